@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The class table of SAR-RARP50, its names and its colours."""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+CLASS_NAMES: Final = (
+    'background',
+    'tool clasper',
+    'tool wrist',
+    'tool shaft',
+    'suturing needle',
+    'thread',
+    'suction tool',
+    'needle holder',
+    'clamps',
+    'catheter',
+)
+"""Class index to name, in the order of the SAR-RARP50 data set."""
+
+CLASS_COUNT: Final = len(CLASS_NAMES)
+
+BACKGROUND: Final = 0
+CLASPER: Final = 1
+WRIST: Final = 2
+SHAFT: Final = 3
+NEEDLE: Final = 4
+THREAD: Final = 5
+SUCTION: Final = 6
+HOLDER: Final = 7
+CLAMPS: Final = 8
+CATHETER: Final = 9
+
+ROBOTIC_TOOL: Final = 10
+"""A tool made of clasper, wrist and shaft; occurs in detections only, never in a mask."""
+
+ROBOTIC_TOOL_PARTS: Final = (CLASPER, WRIST, SHAFT)
+
+NO_DECISION: Final = 255
+"""Mask value of a pixel for which the network's answer is not to be used."""
+
+LABELS: Final = {
+    **dict(enumerate(CLASS_NAMES)),
+    ROBOTIC_TOOL: 'robotic tool',
+    NO_DECISION: 'no decision',
+}
+"""Every number that occurs in a mask or in a detection, to its name."""
+
+
+# The chromatic colours are Paul Tol's qualitative schemes "bright" and "muted"
+# (SRON/EPS/TN/09-002, issue 3.2), which people with colour-vision deficiency can tell apart;
+# reds are left to the class that is least often beside tissue.
+_COLOURS: Final = {
+    BACKGROUND: 0x000000,
+    CLASPER: 0x66CCEE,
+    WRIST: 0xDDCC77,
+    SHAFT: 0x4477AA,
+    NEEDLE: 0x44FF88,
+    THREAD: 0xFFEE33,
+    SUCTION: 0xAA4499,
+    HOLDER: 0x117733,
+    CLAMPS: 0x332288,
+    CATHETER: 0xEE7733,
+    ROBOTIC_TOOL: 0xFFFFFF,
+    NO_DECISION: 0xBBBBBB,
+}
+
+
+def _palette() -> NDArray[np.uint8]:
+    palette = np.full((256, 3), 255, np.uint8)
+    for label, colour in _COLOURS.items():
+        palette[label] = colour >> 16, colour >> 8 & 255, colour & 255
+    palette.flags.writeable = False
+    return palette
+
+
+PALETTE: Final = _palette()
+"""(256, 3) uint8 RGB: the colour of each mask value; values without a meaning are white."""

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model is a folder: model.json, which says what the weights are, and weights.safetensors."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from surgseg_ros.core.fitting import FIT_MODES
+from surgseg_ros.core.labels import CLASS_NAMES
+
+FORMAT_VERSION: Final = 1
+SPEC_FILE: Final = 'model.json'
+WEIGHTS_FILE: Final = 'weights.safetensors'
+INTENDED_USES: Final = ('demo', 'research')
+_LARGEST_INPUT_PX: Final = 8192
+_LARGEST_SPEC_BYTES: Final = 1 << 20
+
+
+class ModelError(ValueError):
+    """A model folder that can't be used; the message names the folder, the value and a remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """
+    What a network is, how a picture is prepared for it, and where it comes from.
+
+    :param name: for people; shown in the node's diagnostics.
+    :param architecture: name in segmentation_models_pytorch, `Unet` for example.
+    :param encoder: encoder's name in segmentation_models_pytorch.
+    :param options: further arguments of the architecture, `decoder_channels` for example.
+    :param input_size: (height, width) of the network's input in pixels.
+    :param fit: one of FIT_MODES.
+    :param mean: per channel, of pictures scaled to 0..1.
+    :param std: per channel, of pictures scaled to 0..1.
+    :param colour_order: `rgb`; says what the weights were trained on.
+    :param classes: class names by index; must be the table of surgseg_ros.core.labels.
+    :param least_region: per class, the least share of the picture's area that a connected region
+        must have to be kept when the filter is asked for; 0 keeps all.
+    :param intended_use: one of INTENDED_USES; a node never calls a `demo` model valid.
+    :param training: how it was trained and on what; free form.
+    :param scores: what it reached; free form.
+    :param weights_sha256: hex digest of weights.safetensors.
+    """
+
+    name: str
+    architecture: str = 'Unet'
+    encoder: str = 'resnet34'
+    options: Mapping[str, Any] = field(default_factory=dict)
+    input_size: tuple[int, int] = (512, 640)
+    fit: str = 'letterbox'
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    colour_order: str = 'rgb'
+    classes: tuple[str, ...] = CLASS_NAMES
+    least_region: tuple[float, ...] = (0.0,) * len(CLASS_NAMES)
+    intended_use: str = 'research'
+    training: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    weights_sha256: str = ''
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """
+        Hold every value against what this release understands.
+
+        :raises ModelError: on the first value that does not fit.
+        """
+        if self.format_version != FORMAT_VERSION:
+            raise ModelError(
+                f'format_version is {self.format_version!r}, this release reads {FORMAT_VERSION}: '
+                'use the release of surgseg_ros that wrote the model, or export it anew'
+            )
+        if tuple(self.classes) != CLASS_NAMES:
+            raise ModelError(_class_table_difference(tuple(self.classes)))
+        _check_choice('fit', self.fit, FIT_MODES)
+        _check_choice('colour_order', self.colour_order, ('rgb',))
+        _check_choice('intended_use', self.intended_use, INTENDED_USES)
+        _check_text('name', self.name)
+        _check_text('architecture', self.architecture)
+        _check_text('encoder', self.encoder)
+        _check_numbers('input_size', self.input_size, 2, 32, _LARGEST_INPUT_PX)
+        _check_numbers('mean', self.mean, 3, 0.0, 1.0)
+        _check_numbers('std', self.std, 3, 1e-6, 10.0)
+        _check_numbers('least_region', self.least_region, len(CLASS_NAMES), 0.0, 1.0)
+        if any(not isinstance(side, int) or side % 32 for side in self.input_size):
+            raise ModelError(f'input_size is {self.input_size!r}: give multiples of 32 pixels')
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> 'ModelSpec':
+        """
+        Read a model.json.
+
+        :param text: the file's content.
+        :return: the specification.
+        :raises ModelError: if it is no JSON object, or a key or value is not understood.
+        """
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f'it is not JSON ({error})') from error
+        if not isinstance(values, dict):
+            raise ModelError(f'it holds a {type(values).__name__}, expected an object')
+        known = {entry.name for entry in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ModelError(
+                f'unknown keys {unknown!r}: remove them, or use the release that knows'
+            )
+        required = known & {'name', 'classes', 'encoder', 'input_size', 'fit', 'weights_sha256'}
+        if missing := sorted(required - set(values)):
+            raise ModelError(f'missing keys {missing!r}: write the folder anew with `train`')
+        for key in ('classes', 'input_size', 'mean', 'std', 'least_region'):
+            if isinstance(values.get(key), list):
+                values[key] = tuple(values[key])
+            elif key in values:
+                raise ModelError(f'{key} is {values[key]!r}, expected a list')
+        for key in ('options', 'training', 'scores'):
+            if not isinstance(values.get(key, {}), dict):
+                raise ModelError(f'{key} is {values[key]!r}, expected an object')
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """
+        Write what `from_json` reads.
+
+        :return: JSON with indentation, keys in the order of the fields.
+        """
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + '\n'
+
+
+def read_spec(folder: Path | str) -> ModelSpec:
+    """
+    Read the model.json of a model folder, without its weights.
+
+    :param folder: the model folder.
+    :return: the specification.
+    :raises ModelError: if it is missing or not understood.
+    """
+    path = Path(folder) / SPEC_FILE
+    if not Path(folder).is_dir():
+        raise ModelError(
+            f'model folder {str(folder)!r} does not exist: give a folder that '
+            f'`train` wrote, with {SPEC_FILE} and {WEIGHTS_FILE}'
+        )
+    try:
+        if path.stat().st_size > _LARGEST_SPEC_BYTES:
+            raise ModelError(f'{path}: larger than {_LARGEST_SPEC_BYTES} bytes; not a {SPEC_FILE}')
+        return ModelSpec.from_json(path.read_bytes())
+    except OSError as error:
+        raise ModelError(
+            f'{path}: can not be read ({error.strerror}); give a folder that `train` wrote'
+        ) from error
+    except ModelError as error:
+        raise ModelError(f'{path}: {error}') from error
+
+
+def read_model(folder: Path | str) -> tuple[ModelSpec, dict[str, Tensor]]:
+    """
+    Read a model folder, and check that the weights are those that its model.json names.
+
+    :param folder: the model folder.
+    :return: the specification, and the weights by parameter name, on the CPU.
+    :raises ModelError: if a file is missing, truncated, changed or not understood.
+    """
+    spec = read_spec(folder)
+    path = Path(folder) / WEIGHTS_FILE
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f'{path}: can not be read ({error.strerror}); copy the whole model folder'
+        ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != spec.weights_sha256:
+        raise ModelError(
+            f'{path}: SHA-256 is {digest!r}, {SPEC_FILE} says {spec.weights_sha256!r}: the file '
+            'is truncated or another one; copy the model folder again'
+        )
+    try:
+        return spec, safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise ModelError(f'{path}: is not a safetensors file ({error})') from error
+
+
+def write_model(folder: Path | str, spec: ModelSpec, weights: Mapping[str, Tensor]) -> ModelSpec:
+    """
+    Write a model folder; each file appears whole or not at all, model.json last.
+
+    :param folder: made where it does not exist; a model in it is replaced.
+    :param spec: what to write; `weights_sha256` is filled in.
+    :param weights: tensors by parameter name.
+    :return: the specification as written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = safetensors.torch.save(
+        {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+    )
+    digest = hashlib.sha256(content).hexdigest()
+    written = ModelSpec(**{**_shallow(spec), 'weights_sha256': digest})
+    _write_whole(folder / WEIGHTS_FILE, content)
+    _write_whole(folder / SPEC_FILE, written.to_json().encode())
+    return written
+
+
+def _shallow(spec: ModelSpec) -> dict[str, Any]:
+    return {entry.name: getattr(spec, entry.name) for entry in fields(spec)}
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + '.partial')
+    with partial.open('wb') as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _class_table_difference(classes: tuple[str, ...]) -> str:
+    for index in range(max(len(classes), len(CLASS_NAMES))):
+        theirs = classes[index] if index < len(classes) else None
+        ours = CLASS_NAMES[index] if index < len(CLASS_NAMES) else None
+        if theirs != ours:
+            break
+    return (
+        f'class {index} is {theirs!r}, expected {ours!r}: the masks would be mislabelled; '
+        'train the model with the class table of SAR-RARP50'
+    )
+
+
+def _check_choice(key: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ModelError(f'{key} is {value!r}, expected one of {", ".join(choices)}')
+
+
+def _check_text(key: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise ModelError(f'{key} is {value!r}, expected a text that is not empty')
+
+
+def _check_numbers(
+    key: str, values: tuple[float, ...], count: int, least: float, largest: float
+) -> None:
+    fits = len(values) == count and all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) and least <= v <= largest
+        for v in values
+    )
+    if not fits:
+        raise ModelError(
+            f'{key} is {values!r}, expected {count} numbers between {least} and {largest}'
+        )

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RGB picture in, class mask out: the one way that node, evaluator and bag tools go."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from surgseg_ros.core.fitting import fit, place
+from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.model_spec import ModelSpec, read_model
+from surgseg_ros.core.runtimes import RUNTIMES, Runtime, choose_device
+from surgseg_ros.core.upsampling import upsample
+
+
+@dataclass(frozen=True)
+class Roi:
+    """
+    The part of the picture that is the endoscope's, in pixels.
+
+    :param x_px: first column.
+    :param y_px: first row.
+    :param width_px: columns.
+    :param height_px: rows.
+    """
+
+    x_px: int
+    y_px: int
+    width_px: int
+    height_px: int
+
+    def view(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """
+        Show this part of an array without a copy.
+
+        :param plane: (H, W, …).
+        :return: (height_px, width_px, …).
+        :raises ValueError: if it reaches beyond the array.
+        """
+        bottom, right = self.y_px + self.height_px, self.x_px + self.width_px
+        fits = (
+            0 <= self.y_px < bottom <= plane.shape[0] and 0 <= self.x_px < right <= plane.shape[1]
+        )
+        if not fits:
+            raise ValueError(
+                f'roi {self} reaches beyond the picture of {plane.shape[1]}x{plane.shape[0]} '
+                'pixels: set roi to [x, y, width, height] inside it, or to [] for the whole picture'
+            )
+        return plane[self.y_px : bottom, self.x_px : right]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """
+    What the network says of one picture.
+
+    :param mask: (H, W) uint8 class index, or NO_DECISION.
+    :param confidence: (H, W) uint8, probability of the chosen class times 255; None if not asked for.
+    :param stage_ms: milliseconds by stage, in the order of work.
+    """
+
+    mask: NDArray[np.uint8]
+    confidence: NDArray[np.uint8] | None = None
+    stage_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+class Segmenter:
+    """
+    A model, ready to segment pictures one by one; not for several threads at once.
+
+    :param spec: the model's specification.
+    :param runtime: what runs its network.
+    """
+
+    def __init__(self, spec: ModelSpec, runtime: Runtime) -> None:
+        """Keep both; see the class."""
+        self.spec = spec
+        self.runtime = runtime
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str = 'auto', runtime: str = 'torch') -> 'Segmenter':
+        """
+        Load a model folder onto a device.
+
+        :param folder: the model folder.
+        :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
+        :param runtime: a key of RUNTIMES.
+        :return: the segmenter.
+        :raises ModelError: if the folder can't be used.
+        :raises ValueError: if the machine has no such device, or there is no such runtime.
+        """
+        if runtime not in RUNTIMES:
+            raise ValueError(f'runtime is {runtime!r}, expected one of {", ".join(RUNTIMES)}')
+        chosen = choose_device(device)
+        spec, weights = read_model(folder)
+        return cls(spec, RUNTIMES[runtime](spec, weights, chosen))
+
+    def warm_up(self, size: tuple[int, int] = (1080, 1920)) -> None:
+        """
+        Segment two grey pictures, so that the first real one waits for nothing.
+
+        :param size: (H, W) of the pictures to come, where known.
+        """
+        for _ in range(2):
+            self.segment(np.full((*size, 3), 127, np.uint8), confidence=True)
+
+    @torch.inference_mode()
+    def segment(
+        self, image: NDArray[np.uint8], *, roi: Roi | None = None, confidence: bool = False
+    ) -> Segmentation:
+        """
+        Find the class of each pixel.
+
+        :param image: (H, W, 3) uint8 RGB; rows may be padded, it is not written to.
+        :param roi: the part to look at; outside it the mask is NO_DECISION.
+        :param confidence: whether the result shall hold the confidence.
+        :return: mask (and confidence) of the picture's exact size.
+        :raises ValueError: if `image` is not such an array, or the roi lies beyond it.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ValueError(
+                f'the picture is {image.shape} {image.dtype}, expected (H, W, 3) uint8 RGB'
+            )
+        view = image if roi is None else roi.view(image)
+        result = self._segment_view(view, confidence)
+        return result if roi is None else _paste(result, image.shape[:2], roi)
+
+    def _segment_view(self, image: NDArray[np.uint8], confidence: bool) -> Segmentation:
+        size = (image.shape[0], image.shape[1])
+        started = time.perf_counter()
+        fitted = fit(self._upload(image), self.spec.input_size, self.spec.fit)
+        self._synchronize()
+        prepared = time.perf_counter()
+        logits = self.runtime(fitted)
+        self._synchronize()
+        inferred = time.perf_counter()
+        placement = place(size, self.spec.input_size, self.spec.fit)
+        part = logits[0, :, : placement.height_px, : placement.width_px]
+        mask, chosen = upsample(part, size, confidence)
+        finished = time.perf_counter()
+        stages = {
+            'fit': 1e3 * (prepared - started),
+            'network': 1e3 * (inferred - prepared),
+            'upsample': 1e3 * (finished - inferred),
+        }
+        return Segmentation(mask, chosen, stages)
+
+    def _upload(self, image: NDArray[np.uint8]) -> torch.Tensor:
+        """(1, H, W, 3) on the device; torch takes no array that is read-only or runs backwards."""
+        if not image.flags.writeable or min(image.strides) < 0:
+            image = image.copy()
+        return torch.from_numpy(image)[None].to(self.runtime.device)
+
+    def _synchronize(self) -> None:
+        if self.runtime.device.type == 'cuda':
+            torch.cuda.synchronize(self.runtime.device)
+
+
+def _paste(part: Segmentation, size: tuple[int, ...], roi: Roi) -> Segmentation:
+    """Put the result of a roi into a picture of NO_DECISION with confidence 0."""
+    mask = np.full(size, NO_DECISION, np.uint8)
+    roi.view(mask)[:] = part.mask
+    confidence = None
+    if part.confidence is not None:
+        confidence = np.zeros(size, np.uint8)
+        roi.view(confidence)[:] = part.confidence
+    return Segmentation(mask, confidence, part.stage_ms)
