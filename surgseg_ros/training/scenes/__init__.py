@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Synthetic endoscopic scenes whose masks are exact, because picture and mask are drawn alike."""
+
+from surgseg_ros.training.scenes.scene import Frame, Scene
+
+__all__ = ['Frame', 'Scene']
