@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verb `synthesize`: synthetic endoscopic videos with exact masks, as a data set or bags."""
+
+import argparse
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from surgseg_ros.training.scenes import Scene
+
+SCENES_PER_SEED: Final = 100_000
+"""So many scenes belong to one --seed, hence no two seeds share one."""
+
+_CHUNK: Final = 30
+_JPEG_QUALITY: Final = 92
+
+
+class Job(NamedTuple):
+    """Some frames of one video, which one process draws."""
+
+    folder: Path
+    scene_seed: int
+    size: tuple[int, int]
+    rate_hz: float
+    indices: tuple[int, ...]
+    picture_suffix: str
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Draw the videos.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status.
+    """
+    options = _parser().parse_args(argv)
+    folder: Path = options.output
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        print(
+            f'synthesize: the output {str(folder)!r} is there already and not an empty folder: '
+            'name a new one, or remove it first.',
+            file=sys.stderr,
+        )
+        return 2
+    _draw(_jobs(options), options.workers)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='surgseg_ros synthesize', description=__doc__)
+    add = parser.add_argument
+    add('--output', type=Path, required=True, metavar='DIR', help='a folder, new or empty')
+    add('--videos', type=_count, default=1, metavar='N', help='how many (default: 1)')
+    add('--frames', type=_count, default=150, metavar='N', help='in each video (default: 150)')
+    add('--stride', type=_count, default=1, metavar='K',
+        help='draw only every K-th frame, so that few frames show much (default: 1)')
+    add('--size', type=_size, default=(720, 1280), metavar='WxH', help='default: 1280x720')
+    add('--rate', type=float, default=15.0, metavar='HZ', help='frames a second (default: 15)')
+    add('--seed', type=int, default=0, metavar='S', help='the same gives the same files')
+    add('--jpeg', action='store_true', help='pictures as JPEG; masks are always PNG')
+    add('--workers', type=_count, default=os.cpu_count() or 1, metavar='W',
+        help='processes (default: one for each core)')  # fmt: skip
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Read 1280x720 into (height, width)."""
+    try:
+        width, height = (int(side) for side in text.lower().split('x'))
+    except ValueError as error:
+        message = f'{text!r} must be width x height, such as 1280x720'
+        raise argparse.ArgumentTypeError(message) from error
+    return height, width
+
+
+def _jobs(options: argparse.Namespace) -> list[Job]:
+    suffix = '.jpg' if options.jpeg else '.png'
+    jobs = []
+    for video in range(options.videos):
+        folder = options.output / f'video_{video + 1:02d}'
+        seed = options.seed * SCENES_PER_SEED + video
+        for start in range(0, options.frames, _CHUNK):
+            stop = min(start + _CHUNK, options.frames)
+            indices = tuple(i * options.stride for i in range(start, stop))
+            jobs.append(Job(folder, seed, options.size, options.rate, indices, suffix))
+    return jobs
+
+
+def _draw(jobs: Sequence[Job], workers: int) -> None:
+    """Work the jobs off, in this process if it is to be only one."""
+    with tqdm(total=sum(len(job.indices) for job in jobs), unit='frame', leave=False) as bar:
+        if workers == 1:
+            for job in jobs:
+                bar.update(draw(job))
+            return
+        # A forked OpenCV may wait for threads that were not forked with it.
+        context = multiprocessing.get_context('spawn')
+        with ProcessPoolExecutor(min(workers, len(jobs)), context) as pool:
+            for done in as_completed([pool.submit(draw, job) for job in jobs]):
+                bar.update(done.result())
+
+
+def draw(job: Job) -> int:
+    """
+    Draw one job's frames into its folder.
+
+    :param job: what to draw, and where.
+    :return: how many frames there are now.
+    """
+    cv2.setNumThreads(1)  # the processes share the cores already
+    scene = _scene(job.scene_seed, job.size, job.rate_hz)
+    for kind in ('rgb', 'segmentation'):
+        (job.folder / kind).mkdir(parents=True, exist_ok=True)
+    for index in job.indices:
+        frame = scene.frame(index)
+        name = f'{index:09d}'
+        picture = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
+        _write(job.folder / 'rgb' / f'{name}{job.picture_suffix}', picture)
+        _write(job.folder / 'segmentation' / f'{name}.png', frame.mask)
+    return len(job.indices)
+
+
+@lru_cache(maxsize=1)
+def _scene(seed: int, size: tuple[int, int], rate_hz: float) -> Scene:
+    """Keep the last scene: the next job often goes on with it."""
+    return Scene(seed, size, rate_hz)
+
+
+def _write(path: Path, image: NDArray[np.generic]) -> None:
+    """Write a picture so that its name never stands for a part of it."""
+    settings = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    chosen = settings[:2] if path.suffix == '.png' else settings[2:]
+    _, encoded = cv2.imencode(path.suffix, image, chosen)
+    half = path.with_name(f'{path.name}.part')
+    half.write_bytes(encoded.tobytes())
+    half.replace(path)
