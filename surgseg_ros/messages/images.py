@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an image message of any encoding to an RGB picture."""
+
+import functools
+import importlib.util
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+
+MAX_SIDE_PX: Final = 16_384
+MAX_PIXELS: Final = 100_000_000
+
+_CHANNELS: Final = {
+    'rgb8': 3,
+    'bgr8': 3,
+    'rgba8': 4,
+    'bgra8': 4,
+    'mono8': 1,
+    'bayer_rggb8': 1,
+    'bayer_bggr8': 1,
+    'bayer_gbrg8': 1,
+    'bayer_grbg8': 1,
+    'yuv422': 2,
+    'yuv422_yuy2': 2,
+}
+"""Bytes per pixel of each encoding with 8 bits per sample."""
+
+_YOUNGER_NAMES: Final = {'uyvy': 'yuv422', 'yuyv': 'yuv422_yuy2'}
+"""Names that came with Humble, and the older ones that every converter knows."""
+
+_COLOR_CODES: Final = {
+    'bgr8': cv2.COLOR_BGR2RGB,
+    'rgba8': cv2.COLOR_RGBA2RGB,
+    'bgra8': cv2.COLOR_BGRA2RGB,
+    'mono8': cv2.COLOR_GRAY2RGB,
+}
+
+_PNG_START: Final = b'\x89PNG\r\n\x1a\n'
+_PNG_END: Final = b'IEND\xaeB`\x82'
+_JPEG_START: Final = b'\xff\xd8\xff'
+_JPEG_END: Final = b'\xff\xd9'
+_JPEG_NOT_A_FRAME: Final = (0xC4, 0xC8, 0xCC)
+
+_CV_BRIDGE_TRIAL: Final = """
+from types import SimpleNamespace as Message
+from cv_bridge import CvBridge
+grey = Message(height=2, width=2, encoding='mono8', is_bigendian=0, step=2, data=bytes(4))
+assert CvBridge().imgmsg_to_cv2(grey, 'rgb8').shape == (2, 2, 3)
+"""
+
+
+class ImageError(ValueError):
+    """
+    An image message that no picture can be made of.
+
+    :param text: what is wrong, and the remedy.
+    :param cause: a short name of the kind of fault, to count by and to warn once by.
+    """
+
+    def __init__(self, text: str, cause: str) -> None:
+        """Keep the cause beside the text."""
+        super().__init__(text)
+        self.cause = cause
+
+
+def rgb_from_msg(message: Any) -> Picture:
+    """
+    Make a picture of an image message of either type.
+
+    :param message: a sensor_msgs Image or CompressedImage, by rosbags or by rclpy.
+    :return: (H, W, 3) uint8 RGB; it may be a read-only view of the message's data.
+    :raises ImageError: if no picture can be made of the message.
+    """
+    if hasattr(message, 'format'):
+        return rgb_from_compressed(message)
+    return rgb_from_image(message)
+
+
+def rgb_from_image(message: Any) -> Picture:
+    """
+    Make a picture of an uncompressed image message.
+
+    Of samples with 16 bits the high byte is taken: it is what a camera with 8 bits would have
+    given for the same light, and unlike a scaling by 255/65535 it costs no arithmetic.
+
+    :param message: a sensor_msgs Image, by rosbags or by rclpy.
+    :return: (H, W, 3) uint8 RGB; a read-only view of the message's data where that is rgb8.
+    :raises ImageError: if the encoding is unknown, or the fields contradict one another.
+    """
+    encoding, sample_bytes = _encoding(message.encoding)
+    height, width = message.height, message.width
+    channels = _CHANNELS[encoding]
+    samples = _rows(message, channels * sample_bytes)  # (H, W * channels * sample_bytes)
+    if sample_bytes == 2:
+        high_byte = 0 if message.is_bigendian else 1
+        samples = np.ascontiguousarray(samples[:, high_byte::2])  # (H, W * channels)
+    if encoding == 'rgb8':
+        return samples.reshape(height, width, channels)
+    if encoding in _COLOR_CODES:
+        pixels = samples.reshape(height, width, channels)
+        return np.asarray(cv2.cvtColor(pixels, _COLOR_CODES[encoding]), np.uint8)
+    return _converted(samples, width, encoding)
+
+
+def rgb_from_compressed(message: Any) -> Picture:
+    """
+    Make a picture of a compressed image message, JPEG or PNG.
+
+    Pixels stay where the camera put them: an orientation noted in the file is not followed.
+
+    :param message: a sensor_msgs CompressedImage, by rosbags or by rclpy.
+    :return: (H, W, 3) uint8 RGB.
+    :raises ImageError: if the data is neither JPEG nor PNG, cut off, broken or too large.
+    """
+    if 'compresseddepth' in message.format.lower():
+        text = (
+            f'format {message.format!r:.80} holds depth, not colour: subscribe to a colour topic'
+        )
+        raise ImageError(text, 'encoding')
+    data = bytes(message.data)
+    height, width = _compressed_size(data)
+    _check_size(height, width)
+    try:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ImageError(f'the decoder refused the picture: {error}', 'decode') from error
+    if bgr is None or bgr.shape != (height, width, 3):
+        text = f'{len(data)} bytes do not decode to the {width}x{height} that their header says'
+        raise ImageError(f'{text}: look for losses between the camera and here', 'decode')
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _encoding(name: str) -> tuple[str, int]:
+    """Find the encoding of a message's 8-bit form, and the bytes per sample that it has."""
+    base = _YOUNGER_NAMES.get(name, name)
+    if base in _CHANNELS:
+        return base, 1
+    if name.endswith('16') and name[:-2] + '8' in _CHANNELS:
+        return name[:-2] + '8', 2
+    known = ', '.join(sorted({*_CHANNELS, *_YOUNGER_NAMES}))
+    text = f'encoding {name!r:.80} is not known: publish one of {known}, or one with 16 for the 8'
+    raise ImageError(text, 'encoding')
+
+
+def _rows(message: Any, pixel_bytes: int) -> Picture:
+    """View the message's data as (height, width * pixel_bytes), without its rows' padding."""
+    height, width, step = message.height, message.width, message.step
+    _check_size(height, width)
+    if step < width * pixel_bytes:
+        text = f'step {step} is less than a row of {width} {message.encoding} pixels'
+        raise ImageError(f'{text}: the driver has to set step to {width * pixel_bytes}', 'step')
+    if len(message.data) < step * height:
+        text = f'{len(message.data)} bytes of data are fewer than step {step} x height {height}'
+        raise ImageError(f'{text}: look at the driver, or for losses on the way', 'data')
+    data = np.frombuffer(message.data, np.uint8, count=step * height)
+    return data.reshape(height, step)[:, : width * pixel_bytes]
+
+
+def _check_size(height: int, width: int) -> None:
+    if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
+        text = f'size {width}x{height} is not within 1 to {MAX_SIDE_PX} pixels each way'
+        raise ImageError(f'{text}: look at the settings of the camera', 'size')
+    if height * width > MAX_PIXELS:
+        text = f'size {width}x{height} has more than {MAX_PIXELS} pixels'
+        raise ImageError(f'{text}: look at the settings of the camera', 'size')
+
+
+def _compressed_size(data: bytes) -> tuple[int, int]:
+    """Read (height, width) from the header, and see that the end of the file is there."""
+    size, end = None, -1
+    if data.startswith(_PNG_START) and len(data) > 24:
+        width, height = struct.unpack_from('>II', data, 16)
+        size, end = (height, width), data.rfind(_PNG_END)
+    elif data.startswith(_JPEG_START):
+        size, end = _jpeg_size(data)
+    if size is None:
+        text = f'{len(data)} bytes that begin with {data[:8]!r} are no readable JPEG or PNG'
+        raise ImageError(f'{text}: set the image transport to one of these', 'decode')
+    if end < 0:
+        text = f'{len(data)} bytes of a {size[1]}x{size[0]} picture lack its end'
+        raise ImageError(f'{text}: look for losses between the camera and here', 'decode')
+    return size
+
+
+def _jpeg_size(data: bytes) -> tuple[tuple[int, int] | None, int]:
+    """Find (height, width) in the frame header, and where the end marker stands behind it."""
+    position = 2
+    while position + 9 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in _JPEG_NOT_A_FRAME:
+            height, width = struct.unpack_from('>HH', data, position + 5)
+            # A thumbnail in front of the frame header has an end marker of its own.
+            return (height, width), data.rfind(_JPEG_END, position)
+        is_fill = marker == 0xFF
+        position += 1 if is_fill else 2 + int.from_bytes(data[position + 2 : position + 4], 'big')
+    return None, -1
+
+
+def _converted(samples: Picture, width: int, encoding: str) -> Picture:
+    """Have (H, W * channels) samples turned into (H, W, 3) RGB by cv_bridge or its like."""
+    height = samples.shape[0]
+    dense = np.ascontiguousarray(samples)  # the converters do not all regard `step`
+    message = SimpleNamespace(
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=0,
+        step=dense.shape[1],
+        data=dense.reshape(-1),
+    )
+    try:
+        image = np.asarray(_converter()(message, 'rgb8'))
+    except Exception as error:  # two converters, each with exceptions of several libraries
+        text = f'a {width}x{height} picture in {encoding} was not converted: {error}'
+        raise ImageError(f'{text}: publish rgb8', 'conversion') from error
+    if image.shape != (height, width, 3) or image.dtype != np.uint8:
+        text = f'{encoding} was converted to {image.dtype} of shape {image.shape}'
+        raise ImageError(f'{text}: publish rgb8', 'conversion')
+    return image
+
+
+@functools.cache
+def _converter() -> Callable[[Any, str], Any]:
+    """Choose cv_bridge where it works, and rosbags-image elsewhere."""
+    convert: Callable[[Any, str], Any]
+    if importlib.util.find_spec('cv_bridge') and _cv_bridge_works():
+        convert = importlib.import_module('cv_bridge').CvBridge().imgmsg_to_cv2
+    else:
+        convert = importlib.import_module('rosbags.image').message_to_cvimage
+    return convert
+
+
+def _cv_bridge_works() -> bool:
+    """Try cv_bridge in a process of its own: built for another NumPy, it can end the process."""
+    trial = [sys.executable, '-c', _CV_BRIDGE_TRIAL]
+    return subprocess.run(trial, capture_output=True, check=False).returncode == 0
