@@ -1,0 +1,30 @@
+# make setup | test | check | demo | clean. Each but clean sets up first; a second set-up takes no time.
+# PYTHON=python3.12 make setup    chooses the interpreter
+# make demo INPUT=video.mp4       runs the demo on a video of one's own
+# make test TESTS=test/core       runs a part of the tests
+
+VENV_PYTHON := .venv/bin/python
+TESTS ?= test
+
+# Tests and demo keep to this machine, and to a domain of their own (1 to 100).
+ISOLATE := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$(( $$$$ % 100 + 1 ))
+
+.PHONY: setup test check demo clean
+
+setup:
+	@PYTHON='$(PYTHON)' sh tools/ros_from_pypi/set_up.sh
+
+check: setup
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy
+
+test: check
+	$(ISOLATE) $(VENV_PYTHON) -m pytest $(TESTS)
+
+demo: setup
+	@$(ISOLATE) $(VENV_PYTHON) -m tools.demo $(if $(INPUT),--input '$(INPUT)')
+
+clean:
+	rm -rf .venv .venv.* *.egg-info build install log demo_output
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache

