@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether Fast DDS can use the profile for large images here, and which variable gives it."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree
+
+NO_PROFILE: Final = 'none'
+"""Given instead of a file, it leaves Fast DDS as it is."""
+
+OLD_VARIABLE: Final = 'FASTRTPS_DEFAULT_PROFILES_FILE'
+NEW_VARIABLE: Final = 'FASTDDS_DEFAULT_PROFILES_FILE'
+READ_OLD_VARIABLE: Final = ('humble', 'iron', 'jazzy')
+"""Distributions with Fast DDS 2; Kilted and later have Fast DDS 3, which reads the new name."""
+
+PARTICIPANTS: Final = 3
+"""Processes that must find room for their shared memory: the camera's, the node and one viewer."""
+
+
+@dataclass(frozen=True)
+class ProfileChoice:
+    """
+    What becomes of a profile, for a launch file to do and to say.
+
+    :param message: what was decided and why, with the remedy where something is wrong.
+    :param severity: of the message, as in `logging`.
+    :param variables: the environment variables to set; empty where the profile is not used.
+    """
+
+    message: str
+    severity: int = logging.INFO
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+def choose_profile(
+    profile: str, environment: Mapping[str, str], shared_memory: Path = Path('/dev/shm')
+) -> ProfileChoice:
+    """
+    Decide whether to give a profile to Fast DDS, and by which variable.
+
+    :param profile: path of the XML file, or NO_PROFILE.
+    :param environment: the environment that the nodes will inherit.
+    :param shared_memory: where the system keeps shared memory.
+    :return: what to set and what to say.
+    """
+    variable = profile_variable(environment)
+    if profile == NO_PROFILE:
+        return ProfileChoice('Fast DDS gets no profile, as asked; large images may be lost')
+    if environment.get(variable):
+        return ProfileChoice(f'Fast DDS keeps the profile of {variable}={environment[variable]}')
+    try:
+        needed = PARTICIPANTS * segment_bytes(Path(profile))
+    except (OSError, ElementTree.ParseError) as error:
+        return ProfileChoice(
+            f'Fast DDS gets no profile: {profile!r} cannot be read ({error}); '
+            f'give an XML file of profiles, or {NO_PROFILE!r}',
+            logging.ERROR,
+        )
+    free = free_bytes(shared_memory)
+    if free < needed:
+        return ProfileChoice(_no_room(shared_memory, free, needed), logging.WARNING)
+    return ProfileChoice(f'Fast DDS gets the profile {profile}', variables={variable: profile})
+
+
+def profile_variable(environment: Mapping[str, str]) -> str:
+    """
+    Name the variable by which the distribution's Fast DDS is given a profile.
+
+    :param environment: holds ROS_DISTRO; Jazzy, the reference, where it does not.
+    :return: the variable's name.
+    """
+    old = environment.get('ROS_DISTRO', 'jazzy') in READ_OLD_VARIABLE
+    return OLD_VARIABLE if old else NEW_VARIABLE
+
+
+def segment_bytes(profile: Path) -> int:
+    """
+    Read how much shared memory a profile takes in each process.
+
+    :param profile: the XML file.
+    :return: the sum of its segments; 0 where it names none.
+    :raises ElementTree.ParseError: if it is not XML.
+    """
+    elements = ElementTree.parse(profile).getroot().iter()
+    return sum(int(e.text or 0) for e in elements if e.tag.rpartition('}')[2] == 'segment_size')
+
+
+def free_bytes(folder: Path) -> int:
+    """
+    Measure the room in a file system.
+
+    :param folder: a folder in it.
+    :return: the bytes that may still be written; 0 where the folder is missing.
+    """
+    if not folder.is_dir():
+        return 0
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
+def _no_room(shared_memory: Path, free: int, needed: int) -> str:
+    free_mib, needed_mib = free >> 20, needed >> 20
+    return (
+        f'Fast DDS gets no profile: {shared_memory} has {free_mib} MiB free and the profile needs '
+        f'{needed_mib} MiB, so large images may be lost. In a container, start it with '
+        f'--shm-size={2 * needed_mib}m or --ipc=host; elsewhere, '
+        f'"mount -o remount,size={2 * needed_mib}m {shared_memory}". '
+        '"fastdds shm clean" removes what killed processes left there'
+    )
