@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -62,8 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     add('--output', type=Path, required=True, metavar='DIR', help='a folder, new or empty')
     add('--videos', type=_count, default=1, metavar='N', help='how many (default: 1)')
     add('--frames', type=_count, default=150, metavar='N', help='in each video (default: 150)')
-    add('--stride', type=_count, default=1, metavar='K',
-        help='draw only every K-th frame, so that few frames show much (default: 1)')
+    add(
+        '--stride',
+        type=_count,
+        default=1,
+        metavar='K',
+        help='draw only every K-th frame, so that few frames show much (default: 1)',
+    )
     add('--size', type=_size, default=(720, 1280), metavar='WxH', help='default: 1280x720')
     add('--rate', type=float, default=15.0, metavar='HZ', help='frames a second (default: 15)')
     add('--seed', type=int, default=0, metavar='S', help='the same gives the same files')
@@ -143,7 +148,7 @@ def _scene(seed: int, size: tuple[int, int], rate_hz: float) -> Scene:
     return Scene(seed, size, rate_hz)
 
 
-def _write(path: Path, image: NDArray[np.generic]) -> None:
+def _write(path: Path, image: NDArray[np.integer[Any]]) -> None:
     """Write a picture so that its name never stands for a part of it."""
     settings = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     chosen = settings[:2] if path.suffix == '.png' else settings[2:]

@@ -9,7 +9,7 @@ from numpy.random import Generator
 
 from surgseg_ros.training.scenes.drawing import Image, View
 from surgseg_ros.training.scenes.motion import Wander, still
-from surgseg_ros.training.scenes.noise import FloatImage
+from surgseg_ros.training.scenes.noise import FloatImage, branch
 
 _GRID_ROWS = 24
 
@@ -35,7 +35,7 @@ class Camera:
         blurry = rng.random() < 0.35
         self._defocus = Wander(rng, -0.0012, 0.0035 if blurry else 0.0004, 8)
         self._sharpen = float(rng.uniform(0.1, 0.7))
-        self._noise = _noise_tile(rng, view, float(rng.uniform(1.0, 4.5)))
+        self._noise = _noise_tile(branch(rng), view, float(rng.uniform(1.0, 4.5)))
         self._curve = _tone(rng)
         self.window = _window(rng, view)
 
@@ -50,7 +50,7 @@ class Camera:
         """
         image = cv2.LUT(scene, self._curve)
         image = cv2.multiply(image, self._gain(time_s), dtype=cv2.CV_8U)
-        image = self._veil(image, time_s)
+        image = self._veil(np.asarray(image, np.uint8), time_s)
         sigma = self._defocus(time_s) * self._view.height
         if sigma > 0.35:
             image = cv2.GaussianBlur(image, (0, 0), sigma)
@@ -67,7 +67,8 @@ class Camera:
     def _grid(self) -> tuple[FloatImage, FloatImage]:
         columns = round(_GRID_ROWS * self._view.aspect)
         down, across = np.indices((_GRID_ROWS, columns)).astype(np.float32)
-        return (down + 0.5) / _GRID_ROWS, (across + 0.5) / _GRID_ROWS
+        half, rows = np.float32(0.5), np.float32(_GRID_ROWS)
+        return (down + half) / rows, (across + half) / rows
 
     def _gain(self, time_s: float) -> FloatImage:
         down, across = self._grid()
@@ -129,7 +130,10 @@ def _window(rng: Generator, view: View) -> Image | None:
         cv2.circle(cover, centre, round(radius * scale), (255,), -1)
     else:
         half = min(view.aspect / 2, rng.uniform(0.6, 0.68))
-        left, right = round((view.aspect / 2 - half) * scale), round((view.aspect / 2 + half) * scale)
+        left, right = (
+            round((view.aspect / 2 - half) * scale),
+            round((view.aspect / 2 + half) * scale),
+        )
         cover[:, left:right] = 255
-    cover = cv2.resize(cover, (view.width, view.height), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.cvtColor(cover, cv2.COLOR_GRAY2RGB), np.uint8)
+    small = cv2.resize(cover, (view.width, view.height), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.cvtColor(small, cv2.COLOR_GRAY2RGB), np.uint8)

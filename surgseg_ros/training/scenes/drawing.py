@@ -91,7 +91,8 @@ def ribbon(
         return None
     along, offset, gap, facing = _project(centres, halves, columns, rows, segments, flat)
     coverage = np.clip(0.5 - gap, 0, 1)
-    colours = np.clip(shade(along / view.height, offset, facing), 0, 255)
+    along /= view.height
+    colours = np.clip(shade(along, offset, facing), 0, 255)
     rgba = np.zeros((bottom - top, right - left, 4), np.uint8)
     rgba[rows, columns, :3] = np.rint(colours * coverage[:, None])
     rgba[rows, columns, 3] = np.rint(coverage * 255)
@@ -187,10 +188,7 @@ class Sprite:
         cosine, sine = math.cos(angle), math.sin(angle)
         zoom = view.height / self.scale_px
         turn = np.array(
-            [
-                [cosine * stretch[0], -sine * stretch[1]],
-                [sine * stretch[0], cosine * stretch[1]],
-            ]
+            [[cosine * stretch[0], -sine * stretch[1]], [sine * stretch[0], cosine * stretch[1]]]
         )
         origin_px = np.array(self.origin) * self.scale_px - 0.5
         shift = view.to_pixels(np.array(at)) - turn @ origin_px * zoom
@@ -255,14 +253,17 @@ class Canvas:
         if box[2] == 0:
             return
         edges = [math.floor(edge * small) for edge in (*box[:2], box[0] + box[2], box[1] + box[3])]
-        self._darken(dark * (depth / 255), small, edges)
+        self._darken(dark * np.float32(depth / 255), small, edges)
 
     def _darken(self, dark: FloatImage, small: float, edges: Sequence[int]) -> None:
         left, top, right, bottom = edges
-        matrix = np.array([[1 / small, 0, (left + 0.5) / small - 0.5],
-                           [0, 1 / small, (top + 0.5) / small - 0.5]])
+        matrix = np.array(
+            [[1 / small, 0, (left + 0.5) / small - 0.5], [0, 1 / small, (top + 0.5) / small - 0.5]]
+        )
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        gain = cv2.warpAffine(1 - dark, matrix, (right - left, bottom - top), flags=flags)
+        size = (right - left, bottom - top)
+        border = cv2.BORDER_REPLICATE
+        gain = cv2.warpAffine(1 - dark, matrix, size, flags=flags, borderMode=border)
         area = self.image[top:bottom, left:right]
         factors = cv2.cvtColor(gain, cv2.COLOR_GRAY2RGB)
         area[:] = cv2.multiply(area, factors, dtype=cv2.CV_8U)

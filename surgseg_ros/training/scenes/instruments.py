@@ -7,13 +7,12 @@ from typing import Protocol
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from surgseg_ros.core import labels
 from surgseg_ros.training.scenes.drawing import Patch, Points, Shade, Sprite, View, ribbon
 from surgseg_ros.training.scenes.materials import Colour, Gloss, Relief, metal_look, rod
 from surgseg_ros.training.scenes.motion import Wander, still
-from surgseg_ros.training.scenes.noise import FloatImage, smooth_noise
+from surgseg_ros.training.scenes.noise import FloatImage
 
 Place = tuple[float, float]
 
@@ -110,7 +109,7 @@ class Tool:
     def __init__(self, rng: Generator, view: View, bearing: float) -> None:
         self._view = view
         self._reach = Reach(rng, view, bearing)
-        self.width = float(rng.uniform(0.09, 0.19))
+        self.width = float(rng.uniform(0.10, 0.24))
         self._taper = float(rng.uniform(0.02, 0.35))
         self._shade = _shaft_shade(rng, self.width)
         look = metal_look(rng, (238, 240, 245), float(rng.uniform(0.5, 1.2)))
@@ -170,15 +169,19 @@ class Tool:
 
 def _shaft_shade(rng: Generator, width: float) -> Shade:
     """Choose between a dark composite shaft and a grey metal one."""
-    rings = ((0.0, 0.02, 0.45),)
+    rings: list[tuple[float, float, float]] = [(0.0, 0.02, 0.45)]
     if rng.random() < 0.7:
         level = rng.uniform(34, 80)
         base = (level, level * rng.uniform(0.98, 1.06), level * rng.uniform(0.9, 1.0))
-        gloss = Gloss(base, 0.35, float(rng.uniform(15, 60)), 5, float(rng.uniform(-0.4, 0.4)), 0.22)
+        gloss = Gloss(
+            base, 0.35, float(rng.uniform(15, 60)), 5, float(rng.uniform(-0.4, 0.4)), 0.22
+        )
     else:
         level = rng.uniform(105, 150)
-        gloss = Gloss((level, level, level * 1.03), 0.3, 60, 4, float(rng.uniform(-0.3, 0.3)), 0.10)
-        rings = ((0.0, 0.02, 0.45), (0.3 * width, 0.34 * width, 0.6))
+        gloss = Gloss(
+            (level, level, level * 1.03), 0.3, 60, 4, float(rng.uniform(-0.3, 0.3)), 0.10
+        )
+        rings.append((0.3 * width, 0.34 * width, 0.6))
     return rod(rng, gloss, rings)
 
 
@@ -189,10 +192,22 @@ def _collar(
     half = width / 2
     relief = Relief(rng, (length + 0.04, width + 0.04), (0.02, half + 0.02), scale)
     tip = 0.42 * half
-    relief.barrel(outline((0, -half), (0.6 * length, -half), (length, -0.8 * half),
-                          (length, 0.8 * half), (0.6 * length, half), (0, half)), half)
-    relief.plate(outline((0.55 * length, -tip), (length, -tip), (length, tip), (0.55 * length, tip)),
-                 0.01, 0.01)
+    relief.barrel(
+        outline(
+            (0, -half),
+            (0.6 * length, -half),
+            (length, -0.8 * half),
+            (length, 0.8 * half),
+            (0.6 * length, half),
+            (0, half),
+        ),
+        half,
+    )
+    relief.plate(
+        outline((0.55 * length, -tip), (length, -tip), (length, tip), (0.55 * length, tip)),
+        0.01,
+        0.01,
+    )
     for at in (0.08, 0.3, 0.5):
         start, stop = at * length, (at + 0.05) * length
         relief.dark(outline((start, -half), (stop, -half), (stop, half), (start, half)), 0.55)
@@ -205,12 +220,16 @@ def _clevis(
     """Make the fork that carries the jaws; its origin is the joint at the collar."""
     half = width * float(rng.uniform(0.38, 0.48))
     back = 0.35 * width
-    relief = Relief(rng, (length + back + 0.06, 2 * half + 0.06), (back + 0.02, half + 0.03), scale)
+    relief = Relief(
+        rng, (length + back + 0.06, 2 * half + 0.06), (back + 0.02, half + 0.03), scale
+    )
     relief.plate(_rounded(-back, length, half, 0.75 * half), 0.8 * half, 0.7 * half)
     relief.plate(_rounded(-0.7 * back, 0.95 * length, 0.78 * half, 0.55 * half), 0.012, 0.02)
     slot = 0.1 * half
-    relief.dark(outline((0.35 * length, -slot), (length, -slot), (length, slot),
-                        (0.35 * length, slot)), 0.35)
+    relief.dark(
+        outline((0.35 * length, -slot), (length, -slot), (length, slot), (0.35 * length, slot)),
+        0.35,
+    )
     for x, radius in ((0.0, 0.42), (0.88 * length, 0.34)):
         relief.disk((x, 0.0), radius * half, 0.012, 0.012)
         relief.disk((x, 0.0), 0.5 * radius * half, 0.008, 0.006)
@@ -225,8 +244,9 @@ def _rounded(start: float, stop: float, half_start: float, half_stop: float) -> 
     angles = np.linspace(-np.pi / 2, np.pi / 2, 16)
     cap = np.stack([np.cos(angles) * half_stop + stop - half_stop, np.sin(angles) * half_stop], 1)
     corner = 0.3 * half_start
-    near = outline((start, half_start - corner), (start, corner - half_start),
-                   (start + corner, -half_start))
+    near = outline(
+        (start, half_start - corner), (start, corner - half_start), (start + corner, -half_start)
+    )
     return np.concatenate([near, cap, outline((start + corner, half_start))])
 
 
@@ -241,22 +261,49 @@ def _jaw(
     tint: Colour | None = None,
 ) -> Sprite:
     """Make one jaw, which closes towards negative y; its origin is the pivot."""
-    base, tip = 0.27 * width, width * float(rng.uniform(0.07, 0.13))
+    base, tip = 0.27 * width, width * float(rng.uniform(0.09, 0.15))
     bulge = float(rng.uniform(0.85, 1.1))
-    relief = Relief(rng, (length + base + 0.04, base + 0.3 * width + 0.04),
-                    (base + 0.02, 0.2 * width + 0.02), scale)
+    relief = Relief(
+        rng,
+        (length + base + 0.04, base + 0.3 * width + 0.04),
+        (base + 0.02, 0.2 * width + 0.02),
+        scale,
+    )
     relief.disk((0.0, 0.0), 0.8 * base, 0.03, 0.03)
-    relief.plate(outline((-0.2 * base, -0.2 * base), (0.25 * length, -0.01 * width), (length, 0.0),
-                         (length * 1.01, 0.6 * tip), (0.96 * length, tip),
-                         (0.45 * length, base * bulge), (0.1 * length, base)),
-                 0.35 * width, 0.16 * width, tint)
+    relief.plate(
+        outline(
+            (-0.2 * base, -0.2 * base),
+            (0.25 * length, -0.01 * width),
+            (length, 0.0),
+            (length * 1.01, 0.6 * tip),
+            (0.96 * length, tip),
+            (0.45 * length, base * bulge),
+            (0.1 * length, base * 1.1),
+        ),
+        0.35 * width,
+        0.16 * width,
+        tint,
+    )
     if rng.random() < 0.45 and tint is None:
-        relief.cut(outline((0.45 * length, 0.35 * base), (0.8 * length, 0.4 * tip),
-                           (0.78 * length, 0.8 * tip), (0.45 * length, 0.65 * base)))
+        relief.cut(
+            outline(
+                (0.5 * length, 0.45 * base),
+                (0.75 * length, 0.5 * tip),
+                (0.74 * length, 0.9 * tip),
+                (0.5 * length, 0.66 * base),
+            )
+        )
     teeth = np.linspace(0.4, 0.97, int(rng.integers(8, 14)))
     for first, second in zip(teeth[:-1:2], teeth[1::2]):
-        relief.dark(outline((first * length, -0.01), (second * length, -0.01),
-                            (second * length, 0.22 * base), (first * length, 0.22 * base)), 0.7)
+        relief.dark(
+            outline(
+                (first * length, -0.01),
+                (second * length, -0.01),
+                (second * length, 0.22 * base),
+                (first * length, 0.22 * base),
+            ),
+            0.7,
+        )
     return relief.finish(look, label, 0.04, blood)
 
 
@@ -275,10 +322,10 @@ class Suction:
         self._view = view
         self._reach = Reach(rng, view, bearing, (-0.2, 0.5))
         self._half = float(rng.uniform(0.026, 0.042))
-        tint = rng.uniform(175, 215)
+        tint = rng.uniform(140, 185)
         base = (tint * 0.86, tint * 0.95, tint * 1.04)
         body = rod(rng, Gloss(base, 0.2, 150, 14, float(rng.uniform(-0.35, 0.35)), 0.03))
-        pitch, count = self._half * float(rng.uniform(1.3, 1.8)), int(rng.integers(4, 8))
+        pitch, count = (self._half * float(rng.uniform(1.3, 1.8)), int(rng.integers(4, 8)))
         half = self._half
 
         def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
@@ -320,13 +367,24 @@ class NeedleHolder:
         self._view = view
         self._reach = Reach(rng, view, bearing, (-0.15, 0.5))
         self._half = float(rng.uniform(0.02, 0.03))
-        self._shade = rod(rng, Gloss((150, 152, 158), 0.25, 90, 10, 0.2, 0.04),
-                          ((0.012, 0.022, 0.5), (0.034, 0.044, 0.5)))
+        self._shade = rod(
+            rng,
+            Gloss((150, 152, 158), 0.25, 90, 10, 0.2, 0.04),
+            ((0.012, 0.022, 0.5), (0.034, 0.044, 0.5)),
+        )
         gold = metal_look(rng, (246, 196, 84), 0.6)
         width = self._half * float(rng.uniform(4.2, 5.2))
         self._length = float(rng.uniform(0.16, 0.24))
-        self._jaw = _jaw(rng, width, self._length, float(view.height), gold, 0.15, labels.HOLDER,
-                         (1.0, 1.0, 1.0))
+        self._jaw = _jaw(
+            rng,
+            width,
+            self._length,
+            float(view.height),
+            gold,
+            0.15,
+            labels.HOLDER,
+            (1.0, 1.0, 1.0),
+        )
         self._opening = Wander(rng, -0.2, 0.4, 5)
 
     def anchor(self, time_s: float) -> Place:

@@ -8,7 +8,7 @@ from numpy.random import Generator
 
 from surgseg_ros.core import labels
 from surgseg_ros.training.scenes.drawing import Patch, Points, Sprite, View, ribbon
-from surgseg_ros.training.scenes.instruments import Place, Tool, outline, seen
+from surgseg_ros.training.scenes.instruments import Place, Tool, seen
 from surgseg_ros.training.scenes.materials import Colour, Gloss, Relief, metal_look, rod
 from surgseg_ros.training.scenes.motion import Wander, still
 from surgseg_ros.training.scenes.noise import FloatImage
@@ -67,7 +67,7 @@ class Needle:
             at = tuple(self._tissue.place(self._rest[None], time_s)[0])
             turn += self._angle
         cosine, sine = math.cos(turn), math.sin(turn)
-        return self._arc @ np.array([[cosine, sine], [-sine, cosine]]) + at
+        return np.asarray(self._arc @ np.array([[cosine, sine], [-sine, cosine]]) + at)
 
     def tail(self, time_s: float) -> Place:
         """Return where the thread is fastened."""
@@ -126,7 +126,7 @@ class Thread:
         if self._needle:
             pull = np.array(self._needle.tail(time_s)) - curve[0]
             curve = curve + (1 - share)[:, None] ** 2 * pull
-        return curve
+        return np.asarray(curve)
 
     def anchor(self, time_s: float) -> Place:
         """Return a point near its free part."""
@@ -149,7 +149,10 @@ class Thread:
             pieces = [curve[: self._hidden[0]], curve[self._hidden[1] :]]
         halves = np.full(len(curve), self._half)
         return seen(
-            [ribbon(self._view, piece, halves[: len(piece)], shade, labels.THREAD) for piece in pieces]
+            [
+                ribbon(self._view, piece, halves[: len(piece)], shade, labels.THREAD)
+                for piece in pieces
+            ]
         )
 
 
@@ -203,7 +206,7 @@ def _bar(length: float, half: float, angle: float) -> Points:
     near = np.stack([np.cos(ends) * half, np.sin(ends) * half], axis=1)
     far = np.stack([length - np.cos(ends) * half, -np.sin(ends) * half], axis=1)
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    return np.concatenate([near, far]) @ turn
+    return np.asarray(np.concatenate([near, far]) @ turn)
 
 
 def _clip(rng: Generator, length: float, scale: float) -> Sprite:
@@ -226,8 +229,8 @@ def _clip(rng: Generator, length: float, scale: float) -> Sprite:
 
 def _bulldog(rng: Generator, length: float, scale: float) -> Sprite:
     """Make a metal bulldog clamp: two serrated jaws, crossed before a coil spring."""
-    look = metal_look(rng, (226, 228, 232), 0.7)
-    half, gape = length * 0.055, float(rng.uniform(0.06, 0.16))
+    look = metal_look(rng, (250, 250, 250), 0.5)
+    half, gape = length * 0.062, float(rng.uniform(0.06, 0.16))
     relief = Relief(rng, (length * 1.5, length * 0.9), (length * 0.4, length * 0.45), scale)
     for side in (-1, 1):
         arm = _bar(length * 0.34, half, math.pi + side * 0.55)
@@ -236,7 +239,7 @@ def _bulldog(rng: Generator, length: float, scale: float) -> Sprite:
         for at in np.linspace(0.3, 0.95, 10):
             turn = side * gape
             shift = at * length * np.array([math.cos(turn), math.sin(turn)])
-            relief.dark(_bar(length * 0.012, half * 0.9, turn) + shift, 0.45)
+            relief.dark(_bar(length * 0.012, half * 0.9, turn) + shift, 0.6)
     for radius, factor in ((0.13, 1.0), (0.085, 0.35), (0.055, 1.0)):
         angles = np.linspace(0, 2 * np.pi, 30, endpoint=False)
         ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radius * length
@@ -269,7 +272,7 @@ class Catheter:
     def _curve(self, time_s: float) -> Points:
         curve = self._tissue.place(self._rest, time_s)
         share = np.linspace(1, 0, len(curve))[:, None] ** 1.5
-        return curve + share * [sway(time_s) for sway in self._sway]
+        return np.asarray(curve + share * [sway(time_s) for sway in self._sway])
 
     def anchor(self, time_s: float) -> Place:
         """Return the tip."""
@@ -300,9 +303,9 @@ def _tube_curve(rng: Generator, view: View) -> Points:
     aside = np.array([-out[1], out[0]])
     tip = middle + rng.uniform(-0.3, 0.1) * out + rng.uniform(-0.3, 0.3) * aside
     bends = rng.uniform(-0.45, 0.45, 2)
-    first, second = tip + 0.4 * out + bends[0] * aside, tip + 0.9 * out + bends[1] * aside
+    first, second = (tip + 0.4 * out + bends[0] * aside, tip + 0.9 * out + bends[1] * aside)
     last = middle + (view.aspect / 2 + 0.6) * out
-    at = np.linspace(0, 1, 48)[:, None]
+    at = np.linspace(0, 1, 26)[:, None]  # pieces longer than the tube is wide
     return np.asarray(
         (1 - at) ** 3 * tip
         + 3 * at * (1 - at) ** 2 * first

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 
 from surgseg_ros.training.scenes.drawing import Points, Shade, Sprite
-from surgseg_ros.training.scenes.noise import FloatImage, fractal_noise, smooth_noise, step
+from surgseg_ros.training.scenes.noise import FloatImage, branch, fractal_noise, smooth_noise, step
 
 Colour = tuple[float, float, float]
 
@@ -46,7 +46,9 @@ def rod(rng: Generator, gloss: Gloss, rings: Sequence[tuple[float, float, float]
     :return: the shading of a ribbon.
     """
     streaks = smooth_noise(rng, (1, 64), 1.0, (1, 1))[0] if gloss.grain else np.zeros(64)
-    fine = cv2.resize(np.asarray(streaks[None], np.float32), (512, 1), interpolation=cv2.INTER_CUBIC)
+    fine = cv2.resize(
+        np.asarray(streaks[None], np.float32), (512, 1), interpolation=cv2.INTER_CUBIC
+    )
     grain = np.asarray(fine[0], np.float32) * gloss.grain
     waves = rng.uniform(5, 14, 2)
     base = np.asarray(gloss.base, np.float32)
@@ -77,7 +79,7 @@ def metal_look(rng: Generator, tint: Colour, contrast: float) -> FloatImage:
     down, across = np.mgrid[-1:1:65j, -1:1:65j].astype(np.float32)
     facing = np.sqrt(np.maximum(0, 1 - np.minimum(1, down**2 + across**2)))
     blobs = fractal_noise(rng, (65, 65), 1.0, 0.09, 2)
-    light = 0.16 + 0.5 * facing**2 + contrast * 0.22 * blobs * (1.1 - facing)
+    light = 0.2 + 0.52 * facing**2 + contrast * 0.22 * blobs * (1.1 - facing)
     light += 0.65 * np.exp(-14 * ((across + 0.18) ** 2 + (down + 0.22) ** 2))
     red = 0.25 * step(1 - facing, 0.2, 0.8)  # a steep slope mirrors the tissue
     colour = light[..., None] * np.asarray(tint, np.float32)
@@ -148,7 +150,9 @@ class Relief:
         """Cut a hole that shows what lies below."""
         self._cover[self._fill(outline) > 0] = 0
 
-    def finish(self, look: FloatImage, label: int, rough: float = 0.02, blood: float = 0.0) -> Sprite:
+    def finish(
+        self, look: FloatImage, label: int, rough: float = 0.02, blood: float = 0.0
+    ) -> Sprite:
         """
         Light the part.
 
@@ -162,7 +166,7 @@ class Relief:
         heights = cv2.GaussianBlur(self._height, (0, 0), 0.004 * self._pixels) * self._pixels
         slopes = [cv2.Sobel(heights, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1))]
         length = np.sqrt(1 + slopes[0] ** 2 + slopes[1] ** 2)
-        scratches = smooth_noise(self.rng, area, self._pixels, (160, 22)) * rough
+        scratches = smooth_noise(branch(self.rng), area, self._pixels, (160, 22)) * rough
         maps = [(32 - 32 * slope / length + 32 * scratches) for slope in slopes]
         colour = cv2.remap(look, maps[0].astype(np.float32), maps[1].astype(np.float32), 1)
         colour = colour * self._tint * (1 + 2 * scratches[..., None])

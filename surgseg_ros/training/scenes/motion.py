@@ -30,7 +30,9 @@ class Wander:
 
     def __call__(self, time_s: float) -> float:
         """Return the value at a time."""
-        waves = sum(weight * math.sin(rate * time_s + phase) for weight, rate, phase in self._waves)
+        waves = sum(
+            weight * math.sin(rate * time_s + phase) for weight, rate, phase in self._waves
+        )
         return self._middle + self._reach * waves
 
 

@@ -10,6 +10,14 @@ from numpy.typing import NDArray
 
 FloatImage = NDArray[np.float32]
 
+_SMOOTH_PX = 16
+"""Pixels to a cell from which on noise is smooth enough to be enlarged again."""
+
+
+def branch(rng: Generator) -> Generator:
+    """Split a generator off, so that what is drawn from it does not shift what comes later."""
+    return np.random.default_rng(rng.integers(2**63))
+
 
 def smooth_noise(
     rng: Generator, extent: tuple[float, float], scale_px: float, cells: tuple[float, float]
@@ -23,13 +31,29 @@ def smooth_noise(
     :param cells: cells to the unit, down and across.
     :return: (H, W) float32, normally distributed at the grid's knots.
     """
+    height, width = (round(side * scale_px) for side in extent)
+    if scale_px > 2 * _SMOOTH_PX * max(cells):
+        coarse = smooth_noise(rng, extent, _SMOOTH_PX * max(cells), cells)
+        return enlarge(coarse, (height, width))
     grid_size = [math.ceil(side * rate) + 3 for side, rate in zip(extent, cells)]
     grid = rng.standard_normal(grid_size, dtype=np.float32)
-    height, width = (round(side * scale_px) for side in extent)
-    zoom_y, zoom_x = (rate / scale_px for rate in cells)
-    matrix = np.array([[zoom_x, 0, 1 + zoom_x / 2], [0, zoom_y, 1 + zoom_y / 2]])
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(grid, matrix, (width, height), flags=flags), np.float32)
+    full = [round(count * scale_px / rate) for count, rate in zip(grid_size, cells)]
+    smooth = cv2.resize(grid, (full[1], full[0]), interpolation=cv2.INTER_CUBIC)
+    top, left = (round(scale_px / rate) for rate in cells)
+    return np.asarray(smooth[top : top + height, left : left + width], np.float32)
+
+
+def enlarge(values: FloatImage, size: tuple[int, int]) -> FloatImage:
+    """
+    Enlarge without the ripples that a cubic interpolation leaves in a slope.
+
+    :param values: (h, w) float32.
+    :param size: (H, W) to reach.
+    :return: (H, W) float32.
+    """
+    large = cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR)
+    box = (math.ceil(size[1] / values.shape[1]), math.ceil(size[0] / values.shape[0]))
+    return np.asarray(cv2.blur(cv2.blur(large, box), box), np.float32)
 
 
 def fractal_noise(
@@ -51,11 +75,11 @@ def fractal_noise(
     :param decay: the strength of an octave relative to the coarser one.
     :return: (H, W) float32 of about unit deviation.
     """
-    total = smooth_noise(rng, extent, scale_px, (cells, cells))
+    total = smooth_noise(branch(rng), extent, scale_px, (cells, cells))
     power = 1.0
     for octave in range(1, octaves):
         rate, weight = cells * 2**octave, decay**octave
-        layer_rng = np.random.default_rng(rng.integers(2**63))
+        layer_rng = branch(rng)
         if rate < scale_px / 2:
             total += weight * smooth_noise(layer_rng, extent, scale_px, (rate, rate))
             power += weight**2
@@ -75,7 +99,9 @@ def step(values: FloatImage, low: float, high: float) -> FloatImage:
     return np.asarray(share * share * (3 - 2 * share), np.float32)
 
 
-def mix(first: FloatImage, second: tuple[float, ...] | FloatImage, share: FloatImage) -> FloatImage:
+def mix(
+    first: FloatImage, second: tuple[float, ...] | FloatImage, share: FloatImage
+) -> FloatImage:
     """
     Blend a colour picture towards a colour or another picture.
 

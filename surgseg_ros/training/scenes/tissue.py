@@ -10,18 +10,30 @@ from numpy.typing import NDArray
 
 from surgseg_ros.training.scenes.drawing import Image, View
 from surgseg_ros.training.scenes.motion import Wander, still
-from surgseg_ros.training.scenes.noise import FloatImage, fractal_noise, mix, smooth_noise, step
+from surgseg_ros.training.scenes.noise import (
+    FloatImage,
+    branch,
+    enlarge,
+    fractal_noise,
+    mix,
+    smooth_noise,
+    step,
+)
 
 MARGIN = 0.16
 """How far the tissue reaches beyond the picture, in units."""
 
+_CELLS = (9, 16)
+"""Rows and columns of the grid by which the tissue is bent."""
+
 _GROUNDS = (
     # deep, common and pale colour of a kind of tissue
-    ((96, 22, 26), (168, 66, 64), (216, 140, 132)),
-    ((112, 34, 34), (186, 92, 84), (226, 166, 150)),
-    ((84, 16, 24), (146, 44, 50), (198, 104, 106)),
-    ((104, 40, 30), (172, 92, 66), (218, 164, 120)),
-    ((110, 36, 48), (178, 84, 96), (220, 158, 160)),
+    ((120, 34, 38), (190, 86, 84), (228, 154, 148)),
+    ((134, 48, 48), (204, 112, 104), (236, 178, 166)),
+    ((108, 26, 34), (168, 62, 68), (212, 124, 126)),
+    ((122, 52, 42), (190, 110, 86), (228, 176, 138)),
+    ((130, 48, 62), (196, 102, 114), (230, 170, 174)),
+    ((112, 46, 50), (170, 92, 92), (214, 164, 158)),
 )
 _FAT = (222.0, 182.0, 112.0)
 _BLOOD = (104.0, 6.0, 10.0)
@@ -54,23 +66,25 @@ class Tissue:
         """
         centre = np.array([self._view.aspect / 2, 0.5])
         matrix = self._matrix(time_s)
-        return (points - centre) @ matrix[:, :2].T + matrix[:, 2] + centre
+        return np.asarray((points - centre) @ matrix[:, :2].T + matrix[:, 2] + centre)
 
     def draw(self, time_s: float) -> Image:
         """Return the (H, W, 3) uint8 RGB picture of the tissue."""
         view = self._view
         inverse = np.linalg.inv(np.vstack([self._matrix(time_s), [0, 0, 1]]))
-        rows, columns = 9, 13
-        down = (np.linspace(0, 1, rows) - 0.5)[:, None]
-        across = (np.linspace(0, view.aspect, columns) - view.aspect / 2)[None]
+        rows, columns = (count + 2 for count in _CELLS)  # one beyond each border
+        down = ((np.arange(rows) - 0.5) / _CELLS[0] - 0.5)[:, None]
+        across = (((np.arange(columns) - 0.5) / _CELLS[1] - 0.5) * view.aspect)[None]
         swell = np.array([wave(time_s) for wave in self._swell], np.float32).reshape(2, 3, 4)
         grids = []
         for axis, middle in ((0, view.aspect / 2), (1, 0.5)):
             grid = inverse[axis, 0] * across + inverse[axis, 1] * down + inverse[axis, 2] + middle
             grid = grid + cv2.resize(swell[axis], (columns, rows), interpolation=cv2.INTER_CUBIC)
             grids.append(((grid + MARGIN) * view.height - 0.5).astype(np.float32))
-        maps = [_spread(grid, view) for grid in grids]
-        seen = cv2.remap(self._texture, *maps, cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT)
+        across_px, down_px = (_spread(grid, view) for grid in grids)
+        seen = cv2.remap(
+            self._texture, across_px, down_px, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+        )
         levels = np.clip((np.arange(256) - 60) * self._wet(time_s) * 1.6, 0, 255)
         wet = cv2.LUT(np.ascontiguousarray(seen[..., 3]), levels.astype(np.uint8))
         return np.asarray(
@@ -82,22 +96,19 @@ class Tissue:
         zoom, turn = self._zoom(time_s), self._turn(time_s)
         cosine, sine = zoom * math.cos(turn), zoom * math.sin(turn)
         return np.array(
-            [
-                [cosine, -sine, self._shift[0](time_s)],
-                [sine, cosine, self._shift[1](time_s)],
-            ]
+            [[cosine, -sine, self._shift[0](time_s)], [sine, cosine, self._shift[1](time_s)]]
         )
 
 
 def _spread(grid: FloatImage, view: View) -> FloatImage:
-    """Interpolate values at the picture's corners, edges and between to all its pixels."""
-    step_x = (grid.shape[1] - 1) / view.width
-    step_y = (grid.shape[0] - 1) / view.height
-    matrix = np.array([[step_x, 0, step_x / 2], [0, step_y, step_y / 2]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    size = (view.width, view.height)
-    spread = cv2.warpAffine(grid, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(spread, np.float32)
+    """Interpolate from the middles of cells, one row and column beyond the picture, to pixels."""
+    size = [
+        round(count * side / cells)
+        for count, side, cells in zip(grid.shape, (view.height, view.width), _CELLS)
+    ]
+    top, left = (round(side / count) for side, count in zip(size, grid.shape))
+    spread = cv2.resize(grid, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(spread[top : top + view.height, left : left + view.width])
 
 
 def _texture(rng: Generator, view: View) -> Image:
@@ -113,16 +124,16 @@ def _texture(rng: Generator, view: View) -> Image:
     colour[:] = ground[1]
     colour = mix(colour, ground[2], step(patches, 0.1, 2.0) * np.float32(rng.uniform(0.4, 1)))
     colour = mix(colour, ground[0], step(patches, -0.2, -2.0) * np.float32(0.8))
-    fibres = smooth_noise(rng, extent, scale, (9, 70) if rng.random() < 0.5 else (70, 9))
+    fibres = smooth_noise(branch(rng), extent, scale, (9, 70) if rng.random() < 0.5 else (70, 9))
     colour *= (1 + np.float32(rng.uniform(0, 0.09)) * fibres)[..., None]
-    fat = step(fractal_noise(rng, extent, scale, 1.8, 4), *_threshold(rng, 0.6, 2.4, 0.5))
+    fat = step(fractal_noise(rng, extent, scale, 1.8, 4), *_threshold(rng, 0.4, 2.4, 1.0))
     globules = fractal_noise(rng, extent, scale, 22, 2)
-    colour = mix(colour, _FAT, fat * np.float32(0.8))
+    colour = mix(colour, _FAT, fat * step(globules, -2.2, 0.4) * np.float32(0.8))
     height += fat * (np.float32(0.012) + np.float32(0.004) * globules)
     vessels = _vessels(rng, extent, scale)
     colour = mix(colour, (118, 14, 24), vessels * np.float32(rng.uniform(0.55, 0.85)))
     height += vessels * np.float32(0.003)
-    pools = step(fractal_noise(rng, extent, scale, 2.2, 4), *_threshold(rng, 1.1, 3.0, 0.15))
+    pools = step(fractal_noise(rng, extent, scale, 2.2, 4), *_threshold(rng, 1.2, 3.2, 0.35))
     colour = mix(colour, _BLOOD, pools * np.float32(0.85))
     return _lit(rng, colour, height, pools, scale)
 
@@ -136,7 +147,9 @@ def _folds(rng: Generator, extent: tuple[float, float], scale: float) -> FloatIm
     """Heights, in units: rounded lobes with creases between them, over slow hills."""
     coarse = scale / 3
     shape = (round(extent[0] * coarse), round(extent[1] * coarse))
-    bend = [0.10 * fractal_noise(rng, extent, coarse, 1.8, 3)[: shape[0], : shape[1]] for _ in '12']
+    bend = [
+        0.10 * fractal_noise(rng, extent, coarse, 1.8, 3)[: shape[0], : shape[1]] for _ in '12'
+    ]
     down, across = (axis.astype(np.float32) / np.float32(coarse) for axis in np.indices(shape))
     down, across = down + bend[0], across + bend[1]
     count = int(rng.integers(8, 26))
@@ -152,8 +165,8 @@ def _folds(rng: Generator, extent: tuple[float, float], scale: float) -> FloatIm
     height = rng.uniform(0.03, 0.08) * crease - 0.20 * first**2
     height += rng.uniform(0.01, 0.04) * np.minimum(ridges, 1)
     height += 0.04 * fractal_noise(rng, extent, coarse, 1.2, 2)[: shape[0], : shape[1]]
-    size = (round(extent[1] * scale), round(extent[0] * scale))
-    return np.asarray(cv2.resize(height, size, interpolation=cv2.INTER_CUBIC), np.float32)
+    size = (round(extent[0] * scale), round(extent[1] * scale))
+    return enlarge(np.asarray(height, np.float32), size)
 
 
 def _vessels(rng: Generator, extent: tuple[float, float], scale: float) -> FloatImage:
@@ -161,26 +174,26 @@ def _vessels(rng: Generator, extent: tuple[float, float], scale: float) -> Float
     size = (round(extent[0] * scale), round(extent[1] * scale))
     drawn = np.zeros(size, np.uint8)
     grow = [
-        (rng.uniform((0, 0), extent[::-1]), rng.uniform(0, 2 * np.pi), rng.uniform(0.003, 0.012))
+        (rng.uniform((0, 0), extent[::-1]), rng.uniform(0, 2 * np.pi), rng.uniform(0.003, 0.014))
         for _ in range(int(rng.integers(3, 9)))
     ]
     while grow:
         point, heading, width = grow.pop()
         curl = 0.0
         for _ in range(int(rng.integers(12, 40))):
-            curl = 0.8 * curl + rng.normal(0, 0.12)
+            curl = 0.8 * curl + rng.normal(0, 0.055)
             heading += curl
             ahead = point + 0.022 * np.array([math.cos(heading), math.sin(heading)])
-            ends = [tuple(int(v) for v in np.rint(p * scale * 16)) for p in (point, ahead)]
+            ends = np.rint(np.stack([point, ahead]) * scale * 16).astype(int).tolist()
             thickness = max(1, round(width * scale))
-            cv2.line(drawn, *ends, (255,), thickness, cv2.LINE_AA, 4)
+            cv2.line(drawn, ends[0], ends[1], (255,), thickness, cv2.LINE_AA, 4)
             point = ahead
-            if width > 0.0022 and rng.random() < 0.13:
+            if width > 0.0022 and rng.random() < 0.10:
                 side = rng.choice([-1, 1]) * rng.uniform(0.4, 1.0)
                 grow.append((point, heading + side, width * rng.uniform(0.45, 0.75)))
-            width = max(0.0014, width * 0.985)
+            width = max(0.0014, width * 0.975)
     soft = cv2.GaussianBlur(drawn, (0, 0), 0.0016 * scale)
-    return np.asarray(soft, np.float32) / 255
+    return np.asarray(soft, np.float32) / np.float32(255)
 
 
 def _lit(
@@ -193,11 +206,11 @@ def _lit(
     lean = rng.uniform(-0.35, 0.35, 2)
     facing = (1 - lean[0] * slopes[0] - lean[1] * slopes[1]) / (length * math.hypot(1, *lean))
     hollow = cv2.GaussianBlur(height, (0, 0), 0.03 * scale) - height
-    shade = 0.18 + 0.86 * np.clip(facing, 0, 1) ** 1.3
-    shade *= 1 - 0.55 * step(hollow, 0.0, 0.035)
+    shade = 0.30 + 0.78 * np.clip(facing, 0, 1) ** 1.3
+    shade *= 1 - 0.42 * step(hollow, 0.0, 0.035)
     lit = colour * shade[..., None]
     lit[..., 1:] *= (1 - 0.25 * step(hollow, 0.0, 0.03))[..., None]  # a crease glows red
-    fine = [smooth_noise(rng, extent, scale, (48, 48)) * np.float32(0.16) for _ in '12']
+    fine = [smooth_noise(branch(rng), extent, scale, (36, 36)) * np.float32(0.17) for _ in '12']
     tilt = [slope * (1 - 0.6 * pools) + bump for slope, bump in zip(slopes, fine)]
     aim = rng.uniform(-0.3, 0.3, 2)
     away = (tilt[0] - aim[0]) ** 2 + (tilt[1] - aim[1]) ** 2
