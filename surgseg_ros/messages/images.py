@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an image message of any encoding to an RGB picture."""
+"""From an image message of any encoding to an RGB picture, and back to a plain message."""
 
 import functools
 import importlib.util
@@ -14,7 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from surgseg_ros.messages.types import TYPES
+
 Picture = NDArray[np.uint8]
+
+IMAGE: Final = 'sensor_msgs/msg/Image'
+COMPRESSED_IMAGE: Final = 'sensor_msgs/msg/CompressedImage'
 
 MAX_SIDE_PX: Final = 16_384
 MAX_PIXELS: Final = 100_000_000
@@ -138,6 +143,31 @@ def rgb_from_compressed(message: Any) -> Picture:
         text = f'{len(data)} bytes do not decode to the {width}x{height} that their header says'
         raise ImageError(f'{text}: look for losses between the camera and here', 'decode')
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def image_to_msg(image: Picture, header: Any) -> Any:
+    """
+    Make an image message of a picture or of a mask.
+
+    :param image: (H, W, 3) uint8 RGB, which becomes rgb8, or (H, W) uint8, which becomes mono8.
+    :param header: std_msgs/Header, taken as it is.
+    :return: sensor_msgs/Image with dense rows; a view of the array where that is dense.
+    :raises ValueError: if the array has another shape or type.
+    """
+    encoding = 'mono8' if image.ndim == 2 else 'rgb8'
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+        text = f'a {image.dtype} array of shape {image.shape} is no picture'
+        raise ValueError(f'{text}: give (H, W, 3) or (H, W) of uint8')
+    height, width = image.shape[:2]
+    return TYPES.types[IMAGE](
+        header=header,
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=0,
+        step=width * _CHANNELS[encoding],
+        data=np.ascontiguousarray(image).reshape(-1),
+    )
 
 
 def _encoding(name: str) -> tuple[str, int]:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surgseg_ros.messages import images
-from surgseg_ros.messages.images import ImageError, rgb_from_msg
+from surgseg_ros.messages.images import ImageError, image_to_msg, rgb_from_msg
+from surgseg_ros.messages.results import header
 
 HEIGHT, WIDTH = 4, 6
 PADDING = 3
@@ -220,6 +221,13 @@ def test_depth_is_refused():
     assert caught.value.cause == 'encoding'
 
 
+def _rgb_or_error(message: Message) -> np.ndarray | ImageError:
+    try:
+        return rgb_from_msg(message)
+    except ImageError as error:
+        return error
+
+
 UINT32 = st.one_of(st.integers(0, 12), st.integers(0, 2**32 - 1))
 ENCODINGS = st.one_of(st.text(max_size=20), st.sampled_from([*images._CHANNELS, 'mono16', 'uyvy']))
 
@@ -237,10 +245,9 @@ def test_any_fields_give_a_picture_of_the_size_or_an_image_error(
         is_bigendian=is_bigendian,
         data=data,
     )
-    try:
-        rgb = rgb_from_msg(message)
-    except ImageError as error:
-        assert error.cause in ('encoding', 'size', 'step', 'data', 'conversion')
+    rgb = _rgb_or_error(message)
+    if isinstance(rgb, ImageError):
+        assert rgb.cause in ('encoding', 'size', 'step', 'data', 'conversion')
     else:
         assert rgb.shape == (height, width, 3)
         assert rgb.dtype == np.uint8
@@ -255,10 +262,9 @@ def test_any_compressed_data_give_a_picture_or_an_image_error(whole, changes):
     data = bytearray(whole)
     for place, value in changes:
         data[place % len(data)] = value
-    try:
-        rgb = rgb_from_msg(Message(format='', data=bytes(data)))
-    except ImageError as error:
-        assert error.cause in ('decode', 'size')
+    rgb = _rgb_or_error(Message(format='', data=bytes(data)))
+    if isinstance(rgb, ImageError):
+        assert rgb.cause in ('decode', 'size')
     else:
         assert rgb.dtype == np.uint8
         assert rgb.shape[2:] == (3,)
@@ -281,3 +287,20 @@ def test_cv_bridge_is_chosen_only_where_it_works(monkeypatch, tmp_path):
     )
     assert chosen(works) == 'imgmsg_to_cv2'
     del sys.modules['cv_bridge']
+
+
+@pytest.mark.parametrize(('shape', 'encoding'), [((4, 6, 3), 'rgb8'), ((4, 6), 'mono8')])
+def test_a_picture_comes_back_from_its_message(shape, encoding):
+    picture = _noise(*shape)
+    message = image_to_msg(picture[:, ::-1], header(5))
+    assert (message.encoding, message.step) == (encoding, 6 * (3 if len(shape) == 3 else 1))
+    expected = picture[:, ::-1].reshape(4, 6, -1)
+    np.testing.assert_array_equal(rgb_from_msg(message), np.broadcast_to(expected, (4, 6, 3)))
+
+
+@pytest.mark.parametrize(
+    'array', [np.zeros((4, 6, 3)), _noise(4), _noise(4, 6, 4), _noise(1, 4, 6, 3)]
+)
+def test_an_array_that_is_no_picture_is_refused(array):
+    with pytest.raises(ValueError, match='no picture'):
+        image_to_msg(array, header(5))

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads bags of ROS 2, without ROS."""
+
+import heapq
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from rosbags.interfaces import Connection, ConnectionExtRosbag2, QosDurability
+
+from surgseg_ros.bags.sources import BagError, Source, open_sources
+from surgseg_ros.messages.types import TYPES
+
+__all__ = ['Bag', 'BagError', 'Topic']
+
+
+class Topic(NamedTuple):
+    """
+    What a bag holds of a topic.
+
+    :param type_name: `sensor_msgs/msg/Image` for example.
+    :param message_count: how many messages.
+    """
+
+    type_name: str
+    message_count: int
+
+
+class Bag:
+    """
+    A bag, open while the `with` block lasts; its length costs no memory.
+
+    :param path: a folder as `ros2 bag record` writes it, with metadata.yaml or without, or one
+        .mcap or .db3 file.
+    :raises BagError: on entering, if there is no bag or nothing in it.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Remember the path; nothing is opened yet."""
+        self.path = Path(path)
+        self.topics: dict[str, Topic] = {}
+        self._sources: list[Source] = []
+        self._damage: list[str] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> 'Bag':
+        """Open the bag's files and see what topics there are."""
+        with ExitStack() as stack:
+            self._sources, self._damage = open_sources(self.path, stack)
+            self.topics = {x.topic: self._topic(x.topic) for x in self._connections()}
+            if not any(topic.message_count for topic in self.topics.values()):
+                damage = self._damage or ['nothing was recorded']
+                raise BagError(f'bag {str(self.path)!r} holds no message: {"; ".join(damage)}')
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the bag's files."""
+        self._sources = []
+        self._stack.close()
+
+    def messages(self, topics: Collection[str] | None = None) -> Iterator[tuple[str, int, bytes]]:
+        """
+        Go through the messages in the order of their receipt, serialized as they are.
+
+        :param topics: names of topics; all topics if None.
+        :return: (topic, time of receipt in nanoseconds, CDR) of each message.
+        :raises BagError: at once if a topic is absent; after the last whole message if the bag
+            is cut off or lacks messages that it lists.
+        """
+        wanted = set(self.topics if topics is None else topics)
+        for name in sorted(wanted - set(self.topics)):
+            there = ', '.join(f'{x} ({topic.type_name})' for x, topic in self.topics.items())
+            raise BagError(f'topic {name!r} is not in bag {str(self.path)!r}, which has {there}')
+        return self._counted(wanted)
+
+    def read(self, topics: Collection[str] | None = None) -> Iterator[tuple[str, int, Any]]:
+        """
+        Go through the messages in the order of their receipt, each as an object.
+
+        :param topics: names of topics; all topics if None.
+        :return: (topic, time of receipt in nanoseconds, message of one of TYPES) of each message.
+        :raises BagError: as `messages` does; at once if a type is unknown, or defined otherwise
+            in the bag; on the way if a message is not what its type says.
+        """
+        received = self.messages(topics)
+        self._check_types(self.topics if topics is None else topics)
+        return ((topic, time_ns, self._message(topic, cdr)) for topic, time_ns, cdr in received)
+
+    def is_latched(self, topic: str) -> bool:
+        """
+        Tell whether the publishers of a topic kept messages for late subscribers.
+
+        :param topic: name of the topic.
+        :return: True if all of them offered transient local durability.
+        """
+        durabilities = {
+            qos.durability
+            for connection in self._connections()
+            if connection.topic == topic and isinstance(connection.ext, ConnectionExtRosbag2)
+            for qos in connection.ext.offered_qos_profiles
+        }
+        return durabilities == {QosDurability.TRANSIENT_LOCAL}
+
+    def _connections(self) -> list[Connection]:
+        return [connection for source in self._sources for connection in source.connections]
+
+    def _topic(self, name: str) -> Topic:
+        """Add up a topic over files and publishers."""
+        connections = [x for x in self._connections() if x.topic == name]
+        types = sorted({x.msgtype for x in connections})
+        return Topic(' and '.join(types), sum(x.msgcount for x in connections))
+
+    def _counted(self, wanted: set[str]) -> Iterator[tuple[str, int, bytes]]:
+        """Go through the messages, and complain at the end of those that did not come."""
+        missing = Counter({name: self.topics[name].message_count for name in wanted})
+        for topic, time_ns, cdr in self._merged(wanted):
+            missing[topic] -= 1
+            yield topic, time_ns, cdr
+        damage = [*self._damage]
+        damage += [f'{n} messages of {name!r} are missing' for name, n in missing.items() if n > 0]
+        if damage:
+            text = f'bag {str(self.path)!r} is damaged: {"; ".join(damage)}'
+            raise BagError(f'{text}. What is whole in it was read')
+
+    def _merged(self, wanted: set[str]) -> Iterator[tuple[str, int, bytes]]:
+        streams = []
+        for source in self._sources:
+            if connections := [x for x in source.connections if x.topic in wanted]:
+                streams.append(source.messages(connections))
+        try:
+            for connection, time_ns, cdr in heapq.merge(*streams, key=lambda item: item[1]):
+                yield connection.topic, time_ns, bytes(cdr)
+        except Exception as error:  # of several libraries, for each way in which a file is broken
+            raise BagError(f'bag {str(self.path)!r} cannot be read on: {error}') from error
+
+    def _check_types(self, topics: Collection[str]) -> None:
+        for connection in self._connections():
+            if connection.topic not in topics:
+                continue
+            name = connection.msgtype
+            if name not in TYPES.fielddefs:
+                text = f'type {name!r} of topic {connection.topic!r} is not known here'
+                raise BagError(f'{text}: choose other topics')
+            hash_here, hash_there = TYPES.hash_rihs01(name), connection.digest
+            if hash_there.startswith('RIHS01_') and hash_there != hash_here:
+                text = f'type {name!r} of topic {connection.topic!r} has the hash {hash_there}'
+                raise BagError(f'{text} in the bag and {hash_here} here: choose other topics')
+
+    def _message(self, topic: str, cdr: bytes) -> Any:
+        type_name = self.topics[topic].type_name
+        try:
+            return TYPES.deserialize_cdr(cdr, type_name)
+        except Exception as error:  # the readers that rosbags generates raise what comes
+            text = f'a message of topic {topic!r} is no {type_name}: {error}'
+            raise BagError(f'{text} (bag {str(self.path)!r})') from error

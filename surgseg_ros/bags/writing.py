@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes bags of ROS 2, without ROS; whole ones only."""
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.interfaces import (
+    Connection,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from surgseg_ros.bags.sources import STORAGES, BagError
+from surgseg_ros.messages.images import IMAGE, image_to_msg
+from surgseg_ros.messages.results import header
+from surgseg_ros.messages.types import TYPES
+
+START_TIME_NS: Final = 1_000_000_000 * 10**9
+"""When a made recording begins, where nothing says otherwise: the same bytes on every day."""
+
+LATCHED_TYPES: Final = ('vision_msgs/msg/LabelInfo', 'diagnostic_msgs/msg/DiagnosticStatus')
+"""Types whose last message is for late subscribers too."""
+
+_FORMAT_VERSION: Final = 8  # the newest that Iron and Jazzy read; Humble reads it as well
+_FOREVER: Final = QosTime(9223372036, 854775807)
+
+
+class BagWriter:
+    """
+    Writes a bag in a `with` block, beside its place; it comes to its place when all went well.
+
+    :param path: the folder to make; or with the ending .mcap or .db3, the file to make.
+    :param storage: `mcap` or `sqlite3`, where the ending does not say it.
+    :raises BagError: if the storage is unknown; on entering and on leaving, if the path exists.
+    """
+
+    def __init__(self, path: Path | str, storage: str = 'mcap') -> None:
+        """Check the arguments; nothing is written yet."""
+        self.path = Path(path)
+        storage = STORAGES.get(self.path.suffix, storage)
+        if storage not in STORAGES.values():
+            raise BagError(
+                f'storage {storage!r} is unknown: choose one of {list(STORAGES.values())}'
+            )
+        self._storage = StoragePlugin[storage.upper()]
+        self._connections: dict[tuple[str, str], Connection] = {}
+
+    def __enter__(self) -> 'BagWriter':
+        """Begin the bag in a hidden folder beside its place."""
+        self._refuse_to_overwrite()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._workshop = Path(tempfile.mkdtemp(prefix=f'.{self.path.name}.', dir=self.path.parent))
+        # rosbags names the file in the folder after the folder.
+        name = self.path.stem if self.path.suffix in STORAGES else self.path.name
+        made = self._workshop / name
+        self._writer = Writer(made, version=_FORMAT_VERSION, storage_plugin=self._storage)
+        self._writer.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Put the bag in its place, or remove it if anything failed."""
+        try:
+            self._writer.__exit__(kind, error, traceback)
+            if error is None:
+                self._refuse_to_overwrite()
+                made = self._writer.path
+                if self.path.suffix in STORAGES:
+                    made = made / self.path.name
+                made.rename(self.path)
+        finally:
+            shutil.rmtree(self._workshop, ignore_errors=True)
+
+    def write(self, topic: str, type_name: str, message: Any, stamp_ns: int) -> None:
+        """
+        Write a message.
+
+        :param topic: the topic's name.
+        :param type_name: the message's type, one of TYPES.
+        :param message: a message of `rosbags`, or its CDR as bytes.
+        :param stamp_ns: when it was received, in nanoseconds; not negative.
+        :raises BagError: if the type is unknown or the stamp is negative.
+        """
+        if stamp_ns < 0:
+            raise BagError(f'stamp {stamp_ns} ns of topic {topic!r} is negative: count from 1970')
+        if (topic, type_name) not in self._connections:
+            self._connections[topic, type_name] = self._connect(topic, type_name)
+        is_cdr = isinstance(message, bytes | memoryview)
+        cdr = message if is_cdr else TYPES.serialize_cdr(message, type_name)
+        self._writer.write(self._connections[topic, type_name], stamp_ns, cdr)
+
+    def _connect(self, topic: str, type_name: str) -> Connection:
+        if type_name not in TYPES.fielddefs:
+            raise BagError(f'type {type_name!r} of topic {topic!r} is not known here: check it')
+        qos = _offered_qos(is_latched=type_name in LATCHED_TYPES)
+        return self._writer.add_connection(
+            topic, type_name, typestore=TYPES, offered_qos_profiles=[qos]
+        )
+
+    def _refuse_to_overwrite(self) -> None:
+        if self.path.exists():
+            raise BagError(f'{str(self.path)!r} exists already: choose another name or remove it')
+
+
+def write_image_bag(
+    path: Path | str,
+    frames: Iterable[tuple[int, NDArray[np.uint8], NDArray[np.uint8] | None]],
+    *,
+    image_topic: str = '/camera/image_raw',
+    ground_truth_topic: str = '/camera/ground_truth',
+    frame_id: str = 'endoscope',
+    storage: str = 'mcap',
+) -> None:
+    """
+    Write pictures, and masks where there are any, as they would come from a camera.
+
+    :param path: the bag to make.
+    :param frames: (stamp in nanoseconds, (H, W, 3) uint8 RGB, (H, W) uint8 mask or None) of each.
+    :param image_topic: topic of the pictures, as rgb8.
+    :param ground_truth_topic: topic of the masks, as mono8, with the stamps of their pictures.
+    :param frame_id: the camera's frame.
+    :param storage: `mcap` or `sqlite3`.
+    :raises BagError: if the path exists.
+    """
+    with BagWriter(path, storage) as bag:
+        for stamp_ns, image, mask in frames:
+            head = header(stamp_ns, frame_id)
+            bag.write(image_topic, IMAGE, image_to_msg(image, head), stamp_ns)
+            if mask is not None:
+                bag.write(ground_truth_topic, IMAGE, image_to_msg(mask, head), stamp_ns)
+
+
+def _offered_qos(*, is_latched: bool) -> Qos:
+    """Make what the publisher offered, after which `ros2 bag play` chooses its own offer."""
+    return Qos(
+        history=QosHistory.KEEP_LAST,
+        depth=1 if is_latched else 5,
+        reliability=QosReliability.RELIABLE,
+        durability=QosDurability.TRANSIENT_LOCAL if is_latched else QosDurability.VOLATILE,
+        deadline=_FOREVER,
+        lifespan=_FOREVER,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=_FOREVER,
+        avoid_ros_namespace_conventions=False,
+    )

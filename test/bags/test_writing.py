@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bag is whole and in its place, or there is none; what is in it, other readers read too."""
+
+import numpy as np
+import pytest
+from mcap.reader import make_reader
+from mcap_ros2.decoder import DecoderFactory
+from rosbags.highlevel import AnyReader
+
+from surgseg_ros.bags.reading import Bag, BagError
+from surgseg_ros.bags.writing import START_TIME_NS, BagWriter, write_image_bag
+from surgseg_ros.messages.images import rgb_from_msg
+from surgseg_ros.messages.results import header
+from surgseg_ros.messages.types import TYPES
+
+HEADER = 'std_msgs/msg/Header'
+LABEL_INFO = 'vision_msgs/msg/LabelInfo'
+
+
+def _frames(count):
+    generator = np.random.default_rng(3)
+    for index in range(count):
+        image = generator.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        yield START_TIME_NS + index * 10**8, image, image[..., 0] if index % 2 else None
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_frames_come_back_with_their_stamps(tmp_path, storage):
+    write_image_bag(tmp_path / 'deep' / 'bag', _frames(4), storage=storage)
+    with AnyReader([tmp_path / 'deep' / 'bag']) as reader:
+        found = [
+            (connection.topic, stamp, reader.deserialize(cdr, connection.msgtype))
+            for connection, stamp, cdr in reader.messages()
+        ]
+    pictures = [item for item in found if item[0] == '/camera/image_raw']
+    masks = [item for item in found if item[0] == '/camera/ground_truth']
+    assert (len(pictures), len(masks)) == (4, 2)
+    for (_, received_ns, message), (stamp_ns, image, _) in zip(pictures, _frames(4), strict=True):
+        stamp = message.header.stamp
+        assert received_ns == stamp_ns == stamp.sec * 10**9 + stamp.nanosec
+        assert message.header.frame_id == 'endoscope'
+        np.testing.assert_array_equal(rgb_from_msg(message), image)
+    truths = [mask for _, _, mask in _frames(4) if mask is not None]
+    for (_, _, message), mask in zip(masks, truths, strict=True):
+        assert message.encoding == 'mono8'
+        np.testing.assert_array_equal(message.data.reshape(mask.shape), mask)
+
+
+def test_another_library_reads_the_file_by_its_own_definitions(tmp_path):
+    write_image_bag(tmp_path / 'one.mcap', _frames(2))
+    assert (tmp_path / 'one.mcap').is_file()
+    with (tmp_path / 'one.mcap').open('rb') as file:
+        reader = make_reader(file, decoder_factories=[DecoderFactory()])
+        found = reader.iter_decoded_messages(['/camera/image_raw'])
+        pictures = [message for _, _, _, message in found]
+    for message, (_, image, _) in zip(pictures, _frames(2), strict=True):
+        assert bytes(message.data) == image.tobytes()
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_definitions_hashes_and_offers_are_in_the_bag(tmp_path, storage):
+    info = TYPES.types[LABEL_INFO](header=header(1), class_map=[], threshold=0.0)
+    with BagWriter(tmp_path / 'bag', storage) as bag:
+        bag.write('/label_info', LABEL_INFO, info, 1)
+        bag.write('/header', HEADER, header(2), 2)
+    with AnyReader([tmp_path / 'bag']) as reader:
+        digests = {connection.topic: connection.digest for connection in reader.connections}
+        assert 'class_map' in reader.topics['/label_info'].msgdef.data
+    assert digests == {
+        '/label_info': TYPES.hash_rihs01(LABEL_INFO),
+        '/header': TYPES.hash_rihs01(HEADER),
+    }
+    with Bag(tmp_path / 'bag') as bag:
+        assert bag.is_latched('/label_info')
+        assert not bag.is_latched('/header')
+
+
+def test_serialized_messages_are_written_as_they_are(tmp_path):
+    cdr = bytes(TYPES.serialize_cdr(header(7, 'eye'), HEADER)) + b'\xff tail that no reader wants'
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.write('/header', HEADER, cdr, 7)
+    with Bag(tmp_path / 'bag') as bag:
+        assert list(bag.messages()) == [('/header', 7, cdr)]
+
+
+def test_nothing_is_seen_before_the_end(tmp_path):
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.write('/header', HEADER, header(1), 1)
+        assert not (tmp_path / 'bag').exists()
+    assert [path.name for path in tmp_path.iterdir()] == ['bag']
+
+
+@pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_nothing_is_left_of_a_failure(tmp_path, storage, error):
+    def frames():
+        yield from _frames(2)
+        raise error
+
+    with pytest.raises(error):
+        write_image_bag(tmp_path / 'bag', frames(), storage=storage)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('name', ['bag', 'bag.mcap'])
+def test_what_exists_is_not_overwritten(tmp_path, name):
+    (tmp_path / name).write_text('mine')
+    with pytest.raises(BagError, match=f'{name}.*exists already'), BagWriter(tmp_path / name):
+        pass
+    assert (tmp_path / name).read_text() == 'mine'
+
+
+def test_what_came_up_meanwhile_is_not_overwritten(tmp_path):
+    def frames():
+        yield from _frames(2)
+        (tmp_path / 'bag').mkdir()
+
+    with pytest.raises(BagError, match='exists already'):
+        write_image_bag(tmp_path / 'bag', frames())
+    assert [path.name for path in tmp_path.rglob('*')] == ['bag']
+
+
+def test_bad_arguments_are_named(tmp_path):
+    with pytest.raises(BagError, match=r"'tape'.*mcap"):
+        BagWriter(tmp_path / 'bag', 'tape')
+    with pytest.raises(BagError, match="'my_msgs/msg/Own'"), BagWriter(tmp_path / 'bag') as bag:
+        bag.write('/own', 'my_msgs/msg/Own', b'', 1)
+    with pytest.raises(BagError, match='-1 ns'), BagWriter(tmp_path / 'bag') as bag:
+        bag.write('/header', HEADER, header(1), -1)
