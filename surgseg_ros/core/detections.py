@@ -2,6 +2,7 @@
 """Instruments in a mask: one robotic tool per touching parts, else one per connected region."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,14 +12,29 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.labels import (
     BACKGROUND,
+    LABELS,
     NO_DECISION,
     ROBOTIC_TOOL,
     ROBOTIC_TOOL_PARTS,
 )
-from surgseg_ros.core.segmenter import Segmentation
+from surgseg_ros.core.segmentation import Segmentation
 
 DEFAULT_LEAST_AREA: Final = 2e-4
 """Least area of an instrument as a share of the picture's: 415 pixels of 1920x1080."""
+
+_CORNERS: Final = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]], np.float32)
+
+_INSTRUMENTS: Final = tuple(set(LABELS) - {BACKGROUND, NO_DECISION, *ROBOTIC_TOOL_PARTS})
+
+
+def _kinds() -> NDArray[np.uint8]:
+    kinds = np.arange(256, dtype=np.uint8)
+    kinds[list(ROBOTIC_TOOL_PARTS)] = ROBOTIC_TOOL
+    return kinds
+
+
+_KINDS: Final = _kinds()
+"""Mask value to what it is part of: the parts of a robotic tool are one."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +88,14 @@ def find_instruments(
     """
     if segmentation.confidence is None:
         raise ValueError('the segmentation has no confidence: segment with confidence=True')
-    kinds = _kinds(segmentation.mask)
+    kinds = cv2.LUT(segmentation.mask, _KINDS)
     least_area_px = max(1, math.ceil(least_area * kinds.size))
     found = [
         instrument
-        for label in _labels_of(kinds)
+        for label in _INSTRUMENTS
         for instrument in _regions(kinds, segmentation.confidence, label, least_area_px)
     ]
-    return tuple(sorted(found, key=lambda i: (i.label, i.box.center_x_px, i.box.center_y_px)))
+    return tuple(sorted(found, key=_order))
 
 
 def without_decision(size: tuple[int, int]) -> tuple[Instrument, ...]:
@@ -94,42 +110,43 @@ def without_decision(size: tuple[int, int]) -> tuple[Instrument, ...]:
     return (Instrument(NO_DECISION, 0.0, box, height * width),)
 
 
-def _kinds(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The mask with the parts of a robotic tool made one."""
-    table = np.arange(256, dtype=np.uint8)
-    table[list(ROBOTIC_TOOL_PARTS)] = ROBOTIC_TOOL
-    kinds: NDArray[np.uint8] = cv2.LUT(mask, table)  # type: ignore[assignment]
-    return kinds
-
-
-def _labels_of(kinds: NDArray[np.uint8]) -> list[int]:
-    counts = np.bincount(kinds.ravel(), minlength=256)
-    return [int(n) for n in np.flatnonzero(counts) if n not in (BACKGROUND, NO_DECISION)]
+def _order(instrument: Instrument) -> tuple[float, ...]:
+    box = instrument.box
+    return (instrument.label, box.center_x_px, box.center_y_px, instrument.area_px)
 
 
 def _regions(
     kinds: NDArray[np.uint8], confidence: NDArray[np.uint8], label: int, least_area_px: int
-) -> list[Instrument]:
-    selected = cv2.inRange(kinds, label, label)  # type: ignore[call-overload]
-    count, regions, stats, _ = cv2.connectedComponentsWithStats(selected, connectivity=8)
-    found = []
-    for index in range(1, count):
-        left, top, width, height, area_px = (int(value) for value in stats[index])
-        if area_px < least_area_px:
-            continue
-        window = np.s_[top : top + height, left : left + width]
-        region = (regions[window] == index).astype(np.uint8)
-        score = cv2.mean(confidence[window], region)[0] / 255
-        found.append(Instrument(label, score, _oriented_box(region, left, top), area_px))
-    return found
+) -> Iterator[Instrument]:
+    """Find the connected regions of a kind; all work stays in the window that holds them."""
+    selected, left, top = _crop(np.equal(kinds, label).view(np.uint8))
+    if not selected.size:
+        return
+    inside = np.s_[top : top + selected.shape[0], left : left + selected.shape[1]]
+    regions = cv2.connectedComponents(selected, connectivity=8)[1]
+    areas = np.bincount(regions[selected.view(bool)])
+    for index in np.flatnonzero(areas >= least_area_px):
+        region = np.equal(regions, index).view(np.uint8)
+        score = cv2.mean(confidence[inside], region)[0] / 255
+        box = _oriented_box(region, left, top)
+        yield Instrument(label, score, box, int(areas[index]))
+
+
+def _crop(selected: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int, int]:
+    """Cut to the smallest window with all that is not 0; also the window's left and top."""
+    left, top, width, height = cv2.boundingRect(selected)
+    return selected[top : top + height, left : left + width], left, top
 
 
 def _oriented_box(region: NDArray[np.uint8], left: int, top: int) -> OrientedBox:
     """Smallest rectangle around the pixels (not just their centres) of a region's window."""
     outline = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0][0]
-    centres = outline.reshape(-1, 1, 2).astype(np.float32)
-    corners = np.float32([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])  # type: ignore[arg-type]
-    (x, y), (width, height), degrees = cv2.minAreaRect((centres + corners).reshape(-1, 2))
+    centres = cv2.convexHull(outline).reshape(-1, 1, 2).astype(np.float32)
+    (x, y), (width, height), degrees = cv2.minAreaRect((centres + _CORNERS).reshape(-1, 2))
+    turns = round(degrees / 90)
+    if turns % 2:
+        width, height = height, width
+    degrees -= 90 * turns  # at most 45 either way, which a square keeps
     if width < height:
         width, height, degrees = height, width, degrees + 90
     angle = math.radians(90 - (90 - degrees) % 180)

@@ -2,8 +2,6 @@
 """RGB picture in, class mask out: the one way that node, evaluator and bag tools go."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,58 +13,8 @@ from surgseg_ros.core.fitting import fit, place
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.model_spec import ModelSpec, read_model
 from surgseg_ros.core.runtimes import RUNTIMES, Runtime, choose_device
+from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.upsampling import upsample
-
-
-@dataclass(frozen=True)
-class Roi:
-    """
-    The part of the picture that is the endoscope's, in pixels.
-
-    :param x_px: first column.
-    :param y_px: first row.
-    :param width_px: columns.
-    :param height_px: rows.
-    """
-
-    x_px: int
-    y_px: int
-    width_px: int
-    height_px: int
-
-    def view(self, plane: NDArray[Any]) -> NDArray[Any]:
-        """
-        Show this part of an array without a copy.
-
-        :param plane: (H, W, …).
-        :return: (height_px, width_px, …).
-        :raises ValueError: if it reaches beyond the array.
-        """
-        bottom, right = self.y_px + self.height_px, self.x_px + self.width_px
-        fits = (
-            0 <= self.y_px < bottom <= plane.shape[0] and 0 <= self.x_px < right <= plane.shape[1]
-        )
-        if not fits:
-            raise ValueError(
-                f'roi {self} reaches beyond the picture of {plane.shape[1]}x{plane.shape[0]} '
-                'pixels: set roi to [x, y, width, height] inside it, or to [] for the whole picture'
-            )
-        return plane[self.y_px : bottom, self.x_px : right]
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """
-    What the network says of one picture.
-
-    :param mask: (H, W) uint8 class index, or NO_DECISION.
-    :param confidence: (H, W) uint8, probability of the chosen class times 255; None if not asked for.
-    :param stage_ms: milliseconds by stage, in the order of work.
-    """
-
-    mask: NDArray[np.uint8]
-    confidence: NDArray[np.uint8] | None = None
-    stage_ms: Mapping[str, float] = field(default_factory=dict)
 
 
 class Segmenter:
@@ -151,14 +99,23 @@ class Segmenter:
         return Segmentation(mask, chosen, stages)
 
     def _upload(self, image: NDArray[np.uint8]) -> torch.Tensor:
-        """(1, H, W, 3) on the device; torch takes no array that is read-only or runs backwards."""
-        if not image.flags.writeable or min(image.strides) < 0:
+        """(1, H, W, 3) on the device, without a copy where torch can read the array as it is."""
+        if min(image.strides) < 0:
             image = image.copy()
-        return torch.from_numpy(image)[None].to(self.runtime.device)
+        return torch.from_numpy(np.asarray(_Shared(image)))[None].to(self.runtime.device)
 
     def _synchronize(self) -> None:
         if self.runtime.device.type == 'cuda':
             torch.cuda.synchronize(self.runtime.device)
+
+
+class _Shared:
+    """An array's own memory, called writable: torch warns of any other; none is written to."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array = array
+        interface = array.__array_interface__
+        self.__array_interface__ = {**interface, 'data': (interface['data'][0], False)}
 
 
 def _paste(part: Segmentation, size: tuple[int, ...], roi: Roi) -> Segmentation:

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From results to messages: every one carries the picture's header, untouched."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from surgseg_ros.core.detections import Instrument
+from surgseg_ros.core.labels import LABELS
+from surgseg_ros.messages.types import TYPES
+
+DETECTIONS = 'vision_msgs/msg/Detection2DArray'
+LABEL_INFO = 'vision_msgs/msg/LabelInfo'
+
+
+def to_cdr(message: Any) -> bytes:
+    """
+    Serialize a message for a publisher or a bag.
+
+    :param message: of one of TYPES.
+    :return: CDR with its encapsulation header, little endian.
+    """
+    return bytes(TYPES.serialize_cdr(message, message.__msgtype__))
+
+
+def from_cdr(cdr: bytes, type_name: str) -> Any:
+    """
+    Read a serialized message; arrays are views on `cdr`.
+
+    :param cdr: CDR with its encapsulation header, of either byte order.
+    :param type_name: `sensor_msgs/msg/Image` for example.
+    :return: the message, of one of TYPES.
+    """
+    return TYPES.deserialize_cdr(cdr, type_name)
+
+
+def header(stamp_ns: int, frame_id: str = '') -> Any:
+    """
+    Make a header.
+
+    :param stamp_ns: nanoseconds.
+    :param frame_id: the camera's frame, or empty.
+    :return: std_msgs/Header.
+    """
+    seconds, nanoseconds = divmod(stamp_ns, 10**9)
+    stamp = TYPES.types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds)
+    return TYPES.types['std_msgs/msg/Header'](stamp=stamp, frame_id=frame_id)
+
+
+def stamp_ns(message_header: Any) -> int:
+    """
+    Read a header's stamp.
+
+    :param message_header: std_msgs/Header.
+    :return: nanoseconds.
+    """
+    return int(message_header.stamp.sec) * 10**9 + int(message_header.stamp.nanosec)
+
+
+def detections_to_msg(message_header: Any, instruments: Sequence[Instrument]) -> Any:
+    """
+    Make the message of a picture's instruments.
+
+    :param message_header: std_msgs/Header, given to the array and to each detection.
+    :param instruments: what was found; where there is no decision, `without_decision`.
+    :return: vision_msgs/Detection2DArray; boxes in pixels, `class_id` a decimal string.
+    """
+    detections = [_detection(message_header, instrument) for instrument in instruments]
+    return TYPES.types[DETECTIONS](header=message_header, detections=detections)
+
+
+def label_info_to_msg(time_ns: int) -> Any:
+    """
+    Make the message that names every number in masks and detections.
+
+    :param time_ns: now, in nanoseconds.
+    :return: vision_msgs/LabelInfo.
+    """
+    vision_class = TYPES.types['vision_msgs/msg/VisionClass']
+    table = [vision_class(class_id=label, class_name=name) for label, name in LABELS.items()]
+    return TYPES.types[LABEL_INFO](header=header(time_ns), class_map=table, threshold=0.0)
+
+
+def _detection(message_header: Any, instrument: Instrument) -> Any:
+    types, box = TYPES.types, instrument.box
+    hypothesis = types['vision_msgs/msg/ObjectHypothesis'](
+        class_id=str(instrument.label), score=instrument.score
+    )
+    result = types['vision_msgs/msg/ObjectHypothesisWithPose'](
+        hypothesis=hypothesis, pose=_no_pose()
+    )
+    position = types['vision_msgs/msg/Point2D'](x=box.center_x_px, y=box.center_y_px)
+    center = types['vision_msgs/msg/Pose2D'](position=position, theta=box.angle_rad)
+    return types['vision_msgs/msg/Detection2D'](
+        header=message_header,
+        results=[result],
+        bbox=types['vision_msgs/msg/BoundingBox2D'](
+            center=center, size_x=box.size_x_px, size_y=box.size_y_px
+        ),
+        id='',
+    )
+
+
+def _no_pose() -> Any:
+    """A picture gives no pose in space: identity, covariance zero."""
+    types = TYPES.types
+    pose = types['geometry_msgs/msg/Pose'](
+        position=types['geometry_msgs/msg/Point'](x=0.0, y=0.0, z=0.0),
+        orientation=types['geometry_msgs/msg/Quaternion'](x=0.0, y=0.0, z=0.0, w=1.0),
+    )
+    return types['geometry_msgs/msg/PoseWithCovariance'](pose=pose, covariance=np.zeros(36))

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one camera's way has done, and whether its masks can be used now; no ROS in here."""
+
+import threading
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+
+VALID: Final = 'valid'
+DEGRADED: Final = 'degraded'
+STALE: Final = 'stale'
+INACTIVE: Final = 'inactive'
+
+_WINDOW: Final = 300
+"""Frames over which times are summed up: ten seconds at 30 Hz."""
+
+
+class Verdict(NamedTuple):
+    """
+    Whether masks can be used, and why.
+
+    :param state: VALID, DEGRADED, STALE or INACTIVE.
+    :param reason: for people; empty only if valid.
+    """
+
+    state: str
+    reason: str
+
+
+class Health:
+    """
+    Counts and clocks of one camera; safe for several threads.
+
+    Counts: `received`, `lost` on the way, `overwritten` unread, `dropped` by design for a newer
+    frame, `rejected` as malformed or failed, `discarded` after a change of state, `published`.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing counted, inactive."""
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._times: dict[str, deque[float]] = {}
+        self._said: set[str] = set()
+        self._inactive = 'not configured yet'
+        self._limits: tuple[str, ...] = ()
+        self._trouble = ''
+        self._active_since_ns = 0
+        self._image_ns: int | None = None
+        self._mask_ns: int | None = None
+        self._stamp_ns: int | None = None
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to a count of the class's list."""
+        with self._lock:
+            self._counts[name] += number
+
+    def counts(self) -> Mapping[str, int]:
+        """Copy the counts."""
+        with self._lock:
+            return Counter(self._counts)
+
+    def first_time(self, cause: str) -> bool:
+        """
+        Tell whether something is new, so that it is said once.
+
+        :param cause: what it is known by.
+        :return: True at the first call with it since the node was activated.
+        """
+        with self._lock:
+            new = cause not in self._said
+            self._said.add(cause)
+            return new
+
+    def activate(self, now_ns: int, limits: tuple[str, ...] = ()) -> None:
+        """
+        Begin a time in which frames are expected.
+
+        :param now_ns: steady clock.
+        :param limits: reasons for which a mask is never better than degraded.
+        """
+        with self._lock:
+            self._inactive, self._limits, self._trouble = '', limits, ''
+            self._active_since_ns = now_ns
+            self._image_ns = self._mask_ns = self._stamp_ns = None
+            self._said.clear()
+            self._times.clear()
+
+    def deactivate(self, reason: str) -> None:
+        """
+        End it.
+
+        :param reason: what the node does instead, or what keeps it from starting.
+        """
+        with self._lock:
+            self._inactive = reason
+
+    def see_image(self, now_ns: int) -> None:
+        """Note that an image came, whatever it was."""
+        with self._lock:
+            self._counts['received'] += 1
+            self._image_ns = now_ns
+
+    def see_mask(self, image_ns: int, stamp_ns: int, times_ms: Mapping[str, float]) -> None:
+        """
+        Note that a mask went out.
+
+        :param image_ns: steady clock when its image reached this machine: a late mask is old.
+        :param stamp_ns: what it carries.
+        :param times_ms: how long each stage took.
+        """
+        with self._lock:
+            self._counts['published'] += 1
+            self._trouble = ''
+            self._mask_ns, self._stamp_ns = image_ns, stamp_ns
+            for stage, time_ms in times_ms.items():
+                self._times.setdefault(stage, deque(maxlen=_WINDOW)).append(time_ms)
+
+    def see_trouble(self, reason: str) -> None:
+        """Note that a frame got no mask."""
+        with self._lock:
+            self._counts['rejected'] += 1
+            self._trouble = reason
+
+    def silent_for_ns(self, now_ns: int) -> int | None:
+        """Time since the last image, or since the activation; None while inactive."""
+        with self._lock:
+            if self._inactive:
+                return None
+            return now_ns - (self._image_ns or self._active_since_ns)
+
+    def last_stamp_ns(self) -> int | None:
+        """Stamp of the last mask since the activation."""
+        with self._lock:
+            return self._stamp_ns
+
+    def times_ms(self) -> Mapping[str, tuple[float, float]]:
+        """Median and 99th percentile of each stage over the last frames, in milliseconds."""
+        with self._lock:
+            copies = {stage: list(times) for stage, times in self._times.items()}
+        return {
+            stage: (float(np.median(times)), float(np.percentile(times, 99)))
+            for stage, times in copies.items()
+        }
+
+    def verdict(self, now_ns: int, stale_after_ms: float) -> Verdict:
+        """
+        Judge whether the last mask can be used.
+
+        :param now_ns: steady clock.
+        :param stale_after_ms: how long a mask is fresh.
+        :return: the verdict.
+        """
+        with self._lock:
+            if self._inactive:
+                return Verdict(INACTIVE, self._inactive)
+            if self._mask_ns is None:
+                return Verdict(STALE, self._trouble or 'no image has come yet')
+            limit_ns = stale_after_ms * 1e6
+            if now_ns - self._mask_ns > limit_ns:
+                silent = self._image_ns is None or now_ns - self._image_ns > limit_ns
+                what = 'no image has come' if silent else 'images come, but no mask is ready'
+                reason = f'{what} within {stale_after_ms:g} ms'
+                return Verdict(STALE, reason if silent else self._trouble or reason)
+            reasons = [*self._limits, *([self._trouble] if self._trouble else [])]
+            return Verdict(DEGRADED, '; '.join(reasons)) if reasons else Verdict(VALID, '')

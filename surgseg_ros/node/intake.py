@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One camera's image subscription: follows the publishers' reliability, counts what is lost."""
+
+import inspect
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+from sensor_msgs.msg import CompressedImage, Image
+
+from surgseg_ros.node.health import Health
+
+MESSAGE_TYPES: Final = {'raw': Image, 'compressed': CompressedImage}
+TYPE_NAMES: Final = {
+    'raw': 'sensor_msgs/msg/Image',
+    'compressed': 'sensor_msgs/msg/CompressedImage',
+}
+
+_DEPTH: Final = 5
+"""With 1, large reliable messages were seen lost that nobody had time to read."""
+
+# Reliability is not among them: an override would pin the first choice.
+_OVERRIDABLE: Final = (QoSPolicyKind.DEPTH, QoSPolicyKind.HISTORY, QoSPolicyKind.DURABILITY)
+
+
+class Intake:
+    """
+    Subscribes to an image topic while started, and hands on what comes.
+
+    :param node: whose subscription it is.
+    :param topic: relative name of the image topic.
+    :param transport: a key of MESSAGE_TYPES.
+    :param reliability: `auto`, `reliable` or `best_effort`.
+    :param health: where to count.
+    :param receive: gets each serialized message and its age in nanoseconds.
+    :param look_soon: called when the publishers have changed, so that `look` is due.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        topic: str,
+        transport: str,
+        reliability: str,
+        health: Health,
+        receive: Callable[[bytes, int], None],
+        look_soon: Callable[[], None],
+    ) -> None:
+        """Keep what is needed; nothing is subscribed to yet."""
+        self._node = node
+        self._topic = topic
+        self._transport = transport
+        self._choice = reliability
+        self._health = health
+        self._receive = receive
+        self._look_soon = look_soon
+        self._group: MutuallyExclusiveCallbackGroup | None = None
+        self._subscription: Subscription | None = None
+        self._last_sequence: int | None = None
+        self._lone_publisher = False
+
+    @property
+    def resolved_topic(self) -> str:
+        """The topic's full name after remapping."""
+        return self._node.resolve_topic_name(self._topic)
+
+    def start(self) -> None:
+        """Subscribe."""
+        # A group of its own, since the node's default group keeps what was destroyed.
+        self._group = MutuallyExclusiveCallbackGroup()
+        self._subscribe(reliable=self._choice == 'reliable')
+        self.look()
+
+    def stop(self) -> None:
+        """Unsubscribe."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+        self._subscription = self._group = self._last_sequence = None
+
+    def look(self) -> None:
+        """Hold the reliability against what the publishers offer, and follow them."""
+        if self._subscription is None:
+            return
+        right, wrong = self._publishers()
+        self._lone_publisher = len(right) == 1
+        for type_name in sorted({info.topic_type for info in wrong}):
+            self._say_wrong_type(type_name)
+        if self._choice != 'auto' or not right:
+            return
+        reliable = all(
+            info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in right
+        )
+        if reliable != self._is_reliable():
+            self._node.destroy_subscription(self._subscription)
+            self._subscribe(reliable)
+
+    def explain_silence(self) -> str:
+        """
+        Say why no image may come.
+
+        :return: a sentence that names the topic.
+        """
+        right, wrong = self._publishers()
+        name = f'topic {self.resolved_topic!r}'
+        if not right and wrong:
+            types = ', '.join(sorted({info.topic_type for info in wrong}))
+            return (
+                f'{name} carries {types}, this node reads {TYPE_NAMES[self._transport]}: '
+                'set image_transport (raw or compressed), or image_topic'
+            )
+        if not right:
+            return f'{name} has no publisher: start the camera, or set image_topic to its topic'
+        offers = ', '.join(
+            f'{info.node_namespace.rstrip("/")}/{info.node_name} offers '
+            f'{info.qos_profile.reliability.name.lower()} '
+            f'{info.qos_profile.durability.name.lower()}'
+            for info in right
+        )
+        asked = 'reliable' if self._is_reliable() else 'best_effort'
+        return (
+            f'{name} has a publisher, but nothing arrives ({offers}; this node asks for {asked}): '
+            'check QoS with `ros2 topic info -v`, and whether the camera runs'
+        )
+
+    def _subscribe(self, reliable: bool) -> None:
+        profile = QoSProfile(
+            depth=_DEPTH,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        )
+        self._last_sequence = None
+        self._subscription = self._node.create_subscription(
+            MESSAGE_TYPES[self._transport],
+            self._topic,
+            self._callback(),
+            profile,
+            callback_group=self._group,
+            event_callbacks=self._events(),
+            qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
+            raw=True,
+        )
+        word = 'reliable' if reliable else 'best effort'
+        self._node.get_logger().info(f'subscribed to {self.resolved_topic!r}, {word}')
+
+    def _callback(self) -> Callable[..., None]:
+        """Humble's rclpy gives no information beside the message."""
+        if hasattr(Subscription, 'CallbackType'):
+            return self._on_image
+        return lambda cdr: self._on_image(cdr, {})
+
+    def _on_image(self, cdr: bytes, info: Mapping[str, Any]) -> None:
+        self._health.see_image(time.monotonic_ns())
+        self._count_missing(info.get('publication_sequence_number'))
+        received_ns = info.get('received_timestamp') or 0
+        age_ns = time.time_ns() - received_ns if received_ns else 0
+        self._receive(cdr, max(0, age_ns))
+
+    def _count_missing(self, sequence: int | None) -> None:
+        """Count gaps; the numbers of several publishers mix, and a new one begins anew."""
+        if sequence is None or not self._lone_publisher:
+            self._last_sequence = None
+            return
+        if self._last_sequence is not None and sequence > self._last_sequence + 1:
+            self._health.count('missing', sequence - self._last_sequence - 1)
+        self._last_sequence = sequence
+
+    def _events(self) -> SubscriptionEventCallbacks:
+        callbacks = {
+            'incompatible_qos': self._on_incompatible,
+            'message_lost': lambda event: self._health.count('lost', event.total_count_change),
+            'matched': lambda event: self._look_soon(),
+        }
+        known = inspect.signature(SubscriptionEventCallbacks).parameters
+        return SubscriptionEventCallbacks(
+            **{name: callback for name, callback in callbacks.items() if name in known},
+            use_default_callbacks=False,
+        )
+
+    def _on_incompatible(self, event: Any) -> None:
+        if self._health.first_time(f'incompatible {self._is_reliable()}'):
+            self._node.get_logger().warning(
+                f'a publisher of {self.resolved_topic!r} offers a QoS that this node can not take '
+                f'(policy {event.last_policy_kind.name}): its images do not arrive; set '
+                'reliability to auto or best_effort, or the qos_overrides parameters'
+            )
+        self._look_soon()
+
+    def _say_wrong_type(self, type_name: str) -> None:
+        if self._health.first_time(f'type {type_name}'):
+            self._node.get_logger().warning(
+                f'{self.resolved_topic!r} is published as {type_name}, this node reads '
+                f'{TYPE_NAMES[self._transport]}: set image_transport (raw or compressed)'
+            )
+
+    def _is_reliable(self) -> bool:
+        subscription = self._subscription
+        return (
+            subscription is not None
+            and subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+        )
+
+    def _publishers(self) -> tuple[list[TopicEndpointInfo], list[TopicEndpointInfo]]:
+        """Publishers of the type that is read, and of other types."""
+        infos = self._node.get_publishers_info_by_topic(self._topic)
+        wanted = TYPE_NAMES[self._transport]
+        right = [info for info in infos if info.topic_type == wanted]
+        return right, [info for info in infos if info.topic_type != wanted]

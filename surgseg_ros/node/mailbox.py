@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One slot per camera for its newest frame: this, not DDS, is the newest-frame rule."""
+
+import threading
+from collections import OrderedDict
+from typing import NamedTuple
+
+
+class Frame(NamedTuple):
+    """
+    A frame as it came, not yet looked into.
+
+    :param camera: index of its camera.
+    :param cdr: the serialized message.
+    :param received_ns: steady clock when the callback got it.
+    :param age_ns: how long before that the middleware had it; 0 if unknown.
+    :param generation: the activation that it belongs to.
+    """
+
+    camera: int
+    cdr: bytes
+    received_ns: int
+    age_ns: int
+    generation: int
+
+
+class Mailbox:
+    """Hands the worker the newest frame of each camera in turn; older ones are dropped."""
+
+    def __init__(self) -> None:
+        """Start empty and open."""
+        self._slots: OrderedDict[int, Frame] = OrderedDict()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, frame: Frame) -> bool:
+        """
+        Lay a frame into its camera's slot.
+
+        :param frame: replaces the one there, but keeps its camera's place in the queue.
+        :return: whether a frame was dropped for it.
+        """
+        with self._changed:
+            dropped = frame.camera in self._slots
+            self._slots[frame.camera] = frame
+            self._changed.notify()
+            return dropped
+
+    def take(self) -> Frame | None:
+        """
+        Wait for a frame.
+
+        :return: of the camera that has waited longest, its newest; None once closed.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._slots or self._closed)
+            return None if self._closed else self._slots.popitem(last=False)[1]
+
+    def clear(self) -> None:
+        """Drop what lies in the slots."""
+        with self._changed:
+            self._slots.clear()
+
+    def close(self) -> None:
+        """Let `take` return None from now on."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

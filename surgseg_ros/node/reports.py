@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the node says of itself: `status` for programs, `/diagnostics` for people."""
+
+import time
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+
+from surgseg_ros.node.health import DEGRADED, INACTIVE, STALE, VALID, Health, Verdict
+from surgseg_ros.node.outputs import prefixed
+
+STATUS_DEADLINE_S: Final = 1.5
+_REPEAT_S: Final = 0.5
+"""So that a single lost message does not miss the deadline."""
+
+LEVELS: Final = {
+    VALID: DiagnosticStatus.OK,
+    DEGRADED: DiagnosticStatus.WARN,
+    STALE: DiagnosticStatus.STALE,
+    INACTIVE: DiagnosticStatus.ERROR,
+}
+
+
+class StatusReport:
+    """
+    The `status` topic of one camera, and its part of `/diagnostics`.
+
+    :param node: whose publisher it is.
+    :param camera_name: prefix of the topic.
+    :param health: what is reported.
+    """
+
+    def __init__(self, node: Node, camera_name: str, health: Health) -> None:
+        """Create the publisher."""
+        self._node = node
+        self._health = health
+        self._name = node.get_fully_qualified_name().lstrip('/')
+        if camera_name:
+            self._name += f': {camera_name}'
+        profile = QoSProfile(
+            depth=1,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+            deadline=Duration(seconds=STATUS_DEADLINE_S),
+        )
+        # An ordinary publisher: a lifecycle one would be silent just when it matters.
+        self._publisher = node.create_publisher(
+            DiagnosticStatus, prefixed(camera_name, 'status'), profile
+        )
+        self._last = Verdict('', '')
+        self._last_s = 0.0
+        self._past = _Past(time.monotonic(), {})
+
+    def publish(self, stale_after_ms: float, model: str) -> None:
+        """
+        Publish the status if it has changed, or is due again.
+
+        :param stale_after_ms: how long a mask is fresh.
+        :param model: name and hash of the model.
+        """
+        now_ns = time.monotonic_ns()
+        verdict = self._health.verdict(now_ns, stale_after_ms)
+        if verdict == self._last and now_ns / 1e9 - self._last_s < _REPEAT_S:
+            return
+        self._last, self._last_s = verdict, now_ns / 1e9
+        self._publisher.publish(self._status(verdict, self._values(verdict, model)))
+
+    def destroy(self) -> None:
+        """Destroy the publisher."""
+        self._node.destroy_publisher(self._publisher)
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until reliable listeners have the last status, but no longer than the time-out."""
+        self._publisher.wait_for_all_acked(Duration(seconds=timeout_s))
+
+    def diagnostics(
+        self, stale_after_ms: float, model: str, facts: Mapping[str, str], failed: bool
+    ) -> DiagnosticStatus:
+        """
+        Make the camera's part of `/diagnostics`.
+
+        :param stale_after_ms: how long a mask is fresh.
+        :param model: name and hash of the model.
+        :param facts: of the whole node, the device for example.
+        :param failed: whether the node could not be configured or activated.
+        :return: the verdict with rates, counts, times and facts.
+        """
+        verdict = self._health.verdict(time.monotonic_ns(), stale_after_ms)
+        numbers = {**self._rates(), **self._counts(), **self._times()}
+        values = {**self._values(verdict, model), **facts, **numbers}
+        status = self._status(verdict, values)
+        # Inactive by a person's wish is not an error of the machine.
+        if verdict.state == INACTIVE:
+            status.level = DiagnosticStatus.ERROR if failed else DiagnosticStatus.WARN
+        status.message = f'{verdict.state}: {verdict.reason}' if verdict.reason else verdict.state
+        return status
+
+    def _status(self, verdict: Verdict, values: Mapping[str, str]) -> DiagnosticStatus:
+        return DiagnosticStatus(
+            level=LEVELS[verdict.state],
+            name=self._name,
+            message=verdict.state,
+            hardware_id='',
+            values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        )
+
+    def _values(self, verdict: Verdict, model: str) -> dict[str, str]:
+        stamp_ns = self._health.last_stamp_ns()
+        stamp = '' if stamp_ns is None else f'{stamp_ns // 10**9}.{stamp_ns % 10**9:09d}'
+        return {'reason': verdict.reason, 'last_stamp': stamp, 'model': model}
+
+    def _rates(self) -> dict[str, str]:
+        counts, now_s = self._health.counts(), time.monotonic()
+        elapsed_s = max(1e-3, now_s - self._past.time_s)
+        rates = {
+            f'{word}_hz': f'{(counts[key] - self._past.counts.get(key, 0)) / elapsed_s:.1f}'
+            for word, key in (('in', 'received'), ('out', 'published'))
+        }
+        self._past = _Past(now_s, counts)
+        return rates
+
+    def _counts(self) -> dict[str, str]:
+        counts = self._health.counts()
+        named = {
+            'received': counts['received'],
+            'published': counts['published'],
+            'lost_on_the_way': counts['lost'],
+            'overwritten_unread': max(0, counts['missing'] - counts['lost']),
+            'dropped_for_newer': counts['dropped'],
+            'rejected': counts['rejected'],
+            'discarded': counts['discarded'],
+        }
+        return {key: str(value) for key, value in named.items()}
+
+    def _times(self) -> dict[str, str]:
+        return {
+            f'{stage}_ms': f'p50 {median:.1f}, p99 {high:.1f}'
+            for stage, (median, high) in self._health.times_ms().items()
+        }
+
+
+class _Past(NamedTuple):
+    """Counts at an earlier time, for rates."""
+
+    time_s: float
+    counts: Mapping[str, int]
+
+
+class Diagnostics:
+    """
+    The `/diagnostics` topic.
+
+    :param node: whose publisher it is.
+    """
+
+    def __init__(self, node: Node) -> None:
+        """Create the publisher."""
+        self._node = node
+        self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+
+    def publish(self, statuses: list[DiagnosticStatus]) -> None:
+        """
+        Publish.
+
+        :param statuses: one per camera.
+        """
+        message = DiagnosticArray(status=statuses)
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)

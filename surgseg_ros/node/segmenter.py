@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process around the segmenter node: arguments, signals, executor, exit status."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rclpy.executors import Executor
+    from rclpy.node import Node
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run the node until SIGINT or SIGTERM.
+
+    :param argv: arguments without the program's name; ROS arguments follow `--ros-args`.
+    :return: exit status, where the node did not come to run.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _parser().parse_args(arguments)
+    # Own handlers: with rclpy's the context is gone before the last status is out.
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    status = _run(arguments, stopped)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Daemon threads inside native code would race the interpreter's own end.
+    os._exit(status)
+
+
+def _run(arguments: list[str], stopped: threading.Event) -> int:
+    # Imported here, since they take seconds in which a signal must not end in a traceback.
+    import rclpy
+    from rclpy.executors import MultiThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    from surgseg_ros.node.segmenter_node import SegmenterNode
+
+    try:
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+        node = SegmenterNode()
+    except Exception as error:  # a value of the wrong type, an unreadable file, no middleware
+        print(f'segmenter: {error}', file=sys.stderr)
+        return 1
+    executor = MultiThreadedExecutor(num_threads=4)
+    executor.add_node(node)
+    threading.Thread(target=_spin, args=(executor, node, stopped), daemon=True).start()
+    if node.settings.autostart:
+        threading.Thread(target=node.start_by_itself, daemon=True).start()
+    stopped.wait()
+    node.stop()
+    return 0
+
+
+def _spin(executor: 'Executor', node: 'Node', stopped: threading.Event) -> None:
+    """Spin, whatever a callback raises."""
+    while not stopped.is_set():
+        try:
+            executor.spin_once(timeout_sec=1.0)
+        except Exception as error:  # an exception in a callback ends `spin`
+            if not stopped.is_set():
+                node.get_logger().error(f'callback failed: {type(error).__name__}: {error}')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='surgseg_ros segmenter',
+        description='The segmenter node: images in, class masks and detections out.',
+        epilog='Example: segmenter --ros-args -p model:=FOLDER -r image:=/camera/image_raw. '
+        'All parameters: config/segmenter.yaml, or `ros2 param describe /segmenter NAME`.',
+    )
+    parser.add_argument('--ros-args', nargs=argparse.REMAINDER, help='arguments for ROS')
+    return parser
+
+
+if __name__ == '__main__':
+    sys.exit(main())

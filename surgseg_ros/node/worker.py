@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one thread that turns frames into results."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+from surgseg_ros.core.detections import find_instruments
+from surgseg_ros.core.segmentation import Roi, Segmentation
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.messages.images import ImageError, rgb_from_msg
+from surgseg_ros.messages.results import from_cdr, stamp_ns
+from surgseg_ros.node.health import Health
+from surgseg_ros.node.mailbox import Frame, Mailbox
+from surgseg_ros.node.outputs import Outputs
+
+
+class Logger(Protocol):
+    """What is needed of a logger."""
+
+    def info(self, message: str) -> Any:
+        """Log what is worth knowing."""
+
+    def warning(self, message: str) -> Any:
+        """Log what should be mended."""
+
+    def error(self, message: str) -> Any:
+        """Log what failed."""
+
+
+class Generation:
+    """Counts changes of state; a result belongs to one, and is discarded after it."""
+
+    def __init__(self) -> None:
+        """Start at 0, at rest."""
+        self._lock = threading.Lock()
+        self.number = 0
+
+    def advance(self) -> int:
+        """
+        End the present generation; waits for what is being published in it.
+
+        :return: the number of the next.
+        """
+        with self._lock:
+            self.number += 1
+            return self.number
+
+    @contextlib.contextmanager
+    def held(self, number: int) -> Iterator[bool]:
+        """
+        Keep the generation from ending.
+
+        :param number: of a result.
+        :return: context that says whether this is still the present generation.
+        """
+        with self._lock:
+            yield number == self.number
+
+
+class Eye(NamedTuple):
+    """One camera as the worker sees it."""
+
+    name: str
+    type_name: str
+    roi: Roi | None
+    health: Health
+    outputs: Outputs
+
+
+class Worker(threading.Thread):
+    """
+    Takes frames out of the mailbox, one at a time, until that is closed.
+
+    :param segmenter: used by this thread alone.
+    :param mailbox: where frames lie.
+    :param eyes: the cameras, by index.
+    :param generation: the node's.
+    :param least_area: gives the present least share of the picture's area for a detection.
+    :param logger: the node's.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        mailbox: Mailbox,
+        eyes: tuple[Eye, ...],
+        generation: Generation,
+        least_area: Callable[[], float],
+        logger: Logger,
+    ) -> None:
+        """Prepare; `start` begins."""
+        super().__init__(name='segment', daemon=True)
+        self._segmenter = segmenter
+        self._mailbox = mailbox
+        self._eyes = eyes
+        self._generation = generation
+        self._least_area = least_area
+        self._logger = logger
+        self._last_size: dict[int, tuple[int, ...]] = {}
+        self._last_stamp_ns: dict[int, int] = {}
+
+    def run(self) -> None:
+        """Work; see the class. A frame that fails is said and counted, and the next one taken."""
+        while (frame := self._mailbox.take()) is not None:
+            eye = self._eyes[frame.camera]
+            try:
+                self._process(frame, eye)
+            except ImageError as error:
+                self._reject(eye, error.cause, f'image dropped: {error}')
+            except Exception as error:  # a frame must not end the thread, whatever it brings
+                cause = type(error).__name__
+                self._reject(eye, cause, f'no mask for an image: {cause}: {error}')
+
+    def _process(self, frame: Frame, eye: Eye) -> None:
+        watch = _Watch()
+        message = read_image(frame.cdr, eye.type_name)
+        image = rgb_from_msg(message)
+        self._look_at(frame.camera, eye, message.header, image.shape)
+        watch.lap('parse')
+        segmentation = self._segmenter.segment(image, roi=eye.roi, confidence=True)
+        watch.lap('segment')
+        instruments = find_instruments(segmentation, self._least_area())
+        watch.lap('detections')
+        with self._generation.held(frame.generation) as current:
+            if not current:
+                eye.health.count('discarded')
+                return
+            eye.outputs.publish(message.header, image, segmentation, instruments)
+        watch.lap('publish')
+        self._note(frame, eye, message.header, segmentation, watch)
+
+    def _note(
+        self, frame: Frame, eye: Eye, header: Any, segmentation: Segmentation, watch: '_Watch'
+    ) -> None:
+        times_ms = {
+            'wait': (watch.started_ns - frame.received_ns) / 1e6,
+            **watch.times_ms,
+            **segmentation.stage_ms,
+            'age': (frame.age_ns + watch.last_ns - frame.received_ns) / 1e6,
+        }
+        eye.health.see_mask(frame.received_ns - frame.age_ns, stamp_ns(header), times_ms)
+
+    def _look_at(self, camera: int, eye: Eye, header: Any, shape: tuple[int, ...]) -> None:
+        """Say once of each kind what is odd about a picture, and process it all the same."""
+        size, last_size = shape[:2], self._last_size.get(camera, shape[:2])
+        if size != last_size:
+            self._logger.info(
+                f'{_of(eye)}pictures change from {last_size[1]}x{last_size[0]} to '
+                f'{size[1]}x{size[0]} pixels; masks follow'
+            )
+        self._last_size[camera] = size
+        now_ns, before_ns = stamp_ns(header), self._last_stamp_ns.get(camera)
+        self._last_stamp_ns[camera] = now_ns
+        oddity = None
+        if now_ns == 0:
+            oddity = 'the stamp is zero', 'let the camera driver set header.stamp'
+        elif now_ns == before_ns:
+            oddity = f'two images have the same stamp {now_ns} ns', 'check the camera driver'
+        elif before_ns is not None and now_ns < before_ns:
+            step = f'stamps go back from {before_ns} to {now_ns} ns'
+            oddity = step, 'expected where a bag begins anew, else look for a second publisher'
+        if oddity and eye.health.first_time(oddity[1]):
+            self._logger.warning(f'{_of(eye)}{oddity[0]}: {oddity[1]} (processed; said once)')
+
+    def _reject(self, eye: Eye, cause: str, text: str) -> None:
+        eye.health.see_trouble(text)
+        if eye.health.first_time(cause):
+            self._logger.error(f'{_of(eye)}{text} (said once; all are counted in /diagnostics)')
+
+
+def read_image(cdr: bytes, type_name: str) -> Any:
+    """
+    Read a serialized image message.
+
+    :param cdr: as it came.
+    :param type_name: of an image message.
+    :return: the message; its data is a view on `cdr`.
+    :raises ImageError: if it is not such a message, or its text is not UTF-8.
+    """
+    try:
+        return from_cdr(cdr, type_name)
+    except UnicodeDecodeError as error:
+        raise ImageError(
+            f'frame_id or encoding {error.object!r:.80} is not UTF-8: '
+            'let the camera driver set a frame_id of ASCII letters',
+            'text',
+        ) from error
+    except Exception as error:  # whatever a parser says of bytes that are no message
+        raise ImageError(
+            f'{len(cdr)} bytes can not be read as {type_name} ({error}): check that the '
+            'publisher uses the same message definition',
+            'cdr',
+        ) from error
+
+
+def _of(eye: Eye) -> str:
+    return f'{eye.name}: ' if eye.name else ''
+
+
+class _Watch:
+    """Times of the stages of one frame, on steady time."""
+
+    def __init__(self) -> None:
+        self.started_ns = self.last_ns = time.monotonic_ns()
+        self.times_ms: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        """End a stage."""
+        now_ns = time.monotonic_ns()
+        self.times_ms[stage] = (now_ns - self.last_ns) / 1e6
+        self.last_ns = now_ns
