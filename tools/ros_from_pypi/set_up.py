@@ -145,6 +145,7 @@ def install(extras: str, run: Runner) -> None:
     constraints = VENV / 'constraints.txt'
     constraints.write_text(machine.constraints())
     pip = (VENV / 'bin' / 'python', '-m', 'pip', '--disable-pip-version-check', 'install')
+    run(*pip, '--upgrade', 'pip')  # the one that comes with Python can be years old, and slow
     run(*pip, '--no-compile', '-c', constraints, '--editable', f'.[{extras}]')
 
 
