@@ -7,7 +7,9 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 if TYPE_CHECKING:
     from rclpy.executors import Executor
@@ -23,19 +25,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _parser().parse_args(arguments)
-    # Own handlers: with rclpy's the context is gone before the last status is out.
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    status = _run(arguments, stopped)
+    # Held back for `sigwait`, in threads to come as well: with rclpy's handlers the context is
+    # gone before the last status is out, and one that sets an Event can lock up its waiter.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    status = _run(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
     # Daemon threads inside native code would race the interpreter's own end.
     os._exit(status)
 
 
-def _run(arguments: list[str], stopped: threading.Event) -> int:
-    # Imported here, since they take seconds in which a signal must not end in a traceback.
+def _run(arguments: list[str]) -> int:
+    # Imported here, once signals are held back: it takes seconds, and must not end in a traceback.
     import rclpy
     from rclpy.executors import MultiThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
@@ -48,12 +49,14 @@ def _run(arguments: list[str], stopped: threading.Event) -> int:
     except Exception as error:  # a value of the wrong type, an unreadable file, no middleware
         print(f'segmenter: {error}', file=sys.stderr)
         return 1
+    stopped = threading.Event()
     executor = MultiThreadedExecutor(num_threads=4)
     executor.add_node(node)
     threading.Thread(target=_spin, args=(executor, node, stopped), daemon=True).start()
     if node.settings.autostart:
         threading.Thread(target=node.start_by_itself, daemon=True).start()
-    stopped.wait()
+    signal.sigwait(SIGNALS)
+    stopped.set()
     node.stop()
     return 0
 
