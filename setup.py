@@ -2,7 +2,6 @@
 """The package for colcon and pip; the one list of what it needs from PyPI."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -22,6 +21,7 @@ REQUIREMENTS = [
     'safetensors>=0.4.5',
     'segmentation-models-pytorch>=0.5',
     'torch>=2.6',
+    'tqdm>=4.66',
 ]
 
 EXTRAS = {
@@ -48,7 +48,6 @@ EXTRAS = {
     ],
     'training': [
         'lightning>=2.5',
-        'tqdm>=4.66',
     ],
     # The linters' next versions may ask for more, so these have upper bounds too.
     'test': [
@@ -65,16 +64,18 @@ EXTRAS = {
 }
 
 
-def shared_files() -> Iterator[tuple[str, list[str]]]:
-    """List what goes to share/surgseg_ros, folder by folder."""
-    yield 'share/ament_index/resource_index/packages', [f'resource/{NAME}']
-    yield f'share/{NAME}', ['package.xml']
+def shared_files() -> list[tuple[str, list[str]]]:
+    """List what goes to share/, folder by folder."""
+    folders = {
+        'share/ament_index/resource_index/packages': [f'resource/{NAME}'],
+        f'share/{NAME}': ['package.xml'],
+    }
     for top in ('launch', 'config', 'models'):
-        for folder in (ROOT / top, *sorted((ROOT / top).rglob('*/'))):
-            where = folder.relative_to(ROOT)
-            files = sorted(str(where / file.name) for file in folder.iterdir() if file.is_file())
-            if files and folder.name != '__pycache__':
-                yield f'share/{NAME}/{where}', files
+        for path in sorted((ROOT / top).rglob('*')):
+            if path.is_file() and path.suffix != '.pyc':
+                where = path.relative_to(ROOT)
+                folders.setdefault(f'share/{NAME}/{where.parent}', []).append(str(where))
+    return list(folders.items())
 
 
 setup(
@@ -87,7 +88,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=[NAME, f'{NAME}.*']),
     package_data={NAME: ['messages/vision_msgs/msg/*.msg']},
-    data_files=list(shared_files()),
+    data_files=shared_files(),
     zip_safe=False,
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What colcon, rosdep and `ros2 run` read of the package."""
+
+import configparser
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from surgseg_ros.__main__ import VERBS
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ('launch', 'config', 'models')
+
+
+@pytest.fixture(scope='module')
+def package() -> ElementTree.Element:
+    return ElementTree.parse(ROOT / 'package.xml').getroot()
+
+
+def run_setup(*arguments: str | Path, folder: Path = ROOT) -> str:
+    """Run setup.py as colcon does."""
+    command = [sys.executable, '-W', 'ignore', 'setup.py', '--quiet', *arguments]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def files_in(root: Path, folders: Iterable[str]) -> set[str]:
+    """Name the files below some folders of `root`; byte code does not count."""
+    paths = (path for folder in folders for path in (root / folder).rglob('*'))
+    return {str(p.relative_to(root)) for p in paths if p.is_file() and p.suffix != '.pyc'}
+
+
+def test_package_xml_is_an_ament_python_package(package: ElementTree.Element) -> None:
+    assert package.attrib['format'] == '3'
+    assert package.findtext('name') == 'surgseg_ros'
+    assert package.findtext('export/build_type') == 'ament_python'
+    assert package.findtext('license') == 'Apache-2.0'
+
+
+def test_the_maintainer_can_be_parsed(package: ElementTree.Element) -> None:
+    """With an address that it cannot parse colcon no longer sees a ROS package, and is silent."""
+    for maintainer in package.findall('maintainer'):
+        address = maintainer.attrib['email']
+        assert re.fullmatch(r'[-\w.+]+@[-\w.]+\.[a-zA-Z]{2,}', address), address
+
+
+def test_catkin_accepts_package_xml() -> None:
+    catkin = pytest.importorskip('catkin_pkg.package', reason='colcon is not installed here')
+    warnings: list[str] = []
+    parsed = catkin.parse_package(str(ROOT / 'package.xml'), warnings=warnings)
+    parsed.validate(warnings=warnings)
+    assert not warnings
+
+
+def test_setup_and_package_xml_agree(package: ElementTree.Element) -> None:
+    described = [package.findtext('name'), package.findtext('version')]
+    assert run_setup('--name', '--version').split() == described
+
+
+def test_the_environment_has_this_version(package: ElementTree.Element) -> None:
+    assert importlib.metadata.version('surgseg_ros') == package.findtext('version')
+
+
+def test_executables_go_where_ros2_run_looks() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / 'setup.cfg')
+    assert settings['develop']['script_dir'] == '$base/lib/surgseg_ros'
+    assert settings['install']['install_scripts'] == '$base/lib/surgseg_ros'
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install a copy of the package as colcon does."""
+    source = tmp_path_factory.mktemp('source')
+    for name in ('package.xml', 'setup.py', 'setup.cfg'):
+        shutil.copy(ROOT / name, source)
+    for folder in ('surgseg_ros', 'resource', *SHARED):
+        shutil.copytree(ROOT / folder, source / folder)
+    prefix = tmp_path_factory.mktemp('prefix')
+    where = ('--prefix', prefix, '--record', source / 'files')
+    run_setup('install', '--single-version-externally-managed', *where, folder=source)
+    return prefix
+
+
+@pytest.mark.parametrize('verb', VERBS)
+def test_every_verb_is_an_executable(installed: Path, verb: str) -> None:
+    assert os.access(installed / 'lib' / 'surgseg_ros' / verb, os.X_OK)
+
+
+def test_everything_that_is_shared_travels(installed: Path) -> None:
+    share = installed / 'share' / 'surgseg_ros'
+    there = {str(path.relative_to(share)) for path in share.rglob('*') if path.is_file()}
+    assert there == {'package.xml', *files_in(ROOT, SHARED)}
+    index = installed / 'share' / 'ament_index' / 'resource_index' / 'packages'
+    assert [path.name for path in index.iterdir()] == ['surgseg_ros']
+
+
+def test_the_code_and_the_message_files_travel(installed: Path) -> None:
+    (package,) = installed.glob('lib/python*/site-packages/surgseg_ros')
+    here = files_in(ROOT, ['surgseg_ros'])
+    assert files_in(package.parent, ['surgseg_ros']) == here
+    assert any(name.endswith('LabelInfo.msg') for name in here)
