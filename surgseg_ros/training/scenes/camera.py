@@ -117,7 +117,7 @@ def _noise_tile(rng: Generator, view: View, sigma: float) -> np.ndarray:
 
 
 def _window(rng: Generator, view: View) -> Image | None:
-    """Choose the part of the picture that the endoscope fills: all, a disk, or a narrower field."""
+    """Choose what the endoscope fills of the picture: all, a disk, or a narrower field."""
     kind = rng.random()
     if kind < 0.65:
         return None

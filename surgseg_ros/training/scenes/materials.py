@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from surgseg_ros.training.scenes.drawing import Points, Shade, Sprite
+from surgseg_ros.training.scenes.drawing import Points, Sprite
 from surgseg_ros.training.scenes.noise import FloatImage, branch, fractal_noise, smooth_noise, step
+from surgseg_ros.training.scenes.ribbon import Shade
 
 Colour = tuple[float, float, float]
 
@@ -112,9 +113,7 @@ class Relief:
         self._cover = np.zeros(shape, np.uint8)
         self._tint = np.ones((*shape, 3), np.float32)
 
-    def plate(
-        self, outline: Points, height: float, bevel: float, tint: Colour | None = None
-    ) -> None:
+    def plate(self, outline: Points, height: float, bevel: float) -> None:
         """Lay a plate with rounded edges, of some height in units, upon what is there."""
         inside = self._fill(outline)
         rise = cv2.distanceTransform(inside, cv2.DIST_L2, 3) / max(1.0, bevel * self._pixels)
@@ -123,8 +122,6 @@ class Relief:
         level = float(np.median(self._height[chosen])) if chosen.any() else 0.0
         self._height[chosen] = level + rounded[chosen]
         self._cover[chosen] = 255
-        if tint is not None:
-            self._tint[chosen] = tint
 
     def barrel(self, outline: Points, radius: float, middle: float = 0.0) -> None:
         """Lay a piece of a cylinder along x, whose axis lies at y = `middle`."""

@@ -3,6 +3,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.random import Generator
@@ -10,12 +11,19 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core import labels
 from surgseg_ros.training.scenes.camera import Camera
-from surgseg_ros.training.scenes.drawing import Canvas, View
-from surgseg_ros.training.scenes.instruments import Item, NeedleHolder, Suction, Tool
-from surgseg_ros.training.scenes.items import Catheter, Clamp, Needle, Thread
+from surgseg_ros.training.scenes.canvas import Canvas
+from surgseg_ros.training.scenes.drawing import View
+from surgseg_ros.training.scenes.handheld import NeedleHolder, Suction
+from surgseg_ros.training.scenes.lying import Catheter, Clamp
+from surgseg_ros.training.scenes.reach import Item
+from surgseg_ros.training.scenes.suture import Needle, Thread
 from surgseg_ros.training.scenes.tissue import Tissue
+from surgseg_ros.training.scenes.tools import Tool
 
-_TOOL_SHARES = (0.04, 0.28, 0.48, 0.20)
+LEAST_SIDE_PX: Final = 64
+"""Below it, no needle would be left to see."""
+
+_TOOL_SHARES: Final = (0.04, 0.28, 0.48, 0.20)
 """How often a scene has none, one, two or three robotic tools."""
 
 
@@ -42,10 +50,10 @@ class Scene:
     """
 
     def __init__(self, seed: int, size: tuple[int, int], rate_hz: float = 15.0) -> None:
-        if min(size) < 32:
-            raise ValueError(f'A scene of size {size!r} is too small: take at least 32 pixels.')
-        if rate_hz <= 0:
-            raise ValueError(f'The rate {rate_hz!r} must be above zero.')
+        if min(size) < LEAST_SIDE_PX:
+            raise ValueError(f'size {size!r} is too small: take {LEAST_SIDE_PX} pixels at least')
+        if not rate_hz > 0:
+            raise ValueError(f'rate {rate_hz!r} must be above zero')
         self._seed = seed
         self._rate_hz = rate_hz
         self._view = View(*size)
