@@ -2,21 +2,25 @@
 """The verb `synthesize`: synthetic endoscopic videos with exact masks, as a data set or bags."""
 
 import argparse
+import math
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from surgseg_ros.training.scenes import Scene
+from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
+from surgseg_ros.training.dataset import Sample, find_samples
+from surgseg_ros.training.scenes import LEAST_SIDE_PX, Scene
 
 SCENES_PER_SEED: Final = 100_000
 """So many scenes belong to one --seed, hence no two seeds share one."""
@@ -53,28 +57,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     _draw(_jobs(options), options.workers)
+    if options.bag:
+        _bag(options)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='surgseg_ros synthesize', description=__doc__)
     add = parser.add_argument
+    # fmt: off
     add('--output', type=Path, required=True, metavar='DIR', help='a folder, new or empty')
     add('--videos', type=_count, default=1, metavar='N', help='how many (default: 1)')
     add('--frames', type=_count, default=150, metavar='N', help='in each video (default: 150)')
-    add(
-        '--stride',
-        type=_count,
-        default=1,
-        metavar='K',
-        help='draw only every K-th frame, so that few frames show much (default: 1)',
-    )
+    add('--stride', type=_count, default=1, metavar='K',
+        help='draw every K-th frame only, so that few frames show much (default: 1)')
     add('--size', type=_size, default=(720, 1280), metavar='WxH', help='default: 1280x720')
-    add('--rate', type=float, default=15.0, metavar='HZ', help='frames a second (default: 15)')
-    add('--seed', type=int, default=0, metavar='S', help='the same gives the same files')
-    add('--jpeg', action='store_true', help='pictures as JPEG; masks are always PNG')
+    add('--rate', type=_rate, default=15.0, metavar='HZ', help='frames a second (default: 15)')
+    add('--seed', type=_seed, default=0, metavar='S', help='the same gives the same files')
+    add('--jpeg', action='store_true', help='pictures as JPEG; masks are PNG always')
     add('--workers', type=_count, default=os.cpu_count() or 1, metavar='W',
-        help='processes (default: one for each core)')  # fmt: skip
+        help='processes (default: one for each core)')
+    add('--bag', action='store_true', help='write a bag of each video too: DIR/bags/video_01 ...')
+    add('--image-topic', default='/camera/image_raw', metavar='TOPIC', help='default: %(default)s')
+    add('--ground-truth-topic', default='/camera/ground_truth', metavar='TOPIC',
+        help='default: %(default)s')
+    add('--frame-id', default='endoscope', metavar='NAME', help='default: %(default)s')
+    # fmt: on
     return parser
 
 
@@ -85,6 +93,20 @@ def _count(text: str) -> int:
     return value
 
 
+def _seed(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'{text!r} must not be negative')
+    return value
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f'{text!r} must be above zero, and finite')
+    return value
+
+
 def _size(text: str) -> tuple[int, int]:
     """Read 1280x720 into (height, width)."""
     try:
@@ -92,6 +114,8 @@ def _size(text: str) -> tuple[int, int]:
     except ValueError as error:
         message = f'{text!r} must be width x height, such as 1280x720'
         raise argparse.ArgumentTypeError(message) from error
+    if min(height, width) < LEAST_SIDE_PX:
+        raise argparse.ArgumentTypeError(f'{text!r} is too small: {LEAST_SIDE_PX} pixels at least')
     return height, width
 
 
@@ -136,10 +160,31 @@ def draw(job: Job) -> int:
     for index in job.indices:
         frame = scene.frame(index)
         name = f'{index:09d}'
-        picture = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
+        picture = frame.image[..., ::-1]
         _write(job.folder / 'rgb' / f'{name}{job.picture_suffix}', picture)
         _write(job.folder / 'segmentation' / f'{name}.png', frame.mask)
     return len(job.indices)
+
+
+def _bag(options: argparse.Namespace) -> None:
+    """Record each video as a camera would have sent it, in a bag beside the videos."""
+    videos = groupby(find_samples(options.output), lambda sample: sample.video)
+    for video, samples in tqdm(videos, total=options.videos, unit='bag', leave=False):
+        write_image_bag(
+            options.output / 'bags' / video,
+            _stamped(samples, options.rate),
+            image_topic=options.image_topic,
+            ground_truth_topic=options.ground_truth_topic,
+            frame_id=options.frame_id,
+        )
+
+
+def _stamped(
+    samples: Iterable[Sample], rate_hz: float
+) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Read pictures and masks again, with stamps that follow from index and rate."""
+    for sample in samples:
+        yield START_TIME_NS + round(sample.index * 1e9 / rate_hz), *sample.read()
 
 
 @lru_cache(maxsize=1)
@@ -148,7 +193,7 @@ def _scene(seed: int, size: tuple[int, int], rate_hz: float) -> Scene:
     return Scene(seed, size, rate_hz)
 
 
-def _write(path: Path, image: NDArray[np.integer[Any]]) -> None:
+def _write(path: Path, image: NDArray[np.uint8]) -> None:
     """Write a picture so that its name never stands for a part of it."""
     settings = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     chosen = settings[:2] if path.suffix == '.png' else settings[2:]
