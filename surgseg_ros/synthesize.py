@@ -195,7 +195,7 @@ def _scene(seed: int, size: tuple[int, int], rate_hz: float) -> Scene:
 
 def _write(path: Path, image: NDArray[np.uint8]) -> None:
     """Write a picture so that its name never stands for a part of it."""
-    settings = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    settings = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     chosen = settings[:2] if path.suffix == '.png' else settings[2:]
     _, encoded = cv2.imencode(path.suffix, image, chosen)
     half = path.with_name(f'{path.name}.part')
