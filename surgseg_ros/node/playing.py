@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Publishes messages of a bag at their times, and the bag's clock."""
+
+import importlib
+import math
+import threading
+import time
+from collections.abc import Collection
+from typing import Any, Final
+
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
+
+from surgseg_ros.bags.reading import Bag, BagError
+from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE
+
+DEPTH: Final = 5  # fewer lose large pictures on their way to a reliable subscriber
+MATCH_POLL_S: Final = 0.02
+ACKNOWLEDGE_POLL_S: Final = 0.1
+ACKNOWLEDGE_TIMEOUT_S: Final = 10.0
+
+
+class Clock:
+    """
+    Publishes the time of the bag on /clock.
+
+    :param node: the node that publishes.
+    :param frequency_hz: ticks per second of real time, at least.
+    """
+
+    def __init__(self, node: Node, frequency_hz: float) -> None:
+        """Make the publisher."""
+        self._message = importlib.import_module('rosgraph_msgs.msg').Clock()
+        self._publisher = node.create_publisher(type(self._message), '/clock', DEPTH)
+        self._period_s = 1.0 / frequency_hz
+        self.next_s = -math.inf
+
+    def publish(self, time_ns: int) -> None:
+        """
+        Publish a time.
+
+        :param time_ns: in nanoseconds, of the bag.
+        """
+        stamp = self._message.clock
+        stamp.sec, stamp.nanosec = divmod(time_ns, 10**9)
+        self._publisher.publish(self._message)
+        self.next_s = time.monotonic() + self._period_s
+
+
+class Player:
+    """
+    Publishes messages of a bag as the bytes that were recorded, reliably.
+
+    :param node: the node that publishes; it need not be spun.
+    :param bag: the bag, open.
+    :param topics: what to play; all images of the bag where None.
+    :param rate: of bag time to real time.
+    :param clock_hz: how often /clock is published; never where None.
+    :raises BagError: if the bag lacks a topic or holds no images, or a type is not installed.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        bag: Bag,
+        topics: Collection[str] | None = None,
+        *,
+        rate: float = 1.0,
+        clock_hz: float | None = None,
+    ) -> None:
+        """Make the publishers, so that subscribers find them before anything is played."""
+        self._bag = bag
+        self._rate = rate
+        self._clock = Clock(node, clock_hz) if clock_hz else None
+        names = image_topics(bag) if topics is None else topics
+        bag.messages(names)  # says what topics there are if one is absent
+        self._publishers = {name: _publisher(node, bag, name) for name in names}
+        self.topic_names = [publisher.topic_name for publisher in self._publishers.values()]
+        self.counts = dict.fromkeys(self._publishers, 0)
+        self.late_s: list[float] = [0.0, 0.0]  # sum, greatest
+
+    def wait_for_subscribers(
+        self, stop: threading.Event, timeout_s: float = math.inf
+    ) -> list[str]:
+        """
+        Wait until every topic has a subscriber.
+
+        :param stop: ends the waiting.
+        :param timeout_s: ends it as well.
+        :return: the topics, as they are published, that have no subscriber yet.
+        """
+        end_s = time.monotonic() + timeout_s
+        while True:
+            publishers = self._publishers.values()
+            lonely = [x.topic_name for x in publishers if not x.get_subscription_count()]
+            if not lonely or time.monotonic() > end_s or stop.wait(MATCH_POLL_S):
+                return lonely
+
+    def play(self, stop: threading.Event, *, loop: bool = False) -> None:
+        """
+        Publish the messages, each at its time.
+
+        :param stop: ends the playing.
+        :param loop: begin anew after the last message, one mean interval later.
+        :raises BagError: after the last whole message of a bag that is cut off.
+        """
+        start_s = self._play_once(time.monotonic(), stop)
+        while loop and not stop.is_set():
+            start_s = self._play_once(start_s, stop)
+
+    def wait_until_acknowledged(self, stop: threading.Event) -> bool:
+        """
+        Wait until the reliable subscribers have got everything.
+
+        :param stop: ends the waiting.
+        :return: whether they have.
+        """
+        end_s = time.monotonic() + ACKNOWLEDGE_TIMEOUT_S
+        waiting = list(self._publishers.values())
+        patience = Duration(nanoseconds=int(ACKNOWLEDGE_POLL_S * 1e9))
+        while waiting and not stop.is_set() and time.monotonic() < end_s:
+            if waiting[0].wait_for_all_acked(patience):
+                waiting.pop(0)
+        return not waiting
+
+    def report(self) -> str:
+        """
+        Say what was published and how late.
+
+        :return: one line.
+        """
+        total = sum(self.counts.values())
+        parts = zip(self.topic_names, self.counts.values(), strict=True)
+        counts = ', '.join(f'{name} {count}' for name, count in parts)
+        mean_ms, greatest_ms = 1e3 * self.late_s[0] / max(total, 1), 1e3 * self.late_s[1]
+        late = f'late by {mean_ms:.1f} ms on average, {greatest_ms:.1f} ms at most'
+        return f'{total} messages published ({counts}), {late}'
+
+    def _play_once(self, start_s: float, stop: threading.Event) -> float:
+        """Play from a point of monotonic time on; return the one at which to play again."""
+        first_ns = last_ns = None
+        count = 0
+        for topic, time_ns, cdr in self._bag.messages(self._publishers):
+            first_ns = time_ns if first_ns is None else first_ns
+            due_s = start_s + (time_ns - first_ns) / 1e9 / self._rate
+            if not self._wait_until(due_s, time_ns, stop):
+                return due_s
+            self._publishers[topic].publish(cdr)
+            self.counts[topic] += 1
+            last_ns, count = time_ns, count + 1
+        if first_ns is None or last_ns is None:
+            return start_s + 1.0
+        interval_ns = (last_ns - first_ns) / (count - 1) if count > 1 else 1e9
+        return start_s + (last_ns - first_ns + interval_ns) / 1e9 / self._rate
+
+    def _wait_until(self, due_s: float, due_ns: int, stop: threading.Event) -> bool:
+        """Wait for a message's time while the clock ticks; return False if stopped."""
+        while self._clock and self._clock.next_s < due_s:
+            if stop.wait(max(0.0, self._clock.next_s - time.monotonic())):
+                return False
+            ahead_s = max(0.0, due_s - time.monotonic())
+            self._clock.publish(max(0, due_ns - int(ahead_s * self._rate * 1e9)))
+        if stop.wait(max(0.0, due_s - time.monotonic())):
+            return False
+        if self._clock:
+            self._clock.publish(due_ns)  # else an image could bear a stamp of the future
+        late_s = time.monotonic() - due_s
+        self.late_s = [self.late_s[0] + late_s, max(self.late_s[1], late_s)]
+        return True
+
+
+def image_topics(bag: Bag) -> list[str]:
+    """
+    Find the topics of a bag that hold images.
+
+    :param bag: the bag, open.
+    :return: the names of those of type Image and CompressedImage.
+    :raises BagError: if there are none.
+    """
+    types = (IMAGE, COMPRESSED_IMAGE)
+    found = [name for name, topic in bag.topics.items() if topic.type_name in types]
+    if not found:
+        there = ', '.join(f'{name} ({topic.type_name})' for name, topic in bag.topics.items())
+        text = f'bag {str(bag.path)!r} has no images but {there}'
+        raise BagError(f'{text}: choose some of these with --topics')
+    return found
+
+
+def _publisher(node: Node, bag: Bag, topic: str) -> Publisher:
+    """Offer reliability, which serves subscribers of either kind."""
+    qos = QoSProfile(depth=DEPTH)
+    if bag.is_latched(topic):
+        qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+    return node.create_publisher(_message_class(topic, bag.topics[topic].type_name), topic, qos)
+
+
+def _message_class(topic: str, type_name: str) -> Any:
+    package, _, name = type_name.partition('/msg/')
+    try:
+        return getattr(importlib.import_module(f'{package}.msg'), name)
+    except (ImportError, AttributeError) as error:
+        text = f'type {type_name!r} of topic {topic!r} is not installed'
+        raise BagError(f'{text}: install {package!r} or leave the topic out') from error
