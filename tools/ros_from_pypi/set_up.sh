@@ -21,7 +21,7 @@ for python in ${PYTHON:-$candidates}; do
     fi
 done
 first=${PYTHON:-python3}
-found=$("$first" --version 2>&1) || found='not to be run'
+found=$("$first" --version 2>&1) || found='not there'
 echo "make setup: Python $range is needed, and $first is ${found#Python }:" \
     "install one (python3.12, python3.12-venv, python3.12-dev), then PYTHON=python3.12 make setup" >&2
 exit 1
