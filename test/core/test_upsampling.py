@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from surgseg_ros.core.upsampling import upsample
+
+
+def blobs(height: int, width: int) -> Tensor:
+    """(10, h, w) logits whose classes form regions, as those of a trained network do."""
+    noise = torch.randn(1, 10, 7, 9, generator=torch.Generator().manual_seed(3))
+    return 5 * F.interpolate(noise, (height, width), mode='bicubic')[0]
+
+
+def plainly(logits: Tensor, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    full = F.interpolate(logits[None].float(), size, mode='bilinear')[0]
+    classes = full.argmax(0)
+    probabilities = F.interpolate(logits[None].float().softmax(1), size, mode='bilinear')[0]
+    return classes.numpy(), probabilities.gather(0, classes[None])[0].numpy()
+
+
+LAYOUTS = {
+    'planes': blobs(90, 160),
+    'channels last': blobs(90, 160)[None].to(memory_format=torch.channels_last)[0],
+    'part of padded planes': blobs(128, 160)[:, :90, :101],
+    'part of padded channels last': blobs(128, 160)[None].to(memory_format=torch.channels_last)[
+        0, :, :90, :101
+    ],
+    'bfloat16': blobs(90, 160).bfloat16(),
+    'one point': blobs(1, 1),
+    'one row': blobs(1, 160),
+    'noise': torch.randn(10, 33, 50, generator=torch.Generator().manual_seed(0)),
+}
+
+
+@pytest.mark.parametrize('size', [(540, 960), (333, 250), (90, 160), (7, 5), (1, 1)])
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_equals_the_plain_way(layout: str, size: tuple[int, int]) -> None:
+    logits = LAYOUTS[layout]
+    mask, confidence = upsample(logits, size, confidence=True)
+    plain_mask, plain_confidence = plainly(logits, size)
+    assert mask.shape == size
+    assert confidence is not None
+    assert mask.dtype == confidence.dtype == np.uint8
+    assert np.mean(mask == plain_mask) >= 0.999
+    off = np.abs(confidence - 255 * plain_confidence)
+    assert np.mean(off <= 1) >= 0.999
+
+
+def test_mask_is_the_same_with_and_without_confidence() -> None:
+    logits = LAYOUTS['planes']
+    mask, none = upsample(logits, (200, 300), confidence=False)
+    assert none is None
+    assert np.array_equal(mask, upsample(logits, (200, 300), confidence=True)[0])
+
+
+def test_a_class_that_wins_only_between_grid_points_is_found() -> None:
+    logits = torch.full((10, 1, 2), -9.0)
+    logits[1, 0] = torch.tensor([10.0, 0.0])
+    logits[2, 0] = torch.tensor([0.0, 10.0])
+    logits[3, 0] = torch.tensor([9.0, 9.0])
+    mask, _ = upsample(logits, (1, 9), confidence=False)
+    assert mask.tolist() == [[1, 1, 1, 3, 3, 3, 2, 2, 2]]
+
+
+def test_equal_logits_are_background() -> None:
+    mask, confidence = upsample(torch.zeros(10, 4, 4), (9, 9), confidence=True)
+    assert not mask.any()
+    assert confidence is not None
+    assert (np.abs(confidence.astype(int) - 25.5) < 1).all()
