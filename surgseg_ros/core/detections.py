@@ -88,7 +88,7 @@ def find_instruments(
     """
     if segmentation.confidence is None:
         raise ValueError('the segmentation has no confidence: segment with confidence=True')
-    kinds = cv2.LUT(segmentation.mask, _KINDS)
+    kinds = np.asarray(cv2.LUT(segmentation.mask, _KINDS), np.uint8)
     least_area_px = max(1, math.ceil(least_area * kinds.size))
     found = [
         instrument

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from surgseg_ros.core.detections import Instrument, OrientedBox, find_instruments, without_decision
+from surgseg_ros.core.labels import (
+    CLASPER,
+    NEEDLE,
+    NO_DECISION,
+    ROBOTIC_TOOL,
+    SHAFT,
+    SUCTION,
+    THREAD,
+    WRIST,
+)
+from surgseg_ros.core.segmentation import Segmentation
+
+
+def find(mask: np.ndarray, least_area: float = 0.0) -> tuple[Instrument, ...]:
+    return find_instruments(Segmentation(mask, np.full(mask.shape, 204, np.uint8)), least_area)
+
+
+def empty() -> np.ndarray:
+    return np.zeros((120, 200), np.uint8)
+
+
+def test_touching_parts_are_one_tool_and_tools_apart_are_two() -> None:
+    mask = empty()
+    mask[10:20, 0:30], mask[10:20, 30:40], mask[20:30, 40:50] = SHAFT, WRIST, CLASPER
+    mask[60:70, 100:130] = SHAFT
+    assert [(i.label, i.area_px) for i in find(mask)] == [(ROBOTIC_TOOL, 500), (ROBOTIC_TOOL, 300)]
+
+
+def test_a_needle_that_touches_a_clasper_stays_its_own() -> None:
+    mask = empty()
+    mask[10:20, 10:20], mask[10:20, 20:30] = CLASPER, NEEDLE
+    assert [i.label for i in find(mask)] == [NEEDLE, ROBOTIC_TOOL]
+
+
+def test_a_region_inside_a_ring_of_its_class_is_its_own() -> None:
+    mask = empty()
+    cv2.circle(mask, (60, 60), 40, SUCTION, 5)
+    mask[58:63, 58:63] = SUCTION
+    areas = [i.area_px for i in find(mask)]
+    assert sorted(areas)[0] == 25
+    assert sum(areas) == np.count_nonzero(mask)
+
+
+def test_least_area_is_a_share_of_the_picture() -> None:
+    mask = empty()
+    mask[0, :24], mask[9, :23] = THREAD, THREAD
+    assert [i.area_px for i in find(mask, least_area=24 / mask.size)] == [24]
+
+
+def test_score_is_the_mean_confidence_over_the_region_alone() -> None:
+    mask, confidence = empty(), np.full((120, 200), 255, np.uint8)
+    mask[10:20, 10:20] = NEEDLE
+    confidence[10:15, 10:20], confidence[15:20, 10:20] = 51, 153
+    (needle,) = find_instruments(Segmentation(mask, confidence), 0.0)
+    assert needle.score == pytest.approx(102 / 255)
+
+
+def test_nothing_to_find() -> None:
+    assert find(empty()) == ()
+    assert find(np.full((120, 200), NO_DECISION, np.uint8)) == ()
+
+
+@pytest.mark.parametrize('degrees', [-80, -45, -30, 0, 10, 45, 60, 90])
+def test_box_of_a_rotated_rectangle(degrees: float) -> None:
+    mask = np.zeros((600, 600), np.uint8)
+    y, x = np.mgrid[:600, :600] - np.array([310.0, 290.0])[:, None, None]
+    angle = math.radians(degrees)
+    along = x * math.cos(angle) + y * math.sin(angle)
+    across = y * math.cos(angle) - x * math.sin(angle)
+    mask[(np.abs(along) <= 100) & (np.abs(across) <= 20)] = SUCTION
+    (found,) = find(mask)
+    box = found.box
+    assert (box.center_x_px, box.center_y_px) == pytest.approx((290, 310), abs=0.5)
+    # Whole pixels reach up to their diagonal beyond the ideal rectangle.
+    assert box.size_x_px == pytest.approx(201, abs=1.5)
+    assert box.size_y_px == pytest.approx(41, abs=1.5)
+    turned = (box.angle_rad - angle + math.pi / 2) % math.pi - math.pi / 2
+    assert abs(turned) < math.radians(0.5)
+    assert -math.pi / 2 < box.angle_rad <= math.pi / 2
+
+
+@pytest.mark.parametrize(
+    ('rows', 'columns', 'box'),
+    [
+        (slice(7, 8), slice(9, 10), OrientedBox(9, 7, 1, 1, 0)),
+        (slice(0, 120), slice(0, 200), OrientedBox(99.5, 59.5, 200, 120, 0)),
+        (slice(0, 1), slice(150, 200), OrientedBox(174.5, 0, 50, 1, 0)),
+        (slice(100, 120), slice(199, 200), OrientedBox(199, 109.5, 20, 1, math.pi / 2)),
+        (slice(20, 30), slice(40, 50), OrientedBox(44.5, 24.5, 10, 10, 0)),
+    ],
+)
+def test_box_holds_whole_pixels(rows: slice, columns: slice, box: OrientedBox) -> None:
+    mask = empty()
+    mask[rows, columns] = NEEDLE
+    (found,) = find(mask)
+    assert vars(found.box) == pytest.approx(vars(box), abs=1e-4)
+
+
+def test_order_is_by_label_then_from_left_to_right() -> None:
+    mask = empty()
+    mask[5:9, 150:160] = THREAD
+    mask[90:99, 10:20] = THREAD
+    mask[50:55, 100:110] = NEEDLE
+    assert [(i.label, i.box.center_x_px) for i in find(mask)] == [
+        (NEEDLE, 104.5),
+        (THREAD, 14.5),
+        (THREAD, 154.5),
+    ]
+
+
+def test_views_are_taken_as_they_are() -> None:
+    wide = np.zeros((120, 300), np.uint8)
+    wide[20:30, 50:70] = NEEDLE
+    view = wide[:, 40:240]
+    view.flags.writeable = False
+    assert find(view) == find(view.copy())
+
+
+def test_without_confidence_the_remedy_is_said() -> None:
+    with pytest.raises(ValueError, match='confidence=True'):
+        find_instruments(Segmentation(empty()))
+
+
+def test_without_decision_is_the_whole_picture_with_score_0() -> None:
+    (unknown,) = without_decision((1080, 1920))
+    box = OrientedBox(959.5, 539.5, 1920, 1080, 0)
+    assert unknown == Instrument(NO_DECISION, 0.0, box, 1080 * 1920)
