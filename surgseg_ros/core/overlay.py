@@ -14,6 +14,8 @@ from surgseg_ros.core.labels import BACKGROUND, LABELS, NO_DECISION, PALETTE
 _OPACITY: Final = 0.45
 _DIMMED: Final = 0.5
 """Brightness of pixels without a decision."""
+_FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
+_LUMA: Final = (0.299, 0.587, 0.114)
 
 
 def draw_overlay(
@@ -30,13 +32,15 @@ def draw_overlay(
     :return: (H, W, 3) uint8 RGB, a new array.
     """
     canvas = image.copy()
-    classed = (mask != BACKGROUND) & (mask != NO_DECISION)
-    blended = cv2.addWeighted(image, 1 - _OPACITY, PALETTE[mask], _OPACITY, 0)
-    np.copyto(canvas, blended, where=classed[..., None])
+    colours = cv2.applyColorMap(mask, PALETTE[:, None])
+    blended = cv2.addWeighted(image, 1 - _OPACITY, colours, _OPACITY, 0)
     undecided = mask == NO_DECISION
+    classed = (mask != BACKGROUND) & ~undecided
+    cv2.copyTo(blended, classed.view(np.uint8), canvas)
     if undecided.any():
-        grey = (image.mean(2, keepdims=True) * _DIMMED).astype(np.uint8)
-        np.copyto(canvas, grey, where=undecided[..., None])
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        dimmed = cv2.convertScaleAbs(grey, alpha=_DIMMED)
+        cv2.copyTo(cv2.cvtColor(dimmed, cv2.COLOR_GRAY2RGB), undecided.view(np.uint8), canvas)
     for instrument in instruments:
         _draw_instrument(canvas, instrument)
     return canvas
@@ -45,7 +49,6 @@ def draw_overlay(
 def _draw_instrument(canvas: NDArray[np.uint8], instrument: Instrument) -> None:
     box = instrument.box
     thickness = max(1, canvas.shape[0] // 360)
-    scale = canvas.shape[0] / 1000
     colour = tuple(int(value) for value in PALETTE[instrument.label])
     rectangle = (
         (box.center_x_px, box.center_y_px),
@@ -54,18 +57,18 @@ def _draw_instrument(canvas: NDArray[np.uint8], instrument: Instrument) -> None:
     )
     corners = np.rint(cv2.boxPoints(rectangle)).astype(np.int32)
     cv2.polylines(canvas, [corners], True, colour, thickness, cv2.LINE_AA)
-    text = f'{LABELS[instrument.label]} {instrument.score:.2f}'
-    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    x = int(np.clip(corners[:, 0].min(), 0, max(0, canvas.shape[1] - width)))
-    y = int(np.clip(corners[:, 1].min() - thickness, height, canvas.shape[0] - thickness))
-    for shade, extra in (((0, 0, 0), 2 * thickness), (colour, 0)):
-        cv2.putText(
-            canvas,
-            text,
-            (x, y),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            scale,
-            shade,
-            thickness + extra,
-            cv2.LINE_AA,
-        )
+    _draw_tag(canvas, corners, f'{LABELS[instrument.label]} {instrument.score:.2f}', colour)
+
+
+def _draw_tag(
+    canvas: NDArray[np.uint8], corners: NDArray[np.int32], text: str, colour: tuple[int, ...]
+) -> None:
+    """Write above a box, but always inside the picture where it is large enough."""
+    scale, thickness = canvas.shape[0] / 1200, max(1, canvas.shape[0] // 540)
+    (width, height), below = cv2.getTextSize(text, _FONT, scale, thickness)
+    left = int(np.clip(corners[:, 0].min(), 0, max(0, canvas.shape[1] - width)))
+    bottom = int(np.clip(corners[:, 1].min(), height + below, canvas.shape[0])) - below
+    tag = (left, bottom - height), (left + width, bottom + below)
+    cv2.rectangle(canvas, *tag, colour, cv2.FILLED)
+    ink = (0, 0, 0) if np.dot(colour, _LUMA) > 127 else (255, 255, 255)
+    cv2.putText(canvas, text, (left, bottom), _FONT, scale, ink, thickness, cv2.LINE_AA)
