@@ -3,9 +3,11 @@
 
 import hashlib
 import json
+import math
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,7 +76,7 @@ class ModelSpec:
 
         :raises ModelError: on the first value that does not fit.
         """
-        if self.format_version != FORMAT_VERSION:
+        if self.format_version != FORMAT_VERSION or type(self.format_version) is not int:
             raise ModelError(
                 f'format_version is {self.format_version!r}, this release reads {FORMAT_VERSION}: '
                 'use the release of surgseg_ros that wrote the model, or export it anew'
@@ -84,9 +86,10 @@ class ModelSpec:
         _check_choice('fit', self.fit, FIT_MODES)
         _check_choice('colour_order', self.colour_order, ('rgb',))
         _check_choice('intended_use', self.intended_use, INTENDED_USES)
-        _check_text('name', self.name)
-        _check_text('architecture', self.architecture)
-        _check_text('encoder', self.encoder)
+        _check_text('name', self.name, r'[^\x00-\x1f\x7f\ud800-\udfff]{1,200}')
+        _check_text('architecture', self.architecture, r'\w{1,100}')
+        _check_text('encoder', self.encoder, r'[\w.-]{1,100}')  # no ':', which could fetch or load
+        _check_text('weights_sha256', self.weights_sha256, '([0-9a-f]{64})?')
         _check_numbers('input_size', self.input_size, 2, 32, _LARGEST_INPUT_PX)
         _check_numbers('mean', self.mean, 3, 0.0, 1.0)
         _check_numbers('std', self.std, 3, 1e-6, 10.0)
@@ -104,7 +107,7 @@ class ModelSpec:
         :raises ModelError: if it is no JSON object, or a key or value is not understood.
         """
         try:
-            values = json.loads(text)
+            values = json.loads(text, parse_float=_finite, parse_constant=_finite)
         except (ValueError, RecursionError) as error:
             raise ModelError(f'it is not JSON ({error})') from error
         if not isinstance(values, dict):
@@ -132,8 +135,12 @@ class ModelSpec:
         Write what `from_json` reads.
 
         :return: JSON with indentation, keys in the order of the fields.
+        :raises ModelError: if a free-form value is NaN or infinite, which JSON does not know.
         """
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + '\n'
+        try:
+            return json.dumps(asdict(self), indent=2, allow_nan=False) + '\n'
+        except ValueError as error:
+            raise ModelError(f'the specification holds NaN or infinity: {self!r}') from error
 
 
 def read_spec(folder: Path | str) -> ModelSpec:
@@ -145,12 +152,12 @@ def read_spec(folder: Path | str) -> ModelSpec:
     :raises ModelError: if it is missing or not understood.
     """
     path = Path(folder) / SPEC_FILE
-    if not Path(folder).is_dir():
-        raise ModelError(
-            f'model folder {str(folder)!r} does not exist: give a folder that '
-            f'`train` wrote, with {SPEC_FILE} and {WEIGHTS_FILE}'
-        )
     try:
+        if not Path(folder).is_dir():
+            raise ModelError(
+                f'the model folder does not exist: give a folder that `train` wrote, '
+                f'with {SPEC_FILE} and {WEIGHTS_FILE}'
+            )
         if path.stat().st_size > _LARGEST_SPEC_BYTES:
             raise ModelError(f'{path}: larger than {_LARGEST_SPEC_BYTES} bytes; not a {SPEC_FILE}')
         return ModelSpec.from_json(path.read_bytes())
@@ -186,7 +193,7 @@ def read_model(folder: Path | str) -> tuple[ModelSpec, dict[str, Tensor]]:
         )
     try:
         return spec, safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise ModelError(f'{path}: is not a safetensors file ({error})') from error
 
 
@@ -198,21 +205,25 @@ def write_model(folder: Path | str, spec: ModelSpec, weights: Mapping[str, Tenso
     :param spec: what to write; `weights_sha256` is filled in.
     :param weights: tensors by parameter name.
     :return: the specification as written.
+    :raises ModelError: if the specification can not be written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     content = safetensors.torch.save(
-        {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+        {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     )
-    digest = hashlib.sha256(content).hexdigest()
-    written = ModelSpec(**{**_shallow(spec), 'weights_sha256': digest})
+    written = replace(spec, weights_sha256=hashlib.sha256(content).hexdigest())
+    text = written.to_json()
+    folder.mkdir(parents=True, exist_ok=True)
     _write_whole(folder / WEIGHTS_FILE, content)
-    _write_whole(folder / SPEC_FILE, written.to_json().encode())
+    _write_whole(folder / SPEC_FILE, text.encode())
     return written
 
 
-def _shallow(spec: ModelSpec) -> dict[str, Any]:
-    return {entry.name: getattr(spec, entry.name) for entry in fields(spec)}
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f'{text} is not a finite number')
+    return number
 
 
 def _write_whole(path: Path, content: bytes) -> None:
@@ -231,7 +242,7 @@ def _class_table_difference(classes: tuple[str, ...]) -> str:
         if theirs != ours:
             break
     return (
-        f'class {index} is {theirs!r}, expected {ours!r}: the masks would be mislabelled; '
+        f'classes[{index}] is {theirs!r}, expected {ours!r}: the masks would be mislabelled; '
         'train the model with the class table of SAR-RARP50'
     )
 
@@ -241,9 +252,9 @@ def _check_choice(key: str, value: object, choices: tuple[str, ...]) -> None:
         raise ModelError(f'{key} is {value!r}, expected one of {", ".join(choices)}')
 
 
-def _check_text(key: str, value: object) -> None:
-    if not isinstance(value, str) or not value:
-        raise ModelError(f'{key} is {value!r}, expected a text that is not empty')
+def _check_text(key: str, value: object, pattern: str) -> None:
+    if not isinstance(value, str) or not re.fullmatch(pattern, value):
+        raise ModelError(f'{key} is {value!r}, expected a text that matches {pattern}')
 
 
 def _check_numbers(

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network: an encoder-decoder of segmentation_models_pytorch with its normalisation inside."""
 
+import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Final
 
 import segmentation_models_pytorch as smp
 import torch
@@ -10,6 +11,18 @@ from torch import Tensor, nn
 
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_spec import ModelError, ModelSpec
+
+_FIXED_OPTIONS: Final = {
+    'self',
+    'kwargs',
+    'encoder_name',
+    'encoder_weights',
+    'in_channels',
+    'classes',
+    'activation',
+    'aux_params',
+}
+"""Arguments of an architecture that a model folder may not set: they change what comes out."""
 
 
 class SegmentationNetwork(nn.Module):
@@ -59,23 +72,36 @@ def load_network(spec: ModelSpec, weights: Mapping[str, Tensor]) -> Segmentation
         raise ModelError(
             f'the weights are not those of {spec.architecture} with {spec.encoder}: {error}'
         ) from error
-    return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
+        raise ModelError('the weights hold NaN or infinity: every mask would be empty; train anew')
+    return network.eval().to(memory_format=torch.channels_last)
 
 
 def _build(spec: ModelSpec, encoder_weights: str | None) -> nn.Module:
-    options: dict[str, Any] = dict(spec.options)
+    named = f'{spec.architecture} with encoder {spec.encoder!r} and options {dict(spec.options)!r}'
     try:
+        _check_options(spec)
         network: nn.Module = smp.create_model(
             spec.architecture,
             encoder_name=spec.encoder,
             encoder_weights=encoder_weights,
             in_channels=3,
             classes=CLASS_COUNT,
-            **options,
+            **spec.options,
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ModelError(
-            f'{spec.architecture!r} with encoder {spec.encoder!r} and options {options!r} can not '
-            f'be built by segmentation_models_pytorch: {error}'
+            f'{named} can not be built by segmentation_models_pytorch: {error}'
         ) from error
     return network
+
+
+def _check_options(spec: ModelSpec) -> None:
+    """Refuse what segmentation_models_pytorch would swallow, or hand on to the encoder's maker."""
+    architectures = smp.MODEL_ARCHITECTURES_MAPPING
+    architecture = architectures.get(spec.architecture.lower())
+    if architecture is None:
+        raise ValueError(f'it knows {", ".join(sorted(architectures))}')
+    known = set(inspect.signature(architecture).parameters) - _FIXED_OPTIONS
+    if unknown := sorted(set(spec.options) - known):
+        raise ValueError(f'options {unknown!r} are none of {", ".join(sorted(known))}')

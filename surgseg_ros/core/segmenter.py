@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from surgseg_ros.core.fitting import fit, place
-from surgseg_ros.core.labels import NO_DECISION
-from surgseg_ros.core.model_spec import ModelSpec, read_model
+from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
+from surgseg_ros.core.model_spec import ModelError, ModelSpec, read_model
 from surgseg_ros.core.runtimes import RUNTIMES, Runtime, choose_device
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.upsampling import upsample
@@ -84,7 +84,7 @@ class Segmenter:
         fitted = fit(self._upload(image), self.spec.input_size, self.spec.fit)
         self._synchronize()
         prepared = time.perf_counter()
-        logits = self.runtime(fitted)
+        logits = self._infer(fitted)
         self._synchronize()
         inferred = time.perf_counter()
         placement = place(size, self.spec.input_size, self.spec.fit)
@@ -97,6 +97,17 @@ class Segmenter:
             'upsample': 1e3 * (finished - inferred),
         }
         return Segmentation(mask, chosen, stages)
+
+    def _infer(self, fitted: torch.Tensor) -> torch.Tensor:
+        """Run the network; a smaller map of logits would shift the mask without a word."""
+        logits = self.runtime(fitted)
+        expected = (1, CLASS_COUNT, *self.spec.input_size)
+        if logits.shape != expected:
+            raise ModelError(
+                f'the network of {self.spec.name!r} gives {tuple(logits.shape)} logits, expected '
+                f'{expected}: its options do not fit its input_size'
+            )
+        return logits
 
     def _upload(self, image: NDArray[np.uint8]) -> torch.Tensor:
         """(1, H, W, 3) on the device, without a copy where torch can read the array as it is."""

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model small enough to build and run in a moment."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from surgseg_ros.core.model_spec import ModelSpec, write_model
+from surgseg_ros.core.network import SegmentationNetwork
+
+
+@pytest.fixture(scope='session')
+def tiny_spec() -> ModelSpec:
+    return ModelSpec(
+        name='tiny',
+        encoder='resnet18',
+        options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
+        input_size=(64, 96),
+        intended_use='demo',
+    )
+
+
+@pytest.fixture(scope='session')
+def tiny_network(tiny_spec: ModelSpec) -> SegmentationNetwork:
+    torch.manual_seed(0)
+    return SegmentationNetwork(tiny_spec).eval()
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path, tiny_spec: ModelSpec, tiny_network: SegmentationNetwork) -> Path:
+    folder = tmp_path / 'model'
+    write_model(folder, tiny_spec, tiny_network.state_dict())
+    return folder

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+import hashlib
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from surgseg_ros.core.labels import CLASS_NAMES
+from surgseg_ros.core.model_spec import (
+    ModelError,
+    ModelSpec,
+    read_model,
+    read_spec,
+    write_model,
+)
+
+SPEC = ModelSpec(name='tëst → 1', training={'note': 'größe', 'steps': 3})
+VALUES: dict[str, Any] = json.loads(SPEC.to_json())
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=11) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def test_json_keeps_every_value() -> None:
+    assert ModelSpec.from_json(SPEC.to_json()) == SPEC
+
+
+@given(key=st.sampled_from([entry.name for entry in fields(ModelSpec)]), value=json_values)
+def test_any_value_under_any_key_is_read_or_refused(key: str, value: object) -> None:
+    refusal, spec = '', SPEC
+    try:
+        spec = ModelSpec.from_json(json.dumps({**VALUES, key: value}))
+    except ModelError as error:
+        refusal = str(error)
+    assert not refusal or key in refusal or 'JSON' in refusal
+    assert ModelSpec.from_json(spec.to_json()) == spec
+
+
+@given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
+def test_any_other_content_is_refused(content: bytes) -> None:
+    with pytest.raises(ModelError):
+        ModelSpec.from_json(content)
+
+
+@pytest.mark.parametrize('content', ['[' * 100_000, '9' * 10_000, '{"a": 1e999}', '\udcff'])
+def test_hostile_json_is_refused(content: str) -> None:
+    with pytest.raises(ModelError):
+        ModelSpec.from_json(content)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('surprise', 1, "unknown keys \\['surprise'\\]"),
+        ('classes', list(CLASS_NAMES[:-1]), r"classes\[9\] is None, expected 'catheter'"),
+        ('classes', [*CLASS_NAMES, 'more'], r"classes\[10\] is 'more', expected None"),
+        ('classes', [*CLASS_NAMES[:4], 'thread', 'suturing needle'], r"classes\[4\] is 'thread'"),
+        ('format_version', 2, 'this release reads 1'),
+        ('format_version', True, 'format_version is True'),
+        ('encoder', 'tu-hf-hub:someone/net', "encoder is 'tu-hf-hub:someone/net'"),
+        ('input_size', [360, 640], 'multiples of 32'),
+        ('input_size', [64.0, 64.0], 'multiples of 32'),
+        ('std', [0, 0.2, 0.2], 'std is'),
+        ('fit', 'crop', "fit is 'crop', expected one of letterbox, stretch"),
+        ('weights_sha256', 'abc', "weights_sha256 is 'abc'"),
+    ],
+)
+def test_what_does_not_fit_is_named(key: str, value: object, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        ModelSpec.from_json(json.dumps({**VALUES, key: value}))
+
+
+def test_missing_keys_are_named() -> None:
+    with pytest.raises(ModelError, match="missing keys \\['classes', 'encoder'"):
+        ModelSpec.from_json('{"name": "x"}')
+
+
+def test_folder_is_read_as_written(tmp_path: Path) -> None:
+    weights = {'a': torch.arange(6.0).view(2, 3).t(), 'b': torch.tensor(7)}
+    written = write_model(tmp_path / 'deep' / 'model', SPEC, weights)
+    spec, read = read_model(tmp_path / 'deep' / 'model')
+    assert spec == written
+    assert read.keys() == weights.keys()
+    assert all(torch.equal(read[name], weights[name]) for name in weights)
+    assert sorted(path.name for path in (tmp_path / 'deep' / 'model').iterdir()) == [
+        'model.json',
+        'weights.safetensors',
+    ]
+
+
+def test_what_can_not_be_written_leaves_the_old_model(tmp_path: Path) -> None:
+    write_model(tmp_path, SPEC, {'a': torch.zeros(2)})
+    broken = ModelSpec(name='broken', scores={'loss': float('nan')})
+    with pytest.raises(ModelError, match='NaN'):
+        write_model(tmp_path, broken, {'a': torch.ones(2)})
+    spec, weights = read_model(tmp_path)
+    assert spec.name == SPEC.name
+    assert not weights['a'].any()
+
+
+def test_linked_files_are_followed(tmp_path: Path) -> None:
+    write_model(tmp_path / 'store', SPEC, {'a': torch.zeros(2)})
+    (tmp_path / 'linked').mkdir()
+    for path in (tmp_path / 'store').iterdir():
+        (tmp_path / 'linked' / path.name).symlink_to(path)
+    assert read_model(tmp_path / 'linked')[0].name == SPEC.name
+
+
+def truncate(folder: Path) -> None:
+    path = folder / 'weights.safetensors'
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def change(folder: Path) -> None:
+    path = folder / 'weights.safetensors'
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def pickled(folder: Path) -> None:
+    content = pickle.dumps({'a': 1})
+    (folder / 'weights.safetensors').write_bytes(content)
+    values = json.loads((folder / 'model.json').read_bytes())
+    values['weights_sha256'] = hashlib.sha256(content).hexdigest()
+    (folder / 'model.json').write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (truncate, 'truncated or another one; copy the model folder again'),
+        (change, 'SHA-256 is'),
+        (pickled, 'is not a safetensors file'),
+        (lambda folder: (folder / 'weights.safetensors').unlink(), 'No such file'),
+        (lambda folder: (folder / 'model.json').unlink(), 'No such file'),
+        (lambda folder: (folder / 'model.json').write_text(''), 'is not JSON'),
+        (lambda folder: (folder / 'model.json').write_bytes(bytes(2 << 20)), 'larger than'),
+    ],
+)
+def test_damaged_folder_is_refused_with_its_name(
+    tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    write_model(tmp_path, SPEC, {'a': torch.zeros(2)})
+    damage(tmp_path)
+    with pytest.raises(ModelError, match=message) as caught:
+        read_model(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize('name', ['missing', 'x' * 5000, 'file', 'file/below'])
+def test_no_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(ModelError):
+        read_spec(tmp_path / name)
+
+
+def test_weights_of_a_dtype_unknown_here_are_refused(tmp_path: Path) -> None:
+    header = b'{"a":{"dtype":"F8_E8M0","shape":[2],"data_offsets":[0,2]}}'
+    content = len(header).to_bytes(8, 'little') + header + b'\0\0'
+    write_model(tmp_path, SPEC, {})
+    (tmp_path / 'weights.safetensors').write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    (tmp_path / 'model.json').write_text(json.dumps({**VALUES, 'weights_sha256': digest}))
+    try:
+        known = safetensors.torch.load(content)
+    except KeyError:
+        with pytest.raises(ModelError, match='not a safetensors file'):
+            read_model(tmp_path)
+    else:
+        assert read_model(tmp_path)[1].keys() == known.keys()

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+import socket
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.network import SegmentationNetwork, load_network
+
+
+def test_logits_have_the_pictures_size(tiny_network: SegmentationNetwork) -> None:
+    logits = tiny_network(torch.zeros(2, 64, 96, 3, dtype=torch.uint8))
+    assert logits.shape == (2, 10, 64, 96)
+
+
+def test_normalisation_is_inside(tiny_spec: ModelSpec, tiny_network: SegmentationNetwork) -> None:
+    picture = torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8)
+    mean, std = torch.tensor(tiny_spec.mean), torch.tensor(tiny_spec.std)
+    normalised = ((picture / 255 - mean) / std).permute(0, 3, 1, 2)
+    torch.testing.assert_close(
+        tiny_network(picture), tiny_network.layers(normalised), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_building_asks_no_other_machine(
+    tiny_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **named: object) -> None:
+        raise AssertionError(f'a connection was tried: {arguments} {named}')
+
+    monkeypatch.setattr(socket.socket, 'connect', refuse)
+    monkeypatch.setattr(socket, 'getaddrinfo', refuse)
+    SegmentationNetwork(tiny_spec)
+    SegmentationNetwork(replace(tiny_spec, encoder='tu-resnet18'))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'architecture': 'Vnet'}, "Vnet with encoder 'resnet18'.* it knows .*unet"),
+        ({'encoder': 'resnet17'}, "encoder 'resnet17'"),
+        ({'encoder': 'tu-resnet17'}, "encoder 'tu-resnet17'"),
+        ({'options': {'decoder_chanels': [1]}}, r"options \['decoder_chanels'\] are none of"),
+        ({'options': {'classes': 3}}, r"options \['classes'\] are none of"),
+        ({'options': {'encoder_weights': 'imagenet'}}, r"options \['encoder_weights'\] are none"),
+        ({'options': {'activation': 'softmax'}}, r"options \['activation'\] are none of"),
+        ({'options': {'checkpoint_path': 'x.pth'}}, r"options \['checkpoint_path'\] are none of"),
+        ({'options': {'decoder_channels': [1, 2]}}, 'decoder_channels'),
+        ({'options': {'decoder_channels': 'abc'}}, 'decoder_channels'),
+        ({'options': {'decoder_channels': [10**30] * 5}}, 'decoder_channels'),
+        ({'options': {'encoder_depth': None}}, 'encoder_depth'),
+    ],
+)
+def test_what_can_not_be_built_is_said(
+    tiny_spec: ModelSpec, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        SegmentationNetwork(replace(tiny_spec, **changes))
+
+
+def test_weights_come_back(tiny_spec: ModelSpec, tiny_network: SegmentationNetwork) -> None:
+    picture = torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8)
+    loaded = load_network(tiny_spec, tiny_network.state_dict())
+    assert not loaded.training
+    torch.testing.assert_close(loaded(picture), tiny_network(picture), rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_another_network_are_refused(
+    tiny_spec: ModelSpec, tiny_network: SegmentationNetwork
+) -> None:
+    weights = tiny_network.state_dict()
+    name = next(iter(weights))
+    for wrong in (
+        {key: value for key, value in weights.items() if key != name},
+        {**weights, 'more': torch.zeros(1)},
+        {**weights, name: weights[name][:1]},
+    ):
+        with pytest.raises(ModelError, match='not those of Unet'):
+            load_network(tiny_spec, wrong)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_that_are_no_numbers_are_refused(
+    tiny_spec: ModelSpec, tiny_network: SegmentationNetwork, value: float
+) -> None:
+    weights = {name: tensor.clone() for name, tensor in tiny_network.state_dict().items()}
+    next(iter(weights.values())).view(-1)[0] = value
+    with pytest.raises(ModelError, match='NaN or infinity'):
+        load_network(tiny_spec, weights)

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from surgseg_ros.core.labels import CLASS_COUNT, NEEDLE, NO_DECISION
+from surgseg_ros.core.model_spec import ModelError, ModelSpec, write_model
+from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.core.segmenter import Segmenter
+
+SIZES = [(1, 1), (1, 999), (7, 5), (480, 640), (1024, 1280), (1080, 1920), (1920, 1080), (33, 900)]
+
+
+class Painter:
+    """A stand-in network: what is white is needle, what is black background."""
+
+    device = torch.device('cpu')
+    description = 'painter'
+
+    def __call__(self, fitted: Tensor) -> Tensor:
+        logits = torch.full((1, CLASS_COUNT, *fitted.shape[1:3]), -9.0)
+        logits[0, 0] = 0.0
+        logits[0, NEEDLE] = 8 * (fitted[0, :, :, 1] / 255 - 0.5)
+        return logits
+
+
+@pytest.fixture
+def painter() -> Segmenter:
+    return Segmenter(ModelSpec(name='painter', input_size=(256, 320)), Painter())
+
+
+def scene(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a picture with a white rectangle, and its true mask."""
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 5 : height // 2, width // 3 : width - width // 4] = NEEDLE
+    return np.repeat(mask[..., None] // NEEDLE * 255, 3, 2), mask
+
+
+@pytest.mark.parametrize('mode', ['letterbox', 'stretch'])
+@pytest.mark.parametrize('size', SIZES)
+def test_mask_lies_on_its_picture(size: tuple[int, int], mode: str) -> None:
+    spec = ModelSpec(name='painter', input_size=(256, 320), fit=mode)
+    picture, truth = scene(*size)
+    result = Segmenter(spec, Painter()).segment(picture, confidence=True)
+    assert result.mask.shape == size
+    assert result.mask.dtype == np.uint8
+    assert result.confidence is not None
+    assert result.confidence.shape == size
+    if min(size) >= 256:
+        both, either = (result.mask & truth) > 0, (result.mask | truth) > 0
+        assert both.sum() / either.sum() > 0.995
+        for axis in (0, 1):
+            ends = [np.flatnonzero(m.any(axis))[[0, -1]] for m in (result.mask, truth)]
+            assert np.abs(ends[0] - ends[1]).max() <= 1
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize(
+    'view',
+    [
+        lambda a: np.frombuffer(a.tobytes(), np.uint8).reshape(a.shape),
+        lambda a: np.pad(a, ((0, 0), (0, 13), (0, 0)))[:, : a.shape[1]],
+        lambda a: np.ascontiguousarray(a[..., ::-1])[..., ::-1],
+        lambda a: np.ascontiguousarray(a[::-1])[::-1],
+        lambda a: np.asfortranarray(a),
+        lambda a: np.dstack([a, a[..., :1]])[..., :3],
+    ],
+    ids=['read-only', 'padded', 'bgr', 'upside down', 'fortran', 'rgba'],
+)
+def test_memory_layout_changes_nothing(painter: Segmenter, view: object) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (130, 170, 3), dtype=np.uint8)
+    seen = view(picture)  # type: ignore[operator]
+    before = seen.copy()
+    assert np.array_equal(painter.segment(seen).mask, painter.segment(picture).mask)
+    assert np.array_equal(seen, before)
+
+
+def test_roi_is_segmented_alone_and_the_rest_is_without_decision(painter: Segmenter) -> None:
+    picture, _ = scene(200, 300)
+    roi = Roi(40, 30, 201, 111)
+    whole = painter.segment(picture, roi=roi, confidence=True)
+    alone = painter.segment(roi.view(picture).copy(), confidence=True)
+    assert np.array_equal(roi.view(whole.mask), alone.mask)
+    assert whole.confidence is not None
+    assert alone.confidence is not None
+    assert np.array_equal(roi.view(whole.confidence), alone.confidence)
+    outside = np.ones(whole.mask.shape, bool)
+    roi.view(outside)[:] = False
+    assert (whole.mask[outside] == NO_DECISION).all()
+    assert not whole.confidence[outside].any()
+
+
+@pytest.mark.parametrize('roi', [Roi(0, 0, 301, 10), Roi(-1, 0, 10, 10), Roi(0, 0, 0, 10)])
+def test_roi_beyond_the_picture_is_refused(painter: Segmenter, roi: Roi) -> None:
+    with pytest.raises(ValueError, match='reaches beyond the picture of 300x200'):
+        painter.segment(scene(200, 300)[0], roi=roi)
+
+
+@pytest.mark.parametrize(
+    'picture',
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4, 3), np.uint16),
+    ],
+)
+def test_what_is_no_rgb_picture_is_refused(painter: Segmenter, picture: np.ndarray) -> None:
+    with pytest.raises(ValueError, match='expected \\(H, W, 3\\) uint8 RGB'):
+        painter.segment(picture)
+
+
+def test_confidence_comes_on_demand_alone(painter: Segmenter) -> None:
+    picture, _ = scene(64, 64)
+    assert painter.segment(picture).confidence is None
+    sure = painter.segment(picture, confidence=True).confidence
+    assert sure is not None
+    expected = 255 / (1 + np.exp(-4) + 8 * np.exp(-13))
+    assert abs(int(sure[20, 40]) - expected) <= 1
+
+
+def test_network_of_another_output_size_is_refused(painter: Segmenter) -> None:
+    spec = replace(painter.spec, input_size=(128, 160))
+
+    class Halved(Painter):
+        def __call__(self, fitted: Tensor) -> Tensor:
+            return super().__call__(fitted[:, ::2, ::2])
+
+    with pytest.raises(
+        ModelError, match=r'\(1, 10, 64, 80\) logits, expected \(1, 10, 128, 160\)'
+    ):
+        Segmenter(spec, Halved()).segment(scene(64, 64)[0])
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures('threads')
+def test_folder_gives_the_same_mask_with_any_number_of_threads(tiny_model: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (270, 480, 3), dtype=np.uint8)
+    segmenter = Segmenter.load(tiny_model, device='cpu')
+    segmenter.warm_up((27, 48))
+    results = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        results.append(segmenter.segment(picture, confidence=True))
+    assert len(np.unique(results[0].mask)) > 1
+    assert list(results[0].stage_ms) == ['fit', 'network', 'upsample']
+    for other in results[1:]:  # the network's float sums may differ in their last bit
+        assert np.mean(results[0].mask == other.mask) > 0.9999
+        assert cv2.absdiff(results[0].confidence, other.confidence).max() <= 1
+
+
+def test_unknown_runtime_is_refused(tiny_model: Path) -> None:
+    with pytest.raises(ValueError, match="runtime is 'fast', expected one of torch"):
+        Segmenter.load(tiny_model, runtime='fast')
+
+
+def test_folder_with_the_weights_of_another_network_is_refused(
+    tiny_model: Path, tiny_spec: ModelSpec, tiny_network: SegmentationNetwork
+) -> None:
+    write_model(tiny_model, replace(tiny_spec, options={}), tiny_network.state_dict())
+    with pytest.raises(ModelError, match='not those of Unet with resnet18'):
+        Segmenter.load(tiny_model, device='cpu')
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device here')
+def test_cuda_gives_the_mask_of_the_cpu(tiny_model: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (270, 480, 3), dtype=np.uint8)
+    on_cpu, on_cuda = (
+        Segmenter.load(tiny_model, device=device).segment(picture, confidence=True)
+        for device in ('cpu', 'cuda')
+    )
+    assert np.mean(on_cpu.mask == on_cuda.mask) > 0.99
+    assert on_cpu.confidence is not None
+    assert on_cuda.confidence is not None
+    assert np.abs(on_cpu.confidence.astype(int) - on_cuda.confidence).mean() < 2
