@@ -49,20 +49,19 @@ LABELS: Final = {
 """Every number that occurs in a mask or in a detection, to its name."""
 
 
-# The chromatic colours are Paul Tol's qualitative schemes "bright" and "muted"
-# (SRON/EPS/TN/09-002, issue 3.2), which people with colour-vision deficiency can tell apart;
-# reds are left to the class that is least often beside tissue.
+# Begun with Paul Tol's qualitative schemes (SRON/EPS/TN/09-002) and shifted until any two classes
+# differ over tissue and metal, for people with colour-vision deficiency too; a test holds it.
 _COLOURS: Final = {
     BACKGROUND: 0x000000,
     CLASPER: 0x66CCEE,
-    WRIST: 0xDDCC77,
-    SHAFT: 0x4477AA,
-    NEEDLE: 0x44FF88,
+    WRIST: 0xDDD3AA,
+    SHAFT: 0x4475AA,
+    NEEDLE: 0x4AFF6D,
     THREAD: 0xFFEE33,
-    SUCTION: 0xAA4499,
-    HOLDER: 0x117733,
-    CLAMPS: 0x332288,
-    CATHETER: 0xEE7733,
+    SUCTION: 0x8F2FD5,
+    HOLDER: 0x0D5752,
+    CLAMPS: 0x322187,
+    CATHETER: 0xEF7632,
     ROBOTIC_TOOL: 0xFFFFFF,
     NO_DECISION: 0xBBBBBB,
 }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.labels import BACKGROUND, LABELS, NO_DECISION, PALETTE
 
-_OPACITY: Final = 0.45
+_OPACITY: Final = 0.5
 _DIMMED: Final = 0.5
 """Brightness of pixels without a decision."""
 _FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
