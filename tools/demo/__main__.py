@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make demo`: a bag goes through segmenter and bag player over DDS, and is scored and drawn."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from surgseg_ros.bags.sources import BagError
+from tools.demo.report import report, table, write_bag
+from tools.demo.session import (
+    MARGIN,
+    Recorder,
+    measure_rate_hz,
+    play,
+    segmenter,
+    wait_until_active,
+)
+from tools.demo.source import make_scene_bag, make_video_bag
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main() -> int:
+    """
+    Run the demo.
+
+    :return: exit status; 0 only if masks came and each fits its frame.
+    """
+    parser = argparse.ArgumentParser(prog='python -m tools.demo', description=__doc__)
+    parser.add_argument('--input', type=Path, metavar='VIDEO', help='a video of your own')
+    parser.add_argument('--model', type=Path, default=ROOT / 'models/demo', metavar='DIR')
+    parser.add_argument('--output', type=Path, default=Path('demo_output'), metavar='DIR')
+    options = parser.parse_args()
+    folder = new_folder(options.output)
+    try:
+        return run(options, folder)
+    except (BagError, RuntimeError, ValueError) as error:
+        print(f'demo: {error}', file=sys.stderr)
+        return 1
+
+
+def run(options: argparse.Namespace, folder: Path) -> int:
+    """
+    Make the bag, play it, report.
+
+    :param options: of the command line.
+    :param folder: for everything that is written.
+    :return: exit status.
+    """
+    bag = folder / 'input_bag'
+    source = make_video_bag(bag, options.input) if options.input else make_scene_bag(bag)
+    log = folder / 'segmenter.log'
+    recorder = Recorder()
+    try:
+        with segmenter(options.model, log) as node:
+            wait_until_active(recorder, node, log)
+            node_hz = measure_rate_hz(recorder, source)
+            rate = min(1.0, MARGIN * node_hz / source.rate_hz)
+            seconds = source.frames / source.rate_hz / rate
+            print(
+                f'the node makes {node_hz:.1f} masks/s; playing takes {seconds:.0f} s', flush=True
+            )
+            before = dict(recorder.counts)
+            recorded = play(recorder, source, rate)
+            recorder.listen(lambda: False, 1.5)  # for the last counts
+            dropped = count(recorder.counts) - count(before)
+    finally:
+        recorder.close()
+    write_bag(folder / 'output_bag', recorded)
+    outcome = report(source, recorded, folder)
+    print(table(source, outcome, node_hz, rate, dropped))
+    print(f'\nmasks and detections, pictures and overlay.mp4 are in {folder.resolve()}')
+    return 0 if outcome.masks and not outcome.strangers else 1
+
+
+def count(counts: dict[str, str]) -> int:
+    """Frames that the node dropped for a newer one, of its diagnostics."""
+    return int(counts.get('dropped_for_newer', 0))
+
+
+def new_folder(folder: Path) -> Path:
+    """
+    Make a folder for this run inside the one for all.
+
+    :param folder: `demo_output`.
+    :return: `demo_output/01`, `02` …: nothing that an earlier run showed is lost.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 1 + max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0)
+    made = folder / f'{number:02d}'
+    made.mkdir()
+    return made
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the demo shows: a table, pictures and a short video."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.bags.reading import Bag
+from surgseg_ros.bags.writing import BagWriter
+from surgseg_ros.core.detections import Instrument, OrientedBox
+from surgseg_ros.core.overlay import draw_overlay
+from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
+from surgseg_ros.messages.images import IMAGE, rgb_from_msg
+from surgseg_ros.messages.results import DETECTIONS, from_cdr, stamp_ns
+from tools.demo.session import Recorded
+from tools.demo.source import GROUND_TRUTH_TOPIC, IMAGE_TOPIC, Source
+
+TYPES_OF = {'mask': IMAGE, 'detections': DETECTIONS}
+PICTURES = 4
+PANEL_HEIGHT_PX = 360
+
+Picture = NDArray[np.uint8]
+
+
+class Outcome(NamedTuple):
+    """
+    Numbers of the demo.
+
+    :param masks: how many came that fit their frame in stamp and size.
+    :param strangers: how many came that fit none.
+    :param latencies_ms: from the player's sending of a frame to the receipt of its mask.
+    :param scores: of `summarize`, where there is a truth.
+    """
+
+    masks: int
+    strangers: int
+    latencies_ms: Sequence[float]
+    scores: Mapping[str, Any] | None
+
+
+def write_bag(path: Path, recorded: Sequence[Recorded]) -> None:
+    """
+    Keep what the node published.
+
+    :param path: the bag to make.
+    :param recorded: what was recorded.
+    """
+    with BagWriter(path) as bag:
+        for message in recorded:
+            if message.topic in TYPES_OF:
+                type_name = TYPES_OF[message.topic]
+                bag.write(f'/{message.topic}', type_name, message.cdr, message.received_ns)
+
+
+def report(source: Source, recorded: Sequence[Recorded], folder: Path) -> Outcome:
+    """
+    Hold the results against their frames, and draw them.
+
+    :param source: what was played.
+    :param recorded: what was recorded.
+    :param folder: gets `overlay.mp4` and `frame_*.png`.
+    :return: the numbers.
+    """
+    masks = _by_stamp(recorded, 'mask')
+    found = _by_stamp(recorded, 'detections')
+    sent_ns = {_image_stamp_ns(m.cdr): m.sent_ns for m in recorded if m.topic == IMAGE_TOPIC}
+    latencies_ms = [
+        (message.received_ns - sent_ns[stamp]) / 1e6
+        for stamp, (message, _) in masks.items()
+        if stamp in sent_ns
+    ]
+    counts: list[FrameCounts] = []
+    fitting = 0
+    shown = set(np.linspace(0, source.frames - 1, PICTURES, dtype=int).tolist())
+    video: cv2.VideoWriter | None = None
+    for index, (stamp, image, truth) in enumerate(_frames(source.bag)):
+        mask = _plane(masks[stamp][1]) if stamp in masks else None
+        fitting += mask is not None and mask.shape == image.shape[:2]
+        instruments = (
+            [_instrument(d) for d in found[stamp][1].detections] if stamp in found else []
+        )
+        overlay = image if mask is None else draw_overlay(image, mask, instruments)
+        if video is None:
+            video = _video(folder / 'overlay.mp4', source.rate_hz, image)
+        video.write(cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
+        if truth is not None:
+            counts.append(count_frame(truth, mask, edges=False))
+        if index in shown:
+            _write_picture(folder / f'frame_{index:06d}.png', image, truth, mask, overlay)
+    if video is not None:
+        video.release()
+    scores = summarize({'demo': counts}) if counts else None
+    return Outcome(fitting, len(masks) - fitting, latencies_ms, scores)
+
+
+def table(source: Source, outcome: Outcome, node_hz: float, rate: float, dropped: int) -> str:
+    """
+    Put the numbers into lines.
+
+    :param source: what was played.
+    :param outcome: its numbers.
+    :param node_hz: masks a second that the node was measured to make.
+    :param rate: factor of the recorded speed at which the bag was played.
+    :param dropped: frames that the node dropped for a newer one.
+    :return: the table.
+    """
+    times = outcome.latencies_ms or [float('nan')]
+    missing = source.frames - outcome.masks
+    rows = [
+        ('played', f'{source.note}, recorded at {source.rate_hz:g} Hz'),
+        ('the node keeps up with', f'{node_hz:.1f} Hz, measured in a trial'),
+        ('so played at', f'{rate * source.rate_hz:.1f} Hz ({rate:.2f} of its speed)'),
+        ('frames', str(source.frames)),
+        ('masks, stamp and size equal', str(outcome.masks)),
+        ('masks of no frame', str(outcome.strangers)),
+        ('frames without a mask', f'{missing} ({dropped} dropped by the node for a newer one)'),
+        ('latency p50 / p99', f'{np.median(times):.0f} / {np.percentile(times, 99):.0f} ms'),
+    ]
+    if outcome.scores is not None:
+        rows += [
+            ('mIoU, official', f'{outcome.scores["mIoU"]:.3f}'),
+            ('  of a mask of background only', f'{outcome.scores["floor"]["mIoU"]:.3f}'),
+        ]
+    else:
+        rows.append(
+            ('mIoU', 'no truth for this video; the demo model knows synthetic scenes only')
+        )
+    width = max(len(name) for name, _ in rows)
+    return '\n'.join(f'  {name:<{width}}  {value}' for name, value in rows)
+
+
+def _by_stamp(recorded: Sequence[Recorded], topic: str) -> dict[int, tuple[Recorded, Any]]:
+    read = ((m, from_cdr(m.cdr, TYPES_OF[topic])) for m in recorded if m.topic == topic)
+    return {stamp_ns(message.header): (m, message) for m, message in read}
+
+
+def _image_stamp_ns(beginning: bytes) -> int:
+    """Read the stamp at the beginning of a serialized image: after 4 bytes, seconds and ns."""
+    order = 'little' if beginning[1] & 1 else 'big'
+    seconds, nanoseconds = (int.from_bytes(beginning[at : at + 4], order) for at in (4, 8))
+    return seconds * 10**9 + nanoseconds
+
+
+def _frames(bag_path: Path) -> Any:
+    """Stamp, picture and truth (or None) of each frame; a truth follows its picture."""
+    with Bag(bag_path) as bag:
+        topics = [t for t in (IMAGE_TOPIC, GROUND_TRUTH_TOPIC) if t in bag.topics]
+        pending = None
+        for topic, _, message in bag.read(topics):
+            if topic == GROUND_TRUTH_TOPIC:
+                yield *pending, _plane(message)
+                pending = None
+                continue
+            if pending is not None:
+                yield *pending, None
+            pending = stamp_ns(message.header), rgb_from_msg(message)
+        if pending is not None:
+            yield *pending, None
+
+
+def _plane(message: Any) -> Picture:
+    return np.asarray(message.data, np.uint8).reshape(message.height, message.width)
+
+
+def _instrument(detection: Any) -> Instrument:
+    hypothesis, box = detection.results[0].hypothesis, detection.bbox
+    center = box.center
+    oriented = OrientedBox(
+        center.position.x, center.position.y, box.size_x, box.size_y, center.theta
+    )
+    return Instrument(int(hypothesis.class_id), hypothesis.score, oriented, 0)
+
+
+def _video(path: Path, rate_hz: float, image: Picture) -> cv2.VideoWriter:
+    size = image.shape[1], image.shape[0]
+    return cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), rate_hz, size)
+
+
+def _write_picture(
+    path: Path, image: Picture, truth: Picture | None, mask: Picture | None, overlay: Picture
+) -> None:
+    """Input, truth and prediction side by side, as far as there are any."""
+    panels = [('input', image)]
+    if truth is not None:
+        panels.append(('truth', draw_overlay(image, truth)))
+    panels.append(('prediction' if mask is not None else 'no mask', overlay))
+    scale = PANEL_HEIGHT_PX / image.shape[0]
+    size = round(image.shape[1] * scale), PANEL_HEIGHT_PX
+    drawn = []
+    for title, picture in panels:
+        panel = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
+            cv2.putText(
+                panel, title, (10, 26), cv2.FONT_HERSHEY_SIMPLEX, 0.8, colour, thickness,
+                cv2.LINE_AA,
+            )  # fmt: skip
+        drawn.append(panel)
+    cv2.imwrite(str(path), cv2.cvtColor(np.hstack(drawn), cv2.COLOR_RGB2BGR))

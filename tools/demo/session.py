@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's processes: segmenter and bag player, and this one, which records what they do."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2DArray
+
+from surgseg_ros.node.dds_profile import choose_profile
+from tools.demo.source import IMAGE_TOPIC, Source
+
+CONFIG = Path(__file__).resolve().parents[2] / 'config'
+START_TIMEOUT_S = 120.0
+SETTLE_S = 3.0
+"""From the player's start to its first frame: both ends find each other and agree on QoS."""
+TRIAL_S = 8.0
+MARGIN = 0.7
+"""Share of the rate at which the node was seen to work that is then asked of it."""
+
+
+class Recorded(NamedTuple):
+    """A message as it came: topic, serialized, sent and received by the system's clock."""
+
+    topic: str
+    cdr: bytes
+    sent_ns: int
+    received_ns: int
+
+
+class Recorder:
+    """Listens to the node and to the camera that the player plays; its callbacks only collect."""
+
+    def __init__(self) -> None:
+        """Subscribe; `listen` runs the callbacks."""
+        # The caller's own handlers stay, so that Ctrl-C ends the demo and its processes.
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        self.messages: list[Recorded] = []
+        self.status = self.reason = ''
+        self.counts: Mapping[str, str] = {}
+        self._node = rclpy.create_node('demo_recorder', start_parameter_services=False)
+        for topic, kind, depth in (
+            (IMAGE_TOPIC, Image, 5),
+            ('mask', Image, 10),
+            ('detections', Detection2DArray, 10),
+        ):
+            self._node.create_subscription(kind, topic, self._collect(topic), depth, raw=True)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._node.create_subscription(DiagnosticStatus, 'status', self._on_status, latched)
+        self._node.create_subscription(DiagnosticArray, '/diagnostics', self._on_counts, 10)
+
+    def close(self) -> None:
+        """Destroy the node."""
+        self._node.destroy_node()
+        rclpy.shutdown()
+
+    def take(self) -> list[Recorded]:
+        """Hand over what was collected, and begin anew."""
+        taken, self.messages = self.messages, []
+        return taken
+
+    def listen(self, until: Callable[[], bool], timeout_s: float) -> bool:
+        """
+        Run the callbacks until something holds.
+
+        :param until: what shall hold.
+        :param timeout_s: how long to wait for it.
+        :return: whether it holds.
+        """
+        end_s = time.monotonic() + timeout_s
+        while not until() and time.monotonic() < end_s:
+            rclpy.spin_once(self._node, timeout_sec=0.1)
+        return until()
+
+    def _collect(self, topic: str) -> Callable[[bytes, Mapping[str, int]], None]:
+        def collect(cdr: bytes, info: Mapping[str, int]) -> None:
+            # Of the image only its beginning, with stamp and time, is of interest.
+            kept = bytes(cdr[:256]) if topic == IMAGE_TOPIC else cdr
+            times_ns = info['source_timestamp'], info['received_timestamp']
+            self.messages.append(Recorded(topic, kept, *times_ns))
+
+        return collect
+
+    def _on_status(self, message: Any) -> None:
+        self.status = message.message
+        self.reason = {value.key: value.value for value in message.values}.get('reason', '')
+
+    def _on_counts(self, message: Any) -> None:
+        self.counts = {value.key: value.value for value in message.status[0].values}
+
+
+@contextlib.contextmanager
+def segmenter(model: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """
+    Run the segmenter as its own process.
+
+    :param model: the model folder.
+    :param log: gets what it prints.
+    :return: context with the process, which is ended as Ctrl-C would.
+    """
+    arguments = ['-p', f'model:={model}', '-r', f'image:={IMAGE_TOPIC}']
+    with log.open('wb') as file, _process('segmenter', '--ros-args', *arguments, out=file) as node:
+        yield node
+
+
+def wait_until_active(recorder: Recorder, node: subprocess.Popen[bytes], log: Path) -> None:
+    """
+    Wait until the node reports that it looks for images.
+
+    :param recorder: hears its status.
+    :param node: its process.
+    :param log: what it printed, for the error.
+    :raises RuntimeError: if it ends or fails first.
+    """
+    recorder.listen(
+        lambda: (
+            recorder.status not in ('', 'inactive')
+            or node.poll() is not None
+            or 'failed' in recorder.reason
+        ),
+        START_TIMEOUT_S,
+    )
+    if recorder.status in ('', 'inactive'):
+        raise RuntimeError(f'the segmenter did not start; it says:\n{log.read_text()}')
+
+
+def measure_rate_hz(recorder: Recorder, source: Source) -> float:
+    """
+    Play as fast as the camera was, and see how many masks come.
+
+    :param recorder: listens.
+    :param source: what to play.
+    :return: masks a second while frames are always waiting, or the camera's rate.
+    :raises RuntimeError: if no mask comes.
+    """
+    with player(source.bag, '--loop'):
+        recorder.listen(lambda: len(_masks(recorder)) >= 2, START_TIMEOUT_S)
+        recorder.listen(lambda: False, TRIAL_S)
+    received_ns = [message.received_ns for message in _masks(recorder)]
+    recorder.listen(lambda: False, 1.0)  # what is still on its way belongs to the trial
+    recorder.take()
+    if len(received_ns) < 2:
+        raise RuntimeError('no mask came within the trial: see the log of the segmenter')
+    seen_hz = (len(received_ns) - 1) * 1e9 / (received_ns[-1] - received_ns[0])
+    return min(seen_hz, source.rate_hz)
+
+
+def play(recorder: Recorder, source: Source, rate: float) -> list[Recorded]:
+    """
+    Play the bag once and record.
+
+    :param recorder: listens.
+    :param source: what to play.
+    :param rate: factor of the recorded speed.
+    :return: images' beginnings, masks and detections.
+    """
+    with player(source.bag, '--rate', f'{rate:.3f}') as process:
+        recorder.listen(lambda: process.poll() is not None, 600.0)
+    recorder.listen(lambda: len(_masks(recorder)) >= source.frames, 5.0 / rate)
+    return recorder.take()
+
+
+@contextlib.contextmanager
+def player(bag: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """
+    Run the bag player as its own process.
+
+    :param bag: what to play.
+    :param options: further options of the verb.
+    :return: context with the process, which is ended as Ctrl-C would.
+    """
+    arguments = [str(bag), '--topics', IMAGE_TOPIC, '--wait', '--delay', f'{SETTLE_S:g}']
+    with _process('bag_player', *arguments, *options, out=subprocess.DEVNULL) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def _process(verb: str, *arguments: str, out: Any) -> Iterator[subprocess.Popen[bytes]]:
+    choice = choose_profile(str(CONFIG / 'fastdds.xml'), os.environ)
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'surgseg_ros', verb, *arguments],
+        stdout=out,
+        stderr=subprocess.STDOUT if out != subprocess.DEVNULL else None,
+        env={**os.environ, **choice.variables},
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        killer = threading.Timer(20.0, process.kill)
+        killer.start()
+        process.wait()
+        killer.cancel()
+
+
+def _masks(recorder: Recorder) -> list[Recorded]:
+    return [message for message in recorder.messages if message.topic == 'mask']

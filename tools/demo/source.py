@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the demo plays: a synthetic scene with its truth, or a video of one's own, as a bag."""
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
+from surgseg_ros.training.scenes import Scene
+
+IMAGE_TOPIC = '/camera/image_raw'
+GROUND_TRUTH_TOPIC = '/camera/ground_truth'
+
+SCENE_SEED = 424_242_001
+"""The model never saw it: `tools/demo_model` takes others."""
+SCENE_SIZE = (720, 1280)
+SCENE_RATE_HZ = 10.0
+SCENE_FRAMES = 100
+
+LONGEST_S = 10.0
+"""So much of a video is played; raw frames of more would fill the disk."""
+
+
+class Source(NamedTuple):
+    """
+    A bag to play.
+
+    :param bag: its path.
+    :param rate_hz: frames a second, as recorded.
+    :param frames: how many.
+    :param note: what it shows, for people.
+    """
+
+    bag: Path
+    rate_hz: float
+    frames: int
+    note: str
+
+
+Picture = NDArray[np.uint8]
+
+
+def make_scene_bag(path: Path) -> Source:
+    """
+    Draw a synthetic scene into a bag, on all cores.
+
+    :param path: the bag to make.
+    :return: what was made.
+    """
+    # A forked OpenCV may wait for threads that were not forked with it.
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(os.cpu_count(), context) as pool:
+        frames = pool.map(_draw, range(SCENE_FRAMES), chunksize=5)
+        bar = tqdm(frames, 'drawing a scene', SCENE_FRAMES, unit='frame', leave=False)
+        write_image_bag(
+            path,
+            ((_stamp_ns(i, SCENE_RATE_HZ), image, mask) for i, (image, mask) in enumerate(bar)),
+            image_topic=IMAGE_TOPIC,
+            ground_truth_topic=GROUND_TRUTH_TOPIC,
+        )
+    return Source(path, SCENE_RATE_HZ, SCENE_FRAMES, f'synthetic scene {SCENE_SEED}')
+
+
+def make_video_bag(path: Path, video: Path) -> Source:
+    """
+    Copy the beginning of a video into a bag.
+
+    :param path: the bag to make.
+    :param video: any file that OpenCV decodes.
+    :return: what was made.
+    :raises ValueError: if the video is missing, or not one frame of it can be decoded.
+    """
+    if not video.is_file():
+        raise ValueError(f'video {str(video)!r} does not exist: give INPUT=FILE, a video file')
+    capture = cv2.VideoCapture(str(video))
+    rate_hz = capture.get(cv2.CAP_PROP_FPS)
+    if not capture.isOpened() or not rate_hz > 0:
+        raise ValueError(
+            f'video {str(video)!r} can not be decoded: convert it, to H.264 in .mp4 for example'
+        )
+    count = 0
+
+    def frames() -> Iterator[tuple[int, Picture, None]]:
+        nonlocal count
+        while count < LONGEST_S * rate_hz:
+            there, bgr = capture.read()
+            if not there:
+                break
+            yield _stamp_ns(count, rate_hz), cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), None
+            count += 1
+        if not count:
+            raise ValueError(
+                f'video {str(video)!r}: not one frame can be decoded; is it cut off? '
+                'convert it, to H.264 in .mp4 for example'
+            )
+
+    try:
+        write_image_bag(path, frames(), image_topic=IMAGE_TOPIC)
+        more, _ = capture.read()
+    finally:
+        capture.release()
+    part = f', its first {LONGEST_S:g} s' if more else ''
+    return Source(path, rate_hz, count, f'{video.name}{part}')
+
+
+def _stamp_ns(index: int, rate_hz: float) -> int:
+    return START_TIME_NS + round(index * 1e9 / rate_hz)
+
+
+@lru_cache(1)
+def _scene() -> Scene:
+    cv2.setNumThreads(1)  # the processes share the cores already
+    return Scene(SCENE_SEED, SCENE_SIZE, SCENE_RATE_HZ)
+
+
+def _draw(index: int) -> tuple[Picture, Picture]:
+    frame = _scene().frame(index)
+    return frame.image, frame.mask
