@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The official SAR-RARP50 metric and its companions: count first (integers), divide last."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.labels import BACKGROUND, CLASS_COUNT
+
+SCORED: Final = tuple(range(BACKGROUND + 1, CLASS_COUNT))
+"""The nine classes that the metric looks at; an array of nine is in this order."""
+
+TOLERANCE_PX: Final = 10
+"""Greatest Euclidean distance at which an edge pixel of the surface Dice counts as met."""
+
+_OTHER: Final = CLASS_COUNT
+_CROSS: Final = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+
+
+def _disk(radius_px: int) -> NDArray[np.uint8]:
+    """Every offset (dx, dy) with dx² + dy² ≤ radius²."""
+    steps = np.arange(-radius_px, radius_px + 1)
+    return (steps[:, None] ** 2 + steps**2 <= radius_px**2).astype(np.uint8)
+
+
+_DISK: Final = _disk(TOLERANCE_PX)
+
+
+@dataclass(frozen=True)
+class FrameCounts:
+    """
+    What a frame's scores are made of; add nothing but these.
+
+    :param confusion: (10, 11) pixels by class in the truth and class in the prediction; the last
+        column holds predicted values that are no class, such as NO_DECISION.
+    :param met_edge_px: (9,) edge pixels, of both masks, within the tolerance of the other's edge.
+    :param edge_px: (9,) edge pixels of both masks.
+    :param missing: there was no prediction, which officially scores 0 for every class.
+    """
+
+    confusion: NDArray[np.int64]
+    met_edge_px: NDArray[np.int64]
+    edge_px: NDArray[np.int64]
+    missing: bool = False
+
+    @property
+    def intersection_px(self) -> NDArray[np.int64]:
+        """(9,) pixels that truth and prediction share."""
+        return np.diagonal(self.confusion)[1:]
+
+    @property
+    def truth_px(self) -> NDArray[np.int64]:
+        """(9,) pixels of the truth."""
+        total: NDArray[np.int64] = self.confusion.sum(1)[1:]
+        return total
+
+    @property
+    def predicted_px(self) -> NDArray[np.int64]:
+        """(9,) pixels of the prediction."""
+        total: NDArray[np.int64] = self.confusion.sum(0)[1:_OTHER]
+        return total
+
+    @property
+    def iou(self) -> NDArray[np.float64]:
+        """(9,) intersection over union; 1 where the class is in neither, 0 if missing."""
+        union = self.truth_px + self.predicted_px - self.intersection_px
+        return _ratio(self.intersection_px, union) * (not self.missing)
+
+    @property
+    def nsd(self) -> NDArray[np.float64]:
+        """(9,) normalized surface Dice; 1 where the class is in neither, 0 if missing."""
+        return _ratio(self.met_edge_px, self.edge_px) * (not self.missing)
+
+
+def count_frame(
+    truth: NDArray[np.uint8], predicted: NDArray[np.uint8] | None, *, edges: bool = True
+) -> FrameCounts:
+    """
+    Count one frame.
+
+    :param truth: (H, W) uint8 class index.
+    :param predicted: (H, W) uint8 class index or NO_DECISION; None where there is none.
+    :param edges: whether to count for `nsd` too, which takes most of the time.
+    :return: the counts; without `edges`, those of the edges are 0.
+    :raises ValueError: if the sizes differ, or the truth holds a value that is no class.
+    """
+    if predicted is not None and truth.shape != predicted.shape:
+        raise ValueError(
+            f'the truth is of {_size(truth)} pixels, the prediction of {_size(predicted)}: '
+            "predict at the video's own size"
+        )
+    if truth.max(initial=0) >= CLASS_COUNT:
+        raise ValueError(f'the truth holds the value {truth.max()}, expected 0 to 9')
+    missing = predicted is None
+    if predicted is None:
+        predicted = np.zeros_like(truth)
+    codes = truth * np.uint8(_OTHER + 1) + np.minimum(predicted, np.uint8(_OTHER))  # at most 109
+    counts = np.bincount(codes.ravel(), minlength=CLASS_COUNT * (_OTHER + 1))
+    confusion = counts.reshape(CLASS_COUNT, _OTHER + 1)
+    met, total = np.zeros((2, len(SCORED)), np.int64)
+    if edges:
+        present = confusion.sum(1)[1:] + confusion.sum(0)[1:_OTHER] > 0
+        for place in np.flatnonzero(present):
+            met[place], total[place] = _count_edges(truth, predicted, SCORED[place])
+    return FrameCounts(confusion, met, total, missing)
+
+
+def _count_edges(
+    truth: NDArray[np.uint8], predicted: NDArray[np.uint8], label: int
+) -> tuple[int, int]:
+    """Edge pixels within the tolerance of the other mask's edge, and all of them."""
+    ours, theirs = (cv2.inRange(mask, label, label) for mask in (truth, predicted))
+    # All edges lie in this box, and what surrounds it is background: nothing outside can matter.
+    left, top, width, height = cv2.boundingRect(cv2.bitwise_or(ours, theirs))
+    window = np.s_[top : top + height, left : left + width]
+    edge_pair = [_edge(np.ascontiguousarray(mask[window])) for mask in (ours, theirs)]
+    near_pair = [cv2.dilate(edge, _DISK) for edge in edge_pair]
+    met = sum(
+        cv2.countNonZero(cv2.bitwise_and(edge, near))
+        for edge, near in zip(edge_pair, reversed(near_pair), strict=True)
+    )
+    return met, sum(cv2.countNonZero(edge) for edge in edge_pair)
+
+
+def _edge(region: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pixels with a 4-neighbour outside the region; beyond the picture is outside."""
+    inner = cv2.erode(region, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    edge: NDArray[np.uint8] = cv2.bitwise_xor(region, inner)  # type: ignore[assignment]
+    return edge
+
+
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Divide, with 1 for nothing of nothing."""
+    return np.where(whole > 0, part / np.maximum(whole, 1), 1.0)
+
+
+def _size(mask: NDArray[np.uint8]) -> str:
+    return 'x'.join(str(side) for side in reversed(mask.shape))
+
+
+def summarize(videos: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
+    """
+    Divide what was counted: the official means, and others under their own names.
+
+    :param videos: name to the counts of its frames; at least one video, each with a frame.
+    :return: `mIoU`, `mNSD`, `score` (official); `floor`, the same three for a prediction of
+        nothing but background; `videos`, name to `mIoU`, `mNSD`, `class_mIoU`, `class_mNSD`;
+        `pooled_class_IoU`, over all pixels of all frames; `present_class_IoU`, over the frames
+        whose truth has the class; `mean_present_class_IoU`, of the classes that occur at all.
+        Where a class never occurs, its value is None.
+    :raises ValueError: if there is no video, or one has no frame.
+    """
+    if empty := [name for name, frames in videos.items() if not frames] or not videos:
+        raise ValueError(f'nothing to score: {empty if videos else "no videos"!r}')
+    ious = {name: np.stack([frame.iou for frame in frames]) for name, frames in videos.items()}
+    nsds = {name: np.stack([frame.nsd for frame in frames]) for name, frames in videos.items()}
+    absent = [
+        np.mean([frame.truth_px == 0 for frame in frames], dtype=float)
+        for frames in videos.values()
+    ]
+    floor = float(np.mean(absent))
+    miou, mnsd = (float(np.mean([v.mean() for v in values.values()])) for values in (ious, nsds))
+    return {
+        'mIoU': miou,
+        'mNSD': mnsd,
+        'score': math.sqrt(miou * mnsd),
+        'floor': {'mIoU': floor, 'mNSD': floor, 'score': floor},
+        'videos': {
+            name: {
+                'mIoU': float(ious[name].mean()),
+                'mNSD': float(nsds[name].mean()),
+                'class_mIoU': ious[name].mean(0).tolist(),
+                'class_mNSD': nsds[name].mean(0).tolist(),
+            }
+            for name in videos
+        },
+        **_companions([frame for frames in videos.values() for frame in frames]),
+    }
+
+
+def _companions(frames: Sequence[FrameCounts]) -> dict[str, Any]:
+    """Find the values that are not official, by names that say so."""
+    truth = np.stack([frame.truth_px for frame in frames])
+    predicted = np.stack([frame.predicted_px for frame in frames])
+    shared = np.stack([frame.intersection_px for frame in frames])
+    union = (truth + predicted - shared).sum(0)
+    present = truth > 0
+    seen = np.stack([frame.iou for frame in frames]) * present
+    pooled = [float(s / u) if u else None for s, u in zip(shared.sum(0), union, strict=True)]
+    in_present = [
+        float(total / count) if count else None
+        for total, count in zip(seen.sum(0), present.sum(0), strict=True)
+    ]
+    known = [value for value in in_present if value is not None]
+    return {
+        'pooled_class_IoU': pooled,
+        'present_class_IoU': in_present,
+        'mean_present_class_IoU': float(np.mean(known)) if known else None,
+    }

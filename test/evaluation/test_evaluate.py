@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verb `evaluate`: its numbers, its exit codes, and the names it says."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from surgseg_ros.evaluation.evaluate import main
+
+NAMES = ('video_41/segmentation/000000000.png', 'video_41/segmentation/000000060.png',
+         'video_42_1/segmentation/000000000.png')  # fmt: skip
+
+
+def write(path, mask):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), mask)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:9, 5:20] = 4
+    for side in ('truth', 'masks'):
+        for name in NAMES:
+            write(tmp_path / side / name, mask)
+    return tmp_path
+
+
+def evaluate(folder, *more):
+    named = {'reference': 'truth', 'predictions': 'masks', 'json': 'out/scores.json'}
+    words = [word for key, name in named.items() for word in (f'--{key}', str(folder / name))]
+    return main([*words, *more])
+
+
+@pytest.mark.parametrize('workers', ['1', '2'])
+def test_a_perfect_prediction_scores_one(folders, capsys, workers):
+    assert evaluate(folders, '--workers', workers) == 0
+    summary = json.loads((folders / 'out/scores.json').read_text())
+    assert summary['mIoU'] == summary['mNSD'] == summary['score'] == 1
+    assert summary['floor']['mIoU'] == pytest.approx(8 / 9)
+    assert sorted(summary['videos']) == ['video_41', 'video_42_1']
+    assert 'suturing needle' in capsys.readouterr().out
+
+
+def test_what_is_missing_is_named(folders, capsys):
+    (folders / 'masks' / NAMES[1]).unlink()
+    assert evaluate(folders) == 2
+    assert NAMES[1] in capsys.readouterr().err
+    assert not (folders / 'out').exists()
+
+
+def test_a_missing_mask_scores_zero_where_allowed(folders):
+    (folders / 'masks' / NAMES[1]).unlink()
+    assert evaluate(folders, '--allow-missing') == 0
+    summary = json.loads((folders / 'out/scores.json').read_text())
+    assert summary['videos']['video_41']['class_mIoU'] == [0.5] * 9
+
+
+def test_a_mask_without_truth_is_named(folders, capsys):
+    (folders / 'truth' / NAMES[2]).unlink()
+    assert evaluate(folders) == 2
+    assert NAMES[2] in capsys.readouterr().err
+    assert evaluate(folders, '--allow-missing') == 0
+
+
+def test_no_truth_at_all(tmp_path, capsys):
+    assert evaluate(tmp_path) == 2
+    assert 'holds no video_*/segmentation' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('mask', 'said'),
+    [
+        (np.zeros((10, 30), np.uint8), '30x10'),
+        (np.zeros((20, 30, 3), np.uint8), '8-bit grey'),
+        (np.zeros((20, 30), np.uint16), '8-bit grey'),
+    ],
+)
+def test_a_file_that_does_not_fit_is_named(folders, capsys, mask, said):
+    write(folders / 'masks' / NAMES[0], mask)
+    assert evaluate(folders) == 2
+    error = capsys.readouterr().err
+    assert NAMES[0] in error
+    assert said in error
+
+
+def test_a_truncated_file_is_named(folders, capsys):
+    path = folders / 'masks' / NAMES[0]
+    path.write_bytes(path.read_bytes()[:20])
+    assert evaluate(folders) == 2
+    assert NAMES[0] in capsys.readouterr().err
