@@ -79,7 +79,9 @@ def report(source: Source, recorded: Sequence[Recorded], folder: Path) -> Outcom
     video: cv2.VideoWriter | None = None
     for index, (stamp, image, truth) in enumerate(_frames(source.bag)):
         mask = _plane(masks[stamp][1]) if stamp in masks else None
-        fitting += mask is not None and mask.shape == image.shape[:2]
+        if mask is not None and mask.shape != image.shape[:2]:
+            mask = None
+        fitting += mask is not None
         instruments = (
             [_instrument(d) for d in found[stamp][1].detections] if stamp in found else []
         )
