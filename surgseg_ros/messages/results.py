@@ -103,7 +103,7 @@ def _detection(message_header: Any, instrument: Instrument) -> Any:
 
 
 def _no_pose() -> Any:
-    """A picture gives no pose in space: identity, covariance zero."""
+    """Make the identity with covariance zero: a picture gives no pose in space."""
     types = TYPES.types
     pose = types['geometry_msgs/msg/Pose'](
         position=types['geometry_msgs/msg/Point'](x=0.0, y=0.0, z=0.0),
