@@ -2,6 +2,7 @@
 """One camera's image subscription: follows the publishers' reliability, counts what is lost."""
 
 import inspect
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -61,6 +62,7 @@ class Intake:
         self._health = health
         self._receive = receive
         self._look_soon = look_soon
+        self._lock = threading.Lock()  # transitions and upkeep come from different threads
         self._group: MutuallyExclusiveCallbackGroup | None = None
         self._subscription: Subscription | None = None
         self._last_sequence: int | None = None
@@ -73,33 +75,35 @@ class Intake:
 
     def start(self) -> None:
         """Subscribe."""
-        # A group of its own, since the node's default group keeps what was destroyed.
-        self._group = MutuallyExclusiveCallbackGroup()
-        self._subscribe(reliable=self._choice == 'reliable')
+        with self._lock:
+            # A group of its own, since the node's default group keeps what was destroyed.
+            self._group = MutuallyExclusiveCallbackGroup()
+            self._subscribe(reliable=self._choice == 'reliable')
         self.look()
 
     def stop(self) -> None:
         """Unsubscribe."""
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-        self._subscription = self._group = self._last_sequence = None
+        with self._lock:
+            if self._subscription is not None:
+                self._node.destroy_subscription(self._subscription)
+            self._subscription = self._group = self._last_sequence = None
 
     def look(self) -> None:
         """Hold the reliability against what the publishers offer, and follow them."""
-        if self._subscription is None:
-            return
-        right, wrong = self._publishers()
-        self._lone_publisher = len(right) == 1
-        for type_name in sorted({info.topic_type for info in wrong}):
-            self._say_wrong_type(type_name)
-        if self._choice != 'auto' or not right:
-            return
-        reliable = all(
-            info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in right
-        )
-        if reliable != self._is_reliable():
-            self._node.destroy_subscription(self._subscription)
-            self._subscribe(reliable)
+        with self._lock:
+            if self._subscription is None:
+                return
+            right, wrong = self._publishers()
+            self._lone_publisher = len(right) == 1
+            for type_name in sorted({info.topic_type for info in wrong}):
+                self._say_wrong_type(type_name)
+            if self._choice != 'auto' or not right:
+                return
+            offers = [info.qos_profile.reliability for info in right]
+            reliable = all(offer == ReliabilityPolicy.RELIABLE for offer in offers)
+            if reliable != self._is_reliable():
+                self._node.destroy_subscription(self._subscription)
+                self._subscribe(reliable)
 
     def explain_silence(self) -> str:
         """
@@ -113,10 +117,10 @@ class Intake:
             types = ', '.join(sorted({info.topic_type for info in wrong}))
             return (
                 f'{name} carries {types}, this node reads {TYPE_NAMES[self._transport]}: '
-                'set image_transport (raw or compressed), or image_topic'
+                'set image_transport (raw or compressed), or remap the topic'
             )
         if not right:
-            return f'{name} has no publisher: start the camera, or set image_topic to its topic'
+            return f'{name} has no publisher: start the camera, or remap the topic'
         offers = ', '.join(
             f'{info.node_namespace.rstrip("/")}/{info.node_name} offers '
             f'{info.qos_profile.reliability.name.lower()} '
@@ -206,7 +210,7 @@ class Intake:
         )
 
     def _publishers(self) -> tuple[list[TopicEndpointInfo], list[TopicEndpointInfo]]:
-        """Publishers of the type that is read, and of other types."""
+        """Find the publishers of the type that is read, and those of other types."""
         infos = self._node.get_publishers_info_by_topic(self._topic)
         wanted = TYPE_NAMES[self._transport]
         right = [info for info in infos if info.topic_type == wanted]

@@ -21,6 +21,14 @@ from surgseg_ros.messages.results import detections_to_msg, label_info_to_msg, t
 
 LATCHED_QOS: Final = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
+RESULTS: Final = {
+    'mask': Image,
+    'detections': Detection2DArray,
+    'confidence': Image,
+    'overlay': Image,
+}
+"""Topics that speak only while the node is active, and their types."""
+
 
 def prefixed(camera_name: str, topic: str) -> str:
     """
@@ -43,23 +51,34 @@ class Outputs:
     """
 
     def __init__(self, node: LifecycleNodeMixin, camera_name: str, overlay: bool) -> None:
-        """Create the publishers; those of results are silent until the node is active."""
+        """Keep what is needed; nothing is created yet."""
         self._node = node
-        self._mask = self._create(Image, prefixed(camera_name, 'mask'))
-        self._detections = self._create(Detection2DArray, prefixed(camera_name, 'detections'))
-        self._confidence = self._create(Image, prefixed(camera_name, 'confidence'))
-        self._overlay = self._create(Image, prefixed(camera_name, 'overlay')) if overlay else None
+        self._camera_name = camera_name
+        self._topics = [topic for topic in RESULTS if overlay or topic != 'overlay']
+        self._results: dict[str, Publisher] = {}
+        self._label_info: Publisher | None = None
+
+    def create(self) -> None:
+        """Create the publishers; those of results are silent until the node is active."""
+        for topic in self._topics:
+            self._results[topic] = self._node.create_lifecycle_publisher(
+                RESULTS[topic],
+                prefixed(self._camera_name, topic),
+                QoSProfile(depth=1),  # a new one each time: overriding changes it
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
         # An ordinary publisher: a lifecycle one drops what is latched before activation.
-        self._label_info = node.create_publisher(
-            LabelInfo, prefixed(camera_name, 'label_info'), LATCHED_QOS
+        self._label_info = self._node.create_publisher(
+            LabelInfo, prefixed(self._camera_name, 'label_info'), LATCHED_QOS
         )
 
     def destroy(self) -> None:
-        """Destroy the publishers, the last made first."""
-        self._node.destroy_publisher(self._label_info)
-        for publisher in (self._overlay, self._confidence, self._detections, self._mask):
-            if publisher is not None:
-                self._node.destroy_lifecycle_publisher(publisher)
+        """Destroy those that were created, the last made first."""
+        if self._label_info is not None:
+            self._node.destroy_publisher(self._label_info)
+        self._label_info = None
+        while self._results:
+            self._node.destroy_lifecycle_publisher(self._results.popitem()[1])
 
     def announce(self, now_ns: int) -> None:
         """
@@ -67,7 +86,8 @@ class Outputs:
 
         :param now_ns: the node's clock.
         """
-        self._label_info.publish(to_cdr(label_info_to_msg(now_ns)))
+        if self._label_info is not None:
+            self._label_info.publish(to_cdr(label_info_to_msg(now_ns)))
 
     def publish(
         self,
@@ -77,25 +97,24 @@ class Outputs:
         instruments: Sequence[Instrument],
     ) -> None:
         """
-        Publish what is known of a picture, what nobody listens to left out.
+        Publish what is known of a picture; what is for people, only if somebody listens.
 
         :param header: the picture's, given on untouched.
         :param image: (H, W, 3) uint8 RGB.
         :param segmentation: with confidence.
         :param instruments: what was found in it.
         """
-        self._mask.publish(to_cdr(image_to_msg(segmentation.mask, header)))
-        self._detections.publish(to_cdr(detections_to_msg(header, instruments)))
-        if self._confidence.get_subscription_count() and segmentation.confidence is not None:
-            self._confidence.publish(to_cdr(image_to_msg(segmentation.confidence, header)))
-        if self._overlay is not None and self._overlay.get_subscription_count():
+        self._send('mask', image_to_msg(segmentation.mask, header))
+        self._send('detections', detections_to_msg(header, instruments))
+        if self._is_heard('confidence') and segmentation.confidence is not None:
+            self._send('confidence', image_to_msg(segmentation.confidence, header))
+        if self._is_heard('overlay'):
             drawn = draw_overlay(image, segmentation.mask, instruments)
-            self._overlay.publish(to_cdr(image_to_msg(drawn, header)))
+            self._send('overlay', image_to_msg(drawn, header))
 
-    def _create(self, message_type: type, topic: str) -> Publisher:
-        return self._node.create_lifecycle_publisher(
-            message_type,
-            topic,
-            QoSProfile(depth=1),  # a new one each time: overriding changes it
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
+    def _send(self, topic: str, message: Any) -> None:
+        self._results[topic].publish(to_cdr(message))
+
+    def _is_heard(self, topic: str) -> bool:
+        publisher = self._results.get(topic)
+        return publisher is not None and publisher.get_subscription_count() > 0

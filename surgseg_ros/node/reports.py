@@ -16,6 +16,9 @@ from surgseg_ros.node.outputs import prefixed
 STATUS_DEADLINE_S: Final = 1.5
 _REPEAT_S: Final = 0.5
 """So that a single lost message does not miss the deadline."""
+_LAST_WORD_S: Final = 1.0
+_LEAST_RATE_TIME_S: Final = 0.5
+"""Rates over less than this say nothing."""
 
 LEVELS: Final = {
     VALID: DiagnosticStatus.OK,
@@ -53,6 +56,7 @@ class StatusReport:
         self._last = Verdict('', '')
         self._last_s = 0.0
         self._past = _Past(time.monotonic(), {})
+        self._last_rates = {'in_hz': '0.0', 'out_hz': '0.0'}
 
     def publish(self, stale_after_ms: float, model: str) -> None:
         """
@@ -66,15 +70,21 @@ class StatusReport:
         if verdict == self._last and now_ns / 1e9 - self._last_s < _REPEAT_S:
             return
         self._last, self._last_s = verdict, now_ns / 1e9
-        self._publisher.publish(self._status(verdict, self._values(verdict, model)))
+        self._say(verdict, model)
+
+    def end(self, reason: str, model: str) -> None:
+        """
+        Publish a last `inactive`, and wait until reliable listeners have it, but not for ever.
+
+        :param reason: why no masks come any more.
+        :param model: name and hash of the model.
+        """
+        self._say(Verdict(INACTIVE, reason), model)
+        self._publisher.wait_for_all_acked(Duration(seconds=_LAST_WORD_S))
 
     def destroy(self) -> None:
         """Destroy the publisher."""
         self._node.destroy_publisher(self._publisher)
-
-    def flush(self, timeout_s: float) -> None:
-        """Wait until reliable listeners have the last status, but no longer than the time-out."""
-        self._publisher.wait_for_all_acked(Duration(seconds=timeout_s))
 
     def diagnostics(
         self, stale_after_ms: float, model: str, facts: Mapping[str, str], failed: bool
@@ -98,6 +108,9 @@ class StatusReport:
         status.message = f'{verdict.state}: {verdict.reason}' if verdict.reason else verdict.state
         return status
 
+    def _say(self, verdict: Verdict, model: str) -> None:
+        self._publisher.publish(self._status(verdict, self._values(verdict, model)))
+
     def _status(self, verdict: Verdict, values: Mapping[str, str]) -> DiagnosticStatus:
         return DiagnosticStatus(
             level=LEVELS[verdict.state],
@@ -114,13 +127,14 @@ class StatusReport:
 
     def _rates(self) -> dict[str, str]:
         counts, now_s = self._health.counts(), time.monotonic()
-        elapsed_s = max(1e-3, now_s - self._past.time_s)
-        rates = {
-            f'{word}_hz': f'{(counts[key] - self._past.counts.get(key, 0)) / elapsed_s:.1f}'
-            for word, key in (('in', 'received'), ('out', 'published'))
-        }
-        self._past = _Past(now_s, counts)
-        return rates
+        elapsed_s = now_s - self._past.time_s
+        if elapsed_s >= _LEAST_RATE_TIME_S:
+            self._last_rates = {
+                f'{word}_hz': f'{(counts[key] - self._past.counts.get(key, 0)) / elapsed_s:.1f}'
+                for word, key in (('in', 'received'), ('out', 'published'))
+            }
+            self._past = _Past(now_s, counts)
+        return self._last_rates
 
     def _counts(self) -> dict[str, str]:
         counts = self._health.counts()

@@ -36,23 +36,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    # Imported here, once signals are held back: it takes seconds, and must not end in a traceback.
-    import rclpy
-    from rclpy.executors import MultiThreadedExecutor
-    from rclpy.signals import SignalHandlerOptions
-
-    from surgseg_ros.node.segmenter_node import SegmenterNode
-
     try:
+        # Imported here, once signals are held back: it takes seconds.
+        import rclpy
+        from rclpy.executors import MultiThreadedExecutor
+        from rclpy.signals import SignalHandlerOptions
+
+        from surgseg_ros.node.segmenter_node import SegmenterNode
+
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         node = SegmenterNode()
+    except ImportError as error:
+        print(
+            f'segmenter: {error}; run it by the Python of an environment that `make setup` made: '
+            'this is ' + sys.executable,
+            file=sys.stderr,
+        )
+        return 1
     except Exception as error:  # a value of the wrong type, an unreadable file, no middleware
         print(f'segmenter: {error}', file=sys.stderr)
         return 1
     stopped = threading.Event()
     executor = MultiThreadedExecutor(num_threads=4)
     executor.add_node(node)
-    threading.Thread(target=_spin, args=(executor, node, stopped), daemon=True).start()
+    threading.Thread(target=spin, args=(executor, node, stopped), daemon=True).start()
     if node.settings.autostart:
         threading.Thread(target=node.start_by_itself, daemon=True).start()
     signal.sigwait(SIGNALS)
@@ -61,11 +68,21 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _spin(executor: 'Executor', node: 'Node', stopped: threading.Event) -> None:
-    """Spin, whatever a callback raises."""
+def spin(executor: 'Executor', node: 'Node', stopped: threading.Event) -> None:
+    """
+    Spin until stopped, whatever a callback raises.
+
+    :param executor: which holds the node.
+    :param node: whose logger is told.
+    :param stopped: looked at once a second at least.
+    """
+    from rclpy.exceptions import InvalidHandle
+
     while not stopped.is_set():
         try:
             executor.spin_once(timeout_sec=1.0)
+        except InvalidHandle:  # a subscription was made anew just when the executor held it
+            continue
         except Exception as error:  # an exception in a callback ends `spin`
             if not stopped.is_set():
                 node.get_logger().error(f'callback failed: {type(error).__name__}: {error}')

@@ -129,8 +129,8 @@ class Worker(threading.Thread):
                 eye.health.count('discarded')
                 return
             eye.outputs.publish(message.header, image, segmentation, instruments)
-        watch.lap('publish')
-        self._note(frame, eye, message.header, segmentation, watch)
+            watch.lap('publish')
+            self._note(frame, eye, message.header, segmentation, watch)
 
     def _note(
         self, frame: Frame, eye: Eye, header: Any, segmentation: Segmentation, watch: '_Watch'
@@ -146,10 +146,10 @@ class Worker(threading.Thread):
     def _look_at(self, camera: int, eye: Eye, header: Any, shape: tuple[int, ...]) -> None:
         """Say once of each kind what is odd about a picture, and process it all the same."""
         size, last_size = shape[:2], self._last_size.get(camera, shape[:2])
-        if size != last_size:
+        if size != last_size and eye.health.first_time('size'):
             self._logger.info(
                 f'{_of(eye)}pictures change from {last_size[1]}x{last_size[0]} to '
-                f'{size[1]}x{size[0]} pixels; masks follow'
+                f'{size[1]}x{size[0]} pixels; masks follow (said once)'
             )
         self._last_size[camera] = size
         now_ns, before_ns = stamp_ns(header), self._last_stamp_ns.get(camera)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells `status` and `/diagnostics` of all cameras, from threads of its own."""
+
+import threading
+from collections.abc import Callable
+
+from rclpy.node import Node
+
+from surgseg_ros.node.health import Health
+from surgseg_ros.node.reports import Diagnostics, StatusReport
+from surgseg_ros.node.ticker import Ticker
+
+_STATUS_PERIOD_S = 0.05
+_UPKEEP_PERIOD_S = 1.0
+
+
+class Reporter:
+    """
+    Reports from the node's start to its end, on steady time, whatever its state.
+
+    :param node: whose publishers these are.
+    :param stale_after_ms: gives how long a mask is fresh.
+    :param upkeep: called once a second, before `/diagnostics`.
+    """
+
+    def __init__(
+        self, node: Node, stale_after_ms: Callable[[], float], upkeep: Callable[[], None]
+    ) -> None:
+        """Prepare; nothing is told before `start`."""
+        self.model = ''
+        """Name and hash of the model that is loaded."""
+        self.device = ''
+        """What runs it."""
+        self.failed = False
+        """Whether the node could not be configured or activated."""
+        self.healths: tuple[Health, ...] = ()
+        self._node = node
+        self._stale_after_ms = stale_after_ms
+        self._upkeep = upkeep
+        self._lock = threading.Lock()
+        self._names: tuple[str, ...] = ()
+        self._reports: tuple[StatusReport, ...] = ()
+        self._diagnostics = Diagnostics(node)
+        self._status_ticker = Ticker('status', _STATUS_PERIOD_S, self._tell_status, self._complain)
+        self._upkeep_ticker = Ticker(
+            'upkeep', _UPKEEP_PERIOD_S, self._tell_diagnostics, self._complain
+        )
+
+    def start(self) -> None:
+        """Begin to report."""
+        self._status_ticker.start()
+        self._upkeep_ticker.start()
+
+    def set_cameras(self, names: tuple[str, ...]) -> None:
+        """
+        Report on other cameras, where they are others; their counts begin anew.
+
+        :param names: prefixes of the `status` topics.
+        """
+        with self._lock:
+            if names == self._names:
+                return
+            for report in self._reports:
+                report.destroy()
+            self._names, self._reports = names, ()
+            self.healths = tuple(Health() for _ in names)
+            self._reports = tuple(
+                StatusReport(self._node, name, health)
+                for name, health in zip(names, self.healths, strict=True)
+            )
+
+    def say_inactive(self, reason: str) -> None:
+        """
+        Tell at once that no masks come.
+
+        :param reason: why not.
+        """
+        for health in self.healths:
+            health.deactivate(reason)
+        self._status_ticker.soon()
+
+    def say_failed(self, reason: str) -> None:
+        """
+        Tell at once that no masks come, though they should.
+
+        :param reason: why not.
+        """
+        self.failed = True
+        self.say_inactive(reason)
+
+    def look_soon(self) -> None:
+        """Make the upkeep due at once."""
+        self._upkeep_ticker.soon()
+
+    def stop(self, reason: str) -> None:
+        """
+        End both threads, with `inactive` as the last word, and see that listeners have it.
+
+        :param reason: why no masks come any more.
+        """
+        self._upkeep_ticker.stop()
+        self._status_ticker.stop()
+        with self._lock:
+            for report in self._reports:
+                report.end(reason, self.model)
+
+    def _tell_status(self) -> None:
+        with self._lock:
+            for report in self._reports:
+                report.publish(self._stale_after_ms(), self.model)
+
+    def _tell_diagnostics(self) -> None:
+        self._upkeep()
+        with self._lock:
+            self._diagnostics.publish(
+                [
+                    report.diagnostics(
+                        self._stale_after_ms(), self.model, {'device': self.device}, self.failed
+                    )
+                    for report in self._reports
+                ]
+            )
+
+    def _complain(self, error: Exception) -> None:
+        self._node.get_logger().error(
+            f'reporting failed: {type(error).__name__}: {error}', throttle_duration_sec=10.0
+        )
