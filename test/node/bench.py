@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tests of the node share: its process, and a bench that talks with it over DDS."""
+
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import rclpy
+import torch
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Log
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from surgseg_ros.core.model_spec import ModelSpec, write_model
+from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.messages.images import image_to_msg
+from surgseg_ros.messages.results import header, to_cdr
+from surgseg_ros.node.segmenter import spin
+from surgseg_ros.node.segmenter_node import SegmenterNode
+
+# Where pytest is called by hand; `make test` sets both.
+os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+os.environ.setdefault('ROS_DOMAIN_ID', str(os.getpid() % 100 + 1))
+
+REPOSITORY = Path(__file__).parents[2]
+TIMEOUT_S = 60.0
+FRAME_ID = '/endoscope left'
+
+
+def until(holds: Callable[[], Any], what: str) -> Any:
+    """Wait for what has no event, and return it."""
+    end_s = time.monotonic() + TIMEOUT_S
+    while not (result := holds()):
+        assert time.monotonic() < end_s, f'not within {TIMEOUT_S:g} s: {what}'
+        time.sleep(0.005)
+    return result
+
+
+def picture(seed: int = 0, height: int = 48, width: int = 80) -> np.ndarray:
+    """Make (H, W, 3) uint8 RGB with something to find in it."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    return np.kron(coarse, np.ones((height // 6 + 1, width // 8 + 1, 1), np.uint8))[
+        :height, :width
+    ]
+
+
+def image_cdr(pixels: np.ndarray, stamp_ns: int, frame_id: str = FRAME_ID) -> bytes:
+    return to_cdr(image_to_msg(pixels, header(stamp_ns, frame_id)))
+
+
+def stamp_ns(message: Any) -> int:
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+
+
+class Ear:
+    """Keeps what a topic brings."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+        self._news = threading.Condition()
+
+    def hear(self, message: Any) -> None:
+        with self._news:
+            self.messages.append(message)
+            self._news.notify_all()
+
+    def wait(
+        self, wanted: Callable[[Any], Any] = bool, timeout_s: float = TIMEOUT_S, since: int = 0
+    ) -> Any:
+        """Wait for a message that is wanted; None if none comes."""
+
+        def found() -> Any:
+            return next((m for m in self.messages[since:] if wanted(m)), None)
+
+        with self._news:
+            return self._news.wait_for(found, timeout_s)
+
+    def wait_for_stamp(self, wanted_ns: int) -> Any:
+        message = self.wait(lambda m: stamp_ns(m) == wanted_ns)
+        assert message is not None, f'no message with stamp {wanted_ns}'
+        return message
+
+    def wait_for_text(self, text: str) -> str:
+        line = self.wait(lambda line: text in line)
+        assert line, f'{text!r} is not in {self.messages}'
+        return line
+
+    def wait_for_state(self, state: str, since: int = 0) -> DiagnosticStatus:
+        message = self.wait(lambda m: m.message == state, since=since)
+        assert message is not None, f'never {state}: {[m.message for m in self.messages]}'
+        return message
+
+
+class DiagnosticsPart(NamedTuple):
+    name: str
+    level: bytes
+    message: str
+    numbers: dict[str, str]
+
+
+class Bench:
+    """The other side of the node: a context of its own, cameras, ears and service clients."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.context = rclpy.Context()
+        rclpy.init(args=[], context=self.context)
+        self.node = rclpy.create_node('bench', namespace=namespace, context=self.context)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._executor.spin)
+        self._thread.start()
+        self._stamps_s = itertools.count(1)
+        self._clients: dict[str, Any] = {}
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def new_stamp_ns(self) -> int:
+        return next(self._stamps_s) * 10**9 + 123_456_789
+
+    def listen(self, message_type: type, topic: str, **qos: Any) -> Ear:
+        ear = Ear()
+        profile = QoSProfile(**{'depth': 100, **qos})
+        ear.subscription = self.node.create_subscription(message_type, topic, ear.hear, profile)
+        return ear
+
+    def mute(self, ear: Ear) -> None:
+        self.node.destroy_subscription(ear.subscription)
+
+    def status(self, topic: str = 'status', **qos: Any) -> Ear:
+        latched = DurabilityPolicy.TRANSIENT_LOCAL
+        return self.listen(DiagnosticStatus, topic, durability=latched, **qos)
+
+    def diagnostics(self) -> Ear:
+        """Hear this node's parts of /diagnostics, one by one."""
+        ear = Ear()
+        name = f'{self.namespace.lstrip("/")}/segmenter'
+
+        def hear(array: DiagnosticArray) -> None:
+            for status in array.status:
+                if status.name.startswith(name):
+                    numbers = {value.key: value.value for value in status.values}
+                    ear.hear(DiagnosticsPart(status.name, status.level, status.message, numbers))
+
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', hear, 10)
+        return ear
+
+    def logs(self) -> Ear:
+        """Hear what this node logs."""
+        ear = Ear()
+        name = f'{self.namespace.lstrip("/")}.segmenter'.replace('/', '.')
+        qos = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.node.create_subscription(
+            Log, '/rosout', lambda log: ear.hear(log.msg) if log.name == name else None, qos
+        )
+        return ear
+
+    def camera(self, topic: str = 'image', message_type: type = Image, best_effort: bool = False):
+        reliability = ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
+        qos = QoSProfile(depth=20, reliability=reliability)
+        return self.node.create_publisher(message_type, topic, qos)
+
+    def readers(self, topic: str = 'image') -> list[ReliabilityPolicy]:
+        infos = self.node.get_subscriptions_info_by_topic(topic)
+        return [info.qos_profile.reliability for info in infos]
+
+    def connect(self, camera: Any, mask: Ear) -> None:
+        """Send frames until masks come back: both ways are open then."""
+        wanted = camera.qos_profile.reliability
+        until(lambda: self.readers(camera.topic_name) == [wanted], 'the node listens')
+        while True:
+            sent_ns = self.new_stamp_ns()
+            camera.publish(image_cdr(picture(), sent_ns))
+            if mask.wait(lambda m, ns=sent_ns: stamp_ns(m) >= ns, timeout_s=1.0):
+                return
+
+    def call_soon(self, service_type: type, name: str, request: Any) -> tuple[Any, Any]:
+        """Call a service; the future, and the event of its answer."""
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(service_type, name)
+        assert self._clients[name].wait_for_service(timeout_sec=TIMEOUT_S), f'no service {name}'
+        answered = threading.Event()
+        future = self._clients[name].call_async(request)
+        future.add_done_callback(lambda _: answered.set())
+        return future, answered
+
+    def call(self, service_type: type, name: str, request: Any) -> Any:
+        future, answered = self.call_soon(service_type, name, request)
+        assert answered.wait(TIMEOUT_S), f'no answer of {name}'
+        return future.result()
+
+    def state(self) -> str:
+        return self.call(GetState, 'segmenter/get_state', GetState.Request()).current_state.label
+
+    def change_soon(self, label: str) -> tuple[Any, Any]:
+        request = ChangeState.Request(transition=Transition(label=label))
+        return self.call_soon(ChangeState, 'segmenter/change_state', request)
+
+    def change(self, label: str) -> bool:
+        future, answered = self.change_soon(label)
+        assert answered.wait(TIMEOUT_S), f'no answer to {label}'
+        return future.result().success
+
+    def set(self, **values: Any) -> Any:
+        parameters = [Parameter(n, value=v).to_parameter_msg() for n, v in values.items()]
+        request = SetParametersAtomically.Request(parameters=parameters)
+        name = 'segmenter/set_parameters_atomically'
+        return self.call(SetParametersAtomically, name, request).result
+
+
+class NodeHere:
+    """The node in this process, configured and active, with a bench in a namespace of its own."""
+
+    _numbers = itertools.count()
+
+    def __init__(self, *arguments: str, **parameters: Any) -> None:
+        self.bench = Bench(f'/here_{next(self._numbers)}')
+        self.logs = self.bench.logs()
+        self.context = rclpy.Context()
+        rclpy.init(args=[], context=self.context)
+        self.node = SegmenterNode(
+            context=self.context,
+            namespace=self.bench.namespace,
+            parameter_overrides=[Parameter(n, value=v) for n, v in parameters.items()],
+            cli_args=['--ros-args', *arguments] if arguments else None,
+        )
+        self._stopped = threading.Event()
+        self._executor = MultiThreadedExecutor(4, context=self.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(
+            target=spin, args=(self._executor, self.node, self._stopped)
+        )
+        self._thread.start()
+        self.node.start_by_itself()
+
+    def close(self) -> None:
+        for leave in (self.node.trigger_deactivate, self.node.trigger_cleanup):
+            with contextlib.suppress(Exception):  # it may be in another state
+                leave()
+        self.node.stop()
+        self._stopped.set()
+        self._executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+        self.bench.close()
+
+
+class NodeProcess:
+    """The real node: `python -m surgseg_ros segmenter`."""
+
+    def __init__(self, log: Path, namespace: str, arguments: tuple[str, ...] = (), **parameters):
+        given = [f'-p {name}:={value}' for name, value in parameters.items()]
+        ros = ' '.join([f'-r __ns:={namespace}', *given]).split(' ')
+        self._log = log
+        with log.open('w') as file:
+            self.process = subprocess.Popen(
+                [sys.executable, '-m', 'surgseg_ros', 'segmenter', '--ros-args', *ros, *arguments],
+                cwd=REPOSITORY,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def wait_for_log(self, text: str) -> str:
+        until(lambda: text in self.log() or not self.lives(), f'{text!r} in the log')
+        assert text in self.log()
+        return self.log()
+
+    def lives(self) -> bool:
+        return self.process.poll() is None
+
+    def interrupt(self) -> int:
+        """Send SIGINT; the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(TIMEOUT_S)
+
+
+def write_tiny_model(folder: Path, **changes: Any) -> Path:
+    spec = ModelSpec(
+        name='tiny',
+        encoder='resnet18',
+        options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
+        input_size=(64, 96),
+        **changes,
+    )
+    torch.manual_seed(0)
+    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
+    return folder

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny model, and for each module a bench and the node's process."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import Bench, NodeHere, NodeProcess, write_tiny_model
+
+
+@pytest.fixture(scope='session')
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a model folder with random weights."""
+    return write_tiny_model(tmp_path_factory.mktemp('model'))
+
+
+@pytest.fixture(scope='module')
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """Give a bench whose namespace no other module shares."""
+    bench = Bench(f'/{request.module.__name__.rpartition(".")[2]}')
+    yield bench
+    bench.close()
+
+
+@pytest.fixture(scope='module')
+def run_node(
+    bench: Bench, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., NodeProcess]]:
+    """Give a function that starts the node in the bench's namespace; it ends with the module."""
+    started: list[NodeProcess] = []
+
+    def run(*arguments: str, **parameters: Any) -> NodeProcess:
+        log = tmp_path_factory.mktemp('node') / 'log'
+        started.append(NodeProcess(log, bench.namespace, arguments, **parameters))
+        return started[-1]
+
+    yield run
+    for node in started:
+        if node.lives():
+            node.interrupt()
+
+
+@pytest.fixture
+def start_here() -> Iterator[Callable[..., NodeHere]]:
+    """Give a function that starts the node in this process; it ends with the test."""
+    started: list[NodeHere] = []
+
+    def start(*arguments: str, **parameters: Any) -> NodeHere:
+        started.append(NodeHere(*arguments, **parameters))
+        return started[-1]
+
+    yield start
+    for here in started:
+        here.close()

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real process goes through every state as it is told, and ends with exit status 0."""
+
+import pytest
+from bench import FRAME_ID, until
+from rclpy.qos import DurabilityPolicy
+from sensor_msgs.msg import Image
+from vision_msgs.msg import LabelInfo
+
+LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
+
+
+@pytest.fixture(scope='module')
+def node(run_node, model):
+    return run_node(autostart='false', model=model, stale_after_ms=600000)
+
+
+@pytest.fixture(scope='module')
+def status(bench, node):
+    return bench.status()
+
+
+@pytest.fixture(scope='module')
+def mask(bench, node):
+    return bench.listen(Image, 'mask')
+
+
+def test_it_starts_unconfigured_and_says_so(bench, status):
+    assert status.wait_for_state('inactive').values[0].value == 'not configured yet'
+    assert bench.state() == 'unconfigured'
+
+
+def test_an_impossible_transition_is_answered(bench, node):
+    assert not bench.change('activate')
+    assert not bench.change('no_such_transition')
+    assert bench.state() == 'unconfigured'
+    assert 'No transition matching activate' in node.log()
+
+
+def test_it_answers_while_it_configures(bench):
+    """The state is asked for while the request to configure is not answered yet."""
+    future, answered = bench.change_soon('configure')
+    seen = set()
+    while not answered.is_set():
+        seen.add(bench.state())
+    assert future.result().success
+    assert 'configuring' in seen
+    assert bench.state() == 'inactive'
+
+
+def test_active_it_gives_masks_and_latches_the_labels(bench, status, mask):
+    assert bench.change('activate')
+    assert bench.state() == 'active'
+    assert status.wait_for_state('stale').values[0].value == 'no image has come yet'
+    bench.connect(bench.camera(), mask)
+    status.wait_for_state('valid')
+    info = bench.listen(LabelInfo, 'label_info', durability=LATCHED).wait()
+    assert [c.class_id for c in info.class_map] == [*range(11), 255]
+
+
+def test_deactivated_it_is_silent(bench, status, mask):
+    heard = len(status.messages)
+    assert bench.change('deactivate')
+    assert bench.state() == 'inactive'
+    status.wait_for_state('inactive', since=heard)
+    until(lambda: bench.readers() == [], 'the node has unsubscribed')
+
+
+def test_it_begins_anew_again_and_again(bench, mask):
+    camera = bench.camera()
+    for _ in range(3):
+        assert bench.change('cleanup')
+        until(lambda: bench.node.count_publishers('mask') == 0, 'the outputs are gone')
+        assert bench.change('configure')
+        assert bench.change('activate')
+        bench.connect(camera, mask)
+        assert mask.messages[-1].header.frame_id == FRAME_ID
+        assert bench.change('deactivate')
+        assert bench.change('activate')
+        bench.connect(camera, mask)
+        assert bench.change('deactivate')
+
+
+def test_shutdown_frees_all_and_the_process_lives(bench, node, status):
+    assert bench.change('activate')
+    heard = len(status.messages)
+    assert bench.change('shutdown')
+    assert bench.state() == 'finalized'
+    last = status.wait_for_state('inactive', since=heard)
+    assert not bench.change('configure')
+    until(lambda: status.messages[-1].values[0].value == 'shut down', 'the reason')
+    assert node.lives()
+    assert last.level == b'\x02'
+
+
+def test_interrupted_it_ends_well_and_says_inactive_last(bench, node, status):
+    assert node.interrupt() == 0
+    until(lambda: status.messages[-1].values[0].value == 'the process ends', 'the last word')
+    assert status.messages[-1].message == 'inactive'
+    assert 'Traceback' not in node.log()

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the node gives for a frame, and what it says of itself; over DDS, in this process."""
+
+import cv2
+import numpy as np
+import pytest
+from bench import FRAME_ID, image_cdr, picture, stamp_ns, until, write_tiny_model
+from rclpy.duration import Duration
+from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+from vision_msgs.msg import Detection2DArray
+
+from surgseg_ros.core.detections import find_instruments
+from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.messages.results import header, to_cdr
+from surgseg_ros.messages.types import TYPES
+from surgseg_ros.node import outputs
+
+FRESH = 600_000
+PATIENT = {'stale_after_ms': FRESH, 'cpu_threads': 1}
+
+
+@pytest.fixture
+def start(start_here, model):
+    """Start the node with the tiny model; a slow machine shall not make it stale."""
+    return lambda *arguments, **more: start_here(
+        *arguments, **{'model': str(model), **PATIENT, **more}
+    )
+
+
+@pytest.fixture(scope='module')
+def segment(model):
+    return Segmenter.load(model, 'cpu').segment
+
+
+def pixels_of(message: Image) -> np.ndarray:
+    shape = (message.height, message.width, -1)
+    return np.frombuffer(message.data, np.uint8).reshape(shape).squeeze()
+
+
+def test_results_are_exact_and_carry_the_header(start, segment):
+    bench = start().bench
+    mask, found = bench.listen(Image, 'mask'), bench.listen(Detection2DArray, 'detections')
+    confidence = bench.listen(Image, 'confidence')
+    camera = bench.camera()
+    bench.connect(camera, mask)
+    for seed, size in enumerate([(48, 80), (61, 37), (1, 1), (480, 640)]):
+        pixels, sent_ns = picture(seed, *size), bench.new_stamp_ns()
+        camera.publish(image_cdr(pixels, sent_ns))
+        expected = segment(pixels, confidence=True)
+        message = mask.wait_for_stamp(sent_ns)
+        assert message.header.frame_id == FRAME_ID
+        assert (message.encoding, message.height, message.width) == ('mono8', *size)
+        assert np.array_equal(pixels_of(message), expected.mask.squeeze())
+        sure = pixels_of(confidence.wait_for_stamp(sent_ns))
+        assert np.array_equal(sure, expected.confidence.squeeze())
+        detections = found.wait_for_stamp(sent_ns)
+        assert detections.header.frame_id == FRAME_ID
+        labels = [d.results[0].hypothesis.class_id for d in detections.detections]
+        assert labels == [str(i.label) for i in find_instruments(expected)]
+
+
+def test_what_nobody_hears_is_not_made(start, monkeypatch):
+    made = []
+
+    def spy(pixels, message_header):
+        made.append(pixels.ndim)
+        return image_to_msg(pixels, message_header)
+
+    image_to_msg = outputs.image_to_msg
+    monkeypatch.setattr(outputs, 'image_to_msg', spy)
+    bench = start().bench
+    mask, camera = bench.listen(Image, 'mask'), bench.camera()
+    bench.connect(camera, mask)
+    assert set(made) == {2}
+    assert len(made) == len(mask.messages), 'but for masks nothing is made'
+    overlay = bench.listen(Image, 'overlay')
+    while not overlay.wait(timeout_s=0.2):
+        bench.connect(camera, mask)
+    drawn = overlay.messages[0]
+    assert (drawn.encoding, drawn.height, drawn.width) == ('rgb8', 48, 80)
+    assert drawn.header == mask.wait_for_stamp(stamp_ns(drawn)).header
+    bench.mute(overlay)
+
+    def draws_nothing():
+        before = made.count(3)
+        bench.connect(camera, mask)
+        return made.count(3) == before
+
+    until(draws_nothing, 'nobody looks')
+
+
+def test_the_overlay_can_be_left_out(start):
+    bench = start(overlay=False).bench
+    until(lambda: bench.node.count_publishers('mask') == 1, 'the outputs')
+    assert bench.node.count_publishers('overlay') == 0
+
+
+def test_status_says_whether_masks_can_be_used(start):
+    bench = start().bench
+    status = bench.status()
+    stale = status.wait_for_state('stale')
+    assert (stale.level, stale.values[0].value) == (b'\x03', 'no image has come yet')
+    mask, camera = bench.listen(Image, 'mask'), bench.camera()
+    bench.connect(camera, mask)
+    assert status.wait_for_state('valid').level == b'\x00'
+    last = mask.messages[-1].header.stamp
+    stamp = f'{last.sec}.{last.nanosec:09d}'
+    values = status.wait(lambda m: m.values[1].value == stamp).values
+    assert [value.key for value in values] == ['reason', 'last_stamp', 'model']
+    assert values[2].value.startswith('tiny (')
+    heard = len(status.messages)
+    assert bench.set(stale_after_ms=10).successful
+    reason = status.wait_for_state('stale', since=heard).values[0].value
+    assert reason == 'no image has come within 10 ms'
+
+
+def test_status_is_offered_with_a_deadline(start):
+    """A subscriber that asks for one hears nothing where it is not offered."""
+    bench = start().bench
+    assert bench.status(deadline=Duration(seconds=1.5)).wait()
+
+
+def test_a_demo_model_is_never_better_than_degraded(start, tmp_path):
+    bench = start(model=str(write_tiny_model(tmp_path, intended_use='demo'))).bench
+    status = bench.status()
+    bench.connect(bench.camera(), bench.listen(Image, 'mask'))
+    degraded = status.wait_for_state('degraded')
+    assert degraded.level == b'\x01'
+    assert 'demonstration' in degraded.values[0].value
+    assert 'valid' not in [message.message for message in status.messages]
+
+
+def test_diagnostics_hold_rates_counts_times_model_and_device(start):
+    bench = start().bench
+    diagnostics, mask = bench.diagnostics(), bench.listen(Image, 'mask')
+    bench.connect(bench.camera(), mask)
+    numbers = diagnostics.wait(lambda m: m.numbers.get('published', '0') != '0').numbers
+    assert numbers['received'] >= numbers['published']
+    assert 'CPU' in numbers['device']
+    assert {
+        *('in_hz', 'out_hz', 'lost_on_the_way', 'overwritten_unread', 'dropped_for_newer'),
+        *('rejected', 'discarded', 'reason', 'last_stamp', 'model', 'age_ms', 'wait_ms'),
+        *('parse_ms', 'fit_ms', 'network_ms', 'upsample_ms', 'detections_ms', 'publish_ms'),
+    } <= numbers.keys()
+
+
+def test_live_parameters_take_effect_and_others_are_refused_while_configured(start):
+    bench = start().bench
+    mask, found = bench.listen(Image, 'mask'), bench.listen(Detection2DArray, 'detections')
+    camera = bench.camera()
+    bench.connect(camera, mask)
+    assert bench.set(least_area=1.0).successful
+    sent_ns = bench.new_stamp_ns()
+    camera.publish(image_cdr(picture(), sent_ns))
+    assert list(found.wait_for_stamp(sent_ns).detections) == []
+    refused = bench.set(roi=[0, 0, 8, 8])
+    assert not refused.successful
+    assert 'roi: read at configure' in refused.reason
+    assert not bench.set(least_area=1.5).successful, 'out of range'
+    assert not bench.set(stale_after_ms='soon').successful, 'of another type'
+    assert bench.change('deactivate')
+    assert bench.change('cleanup')
+    assert bench.set(roi=[0, 0, 8, 8]).successful
+    refused = bench.set(roi=[0, 0, 8, 0])
+    assert 'roi is [0, 0, 8, 0]' in refused.reason
+
+
+def test_outside_the_roi_there_is_no_decision(start, segment):
+    here = start(roi=[16, 8, 40, 32])
+    bench, pixels = here.bench, picture()
+    mask, camera = bench.listen(Image, 'mask'), bench.camera()
+    bench.connect(camera, mask)
+    expected = segment(pixels, roi=Roi(16, 8, 40, 32)).mask
+    assert np.array_equal(pixels_of(mask.messages[-1]), expected)
+    assert expected[0, 0] == 255
+    camera.publish(image_cdr(pixels[:20], bench.new_stamp_ns()))
+    assert 'reaches beyond the picture of 80x20' in here.logs.wait_for_text('roi')
+    bench.connect(camera, mask)
+
+
+def test_odd_stamps_are_processed_and_said_once(start):
+    here = start()
+    bench = here.bench
+    mask, camera = bench.listen(Image, 'mask'), bench.camera()
+    bench.connect(camera, mask)
+    heard = len(mask.messages)
+    stamps = [0, 0, 10**9 * 500, 10**9 * 500, 10**9 * 400, 10**9 * 300, 10**9 * 300, -(10**9)]
+    for number, sent_ns in enumerate(stamps, start=1):
+        camera.publish(image_cdr(picture(), sent_ns))
+        until(lambda: len(mask.messages) == heard + number, f'mask {number}')  # noqa: B023
+    assert [stamp_ns(message) for message in mask.messages[heard:]] == stamps
+    for said in ('the stamp is zero', 'the same stamp', 'stamps go back'):
+        here.logs.wait_for_text(said)
+        assert len([line for line in here.logs.messages if said in line]) == 1, said
+
+
+def test_a_picture_that_changes_size_is_followed(start):
+    here = start()
+    bench = here.bench
+    mask, camera = bench.listen(Image, 'mask'), bench.camera()
+    bench.connect(camera, mask)
+    for size in [(24, 32), (100, 20)]:
+        sent_ns = bench.new_stamp_ns()
+        camera.publish(image_cdr(picture(0, *size), sent_ns))
+        message = mask.wait_for_stamp(sent_ns)
+        assert (message.height, message.width) == size
+    assert 'from 80x48 to 32x24' in here.logs.wait_for_text('pictures change')
+
+
+@pytest.mark.parametrize('ending', ['.png', '.jpg'])
+def test_compressed_images(start, segment, ending):
+    bench = start(image_transport='compressed').bench
+    mask = bench.listen(Image, 'mask')
+    camera = bench.camera(message_type=CompressedImage)
+    until(lambda: bench.readers() == [ReliabilityPolicy.RELIABLE], 'the node listens')
+    data = cv2.imencode(ending, picture()[..., ::-1])[1].reshape(-1)
+    compressed = TYPES.types['sensor_msgs/msg/CompressedImage']
+    while not mask.wait(timeout_s=0.5):
+        message = compressed(header=header(bench.new_stamp_ns()), format='jpeg', data=data)
+        camera.publish(to_cdr(message))
+    expected = segment(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]).mask
+    assert np.array_equal(pixels_of(mask.messages[0]), expected)
+
+
+def test_two_eyes_do_not_wait_for_each_other(start):
+    bench = start(image_topics=['l/image', 'r/image'], camera_names=['left', 'right']).bench
+    masks = [bench.listen(Image, f'{eye}/mask') for eye in ('left', 'right')]
+    left, right = bench.status('left/status'), bench.status('right/status')
+    bench.connect(bench.camera('l/image'), masks[0])
+    left.wait_for_state('valid')
+    assert right.wait_for_state('stale')
+    assert {message.message for message in right.messages} <= {'stale', 'inactive'}
+    bench.connect(bench.camera('r/image'), masks[1])
+    right.wait_for_state('valid')
+    diagnostics = bench.diagnostics()
+    for eye in ('left', 'right'):
+        name = f'{bench.namespace[1:]}/segmenter: {eye}'
+        assert diagnostics.wait(lambda part, name=name: part.name == name)
+
+
+def test_without_a_clock_it_reports_all_the_same(start):
+    bench = start(use_sim_time=True).bench
+    status, diagnostics = bench.status(), bench.diagnostics()
+    until(lambda: len(status.messages) > 2 and len(diagnostics.messages) > 2, 'reports')
+    mask = bench.listen(Image, 'mask')
+    bench.connect(bench.camera(), mask)
+    status.wait_for_state('valid')
