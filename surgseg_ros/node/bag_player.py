@@ -8,16 +8,14 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import rclpy
-from rclpy.signals import SignalHandlerOptions
-from rclpy.utilities import remove_ros_args
-
-from surgseg_ros.bags.reading import Bag, BagError
-from surgseg_ros.node.playing import Player
+if TYPE_CHECKING:
+    from surgseg_ros.node.playing import Player
 
 CLOCK_HZ: Final = 40.0
+END_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+SIGNAL_POLL_S: Final = 0.1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,33 +26,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: the exit status.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = _parser().parse_args(remove_ros_args(['bag_player', *arguments])[1:])
+    options = _parser().parse_args(arguments)
+    # Blocked here, and so in all threads to come, a signal is a value to wait for. A handler may
+    # not set an event: a second signal, amid the first one's handler, would find its lock taken.
+    signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    # A handler runs in this thread, and may not set an event that this thread waits for.
     with ThreadPoolExecutor(1) as pool:
-        try:
-            return pool.submit(_session, options, arguments, stop).result()
-        except BagError as error:
-            print(f'bag_player: {error}', file=sys.stderr)
-            return 1
+        session = pool.submit(_session, options, arguments, stop)
+        while not session.done():
+            if signal.sigtimedwait(END_SIGNALS, SIGNAL_POLL_S):
+                stop.set()
+    return session.result()
 
 
 def _session(options: argparse.Namespace, arguments: list[str], stop: threading.Event) -> int:
-    """Play a bag as the options say, with a node that lives as long."""
-    with Bag(options.bag) as bag:
-        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-        node = rclpy.create_node('bag_player', start_parameter_services=False)
-        try:
-            player = Player(node, bag, options.topics, rate=options.rate, clock_hz=options.clock)
-            return _play(player, options, stop)
-        finally:
-            node.destroy_node()
-            rclpy.shutdown()
+    """Play a bag as the options say, with a node that lives as long; return the exit status."""
+    try:
+        # Imported here, once signals are blocked: it takes seconds, and numpy starts threads.
+        import rclpy
+        from rclpy.signals import SignalHandlerOptions
+
+        from surgseg_ros.bags.reading import Bag
+        from surgseg_ros.node.playing import Player
+    except ImportError as error:
+        return _fail(f'{error}: use the Python that `make setup` prepared, not {sys.executable}')
+    try:
+        with Bag(options.bag) as bag:
+            rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+            node = rclpy.create_node('bag_player', start_parameter_services=False)
+            try:
+                player = Player(
+                    node, bag, options.topics, rate=options.rate, clock_hz=options.clock
+                )
+                return _play(player, options, stop)
+            finally:
+                node.destroy_node()
+                rclpy.shutdown()
+    except (ValueError, RuntimeError) as error:  # of the bag, and of ROS over its arguments
+        return _fail(str(error))
 
 
-def _play(player: Player, options: argparse.Namespace, stop: threading.Event) -> int:
+def _fail(text: str) -> int:
+    print(f'bag_player: {text}', file=sys.stderr)
+    return 1
+
+
+def _play(player: 'Player', options: argparse.Namespace, stop: threading.Event) -> int:
     """Wait, play and report; return the exit status."""
     names = ', '.join(player.topic_names)
     if options.wait is not None:
@@ -62,8 +79,7 @@ def _play(player: Player, options: argparse.Namespace, stop: threading.Event) ->
         lonely = player.wait_for_subscribers(stop, options.wait)
         if lonely and not stop.is_set():
             text = f'no subscriber of {", ".join(lonely)} after {options.wait:g} s'
-            print(f'bag_player: {text}: start one, or wait longer', file=sys.stderr)
-            return 1
+            return _fail(f'{text}: start one, or wait longer')
     stop.wait(options.delay)
     print(f'bag_player: playing {names}', flush=True)
     try:
@@ -108,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--delay', type=_not_negative, default=0.0, metavar='SECONDS', help='wait before playing'
     )
+    parser.add_argument('--ros-args', nargs=argparse.REMAINDER, help='arguments for ROS')
     return parser
 
 
