@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launch files do what they say, by ROS 2's own launch tool where a machine has it."""
+
+import ast
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rclpy
+import torch
+import yaml
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import Image
+
+from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
+from surgseg_ros.core.model_spec import ModelSpec, write_model
+from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.messages.images import IMAGE
+from surgseg_ros.messages.types import TYPES
+from surgseg_ros.node.parameters import TABLE
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT_S = 200.0
+ROS2 = (sys.executable, '-c', 'import sys, ros2cli.cli; sys.exit(ros2cli.cli.main())')
+
+SEGMENT = {
+    *('image_topic', 'image_transport', 'model', 'device', 'namespace', 'params_file'),
+    *('use_sim_time', 'overlay', 'autostart', 'log_level', 'dds_profile'),
+}
+ARGUMENTS = {'segment': SEGMENT, 'replay': SEGMENT | {'bag', 'rate', 'loop'}}
+
+# In the place of an executable: one that writes down how it was called, or the true one.
+STAND_IN = """#!{python}
+import json, os, pathlib, sys
+given = [pathlib.Path(sys.argv[i + 1]).read_text()
+         for i, argument in enumerate(sys.argv) if argument == '--params-file']
+note = {{'arguments': sys.argv[1:], 'parameters': given, 'environment': dict(os.environ)}}
+pathlib.Path({note!r}).write_text(json.dumps(note))
+"""
+REAL = '#!/bin/sh\nexec {python} -m surgseg_ros {verb} "$@"\n'
+
+needs_launch = pytest.mark.skipif(
+    importlib.util.find_spec('ros2launch') is None,
+    reason='needs ros2launch: the launch tool of a ROS 2 installation',
+)
+
+
+@pytest.fixture
+def prefix(tmp_path, monkeypatch):
+    """Install the package, with stand-ins in the place of its executables."""
+    prefix = tmp_path / 'install'
+    index = prefix / 'share/ament_index/resource_index/packages'
+    index.mkdir(parents=True)
+    (index / 'surgseg_ros').touch()
+    for folder in ('launch', 'config'):
+        shutil.copytree(ROOT / folder, prefix / 'share/surgseg_ros' / folder)
+    (prefix / 'lib/surgseg_ros').mkdir(parents=True)
+    for verb in ('segmenter', 'bag_player'):
+        install(prefix, verb, STAND_IN, note=str(tmp_path / f'{verb}.json'))
+    prefixes = os.pathsep.join([str(prefix), os.environ.get('AMENT_PREFIX_PATH', '')])
+    monkeypatch.setenv('AMENT_PREFIX_PATH', prefixes)
+    paths = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+    monkeypatch.setenv('PYTHONPATH', paths)
+    monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path / 'log'))
+    for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
+        monkeypatch.delenv(variable, raising=False)
+    return prefix
+
+
+def install(prefix, verb, script, **values):
+    path = prefix / 'lib/surgseg_ros' / verb
+    path.write_text(script.format(python=sys.executable, verb=verb, **values))
+    path.chmod(0o755)
+
+
+def launch(name, *arguments):
+    return subprocess.run(
+        [*ROS2, 'launch', 'surgseg_ros', f'{name}.launch.py', *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+
+
+def note_of(tmp_path, verb='segmenter'):
+    return json.loads((tmp_path / f'{verb}.json').read_text())
+
+
+def test_the_node_has_the_parameters_that_the_launch_file_gives_it():
+    tree = ast.parse((ROOT / 'launch/segment.launch.py').read_text())
+    tables = [
+        statement.value
+        for statement in tree.body
+        if isinstance(statement, ast.Assign) and statement.targets[0].id == 'NODE_PARAMETERS'
+    ]
+    given = {key.value: kind.id for key, kind in zip(tables[0].keys, tables[0].values)}
+    assert given.pop('use_sim_time') == 'bool'
+    kinds = {row.name: type(row.default).__name__ for row in TABLE}
+    assert given == {name: kinds[name] for name in given}
+
+
+@needs_launch
+@pytest.mark.parametrize('name', ARGUMENTS)
+def test_every_argument_is_described(prefix, name):
+    run = launch(name, '--show-args')
+    assert run.returncode == 0, run.stdout
+    lines = [line.strip() for line in run.stdout.splitlines()]
+    described = {
+        line.strip("':"): lines[index + 1]
+        for index, line in enumerate(lines)
+        if line.startswith("'") and line.endswith("':")
+    }
+    assert described.keys() == ARGUMENTS[name]
+    assert all(len(text) > 10 and 'no description' not in text for text in described.values())
+
+
+@needs_launch
+def test_what_is_not_given_is_as_the_file_says(prefix, tmp_path):
+    parameters = tmp_path / 'my.yaml'
+    parameters.write_text('/**: {ros__parameters: {model: mine}}')
+    run = launch('segment', f'params_file:={parameters}')
+    assert run.returncode == 0, run.stdout
+    file, given = note_of(tmp_path)['parameters']
+    assert file == parameters.read_text()
+    assert yaml.safe_load(given) == {'/segmenter': {'ros__parameters': {}}}
+    assert {'__node:=segmenter', 'image:=image', 'info'} <= set(note_of(tmp_path)['arguments'])
+
+
+@needs_launch
+def test_what_is_given_reaches_the_node_with_its_type(prefix, tmp_path):
+    run = launch(
+        'segment',
+        *('image_topic:=/ecm/left/image_raw', 'namespace:=left', 'log_level:=warn', 'model:=2026'),
+        *('overlay:=False', 'use_sim_time:=true', 'device:=cpu', 'image_transport:=compressed'),
+    )
+    assert run.returncode == 0, run.stdout
+    note = note_of(tmp_path)
+    assert {'__ns:=/left', 'image:=/ecm/left/image_raw', 'warn'} <= set(note['arguments'])
+    (given,) = yaml.safe_load(note['parameters'][-1]).values()
+    assert given['ros__parameters'] == {
+        'model': '2026',
+        'overlay': False,
+        'use_sim_time': True,
+        'device': 'cpu',
+        'image_transport': 'compressed',
+    }
+
+
+@needs_launch
+@pytest.mark.parametrize(
+    'argument', ['overlay:=perhaps', 'log_level:=loud', 'params_file:=/no/such.yaml']
+)
+def test_a_wrong_value_is_named_and_nothing_starts(prefix, tmp_path, argument):
+    run = launch('segment', argument)
+    assert run.returncode == 1
+    assert all(word in run.stdout for word in argument.split(':='))
+    assert not (tmp_path / 'segmenter.json').exists()
+
+
+@needs_launch
+def test_the_profile_is_given_to_the_node_unless_one_is_set(prefix, tmp_path, monkeypatch):
+    monkeypatch.setenv('ROS_DISTRO', 'jazzy')
+    small = tmp_path / 'small.xml'
+    small.write_text('<dds/>')
+    variable = 'FASTRTPS_DEFAULT_PROFILES_FILE'
+
+    launch('segment', f'dds_profile:={small}')
+    assert note_of(tmp_path)['environment'][variable] == str(small)
+    launch('segment', 'dds_profile:=none')
+    assert variable not in note_of(tmp_path)['environment']
+    monkeypatch.setenv(variable, '/mine.xml')
+    launch('segment', f'dds_profile:={small}')
+    assert note_of(tmp_path)['environment'][variable] == '/mine.xml'
+
+
+@pytest.fixture
+def stamps_of_masks(prefix):
+    """Keep the stamps, in nanoseconds, of all masks that are published meanwhile."""
+    context, stamps = rclpy.Context(), []
+    rclpy.init(args=[], context=context)
+    node = rclpy.create_node('listener', context=context)
+
+    def keep(cdr):
+        stamp = TYPES.deserialize_cdr(bytes(cdr), IMAGE).header.stamp
+        stamps.append(stamp.sec * 10**9 + stamp.nanosec)
+
+    node.create_subscription(Image, '/left/mask', keep, 10, raw=True)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin)
+    thread.start()
+    yield stamps
+    executor.shutdown()
+    thread.join()
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+@pytest.fixture
+def model(tmp_path):
+    torch.manual_seed(0)
+    options = {'encoder_depth': 3, 'decoder_channels': [16, 8, 8]}
+    spec = ModelSpec(name='tiny', encoder='resnet18', options=options, input_size=(64, 96))
+    write_model(tmp_path / 'model', spec, SegmentationNetwork(spec).state_dict())
+    return tmp_path / 'model'
+
+
+@needs_launch
+@pytest.mark.timeout(TIMEOUT_S)
+def test_replay_plays_a_bag_through_the_node_and_ends(prefix, tmp_path, model, stamps_of_masks):
+    for verb in ('segmenter', 'bag_player'):
+        install(prefix, verb, REAL)
+    image = np.zeros((64, 96, 3), np.uint8)
+    stamps_ns = [START_TIME_NS + 10**8 * index for index in range(30)]
+    write_image_bag(tmp_path / 'bag', ((stamp, image, None) for stamp in stamps_ns))
+    run = launch('replay', f'bag:={tmp_path / "bag"}', f'model:={model}', 'namespace:=left')
+    assert run.returncode == 0, run.stdout
+    assert stamps_of_masks, run.stdout
+    assert stamps_of_masks == sorted(set(stamps_ns) & set(stamps_of_masks))
+
+
+@needs_launch
+def test_replay_fails_where_a_process_fails(prefix):
+    install(prefix, 'segmenter', '#!/bin/sh\nexit 7\n')
+    run = launch('replay', 'bag:=any')
+    assert run.returncode == 1
+    assert 'segmenter-1 failed with exit status 7' in run.stdout
