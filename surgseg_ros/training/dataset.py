@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets in the layout of SAR-RARP50: finds every mask and its frame."""
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from surgseg_ros.evaluation.frames import PICTURE_FOLDERS, VIDEO_FILE, find_pictures
+from surgseg_ros.training.samples import DatasetError, Fault, Sample, describe
+from surgseg_ros.training.splits import split_videos
+from surgseg_ros.training.video_frames import cache_folder, default_cache, unpack
+
+__all__ = ['DatasetError', 'Sample', 'Survey', 'find_samples', 'split_videos', 'survey']
+
+
+class Survey(NamedTuple):
+    """
+    What a data set holds.
+
+    :param samples: by video, then by index.
+    :param faults: of masks that are not among the samples.
+    """
+
+    samples: tuple[Sample, ...]
+    faults: tuple[Fault, ...]
+
+
+def find_samples(
+    root: Path, cache: Path | None = None, *, leave_out: Collection[str] = ()
+) -> tuple[Sample, ...]:
+    """
+    Find every frame that has a truth; see `survey`.
+
+    :param root: the data set.
+    :param cache: for frames of videos that are not unpacked.
+    :param leave_out: names of videos and of samples.
+    :return: by video, then by index.
+    :raises DatasetError: if there are none, or a mask has no frame.
+    """
+    samples, faults = survey(root, cache, leave_out=leave_out)
+    if faults:
+        raise DatasetError(describe(faults))
+    return samples
+
+
+def survey(root: Path, cache: Path | None = None, *, leave_out: Collection[str] = ()) -> Survey:
+    """
+    Find every mask and its frame, and decode the videos that are not unpacked into the cache.
+
+    :param root: a folder of `video_*/segmentation/*.png`, each with its frame in `rgb/`,
+        `frames/` or `video_left.avi`, where it is the frame of that number, counted from 0.
+    :param cache: for frames of videos that are not unpacked; see `default_cache`.
+    :param leave_out: names of videos (`video_11`) and of samples (`video_11/000000060`).
+    :return: the samples, and what is wrong with masks that have no frame.
+    :raises DatasetError: if there is no mask, a name to leave out is not there, or the cache
+        can't be written.
+    """
+    masks = sorted(Path(root).glob('video_*/segmentation/*.png'))
+    if not masks:
+        raise DatasetError(
+            f'{str(root)!r} holds no video_*/segmentation/*.png: give the folder that holds '
+            'the videos, or make one with `synthesize`'
+        )
+    samples: list[Sample] = []
+    faults: list[Fault] = []
+    packed: dict[Path, list[Path]] = {}
+    for video, of_video in groupby(_without(masks, leave_out), lambda mask: mask.parents[1]):
+        pictures = find_pictures(video)
+        for mask in of_video:
+            if not mask.stem.isdecimal():
+                faults.append(
+                    Fault(_name(mask), f'{mask}: is not named by the number of its frame')
+                )
+            elif image := pictures.get(int(mask.stem)):
+                samples.append(Sample(video.name, int(mask.stem), image, mask))
+            elif (video / VIDEO_FILE).is_file():
+                packed.setdefault(video / VIDEO_FILE, []).append(mask)
+            else:
+                faults.append(Fault(_name(mask), _no_frame(mask)))
+    unpacked = _unpack(packed, Path(cache) if cache else default_cache(Path(root)))
+    samples.extend(unpacked.samples)
+    samples.sort(key=lambda sample: (sample.video, sample.index))
+    return Survey(tuple(samples), tuple(sorted((*faults, *unpacked.faults))))
+
+
+def _name(mask: Path) -> str:
+    """Name a sample by its mask, as Sample.name does."""
+    return f'{mask.parents[1].name}/{mask.stem}'
+
+
+def _without(masks: Sequence[Path], leave_out: Collection[str]) -> Iterator[Path]:
+    """Go through the masks that are not left out, once every name is known to be there."""
+    names = [{mask.parents[1].name, _name(mask)} for mask in masks]
+    if unknown := sorted(set(leave_out).difference(*names)):
+        raise DatasetError(
+            f'to leave out {", ".join(map(repr, unknown))}: there is no such mask; write a '
+            f'video as {masks[0].parents[1].name!r}, and one of its frames as {_name(masks[0])!r}'
+        )
+    return (m for m, known in zip(masks, names, strict=True) if known.isdisjoint(leave_out))
+
+
+def _unpack(packed: Mapping[Path, Sequence[Path]], cache: Path) -> Survey:
+    """Decode videos, and find the frames of masks in the cache."""
+    wanted = {video: sorted({int(m.stem) for m in masks}) for video, masks in packed.items()}
+    try:
+        reasons = unpack(wanted, cache, os.cpu_count() or 1)
+    except OSError as error:
+        raise DatasetError(
+            f'frames of videos can not be written to the cache {str(cache)!r} ({error}): free '
+            'some space, or name another cache'
+        ) from error
+    samples, faults = [], []
+    for video, masks in packed.items():
+        folder = cache_folder(video, cache)
+        for mask in masks:
+            sample = Sample(
+                mask.parents[1].name, int(mask.stem), folder / f'{int(mask.stem):09d}.png', mask
+            )
+            if sample.image.is_file():
+                samples.append(sample)
+            else:
+                faults.append(Fault(sample.name, f'{mask}: has no frame; {reasons[video]}'))
+    return Survey(tuple(samples), tuple(faults))
+
+
+def _no_frame(mask: Path) -> str:
+    folders = ' or '.join(f'{folder}/' for folder in PICTURE_FOLDERS)
+    number = f'{int(mask.stem):09d}'
+    return (
+        f'{mask}: has no frame; looked for {number} or _{number} as PNG or JPEG in {folders}, '
+        f'and for {VIDEO_FILE}, in {mask.parents[1]}'
+    )

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A data set small enough to learn from in a moment."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+
+def write_frame(video: Path, index: int, name: str = 'rgb/{:09d}.png') -> None:
+    """Draw a grey picture with a bright bar, which is a shaft in the truth."""
+    rng = np.random.default_rng(index)
+    image = rng.integers(60, 90, (48, 80, 3), np.uint8)
+    mask = np.zeros((48, 80), np.uint8)
+    left = int(rng.integers(5, 50))
+    image[10:40, left : left + 20] = 220
+    mask[10:40, left : left + 20] = 3
+    for path, array in (
+        (video / name.format(index), image),
+        (video / 'segmentation' / f'{index:09d}.png', mask),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path), array)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Pictures this small are slower by several threads, most of all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for video in ('video_01', 'video_02', 'video_03'):
+        for index in (0, 60):
+            write_frame(tmp_path / 'data' / video, index)
+    return tmp_path / 'data'

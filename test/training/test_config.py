@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings: known keys only, each of its type, and the file's own defaults."""
+
+from pathlib import Path
+
+import pytest
+
+from surgseg_ros.core.model_spec import ModelError
+from surgseg_ros.training.config import ConfigError, read_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def path(tmp_path):
+    file = tmp_path / 'train.yaml'
+    file.write_text('data: d\noutput: o\nsteps: 7\naugmentation: {flip: 0}\n')
+    return file
+
+
+def test_file_and_command_line_come_together(path):
+    config = read_config(
+        path, ['seed=3', 'learning_rate=1e-3', 'augmentation.blur=0.5', 'input_size=[64, 96]']
+    )
+    assert (config.steps, config.seed, config.input_size) == (7, 3, (64, 96))
+    assert config.learning_rate == 1e-3
+    assert (config.augmentation.flip, config.augmentation.blur) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ('setting', 'said'),
+    [
+        ('batchsize=2', "unknown key 'batchsize': did you mean 'batch_size'"),
+        ('augmentation.flipp=1', "'augmentation.flipp': did you mean 'augmentation.flip'"),
+        ('steps=many', "steps is 'many', expected int"),
+        ('steps=true', 'steps is True'),
+        ('learning_rate=true', 'learning_rate is True, expected float'),
+        ('learning_rate=fast', "learning_rate is 'fast', expected float"),
+        ('steps=0', 'steps is 0, expected more than 0'),
+        ('crop_size=[60, 64]', 'two multiples of 32'),
+        ('crop_size=64', 'two whole numbers'),
+        ('precision=int8', 'expected one of float32, bfloat16'),
+        ('validation_share=1', 'between 0 and 1'),
+        ('steps', 'write key=value'),
+        ('steps.more=1', "'steps' has no keys"),
+        ('seed=[', 'seed='),
+    ],
+)
+def test_a_bad_setting_is_named(path, setting, said):
+    with pytest.raises(ConfigError) as caught:
+        read_config(path, [setting])
+    assert said in str(caught.value)
+
+
+def test_what_a_model_can_not_have_is_refused(path):
+    with pytest.raises(ModelError, match='input_size'):
+        read_config(path, ['input_size=[60, 64]'])
+
+
+def test_a_missing_value_is_named(tmp_path):
+    (tmp_path / 'train.yaml').write_text('output: o\n')
+    with pytest.raises(ConfigError, match='no value for data'):
+        read_config(tmp_path / 'train.yaml')
+
+
+@pytest.mark.parametrize('content', [None, '- a\n', '{', '\xff'])
+def test_a_file_that_is_none_is_refused(tmp_path, content):
+    path = tmp_path / 'train.yaml'
+    if content is not None:
+        path.write_bytes(content.encode('latin-1'))
+    with pytest.raises(ConfigError, match=r'train\.yaml'):
+        read_config(path)
+
+
+@pytest.mark.parametrize('path', sorted(ROOT.glob('config/train*.yaml')), ids=lambda p: p.name)
+def test_the_shipped_files_are_understood(path):
+    assert read_config(path, ['data=d', 'output=o']).steps > 0

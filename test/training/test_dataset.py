@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets: the namings that are about, splits by video, and what is wrong by name."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from surgseg_ros.evaluation.masks import MaskError
+from surgseg_ros.training.dataset import DatasetError, find_samples, split_videos
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['rgb/000000060.png', 'rgb/000000060.jpg', 'frames/_000000060.jpg', 'frames/000000060.png'],
+)
+def test_frames_are_found_by_each_naming(data, name):
+    video = data / 'video_02'
+    picture = cv2.imread(str(video / 'rgb/000000060.png'))
+    shutil.rmtree(video / 'rgb')
+    (video / name).parent.mkdir()
+    cv2.imwrite(str(video / name), picture)
+    (video / 'segmentation/000000000.png').unlink()
+
+    sample = next(s for s in find_samples(data) if s.video == 'video_02')
+
+    assert sample.image == video / name
+    assert sample.index == 60
+    image, mask = sample.read()
+    assert image.shape == (48, 80, 3)
+    assert set(np.unique(mask)) == {0, 3}
+
+
+def test_pictures_are_read_as_rgb(data):
+    blue_in_opencv = np.zeros((48, 80, 3), np.uint8)
+    blue_in_opencv[..., 0] = 200
+    cv2.imwrite(str(data / 'video_01/rgb/000000000.png'), blue_in_opencv)
+    assert find_samples(data)[0].read()[0][0, 0].tolist() == [0, 0, 200]
+
+
+def test_samples_are_in_order(data):
+    assert [(s.video, s.index) for s in find_samples(data)] == [
+        (f'video_0{video}', index) for video in (1, 2, 3) for index in (0, 60)
+    ]
+
+
+def test_a_folder_without_videos_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match='holds no video_'):
+        find_samples(tmp_path)
+
+
+def test_a_mask_without_its_frame_is_named(data):
+    (data / 'video_03/rgb/000000060.png').unlink()
+    with pytest.raises(DatasetError, match=r'video_03/segmentation/000000060.png: has no frame'):
+        find_samples(data)
+
+
+@pytest.mark.parametrize(
+    ('mask', 'error', 'said'),
+    [
+        (np.zeros((24, 40), np.uint8), DatasetError, '40x24 pixels'),
+        (np.full((48, 80), 12, np.uint8), DatasetError, 'the value 12'),
+        (np.zeros((48, 80, 3), np.uint8), MaskError, '8-bit grey PNG'),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_named(data, mask, error, said):
+    cv2.imwrite(str(data / 'video_01/segmentation/000000000.png'), mask)
+    with pytest.raises(error, match=said) as caught:
+        find_samples(data)[0].read()
+    assert 'video_01/segmentation/000000000.png' in str(caught.value)
+
+
+def test_the_split_is_by_video_and_seeded():
+    names = [f'video_{n:02d}' for n in range(10)]
+    splits = [split_videos(names, 0.2, seed) for seed in (0, 0, 1, 2)]
+    training, validation = splits[0]
+    assert len(validation) == 2
+    assert sorted(training + validation) == names
+    assert splits[1] == splits[0]
+    assert len({s[1] for s in splits}) > 1
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_the_parts_of_a_video_stay_together(seed):
+    names = ['video_11_1', 'video_11_2', 'video_12', 'video_13_1', 'video_13_2']
+    for part in split_videos(names, 0.4, seed):
+        assert ('video_11_1' in part) == ('video_11_2' in part)
+        assert ('video_13_1' in part) == ('video_13_2' in part)
+
+
+def test_one_video_can_not_be_split():
+    with pytest.raises(DatasetError, match='two or more'):
+        split_videos(['video_11_1', 'video_11_2'], 0.5, 0)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny training run from end to end: what it writes, the Segmenter loads."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.training.train import main
+
+CONFIG = """
+data: {data}
+output: {output}
+name: tiny
+intended_use: demo
+encoder: resnet18
+options: {{encoder_depth: 3, decoder_channels: [16, 8, 8]}}
+input_size: [64, 96]
+crop_size: [64, 64]
+validation_share: 0.3
+batch_size: 2
+steps: 4
+validate_every: 2
+warm_up_steps: 1
+device: cpu
+"""
+
+
+@pytest.fixture
+def config(tmp_path, data):
+    path = tmp_path / 'train.yaml'
+    path.write_text(CONFIG.format(data=data, output=tmp_path / 'model'))
+    return path
+
+
+def test_two_epochs_end_with_a_model_that_segments(tmp_path, config, data, capsys):
+    assert main(['--config', str(config)]) == 0
+
+    segmenter = Segmenter.load(tmp_path / 'model', 'cpu')
+    image = cv2.imread(str(data / 'video_01/rgb/000000000.png'))
+    assert segmenter.segment(image).mask.shape == (48, 80)
+    spec = segmenter.spec
+    assert (spec.name, spec.intended_use, spec.input_size) == ('tiny', 'demo', (64, 96))
+    assert spec.training['steps_done'] in (2, 4)
+    assert len(spec.training['validation_videos']) == 1
+    assert spec.training['training_frames'] == 4
+    assert spec.training['recipe']['learning_rate'] == 1e-3
+    assert 0 <= spec.scores['validation']['mIoU'] <= 1
+    assert str(tmp_path) not in (tmp_path / 'model/model.json').read_text()
+    assert 'best mIoU' in capsys.readouterr().out
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path, config):
+    digests = []
+    for name, seed in (('a', 1), ('b', 1), ('c', 2)):
+        output = tmp_path / name
+        settings = [f'output={output}', f'seed={seed}', 'steps=2']
+        assert main(['--config', str(config), *settings]) == 0
+        digests.append(json.loads((output / 'model.json').read_text())['weights_sha256'])
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_it_learns(tmp_path, config):
+    """Some steps tell a bright bar from a dark ground."""
+    settings = ['steps=25', 'validate_every=25', 'ema_decay=0.8', 'learning_rate=0.005']
+    assert main(['--config', str(config), *settings, 'precision=bfloat16', 'schedule=poly']) == 0
+    scores = json.loads((tmp_path / 'model/model.json').read_text())['scores']['validation']
+    assert scores['present_class_IoU'][2] > 0.5
+
+
+def test_time_ends_a_run(tmp_path, config):
+    assert main(['--config', str(config), 'minutes=1e-9', 'steps=100000']) == 0
+    spec = json.loads((tmp_path / 'model/model.json').read_text())
+    assert spec['training']['steps_done'] == 1
+
+
+def test_an_output_folder_that_is_not_empty_is_refused(tmp_path, config, capsys):
+    (tmp_path / 'model').mkdir()
+    kept = tmp_path / 'model/mine.txt'
+    kept.write_text('mine')
+    assert main(['--config', str(config)]) == 2
+    assert 'is not an empty folder' in capsys.readouterr().err
+    assert [*kept.parent.iterdir()] == [kept]
+
+
+@pytest.mark.parametrize(
+    ('setting', 'said'),
+    [
+        ('encoder=resnet17', "encoder 'resnet17'"),
+        ('stepz=1', "did you mean 'steps'"),
+        ('data=nowhere', 'holds no video_'),
+        ('device=tpu', "device is 'tpu'"),
+    ],
+)
+def test_what_can_not_be_used_is_named(config, capsys, setting, said):
+    assert main(['--config', str(config), setting]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_broken_picture_is_named(config, data, capsys):
+    (data / 'video_01/rgb/000000060.png').write_bytes(b'no picture')
+    assert main(['--config', str(config)]) == 2
+    assert 'video_01/rgb/000000060.png' in capsys.readouterr().err
+
+
+def test_training_prepares_pictures_as_the_segmenter_does(data, tmp_path):
+    from surgseg_ros.core.fitting import fit
+    from surgseg_ros.training.dataset import find_samples
+    from surgseg_ros.training.fitted_frames import FittedFrames
+
+    samples = find_samples(data)
+    frames = FittedFrames.write(samples, (64, 96), 'letterbox', tmp_path)
+    image, _ = samples[1].read()
+    expected = fit(torch.from_numpy(image)[None], (64, 96), 'letterbox')[0].numpy()
+    np.testing.assert_array_equal(frames.images[1], expected)
+    assert (frames.masks[1][58:] == 255).all()
