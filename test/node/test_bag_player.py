@@ -3,7 +3,6 @@
 
 import importlib
 import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -66,12 +65,6 @@ class Listener:
         self._thread.join()
         self._node.destroy_node()
         rclpy.shutdown(context=self._context)
-
-
-@pytest.fixture(autouse=True)
-def _own_domain(monkeypatch):
-    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
 
 
 @pytest.fixture
