@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets: the namings that are about, splits by video, and what is wrong by name."""
+"""Data sets: the namings that are about, and what is wrong by name."""
 
 import shutil
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from surgseg_ros.evaluation.masks import MaskError
-from surgseg_ros.training.dataset import DatasetError, find_samples, split_videos
+from surgseg_ros.training.dataset import DatasetError, find_samples
 
 
 @pytest.mark.parametrize(
@@ -69,26 +69,3 @@ def test_a_mask_that_does_not_fit_is_named(data, mask, error, said):
     with pytest.raises(error, match=said) as caught:
         find_samples(data)[0].read()
     assert 'video_01/segmentation/000000000.png' in str(caught.value)
-
-
-def test_the_split_is_by_video_and_seeded():
-    names = [f'video_{n:02d}' for n in range(10)]
-    splits = [split_videos(names, 0.2, seed) for seed in (0, 0, 1, 2)]
-    training, validation = splits[0]
-    assert len(validation) == 2
-    assert sorted(training + validation) == names
-    assert splits[1] == splits[0]
-    assert len({s[1] for s in splits}) > 1
-
-
-@pytest.mark.parametrize('seed', range(6))
-def test_the_parts_of_a_video_stay_together(seed):
-    names = ['video_11_1', 'video_11_2', 'video_12', 'video_13_1', 'video_13_2']
-    for part in split_videos(names, 0.4, seed):
-        assert ('video_11_1' in part) == ('video_11_2' in part)
-        assert ('video_13_1' in part) == ('video_13_2' in part)
-
-
-def test_one_video_can_not_be_split():
-    with pytest.raises(DatasetError, match='two or more'):
-        split_videos(['video_11_1', 'video_11_2'], 0.5, 0)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds what is wrong with samples before a run stumbles over it, and sorts such samples out."""
+
+import os
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from surgseg_ros.core.labels import CLASS_COUNT
+from surgseg_ros.evaluation.frames import FrameError, read_picture
+from surgseg_ros.evaluation.masks import MaskError, read_mask
+from surgseg_ros.training.dataset import Survey, survey
+from surgseg_ros.training.samples import DatasetError, Fault, Sample, describe
+
+ON_FAULT: Final = ('refuse', 'leave_out')
+"""What `sift` may do with samples that something is wrong with."""
+
+_SIGNATURE: Final = b'\x89PNG\r\n\x1a\n'
+_COLOUR_TYPES: Final = {
+    0: 'grey',
+    2: 'colour',
+    3: 'palette',
+    4: 'grey with transparency',
+    6: 'colour with transparency',
+}
+
+
+class Examination(NamedTuple):
+    """
+    What a sample holds.
+
+    :param size: (height, width) of the mask in pixels, where it could be read.
+    :param class_px: (10,) pixels of each class; 0 where the mask could not be read.
+    :param faults: everything that is wrong.
+    """
+
+    size: tuple[int, int] | None
+    class_px: NDArray[np.int64]
+    faults: tuple[Fault, ...]
+
+
+def sift(
+    root: Path,
+    cache: Path | None = None,
+    *,
+    leave_out: Collection[str] = (),
+    on_fault: str = 'refuse',
+) -> Survey:
+    """
+    Find the samples that a run can use.
+
+    :param root: the data set; see `survey`.
+    :param cache: for frames of videos that are not unpacked.
+    :param leave_out: names of videos and of samples that are not to be used.
+    :param on_fault: one of ON_FAULT; `leave_out` warns of each sample that is left out.
+    :return: the samples that nothing is wrong with, and the faults of those left out.
+    :raises DatasetError: if something is wrong and is to be refused, or nothing is left.
+    """
+    if on_fault not in ON_FAULT:
+        raise DatasetError(f'on_fault is {on_fault!r}, expected one of {", ".join(ON_FAULT)}')
+    found = survey(root, cache, leave_out=leave_out)
+    faults = (*found.faults, *check(found.samples))
+    wrong = {fault.name for fault in faults}
+    sound = tuple(sample for sample in found.samples if sample.name not in wrong)
+    if faults and on_fault == 'refuse':
+        raise DatasetError(
+            f'{describe(faults)}\nMend these, or leave them out by name: {_named(wrong)}'
+        )
+    if not sound:
+        raise DatasetError(f'{describe(faults)}\nThere is no sample without a fault')
+    if faults:
+        warnings.warn(f'left out {_named(wrong)}:\n{describe(faults)}', stacklevel=2)
+    return Survey(sound, faults)
+
+
+def _named(names: Collection[str]) -> str:
+    return f'[{", ".join(sorted(names))}]'
+
+
+def check(samples: Sequence[Sample]) -> list[Fault]:
+    """
+    Decode all samples, and gather what is wrong with them.
+
+    :param samples: what to look at.
+    :return: the faults, in the order of `samples`.
+    """
+    return [fault for examination in examine_all(samples) for fault in examination.faults]
+
+
+def examine_all(samples: Sequence[Sample]) -> Iterator[Examination]:
+    """
+    Decode all samples, several at a time, with a progress bar.
+
+    :param samples: what to look at.
+    :return: what they hold, in the order of `samples`.
+    """
+    # Threads are enough, since OpenCV decodes without Python.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        examinations = pool.map(examine, samples)
+        yield from tqdm(examinations, 'checking', len(samples), unit='frame', leave=False)
+
+
+def examine(sample: Sample) -> Examination:
+    """
+    Decode a sample, and gather what is wrong with it.
+
+    :param sample: what to look at.
+    :return: what it holds.
+    """
+    wrong = []
+    size, class_px = None, np.zeros(CLASS_COUNT, np.int64)
+    try:
+        mask = _read_mask(sample.mask)
+    except MaskError as error:
+        wrong.append(str(error))
+    else:
+        size = mask.shape[0], mask.shape[1]
+        counts = np.bincount(mask.ravel(), minlength=256)
+        class_px = counts[:CLASS_COUNT]
+        if (labels := np.flatnonzero(counts[CLASS_COUNT:]) + CLASS_COUNT).size:
+            values = ', '.join(map(str, labels))
+            wrong.append(f'{sample.mask}: holds the values {values}, expected 0 to 9')
+    try:
+        picture = read_picture(sample.image).shape[:2]
+    except FrameError as error:
+        wrong.append(str(error))
+    else:
+        if size and size != picture:
+            wrong.append(
+                f'{sample.mask}: is {size[1]}x{size[0]} pixels, its picture {sample.image} '
+                f'{picture[1]}x{picture[0]}: both must have the size of the video'
+            )
+    return Examination(size, class_px, tuple(Fault(sample.name, what) for what in wrong))
+
+
+def _read_mask(path: Path) -> NDArray[np.uint8]:
+    """Read a mask, but look at its header first: OpenCV hides palettes and depths."""
+    try:
+        with path.open('rb') as file:
+            header = file.read(26)
+    except OSError as error:
+        raise MaskError(f'{path}: can not be read ({error.strerror})') from error
+    if header.startswith(_SIGNATURE) and len(header) == 26:
+        depth, kind = header[24], header[25]
+        if (depth, kind) != (8, 0):
+            raise MaskError(
+                f'{path}: is a {depth}-bit {_COLOUR_TYPES.get(kind, "unknown")} PNG; a mask is '
+                '8-bit grey with the class index as grey value'
+            )
+    return read_mask(path)

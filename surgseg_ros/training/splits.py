@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Splits of a data set into a part for training and one for validation."""
+
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from surgseg_ros.training.samples import DatasetError, Sample
+
+
+def split_videos(
+    videos: Iterable[str], validation_share: float, seed: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """
+    Split by video, so that no frame for validation has a neighbour in training.
+
+    :param videos: names; the parts of one video (`video_11_1`, `video_11_2`) stay together.
+    :param validation_share: share of videos for validation, above 0 and below 1.
+    :param seed: the same gives the same split.
+    :return: names for training and names for validation, sorted; each has at least one.
+    :raises DatasetError: if there are not two videos.
+    """
+    names = sorted(set(videos))
+    wholes = sorted({_whole(name) for name in names})
+    if len(wholes) < 2:
+        raise DatasetError(
+            f'there is only the video {", ".join(wholes)!r}: a split by video takes two or more'
+        )
+    count = min(max(1, round(validation_share * len(wholes))), len(wholes) - 1)
+    order = np.random.default_rng(seed).permutation(len(wholes))
+    chosen = {wholes[place] for place in order[:count]}
+    training = tuple(name for name in names if _whole(name) not in chosen)
+    return training, tuple(name for name in names if _whole(name) in chosen)
+
+
+def split_frames(
+    samples: Sequence[Sample], validation_share: float, seed: int
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """
+    Split by frame, as the paper does, with a warning: the parts share videos.
+
+    :param samples: at least two.
+    :param validation_share: share of frames for validation, above 0 and below 1.
+    :param seed: the same gives the same split.
+    :return: samples for training and for validation, in their order; each has at least one.
+    :raises DatasetError: if there are not two samples.
+    """
+    if len(samples) < 2:
+        raise DatasetError(f'there are {len(samples)} frames: a split takes two or more')
+    warnings.warn(
+        'split by frame: frames for validation have neighbours in training, which look almost '
+        'the same, so the validation scores are too good; split by video to learn how the model '
+        'does on a video that it never saw',
+        stacklevel=2,
+    )
+    count = min(max(1, round(validation_share * len(samples))), len(samples) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(len(samples))[:count].tolist())
+    parts = ([s for n, s in enumerate(samples) if (n in chosen) == part] for part in (False, True))
+    training, validation = map(tuple, parts)
+    return training, validation
+
+
+def _whole(video: str) -> str:
+    """Strip the number of a part."""
+    found = re.match(r'video_[^_]+', video)
+    return found.group() if found else video

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames of videos that are not unpacked, decoded once into a cache of PNG files."""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from surgseg_ros.evaluation.frames import PARTIAL, FrameError, read_frames, write_png
+
+
+def default_cache(root: Path) -> Path:
+    """
+    Choose a cache: beside the data set where one may write there, else among the user's caches.
+
+    :param root: the data set.
+    :return: a folder, which may not exist yet.
+    """
+    whole = root.resolve()
+    beside = whole.parent / f'{whole.name}.frames'
+    if os.access(beside if beside.exists() else beside.parent, os.W_OK):
+        return beside
+    caches = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    return caches / 'surgseg_ros' / f'{whole.name}-{_digest(str(whole))}'
+
+
+def cache_folder(video: Path, cache: Path) -> Path:
+    """
+    Say where the frames of a video are in the cache, each as `000000060.png`.
+
+    The name holds a digest of the file's size and time: another file, other frames.
+
+    :param video: the video's file, in the video's folder.
+    :param cache: the cache.
+    :return: a folder, which may not exist yet.
+    """
+    state = video.stat()
+    source = _digest(f'{state.st_size} {state.st_mtime_ns}')
+    return cache / f'{video.parent.name}-{source}'
+
+
+def unpack(wanted: Mapping[Path, Sequence[int]], cache: Path, workers: int = 1) -> dict[Path, str]:
+    """
+    Decode what the cache lacks of videos, several at a time.
+
+    A file in the cache is whole, whenever this was interrupted, and the next call goes on from
+    there. Several processes may do so at the same time: one decodes, the others wait.
+
+    :param wanted: for each video, the frames' numbers, ascending.
+    :param cache: made where it does not exist.
+    :param workers: videos at a time; threads, since OpenCV decodes and encodes without Python.
+    :return: the videos that lack a frame or don't decode, with the reason.
+    :raises OSError: if the cache can't be written.
+    """
+    lacking = {
+        video: rest
+        for video, indices in wanted.items()
+        if (rest := _lacking(indices, cache_folder(video, cache)))
+    }
+    if not lacking:
+        return {}
+    total, stop = sum(map(len, lacking.values())), Event()
+    with (
+        tqdm(total=total, desc=f'decoding into {cache}', unit='frame', leave=False) as bar,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+
+        def unpack_one(video: Path) -> str | None:
+            return _unpack_video(video, lacking[video], cache_folder(video, cache), bar, stop)
+
+        try:
+            reasons = zip(lacking, pool.map(unpack_one, lacking), strict=True)
+            return {video: reason for video, reason in reasons if reason}
+        except BaseException:
+            stop.set()  # or leaving would wait for whole videos
+            raise
+
+
+def _unpack_video(
+    video: Path, indices: Sequence[int], folder: Path, bar: 'tqdm[NoReturn]', stop: Event
+) -> str | None:
+    """Decode one video, and say what is wrong with it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder, stop):
+        if stop.is_set():
+            return None
+        for leftover in folder.glob(f'*{PARTIAL}'):
+            leftover.unlink()
+        rest = _lacking(indices, folder)
+        bar.update(len(indices) - len(rest))
+        reached = -1
+        try:
+            for index, image in read_frames(video, rest):
+                if stop.is_set():
+                    return None
+                write_png(folder / f'{index:09d}.png', image)
+                reached = index
+                bar.update()
+        except FrameError as error:
+            return str(error)
+    if late := [index for index in rest if index > reached]:
+        return f'{video}: ends before frame {late[0]}, which has a mask; copy the video again'
+    return None
+
+
+def _lacking(indices: Sequence[int], folder: Path) -> list[int]:
+    return [index for index in indices if not (folder / f'{index:09d}.png').exists()]
+
+
+@contextmanager
+def _locked(folder: Path, stop: Event) -> Iterator[None]:
+    """Hold the folder against other processes; the system lets go if this one is killed."""
+    with (folder / '.lock').open('a') as file:
+        while not stop.is_set():
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                stop.wait(0.2)
+        yield
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

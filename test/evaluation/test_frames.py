@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames: where they lie, that a video's are counted one by one, and what is no frame."""
+
+from itertools import count
+
+import cv2
+import numpy as np
+import pytest
+
+from surgseg_ros.evaluation.frames import (
+    FrameError,
+    find_pictures,
+    read_frames,
+    read_picture,
+    write_png,
+)
+
+NOISE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
+
+
+@pytest.mark.parametrize('suffix', ['.avi', '.mp4'])
+def test_frames_of_a_video_are_counted(tmp_path, write_video, frame_number, suffix):
+    path = tmp_path / f'video{suffix}'
+    write_video(path, 130)
+    wanted = [0, 1, 7, 60, 61, 129]
+    assert [(i, frame_number(x)) for i, x in read_frames(path, wanted)] == [
+        (index, index) for index in wanted
+    ]
+
+
+def test_a_video_ends_the_frames(tmp_path, write_video):
+    write_video(tmp_path / 'video.avi', 100)
+    assert [index for index, _ in read_frames(tmp_path / 'video.avi', count(0, 60))] == [0, 60]
+
+
+@pytest.mark.parametrize('content', [None, b'', b'RIFF and nothing more'])
+def test_what_is_no_video_is_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / 'video.avi').write_bytes(content)
+    with pytest.raises(FrameError, match=r'video\.avi: does not decode'):
+        list(read_frames(tmp_path / 'video.avi', [0]))
+
+
+def test_pictures_are_found_by_nine_digits_alone(tmp_path):
+    names = ['rgb/000000006.png', 'rgb/6.png', 'frames/_000000006.jpg', 'frames/_000000060.jpg']
+    for name in (*names, 'frames/frame_000000120.jpg', 'frames/000000180.txt'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_pictures(tmp_path) == {6: tmp_path / names[0], 60: tmp_path / names[3]}
+
+
+def test_a_picture_is_rgb_and_survives_writing(tmp_path):
+    write_png(tmp_path / 'x.png', NOISE)
+    assert np.array_equal(read_picture(tmp_path / 'x.png'), NOISE)
+    assert np.array_equal(cv2.imread(str(tmp_path / 'x.png'))[..., ::-1], NOISE)
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+@pytest.mark.parametrize('share', [0.0, 0.1, 0.5, 0.99])
+def test_a_cut_picture_is_named(tmp_path, suffix, share):
+    path = tmp_path / f'x{suffix}'
+    data = cv2.imencode(suffix, NOISE)[1].tobytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(FrameError, match=path.name):
+        read_picture(path)
+
+
+def test_a_missing_picture_is_named(tmp_path):
+    with pytest.raises(FrameError, match=r'x\.png: can not be read'):
+        read_picture(tmp_path / 'x.png')
