@@ -1,12 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an image message of any encoding to an RGB picture, and back to a plain message."""
 
-import functools
-import importlib.util
 import struct
-import subprocess
-import sys
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -14,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from surgseg_ros.messages.converter import converter
 from surgseg_ros.messages.types import TYPES
 
 Picture = NDArray[np.uint8]
@@ -54,13 +50,6 @@ _PNG_END: Final = b'IEND\xaeB`\x82'
 _JPEG_START: Final = b'\xff\xd8\xff'
 _JPEG_END: Final = b'\xff\xd9'
 _JPEG_NOT_A_FRAME: Final = (0xC4, 0xC8, 0xCC)
-
-_CV_BRIDGE_TRIAL: Final = """
-from types import SimpleNamespace as Message
-from cv_bridge import CvBridge
-grey = Message(height=2, width=2, encoding='mono8', is_bigendian=0, step=2, data=bytes(4))
-assert CvBridge().imgmsg_to_cv2(grey, 'rgb8').shape == (2, 2, 3)
-"""
 
 
 class ImageError(ValueError):
@@ -249,7 +238,7 @@ def _converted(samples: Picture, width: int, encoding: str) -> Picture:
         data=dense.reshape(-1),
     )
     try:
-        image = np.asarray(_converter()(message, 'rgb8'))
+        image = np.asarray(converter()(message, 'rgb8'))
     except Exception as error:  # two converters, each with exceptions of several libraries
         text = f'a {width}x{height} picture in {encoding} was not converted: {error}'
         raise ImageError(f'{text}: publish rgb8', 'conversion') from error
@@ -257,20 +246,3 @@ def _converted(samples: Picture, width: int, encoding: str) -> Picture:
         text = f'{encoding} was converted to {image.dtype} of shape {image.shape}'
         raise ImageError(f'{text}: publish rgb8', 'conversion')
     return image
-
-
-@functools.cache
-def _converter() -> Callable[[Any, str], Any]:
-    """Choose cv_bridge where it works, and rosbags-image elsewhere."""
-    convert: Callable[[Any, str], Any]
-    if importlib.util.find_spec('cv_bridge') and _cv_bridge_works():
-        convert = importlib.import_module('cv_bridge').CvBridge().imgmsg_to_cv2
-    else:
-        convert = importlib.import_module('rosbags.image').message_to_cvimage
-    return convert
-
-
-def _cv_bridge_works() -> bool:
-    """Try cv_bridge in a process of its own: built for another NumPy, it can end the process."""
-    trial = [sys.executable, '-c', _CV_BRIDGE_TRIAL]
-    return subprocess.run(trial, capture_output=True, check=False).returncode == 0
