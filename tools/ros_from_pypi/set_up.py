@@ -154,8 +154,10 @@ def read_stamp() -> dict[str, str] | None:
     if not STAMP.exists():
         return None
     stamp: dict[str, str] = json.loads(STAMP.read_text())
-    # Half an installation is not mended but made anew, and so is one whose checkout was moved.
-    return stamp if 'packages' in stamp and stamp['root'] == str(ROOT) else None
+    # Half an installation is not mended but made anew; so is one whose checkout was moved, or
+    # whose Python was removed.
+    whole = 'packages' in stamp and stamp['root'] == str(ROOT)
+    return stamp if whole and (VENV / 'bin' / 'python').exists() else None
 
 
 def write_stamp(stamp: dict[str, str]) -> None:
