@@ -34,6 +34,8 @@ class TrainConfig:
     :param architecture: as in ModelSpec.
     :param encoder: as in ModelSpec.
     :param encoder_weights: a name that segmentation_models_pytorch can fetch, or `none`.
+    :param start: folder of a model of the same architecture whose weights to go on from; empty
+        for none.
     :param options: as in ModelSpec.
     :param input_size: (height, width) of the network's input in pixels.
     :param fit: how a picture is fitted to it; `letterbox` or `stretch`.
@@ -66,6 +68,7 @@ class TrainConfig:
     architecture: str = 'Unet'
     encoder: str = 'resnet34'
     encoder_weights: str = 'none'
+    start: str = ''
     options: Mapping[str, Any] = field(default_factory=dict)
     input_size: tuple[int, int] = (512, 640)
     fit: str = 'letterbox'

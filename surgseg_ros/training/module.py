@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from surgseg_ros.core.model_spec import ModelSpec
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.model_spec import ModelSpec, read_model
+from surgseg_ros.core.network import SegmentationNetwork, load_network
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
 from surgseg_ros.evaluation.regions import LeastRegions
@@ -44,6 +44,15 @@ class _Averaged:
         return logits
 
 
+def _build(config: TrainConfig, spec: ModelSpec) -> SegmentationNetwork:
+    """Build the network that training begins with."""
+    if config.start:
+        return load_network(spec, read_model(config.start)[1]).train()
+    return SegmentationNetwork(
+        spec, None if config.encoder_weights == 'none' else config.encoder_weights
+    )
+
+
 class Training(lightning.LightningModule):
     """
     Trains a network, and hands over its running mean whenever that scores best.
@@ -59,9 +68,7 @@ class Training(lightning.LightningModule):
         self.config = config
         self.spec = spec
         self.keep = keep
-        weights = None if config.encoder_weights == 'none' else config.encoder_weights
-        self.network = SegmentationNetwork(spec, weights)
-        self.network.to(memory_format=torch.channels_last)
+        self.network = _build(config, spec).to(memory_format=torch.channels_last)
         self.averaged = AveragedModel(
             self.network, multi_avg_fn=self._average, use_buffers=True
         ).eval()
@@ -69,6 +76,10 @@ class Training(lightning.LightningModule):
         self._started_s = time.monotonic()
         self._frames: dict[str, list[FrameCounts]] = defaultdict(list)
         self._regions = LeastRegions()
+
+    def on_train_start(self) -> None:
+        """Start the clock; decoding does not count."""
+        self._started_s = time.monotonic()
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from surgseg_ros.core.model_spec import ModelError, write_model
+from surgseg_ros.core.model_spec import ModelError, read_spec, write_model
 from surgseg_ros.core.runtimes import choose_device
 from surgseg_ros.evaluation.masks import MaskError
 from surgseg_ros.training.config import ConfigError, TrainConfig, read_config
@@ -154,9 +154,11 @@ def _provenance(
 ) -> dict[str, Any]:
     """Tell model.json of the run; folders by name only, for the rest is this machine's."""
     recipe = asdict(config)
-    for key in ('data', 'output', 'cache'):
+    for key in ('data', 'output', 'cache', 'start'):
         recipe[key] = Path(recipe[key]).name
+    before = {'start': read_spec(config.start).training} if config.start else {}
     return {
+        **before,
         'recipe': recipe,
         'training_videos': len({s.video for s in training}),
         'training_frames': len(training),

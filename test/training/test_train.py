@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from surgseg_ros.core.model_spec import read_model
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.training.train import main
 
@@ -61,6 +62,20 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, config):
         assert main(['--config', str(config), *settings]) == 0
         digests.append(json.loads((output / 'model.json').read_text())['weights_sha256'])
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_run_goes_on_from_a_model(tmp_path, config):
+    assert main(['--config', str(config), 'steps=1']) == 0
+    settings = [f'output={tmp_path / "more"}', f'start={tmp_path / "model"}']
+    # So small a rate that the weights stay, unless they were not taken over.
+    assert main(['--config', str(config), *settings, 'learning_rate=1e-12']) == 0
+    before, after = (
+        read_model(tmp_path / name)[1]['layers.segmentation_head.0.weight']
+        for name in ('model', 'more')
+    )
+    torch.testing.assert_close(before, after)
+    spec = json.loads((tmp_path / 'more/model.json').read_text())
+    assert spec['training']['start']['steps_done'] == 1
 
 
 def test_it_learns(tmp_path, config):
