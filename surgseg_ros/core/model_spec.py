@@ -117,7 +117,8 @@ class ModelSpec:
             raise ModelError(
                 f'unknown keys {unknown!r}: remove them, or use the release that knows'
             )
-        required = known & {'name', 'classes', 'encoder', 'input_size', 'fit', 'weights_sha256'}
+        # Whatever decides the mask, or what the node says of it, must not be guessed.
+        required = known - {'options', 'least_region', 'training', 'scores'}
         if missing := sorted(required - set(values)):
             raise ModelError(f'missing keys {missing!r}: write the folder anew with `train`')
         for key in ('classes', 'input_size', 'mean', 'std', 'least_region'):

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from surgseg_ros.core.labels import NO_DECISION
+
 
 @dataclass(frozen=True)
 class Roi:
@@ -40,7 +42,7 @@ class Roi:
         if not fits:
             raise ValueError(
                 f'{self} reaches beyond the picture of {plane.shape[1]}x{plane.shape[0]} pixels: '
-                'set roi to [x, y, width, height] inside it, or to [] for the whole picture'
+                'set roi to [x, y, width, height] inside it, or to [0, 0, 0, 0] for all of it'
             )
         return plane[self.y_px : bottom, self.x_px : right]
 
@@ -58,3 +60,13 @@ class Segmentation:
     mask: NDArray[np.uint8]
     confidence: NDArray[np.uint8] | None = None
     stage_ms: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def undecided(cls, size: tuple[int, int]) -> 'Segmentation':
+        """
+        Say that nothing is known of a picture.
+
+        :param size: (H, W) of the picture in pixels.
+        :return: a mask of NO_DECISION with confidence 0.
+        """
+        return cls(np.full(size, NO_DECISION, np.uint8), np.zeros(size, np.uint8))

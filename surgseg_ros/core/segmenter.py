@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from surgseg_ros.core.fitting import fit, place
-from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
+from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_spec import ModelError, ModelSpec, read_model
 from surgseg_ros.core.runtimes import RUNTIMES, Runtime, choose_device
 from surgseg_ros.core.segmentation import Roi, Segmentation
@@ -69,6 +69,7 @@ class Segmenter:
         :param confidence: whether the result shall hold the confidence.
         :return: mask (and confidence) of the picture's exact size.
         :raises ValueError: if `image` is not such an array, or the roi lies beyond it.
+        :raises ArithmeticError: if the network's answer is no number.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ValueError(
@@ -76,7 +77,7 @@ class Segmenter:
             )
         view = image if roi is None else roi.view(image)
         result = self._segment_view(view, confidence)
-        return result if roi is None else _paste(result, image.shape[:2], roi)
+        return result if roi is None else _paste(result, (image.shape[0], image.shape[1]), roi)
 
     def _segment_view(self, image: NDArray[np.uint8], confidence: bool) -> Segmentation:
         size = (image.shape[0], image.shape[1])
@@ -99,13 +100,18 @@ class Segmenter:
         return Segmentation(mask, chosen, stages)
 
     def _infer(self, fitted: torch.Tensor) -> torch.Tensor:
-        """Run the network; a smaller map of logits would shift the mask without a word."""
+        """Run the network; a map of another size, or of NaN, would pass for a mask."""
         logits = self.runtime(fitted)
         expected = (1, CLASS_COUNT, *self.spec.input_size)
         if logits.shape != expected:
             raise ModelError(
                 f'the network of {self.spec.name!r} gives {tuple(logits.shape)} logits, expected '
                 f'{expected}: its options do not fit its input_size'
+            )
+        if not torch.isfinite(logits).all():
+            raise ArithmeticError(
+                f'the network of {self.spec.name!r} gives NaN or infinite logits: check the model '
+                'folder, and the memory of the device'
             )
         return logits
 
@@ -129,12 +135,11 @@ class _Shared:
         self.__array_interface__ = {**interface, 'data': (interface['data'][0], False)}
 
 
-def _paste(part: Segmentation, size: tuple[int, ...], roi: Roi) -> Segmentation:
+def _paste(part: Segmentation, size: tuple[int, int], roi: Roi) -> Segmentation:
     """Put the result of a roi into a picture of NO_DECISION with confidence 0."""
-    mask = np.full(size, NO_DECISION, np.uint8)
-    roi.view(mask)[:] = part.mask
-    confidence = None
-    if part.confidence is not None:
-        confidence = np.zeros(size, np.uint8)
-        roi.view(confidence)[:] = part.confidence
-    return Segmentation(mask, confidence, part.stage_ms)
+    whole = Segmentation.undecided(size)
+    roi.view(whole.mask)[:] = part.mask
+    if part.confidence is None or whole.confidence is None:
+        return Segmentation(whole.mask, None, part.stage_ms)
+    roi.view(whole.confidence)[:] = part.confidence
+    return Segmentation(whole.mask, whole.confidence, part.stage_ms)

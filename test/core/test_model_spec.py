@@ -82,8 +82,15 @@ def test_what_does_not_fit_is_named(key: str, value: object, message: str) -> No
 
 
 def test_missing_keys_are_named() -> None:
-    with pytest.raises(ModelError, match="missing keys \\['classes', 'encoder'"):
+    with pytest.raises(ModelError, match="missing keys \\['architecture', 'classes'"):
         ModelSpec.from_json('{"name": "x"}')
+
+
+@pytest.mark.parametrize('key', ['mean', 'std', 'intended_use', 'colour_order', 'architecture'])
+def test_what_decides_the_mask_is_not_guessed(key: str) -> None:
+    values = {name: value for name, value in VALUES.items() if name != key}
+    with pytest.raises(ModelError, match=f"missing keys \\['{key}'\\]"):
+        ModelSpec.from_json(json.dumps(values))
 
 
 def test_folder_is_read_as_written(tmp_path: Path) -> None:

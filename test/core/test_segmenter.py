@@ -186,3 +186,16 @@ def test_cuda_gives_the_mask_of_the_cpu(tiny_model: Path) -> None:
     assert on_cpu.confidence is not None
     assert on_cuda.confidence is not None
     assert np.abs(on_cpu.confidence.astype(int) - on_cuda.confidence).mean() < 2
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_an_answer_that_is_no_number_is_no_background(value: float) -> None:
+    class Sick(Painter):
+        def __call__(self, fitted: Tensor) -> Tensor:
+            logits = super().__call__(fitted)
+            logits[0, :, 5, 5] = value
+            return logits
+
+    segmenter = Segmenter(ModelSpec(name='sick', input_size=(64, 96)), Sick())
+    with pytest.raises(ArithmeticError, match="'sick' gives NaN or infinite logits"):
+        segmenter.segment(scene(48, 64)[0])
