@@ -13,6 +13,7 @@ from launch.actions import (
     IncludeLaunchDescription,
     OpaqueFunction,
     RegisterEventHandler,
+    TimerAction,
 )
 from launch.conditions import IfCondition
 from launch.event_handlers import OnProcessExit
@@ -28,6 +29,9 @@ SEGMENT = str(Path(__file__).with_name('segment.launch.py'))
 # not wait for subscribers, and DDS may take two seconds to bring them together.
 ROS2_BAG = (['ros2', 'bag', 'play'], ['--disable-keyboard-controls', '--delay', '2'])
 BAG_PLAYER = ([ExecutableInPackage('bag_player', 'surgseg_ros')], ['--wait'])
+
+LAST_FRAME_S = 3.0
+"""How long the segmenter may take for what it has in hand when the bag has ended."""
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -77,10 +81,11 @@ def start_player(context: LaunchContext) -> list[ExecuteProcess]:
     return [player]
 
 
-def end(event: ProcessExited, context: LaunchContext) -> EmitEvent | None:
+def end(event: ProcessExited, context: LaunchContext) -> TimerAction | None:
     """End the launch when the bag has been played or the segmenter has ended."""
     if context.is_shutdown:
         return None
     if event.returncode:  # raised, so that ros2 launch too ends with an exit status that tells
         raise RuntimeError(f'{event.process_name} failed with exit status {event.returncode}')
-    return EmitEvent(event=Shutdown(reason=f'{event.process_name} has ended'))
+    shutdown = EmitEvent(event=Shutdown(reason=f'{event.process_name} has ended'))
+    return TimerAction(period=LAST_FRAME_S, actions=[shutdown])

@@ -56,7 +56,7 @@ def wait_until_active(name: str) -> None:
     try:
         while (state := ask_state(node, client)) != 'active':
             if time.monotonic() > reminder_s:
-                node.get_logger().warning(f'{name} is {state}; waiting until it is active')
+                node.get_logger().warning(f'waiting until {name} is active; it is {state}')
                 reminder_s += REMINDER_PERIOD_S
             time.sleep(POLL_PERIOD_S)
     finally:
@@ -70,15 +70,15 @@ def ask_state(node: Node, client: Client) -> str:
 
     :param node: the node that asks.
     :param client: its client of the other's `get_state`.
-    :return: the state's label, or 'silent' where no answer came.
+    :return: the state's label, or 'not answering'.
     """
     if not client.wait_for_service(timeout_sec=ANSWER_TIMEOUT_S):
-        return 'silent'
+        return 'not answering'
     future = client.call_async(GetState.Request())
     rclpy.spin_until_future_complete(node, future, timeout_sec=ANSWER_TIMEOUT_S)
     if not future.done():
         client.remove_pending_request(future)
-        return 'silent'
+        return 'not answering'
     state: State = future.result().current_state
     return str(state.label)
 
