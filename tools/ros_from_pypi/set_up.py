@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import machine
-import vision_msgs
+import message_build
 from machine import SetUpError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,8 +118,8 @@ def stages(ros: str, run: Runner) -> list[Stage]:
     messages = Stage(
         'vision_msgs',
         'building vision_msgs (half a minute)',
-        [*sorted(MESSAGES.glob('*.msg')), *vision_msgs.sources()],
-        lambda: vision_msgs.build(MESSAGES, VENV, run),
+        [*sorted(MESSAGES.glob('*.msg')), *message_build.sources()],
+        lambda: message_build.build(MESSAGES, VENV, run),
     )
     return [packages] if ros else [packages, messages]
 

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What set-up says where something is missing or does not fit: one line, and nothing done."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).resolve().parents[3] / 'tools' / 'ros_from_pypi'
+ROS_VARIABLES = ('AMENT_PREFIX_PATH', 'ROS_DISTRO', 'CC', 'CXX', 'PYTHON')
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Make a checkout that has nothing but the set-up."""
+    shutil.copytree(TOOLS, tmp_path / 'tools' / 'ros_from_pypi')
+    (tmp_path / 'setup.py').touch()
+    return tmp_path
+
+
+def set_up(checkout: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run set-up by this Python, without a ROS 2 unless `variables` say so."""
+    plain = {name: value for name, value in os.environ.items() if name not in ROS_VARIABLES}
+    return subprocess.run(
+        ['sh', 'tools/ros_from_pypi/set_up.sh'],
+        cwd=checkout,
+        env={**plain, 'PYTHON': sys.executable, **variables},
+        capture_output=True,
+        text=True,
+    )
+
+
+def refusal(checkout: Path, **variables: str) -> str:
+    """Run a set-up that must fail with one line, and return the line."""
+    run = set_up(checkout, **variables)
+    assert run.returncode == 1
+    (line,) = (run.stdout + run.stderr).splitlines()
+    assert line.startswith('make setup: ')
+    return line
+
+
+def stamped(checkout: Path, **changes: str) -> Path:
+    """Make what a finished set-up left, but for `changes`."""
+    (checkout / '.venv' / 'bin').mkdir(parents=True)
+    (checkout / '.venv' / 'bin' / 'python').touch()
+    version = f'{sys.version_info.major}.{sys.version_info.minor}'
+    stamp = {'root': str(checkout), 'ros': '', 'python': version, 'packages': 'old'}
+    path = checkout / '.venv' / 'set_up.json'
+    path.write_text(json.dumps({**stamp, **changes}))
+    return path
+
+
+def fake_python(folder: Path, version: tuple[int, int]) -> Path:
+    """Make a program that answers the version check as that Python would."""
+    path = folder / 'python'
+    replaced = f'import sys; sys.version_info = {version}; exec(sys.argv[1])'
+    path.write_text(
+        f'#!/bin/sh\n'
+        f'[ "$1" = --version ] && echo "Python {version[0]}.{version[1]}.0" && exit\n'
+        f'exec {sys.executable} -c \'{replaced}\' "$2"\n'
+    )
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize('version', [(2, 7), (3, 9), (3, 14)])
+def test_a_python_that_will_not_do(checkout: Path, version: tuple[int, int]) -> None:
+    said = refusal(checkout, PYTHON=str(fake_python(checkout, version)))
+    assert 'Python 3.10 to 3.13 is needed' in said
+    assert f'is {version[0]}.{version[1]}.0' in said
+
+
+def test_a_python_that_is_not_there(checkout: Path) -> None:
+    assert 'no_such_python is not there' in refusal(checkout, PYTHON='no_such_python')
+
+
+@pytest.mark.parametrize('variable', ['CC', 'CXX'])
+def test_a_compiler_that_is_missing(checkout: Path, variable: str) -> None:
+    said = refusal(checkout, **{variable: 'no_such_compiler'})
+    assert 'the compiler no_such_compiler is missing' in said
+    assert not (checkout / '.venv').exists()
+
+
+def test_headers_that_are_missing(checkout: Path) -> None:
+    (checkout / 'sitecustomize.py').write_text(
+        'import sysconfig\n'
+        'real = sysconfig.get_path\n'
+        "sysconfig.get_path = lambda name: '/nowhere' if name == 'include' else real(name)\n"
+    )
+    said = refusal(checkout, PYTHONPATH=str(checkout))
+    assert '/nowhere/Python.h is missing' in said
+    assert not (checkout / '.venv').exists()
+
+
+def test_a_ros_of_another_python(checkout: Path) -> None:
+    (checkout / 'rclpy.py').write_text('raise ImportError')
+    variables = {'ROS_DISTRO': 'humble', 'AMENT_PREFIX_PATH': '/opt/ros/humble'}
+    said = refusal(checkout, PYTHONPATH=str(checkout), **variables)
+    assert 'ROS 2 humble is sourced' in said
+    assert 'cannot import rclpy' in said
+
+
+def test_an_environment_of_someone_else_is_left_alone(checkout: Path) -> None:
+    (checkout / '.venv').mkdir()
+    mine = checkout / '.venv' / 'mine'
+    mine.touch()
+    assert 'was not made by make setup' in refusal(checkout)
+    assert mine.exists()
+
+
+def test_two_ros_are_not_mixed(checkout: Path) -> None:
+    stamp = stamped(checkout, ros='jazzy')
+    before = stamp.read_text()
+    assert 'made for jazzy, and there is no ROS 2 sourced now' in refusal(checkout)
+    assert stamp.read_text() == before
+
+
+def test_two_pythons_are_not_mixed(checkout: Path) -> None:
+    stamped(checkout, python='3.7')
+    assert '.venv has Python 3.7' in refusal(checkout)
+
+
+@pytest.mark.parametrize('change', [{'root': '/elsewhere'}, {'packages': None}])
+def test_half_an_environment_is_made_anew(checkout: Path, change: dict[str, str]) -> None:
+    """Here it ends at the missing package; the point is that nothing of the old one is left."""
+    stamp = stamped(checkout)
+    left = {**json.loads(stamp.read_text()), **change}
+    stamp.write_text(json.dumps({key: value for key, value in left.items() if value}))
+    (checkout / '.venv' / 'half').touch()
+    run = set_up(checkout, PIP_NO_INDEX='1')
+    assert run.returncode == 1
+    assert (checkout / '.venv' / 'pyvenv.cfg').exists()
+    assert not (checkout / '.venv' / 'half').exists()
+    assert not (checkout / '.venv.discarded').exists()
+    assert 'packages' not in json.loads(stamp.read_text())
+
+
+def test_a_second_set_up_waits_for_the_first(checkout: Path) -> None:
+    stamped(checkout, python='3.7')
+    environment = {**os.environ, 'PYTHON': sys.executable}
+    for name in ('AMENT_PREFIX_PATH', 'ROS_DISTRO'):
+        environment.pop(name, None)
+    with (checkout / '.venv.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = ['sh', 'tools/ros_from_pypi/set_up.sh']
+        pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
+        with subprocess.Popen(command, cwd=checkout, env=environment, **pipes) as second:
+            assert second.stdout is not None
+            assert 'waiting for another set-up' in second.stdout.readline()
+            assert second.poll() is None
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert '.venv has Python 3.7' in second.communicate()[0]
