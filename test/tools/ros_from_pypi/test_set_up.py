@@ -125,12 +125,12 @@ def test_two_pythons_are_not_mixed(checkout: Path) -> None:
     assert '.venv has Python 3.7' in refusal(checkout)
 
 
-@pytest.mark.parametrize('change', [{'root': '/elsewhere'}, {'packages': None}])
-def test_half_an_environment_is_made_anew(checkout: Path, change: dict[str, str]) -> None:
+def test_half_an_environment_is_made_anew(checkout: Path) -> None:
     """Here it ends at the missing package; the point is that nothing of the old one is left."""
     stamp = stamped(checkout)
-    left = {**json.loads(stamp.read_text()), **change}
-    stamp.write_text(json.dumps({key: value for key, value in left.items() if value}))
+    left = json.loads(stamp.read_text())
+    del left['packages']
+    stamp.write_text(json.dumps(left))
     (checkout / '.venv' / 'half').touch()
     run = set_up(checkout, PIP_NO_INDEX='1')
     assert run.returncode == 1
