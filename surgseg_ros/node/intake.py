@@ -4,6 +4,7 @@
 import inspect
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -26,6 +27,9 @@ TYPE_NAMES: Final = {
 
 _DEPTH: Final = 5
 """With 1, large reliable messages were seen lost that nobody had time to read."""
+
+_MIX_WINDOW: Final = 30
+"""Images over which publishers are seen to alternate: a second at 30 Hz."""
 
 # Reliability is not among them: an override would pin the first choice.
 _OVERRIDABLE: Final = (QoSPolicyKind.DEPTH, QoSPolicyKind.HISTORY, QoSPolicyKind.DURABILITY)
@@ -67,6 +71,7 @@ class Intake:
         self._subscription: Subscription | None = None
         self._last_sequence: int | None = None
         self._lone_publisher = False
+        self._backward: deque[bool] = deque(maxlen=_MIX_WINDOW)
 
     @property
     def resolved_topic(self) -> str:
@@ -95,6 +100,7 @@ class Intake:
                 return
             right, wrong = self._publishers()
             self._lone_publisher = len(right) == 1
+            self._say_several(right)
             for type_name in sorted({info.topic_type for info in wrong}):
                 self._say_wrong_type(type_name)
             if self._choice != 'auto' or not right:
@@ -122,7 +128,7 @@ class Intake:
         if not right:
             return f'{name} has no publisher: start the camera, or remap the topic'
         offers = ', '.join(
-            f'{info.node_namespace.rstrip("/")}/{info.node_name} offers '
+            f'{_name_of(info)} offers '
             f'{info.qos_profile.reliability.name.lower()} '
             f'{info.qos_profile.durability.name.lower()}'
             for info in right
@@ -160,19 +166,22 @@ class Intake:
 
     def _on_image(self, cdr: bytes, info: Mapping[str, Any]) -> None:
         self._health.see_image(time.monotonic_ns())
-        self._count_missing(info.get('publication_sequence_number'))
+        self._follow(info.get('publication_sequence_number'))
         received_ns = info.get('received_timestamp') or 0
         age_ns = time.time_ns() - received_ns if received_ns else 0
         self._receive(cdr, max(0, age_ns))
 
-    def _count_missing(self, sequence: int | None) -> None:
-        """Count gaps; the numbers of several publishers mix, and a new one begins anew."""
-        if sequence is None or not self._lone_publisher:
-            self._last_sequence = None
+    def _follow(self, sequence: int | None) -> None:
+        """Count gaps in the publisher's numbering, and see whether several publishers mix."""
+        if sequence is None:
             return
-        if self._last_sequence is not None and sequence > self._last_sequence + 1:
-            self._health.count('missing', sequence - self._last_sequence - 1)
-        self._last_sequence = sequence
+        last, self._last_sequence = self._last_sequence, sequence
+        self._backward.append(last is not None and sequence <= last)
+        # A camera that is started anew steps back once; two that alternate do again and again.
+        mixed = sum(self._backward) > 1
+        self._health.see_ambiguity('images of several publishers alternate' if mixed else '')
+        if last is not None and sequence > last + 1 and self._lone_publisher:
+            self._health.count('missing', sequence - last - 1)
 
     def _events(self) -> SubscriptionEventCallbacks:
         callbacks = {
@@ -195,6 +204,12 @@ class Intake:
             )
         self._look_soon()
 
+    def _say_several(self, publishers: list[TopicEndpointInfo]) -> None:
+        names = sorted(f'{p.node_namespace.rstrip("/")}/{p.node_name}' for p in publishers)
+        text = f'{len(names)} publishers on {self.resolved_topic!r}: {", ".join(names)}'
+        if len(names) > 1 and self._health.first_time(text):
+            self._node.get_logger().warning(f'{text}; stop or remap all but one')
+
     def _say_wrong_type(self, type_name: str) -> None:
         if self._health.first_time(f'type {type_name}'):
             self._node.get_logger().warning(
@@ -215,3 +230,9 @@ class Intake:
         wanted = TYPE_NAMES[self._transport]
         right = [info for info in infos if info.topic_type == wanted]
         return right, [info for info in infos if info.topic_type != wanted]
+
+
+def _name_of(info: TopicEndpointInfo) -> str:
+    if 'UNKNOWN' in info.node_name:  # discovered before its node was
+        return 'a node'
+    return f'{info.node_namespace.rstrip("/")}/{info.node_name}'

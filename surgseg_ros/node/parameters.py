@@ -6,7 +6,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, NamedTuple
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
+from rclpy.validate_topic_name import validate_topic_name
 
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 from surgseg_ros.core.runtimes import RUNTIMES
@@ -113,6 +115,8 @@ class Settings:
             )
         if len(set(names)) != cameras:
             raise ValueError(f'camera_names is {list(names)}: give each camera a name of its own')
+        for name in (*self.image_topics, *filter(None, names)):
+            _check_name(name)
         if len(self.roi) not in (4, 4 * cameras) or min(self.roi) < 0:
             raise ValueError(
                 f'roi is {list(self.roi)}, expected x, y, width, height in pixels, '
@@ -177,6 +181,16 @@ def read(node: Node) -> Settings:
     :raises ValueError: if they do not fit.
     """
     return Settings.from_values({row.name: node.get_parameter(row.name).value for row in TABLE})
+
+
+def _check_name(name: str) -> None:
+    try:
+        validate_topic_name(name)
+    except InvalidTopicNameException as error:
+        reason = str(error).partition('\n')[0].rstrip(':')
+        raise ValueError(
+            f'image_topics and camera_names can not have {name!r}: {reason}'
+        ) from error
 
 
 def _descriptor(row: Parameter) -> ParameterDescriptor:

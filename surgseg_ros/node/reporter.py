@@ -60,14 +60,14 @@ class Reporter:
         with self._lock:
             if names == self._names:
                 return
+            healths = tuple(Health() for _ in names)
+            reports = tuple(
+                StatusReport(self._node, name, health)
+                for name, health in zip(names, healths, strict=True)
+            )
             for report in self._reports:
                 report.destroy()
-            self._names, self._reports = names, ()
-            self.healths = tuple(Health() for _ in names)
-            self._reports = tuple(
-                StatusReport(self._node, name, health)
-                for name, health in zip(names, self.healths, strict=True)
-            )
+            self._names, self.healths, self._reports = names, healths, reports
 
     def say_inactive(self, reason: str) -> None:
         """

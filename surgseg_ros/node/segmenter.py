@@ -28,14 +28,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Held back for `sigwait`, in threads to come as well: with rclpy's handlers the context is
     # gone before the last status is out, and one that sets an Event can lock up its waiter.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    status = _run(arguments)
+    begun, stopped = threading.Event(), threading.Event()
+    threading.Thread(target=_wait_for_signal, args=(begun, stopped), daemon=True).start()
+    status = _run(arguments, begun, stopped)
     sys.stdout.flush()
     sys.stderr.flush()
     # Daemon threads inside native code would race the interpreter's own end.
     os._exit(status)
 
 
-def _run(arguments: list[str]) -> int:
+def _wait_for_signal(begun: threading.Event, stopped: threading.Event) -> None:
+    signal.sigwait(SIGNALS)
+    if not begun.is_set():
+        os._exit(0)  # nobody has heard of the node yet
+    stopped.set()
+
+
+def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event) -> int:
     try:
         # Imported here, once signals are held back: it takes seconds.
         import rclpy
@@ -56,14 +65,13 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:  # a value of the wrong type, an unreadable file, no middleware
         print(f'segmenter: {error}', file=sys.stderr)
         return 1
-    stopped = threading.Event()
+    begun.set()
     executor = MultiThreadedExecutor(num_threads=4)
     executor.add_node(node)
     threading.Thread(target=spin, args=(executor, node, stopped), daemon=True).start()
     if node.settings.autostart:
         threading.Thread(target=node.start_by_itself, daemon=True).start()
-    signal.sigwait(SIGNALS)
-    stopped.set()
+    stopped.wait()
     node.stop()
     return 0
 

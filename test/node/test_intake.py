@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The subscription follows the cameras' reliability, and silence is explained."""
+
+from types import SimpleNamespace
+
+import pytest
+from bench import until
+from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage
+
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.node.health import Health
+from surgseg_ros.node.intake import Intake
+
+RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
+
+
+@pytest.fixture
+def start(start_here, monkeypatch):
+    """Start the node without a network; no picture is sent here."""
+    network = SimpleNamespace(
+        spec=SimpleNamespace(name='none', weights_sha256='', intended_use='research'),
+        runtime=SimpleNamespace(description='a test'),
+        warm_up=lambda: None,
+    )
+    monkeypatch.setattr(Segmenter, 'load', lambda *arguments: network)
+    return lambda *arguments, **more: start_here(*arguments, model='none', **more)
+
+
+def wait_for_reader(bench, reliability):
+    until(lambda: bench.readers() == [reliability], f'a {reliability.name} subscription')
+
+
+def test_auto_follows_the_publishers(start):
+    """Reliable only if all of them are; a camera may come and go at any time."""
+    bench = start().bench
+    wait_for_reader(bench, BEST_EFFORT)
+    bench.camera()
+    wait_for_reader(bench, RELIABLE)
+    other = bench.camera(best_effort=True)
+    wait_for_reader(bench, BEST_EFFORT)
+    bench.node.destroy_publisher(other)
+    wait_for_reader(bench, RELIABLE)
+
+
+def test_auto_begins_right_and_stays_where_nothing_changes(start):
+    here = start()
+    here.bench.camera(best_effort=True)
+    until(lambda: here.bench.node.count_subscribers('image') == 1, 'the node listens')
+    here.bench.camera(best_effort=True)
+    here.node._intakes[0].look()
+    here.node._intakes[0].look()
+    assert here.bench.readers() == [BEST_EFFORT]
+    here.logs.wait_for_text('subscribed')
+    assert len([line for line in here.logs.messages if 'subscribed' in line]) == 1
+
+
+@pytest.mark.parametrize(
+    ('asked', 'given'), [('best_effort', BEST_EFFORT), ('reliable', RELIABLE)]
+)
+def test_a_set_reliability_is_kept(start, asked, given):
+    here = start(reliability=asked)
+    here.bench.camera()
+    here.node._intakes[0].look()
+    wait_for_reader(here.bench, given)
+
+
+def test_a_reliability_that_does_not_match_is_said(start):
+    here = start(reliability='reliable')
+    here.bench.camera(best_effort=True)
+    line = here.logs.wait_for_text('QoS that this node can not take')
+    assert f"'{here.bench.namespace}/image'" in line
+    assert 'RELIABILITY' in line
+
+
+def test_another_type_on_the_topic_is_said(start):
+    here = start(no_image_warning_s=0.1)
+    here.bench.camera(message_type=CompressedImage)
+    line = here.logs.wait_for_text('is published as sensor_msgs/msg/CompressedImage')
+    assert f"'{here.bench.namespace}/image'" in line
+    assert 'set image_transport' in here.logs.wait_for_text('no image for 0.1 s')
+
+
+def test_a_topic_that_never_appears_is_said_by_its_resolved_name(start):
+    here = start('-r', 'image:=/rig/left/image_raw', no_image_warning_s=0.1)
+    assert "'/rig/left/image_raw' has no publisher" in here.logs.wait_for_text('no image for')
+
+
+def test_a_camera_that_sends_nothing_is_said(start):
+    here = start(no_image_warning_s=0.1)
+    here.bench.camera()
+    line = here.logs.wait_for_text('nothing arrives')
+    assert f"'{here.bench.namespace}/image' has a publisher" in line
+    assert 'offers reliable volatile; this node asks for reliable' in line
+
+
+def test_qos_can_be_overridden(start, request):
+    # The namespace is the next one; the override has to name the topic in full.
+    here = start(
+        '-r', 'mask:=/the_mask', **{'qos_overrides./the_mask.publisher.reliability': 'best_effort'}
+    )
+    (info,) = until(
+        lambda: here.bench.node.get_publishers_info_by_topic('/the_mask'), 'the mask topic'
+    )
+    assert info.qos_profile.reliability == BEST_EFFORT
+    assert here.bench.change('deactivate')
+    assert here.bench.change('cleanup')
+    assert here.bench.change('configure'), 'an override does not stand in the way of a second time'
+
+
+def test_frames_that_were_overwritten_unread_are_counted():
+    """Gaps in the numbers of a lone publisher; those of several say nothing."""
+    health, got = Health(), []
+    intake = Intake(None, 'image', 'raw', 'auto', health, lambda *given: got.append(given), None)
+    intake._lone_publisher = True
+    for number in (7, 8, 12, 1, 2):
+        intake._on_image(b'', {'publication_sequence_number': number})
+    assert health.counts()['missing'] == 3
+    intake._lone_publisher = False
+    intake._on_image(b'', {'publication_sequence_number': 90})
+    intake._on_image(b'', {})
+    assert (health.counts()['missing'], health.counts()['received']) == (3, 7)
+    assert got[-1] == (b'', 0), 'of unknown age'

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands in the way of a start is said, and the process ends or lives as it should."""
+
+import json
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import rclpy
+from bench import until
+from rclpy.parameter import Parameter
+
+from surgseg_ros.node import segmenter
+from surgseg_ros.node.segmenter_node import SegmenterNode
+
+
+@pytest.fixture(scope='module')
+def processes(run_node, model):
+    """Start all at once: most of a start is waiting for imports."""
+    return {
+        'no_model': run_node(model='/no/such/model'),
+        'importing': run_node('-r', '__node:=importing', model=model),
+    }
+
+
+def test_interrupted_while_importing_it_ends_well(processes):
+    node = processes['importing']
+    status = Path(f'/proc/{node.process.pid}/status')
+
+    def holds_back_sigint():
+        blocked = next(line for line in status.read_text().splitlines() if 'SigBlk' in line)
+        return int(blocked.split()[1], 16) >> (signal.SIGINT - 1) & 1
+
+    until(holds_back_sigint, 'its first lines')
+    assert node.interrupt() == 0
+    assert 'Traceback' not in node.log()
+
+
+def test_a_parameter_of_a_wrong_type_ends_it_with_one_line(capsys):
+    arguments = ['--ros-args', '-p', 'cpu_threads:=many']
+    try:
+        assert segmenter._run(arguments, threading.Event(), threading.Event()) == 1
+    finally:
+        rclpy.try_shutdown()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("segmenter: Trying to set parameter 'cpu_threads' to 'many'")
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'said'),
+    [
+        ('cpu_threads', -1, 'cpu_threads'),
+        ('least_area', 2.0, 'least_area'),
+        ('image_transport', 'h264', "image_transport is 'h264', expected one of"),
+        ('camera_names', ['left', 'right'], 'give one name to each topic'),
+        ('image_topics', ['not a name'], 'image_topics'),
+        ('camera_names', ['not a name'], 'camera_names'),
+    ],
+)
+def test_a_parameter_that_does_not_fit_is_named(name, value, said):
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+    try:
+        with pytest.raises(Exception, match=said) as raised:
+            SegmenterNode(context=context, parameter_overrides=[Parameter(name, value=value)])
+    finally:
+        rclpy.shutdown(context=context)
+    assert '\n' not in str(raised.value)
+
+
+def test_without_a_model_it_says_so_and_waits(processes, bench):
+    diagnostics = bench.diagnostics()
+    part = diagnostics.wait(lambda part: part.level == b'\x02')
+    assert part.message.startswith('inactive: configure failed: /no/such/model')
+    assert bench.state() == 'unconfigured'
+    assert 'does not exist' in part.message
+    assert part.message.removeprefix('inactive: ') in processes['no_model'].log()
+
+
+def no_parameter(folder):
+    return ''
+
+
+def truncated_weights(folder):
+    weights = folder / 'weights.safetensors'
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    return folder
+
+
+def changed_classes(folder):
+    spec = json.loads((folder / 'model.json').read_text())
+    spec['classes'][1:3] = reversed(spec['classes'][1:3])
+    (folder / 'model.json').write_text(json.dumps(spec))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'said'),
+    [
+        (no_parameter, "model is '': set the parameter"),
+        (truncated_weights, 'truncated or another one'),
+        (changed_classes, "is 'tool wrist', expected 'tool clasper'"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused(processes, bench, model, tmp_path, spoil, said):
+    folder = spoil(shutil.copytree(model, tmp_path / 'model'))
+    status = bench.status()
+    assert bench.set(model=str(folder)).successful
+    assert not bench.change('configure')
+    assert bench.state() == 'unconfigured'
+    assert status.wait(lambda m: said in m.values[0].value)
+    assert said in processes['no_model'].log()
+
+
+def test_then_the_right_model_is_taken(processes, bench, model):
+    """The node has forgotten what failed before."""
+    diagnostics = bench.diagnostics()
+    assert bench.set(model=str(model)).successful
+    assert bench.change('configure')
+    assert diagnostics.wait(lambda part: part.level != b'\x02')
+    assert bench.change('cleanup')
+
+
+def test_interrupted_while_it_configures_it_ends_well(processes, bench):
+    node = processes['no_model']
+    loadings = node.log().count('loading')
+    bench.change_soon('configure')
+    until(lambda: node.log().count('loading') > loadings, 'the beginning')
+    assert node.interrupt() == 0
+    assert 'Traceback' not in node.log()
