@@ -24,6 +24,8 @@ VERBS: Final = {
     'bag_player': Verb('surgseg_ros.node.bag_player:main', "publishes a bag's images"),
     'train': Verb('surgseg_ros.training.train:main', 'trains a model, writes its folder'),
     'evaluate': Verb('surgseg_ros.evaluation.evaluate:main', 'scores masks against the truth'),
+    'predict': Verb('surgseg_ros.evaluation.predict:main', 'masks of videos or folders as PNG'),
+    'inspect_data': Verb('surgseg_ros.training.inspect_data:main', 'what a data set holds'),
     'synthesize': Verb('surgseg_ros.synthesize:main', 'makes synthetic scenes'),
 }
 

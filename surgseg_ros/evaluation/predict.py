@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verb `predict`: masks of videos or pictures as PNG, in the layout of SAR-RARP50."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tqdm import tqdm
+
+from surgseg_ros.core.regions import drop_small_regions
+from surgseg_ros.core.runtimes import RUNTIMES
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.evaluation.frames import PARTIAL, write_png
+from surgseg_ros.evaluation.sources import VIDEO_EVERY, Source, find_sources
+
+RECORD_FILE: Final = 'predict.json'
+"""Says what the masks beside it were made by, so that two models' masks are never mixed."""
+
+
+class OutputError(ValueError):
+    """An output folder that can't be used; the message names it and a remedy."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Predict.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status.
+    """
+    options = _parser().parse_args(argv)
+    try:
+        sources = find_sources(options.input, options.every)
+        segmenter = Segmenter.load(options.model, options.device, options.runtime)
+        prepare(options.output, segmenter, options.runtime, options.least_region)
+        predict(segmenter, sources, options.output, options.least_region)
+    except ValueError as error:  # of which all errors of frames, models and devices are
+        print(f'predict: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='surgseg_ros predict', description=__doc__)
+    add = parser.add_argument
+    # fmt: off
+    add('--model', type=Path, required=True, metavar='DIR', help='the model folder')
+    add('--input', type=Path, required=True, metavar='PATH',
+        help='a video, a folder of pictures, or a data set: a folder of video_*')
+    add('--output', type=Path, required=True, metavar='DIR',
+        help='gets video_*/segmentation/000000060.png; a run that was cut off goes on from there')
+    add('--every', type=_count, metavar='N',
+        help='take frames whose number is a multiple of N (default: all pictures of a folder, '
+        f'the frames of a data set that have a mask, each {VIDEO_EVERY}th of a video)')
+    add('--device', default='auto', help='auto, cpu, cuda or cuda:N (default: %(default)s)')
+    add('--runtime', default='torch', choices=RUNTIMES, help='default: %(default)s')
+    add('--least-region', action='store_true',
+        help="drop regions that are smaller than the model's least_region of their class")
+    # fmt: on
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
+    return value
+
+
+def prepare(output: Path, segmenter: Segmenter, runtime: str, least_region: bool) -> None:
+    """
+    Make the output folder, or see that the masks in it are of the same model.
+
+    :param output: the folder.
+    :param segmenter: what will make the masks.
+    :param runtime: a key of RUNTIMES.
+    :param least_region: whether small regions are dropped.
+    :raises OutputError: if it holds something else.
+    """
+    record = {
+        'model': segmenter.spec.name,
+        'weights_sha256': segmenter.spec.weights_sha256,
+        'runtime': runtime,
+        'least_region': list(segmenter.spec.least_region) if least_region else None,
+    }
+    path = output / RECORD_FILE
+    if path.is_file():
+        _compare(path, record)
+        return
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise OutputError(f'the output {str(output)!r} is not an empty folder: name a new one')
+    output.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL)
+    partial.write_text(json.dumps(record, indent=2) + '\n')
+    partial.replace(path)
+
+
+def _compare(path: Path, record: dict[str, Any]) -> None:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise OutputError(f'{path}: can not be read ({error}); name another output') from error
+    for key, value in record.items():
+        if not isinstance(found, dict) or found.get(key) != value:
+            there = found.get(key) if isinstance(found, dict) else found
+            raise OutputError(
+                f'{path}: the masks there were made with {key} {there!r}, these would be with '
+                f'{value!r}: name another output'
+            )
+
+
+def predict(
+    segmenter: Segmenter, sources: Sequence[Source], output: Path, least_region: bool = False
+) -> None:
+    """
+    Write the masks that are not there yet.
+
+    :param segmenter: what makes them.
+    :param sources: the videos.
+    :param output: the folder, see `prepare`.
+    :param least_region: whether to drop regions smaller than the model's `least_region`.
+    :raises FrameError: if a frame can't be decoded.
+    """
+    with tqdm(total=sum(map(len, sources)), unit='frame', leave=False) as bar:
+        for source in sources:
+            bar.set_description(source.name)
+            folder = output / source.name / 'segmentation'
+            folder.mkdir(parents=True, exist_ok=True)
+            there = {int(mask.stem) for mask in folder.glob('*.png')}
+            bar.update(len(there))
+            for number, image in source.read(there.__contains__):
+                mask = segmenter.segment(image).mask
+                if least_region:
+                    mask = drop_small_regions(mask, segmenter.spec.least_region)
+                write_png(folder / f'{number:09d}.png', mask)
+                bar.update()

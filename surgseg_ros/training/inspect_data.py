@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verb `inspect_data`: what a data set holds, everything that is wrong in it, a picture."""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.labels import CLASS_NAMES
+from surgseg_ros.evaluation.frames import write_png
+from surgseg_ros.training.data_picture import draw_data
+from surgseg_ros.training.dataset import Survey, survey
+from surgseg_ros.training.faults import Examination, examine_all
+from surgseg_ros.training.samples import DatasetError, Fault, Sample
+
+PICTURE_FILE: Final = 'data.png'
+
+_SAID: Final = 200
+"""So many faults are printed; all of them are in the JSON file."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Inspect.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status; 1 if something is wrong in the data, 2 if there are none.
+    """
+    options = _parser().parse_args(argv)
+    try:
+        found = survey(options.data, options.cache)
+    except DatasetError as error:
+        print(f'inspect_data: {error}', file=sys.stderr)
+        return 2
+    examinations = list(examine_all(found.samples))
+    summary = summarize(found, examinations)
+    print(_table(summary))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(summary, indent=2) + '\n')
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
+        write_png(options.output / PICTURE_FILE, _picture(found.samples, examinations))
+        print(f'\npicture: {options.output / PICTURE_FILE}')
+    return _say(summary['faults'], options.json)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='surgseg_ros inspect_data', description=__doc__)
+    add = parser.add_argument
+    add('--data', type=Path, required=True, metavar='DIR', help='folder of video_*')
+    add('--output', type=Path, metavar='DIR', help=f'gets a picture of the data, {PICTURE_FILE}')
+    add('--json', type=Path, metavar='FILE', help='gets all numbers and all faults')
+    add(
+        '--cache',
+        type=Path,
+        metavar='DIR',
+        help='gets the frames of videos that are not unpacked (default: DIR.frames beside the '
+        "data, or the user's cache)",
+    )
+    return parser
+
+
+def summarize(found: Survey, examinations: Sequence[Examination]) -> dict[str, Any]:
+    """
+    Add up what a data set holds.
+
+    :param found: its samples, and the faults of masks without a frame.
+    :param examinations: of the samples, in their order.
+    :return: `videos`, name to what it holds; `all`, the same of all together; `faults`, a list of
+        `name` and `what`. A video holds `frames`, `sizes` ('1920x1080' to the number of masks),
+        `pixel_share` and `frame_share` by class name, over the masks that could be read.
+    """
+    by_video: dict[str, list[Examination]] = {}
+    for sample, examination in zip(found.samples, examinations, strict=True):
+        by_video.setdefault(sample.video, []).append(examination)
+    return {
+        'all': _holding(examinations),
+        'videos': {video: _holding(of_video) for video, of_video in by_video.items()},
+        'faults': [fault._asdict() for fault in _all_faults(found, examinations)],
+    }
+
+
+def _all_faults(found: Survey, examinations: Sequence[Examination]) -> list[Fault]:
+    of_samples = [fault for examination in examinations for fault in examination.faults]
+    return sorted((*found.faults, *of_samples))
+
+
+def _holding(examinations: Sequence[Examination]) -> dict[str, Any]:
+    readable = [x for x in examinations if x.size]
+    sizes = Counter(f'{x.size[1]}x{x.size[0]}' for x in readable if x.size)
+    class_px = np.array([x.class_px for x in readable]).reshape(-1, len(CLASS_NAMES))
+    pixels = class_px.sum(0) / max(1, class_px.sum())
+    frames = (class_px > 0).sum(0) / max(1, len(readable))
+    return {
+        'frames': len(examinations),
+        'sizes': dict(sizes.most_common()),
+        'pixel_share': dict(zip(CLASS_NAMES, pixels.tolist(), strict=True)),
+        'frame_share': dict(zip(CLASS_NAMES, frames.tolist(), strict=True)),
+    }
+
+
+def _table(summary: dict[str, Any]) -> str:
+    """Lay the numbers out for people: videos, then classes."""
+    lines = [f'{"video":20}{"frames":>8}  sizes']
+    for video, holding in (*summary['videos'].items(), ('all', summary['all'])):
+        sizes = ', '.join(f'{size} ({count})' for size, count in holding['sizes'].items())
+        lines.append(f'{video:20}{holding["frames"]:8}  {sizes}')
+    lines += ['', f'{"class":20}{"% of pixels":>12}{"% of frames":>12}{"videos":>8}']
+    for name in CLASS_NAMES:
+        pixels, frames = (
+            100 * summary['all'][key][name] for key in ('pixel_share', 'frame_share')
+        )
+        videos = sum(holding['frame_share'][name] > 0 for holding in summary['videos'].values())
+        lines.append(f'{name:20}{pixels:12.4f}{frames:12.1f}{videos:8}')
+    return '\n'.join(lines)
+
+
+def _picture(samples: Sequence[Sample], examinations: Sequence[Examination]) -> NDArray[np.uint8]:
+    sound = [pair for pair in zip(samples, examinations, strict=True) if not pair[1].faults]
+    return draw_data([s for s, _ in sound], np.array([x.class_px for _, x in sound]))
+
+
+def _say(faults: Sequence[dict[str, str]], file: Path | None) -> int:
+    """Name the faults, and find the exit status."""
+    if not faults:
+        print('\nNothing is wrong.')
+        return 0
+    print(f'\n{len(faults)} faults:', file=sys.stderr)
+    for fault in faults[:_SAID]:
+        print(f'{fault["name"]}: {fault["what"]}', file=sys.stderr)
+    if len(faults) > _SAID:
+        where = file or 'the file that --json names'
+        print(f'and {len(faults) - _SAID} more, in {where}', file=sys.stderr)
+    return 1

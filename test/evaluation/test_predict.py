@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`predict`: the masks of every kind of input, in the official layout, resumed and whole."""
+
+import dataclasses
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from surgseg_ros.core.model_spec import ModelSpec, read_model, write_model
+from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.regions import drop_small_regions
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.evaluation import evaluate
+from surgseg_ros.evaluation.frames import read_picture
+from surgseg_ros.evaluation.predict import main
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    spec = ModelSpec(
+        name='tiny',
+        encoder='resnet18',
+        options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
+        input_size=(32, 64),
+        least_region=(0.0, *[0.02] * 9),
+    )
+    folder = tmp_path_factory.mktemp('models') / 'tiny'
+    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
+    return folder
+
+
+def predict(model, source, output, *more):
+    words = ['--model', model, '--input', source, '--output', output, '--device', 'cpu', *more]
+    return main([str(word) for word in words])
+
+
+def masks(output):
+    return sorted(str(path.relative_to(output)) for path in output.rglob('*.png'))
+
+
+def pictures(folder, *names):
+    folder.mkdir(parents=True)
+    for place, name in enumerate(names):
+        image = np.random.default_rng(place).integers(0, 256, (50, 70, 3), np.uint8)
+        cv2.imwrite(str(folder / name), image)
+
+
+def test_a_video_gets_a_mask_a_second_at_its_own_size(model, tmp_path, write_video):
+    write_video(tmp_path / 'clip.avi', 130)
+    assert predict(model, tmp_path / 'clip.avi', tmp_path / 'out') == 0
+    assert masks(tmp_path / 'out') == [
+        f'video_clip/segmentation/{index:09d}.png' for index in (0, 60, 120)
+    ]
+    mask = cv2.imread(str(tmp_path / 'out' / masks(tmp_path / 'out')[1]), cv2.IMREAD_UNCHANGED)
+    assert (mask.shape, mask.dtype) == ((48, 80), np.uint8)
+
+
+def test_every(model, tmp_path, write_video):
+    write_video(tmp_path / 'video_41/video_left.avi', 9)
+    assert (
+        predict(model, tmp_path / 'video_41/video_left.avi', tmp_path / 'out', '--every', 4) == 0
+    )
+    assert masks(tmp_path / 'out') == [
+        f'video_41/segmentation/{index:09d}.png' for index in (0, 4, 8)
+    ]
+
+
+@pytest.mark.parametrize('least', [(), ('--least-region',)])
+def test_a_mask_is_what_the_segmenter_says(model, tmp_path, least):
+    pictures(tmp_path / 'case', 'a_7.png')
+    assert predict(model, tmp_path / 'case', tmp_path / 'out', *least) == 0
+    segmenter = Segmenter.load(model, 'cpu')
+    expected = segmenter.segment(read_picture(tmp_path / 'case/a_7.png')).mask
+    filtered = drop_small_regions(expected, segmenter.spec.least_region)
+    assert (filtered != expected).any()
+    found = cv2.imread(str(tmp_path / 'out/video_case/segmentation/000000007.png'), -1)
+    assert np.array_equal(found, filtered if least else expected)
+
+
+@pytest.mark.parametrize(
+    ('names', 'numbers'),
+    [
+        (('_000000060.jpg', '_000000120.jpg'), (60, 120)),
+        (('b.png', 'a.png', 'c.jpeg'), (0, 1, 2)),
+        (('left_1.png', 'right_1.png'), (0, 1)),
+    ],
+)
+def test_a_folder_of_pictures(model, tmp_path, names, numbers):
+    pictures(tmp_path / 'video_5/frames', *names)
+    assert predict(model, tmp_path / 'video_5/frames', tmp_path / 'out') == 0
+    assert masks(tmp_path / 'out') == [f'video_5/segmentation/{n:09d}.png' for n in numbers]
+
+
+def test_a_data_set_gets_the_masks_that_evaluate_wants(model, tmp_path, write_video):
+    data = tmp_path / 'data'
+    write_video(data / 'video_41/video_left.avi', 70)
+    pictures(data / 'video_42_1/rgb', '000000000.png', '000000006.png', '000000060.png')
+    pictures(data / 'video_42_2/frames', '_000000060.jpg')
+    for name in ('video_41/000000060', 'video_42_1/000000000', 'video_42_1/000000060',
+                 'video_42_2/000000060'):  # fmt: skip
+        video, frame = name.split('/')
+        path = data / video / 'segmentation' / f'{frame}.png'
+        path.parent.mkdir(exist_ok=True)
+        size = (48, 80) if video == 'video_41' else (50, 70)
+        cv2.imwrite(str(path), np.zeros(size, np.uint8))
+    assert predict(model, data, tmp_path / 'out') == 0
+    numbers = tmp_path / 'numbers.json'
+    words = ['--reference', data, '--predictions', tmp_path / 'out', '--json', numbers]
+    assert evaluate.main([str(word) for word in words]) == 0
+    assert len(json.loads(numbers.read_text())['videos']) == 3
+
+    assert predict(model, data / 'video_42_1', tmp_path / 'one') == 0
+    assert len(masks(tmp_path / 'one')) == 2
+
+
+def test_a_data_set_without_masks_gets_one_a_second(model, tmp_path, write_video):
+    write_video(tmp_path / 'data/video_41/video_left.avi', 61)
+    pictures(tmp_path / 'data/video_42/rgb', '000000000.png', '000000006.png', '000000060.png')
+    assert predict(model, tmp_path / 'data', tmp_path / 'out') == 0
+    assert masks(tmp_path / 'out') == [
+        f'video_{video}/segmentation/{index:09d}.png' for video in (41, 42) for index in (0, 60)
+    ]
+
+
+def test_a_run_goes_on_where_it_was_cut_off(model, tmp_path, monkeypatch):
+    pictures(tmp_path / 'case', '0.png', '1.png', '2.png', '3.png')
+    seen = []
+    segment = Segmenter.segment
+
+    def cut(self, image):
+        seen.append(image)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return segment(self, image)
+
+    monkeypatch.setattr(Segmenter, 'segment', cut)
+    with pytest.raises(KeyboardInterrupt):
+        predict(model, tmp_path / 'case', tmp_path / 'out')
+    half = tmp_path / 'out/video_case/segmentation/000000002.png.part'
+    half.write_bytes(b'half of a mask')
+    assert len(masks(tmp_path / 'out')) == 2
+
+    assert predict(model, tmp_path / 'case', tmp_path / 'out') == 0
+    assert len(seen) == 5
+    assert len(masks(tmp_path / 'out')) == 4
+    assert not half.exists()
+
+
+def test_masks_of_two_models_are_not_mixed(model, tmp_path, capsys):
+    pictures(tmp_path / 'case', '0.png', '1.png')
+    assert predict(model, tmp_path / 'case', tmp_path / 'out') == 0
+    assert predict(model, tmp_path / 'case', tmp_path / 'out', '--least-region') == 2
+    assert 'made with least_region None' in capsys.readouterr().err
+
+    spec, weights = read_model(model)
+    other = shutil.copytree(model, tmp_path / 'other')
+    write_model(other, dataclasses.replace(spec, name='another'), weights)
+    assert predict(other, tmp_path / 'case', tmp_path / 'out') == 2
+    assert "made with model 'tiny'" in capsys.readouterr().err
+    assert json.loads((tmp_path / 'out/predict.json').read_text())['model'] == 'tiny'
+
+
+@pytest.mark.parametrize('name', ['', 'clip.avi', 'nowhere'])
+def test_an_input_without_frames_is_named(model, tmp_path, name, capsys):
+    source = tmp_path / 'in' / name
+    (tmp_path / 'in').mkdir()
+    if name == 'clip.avi':
+        source.write_bytes(b'no video')
+    assert predict(model, source, tmp_path / 'out') == 2
+    assert str(source) in capsys.readouterr().err
+
+
+def test_a_mask_without_its_frame_is_named(model, tmp_path, write_video, capsys):
+    pictures(tmp_path / 'data/video_1/segmentation', '000000060.png')
+    pictures(tmp_path / 'data/video_1/rgb', '000000000.png')
+    assert predict(model, tmp_path / 'data', tmp_path / 'out') == 2
+    assert 'frame 000000060 has a mask' in capsys.readouterr().err
+    write_video(tmp_path / 'data/video_1/video_left.avi', 60)
+    assert predict(model, tmp_path / 'data', tmp_path / 'out') == 2
+    assert 'ends before frame 60' in capsys.readouterr().err
+
+
+def test_an_output_that_is_in_use_is_named(model, tmp_path, capsys):
+    pictures(tmp_path / 'case', '0.png')
+    assert predict(model, tmp_path / 'case', tmp_path / 'case') == 2
+    assert 'not an empty folder' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('more', 'said'), [(('--device', 'tpu'), "'tpu'"), (('--model', 'nowhere'), 'nowhere')]
+)
+def test_a_model_or_device_that_is_not_there_is_named(model, tmp_path, more, said, capsys):
+    pictures(tmp_path / 'case', '0.png')
+    assert predict(model, tmp_path / 'case', tmp_path / 'out', *more) == 2
+    assert said in capsys.readouterr().err
