@@ -45,6 +45,7 @@ class Health:
         self._said: set[str] = set()
         self._inactive = 'not configured yet'
         self._limits: tuple[str, ...] = ()
+        self._ambiguity = ''
         self._trouble = ''
         self._active_since_ns = 0
         self._image_ns: int | None = None
@@ -81,7 +82,7 @@ class Health:
         :param limits: reasons for which a mask is never better than degraded.
         """
         with self._lock:
-            self._inactive, self._limits, self._trouble = '', limits, ''
+            self._inactive, self._limits, self._trouble, self._ambiguity = '', limits, '', ''
             self._active_since_ns = now_ns
             self._image_ns = self._mask_ns = self._stamp_ns = None
             self._said.clear()
@@ -102,20 +103,28 @@ class Health:
             self._counts['received'] += 1
             self._image_ns = now_ns
 
-    def see_mask(self, image_ns: int, stamp_ns: int, times_ms: Mapping[str, float]) -> None:
+    def see_mask(
+        self, image_ns: int, stamp_ns: int, times_ms: Mapping[str, float], doubt: str = ''
+    ) -> None:
         """
         Note that a mask went out.
 
         :param image_ns: steady clock when its image reached this machine: a late mask is old.
         :param stamp_ns: what it carries.
         :param times_ms: how long each stage took.
+        :param doubt: why it is not to be trusted, if so.
         """
         with self._lock:
             self._counts['published'] += 1
-            self._trouble = ''
+            self._trouble = doubt
             self._mask_ns, self._stamp_ns = image_ns, stamp_ns
             for stage, time_ms in times_ms.items():
                 self._times.setdefault(stage, deque(maxlen=_WINDOW)).append(time_ms)
+
+    def see_ambiguity(self, reason: str) -> None:
+        """Note why it is not known whose images these are; empty if it is known."""
+        with self._lock:
+            self._ambiguity = reason
 
     def see_trouble(self, reason: str) -> None:
         """Note that a frame got no mask."""
@@ -156,12 +165,14 @@ class Health:
             if self._inactive:
                 return Verdict(INACTIVE, self._inactive)
             if self._mask_ns is None:
-                return Verdict(STALE, self._trouble or 'no image has come yet')
+                some = 'images come, but no mask is ready yet'
+                none = 'no image has come yet'
+                return Verdict(STALE, self._trouble or (some if self._image_ns else none))
             limit_ns = stale_after_ms * 1e6
             if now_ns - self._mask_ns > limit_ns:
                 silent = self._image_ns is None or now_ns - self._image_ns > limit_ns
                 what = 'no image has come' if silent else 'images come, but no mask is ready'
                 reason = f'{what} within {stale_after_ms:g} ms'
                 return Verdict(STALE, reason if silent else self._trouble or reason)
-            reasons = [*self._limits, *([self._trouble] if self._trouble else [])]
+            reasons = [text for text in (*self._limits, self._ambiguity, self._trouble) if text]
             return Verdict(DEGRADED, '; '.join(reasons)) if reasons else Verdict(VALID, '')

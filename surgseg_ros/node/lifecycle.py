@@ -33,8 +33,11 @@ class LifecycleNode(LifecycleNodeMixin, Node):
     def start_by_itself(self) -> None:
         """Configure and activate; what fails is in the log and in /diagnostics."""
         with self._transition:
-            if self.trigger_configure() == Transition.SUCCESS and not self._stopping:
-                self.trigger_activate()
+            try:
+                if self.trigger_configure() == Transition.SUCCESS and not self._stopping:
+                    self.trigger_activate()
+            except Exception as error:  # a lifecycle manager was quicker
+                self.get_logger().warning(f'autostart refused: {error}')
 
     def in_transition(self) -> bool:
         """Tell whether a transition is in progress."""
@@ -59,8 +62,12 @@ class LifecycleNode(LifecycleNodeMixin, Node):
         try:
             act()
         except Exception as error:  # whatever a model, a device or the middleware has to say
-            undo()
-            self.say_failed(f'{name} failed: {error}')
+            reason = f'{name} failed: {error}'
+            try:
+                undo()
+            except Exception as second:  # half made things may not come apart
+                reason += f'; undoing it as well: {second}'
+            self.say_failed(reason)
             return otherwise
         return Transition.SUCCESS
 

@@ -204,14 +204,22 @@ class SegmenterNode(LifecycleNode):
 
     def _upkeep(self) -> None:
         for eye, intake in zip(self._eyes, self._intakes, strict=False):
-            intake.look()
-            silent_ns = eye.health.silent_for_ns(time.monotonic_ns())
-            limit_s = self.settings.no_image_warning_s
-            if silent_ns is None or silent_ns < limit_s * 1e9:
-                continue
-            explanation = intake.explain_silence()
-            if eye.health.first_time(explanation):
-                self.get_logger().warning(f'no image for {limit_s:g} s: {explanation}')
+            try:
+                intake.look()
+                self._say_silence(eye.health, intake)
+            except Exception as error:  # of one eye; the other, and /diagnostics, go on
+                text = f'looking at {intake.resolved_topic!r} failed: {error}'
+                self.get_logger().error(text, throttle_duration_sec=10.0)
+
+    def _say_silence(self, health: Health, intake: Intake) -> None:
+        silent_ns = health.silent_for_ns(time.monotonic_ns())
+        limit_s = self.settings.no_image_warning_s
+        if silent_ns is None or silent_ns < limit_s * 1e9:
+            return
+        explanation = intake.explain_silence()
+        # Once in each silence, which the images before it tell apart.
+        if health.first_time(f'{explanation} {health.counts()["received"]}'):
+            self.get_logger().warning(f'no image for {limit_s:g} s: {explanation}')
 
     def _on_parameters(self, changed: list[Any]) -> SetParametersResult:
         """Take changes that are live, or that come while nothing is configured."""

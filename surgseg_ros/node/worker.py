@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-from surgseg_ros.core.detections import find_instruments
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.detections import find_instruments, without_decision
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.images import ImageError, rgb_from_msg
@@ -99,6 +102,7 @@ class Worker(threading.Thread):
         self._generation = generation
         self._least_area = least_area
         self._logger = logger
+        self._looked_at_generation = -1
         self._last_size: dict[int, tuple[int, ...]] = {}
         self._last_stamp_ns: dict[int, int] = {}
 
@@ -109,31 +113,51 @@ class Worker(threading.Thread):
             try:
                 self._process(frame, eye)
             except ImageError as error:
-                self._reject(eye, error.cause, f'image dropped: {error}')
+                self._reject(frame, eye, error.cause, f'image dropped: {error}')
             except Exception as error:  # a frame must not end the thread, whatever it brings
-                cause = type(error).__name__
-                self._reject(eye, cause, f'no mask for an image: {cause}: {error}')
+                self._reject(frame, eye, *_told(error, 'no mask for an image'))
 
     def _process(self, frame: Frame, eye: Eye) -> None:
         watch = _Watch()
         message = read_image(frame.cdr, eye.type_name)
         image = rgb_from_msg(message)
-        self._look_at(frame.camera, eye, message.header, image.shape)
+        doubt = self._look_at(frame, eye, message.header, image.shape)
         watch.lap('parse')
-        segmentation = self._segmenter.segment(image, roi=eye.roi, confidence=True)
-        watch.lap('segment')
-        instruments = find_instruments(segmentation, self._least_area())
-        watch.lap('detections')
+        try:
+            segmentation = self._segmenter.segment(image, roi=eye.roi, confidence=True)
+            watch.lap('segment')
+            instruments = find_instruments(segmentation, self._least_area())
+            watch.lap('detections')
+        except Exception as error:  # of the network, the device, a roi beyond the picture
+            self._publish_no_decision(frame, eye, message.header, image)
+            self._reject(frame, eye, *_told(error, 'no decision on an image'))
+            return
         with self._generation.held(frame.generation) as current:
             if not current:
                 eye.health.count('discarded')
                 return
             eye.outputs.publish(message.header, image, segmentation, instruments)
             watch.lap('publish')
-            self._note(frame, eye, message.header, segmentation, watch)
+            self._note(frame, eye, message.header, segmentation, watch, doubt)
+
+    def _publish_no_decision(
+        self, frame: Frame, eye: Eye, header: Any, image: NDArray[np.uint8]
+    ) -> None:
+        """Say of a picture that nothing is known of it, rather than nothing."""
+        size = (image.shape[0], image.shape[1])
+        with self._generation.held(frame.generation) as current:
+            if current:
+                unknown = Segmentation.undecided(size), without_decision(size)
+                eye.outputs.publish(header, image, *unknown)
 
     def _note(
-        self, frame: Frame, eye: Eye, header: Any, segmentation: Segmentation, watch: '_Watch'
+        self,
+        frame: Frame,
+        eye: Eye,
+        header: Any,
+        segmentation: Segmentation,
+        watch: '_Watch',
+        doubt: str,
     ) -> None:
         times_ms = {
             'wait': (watch.started_ns - frame.received_ns) / 1e6,
@@ -141,10 +165,20 @@ class Worker(threading.Thread):
             **segmentation.stage_ms,
             'age': (frame.age_ns + watch.last_ns - frame.received_ns) / 1e6,
         }
-        eye.health.see_mask(frame.received_ns - frame.age_ns, stamp_ns(header), times_ms)
+        image_ns = frame.received_ns - frame.age_ns
+        eye.health.see_mask(image_ns, stamp_ns(header), times_ms, doubt)
 
-    def _look_at(self, camera: int, eye: Eye, header: Any, shape: tuple[int, ...]) -> None:
-        """Say once of each kind what is odd about a picture, and process it all the same."""
+    def _look_at(self, frame: Frame, eye: Eye, header: Any, shape: tuple[int, ...]) -> str:
+        """
+        Say once of each kind what is odd about a picture, which is processed all the same.
+
+        :return: why its mask is in doubt, if it is.
+        """
+        if frame.generation != self._looked_at_generation:
+            self._looked_at_generation = frame.generation
+            self._last_size.clear()
+            self._last_stamp_ns.clear()
+        camera = frame.camera
         size, last_size = shape[:2], self._last_size.get(camera, shape[:2])
         if size != last_size and eye.health.first_time('size'):
             self._logger.info(
@@ -154,19 +188,18 @@ class Worker(threading.Thread):
         self._last_size[camera] = size
         now_ns, before_ns = stamp_ns(header), self._last_stamp_ns.get(camera)
         self._last_stamp_ns[camera] = now_ns
-        oddity = None
-        if now_ns == 0:
-            oddity = 'the stamp is zero', 'let the camera driver set header.stamp'
-        elif now_ns == before_ns:
-            oddity = f'two images have the same stamp {now_ns} ns', 'check the camera driver'
-        elif before_ns is not None and now_ns < before_ns:
-            step = f'stamps go back from {before_ns} to {now_ns} ns'
-            oddity = step, 'expected where a bag begins anew, else look for a second publisher'
-        if oddity and eye.health.first_time(oddity[1]):
-            self._logger.warning(f'{_of(eye)}{oddity[0]}: {oddity[1]} (processed; said once)')
+        oddity, remedy = _oddity_of_stamps(before_ns, now_ns)
+        if oddity and eye.health.first_time(remedy):
+            self._logger.warning(f'{_of(eye)}{oddity}: {remedy} (processed; said once)')
+        # A new beginning is no fault of the picture; a stamp that tells nothing is.
+        return '' if before_ns is not None and 0 < now_ns < before_ns else oddity
 
-    def _reject(self, eye: Eye, cause: str, text: str) -> None:
-        eye.health.see_trouble(text)
+    def _reject(self, frame: Frame, eye: Eye, cause: str, text: str) -> None:
+        with self._generation.held(frame.generation) as current:
+            if not current:
+                eye.health.count('discarded')
+                return
+            eye.health.see_trouble(text)
         if eye.health.first_time(cause):
             self._logger.error(f'{_of(eye)}{text} (said once; all are counted in /diagnostics)')
 
@@ -182,15 +215,15 @@ def read_image(cdr: bytes, type_name: str) -> Any:
     """
     try:
         return from_cdr(cdr, type_name)
-    except UnicodeDecodeError as error:
-        raise ImageError(
-            f'frame_id or encoding {error.object!r:.80} is not UTF-8: '
-            'let the camera driver set a frame_id of ASCII letters',
-            'text',
-        ) from error
     except Exception as error:  # whatever a parser says of bytes that are no message
+        if isinstance(error.__cause__, UnicodeDecodeError):
+            raise ImageError(
+                f'frame_id or encoding {error.__cause__.object!r:.80} is not UTF-8: '
+                'let the camera driver set a frame_id of ASCII letters',
+                'text',
+            ) from error
         raise ImageError(
-            f'{len(cdr)} bytes can not be read as {type_name} ({error}): check that the '
+            f'{len(cdr)} bytes can not be read as {type_name} ({error!s:.200}): check that the '
             'publisher uses the same message definition',
             'cdr',
         ) from error

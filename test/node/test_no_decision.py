@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the network fails on a picture, the node says so of that picture, and goes on."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from bench import image_cdr, picture, stamp_ns, until
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2DArray
+
+from surgseg_ros.core.segmentation import Segmentation
+from surgseg_ros.core.segmenter import Segmenter
+
+FAILING_NS, SOUND_NS = 5, 6
+
+
+class FickleNetwork:
+    """Stands in for a Segmenter that fails on dark pictures."""
+
+    spec = SimpleNamespace(name='fickle', weights_sha256='0' * 64, intended_use='research')
+    runtime = SimpleNamespace(description='a test')
+
+    def warm_up(self):
+        pass
+
+    def segment(self, image, *, roi=None, confidence=False):
+        if not image.any():
+            raise ArithmeticError('the logits are no numbers')
+        return Segmentation(np.zeros(image.shape[:2], np.uint8), np.full(image.shape[:2], 255))
+
+
+@pytest.fixture
+def bench(monkeypatch, start_here):
+    monkeypatch.setattr(Segmenter, 'load', lambda *arguments: FickleNetwork())
+    return start_here(model='fickle', stale_after_ms=600_000).bench
+
+
+def test_a_picture_without_a_decision_says_so_and_the_next_is_decided(bench):
+    masks = bench.listen(Image, 'mask')
+    detections = bench.listen(Detection2DArray, 'detections')
+    status = bench.status()
+    camera = bench.camera()
+    bench.connect(camera, masks)
+    until(lambda: bench.node.count_publishers('detections') == 1, 'detections are listened to')
+    status.wait_for_state('valid')
+
+    camera.publish(image_cdr(np.zeros((48, 80, 3), np.uint8), FAILING_NS))
+
+    mask = masks.wait_for_stamp(FAILING_NS)
+    assert (mask.height, mask.width, mask.encoding) == (48, 80, 'mono8')
+    assert set(bytes(mask.data)) == {255}
+    (detection,) = detections.wait_for_stamp(FAILING_NS).detections
+    assert detection.results[0].hypothesis.class_id == '255'
+    assert (detection.bbox.size_x, detection.bbox.size_y) == (80, 48)
+    reason = status.wait_for_state('degraded').values[0].value
+    assert reason == 'no decision on an image: ArithmeticError: the logits are no numbers'
+
+    heard = len(status.messages)
+    camera.publish(image_cdr(picture(), SOUND_NS))
+    assert stamp_ns(masks.wait_for_stamp(SOUND_NS)) == SOUND_NS
+    status.wait_for_state('valid', since=heard)
+
+
+def test_a_mask_with_a_stamp_that_tells_nothing_is_degraded(bench):
+    masks, status = bench.listen(Image, 'mask'), bench.status()
+    camera = bench.camera()
+    bench.connect(camera, masks)
+
+    camera.publish(image_cdr(picture(), 0))
+    masks.wait_for_stamp(0)
+
+    assert status.wait_for_state('degraded').values[0].value == 'the stamp is zero'
+
+
+def test_two_cameras_on_one_topic_are_degraded_until_one_is_left(bench):
+    masks, status = bench.listen(Image, 'mask'), bench.status()
+    cameras = bench.camera(), bench.camera()
+    until(lambda: all(c.get_subscription_count() == 1 for c in cameras), 'the match')
+
+    def alternate():
+        for camera in cameras:
+            camera.publish(image_cdr(picture(), bench.new_stamp_ns()))
+        return masks.wait(timeout_s=0.2) and status.wait(
+            lambda m: m.values[0].value == 'images of several publishers alternate', timeout_s=0.2
+        )
+
+    until(alternate, 'the node to notice')
+    heard = len(status.messages)
+
+    def go_on():
+        cameras[0].publish(image_cdr(picture(), bench.new_stamp_ns()))
+        return any(message.message == 'valid' for message in status.messages[heard:])
+
+    until(go_on, 'one camera to be trusted again')
