@@ -4,10 +4,37 @@
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import numpy as np
 
 from surgseg_ros.training.samples import DatasetError, Sample
+
+SPLITS: Final = ('video', 'frame')
+"""How a data set may be split: by whole videos, or, as the paper does, by frame."""
+
+
+def split_samples(
+    samples: Sequence[Sample], by: str, validation_share: float, seed: int
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """
+    Split as a run's settings say.
+
+    :param samples: what to split.
+    :param by: one of SPLITS.
+    :param validation_share: share for validation, above 0 and below 1.
+    :param seed: the same gives the same split.
+    :return: samples for training and for validation, in their order; each has at least one.
+    :raises DatasetError: if there are too few, or `by` is unknown.
+    """
+    if by not in SPLITS:
+        raise DatasetError(f'split is {by!r}, expected one of {", ".join(SPLITS)}')
+    if by == 'frame':
+        return split_frames(samples, validation_share, seed)
+    videos = split_videos((sample.video for sample in samples), validation_share, seed)
+    parts = ([s for s in samples if s.video in set(names)] for names in videos)
+    training, validation = map(tuple, parts)
+    return training, validation
 
 
 def split_videos(

@@ -5,7 +5,7 @@ import pytest
 
 from surgseg_ros.training.dataset import find_samples
 from surgseg_ros.training.samples import DatasetError
-from surgseg_ros.training.splits import split_frames, split_videos
+from surgseg_ros.training.splits import split_frames, split_samples, split_videos
 
 
 def test_the_split_is_by_video_and_seeded():
@@ -45,3 +45,14 @@ def test_a_split_by_frame_warns_and_is_seeded(data):
 def test_one_frame_can_not_be_split(data):
     with pytest.raises(DatasetError, match='1 frames'):
         split_frames(find_samples(data)[:1], 0.2, 0)
+
+
+def test_samples_are_split_as_told(data):
+    samples = find_samples(data)
+    training, validation = split_samples(samples, 'video', 0.33, 0)
+    assert (len(training), len(validation)) == (4, 2)
+    assert not {sample.video for sample in training} & {sample.video for sample in validation}
+    with pytest.warns(UserWarning, match='split by frame'):
+        assert split_samples(samples, 'frame', 0.33, 0) == split_frames(samples, 0.33, 0)
+    with pytest.raises(DatasetError, match="'patient', expected one of video, frame"):
+        split_samples(samples, 'patient', 0.33, 0)
