@@ -24,17 +24,16 @@ def main() -> int:
     """
     Run the demo.
 
-    :return: exit status; 0 only if masks came and each fits its frame.
+    :return: exit status; 0 only if each frame has its mask and detections, but for a few dropped.
     """
     parser = argparse.ArgumentParser(prog='python -m tools.demo', description=__doc__)
     parser.add_argument('--input', type=Path, metavar='VIDEO', help='a video of your own')
     parser.add_argument('--model', type=Path, default=ROOT / 'models/demo', metavar='DIR')
     parser.add_argument('--output', type=Path, default=Path('demo_output'), metavar='DIR')
     options = parser.parse_args()
-    folder = new_folder(options.output)
     try:
-        return run(options, folder)
-    except (BagError, RuntimeError, ValueError) as error:
+        return run(options, new_folder(options.output))
+    except (BagError, OSError, RuntimeError, ValueError) as error:
         print(f'demo: {error}', file=sys.stderr)
         return 1
 
@@ -70,7 +69,12 @@ def run(options: argparse.Namespace, folder: Path) -> int:
     outcome = report(source, recorded, folder)
     print(table(source, outcome, node_hz, rate, dropped))
     print(f'\nmasks and detections, pictures and overlay.mp4 are in {folder.resolve()}')
-    return 0 if outcome.masks and not outcome.strangers else 1
+    # Only what the node itself dropped may be missing, and it was not asked to drop much.
+    explained = source.frames - outcome.masks <= dropped <= source.frames // 4
+    whole = explained and not outcome.strangers and outcome.detections == outcome.masks
+    if not whole:
+        print('demo: frames are unaccounted for; see the table and segmenter.log', file=sys.stderr)
+    return 0 if whole else 1
 
 
 def count(counts: dict[str, str]) -> int:

@@ -30,14 +30,16 @@ class Outcome(NamedTuple):
     """
     Numbers of the demo.
 
-    :param masks: how many came that fit their frame in stamp and size.
-    :param strangers: how many came that fit none.
+    :param masks: how many frames have one that fits in stamp and size.
+    :param strangers: masks that fit no frame, or came twice.
+    :param detections: how many frames have theirs.
     :param latencies_ms: from the player's sending of a frame to the receipt of its mask.
     :param scores: of `summarize`, where there is a truth.
     """
 
     masks: int
     strangers: int
+    detections: int
     latencies_ms: Sequence[float]
     scores: Mapping[str, Any] | None
 
@@ -96,7 +98,8 @@ def report(source: Source, recorded: Sequence[Recorded], folder: Path) -> Outcom
     if video is not None:
         video.release()
     scores = summarize({'demo': counts}) if counts else None
-    return Outcome(fitting, len(masks) - fitting, latencies_ms, scores)
+    strangers = sum(message.topic == 'mask' for message in recorded) - fitting
+    return Outcome(fitting, strangers, len(found), latencies_ms, scores)
 
 
 def table(source: Source, outcome: Outcome, node_hz: float, rate: float, dropped: int) -> str:
@@ -118,7 +121,7 @@ def table(source: Source, outcome: Outcome, node_hz: float, rate: float, dropped
         ('so played at', f'{rate * source.rate_hz:.1f} Hz ({rate:.2f} of its speed)'),
         ('frames', str(source.frames)),
         ('masks, stamp and size equal', str(outcome.masks)),
-        ('masks of no frame', str(outcome.strangers)),
+        ('masks of no frame, or twice', str(outcome.strangers)),
         ('frames without a mask', f'{missing} ({dropped} dropped by the node for a newer one)'),
         ('latency p50 / p99', f'{np.median(times):.0f} / {np.percentile(times, 99):.0f} ms'),
     ]
@@ -179,7 +182,10 @@ def _instrument(detection: Any) -> Instrument:
 
 def _video(path: Path, rate_hz: float, image: Picture) -> cv2.VideoWriter:
     size = image.shape[1], image.shape[0]
-    return cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), rate_hz, size)
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), rate_hz, size)
+    if not video.isOpened():
+        raise RuntimeError(f'{path}: OpenCV can not write this video')
+    return video
 
 
 def _write_picture(
@@ -201,4 +207,5 @@ def _write_picture(
                 cv2.LINE_AA,
             )  # fmt: skip
         drawn.append(panel)
-    cv2.imwrite(str(path), cv2.cvtColor(np.hstack(drawn), cv2.COLOR_RGB2BGR))
+    if not cv2.imwrite(str(path), cv2.cvtColor(np.hstack(drawn), cv2.COLOR_RGB2BGR)):
+        raise RuntimeError(f'{path}: can not be written')

@@ -145,14 +145,18 @@ def measure_rate_hz(recorder: Recorder, source: Source) -> float:
     :return: masks a second while frames are always waiting, or the camera's rate.
     :raises RuntimeError: if no mask comes.
     """
-    with player(source.bag, '--loop'):
-        recorder.listen(lambda: len(_masks(recorder)) >= 2, START_TIMEOUT_S)
-        recorder.listen(lambda: False, TRIAL_S)
+    with player(source.bag, '--loop') as process:
+        recorder.listen(
+            lambda: len(_masks(recorder)) >= 2 or process.poll() is not None, START_TIMEOUT_S
+        )
+        recorder.listen(lambda: process.poll() is not None, TRIAL_S)
     received_ns = [message.received_ns for message in _masks(recorder)]
-    recorder.listen(lambda: False, 1.0)  # what is still on its way belongs to the trial
+    # What is still on its way belongs to the trial.
+    recorder.listen(lambda: recorder.status == 'stale', START_TIMEOUT_S)
     recorder.take()
     if len(received_ns) < 2:
-        raise RuntimeError('no mask came within the trial: see the log of the segmenter')
+        ended = f'the bag player ended with {process.returncode}' if process.returncode else ''
+        raise RuntimeError(f'no mask came within the trial; {ended or "see segmenter.log"}')
     seen_hz = (len(received_ns) - 1) * 1e9 / (received_ns[-1] - received_ns[0])
     return min(seen_hz, source.rate_hz)
 
@@ -168,6 +172,8 @@ def play(recorder: Recorder, source: Source, rate: float) -> list[Recorded]:
     """
     with player(source.bag, '--rate', f'{rate:.3f}') as process:
         recorder.listen(lambda: process.poll() is not None, 600.0)
+    if process.returncode:
+        raise RuntimeError(f'the bag player ended with {process.returncode}')
     recorder.listen(lambda: len(_masks(recorder)) >= source.frames, 5.0 / rate)
     return recorder.take()
 

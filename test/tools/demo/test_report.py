@@ -54,7 +54,7 @@ def test_perfect_masks_score_one_and_their_latency_is_told(source: Source, tmp_p
 
     outcome = report(source, recorded, tmp_path)
 
-    assert (outcome.masks, outcome.strangers) == (FRAMES, 0)
+    assert (outcome.masks, outcome.strangers, outcome.detections) == (FRAMES, 0, FRAMES)
     assert outcome.latencies_ms == [30.0] * FRAMES
     assert outcome.scores is not None
     assert outcome.scores['mIoU'] == 1
