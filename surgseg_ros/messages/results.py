@@ -32,7 +32,7 @@ def from_cdr(cdr: bytes, type_name: str) -> Any:
     :param type_name: `sensor_msgs/msg/Image` for example.
     :return: the message, of one of TYPES.
     """
-    return TYPES.deserialize_cdr(cdr, type_name)
+    return TYPES.deserialize_cdr(memoryview(cdr), type_name)  # of bytes it would make a copy
 
 
 def header(stamp_ns: int, frame_id: str = '') -> Any:

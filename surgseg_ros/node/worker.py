@@ -229,6 +229,24 @@ def read_image(cdr: bytes, type_name: str) -> Any:
         ) from error
 
 
+def _told(error: Exception, what: str) -> tuple[str, str]:
+    """Name the cause of a failure, to say it once, and tell it."""
+    cause = type(error).__name__
+    return cause, f'{what}: {cause}: {error}'
+
+
+def _oddity_of_stamps(before_ns: int | None, now_ns: int) -> tuple[str, str]:
+    """Say what is odd about a stamp after another, and the remedy; empty where nothing is."""
+    if now_ns == 0:
+        return 'the stamp is zero', 'let the camera driver set header.stamp'
+    if now_ns == before_ns:
+        return f'two images have the same stamp {now_ns} ns', 'check the camera driver'
+    if before_ns is not None and now_ns < before_ns:
+        step = f'stamps go back from {before_ns} to {now_ns} ns'
+        return step, 'expected where a bag begins anew, else look for a second publisher'
+    return '', ''
+
+
 def _of(eye: Eye) -> str:
     return f'{eye.name}: ' if eye.name else ''
 
