@@ -65,6 +65,34 @@ def test_a_mask_without_truth_is_named(folders, capsys):
     assert evaluate(folders, '--allow-missing') == 0
 
 
+def test_what_either_side_lacks_is_named_at_once(folders, capsys):
+    (folders / 'masks' / NAMES[1]).unlink()
+    (folders / 'truth' / NAMES[2]).unlink()
+    assert evaluate(folders) == 2
+    said = capsys.readouterr().err
+    assert NAMES[1] in said
+    assert NAMES[2] in said
+
+
+def test_a_mistyped_folder_is_not_scored_zero(folders, capsys):
+    (folders / 'masks').rename(folders / 'elsewhere')
+    assert evaluate(folders, '--allow-missing') == 2
+    assert 'is no folder' in capsys.readouterr().err
+
+
+def test_a_bad_truth_is_named(folders, capsys):
+    write(folders / 'truth' / NAMES[0], np.full((20, 30), 17, np.uint8))
+    assert evaluate(folders) == 2
+    assert str(folders / 'truth' / NAMES[0]) in capsys.readouterr().err
+
+
+def test_a_report_is_written_where_asked_for(folders, capsys):
+    assert evaluate(folders, '--report', str(folders / 'out/report')) == 0
+    path = folders / 'out/report/report.html'
+    assert path.is_file()
+    assert str(path) in capsys.readouterr().out
+
+
 def test_no_truth_at_all(tmp_path, capsys):
     assert evaluate(tmp_path) == 2
     assert 'holds no video_*/segmentation' in capsys.readouterr().err

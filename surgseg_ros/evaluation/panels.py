@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pictures of a frame in a report: input, truth, prediction, as data URIs."""
+
+import base64
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.labels import BACKGROUND, PALETTE
+from surgseg_ros.core.overlay import draw_overlay
+from surgseg_ros.evaluation.frames import (
+    VIDEO_FILE,
+    FrameError,
+    find_pictures,
+    read_frames,
+    read_picture,
+)
+from surgseg_ros.evaluation.pairs import Pair
+
+_WIDTH_PX: Final = 640
+_QUALITY: Final = 85
+_DIMMED: Final = 0.35
+_WRONG: Final = (255, 70, 70)
+
+
+def _palette() -> NDArray[np.uint8]:
+    """Colours that all stand out from the background, which they don't from black."""
+    palette = PALETTE.copy()
+    palette[BACKGROUND] = 108
+    return palette
+
+
+_PALETTE: Final = _palette()
+
+
+class Panel(NamedTuple):
+    """A picture with its title; the URI is None where there is nothing to show."""
+
+    title: str
+    uri: str | None
+
+
+def draw_panels(pair: Pair, frames: Path | None = None) -> list[Panel]:
+    """
+    Draw a frame.
+
+    :param pair: its masks.
+    :param frames: folder of videos with pictures.
+    :return: truth and prediction, drawn over the input where there is one; before them the
+        input, or after them where they differ.
+    """
+    truth, predicted = pair.read()
+    image = None if frames is None else find_input(frames, pair)
+    if image is not None and image.shape[:2] != truth.shape:
+        image = None
+    masks = {'truth': truth, 'prediction': predicted}
+    panels = [
+        Panel(title, None if mask is None else _uri(_coloured(mask, image)))
+        for title, mask in masks.items()
+    ]
+    if image is not None:
+        return [Panel('input', _uri(image)), *panels]
+    if predicted is not None:
+        panels.append(Panel('wrong pixels', _uri(_differing(truth, predicted))))
+    return panels
+
+
+def find_input(frames: Path, pair: Pair) -> NDArray[np.uint8] | None:
+    """
+    Find the picture that a truth belongs to.
+
+    :param frames: folder of `video_*/` with `rgb/`, `frames/` or `video_left.avi`.
+    :param pair: the masks.
+    :return: (H, W, 3) uint8 RGB; None where there is none, or it can't be read.
+    """
+    if not pair.truth.stem.isdecimal():
+        return None
+    video, index = frames / pair.video, int(pair.truth.stem)
+    try:
+        if picture := find_pictures(video).get(index):
+            return read_picture(picture)
+        if (video / VIDEO_FILE).is_file():
+            return next((image for _, image in read_frames(video / VIDEO_FILE, [index])), None)
+    except FrameError:
+        return None
+    return None
+
+
+def _coloured(mask: NDArray[np.uint8], image: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    return _PALETTE[mask] if image is None else draw_overlay(image, mask)
+
+
+def _differing(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Show what is wrong in red, over the truth's dimmed colours."""
+    picture = (_PALETTE[truth] * _DIMMED).astype(np.uint8)
+    picture[truth != predicted] = _WRONG
+    return picture
+
+
+def _uri(picture: NDArray[np.uint8]) -> str:
+    """Encode a picture as the page holds it, no larger than it is shown."""
+    height, width = picture.shape[:2]
+    if width > _WIDTH_PX:
+        size = _WIDTH_PX, max(1, round(height * _WIDTH_PX / width))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return f'data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}'

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report: whole in one file, with every class, the confusion and the worst frames."""
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+
+from surgseg_ros.core.labels import CLASS_NAMES, NO_DECISION
+from surgseg_ros.evaluation.evaluate import count_pairs
+from surgseg_ros.evaluation.metrics import count_frame, summarize
+from surgseg_ros.evaluation.pairs import find_pairs
+from surgseg_ros.evaluation.report import worst_places, write_report
+
+FRAMES = {'video_1': range(3), 'video_2': range(2)}
+
+
+class Page(HTMLParser):
+    """What of a page can be counted: its tags, its text, and whether every tag is closed."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.links, self.open, self.text = [], [], [], ''
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ('src', 'href')]
+        if tag not in ('meta', 'img', 'br'):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def mask(label=4, shift=0):
+    made = np.zeros((36, 64), np.uint8)
+    made[8:20, 10 + shift : 30 + shift] = label
+    return made
+
+
+def write(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+
+
+@pytest.fixture
+def world(tmp_path):
+    """Two videos; each frame is worse than the one before, and one has no prediction."""
+    for video, indices in FRAMES.items():
+        for index in indices:
+            name = f'{video}/segmentation/{index:09d}.png'
+            write(tmp_path / 'truth' / name, mask())
+            write(tmp_path / 'masks' / name, mask(shift=4 * index))
+            image = np.full((36, 64, 3), (0, 0, 200), np.uint8)
+            write(tmp_path / f'truth/{video}/frames/_{index:09d}.jpg', image)
+    (tmp_path / 'masks/video_2/segmentation/000000001.png').unlink()
+    return tmp_path
+
+
+def make(world, frames=None):
+    pairs = find_pairs(world / 'truth', world / 'masks', allow_missing=True)
+    counts = count_pairs(pairs)
+    html = write_report(world / 'report', summarize(counts), pairs, counts, frames).read_text()
+    return html, Page(html)
+
+
+def test_the_file_needs_nothing_beside_itself(world):
+    html, page = make(world)
+    assert not page.open
+    assert not {'script', 'link', 'iframe'} & set(page.tags)
+    assert page.links
+    assert all(link.startswith('data:image/') for link in page.links)
+    assert 'http' not in html
+    assert 'url(' not in html
+
+
+def test_it_says_scores_floors_and_every_class(world):
+    _, page = make(world)
+    summary = summarize(count_pairs(find_pairs(world / 'truth', world / 'masks', True)))
+    assert f'{summary["score"]:.4f}' in page.text
+    assert f'floor {summary["floor"]["score"]:.4f}' in page.text
+    assert all(name in page.text for name in CLASS_NAMES)
+    assert 'without prediction, scored 0: 1' in page.text
+
+
+def test_the_worst_frame_comes_first_and_says_that_it_has_no_prediction(world):
+    html, _ = make(world)
+    titles = re.findall('<figcaption>(.*?)<span>', html)
+    assert titles[0] == 'video_2 · 000000001'
+    assert len(titles) == 5
+    assert html.count('<div class="none">') == 1
+
+
+def pictures(page):
+    for link in page.links:
+        data = np.frombuffer(base64.b64decode(link.split(',')[1]), np.uint8)
+        yield cv2.imdecode(data, cv2.IMREAD_COLOR)
+
+
+@pytest.mark.parametrize(('given', 'first'), [(False, 'truth'), (True, 'input')])
+def test_the_input_is_shown_where_there_is_one(world, given, first):
+    html, page = make(world, world / 'truth' if given else None)
+    assert re.search('<div class="panel"><span>(.*?)</span>', html)[1] == first
+    reds = [picture[0, 0, 2] > 150 and picture[0, 0, 0] < 50 for picture in pictures(page)]
+    assert all(reds) == given
+
+
+def test_a_picture_of_another_size_is_not_drawn_over(world):
+    write(world / 'truth/video_1/rgb/000000000.png', np.zeros((18, 32, 3), np.uint8))
+    html, _ = make(world, world / 'truth')
+    assert html.count('<span>input</span>') == 4
+
+
+def test_the_worst_of_each_video_before_the_second_worst_of_any():
+    truth = mask()
+    bad, worse = (count_frame(truth, mask(shift=shift)) for shift in (5, 9))
+    good = count_frame(truth, truth)
+    counts = {'video_1': [worse, worse, bad], 'video_2': [good, bad]}
+    assert worst_places(counts, 2) == [0, 4]
+    assert worst_places(counts, 3) == [0, 1, 4]
+    assert sorted(worst_places(counts)) == [0, 1, 2, 3, 4]
+
+
+def test_pixels_without_a_decision_have_a_column_of_their_own(world):
+    undecided = mask()
+    undecided[mask() == 4] = NO_DECISION
+    for path in (world / 'masks').rglob('*.png'):
+        write(path, undecided)
+    html, _ = make(world)
+    row = re.search(r'<th class="row">suturing needle</th>(.*?)</tr>', html)[1]
+    assert re.findall('>([^<]+)</td>', row) == ['·'] * 10 + ['100.0']
+
+
+def test_nothing_predicted_at_all(world):
+    for path in (world / 'masks').rglob('*.png'):
+        path.unlink()
+    _, page = make(world)
+    assert 'No frame has a prediction' in page.text
