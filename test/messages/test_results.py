@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of what results become, field by field."""
 
+import importlib
 import math
 
 import numpy as np
 import pytest
 
 from surgseg_ros.core.detections import Instrument, OrientedBox, without_decision
+from surgseg_ros.messages.images import IMAGE, image_to_msg
 from surgseg_ros.messages.results import (
+    DETECTIONS,
+    LABEL_INFO,
     detections_to_msg,
     from_cdr,
     header,
@@ -64,3 +68,33 @@ def test_label_info_names_every_number(label: int, name: str) -> None:
     assert names[label] == name
     assert stamp_ns(message.header) == 5
     assert message.header.frame_id == ''
+
+
+@pytest.mark.parametrize('time_ns', [0, 1, 999_999_999, 10**9, 2**60, -1, -(10**9)])
+def test_a_stamp_comes_back(time_ns: int) -> None:
+    made = header(time_ns)
+    assert stamp_ns(made) == time_ns
+    assert 0 <= made.stamp.nanosec < 10**9
+
+
+@pytest.mark.parametrize('frame_id', ['', '/left', 'Endoskop, schräg', 'a' * 3000])
+def test_a_header_goes_through_cdr_untouched(frame_id: str) -> None:
+    mask = image_to_msg(np.zeros((3, 5), np.uint8), header(2**60, frame_id))
+    assert from_cdr(to_cdr(mask), IMAGE).header == mask.header
+
+
+@pytest.mark.parametrize(
+    ('type_name', 'message'),
+    [
+        (DETECTIONS, detections_to_msg(HEADER, without_decision((48, 64)) * 2)),
+        (LABEL_INFO, label_info_to_msg(5)),
+        (IMAGE, image_to_msg(np.arange(15, dtype=np.uint8).reshape(3, 5), HEADER)),
+    ],
+)
+def test_ros_reads_the_same_bytes(type_name: str, message: object) -> None:
+    serialization = pytest.importorskip('rclpy.serialization', reason='there is no ROS 2 here')
+    package, _, name = type_name.split('/')
+    ros_type = getattr(importlib.import_module(f'{package}.msg'), name)
+    read = serialization.deserialize_message(to_cdr(message), ros_type)
+    again = from_cdr(serialization.serialize_message(read), type_name)
+    assert to_cdr(again) == to_cdr(message)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters that do not fit are refused by name; the shipped file holds the defaults."""
+
+from array import array
+
+import pytest
+import yaml
+from bench import REPOSITORY
+
+from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.node.parameters import LIVE, TABLE, Settings
+
+DEFAULTS = {row.name: row.default for row in TABLE}
+
+
+def settings(**changes) -> Settings:
+    return Settings.from_values({**DEFAULTS, **changes})
+
+
+def test_the_defaults_fit():
+    assert settings().image_topics == ('image',)
+    assert settings().roi_of(0) is None
+
+
+def test_every_parameter_is_described():
+    assert all(row.description.endswith('.') or len(row.description) > 20 for row in TABLE)
+    assert {'least_area', 'stale_after_ms', 'no_image_warning_s'} == LIVE
+
+
+def test_the_shipped_file_holds_the_defaults_and_no_model():
+    text = (REPOSITORY / 'config' / 'segmenter.yaml').read_text()
+    shipped = yaml.safe_load(text)['/**']['ros__parameters']
+    assert shipped == {name: value for name, value in DEFAULTS.items() if name != 'model'}
+
+
+def test_lists_of_ros_are_taken():
+    assert settings(roi=array('q', [1, 2, 3, 4])).roi == (1, 2, 3, 4)
+
+
+def test_a_roi_is_for_all_cameras_or_for_each():
+    two = {'image_topics': ['a', 'b'], 'camera_names': ['left', 'right']}
+    assert settings(roi=[1, 2, 3, 4], **two).roi_of(1) == Roi(1, 2, 3, 4)
+    each = settings(roi=[0, 0, 0, 0, 5, 6, 7, 8], **two)
+    assert (each.roi_of(0), each.roi_of(1)) == (None, Roi(5, 6, 7, 8))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        ({'image_transport': 'h264'}, "image_transport is 'h264', expected one of"),
+        ({'reliability': 'best'}, "reliability is 'best'"),
+        ({'runtime': 'abacus'}, "runtime is 'abacus'"),
+        ({'image_topics': []}, r'image_topics is \[\]'),
+        ({'image_topics': ['']}, r"image_topics is \[''\]"),
+        ({'image_topics': ['a', 'b']}, 'give one name to each topic'),
+        ({'image_topics': ['a', 'b'], 'camera_names': ['l', 'l']}, 'a name of its own'),
+        ({'image_topics': ['not a name']}, "'not a name'"),
+        ({'camera_names': ['not a name']}, "'not a name'"),
+        ({'roi': [0, 0, 10]}, r'roi is \[0, 0, 10\], expected'),
+        ({'roi': [0, 0, -1, 10]}, r'roi is \[0, 0, -1, 10\], expected'),
+        ({'roi': [0, 0, 10, 0]}, 'width and height must be above 0'),
+    ],
+)
+def test_what_does_not_fit_is_named(changes, said):
+    with pytest.raises(ValueError, match=said):
+        settings(**changes)

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A ticker calls, outlives what a call raises, and ends when told."""
+
+import threading
+
+from surgseg_ros.node.ticker import Ticker
+
+NEVER_S = 3600.0
+
+
+def test_it_calls_at_once_again_and_when_asked():
+    called = threading.Semaphore(0)
+    ticker = Ticker('test', NEVER_S, called.release, lambda error: None)
+    ticker.start()
+    assert called.acquire(timeout=60)
+    ticker.soon()
+    assert called.acquire(timeout=60)
+    ticker.stop()
+    assert not ticker.is_alive()
+    assert not called.acquire(blocking=False)
+
+
+def test_it_calls_again_after_a_period():
+    called = threading.Semaphore(0)
+    ticker = Ticker('test', 0.001, called.release, lambda error: None)
+    ticker.start()
+    assert all(called.acquire(timeout=60) for _ in range(5))
+    ticker.stop()
+
+
+def test_it_outlives_what_a_call_raises():
+    complaints, complained = [], threading.Semaphore(0)
+
+    def complain(error):
+        complaints.append(str(error))
+        complained.release()
+
+    def fail():
+        raise ValueError('this time')
+
+    ticker = Ticker('test', NEVER_S, fail, complain)
+    ticker.start()
+    assert complained.acquire(timeout=60)
+    ticker.soon()
+    assert complained.acquire(timeout=60)
+    ticker.stop()
+    assert set(complaints) == {'this time'}
