@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo model that is shipped: whole, small, honest about itself, and able to see."""
+
+from pathlib import Path
+
+import numpy as np
+
+from surgseg_ros.core.model_spec import read_model
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.evaluation.metrics import count_frame, summarize
+from surgseg_ros.training.scenes import Scene
+
+MODEL = Path(__file__).resolve().parents[2] / 'models/demo'
+
+
+def test_it_is_whole_and_says_that_it_is_a_demo():
+    spec, _ = read_model(MODEL)  # which checks the hash
+    assert spec.intended_use == 'demo'
+    assert 'synthetic' in spec.name
+    card = (MODEL / 'README.md').read_text()
+    assert 'knows synthetic scenes and nothing else' in card
+    assert spec.weights_sha256 in card
+    assert f'{spec.scores["unseen_scenes"]["raw"]["mIoU"]:.3f}' in card
+
+
+def test_it_is_below_16_megabytes():
+    assert sum(path.stat().st_size for path in MODEL.rglob('*')) < 16e6
+
+
+def test_its_scores_keep_the_promise():
+    test = read_model(MODEL)[0].scores['unseen_scenes']
+    assert test['raw']['mIoU'] >= test['floor'] + 0.30
+    assert test['filtered']['mIoU'] >= test['floor'] + 0.38
+    for label, iou in enumerate(test['raw']['present_class_IoU'], 1):
+        assert iou >= (0.4 if label in (4, 5) else 0.5), label
+
+
+def test_it_sees_scenes_that_it_never_saw():
+    segmenter = Segmenter.load(MODEL, 'cpu')
+    frames = {}
+    for seed in (910_001, 910_002, 910_003):
+        frame = Scene(seed, size=(360, 640), rate_hz=15.0).frame(10)
+        predicted = segmenter.segment(frame.image).mask
+        frames[str(seed)] = [count_frame(frame.mask, predicted, edges=False)]
+    summary = summarize(frames)
+    assert summary['mIoU'] > summary['floor']['mIoU'] + 0.1
+    assert np.mean(summary['mean_present_class_IoU']) > 0.5
