@@ -146,7 +146,9 @@ def install(extras: str, run: Runner) -> None:
     constraints.write_text(machine.constraints())
     pip = (VENV / 'bin' / 'python', '-m', 'pip', '--disable-pip-version-check', 'install')
     run(*pip, '--upgrade', 'pip')  # the one that comes with Python can be years old, and slow
-    run(*pip, '--no-compile', '-c', constraints, '--editable', f'.[{extras}]')
+    # pip compiles to byte code: where the environment forbids Python to keep its own, each process
+    # would spend many seconds on torch's.
+    run(*pip, '-c', constraints, '--editable', f'.[{extras}]')
 
 
 def read_stamp() -> dict[str, str] | None:
