@@ -217,9 +217,11 @@ class SegmenterNode(LifecycleNode):
         if silent_ns is None or silent_ns < limit_s * 1e9:
             return
         explanation = intake.explain_silence()
-        # Once in each silence, which the images before it tell apart.
-        if health.first_time(f'{explanation} {health.counts()["received"]}'):
-            self.get_logger().warning(f'no image for {limit_s:g} s: {explanation}')
+        text = f'no image for {limit_s:g} s: {explanation}'
+        if health.first_time(explanation):
+            self.get_logger().warning(text)
+        else:  # it may be another silence, or the same for a long time
+            self.get_logger().warning(text, throttle_duration_sec=60.0, skip_first=True)
 
     def _on_parameters(self, changed: list[Any]) -> SetParametersResult:
         """Take changes that are live, or that come while nothing is configured."""
