@@ -53,10 +53,13 @@ EXTRAS = {
     'test': [
         'hypothesis>=6.100',
         'mcap-ros2-support>=0.5.7',
+        'monai>=1.6',  # the metric's second opinion; it needs scipy for the surface Dice
         'mypy>=2.0,<2.5',
+        'numpy<2.5',  # whose stubs mypy misreads
         'pytest>=7.4',
         'pytest-timeout>=2.2',
         'ruff>=0.17,<0.18',
+        'scipy>=1.12',
         'setuptools>=64,<80',  # colcon calls setup.py, which later versions do not allow
         'types-PyYAML>=6.0',
         'types-tqdm>=4.66',

@@ -114,7 +114,8 @@ def examine(sample: Sample) -> Examination:
     :return: what it holds.
     """
     wrong = []
-    size, class_px = None, np.zeros(CLASS_COUNT, np.int64)
+    size = None
+    class_px: NDArray[np.int64] = np.zeros(CLASS_COUNT, np.int64)
     try:
         mask = _read_mask(sample.mask)
     except MaskError as error:
@@ -122,7 +123,7 @@ def examine(sample: Sample) -> Examination:
     else:
         size = mask.shape[0], mask.shape[1]
         counts = np.bincount(mask.ravel(), minlength=256)
-        class_px = counts[:CLASS_COUNT]
+        class_px = counts[:CLASS_COUNT].astype(np.int64)
         if (labels := np.flatnonzero(counts[CLASS_COUNT:]) + CLASS_COUNT).size:
             values = ', '.join(map(str, labels))
             wrong.append(f'{sample.mask}: holds the values {values}, expected 0 to 9')

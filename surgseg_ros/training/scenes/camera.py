@@ -6,6 +6,7 @@ import math
 import cv2
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from surgseg_ros.training.scenes.drawing import Image, View
 from surgseg_ros.training.scenes.motion import Wander, still
@@ -92,8 +93,9 @@ class Camera:
             density += weight * cv2.remap(
                 self._cloud, *maps, cv2.INTER_LINEAR, None, cv2.BORDER_WRAP
             )
-        share = np.clip(strength * (0.8 + 0.7 * density), 0, 0.85).astype(np.float32)
-        share = cv2.resize(share, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+        coarse = np.clip(strength * (0.8 + 0.7 * density), 0, 0.85).astype(np.float32)
+        size = (image.shape[1], image.shape[0])
+        share = cv2.resize(coarse, size, interpolation=cv2.INTER_LINEAR)
         rest = cv2.cvtColor(1 - share, cv2.COLOR_GRAY2RGB)
         fog = cv2.cvtColor((share * 176).astype(np.uint8), cv2.COLOR_GRAY2RGB)
         return np.asarray(cv2.add(cv2.multiply(image, rest, dtype=cv2.CV_8U), fog), np.uint8)
@@ -108,7 +110,7 @@ def _tone(rng: Generator) -> Image:
     return np.asarray(np.rint(255 * np.clip(curve, 0, 1)), np.uint8)
 
 
-def _noise_tile(rng: Generator, view: View, sigma: float) -> np.ndarray:
+def _noise_tile(rng: Generator, view: View, sigma: float) -> NDArray[np.int16]:
     """Make sensor noise, larger than the picture so that each frame takes another part."""
     size = (view.height + 64, view.width + 64, 3)
     noise = rng.standard_normal(size, dtype=np.float32)

@@ -46,7 +46,7 @@ class Canvas:
         height, width = self.mask.shape
         small = height / 90
         size = (round(width / small), 90)
-        dark = np.zeros((size[1], size[0]), np.float32)
+        dark: FloatImage = np.zeros((size[1], size[0]), np.float32)
         for patch in patches:
             matrix = np.array(
                 [
