@@ -66,6 +66,24 @@ def test_ten_pixels_are_near_and_eleven_are_not(gap_px, nsd):
     assert count_frame(truth, predicted).nsd[0] == nsd
 
 
+def test_the_tolerance_is_a_disk():
+    truth = np.zeros((25, 25), np.uint8)
+    truth[12, 12] = 1
+    for row, column in np.ndindex(truth.shape):
+        predicted = np.zeros_like(truth)
+        predicted[row, column] = 1
+        near = (row - 12) ** 2 + (column - 12) ** 2 <= 100
+        assert count_frame(truth, predicted).nsd[0] == near, (row, column)
+
+
+def test_noise_is_counted_pixel_by_pixel():
+    truth, predicted = np.random.default_rng(3).integers(0, 10, (2, 40, 50), np.uint8)
+    counts = count_frame(truth, predicted)
+    expected = np.zeros((10, 11), int)
+    np.add.at(expected, (truth, predicted), 1)
+    np.testing.assert_array_equal(counts.confusion, expected)
+
+
 def test_a_missing_prediction_scores_nothing_even_for_absent_classes():
     counts = count_frame(np.zeros((4, 4), np.uint8), None)
     assert not counts.iou.any()
