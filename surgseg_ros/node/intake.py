@@ -67,7 +67,6 @@ class Intake:
         self._receive = receive
         self._look_soon = look_soon
         self._lock = threading.Lock()  # transitions and upkeep come from different threads
-        self._group: MutuallyExclusiveCallbackGroup | None = None
         self._subscription: Subscription | None = None
         self._last_sequence: int | None = None
         self._lone_publisher = False
@@ -81,8 +80,6 @@ class Intake:
     def start(self) -> None:
         """Subscribe."""
         with self._lock:
-            # A group of its own, since the node's default group keeps what was destroyed.
-            self._group = MutuallyExclusiveCallbackGroup()
             self._subscribe(reliable=self._choice == 'reliable')
         self.look()
 
@@ -91,7 +88,7 @@ class Intake:
         with self._lock:
             if self._subscription is not None:
                 self._node.destroy_subscription(self._subscription)
-            self._subscription = self._group = self._last_sequence = None
+            self._subscription = self._last_sequence = None
 
     def look(self) -> None:
         """Hold the reliability against what the publishers offer, and follow them."""
@@ -150,7 +147,9 @@ class Intake:
             self._topic,
             self._callback(),
             profile,
-            callback_group=self._group,
+            # A new one each time: destroyed in the executor's hands, a subscription leaves its
+            # group locked for ever. The node's default group would also keep what was destroyed.
+            callback_group=MutuallyExclusiveCallbackGroup(),
             event_callbacks=self._events(),
             qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
             raw=True,

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNodeMixin
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -60,16 +61,22 @@ class Outputs:
 
     def create(self) -> None:
         """Create the publishers; those of results are silent until the node is active."""
+        # A new one each time; the node's default group keeps what was destroyed.
+        group = MutuallyExclusiveCallbackGroup()
         for topic in self._topics:
             self._results[topic] = self._node.create_lifecycle_publisher(
                 RESULTS[topic],
                 prefixed(self._camera_name, topic),
                 QoSProfile(depth=1),  # a new one each time: overriding changes it
+                callback_group=group,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
         # An ordinary publisher: a lifecycle one drops what is latched before activation.
         self._label_info = self._node.create_publisher(
-            LabelInfo, prefixed(self._camera_name, 'label_info'), LATCHED_QOS
+            LabelInfo,
+            prefixed(self._camera_name, 'label_info'),
+            LATCHED_QOS,
+            callback_group=group,
         )
 
     def destroy(self) -> None:

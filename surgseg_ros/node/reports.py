@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -51,7 +52,10 @@ class StatusReport:
         )
         # An ordinary publisher: a lifecycle one would be silent just when it matters.
         self._publisher = node.create_publisher(
-            DiagnosticStatus, prefixed(camera_name, 'status'), profile
+            DiagnosticStatus,
+            prefixed(camera_name, 'status'),
+            profile,
+            callback_group=MutuallyExclusiveCallbackGroup(),
         )
         self._last = Verdict('', '')
         self._last_s = 0.0

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from bench import until
 from rclpy.qos import ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.node.health import Health
@@ -121,3 +121,18 @@ def test_frames_that_were_overwritten_unread_are_counted():
     intake._on_image(b'', {})
     assert (health.counts()['missing'], health.counts()['received']) == (3, 7)
     assert got[-1] == (b'', 0), 'of unknown age'
+
+
+def test_made_anew_in_the_executors_hands_the_subscription_still_hears(start):
+    """Rclpy leaves the group of what is destroyed just before it is taken locked for ever."""
+    here = start()
+    old = here.node._intakes[0]._subscription
+    assert old.callback_group.beginning_execution(old)
+    camera = here.bench.camera()
+    wait_for_reader(here.bench, RELIABLE)
+
+    def heard():
+        camera.publish(Image())
+        return here.node._reporter.healths[0].counts()['received']
+
+    until(heard, 'an image')
