@@ -22,10 +22,13 @@ SAR-RARP50. Weights: SHA-256 `{weights_sha256}`.
 
 That draws {training_videos} scenes for training and {validation_count} for choosing among
 checkpoints ({frames_each} frames of each, all seeds from 100000 on), trains from random weights
-with `config/train_demo.yaml` and then `config/train_demo_finish.yaml`, and scores on scenes of
-its own. Two things are tuned on scenes from seed 800000 on: how far each class has to be ahead of
-the next to be said (taken off the last layer's bias), and the least region size per class (in
-model.json, for whoever filters). This one was trained {legs}, on two busy cores.
+with `config/train_demo.yaml`, then twice with `config/train_demo_finish.yaml`, and scores on
+scenes of its own. Two things are tuned on scenes from seed 800000 on: how far each class has to be
+ahead of the next to be said (taken off the last layer's bias), and the least region size per class
+(in model.json, for whoever filters).
+
+This one was trained on two busy cores
+{legs}.
 
 ## Numbers
 {test_frames} frames of {test_scenes} scenes (seeds {first} to {last}) that played no part in
@@ -83,7 +86,7 @@ def _legs(training: dict[str, Any]) -> str:
     leg = f'for {training["steps_done"]} steps'
     if recipe['minutes']:
         leg += f' (`minutes={recipe["minutes"]:g} learning_rate={recipe["learning_rate"]:g}`)'
-    return f'{_legs(training["start"])}, then from there {leg}' if 'start' in training else leg
+    return f'{_legs(training["start"])},\nthen from there {leg}' if 'start' in training else leg
 
 
 def _row(label: int, test: dict[str, Any], least: tuple[float, ...]) -> str:
