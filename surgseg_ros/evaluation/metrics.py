@@ -148,8 +148,11 @@ def _grow(points: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     Dilate by the disk of the tolerance, several times faster than by its 317 pixels.
 
-    The disk is a pile of rectangles, the wider the lower. What was widened last gets only the steps
-    up and down that are left, hence a dilation by a few pixels in each.
+    The disk is a union of rectangles, the wider the lower. What is widened late takes part only in
+    the steps up and down that are left, and each step is of few pixels.
+
+    :param points: (H, W) uint8, 0 or 1.
+    :return: the same, 1 within the tolerance of a 1.
     """
     wide, near = points.copy(), points.copy()
     for aside, upward in _GROWTH_PX:
