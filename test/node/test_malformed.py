@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever comes, the node's process lives, and the next good frame gets its mask."""
+
+import random
+import struct
+
+import numpy as np
+import pytest
+from bench import FRAME_ID, image_cdr, picture, until
+from sensor_msgs.msg import Image
+
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.messages.images import image_to_msg
+from surgseg_ros.messages.results import header, to_cdr
+
+NUMBER = 1000
+LARGEST = 2**32 - 1
+
+
+def _changed(chance, **values):
+    message = image_to_msg(picture(), header(chance.randrange(2**60), FRAME_ID))
+    for name, value in values.items():
+        setattr(message, name, value)
+    return to_cdr(message)
+
+
+def _data(chance, size):
+    return np.frombuffer(chance.randbytes(size), np.uint8)
+
+
+def _not_utf8(chance):
+    junk = bytes(chance.randrange(128, 256) for _ in FRAME_ID)
+    return _changed(chance).replace(FRAME_ID.encode(), junk)
+
+
+def _false_length(chance):
+    """Of one of both texts, or of the data."""
+    cdr = bytearray(_changed(chance))
+    place = chance.choice([12, 44, 60])
+    cdr[place : place + 4] = struct.pack('<I', chance.choice([LARGEST, 2**31, 2**20]))
+    return bytes(cdr)
+
+
+KINDS = (
+    lambda chance: _changed(chance, encoding=chance.choice(['', 'rgb9', 'mono', 'x' * 9000, 'ÿ'])),
+    lambda chance: _changed(chance, data=_data(chance, chance.randrange(48 * 80 * 3))),
+    lambda chance: _changed(chance, height=chance.choice([0, 49, 10**5, LARGEST])),
+    lambda chance: _changed(chance, width=chance.choice([0, 81, 10**5, LARGEST])),
+    lambda chance: _changed(chance, step=chance.choice([0, 1, 239, 241, LARGEST])),
+    lambda chance: _changed(chance, height=LARGEST, width=LARGEST, step=LARGEST),
+    lambda chance: _changed(chance, encoding=chance.choice(['bayer_rggb16', 'yuv422']), width=0),
+    lambda chance: _changed(chance)[: chance.randrange(8, 11_000)],
+    lambda chance: b'\0\1\0\0' + chance.randbytes(chance.randrange(4, 4000)),
+    lambda chance: bytes([0, chance.choice([0, 2, 3, 9, 255])]) + _changed(chance)[2:],
+    _not_utf8,
+    _false_length,
+)
+
+
+@pytest.fixture(scope='module')
+def node(run_node, model):
+    return run_node(model=model, stale_after_ms=600_000, cpu_threads=1)
+
+
+def test_a_thousand_malformed_messages(bench, node, model):
+    mask, diagnostics = bench.listen(Image, 'mask'), bench.diagnostics()
+    camera = bench.camera()
+    bench.connect(camera, mask)
+    chance = random.Random(20_170_901)
+    sent = 0
+
+    def rejected():
+        """Send more as long as some were dropped for newer ones, unread."""
+        nonlocal sent
+        for _ in range(250):
+            camera.publish(KINDS[sent % len(KINDS)](chance))
+            bench.state()  # an answer takes about as long as the way of an image
+            sent += 1
+        heard = len(diagnostics.messages)
+        part = diagnostics.wait(since=heard)
+        assert node.lives()
+        return int(part.numbers['rejected'])
+
+    until(lambda: rejected() >= NUMBER, f'{NUMBER} rejected messages')
+    good_ns = 7 * 10**9
+    camera.publish(image_cdr(picture(5), good_ns))
+    message = mask.wait_for_stamp(good_ns)
+    expected = Segmenter.load(model, 'cpu').segment(picture(5)).mask
+    assert bytes(message.data) == expected.tobytes()
+    log = node.log()
+    assert 'Traceback' not in log
+    for said in ('is not known: publish', 'less than a row', 'is not within', 'is not UTF-8'):
+        assert said in log
+    assert len(log.splitlines()) < 40, 'each cause is said once'
