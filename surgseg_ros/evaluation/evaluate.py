@@ -23,22 +23,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Evaluate.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the exit status; 2 if the folders can't be scored.
+    :return: the exit status; 2 if the folders can't be scored, or results not written.
     """
     options = _parser().parse_args(argv)
     try:
         pairs = find_pairs(options.reference, options.predictions, options.allow_missing)
         counts = count_pairs(pairs, options.workers)
-    except EvaluationError as error:
+        summary = summarize(counts)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(summary, indent=2) + '\n')
+        print(_table(summary))
+        if options.report:
+            path = write_report(options.report, summary, pairs, counts, options.frames)
+            print(f'\nreport: {path}')
+    except (EvaluationError, OSError) as error:
         print(f'evaluate: {error}', file=sys.stderr)
         return 2
-    summary = summarize(counts)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(summary, indent=2) + '\n')
-    print(_table(summary))
-    if options.report:
-        path = write_report(options.report, summary, pairs, counts, options.frames)
-        print(f'\nreport: {path}')
     return 0
 
 

@@ -93,6 +93,12 @@ def test_a_report_is_written_where_asked_for(folders, capsys):
     assert str(path) in capsys.readouterr().out
 
 
+def test_a_file_in_the_way_is_named(folders, capsys):
+    (folders / 'out').write_text('')
+    assert evaluate(folders) == 2
+    assert str(folders / 'out') in capsys.readouterr().err
+
+
 def test_no_truth_at_all(tmp_path, capsys):
     assert evaluate(tmp_path) == 2
     assert 'holds no video_*/segmentation' in capsys.readouterr().err
