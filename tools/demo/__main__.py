@@ -3,21 +3,24 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from surgseg_ros.bags.sources import BagError
 from tools.demo.report import report, table, write_bag
 from tools.demo.session import (
     MARGIN,
+    Recorded,
     Recorder,
     measure_rate_hz,
     play,
     segmenter,
     wait_until_active,
 )
-from tools.demo.source import make_scene_bag, make_video_bag
+from tools.demo.source import Source, make_scene_bag, make_video_bag
 
 ROOT = Path(__file__).resolve().parents[2]
+LONGEST_PLAY_S = 80.0
 
 
 def main() -> int:
@@ -54,15 +57,8 @@ def run(options: argparse.Namespace, folder: Path) -> int:
         with segmenter(options.model, log) as node:
             wait_until_active(recorder, node, log)
             node_hz = measure_rate_hz(recorder, source)
-            rate = min(1.0, MARGIN * node_hz / source.rate_hz)
-            seconds = source.frames / source.rate_hz / rate
-            print(
-                f'the node makes {node_hz:.1f} masks/s; playing takes {seconds:.0f} s', flush=True
-            )
-            before = dict(recorder.counts)
-            recorded = play(recorder, source, rate)
-            recorder.listen(lambda: False, 1.5)  # for the last counts
-            dropped = count(recorder.counts) - count(before)
+            print(f'the node makes {node_hz:.1f} masks/s', flush=True)
+            recorded, rate, dropped = play_in_step(recorder, source, node_hz)
     finally:
         recorder.close()
     write_bag(folder / 'output_bag', recorded)
@@ -77,7 +73,31 @@ def run(options: argparse.Namespace, folder: Path) -> int:
     return 0 if whole else 1
 
 
-def count(counts: dict[str, str]) -> int:
+def play_in_step(
+    recorder: Recorder, source: Source, node_hz: float
+) -> tuple[list[Recorded], float, int]:
+    """
+    Play at a rate that the node keeps up with; where it drops frames after all, slower once more.
+
+    :param recorder: listens.
+    :param source: what to play.
+    :param node_hz: masks a second in the trial.
+    :return: what was recorded, the factor of the speed, and frames dropped for a newer one.
+    """
+    rate = min(1.0, MARGIN * node_hz / source.rate_hz)
+    while True:
+        seconds = source.frames / source.rate_hz / rate
+        print(f'playing for {seconds:.0f} s', flush=True)
+        before = count(recorder.counts)
+        recorded = play(recorder, source, rate)
+        recorder.listen(lambda: False, 1.5)  # for the last counts
+        dropped = count(recorder.counts) - before
+        if not dropped or 2 * seconds > LONGEST_PLAY_S:
+            return recorded, rate, dropped
+        rate /= 2
+
+
+def count(counts: Mapping[str, str]) -> int:
     """Frames that the node dropped for a newer one, of its diagnostics."""
     return int(counts.get('dropped_for_newer', 0))
 
