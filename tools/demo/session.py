@@ -84,6 +84,15 @@ class Recorder:
             rclpy.spin_once(self._node, timeout_sec=0.1)
         return until()
 
+    def count(self, topic: str) -> int:
+        """
+        Count what was collected of a topic.
+
+        :param topic: as subscribed to.
+        :return: messages since the last `take`.
+        """
+        return sum(message.topic == topic for message in self.messages)
+
     def _collect(self, topic: str) -> Callable[[bytes, Mapping[str, int]], None]:
         def collect(cdr: bytes, info: Mapping[str, int]) -> None:
             # Of the image only its beginning, with stamp and time, is of interest.
@@ -147,10 +156,10 @@ def measure_rate_hz(recorder: Recorder, source: Source) -> float:
     """
     with player(source.bag, '--loop') as process:
         recorder.listen(
-            lambda: len(_masks(recorder)) >= 2 or process.poll() is not None, START_TIMEOUT_S
+            lambda: recorder.count('mask') >= 2 or process.poll() is not None, START_TIMEOUT_S
         )
         recorder.listen(lambda: process.poll() is not None, TRIAL_S)
-    received_ns = [message.received_ns for message in _masks(recorder)]
+    received_ns = [m.received_ns for m in recorder.messages if m.topic == 'mask']
     # What is still on its way belongs to the trial.
     recorder.listen(lambda: recorder.status == 'stale', START_TIMEOUT_S)
     recorder.take()
@@ -174,7 +183,10 @@ def play(recorder: Recorder, source: Source, rate: float) -> list[Recorded]:
         recorder.listen(lambda: process.poll() is not None, 600.0)
     if process.returncode:
         raise RuntimeError(f'the bag player ended with {process.returncode}')
-    recorder.listen(lambda: len(_masks(recorder)) >= source.frames, 5.0 / rate)
+    recorder.listen(
+        lambda: min(recorder.count('mask'), recorder.count('detections')) >= source.frames,
+        5.0 / rate,
+    )
     return recorder.take()
 
 
@@ -210,7 +222,3 @@ def _process(verb: str, *arguments: str, out: Any) -> Iterator[subprocess.Popen[
         killer.start()
         process.wait()
         killer.cancel()
-
-
-def _masks(recorder: Recorder) -> list[Recorded]:
-    return [message for message in recorder.messages if message.topic == 'mask']
