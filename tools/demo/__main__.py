@@ -20,7 +20,7 @@ from tools.demo.session import (
 from tools.demo.source import Source, make_scene_bag, make_video_bag
 
 ROOT = Path(__file__).resolve().parents[2]
-LONGEST_PLAY_S = 80.0
+LONGEST_PLAY_S = 60.0
 
 
 def main() -> int:
