@@ -45,9 +45,10 @@ def slow(monkeypatch):
 
 @pytest.fixture
 def camera(slow, start_here):
-    """Give a camera that is connected; a mask of frame 1 has come."""
+    """Give a camera that is connected; no frame has been sent."""
     here = start_here(model='slow', stale_after_ms=600_000)
-    return Camera(here, slow)
+    yield Camera(here, slow)
+    slow.let_go.release(1000)  # the node ends only once no frame is held
 
 
 class Camera:
