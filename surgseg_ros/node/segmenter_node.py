@@ -38,6 +38,7 @@ class SegmenterNode(LifecycleNode):
         parameters.declare(self)
         self.settings = parameters.read(self)
         self.add_on_set_parameters_callback(self._on_parameters)
+        self._usual_threads = torch.get_num_threads()
         self._generation = Generation()
         self._segmenter: Segmenter | None = None
         self._mailbox: Mailbox | None = None
@@ -96,8 +97,7 @@ class SegmenterNode(LifecycleNode):
                 "model is '': set the parameter to a model folder (model:=FOLDER with "
                 'ros2 launch, -p model:=FOLDER with ros2 run)'
             )
-        if settings.cpu_threads:
-            torch.set_num_threads(settings.cpu_threads)
+        torch.set_num_threads(settings.cpu_threads or self._usual_threads)
         started_s = time.monotonic()
         self.get_logger().info(f'loading {settings.model!r}')
         segmenter = Segmenter.load(settings.model, settings.device, settings.runtime)
