@@ -111,7 +111,7 @@ class Settings:
         if cameras == 0 or '' in self.image_topics or len(names) != cameras:
             raise ValueError(
                 f'image_topics is {list(self.image_topics)} and camera_names {list(names)}: '
-                'give one name to each topic, both in one step: in the parameters file, or atomically'
+                'give one name to each topic, both at once: in the parameters file, or atomically'
             )
         if len(set(names)) != cameras:
             raise ValueError(f'camera_names is {list(names)}: give each camera a name of its own')
