@@ -193,6 +193,18 @@ def _check_name(name: str) -> None:
         ) from error
 
 
+def unknown(node: Node) -> list[str]:
+    """
+    Find what was given at the start but is no parameter: a slip in a limit must not go unseen.
+
+    :param node: which has declared its parameters.
+    :return: names, sorted.
+    """
+    given = getattr(node, '_parameter_overrides', {})  # rclpy has no public way to ask
+    names = (name for name in given if not name.startswith('qos_overrides.'))
+    return sorted(name for name in names if not node.has_parameter(name))
+
+
 def _descriptor(row: Parameter) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(description=row.description)
     if row.choices:

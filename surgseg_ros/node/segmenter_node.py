@@ -37,6 +37,8 @@ class SegmenterNode(LifecycleNode):
         super().__init__('segmenter', **options)
         parameters.declare(self)
         self.settings = parameters.read(self)
+        for name in parameters.unknown(self):
+            self.get_logger().warning(f'there is no parameter {name!r}: it is ignored')
         self.add_on_set_parameters_callback(self._on_parameters)
         self._usual_threads = torch.get_num_threads()
         self._generation = Generation()

@@ -11,6 +11,7 @@ from vision_msgs.msg import Detection2DArray
 
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.node import parameters
 
 FAILING_NS, SOUND_NS = 5, 6
 
@@ -93,3 +94,9 @@ def test_two_cameras_on_one_topic_are_degraded_until_one_is_left(bench):
         return any(message.message == 'valid' for message in status.messages[heard:])
 
     until(go_on, 'one camera to be trusted again')
+
+
+def test_a_slip_in_the_name_of_a_parameter_is_found(monkeypatch, start_here):
+    monkeypatch.setattr(Segmenter, 'load', lambda *arguments: FickleNetwork())
+    node = start_here(model='fickle', stale_after='600').node
+    assert parameters.unknown(node) == ['stale_after']
