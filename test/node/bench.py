@@ -1,12 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What tests of the node share: its process, and a bench that talks with it over DDS."""
 
-import contextlib
 import itertools
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,23 +11,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import rclpy
-import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Log
 from rcl_interfaces.srv import SetParametersAtomically
-from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from surgseg_ros.core.model_spec import ModelSpec, write_model
-from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.results import header, to_cdr
-from surgseg_ros.node.segmenter import spin
-from surgseg_ros.node.segmenter_node import SegmenterNode
 
 # Where pytest is called by hand; `make test` sets both.
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
@@ -225,86 +216,3 @@ class Bench:
         request = SetParametersAtomically.Request(parameters=parameters)
         name = 'segmenter/set_parameters_atomically'
         return self.call(SetParametersAtomically, name, request).result
-
-
-class NodeHere:
-    """The node in this process, configured and active, with a bench in a namespace of its own."""
-
-    _numbers = itertools.count()
-
-    def __init__(self, *arguments: str, **parameters: Any) -> None:
-        self.bench = Bench(f'/here_{next(self._numbers)}')
-        self.logs = self.bench.logs()
-        self.context = rclpy.Context()
-        rclpy.init(args=[], context=self.context)
-        self.node = SegmenterNode(
-            context=self.context,
-            namespace=self.bench.namespace,
-            parameter_overrides=[Parameter(n, value=v) for n, v in parameters.items()],
-            cli_args=['--ros-args', *arguments] if arguments else None,
-        )
-        self._stopped = threading.Event()
-        self._executor = MultiThreadedExecutor(4, context=self.context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(
-            target=spin, args=(self._executor, self.node, self._stopped)
-        )
-        self._thread.start()
-        self.node.start_by_itself()
-
-    def close(self) -> None:
-        for leave in (self.node.trigger_deactivate, self.node.trigger_cleanup):
-            with contextlib.suppress(Exception):  # it may be in another state
-                leave()
-        self.node.stop()
-        self._stopped.set()
-        self._executor.shutdown()
-        self._thread.join()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
-        self.bench.close()
-
-
-class NodeProcess:
-    """The real node: `python -m surgseg_ros segmenter`."""
-
-    def __init__(self, log: Path, namespace: str, arguments: tuple[str, ...] = (), **parameters):
-        given = [f'-p {name}:={value}' for name, value in parameters.items()]
-        ros = ' '.join([f'-r __ns:={namespace}', *given]).split(' ')
-        self._log = log
-        with log.open('w') as file:
-            self.process = subprocess.Popen(
-                [sys.executable, '-m', 'surgseg_ros', 'segmenter', '--ros-args', *ros, *arguments],
-                cwd=REPOSITORY,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def wait_for_log(self, text: str) -> str:
-        until(lambda: text in self.log() or not self.lives(), f'{text!r} in the log')
-        assert text in self.log()
-        return self.log()
-
-    def lives(self) -> bool:
-        return self.process.poll() is None
-
-    def interrupt(self) -> int:
-        """Send SIGINT; the exit status."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(TIMEOUT_S)
-
-
-def write_tiny_model(folder: Path, **changes: Any) -> Path:
-    spec = ModelSpec(
-        name='tiny',
-        encoder='resnet18',
-        options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
-        input_size=(64, 96),
-        **changes,
-    )
-    torch.manual_seed(0)
-    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
-    return folder

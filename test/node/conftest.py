@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import Bench, NodeHere, NodeProcess, write_tiny_model
+from bench import Bench
+from nodes import NodeHere, NodeProcess, write_tiny_model
 
 
 @pytest.fixture(scope='session')

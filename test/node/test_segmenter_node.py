@@ -4,7 +4,8 @@
 import cv2
 import numpy as np
 import pytest
-from bench import FRAME_ID, image_cdr, picture, stamp_ns, until, write_tiny_model
+from bench import FRAME_ID, image_cdr, picture, stamp_ns, until
+from nodes import write_tiny_model
 from rclpy.duration import Duration
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image

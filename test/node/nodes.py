@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node under test: in this process, or as the process that users start."""
+
+import contextlib
+import itertools
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import rclpy
+import torch
+from bench import REPOSITORY, TIMEOUT_S, Bench, until
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.parameter import Parameter
+
+from surgseg_ros.core.model_spec import ModelSpec, write_model
+from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.node.segmenter import spin
+from surgseg_ros.node.segmenter_node import SegmenterNode
+
+
+class NodeHere:
+    """The node in this process, configured and active, with a bench in a namespace of its own."""
+
+    _numbers = itertools.count()
+
+    def __init__(self, *arguments: str, **parameters: Any) -> None:
+        self.bench = Bench(f'/here_{next(self._numbers)}')
+        self.logs = self.bench.logs()
+        self.context = rclpy.Context()
+        rclpy.init(args=[], context=self.context)
+        self.node = SegmenterNode(
+            context=self.context,
+            namespace=self.bench.namespace,
+            parameter_overrides=[Parameter(n, value=v) for n, v in parameters.items()],
+            cli_args=['--ros-args', *arguments] if arguments else None,
+        )
+        self._stopped = threading.Event()
+        self._executor = MultiThreadedExecutor(4, context=self.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(
+            target=spin, args=(self._executor, self.node, self._stopped)
+        )
+        self._thread.start()
+        self.node.start_by_itself()
+
+    def close(self) -> None:
+        for leave in (self.node.trigger_deactivate, self.node.trigger_cleanup):
+            with contextlib.suppress(Exception):  # it may be in another state
+                leave()
+        self.node.stop()
+        self._stopped.set()
+        self._executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+        self.bench.close()
+
+
+class NodeProcess:
+    """The real node: `python -m surgseg_ros segmenter`."""
+
+    def __init__(self, log: Path, namespace: str, arguments: tuple[str, ...] = (), **parameters):
+        given = [f'-p {name}:={value}' for name, value in parameters.items()]
+        ros = ' '.join([f'-r __ns:={namespace}', *given]).split(' ')
+        self._log = log
+        with log.open('w') as file:
+            self.process = subprocess.Popen(
+                [sys.executable, '-m', 'surgseg_ros', 'segmenter', '--ros-args', *ros, *arguments],
+                cwd=REPOSITORY,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def wait_for_log(self, text: str) -> str:
+        until(lambda: text in self.log() or not self.lives(), f'{text!r} in the log')
+        assert text in self.log()
+        return self.log()
+
+    def lives(self) -> bool:
+        return self.process.poll() is None
+
+    def interrupt(self) -> int:
+        """Send SIGINT; the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(TIMEOUT_S)
+
+
+def write_tiny_model(folder: Path, **changes: Any) -> Path:
+    spec = ModelSpec(
+        name='tiny',
+        encoder='resnet18',
+        options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
+        input_size=(64, 96),
+        **changes,
+    )
+    torch.manual_seed(0)
+    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
+    return folder
