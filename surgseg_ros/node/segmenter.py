@@ -48,9 +48,9 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
     try:
         # Imported here, once signals are held back: it takes seconds.
         import rclpy
-        from rclpy.executors import MultiThreadedExecutor
         from rclpy.signals import SignalHandlerOptions
 
+        from surgseg_ros.node.executor import PatientExecutor
         from surgseg_ros.node.segmenter_node import SegmenterNode
 
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
@@ -66,7 +66,7 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
         print(f'segmenter: {error}', file=sys.stderr)
         return 1
     begun.set()
-    executor = MultiThreadedExecutor(num_threads=4)
+    executor = PatientExecutor()
     executor.add_node(node)
     threading.Thread(target=spin, args=(executor, node, stopped), daemon=True).start()
     if node.settings.autostart:

@@ -13,11 +13,11 @@ from typing import Any
 import rclpy
 import torch
 from bench import REPOSITORY, TIMEOUT_S, Bench, until
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.parameter import Parameter
 
 from surgseg_ros.core.model_spec import ModelSpec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.node.executor import PatientExecutor
 from surgseg_ros.node.segmenter import spin
 from surgseg_ros.node.segmenter_node import SegmenterNode
 
@@ -39,7 +39,7 @@ class NodeHere:
             cli_args=['--ros-args', *arguments] if arguments else None,
         )
         self._stopped = threading.Event()
-        self._executor = MultiThreadedExecutor(4, context=self.context)
+        self._executor = PatientExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(
             target=spin, args=(self._executor, self.node, self._stopped)
