@@ -27,7 +27,7 @@ START_TIMEOUT_S = 120.0
 SETTLE_S = 3.0
 """From the player's start to its first frame: both ends find each other and agree on QoS."""
 TRIAL_S = 8.0
-MARGIN = 0.7
+MARGIN = 0.5
 """Share of the rate at which the node was seen to work that is then asked of it."""
 
 
