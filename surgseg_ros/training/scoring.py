@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What comes after training: margins and least regions tuned, and the official scores."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from surgseg_ros.core.fitting import fit, fit_mask
+from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
+from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.regions import drop_small_regions
+from surgseg_ros.core.runtimes import Runtime, TorchRuntime
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.evaluation.margins import LeastMargins
+from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
+from surgseg_ros.evaluation.regions import LeastRegions
+
+ValidationFrame = tuple[str, NDArray[np.uint8], NDArray[np.uint8]]
+"""Video, (H, W, 3) uint8 RGB and (H, W) uint8 truth, at the video's own size."""
+
+Frames = Callable[[], Iterable[ValidationFrame]]
+"""Gives the frames, from the first on at each call: they are gone through more than once."""
+
+
+def tune_and_score(
+    spec: ModelSpec,
+    weights: Mapping[str, Tensor],
+    frames: Frames,
+    *,
+    margins: bool = False,
+    device: str = 'cpu',
+    name: str = 'validation',
+) -> tuple[ModelSpec, dict[str, Tensor]]:
+    """
+    Do all that a trained network needs before it is written.
+
+    :param spec: the model.
+    :param weights: its tensors.
+    :param frames: what to tune and score on.
+    :param margins: whether to ask a lead of each class, which changes the weights.
+    :param device: `cpu`, `cuda` …
+    :param name: under which the scores are put.
+    :return: the model with `least_region`, `scores[name]` and, if asked for,
+        `training['margins']`; and its weights.
+    :raises ModelError: if margins are asked for and the network has no bias to take them.
+    """
+    weights = dict(weights)
+    if margins:
+        asked = tune_margins(TorchRuntime(spec, weights, device), spec, frames)
+        weights = with_margins(spec, weights, asked)
+        spec = dataclasses.replace(spec, training={**spec.training, 'margins': list(asked)})
+    segmenter = Segmenter(spec, TorchRuntime(spec, weights, device))
+    least = tune_least_region(segmenter, frames)
+    scores = {**spec.scores, name: score(segmenter, frames, least)}
+    return dataclasses.replace(spec, least_region=least, scores=scores), weights
+
+
+def tune_margins(runtime: Runtime, spec: ModelSpec, frames: Frames) -> tuple[float, ...]:
+    """
+    Find how far each class has to be ahead of the next to be said.
+
+    :param runtime: runs the network.
+    :param spec: the model, which says how pictures are fitted.
+    :param frames: what to tune on.
+    :return: per class, in logits; 0 for the background.
+    """
+    margins = LeastMargins()
+    for _, image, truth in _told(frames, 'margins'):
+        with torch.inference_mode():
+            picture = torch.from_numpy(np.ascontiguousarray(image))[None].to(runtime.device)
+            logits = runtime(fit(picture, spec.input_size, spec.fit))[0].float().cpu().numpy()
+        mask = torch.from_numpy(np.ascontiguousarray(truth))[None]
+        fitted = fit_mask(mask, spec.input_size, spec.fit, NO_DECISION)
+        margins.add(fitted[0].numpy(), logits)
+    return margins.tune()
+
+
+def with_margins(
+    spec: ModelSpec, weights: Mapping[str, Tensor], margins: Sequence[float]
+) -> dict[str, Tensor]:
+    """
+    Ask the lead of each class in the last layer itself, so that nobody has to know of it.
+
+    :param spec: the model, for the message of an error.
+    :param weights: its tensors; not written to.
+    :param margins: per class, in logits.
+    :return: the tensors, all but one the same.
+    :raises ModelError: if the last layer has no bias.
+    """
+    # The head's only tensor of one value per class: `0.bias` in most architectures.
+    biases = [
+        key
+        for key, value in weights.items()
+        if '.segmentation_head.' in f'.{key}'
+        and key.endswith('.bias')
+        and value.shape == (CLASS_COUNT,)
+    ]
+    if not biases:
+        raise ModelError(
+            f'{spec.architecture} of {spec.name!r} has no bias of {CLASS_COUNT} values in its '
+            'segmentation_head, off which the margins could be taken: set margins to false'
+        )
+    bias = weights[biases[-1]]
+    return {**weights, biases[-1]: bias - torch.tensor(margins).to(bias)}
+
+
+def tune_least_region(segmenter: Segmenter, frames: Frames) -> tuple[float, ...]:
+    """
+    Find the least size that a region of each class must have to be kept.
+
+    :param segmenter: the model.
+    :param frames: what to tune on.
+    :return: per class, a share of the picture's area, as in ModelSpec.
+    """
+    regions = LeastRegions()
+    for _, image, truth in _told(frames, 'least regions'):
+        regions.add(truth, segmenter.segment(image).mask)
+    return regions.tune()
+
+
+def score(segmenter: Segmenter, frames: Frames, least: Sequence[float]) -> dict[str, Any]:
+    """
+    Score by the official definition, at the video's own size.
+
+    :param segmenter: the model.
+    :param frames: what to score on.
+    :param least: per class, the least region of the filtered values.
+    :return: `videos`, `frames` (numbers of); `floor`, that of a prediction of nothing but
+        background: `mIoU`, `mNSD`, `score`; `class_floor`; and `raw` and `filtered`: the same
+        three, `class_mIoU`, `class_mNSD`, and `present_class_IoU`, the mean over the frames whose
+        truth has the class, or None. Nine values each, classes 1 to 9.
+    :raises ValueError: if there is no frame.
+    """
+    raw: dict[str, list[FrameCounts]] = {}
+    filtered: dict[str, list[FrameCounts]] = {}
+    for video, image, truth in _told(frames, 'scoring'):
+        predicted = segmenter.segment(image).mask
+        kept = drop_small_regions(predicted, least)
+        raw.setdefault(video, []).append(count_frame(truth, predicted))
+        filtered.setdefault(video, []).append(count_frame(truth, kept))
+    summary = summarize(raw)
+    absent = [np.mean([frame.truth_px == 0 for frame in counts], 0) for counts in raw.values()]
+    return {
+        'videos': len(raw),
+        'frames': sum(map(len, raw.values())),
+        'floor': summary['floor'],
+        'class_floor': np.mean(absent, 0).tolist(),
+        'raw': _selected(summary),
+        'filtered': _selected(summarize(filtered)),
+    }
+
+
+def _selected(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Take what a model card tells, classes averaged over the videos as officially."""
+    videos = summary['videos'].values()
+    return {
+        **{key: summary[key] for key in ('mIoU', 'mNSD', 'score')},
+        **{
+            key: np.mean([video[key] for video in videos], 0).tolist()
+            for key in ('class_mIoU', 'class_mNSD')
+        },
+        'present_class_IoU': summary['present_class_IoU'],
+    }
+
+
+def _told(frames: Frames, what: str) -> Iterator[ValidationFrame]:
+    """Show how far it is."""
+    yield from tqdm(frames(), what, unit='frame', leave=False)

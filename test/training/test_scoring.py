@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is tuned after training, and the scores: against numbers worked out by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+
+from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.training.scoring import (
+    score,
+    tune_and_score,
+    tune_least_region,
+    tune_margins,
+    with_margins,
+)
+
+SPEC = ModelSpec(
+    name='by hand',
+    encoder='resnet18',
+    options={'encoder_depth': 3, 'decoder_channels': [8, 8, 8]},
+    input_size=(64, 64),
+    fit='stretch',
+)
+
+
+class Red:
+    """Reads the class off the red channel: what it says is in the hand of the test."""
+
+    device = torch.device('cpu')
+    description = 'the red channel'
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, fitted):
+        self.calls += 1
+        label = fitted[..., 0].long()  # (N, h, w)
+        sure = 1 + fitted[..., 1].float() / 100
+        return (torch.nn.functional.one_hot(label, 10) * sure[..., None]).permute(0, 3, 1, 2)
+
+
+def frame(video, truth, predicted, green=200):
+    image = np.stack([predicted, np.full_like(predicted, green), predicted], 2)
+    return video, image, truth
+
+
+def square(label, side, at=0):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[at : at + side, at : at + side] = label
+    return mask
+
+
+@pytest.fixture
+def frames():
+    """Give three frames of two videos: right, with a stray region, and empty with one."""
+    found = square(3, 32)
+    stray = square(4, 4, 50)
+    return lambda: [
+        frame('a', found, found),
+        frame('a', found, found + stray),
+        frame('b', np.zeros_like(found), stray),
+    ]
+
+
+def test_scores_are_the_official_ones_raw_and_filtered(frames):
+    runtime = Red()
+    least = [0.0] * 4 + [0.01] + [0.0] * 5
+    result = score(Segmenter(SPEC, runtime), frames, least)
+
+    assert runtime.calls == 3
+    assert (result['videos'], result['frames']) == (2, 3)
+    # Class 3 is in both frames of one video and in none of the other.
+    assert result['class_floor'] == [1, 1, 0.5, 1, 1, 1, 1, 1, 1]
+    assert result['floor']['mIoU'] == pytest.approx(8.5 / 9)
+    # The stray class 4 costs half of the first video and all of the second.
+    assert result['raw']['class_mIoU'] == [1, 1, 1, 0.25, 1, 1, 1, 1, 1]
+    assert result['raw']['mIoU'] == pytest.approx(8.25 / 9)
+    assert result['raw']['class_mNSD'][3] == 0.25
+    assert result['filtered']['mIoU'] == result['filtered']['score'] == 1
+    assert result['raw']['present_class_IoU'] == [None, None, 1, *[None] * 6]
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_the_least_region_drops_what_is_stray(frames):
+    least = tune_least_region(Segmenter(SPEC, Red()), frames)
+    assert 16 / 64**2 < least[4] < 0.01
+    assert sum(least) == least[4]
+
+
+def test_a_margin_silences_what_is_unsure():
+    """Class 5 is said with a lead of 1.5 where it is not."""
+    shown = square(5, 10)
+    frames = [frame('a', np.zeros_like(shown), shown, 50)]
+    margins = tune_margins(Red(), SPEC, lambda: frames)
+    assert margins == (0.0,) * 5 + (1.75,) + (0.0,) * 4
+
+
+@pytest.mark.parametrize('architecture', sorted(smp.MODEL_ARCHITECTURES_MAPPING))
+def test_margins_are_taken_off_the_logits_of_any_architecture(architecture):
+    with torch.device('meta'):
+        encoder = 'tu-vit_tiny_patch16_224' if architecture == 'dpt' else 'resnet18'
+        layers = smp.create_model(architecture, encoder, None, classes=10)
+    weights = {
+        f'layers.{key}': torch.zeros(value.shape) for key, value in layers.state_dict().items()
+    }
+    changed = with_margins(SPEC, weights, range(10))
+    (key,) = (key for key in weights if changed[key] is not weights[key])
+    assert changed[key].tolist() == [-label for label in range(10)]
+    assert not weights[key].any()
+
+
+def test_without_a_bias_no_margin():
+    with pytest.raises(ModelError, match='set margins to false'):
+        with_margins(SPEC, {'layers.segmentation_head.0.weight': torch.zeros(10)}, [0.0] * 10)
+
+
+def test_a_trained_network_is_made_ready():
+    torch.manual_seed(0)
+    network = SegmentationNetwork(SPEC).eval()
+    before = network.state_dict()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (2, 48, 80, 3), np.uint8)
+    frames = [('a', image, np.zeros((48, 80), np.uint8)) for image in images]
+
+    spec, after = tune_and_score(SPEC, before, lambda: frames, margins=True)
+    bias = 'layers.segmentation_head.0.bias'
+    margins = torch.tensor(spec.training['margins'])
+    torch.testing.assert_close(after[bias], before[bias] - margins)
+    assert margins.any()
+    assert spec.scores['validation']['frames'] == 2
+    assert (
+        spec.scores['validation']['filtered']['mIoU'] >= spec.scores['validation']['raw']['mIoU']
+    )
+
+    spec, after = tune_and_score(SPEC, before, lambda: frames, name='again')
+    assert after == before
+    assert 'margins' not in spec.training
+    assert [*spec.scores] == ['again']
