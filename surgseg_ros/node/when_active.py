@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 ANSWER_TIMEOUT_S = 1.0
 POLL_PERIOD_S = 0.1
 REMINDER_PERIOD_S = 10.0
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,23 +34,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not arguments.command:
         parser.error('there is no command; give one after the name of the node')
-    try:
-        wait_until_active(arguments.node)
-    except KeyboardInterrupt:
-        return 130
+    # Signals are looked for between two questions: one that broke into rclpy would leave a mess.
+    signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
+    number = wait_until_active(arguments.node)
+    if number is not None:
+        return 128 + number
+    # What is blocked now would stay blocked in the command.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
     # The command takes this process's place, so that a signal to it needs no passing on.
     os.execvp(arguments.command[0], arguments.command)
 
 
-def wait_until_active(name: str) -> None:
+def wait_until_active(name: str) -> int | None:
     """
-    Ask a lifecycle node for its state until it says that it is active.
+    Ask a lifecycle node for its state until it says that it is active, or a signal comes.
 
     The event of its activation can pass before anyone listens; the answer cannot.
 
     :param name: the node's full name.
+    :return: the number of the signal, one of END_SIGNALS, which are blocked; None without one.
     """
-    # rclpy's own handlers would let a Ctrl-C pass unseen between two questions.
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node(f'when_active_{os.getpid()}', start_parameter_services=False)
     client = node.create_client(GetState, f'{name}/get_state')
@@ -58,7 +63,9 @@ def wait_until_active(name: str) -> None:
             if time.monotonic() > reminder_s:
                 node.get_logger().warning(f'waiting until {name} is active; it is {state}')
                 reminder_s += REMINDER_PERIOD_S
-            time.sleep(POLL_PERIOD_S)
+            if caught := signal.sigtimedwait(END_SIGNALS, POLL_PERIOD_S):
+                return caught.si_signo
+        return None
     finally:
         node.destroy_node()
         rclpy.shutdown()
