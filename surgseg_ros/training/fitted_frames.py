@@ -1,136 +1,167 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoded and fitted frames on disk, and the endless, seeded sequence of views of them."""
+"""Decoded and fitted frames on disk, made once and used by every run that needs the same."""
 
-from collections.abc import Iterator, Sequence
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
 from surgseg_ros.core.fitting import fit, fit_mask
-from surgseg_ros.core.labels import NO_DECISION
-from surgseg_ros.training.augmentation import Augmentation
-from surgseg_ros.training.dataset import Sample
+from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
+from surgseg_ros.evaluation.frames import PARTIAL
+from surgseg_ros.training.samples import DatasetError, Sample
 
 _IMAGES: Final = 'images.npy'
 _MASKS: Final = 'masks.npy'
+_CLASS_PX: Final = 'class_px.npy'
+
+_FORMAT: Final = 1
+"""To be raised whenever the same samples would be fitted differently."""
 
 
 class FittedFrames:
     """
     Frames as the network sees them, mapped from files so that memory need not hold them all.
 
-    :param folder: where `write` put them.
+    :param folder: where `prepare` put them.
     """
 
     def __init__(self, folder: Path) -> None:
         """Map the files; see the class."""
+        self._folder = folder
         self.images: NDArray[np.uint8] = np.load(folder / _IMAGES, mmap_mode='r')
+        """(n, height, width, 3) RGB."""
         self.masks: NDArray[np.uint8] = np.load(folder / _MASKS, mmap_mode='r')
+        """(n, height, width) class index, NO_DECISION where the picture is padding."""
+        self.class_px: NDArray[np.int64] = np.load(folder / _CLASS_PX)
+        """(n, CLASS_COUNT) pixels of each class in each mask."""
 
     @classmethod
-    def write(
-        cls, samples: Sequence[Sample], input_size: tuple[int, int], mode: str, folder: Path
+    def prepare(
+        cls, samples: Sequence[Sample], input_size: tuple[int, int], mode: str, cache: Path
     ) -> 'FittedFrames':
         """
-        Decode and fit samples, each once.
+        Decode and fit samples, each once, or find them in the cache.
+
+        A folder in the cache is whole, whenever this was interrupted. Several processes may do
+        this at the same time: one decodes, the others wait.
 
         :param samples: what to decode.
         :param input_size: (height, width) of the network's input in pixels.
         :param mode: one of FIT_MODES.
-        :param folder: gets a file of pictures and one of masks.
+        :param cache: made where it does not exist.
         :return: the frames, in the order of `samples`.
-        :raises DatasetError: if a sample can't be read.
+        :raises DatasetError: if a sample can't be read, or the cache not be written.
+        :raises MaskError: if a mask can't be read.
         """
-        shape = (len(samples), *input_size)
-        images = np.lib.format.open_memmap(folder / _IMAGES, 'w+', np.uint8, (*shape, 3))
-        masks = np.lib.format.open_memmap(folder / _MASKS, 'w+', np.uint8, shape)
-        for place, sample in enumerate(tqdm(samples, 'decoding', unit='frame', leave=False)):
-            image, mask = sample.read()
-            images[place] = fit(torch.from_numpy(image)[None], input_size, mode)[0].numpy()
-            masks[place] = fit_mask(torch.from_numpy(mask)[None], input_size, mode, NO_DECISION)[
-                0
-            ].numpy()
-        del images, masks  # which writes what is still in memory
+        digest = _digest(samples, input_size, mode)
+        folder = cache / digest
+        if folder.is_dir():
+            return cls(folder)
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with _locked(cache / f'.{digest}.lock'):
+                if not folder.is_dir():
+                    _write(samples, input_size, mode, folder)
+        except OSError as error:
+            raise DatasetError(
+                f'fitted frames can not be written to the cache {str(cache)!r} ({error}): free '
+                f'{_bytes(len(samples), input_size) / 1e9:.1f} GB there, or name another cache'
+            ) from error
         return cls(folder)
 
     def __len__(self) -> int:
         """Count the frames."""
         return len(self.images)
 
-
-class Views(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """
-    An endless sequence of views; view n depends on the seed and n alone.
-
-    Frames come in passes, each a permutation of all, so that a run can go on from any step.
-
-    :param frames: what to look at.
-    :param augmentation: how.
-    :param crop_size: (height, width) of a view in pixels.
-    :param seed: of the order and of the augmentation.
-    """
-
-    def __init__(
-        self,
-        frames: FittedFrames,
-        augmentation: Augmentation,
-        crop_size: tuple[int, int],
-        seed: int,
-    ) -> None:
-        """Keep all; see the class."""
-        self._frames = frames
-        self._augmentation = augmentation
-        self._crop_size = crop_size
-        self._seed = seed
-
-    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Draw a view.
-
-        :param number: from 0, without end.
-        :return: (*crop_size, 3) uint8 RGB and (*crop_size) uint8 class index.
-        """
-        turn, place = divmod(number, len(self._frames))
-        frame = np.random.default_rng([self._seed, 0, turn]).permutation(len(self._frames))[place]
-        rng = np.random.default_rng([self._seed, 1, number])
-        image, mask = self._augmentation(
-            np.asarray(self._frames.images[frame]),
-            np.asarray(self._frames.masks[frame]),
-            self._crop_size,
-            rng,
-        )
-        return torch.from_numpy(image), torch.from_numpy(mask)
+    def __reduce__(self) -> tuple[Callable[[Path], 'FittedFrames'], tuple[Path]]:
+        """Go to another process by name: pickled, a mapped array would be read as a whole."""
+        return FittedFrames, (self._folder,)
 
 
-class Stretch(Sampler[int]):
-    """
-    The numbers of one epoch's views; the next epoch goes on where it ends.
+def _digest(samples: Sequence[Sample], input_size: tuple[int, int], mode: str) -> str:
+    """Name what the frames are made of: another file, other frames."""
+    try:
+        states = [(s.name, *_state(s.image), *_state(s.mask)) for s in samples]
+    except OSError as error:
+        raise DatasetError(f'{error.filename}: can not be read ({error.strerror})') from error
+    text = json.dumps([_FORMAT, [*input_size], mode, states])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    :param count: views in an epoch.
-    """
 
-    def __init__(self, count: int) -> None:
-        """Start with epoch 0; see the class."""
-        self._count = count
-        self._epoch = 0
+def _state(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
 
-    def set_epoch(self, epoch: int) -> None:
-        """
-        Go to an epoch; Lightning calls this.
 
-        :param epoch: from 0.
-        """
-        self._epoch = epoch
+def _bytes(count: int, input_size: tuple[int, int]) -> int:
+    return count * input_size[0] * input_size[1] * 4
 
-    def __len__(self) -> int:
-        """Count the views of an epoch."""
-        return self._count
 
-    def __iter__(self) -> Iterator[int]:
-        """Go through them."""
-        return iter(range(self._epoch * self._count, (self._epoch + 1) * self._count))
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file against other processes; the system lets go if this one is killed."""
+    with path.open('a') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write(
+    samples: Sequence[Sample], input_size: tuple[int, int], mode: str, folder: Path
+) -> None:
+    """Decode and fit into a folder that gets its name when it is whole."""
+    partial = folder.with_name(folder.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)  # of an earlier interruption
+    partial.mkdir()
+    try:
+        shape = (len(samples), *input_size)
+        images = _reserve(partial / _IMAGES, (*shape, 3))
+        masks = _reserve(partial / _MASKS, shape)
+        class_px = np.zeros((len(samples), CLASS_COUNT), np.int64)
+
+        def put(place: int) -> None:
+            image, mask = (torch.from_numpy(array)[None] for array in samples[place].read())
+            images[place] = fit(image, input_size, mode)[0].numpy()
+            fitted = fit_mask(mask, input_size, mode, NO_DECISION)[0].numpy()
+            masks[place] = fitted
+            class_px[place] = np.bincount(fitted.ravel(), minlength=CLASS_COUNT)[:CLASS_COUNT]
+
+        _each(put, len(samples))
+        images.flush()
+        masks.flush()
+        np.save(partial / _CLASS_PX, class_px)
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _each(act: Callable[[int], None], count: int) -> None:
+    """Act for each number, in threads, since OpenCV and torch work without Python."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            done = pool.map(act, range(count))
+            for _ in tqdm(done, 'fitting', count, unit='frame', leave=False):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _reserve(path: Path, shape: tuple[int, ...]) -> Any:
+    """Map a file that has its space on the disk: to lack it while writing would end Python."""
+    array = np.lib.format.open_memmap(path, 'w+', np.uint8, shape)
+    with path.open('rb+') as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array

@@ -23,8 +23,9 @@ from surgseg_ros.core.runtimes import choose_device
 from surgseg_ros.evaluation.masks import MaskError
 from surgseg_ros.training.config import ConfigError, TrainConfig, read_config
 from surgseg_ros.training.dataset import DatasetError, Sample, find_samples, split_videos
-from surgseg_ros.training.fitted_frames import FittedFrames, Stretch, Views
+from surgseg_ros.training.fitted_frames import FittedFrames
 from surgseg_ros.training.module import Training, ValidationFrame
+from surgseg_ros.training.views import Stretch, Views
 
 _PRECISIONS = {'float32': '32-true', 'bfloat16': 'bf16-mixed'}
 
@@ -91,8 +92,7 @@ def train(config: TrainConfig) -> None:
     module = Training(config, spec, keep)
     with ExitStack() as stack:
         cache = config.cache or stack.enter_context(tempfile.TemporaryDirectory())
-        Path(cache).mkdir(parents=True, exist_ok=True)
-        frames = FittedFrames.write(training, spec.input_size, spec.fit, Path(cache))
+        frames = FittedFrames.prepare(training, spec.input_size, spec.fit, Path(cache))
         stack.enter_context(warnings.catch_warnings())
         views = Views(frames, config.augmentation, config.crop_size, config.seed)
         _fit(module, views, validation, accelerator)

@@ -8,7 +8,7 @@ from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.training.augmentation import Augmentation
 
 NOTHING = Augmentation(flip=0, scale=0, rotation_deg=0, colour=0, blur=0, noise=0, focus=0)
-GEOMETRY = Augmentation(colour=0, blur=0, noise=0, focus=0.5)
+GEOMETRY = Augmentation(colour=0, blur=0, noise=0)
 
 
 def scene():
@@ -27,7 +27,7 @@ def test_nothing_changes_where_nothing_is_asked_for():
 
 @pytest.mark.parametrize('seed', range(8))
 def test_the_truth_follows_the_picture(seed):
-    view, truth = GEOMETRY(*scene(), (64, 96), np.random.default_rng(seed))
+    view, truth = GEOMETRY(*scene(), (64, 96), np.random.default_rng(seed), label=4)
     assert view.shape == (64, 96, 3)
     assert truth.shape == (64, 96)
     inside = truth != NO_DECISION
@@ -48,13 +48,22 @@ def test_the_same_chance_gives_the_same_view():
     assert (views[0][0] != views[2][0]).any()
 
 
-def test_focus_finds_what_is_rare():
+def test_a_view_is_put_on_the_class_that_is_asked_for():
     mask = np.zeros((128, 128), np.uint8)
     mask[2, 3] = 5
     image = np.zeros((128, 128, 3), np.uint8)
-    focused = Augmentation(flip=0, scale=0, rotation_deg=0, focus=1)
-    for seed in range(20):
-        _, truth = focused(image, mask, (32, 32), np.random.default_rng(seed))
-        if 5 in truth:
-            break
-    assert 5 in truth
+    still = Augmentation(flip=0, scale=0, rotation_deg=0)
+    found = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        found += 5 in still(image, mask, (32, 32), rng, label=5)[1]
+    assert found > 25
+
+
+def test_a_class_that_is_not_there_is_no_obstacle():
+    image, mask = scene()
+    plain, asked = (
+        NOTHING(image, mask, (32, 32), np.random.default_rng(0), label=label)
+        for label in (None, 9)
+    )
+    np.testing.assert_array_equal(plain[1], asked[1])

@@ -4,7 +4,6 @@
 import json
 
 import cv2
-import numpy as np
 import pytest
 import torch
 
@@ -119,16 +118,3 @@ def test_a_broken_picture_is_named(config, data, capsys):
     (data / 'video_01/rgb/000000060.png').write_bytes(b'no picture')
     assert main(['--config', str(config)]) == 2
     assert 'video_01/rgb/000000060.png' in capsys.readouterr().err
-
-
-def test_training_prepares_pictures_as_the_segmenter_does(data, tmp_path):
-    from surgseg_ros.core.fitting import fit
-    from surgseg_ros.training.dataset import find_samples
-    from surgseg_ros.training.fitted_frames import FittedFrames
-
-    samples = find_samples(data)
-    frames = FittedFrames.write(samples, (64, 96), 'letterbox', tmp_path)
-    image, _ = samples[1].read()
-    expected = fit(torch.from_numpy(image)[None], (64, 96), 'letterbox')[0].numpy()
-    np.testing.assert_array_equal(frames.images[1], expected)
-    assert (frames.masks[1][58:] == 255).all()

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fitted frames: as the Segmenter fits them, made once, and never half."""
+
+import errno
+import multiprocessing
+import os
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from surgseg_ros.core.fitting import fit
+from surgseg_ros.training import fitted_frames
+from surgseg_ros.training.dataset import DatasetError, find_samples
+from surgseg_ros.training.fitted_frames import FittedFrames
+
+SIZE = (64, 96)
+
+
+def folders(cache):
+    return [path for path in cache.iterdir() if path.is_dir()]
+
+
+def test_frames_are_fitted_as_the_segmenter_does(data, tmp_path):
+    samples = find_samples(data)
+    frames = FittedFrames.prepare(samples, SIZE, 'letterbox', tmp_path / 'cache')
+    assert len(frames) == len(samples) == 6
+    image, _ = samples[1].read()
+    expected = fit(torch.from_numpy(image)[None], SIZE, 'letterbox')[0].numpy()
+    np.testing.assert_array_equal(frames.images[1], expected)
+    assert (frames.masks[1][58:] == 255).all()
+    assert frames.class_px.shape == (6, 10)
+    assert frames.class_px[1, 3] == (frames.masks[1] == 3).sum() > 0
+    assert frames.class_px[1].sum() == 58 * 96
+
+
+def test_a_second_run_decodes_nothing(data, tmp_path, monkeypatch):
+    samples = find_samples(data)
+    first = FittedFrames.prepare(samples, SIZE, 'letterbox', tmp_path / 'cache')
+    monkeypatch.setattr(fitted_frames, 'fit', None)
+    again = FittedFrames.prepare(samples, SIZE, 'letterbox', tmp_path / 'cache')
+    np.testing.assert_array_equal(first.images, again.images)
+    assert len(folders(tmp_path / 'cache')) == 1
+
+
+def test_whatever_else_goes_in_gets_a_folder_of_its_own(data, tmp_path):
+    samples, cache = find_samples(data), tmp_path / 'cache'
+    FittedFrames.prepare(samples, SIZE, 'letterbox', cache)
+    FittedFrames.prepare(samples, SIZE, 'stretch', cache)
+    FittedFrames.prepare(samples, (32, 96), 'stretch', cache)
+    FittedFrames.prepare(samples[::-1], SIZE, 'stretch', cache)
+    os.utime(samples[0].mask, ns=(1, 1))
+    FittedFrames.prepare(samples, SIZE, 'stretch', cache)
+    assert len(folders(cache)) == 5
+
+
+def test_what_an_interruption_left_is_not_taken_for_whole(data, tmp_path, monkeypatch):
+    samples, cache = find_samples(data), tmp_path / 'cache'
+    with monkeypatch.context() as patch:
+        # As kill -9 would: nothing is cleaned up.
+        patch.setattr(fitted_frames.shutil, 'rmtree', lambda *_, **__: None)
+        patch.setattr(fitted_frames, 'fit', lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            FittedFrames.prepare(samples, SIZE, 'letterbox', cache)
+    (leftover,) = folders(cache)
+    frames = FittedFrames.prepare(samples, SIZE, 'letterbox', cache)
+    assert frames.images.any()
+    assert not leftover.exists()
+    assert len(folders(cache)) == 1
+
+
+def test_a_broken_picture_is_named_and_leaves_nothing(data, tmp_path):
+    samples = find_samples(data)
+    samples[3].image.write_bytes(b'no picture')
+    with pytest.raises(DatasetError, match=str(samples[3].image)):
+        FittedFrames.prepare(samples, SIZE, 'letterbox', tmp_path / 'cache')
+    assert folders(tmp_path / 'cache') == []
+
+
+def test_a_full_disk_is_said_with_what_to_do(data, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(fitted_frames.os, 'posix_fallocate', full)
+    with pytest.raises(DatasetError, match=r'No space left.*free .* GB there, or name another'):
+        FittedFrames.prepare(find_samples(data), SIZE, 'letterbox', tmp_path / 'cache')
+    assert folders(tmp_path / 'cache') == []
+
+
+def test_a_picture_that_went_away_is_named(data, tmp_path):
+    samples = find_samples(data)
+    samples[2].image.unlink()
+    with pytest.raises(DatasetError, match=str(samples[2].image)):
+        FittedFrames.prepare(samples, SIZE, 'letterbox', tmp_path / 'cache')
+
+
+def test_several_processes_at_once_share_one_folder(data, tmp_path):
+    samples, cache = find_samples(data), tmp_path / 'cache'
+    with ProcessPoolExecutor(2, multiprocessing.get_context('spawn')) as pool:
+        jobs = [
+            pool.submit(FittedFrames.prepare, samples, SIZE, 'letterbox', cache) for _ in range(2)
+        ]
+        one, other = (job.result() for job in jobs)
+    np.testing.assert_array_equal(one.images, other.images)
+    assert len(folders(cache)) == 1
+
+
+def test_frames_go_to_workers_by_name(data, tmp_path):
+    frames = FittedFrames.prepare(find_samples(data), (256, 256), 'stretch', tmp_path / 'cache')
+    pickled = pickle.dumps(frames)
+    assert len(pickled) < 10_000 < frames.images.nbytes
+    np.testing.assert_array_equal(pickle.loads(pickled).masks, frames.masks)
