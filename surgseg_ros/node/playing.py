@@ -20,6 +20,7 @@ DEPTH: Final = 5  # fewer lose large pictures on their way to a reliable subscri
 MATCH_POLL_S: Final = 0.02
 ACKNOWLEDGE_POLL_S: Final = 0.1
 ACKNOWLEDGE_TIMEOUT_S: Final = 10.0
+FIRST_TIMEOUT_S: Final = 2.0
 
 
 class Clock:
@@ -79,6 +80,7 @@ class Player:
         self._publishers = {name: _publisher(node, bag, name) for name in names}
         self.topic_names = [publisher.topic_name for publisher in self._publishers.values()]
         self.counts = dict.fromkeys(self._publishers, 0)
+        self._untried: set[str] = set()  # topics to which nobody is known to listen yet
         self.late_s: list[float] = [0.0, 0.0]  # sum, greatest
 
     def wait_for_subscribers(
@@ -87,10 +89,15 @@ class Player:
         """
         Wait until every topic has a subscriber.
 
+        DDS tells either side by itself, and the subscriber's may be later: what it is sent until
+        then it can only get from the history, which is short. So `play` goes on after a topic's
+        first message when that is acknowledged.
+
         :param stop: ends the waiting.
         :param timeout_s: ends it as well.
         :return: the topics, as they are published, that have no subscriber yet.
         """
+        self._untried = set(self._publishers)
         end_s = time.monotonic() + timeout_s
         while True:
             publishers = self._publishers.values()
@@ -118,12 +125,16 @@ class Player:
         :return: whether they have.
         """
         end_s = time.monotonic() + ACKNOWLEDGE_TIMEOUT_S
-        waiting = list(self._publishers.values())
-        patience = Duration(nanoseconds=int(ACKNOWLEDGE_POLL_S * 1e9))
-        while waiting and not stop.is_set() and time.monotonic() < end_s:
-            if waiting[0].wait_for_all_acked(patience):
-                waiting.pop(0)
-        return not waiting
+        return all(_is_acknowledged(x, stop, end_s) for x in self._publishers.values())
+
+    def subscriber_counts(self) -> dict[str, int]:
+        """
+        Count who listens, reliably or not.
+
+        :return: the number of each topic, by the name under which it is published.
+        """
+        publishers = self._publishers.values()
+        return {x.topic_name: x.get_subscription_count() for x in publishers}
 
     def report(self) -> str:
         """
@@ -149,11 +160,20 @@ class Player:
                 return due_s
             self._publishers[topic].publish(cdr)
             self.counts[topic] += 1
+            if topic in self._untried:
+                start_s += self._try_out(topic, stop)
             last_ns, count = time_ns, count + 1
         if first_ns is None or last_ns is None:
             return start_s + 1.0
         interval_ns = (last_ns - first_ns) / (count - 1) if count > 1 else 1e9
         return start_s + (last_ns - first_ns + interval_ns) / 1e9 / self._rate
+
+    def _try_out(self, topic: str, stop: threading.Event) -> float:
+        """Wait until a topic's first message is acknowledged; return how long that took."""
+        self._untried.discard(topic)
+        start_s = time.monotonic()
+        _is_acknowledged(self._publishers[topic], stop, start_s + FIRST_TIMEOUT_S)
+        return time.monotonic() - start_s
 
     def _wait_until(self, due_s: float, due_ns: int, stop: threading.Event) -> bool:
         """Wait for a message's time while the clock ticks; return False if stopped."""
@@ -186,6 +206,15 @@ def image_topics(bag: Bag) -> list[str]:
         text = f'bag {str(bag.path)!r} has no images but {there}'
         raise BagError(f'{text}: choose some of these with --topics')
     return found
+
+
+def _is_acknowledged(publisher: Publisher, stop: threading.Event, end_s: float) -> bool:
+    """Wait until reliable subscribers have got everything; return False if they have not."""
+    patience = Duration(nanoseconds=int(ACKNOWLEDGE_POLL_S * 1e9))
+    while not stop.is_set() and time.monotonic() < end_s:
+        if publisher.wait_for_all_acked(patience):
+            return True
+    return False
 
 
 def _publisher(node: Node, bag: Bag, topic: str) -> Publisher:

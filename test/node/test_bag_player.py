@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
+from surgseg_ros.bags.reading import Bag
 from surgseg_ros.bags.writing import START_TIME_NS, BagWriter
 from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_to_msg
 from surgseg_ros.messages.results import header, to_cdr
 from surgseg_ros.messages.types import TYPES
 from surgseg_ros.node.bag_player import main
+from surgseg_ros.node.playing import Player
 
 HEADER = 'std_msgs/msg/Header'
 STATUS = 'diagnostic_msgs/msg/DiagnosticStatus'
@@ -227,6 +230,27 @@ def test_a_cut_bag_is_played_as_far_as_it_is_whole(bag_path, listen, play):
     assert 'Traceback' not in err
     assert ' 6 messages published' in out
     assert listener.wait_for('/camera/image_raw', 6) == IMAGES
+
+
+@pytest.mark.parametrize('waited', [True, False])
+def test_a_first_message_is_acknowledged_before_the_next(bag_path, waited):
+    """Else a subscriber that learns of the publisher late finds it gone from the history."""
+    done = []
+    publisher = SimpleNamespace(
+        topic_name='/header',
+        get_subscription_count=lambda: 1,
+        publish=lambda cdr: done.append('published'),
+        wait_for_all_acked=lambda patience: done.append('acknowledged') or True,
+    )
+    node = SimpleNamespace(create_publisher=lambda *_: publisher)
+    stop = threading.Event()
+    with Bag(bag_path) as bag:
+        player = Player(node, bag, ['/header'], rate=1000.0)
+        if waited:
+            assert player.wait_for_subscribers(stop) == []
+        player.play(stop)
+    first = ['published', 'acknowledged'] if waited else ['published']
+    assert done == first + ['published'] * 5
 
 
 @pytest.mark.parametrize(
