@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 CLOCK_HZ: Final = 40.0
 END_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 SIGNAL_POLL_S: Final = 0.1
+REMINDER_S: Final = 5.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,19 +77,45 @@ def _play(player: 'Player', options: argparse.Namespace, stop: threading.Event) 
     names = ', '.join(player.topic_names)
     if options.wait is not None:
         print(f'bag_player: waiting for subscribers of {names}', flush=True)
-        lonely = player.wait_for_subscribers(stop, options.wait)
+        lonely = _wait(player, options.wait, stop)
         if lonely and not stop.is_set():
             text = f'no subscriber of {", ".join(lonely)} after {options.wait:g} s'
-            return _fail(f'{text}: start one, or wait longer')
+            return _fail(f'{text}: {_remedy(lonely)}, or wait longer')
     stop.wait(options.delay)
     print(f'bag_player: playing {names}', flush=True)
     try:
         player.play(stop, loop=options.loop)
     finally:
-        end = 'acknowledged' if player.wait_until_acknowledged(stop) else 'not received by all'
-        end = 'stopped' if stop.is_set() else end
-        print(f'bag_player: {player.report()}; {end}', flush=True)
+        print(f'bag_player: {player.report()}; {_end(player, stop)}', flush=True)
     return 0
+
+
+def _wait(player: 'Player', timeout_s: float, stop: threading.Event) -> list[str]:
+    """Wait for subscribers, and say once what keeps it; return the topics without any."""
+    lonely = player.wait_for_subscribers(stop, min(REMINDER_S, timeout_s))
+    if not lonely or stop.is_set() or timeout_s <= REMINDER_S:
+        return lonely
+    text = f'still waiting for a subscriber of {", ".join(lonely)}'
+    print(f'bag_player: {text}: {_remedy(lonely)}', flush=True)
+    return player.wait_for_subscribers(stop, timeout_s - REMINDER_S)
+
+
+def _remedy(lonely: Sequence[str]) -> str:
+    leave = 'them' if len(lonely) > 1 else 'it'
+    return f'start one, or leave {leave} out: --topics names what is played'
+
+
+def _end(player: 'Player', stop: threading.Event) -> str:
+    """Say how the playing ended, and for whom."""
+    counts = player.subscriber_counts()
+    acknowledged = player.wait_until_acknowledged(stop)
+    if stop.is_set():
+        return 'stopped'
+    if not any(counts.values()):
+        return 'nobody subscribed'
+    heard = ', '.join(f'{name} {count}' for name, count in counts.items())
+    end = 'acknowledged' if acknowledged else 'not received by all'
+    return f'{end} (subscribers: {heard})'
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,7 +146,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs='?',
         const=math.inf,
         metavar='SECONDS',
-        help='wait until each topic has a subscriber (at most so long, then exit 1)',
+        help='wait until each topic that is played (see --topics) has a subscriber (at most so '
+        'long, then exit 1)',
     )
     parser.add_argument(
         '--delay', type=_not_negative, default=0.0, metavar='SECONDS', help='wait before playing'

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from surgseg_ros.bags.reading import Bag
@@ -20,6 +21,7 @@ from surgseg_ros.bags.writing import START_TIME_NS, BagWriter
 from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_to_msg
 from surgseg_ros.messages.results import header, to_cdr
 from surgseg_ros.messages.types import TYPES
+from surgseg_ros.node import bag_player
 from surgseg_ros.node.bag_player import main
 from surgseg_ros.node.playing import Player
 
@@ -149,7 +151,28 @@ def test_all_images_arrive_bit_for_bit_and_in_order(bag_path, listen, play):
     assert listener.wait_for('/camera/image_raw/compressed', 6) == list(map(_compressed, range(6)))
     assert listener.received['/header'] == []
     assert '12 messages published (/camera/image_raw 6, /camera/image_raw/compressed 6)' in out
-    assert 'acknowledged' in out
+    counts = '/camera/image_raw 1, /camera/image_raw/compressed 1'
+    assert f'acknowledged (subscribers: {counts})' in out
+
+
+def test_without_a_subscriber_nothing_is_acknowledged(bag_path, play):
+    status, out, err = _finish(play(bag_path, '--rate', 100))
+    assert (status, err) == (0, '')
+    assert ' 12 messages published' in out
+    assert 'nobody subscribed' in out
+    assert 'acknowledged' not in out
+
+
+def test_it_says_which_topic_it_waits_for(bag_path, monkeypatch, capsys):
+    monkeypatch.setattr(signal, 'pthread_sigmask', lambda *_: None)  # pytest shall hear Ctrl-C
+    monkeypatch.setattr(bag_player, 'REMINDER_S', 0.02)
+    heard = {'/camera/image_raw': 1, '/camera/image_raw/compressed': 0}
+    monkeypatch.setattr(Publisher, 'get_subscription_count', lambda p: heard[p.topic_name])
+    assert main([str(bag_path), '--wait', '0.1']) == 1
+    captured = capsys.readouterr()
+    assert 'still waiting for a subscriber of /camera/image_raw/compressed: ' in captured.out
+    assert '--topics' in captured.out
+    assert 'no subscriber of /camera/image_raw/compressed after 0.1 s' in captured.err
 
 
 def test_chosen_topics_and_new_names(bag_path, listen, play):
