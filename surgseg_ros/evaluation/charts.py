@@ -45,8 +45,18 @@ def section(title: str, content: str, note: str = '') -> str:
     :param note: a sentence or two.
     :return: the HTML.
     """
-    said = f'<p class="note">{escape(note)}</p>' if note else ''
+    said = explain(note) if note else ''
     return f'<section><h2>{escape(title)}</h2>{said}{content}</section>\n'
+
+
+def explain(text: str) -> str:
+    """
+    Say something in small print.
+
+    :param text: a sentence or two.
+    :return: the HTML.
+    """
+    return f'<p class="note">{escape(text)}</p>'
 
 
 def cards(scores: Iterable[tuple[str, float, float]]) -> str:

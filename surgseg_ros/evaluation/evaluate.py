@@ -5,7 +5,7 @@ import argparse
 import json
 import multiprocessing
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.evaluation.metrics import FrameCounts, summarize
 from surgseg_ros.evaluation.pairs import EvaluationError, Pair, count_pair, find_pairs
-from surgseg_ros.evaluation.report import write_report
+from surgseg_ros.evaluation.report import MEANINGS, write_report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,8 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         pairs = find_pairs(options.reference, options.predictions, options.allow_missing)
+        if options.frames and not options.frames.is_dir():
+            raise EvaluationError(
+                f'--frames {str(options.frames)!r} is no folder: give the one that holds the '
+                'videos, or leave it out'
+            )
         counts = count_pairs(pairs, options.workers)
-        summary = summarize(counts)
+        missing = [pair.name for pair in pairs if pair.predicted is None]
+        summary = {**summarize(counts), 'missing': missing}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(summary, indent=2) + '\n')
         print(_table(summary))
@@ -97,14 +103,14 @@ def _map(pairs: Sequence[Pair], workers: int) -> Iterator[FrameCounts]:
 def _table(summary: dict[str, Any]) -> str:
     """Lay the numbers out for people."""
     floor = summary['floor']
-    lines = [f'{"":16}{"score":>8}{"floor":>8}']
+    missing = summary['missing']
+    lines = [f'masks missing, scored 0: {len(missing)}\n'] if missing else []
+    lines += [f'{"":16}{"score":>8}{"floor":>8}']
     lines += [f'{key:16}{summary[key]:8.4f}{floor[key]:8.4f}' for key in ('mIoU', 'mNSD', 'score')]
-    lines += ['', f'{"class":16}{"present IoU":>12}{"pooled IoU":>12}']
+    lines += ['', f'{"class":16}{"IoU where present":>19}{"pooled IoU":>12}']
     values = (summary['present_class_IoU'], summary['pooled_class_IoU'])
     for name, *of_class in zip(CLASS_NAMES[1:], *values, strict=True):
-        lines.append(f'{name:16}{_cells(of_class)}')
+        cells = ('-' if value is None else f'{value:.4f}' for value in of_class)
+        lines.append('{:16}{:>19}{:>12}'.format(name, *cells))
+    lines += ['', *(f'{word}: {meaning}' for word, meaning in MEANINGS.items())]
     return '\n'.join(lines)
-
-
-def _cells(values: Iterable[float | None]) -> str:
-    return ''.join(f'{"-":>12}' if value is None else f'{value:12.4f}' for value in values)

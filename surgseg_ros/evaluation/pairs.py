@@ -26,6 +26,11 @@ class Pair(NamedTuple):
     truth: Path
     predicted: Path | None
 
+    @property
+    def name(self) -> str:
+        """What both files are called in their folders."""
+        return f'{self.video}/segmentation/{self.truth.name}'
+
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """
         Decode both masks.

@@ -19,14 +19,19 @@ FILE_NAME: Final = 'report.html'
 _SHOWN: Final = 8
 """So many of the worst frames are drawn."""
 
+MEANINGS: Final = {
+    'floor': 'what a prediction of nothing but background scores',
+    'IoU where present': 'the mean over the frames whose truth has the class; not official',
+    'pooled IoU': 'over all pixels of all frames; not official',
+}
+"""Of those words in the tables that do not speak for themselves."""
+
 _NAMES: Final = tuple(CLASS_NAMES[label] for label in SCORED)
 
 _NOTES: Final = {
     'classes': (
         'IoU and NSD are the official ones: a class that is in neither mask of a frame scores 1, '
-        'and the mean goes over frames, then over videos. The dark tick is the floor, which a '
-        'prediction of nothing but background scores. IoU where present is no official value: it '
-        'is the mean over the frames whose truth has the class.'
+        'and the mean goes over frames, then over videos. The dark tick is the floor.'
     ),
     'confusion': (
         'Of 100 pixels of a class in the truth (row), so many were predicted as each class '
@@ -72,7 +77,8 @@ def write_report(
 def _about(pairs: Sequence[Pair], summary: Mapping[str, Any]) -> str:
     missing = sum(pair.predicted is None for pair in pairs)
     absent = f'; without prediction, scored 0: {missing}' if missing else ''
-    return f'{len(pairs)} frames of {len(summary["videos"])} videos{absent}.'
+    floor = f'The floor is {MEANINGS["floor"]}.'
+    return f'{len(pairs)} frames of {len(summary["videos"])} videos{absent}. {floor}'
 
 
 def _scores(summary: Mapping[str, Any]) -> str:
@@ -96,9 +102,10 @@ def _classes(summary: Mapping[str, Any], counts: Mapping[str, Sequence[FrameCoun
         {'IoU': (iou, floor), 'NSD': (nsd, floor), 'IoU where present': (present, None)},
     )
     head = ('class', 'frames with it', 'IoU', 'NSD', 'floor of both', 'IoU where present',
-            'IoU pooled over all pixels')  # fmt: skip
+            'pooled IoU')  # fmt: skip
     rows = zip(_NAMES, seen, iou, nsd, floor, present, pooled, strict=True)
-    return bars + charts.table(head, rows)
+    meanings = '. '.join(f'{word}: {meaning}' for word, meaning in MEANINGS.items())
+    return bars + charts.table(head, rows) + charts.explain(f'{meanings}.')
 
 
 def _videos(summary: Mapping[str, Any], counts: Mapping[str, Sequence[FrameCounts]]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from surgseg_ros.evaluation.evaluate import main
+from surgseg_ros.evaluation.report import MEANINGS
 
 NAMES = ('video_41/segmentation/000000000.png', 'video_41/segmentation/000000060.png',
          'video_42_1/segmentation/000000000.png')  # fmt: skip
@@ -41,7 +42,12 @@ def test_a_perfect_prediction_scores_one(folders, capsys, workers):
     assert summary['mIoU'] == summary['mNSD'] == summary['score'] == 1
     assert summary['floor']['mIoU'] == pytest.approx(8 / 9)
     assert sorted(summary['videos']) == ['video_41', 'video_42_1']
-    assert 'suturing needle' in capsys.readouterr().out
+    assert summary['missing'] == []
+    said = capsys.readouterr().out
+    assert 'suturing needle' in said
+    assert 'missing' not in said
+    for word in MEANINGS:
+        assert f'\n{word}: ' in said, 'a column is explained'
 
 
 def test_what_is_missing_is_named(folders, capsys):
@@ -51,11 +57,13 @@ def test_what_is_missing_is_named(folders, capsys):
     assert not (folders / 'out').exists()
 
 
-def test_a_missing_mask_scores_zero_where_allowed(folders):
+def test_a_missing_mask_scores_zero_where_allowed(folders, capsys):
     (folders / 'masks' / NAMES[1]).unlink()
     assert evaluate(folders, '--allow-missing') == 0
     summary = json.loads((folders / 'out/scores.json').read_text())
     assert summary['videos']['video_41']['class_mIoU'] == [0.5] * 9
+    assert summary['missing'] == [NAMES[1]]
+    assert 'missing, scored 0: 1' in capsys.readouterr().out
 
 
 def test_a_mask_without_truth_is_named(folders, capsys):
@@ -91,6 +99,13 @@ def test_a_report_is_written_where_asked_for(folders, capsys):
     path = folders / 'out/report/report.html'
     assert path.is_file()
     assert str(path) in capsys.readouterr().out
+
+
+def test_a_folder_of_pictures_that_is_not_there_is_named(folders, capsys):
+    nowhere = folders / 'nowhere'
+    assert evaluate(folders, '--report', str(folders / 'out'), '--frames', str(nowhere)) == 2
+    assert repr(str(nowhere)) in capsys.readouterr().err
+    assert not (folders / 'out').exists()
 
 
 def test_a_file_in_the_way_is_named(folders, capsys):

@@ -13,7 +13,7 @@ from surgseg_ros.core.labels import CLASS_NAMES, NO_DECISION
 from surgseg_ros.evaluation.evaluate import count_pairs
 from surgseg_ros.evaluation.metrics import count_frame, summarize
 from surgseg_ros.evaluation.pairs import find_pairs
-from surgseg_ros.evaluation.report import worst_places, write_report
+from surgseg_ros.evaluation.report import MEANINGS, worst_places, write_report
 
 FRAMES = {'video_1': range(3), 'video_2': range(2)}
 
@@ -88,6 +88,7 @@ def test_it_says_scores_floors_and_every_class(world):
     assert f'floor {summary["floor"]["score"]:.4f}' in page.text
     assert all(name in page.text for name in CLASS_NAMES)
     assert 'without prediction, scored 0: 1' in page.text
+    assert all(f'{word}: {meaning}' in page.text for word, meaning in MEANINGS.items())
 
 
 def test_the_worst_frame_comes_first_and_says_that_it_has_no_prediction(world):
