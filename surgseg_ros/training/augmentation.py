@@ -2,6 +2,8 @@
 """Random views of a fitted picture and its mask; everything in uint8, as the network sees it."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 import cv2
 import numpy as np
@@ -9,6 +11,17 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from surgseg_ros.core.labels import NO_DECISION
+
+_BLACK: Final = 3
+"""Up to this in every channel a pixel is as black as the surround of the endoscope's circle."""
+
+_SURROUND_PX: Final = 7
+"""Black that holds no square of this side is a shadow, not the surround."""
+
+_TILE_MARGIN_PX: Final = 64
+_TILE_DEVIATION: Final = 24.0
+
+_LUMA: Final = np.array([0.299, 0.587, 0.114])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +32,8 @@ class Augmentation:
     :param flip: chance of a mirror image.
     :param scale: greatest change of size, as a share; the range is symmetric in the logarithm.
     :param rotation_deg: greatest turn either way.
-    :param colour: greatest change of brightness, contrast, saturation and each channel, as share.
+    :param colour: greatest change of brightness, contrast, saturation and white balance, as share.
+    :param smoke: chance of smoke, as of an electrocautery.
     :param blur: chance of a blur.
     :param noise: greatest deviation of added noise, of 255.
     :param focus: chance that a view is drawn for a class, each class of the data set alike.
@@ -29,6 +43,7 @@ class Augmentation:
     scale: float = 0.25
     rotation_deg: float = 15.0
     colour: float = 0.15
+    smoke: float = 0.1
     blur: float = 0.2
     noise: float = 6.0
     focus: float = 0.5
@@ -58,7 +73,8 @@ class Augmentation:
         truth = cv2.warpAffine(
             mask, matrix, size, flags=cv2.INTER_NEAREST, borderValue=(NO_DECISION,)
         )
-        return self._recolour(view.astype(np.uint8, copy=False), rng), truth.astype(np.uint8)
+        changed = self._recolour(view.astype(np.uint8, copy=False), rng)
+        return changed, truth.astype(np.uint8, copy=False)
 
     def _placement(
         self,
@@ -80,33 +96,87 @@ class Augmentation:
         return np.column_stack([linear, middle - linear @ centre])
 
     def _recolour(self, view: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
-        changed = view.astype(np.float32)
-        if self.colour:
-            brightness, contrast, saturation = rng.uniform(-1, 1, 3) * self.colour
-            gains = 1 + rng.uniform(-1, 1, 3) * self.colour / 2
-            grey = cv2.cvtColor(changed, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
-            changed = grey + (changed - grey) * np.float32(1 + saturation)
-            changed *= (gains * (1 + contrast)).astype(np.float32)
-            changed += np.float32(127.5 * (brightness - contrast))
-            changed[~view.any(2)] = 0  # the black around the endoscope's circle stays black
+        """Change what lies in the endoscope's circle, in the order of the light's way."""
+        changed = view
+        if rng.random() < self.smoke:
+            changed = _smoke(changed, rng)
         if rng.random() < self.blur:
-            blurred = cv2.GaussianBlur(changed, (0, 0), rng.uniform(0.3, 1.2))
-            changed = blurred.astype(np.float32, copy=False)
+            changed = _u8(cv2.GaussianBlur(changed, (0, 0), rng.uniform(0.3, 1.2)))
+        if self.colour:
+            changed = _colour(changed, self.colour, rng)
         if self.noise:
-            noise = rng.standard_normal(changed.shape, np.float32)
-            changed += noise * np.float32(rng.uniform(0, self.noise))
-        levels: NDArray[np.uint8] = np.clip(changed + 0.5, 0, 255).astype(np.uint8)
-        return levels
+            changed = _noise(changed, self.noise, rng)
+        if changed is not view:
+            cv2.copyTo(view, _surround(view), changed)
+        return changed
 
 
 def _centre(
     mask: NDArray[np.uint8], half: NDArray[np.float64], rng: Generator, label: int | None
 ) -> NDArray[np.float64]:
-    """(x, y) in the picture of the view's middle; the view stays inside where it fits."""
-    low, high = half - 0.5, np.array(mask.shape[::-1]) - half - 0.5
+    """(x, y) in the picture of the view's middle; the view stays off the padding if it can."""
+    shown = np.array([(line != NO_DECISION).sum() for line in (mask[0], mask[:, 0])])
+    low = half - 0.5
+    high = np.maximum(low, shown - half - 0.5)
     centre: NDArray[np.float64] = rng.uniform(low, high)
     pixels = np.flatnonzero(mask == label) if label is not None else ()
     if len(pixels):
         y, x = divmod(int(rng.choice(pixels)), mask.shape[1])
         centre = np.clip(rng.normal((x, y), half / 2), low, high)
     return centre
+
+
+def _surround(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(h, w), 255 where the view is the black around the endoscope's circle, or padding."""
+    black = cv2.inRange(view, (0,) * 3, (_BLACK,) * 3)
+    square = np.ones((_SURROUND_PX, _SURROUND_PX), np.uint8)
+    return _u8(cv2.morphologyEx(black, cv2.MORPH_OPEN, square))
+
+
+def _smoke(view: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
+    """Blend towards a light grey, by a cloud of a few octaves."""
+    height, width = view.shape[:2]
+    coarse = (width // 4 + 1, height // 4 + 1)
+    cloud = np.zeros(coarse[::-1], np.float32)
+    for cells, share in ((2, 0.55), (4, 0.3), (9, 0.15)):
+        grid = rng.random((cells + 1, cells + 2), np.float32)
+        cloud += np.float32(share) * cv2.resize(grid, coarse, None, 0, 0, cv2.INTER_CUBIC)
+    cloud = (cloud - cloud.min()) / np.ptp(cloud)
+    densest, haze = rng.uniform(0.2, 0.6), rng.uniform(0, 0.08)
+    # The square leaves clear places between the swathes; the haze is everywhere.
+    alpha = (np.square(cloud) * (densest - haze) + haze).astype(np.float32)
+    alpha = cv2.resize(alpha, (width, height)).astype(np.float32, copy=False)
+    grey = np.full_like(view, rng.uniform(175, 225) + rng.uniform(-5, 5, 3))
+    return _u8(cv2.blendLinear(view, grey, 1 - alpha, alpha))
+
+
+def _colour(view: NDArray[np.uint8], most: float, rng: Generator) -> NDArray[np.uint8]:
+    """Change brightness, contrast, saturation and white balance by one matrix."""
+    brightness, contrast, saturation = rng.uniform(-1, 1, 3) * most
+    gains = (1 + rng.uniform(-1, 1, 3) * most / 2) * (1 + contrast)
+    matrix = gains[:, None] * ((1 + saturation) * np.eye(3) - saturation * _LUMA)
+    offset = np.full(3, 127.5 * (brightness - contrast))
+    return _u8(cv2.transform(view, np.column_stack([matrix, offset])))
+
+
+def _noise(view: NDArray[np.uint8], most: float, rng: Generator) -> NDArray[np.uint8]:
+    """Add a random part of a tile of noise: to draw it anew takes longer than all the rest."""
+    height, width = view.shape[:2]
+    tile = _noise_tile(height + _TILE_MARGIN_PX, width + _TILE_MARGIN_PX)
+    top, left = (int(start) for start in rng.integers(0, _TILE_MARGIN_PX, 2))
+    part = tile[top : top + height, left : left + width]
+    share = rng.uniform(-1, 1) * most / _TILE_DEVIATION
+    return _u8(cv2.addWeighted(view, 1, part, share, 0, dtype=cv2.CV_8U))
+
+
+@lru_cache(2)
+def _noise_tile(height: int, width: int) -> NDArray[np.int8]:
+    """(height, width, 3) of _TILE_DEVIATION; the same in every process."""
+    noise = np.random.default_rng(0).standard_normal((height, width, 3), np.float32)
+    tile: NDArray[np.int8] = np.clip(np.rint(noise * _TILE_DEVIATION), -127, 127).astype(np.int8)
+    return tile
+
+
+def _u8(array: NDArray[np.generic] | cv2.typing.MatLike) -> NDArray[np.uint8]:
+    """Tell mypy what OpenCV does not."""
+    return array.astype(np.uint8, copy=False)

@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Views: picture and truth stay together, and chance comes from the seed alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.training.augmentation import Augmentation
 
-NOTHING = Augmentation(flip=0, scale=0, rotation_deg=0, colour=0, blur=0, noise=0, focus=0)
-GEOMETRY = Augmentation(colour=0, blur=0, noise=0)
+STILL = Augmentation(flip=0, scale=0, rotation_deg=0, smoke=1, blur=1)
+NOTHING = Augmentation(
+    flip=0, scale=0, rotation_deg=0, colour=0, smoke=0, blur=0, noise=0, focus=0
+)
+GEOMETRY = Augmentation(colour=0, smoke=0, blur=0, noise=0)
+
+
+def rng_of(seed):
+    return np.random.default_rng(seed)
 
 
 def scene():
@@ -18,8 +27,16 @@ def scene():
     return np.repeat(mask[..., None] * np.uint8(50), 3, 2), mask
 
 
-def test_nothing_changes_where_nothing_is_asked_for():
+def picture(size=(128, 160)):
+    """Draw tissue of a kind, without black."""
+    rng = np.random.default_rng(1)
+    return rng.integers((90, 40, 30), (200, 90, 80), (*size, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize('padded', [0, 40])
+def test_nothing_changes_where_nothing_is_asked_for(padded):
     image, mask = scene()
+    mask[128 - padded :] = NO_DECISION
     view, truth = NOTHING(image, mask, mask.shape, np.random.default_rng(0))
     np.testing.assert_array_equal(view, image)
     np.testing.assert_array_equal(truth, mask)
@@ -67,3 +84,58 @@ def test_a_class_that_is_not_there_is_no_obstacle():
         for label in (None, 9)
     )
     np.testing.assert_array_equal(plain[1], asked[1])
+
+
+def test_a_view_stays_off_the_padding_where_it_can():
+    mask = np.zeros((128, 160), np.uint8)
+    mask[72:] = NO_DECISION
+    truths = [NOTHING(picture(), mask, (64, 64), rng_of(seed))[1] for seed in range(20)]
+    assert all((truth != NO_DECISION).mean() > 0.95 for truth in truths)
+
+
+def test_the_black_around_the_endoscope_stays_black():
+    image = picture()
+    rows, columns = np.mgrid[:128, :160]
+    surround = (rows - 64) ** 2 + (columns - 80) ** 2 > 75**2
+    image[surround] = 0
+    black = (rows - 64) ** 2 + (columns - 80) ** 2 > 84**2  # whose rim belongs to the circle
+    assert black.any()
+    for seed in range(8):
+        view, _ = STILL(image, np.zeros_like(rows, np.uint8), (128, 160), rng_of(seed))
+        assert not view[black].any()
+        assert (view[~surround] != image[~surround]).mean() > 0.8
+
+
+def test_smoke_whitens_and_takes_contrast():
+    image, mask = picture(), np.zeros((128, 160), np.uint8)
+    smoke = replace(NOTHING, smoke=1)
+    for seed in range(8):
+        view, truth = smoke(image, mask, mask.shape, rng_of(seed))
+        assert view.mean() > image.mean() + 5
+        for axis in (1, 2):  # between neighbours, and between channels
+            contrasts = [np.abs(np.diff(a.astype(int), axis=axis)).mean() for a in (view, image)]
+            assert contrasts[0] < 0.97 * contrasts[1]
+        np.testing.assert_array_equal(truth, mask)
+
+
+def test_each_change_of_colour_is_one_of_brightness_contrast_saturation_and_balance():
+    image, mask = picture(), np.zeros((128, 160), np.uint8)
+    means = np.array(
+        [
+            replace(NOTHING, colour=0.15)(image, mask, mask.shape, rng_of(seed))[0].mean((0, 1))
+            for seed in range(40)
+        ]
+    )
+    assert means.mean(1).std() > 3  # brightness
+    assert (means - means.mean(1, keepdims=True)).std(0).min() > 1  # the channels apart
+    assert abs(means.mean(0) - image.mean((0, 1))).max() < 5
+
+
+def test_noise_is_as_strong_as_asked_for():
+    image, mask = np.full((128, 160, 3), 128, np.uint8), np.zeros((128, 160), np.uint8)
+    deviations = [
+        replace(NOTHING, noise=6)(image, mask, mask.shape, rng_of(seed))[0].std()
+        for seed in range(40)
+    ]
+    assert max(deviations) < 6.5
+    assert 2 < np.mean(deviations) < 4

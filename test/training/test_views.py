@@ -10,7 +10,7 @@ import pytest
 from surgseg_ros.training.augmentation import Augmentation
 from surgseg_ros.training.views import Stretch, Views
 
-PLAIN = Augmentation(flip=0, scale=0, rotation_deg=0, colour=0, blur=0, noise=0, focus=0)
+PLAIN = Augmentation(flip=0, scale=0, rotation_deg=0, colour=0, smoke=0, blur=0, noise=0, focus=0)
 
 
 def numbered(count=6, size=(64, 64)):
