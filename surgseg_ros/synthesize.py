@@ -59,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     _draw(_jobs(options), options.workers)
     if options.bag:
         _bag(options)
+    height, width = options.size
+    bags = '; the same as bags in bags/' if options.bag else ''
+    videos = f'{options.videos} video{"s"[options.videos == 1 :]}'
+    frames = f'{options.frames} frame{"s"[options.frames == 1 :]}'
+    print(f'{folder}: {videos} of {frames} of {width}x{height} with masks{bags}')
     return 0
 
 

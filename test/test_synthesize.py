@@ -38,6 +38,14 @@ def test_layout_is_the_data_sets(tmp_path):
     assert set(files(tmp_path / 'out')) == names
 
 
+@pytest.mark.parametrize('more', [(), ('--bag',)])
+def test_it_says_what_it_wrote_and_where(tmp_path, capsys, more):
+    assert synthesize(tmp_path / 'out', *more) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f'{tmp_path / "out"}: 2 videos of 3 frames of 128x72')
+    assert ('bags/' in line) == bool(more)
+
+
 def test_files_hold_the_scenes_frames(tmp_path):
     synthesize(tmp_path)
     samples = find_samples(tmp_path)

@@ -4,7 +4,9 @@
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +22,32 @@ RECORD_FILE: Final = 'predict.json'
 """Says what the masks beside it were made by, so that two models' masks are never mixed."""
 
 
+OUTPUT_LAYOUT: Final = 'video_*/segmentation'
+
+
 class OutputError(ValueError):
     """An output folder that can't be used; the message names it and a remedy."""
+
+
+@dataclass
+class Tally:
+    """
+    What a run made of its input.
+
+    :param sizes: how many masks of each size were written.
+    :param found: how many were there already.
+    """
+
+    sizes: Counter[str] = field(default_factory=Counter)
+    found: int = 0
+
+    def __str__(self) -> str:
+        """Put it into words."""
+        written = ', '.join(
+            f'{count} mask{"s"[count == 1 :]} of {size}' for size, count in self.sizes.items()
+        )
+        there = f' ({self.found} were there already)' if self.found else ''
+        return f'{written or "no new masks"}{there}'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,9 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         sources = find_sources(options.input, options.every)
+        for source in sources:
+            source.check()  # before there is an output
         segmenter = Segmenter.load(options.model, options.device, options.runtime)
         prepare(options.output, segmenter, options.runtime, options.least_region)
-        predict(segmenter, sources, options.output, options.least_region)
+        tally = predict(segmenter, sources, options.output, options.least_region)
+        print(f'{tally} in {options.output / OUTPUT_LAYOUT}')
     except ValueError as error:  # of which all errors of frames, models and devices are
         print(f'predict: {error}', file=sys.stderr)
         return 2
@@ -114,7 +143,7 @@ def _compare(path: Path, record: dict[str, Any]) -> None:
 
 def predict(
     segmenter: Segmenter, sources: Sequence[Source], output: Path, least_region: bool = False
-) -> None:
+) -> Tally:
     """
     Write the masks that are not there yet.
 
@@ -122,8 +151,10 @@ def predict(
     :param sources: the videos.
     :param output: the folder, see `prepare`.
     :param least_region: whether to drop regions smaller than the model's `least_region`.
+    :return: how many there are.
     :raises FrameError: if a frame can't be decoded.
     """
+    tally = Tally()
     with tqdm(total=sum(map(len, sources)), unit='frame', leave=False) as bar:
         for source in sources:
             bar.set_description(source.name)
@@ -131,9 +162,12 @@ def predict(
             folder.mkdir(parents=True, exist_ok=True)
             there = {int(mask.stem) for mask in folder.glob('*.png')}
             bar.update(len(there))
+            tally.found += len(there)
             for number, image in source.read(there.__contains__):
                 mask = segmenter.segment(image).mask
                 if least_region:
                     mask = drop_small_regions(mask, segmenter.spec.least_region)
                 write_png(folder / f'{number:09d}.png', mask)
                 bar.update()
+                tally.sizes[f'{mask.shape[1]}x{mask.shape[0]}'] += 1
+    return tally

@@ -75,6 +75,15 @@ class Source:
         if packed and reached < packed[-1]:
             raise FrameError(f'{self.video}: ends before frame {packed[-1]}, which has a mask')
 
+    def check(self) -> None:
+        """
+        See that the video decodes, where one is needed, by its first frame.
+
+        :raises FrameError: if it does not.
+        """
+        if self.numbers is None or any(number not in self.pictures for number in self.numbers):
+            next(self._decode(iter([0])), None)
+
     def _decode(self, numbers: Iterator[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         return read_frames(self.video, numbers) if self.video else iter(())
 
@@ -90,6 +99,8 @@ def find_sources(path: Path, every: int | None = None) -> list[Source]:
     :return: one source for each video, sorted by name.
     :raises FrameError: if there is nothing to take frames from.
     """
+    if not path.exists():
+        raise FrameError(f'{str(path)!r} does not exist: see whether the path is right')
     if path.is_file():
         name = path.parent.name if path.name == VIDEO_FILE else path.stem
         return [Source(name=_official(name), every=every or VIDEO_EVERY, video=path)]

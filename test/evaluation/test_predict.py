@@ -68,6 +68,18 @@ def test_a_video_gets_a_mask_a_second_at_its_own_size(model, tmp_path, write_vid
     assert (mask.shape, mask.dtype) == ((48, 80), np.uint8)
 
 
+def test_it_says_how_many_masks_there_are_and_where(model, tmp_path, capsys):
+    pictures(tmp_path / 'case', '0.png', '1.png', '2.png')
+    where = tmp_path / 'out/video_*/segmentation'
+    predict(model, tmp_path / 'case', tmp_path / 'out')
+    assert capsys.readouterr().out == f'3 masks of 70x50 in {where}\n'
+    (tmp_path / 'out' / masks(tmp_path / 'out')[0]).unlink()
+    predict(model, tmp_path / 'case', tmp_path / 'out')
+    assert capsys.readouterr().out == f'1 mask of 70x50 (2 were there already) in {where}\n'
+    predict(model, tmp_path / 'case', tmp_path / 'out')
+    assert capsys.readouterr().out == f'no new masks (3 were there already) in {where}\n'
+
+
 def test_every(model, tmp_path, write_video):
     write_video(tmp_path / 'video_41/video_left.avi', 9)
     assert (
@@ -180,7 +192,10 @@ def test_an_input_without_frames_is_named(model, tmp_path, name, capsys):
     if name == 'clip.avi':
         source.write_bytes(b'no video')
     assert predict(model, source, tmp_path / 'out') == 2
-    assert str(source) in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert str(source) in said
+    assert ('does not exist' in said) == (name == 'nowhere')
+    assert not (tmp_path / 'out').exists()
 
 
 def test_a_mask_without_its_frame_is_named(model, tmp_path, write_video, capsys):
