@@ -34,10 +34,20 @@ class LifecycleNode(LifecycleNodeMixin, Node):
         """Configure and activate; what fails is in the log and in /diagnostics."""
         with self._transition:
             try:
-                if self.trigger_configure() == Transition.SUCCESS and not self._stopping:
-                    self.trigger_activate()
+                if self.trigger_configure() != Transition.SUCCESS:
+                    self._say_how_to_go_on('configure', 'activate')
+                elif not self._stopping and self.trigger_activate() != Transition.SUCCESS:
+                    self._say_how_to_go_on('activate')
             except Exception as error:  # a lifecycle manager was quicker
                 self.get_logger().warning(f'autostart refused: {error}')
+
+    def _say_how_to_go_on(self, *transitions: str) -> None:
+        name = self.get_fully_qualified_name()
+        steps = ' && '.join(f'ros2 lifecycle set {name} {step}' for step in transitions)
+        self.get_logger().error(
+            f'autostart failed, the node waits: mend the cause (such as by ros2 param set '
+            f'{name} model FOLDER), then {steps}'
+        )
 
     def in_transition(self) -> bool:
         """Tell whether a transition is in progress."""

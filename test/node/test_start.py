@@ -77,6 +77,10 @@ def test_without_a_model_it_says_so_and_waits(processes, bench):
     assert bench.state() == 'unconfigured'
     assert 'does not exist' in part.message
     assert part.message.removeprefix('inactive: ') in processes['no_model'].log()
+    name = f'{bench.namespace}/segmenter'
+    steps = ' && '.join(f'ros2 lifecycle set {name} {step}' for step in ('configure', 'activate'))
+    remedy = f'ros2 param set {name} model FOLDER), then {steps}'
+    assert remedy in processes['no_model'].wait_for_log(remedy)
 
 
 def no_parameter(folder):
