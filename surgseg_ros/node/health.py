@@ -47,7 +47,7 @@ class Health:
         self._limits: tuple[str, ...] = ()
         self._ambiguity = ''
         self._trouble = ''
-        self._active_since_ns = 0
+        self._expecting_since_ns = 0
         self._image_ns: int | None = None
         self._mask_ns: int | None = None
         self._stamp_ns: int | None = None
@@ -83,7 +83,7 @@ class Health:
         """
         with self._lock:
             self._inactive, self._limits, self._trouble, self._ambiguity = '', limits, '', ''
-            self._active_since_ns = now_ns
+            self._expecting_since_ns = now_ns
             self._image_ns = self._mask_ns = self._stamp_ns = None
             self._said.clear()
             self._times.clear()
@@ -96,6 +96,11 @@ class Health:
         """
         with self._lock:
             self._inactive = reason
+
+    def see_publisher(self, now_ns: int) -> None:
+        """Note that a publisher has come, which takes its time to send a first image."""
+        with self._lock:
+            self._expecting_since_ns = now_ns
 
     def see_image(self, now_ns: int) -> None:
         """Note that an image came, whatever it was."""
@@ -133,11 +138,11 @@ class Health:
             self._trouble = reason
 
     def silent_for_ns(self, now_ns: int) -> int | None:
-        """Time since the last image, or since the activation; None while inactive."""
+        """Time since the last image, publisher or activation; None while inactive."""
         with self._lock:
             if self._inactive:
                 return None
-            return now_ns - (self._image_ns or self._active_since_ns)
+            return now_ns - max(self._image_ns or 0, self._expecting_since_ns)
 
     def last_stamp_ns(self) -> int | None:
         """Stamp of the last mask since the activation."""

@@ -70,6 +70,7 @@ class Intake:
         self._subscription: Subscription | None = None
         self._last_sequence: int | None = None
         self._lone_publisher = False
+        self._publisher_ids: set[bytes] = set()
         self._backward: deque[bool] = deque(maxlen=_MIX_WINDOW)
 
     @property
@@ -97,6 +98,10 @@ class Intake:
                 return
             right, wrong = self._publishers()
             self._lone_publisher = len(right) == 1
+            known = self._publisher_ids
+            self._publisher_ids = {bytes(info.endpoint_gid) for info in right}
+            if self._publisher_ids - known:
+                self._health.see_publisher(time.monotonic_ns())
             self._say_several(right)
             for type_name in sorted({info.topic_type for info in wrong}):
                 self._say_wrong_type(type_name)

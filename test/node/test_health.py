@@ -39,6 +39,13 @@ def test_a_young_mask_is_valid_and_its_image_counts(health):
     assert health.silent_for_ns(2600 * MS) == 600 * MS
 
 
+def test_a_publisher_gets_its_time_before_it_is_called_silent(health):
+    health.see_publisher(5900 * MS)
+    assert health.silent_for_ns(6000 * MS) == 100 * MS
+    health.see_image(5950 * MS)
+    assert health.silent_for_ns(6000 * MS) == 50 * MS
+
+
 def test_a_mask_is_as_old_as_its_image(health):
     health.see_image(2000 * MS)
     health.see_mask(1000 * MS, 42, {})  # the middleware had it for a second

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The subscription follows the cameras' reliability, and silence is explained."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -71,6 +72,23 @@ def test_a_reliability_that_does_not_match_is_said(start):
     line = here.logs.wait_for_text('QoS that this node can not take')
     assert f"'{here.bench.namespace}/image'" in line
     assert 'RELIABILITY' in line
+
+
+def test_a_camera_that_has_just_come_is_not_called_silent(start):
+    here = start(no_image_warning_s=3600.0)
+    (intake,), (health,) = here.node._intakes, here.node._reporter.healths
+
+    def silent_since_ns():
+        intake.look()
+        now_ns = time.monotonic_ns()
+        return now_ns - health.silent_for_ns(now_ns)
+
+    before_ns = time.monotonic_ns()
+    assert silent_since_ns() < before_ns
+    here.bench.camera()
+    until(lambda: silent_since_ns() > before_ns, 'the camera is seen')
+    since_ns = silent_since_ns()
+    assert silent_since_ns() == since_ns, 'the same camera does not count again'
 
 
 def test_another_type_on_the_topic_is_said(start):
