@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two recipes, and all that is changed of either: each change with its reason."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+CONFIGS: Final = {'paper': Path('config/train_paper.yaml'), 'ours': Path('config/train.yaml')}
+"""Recipe to file. The comparison is of the second against the first."""
+
+
+class Change(NamedTuple):
+    """A value that the recipe's file does not say, and why."""
+
+    value: Any
+    reason: str
+
+
+_BOTH: Final = {
+    'encoder_weights': Change('none', 'the same start for both, of which nothing is downloaded'),
+    'epochs': Change(0, 'both do the same number of steps'),
+    'minutes': Change(0, 'both do the same number of steps'),
+    'patience': Change(0, 'both do all steps; what is kept is chosen as each recipe says'),
+    'accumulate': Change(1, 'a step of both looks at as many pictures'),
+    'margins': Change(False, 'a threshold, like the least region, must not decide'),
+    'validation_share': Change(0.1, 'most videos are for learning'),
+    'picture_every': Change(0, 'nobody looks at them'),
+}
+_PAPER: Final = {'split': Change('frame', 'as the file has it: it chooses by frames alike')}
+_OURS: Final = {'split': Change('video', 'as the file has it: it chooses by unseen videos')}
+
+SCALES: Final[Mapping[str, Mapping[str, Mapping[str, Change]]]] = {
+    'small': {
+        'both': {
+            **_BOTH,
+            'encoder': Change('mobilenet_v2', 'two cores can train it'),
+            'options': Change(
+                {'decoder_channels': [64, 48, 32, 24, 16]}, 'two cores can train it'
+            ),
+            'batch_size': Change(8, 'two cores can train it'),
+            'precision': Change('float32', 'a CPU is slower with less'),
+        },
+        'paper': _PAPER,
+        'ours': {
+            **_OURS,
+            'input_size': Change([384, 640], 'two cores can train it'),
+            'crop_size': Change([256, 256], 'as many pixels in a step as the other recipe has'),
+            'ema_decay': Change(0.99, 'a short run; the mean must not reach back to its start'),
+            'warm_up_steps': Change(50, 'a short run'),
+        },
+    },
+    'full': {
+        'both': {
+            **_BOTH,
+            'encoder': Change('resnet34', 'the same for both'),
+            'precision': Change('bfloat16', 'the same for both, and quicker'),
+        },
+        'paper': _PAPER,
+        'ours': _OURS,
+    },
+}
+"""Scale, then whom it concerns, then setting."""
+
+STEPS: Final = {'small': 600, 'full': 4000}
+VALIDATIONS: Final = 5
+
+
+def settings(scale: str, recipe: str, seed: int, steps: int) -> list[str]:
+    """
+    Say a run in `train`'s words.
+
+    :param scale: a key of SCALES.
+    :param recipe: a key of CONFIGS.
+    :param seed: of weights, order and augmentation; the split stays.
+    :param steps: optimizer steps.
+    :return: `key=value`.
+    """
+    changes = {**SCALES[scale]['both'], **SCALES[scale][recipe]}
+    values = {key: change.value for key, change in changes.items()}
+    values |= {
+        'name': f'{recipe}, seed {seed}',
+        'seed': seed,
+        'steps': steps,
+        'validate_every': max(1, steps // VALIDATIONS),
+    }
+    return [f'{key}={json.dumps(value)}' for key, value in values.items()]
+
+
+def changes(scale: str) -> str:
+    """
+    Tell what is changed, for people.
+
+    :param scale: a key of SCALES.
+    :return: Markdown, a line for each.
+    """
+    return '\n'.join(
+        f'- {whom}: `{key}: {json.dumps(change.value)}` ({change.reason})'
+        for whom, values in SCALES[scale].items()
+        for key, change in values.items()
+    )
