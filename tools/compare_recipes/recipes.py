@@ -18,6 +18,7 @@ class Change(NamedTuple):
 
 
 _BOTH: Final = {
+    'intended_use': Change('demo', 'they know synthetic scenes only'),
     'encoder_weights': Change('none', 'the same start for both, of which nothing is downloaded'),
     'epochs': Change(0, 'both do the same number of steps'),
     'minutes': Change(0, 'both do the same number of steps'),

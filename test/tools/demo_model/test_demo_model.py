@@ -8,6 +8,7 @@ import pytest
 from surgseg_ros.core.model_spec import ModelSpec, read_spec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.training import train
+from surgseg_ros.training.settings import read_config
 from tools.demo_model import __main__ as demo_model
 from tools.runs import Videos
 
@@ -27,6 +28,7 @@ def trained(monkeypatch, tmp_path):
 
     def fake(words):
         calls.append(words)
+        read_config(Path(words[1]), [word for word in words[2:] if word != '--resume'])
         output = Path(next(w for w in words if w.startswith('output=')).partition('=')[2])
         write_model(output, SPEC, SegmentationNetwork(SPEC).state_dict())
         (output / 'README.md').write_text('trained')
