@@ -7,13 +7,10 @@ python -m tools.benchmarks.metrics
 
 import argparse
 import os
-import platform
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
 
@@ -26,6 +23,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.evaluation.metrics import SCORED, TOLERANCE_PX, count_frame
 from surgseg_ros.training.scenes import Scene
+from tools.benchmarks.machine import describe
 
 SIZE: Final = (1080, 1920)
 LEAST_RATIO: Final = 10
@@ -66,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--runs', type=int, default=5, help='of each frame (default: %(default)s)')
     options = parser.parse_args(argv)
     keep_to_one_core()
-    print(describe())
+    print(describe('one core', _PACKAGES))
     timings = []
     for truth, predicted in draw_frames(options.frames, SIZE):
         timings.append(time_frame(truth, predicted, options.runs))
@@ -83,19 +81,6 @@ def keep_to_one_core() -> None:
     os.sched_setaffinity(0, [max(os.sched_getaffinity(0))])
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-
-
-def describe() -> str:
-    """
-    Name what the numbers hold for.
-
-    :return: processor and versions.
-    """
-    cpus = Path('/proc/cpuinfo').read_text().splitlines()
-    names = [line.split(':')[1].strip() for line in cpus if line.startswith('model name')]
-    versions = ', '.join(f'{name} {version(name)}' for name in _PACKAGES)
-    processor = names[0] if names else platform.machine()
-    return f'{processor}, one core; Python {platform.python_version()}, {versions}'
 
 
 def draw_frames(count: int, size: tuple[int, int]) -> Iterator[tuple[Mask, Mask]]:

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps of training, timed on what the loader brings and on what lies in memory."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from surgseg_ros.core.runtimes import choose_device
+from surgseg_ros.training.config import TrainConfig
+from surgseg_ros.training.data import Data
+from surgseg_ros.training.losses import segmentation_loss
+from surgseg_ros.training.networks import build_network
+
+_PREFETCHED: Final = 2
+"""Batches that each worker of torch's loader has ready."""
+
+_AUTOCAST: Final = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Pair(NamedTuple):
+    """
+    Frames per second, measured one after the other.
+
+    :param loader: of steps on what the loader brings.
+    :param memory: of steps on one batch in memory.
+    """
+
+    loader: float
+    memory: float
+
+    @property
+    def ratio(self) -> float:
+        """How little the loader holds the steps back; 1 is not at all."""
+        return self.loader / self.memory
+
+
+def time_loader(config: TrainConfig, folder: Path, pairs: int, steps: int) -> list[Pair]:
+    """
+    Time steps on what the loader brings, and on one batch of it, in turn.
+
+    :param config: the recipe, with its `workers`.
+    :param folder: for fitted frames.
+    :param pairs: how many.
+    :param steps: of each measurement.
+    :return: the pairs.
+    """
+    # What lies ready when a measurement begins must not count, nor may workers fill up their store
+    # in the time of the other one.
+    before = 1 + _PREFETCHED * config.workers
+    needed = 1 + pairs * (before + steps)
+    config = dataclasses.replace(
+        config, cache=str(folder / 'frames'), steps=needed, validate_every=needed, epochs=0
+    )
+    data = Data(config, folder)
+    data.prepare_data()
+    data.setup('fit')
+    step = Step(config)
+    loader = iter(data.train_dataloader())
+    kept: Batch = next(loader)
+    in_memory = repeat((kept[0].to(step.device), kept[1].to(step.device)))
+    step(kept)
+    timings = []
+    for turn in range(pairs):
+        # Each of the two comes first as often, in case the machine grows slower.
+        sources = (loader, in_memory) if turn % 2 else (in_memory, loader)
+        rates = [frames_per_s(step, source, before, steps) for source in sources]
+        timings.append(Pair(*(rates if turn % 2 else rates[::-1])))
+    return timings
+
+
+class Step:
+    """
+    One step of training.
+
+    :param config: the recipe.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.device = torch.device(choose_device(config.device))
+        self._config = config
+        self._network = build_network(config, config.spec()).train()
+        self._network.to(self.device, memory_format=torch.channels_last)
+        self._optimizer = torch.optim.AdamW(self._network.parameters(), config.learning_rate)
+
+    def __call__(self, batch: Batch) -> None:
+        """
+        Take the step.
+
+        :param batch: (N, h, w, 3) uint8 pictures, (N, h, w) uint8 truths.
+        """
+        images, truth = (tensor.to(self.device, non_blocking=True) for tensor in batch)
+        precision = _AUTOCAST.get(self._config.precision)
+        with torch.autocast(self.device.type, precision, enabled=precision is not None):
+            logits = self._network(images)
+        loss = segmentation_loss(logits, truth, self._config.dice_weight)
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+
+    def wait(self) -> None:
+        """Let the device finish."""
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize(self.device)
+
+
+def frames_per_s(step: Step, batches: Iterator[Batch], before: int, steps: int) -> float:
+    """
+    Time steps, by the wall's clock, since workers are other processes.
+
+    :param step: what to time.
+    :param batches: what it is fed.
+    :param before: steps that do not count.
+    :param steps: steps that do.
+    :return: frames per second.
+    """
+    for _ in range(before):
+        step(next(batches))
+    step.wait()
+    frames, start_s = 0, time.perf_counter()
+    for _ in range(steps):
+        batch = next(batches)
+        step(batch)
+        frames += len(batch[0])
+    step.wait()
+    return frames / (time.perf_counter() - start_s)
