@@ -47,7 +47,8 @@ EXTRAS = {
         'ros-jazzy-std-srvs>=5.3',
     ],
     'training': [
-        'lightning>=2.5',
+        'lightning>=2.6',
+        'tensorboard>=2.15',
     ],
     # The linters' next versions may ask for more, so these have upper bounds too.
     'test': [

@@ -1,21 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a training run: a YAML file of known keys, and `key=value` on top."""
+"""The settings of a training run, and what values they may have."""
 
-import contextlib
 import dataclasses
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
-
-import yaml
 
 from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.training.augmentation import Augmentation
+from surgseg_ros.training.faults import ON_FAULT
+from surgseg_ros.training.splits import SPLITS
 
-SCHEDULES: Final = ('cosine', 'poly')
-PRECISIONS: Final = ('float32', 'bfloat16')
+_CHOICES: Final = {
+    'split': SPLITS,
+    'on_fault': ON_FAULT,
+    'optimizer': ('adamw', 'adam'),
+    'schedule': ('cosine', 'poly', 'constant'),
+    'select': ('score', 'mIoU', 'loss'),
+    'precision': ('float32', 'bfloat16', 'float16'),
+}
+_POSITIVE: Final = ('batch_size', 'accumulate', 'nodes', 'learning_rate')
+_NOT_NEGATIVE: Final = (
+    'steps',
+    'epochs',
+    'minutes',
+    'validate_every',
+    'weight_decay',
+    'warm_up_steps',
+    'dice_weight',
+    'patience',
+    'workers',
+    'picture_every',
+)
 
 
 class ConfigError(ValueError):
@@ -28,37 +44,55 @@ class TrainConfig:
     Everything that a run depends on.
 
     :param data: folder of `video_*`.
-    :param output: model folder to write, new or empty.
+    :param output: model folder to write, new or empty; the run's own files go to `run/` in it.
     :param name: the model's name.
     :param intended_use: `demo` or `research`.
-    :param architecture: as in ModelSpec.
-    :param encoder: as in ModelSpec.
-    :param encoder_weights: a name that segmentation_models_pytorch can fetch, or `none`.
+    :param architecture: as in ModelSpec; any of segmentation_models_pytorch.
+    :param encoder: as in ModelSpec; any of segmentation_models_pytorch.
+    :param encoder_weights: a name that segmentation_models_pytorch can fetch, a file, or `none`.
     :param start: folder of a model of the same architecture whose weights to go on from; empty
         for none.
     :param options: as in ModelSpec.
     :param input_size: (height, width) of the network's input in pixels.
     :param fit: how a picture is fitted to it; `letterbox` or `stretch`.
+    :param split: `video`, or `frame`, which flatters.
+    :param validation_share: share of the videos, or of the frames.
+    :param split_seed: chooses them.
+    :param leave_out: names of videos and samples not to use.
+    :param on_fault: what to do with samples that something is wrong with; `refuse`, `leave_out`.
+    :param frame_cache: folder for frames of videos that are not unpacked; empty for the usual one.
+    :param cache: folder for fitted frames, which several runs may share; empty for one of the
+        run's own, which goes with its end.
     :param crop_size: (height, width) of what a step looks at; multiples of 32.
     :param augmentation: how views differ from the picture.
-    :param validation_share: share of the videos.
-    :param split_seed: chooses them.
     :param seed: of weights, order and augmentation.
-    :param batch_size: views in a step.
-    :param steps: optimizer steps.
+    :param batch_size: views that go through the network at once, on each device.
+    :param accumulate: batches in an optimizer step.
+    :param steps: optimizer steps; 0 where `epochs` is set.
+    :param epochs: passes over the training frames; 0 where `steps` is set.
     :param minutes: the longest time; the learning rate then falls with the time. 0 is no limit,
         and the only value with which a run can be repeated exactly.
-    :param validate_every: steps between two validations on whole videos.
+    :param validate_every: steps between two validations on whole videos, each of which ends with
+        a checkpoint; 0 for one after each pass over the training frames.
+    :param optimizer: `adamw` or `adam`.
     :param learning_rate: the highest.
-    :param weight_decay: of AdamW; not for biases and normalization.
+    :param weight_decay: not for biases and normalization.
     :param warm_up_steps: steps until the highest learning rate.
-    :param schedule: how the rate falls; `cosine` or `poly`.
+    :param schedule: how the rate falls; `cosine`, `poly`, or `constant`, which does not.
     :param dice_weight: weight of the batch Dice beside the cross-entropy.
-    :param ema_decay: of the running mean of the weights, which is what is validated and written.
-    :param precision: `float32` or `bfloat16` (mixed).
+    :param ema_decay: of the running mean of the weights, which is what is validated and written;
+        0 for the weights themselves.
+    :param select: what makes weights the best; the official `score` or `mIoU`, or the `loss`.
+    :param patience: validations without a better one after which to stop; 0 never does.
+    :param margins: whether to tune on the validation videos how far each class must lead.
+    :param precision: `float32`, `bfloat16` or `float16` (both mixed).
     :param device: `auto`, `cpu` or `cuda`.
+    :param devices: how many on each node, or `auto` for all.
+    :param nodes: how many machines.
+    :param strategy: Lightning's name of how to share the work.
     :param workers: processes that prepare views; 0 prepares them between the steps.
-    :param cache: folder for decoded frames; empty for a temporary one.
+    :param picture_every: validations between two pictures of input, truth and prediction; 0 for
+        none.
     """
 
     data: str
@@ -72,25 +106,39 @@ class TrainConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     input_size: tuple[int, int] = (512, 640)
     fit: str = 'letterbox'
-    crop_size: tuple[int, int] = (384, 384)
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    split: str = 'video'
     validation_share: float = 0.2
     split_seed: int = 0
+    leave_out: tuple[str, ...] = ()
+    on_fault: str = 'refuse'
+    frame_cache: str = ''
+    cache: str = ''
+    crop_size: tuple[int, int] = (384, 384)
+    augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
     batch_size: int = 8
-    steps: int = 10_000
+    accumulate: int = 1
+    steps: int = 0
+    epochs: int = 0
     minutes: float = 0.0
     validate_every: int = 500
+    optimizer: str = 'adamw'
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     warm_up_steps: int = 200
     schedule: str = 'cosine'
     dice_weight: float = 1.0
     ema_decay: float = 0.998
+    select: str = 'score'
+    patience: int = 0
+    margins: bool = False
     precision: str = 'float32'
     device: str = 'auto'
+    devices: str = '1'
+    nodes: int = 1
+    strategy: str = 'auto'
     workers: int = 0
-    cache: str = ''
+    picture_every: int = 1
 
     def __post_init__(self) -> None:
         """
@@ -99,18 +147,28 @@ class TrainConfig:
         :raises ConfigError: on the first that does not fit.
         :raises ModelError: on the first that a model can not have.
         """
-        for key, choices in (('schedule', SCHEDULES), ('precision', PRECISIONS)):
-            if (value := getattr(self, key)) not in choices:
-                raise ConfigError(f'{key} is {value!r}, expected one of {", ".join(choices)}')
-        for key in ('batch_size', 'steps', 'validate_every', 'learning_rate'):
-            if getattr(self, key) <= 0:
-                raise ConfigError(f'{key} is {getattr(self, key)!r}, expected more than 0')
-        for key in ('validation_share', 'ema_decay'):
-            if not 0 < getattr(self, key) < 1:
-                raise ConfigError(f'{key} is {getattr(self, key)!r}, expected between 0 and 1')
-        if len(self.crop_size) != 2 or any(side < 32 or side % 32 for side in self.crop_size):
-            raise ConfigError(f'crop_size is {self.crop_size!r}, expected two multiples of 32')
+        for key, choices in _CHOICES.items():
+            self._check(key, getattr(self, key) in choices, f'one of {", ".join(choices)}')
+        for key in _POSITIVE:
+            self._check(key, getattr(self, key) > 0, 'more than 0')
+        for key in _NOT_NEGATIVE:
+            self._check(key, getattr(self, key) >= 0, '0 or more')
+        self._check('validation_share', 0 < self.validation_share < 1, 'between 0 and 1')
+        self._check('ema_decay', 0 <= self.ema_decay < 1, 'at least 0 and below 1')
+        fits = len(self.crop_size) == 2 and all(s >= 32 and s % 32 == 0 for s in self.crop_size)
+        self._check('crop_size', fits, 'two multiples of 32')
+        counted = self.devices.isdecimal() and int(self.devices) > 0
+        self._check('devices', counted or self.devices == 'auto', 'a count, or auto')
+        if bool(self.steps) == bool(self.epochs):
+            raise ConfigError(
+                f'steps is {self.steps!r} and epochs is {self.epochs!r}: set one of them, and the '
+                'other to 0'
+            )
         self.spec()
+
+    def _check(self, key: str, fits: bool, expected: str) -> None:
+        if not fits:
+            raise ConfigError(f'{key} is {getattr(self, key)!r}, expected {expected}')
 
     def spec(self) -> ModelSpec:
         """
@@ -120,83 +178,3 @@ class TrainConfig:
         """
         shared = {f.name for f in dataclasses.fields(ModelSpec)} & set(vars(self))
         return ModelSpec(**{key: getattr(self, key) for key in shared})
-
-
-def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """
-    Read a run's settings.
-
-    :param path: a YAML file.
-    :param overrides: `key=value`, the value in YAML; `augmentation.flip=0` for a key inside.
-    :return: the settings.
-    :raises ConfigError: if the file can't be read, or a key or value is not understood.
-    """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f'{str(path)!r} can not be read as YAML: {error}') from error
-    if not isinstance(values, dict):
-        raise ConfigError(f'{str(path)!r} holds {values!r}, expected `key: value` lines')
-    for override in overrides:
-        key, equals, text = override.partition('=')
-        if not equals:
-            raise ConfigError(f'{override!r} is no setting: write key=value')
-        *parents, last = key.split('.')
-        inner = values
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(f'{override!r}: {parent!r} has no keys inside')
-        try:
-            inner[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f'{override!r}: the value is no YAML ({error})') from error
-    config: TrainConfig = _build(TrainConfig, values, '')
-    return config
-
-
-def _build(kind: Any, values: Mapping[str, Any], prefix: str) -> Any:
-    """Make the dataclass `kind` of plain values, each of its field's type."""
-    known = {entry.name: entry for entry in dataclasses.fields(kind)}
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1, 0.0)[0]
-            raise ConfigError(
-                f'unknown key {prefix + str(key)!r}: did you mean {prefix + near!r}?'
-            )
-    lacking = [
-        name
-        for name, entry in known.items()
-        if entry.default is entry.default_factory is dataclasses.MISSING and name not in values
-    ]
-    if lacking:
-        raise ConfigError(
-            f'no value for {", ".join(lacking)}: add it to the file, or as key=value'
-        )
-    return kind(**{k: _convert(prefix + k, v, known[k].type) for k, v in values.items()})
-
-
-def _number(value: Any) -> float:
-    """Read a number; 1e-3 is one too, though YAML 1.1 takes it for a text."""
-    if isinstance(value, bool):
-        raise TypeError
-    return float(value)
-
-
-def _convert(key: str, value: Any, kind: Any) -> Any:
-    """Take a plain value for a field of type `kind`, or say why not."""
-    if kind is Augmentation and isinstance(value, dict):
-        return _build(Augmentation, value, f'{key}.')
-    if kind is float:
-        with contextlib.suppress(TypeError, ValueError):
-            return _number(value)
-    if kind in (int, str) and type(value) is kind:
-        return value
-    if kind == tuple[int, int] and isinstance(value, list) and [*map(type, value)] == [int, int]:
-        return tuple(value)
-    if kind == Mapping[str, Any] and isinstance(value, dict):
-        return value
-    name = getattr(kind, '__name__', str(kind))
-    raise ConfigError(
-        f'{key} is {value!r}, expected {"two whole numbers" if kind == tuple[int, int] else name}'
-    )

@@ -4,7 +4,6 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
 import lightning
@@ -14,72 +13,93 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from surgseg_ros.core.model_spec import ModelSpec, read_model
-from surgseg_ros.core.network import SegmentationNetwork, load_network
+from surgseg_ros.core.fitting import fit_mask
+from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.model_spec import ModelError, ModelSpec
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
-from surgseg_ros.evaluation.regions import LeastRegions
 from surgseg_ros.training.config import TrainConfig
+from surgseg_ros.training.data import Data
 from surgseg_ros.training.losses import segmentation_loss
-
-ValidationFrame = tuple[str, NDArray[np.uint8], NDArray[np.uint8]]
-"""Video, (H, W, 3) uint8 RGB and (H, W) uint8 truth, at the video's own size."""
-
-Keep = Callable[[dict[str, Tensor], dict[str, Any], tuple[float, ...], int], None]
-"""Takes weights, scores, least region per class, and the step."""
+from surgseg_ros.training.networks import build_network
+from surgseg_ros.training.scoring import ValidationFrame
 
 
-class _Averaged:
-    """The averaged network as the Segmenter's runtime: what is validated is what will run."""
+class _Validated:
+    """A network in training as the Segmenter's runtime: what is validated is what will run."""
 
-    description = 'running mean of the weights, in training'
+    description = 'a network in training'
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         self.network = network
         self.device = device
+        self.logits = torch.empty(0)
 
     def __call__(self, fitted: Tensor) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):
-            logits: Tensor = self.network(fitted)
-        return logits
-
-
-def _build(config: TrainConfig, spec: ModelSpec) -> SegmentationNetwork:
-    """Build the network that training begins with."""
-    if config.start:
-        return load_network(spec, read_model(config.start)[1]).train()
-    return SegmentationNetwork(
-        spec, None if config.encoder_weights == 'none' else config.encoder_weights
-    )
+            self.logits = self.network(fitted)
+        return self.logits
 
 
 class Training(lightning.LightningModule):
     """
-    Trains a network, and hands over its running mean whenever that scores best.
+    Trains a network, and keeps the weights that validated best.
 
     :param config: the settings.
     :param spec: the model to be.
-    :param keep: called with the best so far.
     """
 
-    def __init__(self, config: TrainConfig, spec: ModelSpec, keep: Keep) -> None:
+    best_weights: dict[str, Tensor]
+
+    def __init__(self, config: TrainConfig, spec: ModelSpec) -> None:
         """Build the network; see the class."""
         super().__init__()
         self.config = config
         self.spec = spec
-        self.keep = keep
-        self.network = _build(config, spec).to(memory_format=torch.channels_last)
-        self.averaged = AveragedModel(
-            self.network, multi_avg_fn=self._average, use_buffers=True
-        ).eval()
+        self.network = build_network(config, spec).to(memory_format=torch.channels_last)
+        self.averaged = None
+        if config.ema_decay:
+            self.averaged = AveragedModel(
+                self.network, multi_avg_fn=self._average, use_buffers=True
+            ).requires_grad_(False)
         self.best = -math.inf
-        self._started_s = time.monotonic()
+        self.best_step = 0
+        self.best_weights = {}
+        self.worse_in_a_row = 0
+        self.seconds = 0.0
+        self._resumed_s = time.monotonic()
+        self._steps_averaged = 0
         self._frames: dict[str, list[FrameCounts]] = defaultdict(list)
-        self._regions = LeastRegions()
+        self._losses: list[float] = []
+
+    @property
+    def data(self) -> Data:
+        """The run's data."""
+        data: Data = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data
+
+    @property
+    def validated(self) -> nn.Module:
+        """The network that is validated and written."""
+        return self.network if self.averaged is None else self.averaged.module
+
+    @property
+    def progress(self) -> float:
+        """What part of the run is done, by steps or by time, whichever is further."""
+        done = self.global_step / self.data.steps
+        if self.config.minutes:
+            passed_s = self.seconds + time.monotonic() - self._resumed_s
+            done = max(done, passed_s / 60 / self.config.minutes)
+        return done
 
     def on_train_start(self) -> None:
-        """Start the clock; decoding does not count."""
-        self._started_s = time.monotonic()
+        """Start the clock, since decoding does not count; end a run that was done before."""
+        self._resumed_s = time.monotonic()
+        self.trainer.should_stop = self.progress >= 1 or self._lost_patience
+
+    def on_train_epoch_start(self) -> None:
+        """Make chance depend on the epoch alone, so that a killed one starts again alike."""
+        torch.manual_seed(hash((self.config.seed, self.current_epoch, self.global_rank)))
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """
@@ -91,62 +111,103 @@ class Training(lightning.LightningModule):
         """
         images, truth = batch
         loss = segmentation_loss(self.network(images), truth, self.config.dice_weight)
-        self.log('loss', loss, prog_bar=True)
+        self.log('loss', loss)
+        self.log('learning_rate', self.optimizers().param_groups[0]['lr'])  # type: ignore[union-attr]
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Average the weights; stop when the time is up."""
-        self.averaged.update_parameters(self.network)
-        if self._progress(self.global_step) >= 1:
-            self.trainer.should_stop = True
+        """Average the weights after a step; stop when the steps are done or the time is up."""
+        if self.global_step == self._steps_averaged:
+            return  # the batch's gradient is waiting for others
+        self._steps_averaged = self.global_step
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
+        done = self.progress >= 1
+        if self.config.minutes:  # clocks differ
+            done = self.trainer.strategy.broadcast(done)
+        self.trainer.should_stop = self.trainer.should_stop or done
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
-        self.averaged.eval()
+        self.validated.eval()
         self._frames.clear()
-        self._regions = LeastRegions()
+        self._losses.clear()
 
-    def validation_step(self, frame: ValidationFrame, index: int) -> None:
+    def validation_step(  # type: ignore[override]  # Lightning hands the output on as it is
+        self, frame: ValidationFrame, index: int
+    ) -> NDArray[np.uint8]:
         """
         Segment a frame of a validation video as the node would, and count.
 
         :param frame: the frame.
         :param index: its number.
+        :return: (H, W) uint8 class index, as predicted.
         """
         video, image, truth = frame
-        segmenter = Segmenter(self.spec, _Averaged(self.averaged.module, self.device))
-        predicted = segmenter.segment(image).mask
-        self._frames[video].append(count_frame(truth, predicted, edges=False))
-        self._regions.add(truth, predicted)
+        runtime = _Validated(self.validated, self.device)
+        predicted = Segmenter(self.spec, runtime).segment(image).mask
+        self._frames[video].append(count_frame(truth, predicted))
+        mask = torch.from_numpy(truth)[None]
+        fitted = fit_mask(mask, self.spec.input_size, self.spec.fit, NO_DECISION)
+        loss = segmentation_loss(runtime.logits, fitted.to(self.device), self.config.dice_weight)
+        self._losses.append(float(loss))
+        return predicted
 
     def on_validation_epoch_end(self) -> None:
         """Score the videos, and keep the weights if they are the best."""
-        summary = summarize(self._frames)
-        self.log('mIoU', summary['mIoU'], prog_bar=True)
-        if summary['mIoU'] > self.best:
-            self.best = summary['mIoU']
-            scores = {
-                'mIoU': summary['mIoU'],
-                'floor': summary['floor']['mIoU'],
-                'present_class_IoU': summary['present_class_IoU'],
-            }
-            weights = self.averaged.module.state_dict()
-            self.keep(weights, scores, self._regions.tune(), self.global_step)
+        frames, losses = self._gathered()
+        summary = summarize(frames)
+        values = {key: summary[key] for key in ('mIoU', 'mNSD', 'score')}
+        values['loss'] = float(np.mean(losses))
+        self.log_dict({f'validation_{key}': value for key, value in values.items()})
+        select = self.config.select
+        value = -values['loss'] if select == 'loss' else values[select]
+        self.worse_in_a_row += 1
+        if value > self.best:
+            self.best, self.best_step, self.worse_in_a_row = value, self.global_step, 0
+            weights = self.validated.state_dict()
+            self.best_weights = {k: v.detach().cpu().clone() for k, v in weights.items()}
+        if self._lost_patience:
+            self.trainer.should_stop = True
+
+    @property
+    def _lost_patience(self) -> bool:
+        return 0 < self.config.patience <= self.worse_in_a_row
+
+    def _gathered(self) -> tuple[dict[str, list[FrameCounts]], list[float]]:
+        """Bring the counts of all processes together."""
+        if not all(map(math.isfinite, self._losses)):
+            raise ModelError(
+                f'the loss is not finite at step {self.global_step}: lower the learning rate, or '
+                'set precision to float32'
+            )
+        mine = (dict(self._frames), self._losses)
+        if self.trainer.world_size == 1:
+            return mine
+        parts: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, mine)
+        frames: dict[str, list[FrameCounts]] = defaultdict(list)
+        for part, _ in parts:
+            for video, counts in part.items():
+                frames[video] += counts
+        return frames, [loss for _, losses in parts for loss in losses]
 
     def configure_optimizers(self) -> Any:
         """
-        Make AdamW and its schedule.
+        Make the optimizer and its schedule.
 
         :return: what Lightning wants.
         """
+        config = self.config
         matrices = [p for p in self.network.parameters() if p.ndim > 1]
         others = [p for p in self.network.parameters() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
+        kind = torch.optim.AdamW if config.optimizer == 'adamw' else torch.optim.Adam
+        optimizer = kind(
             [
-                {'params': matrices, 'weight_decay': self.config.weight_decay},
+                {'params': matrices, 'weight_decay': config.weight_decay},
                 {'params': others, 'weight_decay': 0.0},
             ],
-            self.config.learning_rate,
+            config.learning_rate,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {
@@ -154,19 +215,16 @@ class Training(lightning.LightningModule):
             'lr_scheduler': {'scheduler': schedule, 'interval': 'step'},
         }
 
-    def _progress(self, step: int) -> float:
-        """Say what part of the run is done, by steps or by time, whichever is further."""
-        done = step / self.config.steps
-        if self.config.minutes:
-            done = max(done, (time.monotonic() - self._started_s) / 60 / self.config.minutes)
-        return done
-
     def _rate(self, step: int) -> float:
-        """Learning rate as a share of the highest."""
+        """Learning rate as a share of the highest; (1 - progress)^0.9 is DeepLab's poly."""
         rise = min(1.0, (step + 1) / max(1, self.config.warm_up_steps))
-        left = max(0.0, 1 - self._progress(step))
-        fall = left**0.9 if self.config.schedule == 'poly' else (1 - math.cos(math.pi * left)) / 2
-        return rise * fall
+        left: float = max(0.0, 1 - max(self.progress, step / self.data.steps))
+        fall = {
+            'constant': 1.0,
+            'poly': float(left**0.9),
+            'cosine': (1 - math.cos(math.pi * left)) / 2,
+        }
+        return rise * fall[self.config.schedule]
 
     @torch.no_grad()
     def _average(self, averaged: Any, current: Any, count: Any) -> None:
@@ -178,3 +236,27 @@ class Training(lightning.LightningModule):
                 mean.lerp_(value.to(mean.dtype), 1 - decay)
             else:
                 mean.copy_(value)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """
+        Add what is not in the weights.
+
+        :param checkpoint: to be written.
+        """
+        checkpoint['run'] = {
+            'best': self.best,
+            'best_step': self.best_step,
+            'best_weights': self.best_weights,
+            'worse_in_a_row': self.worse_in_a_row,
+            'seconds': self.seconds + time.monotonic() - self._resumed_s,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """
+        Take back what `on_save_checkpoint` added.
+
+        :param checkpoint: as read.
+        """
+        for key, value in checkpoint['run'].items():
+            setattr(self, key, value)
+        self._steps_averaged = checkpoint['global_step']

@@ -4,30 +4,36 @@
 import argparse
 import dataclasses
 import logging
+import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import lightning
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from surgseg_ros.core.model_spec import ModelError, read_spec, write_model
 from surgseg_ros.core.runtimes import choose_device
 from surgseg_ros.evaluation.masks import MaskError
-from surgseg_ros.training.config import ConfigError, TrainConfig, read_config
-from surgseg_ros.training.dataset import DatasetError, Sample, find_samples, split_videos
-from surgseg_ros.training.fitted_frames import FittedFrames
-from surgseg_ros.training.module import Training, ValidationFrame
-from surgseg_ros.training.views import Stretch, Views
+from surgseg_ros.training.callbacks import Pictures, Progress
+from surgseg_ros.training.card import card
+from surgseg_ros.training.checkpoints import Checkpoint, find_checkpoint
+from surgseg_ros.training.config import ConfigError, TrainConfig
+from surgseg_ros.training.data import Data
+from surgseg_ros.training.module import Training
+from surgseg_ros.training.samples import DatasetError
+from surgseg_ros.training.scoring import tune_and_score
+from surgseg_ros.training.settings import read_config
 
-_PRECISIONS = {'float32': '32-true', 'bfloat16': 'bf16-mixed'}
+RUN: Final = 'run'
+CARD: Final = 'README.md'
+_PRECISIONS: Final = {'float32': '32-true', 'bfloat16': 'bf16-mixed', 'float16': '16-mixed'}
+_PATHS: Final = ('data', 'output', 'cache', 'frame_cache', 'start', 'encoder_weights')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     try:
-        train(read_config(options.config, options.settings))
+        train(read_config(options.config, options.settings), resume=options.resume)
     except (ConfigError, DatasetError, MaskError, ModelError) as error:
         print(f'train: {error}', file=sys.stderr)
         return 2
@@ -48,121 +54,136 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='surgseg_ros train', description=__doc__)
-    parser.add_argument('--config', type=Path, required=True, metavar='FILE', help='YAML settings')
-    parser.add_argument(
-        'settings', nargs='*', metavar='key=value', help='instead of what the file says'
+    add = parser.add_argument
+    add('--config', type=Path, required=True, metavar='FILE', help='YAML settings')
+    add(
+        '--resume',
+        action='store_true',
+        help='go on from the last checkpoint in the output folder, if there is one',
     )
+    add('settings', nargs='*', metavar='key=value', help='instead of what the file says')
     return parser
 
 
-def train(config: TrainConfig) -> None:
+def train(config: TrainConfig, *, resume: bool = False) -> None:
     """
     Train a model and write its folder.
 
     :param config: the settings.
-    :raises ConfigError: if the output folder is not empty.
+    :param resume: whether to go on from the last checkpoint in the output folder.
+    :raises ConfigError: if the output folder is not empty, or the checkpoint is of another run.
     :raises DatasetError: if the data can't be used.
-    :raises ModelError: if there is no such network.
+    :raises ModelError: if there is no such network, or it does not learn.
     """
     output = Path(config.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f'output {str(output)!r} is not an empty folder: name a new one')
-    try:
-        accelerator = torch.device(choose_device(config.device)).type
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    samples = find_samples(Path(config.data))
-    names = split_videos((s.video for s in samples), config.validation_share, config.split_seed)
-    training, validation = (tuple(s for s in samples if s.video in set(part)) for part in names)
-    provenance = _provenance(config, training, validation)
+    run = output / RUN
+    checkpoint = _find_checkpoint(config, output, resume)
+    run.mkdir(parents=True, exist_ok=True)
     lightning.seed_everything(config.seed, verbose=False)
-    spec = config.spec()
+    data = Data(config, run)
+    module = Training(config, config.spec())
+    with warnings.catch_warnings():
+        trainer = _trainer(config, run)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if trainer.is_global_zero:
+        _finish(module, data, output)
 
-    def keep(
-        weights: dict[str, Tensor], scores: dict[str, Any], least: tuple[float, ...], step: int
-    ) -> None:
-        best = dataclasses.replace(
-            spec,
-            least_region=least,
-            training={**provenance, 'steps_done': step},
-            scores={'validation': scores},
+
+def _find_checkpoint(config: TrainConfig, output: Path, resume: bool) -> Path | None:
+    """Find where to go on, or refuse to write over what is there."""
+    if resume:
+        return find_checkpoint(output / RUN, config)
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        return None  # the folder may be this run's already
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        unfinished = (output / RUN).is_dir() and not (output / CARD).exists()
+        raise ConfigError(
+            f'output {str(output)!r} is not an empty folder: name a new one'
+            + (', or go on with the run in it by --resume' if unfinished else '')
         )
-        write_model(output, best, weights)
-
-    module = Training(config, spec, keep)
-    with ExitStack() as stack:
-        cache = config.cache or stack.enter_context(tempfile.TemporaryDirectory())
-        frames = FittedFrames.prepare(training, spec.input_size, spec.fit, Path(cache))
-        stack.enter_context(warnings.catch_warnings())
-        views = Views(frames, config.augmentation, config.crop_size, config.seed)
-        _fit(module, views, validation, accelerator)
-    print(f'{output}: best mIoU {module.best:.4f} on {len(names[1])} validation videos')
+    return None
 
 
-def _fit(module: Training, views: Views, validation: Sequence[Sample], accelerator: str) -> None:
-    """Run Lightning, without its advice."""
-    config = module.config
+def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
+    """Set Lightning up, without its advice."""
     warnings.filterwarnings('ignore', category=UserWarning, module='lightning')
     # Lightning uses a class of torch that is on its way out.
     warnings.filterwarnings('ignore', '.*LeafSpec', FutureWarning)
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
-    every = min(config.validate_every, config.steps)
-    loader = DataLoader(
-        views,
-        config.batch_size,
-        sampler=Stretch(every * config.batch_size),
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-        multiprocessing_context='spawn' if config.workers else None,
+    try:
+        accelerator = torch.device(choose_device(config.device)).type
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if accelerator == 'cpu' and config.precision == 'float16':
+        raise ConfigError("precision is 'float16', which a CPU can't train with: take bfloat16")
+    tensorboard = TensorBoardLogger(run, name='logs')
+    try:
+        return lightning.Trainer(
+            accelerator=accelerator,
+            devices=config.devices if config.devices == 'auto' else int(config.devices),
+            num_nodes=config.nodes,
+            strategy=config.strategy,
+            precision=_PRECISIONS[config.precision],  # type: ignore[arg-type]
+            accumulate_grad_batches=config.accumulate,
+            max_epochs=-1,  # the module knows when to stop
+            logger=[tensorboard, CSVLogger(run, name='logs', version=tensorboard.version)],
+            callbacks=_callbacks(config, run),
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+            use_distributed_sampler=False,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f'devices={config.devices}, nodes={config.nodes}, strategy={config.strategy!r} and '
+            f'precision={config.precision} on {accelerator} can not be had: {error}'
+        ) from error
+
+
+def _callbacks(config: TrainConfig, run: Path) -> list[lightning.Callback]:
+    pictures = [Pictures(run, config.picture_every)] if config.picture_every else []
+    return [Progress(), *pictures, Checkpoint(run, config)]
+
+
+def _finish(module: Training, data: Data, output: Path) -> None:
+    """Tune and score the best weights, and write the model folder and its card."""
+    config = module.config
+    spec = dataclasses.replace(module.spec, training=_provenance(module, data))
+    device = choose_device(config.device)
+    spec, weights = tune_and_score(
+        spec, module.best_weights, data.validation_frames, margins=config.margins, device=device
     )
-    trainer = lightning.Trainer(
-        accelerator=accelerator,
-        devices=1,
-        precision=_PRECISIONS[config.precision],  # type: ignore[arg-type]
-        max_steps=config.steps,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
+    written = write_model(output, spec, weights)
+    (output / CARD).write_text(card(written))
+    if not config.cache:
+        shutil.rmtree(output / RUN / 'frames', ignore_errors=True)
+    scores = spec.scores['validation']
+    print(
+        f'{output}: official mIoU {scores["raw"]["mIoU"]:.4f} '
+        f'({scores["filtered"]["mIoU"]:.4f} without small regions, '
+        f'{scores["floor"]["mIoU"]:.4f} of background only) on {scores["frames"]} frames of '
+        f'{scores["videos"]} validation videos; the best of {config.select} after '
+        f'{module.best_step} steps'
     )
-    whole = DataLoader(_Whole(validation), batch_size=None, collate_fn=_as_it_is)
-    trainer.fit(module, loader, whole)
 
 
-def _as_it_is(frame: Any) -> Any:
-    """Keep the arrays, of which torch would make tensors."""
-    return frame
-
-
-class _Whole(Dataset[ValidationFrame]):
-    """Validation frames at their own size."""
-
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self._samples = samples
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, place: int) -> ValidationFrame:
-        image, mask = self._samples[place].read()
-        return self._samples[place].video, image, mask
-
-
-def _provenance(
-    config: TrainConfig, training: Sequence[Sample], validation: Sequence[Sample]
-) -> dict[str, Any]:
+def _provenance(module: Training, data: Data) -> dict[str, Any]:
     """Tell model.json of the run; folders by name only, for the rest is this machine's."""
+    config = module.config
     recipe = asdict(config)
-    for key in ('data', 'output', 'cache', 'start'):
+    for key in _PATHS:
         recipe[key] = Path(recipe[key]).name
     before = {'start': read_spec(config.start).training} if config.start else {}
     return {
         **before,
         'recipe': recipe,
-        'training_videos': len({s.video for s in training}),
-        'training_frames': len(training),
-        'validation_videos': sorted({s.video for s in validation}),
-        'validation_frames': len(validation),
+        'split': config.split,
+        'training_videos': len({s.video for s in data.training}),
+        'training_frames': len(data.training),
+        'validation_videos': sorted({s.video for s in data.validation}),
+        'validation_frames': len(data.validation),
+        'left_out': [*config.leave_out, *data.left_out],
+        'steps_done': module.best_step,
         'versions': {'torch': torch.__version__, 'lightning': lightning.__version__},
     }

@@ -41,3 +41,12 @@ def data(tmp_path: Path) -> Path:
         for index in (0, 60):
             write_frame(tmp_path / 'data' / video, index)
     return tmp_path / 'data'
+
+
+@pytest.fixture
+def longer(data: Path) -> Path:
+    """Two more frames in two of the videos."""
+    for video in ('video_01', 'video_02'):
+        for index in (120, 180):
+            write_frame(data / video, index)
+    return data

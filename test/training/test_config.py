@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from surgseg_ros.core.model_spec import ModelError
-from surgseg_ros.training.config import ConfigError, read_config
+from surgseg_ros.training.config import ConfigError
+from surgseg_ros.training.settings import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,7 +37,13 @@ def test_file_and_command_line_come_together(path):
         ('steps=true', 'steps is True'),
         ('learning_rate=true', 'learning_rate is True, expected float'),
         ('learning_rate=fast', "learning_rate is 'fast', expected float"),
-        ('steps=0', 'steps is 0, expected more than 0'),
+        ('steps=0', 'steps is 0 and epochs is 0: set one'),
+        ('epochs=3', 'set one of them'),
+        ('steps=-1', 'steps is -1, expected 0 or more'),
+        ('leave_out=video_01', 'expected a list of texts'),
+        ('devices=none', 'expected a count, or auto'),
+        ('margins=1', 'expected bool'),
+        ('select=accuracy', 'expected one of score, mIoU, loss'),
         ('crop_size=[60, 64]', 'two multiples of 32'),
         ('crop_size=64', 'two whole numbers'),
         ('precision=int8', 'expected one of float32, bfloat16'),
@@ -74,4 +81,4 @@ def test_a_file_that_is_none_is_refused(tmp_path, content):
 
 @pytest.mark.parametrize('path', sorted(ROOT.glob('config/train*.yaml')), ids=lambda p: p.name)
 def test_the_shipped_files_are_understood(path):
-    assert read_config(path, ['data=d', 'output=o']).steps > 0
+    assert read_config(path, ['data=d', 'output=o']).name

@@ -48,9 +48,12 @@ def test_two_epochs_end_with_a_model_that_segments(tmp_path, config, data, capsy
     assert len(spec.training['validation_videos']) == 1
     assert spec.training['training_frames'] == 4
     assert spec.training['recipe']['learning_rate'] == 1e-3
-    assert 0 <= spec.scores['validation']['mIoU'] <= 1
+    scores = spec.scores['validation']
+    assert scores['frames'] == 2
+    assert 0 <= scores['raw']['mIoU'] <= scores['filtered']['mIoU'] <= 1
+    assert (tmp_path / 'model/README.md').read_text().count(spec.weights_sha256) == 1
     assert str(tmp_path) not in (tmp_path / 'model/model.json').read_text()
-    assert 'best mIoU' in capsys.readouterr().out
+    assert 'official mIoU' in capsys.readouterr().out
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path, config):
@@ -82,7 +85,7 @@ def test_it_learns(tmp_path, config):
     settings = ['steps=25', 'validate_every=25', 'ema_decay=0.8', 'learning_rate=0.005']
     assert main(['--config', str(config), *settings, 'precision=bfloat16', 'schedule=poly']) == 0
     scores = json.loads((tmp_path / 'model/model.json').read_text())['scores']['validation']
-    assert scores['present_class_IoU'][2] > 0.5
+    assert scores['raw']['present_class_IoU'][2] > 0.5
 
 
 def test_time_ends_a_run(tmp_path, config):
@@ -107,6 +110,9 @@ def test_an_output_folder_that_is_not_empty_is_refused(tmp_path, config, capsys)
         ('stepz=1', "did you mean 'steps'"),
         ('data=nowhere', 'holds no video_'),
         ('device=tpu', "device is 'tpu'"),
+        ('strategy=dpp', "strategy='dpp'"),
+        ('precision=float16', 'take bfloat16'),
+        ('encoder_weights=none.pth', "'none.pth' can not be read"),
     ],
 )
 def test_what_can_not_be_used_is_named(config, capsys, setting, said):

@@ -49,6 +49,7 @@ SCALES: Final[Mapping[str, Mapping[str, Mapping[str, Change]]]] = {
             'crop_size': Change([256, 256], 'as many pixels in a step as the other recipe has'),
             'ema_decay': Change(0.99, 'a short run; the mean must not reach back to its start'),
             'warm_up_steps': Change(50, 'a short run'),
+            'learning_rate': Change(0.0015, 'a short run, and no pretrained encoder to spare'),
         },
     },
     'full': {

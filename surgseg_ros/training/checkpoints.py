@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checkpoint that an interrupted run goes on from, if it is of the same run."""
+
+import os
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import lightning
+import torch
+
+from surgseg_ros.training.config import ConfigError, TrainConfig
+
+CHECKPOINT_FILE: Final = 'last.ckpt'
+_FREE: Final = (
+    'data',
+    'output',
+    'cache',
+    'frame_cache',
+    'start',
+    'encoder_weights',
+    'device',
+    'workers',
+    'picture_every',
+)
+"""Settings that may change between two parts of a run: they do not change its result."""
+
+
+class Checkpoint(lightning.Callback):
+    """
+    Keeps one checkpoint, of the end of the last epoch; there is a whole one at any moment.
+
+    :param run: the run's folder.
+    :param config: the settings, which the checkpoint remembers.
+    """
+
+    def __init__(self, run: Path, config: TrainConfig) -> None:
+        """Keep both; see the class."""
+        self._path = run / CHECKPOINT_FILE
+        self._settings = _settings(config)
+
+    def on_save_checkpoint(self, _: Any, __: Any, checkpoint: dict[str, Any]) -> None:
+        """Add the settings."""
+        checkpoint['settings'] = self._settings
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Write under another name first: a kill while writing leaves the one before."""
+        partial = self._path.with_name(f'{self._path.name}.partial')
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            with partial.open('rb+') as file:
+                os.fsync(file.fileno())
+            partial.replace(self._path)
+
+
+def find_checkpoint(run: Path, config: TrainConfig) -> Path | None:
+    """
+    Find where a run goes on.
+
+    :param run: the run's folder.
+    :param config: the settings.
+    :return: the checkpoint; None before the first.
+    :raises ConfigError: if it can't be read, or the settings are others.
+    """
+    path = run / CHECKPOINT_FILE
+    if not path.exists():
+        if run.exists():
+            warnings.warn(f'{run} holds no checkpoint yet: the run begins anew', stacklevel=2)
+        return None
+    try:
+        before = torch.load(path, 'cpu', weights_only=True, mmap=True)['settings']
+    except Exception as error:  # torch has many, for a file that is none of its own
+        raise ConfigError(f'{path}: can not be read ({error}); remove it to begin anew') from error
+    now = _settings(config)
+    if other := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
+        said = ', '.join(f'{key} (was {before.get(key)}, is {now.get(key)})' for key in other)
+        raise ConfigError(f'{path} is of a run with other settings: {said}; name a new output')
+    return path
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """All that decides the result, in values that a checkpoint may hold."""
+    values = asdict(config)
+    for key in _FREE:
+        del values[key]
+    return {key: repr(value) for key, value in values.items()}

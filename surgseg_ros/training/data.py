@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A data set as Lightning sees it: found, checked, split and fitted once, then read by all."""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import lightning
+from torch.utils.data import DataLoader, Dataset
+
+from surgseg_ros.training.config import TrainConfig
+from surgseg_ros.training.dataset import find_samples
+from surgseg_ros.training.faults import sift
+from surgseg_ros.training.fitted_frames import FittedFrames
+from surgseg_ros.training.samples import Sample
+from surgseg_ros.training.scoring import ValidationFrame
+from surgseg_ros.training.splits import split_samples
+from surgseg_ros.training.views import Stretch, Views
+
+FAULTS_FILE: Final = 'left_out.json'
+"""In the run's folder: names of the samples that the check found fault with."""
+
+
+class Data(lightning.LightningDataModule):
+    """
+    Hands out views for training, and whole frames for validation.
+
+    After `setup`, `training` and `validation` hold the samples, `left_out` the names of those
+    with faults, `steps` the run's optimizer steps, and `validate_every` those of an epoch.
+
+    :param config: the settings.
+    :param run: the run's folder.
+    """
+
+    training: tuple[Sample, ...]
+    validation: tuple[Sample, ...]
+    left_out: tuple[str, ...]
+    steps: int
+    validate_every: int
+
+    def __init__(self, config: TrainConfig, run: Path) -> None:
+        """Keep both; see the class."""
+        super().__init__()
+        self._config = config
+        self._run = run
+        self._cache = Path(config.cache) if config.cache else run / 'frames'
+
+    def prepare_data(self) -> None:
+        """Check all samples and fit those for training; one process of each machine does."""
+        config = self._config
+        found = sift(
+            Path(config.data),
+            _path(config.frame_cache),
+            leave_out=config.leave_out,
+            on_fault=config.on_fault,
+        )
+        names = sorted({fault.name for fault in found.faults})
+        partial = self._run / f'{FAULTS_FILE}.{os.getpid()}'
+        partial.write_text(json.dumps(names))
+        partial.replace(self._run / FAULTS_FILE)
+        self._fit(self._split(found.samples)[0])
+
+    def setup(self, stage: str) -> None:
+        """
+        Find what `prepare_data` left; every process does.
+
+        :param stage: Lightning's, of no matter.
+        """
+        config = self._config
+        self.left_out = tuple(json.loads((self._run / FAULTS_FILE).read_text()))
+        leave_out = {*config.leave_out, *self.left_out}
+        samples = find_samples(Path(config.data), _path(config.frame_cache), leave_out=leave_out)
+        self.training, self.validation = self._split(samples)
+        views_in_step = config.batch_size * config.accumulate * self._world
+        steps_in_pass = math.ceil(len(self.training) / views_in_step)
+        self.steps = config.steps or config.epochs * steps_in_pass
+        self.validate_every = min(config.validate_every or steps_in_pass, self.steps)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """
+        Load batches of views without end.
+
+        :return: (batch, h, w, 3) and (batch, h, w) uint8.
+        """
+        config = self._config
+        views = Views(self._fit(self.training), config.augmentation, config.crop_size, config.seed)
+        batches = self.validate_every * config.accumulate
+        count = batches * config.batch_size * self._world
+        return DataLoader(
+            views,
+            config.batch_size,
+            sampler=Stretch(count, self._rank, self._world),
+            num_workers=config.workers,
+            persistent_workers=config.workers > 0,
+            multiprocessing_context='spawn' if config.workers else None,
+            pin_memory=self._on_gpu,
+        )
+
+    def val_dataloader(self) -> DataLoader[ValidationFrame]:
+        """
+        Load validation frames at their own size, each process its share.
+
+        :return: one ValidationFrame after the other.
+        """
+        mine = _Whole(self.validation[self._rank :: self._world])
+        return DataLoader(mine, batch_size=None, collate_fn=_as_it_is)
+
+    def validation_frames(self) -> Iterator[ValidationFrame]:
+        """
+        Go through all validation frames.
+
+        :return: at their own size.
+        """
+        whole = _Whole(self.validation)
+        return (whole[place] for place in range(len(whole)))
+
+    def _split(self, samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+        config = self._config
+        return split_samples(samples, config.split, config.validation_share, config.split_seed)
+
+    def _fit(self, samples: Sequence[Sample]) -> FittedFrames:
+        spec = self._config.spec()
+        return FittedFrames.prepare(samples, spec.input_size, spec.fit, self._cache)
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def _world(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == 'cuda'
+
+
+class _Whole(Dataset[ValidationFrame]):
+    """Frames at their own size."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, place: int) -> ValidationFrame:
+        image, mask = self._samples[place].read()
+        return self._samples[place].video, image, mask
+
+
+def _as_it_is(frame: Any) -> Any:
+    """Keep the arrays, of which torch would make tensors."""
+    return frame
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a network's first weights come from, and what is said where they can't be had."""
+
+import huggingface_hub.errors
+import pytest
+import safetensors.torch
+import segmentation_models_pytorch as smp
+import torch
+
+from surgseg_ros.core.model_spec import ModelError
+from surgseg_ros.training.config import TrainConfig
+from surgseg_ros.training.networks import build_network
+
+
+def _build(**settings):
+    config = TrainConfig(data='d', output='o', steps=1, **settings)
+    return build_network(config, config.spec())
+
+
+def _classifier_tensors(encoder):
+    state = encoder.state_dict()
+    return {**state, 'fc.weight': torch.zeros(1000, 512), 'fc.bias': torch.zeros(1000)}
+
+
+@pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
+def test_an_encoder_is_read_from_a_file(tmp_path, suffix):
+    source = smp.Unet('resnet18', encoder_weights=None).encoder
+    tensors = _classifier_tensors(source)
+    path = tmp_path / f'resnet18{suffix}'
+    if suffix == '.pth':
+        torch.save(tensors, path)
+    else:
+        safetensors.torch.save_file(tensors, path)
+    encoder = _build(encoder='resnet18', encoder_weights=str(path)).layers.encoder
+    for key, value in source.state_dict().items():
+        torch.testing.assert_close(encoder.state_dict()[key], value)
+
+
+def test_an_encoder_of_timm_is_read_from_a_file(tmp_path):
+    source = smp.Unet('tu-resnet18', encoder_weights=None).encoder.model
+    torch.save(_classifier_tensors(source), tmp_path / 'timm.pth')
+    network = _build(encoder='tu-resnet18', encoder_weights=str(tmp_path / 'timm.pth'))
+    torch.testing.assert_close(
+        network.layers.encoder.model.state_dict()['conv1.weight'], source.conv1.weight.data
+    )
+
+
+def test_the_file_of_another_encoder_is_refused(tmp_path):
+    source = smp.Unet('resnet18', encoder_weights=None).encoder
+    torch.save(source.state_dict(), tmp_path / 'resnet18.pth')
+    with pytest.raises(ModelError, match=r"not those of 'resnet34': missing layer1\.2"):
+        _build(encoder='resnet34', encoder_weights=str(tmp_path / 'resnet18.pth'))
+
+
+def test_a_file_that_would_have_to_be_unpickled_is_refused(tmp_path):
+    torch.save({'a': print}, tmp_path / 'code.pth')
+    with pytest.raises(ModelError, match='can not be read'):
+        _build(encoder='resnet18', encoder_weights=str(tmp_path / 'code.pth'))
+
+
+def test_without_the_hub_the_error_says_what_to_do(monkeypatch):
+    def unreachable(*_, **__):
+        raise huggingface_hub.errors.LocalEntryNotFoundError('no connection')
+
+    monkeypatch.setattr(smp.encoders, 'hf_hub_download', unreachable)
+    with pytest.raises(ModelError, match=r'no connection.*local file.*none'):
+        _build(encoder='resnet18', encoder_weights='imagenet')
+
+
+def test_a_name_that_is_no_set_of_weights_is_refused():
+    with pytest.raises(ModelError, match='Wrong pretrained weights'):
+        _build(encoder='resnet18', encoder_weights='imagenett')
+
+
+@pytest.mark.parametrize(
+    ('architecture', 'encoder'),
+    [('FPN', 'resnet18'), ('DeepLabV3Plus', 'mobilenet_v2'), ('UnetPlusPlus', 'tu-resnet18')],
+)
+def test_other_architectures_learn(architecture, encoder):
+    network = _build(architecture=architecture, encoder=encoder)
+    logits = network(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
+    assert logits.shape == (2, 10, 64, 64)
+    logits.sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
