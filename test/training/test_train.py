@@ -82,7 +82,7 @@ def test_a_run_goes_on_from_a_model(tmp_path, config):
 
 def test_it_learns(tmp_path, config):
     """Some steps tell a bright bar from a dark ground."""
-    settings = ['steps=25', 'validate_every=25', 'ema_decay=0.8', 'learning_rate=0.005']
+    settings = ['steps=40', 'validate_every=40', 'ema_decay=0.8', 'learning_rate=0.005']
     assert main(['--config', str(config), *settings, 'precision=bfloat16', 'schedule=poly']) == 0
     scores = json.loads((tmp_path / 'model/model.json').read_text())['scores']['validation']
     assert scores['raw']['present_class_IoU'][2] > 0.5
