@@ -140,7 +140,7 @@ def test_logs_and_pictures_are_left(tmp_path, arguments):
 
 def test_small_batches_add_up_to_a_large_one(tmp_path, arguments):
     """Without normalization over the batch, the gradients' mean is that of all views."""
-    same = ['steps=2', 'dice_weight=0', 'ema_decay=0', 'optimizer=adam', 'select=loss']
+    same = ['steps=4', 'dice_weight=0', 'ema_decay=0', 'optimizer=adam', 'select=loss']
     plain = 'options={decoder_channels: [16, 8, 8, 8, 8], decoder_use_norm: identity}'
     sizes = {'large': [4, 1], 'added': [2, 2], 'small': [2, 1]}
     weights = {}
@@ -150,9 +150,8 @@ def test_small_batches_add_up_to_a_large_one(tmp_path, arguments):
         tensors = read_model(tmp_path / name)[1]
         weights[name] = torch.cat([tensors[key].flatten() for key in sorted(tensors)])
     # Adam divides by the gradient's size, hence where it is nearly 0 rounding decides.
-    far = {name: float(((w - weights['large']).abs() > 1e-4).float().mean())
-           for name, w in weights.items()}  # fmt: skip
-    assert far['added'] < 0.05 < 0.5 < far['small']
+    off = {name: float((w - weights['large']).abs().mean()) for name, w in weights.items()}
+    assert off['added'] < 0.2 * off['small']
 
 
 def test_the_papers_recipe_runs_small(tmp_path, longer):
