@@ -18,7 +18,7 @@ from surgseg_ros.training.fitted_frames import FittedFrames
 from surgseg_ros.training.samples import Sample
 from surgseg_ros.training.scoring import ValidationFrame
 from surgseg_ros.training.splits import split_samples
-from surgseg_ros.training.views import Stretch, Views
+from surgseg_ros.training.views import Stretch, Views, keep_to_one_thread
 
 FAULTS_FILE: Final = 'left_out.json'
 """In the run's folder: names of the samples that the check found fault with."""
@@ -96,6 +96,7 @@ class Data(lightning.LightningDataModule):
             num_workers=config.workers,
             persistent_workers=config.workers > 0,
             multiprocessing_context='spawn' if config.workers else None,
+            worker_init_fn=keep_to_one_thread if config.workers else None,
             pin_memory=self._on_gpu,
         )
 
@@ -107,6 +108,20 @@ class Data(lightning.LightningDataModule):
         """
         mine = _Whole(self.validation[self._rank :: self._world])
         return DataLoader(mine, batch_size=None, collate_fn=_as_it_is)
+
+    def split(self) -> dict[str, Any]:
+        """
+        Say which videos, or frames where they were split by frame, are on which side.
+
+        :return: what can be written as JSON.
+        """
+        by_video = self._config.split == 'video'
+        parts = {'training': self.training, 'validation': self.validation}
+        return {
+            'by': self._config.split,
+            'seed': self._config.split_seed,
+            **{k: sorted({s.video if by_video else s.name for s in v}) for k, v in parts.items()},
+        }
 
     def validation_frames(self) -> Iterator[ValidationFrame]:
         """

@@ -3,6 +3,7 @@
 
 import argparse
 import dataclasses
+import json
 import logging
 import shutil
 import sys
@@ -32,6 +33,7 @@ from surgseg_ros.training.settings import read_config
 
 RUN: Final = 'run'
 CARD: Final = 'README.md'
+SPLIT_FILE: Final = 'split.json'
 _PRECISIONS: Final = {'float32': '32-true', 'bfloat16': 'bf16-mixed', 'float16': '16-mixed'}
 _PATHS: Final = ('data', 'output', 'cache', 'frame_cache', 'start', 'encoder_weights')
 
@@ -125,6 +127,7 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
             strategy=config.strategy,
             precision=_PRECISIONS[config.precision],  # type: ignore[arg-type]
             accumulate_grad_batches=config.accumulate,
+            default_root_dir=run,
             max_epochs=-1,  # the module knows when to stop
             logger=[tensorboard, CSVLogger(run, name='logs', version=tensorboard.version)],
             callbacks=_callbacks(config, run),
@@ -155,7 +158,8 @@ def _finish(module: Training, data: Data, output: Path) -> None:
         spec, module.best_weights, data.validation_frames, margins=config.margins, device=device
     )
     written = write_model(output, spec, weights)
-    (output / CARD).write_text(card(written))
+    _write(output / SPLIT_FILE, json.dumps(data.split(), indent=2) + '\n')
+    _write(output / CARD, card(written))
     if not config.cache:
         shutil.rmtree(output / RUN / 'frames', ignore_errors=True)
     scores = spec.scores['validation']
@@ -166,6 +170,13 @@ def _finish(module: Training, data: Data, output: Path) -> None:
         f'{scores["videos"]} validation videos; the best of {config.select} after '
         f'{module.best_step} steps'
     )
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f'{path.name}.partial')
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def _provenance(module: Training, data: Data) -> dict[str, Any]:

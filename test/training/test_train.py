@@ -4,6 +4,7 @@
 import json
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -124,3 +125,29 @@ def test_a_broken_picture_is_named(config, data, capsys):
     (data / 'video_01/rgb/000000060.png').write_bytes(b'no picture')
     assert main(['--config', str(config)]) == 2
     assert 'video_01/rgb/000000060.png' in capsys.readouterr().err
+
+
+def test_a_fault_is_refused_or_left_out_by_name(tmp_path, config, data, capsys):
+    mask = data / 'video_01/segmentation/000000060.png'
+    assert cv2.imwrite(str(mask), np.full((48, 80), 12, np.uint8))
+    assert main(['--config', str(config)]) == 2
+    said = capsys.readouterr().err
+    assert 'holds the values 12' in said
+    assert '[video_01/000000060]' in said
+
+    with pytest.warns(UserWarning, match=r'left out .video_01/000000060.'):
+        assert main(['--config', str(config), 'on_fault=leave_out', f'output={tmp_path}/a']) == 0
+    named = ['leave_out=[video_01/000000060]', f'output={tmp_path}/b']
+    assert main(['--config', str(config), *named]) == 0
+    for name in 'ab':
+        spec = json.loads((tmp_path / name / 'model.json').read_text())
+        assert spec['training']['left_out'] == ['video_01/000000060']
+        assert spec['training']['training_frames'] + spec['training']['validation_frames'] == 5
+
+
+def test_the_split_is_written(tmp_path, config):
+    assert main(['--config', str(config), 'steps=1']) == 0
+    split = json.loads((tmp_path / 'model/split.json').read_text())
+    assert (split['by'], split['seed']) == ('video', 0)
+    assert (len(split['training']), len(split['validation'])) == (2, 1)
+    assert sorted(split['training'] + split['validation']) == ['video_01', 'video_02', 'video_03']
