@@ -2,12 +2,13 @@
 """The long steps of the tools that train: what is done stays done, what was cut off goes on."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from surgseg_ros import synthesize
-from surgseg_ros.training import train
 
 
 class StepError(RuntimeError):
@@ -78,9 +79,19 @@ def train_once(config: Path, output: Path, settings: Sequence[str]) -> Path:
         return output
     resume = ['--resume'] if output.exists() else []
     words = ['--config', str(config), *resume, f'output={output}', *settings]
-    if train.main(words):
+    if start_training(words):
         raise StepError(f'training {output}')
     return output
+
+
+def start_training(words: Sequence[str]) -> int:
+    """
+    Train in a process of its own, which Lightning can start again where there are to be several.
+
+    :param words: of the verb `train`.
+    :return: the exit status.
+    """
+    return subprocess.run([sys.executable, '-m', 'surgseg_ros', 'train', *words]).returncode
 
 
 def is_done(output: Path) -> bool:

@@ -130,7 +130,7 @@ def test_from_drawing_to_the_tables(tiny, tmp_path, monkeypatch, capsys):
     def never(*_):
         raise AssertionError('it is done already')
 
-    monkeypatch.setattr('tools.runs.train.main', never)
+    monkeypatch.setattr('tools.runs.start_training', never)
     monkeypatch.setattr('tools.runs.synthesize.main', never)
     monkeypatch.setattr(compare_recipes, 'score', never)
     before = (tmp_path / 'comparison.json').read_bytes()
@@ -144,11 +144,11 @@ def test_what_fails_ends_it_and_goes_on_the_next_time(tiny, monkeypatch, capsys)
         output.mkdir(parents=True)
         return 2
 
-    monkeypatch.setattr('tools.runs.train.main', trained)
+    monkeypatch.setattr('tools.runs.start_training', trained)
     assert compare_recipes.main(tiny) == 2
     assert 'paper_0' in capsys.readouterr().err
     words = []
-    monkeypatch.setattr('tools.runs.train.main', lambda given: words.append(given) or 2)
+    monkeypatch.setattr('tools.runs.start_training', lambda given: words.append(given) or 2)
     assert compare_recipes.main(tiny) == 2
     assert '--resume' in words[0]
 
@@ -160,7 +160,7 @@ def test_one_recipe_alone_is_no_comparison(tiny, tmp_path, monkeypatch, capsys):
         outputs.extend(Path(word).name for word in words if word.startswith('output='))
         return 0
 
-    monkeypatch.setattr('tools.runs.train.main', trained)
+    monkeypatch.setattr('tools.runs.start_training', trained)
     assert compare_recipes.main(['--recipes', 'ours', *tiny]) == 0
     assert outputs == ['ours_0']
     assert 'paper, ours not trained' in capsys.readouterr().out
