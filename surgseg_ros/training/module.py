@@ -22,6 +22,7 @@ from surgseg_ros.training.config import TrainConfig
 from surgseg_ros.training.data import Data
 from surgseg_ros.training.losses import segmentation_loss
 from surgseg_ros.training.networks import build_network
+from surgseg_ros.training.optimization import build_optimizer, rate, running_mean
 from surgseg_ros.training.scoring import ValidationFrame
 
 
@@ -60,7 +61,7 @@ class Training(lightning.LightningModule):
         self.averaged = None
         if config.ema_decay:
             self.averaged = AveragedModel(
-                self.network, multi_avg_fn=self._average, use_buffers=True
+                self.network, multi_avg_fn=running_mean(config.ema_decay), use_buffers=True
             ).requires_grad_(False)
         self.best = -math.inf
         self.best_step = 0
@@ -95,7 +96,8 @@ class Training(lightning.LightningModule):
     def on_train_start(self) -> None:
         """Start the clock, since decoding does not count; end a run that was done before."""
         self._resumed_s = time.monotonic()
-        self.trainer.should_stop = self.progress >= 1 or self._lost_patience
+        done = self.progress >= 1 or self._lost_patience
+        self.trainer.should_stop = done and bool(self.best_weights)
 
     def on_train_epoch_start(self) -> None:
         """Make chance depend on the epoch alone, so that a killed one starts again alike."""
@@ -198,17 +200,7 @@ class Training(lightning.LightningModule):
 
         :return: what Lightning wants.
         """
-        config = self.config
-        matrices = [p for p in self.network.parameters() if p.ndim > 1]
-        others = [p for p in self.network.parameters() if p.ndim <= 1]
-        kind = torch.optim.AdamW if config.optimizer == 'adamw' else torch.optim.Adam
-        optimizer = kind(
-            [
-                {'params': matrices, 'weight_decay': config.weight_decay},
-                {'params': others, 'weight_decay': 0.0},
-            ],
-            config.learning_rate,
-        )
+        optimizer = build_optimizer(self.config, self.network)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {
             'optimizer': optimizer,
@@ -216,26 +208,7 @@ class Training(lightning.LightningModule):
         }
 
     def _rate(self, step: int) -> float:
-        """Learning rate as a share of the highest; (1 - progress)^0.9 is DeepLab's poly."""
-        rise = min(1.0, (step + 1) / max(1, self.config.warm_up_steps))
-        left: float = max(0.0, 1 - max(self.progress, step / self.data.steps))
-        fall = {
-            'constant': 1.0,
-            'poly': float(left**0.9),
-            'cosine': (1 - math.cos(math.pi * left)) / 2,
-        }
-        return rise * fall[self.config.schedule]
-
-    @torch.no_grad()
-    def _average(self, averaged: Any, current: Any, count: Any) -> None:
-        """Run the mean; early on it is short, so that it forgets the random start."""
-        number = int(count)
-        decay = min(self.config.ema_decay, (1 + number) / (10 + number))
-        for mean, value in zip(averaged, current, strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value.to(mean.dtype), 1 - decay)
-            else:
-                mean.copy_(value)
+        return rate(self.config, step, max(self.progress, step / self.data.steps))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """

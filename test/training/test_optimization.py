@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The learning rate over a run, what decays, and the running mean."""
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from surgseg_ros.training.config import TrainConfig
+from surgseg_ros.training.optimization import build_optimizer, rate, running_mean
+
+
+def _config(**settings):
+    return TrainConfig(data='d', output='o', steps=100, **settings)
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'half', 'end'), [('constant', 1, 1), ('poly', 0.5**0.9, 0), ('cosine', 0.5, 0)]
+)
+def test_the_rate_warms_up_and_falls(schedule, half, end):
+    config = _config(schedule=schedule, warm_up_steps=10)
+    assert rate(config, 0, 0) == pytest.approx(0.1)
+    assert rate(config, 9, 0) == pytest.approx(1)
+    assert rate(config, 50, 0.5) == pytest.approx(half)
+    assert rate(config, 100, 1) == pytest.approx(end)
+    assert rate(config, 101, 1.01) == pytest.approx(end)
+
+
+@pytest.mark.parametrize(('name', 'kind'), [('adam', 'Adam'), ('adamw', 'AdamW')])
+def test_biases_do_not_decay(name, kind):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    optimizer = build_optimizer(_config(optimizer=name, weight_decay=0.1), network)
+    assert type(optimizer).__name__ == kind
+    decay = [(len(g['params']), g['weight_decay']) for g in optimizer.param_groups]
+    assert decay == [(1, 0.1), (3, 0.0)]
+
+
+def test_the_mean_follows_fast_at_first_and_then_slowly():
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(layer.weight)
+    averaged = AveragedModel(layer, multi_avg_fn=running_mean(0.5))
+    averaged.update_parameters(layer)  # the first is taken as it is
+    nn.init.ones_(layer.weight)
+    means = []
+    for _ in range(30):
+        averaged.update_parameters(layer)
+        means.append(float(averaged.module.weight.detach()))
+    assert means[0] == pytest.approx(1 - 2 / 11)
+    assert means == sorted(means)
+    before, after = means[10:12]
+    assert (1 - after) == pytest.approx(0.5 * (1 - before), rel=0.02)
+    assert torch.isfinite(averaged.module.weight).all()
