@@ -85,6 +85,7 @@ def _logged(folder, key):
         return [float(row[key]) for row in csv.DictReader(file) if row[key]]
 
 
+@pytest.mark.timeout(TIMEOUT_S + 60)
 @pytest.mark.parametrize('place', ['step', 'checkpoint'])
 def test_a_killed_run_goes_on_to_the_same_result(tmp_path, arguments, place, capsys):
     assert main(arguments('whole')) == 0
@@ -183,6 +184,7 @@ def test_a_run_ends_when_validation_gets_no_better(tmp_path, data, arguments):
     assert read_model(tmp_path / 'model')[0].training['steps_done'] == 2 * (len(losses) - 2)
 
 
+@pytest.mark.timeout(TIMEOUT_S + 60)
 def test_two_processes_share_a_run(tmp_path, arguments):
     """Each takes every other view and frame; the result is one model."""
     settings = ('devices=2', 'strategy=ddp', 'batch_size=1', 'steps=4')
