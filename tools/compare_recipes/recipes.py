@@ -64,8 +64,8 @@ SCALES: Final[Mapping[str, Mapping[str, Mapping[str, Change]]]] = {
 }
 """Scale, then whom it concerns, then setting."""
 
-STEPS: Final = {'small': 1200, 'full': 4000}
-VALIDATIONS: Final = 3
+STEPS: Final = {'small': 2000, 'full': 4000}
+VALIDATIONS: Final = 5
 
 
 def settings(scale: str, recipe: str, seed: int, steps: int) -> list[str]:
