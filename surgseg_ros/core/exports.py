@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What model.json says of exports: the network in the form of another runtime, beside its weights."""
+"""What model.json says of exports: the same network in the form of another runtime."""
 
 import re
 from collections.abc import Mapping

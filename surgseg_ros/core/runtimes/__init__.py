@@ -41,7 +41,5 @@ def load_runtime(folder: Path, spec: ModelSpec, device: str, runtime: str) -> Ru
         made.description += f' (auto: {reason})'
         return made
     if runtime not in RUNTIMES:
-        raise ValueError(
-            f'runtime is {runtime!r}, expected one of {", ".join((AUTO, *RUNTIMES))}'
-        )
+        raise ValueError(f'runtime is {runtime!r}, expected one of {", ".join((AUTO, *RUNTIMES))}')
     return RUNTIMES[runtime](folder, spec, device)
