@@ -16,8 +16,6 @@ from surgseg_ros.core.exports import EXPORT_FILES
 from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.runtimes.exported import import_library
 
-_OPENVINO: Final = "install it with its company: pip install 'openvino>=2025.0' 'nncf>=2.15'"
-_ONNX: Final = 'install it with its company: pip install onnx onnxscript onnxruntime'
 _INPUT: Final = 'fitted'
 
 Fitted = Sequence[NDArray[np.uint8]]
@@ -32,9 +30,8 @@ def to_openvino(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Pat
     :param spec: its specification.
     :param fitted: what to calibrate int8 by; none for another precision.
     :param folder: gets the files.
-    :raises ValueError: if a library is not installed.
     """
-    openvino = import_library('openvino', _OPENVINO)
+    openvino = _library('openvino')
     example = _example(spec)
     with torch.no_grad():
         model = openvino.convert_model(
@@ -55,10 +52,8 @@ def to_onnx(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Path) -
     :param spec: its specification.
     :param fitted: what to calibrate int8 by; none for another precision.
     :param folder: gets the file.
-    :raises ValueError: if a library is not installed.
     """
-    onnx = import_library('onnx', _ONNX)
-    import_library('onnxscript', _ONNX)
+    onnx = _library('onnx')
     path = folder / EXPORT_FILES['onnx'][0]
     torch.onnx.export(
         network.to(memory_format=torch.contiguous_format),
@@ -80,17 +75,31 @@ class Backend(NamedTuple):
 
     :param convert: writes it.
     :param runtime: the key of RUNTIMES that reads it.
+    :param libraries: what both need.
     """
 
     convert: Callable[[nn.Module, ModelSpec, Fitted, Path], None]
     runtime: str
+    libraries: tuple[str, ...]
 
 
 BACKENDS: Final[Mapping[str, Backend]] = {
-    'openvino': Backend(to_openvino, 'openvino'),
-    'onnx': Backend(to_onnx, 'onnxruntime'),
+    'openvino': Backend(to_openvino, 'openvino', ('openvino',)),
+    'onnx': Backend(to_onnx, 'onnxruntime', ('onnx', 'onnxscript', 'onnxruntime')),
 }
 """The keys are those of EXPORT_FILES."""
+
+
+def check_libraries(backend: str, *, calibrate: bool) -> None:
+    """
+    Make sure that an export can be made here, before anything else takes its time.
+
+    :param backend: a key of BACKENDS.
+    :param calibrate: whether it is calibrated.
+    :raises ValueError: if a library is not installed.
+    """
+    for name in BACKENDS[backend].libraries + (('nncf',) if calibrate else ()):
+        _library(name)
 
 
 def convert(backend: str, network: nn.Module, spec: ModelSpec, fitted: Fitted, to: Path) -> None:
@@ -102,11 +111,16 @@ def convert(backend: str, network: nn.Module, spec: ModelSpec, fitted: Fitted, t
     :param spec: its specification.
     :param fitted: what to calibrate int8 by; none for another precision.
     :param to: the folder that gets the files.
-    :raises ValueError: if a library is not installed.
     """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         BACKENDS[backend].convert(network, spec, fitted, to)
+
+
+def _library(name: str) -> Any:
+    return import_library(
+        name, f'pip install {name}, or this package with its extra [openvino] or [onnx]'
+    )
 
 
 def _example(spec: ModelSpec) -> torch.Tensor:
@@ -115,6 +129,6 @@ def _example(spec: ModelSpec) -> torch.Tensor:
 
 def _quantize(model: Any, items: Sequence[Any]) -> Any:
     """Turn weights and activations into int8 where NNCF knows how."""
-    nncf = import_library('nncf', _OPENVINO)
+    nncf = _library('nncf')
     nncf.set_log_level(logging.ERROR)
     return nncf.quantize(model, nncf.Dataset(items), subset_size=len(items))

@@ -23,7 +23,7 @@ from surgseg_ros.core.runtimes import TorchRuntime, load_runtime
 from surgseg_ros.core.runtimes.exported import read_export
 from surgseg_ros.evaluation.frames import PARTIAL
 from surgseg_ros.exporting.agreement import compare, find_fault
-from surgseg_ros.exporting.converters import BACKENDS, convert
+from surgseg_ros.exporting.converters import BACKENDS, check_libraries, convert
 from surgseg_ros.exporting.frames import Frame, Frames, choose_frames
 
 CARD: Final = 'README.md'
@@ -112,14 +112,16 @@ def export(
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f'the output {str(output)!r} is not an empty folder: name a new one')
+    calibrate = precision == 'int8'
+    check_libraries(backend, calibrate=calibrate)
     spec, weights = read_model(model)
-    frames = choose_frames(spec, *data, count, calibrate=precision == 'int8')
+    frames = choose_frames(spec, *data, count, calibrate=calibrate)
     partial = output.with_name(output.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)  # of an earlier interruption
     partial.mkdir(parents=True)
     try:
         _copy(model, spec, backend, partial)
-        fitted = _fit(spec, frames.calibration)
+        fitted = _fit(spec, frames.calibration) if calibrate else []
         convert(backend, load_network(spec, weights), spec, fitted, partial)
         original = TorchRuntime(spec, weights, 'cpu')
         written = _check(spec, backend, precision, frames, original, partial)
@@ -168,7 +170,7 @@ def _check(
     agreement = compare(written, original, exported, frames.held_out)
     if fault := find_fault(precision, agreement):
         raise RefusedError(fault)
-    agreement['calibration_frames'] = len(frames.calibration)
+    agreement['calibration_frames'] = len(frames.calibration) if precision == 'int8' else 0
     entry['agreement'] = agreement
     write_whole(folder / SPEC_FILE, written.to_json().encode())
     return written
