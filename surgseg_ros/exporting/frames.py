@@ -118,9 +118,12 @@ def _others(samples: Sequence[Sample], held_out: Sequence[Frame], root: Path) ->
     """Leave out what is held out: by the video's folder, and by content, should it be a copy."""
     kept_apart = [frame for frame in held_out if isinstance(frame, Sample)]
     folders = {frame.mask.resolve().parents[1] for frame in kept_apart}
-    contents = {_digest(frame.mask) for frame in kept_apart}
+    sizes = {frame.image.stat().st_size for frame in kept_apart}  # few others need be read
+    contents = {_digest(frame.image) for frame in kept_apart}
     rest = [s for s in samples if s.mask.resolve().parents[1] not in folders]
-    copied = {s.video for s in rest if _digest(s.mask) in contents}
+    copied = {
+        s.video for s in rest if s.image.stat().st_size in sizes and _digest(s.image) in contents
+    }
     others = [s for s in rest if s.video not in copied]
     if not others:
         raise DatasetError(

@@ -73,7 +73,7 @@ def test_a_missing_file_is_refused(folder: Path) -> None:
 
 
 def test_a_missing_export_names_the_command_that_makes_it(folder: Path) -> None:
-    with pytest.raises(ModelError, match='no export for onnx.* surgseg_ros export --model .*onnx'):
+    with pytest.raises(ModelError, match=r'no export for onnx.* export --model .*onnx'):
         read_export(folder, SPEC, 'onnx')
 
 

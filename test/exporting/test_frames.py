@@ -65,7 +65,7 @@ def test_what_is_held_out_never_calibrates(tmp_path):
     calibration, held_out = choose_frames(RESEARCH, tmp_path / 'other', root, 100, calibrate=True)
     assert videos(calibration) == {'video_04'}
     assert videos(held_out) == {'video_01', 'video_02', 'video_03'}
-    with pytest.raises(DatasetError, match='every video of .* is held out as well'):
+    with pytest.raises(DatasetError, match=r'every video of .* is held out as well'):
         choose_frames(RESEARCH, root, root, 100, calibrate=True)
 
 
@@ -74,7 +74,7 @@ def test_a_model_for_research_is_not_judged_by_synthetic_scenes(tmp_path, calibr
     with pytest.raises(DatasetError, match="'some' is for research, and no data set is given"):
         choose_frames(RESEARCH, None, None, 2, calibrate=calibrate)
     if calibrate:
-        with pytest.raises(DatasetError, match='with --calibration$'):
+        with pytest.raises(DatasetError, match=r'with --calibration$'):
             choose_frames(RESEARCH, None, tmp_path, 2, calibrate=True)
 
 
