@@ -52,7 +52,7 @@ EXTRAS = {
     ],
     # For `export`, and for the node on a CPU; int8 needs NNCF, and that scikit-learn.
     'openvino': [
-        'nncf>=2.15',
+        'nncf>=3.4',  # 3.0 brings pandas, and asks for NumPy below 2.3
         'openvino>=2025.0',
     ],
     # For `export --backend onnx`; on a robot's GPU take onnxruntime-gpu instead of onnxruntime.
