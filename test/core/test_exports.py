@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,9 @@ def test_a_batch_is_run_picture_by_picture_though_memory_is_used_again() -> None
     batch = torch.arange(6.0).view(3, 2)
     assert torch.equal(one_by_one(run, batch), 2 * batch)
     assert one_by_one(run, batch[:1]) is memory
+
+
+def test_telemetry_is_kept_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, 'openvino_telemetry', raising=False)
+    import_library('json', '')
+    assert sys.modules['openvino_telemetry'] is None
