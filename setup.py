@@ -50,6 +50,17 @@ EXTRAS = {
         'lightning>=2.6',
         'tensorboard>=2.15',
     ],
+    # For `export`, and for the node on a CPU; int8 needs NNCF, and that scikit-learn.
+    'openvino': [
+        'nncf>=3.4',  # 3.0 brings pandas, and asks for NumPy below 2.3
+        'openvino>=2025.0',
+    ],
+    # For `export --backend onnx`; on a robot's GPU take onnxruntime-gpu instead of onnxruntime.
+    'onnx': [
+        'onnx>=1.17',
+        'onnxruntime>=1.20',
+        'onnxscript>=0.5',
+    ],
     # The linters' next versions may ask for more, so these have upper bounds too.
     'test': [
         'hypothesis>=6.100',

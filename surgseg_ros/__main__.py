@@ -26,6 +26,9 @@ VERBS: Final = {
     'evaluate': Verb('surgseg_ros.evaluation.evaluate:main', 'scores masks against the truth'),
     'predict': Verb('surgseg_ros.evaluation.predict:main', 'masks of videos or folders as PNG'),
     'inspect_data': Verb('surgseg_ros.training.inspect_data:main', 'what a data set holds'),
+    'export': Verb(
+        'surgseg_ros.exporting.export:main', 'makes a model folder for a faster runtime'
+    ),
     'synthesize': Verb('surgseg_ros.synthesize:main', 'makes synthetic scenes'),
 }
 

@@ -19,6 +19,7 @@ ARROWS = {
     'bags': {'messages', 'core'},
     'node': {'bags', 'messages', 'core'},
     'training': {'evaluation', 'core'},
+    'exporting': {'training', 'evaluation', 'core'},
     'evaluation': {'core'},
 }
 

@@ -15,6 +15,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from surgseg_ros.core.exports import check_exports
 from surgseg_ros.core.fitting import FIT_MODES
 from surgseg_ros.core.labels import CLASS_NAMES
 
@@ -51,6 +52,7 @@ class ModelSpec:
     :param training: how it was trained and on what; free form.
     :param scores: what it reached; free form.
     :param weights_sha256: hex digest of weights.safetensors.
+    :param exports: the same network for other runtimes; see surgseg_ros.core.exports.
     """
 
     name: str
@@ -68,6 +70,7 @@ class ModelSpec:
     training: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
     weights_sha256: str = ''
+    exports: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -96,6 +99,10 @@ class ModelSpec:
         _check_numbers('least_region', self.least_region, len(CLASS_NAMES), 0.0, 1.0)
         if any(not isinstance(side, int) or side % 32 for side in self.input_size):
             raise ModelError(f'input_size is {self.input_size!r}: give multiples of 32 pixels')
+        try:
+            check_exports(self.exports)
+        except ValueError as error:
+            raise ModelError(f'exports: {error}; make them anew with `export`') from error
 
     @classmethod
     def from_json(cls, text: str | bytes) -> 'ModelSpec':
@@ -118,7 +125,7 @@ class ModelSpec:
                 f'unknown keys {unknown!r}: remove them, or use the release that knows'
             )
         # Whatever decides the mask, or what the node says of it, must not be guessed.
-        required = known - {'options', 'least_region', 'training', 'scores'}
+        required = known - {'options', 'least_region', 'training', 'scores', 'exports'}
         if missing := sorted(required - set(values)):
             raise ModelError(f'missing keys {missing!r}: write the folder anew with `train`')
         for key in ('classes', 'input_size', 'mean', 'std', 'least_region'):
@@ -126,7 +133,7 @@ class ModelSpec:
                 values[key] = tuple(values[key])
             elif key in values:
                 raise ModelError(f'{key} is {values[key]!r}, expected a list')
-        for key in ('options', 'training', 'scores'):
+        for key in ('options', 'training', 'scores', 'exports'):
             if not isinstance(values.get(key, {}), dict):
                 raise ModelError(f'{key} is {values[key]!r}, expected an object')
         return cls(**values)
@@ -179,6 +186,18 @@ def read_model(folder: Path | str) -> tuple[ModelSpec, dict[str, Tensor]]:
     :raises ModelError: if a file is missing, truncated, changed or not understood.
     """
     spec = read_spec(folder)
+    return spec, read_weights(folder, spec)
+
+
+def read_weights(folder: Path | str, spec: ModelSpec) -> dict[str, Tensor]:
+    """
+    Read the weights of a model folder, and check that they are those that its model.json names.
+
+    :param folder: the model folder.
+    :param spec: as `read_spec` read it.
+    :return: the weights by parameter name, on the CPU.
+    :raises ModelError: if the file is missing, truncated, changed or not understood.
+    """
     path = Path(folder) / WEIGHTS_FILE
     try:
         content = path.read_bytes()
@@ -193,7 +212,7 @@ def read_model(folder: Path | str) -> tuple[ModelSpec, dict[str, Tensor]]:
             'is truncated or another one; copy the model folder again'
         )
     try:
-        return spec, safetensors.torch.load(content)
+        return safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise ModelError(f'{path}: is not a safetensors file ({error})') from error
 
@@ -203,7 +222,8 @@ def write_model(folder: Path | str, spec: ModelSpec, weights: Mapping[str, Tenso
     Write a model folder; each file appears whole or not at all, model.json last.
 
     :param folder: made where it does not exist; a model in it is replaced.
-    :param spec: what to write; `weights_sha256` is filled in.
+    :param spec: what to write; `weights_sha256` is filled in, and `exports`, which were made of
+        other weights, are left out.
     :param weights: tensors by parameter name.
     :return: the specification as written.
     :raises ModelError: if the specification can not be written.
@@ -212,11 +232,11 @@ def write_model(folder: Path | str, spec: ModelSpec, weights: Mapping[str, Tenso
     content = safetensors.torch.save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     )
-    written = replace(spec, weights_sha256=hashlib.sha256(content).hexdigest())
+    written = replace(spec, weights_sha256=hashlib.sha256(content).hexdigest(), exports={})
     text = written.to_json()
     folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(folder / WEIGHTS_FILE, content)
-    _write_whole(folder / SPEC_FILE, text.encode())
+    write_whole(folder / WEIGHTS_FILE, content)
+    write_whole(folder / SPEC_FILE, text.encode())
     return written
 
 
@@ -227,7 +247,13 @@ def _finite(text: str) -> float:
     return number
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """
+    Write a file so that its name never stands for a part of it.
+
+    :param path: where; its folder must exist.
+    :param content: of the file.
+    """
     partial = path.with_name(path.name + '.partial')
     with partial.open('wb') as file:
         file.write(content)

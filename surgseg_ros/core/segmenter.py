@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.fitting import fit, place
 from surgseg_ros.core.labels import CLASS_COUNT
-from surgseg_ros.core.model_spec import ModelError, ModelSpec, read_model
-from surgseg_ros.core.runtimes import RUNTIMES, Runtime, choose_device
+from surgseg_ros.core.model_spec import ModelError, ModelSpec, read_spec
+from surgseg_ros.core.runtimes import Runtime, load_runtime
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.upsampling import upsample
 
@@ -37,16 +37,13 @@ class Segmenter:
 
         :param folder: the model folder.
         :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
-        :param runtime: a key of RUNTIMES.
+        :param runtime: a key of RUNTIMES, or AUTO.
         :return: the segmenter.
         :raises ModelError: if the folder can't be used.
         :raises ValueError: if the machine has no such device, or there is no such runtime.
         """
-        if runtime not in RUNTIMES:
-            raise ValueError(f'runtime is {runtime!r}, expected one of {", ".join(RUNTIMES)}')
-        chosen = choose_device(device)
-        spec, weights = read_model(folder)
-        return cls(spec, RUNTIMES[runtime](spec, weights, chosen))
+        spec = read_spec(folder)
+        return cls(spec, load_runtime(Path(folder), spec, device, runtime))
 
     def warm_up(self, size: tuple[int, int] = (1080, 1920)) -> None:
         """

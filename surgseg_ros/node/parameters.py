@@ -11,7 +11,7 @@ from rclpy.node import Node
 from rclpy.validate_topic_name import validate_topic_name
 
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
-from surgseg_ros.core.runtimes import RUNTIMES
+from surgseg_ros.core.runtimes import AUTO, RUNTIMES
 from surgseg_ros.core.segmentation import Roi
 
 TRANSPORTS: Final = ('raw', 'compressed')
@@ -34,7 +34,12 @@ TABLE: Final = (
     Parameter('autostart', True, 'Configure and activate at start, without a lifecycle manager.'),
     Parameter('model', '', 'Model folder, with model.json and weights.safetensors. No default.'),
     Parameter('device', 'auto', 'auto (CUDA where there is one), cpu, cuda, cuda:1 ...'),
-    Parameter('runtime', 'torch', 'What runs the network.', choices=tuple(RUNTIMES)),
+    Parameter(
+        'runtime',
+        AUTO,
+        'What runs the network; auto: the fastest that machine and model folder have.',
+        choices=(AUTO, *RUNTIMES),
+    ),
     Parameter('cpu_threads', 0, "Threads of torch on the CPU; 0: torch's choice.", (0, 256)),
     Parameter('image_transport', 'raw', 'Image, or CompressedImage.', choices=TRANSPORTS),
     Parameter(

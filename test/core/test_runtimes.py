@@ -1,8 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
 import pytest
 import torch
 
-from surgseg_ros.core.runtimes import choose_device
+from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.runtimes import AUTO, RUNTIMES, choice, choose_device
+from surgseg_ros.core.segmenter import Segmenter
+
+EXPORTS = {
+    'openvino': {
+        'precision': 'bf16',
+        'files': dict.fromkeys(('openvino.xml', 'openvino.bin'), 'a' * 64),
+        'agreement': {},
+    },
+    'onnx': {'precision': 'bf16', 'files': {'model.onnx': 'b' * 64}, 'agreement': {}},
+}
 
 
 def test_auto_and_cpu() -> None:
@@ -19,3 +32,52 @@ def test_unknown_device_is_refused(device: str) -> None:
 def test_absent_device_is_refused_with_a_remedy() -> None:
     with pytest.raises(ValueError, match=r"'cuda:99', but torch sees .* set device to 'cpu'"):
         choose_device('cuda:99')
+
+
+@pytest.mark.parametrize(
+    ('device', 'exports', 'libraries', 'chosen', 'reason'),
+    [
+        ('cpu', [], ['openvino'], 'torch', 'has no OpenVINO export, which `export` makes'),
+        ('cpu', ['onnx'], ['openvino'], 'torch', 'has no OpenVINO export'),
+        ('cpu', ['openvino'], [], 'torch', 'openvino is not installed'),
+        ('cpu', ['openvino', 'onnx'], ['openvino', 'tensorrt'], 'openvino', 'no CUDA'),
+        ('cuda', ['openvino'], ['openvino', 'tensorrt'], 'torch', 'CUDA is here'),
+        ('cuda', ['onnx'], ['openvino'], 'torch', 'CUDA is here'),
+        ('cuda', ['openvino', 'onnx'], ['tensorrt'], 'onnxruntime', 'TensorRT is here'),
+    ],
+)
+def test_auto_takes_the_fastest_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    exports: list[str],
+    libraries: list[str],
+    chosen: str,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(choice, 'choose_device', lambda name: device)
+    monkeypatch.setattr(choice, 'find_spec', lambda name: name in libraries)
+    monkeypatch.setattr(choice, 'has_tensorrt', lambda: 'tensorrt' in libraries)
+    spec = ModelSpec(name='any', exports={name: EXPORTS[name] for name in exports})
+    name, why = choice.choose_runtime(spec, AUTO)
+    assert name == chosen
+    assert reason in why
+
+
+def test_the_description_says_what_auto_took_and_why(tiny_model: Path) -> None:
+    runtime = Segmenter.load(tiny_model, 'cpu', AUTO).runtime
+    assert runtime.description == (
+        'torch float32 on CPU (auto: the model has no OpenVINO export, which `export` makes)'
+    )
+
+
+@pytest.mark.parametrize('runtime', sorted(set(RUNTIMES) - {'torch'}))
+def test_a_folder_without_export_is_refused_with_the_command(
+    tiny_model: Path, runtime: str
+) -> None:
+    with pytest.raises(ModelError, match=f'surgseg_ros export --model {tiny_model} --backend o'):
+        Segmenter.load(tiny_model, 'auto', runtime)
+
+
+def test_openvino_has_no_cuda(tiny_model: Path) -> None:
+    with pytest.raises(ValueError, match="device is 'cuda:1', but the runtime openvino has the"):
+        Segmenter.load(tiny_model, 'cuda:1', 'openvino')

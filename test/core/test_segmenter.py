@@ -163,7 +163,7 @@ def test_folder_gives_the_same_mask_with_any_number_of_threads(tiny_model: Path)
 
 
 def test_unknown_runtime_is_refused(tiny_model: Path) -> None:
-    with pytest.raises(ValueError, match="runtime is 'fast', expected one of torch"):
+    with pytest.raises(ValueError, match="runtime is 'fast', expected one of auto, torch"):
         Segmenter.load(tiny_model, runtime='fast')
 
 

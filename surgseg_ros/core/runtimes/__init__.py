@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs a network: one Protocol, one dict."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.runtimes.choice import AUTO, choose_runtime
+from surgseg_ros.core.runtimes.device import choose_device
+from surgseg_ros.core.runtimes.onnx import OnnxRuntime
+from surgseg_ros.core.runtimes.openvino import OpenVinoRuntime
+from surgseg_ros.core.runtimes.protocol import Runtime
+from surgseg_ros.core.runtimes.pytorch import TorchRuntime
+
+__all__ = ['AUTO', 'RUNTIMES', 'Runtime', 'TorchRuntime', 'choose_device', 'load_runtime']
+
+RUNTIMES: Final[Mapping[str, Callable[[Path, ModelSpec, str], Runtime]]] = {
+    'torch': TorchRuntime.load,
+    'openvino': OpenVinoRuntime,
+    'onnxruntime': OnnxRuntime,
+}
+"""By name, what makes a runtime of a model folder, its specification and a person's device."""
+
+
+def load_runtime(folder: Path, spec: ModelSpec, device: str, runtime: str) -> Runtime:
+    """
+    Make a runtime; whatever it compiles is compiled here, not when it is called.
+
+    :param folder: the model folder.
+    :param spec: its specification.
+    :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
+    :param runtime: a key of RUNTIMES, or AUTO; the choice and its reason are in the description.
+    :return: the runtime.
+    :raises ModelError: if the folder can't be used, or holds no export for this runtime.
+    :raises ValueError: if the machine has no such device or library, or there is no such runtime.
+    """
+    if runtime == AUTO:
+        name, reason = choose_runtime(spec, device)
+        made = RUNTIMES[name](folder, spec, device)
+        made.description += f' (auto: {reason})'
+        return made
+    if runtime not in RUNTIMES:
+        raise ValueError(f'runtime is {runtime!r}, expected one of {", ".join((AUTO, *RUNTIMES))}')
+    return RUNTIMES[runtime](folder, spec, device)

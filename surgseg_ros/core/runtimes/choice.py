@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runtime `auto`: the fastest that this machine and the model folder have."""
+
+from importlib.util import find_spec
+from typing import Final
+
+from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.runtimes.device import choose_device
+from surgseg_ros.core.runtimes.onnx import has_tensorrt
+
+AUTO: Final = 'auto'
+
+
+def choose_runtime(spec: ModelSpec, device: str) -> tuple[str, str]:
+    """
+    Choose what runs a network.
+
+    :param spec: the model folder's specification, which says what exports it holds.
+    :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
+    :return: a key of RUNTIMES, and for people why it is the one.
+    :raises ValueError: if the machine has no such device.
+    """
+    if choose_device(device).startswith('cuda'):
+        if 'onnx' in spec.exports and has_tensorrt():
+            return 'onnxruntime', 'TensorRT is here, and the model has an ONNX export'
+        return 'torch', 'CUDA is here'
+    if 'openvino' not in spec.exports:
+        return 'torch', 'the model has no OpenVINO export, which `export` makes'
+    if not find_spec('openvino'):
+        return 'torch', 'the model has an OpenVINO export, but openvino is not installed'
+    return 'openvino', 'no CUDA, and the model has an OpenVINO export'

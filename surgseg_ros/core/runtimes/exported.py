@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runtimes of exported networks share: reading an export, and importing its library."""
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surgseg_ros.core.exports import EXPORT_FILES
+from surgseg_ros.core.model_spec import ModelError, ModelSpec
+
+
+def read_export(folder: Path, spec: ModelSpec, backend: str) -> tuple[str, list[bytes]]:
+    """
+    Read an export, and check that its files are those that model.json names.
+
+    :param folder: the model folder.
+    :param spec: its specification.
+    :param backend: a key of EXPORT_FILES.
+    :return: one of PRECISIONS, and the content of the files in the order of EXPORT_FILES.
+    :raises ModelError: if the folder holds no such export, or a file is missing or changed.
+    """
+    if backend not in spec.exports:
+        raise ModelError(
+            f'{folder}: the model has no export for {backend}; make one: surgseg_ros export '
+            f'--model {folder} --backend {backend} --precision f32 --output NEW_FOLDER'
+        )
+    export = spec.exports[backend]
+    contents = []
+    for name in EXPORT_FILES[backend]:
+        path = Path(folder) / name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ModelError(
+                f'{path}: can not be read ({error.strerror}); copy the whole model folder'
+            ) from error
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != export['files'][name]:
+            raise ModelError(
+                f'{path}: SHA-256 is {digest!r}, model.json says {export["files"][name]!r}: the '
+                'file is truncated or another one; copy the model folder again, or export anew'
+            )
+        contents.append(content)
+    return export['precision'], contents
+
+
+def import_library(name: str, remedy: str) -> Any:
+    """
+    Import an optional library.
+
+    :param name: of the module.
+    :param remedy: what to do where it is not installed.
+    :return: the module.
+    :raises ValueError: if it can't be imported.
+    """
+    # It would tell its makers of each use, unasked; without it OpenVINO and NNCF say nothing.
+    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(f'{name} can not be imported ({error}): {remedy}') from error
+
+
+def one_by_one(run: Callable[[Tensor], Tensor], fitted: Tensor) -> Tensor:
+    """
+    Run a network whose graph takes one picture on a batch.
+
+    :param run: from (1, h, w, 3) to logits, whose memory it may use again.
+    :param fitted: (N, h, w, 3).
+    :return: (N, CLASS_COUNT, h, w) logits; for one picture, those of `run` without a copy.
+    """
+    if len(fitted) == 1:
+        return run(fitted)
+    return torch.cat([run(picture[None]).clone() for picture in fitted])

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runtime `openvino`: a model folder's OpenVINO export on the CPU."""
+
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.runtimes.exported import import_library, one_by_one, read_export
+
+REMEDY: Final = "install it (pip install openvino), or set runtime to 'torch'"
+
+_HINTS: Final = {'f32': 'f32', 'bf16': 'bf16', 'int8': 'bf16'}
+"""What OpenVINO computes in where it may; a CPU without bfloat16 takes float32 instead."""
+
+
+class OpenVinoRuntime:
+    """OpenVINO, compiled for this CPU when it is made, with as many threads as torch has then."""
+
+    def __init__(self, folder: Path, spec: ModelSpec, device: str) -> None:
+        """
+        Read and compile an export.
+
+        :param folder: the model folder.
+        :param spec: its specification.
+        :param device: `auto` or `cpu`.
+        :raises ModelError: if the folder holds no usable OpenVINO export.
+        :raises ValueError: if the device is another one, or openvino is not installed.
+        """
+        if device not in ('auto', 'cpu'):
+            raise ValueError(
+                f'device is {device!r}, but the runtime openvino has the CPU alone: set device to '
+                "'cpu', or runtime to 'auto'"
+            )
+        precision, (graph, weights) = read_export(folder, spec, 'openvino')
+        self._openvino = import_library('openvino', REMEDY)
+        self.device = torch.device('cpu')
+        settings = {
+            'PERFORMANCE_HINT': 'LATENCY',
+            'NUM_STREAMS': 1,
+            'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+            'INFERENCE_PRECISION_HINT': _HINTS[precision],
+            # Two nodes would be pinned to the same cores.
+            'ENABLE_CPU_PINNING': False,
+        }
+        core = self._openvino.Core()
+        try:
+            model = core.read_model(graph, weights)
+            compiled = core.compile_model(model, 'CPU', settings)
+            shapes = [tuple(port.shape) for port in compiled.inputs]
+        except RuntimeError as error:
+            raise ModelError(f'{folder}: OpenVINO can not read the export: {error}') from error
+        if shapes != [(1, *spec.input_size, 3)]:
+            raise ModelError(
+                f'{folder}: the OpenVINO export takes {shapes}, expected (1, *input_size, 3) with '
+                f'input_size {spec.input_size}: export the model anew'
+            )
+        self._request = compiled.create_infer_request()
+        computed = compiled.get_property('INFERENCE_PRECISION_HINT').to_string()
+        parts = f'int8 and {computed}' if precision == 'int8' else computed
+        self.description = f'openvino {parts} on CPU'
+
+    def __call__(self, fitted: Tensor) -> Tensor:
+        """Find the logits; see Runtime."""
+        return one_by_one(self._run, fitted)
+
+    def _run(self, fitted: Tensor) -> Tensor:
+        array = fitted.contiguous().numpy()
+        self._request.set_input_tensor(self._openvino.Tensor(array, shared_memory=True))
+        self._request.infer()
+        return torch.from_numpy(self._request.get_output_tensor().data)

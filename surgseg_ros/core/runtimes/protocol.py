@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every runtime does."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Runtime(Protocol):
+    """A loaded network on a device."""
+
+    device: torch.device
+    description: str
+    """Runtime, precision and device, for people."""
+
+    def __call__(self, fitted: Tensor) -> Tensor:
+        """
+        Find the logits of fitted pictures.
+
+        :param fitted: (N, h, w, 3) uint8 RGB on `device`.
+        :return: (N, CLASS_COUNT, h, w) float logits on `device`, until the next call: some
+            runtimes write all of theirs to the same memory.
+        """
+        ...

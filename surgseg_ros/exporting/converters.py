@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the trained network to the files of another runtime."""
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from surgseg_ros.core.exports import EXPORT_FILES
+from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.runtimes.exported import import_library
+
+_INPUT: Final = 'fitted'
+
+Fitted = Sequence[NDArray[np.uint8]]
+"""Pictures of (1, h, w, 3) RGB, as the network takes them."""
+
+
+def to_openvino(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Path) -> None:
+    """
+    Write a network as OpenVINO's files.
+
+    :param network: in evaluation mode, on the CPU.
+    :param spec: its specification.
+    :param fitted: what to calibrate int8 by; none for another precision.
+    :param folder: gets the files.
+    """
+    openvino = _library('openvino')
+    example = _example(spec)
+    with torch.no_grad():
+        model = openvino.convert_model(
+            network,
+            example_input=example,
+            input=[(openvino.PartialShape([*example.shape]), openvino.Type.u8)],
+        )
+    if fitted:
+        model = _quantize(model, fitted)
+    openvino.save_model(model, folder / EXPORT_FILES['openvino'][0], compress_to_fp16=False)
+
+
+def to_onnx(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Path) -> None:
+    """
+    Write a network as an ONNX file; see to_openvino.
+
+    :param network: in evaluation mode, on the CPU.
+    :param spec: its specification.
+    :param fitted: what to calibrate int8 by; none for another precision.
+    :param folder: gets the file.
+    """
+    onnx = _library('onnx')
+    path = folder / EXPORT_FILES['onnx'][0]
+    torch.onnx.export(
+        network.to(memory_format=torch.contiguous_format),
+        (_example(spec),),
+        path,
+        dynamo=True,
+        external_data=False,
+        input_names=[_INPUT],
+        output_names=['logits'],
+        verbose=False,
+    )
+    if fitted:
+        onnx.save(_quantize(onnx.load(path), [{_INPUT: picture} for picture in fitted]), path)
+
+
+class Backend(NamedTuple):
+    """
+    A form of exports.
+
+    :param convert: writes it.
+    :param runtime: the key of RUNTIMES that reads it.
+    :param libraries: what both need.
+    """
+
+    convert: Callable[[nn.Module, ModelSpec, Fitted, Path], None]
+    runtime: str
+    libraries: tuple[str, ...]
+
+
+BACKENDS: Final[Mapping[str, Backend]] = {
+    'openvino': Backend(to_openvino, 'openvino', ('openvino',)),
+    'onnx': Backend(to_onnx, 'onnxruntime', ('onnx', 'onnxscript', 'onnxruntime')),
+}
+"""The keys are those of EXPORT_FILES."""
+
+
+def check_libraries(backend: str, *, calibrate: bool) -> None:
+    """
+    Make sure that an export can be made here, before anything else takes its time.
+
+    :param backend: a key of BACKENDS.
+    :param calibrate: whether it is calibrated.
+    :raises ValueError: if a library is not installed.
+    """
+    for name in BACKENDS[backend].libraries + (('nncf',) if calibrate else ()):
+        _library(name)
+
+
+def convert(backend: str, network: nn.Module, spec: ModelSpec, fitted: Fitted, to: Path) -> None:
+    """
+    Write a network's files for a backend, without the advice of the libraries that do it.
+
+    :param backend: a key of BACKENDS.
+    :param network: in evaluation mode, on the CPU.
+    :param spec: its specification.
+    :param fitted: what to calibrate int8 by; none for another precision.
+    :param to: the folder that gets the files.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        BACKENDS[backend].convert(network, spec, fitted, to)
+
+
+def _library(name: str) -> Any:
+    return import_library(
+        name, f'pip install {name}, or this package with its extra [openvino] or [onnx]'
+    )
+
+
+def _example(spec: ModelSpec) -> torch.Tensor:
+    return torch.zeros(1, *spec.input_size, 3, dtype=torch.uint8)
+
+
+def _quantize(model: Any, items: Sequence[Any]) -> Any:
+    """Turn weights and activations into int8 where NNCF knows how."""
+    nncf = _library('nncf')
+    nncf.set_log_level(logging.ERROR)
+    return nncf.quantize(model, nncf.Dataset(items), subset_size=len(items))

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verb `export`: a model folder that holds its network for another runtime too."""
+
+import argparse
+import dataclasses
+import hashlib
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from surgseg_ros.core.exports import EXPORT_FILES, PRECISIONS
+from surgseg_ros.core.fitting import fit
+from surgseg_ros.core.model_spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, read_model, write_whole
+from surgseg_ros.core.network import load_network
+from surgseg_ros.core.runtimes import TorchRuntime, load_runtime
+from surgseg_ros.core.runtimes.exported import read_export
+from surgseg_ros.evaluation.frames import PARTIAL
+from surgseg_ros.exporting.agreement import compare, find_fault
+from surgseg_ros.exporting.converters import BACKENDS, check_libraries, convert
+from surgseg_ros.exporting.frames import Frame, Frames, choose_frames
+
+CARD: Final = 'README.md'
+
+
+class RefusedError(Exception):
+    """An export that agrees too little with the original; the message says how little."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Export.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status: 1 if the export agrees too little, 2 if it can't be made.
+    """
+    options = _parser().parse_args(argv)
+    try:
+        written = export(
+            options.model,
+            options.output,
+            options.backend,
+            options.precision,
+            (options.calibration, options.held_out),
+            options.frames,
+        )
+    except RefusedError as error:
+        print(f'export: refused: {error}', file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:  # of which all errors of models and data sets are
+        print(f'export: {error}', file=sys.stderr)
+        return 2
+    print(f'{options.output}: {_describe(written.exports[options.backend])}')
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='surgseg_ros export', description=__doc__)
+    add = parser.add_argument
+    # fmt: off
+    add('--model', type=Path, required=True, metavar='DIR', help='the model folder')
+    add('--backend', required=True, choices=BACKENDS,
+        help='openvino: for CPUs; onnx: for TensorRT, by ONNX Runtime')
+    add('--precision', required=True, choices=PRECISIONS,
+        help='int8 is calibrated by frames; bf16 of onnx takes TensorRT')
+    add('--output', type=Path, required=True, metavar='DIR',
+        help='a new folder; gets all that is in the model folder, and the export')
+    add('--calibration', type=Path, metavar='DATA_DIR',
+        help='a data set (default: synthetic scenes, for a model that is a demo)')
+    add('--held-out', type=Path, metavar='DATA_DIR',
+        help='a data set to compare on (default: half of the videos of --calibration)')
+    add('--frames', type=_count, default=100, metavar='N',
+        help='to calibrate by, and to compare on, at most (default: %(default)s)')
+    # fmt: on
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
+    return value
+
+
+def export(
+    model: Path,
+    output: Path,
+    backend: str,
+    precision: str,
+    data: tuple[Path | None, Path | None] = (None, None),
+    count: int = 100,
+) -> ModelSpec:
+    """
+    Write an export, compare it with the original, and keep it if it agrees.
+
+    :param model: a model folder; exports for other backends in it are kept.
+    :param output: a new folder; it appears whole or not at all.
+    :param backend: a key of BACKENDS.
+    :param precision: one of PRECISIONS.
+    :param data: data sets for calibration and to compare on, or None; see choose_frames.
+    :param count: the most frames of each.
+    :return: the specification as written.
+    :raises RefusedError: if it agrees too little.
+    :raises ValueError: if the model, a data set or the output can't be used, or a library is
+        not installed.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f'the output {str(output)!r} is not an empty folder: name a new one')
+    calibrate = precision == 'int8'
+    check_libraries(backend, calibrate=calibrate)
+    spec, weights = read_model(model)
+    frames = choose_frames(spec, *data, count, calibrate=calibrate)
+    partial = output.with_name(output.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)  # of an earlier interruption
+    partial.mkdir(parents=True)
+    try:
+        _copy(model, spec, backend, partial)
+        fitted = _fit(spec, frames.calibration) if calibrate else []
+        convert(backend, load_network(spec, weights), spec, fitted, partial)
+        original = TorchRuntime(spec, weights, 'cpu')
+        written = _check(spec, backend, precision, frames, original, partial)
+        partial.rename(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return written
+
+
+def _copy(model: Path, spec: ModelSpec, backend: str, folder: Path) -> None:
+    """Copy what the model folder holds already."""
+    shutil.copyfile(model / WEIGHTS_FILE, folder / WEIGHTS_FILE)
+    if (model / CARD).is_file():
+        shutil.copyfile(model / CARD, folder / CARD)
+    for other in set(spec.exports) - {backend}:
+        _, contents = read_export(model, spec, other)
+        for name, content in zip(EXPORT_FILES[other], contents, strict=True):
+            (folder / name).write_bytes(content)
+
+
+def _fit(spec: ModelSpec, frames: Sequence[Frame]) -> list[NDArray[np.uint8]]:
+    """Prepare frames as the Segmenter does."""
+    fitted = []
+    for frame in tqdm(frames, 'reading calibration', unit='frame', leave=False):
+        image = torch.from_numpy(np.ascontiguousarray(frame.read()[0]))[None]
+        fitted.append(fit(image, spec.input_size, spec.fit).contiguous().numpy())
+    return fitted
+
+
+def _check(
+    spec: ModelSpec,
+    backend: str,
+    precision: str,
+    frames: Frames,
+    original: TorchRuntime,
+    folder: Path,
+) -> ModelSpec:
+    """Load what was written, compare it, and write into model.json how far it agrees."""
+    files = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in EXPORT_FILES[backend]
+    }
+    entry: dict[str, Any] = {'precision': precision, 'files': files, 'agreement': {}}
+    written = dataclasses.replace(spec, exports={**spec.exports, backend: entry})
+    exported = load_runtime(folder, written, 'auto', BACKENDS[backend].runtime)
+    agreement = compare(written, original, exported, frames.held_out)
+    if fault := find_fault(precision, agreement):
+        raise RefusedError(fault)
+    agreement['calibration_frames'] = len(frames.calibration) if precision == 'int8' else 0
+    entry['agreement'] = agreement
+    write_whole(folder / SPEC_FILE, written.to_json().encode())
+    return written
+
+
+def _describe(entry: dict[str, Any]) -> str:
+    agreement = entry['agreement']
+    return (
+        f'{agreement["runtime"]}; {100 * agreement["class_agreement"]:.3f} % of pixels as the '
+        f'original, official mIoU {agreement["exported"]["mIoU"]:.4f} against '
+        f'{agreement["original"]["mIoU"]:.4f}, on {agreement["frames"]} held-out frames of '
+        f'{agreement["videos"]} videos'
+    )

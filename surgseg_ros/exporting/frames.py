@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames to calibrate an export by, and others, held out, to compare it on."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.training.dataset import DatasetError, Sample, find_samples, split_videos
+from surgseg_ros.training.scenes import Scene
+
+SIZE: Final = (720, 1280)
+"""(height, width) of synthetic frames in pixels."""
+
+_CALIBRATION_SEED: Final = 810_000_000
+_HELD_OUT_SEED: Final = 820_000_000
+_FRAMES_OF_A_SCENE: Final = 4
+_STRIDE: Final = 25
+
+
+class Frame(Protocol):
+    """A picture with its truth."""
+
+    @property
+    def video(self) -> str:
+        """Name of the video that it is of."""
+        ...
+
+    def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Give (H, W, 3) uint8 RGB, and (H, W) uint8 class index."""
+        ...
+
+
+@dataclass(frozen=True)
+class SyntheticFrame:
+    """
+    A frame of a synthetic scene, drawn when it is read.
+
+    :param seed: of the scene.
+    :param index: of the frame.
+    """
+
+    seed: int
+    index: int
+
+    @property
+    def video(self) -> str:
+        """Name the scene."""
+        return f'scene {self.seed}'
+
+    def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Draw it; see Frame."""
+        frame = _scene(self.seed).frame(self.index)
+        return np.ascontiguousarray(frame.image), frame.mask
+
+
+class Frames(NamedTuple):
+    """
+    What an export is made and judged by; no video is in both parts.
+
+    :param calibration: may be empty where nothing is calibrated.
+    :param held_out: at least one.
+    """
+
+    calibration: Sequence[Frame]
+    held_out: Sequence[Frame]
+
+
+def choose_frames(
+    spec: ModelSpec,
+    calibration: Path | None,
+    held_out: Path | None,
+    count: int,
+    *,
+    calibrate: bool,
+) -> Frames:
+    """
+    Choose frames, spread evenly over the data sets.
+
+    :param spec: the model; one for demonstration has synthetic scenes where no data set is given.
+    :param calibration: a data set, or None.
+    :param held_out: another, or None: then some videos of `calibration`.
+    :param count: the most frames of each part.
+    :param calibrate: whether frames for calibration are needed.
+    :return: the frames.
+    :raises DatasetError: if a data set is missing, can't be used, or has too few videos.
+    """
+    needed = [path for path in (calibration, held_out) if path]
+    if spec.intended_use != 'demo' and (not needed or (calibrate and not calibration)):
+        raise DatasetError(
+            f'{spec.name!r} is for {spec.intended_use}, and no data set is given: name one of '
+            f'its kind with --calibration{"" if calibrate else " or --held-out"}'
+        )
+    if calibration and not held_out:
+        return _split(find_samples(calibration), count)
+    chosen = _spread(find_samples(held_out), count) if held_out else _draw(_HELD_OUT_SEED, count)
+    if not calibrate:
+        return Frames((), chosen)
+    if not calibration:
+        return Frames(_draw(_CALIBRATION_SEED, count), chosen)
+    return Frames(_spread(_others(find_samples(calibration), chosen, calibration), count), chosen)
+
+
+def _split(samples: Sequence[Sample], count: int) -> Frames:
+    """Give each part half of the videos."""
+    names = split_videos((sample.video for sample in samples), 0.5, 0)
+    parts = ([s for s in samples if s.video in set(part)] for part in names)
+    return Frames(*(_spread(part, count) for part in parts))
+
+
+def _others(samples: Sequence[Sample], held_out: Sequence[Frame], root: Path) -> list[Sample]:
+    """Leave out what is held out: by the video's folder, and by content, should it be a copy."""
+    kept_apart = [frame for frame in held_out if isinstance(frame, Sample)]
+    folders = {frame.mask.resolve().parents[1] for frame in kept_apart}
+    sizes = {frame.image.stat().st_size for frame in kept_apart}  # few others need be read
+    contents = {_digest(frame.image) for frame in kept_apart}
+    rest = [s for s in samples if s.mask.resolve().parents[1] not in folders]
+    copied = {
+        s.video for s in rest if s.image.stat().st_size in sizes and _digest(s.image) in contents
+    }
+    others = [s for s in rest if s.video not in copied]
+    if not others:
+        raise DatasetError(
+            f'every video of {str(root)!r} is held out as well: give other videos as '
+            '--calibration, or leave --held-out away, and half of the videos are held out'
+        )
+    return others
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """Choose evenly."""
+    places = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
+    return [samples[place] for place in places]
+
+
+def _draw(seed: int, count: int) -> list[SyntheticFrame]:
+    """Choose some frames of each scene: a new scene takes longer than a new frame."""
+    places = (divmod(number, _FRAMES_OF_A_SCENE) for number in range(count))
+    return [SyntheticFrame(seed + scene, _STRIDE * index) for scene, index in places]
+
+
+@lru_cache(maxsize=1)
+def _scene(seed: int) -> Scene:
+    return Scene(seed, SIZE)

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bounds below which an export is refused."""
+
+import pytest
+
+from surgseg_ros.exporting import agreement
+
+
+@pytest.mark.parametrize(
+    ('precision', 'after', 'fault'),
+    [
+        ('int8', 0.6951, ''),
+        ('int8', 0.694, 'falls from 0.7000 to 0.6940'),
+        ('bf16', 0.1, ''),
+    ],
+)
+def test_bounds_of_int8_are_of_the_official_score(precision, after, fault):
+    found = {
+        'frames': 1,
+        'class_agreement': 0.9995,
+        'class_agreement_at_input_size': 0.999,
+        'original': {'mIoU': 0.7},
+        'exported': {'mIoU': after},
+    }
+    said = agreement.find_fault(precision, found)
+    assert fault in said
+    assert bool(fault) == bool(said)
+
+
+@pytest.mark.parametrize('key', ['class_agreement', 'class_agreement_at_input_size'])
+def test_bounds_of_bf16_are_of_the_classes_at_both_sizes(key):
+    found = {'frames': 1, 'class_agreement': 1.0, 'class_agreement_at_input_size': 1.0}
+    assert 'take --precision f32' in agreement.find_fault('bf16', {**found, key: 0.9989})

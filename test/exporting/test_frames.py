@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which frames calibrate an export, and that it is compared on none of their videos."""
+
+import dataclasses
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.exporting.frames import SIZE, choose_frames
+from surgseg_ros.training.dataset import DatasetError
+
+RESEARCH = ModelSpec(name='some')
+DEMO = dataclasses.replace(RESEARCH, intended_use='demo')
+
+
+def write(root, *videos):
+    for video in videos:
+        for index in (0, 60, 120):
+            number = int(video[-2:]) * 100 + index // 60  # no two frames alike
+            array = np.full((4, 5), number % 10, np.uint8)
+            array[0, : number // 100] = 9
+            for kind in ('rgb', 'segmentation'):
+                path = root / video / kind / f'{index:09d}.png'
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), array)
+    return root
+
+
+def videos(frames):
+    return {frame.video for frame in frames}
+
+
+def test_half_of_the_videos_are_held_out(tmp_path):
+    root = write(tmp_path / 'data', 'video_01', 'video_02', 'video_03', 'video_04')
+    calibration, held_out = choose_frames(RESEARCH, root, None, 100, calibrate=True)
+    assert len(videos(calibration)) == len(videos(held_out)) == 2
+    assert not videos(calibration) & videos(held_out)
+
+
+def test_one_video_can_not_be_halved(tmp_path):
+    with pytest.raises(DatasetError, match='takes two or more'):
+        choose_frames(RESEARCH, write(tmp_path, 'video_01'), None, 9, calibrate=True)
+
+
+def test_frames_are_spread_evenly(tmp_path):
+    root = write(tmp_path / 'data', 'video_01', 'video_02', 'video_03')
+    frames = choose_frames(RESEARCH, None, root, 3, calibrate=False)
+    assert frames.calibration == ()
+    assert [(f.video, f.index) for f in frames.held_out] == [
+        ('video_01', 0),
+        ('video_02', 60),
+        ('video_03', 120),
+    ]
+
+
+def test_what_is_held_out_never_calibrates(tmp_path):
+    root = write(tmp_path / 'data', 'video_01', 'video_02', 'video_03')
+    write(tmp_path / 'other', 'video_04')
+    shutil.copytree(root / 'video_02', tmp_path / 'other' / 'video_02_copy')
+    (tmp_path / 'other' / 'video_01').symlink_to(root / 'video_01')
+    (tmp_path / 'other' / 'video_03').symlink_to(root / 'video_03')
+    calibration, held_out = choose_frames(RESEARCH, tmp_path / 'other', root, 100, calibrate=True)
+    assert videos(calibration) == {'video_04'}
+    assert videos(held_out) == {'video_01', 'video_02', 'video_03'}
+    with pytest.raises(DatasetError, match=r'every video of .* is held out as well'):
+        choose_frames(RESEARCH, root, root, 100, calibrate=True)
+
+
+@pytest.mark.parametrize('calibrate', [True, False])
+def test_a_model_for_research_is_not_judged_by_synthetic_scenes(tmp_path, calibrate):
+    with pytest.raises(DatasetError, match="'some' is for research, and no data set is given"):
+        choose_frames(RESEARCH, None, None, 2, calibrate=calibrate)
+    if calibrate:
+        with pytest.raises(DatasetError, match=r'with --calibration$'):
+            choose_frames(RESEARCH, None, tmp_path, 2, calibrate=True)
+
+
+def test_a_demo_has_scenes_drawn_for_it():
+    calibration, held_out = choose_frames(DEMO, None, None, 6, calibrate=True)
+    assert len(calibration) == len(held_out) == 6
+    assert len(videos(held_out)) == 2
+    assert not videos(calibration) & videos(held_out)
+    image, mask = held_out[0].read()
+    assert image.shape == (*SIZE, 3)
+    assert mask.shape == SIZE
+    assert not np.array_equal(image, held_out[1].read()[0])
