@@ -35,8 +35,8 @@ class CudaStopwatch:
     """
     Times on a CUDA device, which works on while the host goes ahead.
 
-    Marks in the device's own queue tell when it came past them. So no stage waits for another to be
-    measured; only `times_ms` waits, for the last of them.
+    Marks in the device's own queue tell when it came past them. So no stage waits to be measured;
+    only `times_ms` waits, for the last mark.
 
     :param device: a CUDA device; its current stream does the work.
     """
@@ -53,7 +53,7 @@ class CudaStopwatch:
 
         :param stage: its name.
         """
-        mark = torch.cuda.Event(enable_timing=True)
+        mark: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         mark.record(self._stream)
         self._marks.append((stage, mark))
 
