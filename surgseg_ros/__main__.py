@@ -26,6 +26,7 @@ VERBS: Final = {
     'evaluate': Verb('surgseg_ros.evaluation.evaluate:main', 'scores masks against the truth'),
     'predict': Verb('surgseg_ros.evaluation.predict:main', 'masks of videos or folders as PNG'),
     'inspect_data': Verb('surgseg_ros.training.inspect_data:main', 'what a data set holds'),
+    'benchmark': Verb('surgseg_ros.benchmark:main', 'what a frame costs, by stage and over DDS'),
     'synthesize': Verb('surgseg_ros.synthesize:main', 'makes synthetic scenes'),
 }
 
