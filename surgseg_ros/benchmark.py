@@ -5,13 +5,17 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from surgseg_ros.benchmarking.report import plot, table
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from surgseg_ros.benchmarking.processes import Settings
 
 PICTURES: Final = 4
 _DRAWN_ROWS: Final = 1080
@@ -27,14 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _options(argv)
     try:
-        report = (_end_to_end if options.end_to_end else _stages)(options)
+        report: dict[str, Any] = (_end_to_end if options.end_to_end else _stages)(options)
     except (ValueError, RuntimeError, OSError) as error:
         print(f'benchmark: {error}', file=sys.stderr)
         return 1
     options.json.write_text(json.dumps(report, indent=2) + '\n')
     if options.plot:
-        options.plot.write_text(_plot(report))
-    print(_table(report))
+        options.plot.write_text(plot(report))
+    print(table(report))
     return 0
 
 
@@ -63,37 +67,22 @@ def _stages(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _end_to_end(options: argparse.Namespace) -> dict[str, Any]:
-    import numpy as np
-
     from surgseg_ros.benchmarking import comparison, end_to_end, machine, processes
     from surgseg_ros.core.model_spec import read_spec
-    from surgseg_ros.node.dds_profile import NO_PROFILE, shipped_profile
 
     spec = read_spec(options.model)
     (width, height), *_ = options.sizes
     names = ['end_to_end', 'plain', 'no_profile'] if options.against else ['end_to_end']
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as scratch:
-        pictures = Path(scratch, 'pictures.npy')
-        np.save(pictures, np.stack(draw((height, width))))
-        profile = NO_PROFILE if options.profile == NO_PROFILE else options.profile
-        for turn in range(options.rounds):
+        settings = _settings(options, Path(scratch))
+        for turn in range(1, options.rounds + 1):
             for name in names:
                 folder = Path(options.logs or scratch, f'{turn}_{name}')
                 folder.mkdir(parents=True, exist_ok=True)
-                settings = processes.Settings(
-                    model=options.model,
-                    pictures=pictures,
-                    rate_hz=options.rate,
-                    frames=max(1, round(options.rate * options.seconds)),
-                    folder=folder,
-                    profile=str(profile or shipped_profile()),
-                    device=options.device,
-                    threads=options.threads,
-                    parameters={'runtime': options.runtime} if options.runtime else {},
-                )
-                print(f'benchmark: round {turn + 1} of {options.rounds}, {name}', flush=True)
-                runs[name].append(end_to_end.run(processes.VARIANTS[name], settings))
+                print(f'benchmark: round {turn} of {options.rounds}, {name}', flush=True)
+                of_one = settings._replace(folder=folder)
+                runs[name].append(end_to_end.run(processes.VARIANTS[name], of_one))
     found = {name: comparison.sum_up(of_one) for name, of_one in runs.items()}
     if options.against:
         plain = found['plain']
@@ -103,14 +92,37 @@ def _end_to_end(options: argparse.Namespace) -> dict[str, Any]:
         'size': f'{width}x{height}',
         'rate_hz': options.rate,
         'hardware': machine.hardware(),
-        'model': machine.model(spec, options.runtime or 'the default of the node'),
+        'model': machine.model(spec, options.runtime or "the node's default runtime"),
     }
     return {**found, **facts}
 
 
+def _settings(options: argparse.Namespace, scratch: Path) -> 'Settings':
+    """Draw the camera's pictures into a file, and say what all runs have in common."""
+    import numpy as np
+
+    from surgseg_ros.benchmarking.processes import Settings
+    from surgseg_ros.node.dds_profile import shipped_profile
+
+    (width, height), *_ = options.sizes
+    pictures = scratch / 'pictures.npy'
+    np.save(pictures, np.stack(draw((height, width))))
+    return Settings(
+        model=options.model,
+        pictures=pictures,
+        rate_hz=options.rate,
+        frames=max(1, round(options.rate * options.seconds)),
+        folder=scratch,
+        profile=options.profile or str(shipped_profile()),
+        device=options.device,
+        threads=options.threads,
+        parameters={'runtime': options.runtime} if options.runtime else {},
+    )
+
+
 def draw(size: tuple[int, int]) -> 'list[NDArray[np.uint8]]':
     """
-    Draw pictures with instruments in them, for detections and edges cost what they really do.
+    Draw pictures with instruments in them, so that edges and detections cost what they do.
 
     :param size: (height, width) in pixels.
     :return: some (H, W, 3) uint8 RGB of one synthetic scene.
@@ -127,57 +139,6 @@ def draw(size: tuple[int, int]) -> 'list[NDArray[np.uint8]]':
     if shrink == 1.0:
         return list(drawn)
     return [np.asarray(cv2.resize(image, (width, height)), np.uint8) for image in drawn]
-
-
-def _table(report: Mapping[str, Any]) -> str:
-    if 'table' not in report:
-        return '\n'.join(_line_over_dds(name, report) for name in _variants(report))
-    lines = [f'{"size":>10} {"cameras":>7} {"p50 ms":>8} {"p95":>8} {"p99":>8} {"frames/s":>9}']
-    for row in report['table']:
-        times = ' '.join(f'{row["total"][p]:8.1f}' for p in ('p50', 'p95', 'p99'))
-        head = f'{row["size"]:>10} {row["cameras"]:7}'
-        lines.append(f'{head} {times} {row["frames_per_s"]:9.2f}')
-        medians = (f'{name} {times["p50"]:.2f}' for name, times in row['stages'].items())
-        lines.append('           ' + ', '.join(medians))
-    return '\n'.join(lines)
-
-
-def _variants(report: Mapping[str, Any]) -> list[str]:
-    return [name for name in ('end_to_end', 'no_profile', 'plain') if name in report]
-
-
-def _line_over_dds(name: str, report: Mapping[str, Any]) -> str:
-    row = report[name]
-    latency, rest = row['latency_ms'], row['rest_ms']['p50']
-    counted = ', '.join(f'{key} {row[key]}' for key in ('sent', 'received', 'dropped', 'lost'))
-    return (
-        f'{name}: latency p50 {latency["p50"]:.1f}, p99 {latency["p99"]:.1f} ms; model '
-        f'{row["model_ms"]["p50"]:.1f}, slot {row["slot_ms"]["p50"]:.1f}, rest {rest:.1f}; {counted}'
-    )
-
-
-def _plot(report: Mapping[str, Any]) -> str:
-    from surgseg_ros.benchmarking.plot import Bar, bars
-
-    machine, model = report['hardware'], report['model']
-    note = f'{machine["processor"]}, {machine["cores"]} cores; {model["name"]}; {model["runtime"]}'
-    if 'table' in report:
-        rows = [
-            Bar(
-                f'{row["size"]}, cameras: {row["cameras"]}',
-                {name: times['p50'] for name, times in row['stages'].items()},
-                {key: row['total'][key] for key in ('p95', 'p99')},
-            )
-            for row in report['table']
-        ]
-        return bars('Median of each stage, ms; p95 and p99 of the whole', note, rows)
-    rows = []
-    for name in _variants(report):
-        row = report[name]
-        parts = {'rest': row['rest_ms']['p50']}
-        parts |= {key: row[f'{key}_ms']['p50'] for key in ('slot', 'model')}
-        rows.append(Bar(name, parts, {key: row['latency_ms'][key] for key in ('p95', 'p99')}))
-    return bars(f'Camera to listener, {report["size"]} at {report["rate_hz"]:g} Hz', note, rows)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -15,8 +15,8 @@ def sum_up(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     Sum up the runs of one variant.
 
-    Latencies of all runs are taken together. Where the node told percentiles instead of single times,
-    their mean over the runs is given.
+    Latencies of all runs are taken together. Where the node told percentiles instead of single
+    times, their mean over the runs is given.
 
     :param runs: as surgseg_ros.benchmarking.end_to_end.run gives them.
     :return: `latency_ms`, `model_ms`, `slot_ms`, `rest_ms` (p50 of the first less those of the

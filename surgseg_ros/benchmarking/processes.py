@@ -126,9 +126,6 @@ def _plain_arguments(settings: Settings) -> list[str]:
     ]
 
 
-def _times_file(settings: Settings) -> Path:
-
-
 def times_file(settings: Settings) -> Path:
     """
     Name the file into which the plain node writes its times.

@@ -40,8 +40,8 @@ def measure(
     """
     Send pictures through the node's worker.
 
-    In each round every camera has one frame in its slot at once, and the next round waits until all
-    are through; with one camera, nothing waits in the slot but for the thread to wake up.
+    In each round every camera has one frame in its slot at once, and the next round waits until
+    all are through; with one camera, nothing waits in the slot but for the thread to wake up.
 
     :param segmenter: warmed up by this.
     :param pictures: (H, W, 3) uint8 RGB, taken in turn.
