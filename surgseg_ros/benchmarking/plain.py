@@ -28,7 +28,7 @@ class PlainModel:
         self.spec, weights = read_model(folder)
         self.device = torch.device(choose_device(device))
         layers = load_network(self.spec, weights).layers
-        self._layers = layers.to(self.device, memory_format=torch.contiguous_format)
+        self._layers = layers.to(memory_format=torch.contiguous_format).to(self.device)
         self.last_ms = 0.0
         """Milliseconds of the last call: what fits, infers, interpolates and takes the argmax."""
 
