@@ -90,11 +90,9 @@ def find_instruments(
         raise ValueError('the segmentation has no confidence: segment with confidence=True')
     kinds = np.asarray(cv2.LUT(segmentation.mask, _KINDS), np.uint8)
     least_area_px = max(1, math.ceil(least_area * kinds.size))
-    present = cv2.calcHist([kinds], [0], None, [256], [0, 256]).ravel() > 0
     found = [
         instrument
         for label in _INSTRUMENTS
-        if present[label]
         for instrument in _regions(kinds, segmentation.confidence, label, least_area_px)
     ]
     return tuple(sorted(found, key=_order))
@@ -122,6 +120,8 @@ def _regions(
 ) -> Iterator[Instrument]:
     """Find the connected regions of a kind; all work stays in the window that holds them."""
     selected, left, top = _crop(np.equal(kinds, label).view(np.uint8))
+    if not selected.size:
+        return
     inside = confidence[top : top + selected.shape[0], left : left + selected.shape[1]]
     _, regions, boxes, _ = cv2.connectedComponentsWithStats(selected, connectivity=8)
     large = np.flatnonzero(boxes[1:, cv2.CC_STAT_AREA] >= least_area_px) + 1  # 0 is all the rest
