@@ -18,11 +18,13 @@ ARROWS = {
     'messages': {'core'},
     'bags': {'messages', 'core'},
     'node': {'bags', 'messages', 'core'},
+    'benchmarking': {'node', 'messages', 'core'},
     'training': {'evaluation', 'core'},
     'exporting': {'training', 'evaluation', 'core'},
     'evaluation': {'core'},
 }
 
+ROOMS_WITH_ROS = {'node', 'benchmarking'}
 ROS_OF_THE_NODE = {'rclpy', 'ament_index_python', 'launch', 'launch_ros'}
 
 
@@ -61,8 +63,8 @@ def test_no_import_runs_against_an_arrow(room: str) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize('room', sorted(set(ARROWS) - {'node'}))
-def test_ros_is_known_to_the_node_alone(room: str) -> None:
+@pytest.mark.parametrize('room', sorted(set(ARROWS) - ROOMS_WITH_ROS))
+def test_ros_is_known_to_the_node_and_its_benchmark_alone(room: str) -> None:
     wrong = {
         f'{path.relative_to(HOUSE)}: {name}'
         for path in modules(room)
@@ -87,3 +89,11 @@ def test_synthesize_needs_neither_ros_nor_torch() -> None:
     run = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert not {'rclpy', 'torch'} & set(run.stdout.split())
+
+
+def test_stages_are_measured_without_ros() -> None:
+    script = 'import sys, surgseg_ros.benchmark, surgseg_ros.benchmarking.stages; '
+    script += 'print(*sys.modules)'
+    run = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert not {name for name in run.stdout.split() if name.split('.')[0] in ROS_OF_THE_NODE}

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """RGB picture in, class mask out: the one way that node, evaluator and bag tools go."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_spec import ModelError, ModelSpec, read_spec
 from surgseg_ros.core.runtimes import Runtime, load_runtime
 from surgseg_ros.core.segmentation import Roi, Segmentation
+from surgseg_ros.core.stopwatch import stopwatch
 from surgseg_ros.core.upsampling import upsample
 
 
@@ -78,23 +78,19 @@ class Segmenter:
 
     def _segment_view(self, image: NDArray[np.uint8], confidence: bool) -> Segmentation:
         size = (image.shape[0], image.shape[1])
-        started = time.perf_counter()
+        watch = stopwatch(self.runtime.device)
         fitted = fit(self._upload(image), self.spec.input_size, self.spec.fit)
-        self._synchronize()
-        prepared = time.perf_counter()
+        watch.lap('fit')
         logits = self._infer(fitted)
-        self._synchronize()
-        inferred = time.perf_counter()
+        watch.lap('network')
         placement = place(size, self.spec.input_size, self.spec.fit)
         part = logits[0, :, : placement.height_px, : placement.width_px]
-        mask, chosen = upsample(part, size, confidence)
-        finished = time.perf_counter()
-        stages = {
-            'fit': 1e3 * (prepared - started),
-            'network': 1e3 * (inferred - prepared),
-            'upsample': 1e3 * (finished - inferred),
-        }
-        return Segmentation(mask, chosen, stages)
+        classes, chosen = upsample(part, size, confidence)
+        watch.lap('upsample')
+        mask = classes.cpu().numpy()
+        certainty = None if chosen is None else chosen.cpu().numpy()
+        watch.lap('download')
+        return Segmentation(mask, certainty, watch.times_ms())
 
     def _infer(self, fitted: torch.Tensor) -> torch.Tensor:
         """Run the network; a map of another size, or of NaN, would pass for a mask."""
@@ -117,10 +113,6 @@ class Segmenter:
         if min(image.strides) < 0:
             image = image.copy()
         return torch.from_numpy(np.asarray(_Shared(image)))[None].to(self.runtime.device)
-
-    def _synchronize(self) -> None:
-        if self.runtime.device.type == 'cuda':
-            torch.cuda.synchronize(self.runtime.device)
 
 
 class _Shared:

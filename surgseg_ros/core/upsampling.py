@@ -14,7 +14,7 @@ _MIXED = 255
 
 def upsample(
     logits: Tensor, size: tuple[int, int], confidence: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+) -> tuple[Tensor, Tensor | None]:
     """
     Find the class of each pixel of the picture: the largest logit, interpolated bilinearly.
 
@@ -24,23 +24,27 @@ def upsample(
     :param logits: (C, h, w) float, the part that the picture takes, on any device.
     :param size: (H, W) of the picture in pixels.
     :param confidence: whether the second array is wanted.
-    :return: (H, W) uint8 class index; (H, W) uint8 confidence in 0..255, or None.
+    :return: (H, W) uint8 class index; (H, W) uint8 confidence in 0..255, or None; both on the
+        device of `logits`.
     """
-    return (_upsample_device if logits.is_cuda else _upsample_cpu)(logits, size, confidence)
+    if logits.is_cuda:
+        return _upsample_device(logits, size, confidence)
+    mask, chosen = _upsample_cpu(logits, size, confidence)
+    return torch.from_numpy(mask), None if chosen is None else torch.from_numpy(chosen)
 
 
 def _upsample_device(
     logits: Tensor, size: tuple[int, int], confidence: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+) -> tuple[Tensor, Tensor | None]:
     """Plain way: full-size planes are cheap where memory is fast."""
     planes = F.interpolate(logits[None].float(), size, mode='bilinear')[0]
     classes = planes.argmax(0)
-    mask: NDArray[np.uint8] = classes.to(torch.uint8).cpu().numpy()
+    mask = classes.to(torch.uint8)
     if not confidence:
         return mask, None
     probabilities = F.interpolate(logits[None].float().softmax(1), size, mode='bilinear')[0]
     chosen = probabilities.gather(0, classes[None])[0]
-    return mask, (255 * chosen).round_().to(torch.uint8).cpu().numpy()
+    return mask, (255 * chosen).round_().to(torch.uint8)
 
 
 def _upsample_cpu(

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether Fast DDS can use the profile for large images here, and which variable gives it."""
 
+import contextlib
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
+
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
 NO_PROFILE: Final = 'none'
 """Given instead of a file, it leaves Fast DDS as it is."""
@@ -64,6 +68,34 @@ def choose_profile(
     if free < needed:
         return ProfileChoice(_no_room(shared_memory, free, needed), logging.WARNING)
     return ProfileChoice(f'Fast DDS gets the profile {profile}', variables={variable: profile})
+
+
+def shipped_profile() -> Path:
+    """Find the profile that comes with the package: of a checkout, else of what was installed."""
+    checkout = Path(__file__).resolve().parents[2]
+    if (checkout / 'package.xml').is_file():
+        return checkout / 'config' / 'fastdds.xml'
+    share = Path(sys.prefix, 'share', 'surgseg_ros')
+    with contextlib.suppress(PackageNotFoundError, OSError):  # without ROS's environment
+        share = Path(get_package_share_directory('surgseg_ros'))
+    return share / 'config' / 'fastdds.xml'
+
+
+def advice_to_sender(middleware: str, environment: Mapping[str, str]) -> str:
+    """
+    Say what whoever starts the sender of large images can do, so that fewer are lost.
+
+    :param middleware: the identifier of the RMW implementation.
+    :param environment: holds ROS_DISTRO.
+    :return: a sentence without an end.
+    """
+    if 'fastrtps' not in middleware:
+        return f'docs/transport.md says what to set with {middleware}'
+    return (
+        'the sender needs more shared memory: before the camera driver is started, '
+        f'"export {profile_variable(environment)}={shipped_profile()}" in its shell, or launch it '
+        'with that variable; from another machine, see docs/transport.md'
+    )
 
 
 def profile_variable(environment: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-import numpy as np
+from surgseg_ros.core.percentiles import Percentiles, percentiles
 
 VALID: Final = 'valid'
 DEGRADED: Final = 'degraded'
@@ -102,11 +102,18 @@ class Health:
         with self._lock:
             self._expecting_since_ns = now_ns
 
-    def see_image(self, now_ns: int) -> None:
-        """Note that an image came, whatever it was."""
+    def see_image(self, now_ns: int, transport_ms: float | None = None) -> None:
+        """
+        Note that an image came, whatever it was.
+
+        :param now_ns: steady clock.
+        :param transport_ms: from its sender to this machine, by the clocks of both, if known.
+        """
         with self._lock:
             self._counts['received'] += 1
             self._image_ns = now_ns
+            if transport_ms is not None:
+                self._keep('transport', transport_ms)
 
     def see_mask(
         self, image_ns: int, stamp_ns: int, times_ms: Mapping[str, float], doubt: str = ''
@@ -124,7 +131,7 @@ class Health:
             self._trouble = doubt
             self._mask_ns, self._stamp_ns = image_ns, stamp_ns
             for stage, time_ms in times_ms.items():
-                self._times.setdefault(stage, deque(maxlen=_WINDOW)).append(time_ms)
+                self._keep(stage, time_ms)
 
     def see_ambiguity(self, reason: str) -> None:
         """Note why it is not known whose images these are; empty if it is known."""
@@ -149,14 +156,11 @@ class Health:
         with self._lock:
             return self._stamp_ns
 
-    def times_ms(self) -> Mapping[str, tuple[float, float]]:
-        """Median and 99th percentile of each stage over the last frames, in milliseconds."""
+    def times_ms(self) -> Mapping[str, Percentiles]:
+        """Sum up the milliseconds of each stage over the last frames."""
         with self._lock:
             copies = {stage: list(times) for stage, times in self._times.items()}
-        return {
-            stage: (float(np.median(times)), float(np.percentile(times, 99)))
-            for stage, times in copies.items()
-        }
+        return {stage: percentiles(times) for stage, times in copies.items()}
 
     def verdict(self, now_ns: int, stale_after_ms: float) -> Verdict:
         """
@@ -181,3 +185,6 @@ class Health:
                 return Verdict(STALE, reason if silent else self._trouble or reason)
             reasons = [text for text in (*self._limits, self._ambiguity, self._trouble) if text]
             return Verdict(DEGRADED, '; '.join(reasons)) if reasons else Verdict(VALID, '')
+
+    def _keep(self, stage: str, time_ms: float) -> None:
+        self._times.setdefault(stage, deque(maxlen=_WINDOW)).append(time_ms)

@@ -2,6 +2,7 @@
 """One camera's image subscription: follows the publishers' reliability, counts what is lost."""
 
 import inspect
+import os
 import threading
 import time
 from collections import deque
@@ -15,8 +16,10 @@ from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 
+from surgseg_ros.node.dds_profile import advice_to_sender
 from surgseg_ros.node.health import Health
 
 MESSAGE_TYPES: Final = {'raw': Image, 'compressed': CompressedImage}
@@ -169,9 +172,11 @@ class Intake:
         return lambda cdr: self._on_image(cdr, {})
 
     def _on_image(self, cdr: bytes, info: Mapping[str, Any]) -> None:
-        self._health.see_image(time.monotonic_ns())
-        self._follow(info.get('publication_sequence_number'))
         received_ns = info.get('received_timestamp') or 0
+        sent_ns = info.get('source_timestamp') or 0
+        way_ms = (received_ns - sent_ns) / 1e6 if received_ns and sent_ns else None
+        self._health.see_image(time.monotonic_ns(), way_ms)
+        self._follow(info.get('publication_sequence_number'))
         age_ns = time.time_ns() - received_ns if received_ns else 0
         self._receive(cdr, max(0, age_ns))
 
@@ -190,7 +195,7 @@ class Intake:
     def _events(self) -> SubscriptionEventCallbacks:
         callbacks = {
             'incompatible_qos': self._on_incompatible,
-            'message_lost': lambda event: self._health.count('lost', event.total_count_change),
+            'message_lost': self._on_lost,
             'matched': lambda event: self._look_soon(),
         }
         known = inspect.signature(SubscriptionEventCallbacks).parameters
@@ -198,6 +203,16 @@ class Intake:
             **{name: callback for name, callback in callbacks.items() if name in known},
             use_default_callbacks=False,
         )
+
+    def _on_lost(self, event: Any) -> None:
+        """Count, and say once what to set at the camera: it is started by others."""
+        self._health.count('lost', event.total_count_change)
+        if self._health.first_time('lost'):
+            advice = advice_to_sender(get_rmw_implementation_identifier(), os.environ)
+            self._node.get_logger().warning(
+                f'images of {self.resolved_topic!r} are lost on their way here: {advice} '
+                '(said once; all are counted in /diagnostics)'
+            )
 
     def _on_incompatible(self, event: Any) -> None:
         if self._health.first_time(f'incompatible {self._is_reliable()}'):

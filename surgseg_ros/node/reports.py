@@ -155,8 +155,8 @@ class StatusReport:
 
     def _times(self) -> dict[str, str]:
         return {
-            f'{stage}_ms': f'p50 {median:.1f}, p99 {high:.1f}'
-            for stage, (median, high) in self._health.times_ms().items()
+            f'{stage}_ms': ', '.join(f'{key} {ms:.2f}' for key, ms in times._asdict().items())
+            for stage, times in self._health.times_ms().items()
         }
 
 

@@ -3,21 +3,36 @@
 
 import contextlib
 import threading
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.detections import find_instruments, without_decision
+from surgseg_ros.core.detections import Instrument, find_instruments, without_decision
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.core.stopwatch import Stopwatch
 from surgseg_ros.messages.images import ImageError, rgb_from_msg
 from surgseg_ros.messages.results import from_cdr, stamp_ns
 from surgseg_ros.node.health import Health
 from surgseg_ros.node.mailbox import Frame, Mailbox
-from surgseg_ros.node.outputs import Outputs
+
+MODEL_STAGES: Final = ('fit', 'network', 'upsample')
+"""Stages that are the model's own, whatever carries pictures to it and masks from it."""
+
+
+class Sink(Protocol):
+    """Where results go."""
+
+    def publish(
+        self,
+        header: Any,
+        image: NDArray[np.uint8],
+        segmentation: Segmentation,
+        instruments: Sequence[Instrument],
+    ) -> None:
+        """Publish what is known of a picture; see Outputs."""
 
 
 class Logger(Protocol):
@@ -70,7 +85,7 @@ class Eye(NamedTuple):
     type_name: str
     roi: Roi | None
     health: Health
-    outputs: Outputs
+    outputs: Sink
 
 
 class Worker(threading.Thread):
@@ -118,7 +133,7 @@ class Worker(threading.Thread):
                 self._reject(frame, eye, *_told(error, 'no mask for an image'))
 
     def _process(self, frame: Frame, eye: Eye) -> None:
-        watch = _Watch()
+        watch = Stopwatch()
         message = read_image(frame.cdr, eye.type_name)
         image = rgb_from_msg(message)
         doubt = self._look_at(frame, eye, message.header, image.shape)
@@ -156,13 +171,14 @@ class Worker(threading.Thread):
         eye: Eye,
         header: Any,
         segmentation: Segmentation,
-        watch: '_Watch',
+        watch: Stopwatch,
         doubt: str,
     ) -> None:
         times_ms = {
             'wait': (watch.started_ns - frame.received_ns) / 1e6,
-            **watch.times_ms,
+            **watch.times_ms(),
             **segmentation.stage_ms,
+            'model': sum(segmentation.stage_ms.get(stage, 0.0) for stage in MODEL_STAGES),
             'age': (frame.age_ns + watch.last_ns - frame.received_ns) / 1e6,
         }
         image_ns = frame.received_ns - frame.age_ns
@@ -249,17 +265,3 @@ def _oddity_of_stamps(before_ns: int | None, now_ns: int) -> tuple[str, str]:
 
 def _of(eye: Eye) -> str:
     return f'{eye.name}: ' if eye.name else ''
-
-
-class _Watch:
-    """Times of the stages of one frame, on steady time."""
-
-    def __init__(self) -> None:
-        self.started_ns = self.last_ns = time.monotonic_ns()
-        self.times_ms: dict[str, float] = {}
-
-    def lap(self, stage: str) -> None:
-        """End a stage."""
-        now_ns = time.monotonic_ns()
-        self.times_ms[stage] = (now_ns - self.last_ns) / 1e6
-        self.last_ns = now_ns

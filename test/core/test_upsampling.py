@@ -5,7 +5,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from surgseg_ros.core.upsampling import upsample
+from surgseg_ros.core import upsampling
+
+
+def upsample(
+    logits: Tensor, size: tuple[int, int], confidence: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    mask, chosen = upsampling.upsample(logits, size, confidence)
+    return mask.numpy(), None if chosen is None else chosen.numpy()
 
 
 def blobs(height: int, width: int) -> Tensor:

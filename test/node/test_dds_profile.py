@@ -9,7 +9,12 @@ from xml.etree import ElementTree
 import pytest
 
 from surgseg_ros.node import dds_profile
-from surgseg_ros.node.dds_profile import NEW_VARIABLE, OLD_VARIABLE, choose_profile
+from surgseg_ros.node.dds_profile import (
+    NEW_VARIABLE,
+    OLD_VARIABLE,
+    advice_to_sender,
+    choose_profile,
+)
 
 SHIPPED = Path(__file__).parents[2] / 'config' / 'fastdds.xml'
 
@@ -99,3 +104,8 @@ def test_the_shipped_profile_has_shared_memory_and_udp_and_names_no_address():
     frame_bytes = 1920 * 1080 * 3
     assert frame_bytes < int(texts['maxMessageSize'][0]) < int(texts['segment_size'][0])
     assert not {'interfaceWhiteList', 'interfaces', 'address', 'locator'} & texts.keys()
+
+
+def test_another_middleware_is_sent_to_the_page():
+    assert 'rmw_cyclonedds_cpp' in advice_to_sender('rmw_cyclonedds_cpp', {})
+    assert 'export FASTDDS_' in advice_to_sender('rmw_fastrtps_cpp', {'ROS_DISTRO': 'kilted'})

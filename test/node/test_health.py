@@ -106,7 +106,15 @@ def test_an_activation_forgets_the_last_but_keeps_its_counts(health):
 def test_times_are_summed_up(health):
     for time_ms in range(1, 102):
         health.see_mask(0, 0, {'network': float(time_ms)})
-    assert health.times_ms() == {'network': (51.0, 100.0)}
+    assert health.times_ms() == {'network': (51.0, 96.0, 100.0)}
+
+
+def test_the_way_of_every_image_is_summed_up_also_of_those_without_a_mask(health):
+    for time_ms in (1.0, 3.0, 2.0):
+        health.see_image(0, time_ms)
+    health.see_image(0)
+    assert health.times_ms()['transport'].p50 == 2.0
+    assert health.counts()['received'] == 4
 
 
 def test_counts_add_up(health):

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The subscription follows the cameras' reliability, and silence is explained."""
 
+import re
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,7 @@ from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.node.dds_profile import NEW_VARIABLE, OLD_VARIABLE, segment_bytes
 from surgseg_ros.node.health import Health
 from surgseg_ros.node.intake import Intake
 
@@ -139,6 +142,33 @@ def test_frames_that_were_overwritten_unread_are_counted():
     intake._on_image(b'', {})
     assert (health.counts()['missing'], health.counts()['received']) == (3, 7)
     assert got[-1] == (b'', 0), 'of unknown age'
+
+
+def test_the_age_at_receipt_and_the_time_on_the_way_come_from_the_information():
+    health, got = Health(), []
+    intake = Intake(None, 'image', 'raw', 'auto', health, lambda *given: got.append(given), None)
+    before_ns = time.time_ns()
+    info = {'source_timestamp': before_ns - 7_000_000, 'received_timestamp': before_ns - 2_000_000}
+    intake._on_image(b'', info)
+    assert 2_000_000 <= got[0][1] <= 2_000_000 + time.time_ns() - before_ns
+    assert health.times_ms()['transport'].p50 == 5.0
+
+
+def test_what_is_lost_on_the_way_is_counted_and_the_remedy_said_once():
+    health, said = Health(), []
+    node = SimpleNamespace(
+        resolve_topic_name=lambda topic: f'/rig/{topic}',
+        get_logger=lambda: SimpleNamespace(warning=said.append),
+    )
+    intake = Intake(node, 'image', 'raw', 'auto', health, None, None)
+    for number in (2, 3):
+        intake._on_lost(SimpleNamespace(total_count_change=number))
+    assert health.counts()['lost'] == 5
+    (line,) = said
+    assert "'/rig/image' are lost on their way" in line
+    variable, profile = re.search(r'"export (\w+)=(\S+)"', line).groups()
+    assert variable in (OLD_VARIABLE, NEW_VARIABLE)
+    assert segment_bytes(Path(profile)) > 0
 
 
 def test_made_anew_in_the_executors_hands_the_subscription_still_hears(start):

@@ -143,7 +143,8 @@ def test_diagnostics_hold_rates_counts_times_model_and_device(start):
     assert {
         *('in_hz', 'out_hz', 'lost_on_the_way', 'overwritten_unread', 'dropped_for_newer'),
         *('rejected', 'discarded', 'reason', 'last_stamp', 'model', 'age_ms', 'wait_ms'),
-        *('parse_ms', 'fit_ms', 'network_ms', 'upsample_ms', 'detections_ms', 'publish_ms'),
+        *('parse_ms', 'fit_ms', 'network_ms', 'upsample_ms', 'download_ms', 'model_ms'),
+        *('detections_ms', 'publish_ms', 'transport_ms'),
     } <= numbers.keys()
 
 

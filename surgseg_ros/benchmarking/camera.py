@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark's camera: a process that publishes pictures at a rate when it is asked to."""
+
+import argparse
+import contextlib
+import itertools
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from rclpy.publisher import Publisher
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+
+from surgseg_ros.benchmarking.conversation import answer, questions
+from surgseg_ros.benchmarking.frames import image_cdr, stamped
+
+DEPTH = 10
+"""What `create_publisher(Image, topic, 10)` gives: reliable, the last ten kept."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Answer `send COUNT RATE` with the stamp and the time of sending of each frame.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status.
+    """
+    parser = argparse.ArgumentParser(prog='camera', description=__doc__)
+    parser.add_argument('--pictures', type=Path, required=True, help='(N, H, W, 3) as .npy')
+    parser.add_argument('--topic', required=True)
+    options = parser.parse_args(argv)
+    cdrs = itertools.cycle([image_cdr(picture) for picture in np.load(options.pictures)])
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node('benchmark_camera', start_parameter_services=False)
+    publisher = node.create_publisher(Image, options.topic, DEPTH)
+    with contextlib.suppress(KeyboardInterrupt):
+        for _, count, rate_hz in questions():
+            answer(send(publisher, cdrs, int(count), float(rate_hz)))
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 0
+
+
+def send(
+    publisher: Publisher, cdrs: 'itertools.cycle[bytes]', count: int, rate_hz: float
+) -> list[tuple[int, int]]:
+    """
+    Publish frames at even distances; one that is late does not delay the others.
+
+    :param publisher: of the images.
+    :param cdrs: serialized images.
+    :param count: how many.
+    :param rate_hz: frames in a second.
+    :return: of each, its stamp and when it was handed to DDS, by the system's clock.
+    """
+    sent = []
+    started_s = time.monotonic()
+    for number in range(count):
+        stamp_ns = time.time_ns()
+        cdr = stamped(next(cdrs), stamp_ns)
+        time.sleep(max(0.0, started_s + number / rate_hz - time.monotonic()))
+        sent_ns = time.time_ns()
+        publisher.publish(cdr)
+        sent.append((stamp_ns, sent_ns))
+    return sent
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the camera's publish to the listener's receipt: three processes over DDS, run by run."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from surgseg_ros.benchmarking.conversation import Child
+from surgseg_ros.benchmarking.machine import resident_mib
+from surgseg_ros.benchmarking.processes import Settings, Variant, processes, times_file
+from surgseg_ros.core.percentiles import Percentiles
+
+_START_S: Final = 300.0
+_QUIET_S: Final = 4.0
+"""After so long without a mask none is on its way."""
+_ANSWER_S: Final = 5.0
+_IN_A_ROW: Final = 3
+"""Frames that must come through, one by one, before any counts."""
+_REPORTED: Final = 300
+"""Frames that /diagnostics sums up."""
+_SETTLED_FRAMES: Final = 500
+"""After so many the node has all memory that it should ever need."""
+
+
+def run(variant: Variant, settings: Settings) -> dict[str, Any]:
+    """
+    Run one variant once, in processes of its own.
+
+    :param variant: what to run.
+    :param settings: how.
+    :return: `latencies_ms`, counts, and `model_ms` and `slot_ms` as lists of what was told.
+    :raises RuntimeError: if a process ends, or no mask comes.
+    """
+    with processes(variant, settings) as (node, camera, listener):
+        _connect(node, camera, listener)
+        before = _settled(listener) if not variant.plain else {}
+        watch = _Watch(node, listener, settings.rate_hz)
+        lasting_s = settings.frames / settings.rate_hz
+        sent = camera.ask(f'send {settings.frames} {settings.rate_hz}', watch, lasting_s)
+        masks = _remaining(node, listener)
+        after = _settled(listener) if not variant.plain else {}
+        reports = [*watch.reports, after]
+    result = {'sent': len(sent), **latencies(sent, masks), 'memory_mib': watch.memory()}
+    if variant.plain:
+        times = json.loads(times_file(settings).read_text())
+        return {**result, **plain_times(times, sent), **counts(result, {}, {})}
+    return {**result, **node_times(reports), **counts(result, before, after)}
+
+
+def latencies(sent: Sequence[tuple[int, int]], masks: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """
+    Match masks with the frames that they answer.
+
+    :param sent: stamp and time of sending of each frame.
+    :param masks: stamp and time of receipt of each mask.
+    :return: `received`, and `latencies_ms` of those.
+    """
+    sent_ns = dict(sent)
+    found = [(at_ns - sent_ns[stamp]) / 1e6 for stamp, at_ns in masks if stamp in sent_ns]
+    return {'received': len(found), 'latencies_ms': found}
+
+
+def counts(
+    result: Mapping[str, Any], before: Mapping[str, str], after: Mapping[str, str]
+) -> dict[str, int]:
+    """
+    Say what became of the frames that got no mask.
+
+    :param result: `sent` and `received`.
+    :param before: the node's report before the run; empty where it makes none.
+    :param after: that after it.
+    :return: `dropped` by design, `rejected`, and `lost`: all others, by whatever cause.
+    """
+
+    def more(name: str) -> int:
+        return int(after.get(name, 0)) - int(before.get(name, 0))
+
+    dropped, rejected = more('dropped_for_newer'), more('rejected')
+    return {
+        'dropped': dropped,
+        'rejected': rejected,
+        'lost': result['sent'] - result['received'] - dropped - rejected,
+        'lost_on_the_way': more('lost_on_the_way'),
+        'overwritten_unread': more('overwritten_unread'),
+    }
+
+
+def node_times(reports: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """
+    Read the percentiles that the node tells in /diagnostics.
+
+    :param reports: its values, each over the last frames.
+    :return: `model_ms` and `slot_ms`, each with the mean of the reports.
+    """
+    return {'model_ms': _mean('model_ms', reports), 'slot_ms': _mean('wait_ms', reports)}
+
+
+def plain_times(
+    times: Sequence[Mapping[str, float]], sent: Sequence[tuple[int, int]]
+) -> dict[str, Any]:
+    """
+    Choose the plain node's times of the frames that count.
+
+    :param times: `stamp_ns`, `model_ms` and `slot_ms` of each frame that it saw.
+    :param sent: stamp and time of sending of each frame that counts.
+    :return: `model_ms` and `slot_ms` of each.
+    """
+    stamps = dict(sent)
+    seen = [row for row in times if row['stamp_ns'] in stamps]
+    return {name: [row[name] for row in seen] for name in ('model_ms', 'slot_ms')}
+
+
+class _Watch:
+    """Looks at the node about once a second while the camera sends."""
+
+    def __init__(self, node: Child, listener: Child, rate_hz: float) -> None:
+        self.reports: list[Mapping[str, str]] = []
+        self._node, self._listener = node, listener
+        self._settled_s = _SETTLED_FRAMES / rate_hz
+        self._window_s = _REPORTED / rate_hz
+        self._started_s = self._reported_s = time.monotonic()
+        self._memory: list[tuple[float, float]] = []
+
+    def __call__(self) -> None:
+        self._node.check()
+        now_s = time.monotonic()
+        self._memory.append((now_s - self._started_s, resident_mib(self._node.process_id)))
+        if now_s - self._reported_s >= self._window_s:
+            self._reported_s = now_s
+            self.reports.append(self._listener.ask('diagnostics')['values'])
+
+    def memory(self) -> dict[str, float | None]:
+        """Say the resident memory once it should be settled, where it came so far, and last."""
+        settled = [mib for at_s, mib in self._memory if at_s >= self._settled_s]
+        last = self._memory[-1][1] if self._memory else None
+        return {f'after_{_SETTLED_FRAMES}_frames': settled[0] if settled else None, 'last': last}
+
+
+def _connect(node: Child, camera: Child, listener: Child) -> None:
+    """Send single frames until some in a row come back as masks: all ways are open then."""
+    end_s = time.monotonic() + _START_S
+    in_a_row = 0
+    while in_a_row < _IN_A_ROW:
+        node.check()
+        ((stamp_ns, _),) = camera.ask('send 1 1')
+
+        def came(stamp_ns: int = stamp_ns) -> bool:
+            return stamp_ns in [stamp for stamp, _ in listener.ask('masks')]
+
+        in_a_row = in_a_row + 1 if _until(came, _ANSWER_S) else 0
+        if time.monotonic() > end_s:
+            raise RuntimeError(f'no mask came within {_START_S:g} s: see the logs of the run')
+    _remaining(node, listener)
+
+
+def _remaining(node: Child, listener: Child) -> list[tuple[int, int]]:
+    """Collect masks until no more come."""
+    masks: list[tuple[int, int]] = []
+    last_s = time.monotonic()
+    while time.monotonic() - last_s < _QUIET_S:
+        node.check()
+        if more := listener.ask('masks'):
+            masks += more
+            last_s = time.monotonic()
+        time.sleep(0.1)
+    return masks
+
+
+def _settled(listener: Child) -> dict[str, str]:
+    """Wait for a report that was made after this call."""
+    first = listener.ask('diagnostics')['count']
+    if not _until(lambda: listener.ask('diagnostics')['count'] >= first + 2, _START_S):
+        raise RuntimeError('/diagnostics is silent: see the logs of the run')
+    values: dict[str, str] = listener.ask('diagnostics')['values']
+    return values
+
+
+def _until(holds: Callable[[], bool], timeout_s: float) -> bool:
+    end_s = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _mean(name: str, reports: Sequence[Mapping[str, str]]) -> Percentiles:
+    rows = [
+        dict(re.findall(r'(p\d+) ([\d.]+)', report[name])) for report in reports if name in report
+    ]
+    if not rows:
+        raise ValueError(f'the node tells no {name!r}: no mask went out')
+    return Percentiles(
+        *(sum(float(row[p]) for row in rows) / len(rows) for p in Percentiles._fields)
+    )

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark's listener: a process that notes when each mask came, and what the node says."""
+
+import argparse
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+
+from surgseg_ros.benchmarking.conversation import answer, questions
+from surgseg_ros.benchmarking.frames import stamp_of
+
+DEPTH = 10
+
+
+class Listener:
+    """
+    Subscribes to masks and to /diagnostics; its callbacks only collect.
+
+    :param topic: of the masks.
+    """
+
+    def __init__(self, topic: str) -> None:
+        """Subscribe; the executor's thread runs the callbacks."""
+        self._masks: list[tuple[int, int]] = []
+        self._diagnostics: dict[str, Any] = {'count': 0, 'values': {}}
+        self.node = rclpy.create_node('benchmark_listener', start_parameter_services=False)
+        self.node.create_subscription(Image, topic, self._on_mask, DEPTH, raw=True)
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_report, DEPTH)
+
+    def masks(self) -> list[tuple[int, int]]:
+        """Hand over the stamp and the time of receipt of each mask, and begin anew."""
+        taken, self._masks = self._masks, []
+        return taken
+
+    def diagnostics(self) -> dict[str, Any]:
+        """Give the number of reports that came, and what the last one says."""
+        return self._diagnostics
+
+    def _on_mask(self, cdr: bytes) -> None:
+        now_ns = time.time_ns()
+        self._masks.append((stamp_of(cdr), now_ns))
+
+    def _on_report(self, message: Any) -> None:
+        values = {value.key: value.value for value in message.status[0].values}
+        self._diagnostics = {'count': self._diagnostics['count'] + 1, 'values': values}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Answer `masks` and `diagnostics`.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status.
+    """
+    parser = argparse.ArgumentParser(prog='listener', description=__doc__)
+    parser.add_argument('--topic', required=True)
+    options = parser.parse_args(argv)
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    listener = Listener(options.topic)
+    executor = SingleThreadedExecutor()
+    executor.add_node(listener.node)
+    threading.Thread(target=_spin, args=(executor,), daemon=True).start()
+    asked = {'masks': listener.masks, 'diagnostics': listener.diagnostics}
+    with contextlib.suppress(KeyboardInterrupt):
+        for (name,) in questions():
+            answer(asked[name]())
+    executor.shutdown()
+    listener.node.destroy_node()
+    rclpy.try_shutdown()
+    return 0
+
+
+def _spin(executor: SingleThreadedExecutor) -> None:
+    with contextlib.suppress(ExternalShutdownException):
+        executor.spin()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A segmentation node as most people write it, to measure the real one against.
+
+One callback does everything: typed subscription, cv_bridge or its stand-in, the model, publish.
+"""
+
+import argparse
+import array
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+import torch
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+
+from surgseg_ros.benchmarking.plain import PlainModel
+from surgseg_ros.messages.converter import converter
+
+DEPTH = 10
+
+
+class PlainNode(Node):
+    """
+    Subscribes to images, publishes masks.
+
+    :param model: what it runs.
+    :param topic: of the images.
+    """
+
+    def __init__(self, model: PlainModel, topic: str) -> None:
+        super().__init__('plain_segmenter')
+        self.times: list[dict[str, float]] = []
+        """Of each frame: its stamp, the model's time and the wait in DDS's queue."""
+        self._model = model
+        self._bridge = converter()
+        self._free_since_ns = 0
+        self._masks = self.create_publisher(Image, 'mask', DEPTH)
+        self.create_subscription(Image, topic, self._on_image, DEPTH)
+
+    def _on_image(self, message: Any, info: Mapping[str, int]) -> None:
+        picture = np.asarray(self._bridge(message, 'rgb8'))
+        mask = self._model(picture)
+        answer = Image(height=mask.shape[0], width=mask.shape[1], encoding='mono8')
+        answer.header = message.header
+        answer.step = mask.shape[1]
+        answer.data = array.array('B', mask.tobytes())  # as cv_bridge does it
+        self._masks.publish(answer)
+        stamp = message.header.stamp
+        # It waited as long as the frame before it kept the node busy; taking it is no wait.
+        wait_ms = max(0.0, (self._free_since_ns - info['received_timestamp']) / 1e6)
+        self._free_since_ns = time.time_ns()
+        self.times.append(
+            {
+                'stamp_ns': stamp.sec * 10**9 + stamp.nanosec,
+                'model_ms': self._model.last_ms,
+                'slot_ms': wait_ms,
+            }
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run the node until it is interrupted, then write its times.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status.
+    """
+    parser = argparse.ArgumentParser(prog='plain_node', description=__doc__)
+    parser.add_argument('--model', required=True)
+    parser.add_argument('--topic', required=True)
+    parser.add_argument('--device', default='auto')
+    parser.add_argument('--threads', type=int, default=0)
+    parser.add_argument('--times', type=Path, required=True, help='JSON file to write at the end')
+    options = parser.parse_args(argv)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    model = PlainModel(options.model, options.device)
+    rclpy.init(args=[])
+    node = PlainNode(model, options.topic)
+    try:
+        with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+            rclpy.spin(node)
+    finally:
+        options.times.write_text(json.dumps(node.times))
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which processes a run over DDS has, and with what environment each."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from surgseg_ros.benchmarking.conversation import Child
+from surgseg_ros.node.dds_profile import NEW_VARIABLE, NO_PROFILE, OLD_VARIABLE, choose_profile
+
+TOPIC: Final = '/benchmark/image'
+_ROOM: Final = 'surgseg_ros.benchmarking'
+
+
+class Variant(NamedTuple):
+    """
+    What is run.
+
+    :param plain: the plain node instead of this package's.
+    :param camera_profile: whether the camera has the profile for large images.
+    :param node_profile: whether node and listener have it.
+    """
+
+    plain: bool
+    camera_profile: bool
+    node_profile: bool
+
+
+VARIANTS: Final = {
+    'end_to_end': Variant(plain=False, camera_profile=True, node_profile=True),
+    'plain': Variant(plain=True, camera_profile=False, node_profile=False),
+    'no_profile': Variant(plain=False, camera_profile=False, node_profile=True),
+}
+
+
+class Settings(NamedTuple):
+    """
+    What all runs have in common.
+
+    :param model: the model folder.
+    :param pictures: .npy file of (N, H, W, 3) uint8 RGB.
+    :param rate_hz: of the camera.
+    :param frames: of a run.
+    :param folder: for logs.
+    :param profile: the Fast DDS profile, or NO_PROFILE.
+    :param device: `auto`, `cpu` …
+    :param threads: of torch on the CPU; 0: torch's choice.
+    :param parameters: further parameters of the node, `runtime` for example.
+    """
+
+    model: str
+    pictures: Path
+    rate_hz: float
+    frames: int
+    folder: Path
+    profile: str = NO_PROFILE
+    device: str = 'auto'
+    threads: int = 0
+    parameters: Mapping[str, str] = {}
+
+
+def environment(with_profile: bool, profile: str) -> dict[str, str]:
+    """
+    Make a process's environment: DDS on this machine alone, with the profile or without any.
+
+    :param with_profile: whether the process gets it.
+    :param profile: the XML file, or NO_PROFILE.
+    :return: all variables.
+    :raises RuntimeError: if the profile can not be used here.
+    """
+    bare = {k: v for k, v in os.environ.items() if k not in (OLD_VARIABLE, NEW_VARIABLE)}
+    bare['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    bare.setdefault('ROS_DOMAIN_ID', str(os.getpid() % 100 + 1))
+    if not with_profile or profile == NO_PROFILE:
+        return bare
+    choice = choose_profile(profile, bare)
+    if not choice.variables:
+        raise RuntimeError(choice.message)
+    return bare | choice.variables
+
+
+@contextlib.contextmanager
+def processes(variant: Variant, settings: Settings) -> Iterator[tuple[Child, Child, Child]]:
+    """
+    Run node, camera and listener; what was started is ended, whatever happens.
+
+    :param variant: what to run.
+    :param settings: how.
+    :return: context with the three.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def start(name: str, module: str, arguments: Sequence[str], profile: bool) -> Child:
+            log = settings.folder / f'{name}.log'
+            child = Child(module, arguments, environment(profile, settings.profile), log)
+            stack.callback(child.end)
+            return child
+
+        module = f'{_ROOM}.plain_node' if variant.plain else 'surgseg_ros'
+        arguments = (_plain_arguments if variant.plain else _node_arguments)(settings)
+        camera = ['--pictures', str(settings.pictures), '--topic', TOPIC]
+        yield (
+            start('node', module, arguments, variant.node_profile),
+            start('camera', f'{_ROOM}.camera', camera, variant.camera_profile),
+            start('listener', f'{_ROOM}.listener', ['--topic', 'mask'], variant.node_profile),
+        )
+
+
+def _node_arguments(settings: Settings) -> list[str]:
+    parameters = {
+        'model': settings.model,
+        'device': settings.device,
+        'cpu_threads': str(settings.threads),
+        **settings.parameters,
+    }
+    given = [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]
+    return ['segmenter', '--ros-args', '-r', f'image:={TOPIC}', *given]
+
+
+def _plain_arguments(settings: Settings) -> list[str]:
+    return [
+        *('--model', settings.model, '--topic', TOPIC, '--device', settings.device),
+        *('--threads', str(settings.threads), '--times', str(times_file(settings))),
+    ]
+
+
+def times_file(settings: Settings) -> Path:
+    """
+    Name the file into which the plain node writes its times.
+
+    :param settings: of the run.
+    :return: its path.
+    """
+    return settings.folder / 'plain_times.json'

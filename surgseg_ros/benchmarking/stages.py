@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each stage of a frame's way, from CDR to CDR without DDS, timed by the node's own worker."""
+
+import logging
+import queue
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.benchmarking.frames import image_cdr, stamped
+from surgseg_ros.core.detections import DEFAULT_LEAST_AREA, Instrument
+from surgseg_ros.core.percentiles import percentiles
+from surgseg_ros.core.segmentation import Segmentation
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.messages.images import IMAGE, image_to_msg
+from surgseg_ros.messages.results import detections_to_msg, to_cdr
+from surgseg_ros.node.health import Health
+from surgseg_ros.node.mailbox import Frame, Mailbox
+from surgseg_ros.node.worker import Eye, Generation, Worker
+
+STAGES: Final = (
+    *('wait', 'parse', 'fit', 'network', 'upsample', 'download', 'detections', 'publish'),
+)
+"""As the node names them in /diagnostics, in the order of work."""
+
+_UNTIMED: Final = 5
+"""Rounds in front of those that count: memory is taken, and the processor wakes up."""
+
+_LONGEST_S: Final = 300.0
+
+Times = Mapping[str, float]
+
+
+def measure(
+    segmenter: Segmenter, pictures: Sequence[NDArray[np.uint8]], frames: int, cameras: int = 1
+) -> list[list[Times]]:
+    """
+    Send pictures through the node's worker.
+
+    In each round every camera has one frame in its slot at once, and the next round waits until
+    all are through; with one camera, nothing waits in the slot but for the thread to wake up.
+
+    :param segmenter: warmed up by this.
+    :param pictures: (H, W, 3) uint8 RGB, taken in turn.
+    :param frames: rounds that count.
+    :param cameras: how many.
+    :return: of each round, of each camera, the milliseconds of STAGES and of `age`, the whole.
+    :raises RuntimeError: if the node would have rejected a frame.
+    """
+    segmenter.warm_up((pictures[0].shape[0], pictures[0].shape[1]))
+    results: queue.SimpleQueue[Times | str] = queue.SimpleQueue()
+    mailbox, generation = Mailbox(), Generation()
+    eyes = tuple(Eye(f'{n}', IMAGE, None, _Record(results), _Serializer()) for n in range(cameras))
+    logger = logging.getLogger(__name__)
+    worker = Worker(segmenter, mailbox, eyes, generation, lambda: DEFAULT_LEAST_AREA, logger)
+    worker.start()
+    cdrs = [image_cdr(picture) for picture in pictures]
+    try:
+        rounds = [
+            _send(mailbox, results, stamped(cdrs[number % len(cdrs)], number + 1), cameras)
+            for number in range(_UNTIMED + frames)
+        ]
+    finally:
+        mailbox.close()
+        worker.join()
+    return rounds[_UNTIMED:]
+
+
+def summary(rounds: Sequence[Sequence[Times]]) -> dict[str, Any]:
+    """
+    Sum up what was measured.
+
+    :param rounds: as `measure` gives them.
+    :return: `stages` and `total` in milliseconds, and frames per second of all cameras together.
+    """
+    frames = [times for cameras in rounds for times in cameras]
+    longest = [max(times['age'] for times in cameras) for cameras in rounds]
+    return {
+        'stages': {
+            stage: percentiles(times[stage] for times in frames)._asdict() for stage in STAGES
+        },
+        'total': percentiles(times['age'] for times in frames)._asdict(),
+        'frames': len(frames),
+        'frames_per_s': 1e3 * len(frames) / sum(longest),
+    }
+
+
+def _send(
+    mailbox: Mailbox, results: 'queue.SimpleQueue[Times | str]', cdr: bytes, cameras: int
+) -> list[Times]:
+    for camera in range(cameras):
+        mailbox.put(Frame(camera, cdr, time.monotonic_ns(), 0, 0))
+    found = []
+    for _ in range(cameras):
+        result = results.get(timeout=_LONGEST_S)
+        if isinstance(result, str):
+            raise RuntimeError(f"the node rejects the benchmark's frame: {result}")
+        found.append(result)
+    return found
+
+
+class _Record(Health):
+    """Hands on each frame's times, which the node sums up."""
+
+    def __init__(self, results: 'queue.SimpleQueue[Times | str]') -> None:
+        super().__init__()
+        self._results = results
+
+    def see_mask(
+        self, image_ns: int, stamp_ns: int, times_ms: Mapping[str, float], doubt: str = ''
+    ) -> None:
+        self._results.put(times_ms)
+
+    def see_trouble(self, reason: str) -> None:
+        self._results.put(reason)
+
+
+class _Serializer:
+    """Makes the bytes that the node would publish, with nobody at the confidence and overlay."""
+
+    def publish(
+        self,
+        header: Any,
+        image: NDArray[np.uint8],
+        segmentation: Segmentation,
+        instruments: Sequence[Instrument],
+    ) -> None:
+        to_cdr(image_to_msg(segmentation.mask, header))
+        to_cdr(detections_to_msg(header, instruments))

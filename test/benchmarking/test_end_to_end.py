@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is made of stamps, counts and reports; and one small run over real DDS."""
+
+import json
+from pathlib import Path
+
+import pytest
+from nodes import write_tiny_model
+
+from surgseg_ros import benchmark
+from surgseg_ros.benchmarking import end_to_end
+from surgseg_ros.benchmarking.comparison import ratios, sum_up
+from surgseg_ros.benchmarking.processes import environment
+from surgseg_ros.core.percentiles import Percentiles
+from surgseg_ros.node.dds_profile import NEW_VARIABLE, NO_PROFILE, OLD_VARIABLE, shipped_profile
+
+MS = 10**6
+SENT = [(1, 100 * MS), (2, 200 * MS), (3, 300 * MS)]
+COUNTS = {'rejected': 0, 'lost_on_the_way': 0, 'overwritten_unread': 0, 'memory_mib': {}}
+
+
+def test_masks_are_matched_with_their_frames_and_others_left_out() -> None:
+    masks = [(3, 310 * MS), (77, 1), (1, 105 * MS)]
+    found = end_to_end.latencies(SENT, masks)
+    assert found == {'received': 2, 'latencies_ms': [10.0, 5.0]}
+
+
+def test_what_was_neither_received_nor_dropped_is_lost() -> None:
+    before = {'dropped_for_newer': '4', 'lost_on_the_way': '1', 'rejected': '0'}
+    after = {'dropped_for_newer': '9', 'lost_on_the_way': '3', 'rejected': '1'}
+    found = end_to_end.counts({'sent': 20, 'received': 12}, before, after)
+    assert found == {
+        'dropped': 5,
+        'rejected': 1,
+        'lost': 2,
+        'lost_on_the_way': 2,
+        'overwritten_unread': 0,
+    }
+    assert end_to_end.counts({'sent': 3, 'received': 2}, {}, {})['lost'] == 1
+
+
+def test_the_nodes_reports_are_read_and_averaged() -> None:
+    reports = [
+        {'model_ms': 'p50 1.00, p95 2.00, p99 3.00', 'wait_ms': 'p50 0.10, p95 0.20, p99 0.30'},
+        {'model_ms': 'p50 3.00, p95 4.00, p99 5.00', 'wait_ms': 'p50 0.30, p95 0.40, p99 0.50'},
+    ]
+    found = end_to_end.node_times(reports)
+    assert found['model_ms'] == (2.0, 3.0, 4.0)
+    assert found['slot_ms'] == pytest.approx((0.2, 0.3, 0.4))
+    with pytest.raises(ValueError, match="tells no 'model_ms'"):
+        end_to_end.node_times([{}])
+
+
+def test_the_plain_nodes_times_of_other_frames_do_not_count() -> None:
+    times = [{'stamp_ns': n, 'model_ms': 10.0 * n, 'slot_ms': 1.0 * n} for n in (1, 3, 9)]
+    found = end_to_end.plain_times(times, SENT)
+    assert found == {'model_ms': [10.0, 30.0], 'slot_ms': [1.0, 3.0]}
+
+
+def test_runs_are_summed_up_and_compared() -> None:
+    told = Percentiles(4.0, 5.0, 6.0)
+    run = {'sent': 3, 'received': 2, 'dropped': 1, 'lost': 0, **COUNTS}
+    ours = sum_up([{**run, 'latencies_ms': [8.0, 10.0], 'model_ms': told, 'slot_ms': told}] * 2)
+    assert ours['rest_ms'] == {'p50': 1.0}
+    assert (ours['sent'], ours['dropped'], ours['runs']) == (6, 2, 2)
+    plain = sum_up([{**run, 'latencies_ms': [18.0], 'model_ms': [9.0, 11.0], 'slot_ms': [5.0]}])
+    assert ratios(ours, plain) == {'rest': 3.0, 'latency': 2.0}
+
+
+def test_only_who_should_gets_the_profile_and_all_stay_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(OLD_VARIABLE, '/of/the/user.xml')
+    monkeypatch.setattr('surgseg_ros.node.dds_profile.free_bytes', lambda folder: 1 << 40)
+    profile = str(shipped_profile())
+    assert profile in environment(True, profile).values()
+    for bare in (environment(False, profile), environment(True, NO_PROFILE)):
+        assert not {OLD_VARIABLE, NEW_VARIABLE} & bare.keys()
+        assert bare['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+        assert bare['ROS_DOMAIN_ID']
+    monkeypatch.setattr('surgseg_ros.node.dds_profile.free_bytes', lambda folder: 0)
+    with pytest.raises(RuntimeError, match='--shm-size'):
+        environment(True, profile)
+
+
+@pytest.mark.timeout(400)
+def test_three_variants_over_dds(tmp_path: Path) -> None:
+    """Small pictures, few frames, no profile: whether all come is the machine's affair."""
+    model = write_tiny_model(tmp_path / 'model')
+    report, drawn = tmp_path / 'way.json', tmp_path / 'way.svg'
+    status = benchmark.main(
+        [
+            *('--model', f'{model}', '--device', 'cpu', '--size', '128x96', '--threads', '1'),
+            *('--end-to-end', '--against', 'plain', '--rounds', '1', '--profile', 'none'),
+            *('--rate', '10', '--seconds', '1', '--json', f'{report}', '--plot', f'{drawn}'),
+        ]
+    )
+    assert status == 0
+    found = json.loads(report.read_text())
+    for name in ('end_to_end', 'plain', 'no_profile'):
+        one = found[name]
+        for times in ('latency_ms', 'model_ms', 'slot_ms'):
+            assert set(one[times]) == {'p50', 'p95', 'p99'}
+        assert one['sent'] == 10
+        assert one['received'] > 0
+        assert one['received'] + one['dropped'] + one['rejected'] + one['lost'] == 10
+        assert 0 < one['model_ms']['p50'] < one['latency_ms']['p50']
+        assert name in drawn.read_text()
+    assert set(found['ratio']) == set(found['ratio_no_profile']) == {'rest', 'latency'}

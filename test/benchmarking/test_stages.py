@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's worker measures itself; a plain model gives masks of the same size."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nodes import write_tiny_model
+
+from surgseg_ros import benchmark
+from surgseg_ros.benchmarking.frames import image_cdr, stamp_of, stamped
+from surgseg_ros.benchmarking.plain import PlainModel
+from surgseg_ros.benchmarking.stages import STAGES, measure, summary
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.messages.images import IMAGE, rgb_from_msg
+from surgseg_ros.messages.results import from_cdr
+from surgseg_ros.node import worker
+
+PERCENTILES = {'p50', 'p95', 'p99'}
+KNOWN = dict.fromkeys((*STAGES, 'age'), 0.0)
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp('model'))
+
+
+def picture(height: int = 60, width: int = 101) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize('stamp_ns', [1, 1_700_000_000_123_456_789])
+def test_a_stamp_changes_nothing_else(stamp_ns: int) -> None:
+    cdr = stamped(image_cdr(picture()), stamp_ns)
+    assert stamp_of(cdr) == stamp_ns
+    message = from_cdr(cdr, IMAGE)
+    assert (message.header.stamp.sec, message.header.stamp.nanosec) == divmod(stamp_ns, 10**9)
+    assert np.array_equal(rgb_from_msg(message), picture())
+
+
+def test_every_camera_has_every_stage_in_every_round(model: Path) -> None:
+    rounds = measure(Segmenter.load(model, 'cpu'), [picture(), picture()], frames=3, cameras=2)
+    assert [len(cameras) for cameras in rounds] == [2, 2, 2]
+    assert all(set(STAGES) <= times.keys() for cameras in rounds for times in cameras)
+    for first, second in rounds:
+        assert sum(first[stage] for stage in STAGES) <= first['age']
+        assert second['wait'] > first['wait'], 'the other camera goes before it'
+
+
+def test_known_times_are_summed_up() -> None:
+    rounds = [
+        [{**KNOWN, 'network': float(n), 'age': 10.0}, {**KNOWN, 'age': 20.0}] for n in (1, 3)
+    ]
+    found = summary(rounds)
+    assert found['stages']['network'] == pytest.approx({'p50': 0.5, 'p95': 2.7, 'p99': 2.94})
+    assert found['total']['p50'] == 15.0
+    assert (found['frames'], found['frames_per_s']) == (4, 100.0)
+
+
+def test_a_frame_that_the_node_rejects_ends_it(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise worker.ImageError('broken', 'a test')
+
+    monkeypatch.setattr(worker, 'rgb_from_msg', fail)
+    with pytest.raises(RuntimeError, match='broken'):
+        measure(Segmenter.load(model, 'cpu'), [picture()], frames=1)
+
+
+def test_a_plain_model_gives_masks_of_the_same_size(model: Path) -> None:
+    plain, ours = PlainModel(model, 'cpu'), Segmenter.load(model, 'cpu')
+    mask = plain(picture(96, 144))
+    assert (mask.shape, mask.dtype) == ((96, 144), np.uint8)
+    assert plain.last_ms > 0
+    same = np.mean(mask == ours.segment(picture(96, 144)).mask)
+    assert same > 0.8, 'the two resize differently, but it is the same network'
+
+
+def test_the_command_writes_table_and_picture(model: Path, tmp_path: Path) -> None:
+    report, drawn = tmp_path / 'b.json', tmp_path / 'b.svg'
+    arguments = [
+        '--model',
+        f'{model}',
+        '--device',
+        'cpu',
+        '--json',
+        f'{report}',
+        '--plot',
+        f'{drawn}',
+    ]
+    sizes = ['--sizes', '128x96', '160x96', '--cameras', '1', '2', '--frames', '2']
+    assert benchmark.main([*arguments, *sizes]) == 0
+    found = json.loads(report.read_text())
+    assert set(found['stages']) == set(STAGES)
+    assert all(set(times) == PERCENTILES for times in (*found['stages'].values(), found['total']))
+    assert {'processor', 'cores', 'versions'} <= found['hardware'].keys()
+    assert found['model']['name'] == 'tiny'
+    assert 'torch' in found['model']['runtime']
+    rows = [(row['size'], row['pixels'], row['cameras']) for row in found['table']]
+    assert rows == [
+        *(('128x96', 12288, 1), ('128x96', 12288, 2)),
+        *(('160x96', 15360, 1), ('160x96', 15360, 2)),
+    ]
+    assert drawn.read_text().count('<rect') > 4 * len(STAGES)
+
+
+def test_pictures_of_any_size_are_drawn() -> None:
+    assert {image.shape for image in benchmark.draw((96, 128))} == {(96, 128, 3)}
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['--size', '1920'], 'write it like 1920x1080'),
+        (['--frames', '0'], "'0' is no whole number above 0"),
+        (['--plot', 'way.png'], 'does not end in .svg'),
+        (['--against', 'plain'], 'is for --end-to-end'),
+        (['--end-to-end', '--cameras', '2'], 'one camera'),
+        (['--end-to-end', '--rate', '0'], 'must be above 0'),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        benchmark.main(['--model', 'm', '--json', 'f', *arguments])
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_model_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert benchmark.main(['--model', f'{tmp_path}', '--json', f'{tmp_path / "f"}']) == 1
+    assert 'model.json' in capsys.readouterr().err

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stages in their order; on a device that is played, where there is none."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from surgseg_ros.core import stopwatch as module
+from surgseg_ros.core.stopwatch import CudaStopwatch, Stopwatch, stopwatch
+
+
+def test_stages_on_the_host_fill_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks_ns = iter([5_000_000, 7_000_000, 7_500_000])
+    monkeypatch.setattr(module.time, 'monotonic_ns', lambda: next(ticks_ns))
+    watch = stopwatch(torch.device('cpu'))
+    watch.lap('first')
+    watch.lap('second')
+    assert isinstance(watch, Stopwatch)
+    assert watch.times_ms() == {'first': 2.0, 'second': 0.5}
+    assert (watch.started_ns, watch.last_ns) == (5_000_000, 7_500_000)
+
+
+class PlayedEvent:
+    """Passes at once; the device's clock goes on by a millisecond with each."""
+
+    made: list['PlayedEvent'] = []  # noqa: RUF012
+    waited_for: list['PlayedEvent'] = []  # noqa: RUF012
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+        self.made.append(self)
+
+    def record(self, stream: str) -> None:
+        assert stream == 'the stream'
+
+    def synchronize(self) -> None:
+        self.waited_for.append(self)
+
+    def elapsed_time(self, later: 'PlayedEvent') -> float:
+        return float(self.made.index(later) - self.made.index(self))
+
+
+def test_on_a_device_only_the_last_mark_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = SimpleNamespace(Event=PlayedEvent, current_stream=lambda device: 'the stream')
+    monkeypatch.setattr(module.torch, 'cuda', cuda)
+    watch = stopwatch(torch.device('cuda'))
+    watch.lap('fit')
+    watch.lap('network')
+    assert isinstance(watch, CudaStopwatch)
+    assert not PlayedEvent.waited_for
+    assert watch.times_ms() == {'fit': 1.0, 'network': 1.0}
+    assert PlayedEvent.waited_for == PlayedEvent.made[-1:]
