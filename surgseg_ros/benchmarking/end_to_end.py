@@ -144,6 +144,10 @@ def _connect(node: Child, camera: Child, listener: Child) -> float:
     in_a_row, patience_s, longest_s = 0, _ANSWER_S, 0.0
     while in_a_row < _IN_A_ROW:
         node.check()
+        if time.monotonic() > end_s:
+            raise RuntimeError(f'no mask came within {_START_S:g} s: see the logs of the run')
+        if not _until(lambda: camera.ask('readers') > 0, _ANSWER_S):
+            continue
         asked_s = time.monotonic()
         ((stamp_ns, _),) = camera.ask('send 1 1')
 
@@ -152,10 +156,8 @@ def _connect(node: Child, camera: Child, listener: Child) -> float:
 
         if _until(came, patience_s):
             in_a_row, longest_s = in_a_row + 1, max(longest_s, time.monotonic() - asked_s)
-        else:  # it does not listen yet, or is slower than that
+        else:  # it is slower than that, or just subscribes anew
             in_a_row, patience_s = 0, 1.5 * patience_s
-        if time.monotonic() > end_s:
-            raise RuntimeError(f'no mask came within {_START_S:g} s: see the logs of the run')
     quiet_s = max(_QUIET_S, 3 * longest_s)
     _remaining(node, listener, quiet_s)
     return quiet_s
