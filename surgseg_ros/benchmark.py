@@ -74,7 +74,7 @@ def _end_to_end(options: argparse.Namespace) -> dict[str, Any]:
     (width, height), *_ = options.sizes
     names = ['end_to_end', 'plain', 'no_profile'] if options.against else ['end_to_end']
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    with tempfile.TemporaryDirectory() as scratch:
+    with processes.ending_on_sigterm(), tempfile.TemporaryDirectory() as scratch:
         settings = _settings(options, Path(scratch))
         for turn in range(1, options.rounds + 1):
             for name in names:

@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Answer `send COUNT RATE` with the stamp and the time of sending of each frame.
 
+    `readers` is answered with the number of subscriptions.
+
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
     """
@@ -38,8 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     node = rclpy.create_node('benchmark_camera', start_parameter_services=False)
     publisher = node.create_publisher(Image, options.topic, DEPTH)
     with contextlib.suppress(KeyboardInterrupt):
-        for _, count, rate_hz in questions():
-            answer(send(publisher, cdrs, int(count), float(rate_hz)))
+        for name, *numbers in questions():
+            if name == 'readers':
+                answer(publisher.get_subscription_count())
+            else:
+                count, rate_hz = numbers
+                answer(send(publisher, cdrs, int(count), float(rate_hz)))
     node.destroy_node()
     rclpy.try_shutdown()
     return 0

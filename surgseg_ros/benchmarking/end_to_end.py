@@ -14,7 +14,7 @@ from surgseg_ros.core.percentiles import Percentiles
 
 _START_S: Final = 300.0
 _QUIET_S: Final = 4.0
-"""After so long without a mask none is on its way."""
+"""After so long without a mask, at least, none is on its way."""
 _ANSWER_S: Final = 5.0
 _IN_A_ROW: Final = 3
 """Frames that must come through, one by one, before any counts."""
@@ -34,12 +34,12 @@ def run(variant: Variant, settings: Settings) -> dict[str, Any]:
     :raises RuntimeError: if a process ends, or no mask comes.
     """
     with processes(variant, settings) as (node, camera, listener):
-        _connect(node, camera, listener)
+        quiet_s = _connect(node, camera, listener)
         before = _settled(listener) if not variant.plain else {}
         watch = _Watch(node, listener, settings.rate_hz)
         lasting_s = settings.frames / settings.rate_hz
         sent = camera.ask(f'send {settings.frames} {settings.rate_hz}', watch, lasting_s)
-        masks = _remaining(node, listener)
+        masks = _remaining(node, listener, quiet_s)
         after = _settled(listener) if not variant.plain else {}
         reports = [*watch.reports, after]
     result = {'sent': len(sent), **latencies(sent, masks), 'memory_mib': watch.memory()}
@@ -138,28 +138,36 @@ class _Watch:
         return {f'after_{_SETTLED_FRAMES}_frames': settled[0] if settled else None, 'last': last}
 
 
-def _connect(node: Child, camera: Child, listener: Child) -> None:
-    """Send single frames until some in a row come back as masks: all ways are open then."""
+def _connect(node: Child, camera: Child, listener: Child) -> float:
+    """Send single frames until some in a row come back; return after how long none comes more."""
     end_s = time.monotonic() + _START_S
-    in_a_row = 0
+    in_a_row, patience_s, longest_s = 0, _ANSWER_S, 0.0
     while in_a_row < _IN_A_ROW:
         node.check()
+        if time.monotonic() > end_s:
+            raise RuntimeError(f'no mask came within {_START_S:g} s: see the logs of the run')
+        if not _until(lambda: camera.ask('readers') > 0, _ANSWER_S):
+            continue
+        asked_s = time.monotonic()
         ((stamp_ns, _),) = camera.ask('send 1 1')
 
         def came(stamp_ns: int = stamp_ns) -> bool:
             return stamp_ns in [stamp for stamp, _ in listener.ask('masks')]
 
-        in_a_row = in_a_row + 1 if _until(came, _ANSWER_S) else 0
-        if time.monotonic() > end_s:
-            raise RuntimeError(f'no mask came within {_START_S:g} s: see the logs of the run')
-    _remaining(node, listener)
+        if _until(came, patience_s):
+            in_a_row, longest_s = in_a_row + 1, max(longest_s, time.monotonic() - asked_s)
+        else:  # it is slower than that, or just subscribes anew
+            in_a_row, patience_s = 0, 1.5 * patience_s
+    quiet_s = max(_QUIET_S, 3 * longest_s)
+    _remaining(node, listener, quiet_s)
+    return quiet_s
 
 
-def _remaining(node: Child, listener: Child) -> list[tuple[int, int]]:
+def _remaining(node: Child, listener: Child, quiet_s: float) -> list[tuple[int, int]]:
     """Collect masks until no more come."""
     masks: list[tuple[int, int]] = []
     last_s = time.monotonic()
-    while time.monotonic() - last_s < _QUIET_S:
+    while time.monotonic() - last_s < quiet_s:
         node.check()
         if more := listener.ask('masks'):
             masks += more

@@ -3,6 +3,8 @@
 
 import contextlib
 import os
+import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -124,6 +126,16 @@ def _plain_arguments(settings: Settings) -> list[str]:
         *('--model', settings.model, '--topic', TOPIC, '--device', settings.device),
         *('--threads', str(settings.threads), '--times', str(times_file(settings))),
     ]
+
+
+@contextlib.contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end this process as an exception does, so that it ends the others first."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def times_file(settings: Settings) -> Path:

@@ -2,6 +2,7 @@
 """What is made of stamps, counts and reports; and one small run over real DDS."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from nodes import write_tiny_model
 from surgseg_ros import benchmark
 from surgseg_ros.benchmarking import end_to_end
 from surgseg_ros.benchmarking.comparison import ratios, sum_up
-from surgseg_ros.benchmarking.processes import environment
+from surgseg_ros.benchmarking.processes import ending_on_sigterm, environment
 from surgseg_ros.core.percentiles import Percentiles
 from surgseg_ros.node.dds_profile import NEW_VARIABLE, NO_PROFILE, OLD_VARIABLE, shipped_profile
 
@@ -107,3 +108,10 @@ def test_three_variants_over_dds(tmp_path: Path) -> None:
         assert 0 < one['model_ms']['p50'] < one['latency_ms']['p50']
         assert name in drawn.read_text()
     assert set(found['ratio']) == set(found['ratio_no_profile']) == {'rest', 'latency'}
+
+
+def test_sigterm_becomes_an_exception_and_only_there() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit), ending_on_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
