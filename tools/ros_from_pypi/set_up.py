@@ -108,11 +108,11 @@ def set_up(run: Runner) -> None:
 
 def stages(ros: str, run: Runner) -> list[Stage]:
     """List what is to be done where `ros` is the distribution that is sourced, or ''."""
-    extras = 'openvino,training,test' if ros else 'ros,openvino,training,test'
+    extras = 'onnx,openvino,training,test' if ros else 'ros,onnx,openvino,training,test'
     packages = Stage(
         'packages',
         f'installing {"" if ros else "ROS 2 Jazzy, "}torch and the rest into .venv (minutes)',
-        [ROOT / 'setup.py'],
+        [ROOT / 'setup.py', Path(__file__)],
         lambda: install(extras, run),
     )
     messages = Stage(
