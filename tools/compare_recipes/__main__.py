@@ -22,7 +22,7 @@ from tools.compare_recipes.report import report, summarize
 from tools.runs import StepError, Videos, draw, is_done, train_once
 
 VIDEOS: Final = {
-    'train': Videos(seed=11, videos=96, frames=8, stride=20),
+    'train': Videos(seed=1, videos=321, frames=4, stride=25),
     'tune': Videos(seed=12, videos=16, frames=4, stride=40),
     'test': Videos(seed=13, videos=24, frames=6, stride=25),
 }

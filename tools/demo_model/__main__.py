@@ -21,7 +21,7 @@ LEGS: Final = {
 }
 """Folder to recipe, in order: each leg goes on from the one before."""
 
-SCENES: Final = Videos(seed=1, videos=320, frames=4, stride=25)
+SCENES: Final = Videos(seed=1, videos=321, frames=4, stride=25)
 """Few frames of a scene, far apart: many scenes teach more than many frames."""
 
 TEST_SEEDS: Final = range(900_000, 900_030)
