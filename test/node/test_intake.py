@@ -45,6 +45,7 @@ def test_auto_follows_the_publishers(start):
     wait_for_reader(bench, BEST_EFFORT)
     bench.node.destroy_publisher(other)
     wait_for_reader(bench, RELIABLE)
+    assert bench.readers() == [RELIABLE]
 
 
 def test_auto_begins_right_and_stays_where_nothing_changes(start):
@@ -67,6 +68,7 @@ def test_a_set_reliability_is_kept(start, asked, given):
     here.bench.camera()
     here.node._intakes[0].look()
     wait_for_reader(here.bench, given)
+    assert here.bench.readers() == [given]
 
 
 def test_a_reliability_that_does_not_match_is_said(start):

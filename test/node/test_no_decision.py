@@ -88,6 +88,7 @@ def test_two_cameras_on_one_topic_are_degraded_until_one_is_left(bench):
 
     until(alternate, 'the node to notice')
     heard = len(status.messages)
+    assert any(message.message == 'degraded' for message in status.messages)
 
     def go_on():
         cameras[0].publish(image_cdr(picture(), bench.new_stamp_ns()))

@@ -248,4 +248,4 @@ def test_without_a_clock_it_reports_all_the_same(start):
     until(lambda: len(status.messages) > 2 and len(diagnostics.messages) > 2, 'reports')
     mask = bench.listen(Image, 'mask')
     bench.connect(bench.camera(), mask)
-    status.wait_for_state('valid')
+    assert status.wait_for_state('valid').message == 'valid'
