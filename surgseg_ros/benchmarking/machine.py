@@ -22,7 +22,7 @@ def hardware() -> dict[str, Any]:
     :return: processor, cores, memory, GPU, versions, and the load of the last minute.
     """
     return {
-        'processor': _processor(),
+        'processor': processor(),
         'cores': len(os.sched_getaffinity(0)),
         'memory_gib': round(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30, 1),
         'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -65,7 +65,8 @@ def resident_mib(process_id: int) -> float:
     return pages * os.sysconf('SC_PAGE_SIZE') / 2**20
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name the processor."""
     lines = Path('/proc/cpuinfo').read_text().splitlines()
     names = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
     return names[0] if names else platform.machine()

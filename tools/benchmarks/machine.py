@@ -4,7 +4,8 @@
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
+
+from surgseg_ros.benchmarking.machine import processor
 
 
 def describe(where: str, packages: Sequence[str]) -> str:
@@ -15,8 +16,5 @@ def describe(where: str, packages: Sequence[str]) -> str:
     :param packages: which versions matter.
     :return: a line.
     """
-    cpus = Path('/proc/cpuinfo').read_text().splitlines()
-    names = [line.split(':')[1].strip() for line in cpus if line.startswith('model name')]
     versions = ', '.join(f'{name} {version(name)}' for name in packages)
-    processor = names[0] if names else platform.machine()
-    return f'{processor}, {where}; Python {platform.python_version()}, {versions}'
+    return f'{processor()}, {where}; Python {platform.python_version()}, {versions}'
