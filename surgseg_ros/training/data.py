@@ -3,7 +3,6 @@
 
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +10,7 @@ from typing import Any, Final
 import lightning
 from torch.utils.data import DataLoader, Dataset
 
+from surgseg_ros.core.files import write_whole
 from surgseg_ros.training.config import TrainConfig
 from surgseg_ros.training.dataset import find_samples
 from surgseg_ros.training.faults import sift
@@ -44,12 +44,13 @@ class Data(lightning.LightningDataModule):
     def __init__(self, config: TrainConfig, run: Path) -> None:
         """Keep both; see the class."""
         super().__init__()
+        self.prepare_data_per_node = False  # all machines see the run's folder and the caches
         self._config = config
         self._run = run
         self._cache = Path(config.cache) if config.cache else run / 'frames'
 
     def prepare_data(self) -> None:
-        """Check all samples and fit those for training; one process of each machine does."""
+        """Check all samples and fit those for training; one process of all does."""
         config = self._config
         found = sift(
             Path(config.data),
@@ -58,9 +59,7 @@ class Data(lightning.LightningDataModule):
             on_fault=config.on_fault,
         )
         names = sorted({fault.name for fault in found.faults})
-        partial = self._run / f'{FAULTS_FILE}.{os.getpid()}'
-        partial.write_text(json.dumps(names))
-        partial.replace(self._run / FAULTS_FILE)
+        write_whole(self._run / FAULTS_FILE, json.dumps(names).encode())
         self._fit(self._split(found.samples)[0])
 
     def setup(self, stage: str) -> None:
