@@ -68,7 +68,7 @@ def _stages(options: argparse.Namespace) -> dict[str, Any]:
 
 def _end_to_end(options: argparse.Namespace) -> dict[str, Any]:
     from surgseg_ros.benchmarking import comparison, end_to_end, machine, processes
-    from surgseg_ros.core.model_spec import read_spec
+    from surgseg_ros.core.model_folder import read_spec
 
     spec = read_spec(options.model)
     (width, height), *_ = options.sizes

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 from torchvision.transforms import functional as transforms
 
-from surgseg_ros.core.model_spec import read_model
+from surgseg_ros.core.model_folder import read_model
 from surgseg_ros.core.network import load_network
 from surgseg_ros.core.runtimes import choose_device
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.fitting import fit, place
 from surgseg_ros.core.labels import CLASS_COUNT
-from surgseg_ros.core.model_spec import ModelError, ModelSpec, read_spec
+from surgseg_ros.core.model_folder import read_spec
+from surgseg_ros.core.model_spec import ModelError, ModelSpec
 from surgseg_ros.core.runtimes import Runtime, load_runtime
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.stopwatch import stopwatch

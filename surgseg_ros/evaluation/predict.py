@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
+from surgseg_ros.core.files import write_whole
 from surgseg_ros.core.regions import drop_small_regions
 from surgseg_ros.core.runtimes import RUNTIMES
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.evaluation.frames import PARTIAL, write_png
+from surgseg_ros.evaluation.frames import write_png
 from surgseg_ros.evaluation.sources import VIDEO_EVERY, Source, find_sources
 
 RECORD_FILE: Final = 'predict.json'
@@ -122,9 +123,7 @@ def prepare(output: Path, segmenter: Segmenter, runtime: str, least_region: bool
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(f'the output {str(output)!r} is not an empty folder: name a new one')
     output.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL)
-    partial.write_text(json.dumps(record, indent=2) + '\n')
-    partial.replace(path)
+    write_whole(path, (json.dumps(record, indent=2) + '\n').encode())
 
 
 def _compare(path: Path, record: dict[str, Any]) -> None:

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from surgseg_ros.core.exports import EXPORT_FILES, PRECISIONS
+from surgseg_ros.core.files import write_whole
 from surgseg_ros.core.fitting import fit
-from surgseg_ros.core.model_spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, read_model, write_whole
+from surgseg_ros.core.model_folder import SPEC_FILE, WEIGHTS_FILE, read_model
+from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import load_network
 from surgseg_ros.core.runtimes import TorchRuntime, load_runtime
 from surgseg_ros.core.runtimes.exported import read_export

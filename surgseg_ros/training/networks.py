@@ -8,7 +8,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from surgseg_ros.core.model_spec import ModelError, ModelSpec, read_model
+from surgseg_ros.core.model_folder import read_model
+from surgseg_ros.core.model_spec import ModelError, ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork, load_network
 from surgseg_ros.training.config import TrainConfig
 

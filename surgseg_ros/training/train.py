@@ -18,7 +18,9 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from surgseg_ros.core.model_spec import ModelError, read_spec, write_model
+from surgseg_ros.core.files import write_whole
+from surgseg_ros.core.model_folder import read_spec, write_model
+from surgseg_ros.core.model_spec import ModelError
 from surgseg_ros.core.runtimes import choose_device
 from surgseg_ros.evaluation.masks import MaskError
 from surgseg_ros.training.callbacks import Pictures, Progress
@@ -158,8 +160,8 @@ def _finish(module: Training, data: Data, output: Path) -> None:
         spec, module.best_weights, data.validation_frames, margins=config.margins, device=device
     )
     written = write_model(output, spec, weights)
-    _write(output / SPLIT_FILE, json.dumps(data.split(), indent=2) + '\n')
-    _write(output / CARD, card(written))
+    write_whole(output / SPLIT_FILE, (json.dumps(data.split(), indent=2) + '\n').encode())
+    write_whole(output / CARD, card(written).encode())
     if not config.cache:
         shutil.rmtree(output / RUN / 'frames', ignore_errors=True)
     scores = spec.scores['validation']
@@ -170,13 +172,6 @@ def _finish(module: Training, data: Data, output: Path) -> None:
         f'{scores["videos"]} validation videos; the best of {config.select} after '
         f'{module.best_step} steps'
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f'{path.name}.partial')
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def _provenance(module: Training, data: Data) -> dict[str, Any]:

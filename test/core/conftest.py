@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from surgseg_ros.core.model_spec import ModelSpec, write_model
+from surgseg_ros.core.model_folder import write_model
+from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork
 
 

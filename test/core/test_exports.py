@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from surgseg_ros.core.model_spec import ModelError, ModelSpec, read_spec, write_model
+from surgseg_ros.core.model_folder import read_spec, write_model
+from surgseg_ros.core.model_spec import ModelError, ModelSpec
 from surgseg_ros.core.runtimes.exported import import_library, one_by_one, read_export
 
 CONTENTS = {'openvino.xml': b'<net/>', 'openvino.bin': b'\1\2\3'}
@@ -63,7 +64,7 @@ def test_an_export_is_read_whole(folder: Path) -> None:
 @pytest.mark.parametrize('name', CONTENTS)
 def test_a_changed_file_is_refused(folder: Path, name: str) -> None:
     (folder / name).write_bytes(CONTENTS[name] + b'!')
-    with pytest.raises(ModelError, match=f'{name}: SHA-256 is .* or export anew'):
+    with pytest.raises(ModelError, match=f'{name}: SHA-256 is .* copy the model folder again'):
         read_export(folder, SPEC, 'openvino')
 
 

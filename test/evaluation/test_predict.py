@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from surgseg_ros.core.model_spec import ModelSpec, read_model, write_model
+from surgseg_ros.core.model_folder import read_model, write_model
+from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.regions import drop_small_regions
 from surgseg_ros.core.segmenter import Segmenter

@@ -15,7 +15,8 @@ import torch
 
 from surgseg_ros.core.exports import EXPORT_FILES
 from surgseg_ros.core.fitting import fit
-from surgseg_ros.core.model_spec import ModelError, ModelSpec, read_model, read_spec, write_model
+from surgseg_ros.core.model_folder import read_model, read_spec, write_model
+from surgseg_ros.core.model_spec import ModelError, ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.exporting import agreement, converters

@@ -20,7 +20,8 @@ from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
 
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
-from surgseg_ros.core.model_spec import ModelSpec, write_model
+from surgseg_ros.core.model_folder import write_model
+from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.messages.images import IMAGE
 from surgseg_ros.messages.types import TYPES

@@ -15,7 +15,8 @@ import torch
 from bench import REPOSITORY, TIMEOUT_S, Bench, until
 from rclpy.parameter import Parameter
 
-from surgseg_ros.core.model_spec import ModelSpec, write_model
+from surgseg_ros.core.model_folder import write_model
+from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.node.executor import PatientExecutor
 from surgseg_ros.node.segmenter import spin

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from surgseg_ros.core.model_spec import ModelSpec, read_spec
+from surgseg_ros.core.model_folder import read_spec
+from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.training.card import card
 
 NINE = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]

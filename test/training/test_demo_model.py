@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from surgseg_ros.core.model_spec import read_model
+from surgseg_ros.core.model_folder import read_model
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.metrics import count_frame, summarize
 from surgseg_ros.training.scenes import Scene

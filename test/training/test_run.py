@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from surgseg_ros.core.model_spec import read_model
+from surgseg_ros.core.model_folder import read_model
 from surgseg_ros.training.splits import split_videos
 from surgseg_ros.training.train import main
 

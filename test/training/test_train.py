@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from surgseg_ros.core.model_spec import read_model
+from surgseg_ros.core.model_folder import read_model
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.training.train import main
 

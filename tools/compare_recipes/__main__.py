@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from surgseg_ros.core.files import write_whole
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.training.dataset import DatasetError, Sample, find_samples
 from surgseg_ros.training.scoring import ValidationFrame, score, tune_least_region
@@ -115,8 +116,8 @@ def _compare(options: argparse.Namespace) -> None:
         'models': models,
         'summary': summarize(models),
     }
-    _write_whole(options.work / 'comparison.json', json.dumps(result, indent=2))
-    _write_whole(options.work / 'comparison.md', report(result))
+    write_whole(options.work / 'comparison.json', json.dumps(result, indent=2).encode())
+    write_whole(options.work / 'comparison.md', report(result).encode())
     print(report(result))
 
 
@@ -152,14 +153,8 @@ def _scored(
         'scores': score(segmenter, test, least),
     }
     kept.parent.mkdir(exist_ok=True)
-    _write_whole(kept, json.dumps({'of': of, 'result': result}))
+    write_whole(kept, json.dumps({'of': of, 'result': result}).encode())
     return result
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(text + '\n')
-    partial.replace(path)
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from surgseg_ros.core.model_spec import read_model, write_model
+from surgseg_ros.core.model_folder import read_model, write_model
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.training.card import card
 from surgseg_ros.training.scenes import Scene

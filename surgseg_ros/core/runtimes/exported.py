@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What runtimes of exported networks share: reading an export, and importing its library."""
 
-import hashlib
 import importlib
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from surgseg_ros.core.exports import EXPORT_FILES
+from surgseg_ros.core.model_folder import read_checked
 from surgseg_ros.core.model_spec import ModelError, ModelSpec
 
 
@@ -31,22 +31,9 @@ def read_export(folder: Path, spec: ModelSpec, backend: str) -> tuple[str, list[
             f'--model {folder} --backend {backend} --precision f32 --output NEW_FOLDER'
         )
     export = spec.exports[backend]
-    contents = []
-    for name in EXPORT_FILES[backend]:
-        path = Path(folder) / name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ModelError(
-                f'{path}: can not be read ({error.strerror}); copy the whole model folder'
-            ) from error
-        digest = hashlib.sha256(content).hexdigest()
-        if digest != export['files'][name]:
-            raise ModelError(
-                f'{path}: SHA-256 is {digest!r}, model.json says {export["files"][name]!r}: the '
-                'file is truncated or another one; copy the model folder again, or export anew'
-            )
-        contents.append(content)
+    contents = [
+        read_checked(Path(folder) / name, export['files'][name]) for name in EXPORT_FILES[backend]
+    ]
     return export['precision'], contents
 
 

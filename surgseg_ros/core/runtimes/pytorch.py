@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from surgseg_ros.core.model_spec import ModelSpec, read_weights
+from surgseg_ros.core.model_folder import read_weights
+from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import load_network
 from surgseg_ros.core.runtimes.device import choose_device
 
