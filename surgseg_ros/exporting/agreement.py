@@ -103,6 +103,7 @@ class _Watched:
         self._runtime = runtime
         self.device = runtime.device
         self.description = runtime.description
+        self.most_pictures = runtime.most_pictures
         self.classes: NDArray[np.int64] = np.zeros((0, 0), np.int64)
 
     def __call__(self, fitted: Tensor) -> Tensor:

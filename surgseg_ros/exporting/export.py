@@ -168,7 +168,7 @@ def _check(
     }
     entry: dict[str, Any] = {'precision': precision, 'files': files, 'agreement': {}}
     written = dataclasses.replace(spec, exports={**spec.exports, backend: entry})
-    exported = load_runtime(folder, written, 'auto', BACKENDS[backend].runtime)
+    exported = load_runtime(folder, written, BACKENDS[backend].runtime)
     agreement = compare(written, original, exported, frames.held_out)
     if fault := find_fault(precision, agreement):
         raise RefusedError(fault)

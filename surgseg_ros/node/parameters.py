@@ -12,6 +12,7 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 from surgseg_ros.core.runtimes import AUTO, RUNTIMES
+from surgseg_ros.core.runtimes import CHOICES as PRECISIONS
 from surgseg_ros.core.segmentation import Roi
 
 TRANSPORTS: Final = ('raw', 'compressed')
@@ -39,6 +40,13 @@ TABLE: Final = (
         AUTO,
         'What runs the network; auto: the fastest that machine and model folder have.',
         choices=(AUTO, *RUNTIMES),
+    ),
+    Parameter(
+        'precision',
+        AUTO,
+        'What the network computes in; auto: as it was exported, and with torch bf16 on CUDA, f32 '
+        'on the CPU.',
+        choices=PRECISIONS,
     ),
     Parameter('cpu_threads', 0, "Threads of torch on the CPU; 0: torch's choice.", (0, 256)),
     Parameter('image_transport', 'raw', 'Image, or CompressedImage.', choices=TRANSPORTS),
@@ -90,6 +98,7 @@ class Settings:
     model: str
     device: str
     runtime: str
+    precision: str
     cpu_threads: int
     image_transport: str
     reliability: str

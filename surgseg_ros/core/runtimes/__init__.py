@@ -6,40 +6,53 @@ from pathlib import Path
 from typing import Final
 
 from surgseg_ros.core.model_spec import ModelSpec
-from surgseg_ros.core.runtimes.choice import AUTO, choose_runtime
+from surgseg_ros.core.runtimes.choice import choose_runtime
 from surgseg_ros.core.runtimes.device import choose_device
 from surgseg_ros.core.runtimes.onnx import OnnxRuntime
 from surgseg_ros.core.runtimes.openvino import OpenVinoRuntime
+from surgseg_ros.core.runtimes.options import AUTO, CHOICES, Options
 from surgseg_ros.core.runtimes.protocol import Runtime
 from surgseg_ros.core.runtimes.pytorch import TorchRuntime
 
-__all__ = ['AUTO', 'RUNTIMES', 'Runtime', 'TorchRuntime', 'choose_device', 'load_runtime']
+__all__ = [
+    'AUTO',
+    'CHOICES',
+    'RUNTIMES',
+    'Options',
+    'Runtime',
+    'TorchRuntime',
+    'choose_device',
+    'load_runtime',
+]
 
-RUNTIMES: Final[Mapping[str, Callable[[Path, ModelSpec, str], Runtime]]] = {
+RUNTIMES: Final[Mapping[str, Callable[[Path, ModelSpec, Options], Runtime]]] = {
     'torch': TorchRuntime.load,
     'openvino': OpenVinoRuntime,
     'onnxruntime': OnnxRuntime,
 }
-"""By name, what makes a runtime of a model folder, its specification and a person's device."""
+"""By name, what makes a runtime of a model folder, its specification and a person's options."""
 
 
-def load_runtime(folder: Path, spec: ModelSpec, device: str, runtime: str) -> Runtime:
+def load_runtime(
+    folder: Path, spec: ModelSpec, runtime: str = AUTO, options: Options | None = None
+) -> Runtime:
     """
     Make a runtime; whatever it compiles is compiled here, not when it is called.
 
     :param folder: the model folder.
     :param spec: its specification.
-    :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
     :param runtime: a key of RUNTIMES, or AUTO; the choice and its reason are in the description.
+    :param options: device, precision and pictures; all automatic where None.
     :return: the runtime.
     :raises ModelError: if the folder can't be used, or holds no export for this runtime.
     :raises ValueError: if the machine has no such device or library, or there is no such runtime.
     """
+    options = options or Options()
     if runtime == AUTO:
-        name, reason = choose_runtime(spec, device)
-        made = RUNTIMES[name](folder, spec, device)
+        name, reason = choose_runtime(spec, options.device)
+        made = RUNTIMES[name](folder, spec, options)
         made.description += f' (auto: {reason})'
         return made
     if runtime not in RUNTIMES:
         raise ValueError(f'runtime is {runtime!r}, expected one of {", ".join((AUTO, *RUNTIMES))}')
-    return RUNTIMES[runtime](folder, spec, device)
+    return RUNTIMES[runtime](folder, spec, options)

@@ -2,13 +2,10 @@
 """The runtime `auto`: the fastest that this machine and the model folder have."""
 
 from importlib.util import find_spec
-from typing import Final
 
 from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.runtimes.device import choose_device
 from surgseg_ros.core.runtimes.onnx import has_tensorrt
-
-AUTO: Final = 'auto'
 
 
 def choose_runtime(spec: ModelSpec, device: str) -> tuple[str, str]:

@@ -13,17 +13,22 @@ from torch import Tensor
 from surgseg_ros.core.exports import EXPORT_FILES
 from surgseg_ros.core.model_folder import read_checked
 from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.runtimes.options import AUTO
 
 
-def read_export(folder: Path, spec: ModelSpec, backend: str) -> tuple[str, list[bytes]]:
+def read_export(
+    folder: Path, spec: ModelSpec, backend: str, precision: str = AUTO
+) -> tuple[str, list[bytes]]:
     """
     Read an export, and check that its files are those that model.json names.
 
     :param folder: the model folder.
     :param spec: its specification.
     :param backend: a key of EXPORT_FILES.
+    :param precision: what the export's has to be, or `auto`.
     :return: one of PRECISIONS, and the content of the files in the order of EXPORT_FILES.
-    :raises ModelError: if the folder holds no such export, or a file is missing or changed.
+    :raises ModelError: if the folder holds no such export, or one of another precision, or a file
+        is missing or changed.
     """
     if backend not in spec.exports:
         raise ModelError(
@@ -31,6 +36,11 @@ def read_export(folder: Path, spec: ModelSpec, backend: str) -> tuple[str, list[
             f'--model {folder} --backend {backend} --precision f32 --output NEW_FOLDER'
         )
     export = spec.exports[backend]
+    if precision not in (AUTO, export['precision']):
+        raise ModelError(
+            f'{folder}: precision is {precision!r}, but the export for {backend} is '
+            f"{export['precision']}: set precision to 'auto', or export anew"
+        )
     contents = [
         read_checked(Path(folder) / name, export['files'][name]) for name in EXPORT_FILES[backend]
     ]

@@ -15,6 +15,7 @@ from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_spec import ModelError, ModelSpec
 from surgseg_ros.core.runtimes.device import choose_device
 from surgseg_ros.core.runtimes.exported import import_library, one_by_one, read_export
+from surgseg_ros.core.runtimes.options import Options
 
 REMEDY: Final = (
     'install it (pip install onnxruntime-gpu for TensorRT and CUDA, onnxruntime for the CPU), or '
@@ -26,27 +27,28 @@ TENSORRT: Final = 'TensorrtExecutionProvider'
 class OnnxRuntime:
     """ONNX Runtime; TensorRT builds its engine when this is made, or takes it from a cache."""
 
-    def __init__(self, folder: Path, spec: ModelSpec, device: str) -> None:
+    def __init__(self, folder: Path, spec: ModelSpec, options: Options) -> None:
         """
         Read and compile an export.
 
         :param folder: the model folder.
         :param spec: its specification.
-        :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
+        :param options: device, and the precision that the export has, or `auto`.
         :raises ModelError: if the folder holds no usable ONNX export.
         :raises ValueError: if the machine has no such device, or onnxruntime is not installed or
             can't use the device.
         """
-        chosen = torch.device(choose_device(device))
-        precision, (graph,) = read_export(folder, spec, 'onnx')
+        chosen = torch.device(choose_device(options.device))
+        precision, (graph,) = read_export(folder, spec, 'onnx', options.precision)
         library = import_library('onnxruntime', REMEDY)
         self.device = torch.device('cuda', chosen.index or 0) if chosen.type == 'cuda' else chosen
+        self.most_pictures = 1
         providers = _providers(library, self.device, precision)
-        options = library.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors; its advice is not for the node's log
+        session = library.SessionOptions()
+        session.intra_op_num_threads = torch.get_num_threads()
+        session.log_severity_level = 3  # errors; its advice is not for the node's log
         try:
-            self._session = library.InferenceSession(graph, options, providers=providers)
+            self._session = library.InferenceSession(graph, session, providers=providers)
         except Exception as error:  # its own classes, which have nothing else in common
             raise ModelError(f'{folder}: ONNX Runtime can not load the export: {error}') from error
         ports = self._session.get_inputs(), self._session.get_outputs()

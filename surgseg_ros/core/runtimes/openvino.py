@@ -9,6 +9,7 @@ from torch import Tensor
 
 from surgseg_ros.core.model_spec import ModelError, ModelSpec
 from surgseg_ros.core.runtimes.exported import import_library, one_by_one, read_export
+from surgseg_ros.core.runtimes.options import Options
 
 REMEDY: Final = "install it (pip install openvino), or set runtime to 'torch'"
 
@@ -19,24 +20,25 @@ _HINTS: Final = {'f32': 'f32', 'bf16': 'bf16', 'int8': 'bf16'}
 class OpenVinoRuntime:
     """OpenVINO, compiled for this CPU when it is made, with as many threads as torch has then."""
 
-    def __init__(self, folder: Path, spec: ModelSpec, device: str) -> None:
+    def __init__(self, folder: Path, spec: ModelSpec, options: Options) -> None:
         """
         Read and compile an export.
 
         :param folder: the model folder.
         :param spec: its specification.
-        :param device: `auto` or `cpu`.
+        :param options: device, and the precision that the export has, or `auto`.
         :raises ModelError: if the folder holds no usable OpenVINO export.
         :raises ValueError: if the device is another one, or openvino is not installed.
         """
-        if device not in ('auto', 'cpu'):
+        if options.device not in ('auto', 'cpu'):
             raise ValueError(
-                f'device is {device!r}, but the runtime openvino has the CPU alone: set device to '
-                "'cpu', or runtime to 'auto'"
+                f'device is {options.device!r}, but the runtime openvino has the CPU alone: set '
+                "device to 'cpu', or runtime to 'auto'"
             )
-        precision, (graph, weights) = read_export(folder, spec, 'openvino')
+        precision, (graph, weights) = read_export(folder, spec, 'openvino', options.precision)
         self._openvino = import_library('openvino', REMEDY)
         self.device = torch.device('cpu')
+        self.most_pictures = 1
         settings = {
             'PERFORMANCE_HINT': 'LATENCY',
             'NUM_STREAMS': 1,

@@ -13,6 +13,8 @@ class Runtime(Protocol):
     device: torch.device
     description: str
     """Runtime, precision and device, for people."""
+    most_pictures: int
+    """So many in one pass are quicker than one after another; more are not, or not possible."""
 
     def __call__(self, fitted: Tensor) -> Tensor:
         """
