@@ -1,26 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """RGB picture in, class mask out: the one way that node, evaluator and bag tools go."""
 
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from surgseg_ros.core.fitting import fit, place
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.model_spec import ModelError, ModelSpec
-from surgseg_ros.core.runtimes import Runtime, load_runtime
+from surgseg_ros.core.runtimes import AUTO, Options, Runtime, load_runtime
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.stopwatch import stopwatch
+from surgseg_ros.core.transfer import transfer_to
 from surgseg_ros.core.upsampling import upsample
+
+Picture = NDArray[np.uint8]
 
 
 class Segmenter:
     """
-    A model, ready to segment pictures one by one; not for several threads at once.
+    A model, ready to segment pictures; not for several threads at once.
 
     :param spec: the model's specification.
     :param runtime: what runs its network.
@@ -30,34 +35,52 @@ class Segmenter:
         """Keep both; see the class."""
         self.spec = spec
         self.runtime = runtime
+        self._transfer = transfer_to(runtime.device)
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = 'auto', runtime: str = 'torch') -> 'Segmenter':
+    def load(
+        cls,
+        folder: Path | str,
+        device: str = AUTO,
+        runtime: str = 'torch',
+        *,
+        precision: str = AUTO,
+        pictures: int = 1,
+    ) -> 'Segmenter':
         """
         Load a model folder onto a device.
 
         :param folder: the model folder.
         :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
         :param runtime: a key of RUNTIMES, or AUTO.
+        :param precision: what to compute in; see Options.
+        :param pictures: as many as may come in one pass.
         :return: the segmenter.
         :raises ModelError: if the folder can't be used.
         :raises ValueError: if the machine has no such device, or there is no such runtime.
         """
         spec = read_spec(folder)
-        return cls(spec, load_runtime(Path(folder), spec, device, runtime))
+        options = Options(device, precision, pictures)
+        return cls(spec, load_runtime(Path(folder), spec, runtime, options))
+
+    @property
+    def most_pictures(self) -> int:
+        """So many in one pass are quicker than one after another."""
+        return self.runtime.most_pictures
 
     def warm_up(self, size: tuple[int, int] = (1080, 1920)) -> None:
         """
-        Segment two grey pictures, so that the first real one waits for nothing.
+        Segment grey pictures, so that the first real one waits for nothing.
 
         :param size: (H, W) of the pictures to come, where known.
         """
-        for _ in range(2):
-            self.segment(np.full((*size, 3), 127, np.uint8), confidence=True)
+        grey = np.full((*size, 3), 127, np.uint8)
+        for count in {1, self.most_pictures}:
+            for _ in range(2):
+                self.segment_all([grey] * count, confidence=True)
 
-    @torch.inference_mode()
     def segment(
-        self, image: NDArray[np.uint8], *, roi: Roi | None = None, confidence: bool = False
+        self, image: Picture, *, roi: Roi | None = None, confidence: bool = False
     ) -> Segmentation:
         """
         Find the class of each pixel.
@@ -69,60 +92,99 @@ class Segmenter:
         :raises ValueError: if `image` is not such an array, or the roi lies beyond it.
         :raises ArithmeticError: if the network's answer is no number.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise ValueError(
-                f'the picture is {image.shape} {image.dtype}, expected (H, W, 3) uint8 RGB'
-            )
-        view = image if roi is None else roi.view(image)
-        result = self._segment_view(view, confidence)
-        return result if roi is None else _paste(result, (image.shape[0], image.shape[1]), roi)
+        return self.segment_all([image], [roi], confidence=confidence)[0]
 
-    def _segment_view(self, image: NDArray[np.uint8], confidence: bool) -> Segmentation:
-        size = (image.shape[0], image.shape[1])
-        watch = stopwatch(self.runtime.device)
-        fitted = fit(self._upload(image), self.spec.input_size, self.spec.fit)
-        watch.lap('fit')
-        logits = self._infer(fitted)
-        watch.lap('network')
-        placement = place(size, self.spec.input_size, self.spec.fit)
-        part = logits[0, :, : placement.height_px, : placement.width_px]
-        classes, chosen = upsample(part, size, confidence)
-        watch.lap('upsample')
-        mask = classes.cpu().numpy()
-        certainty = None if chosen is None else chosen.cpu().numpy()
-        watch.lap('download')
-        return Segmentation(mask, certainty, watch.times_ms())
+    @torch.inference_mode()
+    def segment_all(
+        self,
+        images: Sequence[Picture],
+        rois: Sequence[Roi | None] | None = None,
+        *,
+        confidence: bool = False,
+    ) -> tuple[Segmentation, ...]:
+        """
+        Find the class of each pixel of several pictures, in one pass of the network.
 
-    def _infer(self, fitted: torch.Tensor) -> torch.Tensor:
-        """Run the network; a map of another size, or of NaN, would pass for a mask."""
+        :param images: (H, W, 3) uint8 RGB each, of any sizes; at least one.
+        :param rois: the part to look at of each; None for all of all.
+        :param confidence: whether the results shall hold the confidence.
+        :return: as `segment` does, for each; their times are those of the pass.
+        :raises ValueError: if one is not such an array, or a roi lies beyond it.
+        :raises ArithmeticError: if the network's answer to one is no number.
+        """
+        rois = rois or [None] * len(images)
+        views = [_view(image, roi) for image, roi in zip(images, rois, strict=True)]
+        return tuple(
+            result if roi is None else _paste(result, (image.shape[0], image.shape[1]), roi)
+            for result, image, roi in zip(self._pass(views, confidence), images, rois)
+        )
+
+    def _pass(self, views: Sequence[Picture], confidence: bool) -> list[Segmentation]:
+        """Go the whole way to the device and back once."""
+        with self._transfer.working():
+            watch = stopwatch(self.runtime.device)
+            fitted = self._fit(views)  # (N, h, w, 3)
+            watch.lap('fit')
+            logits = self._infer(fitted)  # (N, CLASS_COUNT, h, w)
+            watch.lap('network')
+            sums = logits.sum((1, 2, 3), dtype=torch.float32)  # (N,), NaN or infinite if any is
+            planes = [
+                self._upsample(of_one, (view.shape[0], view.shape[1]), confidence)
+                for of_one, view in zip(logits, views)
+            ]
+            watch.lap('upsample')
+            checked, *arrays = self._transfer.download([sums, *chain.from_iterable(planes)])
+            watch.lap('download')
+        self._check(checked)
+        times_ms = watch.times_ms()
+        if not confidence:
+            return [Segmentation(mask, None, times_ms) for mask in arrays]
+        return [Segmentation(*pair, times_ms) for pair in zip(arrays[::2], arrays[1::2])]
+
+    def _fit(self, views: Sequence[Picture]) -> Tensor:
+        """Bring pictures to the network's size, on the device."""
+        fitted = [
+            fit(picture, self.spec.input_size, self.spec.fit)
+            for picture in self._transfer.upload(views)
+        ]
+        return fitted[0] if len(fitted) == 1 else torch.cat(fitted)
+
+    def _infer(self, fitted: Tensor) -> Tensor:
+        """Run the network; a map of another size would pass for a mask."""
         logits = self.runtime(fitted)
-        expected = (1, CLASS_COUNT, *self.spec.input_size)
+        expected = (len(fitted), CLASS_COUNT, *self.spec.input_size)
         if logits.shape != expected:
             raise ModelError(
                 f'the network of {self.spec.name!r} gives {tuple(logits.shape)} logits, expected '
                 f'{expected}: its options do not fit its input_size'
             )
-        if not torch.isfinite(logits).all():
+        return logits
+
+    def _upsample(
+        self, logits: Tensor, size: tuple[int, int], confidence: bool
+    ) -> tuple[Tensor, ...]:
+        """Bring (CLASS_COUNT, h, w) logits to the picture's size: classes, and confidence."""
+        placement = place(size, self.spec.input_size, self.spec.fit)
+        part = logits[:, : placement.height_px, : placement.width_px]
+        classes, chosen = upsample(part, size, confidence)
+        return (classes,) if chosen is None else (classes, chosen)
+
+    def _check(self, sums: NDArray[np.float32]) -> None:
+        """Refuse what is no number: its largest class would pass for a decision."""
+        if not np.isfinite(sums).all():
             raise ArithmeticError(
                 f'the network of {self.spec.name!r} gives NaN or infinite logits: check the model '
                 'folder, and the memory of the device'
             )
-        return logits
-
-    def _upload(self, image: NDArray[np.uint8]) -> torch.Tensor:
-        """(1, H, W, 3) on the device, without a copy where torch can read the array as it is."""
-        if min(image.strides) < 0:
-            image = image.copy()
-        return torch.from_numpy(np.asarray(_Shared(image)))[None].to(self.runtime.device)
 
 
-class _Shared:
-    """An array's own memory, called writable: torch warns of any other; none is written to."""
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        self.array = array
-        interface = array.__array_interface__
-        self.__array_interface__ = {**interface, 'data': (interface['data'][0], False)}
+def _view(image: Picture, roi: Roi | None) -> Picture:
+    """Show the part to look at, of what must be a picture."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(
+            f'the picture is {image.shape} {image.dtype}, expected (H, W, 3) uint8 RGB'
+        )
+    return image if roi is None else roi.view(image)
 
 
 def _paste(part: Segmentation, size: tuple[int, int], roi: Roi) -> Segmentation:

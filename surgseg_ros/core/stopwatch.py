@@ -26,6 +26,10 @@ class Stopwatch:
         self._times_ms[stage] = (now_ns - self.last_ns) / 1e6
         self.last_ns = now_ns
 
+    def resume(self) -> None:
+        """Begin the next stage now: what was since the last one is none of its own."""
+        self.last_ns = time.monotonic_ns()
+
     def times_ms(self) -> dict[str, float]:
         """Give the milliseconds of each stage, in their order."""
         return dict(self._times_ms)

@@ -25,7 +25,7 @@ class Frame(NamedTuple):
 
 
 class Mailbox:
-    """Hands the worker the newest frame of each camera in turn; older ones are dropped."""
+    """Hands the worker the newest frames of the cameras in turn; older ones are dropped."""
 
     def __init__(self) -> None:
         """Start empty and open."""
@@ -46,15 +46,20 @@ class Mailbox:
             self._changed.notify()
             return dropped
 
-    def take(self) -> Frame | None:
+    def take(self, most: int = 1) -> tuple[Frame, ...]:
         """
-        Wait for a frame.
+        Wait for a frame; take with it what other cameras have there by then, but wait for none.
 
-        :return: of the camera that has waited longest, its newest; None once closed.
+        :param most: how many at most.
+        :return: the newest of each camera, the one that has waited longest first; none once
+            closed.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._slots or self._closed)
-            return None if self._closed else self._slots.popitem(last=False)[1]
+            if self._closed:
+                return ()
+            count = min(most, len(self._slots))
+            return tuple(self._slots.popitem(last=False)[1] for _ in range(count))
 
     def clear(self) -> None:
         """Drop what lies in the slots."""

@@ -102,7 +102,13 @@ class SegmenterNode(LifecycleNode):
         torch.set_num_threads(settings.cpu_threads or self._usual_threads)
         started_s = time.monotonic()
         self.get_logger().info(f'loading {settings.model!r}')
-        segmenter = Segmenter.load(settings.model, settings.device, settings.runtime)
+        segmenter = Segmenter.load(
+            settings.model,
+            settings.device,
+            settings.runtime,
+            precision=settings.precision,
+            pictures=len(settings.camera_names),
+        )
         segmenter.warm_up()
         self._segmenter, self._mailbox = segmenter, Mailbox()
         self._eyes = tuple(self._eye(index) for index in range(len(settings.camera_names)))

@@ -88,9 +88,21 @@ class Eye(NamedTuple):
     outputs: Sink
 
 
+class Picture(NamedTuple):
+    """A frame that was read, on its way."""
+
+    frame: Frame
+    eye: Eye
+    header: Any
+    image: NDArray[np.uint8]
+    doubt: str
+    """Why its mask is not to be trusted, if so."""
+    watch: Stopwatch
+
+
 class Worker(threading.Thread):
     """
-    Takes frames out of the mailbox, one at a time, until that is closed.
+    Takes frames out of the mailbox, as many as go in one pass, until that is closed.
 
     :param segmenter: used by this thread alone.
     :param mailbox: where frames lie.
@@ -123,37 +135,65 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         """Work; see the class. A frame that fails is said and counted, and the next one taken."""
-        while (frame := self._mailbox.take()) is not None:
-            eye = self._eyes[frame.camera]
-            try:
-                self._process(frame, eye)
-            except ImageError as error:
-                self._reject(frame, eye, error.cause, f'image dropped: {error}')
-            except Exception as error:  # a frame must not end the thread, whatever it brings
-                self._reject(frame, eye, *_told(error, 'no mask for an image'))
+        while frames := self._mailbox.take(self._segmenter.most_pictures):
+            pictures = [seen for frame in frames if (seen := self._read(frame)) is not None]
+            for picture, result in zip(pictures, self._segment(pictures)):
+                self._answer(picture, result)
 
-    def _process(self, frame: Frame, eye: Eye) -> None:
-        watch = Stopwatch()
-        message = read_image(frame.cdr, eye.type_name)
-        image = rgb_from_msg(message)
-        doubt = self._look_at(frame, eye, message.header, image.shape)
-        watch.lap('parse')
+    def _read(self, frame: Frame) -> Picture | None:
+        """Make a picture of a frame; None where there is none in it."""
+        eye, watch = self._eyes[frame.camera], Stopwatch()
         try:
-            segmentation = self._segmenter.segment(image, roi=eye.roi, confidence=True)
-            watch.lap('segment')
-            instruments = find_instruments(segmentation, self._least_area())
-            watch.lap('detections')
+            message = read_image(frame.cdr, eye.type_name)
+            image = rgb_from_msg(message)
+            doubt = self._look_at(frame, eye, message.header, image.shape)
+        except ImageError as error:
+            self._reject(frame, eye, error.cause, f'image dropped: {error}')
+            return None
+        except Exception as error:  # a frame must not end the thread, whatever it brings
+            self._reject(frame, eye, *_told(error, 'no mask for an image'))
+            return None
+        watch.lap('parse')
+        return Picture(frame, eye, message.header, image, doubt, watch)
+
+    def _segment(self, pictures: Sequence[Picture]) -> list[Segmentation | Exception]:
+        """Segment pictures in one pass; where that fails, each by itself, to find whose fault."""
+        if not pictures:
+            return []
+        images, rois = [p.image for p in pictures], [p.eye.roi for p in pictures]
+        try:
+            return list(self._segmenter.segment_all(images, rois, confidence=True))
         except Exception as error:  # of the network, the device, a roi beyond the picture
-            self._publish_no_decision(frame, eye, message.header, image)
+            if len(pictures) == 1:
+                return [error]
+            return [result for picture in pictures for result in self._segment([picture])]
+
+    def _answer(self, picture: Picture, result: Segmentation | Exception) -> None:
+        try:
+            self._publish(picture, result)
+        except Exception as error:  # a frame must not end the thread, whatever it brings
+            self._reject(picture.frame, picture.eye, *_told(error, 'no mask for an image'))
+
+    def _publish(self, picture: Picture, result: Segmentation | Exception) -> None:
+        """Publish what was found in a picture, or that nothing is known of it."""
+        frame, eye, header, image, _, watch = picture
+        watch.resume()
+        try:
+            if isinstance(result, Exception):
+                raise result
+            instruments = find_instruments(result, self._least_area())
+        except Exception as error:
+            self._publish_no_decision(frame, eye, header, image)
             self._reject(frame, eye, *_told(error, 'no decision on an image'))
             return
+        watch.lap('detections')
         with self._generation.held(frame.generation) as current:
             if not current:
                 eye.health.count('discarded')
                 return
-            eye.outputs.publish(message.header, image, segmentation, instruments)
+            eye.outputs.publish(header, image, result, instruments)
             watch.lap('publish')
-            self._note(frame, eye, message.header, segmentation, watch, doubt)
+            self._note(picture, result)
 
     def _publish_no_decision(
         self, frame: Frame, eye: Eye, header: Any, image: NDArray[np.uint8]
@@ -165,15 +205,8 @@ class Worker(threading.Thread):
                 unknown = Segmentation.undecided(size), without_decision(size)
                 eye.outputs.publish(header, image, *unknown)
 
-    def _note(
-        self,
-        frame: Frame,
-        eye: Eye,
-        header: Any,
-        segmentation: Segmentation,
-        watch: Stopwatch,
-        doubt: str,
-    ) -> None:
+    def _note(self, picture: Picture, segmentation: Segmentation) -> None:
+        frame, eye, header, _, doubt, watch = picture
         times_ms = {
             'wait': (watch.started_ns - frame.received_ns) / 1e6,
             **watch.times_ms(),

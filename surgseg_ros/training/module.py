@@ -30,6 +30,7 @@ class _Validated:
     """A network in training as the Segmenter's runtime: what is validated is what will run."""
 
     description = 'a network in training'
+    most_pictures = 1
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         self.network = network
@@ -130,8 +131,10 @@ class Training(lightning.LightningModule):
         self.trainer.should_stop = self.trainer.should_stop or done
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the last validation."""
+        """Forget the last validation; the same way to the device and back serves all frames."""
         self.validated.eval()
+        self._runtime = _Validated(self.validated, self.device)
+        self._segmenter = Segmenter(self.spec, self._runtime)
         self._frames.clear()
         self._losses.clear()
 
@@ -146,12 +149,12 @@ class Training(lightning.LightningModule):
         :return: (H, W) uint8 class index, as predicted.
         """
         video, image, truth = frame
-        runtime = _Validated(self.validated, self.device)
-        predicted = Segmenter(self.spec, runtime).segment(image).mask
+        predicted = self._segmenter.segment(image).mask
         self._frames[video].append(count_frame(truth, predicted))
         mask = torch.from_numpy(truth)[None]
         fitted = fit_mask(mask, self.spec.input_size, self.spec.fit, NO_DECISION)
-        loss = segmentation_loss(runtime.logits, fitted.to(self.device), self.config.dice_weight)
+        logits = self._runtime.logits
+        loss = segmentation_loss(logits, fitted.to(self.device), self.config.dice_weight)
         self._losses.append(float(loss))
         return predicted
 

@@ -24,11 +24,12 @@ class Painter:
 
     device = torch.device('cpu')
     description = 'painter'
+    most_pictures = 1
 
     def __call__(self, fitted: Tensor) -> Tensor:
-        logits = torch.full((1, CLASS_COUNT, *fitted.shape[1:3]), -9.0)
-        logits[0, 0] = 0.0
-        logits[0, NEEDLE] = 8 * (fitted[0, :, :, 1] / 255 - 0.5)
+        logits = torch.full((len(fitted), CLASS_COUNT, *fitted.shape[1:3]), -9.0)
+        logits[:, 0] = 0.0
+        logits[:, NEEDLE] = 8 * (fitted[..., 1] / 255 - 0.5)
         return logits
 
 
@@ -127,6 +128,43 @@ def test_confidence_comes_on_demand_alone(painter: Segmenter) -> None:
     assert abs(int(sure[20, 40]) - expected) <= 1
 
 
+def test_pictures_of_any_sizes_share_a_pass(painter: Segmenter) -> None:
+    """One pass gives each picture what it gets alone, its own roi and size included."""
+    passes = []
+
+    class Counted(Painter):
+        def __call__(self, fitted: Tensor) -> Tensor:
+            passes.append(len(fitted))
+            return super().__call__(fitted)
+
+    pictures = [scene(200, 300)[0], scene(90, 70)[0], scene(200, 300)[0][::-1]]
+    rois = [None, None, Roi(40, 30, 201, 111)]
+    together = Segmenter(painter.spec, Counted()).segment_all(pictures, rois, confidence=True)
+    assert passes == [3]
+    for picture, roi, result in zip(pictures, rois, together, strict=True):
+        alone = painter.segment(picture, roi=roi, confidence=True)
+        assert np.array_equal(result.mask, alone.mask)
+        assert np.array_equal(result.confidence, alone.confidence)
+    plain = painter.segment_all(pictures)
+    assert [(part.mask.shape, part.confidence) for part in plain] == [
+        *(((200, 300), None), ((90, 70), None), ((200, 300), None)),
+    ]
+
+
+def test_the_warm_up_takes_as_many_pictures_as_will_come(painter: Segmenter) -> None:
+    seen = []
+
+    class Two(Painter):
+        most_pictures = 2
+
+        def __call__(self, fitted: Tensor) -> Tensor:
+            seen.append(len(fitted))
+            return super().__call__(fitted)
+
+    Segmenter(painter.spec, Two()).warm_up((48, 64))
+    assert set(seen) == {1, 2}
+
+
 def test_network_of_another_output_size_is_refused(painter: Segmenter) -> None:
     spec = replace(painter.spec, input_size=(128, 160))
 
@@ -177,16 +215,19 @@ def test_folder_with_the_weights_of_another_network_is_refused(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device here')
-def test_cuda_gives_the_mask_of_the_cpu(tiny_model: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (270, 480, 3), dtype=np.uint8)
-    on_cpu, on_cuda = (
-        Segmenter.load(tiny_model, device=device).segment(picture, confidence=True)
-        for device in ('cpu', 'cuda')
-    )
-    assert np.mean(on_cpu.mask == on_cuda.mask) > 0.99
-    assert on_cpu.confidence is not None
-    assert on_cuda.confidence is not None
-    assert np.abs(on_cpu.confidence.astype(int) - on_cuda.confidence).mean() < 2
+@pytest.mark.parametrize('precision', ['auto', 'f32', 'bf16', 'f16'])
+def test_cuda_gives_the_mask_of_the_cpu(tiny_model: Path, precision: str) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((270, 480), (90, 160))]
+    on_cpu = Segmenter.load(tiny_model, device='cpu')
+    on_cuda = Segmenter.load(tiny_model, device='cuda', precision=precision, pictures=2)
+    assert 'as a CUDA graph' in on_cuda.runtime.description
+    for result, picture in zip(on_cuda.segment_all(pictures, confidence=True), pictures):
+        expected = on_cpu.segment(picture, confidence=True)
+        assert np.mean(result.mask == expected.mask) > 0.99
+        assert result.confidence is not None
+        assert expected.confidence is not None
+        assert np.abs(result.confidence.astype(int) - expected.confidence).mean() < 2
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
@@ -198,5 +239,6 @@ def test_an_answer_that_is_no_number_is_no_background(value: float) -> None:
             return logits
 
     segmenter = Segmenter(ModelSpec(name='sick', input_size=(64, 96)), Sick())
-    with pytest.raises(ArithmeticError, match="'sick' gives NaN or infinite logits"):
-        segmenter.segment(scene(48, 64)[0])
+    for pictures in (1, 2):
+        with pytest.raises(ArithmeticError, match="'sick' gives NaN or infinite logits"):
+            segmenter.segment_all([scene(48, 64)[0]] * pictures)

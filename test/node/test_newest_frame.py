@@ -20,6 +20,7 @@ class SlowNetwork:
 
     spec = SimpleNamespace(name='slow', weights_sha256='0' * 64, intended_use='research')
     runtime = SimpleNamespace(description='a test')
+    most_pictures = 1
 
     def __init__(self):
         self.taken = threading.Semaphore(0)
@@ -28,18 +29,18 @@ class SlowNetwork:
     def warm_up(self):
         pass
 
-    def segment(self, image, *, roi=None, confidence=False):
-        """Give a mask that says which picture it is of."""
+    def segment_all(self, images, rois, *, confidence):
+        """Give masks that say which picture they are of."""
         self.taken.release()
         assert self.let_go.acquire(timeout=TIMEOUT_S)
-        mask = image[..., 0].copy()
-        return Segmentation(mask, np.full_like(mask, 255))
+        masks = (image[..., 0].copy() for image in images)
+        return [Segmentation(mask, np.full_like(mask, 255)) for mask in masks]
 
 
 @pytest.fixture
 def slow(monkeypatch):
     network = SlowNetwork()
-    monkeypatch.setattr(Segmenter, 'load', lambda *arguments: network)
+    monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: network)
     return network
 
 

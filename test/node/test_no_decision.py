@@ -21,19 +21,22 @@ class FickleNetwork:
 
     spec = SimpleNamespace(name='fickle', weights_sha256='0' * 64, intended_use='research')
     runtime = SimpleNamespace(description='a test')
+    most_pictures = 1
 
     def warm_up(self):
         pass
 
-    def segment(self, image, *, roi=None, confidence=False):
+    def segment_all(self, images, rois, *, confidence):
+        (image,) = images
         if not image.any():
             raise ArithmeticError('the logits are no numbers')
-        return Segmentation(np.zeros(image.shape[:2], np.uint8), np.full(image.shape[:2], 255))
+        size = image.shape[:2]
+        return [Segmentation(np.zeros(size, np.uint8), np.full(size, 255, np.uint8))]
 
 
 @pytest.fixture
 def bench(monkeypatch, start_here):
-    monkeypatch.setattr(Segmenter, 'load', lambda *arguments: FickleNetwork())
+    monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: FickleNetwork())
     return start_here(model='fickle', stale_after_ms=600_000).bench
 
 
@@ -98,6 +101,6 @@ def test_two_cameras_on_one_topic_are_degraded_until_one_is_left(bench):
 
 
 def test_a_slip_in_the_name_of_a_parameter_is_found(monkeypatch, start_here):
-    monkeypatch.setattr(Segmenter, 'load', lambda *arguments: FickleNetwork())
+    monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: FickleNetwork())
     node = start_here(model='fickle', stale_after='600').node
     assert parameters.unknown(node) == ['stale_after']

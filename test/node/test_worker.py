@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """A result belongs to a generation, and a message is read or refused with a reason."""
 
+import logging
 import threading
 
 import numpy as np
 import pytest
 from bench import FRAME_ID, image_cdr, picture
 
+from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.messages.images import IMAGE, ImageError
-from surgseg_ros.node.worker import Generation, read_image
+from surgseg_ros.messages.results import stamp_ns
+from surgseg_ros.node.health import Health
+from surgseg_ros.node.mailbox import Frame, Mailbox
+from surgseg_ros.node.worker import Eye, Generation, Worker, read_image
 
 
 def test_a_result_of_an_older_generation_is_told():
@@ -59,3 +65,94 @@ def test_what_is_no_image_is_refused(spoil, said, cause):
     with pytest.raises(ImageError, match=said) as raised:
         read_image(spoil(image_cdr(picture(), 5)), IMAGE)
     assert raised.value.cause == cause
+
+
+class Passes:
+    """Stands in for a Segmenter: a class per picture, and no answer to one beyond its roi."""
+
+    most_pictures = 3
+
+    def __init__(self):
+        self.sizes = []
+
+    def segment_all(self, images, rois, *, confidence):
+        assert confidence
+        self.sizes.append(len(images))
+        for image, roi in zip(images, rois):
+            if roi is not None:
+                roi.view(image)
+        full = ((image.shape[:2], image[0, 0, 0] % 10) for image in images)
+        return [Segmentation(np.full(s, c, np.uint8), np.full(s, 255, np.uint8)) for s, c in full]
+
+
+class Kept:
+    """Stands in for Outputs."""
+
+    def __init__(self):
+        self.published = []
+
+    def publish(self, header, image, segmentation, instruments):
+        assert segmentation.mask.shape == image.shape[:2]
+        values = np.unique(segmentation.mask).tolist()
+        self.published.append((stamp_ns(header), values, [i.label for i in instruments]))
+
+
+def work(frames, rois, segmenter=None):
+    """Lay frames (camera, CDR) into a mailbox, and have a worker take them all at once."""
+    segmenter = segmenter or Passes()
+    mailbox, outputs = Mailbox(), [Kept() for _ in rois]
+    healths = [Health() for _ in rois]
+    eyes = tuple(Eye(f'eye {n}', IMAGE, roi, healths[n], outputs[n]) for n, roi in enumerate(rois))
+    worker = Worker(
+        segmenter, mailbox, eyes, Generation(), lambda: 0.0, logging.getLogger('worker')
+    )
+    for number, (camera, cdr) in enumerate(frames):
+        mailbox.put(Frame(camera, cdr, number, 0, 0))
+    worker.start()
+    while mailbox._slots:
+        pass
+    mailbox.close()
+    worker.join()
+    return segmenter.sizes, [o.published for o in outputs], [h.counts() for h in healths]
+
+
+def colour(value, size=(8, 12)):
+    return np.full((*size, 3), value, np.uint8)
+
+
+def test_two_eyes_share_a_pass_and_each_keeps_its_header_and_size():
+    frames = [(1, image_cdr(colour(4), 11)), (0, image_cdr(colour(6, (5, 5)), 22))]
+    sizes, published, _ = work(frames, [None, None])
+    assert sizes == [2]
+    assert published == [[(22, [6], [6])], [(11, [4], [4])]]
+
+
+def test_an_eye_whose_picture_fails_spoils_no_other():
+    frames = [(n, image_cdr(colour(4 + n), n + 1)) for n in range(3)]
+    sizes, published, counts = work(frames, [None, Roi(0, 0, 99, 99), None])
+    assert sizes == [3, 1, 1, 1], 'all together, then each by itself'
+    assert published == [
+        [(1, [4], [4])],
+        [(2, [NO_DECISION], [NO_DECISION])],
+        [(3, [6], [6])],
+    ]
+    assert [(count['published'], count['rejected']) for count in counts] == [
+        *((1, 0), (0, 1), (1, 0)),
+    ]
+
+
+def test_an_eye_that_sends_no_picture_is_left_out_of_the_pass():
+    frames = [(0, b'nothing'), (1, image_cdr(colour(4), 7))]
+    sizes, published, counts = work(frames, [None, None])
+    assert sizes == [1]
+    assert published == [[], [(7, [4], [4])]]
+    assert counts[0]['rejected'] == 1
+
+
+def test_a_worker_outlives_outputs_that_fail(monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError('no publisher')
+
+    monkeypatch.setattr(Kept, 'publish', fail)
+    _, _, counts = work([(0, image_cdr(colour(4), 7)), (1, b'')], [None, None])
+    assert [count['rejected'] for count in counts] == [1, 1]

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Both ways bring the same; the staged one is walked here without a device."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from surgseg_ros.core.transfer import HostTransfer, StagedTransfer, Transfer, transfer_to
+
+CPU = torch.device('cpu')
+WAYS: dict[str, Callable[[], Transfer]] = {
+    'host': HostTransfer,
+    'staged': lambda: StagedTransfer(CPU, None, pinned=False),
+}
+
+
+def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_what_goes_up_and_down_is_the_same(way: str) -> None:
+    transfer = WAYS[way]()
+    for sizes in (((4, 6), (8, 5)), ((9, 9), (2, 2)), ((4, 6),)):  # larger, smaller, fewer
+        sent = pictures(*sizes)
+        with transfer.working():
+            came = transfer.download([tensor[0] for tensor in transfer.upload(sent)])
+        assert all(np.array_equal(*pair) for pair in zip(sent, came, strict=True))
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_results_of_any_type_come_down(way: str) -> None:
+    planes = [torch.arange(6).view(2, 3).float() / 7, torch.tensor([True, False])]
+    came = WAYS[way]().download(planes)
+    assert [(array.dtype, array.shape) for array in came] == [
+        *((np.float32, (2, 3)), (np.bool_, (2,))),
+    ]
+    assert all(np.array_equal(array, plane.numpy()) for array, plane in zip(came, planes))
+
+
+def test_a_result_is_not_written_to_by_the_next() -> None:
+    transfer = StagedTransfer(CPU, None, pinned=False)
+    (first,) = transfer.download([torch.zeros(3)])
+    transfer.download([torch.ones(3)])
+    assert not first.any()
+
+
+def test_memory_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    empty = torch.empty
+
+    def counted(size: int, **how: object) -> torch.Tensor:
+        taken.append(size)
+        return empty(size, dtype=torch.uint8)
+
+    monkeypatch.setattr(torch, 'empty', counted)
+    transfer = StagedTransfer(CPU, None, pinned=False)
+    for sizes in (((8, 8), (2, 2)), ((4, 4), (2, 2)), ((8, 8),)):
+        transfer.upload(pictures(*sizes))
+    assert taken == [192, 12]
+
+
+def test_the_host_is_no_way_to_go() -> None:
+    assert isinstance(transfer_to(CPU), HostTransfer)
+    (picture,) = pictures((5, 7))
+    (tensor,) = HostTransfer().upload([picture])
+    assert np.shares_memory(tensor.numpy(), picture)
