@@ -25,9 +25,10 @@ def start(start_here, monkeypatch):
     network = SimpleNamespace(
         spec=SimpleNamespace(name='none', weights_sha256='', intended_use='research'),
         runtime=SimpleNamespace(description='a test'),
+        most_pictures=1,
         warm_up=lambda: None,
     )
-    monkeypatch.setattr(Segmenter, 'load', lambda *arguments: network)
+    monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: network)
     return lambda *arguments, **more: start_here(*arguments, model='none', **more)
 
 
