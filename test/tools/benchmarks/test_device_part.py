@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tool runs on a CPU as well, where its ratio says what surrounds the network."""
+
+from pathlib import Path
+
+import pytest
+
+from surgseg_ros.core.model_folder import write_model
+from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.network import SegmentationNetwork
+from tools.benchmarks import device_part
+from tools.benchmarks.device_part import Row, table
+
+
+def test_a_row_says_the_ratio_and_the_rate() -> None:
+    assert table([Row(2, 8.0, 10.0)]).splitlines()[-1] == '| 2 | 8.00 | 10.00 | 1.250 | 200 |'
+
+
+def test_both_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {'encoder_depth': 3, 'decoder_channels': [16, 8, 8]}
+    spec = ModelSpec(name='tiny', encoder='resnet18', options=options, input_size=(64, 96))
+    write_model(tmp_path, spec, SegmentationNetwork(spec).state_dict())
+    arguments = ['--model', str(tmp_path), '--device', 'cpu', '--size', '96x64', '--rounds', '1']
+    assert device_part.main(arguments) == 0
+    said = capsys.readouterr().out
+    rows = [line for line in said.splitlines() if line.startswith(('| 1 |', '| 2 |'))]
+    assert len(rows) == 2
+    assert 'torch float32 on CPU' in said

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The whole way of a picture on its device against the bare network, in turns in one process.
+
+    python -m tools.benchmarks.device_part --model DIR --device cuda
+
+The way: upload, fit, network, upsampling, argmax, download. The network alone: on CUDA the replay
+of its graph. Wanted on a GPU: a ratio of at most 1.25, and 120 pictures of 1920x1080 a second.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from surgseg_ros.benchmark import draw
+from surgseg_ros.core.segmenter import Segmenter
+from tools.benchmarks.machine import describe
+
+_UNTIMED: Final = 5
+
+
+class Row(NamedTuple):
+    """
+    What was measured of one number of pictures.
+
+    :param pictures: in one pass.
+    :param network_ms: median of the bare network.
+    :param whole_ms: median of the whole way.
+    """
+
+    pictures: int
+    network_ms: float
+    whole_ms: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Measure and print a table as markdown.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--model', required=True, metavar='DIR')
+    parser.add_argument('--device', default='auto')
+    parser.add_argument('--runtime', default='auto')
+    parser.add_argument('--precision', default='auto')
+    parser.add_argument('--size', default='1920x1080', metavar='WxH')
+    parser.add_argument('--rounds', type=int, default=200)
+    options = parser.parse_args(argv)
+    width, height = (int(side) for side in options.size.split('x'))
+    segmenter = Segmenter.load(
+        options.model, options.device, options.runtime, precision=options.precision, pictures=2
+    )
+    pictures = draw((height, width))
+    rows = [measure(segmenter, pictures[:count], options.rounds) for count in (1, 2)]
+    print(table(rows))
+    print(f'\n{segmenter.runtime.description}; {options.size}; {options.rounds} rounds')
+    print(describe('', ['torch']))
+    return 0
+
+
+def measure(segmenter: Segmenter, pictures: list[NDArray[np.uint8]], rounds: int) -> Row:
+    """
+    Time the network and the whole way, in turns.
+
+    :param segmenter: on the device.
+    :param pictures: (H, W, 3) uint8 RGB each, in one pass.
+    :param rounds: that count.
+    :return: the medians.
+    """
+    size = (len(pictures), *segmenter.spec.input_size, 3)
+    fitted = torch.full(size, 127, dtype=torch.uint8, device=segmenter.runtime.device)
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(_UNTIMED + rounds):
+        network = _timed(segmenter, lambda: segmenter.runtime(fitted))
+        whole = _timed(segmenter, lambda: segmenter.segment_all(pictures))
+        if number >= _UNTIMED:
+            times[0].append(network)
+            times[1].append(whole)
+    return Row(len(pictures), *(median(of_one) for of_one in times))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """
+    Lay the medians out as markdown.
+
+    :param rows: what was measured.
+    :return: the table.
+    """
+    lines = [
+        '| pictures in a pass | network, ms | whole way, ms | ratio | pictures a second |',
+        '| --- | --- | --- | --- | --- |',
+    ]
+    lines += [
+        f'| {row.pictures} | {row.network_ms:.2f} | {row.whole_ms:.2f} '
+        f'| {row.whole_ms / row.network_ms:.3f} | {1e3 * row.pictures / row.whole_ms:.0f} |'
+        for row in rows
+    ]
+    return '\n'.join(lines)
+
+
+@torch.inference_mode()
+def _timed(segmenter: Segmenter, act: Callable[[], object]) -> float:
+    """Milliseconds until the device is done."""
+    started_s = time.perf_counter()
+    act()
+    if segmenter.runtime.device.type == 'cuda':
+        torch.cuda.synchronize(segmenter.runtime.device)
+    return 1e3 * (time.perf_counter() - started_s)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
