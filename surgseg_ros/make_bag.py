@@ -18,7 +18,7 @@ from surgseg_ros.bags.writing import (
     PICTURE_FORMATS,
     START_TIME_NS,
     Written,
-    frame_stamp_ns,
+    stamped,
     write_image_bag,
 )
 from surgseg_ros.evaluation.frames import VIDEO_FILE, frame_rate_hz
@@ -80,10 +80,9 @@ def _write(
     path: Path, frames: 'tqdm[LabelledFrame]', rate_hz: float, options: argparse.Namespace
 ) -> Written:
     suffix = '' if options.picture_format == 'raw' else '/compressed'
-    start_ns = options.start_time
     return write_image_bag(
         path,
-        ((frame_stamp_ns(n, rate_hz, start_ns), image, mask) for n, image, mask in frames),
+        stamped(frames, rate_hz, options.start_time),
         image_topic=options.image_topic or f'/camera/image_raw{suffix}',
         ground_truth_topic=options.ground_truth_topic,
         frame_id=options.frame_id,

@@ -3,7 +3,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple
@@ -27,6 +27,9 @@ from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.results import header
 from surgseg_ros.messages.types import TYPES
 
+Frame = tuple[int, NDArray[np.uint8], NDArray[np.uint8] | None]
+"""Stamp in nanoseconds, (H, W, 3) uint8 RGB, and (H, W) uint8 mask or None."""
+
 START_TIME_NS: Final = 1_000_000_000 * 10**9
 """When a made recording begins, where nothing says otherwise: the same bytes on every day."""
 
@@ -49,16 +52,21 @@ _FORMAT_VERSION: Final = 8  # the newest that Iron and Jazzy read; Humble reads 
 _FOREVER: Final = QosTime(9223372036, 854775807)
 
 
-def frame_stamp_ns(index: int, rate_hz: float, start_ns: int = START_TIME_NS) -> int:
+def stamped(
+    frames: Iterable[tuple[int, NDArray[np.uint8], NDArray[np.uint8] | None]],
+    rate_hz: float,
+    start_ns: int = START_TIME_NS,
+) -> Iterator[Frame]:
     """
-    Say when a frame was taken.
+    Give frames the stamps that follow from their numbers.
 
-    :param index: the frame's number.
+    :param frames: (number, picture, mask) of each.
     :param rate_hz: frames a second.
     :param start_ns: when the frame of number 0 was taken, in nanoseconds.
-    :return: nanoseconds, without the errors that adding up periods would gather.
+    :return: the frames for `write_image_bag`; no stamp has errors that add up with the frames.
     """
-    return start_ns + round(index * 1e9 / rate_hz)
+    for number, image, mask in frames:
+        yield start_ns + round(number * 1e9 / rate_hz), image, mask
 
 
 class BagWriter:
@@ -151,7 +159,7 @@ class Written(NamedTuple):
 
 def write_image_bag(
     path: Path | str,
-    frames: Iterable[tuple[int, NDArray[np.uint8], NDArray[np.uint8] | None]],
+    frames: Iterable[Frame],
     *,
     image_topic: str = '/camera/image_raw',
     ground_truth_topic: str = '/camera/ground_truth',
@@ -165,8 +173,7 @@ def write_image_bag(
     Write pictures, and masks where there are any, as they would come from a camera.
 
     :param path: the bag to make.
-    :param frames: (stamp in nanoseconds, (H, W, 3) uint8 RGB, (H, W) uint8 mask or None) of each;
-        taken one by one, so that their number costs no memory.
+    :param frames: taken one by one, so that their number costs no memory.
     :param image_topic: topic of the pictures.
     :param ground_truth_topic: topic of the masks, with the stamps of their pictures.
     :param frame_id: the camera's frame.
