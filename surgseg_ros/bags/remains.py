@@ -179,8 +179,11 @@ def _end_of_whole_records(file: BinaryIO) -> int:
 
 def _whole_part_of_chunk(file: BinaryIO, start: int) -> bytes:
     """Unpack the whole records of a chunk that the end of the file cuts off, if there is one."""
+    rest = file.seek(0, 2) - start
+    if rest > _MOST_TAIL_BYTES:
+        return b''
     file.seek(start)
-    data = file.read(_MOST_TAIL_BYTES)
+    data = file.read(rest)
     name_at = _CHUNK_HEAD.size + 4
     if len(data) <= name_at or data[0] != _CHUNK:
         return b''

@@ -179,7 +179,7 @@ def _unpacked(path: Path, stack: ExitStack, damage: list[str]) -> Path:
     with path.open('rb') as packed, unpacked.open('wb') as file:
         try:
             with zstd.open(packed, 'rb') as stream:
-                while block := stream.read(_BLOCK_BYTES):
+                while block := stream.read1(_BLOCK_BYTES):  # read would drop the last whole part
                     file.write(block)
         except (EOFError, zstd.ZstdError) as error:
             damage.append(f'{str(path)!r} is damaged: {error}')

@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The readers of `rosbags`, made to take every file that rosbag2 writes."""
+"""Readers and writers of `rosbags`, where rosbag2 writes more, and paths have odd signs."""
 
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 from urllib.parse import quote
 
 from rosbags.interfaces import Connection
-from rosbags.rosbag2.storage_mcap import McapReader, read_string
-from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
+from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2.storage_mcap import (
+    McapReader,
+    McapWriter,
+    read_string,
+    write_channel,
+    write_string,
+)
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader, Sqlite3Writer
 
 TYPE_HASH_KEY: Final = 'topic_type_hash'
 """Where rosbag2 notes a type's hash in a channel of MCAP."""
@@ -84,6 +91,41 @@ class SqliteFile(Sqlite3Reader):
 
 READERS: Final[dict[str, type[McapFile | SqliteFile]]] = {'.mcap': McapFile, '.db3': SqliteFile}
 """The reader of a file by the ending of its name."""
+
+
+class McapFileWriter(McapWriter):
+    """Notes the types' hashes in the file itself too, where rosbag2 writes and looks for them."""
+
+    def add_connection(self, connection: Connection, offered_qos_profiles: str) -> None:
+        """Write the channel of a topic."""
+        start = self.chunk.bio.tell()
+        super().add_connection(connection, offered_qos_profiles)
+        self.chunk.bio.seek(start)
+        self.chunk.bio.truncate()
+        metadata = BytesIO()
+        write_string(metadata, TYPE_HASH_KEY)
+        write_string(metadata, connection.digest)
+        channel = self.channels[-1]
+        self.channels[-1] = channel._replace(metadata=channel.metadata + metadata.getvalue())
+        write_channel(self.chunk.bio, self.channels[-1], self.schemas)
+
+
+class SqliteFileWriter(Sqlite3Writer):
+    """Writes the path as a part of a URI, of which `#`, `?` and `%` are signs."""
+
+    def __init__(self, path: Path, compression: CompressionMode) -> None:
+        """Begin the file."""
+        super().__init__(Path(quote(str(path.absolute()))), compression)
+        self.path = path / f'{path.name}.db3'
+
+
+class FolderWriter(Writer):
+    """Writes a bag's folder with these files."""
+
+    STORAGE_PLUGINS: Mapping[StoragePlugin, Any] = {
+        StoragePlugin.MCAP: McapFileWriter,
+        StoragePlugin.SQLITE3: SqliteFileWriter,
+    }
 
 
 def _pairs(metadata: bytes) -> dict[str, str]:

@@ -3,8 +3,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from io import BytesIO
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple
@@ -20,11 +19,10 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.rosbag2.storage_mcap import McapWriter, write_channel, write_string
+from rosbags.rosbag2 import StoragePlugin
 
 from surgseg_ros.bags.sources import STORAGES, BagError
-from surgseg_ros.bags.storages import TYPE_HASH_KEY
+from surgseg_ros.bags.storages import FolderWriter
 from surgseg_ros.messages.compressed import JPEG_QUALITY, mask_to_png, picture_to_jpeg
 from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.results import header
@@ -72,30 +70,6 @@ def stamped(
         yield start_ns + round(number * 1e9 / rate_hz), image, mask
 
 
-class _McapStorage(McapWriter):
-    """Notes the types' hashes in the file itself too, where rosbag2 writes and looks for them."""
-
-    def add_connection(self, connection: Connection, offered_qos_profiles: str) -> None:
-        """Write the channel of a topic."""
-        start = self.chunk.bio.tell()
-        super().add_connection(connection, offered_qos_profiles)
-        self.chunk.bio.seek(start)
-        self.chunk.bio.truncate()
-        metadata = BytesIO()
-        write_string(metadata, TYPE_HASH_KEY)
-        write_string(metadata, connection.digest)
-        channel = self.channels[-1]
-        self.channels[-1] = channel._replace(metadata=channel.metadata + metadata.getvalue())
-        write_channel(self.chunk.bio, self.channels[-1], self.schemas)
-
-
-class _Writer(Writer):
-    STORAGE_PLUGINS: Mapping[StoragePlugin, Any] = {
-        **Writer.STORAGE_PLUGINS,
-        StoragePlugin.MCAP: _McapStorage,
-    }
-
-
 class BagWriter:
     """
     Writes a bag in a `with` block, beside its place; it comes to its place when all went well.
@@ -124,7 +98,7 @@ class BagWriter:
         # rosbags names the file in the folder after the folder.
         name = self.path.stem if self.path.suffix in STORAGES else self.path.name
         made = self._workshop / name
-        self._writer = _Writer(made, version=_FORMAT_VERSION, storage_plugin=self._storage)
+        self._writer = FolderWriter(made, version=_FORMAT_VERSION, storage_plugin=self._storage)
         self._writer.open()
         return self
 
