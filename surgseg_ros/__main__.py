@@ -30,6 +30,7 @@ VERBS: Final = {
         'surgseg_ros.exporting.export:main', 'makes a model folder for a faster runtime'
     ),
     'benchmark': Verb('surgseg_ros.benchmark:main', 'what a frame costs, by stage and over DDS'),
+    'make_bag': Verb('surgseg_ros.make_bag:main', 'a bag of a video, of pictures, or a data set'),
     'synthesize': Verb('surgseg_ros.synthesize:main', 'makes synthetic scenes'),
 }
 

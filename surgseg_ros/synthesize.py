@@ -6,10 +6,9 @@ import math
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
-from surgseg_ros.training.dataset import Sample, find_samples
+from surgseg_ros.bags.writing import stamped, write_image_bag
+from surgseg_ros.evaluation.labelled_frames import labelled_frames
+from surgseg_ros.evaluation.sources import find_sources
 from surgseg_ros.training.scenes import LEAST_SIDE_PX, Scene
 
 SCENES_PER_SEED: Final = 100_000
@@ -173,23 +173,14 @@ def draw(job: Job) -> int:
 
 def _bag(options: argparse.Namespace) -> None:
     """Record each video as a camera would have sent it, in a bag beside the videos."""
-    videos = groupby(find_samples(options.output), lambda sample: sample.video)
-    for video, samples in tqdm(videos, total=options.videos, unit='bag', leave=False):
+    for source in tqdm(find_sources(options.output, 1), unit='bag', leave=False):
         write_image_bag(
-            options.output / 'bags' / video,
-            _stamped(samples, options.rate),
+            options.output / 'bags' / source.name,
+            stamped(labelled_frames(source), options.rate),
             image_topic=options.image_topic,
             ground_truth_topic=options.ground_truth_topic,
             frame_id=options.frame_id,
         )
-
-
-def _stamped(
-    samples: Iterable[Sample], rate_hz: float
-) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Read pictures and masks again, with stamps that follow from index and rate."""
-    for sample in samples:
-        yield START_TIME_NS + round(sample.index * 1e9 / rate_hz), *sample.read()
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, QosDurability
 
-from surgseg_ros.bags.sources import BagError, Source, open_sources
+from surgseg_ros.bags.sources import BagError, count_lost, open_sources
+from surgseg_ros.bags.storages import Source
+from surgseg_ros.bags.zstandard import MAGIC, zstd
 from surgseg_ros.messages.types import TYPES
 
 __all__ = ['Bag', 'BagError', 'Topic']
@@ -34,8 +36,11 @@ class Bag:
     A bag, open while the `with` block lasts; its length costs no memory.
 
     :param path: a folder as `ros2 bag record` writes it, with metadata.yaml or without, or one
-        .mcap or .db3 file.
+        .mcap or .db3 file, also packed as .mcap.zstd or .db3.zstd.
     :raises BagError: on entering, if there is no bag or nothing in it.
+
+    Once open, `topics` says what the files hold, and `damage` what is known to be wrong with
+    them: sentences, none where the bag is whole.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -43,16 +48,21 @@ class Bag:
         self.path = Path(path)
         self.topics: dict[str, Topic] = {}
         self._sources: list[Source] = []
-        self._damage: list[str] = []
+        self.damage: list[str] = []
+        self._hashes: dict[str, str] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> 'Bag':
         """Open the bag's files and see what topics there are."""
         with ExitStack() as stack:
-            self._sources, self._damage = open_sources(self.path, stack)
+            opened = open_sources(self.path, stack)
+            self._sources = opened.sources
             self.topics = {x.topic: self._topic(x.topic) for x in self._connections()}
-            if not any(topic.message_count for topic in self.topics.values()):
-                damage = self._damage or ['nothing was recorded']
+            self._hashes = opened.metadata.hashes if opened.metadata else {}
+            counts = Counter({name: x.message_count for name, x in self.topics.items()})
+            self.damage = count_lost(opened, counts)
+            if not counts.total():
+                damage = self.damage or ['nothing was recorded']
                 raise BagError(f'bag {str(self.path)!r} holds no message: {"; ".join(damage)}')
             self._stack = stack.pop_all()
         return self
@@ -70,6 +80,9 @@ class Bag:
     def messages(self, topics: Collection[str] | None = None) -> Iterator[tuple[str, int, bytes]]:
         """
         Go through the messages in the order of their receipt, serialized as they are.
+
+        A file that was cut off, or that has no index, is read in the order in which it was
+        written. Messages that rosbag2 packed one by one are unpacked.
 
         :param topics: names of topics; all topics if None.
         :return: (topic, time of receipt in nanoseconds, CDR) of each message.
@@ -125,7 +138,7 @@ class Bag:
         for topic, time_ns, cdr in self._merged(wanted):
             missing[topic] -= 1
             yield topic, time_ns, cdr
-        damage = [*self._damage]
+        damage = [*self.damage]
         damage += [f'{n} messages of {name!r} are missing' for name, n in missing.items() if n > 0]
         if damage:
             text = f'bag {str(self.path)!r} is damaged: {"; ".join(damage)}'
@@ -138,7 +151,7 @@ class Bag:
                 streams.append(source.messages(connections))
         try:
             for connection, time_ns, cdr in heapq.merge(*streams, key=lambda item: item[1]):
-                yield connection.topic, time_ns, bytes(cdr)
+                yield connection.topic, time_ns, _unpacked(bytes(cdr))
         except Exception as error:  # of several libraries, for each way in which a file is broken
             raise BagError(f'bag {str(self.path)!r} cannot be read on: {error}') from error
 
@@ -150,7 +163,8 @@ class Bag:
             if name not in TYPES.fielddefs:
                 text = f'type {name!r} of topic {connection.topic!r} is not known here'
                 raise BagError(f'{text}: choose other topics')
-            hash_here, hash_there = TYPES.hash_rihs01(name), connection.digest
+            hash_here = TYPES.hash_rihs01(name)
+            hash_there = connection.digest or self._hashes.get(connection.topic, '')
             if hash_there.startswith('RIHS01_') and hash_there != hash_here:
                 text = f'type {name!r} of topic {connection.topic!r} has the hash {hash_there}'
                 raise BagError(f'{text} in the bag and {hash_here} here: choose other topics')
@@ -162,3 +176,8 @@ class Bag:
         except Exception as error:  # the readers that rosbags generates raise what comes
             text = f'a message of topic {topic!r} is no {type_name}: {error}'
             raise BagError(f'{text} (bag {str(self.path)!r})') from error
+
+
+def _unpacked(data: bytes) -> bytes:
+    """Unpack a message that was packed by itself, which nothing but its beginning says."""
+    return zstd.decompress(data) if data.startswith(MAGIC) else data

@@ -1,131 +1,206 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens the files of a bag, and of those that a crash cut off the part that is whole."""
+"""Finds and opens the files of a bag, whole or not, packed or not, with metadata.yaml or not."""
 
-from collections.abc import Collection, Iterator
+import filecmp
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import combinations
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import Final, NamedTuple, TypeVar
 
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader
-from rosbags.rosbag2.storage_mcap import McapReader
+from surgseg_ros.bags.metadata import METADATA_FILE, Metadata, MetadataError, read_metadata
+from surgseg_ros.bags.remains import MCAP_MAGIC, SQLITE_MAGIC, CutMcap, CutSqlite
+from surgseg_ros.bags.storages import READERS, Source
+from surgseg_ros.bags.zstandard import zstd
 
 STORAGES: Final = {'.mcap': 'mcap', '.db3': 'sqlite3'}
 """The storage of a bag by the ending of its files' names."""
 
-_MCAP_MAGIC: Final = b'\x89MCAP0\r\n'
+PACKED: Final = '.zstd'
+"""What rosbag2 adds to the name of a file that it packs as a whole."""
+
+_BLOCK_BYTES: Final = 2**20
 _REMEDIES: Final = {
     '.mcap': 'give a whole copy, or try `mcap recover`',
     '.db3': 'give a whole copy, or try `sqlite3 FILE .recover`',
     '.bag': 'convert this bag of ROS 1 with `rosbags-convert`',
 }
+_REMAINS: Final[dict[str, tuple[bytes, Callable[[Path], CutMcap | CutSqlite]]]] = {
+    '.mcap': (MCAP_MAGIC, CutMcap),
+    '.db3': (SQLITE_MAGIC, CutSqlite),
+}
+
+S = TypeVar('S', bound=Source)
 
 
 class BagError(ValueError):
     """A bag that cannot be read or written as asked."""
 
 
-class Source(Protocol):
-    """What `rosbags` readers of folders and of files have in common."""
+class Opened(NamedTuple):
+    """
+    A bag's files.
 
-    @property
-    def connections(self) -> list[Connection]:
-        """The topics' publishers, as far as they were recorded."""
+    :param sources: their readers, open.
+    :param metadata: what metadata.yaml says; None where there is none that can be read.
+    :param damage: what is wrong with the files though something can be read.
+    :param missing: the files that metadata.yaml lists but the folder lacks, in words.
+    """
 
-    def open(self) -> None:
-        """Open the files and find the connections."""
-
-    def messages(
-        self, connections: Collection[Connection]
-    ) -> Iterator[tuple[Connection, int, bytes]]:
-        """Go through (connection, time of receipt in nanoseconds, CDR)."""
-
-    def close(self) -> None:
-        """Close the files."""
+    sources: list[Source]
+    metadata: Metadata | None
+    damage: list[str]
+    missing: list[str]
 
 
-class _CutMcap(McapReader):
-    """An MCAP file without its end: the whole records of it, in the order of the file."""
-
-    def open(self) -> None:
-        """Count what is there; the index at the end of the file, which says it, is lost."""
-        self.bio = self.path.open('rb')
-        try:
-            self.data_start = self.bio.seek(len(_MCAP_MAGIC))
-            self.data_end = _end_of_whole_records(self.bio)
-            self.meta_scan()
-        except BaseException:
-            self.close()
-            raise
-        counts = self.statistics.channel_message_counts if self.statistics else {}
-        self.connections = [x._replace(msgcount=counts.get(x.id, 0)) for x in self.connections]
-
-    messages = McapReader.messages_scan
-
-
-def open_sources(path: Path, stack: ExitStack) -> tuple[list[Source], list[str]]:
+def open_sources(path: Path, stack: ExitStack) -> Opened:
     """
     Open a bag's files.
 
-    :param path: a folder, with metadata.yaml or without, or one .mcap or .db3 file.
+    :param path: a folder, with metadata.yaml or without, or one .mcap or .db3 file, packed (with
+        .zstd behind that) or not. Packed files are unpacked into the folder for temporary files.
     :param stack: gets what closes the files.
-    :return: the sources, and what is wrong with the files though something can be read.
+    :return: their readers, and what is wrong with them.
     :raises BagError: if nothing can be read.
     """
     if not path.exists():
         raise BagError(f'bag {str(path)!r} does not exist: check the path')
     damage: list[str] = []
     if path.is_file():
-        return [_open_file(path, stack, damage)], damage
-    if (path / 'metadata.yaml').is_file():
+        return Opened([_open_file(path, stack, damage)], None, damage, [])
+    metadata = None
+    if (path / METADATA_FILE).is_file():
         try:
-            return [_opened(Reader(path), stack)], []
-        except Exception as error:  # of several libraries, for each way in which a file is broken
+            metadata = read_metadata(path)
+        except MetadataError as error:
             damage.append(str(error))
-    files = sorted(x for x in path.iterdir() if x.suffix in STORAGES and x.stat().st_size)
+    files, missing = _files(path, metadata)
     if not files:
-        damage = damage or ['neither metadata.yaml nor .mcap or .db3 files with anything in them']
+        damage += missing or [
+            'neither metadata.yaml nor .mcap or .db3 files with anything in them'
+        ]
         raise BagError(f'{str(path)!r} is no bag of ROS 2: {"; ".join(damage)}')
-    return [_open_file(file, stack, damage) for file in files], damage
+    files = _without_copies(files, damage)
+    sources = _open_all(files, stack, damage)
+    return Opened(sources, metadata, damage, missing)
+
+
+def _files(folder: Path, metadata: Metadata | None) -> tuple[list[Path], list[str]]:
+    """List the files that hold something, and say which are missing."""
+    there = sorted(x for x in folder.iterdir() if _storage(x) in STORAGES and x.stat().st_size)
+    # What was being packed when the recorder crashed, stands beside the packed part of it.
+    there = [x for x in there if x.suffix != PACKED or x.with_suffix('') not in there]
+    if metadata is None:
+        return there, []
+    missing = []
+    for name in dict.fromkeys(metadata.files):
+        if not (folder / name).is_file() or not (folder / name).stat().st_size:
+            count = metadata.file_counts.get(name)
+            of = '' if count is None else f' with {count} messages'
+            missing.append(f'file {name!r}{of}, which {METADATA_FILE} lists, is missing or empty')
+    if missing:  # a file that was renamed is among the others
+        return there, missing
+    return [folder / name for name in dict.fromkeys(metadata.files)], []
+
+
+def _without_copies(files: Sequence[Path], damage: list[str]) -> list[Path]:
+    """Leave out what is there twice: each of its messages was received once."""
+    copies: set[Path] = set()
+    for one, other in combinations(files, 2):
+        if other in copies or one.stat().st_size != other.stat().st_size:
+            continue
+        if filecmp.cmp(one, other, shallow=False):
+            copies.add(other)
+            damage.append(f'{other.name!r} is a copy of {one.name!r} and was left out')
+    return [x for x in files if x not in copies]
+
+
+def _open_all(files: Sequence[Path], stack: ExitStack, damage: list[str]) -> list[Source]:
+    """Open files, and do without those of which nothing can be read, if there are others."""
+    sources, errors = [], []
+    for file in files:
+        try:
+            sources.append(_open_file(file, stack, damage))
+        except BagError as error:
+            errors.append(error)
+    if errors and not sources:
+        raise errors[0]
+    damage.extend(str(error) for error in errors)
+    return sources
 
 
 def _open_file(path: Path, stack: ExitStack, damage: list[str]) -> Source:
     """Open one file, if need be only the whole part of it, and note the damage."""
     if not path.stat().st_size:
         raise BagError(f'{str(path)!r} is empty: record it anew')
-    remedy = _REMEDIES.get(path.suffix, 'give a folder, a .mcap or a .db3 file')
+    kind = _storage(path)
+    remedy = _REMEDIES.get(kind, 'give a folder, a .mcap or a .db3 file')
+    if kind not in READERS:
+        raise BagError(f'{str(path)!r} cannot be read: {kind!r} is no storage ({remedy})')
+    if kind == '.db3' and (log := path.with_name(f'{path.name}-wal')).is_file():
+        damage.append(_unread_log(log))
+    file = _unpacked(path, stack, damage) if path.suffix == PACKED else path
     try:
-        return _opened(Reader(path), stack)
-    except Exception as error:
-        with path.open('rb') as file:
-            is_cut = path.suffix == '.mcap' and file.read(len(_MCAP_MAGIC)) == _MCAP_MAGIC
+        return _opened(READERS[kind](file), stack)
+    except Exception as error:  # of several libraries, for each way in which a file is broken
+        magic, remains = _REMAINS[kind]
+        with file.open('rb') as stream:
+            is_cut = stream.read(len(magic)) == magic
         if not is_cut:
             raise BagError(f'{str(path)!r} cannot be read: {error} ({remedy})') from error
     try:
-        source = _opened(_CutMcap(path), stack)
+        source = _opened(remains(file), stack)
     except Exception as error:
         raise BagError(f'{str(path)!r} cannot be read: {error} ({remedy})') from error
-    damage.append(f'the end of {str(path)!r} is missing ({remedy})')
+    damage.append(f'{str(path)!r} is damaged: {source.lost} ({remedy})')
     return source
 
 
-def _opened(source: Source, stack: ExitStack) -> Source:
+def _opened(source: S, stack: ExitStack) -> S:
     source.open()
     stack.callback(source.close)
     return source
 
 
-def _end_of_whole_records(file: BinaryIO) -> int:
-    """Walk over an MCAP file's records, each an opcode, 8 bytes of length and that many bytes."""
-    start = file.tell()
-    size = file.seek(0, 2)
-    end = start
-    while end + 9 <= size:
-        file.seek(end)
-        head = file.read(9)
-        following = end + 9 + int.from_bytes(head[1:], 'little')
-        # Opcode 0 is none: a file system that crashed leaves blocks of zeros.
-        if head[0] == 0 or following > size:
-            break
-        end = following
-    return end
+def _unread_log(log: Path) -> str:
+    """Say what SQLite's log of changes means: the recorder was killed, or the file is in use."""
+    return (
+        f'{log.name!r} holds {log.stat().st_size} bytes that were not yet written to the file: '
+        f'put them there by `sqlite3 {log.name.removesuffix("-wal")} "PRAGMA wal_checkpoint"`'
+    )
+
+
+def _unpacked(path: Path, stack: ExitStack, damage: list[str]) -> Path:
+    """Unpack a file, as far as it is whole, into a folder that goes with the bag's closing."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='surgseg_ros.')))
+    unpacked = folder / path.with_suffix('').name
+    with path.open('rb') as packed, unpacked.open('wb') as file:
+        try:
+            with zstd.open(packed, 'rb') as stream:
+                while block := stream.read1(_BLOCK_BYTES):  # read would drop the last whole part
+                    file.write(block)
+        except (EOFError, zstd.ZstdError) as error:
+            damage.append(f'{str(path)!r} is damaged: {error}')
+    return unpacked
+
+
+def _storage(path: Path) -> str:
+    """Take the ending that says the storage."""
+    return path.with_suffix('').suffix if path.suffix == PACKED else path.suffix
+
+
+def count_lost(opened: Opened, counts: Counter[str]) -> list[str]:
+    """
+    Say what is wrong with a bag's files, and how much that costs.
+
+    :param opened: the files.
+    :param counts: messages of each topic that they hold.
+    :return: the damage; empty where nothing is lost.
+    """
+    expected = opened.metadata.counts if opened.metadata else Counter[str]()
+    lacking = expected - counts
+    lost = [f'{n} messages of {name!r} are missing' for name, n in lacking.items()]
+    # Where the messages are all there, a missing file was merely renamed.
+    return [*opened.damage, *(opened.missing if lost else ()), *lost]

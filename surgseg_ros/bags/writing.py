@@ -3,10 +3,10 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,17 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import StoragePlugin
 
 from surgseg_ros.bags.sources import STORAGES, BagError
-from surgseg_ros.messages.images import IMAGE, image_to_msg
+from surgseg_ros.bags.storages import FolderWriter
+from surgseg_ros.messages.compressed import JPEG_QUALITY, mask_to_png, picture_to_jpeg
+from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.results import header
 from surgseg_ros.messages.types import TYPES
+
+Frame = tuple[int, NDArray[np.uint8], NDArray[np.uint8] | None]
+"""Stamp in nanoseconds, (H, W, 3) uint8 RGB, and (H, W) uint8 mask or None."""
 
 START_TIME_NS: Final = 1_000_000_000 * 10**9
 """When a made recording begins, where nothing says otherwise: the same bytes on every day."""
@@ -32,8 +37,37 @@ START_TIME_NS: Final = 1_000_000_000 * 10**9
 LATCHED_TYPES: Final = ('vision_msgs/msg/LabelInfo', 'diagnostic_msgs/msg/DiagnosticStatus')
 """Types whose last message is for late subscribers too."""
 
+PICTURE_FORMATS: Final[dict[str, Callable[[Any, Any, int], Any]]] = {
+    'raw': lambda picture, head, quality: image_to_msg(picture, head),
+    'jpeg': picture_to_jpeg,
+}
+"""Makes a message of a picture, a header and a quality of JPEG."""
+
+MASK_FORMATS: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    'raw': image_to_msg,
+    'png': mask_to_png,
+}
+"""Makes a message of a mask and a header. There is no JPEG: it would make other classes."""
+
 _FORMAT_VERSION: Final = 8  # the newest that Iron and Jazzy read; Humble reads it as well
 _FOREVER: Final = QosTime(9223372036, 854775807)
+
+
+def stamped(
+    frames: Iterable[tuple[int, NDArray[np.uint8], NDArray[np.uint8] | None]],
+    rate_hz: float,
+    start_ns: int = START_TIME_NS,
+) -> Iterator[Frame]:
+    """
+    Give frames the stamps that follow from their numbers.
+
+    :param frames: (number, picture, mask) of each.
+    :param rate_hz: frames a second.
+    :param start_ns: when the frame of number 0 was taken, in nanoseconds.
+    :return: the frames for `write_image_bag`; no stamp has errors that add up with the frames.
+    """
+    for number, image, mask in frames:
+        yield start_ns + round(number * 1e9 / rate_hz), image, mask
 
 
 class BagWriter:
@@ -64,7 +98,7 @@ class BagWriter:
         # rosbags names the file in the folder after the folder.
         name = self.path.stem if self.path.suffix in STORAGES else self.path.name
         made = self._workshop / name
-        self._writer = Writer(made, version=_FORMAT_VERSION, storage_plugin=self._storage)
+        self._writer = FolderWriter(made, version=_FORMAT_VERSION, storage_plugin=self._storage)
         self._writer.open()
         return self
 
@@ -117,32 +151,62 @@ class BagWriter:
             raise BagError(f'{str(self.path)!r} exists already: choose another name or remove it')
 
 
+class Written(NamedTuple):
+    """How many pictures and masks a bag got."""
+
+    pictures: int
+    masks: int
+
+
 def write_image_bag(
     path: Path | str,
-    frames: Iterable[tuple[int, NDArray[np.uint8], NDArray[np.uint8] | None]],
+    frames: Iterable[Frame],
     *,
     image_topic: str = '/camera/image_raw',
     ground_truth_topic: str = '/camera/ground_truth',
     frame_id: str = 'endoscope',
     storage: str = 'mcap',
-) -> None:
+    picture_format: str = 'raw',
+    mask_format: str = 'raw',
+    jpeg_quality: int = JPEG_QUALITY,
+) -> Written:
     """
     Write pictures, and masks where there are any, as they would come from a camera.
 
     :param path: the bag to make.
-    :param frames: (stamp in nanoseconds, (H, W, 3) uint8 RGB, (H, W) uint8 mask or None) of each.
-    :param image_topic: topic of the pictures, as rgb8.
-    :param ground_truth_topic: topic of the masks, as mono8, with the stamps of their pictures.
+    :param frames: taken one by one, so that their number costs no memory.
+    :param image_topic: topic of the pictures.
+    :param ground_truth_topic: topic of the masks, with the stamps of their pictures.
     :param frame_id: the camera's frame.
     :param storage: `mcap` or `sqlite3`.
-    :raises BagError: if the path exists.
+    :param picture_format: `raw` for Image as rgb8, `jpeg` for CompressedImage.
+    :param mask_format: `raw` for Image as mono8, `png` for CompressedImage.
+    :param jpeg_quality: 1 to 100.
+    :return: how many there are in the bag.
+    :raises BagError: if the path exists, a format is unknown, or both topics are the same.
     """
+    if image_topic == ground_truth_topic:
+        raise BagError(f'both topics are {image_topic!r}: give the masks one of their own')
+    _check_format('pictures', picture_format, PICTURE_FORMATS)
+    _check_format('masks', mask_format, MASK_FORMATS)
+    pictures = masks = 0
     with BagWriter(path, storage) as bag:
         for stamp_ns, image, mask in frames:
             head = header(stamp_ns, frame_id)
-            bag.write(image_topic, IMAGE, image_to_msg(image, head), stamp_ns)
+            picture = PICTURE_FORMATS[picture_format](image, head, jpeg_quality)
+            bag.write(image_topic, picture.__msgtype__, picture, stamp_ns)
+            pictures += 1
             if mask is not None:
-                bag.write(ground_truth_topic, IMAGE, image_to_msg(mask, head), stamp_ns)
+                truth = MASK_FORMATS[mask_format](mask, head)
+                bag.write(ground_truth_topic, truth.__msgtype__, truth, stamp_ns)
+                masks += 1
+    return Written(pictures, masks)
+
+
+def _check_format(what: str, name: str, formats: Collection[str]) -> None:
+    if name not in formats:
+        known = ' or '.join(formats)
+        raise BagError(f'{what} can not be written as {name!r}: choose {known}')
 
 
 def _offered_qos(*, is_latched: bool) -> Qos:

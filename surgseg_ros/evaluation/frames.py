@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames of a data set: where they lie, and how pictures and videos are decoded."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -67,6 +68,25 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     if image is None:
         raise FrameError(f'{path}: is no picture that OpenCV reads; copy it again')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def frame_rate_hz(path: Path) -> float:
+    """
+    Read how many frames a second a video has.
+
+    :param path: the video.
+    :return: as its header says.
+    :raises FrameError: if it is no video, or does not say it.
+    """
+    capture = cv2.VideoCapture(str(path))
+    rate_hz = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
+    capture.release()
+    if not 0 < rate_hz < math.inf:
+        raise FrameError(
+            f'{path}: does not decode as a video with a rate; copy it again, or convert it, to '
+            'H.264 in .mp4 for example'
+        )
+    return float(rate_hz)
 
 
 def read_frames(path: Path, indices: Iterable[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:

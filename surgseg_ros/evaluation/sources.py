@@ -33,9 +33,10 @@ class Source:
 
     :param name: of the video in the official layout, `video_41`.
     :param numbers: which frames, ascending; None for each `every`-th until the video ends.
-    :param every: see `numbers`.
+    :param every: the multiples of this are taken, unless it is the frames that have a mask.
     :param pictures: frames that are files of their own, by number.
     :param video: where the others are.
+    :param masks: the truth of frames, by number; of a data set alone.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Source:
     every: int = VIDEO_EVERY
     pictures: Mapping[int, Path] = field(default_factory=dict)
     video: Path | None = None
+    masks: Mapping[int, Path] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Count the frames; for a video, as its header promises."""
@@ -104,7 +106,7 @@ def find_sources(path: Path, every: int | None = None) -> list[Source]:
     if path.is_file():
         name = path.parent.name if path.name == VIDEO_FILE else path.stem
         return [Source(name=_official(name), every=every or VIDEO_EVERY, video=path)]
-    videos = [folder for folder in sorted(path.glob('video_*')) if _is_video(folder)]
+    videos = find_videos(path)
     if videos or _is_video(path):
         return [_of_data_set(video, every) for video in videos or [path.resolve()]]
     files = [file for file in sorted(path.glob('*')) if file.suffix.lower() in PICTURE_SUFFIXES]
@@ -118,28 +120,42 @@ def find_sources(path: Path, every: int | None = None) -> list[Source]:
     return [_of_pictures(name, _numbered(files), every or 1)]
 
 
+def find_videos(path: Path) -> list[Path]:
+    """
+    Find the videos of a data set.
+
+    :param path: a folder.
+    :return: its folders `video_*` with frames, sorted; none if it is a video's folder itself.
+    """
+    return [folder for folder in sorted(path.glob('video_*')) if _is_video(folder)]
+
+
 def _of_data_set(video: Path, every: int | None) -> Source:
     """Take the frames that have a mask, or, without any, those at the masks' rate."""
-    pictures, file = find_pictures(video), video / VIDEO_FILE
-    numbers = sorted(
-        int(mask.stem) for mask in video.glob('segmentation/*.png') if mask.stem.isdecimal()
-    )
-    if not numbers or every:
-        every = every or VIDEO_EVERY
-        if not pictures:
-            return Source(name=_official(video.name), every=every, video=file)
-        return _of_pictures(video.name, pictures, every)
-    if not file.is_file() and (lacking := [n for n in numbers if n not in pictures]):
+    name, pictures, file = _official(video.name), find_pictures(video), video / VIDEO_FILE
+    found = sorted(video.glob('segmentation/*.png'))
+    masks = {int(mask.stem): mask for mask in found if mask.stem.isdecimal()}
+    lacking = [number for number in masks if number not in pictures]
+    if lacking and not file.is_file():
         raise FrameError(
             f'{video}: frame {lacking[0]:09d} has a mask, but is neither in '
             f'{" or ".join(PICTURE_FOLDERS)}, nor is there {VIDEO_FILE}'
         )
-    return Source(name=_official(video.name), numbers=numbers, pictures=pictures, video=file)
+    if masks and not every:
+        return Source(name=name, numbers=sorted(masks), pictures=pictures, video=file, masks=masks)
+    every = every or VIDEO_EVERY
+    if lacking or not pictures:
+        return Source(name=name, every=every, video=file, masks=masks)
+    return _of_pictures(video.name, pictures, every, masks)
 
 
-def _of_pictures(name: str, pictures: Mapping[int, Path], every: int) -> Source:
+def _of_pictures(
+    name: str, pictures: Mapping[int, Path], every: int, masks: Mapping[int, Path] | None = None
+) -> Source:
     numbers = [number for number in pictures if number % every == 0]
-    return Source(name=_official(name), numbers=numbers, pictures=pictures)
+    return Source(
+        name=_official(name), numbers=numbers, every=every, pictures=pictures, masks=masks or {}
+    )
 
 
 def _is_video(folder: Path) -> bool:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the demo plays: a synthetic scene with its truth, or a video of one's own, as a bag."""
 
+import math
 import multiprocessing
 import os
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
+from surgseg_ros.bags.writing import stamped, write_image_bag
+from surgseg_ros.evaluation.frames import frame_rate_hz
+from surgseg_ros.evaluation.labelled_frames import labelled_frames
+from surgseg_ros.evaluation.sources import find_sources
 from surgseg_ros.training.scenes import Scene
 
 IMAGE_TOPIC = '/camera/image_raw'
@@ -63,7 +67,7 @@ def make_scene_bag(path: Path) -> Source:
         bar = tqdm(frames, 'drawing a scene', SCENE_FRAMES, unit='frame', leave=False)
         write_image_bag(
             path,
-            ((_stamp_ns(i, SCENE_RATE_HZ), image, mask) for i, (image, mask) in enumerate(bar)),
+            stamped(((i, *frame) for i, frame in enumerate(bar)), SCENE_RATE_HZ),
             image_topic=IMAGE_TOPIC,
             ground_truth_topic=GROUND_TRUTH_TOPIC,
         )
@@ -81,39 +85,12 @@ def make_video_bag(path: Path, video: Path) -> Source:
     """
     if not video.is_file():
         raise ValueError(f'video {str(video)!r} does not exist: give INPUT=FILE, a video file')
-    capture = cv2.VideoCapture(str(video))
-    rate_hz = capture.get(cv2.CAP_PROP_FPS)
-    if not capture.isOpened() or not rate_hz > 0:
-        raise ValueError(
-            f'video {str(video)!r} can not be decoded: convert it, to H.264 in .mp4 for example'
-        )
-    count = 0
-
-    def frames() -> Iterator[tuple[int, Picture, None]]:
-        nonlocal count
-        while count < LONGEST_S * rate_hz:
-            there, bgr = capture.read()
-            if not there:
-                break
-            yield _stamp_ns(count, rate_hz), cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), None
-            count += 1
-        if not count:
-            raise ValueError(
-                f'video {str(video)!r}: not one frame can be decoded; is it cut off? '
-                'convert it, to H.264 in .mp4 for example'
-            )
-
-    try:
-        write_image_bag(path, frames(), image_topic=IMAGE_TOPIC)
-        more, _ = capture.read()
-    finally:
-        capture.release()
-    part = f', its first {LONGEST_S:g} s' if more else ''
-    return Source(path, rate_hz, count, f'{video.name}{part}')
-
-
-def _stamp_ns(index: int, rate_hz: float) -> int:
-    return START_TIME_NS + round(index * 1e9 / rate_hz)
+    rate_hz = frame_rate_hz(video)
+    frames = labelled_frames(find_sources(video, 1)[0])
+    beginning = islice(frames, math.ceil(LONGEST_S * rate_hz))
+    written = write_image_bag(path, stamped(beginning, rate_hz), image_topic=IMAGE_TOPIC)
+    part = f', its first {LONGEST_S:g} s' if next(frames, None) else ''
+    return Source(path, rate_hz, written.pictures, f'{video.name}{part}')
 
 
 @lru_cache(1)

@@ -48,7 +48,8 @@ def test_of_a_long_video_the_beginning_is_taken(
 
 
 @pytest.mark.parametrize(
-    ('content', 'words'), [(None, 'does not exist'), (b'', 'decoded'), (b'no video', 'decoded')]
+    ('content', 'words'),
+    [(None, 'does not exist'), (b'', 'not decode'), (b'no video', 'not decode')],
 )
 def test_what_is_no_video_is_refused_by_name(
     tmp_path: Path, content: bytes | None, words: str

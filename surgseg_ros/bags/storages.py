@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Readers and writers of `rosbags`, where rosbag2 writes more, and paths have odd signs."""
+
+from collections.abc import Collection, Generator, Iterator, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Protocol
+from urllib.parse import quote
+
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2.storage_mcap import (
+    McapReader,
+    McapWriter,
+    read_string,
+    write_channel,
+    write_string,
+)
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader, Sqlite3Writer
+
+TYPE_HASH_KEY: Final = 'topic_type_hash'
+"""Where rosbag2 notes a type's hash in a channel of MCAP."""
+
+
+class Source(Protocol):
+    """What the readers of files have in common."""
+
+    connections: list[Connection]
+    """The topics' publishers, as far as they were recorded."""
+
+    def open(self) -> None:
+        """Open the file and find the connections."""
+
+    def messages(
+        self, connections: Collection[Connection]
+    ) -> Iterator[tuple[Connection, int, bytes]]:
+        """Go through (connection, time of receipt in nanoseconds, CDR)."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+class McapFile(McapReader):
+    """
+    An MCAP file that is whole.
+
+    Without an index of its messages, as rosbag2's preset `fastwrite` leaves it, they come in the
+    order of the file, as rosbag2 plays them.
+    """
+
+    bio: BinaryIO | None
+
+    def open(self) -> None:
+        """Find the connections, and the hashes of their types."""
+        super().open()
+        try:
+            self.note_hashes()
+        except BaseException:
+            self.close()
+            raise
+
+    def note_hashes(self) -> None:
+        """Add to the connections what the channels say of their types."""
+        hashes = {x.id: _pairs(x.metadata).get(TYPE_HASH_KEY, '') for x in self.channels.values()}
+        self.connections = [x._replace(digest=hashes[x.id]) for x in self.connections]
+
+    def messages(
+        self,
+        connections: Collection[Connection],
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> Generator[tuple[Connection, int, bytes], None, None]:
+        """Go through the messages by the index, or else as they stand."""
+        # Of a chunk without an index of messages, rosbags would take none, without a word.
+        is_indexed = self.chunks and all(x.message_index_offsets for x in self.chunks)
+        read = super().messages if is_indexed else self.messages_scan
+        return read(connections, start, stop)
+
+
+class SqliteFile(Sqlite3Reader):
+    """
+    A file of SQLite that is whole.
+
+    :param path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Write the path as a part of a URI, of which `#`, `?` and `%` are signs."""
+        super().__init__(Path(quote(str(path.absolute()))))
+
+
+READERS: Final[dict[str, type[McapFile | SqliteFile]]] = {'.mcap': McapFile, '.db3': SqliteFile}
+"""The reader of a file by the ending of its name."""
+
+
+class McapFileWriter(McapWriter):
+    """Notes the types' hashes in the file itself too, where rosbag2 writes and looks for them."""
+
+    def add_connection(self, connection: Connection, offered_qos_profiles: str) -> None:
+        """Write the channel of a topic."""
+        start = self.chunk.bio.tell()
+        super().add_connection(connection, offered_qos_profiles)
+        self.chunk.bio.seek(start)
+        self.chunk.bio.truncate()
+        metadata = BytesIO()
+        write_string(metadata, TYPE_HASH_KEY)
+        write_string(metadata, connection.digest)
+        channel = self.channels[-1]
+        self.channels[-1] = channel._replace(metadata=channel.metadata + metadata.getvalue())
+        write_channel(self.chunk.bio, self.channels[-1], self.schemas)
+
+
+class SqliteFileWriter(Sqlite3Writer):
+    """Writes the path as a part of a URI, of which `#`, `?` and `%` are signs."""
+
+    def __init__(self, path: Path, compression: CompressionMode) -> None:
+        """Begin the file."""
+        super().__init__(Path(quote(str(path.absolute()))), compression)
+        self.path = path / f'{path.name}.db3'
+
+
+class FolderWriter(Writer):
+    """Writes a bag's folder with these files."""
+
+    STORAGE_PLUGINS: Mapping[StoragePlugin, Any] = {
+        StoragePlugin.MCAP: McapFileWriter,
+        StoragePlugin.SQLITE3: SqliteFileWriter,
+    }
+
+
+def _pairs(metadata: bytes) -> dict[str, str]:
+    """Read a map of strings as MCAP writes it."""
+    stream, found = BytesIO(metadata), {}
+    while stream.tell() < len(metadata):
+        key = read_string(stream)
+        found[key] = read_string(stream)
+    return found

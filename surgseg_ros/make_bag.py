@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verb `make_bag`: a bag of a video, of pictures, or of a data set with its masks."""
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Final
+
+from tqdm import tqdm
+
+from surgseg_ros.bags.sources import STORAGES, BagError
+from surgseg_ros.bags.writing import (
+    MASK_FORMATS,
+    PICTURE_FORMATS,
+    START_TIME_NS,
+    Written,
+    stamped,
+    write_image_bag,
+)
+from surgseg_ros.evaluation.frames import VIDEO_FILE, frame_rate_hz
+from surgseg_ros.evaluation.labelled_frames import Crop, LabelledFrame, labelled_frames
+from surgseg_ros.evaluation.sources import Source, find_sources, find_videos
+from surgseg_ros.messages.compressed import JPEG_QUALITY
+
+RATE_HZ: Final = 60.0
+"""SAR-RARP50 numbers its frames at 60 Hz, whichever of them there are."""
+
+LATEST_S: Final = 2**31 - 1
+"""ROS counts the seconds of a stamp in 32 bits with a sign."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Make the bags.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status.
+    """
+    options = _parser().parse_args(argv)
+    try:
+        for path, source in _plan(options.input, options.output, options.every):
+            rate_hz = options.rate or _rate_hz(source)
+            frames = labelled_frames(source, options.crop)
+            with tqdm(frames, path.name, len(source), unit='frame', leave=False) as bar:
+                written = _write(path, bar, rate_hz, options)
+            print(_report(path, source, written, rate_hz))
+    except (ValueError, OSError) as error:  # of frames, masks and bags; of a disk that is full
+        print(f'make_bag: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('make_bag: interrupted; bags that were not whole are not left', file=sys.stderr)
+        return 130
+    return 0
+
+
+def _plan(path: Path, output: Path, every: int) -> list[tuple[Path, Source]]:
+    """Decide which bag each video becomes, once all can be read and none is there."""
+    sources = find_sources(path, every)
+    is_set = path.is_dir() and bool(find_videos(path))
+    plan = [(output / x.name if is_set else output, x) for x in sources]
+    for bag, source in plan:
+        if bag.exists():
+            raise BagError(f'{str(bag)!r} exists already: choose another name or remove it')
+        source.check()
+    return plan
+
+
+def _rate_hz(source: Source) -> float:
+    """Take a video's own rate, but in a data set, and for pictures, that of the numbers."""
+    if source.numbers is None and source.video and source.video.name != VIDEO_FILE:
+        return frame_rate_hz(source.video)
+    return RATE_HZ
+
+
+def _write(
+    path: Path, frames: 'tqdm[LabelledFrame]', rate_hz: float, options: argparse.Namespace
+) -> Written:
+    suffix = '' if options.picture_format == 'raw' else '/compressed'
+    return write_image_bag(
+        path,
+        stamped(frames, rate_hz, options.start_time),
+        image_topic=options.image_topic or f'/camera/image_raw{suffix}',
+        ground_truth_topic=options.ground_truth_topic,
+        frame_id=options.frame_id,
+        storage=options.storage,
+        picture_format=options.picture_format,
+        mask_format=options.mask_format,
+        jpeg_quality=options.jpeg_quality,
+    )
+
+
+def _report(path: Path, source: Source, written: Written, rate_hz: float) -> str:
+    """Say what a bag holds, and what the video's header had promised beyond that."""
+    text = f'{path}: {written.pictures} picture{"s"[written.pictures == 1 :]}'
+    if source.masks:
+        text += f', {written.masks} mask{"s"[written.masks == 1 :]}'
+        text += f' (of {len(source.masks)})' if written.masks < len(source.masks) else ''
+    text += f', numbered at {rate_hz:g} Hz'
+    if source.numbers is None and written.pictures < len(source):
+        text += f'; the header of {source.video} promises {len(source)}: it may be cut off'
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='surgseg_ros make_bag', description=__doc__)
+    add = parser.add_argument
+    # fmt: off
+    add('--input', type=Path, required=True, metavar='PATH',
+        help="a video, a folder of pictures, a video's folder of a data set (rgb, frames or "
+        f'{VIDEO_FILE}, and segmentation), or a data set: a folder of video_*')
+    add('--output', type=Path, required=True, metavar='BAG',
+        help='the bag to make, a folder (or a file, with the ending .mcap or .db3); of a data '
+        'set, a folder that gets a bag of each video: video_01 ...')
+    add('--storage', default='mcap', choices=sorted(set(STORAGES.values())),
+        help='default: %(default)s')
+    add('--picture-format', default='raw', choices=PICTURE_FORMATS,
+        help='raw: Image, jpeg: CompressedImage (default: %(default)s)')
+    add('--jpeg-quality', type=_quality, default=JPEG_QUALITY, metavar='Q',
+        help='1 to 100 (default: %(default)s)')
+    add('--mask-format', default='raw', choices=MASK_FORMATS,
+        help='raw: Image, png: CompressedImage; never JPEG, which would change classes '
+        '(default: %(default)s)')
+    add('--every', type=_count, default=1, metavar='N',
+        help='take frames whose number is a multiple of N (default: all)')
+    add('--rate', type=_rate, metavar='HZ',
+        help="frames a second, by their numbers (default: a video's own; for pictures and data "
+        f'sets {RATE_HZ:g}, as SAR-RARP50 numbers them)')
+    add('--start-time', type=_start_ns, default=START_TIME_NS, metavar='SECONDS',
+        help=f'stamp of the frame of number 0 (default: {START_TIME_NS // 10**9}; 0 would say '
+        'that there is no time)')
+    add('--crop', type=int, nargs=4, action=_CropAction, metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
+        help='take this part, in pixels, of pictures and masks: 320 28 1280 1024 is what a da '
+        'Vinci Xi shows within 1920x1080')
+    add('--image-topic', type=_topic, metavar='TOPIC',
+        help='default: /camera/image_raw, and /camera/image_raw/compressed for jpeg')
+    add('--ground-truth-topic', type=_topic, default='/camera/ground_truth', metavar='TOPIC',
+        help='default: %(default)s')
+    add('--frame-id', default='endoscope', metavar='NAME', help='default: %(default)s')
+    # fmt: on
+    return parser
+
+
+def _topic(text: str) -> str:
+    if not re.fullmatch(r'(/[A-Za-z_][A-Za-z0-9_]*)+', text):
+        raise argparse.ArgumentTypeError(f'{text!r} is no name of a topic such as /left/image_raw')
+    return text
+
+
+class _CropAction(argparse.Action):
+    """Makes four numbers a crop, if they are one."""
+
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        crop = Crop(*values)
+        if min(crop.x, crop.y) < 0 or min(crop.width, crop.height) < 1:
+            text = f'{" ".join(map(str, crop))} is no X Y WIDTH HEIGHT of a part of a picture'
+            raise argparse.ArgumentError(self, text)
+        setattr(namespace, self.dest, crop)
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
+    return value
+
+
+def _quality(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 100:
+        raise argparse.ArgumentTypeError(f'{text!r} is not within 1 to 100')
+    return value
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f'{text!r} must be above zero, and finite')
+    return value
+
+
+def _start_ns(text: str) -> int:
+    """Read seconds into nanoseconds, exactly."""
+    try:
+        value = Decimal(text)
+    except InvalidOperation as error:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number of seconds') from error
+    if not value.is_finite() or not 0 < value <= LATEST_S:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not within 1e-9 to {LATEST_S}: 0 says in ROS that there is no time'
+        )
+    return int(value * 10**9)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a picture or a mask to a compressed image message: JPEG for pictures, PNG for masks."""
+
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.messages.images import COMPRESSED_IMAGE
+from surgseg_ros.messages.types import TYPES
+
+JPEG_QUALITY: Final = 95
+_PNG_COMPRESSION: Final = 1  # a mask is small at any level, and the first is the fastest
+
+
+def picture_to_jpeg(picture: NDArray[np.uint8], header: Any, quality: int = JPEG_QUALITY) -> Any:
+    """
+    Make a compressed message of a picture; there is none of a mask, whose classes JPEG changes.
+
+    :param picture: (H, W, 3) uint8 RGB.
+    :param header: std_msgs/Header, taken as it is.
+    :param quality: of JPEG, 1 to 100.
+    :return: sensor_msgs/CompressedImage with the `format` that image_transport gives.
+    :raises ValueError: if the array has another shape or type, or the quality is out of range.
+    """
+    if not 1 <= quality <= 100:
+        raise ValueError(f'JPEG quality {quality} is not within 1 to 100')
+    _check(picture, (3,), 'picture: give (H, W, 3) of uint8')
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    return _message(header, 'rgb8; jpeg compressed bgr8', '.jpg', bgr, settings)
+
+
+def mask_to_png(mask: NDArray[np.uint8], header: Any) -> Any:
+    """
+    Make a compressed message of a mask, without loss.
+
+    :param mask: (H, W) uint8.
+    :param header: std_msgs/Header, taken as it is.
+    :return: sensor_msgs/CompressedImage with the `format` that image_transport gives.
+    :raises ValueError: if the array has another shape or type.
+    """
+    _check(mask, (), 'mask: give (H, W) of uint8')
+    settings = [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION]
+    return _message(header, 'mono8; png compressed ', '.png', mask, settings)
+
+
+def _check(array: NDArray[np.uint8], channels: tuple[int, ...], expected: str) -> None:
+    if array.dtype != np.uint8 or array.ndim != 2 + len(channels) or array.shape[2:] != channels:
+        raise ValueError(f'a {array.dtype} array of shape {array.shape} is no {expected}')
+
+
+def _message(header: Any, form: str, suffix: str, planes: Any, settings: list[int]) -> Any:
+    _, encoded = cv2.imencode(suffix, planes, settings)
+    return TYPES.types[COMPRESSED_IMAGE](header=header, format=form, data=encoded.reshape(-1))

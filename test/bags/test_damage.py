@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Of a damaged bag the whole part is read, and then it is said what is lost."""
+
+import shutil
+import sqlite3
+
+import pytest
+from mcap.writer import CompressionType
+from odd_bags import (
+    ENDINGS,
+    cdr,
+    write_foreign,
+    write_headers,
+    write_metadata,
+    write_packed,
+    write_split,
+)
+from rosbags.rosbag2 import CompressionMode
+
+from surgseg_ros.bags.reading import Bag, BagError
+
+BY_TWO = pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+
+
+def read(path, match):
+    """Read what there is, and see that the loss is told both before and after."""
+    found = []
+    with Bag(path) as bag:
+        known = '; '.join(bag.damage)
+        with pytest.raises(BagError, match=match) as caught:
+            found.extend((time_ns, data) for _, time_ns, data in bag.messages(['/one']))
+    assert known in str(caught.value)
+    assert str(caught.value).endswith('What is whole in it was read')
+    return found
+
+
+def expected(numbers, size=0):
+    return [(number, cdr(number, size)) for number in numbers]
+
+
+@BY_TWO
+def test_a_file_that_is_missing(tmp_path, storage):
+    bag = write_split(tmp_path / 'bag', [[1, 2], [3, 4, 5], [6]], storage)
+    (bag / f'bag_1{ENDINGS[storage]}').unlink()
+    said = r"'bag_1\..*' with 3 messages.*is missing or empty; 3 messages of '/one' are missing"
+    assert read(bag, said) == expected([1, 2, 6])
+
+
+@BY_TWO
+def test_a_file_that_is_empty(tmp_path, storage):
+    bag = write_split(tmp_path / 'bag', [[1, 2], [3]], storage)
+    (bag / f'bag_1{ENDINGS[storage]}').write_bytes(b'')
+    assert read(bag, r"'bag_1\..*missing or empty; 1 messages") == expected([1, 2])
+
+
+@BY_TWO
+def test_a_file_that_is_no_bag_costs_its_own_messages_alone(tmp_path, storage):
+    bag = write_split(tmp_path / 'bag', [[1, 2], [3]], storage)
+    (bag / f'bag_0{ENDINGS[storage]}').write_bytes(b'nothing that was ever recorded')
+    assert read(bag, r'bag_0\..* cannot be read.*2 messages') == expected([3])
+
+
+@BY_TWO
+def test_nothing_is_lost_where_a_file_was_renamed(tmp_path, storage):
+    bag = write_headers(tmp_path / 'bag', [1, 2], storage)
+    (bag / f'bag{ENDINGS[storage]}').rename(bag / f'operation{ENDINGS[storage]}')
+    with Bag(bag) as opened:
+        assert not opened.damage
+        assert len(list(opened.messages())) == 2
+
+
+@BY_TWO
+@pytest.mark.parametrize('with_metadata', [True, False])
+def test_a_copy_of_a_file_is_read_once(tmp_path, storage, with_metadata):
+    bag = write_split(tmp_path / 'bag', [[1, 2], [3]], storage)
+    ending = ENDINGS[storage]
+    shutil.copy(bag / f'bag_0{ending}', bag / f'bag_0 (1){ending}')
+    if with_metadata:
+        counts = {f'bag_0{ending}': 2, f'bag_0 (1){ending}': 2, f'bag_1{ending}': 1}
+        write_metadata(bag, storage, counts)
+    else:
+        (bag / 'metadata.yaml').unlink()
+    assert read(bag, r"'bag_0.*' is a copy of 'bag_0") == expected([1, 2, 3])
+
+
+@BY_TWO
+def test_a_file_that_is_listed_twice_is_read_once(tmp_path, storage):
+    bag = write_split(tmp_path / 'bag', [[1, 2], [3]], storage)
+    names = [f'bag_{place}{ENDINGS[storage]}' for place in (0, 0, 1)]
+    write_metadata(bag, storage, {names[0]: 2, names[2]: 1}, relative_file_paths=names)
+    with Bag(bag) as opened:
+        assert len(list(opened.messages())) == 3
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        ('{', 'no YAML'),
+        ('', 'not as rosbag2 writes it'),
+        ('rosbag2_bagfile_information: 3', 'not as rosbag2 writes it'),
+        ('rosbag2_bagfile_information: {version: 9}', "lacks 'relative_file_paths'"),
+        ('rosbag2_bagfile_information: {version: 10}', 'version 10'),
+    ],
+)
+def test_metadata_that_say_nothing(tmp_path, text, said):
+    bag = write_split(tmp_path / 'bag', [[1, 2], [3]])
+    (bag / 'metadata.yaml').write_text(text)
+    assert read(bag, said) == expected([1, 2, 3])
+
+
+@pytest.mark.parametrize('compression', CompressionType)
+@pytest.mark.parametrize('chunked', [True, False])
+def test_whole_messages_of_a_chunk_that_is_cut_off_are_saved(tmp_path, compression, chunked):
+    more = {'size': 50_000, 'chunked': chunked}
+    file = write_foreign(tmp_path / 'bag.mcap', range(20), compression, **more)
+    whole_bytes = file.stat().st_size
+    counts = []
+    for share in (0.3, 0.6, 0.9):  # all within the one chunk that there is
+        cut = tmp_path / f'{share}.mcap'
+        cut.write_bytes(file.read_bytes()[: int(share * whole_bytes)])
+        found = read(cut, 'is damaged: its end is missing.*mcap recover')
+        assert found == expected(range(len(found)), 50_000)
+        counts.append(len(found))
+    assert 0 < counts[0] < counts[1] < counts[2] < 20
+    assert counts[1] >= 9  # packed data comes in blocks, which hold several messages
+
+
+@pytest.mark.parametrize('cut_bytes', [1, 8, 37, 38, 200])
+def test_of_a_lost_footer_no_message_suffers(tmp_path, cut_bytes):
+    file = write_foreign(tmp_path / 'bag.mcap', range(20), size=50_000)
+    file.write_bytes(file.read_bytes()[:-cut_bytes])
+    assert read(file, 'its end is missing') == expected(range(20), 50_000)
+
+
+@pytest.mark.parametrize('share', [0.3, 0.5, 0.9])
+def test_of_a_cut_sqlite_file_the_whole_rows_are_read(tmp_path, share):
+    bag = write_headers(tmp_path / 'bag', range(40), 'sqlite3', size=50_000)
+    file = bag / 'bag.db3'
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    found = read(bag, r"messages of '/one' are missing")
+    assert found == expected(range(len(found)), 50_000)
+    assert abs(len(found) - share * 40) < 2.5
+
+
+def test_of_sqlite_rows_in_damaged_pages_alone_are_lost(tmp_path):
+    bag = write_headers(tmp_path / 'bag', range(400), 'sqlite3', size=300)
+    data = bytearray((bag / 'bag.db3').read_bytes())
+    place = data.find(cdr(200, 300)) // 4096 * 4096
+    data[place : place + 4096] = b'\xff' * 4096
+    del data[-4096:]  # without which SQLite reads on, up to the damage
+    (bag / 'bag.db3').write_bytes(data)
+    found = [number for number, _ in read(bag, r'rows those in damaged pages')]
+    lost = sorted(set(range(400)) - set(found))
+    assert 200 in lost
+    assert len(lost) < 40
+    assert found[-1] >= 380
+
+
+def test_messages_in_sqlites_log_are_told(tmp_path):
+    bag = write_headers(tmp_path / 'bag', [1, 2], 'sqlite3')
+    with sqlite3.connect(bag / 'bag.db3') as database:
+        database.execute('PRAGMA journal_mode=WAL')
+        database.execute('INSERT INTO messages SELECT 9, 1, 9, data FROM messages LIMIT 1')
+        database.commit()
+        for name in ('bag.db3', 'bag.db3-wal'):  # as a recorder that was killed leaves them
+            shutil.copy(bag / name, tmp_path / name)
+    database.close()
+    assert read(tmp_path / 'bag.db3', r"'bag\.db3-wal' holds.*wal_checkpoint") == expected([1, 2])
+
+
+@BY_TWO
+def test_a_packed_file_that_is_cut_off(tmp_path, storage):
+    bag = write_packed(tmp_path / 'bag', range(60), storage, CompressionMode.FILE, size=50_000)
+    (packed,) = bag.glob('*.zstd')
+    packed.write_bytes(packed.read_bytes()[: packed.stat().st_size // 2])
+    found = read(bag, rf'{packed.name}.*is damaged.*messages of .* are missing')
+    assert found == expected(range(len(found)), 50_000)
+    assert len(found) > 20
+
+
+def test_a_message_that_is_no_zstd_is_named(tmp_path):
+    bag = write_packed(tmp_path / 'bag', [1], 'mcap', CompressionMode.MESSAGE)
+    data = (bag / 'bag.mcap').read_bytes()
+    place = data.find(b'\x28\xb5\x2f\xfd')
+    (bag / 'bag.mcap').write_bytes(data[: place + 4] + b'\xff' * 12 + data[place + 16 :])
+    with Bag(bag) as opened, pytest.raises(BagError, match='cannot be read on'):
+        list(opened.messages())

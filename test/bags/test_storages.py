@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags that are whole, in all the forms in which recorders leave them."""
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from mcap.writer import CompressionType
+from odd_bags import (
+    ENDINGS,
+    HEADER,
+    cdr,
+    write_foreign,
+    write_headers,
+    write_metadata,
+    write_packed,
+    write_split,
+)
+from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
+
+from surgseg_ros.bags.reading import Bag, BagError
+from surgseg_ros.bags.writing import BagWriter, write_image_bag
+from surgseg_ros.messages.images import IMAGE, image_to_msg, rgb_from_msg
+from surgseg_ros.messages.results import header, stamp_ns
+from surgseg_ros.messages.types import TYPES
+
+BY_TWO = pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+
+
+def read(path):
+    """Read a whole bag of headers: times of receipt, and content."""
+    with Bag(path) as bag:
+        assert not bag.damage
+        found = [(time_ns, data) for _, time_ns, data in bag.messages(['/one'])]
+        assert bag.topics['/one'].message_count == len(found)
+    return found
+
+
+def expected(numbers, size=0):
+    return [(number, cdr(number, size)) for number in numbers]
+
+
+@BY_TWO
+@pytest.mark.parametrize('with_metadata', [True, False])
+def test_a_split_bag_is_one(tmp_path, storage, with_metadata):
+    write_split(tmp_path / 'bag', [[1, 2], [3, 4], [5]], storage)
+    if not with_metadata:
+        (tmp_path / 'bag/metadata.yaml').unlink()
+    assert read(tmp_path / 'bag') == expected([1, 2, 3, 4, 5])
+
+
+@BY_TWO
+def test_parts_that_overlap_come_in_order_of_receipt(tmp_path, storage):
+    write_split(tmp_path / 'bag', [[1, 5, 9], [2, 6], [3]], storage)
+    assert read(tmp_path / 'bag') == expected([1, 2, 3, 5, 6, 9])
+
+
+@BY_TWO
+def test_the_folders_of_a_first_format_are_left_out_of_names(tmp_path, storage):
+    write_split(tmp_path / 'bag', [[1], [2]], storage)
+    names = [f'bag/bag_{place}{ENDINGS[storage]}' for place in (0, 1)]
+    write_metadata(
+        tmp_path / 'bag', storage, {}, version=2, relative_file_paths=names, files=[],
+        topics_with_message_count=[],
+    )  # fmt: skip
+    assert read(tmp_path / 'bag') == expected([1, 2])
+
+
+@BY_TWO
+@pytest.mark.parametrize('mode', [CompressionMode.FILE, CompressionMode.MESSAGE])
+@pytest.mark.parametrize('version', [8, 9])
+@pytest.mark.parametrize('with_metadata', [True, False])
+def test_zstd_by_file_and_by_message(tmp_path, storage, mode, version, with_metadata):
+    bag = write_packed(tmp_path / 'bag', [1, 2, 3], storage, mode, version=version)
+    metadata = bag / 'metadata.yaml'
+    content = yaml.safe_load(metadata.read_text())
+    content['rosbag2_bagfile_information']['compression_mode'] = mode.name  # as rosbag2 has it
+    metadata.write_text(yaml.safe_dump(content))
+    if not with_metadata:
+        metadata.unlink()
+    assert read(bag) == expected([1, 2, 3])
+
+
+def test_a_packed_file_alone_and_one_that_is_not_packed_yet(tmp_path):
+    bag = write_packed(tmp_path / 'bag', [1, 2], 'sqlite3', CompressionMode.FILE)
+    (packed,) = bag.glob('*.zstd')
+    assert read(packed) == expected([1, 2])
+    (bag / 'metadata.yaml').unlink()
+    write_headers(bag / 'bag.db3', [1, 2], 'sqlite3')
+    packed.write_bytes(packed.read_bytes()[:20])
+    assert read(bag) == expected([1, 2])
+
+
+@pytest.mark.parametrize('compression', CompressionType)
+@pytest.mark.parametrize('message_index', [True, False])
+def test_chunks_of_mcap(tmp_path, compression, message_index):
+    more = {'size': 50_000, 'message_index': message_index}
+    write_foreign(tmp_path / 'bag.mcap', range(40), compression, **more)
+    assert read(tmp_path / 'bag.mcap') == expected(range(40), 50_000)
+
+
+def test_mcap_without_chunks_comes_as_it_was_written(tmp_path):
+    # rosbag2's preset `fastwrite` leaves such a file.
+    write_foreign(tmp_path / 'bag.mcap', [1, 4, 2, 3], chunked=False)
+    assert read(tmp_path / 'bag.mcap') == expected([1, 4, 2, 3])
+
+
+@BY_TWO
+def test_times_of_receipt_that_go_backwards_are_put_in_order(tmp_path, storage):
+    write_headers(tmp_path / 'bag', [5, 6, 1, 2, 6, 0], storage)
+    assert read(tmp_path / 'bag') == expected([0, 1, 2, 5, 6, 6])
+
+
+@BY_TWO
+@pytest.mark.parametrize(
+    'stamps', [[7, 7, 7], [0, 0, 0], [9, 8, 7], [1, 2, 10**18], [2**31 * 10**9 - 1, 0, 5]]
+)
+def test_stamps_are_left_as_they_are(tmp_path, storage, stamps):
+    """Equal, absent, backwards, with a gap, at the end of time: receipt alone orders them."""
+    with BagWriter(tmp_path / 'bag', storage) as bag:
+        for received, stamp in enumerate(stamps):
+            bag.write('/one', HEADER, header(stamp), received)
+    with Bag(tmp_path / 'bag') as bag:
+        found = [message.stamp for _, _, message in bag.read(['/one'])]
+    assert [stamp.sec * 10**9 + stamp.nanosec for stamp in found] == stamps
+
+
+@BY_TWO
+def test_several_image_topics_and_compressed_images(tmp_path, storage):
+    picture = np.full((8, 16, 3), (200, 100, 50), np.uint8)
+    frames = [(10, picture, None), (20, picture, None)]
+    write_image_bag(
+        tmp_path / 'bag', frames, image_topic='/left', storage=storage, picture_format='jpeg'
+    )
+    both = tmp_path / 'both'
+    with BagWriter(both, storage) as bag, Bag(tmp_path / 'bag') as jpeg:
+        for topic, time_ns, message in jpeg.read():
+            bag.write(topic, message.__msgtype__, message, time_ns)
+            bag.write('/right', IMAGE, image_to_msg(picture, header(time_ns)), time_ns)
+    with Bag(both) as bag:
+        assert set(bag.topics) == {'/left', '/right'}
+        left, right = ([x for _, _, x in bag.read([name])] for name in ('/left', '/right'))
+    assert [stamp_ns(message.header) for message in left] == [10, 20]
+    assert np.abs(rgb_from_msg(left[0]).astype(int) - picture).max() < 10
+    assert np.array_equal(rgb_from_msg(right[1]), picture)
+    assert cv2.imdecode(left[0].data, cv2.IMREAD_COLOR).shape == (8, 16, 3)
+
+
+@BY_TWO
+def test_a_file_says_the_hashes_of_its_types_itself(tmp_path, storage):
+    writer = Writer(tmp_path / 'bag', version=8, storage_plugin=StoragePlugin[storage.upper()])
+    with writer:
+        other = {'msgdef': 'uint8 x\n', 'rihs01': 'RIHS01_' + '0' * 64}
+        writer.write(writer.add_connection('/one', HEADER, **other), 1, cdr(1))
+    for path in (write_headers(tmp_path / 'own', [1], storage), tmp_path / 'bag'):
+        (file,) = path.glob(f'*{ENDINGS[storage]}')
+        file.rename(tmp_path / f'{path.name}{file.suffix}')
+    with Bag(tmp_path / f'own{ENDINGS[storage]}') as bag:
+        (connection,) = bag._connections()
+        assert connection.digest == TYPES.hash_rihs01(HEADER)
+        assert len(list(bag.read())) == 1
+    if storage == 'sqlite3':  # rosbags notes no hash in MCAP
+        with Bag(tmp_path / 'bag.db3') as bag, pytest.raises(BagError, match='RIHS01_000'):
+            bag.read()
+
+
+@BY_TWO
+@pytest.mark.parametrize('name', ['case #3', 'what?', '100%41', 'ein Gürtel'])
+def test_names_with_signs_of_uris(tmp_path, storage, name):
+    write_headers(tmp_path / name / 'bag', [1, 2], storage)
+    assert read(tmp_path / name / 'bag') == expected([1, 2])
