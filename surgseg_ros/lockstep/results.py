@@ -68,7 +68,18 @@ Of each bag besides:
   - `ms`: stage to milliseconds.
 """
 
-from typing import Final
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from surgseg_ros.core.labels import CLASS_NAMES
+from surgseg_ros.core.percentiles import percentiles
+from surgseg_ros.evaluation.metrics import SCORED, FrameCounts, summarize
+from surgseg_ros.lockstep.matching import Matching
+from surgseg_ros.lockstep.options import Options
+from surgseg_ros.lockstep.survey import count_odd_stamps
+from surgseg_ros.lockstep.tally import Tally
 
 FORMAT: Final = 1
 
@@ -76,3 +87,159 @@ STAGES: Final = (
     *('read', 'parse', 'fit', 'network', 'upsample', 'download', 'detections', 'write', 'score'),
 )
 """Of a frame's way, in the order of work; the node's, but for the first and the last two."""
+
+IMAGE_TO_MASK: Final = 'image_to_mask'
+
+_COUNTED: Final = ('frames', 'with_ground_truth', 'dropped', 'failed', 'rejected')
+_OF_SUMMARY: Final = (
+    *('mIoU', 'mNSD', 'score', 'floor'),
+    *('pooled_class_IoU', 'present_class_IoU', 'mean_present_class_IoU'),
+)
+_OF_VIDEO: Final = ('class_mIoU', 'class_mNSD')
+
+
+class BagResult(NamedTuple):
+    """
+    What became of a bag.
+
+    :param numbers: as the JSON file has them.
+    :param counts: of its frames with a truth, in order.
+    """
+
+    numbers: dict[str, Any]
+    counts: list[FrameCounts]
+
+
+def scores(counts: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
+    """
+    Divide what was counted.
+
+    :param counts: bag to the counts of its frames; those without are left out.
+    :return: the official numbers and their companions; all None if there is no frame.
+    """
+    scored = {name: frames for name, frames in counts.items() if frames}
+    if not scored:
+        return dict.fromkeys((*_OF_SUMMARY, *_OF_VIDEO))
+    summary = summarize(scored)
+    videos = summary['videos'].values()
+    means = {
+        key: [math.fsum(values) / len(videos) for values in zip(*(video[key] for video in videos))]
+        for key in _OF_VIDEO
+    }
+    return {key: summary[key] for key in _OF_SUMMARY} | means
+
+
+def ground_truth_numbers(messages: int, matching: Matching, tally: Tally) -> dict[str, int]:
+    """
+    Say what became of the truths.
+
+    :param messages: how many there are.
+    :param matching: which belong to which image.
+    :param tally: how many of these were no use.
+    :return: for `ground_truth`.
+    """
+    return {
+        'messages': messages,
+        'matched': len(matching.of_image),
+        'unmatched': matching.unmatched,
+        'ambiguous': matching.ambiguous,
+        'unusable': tally.unusable,
+    }
+
+
+def make_result(
+    tally: Tally,
+    counts: list[FrameCounts],
+    ground_truth: Mapping[str, int] | None,
+    identity: Mapping[str, Any],
+    elapsed_s: float,
+) -> BagResult:
+    """
+    Put a bag's numbers together.
+
+    :param tally: of its frames, finished.
+    :param counts: of the frames with a truth.
+    :param ground_truth: what became of the truths.
+    :param identity: which bag it is.
+    :param elapsed_s: how long it took.
+    :return: the result.
+    """
+    frames = tally.over_time
+    received_ns = [frame['received_ns'] for frame in frames]
+    start_ns = min(received_ns, default=0)
+    numbers = {
+        'frames': len(frames),
+        'with_ground_truth': len(counts),
+        **{fate: tally.count_fates(fate) for fate in _COUNTED[2:]},
+        'ground_truth': ground_truth and dict(ground_truth),
+        'frames_by_stamp': count_odd_stamps([frame['stamp_ns'] for frame in frames]),
+        **scores({'': counts}),
+        'latency_ms': _latencies(frames),
+        'elapsed_s': elapsed_s,
+        'identity': {
+            **identity,
+            'start_ns': start_ns,
+            'duration_ns': max(received_ns, default=0) - start_ns,
+        },
+        'mask_sha256': tally.mask_sha256,
+        'masks': tally.masks,
+        'damage': tally.damage,
+        'troubles': list(tally.troubles.values()),
+        'over_time': frames,
+    }
+    return BagResult(numbers, counts)
+
+
+def merge(
+    results: Mapping[str, BagResult],
+    unreadable: Mapping[str, str],
+    model: Mapping[str, Any] | None,
+    options: Options,
+) -> dict[str, Any]:
+    """
+    Make the whole file's content.
+
+    :param results: by the bags' names.
+    :param unreadable: name to the reason, of the others.
+    :param model: what made the masks, where known.
+    :param options: what was asked for.
+    :return: see the module.
+    """
+    bags = {name: results[name].numbers for name in sorted(results)}
+    each = list(bags.values())
+    recorded = options.mask_topic is not None
+    truths = [numbers['ground_truth'] for numbers in each if numbers['ground_truth'] is not None]
+    return {
+        'format': FORMAT,
+        'kind': 'recorded' if recorded else 'lockstep',
+        'model': model and dict(model),
+        'options': options.described(),
+        'classes': [CLASS_NAMES[label] for label in SCORED],
+        **_sums(each, _COUNTED),
+        'ground_truth': _sums(truths, truths[0]) if truths else None,
+        'frames_by_stamp': _sums(
+            [numbers['frames_by_stamp'] for numbers in each], count_odd_stamps([])
+        ),
+        **scores({name: results[name].counts for name in bags}),
+        'latency_ms': _latencies([frame for numbers in each for frame in numbers['over_time']]),
+        'elapsed_s': math.fsum(numbers['elapsed_s'] for numbers in each),
+        'mask_sha256': None if unreadable else _joined([x['mask_sha256'] for x in each]),
+        'bags': bags,
+        'unreadable': dict(sorted(unreadable.items())),
+    }
+
+
+def _sums(rows: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> dict[str, int]:
+    return {key: sum(row[key] for row in rows) for key in keys}
+
+
+def _joined(hashes: Sequence[str]) -> str:
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(''.join(hashes).encode()).hexdigest()
+
+
+def _latencies(frames: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    return {
+        stage: percentiles(times)._asdict()
+        for stage in (*STAGES, IMAGE_TO_MASK)
+        if (times := [frame['ms'][stage] for frame in frames if stage in frame['ms']])
+    }
