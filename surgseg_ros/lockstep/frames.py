@@ -15,6 +15,7 @@ from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stopwatch import Stopwatch
 from surgseg_ros.lockstep.options import Options
+from surgseg_ros.lockstep.survey import told
 from surgseg_ros.messages.images import ImageError, rgb_from_msg
 from surgseg_ros.messages.received import mask_from_msg, read_image, read_stamp
 
@@ -106,7 +107,7 @@ def decoded(
                     truths += 1
                 watch = Stopwatch()
         except BagError as error:
-            yield Lost(str(error))
+            yield Lost(told(error, path))
 
 
 def _picture(received_ns: int, cdr: bytes, type_name: str, watch: Stopwatch) -> Picture | Rejected:

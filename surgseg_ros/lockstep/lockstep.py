@@ -5,7 +5,7 @@ import time
 from collections.abc import Generator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tqdm import tqdm
 
@@ -45,7 +45,14 @@ LABEL_INFO_TOPIC: Final = '/label_info'
 CONFIDENCE_TOPIC: Final = '/confidence'
 
 
-def evaluate(path: Path, output: Path | None, segmenter: Segmenter, options: Options) -> BagResult:
+def evaluate(
+    path: Path,
+    output: Path | None,
+    segmenter: Segmenter,
+    options: Options,
+    *,
+    progress: bool = False,
+) -> BagResult:
     """
     Evaluate a bag.
 
@@ -53,6 +60,7 @@ def evaluate(path: Path, output: Path | None, segmenter: Segmenter, options: Opt
     :param output: the bag to make of the answers, if any.
     :param segmenter: the model, warmed up; used by one thread of this function alone.
     :param options: what is asked for.
+    :param progress: whether to draw how far it is.
     :return: the result.
     :raises BagError: if the bag or a topic can't be read at all, or the output not be written.
     """
@@ -70,13 +78,17 @@ def evaluate(path: Path, output: Path | None, segmenter: Segmenter, options: Opt
     with ExitStack() as stack:
         writer = stack.enter_context(BagWriter(output)) if output else None
         step = _Step(tally, writer, options)
-        bar = stack.enter_context(tqdm(total=images, desc=path.name, unit='frame', leave=False))
+        bar = stack.enter_context(_bar(path.name, images, progress))
         for item in stack.enter_context(closing(_answers(path, segmenter, options, matching))):
             bar.update(step(item))
     counts = tally.finish()
     truth = None if truths is None else ground_truth_numbers(len(truths), matching, tally)
     elapsed_s = time.monotonic() - started_s
     return make_result(tally, counts, truth, identity, elapsed_s)
+
+
+def _bar(name: str, images: int, progress: bool) -> Any:
+    return tqdm(total=images, desc=name, unit='frame', leave=False, disable=not progress)
 
 
 def _answers(

@@ -129,6 +129,17 @@ def scores(counts: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
     return {key: summary[key] for key in _OF_SUMMARY} | means
 
 
+def scores_of_masks(counts: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
+    """
+    Leave out the frames without a mask, which officially score 0.
+
+    :param counts: bag to the counts of its frames.
+    :return: the official numbers of the others, each by its name and `_of_masks`.
+    """
+    found = scores({name: [x for x in of_bag if not x.missing] for name, of_bag in counts.items()})
+    return {f'{key}_of_masks': found[key] for key in ('mIoU', 'mNSD', 'score')}
+
+
 def ground_truth_numbers(messages: int, matching: Matching, tally: Tally) -> dict[str, int]:
     """
     Say what became of the truths.
@@ -221,6 +232,7 @@ def merge(
             [numbers['frames_by_stamp'] for numbers in each], count_odd_stamps([])
         ),
         **scores({name: results[name].counts for name in bags}),
+        **(scores_of_masks({name: results[name].counts for name in bags}) if recorded else {}),
         'latency_ms': _latencies([frame for numbers in each for frame in numbers['over_time']]),
         'elapsed_s': math.fsum(numbers['elapsed_s'] for numbers in each),
         'mask_sha256': None if unreadable else _joined([x['mask_sha256'] for x in each]),

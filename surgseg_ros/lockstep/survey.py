@@ -4,7 +4,7 @@
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -69,14 +69,13 @@ def identify(bag: Bag) -> dict[str, Any]:
     :param bag: the open bag.
     :return: `size_bytes`, `topics` and `fingerprint`; see `results`.
     """
-    files = bag_files(bag.path)
     return {
-        'size_bytes': sum(file.stat().st_size for file in files),
+        'size_bytes': sum(file.stat().st_size for file in bag_files(bag.path)),
         'topics': {
             name: {'type': topic.type_name, 'messages': topic.message_count}
             for name, topic in sorted(bag.topics.items())
         },
-        'fingerprint': _fingerprint(files),
+        'fingerprint': fingerprint(bag.path),
     }
 
 
@@ -90,13 +89,29 @@ def bag_files(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(x for x in path.iterdir() if x.is_file())
 
 
-def _fingerprint(files: Sequence[Path]) -> str:
-    """Read both ends of each file alone, which is quick; the end of a whole one has its index."""
+def told(error: BagError, path: Path) -> str:
+    """
+    Say what is wrong with a bag, without saying where this machine keeps it.
+
+    :param error: of the bag.
+    :param path: of the bag.
+    :return: the error's text with the bag's own name alone.
+    """
+    return str(error).replace(f'{path.parent}/', '')
+
+
+def fingerprint(path: Path) -> str:
+    """
+    Tell a bag from others without reading all of it: the end of a whole file has its index.
+
+    :param path: the bag, a folder or a file.
+    :return: SHA-256 of the names, the sizes and both ends of its files.
+    """
     hasher = hashlib.sha256()
-    for path in files:
-        size = path.stat().st_size
-        hasher.update(f'{path.name} {size}\n'.encode())
-        with path.open('rb') as file:
+    for part in bag_files(path):
+        size = part.stat().st_size
+        hasher.update(f'{part.name} {size}\n'.encode())
+        with part.open('rb') as file:
             hasher.update(file.read(_END_BYTES))
             file.seek(max(0, size - _END_BYTES))
             hasher.update(file.read(_END_BYTES))
