@@ -25,6 +25,9 @@ VERBS: Final = {
     'train': Verb('surgseg_ros.training.train:main', 'trains a model, writes its folder'),
     'evaluate': Verb('surgseg_ros.evaluation.evaluate:main', 'scores masks against the truth'),
     'predict': Verb('surgseg_ros.evaluation.predict:main', 'masks of videos or folders as PNG'),
+    'evaluate_bag': Verb(
+        'surgseg_ros.lockstep.evaluate_bag:main', 'a bag through a model, frame by frame'
+    ),
     'inspect_data': Verb('surgseg_ros.training.inspect_data:main', 'what a data set holds'),
     'export': Verb(
         'surgseg_ros.exporting.export:main', 'makes a model folder for a faster runtime'

@@ -93,7 +93,7 @@ def rgb_from_image(message: Any) -> Picture:
     encoding, sample_bytes = _encoding(message.encoding)
     height, width = message.height, message.width
     channels = _CHANNELS[encoding]
-    samples = _rows(message, channels * sample_bytes)  # (H, W * channels * sample_bytes)
+    samples = rows_of(message, channels * sample_bytes)  # (H, W * channels * sample_bytes)
     if sample_bytes == 2:
         high_byte = 0 if message.is_bigendian else 1
         samples = np.ascontiguousarray(samples[:, high_byte::2])  # (H, W * channels)
@@ -121,8 +121,7 @@ def rgb_from_compressed(message: Any) -> Picture:
         )
         raise ImageError(text, 'encoding')
     data = bytes(message.data)
-    height, width = _compressed_size(data)
-    _check_size(height, width)
+    height, width = check_compressed(data)
     try:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -171,8 +170,15 @@ def _encoding(name: str) -> tuple[str, int]:
     raise ImageError(text, 'encoding')
 
 
-def _rows(message: Any, pixel_bytes: int) -> Picture:
-    """View the message's data as (height, width * pixel_bytes), without its rows' padding."""
+def rows_of(message: Any, pixel_bytes: int) -> Picture:
+    """
+    View the data of an uncompressed image message without its rows' padding.
+
+    :param message: a sensor_msgs Image.
+    :param pixel_bytes: of one pixel.
+    :return: (height, width * pixel_bytes) uint8.
+    :raises ImageError: if the fields contradict one another.
+    """
     height, width, step = message.height, message.width, message.step
     _check_size(height, width)
     if step < width * pixel_bytes:
@@ -194,8 +200,14 @@ def _check_size(height: int, width: int) -> None:
         raise ImageError(f'{text}: look at the settings of the camera', 'size')
 
 
-def _compressed_size(data: bytes) -> tuple[int, int]:
-    """Read (height, width) from the header, and see that the end of the file is there."""
+def check_compressed(data: bytes) -> tuple[int, int]:
+    """
+    See that a JPEG or PNG is whole and not too large, before it is decoded.
+
+    :param data: the file.
+    :return: (height, width), from its header.
+    :raises ImageError: if it is neither, or cut off, or too large.
+    """
     size, end = None, -1
     if data.startswith(_PNG_START) and len(data) > 24:
         width, height = struct.unpack_from('>II', data, 16)
@@ -208,6 +220,7 @@ def _compressed_size(data: bytes) -> tuple[int, int]:
     if end < 0:
         text = f'{len(data)} bytes of a {size[1]}x{size[0]} picture lack its end'
         raise ImageError(f'{text}: look for losses between the camera and here', 'decode')
+    _check_size(*size)
     return size
 
 

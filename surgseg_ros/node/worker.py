@@ -14,7 +14,8 @@ from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stopwatch import Stopwatch
 from surgseg_ros.messages.images import ImageError, rgb_from_msg
-from surgseg_ros.messages.results import from_cdr, stamp_ns
+from surgseg_ros.messages.received import read_image
+from surgseg_ros.messages.results import stamp_ns
 from surgseg_ros.node.health import Health
 from surgseg_ros.node.mailbox import Frame, Mailbox
 
@@ -251,31 +252,6 @@ class Worker(threading.Thread):
             eye.health.see_trouble(text)
         if eye.health.first_time(cause):
             self._logger.error(f'{_of(eye)}{text} (said once; all are counted in /diagnostics)')
-
-
-def read_image(cdr: bytes, type_name: str) -> Any:
-    """
-    Read a serialized image message.
-
-    :param cdr: as it came.
-    :param type_name: of an image message.
-    :return: the message; its data is a view on `cdr`.
-    :raises ImageError: if it is not such a message, or its text is not UTF-8.
-    """
-    try:
-        return from_cdr(cdr, type_name)
-    except Exception as error:  # whatever a parser says of bytes that are no message
-        if isinstance(error.__cause__, UnicodeDecodeError):
-            raise ImageError(
-                f'frame_id or encoding {error.__cause__.object!r:.80} is not UTF-8: '
-                'let the camera driver set a frame_id of ASCII letters',
-                'text',
-            ) from error
-        raise ImageError(
-            f'{len(cdr)} bytes can not be read as {type_name} ({error!s:.200}): check that the '
-            'publisher uses the same message definition',
-            'cdr',
-        ) from error
 
 
 def _told(error: Exception, what: str) -> tuple[str, str]:

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lets a thread of its own work ahead, as far as a queue has room; the order stays."""
+
+import queue
+import threading
+from collections.abc import Generator, Iterator
+from typing import Final, Generic, TypeVar
+
+T = TypeVar('T')
+
+DEPTH: Final = 3
+"""Items that wait at most; a picture of 1080p takes 6 MB."""
+
+_POLL_S: Final = 0.2
+"""How often a thread that finds no room looks whether it is still wanted."""
+
+
+def ahead(source: Generator[T, None, None], depth: int = DEPTH) -> Generator[T, None, None]:
+    """
+    Run a generator in a thread, so that it works while its items are used.
+
+    :param source: what to run; it is closed, in its thread, when the result is.
+    :param depth: items that it may be ahead.
+    :return: its items in their order; what it raises is raised after them.
+    """
+    runner = _Runner(source, depth)
+    runner.start()
+    try:
+        yield from runner.items()
+    finally:
+        runner.stop()
+
+
+class _End:
+    """The end of the items, and what ended them."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class _Runner(threading.Thread, Generic[T]):
+    def __init__(self, source: Generator[T, None, None], depth: int) -> None:
+        super().__init__(name='ahead', daemon=True)
+        self._source = source
+        self._queue: queue.Queue[T | _End] = queue.Queue(depth)
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        error: BaseException | None = None
+        try:
+            for item in self._source:
+                if not self._put(item):
+                    break
+        except BaseException as raised:  # belongs to whoever takes the items
+            error = raised
+        finally:
+            self._source.close()
+        self._put(_End(error))
+
+    def _put(self, item: T | _End) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(item, timeout=_POLL_S)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def items(self) -> Iterator[T]:
+        while not isinstance(item := self._queue.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The verb `evaluate_bag`: bags through a model, frame by frame, without ROS running.
+
+Exit status: 0 if all was evaluated; 1 if it was as far as possible, but a bag is damaged or could
+not be read, which the JSON file says too; 2 if nothing was evaluated or written.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from surgseg_ros.bags.reading import BagError
+from surgseg_ros.bags.sources import STORAGES
+from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
+from surgseg_ros.core.files import write_whole
+from surgseg_ros.core.runtimes import AUTO, RUNTIMES
+from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.lockstep.archive import Store, find_bags, is_bag, plan, run
+from surgseg_ros.lockstep.options import Options
+from surgseg_ros.lockstep.ways import Way, here, in_processes, on_ray
+
+OUTPUT_SUFFIX: Final = '.mcap'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Evaluate bags.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status; see the module.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if fault := _fault(arguments):
+        parser.error(fault)
+    paths = arguments.recorded or arguments.bag
+    options = _options(arguments)
+    try:
+        is_one = len(paths) == 1 and is_bag(paths[0])
+        bags = find_bags(paths)
+        outputs = _outputs(arguments.output, list(bags), is_one)
+        store = None if is_one else Store(arguments.work or _beside(arguments.json))
+        merged = run(plan(bags, outputs, options), _way(arguments), store, options)
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(arguments.json, (json.dumps(merged, indent=1) + '\n').encode())
+    except (ValueError, OSError) as error:  # of which all errors of bags, models and devices are
+        print(f'evaluate_bag: {error}', file=sys.stderr)
+        return 2
+    print(summary(merged))
+    for line in complaints(merged):
+        print(f'evaluate_bag: {line}', file=sys.stderr)
+    damaged = any(numbers['damage'] for numbers in merged['bags'].values())
+    return 1 if damaged or merged['unreadable'] else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='surgseg_ros evaluate_bag',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    # fmt: off
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument('--bag', type=Path, nargs='+', metavar='BAG',
+        help='bags, or folders of bags, to send through --model')
+    what.add_argument('--recorded', type=Path, nargs='+', metavar='BAG',
+        help="bags that hold a node's masks on --mask-topic, to score these")
+    add('--model', type=Path, metavar='DIR', help='the model folder')
+    add('--image-topic', required=True, metavar='TOPIC', help='Image or CompressedImage')
+    add('--ground-truth-topic', metavar='TOPIC',
+        help='true masks, by the stamps of their images: mono8, or PNG in a CompressedImage')
+    add('--mask-topic', metavar='TOPIC', help='only with --recorded')
+    add('--tolerance-ms', type=_not_negative, default=0.0, metavar='MS',
+        help='how far the stamps of image and truth may be apart (default: not at all)')
+    add('--output', type=Path, metavar='OUT.mcap',
+        help='the bag to make, with mask, detections and label_info; for several bags, a folder')
+    add('--json', type=Path, required=True, metavar='FILE', help='where the numbers go')
+    add('--confidence', action='store_true', help='write the confidence to the output bag too')
+    add('--roi', type=int, nargs=4, metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
+        help="the endoscope's part of the pictures; outside it the mask is 255")
+    add('--least-area', type=_share, default=DEFAULT_LEAST_AREA, metavar='SHARE',
+        help="least share of the picture's area of a detection (default: %(default)s)")
+    add('--device', default='auto', help='auto, cpu, cuda or cuda:N (default: %(default)s)')
+    add('--runtime', default=AUTO, choices=(AUTO, *RUNTIMES), help='default: %(default)s')
+    add('--threads', type=_positive, metavar='N',
+        help="torch's threads on the CPU (default: its choice, shared among --workers)")
+    add('--workers', type=_positive, default=1, metavar='N',
+        help='processes, one bag each at a time (default: 1)')
+    add('--ray', metavar='ADDRESS',
+        help='of a Ray cluster to send the bags to, or auto, or local')
+    add('--work', type=Path, metavar='DIR',
+        help='where results of finished bags are kept, of several (default: FILE.work)')
+    # fmt: on
+    return parser
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f'{text!r} must be 0 or more')
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'{text!r} must be from 0 to 1')
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
+    return value
+
+
+def _fault(arguments: argparse.Namespace) -> str:
+    """Find what does not go together; empty if all does."""
+    if arguments.recorded:
+        if arguments.model or arguments.output:
+            return '--recorded scores what a node published: leave out --model and --output'
+        return '' if arguments.mask_topic else '--recorded needs --mask-topic'
+    if not arguments.model:
+        return '--bag needs --model'
+    if arguments.ray and arguments.workers > 1:
+        return '--ray and --workers exclude one another: a cluster knows its own size'
+    return '--mask-topic goes with --recorded' if arguments.mask_topic else ''
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    threads = arguments.threads or 0
+    if arguments.workers > 1 and not threads:
+        threads = max(1, len(os.sched_getaffinity(0)) // arguments.workers)
+    return Options(
+        image_topic=arguments.image_topic,
+        ground_truth_topic=arguments.ground_truth_topic,
+        mask_topic=arguments.mask_topic,
+        tolerance_ns=round(arguments.tolerance_ms * 1e6),
+        model=arguments.model and arguments.model.resolve(),
+        device=arguments.device,
+        runtime=arguments.runtime,
+        threads=threads,
+        roi=None if arguments.roi is None else Roi(*arguments.roi),
+        least_area=arguments.least_area,
+        confidence=arguments.confidence,
+    )
+
+
+def _outputs(output: Path | None, names: Sequence[str], is_one: bool) -> dict[str, Path]:
+    """Name the bags to make."""
+    if output is None:
+        return {}
+    if is_one and output.suffix not in STORAGES:
+        raise BagError(f'--output {str(output)!r} has to end with {" or ".join(STORAGES)}')
+    if is_one:
+        return {names[0]: output.resolve()}
+    if output.is_file() or output.suffix == OUTPUT_SUFFIX:
+        raise BagError(f'--output {str(output)!r} has to be a folder: there are several bags')
+    stems = {name: name.removesuffix('.mcap').removesuffix('.db3') for name in names}
+    return {name: output.resolve() / f'{stems[name]}{OUTPUT_SUFFIX}' for name in names}
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f'{path.name}.work')
+
+
+def _way(arguments: argparse.Namespace) -> Way:
+    if arguments.ray:
+        return on_ray(arguments.ray)
+    return in_processes(arguments.workers) if arguments.workers > 1 else here
+
+
+def summary(merged: dict[str, Any]) -> str:
+    """
+    Lay the numbers out for people.
+
+    :param merged: the JSON file's content.
+    :return: lines.
+    """
+    names = ('frames', 'with_ground_truth', 'dropped', 'failed', 'rejected')
+    lines = [f'{name:18}{merged[name]:8}' for name in names]
+    if merged['mIoU'] is not None:
+        floor = merged['floor']
+        lines += ['', f'{"":18}{"score":>8}{"floor":>8}']
+        lines += [f'{key:18}{merged[key]:8.4f}{floor[key]:8.4f}' for key in floor]
+    if merged['latency_ms']:
+        lines += ['', f'{"ms":18}{"p50":>8}{"p95":>8}{"p99":>8}']
+    for stage, times in merged['latency_ms'].items():
+        lines.append(f'{stage:18}' + ''.join(f'{value:8.1f}' for value in times.values()))
+    return '\n'.join((*lines, '', f'masks: sha256 {merged["mask_sha256"]}'))
+
+
+def complaints(merged: dict[str, Any]) -> list[str]:
+    """
+    Say what was lost, failed or left out.
+
+    :param merged: the JSON file's content.
+    :return: lines; none if all is well.
+    """
+    lines = [f'{name}: {text}' for name, text in merged['unreadable'].items()]
+    for name, numbers in merged['bags'].items():
+        if numbers['damage']:
+            lines.append(f'{name}: {numbers["damage"]}')
+        lines += [f'{name}: {x["count"]} times, first: {x["first"]}' for x in numbers['troubles']]
+        truth = numbers['ground_truth'] or {}
+        for kind in ('unmatched', 'ambiguous'):
+            if truth.get(kind):
+                lines.append(f'{name}: {truth[kind]} of {truth["messages"]} truths are {kind}')
+        if odd := {kind: n for kind, n in numbers['frames_by_stamp'].items() if n}:
+            said = ', '.join(f'{n} {kind}' for kind, n in odd.items())
+            lines.append(f'{name}: stamps of images that are odd: {said}')
+    return lines

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sends every image of a bag through a model, once and in order; reading and writing overlap."""
+
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, Final
+
+from tqdm import tqdm
+
+from surgseg_ros.bags.reading import Bag
+from surgseg_ros.bags.writing import BagWriter
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.core.stopwatch import Stopwatch
+from surgseg_ros.lockstep.ahead import ahead
+from surgseg_ros.lockstep.frames import (
+    Answer,
+    Aside,
+    Guess,
+    Lost,
+    Rejected,
+    Truth,
+    answer,
+    decoded,
+    segmented,
+)
+from surgseg_ros.lockstep.matching import Matching, match
+from surgseg_ros.lockstep.options import Options
+from surgseg_ros.lockstep.results import BagResult, ground_truth_numbers, make_result
+from surgseg_ros.lockstep.survey import check_topics, identify, look_over
+from surgseg_ros.lockstep.tally import Tally
+from surgseg_ros.messages.images import IMAGE, image_to_msg
+from surgseg_ros.messages.results import (
+    DETECTIONS,
+    LABEL_INFO,
+    detections_to_msg,
+    label_info_to_msg,
+    stamp_ns,
+)
+
+MASK_TOPIC: Final = '/mask'
+DETECTIONS_TOPIC: Final = '/detections'
+LABEL_INFO_TOPIC: Final = '/label_info'
+CONFIDENCE_TOPIC: Final = '/confidence'
+
+
+def evaluate(
+    path: Path,
+    output: Path | None,
+    segmenter: Segmenter,
+    options: Options,
+    *,
+    progress: bool = False,
+) -> BagResult:
+    """
+    Evaluate a bag.
+
+    :param path: the bag.
+    :param output: the bag to make of the answers, if any.
+    :param segmenter: the model, warmed up; used by one thread of this function alone.
+    :param options: what is asked for.
+    :param progress: whether to draw how far it is.
+    :return: the result.
+    :raises BagError: if the bag or a topic can't be read at all, or the output not be written.
+    """
+    started_s = time.monotonic()
+    matching, truths = Matching({}, 0, 0), None
+    with Bag(path) as bag:
+        check_topics(bag, options.topics)
+        identity = identify(bag)
+        images = bag.topics[options.image_topic].message_count
+        if options.ground_truth_topic:
+            seen = look_over(bag, options.topics)
+            truths = seen[options.ground_truth_topic].stamps
+            matching = match(seen[options.image_topic].stamps, truths, options.tolerance_ns)
+    tally = Tally(set(matching.of_image))
+    with ExitStack() as stack:
+        writer = stack.enter_context(BagWriter(output)) if output else None
+        step = _Step(tally, writer, options)
+        bar = stack.enter_context(_bar(path.name, images, progress))
+        for item in stack.enter_context(closing(_answers(path, segmenter, options, matching))):
+            bar.update(step(item))
+    counts = tally.finish()
+    truth = None if truths is None else ground_truth_numbers(len(truths), matching, tally)
+    elapsed_s = time.monotonic() - started_s
+    return make_result(tally, counts, truth, identity, elapsed_s)
+
+
+def _bar(name: str, images: int, progress: bool) -> Any:
+    return tqdm(total=images, desc=name, unit='frame', leave=False, disable=not progress)
+
+
+def _answers(
+    path: Path, segmenter: Segmenter, options: Options, matching: Matching
+) -> Generator[Answer | Aside, None, None]:
+    """Read in one thread, segment in the next, and give what comes of it in this one."""
+    image_of_truth = {truth: image for image, truth in matching.of_image.items()}
+    with (
+        closing(ahead(decoded(path, options, image_of_truth))) as items,
+        closing(ahead(segmented(items, segmenter, options))) as guesses,
+    ):
+        for item in guesses:
+            yield answer(item, options.least_area) if isinstance(item, Guess) else item
+
+
+class _Step:
+    """
+    Takes each item where it belongs.
+
+    :param tally: counts.
+    :param writer: gets the messages, if any.
+    :param options: whether confidence is among them.
+    """
+
+    def __init__(self, tally: Tally, writer: BagWriter | None, options: Options) -> None:
+        self._tally = tally
+        self._writer = writer
+        self._confidence = options.confidence
+        self._announced = False
+
+    def __call__(self, item: Answer | Aside) -> int:
+        """Take one; the number of images that it stands for."""
+        if isinstance(item, Answer):
+            self._take_answer(item)
+        elif isinstance(item, Rejected):
+            place = self._tally.add_frame(item.stamp_ns, item.received_ns, 'rejected', item.ms)
+            self._tally.see_trouble(item.cause, item.text)
+            self._tally.see_no_mask(place)
+        elif isinstance(item, Truth):
+            if item.mask is None:
+                self._tally.see_unusable(item.place, item.text)
+            else:
+                self._tally.see_truth(item.place, item.mask)
+        elif isinstance(item, Lost):
+            self._tally.damage = item.text
+        return isinstance(item, Answer | Rejected)
+
+    def _take_answer(self, item: Answer) -> None:
+        watch = Stopwatch()
+        if self._writer is not None:
+            self._write(item, self._writer)
+        watch.lap('write')
+        fate = 'failed' if item.failure else 'mask'
+        place = self._tally.add_frame(stamp_ns(item.header), item.received_ns, fate, item.ms)
+        if item.failure:
+            self._tally.see_trouble(*item.failure)
+        found = item.segmentation
+        self._tally.see_mask(place, found.mask, found.confidence)
+        watch.lap('score')
+        frame = self._tally.over_time[place]
+        frame['instruments'] = [instrument.label for instrument in item.instruments]
+        frame['ms'] |= watch.times_ms()
+
+    def _write(self, item: Answer, writer: BagWriter) -> None:
+        time_ns, header, found = item.received_ns, item.header, item.segmentation
+        if not self._announced:
+            writer.write(LABEL_INFO_TOPIC, LABEL_INFO, label_info_to_msg(time_ns), time_ns)
+            self._announced = True
+        writer.write(MASK_TOPIC, IMAGE, image_to_msg(found.mask, header), time_ns)
+        detections = detections_to_msg(header, item.instruments)
+        writer.write(DETECTIONS_TOPIC, DETECTIONS, detections, time_ns)
+        if self._confidence and found.confidence is not None:
+            message = image_to_msg(found.confidence, header)
+            writer.write(CONFIDENCE_TOPIC, IMAGE, message, time_ns)

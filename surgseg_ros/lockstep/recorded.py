@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores what a node published: a bag with images, their truths, and the node's masks."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.bags.reading import Bag, BagError
+from surgseg_ros.lockstep.matching import Matching, match
+from surgseg_ros.lockstep.options import Options
+from surgseg_ros.lockstep.results import (
+    IMAGE_TO_MASK,
+    BagResult,
+    ground_truth_numbers,
+    make_result,
+    scores_of_masks,
+)
+from surgseg_ros.lockstep.survey import Seen, check_topics, identify, look_over, told
+from surgseg_ros.lockstep.tally import Tally
+from surgseg_ros.messages.images import ImageError
+from surgseg_ros.messages.received import mask_from_msg, read_image
+
+
+class _Places(NamedTuple):
+    """Place of a message on its topic to that of its image."""
+
+    of_mask: Mapping[int, int]
+    of_truth: Mapping[int, int]
+
+
+def score_recorded(path: Path, options: Options) -> BagResult:
+    """
+    Score the masks of a bag.
+
+    :param path: the bag.
+    :param options: what is asked for, with `mask_topic`.
+    :return: the result.
+    :raises BagError: if the bag or a topic can't be read at all.
+    """
+    started_s = time.monotonic()
+    with Bag(path) as bag:
+        check_topics(bag, options.topics)
+        identity = identify(bag)
+        seen = look_over(bag, options.topics)
+    images, masks = seen[options.image_topic], seen[str(options.mask_topic)]
+    truths = seen[options.ground_truth_topic] if options.ground_truth_topic else None
+    of_masks = match(images.stamps, masks.stamps)
+    of_truths = Matching({}, 0, 0)
+    if truths is not None:
+        of_truths = match(images.stamps, truths.stamps, options.tolerance_ns)
+    tally = _begin(images, masks, of_masks, set(of_truths.of_image))
+    _read(path, options, tally, _Places(_turned(of_masks), _turned(of_truths)))
+    counts = tally.finish()
+    truth = truths and ground_truth_numbers(len(truths.stamps), of_truths, tally)
+    result = make_result(tally, counts, truth, identity, time.monotonic() - started_s)
+    result.numbers['strangers'] = of_masks.unmatched + of_masks.ambiguous
+    result.numbers.update(scores_of_masks({'': counts}))
+    return result
+
+
+def _begin(images: Seen, masks: Seen, matching: Matching, awaited: set[int]) -> Tally:
+    """Note every image, and how long its mask took."""
+    tally = Tally(awaited)
+    for place, (stamp, received_ns) in enumerate(zip(images.stamps, images.received_ns)):
+        if place in matching.of_image:
+            late_ns = masks.received_ns[matching.of_image[place]] - received_ns
+            tally.add_frame(stamp, received_ns, 'mask', {IMAGE_TO_MASK: late_ns / 1e6})
+        else:
+            tally.see_no_mask(tally.add_frame(stamp, received_ns, 'dropped', {}))
+    return tally
+
+
+def _turned(matching: Matching) -> dict[int, int]:
+    return {other: image for image, other in matching.of_image.items()}
+
+
+def _read(path: Path, options: Options, tally: Tally, places: _Places) -> None:
+    """Read masks and truths; the images themselves are not looked at."""
+    wanted = {options.mask_topic: places.of_mask, options.ground_truth_topic: places.of_truth}
+    topics = [name for name in wanted if name is not None]
+    counts = dict.fromkeys(topics, 0)
+    with Bag(path) as bag:
+        try:
+            for topic, _, cdr in bag.messages(topics):
+                place = wanted[topic].get(counts[topic])
+                counts[topic] += 1
+                if place is not None:
+                    mask = _mask(cdr, bag.topics[topic].type_name)
+                    _take(tally, place, mask, topic == options.mask_topic)
+        except BagError as error:
+            tally.damage = told(error, path)
+
+
+def _mask(cdr: bytes, type_name: str) -> NDArray[np.uint8] | ImageError:
+    try:
+        return mask_from_msg(read_image(cdr, type_name))
+    except ImageError as error:
+        return error
+
+
+def _take(tally: Tally, place: int, mask: Any, is_prediction: bool) -> None:
+    frame = tally.over_time[place]
+    if isinstance(mask, ImageError):
+        if not is_prediction:
+            tally.see_unusable(place, f'the truth of frame {place} (from 0): {mask}')
+            return
+        frame['fate'] = 'rejected'
+        tally.see_trouble(mask.cause, f'the mask of frame {place} (from 0) is none: {mask}')
+        tally.see_no_mask(place)
+    elif is_prediction:
+        tally.see_mask(place, mask)
+        if frame['no_decision'] == 1.0:
+            frame['fate'] = 'failed'
+    else:
+        tally.see_truth(place, mask)

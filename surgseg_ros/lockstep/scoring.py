@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Brings masks and their truths together, whichever comes first, and counts each pair."""
+
+import zlib
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.evaluation.metrics import FrameCounts, count_frame
+
+Mask = NDArray[np.uint8]
+
+_KEPT_AS_THEY_ARE: Final = 8
+"""So many masks wait as they are for the other half; of more, the oldest are compressed."""
+
+
+class _Packed(NamedTuple):
+    """A mask compressed to a hundredth or so, since its rows are much alike."""
+
+    data: bytes
+    shape: tuple[int, ...]
+
+
+class Shelf:
+    """Keeps masks until they are asked for; a truth that comes an hour later costs little."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._fresh: dict[int, Mask | None] = {}
+        self._packed: dict[int, _Packed] = {}
+
+    def put(self, place: int, mask: Mask | None) -> None:
+        """
+        Keep a mask.
+
+        :param place: of its image.
+        :param mask: (H, W) uint8, or None, which is kept too.
+        """
+        self._fresh[place] = mask
+        if len(self._fresh) > _KEPT_AS_THEY_ARE:
+            oldest = next(iter(self._fresh))
+            if (kept := self._fresh[oldest]) is not None:
+                self._packed[oldest] = _Packed(zlib.compress(kept.tobytes(), 1), kept.shape)
+                del self._fresh[oldest]
+
+    def holds(self, place: int) -> bool:
+        """
+        Tell whether there is a mask.
+
+        :param place: of its image.
+        :return: whether it was put and not taken.
+        """
+        return place in self._fresh or place in self._packed
+
+    def take(self, place: int) -> Mask | None:
+        """
+        Give a mask back.
+
+        :param place: of its image.
+        :return: what was put.
+        """
+        if place in self._fresh:
+            return self._fresh.pop(place)
+        packed = self._packed.pop(place)
+        return np.frombuffer(zlib.decompress(packed.data), np.uint8).reshape(packed.shape)
+
+
+class Scorer:
+    """
+    Counts the frames that have a truth.
+
+    :param awaited: places of the images whose truth is in the bag.
+    """
+
+    def __init__(self, awaited: set[int]) -> None:
+        """Keep what is awaited; nothing is counted yet."""
+        self._awaited = awaited
+        self._masks, self._truths = Shelf(), Shelf()
+        self.counts: dict[int, FrameCounts] = {}
+
+    def see_mask(self, place: int, mask: Mask | None) -> None:
+        """
+        Take a prediction.
+
+        :param place: of its image.
+        :param mask: (H, W) uint8; None where there is none, which scores 0.
+        :raises ValueError: if the truth is already here and does not fit; it is given up then.
+        """
+        if place not in self._awaited:
+            return
+        if self._truths.holds(place):
+            self._count(place, self._truths.take(place), mask)
+        else:
+            self._masks.put(place, mask)
+
+    def see_truth(self, place: int, truth: Mask) -> None:
+        """
+        Take a truth.
+
+        :param place: of its image.
+        :param truth: (H, W) uint8.
+        :raises ValueError: if the prediction is already here and it does not fit.
+        """
+        if self._masks.holds(place):
+            self._count(place, truth, self._masks.take(place))
+        else:
+            self._truths.put(place, truth)
+
+    def give_up(self, place: int) -> None:
+        """
+        Expect no truth any more.
+
+        :param place: of the image.
+        """
+        self._awaited.discard(place)
+        if self._masks.holds(place):
+            self._masks.take(place)
+
+    def _count(self, place: int, truth: Mask | None, mask: Mask | None) -> None:
+        self._awaited.discard(place)
+        if truth is not None:
+            self.counts[place] = count_frame(truth, mask)

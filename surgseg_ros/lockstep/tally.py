@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of a bag's frames, gathered one by one."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.evaluation.metrics import SCORED, FrameCounts
+from surgseg_ros.lockstep.scoring import Scorer
+
+UNUSABLE: Final = 'ground truth'
+"""Cause of the troubles of truths that could not be used."""
+
+_UNKNOWN: Final = dict.fromkeys(
+    ('iou', 'nsd', 'truth', 'predicted', 'confidence', 'no_decision', 'instruments')
+)
+
+
+class Tally:
+    """
+    Keeps a few hundred bytes of each frame.
+
+    :param awaited: places of the images whose truth is in the bag.
+    """
+
+    def __init__(self, awaited: set[int]) -> None:
+        """Start with no frame."""
+        self.over_time: list[dict[str, Any]] = []
+        self.troubles: dict[str, dict[str, Any]] = {}
+        self.unusable = self.masks = 0
+        self.damage: str | None = None
+        self._scorer = Scorer(set(awaited))
+        self._pixels = hashlib.sha256()
+
+    def add_frame(
+        self, stamp_ns: int | None, received_ns: int, fate: str, ms: Mapping[str, float]
+    ) -> int:
+        """
+        Begin a frame, of which nothing else is known yet.
+
+        :param stamp_ns: of the image; None where it has none.
+        :param received_ns: when it was received.
+        :param fate: see `results`.
+        :param ms: milliseconds by stage.
+        :return: its place.
+        """
+        frame = {'stamp_ns': stamp_ns, 'received_ns': received_ns, **_UNKNOWN, 'fate': fate}
+        self.over_time.append({**frame, 'ms': dict(ms)})
+        return len(self.over_time) - 1
+
+    def see_mask(
+        self, place: int, mask: NDArray[np.uint8], confidence: NDArray[np.uint8] | None = None
+    ) -> None:
+        """
+        Take a frame's mask.
+
+        :param place: of the frame.
+        :param mask: (H, W) uint8 class index or NO_DECISION.
+        :param confidence: (H, W) uint8, where known.
+        """
+        self.masks += 1
+        self._pixels.update(np.ascontiguousarray(mask).data)
+        frame = self.over_time[place]
+        histogram = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel()
+        undecided = int(histogram[NO_DECISION])
+        frame['predicted'] = [label for label in SCORED if histogram[label]]
+        frame['no_decision'] = undecided / mask.size
+        if confidence is not None and undecided < mask.size:
+            decided = np.not_equal(mask, NO_DECISION).view(np.uint8) if undecided else None
+            frame['confidence'] = cv2.mean(confidence, decided)[0] / 255
+        self._score(place, lambda: self._scorer.see_mask(place, mask))
+
+    def see_no_mask(self, place: int) -> None:
+        """
+        Say that a frame has no mask, which scores 0 where it has a truth.
+
+        :param place: of the frame.
+        """
+        self._score(place, lambda: self._scorer.see_mask(place, None))
+
+    def see_truth(self, place: int, truth: NDArray[np.uint8]) -> None:
+        """
+        Take a frame's truth.
+
+        :param place: of the frame, which may be to come.
+        :param truth: (H, W) uint8 class index.
+        """
+        self._score(place, lambda: self._scorer.see_truth(place, truth))
+
+    def see_unusable(self, place: int, text: str) -> None:
+        """
+        Say that a frame's truth is none.
+
+        :param place: of the frame.
+        :param text: why.
+        """
+        self._scorer.give_up(place)
+        self.unusable += 1
+        self.see_trouble(UNUSABLE, text)
+
+    def see_trouble(self, cause: str, text: str) -> None:
+        """
+        Count what went wrong, by its cause.
+
+        :param cause: a short name.
+        :param text: for people; the first of its cause is kept.
+        """
+        trouble = self.troubles.setdefault(cause, {'cause': cause, 'count': 0, 'first': text})
+        trouble['count'] += 1
+
+    def count_fates(self, fate: str) -> int:
+        """
+        Count frames.
+
+        :param fate: see `results`.
+        :return: how many.
+        """
+        return sum(frame['fate'] == fate for frame in self.over_time)
+
+    def finish(self) -> list[FrameCounts]:
+        """
+        Write the scores into the frames that have any.
+
+        :return: their counts, in order.
+        """
+        counts = dict(sorted(self._scorer.counts.items()))
+        for place, count in counts.items():
+            shown = np.flatnonzero(count.truth_px)
+            self.over_time[place] |= {
+                'iou': count.iou.tolist(),
+                'nsd': count.nsd.tolist(),
+                'truth': [SCORED[index] for index in shown],
+            }
+        return list(counts.values())
+
+    @property
+    def mask_sha256(self) -> str:
+        """Hash of all masks in order."""
+        return self._pixels.hexdigest()
+
+    def _score(self, place: int, act: Callable[[], None]) -> None:
+        """Score, unless the two do not fit together: then it is the truth that is no use."""
+        try:
+            act()
+        except ValueError as error:
+            self.see_unusable(place, f'the truth of frame {place} (from 0): {error}')

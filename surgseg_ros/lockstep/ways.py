@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who does the jobs: this process, several on this machine, or a cluster, all with one result."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Final
+
+from surgseg_ros.core.runtimes.exported import import_library
+from surgseg_ros.lockstep.jobs import Done, Job, do
+
+ATTEMPTS: Final = 3
+"""How often a bag is begun whose worker dies; what kills three workers will kill a fourth."""
+
+RAY_REMEDY: Final = "install it (pip install 'ray>=2.40'), or leave out --ray"
+
+Outcome = tuple[Job, Done | Exception]
+Way = Callable[[Sequence[Job]], Generator[Outcome, None, None]]
+
+
+class WorkerError(RuntimeError):
+    """A bag whose worker died at every attempt."""
+
+
+def here(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
+    """
+    Do jobs one by one in this process.
+
+    :param jobs: what to do.
+    :return: each with what came of it, in order.
+    """
+    for job in jobs:
+        try:
+            yield job, do(job, progress=True)
+        except Exception as error:  # one bag must not cost the others
+            yield job, error
+
+
+def in_processes(workers: int) -> Way:
+    """
+    Do jobs in processes of this machine.
+
+    :param workers: how many at a time.
+    :return: gives each job with what came of it, as it is done.
+    """
+
+    def way(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
+        slots = [_Slot() for _ in range(workers)]
+        free = list(slots)
+
+        def work(job: Job) -> Done:
+            slot = free.pop()
+            try:
+                return slot.do(job)
+            finally:
+                free.append(slot)
+
+        threads = ThreadPoolExecutor(workers)
+        try:
+            futures = {threads.submit(work, job): job for job in jobs}
+            for future in as_completed(futures):
+                error = future.exception()
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+                yield futures[future], error or future.result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            for slot in slots:
+                slot.close()
+            threads.shutdown()
+
+    return way
+
+
+class _Slot:
+    """One process at a time, made anew where it dies; it keeps the model from bag to bag."""
+
+    def __init__(self) -> None:
+        self._pool = self._new_pool()
+
+    def do(self, job: Job) -> Done:
+        for _ in range(ATTEMPTS):
+            try:
+                return self._pool.submit(do, job).result()
+            except BrokenProcessPool:
+                self._pool.shutdown()
+                self._pool = self._new_pool()
+        raise WorkerError(
+            f'the process that evaluated it died {ATTEMPTS} times: look for too little memory '
+            '(fewer --workers need less), and at the system log'
+        )
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    @staticmethod
+    def _new_pool() -> ProcessPoolExecutor:
+        # A forked OpenCV or torch may wait for threads that were not forked with it.
+        context = multiprocessing.get_context('spawn')
+        return ProcessPoolExecutor(1, context, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that began it is killed, instead of waiting for ever."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def on_ray(address: str) -> Way:
+    """
+    Do jobs on a Ray cluster, one task per bag; a task is tried again where its worker dies.
+
+    Bags, model and output folder must have the same paths on all its machines.
+
+    :param address: of the cluster, `auto` for the one that this machine belongs to, or `local` to
+        begin one here.
+    :return: gives each job with what came of it, as it is done.
+    """
+
+    def way(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
+        # It would tell its makers of each use, unasked.
+        os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+        ray = import_library('ray', RAY_REMEDY)
+        ray.init(address=address, log_to_driver=False)
+        try:
+            options = jobs[0].options
+            gpus = options.device != 'cpu' and ray.cluster_resources().get('GPU', 0) > 0
+            task = ray.remote(
+                max_retries=ATTEMPTS - 1,
+                num_cpus=max(1, options.threads),
+                num_gpus=int(gpus),
+            )(do)
+            pending = {task.remote(job): job for job in jobs}
+            while pending:
+                (ready,), _ = ray.wait(list(pending), num_returns=1)
+                try:
+                    outcome: Done | Exception = ray.get(ready)
+                except Exception as error:  # of the bag, or of a worker that died too often
+                    outcome = error
+                yield pending.pop(ready), outcome
+        finally:
+            ray.shutdown()
+
+    return way

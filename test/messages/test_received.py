@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A serialized message is read or refused with a reason; a mask's values stay as they are."""
+
+import cv2
+import numpy as np
+import pytest
+
+from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, ImageError, image_to_msg
+from surgseg_ros.messages.received import mask_from_msg, read_image, read_stamp
+from surgseg_ros.messages.results import header, to_cdr
+from surgseg_ros.messages.types import TYPES
+
+MASK = np.arange(48, dtype=np.uint8).reshape(6, 8)
+FRAME_ID = '/endoscope left'
+
+
+def image_cdr():
+    return to_cdr(image_to_msg(MASK, header(5 * 10**9 + 6, FRAME_ID)))
+
+
+def compressed(suffix, pixels, options=()):
+    data = cv2.imencode(suffix, pixels, options)[1].reshape(-1)
+    return TYPES.types[COMPRESSED_IMAGE](header=header(1), format=suffix[1:], data=data)
+
+
+def test_an_image_is_read_without_a_copy():
+    cdr = image_cdr()
+    message = read_image(cdr, IMAGE)
+    assert message.header.frame_id == FRAME_ID
+    assert np.shares_memory(message.data, np.frombuffer(cdr, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'said', 'cause'),
+    [
+        (lambda cdr: cdr[:50], 'can not be read as sensor_msgs/msg/Image', 'cdr'),
+        (lambda cdr: b'', '0 bytes can not be read', 'cdr'),
+        (lambda cdr: cdr.replace(b'endo', b'\xff\xfe\xfd\xfc'), 'is not UTF-8', 'text'),
+    ],
+)
+def test_what_is_no_image_is_refused(spoil, said, cause):
+    with pytest.raises(ImageError, match=said) as raised:
+        read_image(spoil(image_cdr()), IMAGE)
+    assert raised.value.cause == cause
+
+
+def test_a_stamp_is_read_of_either_byte_order():
+    message = image_to_msg(MASK, header(5 * 10**9 + 6))
+    for little_endian in (True, False):
+        cdr = bytes(TYPES.serialize_cdr(message, IMAGE, little_endian=little_endian))
+        assert read_stamp(cdr) == 5_000_000_006
+    assert read_stamp(cdr[:11]) is None
+
+
+def test_masks_keep_their_values():
+    assert np.array_equal(mask_from_msg(read_image(image_cdr(), IMAGE)), MASK)
+    assert np.array_equal(mask_from_msg(compressed('.png', MASK)), MASK)
+
+
+@pytest.mark.parametrize(
+    ('message', 'said'),
+    [
+        (image_to_msg(np.zeros((4, 4, 3), np.uint8), header(1)), "'rgb8' is no mask"),
+        (compressed('.jpg', MASK), 'JPEG changes its values'),
+        (compressed('.png', np.zeros((4, 4, 3), np.uint8)), 'no mask'),
+        (compressed('.png', np.zeros((4, 4), np.uint16)), '8 bits'),
+    ],
+)
+def test_what_is_no_mask_is_refused(message, said):
+    with pytest.raises(ImageError, match=said):
+        mask_from_msg(message)
