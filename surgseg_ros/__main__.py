@@ -29,6 +29,9 @@ VERBS: Final = {
     'export': Verb(
         'surgseg_ros.exporting.export:main', 'makes a model folder for a faster runtime'
     ),
+    'compare': Verb(
+        'surgseg_ros.lockstep.compare:main', 'whether a model is worse than another on bags'
+    ),
     'benchmark': Verb('surgseg_ros.benchmark:main', 'what a frame costs, by stage and over DDS'),
     'synthesize': Verb('surgseg_ros.synthesize:main', 'makes synthetic scenes'),
 }
