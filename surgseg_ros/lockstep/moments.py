@@ -46,8 +46,9 @@ def worst_of(bags: Mapping[str, Series], number: int) -> list[tuple[str, int]]:
 
     :param bags: name to frames.
     :param number: how many at most.
-    :return: bag and frame of each, the worst first. Worst is the lowest official IoU, of a bag
-        without a truth the lowest confidence; without any, the whole picture without a decision.
+    :return: bag and frame of each, the worst first. Worst is the lowest official IoU of a frame
+        with a mask; of a bag without a truth the lowest confidence; without any, the whole
+        picture without a decision.
     """
     ranked: list[tuple[int, float, str, int]] = []
     for name, series in sorted(bags.items()):
@@ -63,7 +64,7 @@ def worst_of(bags: Mapping[str, Series], number: int) -> list[tuple[str, int]]:
 def _goodness(series: Series) -> NDArray[np.float64]:
     """Value the frames; NaN for those that there is nothing to say of."""
     if not np.isnan(series.iou).all():
-        return series.iou
+        return np.where(np.isnan(series.predicted[:, 0]), np.nan, series.iou)
     return np.where(np.isnan(series.confidence), 1 - series.no_decision, series.confidence)
 
 

@@ -36,8 +36,9 @@ _NOTES: Final = {
         'Of each class: where the mask shows it; pale where that is so in a part of the frames.'
     ),
     'worst': (
-        'The lowest official IoU, the worst of each bag first, and no two close together. The '
-        'numbers are IoU and NSD of the classes that are in the truth or in the prediction.'
+        'The lowest official IoU of the frames that have a mask, the worst of each bag first, and '
+        'no two close together. The numbers are IoU and NSD of the classes that are in the truth '
+        'or in the prediction.'
     ),
     'unsure': 'The lowest confidence, of each bag first, and no two close together.',
     'classes': (
