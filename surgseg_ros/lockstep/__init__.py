@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluates bags frame by frame, without ROS."""
+"""Evaluation of bags, frame by frame, without ROS running."""
