@@ -32,6 +32,9 @@ VERBS: Final = {
     'export': Verb(
         'surgseg_ros.exporting.export:main', 'makes a model folder for a faster runtime'
     ),
+    'compare': Verb(
+        'surgseg_ros.lockstep.compare:main', 'whether a model is worse than another on bags'
+    ),
     'benchmark': Verb('surgseg_ros.benchmark:main', 'what a frame costs, by stage and over DDS'),
     'make_bag': Verb('surgseg_ros.make_bag:main', 'a bag of a video, of pictures, or a data set'),
     'synthesize': Verb('surgseg_ros.synthesize:main', 'makes synthetic scenes'),

@@ -20,18 +20,19 @@ _DARK_CELL: Final = 0.45
 _NOTHING: Final = '&ndash;'
 
 
-def page(title: str, body: str) -> str:
+def page(title: str, body: str, style: str = '') -> str:
     """
     Make the whole file.
 
     :param title: what it is about.
     :param body: HTML of the sections.
+    :param style: CSS of what this page alone has.
     :return: the HTML.
     """
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{escape(title)}</title><style>{STYLE}</style></head>\n'
+        f'<title>{escape(title)}</title><style>{STYLE}{style}</style></head>\n'
         f'<body><main><h1>{escape(title)}</h1>\n{body}</main></body></html>\n'
     )
 

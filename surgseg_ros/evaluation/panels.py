@@ -53,17 +53,35 @@ def draw_panels(pair: Pair, frames: Path | None = None) -> list[Panel]:
         input, or after them where they differ.
     """
     truth, predicted = pair.read()
-    image = None if frames is None else find_input(frames, pair)
-    if image is not None and image.shape[:2] != truth.shape:
+    return draw_frame(None if frames is None else find_input(frames, pair), truth, predicted)
+
+
+def draw_frame(
+    image: NDArray[np.uint8] | None,
+    truth: NDArray[np.uint8] | None,
+    predicted: NDArray[np.uint8] | None,
+) -> list[Panel]:
+    """
+    Draw what there is of a frame.
+
+    :param image: (H, W, 3) uint8 RGB; of another size than a mask it is left out.
+    :param truth: (H, W) uint8 class index.
+    :param predicted: (H, W) uint8 class index or NO_DECISION.
+    :return: as of `draw_panels`; without a truth, none of it.
+    """
+    masks = (
+        {'prediction': predicted} if truth is None else {'truth': truth, 'prediction': predicted}
+    )
+    sizes = {mask.shape for mask in masks.values() if mask is not None}
+    if image is not None and sizes - {image.shape[:2]}:
         image = None
-    masks = {'truth': truth, 'prediction': predicted}
     panels = [
         Panel(title, None if mask is None else _uri(_coloured(mask, image)))
         for title, mask in masks.items()
     ]
     if image is not None:
         return [Panel('input', _uri(image)), *panels]
-    if predicted is not None:
+    if truth is not None and predicted is not None and truth.shape == predicted.shape:
         panels.append(Panel('wrong pixels', _uri(_differing(truth, predicted))))
     return panels
 

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frames of a bag as arrays, and these in few pieces, however many frames there are."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.evaluation.metrics import SCORED
+
+Array = NDArray[np.float64]
+
+_WIDE_GAP: Final = 0.5
+"""From this share of the whole on, a gap leaves no room for what is drawn over time."""
+
+GAP: Final = 6
+"""A step that is so many times as long as usual is a gap."""
+
+_NINE: Final = len(SCORED)
+
+
+class Series(NamedTuple):
+    """
+    A bag's frames in order; NaN where a value is not known.
+
+    :param at: (N,) seconds since the first image, or the frame's number.
+    :param is_time: whether `at` is seconds.
+    :param iou: (N,) official, mean over the classes.
+    :param nsd: (N,) the same.
+    :param floor: (N,) what a prediction of nothing but background scores.
+    :param confidence: (N,) mean over the pixels.
+    :param no_decision: (N,) share of the pixels.
+    :param instruments: (N,) how many were found.
+    :param truth: (N, 9) 1 where the truth shows the class.
+    :param predicted: (N, 9) the same of the mask.
+    :param lost: (N,) 1 where the frame was failed, rejected or dropped.
+    """
+
+    at: Array
+    is_time: bool
+    iou: Array
+    nsd: Array
+    floor: Array
+    confidence: Array
+    no_decision: Array
+    instruments: Array
+    truth: Array
+    predicted: Array
+    lost: Array
+
+
+def read_series(over_time: Sequence[Mapping[str, Any]]) -> Series:
+    """
+    Make arrays of what `evaluate_bag` wrote of each frame.
+
+    :param over_time: of a bag, see `results`.
+    :return: the arrays.
+    """
+    at, is_time = _places(over_time)
+    truth = _each(over_time, lambda frame: _shown(frame['truth']), _NINE)
+    return Series(
+        at,
+        is_time,
+        _each(over_time, lambda frame: _mean(frame['iou'])),
+        _each(over_time, lambda frame: _mean(frame['nsd'])),
+        1 - truth.mean(1),
+        _each(over_time, lambda frame: frame['confidence']),
+        _each(over_time, lambda frame: frame['no_decision']),
+        _each(over_time, lambda frame: _found(frame['instruments'])),
+        truth,
+        _each(over_time, lambda frame: _shown(frame['predicted']), _NINE),
+        _each(over_time, lambda frame: float(frame['fate'] != 'mask')),
+    )
+
+
+def _each(
+    frames: Sequence[Mapping[str, Any]],
+    value: Callable[[Mapping[str, Any]], float | Sequence[float] | None],
+    columns: int = 0,
+) -> Array:
+    unknown = [np.nan] * columns if columns else np.nan
+    values = [unknown if (known := value(frame)) is None else known for frame in frames]
+    return np.array(values, float).reshape((-1, columns) if columns else -1)
+
+
+def _mean(values: Sequence[float] | None) -> float | None:
+    return None if values is None else sum(values) / len(values)
+
+
+def _shown(labels: Sequence[int] | None) -> list[float] | None:
+    return None if labels is None else [float(label in labels) for label in SCORED]
+
+
+def _found(labels: Sequence[int] | None) -> float | None:
+    """Count the instruments; 255 stands for no decision."""
+    return None if labels is None else float(sum(label < 255 for label in labels))
+
+
+def _places(frames: Sequence[Mapping[str, Any]]) -> tuple[Array, bool]:
+    """Take seconds, or the frames' numbers where stamps are no measure of time."""
+    stamps = [frame['stamp_ns'] for frame in frames]
+    numbers = np.arange(len(frames), dtype=float)
+    known = [stamp for stamp in stamps if stamp is not None]
+    if len(known) < 2 or 0 in known:
+        return numbers, False
+    seconds = np.array([(stamp - known[0]) / 1e9 for stamp in known])
+    steps, span = np.diff(seconds), seconds[-1] - seconds[0]
+    if (steps < 0).any() or span <= 0 or (len(steps) > 2 and steps.max() > _WIDE_GAP * span):
+        return numbers, False
+    is_known = np.array([stamp is not None for stamp in stamps])
+    return np.interp(numbers, numbers[is_known], seconds), True
+
+
+class Pieces:
+    """
+    Consecutive frames taken together, so that few pieces stand for many frames.
+
+    A piece ends where the next begins, but does not cover a gap.
+
+    :param at: (N,) ascending places of the frames, at least one.
+    :param most: how many pieces at most; half as many may come by gaps.
+    """
+
+    def __init__(self, at: Array, most: int) -> None:
+        """Divide the frames evenly, and where there is a gap."""
+        steps = np.diff(at)
+        step = float(np.median(steps)) if steps.size else 1.0
+        gaps = np.flatnonzero(steps > GAP * step) + 1
+        even = np.linspace(0, len(at), min(len(at), most), endpoint=False).astype(int)
+        self._starts = np.union1d(even, gaps if len(gaps) <= most // 2 else [])
+        self._sizes = np.diff(self._starts, append=len(at))
+        ends = self._starts + self._sizes
+        self.left = at[self._starts]
+        following = np.append(at, at[-1] + step)[ends]
+        self.right = np.minimum(following, at[ends - 1] + GAP * step)
+        self.middle = (self.left + self.right) / 2
+
+    def mean(self, values: Array) -> Array:
+        """
+        Take the mean of each piece.
+
+        :param values: (N,).
+        :return: (P,).
+        """
+        return np.asarray(np.add.reduceat(values, self._starts) / self._sizes)
+
+    def range(self, values: Array) -> tuple[Array, Array]:
+        """
+        Find the least and the greatest of each piece.
+
+        :param values: (N,).
+        :return: (P,) each.
+        """
+        return np.minimum.reduceat(values, self._starts), np.maximum.reduceat(values, self._starts)
