@@ -4,7 +4,7 @@
 import filecmp
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from itertools import combinations
 from pathlib import Path
@@ -187,16 +187,17 @@ def _storage(path: Path) -> str:
     return path.with_suffix('').suffix if path.suffix == PACKED else path.suffix
 
 
-def count_lost(opened: Opened, counts: Counter[str]) -> list[str]:
+def describe_loss(opened: Opened, counts: Counter[str], topics: Collection[str]) -> list[str]:
     """
     Say what is wrong with a bag's files, and how much that costs.
 
     :param opened: the files.
     :param counts: messages of each topic that they hold.
-    :return: the damage; empty where nothing is lost.
+    :param topics: those that matter.
+    :return: sentences; none where nothing is lost.
     """
     expected = opened.metadata.counts if opened.metadata else Counter[str]()
-    lacking = expected - counts
-    lost = [f'{n} messages of {name!r} are missing' for name, n in lacking.items()]
+    lacking = [(name, n) for name, n in (expected - counts).items() if name in topics]
+    lost = [f'{n} messages of {name!r} are missing' for name, n in lacking]
     # Where the messages are all there, a missing file was merely renamed.
     return [*opened.damage, *(opened.missing if lost else ()), *lost]

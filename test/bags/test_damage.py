@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+import yaml
 from mcap.writer import CompressionType
 from odd_bags import (
     ENDINGS,
@@ -59,6 +60,21 @@ def test_a_file_that_is_no_bag_costs_its_own_messages_alone(tmp_path, storage):
     bag = write_split(tmp_path / 'bag', [[1, 2], [3]], storage)
     (bag / f'bag_0{ENDINGS[storage]}').write_bytes(b'nothing that was ever recorded')
     assert read(bag, r'bag_0\..* cannot be read.*2 messages') == expected([3])
+
+
+@BY_TWO
+def test_what_other_topics_lost_does_no_harm(tmp_path, storage):
+    bag = write_split(tmp_path / 'bag', [[1, 2]], storage)
+    metadata = yaml.safe_load((bag / 'metadata.yaml').read_text())
+    (topic,) = metadata['rosbag2_bagfile_information']['topics_with_message_count']
+    other = {'topic_metadata': {**topic['topic_metadata'], 'name': '/two'}, 'message_count': 3}
+    metadata['rosbag2_bagfile_information']['topics_with_message_count'].append(other)
+    (bag / 'metadata.yaml').write_text(yaml.safe_dump(metadata))
+    with Bag(bag) as opened:
+        assert opened.damage == ["3 messages of '/two' are missing"]
+        assert len(list(opened.messages(['/one']))) == 2
+        with pytest.raises(BagError, match=r"topic '/two' is not in bag.*; 3 messages of '/two'"):
+            opened.messages(['/two'])
 
 
 @BY_TWO
