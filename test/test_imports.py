@@ -84,8 +84,9 @@ def test_help_of_a_verb(verb: str) -> None:
     assert f'surgseg_ros {verb}' in run.stdout
 
 
-def test_synthesize_needs_neither_ros_nor_torch() -> None:
-    module = VERBS['synthesize'].target.split(':')[0]
+@pytest.mark.parametrize('verb', ['synthesize', 'make_bag'])
+def test_what_needs_neither_ros_nor_torch(verb: str) -> None:
+    module = VERBS[verb].target.split(':')[0]
     script = f'import sys, {module}; print(*sys.modules)'
     run = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

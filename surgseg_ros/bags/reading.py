@@ -7,14 +7,15 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, QosDurability
 
-from surgseg_ros.bags.sources import BagError, count_lost, open_sources
-from surgseg_ros.bags.storages import Source
+from surgseg_ros.bags.sources import BagError, Opened, describe_loss, open_sources
 from surgseg_ros.bags.zstandard import MAGIC, zstd
 from surgseg_ros.messages.types import TYPES
+
+_NOTHING: Final = Opened([], None, [], [])
 
 __all__ = ['Bag', 'BagError', 'Topic']
 
@@ -47,21 +48,18 @@ class Bag:
         """Remember the path; nothing is opened yet."""
         self.path = Path(path)
         self.topics: dict[str, Topic] = {}
-        self._sources: list[Source] = []
         self.damage: list[str] = []
-        self._hashes: dict[str, str] = {}
+        self._opened = _NOTHING
         self._stack = ExitStack()
 
     def __enter__(self) -> 'Bag':
         """Open the bag's files and see what topics there are."""
         with ExitStack() as stack:
-            opened = open_sources(self.path, stack)
-            self._sources = opened.sources
+            self._opened = open_sources(self.path, stack)
             self.topics = {x.topic: self._topic(x.topic) for x in self._connections()}
-            self._hashes = opened.metadata.hashes if opened.metadata else {}
-            counts = Counter({name: x.message_count for name, x in self.topics.items()})
-            self.damage = count_lost(opened, counts)
-            if not counts.total():
+            metadata = self._opened.metadata
+            self.damage = self._loss({*self.topics, *(metadata.counts if metadata else ())})
+            if not any(topic.message_count for topic in self.topics.values()):
                 damage = self.damage or ['nothing was recorded']
                 raise BagError(f'bag {str(self.path)!r} holds no message: {"; ".join(damage)}')
             self._stack = stack.pop_all()
@@ -74,7 +72,7 @@ class Bag:
         traceback: TracebackType | None,
     ) -> None:
         """Close the bag's files."""
-        self._sources = []
+        self._opened = _NOTHING
         self._stack.close()
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[tuple[str, int, bytes]]:
@@ -92,7 +90,8 @@ class Bag:
         wanted = set(self.topics if topics is None else topics)
         for name in sorted(wanted - set(self.topics)):
             there = ', '.join(f'{x} ({topic.type_name})' for x, topic in self.topics.items())
-            raise BagError(f'topic {name!r} is not in bag {str(self.path)!r}, which has {there}')
+            text = f'topic {name!r} is not in bag {str(self.path)!r}, which has {there}'
+            raise BagError('; '.join([text, *self.damage]))
         return self._counted(wanted)
 
     def read(self, topics: Collection[str] | None = None) -> Iterator[tuple[str, int, Any]]:
@@ -123,8 +122,12 @@ class Bag:
         }
         return durabilities == {QosDurability.TRANSIENT_LOCAL}
 
+    def _loss(self, topics: Collection[str]) -> list[str]:
+        counts = Counter({name: x.message_count for name, x in self.topics.items()})
+        return describe_loss(self._opened, counts, topics)
+
     def _connections(self) -> list[Connection]:
-        return [connection for source in self._sources for connection in source.connections]
+        return [connection for source in self._opened.sources for connection in source.connections]
 
     def _topic(self, name: str) -> Topic:
         """Add up a topic over files and publishers."""
@@ -138,7 +141,7 @@ class Bag:
         for topic, time_ns, cdr in self._merged(wanted):
             missing[topic] -= 1
             yield topic, time_ns, cdr
-        damage = [*self.damage]
+        damage = self._loss(wanted)
         damage += [f'{n} messages of {name!r} are missing' for name, n in missing.items() if n > 0]
         if damage:
             text = f'bag {str(self.path)!r} is damaged: {"; ".join(damage)}'
@@ -146,7 +149,7 @@ class Bag:
 
     def _merged(self, wanted: set[str]) -> Iterator[tuple[str, int, bytes]]:
         streams = []
-        for source in self._sources:
+        for source in self._opened.sources:
             if connections := [x for x in source.connections if x.topic in wanted]:
                 streams.append(source.messages(connections))
         try:
@@ -164,7 +167,8 @@ class Bag:
                 text = f'type {name!r} of topic {connection.topic!r} is not known here'
                 raise BagError(f'{text}: choose other topics')
             hash_here = TYPES.hash_rihs01(name)
-            hash_there = connection.digest or self._hashes.get(connection.topic, '')
+            listed = self._opened.metadata.hashes if self._opened.metadata else {}
+            hash_there = connection.digest or listed.get(connection.topic, '')
             if hash_there.startswith('RIHS01_') and hash_there != hash_here:
                 text = f'type {name!r} of topic {connection.topic!r} has the hash {hash_there}'
                 raise BagError(f'{text} in the bag and {hash_here} here: choose other topics')

@@ -67,7 +67,7 @@ class CutMcap(McapFile):
             raise
         self.connections = [x._replace(msgcount=counts[x.id]) for x in self.connections]
         rest = file.seek(0, 2) - end
-        self.lost = f'its end is missing, and in the last {rest} bytes {saved} messages are whole'
+        self.lost = f'the end is missing, and in its last {rest} bytes {saved} messages are whole'
 
     def messages(
         self,
@@ -98,7 +98,7 @@ class CutSqlite:
     :param path: of the file.
     """
 
-    lost = 'of its rows those in damaged pages are lost'
+    lost = 'the rows in damaged pages are lost'
 
     def __init__(self, path: Path) -> None:
         """Remember the path; nothing is opened yet."""

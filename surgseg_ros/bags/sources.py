@@ -4,7 +4,7 @@
 import filecmp
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from itertools import combinations
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from surgseg_ros.bags.metadata import METADATA_FILE, Metadata, MetadataError, read_metadata
 from surgseg_ros.bags.remains import MCAP_MAGIC, SQLITE_MAGIC, CutMcap, CutSqlite
-from surgseg_ros.bags.storages import READERS, Source
+from surgseg_ros.bags.storages import READERS, Source, with_log
 from surgseg_ros.bags.zstandard import zstd
 
 STORAGES: Final = {'.mcap': 'mcap', '.db3': 'sqlite3'}
@@ -139,11 +139,9 @@ def _open_file(path: Path, stack: ExitStack, damage: list[str]) -> Source:
     remedy = _REMEDIES.get(kind, 'give a folder, a .mcap or a .db3 file')
     if kind not in READERS:
         raise BagError(f'{str(path)!r} cannot be read: {kind!r} is no storage ({remedy})')
-    if kind == '.db3' and (log := path.with_name(f'{path.name}-wal')).is_file():
-        damage.append(_unread_log(log))
     file = _unpacked(path, stack, damage) if path.suffix == PACKED else path
     try:
-        return _opened(READERS[kind](file), stack)
+        return _opened(_whole(file, kind), stack)
     except Exception as error:  # of several libraries, for each way in which a file is broken
         magic, remains = _REMAINS[kind]
         with file.open('rb') as stream:
@@ -154,22 +152,20 @@ def _open_file(path: Path, stack: ExitStack, damage: list[str]) -> Source:
         source = _opened(remains(file), stack)
     except Exception as error:
         raise BagError(f'{str(path)!r} cannot be read: {error} ({remedy})') from error
-    damage.append(f'{str(path)!r} is damaged: {source.lost} ({remedy})')
+    damage.append(f'of {str(path)!r} {source.lost} ({remedy})')
     return source
+
+
+def _whole(file: Path, kind: str) -> Source:
+    """Choose the reader of a file that is expected to be whole."""
+    has_log = kind == '.db3' and file.with_name(f'{file.name}-wal').is_file()
+    return with_log(file) if has_log else READERS[kind](file)
 
 
 def _opened(source: S, stack: ExitStack) -> S:
     source.open()
     stack.callback(source.close)
     return source
-
-
-def _unread_log(log: Path) -> str:
-    """Say what SQLite's log of changes means: the recorder was killed, or the file is in use."""
-    return (
-        f'{log.name!r} holds {log.stat().st_size} bytes that were not yet written to the file: '
-        f'put them there by `sqlite3 {log.name.removesuffix("-wal")} "PRAGMA wal_checkpoint"`'
-    )
 
 
 def _unpacked(path: Path, stack: ExitStack, damage: list[str]) -> Path:
@@ -191,16 +187,17 @@ def _storage(path: Path) -> str:
     return path.with_suffix('').suffix if path.suffix == PACKED else path.suffix
 
 
-def count_lost(opened: Opened, counts: Counter[str]) -> list[str]:
+def describe_loss(opened: Opened, counts: Counter[str], topics: Collection[str]) -> list[str]:
     """
     Say what is wrong with a bag's files, and how much that costs.
 
     :param opened: the files.
     :param counts: messages of each topic that they hold.
-    :return: the damage; empty where nothing is lost.
+    :param topics: those that matter.
+    :return: sentences; none where nothing is lost.
     """
     expected = opened.metadata.counts if opened.metadata else Counter[str]()
-    lacking = expected - counts
-    lost = [f'{n} messages of {name!r} are missing' for name, n in lacking.items()]
+    lacking = [(name, n) for name, n in (expected - counts).items() if name in topics]
+    lost = [f'{n} messages of {name!r} are missing' for name, n in lacking]
     # Where the messages are all there, a missing file was merely renamed.
     return [*opened.damage, *(opened.missing if lost else ()), *lost]

@@ -82,11 +82,26 @@ class SqliteFile(Sqlite3Reader):
     A file of SQLite that is whole.
 
     :param path: of the file.
+    :param query: how to open it, in place of rosbags' `immutable=1`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, query: str = '') -> None:
         """Write the path as a part of a URI, of which `#`, `?` and `%` are signs."""
-        super().__init__(Path(quote(str(path.absolute()))))
+        # What rosbags adds to it becomes the value of a parameter that SQLite does not know.
+        super().__init__(Path(f'{quote(str(path.absolute()))}{query and f"?{query}&rest="}'))
+
+
+def with_log(path: Path) -> SqliteFile:
+    """
+    Read a file of SQLite together with its log of changes, which `immutable=1` leaves out.
+
+    rosbag2's preset `resilient` leaves one where the recorder was killed. SQLite may make a file
+    `-shm` beside it.
+
+    :param path: of the file.
+    :return: its reader.
+    """
+    return SqliteFile(path, 'mode=ro')
 
 
 READERS: Final[dict[str, type[McapFile | SqliteFile]]] = {'.mcap': McapFile, '.db3': SqliteFile}

@@ -49,7 +49,7 @@ def labelled_frames(source: Source, crop: Crop | None = None) -> Iterator[Labell
         no frame at all.
     :raises MaskError: if a mask is none.
     """
-    masks = {number: path for number, path in source.masks.items() if not number % source.every}
+    masks = {number: path for number, path in source.masks.items() if source.wants(number)}
     first: tuple[int, ...] | None = None
     for number, image in source.read(lambda _: False):
         size = image.shape[:2]

@@ -33,7 +33,7 @@ class Source:
 
     :param name: of the video in the official layout, `video_41`.
     :param numbers: which frames, ascending; None for each `every`-th until the video ends.
-    :param every: the multiples of this are taken, unless it is the frames that have a mask.
+    :param every: see `numbers`.
     :param pictures: frames that are files of their own, by number.
     :param video: where the others are.
     :param masks: the truth of frames, by number; of a data set alone.
@@ -54,6 +54,15 @@ class Source:
         promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         capture.release()
         return max(0, -(-promised // self.every))
+
+    def wants(self, number: int) -> bool:
+        """
+        Tell whether a frame is among these, if the video is long enough.
+
+        :param number: of the frame.
+        :return: whether it is.
+        """
+        return number % self.every == 0 if self.numbers is None else number in self.numbers
 
     def read(self, is_done: Callable[[int], bool]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """
@@ -153,9 +162,7 @@ def _of_pictures(
     name: str, pictures: Mapping[int, Path], every: int, masks: Mapping[int, Path] | None = None
 ) -> Source:
     numbers = [number for number in pictures if number % every == 0]
-    return Source(
-        name=_official(name), numbers=numbers, every=every, pictures=pictures, masks=masks or {}
-    )
+    return Source(name=_official(name), numbers=numbers, pictures=pictures, masks=masks or {})
 
 
 def _is_video(folder: Path) -> bool:

@@ -3,8 +3,10 @@
 
 import shutil
 import sqlite3
+from contextlib import closing
 
 import pytest
+import yaml
 from mcap.writer import CompressionType
 from odd_bags import (
     ENDINGS,
@@ -58,6 +60,21 @@ def test_a_file_that_is_no_bag_costs_its_own_messages_alone(tmp_path, storage):
     bag = write_split(tmp_path / 'bag', [[1, 2], [3]], storage)
     (bag / f'bag_0{ENDINGS[storage]}').write_bytes(b'nothing that was ever recorded')
     assert read(bag, r'bag_0\..* cannot be read.*2 messages') == expected([3])
+
+
+@BY_TWO
+def test_what_other_topics_lost_does_no_harm(tmp_path, storage):
+    bag = write_split(tmp_path / 'bag', [[1, 2]], storage)
+    metadata = yaml.safe_load((bag / 'metadata.yaml').read_text())
+    (topic,) = metadata['rosbag2_bagfile_information']['topics_with_message_count']
+    other = {'topic_metadata': {**topic['topic_metadata'], 'name': '/two'}, 'message_count': 3}
+    metadata['rosbag2_bagfile_information']['topics_with_message_count'].append(other)
+    (bag / 'metadata.yaml').write_text(yaml.safe_dump(metadata))
+    with Bag(bag) as opened:
+        assert opened.damage == ["3 messages of '/two' are missing"]
+        assert len(list(opened.messages(['/one']))) == 2
+        with pytest.raises(BagError, match=r"topic '/two' is not in bag.*; 3 messages of '/two'"):
+            opened.messages(['/two'])
 
 
 @BY_TWO
@@ -118,7 +135,7 @@ def test_whole_messages_of_a_chunk_that_is_cut_off_are_saved(tmp_path, compressi
     for share in (0.3, 0.6, 0.9):  # all within the one chunk that there is
         cut = tmp_path / f'{share}.mcap'
         cut.write_bytes(file.read_bytes()[: int(share * whole_bytes)])
-        found = read(cut, 'is damaged: its end is missing.*mcap recover')
+        found = read(cut, 'the end is missing.*mcap recover')
         assert found == expected(range(len(found)), 50_000)
         counts.append(len(found))
     assert 0 < counts[0] < counts[1] < counts[2] < 20
@@ -129,7 +146,7 @@ def test_whole_messages_of_a_chunk_that_is_cut_off_are_saved(tmp_path, compressi
 def test_of_a_lost_footer_no_message_suffers(tmp_path, cut_bytes):
     file = write_foreign(tmp_path / 'bag.mcap', range(20), size=50_000)
     file.write_bytes(file.read_bytes()[:-cut_bytes])
-    assert read(file, 'its end is missing') == expected(range(20), 50_000)
+    assert read(file, 'the end is missing') == expected(range(20), 50_000)
 
 
 @pytest.mark.parametrize('share', [0.3, 0.5, 0.9])
@@ -149,23 +166,35 @@ def test_of_sqlite_rows_in_damaged_pages_alone_are_lost(tmp_path):
     data[place : place + 4096] = b'\xff' * 4096
     del data[-4096:]  # without which SQLite reads on, up to the damage
     (bag / 'bag.db3').write_bytes(data)
-    found = [number for number, _ in read(bag, r'rows those in damaged pages')]
+    found = [number for number, _ in read(bag, r'the rows in damaged pages are lost')]
     lost = sorted(set(range(400)) - set(found))
     assert 200 in lost
     assert len(lost) < 40
     assert found[-1] >= 380
 
 
-def test_messages_in_sqlites_log_are_told(tmp_path):
+@pytest.fixture
+def killed(tmp_path):
+    """Leave what a recorder that was killed does: SQLite, and messages in its log alone."""
     bag = write_headers(tmp_path / 'bag', [1, 2], 'sqlite3')
-    with sqlite3.connect(bag / 'bag.db3') as database:
+    (tmp_path / 'killed').mkdir()
+    with closing(sqlite3.connect(bag / 'bag.db3')) as database:
         database.execute('PRAGMA journal_mode=WAL')
-        database.execute('INSERT INTO messages SELECT 9, 1, 9, data FROM messages LIMIT 1')
+        database.execute('INSERT INTO messages VALUES (9, 1, 3, ?)', (cdr(3),))
         database.commit()
-        for name in ('bag.db3', 'bag.db3-wal'):  # as a recorder that was killed leaves them
-            shutil.copy(bag / name, tmp_path / name)
-    database.close()
-    assert read(tmp_path / 'bag.db3', r"'bag\.db3-wal' holds.*wal_checkpoint") == expected([1, 2])
+        for name in ('bag.db3', 'bag.db3-wal'):
+            shutil.copy(bag / name, tmp_path / 'killed' / name)
+    return tmp_path / 'killed'
+
+
+@pytest.mark.parametrize('with_index', [True, False])
+def test_sqlites_log_of_changes_is_read(killed, with_index):
+    if not with_index:
+        (killed / 'bag.db3-shm').mkdir()  # where SQLite wants a file, as where one may not write
+    with Bag(killed) as bag:
+        assert not bag.damage
+        found = [(time_ns, data) for _, time_ns, data in bag.messages()]
+    assert found == expected([1, 2, 3])
 
 
 @BY_TWO

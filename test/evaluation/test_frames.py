@@ -10,6 +10,7 @@ import pytest
 from surgseg_ros.evaluation.frames import (
     FrameError,
     find_pictures,
+    frame_rate_hz,
     read_frames,
     read_picture,
     write_png,
@@ -39,6 +40,14 @@ def test_what_is_no_video_is_named(tmp_path, content):
         (tmp_path / 'video.avi').write_bytes(content)
     with pytest.raises(FrameError, match=r'video\.avi: does not decode'):
         list(read_frames(tmp_path / 'video.avi', [0]))
+
+
+def test_a_video_says_its_rate(tmp_path, write_video):
+    write_video(tmp_path / 'video.avi', 3)
+    assert frame_rate_hz(tmp_path / 'video.avi') == 60
+    (tmp_path / 'other.avi').write_bytes(b'RIFF and nothing more')
+    with pytest.raises(FrameError, match=r'other\.avi: does not decode as a video with a rate'):
+        frame_rate_hz(tmp_path / 'other.avi')
 
 
 def test_pictures_are_found_by_nine_digits_alone(tmp_path):

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames come with their masks, in one size, one at a time."""
+
+import numpy as np
+import pytest
+
+from surgseg_ros.evaluation.frames import FrameError, write_png
+from surgseg_ros.evaluation.labelled_frames import Crop, labelled_frames
+from surgseg_ros.evaluation.sources import find_sources
+
+GENERATOR = np.random.default_rng(0)
+IMAGE = GENERATOR.integers(0, 256, (20, 30, 3), np.uint8)
+MASK = GENERATOR.integers(0, 10, (20, 30), np.uint8)
+
+
+@pytest.fixture
+def video(tmp_path):
+    for kind in ('rgb', 'segmentation'):
+        (tmp_path / 'video_1' / kind).mkdir(parents=True)
+    for number in (0, 6, 12):
+        write_png(tmp_path / f'video_1/rgb/{number:09d}.png', IMAGE)
+    write_png(tmp_path / 'video_1/segmentation/000000006.png', MASK)
+    return tmp_path / 'video_1'
+
+
+@pytest.mark.parametrize(('every', 'numbers'), [(1, [0, 6, 12]), (12, [0, 12]), (None, [6])])
+def test_frames_and_the_masks_that_there_are(video, every, numbers):
+    (source,) = find_sources(video, every)
+    found = list(labelled_frames(source))
+    assert [number for number, _, _ in found] == numbers
+    for number, image, mask in found:
+        assert np.array_equal(image, IMAGE)
+        assert (mask is not None) == (number == 6)
+        assert mask is None or np.array_equal(mask, MASK)
+
+
+def test_both_are_cut(video):
+    (source,) = find_sources(video)
+    ((_, image, mask),) = labelled_frames(source, Crop(10, 5, 20, 15))
+    assert np.array_equal(image, IMAGE[5:20, 10:30])
+    assert np.array_equal(mask, MASK[5:20, 10:30])
+
+
+@pytest.mark.parametrize('crop', [Crop(11, 5, 20, 15), Crop(10, 6, 20, 15)])
+def test_a_crop_beyond_the_picture_is_named(video, crop):
+    (source,) = find_sources(video)
+    with pytest.raises(FrameError, match=f'the crop {crop.x} {crop.y} 20 15 .* of 30x20'):
+        list(labelled_frames(source, crop))
+
+
+def test_frames_are_read_when_they_are_asked_for(video):
+    (video / 'rgb/000000012.png').write_bytes(b'cut off')
+    frames = labelled_frames(find_sources(video, 1)[0])
+    assert [next(frames).number, next(frames).number] == [0, 6]
+    with pytest.raises(FrameError, match=r'000000012\.png'):
+        next(frames)
+
+
+def test_where_nothing_is_asked_for_that_is_said(video):
+    for number in (0, 6):
+        (video / f'rgb/{number:09d}.png').unlink()
+    (video / 'segmentation/000000006.png').unlink()
+    with pytest.raises(FrameError, match='video_1: holds no frame that is asked for'):
+        list(labelled_frames(find_sources(video, 5)[0]))

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures become JPEG, masks PNG without loss, and neither becomes the other."""
+
+import cv2
+import numpy as np
+import pytest
+
+from surgseg_ros.messages.compressed import mask_to_png, picture_to_jpeg
+from surgseg_ros.messages.images import rgb_from_msg
+from surgseg_ros.messages.results import from_cdr, header, stamp_ns, to_cdr
+
+RAMP = np.linspace(0, 255, 40, dtype=np.uint8)
+PICTURE = np.stack(np.broadcast_arrays(RAMP[:, None], RAMP[::-1][None], np.uint8(90)), axis=2)
+MASK = np.random.default_rng(0).integers(0, 256, (30, 40), np.uint8)
+
+
+def test_a_picture_keeps_its_colours_and_header():
+    message = from_cdr(to_cdr(picture_to_jpeg(PICTURE, header(7, 'left'))),
+                       'sensor_msgs/msg/CompressedImage')  # fmt: skip
+    assert (stamp_ns(message.header), message.header.frame_id) == (7, 'left')
+    assert message.format == 'rgb8; jpeg compressed bgr8'
+    assert np.abs(rgb_from_msg(message).astype(int) - PICTURE).mean() < 2
+
+
+def test_quality_costs_bytes():
+    sizes = [len(picture_to_jpeg(PICTURE, header(0), quality).data) for quality in (1, 50, 100)]
+    assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize('mask', [MASK, MASK[::2, 5:-5], np.asfortranarray(MASK)])
+def test_a_mask_loses_nothing(mask):
+    message = mask_to_png(mask, header(0))
+    assert message.format == 'mono8; png compressed '
+    assert np.array_equal(cv2.imdecode(message.data, cv2.IMREAD_UNCHANGED), mask)
+
+
+@pytest.mark.parametrize('quality', [0, 101, -5])
+def test_a_quality_out_of_range_is_named(quality):
+    with pytest.raises(ValueError, match=f'quality {quality} '):
+        picture_to_jpeg(PICTURE, header(0), quality)
+
+
+@pytest.mark.parametrize(
+    ('make', 'array'),
+    [
+        (picture_to_jpeg, MASK),
+        (picture_to_jpeg, PICTURE.astype(np.float32)),
+        (picture_to_jpeg, PICTURE[..., :2]),
+        (mask_to_png, PICTURE),
+        (mask_to_png, MASK.astype(np.int32)),
+    ],
+)
+def test_another_array_is_named(make, array):
+    with pytest.raises(ValueError, match=rf'{array.dtype} array of shape .* is no '):
+        make(array, header(0))
