@@ -63,6 +63,10 @@ EXTRAS = {
         'onnxruntime>=1.20',
         'onnxscript>=0.5',
     ],
+    # For `evaluate_bag --ray`.
+    'ray': [
+        'ray>=2.40',
+    ],
     # The linters' next versions may ask for more, so these have upper bounds too.
     'test': [
         'hypothesis>=6.100',

@@ -3,7 +3,6 @@
 
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -11,6 +10,7 @@ from typing import Final
 
 from surgseg_ros.core.runtimes.exported import import_library
 from surgseg_ros.lockstep.jobs import Done, Job, do
+from surgseg_ros.lockstep.parent import end_with_parent
 
 ATTEMPTS: Final = 3
 """How often a bag is begun whose worker dies; what kills three workers will kill a fourth."""
@@ -100,19 +100,7 @@ class _Slot:
     def _new_pool() -> ProcessPoolExecutor:
         # A forked OpenCV or torch may wait for threads that were not forked with it.
         context = multiprocessing.get_context('spawn')
-        return ProcessPoolExecutor(1, context, initializer=_end_with_parent)
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that began it is killed, instead of waiting for ever."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+        return ProcessPoolExecutor(1, context, initializer=end_with_parent)
 
 
 def on_ray(address: str) -> Way:

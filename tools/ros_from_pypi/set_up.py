@@ -108,7 +108,7 @@ def set_up(run: Runner) -> None:
 
 def stages(ros: str, run: Runner) -> list[Stage]:
     """List what is to be done where `ros` is the distribution that is sourced, or ''."""
-    extras = 'onnx,openvino,training,test' if ros else 'ros,onnx,openvino,training,test'
+    extras = 'onnx,openvino,ray,training,test' if ros else 'ros,onnx,openvino,ray,training,test'
     packages = Stage(
         'packages',
         f'installing {"" if ros else "ROS 2 Jazzy, "}torch and the rest into .venv (minutes)',

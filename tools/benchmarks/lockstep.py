@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times `evaluate_bag` against the bare network on the same pictures; prints Markdown."""
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
+from surgseg_ros.benchmark import draw
+from surgseg_ros.core.fitting import fit
+from surgseg_ros.core.runtimes import AUTO
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.lockstep.lockstep import evaluate
+from surgseg_ros.lockstep.options import Options
+from tools.benchmarks.machine import describe
+
+IMAGE_TOPIC: Final = '/camera/image_raw'
+SIZE: Final = (1080, 1920)
+LONGER: Final = 4
+"""How many times as long the bag is with which memory is compared."""
+
+Picture = NDArray[np.uint8]
+
+
+class Round(NamedTuple):
+    """Milliseconds per frame: of the network alone, of all of the model, of `evaluate_bag`."""
+
+    network: float
+    segment: float
+    evaluate_bag: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Measure and print.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status.
+    """
+    options = _parser().parse_args(argv)
+    segmenter = Segmenter.load(options.model, options.device, options.runtime)
+    segmenter.warm_up()
+    pictures = draw(SIZE)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bag = folder / 'bag'
+        write_image_bag(bag, _frames(pictures, options.frames))
+        rounds = [_measure(segmenter, pictures, bag, number) for number in range(options.rounds)]
+        stages = _run(segmenter, bag)['latency_ms']
+        peak_mib = _peak_mib()
+        write_image_bag(folder / 'longer', _frames(pictures, LONGER * options.frames))
+        _run(segmenter, folder / 'longer')
+        growth_mib = _peak_mib() - peak_mib
+    print(_table(rounds))
+    print(f'\nMedian of each stage, ms: {_stages(stages)}.\n')
+    print(
+        f'A bag {LONGER} times as long took {growth_mib:.1f} MiB more of memory at its peak than '
+        f'the {peak_mib:.0f} MiB before. {segmenter.spec.name}, {segmenter.runtime.description}, '
+        f'{options.frames} frames of 1920x1080 rgb8 in MCAP, {options.rounds} rounds in turn.'
+    )
+    print(describe(f'{torch.get_num_threads()} threads', ('torch', 'rosbags', 'numpy')))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='tools.benchmarks.lockstep', description=__doc__)
+    add = parser.add_argument
+    add('--model', type=Path, default=Path('models/demo'), metavar='DIR')
+    add('--device', default='auto')
+    add('--runtime', default=AUTO)
+    add('--frames', type=int, default=24, metavar='N')
+    add('--rounds', type=int, default=5, metavar='N')
+    return parser
+
+
+def _frames(pictures: Sequence[Picture], count: int) -> Iterator[tuple[int, Picture, None]]:
+    for number in range(count):
+        yield START_TIME_NS + number * 10**8, pictures[number % len(pictures)], None
+
+
+def _measure(segmenter: Segmenter, pictures: Sequence[Picture], bag: Path, number: int) -> Round:
+    """Measure all three, each round beginning with another, since the machine may grow slower."""
+    spec, device = segmenter.spec, segmenter.runtime.device
+    fitted = [
+        fit(torch.from_numpy(picture.copy())[None].to(device), spec.input_size, spec.fit)
+        for picture in pictures
+    ]
+    acts: list[Callable[[], float]] = [
+        lambda: _per_frame_ms(lambda n: segmenter.runtime(fitted[n]), len(pictures), device),
+        lambda: _per_frame_ms(
+            lambda n: segmenter.segment(pictures[n], confidence=True), len(pictures), device
+        ),
+        lambda: _evaluate_ms(segmenter, bag),
+    ]
+    order = [(number + place) % len(acts) for place in range(len(acts))]
+    found = {place: acts[place]() for place in order}
+    return Round(*(found[place] for place in range(len(acts))))
+
+
+@torch.inference_mode()
+def _per_frame_ms(act: Callable[[int], Any], pictures: int, device: torch.device) -> float:
+    count = 4 * pictures
+    start_s = time.perf_counter()
+    for number in range(count):
+        act(number % pictures)
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    return 1e3 * (time.perf_counter() - start_s) / count
+
+
+def _evaluate_ms(segmenter: Segmenter, bag: Path) -> float:
+    numbers = _run(segmenter, bag)
+    return 1e3 * float(numbers['elapsed_s']) / int(numbers['frames'])
+
+
+def _run(segmenter: Segmenter, bag: Path) -> dict[str, Any]:
+    output = bag.with_name('out.mcap')
+    output.unlink(missing_ok=True)
+    return evaluate(bag, output, segmenter, Options(image_topic=IMAGE_TOPIC)).numbers
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _table(rounds: Sequence[Round]) -> str:
+    lines = [
+        '| ms per frame | median | ratio to the network (lowest to highest) |',
+        '| --- | --- | --- |',
+    ]
+    for name in Round._fields:
+        values = [getattr(each, name) for each in rounds]
+        ratios = [value / each.network for value, each in zip(values, rounds, strict=True)]
+        spread = f'{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})'
+        lines.append(f'| {name} | {median(values):.1f} | {spread} |')
+    return '\n'.join(lines)
+
+
+def _stages(latencies: dict[str, dict[str, float]]) -> str:
+    return ', '.join(f'{name} {times["p50"]:.1f}' for name, times in latencies.items())
+
+
+if __name__ == '__main__':
+    sys.exit(main())
