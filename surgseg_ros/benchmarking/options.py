@@ -25,9 +25,9 @@ def read_options(argv: Sequence[str] | None, about: str | None) -> argparse.Name
     parser.add_argument('--model', required=True, metavar='DIR', help='model folder')
     parser.add_argument('--json', required=True, type=Path, metavar='FILE', help='what to write')
     parser.add_argument('--plot', type=_svg, metavar='FILE.svg', help='draw it as well')
-    parser.add_argument('--size', type=_size, metavar='WxH', help='default: 1920x1080')
+    parser.add_argument('--size', type=size_of, metavar='WxH', help='default: 1920x1080')
     parser.add_argument(
-        '--sizes', type=_size, nargs='+', metavar='WxH', help='several, for a table'
+        '--sizes', type=size_of, nargs='+', metavar='WxH', help='several, for a table'
     )
     parser.add_argument('--runtime', help="default: the node's")
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda ... (default: auto)')
@@ -67,7 +67,14 @@ def read_options(argv: Sequence[str] | None, about: str | None) -> argparse.Name
     return options
 
 
-def _size(text: str) -> tuple[int, int]:
+def size_of(text: str) -> tuple[int, int]:
+    """
+    Read a size.
+
+    :param text: like 1920x1080.
+    :return: width, height.
+    :raises argparse.ArgumentTypeError: if it is none.
+    """
     width, _, height = text.partition('x')
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f'{text!r} is no size: write it like 1920x1080')

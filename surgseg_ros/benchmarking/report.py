@@ -53,8 +53,8 @@ def machine_line(report: Mapping[str, Any]) -> str:
         f'{machine["memory_gib"]} GiB{", " + machine["gpu"] if machine["gpu"] else ""}; load '
         f'of the last minute {machine["load_average_1min"]}. Products of matrices {products} '
         f'GFLOP/s; a copy of a 1080p picture {rates["copy_gb_per_s"]:.0f} GB/s. '
-        f'Model: {model["name"]}, {model["architecture"]} with {model["encoder"]} at {width}x{height}; '
-        f'{model["runtime"]}. Python {machine["python"]}, {versions}.'
+        f'Model: {model["name"]}, {model["architecture"]} with {model["encoder"]} at '
+        f'{width}x{height}; {model["runtime"]}. Python {machine["python"]}, {versions}.'
     )
 
 
