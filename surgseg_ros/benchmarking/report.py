@@ -7,7 +7,7 @@ from typing import Any, Final
 from surgseg_ros.benchmarking.plot import Bar, bars
 
 _PERCENTILES: Final = ('p50', 'p95', 'p99')
-_COUNTS: Final = ('sent', 'received', 'dropped', 'lost')
+_COUNTS: Final = ('sent', 'received', 'dropped', 'lost', 'lost_on_the_way', 'overwritten_unread')
 _ON_THE_WAY: Final = ('transport', 'wait', 'parse', 'detections', 'publish', 'age')
 """What the node tells of a frame besides the model."""
 
@@ -96,12 +96,12 @@ def _over_dds(report: Mapping[str, Any]) -> list[str]:
     names, least = _variants(report), report['floor_ms']
     found = markdown(
         [f'{report["size"]} at {report["rate_hz"]:g} Hz', *(f'{p}, ms' for p in _PERCENTILES),
-         'model p50', 'slot p50', 'rest p50', *_COUNTS],
+         'model p50', 'slot p50', 'rest p50', *(name.replace('_', ' ') for name in _COUNTS)],
         [
             *([name, *(report[name]['latency_ms'][p] for p in _PERCENTILES),
                *(report[name][f'{part}_ms']['p50'] for part in ('model', 'slot', 'rest')),
                *(report[name][count] for count in _COUNTS)] for name in names),
-            ['floor', *'   ', least['model'], 0.0, least['rest'], *'    '],
+            ['floor', *'   ', least['model'], 0.0, least['rest'], *(' ' * len(_COUNTS))],
         ],
     )  # fmt: skip
     parts = [found]

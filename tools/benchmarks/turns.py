@@ -133,9 +133,7 @@ def _compare(
     spec, endings, wholes = segmenter.spec, [], []
     for picture in pictures:
         size = (picture.shape[0], picture.shape[1])
-        fitted = fit(
-            torch.from_numpy(picture)[None], segmenter.spec.input_size, segmenter.spec.fit
-        )
+        fitted = fit(torch.from_numpy(picture)[None], spec.input_size, spec.fit)
         logits = segmenter.runtime(fitted)
         mask, _ = upsample(logits[0], size, False)
         endings.append(np.mean(mask.numpy() == plain_ending(logits, size)))
