@@ -51,8 +51,7 @@ def _stages(options: argparse.Namespace) -> dict[str, Any]:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    chosen = {} if options.runtime is None else {'runtime': options.runtime}
-    segmenter = Segmenter.load(options.model, options.device, **chosen)
+    segmenter = Segmenter.load(options.model, options.device, options.runtime)
     rates = floors.measure_rates(segmenter.runtime.device)
     runtime, rows = segmenter.runtime.description, []
     for width, height in options.sizes:
@@ -127,7 +126,7 @@ def _settings(options: argparse.Namespace, scratch: Path) -> 'Settings':
         profile=options.profile or str(shipped_profile()),
         device=options.device,
         threads=options.threads,
-        parameters={'runtime': options.runtime} if options.runtime else {},
+        parameters={'runtime': options.runtime},
         outputs=tuple(options.outputs),
     )
 

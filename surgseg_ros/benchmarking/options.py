@@ -29,7 +29,7 @@ def read_options(argv: Sequence[str] | None, about: str | None) -> argparse.Name
     parser.add_argument(
         '--sizes', type=size_of, nargs='+', metavar='WxH', help='several, for a table'
     )
-    parser.add_argument('--runtime', help="default: the node's")
+    parser.add_argument('--runtime', default='auto', help="default: auto, as the node's")
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda ... (default: auto)')
     parser.add_argument('--threads', type=int, default=0, help="on the CPU (0: torch's choice)")
     parser.add_argument(
