@@ -20,17 +20,23 @@ def sum_up(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     :param runs: as surgseg_ros.benchmarking.end_to_end.run gives them.
     :return: `latency_ms`, `model_ms`, `slot_ms`, `rest_ms` (p50 of the first less those of the
-        other two), counts, and the memory of the last run.
+        other two), counts, `memory_mib` and messages `heard` of the last run, and `stages_ms`
+        where the node told them.
     """
     latency = percentiles(time for run in runs for time in run['latencies_ms'])
     model, slot = (_together([run[name] for run in runs]) for name in ('model_ms', 'slot_ms'))
+    told = [run['stages_ms'] for run in runs if 'stages_ms' in run]
+    names = [name for name in told[0] if all(name in run for run in told)] if told else []
+    stages = {name: _together([times[name] for times in told])._asdict() for name in names}
     return {
         'latency_ms': latency._asdict(),
         'model_ms': model._asdict(),
         'slot_ms': slot._asdict(),
         'rest_ms': {'p50': latency.p50 - model.p50 - slot.p50},
         **{name: sum(run[name] for run in runs) for name in _COUNTS},
+        **({'stages_ms': stages} if stages else {}),
         'memory_mib': runs[-1]['memory_mib'],
+        'heard': runs[-1]['heard'],
         'runs': len(runs),
     }
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from surgseg_ros.benchmarking.conversation import Child
 from surgseg_ros.benchmarking.machine import resident_mib
 from surgseg_ros.benchmarking.processes import Settings, Variant, processes, times_file
+from surgseg_ros.benchmarking.watch import Watch, memory
 from surgseg_ros.core.percentiles import Percentiles
 
 _START_S: Final = 300.0
@@ -18,10 +19,6 @@ _QUIET_S: Final = 4.0
 _ANSWER_S: Final = 5.0
 _IN_A_ROW: Final = 3
 """Frames that must come through, one by one, before any counts."""
-_REPORTED: Final = 300
-"""Frames that /diagnostics sums up."""
-_SETTLED_FRAMES: Final = 500
-"""After so many the node has all memory that it should ever need."""
 
 
 def run(variant: Variant, settings: Settings) -> dict[str, Any]:
@@ -30,23 +27,27 @@ def run(variant: Variant, settings: Settings) -> dict[str, Any]:
 
     :param variant: what to run.
     :param settings: how.
-    :return: `latencies_ms`, counts, and `model_ms` and `slot_ms` as lists of what was told.
+    :return: `latencies_ms`, counts, `memory_mib`, messages `heard` on further topics, and
+        `model_ms` and `slot_ms` as lists of what was told; of ours also `stages_ms` and `runtime`.
     :raises RuntimeError: if a process ends, or no mask comes.
     """
     with processes(variant, settings) as (node, camera, listener):
         quiet_s = _connect(node, camera, listener)
         before = _settled(listener) if not variant.plain else {}
-        watch = _Watch(node, listener, settings.rate_hz)
+        watch = _watch(node, listener, settings.rate_hz, variant.plain)
         lasting_s = settings.frames / settings.rate_hz
         sent = camera.ask(f'send {settings.frames} {settings.rate_hz}', watch, lasting_s)
         masks = _remaining(node, listener, quiet_s)
         after = _settled(listener) if not variant.plain else {}
-        reports = [*watch.reports, after]
-    result = {'sent': len(sent), **latencies(sent, masks), 'memory_mib': watch.memory()}
+        watch()
+        heard = listener.ask('heard')
+    result = {'sent': len(sent), **latencies(sent, masks), 'heard': heard}
+    result['memory_mib'] = memory(watch.samples)
     if variant.plain:
         times = json.loads(times_file(settings).read_text())
         return {**result, **plain_times(times, sent), **counts(result, {}, {})}
-    return {**result, **node_times(reports), **counts(result, before, after)}
+    told = {'runtime': after.get('device', ''), **node_times([*watch.reports, after])}
+    return {**result, **told, **counts(result, before, after)}
 
 
 def latencies(sent: Sequence[tuple[int, int]], masks: Sequence[tuple[int, int]]) -> dict[str, Any]:
@@ -92,9 +93,15 @@ def node_times(reports: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     Read the percentiles that the node tells in /diagnostics.
 
     :param reports: its values, each over the last frames.
-    :return: `model_ms` and `slot_ms`, each with the mean of the reports.
+    :return: `model_ms`, `slot_ms`, and in `stages_ms` all times by name, each with the mean of the
+        reports.
+    :raises ValueError: if no report holds any.
     """
-    return {'model_ms': _mean('model_ms', reports), 'slot_ms': _mean('wait_ms', reports)}
+    names = [key.removesuffix('_ms') for key in reports[-1] if key.endswith('_ms')]
+    stages = {name: _mean(f'{name}_ms', reports) for name in names}
+    if missing := {'model', 'wait'} - set(names):
+        raise ValueError(f'the node tells no times of {missing}: no mask went out')
+    return {'model_ms': stages['model'], 'slot_ms': stages['wait'], 'stages_ms': stages}
 
 
 def plain_times(
@@ -112,30 +119,14 @@ def plain_times(
     return {name: [row[name] for row in seen] for name in ('model_ms', 'slot_ms')}
 
 
-class _Watch:
-    """Looks at the node about once a second while the camera sends."""
+def _watch(node: Child, listener: Child, rate_hz: float, plain: bool) -> Watch:
+    """Watch a node from here; the plain one tells nothing."""
 
-    def __init__(self, node: Child, listener: Child, rate_hz: float) -> None:
-        self.reports: list[Mapping[str, str]] = []
-        self._node, self._listener = node, listener
-        self._settled_s = _SETTLED_FRAMES / rate_hz
-        self._window_s = _REPORTED / rate_hz
-        self._started_s = self._reported_s = time.monotonic()
-        self._memory: list[tuple[float, float]] = []
+    def report() -> Mapping[str, str]:
+        node.check()
+        return {} if plain else listener.ask('diagnostics')['values']
 
-    def __call__(self) -> None:
-        self._node.check()
-        now_s = time.monotonic()
-        self._memory.append((now_s - self._started_s, resident_mib(self._node.process_id)))
-        if now_s - self._reported_s >= self._window_s:
-            self._reported_s = now_s
-            self.reports.append(self._listener.ask('diagnostics')['values'])
-
-    def memory(self) -> dict[str, float | None]:
-        """Say the resident memory once it should be settled, where it came so far, and last."""
-        settled = [mib for at_s, mib in self._memory if at_s >= self._settled_s]
-        last = self._memory[-1][1] if self._memory else None
-        return {f'after_{_SETTLED_FRAMES}_frames': settled[0] if settled else None, 'last': last}
+    return Watch(report, lambda: resident_mib(node.process_id), rate_hz)
 
 
 def _connect(node: Child, camera: Child, listener: Child) -> float:
@@ -198,8 +189,6 @@ def _mean(name: str, reports: Sequence[Mapping[str, str]]) -> Percentiles:
     rows = [
         dict(re.findall(r'(p\d+) ([\d.]+)', report[name])) for report in reports if name in report
     ]
-    if not rows:
-        raise ValueError(f'the node tells no {name!r}: no mask went out')
     return Percentiles(
         *(sum(float(row[p]) for row in rows) / len(rows) for p in Percentiles._fields)
     )

@@ -50,6 +50,7 @@ class Settings(NamedTuple):
     :param device: `auto`, `cpu` …
     :param threads: of torch on the CPU; 0: torch's choice.
     :param parameters: further parameters of the node, `runtime` for example.
+    :param outputs: of the node, which the listener hears besides the mask.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Settings(NamedTuple):
     device: str = 'auto'
     threads: int = 0
     parameters: Mapping[str, str] = {}
+    outputs: tuple[str, ...] = ()
 
 
 def environment(with_profile: bool, profile: str) -> dict[str, str]:
@@ -103,10 +105,12 @@ def processes(variant: Variant, settings: Settings) -> Iterator[tuple[Child, Chi
         module = f'{_ROOM}.plain_node' if variant.plain else 'surgseg_ros'
         arguments = (_plain_arguments if variant.plain else _node_arguments)(settings)
         camera = ['--pictures', str(settings.pictures), '--topic', TOPIC]
+        others = [] if variant.plain else settings.outputs
+        listener = ['--topic', 'mask', '--others', *others]
         yield (
             start('node', module, arguments, variant.node_profile),
             start('camera', f'{_ROOM}.camera', camera, variant.camera_profile),
-            start('listener', f'{_ROOM}.listener', ['--topic', 'mask'], variant.node_profile),
+            start('listener', f'{_ROOM}.listener', listener, variant.node_profile),
         )
 
 

@@ -1,44 +1,155 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a benchmark found, for people: lines for a terminal, and a picture."""
+"""What a benchmark found, for people: tables in Markdown, and a picture."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from surgseg_ros.benchmarking.plot import Bar, bars
+
+_PERCENTILES: Final = ('p50', 'p95', 'p99')
+_COUNTS: Final = ('sent', 'received', 'dropped', 'lost', 'lost_on_the_way', 'overwritten_unread')
+_ON_THE_WAY: Final = ('transport', 'wait', 'parse', 'detections', 'publish', 'age')
+"""What the node tells of a frame besides the model."""
 
 
 def table(report: Mapping[str, Any]) -> str:
     """
-    Lay a report out for a terminal.
+    Lay a report out.
 
     :param report: what the JSON file holds.
-    :return: lines.
+    :return: Markdown.
     """
-    if 'table' not in report:
-        return '\n'.join(_line_over_dds(name, report) for name in _variants(report))
-    lines = [f'{"size":>10} {"cameras":>7} {"p50 ms":>8} {"p95":>8} {"p99":>8} {"frames/s":>9}']
-    for row in report['table']:
-        times = ' '.join(f'{row["total"][p]:8.1f}' for p in ('p50', 'p95', 'p99'))
-        head = f'{row["size"]:>10} {row["cameras"]:7}'
-        lines.append(f'{head} {times} {row["frames_per_s"]:9.2f}')
-        medians = (f'{name} {times["p50"]:.2f}' for name, times in row['stages'].items())
-        lines.append('           ' + ', '.join(medians))
-    return '\n'.join(lines)
+    parts = _by_stage(report) if 'table' in report else _over_dds(report)
+    return '\n\n'.join([*parts, machine_line(report)])
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """
+    Lay rows out as a table.
+
+    :param head: of the columns.
+    :param rows: the cells; floats get two digits below 10, and one from there on.
+    :return: Markdown.
+    """
+    lines = [head, ['---'] * len(head), *([_cell(value) for value in row] for row in rows)]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def machine_line(report: Mapping[str, Any]) -> str:
+    """
+    Say what the numbers hold for.
+
+    :param report: with `hardware`, `rates` and `model` as benchmarks write them.
+    :return: a paragraph.
+    """
+    machine, rates, model = report['hardware'], report['rates'], report['model']
+    products = ', '.join(
+        f'{name} {rate:.0f}' for name, rate in rates['matrix_gflop_per_s'].items()
+    )
+    height, width = model['input_size']
+    versions = ', '.join(f'{name} {number}' for name, number in machine['versions'].items())
+    return (
+        f'{machine["processor"]}, {machine["cores"]} cores, {machine["torch_threads"]} threads, '
+        f'{machine["memory_gib"]} GiB{", " + machine["gpu"] if machine["gpu"] else ""}; load '
+        f'of the last minute {machine["load_average_1min"]}. Products of matrices {products} '
+        f'GFLOP/s; a copy of a 1080p picture {rates["copy_gb_per_s"]:.0f} GB/s. '
+        f'Model: {model["name"]}, {model["architecture"]} with {model["encoder"]} at '
+        f'{width}x{height}; {model["runtime"]}. Python {machine["python"]}, {versions}.'
+    )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return '-'
+    if isinstance(value, float):
+        return f'{value:.2f}' if abs(value) < 9.995 else f'{value:.1f}'
+    return str(value)
+
+
+def _by_stage(report: Mapping[str, Any]) -> list[str]:
+    rows = report['table']
+    whole = markdown(
+        ['size', 'cameras', *(f'{p}, ms' for p in _PERCENTILES), 'floor, ms', 'frames/s',
+         'ms per frame', 'ms per frame and megapixel'],
+        (
+            [row['size'], row['cameras'], *(row['total'][p] for p in _PERCENTILES),
+             row['cameras'] * row['floor_ms']['total'], row['frames_per_s'],
+             1e3 / row['frames_per_s'], 1e9 / row['frames_per_s'] / row['pixels']]
+            for row in rows
+        ),
+    )  # fmt: skip
+    names = list(rows[0]['stages'])
+    stages = markdown(
+        ['size', 'cameras', *(f'{name}, ms' for name in names)],
+        ([row['size'], row['cameras'], *(_beside(row, name) for name in names)] for row in rows),
+    )
+    return [whole, 'The median of each stage, and its floor in brackets:', stages]
+
+
+def _beside(row: Mapping[str, Any], stage: str) -> str:
+    """Put a stage's floor beside its median."""
+    median, least = row['stages'][stage]['p50'], row['floor_ms'][stage]
+    return f'{_cell(median)} ({_cell(least)})' if least else _cell(median)
+
+
+def _over_dds(report: Mapping[str, Any]) -> list[str]:
+    names, least = _variants(report), report['floor_ms']
+    found = markdown(
+        [f'{report["size"]} at {report["rate_hz"]:g} Hz', *(f'{p}, ms' for p in _PERCENTILES),
+         'model p50', 'slot p50', 'rest p50', *(name.replace('_', ' ') for name in _COUNTS)],
+        [
+            *([name, *(report[name]['latency_ms'][p] for p in _PERCENTILES),
+               *(report[name][f'{part}_ms']['p50'] for part in ('model', 'slot', 'rest')),
+               *(report[name][count] for count in _COUNTS)] for name in names),
+            ['floor', *'   ', least['model'], 0.0, least['rest'], *(' ' * len(_COUNTS))],
+        ],
+    )  # fmt: skip
+    parts = [found]
+    if 'ratio' in report:
+        ratio, bare = report['ratio'], report['ratio_no_profile']
+        parts.append(
+            f'The plain node takes {ratio["rest"]:.1f} times as long for the rest, and '
+            f'{ratio["latency"]:.1f} times as long from camera to listener; beside ours with a '
+            f'camera that has no profile {bare["rest"]:.1f} and {bare["latency"]:.1f} times.'
+        )
+    told = [name for name in names if 'stages_ms' in report[name]]
+    stages = [name for name in _ON_THE_WAY if name in report[told[0]]['stages_ms']]
+    parts.append('What the node tells of the rest (`age`: from the middleware to the mask):')
+    parts.append(
+        markdown(
+            ['p50 / p99, ms', *stages],
+            ([name, *(_median_and_last(report[name]['stages_ms'][stage]) for stage in stages)]
+             for name in told),
+        )
+    )  # fmt: skip
+    parts.append(_memory(report, names))
+    return parts
+
+
+def _median_and_last(times: Mapping[str, float]) -> str:
+    return f'{_cell(times["p50"])} / {_cell(times["p99"])}'
+
+
+def _memory(report: Mapping[str, Any], names: Sequence[str]) -> str:
+    rows = []
+    for name in names:
+        held = report[name]['memory_mib']
+        growth, slope = held['growth'], held['bytes_per_frame']
+        rows.append([
+            name, held['after_500_frames'], held['last'], held['frames'],
+            None if growth is None else f'{100 * growth:+.2f} %',
+            None if slope is None else f'{slope:.0f}',
+            ', '.join(f'{topic} {count}' for topic, count in report[name]['heard'].items()),
+        ])  # fmt: skip
+    return markdown(
+        ['resident memory', 'after 500 frames, MiB', 'last, MiB', 'frames then', 'growth',
+         'bytes per frame', 'heard besides the mask'],
+        rows,
+    )  # fmt: skip
 
 
 def _variants(report: Mapping[str, Any]) -> list[str]:
     return [name for name in ('end_to_end', 'no_profile', 'plain') if name in report]
-
-
-def _line_over_dds(name: str, report: Mapping[str, Any]) -> str:
-    row = report[name]
-    latency, rest = row['latency_ms'], row['rest_ms']['p50']
-    counted = ', '.join(f'{key} {row[key]}' for key in ('sent', 'received', 'dropped', 'lost'))
-    return (
-        f'{name}: latency p50 {latency["p50"]:.1f}, p99 {latency["p99"]:.1f} ms; p50 of the '
-        f'model {row["model_ms"]["p50"]:.1f}, of the slot {row["slot_ms"]["p50"]:.1f}, '
-        f'rest {rest:.1f}; {counted}'
-    )
 
 
 def plot(report: Mapping[str, Any]) -> str:

@@ -17,7 +17,8 @@ from surgseg_ros.node.dds_profile import NEW_VARIABLE, NO_PROFILE, OLD_VARIABLE,
 
 MS = 10**6
 SENT = [(1, 100 * MS), (2, 200 * MS), (3, 300 * MS)]
-COUNTS = {'rejected': 0, 'lost_on_the_way': 0, 'overwritten_unread': 0, 'memory_mib': {}}
+COUNTS = {'rejected': 0, 'lost_on_the_way': 0, 'overwritten_unread': 0}
+TOLD = {'memory_mib': {}, 'heard': {}}
 
 
 def test_masks_are_matched_with_their_frames_and_others_left_out() -> None:
@@ -48,7 +49,8 @@ def test_the_nodes_reports_are_read_and_averaged() -> None:
     found = end_to_end.node_times(reports)
     assert found['model_ms'] == (2.0, 3.0, 4.0)
     assert found['slot_ms'] == pytest.approx((0.2, 0.3, 0.4))
-    with pytest.raises(ValueError, match="tells no 'model_ms'"):
+    assert set(found['stages_ms']) == {'model', 'wait'}
+    with pytest.raises(ValueError, match='no mask went out'):
         end_to_end.node_times([{}])
 
 
@@ -60,7 +62,7 @@ def test_the_plain_nodes_times_of_other_frames_do_not_count() -> None:
 
 def test_runs_are_summed_up_and_compared() -> None:
     told = Percentiles(4.0, 5.0, 6.0)
-    run = {'sent': 3, 'received': 2, 'dropped': 1, 'lost': 0, **COUNTS}
+    run = {'sent': 3, 'received': 2, 'dropped': 1, 'lost': 0, **COUNTS, **TOLD}
     ours = sum_up([{**run, 'latencies_ms': [8.0, 10.0], 'model_ms': told, 'slot_ms': told}] * 2)
     assert ours['rest_ms'] == {'p50': 1.0}
     assert (ours['sent'], ours['dropped'], ours['runs']) == (6, 2, 2)

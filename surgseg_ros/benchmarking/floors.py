@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The least time that work can take here: its FLOPs and bytes over the machine's own rates."""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from surgseg_ros.core.labels import CLASS_COUNT
+from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.network import SegmentationNetwork
+
+_SIDES: Final = (512, 1024, 2048)
+"""Of square matrices; which of them is the fastest depends on caches."""
+_PICTURE: Final = 1920 * 1080 * 3
+_TRIES: Final = 15
+
+_TYPES: Final = {
+    'f32': torch.float32,
+    'bf16': torch.bfloat16,
+    'f16': torch.float16,
+    'int8': torch.int8,
+}
+_NAMES: Final = {
+    'int8': 'int8',
+    'bf16|bfloat16': 'bf16',
+    'f16|float16': 'f16',
+    'f32|float32': 'f32',
+}
+"""How runtimes' descriptions name what they compute in; the narrowest type sets the floor."""
+
+
+class Rates(NamedTuple):
+    """
+    What the machine reaches in work that does nothing else.
+
+    :param matrix: operations in a second by precision, of products of matrices: two for each
+        multiplication and addition.
+    :param copy: bytes in a second, read and written ones both counted, where the runtime works.
+    :param link: the same between host and device; 0 where they are one.
+    """
+
+    matrix: Mapping[str, float]
+    copy: float
+    link: float
+
+
+def measure_rates(device: torch.device) -> Rates:
+    """
+    Measure a device, with as many threads as torch has; the best of some tries counts.
+
+    :param device: the CPU or a CUDA device.
+    :return: its rates; no precision that it does not have.
+    """
+    types = dict(_TYPES)
+    if device.type == 'cpu':
+        del types['f16']  # few CPUs have it, and the others take minutes
+    rates = {name: _matrix_rate(device, of_type) for name, of_type in types.items()}
+    here, there = (torch.zeros(_PICTURE, dtype=torch.uint8, device=device) for _ in range(2))
+    copy_s = _best_s(lambda: there.copy_(here), device)
+    link = 0.0
+    if device.type != 'cpu':
+        host = torch.zeros(_PICTURE, dtype=torch.uint8, pin_memory=True)
+        link = _PICTURE / _best_s(lambda: here.copy_(host, non_blocking=True), device)
+    matrix = {name: rate for name, rate in rates.items() if rate}
+    return Rates(matrix, 2 * _PICTURE / copy_s, link)
+
+
+def count_flops(spec: ModelSpec) -> int:
+    """
+    Count the operations of a network for one picture, as torch counts them.
+
+    :param spec: the model.
+    :return: FLOPs of its convolutions and products of matrices.
+    """
+    with torch.device('meta'), torch.inference_mode():
+        network = SegmentationNetwork(spec).eval()
+        fitted = torch.empty((1, *spec.input_size, 3), dtype=torch.uint8)
+        with FlopCounterMode(display=False) as counter:
+            network(fitted)
+    return int(counter.get_total_flops())
+
+
+def precision_of(runtime: str) -> str:
+    """
+    Find what a runtime computes in.
+
+    :param runtime: its description.
+    :return: a precision of Rates; `f32` if it says nothing.
+    """
+    found = (name for words, name in _NAMES.items() if re.search(rf'\b({words})\b', runtime))
+    return next(found, 'f32')
+
+
+def stage_floors(
+    spec: ModelSpec, size: tuple[int, int], runtime: str, rates: Rates
+) -> dict[str, float]:
+    """
+    Say how long each stage of a frame takes at least, for an rgb8 image.
+
+    The network: its FLOPs at the rate of its precision. All others: each byte that must be read or
+    written once, at the rate of a copy; what need not move (a view, a slot) costs nothing.
+
+    :param spec: the model.
+    :param size: (height, width) of the picture in pixels.
+    :param runtime: its description.
+    :param rates: of the machine.
+    :return: milliseconds by stage, and `total`.
+    """
+    pixels, fitted = size[0] * size[1], spec.input_size[0] * spec.input_size[1]
+    image, logits, mask = 3 * pixels, 4 * CLASS_COUNT * fitted, pixels
+    matrix = rates.matrix.get(precision_of(runtime), rates.matrix['f32'])
+    over_link = (lambda count: count / rates.link) if rates.link else (lambda count: 0.0)
+    floors = {
+        'wait': 0.0,
+        'parse': 0.0,
+        'fit': over_link(image) + (image + 3 * fitted) / rates.copy,
+        'network': count_flops(spec) / matrix,
+        'upsample': (logits + 2 * mask) / rates.copy,  # the mask and its confidence
+        'download': over_link(2 * mask),
+        'detections': 2 * mask / rates.copy,
+        'publish': 2 * mask / rates.copy,  # into the message
+    }
+    floors['total'] = sum(floors.values())
+    return {stage: 1e3 * floor_s for stage, floor_s in floors.items()}
+
+
+def way_floors(
+    spec: ModelSpec, size: tuple[int, int], runtime: str, rates: Rates
+) -> dict[str, float]:
+    """
+    Say how long the way of an rgb8 image from camera to listener takes at least.
+
+    :param spec: the model.
+    :param size: (height, width) of the picture in pixels.
+    :param runtime: its description.
+    :param rates: of the machine.
+    :return: milliseconds of the `model` (fit, network, upsampling), and of the `rest`: image and
+        mask are each copied into shared memory and out of it, and the node's other stages.
+    """
+    stages = stage_floors(spec, size, runtime, rates)
+    model = sum(stages[name] for name in ('fit', 'network', 'upsample'))
+    image_and_mask = 4 * size[0] * size[1]
+    transport = 1e3 * 2 * 2 * image_and_mask / rates.copy
+    return {'model': model, 'rest': stages['total'] - model + transport}
+
+
+def described(rates: Rates) -> dict[str, Any]:
+    """
+    Describe rates for a JSON file.
+
+    :param rates: of the machine.
+    :return: `matrix_gflop_per_s` by precision, `copy_gb_per_s`, `link_gb_per_s`.
+    """
+    return {
+        'matrix_gflop_per_s': {name: round(rate / 1e9, 1) for name, rate in rates.matrix.items()},
+        'copy_gb_per_s': round(rates.copy / 1e9, 1),
+        'link_gb_per_s': round(rates.link / 1e9, 1),
+    }
+
+
+def _matrix_rate(device: torch.device, of_type: torch.dtype) -> float:
+    """Measure products of square matrices; 0 where there are none of this type."""
+    try:
+        return max(2 * side**3 / _best_s(_product(device, of_type, side), device)
+                   for side in _SIDES)  # fmt: skip
+    except (RuntimeError, AttributeError):
+        return 0.0
+
+
+def _product(device: torch.device, of_type: torch.dtype, side: int) -> Callable[[], object]:
+    left, right = (torch.ones((side, side), device=device).to(of_type) for _ in range(2))
+    if of_type == torch.int8:
+        return lambda: torch._int_mm(left, right)
+    result = torch.empty_like(left)
+    return lambda: torch.mm(left, right, out=result)
+
+
+def _best_s(act: Callable[[], object], device: torch.device) -> float:
+    best_s = float('inf')
+    for _ in range(_TRIES):
+        start_s = time.perf_counter()
+        act()
+        if device.type == 'cuda':
+            torch.cuda.synchronize(device)
+        best_s = min(best_s, time.perf_counter() - start_s)
+    return best_s

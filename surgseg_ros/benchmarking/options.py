@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of the benchmark."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+_FRAMES: Final = 100
+"""Of a measurement without DDS."""
+
+OUTPUTS: Final = ('detections', 'confidence', 'overlay')
+"""What the listener may subscribe to besides the mask; the last two are made only then."""
+
+
+def read_options(argv: Sequence[str] | None, about: str | None) -> argparse.Namespace:
+    """
+    Read the arguments; what makes no sense ends the process.
+
+    :param argv: the arguments; those of the command line by default.
+    :param about: what the verb does.
+    :return: the options; `sizes` are (width, height) in pixels, `frames` those of a measurement.
+    """
+    parser = argparse.ArgumentParser(prog='surgseg_ros benchmark', description=about)
+    parser.add_argument('--model', required=True, metavar='DIR', help='model folder')
+    parser.add_argument('--json', required=True, type=Path, metavar='FILE', help='what to write')
+    parser.add_argument('--plot', type=_svg, metavar='FILE.svg', help='draw it as well')
+    parser.add_argument('--size', type=size_of, metavar='WxH', help='default: 1920x1080')
+    parser.add_argument(
+        '--sizes', type=size_of, nargs='+', metavar='WxH', help='several, for a table'
+    )
+    parser.add_argument('--runtime', default='auto', help="default: auto, as the node's")
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda ... (default: auto)')
+    parser.add_argument('--threads', type=int, default=0, help="on the CPU (0: torch's choice)")
+    parser.add_argument(
+        '--frames', type=_count, help=f'of a measurement (default: {_FRAMES}; of --seconds)'
+    )
+    alone = parser.add_argument_group('stage by stage, without DDS')
+    alone.add_argument(
+        '--cameras', type=_count, nargs='+', default=[1], metavar='N', help='default: 1'
+    )
+    over = parser.add_argument_group('over DDS')
+    over.add_argument('--end-to-end', action='store_true', help='camera, node and listener')
+    over.add_argument('--rate', type=float, default=30.0, metavar='HZ', help='default: 30')
+    over.add_argument('--seconds', type=float, default=10.0, help='of each run (default: 10)')
+    over.add_argument('--rounds', type=_count, default=3, help='default: %(default)s')
+    over.add_argument(
+        '--against',
+        choices=['plain'],
+        help='take turns with a plain node, and with a camera without DDS profile',
+    )
+    over.add_argument(
+        '--outputs', nargs='+', choices=OUTPUTS, default=[], help='heard besides the mask'
+    )
+    over.add_argument('--profile', metavar='XML', help="Fast DDS profile, or none (the package's)")
+    over.add_argument('--logs', metavar='DIR', help='keep what the processes say')
+    options = parser.parse_args(argv)
+    given = round(options.rate * options.seconds) if options.end_to_end else _FRAMES
+    options.frames = options.frames or max(1, given)
+    options.sizes = options.sizes or [options.size or (1920, 1080)]
+    if options.end_to_end and (len(options.sizes) > 1 or options.cameras != [1]):
+        parser.error('--end-to-end takes one --size and one camera; run it for each')
+    if options.against and not options.end_to_end:
+        parser.error('--against is for --end-to-end')
+    if not (options.rate > 0 and options.seconds > 0):
+        parser.error(f'--rate {options.rate} and --seconds {options.seconds} must be above 0')
+    return options
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """
+    Read a size.
+
+    :param text: like 1920x1080.
+    :return: width, height.
+    :raises argparse.ArgumentTypeError: if it is none.
+    """
+    width, _, height = text.partition('x')
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f'{text!r} is no size: write it like 1920x1080')
+    return int(width), int(height)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f'{text!r} is no whole number above 0')
+    return int(text)
+
+
+def _svg(text: str) -> Path:
+    if not text.endswith('.svg'):
+        raise argparse.ArgumentTypeError(f'{text!r} does not end in .svg, the format of the plot')
+    return Path(text)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of what was measured: in Markdown, with the floor beside each figure."""
+
+from typing import Any
+
+from surgseg_ros.benchmarking.report import markdown, table
+
+FACTS = {
+    'hardware': {
+        **{'processor': 'P', 'cores': 2, 'torch_threads': 2, 'memory_gib': 8.0, 'gpu': None},
+        **{'load_average_1min': 0.1, 'python': '3.11', 'versions': {'torch': '2.6'}},
+    },
+    'rates': {'matrix_gflop_per_s': {'f32': 100.4}, 'copy_gb_per_s': 20.0},
+    'model': {
+        **{'name': 'tiny', 'architecture': 'Unet', 'encoder': 'resnet18'},
+        **{'input_size': [64, 96], 'runtime': 'torch float32 on CPU'},
+    },
+}
+MS = {'p50': 1.0, 'p95': 2.0, 'p99': 30.04}
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip('|').split('|')]
+
+
+def over_dds(**changes: Any) -> dict[str, Any]:
+    counts = dict.fromkeys(('sent', 'received', 'dropped', 'lost'), 7)
+    return {
+        **counts,
+        **{'lost_on_the_way': 0, 'overwritten_unread': 5, 'heard': {'overlay': 3}},
+        **{f'{name}_ms': MS for name in ('latency', 'model', 'slot', 'rest')},
+        'memory_mib': {
+            **{'after_500_frames': 100.0, 'last': 101.0, 'frames': 900},
+            **{'growth': 0.01, 'bytes_per_frame': 12.3},
+        },
+        **changes,
+    }
+
+
+def test_numbers_get_few_digits_and_what_is_unknown_a_dash() -> None:
+    lines = markdown(['a', 'b', 'c', 'd'], [[0.123, 9.999, None, 'x']]).splitlines()
+    assert lines == ['| a | b | c | d |', '| --- | --- | --- | --- |', '| 0.12 | 10.0 | - | x |']
+
+
+def test_cost_by_pixels_and_cameras_stands_beside_its_floor() -> None:
+    row = {
+        **{'size': '1000x1000', 'pixels': 10**6, 'cameras': 2, 'total': MS, 'frames_per_s': 50.0},
+        'stages': {'wait': MS, 'network': MS},
+        'floor_ms': {'wait': 0.0, 'network': 0.25, 'total': 0.5},
+    }
+    lines = table({'table': [row], **FACTS}).splitlines()
+    assert cells(lines[2]) == [
+        *('1000x1000', '2', '1.00', '2.00', '30.0', '1.00', '50.0', '20.0', '20.0')
+    ]
+    assert '| 1000x1000 | 2 | 1.00 | 1.00 (0.25) |' in lines
+    assert 'f32 100 GFLOP/s' in lines[-1]
+
+
+def test_all_variants_their_counts_memory_and_ratios_are_told() -> None:
+    ours = over_dds(stages_ms={'wait': MS, 'age': MS, 'network': MS})
+    report = {
+        **{'end_to_end': ours, 'no_profile': ours, 'plain': over_dds(), **FACTS},
+        **{'size': '96x64', 'rate_hz': 30.0, 'floor_ms': {'model': 0.1, 'rest': 0.2}},
+        **{name: {'rest': 3.0, 'latency': 4.0} for name in ('ratio', 'ratio_no_profile')},
+    }
+    text = table(report)
+    heads = cells(text.splitlines()[0])
+    (plain,) = [cells(line) for line in text.splitlines() if line.startswith('| plain | 1.00 |')]
+    assert len(plain) == len(heads)
+    assert plain[heads.index('overwritten unread')] == '5'
+    assert 'takes 3.0 times as long for the rest, and 4.0 times' in text
+    assert '| end_to_end | 1.00 / 30.0 | 1.00 / 30.0 |' in text, 'wait and age, not the network'
+    assert '| end_to_end | 100.0 | 101.0 | 900 | +1.00 % | 12 | overlay 3 |' in text

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark's models: recipes that can be trained, steps in order, and none done twice."""
+
+import pytest
+
+from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.training.settings import read_config
+from tools.benchmarks import model
+from tools.runs import StepError
+
+
+@pytest.mark.parametrize('recipe', model.RECIPES)
+def test_a_recipe_makes_a_network_without_any_download(recipe):
+    config = read_config(model.RECIPES[recipe], [])
+    assert config.encoder_weights == 'none'
+    assert config.intended_use == 'demo', 'it knows nothing but synthetic scenes'
+    assert SegmentationNetwork(config.spec())
+
+
+def test_scenes_are_drawn_then_the_recipe_is_trained_then_exported(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(model, 'draw', lambda folder, videos: done.append(videos) or folder)
+    monkeypatch.setattr(model, 'train_once', lambda *words: done.append(words) or words[1])
+    monkeypatch.setattr(model.export, 'main', lambda words: done.append(words) or 0)
+    words = ['--recipe', 'resnet34', '--output', 'made', '--work', f'{tmp_path}', '--videos', '7']
+    assert model.main([*words, 'steps=3']) == 0
+    videos, trained, exported = done
+    assert videos.videos == 7
+    assert trained == (
+        model.RECIPES['resnet34'],
+        tmp_path / 'resnet34',
+        [f'data={tmp_path / "scenes"}', 'steps=3'],
+    )
+    assert exported[:4] == ['--model', f'{tmp_path / "resnet34"}', '--output', 'made']
+
+
+def test_a_step_that_fails_ends_it(tmp_path, monkeypatch, capsys):
+    def fail(*arguments):
+        raise StepError('drawing')
+
+    monkeypatch.setattr(model, 'draw', fail)
+    assert model.main(['--output', f'{tmp_path / "made"}', '--work', f'{tmp_path}']) == 2
+    assert 'ended at drawing' in capsys.readouterr().err

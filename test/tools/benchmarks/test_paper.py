@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ways take turns on the same pictures, their masks are compared, and bounds are held."""
+
+import importlib.util
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from surgseg_ros.core.model_folder import read_spec, write_model
+from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.network import SegmentationNetwork
+from tools.benchmarks import paper, turns
+
+SPEC = ModelSpec(
+    name='tiny',
+    encoder='resnet18',
+    options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
+    input_size=(64, 64),
+    intended_use='demo',
+)
+
+
+@pytest.fixture
+def model(tmp_path):
+    torch.manual_seed(0)
+    write_model(tmp_path / 'model', SPEC, SegmentationNetwork(SPEC).state_dict())
+    return tmp_path / 'model'
+
+
+@pytest.fixture
+def data(tmp_path):
+    for video in ('video_01', 'video_02'):
+        for kind, channels in (('rgb', (3,)), ('segmentation', ())):
+            path = tmp_path / 'data' / video / kind / f'{0:09d}.png'
+            path.parent.mkdir(parents=True)
+            value = len(video) + int(video[-1])  # no two videos are copies
+            cv2.imwrite(str(path), np.full((48, 80, *channels), value % 10, np.uint8))
+    return tmp_path / 'data'
+
+
+@pytest.mark.skipif(not importlib.util.find_spec('openvino'), reason='openvino is not installed')
+def test_all_ways_are_timed_on_all_rounds_and_compared(model, data, tmp_path):
+    spec, exports, refused = turns.export_at(model, (64, 96), ['f32'], tmp_path / 'at', 1, data)
+    assert (spec.input_size, spec.fit, refused) == ((64, 96), 'stretch', {})
+    assert read_spec(exports['f32']).exports['openvino']['precision'] == 'f32'
+    pictures = [np.full((90, 120, 3), 30 * n, np.uint8) for n in range(2)]
+    ways = turns.take_turns(tmp_path / 'at' / 'plain', exports, pictures, 3)
+    assert list(ways) == ['plain', 'f32']
+    for way in ways.values():
+        assert len(way.whole_ms) == 3
+        assert {name: len(times) for name, times in way.stages_ms.items()} == {
+            'fit': 3,
+            'network': 3,
+            'upsample': 3,
+        }
+    assert len(ways['f32'].with_confidence_ms) == 2
+    assert ways['f32'].same_ending > 0.99
+    assert ways['f32'].same_as_plain > 0.99, 'the same network on pictures of one colour'
+
+
+def test_what_is_refused_is_told(model, tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise turns.RefusedError('too far off')
+
+    monkeypatch.setattr(turns, 'export', refuse)
+    _, exports, refused = turns.export_at(model, (64, 96), ['int8'], tmp_path / 'at', 1)
+    assert (exports, refused) == ({}, {'int8': 'too far off'})
+
+
+def way(ratio=3.5, share=0.2, same_ending=1.0):
+    return {'ratio': ratio, 'share': share, 'same_ending': same_ending}
+
+
+def row(**best):
+    return {
+        'input': '640x512',
+        'ways': {'plain': way(1.0), 'f32': way(1.5, 9), 'bf16': way(**best)},
+    }
+
+
+@pytest.mark.parametrize(
+    ('best', 'said'),
+    [
+        ({'ratio': 2.9}, '2.90 times as fast, 3 are wanted'),
+        ({'share': 0.3}, 'takes 0.30 of the network'),
+        ({'same_ending': 0.998}, '0.99800 of the plain classes'),
+    ],
+)
+def test_our_fastest_way_is_held_to_the_bounds(best, said):
+    assert not paper.find_missed([row()])
+    (missed,) = paper.find_missed([row(**best)])
+    assert said in missed
+    assert missed.startswith('640x512, bf16')
+
+
+def test_the_ending_is_judged_at_the_largest_input_alone():
+    assert not paper.find_missed([row(share=0.9), row()])

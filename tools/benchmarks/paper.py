@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Times the paper's way from a 1080p picture to a 1080p mask against ours, in turn.
+
+python -m tools.benchmarks.paper [--sizes 256x256 640x512] [--precisions bf16 int8] [--json FILE]
+
+The paper's way: PIL resize, ToTensor, eager float32, logits interpolated to 1080p, argmax. Ours:
+the Segmenter on OpenVINO. Both make the mask alone in what is compared; what the confidence costs,
+which the node wants too, stands beside it. The network is a U-Net with ResNet-34, trained briefly
+(tools/benchmarks/resnet34.yaml), so that masks can be compared: noise would agree nowhere.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import torch
+
+from surgseg_ros.benchmark import draw
+from surgseg_ros.benchmarking import floors, machine
+from surgseg_ros.benchmarking.options import size_of
+from surgseg_ros.benchmarking.report import machine_line, markdown
+from tools.benchmarks.model import SCENES, train
+from tools.benchmarks.turns import Way, export_at, take_turns
+from tools.runs import StepError
+
+LEAST_RATIO: Final = 3.0
+LARGEST_SHARE: Final = 0.25
+"""Of our ending in the network's time, at the largest input."""
+LEAST_AGREEMENT: Final = 0.999
+"""Of our ending with the plain one, on the same logits."""
+
+_SIZE: Final = (1080, 1920)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Time, print tables, and write.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status: 1 if our fastest way misses a bound, 2 if there is no model.
+    """
+    options = _parser().parse_args(argv)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        model = options.model or train('resnet34', options.work, SCENES.videos)
+        report = _measure(options, model)
+    except (StepError, ValueError) as error:
+        print(f'paper: {error}', file=sys.stderr)
+        return 2
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + '\n')
+    print('\n\n'.join([_times(report), _endings(report), machine_line(report)]))
+    missed = find_missed(report['inputs'])
+    print('\n'.join(missed or ['All bounds are kept.']))
+    return 1 if missed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='python -m tools.benchmarks.paper',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    # fmt: off
+    add('--model', type=Path, metavar='DIR', help='a trained one (default: trained in --work)')
+    add('--work', type=Path, default=Path('runs/benchmark_model'), metavar='DIR',
+        help='scenes and training run (default: %(default)s)')
+    add('--sizes', type=size_of, nargs='+', default=[(256, 256), (640, 512)], metavar='WxH',
+        help="the network's inputs (default: 256x256 640x512)")
+    add('--precisions', nargs='+', default=['bf16', 'int8'], choices=['f32', 'bf16', 'int8'],
+        help='of OpenVINO (default: bf16 int8)')
+    add('--rounds', type=int, default=16, help='of all ways in turn (default: %(default)s)')
+    add('--frames', type=int, default=30, help='to export by (default: %(default)s)')
+    add('--threads', type=int, default=0, help="0: torch's choice")
+    add('--json', type=Path, metavar='FILE', help='where to write the numbers')
+    # fmt: on
+    return parser
+
+
+def _measure(options: argparse.Namespace, model: Path) -> dict[str, Any]:
+    pictures = draw(_SIZE)
+    rates = floors.measure_rates(torch.device('cpu'))
+    inputs = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for width, height in options.sizes:
+            folder = Path(scratch, f'{width}x{height}')
+            spec, exports, refused = export_at(
+                model, (height, width), options.precisions, folder, options.frames
+            )
+            print(f'paper: {width}x{height}, {options.rounds} rounds', file=sys.stderr)
+            ways = take_turns(folder / 'plain', exports, pictures, options.rounds)
+            inputs.append({
+                'input': f'{width}x{height}',
+                'flops': floors.count_flops(spec),
+                'refused': refused,
+                'ways': {name: _summary(way, ways['plain']) for name, way in ways.items()},
+                'floor_ms': {
+                    name: floors.stage_floors(spec, _SIZE, way.runtime, rates)
+                    for name, way in ways.items()
+                },
+            })  # fmt: skip
+    return {
+        'inputs': inputs,
+        'hardware': machine.hardware(),
+        'rates': floors.described(rates),
+        'model': machine.model(spec, 'OpenVINO, and torch float32 as the paper'),
+    }
+
+
+def _summary(way: Way, plain: Way) -> dict[str, Any]:
+    ratios = [theirs / ours for theirs, ours in zip(plain.whole_ms, way.whole_ms, strict=True)]
+    stages = {name: median(times) for name, times in way.stages_ms.items()}
+    return {
+        'whole_ms': median(way.whole_ms),
+        'ratio': median(ratios),
+        'ratios': [min(ratios), max(ratios)],
+        'stages_ms': stages,
+        'share': stages['upsample'] / stages['network'],
+        'share_with_confidence': (
+            median(way.with_confidence_ms) / stages['network'] if way.with_confidence_ms else None
+        ),
+        'same_ending': way.same_ending,
+        'same_as_plain': way.same_as_plain,
+        'export': way.agreement,
+    }
+
+
+def find_missed(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """
+    Hold our fastest way against the bounds.
+
+    :param inputs: of the report, the largest last.
+    :return: what is missed, for people.
+    """
+    missed = []
+    for row in inputs:
+        name, best = max(
+            ((name, way) for name, way in row['ways'].items() if name != 'plain'),
+            key=lambda pair: pair[1]['ratio'],
+        )
+        at = f'{row["input"]}, {name}'
+        if best['ratio'] < LEAST_RATIO:
+            missed.append(f'{at}: {best["ratio"]:.2f} times as fast, {LEAST_RATIO:g} are wanted')
+        if best['same_ending'] < LEAST_AGREEMENT:
+            missed.append(f'{at}: the ending gives {best["same_ending"]:.5f} of the plain classes')
+    share = best['share']
+    if share > LARGEST_SHARE:
+        missed.append(
+            f'{at}: the ending takes {share:.2f} of the network, {LARGEST_SHARE} at most'
+        )
+    return missed
+
+
+def _times(report: Mapping[str, Any]) -> str:
+    return markdown(
+        ['network input', 'way', 'fit, ms', 'network, ms', 'its floor', 'ending, ms', 'whole, ms',
+         'times as fast (least to most)'],
+        (
+            [row['input'], name, way['stages_ms']['fit'], way['stages_ms']['network'],
+             row['floor_ms'][name]['network'], way['stages_ms']['upsample'], way['whole_ms'],
+             f'{way["ratio"]:.2f} ({way["ratios"][0]:.2f} to {way["ratios"][1]:.2f})']
+            for row in report['inputs'] for name, way in row['ways'].items()
+        ),
+    )  # fmt: skip
+
+
+def _endings(report: Mapping[str, Any]) -> str:
+    rows = []
+    for row in report['inputs']:
+        for name, way in row['ways'].items():
+            if name != 'plain':
+                held = way['export']['class_agreement']
+                rows.append([
+                    row['input'], name, f'{way["share"]:.3f}',
+                    f'{way["share_with_confidence"]:.3f}', f'{100 * way["same_ending"]:.3f} %',
+                    f'{100 * way["same_as_plain"]:.3f} %', f'{100 * held:.3f} %',
+                ])  # fmt: skip
+        rows += [[row['input'], name, f'refused: {why}'] for name, why in row['refused'].items()]
+    return markdown(
+        ['network input', 'precision', 'ending / network', 'with confidence',
+         'same as the plain ending on the same logits', "same as the paper's way",
+         'same as float32 on held-out scenes'],
+        rows,
+    )  # fmt: skip
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's way and ours, taking turns on the same pictures."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from surgseg_ros.benchmarking.plain import PlainModel, plain_ending
+from surgseg_ros.core.fitting import fit
+from surgseg_ros.core.model_folder import read_model, write_model
+from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.core.upsampling import upsample
+from surgseg_ros.exporting.export import RefusedError, export
+
+_UNTIMED: Final = 2
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass
+class Way:
+    """
+    What was measured of one way, round by round, in milliseconds.
+
+    :param runtime: its description.
+    :param agreement: what the export said of itself.
+    :param whole_ms: from picture to mask.
+    :param stages_ms: `fit`, `network` and `upsample`.
+    :param with_confidence_ms: our ending where the confidence is wanted too.
+    :param same_ending: share of pixels that have the class of the plain ending on the same logits.
+    :param same_as_plain: share of pixels that have the class of the paper's whole way.
+    """
+
+    runtime: str
+    agreement: Mapping[str, Any] = field(default_factory=dict)
+    whole_ms: list[float] = field(default_factory=list)
+    stages_ms: dict[str, list[float]] = field(default_factory=dict)
+    with_confidence_ms: list[float] = field(default_factory=list)
+    same_ending: float = 1.0
+    same_as_plain: float = 1.0
+
+    def note(self, whole_ms: float, stages_ms: Mapping[str, float]) -> None:
+        """Keep the times of one picture."""
+        self.whole_ms.append(whole_ms)
+        for stage in ('fit', 'network', 'upsample'):
+            self.stages_ms.setdefault(stage, []).append(stages_ms[stage])
+
+
+def export_at(
+    model: Path,
+    input_size: tuple[int, int],
+    precisions: Sequence[str],
+    folder: Path,
+    frames: int,
+    data: Path | None = None,
+) -> tuple[ModelSpec, dict[str, Path], dict[str, str]]:
+    """
+    Give a model another input size, which pictures are stretched to as in the paper; export it.
+
+    :param model: a model folder; its network must take any size.
+    :param input_size: (height, width) in pixels.
+    :param precisions: to export, for OpenVINO.
+    :param folder: gets `plain`, the model without export, and one folder for each precision.
+    :param frames: to calibrate by, and to compare on, at most.
+    :param data: a data set of them; None for synthetic scenes.
+    :return: the specification; the folders by precision; why others were refused.
+    """
+    spec, weights = read_model(model)
+    spec = dataclasses.replace(spec, input_size=input_size, fit='stretch', exports={})
+    spec = write_model(folder / 'plain', spec, weights)
+    exports, refused = {}, {}
+    for precision in precisions:
+        try:
+            export(
+                folder / 'plain', folder / precision, 'openvino', precision, (data, None), frames
+            )
+            exports[precision] = folder / precision
+        except RefusedError as error:
+            refused[precision] = str(error)
+    return spec, exports, refused
+
+
+def take_turns(
+    plain_folder: Path, exports: Mapping[str, Path], pictures: Sequence[Picture], rounds: int
+) -> dict[str, Way]:
+    """
+    Time all ways on the same picture, then on the next; each round begins with another way.
+
+    :param plain_folder: the model folder for the paper's way.
+    :param exports: model folders for ours, by precision.
+    :param pictures: (H, W, 3) uint8 RGB, taken in turn.
+    :param rounds: pictures that count.
+    :return: `plain` and the precisions, as measured.
+    """
+    plain = PlainModel(plain_folder, 'cpu')
+    ours = {name: Segmenter.load(path, 'cpu', 'openvino') for name, path in exports.items()}
+    ways = {'plain': Way('torch float32')}
+    ways |= {
+        name: Way(s.runtime.description, s.spec.exports['openvino']['agreement'])
+        for name, s in ours.items()
+    }
+    for number in range(-_UNTIMED, rounds):
+        picture = pictures[number % len(pictures)]
+        names = list(ways)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            started_s = time.perf_counter()
+            if name == 'plain':
+                plain(picture)
+                stages_ms = plain.stage_ms
+            else:
+                stages_ms = dict(ours[name].segment(picture).stage_ms)
+            whole_ms = 1e3 * (time.perf_counter() - started_s)
+            if number >= 0:
+                ways[name].note(whole_ms, stages_ms)
+    for name, segmenter in ours.items():
+        _compare(ways[name], segmenter, plain, pictures)
+    return ways
+
+
+@torch.inference_mode()
+def _compare(
+    way: Way, segmenter: Segmenter, plain: PlainModel, pictures: Sequence[Picture]
+) -> None:
+    """Hold our masks against the plain ones, and time our ending with confidence."""
+    spec, endings, wholes = segmenter.spec, [], []
+    for picture in pictures:
+        size = (picture.shape[0], picture.shape[1])
+        fitted = fit(torch.from_numpy(picture)[None], spec.input_size, spec.fit)
+        logits = segmenter.runtime(fitted)
+        mask, _ = upsample(logits[0], size, False)
+        endings.append(np.mean(mask.numpy() == plain_ending(logits, size)))
+        found = segmenter.segment(picture, confidence=True)
+        way.with_confidence_ms.append(found.stage_ms['upsample'])
+        wholes.append(np.mean(found.mask == plain(picture)))
+    way.same_ending, way.same_as_plain = float(np.mean(endings)), float(np.mean(wholes))
