@@ -12,8 +12,8 @@ Planes = NDArray[np.float32]
 Classes = NDArray[np.uint8]
 Whole = NDArray[np.intp]
 
-_AT_ONCE: Final = 1 << 15
-"""Pixels that are interpolated together: what belongs to them stays in the processor's cache."""
+_AT_ONCE: Final = 1 << 17
+"""Pixels that are interpolated together: few enough to stay in the processor's cache."""
 
 
 class Axis(NamedTuple):
