@@ -16,6 +16,10 @@ _AT_ONCE: Final = 1 << 17
 """Pixels that are interpolated together: few enough to stay in the processor's cache."""
 
 
+_MANY: Final = 0.3
+"""Share of cells from which on whole planes are dealt with in less time than cell by cell."""
+
+
 class Axis(NamedTuple):
     """
     Which pixels of a row or column lie between which points of the grid.
@@ -89,8 +93,12 @@ def settle(grid: Grid, mask: Classes, confidence: Classes | None) -> None:
     :param mask: (H, W) class, written to.
     :param confidence: (H, W) probability of that class times 255, written to.
     """
+    mixed = _mixed(grid)
+    if len(mixed) > _MANY * grid.top.size:
+        _repaint(grid, mask, confidence)
+        return
     unsure = []
-    for cells in _portions(grid, _mixed(grid)):
+    for cells in _portions(grid, mixed):
         corners = _corners(grid, cells)
         logits = grid.logits.reshape(len(grid.logits), -1).take(corners, 1)  # (C, 4, m)
         tops = grid.top.reshape(-1).take(corners)
@@ -104,6 +112,24 @@ def settle(grid: Grid, mask: Classes, confidence: Classes | None) -> None:
     for cells in _portions(grid, np.concatenate(unsure)):
         logits = grid.logits.reshape(len(grid.logits), -1).take(_corners(grid, cells), 1)
         _paint(grid, cells, logits, every, (mask, confidence))
+
+
+def _repaint(grid: Grid, mask: Classes, confidence: Classes | None) -> None:
+    """Let all classes run for all pixels, plane by plane: what a network of noise asks for."""
+    size = (mask.shape[1], mask.shape[0])
+    best = cv2.resize(grid.logits[0], size)
+    rival, better = np.empty_like(best), np.ones(best.shape, bool)
+    mask[:] = 0
+    for number, plane in enumerate(grid.logits):
+        if number:
+            cv2.resize(plane, size, dst=rival)
+            np.greater(rival, best, out=better)
+            np.maximum(mask, better.view(np.uint8) * np.uint8(number), out=mask)
+            np.maximum(best, rival, out=best)
+        if confidence is not None and grid.chances is not None:
+            of_class = np.exp(plane - grid.largest) * grid.chances
+            told = cv2.convertScaleAbs(cv2.resize(of_class, size, dst=rival), alpha=255)
+            cv2.copyTo(told, better.view(np.uint8), confidence)
 
 
 def _portions(grid: Grid, cells: Whole) -> list[Whole]:

@@ -61,7 +61,8 @@ def _upsample_cpu(
     rows, columns = (lay(*lengths) for lengths in zip(size, top.shape, strict=True))
     mask: Classes = top.take(columns.points[columns.cells], 1).take(rows.points[rows.cells], 0)
     chosen = None if chances is None else _resize(chances, size)
-    settle(Grid(planes, top, largest, chances, rows, columns), mask, chosen)
+    if size != top.shape:
+        settle(Grid(planes, top, largest, chances, rows, columns), mask, chosen)
     return mask, chosen
 
 

@@ -5,13 +5,13 @@ Times what surrounds the network on a CPU, each step beside the plain way of doi
 python -m tools.benchmarks.surroundings [--pictures 1920x1080 …] [--inputs 640x512 …] [--json FILE]
 
 No network is run: its logits are made of a scene's truth, with soft borders and some noise. Ours
-and plain take turns in one process. The floor is the bytes that a step must read and write over
-the rate at which memory is copied. Prints a table in Markdown.
+and plain take turns in one process with one thread; what counts is the processor's time. The floor
+is the bytes that a step must read and write over the rate at which memory is copied. Prints a
+table in Markdown.
 """
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -63,11 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: the exit status.
     """
     options = _parser().parse_args(argv)
-    torch.set_num_threads(options.threads)
-    cv2.setNumThreads(options.threads)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     rate = copy_rate()
-    where = f'{len(os.sched_getaffinity(0))} cores, {options.threads} thread(s)'
-    machine = f'{describe(where, _PACKAGES)}; memory copies at {rate / 1e9:.1f} GB/s'
+    machine = f'{describe("one thread", _PACKAGES)}; memory copies at {rate / 1e9:.1f} GB/s'
     print(machine, end='\n\n')
     print('| picture | step | ours, ms | plain, ms | times as fast | floor, ms |')
     print('| --- | --- | --- | --- | --- | --- |')
@@ -125,9 +124,9 @@ def line(row: Row) -> str:
 
 
 def _time_ms(way: Callable[[], object]) -> float:
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     way()
-    return 1e3 * (time.perf_counter() - started_s)
+    return 1e3 * (time.process_time() - started_s)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,7 +139,6 @@ def _parser() -> argparse.ArgumentParser:
     add('--pictures', type=_size, nargs='+', default=_PICTURES, metavar='WxH', help='480p to 4K')
     add('--inputs', type=_size, nargs='+', default=_INPUTS, metavar='WxH', help="the network's")
     add('--repeats', type=int, default=15, help='of each step (default: %(default)s)')
-    add('--threads', type=int, default=1, help='default: %(default)s')
     add('--json', type=Path, metavar='FILE', help='where to write the numbers')
     return parser
 
