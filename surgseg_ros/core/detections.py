@@ -2,7 +2,6 @@
 """Instruments in a mask: one robotic tool per touching parts, else one per connected region."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +16,7 @@ from surgseg_ros.core.labels import (
     ROBOTIC_TOOL,
     ROBOTIC_TOOL_PARTS,
 )
+from surgseg_ros.core.runs import Runs, connect, find_runs
 from surgseg_ros.core.segmentation import Segmentation
 
 DEFAULT_LEAST_AREA: Final = 2e-4
@@ -24,17 +24,16 @@ DEFAULT_LEAST_AREA: Final = 2e-4
 
 _CORNERS: Final = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]], np.float32)
 
-_INSTRUMENTS: Final = tuple(set(LABELS) - {BACKGROUND, NO_DECISION, *ROBOTIC_TOOL_PARTS})
-
 
 def _kinds() -> NDArray[np.uint8]:
-    kinds = np.arange(256, dtype=np.uint8)
-    kinds[list(ROBOTIC_TOOL_PARTS)] = ROBOTIC_TOOL
+    kinds = np.zeros(256, np.uint8)
+    for label in set(LABELS) - {BACKGROUND, NO_DECISION}:
+        kinds[label] = ROBOTIC_TOOL if label in ROBOTIC_TOOL_PARTS else label
     return kinds
 
 
 _KINDS: Final = _kinds()
-"""Mask value to what it is part of: the parts of a robotic tool are one."""
+"""Mask value to what it is part of: the parts of a robotic tool are one; 0 is no instrument."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +87,18 @@ def find_instruments(
     """
     if segmentation.confidence is None:
         raise ValueError('the segmentation has no confidence: segment with confidence=True')
-    kinds = np.asarray(cv2.LUT(segmentation.mask, _KINDS), np.uint8)
-    least_area_px = max(1, math.ceil(least_area * kinds.size))
-    found = [
-        instrument
-        for label in _INSTRUMENTS
-        for instrument in _regions(kinds, segmentation.confidence, label, least_area_px)
-    ]
+    height, width = segmentation.mask.shape
+    runs = find_runs(segmentation.mask, _KINDS)
+    regions = connect(runs, (height, width))
+    areas_px = np.bincount(regions, runs.lengths)[regions]
+    large = np.flatnonzero(areas_px >= max(1, math.ceil(least_area * height * width)))
+    if not len(large):
+        return ()
+    large = large[np.argsort(regions[large], kind='stable')]
+    borders = np.flatnonzero(np.diff(regions[large])) + 1
+    # Sums from the upper left corner; beyond 2**32 they begin anew, which differences undo.
+    sums = cv2.integral(segmentation.confidence, sdepth=cv2.CV_32S).view(np.uint32)
+    found = [_instrument(runs.take(region), sums) for region in np.split(large, borders)]
     return tuple(sorted(found, key=_order))
 
 
@@ -115,34 +119,21 @@ def _order(instrument: Instrument) -> tuple[float, ...]:
     return (instrument.label, box.center_x_px, box.center_y_px, instrument.area_px)
 
 
-def _regions(
-    kinds: NDArray[np.uint8], confidence: NDArray[np.uint8], label: int, least_area_px: int
-) -> Iterator[Instrument]:
-    """Find the connected regions of a kind; all work stays in the window that holds them."""
-    selected, left, top = _crop(np.equal(kinds, label).view(np.uint8))
-    if not selected.size:
-        return
-    inside = confidence[top : top + selected.shape[0], left : left + selected.shape[1]]
-    _, regions, boxes, _ = cv2.connectedComponentsWithStats(selected, connectivity=8)
-    large = np.flatnonzero(boxes[1:, cv2.CC_STAT_AREA] >= least_area_px) + 1  # 0 is all the rest
-    for index in large:
-        x, y, width, height, area = (int(value) for value in boxes[index])
-        window = np.s_[y : y + height, x : x + width]
-        region = np.equal(regions[window], index).view(np.uint8)
-        score = cv2.mean(inside[window], region)[0] / 255
-        yield Instrument(label, score, _oriented_box(region, left + x, top + y), area)
+def _instrument(region: Runs, sums: NDArray[np.uint32]) -> Instrument:
+    """Describe a region, by the sums of the confidence above and to the left of each pixel."""
+    rows, starts, ends = region.rows, region.starts, region.ends
+    of_runs = sums[rows + 1, ends] - sums[rows, ends] - sums[rows + 1, starts] + sums[rows, starts]
+    area_px = int(region.lengths.sum())
+    score = int(of_runs.sum(dtype=np.uint64)) / (255 * area_px)
+    return Instrument(int(region.kinds[0]), score, _oriented_box(region), area_px)
 
 
-def _crop(selected: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int, int]:
-    """Cut to the smallest window with all that is not 0; also the window's left and top."""
-    left, top, width, height = cv2.boundingRect(selected)
-    return selected[top : top + height, left : left + width], left, top
-
-
-def _oriented_box(region: NDArray[np.uint8], left: int, top: int) -> OrientedBox:
-    """Smallest rectangle around the pixels (not just their centres) of a region's window."""
-    outline = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0][0]
-    centres = cv2.convexHull(outline).reshape(-1, 1, 2).astype(np.float32)
+def _oriented_box(region: Runs) -> OrientedBox:
+    """Smallest rectangle around the pixels (not just their centres) of a region."""
+    rows = np.concatenate([region.rows, region.rows])
+    columns = np.concatenate([region.starts, region.ends - 1])
+    hull = cv2.convexHull(np.stack([columns, rows], 1).astype(np.int32))
+    centres = hull.astype(np.float32)  # (n, 1, 2)
     (x, y), (width, height), degrees = cv2.minAreaRect((centres + _CORNERS).reshape(-1, 2))
     turns = round(degrees / 90)
     if turns % 2:
@@ -151,4 +142,4 @@ def _oriented_box(region: NDArray[np.uint8], left: int, top: int) -> OrientedBox
     if width < height:
         width, height, degrees = height, width, degrees + 90
     angle = math.radians(90 - (90 - degrees) % 180)
-    return OrientedBox(left + x, top + y, width, height, angle)
+    return OrientedBox(x, y, width, height, angle)

@@ -4,12 +4,10 @@
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-_MIXED = 255
-"""Class of a grid cell whose corners do not agree."""
+from surgseg_ros.core.cells import Classes, Grid, Planes, lay, settle
 
 
 def upsample(
@@ -49,7 +47,7 @@ def _upsample_device(
 
 def _upsample_cpu(
     logits: Tensor, size: tuple[int, int], confidence: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+) -> tuple[Classes, Classes | None]:
     """
     Interpolate only where it can matter.
 
@@ -58,24 +56,17 @@ def _upsample_cpu(
     """
     planes = _planes(logits)
     top, largest = _largest(planes)
-    mask = _spread(top, size)
-    between = np.flatnonzero(mask == _MIXED)
-    points = _points(between, size)
-    classes, _ = _largest(_sample(planes, points))
-    mask.reshape(-1)[between] = classes
-    if not confidence:
-        return mask, None
-
-    probabilities = np.exp(planes - largest)
-    total = probabilities.sum(0)
-    chosen = _resize(1 / total, size)  # the top class has exp(0) of the total
-    probabilities /= total
-    values = _sample(probabilities, points)[classes, np.arange(len(classes))]
-    chosen.reshape(-1)[between] = np.rint(255 * values)
+    # The largest class has exp(0) of the sum.
+    chances = np.reciprocal(_sum_of_exp(planes, largest)) if confidence else None
+    rows, columns = (lay(*lengths) for lengths in zip(size, top.shape, strict=True))
+    mask: Classes = top.take(columns.points[columns.cells], 1).take(rows.points[rows.cells], 0)
+    chosen = None if chances is None else _resize(chances, size)
+    if size != top.shape:
+        settle(Grid(planes, top, largest, chances, rows, columns), mask, chosen)
     return mask, chosen
 
 
-def _planes(logits: Tensor) -> NDArray[np.float32]:
+def _planes(logits: Tensor) -> Planes:
     """(C, h, w) float32, each plane in one piece, though the network may work channels last."""
     logits = logits.float()
     if logits.stride(0) != 1:
@@ -85,45 +76,27 @@ def _planes(logits: Tensor) -> NDArray[np.float32]:
     return planes.reshape(logits.shape)
 
 
-def _largest(planes: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def _largest(planes: Planes) -> tuple[Classes, Planes]:
     """Index of the largest of C planes, and its value; torch's argmax takes 20 times as long."""
-    largest = planes[0].copy()
-    index = np.zeros(largest.shape, np.uint8)
+    largest, index = planes[0].copy(), np.zeros(planes[0].shape, np.uint8)
+    larger = np.empty(largest.shape, bool)
     for number, plane in enumerate(planes[1:], 1):
-        np.putmask(index, plane > largest, number)
+        np.greater(plane, largest, out=larger)
+        np.maximum(index, larger.view(np.uint8) * np.uint8(number), out=index)  # numbers ascend
         np.maximum(largest, plane, out=largest)
     return index, largest
 
 
-def _spread(top: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Give each pixel the class that its four grid points agree on, or _MIXED."""
-    four = np.ones((2, 2), np.uint8)
-    least, most = cv2.erode(top, four, anchor=(0, 0)), cv2.dilate(top, four, anchor=(0, 0))
-    agreed: NDArray[np.uint8] = np.where(least == most, top, np.uint8(_MIXED))
-    rows, columns = (
-        ((np.arange(full) + 0.5) * (length / full) - 0.5).clip(0).astype(np.intp)
-        for full, length in zip(size, top.shape, strict=True)
-    )
-    spread: NDArray[np.uint8] = agreed.take(columns, 1).take(rows, 0)
-    return spread
+def _sum_of_exp(planes: Planes, largest: Planes) -> Planes:
+    """Sum of exp(plane - largest) over C planes, none of which is kept."""
+    total, term = np.zeros_like(largest), np.empty_like(largest)
+    for plane in planes:
+        cv2.exp(np.subtract(plane, largest, out=term), dst=term)
+        np.add(total, term, out=total)
+    return total
 
 
-def _points(flat: NDArray[np.intp], size: tuple[int, int]) -> Tensor:
-    """(1, 1, n, 2) centres of pixels, x and y, where the picture reaches from -1 to 1."""
-    y, x = np.divmod(flat, size[1])
-    points = np.stack([(2 * x + 1) / size[1] - 1, (2 * y + 1) / size[0] - 1], 1)
-    return torch.from_numpy(points.astype(np.float32))[None, None]
-
-
-def _sample(planes: NDArray[np.float32], points: Tensor) -> NDArray[np.float32]:
-    """Interpolate (C, h, w) planes bilinearly at n points: (C, n)."""
-    sampled: NDArray[np.float32] = F.grid_sample(
-        torch.from_numpy(planes)[None], points, padding_mode='border', align_corners=False
-    )[0, :, 0].numpy()
-    return sampled
-
-
-def _resize(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
+def _resize(plane: Planes, size: tuple[int, int]) -> Classes:
     """Bilinear resize of (h, w) in 0..1 to (H, W) uint8 in 0..255."""
     full = cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
     return np.asarray(cv2.convertScaleAbs(full, alpha=255), np.uint8)

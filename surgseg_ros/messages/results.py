@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """From results to messages: every one carries the picture's header, untouched."""
 
+import dataclasses
+import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.labels import LABELS
+from surgseg_ros.messages.images import IMAGE
 from surgseg_ros.messages.types import TYPES
 
 DETECTIONS = 'vision_msgs/msg/Detection2DArray'
 LABEL_INFO = 'vision_msgs/msg/LabelInfo'
+
+_LENGTH: Final = struct.Struct('<I')
+_NO_PIXELS: Final = np.empty(0, np.uint8)
 
 
 def to_cdr(message: Any) -> bytes:
@@ -21,6 +27,8 @@ def to_cdr(message: Any) -> bytes:
     :param message: of one of TYPES.
     :return: CDR with its encapsulation header, little endian.
     """
+    if message.__msgtype__ == IMAGE:
+        return _image_to_cdr(message)
     return bytes(TYPES.serialize_cdr(message, message.__msgtype__))
 
 
@@ -80,6 +88,14 @@ def label_info_to_msg(time_ns: int) -> Any:
     vision_class = TYPES.types['vision_msgs/msg/VisionClass']
     table = [vision_class(class_id=label, class_name=name) for label, name in LABELS.items()]
     return TYPES.types[LABEL_INFO](header=header(time_ns), class_map=table, threshold=0.0)
+
+
+def _image_to_cdr(message: Any) -> bytes:
+    """Put the pixels, which come last, behind the rest: so they are copied once."""
+    pixels = memoryview(message.data)
+    empty = dataclasses.replace(message, data=_NO_PIXELS)
+    rest = TYPES.serialize_cdr(empty, IMAGE)[: -_LENGTH.size]
+    return b''.join((rest, _LENGTH.pack(len(pixels)), pixels))
 
 
 def _detection(message_header: Any, instrument: Instrument) -> Any:

@@ -17,6 +17,32 @@ from surgseg_ros.core.labels import (
     WRIST,
 )
 from surgseg_ros.core.segmentation import Segmentation
+from surgseg_ros.training.scenes import Scene
+
+CORNERS = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)]) / 2
+
+
+def plainly(mask: np.ndarray, confidence: np.ndarray, least_area_px: int) -> list[Instrument]:
+    """All by OpenCV, region by region."""
+    found = []
+    mask = np.where(np.isin(mask, (CLASPER, WRIST, SHAFT)), ROBOTIC_TOOL, mask).astype(np.uint8)
+    for label in range(NEEDLE, ROBOTIC_TOOL + 1):
+        count, regions = cv2.connectedComponents((mask == label).view(np.uint8), connectivity=8)
+        for index in range(1, count):
+            region = (regions == index).view(np.uint8)
+            y, x = np.nonzero(region)
+            corners = np.stack([x, y], 1)[:, None] + CORNERS
+            center, sides, _ = cv2.minAreaRect(corners.reshape(-1, 2).astype(np.float32))
+            box = OrientedBox(*center, max(sides), min(sides), math.nan)
+            score = cv2.mean(confidence, region)[0] / 255
+            if len(x) >= least_area_px:
+                found.append(Instrument(label, score, box, len(x)))
+    return found
+
+
+def by_content(instrument: Instrument) -> tuple[float, ...]:
+    area = instrument.box.size_x_px * instrument.box.size_y_px
+    return (instrument.label, instrument.area_px, round(instrument.score, 9), round(area, 2))
 
 
 def find(mask: np.ndarray, least_area: float = 0.0) -> tuple[Instrument, ...]:
@@ -25,6 +51,30 @@ def find(mask: np.ndarray, least_area: float = 0.0) -> tuple[Instrument, ...]:
 
 def empty() -> np.ndarray:
     return np.zeros((120, 200), np.uint8)
+
+
+MASKS = {
+    'scene': Scene(6, (270, 480)).frame(3).mask,
+    'scene of many things': Scene(2, (270, 480)).frame(0).mask,
+    'noise': np.random.default_rng(1).integers(0, 11, (40, 60), dtype=np.uint8) % 10,
+    'specks': np.where(np.random.default_rng(2).random((90, 120)) < 0.1, THREAD, 0).astype('u1'),
+}
+
+
+@pytest.mark.parametrize('mask', MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize('least_area_px', [1, 6])
+def test_equals_what_opencv_finds(mask: np.ndarray, least_area_px: int) -> None:
+    confidence = np.random.default_rng(0).integers(0, 256, mask.shape, dtype=np.uint8)
+    found = find_instruments(Segmentation(mask, confidence), least_area_px / mask.size)
+    expected = plainly(mask, confidence, least_area_px)
+    assert expected
+    pairs = zip(sorted(found, key=by_content), sorted(expected, key=by_content), strict=True)
+    for one, other in pairs:
+        assert by_content(one) == pytest.approx(by_content(other), rel=1e-4)
+        # Of a few pixels, several rectangles are the smallest: no centre then.
+        if one.area_px >= 50:
+            centres = [(i.box.center_x_px, i.box.center_y_px) for i in (one, other)]
+            assert centres[0] == pytest.approx(centres[1], abs=1e-3)
 
 
 def test_touching_parts_are_one_tool_and_tools_apart_are_two() -> None:

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from surgseg_ros.core import upsampling
+from surgseg_ros.training.scenes import Scene
 
 
 def upsample(
@@ -19,6 +20,14 @@ def blobs(height: int, width: int) -> Tensor:
     """(10, h, w) logits whose classes form regions, as those of a trained network do."""
     noise = torch.randn(1, 10, 7, 9, generator=torch.Generator().manual_seed(3))
     return 5 * F.interpolate(noise, (height, width), mode='bicubic')[0]
+
+
+def of_scene(height: int, width: int) -> Tensor:
+    """(10, h, w) logits of a network that knows a scene, with soft borders and some noise."""
+    mask = torch.from_numpy(Scene(6, (height, width)).frame(0).mask).long()
+    sure = F.one_hot(mask, 10).permute(2, 0, 1).float()
+    soft = F.avg_pool2d(sure[None], 3, 1, 1, count_include_pad=False)[0]
+    return 9 * soft + torch.randn(soft.shape, generator=torch.Generator().manual_seed(1))
 
 
 def plainly(logits: Tensor, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -38,11 +47,17 @@ LAYOUTS = {
     'bfloat16': blobs(90, 160).bfloat16(),
     'one point': blobs(1, 1),
     'one row': blobs(1, 160),
+    'scene': of_scene(108, 192),
+    'two classes': blobs(33, 50)[:2],
+    'one class': blobs(33, 50)[:1],
+    'two points': torch.randn(10, 2, 1, generator=torch.Generator().manual_seed(2)),
     'noise': torch.randn(10, 33, 50, generator=torch.Generator().manual_seed(0)),
 }
 
 
-@pytest.mark.parametrize('size', [(540, 960), (333, 250), (90, 160), (7, 5), (1, 1)])
+@pytest.mark.parametrize(
+    'size', [(540, 960), (333, 250), (91, 161), (90, 160), (7, 5), (1, 300), (1, 1)]
+)
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_equals_the_plain_way(layout: str, size: tuple[int, int]) -> None:
     logits = LAYOUTS[layout]
@@ -70,6 +85,32 @@ def test_a_class_that_wins_only_between_grid_points_is_found() -> None:
     logits[3, 0] = torch.tensor([9.0, 9.0])
     mask, _ = upsample(logits, (1, 9), confidence=False)
     assert mask.tolist() == [[1, 1, 1, 3, 3, 3, 2, 2, 2]]
+
+
+def test_of_two_equal_classes_the_first_wins_everywhere() -> None:
+    logits = torch.full((10, 3, 4), -5.0)
+    logits[4, :, :2] = logits[7, :, :2] = 3.0  # as rounding to bfloat16 makes them
+    logits[1, :, 2:] = logits[2, :, 2:] = 3.0
+    mask, _ = upsample(logits, (30, 40), confidence=True)
+    assert set(np.unique(mask).tolist()) == {1, 4}
+    assert np.array_equal(mask, plainly(logits, (30, 40))[0])
+
+
+def test_results_are_arrays_of_their_own() -> None:
+    logits = LAYOUTS['scene']
+    before, after = (upsample(logits, (54, 96), confidence=True) for _ in range(2))
+    for one, other in zip(before, after, strict=True):
+        assert one is not None
+        assert other is not None
+        assert not np.shares_memory(one, other)
+        one[:] = 77
+        assert not (other == 77).all()
+
+
+def test_logits_are_only_read() -> None:
+    logits = LAYOUTS['noise'].clone()
+    upsample(logits, (100, 99), confidence=True)
+    assert torch.equal(logits, LAYOUTS['noise'])
 
 
 def test_equal_logits_are_background() -> None:

@@ -19,6 +19,7 @@ from surgseg_ros.messages.results import (
     stamp_ns,
     to_cdr,
 )
+from surgseg_ros.messages.types import TYPES
 
 HEADER = header(12 * 10**9 + 34, 'endoscope')
 
@@ -81,6 +82,18 @@ def test_a_stamp_comes_back(time_ns: int) -> None:
 def test_a_header_goes_through_cdr_untouched(frame_id: str) -> None:
     mask = image_to_msg(np.zeros((3, 5), np.uint8), header(2**60, frame_id))
     assert from_cdr(to_cdr(mask), IMAGE).header == mask.header
+
+
+@pytest.mark.parametrize('frame_id', ['', 'a', 'ab', 'abc', 'abcd'])
+@pytest.mark.parametrize('shape', [(1, 1), (3, 5), (2, 7, 3)])
+def test_an_image_is_serialized_as_rosbags_does_it(frame_id: str, shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    message = image_to_msg(pixels, header(5, frame_id))
+    expected = bytes(TYPES.serialize_cdr(message, IMAGE))
+    found = to_cdr(message)
+    assert isinstance(found, bytes)
+    assert found == expected
+    assert to_cdr(from_cdr(found, IMAGE)) == expected  # its data is a view, not an array
 
 
 @pytest.mark.parametrize(
