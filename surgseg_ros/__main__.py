@@ -29,6 +29,7 @@ VERBS: Final = {
     'export': Verb(
         'surgseg_ros.exporting.export:main', 'makes a model folder for a faster runtime'
     ),
+    'calibrate': Verb('surgseg_ros.calibrate:main', 'makes the confidence a probability, anew'),
     'benchmark': Verb('surgseg_ros.benchmark:main', 'what a frame costs, by stage and over DDS'),
     'synthesize': Verb('surgseg_ros.synthesize:main', 'makes synthetic scenes'),
 }

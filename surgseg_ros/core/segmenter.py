@@ -86,7 +86,7 @@ class Segmenter:
         watch.lap('network')
         placement = place(size, self.spec.input_size, self.spec.fit)
         part = logits[0, :, : placement.height_px, : placement.width_px]
-        classes, chosen = upsample(part, size, confidence)
+        classes, chosen = upsample(part, size, confidence, self.spec.temperature)
         watch.lap('upsample')
         mask = classes.cpu().numpy()
         certainty = None if chosen is None else chosen.cpu().numpy()

@@ -13,7 +13,7 @@ _MIXED = 255
 
 
 def upsample(
-    logits: Tensor, size: tuple[int, int], confidence: bool
+    logits: Tensor, size: tuple[int, int], confidence: bool, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor | None]:
     """
     Find the class of each pixel of the picture: the largest logit, interpolated bilinearly.
@@ -24,17 +24,18 @@ def upsample(
     :param logits: (C, h, w) float, the part that the picture takes, on any device.
     :param size: (H, W) of the picture in pixels.
     :param confidence: whether the second array is wanted.
+    :param temperature: what logits are divided by to become probabilities; classes don't change.
     :return: (H, W) uint8 class index; (H, W) uint8 confidence in 0..255, or None; both on the
         device of `logits`.
     """
     if logits.is_cuda:
-        return _upsample_device(logits, size, confidence)
-    mask, chosen = _upsample_cpu(logits, size, confidence)
+        return _upsample_device(logits, size, confidence, temperature)
+    mask, chosen = _upsample_cpu(logits, size, confidence, temperature)
     return torch.from_numpy(mask), None if chosen is None else torch.from_numpy(chosen)
 
 
 def _upsample_device(
-    logits: Tensor, size: tuple[int, int], confidence: bool
+    logits: Tensor, size: tuple[int, int], confidence: bool, temperature: float
 ) -> tuple[Tensor, Tensor | None]:
     """Plain way: full-size planes are cheap where memory is fast."""
     planes = F.interpolate(logits[None].float(), size, mode='bilinear')[0]
@@ -42,13 +43,14 @@ def _upsample_device(
     mask = classes.to(torch.uint8)
     if not confidence:
         return mask, None
-    probabilities = F.interpolate(logits[None].float().softmax(1), size, mode='bilinear')[0]
+    probabilities = (logits[None].float() / temperature).softmax(1)
+    probabilities = F.interpolate(probabilities, size, mode='bilinear')[0]
     chosen = probabilities.gather(0, classes[None])[0]
     return mask, (255 * chosen).round_().to(torch.uint8)
 
 
 def _upsample_cpu(
-    logits: Tensor, size: tuple[int, int], confidence: bool
+    logits: Tensor, size: tuple[int, int], confidence: bool, temperature: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
     """
     Interpolate only where it can matter.
@@ -66,7 +68,9 @@ def _upsample_cpu(
     if not confidence:
         return mask, None
 
-    probabilities = np.exp(planes - largest)
+    probabilities = planes - largest
+    probabilities /= np.float32(temperature)
+    np.exp(probabilities, out=probabilities)
     total = probabilities.sum(0)
     chosen = _resize(1 / total, size)  # the top class has exp(0) of the total
     probabilities /= total
