@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gates on the picture: what must not be taken for a view into a body, and what to do then."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -56,11 +57,11 @@ class GateSetting:
     What is asked of one gate.
 
     :param action: one of ACTIONS.
-    :param limit: see Gate.
+    :param limit: see Gate; there is none by itself.
     """
 
-    action: str = WARN
-    limit: float = 0.0
+    action: str = OFF
+    limit: float = math.nan
 
 
 DEFAULTS: Final[Mapping[str, GateSetting]] = {

@@ -9,7 +9,6 @@ from surgseg_ros.core.gates import (
     FROZEN,
     GATES,
     NO_DECISION,
-    OFF,
     WARN,
     Gates,
     GateSetting,
@@ -43,7 +42,7 @@ def test_a_good_picture_passes_all_and_a_black_one_is_told() -> None:
 def test_the_action_is_what_was_asked_for() -> None:
     strict = Gates({'black': GateSetting(NO_DECISION, 0.7)})
     assert [finding.action for finding in strict.examine(BLACK)] == [NO_DECISION]
-    assert Gates({'black': GateSetting(OFF)}).examine(BLACK) == ()
+    assert Gates({'black': GateSetting()}).examine(BLACK) == ()
     assert Gates({}).examine(BLACK) == ()
 
 
@@ -90,7 +89,7 @@ def test_another_size_and_a_reset_begin_anew() -> None:
         ({'fog': GateSetting()}, "no gate 'fog'"),
         ({'black': GateSetting('stop', 0.5)}, "action of gate 'black' is 'stop'"),
         ({'black': GateSetting(WARN, 1.5)}, "limit of gate 'black' is 1.5, expected 0 to 1"),
-        ({'black': GateSetting(WARN, float('nan'))}, "limit of gate 'black' is nan"),
+        ({'black': GateSetting(WARN)}, "limit of gate 'black' is nan"),
         ({FROZEN: GateSetting(WARN, 1)}, "limit of gate 'frozen' is 1"),
     ],
 )
