@@ -44,7 +44,7 @@ def test_what_is_dark_does_not_count(sign: object) -> None:
     for colour in ((255, 255, 251), (60, 90, 110), (100, 20, 25), TISSUE):
         whole = sign(look_at(plain(colour)))  # type: ignore[operator]
         in_border = look_at(half((0, 0, 0), colour))
-        assert sign(in_border) == pytest.approx(whole, abs=0.03)  # type: ignore[operator]
+        assert sign(in_border) == pytest.approx(whole, abs=0.05)  # type: ignore[operator]
     assert sign(look_at(plain((0, 0, 0)))) == 0  # type: ignore[operator]
 
 
