@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much masks flicker: what changes from frame to frame though the truth does not."""
+"""How much masks flicker: what becomes wrong from frame to frame though the truth stays."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -20,7 +20,7 @@ class StepCounts(NamedTuple):
     What the flicker from a frame to the next is made of; add nothing but these.
 
     :param still_px: (10,) pixels by class of the truth, which is the same in both frames.
-    :param changed_px: (10,) those of them whose prediction is not.
+    :param changed_px: (10,) those of them whose prediction changes to one that is wrong.
     """
 
     still_px: NDArray[np.int64]
@@ -31,8 +31,9 @@ def count_step(truth: Masks, predicted: Masks) -> StepCounts:
     """
     Count from one frame to the next.
 
-    Only where the truth stays: what moves has to change its class, and what is wrong and stays so
-    does not flicker. A mistake that is mended counts once, one that comes and goes each time.
+    What becomes wrong, or wrong in another way, where the truth stays. So what moves does not
+    count, nor what is wrong and stays so; and what becomes right does not, or a mask that follows
+    a tool a frame late would seem to flicker. What comes and goes counts each time that it comes.
 
     :param truth: of both frames.
     :param predicted: of both frames.
@@ -43,7 +44,7 @@ def count_step(truth: Masks, predicted: Masks) -> StepCounts:
     if len(sizes) > 1:
         raise ValueError(f'masks of neighbouring frames differ in size: {sorted(sizes)}')
     still = truth[0] == truth[1]
-    changed = still & (predicted[0] != predicted[1])
+    changed = still & (predicted[0] != predicted[1]) & (predicted[1] != truth[1])
     counts = (np.bincount(truth[0][which], minlength=256) for which in (still, changed))
     return StepCounts(*(count[:CLASS_COUNT].astype(np.int64) for count in counts))
 
@@ -84,7 +85,7 @@ def summarize_steps(videos: Mapping[str, Sequence[StepCounts]]) -> dict[str, Any
     Divide what was counted, over all frames of all videos.
 
     :param videos: name to the counts of its steps.
-    :return: `steps`, how many; and of the pixels whose truth stays, the share that changes:
+    :return: `steps`, how many; and of the pixels whose truth stays, the share that becomes wrong:
         `share`, `instrument_share` (truth an instrument), `class_share` by name; None where there
         is no such pixel.
     """
@@ -118,7 +119,7 @@ def tell(flicker: Mapping[str, Any]) -> str:
     )
     return (
         'flicker: of pixels whose truth stays from a frame to the next, '
-        f'{1000 * flicker["share"]:.2f} of 1000 change{more}; not official'
+        f'{1000 * flicker["share"]:.2f} of 1000 become wrong{more}; not official'
     )
 
 
