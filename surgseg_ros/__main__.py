@@ -35,6 +35,7 @@ VERBS: Final = {
     'compare': Verb(
         'surgseg_ros.lockstep.compare:main', 'whether a model is worse than another on bags'
     ),
+    'calibrate': Verb('surgseg_ros.calibrate:main', 'makes the confidence a probability, anew'),
     'benchmark': Verb('surgseg_ros.benchmark:main', 'what a frame costs, by stage and over DDS'),
     'make_bag': Verb('surgseg_ros.make_bag:main', 'a bag of a video, of pictures, or a data set'),
     'synthesize': Verb('surgseg_ros.synthesize:main', 'makes synthetic scenes'),

@@ -51,6 +51,7 @@ class Grid(NamedTuple):
     :param top: (h, w) class of the largest.
     :param largest: (h, w) its logit.
     :param chances: (h, w) its probability, where wanted.
+    :param cold: what logits are multiplied by to become probabilities: 1 / temperature.
     :param rows: from rows of the grid to rows of the picture.
     :param columns: likewise.
     """
@@ -59,6 +60,7 @@ class Grid(NamedTuple):
     top: Classes
     largest: Planes
     chances: Planes | None
+    cold: float
     rows: Axis
     columns: Axis
 
@@ -127,7 +129,7 @@ def _repaint(grid: Grid, mask: Classes, confidence: Classes | None) -> None:
             np.maximum(mask, better.view(np.uint8) * np.uint8(number), out=mask)
             np.maximum(best, rival, out=best)
         if confidence is not None and grid.chances is not None:
-            of_class = np.exp(plane - grid.largest) * grid.chances
+            of_class = np.exp(np.float32(grid.cold) * (plane - grid.largest)) * grid.chances
             told = cv2.convertScaleAbs(cv2.resize(of_class, size, dst=rival), alpha=255)
             cv2.copyTo(told, better.view(np.uint8), confidence)
 
@@ -180,7 +182,9 @@ def _paint(
     chances = None
     if grid.chances is not None:
         corners = _corners(grid, cells)
-        chances = np.exp(logits - grid.largest.reshape(-1).take(corners))
+        chances = logits - grid.largest.reshape(-1).take(corners)
+        chances *= np.float32(grid.cold)
+        np.exp(chances, out=chances)
         chances *= 255 * grid.chances.reshape(-1).take(corners)
         chances += 0.5  # what is interpolated and then cut off is rounded
     mask.reshape(-1)[pixels], chance = _race(logits, names, chances, weights)

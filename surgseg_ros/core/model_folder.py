@@ -119,3 +119,14 @@ def write_model(folder: Path | str, spec: ModelSpec, weights: Mapping[str, Tenso
     write_whole(folder / WEIGHTS_FILE, content)
     write_whole(folder / SPEC_FILE, text.encode())
     return written
+
+
+def write_spec(folder: Path | str, spec: ModelSpec) -> None:
+    """
+    Write the model.json of a model folder anew, whose other files stay as they are.
+
+    :param folder: the model folder.
+    :param spec: as it was read, with other values where they name none of those files.
+    :raises ModelError: if the specification can not be written.
+    """
+    write_whole(Path(folder) / SPEC_FILE, spec.to_json().encode())

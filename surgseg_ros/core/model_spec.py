@@ -14,7 +14,12 @@ from surgseg_ros.core.labels import CLASS_NAMES
 
 FORMAT_VERSION: Final = 1
 INTENDED_USES: Final = ('demo', 'research')
+TEMPERATURES: Final = (0.05, 20.0)
+"""The least and the largest: beyond them every class is certain, or all are equal."""
 _LARGEST_INPUT_PX: Final = 8192
+_OPTIONAL: Final = frozenset(
+    {'options', 'least_region', 'temperature', 'training', 'scores', 'exports'}
+)
 
 
 class ModelError(ValueError):
@@ -38,6 +43,8 @@ class ModelSpec:
     :param classes: class names by index; must be the table of surgseg_ros.core.labels.
     :param least_region: per class, the least share of the picture's area that a connected region
         must have to be kept when the filter is asked for; 0 keeps all.
+    :param temperature: what the logits are divided by to become probabilities, so that the
+        confidence is one; changes no class. 1 for a model that was not calibrated.
     :param intended_use: one of INTENDED_USES; a node never calls a `demo` model valid.
     :param training: how it was trained and on what; free form.
     :param scores: what it reached; free form.
@@ -56,6 +63,7 @@ class ModelSpec:
     colour_order: str = 'rgb'
     classes: tuple[str, ...] = CLASS_NAMES
     least_region: tuple[float, ...] = (0.0,) * len(CLASS_NAMES)
+    temperature: float = 1.0
     intended_use: str = 'research'
     training: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
@@ -87,6 +95,7 @@ class ModelSpec:
         _check_numbers('mean', self.mean, 3, 0.0, 1.0)
         _check_numbers('std', self.std, 3, 1e-6, 10.0)
         _check_numbers('least_region', self.least_region, len(CLASS_NAMES), 0.0, 1.0)
+        _check_numbers('temperature', (self.temperature,), 1, *TEMPERATURES)
         if any(not isinstance(side, int) or side % 32 for side in self.input_size):
             raise ModelError(f'input_size is {self.input_size!r}: give multiples of 32 pixels')
         try:
@@ -115,7 +124,7 @@ class ModelSpec:
                 f'unknown keys {unknown!r}: remove them, or use the release that knows'
             )
         # Whatever decides the mask, or what the node says of it, must not be guessed.
-        required = known - {'options', 'least_region', 'training', 'scores', 'exports'}
+        required = known - _OPTIONAL
         if missing := sorted(required - set(values)):
             raise ModelError(f'missing keys {missing!r}: write the folder anew with `train`')
         for key in ('classes', 'input_size', 'mean', 'std', 'least_region'):

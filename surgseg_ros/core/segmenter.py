@@ -166,7 +166,7 @@ class Segmenter:
         """Bring (CLASS_COUNT, h, w) logits to the picture's size: classes, and confidence."""
         placement = place(size, self.spec.input_size, self.spec.fit)
         part = logits[:, : placement.height_px, : placement.width_px]
-        classes, chosen = upsample(part, size, confidence)
+        classes, chosen = upsample(part, size, confidence, self.spec.temperature)
         return (classes,) if chosen is None else (classes, chosen)
 
     def _check(self, sums: NDArray[np.float32]) -> None:

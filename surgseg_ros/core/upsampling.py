@@ -11,7 +11,7 @@ from surgseg_ros.core.cells import Classes, Grid, Planes, lay, settle
 
 
 def upsample(
-    logits: Tensor, size: tuple[int, int], confidence: bool
+    logits: Tensor, size: tuple[int, int], confidence: bool, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor | None]:
     """
     Find the class of each pixel of the picture: the largest logit, interpolated bilinearly.
@@ -22,17 +22,18 @@ def upsample(
     :param logits: (C, h, w) float, the part that the picture takes, on any device.
     :param size: (H, W) of the picture in pixels.
     :param confidence: whether the second array is wanted.
+    :param temperature: what logits are divided by to become probabilities; classes don't change.
     :return: (H, W) uint8 class index; (H, W) uint8 confidence in 0..255, or None; both on the
         device of `logits`.
     """
     if logits.is_cuda:
-        return _upsample_device(logits, size, confidence)
-    mask, chosen = _upsample_cpu(logits, size, confidence)
+        return _upsample_device(logits, size, confidence, temperature)
+    mask, chosen = _upsample_cpu(logits, size, confidence, temperature)
     return torch.from_numpy(mask), None if chosen is None else torch.from_numpy(chosen)
 
 
 def _upsample_device(
-    logits: Tensor, size: tuple[int, int], confidence: bool
+    logits: Tensor, size: tuple[int, int], confidence: bool, temperature: float
 ) -> tuple[Tensor, Tensor | None]:
     """Plain way: full-size planes are cheap where memory is fast."""
     planes = F.interpolate(logits[None].float(), size, mode='bilinear')[0]
@@ -40,13 +41,14 @@ def _upsample_device(
     mask = classes.to(torch.uint8)
     if not confidence:
         return mask, None
-    probabilities = F.interpolate(logits[None].float().softmax(1), size, mode='bilinear')[0]
+    probabilities = (logits[None].float() / temperature).softmax(1)
+    probabilities = F.interpolate(probabilities, size, mode='bilinear')[0]
     chosen = probabilities.gather(0, classes[None])[0]
     return mask, (255 * chosen).round_().to(torch.uint8)
 
 
 def _upsample_cpu(
-    logits: Tensor, size: tuple[int, int], confidence: bool
+    logits: Tensor, size: tuple[int, int], confidence: bool, temperature: float
 ) -> tuple[Classes, Classes | None]:
     """
     Interpolate only where it can matter.
@@ -57,12 +59,13 @@ def _upsample_cpu(
     planes = _planes(logits)
     top, largest = _largest(planes)
     # The largest class has exp(0) of the sum.
-    chances = np.reciprocal(_sum_of_exp(planes, largest)) if confidence else None
+    cold = 1 / temperature
+    chances = np.reciprocal(_sum_of_exp(planes, largest, cold)) if confidence else None
     rows, columns = (lay(*lengths) for lengths in zip(size, top.shape, strict=True))
     mask: Classes = top.take(columns.points[columns.cells], 1).take(rows.points[rows.cells], 0)
     chosen = None if chances is None else _resize(chances, size)
     if size != top.shape:
-        settle(Grid(planes, top, largest, chances, rows, columns), mask, chosen)
+        settle(Grid(planes, top, largest, chances, cold, rows, columns), mask, chosen)
     return mask, chosen
 
 
@@ -87,11 +90,12 @@ def _largest(planes: Planes) -> tuple[Classes, Planes]:
     return index, largest
 
 
-def _sum_of_exp(planes: Planes, largest: Planes) -> Planes:
-    """Sum of exp(plane - largest) over C planes, none of which is kept."""
+def _sum_of_exp(planes: Planes, largest: Planes, cold: float) -> Planes:
+    """Sum of exp(cold * (plane - largest)) over C planes, none of which is kept."""
     total, term = np.zeros_like(largest), np.empty_like(largest)
     for plane in planes:
-        cv2.exp(np.subtract(plane, largest, out=term), dst=term)
+        np.subtract(plane, largest, out=term)
+        cv2.exp(np.multiply(term, np.float32(cold), out=term), dst=term)
         np.add(total, term, out=total)
     return total
 

@@ -13,6 +13,13 @@ from typing import Any
 from tqdm import tqdm
 
 from surgseg_ros.core.labels import CLASS_NAMES
+from surgseg_ros.evaluation.flicker import (
+    StepCounts,
+    count_step_of,
+    find_steps,
+    summarize_steps,
+    tell,
+)
 from surgseg_ros.evaluation.metrics import FrameCounts, summarize
 from surgseg_ros.evaluation.pairs import EvaluationError, Pair, count_pair, find_pairs
 from surgseg_ros.evaluation.report import MEANINGS, write_report
@@ -33,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f'--frames {str(options.frames)!r} is no folder: give the one that holds the '
                 'videos, or leave it out'
             )
-        counts = count_pairs(pairs, options.workers)
+        counts, steps = count_all(pairs, options.workers)
         missing = [pair.name for pair in pairs if pair.predicted is None]
-        summary = {**summarize(counts), 'missing': missing}
+        summary = {**summarize(counts), 'flicker': summarize_steps(steps), 'missing': missing}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(summary, indent=2) + '\n')
         print(_table(summary))
@@ -83,21 +90,49 @@ def count_pairs(pairs: Sequence[Pair], workers: int = 1) -> dict[str, list[Frame
     :return: the counts of each video's frames, in the order of `pairs`.
     :raises EvaluationError: if a file can't be read, or a pair does not fit together.
     """
+    return count_all(pairs, workers)[0]
+
+
+def count_all(
+    pairs: Sequence[Pair], workers: int = 1
+) -> tuple[dict[str, list[FrameCounts]], dict[str, list[StepCounts]]]:
+    """
+    Count every pair, and from each to the next.
+
+    :param pairs: what to count, sorted.
+    :param workers: processes.
+    :return: by video, the counts of its frames, in the order of `pairs`, and of its steps.
+    :raises EvaluationError: if a file can't be read, or masks do not fit together.
+    """
     counts: dict[str, list[FrameCounts]] = {}
-    progress = tqdm(_map(pairs, workers), 'scoring', len(pairs), unit='frame', leave=False)
-    for pair, frame in zip(pairs, progress, strict=True):
+    steps: dict[str, list[StepCounts]] = {}
+    tasks = list(zip(find_steps(pairs), pairs, strict=True))
+    progress = tqdm(_map(tasks, workers), 'scoring', len(pairs), unit='frame', leave=False)
+    for pair, (frame, step) in zip(pairs, progress, strict=True):
         counts.setdefault(pair.video, []).append(frame)
-    return counts
+        if step is not None:
+            steps.setdefault(pair.video, []).append(step)
+    return counts, steps
 
 
-def _map(pairs: Sequence[Pair], workers: int) -> Iterator[FrameCounts]:
+_Task = tuple[Pair | None, Pair]
+_Counted = tuple[FrameCounts, StepCounts | None]
+
+
+def _count(task: _Task) -> _Counted:
+    before, pair = task
+    step = None if before is None else count_step_of(before, pair)
+    return count_pair(pair), step
+
+
+def _map(tasks: Sequence[_Task], workers: int) -> Iterator[_Counted]:
     if workers == 1:
-        yield from map(count_pair, pairs)
+        yield from map(_count, tasks)
         return
     # A forked OpenCV may wait for threads that were not forked with it.
     context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(min(workers, len(pairs)), context) as pool:
-        yield from pool.map(count_pair, pairs, chunksize=4)
+    with ProcessPoolExecutor(min(workers, len(tasks)), context) as pool:
+        yield from pool.map(_count, tasks, chunksize=8)
 
 
 def _table(summary: dict[str, Any]) -> str:
@@ -113,4 +148,5 @@ def _table(summary: dict[str, Any]) -> str:
         cells = ('-' if value is None else f'{value:.4f}' for value in of_class)
         lines.append('{:16}{:>19}{:>12}'.format(name, *cells))
     lines += ['', *(f'{word}: {meaning}' for word, meaning in MEANINGS.items())]
+    lines += [told] if (told := tell(summary['flicker'])) else []
     return '\n'.join(lines)

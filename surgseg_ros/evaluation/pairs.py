@@ -2,6 +2,7 @@
 """Which predicted mask belongs to which truth: two folders matched by the names in them."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -33,16 +34,22 @@ class Pair(NamedTuple):
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """
-        Decode both masks.
+        Decode both masks; those of the last two frames are kept, and must not be written to.
 
         :return: truth and prediction, (H, W) uint8 each.
         :raises EvaluationError: if a file can't be read.
         """
         try:
-            predicted = None if self.predicted is None else read_mask(self.predicted)
-            return read_mask(self.truth), predicted
+            return _read(self.truth, self.predicted)
         except MaskError as error:
             raise EvaluationError(str(error)) from error
+
+
+@lru_cache(maxsize=2)
+def _read(
+    truth: Path, predicted: Path | None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    return read_mask(truth), None if predicted is None else read_mask(predicted)
 
 
 def find_pairs(reference: Path, predictions: Path, allow_missing: bool = False) -> list[Pair]:

@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from surgseg_ros.core.files import write_whole
 from surgseg_ros.core.regions import drop_small_regions
 from surgseg_ros.core.runtimes import RUNTIMES
 from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.core.steadiness import Steadier
+from surgseg_ros.core.sureness import drop_unsure
 from surgseg_ros.evaluation.frames import write_png
 from surgseg_ros.evaluation.sources import VIDEO_EVERY, Source, find_sources
 
@@ -28,6 +32,47 @@ OUTPUT_LAYOUT: Final = 'video_*/segmentation'
 
 class OutputError(ValueError):
     """An output folder that can't be used; the message names it and a remedy."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """
+    What becomes of a mask before it is written.
+
+    :param least_region: whether regions smaller than the model's `least_region` are dropped.
+    :param min_confidence: pixels below it become NO_DECISION; 0 for none.
+    :param steady_frames: see Steadier; None for raw masks.
+    :param steady_sure: see Steadier.
+    """
+
+    least_region: bool = False
+    min_confidence: float = 0.0
+    steady_frames: int | None = None
+    steady_sure: float = 0.95
+
+    def steadier(self) -> Steadier | None:
+        """
+        Begin a video.
+
+        :return: what keeps its masks steady, or None.
+        :raises ValueError: if a value makes no sense.
+        """
+        return Steadier(self.steady_frames, self.steady_sure) if self.steady_frames else None
+
+    def record(self, segmenter: Segmenter) -> dict[str, Any]:
+        """
+        Say what would make masks differ.
+
+        :param segmenter: the model; its temperature matters only to what asks for confidence.
+        :return: what can be written as JSON; None for what is not asked for.
+        """
+        asks = bool(self.min_confidence or self.steady_frames)
+        return {
+            'least_region': list(segmenter.spec.least_region) if self.least_region else None,
+            'min_confidence': self.min_confidence or None,
+            'steady': [self.steady_frames, self.steady_sure] if self.steady_frames else None,
+            'temperature': segmenter.spec.temperature if asks else None,
+        }
 
 
 @dataclass
@@ -64,8 +109,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         for source in sources:
             source.check()  # before there is an output
         segmenter = Segmenter.load(options.model, options.device, options.runtime)
-        prepare(options.output, segmenter, options.runtime, options.least_region)
-        tally = predict(segmenter, sources, options.output, options.least_region)
+        wishes = Wishes(
+            options.least_region,
+            options.min_confidence,
+            options.steady_frames,
+            options.steady_sure,
+        )
+        prepare(options.output, segmenter, options.runtime, wishes)
+        tally = predict(segmenter, sources, options.output, wishes)
         print(f'{tally} in {options.output / OUTPUT_LAYOUT}')
     except ValueError as error:  # of which all errors of frames, models and devices are
         print(f'predict: {error}', file=sys.stderr)
@@ -89,8 +140,22 @@ def _parser() -> argparse.ArgumentParser:
     add('--runtime', default='torch', choices=RUNTIMES, help='default: %(default)s')
     add('--least-region', action='store_true',
         help="drop regions that are smaller than the model's least_region of their class")
+    add('--min-confidence', type=_share, default=0.0, metavar='P',
+        help='turn pixels below it into 255, no decision (default: 0, none)')
+    add('--steady-frames', type=_count, metavar='N',
+        help='let a pixel change its class only where that lasts N frames, or is sure; for frames '
+        'that follow each other closely (default: off)')
+    add('--steady-sure', type=float, default=0.95, metavar='P',
+        help='so sure (default: %(default)s)')
     # fmt: on
     return parser
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'{text!r} must be from 0 to 1')
+    return value
 
 
 def _count(text: str) -> int:
@@ -100,21 +165,23 @@ def _count(text: str) -> int:
     return value
 
 
-def prepare(output: Path, segmenter: Segmenter, runtime: str, least_region: bool) -> None:
+def prepare(output: Path, segmenter: Segmenter, runtime: str, wishes: Wishes) -> None:
     """
     Make the output folder, or see that the masks in it are of the same model.
 
     :param output: the folder.
     :param segmenter: what will make the masks.
     :param runtime: a key of RUNTIMES.
-    :param least_region: whether small regions are dropped.
+    :param wishes: what becomes of the masks.
     :raises OutputError: if it holds something else.
+    :raises ValueError: if the wishes make no sense.
     """
+    wishes.steadier()
     record = {
         'model': segmenter.spec.name,
         'weights_sha256': segmenter.spec.weights_sha256,
         'runtime': runtime,
-        'least_region': list(segmenter.spec.least_region) if least_region else None,
+        **wishes.record(segmenter),
     }
     path = output / RECORD_FILE
     if path.is_file():
@@ -141,7 +208,7 @@ def _compare(path: Path, record: dict[str, Any]) -> None:
 
 
 def predict(
-    segmenter: Segmenter, sources: Sequence[Source], output: Path, least_region: bool = False
+    segmenter: Segmenter, sources: Sequence[Source], output: Path, wishes: Wishes
 ) -> Tally:
     """
     Write the masks that are not there yet.
@@ -149,7 +216,8 @@ def predict(
     :param segmenter: what makes them.
     :param sources: the videos.
     :param output: the folder, see `prepare`.
-    :param least_region: whether to drop regions smaller than the model's `least_region`.
+    :param wishes: what becomes of the masks; where they are to be steady, a video that was cut off
+        begins anew.
     :return: how many there are.
     :raises FrameError: if a frame can't be decoded.
     """
@@ -160,13 +228,26 @@ def predict(
             folder = output / source.name / 'segmentation'
             folder.mkdir(parents=True, exist_ok=True)
             there = {int(mask.stem) for mask in folder.glob('*.png')}
+            steadier = wishes.steadier()
+            if steadier and len(there) < len(source):
+                there = set()
             bar.update(len(there))
             tally.found += len(there)
             for number, image in source.read(there.__contains__):
-                mask = segmenter.segment(image).mask
-                if least_region:
-                    mask = drop_small_regions(mask, segmenter.spec.least_region)
+                mask = _mask(segmenter, image, wishes, steadier)
                 write_png(folder / f'{number:09d}.png', mask)
                 bar.update()
                 tally.sizes[f'{mask.shape[1]}x{mask.shape[0]}'] += 1
     return tally
+
+
+def _mask(
+    segmenter: Segmenter, image: NDArray[np.uint8], wishes: Wishes, steadier: Steadier | None
+) -> NDArray[np.uint8]:
+    """Make one mask; in the node's order."""
+    asks = steadier is not None or wishes.min_confidence > 0
+    found = segmenter.segment(image, confidence=asks)
+    if steadier:
+        found = steadier.steady(image, found, 0).steady  # a video file has no gaps to look for
+    mask = drop_unsure(found, wishes.min_confidence).mask
+    return drop_small_regions(mask, segmenter.spec.least_region) if wishes.least_region else mask

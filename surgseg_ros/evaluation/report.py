@@ -10,6 +10,7 @@ import numpy as np
 
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.evaluation import charts
+from surgseg_ros.evaluation.flicker import tell
 from surgseg_ros.evaluation.metrics import SCORED, FrameCounts
 from surgseg_ros.evaluation.pairs import Pair
 from surgseg_ros.evaluation.panels import draw_panels
@@ -78,7 +79,8 @@ def _about(pairs: Sequence[Pair], summary: Mapping[str, Any]) -> str:
     missing = sum(pair.predicted is None for pair in pairs)
     absent = f'; without prediction, scored 0: {missing}' if missing else ''
     floor = f'The floor is {MEANINGS["floor"]}.'
-    return f'{len(pairs)} frames of {len(summary["videos"])} videos{absent}. {floor}'
+    flicker = tell(summary['flicker']).capitalize() if 'flicker' in summary else ''
+    return f'{len(pairs)} frames of {len(summary["videos"])} videos{absent}. {floor} {flicker}'
 
 
 def _scores(summary: Mapping[str, Any]) -> str:

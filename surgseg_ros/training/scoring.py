@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What comes after training: margins and least regions tuned, and the official scores."""
+"""What comes after training: margins, temperature and least regions tuned, and the scores."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +17,7 @@ from surgseg_ros.core.model_spec import ModelError, ModelSpec
 from surgseg_ros.core.regions import drop_small_regions
 from surgseg_ros.core.runtimes import Runtime, TorchRuntime
 from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.evaluation.calibration import BINS, Reliability, Temperature
 from surgseg_ros.evaluation.margins import LeastMargins
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
 from surgseg_ros.evaluation.regions import LeastRegions
@@ -46,7 +47,7 @@ def tune_and_score(
     :param margins: whether to ask a lead of each class, which changes the weights.
     :param device: `cpu`, `cuda` …
     :param name: under which the scores are put.
-    :return: the model with `least_region`, `scores[name]` and, if asked for,
+    :return: the model with `temperature`, `least_region`, `scores[name]` and, if asked for,
         `training['margins']`; and its weights.
     :raises ModelError: if margins are asked for and the network has no bias to take them.
     """
@@ -55,7 +56,9 @@ def tune_and_score(
         asked = tune_margins(TorchRuntime(spec, weights, device), spec, frames)
         weights = with_margins(spec, weights, asked)
         spec = dataclasses.replace(spec, training={**spec.training, 'margins': list(asked)})
-    segmenter = Segmenter(spec, TorchRuntime(spec, weights, device))
+    runtime = TorchRuntime(spec, weights, device)
+    spec = dataclasses.replace(spec, temperature=tune_temperature(runtime, spec, frames))
+    segmenter = Segmenter(spec, runtime)
     least = tune_least_region(segmenter, frames)
     scores = {**spec.scores, name: score(segmenter, frames, least)}
     return dataclasses.replace(spec, least_region=least, scores=scores), weights
@@ -71,14 +74,37 @@ def tune_margins(runtime: Runtime, spec: ModelSpec, frames: Frames) -> tuple[flo
     :return: per class, in logits; 0 for the background.
     """
     margins = LeastMargins()
-    for _, image, truth in _told(frames, 'margins'):
+    for truth, logits in _fitted(runtime, spec, frames, 'margins'):
+        margins.add(truth, logits)
+    return margins.tune()
+
+
+def tune_temperature(runtime: Runtime, spec: ModelSpec, frames: Frames) -> float:
+    """
+    Find what to divide the logits by to make them probabilities.
+
+    :param runtime: runs the network, with margins if it has any: they change what is said.
+    :param spec: the model, which says how pictures are fitted.
+    :param frames: what to tune on.
+    :return: the temperature, as in ModelSpec.
+    """
+    temperature = Temperature()
+    for truth, logits in _fitted(runtime, spec, frames, 'temperature'):
+        temperature.add(truth, logits)
+    return temperature.tune()
+
+
+def _fitted(
+    runtime: Runtime, spec: ModelSpec, frames: Frames, what: str
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    """Give (h, w) truth and (C, h, w) logits of each frame at the network's size."""
+    for _, image, truth in _told(frames, what):
         with torch.inference_mode():
             picture = torch.from_numpy(np.ascontiguousarray(image))[None].to(runtime.device)
             logits = runtime(fit(picture, spec.input_size, spec.fit))[0].float().cpu().numpy()
         mask = torch.from_numpy(np.ascontiguousarray(truth))[None]
         fitted = fit_mask(mask, spec.input_size, spec.fit, NO_DECISION)
-        margins.add(fitted[0].numpy(), logits)
-    return margins.tune()
+        yield fitted[0].numpy(), logits
 
 
 def with_margins(
@@ -134,13 +160,15 @@ def score(segmenter: Segmenter, frames: Frames, least: Sequence[float]) -> dict[
     :return: `videos`, `frames` (numbers of); `floor`, that of a prediction of nothing but
         background: `mIoU`, `mNSD`, `score`; `class_floor`; and `raw` and `filtered`: the same
         three, `class_mIoU`, `class_mNSD`, and `present_class_IoU`, the mean over the frames whose
-        truth has the class, or None. Nine values each, classes 1 to 9.
+        truth has the class, or None. Nine values each, classes 1 to 9. And `calibration`, as
+        Calibration sums up.
     :raises ValueError: if there is no frame.
     """
     raw: dict[str, list[FrameCounts]] = {}
     filtered: dict[str, list[FrameCounts]] = {}
+    calibration = Calibration(segmenter)
     for video, image, truth in _told(frames, 'scoring'):
-        predicted = segmenter.segment(image).mask
+        predicted = calibration.add(image, truth)
         kept = drop_small_regions(predicted, least)
         raw.setdefault(video, []).append(count_frame(truth, predicted))
         filtered.setdefault(video, []).append(count_frame(truth, kept))
@@ -153,7 +181,43 @@ def score(segmenter: Segmenter, frames: Frames, least: Sequence[float]) -> dict[
         'class_floor': np.mean(absent, 0).tolist(),
         'raw': _selected(summary),
         'filtered': _selected(summarize(filtered)),
+        'calibration': calibration.summarize(),
     }
+
+
+class Calibration:
+    """
+    Finds how far the confidence is a probability, with the model's temperature and without.
+
+    :param segmenter: the model.
+    """
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        """Start with no frame."""
+        plain = Segmenter(dataclasses.replace(segmenter.spec, temperature=1.0), segmenter.runtime)
+        self._kinds = {'before': (plain, Reliability()), 'after': (segmenter, Reliability())}
+
+    def add(self, image: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """
+        Look at a frame.
+
+        :param image: (H, W, 3) uint8 RGB.
+        :param truth: (H, W) uint8 class index.
+        :return: (H, W) uint8, what the model says, which no temperature changes.
+        """
+        for segmenter, reliability in self._kinds.values():
+            found = segmenter.segment(image, confidence=True)
+            reliability.add(truth, found)
+        return found.mask
+
+    def summarize(self) -> dict[str, Any]:
+        """
+        Divide.
+
+        :return: `bins`; and `before` and `after` the temperature, as Reliability sums up.
+        """
+        kinds = {key: reliability.summarize() for key, (_, reliability) in self._kinds.items()}
+        return {'bins': BINS, **kinds}
 
 
 def _selected(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@ import hashlib
 import json
 import pickle
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surgseg_ros.core.labels import CLASS_NAMES
-from surgseg_ros.core.model_folder import read_model, read_spec, write_model
+from surgseg_ros.core.model_folder import read_model, read_spec, write_model, write_spec
 from surgseg_ros.core.model_spec import ModelError, ModelSpec
 
 SPEC = ModelSpec(name='tëst → 1', training={'note': 'größe', 'steps': 3})
@@ -69,6 +69,11 @@ def test_hostile_json_is_refused(content: str) -> None:
         ('std', [0, 0.2, 0.2], 'std is'),
         ('fit', 'crop', "fit is 'crop', expected one of letterbox, stretch"),
         ('weights_sha256', 'abc', "weights_sha256 is 'abc'"),
+        ('temperature', 0, r'temperature is \(0,\)'),
+        ('temperature', -1.5, r'temperature is \(-1.5,\)'),
+        ('temperature', 10**400, 'temperature is'),
+        ('temperature', True, r'temperature is \(True,\)'),
+        ('temperature', '1', r"temperature is \('1',\)"),
     ],
 )
 def test_what_does_not_fit_is_named(key: str, value: object, message: str) -> None:
@@ -86,6 +91,25 @@ def test_what_decides_the_mask_is_not_guessed(key: str) -> None:
     values = {name: value for name, value in VALUES.items() if name != key}
     with pytest.raises(ModelError, match=f"missing keys \\['{key}'\\]"):
         ModelSpec.from_json(json.dumps(values))
+
+
+def test_a_model_of_before_has_no_temperature() -> None:
+    values = {name: value for name, value in VALUES.items() if name != 'temperature'}
+    assert ModelSpec.from_json(json.dumps(values)).temperature == 1.0
+
+
+@pytest.mark.parametrize('temperature', [float('nan'), float('inf')])
+def test_a_temperature_is_a_finite_number(temperature: float) -> None:
+    with pytest.raises(ModelError, match='temperature is'):
+        ModelSpec(name='x', temperature=temperature)
+
+
+def test_the_specification_alone_is_written_anew(tmp_path: Path) -> None:
+    spec = write_model(tmp_path, SPEC, {'a': torch.zeros(2)})
+    write_spec(tmp_path, replace(spec, temperature=1.5))
+    again, weights = read_model(tmp_path)
+    assert again == replace(spec, temperature=1.5)
+    assert not weights['a'].any()
 
 
 def test_folder_is_read_as_written(tmp_path: Path) -> None:

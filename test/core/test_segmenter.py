@@ -165,6 +165,15 @@ def test_the_warm_up_takes_as_many_pictures_as_will_come(painter: Segmenter) -> 
     assert set(seen) == {1, 2}
 
 
+def test_confidence_is_of_the_models_own_temperature(painter: Segmenter) -> None:
+    picture, _ = scene(64, 64)
+    spec = replace(painter.spec, temperature=2.0)
+    sure = Segmenter(spec, Painter()).segment(picture, confidence=True).confidence
+    assert sure is not None
+    expected = 255 / (1 + np.exp(-2) + 8 * np.exp(-6.5))
+    assert abs(int(sure[20, 40]) - expected) <= 1
+
+
 def test_network_of_another_output_size_is_refused(painter: Segmenter) -> None:
     spec = replace(painter.spec, input_size=(128, 160))
 

@@ -118,3 +118,18 @@ def test_equal_logits_are_background() -> None:
     assert not mask.any()
     assert confidence is not None
     assert (np.abs(confidence.astype(int) - 25.5) < 1).all()
+
+
+@pytest.mark.parametrize('temperature', [0.05, 0.7, 3.0, 20.0])
+@pytest.mark.parametrize('layout', ['planes', 'part of padded channels last', 'noise'])
+def test_the_temperature_changes_the_confidence_and_no_class(
+    layout: str, temperature: float
+) -> None:
+    logits = LAYOUTS[layout]
+    mask, _ = upsample(logits, (200, 300), confidence=True)
+    again, confidence = upsampling.upsample(logits, (200, 300), True, temperature)
+    assert np.array_equal(again.numpy(), mask)
+    assert confidence is not None
+    scaled = F.interpolate((logits[None] / temperature).softmax(1), (200, 300), mode='bilinear')[0]
+    expected = scaled.gather(0, again[None].long())[0].numpy()
+    assert np.mean(np.abs(confidence.numpy() - 255 * expected) <= 1) >= 0.999

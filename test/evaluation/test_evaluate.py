@@ -50,6 +50,19 @@ def test_a_perfect_prediction_scores_one(folders, capsys, workers):
         assert f'\n{word}: ' in said, 'a column is explained'
 
 
+@pytest.mark.parametrize('workers', ['1', '2'])
+def test_flicker_is_told_where_frames_follow_each_other(folders, capsys, workers):
+    mask = cv2.imread(str(folders / 'masks' / NAMES[1]), cv2.IMREAD_UNCHANGED)
+    mask[0, :6] = 7
+    write(folders / 'masks' / NAMES[1], mask)
+    assert evaluate(folders, '--workers', workers) == 0
+    flicker = json.loads((folders / 'out/scores.json').read_text())['flicker']
+    assert flicker['steps'] == 1, 'one video has two frames, the other one'
+    assert flicker['share'] == pytest.approx(6 / 600)
+    assert flicker['instrument_share'] == 0
+    assert 'flicker: of pixels whose truth stays' in capsys.readouterr().out
+
+
 def test_what_is_missing_is_named(folders, capsys):
     (folders / 'masks' / NAMES[1]).unlink()
     assert evaluate(folders) == 2

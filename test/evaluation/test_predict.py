@@ -153,11 +153,11 @@ def test_a_run_goes_on_where_it_was_cut_off(model, tmp_path, monkeypatch):
     seen = []
     segment = Segmenter.segment
 
-    def cut(self, image):
+    def cut(self, image, **more):
         seen.append(image)
         if len(seen) == 3:
             raise KeyboardInterrupt
-        return segment(self, image)
+        return segment(self, image, **more)
 
     monkeypatch.setattr(Segmenter, 'segment', cut)
     with pytest.raises(KeyboardInterrupt):
@@ -222,3 +222,60 @@ def test_a_model_or_device_that_is_not_there_is_named(model, tmp_path, more, sai
     pictures(tmp_path / 'case', '0.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out', *more) == 2
     assert said in capsys.readouterr().err
+
+
+class Flickering:
+    """Says class 3 with 0.7 where the picture is lit, and only there."""
+
+    device = torch.device('cpu')
+    description = 'flickering'
+
+    def __call__(self, fitted):
+        logits = torch.zeros((1, 10, *fitted.shape[1:3]))
+        logits[:, 3] = torch.where(fitted[..., 0] > 127, 3.05, -9.0)
+        logits[:, 0] += torch.where(fitted[..., 0] > 127, 0.0, 9.0)
+        return logits
+
+
+@pytest.fixture
+def blinking(tmp_path):
+    """Give a folder of dark pictures of which one in between has a bright part."""
+    rng = np.random.default_rng(0)
+    for place in range(6):
+        image = rng.integers(30, 60, (32, 64, 3), np.uint8)
+        image[4:8, 4:12] = 200 if place in (2, 4, 5) else 40
+        (tmp_path / 'case').mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / f'case/{place}.png'), image)
+    return tmp_path / 'case'
+
+
+def read(output):
+    return [int(cv2.imread(str(output / m), cv2.IMREAD_UNCHANGED)[6, 8]) for m in masks(output)]
+
+
+def test_masks_are_steady_where_asked_for_and_raw_else(model, blinking, tmp_path, monkeypatch):
+    spec = read_model(model)[0]
+    monkeypatch.setattr(Segmenter, 'load', lambda *_: Segmenter(spec, Flickering()))
+    predict(model, blinking, tmp_path / 'raw')
+    predict(model, blinking, tmp_path / 'steady', '--steady-frames', 2)
+    predict(model, blinking, tmp_path / 'sure', '--steady-frames', 2, '--steady-sure', 0.5)
+    predict(model, blinking, tmp_path / 'unsure', '--min-confidence', 0.8)
+    assert read(tmp_path / 'raw') == [0, 0, 3, 0, 3, 3]
+    assert read(tmp_path / 'steady') == [0, 0, 0, 0, 0, 3]
+    assert read(tmp_path / 'sure') == read(tmp_path / 'raw')
+    assert read(tmp_path / 'unsure') == [0, 0, 255, 0, 255, 255]
+
+    for name in masks(tmp_path / 'steady')[3:]:
+        (tmp_path / 'steady' / name).unlink()
+    predict(model, blinking, tmp_path / 'steady', '--steady-frames', 2)
+    assert read(tmp_path / 'steady') == [0, 0, 0, 0, 0, 3], 'begun anew, not in the middle'
+
+
+def test_raw_and_steady_masks_are_not_mixed(model, tmp_path, capsys):
+    pictures(tmp_path / 'case', '0.png')
+    assert predict(model, tmp_path / 'case', tmp_path / 'out') == 0
+    assert predict(model, tmp_path / 'case', tmp_path / 'out', '--steady-frames', 3) == 2
+    assert 'made with steady None, these would be with [3, 0.95]' in capsys.readouterr().err
+    assert predict(model, tmp_path / 'case', tmp_path / 'new', '--steady-frames', 1) == 2
+    assert 'frames is 1' in capsys.readouterr().err
+    assert not (tmp_path / 'new').exists()

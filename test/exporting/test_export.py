@@ -32,6 +32,7 @@ SPEC = ModelSpec(
     encoder='resnet18',
     options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
     input_size=(64, 96),
+    temperature=1.25,
 )
 PICTURE = np.random.default_rng(7).integers(0, 256, (100, 130, 3), np.uint8)
 
@@ -117,6 +118,7 @@ def test_what_is_written_runs_as_the_original(
     assert [path.name for path in tmp_path.iterdir()] == ['exported']
 
     spec, weights = read_model(output)
+    assert spec.temperature == SPEC.temperature
     entry = spec.exports[backend]
     assert entry['precision'] == precision
     assert entry['agreement']['calibration_frames'] == (2 if precision == 'int8' else 0)

@@ -83,6 +83,21 @@ def test_a_whole_card():
     assert 'output' not in said
 
 
+def test_the_confidence_is_told_where_it_was_calibrated():
+    errors = {'ece': 0.0345, 'instrument_ece': None}
+    calibration = {'bins': 15, 'before': errors, 'after': {**errors, 'ece': 0.00121}}
+    scores = {
+        'unseen_scenes': {**SCORES, 'calibration': calibration},
+        'confidence': {'videos': 2, 'frames': 8, 'calibration': calibration},
+    }
+    said = card(dataclasses.replace(SPEC, scores=scores, temperature=1.25))
+    assert 'divided by 1.2500' in said
+    assert said.count('| all pixels | 0.0345 | 0.0012 |') == 2
+    assert '- frames: 8\n\nExpected calibration error' in said
+    assert '| pixels said to be of an instrument | - | - |' in said
+    assert 'emperature' not in card(SPEC)
+
+
 def test_a_demo_says_so():
     said = card(dataclasses.replace(SPEC, intended_use='demo'))
     assert 'knows synthetic scenes and nothing else' in said

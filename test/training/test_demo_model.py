@@ -9,6 +9,7 @@ from surgseg_ros.core.model_folder import read_model
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.metrics import count_frame, summarize
 from surgseg_ros.training.scenes import Scene
+from surgseg_ros.training.scoring import Calibration
 
 MODEL = Path(__file__).resolve().parents[2] / 'models/demo'
 
@@ -33,6 +34,27 @@ def test_its_scores_keep_the_promise():
     assert test['filtered']['mIoU'] >= test['floor']['mIoU'] + 0.40
     for label, iou in enumerate(test['raw']['present_class_IoU'], 1):
         assert iou >= (0.4 if label in (4, 5) else 0.5), label
+
+
+def test_its_confidence_is_a_probability():
+    spec = read_model(MODEL)[0]
+    for scores in (spec.scores['confidence'], spec.scores['unseen_scenes']):
+        before, after = (scores['calibration'][key] for key in ('before', 'after'))
+        assert after['ece'] <= 0.02
+        assert after['ece'] < before['ece']
+        assert after['instrument_ece'] < before['instrument_ece']
+
+
+def test_its_confidence_is_one_on_scenes_that_it_never_saw():
+    """On a few; the card has many. Counted as the node publishes it, at the picture's own size."""
+    calibration = Calibration(Segmenter.load(MODEL, 'cpu'))
+    for seed in range(920_001, 920_007):
+        frame = Scene(seed, size=(720, 1280), rate_hz=15.0).frame(10)
+        calibration.add(frame.image, frame.mask)
+    found = calibration.summarize()
+    assert found['after']['ece'] <= 0.02
+    assert found['after']['ece'] < found['before']['ece']
+    assert found['after']['instrument_ece'] < found['before']['instrument_ece']
 
 
 def test_it_sees_scenes_that_it_never_saw():

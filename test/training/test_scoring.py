@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is tuned after training, and the scores: against numbers worked out by hand."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -16,6 +17,7 @@ from surgseg_ros.training.scoring import (
     tune_and_score,
     tune_least_region,
     tune_margins,
+    tune_temperature,
     with_margins,
 )
 
@@ -73,7 +75,7 @@ def test_scores_are_the_official_ones_raw_and_filtered(frames):
     least = [0.0] * 4 + [0.01] + [0.0] * 5
     result = score(Segmenter(SPEC, runtime), frames, least)
 
-    assert runtime.calls == 3
+    assert runtime.calls == 6  # once more each, without the temperature
     assert (result['videos'], result['frames']) == (2, 3)
     # Class 3 is in both frames of one video and in none of the other.
     assert result['class_floor'] == [1, 1, 0.5, 1, 1, 1, 1, 1, 1]
@@ -84,6 +86,12 @@ def test_scores_are_the_official_ones_raw_and_filtered(frames):
     assert result['raw']['class_mNSD'][3] == 0.25
     assert result['filtered']['mIoU'] == result['filtered']['score'] == 1
     assert result['raw']['present_class_IoU'] == [None, None, 1, *[None] * 6]
+    calibration = result['calibration']
+    assert calibration['bins'] == 15
+    assert calibration['before'] == calibration['after']
+    # exp(3) / (exp(3) + 9) = 0.69 all over, and 2 * 16 stray pixels of 3 * 64² are wrong.
+    assert calibration['after']['ece'] == pytest.approx(1 - 32 / 12288 - 0.6906, abs=2e-3)
+    assert calibration['after']['instrument_ece'] == pytest.approx(1 - 32 / 2080 - 0.69, abs=3e-3)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
@@ -99,6 +107,16 @@ def test_a_margin_silences_what_is_unsure():
     frames = [frame('a', np.zeros_like(shown), shown, 50)]
     margins = tune_margins(Red(), SPEC, lambda: frames)
     assert margins == (0.0,) * 5 + (1.75,) + (0.0,) * 4
+
+
+def test_the_temperature_makes_the_confidence_as_sure_as_the_network_is_right(frames):
+    """It is right in all but 32 of 12288 pixels, and says so with 0.69."""
+    temperature = tune_temperature(Red(), SPEC, frames)
+    assert 0.2 < temperature < 0.5
+    spec = dataclasses.replace(SPEC, temperature=temperature)
+    calibration = score(Segmenter(spec, Red()), frames, [0.0] * 10)['calibration']
+    assert calibration['before']['ece'] > 0.3
+    assert calibration['after']['ece'] < 0.003
 
 
 @pytest.mark.parametrize('architecture', sorted(smp.MODEL_ARCHITECTURES_MAPPING))
@@ -133,6 +151,7 @@ def test_a_trained_network_is_made_ready():
     margins = torch.tensor(spec.training['margins'])
     torch.testing.assert_close(after[bias], before[bias] - margins)
     assert margins.any()
+    assert spec.temperature != 1.0
     assert spec.scores['validation']['frames'] == 2
     assert (
         spec.scores['validation']['filtered']['mIoU'] >= spec.scores['validation']['raw']['mIoU']

@@ -52,6 +52,9 @@ def test_two_epochs_end_with_a_model_that_segments(tmp_path, config, data, capsy
     scores = spec.scores['validation']
     assert scores['frames'] == 2
     assert 0 <= scores['raw']['mIoU'] <= scores['filtered']['mIoU'] <= 1
+    assert spec.temperature != 1.0
+    assert scores['calibration']['after']['ece'] != scores['calibration']['before']['ece']
+    assert f'divided by {spec.temperature:.4f}' in (tmp_path / 'model/README.md').read_text()
     assert (tmp_path / 'model/README.md').read_text().count(spec.weights_sha256) == 1
     assert str(tmp_path) not in (tmp_path / 'model/model.json').read_text()
     assert 'official mIoU' in capsys.readouterr().out

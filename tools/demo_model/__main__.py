@@ -40,8 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add('--work', type=Path, default=Path('runs/demo_model'), help='scenes and training runs')
     add('--output', type=Path, default=Path('models/demo'), help='the model folder')
+    add('--trained', type=Path, metavar='DIR', help='score this model again; nothing is trained')
     add('settings', nargs='*', metavar='key=value', help='given to `train`')
     options = parser.parse_args(argv)
+    if options.trained:
+        _finish(options.trained, options.output)
+        return 0
     try:
         scenes = draw(options.work / 'scenes', SCENES)
         start: list[str] = []
@@ -70,7 +74,9 @@ def _finish(trained: Path, output: Path) -> None:
     written = write_model(output, dataclasses.replace(spec, scores=scores), weights)
     (output / 'README.md').write_text(card(written))
     print(f'{output}: mIoU {test["raw"]["mIoU"]:.3f}, filtered {test["filtered"]["mIoU"]:.3f}, '
-          f'floor {test["floor"]["mIoU"]:.3f}')  # fmt: skip
+          f'floor {test["floor"]["mIoU"]:.3f}; calibration error '
+          f'{test["calibration"]["before"]["ece"]:.4f} without the temperature, '
+          f'{test["calibration"]["after"]["ece"]:.4f} with it')  # fmt: skip
 
 
 def _unseen() -> Iterator[ValidationFrame]:

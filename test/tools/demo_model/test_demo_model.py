@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The maker of the demo model: legs in their order, each once, and a scored model at the end."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,19 @@ def test_it_draws_trains_in_legs_scores_and_writes(tmp_path, trained, capsys):
 
     assert demo_model.main(arguments) == 0
     assert len(trained) == 2
+
+
+def test_a_trained_model_is_scored_again_and_keeps_its_temperature(tmp_path, trained, capsys):
+    spec = dataclasses.replace(SPEC, temperature=1.5)
+    write_model(tmp_path / 'old', spec, SegmentationNetwork(SPEC).state_dict())
+    output = str(tmp_path / 'new')
+    assert demo_model.main(['--trained', str(tmp_path / 'old'), '--output', output]) == 0
+    assert not trained
+    found = read_spec(output)
+    assert found.temperature == 1.5
+    after = found.scores['unseen_scenes']['calibration']['after']['ece']
+    assert f'{after:.4f} with it' in capsys.readouterr().out
+    assert f'{after:.4f}' in (tmp_path / 'new/README.md').read_text()
 
 
 def test_what_was_interrupted_goes_on(tmp_path, trained):

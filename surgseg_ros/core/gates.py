@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gates on the picture: what must not be taken for a view into a body, and what to do then."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core import signs
+from surgseg_ros.core.signs import Look, look_at
+
+OFF: Final = 'off'
+WARN: Final = 'warn'
+NO_DECISION: Final = 'no_decision'
+ACTIONS: Final = (OFF, WARN, NO_DECISION)
+
+FROZEN: Final = 'frozen'
+
+
+class Gate(NamedTuple):
+    """
+    One gate.
+
+    :param limit: the default; see `measure`.
+    :param span: least and largest limit.
+    :param trouble: what it means, for `status`.
+    :param measure: gives a number of a picture; None for `frozen`, which counts.
+    :param below: whether a number below the limit, not one at or above it, means trouble.
+    """
+
+    limit: float
+    span: tuple[float, float]
+    trouble: str
+    measure: Callable[[Look], float] | None
+    below: bool = False
+
+
+GATES: Final[Mapping[str, Gate]] = {
+    'black': Gate(0.7, (0.0, 1.0), 'the picture is black', signs.dark_share),
+    'saturated': Gate(0.35, (0.0, 1.0), 'the picture is overexposed', signs.clipped_share),
+    FROZEN: Gate(30.0, (2.0, 10_000.0), 'the picture stands still', None),
+    'unfocused': Gate(0.32, (0.0, 1.0), 'the picture is out of focus', signs.sharpness, True),
+    'smoke': Gate(0.46, (0.0, 1.0), 'smoke covers the picture', signs.haze),
+    'blood': Gate(0.5, (0.0, 1.0), 'blood covers the picture', signs.blood_share),
+    'outside': Gate(0.35, (0.0, 1.0), 'the picture is not of a body', signs.not_red_share),
+    'interlaced': Gate(0.02, (0.0, 1.0), 'the picture is interlaced', signs.comb_share),
+}
+"""In the order in which they are told. The limits come from `python -m tools.gates`."""
+
+
+@dataclass(frozen=True)
+class GateSetting:
+    """
+    What is asked of one gate.
+
+    :param action: one of ACTIONS.
+    :param limit: see Gate; there is none by itself.
+    """
+
+    action: str = OFF
+    limit: float = math.nan
+
+
+DEFAULTS: Final[Mapping[str, GateSetting]] = {
+    name: GateSetting(WARN, gate.limit) for name, gate in GATES.items()
+}
+"""All warn: none takes a mask from whoever wants one, and none leaves `status` at `valid`."""
+
+
+class Finding(NamedTuple):
+    """
+    A gate that a picture did not pass.
+
+    :param gate: a key of GATES.
+    :param action: WARN or NO_DECISION.
+    :param reason: for `status`.
+    """
+
+    gate: str
+    action: str
+    reason: str
+
+
+class Gates:
+    """
+    The gates of one camera; not for several threads at once.
+
+    :param settings: by gate; those that are missing are off.
+    """
+
+    def __init__(self, settings: Mapping[str, GateSetting] = DEFAULTS) -> None:
+        """
+        Take the settings; see the class.
+
+        :raises ValueError: if there is no such gate or action, or a limit is out of its span.
+        """
+        for name, setting in settings.items():
+            _check(name, setting)
+        self._settings = {
+            name: settings[name] for name in GATES if settings.get(name, _IDLE).action != OFF
+        }
+        self._last: Look | None = None
+        self._same = 0
+
+    def examine(self, image: NDArray[np.uint8]) -> tuple[Finding, ...]:
+        """
+        Look at the next picture of the camera.
+
+        :param image: (H, W, 3) uint8 RGB, the part of the picture that is the endoscope's; not
+            written to, and not kept.
+        :return: what is wrong with it, in the order of GATES; empty if nothing is.
+        """
+        if not self._settings:
+            return ()
+        look = look_at(image)
+        self._count(look)
+        values = {name: self._measure(name, look) for name in self._settings}
+        return tuple(
+            Finding(name, self._settings[name].action, self._tell(name, value))
+            for name, value in values.items()
+            if _is_trouble(name, value, self._settings[name].limit)
+        )
+
+    def reset(self) -> None:
+        """Forget the last picture, where another camera or another video begins."""
+        self._last, self._same = None, 0
+
+    def _count(self, look: Look) -> None:
+        """Count pictures in a row that are the same in all that is looked at."""
+        if FROZEN not in self._settings:
+            return
+        last, self._last = self._last, look
+        same = last is not None and all(
+            np.array_equal(ours, theirs)
+            for ours, theirs in zip(
+                (*last.planes, last.strips), (*look.planes, look.strips), strict=True
+            )
+        )
+        self._same = self._same + 1 if same else 1
+
+    def _measure(self, name: str, look: Look) -> float:
+        measure = GATES[name].measure
+        return float(self._same) if measure is None else measure(look)
+
+    def _tell(self, name: str, value: float) -> str:
+        gate, limit = GATES[name], self._settings[name].limit
+        if name == FROZEN:
+            return f'{gate.trouble}: {value:.0f} times the same (limit {limit:.0f})'
+        return f'{gate.trouble}: {value:.3f} (limit {limit:.3f})'
+
+
+_IDLE: Final = GateSetting(OFF)
+
+
+def _is_trouble(name: str, value: float, limit: float) -> bool:
+    return value < limit if GATES[name].below else value >= limit
+
+
+def _check(name: str, setting: GateSetting) -> None:
+    if name not in GATES:
+        raise ValueError(f'there is no gate {name!r}, expected one of {", ".join(GATES)}')
+    if setting.action not in ACTIONS:
+        raise ValueError(
+            f'the action of gate {name!r} is {setting.action!r}, '
+            f'expected one of {", ".join(ACTIONS)}'
+        )
+    low, high = GATES[name].span
+    if setting.action != OFF and not low <= setting.limit <= high:
+        raise ValueError(
+            f'the limit of gate {name!r} is {setting.limit!r}, expected {low:g} to {high:g}'
+        )

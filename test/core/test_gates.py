@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each gate lets a scene pass and stops what is spoiled in its way; actions, counts, refusals."""
+
+import numpy as np
+import pytest
+
+from surgseg_ros.core.gates import (
+    DEFAULTS,
+    FROZEN,
+    GATES,
+    NO_DECISION,
+    WARN,
+    Gates,
+    GateSetting,
+)
+
+BLACK = np.zeros((90, 160, 3), np.uint8)
+
+
+def noise(seed: int) -> np.ndarray:
+    """Return a picture that is lit, red and rough."""
+    rng = np.random.default_rng(seed)
+    return rng.integers((90, 20, 20), (250, 90, 90), (90, 160, 3), np.uint8)
+
+
+def test_every_gate_warns_by_default_within_its_span() -> None:
+    assert list(DEFAULTS) == list(GATES)
+    for name, setting in DEFAULTS.items():
+        assert setting.action == WARN
+        low, high = GATES[name].span
+        assert low <= setting.limit <= high
+
+
+def test_a_good_picture_passes_all_and_a_black_one_is_told() -> None:
+    gates = Gates()
+    assert gates.examine(noise(0)) == ()
+    (finding,) = gates.examine(BLACK)
+    assert (finding.gate, finding.action) == ('black', WARN)
+    assert finding.reason == 'the picture is black: 1.000 (limit 0.700)'
+
+
+def test_the_action_is_what_was_asked_for() -> None:
+    strict = Gates({'black': GateSetting(NO_DECISION, 0.7)})
+    assert [finding.action for finding in strict.examine(BLACK)] == [NO_DECISION]
+    assert Gates({'black': GateSetting()}).examine(BLACK) == ()
+    assert Gates({}).examine(BLACK) == ()
+
+
+def test_the_limit_is_what_was_asked_for() -> None:
+    half = noise(0)
+    half[:45] = 0
+    assert Gates({'black': GateSetting(WARN, 0.4)}).examine(half)
+    assert not Gates({'black': GateSetting(WARN, 0.6)}).examine(half)
+
+
+def test_sharpness_is_too_little_and_not_too_much() -> None:
+    assert Gates({'unfocused': GateSetting(WARN, 1.0)}).examine(noise(0))
+    assert not Gates({'unfocused': GateSetting(WARN, 0.1)}).examine(noise(0))
+
+
+def test_the_same_picture_so_many_times_is_frozen() -> None:
+    gates = Gates({FROZEN: GateSetting(WARN, 3)})
+    same = noise(1)
+    found = [gates.examine(image.copy()) for image in (noise(0), same, same, same, same, noise(2))]
+    assert [bool(findings) for findings in found] == [False, False, False, True, True, False]
+    assert found[4][0].reason == 'the picture stands still: 4 times the same (limit 3)'
+
+
+def test_a_picture_that_differs_a_little_is_not_frozen() -> None:
+    gates = Gates({FROZEN: GateSetting(WARN, 2)})
+    image = noise(0)
+    gates.examine(image)
+    image[:, 80] ^= 1  # the caller may write to it again
+    assert gates.examine(image) == ()
+
+
+def test_another_size_and_a_reset_begin_anew() -> None:
+    gates = Gates({FROZEN: GateSetting(WARN, 2)})
+    gates.examine(noise(0))
+    assert gates.examine(noise(0)[:80]) == ()
+    assert gates.examine(noise(0)[:80])
+    gates.reset()
+    assert gates.examine(noise(0)[:80]) == ()
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'fog': GateSetting()}, "no gate 'fog'"),
+        ({'black': GateSetting('stop', 0.5)}, "action of gate 'black' is 'stop'"),
+        ({'black': GateSetting(WARN, 1.5)}, "limit of gate 'black' is 1.5, expected 0 to 1"),
+        ({'black': GateSetting(WARN)}, "limit of gate 'black' is nan"),
+        ({FROZEN: GateSetting(WARN, 1)}, "limit of gate 'frozen' is 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Gates(settings)

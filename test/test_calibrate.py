@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verb `calibrate`: a temperature from some videos, its effect on others, nothing lost."""
+
+import dataclasses
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from surgseg_ros.calibrate import main
+from surgseg_ros.core.model_folder import read_spec, write_model
+from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.training.card import card
+
+SPEC = ModelSpec(
+    name='tiny',
+    encoder='resnet18',
+    options={'encoder_depth': 3, 'decoder_channels': [8, 8, 8]},
+    input_size=(64, 96),
+)
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Make a model that is far too sure of what it does not know."""
+    torch.manual_seed(0)
+    network = SegmentationNetwork(SPEC).eval()
+    with torch.no_grad():
+        network.layers.segmentation_head[0].weight *= 40
+    folder = tmp_path / 'model'
+    written = write_model(folder, SPEC, network.state_dict())
+    (folder / 'README.md').write_text(card(written))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data')
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        image = rng.integers(0, 255, (64, 96, 3), np.uint8)
+        mask = rng.integers(0, 4, (64, 96), np.uint8)
+        for kind, array in (('rgb', image), ('segmentation', mask)):
+            path = root / f'video_{seed}' / kind / '000000000.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), array)
+    return root
+
+
+def calibrate(model, *more):
+    return main(['--model', str(model), '--device', 'cpu', *map(str, more)])
+
+
+def test_the_folder_gets_a_temperature_and_loses_nothing(model, data, capsys):
+    digest = 'ab' * 32
+    entry = {'precision': 'f32', 'files': {'model.onnx': digest}, 'agreement': {}}
+    before = dataclasses.replace(
+        read_spec(model), exports={'onnx': entry}, scores={'validation': {'mIoU': 0.5}}
+    )
+    (model / 'model.json').write_text(before.to_json())
+    (model / 'README.md').write_text(card(before))
+    weights = (model / 'weights.safetensors').read_bytes()
+
+    assert calibrate(model, '--calibration', data) == 0
+    spec = read_spec(model)
+    assert spec.temperature > 2
+    assert dataclasses.replace(spec, temperature=1.0, scores=before.scores) == before
+    assert spec.scores['validation'] == {'mIoU': 0.5}
+    found = spec.scores['confidence']
+    assert (found['videos'], found['frames']) == (2, 2)
+    errors = {key: found['calibration'][key]['ece'] for key in ('before', 'after')}
+    assert errors['after'] < errors['before']
+    assert (model / 'weights.safetensors').read_bytes() == weights
+    assert (model / 'README.md').read_text() == card(spec)
+    assert f'{errors["after"]:.4f} after, on 2 held-out frames' in capsys.readouterr().out
+
+    assert calibrate(model, '--calibration', data) == 0
+    assert read_spec(model) == spec
+
+
+def test_a_card_with_more_in_it_stays(model, data, capsys):
+    with (model / 'README.md').open('a') as file:
+        file.write('\nSeen by me.\n')
+    assert calibrate(model, '--calibration', data) == 0
+    assert (model / 'README.md').read_text().endswith('Seen by me.\n')
+    assert 'stays as it is' in capsys.readouterr().out
+    assert read_spec(model).temperature > 2
+
+
+def test_a_model_that_is_no_demo_wants_a_data_set(model, capsys):
+    content = (model / 'model.json').read_bytes()
+    assert calibrate(model) == 2
+    assert '--calibration' in capsys.readouterr().err
+    assert (model / 'model.json').read_bytes() == content
+
+
+def test_no_frames_is_no_number(model):
+    with pytest.raises(SystemExit):
+        calibrate(model, '--frames', 0)
+
+
+def test_the_temperature_is_plain_in_the_file(model, data):
+    assert calibrate(model, '--calibration', data, '--frames', 1) == 0
+    assert json.loads((model / 'model.json').read_text())['temperature'] > 1

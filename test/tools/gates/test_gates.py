@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fit of the gates: the limits in use stop spoiled scenes and let good ones pass."""
+
+import cv2
+import numpy as np
+import pytest
+
+from surgseg_ros.core.gates import DEFAULTS, GATES
+from tools.gates import __main__ as tool
+from tools.gates.spoiling import SEVERITIES, SPOILERS
+
+
+@pytest.fixture(scope='module')
+def counted():
+    return tool.measure(tool.sources(860_000_000, 6, (360, 640)))
+
+
+def is_alarm(name, value):
+    limit = DEFAULTS[name].limit
+    return value < limit if GATES[name].below else value >= limit
+
+
+def test_there_is_a_spoiler_for_each_gate_but_the_one_that_counts():
+    assert set(SPOILERS) == {name for name, gate in GATES.items() if gate.measure}
+
+
+@pytest.mark.parametrize('name', SPOILERS)
+def test_good_scenes_pass_and_wholly_spoiled_ones_do_not(counted, name):
+    assert len(counted[name].good) == 6
+    assert not any(is_alarm(name, value) for value in counted[name].good)
+    worst = [is_alarm(name, value) for value in counted[name].spoiled[1.0]]
+    # A scene in which nothing moves has no comb.
+    assert sum(worst) >= (3 if name == 'interlaced' else 6)
+
+
+def test_the_limit_lies_between_the_good_and_the_spoiled():
+    between = tool.fit('black', tool.Counted([0.1, 0.3], {SEVERITIES[-1]: [0.9, 0.7]}))
+    assert between == pytest.approx(0.5)
+    below = tool.fit('unfocused', tool.Counted([0.5, 0.4], {SEVERITIES[-1]: [0.2, 0.3]}))
+    assert below == pytest.approx(0.35)
+
+
+def test_the_table_counts_alarms():
+    counts = tool.Counted([0.1, 0.9], {s: [1.0, 0.0, 0.0] for s in SEVERITIES})
+    table = tool.table({'black': 0.5}, {'black': counts})
+    assert table.splitlines()[2].startswith('| black | 0.500 | 0.700 | 1/2 | 1/3 |')
+
+
+def test_it_counts_in_a_video_and_draws(tmp_path, monkeypatch, capsys):
+    video = tmp_path / 'v.avi'
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*'MJPG'), 10, (160, 96))
+    for _ in range(3):
+        writer.write(np.zeros((96, 160, 3), np.uint8))
+    writer.release()
+    words = ['--scenes', '1', '--size', '90', '160', '--video', str(video)]
+    words += ['--roi', '0', '0', '80', '60', '--pictures', str(tmp_path / 'sheets')]
+    assert tool.main(words) == 0
+    said = capsys.readouterr().out
+    assert 'v.avi: 3 pictures, alarms: black 3' in said
+    for name in SPOILERS:
+        assert f'\n| {name} |' in said
+        assert (tmp_path / 'sheets' / f'{name}.png').stat().st_size > 1000

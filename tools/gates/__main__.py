@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fits the limits of the gates on synthetic scenes, and counts their alarms on others."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from surgseg_ros.core.gates import DEFAULTS, GATES, Gates
+from surgseg_ros.core.signs import look_at
+from surgseg_ros.training.scenes import Scene
+from tools.gates.spoiling import SEVERITIES, SPOILERS, Picture, Source
+
+FIT_SEED: Final = 840_000_000
+TEST_SEED: Final = 850_000_000
+"""Scenes of other seeds than any model saw, and other ones for the limits than for the table."""
+
+_FIELD_S: Final = 0.1
+"""From one field to the next; a fiftieth is real, but scenes move slower than surgeons."""
+
+
+class Counted(NamedTuple):
+    """
+    What a gate's sign was, of pictures.
+
+    :param good: of pictures that are good.
+    :param spoiled: by severity, of pictures that are spoiled in the gate's own way.
+    """
+
+    good: list[float]
+    spoiled: dict[float, list[float]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Fit, count and print.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status.
+    """
+    options = _parser().parse_args(argv)
+    fitted = measure(sources(FIT_SEED, options.scenes, options.size))
+    tested = measure(sources(TEST_SEED, options.scenes, options.size))
+    print(table({name: fit(name, counted) for name, counted in fitted.items()}, tested))
+    for path in options.video:
+        print(f'\n{path.name}: {alarms_of(path, options.roi)}')
+    if options.pictures:
+        draw(options.pictures, next(sources(TEST_SEED, 1, options.size)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='python -m tools.gates', description=__doc__)
+    add = parser.add_argument
+    # fmt: off
+    add('--scenes', type=int, default=100, metavar='N', help='for each part (default: 100)')
+    add('--size', type=int, nargs=2, default=(720, 1280), metavar=('H', 'W'), help='of pictures')
+    add('--video', type=Path, action='append', default=[], metavar='FILE',
+        help='of good pictures: count the alarms there')
+    add('--roi', type=int, nargs=4, metavar=('X', 'Y', 'W', 'H'), help='of the videos')
+    add('--pictures', type=Path, metavar='DIR', help='gets a sheet of spoiled pictures')
+    # fmt: on
+    return parser
+
+
+def sources(seed: int, count: int, size: Sequence[int]) -> Iterator[Source]:
+    """
+    Draw scenes.
+
+    :param seed: of the first.
+    :param count: how many.
+    :param size: (height, width) in pixels.
+    :return: two pictures of each, a field apart.
+    """
+    for place in tqdm(range(count), 'scenes', leave=False):
+        scene = Scene(seed + place, (size[0], size[1]), 1 / _FIELD_S)
+        yield Source(scene.frame(20).image, scene.frame(21).image)
+
+
+def measure(pictures: Iterator[Source]) -> dict[str, Counted]:
+    """
+    Take each gate's sign of good pictures and of those spoiled in its own way.
+
+    :param pictures: good ones.
+    :return: by gate.
+    """
+    rng = np.random.default_rng(0)
+    counted = {name: Counted([], {s: [] for s in SEVERITIES}) for name in SPOILERS}
+    for source in pictures:
+        look = look_at(source.first)
+        for name, spoil in SPOILERS.items():
+            sign = GATES[name].measure
+            if sign is None:
+                continue
+            counted[name].good.append(sign(look))
+            for severity, values in counted[name].spoiled.items():
+                values.append(sign(look_at(spoil(source, severity, rng))))
+    return counted
+
+
+def fit(name: str, counted: Counted) -> float:
+    """
+    Choose a limit.
+
+    :param name: of the gate.
+    :param counted: its signs.
+    :return: the middle between the worst of the good and the mildest of the wholly spoiled ones.
+    """
+    spoiled = counted.spoiled[SEVERITIES[-1]]
+    if GATES[name].below:
+        return (min(counted.good) + max(spoiled)) / 2
+    return (max(counted.good) + min(spoiled)) / 2
+
+
+def table(fitted: Mapping[str, float], tested: Mapping[str, Counted]) -> str:
+    """
+    Lay out the limits and the alarms that they give.
+
+    :param fitted: by gate, what `fit` chose.
+    :param tested: by gate, signs of pictures that had no part in that.
+    :return: Markdown.
+    """
+    heads = ['gate', 'fitted', 'in use', 'false alarms', *(f'at {s:g}' for s in SEVERITIES)]
+    lines = [heads, ['---'] * len(heads)]
+    for name, counted in tested.items():
+        limit = DEFAULTS[name].limit
+        rates = [
+            _rate(name, values, limit) for values in (counted.good, *counted.spoiled.values())
+        ]
+        lines.append([name, f'{fitted[name]:.3f}', f'{limit:.3f}', *rates])
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def _rate(name: str, values: Sequence[float], limit: float) -> str:
+    alarms = sum(v < limit if GATES[name].below else v >= limit for v in values)
+    return f'{alarms}/{len(values)}'
+
+
+def alarms_of(video: Path, roi: Sequence[int] | None) -> str:
+    """
+    Count the alarms of the gates as they are in use.
+
+    :param video: the file.
+    :param roi: x, y, width and height of the part to look at, or None.
+    :return: in words.
+    """
+    gates, reader = Gates(), cv2.VideoCapture(str(video))
+    found: dict[str, int] = {}
+    count = 0
+    while (read := reader.read())[0]:
+        image = cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+        if roi:
+            x, y, width, height = roi
+            image = image[y : y + height, x : x + width]
+        for finding in gates.examine(np.asarray(image, np.uint8)):
+            found[finding.gate] = found.get(finding.gate, 0) + 1
+        count += 1
+    told = ', '.join(f'{name} {alarms}' for name, alarms in found.items())
+    return f'{count} pictures, alarms: {told or "none"}'
+
+
+def draw(folder: Path, source: Source) -> None:
+    """
+    Show what the severities look like.
+
+    :param folder: gets a sheet for each gate, severities from left to right.
+    :param source: the good picture.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for name, spoil in SPOILERS.items():
+        row = [_thumbnail(spoil(source, severity, rng)) for severity in SEVERITIES]
+        cv2.imwrite(str(folder / f'{name}.png'), np.hstack(row)[..., ::-1])
+
+
+def _thumbnail(picture: Picture) -> NDArray[np.uint8]:
+    height, width = picture.shape[:2]
+    size = (round(240 * width / height), 240)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
