@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,49 @@ class Roi:
 
 
 @dataclass(frozen=True)
+class Certainty:
+    """
+    How sure the network is, at the points of its own grid, of which a picture has more pixels.
+
+    :param grid: (h, w) uint8, probability of the likeliest class times 255.
+    :param roi: the part of the picture that the grid covers.
+    """
+
+    grid: NDArray[np.uint8]
+    roi: Roi
+
+    def sum_runs(
+        self, rows: NDArray[np.intp], starts: NDArray[np.intp], ends: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        """
+        Sum over runs of pixels in rows of the picture; a pixel is as sure as the grid under it.
+
+        :param rows: (n,) row of each run, within the roi.
+        :param starts: (n,) its first column.
+        :param ends: (n,) the column behind its last.
+        :return: (n,) sums, times 255.
+        """
+        height, width = self.grid.shape
+        scale = width / self.roi.width_px
+        lines = (2 * (rows - self.roi.y_px) + 1) * height // (2 * self.roi.height_px)
+
+        def before(columns: NDArray[np.intp]) -> NDArray[np.float64]:
+            position = (columns - self.roi.x_px) * scale
+            cells = np.minimum(position.astype(np.intp), width - 1)
+            rest = (position - cells) * self.grid[lines, cells]
+            return np.asarray(self._sums[lines, cells] + rest, np.float64)
+
+        sums: NDArray[np.float64] = (before(ends) - before(starts)) / scale
+        return sums
+
+    @cached_property
+    def _sums(self) -> NDArray[np.uint32]:
+        """(h, w) of all points to the left in the row."""
+        sums = np.cumsum(self.grid, 1, np.uint32)
+        return np.asarray(sums - self.grid, np.uint32)
+
+
+@dataclass(frozen=True)
 class Segmentation:
     """
     What the network says of one picture.
@@ -55,11 +99,14 @@ class Segmentation:
     :param mask: (H, W) uint8 class index, or NO_DECISION.
     :param confidence: (H, W) uint8, probability of the chosen class times 255, where asked for.
     :param stage_ms: milliseconds by stage, in the order of work.
+    :param certainty: the same at the network's grid, where asked for: cheaper, and enough for
+        the scores of instruments.
     """
 
     mask: NDArray[np.uint8]
     confidence: NDArray[np.uint8] | None = None
     stage_ms: Mapping[str, float] = field(default_factory=dict)
+    certainty: Certainty | None = None
 
     @classmethod
     def undecided(cls, size: tuple[int, int]) -> 'Segmentation':

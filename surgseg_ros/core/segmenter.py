@@ -15,10 +15,10 @@ from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.model_spec import ModelError, ModelSpec
 from surgseg_ros.core.runtimes import AUTO, Options, Runtime, load_runtime
-from surgseg_ros.core.segmentation import Roi, Segmentation
+from surgseg_ros.core.segmentation import Certainty, Roi, Segmentation
 from surgseg_ros.core.stopwatch import stopwatch
 from surgseg_ros.core.transfer import transfer_to
-from surgseg_ros.core.upsampling import upsample
+from surgseg_ros.core.upsampling import Upsampled, upsample
 
 Picture = NDArray[np.uint8]
 
@@ -77,22 +77,28 @@ class Segmenter:
         grey = np.full((*size, 3), 127, np.uint8)
         for count in {1, self.most_pictures}:
             for _ in range(2):
-                self.segment_all([grey] * count, confidence=True)
+                self.segment_all([grey] * count, certainty=True, confidence=True)
 
     def segment(
-        self, image: Picture, *, roi: Roi | None = None, confidence: bool = False
+        self,
+        image: Picture,
+        *,
+        roi: Roi | None = None,
+        confidence: bool = False,
+        certainty: bool = False,
     ) -> Segmentation:
         """
         Find the class of each pixel.
 
         :param image: (H, W, 3) uint8 RGB; rows may be padded, it is not written to.
         :param roi: the part to look at; outside it the mask is NO_DECISION.
-        :param confidence: whether the result shall hold the confidence.
+        :param confidence: whether the result shall hold the confidence, and with it the certainty.
+        :param certainty: whether the result shall hold the certainty.
         :return: mask (and confidence) of the picture's exact size.
         :raises ValueError: if `image` is not such an array, or the roi lies beyond it.
         :raises ArithmeticError: if the network's answer is no number.
         """
-        return self.segment_all([image], [roi], confidence=confidence)[0]
+        return self.segment_all([image], [roi], confidence=confidence, certainty=certainty)[0]
 
     @torch.inference_mode()
     def segment_all(
@@ -101,25 +107,30 @@ class Segmenter:
         rois: Sequence[Roi | None] | None = None,
         *,
         confidence: bool = False,
+        certainty: bool = False,
     ) -> tuple[Segmentation, ...]:
         """
         Find the class of each pixel of several pictures, in one pass of the network.
 
         :param images: (H, W, 3) uint8 RGB each, of any sizes; at least one.
         :param rois: the part to look at of each; None for all of all.
-        :param confidence: whether the results shall hold the confidence.
+        :param confidence: whether the results shall hold the confidence, and with it certainty.
+        :param certainty: whether the results shall hold the certainty.
         :return: as `segment` does, for each; their times are those of the pass.
         :raises ValueError: if one is not such an array, or a roi lies beyond it.
         :raises ArithmeticError: if the network's answer to one is no number.
         """
         rois = rois or [None] * len(images)
         views = [_view(image, roi) for image, roi in zip(images, rois, strict=True)]
+        results = self._pass(views, confidence, certainty)
         return tuple(
             result if roi is None else _paste(result, (image.shape[0], image.shape[1]), roi)
-            for result, image, roi in zip(self._pass(views, confidence), images, rois)
+            for result, image, roi in zip(results, images, rois)
         )
 
-    def _pass(self, views: Sequence[Picture], confidence: bool) -> list[Segmentation]:
+    def _pass(
+        self, views: Sequence[Picture], confidence: bool, certainty: bool
+    ) -> list[Segmentation]:
         """Go the whole way to the device and back once."""
         with self._transfer.working():
             watch = stopwatch(self.runtime.device)
@@ -129,17 +140,23 @@ class Segmenter:
             watch.lap('network')
             sums = logits.sum((1, 2, 3), dtype=torch.float32)  # (N,), NaN or infinite if any is
             planes = [
-                self._upsample(of_one, (view.shape[0], view.shape[1]), confidence)
+                self._upsample(of_one, (view.shape[0], view.shape[1]), confidence, certainty)
                 for of_one, view in zip(logits, views)
             ]
             watch.lap('upsample')
-            checked, *arrays = self._transfer.download([sums, *chain.from_iterable(planes)])
+            asked = [plane for plane in chain.from_iterable(planes) if plane is not None]
+            checked, *arrays = self._transfer.download([sums, *asked])
             watch.lap('download')
         self._check(checked)
-        times_ms = watch.times_ms()
-        if not confidence:
-            return [Segmentation(mask, None, times_ms) for mask in arrays]
-        return [Segmentation(*pair, times_ms) for pair in zip(arrays[::2], arrays[1::2])]
+        come, times_ms = iter(arrays), watch.times_ms()
+        results = []
+        for view, of_one in zip(views, planes):
+            mask = next(come)
+            chosen, grid = (None if plane is None else next(come) for plane in of_one[1:])
+            whole = Roi(0, 0, view.shape[1], view.shape[0])
+            sure = None if grid is None else Certainty(grid, whole)
+            results.append(Segmentation(mask, chosen, times_ms, sure))
+        return results
 
     def _fit(self, views: Sequence[Picture]) -> Tensor:
         """Bring pictures to the network's size, on the device."""
@@ -161,13 +178,12 @@ class Segmenter:
         return logits
 
     def _upsample(
-        self, logits: Tensor, size: tuple[int, int], confidence: bool
-    ) -> tuple[Tensor, ...]:
-        """Bring (CLASS_COUNT, h, w) logits to the picture's size: classes, and confidence."""
+        self, logits: Tensor, size: tuple[int, int], confidence: bool, certainty: bool
+    ) -> Upsampled:
+        """Bring (CLASS_COUNT, h, w) logits to the picture's size."""
         placement = place(size, self.spec.input_size, self.spec.fit)
         part = logits[:, : placement.height_px, : placement.width_px]
-        classes, chosen = upsample(part, size, confidence, self.spec.temperature)
-        return (classes,) if chosen is None else (classes, chosen)
+        return upsample(part, size, confidence, self.spec.temperature, certainty)
 
     def _check(self, sums: NDArray[np.float32]) -> None:
         """Refuse what is no number: its largest class would pass for a decision."""
@@ -191,7 +207,10 @@ def _paste(part: Segmentation, size: tuple[int, int], roi: Roi) -> Segmentation:
     """Put the result of a roi into a picture of NO_DECISION with confidence 0."""
     whole = Segmentation.undecided(size)
     roi.view(whole.mask)[:] = part.mask
-    if part.confidence is None or whole.confidence is None:
-        return Segmentation(whole.mask, None, part.stage_ms)
-    roi.view(whole.confidence)[:] = part.confidence
-    return Segmentation(whole.mask, whole.confidence, part.stage_ms)
+    confidence, certainty = None, None
+    if part.confidence is not None and whole.confidence is not None:
+        confidence = whole.confidence
+        roi.view(confidence)[:] = part.confidence
+    if part.certainty is not None:
+        certainty = Certainty(part.certainty.grid, roi)
+    return Segmentation(whole.mask, confidence, part.stage_ms, certainty)

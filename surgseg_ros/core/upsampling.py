@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From logits at the network's size to class and confidence at the picture's size."""
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 import torch
@@ -10,9 +12,27 @@ from torch.nn import functional as F
 from surgseg_ros.core.cells import Classes, Grid, Planes, lay, settle
 
 
+class Upsampled(NamedTuple):
+    """
+    What is known of a picture, on the device of the logits.
+
+    :param classes: (H, W) uint8 class index.
+    :param confidence: (H, W) uint8 probability of that class times 255, if asked for.
+    :param certainty: (h, w) uint8 probability of the likeliest class times 255, if either is.
+    """
+
+    classes: Tensor
+    confidence: Tensor | None
+    certainty: Tensor | None
+
+
 def upsample(
-    logits: Tensor, size: tuple[int, int], confidence: bool, temperature: float = 1.0
-) -> tuple[Tensor, Tensor | None]:
+    logits: Tensor,
+    size: tuple[int, int],
+    confidence: bool,
+    temperature: float = 1.0,
+    certainty: bool = False,
+) -> Upsampled:
     """
     Find the class of each pixel of the picture: the largest logit, interpolated bilinearly.
 
@@ -21,35 +41,41 @@ def upsample(
 
     :param logits: (C, h, w) float, the part that the picture takes, on any device.
     :param size: (H, W) of the picture in pixels.
-    :param confidence: whether the second array is wanted.
+    :param confidence: whether the confidence is wanted.
     :param temperature: what logits are divided by to become probabilities; classes don't change.
-    :return: (H, W) uint8 class index; (H, W) uint8 confidence in 0..255, or None; both on the
-        device of `logits`.
+    :param certainty: whether the certainty is wanted; it comes with the confidence anyway.
+    :return: classes, and what was asked for.
     """
     if logits.is_cuda:
-        return _upsample_device(logits, size, confidence, temperature)
-    mask, chosen = _upsample_cpu(logits, size, confidence, temperature)
-    return torch.from_numpy(mask), None if chosen is None else torch.from_numpy(chosen)
+        return _upsample_device(logits, size, confidence, temperature, certainty)
+    mask, *others = _upsample_cpu(logits, size, confidence, temperature, certainty)
+    asked = (None if array is None else torch.from_numpy(array) for array in others)
+    return Upsampled(torch.from_numpy(mask), *asked)
 
 
 def _upsample_device(
-    logits: Tensor, size: tuple[int, int], confidence: bool, temperature: float
-) -> tuple[Tensor, Tensor | None]:
+    logits: Tensor, size: tuple[int, int], confidence: bool, temperature: float, certainty: bool
+) -> Upsampled:
     """Plain way: full-size planes are cheap where memory is fast."""
     planes = F.interpolate(logits[None].float(), size, mode='bilinear')[0]
     classes = planes.argmax(0)
-    mask = classes.to(torch.uint8)
-    if not confidence:
-        return mask, None
-    probabilities = (logits[None].float() / temperature).softmax(1)
-    probabilities = F.interpolate(probabilities, size, mode='bilinear')[0]
-    chosen = probabilities.gather(0, classes[None])[0]
-    return mask, (255 * chosen).round_().to(torch.uint8)
+    mask, chosen, likeliest = classes.to(torch.uint8), None, None
+    if confidence or certainty:
+        probabilities = (logits[None].float() / temperature).softmax(1)
+        likeliest = _to_bytes(probabilities[0].amax(0))
+        if confidence:
+            full = F.interpolate(probabilities, size, mode='bilinear')[0]
+            chosen = _to_bytes(full.gather(0, classes[None])[0])
+    return Upsampled(mask, chosen, likeliest)
+
+
+def _to_bytes(probabilities: Tensor) -> Tensor:
+    return (255 * probabilities).round_().to(torch.uint8)
 
 
 def _upsample_cpu(
-    logits: Tensor, size: tuple[int, int], confidence: bool, temperature: float
-) -> tuple[Classes, Classes | None]:
+    logits: Tensor, size: tuple[int, int], confidence: bool, temperature: float, certainty: bool
+) -> tuple[Classes, Classes | None, Classes | None]:
     """
     Interpolate only where it can matter.
 
@@ -58,15 +84,19 @@ def _upsample_cpu(
     """
     planes = _planes(logits)
     top, largest = _largest(planes)
-    # The largest class has exp(0) of the sum.
     cold = 1 / temperature
-    chances = np.reciprocal(_sum_of_exp(planes, largest, cold)) if confidence else None
+    chances = likeliest = None
+    if confidence or certainty:  # the largest class has exp(0) of the sum
+        chances = np.reciprocal(_sum_of_exp(planes, largest, cold))
+        likeliest = np.asarray(cv2.convertScaleAbs(chances, alpha=255), np.uint8)
+    if not confidence:
+        chances = None
     rows, columns = (lay(*lengths) for lengths in zip(size, top.shape, strict=True))
     mask: Classes = top.take(columns.points[columns.cells], 1).take(rows.points[rows.cells], 0)
     chosen = None if chances is None else _resize(chances, size)
     if size != top.shape:
         settle(Grid(planes, top, largest, chances, cold, rows, columns), mask, chosen)
-    return mask, chosen
+    return mask, chosen, likeliest
 
 
 def _planes(logits: Tensor) -> Planes:

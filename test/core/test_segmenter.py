@@ -121,11 +121,23 @@ def test_what_is_no_rgb_picture_is_refused(painter: Segmenter, picture: np.ndarr
 
 def test_confidence_comes_on_demand_alone(painter: Segmenter) -> None:
     picture, _ = scene(64, 64)
-    assert painter.segment(picture).confidence is None
+    plain, certain = painter.segment(picture), painter.segment(picture, certainty=True)
+    assert (plain.confidence, plain.certainty, certain.confidence) == (None, None, None)
     sure = painter.segment(picture, confidence=True).confidence
     assert sure is not None
     expected = 255 / (1 + np.exp(-4) + 8 * np.exp(-13))
     assert abs(int(sure[20, 40]) - expected) <= 1
+    assert certain.certainty is not None
+    assert certain.certainty.grid.shape == (256, 256), 'the part of the input that it takes'
+    assert abs(int(certain.certainty.grid[80, 160]) - expected) <= 1
+
+
+def test_certainty_is_of_the_roi(painter: Segmenter) -> None:
+    roi = Roi(40, 30, 201, 111)
+    certainty = painter.segment(scene(200, 300)[0], roi=roi, certainty=True).certainty
+    assert certainty is not None
+    assert certainty.roi == roi
+    assert certainty.grid.shape == (177, 320)
 
 
 def test_pictures_of_any_sizes_share_a_pass(painter: Segmenter) -> None:

@@ -12,7 +12,7 @@ from surgseg_ros.training.scenes import Scene
 def upsample(
     logits: Tensor, size: tuple[int, int], confidence: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    mask, chosen = upsampling.upsample(logits, size, confidence)
+    mask, chosen, _ = upsampling.upsample(logits, size, confidence)
     return mask.numpy(), None if chosen is None else chosen.numpy()
 
 
@@ -127,7 +127,7 @@ def test_the_temperature_changes_the_confidence_and_no_class(
 ) -> None:
     logits = LAYOUTS[layout]
     mask, _ = upsample(logits, (200, 300), confidence=True)
-    again, confidence = upsampling.upsample(logits, (200, 300), True, temperature)
+    again, confidence, _ = upsampling.upsample(logits, (200, 300), True, temperature)
     assert np.array_equal(again.numpy(), mask)
     assert confidence is not None
     scaled = F.interpolate((logits[None] / temperature).softmax(1), (200, 300), mode='bilinear')[0]

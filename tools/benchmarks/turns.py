@@ -135,7 +135,7 @@ def _compare(
         size = (picture.shape[0], picture.shape[1])
         fitted = fit(torch.from_numpy(picture)[None], spec.input_size, spec.fit)
         logits = segmenter.runtime(fitted)
-        mask, _ = upsample(logits[0], size, False)
+        mask, *_ = upsample(logits[0], size, False)
         endings.append(np.mean(mask.numpy() == plain_ending(logits, size)))
         found = segmenter.segment(picture, confidence=True)
         way.with_confidence_ms.append(found.stage_ms['upsample'])
