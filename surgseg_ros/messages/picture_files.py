@@ -46,7 +46,8 @@ def check_file(data: bytes) -> tuple[bytes, int, int]:
 
 def _check_png(data: bytes) -> tuple[bytes, int, int]:
     """Walk over the chunks: a false length makes the decoder ask for gigabytes."""
-    parts, place, names = [_PNG_START], len(_PNG_START), []
+    parts, place = [_PNG_START], len(_PNG_START)
+    names: list[bytes] = []
     while len(names) < MOST_CHUNKS and b'IEND' not in names[-1:]:
         if place + 12 > len(data):
             raise _cut_off(data)
