@@ -67,6 +67,10 @@ EXTRAS = {
     'ray': [
         'ray>=2.40',
     ],
+    # For `make fuzz`, which brings it; there are wheels for Python 3.11 and later.
+    'fuzz': [
+        'atheris>=3.0',
+    ],
     # The linters' next versions may ask for more, so these have upper bounds too.
     'test': [
         'hypothesis>=6.100',

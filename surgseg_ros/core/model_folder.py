@@ -2,6 +2,7 @@
 """A model is a folder: model.json, which says what the weights are, and weights.safetensors."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from surgseg_ros.core.model_spec import ModelError, ModelSpec
 SPEC_FILE: Final = 'model.json'
 WEIGHTS_FILE: Final = 'weights.safetensors'
 _LARGEST_SPEC_BYTES: Final = 1 << 20
+_LARGEST_FILE_BYTES: Final = 4 << 30
+"""Of weights or of an export: a thousand million numbers of float32."""
 
 
 def read_spec(folder: Path | str) -> ModelSpec:
@@ -34,9 +37,7 @@ def read_spec(folder: Path | str) -> ModelSpec:
                 f'the model folder does not exist: give a folder that `train` wrote, '
                 f'with {SPEC_FILE} and {WEIGHTS_FILE}'
             )
-        if path.stat().st_size > _LARGEST_SPEC_BYTES:
-            raise ModelError(f'{path}: larger than {_LARGEST_SPEC_BYTES} bytes; not a {SPEC_FILE}')
-        return ModelSpec.from_json(path.read_bytes())
+        return ModelSpec.from_json(_read_file(path, _LARGEST_SPEC_BYTES))
     except OSError as error:
         raise ModelError(
             f'{path}: can not be read ({error.strerror}); give a folder that `train` wrote'
@@ -81,14 +82,16 @@ def read_checked(path: Path, sha256: str) -> bytes:
     :param path: the file.
     :param sha256: hex digest that model.json gives.
     :return: its content.
-    :raises ModelError: if it is missing, truncated or changed.
+    :raises ModelError: if it is missing, truncated, changed, too large or leads elsewhere.
     """
     try:
-        content = path.read_bytes()
+        content = _read_file(path, _LARGEST_FILE_BYTES)
     except OSError as error:
         raise ModelError(
             f'{path}: can not be read ({error.strerror}); copy the whole model folder'
         ) from error
+    except ModelError as error:
+        raise ModelError(f'{path}: {error}') from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:
         raise ModelError(
@@ -96,6 +99,25 @@ def read_checked(path: Path, sha256: str) -> bytes:
             'or another one; copy the model folder again'
         )
     return content
+
+
+def _read_file(path: Path, largest_bytes: int) -> bytes:
+    """
+    Read a file of a model folder, and no other.
+
+    A folder may be linked file by file, as colcon does, but only as one: a link among files, or
+    one to a file of another name, would have us read whatever it leads to.
+    """
+    real = Path(os.path.realpath(path, strict=True))
+    if real != Path(os.path.realpath(path.with_name(SPEC_FILE))).with_name(path.name):
+        raise ModelError(f'is a link to {real}, out of the model folder: copy the file itself')
+    if not real.is_file():
+        raise ModelError('is no regular file: copy the model folder again')
+    size = real.stat().st_size
+    if size > largest_bytes:
+        raise ModelError(f'has {size} bytes, larger than the {largest_bytes} that are read')
+    with real.open('rb') as file:
+        return file.read(largest_bytes)
 
 
 def write_model(folder: Path | str, spec: ModelSpec, weights: Mapping[str, Tensor]) -> ModelSpec:

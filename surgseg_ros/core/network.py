@@ -24,6 +24,9 @@ _FIXED_OPTIONS: Final = {
 }
 """Arguments of an architecture that a model folder may not set: they change what comes out."""
 
+_LARGEST_OPTION: Final = 2048
+"""Channels of a layer, say; a layer of a million would take all memory before it is refused."""
+
 
 class SegmentationNetwork(nn.Module):
     """
@@ -107,3 +110,7 @@ def _check_options(spec: ModelSpec) -> None:
     known = set(inspect.signature(architecture).parameters) - _FIXED_OPTIONS
     if unknown := sorted(set(spec.options) - known):
         raise ValueError(f'options {unknown!r} are none of {", ".join(sorted(known))}')
+    for name, value in spec.options.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(number, int | float) and number > _LARGEST_OPTION for number in values):
+            raise ValueError(f'option {name} has a number larger than {_LARGEST_OPTION}')

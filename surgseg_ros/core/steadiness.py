@@ -104,7 +104,10 @@ class Steadier:
             return Steadied(segmentation, segmentation, began)
         steady = self._follow(segmentation.mask, confidence)
         return Steadied(
-            dataclasses.replace(segmentation, mask=self._shown.copy(), confidence=steady),
+            # The network's certainty is not of the classes that are kept.
+            dataclasses.replace(
+                segmentation, mask=self._shown.copy(), confidence=steady, certainty=None
+            ),
             segmentation,
             '',
         )

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an image message of any encoding to an RGB picture, and back to a plain message."""
 
-import struct
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -10,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.messages.converter import converter
+from surgseg_ros.messages.errors import ImageError
+from surgseg_ros.messages.picture_files import check_file
 from surgseg_ros.messages.types import TYPES
 
 Picture = NDArray[np.uint8]
@@ -44,26 +45,6 @@ _COLOR_CODES: Final = {
     'bgra8': cv2.COLOR_BGRA2RGB,
     'mono8': cv2.COLOR_GRAY2RGB,
 }
-
-_PNG_START: Final = b'\x89PNG\r\n\x1a\n'
-_PNG_END: Final = b'IEND\xaeB`\x82'
-_JPEG_START: Final = b'\xff\xd8\xff'
-_JPEG_END: Final = b'\xff\xd9'
-_JPEG_NOT_A_FRAME: Final = (0xC4, 0xC8, 0xCC)
-
-
-class ImageError(ValueError):
-    """
-    An image message that no picture can be made of.
-
-    :param text: what is wrong, and the remedy.
-    :param cause: a short name of the kind of fault, to count by and to warn once by.
-    """
-
-    def __init__(self, text: str, cause: str) -> None:
-        """Keep the cause beside the text."""
-        super().__init__(text)
-        self.cause = cause
 
 
 def rgb_from_msg(message: Any) -> Picture:
@@ -120,8 +101,7 @@ def rgb_from_compressed(message: Any) -> Picture:
             f'format {message.format!r:.80} holds depth, not colour: subscribe to a colour topic'
         )
         raise ImageError(text, 'encoding')
-    data = bytes(message.data)
-    height, width = check_compressed(data)
+    data, height, width = check_compressed(bytes(message.data))
     try:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -200,42 +180,18 @@ def _check_size(height: int, width: int) -> None:
         raise ImageError(f'{text}: look at the settings of the camera', 'size')
 
 
-def check_compressed(data: bytes) -> tuple[int, int]:
+def check_compressed(data: bytes) -> tuple[bytes, int, int]:
     """
-    See that a JPEG or PNG is whole and not too large, before it is decoded.
+    See that a JPEG or PNG is whole and within bounds, before it is decoded.
 
     :param data: the file.
-    :return: (height, width), from its header.
-    :raises ImageError: if it is neither, or cut off, or too large.
+    :return: what to decode, and the height and width in pixels that its header gives.
+    :raises ImageError: if it is neither, or cut off, or too large, or of a kind that no camera
+        sends.
     """
-    size, end = None, -1
-    if data.startswith(_PNG_START) and len(data) > 24:
-        width, height = struct.unpack_from('>II', data, 16)
-        size, end = (height, width), data.rfind(_PNG_END)
-    elif data.startswith(_JPEG_START):
-        size, end = _jpeg_size(data)
-    if size is None:
-        text = f'{len(data)} bytes that begin with {data[:8]!r} are no readable JPEG or PNG'
-        raise ImageError(f'{text}: set the image transport to one of these', 'decode')
-    if end < 0:
-        text = f'{len(data)} bytes of a {size[1]}x{size[0]} picture lack its end'
-        raise ImageError(f'{text}: look for losses between the camera and here', 'decode')
-    _check_size(*size)
-    return size
-
-
-def _jpeg_size(data: bytes) -> tuple[tuple[int, int] | None, int]:
-    """Find (height, width) in the frame header, and where the end marker stands behind it."""
-    position = 2
-    while position + 9 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in _JPEG_NOT_A_FRAME:
-            height, width = struct.unpack_from('>HH', data, position + 5)
-            # A thumbnail in front of the frame header has an end marker of its own.
-            return (height, width), data.rfind(_JPEG_END, position)
-        is_fill = marker == 0xFF
-        position += 1 if is_fill else 2 + int.from_bytes(data[position + 2 : position + 4], 'big')
-    return None, -1
+    checked, height, width = check_file(data)
+    _check_size(height, width)
+    return checked, height, width
 
 
 def _converted(samples: Picture, width: int, encoding: str) -> Picture:

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.messages.images import ImageError, check_compressed, rows_of
+from surgseg_ros.messages.errors import ImageError
+from surgseg_ros.messages.images import check_compressed, rows_of
 from surgseg_ros.messages.results import from_cdr
 
 _STAMP: Final = {0: struct.Struct('>iI'), 1: struct.Struct('<iI')}
@@ -74,10 +75,9 @@ def mask_from_msg(message: Any) -> NDArray[np.uint8]:
 
 
 def _mask_from_png(message: Any) -> NDArray[np.uint8]:
-    data = bytes(message.data)
-    size = check_compressed(data)
+    data, height, width = check_compressed(bytes(message.data))
     mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if not data.startswith(b'\x89PNG') or mask is None or mask.shape != size:
+    if not data.startswith(b'\x89PNG') or mask is None or mask.shape != (height, width):
         text = f'a compressed picture ({message.format!r:.80}) is no mask'
         raise ImageError(f'{text}: a mask is a grey PNG, since JPEG changes its values', 'mask')
     if mask.dtype != np.uint8:

@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -105,3 +106,9 @@ def test_telemetry_is_kept_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, 'openvino_telemetry', raising=False)
     import_library('json', '')
     assert sys.modules['openvino_telemetry'] is None
+
+
+def test_telemetry_of_onnxruntime_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('ORT_DISABLE_TELEMETRY', '0')
+    import_library('json', '')
+    assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'

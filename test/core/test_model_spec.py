@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import hashlib
 import json
+import os
 import pickle
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -135,12 +136,61 @@ def test_what_can_not_be_written_leaves_the_old_model(tmp_path: Path) -> None:
     assert not weights['a'].any()
 
 
-def test_linked_files_are_followed(tmp_path: Path) -> None:
+def linked(tmp_path: Path, leave_out: str = '') -> Path:
+    """Link a model folder file by file, as colcon does."""
     write_model(tmp_path / 'store', SPEC, {'a': torch.zeros(2)})
     (tmp_path / 'linked').mkdir()
     for path in (tmp_path / 'store').iterdir():
-        (tmp_path / 'linked' / path.name).symlink_to(path)
-    assert read_model(tmp_path / 'linked')[0].name == SPEC.name
+        if path.name != leave_out:
+            (tmp_path / 'linked' / path.name).symlink_to(path)
+    return tmp_path / 'linked'
+
+
+def test_a_folder_that_is_linked_file_by_file_is_read(tmp_path: Path) -> None:
+    assert read_model(linked(tmp_path))[0].name == SPEC.name
+
+
+@pytest.mark.parametrize('name', ['model.json', 'weights.safetensors'])
+def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    folder = linked(tmp_path, leave_out=name)
+    (tmp_path / 'secret').write_bytes((tmp_path / 'store' / name).read_bytes())
+    (folder / name).symlink_to(tmp_path / 'secret')
+    with pytest.raises(ModelError, match='secret, out of the model folder: copy the file itself'):
+        read_model(folder)
+
+
+def test_a_single_link_to_another_model_is_refused(tmp_path: Path) -> None:
+    write_model(tmp_path / 'store', SPEC, {'a': torch.zeros(2)})
+    write_model(tmp_path / 'mine', SPEC, {'a': torch.zeros(2)})
+    (tmp_path / 'mine' / 'weights.safetensors').unlink()
+    (tmp_path / 'mine' / 'weights.safetensors').symlink_to(
+        tmp_path / 'store' / 'weights.safetensors'
+    )
+    with pytest.raises(ModelError, match='out of the model folder'):
+        read_model(tmp_path / 'mine')
+
+
+@pytest.mark.parametrize('name', ['model.json', 'weights.safetensors'])
+@pytest.mark.parametrize('target', ['/dev/zero', 'fifo', 'loop'])
+def test_what_is_no_file_is_refused_and_not_waited_for(
+    tmp_path: Path, name: str, target: str
+) -> None:
+    write_model(tmp_path, SPEC, {'a': torch.zeros(2)})
+    (tmp_path / name).unlink()
+    if target == 'fifo':
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).symlink_to(name if target == 'loop' else target)
+    with pytest.raises(ModelError, match=name):
+        read_model(tmp_path)
+
+
+def test_a_file_larger_than_any_network_is_not_read(tmp_path: Path) -> None:
+    write_model(tmp_path, SPEC, {'a': torch.zeros(2)})
+    with (tmp_path / 'weights.safetensors').open('wb') as file:
+        file.truncate(1 << 40)  # a hole, which takes no room
+    with pytest.raises(ModelError, match=f'has {1 << 40} bytes, larger than'):
+        read_model(tmp_path)
 
 
 def truncate(folder: Path) -> None:

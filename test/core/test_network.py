@@ -50,6 +50,7 @@ def test_building_asks_no_other_machine(
         ({'options': {'decoder_channels': [1, 2]}}, 'decoder_channels'),
         ({'options': {'decoder_channels': 'abc'}}, 'decoder_channels'),
         ({'options': {'decoder_channels': [10**30] * 5}}, 'decoder_channels'),
+        ({'options': {'decoder_channels': [4096] * 5}}, 'decoder_channels has a number larger'),
         ({'options': {'encoder_depth': None}}, 'encoder_depth'),
     ],
 )

@@ -2,6 +2,7 @@
 """What runtimes of exported networks share: reading an export, and importing its library."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +57,9 @@ def import_library(name: str, remedy: str) -> Any:
     :return: the module.
     :raises ValueError: if it can't be imported.
     """
-    # It would tell its makers of each use, unasked; without it OpenVINO and NNCF say nothing.
+    # They would tell their makers of each use, unasked: OpenVINO and NNCF by a module apart,
+    # ONNX Runtime from 1.29 on by a thread, with hashes of the model.
+    os.environ['ORT_DISABLE_TELEMETRY'] = '1'
     sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
     try:
         return importlib.import_module(name)

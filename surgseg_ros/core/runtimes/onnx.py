@@ -15,6 +15,7 @@ from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_spec import ModelError, ModelSpec
 from surgseg_ros.core.runtimes.device import choose_device
 from surgseg_ros.core.runtimes.exported import import_library, one_by_one, read_export
+from surgseg_ros.core.runtimes.onnx_graph import check_graph
 from surgseg_ros.core.runtimes.options import Options
 
 REMEDY: Final = (
@@ -48,6 +49,7 @@ class OnnxRuntime:
         session.intra_op_num_threads = torch.get_num_threads()
         session.log_severity_level = 3  # errors; its advice is not for the node's log
         try:
+            check_graph(graph)
             self._session = library.InferenceSession(graph, session, providers=providers)
         except Exception as error:  # its own classes, which have nothing else in common
             raise ModelError(f'{folder}: ONNX Runtime can not load the export: {error}') from error

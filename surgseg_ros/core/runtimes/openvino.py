@@ -36,6 +36,11 @@ class OpenVinoRuntime:
                 "device to 'cpu', or runtime to 'auto'"
             )
         precision, (graph, weights) = read_export(folder, spec, 'openvino', options.precision)
+        # OpenVINO would take ONNX and others as well, and open the files that these may name.
+        if not graph.lstrip().startswith((b'<?xml', b'<net')) or b'<!' in graph:
+            raise ModelError(
+                f'{folder}: openvino.xml is no XML of OpenVINO: export the model anew'
+            )
         self._openvino = import_library('openvino', REMEDY)
         self.device = torch.device('cpu')
         self.most_pictures = 1

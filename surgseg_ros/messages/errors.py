@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is said of a message that no picture can be made of."""
+
+
+class ImageError(ValueError):
+    """
+    An image message that no picture can be made of.
+
+    :param text: what is wrong, and the remedy.
+    :param cause: a short name of the kind of fault, to count by and to warn once by.
+    """
+
+    def __init__(self, text: str, cause: str) -> None:
+        """Keep the cause beside the text."""
+        super().__init__(text)
+        self.cause = cause

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No picture comes to a disk by way of the node: a patient may be in it."""
+
+from bench import image_cdr, picture
+from nodes import NodeProcess
+from sensor_msgs.msg import Image
+
+
+def test_no_frame_is_written_anywhere(bench, model, tmp_path, monkeypatch):
+    """Wherever the process could put files unasked, there is its log and nothing else."""
+    places = {}
+    for name in ('HOME', 'TMPDIR', 'XDG_CACHE_HOME', 'ROS_LOG_DIR'):
+        places[name] = tmp_path / name
+        places[name].mkdir()
+        monkeypatch.setenv(name, str(places[name]))
+    log = tmp_path / 'log'
+    node = NodeProcess(log, bench.namespace, model=model, stale_after_ms=600_000)
+    try:
+        mask, camera = bench.listen(Image, 'mask'), bench.camera()
+        bench.connect(camera, mask)
+        for number in range(3):
+            stamp_ns = bench.new_stamp_ns()
+            camera.publish(image_cdr(picture(number), stamp_ns))
+            mask.wait_for_stamp(stamp_ns)
+        camera.publish(image_cdr(picture(5), bench.new_stamp_ns())[:500])
+        node.wait_for_log('image dropped')
+    finally:
+        status = node.interrupt()
+    assert status == 0
+    written = [path for place in places.values() for path in place.rglob('*') if path.is_file()]
+    assert {path.parent for path in written} <= {places['ROS_LOG_DIR']}
+    for path in [log, *written]:
+        content = path.read_bytes()
+        assert len(content) < 10_000, path
+        assert not any(row.tobytes() in content for row in picture(0)), path

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Malformed messages without end, the same ones for the same seed."""
+
+import random
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from surgseg_ros.messages.images import MAX_SIDE_PX
+from surgseg_ros.messages.results import from_cdr, to_cdr
+from tools.fuzz.seeds import ENCODINGS, seeds
+from tools.fuzz.way import TYPES
+
+LARGEST: Final = 2**32 - 1
+_NUMBERS: Final = (0, 1, 2, 3, 5, 127, 128, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, LARGEST)
+_SIDES: Final = (0, 1, 7, 13, 10**5, MAX_SIDE_PX, MAX_SIDE_PX + 1, 2**31, LARGEST)
+_PNG: Final = b'\x89PNG\r\n\x1a\n'
+
+Change = Callable[[random.Random, bytearray], None]
+
+
+def malformed(kind: str, seed: int) -> Iterator[bytes]:
+    """
+    Spoil good messages, in one to four places each.
+
+    :param kind: `image` or `compressed`.
+    :param seed: of the choice.
+    :return: CDR, without end; some are still messages that a picture can be made of.
+    """
+    chance = random.Random(seed)
+    good = list(seeds(kind).values())
+    changes = (*BYTES, *FIELDS[kind])
+    while True:
+        cdr = bytearray(chance.choice(good))
+        for _ in range(chance.choice((1, 1, 2, 4))):
+            chance.choice(changes)(chance, cdr)
+        yield bytes(cdr)
+
+
+def _flip(chance: random.Random, cdr: bytearray) -> None:
+    if cdr:
+        cdr[chance.randrange(len(cdr))] ^= 1 << chance.randrange(8)
+
+
+def _number(chance: random.Random, cdr: bytearray) -> None:
+    """Put a number that is hard to bear where one may stand."""
+    if len(cdr) >= 8:
+        place = chance.randrange(0, min(len(cdr), 100) - 3, 4)
+        order = chance.choice('<>')
+        cdr[place : place + 4] = struct.pack(f'{order}I', chance.choice(_NUMBERS))
+
+
+def _cut(chance: random.Random, cdr: bytearray) -> None:
+    del cdr[chance.randrange(len(cdr) + 1) :]
+
+
+def _remove(chance: random.Random, cdr: bytearray) -> None:
+    begin = chance.randrange(len(cdr) + 1)
+    del cdr[begin : begin + chance.randrange(1, 9)]
+
+
+def _insert(chance: random.Random, cdr: bytearray) -> None:
+    place = chance.randrange(len(cdr) + 1)
+    cdr[place:place] = chance.randbytes(chance.randrange(1, 9))
+
+
+def _double(chance: random.Random, cdr: bytearray) -> None:
+    begin = chance.randrange(len(cdr) + 1)
+    cdr[begin:begin] = cdr[begin : begin + chance.randrange(1, 200)]
+
+
+def _junk(chance: random.Random, cdr: bytearray) -> None:
+    cdr[4:] = chance.randbytes(chance.randrange(400))
+
+
+def _representation(chance: random.Random, cdr: bytearray) -> None:
+    """Claim another representation: the other byte order, a parameter list, XCDR 2."""
+    cdr[:2] = bytes([chance.choice((0, 0, 0, 1, 255)), chance.randrange(12)])
+
+
+BYTES: Final[tuple[Change, ...]] = (
+    _flip,
+    _number,
+    _cut,
+    _remove,
+    _insert,
+    _double,
+    _junk,
+    _representation,
+)
+
+
+def _field(name: str, choose: Callable[[random.Random], object]) -> Change:
+    """Make a change that puts another value into a field, where the message still has fields."""
+
+    def change(chance: random.Random, cdr: bytearray) -> None:
+        kind = 'compressed' if name == 'format' else 'image'
+        try:
+            message = from_cdr(bytes(cdr), TYPES[kind])
+        except Exception:  # an earlier change has left no message
+            return
+        setattr(message, name, choose(chance))
+        cdr[:] = to_cdr(message)
+
+    return change
+
+
+def _text(chance: random.Random) -> str:
+    odd = ('', 'rgb9', 'mono', 'x' * 9000, 'ÿ', 'rgb8\0', '8UC3', 'nv12', 'png; compressedDepth')
+    return chance.choice((*odd, *ENCODINGS))
+
+
+def _not_utf8(chance: random.Random, cdr: bytearray) -> None:
+    begin = cdr.find(b'/endoscope left')
+    if begin >= 0:
+        cdr[begin : begin + 15] = bytes(chance.randrange(128, 256) for _ in range(15))
+
+
+def _png_chunk(chance: random.Random, cdr: bytearray) -> None:
+    """Change a chunk of a PNG file and make its checksum right, so that the decoder reads it."""
+    start = cdr.find(_PNG)
+    places = list(_chunks(cdr, start + 8)) if start >= 0 else []
+    if not places:
+        return
+    place, size = chance.choice(places)
+    if size:
+        for _ in range(chance.choice((1, 2, 8))):
+            cdr[place + 8 + chance.randrange(size)] = chance.choice((0, 1, 8, 16, 127, 255))
+    if chance.random() < 0.1:
+        cdr[place + 4 : place + 8] = chance.choice((b'IDAT', b'PLTE', b'tRNS', b'acTL', b'fdAT'))
+    checksum = zlib.crc32(cdr[place + 4 : place + 8 + size])
+    cdr[place + 8 + size : place + 12 + size] = struct.pack('>I', checksum)
+
+
+def _chunks(cdr: bytearray, place: int) -> Iterator[tuple[int, int]]:
+    while place + 12 <= len(cdr):
+        (size,) = struct.unpack_from('>I', cdr, place)
+        if place + 12 + size > len(cdr):
+            return
+        yield place, size
+        place += 12 + size
+
+
+def _jpeg_segment(chance: random.Random, cdr: bytearray) -> None:
+    """Change what stands right behind a marker of a JPEG file."""
+    markers = [i for i in range(len(cdr) - 12) if cdr[i] == 0xFF and cdr[i + 1] >= 0xC0]
+    if markers:
+        place = chance.choice(markers) + chance.randrange(1, 12)
+        cdr[place] = chance.choice((0, 1, 2, 16, 127, 128, 255, chance.randrange(256)))
+
+
+FIELDS: Final[dict[str, tuple[Change, ...]]] = {
+    'image': (
+        _field('height', lambda chance: chance.choice(_SIDES)),
+        _field('width', lambda chance: chance.choice(_SIDES)),
+        _field('step', lambda chance: chance.choice((*_SIDES, 31, 79))),
+        _field('encoding', _text),
+        _field('is_bigendian', lambda chance: chance.randrange(256)),
+        _not_utf8,
+    ),
+    'compressed': (
+        _field('format', _text),
+        *(_png_chunk, _jpeg_segment) * 4,
+        _not_utf8,
+    ),
+}
+"""Changes that know where things stand in a message of that kind."""

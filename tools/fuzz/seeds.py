@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Good messages to begin with: every encoding, both byte orders, JPEG and PNG of several kinds."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE
+from surgseg_ros.messages.results import header
+from surgseg_ros.messages.types import TYPES
+
+_HEIGHT: Final = 6
+_WIDTH: Final = 10
+_HEADER: Final = header(7 * 10**9 + 5, '/endoscope left')
+
+ENCODINGS: Final = {
+    **dict.fromkeys(('rgb8', 'bgr8'), 3),
+    **dict.fromkeys(('rgba8', 'bgra8'), 4),
+    **dict.fromkeys(('rgb16', 'bgr16'), 6),
+    **dict.fromkeys(('rgba16', 'bgra16'), 8),
+    'mono8': 1,
+    'mono16': 2,
+    **{f'bayer_{pattern}8': 1 for pattern in ('rggb', 'bggr', 'gbrg', 'grbg')},
+    **{f'bayer_{pattern}16': 2 for pattern in ('rggb', 'bggr', 'gbrg', 'grbg')},
+    **dict.fromkeys(('yuv422', 'yuv422_yuy2', 'uyvy', 'yuyv'), 2),
+}
+"""Bytes per pixel of each encoding that the node takes."""
+
+_FILES: Final = {
+    'png_grey': ('.png', 1, []),
+    'png_bilevel': ('.png', 1, [cv2.IMWRITE_PNG_BILEVEL, 1]),
+    'png_rgb': ('.png', 3, []),
+    'png_rgba': ('.png', 4, []),
+    'jpeg': ('.jpg', 3, []),
+    'jpeg_grey': ('.jpg', 1, []),
+    'jpeg_progressive': ('.jpg', 3, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
+    'jpeg_restart': ('.jpg', 3, [cv2.IMWRITE_JPEG_RST_INTERVAL, 1]),
+}
+
+
+def seeds(kind: str) -> dict[str, bytes]:
+    """
+    Make good messages.
+
+    :param kind: `image` or `compressed`.
+    :return: CDR by a name for people.
+    """
+    return dict(_images() if kind == 'image' else _compressed())
+
+
+def _images() -> Iterator[tuple[str, bytes]]:
+    for encoding, pixel_bytes in ENCODINGS.items():
+        step = _WIDTH * pixel_bytes + 2
+        message = TYPES.types[IMAGE](
+            header=_HEADER,
+            height=_HEIGHT,
+            width=_WIDTH,
+            encoding=encoding,
+            is_bigendian=0,
+            step=step,
+            data=_noise(_HEIGHT * step),
+        )
+        for little in (True, False):
+            cdr = TYPES.serialize_cdr(message, IMAGE, little_endian=little)
+            yield f'{encoding}_{"little" if little else "big"}', bytes(cdr)
+
+
+def _compressed() -> Iterator[tuple[str, bytes]]:
+    for name, (suffix, channels, options) in _FILES.items():
+        picture = _noise(24 * 20 * channels).reshape(24, 20, channels)
+        _, data = cv2.imencode(suffix, picture, options)
+        message = TYPES.types[COMPRESSED_IMAGE](
+            header=_HEADER, format=suffix[1:], data=np.asarray(data).reshape(-1)
+        )
+        for little in (True, False):
+            cdr = TYPES.serialize_cdr(message, COMPRESSED_IMAGE, little_endian=little)
+            yield f'{name}_{"little" if little else "big"}', bytes(cdr)
+
+
+def _noise(size: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(7).integers(0, 256, size, np.uint8)
