@@ -16,7 +16,8 @@ from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stopwatch import Stopwatch
 from surgseg_ros.lockstep.options import Options
 from surgseg_ros.lockstep.survey import told
-from surgseg_ros.messages.images import ImageError, rgb_from_msg
+from surgseg_ros.messages.errors import ImageError
+from surgseg_ros.messages.images import rgb_from_msg
 from surgseg_ros.messages.received import mask_from_msg, read_image, read_stamp
 
 Times = Mapping[str, float]

@@ -3,7 +3,7 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.lockstep.series import Series
-from surgseg_ros.messages.images import ImageError, rgb_from_msg
+from surgseg_ros.messages.errors import ImageError
+from surgseg_ros.messages.images import rgb_from_msg
+from surgseg_ros.messages.received import mask_from_msg
 from surgseg_ros.messages.results import from_cdr, stamp_ns
 
 MASK_TOPIC: Final = '/mask'
@@ -190,15 +192,15 @@ def _nearest(
     return {place: message for place, (_, message) in found.items()}
 
 
-def _picture(message: Any, troubles: list[str]) -> Picture | None:
+def _picture(
+    message: Any, troubles: list[str], read: Callable[[Any], Picture] = rgb_from_msg
+) -> Picture | None:
     try:
-        return None if message is None else rgb_from_msg(message)
+        return None if message is None else read(message)
     except ImageError as error:
         troubles.append(str(error))
         return None
 
 
 def _plane(message: Any, troubles: list[str]) -> Picture | None:
-    """Take a mask, whose three colours are alike."""
-    picture = _picture(message, troubles)
-    return None if picture is None else np.ascontiguousarray(picture[..., 0])
+    return _picture(message, troubles, mask_from_msg)

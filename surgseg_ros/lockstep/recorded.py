@@ -21,7 +21,7 @@ from surgseg_ros.lockstep.results import (
 )
 from surgseg_ros.lockstep.survey import Seen, check_topics, identify, look_over, told
 from surgseg_ros.lockstep.tally import Tally
-from surgseg_ros.messages.images import ImageError
+from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.received import mask_from_msg, read_image
 
 

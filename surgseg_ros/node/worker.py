@@ -13,7 +13,8 @@ from surgseg_ros.core.detections import Instrument, find_instruments, without_de
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stopwatch import Stopwatch
-from surgseg_ros.messages.images import ImageError, rgb_from_msg
+from surgseg_ros.messages.errors import ImageError
+from surgseg_ros.messages.images import rgb_from_msg
 from surgseg_ros.messages.received import read_image
 from surgseg_ros.messages.results import stamp_ns
 from surgseg_ros.node.health import Health

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from surgseg_ros.messages import images
-from surgseg_ros.messages.images import ImageError, image_to_msg, rgb_from_msg
+from surgseg_ros.messages.errors import ImageError
+from surgseg_ros.messages.images import image_to_msg, rgb_from_msg
 from surgseg_ros.messages.results import header
 
 HEIGHT, WIDTH = 4, 6

@@ -151,7 +151,8 @@ def test_no_marker_hides_another_size_from_us(marker: bytes) -> None:
 BOMBS = """
 import resource, sys
 from types import SimpleNamespace as Message
-from surgseg_ros.messages.images import ImageError, rgb_from_msg
+from surgseg_ros.messages.errors import ImageError
+from surgseg_ros.messages.images import rgb_from_msg
 rgb_from_msg(Message(format='', data=open(sys.argv[1], 'rb').read()))
 before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[2:]:

@@ -113,12 +113,17 @@ def _around_network(image: Plane, truth: Plane, input_size: Size) -> Iterator[St
         image.size + 3 * input_size[0] * input_size[1],
     )
     logits, pixels = logits_of(truth, grid), size[0] * size[1]
-    for wanted, text in ((False, 'mask'), (True, 'mask and confidence')):
+    for text, wanted in (
+        ('mask', {}),
+        ('mask and certainty', {'certainty': True}),
+        ('mask and confidence', {'confidence': True}),
+    ):
+        full = 'confidence' in wanted
         yield Step(
             f'{text} from {name}',
-            partial(upsample, logits, size, wanted),
-            partial(plain_upsample, logits, size, wanted),
-            logits.nbytes + pixels * (1 + wanted),
+            partial(upsample, logits, size, **{'confidence': False, **wanted}),
+            partial(plain_upsample, logits, size, bool(wanted)),
+            logits.nbytes + pixels * (1 + full),
         )
     noise = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
     yield Step(
