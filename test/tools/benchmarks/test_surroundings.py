@@ -77,7 +77,7 @@ def test_a_run_prints_a_table_and_writes_its_numbers(tmp_path, capsys) -> None:
     cv2.setNumThreads(threads[1])
     rows = json.loads(path.read_text())['rows']
     lines = [text for text in capsys.readouterr().out.splitlines() if text.startswith('| 96x64')]
-    assert len(rows) == len(lines) == 9
+    assert len(rows) == len(lines) == 10
     assert all(row['ours_ms'] > 0 and row['ratio'] > 0 for row in rows)
 
 
