@@ -18,7 +18,8 @@ import machine
 import message_build
 from machine import SetUpError
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 VENV = ROOT / '.venv'
 STAMP = VENV / 'set_up.json'
 LOG = VENV / 'set_up.log'
@@ -109,11 +110,12 @@ def set_up(run: Runner) -> None:
 def stages(ros: str, run: Runner) -> list[Stage]:
     """List what is to be done where `ros` is the distribution that is sourced, or ''."""
     extras = 'onnx,openvino,ray,training,test' if ros else 'ros,onnx,openvino,ray,training,test'
+    lock = lock_files(ros)
     packages = Stage(
         'packages',
         f'installing {"" if ros else "ROS 2 Jazzy, "}torch and the rest into .venv (minutes)',
-        [ROOT / 'setup.py', Path(__file__)],
-        lambda: install(extras, run),
+        [ROOT / 'setup.py', Path(__file__), *lock],
+        lambda: install(extras, run, lock),
     )
     messages = Stage(
         'vision_msgs',
@@ -140,7 +142,13 @@ def make_venv(ros: str, run: Runner) -> dict[str, str]:
     return stamp
 
 
-def install(extras: str, run: Runner) -> None:
+def lock_files(ros: str) -> list[Path]:
+    """Find the exact versions that CI asks for by LOCKED=1, if there are any for this Python."""
+    lock = HERE / f'lock-{sysconfig.get_python_version()}.txt'
+    return [lock] if os.environ.get('LOCKED') == '1' and not ros and lock.is_file() else []
+
+
+def install(extras: str, run: Runner, lock: list[Path]) -> None:
     """Install this package in place, and with it everything from the list in setup.py."""
     constraints = VENV / 'constraints.txt'
     constraints.write_text(machine.constraints())
@@ -148,7 +156,13 @@ def install(extras: str, run: Runner) -> None:
     run(*pip, '--upgrade', 'pip')  # the one that comes with Python can be years old, and slow
     # pip compiles to byte code: where the environment forbids Python to keep its own, each process
     # would spend many seconds on torch's.
-    run(*pip, '-c', constraints, '--editable', f'.[{extras}]')
+    package = ('--editable', f'.[{extras}]')
+    for path in lock:
+        try:
+            return run(*pip, '-c', constraints, '-c', path, *package)
+        except SetUpError as error:  # a package index need not have all of them for ever
+            print(f'make setup: without {path.name}, as that failed:\n{error}', flush=True)
+    run(*pip, '-c', constraints, *package)
 
 
 def read_stamp() -> dict[str, str] | None:

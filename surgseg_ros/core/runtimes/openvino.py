@@ -39,7 +39,8 @@ class OpenVinoRuntime:
         # OpenVINO would take ONNX and others as well, and open the files that these may name.
         if not graph.lstrip().startswith((b'<?xml', b'<net')) or b'<!' in graph:
             raise ModelError(
-                f'{folder}: openvino.xml is no XML of OpenVINO: export the model anew'
+                f'{folder}: OpenVINO can not read the export: openvino.xml is no XML of OpenVINO; '
+                'export the model anew'
             )
         self._openvino = import_library('openvino', REMEDY)
         self.device = torch.device('cpu')
