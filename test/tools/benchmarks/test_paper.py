@@ -2,6 +2,7 @@
 """Ways take turns on the same pictures, their masks are compared, and bounds are held."""
 
 import importlib.util
+import json
 
 import cv2
 import numpy as np
@@ -19,6 +20,10 @@ SPEC = ModelSpec(
     options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
     input_size=(64, 64),
     intended_use='demo',
+)
+
+needs_openvino = pytest.mark.skipif(
+    not importlib.util.find_spec('openvino'), reason='openvino is not installed'
 )
 
 
@@ -40,7 +45,7 @@ def data(tmp_path):
     return tmp_path / 'data'
 
 
-@pytest.mark.skipif(not importlib.util.find_spec('openvino'), reason='openvino is not installed')
+@needs_openvino
 def test_all_ways_are_timed_on_all_rounds_and_compared(model, data, tmp_path):
     spec, exports, refused = turns.export_at(model, (64, 96), ['f32'], tmp_path / 'at', 1, data)
     assert (spec.input_size, spec.fit, refused) == ((64, 96), 'stretch', {})
@@ -97,3 +102,22 @@ def test_our_fastest_way_is_held_to_the_bounds(best, said):
 
 def test_the_ending_is_judged_at_the_largest_input_alone():
     assert not paper.find_missed([row(share=0.9), row()])
+
+
+@needs_openvino
+def test_a_small_run_prints_its_tables_and_writes_its_numbers(
+    model, data, tmp_path, monkeypatch, capsys
+):
+    export_at = turns.export_at
+    monkeypatch.setattr(paper, 'export_at', lambda *words: export_at(*words, data))
+    monkeypatch.setattr(paper, 'draw', lambda size: [np.full((90, 120, 3), 99, np.uint8)])
+    monkeypatch.setattr(paper.floors, '_SIDES', (64,))
+    words = ['--model', f'{model}', '--sizes', '96x64', '--precisions', 'f32', '--rounds', '2']
+    # How fast it is is no matter here.
+    assert paper.main([*words, '--frames', '1', '--json', f'{tmp_path / "paper.json"}']) in (0, 1)
+    said = capsys.readouterr().out
+    assert '| 96x64 | plain |' in said
+    assert '| 96x64 | f32 |' in said
+    (found,) = json.loads((tmp_path / 'paper.json').read_text())['inputs']
+    assert found['ways']['plain']['ratio'] == 1.0
+    assert found['ways']['f32']['export']['class_agreement'] > 0.99
