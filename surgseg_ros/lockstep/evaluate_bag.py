@@ -23,6 +23,7 @@ from surgseg_ros.core.runtimes import AUTO, RUNTIMES
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.lockstep.archive import Store, find_bags, is_bag, plan, run
 from surgseg_ros.lockstep.options import Options
+from surgseg_ros.lockstep.report import write_report
 from surgseg_ros.lockstep.ways import Way, here, in_processes, on_ray
 
 OUTPUT_SUFFIX: Final = '.mcap'
@@ -49,10 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         merged = run(plan(bags, outputs, options), _way(arguments), store, options)
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         write_whole(arguments.json, (json.dumps(merged, indent=1) + '\n').encode())
+        print(summary(merged))
+        if arguments.report:
+            print(f'report: {write_report(arguments.report, merged, bags, outputs)}')
     except (ValueError, OSError) as error:  # of which all errors of bags, models and devices are
         print(f'evaluate_bag: {error}', file=sys.stderr)
         return 2
-    print(summary(merged))
     for line in complaints(merged):
         print(f'evaluate_bag: {line}', file=sys.stderr)
     damaged = any(numbers['damage'] for numbers in merged['bags'].values())
@@ -82,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--output', type=Path, metavar='OUT.mcap',
         help='the bag to make, with mask, detections and label_info; for several bags, a folder')
     add('--json', type=Path, required=True, metavar='FILE', help='where the numbers go')
+    add('--report', type=Path, metavar='DIR',
+        help='gets report.html: scores over time, the worst moments as pictures, tables')
     add('--confidence', action='store_true', help='write the confidence to the output bag too')
     add('--roi', type=int, nargs=4, metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
         help="the endoscope's part of the pictures; outside it the mask is 255")

@@ -271,3 +271,13 @@ def test_what_does_not_go_together_is_said(evaluate, capsys, arguments, said):
         evaluate(*arguments, '--json', 'a.json')
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_report_shows_what_was_evaluated(tmp_path, write_bag, evaluate, capsys):
+    bag, report = write_bag(tmp_path / 'operation', range(3)), tmp_path / 'report'
+    numbers = ['--json', tmp_path / 'a.json', '--output', tmp_path / 'out.mcap']
+    assert evaluate('--bag', bag, *numbers, '--report', report) == 0
+    assert f'report: {report / "report.html"}' in capsys.readouterr().out
+    page = (report / 'report.html').read_text()
+    assert 'operation' in page
+    assert page.count('data:image/') >= 3, 'input, truth and prediction of the worst moment'
