@@ -10,14 +10,20 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.node import parameters
+from surgseg_ros.node.fail_safe import FailSafe
+from surgseg_ros.node.generation import Generation
 from surgseg_ros.node.health import Health
 from surgseg_ros.node.intake import TYPE_NAMES, Intake
 from surgseg_ros.node.lifecycle import LifecycleNode, Transition
 from surgseg_ros.node.mailbox import Frame, Mailbox
 from surgseg_ros.node.outputs import Outputs
 from surgseg_ros.node.parameters import LIVE, Settings
+from surgseg_ros.node.picture import Eye
 from surgseg_ros.node.reporter import Reporter
-from surgseg_ros.node.worker import Eye, Generation, Worker
+from surgseg_ros.node.ticker import Ticker
+from surgseg_ros.node.worker import Worker
+
+FAIL_SAFE_PERIOD_S = 0.02
 
 
 class SegmenterNode(LifecycleNode):
@@ -45,6 +51,7 @@ class SegmenterNode(LifecycleNode):
         self._segmenter: Segmenter | None = None
         self._mailbox: Mailbox | None = None
         self._worker: Worker | None = None
+        self._fail_safe: Ticker | None = None
         self._eyes: tuple[Eye, ...] = ()
         self._intakes: tuple[Intake, ...] = ()
         self._reporter = Reporter(self, lambda: self.settings.stale_after_ms, self._upkeep)
@@ -119,10 +126,14 @@ class SegmenterNode(LifecycleNode):
             self._mailbox,
             self._eyes,
             self._generation,
-            lambda: self.settings.least_area,
+            lambda: self.settings.rules,
+            lambda: self.get_clock().now().nanoseconds,
             self.get_logger(),
         )
         self._worker.start()
+        fail_safe = FailSafe(self._eyes, self._generation, lambda: self.settings.rules)
+        self._fail_safe = Ticker('fail safe', FAIL_SAFE_PERIOD_S, fail_safe.look, self._complain)
+        self._fail_safe.start()
         name = f'{segmenter.spec.name} ({segmenter.spec.weights_sha256[:12]})'
         self._reporter.model, self._reporter.device = name, segmenter.runtime.description
         self._reporter.failed = False
@@ -160,10 +171,12 @@ class SegmenterNode(LifecycleNode):
             self._mailbox.close()
         if self._worker is not None:
             self._worker.join()
+        if self._fail_safe is not None:
+            self._fail_safe.stop()
         eyes, self._eyes = self._eyes, ()
         for eye in reversed(eyes):
             eye.outputs.destroy()
-        self._worker = self._mailbox = self._segmenter = None
+        self._worker = self._fail_safe = self._mailbox = self._segmenter = None
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         self._reporter.model = self._reporter.device = ''
@@ -209,6 +222,10 @@ class SegmenterNode(LifecycleNode):
     def _limits(self) -> tuple[str, ...]:
         demo = self._segmenter is not None and self._segmenter.spec.intended_use == 'demo'
         return ('the model is for demonstration only',) if demo else ()
+
+    def _complain(self, error: Exception) -> None:
+        text = f'fail_safe failed: {type(error).__name__}: {error}'
+        self.get_logger().error(text, throttle_duration_sec=10.0)
 
     def _upkeep(self) -> None:
         for eye, intake in zip(self._eyes, self._intakes, strict=False):
