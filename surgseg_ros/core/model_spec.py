@@ -43,6 +43,7 @@ class ModelSpec:
     :param scores: what it reached; free form.
     :param weights_sha256: hex digest of weights.safetensors.
     :param exports: the same network for other runtimes; see surgseg_ros.core.exports.
+    :param self_test: a drawing and the classes in it; see surgseg_ros.core.self_test.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ModelSpec:
     scores: Mapping[str, Any] = field(default_factory=dict)
     weights_sha256: str = ''
     exports: Mapping[str, Any] = field(default_factory=dict)
+    self_test: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -115,7 +117,14 @@ class ModelSpec:
                 f'unknown keys {unknown!r}: remove them, or use the release that knows'
             )
         # Whatever decides the mask, or what the node says of it, must not be guessed.
-        required = known - {'options', 'least_region', 'training', 'scores', 'exports'}
+        required = known - {
+            'options',
+            'least_region',
+            'training',
+            'scores',
+            'exports',
+            'self_test',
+        }
         if missing := sorted(required - set(values)):
             raise ModelError(f'missing keys {missing!r}: write the folder anew with `train`')
         for key in ('classes', 'input_size', 'mean', 'std', 'least_region'):
@@ -123,7 +132,7 @@ class ModelSpec:
                 values[key] = tuple(values[key])
             elif key in values:
                 raise ModelError(f'{key} is {values[key]!r}, expected a list')
-        for key in ('options', 'training', 'scores', 'exports'):
+        for key in ('options', 'training', 'scores', 'exports', 'self_test'):
             if not isinstance(values.get(key, {}), dict):
                 raise ModelError(f'{key} is {values[key]!r}, expected an object')
         return cls(**values)
