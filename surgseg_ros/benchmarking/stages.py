@@ -60,7 +60,8 @@ def measure(
     mailbox, generation = Mailbox(), Generation()
     eyes = tuple(Eye(f'{n}', IMAGE, None, _Record(results), _Serializer()) for n in range(cameras))
     logger = logging.getLogger(__name__)
-    worker = Worker(segmenter, mailbox, eyes, generation, lambda: _RULES, time.time_ns, logger)
+    rules, rescue = (lambda: _RULES), _NoRescue()
+    worker = Worker(segmenter, mailbox, eyes, generation, rules, time.time_ns, logger, rescue)
     worker.start()
     cdrs = [image_cdr(picture) for picture in pictures]
     try:
@@ -121,6 +122,16 @@ class _Record(Health):
 
     def see_trouble(self, reason: str, count: str = 'rejected') -> None:
         self._results.put(reason)
+
+
+class _NoRescue:
+    """A benchmark ends where the machine fails."""
+
+    def fall_back(self, error: Exception) -> bool:
+        return False
+
+    def halve(self, reason: str) -> None:
+        raise RuntimeError(reason)
 
 
 class _Serializer:

@@ -106,6 +106,15 @@ class Health:
             self._said.clear()
             self._times.clear()
 
+    def limit(self, limits: tuple[str, ...]) -> None:
+        """
+        Change what `activate` was given.
+
+        :param limits: reasons for which a mask is never better than degraded.
+        """
+        with self._lock:
+            self._limits = limits
+
     def deactivate(self, reason: str) -> None:
         """
         End it.

@@ -41,7 +41,12 @@ class Parameter(NamedTuple):
 
 TABLE: Final = (
     Parameter('autostart', True, 'Configure and activate at start, without a lifecycle manager.'),
-    Parameter('model', '', 'Model folder, with model.json and weights.safetensors. No default.'),
+    Parameter(
+        'model',
+        '',
+        'Model folder, with model.json and weights.safetensors. No default. Set while the node is '
+        'configured, it is loaded, tested, and takes over between two frames.',
+    ),
     Parameter('device', 'auto', 'auto (CUDA where there is one), cpu, cuda, cuda:1 ...'),
     Parameter(
         'runtime',

@@ -16,6 +16,7 @@ from surgseg_ros.node.freshness import NO_DECISION, Age, Rules, doubt_of_clocks,
 from surgseg_ros.node.generation import Generation
 from surgseg_ros.node.health import LastPicture
 from surgseg_ros.node.mailbox import Frame, Mailbox
+from surgseg_ros.node.passes import Passes, Rescue
 from surgseg_ros.node.picture import Course, Doubt, Eye, Picture, read_image
 
 MODEL_STAGES: Final = ('fit', 'network', 'upsample')
@@ -39,13 +40,14 @@ class Worker(threading.Thread):
     """
     Takes frames out of the mailbox, as many as go in one pass, until that is closed.
 
-    :param segmenter: used by this thread alone.
+    :param segmenter: used by this thread alone, until another takes its place.
     :param mailbox: where frames lie.
     :param eyes: the cameras, by index.
     :param generation: the node's.
     :param rules: gives those of the moment, by which results are judged.
     :param now_ns: the node's clock, which headers are held against.
     :param logger: the node's.
+    :param rescue: told where the machine fails.
     """
 
     def __init__(
@@ -57,10 +59,13 @@ class Worker(threading.Thread):
         rules: Callable[[], Rules],
         now_ns: Callable[[], int],
         logger: Logger,
+        rescue: Rescue,
     ) -> None:
         """Prepare; `start` begins."""
         super().__init__(name='segment', daemon=True)
-        self._segmenter = segmenter
+        self._rescue = rescue
+        self._passes = Passes(segmenter, rescue)
+        self._used: Passes | None = None
         self._mailbox = mailbox
         self._eyes = eyes
         self._generation = generation
@@ -71,10 +76,22 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         """Work; see the class. A frame that fails is said and counted, and the next one taken."""
-        while frames := self._mailbox.take(self._segmenter.most_pictures):
+        while frames := self._mailbox.take(self._passes.most_pictures):
             pictures = [seen for frame in frames if (seen := self._read(frame)) is not None]
-            for picture, result in zip(pictures, self._segment(pictures)):
+            self._used = self._passes
+            for picture, result in zip(pictures, self._used.segment(pictures)):
                 self._answer(picture, result)
+            self._used = None  # or a model that has been changed would stay in memory
+
+    def change(self, segmenter: Segmenter) -> None:
+        """
+        Go on with another model, or try the same anew; a result in flight is discarded.
+
+        :param segmenter: taken from the next pass on.
+        """
+        passes = Passes(segmenter, self._rescue)
+        with self._generation.held(self._generation.number):
+            self._passes = passes
 
     def _read(self, frame: Frame) -> Picture | None:
         """Make a picture of a frame; None where there is none in it."""
@@ -109,18 +126,6 @@ class Worker(threading.Thread):
             else:  # rclpy allows one line of code only one severity
                 self._logger.info(text)
         return tuple(Doubt(oddity.text) for oddity in oddities if oddity.doubtful)
-
-    def _segment(self, pictures: Sequence[Picture]) -> list[Segmentation | Exception]:
-        """Segment pictures in one pass; where that fails, each by itself, to find whose fault."""
-        if not pictures:
-            return []
-        images, rois = [p.image for p in pictures], [p.eye.roi for p in pictures]
-        try:
-            return list(self._segmenter.segment_all(images, rois, confidence=True))
-        except Exception as error:  # of the network, the device, a roi beyond the picture
-            if len(pictures) == 1:
-                return [error]
-            return [result for picture in pictures for result in self._segment([picture])]
 
     def _answer(self, picture: Picture, result: Segmentation | Exception) -> None:
         try:
@@ -160,7 +165,7 @@ class Worker(threading.Thread):
         """Publish a mask."""
         frame, eye, header, image, _, watch = picture
         with self._generation.held(frame.generation) as current:
-            if not current:
+            if not current or self._used is not self._passes:
                 eye.health.count('discarded')
                 return
             eye.outputs.publish(header, image, segmentation, instruments)
@@ -187,7 +192,7 @@ class Worker(threading.Thread):
         frame, eye, header, image, *_ = picture
         size = (image.shape[0], image.shape[1])
         with self._generation.held(frame.generation) as current:
-            if current and publish:
+            if current and publish and self._used is self._passes:
                 unknown = Segmentation.undecided(size), without_decision(size)
                 eye.outputs.publish(header, image, *unknown)
         self._reject(frame, eye, cause, text, count)

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the network fails on a picture, the node says so of that picture, and goes on."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from bench import FRAME_ID, image_cdr, picture, stamp_ns, until
+from nodes import stand_in
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
@@ -19,12 +18,8 @@ FAILING_NS, SOUND_NS = 5, 6
 class FickleNetwork:
     """Stands in for a Segmenter that fails on dark pictures."""
 
-    spec = SimpleNamespace(name='fickle', weights_sha256='0' * 64, intended_use='research')
-    runtime = SimpleNamespace(description='a test')
-    most_pictures = 1
-
-    def warm_up(self):
-        pass
+    def __init__(self):
+        vars(self).update(stand_in('fickle'))
 
     def segment_all(self, images, rois, *, confidence):
         (image,) = images

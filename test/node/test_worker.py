@@ -51,6 +51,16 @@ class Kept:
         self.published.append((stamp_ns(header), values, [i.label for i in instruments]))
 
 
+class NoRescue:
+    """Stands in for ModelSlot: there is no other way."""
+
+    def fall_back(self, error):
+        return False
+
+    def halve(self, reason):
+        raise AssertionError(reason)
+
+
 PATIENT = Rules(stale_after_ms=600_000)
 
 
@@ -61,9 +71,12 @@ def work(frames, rois, segmenter=None, rules=PATIENT, now_ns=lambda: 0, health=H
     healths = [health() for _ in rois]
     eyes = tuple(Eye(f'eye {n}', IMAGE, roi, healths[n], outputs[n]) for n, roi in enumerate(rois))
     logger = logging.getLogger('worker')
-    worker = Worker(segmenter, mailbox, eyes, Generation(), lambda: rules, now_ns, logger)
+    worker = Worker(
+        segmenter, mailbox, eyes, Generation(), lambda: rules, now_ns, logger, NoRescue()
+    )
     for camera, cdr in frames:
         mailbox.put(Frame(camera, cdr, time.monotonic_ns(), 0, 0))
+    segmenter.worker = worker
     worker.start()
     while mailbox._slots:
         pass
@@ -149,3 +162,19 @@ def test_by_its_header_a_picture_is_young_old_or_not_to_be_believed(now_ns, publ
         1 - published,
     )
     assert ('in the future' in seen.get('doubt', '')) == doubted
+
+
+def test_a_result_in_flight_across_a_change_of_model_is_discarded():
+    """The next one is of the new model."""
+
+    class Changed(Passes):
+        def segment_all(self, images, rois, *, confidence):
+            self.worker.change(Passes())
+            return super().segment_all(images, rois, confidence=confidence)
+
+    segmenter = Changed()
+    segmenter.most_pictures = 1
+    frames = [(n, image_cdr(colour(4), n + 1)) for n in range(2)]
+    _, published, counts = work(frames, [None, None], segmenter)
+    assert published == [[], [(2, [4], [4])]]
+    assert [(count['published'], count['discarded']) for count in counts] == [(0, 1), (1, 0)]
