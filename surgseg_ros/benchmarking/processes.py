@@ -119,6 +119,7 @@ def _node_arguments(settings: Settings) -> list[str]:
         'model': settings.model,
         'device': settings.device,
         'cpu_threads': str(settings.threads),
+        'stale_after_ms': '600000',  # all masks count, however late
         **settings.parameters,
     }
     given = [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]

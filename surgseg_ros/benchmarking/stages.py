@@ -11,15 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.benchmarking.frames import image_cdr, stamped
-from surgseg_ros.core.detections import DEFAULT_LEAST_AREA, Instrument
+from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.percentiles import percentiles
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.images import IMAGE, image_to_msg
 from surgseg_ros.messages.results import detections_to_msg, to_cdr
+from surgseg_ros.node.freshness import Rules
+from surgseg_ros.node.generation import Generation
 from surgseg_ros.node.health import Health
 from surgseg_ros.node.mailbox import Frame, Mailbox
-from surgseg_ros.node.worker import Eye, Generation, Worker
+from surgseg_ros.node.picture import Eye
+from surgseg_ros.node.worker import Worker
 
 STAGES: Final = (
     *('wait', 'parse', 'fit', 'network', 'upsample', 'download', 'detections', 'publish'),
@@ -30,6 +33,8 @@ _UNTIMED: Final = 5
 """Rounds in front of those that count: memory is taken, and the processor wakes up."""
 
 _LONGEST_S: Final = 300.0
+
+_RULES: Final = Rules(stale_after_ms=_LONGEST_S * 1e3)
 
 Times = Mapping[str, float]
 
@@ -55,7 +60,8 @@ def measure(
     mailbox, generation = Mailbox(), Generation()
     eyes = tuple(Eye(f'{n}', IMAGE, None, _Record(results), _Serializer()) for n in range(cameras))
     logger = logging.getLogger(__name__)
-    worker = Worker(segmenter, mailbox, eyes, generation, lambda: DEFAULT_LEAST_AREA, logger)
+    rules, rescue = (lambda: _RULES), _NoRescue()
+    worker = Worker(segmenter, mailbox, eyes, generation, rules, time.time_ns, logger, rescue)
     worker.start()
     cdrs = [image_cdr(picture) for picture in pictures]
     try:
@@ -114,8 +120,18 @@ class _Record(Health):
     ) -> None:
         self._results.put(times_ms)
 
-    def see_trouble(self, reason: str) -> None:
+    def see_trouble(self, reason: str, count: str = 'rejected') -> None:
         self._results.put(reason)
+
+
+class _NoRescue:
+    """A benchmark ends where the machine fails."""
+
+    def fall_back(self, error: Exception) -> bool:
+        return False
+
+    def halve(self, reason: str) -> None:
+        raise RuntimeError(reason)
 
 
 class _Serializer:

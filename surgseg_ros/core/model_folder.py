@@ -125,8 +125,8 @@ def write_model(folder: Path | str, spec: ModelSpec, weights: Mapping[str, Tenso
     Write a model folder; each file appears whole or not at all, model.json last.
 
     :param folder: made where it does not exist; a model in it is replaced.
-    :param spec: what to write; `weights_sha256` is filled in, and `exports`, which were made of
-        other weights, are left out.
+    :param spec: what to write; `weights_sha256` is filled in, and `exports` and `self_test`, which
+        were made of other weights, are left out.
     :param weights: tensors by parameter name.
     :return: the specification as written.
     :raises ModelError: if the specification can not be written.
@@ -135,7 +135,8 @@ def write_model(folder: Path | str, spec: ModelSpec, weights: Mapping[str, Tenso
     content = safetensors.torch.save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     )
-    written = replace(spec, weights_sha256=hashlib.sha256(content).hexdigest(), exports={})
+    digest = hashlib.sha256(content).hexdigest()
+    written = replace(spec, weights_sha256=digest, exports={}, self_test={})
     text = written.to_json()
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / WEIGHTS_FILE, content)

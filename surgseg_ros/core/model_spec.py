@@ -18,7 +18,7 @@ TEMPERATURES: Final = (0.05, 20.0)
 """The least and the largest: beyond them every class is certain, or all are equal."""
 _LARGEST_INPUT_PX: Final = 8192
 _OPTIONAL: Final = frozenset(
-    {'options', 'least_region', 'temperature', 'training', 'scores', 'exports'}
+    {'options', 'least_region', 'temperature', 'training', 'scores', 'exports', 'self_test'}
 )
 
 
@@ -50,6 +50,7 @@ class ModelSpec:
     :param scores: what it reached; free form.
     :param weights_sha256: hex digest of weights.safetensors.
     :param exports: the same network for other runtimes; see surgseg_ros.core.exports.
+    :param self_test: a drawing and the classes in it; see surgseg_ros.core.self_test.
     """
 
     name: str
@@ -69,6 +70,7 @@ class ModelSpec:
     scores: Mapping[str, Any] = field(default_factory=dict)
     weights_sha256: str = ''
     exports: Mapping[str, Any] = field(default_factory=dict)
+    self_test: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -132,7 +134,7 @@ class ModelSpec:
                 values[key] = tuple(values[key])
             elif key in values:
                 raise ModelError(f'{key} is {values[key]!r}, expected a list')
-        for key in ('options', 'training', 'scores', 'exports'):
+        for key in ('options', 'training', 'scores', 'exports', 'self_test'):
             if not isinstance(values.get(key, {}), dict):
                 raise ModelError(f'{key} is {values[key]!r}, expected an object')
         return cls(**values)

@@ -19,10 +19,12 @@ from surgseg_ros.core.exports import EXPORT_FILES, PRECISIONS
 from surgseg_ros.core.files import write_whole
 from surgseg_ros.core.fitting import fit
 from surgseg_ros.core.model_folder import SPEC_FILE, WEIGHTS_FILE, read_model
-from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.model_spec import ModelError, ModelSpec
 from surgseg_ros.core.network import load_network
 from surgseg_ros.core.runtimes import TorchRuntime, load_runtime
 from surgseg_ros.core.runtimes.exported import read_export
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.core.self_test import check_self_test, make_self_test
 from surgseg_ros.evaluation.frames import PARTIAL
 from surgseg_ros.exporting.agreement import compare, find_fault
 from surgseg_ros.exporting.converters import BACKENDS, check_libraries, convert
@@ -167,8 +169,17 @@ def _check(
         for name in EXPORT_FILES[backend]
     }
     entry: dict[str, Any] = {'precision': precision, 'files': files, 'agreement': {}}
-    written = dataclasses.replace(spec, exports={**spec.exports, backend: entry})
+    written = dataclasses.replace(
+        spec,
+        exports={**spec.exports, backend: entry},
+        self_test=spec.self_test or make_self_test(spec, original.network),
+    )
     exported = load_runtime(folder, written, BACKENDS[backend].runtime)
+    segmenter = Segmenter(written, exported)
+    try:
+        check_self_test(written, lambda picture: segmenter.segment(picture).mask)
+    except ModelError as error:
+        raise RefusedError(str(error)) from error
     agreement = compare(written, original, exported, frames.held_out)
     if fault := find_fault(precision, agreement):
         raise RefusedError(fault)

@@ -29,12 +29,29 @@ class Verdict(NamedTuple):
     reason: str
 
 
+class LastPicture(NamedTuple):
+    """
+    The last picture of a camera that could be read.
+
+    :param stamp_ns: its header's.
+    :param frame_id: its header's.
+    :param size: (H, W) in pixels.
+    :param received_ns: steady clock when this machine had it.
+    """
+
+    stamp_ns: int
+    frame_id: str
+    size: tuple[int, int]
+    received_ns: int
+
+
 class Health:
     """
     Counts and clocks of one camera; safe for several threads.
 
     Counts: `received`, `lost` on the way, `overwritten` unread, `dropped` by design for a newer
-    frame, `rejected` as malformed or failed, `discarded` after a change of state, `published`.
+    frame, `rejected` as malformed or failed, `too_old` when done, `discarded` after a change of
+    state or model, `published`; `no_decision`, said while there is no mask.
     """
 
     def __init__(self) -> None:
@@ -48,6 +65,7 @@ class Health:
         self._ambiguity = ''
         self._trouble = ''
         self._expecting_since_ns = 0
+        self._picture: LastPicture | None = None
         self._image_ns: int | None = None
         self._mask_ns: int | None = None
         self._stamp_ns: int | None = None
@@ -84,9 +102,18 @@ class Health:
         with self._lock:
             self._inactive, self._limits, self._trouble, self._ambiguity = '', limits, '', ''
             self._expecting_since_ns = now_ns
-            self._image_ns = self._mask_ns = self._stamp_ns = None
+            self._image_ns = self._mask_ns = self._stamp_ns = self._picture = None
             self._said.clear()
             self._times.clear()
+
+    def limit(self, limits: tuple[str, ...]) -> None:
+        """
+        Change what `activate` was given.
+
+        :param limits: reasons for which a mask is never better than degraded.
+        """
+        with self._lock:
+            self._limits = limits
 
     def deactivate(self, reason: str) -> None:
         """
@@ -115,6 +142,16 @@ class Health:
             if transport_ms is not None:
                 self._keep('transport', transport_ms)
 
+    def see_picture(self, picture: LastPicture) -> None:
+        """Note that an image could be read."""
+        with self._lock:
+            self._picture = picture
+
+    def last_picture(self) -> LastPicture | None:
+        """Give the last picture since the activation, if there was one."""
+        with self._lock:
+            return self._picture
+
     def see_mask(
         self, image_ns: int, stamp_ns: int, times_ms: Mapping[str, float], doubt: str = ''
     ) -> None:
@@ -138,10 +175,15 @@ class Health:
         with self._lock:
             self._ambiguity = reason
 
-    def see_trouble(self, reason: str) -> None:
-        """Note that a frame got no mask."""
+    def see_trouble(self, reason: str, count: str = 'rejected') -> None:
+        """
+        Note that a frame got no mask, or none to be trusted.
+
+        :param reason: why.
+        :param count: what it counts as.
+        """
         with self._lock:
-            self._counts['rejected'] += 1
+            self._counts[count] += 1
             self._trouble = reason
 
     def silent_for_ns(self, now_ns: int) -> int | None:

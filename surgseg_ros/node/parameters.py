@@ -14,6 +14,14 @@ from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 from surgseg_ros.core.runtimes import AUTO, RUNTIMES
 from surgseg_ros.core.runtimes import CHOICES as PRECISIONS
 from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.node.freshness import (
+    AGE_SOURCES,
+    FAIL_SAFES,
+    OLDEST_BELIEVED_MS,
+    RECEIPT,
+    SILENT,
+    Rules,
+)
 
 TRANSPORTS: Final = ('raw', 'compressed')
 RELIABILITIES: Final = ('auto', 'reliable', 'best_effort')
@@ -33,7 +41,12 @@ class Parameter(NamedTuple):
 
 TABLE: Final = (
     Parameter('autostart', True, 'Configure and activate at start, without a lifecycle manager.'),
-    Parameter('model', '', 'Model folder, with model.json and weights.safetensors. No default.'),
+    Parameter(
+        'model',
+        '',
+        'Model folder, with model.json and weights.safetensors. No default. Set while the node is '
+        'configured, it is loaded, tested, and takes over between two frames.',
+    ),
     Parameter('device', 'auto', 'auto (CUDA where there is one), cpu, cuda, cuda:1 ...'),
     Parameter(
         'runtime',
@@ -75,8 +88,33 @@ TABLE: Final = (
     Parameter(
         'stale_after_ms',
         500,
-        'Status is stale after so many milliseconds without a new mask.',
+        'Status is stale after so many milliseconds without a new mask; a result that is older '
+        'when done is not published.',
         (10, 600_000),
+        live=True,
+    ),
+    Parameter(
+        'max_frame_age_ms',
+        0,
+        'A result whose picture is older than so many milliseconds, by age_source, is not '
+        'published as valid. 0: no limit but stale_after_ms.',
+        (0, int(OLDEST_BELIEVED_MS)),
+        live=True,
+    ),
+    Parameter(
+        'age_source',
+        RECEIPT,
+        "From when max_frame_age_ms counts: receipt by this machine, or the header's stamp, for "
+        'cameras that have the same clock as the node.',
+        choices=AGE_SOURCES,
+        live=True,
+    ),
+    Parameter(
+        'fail_safe',
+        SILENT,
+        'While stale, and for a result that is too old: silent, or no_decision (a mask of 255, '
+        'once and then every stale_after_ms).',
+        choices=FAIL_SAFES,
         live=True,
     ),
     Parameter(
@@ -108,6 +146,9 @@ class Settings:
     overlay: bool
     least_area: float
     stale_after_ms: int
+    max_frame_age_ms: int
+    age_source: str
+    fail_safe: str
     no_image_warning_s: float
 
     def __post_init__(self) -> None:
@@ -158,6 +199,11 @@ class Settings:
                 if name in known
             }
         )
+
+    @property
+    def rules(self) -> Rules:
+        """By what results are judged."""
+        return Rules(**{entry.name: getattr(self, entry.name) for entry in fields(Rules)})
 
     def roi_of(self, camera: int) -> Roi | None:
         """

@@ -10,7 +10,8 @@ from surgseg_ros.node.health import Health
 from surgseg_ros.node.reports import Diagnostics, StatusReport
 from surgseg_ros.node.ticker import Ticker
 
-_STATUS_PERIOD_S = 0.05
+_STATUS_PERIOD_S = 0.02
+"""Status is stale so much later than it should be, at most, and the time to wake up."""
 _UPKEEP_PERIOD_S = 1.0
 
 

@@ -149,6 +149,8 @@ class StatusReport:
             'overwritten_unread': max(0, counts['missing'] - counts['lost']),
             'dropped_for_newer': counts['dropped'],
             'rejected': counts['rejected'],
+            'too_old': counts['too_old'],
+            'no_decision_said': counts['no_decision'],
             'discarded': counts['discarded'],
         }
         return {key: str(value) for key, value in named.items()}

@@ -1,23 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """The segmenter node: images in, class masks and detections out, with a life cycle."""
 
+import contextlib
+import gc
 import time
 from typing import Any
 
 import torch
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from std_srvs.srv import Trigger
 
-from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.node import parameters
+from surgseg_ros.node.fail_safe import FailSafe
+from surgseg_ros.node.generation import Generation
 from surgseg_ros.node.health import Health
 from surgseg_ros.node.intake import TYPE_NAMES, Intake
 from surgseg_ros.node.lifecycle import LifecycleNode, Transition
 from surgseg_ros.node.mailbox import Frame, Mailbox
+from surgseg_ros.node.model_slot import ModelSlot
 from surgseg_ros.node.outputs import Outputs
 from surgseg_ros.node.parameters import LIVE, Settings
+from surgseg_ros.node.picture import Eye
 from surgseg_ros.node.reporter import Reporter
-from surgseg_ros.node.worker import Eye, Generation, Worker
+from surgseg_ros.node.ticker import Ticker
+from surgseg_ros.node.worker import Worker
+
+FAIL_SAFE_PERIOD_S = 0.02
 
 
 class SegmenterNode(LifecycleNode):
@@ -42,14 +53,21 @@ class SegmenterNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._on_parameters)
         self._usual_threads = torch.get_num_threads()
         self._generation = Generation()
-        self._segmenter: Segmenter | None = None
+        self._models = ModelSlot(self.get_logger(), self._tell_model)
         self._mailbox: Mailbox | None = None
         self._worker: Worker | None = None
+        self._fail_safe: Ticker | None = None
         self._eyes: tuple[Eye, ...] = ()
         self._intakes: tuple[Intake, ...] = ()
         self._reporter = Reporter(self, lambda: self.settings.stale_after_ms, self._upkeep)
         self._reporter.set_cameras(self.settings.camera_names)
         self._reporter.start()
+        self.create_service(
+            Trigger,
+            '~/reload_model',
+            self._on_reload,
+            callback_group=MutuallyExclusiveCallbackGroup(),  # nothing else waits for it
+        )
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, load and warm up the model, create the outputs."""
@@ -100,17 +118,8 @@ class SegmenterNode(LifecycleNode):
                 'ros2 launch, -p model:=FOLDER with ros2 run)'
             )
         torch.set_num_threads(settings.cpu_threads or self._usual_threads)
-        started_s = time.monotonic()
-        self.get_logger().info(f'loading {settings.model!r}')
-        segmenter = Segmenter.load(
-            settings.model,
-            settings.device,
-            settings.runtime,
-            precision=settings.precision,
-            pictures=len(settings.camera_names),
-        )
-        segmenter.warm_up()
-        self._segmenter, self._mailbox = segmenter, Mailbox()
+        segmenter = self._models.fill(settings)
+        self._mailbox = Mailbox()
         self._eyes = tuple(self._eye(index) for index in range(len(settings.camera_names)))
         for eye in self._eyes:
             eye.outputs.create()
@@ -119,23 +128,32 @@ class SegmenterNode(LifecycleNode):
             self._mailbox,
             self._eyes,
             self._generation,
-            lambda: self.settings.least_area,
+            lambda: self.settings.rules,
+            lambda: self.get_clock().now().nanoseconds,
             self.get_logger(),
+            self._models,
         )
+        self._models.connect(self._worker.change)
         self._worker.start()
-        name = f'{segmenter.spec.name} ({segmenter.spec.weights_sha256[:12]})'
-        self._reporter.model, self._reporter.device = name, segmenter.runtime.description
+        fail_safe = FailSafe(self._eyes, self._generation, lambda: self.settings.rules)
+        self._fail_safe = Ticker('fail safe', FAIL_SAFE_PERIOD_S, fail_safe.look, self._complain)
+        self._fail_safe.start()
+        self._tell_model()
         self._reporter.failed = False
         self._reporter.say_inactive('configured, not active')
-        elapsed_s = time.monotonic() - started_s
-        self.get_logger().info(
-            f'model {name} on {segmenter.runtime.description}, ready in {elapsed_s:.1f} s'
-        )
+
+    def _tell_model(self) -> None:
+        """Report which model runs, and what limits it."""
+        segmenter = self._models.segmenter
+        self._reporter.model = self._models.describe()
+        self._reporter.device = segmenter.runtime.description if segmenter else ''
+        for health in self._reporter.healths:
+            health.limit(self._models.limits())
 
     def _activate(self, state: LifecycleState) -> None:
         generation = self._generation.advance()
         for eye in self._eyes:
-            eye.health.activate(time.monotonic_ns(), self._limits())
+            eye.health.activate(time.monotonic_ns(), self._models.limits())
             eye.outputs.announce(self.get_clock().now().nanoseconds)
         super().on_activate(state)
         self._intakes = tuple(
@@ -160,13 +178,18 @@ class SegmenterNode(LifecycleNode):
             self._mailbox.close()
         if self._worker is not None:
             self._worker.join()
+        if self._fail_safe is not None:
+            self._fail_safe.stop()
         eyes, self._eyes = self._eyes, ()
         for eye in reversed(eyes):
             eye.outputs.destroy()
-        self._worker = self._mailbox = self._segmenter = None
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
-        self._reporter.model = self._reporter.device = ''
+        self._worker = self._fail_safe = self._mailbox = None
+        self._models.empty()
+        with contextlib.suppress(RuntimeError):  # the device may be gone
+            if torch.cuda.is_initialized():
+                gc.collect()  # what runs a network on CUDA may refer to itself
+                torch.cuda.empty_cache()
+        self._tell_model()
         self._reporter.say_inactive('not configured')
 
     def _free(self, state: LifecycleState) -> None:
@@ -206,9 +229,9 @@ class SegmenterNode(LifecycleNode):
             self._reporter.look_soon,
         )
 
-    def _limits(self) -> tuple[str, ...]:
-        demo = self._segmenter is not None and self._segmenter.spec.intended_use == 'demo'
-        return ('the model is for demonstration only',) if demo else ()
+    def _complain(self, error: Exception) -> None:
+        text = f'fail_safe failed: {type(error).__name__}: {error}'
+        self.get_logger().error(text, throttle_duration_sec=10.0)
 
     def _upkeep(self) -> None:
         for eye, intake in zip(self._eyes, self._intakes, strict=False):
@@ -235,13 +258,39 @@ class SegmenterNode(LifecycleNode):
         """Take changes that are live, or that come while nothing is configured."""
         present = {row.name: getattr(self.settings, row.name) for row in parameters.TABLE}
         wanted = {change.name: change.value for change in changed if change.name in present}
-        fixed = sorted(wanted.keys() - LIVE)
-        if fixed and (self._segmenter is not None or self.in_transition()):
-            reason = f'{", ".join(fixed)}: read at configure; deactivate and cleanup first'
+        configured = self._models.segmenter is not None
+        fixed = sorted(wanted.keys() - LIVE - ({'model'} if configured else set()))
+        if (fixed and configured) or (wanted.keys() - LIVE and self.in_transition()):
+            names = ', '.join(fixed or ['model'])
+            reason = f'{names}: read at configure; deactivate and cleanup first'
             return SetParametersResult(successful=False, reason=reason)
         try:
             settings = Settings.from_values({**present, **wanted})
+            if configured and 'model' in wanted:
+                self._begin_change(settings)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self.settings = settings
         return SetParametersResult(successful=True)
+
+    def _begin_change(self, settings: Settings) -> None:
+        """Look at another model folder, and begin to load it; the present model goes on."""
+        try:
+            read_spec(settings.model)
+            self._models.change_soon(settings)
+        except ValueError as error:
+            self._models.complain(settings.model, error)
+            raise
+
+    def _on_reload(self, request: Any, response: Any) -> Any:
+        """Load the folder in `model` in the place of what runs; answer once it is done."""
+        response.success = False
+        if self._models.segmenter is None or self.in_transition():
+            response.message = 'no model is in use: `configure` loads it'
+            return response
+        try:
+            response.message = self._models.change(self.settings)
+            response.success = True
+        except Exception as error:  # whatever a model, a device or a library has to say
+            response.message = str(error)
+        return response

@@ -1,40 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one thread that turns frames into results."""
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
 
 from surgseg_ros.core.detections import Instrument, find_instruments, without_decision
-from surgseg_ros.core.segmentation import Roi, Segmentation
+from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stopwatch import Stopwatch
 from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.images import rgb_from_msg
 from surgseg_ros.messages.received import read_image
 from surgseg_ros.messages.results import stamp_ns
-from surgseg_ros.node.health import Health
+from surgseg_ros.node.freshness import NO_DECISION, Age, Rules, doubt_of_clocks, lateness
+from surgseg_ros.node.generation import Generation
+from surgseg_ros.node.health import LastPicture
 from surgseg_ros.node.mailbox import Frame, Mailbox
+from surgseg_ros.node.passes import Passes, Rescue
+from surgseg_ros.node.picture import Course, Doubt, Eye, Picture
 
 MODEL_STAGES: Final = ('fit', 'network', 'upsample')
 """Stages that are the model's own, whatever carries pictures to it and masks from it."""
-
-
-class Sink(Protocol):
-    """Where results go."""
-
-    def publish(
-        self,
-        header: Any,
-        image: NDArray[np.uint8],
-        segmentation: Segmentation,
-        instruments: Sequence[Instrument],
-    ) -> None:
-        """Publish what is known of a picture; see Outputs."""
 
 
 class Logger(Protocol):
@@ -50,68 +38,18 @@ class Logger(Protocol):
         """Log what failed."""
 
 
-class Generation:
-    """Counts changes of state; a result belongs to one, and is discarded after it."""
-
-    def __init__(self) -> None:
-        """Start at 0, at rest."""
-        self._lock = threading.Lock()
-        self.number = 0
-
-    def advance(self) -> int:
-        """
-        End the present generation; waits for what is being published in it.
-
-        :return: the number of the next.
-        """
-        with self._lock:
-            self.number += 1
-            return self.number
-
-    @contextlib.contextmanager
-    def held(self, number: int) -> Iterator[bool]:
-        """
-        Keep the generation from ending.
-
-        :param number: of a result.
-        :return: context that says whether this is still the present generation.
-        """
-        with self._lock:
-            yield number == self.number
-
-
-class Eye(NamedTuple):
-    """One camera as the worker sees it."""
-
-    name: str
-    type_name: str
-    roi: Roi | None
-    health: Health
-    outputs: Sink
-
-
-class Picture(NamedTuple):
-    """A frame that was read, on its way."""
-
-    frame: Frame
-    eye: Eye
-    header: Any
-    image: NDArray[np.uint8]
-    doubt: str
-    """Why its mask is not to be trusted, if so."""
-    watch: Stopwatch
-
-
 class Worker(threading.Thread):
     """
     Takes frames out of the mailbox, as many as go in one pass, until that is closed.
 
-    :param segmenter: used by this thread alone.
+    :param segmenter: used by this thread alone, until another takes its place.
     :param mailbox: where frames lie.
     :param eyes: the cameras, by index.
     :param generation: the node's.
-    :param least_area: gives the present least share of the picture's area for a detection.
+    :param rules: gives those of the moment, by which results are judged.
+    :param now_ns: the node's clock, which headers are held against.
     :param logger: the node's.
+    :param rescue: told where the machine fails.
     """
 
     def __init__(
@@ -120,27 +58,42 @@ class Worker(threading.Thread):
         mailbox: Mailbox,
         eyes: tuple[Eye, ...],
         generation: Generation,
-        least_area: Callable[[], float],
+        rules: Callable[[], Rules],
+        now_ns: Callable[[], int],
         logger: Logger,
+        rescue: Rescue,
     ) -> None:
         """Prepare; `start` begins."""
         super().__init__(name='segment', daemon=True)
-        self._segmenter = segmenter
+        self._rescue = rescue
+        self._passes = Passes(segmenter, rescue)
+        self._used: Passes | None = None
         self._mailbox = mailbox
         self._eyes = eyes
         self._generation = generation
-        self._least_area = least_area
+        self._rules = rules
+        self._now_ns = now_ns
         self._logger = logger
-        self._looked_at_generation = -1
-        self._last_size: dict[int, tuple[int, ...]] = {}
-        self._last_stamp_ns: dict[int, int] = {}
+        self._courses = tuple(Course() for _ in eyes)
 
     def run(self) -> None:
         """Work; see the class. A frame that fails is said and counted, and the next one taken."""
-        while frames := self._mailbox.take(self._segmenter.most_pictures):
+        while frames := self._mailbox.take(self._passes.most_pictures):
             pictures = [seen for frame in frames if (seen := self._read(frame)) is not None]
-            for picture, result in zip(pictures, self._segment(pictures)):
+            self._used = self._passes
+            for picture, result in zip(pictures, self._used.segment(pictures)):
                 self._answer(picture, result)
+            self._used = None  # or a model that has been changed would stay in memory
+
+    def change(self, segmenter: Segmenter) -> None:
+        """
+        Go on with another model, or try the same anew; a result in flight is discarded.
+
+        :param segmenter: taken from the next pass on.
+        """
+        passes = Passes(segmenter, self._rescue)
+        with self._generation.held(self._generation.number):
+            self._passes = passes
 
     def _read(self, frame: Frame) -> Picture | None:
         """Make a picture of a frame; None where there is none in it."""
@@ -148,7 +101,7 @@ class Worker(threading.Thread):
         try:
             message = read_image(frame.cdr, eye.type_name)
             image = rgb_from_msg(message)
-            doubt = self._look_at(frame, eye, message.header, image.shape)
+            doubts = self._look_at(frame, eye, message.header, image.shape)
         except ImageError as error:
             self._reject(frame, eye, error.cause, f'image dropped: {error}')
             return None
@@ -156,122 +109,115 @@ class Worker(threading.Thread):
             self._reject(frame, eye, *_told(error, 'no mask for an image'))
             return None
         watch.lap('parse')
-        return Picture(frame, eye, message.header, image, doubt, watch)
+        return Picture(frame, eye, message.header, image, doubts, watch)
 
-    def _segment(self, pictures: Sequence[Picture]) -> list[Segmentation | Exception]:
-        """Segment pictures in one pass; where that fails, each by itself, to find whose fault."""
-        if not pictures:
-            return []
-        images, rois = [p.image for p in pictures], [p.eye.roi for p in pictures]
-        try:
-            return list(self._segmenter.segment_all(images, rois, confidence=True))
-        except Exception as error:  # of the network, the device, a roi beyond the picture
-            if len(pictures) == 1:
-                return [error]
-            return [result for picture in pictures for result in self._segment([picture])]
+    def _look_at(
+        self, frame: Frame, eye: Eye, header: Any, shape: tuple[int, ...]
+    ) -> tuple[Doubt, ...]:
+        """Say once of each kind what is odd about a picture; find why its mask is in doubt."""
+        size = (shape[0], shape[1])
+        at_ns = frame.received_ns - frame.age_ns
+        eye.health.see_picture(LastPicture(stamp_ns(header), header.frame_id, size, at_ns))
+        oddities = self._courses[frame.camera].follow(frame, header, size)
+        for oddity in oddities:
+            text = f'{eye.prefix}{oddity.text}: {oddity.remedy} (processed; said once)'
+            if not eye.health.first_time(oddity.remedy):
+                continue
+            if oddity.doubtful:
+                self._logger.warning(text)
+            else:  # rclpy allows one line of code only one severity
+                self._logger.info(text)
+        return tuple(Doubt(oddity.text) for oddity in oddities if oddity.doubtful)
 
     def _answer(self, picture: Picture, result: Segmentation | Exception) -> None:
         try:
-            self._publish(picture, result)
+            self._judge(picture, result)
         except Exception as error:  # a frame must not end the thread, whatever it brings
             self._reject(picture.frame, picture.eye, *_told(error, 'no mask for an image'))
 
-    def _publish(self, picture: Picture, result: Segmentation | Exception) -> None:
+    def _judge(self, picture: Picture, result: Segmentation | Exception) -> None:
         """Publish what was found in a picture, or that nothing is known of it."""
-        frame, eye, header, image, _, watch = picture
-        watch.resume()
+        rules = self._rules()
+        picture.watch.resume()
         try:
             if isinstance(result, Exception):
                 raise result
-            instruments = find_instruments(result, self._least_area())
+            instruments = find_instruments(result, rules.least_area)
         except Exception as error:
-            self._publish_no_decision(frame, eye, header, image)
-            self._reject(frame, eye, *_told(error, 'no decision on an image'))
+            self._refuse(picture, *_told(error, 'no decision on an image'))
             return
-        watch.lap('detections')
+        picture.watch.lap('detections')
+        age = self._age(picture)
+        if late := lateness(age, rules):
+            said = rules.fail_safe == NO_DECISION
+            self._refuse(picture, 'too_old', late, count='too_old', publish=said)
+        elif undecided := '; '.join(d.reason for d in picture.doubts if not d.decided):
+            self._refuse(picture, undecided, f'no decision on an image: {undecided}')
+        else:
+            doubts = [d.reason for d in picture.doubts] + [doubt_of_clocks(age, rules)]
+            self._publish(picture, result, instruments, '; '.join(filter(None, doubts)))
+
+    def _publish(
+        self,
+        picture: Picture,
+        segmentation: Segmentation,
+        instruments: Sequence[Instrument],
+        doubt: str,
+    ) -> None:
+        """Publish a mask."""
+        frame, eye, header, image, _, watch = picture
         with self._generation.held(frame.generation) as current:
-            if not current:
+            if not current or self._used is not self._passes:
                 eye.health.count('discarded')
                 return
-            eye.outputs.publish(header, image, result, instruments)
+            eye.outputs.publish(header, image, segmentation, instruments)
             watch.lap('publish')
-            self._note(picture, result)
+            times_ms = {
+                'wait': (watch.started_ns - frame.received_ns) / 1e6,
+                **watch.times_ms(),
+                **segmentation.stage_ms,
+                'model': sum(segmentation.stage_ms.get(stage, 0.0) for stage in MODEL_STAGES),
+                'age': (frame.age_ns + watch.last_ns - frame.received_ns) / 1e6,
+            }
+            image_ns = frame.received_ns - frame.age_ns
+            eye.health.see_mask(image_ns, stamp_ns(header), times_ms, doubt)
 
-    def _publish_no_decision(
-        self, frame: Frame, eye: Eye, header: Any, image: NDArray[np.uint8]
+    def _refuse(
+        self,
+        picture: Picture,
+        cause: str,
+        text: str,
+        count: str = 'rejected',
+        publish: bool = True,
     ) -> None:
         """Say of a picture that nothing is known of it, rather than nothing."""
+        frame, eye, header, image, *_ = picture
         size = (image.shape[0], image.shape[1])
         with self._generation.held(frame.generation) as current:
-            if current:
+            if current and publish and self._used is self._passes:
                 unknown = Segmentation.undecided(size), without_decision(size)
                 eye.outputs.publish(header, image, *unknown)
+        self._reject(frame, eye, cause, text, count)
 
-    def _note(self, picture: Picture, segmentation: Segmentation) -> None:
-        frame, eye, header, _, doubt, watch = picture
-        times_ms = {
-            'wait': (watch.started_ns - frame.received_ns) / 1e6,
-            **watch.times_ms(),
-            **segmentation.stage_ms,
-            'model': sum(segmentation.stage_ms.get(stage, 0.0) for stage in MODEL_STAGES),
-            'age': (frame.age_ns + watch.last_ns - frame.received_ns) / 1e6,
-        }
-        image_ns = frame.received_ns - frame.age_ns
-        eye.health.see_mask(image_ns, stamp_ns(header), times_ms, doubt)
-
-    def _look_at(self, frame: Frame, eye: Eye, header: Any, shape: tuple[int, ...]) -> str:
-        """
-        Say once of each kind what is odd about a picture, which is processed all the same.
-
-        :return: why its mask is in doubt, if it is.
-        """
-        if frame.generation != self._looked_at_generation:
-            self._looked_at_generation = frame.generation
-            self._last_size.clear()
-            self._last_stamp_ns.clear()
-        camera = frame.camera
-        size, last_size = shape[:2], self._last_size.get(camera, shape[:2])
-        if size != last_size and eye.health.first_time('size'):
-            self._logger.info(
-                f'{_of(eye)}pictures change from {last_size[1]}x{last_size[0]} to '
-                f'{size[1]}x{size[0]} pixels; masks follow (said once)'
-            )
-        self._last_size[camera] = size
-        now_ns, before_ns = stamp_ns(header), self._last_stamp_ns.get(camera)
-        self._last_stamp_ns[camera] = now_ns
-        oddity, remedy = _oddity_of_stamps(before_ns, now_ns)
-        if oddity and eye.health.first_time(remedy):
-            self._logger.warning(f'{_of(eye)}{oddity}: {remedy} (processed; said once)')
-        # A new beginning is no fault of the picture; a stamp that tells nothing is.
-        return '' if before_ns is not None and 0 < now_ns < before_ns else oddity
-
-    def _reject(self, frame: Frame, eye: Eye, cause: str, text: str) -> None:
+    def _reject(
+        self, frame: Frame, eye: Eye, cause: str, text: str, count: str = 'rejected'
+    ) -> None:
         with self._generation.held(frame.generation) as current:
             if not current:
                 eye.health.count('discarded')
                 return
-            eye.health.see_trouble(text)
+            eye.health.see_trouble(text, count)
         if eye.health.first_time(cause):
-            self._logger.error(f'{_of(eye)}{text} (said once; all are counted in /diagnostics)')
+            said = f'{eye.prefix}{text} (said once; all are counted in /diagnostics)'
+            self._logger.error(said)
+
+    def _age(self, picture: Picture) -> Age:
+        frame = picture.frame
+        receipt_ns = frame.age_ns + time.monotonic_ns() - frame.received_ns
+        return Age(receipt_ns / 1e6, (self._now_ns() - stamp_ns(picture.header)) / 1e6)
 
 
 def _told(error: Exception, what: str) -> tuple[str, str]:
     """Name the cause of a failure, to say it once, and tell it."""
     cause = type(error).__name__
     return cause, f'{what}: {cause}: {error}'
-
-
-def _oddity_of_stamps(before_ns: int | None, now_ns: int) -> tuple[str, str]:
-    """Say what is odd about a stamp after another, and the remedy; empty where nothing is."""
-    if now_ns == 0:
-        return 'the stamp is zero', 'let the camera driver set header.stamp'
-    if now_ns == before_ns:
-        return f'two images have the same stamp {now_ns} ns', 'check the camera driver'
-    if before_ns is not None and now_ns < before_ns:
-        step = f'stamps go back from {before_ns} to {now_ns} ns'
-        return step, 'expected where a bag begins anew, else look for a second publisher'
-    return '', ''
-
-
-def _of(eye: Eye) -> str:
-    return f'{eye.name}: ' if eye.name else ''

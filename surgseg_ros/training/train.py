@@ -22,6 +22,7 @@ from surgseg_ros.core.files import write_whole
 from surgseg_ros.core.model_folder import read_spec, write_model
 from surgseg_ros.core.model_spec import ModelError
 from surgseg_ros.core.runtimes import choose_device
+from surgseg_ros.core.self_test import add_self_test
 from surgseg_ros.evaluation.masks import MaskError
 from surgseg_ros.training.callbacks import Pictures, Progress
 from surgseg_ros.training.card import card
@@ -159,7 +160,8 @@ def _finish(module: Training, data: Data, output: Path) -> None:
     spec, weights = tune_and_score(
         spec, module.best_weights, data.validation_frames, margins=config.margins, device=device
     )
-    written = write_model(output, spec, weights)
+    write_model(output, spec, weights)
+    written = add_self_test(output)
     write_whole(output / SPLIT_FILE, (json.dumps(data.split(), indent=2) + '\n').encode())
     write_whole(output / CARD, card(written).encode())
     if not config.cache:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import rclpy
@@ -93,14 +94,27 @@ class NodeProcess:
         return self.process.wait(TIMEOUT_S)
 
 
-def write_tiny_model(folder: Path, **changes: Any) -> Path:
+def stand_in(name: str) -> dict[str, Any]:
+    """Give what a stand-in for a Segmenter has, but for `segment_all`."""
+    spec = SimpleNamespace(
+        name=name, weights_sha256='0' * 64, intended_use='research', self_test={}
+    )
+    return {
+        'spec': spec,
+        'runtime': SimpleNamespace(description='a test'),
+        'most_pictures': 1,
+        'warm_up': lambda *sizes: None,
+    }
+
+
+def write_tiny_model(folder: Path, seed: int = 0, name: str = 'tiny', **changes: Any) -> Path:
     spec = ModelSpec(
-        name='tiny',
+        name=name,
         encoder='resnet18',
         options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
         input_size=(64, 96),
         **changes,
     )
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     write_model(folder, spec, SegmentationNetwork(spec).state_dict())
     return folder

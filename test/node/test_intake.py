@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from bench import until
+from nodes import stand_in
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -22,12 +23,7 @@ RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFOR
 @pytest.fixture
 def start(start_here, monkeypatch):
     """Start the node without a network; no picture is sent here."""
-    network = SimpleNamespace(
-        spec=SimpleNamespace(name='none', weights_sha256='', intended_use='research'),
-        runtime=SimpleNamespace(description='a test'),
-        most_pictures=1,
-        warm_up=lambda: None,
-    )
+    network = SimpleNamespace(**stand_in('none'))
     monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: network)
     return lambda *arguments, **more: start_here(*arguments, model='none', **more)
 

@@ -2,11 +2,11 @@
 """With a slow network no queue builds up, and no result outlives its activation; in frames."""
 
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from bench import FRAME_ID, TIMEOUT_S, image_cdr, stamp_ns, until
+from nodes import stand_in
 from sensor_msgs.msg import Image
 
 from surgseg_ros.core.segmentation import Segmentation
@@ -18,16 +18,10 @@ HEIGHT, WIDTH = 30, 50
 class SlowNetwork:
     """Stands in for a Segmenter: takes a frame, and holds it until the test lets it go."""
 
-    spec = SimpleNamespace(name='slow', weights_sha256='0' * 64, intended_use='research')
-    runtime = SimpleNamespace(description='a test')
-    most_pictures = 1
-
     def __init__(self):
+        vars(self).update(stand_in('slow'))
         self.taken = threading.Semaphore(0)
         self.let_go = threading.Semaphore(0)
-
-    def warm_up(self):
-        pass
 
     def segment_all(self, images, rois, *, confidence):
         """Give masks that say which picture they are of."""

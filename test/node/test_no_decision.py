@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the network fails on a picture, the node says so of that picture, and goes on."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-from bench import image_cdr, picture, stamp_ns, until
+from bench import FRAME_ID, image_cdr, picture, stamp_ns, until
+from nodes import stand_in
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
@@ -19,12 +18,8 @@ FAILING_NS, SOUND_NS = 5, 6
 class FickleNetwork:
     """Stands in for a Segmenter that fails on dark pictures."""
 
-    spec = SimpleNamespace(name='fickle', weights_sha256='0' * 64, intended_use='research')
-    runtime = SimpleNamespace(description='a test')
-    most_pictures = 1
-
-    def warm_up(self):
-        pass
+    def __init__(self):
+        vars(self).update(stand_in('fickle'))
 
     def segment_all(self, images, rois, *, confidence):
         (image,) = images
@@ -64,6 +59,59 @@ def test_a_picture_without_a_decision_says_so_and_the_next_is_decided(bench):
     camera.publish(image_cdr(picture(), SOUND_NS))
     assert stamp_ns(masks.wait_for_stamp(SOUND_NS)) == SOUND_NS
     status.wait_for_state('valid', since=heard)
+
+
+def test_while_stale_it_says_again_and_again_that_nothing_is_known(bench):
+    masks, status = bench.listen(Image, 'mask'), bench.status()
+    detections = bench.listen(Detection2DArray, 'detections')
+    bench.connect(bench.camera(), masks)
+    until(lambda: bench.node.count_publishers('detections') == 1, 'detections are listened to')
+    heard, last_ns = len(masks.messages), stamp_ns(masks.messages[-1])
+    assert set(bytes(masks.messages[-1].data)) == {0}
+
+    assert bench.set(stale_after_ms=100, fail_safe='no_decision').successful
+
+    status.wait_for_state('stale')
+    until(lambda: len(masks.messages) >= heard + 3, 'three words of no decision')
+    first, *others = masks.messages[heard:]
+    assert stamp_ns(first) > last_ns
+    for mask in (first, *others):
+        assert (mask.header.frame_id, mask.height, mask.width) == (FRAME_ID, 48, 80)
+        assert set(bytes(mask.data)) == {255}
+        (detection,) = detections.wait_for_stamp(stamp_ns(mask)).detections
+        assert detection.results[0].hypothesis.class_id == '255'
+
+
+def test_by_default_it_is_silent_while_stale(bench):
+    masks, status = bench.listen(Image, 'mask'), bench.status()
+    diagnostics = bench.diagnostics()
+    camera = bench.camera()
+    bench.connect(camera, masks)
+    heard = len(masks.messages)
+    assert bench.set(max_frame_age_ms=10, age_source='header').successful
+
+    camera.publish(image_cdr(picture(), 10**9 * 10**9))  # of the year 2001
+    reason = status.wait(lambda m: 'after its stamp' in m.values[0].value).values[0].value
+    assert 'max_frame_age_ms is 10' in reason
+    diagnostics.wait(lambda part: part.numbers['too_old'] == '1')
+
+    assert bench.set(stale_after_ms=100).successful
+    status.wait_for_state('stale')
+    diagnostics.wait(since=len(diagnostics.messages) + 1)
+    assert len(masks.messages) == heard
+
+
+def test_a_stamp_of_the_future_is_said_where_the_age_is_asked_for_by_headers(bench):
+    masks, status = bench.listen(Image, 'mask'), bench.status()
+    camera = bench.camera()
+    bench.connect(camera, masks)
+    assert bench.set(age_source='header').successful
+    future_ns = 4 * 10**9 * 10**9 // 2
+    camera.publish(image_cdr(picture(), future_ns))
+    masks.wait_for_stamp(future_ns)
+    reason = status.wait_for_state('degraded').values[0].value
+    assert 'in the future' in reason
+    assert 'one clock' in reason
 
 
 def test_a_mask_with_a_stamp_that_tells_nothing_is_degraded(bench):

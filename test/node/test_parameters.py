@@ -8,8 +8,10 @@ import yaml
 from bench import REPOSITORY
 
 from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.node.freshness import Rules
 from surgseg_ros.node.parameters import LIVE, TABLE, Settings
 
+FRESHNESS = ('stale_after_ms', 'max_frame_age_ms', 'age_source', 'fail_safe')
 DEFAULTS = {row.name: row.default for row in TABLE}
 
 
@@ -24,7 +26,14 @@ def test_the_defaults_fit():
 
 def test_every_parameter_is_described():
     assert all(row.description.endswith('.') or len(row.description) > 20 for row in TABLE)
-    assert {'least_area', 'stale_after_ms', 'no_image_warning_s'} == LIVE
+    assert {'least_area', 'no_image_warning_s', *FRESHNESS} == LIVE
+
+
+def test_the_rules_are_the_parameters_of_their_names():
+    assert settings().rules == Rules()
+    assert settings(max_frame_age_ms=70, age_source='header').rules == Rules(
+        max_frame_age_ms=70, age_source='header'
+    )
 
 
 def test_the_shipped_file_holds_the_defaults_and_no_model():
@@ -49,6 +58,8 @@ def test_a_roi_is_for_all_cameras_or_for_each():
     [
         ({'image_transport': 'h264'}, "image_transport is 'h264', expected one of"),
         ({'reliability': 'best'}, "reliability is 'best'"),
+        ({'age_source': 'guess'}, "age_source is 'guess'"),
+        ({'fail_safe': 'hope'}, "fail_safe is 'hope'"),
         ({'runtime': 'abacus'}, "runtime is 'abacus'"),
         ({'image_topics': []}, r'image_topics is \[\]'),
         ({'image_topics': ['']}, r"image_topics is \[''\]"),

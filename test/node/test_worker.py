@@ -1,48 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """A result belongs to a generation, and a pass serves several eyes."""
 
+import dataclasses
 import logging
-import threading
+import time
 
 import numpy as np
+import pytest
 from bench import image_cdr
 
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.messages.images import IMAGE
 from surgseg_ros.messages.results import stamp_ns
+from surgseg_ros.node.freshness import HEADER, Rules
+from surgseg_ros.node.generation import Generation
 from surgseg_ros.node.health import Health
 from surgseg_ros.node.mailbox import Frame, Mailbox
-from surgseg_ros.node.worker import Eye, Generation, Worker
-
-
-def test_a_result_of_an_older_generation_is_told():
-    generation = Generation()
-    first = generation.advance()
-    with generation.held(first) as current:
-        assert current
-    generation.advance()
-    with generation.held(first) as current:
-        assert not current
-
-
-def test_a_generation_does_not_end_while_it_is_held():
-    """Nothing is published once a deactivation has begun."""
-    generation = Generation()
-    number = generation.advance()
-    ended = threading.Event()
-
-    def end():
-        generation.advance()
-        ended.set()
-
-    thread = threading.Thread(target=end)
-    with generation.held(number):
-        thread.start()
-        assert not ended.is_set()
-        assert generation.number == number
-    thread.join()
-    assert generation.number == number + 1
+from surgseg_ros.node.picture import Eye
+from surgseg_ros.node.worker import Worker
 
 
 class Passes:
@@ -75,17 +51,32 @@ class Kept:
         self.published.append((stamp_ns(header), values, [i.label for i in instruments]))
 
 
-def work(frames, rois, segmenter=None):
+class NoRescue:
+    """Stands in for ModelSlot: there is no other way."""
+
+    def fall_back(self, error):
+        return False
+
+    def halve(self, reason):
+        raise AssertionError(reason)
+
+
+PATIENT = Rules(stale_after_ms=600_000)
+
+
+def work(frames, rois, segmenter=None, rules=PATIENT, now_ns=lambda: 0, health=Health):
     """Lay frames (camera, CDR) into a mailbox, and have a worker take them all at once."""
     segmenter = segmenter or Passes()
     mailbox, outputs = Mailbox(), [Kept() for _ in rois]
-    healths = [Health() for _ in rois]
+    healths = [health() for _ in rois]
     eyes = tuple(Eye(f'eye {n}', IMAGE, roi, healths[n], outputs[n]) for n, roi in enumerate(rois))
+    logger = logging.getLogger('worker')
     worker = Worker(
-        segmenter, mailbox, eyes, Generation(), lambda: 0.0, logging.getLogger('worker')
+        segmenter, mailbox, eyes, Generation(), lambda: rules, now_ns, logger, NoRescue()
     )
-    for number, (camera, cdr) in enumerate(frames):
-        mailbox.put(Frame(camera, cdr, number, 0, 0))
+    for camera, cdr in frames:
+        mailbox.put(Frame(camera, cdr, time.monotonic_ns(), 0, 0))
+    segmenter.worker = worker
     worker.start()
     while mailbox._slots:
         pass
@@ -134,3 +125,56 @@ def test_a_worker_outlives_outputs_that_fail(monkeypatch):
     monkeypatch.setattr(Kept, 'publish', fail)
     _, _, counts = work([(0, image_cdr(colour(4), 7)), (1, b'')], [None, None])
     assert [count['rejected'] for count in counts] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ('fail_safe', 'published'),
+    [('silent', []), ('no_decision', [(7, [NO_DECISION], [NO_DECISION])])],
+)
+@pytest.mark.parametrize('changes', [{'stale_after_ms': -1}, {'max_frame_age_ms': 1e-9}])
+def test_a_result_that_is_too_old_when_done_is_never_published_as_valid(
+    fail_safe, published, changes
+):
+    rules = dataclasses.replace(PATIENT, fail_safe=fail_safe, **changes)
+    _, (got,), (counts,) = work([(0, image_cdr(colour(4), 7))], [None], rules=rules)
+    assert got == published
+    assert (counts['published'], counts['too_old'], counts['rejected']) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ('now_ns', 'published', 'doubted'),
+    [(50, 1, False), (0, 1, True), (10**9, 0, False), (11 * 10**9, 0, False)],
+)
+def test_by_its_header_a_picture_is_young_old_or_not_to_be_believed(now_ns, published, doubted):
+    rules = dataclasses.replace(PATIENT, max_frame_age_ms=100, age_source=HEADER)
+    seen = {}
+
+    class Watched(Health):
+        def see_mask(self, image_ns, stamp_ns, times_ms, doubt=''):
+            seen['doubt'] = doubt
+            super().see_mask(image_ns, stamp_ns, times_ms, doubt)
+
+    frames = [(0, image_cdr(colour(4), 7))]
+    _, (got,), (counts,) = work(frames, [None], rules=rules, now_ns=lambda: now_ns, health=Watched)
+    assert (len(got), counts['published'], counts['too_old']) == (
+        published,
+        published,
+        1 - published,
+    )
+    assert ('in the future' in seen.get('doubt', '')) == doubted
+
+
+def test_a_result_in_flight_across_a_change_of_model_is_discarded():
+    """The next one is of the new model."""
+
+    class Changed(Passes):
+        def segment_all(self, images, rois, *, confidence):
+            self.worker.change(Passes())
+            return super().segment_all(images, rois, confidence=confidence)
+
+    segmenter = Changed()
+    segmenter.most_pictures = 1
+    frames = [(n, image_cdr(colour(4), n + 1)) for n in range(2)]
+    _, published, counts = work(frames, [None, None], segmenter)
+    assert published == [[], [(2, [4], [4])]]
+    assert [(count['published'], count['discarded']) for count in counts] == [(0, 1), (1, 0)]

@@ -119,7 +119,9 @@ def segmenter(model: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     :param log: gets what it prints.
     :return: context with the process, which is ended as Ctrl-C would.
     """
-    arguments = ['-p', f'model:={model}', '-r', f'image:={IMAGE_TOPIC}']
+    # The demo tells how late masks are on whatever machine this is, however late.
+    given = [f'model:={model}', 'stale_after_ms:=600000']
+    arguments = [*(w for value in given for w in ('-p', value)), '-r', f'image:={IMAGE_TOPIC}']
     with log.open('wb') as file, _process('segmenter', '--ros-args', *arguments, out=file) as node:
         yield node
 

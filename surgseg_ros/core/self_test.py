@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A drawing and the classes in it tell whether a network computes here what it learned."""
+
+import base64
+import binascii
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from surgseg_ros.core.files import write_whole
+from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
+from surgseg_ros.core.model_folder import SPEC_FILE, read_model
+from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.network import load_network
+
+LEAST_AGREEMENT: Final = 0.99
+"""
+Share of the expected pixels that must have their class.
+
+Only the half of each class is expected that the network is surest of, and there bfloat16 and int8
+change next to nothing (docs/safety.md). A wrong network is far below: with red and blue
+exchanged, another size or other weights, whole regions change.
+"""
+
+_DRAWINGS: Final = 8
+"""So many are tried, and the one in which the network finds the most classes is kept."""
+
+_LEAST_SHARE: Final = 0.002
+"""Of the picture, for a class to count as found."""
+
+
+def draw(size: tuple[int, int], number: int) -> NDArray[np.uint8]:
+    """
+    Draw bars and lines over something red, in whole numbers alone: the same on every machine.
+
+    :param size: (h, w) in pixels.
+    :param number: which drawing.
+    :return: (h, w, 3) uint8 RGB.
+    """
+    height, width = size
+    y, x = np.mgrid[:height, :width].astype(np.int64)
+    picture = np.stack(
+        [110 + 90 * x // width, 40 + 50 * y // height, 40 + 40 * (x + y) // (height + width)], 2
+    )
+    chance = _numbers(number)
+    for thickness, grey in ((9, 0), (9, 60), (14, 90), (90, 30), (120, 90)):
+        along, across = next(chance) % 33 - 16, next(chance) % 33 - 16 or 1
+        breadth = max(2, height // thickness) * (abs(along) + abs(across))
+        middle = along * (next(chance) % width) + across * (next(chance) % height)
+        depth = breadth // 2 - np.abs(along * x + across * y - middle)
+        shade = grey + 150 * depth.clip(0) // (breadth // 2 + 1)
+        picture = np.where(depth[..., None] > 0, shade[..., None] + np.array([0, 3, 9]), picture)
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+def make_self_test(spec: ModelSpec, network: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """
+    Choose a drawing, and keep what the network finds in it.
+
+    :param spec: the model's specification.
+    :param network: in float32, from (1, h, w, 3) uint8 to logits on the CPU.
+    :return: `drawing`, its number, and `classes`, (h, w) bytes by zlib and base64; NO_DECISION
+        where nothing is expected.
+    """
+    maps = [_sure_classes(network, draw(spec.input_size, n)) for n in range(_DRAWINGS)]
+    number = max(range(_DRAWINGS), key=lambda n: (_classes_found(maps[n]), -n))
+    packed = base64.b64encode(zlib.compress(maps[number].tobytes(), 9)).decode()
+    return {'drawing': number, 'classes': packed}
+
+
+def add_self_test(folder: Path | str) -> ModelSpec:
+    """
+    Write a self-test into the model.json of a folder.
+
+    :param folder: a model folder.
+    :return: its specification as written.
+    :raises ModelError: if the folder can't be used.
+    """
+    spec, weights = read_model(folder)
+    written = replace(spec, self_test=make_self_test(spec, load_network(spec, weights)))
+    write_whole(Path(folder) / SPEC_FILE, written.to_json().encode())
+    return written
+
+
+def check_self_test(
+    spec: ModelSpec, segment: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+) -> float | None:
+    """
+    Hold what is found in the drawing against what is expected.
+
+    :param spec: the model's specification.
+    :param segment: from (h, w, 3) uint8 RGB to the (h, w) mask, on the device in question.
+    :return: the share of expected pixels that have their class; None if there is no self-test.
+    :raises ModelError: if that is less than LEAST_AGREEMENT, or the self-test can't be read.
+    """
+    if not spec.self_test:
+        return None
+    number, expected = _read(spec.self_test, spec.input_size)
+    found = segment(draw(spec.input_size, number))
+    counts = expected != NO_DECISION
+    agreement = np.count_nonzero((found == expected) & counts) / np.count_nonzero(counts)
+    if agreement < LEAST_AGREEMENT:
+        raise ModelError(
+            f'the self-test of {spec.name!r} fails: {100 * agreement:.2f} % of the expected '
+            f'pixels have their class, and {100 * LEAST_AGREEMENT:g} % is the least: this runtime '
+            "or device computes something else; set runtime to 'torch' or device to 'cpu', or "
+            'export the model anew'
+        )
+    return agreement
+
+
+@torch.inference_mode()
+def _sure_classes(
+    network: Callable[[Tensor], Tensor], picture: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Find the classes; NO_DECISION where the lead is less than the median of the class."""
+    logits = network(torch.from_numpy(picture)[None])[0].float()  # (CLASS_COUNT, h, w)
+    best = logits.topk(2, 0)
+    leads = (best.values[0] - best.values[1]).numpy()
+    classes: NDArray[np.uint8] = best.indices[0].numpy().astype(np.uint8)
+    kept = np.full_like(classes, NO_DECISION)
+    for label in range(CLASS_COUNT):
+        here = classes == label
+        if here.any():
+            kept[here & (leads >= np.median(leads[here]))] = label
+    return kept
+
+
+def _classes_found(classes: NDArray[np.uint8]) -> int:
+    counts = np.bincount(classes.reshape(-1), minlength=CLASS_COUNT)[:CLASS_COUNT]
+    return int(np.count_nonzero(counts >= _LEAST_SHARE * classes.size))
+
+
+def _read(self_test: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, NDArray[np.uint8]]:
+    """Unpack what model.json says; never more than it should be."""
+    length = size[0] * size[1]
+    try:
+        number, packed = self_test['drawing'], base64.b64decode(self_test['classes'])
+        content = zlib.decompressobj().decompress(packed, length + 1)
+    except (KeyError, TypeError, ValueError, binascii.Error, zlib.error) as error:
+        raise ModelError(f'self_test can not be read ({error!r}); write the model anew') from error
+    classes = np.frombuffer(content, np.uint8)
+    known = (classes < CLASS_COUNT) | (classes == NO_DECISION)
+    if (
+        not isinstance(number, int)
+        or not 0 <= number < _DRAWINGS
+        or len(classes) != length
+        or not known.all()
+        or (classes == NO_DECISION).all()
+    ):
+        raise ModelError(
+            f'self_test does not fit: drawing {number!r} of {_DRAWINGS}, and {len(classes)} '
+            f'classes for {length} pixels; write the model anew'
+        )
+    return number, classes.reshape(size)
+
+
+def _numbers(seed: int) -> Iterator[int]:
+    """Give numbers without an apparent order; those of a library may change with its version."""
+    state = 12_345 + 7_919 * seed
+    while True:
+        state = (state * 1_103_515_245 + 12_345) % 2**31  # as the C standard's example of rand()
+        yield state >> 8

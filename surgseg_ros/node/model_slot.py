@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model in use, and how another one takes its place: by wish, or where the machine fails."""
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from surgseg_ros.core.runtimes import TorchRuntime
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.core.self_test import check_self_test
+from surgseg_ros.node.parameters import Settings
+
+
+class Logger(Protocol):
+    """What is needed of a logger."""
+
+    def info(self, message: str) -> object:
+        """Log what is worth knowing."""
+
+    def warning(self, message: str) -> object:
+        """Log what should be mended."""
+
+    def error(self, message: str) -> object:
+        """Log what failed."""
+
+
+class ModelSlot:
+    """
+    Holds one model from configure to cleanup; safe for several threads.
+
+    Another model is loaded and tested in a thread of its own, while the present one works. What
+    fails on that way leaves the present one where it is.
+
+    :param logger: the node's.
+    :param tell: called when the model, or what is to be said of it, has changed.
+    """
+
+    def __init__(self, logger: Logger, tell: Callable[[], None]) -> None:
+        """Begin empty."""
+        self.segmenter: Segmenter | None = None
+        self.tested = False
+        """Whether the model has a self-test, which it then has passed."""
+        self._logger = logger
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+        self._settings: Settings | None = None
+        self._take: Callable[[Segmenter], None] = lambda segmenter: None
+        self._trouble = self._fallen = self._smaller = ''
+        self._number = 0
+
+    def fill(self, settings: Settings) -> Segmenter:
+        """
+        Load the first model.
+
+        :param settings: name the folder, and how it is run.
+        :return: the model.
+        :raises Exception: if it can not be used, whatever folder, device and library say.
+        """
+        segmenter, tested = self._load(settings)
+        with self._lock:
+            self._set(segmenter, tested, settings)
+        return segmenter
+
+    def connect(self, take: Callable[[Segmenter], None]) -> None:
+        """
+        Name who uses the model.
+
+        :param take: gets another model; called between two of its results.
+        """
+        self._take = take
+
+    def empty(self) -> None:
+        """Give the model up; one that is being loaded will not be used."""
+        with self._lock:
+            self._number += 1
+            self.segmenter = self._settings = None
+            self._take = lambda segmenter: None
+            self._trouble = self._fallen = self._smaller = ''
+
+    def limits(self) -> tuple[str, ...]:
+        """Say why masks of this model are never better than degraded."""
+        with self._lock:
+            segmenter = self.segmenter
+            demo = segmenter is not None and segmenter.spec.intended_use == 'demo'
+            said = 'the model is for demonstration only' if demo else ''
+            return tuple(filter(None, (said, self._trouble, self._fallen, self._smaller)))
+
+    def describe(self) -> str:
+        """Give name and hash of the model; empty where there is none."""
+        if (segmenter := self.segmenter) is None:
+            return ''
+        name = f'{segmenter.spec.name} ({segmenter.spec.weights_sha256[:12]})'
+        return name if self.tested else f'{name}, no self-test'
+
+    def change(self, settings: Settings) -> str:
+        """
+        Load a model in the place of the present one, and wait for it.
+
+        :param settings: name the folder, and how it is run.
+        :return: what runs now.
+        :raises Exception: if it can not be used; the present one goes on, and `limits` say why.
+        """
+        self._begin()
+        try:
+            return self._change(settings)
+        finally:
+            self._loading.release()
+
+    def change_soon(self, settings: Settings) -> None:
+        """
+        Begin to load a model in the place of the present one.
+
+        :param settings: name the folder, and how it is run.
+        :raises ValueError: if one is being loaded already.
+        """
+        self._begin()
+        self._in_thread(lambda: self._change(settings))
+
+    def complain(self, folder: str, reason: object) -> None:
+        """
+        Note that another model was asked for, and that the present one stays.
+
+        :param folder: that was asked for.
+        :param reason: why it is not used.
+        """
+        text = f'model {folder!r} was asked for and is not used: {reason}; {self.describe()} stays'
+        self._logger.error(text)
+        with self._lock:
+            self._trouble = text
+        self._tell()
+
+    def fall_back(self, error: Exception) -> bool:
+        """See Rescue."""
+        settings, segmenter = self._settings, self.segmenter
+        if settings is None or segmenter is None or self._fallen:
+            return False
+        runtime = segmenter.runtime
+        if isinstance(runtime, TorchRuntime) and runtime.device.type == 'cpu':
+            return False  # there is nothing plainer
+        if not self._loading.acquire(blocking=False):
+            return False
+        reason = f'{runtime.description} fails: {type(error).__name__}: {error}'
+        self._logger.error(f'{reason}; no decision until the CPU has the model')
+        plain = dataclasses.replace(settings, device='cpu', runtime='torch', precision='auto')
+        self._in_thread(lambda: self._fall(plain, segmenter, reason))
+        return True
+
+    def halve(self, reason: str) -> None:
+        """See Rescue."""
+        self._logger.error(reason)
+        with self._lock:
+            self._smaller = reason
+        self._tell()
+
+    def _begin(self) -> None:
+        if not self._loading.acquire(blocking=False):
+            raise ValueError('another model is being loaded: wait until it is there, or refused')
+
+    def _in_thread(self, act: Callable[[], object]) -> None:
+        """Run what loads, and release the lock that was taken for it."""
+
+        def run() -> None:
+            try:
+                with contextlib.suppress(Exception):  # said already
+                    act()
+            finally:
+                self._loading.release()
+
+        threading.Thread(target=run, name='load', daemon=True).start()
+
+    def _change(self, settings: Settings) -> str:
+        number = self._number
+        try:
+            segmenter, tested = self._load(settings)
+            self._exchange(number, segmenter, tested, settings)
+        except Exception as error:
+            if number == self._number:
+                self.complain(settings.model, error)
+            raise
+        self._logger.info(f'the model is now {self.describe()}')
+        return f'{self.describe()} on {segmenter.runtime.description}'
+
+    def _fall(self, plain: Settings, failed: Segmenter, reason: str) -> None:
+        number = self._number
+        try:
+            segmenter, tested = self._load(plain)
+            if segmenter.spec.weights_sha256 != failed.spec.weights_sha256:
+                raise ValueError('the model folder holds another model by now')
+            said = f'{reason}; runs on the CPU instead, until ~/reload_model'
+            self._exchange(number, segmenter, tested, plain, said)
+        except Exception as error:
+            self._stay(number, failed, f'{reason}; the CPU can not take over: {error}')
+            raise
+
+    def _stay(self, number: int, segmenter: Segmenter, reason: str) -> None:
+        """Go on with what fails: it may be for a while only."""
+        self._logger.error(reason)
+        with self._lock:
+            if number != self._number:
+                return
+            self._fallen = reason
+            self._take(segmenter)
+        self._tell()
+
+    def _exchange(
+        self,
+        number: int,
+        segmenter: Segmenter,
+        tested: bool,
+        settings: Settings,
+        fallen: str = '',
+    ) -> None:
+        """Put a model in the place of the present one."""
+        with self._lock:
+            if number != self._number:
+                raise ValueError('the node was cleaned up while the model was being loaded')
+            self._set(segmenter, tested, settings)
+            self._fallen = fallen
+            self._take(segmenter)
+        self._tell()
+
+    def _set(self, segmenter: Segmenter, tested: bool, settings: Settings) -> None:
+        self.segmenter, self.tested, self._settings = segmenter, tested, settings
+        self._trouble = self._fallen = self._smaller = ''
+
+    def _load(self, settings: Settings) -> tuple[Segmenter, bool]:
+        """Load, warm up and test a model; hash and class table are checked on the way."""
+        started_s = time.monotonic()
+        self._logger.info(f'loading {settings.model!r}')
+        segmenter = Segmenter.load(
+            settings.model,
+            settings.device,
+            settings.runtime,
+            precision=settings.precision,
+            pictures=len(settings.camera_names),
+        )
+        segmenter.warm_up()
+        agreement = check_self_test(
+            segmenter.spec, lambda picture: segmenter.segment(picture).mask
+        )
+        if agreement is None:
+            self._logger.warning(
+                f'{settings.model!r} has no self-test: it is not known whether its network '
+                'computes here what it learned; write the folder anew with this release'
+            )
+        said = f'{segmenter.spec.name} on {segmenter.runtime.description}'
+        self._logger.info(f'{said}, ready in {time.monotonic() - started_s:.1f} s')
+        return segmenter, agreement is not None

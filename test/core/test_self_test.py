@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model's self-test passes where its network runs, and where another one does it does not."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from surgseg_ros.core.model_folder import read_model, write_model
+from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.core.self_test import add_self_test, check_self_test, draw
+
+SIZE = (64, 96)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Give a model folder with random weights and a self-test."""
+    folder = tmp_path_factory.mktemp('model')
+    options = {'encoder_depth': 3, 'decoder_channels': [16, 8, 8]}
+    spec = ModelSpec(name='tiny', encoder='resnet18', options=options, input_size=SIZE)
+    torch.manual_seed(0)
+    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
+    add_self_test(folder)
+    return folder
+
+
+def segment(folder, precision='f32'):
+    segmenter = Segmenter.load(folder, 'cpu', precision=precision)
+    return lambda picture: segmenter.segment(picture).mask
+
+
+def test_the_drawings_are_the_same_on_every_machine():
+    digests = [hashlib.sha256(draw((96, 160), n).tobytes()).hexdigest()[:8] for n in range(2)]
+    assert digests == ['46fd44aa', 'f9268e48']
+
+
+@pytest.mark.parametrize('precision', ['f32', 'bf16', 'f16'])
+def test_it_passes_in_every_precision(folder, precision):
+    spec = read_model(folder)[0]
+    assert check_self_test(spec, segment(folder, precision)) >= 0.99
+
+
+def test_a_runtime_that_computes_something_else_fails_it(folder):
+    spec, found = read_model(folder)[0], segment(folder)
+    with pytest.raises(ModelError, match=r"self-test of 'tiny' fails: .* runtime to 'torch'"):
+        check_self_test(spec, lambda picture: np.roll(found(picture), 1))
+
+
+def test_a_model_without_one_is_told_from_one_that_passes(folder):
+    spec = dataclasses.replace(read_model(folder)[0], self_test={})
+    assert check_self_test(spec, segment(folder)) is None
+
+
+def test_it_goes_with_its_weights(folder, tmp_path):
+    """A model that is trained on has another self-test."""
+    spec, weights = read_model(folder)
+    assert write_model(tmp_path, spec, weights).self_test == {}
+
+
+@pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        ({'drawing': 99}, 'drawing 99 of'),
+        ({'drawing': 'x'}, "drawing 'x' of"),
+        ({'classes': 'eJw='}, 'self_test'),
+        ({'classes': 7}, 'can not be read'),
+        ({'classes': 'eJztwQEBAAAAgJD+r+4ICgAAAAAAAAAAAAAAAAAAAAAAAAAAGAAAAAE='}, 'self_test'),
+    ],
+)
+def test_what_does_not_fit_is_refused(folder, changes, said):
+    spec = read_model(folder)[0]
+    spoiled = dataclasses.replace(spec, self_test={**spec.self_test, **changes})
+    with pytest.raises(ModelError, match=said):
+        check_self_test(spoiled, segment(folder))

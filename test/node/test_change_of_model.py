@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Another model comes between two frames, or the old one stays and `status` says why; over DDS."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from bench import image_cdr, picture, stamp_ns, until
+from nodes import stand_in, write_tiny_model
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+
+from surgseg_ros.core.segmentation import Segmentation
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.core.self_test import add_self_test
+
+PATIENT = {'stale_after_ms': 600_000, 'cpu_threads': 1}
+
+
+@pytest.fixture(scope='module')
+def other(tmp_path_factory):
+    """Give a model that finds something else, with a self-test."""
+    folder = write_tiny_model(tmp_path_factory.mktemp('other'), seed=7, name='other')
+    add_self_test(folder)
+    return folder
+
+
+@pytest.fixture
+def world(start_here, model):
+    return World(start_here(model=str(model), **PATIENT))
+
+
+class World:
+    """A camera that is connected, and what the node says."""
+
+    def __init__(self, here):
+        self.here, self.bench = here, here.bench
+        self.mask, self.status = self.bench.listen(Image, 'mask'), self.bench.status()
+        self._camera = self.bench.camera()
+        self.bench.connect(self._camera, self.mask)
+
+    def mask_of(self, pixels):
+        sent_ns = self.bench.new_stamp_ns()
+        self._camera.publish(image_cdr(pixels, sent_ns))
+        return bytes(self.mask.wait_for_stamp(sent_ns).data)
+
+    def next_mask(self):
+        """Give the next mask; that of a picture in flight across a change does not come."""
+        self.bench.connect(self._camera, self.mask)
+        return bytes(self.mask.messages[-1].data)
+
+    def reload(self):
+        return self.bench.call(Trigger, 'segmenter/reload_model', Trigger.Request())
+
+    def wait_for_reason(self, text):
+        heard = self.status.wait(lambda m: text in m.values[0].value)
+        assert heard, [m.values[0].value for m in self.status.messages]
+        assert heard.message == 'degraded'
+        return heard.values[0].value
+
+
+def expected(folder):
+    return Segmenter.load(folder, 'cpu').segment(picture()).mask.tobytes()
+
+
+def test_a_model_that_is_set_comes_in_its_own_time_while_the_old_one_works(world, model, other):
+    old, new = expected(model), expected(other)
+    assert old != new
+    assert world.mask_of(picture()) == old
+
+    assert world.bench.set(model=str(other)).successful
+
+    masks = []
+    until(lambda: masks.append(world.next_mask()) or masks[-1] == new, 'the other model')
+    assert set(masks) <= {old, new}
+    assert world.next_mask() == new
+    told = world.status.wait(lambda m: m.values[2].value.startswith('other ('))
+    assert 'self-test' not in told.values[2].value
+    assert 'inactive' not in {m.message for m in world.status.messages[1:]}
+    assert world.status.messages[-1].message == 'valid'
+
+
+def test_a_folder_that_is_no_model_is_refused_and_the_reason_is_in_status(world, model):
+    refused = world.bench.set(model='/no/such/folder')
+    assert not refused.successful
+    assert 'does not exist' in refused.reason
+    assert 'does not exist' in world.wait_for_reason("'/no/such/folder' was asked for")
+    assert world.mask_of(picture()) == expected(model)
+    heard = len(world.status.messages)
+    assert world.reload().success
+    world.status.wait_for_state('valid', since=heard)
+
+
+def wrong_weights(folder):
+    weights = folder / 'weights.safetensors'
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def wrong_self_test(folder):
+    spec = json.loads((folder / 'model.json').read_text())
+    spec['self_test']['drawing'] ^= 1
+    (folder / 'model.json').write_text(json.dumps(spec))
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'said'), [(wrong_weights, 'truncated'), (wrong_self_test, 'self-test of')]
+)
+def test_what_fails_on_its_way_leaves_the_old_model(world, model, other, tmp_path, spoil, said):
+    folder = shutil.copytree(other, tmp_path / 'spoiled')
+    spoil(folder)
+    assert world.bench.set(model=str(folder)).successful, 'it is looked into later'
+    assert said in world.wait_for_reason(f"'{folder}' was asked for and is not used")
+    answer = until(lambda: not (a := world.reload()).message.startswith('another') and a, 'a turn')
+    assert not answer.success
+    assert said in answer.message
+    assert world.mask_of(picture()) == expected(model)
+
+    shutil.copytree(other, folder, dirs_exist_ok=True)
+    answer = world.reload()
+    assert answer.success
+    assert answer.message.startswith('other (')
+    assert world.mask_of(picture()) == expected(other)
+
+
+def test_without_a_model_in_use_a_reload_says_what_loads_it(world):
+    assert world.bench.change('deactivate')
+    assert world.bench.change('cleanup')
+    answer = world.reload()
+    assert (answer.success, answer.message) == (
+        False, 'no model is in use: `configure` loads it',
+    )  # fmt: skip
+
+
+class OnThisDevice:
+    """Stands in for a Segmenter on a device that has no memory left, or for one on the CPU."""
+
+    def __init__(self, device):
+        vars(self).update(stand_in('fragile'))
+        self._fails = device != 'cpu'
+
+    def segment_all(self, images, rois, *, confidence):
+        if self._fails:
+            raise torch.OutOfMemoryError('no memory is left')
+        return [Segmentation(np.full((s := i.shape[:2]), 1, np.uint8), np.full(s, 255, np.uint8))
+                for i in images]  # fmt: skip
+
+
+def test_a_device_that_fails_gives_way_to_the_cpu_and_masks_are_degraded(monkeypatch, start_here):
+    devices = []
+
+    def load(folder, device, *arguments, **more):
+        devices.append(device)
+        return OnThisDevice(device)
+
+    monkeypatch.setattr(Segmenter, 'load', load)
+    bench = start_here(model='fragile', **PATIENT).bench
+    mask, status, camera = bench.listen(Image, 'mask'), bench.status(), bench.camera()
+    bench.connect(camera, mask)
+    assert set(mask.messages[0].data) == {255}, 'no decision'
+
+    def decided():
+        bench.connect(camera, mask)
+        return set(mask.messages[-1].data) == {1}
+
+    until(decided, 'the CPU')
+    assert devices == ['auto', 'cpu']
+    reason = status.wait_for_state('degraded').values[0].value
+    until(lambda: 'runs on the CPU instead' in status.messages[-1].values[0].value, 'the reason')
+    assert 'no memory is left' in reason
+    assert stamp_ns(mask.messages[-1]) > 0
+    assert 'valid' not in {m.message for m in status.messages}

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the machine fails a pass is tried once more, then smaller, then another way is sought."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from surgseg_ros.core.runtimes.failures import is_of_machine
+from surgseg_ros.core.segmentation import Segmentation
+from surgseg_ros.node.passes import Passes
+
+OUT_OF_MEMORY = torch.OutOfMemoryError('no memory is left')
+FULL = Segmentation(np.zeros((2, 2), np.uint8))
+
+
+class FailingOnDemand:
+    """Stands in for a Segmenter: fails as the list says, pass by pass."""
+
+    most_pictures = 2
+
+    def __init__(self, *failures):
+        self.failures = list(failures)
+        self.passes = []
+
+    def segment_all(self, images, rois, *, confidence):
+        self.passes.append(len(images))
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is not None:
+            raise failure
+        return [FULL] * len(images)
+
+
+class Rescue:
+    def __init__(self, comes=True):
+        self.comes, self.told, self.reasons = comes, [], []
+
+    def fall_back(self, error):
+        self.told.append(error)
+        return self.comes
+
+    def halve(self, reason):
+        self.reasons.append(reason)
+
+
+def pictures(count):
+    return [SimpleNamespace(image=None, eye=SimpleNamespace(roi=None))] * count
+
+
+@pytest.mark.parametrize(
+    ('error', 'machine'),
+    [
+        (OUT_OF_MEMORY, True),
+        (torch.AcceleratorError('the device is gone'), True),
+        (RuntimeError('Exception from src/inference'), True),
+        (MemoryError(), True),
+        (type('RuntimeException', (Exception,), {'__module__': 'onnxruntime.capi.x'})(), True),
+        (ValueError('the roi lies beyond it'), False),
+        (ArithmeticError('NaN'), False),
+    ],
+)
+def test_what_is_of_the_machine_is_told_from_what_is_of_the_picture(error, machine):
+    assert is_of_machine(error) == machine
+
+
+def test_what_fails_once_goes_through_at_the_second_try():
+    segmenter, rescue = FailingOnDemand(OUT_OF_MEMORY), Rescue()
+    assert Passes(segmenter, rescue).segment(pictures(1)) == [FULL]
+    assert (segmenter.passes, rescue.told) == ([1, 1], [])
+
+
+def test_what_is_of_the_picture_is_not_tried_again():
+    error = ArithmeticError('NaN')
+    segmenter, rescue = FailingOnDemand(error), Rescue()
+    assert Passes(segmenter, rescue).segment(pictures(1)) == [error]
+    assert (segmenter.passes, rescue.told) == ([1], [])
+
+
+def test_after_two_failures_another_way_is_sought_and_nothing_is_tried_until_it_comes():
+    segmenter, rescue = FailingOnDemand(*[OUT_OF_MEMORY] * 9), Rescue()
+    passes = Passes(segmenter, rescue)
+    assert passes.segment(pictures(1)) == [OUT_OF_MEMORY]
+    assert passes.segment(pictures(2)) == [OUT_OF_MEMORY] * 2
+    assert (segmenter.passes, rescue.told) == ([1, 1], [OUT_OF_MEMORY])
+
+
+def test_where_no_other_way_comes_it_is_tried_with_each_picture():
+    segmenter, rescue = FailingOnDemand(*[OUT_OF_MEMORY] * 2), Rescue(comes=False)
+    passes = Passes(segmenter, rescue)
+    assert passes.segment(pictures(1)) == [OUT_OF_MEMORY]
+    assert passes.segment(pictures(1)) == [FULL]
+
+
+def test_where_single_pictures_go_through_it_stays_with_them_and_says_so():
+    segmenter, rescue = FailingOnDemand(*[OUT_OF_MEMORY] * 2), Rescue()
+    passes = Passes(segmenter, rescue)
+    assert passes.segment(pictures(2)) == [FULL] * 2
+    assert segmenter.passes == [2, 2, 1, 1]
+    assert passes.most_pictures == 1
+    assert 'one by one: OutOfMemoryError: no memory is left' in rescue.reasons[0]
+
+
+def test_a_device_that_is_gone_is_not_asked_by_every_picture_of_a_pass():
+    segmenter, rescue = FailingOnDemand(*[OUT_OF_MEMORY] * 9), Rescue()
+    assert Passes(segmenter, rescue).segment(pictures(2)) == [OUT_OF_MEMORY] * 2
+    assert segmenter.passes == [2, 2, 1, 1]
+    assert (len(rescue.told), rescue.reasons) == (1, [])
