@@ -121,9 +121,10 @@ def stage_floors(
         'parse': 0.0,
         'fit': over_link(image) + (image + 3 * fitted) / rates.copy,
         'network': count_flops(spec) / matrix,
-        'upsample': (logits + 2 * mask) / rates.copy,  # the mask and its confidence
-        'download': over_link(2 * mask),
-        'detections': 2 * mask / rates.copy,
+        'upsample': (logits + mask + fitted) / rates.copy,  # the mask, and the grid's certainty
+        'download': over_link(mask + fitted),
+        'scrutiny': 0.0,  # it looks at a small part of the picture
+        'detections': (mask + fitted) / rates.copy,
         'publish': 2 * mask / rates.copy,  # into the message
     }
     floors['total'] = sum(floors.values())

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from surgseg_ros.benchmarking.frames import image_cdr, stamped
 from surgseg_ros.core.detections import Instrument
+from surgseg_ros.core.gates import DEFAULTS
 from surgseg_ros.core.percentiles import percentiles
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
@@ -22,10 +23,12 @@ from surgseg_ros.node.generation import Generation
 from surgseg_ros.node.health import Health
 from surgseg_ros.node.mailbox import Frame, Mailbox
 from surgseg_ros.node.picture import Eye
+from surgseg_ros.node.scrutiny import Scrutiny
 from surgseg_ros.node.worker import Worker
 
 STAGES: Final = (
-    *('wait', 'parse', 'fit', 'network', 'upsample', 'download', 'detections', 'publish'),
+    *('wait', 'parse', 'fit', 'network', 'upsample', 'download'),
+    *('scrutiny', 'detections', 'publish'),
 )
 """As the node names them in /diagnostics, in the order of work."""
 
@@ -61,7 +64,10 @@ def measure(
     eyes = tuple(Eye(f'{n}', IMAGE, None, _Record(results), _Serializer()) for n in range(cameras))
     logger = logging.getLogger(__name__)
     rules, rescue = (lambda: _RULES), _NoRescue()
-    worker = Worker(segmenter, mailbox, eyes, generation, rules, time.time_ns, logger, rescue)
+    gates = tuple(Scrutiny(DEFAULTS) for _ in eyes)
+    worker = Worker(
+        segmenter, mailbox, eyes, generation, rules, time.time_ns, logger, rescue, gates
+    )
     worker.start()
     cdrs = [image_cdr(picture) for picture in pictures]
     try:
@@ -143,6 +149,10 @@ class _Serializer:
         image: NDArray[np.uint8],
         segmentation: Segmentation,
         instruments: Sequence[Instrument],
+        raw: NDArray[np.uint8] | None = None,
     ) -> None:
         to_cdr(image_to_msg(segmentation.mask, header))
         to_cdr(detections_to_msg(header, instruments))
+
+    def wants_confidence(self) -> bool:
+        return False

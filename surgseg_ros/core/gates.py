@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core import signs
 from surgseg_ros.core.signs import Look, look_at
 
-OFF: Final = 'off'
+OFF: Final = 'none'  # `off` is false in the YAML of ROS
 WARN: Final = 'warn'
 NO_DECISION: Final = 'no_decision'
 ACTIONS: Final = (OFF, WARN, NO_DECISION)

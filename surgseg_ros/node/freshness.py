@@ -27,6 +27,7 @@ class Rules:
     By what results are judged; the names and defaults are those of the node's parameters.
 
     :param least_area: least share of the picture's area that a detection must have.
+    :param min_confidence: least confidence of a pixel that has a class, 0..1.
     :param stale_after_ms: how long a mask is fresh, from the receipt of its picture.
     :param max_frame_age_ms: the greatest age of a result when it is done; 0: none of its own.
     :param age_source: one of AGE_SOURCES, for `max_frame_age_ms`.
@@ -34,6 +35,7 @@ class Rules:
     """
 
     least_area: float = DEFAULT_LEAST_AREA
+    min_confidence: float = 0
     stale_after_ms: float = 500
     max_frame_age_ms: float = 0
     age_source: str = RECEIPT

@@ -50,8 +50,9 @@ class Health:
     Counts and clocks of one camera; safe for several threads.
 
     Counts: `received`, `lost` on the way, `overwritten` unread, `dropped` by design for a newer
-    frame, `rejected` as malformed or failed, `too_old` when done, `discarded` after a change of
-    state or model, `published`; `no_decision`, said while there is no mask.
+    frame, `rejected` as malformed or failed, `too_old` when done, `undecided` for a gate,
+    `discarded` after a change of state or model, `published`; `no_decision`, said while there is
+    no mask.
     """
 
     def __init__(self) -> None:

@@ -27,6 +27,7 @@ RESULTS: Final = {
     'detections': Detection2DArray,
     'confidence': Image,
     'overlay': Image,
+    'raw_mask': Image,
 }
 """Topics that speak only while the node is active, and their types."""
 
@@ -49,13 +50,17 @@ class Outputs:
     :param node: whose publishers they are.
     :param camera_name: prefix of the topics.
     :param overlay: whether the overlay is offered.
+    :param raw_mask: whether the mask before it is steadied is offered.
     """
 
-    def __init__(self, node: LifecycleNodeMixin, camera_name: str, overlay: bool) -> None:
+    def __init__(
+        self, node: LifecycleNodeMixin, camera_name: str, overlay: bool, raw_mask: bool = False
+    ) -> None:
         """Keep what is needed; nothing is created yet."""
         self._node = node
         self._camera_name = camera_name
-        self._topics = [topic for topic in RESULTS if overlay or topic != 'overlay']
+        offered = {'overlay': overlay, 'raw_mask': raw_mask}
+        self._topics = [topic for topic in RESULTS if offered.get(topic, True)]
         self._results: dict[str, Publisher] = {}
         self._label_info: Publisher | None = None
 
@@ -102,14 +107,16 @@ class Outputs:
         image: NDArray[np.uint8],
         segmentation: Segmentation,
         instruments: Sequence[Instrument],
+        raw: NDArray[np.uint8] | None = None,
     ) -> None:
         """
         Publish what is known of a picture; what is for people, only if somebody listens.
 
         :param header: the picture's, given on untouched.
         :param image: (H, W, 3) uint8 RGB.
-        :param segmentation: with confidence.
+        :param segmentation: with confidence, where that is wanted.
         :param instruments: what was found in it.
+        :param raw: (H, W) uint8, the mask before it was steadied; None if it was not.
         """
         self._send('mask', image_to_msg(segmentation.mask, header))
         self._send('detections', detections_to_msg(header, instruments))
@@ -118,6 +125,13 @@ class Outputs:
         if self._is_heard('overlay'):
             drawn = draw_overlay(image, segmentation.mask, instruments)
             self._send('overlay', image_to_msg(drawn, header))
+
+        if raw is not None and self._is_heard('raw_mask'):
+            self._send('raw_mask', image_to_msg(raw, header))
+
+    def wants_confidence(self) -> bool:
+        """Tell whether somebody listens to the confidence of each pixel."""
+        return self._is_heard('confidence')
 
     def _send(self, topic: str, message: Any) -> None:
         self._results[topic].publish(to_cdr(message))

@@ -11,9 +11,11 @@ from rclpy.node import Node
 from rclpy.validate_topic_name import validate_topic_name
 
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
+from surgseg_ros.core.gates import ACTIONS, DEFAULTS, GATES, GateSetting
 from surgseg_ros.core.runtimes import AUTO, RUNTIMES
 from surgseg_ros.core.runtimes import CHOICES as PRECISIONS
 from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.core.steadiness import LARGEST_FRAMES
 from surgseg_ros.node.freshness import (
     AGE_SOURCES,
     FAIL_SAFES,
@@ -38,6 +40,25 @@ class Parameter(NamedTuple):
     live: bool = False
     """Whether a change takes effect at once; the others are read at configure."""
 
+
+_GATES: Final = tuple(
+    row
+    for name, gate in GATES.items()
+    for row in (
+        Parameter(
+            f'gates.{name}.action',
+            DEFAULTS[name].action,
+            f'What is done where {gate.trouble}: nothing, a warning in status, or a mask of 255.',
+            choices=ACTIONS,
+        ),
+        Parameter(
+            f'gates.{name}.limit',
+            gate.limit,
+            f'From where on {gate.trouble}; docs/safety.md says of what.',
+            gate.span,
+        ),
+    )
+)
 
 TABLE: Final = (
     Parameter('autostart', True, 'Configure and activate at start, without a lifecycle manager.'),
@@ -85,6 +106,26 @@ TABLE: Final = (
         (0.0, 1.0),
         live=True,
     ),
+    Parameter(
+        'min_confidence',
+        0.0,
+        'Least calibrated confidence of a pixel; one below it is 255, no decision. 0: off.',
+        (0.0, 1.0),
+        live=True,
+    ),
+    Parameter(
+        'steady_frames',
+        0,
+        'Pictures in a row that must say the same other class before a pixel changes; 0: off.',
+        (0, LARGEST_FRAMES),
+    ),
+    Parameter(
+        'steady_sure',
+        0.95,
+        'Or the confidence with which a single one must say it.',
+        (0.01, 1.0),
+    ),
+    *_GATES,
     Parameter(
         'stale_after_ms',
         500,
@@ -145,11 +186,15 @@ class Settings:
     roi: tuple[int, ...]
     overlay: bool
     least_area: float
+    min_confidence: float
+    steady_frames: int
+    steady_sure: float
     stale_after_ms: int
     max_frame_age_ms: int
     age_source: str
     fail_safe: str
     no_image_warning_s: float
+    gates: Mapping[str, GateSetting]
 
     def __post_init__(self) -> None:
         """
@@ -158,7 +203,7 @@ class Settings:
         :raises ValueError: naming the parameter, its value and the remedy.
         """
         for row in TABLE:
-            value = getattr(self, row.name)
+            value = self.value_of(row.name)
             if row.choices and value not in row.choices:
                 raise ValueError(f'{row.name} is {value!r}, expected one of {row.choices}')
         cameras = len(self.image_topics)
@@ -190,15 +235,32 @@ class Settings:
         :raises ValueError: if values do not fit.
         """
         known = {entry.name for entry in fields(cls)}
+        gates = {
+            name: GateSetting(values[f'gates.{name}.action'], values[f'gates.{name}.limit'])
+            for name in GATES
+        }
         return cls(
+            gates=gates,
             **{
                 name: tuple(value)
                 if isinstance(value, (list, tuple)) or hasattr(value, 'tolist')
                 else value
                 for name, value in values.items()
                 if name in known
-            }
+            },
         )
+
+    def value_of(self, name: str) -> Any:
+        """
+        Find the value of a parameter.
+
+        :param name: of a row of TABLE.
+        :return: its value.
+        """
+        if not name.startswith('gates.'):
+            return getattr(self, name)
+        _, gate, part = name.split('.')
+        return getattr(self.gates[gate], part)
 
     @property
     def rules(self) -> Rules:

@@ -45,11 +45,12 @@ class Passes:
         self._rescue = rescue
         self._failed: Exception | None = None
 
-    def segment(self, pictures: Sequence[Picture]) -> list[Result]:
+    def segment(self, pictures: Sequence[Picture], confidence: bool = False) -> list[Result]:
         """
         Segment pictures in one pass; where that fails, each by itself, to find whose fault.
 
         :param pictures: of different cameras, or none.
+        :param confidence: whether that of each pixel is needed, not of the network's grid alone.
         :return: a result for each, or what it failed by.
         """
         if not pictures:
@@ -57,10 +58,12 @@ class Passes:
         if self._failed is not None:
             return [self._failed] * len(pictures)
         try:
-            return self._try(lambda: self._pass(pictures))
+            return self._try(lambda: self._pass(pictures, confidence))
         except Exception as error:  # of the network, the device, a roi beyond the picture
             if len(pictures) > 1:
-                results = [result for one in pictures for result in self.segment([one])]
+                results = [
+                    result for one in pictures for result in self.segment([one], confidence)
+                ]
                 self._see_smaller(error, results)
                 return results
             if is_of_machine(error) and self._rescue.fall_back(error):
@@ -79,9 +82,10 @@ class Passes:
                 torch.cuda.empty_cache()
         return attempt()
 
-    def _pass(self, pictures: Sequence[Picture]) -> list[Result]:
+    def _pass(self, pictures: Sequence[Picture], confidence: bool) -> list[Result]:
         images, rois = [p.image for p in pictures], [p.eye.roi for p in pictures]
-        return list(self.segmenter.segment_all(images, rois, confidence=True))
+        wanted = {'confidence': confidence, 'certainty': True}
+        return list(self.segmenter.segment_all(images, rois, **wanted))
 
     def _see_smaller(self, error: Exception, results: Sequence[Result]) -> None:
         """Stay with single pictures, where these go through and more of them do not."""

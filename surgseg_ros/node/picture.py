@@ -27,8 +27,12 @@ class Sink(Protocol):
         image: NDArray[np.uint8],
         segmentation: Segmentation,
         instruments: Sequence[Instrument],
+        raw: NDArray[np.uint8] | None = None,
     ) -> None:
         """Publish what is known of a picture; see Outputs."""
+
+    def wants_confidence(self) -> bool:
+        """Tell whether somebody listens to the confidence of each pixel."""
 
 
 class Eye(NamedTuple):
@@ -52,10 +56,12 @@ class Doubt(NamedTuple):
 
     :param reason: for people.
     :param decided: whether there is a mask all the same; else there is no decision.
+    :param cause: a short name of its kind, where the reason holds numbers that change.
     """
 
     reason: str
     decided: bool = True
+    cause: str = ''
 
 
 class Picture(NamedTuple):

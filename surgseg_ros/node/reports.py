@@ -150,6 +150,7 @@ class StatusReport:
             'dropped_for_newer': counts['dropped'],
             'rejected': counts['rejected'],
             'too_old': counts['too_old'],
+            'undecided': counts['undecided'],
             'no_decision_said': counts['no_decision'],
             'discarded': counts['discarded'],
         }

@@ -25,6 +25,7 @@ from surgseg_ros.node.outputs import Outputs
 from surgseg_ros.node.parameters import LIVE, Settings
 from surgseg_ros.node.picture import Eye
 from surgseg_ros.node.reporter import Reporter
+from surgseg_ros.node.scrutiny import Scrutiny
 from surgseg_ros.node.ticker import Ticker
 from surgseg_ros.node.worker import Worker
 
@@ -132,6 +133,10 @@ class SegmenterNode(LifecycleNode):
             lambda: self.get_clock().now().nanoseconds,
             self.get_logger(),
             self._models,
+            tuple(
+                Scrutiny(settings.gates, settings.steady_frames, settings.steady_sure)
+                for _ in self._eyes
+            ),
         )
         self._models.connect(self._worker.change)
         self._worker.start()
@@ -208,7 +213,7 @@ class SegmenterNode(LifecycleNode):
             TYPE_NAMES[settings.image_transport],
             settings.roi_of(index),
             self._reporter.healths[index],
-            Outputs(self, name, settings.overlay),
+            Outputs(self, name, settings.overlay, raw_mask=settings.steady_frames > 1),
         )
 
     def _intake(self, index: int, health: Health, generation: int) -> Intake:
@@ -256,7 +261,7 @@ class SegmenterNode(LifecycleNode):
 
     def _on_parameters(self, changed: list[Any]) -> SetParametersResult:
         """Take changes that are live, or that come while nothing is configured."""
-        present = {row.name: getattr(self.settings, row.name) for row in parameters.TABLE}
+        present = {row.name: self.settings.value_of(row.name) for row in parameters.TABLE}
         wanted = {change.name: change.value for change in changed if change.name in present}
         configured = self._models.segmenter is not None
         fixed = sorted(wanted.keys() - LIVE - ({'model'} if configured else set()))

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from surgseg_ros.core.detections import Instrument, find_instruments, without_decision
+from surgseg_ros.core.detections import Instrument, without_decision
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stopwatch import Stopwatch
+from surgseg_ros.core.sureness import instruments_in
 from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.images import rgb_from_msg
 from surgseg_ros.messages.received import read_image
@@ -20,6 +21,7 @@ from surgseg_ros.node.health import LastPicture
 from surgseg_ros.node.mailbox import Frame, Mailbox
 from surgseg_ros.node.passes import Passes, Rescue
 from surgseg_ros.node.picture import Course, Doubt, Eye, Picture
+from surgseg_ros.node.scrutiny import Scrutinized, Scrutiny
 
 MODEL_STAGES: Final = ('fit', 'network', 'upsample')
 """Stages that are the model's own, whatever carries pictures to it and masks from it."""
@@ -62,6 +64,7 @@ class Worker(threading.Thread):
         now_ns: Callable[[], int],
         logger: Logger,
         rescue: Rescue,
+        scrutinies: Sequence[Scrutiny] = (),
     ) -> None:
         """Prepare; `start` begins."""
         super().__init__(name='segment', daemon=True)
@@ -75,13 +78,17 @@ class Worker(threading.Thread):
         self._now_ns = now_ns
         self._logger = logger
         self._courses = tuple(Course() for _ in eyes)
+        self._scrutinies = scrutinies or tuple(Scrutiny() for _ in eyes)
+        self._is_changed, self._begun = False, 0
 
     def run(self) -> None:
         """Work; see the class. A frame that fails is said and counted, and the next one taken."""
         while frames := self._mailbox.take(self._passes.most_pictures):
             pictures = [seen for frame in frames if (seen := self._read(frame)) is not None]
             self._used = self._passes
-            for picture, result in zip(pictures, self._used.segment(pictures)):
+            self._begin_anew(frames[0].generation)
+            results = self._used.segment(pictures, self._needs_confidence(pictures))
+            for picture, result in zip(pictures, results):
                 self._answer(picture, result)
             self._used = None  # or a model that has been changed would stay in memory
 
@@ -93,7 +100,22 @@ class Worker(threading.Thread):
         """
         passes = Passes(segmenter, self._rescue)
         with self._generation.held(self._generation.number):
-            self._passes = passes
+            self._passes, self._is_changed = passes, True
+
+    def _begin_anew(self, generation: int) -> None:
+        """Forget what another model, or another activation, said."""
+        if self._is_changed or generation != self._begun:
+            self._is_changed, self._begun = False, generation
+            for scrutiny in self._scrutinies:
+                scrutiny.begin_anew()
+
+    def _needs_confidence(self, pictures: Sequence[Picture]) -> bool:
+        """Tell whether that of each pixel is needed, which costs time."""
+        return self._rules().min_confidence > 0 or any(
+            self._scrutinies[picture.frame.camera].is_steady
+            or picture.eye.outputs.wants_confidence()
+            for picture in pictures
+        )
 
     def _read(self, frame: Frame) -> Picture | None:
         """Make a picture of a frame; None where there is none in it."""
@@ -119,6 +141,8 @@ class Worker(threading.Thread):
         at_ns = frame.received_ns - frame.age_ns
         eye.health.see_picture(LastPicture(stamp_ns(header), header.frame_id, size, at_ns))
         oddities = self._courses[frame.camera].follow(frame, header, size)
+        if any(oddity.anew for oddity in oddities):
+            self._scrutinies[frame.camera].begin_anew()
         for oddity in oddities:
             text = f'{eye.prefix}{oddity.text}: {oddity.remedy} (processed; said once)'
             if not eye.health.first_time(oddity.remedy):
@@ -142,25 +166,37 @@ class Worker(threading.Thread):
         try:
             if isinstance(result, Exception):
                 raise result
-            instruments = find_instruments(result, rules.least_area)
+            scrutiny = self._scrutinies[picture.frame.camera]
+            found = scrutiny.apply(picture, result, rules.min_confidence)
+            picture.watch.lap('scrutiny')
+            instruments = instruments_in(found.segmentation, rules.least_area)
         except Exception as error:
             self._refuse(picture, *_told(error, 'no decision on an image'))
             return
         picture.watch.lap('detections')
+        doubts = (*picture.doubts, *found.doubts)
         age = self._age(picture)
         if late := lateness(age, rules):
             said = rules.fail_safe == NO_DECISION
             self._refuse(picture, 'too_old', late, count='too_old', publish=said)
-        elif undecided := '; '.join(d.reason for d in picture.doubts if not d.decided):
-            self._refuse(picture, undecided, f'no decision on an image: {undecided}')
+        elif undecided := [doubt for doubt in doubts if not doubt.decided]:
+            cause = undecided[0].cause or undecided[0].reason
+            text = 'no decision on an image: ' + '; '.join(doubt.reason for doubt in undecided)
+            self._refuse(picture, cause, text, count='undecided')
         else:
-            doubts = [d.reason for d in picture.doubts] + [doubt_of_clocks(age, rules)]
-            self._publish(picture, result, instruments, '; '.join(filter(None, doubts)))
+            self._warn_once(picture.eye, found.doubts)
+            reasons = [doubt.reason for doubt in doubts] + [doubt_of_clocks(age, rules)]
+            self._publish(picture, found, instruments, '; '.join(filter(None, reasons)))
+
+    def _warn_once(self, eye: Eye, doubts: Sequence[Doubt]) -> None:
+        for doubt in doubts:
+            if eye.health.first_time(doubt.cause):
+                self._logger.warning(f'{eye.prefix}{doubt.reason} (said once; see status)')
 
     def _publish(
         self,
         picture: Picture,
-        segmentation: Segmentation,
+        found: Scrutinized,
         instruments: Sequence[Instrument],
         doubt: str,
     ) -> None:
@@ -170,7 +206,8 @@ class Worker(threading.Thread):
             if not current or self._used is not self._passes:
                 eye.health.count('discarded')
                 return
-            eye.outputs.publish(header, image, segmentation, instruments)
+            segmentation = found.segmentation
+            eye.outputs.publish(header, image, segmentation, instruments, found.raw)
             watch.lap('publish')
             times_ms = {
                 'wait': (watch.started_ns - frame.received_ns) / 1e6,

@@ -35,14 +35,14 @@ def test_every_stage_has_its_floor() -> None:
     assert found['total'] == pytest.approx(sum(found[stage] for stage in STAGES))
     assert found['network'] == pytest.approx(1e3 * floors.count_flops(SPEC) / 1e9)
     assert found['fit'] == pytest.approx(3 * PIXELS / 1e3 + 3 * FITTED / 1e3)
-    assert found['upsample'] == pytest.approx((4 * CLASS_COUNT * FITTED + 2 * PIXELS) / 1e3)
+    assert found['upsample'] == pytest.approx(((4 * CLASS_COUNT + 1) * FITTED + PIXELS) / 1e3)
     assert found['wait'] == found['download'] == 0
 
 
 def test_a_link_costs_what_crosses_it() -> None:
     linked = floors.stage_floors(SPEC, SIZE, 'torch', RATES._replace(link=1e6))
     local = floors.stage_floors(SPEC, SIZE, 'torch', RATES)
-    assert linked['download'] == pytest.approx(2 * PIXELS / 1e3)
+    assert linked['download'] == pytest.approx((PIXELS + FITTED) / 1e3)
     assert linked['fit'] - local['fit'] == pytest.approx(3 * PIXELS / 1e3)
 
 

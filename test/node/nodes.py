@@ -9,19 +9,23 @@ import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import rclpy
 import torch
 from bench import REPOSITORY, TIMEOUT_S, Bench, until
 from rclpy.parameter import Parameter
 
+from surgseg_ros.core.gates import GATES
 from surgseg_ros.core.model_folder import write_model
 from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.node.executor import PatientExecutor
 from surgseg_ros.node.segmenter import spin
 from surgseg_ros.node.segmenter_node import SegmenterNode
+
+NO_GATES: Final = {f'gates.{name}.action': 'none' for name in GATES}
+"""The pictures of tests are of no body."""
 
 
 class NodeHere:
@@ -37,7 +41,9 @@ class NodeHere:
         self.node = SegmenterNode(
             context=self.context,
             namespace=self.bench.namespace,
-            parameter_overrides=[Parameter(n, value=v) for n, v in parameters.items()],
+            parameter_overrides=[
+                Parameter(n, value=v) for n, v in {**NO_GATES, **parameters}.items()
+            ],
             cli_args=['--ros-args', *arguments] if arguments else None,
         )
         self._stopped = threading.Event()
@@ -66,7 +72,8 @@ class NodeProcess:
     """The real node: `python -m surgseg_ros segmenter`."""
 
     def __init__(self, log: Path, namespace: str, arguments: tuple[str, ...] = (), **parameters):
-        given = [f'-p {name}:={value}' for name, value in parameters.items()]
+        chosen = {**NO_GATES, **parameters}
+        given = [f'-p {name}:={value}' for name, value in chosen.items()]
         ros = ' '.join([f'-r __ns:={namespace}', *given]).split(' ')
         self._log = log
         with log.open('w') as file:

@@ -23,7 +23,10 @@ class Told:
     def __init__(self):
         self.headers = []
 
-    def publish(self, header, image, segmentation, instruments):
+    def wants_confidence(self):
+        return False
+
+    def publish(self, header, image, segmentation, instruments, raw=None):
         assert image.shape == (*SIZE, 3)
         assert np.all(segmentation.mask == 255)
         assert segmentation.mask.shape == SIZE

@@ -23,7 +23,7 @@ class SlowNetwork:
         self.taken = threading.Semaphore(0)
         self.let_go = threading.Semaphore(0)
 
-    def segment_all(self, images, rois, *, confidence):
+    def segment_all(self, images, rois, *, confidence, certainty):
         """Give masks that say which picture they are of."""
         self.taken.release()
         assert self.let_go.acquire(timeout=TIMEOUT_S)

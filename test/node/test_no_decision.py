@@ -21,7 +21,7 @@ class FickleNetwork:
     def __init__(self):
         vars(self).update(stand_in('fickle'))
 
-    def segment_all(self, images, rois, *, confidence):
+    def segment_all(self, images, rois, *, confidence, certainty):
         (image,) = images
         if not image.any():
             raise ArithmeticError('the logits are no numbers')

@@ -26,7 +26,7 @@ def test_the_defaults_fit():
 
 def test_every_parameter_is_described():
     assert all(row.description.endswith('.') or len(row.description) > 20 for row in TABLE)
-    assert {'least_area', 'no_image_warning_s', *FRESHNESS} == LIVE
+    assert {'least_area', 'min_confidence', 'no_image_warning_s', *FRESHNESS} == LIVE
 
 
 def test_the_rules_are_the_parameters_of_their_names():
@@ -39,6 +39,8 @@ def test_the_rules_are_the_parameters_of_their_names():
 def test_the_shipped_file_holds_the_defaults_and_no_model():
     text = (REPOSITORY / 'config' / 'segmenter.yaml').read_text()
     shipped = yaml.safe_load(text)['/**']['ros__parameters']
+    for gate, values in shipped.pop('gates').items():
+        shipped |= {f'gates.{gate}.{part}': value for part, value in values.items()}
     assert shipped == {name: value for name, value in DEFAULTS.items() if name != 'model'}
 
 

@@ -24,7 +24,7 @@ class FailingOnDemand:
         self.failures = list(failures)
         self.passes = []
 
-    def segment_all(self, images, rois, *, confidence):
+    def segment_all(self, images, rois, *, confidence, certainty):
         self.passes.append(len(images))
         failure = self.failures.pop(0) if self.failures else None
         if failure is not None:

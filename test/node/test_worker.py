@@ -29,8 +29,8 @@ class Passes:
     def __init__(self):
         self.sizes = []
 
-    def segment_all(self, images, rois, *, confidence):
-        assert confidence
+    def segment_all(self, images, rois, *, confidence, certainty):
+        assert certainty
         self.sizes.append(len(images))
         for image, roi in zip(images, rois):
             if roi is not None:
@@ -45,7 +45,10 @@ class Kept:
     def __init__(self):
         self.published = []
 
-    def publish(self, header, image, segmentation, instruments):
+    def wants_confidence(self):
+        return False
+
+    def publish(self, header, image, segmentation, instruments, raw=None):
         assert segmentation.mask.shape == image.shape[:2]
         values = np.unique(segmentation.mask).tolist()
         self.published.append((stamp_ns(header), values, [i.label for i in instruments]))
@@ -168,9 +171,9 @@ def test_a_result_in_flight_across_a_change_of_model_is_discarded():
     """The next one is of the new model."""
 
     class Changed(Passes):
-        def segment_all(self, images, rois, *, confidence):
+        def segment_all(self, images, rois, *, confidence, certainty):
             self.worker.change(Passes())
-            return super().segment_all(images, rois, confidence=confidence)
+            return super().segment_all(images, rois, confidence=confidence, certainty=certainty)
 
     segmenter = Changed()
     segmenter.most_pictures = 1
