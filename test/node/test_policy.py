@@ -52,7 +52,7 @@ def allowed(policy: ElementTree.Element) -> set[tuple[str, str]]:
 
 
 def test_the_running_node_does_what_the_policy_allows(policy, start_here, model):
-    here = start_here(model=str(model))
+    here = start_here(model=str(model), steady_frames=2)  # with every topic that it can have
     namespace, node = here.bench.namespace, here.bench.node
 
     def named(name: str) -> str:
