@@ -1,6 +1,7 @@
-# make setup | test | check | demo | clean. Each but clean sets up first; a second set-up takes no time.
+# make setup | test | check | demo | soak | clean. Each but clean sets up first; a second set-up takes no time.
 # PYTHON=python3.12 make setup    chooses the interpreter
 # make demo INPUT=video.mp4       runs the demo on a video of one's own
+# make soak MINUTES=3             the node under random faults; 20 minutes where not said
 # make test TESTS=test/core       runs a part of the tests
 
 VENV_PYTHON := .venv/bin/python
@@ -9,7 +10,7 @@ TESTS ?= test
 # Tests and demo keep to this machine, and to a domain of their own (1 to 100).
 ISOLATE := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$(( $$$$ % 100 + 1 ))
 
-.PHONY: setup test check demo clean
+.PHONY: setup test check demo soak clean
 
 setup:
 	@PYTHON='$(PYTHON)' sh tools/ros_from_pypi/set_up.sh
@@ -24,6 +25,9 @@ test: check
 
 demo: setup
 	@$(ISOLATE) $(VENV_PYTHON) -m tools.demo $(if $(INPUT),--input '$(INPUT)')
+
+soak: setup
+	@$(ISOLATE) $(VENV_PYTHON) -m tools.soak $(if $(MINUTES),--minutes '$(MINUTES)')
 
 clean:
 	rm -rf .venv .venv.* *.egg-info build install log demo_output

@@ -44,6 +44,6 @@ def _held() -> set[str]:
             links = [str(link.readlink()) for link in (process / 'fd').iterdir()]
         except OSError:  # it has ended, or is another user's
             continue
-        paths = [line.split(maxsplit=5)[-1] for line in maps if '/dev/shm/' in line] + links
+        paths = [line.split(maxsplit=5)[-1] for line in maps if f'{FOLDER}/' in line] + links
         names |= {Path(path).name for path in paths if path.startswith(str(FOLDER))}
     return names
