@@ -1,6 +1,7 @@
-# make setup | test | check | demo | fuzz | clean. Each but clean sets up first; a second set-up takes no time.
+# make setup | test | check | demo | fuzz | soak | clean. Each but clean sets up first; a second set-up takes no time.
 # PYTHON=python3.12 make setup    chooses the interpreter
 # make demo INPUT=video.mp4       runs the demo on a video of one's own
+# make soak MINUTES=3             the node under random faults; 20 minutes where not said
 # make test TESTS=test/core       runs a part of the tests
 # make fuzz FUZZ='--seconds 600'  malformed messages, then others guided by coverage; see docs/safety.md
 
@@ -10,7 +11,7 @@ TESTS ?= test
 # Tests and demo keep to this machine, and to a domain of their own (1 to 100).
 ISOLATE := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$(( $$$$ % 100 + 1 ))
 
-.PHONY: setup test check demo fuzz clean
+.PHONY: setup test check demo fuzz soak clean
 
 setup:
 	@PYTHON='$(PYTHON)' sh tools/ros_from_pypi/set_up.sh
@@ -29,6 +30,9 @@ demo: setup
 fuzz: setup
 	@$(VENV_PYTHON) -c 'import atheris' 2>/dev/null || $(VENV_PYTHON) -m pip install --quiet 'atheris>=3.0'
 	$(VENV_PYTHON) -m tools.fuzz $(FUZZ)
+
+soak: setup
+	@$(ISOLATE) $(VENV_PYTHON) -m tools.soak $(if $(MINUTES),--minutes '$(MINUTES)')
 
 clean:
 	rm -rf .venv .venv.* *.egg-info build install log demo_output

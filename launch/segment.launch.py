@@ -16,6 +16,7 @@ from surgseg_ros.node.dds_profile import choose_profile
 
 CONFIG = Path(get_package_share_directory('surgseg_ros'), 'config')
 AS_IN_FILE = '; empty: as params_file says'
+RESPAWN_DELAY_S = 1.0
 FLAGS = ['', 'true', 'false', 'True', 'False']
 
 ARGUMENTS = [
@@ -72,6 +73,12 @@ ARGUMENTS = [
         choices=FLAGS,
     ),
     DeclareLaunchArgument(
+        'respawn',
+        default_value='false',
+        description='whether the node is started anew where its process dies',
+        choices=['true', 'false'],
+    ),
+    DeclareLaunchArgument(
         'use_sim_time',
         default_value='',
         description='whether the node takes the time from /clock' + AS_IN_FILE,
@@ -121,5 +128,7 @@ def start_segmenter(context: LaunchContext) -> list[Node]:
         parameters=[params_file, given],
         ros_arguments=['--log-level', LaunchConfiguration('log_level')],
         output='screen',
+        respawn=LaunchConfiguration('respawn').perform(context) == 'true',
+        respawn_delay=RESPAWN_DELAY_S,
     )
     return [segmenter]

@@ -6,9 +6,11 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,7 @@ ROS2 = (sys.executable, '-c', 'import sys, ros2cli.cli; sys.exit(ros2cli.cli.mai
 
 SEGMENT = {
     *('image_topic', 'image_transport', 'model', 'device', 'namespace', 'params_file'),
-    *('use_sim_time', 'overlay', 'autostart', 'log_level', 'dds_profile'),
+    *('use_sim_time', 'overlay', 'autostart', 'log_level', 'dds_profile', 'respawn'),
 }
 ARGUMENTS = {'segment': SEGMENT, 'replay': SEGMENT | {'bag', 'rate', 'loop'}}
 
@@ -180,6 +182,27 @@ def test_the_profile_is_given_to_the_node_unless_one_is_set(prefix, tmp_path, mo
     monkeypatch.setenv(variable, '/mine.xml')
     launch('segment', f'dds_profile:={small}')
     assert note_of(tmp_path)['environment'][variable] == '/mine.xml'
+
+
+DIES_ONCE = """#!/bin/sh
+if mkdir {folder}/died; then kill -9 $$; fi
+touch {folder}/lives
+exec sleep 100
+"""
+
+
+@needs_launch
+def test_a_node_that_dies_is_started_anew_where_asked_for(prefix, tmp_path):
+    install(prefix, 'segmenter', DIES_ONCE, folder=tmp_path)
+    run = subprocess.Popen([*ROS2, 'launch', 'surgseg_ros', 'segment.launch.py', 'respawn:=true'])
+    end_s = time.monotonic() + TIMEOUT_S
+    while not (tmp_path / 'lives').exists():
+        assert run.poll() is None
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    run.wait(TIMEOUT_S)
+    assert (tmp_path / 'died').exists()
 
 
 @pytest.fixture

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import rclpy
-from bench import until
+from bench import TIMEOUT_S, until
 from rclpy.parameter import Parameter
 
 from surgseg_ros.node import segmenter
 from surgseg_ros.node.segmenter_node import SegmenterNode
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @pytest.fixture(scope='module')
@@ -21,20 +23,25 @@ def processes(run_node, model):
     """Start all at once: most of a start is waiting for imports."""
     return {
         'no_model': run_node(model='/no/such/model'),
-        'importing': run_node('-r', '__node:=importing', model=model),
+        **{
+            number: run_node('-r', f'__node:=importing_{number.name}', model=model)
+            for number in SIGNALS
+        },
     }
 
 
-def test_interrupted_while_importing_it_ends_well(processes):
-    node = processes['importing']
+@pytest.mark.parametrize('number', SIGNALS)
+def test_ended_while_importing_it_ends_well(processes, number):
+    node = processes[number]
     status = Path(f'/proc/{node.process.pid}/status')
 
-    def holds_back_sigint():
+    def holds_back_the_signal():
         blocked = next(line for line in status.read_text().splitlines() if 'SigBlk' in line)
-        return int(blocked.split()[1], 16) >> (signal.SIGINT - 1) & 1
+        return int(blocked.split()[1], 16) >> (number - 1) & 1
 
-    until(holds_back_sigint, 'its first lines')
-    assert node.interrupt() == 0
+    until(holds_back_the_signal, 'its first lines')
+    node.process.send_signal(number)
+    assert node.process.wait(TIMEOUT_S) == 0
     assert 'Traceback' not in node.log()
 
 
@@ -125,12 +132,3 @@ def test_then_the_right_model_is_taken(processes, bench, model):
     assert bench.change('configure')
     assert diagnostics.wait(lambda part: part.level != b'\x02')
     assert bench.change('cleanup')
-
-
-def test_interrupted_while_it_configures_it_ends_well(processes, bench):
-    node = processes['no_model']
-    loadings = node.log().count('loading')
-    bench.change_soon('configure')
-    until(lambda: node.log().count('loading') > loadings, 'the beginning')
-    assert node.interrupt() == 0
-    assert 'Traceback' not in node.log()

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What cameras, listeners and colleagues do to the node's process, over DDS: it outlives them."""
+
+import signal
+import threading
+
+import pytest
+import rclpy
+from bench import TIMEOUT_S, stamp_ns, until
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image
+
+from tools.soak.processes import CameraProcess, usage
+from tools.soak.shared_memory import clear_shared_memory
+
+
+@pytest.fixture(scope='module')
+def nodes(run_node, model):
+    """Give those that have been started; the last one lives."""
+    yield [run_node(model=model, cpu_threads=1, stale_after_ms=2000)]
+    clear_shared_memory()  # of those that were killed
+
+
+@pytest.fixture
+def start_camera(bench):
+    """Give a function that starts a camera; it ends with the test."""
+    cameras = []
+
+    def start(*options):
+        cameras.append(CameraProcess(f'{bench.namespace}/image', '--size', '96x64', *options))
+        return cameras[-1]
+
+    yield start
+    for camera in cameras:
+        camera.kill()
+
+
+@pytest.fixture(scope='module')
+def mask(bench, nodes):
+    return bench.listen(Image, 'mask')
+
+
+@pytest.fixture(scope='module')
+def status(bench, nodes):
+    return bench.status()
+
+
+def fits(mask):
+    """Tell whether a mask has the header and the size of its picture, as the frame_id has them."""
+    stamp, size = mask.header.frame_id.split()
+    return int(stamp) == stamp_ns(mask) and size == f'{mask.width}x{mask.height}'
+
+
+def wait_for_masks(mask, number=3, wanted=bool):
+    """Wait for so many new masks that are wanted, and return them."""
+    heard = len(mask.messages)
+    until(lambda: sum(map(wanted, mask.messages[heard:])) >= number, f'{number} masks')
+    return mask.messages[heard:]
+
+
+def test_three_times_a_camera_is_killed_and_comes_again(start_camera, mask, status):
+    """Each time the status is stale without it, and valid with it."""
+    for _ in range(3):
+        heard = len(status.messages)
+        camera = start_camera()
+        status.wait_for_state('valid', since=heard)
+        assert all(map(fits, wait_for_masks(mask)))
+        heard = len(status.messages)
+        camera.kill()
+        reason = status.wait_for_state('stale', since=heard).values[0].value
+        assert reason == 'no image has come within 2000 ms'
+
+
+def test_a_camera_may_be_slower_and_faster_and_masks_never_go_back(start_camera, mask, status):
+    camera = start_camera()
+    wait_for_masks(mask)
+    heard = len(mask.messages)
+    for rate in ('5', '200', '30'):
+        camera.tell(f'rate {rate}')
+        wait_for_masks(mask, 6)
+    stamps = [stamp_ns(message) for message in mask.messages[heard:]]
+    assert stamps == sorted(set(stamps))
+    status.wait_for_state('valid', since=len(status.messages) - 1)
+
+
+def test_size_and_encoding_may_change_midway_and_every_mask_fits(start_camera, mask):
+    camera = start_camera()
+    for change, size in (
+        ('size 33x70', (33, 70)),
+        ('encoding mono8', (33, 70)),
+        ('encoding rgba8', (33, 70)),
+        ('size 320x8', (320, 8)),
+    ):
+        camera.tell(change)
+        wait_for_masks(mask, 2, lambda m, size=size: (m.width, m.height) == size)
+    assert all(map(fits, mask.messages))
+
+
+def test_a_listener_that_never_reads_hinders_nobody(bench, start_camera, mask, status):
+    """Nothing spins its context; its queues are full at once."""
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+    lazy = rclpy.create_node('lazy', namespace=bench.namespace, context=context)
+    for topic in ('mask', 'overlay', 'confidence'):
+        lazy.create_subscription(Image, topic, lambda m: None, QoSProfile(depth=1))
+    until(lambda: len(bench.readers('mask')) == 2, 'both listeners')
+    start_camera()
+    assert all(map(fits, wait_for_masks(mask, 10)))
+    status.wait_for_state('valid', since=len(status.messages) - 1)
+    lazy.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def deadline_of(bench):
+    """Listen to the status as the README's consumer does; a list that grows with each miss."""
+    missed, heard = [], threading.Event()
+    profile = QoSProfile(
+        depth=1,
+        deadline=Duration(nanoseconds=1_500_000_000),
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )
+    bench.node.create_subscription(
+        DiagnosticStatus,
+        'status',
+        lambda m: heard.set(),
+        profile,
+        event_callbacks=SubscriptionEventCallbacks(deadline=missed.append),
+    )
+    assert heard.wait(TIMEOUT_S)
+    return missed
+
+
+def test_a_node_that_is_paused_misses_its_deadline_and_goes_on(
+    bench, nodes, start_camera, mask, status
+):
+    start_camera()
+    wait_for_masks(mask)
+    missed = deadline_of(bench)
+    nodes[-1].process.send_signal(signal.SIGSTOP)
+    until(lambda: missed, 'the deadline to be missed')
+    nodes[-1].process.send_signal(signal.SIGCONT)
+    heard = len(status.messages)
+    assert all(map(fits, wait_for_masks(mask)))
+    status.wait_for_state('valid', since=heard)
+    assert nodes[-1].lives()
+
+
+def test_a_node_that_is_killed_misses_its_deadline_and_a_new_one_goes_on(
+    bench, nodes, start_camera, mask, status, run_node, model
+):
+    start_camera()
+    wait_for_masks(mask)
+    missed = deadline_of(bench)
+    nodes[-1].process.kill()
+    until(lambda: missed, 'the deadline to be missed')
+    heard = len(status.messages)
+    nodes.append(run_node(model=model, cpu_threads=1, stale_after_ms=2000))
+    assert all(map(fits, wait_for_masks(mask)))
+    status.wait_for_state('valid', since=heard)
+
+
+def test_cycles_leave_nothing_behind(bench, nodes, start_camera, mask):
+    """A few here; `make soak` does 200."""
+    start_camera()
+    held = []
+    for _ in range(6):
+        for step in ('deactivate', 'cleanup', 'configure', 'activate'):
+            assert bench.change(step)
+        wait_for_masks(mask, 1)
+        held.append(usage(nodes[-1].process.pid))
+    assert held[-1].threads <= held[1].threads
+    assert held[-1].files <= held[1].files
+    assert held[-1].resident_kib - held[2].resident_kib < 20_000
+
+
+def test_after_all_this_it_ends_well(nodes):
+    assert nodes[-1].interrupt() == 0
+    assert 'Traceback' not in nodes[-1].log()

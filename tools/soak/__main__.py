@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `make soak` runs: the node under random faults for minutes, and how soon it is stale."""
+
+import argparse
+import contextlib
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import torch
+
+from surgseg_ros.core.model_folder import write_model
+from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.self_test import add_self_test
+from tools.soak.faults import FAULTS, World
+from tools.soak.processes import ROOT, usage
+from tools.soak.shared_memory import clear_shared_memory
+from tools.soak.watch import NAMESPACE, Watch
+
+STALE_AFTER_MS: Final = 500
+ALLOWED_MS: Final = 50.0
+LARGEST_GROWTH: Final = 0.02
+ALIVE: Final = ('valid', 'degraded')
+"""A demo model is never better than degraded."""
+
+
+class Check(NamedTuple):
+    """
+    One thing that was to be shown.
+
+    :param what: it was.
+    :param found: what came of it.
+    :param holds: whether it holds.
+    """
+
+    what: str
+    found: str
+    holds: bool
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Soak, and write what was found.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status: 1 if something does not hold.
+    """
+    parser = argparse.ArgumentParser(prog='python -m tools.soak', description=__doc__)
+    add = parser.add_argument
+    add('--minutes', type=float, default=20.0, help='of random faults (default: %(default)g)')
+    add('--tries', type=int, default=50, help='of a camera that dies (default: %(default)s)')
+    add('--cycles', type=int, default=200, help='of the life cycle (default: %(default)s)')
+    add('--model', type=Path, help='(default: a small one that keeps up with 30 Hz on two cores)')
+    add('--device', default='auto')
+    add('--seed', type=int, default=0, help='of the faults (default: %(default)s)')
+    add('--output', type=Path, default=ROOT / 'runs/soak', help='for log and result.md')
+    options = parser.parse_args(argv)
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    options.output.mkdir(parents=True, exist_ok=True)
+    checks = _run(options)
+    rows = [f'| {c.what} | {c.found} | {"yes" if c.holds else "NO"} |' for c in checks]
+    text = '\n'.join(['| what | found | holds |', '| --- | --- | --- |', *rows])
+    (options.output / 'result.md').write_text(text + '\n')
+    print(text)
+    return 0 if all(check.holds for check in checks) else 1
+
+
+def _run(options: argparse.Namespace) -> list[Check]:
+    log = options.output / 'node.log'
+    checks: list[Check] = []
+    model = options.model or _small_model(options.output / 'model')
+    with _node(model, options.device, log) as node:
+        watch = Watch()
+        world = World(node, watch, ('--rate', '30', '--size', '640x360'))
+        try:
+            watch.wait_for_state(ALIVE, 0)
+            if options.tries:
+                checks += _stale_tries(world, options.tries)
+            if options.minutes:
+                checks += _soak(world, options.minutes, random.Random(options.seed))
+            if options.cycles:
+                checks.append(_cycles(world, options.cycles))
+            checks.append(Check('the node lives', f'{node.poll()}', node.poll() is None))
+        finally:
+            world.camera.kill()
+            watch.close()
+            clear_shared_memory()
+    text = log.read_text()
+    checks.append(Check('ends by SIGINT', f'exit status {node.returncode}', node.returncode == 0))
+    checks.append(Check('no traceback', f'{text.count("Traceback")}', 'Traceback' not in text))
+    return checks
+
+
+def _small_model(folder: Path) -> Path:
+    """Write a model of random weights."""
+    spec = ModelSpec(
+        name='small',
+        encoder='resnet18',
+        options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
+        input_size=(64, 96),
+    )
+    torch.manual_seed(0)
+    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
+    add_self_test(folder)
+    return folder
+
+
+@contextlib.contextmanager
+def _node(model: Path, device: str, log: Path) -> Iterator['subprocess.Popen[bytes]']:
+    values = {'model': model, 'device': device, 'stale_after_ms': STALE_AFTER_MS}
+    values |= {'fail_safe': 'no_decision'}
+    given = [word for name, value in values.items() for word in ('-p', f'{name}:={value}')]
+    command = [sys.executable, '-m', 'surgseg_ros', 'segmenter', '--ros-args']
+    with log.open('wb') as file:
+        node = subprocess.Popen(
+            [*command, '-r', f'__ns:={NAMESPACE}', *given], cwd=ROOT, stdout=file, stderr=file
+        )
+    try:
+        yield node
+    finally:
+        node.send_signal(2)
+        try:
+            node.wait(30)
+        except subprocess.TimeoutExpired:
+            node.kill()
+
+
+def _stale_tries(world: World, tries: int) -> list[Check]:
+    """Kill the camera and start it anew, again and again."""
+    late_ms, frames = [], []
+    for number in range(tries):
+        world.watch.wait_for_masks(3)
+        world.watch.wait(lambda: world.watch.history[-1][0] in ALIVE, 'a node to be trusted')
+        # At any time between two frames.
+        time.sleep(0.033 * number / tries)
+        since = len(world.watch.history)
+        killed_ns = time.monotonic_ns()
+        world.camera.kill()
+        _, stale_ns, masks = world.watch.wait_for_state(('stale',), since)
+        late_ms.append((stale_ns - killed_ns) / 1e6 - STALE_AFTER_MS)
+        since = len(world.watch.history)
+        world.restart_camera()
+        frames.append(world.watch.wait_for_state(ALIVE, since)[2] - masks)
+        if number % 10 == 9:
+            clear_shared_memory()
+    late_ms.sort()
+    p99 = late_ms[min(tries - 1, round(0.99 * tries))]
+    return [
+        Check(
+            f'stale at most stale_after_ms ({STALE_AFTER_MS}) plus {ALLOWED_MS:g} ms after the '
+            f'camera was killed, p99 of {tries} tries',
+            f'p50 {statistics.median(late_ms):+.1f}, p99 {p99:+.1f}, most {late_ms[-1]:+.1f} ms '
+            'from stale_after_ms',
+            p99 <= ALLOWED_MS,
+        ),
+        Check(
+            'trusted again at most two frames after the first one that had a mask',
+            f'masks until then: {dict(sorted(Counter(frames).items()))}',
+            max(frames) <= 3,
+        ),
+    ]
+
+
+def _soak(world: World, minutes: float, chance: random.Random) -> list[Check]:
+    """Do something to the node every few seconds."""
+    done: Counter[str] = Counter()
+    for fault in FAULTS.values():  # once each, so that all memory is taken that is needed
+        fault(world, chance)
+        world.watch.wait_for_masks(5)
+    resident: list[int] = []
+    end_s = time.monotonic() + 60 * minutes
+    while time.monotonic() < end_s:
+        name, fault = chance.choice([*FAULTS.items()])
+        fault(world, chance)
+        done[name] += 1
+        world.watch.wait_for_masks(5)
+        time.sleep(chance.uniform(1.0, 4.0))
+        resident.append(usage(world.node.pid).resident_kib)
+        if sum(done.values()) % 10 == 0:
+            print(f'{sum(done.values())} faults, {resident[-1] >> 10} MiB', flush=True)
+            clear_shared_memory()
+    part = max(1, len(resident) // 5)
+    first, last = (statistics.median(p) / 1024 for p in (resident[:part], resident[-part:]))
+    growth = last / first - 1
+    faults = world.watch.faults
+    return [
+        Check(
+            f'{minutes:g} minutes at 30 Hz: every mask fits its picture in size and header',
+            f'{world.watch.masks} masks ({world.watch.without_picture} of no decision while '
+            f'stale), {len(faults)} do not fit {faults[:1] or ""}',
+            not faults,
+        ),
+        Check(
+            'faults',
+            ', '.join(f'{name} {count}' for name, count in done.most_common()),
+            sum(done.values()) > 0,
+        ),
+        Check(
+            'resident memory flat within 2 % (medians of the first and the last fifth)',
+            f'{first:.0f} to {last:.0f} MiB, {100 * growth:+.2f} %',
+            abs(growth) <= LARGEST_GROWTH,
+        ),
+    ]
+
+
+def _cycles(world: World, cycles: int) -> Check:
+    """Go through the life cycle again and again."""
+    held = []
+    for _ in range(cycles):
+        for label in ('deactivate', 'cleanup', 'configure', 'activate'):
+            world.watch.change(label)
+        world.watch.wait_for_masks(1)
+        held.append(usage(world.node.pid))
+    part = max(1, cycles // 5)
+    first, last = (
+        statistics.median(u.resident_kib for u in p) for p in (held[:part], held[-part:])
+    )
+    flat = held[-1].threads <= held[part].threads and held[-1].files <= held[part].files
+    growth = last / first - 1
+    return Check(
+        f'{cycles} cycles from active to active without growth of memory, threads, files',
+        f'{first / 1024:.0f} to {last / 1024:.0f} MiB ({100 * growth:+.2f} %), threads '
+        f'{held[part].threads} to {held[-1].threads}, files {held[part].files} to '
+        f'{held[-1].files}',
+        flat and growth <= LARGEST_GROWTH,
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(main())
