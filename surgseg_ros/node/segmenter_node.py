@@ -22,7 +22,8 @@ from surgseg_ros.node.lifecycle import LifecycleNode, Transition
 from surgseg_ros.node.mailbox import Frame, Mailbox
 from surgseg_ros.node.model_slot import ModelSlot
 from surgseg_ros.node.outputs import Outputs
-from surgseg_ros.node.parameters import LIVE, Settings
+from surgseg_ros.node.parameter_table import LIVE, TABLE
+from surgseg_ros.node.parameters import Settings
 from surgseg_ros.node.picture import Eye
 from surgseg_ros.node.reporter import Reporter
 from surgseg_ros.node.scrutiny import Scrutiny
@@ -261,7 +262,7 @@ class SegmenterNode(LifecycleNode):
 
     def _on_parameters(self, changed: list[Any]) -> SetParametersResult:
         """Take changes that are live, or that come while nothing is configured."""
-        present = {row.name: self.settings.value_of(row.name) for row in parameters.TABLE}
+        present = {row.name: self.settings.value_of(row.name) for row in TABLE}
         wanted = {change.name: change.value for change in changed if change.name in present}
         configured = self._models.segmenter is not None
         fixed = sorted(wanted.keys() - LIVE - ({'model'} if configured else set()))

@@ -27,7 +27,7 @@ from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.messages.images import IMAGE
 from surgseg_ros.messages.types import TYPES
-from surgseg_ros.node.parameters import TABLE
+from surgseg_ros.node.parameter_table import TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 200.0

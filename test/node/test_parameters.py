@@ -9,7 +9,8 @@ from bench import REPOSITORY
 
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.node.freshness import Rules
-from surgseg_ros.node.parameters import LIVE, TABLE, Settings
+from surgseg_ros.node.parameter_table import LIVE, TABLE
+from surgseg_ros.node.parameters import Settings
 
 FRESHNESS = ('stale_after_ms', 'max_frame_age_ms', 'age_source', 'fail_safe')
 DEFAULTS = {row.name: row.default for row in TABLE}
