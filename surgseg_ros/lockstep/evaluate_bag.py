@@ -9,11 +9,12 @@ not be read, which the JSON file says too; 2 if nothing was evaluated or written
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
+
+import torch
 
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.bags.sources import STORAGES
@@ -141,9 +142,8 @@ def _fault(arguments: argparse.Namespace) -> str:
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    threads = arguments.threads or 0
-    if arguments.workers > 1 and not threads:
-        threads = max(1, len(os.sched_getaffinity(0)) // arguments.workers)
+    # Said, for other processes and machines would choose others, and sums of floats be others.
+    threads = arguments.threads or max(1, torch.get_num_threads() // arguments.workers)
     return Options(
         image_topic=arguments.image_topic,
         ground_truth_topic=arguments.ground_truth_topic,

@@ -58,6 +58,8 @@ def do(job: Job, *, progress: bool = False) -> Done:
         return Done(score_recorded(job.bag, options), None)
     if job.output is not None:
         _clear(job.output)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     segmenter = _segmenter(options.model, options.device, options.runtime, options.threads)
     result = evaluate(job.bag, job.output, segmenter, options, progress=progress)
     model = {
@@ -71,9 +73,7 @@ def do(job: Job, *, progress: bool = False) -> Done:
 
 @functools.lru_cache(maxsize=1)
 def _segmenter(folder: Path, device: str, runtime: str, threads: int) -> Segmenter:
-    """Keep the model for the process's next bag."""
-    if threads:
-        torch.set_num_threads(threads)
+    """Keep the model for the process's next bag; some runtimes keep the number of threads."""
     segmenter = Segmenter.load(folder, device, runtime)
     segmenter.warm_up()
     return segmenter
