@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The segmenter node: images in, class masks and detections out, with a life cycle."""
 
-import contextlib
-import gc
 import time
 from typing import Any
 
@@ -20,6 +18,7 @@ from surgseg_ros.node.health import Health
 from surgseg_ros.node.intake import TYPE_NAMES, Intake
 from surgseg_ros.node.lifecycle import LifecycleNode, Transition
 from surgseg_ros.node.mailbox import Frame, Mailbox
+from surgseg_ros.node.memory import give_back
 from surgseg_ros.node.model_slot import ModelSlot
 from surgseg_ros.node.outputs import Outputs
 from surgseg_ros.node.parameter_table import LIVE, TABLE
@@ -193,10 +192,7 @@ class SegmenterNode(LifecycleNode):
             eye.outputs.destroy()
         self._worker = self._fail_safe = self._mailbox = None
         self._models.empty()
-        with contextlib.suppress(RuntimeError):  # the device may be gone
-            if torch.cuda.is_initialized():
-                gc.collect()  # what runs a network on CUDA may refer to itself
-                torch.cuda.empty_cache()
+        give_back()
         self._tell_model()
         self._reporter.say_inactive('not configured')
 
