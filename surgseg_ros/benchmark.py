@@ -51,7 +51,9 @@ def _stages(options: argparse.Namespace) -> dict[str, Any]:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    segmenter = Segmenter.load(options.model, options.device, options.runtime)
+    segmenter = Segmenter.load(
+        options.model, options.device, options.runtime, pictures=max(options.cameras)
+    )
     rates = floors.measure_rates(segmenter.runtime.device)
     runtime, rows = segmenter.runtime.description, []
     for width, height in options.sizes:
