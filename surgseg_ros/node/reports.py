@@ -17,7 +17,8 @@ from surgseg_ros.node.outputs import prefixed
 STATUS_DEADLINE_S: Final = 1.5
 _REPEAT_S: Final = 0.5
 """So that a single lost message does not miss the deadline."""
-_LAST_WORD_S: Final = 1.0
+_LAST_WORD_S: Final = 3.0
+"""On a busy machine a listener takes its time; launch waits for 5 s before it ends a process."""
 _LEAST_RATE_TIME_S: Final = 0.5
 """Rates over less than this say nothing."""
 

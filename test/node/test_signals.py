@@ -28,6 +28,8 @@ def processes(tmp_path_factory, bench, model):
         log = tmp_path_factory.mktemp('node') / 'log'
         node = NodeProcess(log, namespace, autostart='false', model=model, cpu_threads=1)
         started[state, number] = (node, namespace)
+    topics = [f'{namespace}/status' for _, namespace in started.values()]
+    until(lambda: all(map(bench.node.count_publishers, topics)), 'all of them')
     yield started
     for node, _ in started.values():
         if node.lives():
