@@ -106,6 +106,8 @@ class SegmenterNode(LifecycleNode):
         """Say `inactive` to the last listener. What is loaded goes with the process."""
         self._stopping = True
         self._generation.advance()
+        if (fail_safe := self._fail_safe) is not None:
+            fail_safe.stop()  # nothing comes after the last word
         self._reporter.stop('the process ends')
 
     def _configure(self) -> None:
