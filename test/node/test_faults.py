@@ -173,7 +173,8 @@ def test_cycles_leave_nothing_behind(bench, nodes, start_camera, mask):
         held.append(usage(nodes[-1].process.pid))
     assert held[-1].threads <= held[1].threads
     assert held[-1].files <= held[1].files
-    assert held[-1].resident_kib - held[2].resident_kib < 20_000
+    resident_kib = [of_one.resident_kib for of_one in held]  # 15,000 more or less at any time
+    assert min(resident_kib[3:]) - min(resident_kib[:3]) < 20_000
 
 
 def test_after_all_this_it_ends_well(nodes):
