@@ -51,7 +51,7 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
         from rclpy.signals import SignalHandlerOptions
 
         from surgseg_ros.node.executor import PatientExecutor
-        from surgseg_ros.node.memory import limit_arenas
+        from surgseg_ros.node.memory import limit_arenas, settle
         from surgseg_ros.node.segmenter_node import SegmenterNode
 
         limit_arenas()
@@ -67,6 +67,7 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
     except Exception as error:  # a value of the wrong type, an unreadable file, no middleware
         print(f'segmenter: {error}', file=sys.stderr)
         return 1
+    settle()  # before a model is loaded: that one has to go when another comes
     begun.set()
     executor = PatientExecutor()
     executor.add_node(node)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Garbage is still collected, but not sought among what stays."""
+
+import gc
+import weakref
+
+import pytest
+
+from surgseg_ros.node.memory import settle
+
+
+class Knot:
+    """Refers to itself, so that only the collector frees it."""
+
+    def __init__(self):
+        self.itself = self
+
+
+@pytest.fixture
+def settled():
+    stays = Knot()
+    settle()
+    yield stays
+    gc.unfreeze()
+
+
+def test_what_stays_is_not_looked_at_again(settled):
+    assert all(one is not settled for one in gc.get_objects())
+
+
+def test_what_comes_later_is_freed(settled):
+    seen = weakref.ref(Knot())
+    gc.collect()
+    assert seen() is None
