@@ -84,6 +84,11 @@ class Certainty:
         sums: NDArray[np.float64] = (before(ends) - before(starts)) / scale
         return sums
 
+    @property
+    def mean(self) -> float:
+        """Mean over the roi, 0..1: each point of the grid stands for as much of it."""
+        return float(self.grid.mean()) / 255
+
     @cached_property
     def _sums(self) -> NDArray[np.uint32]:
         """(h, w) of all points to the left in the row."""

@@ -63,7 +63,7 @@ class Answer:
 
     :param received_ns: when the image was received.
     :param header: the image's.
-    :param segmentation: with confidence.
+    :param segmentation: with certainty; with confidence too, where it is to be written.
     :param instruments: what was found.
     :param ms: milliseconds by stage.
     :param failure: cause and text, where there is no decision.
@@ -157,7 +157,7 @@ def segmented(
             continue
         try:
             said: Segmentation | Exception = segmenter.segment(
-                item.image, roi=options.roi, confidence=True
+                item.image, roi=options.roi, confidence=options.confidence, certainty=True
             )
         except Exception as error:  # of the network, the device, a roi beyond the picture
             said = error

@@ -146,7 +146,7 @@ class _Step:
         if item.failure:
             self._tally.see_trouble(*item.failure)
         found = item.segmentation
-        self._tally.see_mask(place, found.mask, found.confidence)
+        self._tally.see_mask(place, found.mask, found.certainty)
         watch.lap('score')
         frame = self._tally.over_time[place]
         frame['instruments'] = [instrument.label for instrument in item.instruments]

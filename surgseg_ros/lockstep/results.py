@@ -60,7 +60,8 @@ Of each bag besides:
   - `iou`, `nsd`: nine values each; None where there is no truth.
   - `truth`: classes 1 to 9 that the truth shows; None where there is none.
   - `predicted`: classes 1 to 9 that the mask shows; None where there is no mask.
-  - `confidence`: mean over the pixels with a decision, 0 to 1; None where there is none.
+  - `confidence`: mean probability of the likeliest class over what the network was shown, at its
+    own size, 0 to 1; None where there is no decision, and for `recorded`.
   - `no_decision`: share of the pixels whose value is 255; None where there is no mask.
   - `instruments`: the labels of the detections, `[4, 10, 10]` for example (10 is a robotic tool;
     255, no decision); None for `recorded` and where the image was rejected.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.segmentation import Certainty
 from surgseg_ros.evaluation.metrics import SCORED, FrameCounts
 from surgseg_ros.lockstep.scoring import Scorer
 
@@ -54,14 +55,14 @@ class Tally:
         return len(self.over_time) - 1
 
     def see_mask(
-        self, place: int, mask: NDArray[np.uint8], confidence: NDArray[np.uint8] | None = None
+        self, place: int, mask: NDArray[np.uint8], certainty: Certainty | None = None
     ) -> None:
         """
         Take a frame's mask.
 
         :param place: of the frame.
         :param mask: (H, W) uint8 class index or NO_DECISION.
-        :param confidence: (H, W) uint8, where known.
+        :param certainty: how sure the network is of it, where known.
         """
         self.masks += 1
         self._pixels.update(np.ascontiguousarray(mask).data)
@@ -70,9 +71,7 @@ class Tally:
         undecided = int(histogram[NO_DECISION])
         frame['predicted'] = [label for label in SCORED if histogram[label]]
         frame['no_decision'] = undecided / mask.size
-        if confidence is not None and undecided < mask.size:
-            decided = np.not_equal(mask, NO_DECISION).view(np.uint8) if undecided else None
-            frame['confidence'] = cv2.mean(confidence, decided)[0] / 255
+        frame['confidence'] = None if certainty is None else certainty.mean
         self._score(place, lambda: self._scorer.see_mask(place, mask))
 
     def see_no_mask(self, place: int) -> None:

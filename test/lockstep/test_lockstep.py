@@ -123,7 +123,8 @@ def test_masks_and_numbers_are_those_of_core_and_evaluation(
         assert over_time['nsd'] == counts[-1].nsd.tolist()
         assert over_time['truth'] == [1 + number % 9]
         assert over_time['predicted'] == sorted({*np.unique(expected.mask).tolist()} - {0})
-        assert over_time['confidence'] == pytest.approx(expected.confidence.mean() / 255)
+        assert over_time['confidence'] == expected.certainty.mean
+        assert over_time['confidence'] == pytest.approx(expected.confidence.mean() / 255, abs=0.01)
         labels = [instrument.label for instrument in find_instruments(expected)]
         assert over_time['instruments'] == labels
         assert over_time['no_decision'] == 0.0

@@ -99,7 +99,7 @@ def _measure(segmenter: Segmenter, pictures: Sequence[Picture], bag: Path, numbe
     acts: list[Callable[[], float]] = [
         lambda: _per_frame_ms(lambda n: segmenter.runtime(fitted[n]), len(pictures), device),
         lambda: _per_frame_ms(
-            lambda n: segmenter.segment(pictures[n], confidence=True), len(pictures), device
+            lambda n: segmenter.segment(pictures[n], certainty=True), len(pictures), device
         ),
         lambda: _evaluate_ms(segmenter, bag),
     ]
