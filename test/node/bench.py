@@ -114,7 +114,7 @@ class Bench:
         self.node = rclpy.create_node('bench', namespace=namespace, context=self.context)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._executor.spin)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
         self._stamps_s = itertools.count(1)
         self._clients: dict[str, Any] = {}

@@ -53,25 +53,26 @@ class Source(NamedTuple):
 Picture = NDArray[np.uint8]
 
 
-def make_scene_bag(path: Path) -> Source:
+def make_scene_bag(path: Path, count: int = SCENE_FRAMES) -> Source:
     """
     Draw a synthetic scene into a bag, on all cores.
 
     :param path: the bag to make.
+    :param count: frames; fewer are the beginning of more.
     :return: what was made.
     """
     # A forked OpenCV may wait for threads that were not forked with it.
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(os.cpu_count(), context) as pool:
-        frames = pool.map(_draw, range(SCENE_FRAMES), chunksize=5)
-        bar = tqdm(frames, 'drawing a scene', SCENE_FRAMES, unit='frame', leave=False)
+        frames = pool.map(_draw, range(count), chunksize=5)
+        bar = tqdm(frames, 'drawing a scene', count, unit='frame', leave=False)
         write_image_bag(
             path,
             stamped(((i, *frame) for i, frame in enumerate(bar)), SCENE_RATE_HZ),
             image_topic=IMAGE_TOPIC,
             ground_truth_topic=GROUND_TRUTH_TOPIC,
         )
-    return Source(path, SCENE_RATE_HZ, SCENE_FRAMES, f'synthetic scene {SCENE_SEED}')
+    return Source(path, SCENE_RATE_HZ, count, f'synthetic scene {SCENE_SEED}')
 
 
 def make_video_bag(path: Path, video: Path) -> Source:
