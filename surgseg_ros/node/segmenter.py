@@ -51,10 +51,10 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
         from rclpy.signals import SignalHandlerOptions
 
         from surgseg_ros.node.executor import PatientExecutor
-        from surgseg_ros.node.memory import limit_arenas, settle
+        from surgseg_ros.node.memory import arrange, settle
         from surgseg_ros.node.segmenter_node import SegmenterNode
 
-        limit_arenas()
+        arrange()
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         node = SegmenterNode()
     except ImportError as error:
