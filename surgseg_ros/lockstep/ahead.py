@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lets a thread of its own work ahead, as far as a queue has room; the order stays."""
+"""Lets threads work ahead and behind, as far as a queue has room; the order stays."""
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Generic, TypeVar
 
 T = TypeVar('T')
@@ -29,6 +31,25 @@ def ahead(source: Generator[T, None, None], depth: int = DEPTH) -> Generator[T, 
         yield from runner.items()
     finally:
         runner.stop()
+
+
+def follow(function: Callable[[T], object], items: Iterable[T], depth: int = DEPTH) -> None:
+    """
+    Call a function with each item, one after another in a thread, while this one gets the next.
+
+    :param function: what to call.
+    :param items: gone through in this thread.
+    :param depth: items that it may be behind.
+    :raises BaseException: what the function raises; no further item is got.
+    """
+    waiting: deque[Future[object]] = deque()
+    with ThreadPoolExecutor(1, 'behind') as thread:
+        for item in items:
+            waiting.append(thread.submit(function, item))
+            if len(waiting) > depth:
+                waiting.popleft().result()
+        for future in waiting:
+            future.result()
 
 
 class _End:

@@ -2,7 +2,6 @@
 """Sends every image of a bag through a model, once and in order; reading and writing overlap."""
 
 import time
-from collections.abc import Generator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +12,7 @@ from surgseg_ros.bags.reading import Bag
 from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stopwatch import Stopwatch
-from surgseg_ros.lockstep.ahead import ahead
+from surgseg_ros.lockstep.ahead import ahead, follow
 from surgseg_ros.lockstep.frames import (
     Answer,
     Aside,
@@ -58,7 +57,7 @@ def evaluate(
 
     :param path: the bag.
     :param output: the bag to make of the answers, if any.
-    :param segmenter: the model, warmed up; used by one thread of this function alone.
+    :param segmenter: the model, warmed up by this thread, which uses it.
     :param options: what is asked for.
     :param progress: whether to draw how far it is.
     :return: the result.
@@ -74,13 +73,16 @@ def evaluate(
             seen = look_over(bag, options.topics)
             truths = seen[options.ground_truth_topic].stamps
             matching = match(seen[options.image_topic].stamps, truths, options.tolerance_ns)
+    image_of_truth = {truth: image for image, truth in matching.of_image.items()}
     tally = Tally(set(matching.of_image))
     with ExitStack() as stack:
         writer = stack.enter_context(BagWriter(output)) if output else None
         step = _Step(tally, writer, options)
         bar = stack.enter_context(_bar(path.name, images, progress))
-        for item in stack.enter_context(closing(_answers(path, segmenter, options, matching))):
-            bar.update(step(item))
+        items = stack.enter_context(closing(ahead(decoded(path, options, image_of_truth))))
+        # The network stays in the thread that warmed it up: torch keeps threads for each that
+        # asks, and where there are more of them than cores, all of them get slow.
+        follow(lambda item: bar.update(step(item)), segmented(items, segmenter, options))
     counts = tally.finish()
     truth = None if truths is None else ground_truth_numbers(len(truths), matching, tally)
     elapsed_s = time.monotonic() - started_s
@@ -91,38 +93,26 @@ def _bar(name: str, images: int, progress: bool) -> Any:
     return tqdm(total=images, desc=name, unit='frame', leave=False, disable=not progress)
 
 
-def _answers(
-    path: Path, segmenter: Segmenter, options: Options, matching: Matching
-) -> Generator[Answer | Aside, None, None]:
-    """Read in one thread, segment in the next, and give what comes of it in this one."""
-    image_of_truth = {truth: image for image, truth in matching.of_image.items()}
-    with (
-        closing(ahead(decoded(path, options, image_of_truth))) as items,
-        closing(ahead(segmented(items, segmenter, options))) as guesses,
-    ):
-        for item in guesses:
-            yield answer(item, options.least_area) if isinstance(item, Guess) else item
-
-
 class _Step:
     """
     Takes each item where it belongs.
 
     :param tally: counts.
     :param writer: gets the messages, if any.
-    :param options: whether confidence is among them.
+    :param options: what is an instrument, and whether confidence is written.
     """
 
     def __init__(self, tally: Tally, writer: BagWriter | None, options: Options) -> None:
         self._tally = tally
         self._writer = writer
         self._confidence = options.confidence
+        self._least_area = options.least_area
         self._announced = False
 
-    def __call__(self, item: Answer | Aside) -> int:
+    def __call__(self, item: Guess | Aside) -> int:
         """Take one; the number of images that it stands for."""
-        if isinstance(item, Answer):
-            self._take_answer(item)
+        if isinstance(item, Guess):
+            self._take_answer(answer(item, self._least_area))
         elif isinstance(item, Rejected):
             place = self._tally.add_frame(item.stamp_ns, item.received_ns, 'rejected', item.ms)
             self._tally.see_trouble(item.cause, item.text)
@@ -134,7 +124,7 @@ class _Step:
                 self._tally.see_truth(item.place, item.mask)
         elif isinstance(item, Lost):
             self._tally.damage = item.text
-        return isinstance(item, Answer | Rejected)
+        return isinstance(item, Guess | Rejected)
 
     def _take_answer(self, item: Answer) -> None:
         watch = Stopwatch()

@@ -78,8 +78,7 @@ class Passes:
             if not is_of_machine(error):
                 raise
         with contextlib.suppress(RuntimeError):  # the device may be gone
-            if torch.cuda.is_initialized():
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()  # nothing, where no device is in use
         return attempt()
 
     def _pass(self, pictures: Sequence[Picture], confidence: bool) -> list[Result]:

@@ -50,8 +50,8 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
         import rclpy
         from rclpy.signals import SignalHandlerOptions
 
+        from surgseg_ros.core.memory import arrange, settle
         from surgseg_ros.node.executor import PatientExecutor
-        from surgseg_ros.node.memory import arrange, settle
         from surgseg_ros.node.segmenter_node import SegmenterNode
 
         arrange()

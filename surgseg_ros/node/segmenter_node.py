@@ -10,6 +10,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
+from surgseg_ros.core.memory import give_back
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.node import parameters
 from surgseg_ros.node.fail_safe import FailSafe
@@ -18,7 +19,6 @@ from surgseg_ros.node.health import Health
 from surgseg_ros.node.intake import TYPE_NAMES, Intake
 from surgseg_ros.node.lifecycle import LifecycleNode, Transition
 from surgseg_ros.node.mailbox import Frame, Mailbox
-from surgseg_ros.node.memory import give_back
 from surgseg_ros.node.model_slot import ModelSlot
 from surgseg_ros.node.outputs import Outputs
 from surgseg_ros.node.parameter_table import LIVE, TABLE

@@ -2,11 +2,12 @@
 """A thread works ahead as far as it may, in order, and ends when it is not wanted any more."""
 
 import threading
+import time
 from contextlib import closing
 
 import pytest
 
-from surgseg_ros.lockstep.ahead import ahead
+from surgseg_ros.lockstep.ahead import ahead, follow
 
 
 def test_items_come_in_order_through_several_threads():
@@ -58,3 +59,44 @@ def test_closing_closes_the_source_in_its_own_thread():
     items.close()
     assert [thread.name for thread in closed_in] == ['ahead']
     assert not closed_in[0].is_alive()
+
+
+def test_a_thread_follows_in_order():
+    seen = []
+    follow(lambda item: seen.append((item, threading.current_thread())), iter(range(50)))
+    assert [item for item, _ in seen] == list(range(50))
+    assert {thread for _, thread in seen}.isdisjoint({threading.current_thread()})
+
+
+def test_it_follows_no_farther_behind_than_allowed():
+    got, lead = [], []
+
+    def items():
+        for number in range(100):
+            got.append(number)
+            yield number
+
+    def take(item):
+        time.sleep(0.001)
+        lead.append(len(got) - item)
+
+    follow(take, items(), depth=2)
+    assert len(lead) == 100
+    assert max(lead) == 3  # the one in the hand, and two that wait
+
+
+def test_what_the_follower_raises_ends_the_items():
+    got = []
+
+    def items():
+        for number in range(100):
+            got.append(number)
+            yield number
+
+    def refuse(item):
+        if item == 5:
+            raise ValueError('broken')
+
+    with pytest.raises(ValueError, match='broken'):
+        follow(refuse, items(), depth=2)
+    assert len(got) <= 5 + 2 + 2

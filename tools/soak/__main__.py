@@ -84,10 +84,10 @@ def _run(options: argparse.Namespace) -> list[Check]:
             watch.wait_for_state(ALIVE, 0)
             if options.tries:
                 checks += _stale_tries(world, options.tries)
-            if options.minutes:
-                checks += _soak(world, options.minutes, random.Random(options.seed))
             if options.cycles:
                 checks.append(_cycles(world, options.cycles))
+            if options.minutes:
+                checks += _soak(world, options.minutes, random.Random(options.seed))
             checks.append(Check('the node lives', f'{node.poll()}', node.poll() is None))
         finally:
             world.camera.kill()

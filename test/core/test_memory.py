@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from surgseg_ros.node.memory import settle
+from surgseg_ros.core.memory import settle
 
 
 class Knot:
