@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.benchmark import draw
 from surgseg_ros.core.fitting import fit
+from surgseg_ros.core.memory import arrange
 from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.lockstep.lockstep import evaluate
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: the exit status.
     """
     options = _parser().parse_args(argv)
+    arrange()  # as evaluate_bag does
     segmenter = Segmenter.load(options.model, options.device, options.runtime)
     segmenter.warm_up()
     pictures = draw(SIZE)
