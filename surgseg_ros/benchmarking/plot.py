@@ -23,7 +23,7 @@ _NAMES: Final = {
     'slot': 'wait for the one before',
     'model': 'model: fit, network, upsampling and argmax',
 }
-_LEFT, _WIDTH, _ROW, _TOP = 190, 620, 46, 84
+_LEFT, _WIDTH, _RIGHT, _ROW, _TOP = 190, 520, 260, 46, 84
 
 
 class Bar(NamedTuple):
@@ -32,7 +32,7 @@ class Bar(NamedTuple):
 
     :param name: stands to its left.
     :param parts: milliseconds by name, laid end to end.
-    :param marks: milliseconds by name, drawn as ticks behind the bar.
+    :param marks: milliseconds by name, told behind the bar: on its axis they would dwarf others.
     """
 
     name: str
@@ -49,16 +49,17 @@ def bars(title: str, note: str, rows: Sequence[Bar]) -> str:
     :param rows: at least one.
     :return: SVG.
     """
-    longest = max(max(sum(row.parts.values()), *row.marks.values()) for row in rows) or 1.0
+    longest = max(sum(row.parts.values()) for row in rows) or 1.0
     scale = _WIDTH / longest
     names = list(dict.fromkeys(name for row in rows for name in row.parts))
     height = _TOP + _ROW * len(rows) + 24 + 20 * len(names)
     body = ''.join(_row(row, _TOP + _ROW * place, scale) for place, row in enumerate(rows))
     legend = ''.join(
-        _legend(name, _TOP + _ROW * len(rows) + 20 * place) for place, name in enumerate(names)
+        _legend(name, _TOP + _ROW * len(rows) + 10 + 20 * place)
+        for place, name in enumerate(names)
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LEFT + _WIDTH + 110}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LEFT + _WIDTH + _RIGHT}" '
         f'height="{height}" font-family="sans-serif" font-size="13">'
         '<rect width="100%" height="100%" fill="#fff"/>'
         f'{_text(16, 28, title, size=17)}{_text(16, 52, note, colour="#666", size=11)}'
@@ -76,11 +77,10 @@ def _row(row: Bar, top: int, scale: float) -> str:
             f'fill="{_COLOURS.get(name, "#888")}"><title>{label}</title></rect>'
         )
         at += width
-    drawn += _text(at + 6, top + 18, f'{sum(row.parts.values()):.1f} ms')
-    for name, time_ms in row.marks.items():
-        x = _LEFT + time_ms * scale
-        drawn += f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{top + 30}" stroke="#333"/>'
-        drawn += _text(x + 2, top + 38, f'{name} {time_ms:.1f}', colour='#666', size=10)
+    marks = ', '.join(f'{name} {time_ms:.1f}' for name, time_ms in row.marks.items())
+    drawn += _text(at + 6, top + 18, f'{sum(row.parts.values()):.1f} ms ({marks})')
+    parts = ', '.join(f'{name} {time_ms:.1f}' for name, time_ms in row.parts.items())
+    drawn += _text(_LEFT, top + 38, parts, colour='#666', size=10)
     return drawn
 
 
