@@ -52,7 +52,7 @@ def bars(title: str, note: str, rows: Sequence[Bar]) -> str:
     longest = max(sum(row.parts.values()) for row in rows) or 1.0
     scale = _WIDTH / longest
     names = list(dict.fromkeys(name for row in rows for name in row.parts))
-    height = _TOP + _ROW * len(rows) + 24 + 20 * len(names)
+    height = _TOP + _ROW * len(rows) + 34 + 20 * len(names)
     body = ''.join(_row(row, _TOP + _ROW * place, scale) for place, row in enumerate(rows))
     legend = ''.join(
         _legend(name, _TOP + _ROW * len(rows) + 10 + 20 * place)

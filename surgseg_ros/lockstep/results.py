@@ -26,8 +26,10 @@ Numbers, for all bags and for each:
 - `with_ground_truth`: frames that were scored.
 - `dropped`: images without a mask because a newer one came: 0 for `lockstep`, by construction;
   for `recorded` the images that have no mask of their stamp.
-- `failed`: images on which the network failed: the mask is 255 all over, as the node's is.
-- `rejected`: messages of the image topic that no picture could be made of; they have no mask.
+- `failed`: images on which the network failed: the mask is 255 all over, as the node's is; of
+  `recorded` all masks that are so, whatever the node's reason was.
+- `rejected`: messages of the image topic that no picture could be made of; they have no mask. Of
+  `recorded`, where the images are not looked at, images whose message on the mask topic is none.
 - `ground_truth`: `messages`, `matched`, `unmatched` (no image of that stamp), `ambiguous` (the
   stamp is zero or not the only one of its kind, of the image or of the truth), `unusable`
   (matched, but no mask, of another size, or with values that are no class); None without a topic.

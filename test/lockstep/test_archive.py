@@ -24,6 +24,8 @@ REPOSITORY = Path(__file__).parents[2]
 LONG = 100
 TIMEOUT_S = 100.0
 
+needs_ray = pytest.mark.skipif(not importlib.util.find_spec('ray'), reason='ray is not installed')
+
 
 def read_json(path):
     return json.loads(path.read_text())
@@ -224,7 +226,7 @@ def test_what_a_dead_worker_had_is_begun_again(tmp_path, monkeypatch):
     assert 'died 3 times' in str(error)
 
 
-@pytest.mark.skipif(not importlib.util.find_spec('ray'), reason='ray is not installed')
+@needs_ray
 def test_a_cluster_gives_the_same(tmp_path, bags, evaluate, model):
     given = ['--bag', bags, '--threads', 1]
     assert evaluate(*given, '--json', tmp_path / 'here.json') == 0
@@ -236,6 +238,30 @@ def test_a_cluster_gives_the_same(tmp_path, bags, evaluate, model):
     )
     assert process.returncode == 0, process.stderr
     assert untimed(read_json(tmp_path / 'ray.json')) == untimed(read_json(tmp_path / 'here.json'))
+
+
+RAY_CODE = """
+import subprocess, sys
+from surgseg_ros.lockstep import ways
+from surgseg_ros.lockstep.options import Options
+
+class Command(list):
+    options = Options(image_topic='', device='cpu', threads=1)
+
+ways.do = subprocess.check_call
+died = sys.argv[1]
+once = Command(['sh', '-c', f'test -e {died} || {{ touch {died}; kill -9 $PPID; }}'])
+print([done for _, done in ways.on_ray('local')([once])])
+"""
+
+
+@needs_ray
+def test_a_cluster_begins_again_what_a_dead_worker_had(tmp_path):
+    """A shell command stands in for a bag."""
+    command = [sys.executable, '-c', RAY_CODE, str(tmp_path / 'died')]
+    process = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert (tmp_path / 'died').exists(), process.stderr
+    assert process.stdout.splitlines()[-1] == '[0]', process.stderr
 
 
 def test_archive_knows_its_columns():

@@ -2,6 +2,9 @@
 """Times `evaluate_bag` against the bare network on the same pictures; prints Markdown."""
 
 import argparse
+import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,11 +20,8 @@ from numpy.typing import NDArray
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.benchmark import draw
 from surgseg_ros.core.fitting import fit
-from surgseg_ros.core.memory import arrange
 from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.lockstep.lockstep import evaluate
-from surgseg_ros.lockstep.options import Options
 from tools.benchmarks.machine import describe
 
 IMAGE_TOPIC: Final = '/camera/image_raw'
@@ -30,6 +30,14 @@ LONGER: Final = 4
 """How many times as long the bag is with which memory is compared."""
 
 Picture = NDArray[np.uint8]
+
+
+class Evaluated(NamedTuple):
+    """What came of a run of `evaluate_bag`: ms per frame, its peak of memory, ms by stage."""
+
+    ms_per_frame: float
+    peak_mib: float
+    stages: dict[str, dict[str, float]]
 
 
 class Round(NamedTuple):
@@ -48,28 +56,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: the exit status.
     """
     options = _parser().parse_args(argv)
-    arrange()  # as evaluate_bag does
     segmenter = Segmenter.load(options.model, options.device, options.runtime)
     segmenter.warm_up()
     pictures = draw(SIZE)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        bag = folder / 'bag'
+        bag, longer = (Path(name) / word for word in ('bag', 'longer'))
         write_image_bag(bag, _frames(pictures, options.frames))
-        rounds = [_measure(segmenter, pictures, bag, number) for number in range(options.rounds)]
-        write_image_bag(folder / 'longer', _frames(pictures, LONGER * options.frames))
-        _forget_peak()
-        stages = _run(segmenter, bag)['latency_ms']
-        peak_mib = _peak_mib()
-        _forget_peak()
-        _run(segmenter, folder / 'longer')
-        growth_mib = _peak_mib() - peak_mib
+        rounds = [
+            _measure(segmenter, pictures, lambda: _evaluate_bag(options, bag), number)
+            for number in range(options.rounds)
+        ]
+        last = _evaluate_bag(options, bag)
+        write_image_bag(longer, _frames(pictures, LONGER * options.frames))
+        growth_mib = _evaluate_bag(options, longer).peak_mib - last.peak_mib
     print(_table(rounds))
-    print(f'\nMedian of each stage, ms: {_stages(stages)}.\n')
+    print(f'\nMedian of each stage, ms: {_stages(last.stages)}.\n')
     print(
         f'A bag {LONGER} times as long took {growth_mib:.1f} MiB more of memory at its peak than '
-        f'the {peak_mib:.0f} MiB before. {segmenter.spec.name}, {segmenter.runtime.description}, '
-        f'{options.frames} frames of 1920x1080 rgb8 in MCAP, {options.rounds} rounds in turn.'
+        f'the {last.peak_mib:.0f} MiB before. {segmenter.spec.name}, '
+        f'{segmenter.runtime.description}, {options.frames} frames of 1920x1080 rgb8 in MCAP, '
+        f'{options.rounds} rounds in turn.'
     )
     print(describe(f'{torch.get_num_threads()} threads', ('torch', 'rosbags', 'numpy')))
     return 0
@@ -91,7 +97,12 @@ def _frames(pictures: Sequence[Picture], count: int) -> Iterator[tuple[int, Pict
         yield START_TIME_NS + number * 10**8, pictures[number % len(pictures)], None
 
 
-def _measure(segmenter: Segmenter, pictures: Sequence[Picture], bag: Path, number: int) -> Round:
+def _measure(
+    segmenter: Segmenter,
+    pictures: Sequence[Picture],
+    evaluate_bag: Callable[[], Evaluated],
+    number: int,
+) -> Round:
     """Measure all three, each round beginning with another, since the machine may grow slower."""
     spec, device = segmenter.spec, segmenter.runtime.device
     fitted = [
@@ -103,7 +114,7 @@ def _measure(segmenter: Segmenter, pictures: Sequence[Picture], bag: Path, numbe
         lambda: _per_frame_ms(
             lambda n: segmenter.segment(pictures[n], certainty=True), len(pictures), device
         ),
-        lambda: _evaluate_ms(segmenter, bag),
+        lambda: evaluate_bag().ms_per_frame,
     ]
     order = [(number + place) % len(acts) for place in range(len(acts))]
     found = {place: acts[place]() for place in order}
@@ -121,25 +132,24 @@ def _per_frame_ms(act: Callable[[int], Any], pictures: int, device: torch.device
     return 1e3 * (time.perf_counter() - start_s) / count
 
 
-def _evaluate_ms(segmenter: Segmenter, bag: Path) -> float:
-    numbers = _run(segmenter, bag)
-    return 1e3 * float(numbers['elapsed_s']) / int(numbers['frames'])
-
-
-def _run(segmenter: Segmenter, bag: Path) -> dict[str, Any]:
-    output = bag.with_name('out.mcap')
+def _evaluate_bag(options: argparse.Namespace, bag: Path) -> Evaluated:
+    """Run the verb as its users do, in a process of its own."""
+    report, output = bag.with_name('out.json'), bag.with_name('out.mcap')
     output.unlink(missing_ok=True)
-    return evaluate(bag, output, segmenter, Options(image_topic=IMAGE_TOPIC)).numbers
-
-
-def _peak_mib() -> float:
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM')) / 1024
-
-
-def _forget_peak() -> None:
-    """Let the kernel count the peak anew: drawing the scenes takes more than what follows."""
-    Path('/proc/self/clear_refs').write_text('5')
+    command = [
+        *(sys.executable, '-m', 'surgseg_ros', 'evaluate_bag', '--bag', f'{bag}'),
+        *('--model', f'{options.model}', '--runtime', options.runtime),
+        *('--device', options.device, '--image-topic', IMAGE_TOPIC),
+        *('--output', f'{output}', '--json', f'{report}'),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f'evaluate_bag ended with {process.returncode}')
+    numbers = json.loads(report.read_text())
+    ms = 1e3 * numbers['elapsed_s'] / numbers['frames']
+    return Evaluated(ms, usage.ru_maxrss / 1024, numbers['latency_ms'])
 
 
 def _table(rounds: Sequence[Round]) -> str:
