@@ -115,7 +115,7 @@ class Watch:
         fits = fits and size == f'{mask.width}x{mask.height}' and set(data) <= _ALLOWED
         with self._news:
             self.masks += 1
-            if int(stamp) != stamp_ns and set(data) == {255}:
+            if fits and int(stamp) != stamp_ns and set(data) == {255}:
                 self.without_picture += 1  # fail_safe: it belongs to none, and says so
             elif int(stamp) != stamp_ns or not fits:
                 told = f'{mask.width}x{mask.height} {mask.encoding}, {len(data)} bytes'
