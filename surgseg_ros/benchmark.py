@@ -44,11 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _stages(options: argparse.Namespace) -> dict[str, Any]:
+    from surgseg_ros.core.threads import share_cores
+
+    share_cores()  # as the node's process does, before torch is imported
     import torch
 
     from surgseg_ros.benchmarking import floors, machine, stages
+    from surgseg_ros.core.memory import arrange, settle
     from surgseg_ros.core.segmenter import Segmenter
 
+    arrange()
+    settle()
     if options.threads:
         torch.set_num_threads(options.threads)
     segmenter = Segmenter.load(

@@ -3,7 +3,7 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, QosDurability
 
 from surgseg_ros.bags.sources import BagError, Opened, describe_loss, open_sources
-from surgseg_ros.bags.zstandard import MAGIC, zstd
+from surgseg_ros.bags.zstandard import MAGIC, unpack
 from surgseg_ros.messages.types import TYPES
 
 _NOTHING: Final = Opened([], None, [], [])
@@ -138,25 +138,23 @@ class Bag:
     def _counted(self, wanted: set[str]) -> Iterator[tuple[str, int, bytes]]:
         """Go through the messages, and complain at the end of those that did not come."""
         missing = Counter({name: self.topics[name].message_count for name in wanted})
-        for topic, time_ns, cdr in self._merged(wanted):
+        broken: list[str] = []
+        for topic, time_ns, cdr in self._merged(wanted, broken):
             missing[topic] -= 1
             yield topic, time_ns, cdr
-        damage = self._loss(wanted)
+        damage = self._loss(wanted) + broken
         damage += [f'{n} messages of {name!r} are missing' for name, n in missing.items() if n > 0]
         if damage:
             text = f'bag {str(self.path)!r} is damaged: {"; ".join(damage)}'
             raise BagError(f'{text}. What is whole in it was read')
 
-    def _merged(self, wanted: set[str]) -> Iterator[tuple[str, int, bytes]]:
+    def _merged(self, wanted: set[str], broken: list[str]) -> Iterator[tuple[str, int, bytes]]:
+        """Go through all files by time; note which can't be read on, and go on with the others."""
         streams = []
         for source in self._opened.sources:
             if connections := [x for x in source.connections if x.topic in wanted]:
-                streams.append(source.messages(connections))
-        try:
-            for connection, time_ns, cdr in heapq.merge(*streams, key=lambda item: item[1]):
-                yield connection.topic, time_ns, _unpacked(bytes(cdr))
-        except Exception as error:  # of several libraries, for each way in which a file is broken
-            raise BagError(f'bag {str(self.path)!r} cannot be read on: {error}') from error
+                streams.append(_whole_part(source.messages(connections), broken))
+        return heapq.merge(*streams, key=lambda item: item[1])
 
     def _check_types(self, topics: Collection[str]) -> None:
         for connection in self._connections():
@@ -184,4 +182,15 @@ class Bag:
 
 def _unpacked(data: bytes) -> bytes:
     """Unpack a message that was packed by itself, which nothing but its beginning says."""
-    return zstd.decompress(data) if data.startswith(MAGIC) else data
+    return unpack(data) if data.startswith(MAGIC) else data
+
+
+def _whole_part(
+    messages: Iterable[tuple[Connection, int, bytes]], broken: list[str]
+) -> Iterator[tuple[str, int, bytes]]:
+    """Give a file's messages up to the first that can't be read, and note why."""
+    try:
+        for connection, time_ns, cdr in messages:
+            yield connection.topic, time_ns, _unpacked(bytes(cdr))
+    except Exception as error:  # of several libraries, for each way in which a file is broken
+        broken.append(f'a file cannot be read on: {error}')

@@ -20,7 +20,7 @@ from rosbags.interfaces import (
 )
 
 from surgseg_ros.bags.storages import McapFile
-from surgseg_ros.bags.zstandard import zstd
+from surgseg_ros.bags.zstandard import MOST_BYTES, zstd
 
 MCAP_MAGIC: Final = b'\x89MCAP0\r\n'
 SQLITE_MAGIC: Final = b'SQLite format 3\x00'
@@ -36,8 +36,8 @@ _CHUNK: Final = 6
 
 _PREFIX_OF: Final[dict[str, Any]] = {
     '': lambda data: data,
-    'zstd': lambda data: zstd.ZstdDecompressor().decompress(data),
-    'lz4': lambda data: lz4.frame.LZ4FrameDecompressor().decompress(data),
+    'zstd': lambda data: zstd.ZstdDecompressor().decompress(data, max_length=MOST_BYTES),
+    'lz4': lambda data: lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=MOST_BYTES),
 }
 """Unpacks what is there of a chunk, by the name of its compression."""
 

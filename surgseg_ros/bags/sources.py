@@ -2,6 +2,7 @@
 """Finds and opens the files of a bag, whole or not, packed or not, with metadata.yaml or not."""
 
 import filecmp
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -22,6 +23,10 @@ PACKED: Final = '.zstd'
 """What rosbag2 adds to the name of a file that it packs as a whole."""
 
 _BLOCK_BYTES: Final = 2**20
+
+_LEAST_FREE_BYTES: Final = 2**28
+"""So much room is left to others where a packed file is unpacked."""
+
 _REMEDIES: Final = {
     '.mcap': 'give a whole copy, or try `mcap recover`',
     '.db3': 'give a whole copy, or try `sqlite3 FILE .recover`',
@@ -89,7 +94,9 @@ def open_sources(path: Path, stack: ExitStack) -> Opened:
 
 def _files(folder: Path, metadata: Metadata | None) -> tuple[list[Path], list[str]]:
     """List the files that hold something, and say which are missing."""
-    there = sorted(x for x in folder.iterdir() if _storage(x) in STORAGES and x.stat().st_size)
+    there = sorted(
+        x for x in folder.iterdir() if storage_ending(x) in STORAGES and x.stat().st_size
+    )
     # What was being packed when the recorder crashed, stands beside the packed part of it.
     there = [x for x in there if x.suffix != PACKED or x.with_suffix('') not in there]
     if metadata is None:
@@ -135,7 +142,7 @@ def _open_file(path: Path, stack: ExitStack, damage: list[str]) -> Source:
     """Open one file, if need be only the whole part of it, and note the damage."""
     if not path.stat().st_size:
         raise BagError(f'{str(path)!r} is empty: record it anew')
-    kind = _storage(path)
+    kind = storage_ending(path)
     remedy = _REMEDIES.get(kind, 'give a folder, a .mcap or a .db3 file')
     if kind not in READERS:
         raise BagError(f'{str(path)!r} cannot be read: {kind!r} is no storage ({remedy})')
@@ -177,13 +184,23 @@ def _unpacked(path: Path, stack: ExitStack, damage: list[str]) -> Path:
             with zstd.open(packed, 'rb') as stream:
                 while block := stream.read1(_BLOCK_BYTES):  # read would drop the last whole part
                     file.write(block)
+                    if shutil.disk_usage(folder).free < _LEAST_FREE_BYTES:
+                        raise BagError(
+                            f'{str(path)!r} has no room: unpacked into {str(folder.parent)!r} it '
+                            f'leaves less than {_LEAST_FREE_BYTES >> 20} MiB there; set TMPDIR'
+                        )
         except (EOFError, zstd.ZstdError) as error:
             damage.append(f'{str(path)!r} is damaged: {error}')
     return unpacked
 
 
-def _storage(path: Path) -> str:
-    """Take the ending that says the storage."""
+def storage_ending(path: Path) -> str:
+    """
+    Take the ending that says the storage, a key of STORAGES if it is that of a bag's file.
+
+    :param path: of a file, packed or not.
+    :return: `.mcap` for `a.mcap` and for `a.mcap.zstd`.
+    """
     return path.with_suffix('').suffix if path.suffix == PACKED else path.suffix
 
 

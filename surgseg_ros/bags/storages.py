@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 from urllib.parse import quote
 
+import lz4.frame  # type: ignore[import-untyped]
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.storage_mcap import (
+    DECOMPRESSORS,
     McapReader,
     McapWriter,
     read_string,
@@ -18,8 +20,15 @@ from rosbags.rosbag2.storage_mcap import (
 )
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader, Sqlite3Writer
 
+from surgseg_ros.bags.zstandard import MOST_BYTES, unpack
+
 TYPE_HASH_KEY: Final = 'topic_type_hash'
 """Where rosbag2 notes a type's hash in a channel of MCAP."""
+
+
+# rosbags unpacks a chunk whole, and looks at its size afterwards.
+DECOMPRESSORS['zstd'] = lambda data, size: unpack(data, min(size, MOST_BYTES))
+DECOMPRESSORS['lz4'] = lambda data, size: _unpack_lz4(data, min(size, MOST_BYTES))
 
 
 class Source(Protocol):
@@ -150,3 +159,8 @@ def _pairs(metadata: bytes) -> dict[str, str]:
         key = read_string(stream)
         found[key] = read_string(stream)
     return found
+
+
+def _unpack_lz4(data: bytes, most: int) -> bytes:
+    """Unpack a chunk; what is longer than it should be, is refused by its size."""
+    return bytes(lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=most + 1))

@@ -15,9 +15,6 @@ from surgseg_ros.node.dds_profile import NEW_VARIABLE, NO_PROFILE, OLD_VARIABLE,
 TOPIC: Final = '/benchmark/image'
 _ROOM: Final = 'surgseg_ros.benchmarking'
 
-_OWN: Final = (OLD_VARIABLE, NEW_VARIABLE, 'GOMP_SPINCOUNT')
-"""What this package sets for itself, and a plain node does not have."""
-
 _KEEP: Final = {
     'MALLOC_MMAP_THRESHOLD_': str(32 << 20),
     'MALLOC_TRIM_THRESHOLD_': str(256 << 20),
@@ -83,7 +80,7 @@ def environment(with_profile: bool, profile: str) -> dict[str, str]:
     :return: all variables.
     :raises RuntimeError: if the profile can not be used here.
     """
-    bare = {k: v for k, v in os.environ.items() if k not in _OWN}
+    bare = {k: v for k, v in os.environ.items() if k not in (OLD_VARIABLE, NEW_VARIABLE)}
     bare['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     bare.setdefault('ROS_DOMAIN_ID', str(os.getpid() % 100 + 1))
     if not with_profile or profile == NO_PROFILE:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is loaded is not looked at again and again; what a model held goes back to the system."""
+"""Memory that stays is not looked at again and again; what was freed can go to the system."""
 
 import contextlib
 import ctypes

@@ -47,11 +47,11 @@ def instruments_in(
     """
     Find the instruments, or say that nothing is known where no pixel is decided.
 
-    :param segmentation: with confidence.
+    :param segmentation: with certainty or confidence.
     :param least_area: see find_instruments.
     :return: as `find_instruments`; as `without_decision` if all of the mask is NO_DECISION, since
         an empty list would say that there is no instrument.
-    :raises ValueError: if the segmentation has no confidence.
+    :raises ValueError: if the segmentation has neither.
     """
     if segmentation.mask.min() == NO_DECISION:
         height, width = segmentation.mask.shape

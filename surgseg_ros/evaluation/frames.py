@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from surgseg_ros.core.bounds import told
+
 VIDEO_FILE: Final = 'video_left.avi'
 """A video that is not unpacked, beside `segmentation/`."""
 
@@ -64,7 +66,10 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     if data.startswith(b'\xff\xd8') and _END_OF_JPEG not in data[-_TAIL_BYTES:]:
         raise FrameError(f'{path}: is cut off; copy it again')
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error as error:
+        raise FrameError(f'{path}: {told(error)}') from error
     if image is None:
         raise FrameError(f'{path}: is no picture that OpenCV reads; copy it again')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)

@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks in the form of other runtimes, held against the original."""
+
+from surgseg_ros.core.bounds import bound_pictures
+
+bound_pictures()

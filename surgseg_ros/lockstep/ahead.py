@@ -40,7 +40,8 @@ def follow(function: Callable[[T], object], items: Iterable[T], depth: int = DEP
     :param function: what to call.
     :param items: gone through in this thread.
     :param depth: items that it may be behind.
-    :raises BaseException: what the function raises; no further item is got.
+    :raises BaseException: what the function or `items` raise; no further item is got, but those
+        that wait still go through the function.
     """
     waiting: deque[Future[object]] = deque()
     with ThreadPoolExecutor(1, 'behind') as thread:

@@ -11,8 +11,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from surgseg_ros.bags.metadata import METADATA_FILE
 from surgseg_ros.bags.reading import BagError
-from surgseg_ros.bags.sources import STORAGES
+from surgseg_ros.bags.sources import STORAGES, storage_ending
 from surgseg_ros.core.files import write_whole
 from surgseg_ros.core.model_folder import SPEC_FILE, read_spec
 from surgseg_ros.evaluation.metrics import FrameCounts
@@ -33,7 +34,9 @@ def is_bag(path: Path) -> bool:
     :return: whether it is a file, or a folder with metadata.yaml or with files of a bag.
     """
     if path.is_dir():
-        return any(x.name == 'metadata.yaml' or x.suffix in STORAGES for x in path.iterdir())
+        return any(
+            x.name == METADATA_FILE or storage_ending(x) in STORAGES for x in path.iterdir()
+        )
     return True
 
 
@@ -129,6 +132,18 @@ class Store:
         """Make the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+
+    def threads(self, default: int) -> int:
+        """
+        Give the number of threads of the first run, so that more workers or fewer go on with it.
+
+        :param default: where this is the first.
+        :return: the number.
+        """
+        path = self._folder / 'threads'
+        if not path.is_file():
+            write_whole(path, f'{default}\n'.encode())
+        return int(path.read_text())
 
     def load(self, key: str) -> Done | None:
         """

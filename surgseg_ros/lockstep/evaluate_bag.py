@@ -42,12 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if fault := _fault(arguments):
         parser.error(fault)
     paths = arguments.recorded or arguments.bag
-    options = _options(arguments)
     try:
         is_one = len(paths) == 1 and is_bag(paths[0])
         bags = find_bags(paths)
         outputs = _outputs(arguments.output, list(bags), is_one)
         store = None if is_one else Store(arguments.work or _beside(arguments.json))
+        options = _options(arguments, store)
         merged = run(plan(bags, outputs, options), _way(arguments), store, options)
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         write_whole(arguments.json, (json.dumps(merged, indent=1) + '\n').encode())
@@ -96,7 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--device', default='auto', help='auto, cpu, cuda or cuda:N (default: %(default)s)')
     add('--runtime', default=AUTO, choices=(AUTO, *RUNTIMES), help='default: %(default)s')
     add('--threads', type=_positive, metavar='N',
-        help="torch's threads on the CPU (default: its choice, shared among --workers)")
+        help="torch's threads on the CPU (default: its choice, shared among --workers, and of "
+             'several bags what the first run had that --work knows)')
     add('--workers', type=_positive, default=1, metavar='N',
         help='processes, one bag each at a time (default: 1)')
     add('--ray', metavar='ADDRESS',
@@ -141,9 +142,11 @@ def _fault(arguments: argparse.Namespace) -> str:
     return '--mask-topic goes with --recorded' if arguments.mask_topic else ''
 
 
-def _options(arguments: argparse.Namespace) -> Options:
+def _options(arguments: argparse.Namespace, store: Store | None) -> Options:
     # Said, for other processes and machines would choose others, and sums of floats be others.
     threads = arguments.threads or max(1, torch.get_num_threads() // arguments.workers)
+    if store is not None and not arguments.threads:
+        threads = store.threads(threads)
     return Options(
         image_topic=arguments.image_topic,
         ground_truth_topic=arguments.ground_truth_topic,

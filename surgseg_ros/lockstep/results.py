@@ -84,7 +84,7 @@ from surgseg_ros.lockstep.options import Options
 from surgseg_ros.lockstep.survey import count_odd_stamps
 from surgseg_ros.lockstep.tally import Tally
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 STAGES: Final = (
     *('read', 'parse', 'fit', 'network', 'upsample', 'download', 'detections', 'write', 'score'),

@@ -29,7 +29,7 @@ class Series(NamedTuple):
     :param iou: (N,) official, mean over the classes.
     :param nsd: (N,) the same.
     :param floor: (N,) what a prediction of nothing but background scores.
-    :param confidence: (N,) mean over the pixels.
+    :param confidence: (N,) mean over the network's grid.
     :param no_decision: (N,) share of the pixels.
     :param instruments: (N,) how many were found.
     :param truth: (N, 9) 1 where the truth shows the class.

@@ -132,8 +132,10 @@ def on_ray(address: str) -> Way:
                 (ready,), _ = ray.wait(list(pending), num_returns=1)
                 try:
                     outcome: Done | Exception = ray.get(ready)
-                except Exception as error:  # of the bag, or of a worker that died too often
+                except ray.exceptions.RayTaskError as error:  # what the task has raised
                     outcome = error
+                except ray.exceptions.RayError as error:  # its worker died too often
+                    outcome = WorkerError(f'it was begun {ATTEMPTS} times on the cluster: {error}')
                 yield pending.pop(ready), outcome
         finally:
             ray.shutdown()

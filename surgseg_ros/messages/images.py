@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from surgseg_ros.core.bounds import MAX_PIXELS
 from surgseg_ros.messages.converter import converter
 from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.picture_files import check_file
@@ -19,7 +20,6 @@ IMAGE: Final = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE: Final = 'sensor_msgs/msg/CompressedImage'
 
 MAX_SIDE_PX: Final = 16_384
-MAX_PIXELS: Final = 100_000_000
 
 _CHANNELS: Final = {
     'rgb8': 3,

@@ -1,6 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ROS 2 nodes; the only room that knows rclpy."""
-
-from surgseg_ros.core.threads import share_cores
-
-share_cores()
+"""The ROS 2 nodes; which alone make use of rclpy, but for the processes of the benchmark."""

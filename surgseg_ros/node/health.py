@@ -49,7 +49,8 @@ class Health:
     """
     Counts and clocks of one camera; safe for several threads.
 
-    Counts: `received`, `lost` on the way, `overwritten` unread, `dropped` by design for a newer
+    Counts: `received`, `lost` on the way, `missing` in the
+    numbering (lost, or overwritten unread), `dropped` by design for a newer
     frame, `rejected` as malformed or failed, `too_old` when done, `undecided` for a gate,
     `discarded` after a change of state or model, `published`; `no_decision`, said while there is
     no mask.
@@ -170,6 +171,21 @@ class Health:
             self._mask_ns, self._stamp_ns = image_ns, stamp_ns
             for stage, time_ms in times_ms.items():
                 self._keep(stage, time_ms)
+
+    def see_doubt(self, reason: str) -> None:
+        """Note why the mask that comes next is not to be trusted."""
+        with self._lock:
+            self._trouble = reason
+
+    def see_change(self, limits: tuple[str, ...]) -> None:
+        """
+        Note that another model takes over: a mask that is still fresh is none of its.
+
+        :param limits: reasons for which its masks are never better than degraded.
+        """
+        with self._lock:
+            self._limits = limits
+            self._trouble = 'the model has been changed, and no mask of it has come yet'
 
     def see_ambiguity(self, reason: str) -> None:
         """Note why it is not known whose images these are; empty if it is known."""

@@ -72,7 +72,7 @@ class Intake:
         self._lock = threading.Lock()  # transitions and upkeep come from different threads
         self._subscription: Subscription | None = None
         self._last_sequence: int | None = None
-        self._lone_publisher = False
+        self._publishers_seen = 0
         self._publisher_ids: set[bytes] = set()
         self._backward: deque[bool] = deque(maxlen=_MIX_WINDOW)
 
@@ -100,7 +100,7 @@ class Intake:
             if self._subscription is None:
                 return
             right, wrong = self._publishers()
-            self._lone_publisher = len(right) == 1
+            self._publishers_seen = len(right)
             known = self._publisher_ids
             self._publisher_ids = {bytes(info.endpoint_gid) for info in right}
             if self._publisher_ids - known:
@@ -182,14 +182,16 @@ class Intake:
 
     def _follow(self, sequence: int | None) -> None:
         """Count gaps in the publisher's numbering, and see whether several publishers mix."""
-        if sequence is None:
+        if sequence is None:  # the middleware does not number: any of several may have sent it
+            several = 'there are several publishers' if self._publishers_seen > 1 else ''
+            self._health.see_ambiguity(several)
             return
         last, self._last_sequence = self._last_sequence, sequence
         self._backward.append(last is not None and sequence <= last)
         # A camera that is started anew steps back once; two that alternate do again and again.
         mixed = sum(self._backward) > 1
         self._health.see_ambiguity('images of several publishers alternate' if mixed else '')
-        if last is not None and sequence > last + 1 and self._lone_publisher:
+        if last is not None and sequence > last + 1 and self._publishers_seen == 1:
             self._health.count('missing', sequence - last - 1)
 
     def _events(self) -> SubscriptionEventCallbacks:

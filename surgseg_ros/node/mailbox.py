@@ -67,7 +67,7 @@ class Mailbox:
             self._slots.clear()
 
     def close(self) -> None:
-        """Let `take` return None from now on."""
+        """Let `take` return nothing from now on."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

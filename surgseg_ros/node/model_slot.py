@@ -27,6 +27,13 @@ class Logger(Protocol):
         """Log what failed."""
 
 
+Take = Callable[[Segmenter, tuple[str, ...]], None]
+
+
+def _nowhere(segmenter: Segmenter, limits: tuple[str, ...]) -> None:
+    """Take a model that nobody uses."""
+
+
 class ModelSlot:
     """
     Holds one model from configure to cleanup; safe for several threads.
@@ -48,7 +55,7 @@ class ModelSlot:
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._settings: Settings | None = None
-        self._take: Callable[[Segmenter], None] = lambda segmenter: None
+        self._take: Take = _nowhere
         self._trouble = self._fallen = self._smaller = ''
         self._number = 0
 
@@ -65,11 +72,11 @@ class ModelSlot:
             self._set(segmenter, tested, settings)
         return segmenter
 
-    def connect(self, take: Callable[[Segmenter], None]) -> None:
+    def connect(self, take: Take) -> None:
         """
         Name who uses the model.
 
-        :param take: gets another model; called between two of its results.
+        :param take: gets another model and its limits; called between two of its results.
         """
         self._take = take
 
@@ -78,16 +85,19 @@ class ModelSlot:
         with self._lock:
             self._number += 1
             self.segmenter = self._settings = None
-            self._take = lambda segmenter: None
+            self._take = _nowhere
             self._trouble = self._fallen = self._smaller = ''
 
     def limits(self) -> tuple[str, ...]:
         """Say why masks of this model are never better than degraded."""
         with self._lock:
-            segmenter = self.segmenter
-            demo = segmenter is not None and segmenter.spec.intended_use == 'demo'
-            said = 'the model is for demonstration only' if demo else ''
-            return tuple(filter(None, (said, self._trouble, self._fallen, self._smaller)))
+            return self._limits()
+
+    def _limits(self) -> tuple[str, ...]:
+        segmenter = self.segmenter
+        demo = segmenter is not None and segmenter.spec.intended_use == 'demo'
+        said = 'the model is for demonstration only' if demo else ''
+        return tuple(filter(None, (said, self._trouble, self._fallen, self._smaller)))
 
     def describe(self) -> str:
         """Give name and hash of the model; empty where there is none."""
@@ -203,7 +213,7 @@ class ModelSlot:
             if number != self._number:
                 return
             self._fallen = reason
-            self._take(segmenter)
+            self._take(segmenter, self._limits())
         self._tell()
 
     def _exchange(
@@ -220,7 +230,7 @@ class ModelSlot:
                 raise ValueError('the node was cleaned up while the model was being loaded')
             self._set(segmenter, tested, settings)
             self._fallen = fallen
-            self._take(segmenter)
+            self._take(segmenter, self._limits())
         self._tell()
 
     def _set(self, segmenter: Segmenter, tested: bool, settings: Settings) -> None:

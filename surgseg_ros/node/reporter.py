@@ -42,7 +42,7 @@ class Reporter:
         self._names: tuple[str, ...] = ()
         self._reports: tuple[StatusReport, ...] = ()
         self._diagnostics = Diagnostics(node)
-        self._status_ticker = Ticker('status', _STATUS_PERIOD_S, self._tell_status, self._complain)
+        self._status_ticker = Ticker('status', _STATUS_PERIOD_S, self.tell_status, self._complain)
         self._upkeep_ticker = Ticker(
             'upkeep', _UPKEEP_PERIOD_S, self._tell_diagnostics, self._complain
         )
@@ -105,7 +105,8 @@ class Reporter:
             for report in self._reports:
                 report.end(reason, self.model)
 
-    def _tell_status(self) -> None:
+    def tell_status(self) -> None:
+        """Publish each `status` that has changed, or is due again."""
         with self._lock:
             for report in self._reports:
                 report.publish(self._stale_after_ms(), self.model)

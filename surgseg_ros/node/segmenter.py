@@ -9,6 +9,8 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from surgseg_ros.core.threads import share_cores
+
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def _wait_for_signal(begun: threading.Event, stopped: threading.Event) -> None:
 
 
 def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event) -> int:
+    share_cores()  # of this process alone, not of all that a launch file starts
     try:
         # Imported here, once signals are held back: it takes seconds.
         import rclpy

@@ -139,6 +139,7 @@ class SegmenterNode(LifecycleNode):
                 Scrutiny(settings.gates, settings.steady_frames, settings.steady_sure)
                 for _ in self._eyes
             ),
+            self._reporter.tell_status,
         )
         self._models.connect(self._worker.change)
         self._worker.start()

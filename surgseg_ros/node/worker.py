@@ -52,6 +52,8 @@ class Worker(threading.Thread):
     :param now_ns: the node's clock, which headers are held against.
     :param logger: the node's.
     :param rescue: told where the machine fails.
+    :param scrutinies: of the cameras; none of them doubts anything if left out.
+    :param tell: makes `status` say at once what is known.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Worker(threading.Thread):
         logger: Logger,
         rescue: Rescue,
         scrutinies: Sequence[Scrutiny] = (),
+        tell: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare; `start` begins."""
         super().__init__(name='segment', daemon=True)
@@ -77,6 +80,7 @@ class Worker(threading.Thread):
         self._rules = rules
         self._now_ns = now_ns
         self._logger = logger
+        self._tell = tell
         self._courses = tuple(Course() for _ in eyes)
         self._scrutinies = scrutinies or tuple(Scrutiny() for _ in eyes)
         self._is_changed, self._begun = False, 0
@@ -85,27 +89,31 @@ class Worker(threading.Thread):
         """Work; see the class. A frame that fails is said and counted, and the next one taken."""
         while frames := self._mailbox.take(self._passes.most_pictures):
             pictures = [seen for frame in frames if (seen := self._read(frame)) is not None]
-            self._used = self._passes
-            self._begin_anew(frames[0].generation)
+            self._begin(frames[0].generation)
             results = self._used.segment(pictures, self._needs_confidence(pictures))
             for picture, result in zip(pictures, results):
                 self._answer(picture, result)
             self._used = None  # or a model that has been changed would stay in memory
 
-    def change(self, segmenter: Segmenter) -> None:
+    def change(self, segmenter: Segmenter, limits: tuple[str, ...] = ()) -> None:
         """
         Go on with another model, or try the same anew; a result in flight is discarded.
 
         :param segmenter: taken from the next pass on.
+        :param limits: reasons for which its masks are never better than degraded.
         """
         passes = Passes(segmenter, self._rescue)
         with self._generation.held(self._generation.number):
             self._passes, self._is_changed = passes, True
+            for eye in self._eyes:
+                eye.health.see_change(limits)
 
-    def _begin_anew(self, generation: int) -> None:
-        """Forget what another model, or another activation, said."""
-        if self._is_changed or generation != self._begun:
-            self._is_changed, self._begun = False, generation
+    def _begin(self, generation: int) -> None:
+        """Take the model of the moment; forget what another, or another activation, said."""
+        with self._generation.held(generation):
+            self._used, changed, self._is_changed = self._passes, self._is_changed, False
+        if changed or generation != self._begun:
+            self._begun = generation
             for scrutiny in self._scrutinies:
                 scrutiny.begin_anew()
 
@@ -178,7 +186,8 @@ class Worker(threading.Thread):
         age = self._age(picture)
         if late := lateness(age, rules):
             said = rules.fail_safe == NO_DECISION
-            self._refuse(picture, 'too_old', late, count='too_old', publish=said)
+            why = '; '.join(filter(None, (late, doubt_of_clocks(age, rules))))
+            self._refuse(picture, 'too_old', why, count='too_old', publish=said)
         elif undecided := [doubt for doubt in doubts if not doubt.decided]:
             cause = undecided[0].cause or undecided[0].reason
             text = 'no decision on an image: ' + '; '.join(doubt.reason for doubt in undecided)
@@ -207,6 +216,9 @@ class Worker(threading.Thread):
                 eye.health.count('discarded')
                 return
             segmentation = found.segmentation
+            if doubt:  # said before the mask is out, as well as two topics have an order
+                eye.health.see_doubt(doubt)
+                self._tell()
             eye.outputs.publish(header, image, segmentation, instruments, found.raw)
             watch.lap('publish')
             times_ms = {

@@ -19,7 +19,9 @@ from odd_bags import (
 )
 from rosbags.rosbag2 import CompressionMode
 
+from surgseg_ros.bags import sources, storages
 from surgseg_ros.bags.reading import Bag, BagError
+from surgseg_ros.bags.zstandard import MAGIC, unpack, zstd
 
 BY_TWO = pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
 
@@ -212,5 +214,44 @@ def test_a_message_that_is_no_zstd_is_named(tmp_path):
     data = (bag / 'bag.mcap').read_bytes()
     place = data.find(b'\x28\xb5\x2f\xfd')
     (bag / 'bag.mcap').write_bytes(data[: place + 4] + b'\xff' * 12 + data[place + 16 :])
-    with Bag(bag) as opened, pytest.raises(BagError, match='cannot be read on'):
+    with Bag(bag) as opened, pytest.raises(BagError, match=r'cannot be read on.*1 messages of'):
         list(opened.messages())
+
+
+def test_after_a_broken_message_the_other_files_are_read(tmp_path):
+    bags = [
+        write_packed(tmp_path / name, [number], 'mcap', CompressionMode.MESSAGE)
+        for name, number in (('first', 1), ('second', 2))
+    ]
+    data = (bags[0] / 'first.mcap').read_bytes()
+    place = data.find(MAGIC)
+    broken = data[: place + 4] + b'\xff' * 12 + data[place + 16 :]
+    both = tmp_path / 'both'
+    both.mkdir()
+    (both / 'a.mcap').write_bytes(broken)
+    shutil.copy(bags[1] / 'second.mcap', both / 'b.mcap')
+    assert read(both, 'cannot be read on.*1 messages of .* are missing') == expected([2])
+
+
+def test_what_unpacks_to_more_than_anything_holds_is_refused():
+    bomb = zstd.compress(bytes(2**24))
+    assert len(bomb) < 2**11
+    assert len(unpack(bomb, 2**24)) == 2**24
+    with pytest.raises(zstd.ZstdError, match='more than 16777215 bytes'):
+        unpack(bomb, 2**24 - 1)
+    with pytest.raises(zstd.ZstdError, match='cut off'):
+        unpack(bomb[:-1])
+
+
+@pytest.mark.parametrize('compression', [CompressionType.ZSTD, CompressionType.LZ4])
+def test_a_chunk_that_unpacks_to_too_much_is_not_read(tmp_path, monkeypatch, compression):
+    file = write_foreign(tmp_path / 'bag.mcap', range(20), compression, size=50_000)
+    monkeypatch.setattr(storages, 'MOST_BYTES', 100_000)
+    assert read(file, r'cannot be read on.*20 messages of .* are missing') == []
+
+
+def test_a_packed_file_leaves_room_to_others(tmp_path, monkeypatch):
+    bag = write_packed(tmp_path / 'bag', [1], 'mcap', CompressionMode.FILE)
+    monkeypatch.setattr(sources, '_LEAST_FREE_BYTES', 2**62)
+    with pytest.raises(BagError, match=r'has no room.*set TMPDIR'), Bag(bag):
+        pass

@@ -9,24 +9,40 @@ import pytest
 
 CODE = """
 import os, sys
-import surgseg_ros.{room}
+import surgseg_ros.lockstep
 assert 'torch' not in sys.modules  # or it would be too late
 print(os.environ.get('GOMP_SPINCOUNT'))
 """
 
 
-@pytest.mark.parametrize('room', ['node', 'lockstep'])
 @pytest.mark.parametrize(
     ('given', 'expected'),
     [({}, '2000'), ({'GOMP_SPINCOUNT': '7'}, '7'), ({'OMP_WAIT_POLICY': 'active'}, 'None')],
 )
-def test_it_is_set_before_torch_reads_it(room, given, expected):
+def test_it_is_set_before_torch_reads_it(given, expected):
     kept = {name: value for name, value in os.environ.items() if name != 'GOMP_SPINCOUNT'}
     ran = subprocess.run(
-        [sys.executable, '-c', CODE.format(room=room)],
+        [sys.executable, '-c', CODE],
         env={**kept, **given},
         capture_output=True,
         text=True,
         check=True,
     )
     assert ran.stdout.strip() == expected
+
+
+NODE = """
+import os, sys, threading
+import surgseg_ros.node.dds_profile  # as launch files do, whose environment others inherit
+assert 'GOMP_SPINCOUNT' not in os.environ
+from surgseg_ros.node import segmenter
+assert 'torch' not in sys.modules
+segmenter._run(['--ros-args', '-p', 'cpu_threads:=many'], threading.Event(), threading.Event())
+print(os.environ.get('GOMP_SPINCOUNT'))
+"""
+
+
+def test_the_node_sets_it_for_itself_alone():
+    kept = {name: value for name, value in os.environ.items() if name != 'GOMP_SPINCOUNT'}
+    ran = subprocess.run([sys.executable, '-c', NODE], env=kept, capture_output=True, text=True)
+    assert ran.stdout.strip() == '2000', ran.stderr

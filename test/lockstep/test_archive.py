@@ -63,6 +63,10 @@ def test_bags_are_found_however_deep_and_named_apart(tmp_path, bags, write_bag):
     found = find_bags([bags, bags / 'day' / 'two'])
     assert list(found) == ['day/one', 'day/three', 'day/two', 'night/one']
     assert found['night/one'] == (bags / 'night' / 'one').resolve()
+    packed = tmp_path / 'bags' / 'packed'
+    packed.mkdir()
+    (packed / 'packed_0.mcap.zstd').write_bytes(b'')  # its metadata.yaml is lost
+    assert packed in find_bags([bags]).values()
     (tmp_path / 'empty').mkdir()
     with pytest.raises(BagError, match='there is no bag in'):
         find_bags([tmp_path / 'empty'])
@@ -251,7 +255,9 @@ class Command(list):
 ways.do = subprocess.check_call
 died = sys.argv[1]
 once = Command(['sh', '-c', f'test -e {died} || {{ touch {died}; kill -9 $PPID; }}'])
-print([done for _, done in ways.on_ray('local')([once])])
+never = Command(['sh', '-c', 'kill -9 $PPID'])
+for job, done in ways.on_ray('local')([once, never]):
+    print(job is once, type(done).__name__)
 """
 
 
@@ -261,7 +267,8 @@ def test_a_cluster_begins_again_what_a_dead_worker_had(tmp_path):
     command = [sys.executable, '-c', RAY_CODE, str(tmp_path / 'died')]
     process = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert (tmp_path / 'died').exists(), process.stderr
-    assert process.stdout.splitlines()[-1] == '[0]', process.stderr
+    said = {'True int', 'False WorkerError'}
+    assert said <= set(process.stdout.splitlines()), process.stderr
 
 
 def test_archive_knows_its_columns():

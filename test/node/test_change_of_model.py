@@ -77,10 +77,11 @@ def test_a_model_that_is_set_comes_in_its_own_time_while_the_old_one_works(world
     until(lambda: masks.append(world.next_mask()) or masks[-1] == new, 'the other model')
     assert set(masks) <= {old, new}
     assert world.next_mask() == new
-    told = world.status.wait(lambda m: m.values[2].value.startswith('other ('))
+    told = world.status.wait(
+        lambda m: m.message == 'valid' and m.values[2].value.startswith('other (')
+    )
     assert 'self-test' not in told.values[2].value
     assert 'inactive' not in {m.message for m in world.status.messages[1:]}
-    assert world.status.messages[-1].message == 'valid'
 
 
 def test_a_folder_that_is_no_model_is_refused_and_the_reason_is_in_status(world, model):
@@ -91,6 +92,9 @@ def test_a_folder_that_is_no_model_is_refused_and_the_reason_is_in_status(world,
     assert world.mask_of(picture()) == expected(model)
     heard = len(world.status.messages)
     assert world.reload().success
+    changed = world.status.wait(lambda m: 'changed' in m.values[0].value, since=heard)
+    assert changed.message == 'degraded', 'the last mask is of the model before'
+    world.next_mask()
     world.status.wait_for_state('valid', since=heard)
 
 

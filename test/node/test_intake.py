@@ -132,15 +132,26 @@ def test_frames_that_were_overwritten_unread_are_counted():
     """Gaps in the numbers of a lone publisher; those of several say nothing."""
     health, got = Health(), []
     intake = Intake(None, 'image', 'raw', 'auto', health, lambda *given: got.append(given), None)
-    intake._lone_publisher = True
+    intake._publishers_seen = 1
     for number in (7, 8, 12, 1, 2):
         intake._on_image(b'', {'publication_sequence_number': number})
     assert health.counts()['missing'] == 3
-    intake._lone_publisher = False
+    intake._publishers_seen = 2
     intake._on_image(b'', {'publication_sequence_number': 90})
     intake._on_image(b'', {})
     assert (health.counts()['missing'], health.counts()['received']) == (3, 7)
     assert got[-1] == (b'', 0), 'of unknown age'
+
+
+@pytest.mark.parametrize(('publishers', 'state'), [(1, 'valid'), (2, 'degraded')])
+def test_without_numbers_any_of_several_publishers_may_have_sent_it(publishers, state):
+    health = Health()
+    health.activate(0)
+    intake = Intake(None, 'image', 'raw', 'auto', health, lambda *given: None, None)
+    intake._publishers_seen = publishers
+    intake._on_image(b'', {})
+    health.see_mask(1, 1, {})
+    assert health.verdict(2, 1000).state == state
 
 
 def test_the_age_at_receipt_and_the_time_on_the_way_come_from_the_information():

@@ -4,6 +4,7 @@
 import dataclasses
 import logging
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ class NoRescue:
 PATIENT = Rules(stale_after_ms=600_000)
 
 
-def work(frames, rois, segmenter=None, rules=PATIENT, now_ns=lambda: 0, health=Health):
+def work(frames, rois, segmenter=None, rules=PATIENT, now_ns=lambda: 0, health=Health, tell=None):
     """Lay frames (camera, CDR) into a mailbox, and have a worker take them all at once."""
     segmenter = segmenter or Passes()
     mailbox, outputs = Mailbox(), [Kept() for _ in rois]
@@ -75,7 +76,8 @@ def work(frames, rois, segmenter=None, rules=PATIENT, now_ns=lambda: 0, health=H
     eyes = tuple(Eye(f'eye {n}', IMAGE, roi, healths[n], outputs[n]) for n, roi in enumerate(rois))
     logger = logging.getLogger('worker')
     worker = Worker(
-        segmenter, mailbox, eyes, Generation(), lambda: rules, now_ns, logger, NoRescue()
+        *(segmenter, mailbox, eyes, Generation(), lambda: rules, now_ns, logger, NoRescue()),
+        tell=lambda: tell and tell(healths[0], outputs[0]),
     )
     for camera, cdr in frames:
         mailbox.put(Frame(camera, cdr, time.monotonic_ns(), 0, 0))
@@ -165,6 +167,45 @@ def test_by_its_header_a_picture_is_young_old_or_not_to_be_believed(now_ns, publ
         1 - published,
     )
     assert ('in the future' in seen.get('doubt', '')) == doubted
+
+
+def test_of_a_stamp_too_old_to_be_believed_the_clocks_are_said_to_be_the_cause(caplog):
+    rules = dataclasses.replace(PATIENT, max_frame_age_ms=100, age_source=HEADER)
+    work([(0, image_cdr(colour(4), 7))], [None], rules=rules, now_ns=lambda: 3600 * 10**9)
+    assert 'let camera and node have one clock' in caplog.text
+
+
+def test_a_doubt_is_told_before_its_mask_is_out():
+    told = []
+
+    def tell(health, outputs):
+        verdict = health.verdict(time.monotonic_ns(), 600_000)
+        told.append((verdict.reason, len(outputs.published)))
+
+    class Active(Health):
+        def __init__(self):
+            super().__init__()
+            self.activate(0)
+
+    frames = [(0, image_cdr(colour(4), 0))]  # a stamp of zero
+    _, (got,), _ = work(frames, [None], health=Active, tell=tell)
+    assert len(got) == 1
+    assert told == [('the stamp is zero', 0)]
+
+
+def test_until_another_model_has_given_a_mask_the_last_one_is_not_valid():
+    health = Health()
+    health.activate(0)
+    health.see_mask(1, 1, {})
+    assert health.verdict(2, 1000).state == 'valid'
+    health.see_change(('for demonstration',))
+    assert health.verdict(2, 1000) == ('degraded', mock.ANY)
+    health.see_mask(3, 3, {})
+    assert health.verdict(4, 1000) == ('degraded', 'for demonstration')
+    health.see_change(())
+    assert 'changed' in health.verdict(4, 1000).reason
+    health.see_mask(5, 5, {})
+    assert health.verdict(6, 1000).state == 'valid'
 
 
 def test_a_result_in_flight_across_a_change_of_model_is_discarded():
