@@ -192,5 +192,7 @@ def _whole_part(
     try:
         for connection, time_ns, cdr in messages:
             yield connection.topic, time_ns, _unpacked(bytes(cdr))
+    except MemoryError:  # is no fault of the file
+        raise
     except Exception as error:  # of several libraries, for each way in which a file is broken
         broken.append(f'a file cannot be read on: {error}')
