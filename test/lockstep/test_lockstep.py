@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 from types import SimpleNamespace as Message
 
 import cv2
@@ -17,11 +18,13 @@ from surgseg_ros.bags.reading import Bag
 from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.core.detections import find_instruments
 from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.evaluation.frames import read_frames
 from surgseg_ros.evaluation.metrics import count_frame, summarize
 from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_to_msg
 from surgseg_ros.messages.results import header, to_cdr
 from surgseg_ros.messages.types import TYPES
 
+CLIP = Path(__file__).resolve().parents[3] / 'shared/data/davinci_clip/clip.mp4'
 IMAGES, TRUTHS = '/camera/image_raw', '/camera/ground_truth'
 
 
@@ -96,6 +99,24 @@ def test_a_bag_of_another_writer_becomes_one_for_its_reader(tmp_path, independen
     assert again.read_bytes() == output.read_bytes()
     first, second = (read_json(tmp_path / name) for name in ('a.json', 'b.json'))
     assert first['mask_sha256'] == second['mask_sha256']
+
+
+@pytest.mark.skipif(not CLIP.is_file(), reason='the da Vinci clip is not here')
+def test_the_da_vinci_clip_by_another_writer_has_a_mask_for_each_image(tmp_path, evaluate):
+    truth = np.zeros((1080, 1920), np.uint8)
+    frames = ((10**18 + n * 10**8, image, truth) for n, image in read_frames(CLIP, range(20)))
+    bag = write_independently(tmp_path / 'in.mcap', frames)
+    hashes = []
+    for name in ('first', 'second'):
+        output, numbers = tmp_path / f'{name}.mcap', tmp_path / f'{name}.json'
+        assert evaluate('--bag', bag, '--output', output, '--json', numbers) == 0
+        hashes.append(read_json(numbers)['mask_sha256'])
+    assert hashes[0] == hashes[1]
+    images, masks = read_independently(bag)[IMAGES], read_independently(output)['/mask']
+    assert len(masks) == 20
+    for image, mask in zip(images, masks, strict=True):
+        assert str(mask.message.header) == str(image.message.header)
+        assert (mask.message.height, mask.message.width) == (1080, 1920)
 
 
 def test_masks_and_numbers_are_those_of_core_and_evaluation(

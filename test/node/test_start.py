@@ -2,14 +2,17 @@
 """What stands in the way of a start is said, and the process ends or lives as it should."""
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 import rclpy
-from bench import TIMEOUT_S, until
+from bench import REPOSITORY, TIMEOUT_S, until
 from rclpy.parameter import Parameter
 
 from surgseg_ros.node import segmenter
@@ -53,6 +56,26 @@ def test_a_parameter_of_a_wrong_type_ends_it_with_one_line(capsys):
         rclpy.try_shutdown()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("segmenter: Trying to set parameter 'cpu_threads' to 'many'")
+
+
+def test_where_security_is_enforced_and_can_not_be_had_it_ends_with_one_line(tmp_path):
+    """Rather than run unprotected; there is no keystore here."""
+    enforced = {
+        'ROS_SECURITY_ENABLE': 'true',
+        'ROS_SECURITY_STRATEGY': 'Enforce',
+        'ROS_SECURITY_KEYSTORE': str(tmp_path),
+    }
+    ran = subprocess.run(
+        [sys.executable, '-m', 'surgseg_ros', 'segmenter'],
+        cwd=REPOSITORY,
+        env={**os.environ, **enforced},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 1
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith('segmenter: ')
+    assert 'SECURITY ERROR' in line
 
 
 @pytest.mark.parametrize(
