@@ -50,10 +50,10 @@ def _stages(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from surgseg_ros.benchmarking import floors, machine, stages
-    from surgseg_ros.core.memory import arrange, settle
+    from surgseg_ros.core.memory import limit_arenas, settle
     from surgseg_ros.core.segmenter import Segmenter
 
-    arrange()
+    limit_arenas()
     settle()
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -15,24 +15,36 @@ _M_ARENA_MAX: Final = -8
 
 _ARENAS: Final = 2
 _LARGEST: Final = 32 << 20
-"""The most that glibc takes for a threshold of M_MMAP_THRESHOLD; five images of 1920x1080 rgb8."""
+"""The most that glibc takes for M_MMAP_THRESHOLD; five images of 1920x1080 rgb8."""
 _KEPT: Final = 256 << 20
 
 
-def arrange() -> None:
+def limit_arenas() -> None:
     """
-    Let all threads share two stores of memory, which keep what is freed for the next image.
+    Let all threads share two stores of memory.
 
     A model is loaded in one thread and used in another, both new each time. By default glibc gives
     each thread a store of its own, up to eight for each core, and each keeps the most it held:
-    40 life cycles of the demo model grew the process by a quarter. It gives large blocks back to
-    the system, on the other hand, which then clears each page of the next image: milliseconds.
+    40 life cycles of the demo model grew the process by a quarter.
     """
+    _set((_M_ARENA_MAX, _ARENAS))
+
+
+def keep_freed() -> None:
+    """
+    Keep what is freed for the next image, rather than have its pages cleared anew: milliseconds.
+
+    For what loads one model and works through many images. Where models come and go, as in the
+    node, their remains would lie between the images.
+    """
+    _set((_M_MMAP_THRESHOLD, _LARGEST), (_M_TRIM_THRESHOLD, _KEPT))
+
+
+def _set(*options: tuple[int, int]) -> None:
     with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_ARENA_MAX, _ARENAS)
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        for name, value in options:
+            mallopt(name, value)
 
 
 def settle() -> None:
@@ -44,6 +56,7 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.collect()  # which counts what is left: a quarter as many more bring the next full one
 
 
 def give_back() -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from surgseg_ros.core.memory import arrange
+from surgseg_ros.core.memory import keep_freed
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.lockstep.lockstep import evaluate
 from surgseg_ros.lockstep.options import Options
@@ -59,7 +59,7 @@ def do(job: Job, *, progress: bool = False) -> Done:
         return Done(score_recorded(job.bag, options), None)
     if job.output is not None:
         _clear(job.output)
-    arrange()
+    keep_freed()
     if options.threads:
         torch.set_num_threads(options.threads)
     segmenter = _segmenter(options.model, options.device, options.runtime, options.threads)

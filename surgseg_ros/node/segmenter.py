@@ -53,11 +53,11 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
         import rclpy
         from rclpy.signals import SignalHandlerOptions
 
-        from surgseg_ros.core.memory import arrange, settle
+        from surgseg_ros.core.memory import limit_arenas, settle
         from surgseg_ros.node.executor import PatientExecutor
         from surgseg_ros.node.segmenter_node import SegmenterNode
 
-        arrange()
+        limit_arenas()
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         node = SegmenterNode()
     except ImportError as error:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each gate lets a scene pass and stops what is spoiled in its way; actions, counts, refusals."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,9 @@ from surgseg_ros.core.gates import (
     Gates,
     GateSetting,
 )
+from surgseg_ros.evaluation.frames import read_frames
 
+CLIP = Path(__file__).resolve().parents[3] / 'shared/data/davinci_clip/clip.mp4'
 BLACK = np.zeros((90, 160, 3), np.uint8)
 
 
@@ -37,6 +41,15 @@ def test_a_good_picture_passes_all_and_a_black_one_is_told() -> None:
     (finding,) = gates.examine(BLACK)
     assert (finding.gate, finding.action) == ('black', WARN)
     assert finding.reason == 'the picture is black: 1.000 (limit 0.700)'
+
+
+@pytest.mark.skipif(not CLIP.is_file(), reason='the da Vinci clip is not here')
+def test_a_real_recording_passes_all_but_that_it_is_interlaced() -> None:
+    """Rows of two moments are plain to see where a tool moves in it."""
+    gates = Gates()
+    found = {n: gates.examine(image) for n, image in read_frames(CLIP, range(20))}
+    assert len(found) == 20
+    assert {one.gate for findings in found.values() for one in findings} == {'interlaced'}
 
 
 def test_the_action_is_what_was_asked_for() -> None:

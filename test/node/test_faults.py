@@ -165,6 +165,7 @@ def test_a_node_that_is_killed_misses_its_deadline_and_a_new_one_goes_on(
 def test_cycles_leave_nothing_behind(bench, nodes, start_camera, mask):
     """A few here; `make soak` does 200."""
     start_camera()
+    wait_for_masks(mask, 1)  # it is active
     held = []
     for _ in range(6):
         for step in ('deactivate', 'cleanup', 'configure', 'activate'):
