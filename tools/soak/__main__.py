@@ -30,6 +30,8 @@ STALE_AFTER_MS: Final = 500
 ALLOWED_MS: Final = 50.0
 LARGEST_GROWTH: Final = 0.02
 VALID: Final = ('valid',)
+_APART: Final = 35
+"""Two new beginnings within 30 images are taken for two cameras that alternate."""
 DEMO: Final = ('valid', 'degraded')
 """A model for demonstration is never better than degraded."""
 
@@ -145,7 +147,7 @@ def _stale_tries(world: World, tries: int, alive: tuple[str, ...]) -> list[Check
     late_ms: list[float] = []
     frames: list[int] = []
     while len(late_ms) < tries:
-        world.watch.wait_for_masks(15)
+        world.watch.wait_for_masks(_APART)
         # At any time between two frames.
         time.sleep(0.033 * len(late_ms) / tries)
         since = len(world.watch.history)
