@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ROS 2 nodes; which alone make use of rclpy, but for the processes of the benchmark."""
+"""The ROS 2 nodes. Beside them, only the benchmark's processes know rclpy."""

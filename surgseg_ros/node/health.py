@@ -49,11 +49,10 @@ class Health:
     """
     Counts and clocks of one camera; safe for several threads.
 
-    Counts: `received`, `lost` on the way, `missing` in the
-    numbering (lost, or overwritten unread), `dropped` by design for a newer
-    frame, `rejected` as malformed or failed, `too_old` when done, `undecided` for a gate,
-    `discarded` after a change of state or model, `published`; `no_decision`, said while there is
-    no mask.
+    Counts: `received`, `lost` on the way, `missing` in the numbering (lost, or overwritten
+    unread), `dropped` by design for a newer frame, `rejected` as malformed or failed, `too_old`
+    when done, `undecided` for a gate, `discarded` after a change of state or model, `published`;
+    `no_decision`, said while there is no mask.
     """
 
     def __init__(self) -> None:

@@ -27,6 +27,7 @@ from surgseg_ros.node.picture import Eye
 from surgseg_ros.node.reporter import Reporter
 from surgseg_ros.node.scrutiny import Scrutiny
 from surgseg_ros.node.ticker import Ticker
+from surgseg_ros.node.upkeep import look_after
 from surgseg_ros.node.worker import Worker
 
 FAIL_SAFE_PERIOD_S = 0.02
@@ -239,25 +240,8 @@ class SegmenterNode(LifecycleNode):
         self.get_logger().error(text, throttle_duration_sec=10.0)
 
     def _upkeep(self) -> None:
-        for eye, intake in zip(self._eyes, self._intakes, strict=False):
-            try:
-                intake.look()
-                self._say_silence(eye.health, intake)
-            except Exception as error:  # of one eye; the other, and /diagnostics, go on
-                text = f'looking at {intake.resolved_topic!r} failed: {error}'
-                self.get_logger().error(text, throttle_duration_sec=10.0)
-
-    def _say_silence(self, health: Health, intake: Intake) -> None:
-        silent_ns = health.silent_for_ns(time.monotonic_ns())
         limit_s = self.settings.no_image_warning_s
-        if silent_ns is None or silent_ns < limit_s * 1e9:
-            return
-        explanation = intake.explain_silence()
-        text = f'no image for {limit_s:g} s: {explanation}'
-        if health.first_time(explanation):
-            self.get_logger().warning(text)
-        else:  # it may be another silence, or the same for a long time
-            self.get_logger().warning(text, throttle_duration_sec=60.0, skip_first=True)
+        look_after(self._eyes, self._intakes, limit_s, self.get_logger())
 
     def _on_parameters(self, changed: list[Any]) -> SetParametersResult:
         """Take changes that are live, or that come while nothing is configured."""

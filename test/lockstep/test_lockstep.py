@@ -4,15 +4,11 @@
 import hashlib
 import json
 from pathlib import Path
-from types import SimpleNamespace as Message
 
 import cv2
 import numpy as np
 import pytest
-from mcap.reader import make_reader
-from mcap_ros2.decoder import DecoderFactory
-from mcap_ros2.writer import Writer
-from rosbags.typesys import Stores, get_typestore
+from independent import IMAGES, TRUTHS, read_independently, write_independently
 
 from surgseg_ros.bags.reading import Bag
 from surgseg_ros.bags.writing import BagWriter
@@ -25,42 +21,10 @@ from surgseg_ros.messages.results import header, to_cdr
 from surgseg_ros.messages.types import TYPES
 
 CLIP = Path(__file__).resolve().parents[3] / 'shared/data/davinci_clip/clip.mp4'
-IMAGES, TRUTHS = '/camera/image_raw', '/camera/ground_truth'
 
 
 def read_json(path):
     return json.loads(path.read_text())
-
-
-def write_independently(path, frames):
-    """Write a bag by a library that knows nothing of ours."""
-    definition, _ = get_typestore(Stores.ROS2_JAZZY).generate_msgdef(IMAGE, ros_version=2)
-    with path.open('wb') as file, Writer(file) as writer:
-        schema = writer.register_msgdef(IMAGE, definition)
-        for number, (stamp, image, truth) in enumerate(frames):
-            head = Message(
-                stamp=Message(sec=stamp // 10**9, nanosec=stamp % 10**9), frame_id=f'/eye {number}'
-            )
-            for topic, pixels, encoding in ((IMAGES, image, 'rgb8'), (TRUTHS, truth, 'mono8')):
-                height, width = pixels.shape[:2]
-                message = Message(
-                    header=head, height=height, width=width, encoding=encoding, is_bigendian=0,
-                    step=pixels.nbytes // height, data=pixels.tobytes(),
-                )  # fmt: skip
-                writer.write_message(topic, schema, message, log_time=stamp + 5_000 + number)
-    return path
-
-
-def read_independently(path):
-    """Read a bag by that library: topic to its messages."""
-    found = {}
-    with path.open('rb') as file:
-        for _, channel, record, message in make_reader(
-            file, decoder_factories=[DecoderFactory()]
-        ).iter_decoded_messages():
-            received = Message(received_ns=record.log_time, message=message)
-            found.setdefault(channel.topic, []).append(received)
-    return found
 
 
 @pytest.fixture
