@@ -232,18 +232,22 @@ def _cycles(world: World, cycles: int) -> Check:
         world.watch.wait_for_masks(1)
         held.append(usage(world.node.pid))
     part = max(1, cycles // 5)
-    first, last = (
-        statistics.median(u.resident_kib for u in p) for p in (held[:part], held[-part:])
+    resident_mib, gpu_mib = (
+        [statistics.median(of_one(u) for u in p) / 1024 for p in (held[:part], held[-part:])]
+        for of_one in (lambda u: u.resident_kib, lambda u: u.gpu_kib)
     )
     flat = held[-1].threads <= held[part].threads and held[-1].files <= held[part].files
-    growth = last / first - 1
     return Check(
         f'{cycles} cycles from active to active without growth of memory, threads, files',
-        f'{first / 1024:.0f} to {last / 1024:.0f} MiB ({100 * growth:+.2f} %), threads '
-        f'{held[part].threads} to {held[-1].threads}, files {held[part].files} to '
-        f'{held[-1].files}',
-        flat and growth <= LARGEST_GROWTH,
+        f'{_growth(*resident_mib)}, threads {held[part].threads} to {held[-1].threads}, files '
+        f'{held[part].files} to {held[-1].files}, '
+        + (f'of the GPU {_growth(*gpu_mib)}' if gpu_mib[1] else 'no GPU here'),
+        flat and all(b <= (1 + LARGEST_GROWTH) * a for a, b in (resident_mib, gpu_mib)),
     )
+
+
+def _growth(first_mib: float, last_mib: float) -> str:
+    return f'{first_mib:.0f} to {last_mib:.0f} MiB ({100 * (last_mib / first_mib - 1):+.2f} %)'
 
 
 if __name__ == '__main__':

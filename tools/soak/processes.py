@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import torch
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -52,11 +54,13 @@ class Usage(NamedTuple):
     :param resident_kib: memory.
     :param threads: number of threads.
     :param files: number of open files.
+    :param gpu_kib: memory of the GPU that is taken, by whatever process; 0 where there is none.
     """
 
     resident_kib: int
     threads: int
     files: int
+    gpu_kib: int
 
 
 def usage(pid: int) -> Usage:
@@ -69,4 +73,11 @@ def usage(pid: int) -> Usage:
     lines = Path(f'/proc/{pid}/status').read_text().splitlines()
     values = dict(line.split(':', 1) for line in lines)
     files = sum(1 for _ in Path(f'/proc/{pid}/fd').iterdir())
-    return Usage(int(values['VmRSS'].split()[0]), int(values['Threads']), files)
+    return Usage(int(values['VmRSS'].split()[0]), int(values['Threads']), files, _gpu_kib())
+
+
+def _gpu_kib() -> int:
+    if not torch.cuda.is_available():
+        return 0
+    free, total = torch.cuda.mem_get_info()
+    return (total - free) // 1024
