@@ -2,13 +2,9 @@
 """The launch files do what they say, by ROS 2's own launch tool where a machine has it."""
 
 import ast
-import importlib.util
 import json
-import os
-import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -31,7 +27,6 @@ from surgseg_ros.node.parameter_table import TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 200.0
-ROS2 = (sys.executable, '-c', 'import sys, ros2cli.cli; sys.exit(ros2cli.cli.main())')
 
 SEGMENT = {
     *('image_topic', 'image_transport', 'model', 'device', 'namespace', 'params_file'),
@@ -39,53 +34,12 @@ SEGMENT = {
 }
 ARGUMENTS = {'segment': SEGMENT, 'replay': SEGMENT | {'bag', 'rate', 'loop'}}
 
-# In the place of an executable: one that writes down how it was called, or the true one.
-STAND_IN = """#!{python}
-import json, os, pathlib, sys
-given = [pathlib.Path(sys.argv[i + 1]).read_text()
-         for i, argument in enumerate(sys.argv) if argument == '--params-file']
-note = {{'arguments': sys.argv[1:], 'parameters': given, 'environment': dict(os.environ)}}
-pathlib.Path({note!r}).write_text(json.dumps(note))
-"""
-REAL = '#!/bin/sh\nexec {python} -m surgseg_ros {verb} "$@"\n'
-
-needs_launch = pytest.mark.skipif(
-    importlib.util.find_spec('ros2launch') is None,
-    reason='needs ros2launch: the launch tool of a ROS 2 installation',
-)
-
 
 @pytest.fixture
-def prefix(tmp_path, monkeypatch):
-    """Install the package, with stand-ins in the place of its executables."""
-    prefix = tmp_path / 'install'
-    index = prefix / 'share/ament_index/resource_index/packages'
-    index.mkdir(parents=True)
-    (index / 'surgseg_ros').touch()
-    for folder in ('launch', 'config'):
-        shutil.copytree(ROOT / folder, prefix / 'share/surgseg_ros' / folder)
-    (prefix / 'lib/surgseg_ros').mkdir(parents=True)
-    for verb in ('segmenter', 'bag_player'):
-        install(prefix, verb, STAND_IN, note=str(tmp_path / f'{verb}.json'))
-    prefixes = os.pathsep.join([str(prefix), os.environ.get('AMENT_PREFIX_PATH', '')])
-    monkeypatch.setenv('AMENT_PREFIX_PATH', prefixes)
-    paths = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
-    monkeypatch.setenv('PYTHONPATH', paths)
-    monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path / 'log'))
-    for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
-        monkeypatch.delenv(variable, raising=False)
-    return prefix
-
-
-def install(prefix, verb, script, **values):
-    path = prefix / 'lib/surgseg_ros' / verb
-    path.write_text(script.format(python=sys.executable, verb=verb, **values))
-    path.chmod(0o755)
-
-
-def launch(name, *arguments):
-    return subprocess.run(
-        [*ROS2, 'launch', 'surgseg_ros', f'{name}.launch.py', *arguments],
+def launch(launching):
+    """Give a function that runs a launch file to its end."""
+    return lambda *arguments: subprocess.run(
+        launching(*arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -110,9 +64,8 @@ def test_the_node_has_the_parameters_that_the_launch_file_gives_it():
     assert given == {name: kinds[name] for name in given}
 
 
-@needs_launch
 @pytest.mark.parametrize('name', ARGUMENTS)
-def test_every_argument_is_described(prefix, name):
+def test_every_argument_is_described(launch, name):
     run = launch(name, '--show-args')
     assert run.returncode == 0, run.stdout
     lines = [line.strip() for line in run.stdout.splitlines()]
@@ -125,8 +78,7 @@ def test_every_argument_is_described(prefix, name):
     assert all(len(text) > 10 and 'no description' not in text for text in described.values())
 
 
-@needs_launch
-def test_what_is_not_given_is_as_the_file_says(prefix, tmp_path):
+def test_what_is_not_given_is_as_the_file_says(launch, tmp_path):
     parameters = tmp_path / 'my.yaml'
     parameters.write_text('/**: {ros__parameters: {model: mine}}')
     run = launch('segment', f'params_file:={parameters}')
@@ -137,8 +89,7 @@ def test_what_is_not_given_is_as_the_file_says(prefix, tmp_path):
     assert {'__node:=segmenter', 'image:=image', 'info'} <= set(note_of(tmp_path)['arguments'])
 
 
-@needs_launch
-def test_what_is_given_reaches_the_node_with_its_type(prefix, tmp_path):
+def test_what_is_given_reaches_the_node_with_its_type(launch, tmp_path):
     run = launch(
         'segment',
         *('image_topic:=/ecm/left/image_raw', 'namespace:=left', 'log_level:=warn', 'model:=2026'),
@@ -157,19 +108,17 @@ def test_what_is_given_reaches_the_node_with_its_type(prefix, tmp_path):
     }
 
 
-@needs_launch
 @pytest.mark.parametrize(
     'argument', ['overlay:=perhaps', 'log_level:=loud', 'params_file:=/no/such.yaml']
 )
-def test_a_wrong_value_is_named_and_nothing_starts(prefix, tmp_path, argument):
+def test_a_wrong_value_is_named_and_nothing_starts(launch, tmp_path, argument):
     run = launch('segment', argument)
     assert run.returncode == 1
     assert all(word in run.stdout for word in argument.split(':='))
     assert not (tmp_path / 'segmenter.json').exists()
 
 
-@needs_launch
-def test_the_profile_is_given_to_the_node_unless_one_is_set(prefix, tmp_path, monkeypatch):
+def test_the_profile_is_given_to_the_node_unless_one_is_set(launch, tmp_path, monkeypatch):
     monkeypatch.setenv('ROS_DISTRO', 'jazzy')
     small = tmp_path / 'small.xml'
     small.write_text('<dds/>')
@@ -191,10 +140,9 @@ exec sleep 100
 """
 
 
-@needs_launch
-def test_a_node_that_dies_is_started_anew_where_asked_for(prefix, tmp_path):
-    install(prefix, 'segmenter', DIES_ONCE, folder=tmp_path)
-    run = subprocess.Popen([*ROS2, 'launch', 'surgseg_ros', 'segment.launch.py', 'respawn:=true'])
+def test_a_node_that_dies_is_started_anew_where_asked_for(install, launching, tmp_path):
+    install('segmenter', DIES_ONCE)
+    run = subprocess.Popen(launching('segment', 'respawn:=true'), stdin=subprocess.DEVNULL)
     end_s = time.monotonic() + TIMEOUT_S
     while not (tmp_path / 'lives').exists():
         assert run.poll() is None
@@ -237,11 +185,12 @@ def model(tmp_path):
     return tmp_path / 'model'
 
 
-@needs_launch
 @pytest.mark.timeout(TIMEOUT_S)
-def test_replay_plays_a_bag_through_the_node_and_ends(prefix, tmp_path, model, stamps_of_masks):
+def test_replay_plays_a_bag_through_the_node_and_ends(
+    install, launch, tmp_path, model, stamps_of_masks
+):
     for verb in ('segmenter', 'bag_player'):
-        install(prefix, verb, REAL)
+        install(verb)
     image = np.zeros((64, 96, 3), np.uint8)
     stamps_ns = [START_TIME_NS + 10**8 * index for index in range(30)]
     write_image_bag(tmp_path / 'bag', ((stamp, image, None) for stamp in stamps_ns))
@@ -251,9 +200,8 @@ def test_replay_plays_a_bag_through_the_node_and_ends(prefix, tmp_path, model, s
     assert stamps_of_masks == sorted(set(stamps_ns) & set(stamps_of_masks))
 
 
-@needs_launch
-def test_replay_fails_where_a_process_fails(prefix):
-    install(prefix, 'segmenter', '#!/bin/sh\nexit 7\n')
+def test_replay_fails_where_a_process_fails(install, launch):
+    install('segmenter', '#!/bin/sh\nexit 7\n')
     run = launch('replay', 'bag:=any')
     assert run.returncode == 1
     assert 'segmenter-1 failed with exit status 7' in run.stdout

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ROS 2's launch tool, and the package as it is installed, with executables of a test's choice."""
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ROS2 = (sys.executable, '-c', 'import sys, ros2cli.cli; sys.exit(ros2cli.cli.main())')
+LAUNCH = (*ROS2, 'launch', 'surgseg_ros')
+
+# In the place of an executable: one that writes down how it was called, or the true one.
+STAND_IN = """#!{python}
+import json, os, pathlib, sys
+given = [pathlib.Path(sys.argv[i + 1]).read_text()
+         for i, argument in enumerate(sys.argv) if argument == '--params-file']
+note = {{'arguments': sys.argv[1:], 'parameters': given, 'environment': dict(os.environ)}}
+pathlib.Path({note!r}).write_text(json.dumps(note))
+"""
+REAL = '#!/bin/sh\nexec {python} -m surgseg_ros {verb} "$@"\n'
+
+
+@pytest.fixture
+def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Install the package, without executables; skip the test where there is no launch tool."""
+    if importlib.util.find_spec('ros2launch') is None:
+        pytest.skip('needs ros2launch: the launch tool of a ROS 2 installation')
+    prefix = tmp_path / 'install'
+    index = prefix / 'share/ament_index/resource_index/packages'
+    index.mkdir(parents=True)
+    (index / 'surgseg_ros').touch()
+    for folder in ('launch', 'config'):
+        shutil.copytree(ROOT / folder, prefix / 'share/surgseg_ros' / folder)
+    (prefix / 'lib/surgseg_ros').mkdir(parents=True)
+    prefixes = os.pathsep.join([str(prefix), os.environ.get('AMENT_PREFIX_PATH', '')])
+    monkeypatch.setenv('AMENT_PREFIX_PATH', prefixes)
+    paths = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+    monkeypatch.setenv('PYTHONPATH', paths)
+    monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path / 'log'))
+    for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
+        monkeypatch.delenv(variable, raising=False)
+    return prefix
+
+
+@pytest.fixture
+def install(prefix: Path, tmp_path: Path) -> Callable[..., None]:
+    """Give a function that installs an executable, the true one if no other is given."""
+
+    def install(verb: str, script: str = REAL) -> None:
+        path = prefix / 'lib/surgseg_ros' / verb
+        note = str(tmp_path / f'{verb}.json')
+        path.write_text(
+            script.format(python=sys.executable, verb=verb, note=note, folder=tmp_path)
+        )
+        path.chmod(0o755)
+
+    for verb in ('segmenter', 'bag_player'):
+        install(verb, STAND_IN)
+    return install
+
+
+@pytest.fixture
+def launching(install: Callable[..., None]) -> Callable[..., list[str]]:
+    """Give a function that makes the command line of `ros2 launch` for a launch file."""
+    return lambda name, *arguments: [*LAUNCH, f'{name}.launch.py', *arguments]
