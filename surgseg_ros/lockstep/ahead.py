@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lets threads work ahead and behind, as far as a queue has room; the order stays."""
+"""Lets threads work ahead, beside and behind, as far as a queue has room; the order stays."""
 
+import functools
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, Generic, TypeVar
+from types import TracebackType
+from typing import Final, Generic, ParamSpec, TypeVar
 
+P = ParamSpec('P')
 T = TypeVar('T')
 
 DEPTH: Final = 3
@@ -51,6 +54,45 @@ def follow(function: Callable[[T], object], items: Iterable[T], depth: int = DEP
                 waiting.popleft().result()
         for future in waiting:
             future.result()
+
+
+class Helpers:
+    """
+    Threads that work beside others, where there are cores for them.
+
+    :param count: of threads; with 0 who asks for a result finds it by itself.
+    """
+
+    def __init__(self, count: int = 0) -> None:
+        """Start none before there is work."""
+        self.count = count
+        self._pool = ThreadPoolExecutor(count, 'beside') if count else None
+
+    def begin(
+        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Callable[[], T]:
+        """
+        Begin a call.
+
+        :param function: what to call, with its arguments; from any thread, in no order.
+        :return: waits for what the call gives, or raises what it raised.
+        """
+        if self._pool is None:
+            return functools.partial(function, *args, **kwargs)
+        return self._pool.submit(function, *args, **kwargs).result
+
+    def __enter__(self) -> 'Helpers':
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Wait for the threads; what has not begun after an error never does."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=error is not None)
 
 
 class _End:

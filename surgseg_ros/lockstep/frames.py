@@ -16,6 +16,7 @@ from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stopwatch import Stopwatch
 from surgseg_ros.lockstep.options import Options
 from surgseg_ros.lockstep.survey import told
+from surgseg_ros.lockstep.tally import count_values
 from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.images import rgb_from_msg
 from surgseg_ros.messages.received import mask_from_msg, read_image, read_stamp
@@ -64,6 +65,7 @@ class Answer:
     :param received_ns: when the image was received.
     :param header: the image's.
     :param segmentation: with certainty; with confidence too, where it is to be written.
+    :param pixels: (256,) how many of the mask have each value.
     :param instruments: what was found.
     :param ms: milliseconds by stage.
     :param failure: cause and text, where there is no decision.
@@ -72,6 +74,7 @@ class Answer:
     received_ns: int
     header: Any
     segmentation: Segmentation
+    pixels: NDArray[np.int64]
     instruments: tuple[Instrument, ...]
     ms: Times
     failure: tuple[str, str] | None = None
@@ -164,6 +167,17 @@ def segmented(
         yield Guess(item, said)
 
 
+def answered(item: Guess | Aside, least_area: float) -> Answer | Aside:
+    """
+    Make an answer of what the network says.
+
+    :param item: what `segmented` gives.
+    :param least_area: see `answer`.
+    :return: the answer; or the item, if it is another.
+    """
+    return answer(item, least_area) if isinstance(item, Guess) else item
+
+
 def answer(guess: Guess, least_area: float) -> Answer:
     """
     Find the instruments; without a decision, say so of the whole picture.
@@ -179,13 +193,17 @@ def answer(guess: Guess, least_area: float) -> Answer:
             raise said
         instruments = find_instruments(said, least_area)
         watch.lap('detections')
+        pixels = count_values(said.mask)
+        watch.lap('score')
         ms = {**picture.ms, **said.stage_ms, **watch.times_ms()}
-        return Answer(picture.received_ns, picture.header, said, instruments, ms)
+        return Answer(picture.received_ns, picture.header, said, pixels, instruments, ms)
     except Exception as error:  # as in `segmented`
         size = (picture.image.shape[0], picture.image.shape[1])
-        unknown = Segmentation.undecided(size), without_decision(size)
+        unknown = Segmentation.undecided(size)
+        pixels, instruments = count_values(unknown.mask), without_decision(size)
         failure = _told(error, 'no decision on an image')
-        return Answer(picture.received_ns, picture.header, *unknown, picture.ms, failure)
+        known = picture.received_ns, picture.header
+        return Answer(*known, unknown, pixels, instruments, picture.ms, failure)
 
 
 def _told(error: Exception, what: str) -> tuple[str, str]:

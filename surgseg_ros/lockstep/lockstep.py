@@ -6,21 +6,21 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from tqdm import tqdm
 
 from surgseg_ros.bags.reading import Bag
 from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stopwatch import Stopwatch
-from surgseg_ros.lockstep.ahead import ahead, follow
+from surgseg_ros.lockstep.ahead import DEPTH, Helpers, ahead, follow
 from surgseg_ros.lockstep.frames import (
     Answer,
     Aside,
-    Guess,
     Lost,
     Rejected,
     Truth,
-    answer,
+    answered,
     decoded,
     segmented,
 )
@@ -42,6 +42,9 @@ MASK_TOPIC: Final = '/mask'
 DETECTIONS_TOPIC: Final = '/detections'
 LABEL_INFO_TOPIC: Final = '/label_info'
 CONFIDENCE_TOPIC: Final = '/confidence'
+
+_MOST_HELPERS: Final = 4
+"""With these a GPU of the largest has to wait for the reading thread."""
 
 
 def evaluate(
@@ -74,19 +77,27 @@ def evaluate(
             truths = seen[options.ground_truth_topic].stamps
             matching = match(seen[options.image_topic].stamps, truths, options.tolerance_ns)
     image_of_truth = {truth: image for image, truth in matching.of_image.items()}
-    tally = Tally(set(matching.of_image))
     with ExitStack() as stack:
+        helpers = stack.enter_context(Helpers(_helpers()))
+        tally = Tally(set(matching.of_image), helpers)
         writer = stack.enter_context(BagWriter(output)) if output else None
         step = _Step(tally, writer, options)
         bar = stack.enter_context(_bar(path.name, images, progress))
         items = stack.enter_context(closing(ahead(decoded(path, options, image_of_truth))))
         # The network stays in the thread that warmed it up: torch keeps threads for each that
         # asks, and where there are more of them than cores, all of them get slow.
-        follow(lambda item: bar.update(step(item)), segmented(items, segmenter, options))
-    counts = tally.finish()
+        guesses = segmented(items, segmenter, options)
+        answers = (helpers.begin(answered, item, options.least_area) for item in guesses)
+        follow(lambda found: bar.update(step(found())), answers, DEPTH + helpers.count)
+        counts = tally.finish()
     truth = None if truths is None else ground_truth_numbers(len(truths), matching, tally)
     elapsed_s = time.monotonic() - started_s
     return make_result(tally, counts, truth, identity, elapsed_s)
+
+
+def _helpers() -> int:
+    """Choose how many threads find instruments and score: none where the network has few."""
+    return min(_MOST_HELPERS, torch.get_num_threads() // 4)
 
 
 def _bar(name: str, images: int, progress: bool) -> Any:
@@ -99,20 +110,19 @@ class _Step:
 
     :param tally: counts.
     :param writer: gets the messages, if any.
-    :param options: what is an instrument, and whether confidence is written.
+    :param options: whether confidence is written.
     """
 
     def __init__(self, tally: Tally, writer: BagWriter | None, options: Options) -> None:
         self._tally = tally
         self._writer = writer
         self._confidence = options.confidence
-        self._least_area = options.least_area
         self._announced = False
 
-    def __call__(self, item: Guess | Aside) -> int:
+    def __call__(self, item: Answer | Aside) -> int:
         """Take one; the number of images that it stands for."""
-        if isinstance(item, Guess):
-            self._take_answer(answer(item, self._least_area))
+        if isinstance(item, Answer):
+            self._take_answer(item)
         elif isinstance(item, Rejected):
             place = self._tally.add_frame(item.stamp_ns, item.received_ns, 'rejected', item.ms)
             self._tally.see_trouble(item.cause, item.text)
@@ -124,7 +134,7 @@ class _Step:
                 self._tally.see_truth(item.place, item.mask)
         elif isinstance(item, Lost):
             self._tally.damage = item.text
-        return isinstance(item, Guess | Rejected)
+        return isinstance(item, Answer | Rejected)
 
     def _take_answer(self, item: Answer) -> None:
         watch = Stopwatch()
@@ -136,11 +146,12 @@ class _Step:
         if item.failure:
             self._tally.see_trouble(*item.failure)
         found = item.segmentation
-        self._tally.see_mask(place, found.mask, found.certainty)
+        self._tally.see_mask(place, found.mask, item.pixels, found.certainty)
         watch.lap('score')
-        frame = self._tally.over_time[place]
+        frame, times_ms = self._tally.over_time[place], dict(watch.times_ms())
         frame['instruments'] = [instrument.label for instrument in item.instruments]
-        frame['ms'] |= watch.times_ms()
+        times_ms['score'] += item.ms.get('score', 0.0)
+        frame['ms'] |= times_ms
 
     def _write(self, item: Answer, writer: BagWriter) -> None:
         time_ns, header, found = item.received_ns, item.header, item.segmentation

@@ -20,7 +20,7 @@ from surgseg_ros.lockstep.results import (
     scores_of_masks,
 )
 from surgseg_ros.lockstep.survey import Seen, check_topics, identify, look_over, told
-from surgseg_ros.lockstep.tally import Tally
+from surgseg_ros.lockstep.tally import Tally, count_values
 from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.received import mask_from_msg, read_image
 
@@ -112,7 +112,7 @@ def _take(tally: Tally, place: int, mask: Any, is_prediction: bool) -> None:
         tally.see_trouble(mask.cause, f'the mask of frame {place} (from 0) is none: {mask}')
         tally.see_no_mask(place)
     elif is_prediction:
-        tally.see_mask(place, mask)
+        tally.see_mask(place, mask, count_values(mask))
         if frame['no_decision'] == 1.0:
             frame['fate'] = 'failed'
     else:

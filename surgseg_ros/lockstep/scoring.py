@@ -2,12 +2,14 @@
 """Brings masks and their truths together, whichever comes first, and counts each pair."""
 
 import zlib
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame
+from surgseg_ros.lockstep.ahead import Helpers
 
 Mask = NDArray[np.uint8]
 
@@ -71,13 +73,23 @@ class Scorer:
     Counts the frames that have a truth.
 
     :param awaited: places of the images whose truth is in the bag.
+    :param refuse: told of a place whose truth and prediction do not fit together, and why.
+    :param helpers: count.
     """
 
-    def __init__(self, awaited: set[int]) -> None:
+    def __init__(
+        self,
+        awaited: set[int],
+        refuse: Callable[[int, ValueError], None],
+        helpers: Helpers | None = None,
+    ) -> None:
         """Keep what is awaited; nothing is counted yet."""
         self._awaited = awaited
+        self._refuse = refuse
+        self._helpers = helpers or Helpers()
         self._masks, self._truths = Shelf(), Shelf()
-        self.counts: dict[int, FrameCounts] = {}
+        self._begun: dict[int, Callable[[], FrameCounts]] = {}
+        self._counts: dict[int, FrameCounts] = {}
 
     def see_mask(self, place: int, mask: Mask | None) -> None:
         """
@@ -85,7 +97,6 @@ class Scorer:
 
         :param place: of its image.
         :param mask: (H, W) uint8; None where there is none, which scores 0.
-        :raises ValueError: if the truth is already here and does not fit; it is given up then.
         """
         if place not in self._awaited:
             return
@@ -100,7 +111,6 @@ class Scorer:
 
         :param place: of its image.
         :param truth: (H, W) uint8.
-        :raises ValueError: if the prediction is already here and it does not fit.
         """
         if self._masks.holds(place):
             self._count(place, truth, self._masks.take(place))
@@ -117,7 +127,27 @@ class Scorer:
         if self._masks.holds(place):
             self._masks.take(place)
 
+    def counts(self) -> dict[int, FrameCounts]:
+        """
+        Wait for what is still being counted.
+
+        :return: place to counts, of all that were counted.
+        """
+        self._settle(0)
+        return self._counts
+
     def _count(self, place: int, truth: Mask | None, mask: Mask | None) -> None:
         self._awaited.discard(place)
         if truth is not None:
-            self.counts[place] = count_frame(truth, mask)
+            self._begun[place] = self._helpers.begin(count_frame, truth, mask)
+            self._settle(2 * self._helpers.count)
+
+    def _settle(self, most: int) -> None:
+        """Take the counts in the order of their beginning, until so many are left at most."""
+        while len(self._begun) > most:
+            place = next(iter(self._begun))
+            found = self._begun.pop(place)
+            try:
+                self._counts[place] = found()
+            except ValueError as error:
+                self._refuse(place, error)

@@ -2,7 +2,7 @@
 """What becomes of a bag's frames, gathered one by one."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import cv2
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.segmentation import Certainty
 from surgseg_ros.evaluation.metrics import SCORED, FrameCounts
+from surgseg_ros.lockstep.ahead import Helpers
 from surgseg_ros.lockstep.scoring import Scorer
 
 UNUSABLE: Final = 'ground truth'
@@ -27,15 +28,16 @@ class Tally:
     Keeps a few hundred bytes of each frame.
 
     :param awaited: places of the images whose truth is in the bag.
+    :param helpers: score.
     """
 
-    def __init__(self, awaited: set[int]) -> None:
+    def __init__(self, awaited: set[int], helpers: Helpers | None = None) -> None:
         """Start with no frame."""
         self.over_time: list[dict[str, Any]] = []
         self.troubles: dict[str, dict[str, Any]] = {}
         self.unusable = self.masks = 0
         self.damage: str | None = None
-        self._scorer = Scorer(set(awaited))
+        self._scorer = Scorer(set(awaited), self._refuse, helpers)
         self._pixels = hashlib.sha256()
 
     def add_frame(
@@ -55,24 +57,27 @@ class Tally:
         return len(self.over_time) - 1
 
     def see_mask(
-        self, place: int, mask: NDArray[np.uint8], certainty: Certainty | None = None
+        self,
+        place: int,
+        mask: NDArray[np.uint8],
+        pixels: NDArray[np.int64],
+        certainty: Certainty | None = None,
     ) -> None:
         """
         Take a frame's mask.
 
         :param place: of the frame.
         :param mask: (H, W) uint8 class index or NO_DECISION.
+        :param pixels: what `count_values` finds in it.
         :param certainty: how sure the network is of it, where known.
         """
         self.masks += 1
         self._pixels.update(np.ascontiguousarray(mask).data)
         frame = self.over_time[place]
-        histogram = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel()
-        undecided = int(histogram[NO_DECISION])
-        frame['predicted'] = [label for label in SCORED if histogram[label]]
-        frame['no_decision'] = undecided / mask.size
+        frame['predicted'] = [label for label in SCORED if pixels[label]]
+        frame['no_decision'] = int(pixels[NO_DECISION]) / mask.size
         frame['confidence'] = None if certainty is None else certainty.mean
-        self._score(place, lambda: self._scorer.see_mask(place, mask))
+        self._scorer.see_mask(place, mask)
 
     def see_no_mask(self, place: int) -> None:
         """
@@ -80,7 +85,7 @@ class Tally:
 
         :param place: of the frame.
         """
-        self._score(place, lambda: self._scorer.see_mask(place, None))
+        self._scorer.see_mask(place, None)
 
     def see_truth(self, place: int, truth: NDArray[np.uint8]) -> None:
         """
@@ -89,7 +94,7 @@ class Tally:
         :param place: of the frame, which may be to come.
         :param truth: (H, W) uint8 class index.
         """
-        self._score(place, lambda: self._scorer.see_truth(place, truth))
+        self._scorer.see_truth(place, truth)
 
     def see_unusable(self, place: int, text: str) -> None:
         """
@@ -127,7 +132,7 @@ class Tally:
 
         :return: their counts, in order.
         """
-        counts = dict(sorted(self._scorer.counts.items()))
+        counts = dict(sorted(self._scorer.counts().items()))
         for place, count in counts.items():
             shown = np.flatnonzero(count.truth_px)
             self.over_time[place] |= {
@@ -142,9 +147,16 @@ class Tally:
         """Hash of all masks in order."""
         return self._pixels.hexdigest()
 
-    def _score(self, place: int, act: Callable[[], None]) -> None:
-        """Score, unless the two do not fit together: then it is the truth that is no use."""
-        try:
-            act()
-        except ValueError as error:
-            self.see_unusable(place, f'the truth of frame {place} (from 0): {error}')
+    def _refuse(self, place: int, error: ValueError) -> None:
+        """Where mask and truth do not fit together, it is the truth that is no use."""
+        self.see_unusable(place, f'the truth of frame {place} (from 0): {error}')
+
+
+def count_values(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """
+    Count the pixels of each value.
+
+    :param mask: (H, W) uint8.
+    :return: (256,).
+    """
+    return cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel().astype(np.int64)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from surgseg_ros.evaluation.metrics import count_frame
+from surgseg_ros.lockstep.ahead import Helpers
 from surgseg_ros.lockstep.scoring import Scorer, Shelf
 
 
@@ -12,9 +13,14 @@ def mask(seed):
     return np.random.default_rng(seed).integers(0, 10, (12, 16), np.uint8)
 
 
+def refuse(place, error):
+    raise AssertionError(place) from error
+
+
+@pytest.mark.parametrize('helpers', [0, 3])
 @pytest.mark.parametrize('truth_first', [True, False])
-def test_each_pair_is_counted_whichever_comes_first(truth_first):
-    scorer = Scorer({*range(20)})
+def test_each_pair_is_counted_whichever_comes_first(truth_first, helpers):
+    scorer = Scorer({*range(20)}, refuse, Helpers(helpers))
     for place in range(20):
         steps = [
             lambda place=place: scorer.see_truth(place, mask(place)),
@@ -22,20 +28,35 @@ def test_each_pair_is_counted_whichever_comes_first(truth_first):
         ]
         for step in steps if truth_first else steps[::-1]:
             step()
-    assert sorted(scorer.counts) == list(range(20))
-    for place, counts in scorer.counts.items():
+    assert sorted(scorer.counts()) == list(range(20))
+    for place, counts in scorer.counts().items():
         expected = count_frame(mask(place), mask(place + 100))
         assert np.array_equal(counts.confusion, expected.confusion)
 
 
+@pytest.mark.parametrize('helpers', [0, 3])
+def test_what_does_not_fit_is_told_of_its_place(helpers):
+    refused = []
+    awaited = Helpers(helpers)
+    scorer = Scorer(
+        {*range(20)}, lambda place, error: refused.append((place, str(error))), awaited
+    )
+    for place in range(20):
+        scorer.see_truth(place, mask(place)[:, place % 10 :])
+        scorer.see_mask(place, mask(place))
+    assert sorted(scorer.counts()) == [0, 10]
+    assert [place for place, _ in refused] == [x for x in range(20) if x % 10]
+    assert '15x12 pixels, the prediction of 16x12' in refused[0][1]
+
+
 def test_truths_at_the_end_of_a_recording():
-    scorer = Scorer({*range(30)})
+    scorer = Scorer({*range(30)}, refuse)
     for place in range(30):
         scorer.see_mask(place, mask(place) if place else None)
     for place in range(30):
         scorer.see_truth(place, mask(place))
-    assert [c.missing for c in scorer.counts.values()] == [True] + [False] * 29
-    assert all(c.iou.mean() == 1 for c in list(scorer.counts.values())[1:])
+    assert [c.missing for c in scorer.counts().values()] == [True] + [False] * 29
+    assert all(c.iou.mean() == 1 for c in list(scorer.counts().values())[1:])
 
 
 def test_what_waits_longer_is_kept_small():
@@ -51,7 +72,7 @@ def test_what_waits_longer_is_kept_small():
 
 
 def test_masks_without_a_truth_are_not_kept():
-    scorer = Scorer({1})
+    scorer = Scorer({1}, refuse)
     scorer.see_mask(0, mask(0))
     scorer.see_mask(1, mask(1))
     assert not scorer._masks.holds(0)
