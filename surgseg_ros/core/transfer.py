@@ -2,6 +2,7 @@
 """Pictures to the device and results back: one copy each way, and none where none is needed."""
 
 import contextlib
+import ctypes
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -59,7 +60,8 @@ class StagedTransfer:
     The way to another device, over memory of the host that the device reads by itself.
 
     That memory is taken once, and again only for larger pictures. Without it, each copy would go
-    through a buffer of the driver, and wait for it.
+    through a buffer of the driver, and wait for it. Where the device is lost it is never freed:
+    torch asks the device first, and ends the process when that fails.
 
     :param device: the device.
     :param stream: the queue of work on it, of one's own; None where the device has none.
@@ -74,6 +76,15 @@ class StagedTransfer:
         self._stream = stream
         self._pinned = pinned
         self._buffers: dict[tuple[str, int], Tensor] = {}
+
+    def __del__(self) -> None:
+        """Let the memory go, or keep it for ever."""
+        if self._stream is None:
+            return
+        try:
+            self._stream.synchronize()
+        except Exception:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._buffers))
 
     def working(self) -> AbstractContextManager[Any]:
         """See Transfer."""

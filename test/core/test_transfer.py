@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Both ways bring the same; the staged one is walked here without a device."""
 
+import gc
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,3 +71,25 @@ def test_the_host_is_no_way_to_go() -> None:
     (picture,) = pictures((5, 7))
     (tensor,) = HostTransfer().upload([picture])
     assert np.shares_memory(tensor.numpy(), picture)
+
+
+class PlayedStream:
+    """Stands for a device that works or is lost."""
+
+    def __init__(self, works: bool) -> None:
+        self._works = works
+
+    def synchronize(self) -> None:
+        if not self._works:
+            raise RuntimeError('CUDA error: device-side assert triggered')
+
+
+@pytest.mark.parametrize('works', [True, False])
+def test_memory_that_a_lost_device_knew_is_never_freed(works: bool) -> None:
+    stream: Any = PlayedStream(works)
+    transfer = StagedTransfer(CPU, stream, pinned=False)
+    transfer.upload(pictures((4, 6)))
+    (buffer,) = map(weakref.ref, transfer._buffers.values())
+    del transfer
+    gc.collect()
+    assert (buffer() is None) == works
