@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.core.detections import Instrument, find_instruments, without_decision
+from surgseg_ros.core.runtimes.failures import describe
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stopwatch import Stopwatch
@@ -207,5 +208,4 @@ def answer(guess: Guess, least_area: float) -> Answer:
 
 
 def _told(error: Exception, what: str) -> tuple[str, str]:
-    cause = type(error).__name__
-    return cause, f'{what}: {cause}: {error}'
+    return type(error).__name__, f'{what}: {describe(error)}'

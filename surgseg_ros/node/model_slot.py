@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from surgseg_ros.core.runtimes import TorchRuntime
+from surgseg_ros.core.runtimes.failures import describe
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.self_test import check_self_test
 from surgseg_ros.node.parameters import Settings
@@ -153,7 +154,7 @@ class ModelSlot:
             return False  # there is nothing plainer
         if not self._loading.acquire(blocking=False):
             return False
-        reason = f'{runtime.description} fails: {type(error).__name__}: {error}'
+        reason = f'{runtime.description} fails: {describe(error)}'
         self._logger.error(f'{reason}; no decision until the CPU has the model')
         plain = dataclasses.replace(settings, device='cpu', runtime='torch', precision='auto')
         self._in_thread(lambda: self._fall(plain, segmenter, reason))

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from surgseg_ros.core.runtimes.failures import is_of_machine
+from surgseg_ros.core.runtimes.failures import describe, is_of_machine
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.node.picture import Picture
@@ -90,4 +90,4 @@ class Passes:
         """Stay with single pictures, where these go through and more of them do not."""
         if is_of_machine(error) and not any(isinstance(one, Exception) for one in results):
             self.most_pictures = 1
-            self._rescue.halve(f'pictures go through one by one: {type(error).__name__}: {error}')
+            self._rescue.halve(f'pictures go through one by one: {describe(error)}')

@@ -40,7 +40,8 @@ class Ticker(threading.Thread):
         """End the thread and wait for it."""
         self._stopped = True
         self._due.set()
-        self.join()
+        if self.is_alive():  # a signal can come just before it is started
+            self.join()
 
     def run(self) -> None:
         """Tick; see the class."""

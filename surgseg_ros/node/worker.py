@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from surgseg_ros.core.detections import Instrument, without_decision
+from surgseg_ros.core.runtimes.failures import describe
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stopwatch import Stopwatch
@@ -268,5 +269,4 @@ class Worker(threading.Thread):
 
 def _told(error: Exception, what: str) -> tuple[str, str]:
     """Name the cause of a failure, to say it once, and tell it."""
-    cause = type(error).__name__
-    return cause, f'{what}: {cause}: {error}'
+    return type(error).__name__, f'{what}: {describe(error)}'

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from surgseg_ros.core.runtimes.failures import is_of_machine
+from surgseg_ros.core.runtimes.failures import describe, is_of_machine
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.node.passes import Passes
 
@@ -62,6 +62,12 @@ def pictures(count):
 )
 def test_what_is_of_the_machine_is_told_from_what_is_of_the_picture(error, machine):
     assert is_of_machine(error) == machine
+
+
+def test_advice_for_those_who_write_kernels_is_left_out():
+    lost = torch.AcceleratorError('CUDA error: it is gone\nCompile with `TORCH_USE_CUDA_DSA`')
+    assert describe(lost) == 'AcceleratorError: CUDA error: it is gone'
+    assert describe(RuntimeError('in infer.cpp:\nno')) == 'RuntimeError: in infer.cpp:\nno'
 
 
 def test_what_fails_once_goes_through_at_the_second_try():

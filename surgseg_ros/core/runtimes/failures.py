@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an error is of the machine that runs a network, rather than of the picture."""
+"""What an error of a network tells: whether it is of the machine, and what people need of it."""
 
 
 def is_of_machine(error: Exception) -> bool:
@@ -16,3 +16,16 @@ def is_of_machine(error: Exception) -> bool:
     """
     ours = isinstance(error, (RuntimeError, MemoryError))
     return ours or type(error).__module__.startswith('onnxruntime')
+
+
+def describe(error: Exception) -> str:
+    """
+    Tell an error to those who run the machine.
+
+    :param error: raised by a Segmenter.
+    :return: its class and text, without the advice for those who write kernels that torch adds.
+    """
+    kind, text = type(error).__name__, str(error)
+    if kind == 'AcceleratorError':
+        text = text.partition('\n')[0]
+    return f'{kind}: {text}'
