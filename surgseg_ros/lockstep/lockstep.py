@@ -44,7 +44,7 @@ LABEL_INFO_TOPIC: Final = '/label_info'
 CONFIDENCE_TOPIC: Final = '/confidence'
 
 _MOST_HELPERS: Final = 4
-"""With these a GPU of the largest has to wait for the reading thread."""
+"""Twice as many made nothing quicker beside a GPU: Python runs one thread at a time."""
 
 
 def evaluate(
