@@ -41,7 +41,7 @@ class Masks(Ear):
 @pytest.fixture
 def here():
     # However slow the machine is, it is not the age of masks that is asked about.
-    here = NodeHere(model=str(MODEL), stale_after_ms=600_000)
+    here = NodeHere(model=str(MODEL), device='auto', stale_after_ms=600_000)
     yield here
     here.close()
 

@@ -27,6 +27,9 @@ from surgseg_ros.node.segmenter_node import SegmenterNode
 NO_GATES: Final = {f'gates.{name}.action': 'none' for name in GATES}
 """The pictures of tests are of no body."""
 
+CHOSEN: Final = {**NO_GATES, 'device': 'cpu'}
+"""What a test's node has unless the test says otherwise: a GPU's masks are not the CPU's."""
+
 
 class NodeHere:
     """The node in this process, configured and active, with a bench in a namespace of its own."""
@@ -42,7 +45,7 @@ class NodeHere:
             context=self.context,
             namespace=self.bench.namespace,
             parameter_overrides=[
-                Parameter(n, value=v) for n, v in {**NO_GATES, **parameters}.items()
+                Parameter(n, value=v) for n, v in {**CHOSEN, **parameters}.items()
             ],
             cli_args=['--ros-args', *arguments] if arguments else None,
         )
@@ -72,7 +75,7 @@ class NodeProcess:
     """The real node: `python -m surgseg_ros segmenter`."""
 
     def __init__(self, log: Path, namespace: str, arguments: tuple[str, ...] = (), **parameters):
-        chosen = {**NO_GATES, **parameters}
+        chosen = {**CHOSEN, **parameters}
         given = [f'-p {name}:={value}' for name, value in chosen.items()]
         ros = ' '.join([f'-r __ns:={namespace}', *given]).split(' ')
         self._log = log

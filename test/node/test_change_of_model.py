@@ -161,7 +161,7 @@ def test_a_device_that_fails_gives_way_to_the_cpu_and_masks_are_degraded(monkeyp
         return OnThisDevice(device)
 
     monkeypatch.setattr(Segmenter, 'load', load)
-    bench = start_here(model='fragile', **PATIENT).bench
+    bench = start_here(model='fragile', device='auto', **PATIENT).bench
     mask, status, camera = bench.listen(Image, 'mask'), bench.status(), bench.camera()
     bench.connect(camera, mask)
     assert set(mask.messages[-1].data) == {255}, 'no decision while the CPU is not there'
