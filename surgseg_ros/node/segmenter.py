@@ -59,6 +59,7 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
 
         limit_arenas()
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+        begun.set()  # the node speaks as soon as it is made, and so owes a last word
         node = SegmenterNode()
     except ImportError as error:
         print(
@@ -71,7 +72,6 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
         print(f'segmenter: {error}', file=sys.stderr)
         return 1
     settle()  # before a model is loaded: that one has to go when another comes
-    begun.set()
     executor = PatientExecutor()
     executor.add_node(node)
     threading.Thread(target=spin, args=(executor, node, stopped), daemon=True).start()
