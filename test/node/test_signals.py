@@ -1,63 +1,186 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGINT and SIGTERM in every state: exit status 0, no traceback, `inactive` as the last word."""
+"""
+SIGINT and SIGTERM in every state: exit status 0, no traceback, `inactive` as the last word.
 
+A transition takes milliseconds. So the process is stopped (SIGSTOP) when its `transition_event`
+tells that one has begun, or its log that another model is being loaded. If it has not told of the
+end by then, the signal is sent, and comes with SIGCONT: in the midst of it. Else all goes back,
+and it is tried again. So that there is something left to do by then, several cameras are begun or
+given up, and what ends an activation waits for a big overlay.
+
+Unconfigured, SIGTERM comes with the first word that is heard of the node. Finalized, it gets
+SIGINT in `test_lifecycle.py`.
+"""
+
+import itertools
+import os
 import signal
 
 import pytest
-from bench import TIMEOUT_S, until
-from lifecycle_msgs.msg import Transition
+from bench import TIMEOUT_S, image_cdr, picture, until
+from lifecycle_msgs.msg import Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState
-from nodes import NodeProcess
+from nodes import NodeProcess, write_tiny_model
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2DArray
 
+INT, TERM = signal.SIGINT, signal.SIGTERM
+CHANGING = 'changing its model'
 WAYS = {
     'unconfigured': (),
     'inactive': ('configure',),
     'active': ('configure', 'activate'),
     'finalized': ('configure', 'activate', 'shutdown'),
+    'configuring': (),
+    'activating': ('configure',),
+    'deactivating': ('configure', 'activate'),
+    'cleaningup': ('configure',),
+    'shuttingdown': ('configure', 'activate'),
+    CHANGING: ('configure', 'activate'),
 }
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-CASES = [(state, number) for state in (*WAYS, 'configuring') for number in SIGNALS]
+STEPS = {
+    'configuring': ('configure', 'cleanup'),
+    'activating': ('activate', 'deactivate'),
+    'deactivating': ('deactivate', 'activate'),
+    'cleaningup': ('cleanup', 'configure'),
+    'shuttingdown': ('shutdown', 'there is no way back'),
+}
+"""What begins a transition, and what leads back."""
+AT_ONCE = ('unconfigured', TERM)
+CASES = [
+    *itertools.product(('unconfigured', 'inactive', 'active'), (INT, TERM)),
+    ('finalized', TERM),
+    ('configuring', INT),
+    ('activating', TERM),
+    ('deactivating', INT),
+    ('cleaningup', TERM),
+    ('shuttingdown', INT),
+    (CHANGING, TERM),
+]
+CAMERAS = {'activating': 4, 'cleaningup': 8}
+
+
+class World:
+    """The node's process, how it is told what to do, and what it says."""
+
+    def __init__(self, bench, name, log, model, cameras=1):
+        self._bench, self._namespace = bench, f'{bench.namespace}/{name}'
+        self.status = bench.status(f'{self._namespace}/status')
+        topic = f'{self._namespace}/segmenter/transition_event'
+        self._events = bench.listen(TransitionEvent, topic)
+        more = [f'camera_{number}' for number in range(1, cameras)]
+        topics, names = (str([first, *more]).replace(' ', '') for first in ('image', ''))
+        self.node = NodeProcess(
+            log,
+            self._namespace,
+            autostart='false',
+            model=model,
+            cpu_threads=1,
+            stale_after_ms=600_000,
+            image_topics=topics,
+            camera_names=names,
+        )
+
+    def send(self, number):
+        self.node.process.send_signal(number)
+
+    def change_soon(self, label):
+        request = ChangeState.Request(transition=Transition(label=label))
+        name = f'{self._namespace}/segmenter/change_state'
+        return self._bench.call_soon(ChangeState, name, request)
+
+    def change(self, label):
+        future, answered = self.change_soon(label)
+        assert answered.wait(TIMEOUT_S), f'no answer to {label}'
+        return future.result().success
+
+    def stop_in(self, state):
+        """Stop the process in the midst of a transition."""
+        step, back = STEPS[state]
+        while True:
+            if state in ('deactivating', 'shuttingdown'):
+                self._draw()
+            heard = len(self._events.messages)
+            _, answered = self.change_soon(step)
+            assert self._events.wait(lambda m: m.goal_state.label == state, since=heard)
+            self._stop()
+            # What it has sent by now arrives, though it is stopped.
+            over = self._events.wait(lambda m: m.start_state.label == state, 0.1, heard)
+            if not over:
+                return
+            self.send(signal.SIGCONT)
+            assert answered.wait(TIMEOUT_S)
+            assert self.change(back)
+
+    def stop_in_change_of_model(self, *folders):
+        """Stop the active process while it loads another model in the place of the present one."""
+        for tries, folder in enumerate(itertools.cycle(folders), 1):
+            until(lambda folder=folder: self._set_model(folder), 'it may begin')
+            until(lambda tries=tries: self.node.log().count("loading '") > tries, 'it loads')
+            self._stop()
+            if self.node.log().count('the model is now') < tries:
+                return
+            self.send(signal.SIGCONT)
+
+    def _draw(self):
+        """Wait until it draws a big overlay: what was found in the picture comes before that."""
+        found = self._bench.listen(Detection2DArray, f'{self._namespace}/detections')
+        overlay = self._bench.listen(Image, f'{self._namespace}/overlay')
+        camera = self._bench.camera(f'{self._namespace}/image')
+        for ear in (found, overlay):
+            self._bench.connect(camera, ear)
+        sent_ns = self._bench.new_stamp_ns()
+        camera.publish(image_cdr(picture(height=1080, width=1920), sent_ns))
+        found.wait_for_stamp(sent_ns)
+
+    def _set_model(self, folder):
+        changes = [Parameter('model', value=str(folder)).to_parameter_msg()]
+        request = SetParametersAtomically.Request(parameters=changes)
+        name = f'{self._namespace}/segmenter/set_parameters_atomically'
+        return self._bench.call(SetParametersAtomically, name, request).result.successful
+
+    def _stop(self):
+        self.send(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.node.process.pid, os.WSTOPPED)
 
 
 @pytest.fixture(scope='module')
-def processes(tmp_path_factory, bench, model):
+def worlds(tmp_path_factory, bench, model):
     """Start all at once: most of a start is waiting for imports."""
     started = {}
     for state, number in CASES:
-        namespace = f'{bench.namespace}/{state}_{number.name.lower()}'
+        name = f'{state}_{number.name}'.lower().replace(' ', '_')
         log = tmp_path_factory.mktemp('node') / 'log'
-        node = NodeProcess(log, namespace, autostart='false', model=model, cpu_threads=1)
-        started[state, number] = (node, namespace)
-    topics = [f'{namespace}/status' for _, namespace in started.values()]
-    until(lambda: all(map(bench.node.count_publishers, topics)), 'all of them')
+        started[state, number] = World(bench, name, log, model, CAMERAS.get(state, 1))
+    assert started[AT_ONCE].status.wait()
+    started[AT_ONCE].send(TERM)
+    for world in started.values():
+        assert world.status.wait()
     yield started
-    for node, _ in started.values():
-        if node.lives():
-            node.process.kill()
-
-
-def change_soon(bench, namespace, label):
-    request = ChangeState.Request(transition=Transition(label=label))
-    return bench.call_soon(ChangeState, f'{namespace}/segmenter/change_state', request)
+    for world in started.values():
+        if world.node.lives():
+            world.node.process.kill()
+            world.node.process.wait()
 
 
 @pytest.mark.parametrize(('state', 'number'), CASES)
-def test_it_ends_well_and_says_inactive_last(processes, bench, state, number):
-    node, namespace = processes[state, number]
-    status = bench.status(f'{namespace}/status')
-    for label in WAYS.get(state, ()):
-        future, answered = change_soon(bench, namespace, label)
-        assert answered.wait(TIMEOUT_S)
-        assert future.result().success
-    if state == 'configuring':
-        change_soon(bench, namespace, 'configure')
-        status.wait(lambda m: m.values[0].value == 'configuring')
-    else:
-        assert status.wait()
+def test_it_ends_well_and_says_inactive_last(worlds, model, tmp_path, state, number):
+    world = worlds[state, number]
+    for step in WAYS[state]:
+        assert world.change(step)
+    if state in STEPS:
+        world.stop_in(state)
+    elif state == CHANGING:
+        world.stop_in_change_of_model(write_tiny_model(tmp_path / 'other', seed=7), model)
 
-    node.process.send_signal(number)
+    if (state, number) != AT_ONCE:
+        world.send(number)
+        world.send(signal.SIGCONT)
 
-    assert node.process.wait(TIMEOUT_S) == 0
+    assert world.node.process.wait(TIMEOUT_S) == 0
+    status = world.status
     until(lambda: status.messages[-1].values[0].value == 'the process ends', 'the last word')
     assert status.messages[-1].message == 'inactive'
-    assert 'Traceback' not in node.log()
+    assert 'Traceback' not in world.node.log()
