@@ -15,7 +15,7 @@ from surgseg_ros.lockstep.evaluate_bag import main
 from tools.demo.source import IMAGE_TOPIC, SCENE_RATE_HZ, make_scene_bag
 
 MODEL = REPOSITORY / 'models/demo'
-FRAMES = 40
+FRAMES = 24
 """Of the demo's hundred."""
 SETTLE_S = 2  # both ends find each other; what came too early would be lost on its way
 
