@@ -2,6 +2,7 @@
 """The process around the segmenter node: arguments, signals, executor, exit status."""
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -48,6 +49,7 @@ def _wait_for_signal(begun: threading.Event, stopped: threading.Event) -> None:
 
 def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event) -> int:
     share_cores()  # of this process alone, not of all that a launch file starts
+    gc.disable()  # what is imported stays: to look for garbage in it takes a third of a start
     try:
         # Imported here, once signals are held back: it takes seconds.
         import rclpy
@@ -71,6 +73,7 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
     except Exception as error:  # a value of the wrong type, an unreadable file, no middleware
         print(f'segmenter: {error}', file=sys.stderr)
         return 1
+    gc.enable()
     settle()  # before a model is loaded: that one has to go when another comes
     executor = PatientExecutor()
     executor.add_node(node)
