@@ -45,3 +45,13 @@ def test_it_outlives_what_a_call_raises():
     assert complained.acquire(timeout=60)
     ticker.stop()
     assert set(complaints) == {'this time'}
+
+
+def test_stopped_before_it_is_started_it_calls_nothing():
+    called = []
+    ticker = Ticker('test', NEVER_S, lambda: called.append(1), lambda error: None)
+    ticker.stop()
+    ticker.start()
+    ticker.join(60)
+    assert not ticker.is_alive()
+    assert not called
