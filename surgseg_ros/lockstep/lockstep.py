@@ -4,7 +4,7 @@
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -67,22 +67,14 @@ def evaluate(
     :raises BagError: if the bag or a topic can't be read at all, or the output not be written.
     """
     started_s = time.monotonic()
-    matching, truths = Matching({}, 0, 0), None
-    with Bag(path) as bag:
-        check_topics(bag, options.topics)
-        identity = identify(bag)
-        images = bag.topics[options.image_topic].message_count
-        if options.ground_truth_topic:
-            seen = look_over(bag, options.topics)
-            truths = seen[options.ground_truth_topic].stamps
-            matching = match(seen[options.image_topic].stamps, truths, options.tolerance_ns)
-    image_of_truth = {truth: image for image, truth in matching.of_image.items()}
+    bag = _survey(path, options)
+    image_of_truth = {truth: image for image, truth in bag.matching.of_image.items()}
     with ExitStack() as stack:
         helpers = stack.enter_context(Helpers(_helpers()))
-        tally = Tally(set(matching.of_image), helpers)
+        tally = Tally(set(bag.matching.of_image), helpers)
         writer = stack.enter_context(BagWriter(output)) if output else None
         step = _Step(tally, writer, options)
-        bar = stack.enter_context(_bar(path.name, images, progress))
+        bar = stack.enter_context(_bar(path.name, bag.images, progress))
         items = stack.enter_context(closing(ahead(decoded(path, options, image_of_truth))))
         # The network stays in the thread that warmed it up: torch keeps threads for each that
         # asks, and where there are more of them than cores, all of them get slow.
@@ -90,9 +82,32 @@ def evaluate(
         answers = (helpers.begin(answered, item, options.least_area) for item in guesses)
         follow(lambda found: bar.update(step(found())), answers, DEPTH + helpers.count)
         counts = tally.finish()
-    truth = None if truths is None else ground_truth_numbers(len(truths), matching, tally)
-    elapsed_s = time.monotonic() - started_s
-    return make_result(tally, counts, truth, identity, elapsed_s)
+    truth = None
+    if bag.truths is not None:
+        truth = ground_truth_numbers(bag.truths, bag.matching, tally)
+    return make_result(tally, counts, truth, bag.identity, time.monotonic() - started_s)
+
+
+class _Surveyed(NamedTuple):
+    """What is known of a bag before its images are: its truths are None without a topic."""
+
+    identity: dict[str, Any]
+    images: int
+    truths: int | None
+    matching: Matching
+
+
+def _survey(path: Path, options: Options) -> _Surveyed:
+    """See that the topics are there, and which truth belongs to which image."""
+    with Bag(path) as bag:
+        check_topics(bag, options.topics)
+        identity, images = identify(bag), bag.topics[options.image_topic].message_count
+        if not options.ground_truth_topic:
+            return _Surveyed(identity, images, None, Matching({}, 0, 0))
+        seen = look_over(bag, options.topics)
+    truths = seen[options.ground_truth_topic].stamps
+    matching = match(seen[options.image_topic].stamps, truths, options.tolerance_ns)
+    return _Surveyed(identity, images, len(truths), matching)
 
 
 def _helpers() -> int:
