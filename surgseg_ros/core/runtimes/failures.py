@@ -26,6 +26,6 @@ def describe(error: Exception) -> str:
     :return: its class and text, without the advice for those who write kernels that torch adds.
     """
     kind, text = type(error).__name__, str(error)
-    if kind == 'AcceleratorError':
+    if text.startswith('CUDA error'):
         text = text.partition('\n')[0]
     return f'{kind}: {text}'
