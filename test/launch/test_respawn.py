@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 from bench import TIMEOUT_S, Bench, image_cdr, picture, stamp_ns, until
-from nodes import NO_GATES, write_tiny_model
+from nodes import CHOSEN, write_tiny_model
 from sensor_msgs.msg import Image
 
 from tools.soak.shared_memory import clear_shared_memory
 
 SIZES = ((64, 96), (48, 80))
-PARAMETERS = {**NO_GATES, 'device': 'cpu', 'cpu_threads': 1, 'stale_after_ms': 5000}
+PARAMETERS = {**CHOSEN, 'cpu_threads': 1, 'stale_after_ms': 5000}
 
 
 class Launch:
