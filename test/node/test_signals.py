@@ -9,7 +9,8 @@ and it is tried again. So that there is something left to do by then, several ca
 given up, and what ends an activation waits for a big overlay.
 
 Unconfigured, SIGTERM comes with the first word that is heard of the node. Finalized, it gets
-SIGINT in `test_lifecycle.py`.
+SIGINT in `test_lifecycle.py`. A shutdown can't be tried again: one that is over too soon is the
+same as finalized.
 """
 
 import itertools
