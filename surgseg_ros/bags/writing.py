@@ -19,7 +19,7 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 
 from surgseg_ros.bags.sources import STORAGES, BagError
 from surgseg_ros.bags.storages import FolderWriter
@@ -76,10 +76,12 @@ class BagWriter:
 
     :param path: the folder to make; or with the ending .mcap or .db3, the file to make.
     :param storage: `mcap` or `sqlite3`, where the ending does not say it.
+    :param packed: whether to pack the chunks of MCAP with zstd. A mask becomes a hundred times
+        smaller, in less time than its bytes take to the disk; a camera's picture hardly smaller.
     :raises BagError: if the storage is unknown; on entering and on leaving, if the path exists.
     """
 
-    def __init__(self, path: Path | str, storage: str = 'mcap') -> None:
+    def __init__(self, path: Path | str, storage: str = 'mcap', *, packed: bool = False) -> None:
         """Check the arguments; nothing is written yet."""
         self.path = Path(path)
         storage = STORAGES.get(self.path.suffix, storage)
@@ -88,6 +90,7 @@ class BagWriter:
                 f'storage {storage!r} is unknown: choose one of {list(STORAGES.values())}'
             )
         self._storage = StoragePlugin[storage.upper()]
+        self._packed = packed and self._storage is StoragePlugin.MCAP
         self._connections: dict[tuple[str, str], Connection] = {}
 
     def __enter__(self) -> 'BagWriter':
@@ -99,6 +102,8 @@ class BagWriter:
         name = self.path.stem if self.path.suffix in STORAGES else self.path.name
         made = self._workshop / name
         self._writer = FolderWriter(made, version=_FORMAT_VERSION, storage_plugin=self._storage)
+        if self._packed:
+            self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         self._writer.open()
         return self
 

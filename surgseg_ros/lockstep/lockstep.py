@@ -72,7 +72,7 @@ def evaluate(
     with ExitStack() as stack:
         helpers = stack.enter_context(Helpers(_helpers()))
         tally = Tally(set(bag.matching.of_image), helpers)
-        writer = stack.enter_context(BagWriter(output)) if output else None
+        writer = stack.enter_context(BagWriter(output, packed=True)) if output else None
         step = _Step(tally, writer, options)
         bar = stack.enter_context(_bar(path.name, bag.images, progress))
         items = stack.enter_context(closing(ahead(decoded(path, options, image_of_truth))))

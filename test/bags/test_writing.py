@@ -9,7 +9,7 @@ from rosbags.highlevel import AnyReader
 
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.bags.writing import START_TIME_NS, BagWriter, write_image_bag
-from surgseg_ros.messages.images import rgb_from_msg
+from surgseg_ros.messages.images import IMAGE, image_to_msg, rgb_from_msg
 from surgseg_ros.messages.results import header
 from surgseg_ros.messages.types import TYPES
 
@@ -81,6 +81,22 @@ def test_serialized_messages_are_written_as_they_are(tmp_path):
         bag.write('/header', HEADER, cdr, 7)
     with Bag(tmp_path / 'bag') as bag:
         assert list(bag.messages()) == [('/header', 7, cdr)]
+
+
+def test_packed_masks_take_little_room_and_another_library_reads_them(tmp_path):
+    mask = np.zeros((480, 640), np.uint8)
+    mask[100:200, 50:300] = 3
+    for name, packed in (('plain', False), ('packed', True)):
+        with BagWriter(tmp_path / f'{name}.mcap', packed=packed) as bag:
+            for stamp_ns in range(1, 11):
+                bag.write('/mask', IMAGE, image_to_msg(mask, header(stamp_ns)), stamp_ns)
+    size, plain = ((tmp_path / f'{name}.mcap').stat().st_size for name in ('packed', 'plain'))
+    assert size < plain / 50
+    with (tmp_path / 'packed.mcap').open('rb') as file:
+        reader = make_reader(file, decoder_factories=[DecoderFactory()])
+        found = [message for *_, message in reader.iter_decoded_messages(['/mask'])]
+    assert [message.header.stamp.nanosec for message in found] == list(range(1, 11))
+    assert all(bytes(message.data) == mask.tobytes() for message in found)
 
 
 def test_nothing_is_seen_before_the_end(tmp_path):
