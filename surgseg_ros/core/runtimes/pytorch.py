@@ -8,6 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from surgseg_ros.core.folding import fold
 from surgseg_ros.core.model_folder import read_weights
 from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import load_network
@@ -19,7 +20,7 @@ _WORDS: Final = {'f32': 'float32', 'bf16': 'bfloat16', 'f16': 'float16'}
 
 
 class TorchRuntime:
-    """PyTorch, channels last: eager on the CPU, as a CUDA graph where that can be recorded."""
+    """PyTorch, channels last: eager and folded on the CPU, as a CUDA graph where that works."""
 
     def __init__(
         self,
@@ -39,7 +40,10 @@ class TorchRuntime:
         :param pictures: as many as may come in one pass.
         """
         self.device = torch.device(device)
-        self.network = load_network(spec, weights).to(self.device)
+        network = load_network(spec, weights)
+        if self.device.type == 'cpu':
+            network = fold(network, spec.input_size)
+        self.network = network.to(self.device)
         self.network.layers.to(TORCH_PRECISIONS[precision])
         self._allow_tf32 = precision != 'f32'
         self._pass: Callable[[Tensor], Tensor] = self.network

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batch normalisation inside the convolutions: the same network, an eighth quicker on a CPU."""
+
+import copy
+from itertools import pairwise
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from surgseg_ros.core.network import SegmentationNetwork
+
+_TOLERANCE: Final = 1e-3
+"""
+Of the largest logit, how far one may move; rounding moves them by a hundredth of that.
+
+A convolution whose normalisation was another's would move them by about as much as they are.
+"""
+
+
+@torch.no_grad()  # of what is made in inference mode, no half precision can be made
+def fold(network: SegmentationNetwork, size: tuple[int, int]) -> SegmentationNetwork:
+    """
+    Let convolutions do what the batch normalisation behind them does.
+
+    In evaluation that is a factor and a summand per channel, which the weights can hold; a pass
+    over all activations less. Which normalisation is behind which convolution is taken from the
+    order in which a module holds them, and then tried: an architecture that uses them in another
+    order is left as it is.
+
+    :param network: in evaluation mode, in float32, on the CPU; it is not changed.
+    :param size: (h, w) of its input in pixels.
+    :return: a network with logits that differ by rounding alone; `network` where none is found.
+    """
+    folded = copy.deepcopy(network)
+    _fold(folded)
+    folded.to(memory_format=torch.channels_last)
+    picture = torch.randint(256, (1, *size, 3), generator=torch.Generator().manual_seed(0))
+    expected, found = (_logits(each, picture.byte()) for each in (network, folded))
+    is_same = (found - expected).abs().max() <= _TOLERANCE * expected.abs().max()
+    return folded if is_same else network
+
+
+def _logits(network: nn.Module, picture: Tensor) -> Tensor:
+    logits: Tensor = network(picture)
+    return logits
+
+
+def _fold(module: nn.Module) -> None:
+    for (name, first), (next_name, second) in pairwise(list(module.named_children())):
+        # What derives from a normalisation may do more: timm's holds an activation.
+        if isinstance(first, nn.Conv2d) and type(second) is nn.BatchNorm2d:
+            setattr(module, name, fuse_conv_bn_eval(first, second))
+            setattr(module, next_name, nn.Identity())
+    for child in module.children():
+        _fold(child)
