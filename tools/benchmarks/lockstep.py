@@ -15,10 +15,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.benchmark import draw
 from surgseg_ros.core.fitting import fit
+from surgseg_ros.core.model_folder import read_model
+from surgseg_ros.core.network import load_network
 from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmenter import Segmenter
 from tools.benchmarks.machine import describe
@@ -40,8 +43,16 @@ class Evaluated(NamedTuple):
 
 
 class Round(NamedTuple):
-    """Milliseconds per frame: of the network alone, of all of the model, of `evaluate_bag`."""
+    """
+    Milliseconds per frame.
 
+    :param plain: of the bare network, as PyTorch runs it.
+    :param network: of the network as the runtime runs it.
+    :param segment: of all of the model.
+    :param evaluate_bag: of the verb.
+    """
+
+    plain: float
     network: float
     segment: float
     evaluate_bag: float
@@ -57,12 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     segmenter = Segmenter.load(options.model, options.device, options.runtime)
     segmenter.warm_up()
+    plain = load_network(*read_model(options.model)).to(segmenter.runtime.device)
     pictures = draw(SIZE)
     with tempfile.TemporaryDirectory() as name:
         bag, longer = (Path(name) / word for word in ('bag', 'longer'))
         write_image_bag(bag, _frames(pictures, options.frames))
         rounds = [
-            _measure(segmenter, pictures, lambda: _evaluate_bag(options, bag), number)
+            _measure(plain, segmenter, pictures, lambda: _evaluate_bag(options, bag), number)
             for number in range(options.rounds)
         ]
         last = _evaluate_bag(options, bag)
@@ -97,18 +109,20 @@ def _frames(pictures: Sequence[Picture], count: int) -> Iterator[tuple[int, Pict
 
 
 def _measure(
+    plain: Callable[[Tensor], Tensor],
     segmenter: Segmenter,
     pictures: Sequence[Picture],
     evaluate_bag: Callable[[], Evaluated],
     number: int,
 ) -> Round:
-    """Measure all three, each round beginning with another, since the machine may grow slower."""
+    """Measure each, each round beginning with another, since the machine may grow slower."""
     spec, device = segmenter.spec, segmenter.runtime.device
     fitted = [
         fit(torch.from_numpy(picture.copy())[None].to(device), spec.input_size, spec.fit)
         for picture in pictures
     ]
     acts: list[Callable[[], float]] = [
+        lambda: _per_frame_ms(lambda n: plain(fitted[n]), len(pictures), device),
         lambda: _per_frame_ms(lambda n: segmenter.runtime(fitted[n]), len(pictures), device),
         lambda: _per_frame_ms(
             lambda n: segmenter.segment(pictures[n], certainty=True), len(pictures), device
@@ -163,15 +177,23 @@ def _peak_mib(process_id: int) -> float:
 
 def _table(rounds: Sequence[Round]) -> str:
     lines = [
-        '| ms per frame | median | ratio to the network (lowest to highest) |',
-        '| --- | --- | --- |',
+        '| ms per frame | median | ratio to the plain network | to that of the runtime |',
+        '| --- | --- | --- | --- |',
     ]
     for name in Round._fields:
         values = [getattr(each, name) for each in rounds]
-        ratios = [value / each.network for value, each in zip(values, rounds, strict=True)]
-        spread = f'{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})'
-        lines.append(f'| {name} | {median(values):.1f} | {spread} |')
+        to_plain, to_network = (
+            _spread(values, [getattr(each, bare) for each in rounds])
+            for bare in ('plain', 'network')
+        )
+        lines.append(f'| {name} | {median(values):.1f} | {to_plain} | {to_network} |')
     return '\n'.join(lines)
+
+
+def _spread(values: Sequence[float], bare: Sequence[float]) -> str:
+    """Write the median of ratios, round by round, with the lowest and the highest."""
+    ratios = [value / base for value, base in zip(values, bare, strict=True)]
+    return f'{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})'
 
 
 def _stages(latencies: dict[str, dict[str, float]]) -> str:
