@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--model', type=Path, default=Path('models/demo'), metavar='DIR')
     add('--device', default='auto')
     add('--runtime', default=AUTO)
-    add('--frames', type=int, default=24, metavar='N')
+    add('--frames', type=int, default=100, metavar='N')
     add('--rounds', type=int, default=5, metavar='N')
     return parser
 
