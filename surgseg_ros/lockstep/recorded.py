@@ -2,7 +2,7 @@
 """Scores what a node published: a bag with images, their truths, and the node's masks."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,10 +26,11 @@ from surgseg_ros.messages.received import mask_from_msg, read_image
 
 
 class _Places(NamedTuple):
-    """Place of a message on its topic to that of its image."""
+    """Place of a message on its topic to that of its image; and the images' sizes."""
 
     of_mask: Mapping[int, int]
     of_truth: Mapping[int, int]
+    sizes: Sequence[tuple[int, int] | None]
 
 
 def score_recorded(path: Path, options: Options) -> BagResult:
@@ -45,7 +46,7 @@ def score_recorded(path: Path, options: Options) -> BagResult:
     with Bag(path) as bag:
         check_topics(bag, options.topics)
         identity = identify(bag)
-        seen = look_over(bag, options.topics)
+        seen = look_over(bag, options.topics, options.image_topic)
     images, masks = seen[options.image_topic], seen[str(options.mask_topic)]
     truths = seen[options.ground_truth_topic] if options.ground_truth_topic else None
     of_masks = match(images.stamps, masks.stamps)
@@ -53,7 +54,7 @@ def score_recorded(path: Path, options: Options) -> BagResult:
     if truths is not None:
         of_truths = match(images.stamps, truths.stamps, options.tolerance_ns)
     tally = _begin(images, masks, of_masks, set(of_truths.of_image))
-    _read(path, options, tally, _Places(_turned(of_masks), _turned(of_truths)))
+    _read(path, options, tally, _Places(_turned(of_masks), _turned(of_truths), images.sizes))
     counts = tally.finish()
     truth = truths and ground_truth_numbers(len(truths.stamps), of_truths, tally)
     result = make_result(tally, counts, truth, identity, time.monotonic() - started_s)
@@ -89,17 +90,26 @@ def _read(path: Path, options: Options, tally: Tally, places: _Places) -> None:
                 place = wanted[topic].get(counts[topic])
                 counts[topic] += 1
                 if place is not None:
-                    mask = _mask(cdr, bag.topics[topic].type_name)
-                    _take(tally, place, mask, topic == options.mask_topic)
+                    is_prediction = topic == options.mask_topic
+                    size = places.sizes[place] if is_prediction else None
+                    mask = _mask(cdr, bag.topics[topic].type_name, size)
+                    _take(tally, place, mask, is_prediction)
         except BagError as error:
             tally.damage = told(error, path)
 
 
-def _mask(cdr: bytes, type_name: str) -> NDArray[np.uint8] | ImageError:
+def _mask(
+    cdr: bytes, type_name: str, size: tuple[int, int] | None
+) -> NDArray[np.uint8] | ImageError:
+    """Read a mask, which must have its image's size, where that is known."""
     try:
-        return mask_from_msg(read_image(cdr, type_name))
+        mask = mask_from_msg(read_image(cdr, type_name))
     except ImageError as error:
         return error
+    if size is not None and mask.shape != size:
+        sizes = [f'{width}x{height}' for height, width in (mask.shape, size)]
+        return ImageError('it is of {} pixels, its image of {}'.format(*sizes), 'size')
+    return mask
 
 
 def _take(tally: Tally, place: int, mask: Any, is_prediction: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.lockstep.matching import Stamps
 from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE
-from surgseg_ros.messages.received import read_stamp
+from surgseg_ros.messages.received import read_size, read_stamp
 
 _IMAGE_TYPES: Final = (IMAGE, COMPRESSED_IMAGE)
 _END_BYTES: Final = 2**20
@@ -24,10 +24,12 @@ class Seen(NamedTuple):
 
     :param stamps: of their headers.
     :param received_ns: when they were received.
+    :param sizes: (H, W) in pixels, where they were asked for; None of what is no image.
     """
 
     stamps: list[int | None]
     received_ns: list[int]
+    sizes: list[tuple[int, int] | None]
 
 
 def check_topics(bag: Bag, topics: Collection[str]) -> None:
@@ -46,19 +48,22 @@ def check_topics(bag: Bag, topics: Collection[str]) -> None:
             raise BagError(f'{text}: choose among {", ".join(there) or "another bag"}')
 
 
-def look_over(bag: Bag, topics: Collection[str]) -> dict[str, Seen]:
+def look_over(bag: Bag, topics: Collection[str], measured: str | None = None) -> dict[str, Seen]:
     """
     Read the stamps of topics, and nothing else of their messages.
 
     :param bag: the open bag; damage ends the look without a word, since reading will say it.
     :param topics: their names.
+    :param measured: the one whose images' sizes are read too, if any.
     :return: name to what was seen.
     """
-    seen = {name: Seen([], []) for name in topics}
+    seen = {name: Seen([], [], []) for name in topics}
     with contextlib.suppress(BagError):
         for topic, received_ns, cdr in bag.messages(topics):
             seen[topic].stamps.append(read_stamp(cdr))
             seen[topic].received_ns.append(received_ns)
+            if topic == measured:
+                seen[topic].sizes.append(read_size(cdr, bag.topics[topic].type_name))
     return seen
 
 

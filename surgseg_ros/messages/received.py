@@ -57,6 +57,23 @@ def read_stamp(cdr: bytes) -> int | None:
     return int(seconds) * 10**9 + int(nanoseconds)
 
 
+def read_size(cdr: bytes, type_name: str) -> tuple[int, int] | None:
+    """
+    Read how large the picture of a serialized image message says it is; it is not decoded.
+
+    :param cdr: as it came.
+    :param type_name: of an image message.
+    :return: (H, W) in pixels; None where it is no such message, or no picture that is whole.
+    """
+    try:
+        message = read_image(cdr, type_name)
+        if hasattr(message, 'format'):
+            return check_compressed(bytes(message.data))[1:]
+        return message.height, message.width
+    except ImageError:
+        return None
+
+
 def mask_from_msg(message: Any) -> NDArray[np.uint8]:
     """
     Take the mask out of a message, its values as they are.

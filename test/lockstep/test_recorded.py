@@ -66,21 +66,25 @@ def test_skipped_frames_latency_and_scores(tmp_path, frame, predicted, score):
 def test_masks_that_can_not_be_told_apart_or_are_none(tmp_path, frame, predicted, score):
     base = frame(0)[0]
     with BagWriter(tmp_path / 'bag') as bag:
-        for number, stamp in enumerate([base, base + 1, base + 1, 0, base + 2]):
+        for number, stamp in enumerate([base, base + 1, base + 1, 0, base + 2, base + 3]):
             head = header(stamp)
             bag.write(IMAGES, IMAGE, image_to_msg(frame(number)[1], head), base + number)
             mask = predicted(number) if number else np.full((48, 80), 255, np.uint8)
+            mask = mask[::2, ::2] if number == 5 else mask
             cdr = to_cdr(image_to_msg(mask, head))
             if number == 4:
                 cdr = cdr[:99]
             bag.write(MASKS, IMAGE, cdr, base + 100 + number)
-        bag.write(TRUTHS, IMAGE, image_to_msg(frame(0)[2], header(base)), base)
+        for number, stamp in ((0, base), (5, base + 3)):
+            bag.write(TRUTHS, IMAGE, image_to_msg(frame(number)[2], header(stamp)), base)
     found = score(tmp_path / 'bag')
 
     (numbers,) = found['bags'].values()
     fates = [x['fate'] for x in numbers['over_time']]
-    assert fates == ['failed', 'dropped', 'dropped', 'dropped', 'rejected']
+    assert fates == ['failed', 'dropped', 'dropped', 'dropped', 'rejected', 'rejected']
     assert numbers['strangers'] == 3
     assert numbers['frames_by_stamp'] == {'zero': 1, 'equal': 2, 'backward': 1}
-    assert numbers['troubles'][0]['cause'] == 'cdr'
-    assert numbers['with_ground_truth'] == 1
+    assert [trouble['cause'] for trouble in numbers['troubles']] == ['cdr', 'size']
+    assert 'is of 40x24 pixels, its image of 80x48' in numbers['troubles'][1]['first']
+    assert numbers['with_ground_truth'] == 2
+    assert numbers['over_time'][5]['iou'] == [0.0] * 9
