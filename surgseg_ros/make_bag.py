@@ -40,7 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
     """
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.storage not in (None, STORAGES.get(options.output.suffix, options.storage)):
+        parser.error(f'--storage {options.storage} does not fit --output {options.output}')
     try:
         for path, source in _plan(options.input, options.output, options.every):
             rate_hz = options.rate or _rate_hz(source)
@@ -86,7 +89,7 @@ def _write(
         image_topic=options.image_topic or f'/camera/image_raw{suffix}',
         ground_truth_topic=options.ground_truth_topic,
         frame_id=options.frame_id,
-        storage=options.storage,
+        storage=options.storage or 'mcap',
         picture_format=options.picture_format,
         mask_format=options.mask_format,
         jpeg_quality=options.jpeg_quality,
@@ -115,8 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--output', type=Path, required=True, metavar='BAG',
         help='the bag to make, a folder (or a file, with the ending .mcap or .db3); of a data '
         'set, a folder that gets a bag of each video: video_01 ...')
-    add('--storage', default='mcap', choices=sorted(set(STORAGES.values())),
-        help='default: %(default)s')
+    add('--storage', choices=sorted(set(STORAGES.values())),
+        help="default: what --output's ending says, or mcap")
     add('--picture-format', default='raw', choices=PICTURE_FORMATS,
         help='raw: Image, jpeg: CompressedImage (default: %(default)s)')
     add('--jpeg-quality', type=_quality, default=JPEG_QUALITY, metavar='Q',

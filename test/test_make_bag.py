@@ -182,6 +182,17 @@ def test_absurd_arguments_are_named(tmp_path, capsys, option, values):
     assert not (tmp_path / 'bag').exists()
 
 
+def test_what_no_message_can_say_is_named(tmp_path, capsys):
+    pictures(tmp_path / 'case', 0, 1)
+    late = ('--start-time', '2147483647', '--rate', 1)
+    assert make_bag(tmp_path / 'case', tmp_path / 'bag', *late) == 2
+    assert 'a stamp of 2147483648 s is beyond 2147483647' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        make_bag(tmp_path / 'case', tmp_path / 'bag.db3', '--storage', 'mcap')
+    assert '--storage mcap does not fit --output' in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ['case']
+
+
 def _no_frames(folder):
     folder.mkdir()
 

@@ -19,6 +19,8 @@ LABEL_INFO = 'vision_msgs/msg/LabelInfo'
 _LENGTH: Final = struct.Struct('<I')
 _NO_PIXELS: Final = np.empty(0, np.uint8)
 
+_LATEST_S: Final = 2**31 - 1
+
 
 def to_cdr(message: Any) -> bytes:
     """
@@ -50,8 +52,11 @@ def header(stamp_ns: int, frame_id: str = '') -> Any:
     :param stamp_ns: nanoseconds.
     :param frame_id: the camera's frame, or empty.
     :return: std_msgs/Header.
+    :raises ValueError: if that is later than the seconds of a message can say.
     """
     seconds, nanoseconds = divmod(stamp_ns, 10**9)
+    if seconds > _LATEST_S:
+        raise ValueError(f'a stamp of {seconds} s is beyond {_LATEST_S}, the last of ROS messages')
     stamp = TYPES.types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds)
     return TYPES.types['std_msgs/msg/Header'](stamp=stamp, frame_id=frame_id)
 
