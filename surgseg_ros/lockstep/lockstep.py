@@ -3,6 +3,7 @@
 
 import time
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -171,7 +172,8 @@ class _Step:
     def _write(self, item: Answer, writer: BagWriter) -> None:
         time_ns, header, found = item.received_ns, item.header, item.segmentation
         if not self._announced:
-            writer.write(LABEL_INFO_TOPIC, LABEL_INFO, label_info_to_msg(time_ns), time_ns)
+            labels = replace(label_info_to_msg(time_ns), header=header)
+            writer.write(LABEL_INFO_TOPIC, LABEL_INFO, labels, time_ns)
             self._announced = True
         writer.write(MASK_TOPIC, IMAGE, image_to_msg(found.mask, header), time_ns)
         detections = detections_to_msg(header, item.instruments)

@@ -33,6 +33,11 @@ def independent(tmp_path, frame):
     return write_independently(tmp_path / 'in.mcap', map(frame, range(20)))
 
 
+def head_of(received):
+    head = received.message.header
+    return head.stamp.sec, head.stamp.nanosec, head.frame_id
+
+
 def test_a_bag_of_another_writer_becomes_one_for_its_reader(
     tmp_path, independent, evaluate, monkeypatch
 ):
@@ -45,17 +50,15 @@ def test_a_bag_of_another_writer_becomes_one_for_its_reader(
         '/mask': 20, '/detections': 20, '/label_info': 1
     }  # fmt: skip
     pixels = hashlib.sha256()
+    (labels,) = by_topic['/label_info']
+    assert head_of(labels) == head_of(sent[0])
     for image, mask, found in zip(sent, by_topic['/mask'], by_topic['/detections'], strict=True):
         for answer in (mask, found):
             assert answer.received_ns == image.received_ns
-            head, expected = answer.message.header, image.message.header
-            assert (head.stamp.sec, head.stamp.nanosec) == (
-                expected.stamp.sec, expected.stamp.nanosec
-            )  # fmt: skip
-            assert head.frame_id == expected.frame_id
+            assert head_of(answer) == head_of(image)
         assert (mask.message.height, mask.message.width) == (48, 80)
         pixels.update(bytes(mask.message.data))
-    names = {x.class_id: x.class_name for x in by_topic['/label_info'][0].message.class_map}
+    names = {x.class_id: x.class_name for x in labels.message.class_map}
     assert names[5] == 'thread'
     with Bag(output) as bag:
         assert bag.is_latched('/label_info')
