@@ -40,19 +40,21 @@ def is_bag(path: Path) -> bool:
     return True
 
 
-def find_bags(paths: Sequence[Path]) -> dict[str, Path]:
+def find_bags(paths: Sequence[Path], without: Path | None = None) -> dict[str, Path]:
     """
     Find the bags among paths and in folders of bags, however deep.
 
-    :param paths: bags, and folders that hold some.
+    :param paths: bags, and folders that hold some. A file that a bag's folder has is that bag.
+    :param without: a folder that is not looked into: of the bags that are made.
     :return: name to path, sorted. Of bags that have the same name, the names are those of as many
         parents as tell them apart.
     :raises BagError: if there is none.
     """
     found: list[Path] = []
     for path in paths:
-        found += [path] if is_bag(path) else _bags_in(path)
-    unique = sorted({path.resolve() for path in found})
+        found += [path] if is_bag(path) else _bags_in(path, without and without.resolve())
+    resolved = {path.resolve() for path in found}
+    unique = sorted(path for path in resolved if path.parent not in resolved)
     if not unique:
         names = ', '.join(repr(str(path)) for path in paths)
         raise BagError(f'there is no bag in {names}: give bags, or a folder that holds some')
@@ -62,9 +64,10 @@ def find_bags(paths: Sequence[Path]) -> dict[str, Path]:
     return {'/'.join(path.parts[-parts:]): path for path in unique}
 
 
-def _bags_in(folder: Path) -> list[Path]:
+def _bags_in(folder: Path, without: Path | None) -> list[Path]:
     children = sorted(x for x in folder.iterdir() if x.is_dir() and not x.name.startswith('.'))
-    return [bag for x in children for bag in ([x] if is_bag(x) else _bags_in(x))]
+    there = [x for x in children if x.resolve() != without]
+    return [bag for x in there for bag in ([x] if is_bag(x) else _bags_in(x, without))]
 
 
 class Task(NamedTuple):

@@ -3,12 +3,13 @@
 The verb `evaluate_bag`: bags through a model, frame by frame, without ROS running.
 
 Exit status: 0 if all was evaluated; 1 if it was as far as possible, but a bag is damaged or could
-not be read, which the JSON file says too; 2 if nothing was evaluated or written.
+not be read, which the JSON file says too; 2 if nothing was evaluated or written; 130 after Ctrl-C.
 """
 
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import Any, Final
 import torch
 
 from surgseg_ros.bags.reading import BagError
-from surgseg_ros.bags.sources import STORAGES
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 from surgseg_ros.core.files import write_whole
 from surgseg_ros.core.runtimes import AUTO, RUNTIMES
@@ -28,6 +28,8 @@ from surgseg_ros.lockstep.report import write_report
 from surgseg_ros.lockstep.ways import Way, here, in_processes, on_ray
 
 OUTPUT_SUFFIX: Final = '.mcap'
+INTERRUPTED: Final = 130
+"""What a shell gives for a program that SIGINT ended."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,13 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(fault)
     paths = arguments.recorded or arguments.bag
     try:
+        _check_targets(arguments)
         is_one = len(paths) == 1 and is_bag(paths[0])
-        bags = find_bags(paths)
+        bags = find_bags(paths, arguments.output)
         outputs = _outputs(arguments.output, list(bags), is_one)
         store = None if is_one else Store(arguments.work or _beside(arguments.json))
         options = _options(arguments, store)
         merged = run(plan(bags, outputs, options), _way(arguments), store, options)
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         write_whole(arguments.json, (json.dumps(merged, indent=1) + '\n').encode())
         print(summary(merged))
         if arguments.report:
@@ -57,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:  # of which all errors of bags, models and devices are
         print(f'evaluate_bag: {error}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        text = 'interrupted; of several bags, those that were finished need not be done again'
+        print(f'evaluate_bag: {text}', file=sys.stderr)
+        return INTERRUPTED
     for line in complaints(merged):
         print(f'evaluate_bag: {line}', file=sys.stderr)
     damaged = any(numbers['damage'] for numbers in merged['bags'].values())
@@ -89,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--report', type=Path, metavar='DIR',
         help='gets report.html: scores over time, the worst moments as pictures, tables')
     add('--confidence', action='store_true', help='write the confidence to the output bag too')
-    add('--roi', type=int, nargs=4, metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
+    add('--roi', type=int, nargs=4, action=_RoiAction, metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
         help="the endoscope's part of the pictures; outside it the mask is 255")
     add('--least-area', type=_share, default=DEFAULT_LEAST_AREA, metavar='SHARE',
         help="least share of the picture's area of a detection (default: %(default)s)")
@@ -106,6 +112,17 @@ def _parser() -> argparse.ArgumentParser:
         help='where results of finished bags are kept, of several (default: FILE.work)')
     # fmt: on
     return parser
+
+
+class _RoiAction(argparse.Action):
+    """Makes four numbers a part of a picture, if they can be one."""
+
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        roi = Roi(*values)
+        if min(roi.x_px, roi.y_px) < 0 or min(roi.width_px, roi.height_px) < 1:
+            text = f'{" ".join(map(str, values))} is no X Y WIDTH HEIGHT of a part of a picture'
+            raise argparse.ArgumentError(self, text)
+        setattr(namespace, self.dest, roi)
 
 
 def _not_negative(text: str) -> float:
@@ -131,6 +148,10 @@ def _positive(text: str) -> int:
 
 def _fault(arguments: argparse.Namespace) -> str:
     """Find what does not go together; empty if all does."""
+    topics = arguments.image_topic, arguments.ground_truth_topic, arguments.mask_topic
+    given = [name for name in topics if name is not None]
+    if len(set(given)) < len(given):
+        return f'images, ground truth and masks are on different topics, not {", ".join(given)}'
     if arguments.recorded:
         if arguments.model or arguments.output:
             return '--recorded scores what a node published: leave out --model and --output'
@@ -156,24 +177,44 @@ def _options(arguments: argparse.Namespace, store: Store | None) -> Options:
         device=arguments.device,
         runtime=arguments.runtime,
         threads=threads,
-        roi=None if arguments.roi is None else Roi(*arguments.roi),
+        roi=arguments.roi,
         least_area=arguments.least_area,
         confidence=arguments.confidence,
     )
+
+
+def _check_targets(arguments: argparse.Namespace) -> None:
+    """See that results can be written before hours are spent on them."""
+    if arguments.json.is_dir():
+        raise BagError(f'--json {str(arguments.json)!r} is a folder: give a file')
+    if arguments.report and arguments.report.exists() and not arguments.report.is_dir():
+        raise BagError(f'--report {str(arguments.report)!r} is a file: give a folder')
+    folder = arguments.json.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise BagError(f'there is no right to write to {str(folder)!r}, where --json is to be')
 
 
 def _outputs(output: Path | None, names: Sequence[str], is_one: bool) -> dict[str, Path]:
     """Name the bags to make."""
     if output is None:
         return {}
-    if is_one and output.suffix not in STORAGES:
-        raise BagError(f'--output {str(output)!r} has to end with {" or ".join(STORAGES)}')
+    if is_one and output.suffix != OUTPUT_SUFFIX:
+        raise BagError(f'--output {str(output)!r} has to end with {OUTPUT_SUFFIX}')
     if is_one:
         return {names[0]: output.resolve()}
     if output.is_file() or output.suffix == OUTPUT_SUFFIX:
         raise BagError(f'--output {str(output)!r} has to be a folder: there are several bags')
-    stems = {name: name.removesuffix('.mcap').removesuffix('.db3') for name in names}
-    return {name: output.resolve() / f'{stems[name]}{OUTPUT_SUFFIX}' for name in names}
+    of_output: dict[Path, str] = {}
+    for name in names:
+        stem = name.removesuffix('.mcap').removesuffix('.db3')
+        path = output.resolve() / f'{stem}{OUTPUT_SUFFIX}'
+        if (other := of_output.setdefault(path, name)) != name:
+            raise BagError(
+                f'bags {other!r} and {name!r} would both become {str(path)!r}: rename one, or '
+                'evaluate them one by one'
+            )
+    return {name: path for path, name in of_output.items()}
 
 
 def _beside(path: Path) -> Path:

@@ -67,6 +67,9 @@ def test_bags_are_found_however_deep_and_named_apart(tmp_path, bags, write_bag):
     packed.mkdir()
     (packed / 'packed_0.mcap.zstd').write_bytes(b'')  # its metadata.yaml is lost
     assert packed in find_bags([bags]).values()
+    assert list(find_bags([bags], bags / 'day')) == ['one', 'packed']
+    (day,) = (bags / 'day' / 'one').glob('*.mcap')
+    assert list(find_bags([bags / 'day' / 'one', day])) == ['one']
     (tmp_path / 'empty').mkdir()
     with pytest.raises(BagError, match='there is no bag in'):
         find_bags([tmp_path / 'empty'])
@@ -150,6 +153,13 @@ def test_an_output_of_somebody_else_is_refused(tmp_path, bags, evaluate, capsys)
     assert evaluate(*given) == 2
     assert 'exists already' in capsys.readouterr().err
     assert (tmp_path / 'out' / 'two.mcap').read_text() == 'precious'
+
+
+def test_two_bags_are_not_written_to_one_file(tmp_path, write_bag, evaluate, capsys):
+    bags = [write_bag(tmp_path / name, range(1)) for name in ('a.mcap', 'a')]
+    given = ('--output', tmp_path / 'out', '--json', tmp_path / 'a.json')
+    assert evaluate('--bag', *bags, *given) == 2
+    assert "bags 'a' and 'a.mcap' would both become" in capsys.readouterr().err
 
 
 def test_a_worker_killed_and_a_run_killed_and_restarted(tmp_path, write_bag, evaluate, model):

@@ -16,7 +16,7 @@ from surgseg_ros.core.detections import find_instruments
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import read_frames
 from surgseg_ros.evaluation.metrics import count_frame, summarize
-from surgseg_ros.lockstep import lockstep
+from surgseg_ros.lockstep import evaluate_bag, lockstep
 from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_to_msg
 from surgseg_ros.messages.results import header, to_cdr
 from surgseg_ros.messages.types import TYPES
@@ -232,6 +232,9 @@ def test_without_a_truth_there_are_masks_but_no_scores(tmp_path, write_bag, eval
         (('--image-topic', '/text'), 'of type std_msgs/msg/Header, not of images'),
         (('--output', 'there.mcap'), 'exists already'),
         (('--output', 'folder'), 'has to end with .mcap'),
+        (('--output', 'masks.db3'), 'has to end with .mcap'),
+        (('--json', '.'), "--json '.' is a folder"),
+        (('--report', 'there.mcap'), "--report 'there.mcap' is a file"),
         (('--device', 'tpu'), "device is 'tpu'"),
         (('--model', 'nowhere'), 'nowhere'),
     ],
@@ -258,6 +261,8 @@ def test_what_can_not_be_done_is_said(
         (('--recorded', 'x', '--mask-topic', '/m', '--output', 'o.mcap'), 'leave out'),
         (('--bag', 'x', '--ray', 'auto', '--workers', '2'), 'exclude one another'),
         (('--bag', 'x', '--tolerance-ms', '-1'), '0 or more'),
+        (('--bag', 'x', '--image-topic', '/camera/ground_truth'), 'are on different topics'),
+        (('--bag', 'x', '--roi', '0', '0', '-5', '9'), '0 0 -5 9 is no X Y WIDTH HEIGHT'),
     ],
 )
 def test_what_does_not_go_together_is_said(evaluate, capsys, arguments, said):
@@ -265,6 +270,16 @@ def test_what_does_not_go_together_is_said(evaluate, capsys, arguments, said):
         evaluate(*arguments, '--json', 'a.json')
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_an_interruption_is_told_in_a_line(tmp_path, write_bag, evaluate, capsys, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate_bag, 'run', interrupt)
+    bag = write_bag(tmp_path / 'bag', range(1))
+    assert evaluate('--bag', bag, '--json', tmp_path / 'a.json') == 130
+    assert capsys.readouterr().err.startswith('evaluate_bag: interrupted; ')
 
 
 def test_the_report_shows_what_was_evaluated(tmp_path, write_bag, evaluate, capsys):
