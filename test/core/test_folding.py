@@ -32,6 +32,19 @@ class InAnotherOrder(nn.Module):
         return found
 
 
+class OfOneSize(nn.Module):
+    """Refuses pictures of other sizes, as vision transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 10, 1)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        assert planes.shape[2:] == (640, 640)
+        found: Tensor = self.layer(planes)
+        return found
+
+
 class WithActivation(nn.BatchNorm2d):
     """Does more than its name says."""
 
@@ -80,6 +93,11 @@ def test_layers_that_are_used_in_another_order_stay(network: SegmentationNetwork
     network.layers = InAnotherOrder().eval()
     stir(network)
     assert fold(network, SIZE) is network
+
+
+def test_a_network_that_takes_no_other_size_stays(network: SegmentationNetwork) -> None:
+    network.layers = OfOneSize()
+    assert fold(network, (640, 640)) is network
 
 
 @torch.inference_mode()
