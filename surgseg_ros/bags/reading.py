@@ -11,11 +11,14 @@ from typing import Any, Final, NamedTuple
 
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, QosDurability
 
+from surgseg_ros.bags.records import DamagedError, Received
 from surgseg_ros.bags.sources import BagError, Opened, describe_loss, open_sources
-from surgseg_ros.bags.zstandard import MAGIC, unpack
+from surgseg_ros.bags.zstandard import MAGIC, unpack, zstd
 from surgseg_ros.messages.types import TYPES
 
 _NOTHING: Final = Opened([], None, [], [])
+
+_STOPPED: Final = 'a file cannot be read on'
 
 __all__ = ['Bag', 'BagError', 'Topic']
 
@@ -146,7 +149,8 @@ class Bag:
         damage += [f'{n} messages of {name!r} are missing' for name, n in missing.items() if n > 0]
         if damage:
             text = f'bag {str(self.path)!r} is damaged: {"; ".join(damage)}'
-            raise BagError(f'{text}. What is whole in it was read')
+            part = 'before that' if any(x.startswith(_STOPPED) for x in broken) else 'in it'
+            raise BagError(f'{text}. What is whole {part} was read')
 
     def _merged(self, wanted: set[str], broken: list[str]) -> Iterator[tuple[str, int, bytes]]:
         """Go through all files by time; note which can't be read on, and go on with the others."""
@@ -186,13 +190,23 @@ def _unpacked(data: bytes) -> bytes:
 
 
 def _whole_part(
-    messages: Iterable[tuple[Connection, int, bytes]], broken: list[str]
+    messages: Iterable[Received], broken: list[str]
 ) -> Iterator[tuple[str, int, bytes]]:
-    """Give a file's messages up to the first that can't be read, and note why."""
+    """Give a file's messages that can be read, and note which can't."""
+    unreadable = []
     try:
-        for connection, time_ns, cdr in messages:
-            yield connection.topic, time_ns, _unpacked(bytes(cdr))
+        for connection, time_ns, data in messages:
+            try:
+                cdr = _unpacked(bytes(data))
+            except zstd.ZstdError as error:
+                unreadable.append(str(error))
+                continue
+            yield connection.topic, time_ns, cdr
     except MemoryError:  # is no fault of the file
         raise
+    except DamagedError as error:
+        broken.append(str(error))
     except Exception as error:  # of several libraries, for each way in which a file is broken
-        broken.append(f'a file cannot be read on: {error}')
+        broken.append(f'{_STOPPED}: {error}')
+    if unreadable:
+        broken.append(f'{len(unreadable)} messages cannot be unpacked: {unreadable[0]}')

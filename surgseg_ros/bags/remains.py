@@ -1,45 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads of files that a crash or a full disk cut off the part that is whole."""
+"""Reads of MCAP files that a crash or a full disk cut off the part that is whole."""
 
-import sqlite3
-import struct
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterable, Iterator
 from io import BytesIO
-from pathlib import Path
 from typing import Any, BinaryIO, Final
-from urllib.parse import quote
 
 import lz4.frame  # type: ignore[import-untyped]
-from rosbags.interfaces import (
-    Connection,
-    ConnectionExtRosbag2,
-    MessageDefinition,
-    MessageDefinitionFormat,
-)
+from rosbags.interfaces import Connection
 
-from surgseg_ros.bags.storages import McapFile
+from surgseg_ros.bags.records import (
+    CHANNEL,
+    CHUNK,
+    MESSAGE,
+    MESSAGE_INDEX,
+    SCHEMA,
+    DamagedError,
+    Place,
+    Received,
+    messages_among,
+    messages_at,
+    packed_part,
+    places,
+    records_at,
+    records_within,
+)
+from surgseg_ros.bags.storages import McapFile, read_pairs
 from surgseg_ros.bags.zstandard import MOST_BYTES, zstd
 
 MCAP_MAGIC: Final = b'\x89MCAP0\r\n'
-SQLITE_MAGIC: Final = b'SQLite format 3\x00'
 
 _MOST_TAIL_BYTES: Final = 2**28
 """A longer chunk is none: its length is among what is damaged."""
 
-_MOST_LOST_ROWS: Final = 10_000
-"""So many rows in succession that can't be read are taken for the end."""
+_BLOCK_BYTES: Final = 2**20
 
-_CHUNK_HEAD: Final = struct.Struct('<BQQQQI')  # opcode, length, times, size, checksum
-_CHUNK: Final = 6
+_MOST_OWN_ZEROS: Final = 8
+"""More zeros at a file's end are taken for what a crash left in place of something else."""
 
-_PREFIX_OF: Final[dict[str, Any]] = {
-    '': lambda data: data,
-    'zstd': lambda data: zstd.ZstdDecompressor().decompress(data, max_length=MOST_BYTES),
-    'lz4': lambda data: lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=MOST_BYTES),
+_INDEX_HEAD_BYTES: Final = 2 + 4
+"""Of a message index, in front of 16 for each message."""
+
+_PIECE_BYTES: Final = 2**12
+
+_UNPACKERS: Final[dict[str, Callable[[], Any]]] = {
+    'zstd': zstd.ZstdDecompressor,
+    'lz4': lz4.frame.LZ4FrameDecompressor,
 }
-"""Unpacks what is there of a chunk, by the name of its compression."""
+"""What unpacks a chunk piece by piece, by the name of its compression."""
 
 
 class CutMcap(McapFile):
@@ -47,150 +55,145 @@ class CutMcap(McapFile):
 
     def open(self) -> None:
         """Count what is there; the index at the end of the file, which says it, is lost."""
-        file = self.path.open('rb')
-        self.bio = self._file = file
+        self.bio = file = self.path.open('rb')
+        self._bad: set[Place] = set()
+        self._counts: Counter[int] = Counter()
         try:
-            start = file.seek(len(MCAP_MAGIC))
-            end = _end_of_whole_records(file)
-            tail = _whole_part_of_chunk(file, end)
-            self._parts = [(file, start, end), (BytesIO(tail), 0, len(tail))]
-            counts: Counter[int] = Counter()
-            saved = 0
-            for _ in self._each_part():
-                self.meta_scan()
-                there = self.statistics.channel_message_counts if self.statistics else {}
-                saved = sum(there.values())
-                counts.update(there)
+            self.data_start = self.data_end = len(MCAP_MAGIC)
+            end = _end_without_zeros(file)
+            chunks, gone = self._walk(file, end)
+            self._tail = _whole_part_of_chunk(file, self.data_end, end)
+            saved = self._note(records_within(self._tail))
+            for place in self._bad:  # definitions stand once, in the first chunks
+                self._note_definitions(_whole_part_of_chunk(file, place.start - 9, place.end))
             self.note_hashes()
+            self.lost = self._loss(file, saved, chunks, gone)
         except BaseException:
             self.close()
             raise
-        self.connections = [x._replace(msgcount=counts[x.id]) for x in self.connections]
-        rest = file.seek(0, 2) - end
-        self.lost = f'the end is missing, and in its last {rest} bytes {saved} messages are whole'
+        self.connections = [x._replace(msgcount=self._counts[x.id]) for x in self.connections]
 
-    def messages(
-        self,
-        connections: Collection[Connection],
-        start: int | None = None,
-        stop: int | None = None,
-    ) -> Generator[tuple[Connection, int, bytes], None, None]:
+    def messages(self, connections: Collection[Connection]) -> Iterator[Received]:  # type: ignore[override]
         """Go through the whole records."""
-        for _ in self._each_part():
-            yield from self.messages_scan(connections, start, stop)
+        wanted = {x.id: x for x in connections}
+        for place in places(self._file(), self.data_start, self.data_end):
+            if place not in self._bad:
+                yield from messages_at(self._file(), place, wanted)
+        yield from messages_among(records_within(self._tail), wanted)
 
-    def close(self) -> None:
-        """Close the file."""
-        self.bio = self._file
-        super().close()
-
-    def _each_part(self) -> Iterator[None]:
-        """Let the reader's own scans run over the file, and then over its last chunk."""
-        for stream, start, end in self._parts:
-            self.bio, self.data_start, self.data_end = stream, start, end
-            yield
-
-
-class CutSqlite:
-    """
-    A file of SQLite that is damaged: the rows that can be read, in the order of recording.
-
-    :param path: of the file.
-    """
-
-    lost = 'the rows in damaged pages are lost'
-
-    def __init__(self, path: Path) -> None:
-        """Remember the path; nothing is opened yet."""
-        self.path = path
-        self.connections: list[Connection] = []
-
-    def open(self) -> None:
-        """Find the topics, and count the rows that can be reached."""
-        uri = f'file:{quote(str(self.path.absolute()))}?immutable=1'
-        self._database = sqlite3.connect(uri, uri=True)
-        try:
-            # Otherwise SQLite refuses a file that is shorter than its first page says.
-            self._database.execute('PRAGMA writable_schema=ON')
-            counts = Counter(topic for topic, _ in self._rows('topic_id, timestamp'))
-            topics = self._database.execute('SELECT * FROM topics')
-            names = [column[0] for column in topics.description]
-            found = [dict(zip(names, row, strict=True)) for row in topics]
-        except BaseException:
-            self.close()
-            raise
-        self.connections = [
-            Connection(
-                id=x['id'],
-                topic=x['name'],
-                msgtype=x['type'],
-                msgdef=MessageDefinition(MessageDefinitionFormat.NONE, ''),
-                digest=x.get('type_description_hash', ''),
-                msgcount=counts[x['id']],
-                ext=ConnectionExtRosbag2(x['serialization_format'], []),
-                owner=self,
-            )
-            for x in found
-        ]
-
-    def messages(
-        self, connections: Collection[Connection]
-    ) -> Iterator[tuple[Connection, int, bytes]]:
-        """Go through the rows."""
-        by_id = {x.id: x for x in connections}
-        for topic, time_ns, data in self._rows('topic_id, timestamp, data'):
-            if topic in by_id:
-                yield by_id[topic], time_ns, data
-
-    def close(self) -> None:
-        """Close the file."""
-        self._database.close()
-
-    def _rows(self, columns: str) -> Iterator[tuple[Any, ...]]:
-        """Go through the rows, and past those that can't be read."""
-        query = f'SELECT id, {columns} FROM messages WHERE id > ? ORDER BY id'
-        last, lost = 0, 0
-        while lost < _MOST_LOST_ROWS:
+    def _walk(self, file: BinaryIO, end: int) -> tuple[int, int]:
+        """Note what is in the file, and count its chunks, and the messages of damaged ones."""
+        chunks = gone = 0
+        is_bad = False
+        for place in places(file, self.data_start, end):
+            self.data_end = place.end
+            if place.opcode == MESSAGE_INDEX:
+                gone += max(0, place.end - place.start - _INDEX_HEAD_BYTES) // 16 if is_bad else 0
+                continue
+            chunks += place.opcode == CHUNK
             try:
-                with closing(self._database.execute(query, (last,))) as rows:
-                    for row in rows:
-                        last, lost = row[0], 0
-                        yield row[1:]
-                return
-            except sqlite3.DatabaseError:
-                last, lost = last + 1, lost + 1
+                self._note(records_at(file, place))
+                is_bad = False
+            except DamagedError:
+                self._bad.add(place)
+                is_bad = True
+        return chunks, gone
+
+    def _note(self, records: Iterable[tuple[int, memoryview]]) -> int:
+        """Learn what records define, and count the messages among them."""
+        count = 0
+        for opcode, content in records:
+            if opcode == MESSAGE:
+                self._counts[int.from_bytes(content[:2], 'little')] += 1
+                count += 1
+            elif opcode in (SCHEMA, CHANNEL):
+                self._define(opcode, content)
+        return count
+
+    def _note_definitions(self, data: bytes) -> None:
+        """Learn from a damaged chunk what no other one says."""
+        for opcode, content in records_within(data):
+            key = int.from_bytes(content[:2], 'little')
+            is_new = key not in (self.schemas if opcode == SCHEMA else self.channels)
+            if is_new and opcode in (SCHEMA, CHANNEL):
+                self._define(opcode, content)
+
+    def _define(self, opcode: int, content: memoryview) -> None:
+        """Let the reader's own scan run over a definition; one that is broken says nothing."""
+        key = int.from_bytes(content[:2], 'little')
+        record = bytes([opcode]) + len(content).to_bytes(8, 'little') + bytes(content)
+        file, start, end = self.bio, self.data_start, self.data_end
+        self.bio, self.data_start, self.data_end = BytesIO(record), 0, len(record)
+        try:
+            self.meta_scan()
+            if opcode == CHANNEL:
+                read_pairs(self.channels[key].metadata)
+        except Exception:  # of several libraries
+            broken: dict[int, Any] = self.channels if opcode == CHANNEL else self.schemas
+            broken.pop(key, None)
+        finally:
+            self.bio, self.data_start, self.data_end = file, start, end
+
+    def _loss(self, file: BinaryIO, saved: int, chunks: int, gone: int) -> str:
+        rest = file.seek(0, 2) - self.data_end
+        file.seek(self.data_end)
+        has_end = rest == len(MCAP_MAGIC) and file.read() == MCAP_MAGIC
+        said = []
+        if not has_end:
+            what = (
+                f'{saved} can be read, which no checksum covers' if saved else 'none can be read'
+            )
+            said.append(f'the end is missing, and of the messages in its last {rest} bytes {what}')
+        bad = Counter(place.opcode for place in self._bad)
+        if bad[CHUNK]:
+            of = f' with {gone} messages' if gone else ''
+            said.append(f'left out as damaged: {bad[CHUNK]} of {chunks} chunks{of}')
+        if bad[MESSAGE]:
+            said.append(f'left out as damaged: {bad[MESSAGE]} messages')
+        named = {x.id for x in self.connections}
+        if nameless := sum(n for key, n in self._counts.items() if key not in named):
+            said.append(f'left out as of topics whose names are lost: {nameless} messages')
+        return '; '.join(said) or 'the index is damaged'
 
 
-def _end_of_whole_records(file: BinaryIO) -> int:
-    """Walk over an MCAP file's records, each an opcode, 8 bytes of length and that many bytes."""
-    start = file.tell()
-    size = file.seek(0, 2)
-    end = start
-    while end + 9 <= size:
-        file.seek(end)
-        head = file.read(9)
-        following = end + 9 + int.from_bytes(head[1:], 'little')
-        # Opcode 0 is none: a file system that crashed leaves blocks of zeros.
-        if head[0] == 0 or following > size:
-            break
-        end = following
-    return end
+def _end_without_zeros(file: BinaryIO) -> int:
+    """Find the end of what was written: in place of the rest, crashes may leave zeros."""
+    size = end = file.seek(0, 2)
+    while end:
+        start = max(0, end - _BLOCK_BYTES)
+        file.seek(start)
+        if written := file.read(end - start).rstrip(b'\0'):
+            return min(size, start + len(written) + _MOST_OWN_ZEROS)
+        end = start
+    return 0
 
 
-def _whole_part_of_chunk(file: BinaryIO, start: int) -> bytes:
-    """Unpack the whole records of a chunk that the end of the file cuts off, if there is one."""
-    rest = file.seek(0, 2) - start
-    if rest > _MOST_TAIL_BYTES:
+def _whole_part_of_chunk(file: BinaryIO, start: int, end: int) -> bytes:
+    """Unpack the beginning of a chunk that is cut off or damaged, if there is one."""
+    if end - start > _MOST_TAIL_BYTES:
         return b''
     file.seek(start)
-    data = file.read(rest)
-    name_at = _CHUNK_HEAD.size + 4
-    if len(data) <= name_at or data[0] != _CHUNK:
+    data = file.read(end - start)
+    if not data or data[0] != CHUNK:
         return b''
-    name_end = name_at + int.from_bytes(data[_CHUNK_HEAD.size : name_at], 'little')
     try:
-        unpack = _PREFIX_OF[data[name_at:name_end].decode()]
-        records = unpack(data[name_end + 8 :])
-    except Exception:  # of several libraries; then it is no chunk, or nothing of it is whole
+        name, packed = packed_part(memoryview(data)[9:])
+    except ValueError:
         return b''
-    return bytes(records[: _end_of_whole_records(BytesIO(records))])
+    if not name:
+        return bytes(packed)
+    return _unpack_beginning(packed, _UNPACKERS[name]()) if name in _UNPACKERS else b''
+
+
+def _unpack_beginning(packed: memoryview, unpacker: Any) -> bytes:
+    """Unpack piece by piece, up to the first that is damaged."""
+    found = BytesIO()
+    for start in range(0, len(packed), _PIECE_BYTES):
+        left = MOST_BYTES - found.tell()
+        try:
+            found.write(unpacker.decompress(packed[start : start + _PIECE_BYTES], max_length=left))
+        except (zstd.ZstdError, EOFError, RuntimeError):  # the last is lz4's
+            break
+        if unpacker.eof or found.tell() >= MOST_BYTES:
+            break
+    return found.getvalue()

@@ -2,17 +2,19 @@
 """Finds and opens the files of a bag, whole or not, packed or not, with metadata.yaml or not."""
 
 import filecmp
+import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import combinations
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
+from surgseg_ros.bags.damaged_sqlite import SQLITE_MAGIC, CutSqlite
 from surgseg_ros.bags.metadata import METADATA_FILE, Metadata, MetadataError, read_metadata
-from surgseg_ros.bags.remains import MCAP_MAGIC, SQLITE_MAGIC, CutMcap, CutSqlite
+from surgseg_ros.bags.remains import MCAP_MAGIC, CutMcap
 from surgseg_ros.bags.storages import READERS, Source, with_log
 from surgseg_ros.bags.zstandard import zstd
 
@@ -26,6 +28,8 @@ _BLOCK_BYTES: Final = 2**20
 
 _LEAST_FREE_BYTES: Final = 2**28
 """So much room is left to others where a packed file is unpacked."""
+
+_NUMBERED: Final = re.compile('(.*)_(0|[1-9][0-9]*)')
 
 _REMEDIES: Final = {
     '.mcap': 'give a whole copy, or try `mcap recover`',
@@ -81,7 +85,7 @@ def open_sources(path: Path, stack: ExitStack) -> Opened:
             metadata = read_metadata(path)
         except MetadataError as error:
             damage.append(str(error))
-    files, missing = _files(path, metadata)
+    files, missing = _files(path, metadata, damage)
     if not files:
         damage += missing or [
             'neither metadata.yaml nor .mcap or .db3 files with anything in them'
@@ -92,14 +96,16 @@ def open_sources(path: Path, stack: ExitStack) -> Opened:
     return Opened(sources, metadata, damage, missing)
 
 
-def _files(folder: Path, metadata: Metadata | None) -> tuple[list[Path], list[str]]:
+def _files(
+    folder: Path, metadata: Metadata | None, damage: list[str]
+) -> tuple[list[Path], list[str]]:
     """List the files that hold something, and say which are missing."""
-    there = sorted(
-        x for x in folder.iterdir() if storage_ending(x) in STORAGES and x.stat().st_size
-    )
+    named = sorted(x for x in folder.iterdir() if storage_ending(x) in STORAGES)
+    there = [x for x in named if x.stat().st_size]
     # What was being packed when the recorder crashed, stands beside the packed part of it.
     there = [x for x in there if x.suffix != PACKED or x.with_suffix('') not in there]
     if metadata is None:
+        damage += _gaps(named, there)
         return there, []
     missing = []
     for name in dict.fromkeys(metadata.files):
@@ -110,6 +116,27 @@ def _files(folder: Path, metadata: Metadata | None) -> tuple[list[Path], list[st
     if missing:  # a file that was renamed is among the others
         return there, missing
     return [folder / name for name in dict.fromkeys(metadata.files)], []
+
+
+def _gaps(named: Sequence[Path], there: Sequence[Path]) -> Iterator[str]:
+    """Say which files are empty, or absent by the numbers that rosbag2 gives them, from 0 on."""
+    stems = {_stem(x) for x in there}
+    for file in named:
+        if _stem(file) not in stems:
+            yield f'file {file.name!r} is empty'
+    numbers: dict[str, set[int]] = {}
+    for file in named:
+        if found := _NUMBERED.fullmatch(_stem(file)):
+            numbers.setdefault(found[1], set()).add(int(found[2]))
+    for name, known in numbers.items():
+        lacking = max(known) + 1 - len(known)
+        if 0 in known and lacking:
+            first, last = f'{name}_0', f'{name}_{max(known)}'
+            yield f'files that are missing between {first!r} and {last!r}: {lacking}'
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(PACKED).removesuffix(storage_ending(path))
 
 
 def _without_copies(files: Sequence[Path], damage: list[str]) -> list[Path]:

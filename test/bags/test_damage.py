@@ -10,6 +10,7 @@ import yaml
 from mcap.writer import CompressionType
 from odd_bags import (
     ENDINGS,
+    HEADER,
     cdr,
     write_foreign,
     write_headers,
@@ -21,6 +22,7 @@ from rosbags.rosbag2 import CompressionMode
 
 from surgseg_ros.bags import sources, storages
 from surgseg_ros.bags.reading import Bag, BagError
+from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.bags.zstandard import MAGIC, unpack, zstd
 
 BY_TWO = pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
@@ -51,10 +53,22 @@ def test_a_file_that_is_missing(tmp_path, storage):
 
 
 @BY_TWO
-def test_a_file_that_is_empty(tmp_path, storage):
+@pytest.mark.parametrize(
+    ('with_metadata', 'said'), [(True, 'missing or empty; 1 messages'), (False, 'is empty')]
+)
+def test_a_file_that_is_empty(tmp_path, storage, with_metadata, said):
     bag = write_split(tmp_path / 'bag', [[1, 2], [3]], storage)
     (bag / f'bag_1{ENDINGS[storage]}').write_bytes(b'')
-    assert read(bag, r"'bag_1\..*missing or empty; 1 messages") == expected([1, 2])
+    if not with_metadata:
+        (bag / 'metadata.yaml').unlink()
+    assert read(bag, rf"'bag_1\..*{said}") == expected([1, 2])
+
+
+def test_a_gap_in_the_numbers_of_files(tmp_path):
+    bag = write_split(tmp_path / 'bag', [[1], [2], [3], [4]])
+    for name in ('metadata.yaml', 'bag_1.mcap', 'bag_2.mcap'):
+        (bag / name).unlink()
+    assert read(bag, "missing between 'bag_0' and 'bag_3': 2") == expected([1, 4])
 
 
 @BY_TWO
@@ -144,6 +158,69 @@ def test_whole_messages_of_a_chunk_that_is_cut_off_are_saved(tmp_path, compressi
     assert counts[1] >= 9  # packed data comes in blocks, which hold several messages
 
 
+@pytest.mark.parametrize('compression', CompressionType)
+@pytest.mark.parametrize('chunked', [True, False])
+def test_zeros_in_place_of_an_end_become_no_message(tmp_path, compression, chunked):
+    more = {'size': 50_000, 'chunked': chunked}
+    file = write_foreign(tmp_path / 'bag.mcap', range(30), compression, **more)
+    data = file.read_bytes()[: int(0.9 * file.stat().st_size)]
+    file.write_bytes(data[:-60_000] + bytes(60_000))
+    found = read(file, 'the end is missing')
+    assert found == expected(range(len(found)), 50_000)
+    assert 22 <= len(found) <= 25
+
+
+@pytest.mark.parametrize('compression', CompressionType)
+@pytest.mark.parametrize(
+    ('cut_bytes', 'message_index', 'said'),
+    [
+        (300_000, True, 'the end is missing.*: 1 of 2 chunks with 21 messages'),
+        (0, True, "1 of 3 chunks .*; 21 messages of '/one' are missing"),
+        (0, False, "1 of 3 chunks .*; 21 messages of '/one' are missing"),
+    ],
+)
+def test_past_a_damaged_chunk(tmp_path, compression, cut_bytes, message_index, said):
+    more = {'size': 50_000, 'message_index': message_index}
+    file = write_foreign(tmp_path / 'bag.mcap', range(60), compression, **more)
+    data = bytearray(file.read_bytes())
+    place = len(data) // 5  # in the first chunk, behind what it alone says of the topic
+    data[place : place + 100] = bytes(reversed(data[place : place + 100]))
+    file.write_bytes(data[: len(data) - cut_bytes])
+    found = read(file, said)
+    assert found == expected(range(21, 21 + len(found)), 50_000)
+    assert len(found) >= (20 if cut_bytes else 39)
+
+
+def test_a_chunk_that_holds_no_records_and_has_no_checksum(tmp_path):
+    bag = write_packed(tmp_path / 'bag', range(60), 'mcap', CompressionMode.NONE, size=50_000)
+    data = bytearray((bag / 'bag.mcap').read_bytes())
+    data[1_500_000:1_560_000] = bytes(60_000)  # the end of one picture, and all of the next one
+    (bag / 'bag.mcap').write_bytes(data)
+    said = "1 of 3 chunks .*; 21 messages of '/one' are missing"
+    assert read(bag, said) == expected([*range(21), *range(42, 60)], 50_000)
+
+
+def test_without_the_chunk_that_names_the_topic(tmp_path):
+    file = write_foreign(tmp_path / 'bag.mcap', range(60), size=50_000)
+    data = file.read_bytes()[:-300_000]
+    name_at = data.index(b'/one')
+    file.write_bytes(data[: name_at - 9] + b'\xff' * 9 + data[name_at:])
+    with pytest.raises(BagError, match=r'names are lost: \d+ messages'), Bag(file):
+        pass
+
+
+@pytest.mark.parametrize('packed', [True, False])
+def test_a_bit_that_fell_over_makes_no_other_picture(tmp_path, packed):
+    with BagWriter(tmp_path / 'bag.mcap', packed=packed) as bag:
+        for number in range(30):
+            bag.write('/one', HEADER, cdr(number, 50_000), number)
+    data = bytearray((tmp_path / 'bag.mcap').read_bytes())
+    data[300_000] ^= 1
+    (tmp_path / 'bag.mcap').write_bytes(data)
+    said = "1 of 2 chunks .*; 21 messages of '/one' are missing"
+    assert read(tmp_path / 'bag.mcap', said) == expected(range(21, 30), 50_000)
+
+
 @pytest.mark.parametrize('cut_bytes', [1, 8, 37, 38, 200])
 def test_of_a_lost_footer_no_message_suffers(tmp_path, cut_bytes):
     file = write_foreign(tmp_path / 'bag.mcap', range(20), size=50_000)
@@ -156,7 +233,7 @@ def test_of_a_cut_sqlite_file_the_whole_rows_are_read(tmp_path, share):
     bag = write_headers(tmp_path / 'bag', range(40), 'sqlite3', size=50_000)
     file = bag / 'bag.db3'
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
-    found = read(bag, r"messages of '/one' are missing")
+    found = read(bag, r"in [1-9]\d* bytes that are missing.*messages of '/one' are missing")
     assert found == expected(range(len(found)), 50_000)
     assert abs(len(found) - share * 40) < 2.5
 
@@ -168,11 +245,23 @@ def test_of_sqlite_rows_in_damaged_pages_alone_are_lost(tmp_path):
     data[place : place + 4096] = b'\xff' * 4096
     del data[-4096:]  # without which SQLite reads on, up to the damage
     (bag / 'bag.db3').write_bytes(data)
-    found = [number for number, _ in read(bag, r'the rows in damaged pages are lost')]
-    lost = sorted(set(range(400)) - set(found))
+    found = [number for number, _ in read(bag, r'damaged pages are lost: 14 before the last')]
+    lost = sorted(set(range(found[-1])) - set(found))
+    assert len(lost) == 14
     assert 200 in lost
-    assert len(lost) < 40
     assert found[-1] >= 380
+
+
+def test_where_sqlite_stops_it_is_not_said_that_all_was_read(tmp_path):
+    bag = write_headers(tmp_path / 'bag', range(4), 'sqlite3', size=50_000)
+    data = bytearray((bag / 'bag.db3').read_bytes())
+    place = data.index(cdr(2, 50_000)[20_000:20_100]) // 4096 * 4096  # not where the row begins
+    data[place : place + 4096] = b'\xff' * 4096
+    (bag / 'bag.db3').write_bytes(data)
+    found = []
+    with Bag(bag) as opened, pytest.raises(BagError, match='whole before that was read'):
+        found.extend((time_ns, cdr) for _, time_ns, cdr in opened.messages())
+    assert found == expected([0, 1], 50_000)
 
 
 @pytest.fixture
@@ -210,12 +299,12 @@ def test_a_packed_file_that_is_cut_off(tmp_path, storage):
 
 
 def test_a_message_that_is_no_zstd_is_named(tmp_path):
-    bag = write_packed(tmp_path / 'bag', [1], 'mcap', CompressionMode.MESSAGE)
+    bag = write_packed(tmp_path / 'bag', [1, 2], 'mcap', CompressionMode.MESSAGE)
     data = (bag / 'bag.mcap').read_bytes()
     place = data.find(b'\x28\xb5\x2f\xfd')
     (bag / 'bag.mcap').write_bytes(data[: place + 4] + b'\xff' * 12 + data[place + 16 :])
-    with Bag(bag) as opened, pytest.raises(BagError, match=r'cannot be read on.*1 messages of'):
-        list(opened.messages())
+    said = '1 messages cannot be unpacked: .*; 1 messages of .* are missing'
+    assert read(bag, said) == expected([2])
 
 
 def test_after_a_broken_message_the_other_files_are_read(tmp_path):
@@ -230,7 +319,7 @@ def test_after_a_broken_message_the_other_files_are_read(tmp_path):
     both.mkdir()
     (both / 'a.mcap').write_bytes(broken)
     shutil.copy(bags[1] / 'second.mcap', both / 'b.mcap')
-    assert read(both, 'cannot be read on.*1 messages of .* are missing') == expected([2])
+    assert read(both, 'cannot be unpacked.*1 messages of .* are missing') == expected([2])
 
 
 def test_what_unpacks_to_more_than_anything_holds_is_refused():
@@ -247,7 +336,7 @@ def test_what_unpacks_to_more_than_anything_holds_is_refused():
 def test_a_chunk_that_unpacks_to_too_much_is_not_read(tmp_path, monkeypatch, compression):
     file = write_foreign(tmp_path / 'bag.mcap', range(20), compression, size=50_000)
     monkeypatch.setattr(storages, 'MOST_BYTES', 100_000)
-    assert read(file, r'cannot be read on.*20 messages of .* are missing') == []
+    assert read(file, r'left out as damaged: 1 of 1 chunks.*20 messages of .* are missing') == []
 
 
 def test_a_packed_file_leaves_room_to_others(tmp_path, monkeypatch):

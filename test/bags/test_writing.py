@@ -50,7 +50,7 @@ def test_another_library_reads_the_file_by_its_own_definitions(tmp_path):
     write_image_bag(tmp_path / 'one.mcap', _frames(2))
     assert (tmp_path / 'one.mcap').is_file()
     with (tmp_path / 'one.mcap').open('rb') as file:
-        reader = make_reader(file, decoder_factories=[DecoderFactory()])
+        reader = make_reader(file, True, decoder_factories=[DecoderFactory()])
         found = reader.iter_decoded_messages(['/camera/image_raw'])
         pictures = [message for _, _, _, message in found]
     for message, (_, image, _) in zip(pictures, _frames(2), strict=True):
@@ -93,7 +93,7 @@ def test_packed_masks_take_little_room_and_another_library_reads_them(tmp_path):
     size, plain = ((tmp_path / f'{name}.mcap').stat().st_size for name in ('packed', 'plain'))
     assert size < plain / 50
     with (tmp_path / 'packed.mcap').open('rb') as file:
-        reader = make_reader(file, decoder_factories=[DecoderFactory()])
+        reader = make_reader(file, True, decoder_factories=[DecoderFactory()])
         found = [message for *_, message in reader.iter_decoded_messages(['/mask'])]
     assert [message.header.stamp.nanosec for message in found] == list(range(1, 11))
     assert all(bytes(message.data) == mask.tobytes() for message in found)

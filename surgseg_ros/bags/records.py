@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Walks over the records of MCAP, and tells those that are whole from those that are damaged."""
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from typing import BinaryIO, Final, NamedTuple
+
+from rosbags.interfaces import Connection
+from rosbags.rosbag2.storage_mcap import decompress
+
+SCHEMA: Final = 3
+CHANNEL: Final = 4
+MESSAGE: Final = 5
+CHUNK: Final = 6
+MESSAGE_INDEX: Final = 7
+
+MESSAGE_HEAD: Final = struct.Struct('<HIQQ')
+"""Channel, sequence, time of receipt, time of sending."""
+
+CHUNK_HEAD: Final = struct.Struct('<QQQI')
+"""First time, last time, size when unpacked, checksum; then the compression's name."""
+
+Received = tuple[Connection, int, bytes]
+"""Connection, time of receipt in nanoseconds, CDR."""
+
+_HEAD: Final = struct.Struct('<BQ')  # opcode, length
+
+
+class DamagedError(ValueError):
+    """A part of a file that cannot be read, though others can."""
+
+
+class Place(NamedTuple):
+    """Where in a file a record's content is."""
+
+    opcode: int
+    start: int
+    end: int
+
+
+def places(file: BinaryIO, start: int, end: int) -> Iterator[Place]:
+    """
+    Walk over a file's records, each an opcode, 8 bytes of length and that many bytes.
+
+    :param file: it may be read elsewhere meanwhile.
+    :param start: where the first record begins.
+    :param end: where the file, or its part, ends.
+    :return: the records up to the first that is not whole.
+    """
+    while start + _HEAD.size <= end:
+        file.seek(start)
+        opcode, length = _HEAD.unpack(file.read(_HEAD.size))
+        following = start + _HEAD.size + length
+        if opcode == 0 or following > end:  # 0 is none: crashes leave blocks of zeros
+            return
+        yield Place(opcode, start + _HEAD.size, following)
+        start = following
+
+
+def records_within(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
+    """
+    Walk over the records of a chunk that is unpacked.
+
+    :param data: the chunk, or the beginning of it.
+    :return: opcode and content of each record, up to the first that is not whole.
+    """
+    view, at = memoryview(data), 0
+    while at + _HEAD.size <= len(view):
+        opcode, length = _HEAD.unpack_from(view, at)
+        following = at + _HEAD.size + length
+        if opcode == 0 or following > len(view):
+            return
+        if opcode == CHUNK or (opcode == MESSAGE and length < MESSAGE_HEAD.size):
+            return
+        yield opcode, view[at + _HEAD.size : following]
+        at = following
+
+
+def records_at(file: BinaryIO, place: Place) -> list[tuple[int, memoryview]]:
+    """
+    Read what is at a place of a file: a chunk's records, or one schema, channel or message.
+
+    :param file: the file.
+    :param place: where.
+    :return: opcode and content of each; none for records of other kinds.
+    :raises DamagedError: if not all of it is whole.
+    """
+    if place.opcode not in (SCHEMA, CHANNEL, MESSAGE, CHUNK):
+        return []
+    file.seek(place.start)
+    content = file.read(place.end - place.start)
+    if place.opcode == CHUNK:
+        return _records_of_chunk(content)
+    if place.opcode == MESSAGE and len(content) < MESSAGE_HEAD.size:
+        raise DamagedError('a message is too short')
+    return [(place.opcode, memoryview(content))]
+
+
+def messages_at(file: BinaryIO, place: Place, wanted: Mapping[int, Connection]) -> list[Received]:
+    """
+    Read the messages at a place of an MCAP file.
+
+    :param file: the file.
+    :param place: a chunk's, or one message's; at others there are none.
+    :param wanted: connections by the ids of their channels.
+    :return: the messages as they stand.
+    :raises DamagedError: if not all that is there is whole.
+    """
+    return messages_among(records_at(file, place), wanted)
+
+
+def messages_among(
+    records: Iterable[tuple[int, memoryview]], wanted: Mapping[int, Connection]
+) -> list[Received]:
+    """
+    Choose messages among records of MCAP.
+
+    :param records: opcode and content of each.
+    :param wanted: connections by the ids of their channels.
+    :return: the messages as they stand.
+    """
+    found: list[Received] = []
+    for opcode, content in records:
+        if opcode == MESSAGE:
+            channel, _, time_ns, _ = MESSAGE_HEAD.unpack_from(content)
+            if channel in wanted:
+                found.append((wanted[channel], time_ns, bytes(content[MESSAGE_HEAD.size :])))
+    return found
+
+
+def packed_part(content: bytes | memoryview) -> tuple[str, memoryview]:
+    """
+    Find what a chunk has packed.
+
+    :param content: of the chunk's record, which may be cut off.
+    :return: the compression's name and the packed data.
+    :raises ValueError: if the name is none.
+    """
+    view = memoryview(content)
+    name_at = CHUNK_HEAD.size + 4
+    name_end = name_at + int.from_bytes(view[CHUNK_HEAD.size : name_at], 'little')
+    length = int.from_bytes(view[name_end : name_end + 8], 'little')
+    return str(view[name_at:name_end], 'utf-8'), view[name_end + 8 : name_end + 8 + length]
+
+
+def _records_of_chunk(content: bytes) -> list[tuple[int, memoryview]]:
+    try:
+        _, _, size, checksum = CHUNK_HEAD.unpack_from(content)
+        name, packed = packed_part(content)
+        data = decompress(packed, name, size, checksum)  # type: ignore[arg-type]
+    except MemoryError:  # is no fault of the file
+        raise
+    except Exception as error:  # of several libraries, for each way in which a chunk is broken
+        raise DamagedError(str(error)) from error
+    found = list(records_within(data))
+    if sum(_HEAD.size + len(record) for _, record in found) != len(data):
+        raise DamagedError('a chunk holds what is no record')
+    return found
