@@ -3,6 +3,8 @@
 
 import multiprocessing
 import os
+import re
+import socket
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +16,8 @@ from surgseg_ros.lockstep.parent import end_with_parent
 
 ATTEMPTS: Final = 3
 """How often a bag is begun whose worker dies; what kills three workers will kill a fourth."""
+
+_PATIENCE_S: Final = 10.0
 
 RAY_REMEDY: Final = "install it (pip install 'ray>=2.40'), or leave out --ray"
 
@@ -111,10 +115,12 @@ def on_ray(address: str) -> Way:
 
     :param address: of the cluster, `auto` for the one that this machine belongs to, or `local` to
         begin one here.
-    :return: gives each job with what came of it, as it is done.
+    :return: gives each job with what came of it, as it is done; it raises ValueError if nobody
+        answers at the address.
     """
 
     def way(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
+        _knock(address)
         # It would tell its makers of each use, unasked.
         os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
         ray = import_library('ray', RAY_REMEDY)
@@ -141,3 +147,14 @@ def on_ray(address: str) -> Way:
             ray.shutdown()
 
     return way
+
+
+def _knock(address: str) -> None:
+    """See whether anybody is there: Ray would try for minutes, without a word."""
+    if found := re.fullmatch(r'(?:ray://)?(.+):([0-9]+)', address):
+        try:
+            socket.create_connection((found[1].strip('[]'), int(found[2])), _PATIENCE_S).close()
+        except (OSError, OverflowError) as error:
+            raise ValueError(
+                f'no Ray cluster answers at {address!r} ({error}): check --ray'
+            ) from error

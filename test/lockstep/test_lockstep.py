@@ -237,6 +237,7 @@ def test_without_a_truth_there_are_masks_but_no_scores(tmp_path, write_bag, eval
         (('--report', 'there.mcap'), "--report 'there.mcap' is a file"),
         (('--device', 'tpu'), "device is 'tpu'"),
         (('--model', 'nowhere'), 'nowhere'),
+        (('--ray', '127.0.0.1:1'), "no Ray cluster answers at '127.0.0.1:1'"),
     ],
 )
 def test_what_can_not_be_done_is_said(
