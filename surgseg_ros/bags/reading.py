@@ -18,8 +18,6 @@ from surgseg_ros.messages.types import TYPES
 
 _NOTHING: Final = Opened([], None, [], [])
 
-_STOPPED: Final = 'a file cannot be read on'
-
 __all__ = ['Bag', 'BagError', 'Topic']
 
 
@@ -149,8 +147,7 @@ class Bag:
         damage += [f'{n} messages of {name!r} are missing' for name, n in missing.items() if n > 0]
         if damage:
             text = f'bag {str(self.path)!r} is damaged: {"; ".join(damage)}'
-            part = 'before that' if any(x.startswith(_STOPPED) for x in broken) else 'in it'
-            raise BagError(f'{text}. What is whole {part} was read')
+            raise BagError(f'{text}. What can be read of it was read')
 
     def _merged(self, wanted: set[str], broken: list[str]) -> Iterator[tuple[str, int, bytes]]:
         """Go through all files by time; note which can't be read on, and go on with the others."""
@@ -207,6 +204,6 @@ def _whole_part(
     except DamagedError as error:
         broken.append(str(error))
     except Exception as error:  # of several libraries, for each way in which a file is broken
-        broken.append(f'{_STOPPED}: {error}')
+        broken.append(f'a file cannot be read on: {error}')
     if unreadable:
         broken.append(f'{len(unreadable)} messages cannot be unpacked: {unreadable[0]}')
