@@ -44,17 +44,19 @@ def find_bags(paths: Sequence[Path], without: Path | None = None) -> dict[str, P
     """
     Find the bags among paths and in folders of bags, however deep.
 
-    :param paths: bags, and folders that hold some. A file that a bag's folder has is that bag.
+    :param paths: bags, and folders that hold some.
     :param without: a folder that is not looked into: of the bags that are made.
     :return: name to path, sorted. Of bags that have the same name, the names are those of as many
         parents as tell them apart.
-    :raises BagError: if there is none.
+    :raises BagError: if there is none, or one is a file of another.
     """
     found: list[Path] = []
     for path in paths:
         found += [path] if is_bag(path) else _bags_in(path, without and without.resolve())
-    resolved = {path.resolve() for path in found}
-    unique = sorted(path for path in resolved if path.parent not in resolved)
+    unique = sorted({path.resolve() for path in found})
+    for path in unique:
+        if path.is_file() and path.parent in unique:
+            raise BagError(f'{str(path)!r} is a part of the bag beside it: give one of both')
     if not unique:
         names = ', '.join(repr(str(path)) for path in paths)
         raise BagError(f'there is no bag in {names}: give bags, or a folder that holds some')

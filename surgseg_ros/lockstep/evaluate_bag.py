@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(fault)
     paths = arguments.recorded or arguments.bag
     try:
-        _check_targets(arguments)
+        _check_targets(arguments, paths)
         is_one = len(paths) == 1 and is_bag(paths[0])
         bags = find_bags(paths, arguments.output)
         outputs = _outputs(arguments.output, list(bags), is_one)
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--report', type=Path, metavar='DIR',
         help='gets report.html: scores over time, the worst moments as pictures, tables')
     add('--confidence', action='store_true', help='write the confidence to the output bag too')
-    add('--roi', type=int, nargs=4, action=_RoiAction, metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
+    add('--roi', type=int, nargs=4, metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
         help="the endoscope's part of the pictures; outside it the mask is 255")
     add('--least-area', type=_share, default=DEFAULT_LEAST_AREA, metavar='SHARE',
         help="least share of the picture's area of a detection (default: %(default)s)")
@@ -112,17 +112,6 @@ def _parser() -> argparse.ArgumentParser:
         help='where results of finished bags are kept, of several (default: FILE.work)')
     # fmt: on
     return parser
-
-
-class _RoiAction(argparse.Action):
-    """Makes four numbers a part of a picture, if they can be one."""
-
-    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
-        roi = Roi(*values)
-        if min(roi.x_px, roi.y_px) < 0 or min(roi.width_px, roi.height_px) < 1:
-            text = f'{" ".join(map(str, values))} is no X Y WIDTH HEIGHT of a part of a picture'
-            raise argparse.ArgumentError(self, text)
-        setattr(namespace, self.dest, roi)
 
 
 def _not_negative(text: str) -> float:
@@ -152,6 +141,8 @@ def _fault(arguments: argparse.Namespace) -> str:
     given = [name for name in topics if name is not None]
     if len(set(given)) < len(given):
         return f'images, ground truth and masks are on different topics, not {", ".join(given)}'
+    if arguments.roi and (min(arguments.roi[:2]) < 0 or min(arguments.roi[2:]) < 1):
+        return f'--roi {" ".join(map(str, arguments.roi))} is no part of a picture'
     if arguments.recorded:
         if arguments.model or arguments.output:
             return '--recorded scores what a node published: leave out --model and --output'
@@ -177,18 +168,21 @@ def _options(arguments: argparse.Namespace, store: Store | None) -> Options:
         device=arguments.device,
         runtime=arguments.runtime,
         threads=threads,
-        roi=arguments.roi,
+        roi=None if arguments.roi is None else Roi(*arguments.roi),
         least_area=arguments.least_area,
         confidence=arguments.confidence,
     )
 
 
-def _check_targets(arguments: argparse.Namespace) -> None:
+def _check_targets(arguments: argparse.Namespace, bags: Sequence[Path]) -> None:
     """See that results can be written before hours are spent on them."""
     if arguments.json.is_dir():
         raise BagError(f'--json {str(arguments.json)!r} is a folder: give a file')
     if arguments.report and arguments.report.exists() and not arguments.report.is_dir():
         raise BagError(f'--report {str(arguments.report)!r} is a file: give a folder')
+    output = arguments.output and arguments.output.resolve()
+    if output in [path.resolve() for path in bags]:
+        raise BagError(f'--output {str(output)!r} is where the bags are: give another place')
     folder = arguments.json.parent
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):

@@ -50,7 +50,7 @@ def check_topics(bag: Bag, topics: Collection[str]) -> None:
 
 def look_over(bag: Bag, topics: Collection[str], measured: str | None = None) -> dict[str, Seen]:
     """
-    Read the stamps of topics, and nothing else of their messages.
+    Read the stamps of topics, and of one the sizes; nothing else of their messages.
 
     :param bag: the open bag; damage ends the look without a word, since reading will say it.
     :param topics: their names.

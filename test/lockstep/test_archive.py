@@ -69,7 +69,8 @@ def test_bags_are_found_however_deep_and_named_apart(tmp_path, bags, write_bag):
     assert packed in find_bags([bags]).values()
     assert list(find_bags([bags], bags / 'day')) == ['one', 'packed']
     (day,) = (bags / 'day' / 'one').glob('*.mcap')
-    assert list(find_bags([bags / 'day' / 'one', day])) == ['one']
+    with pytest.raises(BagError, match=r'one.mcap. is a part of the bag beside it'):
+        find_bags([bags / 'day' / 'one', day])
     (tmp_path / 'empty').mkdir()
     with pytest.raises(BagError, match='there is no bag in'):
         find_bags([tmp_path / 'empty'])
@@ -160,6 +161,8 @@ def test_two_bags_are_not_written_to_one_file(tmp_path, write_bag, evaluate, cap
     given = ('--output', tmp_path / 'out', '--json', tmp_path / 'a.json')
     assert evaluate('--bag', *bags, *given) == 2
     assert "bags 'a' and 'a.mcap' would both become" in capsys.readouterr().err
+    assert evaluate('--bag', *bags, '--output', bags[1], '--json', tmp_path / 'a.json') == 2
+    assert 'is where the bags are' in capsys.readouterr().err
 
 
 def test_a_worker_killed_and_a_run_killed_and_restarted(tmp_path, write_bag, evaluate, model):

@@ -263,7 +263,7 @@ def test_what_can_not_be_done_is_said(
         (('--bag', 'x', '--ray', 'auto', '--workers', '2'), 'exclude one another'),
         (('--bag', 'x', '--tolerance-ms', '-1'), '0 or more'),
         (('--bag', 'x', '--image-topic', '/camera/ground_truth'), 'are on different topics'),
-        (('--bag', 'x', '--roi', '0', '0', '-5', '9'), '0 0 -5 9 is no X Y WIDTH HEIGHT'),
+        (('--bag', 'x', '--roi', '0', '0', '-5', '9'), '--roi 0 0 -5 9 is no part of a picture'),
     ],
 )
 def test_what_does_not_go_together_is_said(evaluate, capsys, arguments, said):
