@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bags as other programs leave them, and as crashes do."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from mcap.writer import CompressionType, IndexType, Writer
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Rosbags
 
+from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.messages.results import header, to_cdr
 from surgseg_ros.messages.types import TYPES
@@ -112,3 +115,19 @@ def write_foreign(
 def definition(type_name: str) -> str:
     """Say how a type is laid out, and those within it."""
     return TYPES.generate_msgdef(type_name, ros_version=2)[0]
+
+
+def read(path: Path, match: str) -> list[tuple[int, bytes]]:
+    """Read what there is, and see that the loss is told both before and after."""
+    found = []
+    with Bag(path) as bag:
+        known = '; '.join(bag.damage)
+        with pytest.raises(BagError, match=match) as caught:
+            found.extend((time_ns, data) for _, time_ns, data in bag.messages(['/one']))
+    assert known in str(caught.value)
+    assert str(caught.value).endswith('What can be read of it was read')
+    return found
+
+
+def expected(numbers: Iterable[int], size: int = 0) -> list[tuple[int, bytes]]:
+    return [(number, cdr(number, size)) for number in numbers]

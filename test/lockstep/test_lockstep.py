@@ -16,7 +16,7 @@ from surgseg_ros.core.detections import find_instruments
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import read_frames
 from surgseg_ros.evaluation.metrics import count_frame, summarize
-from surgseg_ros.lockstep import evaluate_bag, lockstep
+from surgseg_ros.lockstep import lockstep
 from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_to_msg
 from surgseg_ros.messages.results import header, to_cdr
 from surgseg_ros.messages.types import TYPES
@@ -223,64 +223,6 @@ def test_without_a_truth_there_are_masks_but_no_scores(tmp_path, write_bag, eval
     assert found['ground_truth'] is None
     assert found['bags']['bag']['over_time'][0]['iou'] is None
     assert found['bags']['bag']['masks'] == 3
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'said'),
-    [
-        (('--image-topic', '/left'), "'/left' is not in bag"),
-        (('--image-topic', '/text'), 'of type std_msgs/msg/Header, not of images'),
-        (('--output', 'there.mcap'), 'exists already'),
-        (('--output', 'folder'), 'has to end with .mcap'),
-        (('--output', 'masks.db3'), 'has to end with .mcap'),
-        (('--json', '.'), "--json '.' is a folder"),
-        (('--report', 'there.mcap'), "--report 'there.mcap' is a file"),
-        (('--device', 'tpu'), "device is 'tpu'"),
-        (('--model', 'nowhere'), 'nowhere'),
-        (('--ray', '127.0.0.1:1'), "no Ray cluster answers at '127.0.0.1:1'"),
-    ],
-)
-def test_what_can_not_be_done_is_said(
-    tmp_path, frame, evaluate, capsys, monkeypatch, arguments, said
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'there.mcap').touch()
-    with BagWriter('bag') as bag:
-        bag.write(IMAGES, IMAGE, image_to_msg(frame(1)[1], header(1)), 1)
-        bag.write('/text', 'std_msgs/msg/Header', header(1), 1)
-    given = ('--bag', 'bag', '--json', 'a.json', '--no-truth', *arguments)
-    assert evaluate(*given) == 2
-    assert said in capsys.readouterr().err
-    assert not (tmp_path / 'a.json').exists()
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'said'),
-    [
-        (('--bag', 'x', '--mask-topic', '/mask'), '--mask-topic goes with --recorded'),
-        (('--recorded', 'x'), '--recorded needs --mask-topic'),
-        (('--recorded', 'x', '--mask-topic', '/m', '--output', 'o.mcap'), 'leave out'),
-        (('--bag', 'x', '--ray', 'auto', '--workers', '2'), 'exclude one another'),
-        (('--bag', 'x', '--tolerance-ms', '-1'), '0 or more'),
-        (('--bag', 'x', '--image-topic', '/camera/ground_truth'), 'are on different topics'),
-        (('--bag', 'x', '--roi', '0', '0', '-5', '9'), '--roi 0 0 -5 9 is no part of a picture'),
-    ],
-)
-def test_what_does_not_go_together_is_said(evaluate, capsys, arguments, said):
-    with pytest.raises(SystemExit) as ended:
-        evaluate(*arguments, '--json', 'a.json')
-    assert ended.value.code == 2
-    assert said in capsys.readouterr().err
-
-
-def test_an_interruption_is_told_in_a_line(tmp_path, write_bag, evaluate, capsys, monkeypatch):
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(evaluate_bag, 'run', interrupt)
-    bag = write_bag(tmp_path / 'bag', range(1))
-    assert evaluate('--bag', bag, '--json', tmp_path / 'a.json') == 130
-    assert capsys.readouterr().err.startswith('evaluate_bag: interrupted; ')
 
 
 def test_the_report_shows_what_was_evaluated(tmp_path, write_bag, evaluate, capsys):
