@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from surgseg_ros.bags.reading import BagError
-from surgseg_ros.lockstep import archive, ways
+from surgseg_ros.lockstep import archive
 from surgseg_ros.lockstep.archive import Store, find_bags, plan, run
 from surgseg_ros.lockstep.options import Options
 from surgseg_ros.lockstep.ways import here
@@ -227,22 +227,6 @@ def until(holds):
     return result
 
 
-def test_what_a_dead_worker_had_is_begun_again(tmp_path, monkeypatch):
-    """Shell commands stand in for bags: a test's own functions are not known to a new process."""
-    monkeypatch.setattr(ways, 'do', subprocess.check_call)
-    kill = 'kill -9 $PPID'
-    jobs = [
-        ['sh', '-c', f'test -e {tmp_path}/died || {{ touch {tmp_path}/died; {kill}; }}'],
-        ['true'],
-    ]
-    assert sorted(ways.in_processes(1)(jobs)) == [(jobs[0], 0), (jobs[1], 0)]
-    assert (tmp_path / 'died').exists()
-
-    ((_, error),) = ways.in_processes(2)([['sh', '-c', kill]])
-    assert isinstance(error, ways.WorkerError)
-    assert 'died 3 times' in str(error)
-
-
 @needs_ray
 def test_a_cluster_gives_the_same(tmp_path, bags, evaluate, model):
     given = ['--bag', bags, '--threads', 1]
@@ -255,33 +239,6 @@ def test_a_cluster_gives_the_same(tmp_path, bags, evaluate, model):
     )
     assert process.returncode == 0, process.stderr
     assert untimed(read_json(tmp_path / 'ray.json')) == untimed(read_json(tmp_path / 'here.json'))
-
-
-RAY_CODE = """
-import subprocess, sys
-from surgseg_ros.lockstep import ways
-from surgseg_ros.lockstep.options import Options
-
-class Command(list):
-    options = Options(image_topic='', device='cpu', threads=1)
-
-ways.do = subprocess.check_call
-died = sys.argv[1]
-once = Command(['sh', '-c', f'test -e {died} || {{ touch {died}; kill -9 $PPID; }}'])
-never = Command(['sh', '-c', 'kill -9 $PPID'])
-for job, done in ways.on_ray('local')([once, never]):
-    print(job is once, type(done).__name__)
-"""
-
-
-@needs_ray
-def test_a_cluster_begins_again_what_a_dead_worker_had(tmp_path):
-    """A shell command stands in for a bag."""
-    command = [sys.executable, '-c', RAY_CODE, str(tmp_path / 'died')]
-    process = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert (tmp_path / 'died').exists(), process.stderr
-    said = {'True int', 'False WorkerError'}
-    assert said <= set(process.stdout.splitlines()), process.stderr
 
 
 def test_archive_knows_its_columns():
