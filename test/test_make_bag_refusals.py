@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `make_bag` refuses, or is kept from, is named, and leaves nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from drawn_frames import make_bag, mask, masks, picture, pictures
+
+from surgseg_ros.evaluation.frames import write_png
+
+
+@pytest.mark.parametrize(
+    ('option', 'values'),
+    [
+        ('--mask-format', ['jpeg']),
+        ('--picture-format', ['png']),
+        ('--jpeg-quality', ['101']),
+        ('--rate', ['0']),
+        ('--rate', ['nan']),
+        ('--start-time', ['0']),
+        ('--start-time', ['2147483648']),
+        ('--start-time', ['nan']),
+        ('--every', ['0']),
+        ('--crop', ['-1', '0', '30', '20']),
+        ('--crop', ['0', '0', '0', '20']),
+        ('--image-topic', ['left eye']),
+        ('--storage', ['tape']),
+    ],
+)
+def test_absurd_arguments_are_named(tmp_path, capsys, option, values):
+    pictures(tmp_path / 'case', 0)
+    with pytest.raises(SystemExit):
+        make_bag(tmp_path / 'case', tmp_path / 'bag', option, *values)
+    said = capsys.readouterr().err
+    assert option in said
+    assert all(value in said for value in values)
+    assert not (tmp_path / 'bag').exists()
+
+
+def test_what_no_message_can_say_is_named(tmp_path, capsys):
+    pictures(tmp_path / 'case', 0, 1)
+    late = ('--start-time', '2147483647', '--rate', 1)
+    assert make_bag(tmp_path / 'case', tmp_path / 'bag', *late) == 2
+    assert 'a stamp of 2147483648 s is beyond 2147483647' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        make_bag(tmp_path / 'case', tmp_path / 'bag.db3', '--storage', 'mcap')
+    assert '--storage mcap does not fit --output' in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ['case']
+
+
+def _no_frames(folder):
+    folder.mkdir()
+
+
+def _no_video(folder):
+    folder.mkdir()
+    (folder / 'video_left.avi').write_bytes(b'RIFF and nothing more')
+
+
+def _other_size(folder):
+    pictures(folder, 0, 1)
+    write_png(folder / '000000002.png', picture(2)[1:])
+
+
+def _cut_picture(folder):
+    pictures(folder, 0, 1)
+    data = (folder / '000000001.png').read_bytes()
+    (folder / '000000001.png').write_bytes(data[:-20])
+
+
+def _mask_of_other_size(folder):
+    pictures(folder / 'rgb', 0)
+    (folder / 'segmentation').mkdir()
+    write_png(folder / 'segmentation/000000000.png', mask(0)[1:])
+
+
+def _mask_in_colour(folder):
+    pictures(folder / 'rgb', 0)
+    pictures(folder / 'segmentation', 0)
+
+
+def _mask_with_a_class_too_many(folder):
+    pictures(folder / 'rgb', 0)
+    (folder / 'segmentation').mkdir()
+    write_png(folder / 'segmentation/000000000.png', mask(0) + np.uint8(1))
+
+
+def _mask_without_frame(folder):
+    pictures(folder / 'rgb', 0)
+    masks(folder / 'segmentation', 0, 6)
+
+
+@pytest.mark.parametrize(
+    ('make', 'words'),
+    [
+        (_no_frames, 'holds no frames'),
+        (_no_video, 'video_left.avi: does not decode'),
+        (_other_size, 'frame 2 is 80x47, those before it 80x48'),
+        (_cut_picture, '000000001.png: is no picture'),
+        (_mask_of_other_size, '000000000.png: is 80x47, its frame 80x48'),
+        (_mask_in_colour, '000000000.png: is of shape'),
+        (_mask_with_a_class_too_many, '000000000.png: holds the value 10'),
+        (_mask_without_frame, 'frame 000000006 has a mask'),
+    ],
+)
+def test_what_can_not_become_a_bag_is_named_and_leaves_nothing(tmp_path, capsys, make, words):
+    make(tmp_path / 'case')
+    assert make_bag(tmp_path / 'case', tmp_path / 'bag') == 2
+    assert words in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ['case']
+
+
+def test_a_video_that_ends_before_a_mask_is_named(tmp_path, write_video, capsys):
+    write_video(tmp_path / 'video_1/video_left.avi', 5)
+    masks(tmp_path / 'video_1/segmentation', 0, 5)
+    assert make_bag(tmp_path / 'video_1', tmp_path / 'bag') == 2
+    assert 'video_left.avi: ends before frame 5, which has a mask' in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ['video_1']
+
+
+def test_a_crop_beyond_the_picture_is_named(tmp_path, capsys):
+    pictures(tmp_path / 'case', 0)
+    assert make_bag(tmp_path / 'case', tmp_path / 'bag', '--crop', 320, 28, 1280, 1024) == 2
+    said = capsys.readouterr().err
+    assert 'crop 320 28 1280 1024' in said
+    assert '80x48' in said
+    assert not (tmp_path / 'bag').exists()
+
+
+def test_no_bag_of_a_data_set_is_begun_where_one_is_there(tmp_path, capsys):
+    for video in ('video_1', 'video_2'):
+        pictures(tmp_path / 'data' / video / 'rgb', 0)
+    (tmp_path / 'out/video_2').mkdir(parents=True)
+    assert make_bag(tmp_path / 'data', tmp_path / 'out') == 2
+    assert 'video_2' in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / 'out').rglob('*')] == ['video_2']
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_an_interruption_leaves_nothing(tmp_path, storage):
+    pictures(tmp_path / 'case', 0)
+    endless = tmp_path / 'case/000000001.png'
+    os.mkfifo(endless)  # reading it waits until the test has sent the signal
+    words = ['make_bag', '--input', tmp_path / 'case', '--output', tmp_path / 'out/bag']
+    command = [sys.executable, '-m', 'surgseg_ros', *map(str, words), '--storage', storage]
+    with (
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run,
+        endless.open('wb'),  # opens once the other side reads, amid the bag
+    ):
+        assert [path.name[:5] for path in (tmp_path / 'out').iterdir()] == ['.bag.']
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert said.endswith('make_bag: interrupted; bags that were not whole are not left\n')
+    assert list((tmp_path / 'out').iterdir()) == []
