@@ -3,6 +3,7 @@
 
 import signal
 import threading
+from statistics import median
 
 import pytest
 import rclpy
@@ -174,8 +175,9 @@ def test_cycles_leave_nothing_behind(bench, nodes, start_camera, mask):
         held.append(usage(nodes[-1].process.pid))
     assert held[-1].threads <= held[1].threads
     assert held[-1].files <= held[1].files
-    resident_kib = [of_one.resident_kib for of_one in held]  # 20,000 more or less at any time
-    assert min(resident_kib[4:]) - min(resident_kib[:4]) < 20_000
+    # A buffer of 25,000 comes and goes; hence the median. In 130 cycles it moved by 12,000.
+    resident_kib = [of_one.resident_kib for of_one in held]
+    assert median(resident_kib[4:]) - median(resident_kib[:4]) < 20_000
 
 
 def test_after_all_this_it_ends_well(nodes):
