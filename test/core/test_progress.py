@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a command is doing is printed at once, and again while it lasts."""
+
+import io
+import threading
+
+import pytest
+
+from surgseg_ros.core.progress import Progress
+
+PATIENCE_S = 100.0
+
+
+class Terminal(io.StringIO):
+    """Keeps lines, and lets a test wait for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._news = threading.Condition()
+
+    def write(self, text: str) -> int:
+        with self._news:
+            written = super().write(text)
+            self._news.notify_all()
+        return written
+
+    def wait_for(self, text: str, times: int = 1) -> bool:
+        with self._news:
+            return self._news.wait_for(lambda: self.getvalue().count(text) >= times, PATIENCE_S)
+
+
+def test_an_activity_is_repeated_with_its_time_until_the_next() -> None:
+    terminal = Terminal()
+    with Progress('benchmark', terminal, silence_s=0.01) as progress:
+        progress.say('loading')
+        assert terminal.wait_for('benchmark: loading (', times=3)
+        progress.say('measuring')
+        progress.update('measuring: 7 of 9')
+        assert terminal.wait_for('measuring: 7 of 9 (0 s)')
+    lines = terminal.getvalue().splitlines()
+    assert lines[lines.index('benchmark: measuring') + 1].startswith('benchmark: measuring')
+
+
+def test_nothing_is_printed_after_the_end_nor_while_there_is_news() -> None:
+    terminal = Terminal()
+    with Progress('demo', terminal, silence_s=PATIENCE_S) as progress:
+        for number in range(3):
+            progress.say(f'step {number}')
+    assert terminal.getvalue() == 'demo: step 0\ndemo: step 1\ndemo: step 2\n'
+    assert not any(thread.name == 'progress' for thread in threading.enumerate())
+
+
+def test_an_error_goes_through(capsys: pytest.CaptureFixture[str]) -> None:
+    def divide() -> None:
+        with Progress('demo') as progress:
+            progress.say('dividing')
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        divide()
+    assert capsys.readouterr().err == 'demo: dividing\n'
+
+
+def test_a_closed_terminal_ends_nothing() -> None:
+    terminal = io.StringIO()
+    terminal.close()
+    with Progress('demo', terminal) as progress:
+        progress.say('going on')
