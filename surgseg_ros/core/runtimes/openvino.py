@@ -7,6 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from surgseg_ros.core.instructions import has_instructions, is_limited
 from surgseg_ros.core.model_spec import ModelError, ModelSpec
 from surgseg_ros.core.runtimes.exported import import_library, one_by_one, read_export
 from surgseg_ros.core.runtimes.options import Options
@@ -15,6 +16,18 @@ REMEDY: Final = "install it (pip install openvino), or set runtime to 'torch'"
 
 _HINTS: Final = {'f32': 'f32', 'bf16': 'bf16', 'int8': 'bf16'}
 """What OpenVINO computes in where it may; a CPU without bfloat16 takes float32 instead."""
+
+
+def _hint(precision: str) -> str:
+    """
+    Choose what OpenVINO computes in where an export of a precision leaves it the choice.
+
+    OpenVINO asks the processor for bfloat16, but its oneDNN obeys ONEDNN_MAX_CPU_ISA. Where that
+    hides bfloat16, a network either fails to compile or gives NaN.
+    """
+    if is_limited() and not has_instructions('bf16'):
+        return 'f32'
+    return _HINTS[precision]
 
 
 class OpenVinoRuntime:
@@ -49,7 +62,7 @@ class OpenVinoRuntime:
             'PERFORMANCE_HINT': 'LATENCY',
             'NUM_STREAMS': 1,
             'INFERENCE_NUM_THREADS': torch.get_num_threads(),
-            'INFERENCE_PRECISION_HINT': _HINTS[precision],
+            'INFERENCE_PRECISION_HINT': _hint(precision),
             # Two nodes would be pinned to the same cores.
             'ENABLE_CPU_PINNING': False,
         }

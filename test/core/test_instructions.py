@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What torch and oneDNN say of this CPU, and how the environment changes it."""
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from surgseg_ros.core import instructions
+from surgseg_ros.core.runtimes import openvino
+
+ASK = (
+    'from surgseg_ros.core import instructions as i; print(i.instruction_set()); '
+    'print(i.has_instructions("bf16"), i.has_instructions("f32"), i.is_limited())'
+)
+
+
+def said(**variables: str) -> list[str]:
+    """Ask in a process of its own: the libraries read the variables once."""
+    run = subprocess.run(
+        [sys.executable, '-c', ASK],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.splitlines()
+
+
+@pytest.mark.skipif(
+    'AVX' not in torch.backends.cpu.get_cpu_capability(), reason='no AVX2 instructions here'
+)
+def test_both_libraries_are_named_as_the_environment_limits_them() -> None:
+    name, support = said(ATEN_CPU_CAPABILITY='avx2', ONEDNN_MAX_CPU_ISA='AVX2')
+    assert name == 'torch AVX2; oneDNN Intel AVX2'
+    assert support == 'False True True'
+
+
+def test_a_library_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    instructions._onednn_isa.cache_clear()
+    monkeypatch.setattr(instructions, '_ASK_ONEDNN', 'print("nothing of use")')
+    assert instructions.instruction_set().endswith('oneDNN does not name its own')
+    instructions._onednn_isa.cache_clear()
+    monkeypatch.setattr(instructions, '_ASK_ONEDNN', 'import time; time.sleep(1000)')
+    monkeypatch.setattr(instructions, '_ANSWER_S', 0.2)
+    assert 'did not answer' in instructions.instruction_set()
+    instructions._onednn_isa.cache_clear()
+
+
+def test_a_torch_without_onednn_has_float32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, 'ops', SimpleNamespace(mkldnn=SimpleNamespace()))
+    found = [name for name in ('f32', 'bf16', 'f16') if instructions.has_instructions(name)]
+    assert found == ['f32']
+
+
+@pytest.mark.parametrize('precision', ['bf16', 'int8'])
+@pytest.mark.parametrize(
+    ('limit', 'bf16', 'hint'), [('AVX2', False, 'f32'), ('ALL', True, 'bf16'), ('', False, 'bf16')]
+)
+def test_openvino_is_not_asked_for_what_its_onednn_may_not_use(
+    monkeypatch: pytest.MonkeyPatch, precision: str, limit: str, bf16: bool, hint: str
+) -> None:
+    """Without a limit OpenVINO knows best: it takes float32 where the processor lacks bfloat16."""
+    monkeypatch.delenv('DNNL_MAX_CPU_ISA', raising=False)
+    monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', limit)
+    monkeypatch.setattr(openvino, 'has_instructions', lambda name: bf16)
+    assert openvino._hint(precision) == hint
+    assert openvino._hint('f32') == 'f32'
