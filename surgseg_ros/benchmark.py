@@ -3,20 +3,32 @@
 
 import argparse
 import json
+import math
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from surgseg_ros.benchmarking.options import read_options
 from surgseg_ros.benchmarking.report import plot, table
+from surgseg_ros.core.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from surgseg_ros.benchmarking.floors import Rates
     from surgseg_ros.benchmarking.processes import Settings
+    from surgseg_ros.core.segmenter import Segmenter
+
+OVERHEAD_S: Final = 120.0
+"""A measurement ends after so long on any machine; over DDS, so long besides its rounds."""
+_SPARE_S: Final = 20.0
+"""Of that, for what was underway, for the end of the processes, and for the report."""
+_LEAST_PATIENCE_S: Final = 30.0
+"""A node gets so long to start, at least."""
 
 PICTURES: Final = 4
 _DRAWN_ROWS: Final = 1080
@@ -30,9 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
     """
+    begun_s = time.monotonic()
     options = read_options(argv, __doc__)
+    measure = _end_to_end if options.end_to_end else _stages
     try:
-        report: dict[str, Any] = (_end_to_end if options.end_to_end else _stages)(options)
+        with Progress('benchmark') as progress:
+            report: dict[str, Any] = measure(options, progress, begun_s)
     except (ValueError, RuntimeError, OSError) as error:
         print(f'benchmark: {error}', file=sys.stderr)
         return 1
@@ -43,13 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _stages(options: argparse.Namespace) -> dict[str, Any]:
+def _stages(options: argparse.Namespace, progress: Progress, begun_s: float) -> dict[str, Any]:
     from surgseg_ros.core.threads import share_cores
 
+    progress.say('loading the model')
     share_cores()  # as the node's process does, before torch is imported
     import torch
 
-    from surgseg_ros.benchmarking import floors, machine, stages
+    from surgseg_ros.benchmarking import floors, machine
     from surgseg_ros.core.memory import limit_arenas, settle
     from surgseg_ros.core.segmenter import Segmenter
 
@@ -60,59 +76,117 @@ def _stages(options: argparse.Namespace) -> dict[str, Any]:
     segmenter = Segmenter.load(
         options.model, options.device, options.runtime, pictures=max(options.cameras)
     )
-    rates = floors.measure_rates(segmenter.runtime.device)
-    runtime, rows = segmenter.runtime.description, []
-    for width, height in options.sizes:
-        pictures = draw((height, width))
-        for cameras in options.cameras:
-            rounds = stages.measure(segmenter, pictures, options.frames, cameras)
-            row = {'size': f'{width}x{height}', 'pixels': width * height, 'cameras': cameras}
-            least_ms = floors.stage_floors(segmenter.spec, (height, width), runtime, rates)
-            rows.append({**row, **stages.summary(rounds), 'floor_ms': least_ms})
+    rates = floors.measure_rates(segmenter.runtime.device, progress.say)
+    progress.say('asking for the instruction set')
+    hardware = machine.hardware()
+    end_s = begun_s + OVERHEAD_S - _SPARE_S if options.bounded else math.inf
+    rows = _rows(options, progress, segmenter, rates, end_s)
     facts = {
-        'hardware': machine.hardware(),
+        'hardware': hardware,
         'rates': floors.described(rates),
-        'model': machine.model(segmenter.spec, runtime),
+        'model': machine.model(segmenter.spec, segmenter.runtime.description),
     }
     return {**rows[0], **facts, 'table': rows}
 
 
-def _end_to_end(options: argparse.Namespace) -> dict[str, Any]:
+def _rows(
+    options: argparse.Namespace,
+    progress: Progress,
+    segmenter: 'Segmenter',
+    rates: 'Rates',
+    end_s: float,
+) -> list[dict[str, Any]]:
+    """Measure each size with each number of cameras; each has its share of the time."""
+    from surgseg_ros.benchmarking import floors, stages
+
+    rows: list[dict[str, Any]] = []
+    for width, height in options.sizes:
+        progress.say(f'drawing pictures of {width}x{height}')
+        pictures = draw((height, width))
+        for cameras in options.cameras:
+            what = f'measuring {width}x{height} with {cameras} camera(s)'
+            progress.say(what)
+            now_s, left = time.monotonic(), len(options.sizes) * len(options.cameras) - len(rows)
+            rounds = stages.measure(
+                segmenter,
+                pictures,
+                options.frames,
+                cameras,
+                now_s + (end_s - now_s) / left,
+                lambda done, what=what: progress.update(f'{what}: {done} frames each'),
+            )
+            row = {'size': f'{width}x{height}', 'pixels': width * height, 'cameras': cameras}
+            counts = {'rounds': len(rounds), 'rounds_wanted': options.frames}
+            runtime = segmenter.runtime.description
+            least_ms = floors.stage_floors(segmenter.spec, (height, width), runtime, rates)
+            rows.append({**row, **counts, **stages.summary(rounds), 'floor_ms': least_ms})
+    return rows
+
+
+def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float) -> dict[str, Any]:
+    progress.say('loading torch')
     import torch
 
-    from surgseg_ros.benchmarking import comparison, end_to_end, floors, machine, processes
+    from surgseg_ros.benchmarking import comparison, floors, machine, processes
     from surgseg_ros.core.model_folder import read_spec
     from surgseg_ros.core.runtimes import choose_device
 
     spec = read_spec(options.model)
     (width, height), *_ = options.sizes
+    rates = floors.measure_rates(torch.device(choose_device(options.device)), progress.say)
+    progress.say('asking for the instruction set')
+    hardware = machine.hardware()
     names = ['end_to_end', 'plain', 'no_profile'] if options.against else ['end_to_end']
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    sending_s = options.rounds * len(names) * options.frames / options.rate
+    end_s = begun_s + sending_s + OVERHEAD_S - _SPARE_S
     with processes.ending_on_sigterm(), tempfile.TemporaryDirectory() as scratch:
+        progress.say(f'drawing pictures of {width}x{height}')
         settings = _settings(options, Path(scratch))
-        for turn in range(1, options.rounds + 1):
-            for name in names:
-                folder = Path(options.logs or scratch, f'{turn}_{name}')
-                folder.mkdir(parents=True, exist_ok=True)
-                print(f'benchmark: round {turn} of {options.rounds}, {name}', flush=True)
-                of_one = settings._replace(folder=folder)
-                runs[name].append(end_to_end.run(processes.VARIANTS[name], of_one))
+        runs = _take_turns(options, progress, names, settings, end_s)
     found = {name: comparison.sum_up(of_one) for name, of_one in runs.items()}
     if options.against:
         plain = found['plain']
         found['ratio'] = comparison.ratios(found['end_to_end'], plain)
         found['ratio_no_profile'] = comparison.ratios(found['no_profile'], plain)
     runtime = runs['end_to_end'][-1]['runtime']
-    rates = floors.measure_rates(torch.device(choose_device(options.device)))
     facts = {
+        'rounds': len(runs['end_to_end']),
+        'rounds_wanted': options.rounds,
         'size': f'{width}x{height}',
         'rate_hz': options.rate,
         'floor_ms': floors.way_floors(spec, (height, width), runtime, rates),
-        'hardware': machine.hardware(),
+        'hardware': hardware,
         'rates': floors.described(rates),
         'model': machine.model(spec, runtime),
     }
     return {**found, **facts}
+
+
+def _take_turns(
+    options: argparse.Namespace,
+    progress: Progress,
+    names: Sequence[str],
+    settings: 'Settings',
+    end_s: float,
+) -> dict[str, list[dict[str, Any]]]:
+    """Run each variant once in every round; no round begins that would end too late."""
+    from surgseg_ros.benchmarking import end_to_end, processes
+
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    longest_s = 0.0
+    for turn in range(1, options.rounds + 1):
+        started_s = time.monotonic()
+        if started_s + longest_s > end_s:
+            break
+        for name in names:
+            folder = Path(options.logs or settings.folder, f'{turn}_{name}')
+            folder.mkdir(parents=True, exist_ok=True)
+            progress.say(f'round {turn} of {options.rounds}, {name}')
+            left_s = max(_LEAST_PATIENCE_S, end_s - time.monotonic())
+            of_one = settings._replace(folder=folder, patience_s=left_s)
+            runs[name].append(end_to_end.run(processes.VARIANTS[name], of_one))
+        longest_s = max(longest_s, time.monotonic() - started_s)
+    return runs
 
 
 def _settings(options: argparse.Namespace, scratch: Path) -> 'Settings':

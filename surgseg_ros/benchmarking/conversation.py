@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-_ANSWER_S: Final = 180.0
+_ANSWER_S: Final = 90.0
 _END_S: Final = 20.0
 
 

@@ -13,7 +13,8 @@ from surgseg_ros.benchmarking.processes import Settings, Variant, processes, tim
 from surgseg_ros.benchmarking.watch import Watch, memory
 from surgseg_ros.core.percentiles import Percentiles
 
-_START_S: Final = 300.0
+_REPORT_S: Final = 60.0
+"""For two reports of the node, which makes one in a second."""
 _QUIET_S: Final = 4.0
 """After so long without a mask, at least, none is on its way."""
 _ANSWER_S: Final = 5.0
@@ -32,7 +33,7 @@ def run(variant: Variant, settings: Settings) -> dict[str, Any]:
     :raises RuntimeError: if a process ends, or no mask comes.
     """
     with processes(variant, settings) as (node, camera, listener):
-        quiet_s = _connect(node, camera, listener)
+        quiet_s = _connect(node, camera, listener, settings.patience_s)
         before = _settled(listener) if not variant.plain else {}
         watch = _watch(node, listener, settings.rate_hz, variant.plain)
         lasting_s = settings.frames / settings.rate_hz
@@ -129,14 +130,14 @@ def _watch(node: Child, listener: Child, rate_hz: float, plain: bool) -> Watch:
     return Watch(report, lambda: resident_mib(node.process_id), rate_hz)
 
 
-def _connect(node: Child, camera: Child, listener: Child) -> float:
+def _connect(node: Child, camera: Child, listener: Child, start_s: float) -> float:
     """Send single frames until some in a row come back; return after how long none comes more."""
-    end_s = time.monotonic() + _START_S
+    end_s = time.monotonic() + start_s
     in_a_row, patience_s, longest_s = 0, _ANSWER_S, 0.0
     while in_a_row < _IN_A_ROW:
         node.check()
         if time.monotonic() > end_s:
-            raise RuntimeError(f'no mask came within {_START_S:g} s: see the logs of the run')
+            raise RuntimeError(f'no mask came within {start_s:.0f} s: see the logs of the run')
         if not _until(lambda: camera.ask('readers') > 0, _ANSWER_S):
             continue
         asked_s = time.monotonic()
@@ -170,7 +171,7 @@ def _remaining(node: Child, listener: Child, quiet_s: float) -> list[tuple[int, 
 def _settled(listener: Child) -> dict[str, str]:
     """Wait for a report that was made after this call."""
     first = listener.ask('diagnostics')['count']
-    if not _until(lambda: listener.ask('diagnostics')['count'] >= first + 2, _START_S):
+    if not _until(lambda: listener.ask('diagnostics')['count'] >= first + 2, _REPORT_S):
         raise RuntimeError('/diagnostics is silent: see the logs of the run')
     values: dict[str, str] = listener.ask('diagnostics')['values']
     return values

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from surgseg_ros.core.instructions import has_instructions
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork
@@ -19,6 +20,15 @@ _PICTURE: Final = 1920 * 1080 * 3
 _TRIES: Final = 15
 _LEAST_S: Final = 0.3
 """So long it is tried at least: other work on the machine comes in bursts."""
+_MOST_S: Final = 2.0
+"""So long it is tried at most, and no product is begun that would take longer."""
+
+_TRIAL_SIDES: Final = (64, 128, 256, 512)
+_TRIAL_LEAST_S: Final = 0.1
+_TRIAL_MOST_S: Final = 0.4
+_SLOWER: Final = 1.5
+"""Times as long as float32 that a narrower type may take on a busy machine; a CPU that has
+instructions for it takes half as long, one without up to a hundred times as long."""
 
 _TYPES: Final = {
     'f32': torch.float32,
@@ -43,32 +53,42 @@ class Rates(NamedTuple):
         multiplication and addition.
     :param copy: bytes in a second, read and written ones both counted, where the runtime works.
     :param link: the same between host and device; 0 where they are one.
+    :param not_measured: why there is no rate of a precision.
     """
 
     matrix: Mapping[str, float]
     copy: float
     link: float
+    not_measured: Mapping[str, str] = {}
 
 
-def measure_rates(device: torch.device) -> Rates:
+def measure_rates(device: torch.device, say: Callable[[str], None] = lambda text: None) -> Rates:
     """
     Measure a device, with as many threads as torch has; the best of some tries counts.
 
+    A precision that the device lacks is left out. A CPU computes in any, but emulates what it has
+    no instructions for, which can take minutes; so there oneDNN is asked first, and then small
+    products are tried.
+
     :param device: the CPU or a CUDA device.
-    :return: its rates; no precision that it does not have.
+    :param say: is told what is being measured.
+    :return: its rates.
     """
-    types = dict(_TYPES)
-    if device.type == 'cpu':
-        del types['f16']  # few CPUs have it, and the others take minutes
-    rates = {name: _matrix_rate(device, of_type) for name, of_type in types.items()}
+    matrix, not_measured = {}, {}
+    for name, of_type in _TYPES.items():
+        say(f'measuring products of matrices in {name}')
+        reason = _absent(name, of_type) if device.type == 'cpu' else ''
+        if not reason and (rate := _matrix_rate(device, of_type)):
+            matrix[name] = rate
+        else:
+            not_measured[name] = reason or 'torch has no such product on this device'
     here, there = (torch.zeros(_PICTURE, dtype=torch.uint8, device=device) for _ in range(2))
     copy_s = _best_s(lambda: there.copy_(here), device)
     link = 0.0
     if device.type != 'cpu':
         host = torch.zeros(_PICTURE, dtype=torch.uint8, pin_memory=True)
         link = _PICTURE / _best_s(lambda: here.copy_(host, non_blocking=True), device)
-    matrix = {name: rate for name, rate in rates.items() if rate}
-    return Rates(matrix, 2 * _PICTURE / copy_s, link)
+    return Rates(matrix, 2 * _PICTURE / copy_s, link, not_measured)
 
 
 def count_flops(spec: ModelSpec) -> int:
@@ -156,22 +176,58 @@ def described(rates: Rates) -> dict[str, Any]:
     Describe rates for a JSON file.
 
     :param rates: of the machine.
-    :return: `matrix_gflop_per_s` by precision, `copy_gb_per_s`, `link_gb_per_s`.
+    :return: `matrix_gflop_per_s` by precision, `not_measured` with the reason by precision,
+        `copy_gb_per_s`, `link_gb_per_s`.
     """
     return {
         'matrix_gflop_per_s': {name: round(rate / 1e9, 1) for name, rate in rates.matrix.items()},
+        'not_measured': dict(rates.not_measured),
         'copy_gb_per_s': round(rates.copy / 1e9, 1),
         'link_gb_per_s': round(rates.link / 1e9, 1),
     }
 
 
+def _absent(name: str, of_type: torch.dtype) -> str:
+    """Say why a CPU does not compute in a type; nothing if it does."""
+    if not has_instructions(name):
+        return 'oneDNN has no instructions for it here'
+    if of_type != torch.float32 and _is_emulated(of_type):
+        return 'emulated here: slower than f32'
+    return ''
+
+
+def _is_emulated(of_type: torch.dtype) -> bool:
+    """Try ever larger products beside those of float32; one that would take long ends it."""
+    cpu, narrow_s, full_s = torch.device('cpu'), 0.0, 0.0
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several wait for one another on a busy machine, and hide the cost
+    try:
+        for side in _TRIAL_SIDES:
+            if 8 * narrow_s > _TRIAL_MOST_S:  # twice the side, eight times the work
+                return True
+            narrow_s, full_s = (
+                _best_s(_product(cpu, kind, side), cpu, 1, _TRIAL_LEAST_S)
+                for kind in (of_type, torch.float32)
+            )
+    except (RuntimeError, AttributeError):
+        return True
+    finally:
+        torch.set_num_threads(threads)
+    return narrow_s > _SLOWER * full_s
+
+
 def _matrix_rate(device: torch.device, of_type: torch.dtype) -> float:
     """Measure products of square matrices; 0 where there are none of this type."""
+    best, took_s, before = 0.0, 0.0, _SIDES[0]
     try:
-        return max(2 * side**3 / _best_s(_product(device, of_type, side), device)
-                   for side in _SIDES)  # fmt: skip
+        for side in _SIDES:
+            if took_s * (side / before) ** 3 > _MOST_S:
+                break
+            took_s, before = _best_s(_product(device, of_type, side), device), side
+            best = max(best, 2 * side**3 / took_s)
     except (RuntimeError, AttributeError):
         return 0.0
+    return best
 
 
 def _product(device: torch.device, of_type: torch.dtype, side: int) -> Callable[[], object]:
@@ -182,12 +238,19 @@ def _product(device: torch.device, of_type: torch.dtype, side: int) -> Callable[
     return lambda: torch.mm(left, right, out=result)
 
 
-def _best_s(act: Callable[[], object], device: torch.device) -> float:
+def _best_s(
+    act: Callable[[], object],
+    device: torch.device,
+    tries: int = _TRIES,
+    least_s: float = _LEAST_S,
+) -> float:
     times_s: list[float] = []
-    while len(times_s) < _TRIES or sum(times_s) < _LEAST_S:
+    while len(times_s) < tries or sum(times_s) < least_s:
         start_s = time.perf_counter()
         act()
         if device.type == 'cuda':
             torch.cuda.synchronize(device)
         times_s.append(time.perf_counter() - start_s)
+        if sum(times_s) > _MOST_S:
+            break
     return min(times_s)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 
+from surgseg_ros.core.instructions import instruction_set
 from surgseg_ros.core.model_spec import ModelSpec
 
 _PACKAGES: Final = ('torch', 'numpy', 'rosbags', 'openvino', 'opencv-python-headless')
@@ -19,10 +20,12 @@ def hardware() -> dict[str, Any]:
     """
     Describe this machine.
 
-    :return: processor, cores, memory, GPU, versions, and the load of the last minute.
+    :return: processor, instruction set, cores, memory, GPU, versions, and the load of the last
+        minute.
     """
     return {
         'processor': processor(),
+        'instruction_set': instruction_set(),
         'cores': len(os.sched_getaffinity(0)),
         'memory_gib': round(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30, 1),
         'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -19,7 +19,8 @@ def read_options(argv: Sequence[str] | None, about: str | None) -> argparse.Name
 
     :param argv: the arguments; those of the command line by default.
     :param about: what the verb does.
-    :return: the options; `sizes` are (width, height) in pixels, `frames` those of a measurement.
+    :return: the options; `sizes` are (width, height) in pixels, `frames` those of a measurement,
+        which may be cut short where it is `bounded`.
     """
     parser = argparse.ArgumentParser(prog='surgseg_ros benchmark', description=about)
     parser.add_argument('--model', required=True, metavar='DIR', help='model folder')
@@ -33,7 +34,10 @@ def read_options(argv: Sequence[str] | None, about: str | None) -> argparse.Name
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda ... (default: auto)')
     parser.add_argument('--threads', type=int, default=0, help="on the CPU (0: torch's choice)")
     parser.add_argument(
-        '--frames', type=_count, help=f'of a measurement (default: {_FRAMES}; of --seconds)'
+        '--frames',
+        type=_count,
+        help=f'of a measurement (default: {_FRAMES}, or as many as two minutes allow; over DDS '
+        'those of --seconds)',
     )
     alone = parser.add_argument_group('stage by stage, without DDS')
     alone.add_argument(
@@ -43,7 +47,12 @@ def read_options(argv: Sequence[str] | None, about: str | None) -> argparse.Name
     over.add_argument('--end-to-end', action='store_true', help='camera, node and listener')
     over.add_argument('--rate', type=float, default=30.0, metavar='HZ', help='default: 30')
     over.add_argument('--seconds', type=float, default=10.0, help='of each run (default: 10)')
-    over.add_argument('--rounds', type=_count, default=3, help='default: %(default)s')
+    over.add_argument(
+        '--rounds',
+        type=_count,
+        default=3,
+        help='default: %(default)s; fewer where starting the processes takes over two minutes',
+    )
     over.add_argument(
         '--against',
         choices=['plain'],
@@ -55,6 +64,7 @@ def read_options(argv: Sequence[str] | None, about: str | None) -> argparse.Name
     over.add_argument('--profile', metavar='XML', help="Fast DDS profile, or none (the package's)")
     over.add_argument('--logs', metavar='DIR', help='keep what the processes say')
     options = parser.parse_args(argv)
+    options.bounded = options.frames is None
     given = round(options.rate * options.seconds) if options.end_to_end else _FRAMES
     options.frames = options.frames or max(1, given)
     options.sizes = options.sizes or [options.size or (1920, 1080)]

@@ -57,6 +57,7 @@ class Settings(NamedTuple):
     :param threads: of torch on the CPU; 0: torch's choice.
     :param parameters: further parameters of the node, `runtime` for example.
     :param outputs: of the node, which the listener hears besides the mask.
+    :param patience_s: how long the first masks may take.
     """
 
     model: str
@@ -69,6 +70,7 @@ class Settings(NamedTuple):
     threads: int = 0
     parameters: Mapping[str, str] = {}
     outputs: tuple[str, ...] = ()
+    patience_s: float = 300.0
 
 
 def environment(with_profile: bool, profile: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ def table(report: Mapping[str, Any]) -> str:
     :return: Markdown.
     """
     parts = _by_stage(report) if 'table' in report else _over_dds(report)
-    return '\n\n'.join([*parts, machine_line(report)])
+    return '\n\n'.join([*parts, *_cut(report), machine_line(report)])
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -46,16 +46,37 @@ def machine_line(report: Mapping[str, Any]) -> str:
     products = ', '.join(
         f'{name} {rate:.0f}' for name, rate in rates['matrix_gflop_per_s'].items()
     )
+    absent = ''.join(f'; {name} {why}' for name, why in rates['not_measured'].items())
     height, width = model['input_size']
     versions = ', '.join(f'{name} {number}' for name, number in machine['versions'].items())
     return (
         f'{machine["processor"]}, {machine["cores"]} cores, {machine["torch_threads"]} threads, '
         f'{machine["memory_gib"]} GiB{", " + machine["gpu"] if machine["gpu"] else ""}; load '
-        f'of the last minute {machine["load_average_1min"]}. Products of matrices {products} '
-        f'GFLOP/s; a copy of a 1080p picture {rates["copy_gb_per_s"]:.0f} GB/s. '
+        f'of the last minute {machine["load_average_1min"]}. Instruction set: '
+        f'{machine["instruction_set"]}. Products of matrices {products} GFLOP/s{absent}; a copy '
+        f'of a 1080p picture {rates["copy_gb_per_s"]:.0f} GB/s. '
         f'Model: {model["name"]}, {model["architecture"]} with {model["encoder"]} at '
         f'{width}x{height}; {model["runtime"]}. Python {machine["python"]}, {versions}.'
     )
+
+
+def _cut(report: Mapping[str, Any]) -> list[str]:
+    """Say what was measured less often than was meant, for want of time."""
+    if 'table' not in report:
+        done, wanted = report['rounds'], report['rounds_wanted']
+        more = 'the time of all and two minutes were over'
+        return [f'{done} of {wanted} rounds: {more}.'] if done < wanted else []
+    short = [
+        f'{row["rounds"]} of {row["rounds_wanted"]} at {row["size"]} with {row["cameras"]}'
+        for row in report['table']
+        if row['rounds'] < row['rounds_wanted']
+    ]
+    if not short:
+        return []
+    return [
+        f'Frames of each camera, by size and number of cameras: {", ".join(short)}; two minutes '
+        'allow no more (--frames N measures N, however long that takes).'
+    ]
 
 
 def _cell(value: object) -> str:

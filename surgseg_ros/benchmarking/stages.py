@@ -2,9 +2,10 @@
 """Each stage of a frame's way, from CDR to CDR without DDS, timed by the node's own worker."""
 
 import logging
+import math
 import queue
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -43,7 +44,12 @@ Times = Mapping[str, float]
 
 
 def measure(
-    segmenter: Segmenter, pictures: Sequence[NDArray[np.uint8]], frames: int, cameras: int = 1
+    segmenter: Segmenter,
+    pictures: Sequence[NDArray[np.uint8]],
+    frames: int,
+    cameras: int = 1,
+    end_s: float = math.inf,
+    tell: Callable[[int], None] = lambda done: None,
 ) -> list[list[Times]]:
     """
     Send pictures through the node's worker.
@@ -55,6 +61,8 @@ def measure(
     :param pictures: (H, W, 3) uint8 RGB, taken in turn.
     :param frames: rounds that count.
     :param cameras: how many.
+    :param end_s: by the monotonic clock; no round begins after it, once one can count.
+    :param tell: is told how many rounds are over, those included that do not count.
     :return: of each round, of each camera, the milliseconds of STAGES and of `age`, the whole.
     :raises RuntimeError: if the node would have rejected a frame.
     """
@@ -70,15 +78,18 @@ def measure(
     )
     worker.start()
     cdrs = [image_cdr(picture) for picture in pictures]
+    rounds: list[list[Times]] = []
     try:
-        rounds = [
-            _send(mailbox, results, stamped(cdrs[number % len(cdrs)], number + 1), cameras)
-            for number in range(_UNTIMED + frames)
-        ]
+        while len(rounds) < _UNTIMED + frames:
+            cdr = stamped(cdrs[len(rounds) % len(cdrs)], len(rounds) + 1)
+            rounds.append(_send(mailbox, results, cdr, cameras))
+            tell(len(rounds))
+            if len(rounds) > 1 and time.monotonic() >= end_s:
+                break
     finally:
         mailbox.close()
         worker.join()
-    return rounds[_UNTIMED:]
+    return rounds[min(_UNTIMED, max(len(rounds) - frames, len(rounds) // 2)) :]
 
 
 def summary(rounds: Sequence[Sequence[Times]]) -> dict[str, Any]:

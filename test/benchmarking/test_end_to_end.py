@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is made of stamps, counts and reports; and one small run over real DDS."""
 
+import argparse
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from nodes import write_tiny_model
 
 from surgseg_ros import benchmark
-from surgseg_ros.benchmarking import end_to_end
+from surgseg_ros.benchmarking import end_to_end, processes
 from surgseg_ros.benchmarking.comparison import ratios, sum_up
 from surgseg_ros.benchmarking.processes import ending_on_sigterm, environment
 from surgseg_ros.core.percentiles import Percentiles
+from surgseg_ros.core.progress import Progress
 from surgseg_ros.node.dds_profile import NEW_VARIABLE, NO_PROFILE, OLD_VARIABLE, shipped_profile
 
 MS = 10**6
@@ -86,6 +90,30 @@ def test_only_who_should_gets_the_profile_and_all_stay_on_this_machine(
         environment(True, profile)
 
 
+@pytest.mark.parametrize(
+    ('round_s', 'end_s', 'rounds'), [(10.0, 100.0, 3), (20.0, 50.0, 2), (90.0, 60.0, 1)]
+)
+def test_no_round_begins_that_would_end_too_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, round_s: float, end_s: float, rounds: int
+) -> None:
+    now_s, patience_s = [0.0], []
+
+    def run(variant: processes.Variant, settings: processes.Settings) -> dict[str, Any]:
+        patience_s.append(settings.patience_s)
+        now_s[0] += round_s / 2
+        return {}
+
+    monkeypatch.setattr(end_to_end, 'run', run)
+    monkeypatch.setattr(benchmark, 'time', SimpleNamespace(monotonic=lambda: now_s[0]))
+    options = argparse.Namespace(rounds=3, logs=None)
+    settings = processes.Settings('model', tmp_path / 'pictures', 30.0, 300, tmp_path)
+    names = ['end_to_end', 'plain']
+    with Progress('benchmark') as progress:
+        runs = benchmark._take_turns(options, progress, names, settings, end_s)
+    assert [len(runs[name]) for name in names] == [rounds, rounds]
+    assert patience_s[0] == end_s, 'a node that does not start is not waited for any longer'
+
+
 @pytest.mark.timeout(400)
 def test_three_variants_over_dds(tmp_path: Path) -> None:
     """Small pictures, few frames, no profile: whether all come is the machine's affair."""
@@ -109,6 +137,7 @@ def test_three_variants_over_dds(tmp_path: Path) -> None:
         assert one['received'] + one['dropped'] + one['rejected'] + one['lost'] == 10
         assert 0 < one['model_ms']['p50'] < one['latency_ms']['p50']
         assert name in drawn.read_text()
+    assert (found['rounds'], found['rounds_wanted']) == (1, 1)
     assert set(found['ratio']) == set(found['ratio_no_profile']) == {'rest', 'latency'}
 
 

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Floors follow from FLOPs, bytes and rates, and from nothing else."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from surgseg_ros.benchmarking import floors
 from surgseg_ros.benchmarking.stages import STAGES
+from surgseg_ros.core.instructions import has_instructions
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_spec import ModelSpec
 
@@ -75,8 +81,106 @@ def test_the_way_is_the_model_and_all_the_rest() -> None:
 
 def test_this_machine_has_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(floors, '_SIDES', (64,))
-    rates = floors.measure_rates(torch.device('cpu'))
+    said: list[str] = []
+    rates = floors.measure_rates(torch.device('cpu'), said.append)
     assert rates.matrix['f32'] > 0
+    assert rates.matrix.keys() | rates.not_measured.keys() == {'f32', 'bf16', 'f16', 'int8'}
+    assert not rates.matrix.keys() & rates.not_measured.keys()
+    assert len(said) == 4
     assert rates.copy > 0
     assert rates.link == 0
     assert floors.described(rates)['matrix_gflop_per_s'].keys() == rates.matrix.keys()
+
+
+class Clock:
+    """Products that take as long as they are said to, by a clock of their own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, rates: dict[torch.dtype, float]) -> None:
+        self.now_s = 0.0
+        self.longest_s = 0.0
+        self.sides: list[tuple[torch.dtype, int]] = []
+        self._rates = rates
+        monkeypatch.setattr(floors, '_product', self._product)
+        monkeypatch.setattr(floors.time, 'perf_counter', lambda: self.now_s)
+
+    def _product(self, device: object, of_type: torch.dtype, side: int) -> Callable[[], None]:
+        def act() -> None:
+            took_s = 2 * side**3 / self._rates[of_type]
+            self.now_s += took_s
+            self.longest_s = max(self.longest_s, took_s)
+
+        self.sides.append((of_type, side))
+        return act
+
+
+@pytest.mark.parametrize('slowdown', [10.0, 300.0, 1e6])
+def test_a_trial_of_what_is_emulated_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, slowdown: float
+) -> None:
+    clock = Clock(monkeypatch, {torch.float32: 1e11, torch.int8: 1e11 / slowdown})
+    assert floors._is_emulated(torch.int8)
+    assert clock.now_s < 10, 'with products of 64 that take five seconds'
+    assert clock.longest_s < max(floors._TRIAL_MOST_S, 2 * 64**3 / 1e11 * slowdown + 1e-9)
+
+
+def test_a_narrow_type_that_is_as_quick_is_not_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, {torch.float32: 1e11, torch.int8: 1e11})
+    assert not floors._is_emulated(torch.int8)
+    assert (torch.int8, 512) in clock.sides
+
+
+def test_a_slow_machine_is_measured_with_smaller_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, {torch.float32: 1e9})
+    assert floors._matrix_rate(torch.device('cpu'), torch.float32) == pytest.approx(1e9)
+    assert clock.sides == [(torch.float32, 512)], '1024 would take two seconds a product'
+    assert clock.now_s < 3
+
+
+def test_what_onednn_has_no_instructions_for_is_not_even_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(floors, 'has_instructions', lambda name: name in ('f32', 'int8'))
+    monkeypatch.setattr(floors, '_is_emulated', lambda of_type: False)
+    monkeypatch.setattr(floors, '_matrix_rate', lambda device, of_type: 1e9)
+    rates = floors.measure_rates(torch.device('cpu'))
+    assert set(rates.matrix) == {'f32', 'int8'}
+    assert 'oneDNN has no instructions' in rates.not_measured['bf16']
+    assert floors.described(rates)['not_measured'] == rates.not_measured
+
+
+MEASURE = (
+    'import torch; from surgseg_ros.benchmarking import floors; '
+    'floors._SIDES = (64,); print(*floors.measure_rates(torch.device("cpu")).matrix)'
+)
+
+
+def measured(**variables: str) -> list[str]:
+    """Measure in a process of its own: the libraries read the variables once."""
+    run = subprocess.run(
+        [sys.executable, '-c', MEASURE],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.split()
+
+
+def test_instructions_that_the_environment_hides_are_not_measured() -> None:
+    found = measured(ATEN_CPU_CAPABILITY='avx2', ONEDNN_MAX_CPU_ISA='AVX2')
+    assert 'f32' in found
+    assert not {'bf16', 'f16'} & set(found)
+
+
+@pytest.mark.skipif(
+    not has_instructions('bf16'), reason='oneDNN has no bfloat16 instructions here'
+)
+def test_what_onednn_says_it_has_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is quicker than float32 is for the trial to say: AVX-512 alone emulates it."""
+    tried: list[torch.dtype] = []
+    monkeypatch.setattr(floors, '_is_emulated', lambda of_type: tried.append(of_type) or True)
+    monkeypatch.setattr(floors, '_matrix_rate', lambda device, of_type: 1e9)
+    rates = floors.measure_rates(torch.device('cpu'))
+    assert torch.bfloat16 in tried
+    assert set(rates.matrix) == {'f32'}
+    assert 'emulated' in rates.not_measured['bf16']

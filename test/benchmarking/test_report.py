@@ -7,10 +7,21 @@ from surgseg_ros.benchmarking.report import markdown, table
 
 FACTS = {
     'hardware': {
-        **{'processor': 'P', 'cores': 2, 'torch_threads': 2, 'memory_gib': 8.0, 'gpu': None},
+        **{
+            'processor': 'P',
+            'instruction_set': 'torch AVX2; oneDNN Intel AVX2',
+            'cores': 2,
+            'torch_threads': 2,
+            'memory_gib': 8.0,
+            'gpu': None,
+        },
         **{'load_average_1min': 0.1, 'python': '3.11', 'versions': {'torch': '2.6'}},
     },
-    'rates': {'matrix_gflop_per_s': {'f32': 100.4}, 'copy_gb_per_s': 20.0},
+    'rates': {
+        'matrix_gflop_per_s': {'f32': 100.4},
+        'not_measured': {'bf16': 'emulated'},
+        'copy_gb_per_s': 20.0,
+    },
     'model': {
         **{'name': 'tiny', 'architecture': 'Unet', 'encoder': 'resnet18'},
         **{'input_size': [64, 96], 'runtime': 'torch float32 on CPU'},
@@ -47,13 +58,17 @@ def test_cost_by_pixels_and_cameras_stands_beside_its_floor() -> None:
         **{'size': '1000x1000', 'pixels': 10**6, 'cameras': 2, 'total': MS, 'frames_per_s': 50.0},
         'stages': {'wait': MS, 'network': MS},
         'floor_ms': {'wait': 0.0, 'network': 0.25, 'total': 0.5},
+        **{'rounds': 37, 'rounds_wanted': 100},
     }
     lines = table({'table': [row], **FACTS}).splitlines()
     assert cells(lines[2]) == [
         *('1000x1000', '2', '1.00', '2.00', '30.0', '1.00', '50.0', '20.0', '20.0')
     ]
     assert '| 1000x1000 | 2 | 1.00 | 1.00 (0.25) |' in lines
-    assert 'f32 100 GFLOP/s' in lines[-1]
+    assert 'f32 100 GFLOP/s; bf16 emulated; a copy' in lines[-1]
+    assert 'Instruction set: torch AVX2; oneDNN Intel AVX2.' in lines[-1]
+    assert '37 of 100 at 1000x1000 with 2; two minutes allow no more' in lines[-3]
+    assert 'two minutes' not in table({'table': [{**row, 'rounds': 100}], **FACTS})
 
 
 def test_all_variants_their_counts_memory_and_ratios_are_told() -> None:
@@ -61,6 +76,7 @@ def test_all_variants_their_counts_memory_and_ratios_are_told() -> None:
     report = {
         **{'end_to_end': ours, 'no_profile': ours, 'plain': over_dds(), **FACTS},
         **{'size': '96x64', 'rate_hz': 30.0, 'floor_ms': {'model': 0.1, 'rest': 0.2}},
+        **{'rounds': 1, 'rounds_wanted': 3},
         **{name: {'rest': 3.0, 'latency': 4.0} for name in ('ratio', 'ratio_no_profile')},
     }
     text = table(report)
@@ -70,4 +86,6 @@ def test_all_variants_their_counts_memory_and_ratios_are_told() -> None:
     assert plain[heads.index('overwritten unread')] == '5'
     assert 'takes 3.0 times as long for the rest, and 4.0 times' in text
     assert '| end_to_end | 1.00 / 30.0 | 1.00 / 30.0 |' in text, 'wait and age, not the network'
+    assert '1 of 3 rounds: the time of all and two minutes were over.' in text
+    assert 'two minutes' not in table({**report, 'rounds': 3})
     assert '| end_to_end | 100.0 | 101.0 | 900 | +1.00 % | 12 | overlay 3 |' in text

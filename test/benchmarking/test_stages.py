@@ -2,13 +2,16 @@
 """The node's worker measures itself; a plain model gives masks of the same size."""
 
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from nodes import write_tiny_model
 
 from surgseg_ros import benchmark
+from surgseg_ros.benchmarking import floors, stages
 from surgseg_ros.benchmarking.frames import image_cdr, stamp_of, stamped
 from surgseg_ros.benchmarking.plain import PlainModel
 from surgseg_ros.benchmarking.stages import STAGES, measure, summary
@@ -48,6 +51,21 @@ def test_every_camera_has_every_stage_in_every_round(model: Path) -> None:
         assert second['wait'] > first['wait'], 'the other camera goes before it'
 
 
+@pytest.mark.parametrize(('rounds', 'counted'), [(2, 1), (7, 4), (12, 7)])
+def test_a_measurement_is_cut_short_but_never_empty(
+    model: Path, monkeypatch: pytest.MonkeyPatch, rounds: int, counted: int
+) -> None:
+    """Of few rounds half count, of more all but the first five."""
+    told: list[int] = []
+    monkeypatch.setattr(stages, 'time', SimpleNamespace(
+        monotonic=lambda: float(told[-1]), monotonic_ns=time.monotonic_ns, time_ns=time.time_ns
+    ))  # fmt: skip
+    segmenter = Segmenter.load(model, 'cpu')
+    found = measure(segmenter, [picture()], frames=100, end_s=rounds, tell=told.append)
+    assert told == list(range(1, rounds + 1))
+    assert len(found) == counted
+
+
 def test_known_times_are_summed_up() -> None:
     rounds = [
         [{**KNOWN, 'network': float(n), 'age': 10.0}, {**KNOWN, 'age': 20.0}] for n in (1, 3)
@@ -78,7 +96,9 @@ def test_a_plain_model_gives_masks_of_the_same_size(model: Path) -> None:
     assert same > 0.8, 'the two resize differently, but it is the same network'
 
 
-def test_the_command_writes_table_and_picture(model: Path, tmp_path: Path) -> None:
+def test_the_command_writes_table_and_picture(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     report, drawn = tmp_path / 'b.json', tmp_path / 'b.svg'
     arguments = [
         '--model',
@@ -92,10 +112,14 @@ def test_the_command_writes_table_and_picture(model: Path, tmp_path: Path) -> No
     ]
     sizes = ['--sizes', '128x96', '160x96', '--cameras', '1', '2', '--frames', '2']
     assert benchmark.main([*arguments, *sizes]) == 0
+    printed = capsys.readouterr()
+    assert 'benchmark: measuring 160x96 with 2 camera(s)' in printed.err
+    assert 'Instruction set: torch' in printed.out
+    assert 'two minutes' not in printed.out, 'as many frames as were asked for'
     found = json.loads(report.read_text())
     assert set(found['stages']) == set(STAGES)
     assert all(set(times) == PERCENTILES for times in (*found['stages'].values(), found['total']))
-    assert {'processor', 'cores', 'versions'} <= found['hardware'].keys()
+    assert {'processor', 'instruction_set', 'cores', 'versions'} <= found['hardware'].keys()
     assert found['model']['name'] == 'tiny'
     assert 'torch' in found['model']['runtime']
     rows = [(row['size'], row['pixels'], row['cameras']) for row in found['table']]
@@ -104,6 +128,23 @@ def test_the_command_writes_table_and_picture(model: Path, tmp_path: Path) -> No
         *(('160x96', 15360, 1), ('160x96', 15360, 2)),
     ]
     assert drawn.read_text().count('<rect') > 4 * len(STAGES)
+
+
+def test_two_minutes_are_shared_among_all_rows(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(benchmark, 'OVERHEAD_S', 0.0)
+    monkeypatch.setattr(floors, '_SIDES', (64,))
+    report = tmp_path / 'b.json'
+    arguments = ['--model', f'{model}', '--device', 'cpu', '--json', f'{report}']
+    assert benchmark.main([*arguments, '--sizes', '128x96', '160x96']) == 0
+    found = json.loads(report.read_text())['table']
+    assert [(row['rounds'], row['rounds_wanted']) for row in found] == [(1, 100), (1, 100)]
+    said = '1 of 100 at 128x96 with 1, 1 of 100 at 160x96 with 1; two minutes allow no more'
+    assert said in capsys.readouterr().out
 
 
 def test_pictures_of_any_size_are_drawn() -> None:
