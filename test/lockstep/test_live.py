@@ -16,7 +16,7 @@ from tools.demo.source import IMAGE_TOPIC, SCENE_RATE_HZ, make_scene_bag
 
 MODEL = REPOSITORY / 'models/demo'
 FRAMES = 24
-"""Of the demo's hundred."""
+"""Of the demo's sixty."""
 SETTLE_S = 2  # both ends find each other; what came too early would be lost on its way
 
 

@@ -3,10 +3,12 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from surgseg_ros.bags.sources import BagError
+from surgseg_ros.core.progress import Progress
 from tools.demo.report import report, table, write_bag
 from tools.demo.session import (
     MARGIN,
@@ -21,6 +23,10 @@ from tools.demo.source import Source, make_scene_bag, make_video_bag
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_PLAY_S = 60.0
+"""Of a video of one's own."""
+LEAST_PLAY_S = 15.0
+PLAYED_S = 75.0
+"""The scene has been played so long after the start: all of the demo takes 90 s at most."""
 
 
 def main() -> int:
@@ -35,32 +41,40 @@ def main() -> int:
     parser.add_argument('--output', type=Path, default=Path('demo_output'), metavar='DIR')
     options = parser.parse_args()
     try:
-        return run(options, new_folder(options.output))
+        with Progress('demo') as progress:
+            return run(options, new_folder(options.output), progress)
     except (BagError, OSError, RuntimeError, ValueError) as error:
         print(f'demo: {error}', file=sys.stderr)
         return 1
 
 
-def run(options: argparse.Namespace, folder: Path) -> int:
+def run(options: argparse.Namespace, folder: Path, progress: Progress) -> int:
     """
     Make the bag, play it, report.
 
     :param options: of the command line.
     :param folder: for everything that is written.
+    :param progress: is told what is being done.
     :return: exit status.
     """
-    bag = folder / 'input_bag'
-    source = make_video_bag(bag, options.input) if options.input else make_scene_bag(bag)
+    begun_s = time.monotonic()
+    source = make_source(options.input, folder / 'input_bag', progress)
     log = folder / 'segmenter.log'
     recorder = Recorder()
     try:
+        progress.say('starting the segmenter')
         with segmenter(options.model, log) as node:
             wait_until_active(recorder, node, log)
+            progress.say('trying how many masks a second it makes')
             node_hz = measure_rate_hz(recorder, source)
-            print(f'the node makes {node_hz:.1f} masks/s', flush=True)
-            recorded, rate, dropped = play_in_step(recorder, source, node_hz)
+            progress.say(f'it makes {node_hz:.1f} masks a second')
+            left_s = begun_s + PLAYED_S - time.monotonic()
+            longest_s = LONGEST_PLAY_S if options.input else max(LEAST_PLAY_S, left_s)
+            recorded, rate, dropped = play_in_step(recorder, source, node_hz, longest_s, progress)
+            progress.say('ending the segmenter')
     finally:
         recorder.close()
+    progress.say('drawing what was found')
     write_bag(folder / 'output_bag', recorded)
     outcome = report(source, recorded, folder)
     print(table(source, outcome, node_hz, rate, dropped))
@@ -73,8 +87,26 @@ def run(options: argparse.Namespace, folder: Path) -> int:
     return 0 if whole else 1
 
 
+def make_source(video: Path | None, bag: Path, progress: Progress) -> Source:
+    """
+    Make the bag that is played.
+
+    :param video: one of the user's own, or None for a synthetic scene.
+    :param bag: the bag to make.
+    :param progress: is told how far it is.
+    :return: what was made.
+    """
+    what = f'copying the beginning of {video.name}' if video else 'drawing a scene'
+    progress.say(what)
+
+    def tell(how_far: str) -> None:
+        progress.update(f'{what}: {how_far}')
+
+    return make_video_bag(bag, video, tell) if video else make_scene_bag(bag, tell=tell)
+
+
 def play_in_step(
-    recorder: Recorder, source: Source, node_hz: float
+    recorder: Recorder, source: Source, node_hz: float, longest_s: float, progress: Progress
 ) -> tuple[list[Recorded], float, int]:
     """
     Play at a rate that the node keeps up with; where it drops frames after all, slower once more.
@@ -82,18 +114,21 @@ def play_in_step(
     :param recorder: listens.
     :param source: what to play.
     :param node_hz: masks a second in the trial.
+    :param longest_s: how long it may take; where that is too short for the node, it drops frames.
+    :param progress: is told for how long it plays.
     :return: what was recorded, the factor of the speed, and frames dropped for a newer one.
     """
-    shortest = source.frames / source.rate_hz / LONGEST_PLAY_S
-    rate = min(1.0, max(MARGIN * node_hz / source.rate_hz, shortest))
+    end_s = time.monotonic() + longest_s
+    slowest = source.frames / source.rate_hz / longest_s
+    rate = min(1.0, max(MARGIN * node_hz / source.rate_hz, slowest))
     while True:
         seconds = source.frames / source.rate_hz / rate
-        print(f'playing for {seconds:.0f} s', flush=True)
+        progress.say(f'playing for {seconds:.0f} s')
         before = count(recorder.counts)
         recorded = play(recorder, source, rate)
         recorder.listen(lambda: False, 1.5)  # for the last counts
         dropped = count(recorder.counts) - before
-        if not dropped or 2 * seconds > LONGEST_PLAY_S:
+        if not dropped or time.monotonic() + 2 * seconds > end_s:
             return recorded, rate, dropped
         rate /= 2
 

@@ -26,7 +26,7 @@ CONFIG = Path(__file__).resolve().parents[2] / 'config'
 START_TIMEOUT_S = 120.0
 SETTLE_S = 3.0
 """From the player's start to its first frame: both ends find each other and agree on QoS."""
-TRIAL_S = 8.0
+TRIAL_S = 6.0
 MARGIN = 0.5
 """Share of the rate at which the node was seen to work that is then asked of it."""
 
@@ -162,14 +162,26 @@ def measure_rate_hz(recorder: Recorder, source: Source) -> float:
         )
         recorder.listen(lambda: process.poll() is not None, TRIAL_S)
     received_ns = [m.received_ns for m in recorder.messages if m.topic == 'mask']
-    # What is still on its way belongs to the trial.
-    recorder.listen(lambda: recorder.status == 'stale', START_TIMEOUT_S)
-    recorder.take()
     if len(received_ns) < 2:
         ended = f'the bag player ended with {process.returncode}' if process.returncode else ''
         raise RuntimeError(f'no mask came within the trial; {ended or "see segmenter.log"}')
     seen_hz = (len(received_ns) - 1) * 1e9 / (received_ns[-1] - received_ns[0])
+    wait_for_quiet(recorder, max(1.0, 3.0 / seen_hz))  # what is on its way belongs to the trial
+    recorder.take()
     return min(seen_hz, source.rate_hz)
+
+
+def wait_for_quiet(recorder: Recorder, quiet_s: float) -> None:
+    """
+    Wait until no mask comes any more, once nothing is played.
+
+    :param recorder: listens.
+    :param quiet_s: after so long without a mask none is on its way.
+    """
+    seen = -1
+    while recorder.count('mask') > seen:
+        seen = recorder.count('mask')
+        recorder.listen(lambda seen=seen: recorder.count('mask') > seen, quiet_s)
 
 
 def play(recorder: Recorder, source: Source, rate: float) -> list[Recorded]:

@@ -4,16 +4,16 @@
 import math
 import multiprocessing
 import os
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from surgseg_ros.bags.writing import stamped, write_image_bag
 from surgseg_ros.evaluation.frames import frame_rate_hz
@@ -28,7 +28,7 @@ SCENE_SEED = 424_242_001
 """The model never saw it: `tools/demo_model` takes others."""
 SCENE_SIZE = (720, 1280)
 SCENE_RATE_HZ = 10.0
-SCENE_FRAMES = 100
+SCENE_FRAMES = 60
 
 LONGEST_S = 10.0
 """So much of a video is played; raw frames of more would fill the disk."""
@@ -51,36 +51,43 @@ class Source(NamedTuple):
 
 
 Picture = NDArray[np.uint8]
+T = TypeVar('T')
 
 
-def make_scene_bag(path: Path, count: int = SCENE_FRAMES) -> Source:
+def make_scene_bag(
+    path: Path, count: int = SCENE_FRAMES, tell: Callable[[str], None] = lambda text: None
+) -> Source:
     """
     Draw a synthetic scene into a bag, on all cores.
 
     :param path: the bag to make.
     :param count: frames; fewer are the beginning of more.
+    :param tell: is told how far it is.
     :return: what was made.
     """
     # A forked OpenCV may wait for threads that were not forked with it.
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(os.cpu_count(), context) as pool:
         frames = pool.map(_draw, range(count), chunksize=5)
-        bar = tqdm(frames, 'drawing a scene', count, unit='frame', leave=False)
+        numbered = _told(((i, *frame) for i, frame in enumerate(frames)), f'of {count}', tell)
         write_image_bag(
             path,
-            stamped(((i, *frame) for i, frame in enumerate(bar)), SCENE_RATE_HZ),
+            stamped(numbered, SCENE_RATE_HZ),
             image_topic=IMAGE_TOPIC,
             ground_truth_topic=GROUND_TRUTH_TOPIC,
         )
     return Source(path, SCENE_RATE_HZ, count, f'synthetic scene {SCENE_SEED}')
 
 
-def make_video_bag(path: Path, video: Path) -> Source:
+def make_video_bag(
+    path: Path, video: Path, tell: Callable[[str], None] = lambda text: None
+) -> Source:
     """
     Copy the beginning of a video into a bag.
 
     :param path: the bag to make.
     :param video: any file that OpenCV decodes.
+    :param tell: is told how far it is.
     :return: what was made.
     :raises ValueError: if the video is missing, or not one frame of it can be decoded.
     """
@@ -89,9 +96,17 @@ def make_video_bag(path: Path, video: Path) -> Source:
     rate_hz = frame_rate_hz(video)
     frames = labelled_frames(find_sources(video, 1)[0])
     beginning = islice(frames, math.ceil(LONGEST_S * rate_hz))
-    written = write_image_bag(path, stamped(beginning, rate_hz), image_topic=IMAGE_TOPIC)
+    told = _told(beginning, 'copied', tell)
+    written = write_image_bag(path, stamped(told, rate_hz), image_topic=IMAGE_TOPIC)
     part = f', its first {LONGEST_S:g} s' if next(frames, None) else ''
     return Source(path, rate_hz, written.pictures, f'{video.name}{part}')
+
+
+def _told(frames: Iterable[T], what: str, tell: Callable[[str], None]) -> Iterator[T]:
+    """Pass frames on, and tell how many there were."""
+    for number, frame in enumerate(frames, 1):
+        tell(f'frame {number} {what}')
+        yield frame
 
 
 @lru_cache(1)
