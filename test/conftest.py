@@ -6,9 +6,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from started import left_over, mark_this_run, start_watchdog
 
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
 os.environ.setdefault('ROS_DOMAIN_ID', str(os.getpid() % 100 + 1))
+
+MARK = mark_this_run()
+END_S = 30.0
+WATCHDOG = pytest.StashKey[object]()
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile('busy', deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile('busy')
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.stash[WATCHDOG] = start_watchdog(MARK)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail where a test has left a process behind."""
+    found = left_over(MARK, END_S)
+    if found:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        lines = (f'\n  {pid}: {command[:300]}' for pid, command in found.items())
+        print('\nleft running by a test, and killed now:', *lines)
 
 
 @pytest.fixture

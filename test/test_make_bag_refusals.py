@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from drawn_frames import make_bag, mask, masks, picture, pictures
+from started import running
 
 from surgseg_ros.evaluation.frames import write_png
 
@@ -148,12 +149,12 @@ def test_an_interruption_leaves_nothing(tmp_path, storage):
     words = ['make_bag', '--input', tmp_path / 'case', '--output', tmp_path / 'out/bag']
     command = [sys.executable, '-m', 'surgseg_ros', *map(str, words), '--storage', storage]
     with (
-        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run,
+        running(command, stderr=subprocess.PIPE, text=True) as run,
         endless.open('wb'),  # opens once the other side reads, amid the bag
     ):
         assert [path.name[:5] for path in (tmp_path / 'out').iterdir()] == ['.bag.']
         run.send_signal(signal.SIGINT)
-        _, said = run.communicate(timeout=60)
+        _, said = run.communicate(timeout=300)
     assert run.returncode == 130
     assert said.endswith('make_bag: interrupted; bags that were not whole are not left\n')
     assert list((tmp_path / 'out').iterdir()) == []

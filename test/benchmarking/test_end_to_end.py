@@ -114,9 +114,10 @@ def test_no_round_begins_that_would_end_too_late(
     assert patience_s[0] == end_s, 'a node that does not start is not waited for any longer'
 
 
-@pytest.mark.timeout(400)
-def test_three_variants_over_dds(tmp_path: Path) -> None:
+@pytest.mark.timeout(2000)
+def test_three_variants_over_dds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small pictures, few frames, no profile: whether all come is the machine's affair."""
+    monkeypatch.setattr(benchmark, 'OVERHEAD_S', 1800.0)  # it may be busy with other things
     model = write_tiny_model(tmp_path / 'model')
     report, drawn = tmp_path / 'way.json', tmp_path / 'way.svg'
     status = benchmark.main(

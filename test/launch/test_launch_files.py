@@ -16,6 +16,7 @@ import torch
 import yaml
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
+from started import running
 
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.core.model_folder import write_model
@@ -26,7 +27,7 @@ from surgseg_ros.messages.types import TYPES
 from surgseg_ros.node.parameter_table import TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 200.0
+TIMEOUT_S = 600.0
 
 SEGMENT = {
     *('image_topic', 'image_transport', 'model', 'device', 'namespace', 'params_file'),
@@ -38,13 +39,14 @@ ARGUMENTS = {'segment': SEGMENT, 'replay': SEGMENT | {'bag', 'rate', 'loop'}}
 @pytest.fixture
 def launch(launching):
     """Give a function that runs a launch file to its end."""
-    return lambda *arguments: subprocess.run(
-        launching(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=TIMEOUT_S,
-    )
+
+    def run(*arguments):
+        pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
+        with running(launching(*arguments), **pipes) as process:
+            output, _ = process.communicate(timeout=TIMEOUT_S)
+            return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    return run
 
 
 def note_of(tmp_path, verb='segmenter'):
@@ -142,14 +144,14 @@ exec sleep 100
 
 def test_a_node_that_dies_is_started_anew_where_asked_for(install, launching, tmp_path):
     install('segmenter', DIES_ONCE)
-    run = subprocess.Popen(launching('segment', 'respawn:=true'), stdin=subprocess.DEVNULL)
-    end_s = time.monotonic() + TIMEOUT_S
-    while not (tmp_path / 'lives').exists():
-        assert run.poll() is None
-        assert time.monotonic() < end_s
-        time.sleep(0.05)
-    run.send_signal(signal.SIGINT)
-    run.wait(TIMEOUT_S)
+    with running(launching('segment', 'respawn:=true'), stdin=subprocess.DEVNULL) as run:
+        end_s = time.monotonic() + TIMEOUT_S
+        while not (tmp_path / 'lives').exists():
+            assert run.poll() is None
+            assert time.monotonic() < end_s
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        run.wait(TIMEOUT_S)
     assert (tmp_path / 'died').exists()
 
 

@@ -22,7 +22,7 @@ from surgseg_ros.lockstep.ways import here
 
 REPOSITORY = Path(__file__).parents[2]
 LONG = 100
-TIMEOUT_S = 100.0
+TIMEOUT_S = 300.0
 
 needs_ray = pytest.mark.skipif(not importlib.util.find_spec('ray'), reason='ray is not installed')
 

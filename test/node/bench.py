@@ -29,7 +29,7 @@ os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
 os.environ.setdefault('ROS_DOMAIN_ID', str(os.getpid() % 100 + 1))
 
 REPOSITORY = Path(__file__).parents[2]
-TIMEOUT_S = 100.0  # a busy machine takes its time to import torch
+TIMEOUT_S = 300.0  # a busy machine takes its time to import torch
 FRAME_ID = '/endoscope left'
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tiny model, and for each module a bench and the node's process."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,28 +30,25 @@ def run_node(
     bench: Bench, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., NodeProcess]]:
     """Give a function that starts the node in the bench's namespace; it ends with the module."""
-    started: list[NodeProcess] = []
+    with contextlib.ExitStack() as started:
 
-    def run(*arguments: str, **parameters: Any) -> NodeProcess:
-        log = tmp_path_factory.mktemp('node') / 'log'
-        started.append(NodeProcess(log, bench.namespace, arguments, **parameters))
-        return started[-1]
+        def run(*arguments: str, **parameters: Any) -> NodeProcess:
+            log = tmp_path_factory.mktemp('node') / 'log'
+            node = NodeProcess(log, bench.namespace, arguments, **parameters)
+            started.callback(node.close)
+            return node
 
-    yield run
-    for node in started:
-        if node.lives():
-            node.interrupt()
+        yield run
 
 
 @pytest.fixture
 def start_here() -> Iterator[Callable[..., NodeHere]]:
     """Give a function that starts the node in this process; it ends with the test."""
-    started: list[NodeHere] = []
+    with contextlib.ExitStack() as started:
 
-    def start(*arguments: str, **parameters: Any) -> NodeHere:
-        started.append(NodeHere(*arguments, **parameters))
-        return started[-1]
+        def start(*arguments: str, **parameters: Any) -> NodeHere:
+            here = NodeHere(*arguments, **parameters)
+            started.callback(here.close)
+            return here
 
-    yield start
-    for here in started:
-        here.close()
+        yield start

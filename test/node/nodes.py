@@ -15,6 +15,7 @@ import rclpy
 import torch
 from bench import REPOSITORY, TIMEOUT_S, Bench, until
 from rclpy.parameter import Parameter
+from started import end
 
 from surgseg_ros.core.gates import GATES
 from surgseg_ros.core.model_folder import write_model
@@ -85,6 +86,7 @@ class NodeProcess:
                 cwd=REPOSITORY,
                 stdout=file,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def log(self) -> str:
@@ -97,6 +99,10 @@ class NodeProcess:
 
     def lives(self) -> bool:
         return self.process.poll() is None
+
+    def close(self) -> None:
+        """End it, whatever state it is in."""
+        end(self.process, TIMEOUT_S)
 
     def interrupt(self) -> int:
         """Send SIGINT; the exit status."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bag played by a process over real DDS arrives as it was recorded."""
 
+import contextlib
 import importlib
 import itertools
 import signal
@@ -15,6 +16,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from started import running
 
 from surgseg_ros.bags.reading import Bag
 from surgseg_ros.bags.writing import START_TIME_NS, BagWriter
@@ -29,7 +31,7 @@ HEADER = 'std_msgs/msg/Header'
 STATUS = 'diagnostic_msgs/msg/DiagnosticStatus'
 CLOCK = 'rosgraph_msgs/msg/Clock'
 PERIOD_NS = 10**8
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0
 
 
 class Listener:
@@ -74,32 +76,25 @@ class Listener:
 
 @pytest.fixture
 def listen():
-    listeners = []
+    with contextlib.ExitStack() as listeners:
 
-    def start(topics):
-        listeners.append(Listener(topics))
-        return listeners[-1]
+        def start(topics):
+            return listeners.enter_context(contextlib.closing(Listener(topics)))
 
-    yield start
-    for listener in listeners:
-        listener.close()
+        yield start
 
 
 @pytest.fixture
 def play():
     """Start the player; what is still running at the end of a test is killed."""
-    processes = []
+    with contextlib.ExitStack() as processes:
 
-    def start(*arguments):
-        command = [sys.executable, '-m', 'surgseg_ros', 'bag_player', *map(str, arguments)]
-        pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-        processes.append(subprocess.Popen(command, **pipes))
-        return processes[-1]
+        def start(*arguments):
+            command = [sys.executable, '-m', 'surgseg_ros', 'bag_player', *map(str, arguments)]
+            pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+            return processes.enter_context(running(command, **pipes))
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+        yield start
 
 
 def _finish(process):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """No picture comes to a disk by way of the node: a patient may be in it."""
 
+import contextlib
+
 from bench import image_cdr, picture
 from nodes import NodeProcess
 from sensor_msgs.msg import Image
@@ -15,7 +17,7 @@ def test_no_frame_is_written_anywhere(bench, model, tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(places[name]))
     log = tmp_path / 'log'
     node = NodeProcess(log, bench.namespace, model=model, stale_after_ms=600_000)
-    try:
+    with contextlib.closing(node):
         mask, camera = bench.listen(Image, 'mask'), bench.camera()
         bench.connect(camera, mask)
         for number in range(3):
@@ -24,9 +26,7 @@ def test_no_frame_is_written_anywhere(bench, model, tmp_path, monkeypatch):
             mask.wait_for_stamp(stamp_ns)
         camera.publish(image_cdr(picture(5), bench.new_stamp_ns())[:500])
         node.wait_for_log('image dropped')
-    finally:
-        status = node.interrupt()
-    assert status == 0
+        assert node.interrupt() == 0
     written = [path for place in places.values() for path in place.rglob('*') if path.is_file()]
     assert {path.parent for path in written} <= {places['ROS_LOG_DIR']}
     for path in [log, *written]:

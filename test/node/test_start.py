@@ -22,20 +22,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @pytest.fixture(scope='module')
-def processes(run_node, model):
-    """Start all at once: most of a start is waiting for imports."""
-    return {
-        'no_model': run_node(model='/no/such/model'),
-        **{
-            number: run_node('-r', f'__node:=importing_{number.name}', model=model)
-            for number in SIGNALS
-        },
-    }
+def no_model(run_node):
+    return run_node(model='/no/such/model')
 
 
 @pytest.mark.parametrize('number', SIGNALS)
-def test_ended_while_importing_it_ends_well(processes, number):
-    node = processes[number]
+def test_ended_while_importing_it_ends_well(run_node, model, number):
+    node = run_node('-r', f'__node:=importing_{number.name}', model=model)
     status = Path(f'/proc/{node.process.pid}/status')
 
     def holds_back_the_signal():
@@ -100,17 +93,17 @@ def test_a_parameter_that_does_not_fit_is_named(name, value, said):
     assert '\n' not in str(raised.value)
 
 
-def test_without_a_model_it_says_so_and_waits(processes, bench):
+def test_without_a_model_it_says_so_and_waits(no_model, bench):
     diagnostics = bench.diagnostics()
     part = diagnostics.wait(lambda part: part.level == b'\x02')
     assert part.message.startswith('inactive: configure failed: /no/such/model')
     assert bench.state() == 'unconfigured'
     assert 'does not exist' in part.message
-    assert part.message.removeprefix('inactive: ') in processes['no_model'].log()
+    assert part.message.removeprefix('inactive: ') in no_model.log()
     name = f'{bench.namespace}/segmenter'
     steps = ' && '.join(f'ros2 lifecycle set {name} {step}' for step in ('configure', 'activate'))
     remedy = f'ros2 param set {name} model FOLDER), then {steps}'
-    assert remedy in processes['no_model'].wait_for_log(remedy)
+    assert remedy in no_model.wait_for_log(remedy)
 
 
 def no_parameter(folder):
@@ -138,17 +131,17 @@ def changed_classes(folder):
         (changed_classes, "is 'tool wrist', expected 'tool clasper'"),
     ],
 )
-def test_a_model_that_does_not_fit_is_refused(processes, bench, model, tmp_path, spoil, said):
+def test_a_model_that_does_not_fit_is_refused(no_model, bench, model, tmp_path, spoil, said):
     folder = spoil(shutil.copytree(model, tmp_path / 'model'))
     status = bench.status()
     assert bench.set(model=str(folder)).successful
     assert not bench.change('configure')
     assert bench.state() == 'unconfigured'
     assert status.wait(lambda m: said in m.values[0].value)
-    assert said in processes['no_model'].log()
+    assert said in no_model.log()
 
 
-def test_then_the_right_model_is_taken(processes, bench, model):
+def test_then_the_right_model_is_taken(no_model, bench, model):
     """The node has forgotten what failed before."""
     diagnostics = bench.diagnostics()
     assert bench.set(model=str(model)).successful

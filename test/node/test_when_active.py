@@ -10,10 +10,11 @@ import pytest
 import rclpy
 from lifecycle_msgs.srv import GetState
 from rclpy.executors import SingleThreadedExecutor
+from started import running
 
 from surgseg_ros.node.when_active import main
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0
 WHEN_ACTIVE = (sys.executable, '-m', 'surgseg_ros.node.when_active')
 
 
@@ -74,7 +75,7 @@ def test_it_asks_until_active_and_then_becomes_the_command(answer):
 def test_an_interrupt_while_it_waits_ends_it_without_the_command(answer):
     node = answer('inactive')
     command = [sys.executable, '-c', 'print("run")']
-    with subprocess.Popen(
+    with running(
         [*WHEN_ACTIVE, '/left/lazy', *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

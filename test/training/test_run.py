@@ -30,7 +30,7 @@ SETTINGS = {
     'warm_up_steps': 1,
     'device': 'cpu',
 }
-TIMEOUT_S = 240
+TIMEOUT_S = 900
 
 KILLED = """
 import os, signal, sys

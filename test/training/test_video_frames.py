@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from started import running
 
 from surgseg_ros.evaluation.frames import read_frames
 from surgseg_ros.training.dataset import DatasetError, find_samples, survey
@@ -107,7 +108,7 @@ def test_frames_of_the_data_set_come_first(packed, tmp_path):
 
 
 def run(script, *arguments):
-    return subprocess.Popen(
+    return running(
         [sys.executable, '-c', script, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from started import running
 
 TOOLS = Path(__file__).resolve().parents[3] / 'tools' / 'ros_from_pypi'
 ROS_VARIABLES = ('AMENT_PREFIX_PATH', 'ROS_DISTRO', 'CC', 'CXX', 'PYTHON')
@@ -149,9 +150,30 @@ def test_a_second_set_up_waits_for_the_first(checkout: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         command = ['sh', 'tools/ros_from_pypi/set_up.sh']
         pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
-        with subprocess.Popen(command, cwd=checkout, env=environment, **pipes) as second:
+        with running(command, cwd=checkout, env=environment, **pipes) as second:
             assert second.stdout is not None
             assert 'waiting for another set-up' in second.stdout.readline()
             assert second.poll() is None
             fcntl.flock(lock, fcntl.LOCK_UN)
             assert '.venv has Python 3.7' in second.communicate()[0]
+
+
+def test_a_long_command_shows_now_and_then_what_it_has_come_to(checkout: Path) -> None:
+    (checkout / '.venv').mkdir()
+    script = checkout / 'try.py'
+    script.write_text(
+        'import sys\n'
+        'import set_up\n'
+        'set_up.SILENCE_S = 0.01\n'
+        'talk = "print(\'Downloading torch\', flush=True); input()"\n'
+        'set_up.Runner(sys.stdout.fileno())(sys.executable, "-c", talk)\n'
+    )
+    tools = str(checkout / 'tools' / 'ros_from_pypi')
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
+    environment = {**os.environ, 'PYTHONPATH': tools}
+    with running([sys.executable, script], env=environment, **pipes) as process:
+        lines = iter(process.stdout.readline, '')
+        assert any(line.endswith(' s  Downloading torch\n') for line in lines)
+        assert any(line.endswith(' s  Downloading torch\n') for line in lines), 'again'
+        process.communicate('\n')
+    assert process.returncode == 0

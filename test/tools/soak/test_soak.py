@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+from started import running
 
 from tools.soak import shared_memory
 from tools.soak.processes import usage
@@ -48,7 +49,7 @@ def test_only_what_no_process_holds_is_removed(tmp_path, monkeypatch):
     names = ('fastrtps_held', 'fastrtps_held_el', 'fastrtps_dead', 'fastrtps_dead_el', 'other')
     for name in names:
         (tmp_path / name).touch()
-    with subprocess.Popen(
+    with running(
         [sys.executable, '-c', HOLDER, str(tmp_path / 'fastrtps_held_el')],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tests start ends: with the test, with pytest, and even where pytest is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import started
+from started import end, left_over, marked, room_for, running
+
+FOREVER = 'import time; print("runs", flush=True); time.sleep(1000)'
+STUBBORN = (
+    'import signal, subprocess, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); '
+    f'child = subprocess.Popen([sys.executable, "-c", {FOREVER!r}]); '
+    'print(child.pid, flush=True); child.wait()'
+)
+RUN = """
+import os, signal, subprocess, sys
+import started
+
+started.start_watchdog(started.mark_this_run())
+command = [sys.executable, '-c', 'import time; time.sleep(1000)']
+child = subprocess.Popen(command, start_new_session=True)
+print(child.pid, os.environ[started.MARK], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def lives(pid: int) -> bool:
+    try:
+        state = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0]
+    except OSError:
+        return False
+    return state != 'Z'
+
+
+def wait_for_the_end_of(pid: int) -> None:
+    end_s = time.monotonic() + 300.0
+    while lives(pid):
+        assert time.monotonic() < end_s, pid
+        time.sleep(0.02)
+
+
+def python(script: str) -> list[str]:
+    return [sys.executable, '-c', script]
+
+
+def test_a_process_and_its_own_end_where_a_test_fails() -> None:
+    pids: list[int] = []
+
+    def fail() -> None:
+        with running(python(STUBBORN), stdout=subprocess.PIPE) as process:
+            pids.extend([process.pid, int(process.stdout.readline())])
+            assert all(map(lives, pids))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    for pid in pids:
+        wait_for_the_end_of(pid)
+
+
+def test_one_that_does_not_end_by_itself_is_killed_and_that_is_an_error() -> None:
+    process = subprocess.Popen(python(STUBBORN), stdout=subprocess.PIPE, start_new_session=True)
+    child = int(process.stdout.readline())
+    with pytest.raises(subprocess.TimeoutExpired):
+        end(process, gently_s=0.1)
+    assert process.returncode == -signal.SIGKILL
+    wait_for_the_end_of(child)
+
+
+def test_one_that_ends_by_itself_is_not_killed() -> None:
+    with running(python(FOREVER), 300.0, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as it:
+        assert it.stdout.readline() == b'runs\n'
+    assert it.returncode == -signal.SIGINT
+
+
+def test_where_the_run_is_killed_all_that_it_started_ends(tmp_path: Path) -> None:
+    paths = {**os.environ, 'PYTHONPATH': str(Path(started.__file__).parent)}
+    run = subprocess.run([sys.executable, '-c', RUN], env=paths, capture_output=True, text=True)
+    assert run.returncode == -signal.SIGKILL
+    pid, mark = run.stdout.split()
+    wait_for_the_end_of(int(pid))
+    assert not marked(mark)
+
+
+def test_what_is_left_over_is_told_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(started.MARK, 'a-run-of-its-own')
+    with running(python(FOREVER), stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b'runs\n'
+        found = left_over('a-run-of-its-own', 0.0)
+        assert list(found) == [process.pid]
+        assert 'time.sleep' in found[process.pid]
+        wait_for_the_end_of(process.pid)
+    assert not left_over('a-run-of-its-own', 0.0)
+
+
+def test_this_run_has_a_watchdog() -> None:
+    """It carries no mark, so it does not end itself."""
+    watchdogs = [
+        folder
+        for folder in Path('/proc').glob('[0-9]*')
+        if str(os.getpid()).encode() in (folder / 'cmdline').read_bytes().split(b'\0')
+        and b'started.py' in (folder / 'cmdline').read_bytes()
+    ]
+    assert len(watchdogs) == 1
+    assert int(watchdogs[0].name) not in marked(os.environ[started.MARK])
+
+
+def test_there_is_room_for_one_at_least_and_for_no_more_than_cores() -> None:
+    assert room_for(1e9) == 1
+    assert 1 <= room_for(0.001) <= len(os.sched_getaffinity(0))
