@@ -1,8 +1,9 @@
-# make setup | test | check | demo | fuzz | soak | clean. Each but clean sets up first; a second set-up takes no time.
+# make setup | test | test-reference | check | demo | fuzz | soak | clean. Each but clean sets up first; a second set-up takes no time.
 # PYTHON=python3.12 make setup    chooses the interpreter
 # make demo INPUT=video.mp4       runs the demo on a video of one's own
 # make soak MINUTES=3             the node under random faults; 20 minutes where not said
 # make test TESTS=test/core       runs a part of the tests
+# make test-reference             runs those of messages, bags and the like with Ubuntu 24.04's NumPy and OpenCV
 # make fuzz FUZZ='--seconds 600'  malformed messages, then others guided by coverage; see docs/safety.md
 
 VENV_PYTHON := .venv/bin/python
@@ -11,7 +12,7 @@ TESTS ?= test
 # Tests and demo keep to this machine, and to a domain of their own (1 to 100).
 ISOLATE := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$(( $$$$ % 100 + 1 ))
 
-.PHONY: setup test check demo fuzz soak clean
+.PHONY: setup test test-reference check demo fuzz soak clean
 
 setup:
 	@PYTHON='$(PYTHON)' sh tools/ros_from_pypi/set_up.sh
@@ -23,6 +24,12 @@ check: setup
 
 test: check
 	$(ISOLATE) $(VENV_PYTHON) -m pytest $(TESTS)
+ifeq ($(TESTS),test)
+	@$(MAKE) --no-print-directory test-reference
+endif
+
+test-reference: setup
+	@$(ISOLATE) $(VENV_PYTHON) tools/ros_from_pypi/reference.py
 
 demo: setup
 	@$(ISOLATE) $(VENV_PYTHON) -m tools.demo $(if $(INPUT),--input '$(INPUT)')

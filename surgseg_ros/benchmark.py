@@ -27,7 +27,7 @@ OVERHEAD_S: Final = 120.0
 """A measurement ends after so long on any machine; over DDS, so long besides its rounds."""
 _SPARE_S: Final = 20.0
 """Of that, for what was underway, for the end of the processes, and for the report."""
-_LEAST_PATIENCE_S: Final = 30.0
+_LEAST_PATIENCE_S: Final = 60.0
 """A node gets so long to start, at least."""
 
 PICTURES: Final = 4

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The list of verbs, and what a wrong one gets."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from surgseg_ros import __main__ as commands
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(('arguments', 'status'), [([], 2), (['--help'], 0)])
@@ -27,3 +33,13 @@ def test_the_arguments_reach_the_verb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(commands.VERBS, 'echo', verb)
     monkeypatch.setattr(commands, 'echo', len, raising=False)
     assert commands.main(['echo', 'one', '--two']) == 2
+
+
+@pytest.mark.parametrize('verb', commands.VERBS)
+def test_every_verb_starts_and_says_what_it_takes(verb: str) -> None:
+    """In a process of its own, which imports what the verb needs and nothing else."""
+    command = [sys.executable, '-m', 'surgseg_ros', verb, '--help']
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert f'usage: surgseg_ros {verb} ' in run.stdout
+    assert run.stderr == ''

@@ -46,7 +46,9 @@ def machine_line(report: Mapping[str, Any]) -> str:
     products = ', '.join(
         f'{name} {rate:.0f}' for name, rate in rates['matrix_gflop_per_s'].items()
     )
-    absent = ''.join(f'; {name} {why}' for name, why in rates['not_measured'].items())
+    absent = ''.join(
+        f'; {name} not measured: {why}' for name, why in rates['not_measured'].items()
+    )
     height, width = model['input_size']
     versions = ', '.join(f'{name} {number}' for name, number in machine['versions'].items())
     return (

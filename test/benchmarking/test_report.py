@@ -65,7 +65,7 @@ def test_cost_by_pixels_and_cameras_stands_beside_its_floor() -> None:
         *('1000x1000', '2', '1.00', '2.00', '30.0', '1.00', '50.0', '20.0', '20.0')
     ]
     assert '| 1000x1000 | 2 | 1.00 | 1.00 (0.25) |' in lines
-    assert 'f32 100 GFLOP/s; bf16 emulated; a copy' in lines[-1]
+    assert 'f32 100 GFLOP/s; bf16 not measured: emulated; a copy' in lines[-1]
     assert 'Instruction set: torch AVX2; oneDNN Intel AVX2.' in lines[-1]
     assert '37 of 100 at 1000x1000 with 2; two minutes allow no more' in lines[-3]
     assert 'two minutes' not in table({'table': [{**row, 'rounds': 100}], **FACTS})

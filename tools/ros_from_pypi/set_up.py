@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,8 @@ ROOT = HERE.parents[1]
 VENV = ROOT / '.venv'
 STAMP = VENV / 'set_up.json'
 LOG = VENV / 'set_up.log'
+SILENCE_S = 8.0
+"""Seconds of a long command without a word on the terminal."""
 MESSAGES = ROOT / 'surgseg_ros' / 'messages' / 'vision_msgs' / 'msg'
 
 
@@ -52,13 +55,37 @@ class Runner:
         """Run a command; where it fails, its last lines are part of the error."""
         with LOG.open('ab') as log:
             start = log.tell()
-            status = subprocess.run(
+            process = subprocess.Popen(
                 command, stdout=log, stderr=log, pass_fds=[self._lock], cwd=ROOT, env=env
-            ).returncode
+            )
+            try:
+                status = wait(process, start)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
         if status:
             said = LOG.read_bytes()[start:].decode(errors='replace').rstrip().splitlines()
             called = ' '.join(Path(part).name for part in map(str, command[:4]))
             raise SetUpError('\n'.join((f'{called} ... failed ({LOG}):', *said[-15:])))
+
+
+def wait(process: 'subprocess.Popen[bytes]', start: int) -> int:
+    """
+    Wait for a command, and show now and then what it has come to.
+
+    :param process: it writes into the log.
+    :param start: where in the log its part begins.
+    :return: its exit status.
+    """
+    begun_s = time.monotonic()
+    while True:
+        try:
+            return process.wait(SILENCE_S)
+        except subprocess.TimeoutExpired:
+            said = LOG.read_bytes()[start:].decode(errors='replace').split('\n')
+            last = next((line.strip() for line in reversed(said) if line.strip()), '')
+            print(f'  {time.monotonic() - begun_s:.0f} s  {last[:90]}', flush=True)
 
 
 def main() -> int:

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An environment laid over another: two packages of its own, all others of the one below."""
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+TOOLS = ROOT / 'tools' / 'ros_from_pypi'
+MODULES = ('reference', 'set_up', 'message_build', 'machine')
+
+
+@pytest.fixture
+def reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Import it from a checkout of its own, which has a finished .venv."""
+    shutil.copytree(TOOLS, tmp_path / 'tools' / 'ros_from_pypi')
+    (tmp_path / '.venv').mkdir()
+    (tmp_path / '.venv' / 'set_up.json').write_text(json.dumps({'ros': '', 'packages': 'a'}))
+    monkeypatch.syspath_prepend(tmp_path / 'tools' / 'ros_from_pypi')
+    for name in MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module('reference')
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+class PlayedRunner:
+    """Runs all but pip, in whose place it writes a package."""
+
+    def __init__(self) -> None:
+        self.installed: list[tuple[str, ...]] = []
+
+    def __call__(self, *command: str | Path) -> None:
+        words = tuple(map(str, command))
+        if 'pip' not in words:
+            subprocess.run(words, check=True)
+            return
+        self.installed.append(words)
+        package = Path(words[words.index('--target') + 1]) / 'numpy'
+        package.mkdir()
+        (package / '__init__.py').write_text("__version__ = 'of the reference'\n")
+
+
+def test_its_own_packages_come_first_and_the_others_are_those_below(reference: ModuleType) -> None:
+    run = PlayedRunner()
+    reference.make(run)
+    (words,) = run.installed
+    assert {'--no-deps', 'numpy==1.26.4', 'opencv-python-headless==4.6.0.66'} <= set(words)
+    look = 'import numpy, rosbags, surgseg_ros, sys; print(numpy.__version__, rosbags.__file__)'
+    told = subprocess.run(
+        [reference.FOLDER / 'bin' / 'python', '-c', look],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    import rosbags
+
+    assert told.stdout == f'of the reference {rosbags.__file__}\n'
+
+
+def test_it_is_made_anew_only_where_the_one_below_has_changed(reference: ModuleType) -> None:
+    run = PlayedRunner()
+    for _ in range(2):
+        reference.make(run)
+    assert len(run.installed) == 1
+    reference.STAMP.write_text(json.dumps({'ros': '', 'packages': 'b'}))
+    reference.make(run)
+    assert len(run.installed) == 2
+
+
+def test_one_that_was_cut_off_is_made_anew(reference: ModuleType) -> None:
+    def cut(*command: object) -> None:
+        if 'pip' in command:
+            raise reference.SetUpError('no network')
+        PlayedRunner()(*command)  # type: ignore[arg-type]
+
+    with pytest.raises(reference.SetUpError):
+        reference.make(cut)
+    run = PlayedRunner()
+    reference.make(run)
+    assert len(run.installed) == 1
+
+
+def test_a_python_that_is_too_new_for_it_skips_with_that_reason(
+    reference: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(reference.sys, 'version_info', (3, 13, 1))
+    assert reference.main() == 0
+    said = capsys.readouterr().out
+    assert 'skipped: numpy==1.26.4 is there up to Python 3.12, not 3.13' in said
+    assert not reference.FOLDER.exists()
+
+
+def test_what_it_runs_is_there(reference: ModuleType) -> None:
+    assert all((ROOT / path).exists() for path in reference.TESTS)
