@@ -135,11 +135,13 @@ def _node(model: Path, device: str, log: Path) -> Iterator['subprocess.Popen[byt
     try:
         yield node
     finally:
-        node.send_signal(2)
         try:
-            node.wait(30)
-        except subprocess.TimeoutExpired:
+            node.send_signal(2)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                node.wait(30)
+        finally:  # a second Ctrl-C must not leave it
             node.kill()
+            node.wait()
 
 
 def _stale_tries(world: World, tries: int, alive: tuple[str, ...]) -> list[Check]:
