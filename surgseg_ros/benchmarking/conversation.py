@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the benchmark talks with its processes: one line asks, one line of JSON answers."""
 
+import contextlib
 import json
 import select
 import signal
@@ -89,11 +90,12 @@ class Child:
 
     def end(self) -> None:
         """End it as Ctrl-C would, so that it leaves no shared memory behind."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
         try:
-            self._process.communicate(timeout=_END_S)
-        except subprocess.TimeoutExpired:
+            if self._process.poll() is None:
+                self._process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.communicate(timeout=_END_S)
+        finally:  # an interrupt while it waits must not leave it
             self._process.kill()
             self._process.communicate()
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -230,9 +229,11 @@ def _process(verb: str, *arguments: str, out: Any) -> Iterator[subprocess.Popen[
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-        killer = threading.Timer(20.0, process.kill)
-        killer.start()
-        process.wait()
-        killer.cancel()
+        try:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20.0)
+        finally:  # an interrupt while it waits must not leave it
+            process.kill()
+            process.wait()
