@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an image message of any encoding to an RGB picture, and back to a plain message."""
 
-from types import SimpleNamespace
 from typing import Any, Final
 
 import cv2
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.bounds import MAX_PIXELS
-from surgseg_ros.messages.converter import converter
+from surgseg_ros.messages.encodings import ENCODINGS, Encoding, check_form, find_encoding
 from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.picture_files import check_file
 from surgseg_ros.messages.types import TYPES
@@ -20,31 +19,6 @@ IMAGE: Final = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE: Final = 'sensor_msgs/msg/CompressedImage'
 
 MAX_SIDE_PX: Final = 16_384
-
-_CHANNELS: Final = {
-    'rgb8': 3,
-    'bgr8': 3,
-    'rgba8': 4,
-    'bgra8': 4,
-    'mono8': 1,
-    'bayer_rggb8': 1,
-    'bayer_bggr8': 1,
-    'bayer_gbrg8': 1,
-    'bayer_grbg8': 1,
-    'yuv422': 2,
-    'yuv422_yuy2': 2,
-}
-"""Bytes per pixel of each encoding with 8 bits per sample."""
-
-_YOUNGER_NAMES: Final = {'uyvy': 'yuv422', 'yuyv': 'yuv422_yuy2'}
-"""Names that came with Humble, and the older ones that every converter knows."""
-
-_COLOR_CODES: Final = {
-    'bgr8': cv2.COLOR_BGR2RGB,
-    'rgba8': cv2.COLOR_RGBA2RGB,
-    'bgra8': cv2.COLOR_BGRA2RGB,
-    'mono8': cv2.COLOR_GRAY2RGB,
-}
 
 
 def rgb_from_msg(message: Any) -> Picture:
@@ -71,19 +45,22 @@ def rgb_from_image(message: Any) -> Picture:
     :return: (H, W, 3) uint8 RGB; a read-only view of the message's data where that is rgb8.
     :raises ImageError: if the encoding is unknown, or the fields contradict one another.
     """
-    encoding, sample_bytes = _encoding(message.encoding)
+    encoding, sample_bytes = find_encoding(message.encoding)
     height, width = message.height, message.width
-    channels = _CHANNELS[encoding]
-    samples = rows_of(message, channels * sample_bytes)  # (H, W * channels * sample_bytes)
+    _check_size(height, width)
+    check_form(encoding, message.encoding, height, width)
+    if encoding.planes > 1:
+        rows = _planes_of(message, encoding)
+    else:
+        rows = rows_of(message, encoding.pixel_bytes * sample_bytes)
     if sample_bytes == 2:
         high_byte = 0 if message.is_bigendian else 1
-        samples = np.ascontiguousarray(samples[:, high_byte::2])  # (H, W * channels)
-    if encoding == 'rgb8':
-        return samples.reshape(height, width, channels)
-    if encoding in _COLOR_CODES:
-        pixels = samples.reshape(height, width, channels)
-        return np.asarray(cv2.cvtColor(pixels, _COLOR_CODES[encoding]), np.uint8)
-    return _converted(samples, width, encoding)
+        rows = np.ascontiguousarray(rows[:, high_byte::2])  # (H, W * pixel_bytes)
+    try:
+        return encoding.to_rgb(rows, width)
+    except cv2.error as error:
+        text = f'a picture of {width}x{height} in {message.encoding} was not converted'
+        raise ImageError(f'{text}: publish rgb8 ({error!s:.300})', 'conversion') from error
 
 
 def rgb_from_compressed(message: Any) -> Picture:
@@ -133,21 +110,9 @@ def image_to_msg(image: Picture, header: Any) -> Any:
         width=width,
         encoding=encoding,
         is_bigendian=0,
-        step=width * _CHANNELS[encoding],
+        step=width * ENCODINGS[encoding].pixel_bytes,
         data=np.ascontiguousarray(image).reshape(-1),
     )
-
-
-def _encoding(name: str) -> tuple[str, int]:
-    """Find the encoding of a message's 8-bit form, and the bytes per sample that it has."""
-    base = _YOUNGER_NAMES.get(name, name)
-    if base in _CHANNELS:
-        return base, 1
-    if name.endswith('16') and name[:-2] + '8' in _CHANNELS:
-        return name[:-2] + '8', 2
-    known = ', '.join(sorted({*_CHANNELS, *_YOUNGER_NAMES}))
-    text = f'encoding {name!r:.80} is not known: publish one of {known}, or one with 16 for the 8'
-    raise ImageError(text, 'encoding')
 
 
 def rows_of(message: Any, pixel_bytes: int) -> Picture:
@@ -171,6 +136,31 @@ def rows_of(message: Any, pixel_bytes: int) -> Picture:
     return data.reshape(height, step)[:, : width * pixel_bytes]
 
 
+def _planes_of(message: Any, encoding: Encoding) -> Picture:
+    """
+    View the planes of an image message with their padding, as (height * planes, step) uint8.
+
+    Data that is longer than it has to be is refused, unlike that of packed encodings: its chroma
+    may begin further down, as it does where a decoder has rounded the height up.
+    """
+    height, width, step = message.height, message.width, message.step
+    if step < width:
+        text = f'step {step} is less than a row of {width} bytes of luma'
+        raise ImageError(f'{text}: the driver has to set step to that of luma', 'step')
+    rows = int(height * encoding.planes)
+    if len(message.data) != rows * step:
+        text = (
+            f'{len(message.data)} bytes of data are not the {rows * step} that {message.encoding} '
+            f'has at step {step} x height {height}'
+        )
+        raise ImageError(
+            f'{text}: the driver has to set height to that of the picture, step to that of luma, '
+            'and to leave no room between planes',
+            'data',
+        )
+    return np.frombuffer(message.data, np.uint8).reshape(rows, step)
+
+
 def _check_size(height: int, width: int) -> None:
     if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
         text = f'size {width}x{height} is not within 1 to {MAX_SIDE_PX} pixels each way'
@@ -192,26 +182,3 @@ def check_compressed(data: bytes) -> tuple[bytes, int, int]:
     checked, height, width = check_file(data)
     _check_size(height, width)
     return checked, height, width
-
-
-def _converted(samples: Picture, width: int, encoding: str) -> Picture:
-    """Have (H, W * channels) samples turned into (H, W, 3) RGB by cv_bridge or its like."""
-    height = samples.shape[0]
-    dense = np.ascontiguousarray(samples)  # the converters do not all regard `step`
-    message = SimpleNamespace(
-        height=height,
-        width=width,
-        encoding=encoding,
-        is_bigendian=0,
-        step=dense.shape[1],
-        data=dense.reshape(-1),
-    )
-    try:
-        image = np.asarray(converter()(message, 'rgb8'))
-    except Exception as error:  # two converters, each with exceptions of several libraries
-        text = f'a {width}x{height} picture in {encoding} was not converted: {error}'
-        raise ImageError(f'{text}: publish rgb8', 'conversion') from error
-    if image.shape != (height, width, 3) or image.dtype != np.uint8:
-        text = f'{encoding} was converted to {image.dtype} of shape {image.shape}'
-        raise ImageError(f'{text}: publish rgb8', 'conversion')
-    return image

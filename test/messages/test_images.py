@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from surgseg_ros.messages import images
+from surgseg_ros.messages.encodings import ENCODINGS as KNOWN
 from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.images import image_to_msg, rgb_from_msg
 from surgseg_ros.messages.results import header
@@ -231,7 +231,7 @@ def _rgb_or_error(message: Message) -> np.ndarray | ImageError:
 # A busy machine is no fault of the code.
 FUZZ = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 UINT32 = st.one_of(st.integers(0, 12), st.integers(0, 2**32 - 1))
-ENCODINGS = st.one_of(st.text(max_size=20), st.sampled_from([*images._CHANNELS, 'mono16', 'uyvy']))
+ENCODINGS = st.one_of(st.text(max_size=20), st.sampled_from([*KNOWN, 'mono16', 'uyvy']))
 
 
 @settings(FUZZ, max_examples=400)

@@ -41,6 +41,12 @@ def _false_length(chance):
     return bytes(cdr)
 
 
+def _odd_yuv(chance):
+    """Large enough for what is written past its end to harm something."""
+    size = {'height': 361, 'width': 641, 'step': 1282, 'data': np.zeros(361 * 1282, np.uint8)}
+    return _changed(chance, encoding=chance.choice(['yuv422', 'yuyv', 'NV12']), **size)
+
+
 KINDS = (
     lambda chance: _changed(chance, encoding=chance.choice(['', 'rgb9', 'mono', 'x' * 9000, 'ÿ'])),
     lambda chance: _changed(chance, data=_data(chance, chance.randrange(48 * 80 * 3))),
@@ -49,6 +55,9 @@ KINDS = (
     lambda chance: _changed(chance, step=chance.choice([0, 1, 239, 241, LARGEST])),
     lambda chance: _changed(chance, height=LARGEST, width=LARGEST, step=LARGEST),
     lambda chance: _changed(chance, encoding=chance.choice(['bayer_rggb16', 'yuv422']), width=0),
+    _odd_yuv,
+    lambda chance: _changed(chance, encoding='bayer_rggb8', height=chance.choice([1, 2])),
+    lambda chance: _changed(chance, encoding=chance.choice(['nv12', 'nv24', 'i420']), step=80),
     lambda chance: _changed(chance)[: chance.randrange(8, 11_000)],
     lambda chance: b'\0\1\0\0' + chance.randbytes(chance.randrange(4, 4000)),
     lambda chance: bytes([0, chance.choice([0, 2, 3, 9, 255])]) + _changed(chance)[2:],
@@ -89,6 +98,12 @@ def test_a_thousand_malformed_messages(bench, node, model):
     assert bytes(message.data) == expected.tobytes()
     log = node.log()
     assert 'Traceback' not in log
-    for said in ('is not known: publish', 'less than a row', 'is not within', 'is not UTF-8'):
+    for said in (
+        'is not known: publish',
+        'less than a row',
+        'is not within',
+        'is not UTF-8',
+        ', or rgb8',
+    ):
         assert said in log
     assert len(log.splitlines()) < 40, 'each cause is said once'

@@ -107,7 +107,7 @@ def _field(name: str, choose: Callable[[random.Random], object]) -> Change:
 
 
 def _text(chance: random.Random) -> str:
-    odd = ('', 'rgb9', 'mono', 'x' * 9000, 'ÿ', 'rgb8\0', '8UC3', 'nv12', 'png; compressedDepth')
+    odd = ('', 'rgb9', 'mono', 'x' * 9000, 'ÿ', 'rgb8\0', '8UC3', 'nv42', 'png; compressedDepth')
     return chance.choice((*odd, *ENCODINGS))
 
 

@@ -26,8 +26,12 @@ ENCODINGS: Final = {
     **{f'bayer_{pattern}8': 1 for pattern in ('rggb', 'bggr', 'gbrg', 'grbg')},
     **{f'bayer_{pattern}16': 2 for pattern in ('rggb', 'bggr', 'gbrg', 'grbg')},
     **dict.fromkeys(('yuv422', 'yuv422_yuy2', 'uyvy', 'yuyv'), 2),
+    **dict.fromkeys(('nv12', 'nv21', 'nv24', 'yuv420', 'I420'), 1),
 }
-"""Bytes per pixel of each encoding that the node takes."""
+"""Bytes per pixel, in the first plane, of each encoding that the node takes."""
+
+_HALF_PLANES: Final = {'nv12': 3, 'nv21': 3, 'nv24': 6, 'yuv420': 3, 'I420': 3}
+"""Size of the data in halves of step x height; 2 for the others."""
 
 _FILES: Final = {
     'png_grey': ('.png', 1, []),
@@ -61,7 +65,7 @@ def _images() -> Iterator[tuple[str, bytes]]:
             encoding=encoding,
             is_bigendian=0,
             step=step,
-            data=_noise(_HEIGHT * step),
+            data=_noise(_HEIGHT * step * _HALF_PLANES.get(encoding, 2) // 2),
         )
         for little in (True, False):
             cdr = TYPES.serialize_cdr(message, IMAGE, little_endian=little)

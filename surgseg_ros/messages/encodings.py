@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the data of an uncompressed image holds in each encoding, and how RGB is made of it."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.messages.errors import ImageError
+
+Picture = NDArray[np.uint8]
+
+
+class Encoding(NamedTuple):
+    """
+    An encoding with 8 bits per sample.
+
+    :param pixel_bytes: bytes per pixel in the rows that `step` is the length of; of a planar
+        encoding, those are the rows of luma.
+    :param to_rgb: makes (H, W, 3) uint8 RGB of the rows and the width. It takes (H, W *
+        pixel_bytes) where `planes` is 1, and else all planes with their padding, (H * planes,
+        step).
+    :param planes: how many times step x height bytes there are.
+    :param multiple_px: what height and width have to be multiples of, as pixels share samples.
+    :param least_px: the least height and width.
+    """
+
+    pixel_bytes: int
+    to_rgb: Callable[[Picture, int], Picture]
+    planes: Fraction = Fraction(1)
+    multiple_px: tuple[int, int] = (1, 1)
+    least_px: int = 1
+
+
+def _limited_range_bt601() -> NDArray[np.float64]:
+    """
+    Compute the (3, 4) matrix from Y, Cb, Cr and 1 to R, G and B, all of 8 bits.
+
+    ITU-R BT.601-7: luma is 0.299 R + 0.587 G + 0.114 B, of which 219 steps from 16 are the whole
+    range; 224 steps around 128 are that of the scaled differences Cb (B - Y) and Cr (R - Y).
+    """
+    red, green, blue = 0.299, 0.587, 0.114
+    luma, of_cb, of_cr = 255 / 219, 255 / 224 * 2 * (1 - blue), 255 / 224 * 2 * (1 - red)
+    matrix = np.array(
+        [
+            [luma, 0, of_cr],
+            [luma, -of_cb * blue / green, -of_cr * red / green],
+            [luma, of_cb, 0],
+        ]
+    )
+    return np.column_stack([matrix, -matrix @ (16, 128, 128)])
+
+
+_FROM_YUV: Final = _limited_range_bt601()
+
+
+def _as_it_is(rows: Picture, width: int) -> Picture:
+    return rows.reshape(len(rows), width, 3)
+
+
+def _packed(code: int, channels: int, rows: Picture, width: int) -> Picture:
+    pixels = rows.reshape(len(rows), width, channels)
+    return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
+
+
+def _two_planes(code: int, rows: Picture, width: int) -> Picture:
+    """Convert luma, and both chromas side by side below it; their rows are padded alike."""
+    return np.asarray(cv2.cvtColor(rows[:, :width], code), np.uint8)
+
+
+def _three_planes(code: int, rows: Picture, width: int) -> Picture:
+    """Convert luma and two planes of chroma, whose rows are half as long, padding included."""
+    step = rows.shape[1]
+    if step % 2:
+        text = f'step {step} is odd, and rows of chroma are half as long'
+        raise ImageError(f'{text}: let the driver pad rows to an even length', 'step')
+    if step > width:  # OpenCV looks for the second half of a row at width / 2, not at step / 2
+        height = len(rows) // 3 * 2
+        chroma = rows[height:].reshape(height, step // 2)[:, : width // 2]
+        rows = np.concatenate([rows[:height, :width], chroma.reshape(-1, width)])
+    return np.asarray(cv2.cvtColor(rows, code), np.uint8)
+
+
+def _full_chroma(rows: Picture, width: int) -> Picture:
+    """Convert luma, and both chromas side by side for each pixel; OpenCV has no code for it."""
+    height, step = len(rows) // 3, rows.shape[1]
+    luma = np.maximum(rows[:height, :width], 16)  # as OpenCV does: below is no darker black
+    chroma = rows[height:].reshape(height, 2 * step)[:, : 2 * width].reshape(height, width, 2)
+    return np.asarray(cv2.transform(cv2.merge([luma, chroma]), _FROM_YUV), np.uint8)
+
+
+def _mosaic(code: int) -> Encoding:
+    """Two rows or columns have no pixel with all its neighbours: OpenCV makes black of them."""
+    return Encoding(1, partial(_packed, code, 1), least_px=3)
+
+
+def _pairs(code: int) -> Encoding:
+    """Two pixels in a row share their chroma; OpenCV before 4.8 writes past an odd row's end."""
+    return Encoding(2, partial(_packed, code, 2), multiple_px=(1, 2))
+
+
+def _quads(convert: Callable[[int, Picture, int], Picture], code: int) -> Encoding:
+    """Four pixels share their chroma."""
+    return Encoding(1, partial(convert, code), Fraction(3, 2), multiple_px=(2, 2))
+
+
+ENCODINGS: Final = {
+    'rgb8': Encoding(3, _as_it_is),
+    'bgr8': Encoding(3, partial(_packed, cv2.COLOR_BGR2RGB, 3)),
+    'rgba8': Encoding(4, partial(_packed, cv2.COLOR_RGBA2RGB, 4)),
+    'bgra8': Encoding(4, partial(_packed, cv2.COLOR_BGRA2RGB, 4)),
+    'mono8': Encoding(1, partial(_packed, cv2.COLOR_GRAY2RGB, 1)),
+    # OpenCV names a mosaic by its second row and column.
+    'bayer_rggb8': _mosaic(cv2.COLOR_BAYER_BG2RGB),
+    'bayer_bggr8': _mosaic(cv2.COLOR_BAYER_RG2RGB),
+    'bayer_gbrg8': _mosaic(cv2.COLOR_BAYER_GR2RGB),
+    'bayer_grbg8': _mosaic(cv2.COLOR_BAYER_GB2RGB),
+    'yuv422': _pairs(cv2.COLOR_YUV2RGB_UYVY),
+    'yuv422_yuy2': _pairs(cv2.COLOR_YUV2RGB_YUY2),
+    'nv12': _quads(_two_planes, cv2.COLOR_YUV2RGB_NV12),
+    'nv21': _quads(_two_planes, cv2.COLOR_YUV2RGB_NV21),
+    'nv24': Encoding(1, _full_chroma, Fraction(3)),
+    'yuv420': _quads(_three_planes, cv2.COLOR_YUV2RGB_I420),
+}
+"""By its name in lower case; YUV is that of BT.601, limited range, as for cv_bridge."""
+
+_OTHER_NAMES: Final = {
+    'uyvy': 'yuv422',  # since Humble; FourCC
+    'yuyv': 'yuv422_yuy2',
+    'yuy2': 'yuv422_yuy2',  # GStreamer
+    'i420': 'yuv420',  # GStreamer
+    'iyuv': 'yuv420',
+    'yu12': 'yuv420',  # V4L2
+    'yuv420p': 'yuv420',  # FFmpeg
+}
+
+
+def find_encoding(name: str) -> tuple[Encoding, int]:
+    """
+    Find an encoding; capitals, which GStreamer and GenICam write, are as good as small letters.
+
+    :param name: as a message tells it.
+    :return: its form with 8 bits per sample, and the bytes per sample that it has itself.
+    :raises ImageError: if it is not known.
+    """
+    small = name.lower()
+    base = _OTHER_NAMES.get(small, small)
+    if base in ENCODINGS:
+        return ENCODINGS[base], 1
+    if small.endswith('16') and small[:-2] + '8' in ENCODINGS:
+        return ENCODINGS[small[:-2] + '8'], 2
+    known = ', '.join(sorted({*ENCODINGS, *_OTHER_NAMES}))
+    text = f'encoding {name!r:.80} is not known: publish one of {known}, or one with 16 for the 8'
+    raise ImageError(text, 'encoding')
+
+
+def check_form(encoding: Encoding, name: str, height: int, width: int) -> None:
+    """
+    Refuse what OpenCV would not: some versions write past the end of such a picture.
+
+    :param encoding: of the picture.
+    :param name: of the encoding, as the message tells it.
+    :param height: of the picture in pixels.
+    :param width: of the picture in pixels.
+    :raises ImageError: if no picture of that size has this encoding.
+    """
+    rows, columns = encoding.multiple_px
+    if height % rows or width % columns:
+        even = 'width and height' if rows > 1 else 'width'
+        text = f'a picture of {width}x{height} can not be {name}, whose pixels share their colour'
+        raise ImageError(f'{text}: publish an even {even}, or rgb8', 'conversion')
+    if min(height, width) < encoding.least_px:
+        text = f'a picture of {width}x{height} is too small for {name}'
+        least = encoding.least_px
+        raise ImageError(f'{text}: publish at least {least}x{least}, or rgb8', 'conversion')
