@@ -8,7 +8,7 @@ from typing import Final
 import cv2
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from surgseg_ros.core.labels import NO_DECISION
 
@@ -177,6 +177,6 @@ def _noise_tile(height: int, width: int) -> NDArray[np.int8]:
     return tile
 
 
-def _u8(array: NDArray[np.generic] | cv2.typing.MatLike) -> NDArray[np.uint8]:
+def _u8(array: ArrayLike) -> NDArray[np.uint8]:
     """Tell mypy what OpenCV does not."""
-    return array.astype(np.uint8, copy=False)
+    return np.asarray(array, np.uint8)

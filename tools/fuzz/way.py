@@ -95,7 +95,8 @@ def file_size(data: bytes) -> tuple[int, int] | None:
     :param data: the file.
     :return: (height, width); None where that library does not take the file.
     """
-    with warnings.catch_warnings(action='ignore'):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
         try:
             width, height = Image.open(io.BytesIO(data), formats=('JPEG', 'PNG')).size
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, struct.error):
