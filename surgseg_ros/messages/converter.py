@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of two libraries converts the encodings that need more than a change of order."""
+"""Which of two libraries a plain node converts images with, to compare ours with it."""
 
 import functools
 import importlib.util

@@ -128,7 +128,7 @@ ENCODINGS: Final = {
 }
 """By its name in lower case; YUV is that of BT.601, limited range, as for cv_bridge."""
 
-_OTHER_NAMES: Final = {
+OTHER_NAMES: Final = {
     'uyvy': 'yuv422',  # since Humble; FourCC
     'yuyv': 'yuv422_yuy2',
     'yuy2': 'yuv422_yuy2',  # GStreamer
@@ -137,6 +137,7 @@ _OTHER_NAMES: Final = {
     'yu12': 'yuv420',  # V4L2
     'yuv420p': 'yuv420',  # FFmpeg
 }
+"""Of the same layout, in lower case."""
 
 
 def find_encoding(name: str) -> tuple[Encoding, int]:
@@ -148,12 +149,12 @@ def find_encoding(name: str) -> tuple[Encoding, int]:
     :raises ImageError: if it is not known.
     """
     small = name.lower()
-    base = _OTHER_NAMES.get(small, small)
+    base = OTHER_NAMES.get(small, small)
     if base in ENCODINGS:
         return ENCODINGS[base], 1
     if small.endswith('16') and small[:-2] + '8' in ENCODINGS:
         return ENCODINGS[small[:-2] + '8'], 2
-    known = ', '.join(sorted({*ENCODINGS, *_OTHER_NAMES}))
+    known = ', '.join(sorted({*ENCODINGS, *OTHER_NAMES}))
     text = f'encoding {name!r:.80} is not known: publish one of {known}, or one with 16 for the 8'
     raise ImageError(text, 'encoding')
 

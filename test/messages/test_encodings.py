@@ -2,13 +2,15 @@
 """YUV of every layout against BT.601 in floating point; sizes that OpenCV must never see."""
 
 import contextlib
+import re
+from pathlib import Path
 from types import SimpleNamespace as Message
 
 import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.messages.encodings import ENCODINGS, find_encoding
+from surgseg_ros.messages.encodings import ENCODINGS, OTHER_NAMES, find_encoding
 from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.images import rgb_from_msg
 
@@ -173,6 +175,14 @@ def test_planes_that_may_lie_elsewhere_are_refused(encoding, changes, cause, wor
         rgb_from_msg(message)
     assert caught.value.cause == cause
     assert len(str(caught.value)) < 500
+
+
+def test_the_page_on_encodings_names_them_all():
+    page = (Path(__file__).parents[2] / 'docs' / 'encodings.md').read_text()
+    rows = re.findall(r'^\| (`.*?)\|(.*?)\|', page, re.MULTILINE)
+    named = set(re.findall('`([a-z0-9_]+)`', str(rows))) - {'16'}
+    assert {*ENCODINGS, *OTHER_NAMES} <= named
+    assert all(find_encoding(name) for name in named)
 
 
 MOSAICS = [f'bayer_{pattern}{bits}' for pattern in ('rggb', 'gbrg') for bits in (8, 16)]
