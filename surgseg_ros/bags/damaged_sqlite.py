@@ -8,14 +8,9 @@ from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
-from rosbags.interfaces import (
-    Connection,
-    ConnectionExtRosbag2,
-    MessageDefinition,
-    MessageDefinitionFormat,
-)
+from surgseg_ros.bags.connections import Connection
+from surgseg_ros.bags.sqlite_file import as_cdr, connect, read_connections
 
 SQLITE_MAGIC: Final = b'SQLite format 3\x00'
 
@@ -40,8 +35,7 @@ class CutSqlite:
 
     def open(self) -> None:
         """Find the topics, and count the rows that can be reached."""
-        uri = f'file:{quote(str(self.path.absolute()))}?immutable=1'
-        self._database = sqlite3.connect(uri, uri=True)
+        self._database = connect(self.path, 'immutable=1')
         try:
             # Otherwise SQLite refuses a file that is shorter than its first page says.
             self._database.execute('PRAGMA writable_schema=ON')
@@ -50,9 +44,7 @@ class CutSqlite:
             for row, topic in self._rows('topic_id'):
                 last = row
                 counts[topic] += 1
-            topics = self._database.execute('SELECT * FROM topics')
-            names = [column[0] for column in topics.description]
-            found = [dict(zip(names, row, strict=True)) for row in topics]
+            self.connections = read_connections(self._database, counts, 'replace')
         except BaseException:
             self.close()
             raise
@@ -60,19 +52,6 @@ class CutSqlite:
         if lacking := _lacking_bytes(self.path):
             lost += f', and those in {lacking} bytes that are missing at the end'
         self.lost = f'the rows in damaged pages are lost: {lost}'
-        self.connections = [
-            Connection(
-                id=x['id'],
-                topic=x['name'],
-                msgtype=x['type'],
-                msgdef=MessageDefinition(MessageDefinitionFormat.NONE, ''),
-                digest=x.get('type_description_hash', ''),
-                msgcount=counts[x['id']],
-                ext=ConnectionExtRosbag2(x['serialization_format'], []),
-                owner=self,
-            )
-            for x in found
-        ]
 
     def messages(
         self, connections: Collection[Connection]
@@ -81,7 +60,7 @@ class CutSqlite:
         by_id = {x.id: x for x in connections}
         for _, topic, time_ns, data in self._rows('topic_id, timestamp, data'):
             if topic in by_id:
-                yield by_id[topic], time_ns, data
+                yield by_id[topic], time_ns, as_cdr(data)
 
     def close(self) -> None:
         """Close the file."""

@@ -9,8 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
-from rosbags.interfaces import Connection, ConnectionExtRosbag2, QosDurability
-
+from surgseg_ros.bags.connections import Connection
 from surgseg_ros.bags.records import DamagedError, Received
 from surgseg_ros.bags.sources import BagError, Opened, describe_loss, open_sources
 from surgseg_ros.bags.zstandard import MAGIC, unpack, zstd
@@ -41,14 +40,16 @@ class Bag:
         .mcap or .db3 file, also packed as .mcap.zstd or .db3.zstd.
     :raises BagError: on entering, if there is no bag or nothing in it.
 
-    Once open, `topics` says what the files hold, and `damage` what is known to be wrong with
-    them: sentences, none where the bag is whole.
+    Once open, `topics` says what the files hold, `foreign` which of their topics have messages
+    that are not those of ROS 2 and what these are, and `damage` what is known to be wrong with
+    the files: sentences, none where the bag is whole.
     """
 
     def __init__(self, path: Path | str) -> None:
         """Remember the path; nothing is opened yet."""
         self.path = Path(path)
         self.topics: dict[str, Topic] = {}
+        self.foreign: dict[str, str] = {}
         self.damage: list[str] = []
         self._opened = _NOTHING
         self._stack = ExitStack()
@@ -58,11 +59,17 @@ class Bag:
         with ExitStack() as stack:
             self._opened = open_sources(self.path, stack)
             self.topics = {x.topic: self._topic(x.topic) for x in self._connections()}
+            self.foreign = {
+                x.topic: x.foreign
+                for source in self._opened.sources
+                for x in source.connections
+                if x.foreign and x.message_count
+            }
             metadata = self._opened.metadata
-            self.damage = self._loss({*self.topics, *(metadata.counts if metadata else ())})
+            listed = {*self.topics, *(metadata.counts if metadata else ())}
+            self.damage = self._loss(listed - (self.foreign.keys() - self.topics.keys()))
             if not any(topic.message_count for topic in self.topics.values()):
-                damage = self.damage or ['nothing was recorded']
-                raise BagError(f'bag {str(self.path)!r} holds no message: {"; ".join(damage)}')
+                raise BagError(f'bag {str(self.path)!r} {self._emptiness()}')
             self._stack = stack.pop_all()
         return self
 
@@ -90,6 +97,9 @@ class Bag:
         """
         wanted = set(self.topics if topics is None else topics)
         for name in sorted(wanted - set(self.topics)):
+            if name in self.foreign:
+                text = f'topic {name!r} of bag {str(self.path)!r} holds {self.foreign[name]}'
+                raise BagError(text)
             there = ', '.join(f'{x} ({topic.type_name})' for x, topic in self.topics.items())
             text = f'topic {name!r} is not in bag {str(self.path)!r}, which has {there}'
             raise BagError('; '.join([text, *self.damage]))
@@ -115,26 +125,33 @@ class Bag:
         :param topic: name of the topic.
         :return: True if all of them offered transient local durability.
         """
-        durabilities = {
-            qos.durability
-            for connection in self._connections()
-            if connection.topic == topic and isinstance(connection.ext, ConnectionExtRosbag2)
-            for qos in connection.ext.offered_qos_profiles
-        }
-        return durabilities == {QosDurability.TRANSIENT_LOCAL}
+        said = {x.is_latched for x in self._connections() if x.topic == topic}
+        return said - {None} == {True}
 
     def _loss(self, topics: Collection[str]) -> list[str]:
         counts = Counter({name: x.message_count for name, x in self.topics.items()})
         return describe_loss(self._opened, counts, topics)
 
+    def _emptiness(self) -> str:
+        """Say why there is no message to read."""
+        if self.foreign:
+            return f'holds {" and ".join(dict.fromkeys(self.foreign.values()))}'
+        return f'holds no message: {"; ".join(self.damage or ["nothing was recorded"])}'
+
     def _connections(self) -> list[Connection]:
-        return [connection for source in self._opened.sources for connection in source.connections]
+        """List the publishers of messages of ROS 2."""
+        return [
+            connection
+            for source in self._opened.sources
+            for connection in source.connections
+            if not connection.foreign
+        ]
 
     def _topic(self, name: str) -> Topic:
         """Add up a topic over files and publishers."""
         connections = [x for x in self._connections() if x.topic == name]
-        types = sorted({x.msgtype for x in connections})
-        return Topic(' and '.join(types), sum(x.msgcount for x in connections))
+        types = sorted({x.type_name for x in connections})
+        return Topic(' and '.join(types), sum(x.message_count for x in connections))
 
     def _counted(self, wanted: set[str]) -> Iterator[tuple[str, int, bytes]]:
         """Go through the messages, and complain at the end of those that did not come."""
@@ -145,6 +162,8 @@ class Bag:
             yield topic, time_ns, cdr
         damage = self._loss(wanted) + broken
         damage += [f'{n} messages of {name!r} are missing' for name, n in missing.items() if n > 0]
+        for name in sorted(wanted & self.foreign.keys()):
+            damage.append(f'topic {name!r} holds, besides, {self.foreign[name]}')
         if damage:
             text = f'bag {str(self.path)!r} is damaged: {"; ".join(damage)}'
             raise BagError(f'{text}. What can be read of it was read')
@@ -153,7 +172,8 @@ class Bag:
         """Go through all files by time; note which can't be read on, and go on with the others."""
         streams = []
         for source in self._opened.sources:
-            if connections := [x for x in source.connections if x.topic in wanted]:
+            readable = [x for x in source.connections if not x.foreign]
+            if connections := [x for x in readable if x.topic in wanted]:
                 streams.append(_whole_part(source.messages(connections), broken))
         return heapq.merge(*streams, key=lambda item: item[1])
 
@@ -161,7 +181,7 @@ class Bag:
         for connection in self._connections():
             if connection.topic not in topics:
                 continue
-            name = connection.msgtype
+            name = connection.type_name
             if name not in TYPES.fielddefs:
                 text = f'type {name!r} of topic {connection.topic!r} is not known here'
                 raise BagError(f'{text}: choose other topics')

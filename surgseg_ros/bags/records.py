@@ -5,14 +5,20 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO, Final, NamedTuple
 
-from rosbags.interfaces import Connection
 from rosbags.rosbag2.storage_mcap import decompress
+
+from surgseg_ros.bags.connections import Connection
+
+MCAP_MAGIC: Final = b'\x89MCAP0\r\n'
+"""How a file of MCAP begins and ends."""
 
 SCHEMA: Final = 3
 CHANNEL: Final = 4
 MESSAGE: Final = 5
 CHUNK: Final = 6
 MESSAGE_INDEX: Final = 7
+CHUNK_INDEX: Final = 8
+STATISTICS: Final = 11
 
 MESSAGE_HEAD: Final = struct.Struct('<HIQQ')
 """Channel, sequence, time of receipt, time of sending."""
@@ -28,6 +34,10 @@ _HEAD: Final = struct.Struct('<BQ')  # opcode, length
 
 class DamagedError(ValueError):
     """A part of a file that cannot be read, though others can."""
+
+
+class UnreadableError(ValueError):
+    """A file that may well be whole, but is of a kind that is not read here."""
 
 
 class Place(NamedTuple):

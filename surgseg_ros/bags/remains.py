@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads of MCAP files that a crash or a full disk cut off the part that is whole."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from io import BytesIO
 from typing import Any, BinaryIO, Final
 
 import lz4.frame  # type: ignore[import-untyped]
-from rosbags.interfaces import Connection
 
+from surgseg_ros.bags.connections import Connection
+from surgseg_ros.bags.definitions import Definitions
+from surgseg_ros.bags.mcap_file import McapFile
 from surgseg_ros.bags.records import (
-    CHANNEL,
     CHUNK,
+    MCAP_MAGIC,
     MESSAGE,
     MESSAGE_INDEX,
-    SCHEMA,
     DamagedError,
     Place,
     Received,
@@ -25,10 +27,7 @@ from surgseg_ros.bags.records import (
     records_at,
     records_within,
 )
-from surgseg_ros.bags.storages import McapFile, read_pairs
 from surgseg_ros.bags.zstandard import MOST_BYTES, zstd
-
-MCAP_MAGIC: Final = b'\x89MCAP0\r\n'
 
 _MOST_TAIL_BYTES: Final = 2**28
 """A longer chunk is none: its length is among what is damaged."""
@@ -55,28 +54,30 @@ class CutMcap(McapFile):
 
     def open(self) -> None:
         """Count what is there; the index at the end of the file, which says it, is lost."""
-        self.bio = file = self.path.open('rb')
+        self._stream = file = self.path.open('rb')
         self._bad: set[Place] = set()
         self._counts: Counter[int] = Counter()
+        self._definitions = Definitions()
         try:
-            self.data_start = self.data_end = len(MCAP_MAGIC)
+            self._data_start = self._data_end = len(MCAP_MAGIC)
             end = _end_without_zeros(file)
             chunks, gone = self._walk(file, end)
-            self._tail = _whole_part_of_chunk(file, self.data_end, end)
+            self._tail = _whole_part_of_chunk(file, self._data_end, end)
             saved = self._note(records_within(self._tail))
             for place in self._bad:  # definitions stand once, in the first chunks
-                self._note_definitions(_whole_part_of_chunk(file, place.start - 9, place.end))
-            self.note_hashes()
+                part = _whole_part_of_chunk(file, place.start - 9, place.end)
+                for opcode, content in records_within(part):
+                    self._learn(opcode, content)
+            self.connections = self._definitions.connections(self._counts)
             self.lost = self._loss(file, saved, chunks, gone)
         except BaseException:
             self.close()
             raise
-        self.connections = [x._replace(msgcount=self._counts[x.id]) for x in self.connections]
 
-    def messages(self, connections: Collection[Connection]) -> Iterator[Received]:  # type: ignore[override]
+    def messages(self, connections: Collection[Connection]) -> Iterator[Received]:
         """Go through the whole records."""
         wanted = {x.id: x for x in connections}
-        for place in places(self._file(), self.data_start, self.data_end):
+        for place in self._data():
             if place not in self._bad:
                 yield from messages_at(self._file(), place, wanted)
         yield from messages_among(records_within(self._tail), wanted)
@@ -85,8 +86,8 @@ class CutMcap(McapFile):
         """Note what is in the file, and count its chunks, and the messages of damaged ones."""
         chunks = gone = 0
         is_bad = False
-        for place in places(file, self.data_start, end):
-            self.data_end = place.end
+        for place in places(file, self._data_start, end):
+            self._data_end = place.end
             if place.opcode == MESSAGE_INDEX:
                 gone += max(0, place.end - place.start - _INDEX_HEAD_BYTES) // 16 if is_bad else 0
                 continue
@@ -106,37 +107,18 @@ class CutMcap(McapFile):
             if opcode == MESSAGE:
                 self._counts[int.from_bytes(content[:2], 'little')] += 1
                 count += 1
-            elif opcode in (SCHEMA, CHANNEL):
-                self._define(opcode, content)
+            else:
+                self._learn(opcode, content)
         return count
 
-    def _note_definitions(self, data: bytes) -> None:
-        """Learn from a damaged chunk what no other one says."""
-        for opcode, content in records_within(data):
-            key = int.from_bytes(content[:2], 'little')
-            is_new = key not in (self.schemas if opcode == SCHEMA else self.channels)
-            if is_new and opcode in (SCHEMA, CHANNEL):
-                self._define(opcode, content)
-
-    def _define(self, opcode: int, content: memoryview) -> None:
-        """Let the reader's own scan run over a definition; one that is broken says nothing."""
-        key = int.from_bytes(content[:2], 'little')
-        record = bytes([opcode]) + len(content).to_bytes(8, 'little') + bytes(content)
-        file, start, end = self.bio, self.data_start, self.data_end
-        self.bio, self.data_start, self.data_end = BytesIO(record), 0, len(record)
-        try:
-            self.meta_scan()
-            if opcode == CHANNEL:
-                read_pairs(self.channels[key].metadata)
-        except Exception:  # of several libraries
-            broken: dict[int, Any] = self.channels if opcode == CHANNEL else self.schemas
-            broken.pop(key, None)
-        finally:
-            self.bio, self.data_start, self.data_end = file, start, end
+    def _learn(self, opcode: int, content: memoryview) -> None:
+        """Note a definition; one that is broken says nothing."""
+        with contextlib.suppress(ValueError):
+            self._definitions.note(opcode, content)
 
     def _loss(self, file: BinaryIO, saved: int, chunks: int, gone: int) -> str:
-        rest = file.seek(0, 2) - self.data_end
-        file.seek(self.data_end)
+        rest = file.seek(0, 2) - self._data_end
+        file.seek(self._data_end)
         has_end = rest == len(MCAP_MAGIC) and file.read() == MCAP_MAGIC
         said = []
         if not has_end:

@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple, TypeVar
 
 from surgseg_ros.bags.damaged_sqlite import SQLITE_MAGIC, CutSqlite
 from surgseg_ros.bags.metadata import METADATA_FILE, Metadata, MetadataError, read_metadata
-from surgseg_ros.bags.remains import MCAP_MAGIC, CutMcap
+from surgseg_ros.bags.records import MCAP_MAGIC, UnreadableError
+from surgseg_ros.bags.remains import CutMcap
 from surgseg_ros.bags.storages import READERS, Source, with_log
 from surgseg_ros.bags.zstandard import zstd
 
@@ -36,10 +37,12 @@ _REMEDIES: Final = {
     '.db3': 'give a whole copy, or try `sqlite3 FILE .recover`',
     '.bag': 'convert this bag of ROS 1 with `rosbags-convert`',
 }
-_REMAINS: Final[dict[str, tuple[bytes, Callable[[Path], CutMcap | CutSqlite]]]] = {
-    '.mcap': (MCAP_MAGIC, CutMcap),
-    '.db3': (SQLITE_MAGIC, CutSqlite),
+_REMAINS: Final[dict[str, Callable[[Path], CutMcap | CutSqlite]]] = {
+    '.mcap': CutMcap,
+    '.db3': CutSqlite,
 }
+_BEGINNINGS: Final = {MCAP_MAGIC: '.mcap', SQLITE_MAGIC: '.db3', b'#ROSBAG V': '.bag'}
+"""The storage of a file by its first bytes, which are surer than its name."""
 
 S = TypeVar('S', bound=Source)
 
@@ -87,13 +90,17 @@ def open_sources(path: Path, stack: ExitStack) -> Opened:
             damage.append(str(error))
     files, missing = _files(path, metadata, damage)
     if not files:
-        damage += missing or [
-            'neither metadata.yaml nor .mcap or .db3 files with anything in them'
-        ]
+        damage += missing or [_nothing(path)]
         raise BagError(f'{str(path)!r} is no bag of ROS 2: {"; ".join(damage)}')
     files = _without_copies(files, damage)
     sources = _open_all(files, stack, damage)
     return Opened(sources, metadata, damage, missing)
+
+
+def _nothing(folder: Path) -> str:
+    """Say what a folder without files of a bag lacks."""
+    text = 'neither metadata.yaml nor .mcap or .db3 files with anything in them'
+    return f'{text} ({_REMEDIES[".bag"]})' if any(folder.glob('*.bag')) else text
 
 
 def _files(
@@ -104,18 +111,33 @@ def _files(
     there = [x for x in named if x.stat().st_size]
     # What was being packed when the recorder crashed, stands beside the packed part of it.
     there = [x for x in there if x.suffix != PACKED or x.with_suffix('') not in there]
-    if metadata is None:
+    if metadata is None or not metadata.files:
         damage += _gaps(named, there)
         return there, []
-    missing = []
-    for name in dict.fromkeys(metadata.files):
-        if not (folder / name).is_file() or not (folder / name).stat().st_size:
-            count = metadata.file_counts.get(name)
-            of = '' if count is None else f' with {count} messages'
-            missing.append(f'file {name!r}{of}, which {METADATA_FILE} lists, is missing or empty')
+    files, missing = [], []
+    for path in dict.fromkeys(metadata.files):
+        if file := _located(folder, path):
+            files.append(file)
+        else:
+            count = metadata.file_counts.get(path)
+            of = f' with {count} messages' if count else ''
+            missing.append(f'file {path!r}{of}, which {METADATA_FILE} lists, is missing or empty')
     if missing:  # a file that was renamed is among the others
-        return there, missing
-    return [folder / name for name in dict.fromkeys(metadata.files)], []
+        return sorted({*there, *files}), missing
+    return files, []
+
+
+def _located(folder: Path, path: str) -> Path | None:
+    """
+    Find a file that metadata.yaml lists.
+
+    Until version 3 of the format the paths had the bag's folder in front, which may have got
+    another name since.
+    """
+    for file in (folder / path, folder / PurePosixPath(path).name):
+        if file.is_file() and file.stat().st_size:
+            return file
+    return None
 
 
 def _gaps(named: Sequence[Path], there: Sequence[Path]) -> Iterator[str]:
@@ -169,25 +191,31 @@ def _open_file(path: Path, stack: ExitStack, damage: list[str]) -> Source:
     """Open one file, if need be only the whole part of it, and note the damage."""
     if not path.stat().st_size:
         raise BagError(f'{str(path)!r} is empty: record it anew')
-    kind = storage_ending(path)
+    file = _unpacked(path, stack, damage) if path.suffix == PACKED else path
+    kind = _kind(file, storage_ending(path))
     remedy = _REMEDIES.get(kind, 'give a folder, a .mcap or a .db3 file')
     if kind not in READERS:
         raise BagError(f'{str(path)!r} cannot be read: {kind!r} is no storage ({remedy})')
-    file = _unpacked(path, stack, damage) if path.suffix == PACKED else path
     try:
         return _opened(_whole(file, kind), stack)
+    except UnreadableError as error:
+        raise BagError(f'{str(path)!r} cannot be read: {error}') from error
     except Exception as error:  # of several libraries, for each way in which a file is broken
-        magic, remains = _REMAINS[kind]
-        with file.open('rb') as stream:
-            is_cut = stream.read(len(magic)) == magic
-        if not is_cut:
+        if _kind(file, '') != kind:
             raise BagError(f'{str(path)!r} cannot be read: {error} ({remedy})') from error
     try:
-        source = _opened(remains(file), stack)
+        source = _opened(_REMAINS[kind](file), stack)
     except Exception as error:
         raise BagError(f'{str(path)!r} cannot be read: {error} ({remedy})') from error
     damage.append(f'of {str(path)!r} {source.lost} ({remedy})')
     return source
+
+
+def _kind(file: Path, named: str) -> str:
+    """Tell the storage of a file by its first bytes, or else take that which its name says."""
+    with file.open('rb') as stream:
+        head = stream.read(max(map(len, _BEGINNINGS)))
+    return next((x for magic, x in _BEGINNINGS.items() if head.startswith(magic)), named)
 
 
 def _whole(file: Path, kind: str) -> Source:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from surgseg_ros.bags.reading import Bag, BagError
+from surgseg_ros.bags.sources import STORAGES, storage_ending
 from surgseg_ros.lockstep.matching import Stamps
 from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE
 from surgseg_ros.messages.received import read_size, read_stamp
@@ -89,9 +90,13 @@ def bag_files(path: Path) -> list[Path]:
     List the files of a bag.
 
     :param path: the bag, a folder or a file.
-    :return: its files, sorted.
+    :return: its files, sorted; of folders within it, which metadata.yaml may name, those that
+        hold messages.
     """
-    return [path] if path.is_file() else sorted(x for x in path.iterdir() if x.is_file())
+    if path.is_file():
+        return [path]
+    found = [x for x in path.rglob('*') if x.parent == path or storage_ending(x) in STORAGES]
+    return sorted(x for x in found if x.is_file())
 
 
 def told(error: BagError, path: Path) -> str:

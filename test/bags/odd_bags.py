@@ -19,6 +19,30 @@ from surgseg_ros.messages.types import TYPES
 HEADER = 'std_msgs/msg/Header'
 ENDINGS = {'mcap': '.mcap', 'sqlite3': '.db3'}
 
+PROFILE = (
+    'history: {0}\n  depth: 5\n  reliability: {1}\n  durability: {1}\n  deadline:\n    sec: 0\n'
+    '    nsec: 0\n  lifespan:\n    sec: 0\n    nsec: 0\n  liveliness: {1}\n'
+    '  liveliness_lease_duration:\n    sec: 0\n    nsec: 0\n'
+    '  avoid_ros_namespace_conventions: false'
+)
+QOS = {
+    'as_foxy_records': f'- {PROFILE.format(1, 1)}',
+    'as_rolling_records': f'- {PROFILE.format("keep_last", "transient_local")}',
+    'empty': '',
+    'one_mapping': 'history: keep_last\ndepth: 5\nreliability: reliable\ndurability: volatile',
+    'number': '0',
+    'null': 'null',
+    'json': '[{"depth": 5}]',
+    'no_yaml': '{{',
+    'unknown_word': '- history: sometimes\n  depth: 1\n  durability: volatile',
+    'missing_keys': '- depth: 5',
+    'of_another_kind': '- depth: five\n  deadline: never\n  durability: [1]',
+    'bytes': b'\xff\x00',
+    'integer': 7,
+    'none': None,
+}
+"""Profiles of publishers, as recorders and other programs write them."""
+
 
 def cdr(number: int, size: int = 0) -> bytes:
     """Serialize a header that says its number, and is as long as wanted when it is packed."""

@@ -202,7 +202,7 @@ def test_damaged_bytes_give_messages_or_a_bag_error(tmp_path, storage):
     whole = file.read_bytes()
     generator = np.random.default_rng(5)
     failures = 0
-    for _ in range(50):
+    for _ in range(100):
         data = np.frombuffer(whole, np.uint8).copy()
         data[generator.integers(0, len(data), 8)] = generator.integers(0, 256, 8)
         file.write_bytes(data.tobytes())

@@ -9,6 +9,7 @@ from mcap.writer import CompressionType
 from odd_bags import (
     ENDINGS,
     HEADER,
+    QOS,
     cdr,
     write_foreign,
     write_headers,
@@ -64,6 +65,79 @@ def test_the_folders_of_a_first_format_are_left_out_of_names(tmp_path, storage):
         topics_with_message_count=[],
     )  # fmt: skip
     assert read(tmp_path / 'bag') == expected([1, 2])
+
+
+METADATA = {
+    'nothing_but_files': dict.fromkeys((
+        'version', 'storage_identifier', 'duration', 'starting_time', 'message_count',
+        'topics_with_message_count', 'compression_format', 'compression_mode', 'files',
+        'custom_data', 'ros_distro',
+    )),
+    'nothing_but_topics': {'relative_file_paths': None, 'files': None},
+    'files_in_another_form': {'relative_file_paths': None},
+    'a_later_version': {'version': 17, 'storage_identifier': 'new', 'more': {'a': 1}},
+    'a_version_in_words': {'version': 'nine'},
+    'custom_data': {'custom_data': {'operator': 'x', 'notes': [1, 2]}},
+    'counts_of_nothing': {'message_count': 0, 'topics_with_message_count': [
+        {'topic_metadata': {'name': '/one', 'type': HEADER}, 'message_count': 0},
+    ]},
+    'counts_that_are_none': {'message_count': 'many', 'topics_with_message_count': [
+        {'topic_metadata': {'name': '/one'}, 'message_count': 'many'},
+        {'topic_metadata': {'name': '/one'}}, {'topic_metadata': {}}, {}, None, 3,
+    ]},
+    'topics_as_a_mapping': {'topics_with_message_count': {'/one': 3}},
+    'other_names_of_compression': {'compression_format': 'none', 'compression_mode': 'NONE'},
+}  # fmt: skip
+"""What other tools leave out of metadata.yaml, or put there."""
+
+
+@BY_TWO
+@pytest.mark.parametrize('more', METADATA.values(), ids=METADATA)
+def test_metadata_of_other_tools_are_no_damage(tmp_path, storage, more):
+    write_split(tmp_path / 'bag', [[1, 2], [3]], storage)
+    names = {f'bag_0{ENDINGS[storage]}': 2, f'bag_1{ENDINGS[storage]}': 1}
+    write_metadata(tmp_path / 'bag', storage, names, **more)
+    assert read(tmp_path / 'bag') == expected([1, 2, 3])
+    metadata = yaml.safe_load((tmp_path / 'bag/metadata.yaml').read_text())
+    told = metadata['rosbag2_bagfile_information']
+    left = {key: value for key, value in told.items() if value is not None}
+    text = yaml.safe_dump({'rosbag2_bagfile_information': left})
+    (tmp_path / 'bag/metadata.yaml').write_text(text)
+    assert read(tmp_path / 'bag') == expected([1, 2, 3])
+
+
+@pytest.mark.parametrize('version', range(1, 10))
+@pytest.mark.parametrize('qos', [x for x in QOS.values() if not isinstance(x, bytes)])
+def test_of_qos_in_metadata_nothing_depends(tmp_path, version, qos):
+    write_split(tmp_path / 'bag', [[1, 2]])
+    topic = {'name': '/one', 'type': HEADER, 'offered_qos_profiles': qos}
+    entries = [{'topic_metadata': topic, 'message_count': 2}]
+    more = {'version': version, 'topics_with_message_count': entries}
+    write_metadata(tmp_path / 'bag', 'mcap', {'bag_0.mcap': 2}, **more)
+    assert read(tmp_path / 'bag') == expected([1, 2])
+
+
+def test_files_in_folders_of_the_bag(tmp_path):
+    bag = write_split(tmp_path / 'bag', [[1, 2], [3]])
+    for place in (0, 1):
+        (bag / f'part{place}').mkdir()
+        (bag / f'bag_{place}.mcap').rename(bag / f'part{place}/x.mcap')
+    write_metadata(bag, 'mcap', {'part0/x.mcap': 2, 'part1/x.mcap': 1})
+    assert read(bag) == expected([1, 2, 3])
+    (bag / 'part0/x.mcap').unlink()
+    with pytest.raises(BagError, match=r"'part0/x\.mcap' with 2 messages"), Bag(bag) as opened:
+        list(opened.messages())
+
+
+@pytest.mark.parametrize('name', ['x.db3', 'x.mcap'])
+@BY_TWO
+def test_the_first_bytes_tell_the_storage_of_a_file(tmp_path, storage, name):
+    (file,) = write_headers(tmp_path / 'bag', [1, 2], storage).glob(f'*{ENDINGS[storage]}')
+    file.rename(tmp_path / name)
+    assert read(tmp_path / name) == expected([1, 2])
+    (tmp_path / name).write_bytes(b'#ROSBAG V2.0\n')
+    with pytest.raises(BagError, match='rosbags-convert'), Bag(tmp_path / name):
+        pass
 
 
 @BY_TWO

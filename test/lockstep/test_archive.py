@@ -18,6 +18,7 @@ from surgseg_ros.bags.reading import BagError
 from surgseg_ros.lockstep import archive
 from surgseg_ros.lockstep.archive import Store, find_bags, plan, run
 from surgseg_ros.lockstep.options import Options
+from surgseg_ros.lockstep.survey import bag_files
 from surgseg_ros.lockstep.ways import here
 
 REPOSITORY = Path(__file__).parents[2]
@@ -135,6 +136,14 @@ def test_another_model_bag_or_option_is_another_key(tmp_path, bags, options, wri
     write_bag(bag['one'], range(4))
     keys.append(plan(bag, {}, options)[0].key)
     assert len(set(keys)) == 5
+
+
+def test_files_in_folders_of_a_bag_are_parts_of_it(bags):
+    bag = bags / 'day' / 'one'
+    (bag / 'data').mkdir()
+    (bag / 'one.mcap').rename(bag / 'data' / 'one.mcap')
+    (bag / 'data' / 'notes.txt').touch()
+    assert [file.name for file in bag_files(bag)] == ['one.mcap', 'metadata.yaml']
 
 
 def test_a_bag_that_can_not_be_read_does_not_cost_the_others(tmp_path, bags, evaluate, capsys):

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads MCAP files that are whole, whichever optional parts of the format they have."""
+
+import heapq
+import struct
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from rosbags.rosbag2.storage_mcap import DECOMPRESSORS
+
+from surgseg_ros.bags.connections import Connection
+from surgseg_ros.bags.definitions import (
+    ChunkIndex,
+    Definitions,
+    Statistics,
+    read_chunk_index,
+    read_statistics,
+)
+from surgseg_ros.bags.records import (
+    CHANNEL,
+    CHUNK,
+    CHUNK_INDEX,
+    MCAP_MAGIC,
+    MESSAGE,
+    SCHEMA,
+    STATISTICS,
+    DamagedError,
+    Place,
+    Received,
+    UnreadableError,
+    messages_at,
+    places,
+    records_at,
+)
+
+_FOOTER: Final = struct.Struct('<BQQQI8s')
+"""Opcode, length, begin of the summary, begin of its offsets, checksum; then MCAP_MAGIC."""
+
+_FOOTER_HEAD: Final = (2, 20)
+
+
+class McapFile:
+    """
+    An MCAP file that is whole.
+
+    Its summary may lack channels, schemas, counts or the index of chunks, or be absent: what is
+    needed of these is looked for among the messages then. Without an index of the messages, as
+    rosbag2's preset `fastwrite` leaves it, they come in the order of the file, as rosbag2 plays
+    them.
+
+    :param path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Remember the path; nothing is opened yet."""
+        self.path = path
+        self.connections: list[Connection] = []
+        self._stream: BinaryIO | None = None
+        self._data_start = self._data_end = len(MCAP_MAGIC)
+        self._chunks: list[ChunkIndex] = []
+        self._is_indexed = False
+
+    def open(self) -> None:
+        """
+        Find the connections.
+
+        :raises UnreadableError: if its chunks are packed with what is not known here.
+        :raises ValueError: if it is damaged.
+        """
+        self._stream = self.path.open('rb')
+        try:
+            definitions = Definitions()
+            statistics = self._read_summary(definitions)
+            counts = self._count(definitions, statistics)
+            self._define(definitions, counts)
+            self._is_indexed = self._has_all_in_index(counts)
+            self.connections = definitions.connections(counts)
+        except BaseException:
+            self.close()
+            raise
+
+    def messages(self, connections: Collection[Connection]) -> Iterator[Received]:
+        """Go through the messages by the index, or else as they stand, past damaged chunks."""
+        read = self._by_index if self._is_indexed else self._as_they_stand
+        bad: list[str] = []
+        yield from read({x.id: x for x in connections}, bad)
+        if bad:
+            of = f' of {len(self._chunks)}' if self._chunks else ''
+            raise DamagedError(
+                f'of {self.path.name!r} left out as damaged: {len(bad)}{of} chunks ({bad[0]})'
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = None
+
+    def _file(self) -> BinaryIO:
+        if self._stream is None:
+            raise ValueError(f'{str(self.path)!r} is closed')
+        return self._stream
+
+    def _data(self) -> Iterator[Place]:
+        return places(self._file(), self._data_start, self._data_end)
+
+    def _read_summary(self, definitions: Definitions) -> Statistics | None:
+        """Find both ends of the messages, and read what stands behind them."""
+        file = self._file()
+        if file.read(len(MCAP_MAGIC)) != MCAP_MAGIC:
+            raise ValueError('it does not begin as MCAP does')
+        footer_at = file.seek(-_FOOTER.size, 2)
+        *head, summary_at, _, _, magic = _FOOTER.unpack(file.read(_FOOTER.size))
+        if tuple(head) != _FOOTER_HEAD or magic != MCAP_MAGIC:
+            raise ValueError('it does not end as MCAP does')
+        self._data_end = summary_at or footer_at
+        if not self._data_start <= self._data_end <= footer_at:
+            raise ValueError('the footer is damaged')
+        statistics, end = None, self._data_end
+        for place in places(file, self._data_end, footer_at):
+            end = place.end
+            if place.opcode not in (SCHEMA, CHANNEL, CHUNK_INDEX, STATISTICS):
+                continue
+            file.seek(place.start)
+            content = memoryview(file.read(place.end - place.start))
+            definitions.note(place.opcode, content)
+            if place.opcode == CHUNK_INDEX:
+                self._note_chunk(read_chunk_index(content))
+            elif place.opcode == STATISTICS:
+                statistics = read_statistics(content)
+        if end != footer_at:
+            raise ValueError(f'the summary is damaged at byte {end}')
+        return statistics
+
+    def _note_chunk(self, chunk: ChunkIndex) -> None:
+        if chunk.compression not in DECOMPRESSORS:
+            raise UnreadableError(
+                f'its chunks are packed with {chunk.compression!r}, which is not known here: '
+                'pack them anew with `mcap compress --compression zstd`'
+            )
+        self._chunks.append(chunk)
+
+    def _count(self, definitions: Definitions, statistics: Statistics | None) -> Mapping[int, int]:
+        """Count each channel's messages: by the summary, where it does that, or one by one."""
+        if statistics and sum(statistics.counts.values()) == statistics.messages:
+            return statistics.counts
+        counts: Counter[int] = Counter()
+        end = self._data_start
+        for place in self._data():
+            end = place.end
+            if place.opcode == MESSAGE:
+                self._file().seek(place.start)
+                counts[int.from_bytes(self._file().read(2), 'little')] += 1
+                continue
+            for opcode, content in records_at(self._file(), place):
+                definitions.note(opcode, content)
+                if opcode == MESSAGE:
+                    counts[int.from_bytes(content[:2], 'little')] += 1
+        if end != self._data_end:
+            raise ValueError(f'there is no record at byte {end}')
+        return counts
+
+    def _has_all_in_index(self, counts: Mapping[int, int]) -> bool:
+        """Tell whether the index leads to all messages: it may be there for some chunks only."""
+        indexed: Counter[int] = Counter()
+        for chunk in self._chunks:
+            indexed.update(chunk.counts)
+        return bool(self._chunks) and indexed == Counter(counts)
+
+    def _define(self, definitions: Definitions, counts: Mapping[int, int]) -> None:
+        """Look among the messages for what the summary does not define."""
+        needed = {key for key, count in counts.items() if count}
+        if not definitions.lacks(needed):
+            return
+        for place in self._data():
+            if place.opcode in (SCHEMA, CHANNEL, CHUNK):
+                for opcode, content in records_at(self._file(), place):
+                    definitions.note(opcode, content)
+                if not definitions.lacks(needed):
+                    return
+        raise ValueError(f'channels without a definition: {len(definitions.lacks(needed))}')
+
+    def _by_index(self, wanted: Mapping[int, Connection], bad: list[str]) -> Iterator[Received]:
+        chunks = [x for x in self._chunks if not x.counts.keys().isdisjoint(wanted)]
+        streams = [self._of_chunk(chunk, wanted, bad) for chunk in chunks]
+        for time_ns, _, message in heapq.merge(*streams, key=lambda item: item[:2]):
+            if message is not None:
+                yield message[0], time_ns, message[1]
+
+    def _of_chunk(
+        self, chunk: ChunkIndex, wanted: Mapping[int, Connection], bad: list[str]
+    ) -> Iterator[tuple[int, int, tuple[Connection, bytes] | None]]:
+        """Go through a chunk's messages by time; unpack it no sooner than its first is due."""
+        yield chunk.start_time_ns, 0, None
+        try:
+            found = messages_at(self._file(), self._chunk_at(chunk.place), wanted)
+        except DamagedError as error:
+            bad.append(str(error))
+            return
+        for connection, time_ns, cdr in sorted(found, key=lambda item: item[1]):
+            yield time_ns, chunk.place, (connection, cdr)
+
+    def _as_they_stand(
+        self, wanted: Mapping[int, Connection], bad: list[str]
+    ) -> Iterator[Received]:
+        end = self._data_start
+        for place in self._data():
+            end = place.end
+            try:
+                yield from messages_at(self._file(), place, wanted)
+            except DamagedError as error:
+                bad.append(str(error))
+        if end != self._data_end:
+            raise ValueError(
+                f'there is no record at byte {end}' + ''.join(f'; {x}' for x in bad[:1])
+            )
+
+    def _chunk_at(self, start: int) -> Place:
+        """Find the chunk that the index says to begin at a place of the file."""
+        place = next(places(self._file(), start, self._data_end), None)
+        if place is None or place.opcode != CHUNK:
+            raise DamagedError(f'no chunk is whole at byte {start}')
+        return place

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads bags' files of SQLite that are whole, of any version of rosbag2's tables."""
+
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from surgseg_ros.bags.connections import (
+    Connection,
+    describe_foreign,
+    offers_transient_local,
+    ros_type_name,
+)
+from surgseg_ros.bags.records import Received, UnreadableError
+
+_NAMES: Final = ('name', 'type', 'serialization_format', 'type_description_hash')
+"""Columns of a topic that are texts; which of them there are, depends on the version."""
+
+
+class SqliteFile:
+    """
+    A file of SQLite that is whole.
+
+    :param path: of the file.
+    :param query: how to open it, as the query of SQLite's URIs.
+    """
+
+    def __init__(self, path: Path, query: str = 'immutable=1') -> None:
+        """Remember the path; nothing is opened yet."""
+        self.path = path
+        self.connections: list[Connection] = []
+        self._query = query
+
+    def open(self) -> None:
+        """
+        Find the connections.
+
+        :raises UnreadableError: if it is not a bag's.
+        :raises sqlite3.Error: if it is damaged.
+        """
+        self._database = connect(self.path, self._query)
+        try:
+            self._check_tables()
+            count = 'SELECT topic_id, COUNT(*) FROM messages GROUP BY topic_id'
+            self.connections = read_connections(
+                self._database, dict(self._database.execute(count))
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def messages(self, connections: Collection[Connection]) -> Iterator[Received]:
+        """Go through the messages by time; of equal times, in the order of recording."""
+        by_id = {x.id: x for x in connections}
+        marks = ', '.join('?' * len(by_id))
+        # Apart from their data, of which SQLite would sort copies where a bag has no index.
+        order = (
+            f'SELECT rowid, topic_id, timestamp FROM messages WHERE topic_id IN ({marks}) '
+            'ORDER BY timestamp, rowid'
+        )
+        one = 'SELECT data FROM messages WHERE rowid = ?'
+        for row, topic, time_ns in self._database.execute(order, tuple(by_id)):
+            ((data,),) = self._database.execute(one, (row,))
+            yield by_id[topic], time_ns, as_cdr(data)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def _check_tables(self) -> None:
+        query = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+        there = [_text(name, 'replace') for (name,) in self._database.execute(query)]
+        if lacking := [name for name in ('topics', 'messages') if name not in there]:
+            raise UnreadableError(
+                f'it is a database without the tables {" and ".join(lacking)} of a bag, and has '
+                f'{", ".join(sorted(there)) or "none"}: give a file of a bag'
+            )
+
+
+def as_cdr(data: object) -> bytes:
+    """
+    Take a message from its column.
+
+    :param data: what is there; not always bytes where a program other than rosbag2 wrote it.
+    :return: bytes: none for what can be no message, which whoever reads it will say.
+    """
+    return data if isinstance(data, bytes) else b''
+
+
+def connect(path: Path, query: str) -> sqlite3.Connection:
+    """
+    Open a database.
+
+    :param path: of the file.
+    :param query: how, as the query of SQLite's URIs.
+    :return: the database, which gives texts as bytes, whether they are UTF-8 or not.
+    """
+    # Of a URI, `#`, `?` and `%` are signs.
+    uri = f'file:{quote(str(path.absolute()))}?{query}'
+    database = sqlite3.connect(uri, uri=True, check_same_thread=False)
+    database.text_factory = bytes
+    return database
+
+
+def read_connections(
+    database: sqlite3.Connection, counts: Mapping[int, int], errors: str = 'strict'
+) -> list[Connection]:
+    """
+    Read which topics there are.
+
+    :param database: the bag's, of whatever version: later ones have more columns.
+    :param counts: id of each topic to the number of its messages.
+    :param errors: what to do with names that are no UTF-8, as `bytes.decode` knows it.
+    :return: the topics.
+    :raises ValueError: if a name is no UTF-8.
+    """
+    topics = database.execute('SELECT * FROM topics')
+    columns = [column[0] for column in topics.description]
+    found = []
+    for row in topics:
+        # The profiles may be anything: they decide nothing else.
+        is_latched = offers_transient_local(dict(zip(columns, row)).get('offered_qos_profiles'))
+        texts = {name: _text(value, errors) for name, value in zip(columns, row) if name in _NAMES}
+        key = row[columns.index('id')]
+        found.append(
+            Connection(
+                key,
+                texts['name'],
+                ros_type_name(texts['type']),
+                counts.get(key, 0),
+                texts.get('type_description_hash', ''),
+                is_latched,
+                describe_foreign(texts.get('serialization_format', ''), '', texts['type']),
+            )
+        )
+    return found
+
+
+def _text(value: object, errors: str) -> str:
+    """Read a column of text, whatever was put there: SQLite does not mind."""
+    if isinstance(value, bytes):
+        return value.decode('utf-8', errors)
+    return '' if value is None else str(value)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SQLite bags of all versions are read, whatever stands in columns that decide nothing."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+from odd_bags import HEADER, QOS, cdr, expected
+
+from surgseg_ros.bags.reading import Bag, BagError
+from surgseg_ros.messages.types import TYPES
+
+MESSAGES = (
+    'CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, '
+    'timestamp INTEGER NOT NULL, data BLOB NOT NULL)'
+)
+COLUMNS = {
+    'dashing': ('id', 'name', 'type', 'serialization_format'),
+    'foxy': ('id', 'name', 'type', 'serialization_format', 'offered_qos_profiles'),
+    'iron': (
+        *('id', 'name', 'type', 'serialization_format', 'offered_qos_profiles'),
+        'type_description_hash',
+    ),
+    'of_the_future': (
+        *('future', 'id', 'type', 'name', 'offered_qos_profiles', 'serialization_format'),
+        'type_description_hash',
+    ),
+}
+"""Columns of the topics as versions of rosbag2 make them."""
+
+
+def write(path, numbers, columns=COLUMNS['iron'], **values):
+    """Write headers with SQLite alone, their table of topics as wanted."""
+    given = {
+        'id': 1, 'name': '/one', 'type': HEADER, 'serialization_format': 'cdr',
+        'offered_qos_profiles': '', 'type_description_hash': TYPES.hash_rihs01(HEADER),
+        'future': 'any', **values,
+    }  # fmt: skip
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f'CREATE TABLE topics({", ".join(columns)})')
+        marks = ', '.join('?' * len(columns))
+        row = [given[name] for name in columns]
+        database.execute(f'INSERT INTO topics VALUES({marks})', row)
+        database.execute(MESSAGES)
+        rows = [(number, cdr(number)) for number in numbers]
+        database.executemany(
+            'INSERT INTO messages(topic_id, timestamp, data) VALUES(1, ?, ?)', rows
+        )
+        database.commit()
+    return path
+
+
+def read_whole(path):
+    with Bag(path) as bag:
+        assert not bag.damage
+        assert bag.topics['/one'].type_name == HEADER
+        assert len(list(bag.read())) == bag.topics['/one'].message_count
+        return [(time_ns, data) for _, time_ns, data in bag.messages()]
+
+
+@pytest.mark.parametrize('qos', QOS.values(), ids=QOS)
+def test_a_text_of_qos_decides_nothing_else(tmp_path, qos):
+    path = write(tmp_path / 'x.db3', range(3), offered_qos_profiles=qos)
+    assert read_whole(path) == expected(range(3))
+
+
+@pytest.mark.parametrize(
+    ('qos', 'is_latched'),
+    [('as_foxy_records', True), ('as_rolling_records', True), ('one_mapping', False)],
+)
+def test_it_decides_what_is_latched(tmp_path, qos, is_latched):
+    path = write(tmp_path / 'x.db3', range(3), offered_qos_profiles=QOS[qos])
+    with Bag(path) as bag:
+        assert bag.is_latched('/one') is is_latched
+
+
+@pytest.mark.parametrize('columns', COLUMNS.values(), ids=COLUMNS)
+def test_tables_of_every_version(tmp_path, columns):
+    path = write(tmp_path / 'x.db3', range(3), columns)
+    assert read_whole(path) == expected(range(3))
+
+
+@pytest.mark.parametrize(
+    'statement',
+    [
+        'CREATE TABLE schema(schema_version INTEGER PRIMARY KEY, ros_distro TEXT)',
+        'CREATE TABLE schema(anything)',
+        'CREATE TABLE message_definitions(id INTEGER PRIMARY KEY, topic_type TEXT)',
+        'CREATE TABLE metadata(id INTEGER PRIMARY KEY, metadata_version INTEGER, metadata TEXT)',
+        'INSERT INTO topics(id, name, type) VALUES(2, NULL, NULL)',
+        "INSERT INTO topics(id, name, type) VALUES(2, '/two', 'own_msgs/msg/Own')",
+    ],
+)
+def test_other_tables_and_rows_do_no_harm(tmp_path, statement):
+    path = write(tmp_path / 'x.db3', range(3))
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(statement)
+        database.commit()
+    with Bag(path) as bag:
+        assert not bag.damage
+        found = [(time_ns, data) for _, time_ns, data in bag.messages(['/one'])]
+    assert found == expected(range(3))
+
+
+@pytest.mark.parametrize('name', ['serialization_format', 'type_description_hash'])
+@pytest.mark.parametrize('value', ['', None])
+def test_what_is_not_said_is_taken_for_the_usual(tmp_path, name, value):
+    path = write(tmp_path / 'x.db3', range(3), **{name: value})
+    assert read_whole(path) == expected(range(3))
+
+
+def test_by_time_where_nothing_indexes_it(tmp_path):
+    path = write(tmp_path / 'x.db3', [5, 1, 3, 1, 0])
+    assert read_whole(path) == expected([0, 1, 1, 3, 5])
+
+
+def test_messages_that_are_no_bytes_are_no_messages(tmp_path):
+    path = write(tmp_path / 'x.db3', range(3))
+    with closing(sqlite3.connect(path)) as database:
+        database.execute('UPDATE messages SET data = 10000000000 WHERE id = 2')
+        database.commit()
+    with Bag(path) as bag:
+        assert [data for _, _, data in bag.messages()] == [cdr(0), b'', cdr(2)]
+        with pytest.raises(BagError, match=r'a message of topic .* is no std_msgs/'):
+            list(bag.read())
+
+
+def test_messages_of_others_are_called_what_they_are(tmp_path):
+    path = write(tmp_path / 'x.db3', range(3), serialization_format='cbor')
+    with pytest.raises(BagError, match='holds messages in CBOR') as caught, Bag(path):
+        pass
+    assert 'damage' not in str(caught.value)
+
+
+@pytest.mark.parametrize('statement', ['CREATE TABLE patients(name)', 'PRAGMA user_version = 3'])
+def test_a_database_that_is_no_bag_is_called_so(tmp_path, statement):
+    with closing(sqlite3.connect(tmp_path / 'x.db3')) as database:
+        database.execute(statement)
+        database.commit()
+    said = r'without the tables topics and messages of a bag, and has (patients|none)'
+    with pytest.raises(BagError, match=said) as caught, Bag(tmp_path / 'x.db3'):
+        pass
+    assert 'recover' not in str(caught.value)
