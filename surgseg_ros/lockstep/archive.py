@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluates several bags: what is done stays done, and is merged as the videos of a data set."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -150,6 +151,13 @@ class Store:
             write_whole(path, f'{default}\n'.encode())
         return int(path.read_text())
 
+    def remove_if_empty(self) -> None:
+        """Remove the folder again, if no result came to be kept."""
+        if not any(self._folder.glob('*.npz')):
+            (self._folder / 'threads').unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # something else is in it
+                self._folder.rmdir()
+
     def load(self, key: str) -> Done | None:
         """
         Find a result.
@@ -202,6 +210,8 @@ def run(tasks: Sequence[Task], way: Way, store: Store | None, options: Options) 
                 f'{str(task.output)!r} exists already, and is of no bag that this run finished '
                 'before: choose another output or remove it'
             )
+    outputs = [task.output for task in todo if task.output]
+    new_folders = [x for output in outputs for x in output.parents if not x.exists()]
     unreadable: dict[str, str] = {}
     of_name = {task.job.name: task for task in todo}
     outcomes = way([task.job for task in todo]) if todo else ()
@@ -216,9 +226,19 @@ def run(tasks: Sequence[Task], way: Way, store: Store | None, options: Options) 
             _keep(of_name[job.name], outcome, store)
             done[job.name] = outcome
     if not done:
+        _clear_up(store, new_folders)
         raise BagError('; '.join(unreadable.values()))
     results = {name: outcome.result for name, outcome in done.items()}
     return merge(results, unreadable, _model(done), options)
+
+
+def _clear_up(store: Store | None, new_folders: Sequence[Path]) -> None:
+    """Remove the folders that were made for what did not come to be."""
+    if store is not None:
+        store.remove_if_empty()
+    for folder in new_folders:  # each before its parents
+        with contextlib.suppress(OSError):  # it was not made, or something else is in it
+            folder.rmdir()
 
 
 def _finished(tasks: Sequence[Task], store: Store | None) -> dict[str, Done]:

@@ -2,8 +2,9 @@
 """
 The verb `evaluate_bag`: bags through a model, frame by frame, without ROS running.
 
-Exit status: 0 if all was evaluated; 1 if it was as far as possible, but a bag is damaged or could
-not be read, which the JSON file says too; 2 if nothing was evaluated or written; 130 after Ctrl-C.
+Exit status: 0 if all was evaluated; 1 if it was as far as possible, but a bag is damaged or
+nothing of one of several could be evaluated, which the JSON file says too; 2 if nothing was
+evaluated or written, because no image became a mask for example; 130 after Ctrl-C.
 """
 
 import argparse

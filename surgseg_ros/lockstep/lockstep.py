@@ -65,7 +65,8 @@ def evaluate(
     :param options: what is asked for.
     :param progress: whether to draw how far it is.
     :return: the result.
-    :raises BagError: if the bag or a topic can't be read at all, or the output not be written.
+    :raises BagError: if the bag or a topic can't be read at all, none of its images become a mask,
+        or the output can't be written.
     """
     started_s = time.monotonic()
     bag = _survey(path, options)
@@ -83,6 +84,7 @@ def evaluate(
         answers = (helpers.begin(answered, item, options.least_area) for item in guesses)
         follow(lambda found: bar.update(step(found())), answers, DEPTH + helpers.count)
         counts = tally.finish()
+        tally.check_any(path, options.image_topic, ('mask',))  # else the writer leaves no bag
     truth = None
     if bag.truths is not None:
         truth = ground_truth_numbers(bag.truths, bag.matching, tally)

@@ -124,6 +124,11 @@ def scored_bags(result: Mapping[str, Any], name: str) -> dict[str, ScoredBag]:
             f'{name!r} is no whole result of evaluate_bag ({type(error).__name__}: {error}): '
             'evaluate again'
         ) from error
+    if empty := {bag: None for bag in bags if result['bags'][bag].get('masks') == 0}:
+        raise ResultError(
+            f'{name!r} has bags of which nothing was evaluated, for they have no mask '
+            f'({_named(empty)}): evaluate again'
+        )
     scored = {bag: frames for bag, frames in bags.items() if len(frames.stamps_ns)}
     if not scored:
         raise ResultError(

@@ -40,7 +40,7 @@ def score_recorded(path: Path, options: Options) -> BagResult:
     :param path: the bag.
     :param options: what is asked for, with `mask_topic`.
     :return: the result.
-    :raises BagError: if the bag or a topic can't be read at all.
+    :raises BagError: if the bag or a topic can't be read at all, or no image has a mask.
     """
     started_s = time.monotonic()
     with Bag(path) as bag:
@@ -56,6 +56,7 @@ def score_recorded(path: Path, options: Options) -> BagResult:
     tally = _begin(images, masks, of_masks, set(of_truths.of_image))
     _read(path, options, tally, _Places(_turned(of_masks), _turned(of_truths), images.sizes))
     counts = tally.finish()
+    tally.check_any(path, options.image_topic, ('mask', 'failed'))
     truth = truths and ground_truth_numbers(len(truths.stamps), of_truths, tally)
     result = make_result(tally, counts, truth, identity, time.monotonic() - started_s)
     result.numbers['strangers'] = of_masks.unmatched + of_masks.ambiguous

@@ -18,7 +18,7 @@ At the top:
   piece (None where any failed).
 - `bags`: name to the numbers of the bag, by the same keys and a few more. Names are those of the
   paths; of bags that have the same name, with as many parents as tell them apart.
-- `unreadable`: name to text, of bags that could not be evaluated at all.
+- `unreadable`: name to text, of bags of which nothing could be evaluated.
 
 Numbers, for all bags and for each:
 

@@ -2,13 +2,16 @@
 """What becomes of a bag's frames, gathered one by one."""
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from surgseg_ros.bags.reading import BagError
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.segmentation import Certainty
 from surgseg_ros.evaluation.metrics import SCORED, FrameCounts
@@ -141,6 +144,28 @@ class Tally:
                 'truth': [SCORED[index] for index in shown],
             }
         return list(counts.values())
+
+    def check_any(self, bag: Path, topic: str, fates: Collection[str]) -> None:
+        """
+        See that something was evaluated.
+
+        :param bag: the bag.
+        :param topic: of its images.
+        :param fates: those of frames that were; see `results`.
+        :raises BagError: if no frame has one of these; it counts the reasons.
+        """
+        found = Counter(frame['fate'] for frame in self.over_time)
+        if any(found[fate] for fate in fates):
+            return
+        images = ', '.join(f'{count} {fate}' for fate, count in sorted(found.items()))
+        reasons = [f'topic {topic!r} has {images or "no"} image{"s" * (found.total() != 1)}']
+        reasons += [
+            f'{trouble["cause"]}: {trouble["count"]} times, first: {trouble["first"]}'
+            for trouble in self.troubles.values()
+            if trouble['cause'] != UNUSABLE
+        ]
+        reasons += [self.damage] if self.damage else []
+        raise BagError(f'nothing of bag {str(bag)!r} was evaluated: {"; ".join(reasons)}')
 
     @property
     def mask_sha256(self) -> str:

@@ -233,6 +233,10 @@ def same_stamp(document):
     document['bags']['two']['over_time'].append(document['bags']['two']['over_time'][0])
 
 
+def no_mask(document):
+    document['bags']['two']['masks'] = 0
+
+
 def no_bags(document):
     del document['bags']
 
@@ -246,6 +250,7 @@ def no_bags(document):
         (no_nsd, "(KeyError: 'nsd'): evaluate again"),
         (short_iou, 'no whole result of evaluate_bag'),
         (same_stamp, 'the same stamp'),
+        (no_mask, 'nothing was evaluated, for they have no mask (two): evaluate again'),
         (no_bags, 'has no "bags"'),
     ],
 )

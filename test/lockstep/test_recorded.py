@@ -88,3 +88,34 @@ def test_masks_that_can_not_be_told_apart_or_are_none(tmp_path, frame, predicted
     assert 'is of 40x24 pixels, its image of 80x48' in numbers['troubles'][1]['first']
     assert numbers['with_ground_truth'] == 2
     assert numbers['over_time'][5]['iou'] == [0.0] * 9
+
+
+@pytest.mark.parametrize('case', ['none of a stamp', 'none readable'])
+def test_without_a_mask_of_an_image_nothing_is_scored(
+    tmp_path, frame, predicted, evaluate, capsys, case
+):
+    with BagWriter(tmp_path / 'bag') as bag:
+        for number in range(3):
+            stamp, image, truth = frame(number)
+            head = header(stamp)
+            bag.write(IMAGES, IMAGE, image_to_msg(image, head), stamp)
+            bag.write(TRUTHS, IMAGE, image_to_msg(truth, head), stamp)
+            late = header(stamp + 1) if case == 'none of a stamp' else head
+            cdr = to_cdr(image_to_msg(predicted(number), late))
+            bag.write(MASKS, IMAGE, cdr if late is not head else cdr[:99], stamp)
+    given = ('--recorded', tmp_path / 'bag', '--mask-topic', MASKS, '--json', tmp_path / 'a.json')
+    assert evaluate(*given) == 2
+    said = {'none of a stamp': '3 dropped images', 'none readable': '3 rejected images; cdr: 3'}
+    assert f"topic '{IMAGES}' has {said[case]}" in capsys.readouterr().err
+    assert not (tmp_path / 'a.json').exists()
+
+
+def test_masks_without_any_decision_are_what_the_node_said(tmp_path, frame, score):
+    with BagWriter(tmp_path / 'bag') as bag:
+        for number in range(2):
+            stamp, image, truth = frame(number)
+            bag.write(IMAGES, IMAGE, image_to_msg(image, header(stamp)), stamp)
+            bag.write(TRUTHS, IMAGE, image_to_msg(truth, header(stamp)), stamp)
+            mask = np.full_like(truth, 255)
+            bag.write(MASKS, IMAGE, image_to_msg(mask, header(stamp)), stamp)
+    assert score(tmp_path / 'bag')['failed'] == 2
