@@ -93,6 +93,23 @@ def test_what_needs_neither_ros_nor_torch(verb: str) -> None:
     assert not {'rclpy', 'torch'} & set(run.stdout.split())
 
 
+def test_the_node_is_made_without_torch() -> None:
+    """Its services answer while torch is still being imported, which takes seconds."""
+    script = (
+        'import pkgutil, importlib, sys, surgseg_ros.node as room\n'
+        'for module in pkgutil.iter_modules(room.__path__, "surgseg_ros.node."):\n'
+        '    importlib.import_module(module.name)\n'
+        'import rclpy\n'
+        'rclpy.init(args=[])\n'
+        'sys.modules["surgseg_ros.node.segmenter_node"].SegmenterNode().stop()\n'
+        'print(*sys.modules)'
+    )
+    run = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    heavy = {'torch', 'torchvision', 'timm', 'segmentation_models_pytorch', 'openvino'}
+    assert not heavy & set(run.stdout.split())
+
+
 def test_stages_are_measured_without_ros() -> None:
     script = 'import sys, surgseg_ros.benchmark, surgseg_ros.benchmarking.stages; '
     script += 'print(*sys.modules)'

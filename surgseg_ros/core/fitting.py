@@ -2,14 +2,10 @@
 """How a picture is fitted to the network's input, and where it lies there."""
 
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-FIT_MODES: Final = ('letterbox', 'stretch')
-"""`letterbox` keeps the aspect ratio and pads with black; `stretch` does not keep it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ def place(image_size: tuple[int, int], input_size: tuple[int, int], mode: str) -
 
     :param image_size: (height, width) of the picture in pixels.
     :param input_size: (height, width) of the network's input in pixels.
-    :param mode: one of FIT_MODES.
+    :param mode: one of model_spec.FIT_MODES.
     :return: the placement; it has at least one pixel each way.
     """
     if mode == 'stretch':
@@ -47,7 +43,7 @@ def fit(images: Tensor, input_size: tuple[int, int], mode: str) -> Tensor:
 
     :param images: (N, H, W, 3) uint8 RGB.
     :param input_size: (height, width) of the network's input in pixels.
-    :param mode: one of FIT_MODES.
+    :param mode: one of model_spec.FIT_MODES.
     :return: (N, height, width, 3) uint8 RGB, on the device of `images`.
     """
     placement = place((images.shape[1], images.shape[2]), input_size, mode)
@@ -65,7 +61,7 @@ def fit_mask(masks: Tensor, input_size: tuple[int, int], mode: str, fill: int) -
 
     :param masks: (N, H, W) uint8 class indices.
     :param input_size: (height, width) of the network's input in pixels.
-    :param mode: one of FIT_MODES.
+    :param mode: one of model_spec.FIT_MODES.
     :param fill: the value of the padding.
     :return: (N, height, width) uint8.
     """

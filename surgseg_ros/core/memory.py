@@ -4,9 +4,9 @@
 import contextlib
 import ctypes
 import gc
+import sys
+from collections.abc import Iterator
 from typing import Final
-
-import torch
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -59,10 +59,36 @@ def settle() -> None:
     gc.collect()  # which counts what is left: a quarter as many more bring the next full one
 
 
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """
+    Import large libraries without looking for garbage in them, and `settle` afterwards.
+
+    What is imported stays, and looking through it again and again takes a third of the time.
+
+    :return: context to import in.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+    settle()
+
+
+def empty_device_cache() -> None:
+    """Free what torch keeps on a CUDA device for later; without torch there is nothing."""
+    if (torch := sys.modules.get('torch')) is None:
+        return
+    with contextlib.suppress(RuntimeError):  # the device may be gone
+        torch.cuda.empty_cache()  # nothing, where no device is in use
+
+
 def give_back() -> None:
     """Free what nobody holds any more, on the host and on the device."""
     gc.collect()  # what runs a network may refer to itself
-    with contextlib.suppress(RuntimeError):  # the device may be gone
-        torch.cuda.empty_cache()  # nothing, where no device is in use
+    empty_device_cache()
     with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model is a folder: model.json, which says what the weights are, and weights.safetensors."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
-
-import safetensors
-import safetensors.torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Final
 
 from surgseg_ros.core.files import write_whole
 from surgseg_ros.core.model_spec import ModelError, ModelSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SPEC_FILE: Final = 'model.json'
 WEIGHTS_FILE: Final = 'weights.safetensors'
@@ -67,6 +68,8 @@ def read_weights(folder: Path | str, spec: ModelSpec) -> dict[str, Tensor]:
     :return: the weights by parameter name, on the CPU.
     :raises ModelError: if the file is missing, truncated, changed or not understood.
     """
+    import safetensors.torch  # not above: a specification is read without torch
+
     path = Path(folder) / WEIGHTS_FILE
     content = read_checked(path, spec.weights_sha256)
     try:
@@ -131,6 +134,8 @@ def write_model(folder: Path | str, spec: ModelSpec, weights: Mapping[str, Tenso
     :return: the specification as written.
     :raises ModelError: if the specification can not be written.
     """
+    import safetensors.torch
+
     folder = Path(folder)
     content = safetensors.torch.save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}

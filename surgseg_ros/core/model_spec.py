@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from surgseg_ros.core.exports import check_exports
-from surgseg_ros.core.fitting import FIT_MODES
 from surgseg_ros.core.labels import CLASS_NAMES
 
 FORMAT_VERSION: Final = 1
 INTENDED_USES: Final = ('demo', 'research')
+FIT_MODES: Final = ('letterbox', 'stretch')
+"""`letterbox` keeps the aspect ratio and pads with black; `stretch` does not keep it."""
 TEMPERATURES: Final = (0.05, 20.0)
 """The least and the largest: beyond them every class is certain, or all are equal."""
 _LARGEST_INPUT_PX: Final = 8192

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times of the stages of one frame, on the host or on a CUDA device."""
 
+from __future__ import annotations
+
 import itertools
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 class Stopwatch:
@@ -47,6 +50,9 @@ class CudaStopwatch:
 
     def __init__(self, device: torch.device) -> None:
         """Start."""
+        import torch  # not above: the node holds a stopwatch of the host before it has torch
+
+        self._event: Any = torch.cuda.Event
         self._stream = torch.cuda.current_stream(device)
         self._marks: list[tuple[str, Any]] = []
         self.lap('')
@@ -57,7 +63,7 @@ class CudaStopwatch:
 
         :param stage: its name.
         """
-        mark: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        mark = self._event(enable_timing=True)
         mark.record(self._stream)
         self._marks.append((stage, mark))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.core.detections import Instrument, find_instruments, without_decision
-from surgseg_ros.core.runtimes.failures import describe
+from surgseg_ros.core.failures import describe
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stopwatch import Stopwatch

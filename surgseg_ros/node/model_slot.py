@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model in use, and how another one takes its place: by wish, or where the machine fails."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
+import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from surgseg_ros.core.runtimes import TorchRuntime
-from surgseg_ros.core.runtimes.failures import describe
-from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.core.self_test import check_self_test
+from surgseg_ros.core.failures import describe
+from surgseg_ros.core.memory import importing
+from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.node.parameters import Settings
+
+if TYPE_CHECKING:
+    from surgseg_ros.core.segmenter import Segmenter
 
 
 class Logger(Protocol):
@@ -28,7 +33,7 @@ class Logger(Protocol):
         """Log what failed."""
 
 
-Take = Callable[[Segmenter, tuple[str, ...]], None]
+Take = Callable[['Segmenter', tuple[str, ...]], None]
 
 
 def _nowhere(segmenter: Segmenter, limits: tuple[str, ...]) -> None:
@@ -59,15 +64,19 @@ class ModelSlot:
         self._take: Take = _nowhere
         self._trouble = self._fallen = self._smaller = ''
         self._number = 0
+        self._usual_threads = 0
 
     def fill(self, settings: Settings) -> Segmenter:
         """
-        Load the first model.
+        Load the first model, and before the first of all the libraries that run it.
 
         :param settings: name the folder, and how it is run.
         :return: the model.
         :raises Exception: if it can not be used, whatever folder, device and library say.
         """
+        read_spec(settings.model)  # what is wrong with the folder is known without torch
+        self._import_torch()
+        self._set_threads(settings.cpu_threads)
         segmenter, tested = self._load(settings)
         with self._lock:
             self._set(segmenter, tested, settings)
@@ -146,6 +155,8 @@ class ModelSlot:
 
     def fall_back(self, error: Exception) -> bool:
         """See Rescue."""
+        from surgseg_ros.core.runtimes import TorchRuntime
+
         settings, segmenter = self._settings, self.segmenter
         if settings is None or segmenter is None or self._fallen:
             return False
@@ -166,6 +177,25 @@ class ModelSlot:
         with self._lock:
             self._smaller = reason
         self._tell()
+
+    def _import_torch(self) -> None:
+        """
+        Import what runs networks, the first time that a model is loaded.
+
+        It takes seconds, during which a lifecycle manager already has the node's answers: so it
+        is done here and in `_load`, not at the top of a module.
+        """
+        if 'torch' in sys.modules:
+            return
+        self._logger.info('importing PyTorch')
+        with importing():  # before the model is made, which has to go when another comes
+            import surgseg_ros.core.self_test  # noqa: F401
+
+    def _set_threads(self, count: int) -> None:
+        import torch
+
+        self._usual_threads = self._usual_threads or torch.get_num_threads()
+        torch.set_num_threads(count or self._usual_threads)
 
     def _begin(self) -> None:
         if not self._loading.acquire(blocking=False):
@@ -240,6 +270,9 @@ class ModelSlot:
 
     def _load(self, settings: Settings) -> tuple[Segmenter, bool]:
         """Load, warm up and test a model; hash and class table are checked on the way."""
+        from surgseg_ros.core.segmenter import Segmenter
+        from surgseg_ros.core.self_test import check_self_test
+
         started_s = time.monotonic()
         self._logger.info(f'loading {settings.model!r}')
         segmenter = Segmenter.load(

@@ -5,10 +5,9 @@ from typing import Any, Final, NamedTuple
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
+from surgseg_ros.core.choices import AUTO, PRECISIONS, RUNTIME_NAMES
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 from surgseg_ros.core.gates import ACTIONS, DEFAULTS, GATES
-from surgseg_ros.core.runtimes import AUTO, RUNTIMES
-from surgseg_ros.core.runtimes import CHOICES as PRECISIONS
 from surgseg_ros.core.steadiness import LARGEST_FRAMES
 from surgseg_ros.node.freshness import (
     AGE_SOURCES,
@@ -66,7 +65,7 @@ TABLE: Final = (
         'runtime',
         AUTO,
         'What runs the network; auto: the fastest that machine and model folder have.',
-        choices=(AUTO, *RUNTIMES),
+        choices=(AUTO, *RUNTIME_NAMES),
     ),
     Parameter(
         'precision',

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures through the network: once more where the machine fails, then in another way."""
 
-import contextlib
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-
-from surgseg_ros.core.runtimes.failures import describe, is_of_machine
+from surgseg_ros.core.failures import describe, is_of_machine
+from surgseg_ros.core.memory import empty_device_cache
 from surgseg_ros.core.segmentation import Segmentation
-from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.node.picture import Picture
+
+if TYPE_CHECKING:
+    from surgseg_ros.core.segmenter import Segmenter
 
 Result = Segmentation | Exception
 
@@ -77,8 +79,7 @@ class Passes:
         except Exception as error:
             if not is_of_machine(error):
                 raise
-        with contextlib.suppress(RuntimeError):  # the device may be gone
-            torch.cuda.empty_cache()  # nothing, where no device is in use
+        empty_device_cache()
         return attempt()
 
     def _pass(self, pictures: Sequence[Picture], confidence: bool) -> list[Result]:

@@ -2,7 +2,7 @@
 """The process around the segmenter node: arguments, signals, executor, exit status."""
 
 import argparse
-import gc
+import importlib.util
 import os
 import signal
 import sys
@@ -10,9 +10,13 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from surgseg_ros.core.memory import importing, limit_arenas
 from surgseg_ros.core.threads import share_cores
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+NEEDED_LATER: Final = ('torch', 'segmentation_models_pytorch', 'safetensors')
+"""Imported only when the first model is loaded; that they are missing is told at once."""
 
 if TYPE_CHECKING:
     from rclpy.executors import Executor
@@ -49,15 +53,14 @@ def _wait_for_signal(begun: threading.Event, stopped: threading.Event) -> None:
 
 def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event) -> int:
     share_cores()  # of this process alone, not of all that a launch file starts
-    gc.disable()  # what is imported stays: to look for garbage in it takes a third of a start
     try:
-        # Imported here, once signals are held back: it takes seconds.
-        import rclpy
-        from rclpy.signals import SignalHandlerOptions
+        _look_for(NEEDED_LATER)
+        with importing():  # here, once signals are held back: it takes a second
+            import rclpy
+            from rclpy.signals import SignalHandlerOptions
 
-        from surgseg_ros.core.memory import limit_arenas, settle
-        from surgseg_ros.node.executor import PatientExecutor
-        from surgseg_ros.node.segmenter_node import SegmenterNode
+            from surgseg_ros.node.executor import PatientExecutor
+            from surgseg_ros.node.segmenter_node import SegmenterNode
 
         limit_arenas()
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
@@ -73,8 +76,6 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
     except Exception as error:  # a value of the wrong type, an unreadable file, no middleware
         print(f'segmenter: {error}', file=sys.stderr)
         return 1
-    gc.enable()
-    settle()  # before a model is loaded: that one has to go when another comes
     executor = PatientExecutor()
     executor.add_node(node)
     threading.Thread(target=spin, args=(executor, node, stopped), daemon=True).start()
@@ -83,6 +84,13 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
     stopped.wait()
     node.stop()
     return 0
+
+
+def _look_for(libraries: Sequence[str]) -> None:
+    """Raise ModuleNotFoundError for the first that is not installed; nothing is imported."""
+    for name in libraries:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
 
 
 def spin(executor: 'Executor', node: 'Node', stopped: threading.Event) -> None:

@@ -4,7 +4,6 @@
 import time
 from typing import Any
 
-import torch
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
@@ -53,7 +52,6 @@ class SegmenterNode(LifecycleNode):
         for name in parameters.unknown(self):
             self.get_logger().warning(f'there is no parameter {name!r}: it is ignored')
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._usual_threads = torch.get_num_threads()
         self._generation = Generation()
         self._models = ModelSlot(self.get_logger(), self._tell_model)
         self._mailbox: Mailbox | None = None
@@ -121,7 +119,6 @@ class SegmenterNode(LifecycleNode):
                 "model is '': set the parameter to a model folder (model:=FOLDER with "
                 'ros2 launch, -p model:=FOLDER with ros2 run)'
             )
-        torch.set_num_threads(settings.cpu_threads or self._usual_threads)
         segmenter = self._models.fill(settings)
         self._mailbox = Mailbox()
         self._eyes = tuple(self._eye(index) for index in range(len(settings.camera_names)))

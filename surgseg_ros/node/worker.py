@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one thread that turns frames into results."""
 
+from __future__ import annotations
+
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from surgseg_ros.core.detections import Instrument, without_decision
-from surgseg_ros.core.runtimes.failures import describe
+from surgseg_ros.core.failures import describe
 from surgseg_ros.core.segmentation import Segmentation
-from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stopwatch import Stopwatch
 from surgseg_ros.core.sureness import instruments_in
 from surgseg_ros.messages.errors import ImageError
@@ -23,6 +24,9 @@ from surgseg_ros.node.mailbox import Frame, Mailbox
 from surgseg_ros.node.passes import Passes, Rescue
 from surgseg_ros.node.picture import Course, Doubt, Eye, Picture
 from surgseg_ros.node.scrutiny import Scrutinized, Scrutiny
+
+if TYPE_CHECKING:
+    from surgseg_ros.core.segmenter import Segmenter
 
 MODEL_STAGES: Final = ('fit', 'network', 'upsample')
 """Stages that are the model's own, whatever carries pictures to it and masks from it."""

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from surgseg_ros.core.memory import settle
+from surgseg_ros.core.memory import importing, settle
 
 
 class Knot:
@@ -26,6 +26,23 @@ def settled():
 
 def test_what_stays_is_not_looked_at_again(settled):
     assert all(one is not settled for one in gc.get_objects())
+
+
+def test_while_libraries_are_imported_no_garbage_is_sought_in_them():
+    try:
+        with importing():
+            stays = Knot()
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert all(one is not stays for one in gc.get_objects())
+    finally:
+        gc.unfreeze()
+
+
+def test_after_a_failed_import_garbage_is_sought_again():
+    with pytest.raises(ImportError), importing():
+        raise ImportError
+    assert gc.isenabled()
 
 
 def test_what_comes_later_is_freed(settled):

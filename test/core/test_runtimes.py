@@ -4,8 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from surgseg_ros.core.choices import RUNTIME_NAMES
+from surgseg_ros.core.choices import TORCH_PRECISIONS as PRECISION_NAMES
 from surgseg_ros.core.model_spec import ModelError, ModelSpec
 from surgseg_ros.core.runtimes import AUTO, RUNTIMES, choice, choose_device
+from surgseg_ros.core.runtimes.options import TORCH_PRECISIONS
 from surgseg_ros.core.segmenter import Segmenter
 
 EXPORTS = {
@@ -16,6 +19,11 @@ EXPORTS = {
     },
     'onnx': {'precision': 'bf16', 'files': {'model.onnx': 'b' * 64}, 'agreement': {}},
 }
+
+
+def test_the_names_that_are_known_without_torch_are_those_of_the_runtimes() -> None:
+    assert tuple(RUNTIMES) == RUNTIME_NAMES
+    assert tuple(TORCH_PRECISIONS) == PRECISION_NAMES
 
 
 def test_auto_and_cpu() -> None:

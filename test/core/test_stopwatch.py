@@ -43,7 +43,7 @@ class PlayedEvent:
 
 def test_on_a_device_only_the_last_mark_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = SimpleNamespace(Event=PlayedEvent, current_stream=lambda device: 'the stream')
-    monkeypatch.setattr(module.torch, 'cuda', cuda)
+    monkeypatch.setattr(torch, 'cuda', cuda)
     watch = stopwatch(torch.device('cuda'))
     watch.lap('fit')
     watch.lap('network')

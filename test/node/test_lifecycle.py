@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real process goes through every state as it is told, and ends with exit status 0."""
 
+from pathlib import Path
+
 import pytest
 from bench import FRAME_ID, until
 from rclpy.qos import DurabilityPolicy
@@ -30,6 +32,24 @@ def test_it_starts_unconfigured_and_says_so(bench, status):
     assert bench.state() == 'unconfigured'
 
 
+def loaded_libraries(node):
+    return Path(f'/proc/{node.process.pid}/maps').read_text()
+
+
+def test_it_answers_before_torch_is_imported(bench, node):
+    """A lifecycle manager waits for some seconds only, and torch takes as long."""
+    assert bench.state() == 'unconfigured'
+    assert 'libtorch' not in loaded_libraries(node)
+
+
+def test_a_folder_that_is_not_there_is_refused_without_torch(bench, node, model):
+    assert bench.set(model='/no/such/model').successful
+    assert not bench.change('configure')
+    assert 'does not exist' in node.log()
+    assert 'libtorch' not in loaded_libraries(node)
+    assert bench.set(model=str(model)).successful
+
+
 def test_an_impossible_transition_is_answered(bench, node):
     assert not bench.change('activate')
     assert not bench.change('no_such_transition')
@@ -37,7 +57,7 @@ def test_an_impossible_transition_is_answered(bench, node):
     assert 'No transition matching activate' in node.log()
 
 
-def test_it_answers_while_it_configures(bench):
+def test_it_answers_while_it_configures(bench, node):
     """The state is asked for while the request to configure is not answered yet."""
     future, answered = bench.change_soon('configure')
     seen = set()
@@ -46,6 +66,7 @@ def test_it_answers_while_it_configures(bench):
     assert future.result().success
     assert 'configuring' in seen
     assert bench.state() == 'inactive'
+    assert 'libtorch' in loaded_libraries(node), 'it was imported meanwhile'
 
 
 def test_active_it_gives_masks_and_latches_the_labels(bench, status, mask):

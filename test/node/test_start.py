@@ -41,6 +41,22 @@ def test_ended_while_importing_it_ends_well(run_node, model, number):
     assert 'Traceback' not in node.log()
 
 
+def test_ended_while_it_imports_torch_it_ends_well(run_node, model):
+    node = run_node('-r', '__node:=importing_torch', model=model)
+    node.wait_for_log('importing PyTorch')
+    assert node.interrupt() == 0
+    assert 'Traceback' not in node.log()
+    assert 'loading' not in node.log(), 'it was in the midst of the import'
+
+
+def test_a_library_that_is_missing_is_named_at_once(monkeypatch, capsys):
+    """Before anything is imported that takes its time, and not in `configure` alone."""
+    monkeypatch.setattr(segmenter, 'NEEDED_LATER', ('sys', 'no_such_library'))
+    assert segmenter._run([], threading.Event(), threading.Event()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("segmenter: No module named 'no_such_library'; run it by the Python")
+
+
 def test_a_parameter_of_a_wrong_type_ends_it_with_one_line(capsys):
     arguments = ['--ros-args', '-p', 'cpu_threads:=many']
     try:

@@ -7,19 +7,17 @@ from typing import Final
 
 import torch
 
-from surgseg_ros.core.exports import PRECISIONS
+from surgseg_ros.core.choices import AUTO
+from surgseg_ros.core.choices import PRECISIONS as CHOICES
 
-AUTO: Final = 'auto'
+__all__ = ['AUTO', 'CHOICES', 'TORCH_PRECISIONS', 'Options']
 
 TORCH_PRECISIONS: Final[Mapping[str, torch.dtype]] = {
     'f32': torch.float32,
     'bf16': torch.bfloat16,
     'f16': torch.float16,
 }
-"""What torch can compute a network in, whatever it was trained in."""
-
-CHOICES: Final = (AUTO, *dict.fromkeys((*TORCH_PRECISIONS, *PRECISIONS)))
-"""Precisions that some runtime has."""
+"""Torch's type of each of `choices.TORCH_PRECISIONS`."""
 
 
 @dataclass(frozen=True)

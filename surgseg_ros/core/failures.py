@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an error of a network tells: whether it is of the machine, and what people need of it."""
+"""What a network's error tells: whether it is of the machine, and what to say; without torch."""
 
 
 def is_of_machine(error: Exception) -> bool:
