@@ -64,6 +64,7 @@ class Health:
         self._inactive = 'not configured yet'
         self._limits: tuple[str, ...] = ()
         self._ambiguity = ''
+        self._others = ''
         self._trouble = ''
         self._expecting_since_ns = 0
         self._picture: LastPicture | None = None
@@ -191,6 +192,11 @@ class Health:
         with self._lock:
             self._ambiguity = reason
 
+    def see_others(self, reason: str) -> None:
+        """Note who else publishes on this camera's output topics; empty if nobody does."""
+        with self._lock:
+            self._others = reason
+
     def see_trouble(self, reason: str, count: str = 'rejected') -> None:
         """
         Note that a frame got no mask, or none to be trusted.
@@ -241,7 +247,8 @@ class Health:
                 what = 'no image has come' if silent else 'images come, but no mask is ready'
                 reason = f'{what} within {stale_after_ms:g} ms'
                 return Verdict(STALE, reason if silent else self._trouble or reason)
-            reasons = [text for text in (*self._limits, self._ambiguity, self._trouble) if text]
+            told = (*self._limits, self._others, self._ambiguity, self._trouble)
+            reasons = [text for text in told if text]
             return Verdict(DEGRADED, '; '.join(reasons)) if reasons else Verdict(VALID, '')
 
     def _keep(self, stage: str, time_ms: float) -> None:

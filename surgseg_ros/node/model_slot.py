@@ -74,8 +74,7 @@ class ModelSlot:
         :return: the model.
         :raises Exception: if it can not be used, whatever folder, device and library say.
         """
-        read_spec(settings.model)  # what is wrong with the folder is known without torch
-        self._import_torch()
+        self._import_torch(settings.model)
         self._set_threads(settings.cpu_threads)
         segmenter, tested = self._load(settings)
         with self._lock:
@@ -178,15 +177,18 @@ class ModelSlot:
             self._smaller = reason
         self._tell()
 
-    def _import_torch(self) -> None:
+    def _import_torch(self, folder: str) -> None:
         """
         Import what runs networks, the first time that a model is loaded.
 
         It takes seconds, during which a lifecycle manager already has the node's answers: so it
         is done here and in `_load`, not at the top of a module.
+
+        :param folder: of the model; what is wrong with it is told without waiting for torch.
         """
         if 'torch' in sys.modules:
             return
+        read_spec(folder)
         self._logger.info('importing PyTorch')
         with importing():  # before the model is made, which has to go when another comes
             import surgseg_ros.core.self_test  # noqa: F401

@@ -84,6 +84,10 @@ class Outputs:
             callback_group=group,
         )
 
+    def topics(self) -> list[str]:
+        """Name the topics that are offered, `status` apart; relative names."""
+        return [prefixed(self._camera_name, topic) for topic in (*self._topics, 'label_info')]
+
     def destroy(self) -> None:
         """Destroy those that were created, the last made first."""
         if self._label_info is not None:

@@ -21,6 +21,9 @@ _JUMP_NS: Final = 10 * 10**9
 class Sink(Protocol):
     """Where results go."""
 
+    def topics(self) -> list[str]:
+        """Name the topics that are offered, `status` apart; relative names."""
+
     def publish(
         self,
         header: Any,

@@ -2,6 +2,7 @@
 """Tells `status` and `/diagnostics` of all cameras, from threads of its own."""
 
 import threading
+import uuid
 from collections.abc import Callable
 
 from rclpy.node import Node
@@ -35,6 +36,8 @@ class Reporter:
         self.failed = False
         """Whether the node could not be configured or activated."""
         self.healths: tuple[Health, ...] = ()
+        self.instance = uuid.uuid4().hex[:12]
+        """Another one for each start: what `status` has for a `hardware_id`."""
         self._node = node
         self._stale_after_ms = stale_after_ms
         self._upkeep = upkeep
@@ -63,7 +66,7 @@ class Reporter:
                 return
             healths = tuple(Health() for _ in names)
             reports = tuple(
-                StatusReport(self._node, name, health)
+                StatusReport(self._node, name, health, self.instance)
                 for name, health in zip(names, healths, strict=True)
             )
             for report in self._reports:

@@ -37,11 +37,13 @@ class StatusReport:
     :param node: whose publisher it is.
     :param camera_name: prefix of the topic.
     :param health: what is reported.
+    :param instance: tells this node's `status` from another's of the same name.
     """
 
-    def __init__(self, node: Node, camera_name: str, health: Health) -> None:
+    def __init__(self, node: Node, camera_name: str, health: Health, instance: str = '') -> None:
         """Create the publisher."""
         self._node = node
+        self._instance = instance
         self._health = health
         self._name = node.get_fully_qualified_name().lstrip('/')
         if camera_name:
@@ -121,7 +123,7 @@ class StatusReport:
             level=LEVELS[verdict.state],
             name=self._name,
             message=verdict.state,
-            hardware_id='',
+            hardware_id=self._instance,
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
 

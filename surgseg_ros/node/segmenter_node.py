@@ -19,14 +19,15 @@ from surgseg_ros.node.intake import TYPE_NAMES, Intake
 from surgseg_ros.node.lifecycle import LifecycleNode, Transition
 from surgseg_ros.node.mailbox import Frame, Mailbox
 from surgseg_ros.node.model_slot import ModelSlot
-from surgseg_ros.node.outputs import Outputs
+from surgseg_ros.node.other_publishers import OtherPublishers
+from surgseg_ros.node.outputs import Outputs, prefixed
 from surgseg_ros.node.parameter_table import LIVE, TABLE
 from surgseg_ros.node.parameters import Settings
 from surgseg_ros.node.picture import Eye
 from surgseg_ros.node.reporter import Reporter
 from surgseg_ros.node.scrutiny import Scrutiny
 from surgseg_ros.node.ticker import Ticker
-from surgseg_ros.node.upkeep import look_after
+from surgseg_ros.node.upkeep import look_after, look_for_others
 from surgseg_ros.node.worker import Worker
 
 FAIL_SAFE_PERIOD_S = 0.02
@@ -59,6 +60,7 @@ class SegmenterNode(LifecycleNode):
         self._fail_safe: Ticker | None = None
         self._eyes: tuple[Eye, ...] = ()
         self._intakes: tuple[Intake, ...] = ()
+        self._others: tuple[OtherPublishers, ...] = ()
         self._reporter = Reporter(self, lambda: self.settings.stale_after_ms, self._upkeep)
         self._reporter.set_cameras(self.settings.camera_names)
         self._reporter.start()
@@ -124,6 +126,9 @@ class SegmenterNode(LifecycleNode):
         self._eyes = tuple(self._eye(index) for index in range(len(settings.camera_names)))
         for eye in self._eyes:
             eye.outputs.create()
+        self._others = tuple(self._other_publishers(eye) for eye in self._eyes)
+        for others in self._others:
+            others.start()
         self._worker = Worker(
             segmenter,
             self._mailbox,
@@ -186,6 +191,9 @@ class SegmenterNode(LifecycleNode):
             self._worker.join()
         if self._fail_safe is not None:
             self._fail_safe.stop()
+        others, self._others = self._others, ()
+        for publishers in others:
+            publishers.stop()
         eyes, self._eyes = self._eyes, ()
         for eye in reversed(eyes):
             eye.outputs.destroy()
@@ -214,6 +222,11 @@ class SegmenterNode(LifecycleNode):
             Outputs(self, name, settings.overlay, raw_mask=settings.steady_frames > 1),
         )
 
+    def _other_publishers(self, eye: Eye) -> OtherPublishers:
+        status = prefixed(eye.name, 'status')
+        topics = [*eye.outputs.topics(), status]
+        return OtherPublishers(self, topics, status, self._reporter.instance)
+
     def _intake(self, index: int, health: Health, generation: int) -> Intake:
         settings, mailbox = self.settings, self._mailbox
 
@@ -239,6 +252,7 @@ class SegmenterNode(LifecycleNode):
     def _upkeep(self) -> None:
         limit_s = self.settings.no_image_warning_s
         look_after(self._eyes, self._intakes, limit_s, self.get_logger())
+        look_for_others(self._eyes, self._others, self.get_logger())
 
     def _on_parameters(self, changed: list[Any]) -> SetParametersResult:
         """Take changes that are live, or that come while nothing is configured."""

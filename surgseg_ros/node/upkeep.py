@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks once a second whether images come as they should, and says why they may not."""
+"""Looks once a second whether images come as they should, and whether others publish masks."""
 
 import time
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import Any
 
 from surgseg_ros.node.health import Health
 from surgseg_ros.node.intake import Intake
+from surgseg_ros.node.other_publishers import OtherPublishers
 from surgseg_ros.node.picture import Eye
 
 
@@ -28,6 +29,26 @@ def look_after(
         except Exception as error:  # of one eye; the other, and /diagnostics, go on
             text = f'looking at {intake.resolved_topic!r} failed: {error}'
             logger.error(text, throttle_duration_sec=10.0)
+
+
+def look_for_others(eyes: Sequence[Eye], others: Sequence[OtherPublishers], logger: Any) -> None:
+    """
+    Degrade each eye on whose output topics another node publishes, and say so once.
+
+    :param eyes: of the node.
+    :param others: theirs.
+    :param logger: the node's, of rclpy.
+    """
+    for eye, publishers in zip(eyes, others, strict=False):
+        try:
+            reason = publishers.look()
+        except Exception as error:  # of one eye; the other, and /diagnostics, go on
+            text = f'looking for other publishers failed: {error}'
+            logger.error(text, throttle_duration_sec=10.0)
+            continue
+        eye.health.see_others(reason)
+        if reason and eye.health.first_time(reason):
+            logger.warning(f'{eye.prefix}{reason} (masks are degraded while it does)')
 
 
 def _say_silence(health: Health, intake: Intake, limit_s: float, logger: Any) -> None:

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds other nodes that publish on a camera's output topics, where a consumer would mix them."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.srv import GetState
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.client import Client
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
+from rclpy.task import Future
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+LISTED_DEAD_S: Final = 25.0
+"""
+How long a publisher may be listed without a sign of life before it counts as a living one.
+
+Discovery keeps a participant that was killed until its lease ends: 20 s with Fast DDS by default,
+10 s with Cyclone DDS. The rest is for a look that comes late.
+"""
+
+ALIVE_S: Final = 3.0
+"""How long a sign of life holds: a segmenter repeats `status` and is asked every second."""
+
+UNKNOWN_NAME: Final = '_NODE_NAME_UNKNOWN_'
+"""What rmw gives for a publisher whose node has not been discovered yet."""
+
+
+class _Endpoint(NamedTuple):
+    topic: str
+    gid: bytes
+    node: str
+
+
+class _Question(NamedTuple):
+    """A client of a node's `get_state`, and the request that is not answered yet."""
+
+    client: Client
+    pending: Future | None
+    asked_s: float
+
+
+class OtherPublishers:
+    """
+    Looks for publishers on a camera's output topics that are not this node's own.
+
+    A publisher counts while its node shows signs of life: the node's `get_state` answers, or its
+    `status` is heard on this camera's topic, by which another node of the same name is told from
+    this one. Without such signs it counts once it has been listed for longer than discovery keeps
+    a dead one: a node that is no lifecycle node, or one that hangs.
+
+    :param node: this node.
+    :param topics: the camera's output topics, as relative names.
+    :param status_topic: the one of them that is `status`.
+    :param instance: the `hardware_id` of this node's own `status`.
+    :param now_s: the steady clock.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        topics: Sequence[str],
+        status_topic: str,
+        instance: str,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Keep all; nothing is subscribed to yet."""
+        self._node = node
+        self._name = node.get_fully_qualified_name()
+        self._topics = tuple(topics)
+        self._status_topic = status_topic
+        self._instance = instance
+        self._now_s = now_s
+        self._lock = threading.Lock()  # transitions and upkeep come from different threads
+        self._subscription: Subscription | None = None
+        self._first_seen_s: dict[_Endpoint, float] = {}
+        self._sign_s: dict[str, float] = {}
+        self._questions: dict[str, _Question] = {}
+
+    def start(self) -> None:
+        """Listen to `status`."""
+        # Best effort, so that this node's own last word does not wait for its own listener.
+        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+        with self._lock:
+            self._subscription = self._node.create_subscription(
+                DiagnosticStatus,
+                self._status_topic,
+                self.hear,
+                qos,
+                callback_group=MutuallyExclusiveCallbackGroup(),
+            )
+
+    def stop(self) -> None:
+        """Unsubscribe and forget everything."""
+        with self._lock:
+            if self._subscription is not None:
+                self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+            self._drop_questions(keep=())
+            self._first_seen_s.clear()
+            self._sign_s.clear()
+
+    def hear(self, status: DiagnosticStatus) -> None:
+        """
+        Take note of whose `status` this is.
+
+        :param status: from the camera's topic; this node's own among them.
+        """
+        if status.hardware_id != self._instance:
+            # The name of a node has no colon; what follows one is a camera's.
+            self._sign_s['/' + status.name.partition(':')[0]] = self._now_s()
+
+    def look(self) -> str:
+        """
+        Look for other publishers, and ask their nodes; does not wait for an answer.
+
+        :return: who publishes on which topics and what to do about it; empty if nobody does.
+        """
+        with self._lock:
+            if self._subscription is None:
+                return ''
+            now_s = self._now_s()
+            others = self._others(now_s)
+            names = {other.node for other in others} - {self._name, UNKNOWN_NAME}
+            self._drop_questions(keep=names)
+            for name in sorted(names):
+                self._ask(name, now_s)
+            return self._tell([other for other in others if self._lives(other, now_s)])
+
+    def _others(self, now_s: float) -> list[_Endpoint]:
+        """List the publishers that are not this node's own, and remember since when."""
+        listed = [
+            _Endpoint(topic, bytes(info.endpoint_gid), _full_name(info))
+            for topic in self._topics
+            for info in self._node.get_publishers_info_by_topic(topic)
+        ]
+        known = self._first_seen_s
+        self._first_seen_s = {end: known.get(end, now_s) for end in listed}
+        others = [end for end in listed if end.node != self._name]
+        for topic in self._topics:
+            same = [end for end in listed if end.topic == topic and end.node == self._name]
+            # One is this node's own. rclpy does not tell which; by the rules it does not matter.
+            others += sorted(same, key=lambda end: self._first_seen_s[end])[1:]
+        return others
+
+    def _lives(self, other: _Endpoint, now_s: float) -> bool:
+        sign_s = self._sign_s.get(other.node)
+        if sign_s is not None and now_s - sign_s <= ALIVE_S:
+            return True
+        since_s = max(self._first_seen_s[other], sign_s or 0.0)
+        return now_s - since_s > LISTED_DEAD_S
+
+    def _ask(self, name: str, now_s: float) -> None:
+        """Ask a node for its state, unless an earlier question is still on its way."""
+        question = self._questions.get(name)
+        if question is None:
+            client = self._node.create_client(
+                GetState, f'{name}/get_state', callback_group=MutuallyExclusiveCallbackGroup()
+            )
+            question = self._questions[name] = _Question(client, None, now_s)
+        client, pending, asked_s = question
+        if pending is not None and not pending.done():
+            if now_s - asked_s <= ALIVE_S:
+                return
+            client.remove_pending_request(pending)
+        if client.service_is_ready():
+            pending = client.call_async(GetState.Request())
+            pending.add_done_callback(lambda future: self._answered(name))
+            self._questions[name] = _Question(client, pending, now_s)
+
+    def _answered(self, name: str) -> None:
+        self._sign_s[name] = self._now_s()
+
+    def _drop_questions(self, keep: Iterable[str]) -> None:
+        for name in self._questions.keys() - set(keep):
+            self._node.destroy_client(self._questions.pop(name).client)
+
+    def _tell(self, others: Sequence[_Endpoint]) -> str:
+        if not others:
+            return ''
+        topics = ', '.join(
+            sorted({repr(self._node.resolve_topic_name(other.topic)) for other in others})
+        )
+        nodes = ', '.join(sorted({self._call(other.node) for other in others}))
+        return (
+            f'{nodes} publishes on {topics} too: stop it, or give one of the two a namespace of '
+            'its own'
+        )
+
+    def _call(self, name: str) -> str:
+        if name == UNKNOWN_NAME:
+            return 'another node, of unknown name,'
+        return f'another node named {name!r}' if name == self._name else repr(name)
+
+
+def _full_name(info: TopicEndpointInfo | Any) -> str:
+    if UNKNOWN_NAME in info.node_name:
+        return UNKNOWN_NAME
+    return f'{info.node_namespace.rstrip("/")}/{info.node_name}'

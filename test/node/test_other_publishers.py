@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Another node on the same output topics is told from one that is dead and still listed."""
+
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from bench import image_cdr, picture, stamp_ns, until
+from diagnostic_msgs.msg import DiagnosticStatus
+from nodes import stand_in
+from sensor_msgs.msg import Image
+
+from surgseg_ros.core.segmentation import Segmentation
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.node import other_publishers
+from surgseg_ros.node.other_publishers import (
+    ALIVE_S,
+    LISTED_DEAD_S,
+    UNKNOWN_NAME,
+    OtherPublishers,
+)
+
+OURS = '/or/segmenter'
+
+
+class Future:
+    def __init__(self):
+        self._callbacks, self.answered = [], False
+
+    def done(self):
+        return self.answered
+
+    def add_done_callback(self, callback):
+        self._callbacks.append(callback)
+
+    def answer(self):
+        self.answered = True
+        for callback in self._callbacks:
+            callback(self)
+
+
+class Client:
+    """Of a node's `get_state`; answered where that node lives."""
+
+    def __init__(self, name, graph):
+        self._name, self._graph, self.dropped = name, graph, 0
+
+    def service_is_ready(self):
+        return self._name in self._graph.services
+
+    def call_async(self, request):
+        future = Future()
+        if self._graph.services[self._name]:
+            self._graph.answers.append(future)
+        return future
+
+    def remove_pending_request(self, future):
+        self.dropped += 1
+
+
+class Graph:
+    """A node and what it sees of others; time stands still unless it is told to go on."""
+
+    def __init__(self):
+        self.now_s = 1000.0
+        self.publishers = {}
+        self.services = {}
+        self.answers = []
+        self.clients = {}
+        for topic in ('mask', 'status'):
+            self.publish(topic, OURS)
+        self.others = OtherPublishers(
+            self, ['mask', 'status'], 'status', 'me', now_s=lambda: self.now_s
+        )
+        self.others.start()
+
+    def publish(self, topic, name):
+        namespace, _, node = name.rpartition('/')
+        gid = [len(self.publishers)] * 16
+        info = SimpleNamespace(endpoint_gid=gid, node_name=node, node_namespace=namespace)
+        self.publishers[topic, name, len(self.publishers)] = info
+
+    def vanish(self, name):
+        for key in [key for key in self.publishers if key[1] == name]:
+            del self.publishers[key]
+
+    def say_status(self, name, instance='other'):
+        self.others.hear(DiagnosticStatus(name=name.lstrip('/'), hardware_id=instance))
+
+    def look(self, after_s=1.0):
+        self.now_s += after_s
+        answers, self.answers = self.answers, []
+        for future in answers:
+            future.answer()
+        return self.others.look()
+
+    def get_fully_qualified_name(self):
+        return OURS
+
+    def resolve_topic_name(self, topic):
+        return f'/or/{topic}'
+
+    def get_publishers_info_by_topic(self, topic):
+        return [info for key, info in self.publishers.items() if key[0] == topic]
+
+    def create_subscription(self, *arguments, **more):
+        return 'subscription'
+
+    def destroy_subscription(self, subscription):
+        pass
+
+    def create_client(self, service_type, name, **more):
+        node = name.removesuffix('/get_state')
+        self.clients[node] = Client(node, self)
+        return self.clients[node]
+
+    def destroy_client(self, client):
+        self.clients = {name: one for name, one in self.clients.items() if one is not client}
+
+
+@pytest.fixture
+def graph():
+    return Graph()
+
+
+def test_alone_it_finds_nobody_and_asks_nobody(graph):
+    assert [graph.look() for _ in range(100)] == [''] * 100
+    assert not graph.clients
+
+
+def test_a_node_whose_lifecycle_services_answer_counts_at_once_and_is_named(graph):
+    graph.publish('mask', '/or/second')
+    graph.services['/or/second'] = True
+    assert graph.look() == '', 'it has only been asked'
+    reason = graph.look()
+    assert reason.startswith("'/or/second' publishes on '/or/mask' too: stop it")
+    graph.vanish('/or/second')
+    assert graph.look() == ''
+    assert not graph.clients, 'nobody is asked any more'
+
+
+def test_one_that_is_killed_after_it_answered_no_longer_counts_though_it_is_listed(graph):
+    graph.publish('mask', '/or/second')
+    graph.services['/or/second'] = True
+    for _ in range(60):
+        graph.look()
+    assert graph.look()
+    graph.services['/or/second'] = False
+    graph.answers.clear()
+    assert graph.look(ALIVE_S + 1) == ''
+    for _ in range(19):  # seconds, as long as discovery lists it
+        assert graph.look() == ''
+
+
+def test_a_question_that_gets_no_answer_is_given_up_and_asked_anew(graph):
+    graph.publish('mask', '/or/second')
+    graph.services['/or/second'] = False
+    graph.look()
+    graph.look(ALIVE_S + 1)
+    assert graph.clients['/or/second'].dropped == 1
+    graph.services['/or/second'] = True
+    graph.look(ALIVE_S + 1)
+    assert graph.look()
+
+
+def test_a_dead_one_never_counts_as_long_as_discovery_lists_it(graph):
+    """Killed with -9 a node is listed for 20 s; so is this node's own predecessor."""
+    for name in ('/or/second', OURS):
+        graph.publish('mask', name)
+        graph.publish('status', name)
+    for _ in range(21):
+        assert graph.look() == ''
+    graph.vanish('/or/second')
+    assert len(graph.publishers) == 4
+
+
+@pytest.mark.parametrize('name', ['/bag_player', f'/{UNKNOWN_NAME}'])
+def test_one_without_lifecycle_services_counts_once_it_is_listed_for_longer(graph, name):
+    graph.publish('mask', name)
+    assert graph.look() == ''
+    assert graph.look(LISTED_DEAD_S) == ''
+    reason = graph.look()
+    assert "publishes on '/or/mask' too" in reason
+    assert ("'/bag_player'" in reason) == (name == '/bag_player')
+    assert '_NODE_NAME' not in reason
+
+
+def test_another_node_of_the_same_name_is_known_by_its_status(graph):
+    """Its `get_state` would not tell: this node itself answers to that name."""
+    graph.publish('mask', OURS)
+    graph.publish('status', OURS)
+    graph.services[OURS] = True
+    graph.say_status(OURS, instance='me')
+    assert graph.look() == ''
+    graph.say_status(OURS)
+    reason = graph.look()
+    assert reason.startswith(f"another node named '{OURS}' publishes on '/or/mask', '/or/status'")
+    assert not graph.clients
+    assert graph.look(ALIVE_S + 1) == ''
+    graph.say_status(f'{OURS}: left')
+    assert graph.look()
+
+
+def test_another_node_of_the_same_name_that_is_never_heard_counts_by_time(graph):
+    graph.publish('mask', OURS)
+    graph.look()
+    assert graph.look(LISTED_DEAD_S) == ''
+    assert 'another node named' in graph.look()
+
+
+def test_stopped_it_finds_nobody(graph):
+    graph.publish('mask', '/bag_player')
+    graph.look()
+    graph.others.stop()
+    assert graph.look(LISTED_DEAD_S + 1) == ''
+    assert not graph.clients
+
+
+class FlatNetwork:
+    """Stands in for a Segmenter that sees background everywhere."""
+
+    def __init__(self):
+        vars(self).update(stand_in('flat'))
+
+    def segment_all(self, images, rois, *, confidence, certainty):
+        sizes = [image.shape[:2] for image in images]
+        return [Segmentation(np.zeros(s, np.uint8), np.full(s, 255, np.uint8)) for s in sizes]
+
+
+@pytest.fixture
+def start(start_here, monkeypatch):
+    monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: FlatNetwork())
+    return lambda *arguments, **more: start_here(
+        *arguments, model='flat', stale_after_ms=600_000, **more
+    )
+
+
+def feed(here, topic='image'):
+    """Send a picture, and wait for its mask."""
+    camera, mask = here.bench.camera(topic), here.bench.listen(Image, 'mask')
+    here.bench.connect(camera, mask)
+    sent_ns = here.bench.new_stamp_ns()
+    camera.publish(image_cdr(picture(), sent_ns))
+    assert stamp_ns(mask.wait_for_stamp(sent_ns)) == sent_ns
+
+
+def reason_of(message):
+    return message.values[0].value
+
+
+def test_two_segmenters_on_the_same_topics_are_degraded_until_one_is_left(start):
+    first = start()
+    status = first.bench.status('status')
+    feed(first)
+    status.wait_for_state('valid')
+    second = start(
+        *('-r', '__node:=second', '-r', f'mask:={first.bench.namespace}/mask'), autostart=True
+    )
+    name = f'{second.bench.namespace}/second'
+    degraded = status.wait(lambda m: m.message == 'degraded' and name in reason_of(m))
+    assert degraded, [reason_of(m) for m in status.messages]
+    assert f"'{first.bench.namespace}/mask' too" in reason_of(degraded)
+    assert name in first.logs.wait_for_text('masks are degraded while it does')
+    heard = len(status.messages)
+    second.node.trigger_deactivate()
+    second.node.trigger_cleanup()
+    status.wait_for_state('valid', since=heard)
+
+
+def test_two_eyes_and_other_namespaces_are_no_other_publishers(start, monkeypatch):
+    monkeypatch.setattr(other_publishers, 'LISTED_DEAD_S', 0.0)
+    here = start(image_topics=['l/image', 'r/image'], camera_names=['left', 'right'])
+    start()
+    here.bench.listen(Image, 'left/mask')
+    assert [others.look() for others in here.node._others for _ in range(5)] == [''] * 10
+
+
+def test_masks_that_a_player_publishes_are_noticed(start, monkeypatch):
+    monkeypatch.setattr(other_publishers, 'LISTED_DEAD_S', 0.0)
+    here = start()
+    status = here.bench.status()
+    feed(here)
+    status.wait_for_state('valid')
+    heard = len(status.messages)
+    player = here.bench.node.create_publisher(Image, 'mask', 1)
+    degraded = status.wait_for_state('degraded', since=heard)
+    assert f"'{here.bench.namespace}/bench' publishes on" in reason_of(degraded)
+    heard = len(status.messages)
+    here.bench.node.destroy_publisher(player)
+    status.wait_for_state('valid', since=heard)
+
+
+@pytest.fixture(scope='module')
+def killed(run_node, bench, model):
+    """Give a node of the name and in the namespace of one that was killed before."""
+    first = run_node(model=model, stale_after_ms=600_000)
+    until(lambda: bench.node.count_publishers('mask'), 'the first node')
+    first.process.send_signal(signal.SIGKILL)
+    first.process.wait()
+    return run_node(model=model, stale_after_ms=600_000)
+
+
+def test_a_node_that_was_started_anew_is_not_degraded_by_its_dead_predecessor(bench, killed):
+    until(lambda: bench.node.count_publishers('mask') == 2, 'the dead one is listed beside it')
+    status, diagnostics = bench.status(), bench.diagnostics()
+    bench.connect(bench.camera(), bench.listen(Image, 'mask'))
+    status.wait_for_state('valid')
+    looks = len(diagnostics.messages) + 3  # it looks before each of them
+    until(lambda: len(diagnostics.messages) >= looks, 'three looks')
+    assert bench.node.count_publishers('mask') == 2, 'it was listed all the time'
+    assert {m.message for m in status.messages} <= {'inactive', 'stale', 'valid'}
+
+
+def test_two_nodes_of_one_name_are_both_degraded(bench, killed, run_node, model):
+    status = bench.status()
+    run_node(model=model, stale_after_ms=600_000)
+    name = f'{bench.namespace}/segmenter'
+    camera = bench.camera()
+    text = f'another node named {name!r} publishes on'
+
+    def degraded():
+        camera.publish(image_cdr(picture(), bench.new_stamp_ns()))
+        told = [m for m in status.messages if m.message == 'degraded' and text in reason_of(m)]
+        return len({m.hardware_id for m in told}) == 2
+
+    until(degraded, 'both to say so')
