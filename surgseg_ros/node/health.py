@@ -65,6 +65,7 @@ class Health:
         self._limits: tuple[str, ...] = ()
         self._ambiguity = ''
         self._others = ''
+        self._silence = ''
         self._trouble = ''
         self._expecting_since_ns = 0
         self._picture: LastPicture | None = None
@@ -102,7 +103,8 @@ class Health:
         :param limits: reasons for which a mask is never better than degraded.
         """
         with self._lock:
-            self._inactive, self._limits, self._trouble, self._ambiguity = '', limits, '', ''
+            self._inactive, self._limits = '', limits
+            self._trouble = self._ambiguity = self._silence = ''
             self._expecting_since_ns = now_ns
             self._image_ns = self._mask_ns = self._stamp_ns = self._picture = None
             self._said.clear()
@@ -141,8 +143,14 @@ class Health:
         with self._lock:
             self._counts['received'] += 1
             self._image_ns = now_ns
+            self._silence = ''
             if transport_ms is not None:
                 self._keep('transport', transport_ms)
+
+    def see_silence(self, explanation: str) -> None:
+        """Note why no image may come; forgotten once one has come."""
+        with self._lock:
+            self._silence = explanation
 
     def see_picture(self, picture: LastPicture) -> None:
         """Note that an image could be read."""
@@ -239,17 +247,20 @@ class Health:
                 return Verdict(INACTIVE, self._inactive)
             if self._mask_ns is None:
                 some = 'images come, but no mask is ready yet'
-                none = 'no image has come yet'
+                none = self._explain('no image has come yet')
                 return Verdict(STALE, self._trouble or (some if self._image_ns else none))
             limit_ns = stale_after_ms * 1e6
             if now_ns - self._mask_ns > limit_ns:
                 silent = self._image_ns is None or now_ns - self._image_ns > limit_ns
                 what = 'no image has come' if silent else 'images come, but no mask is ready'
                 reason = f'{what} within {stale_after_ms:g} ms'
-                return Verdict(STALE, reason if silent else self._trouble or reason)
+                return Verdict(STALE, self._explain(reason) if silent else self._trouble or reason)
             told = (*self._limits, self._others, self._ambiguity, self._trouble)
             reasons = [text for text in told if text]
             return Verdict(DEGRADED, '; '.join(reasons)) if reasons else Verdict(VALID, '')
+
+    def _explain(self, reason: str) -> str:
+        return f'{reason}: {self._silence}' if self._silence else reason
 
     def _keep(self, stage: str, time_ms: float) -> None:
         self._times.setdefault(stage, deque(maxlen=_WINDOW)).append(time_ms)

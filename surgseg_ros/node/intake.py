@@ -17,16 +17,18 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rclpy.utilities import get_rmw_implementation_identifier
-from sensor_msgs.msg import CompressedImage, Image
 
 from surgseg_ros.node.dds_profile import advice_to_sender
 from surgseg_ros.node.health import Health
-
-MESSAGE_TYPES: Final = {'raw': Image, 'compressed': CompressedImage}
-TYPE_NAMES: Final = {
-    'raw': 'sensor_msgs/msg/Image',
-    'compressed': 'sensor_msgs/msg/CompressedImage',
-}
+from surgseg_ros.node.transports import (
+    COMPRESSED,
+    MESSAGE_TYPES,
+    TYPE_NAMES,
+    choose_topic,
+    describe_others,
+    is_published,
+    remedy_for_type,
+)
 
 _DEPTH: Final = 5
 """With 1, large reliable messages were seen lost that nobody had time to read."""
@@ -41,6 +43,9 @@ _OVERRIDABLE: Final = (QoSPolicyKind.DEPTH, QoSPolicyKind.HISTORY, QoSPolicyKind
 class Intake:
     """
     Subscribes to an image topic while started, and hands on what comes.
+
+    With the transport `compressed`, which topic that is depends on what is published: it is
+    chosen anew as long as nothing has come, or while what was chosen has no publisher.
 
     :param node: whose subscription it is.
     :param topic: relative name of the image topic.
@@ -64,6 +69,8 @@ class Intake:
         """Keep what is needed; nothing is subscribed to yet."""
         self._node = node
         self._topic = topic
+        self._chosen = topic
+        self._heard = False
         self._transport = transport
         self._choice = reliability
         self._health = health
@@ -79,11 +86,12 @@ class Intake:
     @property
     def resolved_topic(self) -> str:
         """The topic's full name after remapping."""
-        return self._node.resolve_topic_name(self._topic)
+        return self._node.resolve_topic_name(self._chosen)
 
     def start(self) -> None:
         """Subscribe."""
         with self._lock:
+            self._chosen = choose_topic(self._node, self._topic, self._transport)
             self._subscribe(reliable=self._choice == 'reliable')
         self.look()
 
@@ -95,10 +103,11 @@ class Intake:
             self._subscription = self._last_sequence = None
 
     def look(self) -> None:
-        """Hold the reliability against what the publishers offer, and follow them."""
+        """Hold topic and reliability against what is published, and follow the publishers."""
         with self._lock:
             if self._subscription is None:
                 return
+            self._choose_anew()
             right, wrong = self._publishers()
             self._publishers_seen = len(right)
             known = self._publisher_ids
@@ -124,14 +133,11 @@ class Intake:
         """
         right, wrong = self._publishers()
         name = f'topic {self.resolved_topic!r}'
-        if not right and wrong:
-            types = ', '.join(sorted({info.topic_type for info in wrong}))
-            return (
-                f'{name} carries {types}, this node reads {TYPE_NAMES[self._transport]}: '
-                'set image_transport (raw or compressed), or remap the topic'
-            )
         if not right:
-            return f'{name} has no publisher: start the camera, or remap the topic'
+            of_type = f' of {TYPE_NAMES[self._transport]}' if wrong else ''
+            others = describe_others(self._node, self._topic, self._transport)
+            remedy = f', but {others}' if others else ': start the camera, or remap the topic'
+            return f'{name} has no publisher{of_type}{remedy}'
         offers = ', '.join(
             f'{_name_of(info)} offers '
             f'{info.qos_profile.reliability.name.lower()} '
@@ -144,15 +150,31 @@ class Intake:
             'check QoS with `ros2 topic info -v`, and whether the camera runs'
         )
 
+    def _choose_anew(self) -> None:
+        """Change to the topic on which images are published, where none come by the present."""
+        node, transport = self._node, self._transport
+        if transport != COMPRESSED:
+            return
+        if self._heard and is_published(node, self._chosen, transport):
+            return
+        wanted = choose_topic(node, self._topic, transport)
+        if wanted != self._chosen and is_published(node, wanted, transport):
+            reliable = self._is_reliable()
+            node.destroy_subscription(self._subscription)
+            self._chosen = wanted
+            self._backward.clear()
+            self._subscribe(reliable)
+
     def _subscribe(self, reliable: bool) -> None:
         profile = QoSProfile(
             depth=_DEPTH,
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
         )
         self._last_sequence = None
+        self._heard = False
         self._subscription = self._node.create_subscription(
             MESSAGE_TYPES[self._transport],
-            self._topic,
+            self._chosen,
             self._callback(),
             profile,
             # A new one each time: destroyed in the executor's hands, a subscription leaves its
@@ -175,6 +197,7 @@ class Intake:
         received_ns = info.get('received_timestamp') or 0
         sent_ns = info.get('source_timestamp') or 0
         way_ms = (received_ns - sent_ns) / 1e6 if received_ns and sent_ns else None
+        self._heard = True
         self._health.see_image(time.monotonic_ns(), way_ms)
         self._follow(info.get('publication_sequence_number'))
         age_ns = time.time_ns() - received_ns if received_ns else 0
@@ -235,7 +258,7 @@ class Intake:
         if self._health.first_time(f'type {type_name}'):
             self._node.get_logger().warning(
                 f'{self.resolved_topic!r} is published as {type_name}, this node reads '
-                f'{TYPE_NAMES[self._transport]}: set image_transport (raw or compressed)'
+                f'{TYPE_NAMES[self._transport]}: {remedy_for_type(type_name, self._transport)}'
             )
 
     def _is_reliable(self) -> bool:
@@ -247,7 +270,7 @@ class Intake:
 
     def _publishers(self) -> tuple[list[TopicEndpointInfo], list[TopicEndpointInfo]]:
         """Find the publishers of the type that is read, and those of other types."""
-        infos = self._node.get_publishers_info_by_topic(self._topic)
+        infos = self._node.get_publishers_info_by_topic(self._chosen)
         wanted = TYPE_NAMES[self._transport]
         right = [info for info in infos if info.topic_type == wanted]
         return right, [info for info in infos if info.topic_type != wanted]

@@ -15,7 +15,7 @@ from surgseg_ros.node import parameters
 from surgseg_ros.node.fail_safe import FailSafe
 from surgseg_ros.node.generation import Generation
 from surgseg_ros.node.health import Health
-from surgseg_ros.node.intake import TYPE_NAMES, Intake
+from surgseg_ros.node.intake import Intake
 from surgseg_ros.node.lifecycle import LifecycleNode, Transition
 from surgseg_ros.node.mailbox import Frame, Mailbox
 from surgseg_ros.node.model_slot import ModelSlot
@@ -27,6 +27,7 @@ from surgseg_ros.node.picture import Eye
 from surgseg_ros.node.reporter import Reporter
 from surgseg_ros.node.scrutiny import Scrutiny
 from surgseg_ros.node.ticker import Ticker
+from surgseg_ros.node.transports import TYPE_NAMES
 from surgseg_ros.node.upkeep import look_after, look_for_others
 from surgseg_ros.node.worker import Worker
 

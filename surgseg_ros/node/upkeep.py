@@ -56,6 +56,7 @@ def _say_silence(health: Health, intake: Intake, limit_s: float, logger: Any) ->
     if silent_ns is None or silent_ns < limit_s * 1e9:
         return
     explanation = intake.explain_silence()
+    health.see_silence(explanation)
     text = f'no image for {limit_s:g} s: {explanation}'
     if health.first_time(explanation):
         logger.warning(text)

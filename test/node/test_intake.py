@@ -101,6 +101,54 @@ def test_another_type_on_the_topic_is_said(start):
     assert 'set image_transport' in here.logs.wait_for_text('no image for 0.1 s')
 
 
+def test_compressed_images_are_looked_for_beside_the_raw_ones(start):
+    """As image_transport does, though the name that is given carries images as well."""
+    here = start(image_transport='compressed')
+    bench = here.bench
+    bench.camera(message_type=Image)
+    camera = bench.camera('image/compressed', message_type=CompressedImage)
+    until(lambda: bench.readers('image/compressed') == [RELIABLE], 'the node listens')
+    assert bench.readers('image') == []
+    until(lambda: camera.get_subscription_count() == 1, 'the match')
+    counts = here.node._reporter.healths[0].counts
+    until(lambda: camera.publish(CompressedImage()) or counts()['received'], 'an image')
+
+
+def test_a_name_under_which_compressed_images_appear_later_is_taken_until_they_come(start):
+    here = start(image_transport='compressed')
+    bench, (intake,) = here.bench, here.node._intakes
+    until(lambda: bench.readers('image/compressed') == [BEST_EFFORT], 'the node listens')
+    camera = bench.camera(message_type=CompressedImage)
+    until(lambda: bench.readers('image') == [RELIABLE], 'it has changed over')
+    until(lambda: bench.readers('image/compressed') == [], 'it has left')
+    counts = here.node._reporter.healths[0].counts
+    until(lambda: camera.publish(CompressedImage()) or counts()['received'], 'an image')
+    bench.node.destroy_publisher(camera)
+    other = bench.camera('image/compressed', message_type=CompressedImage)
+    until(lambda: bench.readers('image/compressed') == [RELIABLE], 'it follows the publisher')
+    counted = counts()['received']
+    until(lambda: other.publish(CompressedImage()) or counts()['received'] > counted, 'an image')
+    bench.camera(message_type=CompressedImage)
+    until(lambda: here.node.count_publishers('image') == 1, 'a second camera is seen')
+    intake.look()
+    assert intake.resolved_topic == f'{bench.namespace}/image/compressed', 'images come by it'
+
+
+def test_what_is_there_instead_of_compressed_images_is_in_log_status_and_diagnostics(start):
+    here = start(
+        '-r', 'image:=cam/image_raw', image_transport='compressed', no_image_warning_s=0.1
+    )
+    status, diagnostics = here.bench.status(), here.bench.diagnostics()
+    here.bench.camera('cam/image_raw')
+    name = f'{here.bench.namespace}/cam/image_raw'
+    line = here.logs.wait_for_text('but')
+    assert f"topic '{name}/compressed' has no publisher, but '{name}' is published as" in line
+    assert line.endswith('set image_transport to raw')
+    stale = status.wait(lambda m: m.message == 'stale' and 'set image_' in m.values[0].value)
+    assert stale.values[0].value.startswith('no image has come yet: topic ')
+    assert diagnostics.wait(lambda part: 'set image_transport to raw' in part.message)
+
+
 def test_a_topic_that_never_appears_is_said_by_its_resolved_name(start):
     here = start('-r', 'image:=/rig/left/image_raw', no_image_warning_s=0.1)
     assert "'/rig/left/image_raw' has no publisher" in here.logs.wait_for_text('no image for')

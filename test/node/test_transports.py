@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The topic of compressed images is chosen as image_transport does, and dVRK's is found."""
+
+import itertools
+
+import pytest
+import rclpy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import String
+
+from surgseg_ros.node.transports import choose_topic, describe_others, remedy_for_type
+
+_NUMBERS = itertools.count()
+
+
+class World:
+    """Cameras, and the node that looks for them, in one context: no discovery to wait for."""
+
+    def __init__(self):
+        self.context = rclpy.Context()
+        rclpy.init(args=[], context=self.context)
+        self.namespace = f'/world_{next(_NUMBERS)}'
+        self.cameras = self.node('cameras')
+
+    def node(self, name, *remappings):
+        arguments = [
+            word for rule in remappings for word in ('-r', rule.replace('@', self.namespace))
+        ]
+        return rclpy.create_node(
+            name,
+            namespace=self.namespace,
+            context=self.context,
+            cli_args=['--ros-args', *arguments] if arguments else None,
+        )
+
+    def publish(self, topic, message_type):
+        return self.cameras.create_publisher(message_type, topic, 1)
+
+    def chosen(self, *remappings, topic='image', transport='compressed'):
+        node = self.node('segmenter', *remappings)
+        name = node.resolve_topic_name(choose_topic(node, topic, transport))
+        return name.replace(self.namespace, '@')
+
+    def told(self, *remappings, topic='image', transport='compressed'):
+        node = self.node('segmenter', *remappings)
+        return describe_others(node, topic, transport).replace(self.namespace, '@')
+
+
+@pytest.fixture
+def world():
+    world = World()
+    yield world
+    world.cameras.destroy_node()
+    rclpy.shutdown(context=world.context)
+
+
+@pytest.mark.parametrize(
+    ('remappings', 'topic', 'name'),
+    [
+        ([], 'image', '@/image/compressed'),
+        (['image:=@/camera/image_raw'], 'image', '@/camera/image_raw/compressed'),
+        (['@/image:=@/camera/image_raw'], 'image', '@/camera/image_raw/compressed'),
+        (['image:=camera/image_raw'], 'image', '@/camera/image_raw/compressed'),
+        (['image:=@/camera/compressed'], 'image', '@/camera/compressed'),
+        (['image/compressed:=@/jpegs'], 'image', '@/jpegs'),
+        (['image/compressed:=@/jpegs', 'image:=@/camera/image_raw'], 'image', '@/jpegs'),
+        (['image:=@/camera', '@/camera/compressed:=@/jpegs'], 'image', '@/jpegs'),
+        ([], 'left/image_raw', '@/left/image_raw/compressed'),
+        ([], 'left/image_raw/compressed', '@/left/image_raw/compressed'),
+        ([], '~/image', '@/segmenter/image/compressed'),
+    ],
+)
+def test_the_base_name_is_remapped_first_and_one_that_is_compressed_is_taken_as_it_is(
+    world, remappings, topic, name
+):
+    assert world.chosen(*remappings, topic=topic) == name
+
+
+@pytest.mark.parametrize('topic', ['image', 'left/image_raw', 'image/compressed'])
+def test_raw_images_come_by_the_name_that_is_given(world, topic):
+    world.publish(f'{topic}/compressed', CompressedImage)
+    assert world.chosen(topic=topic, transport='raw') == f'@/{topic}'
+
+
+def test_a_base_name_that_is_itself_published_compressed_is_taken(world):
+    camera = world.publish('image', CompressedImage)
+    assert world.chosen() == '@/image'
+    world.publish('image/compressed', CompressedImage)
+    assert world.chosen() == '@/image'
+    world.cameras.destroy_publisher(camera)
+    assert world.chosen() == '@/image/compressed'
+
+
+def test_a_base_name_that_is_published_raw_has_its_compressed_images_beside_it(world):
+    world.publish('camera/image_raw', Image)
+    world.publish('camera/image_raw/compressed', CompressedImage)
+    remapping = 'image:=@/camera/image_raw'
+    assert world.chosen(remapping) == '@/camera/image_raw/compressed'
+    raw = "'@/camera/image_raw' is published as sensor_msgs/msg/Image: set image_transport to raw"
+    assert world.told(remapping) == raw
+
+
+TO_RAW, TO_COMPRESSED = 'set image_transport to raw', 'set image_transport to compressed'
+
+
+@pytest.mark.parametrize(
+    ('published', 'message_type', 'topic', 'transport', 'remedy'),
+    [
+        ('image', Image, 'image', 'compressed', TO_RAW),
+        ('image', CompressedImage, 'image', 'raw', TO_COMPRESSED),
+        ('image/compressed', CompressedImage, 'image', 'raw', TO_COMPRESSED),
+        ('image/compressed', CompressedImage, 'image/compressed', 'raw', TO_COMPRESSED),
+        ('image', Image, 'image/compressed', 'raw', "name the topic '@/image'"),
+        (
+            'image',
+            Image,
+            'image/compressed',
+            'compressed',
+            f"{TO_RAW} and name the topic '@/image'",
+        ),
+        ('image', CompressedImage, 'image/compressed', 'compressed', "name the topic '@/image'"),
+        ('image', String, 'image', 'raw', 'remap the topic to one that carries images'),
+        ('image', String, 'image', 'compressed', 'remap the topic to one that carries images'),
+        ('image/zstd', CompressedImage, 'image', 'raw', "not read the transport 'zstd'"),
+        ('image/compressedDepth', CompressedImage, 'image', 'compressed', "'compressedDepth'"),
+        ('image/theora', Image, 'image', 'compressed', TO_RAW),
+    ],
+)
+def test_what_is_published_instead_is_named_with_its_remedy(
+    world, published, message_type, topic, transport, remedy
+):
+    world.publish(published, message_type)
+    told = world.told(topic=topic, transport=transport)
+    assert told.startswith(f"'@/{published}' is published as ")
+    assert remedy in told
+
+
+def test_topics_beside_the_images_that_are_no_images_are_not_named(world):
+    world.publish('image/camera_info', CameraInfo)
+    world.publish('image/note', String)
+    world.publish('other/image', Image)
+    world.cameras.create_subscription(Image, 'image', print, 1)
+    assert not world.told()
+    assert not world.told(transport='raw')
+
+
+@pytest.mark.parametrize(
+    ('type_name', 'transport', 'remedy'),
+    [
+        ('sensor_msgs/msg/Image', 'compressed', TO_RAW),
+        ('sensor_msgs/msg/CompressedImage', 'raw', TO_COMPRESSED),
+        ('std_msgs/msg/String', 'raw', 'remap the topic to one that carries images'),
+    ],
+)
+def test_a_wrong_type_has_its_remedy(type_name, transport, remedy):
+    assert remedy_for_type(type_name, transport) == remedy
