@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launch file in docs/lifecycle_managers.md does what is said of it, with the real node."""
+
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+from bench import REPOSITORY, TIMEOUT_S, Bench, until
+from nodes import write_tiny_model
+
+PAGE = (REPOSITORY / 'docs' / 'lifecycle_managers.md').read_text()
+
+
+@pytest.fixture
+def bench():
+    bench = Bench('/managed')
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def launch(install, launching, tmp_path):
+    """Give a function that launches the page's file with a model folder; the log's path."""
+    install('segmenter')
+    *tool, _, _ = launching('none')  # but for the package and its file
+    (snippet,) = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
+    started = []
+
+    def start(model):
+        path = tmp_path / 'segment_managed.launch.py'
+        text = snippet.replace('/path/to/model', str(model)).replace(
+            "namespace=''", "namespace='managed'"
+        )
+        assert text.count(str(model)) == text.count("'managed'") == 1
+        path.write_text(text)
+        with (tmp_path / 'launch_log').open('w') as file:
+            started.append(
+                subprocess.Popen(
+                    [*tool, str(path)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            )
+        return started[-1], tmp_path / 'launch_log'
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(TIMEOUT_S)
+
+
+def test_launch_configures_and_activates_the_node(launch, bench, tmp_path):
+    process, log = launch(write_tiny_model(tmp_path / 'tiny'))
+    status = bench.status()
+    heard = until(
+        lambda: [m.message for m in status.messages if m.message == 'stale'] or process.poll(),
+        'the node to be active',
+    )
+    assert heard == ['stale'] * len(heard), log.read_text()
+    assert bench.state() == 'active'
+
+
+def test_where_configure_fails_launch_ends(launch, tmp_path):
+    process, log = launch(tmp_path / 'no_such_model')
+    process.wait(TIMEOUT_S)
+    assert 'does not exist' in log.read_text()
