@@ -91,7 +91,7 @@ def test_only_who_should_gets_the_profile_and_all_stay_on_this_machine(
 
 
 @pytest.mark.parametrize(
-    ('round_s', 'end_s', 'rounds'), [(10.0, 100.0, 3), (20.0, 50.0, 2), (90.0, 60.0, 1)]
+    ('round_s', 'end_s', 'rounds'), [(10.0, 100.0, 3), (40.0, 100.0, 2), (90.0, 60.0, 1)]
 )
 def test_no_round_begins_that_would_end_too_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, round_s: float, end_s: float, rounds: int
