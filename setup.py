@@ -118,6 +118,6 @@ setup(
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     entry_points={
-        'console_scripts': [f'{name} = {verb.target}' for name, verb in VERBS.items()],
+        'console_scripts': [f'{name} = surgseg_ros.__main__:script' for name in VERBS],
     },
 )

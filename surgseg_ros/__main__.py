@@ -1,65 +1,129 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands: `python -m surgseg_ros VERB`, the same as `ros2 run surgseg_ros VERB`."""
 
-import importlib
 import sys
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple, NoReturn
+
+from surgseg_ros.endings import FAILED, Command, Output, Signals, run
 
 
 class Verb(NamedTuple):
     """
-    One command.
+    One command; `endings` knows how it ends.
 
-    :param target: 'package.module:function'; only the verb that is called is imported.
+    :param target: 'package.module:function', which takes the arguments, and gives the exit status
+        or raises; only the verb that is called is imported.
     :param summary: one line for the list of commands.
+    :param remains: what is left after an interruption, and how to go on.
+    :param is_node: whether it handles SIGINT and SIGTERM itself and ends with 0, as launch expects
+        of a node; where input or machine are the cause, it ends with 1.
     """
 
     target: str
     summary: str
+    remains: str = ''
+    is_node: bool = False
 
+
+_NOTHING: Final = 'nothing half-written is left'
 
 VERBS: Final = {
-    'segmenter': Verb('surgseg_ros.node.segmenter:main', 'the node: images in, masks out'),
-    'bag_player': Verb('surgseg_ros.node.bag_player:main', "publishes a bag's images"),
-    'train': Verb('surgseg_ros.training.train:main', 'trains a model, writes its folder'),
-    'evaluate': Verb('surgseg_ros.evaluation.evaluate:main', 'scores masks against the truth'),
-    'predict': Verb('surgseg_ros.evaluation.predict:main', 'masks of videos or folders as PNG'),
-    'evaluate_bag': Verb(
-        'surgseg_ros.lockstep.evaluate_bag:main', 'a bag through a model, frame by frame'
+    'segmenter': Verb(
+        'surgseg_ros.node.segmenter:main', 'the node: images in, masks out', is_node=True
     ),
-    'inspect_data': Verb('surgseg_ros.training.inspect_data:main', 'what a data set holds'),
+    'bag_player': Verb(
+        'surgseg_ros.node.bag_player:main', "publishes a bag's images", is_node=True
+    ),
+    'train': Verb(
+        'surgseg_ros.training.train:main',
+        'trains a model, writes its folder',
+        'the same command with --resume goes on from the last checkpoint',
+    ),
+    'evaluate': Verb(
+        'surgseg_ros.evaluation.evaluate:main', 'scores masks against the truth', _NOTHING
+    ),
+    'predict': Verb(
+        'surgseg_ros.evaluation.predict:main',
+        'masks of videos or folders as PNG',
+        'the same command goes on after the masks that are there',
+    ),
+    'evaluate_bag': Verb(
+        'surgseg_ros.lockstep.evaluate_bag:main',
+        'a bag through a model, frame by frame',
+        'of several bags, those that were finished need not be done again',
+    ),
+    'inspect_data': Verb(
+        'surgseg_ros.training.inspect_data:main', 'what a data set holds', _NOTHING
+    ),
     'export': Verb(
-        'surgseg_ros.exporting.export:main', 'makes a model folder for a faster runtime'
+        'surgseg_ros.exporting.export:main',
+        'makes a model folder for a faster runtime',
+        _NOTHING,
     ),
     'compare': Verb(
-        'surgseg_ros.lockstep.compare:main', 'whether a model is worse than another on bags'
+        'surgseg_ros.lockstep.compare:main',
+        'whether a model is worse than another on bags',
+        _NOTHING,
     ),
-    'calibrate': Verb('surgseg_ros.calibrate:main', 'makes the confidence a probability, anew'),
-    'benchmark': Verb('surgseg_ros.benchmark:main', 'what a frame costs, by stage and over DDS'),
-    'make_bag': Verb('surgseg_ros.make_bag:main', 'a bag of a video, of pictures, or a data set'),
-    'synthesize': Verb('surgseg_ros.synthesize:main', 'makes synthetic scenes'),
+    'calibrate': Verb(
+        'surgseg_ros.calibrate:main',
+        'makes the confidence a probability, anew',
+        _NOTHING,
+    ),
+    'benchmark': Verb(
+        'surgseg_ros.benchmark:main', 'what a frame costs, by stage and over DDS', _NOTHING
+    ),
+    'make_bag': Verb(
+        'surgseg_ros.make_bag:main',
+        'a bag of a video, of pictures, or a data set',
+        'bags that were not whole are not left',
+    ),
+    'synthesize': Verb('surgseg_ros.synthesize:main', 'makes synthetic scenes', _NOTHING),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Run one verb.
+    Run one verb in this process, which may go on afterwards.
 
     :param argv: the verb and its arguments; those of the command line by default.
-    :return: the exit status.
+    :return: the exit status; see `endings.run`.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if (status := _find(arguments)) is not None:
+        return status
+    return run(_command(arguments[0]), arguments[1:])
+
+
+def script() -> NoReturn:
+    """Be the command line: of `python -m surgseg_ros`, or of the executable that a verb has."""
+    called = Path(sys.argv[0]).name
+    arguments = [called, *sys.argv[1:]] if called in VERBS else sys.argv[1:]
+    if (status := _find(arguments)) is not None:
+        sys.exit(status)
+    command = _command(arguments[0])
+    signals = Signals(command, to_zero=VERBS[arguments[0]].is_node)
+    signals.listen()
+    sys.stdout = Output(sys.stdout)
+    signals.end(run(command, arguments[1:], signals))
+
+
+def _find(arguments: Sequence[str]) -> int | None:
+    """See that there is a verb; give the exit status if there is none."""
     if not arguments or arguments[0] in ('-h', '--help'):
         print(_usage())
         return 0 if arguments else 2
-    name, *rest = arguments
-    if name not in VERBS:
-        print(f'surgseg_ros: there is no verb {name!r}.\n{_usage()}', file=sys.stderr)
+    if arguments[0] not in VERBS:
+        print(f'surgseg_ros: there is no verb {arguments[0]!r}.\n{_usage()}', file=sys.stderr)
         return 2
-    module, function = VERBS[name].target.split(':')
-    status: int = getattr(importlib.import_module(module), function)(rest)
-    return status
+    return None
+
+
+def _command(name: str) -> Command:
+    verb = VERBS[name]
+    return Command(name, verb.target, verb.remains, failed=1 if verb.is_node else FAILED)
 
 
 def _usage() -> str:
@@ -72,4 +136,4 @@ def _usage() -> str:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    script()

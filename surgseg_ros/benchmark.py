@@ -4,8 +4,6 @@
 import argparse
 import json
 import math
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from surgseg_ros.benchmarking.options import read_options
 from surgseg_ros.benchmarking.report import plot, table
+from surgseg_ros.core.files import check_file, check_folder, scratch_folder, write_whole
 from surgseg_ros.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -41,19 +40,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
+    :raises ValueError: if the model can't be used.
+    :raises RuntimeError: if a process fails.
+    :raises OSError: if results can't be written.
     """
     begun_s = time.monotonic()
     options = read_options(argv, __doc__)
+    for path in (options.json, options.plot):
+        if path:
+            check_file(path)
+    if options.logs:
+        check_folder(Path(options.logs))
     measure = _end_to_end if options.end_to_end else _stages
-    try:
-        with Progress('benchmark') as progress:
-            report: dict[str, Any] = measure(options, progress, begun_s)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f'benchmark: {error}', file=sys.stderr)
-        return 1
-    options.json.write_text(json.dumps(report, indent=2) + '\n')
+    with Progress('benchmark') as progress:
+        report: dict[str, Any] = measure(options, progress, begun_s)
+    write_whole(options.json, (json.dumps(report, indent=2) + '\n').encode())
     if options.plot:
-        options.plot.write_text(plot(report))
+        write_whole(options.plot, plot(report).encode())
     print(table(report))
     return 0
 
@@ -127,7 +130,7 @@ def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float)
     progress.say('loading torch')
     import torch
 
-    from surgseg_ros.benchmarking import comparison, floors, machine, processes
+    from surgseg_ros.benchmarking import comparison, floors, machine
     from surgseg_ros.core.model_folder import read_spec
     from surgseg_ros.core.runtimes import choose_device
 
@@ -139,9 +142,9 @@ def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float)
     names = ['end_to_end', 'plain', 'no_profile'] if options.against else ['end_to_end']
     sending_s = options.rounds * len(names) * options.frames / options.rate
     end_s = begun_s + sending_s + OVERHEAD_S - _SPARE_S
-    with processes.ending_on_sigterm(), tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         progress.say(f'drawing pictures of {width}x{height}')
-        settings = _settings(options, Path(scratch))
+        settings = _settings(options, scratch)
         runs = _take_turns(options, progress, names, settings, end_s)
     found = {name: comparison.sum_up(of_one) for name, of_one in runs.items()}
     if options.against:
@@ -232,7 +235,3 @@ def draw(size: tuple[int, int]) -> 'list[NDArray[np.uint8]]':
     if shrink == 1.0:
         return list(drawn)
     return [np.asarray(cv2.resize(image, (width, height)), np.uint8) for image in drawn]
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -3,14 +3,13 @@
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from surgseg_ros.core.files import write_whole
-from surgseg_ros.core.model_folder import read_spec, write_spec
+from surgseg_ros.core.files import check_file, write_whole
+from surgseg_ros.core.model_folder import SPEC_FILE, read_spec, write_spec
 from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.exporting.frames import Frame, choose_frames
@@ -27,15 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Calibrate.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the exit status; 2 if the model or a data set can't be used.
+    :return: the exit status.
+    :raises ValueError: of the model or a data set, if it can't be used.
+    :raises OSError: if the folder can't be written.
     """
     options = _parser().parse_args(argv)
     data = (options.calibration, options.held_out)
-    try:
-        spec = calibrate(options.model, data, options.frames, options.device)
-    except (ValueError, OSError) as error:  # of which all errors of models and data sets are
-        print(f'calibrate: {error}', file=sys.stderr)
-        return 2
+    spec = calibrate(options.model, data, options.frames, options.device)
     found = spec.scores[SCORES]['calibration']
     before, after = (_said(found[key]['ece']) for key in ('before', 'after'))
     print(
@@ -88,6 +85,7 @@ def calibrate(
     :raises OSError: if the folder can't be written.
     """
     spec = read_spec(model)
+    check_file(model / SPEC_FILE)
     frames = choose_frames(spec, *data, count, calibrate=True)
     runtime = Segmenter.load(model, device).runtime
     temperature = tune_temperature(runtime, spec, partial(_read, frames.calibration))

@@ -4,7 +4,6 @@
 import argparse
 import math
 import re
-import sys
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -21,6 +20,7 @@ from surgseg_ros.bags.writing import (
     stamped,
     write_image_bag,
 )
+from surgseg_ros.core.files import check_place
 from surgseg_ros.evaluation.frames import VIDEO_FILE, frame_rate_hz
 from surgseg_ros.evaluation.labelled_frames import Crop, LabelledFrame, labelled_frames
 from surgseg_ros.evaluation.sources import Source, find_sources, find_videos
@@ -39,24 +39,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
+    :raises ValueError: if frames, masks or a bag can't be used.
+    :raises OSError: if a bag can't be written.
     """
     parser = _parser()
     options = parser.parse_args(argv)
     if options.storage not in (None, STORAGES.get(options.output.suffix, options.storage)):
         parser.error(f'--storage {options.storage} does not fit --output {options.output}')
-    try:
-        for path, source in _plan(options.input, options.output, options.every):
-            rate_hz = options.rate or _rate_hz(source)
-            frames = labelled_frames(source, options.crop)
-            with tqdm(frames, path.name, len(source), unit='frame', leave=False) as bar:
-                written = _write(path, bar, rate_hz, options)
-            print(_report(path, source, written, rate_hz))
-    except (ValueError, OSError) as error:  # of frames, masks and bags; of a disk that is full
-        print(f'make_bag: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('make_bag: interrupted; bags that were not whole are not left', file=sys.stderr)
-        return 130
+    check_place(options.output)
+    for path, source in _plan(options.input, options.output, options.every):
+        rate_hz = options.rate or _rate_hz(source)
+        frames = labelled_frames(source, options.crop)
+        with tqdm(frames, path.name, len(source), unit='frame', leave=False) as bar:
+            written = _write(path, bar, rate_hz, options)
+        print(_report(path, source, written, rate_hz))
     return 0
 
 
@@ -196,7 +192,3 @@ def _start_ns(text: str) -> int:
             f'{text!r} is not within 1e-9 to {LATEST_S}: 0 says in ROS that there is no time'
         )
     return int(value * 10**9)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -3,11 +3,9 @@
 
 import argparse
 import math
-import multiprocessing
 import os
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -18,12 +16,20 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from surgseg_ros.bags.writing import stamped, write_image_bag
+from surgseg_ros.core.files import check_new_folder, new_folder, replacing
+from surgseg_ros.core.processes import deaf_to_terminal, worker_pool
 from surgseg_ros.evaluation.labelled_frames import labelled_frames
 from surgseg_ros.evaluation.sources import find_sources
 from surgseg_ros.training.scenes import LEAST_SIDE_PX, Scene
 
 SCENES_PER_SEED: Final = 100_000
 """So many scenes belong to one --seed, hence no two seeds share one."""
+
+LAST_INDEX: Final = 999_999_999
+"""Of a frame: the data set's names have nine digits."""
+
+_BYTES_PER_PIXEL: Final = 450
+"""Of memory that a scene takes while it is drawn; measured from 500 to 2000 pixels a side."""
 
 _CHUNK: Final = 30
 _JPEG_QUALITY: Final = 92
@@ -36,7 +42,7 @@ class Job(NamedTuple):
     scene_seed: int
     size: tuple[int, int]
     rate_hz: float
-    indices: tuple[int, ...]
+    indices: range
     picture_suffix: str
 
 
@@ -46,19 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
+    :raises ValueError: if so much can't be drawn, or the output is not an empty folder.
+    :raises OSError: if the output can't be written.
     """
     options = _parser().parse_args(argv)
+    _check(options)
     folder: Path = options.output
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        print(
-            f'synthesize: the output {str(folder)!r} is there already and not an empty folder: '
-            'name a new one, or remove it first.',
-            file=sys.stderr,
-        )
-        return 2
-    _draw(_jobs(options), options.workers)
-    if options.bag:
-        _bag(options)
+    check_new_folder(folder)
+    with new_folder(folder) as making:
+        _draw(_jobs(options, making), options.workers)
+        if options.bag:
+            _bag(options, making)
     height, width = options.size
     bags = '; the same as bags in bags/' if options.bag else ''
     videos = f'{options.videos} video{"s"[options.videos == 1 :]}'
@@ -124,15 +128,39 @@ def _size(text: str) -> tuple[int, int]:
     return height, width
 
 
-def _jobs(options: argparse.Namespace) -> list[Job]:
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what names of files, seeds or this machine's memory can not hold."""
+    if (last := (options.frames - 1) * options.stride) > LAST_INDEX:
+        raise ValueError(
+            f'--frames {options.frames} with --stride {options.stride} ends with frame {last}, '
+            f'but names have nine digits: take at most {LAST_INDEX}'
+        )
+    if options.videos > SCENES_PER_SEED:
+        raise ValueError(
+            f'--videos {options.videos} is more than the {SCENES_PER_SEED} of a --seed: draw the '
+            'rest with another --seed'
+        )
+    height, width = options.size
+    chunks = options.videos * math.ceil(options.frames / _CHUNK)
+    needed = _BYTES_PER_PIXEL * height * width * min(options.workers, chunks)
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    if needed > memory:
+        raise ValueError(
+            f'--size {width}x{height} with --workers {options.workers} takes about '
+            f'{needed / 1e9:,.0f} GB of memory, and this machine has {memory / 1e9:,.0f} GB: ask '
+            'for a smaller size or fewer workers'
+        )
+
+
+def _jobs(options: argparse.Namespace, output: Path) -> list[Job]:
     suffix = '.jpg' if options.jpeg else '.png'
     jobs = []
     for video in range(options.videos):
-        folder = options.output / f'video_{video + 1:02d}'
+        folder = output / f'video_{video + 1:02d}'
         seed = options.seed * SCENES_PER_SEED + video
         for start in range(0, options.frames, _CHUNK):
             stop = min(start + _CHUNK, options.frames)
-            indices = tuple(i * options.stride for i in range(start, stop))
+            indices = range(start * options.stride, stop * options.stride, options.stride)
             jobs.append(Job(folder, seed, options.size, options.rate, indices, suffix))
     return jobs
 
@@ -144,10 +172,10 @@ def _draw(jobs: Sequence[Job], workers: int) -> None:
             for job in jobs:
                 bar.update(draw(job))
             return
-        # A forked OpenCV may wait for threads that were not forked with it.
-        context = multiprocessing.get_context('spawn')
-        with ProcessPoolExecutor(min(workers, len(jobs)), context) as pool:
-            for done in as_completed([pool.submit(draw, job) for job in jobs]):
+        with worker_pool(min(workers, len(jobs))) as pool:
+            with deaf_to_terminal():
+                drawn = [pool.submit(draw, job) for job in jobs]
+            for done in as_completed(drawn):
                 bar.update(done.result())
 
 
@@ -171,11 +199,11 @@ def draw(job: Job) -> int:
     return len(job.indices)
 
 
-def _bag(options: argparse.Namespace) -> None:
+def _bag(options: argparse.Namespace, output: Path) -> None:
     """Record each video as a camera would have sent it, in a bag beside the videos."""
-    for source in tqdm(find_sources(options.output, 1), unit='bag', leave=False):
+    for source in tqdm(find_sources(output, 1), unit='bag', leave=False):
         write_image_bag(
-            options.output / 'bags' / source.name,
+            output / 'bags' / source.name,
             stamped(labelled_frames(source), options.rate),
             image_topic=options.image_topic,
             ground_truth_topic=options.ground_truth_topic,
@@ -194,6 +222,5 @@ def _write(path: Path, image: NDArray[np.uint8]) -> None:
     settings = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     chosen = settings[:2] if path.suffix == '.png' else settings[2:]
     _, encoded = cv2.imencode(path.suffix, image, chosen)
-    half = path.with_name(f'{path.name}.part')
-    half.write_bytes(encoded.tobytes())
-    half.replace(path)
+    with replacing(path, sync=False) as partial:
+        partial.write_bytes(encoded.tobytes())

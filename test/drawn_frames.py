@@ -2,9 +2,11 @@
 """Frames and masks as files, and the verb `make_bag` that makes bags of them."""
 
 import numpy as np
+from verbs import verb
 
 from surgseg_ros.evaluation.frames import write_png
-from surgseg_ros.make_bag import main
+
+main = verb('make_bag')
 
 HEIGHT, WIDTH = 48, 80
 

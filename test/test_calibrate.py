@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from verbs import verb
 
-from surgseg_ros.calibrate import main
 from surgseg_ros.core.model_folder import read_spec, write_model
 from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.training.card import card
+
+main = verb('calibrate')
 
 SPEC = ModelSpec(
     name='tiny',

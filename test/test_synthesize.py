@@ -5,11 +5,14 @@ import cv2
 import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
+from verbs import verb
 
 from surgseg_ros.messages.types import TYPES
-from surgseg_ros.synthesize import SCENES_PER_SEED, main
+from surgseg_ros.synthesize import SCENES_PER_SEED
 from surgseg_ros.training.dataset import find_samples
 from surgseg_ros.training.scenes import Scene
+
+main = verb('synthesize')
 
 
 def synthesize(folder, *more):

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes bags of ROS 2, without ROS; whole ones only."""
 
-import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple
@@ -23,6 +22,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 
 from surgseg_ros.bags.sources import STORAGES, BagError
 from surgseg_ros.bags.storages import FolderWriter
+from surgseg_ros.core.files import workshop
 from surgseg_ros.messages.compressed import JPEG_QUALITY, mask_to_png, picture_to_jpeg
 from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.results import header
@@ -96,15 +96,17 @@ class BagWriter:
     def __enter__(self) -> 'BagWriter':
         """Begin the bag in a hidden folder beside its place."""
         self._refuse_to_overwrite()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._workshop = Path(tempfile.mkdtemp(prefix=f'.{self.path.name}.', dir=self.path.parent))
         # rosbags names the file in the folder after the folder.
         name = self.path.stem if self.path.suffix in STORAGES else self.path.name
-        made = self._workshop / name
-        self._writer = FolderWriter(made, version=_FORMAT_VERSION, storage_plugin=self._storage)
-        if self._packed:
-            self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-        self._writer.open()
+        with ExitStack() as stack:
+            made = stack.enter_context(workshop(self.path)) / name
+            writer = FolderWriter(made, version=_FORMAT_VERSION, storage_plugin=self._storage)
+            if self._packed:
+                writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+            writer.open()
+            stack.push(self._finish)
+            self._stack = stack.pop_all()
+        self._writer = writer
         return self
 
     def __exit__(
@@ -114,16 +116,21 @@ class BagWriter:
         traceback: TracebackType | None,
     ) -> None:
         """Put the bag in its place, or remove it if anything failed."""
-        try:
-            self._writer.__exit__(kind, error, traceback)
-            if error is None:
-                self._refuse_to_overwrite()
-                made = self._writer.path
-                if self.path.suffix in STORAGES:
-                    made = made / self.path.name
-                made.rename(self.path)
-        finally:
-            shutil.rmtree(self._workshop, ignore_errors=True)
+        self._stack.__exit__(kind, error, traceback)
+
+    def _finish(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._writer.__exit__(kind, error, traceback)
+        if error is None:
+            self._refuse_to_overwrite()
+            made = self._writer.path
+            if self.path.suffix in STORAGES:
+                made = made / self.path.name
+            made.rename(self.path)
 
     def write(self, topic: str, type_name: str, message: Any, stamp_ns: int) -> None:
         """

@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import os
 import select
 import signal
 import subprocess
@@ -12,8 +13,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from surgseg_ros.core.processes import register
+
 _ANSWER_S: Final = 90.0
 _END_S: Final = 20.0
+
+
+_START: Final = """
+import ctypes, os, runpy, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: end when the parent is killed
+if os.getppid() == int(sys.argv[1]):
+    sys.argv = sys.argv[2:]
+    runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
+"""
 
 
 class Child:
@@ -33,13 +45,14 @@ class Child:
         self._log = log
         with log.open('wb') as file:
             self._process = subprocess.Popen(
-                [sys.executable, '-m', module, *arguments],
+                [sys.executable, '-c', _START, str(os.getpid()), module, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
                 env=environment,
                 text=True,
             )
+        register(self._process)
 
     @property
     def process_id(self) -> int:
@@ -88,13 +101,21 @@ class Child:
             self.check()
         return json.loads(line)
 
-    def end(self) -> None:
-        """End it as Ctrl-C would, so that it leaves no shared memory behind."""
+    def stop(self) -> None:
+        """Ask it to end as Ctrl-C would, so that it leaves no shared memory behind."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+
+    def end(self, patience_s: float = _END_S) -> None:
+        """
+        End it, and wait until it has ended.
+
+        :param patience_s: how long it may take; then it is killed.
+        """
         try:
-            if self._process.poll() is None:
-                self._process.send_signal(signal.SIGINT)
+            self.stop()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.communicate(timeout=_END_S)
+                self._process.communicate(timeout=patience_s)
         finally:  # an interrupt while it waits must not leave it
             self._process.kill()
             self._process.communicate()

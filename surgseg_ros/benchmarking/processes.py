@@ -3,8 +3,6 @@
 
 import contextlib
 import os
-import signal
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -20,6 +18,11 @@ _KEEP: Final = {
     'MALLOC_TRIM_THRESHOLD_': str(256 << 20),
 }
 """For the listener of any node: else each mask's pages are cleared anew, which takes 3 ms."""
+
+
+_PATIENCE_S: Final = 20.0
+_HURRY_S: Final = 0.25
+"""So long each process may take to end: after a run, and after an interruption of this one."""
 
 
 class Variant(NamedTuple):
@@ -102,31 +105,40 @@ def processes(variant: Variant, settings: Settings) -> Iterator[tuple[Child, Chi
     :param settings: how.
     :return: context with the three.
     """
-    with contextlib.ExitStack() as stack:
+    children: list[Child] = []
 
-        def start(
-            name: str,
-            module: str,
-            arguments: Sequence[str],
-            profile: bool,
-            more: Mapping[str, str] = {},
-        ) -> Child:
-            log = settings.folder / f'{name}.log'
-            variables = {**environment(profile, settings.profile), **more}
-            child = Child(module, arguments, variables, log)
-            stack.callback(child.end)
-            return child
+    def start(
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        profile: bool,
+        more: Mapping[str, str] = {},
+    ) -> Child:
+        log = settings.folder / f'{name}.log'
+        variables = {**environment(profile, settings.profile), **more}
+        children.append(Child(module, arguments, variables, log))
+        return children[-1]
 
-        module = f'{_ROOM}.plain_node' if variant.plain else 'surgseg_ros'
-        arguments = (_plain_arguments if variant.plain else _node_arguments)(settings)
-        camera = ['--pictures', str(settings.pictures), '--topic', TOPIC]
-        others = [] if variant.plain else settings.outputs
-        listener = ['--topic', 'mask', '--others', *others]
+    module = f'{_ROOM}.plain_node' if variant.plain else 'surgseg_ros'
+    arguments = (_plain_arguments if variant.plain else _node_arguments)(settings)
+    camera = ['--pictures', str(settings.pictures), '--topic', TOPIC]
+    others = [] if variant.plain else settings.outputs
+    listener = ['--topic', 'mask', '--others', *others]
+    patience_s = _PATIENCE_S
+    try:
         yield (
             start('node', module, arguments, variant.node_profile),
             start('camera', f'{_ROOM}.camera', camera, variant.camera_profile),
             start('listener', f'{_ROOM}.listener', listener, variant.node_profile, _KEEP),
         )
+    except KeyboardInterrupt:
+        patience_s = _HURRY_S
+        raise
+    finally:
+        for child in children:
+            child.stop()
+        for child in children:
+            child.end(patience_s)
 
 
 def _node_arguments(settings: Settings) -> list[str]:
@@ -146,16 +158,6 @@ def _plain_arguments(settings: Settings) -> list[str]:
         *('--model', settings.model, '--topic', TOPIC, '--device', settings.device),
         *('--threads', str(settings.threads), '--times', str(times_file(settings))),
     ]
-
-
-@contextlib.contextmanager
-def ending_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end this process as an exception does, so that it ends the others first."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def times_file(settings: Settings) -> Path:

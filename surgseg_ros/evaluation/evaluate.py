@@ -3,16 +3,15 @@
 
 import argparse
 import json
-import multiprocessing
-import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.labels import CLASS_NAMES
+from surgseg_ros.core.processes import deaf_to_terminal, worker_pool
 from surgseg_ros.evaluation.flicker import (
     StepCounts,
     count_step_of,
@@ -22,7 +21,7 @@ from surgseg_ros.evaluation.flicker import (
 )
 from surgseg_ros.evaluation.metrics import FrameCounts, summarize
 from surgseg_ros.evaluation.pairs import EvaluationError, Pair, count_pair, find_pairs
-from surgseg_ros.evaluation.report import MEANINGS, write_report
+from surgseg_ros.evaluation.report import FILE_NAME, MEANINGS, write_report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,28 +29,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     Evaluate.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the exit status; 2 if the folders can't be scored, or results not written.
+    :return: the exit status.
+    :raises EvaluationError: if the folders can't be scored.
+    :raises OSError: if results can't be written.
     """
     options = _parser().parse_args(argv)
-    try:
-        pairs = find_pairs(options.reference, options.predictions, options.allow_missing)
-        if options.frames and not options.frames.is_dir():
-            raise EvaluationError(
-                f'--frames {str(options.frames)!r} is no folder: give the one that holds the '
-                'videos, or leave it out'
-            )
-        counts, steps = count_all(pairs, options.workers)
-        missing = [pair.name for pair in pairs if pair.predicted is None]
-        summary = {**summarize(counts), 'flicker': summarize_steps(steps), 'missing': missing}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(summary, indent=2) + '\n')
-        print(_table(summary))
-        if options.report:
-            path = write_report(options.report, summary, pairs, counts, options.frames)
-            print(f'\nreport: {path}')
-    except (EvaluationError, OSError) as error:
-        print(f'evaluate: {error}', file=sys.stderr)
-        return 2
+    check_file(options.json)
+    if options.report:
+        check_file(options.report / FILE_NAME)
+    pairs = find_pairs(options.reference, options.predictions, options.allow_missing)
+    if options.frames and not options.frames.is_dir():
+        raise EvaluationError(
+            f'--frames {str(options.frames)!r} is no folder: give the one that holds the '
+            'videos, or leave it out'
+        )
+    counts, steps = count_all(pairs, options.workers)
+    missing = [pair.name for pair in pairs if pair.predicted is None]
+    summary = {**summarize(counts), 'flicker': summarize_steps(steps), 'missing': missing}
+    write_whole(options.json, (json.dumps(summary, indent=2) + '\n').encode())
+    print(_table(summary))
+    if options.report:
+        path = write_report(options.report, summary, pairs, counts, options.frames)
+        print(f'\nreport: {path}')
     return 0
 
 
@@ -129,10 +128,10 @@ def _map(tasks: Sequence[_Task], workers: int) -> Iterator[_Counted]:
     if workers == 1:
         yield from map(_count, tasks)
         return
-    # A forked OpenCV may wait for threads that were not forked with it.
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(min(workers, len(tasks)), context) as pool:
-        yield from pool.map(_count, tasks, chunksize=8)
+    with worker_pool(min(workers, len(tasks))) as pool:
+        with deaf_to_terminal():
+            counted = pool.map(_count, tasks, chunksize=8)
+        yield from counted
 
 
 def _table(summary: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.bounds import told
+from surgseg_ros.core.files import replacing
 
 VIDEO_FILE: Final = 'video_left.avi'
 """A video that is not unpacked, beside `segmentation/`."""
@@ -135,9 +136,9 @@ def write_png(path: Path, image: NDArray[np.uint8], compression: int = 1) -> Non
     :param path: where; its folder must exist.
     :param image: (H, W, 3) uint8 RGB, or (H, W) uint8.
     :param compression: of zlib, 0 to 9.
+    :raises OSError: if it can't be written; nothing is left.
     """
     planes = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     _, encoded = cv2.imencode('.png', planes, [cv2.IMWRITE_PNG_COMPRESSION, compression])
-    partial = path.with_name(path.name + PARTIAL)
-    partial.write_bytes(encoded.tobytes())
-    partial.replace(path)
+    with replacing(path, partial=PARTIAL, sync=False) as partial:
+        partial.write_bytes(encoded.tobytes())

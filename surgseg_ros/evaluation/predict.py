@@ -3,9 +3,9 @@
 
 import argparse
 import json
-import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from surgseg_ros.core.files import write_whole
+from surgseg_ros.core.files import (
+    check_folder,
+    folder_for,
+    make_folder,
+    remove_empty,
+    write_whole,
+    writing,
+)
 from surgseg_ros.core.regions import drop_small_regions
 from surgseg_ros.core.runtimes import RUNTIMES
 from surgseg_ros.core.segmenter import Segmenter
@@ -102,25 +109,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
+    :raises ValueError: of a frame, the model or the device, if it can't be used.
+    :raises OSError: if masks can't be written.
     """
     options = _parser().parse_args(argv)
-    try:
-        sources = find_sources(options.input, options.every)
-        for source in sources:
-            source.check()  # before there is an output
-        segmenter = Segmenter.load(options.model, options.device, options.runtime)
-        wishes = Wishes(
-            options.least_region,
-            options.min_confidence,
-            options.steady_frames,
-            options.steady_sure,
-        )
+    check_folder(options.output)
+    sources = find_sources(options.input, options.every)
+    for source in sources:
+        source.check()  # before there is an output
+    segmenter = Segmenter.load(options.model, options.device, options.runtime)
+    wishes = Wishes(
+        options.least_region,
+        options.min_confidence,
+        options.steady_frames,
+        options.steady_sure,
+    )
+    is_new = not (options.output / RECORD_FILE).exists()
+    with folder_for(options.output / RECORD_FILE):
         prepare(options.output, segmenter, options.runtime, wishes)
-        tally = predict(segmenter, sources, options.output, wishes)
-        print(f'{tally} in {options.output / OUTPUT_LAYOUT}')
-    except ValueError as error:  # of which all errors of frames, models and devices are
-        print(f'predict: {error}', file=sys.stderr)
-        return 2
+        with _no_empty_folders(options.output, is_new):
+            tally = predict(segmenter, sources, options.output, wishes)
+    print(f'{tally} in {options.output / OUTPUT_LAYOUT}')
     return 0
 
 
@@ -189,7 +198,6 @@ def prepare(output: Path, segmenter: Segmenter, runtime: str, wishes: Wishes) ->
         return
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(f'the output {str(output)!r} is not an empty folder: name a new one')
-    output.mkdir(parents=True, exist_ok=True)
     write_whole(path, (json.dumps(record, indent=2) + '\n').encode())
 
 
@@ -205,6 +213,18 @@ def _compare(path: Path, record: dict[str, Any]) -> None:
                 f'{path}: the masks there were made with {key} {there!r}, these would be with '
                 f'{value!r}: name another output'
             )
+
+
+@contextmanager
+def _no_empty_folders(output: Path, is_new: bool) -> Iterator[None]:
+    """Keep masks if the block raises, for the next run to go on after them, but nothing empty."""
+    try:
+        yield
+    except BaseException:
+        if is_new and not any(output.glob(f'{OUTPUT_LAYOUT}/*.png')):
+            (output / RECORD_FILE).unlink(missing_ok=True)
+        remove_empty([*output.glob('video_*'), *output.glob(OUTPUT_LAYOUT)])
+        raise
 
 
 def predict(
@@ -226,7 +246,8 @@ def predict(
         for source in sources:
             bar.set_description(source.name)
             folder = output / source.name / 'segmentation'
-            folder.mkdir(parents=True, exist_ok=True)
+            with writing(folder):
+                make_folder(folder)
             there = {int(mask.stem) for mask in folder.glob('*.png')}
             steadier = wishes.steadier()
             if steadier and len(there) < len(source):

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from surgseg_ros.core.files import write_whole
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.evaluation import charts
 from surgseg_ros.evaluation.flicker import tell
@@ -69,9 +70,9 @@ def write_report(
         charts.section('Confusion', _confusion(counts), _NOTES['confusion']),
         charts.section('Worst frames', _worst(pairs, counts, frames), _NOTES['worst']),
     )
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE_NAME
-    path.write_text(charts.page('Segmentation against the truth', ''.join(sections)), 'utf-8')
+    html = charts.page('Segmentation against the truth', ''.join(sections))
+    write_whole(path, html.encode())
     return path
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from surgseg_ros.core.exports import EXPORT_FILES, PRECISIONS
-from surgseg_ros.core.files import write_whole
+from surgseg_ros.core.files import check_new_folder, new_folder, write_whole
 from surgseg_ros.core.fitting import fit
 from surgseg_ros.core.model_folder import SPEC_FILE, WEIGHTS_FILE, read_model
 from surgseg_ros.core.model_spec import ModelError, ModelSpec
@@ -25,7 +25,6 @@ from surgseg_ros.core.runtimes import TorchRuntime, load_runtime
 from surgseg_ros.core.runtimes.exported import read_export
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.self_test import check_self_test, make_self_test
-from surgseg_ros.evaluation.frames import PARTIAL
 from surgseg_ros.exporting.agreement import compare, find_fault
 from surgseg_ros.exporting.converters import BACKENDS, check_libraries, convert
 from surgseg_ros.exporting.frames import Frame, Frames, choose_frames
@@ -42,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Export.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the exit status: 1 if the export agrees too little, 2 if it can't be made.
+    :return: the exit status: 1 if the export agrees too little.
+    :raises ValueError: of the model or a data set, if it can't be used.
+    :raises OSError: if the export can't be written.
     """
     options = _parser().parse_args(argv)
     try:
@@ -57,9 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RefusedError as error:
         print(f'export: refused: {error}', file=sys.stderr)
         return 1
-    except (ValueError, OSError) as error:  # of which all errors of models and data sets are
-        print(f'export: {error}', file=sys.stderr)
-        return 2
     print(f'{options.output}: {_describe(written.exports[options.backend])}')
     return 0
 
@@ -113,26 +111,19 @@ def export(
     :raises RefusedError: if it agrees too little.
     :raises ValueError: if the model, a data set or the output can't be used, or a library is
         not installed.
+    :raises OSError: if the output can't be written.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f'the output {str(output)!r} is not an empty folder: name a new one')
+    check_new_folder(output)
     calibrate = precision == 'int8'
     check_libraries(backend, calibrate=calibrate)
     spec, weights = read_model(model)
     frames = choose_frames(spec, *data, count, calibrate=calibrate)
-    partial = output.with_name(output.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)  # of an earlier interruption
-    partial.mkdir(parents=True)
-    try:
-        _copy(model, spec, backend, partial)
+    with new_folder(output) as making:
+        _copy(model, spec, backend, making)
         fitted = _fit(spec, frames.calibration) if calibrate else []
-        convert(backend, load_network(spec, weights), spec, fitted, partial)
+        convert(backend, load_network(spec, weights), spec, fitted, making)
         original = TorchRuntime(spec, weights, 'cpu')
-        written = _check(spec, backend, precision, frames, original, partial)
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return written
+        return _check(spec, backend, precision, frames, original, making)
 
 
 def _copy(model: Path, spec: ModelSpec, backend: str, folder: Path) -> None:

@@ -5,7 +5,8 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,11 +19,11 @@ from surgseg_ros.bags.sources import STORAGES, storage_ending
 from surgseg_ros.core.files import write_whole
 from surgseg_ros.core.model_folder import SPEC_FILE, read_spec
 from surgseg_ros.evaluation.metrics import FrameCounts
-from surgseg_ros.lockstep.jobs import Done, Job
+from surgseg_ros.lockstep.jobs import Done, Job, clear
 from surgseg_ros.lockstep.options import Options
 from surgseg_ros.lockstep.results import FORMAT, BagResult, merge
 from surgseg_ros.lockstep.survey import bag_files, fingerprint, told
-from surgseg_ros.lockstep.ways import Way, WorkerError
+from surgseg_ros.lockstep.ways import Outcome, Way, WorkerError
 
 _COUNTS: Final = ('confusion', 'met_edge_px', 'edge_px', 'missing')
 
@@ -214,17 +215,19 @@ def run(tasks: Sequence[Task], way: Way, store: Store | None, options: Options) 
     new_folders = [x for output in outputs for x in output.parents if not x.exists()]
     unreadable: dict[str, str] = {}
     of_name = {task.job.name: task for task in todo}
-    outcomes = way([task.job for task in todo]) if todo else ()
-    for job, outcome in tqdm(outcomes, 'bags', len(todo), leave=False, disable=len(tasks) == 1):
-        if isinstance(outcome, BagError):
-            unreadable[job.name] = told(outcome, job.bag)
-        elif isinstance(outcome, WorkerError):
-            unreadable[job.name] = str(outcome)
-        elif isinstance(outcome, Exception):
-            raise outcome
-        else:
-            _keep(of_name[job.name], outcome, store)
-            done[job.name] = outcome
+    with _outcomes(way, todo) as outcomes:
+        for job, outcome in tqdm(
+            outcomes, 'bags', len(todo), leave=False, disable=len(tasks) == 1
+        ):
+            if isinstance(outcome, BagError):
+                unreadable[job.name] = told(outcome, job.bag)
+            elif isinstance(outcome, WorkerError):
+                unreadable[job.name] = str(outcome)
+            elif isinstance(outcome, Exception):
+                raise outcome
+            else:
+                _keep(of_name[job.name], outcome, store)
+                done[job.name] = outcome
     if not done:
         _clear_up(store, new_folders)
         raise BagError('; '.join(unreadable.values()))
@@ -239,6 +242,23 @@ def _clear_up(store: Store | None, new_folders: Sequence[Path]) -> None:
     for folder in new_folders:  # each before its parents
         with contextlib.suppress(OSError):  # it was not made, or something else is in it
             folder.rmdir()
+
+
+@contextmanager
+def _outcomes(way: Way, todo: Sequence[Task]) -> Iterator[Iterable[Outcome]]:
+    """Have jobs done; if the block raises, end those under way, and remove what they began."""
+    if not todo:
+        yield ()
+        return
+    outcomes = way([task.job for task in todo])
+    try:
+        yield outcomes
+    except BaseException:
+        outcomes.close()
+        for job, _, _ in todo:
+            if job.output:
+                clear(job.output)
+        raise
 
 
 def _finished(tasks: Sequence[Task], store: Store | None) -> dict[str, Done]:

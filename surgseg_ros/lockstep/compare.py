@@ -3,12 +3,11 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from surgseg_ros.core.files import write_whole
+from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.lockstep import intervals
 from surgseg_ros.lockstep.comparison_table import table
 from surgseg_ros.lockstep.differences import Comparison, Difference, as_json, compare_frames
@@ -67,32 +66,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     Compare.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the exit status: 0 if B is not worse, 1 if it is, 2 if that can't be told.
+    :return: the exit status: 0 if B is not worse, 1 if it is.
+    :raises ResultError: if that can't be told.
+    :raises OSError: if numbers can't be written.
     """
     options = _parser().parse_args(argv)
+    if options.json:
+        check_file(options.json)
     bounds = Bounds(options.bound, options.class_bound, options.bag_bound)
-    try:
-        results = [read_result(path) for path in (options.a, options.b)]
-        common = find_common(
-            *(
-                scored_bags(result, str(path))
-                for result, path in zip(results, (options.a, options.b), strict=True)
-            )
+    results = [read_result(path) for path in (options.a, options.b)]
+    common = find_common(
+        *(
+            scored_bags(result, str(path))
+            for result, path in zip(results, (options.a, options.b), strict=True)
         )
-        if (differences := common.differences()) and not options.allow_different:
-            raise ResultError(
-                f'{"; ".join(differences)}. Evaluate the same bags with both, or compare what is '
-                'common by --allow-different'
-            )
-        compared = compare_frames(common)
-        worse = find_worse(compared, bounds, options.rule)
-        if options.json:
-            document = _document(options, results, common, compared, worse)
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(options.json, (json.dumps(document, indent=2) + '\n').encode())
-    except (ResultError, OSError) as error:
-        print(f'compare: {error}', file=sys.stderr)
-        return 2
+    )
+    if (differences := common.differences()) and not options.allow_different:
+        raise ResultError(
+            f'{"; ".join(differences)}. Evaluate the same bags with both, or compare what is '
+            'common by --allow-different'
+        )
+    compared = compare_frames(common)
+    worse = find_worse(compared, bounds, options.rule)
+    if options.json:
+        document = _document(options, results, common, compared, worse)
+        write_whole(options.json, (json.dumps(document, indent=2) + '\n').encode())
     names = [_name(result, path) for result, path in zip(results, (options.a, options.b))]
     print(f'{table(names, common, compared, worse)}\n\n{_verdict(worse, options)}')
     return 1 if worse else 0

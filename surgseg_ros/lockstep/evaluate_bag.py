@@ -10,7 +10,6 @@ evaluated or written, because no image became a mask for example; 130 after Ctrl
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,17 +19,16 @@ import torch
 
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
-from surgseg_ros.core.files import write_whole
+from surgseg_ros.core.files import check_file, check_folder, check_place, write_whole
 from surgseg_ros.core.runtimes import AUTO, RUNTIMES
 from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.evaluation.report import FILE_NAME
 from surgseg_ros.lockstep.archive import Store, find_bags, is_bag, plan, run
 from surgseg_ros.lockstep.options import Options
 from surgseg_ros.lockstep.report import write_report
 from surgseg_ros.lockstep.ways import Way, here, in_processes, on_ray
 
 OUTPUT_SUFFIX: Final = '.mcap'
-INTERRUPTED: Final = 130
-"""What a shell gives for a program that SIGINT ended."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,32 +36,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     Evaluate bags.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the exit status; see the module.
+    :return: the exit status: 0 or 1; see the module.
+    :raises ValueError: of bags, the model or the device, if nothing can be evaluated.
+    :raises OSError: if nothing can be written.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
     if fault := _fault(arguments):
         parser.error(fault)
     paths = arguments.recorded or arguments.bag
-    try:
-        _check_targets(arguments, paths)
-        is_one = len(paths) == 1 and is_bag(paths[0])
-        bags = find_bags(paths, arguments.output)
-        outputs = _outputs(arguments.output, list(bags), is_one)
-        store = None if is_one else Store(arguments.work or _beside(arguments.json))
-        options = _options(arguments, store)
-        merged = run(plan(bags, outputs, options), _way(arguments), store, options)
-        write_whole(arguments.json, (json.dumps(merged, indent=1) + '\n').encode())
-        print(summary(merged))
-        if arguments.report:
-            print(f'report: {write_report(arguments.report, merged, bags, outputs)}')
-    except (ValueError, OSError) as error:  # of which all errors of bags, models and devices are
-        print(f'evaluate_bag: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        text = 'interrupted; of several bags, those that were finished need not be done again'
-        print(f'evaluate_bag: {text}', file=sys.stderr)
-        return INTERRUPTED
+    _check_targets(arguments, paths)
+    is_one = len(paths) == 1 and is_bag(paths[0])
+    bags = find_bags(paths, arguments.output)
+    outputs = _outputs(arguments.output, list(bags), is_one)
+    store = None if is_one else Store(arguments.work or _beside(arguments.json))
+    options = _options(arguments, store)
+    merged = run(plan(bags, outputs, options), _way(arguments), store, options)
+    write_whole(arguments.json, (json.dumps(merged, indent=1) + '\n').encode())
+    print(summary(merged))
+    if arguments.report:
+        print(f'report: {write_report(arguments.report, merged, bags, outputs)}')
     for line in complaints(merged):
         print(f'evaluate_bag: {line}', file=sys.stderr)
     damaged = any(numbers['damage'] for numbers in merged['bags'].values())
@@ -177,17 +169,16 @@ def _options(arguments: argparse.Namespace, store: Store | None) -> Options:
 
 def _check_targets(arguments: argparse.Namespace, bags: Sequence[Path]) -> None:
     """See that results can be written before hours are spent on them."""
-    if arguments.json.is_dir():
-        raise BagError(f'--json {str(arguments.json)!r} is a folder: give a file')
-    if arguments.report and arguments.report.exists() and not arguments.report.is_dir():
-        raise BagError(f'--report {str(arguments.report)!r} is a file: give a folder')
+    check_file(arguments.json)
+    if arguments.report:
+        check_file(arguments.report / FILE_NAME)
     output = arguments.output and arguments.output.resolve()
     if output in [path.resolve() for path in bags]:
         raise BagError(f'--output {str(output)!r} is where the bags are: give another place')
-    folder = arguments.json.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise BagError(f'there is no right to write to {str(folder)!r}, where --json is to be')
+    if output:
+        (check_place if output.suffix == OUTPUT_SUFFIX else check_folder)(output)
+    if arguments.work:
+        check_folder(arguments.work)
 
 
 def _outputs(output: Path | None, names: Sequence[str], is_one: bool) -> dict[str, Path]:

@@ -58,7 +58,7 @@ def do(job: Job, *, progress: bool = False) -> Done:
     if options.model is None:
         return Done(score_recorded(job.bag, options), None)
     if job.output is not None:
-        _clear(job.output)
+        clear(job.output)
     keep_freed()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -81,8 +81,12 @@ def _segmenter(folder: Path, device: str, runtime: str, threads: int) -> Segment
     return segmenter
 
 
-def _clear(output: Path) -> None:
-    """Remove what an attempt left: the bag, and the folders in which it was being written."""
+def clear(output: Path) -> None:
+    """
+    Remove what an attempt left: the bag, and the folders in which it was being written.
+
+    :param output: of the job.
+    """
     output.unlink(missing_ok=True)
     for folder in output.parent.glob(f'.{output.name}.*'):
         shutil.rmtree(folder, ignore_errors=True)

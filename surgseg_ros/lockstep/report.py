@@ -91,7 +91,6 @@ def write_report(
         charts.section('Latency', *_latency(results)),
         charts.section('What was evaluated', losses.identity(results)),
     ]
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE_NAME
     html = charts.page(
         'Segmentation of bags', ''.join(sections), timeline_style.STYLE + cloud.STYLE

@@ -10,9 +10,9 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_compl
 from concurrent.futures.process import BrokenProcessPool
 from typing import Final
 
+from surgseg_ros.core.processes import deaf_to_terminal, end_pool, end_with_parent
 from surgseg_ros.core.runtimes.exported import import_library
 from surgseg_ros.lockstep.jobs import Done, Job, do
-from surgseg_ros.lockstep.parent import end_with_parent
 
 ATTEMPTS: Final = 3
 """How often a bag is begun whose worker dies; what kills three workers will kill a fourth."""
@@ -73,7 +73,7 @@ def in_processes(workers: int) -> Way:
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
             for slot in slots:
-                slot.close()
+                slot.end()  # where a bag is under way, nobody waits for it any more
             threads.shutdown()
 
     return way
@@ -84,12 +84,17 @@ class _Slot:
 
     def __init__(self) -> None:
         self._pool = self._new_pool()
+        self._is_ended = False
 
     def do(self, job: Job) -> Done:
         for _ in range(ATTEMPTS):
             try:
-                return self._pool.submit(do, job).result()
+                with deaf_to_terminal():
+                    done = self._pool.submit(do, job)
+                return done.result()
             except BrokenProcessPool:
+                if self._is_ended:
+                    raise
                 self._pool.shutdown()
                 self._pool = self._new_pool()
         raise WorkerError(
@@ -97,8 +102,9 @@ class _Slot:
             '(fewer --workers need less), and at the system log'
         )
 
-    def close(self) -> None:
-        self._pool.shutdown()
+    def end(self) -> None:
+        self._is_ended = True
+        end_pool(self._pool)
 
     @staticmethod
     def _new_pool() -> ProcessPoolExecutor:

@@ -45,15 +45,15 @@ def _session(options: argparse.Namespace, arguments: list[str], stop: threading.
     try:
         # Imported here, once signals are blocked: it takes seconds, and numpy starts threads.
         import rclpy
-        from rclpy.signals import SignalHandlerOptions
 
         from surgseg_ros.bags.reading import Bag
         from surgseg_ros.node.playing import Player
+        from surgseg_ros.node.ros_arguments import begin_ros
     except ImportError as error:
         return _fail(f'{error}: use the Python that `make setup` prepared, not {sys.executable}')
     try:
         with Bag(options.bag) as bag:
-            rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+            begin_ros(arguments)
             node = rclpy.create_node('bag_player', start_parameter_services=False)
             try:
                 player = Player(

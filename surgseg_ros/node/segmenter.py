@@ -56,14 +56,12 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
     try:
         _look_for(NEEDED_LATER)
         with importing():  # here, once signals are held back: it takes a second
-            import rclpy
-            from rclpy.signals import SignalHandlerOptions
-
             from surgseg_ros.node.executor import PatientExecutor
+            from surgseg_ros.node.ros_arguments import begin_ros
             from surgseg_ros.node.segmenter_node import SegmenterNode
 
         limit_arenas()
-        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+        begin_ros(arguments)
         begun.set()  # the node speaks as soon as it is made, and so owes a last word
         node = SegmenterNode()
     except ImportError as error:

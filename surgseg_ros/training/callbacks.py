@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from surgseg_ros.core.overlay import draw_overlay
+from surgseg_ros.evaluation.frames import write_png
 
 PICTURES: Final = 'pictures'
 _SHOWN: Final = 4
@@ -114,11 +115,10 @@ class Pictures(lightning.Callback):
     def on_validation_epoch_end(self, _: Any, module: Any) -> None:
         """Write the picture."""
         if self._rows:
-            self._folder.mkdir(parents=True, exist_ok=True)
             width = max(row.shape[1] for row in self._rows)
             rows = [np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0))) for r in self._rows]
-            picture = cv2.cvtColor(np.concatenate([_titles(width), *rows]), cv2.COLOR_RGB2BGR)
-            cv2.imwrite(str(self._folder / f'{module.global_step:08d}.png'), picture)
+            picture = np.concatenate([_titles(width), *rows]).astype(np.uint8, copy=False)
+            write_png(self._folder / f'{module.global_step:08d}.png', picture)
 
 
 def _row(

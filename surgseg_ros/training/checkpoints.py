@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The checkpoint that an interrupted run goes on from, if it is of the same run."""
 
-import os
+import io
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import lightning
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from surgseg_ros.core.files import replacing, writing
 from surgseg_ros.training.config import ConfigError, TrainConfig
 
 CHECKPOINT_FILE: Final = 'last.ckpt'
@@ -25,6 +27,29 @@ _FREE: Final = (
     'picture_every',
 )
 """Settings that may change between two parts of a run: they do not change its result."""
+
+
+_PARTS: Final = ('settings', 'run', 'state_dict', 'optimizer_states', 'loops', 'global_step')
+"""What a checkpoint must hold for a run to go on from it."""
+
+
+class CheckpointFile(TorchCheckpointIO):
+    """Writes a checkpoint where it goes; Lightning would by way of the system's /tmp."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """
+        Write.
+
+        :param checkpoint: what to write.
+        :param path: where.
+        :param storage_options: of other places than files; of no matter.
+        """
+        buffer = io.BytesIO()  # for torch has a RuntimeError of its own where a disk is full
+        torch.save(checkpoint, buffer)
+        with writing(path):
+            Path(path).write_bytes(buffer.getbuffer())
 
 
 class Checkpoint(lightning.Callback):
@@ -46,12 +71,11 @@ class Checkpoint(lightning.Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Write under another name first: a kill while writing leaves the one before."""
-        partial = self._path.with_name(f'{self._path.name}.partial')
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            with partial.open('rb+') as file:
-                os.fsync(file.fileno())
-            partial.replace(self._path)
+        if not trainer.is_global_zero:  # takes part, and leaves the writing to the first
+            trainer.save_checkpoint(self._path.with_name(f'{self._path.name}.partial'))
+            return
+        with replacing(self._path) as partial:
+            trainer.save_checkpoint(partial)
 
 
 def find_checkpoint(run: Path, config: TrainConfig) -> Path | None:
@@ -69,9 +93,13 @@ def find_checkpoint(run: Path, config: TrainConfig) -> Path | None:
             warnings.warn(f'{run} holds no checkpoint yet: the run begins anew', stacklevel=2)
         return None
     try:
-        before = torch.load(path, 'cpu', weights_only=True, mmap=True)['settings']
+        content = torch.load(path, 'cpu', weights_only=True, mmap=True)
+        before = {key: content[key] for key in _PARTS}['settings']
     except Exception as error:  # torch has many, for a file that is none of its own
-        raise ConfigError(f'{path}: can not be read ({error}); remove it to begin anew') from error
+        raise ConfigError(
+            f'{path}: can not be read as a checkpoint ({type(error).__name__}): it is damaged or '
+            'of another program; remove it to begin anew'
+        ) from error
     now = _settings(config)
     if other := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
         said = ', '.join(f'{key} (was {before.get(key)}, is {now.get(key)})' for key in other)

@@ -2,6 +2,7 @@
 """The settings of a training run, and what values they may have."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -150,9 +151,11 @@ class TrainConfig:
         for key, choices in _CHOICES.items():
             self._check(key, getattr(self, key) in choices, f'one of {", ".join(choices)}')
         for key in _POSITIVE:
-            self._check(key, getattr(self, key) > 0, 'more than 0')
+            self._check(key, 0 < getattr(self, key) < math.inf, 'more than 0, and finite')
         for key in _NOT_NEGATIVE:
-            self._check(key, getattr(self, key) >= 0, '0 or more')
+            self._check(key, 0 <= getattr(self, key) < math.inf, '0 or more, and finite')
+        for key in ('seed', 'split_seed'):
+            self._check(key, 0 <= getattr(self, key) < 2**32, 'from 0 to 4294967295')
         self._check('validation_share', 0 < self.validation_share < 1, 'between 0 and 1')
         self._check('ema_decay', 0 <= self.ema_decay < 1, 'at least 0 and below 1')
         fits = len(self.crop_size) == 2 and all(s >= 32 and s % 32 == 0 for s in self.crop_size)

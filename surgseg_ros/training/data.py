@@ -10,8 +10,9 @@ from typing import Any, Final
 import lightning
 from torch.utils.data import DataLoader, Dataset
 
-from surgseg_ros.core.files import write_whole
-from surgseg_ros.training.config import TrainConfig
+from surgseg_ros.core.files import write_whole, writing
+from surgseg_ros.core.processes import deaf_to_terminal
+from surgseg_ros.training.config import ConfigError, TrainConfig
 from surgseg_ros.training.dataset import find_samples
 from surgseg_ros.training.faults import sift
 from surgseg_ros.training.fitted_frames import FittedFrames
@@ -67,12 +68,18 @@ class Data(lightning.LightningDataModule):
         Find what `prepare_data` left; every process does.
 
         :param stage: Lightning's, of no matter.
+        :raises ConfigError: if there are too few validation frames for so many processes.
         """
         config = self._config
         self.left_out = tuple(json.loads((self._run / FAULTS_FILE).read_text()))
         leave_out = {*config.leave_out, *self.left_out}
         samples = find_samples(Path(config.data), _path(config.frame_cache), leave_out=leave_out)
         self.training, self.validation = self._split(samples)
+        if self._world > len(self.validation):
+            raise ConfigError(
+                f'devices and nodes make {self._world} processes, more than the number of '
+                f'validation frames to share, {len(self.validation)}: take fewer devices'
+            )
         views_in_step = config.batch_size * config.accumulate * self._world
         steps_in_pass = math.ceil(len(self.training) / views_in_step)
         self.steps = config.steps or config.epochs * steps_in_pass
@@ -88,7 +95,7 @@ class Data(lightning.LightningDataModule):
         views = Views(self._fit(self.training), config.augmentation, config.crop_size, config.seed)
         batches = self.validate_every * config.accumulate
         count = batches * config.batch_size * self._world
-        return DataLoader(
+        return _Loader(
             views,
             config.batch_size,
             sampler=Stretch(count, self._rank, self._world),
@@ -150,6 +157,14 @@ class Data(lightning.LightningDataModule):
     @property
     def _on_gpu(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == 'cuda'
+
+
+class _Loader(DataLoader[Any]):
+    """Begins its processes so that Ctrl-C, which is for the run, does not reach them."""
+
+    def __iter__(self) -> Any:
+        with deaf_to_terminal(), writing('/dev/shm'):
+            return super().__iter__()
 
 
 class _Whole(Dataset[ValidationFrame]):

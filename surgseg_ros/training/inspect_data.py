@@ -12,12 +12,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.evaluation.frames import write_png
 from surgseg_ros.training.data_picture import draw_data
 from surgseg_ros.training.dataset import Survey, survey
 from surgseg_ros.training.faults import Examination, examine_all
-from surgseg_ros.training.samples import DatasetError, Fault, Sample
+from surgseg_ros.training.samples import Fault, Sample
 
 PICTURE_FILE: Final = 'data.png'
 
@@ -30,22 +31,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Inspect.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the exit status; 1 if something is wrong in the data, 2 if there are none.
+    :return: the exit status; 1 if something is wrong in the data.
+    :raises DatasetError: if there are none.
+    :raises OSError: if results can't be written.
     """
     options = _parser().parse_args(argv)
-    try:
-        found = survey(options.data, options.cache)
-    except DatasetError as error:
-        print(f'inspect_data: {error}', file=sys.stderr)
-        return 2
+    if options.json:
+        check_file(options.json)
+    if options.output:
+        check_file(options.output / PICTURE_FILE)
+    found = survey(options.data, options.cache)
     examinations = list(examine_all(found.samples))
     summary = summarize(found, examinations)
     print(_table(summary))
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(summary, indent=2) + '\n')
+        write_whole(options.json, (json.dumps(summary, indent=2) + '\n').encode())
     if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
         write_png(options.output / PICTURE_FILE, _picture(found.samples, examinations))
         print(f'\npicture: {options.output / PICTURE_FILE}')
     return _say(summary['faults'], options.json)

@@ -4,7 +4,7 @@
 import math
 import time
 from collections import defaultdict
-from typing import Any
+from typing import Any, Final
 
 import lightning
 import numpy as np
@@ -24,6 +24,8 @@ from surgseg_ros.training.losses import segmentation_loss
 from surgseg_ros.training.networks import build_network
 from surgseg_ros.training.optimization import build_optimizer, rate, running_mean
 from surgseg_ros.training.scoring import ValidationFrame
+
+_STEPS_UNSEEN: Final = 10
 
 
 class _Validated:
@@ -71,6 +73,7 @@ class Training(lightning.LightningModule):
         self.seconds = 0.0
         self._resumed_s = time.monotonic()
         self._steps_averaged = 0
+        self._is_finite: Tensor | bool = True
         self._frames: dict[str, list[FrameCounts]] = defaultdict(list)
         self._losses: list[float] = []
 
@@ -114,9 +117,27 @@ class Training(lightning.LightningModule):
         """
         images, truth = batch
         loss = segmentation_loss(self.network(images), truth, self.config.dice_weight)
+        self._see_divergence(loss)
         self.log('loss', loss)
         self.log('learning_rate', self.optimizers().param_groups[0]['lr'])  # type: ignore[union-attr]
         return loss
+
+    def _see_divergence(self, loss: Tensor) -> None:
+        """End a run that is lost, instead of at its next validation."""
+        if self.config.precision == 'float16':
+            return  # a loss that overflows there is no step, and the next one is scaled down
+        self._is_finite = loss.detach().isfinite() & self._is_finite
+        # To look at a value on a device waits for it, hence not at every step.
+        due = loss.device.type == 'cpu' or self.global_step % _STEPS_UNSEEN == 0
+        if due and not self._is_finite:
+            raise self._diverged()
+
+    def _diverged(self) -> ModelError:
+        more = '' if self.config.precision == 'float32' else ', or set precision to float32'
+        return ModelError(
+            f'the run diverged at step {self.global_step}, where its loss is no number any more: '
+            f'lower learning_rate, which is {self.config.learning_rate:g}{more}'
+        )
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Average the weights after a step; stop when the steps are done or the time is up."""
@@ -149,7 +170,10 @@ class Training(lightning.LightningModule):
         :return: (H, W) uint8 class index, as predicted.
         """
         video, image, truth = frame
-        predicted = self._segmenter.segment(image).mask
+        try:
+            predicted = self._segmenter.segment(image).mask
+        except ArithmeticError as error:
+            raise self._diverged() from error
         self._frames[video].append(count_frame(truth, predicted))
         mask = torch.from_numpy(truth)[None]
         fitted = fit_mask(mask, self.spec.input_size, self.spec.fit, NO_DECISION)
@@ -182,10 +206,7 @@ class Training(lightning.LightningModule):
     def _gathered(self) -> tuple[dict[str, list[FrameCounts]], list[float]]:
         """Bring the counts of all processes together."""
         if not all(map(math.isfinite, self._losses)):
-            raise ModelError(
-                f'the loss is not finite at step {self.global_step}: lower the learning rate, or '
-                'set precision to float32'
-            )
+            raise self._diverged()
         mine = (dict(self._frames), self._losses)
         if self.trainer.world_size == 1:
             return mine

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network that a run begins with: from a model folder, a pretrained encoder, or nothing."""
 
+import copy
+import pickle
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,15 +11,23 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from surgseg_ros.core.errors import first_line
 from surgseg_ros.core.model_folder import read_model
 from surgseg_ros.core.model_spec import ModelError, ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork, load_network
-from surgseg_ros.training.config import TrainConfig
+from surgseg_ros.training.config import ConfigError, TrainConfig
 
 _NONE: Final = 'none'
 _FILE_SUFFIXES: Final = ('.safetensors', '.pth', '.pt', '.bin')
 _CLASSIFIERS: Final = ('fc.', 'classifier.', 'head.', 'last_linear.', 'head_norm.', 'num_batches')
 """Beginnings of tensors of a classifier, which an encoder has no use for."""
+
+_START_BYTES: Final = 512
+_NO_TENSORS: Final = {
+    b'<': 'a page of the web, what a failed download leaves: get the file again',
+    b'version https://git-lfs': 'a pointer of Git LFS: get the file itself by `git lfs pull`',
+}
+"""What is often found in place of weights, by how it begins, in lower case."""
 
 
 def build_network(config: TrainConfig, spec: ModelSpec) -> SegmentationNetwork:
@@ -67,12 +78,68 @@ def _load_encoder(encoder: nn.Module, path: Path, name: str) -> None:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a file of tensors; in the words of people, for torch's are pages of advice."""
+    named = f'encoder_weights {str(path)!r}'
+    try:
+        with path.open('rb') as file:
+            start = file.read(_START_BYTES).lstrip().lower()
+    except OSError as error:
+        raise ModelError(f'{named} can not be read ({error.strerror}): check the path') from error
+    for beginning, what in _NO_TENSORS.items():
+        if start.startswith(beginning):
+            raise ModelError(f'{named} are {what}')
     try:
         if path.suffix == '.safetensors':
             return safetensors.torch.load(path.read_bytes())
-        content: Any = torch.load(path, 'cpu', weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            content: Any = torch.load(path, 'cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f'{named} hold more than tensors, a whole model maybe, which is never unpickled, for '
+            "that can run any code: save the model's state_dict() alone, as safetensors at best"
+        ) from error
     except Exception as error:  # each reader has its own
-        raise ModelError(f'encoder_weights {str(path)!r} can not be read: {error}') from error
+        raise ModelError(
+            f'{named} can not be read as a file of tensors ({type(error).__name__}): it is cut '
+            'off, or of another kind; get it again'
+        ) from error
     if not isinstance(content, dict) or not all(map(torch.is_tensor, content.values())):
-        raise ModelError(f'encoder_weights {str(path)!r} hold no tensors by name')
+        raise ModelError(
+            f'{named} hold no tensors by name: save the state_dict() of the encoder alone'
+        )
     return content
+
+
+def try_network(config: TrainConfig, network: SegmentationNetwork) -> None:
+    """
+    See, before data is prepared, that a network can be trained on such crops and run on pictures.
+
+    :param config: says of which sizes.
+    :param network: on the CPU; it is left as it is.
+    :raises ConfigError: if it can't; with a batch of one some have a single value to normalise.
+    """
+    trial = copy.deepcopy(network)
+    named = f'{config.architecture} with encoder {config.encoder!r}'
+    count = min(config.batch_size, 2)
+    with torch.no_grad(), torch.random.fork_rng():
+        try:
+            trial.train()(torch.zeros((count, *config.crop_size, 3), dtype=torch.uint8))
+        except (ValueError, RuntimeError) as error:
+            if count == 1 and 'more than 1 value per channel' in str(error):
+                raise ConfigError(
+                    f'batch_size is 1, with which {named} can not be trained on crops of '
+                    f'{config.crop_size}: its batch normalization needs more than one value; set '
+                    'batch_size to 2 or more'
+                ) from error
+            raise ConfigError(
+                f'crop_size is {config.crop_size}, which {named} can not take '
+                f'({first_line(error)}): choose another'
+            ) from error
+        try:
+            trial.eval()(torch.zeros((1, *config.input_size, 3), dtype=torch.uint8))
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f'input_size is {config.input_size}, which {named} can not take '
+                f'({first_line(error)}): choose another'
+            ) from error

@@ -34,7 +34,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     except OSError as error:
         raise ConfigError(f'{str(path)!r} can not be read ({error.strerror})') from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f'{str(path)!r} can not be read as YAML: {error}') from error
+        raise ConfigError(f'{str(path)!r} can not be read as YAML: {_line(error)}') from error
     if not isinstance(values, dict):
         raise ConfigError(f'{str(path)!r} holds {values!r}, expected `key: value` lines')
     for override in overrides:
@@ -50,9 +50,14 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         try:
             inner[last] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f'{override!r}: the value is no YAML ({error})') from error
+            raise ConfigError(f'{override!r}: the value is no YAML ({_line(error)})') from error
     config: TrainConfig = _build(TrainConfig, values, '')
     return config
+
+
+def _line(error: Exception) -> str:
+    """Put YAML's account of a slip, with its place, into one line."""
+    return ' '.join(str(error).split())
 
 
 def _build(kind: Any, values: Mapping[str, Any], prefix: str) -> Any:

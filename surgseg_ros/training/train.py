@@ -6,9 +6,9 @@ import dataclasses
 import json
 import logging
 import shutil
-import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -18,19 +18,22 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from surgseg_ros.core.files import write_whole
+from surgseg_ros.core.files import check_folder, make_folder, remove_empty, write_whole, writing
 from surgseg_ros.core.model_folder import read_spec, write_model
-from surgseg_ros.core.model_spec import ModelError
 from surgseg_ros.core.runtimes import choose_device
 from surgseg_ros.core.self_test import add_self_test
-from surgseg_ros.evaluation.masks import MaskError
 from surgseg_ros.training.callbacks import Pictures, Progress
 from surgseg_ros.training.card import card
-from surgseg_ros.training.checkpoints import Checkpoint, find_checkpoint
+from surgseg_ros.training.checkpoints import (
+    CHECKPOINT_FILE,
+    Checkpoint,
+    CheckpointFile,
+    find_checkpoint,
+)
 from surgseg_ros.training.config import ConfigError, TrainConfig
 from surgseg_ros.training.data import Data
 from surgseg_ros.training.module import Training
-from surgseg_ros.training.samples import DatasetError
+from surgseg_ros.training.networks import try_network
 from surgseg_ros.training.scoring import tune_and_score
 from surgseg_ros.training.settings import read_config
 
@@ -47,13 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
+    :raises ValueError: of the settings, the data or the network, if they can't be used.
+    :raises OSError: if the model, or a file of the run, can't be written.
     """
     options = _parser().parse_args(argv)
-    try:
-        train(read_config(options.config, options.settings), resume=options.resume)
-    except (ConfigError, DatasetError, MaskError, ModelError) as error:
-        print(f'train: {error}', file=sys.stderr)
-        return 2
+    train(read_config(options.config, options.settings), resume=options.resume)
     return 0
 
 
@@ -79,19 +80,49 @@ def train(config: TrainConfig, *, resume: bool = False) -> None:
     :raises ConfigError: if the output folder is not empty, or the checkpoint is of another run.
     :raises DatasetError: if the data can't be used.
     :raises ModelError: if there is no such network, or it does not learn.
+    :raises OSError: if the model, or a file of the run, can't be written.
     """
     output = Path(config.output)
     run = output / RUN
     checkpoint = _find_checkpoint(config, output, resume)
-    run.mkdir(parents=True, exist_ok=True)
+    check_folder(run)
     lightning.seed_everything(config.seed, verbose=False)
-    data = Data(config, run)
     module = Training(config, config.spec())
-    with warnings.catch_warnings():
-        trainer = _trainer(config, run)
+    try_network(config, module.network)
+    with _run_folder(run):
+        data = Data(config, run)
+        with warnings.catch_warnings():
+            trainer = _trainer(config, run)
+            _fit(trainer, module, data, checkpoint)
+        if trainer.is_global_zero:
+            _finish(module, data, output)
+
+
+@contextmanager
+def _run_folder(run: Path) -> Iterator[None]:
+    """
+    Make the run's folder; if the start fails, remove it, so that the output can be named again.
+
+    From the first checkpoint on, and after an interruption, it stays, for --resume to go on in it.
+    """
+    with writing(run):
+        made = make_folder(run)
+    try:
+        yield
+    except Exception:
+        if run in made and not (run / CHECKPOINT_FILE).exists():
+            shutil.rmtree(run, ignore_errors=True)
+            remove_empty(made)
+        raise
+
+
+def _fit(
+    trainer: lightning.Trainer, module: Training, data: Data, checkpoint: Path | None
+) -> None:
+    try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if trainer.is_global_zero:
-        _finish(module, data, output)
+    except SystemExit as error:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from error
 
 
 def _find_checkpoint(config: TrainConfig, output: Path, resume: bool) -> Path | None:
@@ -135,6 +166,7 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
             logger=[tensorboard, CSVLogger(run, name='logs', version=tensorboard.version)],
             callbacks=_callbacks(config, run),
             enable_checkpointing=False,
+            plugins=[CheckpointFile()],
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=10,

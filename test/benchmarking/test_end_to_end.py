@@ -3,21 +3,23 @@
 
 import argparse
 import json
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from nodes import write_tiny_model
+from verbs import verb
 
 from surgseg_ros import benchmark
 from surgseg_ros.benchmarking import end_to_end, processes
 from surgseg_ros.benchmarking.comparison import ratios, sum_up
-from surgseg_ros.benchmarking.processes import ending_on_sigterm, environment
+from surgseg_ros.benchmarking.processes import environment
 from surgseg_ros.core.percentiles import Percentiles
 from surgseg_ros.core.progress import Progress
 from surgseg_ros.node.dds_profile import NEW_VARIABLE, NO_PROFILE, OLD_VARIABLE, shipped_profile
+
+benchmark_main = verb('benchmark')
 
 MS = 10**6
 SENT = [(1, 100 * MS), (2, 200 * MS), (3, 300 * MS)]
@@ -120,7 +122,7 @@ def test_three_variants_over_dds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(benchmark, 'OVERHEAD_S', 1800.0)  # it may be busy with other things
     model = write_tiny_model(tmp_path / 'model')
     report, drawn = tmp_path / 'way.json', tmp_path / 'way.svg'
-    status = benchmark.main(
+    status = benchmark_main(
         [
             *('--model', f'{model}', '--device', 'cpu', '--size', '128x96', '--threads', '1'),
             *('--end-to-end', '--against', 'plain', '--rounds', '1', '--profile', 'none'),
@@ -140,10 +142,3 @@ def test_three_variants_over_dds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert name in drawn.read_text()
     assert (found['rounds'], found['rounds_wanted']) == (1, 1)
     assert set(found['ratio']) == set(found['ratio_no_profile']) == {'rest', 'latency'}
-
-
-def test_sigterm_becomes_an_exception_and_only_there() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit), ending_on_sigterm():
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before

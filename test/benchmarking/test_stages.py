@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from nodes import write_tiny_model
+from verbs import verb
 
 from surgseg_ros import benchmark
 from surgseg_ros.benchmarking import floors, stages
@@ -19,6 +20,8 @@ from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.images import IMAGE, rgb_from_msg
 from surgseg_ros.messages.results import from_cdr
 from surgseg_ros.node import worker
+
+benchmark_main = verb('benchmark')
 
 PERCENTILES = {'p50', 'p95', 'p99'}
 KNOWN = dict.fromkeys((*STAGES, 'age'), 0.0)
@@ -111,7 +114,7 @@ def test_the_command_writes_table_and_picture(
         f'{drawn}',
     ]
     sizes = ['--sizes', '128x96', '160x96', '--cameras', '1', '2', '--frames', '2']
-    assert benchmark.main([*arguments, *sizes]) == 0
+    assert benchmark_main([*arguments, *sizes]) == 0
     printed = capsys.readouterr()
     assert 'benchmark: measuring 160x96 with 2 camera(s)' in printed.err
     assert 'Instruction set: torch' in printed.out
@@ -140,7 +143,7 @@ def test_two_minutes_are_shared_among_all_rows(
     monkeypatch.setattr(floors, '_SIDES', (64,))
     report = tmp_path / 'b.json'
     arguments = ['--model', f'{model}', '--device', 'cpu', '--json', f'{report}']
-    assert benchmark.main([*arguments, '--sizes', '128x96', '160x96']) == 0
+    assert benchmark_main([*arguments, '--sizes', '128x96', '160x96']) == 0
     found = json.loads(report.read_text())['table']
     assert [(row['rounds'], row['rounds_wanted']) for row in found] == [(1, 100), (1, 100)]
     said = '1 of 100 at 128x96 with 1, 1 of 100 at 160x96 with 1; two minutes allow no more'
@@ -166,12 +169,12 @@ def test_what_makes_no_sense_is_refused(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        benchmark.main(['--model', 'm', '--json', 'f', *arguments])
+        benchmark_main(['--model', 'm', '--json', 'f', *arguments])
     assert said in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_model_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert benchmark.main(['--model', f'{tmp_path}', '--json', f'{tmp_path / "f"}']) == 1
+    assert benchmark_main(['--model', f'{tmp_path}', '--json', f'{tmp_path / "f"}']) == 2
     assert 'model.json' in capsys.readouterr().err

@@ -6,9 +6,11 @@ import json
 import cv2
 import numpy as np
 import pytest
+from verbs import verb
 
-from surgseg_ros.evaluation.evaluate import main
 from surgseg_ros.evaluation.report import MEANINGS
+
+main = verb('evaluate')
 
 NAMES = ('video_41/segmentation/000000000.png', 'video_41/segmentation/000000060.png',
          'video_42_1/segmentation/000000000.png')  # fmt: skip

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from verbs import verb
 
 from surgseg_ros.core.exports import EXPORT_FILES
 from surgseg_ros.core.fitting import fit
@@ -20,7 +21,8 @@ from surgseg_ros.core.model_spec import ModelError, ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.exporting import agreement, converters
-from surgseg_ros.exporting.export import main
+
+main = verb('export')
 
 RUNTIMES = {'openvino': 'openvino', 'onnx': 'onnxruntime'}
 LIBRARIES = {
@@ -254,7 +256,7 @@ def test_an_absent_library_is_named_before_anything_is_read(tmp_path, monkeypatc
 def test_an_output_that_holds_something_is_left_alone(model, data, tmp_path, capsys):
     (tmp_path / 'mine').write_text('mine')
     assert export(model, data, tmp_path) == 2
-    assert 'is not an empty folder: name a new one' in capsys.readouterr().err
+    assert 'is not an empty folder: name a new' in capsys.readouterr().err
     assert (tmp_path / 'mine').read_text() == 'mine'
 
 

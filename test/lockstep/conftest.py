@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from verbs import verb
 
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.core.model_folder import write_model
 from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork
-from surgseg_ros.lockstep.evaluate_bag import main
+
+main = verb('evaluate_bag')
 
 SIZE = (48, 80)
 

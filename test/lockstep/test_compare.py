@@ -7,9 +7,12 @@ import json
 import numpy as np
 import pytest
 from made_results import frame, made_bag, masks, result, unscored
+from verbs import verb
 
 from surgseg_ros.evaluation.metrics import summarize
-from surgseg_ros.lockstep.compare import RULES, main
+from surgseg_ros.lockstep.compare import RULES
+
+main = verb('compare')
 
 FRAMES = 60
 

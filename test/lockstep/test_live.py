@@ -9,10 +9,12 @@ import pytest
 from bench import REPOSITORY, Ear, stamp_ns, until
 from nodes import NodeHere
 from sensor_msgs.msg import Image
+from verbs import verb
 
 from surgseg_ros.bags.reading import Bag
-from surgseg_ros.lockstep.evaluate_bag import main
 from tools.demo.source import IMAGE_TOPIC, SCENE_RATE_HZ, make_scene_bag
+
+main = verb('evaluate_bag')
 
 MODEL = REPOSITORY / 'models/demo'
 FRAMES = 24

@@ -6,9 +6,11 @@ import json
 import cv2
 import numpy as np
 import pytest
+from verbs import verb
 
 from surgseg_ros.training.data_picture import choose
-from surgseg_ros.training.inspect_data import main
+
+main = verb('inspect_data')
 
 
 def inspect(data, tmp_path, *more):

@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from verbs import verb
 
 from surgseg_ros.core.model_folder import read_model
 from surgseg_ros.training.splits import split_videos
-from surgseg_ros.training.train import main
+
+main = verb('train')
 
 SETTINGS = {
     'intended_use': 'demo',
@@ -35,7 +37,8 @@ TIMEOUT_S = 900
 KILLED = """
 import os, signal, sys
 import torch
-from surgseg_ros.training import checkpoints, module, train
+from surgseg_ros.__main__ import main
+from surgseg_ros.training import checkpoints, module
 
 torch.set_num_threads(1)
 place, *argv = sys.argv[1:]
@@ -58,7 +61,7 @@ if place == 'step':
     module.Training.training_step = die_in_a_step
 else:
     checkpoints.Checkpoint.on_train_epoch_end = die_in_a_checkpoint
-sys.exit(train.main(argv))
+sys.exit(main(['train', *argv]))
 """
 
 

@@ -7,10 +7,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from verbs import verb
 
 from surgseg_ros.core.model_folder import read_model
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.training.train import main
+
+main = verb('train')
 
 CONFIG = """
 data: {data}

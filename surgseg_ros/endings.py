@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a command ends: the one place that turns errors and signals into a line and a status."""
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, Final, NamedTuple, NoReturn
+
+from surgseg_ros.core.errors import explain
+from surgseg_ros.core.files import remove_unfinished, writing
+
+FAILED: Final = 2
+"""The status where input or machine are the cause; 1 has a meaning of its own in some commands."""
+
+BUG: Final = 70
+"""The status after a traceback: EX_SOFTWARE of sysexits.h."""
+
+CLOSED: Final = 128 + signal.SIGPIPE
+"""The status where the reader of the output has gone, as `head` does; shells give the same."""
+
+_SIGNALS: Final = {
+    signal.SIGINT: 'interrupted',
+    signal.SIGTERM: 'terminated',
+    signal.SIGHUP: 'the terminal was closed',
+}
+
+_OUTPUT: Final = 'standard output'
+
+_GRACE_S: Final = 1.0
+"""So long may a command tidy up after a signal; it has to have ended within two seconds."""
+
+
+class Command(NamedTuple):
+    """
+    A command, and how it ends.
+
+    :param name: of the command.
+    :param target: 'package.module:function'; the function takes the arguments, and gives the exit
+        status or raises. It is imported when it is run.
+    :param remains: what is left after an interruption, and how to go on.
+    :param failed: the status where input or machine are the cause.
+    """
+
+    name: str
+    target: str
+    remains: str = ''
+    failed: int = FAILED
+
+    def interrupted(self, number: int) -> str:
+        """
+        Say what has happened.
+
+        :param number: of the signal that came.
+        :return: a line.
+        """
+        what = _SIGNALS[signal.Signals(number)]
+        return f'{what}; {self.remains}' if self.remains else what
+
+
+def run(command: Command, arguments: Sequence[str], signals: 'Signals | None' = None) -> int:
+    """
+    Run a command, and tell on stderr in one line why it failed, if it did.
+
+    :param command: what to run.
+    :param arguments: its arguments.
+    :param signals: what listens to signals, in a process that is the command's alone.
+    :return: the exit status: the function's; the command's `failed`; 128 + the signal's number;
+        CLOSED; or BUG, after a traceback.
+    :raises SystemExit: by the command's parser of arguments, which has said why.
+    """
+    try:
+        module, _, function = command.target.partition(':')
+        act: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
+        with signals.raised() if signals else contextlib.nullcontext():
+            status = act(arguments)
+        sys.stdout.flush()
+    except BaseException as error:
+        if signals and signals.number:
+            return signals.tell()
+        if isinstance(error, SystemExit):
+            return _leave(command, error)
+        return _tell(command, error)
+    return signals.tell() if signals and signals.number else status
+
+
+def _leave(command: Command, error: SystemExit) -> int:
+    """Go on leaving, unless what was printed on the way can't be written."""
+    try:
+        sys.stdout.flush()
+    except OSError as unwritten:
+        return _tell(command, unwritten)
+    raise error
+
+
+def _tell(command: Command, error: BaseException) -> int:
+    """Say what an error means; find the status."""
+    if isinstance(error, KeyboardInterrupt):
+        say(command.name, command.interrupted(signal.SIGINT))
+        return 128 + signal.SIGINT
+    if isinstance(error, OSError) and error.filename == _OUTPUT:
+        _forget_output()
+        if isinstance(error, BrokenPipeError):
+            return CLOSED
+    said = explain(error)
+    if said is None or sys.flags.dev_mode:
+        traceback.print_exception(error)
+    if said is None:
+        return BUG
+    say(command.name, said)
+    return command.failed
+
+
+def _forget_output() -> None:
+    """Have Python's end not fail on what was printed and can't be written."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+class Output:
+    """
+    Standard output whose errors say that they are of it.
+
+    :param stream: standard output.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """
+        Write.
+
+        :param text: what to write.
+        :return: how many characters were written.
+        :raises OSError: if that can't be.
+        """
+        with writing(_OUTPUT):
+            return int(self._stream.write(text))
+
+    def flush(self) -> None:
+        """
+        Write what is waiting to be written.
+
+        :raises OSError: if that can't be.
+        """
+        with writing(_OUTPUT):
+            self._stream.flush()
+
+
+def say(name: str, text: str) -> None:
+    """
+    Tell people something on stderr, below whatever progress bars stand there.
+
+    :param name: of the command.
+    :param text: a line, or several where there is a list.
+    """
+    for bar in _bars():
+        bar.close()
+    with contextlib.suppress(OSError, ValueError):  # stderr is full or closed: nobody can be told
+        print(f'{name}: {text}', file=sys.stderr, flush=True)
+
+
+def _bars() -> list[Any]:
+    tqdm = sys.modules.get('tqdm')
+    return list(getattr(tqdm.tqdm, '_instances', ())) if tqdm else []
+
+
+class Signals:
+    """
+    Raises KeyboardInterrupt at the first signal, and ends the process where that takes too long.
+
+    Native code may not come back for long; KeyboardInterrupt can be lost in a callback, or come
+    out of an import as another error; a library may have a handler of its own. So a thread hears
+    of each signal through `signal.set_wakeup_fd`, without any help of the main thread.
+
+    :param command: whose process this is.
+    :param to_zero: whether it handles SIGINT and SIGTERM itself, and ends with 0; so does the
+        process if they come before that.
+    """
+
+    def __init__(self, command: Command, *, to_zero: bool = False) -> None:
+        self.number = 0
+        """Of the signal that came, if any."""
+        self._command = command
+        self._to_zero = to_zero
+        self._is_raised = False
+        self._is_told = False
+        self._at_once = True  # there is nothing to tidy up yet
+
+    def listen(self) -> None:
+        """Begin, in the main thread; what is ignored, as nohup and `&` have it, stays ignored."""
+        numbers = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+        if self._to_zero:
+            for number in {signal.SIGINT, signal.SIGTERM}.intersection(numbers):
+                signal.signal(number, self._handle)
+            return
+        # What this process leaves, multiprocessing's own process removes; it need not warn of it.
+        sys.warnoptions.append('ignore:resource_tracker:UserWarning')
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        # Held back there, signals come to the main thread and end its waiting.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        threading.Thread(target=self._watch, args=(reading,), name='signals', daemon=True).start()
+        for number in numbers:
+            signal.signal(number, self._handle)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    @contextlib.contextmanager
+    def raised(self) -> Any:
+        """Have signals raise in the block, where there is something to tidy up."""
+        self._at_once = self._to_zero
+        try:
+            yield
+        finally:
+            self._at_once = True
+
+    def tell(self) -> int:
+        """
+        Say, once, which signal came.
+
+        :return: the exit status.
+        """
+        if not self._is_told:
+            self._is_told = True
+            say(self._command.name, self._command.interrupted(self.number))
+        return 128 + self.number
+
+    def end(self, status: int) -> NoReturn:
+        """
+        End the process; after a signal without waiting for threads, or what libraries tidy up.
+
+        :param status: to end with, if no signal came.
+        """
+        if not self.number:
+            sys.exit(status)
+        self._end_now()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """Raise at the first signal; those that follow must not interrupt the tidying up."""
+        self.number = self.number or number
+        if self._at_once:
+            self._end_now()
+        if not self._is_raised:
+            self._is_raised = True
+            sys.unraisablehook = threading.excepthook = _ignore
+            raise KeyboardInterrupt
+
+    def _watch(self, reading: int) -> None:
+        while heard := os.read(reading, 1):
+            if heard[0] in _SIGNALS:
+                self.number = self.number or heard[0]
+                threading.Event().wait(_GRACE_S)
+                self._end_now()
+
+    def _end_now(self) -> NoReturn:
+        """End the process, with all that it has begun, without unwinding the stack."""
+        if self._to_zero:
+            os._exit(0)
+        if processes := sys.modules.get('surgseg_ros.core.processes'):
+            processes.kill_children()
+        remove_unfinished()
+        if threading.current_thread() is threading.main_thread():
+            self.tell()
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+        elif not self._is_told:  # without locks, one of which the main thread may hold
+            line = f'{self._command.name}: {self._command.interrupted(self.number)}\n'
+            start = '\n' if _bars() else ''
+            with contextlib.suppress(OSError):
+                os.write(2, (start + line).encode())
+        os._exit(128 + self.number)
+
+
+def _ignore(*_: object) -> None:
+    """Say nothing of what threads, or the ends of objects, raise while all is being ended."""
