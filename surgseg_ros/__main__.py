@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands: `python -m surgseg_ros VERB`, the same as `ros2 run surgseg_ros VERB`."""
 
+import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
-from surgseg_ros.endings import FAILED, Command, Output, Signals, run
+if TYPE_CHECKING:
+    from surgseg_ros.endings import Command
 
 
 class Verb(NamedTuple):
@@ -26,6 +27,8 @@ class Verb(NamedTuple):
     remains: str = ''
     is_node: bool = False
 
+
+_EARLY: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _NOTHING: Final = 'nothing half-written is left'
 
@@ -91,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: the verb and its arguments; those of the command line by default.
     :return: the exit status; see `endings.run`.
     """
+    from surgseg_ros.endings import run
+
     arguments = list(sys.argv[1:] if argv is None else argv)
     if (status := _find(arguments)) is not None:
         return status
@@ -99,13 +104,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def script() -> NoReturn:
     """Be the command line: of `python -m surgseg_ros`, or of the executable that a verb has."""
-    called = Path(sys.argv[0]).name
+    # Held back until there is somebody to hear them: imports take time, and so this one is here.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _EARLY)
+    from surgseg_ros.endings import Output, Signals, run
+
+    called = sys.argv[0].rpartition('/')[2]
     arguments = [called, *sys.argv[1:]] if called in VERBS else sys.argv[1:]
     if (status := _find(arguments)) is not None:
         sys.exit(status)
     command = _command(arguments[0])
     signals = Signals(command, to_zero=VERBS[arguments[0]].is_node)
     signals.listen()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _EARLY)
     sys.stdout = Output(sys.stdout)
     signals.end(run(command, arguments[1:], signals))
 
@@ -121,7 +131,9 @@ def _find(arguments: Sequence[str]) -> int | None:
     return None
 
 
-def _command(name: str) -> Command:
+def _command(name: str) -> 'Command':
+    from surgseg_ros.endings import FAILED, Command
+
     verb = VERBS[name]
     return Command(name, verb.target, verb.remains, failed=1 if verb.is_node else FAILED)
 

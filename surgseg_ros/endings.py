@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from surgseg_ros.core.errors import explain
 from surgseg_ros.core.files import remove_unfinished, writing
+from surgseg_ros.core.processes import kill_children
 
 FAILED: Final = 2
 """The status where input or machine are the cause; 1 has a meaning of its own in some commands."""
@@ -268,8 +269,7 @@ class Signals:
         """End the process, with all that it has begun, without unwinding the stack."""
         if self._to_zero:
             os._exit(0)
-        if processes := sys.modules.get('surgseg_ros.core.processes'):
-            processes.kill_children()
+        kill_children()
         remove_unfinished()
         if threading.current_thread() is threading.main_thread():
             self.tell()

@@ -202,10 +202,10 @@ def check_file(path: Path) -> None:
     """
     with writing(path):
         target = Path(os.path.realpath(path))
+        if not _is_special(path):
+            _try_folder(target.parent, target.name)
         if _is_folder(target):
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not _is_special(path):
-            _try_folder(target.parent)
         if path.exists() and not os.access(path, os.W_OK):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -218,7 +218,7 @@ def check_place(path: Path) -> None:
     :raises OSError: if it can't; it names `path`, or the file that is in its way.
     """
     with writing(path):
-        _try_folder(path.parent)
+        _try_folder(path.parent, path.name)
 
 
 def check_folder(path: Path) -> None:
@@ -250,9 +250,24 @@ def check_new_folder(path: Path) -> None:
     check_folder(path)
 
 
-def _try_folder(folder: Path) -> None:
+def check_room(folder: Path, size_bytes: int) -> None:
+    """
+    See that a disk has room, before a native library writes what it may cut off in silence.
+
+    :param folder: where it is going to write.
+    :param size_bytes: as much as that may be.
+    :raises OSError: if there is less; it names `folder`.
+    """
+    with writing(folder), tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, size_bytes)
+
+
+def _try_folder(folder: Path, name: str = '') -> None:
+    """Make a folder, look for a name in it, write a little, and remove all that was made."""
     made = make_folder(folder)
     try:
+        with suppress(FileNotFoundError):
+            (folder / name).lstat()  # raises where a name is too long
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(_TRIAL_BYTES))
             file.flush()

@@ -4,7 +4,7 @@
 import argparse
 import dataclasses
 import hashlib
-import shutil
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from surgseg_ros.core.exports import EXPORT_FILES, PRECISIONS
-from surgseg_ros.core.files import check_new_folder, new_folder, write_whole
+from surgseg_ros.core.files import check_new_folder, check_room, new_folder, write_whole
 from surgseg_ros.core.fitting import fit
 from surgseg_ros.core.model_folder import SPEC_FILE, WEIGHTS_FILE, read_model
 from surgseg_ros.core.model_spec import ModelError, ModelSpec
@@ -30,6 +30,8 @@ from surgseg_ros.exporting.converters import BACKENDS, check_libraries, convert
 from surgseg_ros.exporting.frames import Frame, Frames, choose_frames
 
 CARD: Final = 'README.md'
+_ROOM: Final = 1.5
+"""Times the weights: more than an export takes, whose graph and constants come on top."""
 
 
 class RefusedError(Exception):
@@ -128,9 +130,10 @@ def export(
 
 def _copy(model: Path, spec: ModelSpec, backend: str, folder: Path) -> None:
     """Copy what the model folder holds already."""
-    shutil.copyfile(model / WEIGHTS_FILE, folder / WEIGHTS_FILE)
-    if (model / CARD).is_file():
-        shutil.copyfile(model / CARD, folder / CARD)
+    names = (WEIGHTS_FILE, CARD) if (model / CARD).is_file() else (WEIGHTS_FILE,)
+    for name in names:
+        (folder / name).write_bytes((model / name).read_bytes())
+    check_room(folder, math.ceil(_ROOM * (folder / WEIGHTS_FILE).stat().st_size))
     for other in set(spec.exports) - {backend}:
         _, contents = read_export(model, spec, other)
         for name, content in zip(EXPORT_FILES[other], contents, strict=True):

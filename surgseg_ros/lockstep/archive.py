@@ -16,7 +16,7 @@ from tqdm import tqdm
 from surgseg_ros.bags.metadata import METADATA_FILE
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.bags.sources import STORAGES, storage_ending
-from surgseg_ros.core.files import write_whole
+from surgseg_ros.core.files import make_folder, remove_empty, write_whole, writing
 from surgseg_ros.core.model_folder import SPEC_FILE, read_spec
 from surgseg_ros.evaluation.metrics import FrameCounts
 from surgseg_ros.lockstep.jobs import Done, Job, clear
@@ -25,6 +25,7 @@ from surgseg_ros.lockstep.results import FORMAT, BagResult, merge
 from surgseg_ros.lockstep.survey import bag_files, fingerprint, told
 from surgseg_ros.lockstep.ways import Outcome, Way, WorkerError
 
+_THREADS: Final = 'threads'
 _COUNTS: Final = ('confusion', 'met_edge_px', 'edge_px', 'missing')
 
 
@@ -137,8 +138,20 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         """Make the folder."""
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            self._made = make_folder(folder)
         self._folder = folder
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Remove the folder again if the block raises before any result is in it."""
+        try:
+            yield
+        except BaseException:
+            if self._made and not any(self._folder.glob('*.npz')):
+                (self._folder / _THREADS).unlink(missing_ok=True)
+                remove_empty(self._made)
+            raise
 
     def threads(self, default: int) -> int:
         """
@@ -147,7 +160,7 @@ class Store:
         :param default: where this is the first.
         :return: the number.
         """
-        path = self._folder / 'threads'
+        path = self._folder / _THREADS
         if not path.is_file():
             write_whole(path, f'{default}\n'.encode())
         return int(path.read_text())

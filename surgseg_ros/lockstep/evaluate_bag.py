@@ -12,6 +12,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     bags = find_bags(paths, arguments.output)
     outputs = _outputs(arguments.output, list(bags), is_one)
     store = None if is_one else Store(arguments.work or _beside(arguments.json))
-    options = _options(arguments, store)
-    merged = run(plan(bags, outputs, options), _way(arguments), store, options)
+    with store.kept() if store else nullcontext():
+        options = _options(arguments, store)
+        merged = run(plan(bags, outputs, options), _way(arguments), store, options)
     write_whole(arguments.json, (json.dumps(merged, indent=1) + '\n').encode())
     print(summary(merged))
     if arguments.report:

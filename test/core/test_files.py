@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files and folders that are written whole or not at all, and errors that name them."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from surgseg_ros.core.files import (
+    check_file,
+    check_folder,
+    check_new_folder,
+    check_place,
+    check_room,
+    new_folder,
+    remove_unfinished,
+    replacing,
+    scratch_folder,
+    workshop,
+    write_whole,
+    writing,
+)
+
+
+def content(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob('*')}
+
+
+def test_a_file_is_replaced_whole_and_its_folders_are_made(tmp_path: Path) -> None:
+    path = tmp_path / 'a/b/file'
+    for text in (b'one', b'two'):
+        write_whole(path, text)
+        assert path.read_bytes() == text
+    assert content(tmp_path) == {'a', 'a/b', 'a/b/file'}
+
+
+@pytest.mark.parametrize('error', [OSError(errno.ENOSPC, 'No space'), KeyboardInterrupt()])
+def test_what_fails_leaves_what_was_there(tmp_path: Path, error: BaseException) -> None:
+    write_whole(tmp_path / 'file', b'before')
+
+    def fail(path: Path) -> None:
+        with replacing(path) as partial:
+            partial.write_bytes(b'half')
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        fail(tmp_path / 'file')
+    assert getattr(raised.value, 'filename', None) in (str(tmp_path / 'file'), None)
+    assert (tmp_path / 'file').read_bytes() == b'before'
+    with pytest.raises(type(error)):
+        fail(tmp_path / 'a/b/file')
+    assert content(tmp_path) == {'file'}
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ('x' * 255)
+    write_whole(path, b'whole')
+    assert content(tmp_path) == {path.name}
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / 'link').symlink_to(tmp_path / 'file')
+    write_whole(tmp_path / 'link', b'whole')
+    assert (tmp_path / 'link').is_symlink()
+    assert (tmp_path / 'file').read_bytes() == b'whole'
+
+
+def test_a_device_is_written_to_and_never_replaced() -> None:
+    write_whole(Path('/dev/null'), b'gone')
+    assert stat.S_ISCHR(Path('/dev/null').stat().st_mode)
+    with pytest.raises(OSError, match='/dev/full') as raised:
+        write_whole(Path('/dev/full'), b'x')
+    assert raised.value.errno == errno.ENOSPC
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / 'file').write_text('mine')
+    for act in (
+        lambda: write_whole(tmp_path / 'file/a/b', b''),
+        lambda: check_file(tmp_path / 'file/a/b'),
+        lambda: check_folder(tmp_path / 'file/a'),
+    ):
+        with pytest.raises(NotADirectoryError) as raised:
+            act()
+        assert raised.value.filename == str(tmp_path / 'file')
+    assert (tmp_path / 'file').read_text() == 'mine'
+
+
+@pytest.mark.parametrize('exists', [False, True])
+def test_a_new_folder_comes_to_its_place_whole(tmp_path: Path, exists: bool) -> None:
+    path = tmp_path / 'out'
+    if exists:
+        path.mkdir()
+    with new_folder(path) as making:
+        (making / 'file').write_text('whole')
+        assert exists or not path.exists()
+    assert content(tmp_path) == {'out', 'out/file'}
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o777 & ~mask
+
+
+@pytest.mark.parametrize('exists', [False, True])
+def test_of_a_new_folder_that_fails_nothing_is_left(tmp_path: Path, exists: bool) -> None:
+    path = tmp_path / 'a/out'
+    if exists:
+        path.mkdir(parents=True)
+
+    def fail() -> None:
+        with new_folder(path) as making:
+            write_whole(making / 'folder/file', b'half')
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert content(tmp_path) == ({'a', 'a/out'} if exists else set())
+
+
+def test_an_error_of_what_was_read_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as raised, workshop(tmp_path / 'out'):
+        (tmp_path / 'input').read_bytes()
+    assert raised.value.filename == str(tmp_path / 'input')
+    with pytest.raises(OSError, match='out') as failed, workshop(tmp_path / 'out') as folder:
+        (folder / 'no/file').write_bytes(b'')
+    assert failed.value.filename == str(tmp_path / 'out')
+    assert not content(tmp_path)
+
+
+def test_what_is_begun_is_removed_without_unwinding(tmp_path: Path) -> None:
+    (tmp_path / 'there').mkdir()
+    with scratch_folder() as scratch, replacing(tmp_path / 'file') as partial:
+        partial.write_bytes(b'half')
+        with new_folder(tmp_path / 'there') as there, new_folder(tmp_path / 'new') as new:
+            (there / 'file').write_text('half')
+            (new / 'file').write_text('half')
+            remove_unfinished()
+            assert content(tmp_path) == {'there'}
+            assert not scratch.exists()
+            scratch.mkdir()
+            new.mkdir(parents=True)
+        partial.write_bytes(b'')
+
+
+def test_a_look_leaves_nothing(tmp_path: Path) -> None:
+    for look in (check_file, check_folder, check_place, check_new_folder):
+        look(tmp_path / 'a/b')
+    check_file(Path('/dev/stdout'))
+    check_room(tmp_path, 1000)
+    assert not content(tmp_path)
+    (tmp_path / 'file').write_text('mine')
+    with pytest.raises(ValueError, match='is not an empty folder'):
+        check_new_folder(tmp_path)
+    with pytest.raises(IsADirectoryError):
+        check_file(tmp_path)
+    with pytest.raises(OSError, match='too long'):
+        check_file(tmp_path / 'a' / ('x' * 256))
+    assert content(tmp_path) == {'file'}
+
+
+def test_writing_names_what_has_no_name() -> None:
+    with pytest.raises(OSError, match='here') as raised, writing('here'):
+        os.write(os.open('/dev/full', os.O_WRONLY), b'x')
+    assert raised.value.filename == 'here'

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a verb ends in this process: what each error becomes, for whichever verb raises it."""
+
+import errno
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from surgseg_ros import __main__ as commands
+from surgseg_ros.core.model_spec import ModelError, ModelSpec
+
+
+def _write(path: str) -> Callable[[], Any]:
+    return lambda: Path(path).open('wb').write(bytes(10))
+
+
+def _full() -> None:
+    with Path('/dev/full').open('wb', buffering=0) as file:
+        file.write(b'x')
+
+
+def _too_many() -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        Path('/dev/null').open('rb').close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def _dead_worker() -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+        pool.submit(os._exit, 1).result()
+
+
+def _raise(error: BaseException) -> Callable[[], Any]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+TOLD: dict[str, tuple[Callable[[], Any], str]] = {
+    'no room': (_full, 'No space left on device; free some space'),
+    'no folder': (_write('/nowhere/x'), '/nowhere/x: No such file or directory; check the path'),
+    'a folder': (_write('/'), '/: Is a directory; a folder is in the place of a file'),
+    'in a file': (_write('/dev/null/x'), '/dev/null/x: Not a directory; a file is in the place'),
+    'long': (_write('/' + 'x' * 300), 'File name too long; choose a shorter name'),
+    'files': (_too_many, '/dev/null: Too many open files; raise the limit of open files'),
+    'read-only': (_raise(OSError(errno.EROFS, os.strerror(errno.EROFS), 'x')), 'x: Read-only'),
+    'quota': (_raise(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), 'x')), 'x: Disk quota'),
+    'no permission': (_raise(PermissionError(errno.EACCES, 'Denied', 'x')), 'change its perm'),
+    'shared memory': (_raise(OSError(errno.ENOSPC, 'No space', '/dev/shm')), '--shm-size'),
+    'bytes': (_raise(OSError(errno.EIO, 'I/O', b'x')), 'x: I/O; check the disk'),
+    'no number': (_raise(OSError('the hub says no')), 'OSError: the hub says no; check the input'),
+    'memory': (lambda: np.empty(1 << 62, np.uint8), 'Unable to allocate 4.00 EiB'),
+    "torch's memory": (lambda: torch.empty(1 << 45), 'free some memory'),
+    'a dead worker': (_dead_worker, 'a worker process was killed'),
+    'ours': (_raise(ModelError('this one')), 'ours: this one'),
+    'not given': (lambda: ModelSpec(name=''), 'name is'),
+    'text': (lambda: bytes([255]).decode(), 'UnicodeDecodeError: '),
+    'a library': (lambda: __import__('no_such_library'), "No module named 'no_such_library': run"),
+}
+"""What a verb meets, and what it tells of it."""
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    def run_it(name: str, act: Callable[[], Any], **more: Any) -> int:
+        def main(arguments: Sequence[str]) -> int:
+            act()
+            return 0
+
+        monkeypatch.setattr(sys.modules[__name__], 'verb_main', main, raising=False)
+        monkeypatch.setitem(
+            commands.VERBS, name, commands.Verb(f'{__name__}:verb_main', '', **more)
+        )
+        return commands.main([name])
+
+    return run_it
+
+
+@pytest.mark.parametrize('case', TOLD)
+def test_what_input_or_machine_cause_is_a_line(
+    case: str, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    act, said = TOLD[case]
+    assert run(case, act) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'{case}: ')
+    assert said in line
+
+
+def test_a_node_says_it_with_the_status_that_is_documented_for_it(run: Callable[..., int]) -> None:
+    assert run('node', _raise(ModelError('this one')), is_node=True) == 1
+
+
+@pytest.mark.parametrize(
+    'act',
+    [
+        lambda: {}['missing'],
+        lambda: np.ones(2) + None,  # type: ignore[operator]
+        lambda: torch.ones(2, 3) @ torch.ones(2, 3),
+        _raise(AssertionError('so it was thought')),
+    ],
+)
+def test_a_mistake_of_ours_keeps_its_traceback(
+    act: Callable[[], Any], run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run('wrong', act) == 70
+    assert 'Traceback' in capsys.readouterr().err
+
+
+def test_an_interruption_is_told_with_what_remains(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run('long', _raise(KeyboardInterrupt()), remains='go on by --resume') == 130
+    assert capsys.readouterr().err == 'long: interrupted; go on by --resume\n'
+
+
+def test_what_is_of_a_device_is_a_line(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'CUDA out of memory. Tried to allocate 2 GiB.\nIf reserved memory is >> allocated ...'
+    assert run('device', _raise(torch.OutOfMemoryError(text))) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('device: CUDA out of memory. Tried to allocate 2 GiB: free some memory')
+
+
+def test_the_status_of_a_verb_is_its_own(run: Callable[..., int]) -> None:
+    assert run('fine', lambda: None) == 0
+    with pytest.raises(SystemExit, match='3'):
+        run('parser', _raise(SystemExit(3)))

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every verb, interrupted as by Ctrl-C: a line, 130, nothing half-written, no process left."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+
+from surgseg_ros.__main__ import VERBS
+from surgseg_ros.bags.writing import write_image_bag
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = ROOT / 'models/demo'
+TIMEOUT_S = 100
+FRAMES = 1000
+"""More than a network gets through between the word that it begins and the signal."""
+
+
+class Moment(NamedTuple):
+    """
+    When a verb is interrupted.
+
+    :param words: its arguments; some of what they name to read is a FIFO, which holds the verb.
+    :param begun: what it prints when it is time; where None, it is when a FIFO is opened.
+    """
+
+    words: tuple[str, ...]
+    begun: str | None = None
+
+
+MOMENTS = {
+    'train': Moment(
+        (
+            *('--config', str(ROOT / 'config/train_demo.yaml'), 'data={data}', 'output={out}'),
+            *('input_size=[64, 96]', 'crop_size=[64, 64]', 'batch_size=2', 'device=cpu'),
+        )
+    ),
+    'evaluate': Moment(
+        (
+            *('--reference', '{masks}', '--predictions', '{masks}', '--workers', '2'),
+            *('--json', '{out}/a.json'),
+        )
+    ),
+    'predict': Moment(('--model', str(DEMO), '--input', '{data}', '--output', '{out}')),
+    'evaluate_bag': Moment(
+        (
+            *('--model', str(DEMO), '--bag', '{bag}', '--image-topic', '/camera/image_raw'),
+            *('--json', '{out}/a.json', '--output', '{out}/b.mcap'),
+        ),
+        'frame/s',
+    ),
+    'inspect_data': Moment(('--data', '{data}', '--json', '{out}/a.json')),
+    'export': Moment(
+        (
+            *('--model', str(DEMO), '--calibration', '{data}', '--output', '{out}'),
+            *('--backend', 'openvino', '--precision', 'int8'),
+        )
+    ),
+    'compare': Moment(('{json}', '{json}', '--json', '{out}/a.json')),
+    'calibrate': Moment(('--model', '{model}', '--calibration', '{data}')),
+    'benchmark': Moment(
+        (*('--model', str(DEMO), '--end-to-end', '--size', '96x64', '--json', '{out}/a.json'),),
+        'benchmark: round 1',
+    ),
+    'make_bag': Moment(('--input', '{data}', '--output', '{out}')),
+    'synthesize': Moment(
+        ('--output', '{out}', '--size', '640x480', '--frames', '100000', '--workers', '2'),
+        'frame/s',
+    ),
+}
+"""Of each verb, a moment amid its work."""
+
+INTERRUPTED = [name for name, described in VERBS.items() if not described.is_node]
+
+
+@pytest.mark.parametrize('name', INTERRUPTED)
+def test_every_verb_is_interrupted_here(name: str) -> None:
+    assert name in MOMENTS, 'say when the new verb is to be interrupted, so that this is tried'
+
+
+class Run:
+    """A command in a process group of its own, as a shell begins it, and what it says."""
+
+    def __init__(self, command: list[str], **more: object) -> None:
+        self.said = {'stdout': '', 'stderr': ''}
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            **more,  # type: ignore[call-overload]
+        )
+        self._readers = [threading.Thread(target=self._read, args=(name,)) for name in self.said]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, name: str) -> None:
+        stream = getattr(self.process, name)
+        while part := os.read(stream.fileno(), 1 << 16):
+            self.said[name] += part.decode()
+
+    def wait_for(self, met: Callable[[], bool]) -> None:
+        """Wait for something that the running command does."""
+        end_s = time.monotonic() + TIMEOUT_S
+        while not met():
+            assert self.process.poll() is None, self.said
+            assert time.monotonic() < end_s, self.said
+            time.sleep(0.02)
+
+    def others(self) -> list[str]:
+        """List the group's processes that live, by their command lines."""
+        found = []
+        for stat in Path('/proc').glob('[0-9]*/stat'):
+            with contextlib.suppress(OSError):
+                state, _, group = stat.read_text().rpartition(')')[2].split()[:3]
+                if int(group) == self.process.pid and state != 'Z':
+                    found.append(stat.with_name('cmdline').read_text().replace('\0', ' '))
+        return found
+
+    def end(self, number: int = signal.SIGINT, *, group: bool = True) -> int:
+        """Send a signal, to the whole group as a terminal does, and wait for the end of all."""
+        (os.killpg if group else os.kill)(self.process.pid, number)
+        status = self.process.wait(TIMEOUT_S)
+        end_s = time.monotonic() + TIMEOUT_S
+        while self.others():
+            assert time.monotonic() < end_s, self.others()
+            time.sleep(0.02)
+        for reader in self._readers:
+            reader.join()
+        return status
+
+    def close(self) -> None:
+        """Close the pipes."""
+        for reader in self._readers:
+            reader.join()
+        for name in self.said:
+            getattr(self.process, name).close()
+
+    def lines(self) -> list[str]:
+        """Give the lines of stderr that are of no progress bar."""
+        text = re.sub(r'\x1b\[[0-9;]*[A-Za-z]', '', self.said['stderr'])
+        lines = [line.strip() for line in re.split(r'[\r\n]+', text)]
+        return [
+            line for line in lines if line and not re.search(r'\d%\||\d+(frame|step)? \[', line)
+        ]
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Run]]:
+    """Give what starts a command; whatever happens, all of its group is ended."""
+    runs = []
+
+    def begin(command: list[str], **more: object) -> Run:
+        runs.append(Run(command, **more))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.process.pid, signal.SIGKILL)
+        run.process.wait()
+        run.close()
+
+
+def is_read(fifo: Path) -> bool:
+    """Tell whether somebody has opened a FIFO to read it, who then waits for what is in it."""
+    try:
+        writing = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    KEPT.append(writing)
+    return True
+
+
+KEPT: list[int] = []
+"""Writing ends of FIFOs; while they are open, a reader waits."""
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Iterator[dict[str, Path]]:
+    """Make what the verbs read; of each kind, one file is a FIFO."""
+    mask = np.zeros((64, 96), np.uint8)
+    for video in ('video_01', 'video_02'):
+        segmentation = tmp_path / 'data' / video / 'segmentation'
+        segmentation.mkdir(parents=True)
+        (segmentation.with_name('rgb')).mkdir()
+        assert cv2.imwrite(str(segmentation / '000000000.png'), mask)
+        os.mkfifo(segmentation.with_name('rgb') / '000000000.png')
+    (tmp_path / 'masks/video_01/segmentation').mkdir(parents=True)
+    os.mkfifo(tmp_path / 'masks/video_01/segmentation/000000000.png')
+    picture = np.zeros((64, 96, 3), np.uint8)
+    write_image_bag(tmp_path / 'bag', ((10**9 + n, picture, None) for n in range(FRAMES)))
+    os.mkfifo(tmp_path / 'json')
+    shutil.copytree(DEMO, tmp_path / 'model')
+    names = ('data', 'masks', 'bag', 'json', 'model', 'out')
+    yield {name: tmp_path / name for name in names}
+    while KEPT:
+        os.close(KEPT.pop())
+
+
+@pytest.mark.parametrize('name', INTERRUPTED)
+def test_an_interruption_is_a_line_and_leaves_nothing(
+    name: str, places: dict[str, Path], start: Callable[..., Run], tmp_path: Path
+) -> None:
+    if name == 'export':
+        pytest.importorskip('nncf')
+    if name == 'benchmark':
+        pytest.importorskip('rclpy')
+    words = [word.format(**places) for word in MOMENTS[name].words]
+    fifos = [path for path in tmp_path.rglob('*') if path.is_fifo()]
+    run = start([sys.executable, '-m', 'surgseg_ros', name, *words])
+    if begun := MOMENTS[name].begun:
+        run.wait_for(lambda: begun in ''.join(run.said.values()))
+    else:
+        run.wait_for(lambda: any(map(is_read, fifos)))
+    status = run.end()
+    assert (status, run.lines()) == (130, [f'{name}: interrupted; {VERBS[name].remains}'])
+    if name == 'train':
+        assert '--resume' in run.lines()[0]
+        assert not list(places['out'].rglob('*partial*'))
+    else:
+        assert not places['out'].exists()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left <= {*map(str, ('data', 'masks', 'bag', 'json', 'model', 'out'))}
+
+
+SCRIPT = """
+import os, signal, sys, time
+from surgseg_ros import __main__ as commands
+
+def obey(arguments):
+    print('begun', flush=True)
+    time.sleep(1000)
+
+def ignore(arguments):
+    while True:
+        try:
+            obey(arguments)
+        except KeyboardInterrupt:
+            pass
+
+def misreport(arguments):
+    try:
+        obey(arguments)
+    except KeyboardInterrupt:
+        raise ImportError('a part of it could not be initialized')
+
+def lead(arguments):
+    import multiprocessing
+    multiprocessing.get_context('fork').Process(target=time.sleep, args=(1000,)).start()
+    ignore(arguments)
+
+if sys.argv[1] == 'ignored':
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+if sys.argv[1] == 'importing':
+    print('begun', flush=True)
+    commands.VERBS['verb'] = commands.Verb('slow_module:main', '', 'go on')
+else:
+    kind = 'obey' if sys.argv[1] == 'ignored' else sys.argv[1]
+    commands.VERBS['verb'] = commands.Verb(f'__main__:{kind}', '', 'go on')
+sys.argv[:] = ['verb']
+commands.script()
+"""
+
+
+def start_script(start: Callable[..., Run], kind: str, tmp_path: Path) -> Run:
+    (tmp_path / 'slow_module.py').write_text('import time\ntime.sleep(1000)\n')
+    paths = os.pathsep.join((str(ROOT), str(tmp_path)))
+    run = start([sys.executable, '-c', SCRIPT, kind], env={**os.environ, 'PYTHONPATH': paths})
+    run.wait_for(lambda: 'begun' in run.said['stdout'])
+    return run
+
+
+@pytest.mark.parametrize('kind', ['obey', 'ignore', 'misreport', 'lead', 'importing'])
+def test_no_verb_escapes(kind: str, start: Callable[..., Run], tmp_path: Path) -> None:
+    """Not one that loses KeyboardInterrupt, makes another error of it, or is being imported."""
+    run = start_script(start, kind, tmp_path)
+    assert run.end(group=False) == 130
+    assert run.lines() == ['verb: interrupted; go on']
+
+
+@pytest.mark.parametrize(
+    ('number', 'said'),
+    [(signal.SIGTERM, 'terminated'), (signal.SIGHUP, 'the terminal was closed')],
+)
+def test_other_signals_end_it_alike(
+    number: int, said: str, start: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = start_script(start, 'obey', tmp_path)
+    assert run.end(number) == 128 + number
+    assert run.lines() == [f'verb: {said}; go on']
+
+
+def test_a_signal_that_is_ignored_stays_ignored(start: Callable[..., Run], tmp_path: Path) -> None:
+    run = start_script(start, 'ignored', tmp_path)
+    os.kill(run.process.pid, signal.SIGINT)
+    assert run.end(signal.SIGTERM) == 143
+    assert run.lines() == ['verb: terminated; go on']
+
+
+def test_workers_end_with_a_parent_that_is_killed(
+    places: dict[str, Path], start: Callable[..., Run]
+) -> None:
+    words = [word.format(**places) for word in MOMENTS['synthesize'].words]
+    run = start([sys.executable, '-m', 'surgseg_ros', 'synthesize', *words])
+    run.wait_for(lambda: any(places['out'].parent.glob('.out.*/made/video_01/rgb/*.png')))
+    assert run.end(signal.SIGKILL, group=False) == -signal.SIGKILL
