@@ -112,6 +112,22 @@ def test_an_empty_folder_is_taken(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        (['--size', '100000x100000'], '--size 100000x100000'),
+        (['--frames', '1000000001'], '--frames 1000000001'),
+        (['--frames', '3', '--stride', '999999999'], 'ends with frame 1999999998'),
+        (['--videos', str(SCENES_PER_SEED + 1)], 'with another --seed'),
+    ],
+)
+def test_what_can_not_be_drawn_is_refused_at_once(tmp_path, capsys, words, said):
+    assert main(['--output', str(tmp_path / 'out'), '--workers', '1', *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
     ('option', 'value'),
     [
         ('--size', '128'),

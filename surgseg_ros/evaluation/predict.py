@@ -240,6 +240,7 @@ def predict(
         begins anew.
     :return: how many there are.
     :raises FrameError: if a frame can't be decoded.
+    :raises OutputError: if there is a file among the masks that is none.
     """
     tally = Tally()
     with tqdm(total=sum(map(len, sources)), unit='frame', leave=False) as bar:
@@ -248,7 +249,7 @@ def predict(
             folder = output / source.name / 'segmentation'
             with writing(folder):
                 make_folder(folder)
-            there = {int(mask.stem) for mask in folder.glob('*.png')}
+            there = _numbers(folder)
             steadier = wishes.steadier()
             if steadier and len(there) < len(source):
                 there = set()
@@ -260,6 +261,17 @@ def predict(
                 bar.update()
                 tally.sizes[f'{mask.shape[1]}x{mask.shape[0]}'] += 1
     return tally
+
+
+def _numbers(folder: Path) -> set[int]:
+    """List the frames whose masks are there."""
+    found = sorted(folder.glob('*.png'))
+    if stray := [mask for mask in found if not mask.stem.isdecimal()]:
+        raise OutputError(
+            f'{stray[0]}: is not named by the number of a frame, as masks are: remove it, or name '
+            'another output'
+        )
+    return {int(mask.stem) for mask in found}
 
 
 def _mask(

@@ -173,6 +173,14 @@ def test_a_run_goes_on_where_it_was_cut_off(model, tmp_path, monkeypatch):
     assert not half.exists()
 
 
+def test_a_stray_picture_among_masks_is_named(model, tmp_path, capsys):
+    pictures(tmp_path / 'case', '0.png')
+    assert predict(model, tmp_path / 'case', tmp_path / 'out') == 0
+    (tmp_path / 'out/video_case/segmentation/foo.png').write_bytes(b'')
+    assert predict(model, tmp_path / 'case', tmp_path / 'out') == 2
+    assert 'segmentation/foo.png: is not named by the number' in capsys.readouterr().err
+
+
 def test_masks_of_two_models_are_not_mixed(model, tmp_path, capsys):
     pictures(tmp_path / 'case', '0.png', '1.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out') == 0

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments after --ros-args that ROS does not take are named in a line."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import rclpy
+
+from surgseg_ros.bags.writing import write_image_bag
+from surgseg_ros.node.ros_arguments import RosArgumentError, begin_ros
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['--ros-args', '--bogus'], 'does not know --bogus after'),
+        (['--ros-args', '--one', '--two', '--', 'x'], 'does not know --one --two after'),
+        (['--ros-args', '-p'], 'does not understand'),
+        (['--ros-args', '--params-file', '/nowhere.yaml'], '/nowhere.yaml'),
+    ],
+)
+def test_what_ros_does_not_take_is_named(arguments: list[str], said: str) -> None:
+    with pytest.raises(RosArgumentError, match=said):
+        begin_ros(arguments)
+    assert not rclpy.ok()
+
+
+@pytest.mark.parametrize('words', [['segmenter'], ['bag_player', 'bag']])
+def test_both_nodes_say_it_in_a_line_and_end_with_1(words: list[str], tmp_path) -> None:
+    write_image_bag(tmp_path / 'bag', [(1, np.zeros((8, 8, 3), np.uint8), None)])
+    command = [sys.executable, '-m', 'surgseg_ros', *words, '--ros-args', '--bogus']
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f'{words[0]}: ROS does not know --bogus')

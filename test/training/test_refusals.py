@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `train` refuses: each in a line, before it takes time, and without a trace of it."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from verbs import verb
+
+from surgseg_ros.core.errors import explain
+from surgseg_ros.training.config import ConfigError
+from surgseg_ros.training.data import FAULTS_FILE, Data
+from surgseg_ros.training.settings import read_config
+
+main = verb('train')
+
+CONFIG = """
+intended_use: demo
+encoder: resnet18
+options: {encoder_depth: 3, decoder_channels: [16, 8, 8]}
+input_size: [64, 96]
+crop_size: [64, 64]
+validation_share: 0.3
+batch_size: 2
+steps: 4
+validate_every: 2
+warm_up_steps: 1
+device: cpu
+"""
+
+
+@pytest.fixture
+def given(tmp_path: Path, data: Path) -> list[str]:
+    (tmp_path / 'train.yaml').write_text(CONFIG)
+    return ['--config', f'{tmp_path}/train.yaml', f'data={data}', f'output={tmp_path}/model']
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Give what was said, less progress bars."""
+    said = capsys.readouterr().err.replace('\r', '\n').splitlines()
+    return [line for line in said if line.startswith('train: ')]
+
+
+@pytest.mark.parametrize(
+    ('settings', 'said'),
+    [
+        (
+            ['batch_size=1', 'architecture=DeepLabV3Plus', 'options={}'],
+            'batch_size is 1, with which DeepLabV3Plus',
+        ),
+        (['crop_size=[32, 32]', 'architecture=DPT', 'options={}'], 'can not be built'),
+        (['learning_rate=.inf'], 'learning_rate is inf'),
+        (['learning_rate=.nan'], 'learning_rate is nan'),
+        (['seed=-1'], 'seed is -1'),
+        (['split_seed=4294967296'], 'split_seed is 4294967296'),
+        (['minutes=.inf'], 'minutes is inf'),
+        (['data=/dev/null'], "'/dev/null' holds no video_"),
+        (['start=/nowhere'], '/nowhere/model.json'),
+        (['cache=/dev/null/x'], "cache '/dev/null/x'"),
+        (['learning_rate=1e30'], 'the run diverged at step'),
+    ],
+)
+def test_what_can_not_be_trained_is_a_line_and_the_output_can_be_named_again(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    settings: list[str], said: str,
+) -> None:  # fmt: skip
+    assert main([*given, *settings]) == 2
+    (line,) = lines(capsys)
+    assert said in line
+    assert not (tmp_path / 'model').exists()
+
+
+def test_a_diverging_run_is_told_with_its_step_and_rate(
+    given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*given, 'learning_rate=1e30', 'ema_decay=0', 'steps=9', 'validate_every=9']) == 2
+    (line,) = lines(capsys)
+    assert 'at step 1, ' in line or 'at step 2, ' in line
+    assert 'lower learning_rate, which is 1e+30' in line
+
+
+def test_a_run_that_fails_after_a_checkpoint_can_go_on(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from surgseg_ros.training import train
+
+    def fail(*arguments: object) -> None:
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, '_finish', fail)
+        assert main([*given, 'steps=2']) == 2
+    assert (tmp_path / 'model/run/last.ckpt').is_file()
+    assert main([*given, 'steps=2', '--resume']) == 0
+
+
+def _whole_model(path: Path) -> None:
+    torch.save(torch.nn.Conv2d(1, 1, 1), path)
+
+
+def _script(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        torch.jit.save(torch.jit.script(torch.nn.Conv2d(1, 1, 1)), path)
+
+
+def _cut(path: Path) -> None:
+    torch.save({'a': torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def _text(text: str):  # type: ignore[no-untyped-def]
+    return lambda path: path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ('make', 'said'),
+    [
+        (_text('<html>404</html>'), 'a page of the web'),
+        (_text('\n  <!DOCTYPE html>\n<title>Sign in</title>'), 'a page of the web'),
+        (_text('version https://git-lfs.github.com/spec/v1\noid sha256:0'), 'git lfs pull'),
+        (_text(''), 'can not be read as a file of tensors'),
+        (_text('{"error": "not found"}'), 'hold'),
+        (_whole_model, 'never unpickled'),
+        (_script, 'can not be read as a file of tensors'),
+        (_cut, 'can not be read as a file of tensors'),
+        (lambda path: torch.save({'epoch': 3}, path), 'no tensors by name'),
+    ],
+)
+@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
+def test_weights_that_are_none_are_told_without_torchs_advice(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    make, said: str, suffix: str,
+) -> None:  # fmt: skip
+    path = tmp_path / f'weights.{suffix}'
+    make(path)
+    assert main([*given, f'encoder_weights={path}']) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line
+    if suffix == 'pth' and said != 'hold':
+        assert said in line
+    assert 'weights_only' not in line
+    assert not (tmp_path / 'model').exists()
+
+
+@pytest.mark.parametrize('damage', ['html', 'cut', 'pickle', 'empty', 'parts'])
+def test_a_checkpoint_that_is_none_is_told_in_a_line(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    path = tmp_path / 'model/run/last.ckpt'
+    path.parent.mkdir(parents=True)
+    if damage == 'html':
+        path.write_text('<html>404</html>')
+    elif damage == 'cut':
+        _cut(path)
+    elif damage == 'pickle':
+        _whole_model(path)
+    elif damage == 'empty':
+        path.write_bytes(b'')
+    else:
+        torch.save({'settings': {}}, path)
+    assert main([*given, '--resume']) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f'{path}: can not be read as a checkpoint' in line
+    assert 'remove it to begin anew' in line
+    assert path.exists(), 'what another run left is not removed'
+
+
+@pytest.mark.parametrize('text', ['', 'a: [1\nb: {', '- a', 'a', '\x00', 'steps: [1]'])
+def test_a_file_of_settings_that_is_none_is_told_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (tmp_path / 'train.yaml').write_text(text)
+    assert main(['--config', f'{tmp_path}/train.yaml']) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_more_processes_than_frames_to_validate_are_refused(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Data(read_config(Path(given[1]), given[2:]), tmp_path)
+    (tmp_path / FAULTS_FILE).write_text('[]')
+    data.setup('fit')
+    monkeypatch.setattr(Data, '_world', 9)
+    with pytest.raises(ConfigError, match=r'make 9 processes, more than .* 2: take fewer devices'):
+        data.setup('fit')
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'Caught RuntimeError in DataLoader worker process 0.\nTraceback ...\nRuntimeError: unable '
+        'to allocate shared memory(shm) for file </torch_1>: No space left on device (28)\n',
+        'DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that '
+        "dataloader's workers are out of shared memory. Please try to raise your limit.",
+    ],
+)
+def test_a_small_shared_memory_is_told_with_both_remedies(text: str) -> None:
+    said = explain(RuntimeError(text))
+    assert said is not None
+    assert '--shm-size' in said
+    assert 'workers=0' in said
+    assert '\n' not in said
