@@ -96,6 +96,17 @@ def test_every_verb_is_an_executable(installed: Path, verb: str) -> None:
     assert os.access(installed / 'lib' / 'surgseg_ros' / verb, os.X_OK)
 
 
+def test_an_executable_ends_as_the_verb_of_the_command_line_does(installed: Path) -> None:
+    (packages,) = installed.glob('lib/python*/site-packages')
+    script = installed / 'lib' / 'surgseg_ros' / 'compare'
+    environment = {**os.environ, 'PYTHONPATH': str(packages)}
+    command = [sys.executable, script, 'none.json', 'none.json']
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 2
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("compare: 'none.json' can not be read")
+
+
 def test_everything_that_is_shared_travels(installed: Path) -> None:
     share = installed / 'share' / 'surgseg_ros'
     there = {str(path.relative_to(share)) for path in share.rglob('*') if path.is_file()}

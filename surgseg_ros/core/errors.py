@@ -52,6 +52,7 @@ _OF_MACHINE: Final = (
     ('cannot allocate memory', _MEMORY),
     ('insufficient memory', _MEMORY),
     ('bad_alloc', _MEMORY),
+    ('failed to map segment', _MEMORY),
     ('cuda error', 'check the device with nvidia-smi, or set the device to cpu'),
     ('no space left', 'free some space, or choose another place'),
 )
@@ -89,11 +90,6 @@ def explain(error: BaseException) -> str | None:
             'a worker process was killed, as the system does where memory runs out: ask for fewer '
             'workers, or free some memory'
         )
-    if isinstance(error, ImportError) and not (error.name or '').startswith(_PACKAGE):
-        return (
-            f'{first_line(error)}: run it by the Python of an environment that `make setup` '
-            f'made; this is {sys.executable}'
-        )
     if is_ours(error):
         return _text(error)
     text = str(error).lower()
@@ -101,6 +97,11 @@ def explain(error: BaseException) -> str | None:
         if part in text:
             said = next(line for line in str(error).splitlines() if part in line.lower())
             return f'{said.strip().rstrip(".")}: {remedy}'
+    if isinstance(error, ImportError) and not (error.name or '').startswith(_PACKAGE):
+        return (
+            f'{first_line(error)}: run it by the Python of an environment that `make setup` '
+            f'made; this is {sys.executable}'
+        )
     if isinstance(error, _BUGS) or not isinstance(error, Exception):
         return None
     return (

@@ -148,9 +148,8 @@ class Store:
         try:
             yield
         except BaseException:
-            if self._made and not any(self._folder.glob('*.npz')):
-                (self._folder / _THREADS).unlink(missing_ok=True)
-                remove_empty(self._made)
+            self.remove_if_empty()
+            remove_empty(self._made)
             raise
 
     def threads(self, default: int) -> int:
@@ -168,9 +167,8 @@ class Store:
     def remove_if_empty(self) -> None:
         """Remove the folder again, if no result came to be kept."""
         if not any(self._folder.glob('*.npz')):
-            (self._folder / 'threads').unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # something else is in it
-                self._folder.rmdir()
+            (self._folder / _THREADS).unlink(missing_ok=True)
+            remove_empty([self._folder])  # unless something else is in it
 
     def load(self, key: str) -> Done | None:
         """
