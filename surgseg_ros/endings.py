@@ -168,7 +168,8 @@ def say(name: str, text: str) -> None:
     """
     for bar in _bars():
         bar.close()
-    with contextlib.suppress(OSError, ValueError):  # stderr is full or closed: nobody can be told
+    # Stderr is full, closed, or being written to while a signal comes: nobody can be told.
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
         print(f'{name}: {text}', file=sys.stderr, flush=True)
 
 

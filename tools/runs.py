@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from surgseg_ros import synthesize
+from surgseg_ros.__main__ import main as run_verb
 
 
 class StepError(RuntimeError):
@@ -59,7 +59,7 @@ def draw(folder: Path, wanted: Videos) -> Path:
         'seed': wanted.seed,
     }
     words = [word for key, value in arguments.items() for word in (f'--{key}', str(value))]
-    if synthesize.main([*words, '--jpeg']):
+    if run_verb(['synthesize', *words, '--jpeg']):
         raise StepError(f'drawing {folder}')
     partial.rename(folder)
     return folder

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from surgseg_ros.exporting import export
+from surgseg_ros.__main__ import main as run_verb
 from tools.runs import StepError, Videos, draw, train_once
 
 RECIPES: Final = {name: Path(__file__).with_name(f'{name}.yaml') for name in ('small', 'resnet34')}
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'model: ended at {error}', file=sys.stderr)
         return 2
     words = ['--model', f'{trained}', '--output', f'{options.output}', '--backend', 'openvino']
-    return export.main([*words, '--precision', options.precision])
+    return run_verb(['export', *words, '--precision', options.precision])
 
 
 def train(recipe: str, work: Path, videos: int, settings: Sequence[str] = ()) -> Path:

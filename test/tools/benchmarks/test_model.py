@@ -21,7 +21,7 @@ def test_scenes_are_drawn_then_the_recipe_is_trained_then_exported(tmp_path, mon
     done = []
     monkeypatch.setattr(model, 'draw', lambda folder, videos: done.append(videos) or folder)
     monkeypatch.setattr(model, 'train_once', lambda *words: done.append(words) or words[1])
-    monkeypatch.setattr(model.export, 'main', lambda words: done.append(words) or 0)
+    monkeypatch.setattr(model, 'run_verb', lambda words: done.append(words) or 0)
     words = ['--recipe', 'resnet34', '--output', 'made', '--work', f'{tmp_path}', '--videos', '7']
     assert model.main([*words, 'steps=3']) == 0
     videos, trained, exported = done
@@ -31,7 +31,7 @@ def test_scenes_are_drawn_then_the_recipe_is_trained_then_exported(tmp_path, mon
         tmp_path / 'resnet34',
         [f'data={tmp_path / "scenes"}', 'steps=3'],
     )
-    assert exported[:4] == ['--model', f'{tmp_path / "resnet34"}', '--output', 'made']
+    assert exported[:5] == ['export', '--model', f'{tmp_path / "resnet34"}', '--output', 'made']
 
 
 def test_a_step_that_fails_ends_it(tmp_path, monkeypatch, capsys):

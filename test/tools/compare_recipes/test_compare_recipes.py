@@ -131,7 +131,7 @@ def test_from_drawing_to_the_tables(tiny, tmp_path, monkeypatch, capsys):
         raise AssertionError('it is done already')
 
     monkeypatch.setattr('tools.runs.start_training', never)
-    monkeypatch.setattr('tools.runs.synthesize.main', never)
+    monkeypatch.setattr('tools.runs.run_verb', never)
     monkeypatch.setattr(compare_recipes, 'score', never)
     before = (tmp_path / 'comparison.json').read_bytes()
     assert compare_recipes.main(tiny) == 0
