@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
+from zlib import crc32
 
 from rosbags.rosbag2.storage_mcap import DECOMPRESSORS
 
@@ -39,6 +40,10 @@ _FOOTER: Final = struct.Struct('<BQQQI8s')
 """Opcode, length, begin of the summary, begin of its offsets, checksum; then MCAP_MAGIC."""
 
 _FOOTER_HEAD: Final = (2, 20)
+
+_CHECKED_FOOTER_BYTES: Final = _FOOTER.size - 4 - len(MCAP_MAGIC)
+
+_BLOCK_BYTES: Final = 2**20
 
 
 class McapFile:
@@ -112,12 +117,15 @@ class McapFile:
         if file.read(len(MCAP_MAGIC)) != MCAP_MAGIC:
             raise ValueError('it does not begin as MCAP does')
         footer_at = file.seek(-_FOOTER.size, 2)
-        *head, summary_at, _, _, magic = _FOOTER.unpack(file.read(_FOOTER.size))
+        *head, summary_at, _, checksum, magic = _FOOTER.unpack(file.read(_FOOTER.size))
         if tuple(head) != _FOOTER_HEAD or magic != MCAP_MAGIC:
             raise ValueError('it does not end as MCAP does')
         self._data_end = summary_at or footer_at
         if not self._data_start <= self._data_end <= footer_at:
             raise ValueError('the footer is damaged')
+        # It decides which topics there are, and so what would be missed.
+        if checksum and checksum != self._summary_checksum(footer_at):
+            raise ValueError('the checksum of the summary is wrong')
         statistics, end = None, self._data_end
         for place in places(file, self._data_end, footer_at):
             end = place.end
@@ -133,6 +141,16 @@ class McapFile:
         if end != footer_at:
             raise ValueError(f'the summary is damaged at byte {end}')
         return statistics
+
+    def _summary_checksum(self, footer_at: int) -> int:
+        """Compute what the footer has of the summary, and of the footer up to there."""
+        file, checksum = self._file(), 0
+        file.seek(self._data_end)
+        left = footer_at + _CHECKED_FOOTER_BYTES - self._data_end
+        while left and (block := file.read(min(left, _BLOCK_BYTES))):
+            checksum = crc32(block, checksum)
+            left -= len(block)
+        return checksum
 
     def _note_chunk(self, chunk: ChunkIndex) -> None:
         if chunk.compression not in DECOMPRESSORS:

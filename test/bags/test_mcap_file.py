@@ -231,6 +231,14 @@ def test_damage_is_still_damage(tmp_path):
     assert len(found) > 30
 
 
+def test_a_damaged_summary_hides_no_topic(tmp_path):
+    path = write(tmp_path / 'x.mcap', range(9))
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b'cdr')] ^= 1  # what it says of the channel, which the chunk says too
+    path.write_bytes(data)
+    assert read(path, 'the index is damaged') == expected(range(9))
+
+
 def write_other(path, encoding, schema, name, data=b'x', *, beside=False):
     """Write a topic of another encoding, alone or beside headers of ROS 2."""
     writer = Writer(str(path))
