@@ -38,9 +38,13 @@ class _Endpoint(NamedTuple):
 
 
 class _Question(NamedTuple):
-    """A client of a node's `get_state`, and the request that is not answered yet."""
+    """
+    A client of a node's `get_state`, and the request that is not answered yet.
 
-    client: Client
+    There is no client where a security policy forbids it.
+    """
+
+    client: Client | None
     pending: Future | None
     asked_s: float
 
@@ -77,30 +81,38 @@ class OtherPublishers:
         self._instance = instance
         self._now_s = now_s
         self._lock = threading.Lock()  # transitions and upkeep come from different threads
+        self._started = False
         self._subscription: Subscription | None = None
         self._first_seen_s: dict[_Endpoint, float] = {}
         self._sign_s: dict[str, float] = {}
         self._questions: dict[str, _Question] = {}
 
     def start(self) -> None:
-        """Listen to `status`."""
+        """Listen to `status`; where a security policy forbids that, go without."""
         # Best effort, so that this node's own last word does not wait for its own listener.
         qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
         with self._lock:
-            self._subscription = self._node.create_subscription(
-                DiagnosticStatus,
-                self._status_topic,
-                self.hear,
-                qos,
-                callback_group=MutuallyExclusiveCallbackGroup(),
-            )
+            self._started = True
+            try:
+                self._subscription = self._node.create_subscription(
+                    DiagnosticStatus,
+                    self._status_topic,
+                    self.hear,
+                    qos,
+                    callback_group=MutuallyExclusiveCallbackGroup(),
+                )
+            except Exception as error:  # rclpy's RCLError is not public everywhere
+                self._node.get_logger().warning(
+                    f'can not listen to {self._status_topic!r} ({error}): another node of the '
+                    f'name {self._name!r} is noticed after {LISTED_DEAD_S:g} s only'
+                )
 
     def stop(self) -> None:
         """Unsubscribe and forget everything."""
         with self._lock:
             if self._subscription is not None:
                 self._node.destroy_subscription(self._subscription)
-            self._subscription = None
+            self._started, self._subscription = False, None
             self._drop_questions(keep=())
             self._first_seen_s.clear()
             self._sign_s.clear()
@@ -122,7 +134,7 @@ class OtherPublishers:
         :return: who publishes on which topics and what to do about it; empty if nobody does.
         """
         with self._lock:
-            if self._subscription is None:
+            if not self._started:
                 return ''
             now_s = self._now_s()
             others = self._others(now_s)
@@ -159,11 +171,10 @@ class OtherPublishers:
         """Ask a node for its state, unless an earlier question is still on its way."""
         question = self._questions.get(name)
         if question is None:
-            client = self._node.create_client(
-                GetState, f'{name}/get_state', callback_group=MutuallyExclusiveCallbackGroup()
-            )
-            question = self._questions[name] = _Question(client, None, now_s)
+            question = self._questions[name] = _Question(self._client(name), None, now_s)
         client, pending, asked_s = question
+        if client is None:
+            return
         if pending is not None and not pending.done():
             if now_s - asked_s <= ALIVE_S:
                 return
@@ -173,12 +184,21 @@ class OtherPublishers:
             pending.add_done_callback(lambda future: self._answered(name))
             self._questions[name] = _Question(client, pending, now_s)
 
+    def _client(self, name: str) -> Client | None:
+        try:
+            return self._node.create_client(
+                GetState, f'{name}/get_state', callback_group=MutuallyExclusiveCallbackGroup()
+            )
+        except Exception:  # rclpy's RCLError is not public everywhere
+            return None  # without an answer it counts by time
+
     def _answered(self, name: str) -> None:
         self._sign_s[name] = self._now_s()
 
     def _drop_questions(self, keep: Iterable[str]) -> None:
         for name in self._questions.keys() - set(keep):
-            self._node.destroy_client(self._questions.pop(name).client)
+            if (client := self._questions.pop(name).client) is not None:
+                self._node.destroy_client(client)
 
     def _tell(self, others: Sequence[_Endpoint]) -> str:
         if not others:

@@ -62,7 +62,8 @@ class Client:
 class Graph:
     """A node and what it sees of others; time stands still unless it is told to go on."""
 
-    def __init__(self):
+    def __init__(self, forbids=False):
+        self.forbids, self.said = forbids, []
         self.now_s = 1000.0
         self.publishers = {}
         self.services = {}
@@ -105,12 +106,19 @@ class Graph:
         return [info for key, info in self.publishers.items() if key[0] == topic]
 
     def create_subscription(self, *arguments, **more):
+        if self.forbids:
+            raise RuntimeError('not allowed')
         return 'subscription'
 
     def destroy_subscription(self, subscription):
         pass
 
+    def get_logger(self):
+        return SimpleNamespace(warning=self.said.append)
+
     def create_client(self, service_type, name, **more):
+        if self.forbids:
+            raise RuntimeError('not allowed')
         node = name.removesuffix('/get_state')
         self.clients[node] = Client(node, self)
         return self.clients[node]
@@ -207,6 +215,20 @@ def test_another_node_of_the_same_name_that_is_never_heard_counts_by_time(graph)
     graph.look()
     assert graph.look(LISTED_DEAD_S) == ''
     assert 'another node named' in graph.look()
+
+
+def test_where_a_policy_forbids_to_listen_and_to_ask_others_count_by_time():
+    graph = Graph(forbids=True)
+    (warning,) = graph.said
+    assert "can not listen to 'status' (not allowed)" in warning
+    graph.publish('mask', '/or/second')
+    graph.publish('mask', OURS)
+    assert [graph.look() for _ in range(21)] == [''] * 21
+    graph.now_s += LISTED_DEAD_S
+    assert f"'/or/second', another node named '{OURS}' publishes" in graph.look()
+    graph.vanish('/or/second')
+    graph.look()
+    graph.others.stop()
 
 
 def test_stopped_it_finds_nobody(graph):
