@@ -9,8 +9,10 @@
 VENV_PYTHON := .venv/bin/python
 TESTS ?= test
 
-# Tests and demo keep to this machine, and to a domain of their own (1 to 100).
-ISOLATE := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$(( $$$$ % 100 + 1 ))
+# Tests and demo keep to this machine, and to a domain of their own (1 to 100). Humble reads only the
+# second variable, which later distributions deprecate.
+LOCAL := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST $(if $(filter humble,$(ROS_DISTRO)),ROS_LOCALHOST_ONLY=1)
+ISOLATE := $(LOCAL) ROS_DOMAIN_ID=$$(( $$$$ % 100 + 1 ))
 
 .PHONY: setup test test-reference check demo fuzz soak clean
 

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from started import left_over, mark_this_run, start_watchdog
 
-os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+from surgseg_ros.node.discovery import local_discovery
+
+for name, value in local_discovery(os.environ).items():
+    os.environ.setdefault(name, value)
 os.environ.setdefault('ROS_DOMAIN_ID', str(os.getpid() % 100 + 1))
 
 MARK = mark_this_run()

@@ -2,7 +2,9 @@
 """What the README shows must be true."""
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,12 +18,21 @@ def test_every_verb_is_listed() -> None:
     assert sorted(listed) == sorted(VERBS)
 
 
-def test_the_example_consumer_uses_a_mask_only_while_it_is_young_and_the_node_valid() -> None:
+@pytest.mark.parametrize('distribution', ['jazzy', 'humble'])
+def test_the_example_consumer_uses_a_mask_only_while_it_is_young_and_the_node_valid(
+    distribution: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rclpy = pytest.importorskip('rclpy', reason='needs rclpy')
     from diagnostic_msgs.msg import DiagnosticStatus
+    from rclpy import event_handler
     from rclpy.duration import Duration
     from sensor_msgs.msg import Image
 
+    if distribution == 'humble':  # whose rclpy has the same class in another module
+        old = ModuleType('rclpy.qos_event')
+        old.SubscriptionEventCallbacks = event_handler.SubscriptionEventCallbacks
+        monkeypatch.setitem(sys.modules, 'rclpy.qos_event', old)
+        monkeypatch.setitem(sys.modules, 'rclpy.event_handler', None)  # an import of it raises
     names: dict[str, type] = {}
     exec(re.search(r'```python\n(.*?)```', README, re.DOTALL).group(1), names)
     rclpy.init(args=[])

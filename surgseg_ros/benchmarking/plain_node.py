@@ -24,6 +24,7 @@ from sensor_msgs.msg import Image
 
 from surgseg_ros.benchmarking.plain import PlainModel
 from surgseg_ros.messages.converter import converter
+from surgseg_ros.node.compatibility import with_info
 
 DEPTH = 10
 
@@ -44,7 +45,7 @@ class PlainNode(Node):
         self._bridge = converter()
         self._free_since_ns = 0
         self._masks = self.create_publisher(Image, 'mask', DEPTH)
-        self.create_subscription(Image, topic, self._on_image, DEPTH)
+        self.create_subscription(Image, topic, with_info(self._on_image), DEPTH)
 
     def _on_image(self, message: Any, info: Mapping[str, int]) -> None:
         picture = np.asarray(self._bridge(message, 'rgb8'))

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from surgseg_ros.benchmarking.conversation import Child
 from surgseg_ros.node.dds_profile import NEW_VARIABLE, NO_PROFILE, OLD_VARIABLE, choose_profile
+from surgseg_ros.node.discovery import local_discovery
 
 TOPIC: Final = '/benchmark/image'
 _ROOM: Final = 'surgseg_ros.benchmarking'
@@ -86,7 +87,7 @@ def environment(with_profile: bool, profile: str) -> dict[str, str]:
     :raises RuntimeError: if the profile can not be used here.
     """
     bare = {k: v for k, v in os.environ.items() if k not in (OLD_VARIABLE, NEW_VARIABLE)}
-    bare['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    bare |= local_discovery(os.environ)
     bare.setdefault('ROS_DOMAIN_ID', str(os.getpid() % 100 + 1))
     if not with_profile or profile == NO_PROFILE:
         return bare

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One camera's image subscription: follows the publishers' reliability, counts what is lost."""
 
-import inspect
 import os
 import threading
 import time
@@ -10,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -18,6 +16,7 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rclpy.utilities import get_rmw_implementation_identifier
 
+from surgseg_ros.node.compatibility import subscribe
 from surgseg_ros.node.dds_profile import advice_to_sender
 from surgseg_ros.node.health import Health
 from surgseg_ros.node.transports import (
@@ -172,26 +171,25 @@ class Intake:
         )
         self._last_sequence = None
         self._heard = False
-        self._subscription = self._node.create_subscription(
+        self._subscription = subscribe(
+            self._node,
             MESSAGE_TYPES[self._transport],
             self._chosen,
-            self._callback(),
+            self._on_image,
             profile,
+            events={
+                'matched': lambda event: self._look_soon(),
+                'message_lost': self._on_lost,
+                'incompatible_qos': self._on_incompatible,
+            },
             # A new one each time: destroyed in the executor's hands, a subscription leaves its
             # group locked for ever. The node's default group would also keep what was destroyed.
             callback_group=MutuallyExclusiveCallbackGroup(),
-            event_callbacks=self._events(),
             qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
             raw=True,
         )
         word = 'reliable' if reliable else 'best effort'
         self._node.get_logger().info(f'subscribed to {self.resolved_topic!r}, {word}')
-
-    def _callback(self) -> Callable[..., None]:
-        """Humble's rclpy gives no information beside the message."""
-        if hasattr(Subscription, 'CallbackType'):
-            return self._on_image
-        return lambda cdr: self._on_image(cdr, {})
 
     def _on_image(self, cdr: bytes, info: Mapping[str, Any]) -> None:
         received_ns = info.get('received_timestamp') or 0
@@ -216,18 +214,6 @@ class Intake:
         self._health.see_ambiguity('images of several publishers alternate' if mixed else '')
         if last is not None and sequence > last + 1 and self._publishers_seen == 1:
             self._health.count('missing', sequence - last - 1)
-
-    def _events(self) -> SubscriptionEventCallbacks:
-        callbacks = {
-            'incompatible_qos': self._on_incompatible,
-            'message_lost': self._on_lost,
-            'matched': lambda event: self._look_soon(),
-        }
-        known = inspect.signature(SubscriptionEventCallbacks).parameters
-        return SubscriptionEventCallbacks(
-            **{name: callback for name, callback in callbacks.items() if name in known},
-            use_default_callbacks=False,
-        )
 
     def _on_lost(self, event: Any) -> None:
         """Count, and say once what to set at the camera: it is started by others."""

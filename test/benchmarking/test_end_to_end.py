@@ -18,6 +18,7 @@ from surgseg_ros.benchmarking.processes import environment
 from surgseg_ros.core.percentiles import Percentiles
 from surgseg_ros.core.progress import Progress
 from surgseg_ros.node.dds_profile import NEW_VARIABLE, NO_PROFILE, OLD_VARIABLE, shipped_profile
+from surgseg_ros.node.discovery import local_discovery
 
 benchmark_main = verb('benchmark')
 
@@ -85,7 +86,7 @@ def test_only_who_should_gets_the_profile_and_all_stay_on_this_machine(
     assert profile in environment(True, profile).values()
     for bare in (environment(False, profile), environment(True, NO_PROFILE)):
         assert not {OLD_VARIABLE, NEW_VARIABLE} & bare.keys()
-        assert bare['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+        assert local_discovery({}).items() <= bare.items()
         assert bare['ROS_DOMAIN_ID']
     monkeypatch.setattr('surgseg_ros.node.dds_profile.free_bytes', lambda folder: 0)
     with pytest.raises(RuntimeError, match='--shm-size'):

@@ -23,9 +23,11 @@ from sensor_msgs.msg import Image
 
 from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.results import header, to_cdr
+from surgseg_ros.node.discovery import local_discovery
 
 # Where pytest is called by hand; `make test` sets both.
-os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+for name, value in local_discovery(os.environ).items():
+    os.environ.setdefault(name, value)
 os.environ.setdefault('ROS_DOMAIN_ID', str(os.getpid() % 100 + 1))
 
 REPOSITORY = Path(__file__).parents[2]

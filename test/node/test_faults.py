@@ -10,10 +10,10 @@ import rclpy
 from bench import TIMEOUT_S, stamp_ns, until
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.duration import Duration
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 
+from surgseg_ros.node.compatibility import SubscriptionEventCallbacks
 from tools.soak.processes import CameraProcess, usage
 from tools.soak.shared_memory import clear_shared_memory
 

@@ -18,6 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
+from surgseg_ros.node.compatibility import with_info
 from surgseg_ros.node.dds_profile import choose_profile
 from tools.demo.source import IMAGE_TOPIC, Source
 
@@ -55,7 +56,8 @@ class Recorder:
             ('mask', Image, 10),
             ('detections', Detection2DArray, 10),
         ):
-            self._node.create_subscription(kind, topic, self._collect(topic), depth, raw=True)
+            collect = with_info(self._collect(topic))
+            self._node.create_subscription(kind, topic, collect, depth, raw=True)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._node.create_subscription(DiagnosticStatus, 'status', self._on_status, latched)
         self._node.create_subscription(DiagnosticArray, '/diagnostics', self._on_counts, 10)
@@ -96,8 +98,9 @@ class Recorder:
         def collect(cdr: bytes, info: Mapping[str, int]) -> None:
             # Of the image only its beginning, with stamp and time, is of interest.
             kept = bytes(cdr[:256]) if topic == IMAGE_TOPIC else cdr
-            times_ns = info['source_timestamp'], info['received_timestamp']
-            self.messages.append(Recorded(topic, kept, *times_ns))
+            received_ns = info['received_timestamp']
+            sent_ns = info.get('source_timestamp', received_ns)  # not told by Humble's rclpy
+            self.messages.append(Recorded(topic, kept, sent_ns, received_ns))
 
         return collect
 

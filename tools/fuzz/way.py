@@ -95,7 +95,7 @@ def file_size(data: bytes) -> tuple[int, int] | None:
     :param data: the file.
     :return: (height, width); None where that library does not take the file.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings():  # its argument `action` is new in Python 3.11
         warnings.simplefilter('ignore')
         try:
             width, height = Image.open(io.BytesIO(data), formats=('JPEG', 'PNG')).size

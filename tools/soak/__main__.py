@@ -21,6 +21,7 @@ from surgseg_ros.core.model_folder import read_spec, write_model
 from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.self_test import add_self_test
+from surgseg_ros.node.discovery import local_discovery
 from tools.soak.faults import FAULTS, World
 from tools.soak.processes import ROOT, usage
 from tools.soak.shared_memory import clear_shared_memory
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add('--seed', type=int, default=0, help='of the faults (default: %(default)s)')
     add('--output', type=Path, default=ROOT / 'runs/soak', help='for log and result.md')
     options = parser.parse_args(argv)
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    os.environ.update(local_discovery(os.environ))
     options.output.mkdir(parents=True, exist_ok=True)
     checks = _run(options)
     rows = [f'| {c.what} | {c.found} | {"yes" if c.holds else "NO"} |' for c in checks]
