@@ -1,37 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the segmenter on one camera, with the Fast DDS profile for large images."""
+"""
+Starts the segmenter on one camera, with the Fast DDS profile for large images.
 
-import os
-from pathlib import Path
+What is declared here ends with the file: an includer's launch configurations, environment and
+other nodes stay as they are. An argument that is not passed takes the includer's launch
+configuration of that name, if there is one; docs/launch.md says how to keep them apart.
+"""
 
-from ament_index_python.packages import get_package_share_directory
+from typing import Any
+
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction
 from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from surgseg_ros.node.dds_profile import choose_profile
+from surgseg_ros.node.launching import (
+    CONFIG,
+    DEFAULTS,
+    FLAGS,
+    TRUE,
+    image_topics,
+    params_file,
+    profile,
+    value_of,
+)
 
-CONFIG = Path(get_package_share_directory('surgseg_ros'), 'config')
-AS_IN_FILE = '; empty: as params_file says'
+ELSE = '; empty: as params_file or SetParameter says'
 RESPAWN_DELAY_S = 1.0
-FLAGS = ['', 'true', 'false', 'True', 'False']
 
 ARGUMENTS = [
     DeclareLaunchArgument(
         'image_topic',
-        default_value='image',
-        description="the camera's images; a relative name lies in the namespace",
+        default_value='',
+        description="the camera's images; a relative name lies in the namespace" + ELSE,
     ),
+    DeclareLaunchArgument('name', default_value=DEFAULTS['name'], description='name of the node'),
     DeclareLaunchArgument(
-        'namespace', default_value='', description='where the node and its topics are; empty: /'
+        'namespace',
+        default_value=DEFAULTS['namespace'],
+        description='where the node and its topics are; empty: /',
     ),
     DeclareLaunchArgument(
         'params_file',
-        default_value=str(CONFIG / 'segmenter.yaml'),
-        description="YAML file with the node's parameters",
+        default_value=DEFAULTS['params_file'],
+        description="YAML file with the node's parameters, a copy of "
+        + str(CONFIG / 'segmenter.yaml')
+        + ' for example; empty: none',
     ),
     DeclareLaunchArgument(
         'log_level',
@@ -41,48 +57,49 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument(
         'dds_profile',
-        default_value=str(CONFIG / 'fastdds.xml'),
-        description='Fast DDS profile, or "none"; a profile that is set already goes before it',
+        default_value=DEFAULTS['dds_profile'],
+        description='Fast DDS profile of the node, or "none"; one that the environment names is '
+        'kept',
     ),
     DeclareLaunchArgument(
         'image_transport',
         default_value='',
-        description='raw: sensor_msgs/Image, compressed: CompressedImage' + AS_IN_FILE,
+        description='raw: sensor_msgs/Image, compressed: CompressedImage' + ELSE,
         choices=['', 'raw', 'compressed'],
     ),
     DeclareLaunchArgument(
         'model',
         default_value='',
-        description='model folder, with model.json and weights.safetensors' + AS_IN_FILE,
+        description='model folder, with model.json and weights.safetensors' + ELSE,
     ),
     DeclareLaunchArgument(
         'device',
         default_value='',
-        description='where the network runs: auto, cpu, cuda, cuda:1 ...' + AS_IN_FILE,
+        description='where the network runs: auto, cpu, cuda, cuda:1 ...' + ELSE,
     ),
     DeclareLaunchArgument(
         'overlay',
         default_value='',
-        description='whether to offer the overlay topic, for people to look at' + AS_IN_FILE,
-        choices=FLAGS,
+        description='whether to offer the overlay topic, for people to look at' + ELSE,
+        choices=['', *FLAGS],
     ),
     DeclareLaunchArgument(
         'autostart',
         default_value='',
-        description='whether the node configures and activates itself' + AS_IN_FILE,
-        choices=FLAGS,
+        description='whether the node configures and activates itself' + ELSE,
+        choices=['', *FLAGS],
     ),
     DeclareLaunchArgument(
         'respawn',
         default_value='false',
         description='whether the node is started anew where its process dies',
-        choices=['true', 'false'],
+        choices=FLAGS,
     ),
     DeclareLaunchArgument(
         'use_sim_time',
         default_value='',
-        description='whether the node takes the time from /clock' + AS_IN_FILE,
-        choices=FLAGS,
+        description='whether the node takes the time from /clock' + ELSE,
+        choices=['', *FLAGS],
     ),
 ]
 
@@ -97,38 +114,41 @@ NODE_PARAMETERS = {
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Describe the arguments, the profile and the node."""
-    steps = [OpaqueFunction(function=set_dds_profile), OpaqueFunction(function=start_segmenter)]
-    return LaunchDescription([*ARGUMENTS, *steps])
-
-
-def set_dds_profile(context: LaunchContext) -> list[SetEnvironmentVariable]:
-    """Give Fast DDS the profile, where it can be used, and say what was decided."""
-    choice = choose_profile(LaunchConfiguration('dds_profile').perform(context), os.environ)
-    get_logger('dds_profile').log(choice.severity, choice.message)
-    return [SetEnvironmentVariable(*item) for item in choice.variables.items()]
+    """Describe the arguments and the node, in a scope of their own."""
+    return LaunchDescription([GroupAction([*ARGUMENTS, OpaqueFunction(function=start_segmenter)])])
 
 
 def start_segmenter(context: LaunchContext) -> list[Node]:
-    """Start the node; a parameter that was given as an argument goes before params_file."""
-    params_file = LaunchConfiguration('params_file').perform(context)
-    if not Path(params_file).is_file():  # launch itself would only warn, and the node run without
-        raise FileNotFoundError(f'params_file is {params_file!r}, and there is no such file')
-    given = {
-        name: ParameterValue(LaunchConfiguration(name), value_type=value_type)
-        for name, value_type in NODE_PARAMETERS.items()
-        if LaunchConfiguration(name).perform(context)
-    }
+    """Start the node with the parameters that were given, and the profile in its environment."""
+    chosen = profile(context)
+    get_logger('dds_profile').log(chosen.severity, chosen.message)
     segmenter = Node(
         package='surgseg_ros',
         executable='segmenter',
-        name='segmenter',
+        name=LaunchConfiguration('name'),
         namespace=LaunchConfiguration('namespace'),
-        remappings=[('image', LaunchConfiguration('image_topic'))],
-        parameters=[params_file, given],
+        parameters=[*filter(None, [params_file(context)]), parameters_given(context)],
         ros_arguments=['--log-level', LaunchConfiguration('log_level')],
+        additional_env=chosen.variables,
         output='screen',
-        respawn=LaunchConfiguration('respawn').perform(context) == 'true',
+        respawn=value_of('respawn', context) in TRUE,
         respawn_delay=RESPAWN_DELAY_S,
     )
     return [segmenter]
+
+
+def parameters_given(context: LaunchContext) -> dict[str, Any]:
+    """Gather the parameters that were given as arguments, which go before all others."""
+    given: dict[str, Any] = {}
+    for name, kind in NODE_PARAMETERS.items():
+        if value := value_of(name, context):
+            given[name] = value in TRUE if kind is bool else ParameterValue(value, value_type=str)
+    if image_topic := value_of('image_topic', context):
+        others = image_topics(context)
+        if len(others) > 1:
+            raise ValueError(
+                f'image_topic is {image_topic!r}, and image_topics is {others}, one for each of '
+                'several cameras: leave image_topic out, or name one topic in image_topics'
+            )
+        given['image_topics'] = [image_topic]
+    return given

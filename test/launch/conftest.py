@@ -4,6 +4,7 @@
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROS2 = (sys.executable, '-c', 'import sys, ros2cli.cli; sys.exit(ros2cli.cli.main())')
 LAUNCH = (*ROS2, 'launch', 'surgseg_ros')
+TIMEOUT_S = 200.0
 
 # In the place of an executable: one that writes down how it was called, or the true one.
 STAND_IN = """#!{python}
@@ -68,3 +70,52 @@ def install(prefix: Path, tmp_path: Path) -> Callable[..., None]:
 def launching(install: Callable[..., None]) -> Callable[..., list[str]]:
     """Give a function that makes the command line of `ros2 launch` for a launch file."""
     return lambda name, *arguments: [*LAUNCH, f'{name}.launch.py', *arguments]
+
+
+INCLUDER = """
+import json, os
+from pathlib import Path
+from launch import LaunchDescription
+from launch.actions import *
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import PushRosNamespace, SetParameter, SetParametersFromFile
+
+FOLDER = Path({folder!r})
+SHARE = Path({share!r})
+
+def ours(name, /, **arguments):
+    source = PythonLaunchDescriptionSource(str(SHARE / 'launch' / f'{{name}}.launch.py'))
+    return IncludeLaunchDescription(source, launch_arguments=arguments.items())
+
+def note(name):
+    def write(context):
+        configurations = {{k: str(v) for k, v in context.launch_configurations.items()}}
+        told = {{'configurations': configurations, 'environment': dict(context.environment)}}
+        (FOLDER / f'{{name}}.json').write_text(json.dumps(told))
+    return OpaqueFunction(function=write)
+
+def generate_launch_description():
+    return LaunchDescription([note('before'), {actions}, note('after')])
+"""
+
+
+@pytest.fixture
+def include(
+    install: Callable[..., None], prefix: Path, tmp_path: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Give a function that runs a launch file with the given actions between two notes."""
+
+    def run(actions: str) -> subprocess.CompletedProcess[str]:
+        path = tmp_path / 'includer.launch.py'
+        share = str(prefix / 'share/surgseg_ros')
+        path.write_text(INCLUDER.format(folder=str(tmp_path), share=share, actions=actions))
+        return subprocess.run(
+            [*ROS2, 'launch', str(path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+
+    return run

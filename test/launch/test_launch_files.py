@@ -2,7 +2,9 @@
 """The launch files do what they say, by ROS 2's own launch tool where a machine has it."""
 
 import ast
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -31,7 +33,7 @@ TIMEOUT_S = 600.0
 
 SEGMENT = {
     *('image_topic', 'image_transport', 'model', 'device', 'namespace', 'params_file'),
-    *('use_sim_time', 'overlay', 'autostart', 'log_level', 'dds_profile', 'respawn'),
+    *('use_sim_time', 'overlay', 'autostart', 'log_level', 'dds_profile', 'respawn', 'name'),
 }
 ARGUMENTS = {'segment': SEGMENT, 'replay': SEGMENT | {'bag', 'rate', 'loop'}}
 
@@ -66,6 +68,20 @@ def test_the_node_has_the_parameters_that_the_launch_file_gives_it():
     assert given == {name: kinds[name] for name in given}
 
 
+SETS = {'SetEnvironmentVariable', 'AppendEnvironmentVariable', 'PushRosNamespace', 'SetParameter'}
+
+
+@pytest.mark.parametrize('name', ARGUMENTS)
+def test_all_that_a_launch_file_does_is_in_a_scope_and_nothing_is_set(name):
+    """Else it would change an includer's other nodes; `test_include` shows it with launch."""
+    tree = ast.parse((ROOT / f'launch/{name}.launch.py').read_text())
+    calls = [x for x in ast.walk(tree) if isinstance(x, ast.Call) and isinstance(x.func, ast.Name)]
+    assert not SETS & {call.func.id for call in calls}
+    (description,) = [call for call in calls if call.func.id == 'LaunchDescription']
+    (entities,) = description.args
+    assert [entity.func.id for entity in entities.elts] == ['GroupAction']
+
+
 @pytest.mark.parametrize('name', ARGUMENTS)
 def test_every_argument_is_described(launch, name):
     run = launch(name, '--show-args')
@@ -88,30 +104,44 @@ def test_what_is_not_given_is_as_the_file_says(launch, tmp_path):
     file, given = note_of(tmp_path)['parameters']
     assert file == parameters.read_text()
     assert yaml.safe_load(given) == {'/segmenter': {'ros__parameters': {}}}
-    assert {'__node:=segmenter', 'image:=image', 'info'} <= set(note_of(tmp_path)['arguments'])
+    arguments = note_of(tmp_path)['arguments']
+    assert {'__node:=segmenter', '__ns:=/', 'info'} <= set(arguments)
+    assert not any(argument.startswith('image:=') for argument in arguments)
+
+
+def test_without_a_file_the_node_has_its_own_defaults(launch, tmp_path):
+    run = launch('segment')
+    assert run.returncode == 0, run.stdout
+    (given,) = note_of(tmp_path)['parameters']
+    assert yaml.safe_load(given) == {'/segmenter': {'ros__parameters': {}}}
 
 
 def test_what_is_given_reaches_the_node_with_its_type(launch, tmp_path):
     run = launch(
         'segment',
         *('image_topic:=/ecm/left/image_raw', 'namespace:=left', 'log_level:=warn', 'model:=2026'),
+        'name:=eye',
         *('overlay:=False', 'use_sim_time:=true', 'device:=cpu', 'image_transport:=compressed'),
     )
     assert run.returncode == 0, run.stdout
     note = note_of(tmp_path)
-    assert {'__ns:=/left', 'image:=/ecm/left/image_raw', 'warn'} <= set(note['arguments'])
-    (given,) = yaml.safe_load(note['parameters'][-1]).values()
+    assert {'__node:=eye', '__ns:=/left', 'warn'} <= set(note['arguments'])
+    # As launch_ros writes a list; the parser of ROS does not heed the tag.
+    written = note['parameters'][-1].replace('!!python/tuple', '')
+    (given,) = yaml.safe_load(written).values()
     assert given['ros__parameters'] == {
         'model': '2026',
         'overlay': False,
         'use_sim_time': True,
         'device': 'cpu',
         'image_transport': 'compressed',
+        'image_topics': ['/ecm/left/image_raw'],
     }
 
 
 @pytest.mark.parametrize(
-    'argument', ['overlay:=perhaps', 'log_level:=loud', 'params_file:=/no/such.yaml']
+    'argument',
+    ['overlay:=perhaps', 'respawn:=perhaps', 'log_level:=loud', 'params_file:=/no/such.yaml'],
 )
 def test_a_wrong_value_is_named_and_nothing_starts(launch, tmp_path, argument):
     run = launch('segment', argument)
@@ -142,9 +172,11 @@ exec sleep 100
 """
 
 
-def test_a_node_that_dies_is_started_anew_where_asked_for(install, launching, tmp_path):
+@pytest.mark.parametrize('flag', ['true', 'True', '1'])
+def test_a_node_that_dies_is_started_anew_where_asked_for(install, launching, tmp_path, flag):
     install('segmenter', DIES_ONCE)
-    with running(launching('segment', 'respawn:=true'), stdin=subprocess.DEVNULL) as run:
+    command = launching('segment', f'respawn:={flag}')
+    with running(command, stdin=subprocess.DEVNULL) as run:
         end_s = time.monotonic() + TIMEOUT_S
         while not (tmp_path / 'lives').exists():
             assert run.poll() is None
@@ -200,6 +232,29 @@ def test_replay_plays_a_bag_through_the_node_and_ends(
     assert run.returncode == 0, run.stdout
     assert stamps_of_masks, run.stdout
     assert stamps_of_masks == sorted(set(stamps_ns) & set(stamps_of_masks))
+
+
+@pytest.mark.timeout(TIMEOUT_S)
+def test_the_player_has_the_profile_too_and_waits_for_the_node_by_its_name(
+    install, launch, tmp_path, model, monkeypatch
+):
+    monkeypatch.setenv('ROS_DISTRO', 'jazzy')
+    install('segmenter')  # the player is one that writes down how it was called
+    small = tmp_path / 'small.xml'
+    small.write_text('<dds/>')
+    given = (f'model:={model}', 'name:=eye', 'namespace:=left', f'dds_profile:={small}')
+    run = launch('replay', 'bag:=any', *given)
+    assert run.returncode == 0, run.stdout
+    note = note_of(tmp_path, 'bag_player')
+    assert note['environment']['FASTRTPS_DEFAULT_PROFILES_FILE'] == str(small)
+    assert note['arguments'][0] == 'any'
+
+
+@pytest.mark.parametrize('name', ['loop', 'use_sim_time'])
+def test_a_flag_of_replay_that_is_none_is_named(launch, name):
+    run = launch('replay', 'bag:=any', f'{name}:=perhaps')
+    assert run.returncode == 1
+    assert f'"{name}" provided value "perhaps"' in run.stdout
 
 
 def test_replay_fails_where_a_process_fails(install, launch):

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of parameters are read as rclpy reads them, wildcards and nested names included."""
+
+import pytest
+import rclpy
+
+from surgseg_ros.node.params_file import effective_value, read_parameter
+
+NAME = '/left/segmenter'
+
+FILES = [
+    '/**: {ros__parameters: {topics: [a]}}',
+    '/left/segmenter: {ros__parameters: {topics: [a]}}',
+    'left: {segmenter: {ros__parameters: {topics: [a]}}}',
+    '/left/*: {ros__parameters: {topics: [a]}}',
+    '/*/segmenter: {ros__parameters: {topics: [a]}}',
+    '/**/segmenter: {ros__parameters: {topics: [a]}}',
+    '/*: {ros__parameters: {topics: [a]}}',
+    '/segmenter: {ros__parameters: {topics: [a]}}',
+    'segmenter: {ros__parameters: {topics: [a]}}',
+    '/right/segmenter: {ros__parameters: {topics: [a]}}',
+    '/**: {ros__parameters: {other: 1}}',
+    '/**: {ros__parameters: {topics: [a]}}\n/left/segmenter: {ros__parameters: {topics: [b, c]}}',
+    '/left/segmenter: {ros__parameters: {topics: [b, c]}}\n/**: {ros__parameters: {topics: [a]}}',
+    '/**: {ros__parameters: {topics: [a]}}\n/right/segmenter: {ros__parameters: {topics: [b]}}',
+]
+
+
+@pytest.fixture
+def context():
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+    yield context
+    rclpy.shutdown(context=context)
+
+
+@pytest.mark.parametrize('text', FILES)
+def test_the_value_is_what_a_node_of_that_name_gets(context, tmp_path, text):
+    path = tmp_path / 'parameters.yaml'
+    path.write_text(text + '\n')
+    node = rclpy.create_node(
+        'segmenter',
+        namespace='left',
+        context=context,
+        cli_args=['--ros-args', '--params-file', str(path)],
+        automatically_declare_parameters_from_overrides=True,
+    )
+    truth = node.get_parameter_or('topics').value
+    node.destroy_node()
+    assert read_parameter(path, NAME, 'topics') == truth
+
+
+@pytest.mark.parametrize('text', ['{gates.black.limit: 0.5}', '{gates: {black: {limit: 0.5}}}'])
+def test_nested_names_are_found_either_way(tmp_path, text):
+    path = tmp_path / 'parameters.yaml'
+    path.write_text(f'/**: {{ros__parameters: {text}}}')
+    assert read_parameter(path, NAME, 'gates.black.limit') == 0.5
+    assert read_parameter(path, NAME, 'gates.black.action') is None
+
+
+def test_the_last_source_that_says_something_wins(tmp_path):
+    file, silent = tmp_path / 'a.yaml', tmp_path / 'b.yaml'
+    file.write_text('/**: {ros__parameters: {topics: [a]}}')
+    silent.write_text('/**: {ros__parameters: {other: 1}}')
+    single = ('topics', ('b',))
+    assert effective_value([single, str(file), str(silent)], NAME, 'topics') == ['a']
+    assert effective_value([str(file), ('other', 2), single], NAME, 'topics') == ('b',)
+    assert effective_value([('other', 2)], NAME, 'topics') is None
+
+
+@pytest.mark.parametrize(
+    ('content', 'said'),
+    [
+        (b'/**: [', 'is not YAML'),
+        (b'/**: \xff', 'is not YAML'),
+        (b'just text', 'holds str, expected a mapping'),
+        (b'', 'holds NoneType, expected a mapping'),
+    ],
+)
+def test_what_is_no_file_of_parameters_is_named(tmp_path, content, said):
+    path = tmp_path / 'parameters.yaml'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=said) as raised:
+        read_parameter(path, NAME, 'topics')
+    assert str(path) in str(raised.value)
+    assert '\n' not in str(raised.value)
