@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from surgseg_ros.core.installation import missing_library
+
 if TYPE_CHECKING:
     from surgseg_ros.node.playing import Player
 
@@ -50,7 +52,7 @@ def _session(options: argparse.Namespace, arguments: list[str], stop: threading.
         from surgseg_ros.node.playing import Player
         from surgseg_ros.node.ros_arguments import begin_ros
     except ImportError as error:
-        return _fail(f'{error}: use the Python that `make setup` prepared, not {sys.executable}')
+        return _fail(missing_library(error))
     try:
         with Bag(options.bag) as bag:
             begin_ros(arguments)

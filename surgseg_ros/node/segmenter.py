@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from surgseg_ros.core.installation import missing_library
 from surgseg_ros.core.memory import importing, limit_arenas
 from surgseg_ros.core.threads import share_cores
 
@@ -65,11 +66,7 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
         begun.set()  # the node speaks as soon as it is made, and so owes a last word
         node = SegmenterNode()
     except ImportError as error:
-        print(
-            f'segmenter: {error}; run it by the Python of an environment that `make setup` made: '
-            'this is ' + sys.executable,
-            file=sys.stderr,
-        )
+        print(f'segmenter: {missing_library(error)}', file=sys.stderr)
         return 1
     except Exception as error:  # a value of the wrong type, an unreadable file, no middleware
         print(f'segmenter: {error}', file=sys.stderr)

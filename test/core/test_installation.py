@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program that runs by a Python without its libraries names the remedy."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+REMEDY = '.venv/bin/python -m colcon build'
+
+# As by the system's Python: without this environment's packages, and with all of them but torch.
+RUN = f'import sys; sys.path.insert(0, {str(ROOT)!r}); from surgseg_ros.__main__ import main; '
+BARE = [sys.executable, '-I', '-S', '-c', RUN + 'sys.exit(main(sys.argv[1:]))']
+WITHOUT_TORCH = "sys.modules['torch'] = None; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.parametrize('arguments', [['segmenter'], ['bag_player', 'any']])
+def test_without_any_library_the_remedy_is_named(arguments):
+    ran = subprocess.run([*BARE, *arguments], capture_output=True, text=True)
+    assert ran.returncode == 1
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith(f'{arguments[0]}: No module named ')
+    assert REMEDY in line
+    assert sys.executable in line
+
+
+def test_without_torch_the_node_names_the_remedy():
+    pytest.importorskip('rclpy', reason='needs rclpy')
+    command = [sys.executable, '-c', RUN + WITHOUT_TORCH, 'segmenter']
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 1
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith('segmenter: ')
+    assert 'torch' in line
+    assert REMEDY in line
