@@ -36,7 +36,8 @@ _MIX_WINDOW: Final = 30
 """Images over which publishers are seen to alternate: a second at 30 Hz."""
 
 # Reliability is not among them: an override would pin the first choice.
-_OVERRIDABLE: Final = (QoSPolicyKind.DEPTH, QoSPolicyKind.HISTORY, QoSPolicyKind.DURABILITY)
+INPUT_POLICIES: Final = (QoSPolicyKind.DEPTH, QoSPolicyKind.HISTORY, QoSPolicyKind.DURABILITY)
+"""Of the image subscription, that can be overridden."""
 
 
 class Intake:
@@ -185,7 +186,7 @@ class Intake:
             # A new one each time: destroyed in the executor's hands, a subscription leaves its
             # group locked for ever. The node's default group would also keep what was destroyed.
             callback_group=MutuallyExclusiveCallbackGroup(),
-            qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
+            qos_overriding_options=QoSOverridingOptions(INPUT_POLICIES),
             raw=True,
         )
         word = 'reliable' if reliable else 'best effort'

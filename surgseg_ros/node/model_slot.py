@@ -108,6 +108,18 @@ class ModelSlot:
         said = 'the model is for demonstration only' if demo else ''
         return tuple(filter(None, (said, self._trouble, self._fallen, self._smaller)))
 
+    def is_settled(self, folder: str) -> bool:
+        """
+        Tell whether to ask for a folder would change nothing.
+
+        :param folder: the one that was asked for last.
+        :return: whether it is in use, is being loaded, or will be read at configure.
+        """
+        with self._lock:
+            settings = self._settings
+            in_use = settings is None or (settings.model == folder and not self._trouble)
+        return in_use or self._loading.locked()
+
     def describe(self) -> str:
         """Give name and hash of the model; empty where there is none."""
         if (segmenter := self.segmenter) is None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNodeMixin
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
@@ -21,6 +21,9 @@ from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.results import detections_to_msg, label_info_to_msg, to_cdr
 
 LATCHED_QOS: Final = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+OUTPUT_POLICIES: Final = (QoSPolicyKind.DEPTH, QoSPolicyKind.HISTORY, QoSPolicyKind.RELIABILITY)
+"""Of each result's publisher, that can be overridden."""
 
 RESULTS: Final = {
     'mask': Image,
@@ -74,7 +77,7 @@ class Outputs:
                 prefixed(self._camera_name, topic),
                 QoSProfile(depth=1),  # a new one each time: overriding changes it
                 callback_group=group,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                qos_overriding_options=QoSOverridingOptions(OUTPUT_POLICIES),
             )
         # An ordinary publisher: a lifecycle one drops what is latched before activation.
         self._label_info = self._node.create_publisher(

@@ -21,6 +21,10 @@ TRANSPORTS: Final = ('raw', 'compressed')
 RELIABILITIES: Final = ('auto', 'reliable', 'best_effort')
 
 
+_LIVE: Final = 'A change takes effect at once.'
+_AT_CONFIGURE: Final = 'Read when the node is configured; to change it, clean up first.'
+
+
 class Parameter(NamedTuple):
     """One row of the table."""
 
@@ -30,7 +34,15 @@ class Parameter(NamedTuple):
     span: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     live: bool = False
-    """Whether a change takes effect at once; the others are read at configure."""
+    """Whether a change takes effect at once; the others are read at configure, unless `when`."""
+    when: str = ''
+    """When it is read, where it is neither live nor simply read at configure."""
+
+    @property
+    def explanation(self) -> str:
+        """What it is for, and when it is read."""
+        usual = _LIVE if self.live else _AT_CONFIGURE
+        return f'{self.description} {self.when or usual}'
 
 
 _GATES: Final = tuple(
@@ -53,12 +65,18 @@ _GATES: Final = tuple(
 )
 
 TABLE: Final = (
-    Parameter('autostart', True, 'Configure and activate at start, without a lifecycle manager.'),
+    Parameter(
+        'autostart',
+        True,
+        'Configure and activate at start, without a lifecycle manager.',
+        when='Read once, when the process starts; it can not be changed later.',
+    ),
     Parameter(
         'model',
         '',
-        'Model folder, with model.json and weights.safetensors. No default. Set while the node is '
-        'configured, it is loaded, tested, and takes over between two frames.',
+        'Model folder, with model.json and weights.safetensors. No default.',
+        when='Read when the node is configured; another folder that is set afterwards is loaded, '
+        'tested, and takes over between two frames.',
     ),
     Parameter('device', 'auto', 'auto (CUDA where there is one), cpu, cuda, cuda:1 ...'),
     Parameter(
@@ -159,6 +177,8 @@ TABLE: Final = (
     ),
 )
 LIVE: Final = frozenset(row.name for row in TABLE if row.live)
+AT_START: Final = frozenset({'autostart'})
+"""Read once, when the process starts."""
 
 
 def descriptor(row: Parameter) -> ParameterDescriptor:
@@ -166,13 +186,11 @@ def descriptor(row: Parameter) -> ParameterDescriptor:
     Tell ROS what a row says.
 
     :param row: of TABLE.
-    :return: its description and range.
+    :return: its description, with when it is read, and its range.
     """
-    told = ParameterDescriptor(description=row.description)
+    told = ParameterDescriptor(description=row.explanation)
     if row.choices:
         told.additional_constraints = 'One of: ' + ', '.join(row.choices)
-    elif not row.live:
-        told.additional_constraints = 'Read when the node is configured.'
     if row.span and isinstance(row.default, float):
         low, high = row.span
         told.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]

@@ -21,7 +21,8 @@ from surgseg_ros.node.mailbox import Frame, Mailbox
 from surgseg_ros.node.model_slot import ModelSlot
 from surgseg_ros.node.other_publishers import OtherPublishers
 from surgseg_ros.node.outputs import Outputs, prefixed
-from surgseg_ros.node.parameter_table import LIVE, TABLE
+from surgseg_ros.node.overrides import overridable, slips
+from surgseg_ros.node.parameter_table import AT_START, LIVE, TABLE
 from surgseg_ros.node.parameters import Settings
 from surgseg_ros.node.picture import Eye
 from surgseg_ros.node.reporter import Reporter
@@ -51,8 +52,8 @@ class SegmenterNode(LifecycleNode):
         super().__init__('segmenter', **options)
         parameters.declare(self)
         self.settings = parameters.read(self)
-        for name in parameters.unknown(self):
-            self.get_logger().warning(f'there is no parameter {name!r}: it is ignored')
+        self._slips_told: set[str] = set()
+        self._tell_slips()
         self.add_on_set_parameters_callback(self._on_parameters)
         self._generation = Generation()
         self._models = ModelSlot(self.get_logger(), self._tell_model)
@@ -71,6 +72,13 @@ class SegmenterNode(LifecycleNode):
             self._on_reload,
             callback_group=MutuallyExclusiveCallbackGroup(),  # nothing else waits for it
         )
+
+    def set_parameters_atomically(self, parameter_list: list[Any]) -> SetParametersResult:
+        """As rclpy's; but what is so already is accepted, read-only or not, changing nothing."""
+        changes = [parameter for parameter in parameter_list if not self._is_so(parameter)]
+        if parameter_list and not changes:
+            return SetParametersResult(successful=True)
+        return super().set_parameters_atomically(changes)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, load and warm up the model, create the outputs."""
@@ -115,6 +123,7 @@ class SegmenterNode(LifecycleNode):
 
     def _configure(self) -> None:
         self.settings = settings = parameters.read(self)
+        self._tell_slips()  # topics and cameras may be others than at the start
         self._reporter.set_cameras(settings.camera_names)
         self._reporter.say_inactive('configuring')
         if not settings.model:
@@ -255,11 +264,31 @@ class SegmenterNode(LifecycleNode):
         look_after(self._eyes, self._intakes, limit_s, self.get_logger())
         look_for_others(self._eyes, self._others, self.get_logger())
 
+    def _tell_slips(self) -> None:
+        """Warn once of what was given at the start and has no effect."""
+        known = overridable(self, self.settings)
+        for text in slips(self, known):
+            if text not in self._slips_told:
+                self._slips_told.add(text)
+                self.get_logger().warning(text)
+
+    def _is_so(self, parameter: Any) -> bool:
+        """Tell whether a parameter has a value already, and it is in use."""
+        name = parameter.name
+        if not self.has_parameter(name):
+            return False
+        if self.get_parameter(name).get_parameter_value() != parameter.get_parameter_value():
+            return False
+        return name != 'model' or self._models.is_settled(parameter.value)
+
     def _on_parameters(self, changed: list[Any]) -> SetParametersResult:
         """Take changes that are live, or that come while nothing is configured."""
         present = {row.name: self.settings.value_of(row.name) for row in TABLE}
         wanted = {change.name: change.value for change in changed if change.name in present}
         configured = self._models.segmenter is not None
+        if not wanted.keys().isdisjoint(AT_START):
+            reason = 'autostart: read once, when the process starts; it can not be changed later'
+            return SetParametersResult(successful=False, reason=reason)
         fixed = sorted(wanted.keys() - LIVE - ({'model'} if configured else set()))
         if (fixed and configured) or (wanted.keys() - LIVE and self.in_transition()):
             names = ', '.join(fixed or ['model'])

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a parameter is read is what its description says; what changes nothing is accepted."""
+
+from types import SimpleNamespace
+
+import pytest
+from bench import until
+from nodes import stand_in
+from rcl_interfaces.msg import Parameter, ParameterEvent
+from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
+
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.node.parameter_table import TABLE
+
+OTHERS = {
+    'model': 'another',
+    'device': 'auto',
+    'cpu_threads': 1,
+    'image_topics': ['other'],
+    'camera_names': ['left'],
+    'roi': [0, 0, 16, 16],
+}
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """List the folders that were loaded, by a stand-in for a network."""
+    folders = []
+
+    def load(folder, *arguments, **more):
+        folders.append(str(folder))
+        if folder == 'broken':
+            raise ValueError('it is broken')
+        return SimpleNamespace(**stand_in(str(folder)))
+
+    monkeypatch.setattr(Segmenter, 'load', load)
+    monkeypatch.setattr('surgseg_ros.node.segmenter_node.read_spec', lambda folder: None)
+    return folders
+
+
+@pytest.fixture
+def here(start_here, loads):
+    return start_here(model='one')
+
+
+def another_value(row, present):
+    """Find a value that fits and is not the present one."""
+    if row.name in OTHERS:
+        return OTHERS[row.name]
+    if row.choices:
+        return next(choice for choice in row.choices[::-1] if choice != present)
+    if isinstance(present, bool):
+        return not present
+    low, high = row.span
+    between = low + (high - low) / 3
+    return between if isinstance(row.default, float) else int(between)
+
+
+def describe(bench):
+    request = DescribeParameters.Request(names=[row.name for row in TABLE])
+    answer = bench.call(DescribeParameters, 'segmenter/describe_parameters', request)
+    return {told.name: told.description for told in answer.descriptors}
+
+
+def takes(here, row):
+    """Tell whether the node takes another value, and has it in use at once; then take it back."""
+    before = here.node.settings.value_of(row.name)
+    other = another_value(row, before)
+    assert other != before
+    answer = here.bench.set(**{row.name: other})
+    if not answer.successful:
+        assert row.name in answer.reason
+        assert here.node.settings.value_of(row.name) == before
+        return False
+    in_use = here.node.settings.value_of(row.name)
+    assert (list(in_use) if isinstance(in_use, tuple) else in_use) == other
+    back = list(before) if isinstance(before, tuple) else before
+    assert here.bench.set(**{row.name: back}).successful
+    return True
+
+
+def test_a_description_says_truly_when_a_parameter_is_read(here):
+    """Found out by trying in each state."""
+    rows = [row for row in TABLE if row.name != 'model']  # which has a test of its own
+    active = {row.name: takes(here, row) for row in rows}
+    assert here.bench.change('deactivate')
+    assert active == {row.name: takes(here, row) for row in rows}
+    assert here.bench.change('cleanup')
+    resting = {row.name: takes(here, row) for row in rows}
+
+    told = describe(here.bench)
+    for name, text in told.items():
+        if name == 'model':
+            continue
+        says = {
+            'live': 'takes effect at once' in text,
+            'configure': 'Read when the node is configured' in text,
+            'start': 'when the process starts' in text,
+        }
+        found = {
+            'live': active[name],
+            'configure': resting[name] and not active[name],
+            'start': not resting[name],
+        }
+        assert (name, says) == (name, found)
+
+
+def test_what_is_read_at_configure_is_in_use_after_it(here):
+    assert here.bench.change('deactivate')
+    assert here.bench.change('cleanup')
+    rows = [row for row in TABLE if not row.live and row.name != 'autostart']
+    present = here.node.settings
+    wanted = {row.name: another_value(row, present.value_of(row.name)) for row in rows}
+    assert here.bench.set(**wanted).successful
+    assert here.bench.change('configure')
+    (eye,) = here.node._eyes
+    assert eye.name == 'left'
+    assert eye.roi.width_px == 16
+    assert 'overlay' not in eye.outputs._topics
+    assert here.bench.change('activate')
+    (intake,) = here.node._intakes
+    assert intake.resolved_topic.endswith('/other')
+    assert here.bench.change('deactivate')
+
+
+def test_another_folder_takes_over_as_its_description_says(here, loads):
+    assert 'another folder that is set afterwards is loaded' in describe(here.bench)['model']
+    assert here.bench.set(model='two').successful
+    until(lambda: loads == ['one', 'two'], 'the other folder is loaded')
+
+
+def dump(bench):
+    """Read all parameters, as `ros2 param dump` does."""
+    listed = bench.call(ListParameters, 'segmenter/list_parameters', ListParameters.Request())
+    names = listed.result.names
+    got = bench.call(GetParameters, 'segmenter/get_parameters', GetParameters.Request(names=names))
+    return dict(zip(names, got.values))
+
+
+def load(bench, values):
+    """Set parameters one by one, as `ros2 param load` does; the reasons of those refused."""
+    parameters = [Parameter(name=name, value=value) for name, value in values.items()]
+    request = SetParameters.Request(parameters=parameters)
+    results = bench.call(SetParameters, 'segmenter/set_parameters', request).results
+    return [result.reason for result in results if not result.successful]
+
+
+@pytest.mark.parametrize('state', ['active', 'inactive', 'unconfigured'])
+def test_an_unchanged_dump_is_accepted_and_nothing_changes(here, loads, state):
+    for step, reached in (('deactivate', 'inactive'), ('cleanup', 'unconfigured')):
+        if state in (reached, 'unconfigured'):
+            assert here.bench.change(step)
+        if state == reached:
+            break
+    assert here.bench.state() == state
+    values = dump(here.bench)
+    assert any(name.startswith('qos_overrides.') for name in values)  # those are read-only
+    events = here.bench.listen(ParameterEvent, '/parameter_events')
+    until(lambda: here.bench.node.count_publishers('/parameter_events') > 1, 'its publisher')
+    settings = here.node.settings
+    assert load(here.bench, values) == []
+    assert here.node.settings is settings
+    assert loads == ['one']
+    assert dump(here.bench) == values
+    name = f'{here.bench.namespace}/segmenter'
+    assert here.bench.set(least_area=0.125).successful
+    change = events.wait(lambda event: event.node == name)  # the first that there is
+    assert [parameter.name for parameter in change.changed_parameters] == ['least_area']
+
+
+def test_in_a_dump_that_was_edited_only_the_edited_line_counts(here, loads):
+    values = dump(here.bench)
+    values['least_area'].double_value = 0.125
+    values['overlay'].bool_value = False
+    read_only = next(name for name in values if name.endswith('mask.publisher.depth'))
+    values[read_only].integer_value = 7
+    reasons = load(here.bench, values)
+    assert len(reasons) == 2
+    assert any(reason.startswith('overlay: read at configure') for reason in reasons)
+    assert any(read_only in reason for reason in reasons)
+    assert here.node.settings.least_area == 0.125
+    assert loads == ['one']
+
+
+def test_all_at_once_a_change_counts_and_the_rest_is_no_obstacle(here):
+    assert here.bench.set(least_area=0.125, overlay=True, device='cpu').successful
+    assert here.node.settings.least_area == 0.125
+    refused = here.bench.set(least_area=0.25, overlay=False)
+    assert not refused.successful
+    assert here.node.settings.least_area == 0.125
+
+
+def test_a_value_of_another_type_is_a_change(here):
+    """A whole number is no double, and true is no 1."""
+    assert not here.bench.set(least_area=1).successful
+    assert not here.bench.set(cpu_threads=False).successful
+
+
+def test_a_folder_that_failed_can_be_asked_for_again(here, loads):
+    assert here.bench.set(model='broken').successful  # it is looked into later
+    until(lambda: here.node._models.limits(), 'the failure')
+    until(lambda: not here.node._models._loading.locked(), 'the end of it')
+    assert here.bench.set(model='broken').successful
+    until(lambda: loads == ['one', 'broken', 'broken'], 'the second try')

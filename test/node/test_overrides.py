@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A slip in what is given at the start is told, in the QoS overrides too."""
+
+from types import SimpleNamespace
+
+import pytest
+import rclpy
+from nodes import stand_in
+from rclpy.parameter import Parameter
+
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.node import parameters
+from surgseg_ros.node.overrides import overridable, slips
+from surgseg_ros.node.segmenter_node import SegmenterNode
+
+
+@pytest.fixture
+def context():
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+    yield context
+    rclpy.shutdown(context=context)
+
+
+@pytest.fixture
+def told(context):
+    """Give a function that says what a node in the namespace /rig tells of its overrides."""
+    nodes = []
+
+    def told(given, remap=('a', 'b')):
+        node = rclpy.create_node(
+            'segmenter',
+            namespace='rig',
+            context=context,
+            cli_args=['--ros-args', '-r', ':='.join(remap)],
+            parameter_overrides=[Parameter(name, value=value) for name, value in given.items()],
+        )
+        nodes.append(node)
+        parameters.declare(node)
+        return slips(node, overridable(node, parameters.read(node)))
+
+    yield told
+    for node in nodes:
+        node.destroy_node()
+
+
+RIGHT = {
+    'qos_overrides./rig/image.subscription.depth': 3,
+    'qos_overrides./rig/image.subscription.history': 'keep_last',
+    'qos_overrides./rig/image.subscription.durability': 'TRANSIENT_LOCAL',
+    'qos_overrides./rig/mask.publisher.depth': 3,
+    'qos_overrides./rig/mask.publisher.history': 'keep_all',
+    'qos_overrides./rig/mask.publisher.reliability': 'best_effort',
+    'qos_overrides./rig/overlay.publisher.depth': 2,
+}
+
+
+def test_what_can_be_overridden_is_no_slip(told):
+    assert told(RIGHT) == []
+
+
+def test_cameras_and_remappings_are_known(told):
+    two = {'image_topics': ['left', '/right/image'], 'camera_names': ['l', 'r']}
+    right = {
+        'qos_overrides./ecm/left.subscription.depth': 3,
+        'qos_overrides./right/image.subscription.depth': 3,
+        'qos_overrides./rig/r/detections.publisher.depth': 3,
+    }
+    assert told(two | right, remap=('left', '/ecm/left')) == []
+    (text,) = told(two | {'qos_overrides./rig/mask.publisher.depth': 3})
+    assert 'did you mean' in text
+
+
+def test_a_compressed_topic_may_have_either_name(told):
+    given = {
+        'image_transport': 'compressed',
+        'qos_overrides./rig/image.subscription.depth': 3,
+        'qos_overrides./rig/image/compressed.subscription.depth': 3,
+    }
+    assert told(given) == []
+
+
+@pytest.mark.parametrize(
+    ('name', 'said'),
+    [
+        # in the topic
+        (
+            'qos_overrides./rig/maks.publisher.depth',
+            "did you mean 'qos_overrides./rig/mask.publisher.depth'?",
+        ),
+        (
+            'qos_overrides./mask.publisher.depth',
+            "did you mean 'qos_overrides./rig/mask.publisher.depth'?",
+        ),
+        (
+            'qos_overrides.image.subscription.depth',
+            "did you mean 'qos_overrides./rig/image.subscription.depth'?",
+        ),
+        ('qos_overrides./rig/status.publisher.depth', ''),  # the consumer's rule relies on it
+        # in what it is
+        (
+            'qos_overrides./rig/mask.publsher.depth',
+            "did you mean 'qos_overrides./rig/mask.publisher.depth'?",
+        ),
+        (
+            'qos_overrides./rig/image.publisher.depth',
+            "did you mean 'qos_overrides./rig/image.subscription.depth'?",
+        ),
+        # in the policy
+        (
+            'qos_overrides./rig/mask.publisher.detph',
+            "of 'qos_overrides./rig/mask.publisher' only depth, history, reliability can be",
+        ),
+        (
+            'qos_overrides./rig/mask.publisher.durability',
+            "of 'qos_overrides./rig/mask.publisher' only depth, history, reliability can be",
+        ),
+        (
+            'qos_overrides./rig/image.subscription.reliability',
+            'set the parameter `reliability` instead',
+        ),
+        ('qos_overrides.depth', ''),
+        # in an ordinary name
+        ('least_are', "did you mean 'least_area'?"),
+        ('gates.blak.limit', "did you mean 'gates.black.limit'?"),
+    ],
+)
+def test_a_slip_in_a_name_is_told_with_what_was_meant(told, name, said):
+    value = 'reliable' if name.endswith('reliability') else 3
+    value = 'volatile' if name.endswith('durability') else value
+    (text,) = told({name: value})
+    assert text.startswith(f'there is no parameter {name!r}')
+    assert text.endswith(': it is ignored')
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'said'),
+    [
+        (
+            'mask.publisher.reliability',
+            'reliabel',
+            r"'reliabel', expected .*'reliable'",
+        ),
+        ('mask.publisher.reliability', 'unknown', "'unknown', expected one of"),
+        ('mask.publisher.reliability', True, 'True, expected one of'),
+        ('mask.publisher.history', 'keep', r"'keep', expected one of .*'keep_last', 'keep_all'"),
+        ('image.subscription.durability', '', "'', expected one of .*'volatile'"),
+        ('mask.publisher.depth', 0, '0, expected a whole number from 1 on'),
+        ('mask.publisher.depth', -1, '-1, expected a whole number from 1 on'),
+        ('image.subscription.depth', '5', "'5', expected a whole number from 1 on"),
+        ('image.subscription.depth', 5.0, '5.0, expected a whole number from 1 on'),
+        ('image.subscription.depth', True, 'True, expected a whole number from 1 on'),
+    ],
+)
+def test_a_slip_in_a_value_ends_the_start_and_is_named(context, name, value, said):
+    full = f'qos_overrides./{name}'
+    with pytest.raises(ValueError, match=f'^{full} is {said}'):
+        SegmenterNode(context=context, parameter_overrides=[Parameter(full, value=value)])
+
+
+def test_the_node_tells_it_once(start_here, monkeypatch):
+    network = SimpleNamespace(**stand_in('none'))
+    monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: network)
+    name = 'qos_overrides./no/such.publisher.depth'
+    here = start_here(model='none', **{name: 3})
+    here.logs.wait_for_text(name)
+    assert here.bench.change('deactivate')
+    assert here.bench.change('cleanup')
+    assert here.bench.change('configure')
+    assert sum(name in line for line in here.logs.messages) == 1
