@@ -2,9 +2,7 @@
 """The launch files do what they say, by ROS 2's own launch tool where a machine has it."""
 
 import ast
-import contextlib
 import json
-import os
 import signal
 import subprocess
 import threading
