@@ -197,7 +197,8 @@ class Signals:
         self._command = command
         self._to_zero = to_zero
         self._is_raised = False
-        self._is_told = False
+        # Of the processes that share a training, one speaks.
+        self._is_told = os.environ.get('LOCAL_RANK', '0') != '0'
         self._at_once = True  # there is nothing to tidy up yet
 
     def listen(self) -> None:
