@@ -98,7 +98,7 @@ def test_the_node_is_made_without_torch() -> None:
     script = (
         'import pkgutil, importlib, sys, surgseg_ros.node as room\n'
         'for module in pkgutil.iter_modules(room.__path__, "surgseg_ros.node."):\n'
-        '    if module.name != "surgseg_ros.node.launching":  # of launch files, which need launch\n'
+        '    if module.name != "surgseg_ros.node.launching":\n'
         '        importlib.import_module(module.name)\n'
         'import rclpy\n'
         'rclpy.init(args=[])\n'
