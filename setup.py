@@ -22,6 +22,7 @@ REQUIREMENTS = [
     'rosbags-image>=0.10.4',
     'safetensors>=0.4.5',
     'segmentation-models-pytorch>=0.5',
+    'simplejpeg>=1.8',  # libjpeg-turbo that says what OpenCV keeps to itself: damage
     'torch>=2.6',
     'tqdm>=4.66',
 ]

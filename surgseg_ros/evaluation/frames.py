@@ -13,6 +13,12 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.bounds import told
 from surgseg_ros.core.files import replacing
+from surgseg_ros.core.picture_files import (
+    PictureFileError,
+    check_file,
+    decode_rgb,
+    is_picture_file,
+)
 
 VIDEO_FILE: Final = 'video_left.avi'
 """A video that is not unpacked, beside `segmentation/`."""
@@ -27,8 +33,6 @@ PARTIAL: Final = '.part'
 
 # Nine digits are the frame's index. Fewer are somebody's own count, whose frames are others.
 _PICTURE_NAME: Final = re.compile(r'_?(\d{9})')
-_END_OF_JPEG: Final = b'\xff\xd9'
-_TAIL_BYTES: Final = 1024
 
 
 class FrameError(ValueError):
@@ -57,15 +61,17 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 
     :param path: a file of any format that OpenCV reads.
     :return: (H, W, 3) uint8 RGB.
-    :raises FrameError: if it can't be decoded, or is cut off.
+    :raises FrameError: if it can't be decoded, or a part of it is missing or damaged.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise FrameError(f'{path}: can not be read ({error.strerror})') from error
-    # OpenCV makes a cut JPEG whole with grey, without a word.
-    if data.startswith(b'\xff\xd8') and _END_OF_JPEG not in data[-_TAIL_BYTES:]:
-        raise FrameError(f'{path}: is cut off; copy it again')
+    if is_picture_file(data):
+        try:
+            return decode_rgb(check_file(data)).rgb
+        except PictureFileError as error:
+            raise FrameError(f'{path}: {error}; copy it again') from error
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said of a message that no picture can be made of."""
+"""What is said of a message that no picture can be made of, or none to be trusted."""
+
+from typing import NamedTuple
 
 
 class ImageError(ValueError):
@@ -14,3 +16,15 @@ class ImageError(ValueError):
         """Keep the cause beside the text."""
         super().__init__(text)
         self.cause = cause
+
+
+class ImageWarning(NamedTuple):
+    """
+    Why an image that could be read is not to be trusted.
+
+    :param text: what is wrong, and the remedy.
+    :param code: a short name of the kind of fault, to count by and to warn once by.
+    """
+
+    text: str
+    code: str

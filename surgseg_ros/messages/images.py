@@ -1,16 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an image message of any encoding to an RGB picture, and back to a plain message."""
 
-from typing import Any, Final
+import sys
+from types import SimpleNamespace
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.bounds import MAX_PIXELS
+from surgseg_ros.core.picture_files import (
+    PictureFile,
+    PictureFileError,
+    check_file,
+    decode_grey,
+    decode_rgb,
+)
+from surgseg_ros.messages.compressed_format import color_layout
 from surgseg_ros.messages.encodings import ENCODINGS, Encoding, check_form, find_encoding
-from surgseg_ros.messages.errors import ImageError
-from surgseg_ros.messages.picture_files import check_file
+from surgseg_ros.messages.errors import ImageError, ImageWarning
 from surgseg_ros.messages.types import TYPES
 
 Picture = NDArray[np.uint8]
@@ -21,6 +30,46 @@ COMPRESSED_IMAGE: Final = 'sensor_msgs/msg/CompressedImage'
 MAX_SIDE_PX: Final = 16_384
 
 
+_REMEDIES: Final = {
+    'unreadable': 'set the image transport to JPEG or PNG',
+    'cut off': 'look for losses between the camera and here',
+    'damaged': 'look for losses between the camera and here',
+    'refused': 'send baseline or progressive JPEG, or plain PNG',
+}
+"""By the kind of a PictureFileError."""
+
+
+_NOT_CHECKED: Final = ImageWarning(
+    'a JPEG of this chroma subsampling can not be checked for damage: send 4:2:0, 4:2:2 or 4:4:4',
+    'not_checked',
+)
+
+
+class ReceivedImage(NamedTuple):
+    """
+    What an image message holds.
+
+    :param rgb: (H, W, 3) uint8 RGB; it may be a read-only view of the message's data.
+    :param warnings: why it is not to be trusted.
+    """
+
+    rgb: Picture
+    warnings: tuple[ImageWarning, ...] = ()
+
+
+def image_from_msg(message: Any) -> ReceivedImage:
+    """
+    Read an image message of either type.
+
+    :param message: a sensor_msgs Image or CompressedImage, by rosbags or by rclpy.
+    :return: the picture, and what is known against it.
+    :raises ImageError: if no picture can be made of the message.
+    """
+    if hasattr(message, 'format'):
+        return image_from_compressed(message)
+    return ReceivedImage(rgb_from_image(message))
+
+
 def rgb_from_msg(message: Any) -> Picture:
     """
     Make a picture of an image message of either type.
@@ -29,9 +78,7 @@ def rgb_from_msg(message: Any) -> Picture:
     :return: (H, W, 3) uint8 RGB; it may be a read-only view of the message's data.
     :raises ImageError: if no picture can be made of the message.
     """
-    if hasattr(message, 'format'):
-        return rgb_from_compressed(message)
-    return rgb_from_image(message)
+    return image_from_msg(message).rgb
 
 
 def rgb_from_image(message: Any) -> Picture:
@@ -63,31 +110,46 @@ def rgb_from_image(message: Any) -> Picture:
         raise ImageError(f'{text}: publish rgb8 ({error!s:.300})', 'conversion') from error
 
 
-def rgb_from_compressed(message: Any) -> Picture:
+def image_from_compressed(message: Any) -> ReceivedImage:
     """
-    Make a picture of a compressed image message, JPEG or PNG.
+    Read a compressed image message, JPEG or PNG, with the colours that its `format` tells.
 
     Pixels stay where the camera put them: an orientation noted in the file is not followed.
 
     :param message: a sensor_msgs CompressedImage, by rosbags or by rclpy.
-    :return: (H, W, 3) uint8 RGB.
-    :raises ImageError: if the data is neither JPEG nor PNG, cut off, broken or too large.
+    :return: the picture, and what is known against it.
+    :raises ImageError: if the data is neither JPEG nor PNG, incomplete, damaged or too large, or
+        holds no colours.
     """
-    if 'compresseddepth' in message.format.lower():
-        text = (
-            f'format {message.format!r:.80} holds depth, not colour: subscribe to a colour topic'
-        )
-        raise ImageError(text, 'encoding')
-    data, height, width = check_compressed(bytes(message.data))
+    file = check_compressed(bytes(message.data))
+    layout = color_layout(message.format, file.is_grey)
     try:
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise ImageError(f'the decoder refused the picture: {error}', 'decode') from error
-    if bgr is None or bgr.shape != (height, width, 3):
-        text = f'{len(data)} bytes do not decode to the {width}x{height} that their header says'
-        raise ImageError(f'{text}: look for losses between the camera and here', 'decode')
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+        if layout.bayer_encoding:
+            return ReceivedImage(_demosaiced(decode_grey(file), layout.bayer_encoding))
+        rgb, is_checked = decode_rgb(file)
+    except PictureFileError as error:
+        raise _image_error(error) from error
+    if layout.is_exchanged:
+        rgb = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_BGR2RGB), np.uint8)
+    return ReceivedImage(rgb, layout.warnings + (() if is_checked else (_NOT_CHECKED,)))
+
+
+def _demosaiced(mosaic: NDArray[np.uint8] | NDArray[np.uint16], encoding: str) -> Picture:
+    """Treat a file's (H, W) samples as those of an uncompressed image."""
+    height, width = mosaic.shape
+    message = SimpleNamespace(
+        height=height,
+        width=width,
+        encoding=f'{encoding.rstrip("0123456789")}{8 * mosaic.itemsize}',
+        is_bigendian=int(sys.byteorder == 'big'),
+        step=width * mosaic.itemsize,
+        data=np.ascontiguousarray(mosaic).reshape(-1).view(np.uint8),
+    )
+    return rgb_from_image(message)
+
+
+def _image_error(error: PictureFileError) -> ImageError:
+    return ImageError(f'{error}: {_REMEDIES[error.kind]}', 'decode')
 
 
 def image_to_msg(image: Picture, header: Any) -> Any:
@@ -170,15 +232,18 @@ def _check_size(height: int, width: int) -> None:
         raise ImageError(f'{text}: look at the settings of the camera', 'size')
 
 
-def check_compressed(data: bytes) -> tuple[bytes, int, int]:
+def check_compressed(data: bytes) -> PictureFile:
     """
-    See that a JPEG or PNG is whole and within bounds, before it is decoded.
+    Check that a JPEG or PNG is complete and within bounds, before it is decoded.
 
     :param data: the file.
-    :return: what to decode, and the height and width in pixels that its header gives.
-    :raises ImageError: if it is neither, or cut off, or too large, or of a kind that no camera
+    :return: what to decode, with the size in pixels that its header gives.
+    :raises ImageError: if it is neither, or incomplete, or too large, or of a kind that no camera
         sends.
     """
-    checked, height, width = check_file(data)
-    _check_size(height, width)
-    return checked, height, width
+    try:
+        file = check_file(data)
+    except PictureFileError as error:
+        raise _image_error(error) from error
+    _check_size(file.height, file.width)
+    return file

@@ -4,10 +4,10 @@
 import struct
 from typing import Any, Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from surgseg_ros.core.picture_files import PictureFileError, decode_grey
 from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.images import check_compressed, rows_of
 from surgseg_ros.messages.results import from_cdr
@@ -68,7 +68,8 @@ def read_size(cdr: bytes, type_name: str) -> tuple[int, int] | None:
     try:
         message = read_image(cdr, type_name)
         if hasattr(message, 'format'):
-            return check_compressed(bytes(message.data))[1:]
+            file = check_compressed(bytes(message.data))
+            return file.height, file.width
         return message.height, message.width
     except ImageError:
         return None
@@ -92,11 +93,14 @@ def mask_from_msg(message: Any) -> NDArray[np.uint8]:
 
 
 def _mask_from_png(message: Any) -> NDArray[np.uint8]:
-    data, height, width = check_compressed(bytes(message.data))
-    mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if not data.startswith(b'\x89PNG') or mask is None or mask.shape != (height, width):
+    file = check_compressed(bytes(message.data))
+    if not file.data.startswith(b'\x89PNG') or not file.is_grey:
         text = f'a compressed picture ({message.format!r:.80}) is no mask'
         raise ImageError(f'{text}: a mask is a grey PNG, since JPEG changes its values', 'mask')
+    try:
+        mask = decode_grey(file)
+    except PictureFileError as error:
+        raise ImageError(f'{error}: a mask is a grey PNG, record it anew', 'mask') from error
     if mask.dtype != np.uint8:
         raise ImageError(f'a PNG of {mask.dtype} is no mask: save it with 8 bits', 'mask')
     return np.asarray(mask, np.uint8)

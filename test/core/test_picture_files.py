@@ -10,11 +10,13 @@ from types import SimpleNamespace as Message
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 
-from surgseg_ros.messages import picture_files
+from surgseg_ros.core import jpeg_stream
+from surgseg_ros.core.jpeg_stream import MAX_SCANS
+from surgseg_ros.core.picture_files import MAX_CHUNKS, check_file
 from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.images import rgb_from_msg
-from surgseg_ros.messages.picture_files import MOST_CHUNKS, MOST_SCANS, check_file
 
 START = b'\x89PNG\r\n\x1a\n'
 PICTURE = np.arange(16 * 24 * 3, dtype=np.uint8).reshape(16, 24, 3)
@@ -57,10 +59,11 @@ def cause(data: bytes) -> str:
 def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """See that nothing is decoded."""
     monkeypatch.setattr(cv2, 'imdecode', None)
+    monkeypatch.setattr(simplejpeg, 'decode_jpeg', None)
 
 
 def test_a_png_by_hand_is_read() -> None:
-    assert check_file(PNG) == (PNG, 16, 24)
+    assert check_file(PNG) == (PNG, 16, 24, False)
     np.testing.assert_array_equal(rgb_from_msg(Message(format='', data=PNG)), PICTURE)
 
 
@@ -68,7 +71,7 @@ def test_a_png_by_hand_is_read() -> None:
 def test_what_is_no_part_of_the_picture_is_not_decoded(name: bytes) -> None:
     packed = chunk(name, b'k\0\0' + zlib.compress(bytes(1 << 20)))
     data = START + ihdr() + packed * 3 + IDAT + packed + IEND
-    assert check_file(data) == (PNG, 16, 24)
+    assert check_file(data) == (PNG, 16, 24, False)
     np.testing.assert_array_equal(rgb_from_msg(Message(format='', data=data)), PICTURE)
 
 
@@ -99,7 +102,7 @@ def test_an_animated_png_is_refused(name: bytes) -> None:
 
 @pytest.mark.usefixtures('no_decoder')
 def test_a_png_of_endless_chunks_is_refused() -> None:
-    assert cause(START + ihdr() + chunk(b'IDAT') * MOST_CHUNKS + IEND) == 'decode'
+    assert cause(START + ihdr() + chunk(b'IDAT') * MAX_CHUNKS + IEND) == 'decode'
 
 
 @pytest.mark.usefixtures('no_decoder')
@@ -115,18 +118,19 @@ def test_a_size_beyond_the_limit_is_refused(data: bytes) -> None:
 
 @pytest.mark.usefixtures('no_decoder')
 def test_more_scans_than_any_camera_sends_are_refused() -> None:
-    data = with_scans(jpeg(16, 24, cv2.IMWRITE_JPEG_PROGRESSIVE, 1), MOST_SCANS + 1)
+    data = with_scans(jpeg(16, 24, cv2.IMWRITE_JPEG_PROGRESSIVE, 1), MAX_SCANS + 1)
     assert cause(data) == 'decode'
 
 
-def test_as_many_scans_as_allowed_are_decoded() -> None:
-    data = with_scans(jpeg(16, 24, cv2.IMWRITE_JPEG_PROGRESSIVE, 1), MOST_SCANS)
+def test_as_many_scans_as_allowed_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = jpeg(16, 24, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    monkeypatch.setattr(jpeg_stream, 'MAX_SCANS', data.count(b'\xff\xda'))
     assert rgb_from_msg(Message(format='', data=data)).shape == (16, 24, 3)
 
 
 @pytest.mark.usefixtures('no_decoder')
 def test_scans_and_pixels_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture_files, 'MOST_SCANNED_PIXELS', 16 * 24 * 9 - 1)
+    monkeypatch.setattr(jpeg_stream, 'MAX_SCANNED_PIXELS', 16 * 24 * 9 - 1)
     data = with_scans(jpeg(16, 24, cv2.IMWRITE_JPEG_PROGRESSIVE, 1), 10)
     assert cause(data) == 'decode'
 

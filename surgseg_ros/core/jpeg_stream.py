@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The structure of a JPEG file (ITU-T T.81): what a decoder silently puts up with.
+
+A decoder for display fills in whatever is missing: scans that never came, chroma that was lost,
+restart intervals in the wrong order. Here a file has to be complete. What is wrong inside the
+coded data, the decoder itself has to say.
+"""
+
+import struct
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_SCANS: Final = 100
+MAX_SCANNED_PIXELS: Final = 1_000_000_000
+"""In all scans after the first; progressive files have about 10 scans, at 3 ns a pixel each."""
+
+START: Final = b'\xff\xd8'
+_EOI: Final = 0xD9
+_SOS: Final = 0xDA
+_DRI: Final = 0xDD
+_APP0: Final = 0xE0
+_APP14: Final = 0xEE
+_COM: Final = 0xFE
+_PROGRESSIVE: Final = 0xC2
+_FRAMES: Final = (0xC0, 0xC1, _PROGRESSIVE)
+_OTHER_FRAMES: Final = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
+_WITHOUT_LENGTH: Final = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
+
+_COEFFICIENTS: Final = 64
+_NEVER_SENT: Final = 255
+
+
+class JpegError(ValueError):
+    """
+    A JPEG file that is not to be decoded.
+
+    :param text: what is wrong with it.
+    :param kind: 'unreadable', 'cut off', 'damaged' or 'refused'.
+    """
+
+    def __init__(self, text: str, kind: str) -> None:
+        """Keep the kind beside the text."""
+        super().__init__(text)
+        self.kind = kind
+
+
+class JpegStream(NamedTuple):
+    """
+    A complete JPEG file.
+
+    :param data: what to decode: the first picture, without metadata and what follows its end.
+    :param height: in pixels.
+    :param width: in pixels.
+    :param components: 1 for grey, 3 for colour, 4 for CMYK.
+    """
+
+    data: bytes
+    height: int
+    width: int
+    components: int
+
+
+class _Frame(NamedTuple):
+    """Frame header; `sampling` maps a component's identifier to its (horizontal, vertical)."""
+
+    marker: int
+    height: int
+    width: int
+    sampling: dict[int, tuple[int, int]]
+
+
+def read_stream(data: bytes) -> JpegStream:
+    """
+    Check that a JPEG file is complete.
+
+    :param data: the file; anything may follow the end of the picture.
+    :return: what to decode.
+    :raises JpegError: if a part is missing or contradicts another, or no camera sends such files.
+    """
+    return _Reader(data).read()
+
+
+class _Reader:
+    """
+    Reads the segments and scans of one file up to the end of its picture.
+
+    :param data: the file.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._parts = [START]
+        self._frame: _Frame | None = None
+        self._restart_interval = 0
+        self._scans = 0
+        self._precision: dict[int, NDArray[np.uint8]] = {}
+        """Of each component and coefficient: the lowest bit that was sent."""
+        # Within coded data 0xFF is followed by 0; two in a row are padding.
+        array = np.frombuffer(data, np.uint8)
+        codes = array[1:]
+        self._places = np.flatnonzero((array[:-1] == 0xFF) & (codes != 0) & (codes != 0xFF))
+        self._codes = codes[self._places]
+
+    def read(self) -> JpegStream:
+        """Read the whole file; see `read_stream`."""
+        place = len(START)
+        while True:
+            place, marker = self._next_marker(place)
+            if marker == _EOI:
+                break
+            end = self._segment_end(place)
+            segment = self._data[place:end]
+            if marker in _FRAMES + _OTHER_FRAMES:
+                self._read_frame(segment, marker)
+            elif marker == _DRI and len(segment) == 6:
+                self._restart_interval = int.from_bytes(segment[4:], 'big')
+            if marker == _SOS:
+                place = self._read_scan(segment, end)
+                self._parts.append(self._data[end:place])
+            else:
+                self._keep(segment, marker)
+                place = end
+        return self._finish()
+
+    def _next_marker(self, place: int) -> tuple[int, int]:
+        """Find the marker at a place, behind any padding."""
+        data = self._data
+        while data[place : place + 2] == b'\xff\xff':
+            place += 1
+        if place + 2 > len(data):
+            raise self._cut_off()
+        if data[place] != 0xFF or data[place + 1] in _WITHOUT_LENGTH:
+            raise self._wrong(f'{data[place : place + 2].hex()} is no segment, at byte {place}')
+        if data[place + 1] == _EOI and self._frame is None:
+            raise self._wrong('it ends before its picture')
+        return place, data[place + 1]
+
+    def _segment_end(self, place: int) -> int:
+        length = int.from_bytes(self._data[place + 2 : place + 4], 'big')
+        end = place + 2 + length
+        if end > len(self._data):
+            raise self._cut_off()
+        if length < 2:
+            raise self._wrong(f'a segment of {length} bytes, at byte {place}')
+        return end
+
+    def _keep(self, segment: bytes, marker: int) -> None:
+        """Hand a segment on to the decoder, unless it is metadata."""
+        if marker == _COM or (_APP0 < marker <= 0xEF and marker != _APP14):
+            return
+        if marker == _APP0 and segment[4:9] == b'JFIF\0':
+            # The decoder warns of other revisions, which differ in nothing that concerns it.
+            segment = segment[:9] + b'\1\1' + segment[11:]
+        self._parts.append(segment)
+
+    def _read_frame(self, segment: bytes, marker: int) -> None:
+        if len(segment) < 10:
+            raise self._wrong('its frame header is too short')
+        bits, height, width, count = struct.unpack_from('>BHHB', segment, 4)
+        if marker not in _FRAMES or bits != 8:
+            text = f'a JPEG file of {bits} bits with the frame marker {marker:#x}'
+            raise JpegError(text, 'refused')
+        if self._frame is not None:
+            raise self._wrong('it has two frame headers')
+        described = segment[10 : 10 + 3 * count]
+        sampling = {
+            identifier: (factors >> 4, factors & 15)
+            for identifier, factors in zip(described[::3], described[1::3], strict=False)
+        }
+        factors_fit = all(1 <= factor <= 4 for pair in sampling.values() for factor in pair)
+        if not count or len(segment) != 10 + 3 * count or len(sampling) != count:
+            raise self._wrong('its frame header contradicts itself')
+        if not factors_fit or not height or not width:
+            raise self._wrong(f'its frame header says {width}x{height} pixels, {sampling}')
+        self._frame = _Frame(marker, height, width, sampling)
+        self._precision = {
+            identifier: np.full(_COEFFICIENTS, _NEVER_SENT, np.uint8) for identifier in sampling
+        }
+
+    def _read_scan(self, segment: bytes, start: int) -> int:
+        """Read a scan's header and find where its coded data ends."""
+        frame = self._frame
+        count = segment[4] if len(segment) > 4 else 0
+        if frame is None or not count or len(segment) != 8 + 2 * count:
+            raise self._wrong('a scan without a frame header or of a wrong length')
+        self._scans += 1
+        pixels = (self._scans - 1) * frame.height * frame.width
+        if self._scans > MAX_SCANS or pixels > MAX_SCANNED_PIXELS:
+            text = f'a JPEG file of {frame.width}x{frame.height} pixels in {self._scans} scans'
+            raise JpegError(text, 'refused')
+        identifiers = segment[5 : 5 + 2 * count : 2]
+        if not set(identifiers) <= set(frame.sampling):
+            raise self._wrong('a scan of a component that its frame header does not name')
+        # Other values mean nothing where a scan holds all coefficients; some encoders write them.
+        first, last, bits = segment[-3:] if frame.marker == _PROGRESSIVE else b'\0\x3f\0'
+        self._parts.append(segment[:-3] + bytes((first, last, bits)))
+        for identifier in identifiers:
+            self._precision[identifier][first : last + 1] = bits & 15
+        return self._read_restarts(start, _blocks_in_scan(frame, identifiers))
+
+    def _read_restarts(self, start: int, blocks: int) -> int:
+        """Check the restart markers of a scan, which count 0 to 7 over and over; find its end."""
+        index = int(np.searchsorted(self._places, start))
+        codes = self._codes[index:]
+        others = np.flatnonzero((codes & 0xF8) != 0xD0)
+        if not others.size:
+            raise self._cut_off()
+        count = int(others[0])
+        interval = self._restart_interval
+        expected = -(-blocks // interval) - 1 if interval else 0
+        if count != expected:
+            raise self._wrong(f'a scan has {count} restart markers instead of {expected}')
+        if np.any((codes[:count] & 7) != np.arange(count) % 8):
+            raise self._wrong('the restart markers of a scan are not in order')
+        return int(self._places[index + count])
+
+    def _finish(self) -> JpegStream:
+        frame = self._frame
+        if frame is None:
+            raise self._wrong('it has no picture')
+        if any(precision.any() for precision in self._precision.values()):
+            raise self._wrong(f'scans are missing behind the {self._scans} that are there')
+        data = b''.join((*self._parts, b'\xff\xd9'))
+        return JpegStream(data, frame.height, frame.width, len(frame.sampling))
+
+    def _cut_off(self) -> JpegError:
+        text = f'{len(self._data)} bytes that begin with {self._data[:8]!r} lack the end of the'
+        return JpegError(f'{text} picture', 'cut off')
+
+    def _wrong(self, what: str) -> JpegError:
+        """Tell damage from what never was a picture: nothing is one before its frame header."""
+        if self._frame is None:
+            text = f'{len(self._data)} bytes that begin with {self._data[:8]!r} are no readable'
+            return JpegError(f'{text} JPEG ({what})', 'unreadable')
+        return JpegError(f'{len(self._data)} bytes of a JPEG are damaged ({what})', 'damaged')
+
+
+def _blocks_in_scan(frame: _Frame, identifiers: bytes) -> int:
+    """Count the minimum coded units of a scan (T.81, A.2)."""
+    across = max(factors[0] for factors in frame.sampling.values())
+    down = max(factors[1] for factors in frame.sampling.values())
+    if len(identifiers) > 1:
+        return -(-frame.width // (8 * across)) * -(-frame.height // (8 * down))
+    horizontal, vertical = frame.sampling[identifiers[0]]
+    width, height = -(-frame.width * horizontal // across), -(-frame.height * vertical // down)
+    return -(-width // 8) * -(-height // 8)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What the `format` of a CompressedImage says of the colours in its file.
+
+The publisher of image_transport writes `ORIGINAL; CODEC compressed STORED`: the encoding of the
+image that it got, and that of the samples it gave to the encoder. A file of an encoder that got
+bgr8 has the usual order of colours. Drivers often write the codec's name alone.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+from surgseg_ros.messages.errors import ImageError, ImageWarning
+
+_STORED: Final = re.compile(r'compressed\s+(\w+)')
+_BAYER: Final = re.compile(r'bayer_(rggb|bggr|gbrg|grbg)(8|16)')
+_COLOR: Final = re.compile(r'(rgba?|bgra?)(8|16)|yuv\w*|uyvy|yuyv|nv\d\d|i420')
+_GREY: Final = ('', 'mono8', 'mono16', '8uc1')
+
+
+class ColorLayout(NamedTuple):
+    """
+    How to read the colours of a compressed image.
+
+    :param bayer_encoding: of the sensor's mosaic that a grey file holds; empty where it is none.
+    :param is_exchanged: whether red and blue are exchanged in the file.
+    :param warnings: why the colours are not to be trusted.
+    """
+
+    bayer_encoding: str = ''
+    is_exchanged: bool = False
+    warnings: tuple[ImageWarning, ...] = ()
+
+
+def color_layout(text: str, is_grey: bool) -> ColorLayout:
+    """
+    Read a `format` as the subscriber of image_transport does.
+
+    The codec that it names does not matter: the file tells it itself.
+
+    :param text: the `format`.
+    :param is_grey: whether the file has one component.
+    :return: how to read the file's colours.
+    :raises ImageError: if the file is no picture in colour or grey.
+    """
+    original, separator, rest = text.lower().partition(';')
+    original = original.strip()
+    if 'compresseddepth' in text.lower():
+        what = f'format {text!r:.80} holds depth, not colour: subscribe to a colour topic'
+        raise ImageError(what, 'encoding')
+    stored = match[1] if (match := _STORED.search(rest)) else ''
+    if not separator and not (_BAYER.fullmatch(original) or _COLOR.fullmatch(original)):
+        return ColorLayout()  # a codec's name, or nothing
+    if is_grey:
+        return _of_grey_file(text, original, stored)
+    if not separator or original in _GREY or stored.startswith('bgr'):
+        return ColorLayout()
+    if stored.startswith('rgb'):
+        return ColorLayout(is_exchanged=True)
+    what = (
+        f'format {text!r:.80} does not say in which order the file has its colours, so red and '
+        'blue may be exchanged: let the publisher write bgr8 behind "compressed"'
+    )
+    return ColorLayout(warnings=(ImageWarning(what, 'color_order'),))
+
+
+def _of_grey_file(text: str, original: str, stored: str) -> ColorLayout:
+    if original in _GREY:
+        return ColorLayout()
+    bayer = _BAYER.fullmatch(original)
+    if bayer and (not stored or stored.startswith('bayer')):
+        return ColorLayout(bayer_encoding=original)
+    if bayer or _COLOR.fullmatch(original):
+        what = (
+            f'all colour is lost: format {text!r:.80} says that the image was {original}, but its '
+            'file is grey; let the publisher convert to rgb8 before it compresses'
+        )
+        return ColorLayout(warnings=(ImageWarning(what, 'color_lost'),))
+    what = f'format {text!r:.80} holds {original!r:.40}, which is no encoding of a picture'
+    raise ImageError(f'{what}: subscribe to a colour topic', 'encoding')
