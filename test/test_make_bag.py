@@ -134,3 +134,16 @@ def test_a_video_that_is_shorter_than_its_header_says_is_told(tmp_path, capsys, 
     assert make_bag(tmp_path / 'clip.avi', tmp_path / 'bag') == 0
     assert 'promises 30' in capsys.readouterr().out
     assert 0 < len(read(tmp_path / 'bag', IMAGES)) < 30
+
+
+def test_a_damaged_picture_ends_it_with_its_name(tmp_path, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    jpeg = cv2.imencode('.jpg', noise)[1].tobytes()
+    (tmp_path / 'case').mkdir()
+    for number in (0, 6):
+        (tmp_path / f'case/{number:09d}.jpg').write_bytes(jpeg)
+    half = len(jpeg) // 2
+    (tmp_path / 'case/000000006.jpg').write_bytes(jpeg[:half] + jpeg[half + 300 :])
+    assert make_bag(tmp_path / 'case', tmp_path / 'bag') == 2
+    assert '000000006.jpg' in capsys.readouterr().err
+    assert not (tmp_path / 'bag').exists()

@@ -18,8 +18,8 @@ from surgseg_ros.core.stopwatch import Stopwatch
 from surgseg_ros.lockstep.options import Options
 from surgseg_ros.lockstep.survey import told
 from surgseg_ros.lockstep.tally import count_values
-from surgseg_ros.messages.errors import ImageError
-from surgseg_ros.messages.images import rgb_from_msg
+from surgseg_ros.messages.errors import ImageError, ImageWarning
+from surgseg_ros.messages.images import image_from_msg
 from surgseg_ros.messages.received import mask_from_msg, read_image, read_stamp
 
 Times = Mapping[str, float]
@@ -32,6 +32,7 @@ class Picture(NamedTuple):
     header: Any
     image: NDArray[np.uint8]
     ms: Times
+    warnings: tuple[ImageWarning, ...] = ()
 
 
 class Rejected(NamedTuple):
@@ -70,6 +71,7 @@ class Answer:
     :param instruments: what was found.
     :param ms: milliseconds by stage.
     :param failure: cause and text, where there is no decision.
+    :param warnings: why the image is not to be trusted.
     """
 
     received_ns: int
@@ -79,6 +81,7 @@ class Answer:
     instruments: tuple[Instrument, ...]
     ms: Times
     failure: tuple[str, str] | None = None
+    warnings: tuple[ImageWarning, ...] = ()
 
 
 Aside = Rejected | Truth | Lost
@@ -119,9 +122,9 @@ def _picture(received_ns: int, cdr: bytes, type_name: str, watch: Stopwatch) -> 
     cause = ''
     try:
         message = read_image(cdr, type_name)
-        image = rgb_from_msg(message)
+        image = image_from_msg(message)
         watch.lap('parse')
-        return Picture(received_ns, message.header, image, watch.times_ms())
+        return Picture(received_ns, message.header, image.rgb, watch.times_ms(), image.warnings)
     except ImageError as error:
         cause, text = error.cause, f'image dropped: {error}'
     except Exception as error:  # a message must not end the run, whatever it brings
@@ -197,14 +200,16 @@ def answer(guess: Guess, least_area: float) -> Answer:
         pixels = count_values(said.mask)
         watch.lap('score')
         ms = {**picture.ms, **said.stage_ms, **watch.times_ms()}
-        return Answer(picture.received_ns, picture.header, said, pixels, instruments, ms)
+        known = picture.received_ns, picture.header
+        return Answer(*known, said, pixels, instruments, ms, warnings=picture.warnings)
     except Exception as error:  # as in `segmented`
         size = (picture.image.shape[0], picture.image.shape[1])
         unknown = Segmentation.undecided(size)
         pixels, instruments = count_values(unknown.mask), without_decision(size)
         failure = _told(error, 'no decision on an image')
         known = picture.received_ns, picture.header
-        return Answer(*known, unknown, pixels, instruments, picture.ms, failure)
+        warnings = picture.warnings
+        return Answer(*known, unknown, pixels, instruments, picture.ms, failure, warnings)
 
 
 def _told(error: Exception, what: str) -> tuple[str, str]:

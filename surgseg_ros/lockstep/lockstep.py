@@ -163,6 +163,8 @@ class _Step:
         place = self._tally.add_frame(stamp_ns(item.header), item.received_ns, fate, item.ms)
         if item.failure:
             self._tally.see_trouble(*item.failure)
+        for warning in item.warnings:
+            self._tally.see_trouble(warning.code, warning.text)
         found = item.segmentation
         self._tally.see_mask(place, found.mask, item.pixels, found.certainty)
         watch.lap('score')

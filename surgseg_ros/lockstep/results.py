@@ -53,8 +53,8 @@ Of each bag besides:
 - `mask_sha256`: SHA-256 of the pixels of all masks in order, row by row, which are the data of
   the messages on the output bag's mask topic; `masks`: how many there are.
 - `damage`: what of the bag was lost, as text; None where it is whole.
-- `troubles`: list of `cause`, `count` and `first` (text) of failed and rejected images, and of
-  unusable truths.
+- `troubles`: list of `cause`, `count` and `first` (text) of failed and rejected images, of
+  warnings about images that were read (all colour lost, for example), and of unusable truths.
 - `recorded` only: `strangers`, masks of no image's stamp, or of one that is not the only one.
 - `over_time`: one object per frame, in order:
 

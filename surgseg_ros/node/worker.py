@@ -14,7 +14,7 @@ from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.stopwatch import Stopwatch
 from surgseg_ros.core.sureness import instruments_in
 from surgseg_ros.messages.errors import ImageError
-from surgseg_ros.messages.images import rgb_from_msg
+from surgseg_ros.messages.images import image_from_msg
 from surgseg_ros.messages.received import read_image
 from surgseg_ros.messages.results import stamp_ns
 from surgseg_ros.node.freshness import NO_DECISION, Age, Rules, doubt_of_clocks, lateness
@@ -135,8 +135,10 @@ class Worker(threading.Thread):
         eye, watch = self._eyes[frame.camera], Stopwatch()
         try:
             message = read_image(frame.cdr, eye.type_name)
-            image = rgb_from_msg(message)
+            image, warnings = image_from_msg(message)
             doubts = self._look_at(frame, eye, message.header, image.shape)
+            against = tuple(Doubt(warning.text, cause=warning.code) for warning in warnings)
+            self._warn_once(eye, against)
         except ImageError as error:
             self._reject(frame, eye, error.cause, f'image dropped: {error}')
             return None
@@ -144,7 +146,7 @@ class Worker(threading.Thread):
             self._reject(frame, eye, *_told(error, 'no mask for an image'))
             return None
         watch.lap('parse')
-        return Picture(frame, eye, message.header, image, doubts, watch)
+        return Picture(frame, eye, message.header, image, doubts + against, watch)
 
     def _look_at(
         self, frame: Frame, eye: Eye, header: Any, shape: tuple[int, ...]

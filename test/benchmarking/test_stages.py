@@ -85,7 +85,7 @@ def test_a_frame_that_the_node_rejects_ends_it(
     def fail(*arguments: object) -> None:
         raise worker.ImageError('broken', 'a test')
 
-    monkeypatch.setattr(worker, 'rgb_from_msg', fail)
+    monkeypatch.setattr(worker, 'image_from_msg', fail)
     with pytest.raises(RuntimeError, match='broken'):
         measure(Segmenter.load(model, 'cpu'), [picture()], frames=1)
 

@@ -74,6 +74,25 @@ def test_a_cut_picture_is_named(tmp_path, suffix, share):
         read_picture(path)
 
 
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+def test_a_picture_that_lost_a_part_is_named(tmp_path, suffix):
+    path = tmp_path / f'x{suffix}'
+    data = cv2.imencode(suffix, NOISE)[1].tobytes()
+    half = len(data) // 2
+    for damaged in (
+        data[:half] + data[half + 512 :],
+        data[:half] + bytes(512) + data[half + 512 :],
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(FrameError, match=rf'{path.name}: .*copy it again'):
+            read_picture(path)
+
+
+def test_a_picture_of_another_format_is_read_as_opencv_reads_it(tmp_path):
+    cv2.imwrite(str(tmp_path / 'x.bmp'), NOISE[..., ::-1])
+    assert np.array_equal(read_picture(tmp_path / 'x.bmp'), NOISE)
+
+
 def test_a_missing_picture_is_named(tmp_path):
     with pytest.raises(FrameError, match=r'x\.png: can not be read'):
         read_picture(tmp_path / 'x.png')

@@ -70,3 +70,14 @@ def test_masks_keep_their_values():
 def test_what_is_no_mask_is_refused(message, said):
     with pytest.raises(ImageError, match=said):
         mask_from_msg(message)
+
+
+@pytest.mark.parametrize('place', [0.3, 0.6, 0.9])
+def test_a_damaged_mask_is_refused(place):
+    noise = np.random.default_rng(0).integers(0, 10, (64, 64), np.uint8)
+    message = compressed('.png', noise)
+    message.data = message.data.copy()
+    message.data[int(place * len(message.data))] ^= 0x55
+    with pytest.raises(ImageError, match='do not decode') as raised:
+        mask_from_msg(message)
+    assert raised.value.cause == 'mask'

@@ -58,6 +58,21 @@ def test_everything_wrong_is_named(data, tmp_path, capsys):
     assert (tmp_path / 'out/data.png').is_file()
 
 
+def test_a_damaged_picture_is_a_fault_of_its_file(data, tmp_path, capsys):
+    video = data / 'video_02'
+    sizes = cv2.imread(str(video / 'segmentation/000000060.png'), -1).shape
+    noise = np.random.default_rng(0).integers(0, 256, (*sizes, 3), np.uint8)
+    jpeg = cv2.imencode('.jpg', noise)[1].tobytes()
+    (video / 'rgb/000000060.png').unlink()
+    (video / 'rgb/000000060.jpg').write_bytes(jpeg[: len(jpeg) // 2] + jpeg[-200:])
+    status, report = inspect(data, tmp_path)
+    assert status == 1
+    (fault,) = report['faults']
+    assert fault['name'] == 'video_02/000000060'
+    assert '000000060.jpg' in fault['what']
+    assert 'bytes of a JPEG are damaged' in capsys.readouterr().err
+
+
 def test_nothing_at_all(tmp_path, capsys):
     assert main(['--data', str(tmp_path)]) == 2
     assert 'holds no video_' in capsys.readouterr().err

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A JPEG that lost a part is refused, wherever the loss is; a whole one is not."""
+
+import io
+import re
+import struct
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from surgseg_ros.core.picture_files import (
+    PictureFileError,
+    check_file,
+    decode_grey,
+    decode_rgb,
+)
+
+EOI = b'\xff\xd9'
+PLACES = [0.02, 0.2, 0.4, 0.5, 0.6, 0.8, 0.95]
+SAMPLING = {'4:4:4': 0x111111, '4:2:2': 0x211111, '4:2:0': 0x221111, '4:1:1': 0x411111}
+
+
+def picture(seed: int = 0, height: int = 242, width: int = 324) -> np.ndarray:
+    """Make (H, W, 3) RGB with smooth and with rough parts, as a camera gives it."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (9, 12, 3), np.uint8)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    noise = rng.normal(0, 4, smooth.shape)
+    return np.clip(smooth.astype(float) + noise, 0, 255).astype(np.uint8)
+
+
+def jpeg(seed: int = 0, sampling: str = '4:2:0', **options: int) -> bytes:
+    """Encode a picture; options are OpenCV's, without their prefix."""
+    settings = {'QUALITY': 90, 'SAMPLING_FACTOR': SAMPLING[sampling], **options}
+    flat = [n for k, v in settings.items() for n in (getattr(cv2, f'IMWRITE_JPEG_{k}'), v)]
+    return cv2.imencode('.jpg', picture(seed)[..., ::-1], flat)[1].tobytes()
+
+
+WHOLE = jpeg()
+OTHER = jpeg(1)
+RESTARTS = jpeg(RST_INTERVAL=8)
+PROGRESSIVE = jpeg(PROGRESSIVE=1)
+
+
+def opened(data: bytes) -> np.ndarray:
+    return decode_rgb(check_file(data)).rgb
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(PictureFileError) as caught:
+        opened(data)
+    return caught.value.kind
+
+
+def at(data: bytes, share: float) -> int:
+    """Find a place in the coded data, by its share of it."""
+    start = data.find(b'\xff\xda') + 14
+    return start + int(share * (len(data) - 2 - start))
+
+
+DAMAGES: dict[str, Callable[[bytes, int], bytes]] = {
+    'packet of 512 lost': lambda data, a: data[:a] + data[a + 512 :],
+    'packet of 1500 lost': lambda data, a: data[:a] + data[a + 1500 :],
+    'sixteen times 0xFF': lambda data, a: data[:a] + b'\xff' * 16 + data[a + 16 :],
+    'packet twice': lambda data, a: data[: a + 1500] + data[a:],
+    'tail of an old frame': lambda data, a: data[:a] + OTHER[-200:],
+    'other part of an old frame': lambda data, a: data[:a] + OTHER[at(OTHER, 0.3) :],
+    'end marker too soon': lambda data, a: data[:a] + EOI,
+    'end marker in the middle': lambda data, a: data[:a] + EOI + data[a:],
+    'start of the next frame': lambda data, a: data[:a] + OTHER,
+}
+
+
+@pytest.mark.parametrize('place', PLACES)
+def test_zeros_in_it_are_refused(place: float) -> None:
+    a = at(WHOLE, place)
+    assert refusal(WHOLE[:a] + bytes(1024) + WHOLE[a + 1024 :]) in ('damaged', 'cut off')
+
+
+@pytest.mark.parametrize('place', PLACES)
+@pytest.mark.parametrize('kind', DAMAGES)
+@pytest.mark.parametrize('whole', [WHOLE, RESTARTS, PROGRESSIVE], ids=['plain', 'rst', 'scans'])
+def test_a_picture_that_lost_a_part_is_refused(whole: bytes, kind: str, place: float) -> None:
+    damaged = DAMAGES[kind](whole, min(at(whole, place), len(whole) - 1600))
+    assert damaged != whole
+    assert refusal(damaged) in ('damaged', 'cut off')
+
+
+def flipped(data: bytes, a: int, rng: np.random.Generator) -> bytes:
+    return data[:a] + bytes([data[a] ^ int(rng.integers(1, 256))]) + data[a + 1 :]
+
+
+def share_refused(whole: bytes, damage: Callable[[bytes, int], bytes]) -> float:
+    places = np.random.default_rng(5).uniform(0, 0.9, 150)
+    damaged = [damage(whole, at(whole, place)) for place in places]
+    refused = 0
+    for data in damaged:
+        try:
+            opened(data)
+        except PictureFileError:
+            refused += 1
+    return refused / len(damaged)
+
+
+def test_what_does_not_always_show_is_mostly_refused() -> None:
+    """Where it falls into step again within its codes, a JPEG decodes; docs/safety.md has more."""
+    rng = np.random.default_rng(3)
+    assert 0.1 < share_refused(WHOLE, lambda data, a: flipped(data, a, rng)) < 0.9
+    assert share_refused(WHOLE, lambda data, a: data[:a] + OTHER[a:] + bytes(999)) > 0.4
+    assert share_refused(WHOLE, lambda data, a: data[:a] + data[a + 64 :]) > 0.6
+    assert share_refused(PROGRESSIVE, lambda d, a: d[:a] + bytes(1024) + d[a + 1024 :]) > 0.8
+
+
+def restarts(data: bytes) -> list[int]:
+    return [match.start() for match in re.finditer(rb'\xff[\xd0-\xd7]', data)]
+
+
+def test_restart_intervals_have_to_be_all_there_once_and_in_order() -> None:
+    a = restarts(RESTARTS)
+    assert len(a) > 20
+    for first in (0, 5, len(a) - 9):
+        for number in (1, 7, 8):  # after eight intervals the numbers fit again
+            start, end = a[first], a[first + number]
+            assert refusal(RESTARTS[:start] + RESTARTS[end:]) == 'damaged'
+            assert refusal(RESTARTS[:end] + RESTARTS[start:]) == 'damaged'
+        one, two, three = a[first : first + 3]
+        swapped = RESTARTS[:one] + RESTARTS[two:three] + RESTARTS[one:two] + RESTARTS[three:]
+        assert refusal(swapped) == 'damaged'
+
+
+def scans(data: bytes) -> list[int]:
+    return [match.start() for match in re.finditer(rb'\xff\xda', data)]
+
+
+@pytest.mark.parametrize('kept', range(1, 10))
+def test_a_progressive_picture_without_its_last_scans_is_refused(kept: int) -> None:
+    places = scans(PROGRESSIVE)
+    assert len(places) == 10
+    cut = PROGRESSIVE[: places[kept]]
+    tables = cut.rfind(b'\xff\xc4')
+    assert refusal(cut + EOI) == 'damaged'
+    if tables > places[kept - 1]:  # those of the scan that is gone
+        assert refusal(cut[:tables] + EOI) == 'damaged'
+
+
+def without_chroma() -> bytes:
+    """Keep of a picture with a scan for each component the first alone; libjpeg shows it grey."""
+    blocks = -(-48 // 8) * -(-64 // 8)
+    bits = '001010' * blocks  # by the standard tables: no difference, end of block
+    bits += '1' * (-len(bits) % 8)
+    coded = int(bits, 2).to_bytes(len(bits) // 8, 'big')
+    tables = WHOLE[WHOLE.find(b'\xff\xc4') : WHOLE.find(b'\xff\xda')]
+    frame = struct.pack('>BHHB9B', 8, 48, 64, 3, 1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0)
+    scan = b'\xff\xda' + struct.pack('>HBBBBBB', 8, 1, 1, 0, 0, 63, 0)
+    head = b'\xff\xd8\xff\xdb\0\x43\0' + b'\x10' * 64 + b'\xff\xc0\0\x11' + frame + tables
+    all_scans = [scan[:5] + bytes([name]) + scan[6:] + coded for name in (1, 2, 3)]
+    assert opened(head + b''.join(all_scans) + EOI).shape == (48, 64, 3)
+    return head + all_scans[0] + EOI
+
+
+def test_a_picture_whose_chroma_never_came_is_refused() -> None:
+    assert refusal(without_chroma()) == 'damaged'
+
+
+@pytest.mark.parametrize('place', [0.1, 0.5, 0.9])
+def test_a_header_that_lost_a_part_is_refused(place: float) -> None:
+    head = WHOLE.find(b'\xff\xda')
+    a = int(place * (head - 100))
+    assert refusal(WHOLE[:a] + WHOLE[a + 100 :]) in ('damaged', 'unreadable', 'refused')
+
+
+@pytest.mark.parametrize('height', [120, 240, 257, 400])
+def test_a_size_that_the_picture_does_not_have_is_refused(height: int) -> None:
+    """Within one row of blocks (242 to 256) nothing tells the right height."""
+    a = WHOLE.find(b'\xff\xc0') + 5
+    assert refusal(WHOLE[:a] + struct.pack('>H', height) + WHOLE[a + 2 :]) == 'damaged'
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack('>H', len(content) + 2) + content
+
+
+def without_huffman_tables(data: bytes) -> bytes:
+    return re.sub(
+        rb'(?s)\xff\xc4\x01\xa2.{416}|\xff\xc4\0\x1f.{29}|\xff\xc4\0\xb5.{179}', b'', data
+    )
+
+
+def by_pillow(mode: str = 'RGB', **options: object) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(picture()).convert(mode).save(stream, 'JPEG', quality=90, **options)
+    return stream.getvalue()
+
+
+def several_pictures() -> bytes:
+    stream = io.BytesIO()
+    first, second = (Image.fromarray(picture(seed)) for seed in (0, 1))
+    first.save(stream, 'MPO', save_all=True, append_images=[second])
+    return stream.getvalue()
+
+
+SOS = WHOLE.find(b'\xff\xda')
+UNUSUAL = {
+    **{name: jpeg(sampling=name) for name in SAMPLING},
+    'progressive': PROGRESSIVE,
+    'progressive, no subsampling': jpeg(sampling='4:4:4', PROGRESSIVE=1),
+    **{f'restarts every {n}': jpeg(RST_INTERVAL=n) for n in (1, 3, 8, 40, 5000)},
+    'restarts, 4:2:2': jpeg(sampling='4:2:2', RST_INTERVAL=4),
+    'without Huffman tables': without_huffman_tables(WHOLE),
+    'AVI1': WHOLE[:2] + segment(0xE0, b'AVI1' + bytes(10)) + without_huffman_tables(WHOLE)[20:],
+    'CMYK': by_pillow('CMYK'),
+    'progressive CMYK': by_pillow('CMYK', progressive=True),
+    'grey': by_pillow('L'),
+    'progressive grey': by_pillow('L', progressive=True),
+    'RGB inside': by_pillow(keep_rgb=True),
+    'optimized': by_pillow(optimize=True),
+    'zeros behind it': WHOLE + bytes(20_000),
+    'an old frame behind it': WHOLE + OTHER[1000:],
+    '0xFF behind it': WHOLE + b'\xff' * 999,
+    'padding in front of markers': WHOLE[:SOS] + b'\xff\xff' + WHOLE[SOS:-2] + b'\xff\xff' + EOI,
+    'thumbnail': WHOLE[:2] + segment(0xE1, b'Exif\0\0' + OTHER) + WHOLE[2:],
+    'comment': WHOLE[:2] + segment(0xFE, b'\xff\xd9 and \xff\xda') + WHOLE[2:],
+    'broken colour profile': WHOLE[:2] + segment(0xE2, b'ICC_PROFILE\0\2\7') + WHOLE[2:],
+    'JFIF of another revision': WHOLE[:11] + b'\2\0' + WHOLE[13:],
+    'odd parameters of its scan': WHOLE[: SOS + 11] + bytes(3) + WHOLE[SOS + 14 :],
+    'several pictures': several_pictures(),
+}
+
+
+@pytest.mark.parametrize('name', UNUSUAL)
+def test_an_unusual_picture_that_is_whole_is_read_as_opencv_reads_it(name: str) -> None:
+    data = UNUSUAL[name]
+    assert ('Huffman' not in name and name != 'AVI1') or b'\xff\xc4' not in data[:SOS]
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    decoded = decode_rgb(check_file(data))
+    assert decoded.is_checked
+    np.testing.assert_array_equal(decoded.rgb, bgr[..., ::-1])
+
+
+def test_samples_of_a_grey_picture_are_read_as_they_are() -> None:
+    data = by_pillow('L')
+    grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(decode_grey(check_file(data)), grey)
+
+
+def test_of_an_uncommon_subsampling_it_is_told_that_nothing_checks_it() -> None:
+    data = by_pillow('CMYK', subsampling=1)
+    decoded = decode_rgb(check_file(data))
+    assert not decoded.is_checked
+    assert decoded.rgb.shape == picture().shape
+
+
+@pytest.mark.parametrize('size', [(1, 1), (3, 7), (9, 17), (33, 65)])
+def test_a_small_picture_is_read(size: tuple[int, int]) -> None:
+    data = cv2.imencode('.jpg', picture(0, *size))[1].tobytes()
+    assert opened(data).shape == (*size, 3)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A damaged JPEG gets no mask, and one that has lost its colour none that is valid."""
+
+import cv2
+import numpy as np
+import pytest
+from bench import Bench, picture, until
+from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from surgseg_ros.messages.results import header, to_cdr
+from surgseg_ros.messages.types import TYPES
+
+WHOLE = cv2.imencode('.jpg', picture(0, 240, 320)[..., ::-1])[1].tobytes()
+HALF = len(WHOLE) // 2
+
+
+def send(bench: Bench, camera, data: bytes, text: str = 'rgb8; jpeg compressed bgr8') -> int:
+    sent_ns = bench.new_stamp_ns()
+    message = TYPES.types['sensor_msgs/msg/CompressedImage'](
+        header=header(sent_ns), format=text, data=np.frombuffer(data, np.uint8)
+    )
+    camera.publish(to_cdr(message))
+    return sent_ns
+
+
+@pytest.fixture
+def here(start_here, model):
+    return start_here(
+        model=str(model), image_transport='compressed', stale_after_ms=600_000, cpu_threads=1
+    )
+
+
+@pytest.fixture
+def connected(here):
+    """Give the node's camera, masks and status, once a first mask has come back."""
+    bench = here.bench
+    masks, status = bench.listen(Image, 'mask'), bench.status()
+    camera = bench.camera(message_type=CompressedImage)
+    until(lambda: bench.readers() == [ReliabilityPolicy.RELIABLE], 'the node listens')
+    while not masks.wait(timeout_s=0.5):
+        send(bench, camera, WHOLE)
+    status.wait_for_state('valid')
+    return camera, masks, status
+
+
+@pytest.mark.parametrize(
+    'damaged',
+    [
+        WHOLE[:HALF] + WHOLE[HALF + 512 :],
+        WHOLE[:HALF] + bytes(1024) + WHOLE[HALF + 1024 :],
+        WHOLE[:HALF] + WHOLE[-200:],
+        WHOLE[:HALF] + b'\xff\xd9',
+    ],
+    ids=['packet lost', 'zeros', 'old tail', 'end too soon'],
+)
+def test_a_damaged_picture_gets_no_mask_and_is_told_and_counted(here, connected, damaged):
+    camera, masks, status = connected
+    heard, rejected = len(status.messages), here.bench.diagnostics()
+    damaged_ns = send(here.bench, camera, damaged)
+    reason = status.wait_for_state('degraded', since=heard).values[0].value
+    assert reason.startswith('image dropped: ')
+    assert 'bytes of a JPEG are damaged' in reason
+    assert rejected.wait(lambda part: part.numbers['rejected'] == '1')
+    assert 'are damaged' in here.logs.wait_for_text('image dropped')
+    masks.wait_for_stamp(send(here.bench, camera, WHOLE))
+    stamps = [m.header.stamp.sec for m in masks.messages]
+    assert damaged_ns // 10**9 not in stamps
+    assert status.wait_for_state('valid', since=heard)
+
+
+@pytest.mark.parametrize(
+    'text', ['bayer_rggb8; jpeg compressed mono8', 'yuv422_yuy2; jpeg compressed mono8']
+)
+def test_a_picture_without_its_color_is_degraded_and_said_once(here, connected, text):
+    camera, masks, status = connected
+    grey = cv2.imencode('.jpg', cv2.cvtColor(picture(0, 240, 320), cv2.COLOR_RGB2GRAY))[1]
+    heard = len(status.messages)
+    for _ in range(3):
+        masks.wait_for_stamp(send(here.bench, camera, grey.tobytes(), text))
+    reason = status.wait_for_state('degraded', since=heard).values[0].value
+    assert f'all colour is lost: format {text!r}' in reason
+    said = [line for line in here.logs.messages if 'all colour is lost' in line]
+    assert len(said) == 1
+    masks.wait_for_stamp(send(here.bench, camera, WHOLE))
+    assert status.wait_for_state('valid', since=heard)
