@@ -29,6 +29,13 @@ _FRAMES: Final = (0xC0, 0xC1, _PROGRESSIVE)
 _OTHER_FRAMES: Final = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 _WITHOUT_LENGTH: Final = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 
+_DHT: Final = 0xC4
+_ZEROS: Final = bytes(32)
+_ONE_COEFFICIENT: Final = range(0x01, 0x0B)
+"""Symbols of a coefficient that follows another one without zeros between them (T.81, F.1.2.2)."""
+_STANDARD_TABLES: Final = {0x10: 0x01, 0x11: 0x00}
+"""Of AC coefficients (T.81, K.3), which MJPEG files leave out; see `_Reader._first_symbol`."""
+
 _COEFFICIENTS: Final = 64
 _NEVER_SENT: Final = 255
 
@@ -96,6 +103,8 @@ class _Reader:
         self._frame: _Frame | None = None
         self._restart_interval = 0
         self._scans = 0
+        self._first_symbol = dict(_STANDARD_TABLES)
+        """Of each Huffman table, by class and number: what has a code of zeros alone."""
         self._precision: dict[int, NDArray[np.uint8]] = {}
         """Of each component and coefficient: the lowest bit that was sent."""
         # Within coded data 0xFF is followed by 0; two in a row are padding.
@@ -117,6 +126,8 @@ class _Reader:
                 self._read_frame(segment, marker)
             elif marker == _DRI and len(segment) == 6:
                 self._restart_interval = int.from_bytes(segment[4:], 'big')
+            elif marker == _DHT:
+                self._read_tables(segment)
             if marker == _SOS:
                 place = self._read_scan(segment, end)
                 self._parts.append(self._data[end:place])
@@ -180,6 +191,12 @@ class _Reader:
             identifier: np.full(_COEFFICIENTS, _NEVER_SENT, np.uint8) for identifier in sampling
         }
 
+    def _read_tables(self, segment: bytes) -> None:
+        place = 4
+        while place + 17 < len(segment):
+            self._first_symbol[segment[place]] = segment[place + 17]
+            place += 17 + sum(segment[place + 1 : place + 17])
+
     def _read_scan(self, segment: bytes, start: int) -> int:
         """Read a scan's header and find where its coded data ends."""
         frame = self._frame
@@ -199,7 +216,25 @@ class _Reader:
         self._parts.append(segment[:-3] + bytes((first, last, bits)))
         for identifier in identifiers:
             self._precision[identifier][first : last + 1] = bits & 15
-        return self._read_restarts(start, _blocks_in_scan(frame, identifiers))
+        end = self._read_restarts(start, _blocks_in_scan(frame, identifiers))
+        if frame.marker != _PROGRESSIVE:
+            self._check_zeros(segment[6 : 6 + 2 * count : 2], start, end)
+        return end
+
+    def _check_zeros(self, selectors: bytes, start: int, end: int) -> None:
+        """
+        Look for a buffer that was never filled; decoders make a pattern of it.
+
+        Where zeros alone code a coefficient, so many of them are a block with the same value in
+        all frequencies, which no picture has. Where they code the end of a block, as in tables
+        made for flat pictures, they say nothing.
+        """
+        symbols = {self._first_symbol.get(0x10 | selector & 15, 0) for selector in selectors}
+        if symbols.isdisjoint(_ONE_COEFFICIENT):
+            return
+        place = self._data.find(_ZEROS, start, end)
+        if place >= 0:
+            raise self._wrong(f'a part of its coded data is zeros, from byte {place}')
 
     def _read_restarts(self, start: int, blocks: int) -> int:
         """Check the restart markers of a scan, which count 0 to 7 over and over; find its end."""

@@ -20,7 +20,6 @@ from surgseg_ros.core.picture_files import (
 
 EOI = b'\xff\xd9'
 PLACES = [0.02, 0.2, 0.4, 0.5, 0.6, 0.8, 0.95]
-SAMPLING = {'4:4:4': 0x111111, '4:2:2': 0x211111, '4:2:0': 0x221111, '4:1:1': 0x411111}
 
 
 def picture(seed: int = 0, height: int = 242, width: int = 324) -> np.ndarray:
@@ -32,9 +31,9 @@ def picture(seed: int = 0, height: int = 242, width: int = 324) -> np.ndarray:
     return np.clip(smooth.astype(float) + noise, 0, 255).astype(np.uint8)
 
 
-def jpeg(seed: int = 0, sampling: str = '4:2:0', **options: int) -> bytes:
+def jpeg(seed: int = 0, **options: int) -> bytes:
     """Encode a picture; options are OpenCV's, without their prefix."""
-    settings = {'QUALITY': 90, 'SAMPLING_FACTOR': SAMPLING[sampling], **options}
+    settings = {'QUALITY': 90, **options}
     flat = [n for k, v in settings.items() for n in (getattr(cv2, f'IMWRITE_JPEG_{k}'), v)]
     return cv2.imencode('.jpg', picture(seed)[..., ::-1], flat)[1].tobytes()
 
@@ -43,6 +42,7 @@ WHOLE = jpeg()
 OTHER = jpeg(1)
 RESTARTS = jpeg(RST_INTERVAL=8)
 PROGRESSIVE = jpeg(PROGRESSIVE=1)
+GREY = cv2.imencode('.jpg', picture()[..., 1])[1].tobytes()
 
 
 def opened(data: bytes) -> np.ndarray:
@@ -74,10 +74,22 @@ DAMAGES: dict[str, Callable[[bytes, int], bytes]] = {
 }
 
 
-@pytest.mark.parametrize('place', PLACES)
-def test_zeros_in_it_are_refused(place: float) -> None:
-    a = at(WHOLE, place)
-    assert refusal(WHOLE[:a] + bytes(1024) + WHOLE[a + 1024 :]) in ('damaged', 'cut off')
+@pytest.mark.parametrize('number', [34, 64, 512, 1024, 4096])
+@pytest.mark.parametrize('whole', [WHOLE, RESTARTS, GREY], ids=['plain', 'rst', 'grey'])
+def test_zeros_in_it_are_refused(whole: bytes, number: int) -> None:
+    for place in np.random.default_rng(number).uniform(0, 1, 50):
+        a = min(at(whole, place), len(whole) - 2 - number)
+        assert refusal(whole[:a] + bytes(number) + whole[a + number :]) == 'damaged'
+
+
+@pytest.mark.parametrize('value', [0, 128, 255])
+@pytest.mark.parametrize('options', [{}, {'optimize': True}, {'progressive': True}])
+@pytest.mark.parametrize('mode', ['RGB', 'L', 'CMYK'])
+def test_a_flat_picture_is_read_though_its_codes_may_be_zeros(mode, options, value) -> None:
+    stream = io.BytesIO()
+    flat = Image.new(mode, (1280, 720), (value,) * len(mode))
+    flat.save(stream, 'JPEG', quality=75, **options)
+    assert opened(stream.getvalue()).shape == (720, 1280, 3)
 
 
 @pytest.mark.parametrize('place', PLACES)
@@ -146,23 +158,52 @@ def test_a_progressive_picture_without_its_last_scans_is_refused(kept: int) -> N
         assert refusal(cut[:tables] + EOI) == 'damaged'
 
 
-def without_chroma() -> bytes:
-    """Keep of a picture with a scan for each component the first alone; libjpeg shows it grey."""
-    blocks = -(-48 // 8) * -(-64 // 8)
-    bits = '001010' * blocks  # by the standard tables: no difference, end of block
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack('>H', len(content) + 2) + content
+
+
+def blocks_of_one_color(number: int) -> bytes:
+    """Code blocks that differ in nothing from one another, by the standard tables."""
+    bits = '001010' * number
     bits += '1' * (-len(bits) % 8)
-    coded = int(bits, 2).to_bytes(len(bits) // 8, 'big')
+    return int(bits, 2).to_bytes(len(bits) // 8, 'big')
+
+
+def head_of(sampling: int, width: int = 64, height: int = 48) -> bytes:
     tables = WHOLE[WHOLE.find(b'\xff\xc4') : WHOLE.find(b'\xff\xda')]
-    frame = struct.pack('>BHHB9B', 8, 48, 64, 3, 1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0)
-    scan = b'\xff\xda' + struct.pack('>HBBBBBB', 8, 1, 1, 0, 0, 63, 0)
-    head = b'\xff\xd8\xff\xdb\0\x43\0' + b'\x10' * 64 + b'\xff\xc0\0\x11' + frame + tables
-    all_scans = [scan[:5] + bytes([name]) + scan[6:] + coded for name in (1, 2, 3)]
-    assert opened(head + b''.join(all_scans) + EOI).shape == (48, 64, 3)
-    return head + all_scans[0] + EOI
+    sizes = struct.pack('>BHHB', 8, height, width, 3)
+    frame = sizes + bytes([1, sampling, 0, 2, 0x11, 0, 3, 0x11, 0])
+    return b'\xff\xd8\xff\xdb\0\x43\0' + b'\x10' * 64 + b'\xff\xc0\0\x11' + frame + tables
 
 
-def test_a_picture_whose_chroma_never_came_is_refused() -> None:
-    assert refusal(without_chroma()) == 'damaged'
+def scan_of(*components: int) -> bytes:
+    named = b''.join(bytes([component, 0]) for component in components)
+    return segment(0xDA, bytes([len(components)]) + named + b'\0\x3f\0')
+
+
+def with_sampling(sampling: int, interval: int = 0) -> bytes:
+    """Make a picture in grey of 64x48 pixels with other samplings than encoders offer."""
+    across, down = sampling >> 4, sampling & 15
+    units = -(-64 // (8 * across)) * -(-48 // (8 * down))
+    coded, per_unit = b'', across * down + 2
+    for number, first in enumerate(range(0, units, interval or units)):
+        marker = bytes([0xFF, 0xD0 + (number - 1) % 8]) if number else b''
+        count = min(interval or units, units - first)
+        coded += marker + blocks_of_one_color(count * per_unit)
+    restarts_every = segment(0xDD, struct.pack('>H', interval))
+    return head_of(sampling) + restarts_every + scan_of(1, 2, 3) + coded + EOI
+
+
+def of_one_color(components: tuple[int, ...] = (1, 2, 3)) -> bytes:
+    """Make a picture with a scan for each component, or of some of them alone."""
+    scans_ = [scan_of(number) + blocks_of_one_color(8 * 6) for number in components]
+    return head_of(0x11) + b''.join(scans_) + EOI
+
+
+@pytest.mark.parametrize('components', [(1,), (1, 2), (2, 3), ()])
+def test_a_picture_whose_components_are_not_all_there_is_refused(components) -> None:
+    """Where chroma never came, libjpeg shows grey without a word."""
+    assert refusal(of_one_color(components)) == 'damaged'
 
 
 @pytest.mark.parametrize('place', [0.1, 0.5, 0.9])
@@ -177,10 +218,6 @@ def test_a_size_that_the_picture_does_not_have_is_refused(height: int) -> None:
     """Within one row of blocks (242 to 256) nothing tells the right height."""
     a = WHOLE.find(b'\xff\xc0') + 5
     assert refusal(WHOLE[:a] + struct.pack('>H', height) + WHOLE[a + 2 :]) == 'damaged'
-
-
-def segment(marker: int, content: bytes) -> bytes:
-    return bytes([0xFF, marker]) + struct.pack('>H', len(content) + 2) + content
 
 
 def without_huffman_tables(data: bytes) -> bytes:
@@ -204,11 +241,14 @@ def several_pictures() -> bytes:
 
 SOS = WHOLE.find(b'\xff\xda')
 UNUSUAL = {
-    **{name: jpeg(sampling=name) for name in SAMPLING},
+    **{name: by_pillow(subsampling=name) for name in ('4:4:4', '4:2:2', '4:2:0')},
     'progressive': PROGRESSIVE,
-    'progressive, no subsampling': jpeg(sampling='4:4:4', PROGRESSIVE=1),
+    'progressive, no subsampling': by_pillow(subsampling='4:4:4', progressive=True),
     **{f'restarts every {n}': jpeg(RST_INTERVAL=n) for n in (1, 3, 8, 40, 5000)},
-    'restarts, 4:2:2': jpeg(sampling='4:2:2', RST_INTERVAL=4),
+    '4:1:1': with_sampling(0x41),
+    '4:4:0': with_sampling(0x12),
+    '4:2:0 with restarts': with_sampling(0x22, interval=3),
+    'a scan for each component': of_one_color(),
     'without Huffman tables': without_huffman_tables(WHOLE),
     'AVI1': WHOLE[:2] + segment(0xE0, b'AVI1' + bytes(10)) + without_huffman_tables(WHOLE)[20:],
     'CMYK': by_pillow('CMYK'),
