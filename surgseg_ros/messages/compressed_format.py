@@ -10,11 +10,10 @@ bgr8 has the usual order of colours. Drivers often write the codec's name alone.
 import re
 from typing import Final, NamedTuple
 
+from surgseg_ros.messages.encodings import find_encoding
 from surgseg_ros.messages.errors import ImageError, ImageWarning
 
 _STORED: Final = re.compile(r'compressed\s+(\w+)')
-_BAYER: Final = re.compile(r'bayer_(rggb|bggr|gbrg|grbg)(8|16)')
-_COLOR: Final = re.compile(r'(rgba?|bgra?)(8|16)|yuv\w*|uyvy|yuyv|nv\d\d|i420')
 _GREY: Final = ('', 'mono8', 'mono16', '8uc1')
 
 
@@ -32,6 +31,18 @@ class ColorLayout(NamedTuple):
     warnings: tuple[ImageWarning, ...] = ()
 
 
+def refuse_depth(text: str) -> None:
+    """
+    See that an image is not of the transport for depth, whose files begin otherwise.
+
+    :param text: the `format`.
+    :raises ImageError: if it is.
+    """
+    if 'compresseddepth' in text.lower():
+        what = f'format {text!r:.80} holds depth, not colour: subscribe to a colour topic'
+        raise ImageError(what, 'encoding')
+
+
 def color_layout(text: str, is_grey: bool) -> ColorLayout:
     """
     Read a `format` as the subscriber of image_transport does.
@@ -45,11 +56,8 @@ def color_layout(text: str, is_grey: bool) -> ColorLayout:
     """
     original, separator, rest = text.lower().partition(';')
     original = original.strip()
-    if 'compresseddepth' in text.lower():
-        what = f'format {text!r:.80} holds depth, not colour: subscribe to a colour topic'
-        raise ImageError(what, 'encoding')
     stored = match[1] if (match := _STORED.search(rest)) else ''
-    if not separator and not (_BAYER.fullmatch(original) or _COLOR.fullmatch(original)):
+    if not separator and not _is_encoding(original):
         return ColorLayout()  # a codec's name, or nothing
     if is_grey:
         return _of_grey_file(text, original, stored)
@@ -67,14 +75,22 @@ def color_layout(text: str, is_grey: bool) -> ColorLayout:
 def _of_grey_file(text: str, original: str, stored: str) -> ColorLayout:
     if original in _GREY:
         return ColorLayout()
-    bayer = _BAYER.fullmatch(original)
+    if not _is_encoding(original):
+        what = f'format {text!r:.80} holds {original!r:.40}, which is no encoding of a picture'
+        raise ImageError(f'{what}: subscribe to a colour topic', 'encoding')
+    bayer = original.startswith('bayer_')
     if bayer and (not stored or stored.startswith('bayer')):
         return ColorLayout(bayer_encoding=original)
-    if bayer or _COLOR.fullmatch(original):
-        what = (
-            f'all colour is lost: format {text!r:.80} says that the image was {original}, but its '
-            'file is grey; let the publisher convert to rgb8 before it compresses'
-        )
-        return ColorLayout(warnings=(ImageWarning(what, 'color_lost'),))
-    what = f'format {text!r:.80} holds {original!r:.40}, which is no encoding of a picture'
-    raise ImageError(f'{what}: subscribe to a colour topic', 'encoding')
+    what = (
+        f'all colour is lost: format {text!r:.80} says that the image was {original}, but its '
+        'file is grey; let the publisher convert to rgb8 before it compresses'
+    )
+    return ColorLayout(warnings=(ImageWarning(what, 'color_lost'),))
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        find_encoding(name)
+    except ImageError:
+        return False
+    return True

@@ -17,7 +17,7 @@ from surgseg_ros.core.picture_files import (
     decode_grey,
     decode_rgb,
 )
-from surgseg_ros.messages.compressed_format import color_layout
+from surgseg_ros.messages.compressed_format import color_layout, refuse_depth
 from surgseg_ros.messages.encodings import ENCODINGS, Encoding, check_form, find_encoding
 from surgseg_ros.messages.errors import ImageError, ImageWarning
 from surgseg_ros.messages.types import TYPES
@@ -121,6 +121,7 @@ def image_from_compressed(message: Any) -> ReceivedImage:
     :raises ImageError: if the data is neither JPEG nor PNG, incomplete, damaged or too large, or
         holds no colours.
     """
+    refuse_depth(message.format)
     file = check_compressed(bytes(message.data))
     layout = color_layout(message.format, file.is_grey)
     try:
