@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Measures which share of damaged JPEGs is refused, and what reading a whole one costs.
+
+python -m tools.benchmarks.jpeg_damage --data DIR [--cases 500] [--seed 0]
+
+DIR is a data set, of `synthesize` for example, whose frames follow each other closely: damage
+often mixes two frames. Each case is another pair of frames, size, noise and quality. For damage
+that is not refused, the table says how much of the picture is then wrong.
+"""
+
+import argparse
+import functools
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.picture_files import PictureFileError, check_file, decode_rgb
+from surgseg_ros.evaluation.frames import find_pictures, read_picture
+
+QUALITIES: Final = (50, 75, 90, 95)
+SIZES: Final = ((320, 240), (640, 360), (960, 540))
+NOISES: Final = (0, 2, 5)
+VISIBLE: Final = 16
+"""Of 255; a pixel that differs by more in any channel counts as wrong."""
+
+_PLAIN: Final[dict[int, int]] = {}
+_RESTARTS: Final = {cv2.IMWRITE_JPEG_RST_INTERVAL: 8}
+_SCANS: Final = {cv2.IMWRITE_JPEG_PROGRESSIVE: 1}
+_EOI: Final = b'\xff\xd9'
+
+Damage = Callable[[bytes, bytes, np.random.Generator], bytes]
+"""From a file, that of the frame before, and chance to a damaged file."""
+
+
+def _place(data: bytes, chance: np.random.Generator, room: int = 0) -> int:
+    """Choose a place in the coded data."""
+    start = data.find(b'\xff\xda') + 14
+    return int(chance.integers(start, max(start + 1, len(data) - 2 - room)))
+
+
+def _lost(number: int) -> Damage:
+    def damage(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
+        a = _place(data, chance, number)
+        return data[:a] + data[a + number :]
+
+    return damage
+
+
+def _overwritten(number: int, by: Callable[[np.random.Generator], bytes]) -> Damage:
+    def damage(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
+        a = _place(data, chance, number)
+        return data[:a] + by(chance) + data[a + number :]
+
+    return damage
+
+
+def _stale(number: int) -> Damage:
+    def damage(data: bytes, before: bytes, chance: np.random.Generator) -> bytes:
+        a = _place(data, chance, number)
+        return data[:a] + before[a : a + number] + data[a + number :]
+
+    return damage
+
+
+def _old_rest(data: bytes, before: bytes, chance: np.random.Generator) -> bytes:
+    a = _place(data, chance, 2)
+    return data[:a] + (before + bytes(len(data)))[a:]
+
+
+def _flipped(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
+    a = _place(data, chance)
+    return data[:a] + bytes([data[a] ^ int(chance.integers(1, 256))]) + data[a + 1 :]
+
+
+def _halves_swapped(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
+    start, a = data.find(b'\xff\xda') + 14, _place(data, chance, 2)
+    return data[:start] + data[a:-2] + data[start:a] + data[-2:]
+
+
+def _intervals(number: int, times: int) -> Damage:
+    def damage(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
+        places = [match.start() for match in re.finditer(rb'\xff[\xd0-\xd7]', data)]
+        first = int(chance.integers(0, len(places) - number))
+        start, end = places[first], places[first + number]
+        return data[:start] + data[start:end] * times + data[end:]
+
+    return damage
+
+
+def _last_scans_lost(data: bytes, _: bytes, chance: np.random.Generator) -> bytes:
+    places = [match.start() for match in re.finditer(rb'\xff\xda', data)]
+    return data[: places[int(chance.integers(1, len(places)))]] + _EOI
+
+
+_read: Final = functools.lru_cache(64)(read_picture)
+
+DAMAGES: Final[dict[str, tuple[Damage, dict[int, int]]]] = {
+    **{f'{n} bytes lost': (_lost(n), _PLAIN) for n in (64, 188, 512, 1500)},
+    **{
+        f'{n} bytes of zeros': (_overwritten(n, lambda _, n=n: bytes(n)), _PLAIN)
+        for n in (16, 512)
+    },
+    '16 bytes of 0xFF': (_overwritten(16, lambda _: b'\xff' * 16), _PLAIN),
+    '512 random bytes': (_overwritten(512, lambda chance: chance.bytes(512)), _PLAIN),
+    **{f'{n} bytes of the frame before': (_stale(n), _PLAIN) for n in (188, 1500)},
+    'rest of the frame before': (_old_rest, _PLAIN),
+    'end of the frame before, 200 bytes': (
+        lambda data, before, chance: data[: _place(data, chance, 300)] + before[-200:],
+        _PLAIN,
+    ),
+    'end marker too soon': (
+        lambda data, _, chance: data[: _place(data, chance, 8)] + _EOI,
+        _PLAIN,
+    ),
+    'halves swapped': (_halves_swapped, _PLAIN),
+    'one byte flipped': (_flipped, _PLAIN),
+    'one byte flipped, restart markers': (_flipped, _RESTARTS),
+    'one byte flipped, progressive': (_flipped, _SCANS),
+    'one restart interval lost': (_intervals(1, 0), _RESTARTS),
+    'eight restart intervals lost': (_intervals(8, 0), _RESTARTS),
+    'a restart interval twice': (_intervals(1, 2), _RESTARTS),
+    'last scans lost': (_last_scans_lost, _SCANS),
+    '512 bytes lost, progressive': (_lost(512), _SCANS),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Measure and print.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status.
+    """
+    parser = argparse.ArgumentParser(prog='python -m tools.benchmarks.jpeg_damage')
+    parser.add_argument('--data', type=Path, required=True, help='a data set')
+    parser.add_argument('--cases', type=int, default=500, help='of each kind of damage')
+    parser.add_argument('--seed', type=int, default=0)
+    options = parser.parse_args(argv)
+    videos = [list(find_pictures(video).values()) for video in sorted(options.data.glob('video*'))]
+    videos = [paths for paths in videos if len(paths) > 1]
+    if not videos:
+        print(f'{options.data}: no video of at least two frames', file=sys.stderr)
+        return 2
+    print('| damage | refused | of the others: share of the picture that is wrong, p50, p90 |')
+    print('| --- | --- | --- |')
+    for kind, (damage, settings) in DAMAGES.items():
+        chance = np.random.default_rng(options.seed)
+        wrong = [_try(videos, damage, settings, chance) for _ in range(options.cases)]
+        print(_row(kind, wrong), flush=True)
+    print(_times(read_picture(videos[0][0])))
+    return 0
+
+
+def _try(
+    videos: Sequence[Sequence[Path]],
+    damage: Damage,
+    settings: dict[int, int],
+    chance: np.random.Generator,
+) -> float | None:
+    """Damage one file; the share of its picture that is wrong, or None where it is refused."""
+    paths = videos[int(chance.integers(len(videos)))]
+    place = int(chance.integers(1, len(paths)))
+    size = SIZES[int(chance.integers(len(SIZES)))]
+    noise, quality = int(chance.choice(NOISES)), int(chance.choice(QUALITIES))
+    before, data = (
+        _encoded(_read(path), size, noise, {cv2.IMWRITE_JPEG_QUALITY: quality, **settings})
+        for path in paths[place - 1 : place + 1]
+    )
+    damaged = damage(data, before, chance)
+    try:
+        shown = decode_rgb(check_file(damaged)).rgb
+    except PictureFileError:
+        return None
+    whole = decode_rgb(check_file(data)).rgb
+    difference = np.abs(shown.astype(np.int16) - whole).max(2)
+    return float(np.mean(difference > VISIBLE))
+
+
+def _encoded(
+    rgb: NDArray[np.uint8], size: tuple[int, int], noise: float, settings: dict[int, int]
+) -> bytes:
+    scaled = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA).astype(np.float64)
+    noisy = scaled + np.random.default_rng(0).normal(0, noise, scaled.shape)
+    bgr = np.clip(noisy, 0, 255).astype(np.uint8)[..., ::-1]
+    flat = [number for pair in settings.items() for number in pair]
+    return cv2.imencode('.jpg', bgr, flat)[1].tobytes()
+
+
+def _row(kind: str, wrong: Sequence[float | None]) -> str:
+    shown = [share for share in wrong if share is not None]
+    refused = 1 - len(shown) / len(wrong)
+    half, most = np.percentile(shown, (50, 90)) if shown else (0.0, 0.0)
+    said = f'{half:.1%}, {most:.1%}' if shown else ''
+    return f'| {kind} | {refused:.1%} | {said} |'
+
+
+def _times(rgb: NDArray[np.uint8]) -> str:
+    """Time both ways of decoding in turn, at 1920x1080."""
+    data = _encoded(rgb, (1920, 1080), 4, {cv2.IMWRITE_JPEG_QUALITY: 90})
+    ways: dict[str, Callable[[], object]] = {
+        'OpenCV': lambda: cv2.cvtColor(
+            cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
+        ),
+        'with checks': lambda: decode_rgb(check_file(data)),
+    }
+    times_ms: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(40):
+        for name, decode in ways.items():
+            started = time.perf_counter()
+            decode()
+            times_ms[name].append(1e3 * (time.perf_counter() - started))
+    told = ', '.join(f'{name} {median(times):.1f} ms' for name, times in times_ms.items())
+    return f'\n1920x1080, {len(data)} bytes, medians of 40 in turn: {told}'
+
+
+if __name__ == '__main__':
+    sys.exit(main())
