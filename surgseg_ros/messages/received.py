@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.picture_files import PictureFileError, decode_grey
+from surgseg_ros.core.mask_files import decode_mask
 from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.images import check_compressed, rows_of
 from surgseg_ros.messages.results import from_cdr
@@ -94,13 +94,8 @@ def mask_from_msg(message: Any) -> NDArray[np.uint8]:
 
 def _mask_from_png(message: Any) -> NDArray[np.uint8]:
     file = check_compressed(bytes(message.data))
-    if not file.data.startswith(b'\x89PNG') or not file.is_grey:
-        text = f'a compressed picture ({message.format!r:.80}) is no mask'
-        raise ImageError(f'{text}: a mask is a grey PNG, since JPEG changes its values', 'mask')
     try:
-        mask = decode_grey(file)
-    except PictureFileError as error:
-        raise ImageError(f'{error}: a mask is a grey PNG, record it anew', 'mask') from error
-    if mask.dtype != np.uint8:
-        raise ImageError(f'a PNG of {mask.dtype} is no mask: save it with 8 bits', 'mask')
-    return np.asarray(mask, np.uint8)
+        return decode_mask(file.data)
+    except ValueError as error:
+        text = f'a compressed picture ({message.format!r:.80}) is no mask: it {error}'
+        raise ImageError(text, 'mask') from error

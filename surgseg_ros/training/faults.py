@@ -14,21 +14,12 @@ from tqdm import tqdm
 
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.evaluation.frames import FrameError, read_picture
-from surgseg_ros.evaluation.masks import MaskError, read_mask
+from surgseg_ros.evaluation.masks import MaskError, read_values, wrong_values
 from surgseg_ros.training.dataset import Survey, survey
 from surgseg_ros.training.samples import DatasetError, Fault, Sample, describe
 
 ON_FAULT: Final = ('refuse', 'leave_out')
 """What `sift` may do with samples that something is wrong with."""
-
-_SIGNATURE: Final = b'\x89PNG\r\n\x1a\n'
-_COLOUR_TYPES: Final = {
-    0: 'grey',
-    2: 'colour',
-    3: 'palette',
-    4: 'grey with transparency',
-    6: 'colour with transparency',
-}
 
 
 class Examination(NamedTuple):
@@ -117,16 +108,14 @@ def examine(sample: Sample) -> Examination:
     size = None
     class_px: NDArray[np.int64] = np.zeros(CLASS_COUNT, np.int64)
     try:
-        mask = _read_mask(sample.mask)
+        mask = read_values(sample.mask)
     except MaskError as error:
         wrong.append(str(error))
     else:
         size = mask.shape[0], mask.shape[1]
-        counts = np.bincount(mask.ravel(), minlength=256)
-        class_px = counts[:CLASS_COUNT].astype(np.int64)
-        if (labels := np.flatnonzero(counts[CLASS_COUNT:]) + CLASS_COUNT).size:
-            values = ', '.join(map(str, labels))
-            wrong.append(f'{sample.mask}: holds the values {values}, expected 0 to 9')
+        class_px = np.bincount(mask.ravel(), minlength=256)[:CLASS_COUNT].astype(np.int64)
+        if values := wrong_values(sample.mask, mask, undecided=False):
+            wrong.append(values)
     try:
         picture = read_picture(sample.image).shape[:2]
     except FrameError as error:
@@ -138,20 +127,3 @@ def examine(sample: Sample) -> Examination:
                 f'{picture[1]}x{picture[0]}: both must have the size of the video'
             )
     return Examination(size, class_px, tuple(Fault(sample.name, what) for what in wrong))
-
-
-def _read_mask(path: Path) -> NDArray[np.uint8]:
-    """Read a mask, but look at its header first: OpenCV hides palettes and depths."""
-    try:
-        with path.open('rb') as file:
-            header = file.read(26)
-    except OSError as error:
-        raise MaskError(f'{path}: can not be read ({error.strerror})') from error
-    if header.startswith(_SIGNATURE) and len(header) == 26:
-        depth, kind = header[24], header[25]
-        if (depth, kind) != (8, 0):
-            raise MaskError(
-                f'{path}: is a {depth}-bit {_COLOUR_TYPES.get(kind, "unknown")} PNG; a mask is '
-                '8-bit grey with the class index as grey value'
-            )
-    return read_mask(path)

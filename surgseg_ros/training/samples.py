@@ -9,9 +9,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.evaluation.frames import FrameError, read_picture
-from surgseg_ros.evaluation.masks import read_mask
+from surgseg_ros.evaluation.masks import read_truth
 
 _NAMED: Final = 20
 """So many faults are said in an error; the rest is counted."""
@@ -54,14 +53,12 @@ class Sample:
             image = read_picture(self.image)
         except FrameError as error:
             raise DatasetError(str(error)) from error
-        mask = read_mask(self.mask)
+        mask = read_truth(self.mask)
         if image.shape[:2] != mask.shape:
             raise DatasetError(
                 f'{self.mask}: is {mask.shape[1]}x{mask.shape[0]} pixels, its picture '
                 f'{image.shape[1]}x{image.shape[0]}: both must have the size of the video'
             )
-        if mask.max() >= CLASS_COUNT:
-            raise DatasetError(f'{self.mask}: holds the value {mask.max()}, expected 0 to 9')
         return image, mask
 
 

@@ -62,9 +62,9 @@ def test_masks_keep_their_values():
     ('message', 'said'),
     [
         (image_to_msg(np.zeros((4, 4, 3), np.uint8), header(1)), "'rgb8' is no mask"),
-        (compressed('.jpg', MASK), 'JPEG changes its values'),
+        (compressed('.jpg', MASK), 'JPEG data, which make other classes'),
         (compressed('.png', np.zeros((4, 4, 3), np.uint8)), 'no mask'),
-        (compressed('.png', np.zeros((4, 4), np.uint16)), '8 bits'),
+        (compressed('.png', np.zeros((4, 4), np.uint16)), '16-bit grey PNG'),
     ],
 )
 def test_what_is_no_mask_is_refused(message, said):

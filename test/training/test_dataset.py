@@ -60,7 +60,7 @@ def test_a_mask_without_its_frame_is_named(data):
     ('mask', 'error', 'said'),
     [
         (np.zeros((24, 40), np.uint8), DatasetError, '40x24 pixels'),
-        (np.full((48, 80), 12, np.uint8), DatasetError, 'the value 12'),
+        (np.full((48, 80), 12, np.uint8), MaskError, 'the value 12'),
         (np.zeros((48, 80, 3), np.uint8), MaskError, '8-bit grey PNG'),
     ],
 )

@@ -42,12 +42,15 @@ WRONG_MASKS = {
     'palette': (palette_png(FLAT), '8-bit palette PNG'),
     'colour': (png(np.zeros((48, 80, 3), np.uint8)), '8-bit colour PNG'),
     'deep': (png(FLAT.astype(np.uint16)), '16-bit grey PNG'),
-    'label': (png(FLAT + np.uint8(12)), 'holds the values 12, expected 0 to 9'),
+    'label': (png(FLAT + np.uint8(12)), 'holds the value 12, expected 0 to 9'),
     'labels': (png(np.tile(np.uint8([3, 10, 255, 10]), (48, 20))), 'holds the values 10, 255,'),
     'size': (png(FLAT[:24, :40]), 'is 40x24 pixels, its picture'),
-    'cut': (png(np.random.default_rng(0).integers(0, 9, (48, 80), np.uint8))[:400], 'no picture'),
-    'empty': (b'', 'no picture'),
-    'text': (b'not a picture at all, but long enough', 'no picture'),
+    'cut': (
+        png(np.random.default_rng(0).integers(0, 9, (48, 80), np.uint8))[:400],
+        'cut off or damaged',
+    ),
+    'empty': (b'', 'is no PNG'),
+    'text': (b'not a picture at all, but long enough', 'is no PNG'),
 }
 
 
