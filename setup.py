@@ -14,6 +14,7 @@ from surgseg_ros.__main__ import VERBS  # noqa: E402  (pip does not run setup.py
 NAME = 'surgseg_ros'
 
 REQUIREMENTS = [
+    'av>=17.0',  # whose streams show the index of their file
     'backports.zstd>=1.0; python_version < "3.14"',  # with lz4, in which bags are packed
     'lz4>=4.3',
     'numpy>=1.26',

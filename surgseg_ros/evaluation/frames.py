@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames of a data set: where they lie, and how pictures and videos are decoded."""
 
-import math
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -19,40 +17,30 @@ from surgseg_ros.core.picture_files import (
     decode_rgb,
     is_picture_file,
 )
+from surgseg_ros.evaluation.errors import FrameError
+from surgseg_ros.evaluation.layout import (
+    PICTURE_FOLDERS,
+    PICTURE_SUFFIXES,
+    VIDEO_FILE,
+    find_pictures,
+)
+from surgseg_ros.evaluation.videos import open_video
 
-VIDEO_FILE: Final = 'video_left.avi'
-"""A video that is not unpacked, beside `segmentation/`."""
-
-PICTURE_FOLDERS: Final = ('rgb', 'frames')
-"""Where an unpacked video's frames may lie, beside `segmentation/`; the first that has it wins."""
-
-PICTURE_SUFFIXES: Final = ('.png', '.jpg', '.jpeg')
+__all__ = [
+    'PARTIAL',
+    'PICTURE_FOLDERS',
+    'PICTURE_SUFFIXES',
+    'VIDEO_FILE',
+    'FrameError',
+    'find_pictures',
+    'frame_rate_hz',
+    'read_frames',
+    'read_picture',
+    'write_png',
+]
 
 PARTIAL: Final = '.part'
 """What the name of a file ends with while it is written."""
-
-# Nine digits are the frame's index. Fewer are somebody's own count, whose frames are others.
-_PICTURE_NAME: Final = re.compile(r'_?(\d{9})')
-
-
-class FrameError(ValueError):
-    """A picture or video that can't be used; the message names it, and a remedy."""
-
-
-def find_pictures(video: Path) -> dict[int, Path]:
-    """
-    Find the frames of an unpacked video.
-
-    :param video: folder of the video.
-    :return: index of the frame to its file, sorted.
-    """
-    found: dict[int, Path] = {}
-    for name in reversed(PICTURE_FOLDERS):
-        for suffix in reversed(PICTURE_SUFFIXES):
-            for path in (video / name).glob(f'*{suffix}'):
-                if match := _PICTURE_NAME.fullmatch(path.stem):
-                    found[int(match[1])] = path
-    return dict(sorted(found.items()))
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -84,55 +72,32 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 
 def frame_rate_hz(path: Path) -> float:
     """
-    Read how many frames a second a video has.
+    Find how many frames a second a video has.
 
     :param path: the video.
-    :return: as its header says.
-    :raises FrameError: if it is no video, or does not say it.
+    :return: by its time stamps; on average where the rate varies.
+    :raises FrameError: if it is no video.
     """
-    capture = cv2.VideoCapture(str(path))
-    rate_hz = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
-    capture.release()
-    if not 0 < rate_hz < math.inf:
-        raise FrameError(
-            f'{path}: does not decode as a video with a rate; copy it again, or convert it, to '
-            'H.264 in .mp4 for example'
-        )
-    return float(rate_hz)
+    return float(open_video(path).mean_rate_hz)
 
 
-def read_frames(path: Path, indices: Iterable[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def read_frames(
+    path: Path, indices: Iterable[int], faults: dict[int, str] | None = None
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """
     Decode frames of a video by their number, counted from 0.
 
-    Every frame before the last one is decoded, since OpenCV's way to jump to a frame is not exact:
-    it goes by time and key frames, and lands beside it in some files. What is counted is what
-    the data set's own tools count, who read frame by frame. Only the frames that are asked for
-    are turned into pictures, which saves a part of the time.
+    Numbers are those of the file's own index or time stamps, not a count of what decodes: a frame
+    that is lost keeps its number. Of a whole video they are what the data set's own tools count,
+    who read frame by frame.
 
     :param path: the video.
     :param indices: ascending, maybe without end.
+    :param faults: gets those that are missing or damaged, with the reason; without it these raise.
     :return: index and (H, W, 3) uint8 RGB; ends with the video, even if `indices` go on.
     :raises FrameError: if the video, or a frame that is asked for, can't be decoded.
     """
-    capture = cv2.VideoCapture(str(path))
-    try:
-        place = -1
-        for index in indices:
-            while place < index:
-                if not capture.grab():
-                    if place < 0:
-                        raise FrameError(
-                            f'{path}: does not decode as a video; copy it again, or convert it'
-                        )
-                    return
-                place += 1
-            decoded, image = capture.retrieve()
-            if not decoded:
-                raise FrameError(f'{path}: frame {index} does not decode; copy the video again')
-            yield index, cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-    finally:
-        capture.release()
+    yield from open_video(path).read(indices, faults)
 
 
 def write_png(path: Path, image: NDArray[np.uint8], compression: int = 1) -> None:

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Whether the elements of a video file follow one another without a hole.
+
+FFmpeg reads on behind a damaged place without a word, and numbers the frames there as if nothing
+had been lost. Here only the sizes and names of elements are read, never what is in them.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import BinaryIO, Final, NamedTuple
+
+
+class Streams(NamedTuple):
+    """
+    The streams of a file.
+
+    :param own: which of them the video is.
+    :param total: how many there are.
+    """
+
+    own: int
+    total: int
+
+
+Follows = Callable[[BinaryIO, int, int, Streams], bool]
+"""Tells whether elements lead from one place in a file to another: (file, start, target, …)."""
+
+_MOST_ELEMENTS: Final = 1_000_000
+"""Between two places; what has more is no video of anybody."""
+
+_RIFF_LISTS: Final = {b'AVI ', b'AVIX', b'movi', b'rec '}
+"""What to look into; other lists are passed over as a whole."""
+_RIFF_OTHERS: Final = re.compile(rb'ix[0-9A-Fa-f]{2}|JUNK|idx1|LIST|RIFF')
+_RIFF_CHUNK: Final = re.compile(rb'(\d\d)([a-z]{2})')
+
+_EBML_INSIDE: Final = {0x18538067, 0x1F43B675, 0xA0}
+"""Segment, Cluster and BlockGroup."""
+_EBML_BLOCKS: Final = {0xA1, 0xA3}
+_EBML_OTHERS: Final = {
+    0x1A45DFA3, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1254C367, 0x1941A469,
+    0x1043A770, 0xA1, 0xA3, 0xEC, 0xBF, 0xE7, 0xA7, 0xAB, 0x9B, 0xFB, 0xFA, 0xA4, 0x75A1, 0x75A2,
+}  # fmt: skip
+"""From the EBML header to DiscardPadding, all that Matroska has at these levels (RFC 9559)."""
+
+_BOX: Final = re.compile(rb'[A-Za-z0-9 ]{4}')
+
+
+def _riff_follows(file: BinaryIO, start: int, target: int, streams: Streams) -> bool:
+    """Walk over the chunks of an AVI file: of other streams, or of no bytes."""
+    place = start
+    for _step in range(_MOST_ELEMENTS):
+        if place >= target:
+            break
+        file.seek(place)
+        head = file.read(12)
+        if len(head) < 8:
+            return False
+        size = int.from_bytes(head[4:8], 'little')
+        if head[:4] in (b'RIFF', b'LIST') and head[8:12] in _RIFF_LISTS:
+            place += 12
+            continue
+        if chunk := _RIFF_CHUNK.fullmatch(head[:4]):
+            number = int(chunk[1])
+            if number >= streams.total or (number == streams.own and size and chunk[2] != b'pc'):
+                return False
+        elif not _RIFF_OTHERS.fullmatch(head[:4]):
+            return False
+        place += 8 + size + size % 2
+    return place == target
+
+
+def _ebml_follows(file: BinaryIO, start: int, target: int, _: Streams) -> bool:
+    """Walk over the elements of a Matroska file; a target may be the body of a block."""
+    place = start
+    for _step in range(_MOST_ELEMENTS):
+        if place >= target:
+            break
+        file.seek(place)
+        head = file.read(24)
+        name_bytes = _vint_bytes(head, 0)
+        size_bytes = _vint_bytes(head, name_bytes) if name_bytes else 0
+        if not size_bytes:
+            return False
+        name = int.from_bytes(head[:name_bytes], 'big')
+        body = name_bytes + size_bytes
+        if name in _EBML_INSIDE:
+            place += body
+            continue
+        if name in _EBML_BLOCKS and place + body == target:
+            return True
+        if name not in _EBML_OTHERS:
+            return False
+        size = int.from_bytes(head[name_bytes:body], 'big') & ((1 << 7 * size_bytes) - 1)
+        place += body + size
+    return place == target
+
+
+def _vint_bytes(head: bytes, place: int) -> int:
+    """Count the bytes of a number of variable length; 0 where there is none."""
+    return 9 - head[place].bit_length() if place < len(head) and head[place] else 0
+
+
+def _boxes_follow(file: BinaryIO, start: int, target: int, _: Streams) -> bool:
+    """Walk over the outermost boxes of an MP4 file."""
+    place = start
+    for _step in range(_MOST_ELEMENTS):
+        if place >= target:
+            break
+        file.seek(place)
+        head = file.read(16)
+        if len(head) < 8 or not _BOX.fullmatch(head[4:8]):
+            return False
+        size = int.from_bytes(head[:4], 'big')
+        if size == 1:
+            size = int.from_bytes(head[8:16], 'big')
+        if size == 0:  # to the end of the file
+            return True
+        if size < 8:
+            return False
+        place += size
+    return place == target
+
+
+FOLLOWS: Final[Mapping[str, Follows]] = {
+    'avi': _riff_follows,
+    'matroska': _ebml_follows,
+    'mov': _boxes_follow,
+}
+"""By the first of FFmpeg's names of a format."""

@@ -1,0 +1,413 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Which packet of a video is which frame, and which frames it lacks.
+
+Counting what decodes would give every frame behind a damaged place a number too small. So frames
+are numbered by what the file says of them: by the slots of an AVI file, by time stamps in others.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from statistics import median
+from typing import BinaryIO, Final, NamedTuple
+
+from surgseg_ros.evaluation.video_containers import FOLLOWS
+from surgseg_ros.evaluation.video_packets import Contents, Packet
+
+_REORDERED: Final = 16
+"""Frames that a packet may be away from its place in the order of display, in every codec."""
+
+_CHUNK_HEAD: Final = 8
+"""Bytes of an AVI chunk before its content."""
+
+_BLOCK_HEAD: Final = 4
+"""Bytes of a Matroska block before its frame: track (below 127), time, flags."""
+
+
+class Gap(NamedTuple):
+    """
+    Frames that a video lacks.
+
+    :param first: number of the first.
+    :param last: number of the last; None where nobody knows how many there are.
+    :param why: a sentence without an end.
+    """
+
+    first: int
+    last: int | None
+    why: str
+
+    def __str__(self) -> str:
+        """Name the frames."""
+        if self.last is None:
+            return f'frame {self.first} and all after it: {self.why}'
+        if self.first == self.last:
+            return f'frame {self.first}: {self.why}'
+        return f'frames {self.first} to {self.last}: {self.why}'
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """
+    Which packet is which frame.
+
+    :param frames: by packet, in the order of decoding, the number of its frame; None for one
+        that is not shown, or whose number is not known.
+    :param gaps: what is missing, in order.
+    :param count: of frames, those that are missing included.
+    :param rate: frames a second, where it is constant; None else.
+    :param times: of each frame, in seconds from frame 0, where the rate is not constant.
+    :param repeats: frames that are the one before once more, with the number of that one.
+    :param lost_before: packets in front of which others are missing.
+    :param by_output: whether `frames` are places in the order of decoding, since the file does
+        not say in which order they are shown.
+    """
+
+    frames: Sequence[int | None]
+    gaps: tuple[Gap, ...] = ()
+    count: int = 0
+    rate: Fraction | None = None
+    times: Sequence[Fraction] = ()
+    repeats: Mapping[int, int] = field(default_factory=dict)
+    lost_before: frozenset[int] = frozenset()
+    by_output: bool = False
+
+    def time_s(self, frame: int) -> Fraction:
+        """
+        Tell when a frame is shown.
+
+        :param frame: its number.
+        :return: seconds from frame 0.
+        """
+        if self.rate is not None:
+            return frame / self.rate
+        return self.times[frame]
+
+    def why_missing(self, frame: int) -> str | None:
+        """
+        Tell why there is no such frame.
+
+        :param frame: its number.
+        :return: a sentence without an end; None if nothing is known to be wrong with it.
+        """
+        place = bisect_right(self.gaps, frame, key=lambda gap: gap.first) - 1
+        if place < 0:
+            return None
+        gap = self.gaps[place]
+        return gap.why if gap.last is None or frame <= gap.last else None
+
+
+def number_frames(contents: Contents) -> Numbering:
+    """
+    Find which packet is which frame.
+
+    :param contents: what was demuxed.
+    :return: the numbers.
+    """
+    with contents.path.open('rb') as file:
+        if contents.format == 'avi':
+            return _Avi(contents, file).number()
+        if any(x.pts is None for x in contents.packets):
+            return _number_by_order(contents)
+        return _Timed(contents, file).number()
+
+
+def _number_by_order(contents: Contents) -> Numbering:
+    """Count on in a bare stream, which has neither times nor anything else to go by."""
+    count = len(contents.packets)
+    rate = contents.rates[0] if contents.rates else None
+    times = () if rate else tuple(Fraction(n) for n in range(count))
+    return Numbering(range(count), (), count, rate, times, by_output=not contents.stands_alone)
+
+
+class _Avi:
+    """
+    Numbers the frames of an AVI file, each of which has a slot of its own.
+
+    A slot may hold a frame, or a chunk of no bytes: the frame before is shown once more. The index
+    at the file's end names the slots. Where it is missing or damaged, chunks are counted as long
+    as each one follows the one before without a hole.
+    """
+
+    def __init__(self, contents: Contents, file: BinaryIO) -> None:
+        self._contents = contents
+        self._file = file
+        self._slots = {entry.place: entry.dts for entry in contents.entries}
+        if not self._index_agrees():
+            self._slots = {}
+
+    def number(self) -> Numbering:
+        """Find the numbers; see number_frames."""
+        contents = self._contents
+        frames, end_why = self._slots_of_packets()
+        known = [frame for frame in frames if frame is not None]
+        taken = {*known, *self._slots.values()}
+        count = max(contents.promised, max(taken, default=-1) + 1)
+        gaps, repeats = self._fill(set(known), taken, count, end_why)
+        lost = [
+            n
+            for n, (before, slot) in enumerate(pairwise([-1, *known]))
+            if any(between not in repeats for between in range(before + 1, slot))
+        ]
+        if end_why is not None:
+            lost.append(len(known))
+        return Numbering(
+            frames,
+            tuple(gaps),
+            count,
+            1 / contents.time_base,
+            repeats=repeats,
+            lost_before=frozenset(lost),
+            by_output=not contents.stands_alone,
+        )
+
+    def _slots_of_packets(self) -> tuple[list[int | None], str | None]:
+        """Give each packet its slot, and say why there is none from some packet on."""
+        packets = self._contents.packets
+        frames: list[int | None] = []
+        before: Packet | None = None
+        for packet in packets:
+            slot = self._slots.get(packet.place - _CHUNK_HEAD)
+            if slot is None:
+                if not self._follows(before, packet):
+                    rest: list[int | None] = [None] * (len(packets) - len(frames))
+                    return [*frames, *rest], (
+                        'the file is damaged before it, and has no index by which the rest could '
+                        'be numbered'
+                    )
+                slot = _next_slot(frames, before, packet)
+            frames.append(slot)
+            before = packet
+        return frames, None
+
+    def _fill(
+        self, known: set[int], taken: set[int], count: int, end_why: str | None
+    ) -> tuple[list[Gap], dict[int, int]]:
+        """Tell slots that are empty on purpose from those whose frame is lost."""
+        gaps: list[Gap] = []
+        repeats: dict[int, int] = {}
+        last, shown = max(known, default=-1), -1
+        for slot in range(last + 1):
+            if slot in known:
+                shown = slot
+            elif slot in taken or shown < 0:
+                gaps.append(Gap(slot, slot, 'its place in the file is damaged'))
+            else:
+                repeats[slot] = shown
+        if end_why is not None:
+            gaps.append(Gap(last + 1, count - 1 if count > last + 1 else None, end_why))
+        elif last + 1 < count:
+            gaps.append(Gap(last + 1, count - 1, _ends_early(count)))
+        elif not self._contents.promised and not self._ends_well():
+            gaps.append(Gap(count, None, 'the file ends in the middle of something'))
+        return _joined(gaps), repeats
+
+    def _index_agrees(self) -> bool:
+        """See whether the index counts what lies side by side as the chunks themselves do."""
+        indexed: tuple[int, int] | None = None
+        before: Packet | None = None
+        for packet in self._contents.packets:
+            if not self._follows(before, packet):
+                indexed = None
+            before, dts = packet, packet.dts or 0
+            slot = self._slots.get(packet.place - _CHUNK_HEAD)
+            if slot is None:
+                continue
+            if indexed is not None and slot - indexed[0] != dts - indexed[1]:
+                return False
+            indexed = slot, dts
+        return True
+
+    def _follows(self, before: Packet | None, packet: Packet) -> bool:
+        start = 0 if before is None else _end(before)
+        target = packet.place - _CHUNK_HEAD
+        return start == target or FOLLOWS['avi'](self._file, start, target, self._contents.streams)
+
+    def _ends_well(self) -> bool:
+        end = self._contents.path.stat().st_size
+        start = _end(self._contents.packets[-1])
+        return FOLLOWS['avi'](self._file, start, end, self._contents.streams)
+
+
+def _end(packet: Packet) -> int:
+    return packet.place + packet.size + packet.size % 2
+
+
+def _next_slot(frames: Sequence[int | None], before: Packet | None, packet: Packet) -> int:
+    """Count on; FFmpeg counts chunks of no bytes in `dts`, too."""
+    dts = packet.dts or 0
+    if before is None or not frames or frames[-1] is None:
+        return dts
+    return frames[-1] + dts - (before.dts or 0)
+
+
+class _Timed:
+    """
+    Numbers frames by their time stamps.
+
+    Where these lie on a grid of a constant rate, the number is the place on the grid; where they
+    do not, it is the place in the order of time. A grid with holes is either a film of variable
+    rate, or one that has lost frames: where nothing in the file is damaged, it is the former.
+    """
+
+    def __init__(self, contents: Contents, file: BinaryIO) -> None:
+        self._contents = contents
+        self._file = file
+        self._follows = FOLLOWS.get(contents.format)
+        shown = [n for n, packet in enumerate(contents.packets) if packet.is_shown]
+        self._order = sorted(shown, key=lambda n: (contents.packets[n].pts or 0, n))
+        self._pts = [contents.packets[n].pts or 0 for n in self._order]
+        self._undelivered = self._find_undelivered()
+        self._grid = self._find_grid()
+
+    def number(self) -> Numbering:
+        """Find the numbers; see number_frames."""
+        places = list(range(len(self._order)))
+        rate, slots = self._grid or (None, places)
+        breaks = self._breaks()
+        if rate is not None and slots != places and not self._explained(slots, breaks):
+            rate, slots = None, places
+        known = len(slots)
+        if breaks and (rate is None or breaks[0] == 0):
+            known = self._certain(breaks[0])
+        return self._numbering(rate, slots, known, breaks)
+
+    def _numbering(
+        self, rate: Fraction | None, slots: list[int], known: int, breaks: list[int]
+    ) -> Numbering:
+        frames: list[int | None] = [None] * len(self._contents.packets)
+        for slot, number in zip(slots[:known], self._order):
+            frames[number] = slot
+        gaps = [
+            Gap(a + 1, b - 1, 'its place in the file is damaged')
+            for a, b in pairwise(slots[:known])
+            if b > a + 1
+        ]
+        count = slots[known - 1] + 1 if known else 0
+        if tail := self._tail(rate, count, known < len(slots)):
+            gaps.append(tail)
+            count = count if tail.last is None else tail.last + 1
+        times: list[Fraction] = []
+        if rate is None:
+            base = self._contents.time_base
+            times = [(pts - self._pts[0]) * base for pts in self._pts[:known]]
+            times += times[-1:] * (count - len(times))
+        lost = frozenset(breaks)
+        return Numbering(frames, tuple(gaps), count, rate, times, lost_before=lost)
+
+    def _find_grid(self) -> tuple[Fraction, list[int]] | None:
+        """Find the rate at which the frames have the smallest numbers of their own."""
+        base = self._contents.time_base
+        steps = [b - a for a, b in pairwise(self._pts)]
+        rates = set(self._contents.rates)
+        if steps and median(steps) > 0:
+            rates.add(1 / (Fraction(median(steps)) * base))
+        after = [pts - self._pts[0] for pts in self._pts]
+        for rate in sorted(rates):
+            # In whole numbers: fractions would take seconds for an hour of video.
+            above, below = (base * rate).as_integer_ratio()
+            slots = [(2 * pts * above + below) // (2 * below) for pts in after]
+            near = min(base * rate, Fraction(1, 4)) * below
+            if all(a < b for a, b in pairwise(slots)) and all(
+                abs(pts * above - slot * below) <= near for pts, slot in zip(after, slots)
+            ):
+                return rate, slots
+        return None
+
+    def _find_undelivered(self) -> list[int]:
+        """Find the dts of frames that are in the index of an MP4 file, and nowhere else."""
+        if self._contents.format != 'mov':
+            return []
+        there = {packet.place for packet in self._contents.packets}
+        return [entry.dts for entry in self._contents.entries if entry.place not in there]
+
+    def _breaks(self) -> list[int]:
+        """
+        Find the packets in front of which something is lost, as far as the format tells.
+
+        Where frames follow one another without a hole in time, nothing is lost between them.
+        """
+        packets = self._contents.packets
+        whole = self._grid is not None and self._grid[1] == list(range(len(self._order)))
+        if self._contents.format == 'matroska':
+            ends = [0, *map(_block_end, packets)]
+            doubted = range(1 if self._begins_at_zero() else 0, 1 if whole else len(packets))
+            return [n for n in doubted if not self._connected(ends[n], packets[n].place)]
+        if self._undelivered:
+            return [len(packets)]
+        if self._contents.format == 'mov' and (self._contents.promised or self._ends_well()):
+            return []
+        # Others don't tell: a hole in the grid is taken for a loss.
+        slots = self._grid[1] if self._grid else []
+        jumps = [n for n, (a, b) in enumerate(pairwise(slots), 1) if b > a + 1]
+        return sorted(self._order[n] for n in jumps)
+
+    def _begins_at_zero(self) -> bool:
+        rate = self._grid[0] if self._grid else max(self._contents.rates, default=Fraction(30))
+        return self._pts[0] * self._contents.time_base * rate < 1
+
+    def _explained(self, slots: Sequence[int], breaks: Sequence[int]) -> bool:
+        """See whether there is something lost near each hole in the grid."""
+        for place in range(1, len(slots)):
+            if slots[place] == slots[place - 1] + 1:
+                continue
+            sides = self._order[place - 1], self._order[place]
+            low, high = min(sides) - _REORDERED, max(sides) + _REORDERED
+            if not any(low <= number <= high for number in breaks):
+                return False
+        return True
+
+    def _certain(self, lost: int) -> int:
+        """Count the frames that are shown before all that come behind the place of a loss."""
+        behind = [x.pts or 0 for x in self._contents.packets[lost:] if x.is_shown]
+        return bisect_left(self._pts, min((*behind, *self._undelivered)))
+
+    def _tail(self, rate: Fraction | None, count: int, is_uncertain: bool) -> Gap | None:
+        """Find what is missing at the end."""
+        if self._undelivered:
+            total = len(self._contents.entries)
+            return Gap(count, total - 1, _ends_early(total)) if total > count else None
+        if is_uncertain:
+            why = 'the file is damaged before it, and the rest can not be numbered'
+            return Gap(count, None, why)
+        if self._contents.format not in FOLLOWS or self._ends_well():
+            return None
+        if self._contents.format == 'mov' and self._contents.promised:
+            return None  # its index has no frame that is not there
+        promised_s = self._contents.duration_s
+        if rate is not None and promised_s is not None and round(promised_s * rate) > count:
+            total = round(promised_s * rate)
+            return Gap(count, total - 1, _ends_early(total))
+        return Gap(count, None, 'the file is cut off, or damaged, there')
+
+    def _ends_well(self) -> bool:
+        last = max(self._contents.packets, key=lambda packet: packet.place)
+        start = 0 if self._contents.format == 'mov' else _block_end(last)
+        return self._connected(start, self._contents.path.stat().st_size)
+
+    def _connected(self, start: int, target: int) -> bool:
+        return self._follows is None or self._follows(
+            self._file, start, target, self._contents.streams
+        )
+
+
+def _block_end(packet: Packet) -> int:
+    """Find where a block of Matroska ends; FFmpeg's place of it is that of its track's number."""
+    return packet.place + _BLOCK_HEAD + packet.size
+
+
+def _ends_early(count: int) -> str:
+    return f'the header promises {count} frames, and the file ends before: it may be cut off'
+
+
+def _joined(gaps: Sequence[Gap]) -> list[Gap]:
+    """Put neighbours of one reason together."""
+    joined: list[Gap] = []
+    for gap in gaps:
+        if joined and joined[-1].last == gap.first - 1 and joined[-1].why == gap.why:
+            gap = Gap(joined.pop().first, gap.last, gap.why)
+        joined.append(gap)
+    return joined

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a video file holds, packet by packet, without decoding any of it."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from surgseg_ros.core.bounds import MAX_PIXELS
+from surgseg_ros.evaluation.errors import FrameError
+from surgseg_ros.evaluation.video_containers import Streams
+
+Coded: TypeAlias = 'av.Packet[VideoStream]'
+"""A packet with its data; at run time the class takes no argument."""
+
+_ATTACHED_PICTURE: Final = 0x400
+"""AV_DISPOSITION_ATTACHED_PIC: the cover of a film, which is no film."""
+
+_READ_AT_ONCE: Final = 4
+"""So many packets, at most, FFmpeg reads when it may read 32 bytes."""
+
+_VP8_SHOWN: Final = 0x10
+"""In the first byte of a frame (RFC 6386, 9.1); others are only referred to."""
+
+
+_CLOCK: Final = re.compile(r'(\d+):(\d+):(\d+(?:\.\d+)?)')
+
+
+class Packet(NamedTuple):
+    """
+    One compressed frame.
+
+    :param pts: when it is to be shown, in the stream's time base.
+    :param dts: when it is to be decoded, in the same.
+    :param place: of its first byte in the file; -1 where the format does not tell.
+    :param size: in bytes.
+    :param is_key: whether decoding may begin here, as the file says.
+    :param is_shown: whether it is a frame of the film, and not cut away by an edit list.
+    :param is_cut: whether the demuxer says that a part of it is missing.
+    """
+
+    pts: int | None
+    dts: int | None
+    place: int
+    size: int
+    is_key: bool
+    is_shown: bool
+    is_cut: bool
+
+
+class Entry(NamedTuple):
+    """What the file's own index says of a frame; for the fields see Packet."""
+
+    place: int
+    dts: int
+
+
+@dataclass(frozen=True)
+class Contents:
+    """
+    What demuxing a video found.
+
+    :param path: the file.
+    :param format: the first of FFmpeg's names, `avi`, `matroska`, `mov` or another.
+    :param codec: as FFmpeg names it.
+    :param packets: in the order of decoding.
+    :param entries: the index as the file has it.
+    :param time_base: seconds for a unit of pts and dts.
+    :param rates: frames a second, as the stream claims in one way or another.
+    :param promised: how many frames the header promises; 0 where it does not.
+    :param duration_s: of the video stream, as the header promises; None where it does not.
+    :param size: (width, height) in pixels.
+    :param streams: which stream of the file it is.
+    :param stands_alone: whether every frame decodes without another.
+    """
+
+    path: Path
+    format: str
+    codec: str
+    packets: tuple[Packet, ...]
+    entries: tuple[Entry, ...]
+    time_base: Fraction
+    rates: tuple[Fraction, ...]
+    promised: int
+    duration_s: Fraction | None
+    size: tuple[int, int]
+    streams: Streams
+    stands_alone: bool
+
+
+@contextmanager
+def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """
+    Open a video; within the block, whatever FFmpeg refuses is told as a FrameError.
+
+    :param path: the file.
+    :param options: for the demuxer, as FFmpeg names them.
+    :return: its container, and its first stream that is a video.
+    :raises FrameError: if there is no such stream, or pictures are too large.
+    """
+    try:
+        # The prefix keeps a colon in a name from being read as a protocol; the list keeps a
+        # playlist under a video's name from opening a connection.
+        fixed = {'protocol_whitelist': 'file', 'max_pixels': str(MAX_PIXELS)}
+        with av.open(f'file:{path.absolute()}', options={**options, **fixed}) as container:
+            yield container, _film_of(container, path)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, FrameError):
+            raise
+        raise FrameError(
+            f'{path}: does not decode as a video ({_told(error)}); copy it again, or convert it, '
+            'to H.264 in .mp4 for example'
+        ) from error
+
+
+def _told(error: Exception) -> str:
+    return getattr(error, 'strerror', None) or str(error)
+
+
+def _film_of(container: InputContainer, path: Path) -> VideoStream:
+    for stream in container.streams.video:
+        if int(stream.disposition) & _ATTACHED_PICTURE:
+            continue
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > MAX_PIXELS:
+            raise FrameError(
+                f'{path}: has frames of {width}x{height}, more than {MAX_PIXELS} pixels: '
+                'scale it down'
+            )
+        return stream
+    raise FrameError(f'{path}: does not decode as a video; it holds no stream of pictures')
+
+
+def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Coded]:
+    """
+    Demux a stream up to its end, or to where its file can't be read any more.
+
+    :param container: the open file.
+    :param stream: of it.
+    :return: the packets that hold something; the same ones in every run.
+    """
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.FFmpegError):
+            return
+        if packet.size:
+            yield packet
+
+
+def demux(path: Path) -> Contents:
+    """
+    Read through a video, without decoding it.
+
+    :param path: the file.
+    :return: what is there.
+    :raises FrameError: if it is no video, or holds no frame.
+    """
+    with opened(path) as (container, stream):
+        codec = stream.codec_context
+        name = container.format.name.split(',')[0]
+        hides = codec.name.startswith(('vp8', 'libvpx')) and 'vp9' not in codec.name
+        packets = tuple(_packet(x, hides) for x in packets_of(container, stream))
+        if not packets:
+            raise FrameError(
+                f'{path}: does not decode as a video; it holds no frame: copy it again'
+            )
+        alone = codec.codec.intra_only and all(packet.is_key for packet in packets)
+        return Contents(
+            path=path,
+            format=name,
+            codec=codec.name,
+            packets=packets,
+            # An MP4 file has more of its index with each fragment.
+            entries=_avi_index(path) if name == 'avi' else _entries(stream),
+            time_base=Fraction(stream.time_base or 1),
+            rates=_rates(stream),
+            promised=stream.frames,
+            duration_s=_duration_s(container, stream),
+            size=(codec.width, codec.height),
+            streams=Streams(stream.index, len(container.streams)),
+            stands_alone=alone,
+        )
+
+
+def _packet(packet: Coded, hides: bool) -> Packet:
+    shown = not packet.is_discard and not (hides and not bytes(packet)[0] & _VP8_SHOWN)
+    return Packet(
+        packet.pts,
+        packet.dts,
+        -1 if packet.pos is None else packet.pos,
+        packet.size,
+        packet.is_keyframe,
+        shown,
+        packet.is_corrupt,
+    )
+
+
+def _entries(stream: VideoStream) -> tuple[Entry, ...]:
+    return tuple(Entry(x.pos, x.timestamp) for x in stream.index_entries if not x.is_discard)
+
+
+def _avi_index(path: Path) -> tuple[Entry, ...]:
+    """Read the index that an AVI file has, before FFmpeg adds what it makes up on its way."""
+    with opened(path, probesize='32', fpsprobesize='0', analyzeduration='1') as (_, stream):
+        found = _entries(stream)
+        return found if len(found) > _READ_AT_ONCE else ()
+
+
+def _rates(stream: VideoStream) -> tuple[Fraction, ...]:
+    rates = (stream.base_rate, stream.average_rate, stream.guessed_rate)
+    return tuple(dict.fromkeys(Fraction(rate) for rate in rates if rate and rate > 0))
+
+
+def _duration_s(container: InputContainer, stream: VideoStream) -> Fraction | None:
+    """Find how long the video is to be; the container's time may be that of its sound."""
+    if tagged := _CLOCK.match(stream.metadata.get('DURATION', '')):  # of Matroska
+        hours, minutes, seconds = tagged.groups()
+        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+    if len(container.streams) == 1 and container.duration:
+        return Fraction(container.duration, av.time_base)
+    return None

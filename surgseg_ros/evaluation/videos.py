@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Videos: which frames there are, when each is shown, and which are missing or damaged."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.evaluation.errors import FrameError
+from surgseg_ros.evaluation.video_decoding import decode
+from surgseg_ros.evaluation.video_index import Numbering, number_frames
+from surgseg_ros.evaluation.video_packets import Contents, demux
+
+_KEPT: Final = 16
+"""So many videos' packets are remembered; of an hour at 60 Hz that is 50 MB."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """
+    A video file, read through once without decoding it.
+
+    :param contents: its packets.
+    :param numbering: which of them is which frame.
+    """
+
+    contents: Contents = field(repr=False)
+    numbering: Numbering = field(repr=False)
+
+    def __len__(self) -> int:
+        """Count the frames, those included that are known to be missing."""
+        return self.numbering.count
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self.contents.path
+
+    @property
+    def rate_hz(self) -> Fraction | None:
+        """Frames a second; None where the rate varies."""
+        return self.numbering.rate
+
+    @property
+    def mean_rate_hz(self) -> Fraction:
+        """Frames a second, on average where the rate varies."""
+        last = len(self) - 1
+        if self.rate_hz is not None:
+            return self.rate_hz
+        if last > 0 and (length_s := self.time_s(last)) > 0:
+            return last / length_s
+        return next(iter(self.contents.rates), Fraction(1))
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is missing, as far as the file tells without decoding: a sentence for each gap."""
+        return tuple(f'{self.path}: {gap}' for gap in self.numbering.gaps)
+
+    def time_s(self, frame: int) -> Fraction:
+        """
+        Tell when a frame is shown.
+
+        :param frame: its number, counted from 0.
+        :return: seconds from frame 0, by the video's own time stamps.
+        """
+        return self.numbering.time_s(frame)
+
+    def why_missing(self, frame: int) -> str | None:
+        """
+        Tell why a frame is missing, as far as the file tells without decoding.
+
+        :param frame: its number, counted from 0.
+        :return: a sentence without an end; None where nothing tells so.
+        """
+        return self.numbering.why_missing(frame)
+
+    def read(
+        self, frames: Iterable[int], faults: dict[int, str] | None = None
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """
+        Decode frames.
+
+        :param frames: their numbers, counted from 0: ascending, maybe without end.
+        :param faults: gets those that are missing or damaged, with the reason; without it these
+            raise.
+        :return: number and (H, W, 3) uint8 RGB; ends with the video, even if `frames` go on.
+        :raises FrameError: if a frame is missing or damaged.
+        """
+        for frame, found in decode(self.contents, self.numbering, iter(frames)):
+            if not isinstance(found, str):
+                yield frame, found
+                continue
+            told = f'{self.path}: frame {frame} can not be used: {found}'
+            if faults is None:
+                raise FrameError(f'{told}; copy the video again')
+            faults[frame] = told
+
+
+def open_video(path: Path) -> Video:
+    """
+    Read through a video, without decoding it.
+
+    :param path: the file.
+    :return: what is there; the same as before while the file is the same.
+    :raises FrameError: if it is no video, or holds no frame.
+    """
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise FrameError(
+            f'{path}: does not decode as a video ({error.strerror}); see whether the path is right'
+        ) from error
+    return _read_through(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(_KEPT)
+def _read_through(path: Path, size: int, time_ns: int) -> Video:
+    contents = demux(path)
+    return Video(contents, number_frames(contents))

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of a data set are found however their names are capitalized, and none twice."""
+
+import pytest
+
+from surgseg_ros.evaluation.errors import FrameError
+from surgseg_ros.evaluation.layout import (
+    find_masks,
+    find_pictures,
+    find_video_file,
+    find_videos,
+    has_pictures,
+    official_name,
+    pictures_in,
+)
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_folders_of_videos(tmp_path):
+    touch(tmp_path, 'video_02/x', 'Video_01/x', 'VIDEO_03/x', 'other/x', 'video_04')
+    assert [path.name for path in find_videos(tmp_path)] == ['Video_01', 'video_02', 'VIDEO_03']
+    assert find_videos(tmp_path / 'nowhere') == []
+
+
+@pytest.mark.parametrize(
+    ('name', 'official'),
+    [('video_41', 'video_41'), ('Video_04', 'video_04'), ('VIDEO_1_a', 'video_1_a'),
+     ('clip', 'video_clip')],
+)  # fmt: skip
+def test_names_of_videos(name, official):
+    assert official_name(name) == official
+
+
+def test_masks_pictures_and_films(tmp_path):
+    video = touch(
+        tmp_path, 'Segmentation/000000000.PNG', 'Segmentation/000000060.png', 'Segmentation/x.txt',
+        'RGB/000000000.PNG', 'RGB/000000060.JPG', 'RGB/6.png', 'VIDEO_LEFT.AVI',
+    )  # fmt: skip
+    assert [path.name for path in find_masks(video)] == ['000000000.PNG', '000000060.png']
+    assert find_pictures(video) == {
+        0: video / 'RGB/000000000.PNG', 60: video / 'RGB/000000060.JPG'
+    }  # fmt: skip
+    assert find_video_file(video) == video / 'VIDEO_LEFT.AVI'
+    assert has_pictures(video)
+    assert len(pictures_in(video / 'RGB')) == 3
+
+
+@pytest.mark.parametrize(
+    ('find', 'names'),
+    [
+        (find_videos, ('video_04/x', 'Video_04/x')),
+        (find_masks, ('segmentation/x.png', 'Segmentation/y.png')),
+        (find_masks, ('segmentation/000000000.png', 'segmentation/000000000.PNG')),
+        (find_pictures, ('rgb/000000000.png', 'RGB/000000060.png')),
+        (find_pictures, ('rgb/000000000.jpg', 'rgb/000000000.JPG')),
+        (find_video_file, ('video_left.avi', 'video_left.AVI')),
+        (pictures_in, ('a.png', 'A.png')),
+    ],
+)
+def test_two_names_that_differ_in_capitals_alone_are_refused(tmp_path, find, names):
+    with pytest.raises(FrameError, match='the names differ in capitals alone'):
+        find(touch(tmp_path, *names))

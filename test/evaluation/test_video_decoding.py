@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a video: as OpenCV reads them, and none that damage has changed."""
+
+from itertools import count
+
+import av
+import cv2
+import numpy as np
+import pytest
+from made_videos import GOP, overwrite, packets, rewrite, write_video
+
+from surgseg_ros.core.bounds import MAX_PIXELS
+from surgseg_ros.evaluation.errors import FrameError
+from surgseg_ros.evaluation.videos import open_video
+
+COUNT = 36
+
+
+def read(path):
+    faults = {}
+    return dict(open_video(path).read(count(), faults)), faults
+
+
+def read_by_opencv(path):
+    capture = cv2.VideoCapture(str(path))
+    while (found := capture.read())[0]:
+        yield cv2.cvtColor(found[1], cv2.COLOR_BGR2RGB)
+
+
+@pytest.mark.parametrize(
+    ('name', 'codec', 'more'),
+    [
+        ('x.avi', 'mjpeg', {}),
+        ('x.avi', 'mjpeg', {'pixels': 'yuvj422p'}),
+        ('x.avi', 'mjpeg', {'size': (191, 95)}),
+        ('x.avi', 'mpeg4', {'options': {'bf': '2'}}),
+        ('x.mp4', 'h264', {}),
+        ('x.mp4', 'h264', {'pixels': 'yuv444p'}),
+        ('x.mp4', 'h264', {'pixels': 'yuv420p10le'}),
+        ('x.mp4', 'h264', {'options': {'x264-params': 'colormatrix=bt709'}}),
+        ('x.mp4', 'h264', {'options': {'x264-params': 'fullrange=on'}}),
+        ('x.mkv', 'ffv1', {'pixels': 'bgr0'}),
+        ('x.mp4', 'h264', {'rotation': 90}),
+        ('x.mp4', 'h264', {'rotation': 180}),
+    ],
+)
+def test_pictures_are_those_of_opencv(tmp_path, name, codec, more):
+    path = write_video(tmp_path / name, 8, codec, **more)
+    found, faults = read(path)
+    expected = list(read_by_opencv(path))
+    assert faults == {}
+    assert len(found) == len(expected) == 8
+    for ours, theirs in zip(found.values(), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def spoil(data, how, rng):
+    """Damage a part of a packet, behind its head."""
+    start = int(rng.integers(len(data) // 3, len(data) - 8))
+    length = int(rng.integers(8, 1 + max(8, len(data) // 3)))
+    part = data[start : start + length]
+    other = bytes(len(part)) if how == 'zeros' else rng.bytes(len(part))
+    return data[:start] + other + data[start + length :]
+
+
+@pytest.mark.parametrize(('codec', 'name'), [('mjpeg', 'x.avi'), ('h264', 'x.mp4')])
+@pytest.mark.parametrize('how', ['zeros', 'noise'])
+def test_what_damage_has_changed_is_not_given(tmp_path, codec, name, how):
+    path = write_video(tmp_path / name, COUNT, codec)
+    whole, content, places = read(path)[0], path.read_bytes(), packets(path)
+    rng = np.random.default_rng(0)
+    for number in (0, GOP, GOP + 1, 2 * GOP + 4, COUNT - 1):
+        place, size = places[number]
+        changed = spoil(content[place : place + size], how, rng)
+        rewrite(path, content[:place] + changed + content[place + size :])
+        found, faults = read(path)
+        assert faults
+        assert sorted([*found, *faults]) == list(range(COUNT))
+        for frame, image in found.items():
+            np.testing.assert_array_equal(image, whole[frame])
+
+
+def test_frames_are_lost_up_to_the_next_that_stands_alone(tmp_path):
+    path = write_video(tmp_path / 'x.mp4', COUNT, options={'bf': '0', 'x264-params': 'scenecut=0'})
+    place, size = packets(path)[GOP + 2]
+    overwrite(path, place + 8, bytes(size - 8))
+    _, faults = read(path)
+    assert sorted(faults) == list(range(GOP + 2, 2 * GOP))
+    assert 'its data are damaged' in faults[GOP + 2]
+    assert 'built on a frame that is damaged' in faults[GOP + 3]
+
+
+def test_a_frame_asked_for_alone_is_judged_the_same(tmp_path):
+    path = write_video(tmp_path / 'x.mkv', COUNT)
+    place, size = packets(path)[GOP + 1]
+    overwrite(path, place + size // 2, bytes(size // 2))
+    _, faults = read(path)
+    assert faults
+    for frame in range(COUNT):
+        alone = {}
+        assert bool(list(open_video(path).read([frame], alone))) == (frame not in faults)
+
+
+def test_a_jpeg_that_lost_its_end_is_damaged_though_it_decodes(tmp_path):
+    path = tmp_path / 'x.avi'
+    with av.open(str(path), 'w') as file:
+        stream = file.add_stream('mjpeg', rate=60)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, 'yuvj420p'
+        for number in range(12):
+            flat = np.full((240, 320, 3), 20 * number, np.uint8)
+            noise = np.random.default_rng(number).integers(0, 2, (240, 320, 1), np.uint8)
+            frame = av.VideoFrame.from_ndarray(flat ^ noise, format='rgb24')
+            file.mux(stream.encode(frame.reformat(format='yuvj420p')))
+    place, size = packets(path)[7]
+    overwrite(path, place + size - 150, bytes(150))  # zeros are code words, too
+    _, faults = read(path)
+    assert list(faults) == [7]
+
+
+def test_a_jpeg_with_a_tail_is_whole(tmp_path):
+    path = write_video(tmp_path / 'x.avi', 3, 'mjpeg')
+    place, size = packets(path)[2]
+    content = path.read_bytes()
+    longer = content[place : place + size] + bytes(64)
+    head = content[: place - 4] + len(longer).to_bytes(4, 'little')
+    rewrite(path, head + longer + b'\0' * (len(longer) % 2))
+    found, faults = read(path)
+    assert (list(found), faults) == ([0, 1, 2], {})
+
+
+@pytest.mark.parametrize('codec', ['mjpeg', 'h264'])
+def test_a_size_that_changes_midway_is_refused_by_name(tmp_path, codec):
+    sizes = (192, 96), (96, 48)
+    parts = [write_video(tmp_path / f'{size[0]}.{codec}', GOP, codec, size=size) for size in sizes]
+    path = tmp_path / f'x.{codec}'
+    path.write_bytes(b''.join(part.read_bytes() for part in parts))
+    found, faults = read(path)
+    assert list(found) == list(range(GOP))
+    assert list(faults) == list(range(GOP, 2 * GOP))
+    assert f'frame {GOP} can not be used: it is 96x48, the video 192x96' in faults[GOP]
+
+
+def test_without_a_place_for_faults_the_first_one_raises(tmp_path):
+    path = write_video(tmp_path / 'x.avi', COUNT, 'mjpeg')
+    overwrite(path, packets(path)[4][0] + 300, bytes(300))
+    frames = open_video(path).read(count())
+    assert [next(frames)[0] for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(FrameError, match=r'x\.avi: frame 4 can not be used'):
+        next(frames)
+
+
+def test_frames_that_are_too_large_are_refused_before_they_are_decoded(tmp_path):
+    path = write_video(tmp_path / 'x.avi', 2, 'mjpeg')
+    content = path.read_bytes()
+    side = int(MAX_PIXELS**0.5) + 1000
+    size = side.to_bytes(2, 'big') * 2
+    for place, _ in packets(path):
+        header = content.index(b'\xff\xc0', place) + 5
+        overwrite(path, header, size)
+    with pytest.raises(FrameError):
+        list(open_video(path).read(count()))
+
+
+def test_a_reader_may_stop_early(tmp_path):
+    for codec in ('mjpeg', 'h264'):
+        path = write_video(tmp_path / f'{codec}.mkv', COUNT, codec)
+        frames = open_video(path).read(count())
+        assert next(frames)[0] == 0
+        frames.close()

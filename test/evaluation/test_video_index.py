@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames of a video keep their numbers whatever its file has lost, and what is lost is named."""
+
+from fractions import Fraction
+from itertools import count
+
+import numpy as np
+import pytest
+from made_videos import (
+    GOP,
+    number_of,
+    overwrite,
+    packets,
+    rewrite,
+    with_empty_chunks,
+    without_index,
+    write_video,
+)
+
+from surgseg_ros.evaluation.errors import FrameError
+from surgseg_ros.evaluation.videos import open_video
+
+COUNT = 36
+VARYING = [*range(15), 15, 20, 25]
+"""Times of a film that drops frames, as a screen recorder's."""
+
+
+def read(path, frames=None):
+    """Give the numbers that pictures have, and the frames that are faulty."""
+    faults = {}
+    read_frames = open_video(path).read(count() if frames is None else frames, faults)
+    return {frame: number_of(image) for frame, image in read_frames}, faults
+
+
+def assert_true(path):
+    """See that every picture is that of its number, and that all others are named; count these."""
+    found, faults = read(path)
+    assert found == {frame: frame for frame in found}
+    assert sorted([*found, *faults]) == list(range(len(open_video(path))))
+    return sorted(faults)
+
+
+@pytest.mark.parametrize(
+    ('name', 'codec'),
+    [
+        ('x.avi', 'mjpeg'), ('x.avi', 'h264'), ('x.avi', 'mpeg4'), ('x.mp4', 'h264'),
+        ('x.mkv', 'h264'), ('x.mkv', 'mjpeg'), ('x.ts', 'h264'), ('x.mov', 'mjpeg'),
+    ],
+)  # fmt: skip
+def test_all_frames_of_a_whole_video_have_their_numbers(tmp_path, name, codec):
+    path = write_video(tmp_path / name, COUNT, codec)
+    video = open_video(path)
+    assert (len(video), video.rate_hz, video.faults) == (COUNT, 30, ())
+    assert assert_true(path) == []
+    assert read(path, [0, 5, 17, 30]) == ({n: n for n in (0, 5, 17, 30)}, {})
+
+
+@pytest.mark.parametrize('options', [{'x264-params': 'open-gop=1'}, {'bf': '0'}])
+def test_numbers_do_not_depend_on_the_order_of_decoding(tmp_path, options):
+    for name in ('x.avi', 'x.mp4'):
+        assert assert_true(write_video(tmp_path / name, COUNT, options=options)) == []
+
+
+def test_a_destroyed_chunk_of_an_avi_keeps_the_numbers_behind_it(tmp_path):
+    path = write_video(tmp_path / 'x.avi', COUNT, 'mjpeg')
+    place, _ = packets(path)[9]
+    overwrite(path, place - 160, bytes(310))
+    assert assert_true(path) == [8, 9], 'the end of one, and the head of the next'
+    assert open_video(path).faults == (f'{path}: frame 9: its place in the file is damaged',)
+
+
+def test_of_frames_that_refer_to_others_all_up_to_the_next_whole_one_are_lost(tmp_path):
+    path = write_video(tmp_path / 'x.avi', COUNT, 'mpeg4')
+    overwrite(path, packets(path)[GOP + 3][0] - 8, bytes(8))
+    assert assert_true(path) == list(range(GOP + 3, 2 * GOP))
+
+
+def test_without_an_index_what_lies_behind_a_hole_has_no_numbers(tmp_path):
+    path = write_video(tmp_path / 'x.avi', COUNT, 'mjpeg')
+    without_index(path)
+    assert assert_true(path) == [], 'chunk follows chunk'
+    overwrite(path, packets(path)[9][0] - 8, bytes(8))
+    found, faults = read(path)
+    assert found == {frame: frame for frame in range(9)}
+    assert list(faults) == list(range(9, COUNT))
+    assert f'frames 9 to {COUNT - 1}: the file is damaged' in open_video(path).faults[0]
+
+
+def test_a_damaged_index_is_not_believed(tmp_path):
+    path = write_video(tmp_path / 'x.avi', COUNT, 'mjpeg')
+    index = path.read_bytes().rindex(b'idx1') + 8
+    overwrite(path, index + 10 * 16, bytes(10 * 16))
+    assert assert_true(path) == []
+
+
+def test_an_empty_chunk_is_the_frame_before_once_more(tmp_path):
+    path = write_video(tmp_path / 'x.avi', COUNT, 'mjpeg')
+    with_empty_chunks(path, [5, 6, 20])
+    found, faults = read(path)
+    assert faults == {}
+    assert found == {frame: {5: 4, 6: 4, 20: 19}.get(frame, frame) for frame in range(COUNT)}
+
+
+@pytest.mark.parametrize(
+    ('name', 'codec', 'container'),
+    [
+        ('x.avi', 'mjpeg', {}),
+        ('x.avi', 'h264', {}),
+        ('x.mkv', 'h264', {}),
+        ('x.mp4', 'h264', {'movflags': 'faststart'}),
+    ],
+)
+def test_of_a_video_that_is_cut_off_the_rest_is_named(tmp_path, name, codec, container):
+    path = write_video(tmp_path / name, COUNT, codec, container=container)
+    rewrite(path, path.read_bytes()[: path.stat().st_size * 2 // 3])
+    faults = assert_true(path)
+    assert faults[-1] == COUNT - 1
+    assert 0 < len(faults) < COUNT
+    assert f'the header promises {COUNT} frames' in open_video(path).faults[-1]
+
+
+def test_a_fragmented_video_that_is_cut_off_is_told(tmp_path):
+    options = {'movflags': 'frag_keyframe+empty_moov'}
+    path = write_video(tmp_path / 'x.mp4', COUNT, container=options)
+    assert assert_true(path) == []
+    rewrite(path, path.read_bytes()[: path.stat().st_size * 2 // 3])
+    found, faults = read(path)
+    assert found == {frame: frame for frame in found}
+    assert faults
+    assert open_video(path).faults
+
+
+def test_a_recording_that_never_ended_well_is_told(tmp_path):
+    path = write_video(tmp_path / 'x.mkv', COUNT, container={'live': '1'})
+    assert open_video(path).faults == ()
+    rewrite(path, path.read_bytes()[:-20])
+    assert 'and all after it: the file is cut off' in open_video(path).faults[0]
+
+
+def test_an_mp4_without_its_head_is_refused(tmp_path):
+    path = write_video(tmp_path / 'x.mp4', COUNT)
+    rewrite(path, path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(FrameError, match=r'x\.mp4: does not decode as a video'):
+        open_video(path)
+
+
+@pytest.mark.parametrize('codec', ['mjpeg', 'h264'])
+def test_a_destroyed_cluster_of_a_matroska_file_keeps_the_numbers_behind_it(tmp_path, codec):
+    path = write_video(tmp_path / 'x.mkv', COUNT, codec)
+    places = packets(path)
+    overwrite(path, places[GOP + 2][0] - 4, bytes(places[GOP + 3][0] - places[GOP + 2][0]))
+    faults = assert_true(path)
+    assert faults
+    assert set(faults) <= set(range(GOP, 2 * GOP)), 'nothing else is lost'
+    assert any('is damaged' in fault for fault in open_video(path).faults)
+
+
+def test_of_a_matroska_file_without_its_first_frames_no_number_is_believed(tmp_path):
+    path = write_video(tmp_path / 'x.mkv', COUNT, 'mjpeg')
+    place, _ = packets(path)[0]
+    overwrite(path, place - 30, bytes(packets(path)[3][0] - place))
+    found, faults = read(path)
+    assert found == {}
+    assert 'can not be numbered' in faults[0]
+
+
+def test_a_lost_packet_of_a_transport_stream_keeps_the_numbers_behind_it(tmp_path):
+    path = write_video(tmp_path / 'x.ts', COUNT, 'h264')
+    content = path.read_bytes()
+    place = packets(path)[GOP + 3][0] // 188 * 188
+    rewrite(path, content[:place] + content[place + 188 * 4 :])
+    faults = assert_true(path)
+    assert faults
+    assert set(faults) <= set(range(GOP - 3, 2 * GOP)), 'nothing else is lost'
+
+
+@pytest.mark.parametrize('name', ['x.mp4', 'x.mkv'])
+def test_a_rate_that_varies_is_told_by_the_time_stamps(tmp_path, name):
+    path = write_video(tmp_path / name, len(VARYING), times=VARYING)
+    video = open_video(path)
+    assert (len(video), video.rate_hz, video.faults) == (len(VARYING), None, ())
+    assert assert_true(path) == []
+    exact = [Fraction(time, 30) for time in VARYING]
+    found = [video.time_s(frame) for frame in range(len(video))]
+    assert found == exact if name == 'x.mp4' else np.allclose(
+        [float(x) for x in found], [float(x) for x in exact], atol=0.0006
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize('name', ['x.mp4', 'x.mkv'])
+def test_times_without_any_grid_are_kept(tmp_path, name):
+    times = np.cumsum(np.random.default_rng(0).integers(1, 5, 30)).tolist()
+    path = write_video(tmp_path / name, 30, times=times)
+    video = open_video(path)
+    assert assert_true(path) == []
+    for frame, time in enumerate(times):
+        assert float(video.time_s(frame)) == pytest.approx((time - times[0]) / 30, abs=0.0011)
+
+
+@pytest.mark.parametrize('name', ['x.mp4', 'x.mkv'])
+def test_a_video_may_begin_later_than_zero(tmp_path, name):
+    path = write_video(tmp_path / name, 20, times=range(40, 60))
+    assert assert_true(path) == []
+    assert open_video(path).time_s(3) == Fraction(1, 10)
+
+
+def test_odd_names_are_files(tmp_path):
+    for name in ('a:b%d é.mp4', '-x.mkv', 'concat:x.avi'):
+        made = write_video(tmp_path / f'made{name[-4:]}', 5)
+        assert assert_true(made.rename(tmp_path / name)) == []
+
+
+def test_a_playlist_under_the_name_of_a_video_opens_no_connection(tmp_path):
+    path = tmp_path / 'x.avi'
+    path.write_text('#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n')
+    with pytest.raises(FrameError, match=r'x\.avi: does not decode'):
+        open_video(path)
