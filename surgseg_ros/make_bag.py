@@ -4,8 +4,10 @@
 import argparse
 import math
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
@@ -16,14 +18,17 @@ from surgseg_ros.bags.writing import (
     MASK_FORMATS,
     PICTURE_FORMATS,
     START_TIME_NS,
+    Frame,
     Written,
     stamped,
     write_image_bag,
 )
 from surgseg_ros.core.files import check_place
-from surgseg_ros.evaluation.frames import VIDEO_FILE, frame_rate_hz
-from surgseg_ros.evaluation.labelled_frames import Crop, LabelledFrame, labelled_frames
-from surgseg_ros.evaluation.sources import Source, find_sources, find_videos
+from surgseg_ros.evaluation.frames import VIDEO_FILE
+from surgseg_ros.evaluation.labelled_frames import Crop, labelled_frames
+from surgseg_ros.evaluation.layout import find_videos, has_pictures
+from surgseg_ros.evaluation.sources import Source, find_sources, tell_losses
+from surgseg_ros.evaluation.videos import Video
 from surgseg_ros.messages.compressed import JPEG_QUALITY
 
 RATE_HZ: Final = 60.0
@@ -48,18 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f'--storage {options.storage} does not fit --output {options.output}')
     check_place(options.output)
     for path, source in _plan(options.input, options.output, options.every):
-        rate_hz = options.rate or _rate_hz(source)
-        frames = labelled_frames(source, options.crop)
+        faults: dict[int, str] = {}
+        frames = labelled_frames(source, options.crop, faults)
+        film = _own_time(source, options.rate)
+        when = film.time_s if film else options.rate or RATE_HZ
         with tqdm(frames, path.name, len(source), unit='frame', leave=False) as bar:
-            written = _write(path, bar, rate_hz, options)
-        print(_report(path, source, written, rate_hz))
+            written = _write(path, stamped(bar, when, options.start_time), options)
+        print(_report(path, source, written, film.rate_hz if film else when))
+        if losses := tell_losses(source, faults):
+            print(f'make_bag: left out of {path}:\n{losses}', file=sys.stderr)
     return 0
 
 
 def _plan(path: Path, output: Path, every: int) -> list[tuple[Path, Source]]:
     """Decide which bag each video becomes, once all can be read and none is there."""
     sources = find_sources(path, every)
-    is_set = path.is_dir() and bool(find_videos(path))
+    is_set = any(has_pictures(video) for video in find_videos(path))
     plan = [(output / x.name if is_set else output, x) for x in sources]
     for bag, source in plan:
         if bag.exists():
@@ -68,20 +77,18 @@ def _plan(path: Path, output: Path, every: int) -> list[tuple[Path, Source]]:
     return plan
 
 
-def _rate_hz(source: Source) -> float:
-    """Take a video's own rate, but in a data set, and for pictures, that of the numbers."""
-    if source.numbers is None and source.video and source.video.name != VIDEO_FILE:
-        return frame_rate_hz(source.video)
-    return RATE_HZ
+def _own_time(source: Source, rate_hz: float | None) -> Video | None:
+    """Find the video whose time stamps count; in a data set, and for pictures, numbers do."""
+    if rate_hz or source.numbers is not None or source.video is None:
+        return None
+    return None if source.video.name.lower() == VIDEO_FILE else source.film
 
 
-def _write(
-    path: Path, frames: 'tqdm[LabelledFrame]', rate_hz: float, options: argparse.Namespace
-) -> Written:
+def _write(path: Path, frames: Iterable[Frame], options: argparse.Namespace) -> Written:
     suffix = '' if options.picture_format == 'raw' else '/compressed'
     return write_image_bag(
         path,
-        stamped(frames, rate_hz, options.start_time),
+        frames,
         image_topic=options.image_topic or f'/camera/image_raw{suffix}',
         ground_truth_topic=options.ground_truth_topic,
         frame_id=options.frame_id,
@@ -92,13 +99,17 @@ def _write(
     )
 
 
-def _report(path: Path, source: Source, written: Written, rate_hz: float) -> str:
+def _report(path: Path, source: Source, written: Written, rate_hz: Fraction | float | None) -> str:
     """Say what a bag holds, and what the video's header had promised beyond that."""
     text = f'{path}: {written.pictures} picture{"s"[written.pictures == 1 :]}'
     if source.masks:
         text += f', {written.masks} mask{"s"[written.masks == 1 :]}'
         text += f' (of {len(source.masks)})' if written.masks < len(source.masks) else ''
-    text += f', numbered at {rate_hz:g} Hz'
+    text += (
+        ', stamped by the times in the video, whose rate varies'
+        if rate_hz is None
+        else f', numbered at {float(rate_hz):g} Hz'
+    )
     if source.numbers is None and written.pictures < len(source):
         text += f'; the header of {source.video} promises {len(source)}: it may be cut off'
     return text
@@ -126,8 +137,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--every', type=_count, default=1, metavar='N',
         help='take frames whose number is a multiple of N (default: all)')
     add('--rate', type=_rate, metavar='HZ',
-        help="frames a second, by their numbers (default: a video's own; for pictures and data "
-        f'sets {RATE_HZ:g}, as SAR-RARP50 numbers them)')
+        help="frames a second, by their numbers (default: a video's own time stamps; for pictures "
+        f'and data sets {RATE_HZ:g}, as SAR-RARP50 numbers them)')
     add('--start-time', type=_start_ns, default=START_TIME_NS, metavar='SECONDS',
         help=f'stamp of the frame of number 0 (default: {START_TIME_NS // 10**9}; 0 would say '
         'that there is no time)')

@@ -103,7 +103,7 @@ def _mask_without_frame(folder):
         (_other_size, 'frame 2 is 80x47, those before it 80x48'),
         (_cut_picture, '000000001.png: is no picture'),
         (_mask_of_other_size, '000000000.png: is 80x47, its frame 80x48'),
-        (_mask_in_colour, '000000000.png: is of shape'),
+        (_mask_in_colour, '000000000.png: is an 8-bit colour PNG'),
         (_mask_with_a_class_too_many, '000000000.png: holds the value 10'),
         (_mask_without_frame, 'frame 000000006 has a mask'),
     ],

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple
@@ -55,19 +56,20 @@ _FOREVER: Final = QosTime(9223372036, 854775807)
 
 def stamped(
     frames: Iterable[tuple[int, NDArray[np.uint8], NDArray[np.uint8] | None]],
-    rate_hz: float,
+    rate_hz: float | Callable[[int], Fraction],
     start_ns: int = START_TIME_NS,
 ) -> Iterator[Frame]:
     """
     Give frames the stamps that follow from their numbers.
 
     :param frames: (number, picture, mask) of each.
-    :param rate_hz: frames a second.
+    :param rate_hz: frames a second; or what tells the time of a number, in seconds from that of 0.
     :param start_ns: when the frame of number 0 was taken, in nanoseconds.
     :return: the frames for `write_image_bag`; no stamp has errors that add up with the frames.
     """
     for number, image, mask in frames:
-        yield start_ns + round(number * 1e9 / rate_hz), image, mask
+        after_ns = rate_hz(number) * 10**9 if callable(rate_hz) else number * 1e9 / rate_hz
+        yield start_ns + round(after_ns), image, mask
 
 
 class BagWriter:

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A video's frames with their masks, in order, and cut to the part that is the endoscope's."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.evaluation.frames import FrameError
-from surgseg_ros.evaluation.masks import read_mask
+from surgseg_ros.evaluation.masks import read_truth
 from surgseg_ros.evaluation.sources import Source
 
 
@@ -37,12 +36,16 @@ class LabelledFrame(NamedTuple):
     mask: NDArray[np.uint8] | None
 
 
-def labelled_frames(source: Source, crop: Crop | None = None) -> Iterator[LabelledFrame]:
+def labelled_frames(
+    source: Source, crop: Crop | None = None, faults: dict[int, str] | None = None
+) -> Iterator[LabelledFrame]:
     """
     Read a video's frames, and the masks that there are, one at a time.
 
     :param source: the video.
     :param crop: part to take of picture and mask.
+    :param faults: gets the frames of a video that are missing or damaged, with the reason, where
+        they have no mask; without it these raise, as do those that have one.
     :return: the frames, all of one size.
     :raises FrameError: if a frame can't be decoded, has another size than the first one or its
         mask, or is missing though it has a mask; if the crop leaves the picture; or if there is
@@ -51,7 +54,9 @@ def labelled_frames(source: Source, crop: Crop | None = None) -> Iterator[Labell
     """
     masks = {number: path for number, path in source.masks.items() if source.wants(number)}
     first: tuple[int, ...] | None = None
-    for number, image in source.read(lambda _: False):
+    found: dict[int, str] = {} if faults is None else faults
+    for number, image in source.read(lambda _: False, None if faults is None else found):
+        _refuse_lost(masks, found)
         size = image.shape[:2]
         if size != (first := first or size):
             raise FrameError(
@@ -60,19 +65,26 @@ def labelled_frames(source: Source, crop: Crop | None = None) -> Iterator[Labell
             )
         mask = _mask(masks.pop(number), image) if number in masks else None
         yield LabelledFrame(number, _cut(image, crop), None if mask is None else _cut(mask, crop))
+    _refuse_lost(masks, found)
+    if first is None and found:
+        raise FrameError(next(iter(found.values())))
     if first is None:
         raise FrameError(f'{source.name}: holds no frame that is asked for')
     if masks:
         raise FrameError(f'{source.video}: ends before frame {min(masks)}, which has a mask')
 
 
+def _refuse_lost(masks: Mapping[int, Path], faults: Mapping[int, str]) -> None:
+    """Refuse a video that has lost a frame which has a mask."""
+    for number in masks.keys() & faults.keys():
+        raise FrameError(f'{faults[number]}; it has a mask: copy the video again')
+
+
 def _mask(path: Path, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    mask = read_mask(path)
+    mask = read_truth(path)
     if mask.shape != image.shape[:2]:
         sizes = f'{_words(mask.shape)}, its frame {_words(image.shape)}'
         raise FrameError(f'{path}: is {sizes}: both must have the size of the video')
-    if mask.max() >= CLASS_COUNT:
-        raise FrameError(f'{path}: holds the value {mask.max()}, expected 0 to {CLASS_COUNT - 1}')
     return mask
 
 

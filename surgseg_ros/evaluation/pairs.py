@@ -9,7 +9,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.evaluation.masks import MaskError, read_mask
+from surgseg_ros.evaluation.errors import FrameError
+from surgseg_ros.evaluation.layout import find_masks, find_videos, official_name
+from surgseg_ros.evaluation.masks import MaskError, read_mask, read_truth
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame
 
 _NAMED: Final = 20
@@ -30,7 +32,7 @@ class Pair(NamedTuple):
     @property
     def name(self) -> str:
         """What both files are called in their folders."""
-        return f'{self.video}/segmentation/{self.truth.name}'
+        return f'{self.video}/segmentation/{self.truth.stem}.png'
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """
@@ -49,7 +51,7 @@ class Pair(NamedTuple):
 def _read(
     truth: Path, predicted: Path | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    return read_mask(truth), None if predicted is None else read_mask(predicted)
+    return read_truth(truth), None if predicted is None else read_mask(predicted)
 
 
 def find_pairs(reference: Path, predictions: Path, allow_missing: bool = False) -> list[Pair]:
@@ -62,7 +64,10 @@ def find_pairs(reference: Path, predictions: Path, allow_missing: bool = False) 
     :return: one pair for each truth, sorted.
     :raises EvaluationError: if there is no truth, or the folders differ and must not.
     """
-    truths, masks = _masks_of(reference), _masks_of(predictions)
+    try:
+        truths, masks = _masks_of(reference), _masks_of(predictions)
+    except FrameError as error:
+        raise EvaluationError(str(error)) from error
     if not truths:
         raise EvaluationError(
             f'{str(reference)!r} holds no video_*/segmentation/*.png: give the folder that holds '
@@ -86,8 +91,11 @@ def find_pairs(reference: Path, predictions: Path, allow_missing: bool = False) 
 
 
 def _masks_of(root: Path) -> dict[str, Path]:
+    """Find masks by their official names: a name in capitals is the same one."""
     return {
-        path.relative_to(root).as_posix(): path for path in root.glob('video_*/segmentation/*.png')
+        f'{official_name(video.name)}/segmentation/{mask.stem}.png': mask
+        for video in find_videos(root)
+        for mask in find_masks(video)
     }
 
 

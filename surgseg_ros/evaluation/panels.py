@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.labels import BACKGROUND, PALETTE
 from surgseg_ros.core.overlay import draw_overlay
-from surgseg_ros.evaluation.frames import (
-    VIDEO_FILE,
-    FrameError,
+from surgseg_ros.evaluation.errors import FrameError
+from surgseg_ros.evaluation.frames import read_frames, read_picture
+from surgseg_ros.evaluation.layout import (
     find_pictures,
-    read_frames,
-    read_picture,
+    find_video_file,
+    find_videos,
+    official_name,
 )
 from surgseg_ros.evaluation.pairs import Pair
 
@@ -96,12 +97,16 @@ def find_input(frames: Path, pair: Pair) -> NDArray[np.uint8] | None:
     """
     if not pair.truth.stem.isdecimal():
         return None
-    video, index = frames / pair.video, int(pair.truth.stem)
+    index = int(pair.truth.stem)
     try:
+        named = {official_name(video.name): video for video in find_videos(frames)}
+        video = named.get(official_name(pair.video))
+        if video is None:
+            return None
         if picture := find_pictures(video).get(index):
             return read_picture(picture)
-        if (video / VIDEO_FILE).is_file():
-            return next((image for _, image in read_frames(video / VIDEO_FILE, [index])), None)
+        if file := find_video_file(video):
+            return next((image for _, image in read_frames(file, [index])), None)
     except FrameError:
         return None
     return None

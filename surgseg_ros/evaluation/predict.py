@@ -3,6 +3,7 @@
 
 import argparse
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,8 +28,9 @@ from surgseg_ros.core.runtimes import RUNTIMES
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.steadiness import Steadier
 from surgseg_ros.core.sureness import drop_unsure
+from surgseg_ros.evaluation.errors import FrameError
 from surgseg_ros.evaluation.frames import write_png
-from surgseg_ros.evaluation.sources import VIDEO_EVERY, Source, find_sources
+from surgseg_ros.evaluation.sources import VIDEO_EVERY, Source, find_sources, tell_losses
 
 RECORD_FILE: Final = 'predict.json'
 """Says what the masks beside it were made by, so that two models' masks are never mixed."""
@@ -89,10 +91,12 @@ class Tally:
 
     :param sizes: how many masks of each size were written.
     :param found: how many were there already.
+    :param losses: what is missing or damaged in the videos, a text for each.
     """
 
     sizes: Counter[str] = field(default_factory=Counter)
     found: int = 0
+    losses: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         """Put it into words."""
@@ -108,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Predict.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the exit status.
+    :return: the exit status; 1 if frames of a video are missing or damaged, and have no mask.
     :raises ValueError: of a frame, the model or the device, if it can't be used.
     :raises OSError: if masks can't be written.
     """
@@ -129,7 +133,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         prepare(options.output, segmenter, options.runtime, wishes)
         with _no_empty_folders(options.output, is_new):
             tally = predict(segmenter, sources, options.output, wishes)
+            if tally.losses and not (tally.sizes or tally.found):
+                raise FrameError('\n'.join(tally.losses))
     print(f'{tally} in {options.output / OUTPUT_LAYOUT}')
+    if tally.losses:
+        lost = '\n'.join(tally.losses)
+        print(f'predict: no mask of what is missing or damaged:\n{lost}', file=sys.stderr)
+        return 1
     return 0
 
 
@@ -255,11 +265,18 @@ def predict(
                 there = set()
             bar.update(len(there))
             tally.found += len(there)
-            for number, image in source.read(there.__contains__):
+            faults: dict[int, str] = {}
+            lost = 0
+            for number, image in source.read(there.__contains__, faults):
+                if steadier and len(faults) > lost:
+                    steadier = wishes.steadier()  # nothing is steady across a gap
+                lost = len(faults)
                 mask = _mask(segmenter, image, wishes, steadier)
                 write_png(folder / f'{number:09d}.png', mask)
                 bar.update()
                 tally.sizes[f'{mask.shape[1]}x{mask.shape[0]}'] += 1
+            if losses := tell_losses(source, faults):
+                tally.losses.append(losses)
     return tally
 
 

@@ -8,22 +8,29 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.evaluation.frames import (
+from surgseg_ros.evaluation.errors import FrameError
+from surgseg_ros.evaluation.frames import read_picture
+from surgseg_ros.evaluation.layout import (
     PICTURE_FOLDERS,
-    PICTURE_SUFFIXES,
     VIDEO_FILE,
-    FrameError,
+    find_masks,
     find_pictures,
-    read_frames,
-    read_picture,
+    find_video_file,
+    find_videos,
+    has_pictures,
+    official_name,
+    pictures_in,
 )
+from surgseg_ros.evaluation.videos import Video, open_video
 
 VIDEO_EVERY: Final = 60
 """SAR-RARP50 has a mask for each 60th frame of its videos, which is one a second."""
+
+_TOLD: Final = 20
+"""So many losses of a video are named; the rest is counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +54,20 @@ class Source:
     masks: Mapping[int, Path] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """Count the frames; for a video, as its header promises."""
+        """Count the frames; of a video, those that are missing included."""
         if self.numbers is not None:
             return len(self.numbers)
-        capture = cv2.VideoCapture(str(self.video))
-        promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        capture.release()
-        return max(0, -(-promised // self.every))
+        film = self.film
+        return 0 if film is None else -(-len(film) // self.every)
+
+    @property
+    def film(self) -> Video | None:
+        """The video, where one is needed; raises FrameError where it is none."""
+        if self.video is None:
+            return None
+        if self.numbers is None or any(number not in self.pictures for number in self.numbers):
+            return open_video(self.video)
+        return None
 
     def wants(self, number: int) -> bool:
         """
@@ -64,39 +78,46 @@ class Source:
         """
         return number % self.every == 0 if self.numbers is None else number in self.numbers
 
-    def read(self, is_done: Callable[[int], bool]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def read(
+        self, is_done: Callable[[int], bool], faults: dict[int, str] | None = None
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """
         Decode the frames.
 
         :param is_done: whether a frame, by its number, is not wanted.
+        :param faults: gets the frames of a video that are missing or damaged, with the reason;
+            without it these raise.
         :return: number and (H, W, 3) uint8 RGB.
         :raises FrameError: if a frame can't be decoded.
         """
         if self.numbers is None:
-            yield from self._decode(n for n in count(0, self.every) if not is_done(n))
+            yield from self._decode((n for n in count(0, self.every) if not is_done(n)), faults)
             return
         rest = [number for number in self.numbers if not is_done(number)]
         for number in rest:
             if number in self.pictures:
                 yield number, read_picture(self.pictures[number])
         packed = [number for number in rest if number not in self.pictures]
-        reached = -1
-        for reached, image in self._decode(iter(packed)):
-            yield reached, image
-        if packed and reached < packed[-1]:
+        film = self.film
+        if packed and film is not None and packed[-1] >= len(film):
             raise FrameError(f'{self.video}: ends before frame {packed[-1]}, which has a mask')
+        yield from self._decode(iter(packed), faults)
 
     def check(self) -> None:
         """
-        See that the video decodes, where one is needed, by its first frame.
+        See that the video can be read, where one is needed, and that a frame of it decodes.
 
-        :raises FrameError: if it does not.
+        :raises FrameError: if it can't.
         """
-        if self.numbers is None or any(number not in self.pictures for number in self.numbers):
-            next(self._decode(iter([0])), None)
+        film = self.film
+        faults: dict[int, str] = {}
+        if film is not None and next(film.read(count(), faults), None) is None:
+            raise FrameError(f'{next(iter(faults.values()))}; nor can any other: copy it again')
 
-    def _decode(self, numbers: Iterator[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        return read_frames(self.video, numbers) if self.video else iter(())
+    def _decode(
+        self, numbers: Iterator[int], faults: dict[int, str] | None
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        return open_video(self.video).read(numbers, faults) if self.video else iter(())
 
 
 def find_sources(path: Path, every: int | None = None) -> list[Source]:
@@ -113,39 +134,46 @@ def find_sources(path: Path, every: int | None = None) -> list[Source]:
     if not path.exists():
         raise FrameError(f'{str(path)!r} does not exist: see whether the path is right')
     if path.is_file():
-        name = path.parent.name if path.name == VIDEO_FILE else path.stem
-        return [Source(name=_official(name), every=every or VIDEO_EVERY, video=path)]
-    videos = find_videos(path)
-    if videos or _is_video(path):
+        name = path.parent.name if path.name.lower() == VIDEO_FILE else path.stem
+        return [Source(name=official_name(name), every=every or VIDEO_EVERY, video=path)]
+    videos = [video for video in find_videos(path) if has_pictures(video)]
+    if videos or has_pictures(path):
         return [_of_data_set(video, every) for video in videos or [path.resolve()]]
-    files = [file for file in sorted(path.glob('*')) if file.suffix.lower() in PICTURE_SUFFIXES]
+    files = pictures_in(path)
     if not files:
         raise FrameError(
             f'{str(path)!r} holds no frames: give a video, a folder of PNG or JPEG files, or a '
             f'folder of video_* with {VIDEO_FILE}, {" or ".join(PICTURE_FOLDERS)}'
         )
     whole = path.resolve()
-    name = whole.parent.name if whole.name in PICTURE_FOLDERS else whole.name
+    name = whole.parent.name if whole.name.lower() in PICTURE_FOLDERS else whole.name
     return [_of_pictures(name, _numbered(files), every or 1)]
 
 
-def find_videos(path: Path) -> list[Path]:
+def tell_losses(source: Source, faults: Mapping[int, str]) -> str:
     """
-    Find the videos of a data set.
+    Say what is missing or damaged in a video.
 
-    :param path: a folder.
-    :return: its folders `video_*` with frames, sorted; none if it is a video's folder itself.
+    :param source: of its frames.
+    :param faults: what reading them found; see Source.read.
+    :return: a line for each of the first, and how many more there are; empty if nothing is.
     """
-    return [folder for folder in sorted(path.glob('video_*')) if _is_video(folder)]
+    film = source.film
+    gaps = () if film is None else film.faults
+    inside = [text for n, text in faults.items() if film is None or not film.why_missing(n)]
+    lines = [*gaps, *inside]
+    if len(lines) > _TOLD:
+        lines[_TOLD:] = [f'and {len(lines) - _TOLD} more']
+    return '\n'.join(lines)
 
 
 def _of_data_set(video: Path, every: int | None) -> Source:
     """Take the frames that have a mask, or, without any, those at the masks' rate."""
-    name, pictures, file = _official(video.name), find_pictures(video), video / VIDEO_FILE
-    found = sorted(video.glob('segmentation/*.png'))
-    masks = {int(mask.stem): mask for mask in found if mask.stem.isdecimal()}
+    name, pictures = official_name(video.name), find_pictures(video)
+    file = find_video_file(video)
+    masks = {int(mask.stem): mask for mask in find_masks(video) if mask.stem.isdecimal()}
     lacking = [number for number in masks if number not in pictures]
-    if lacking and not file.is_file():
+    if lacking and file is None:
         raise FrameError(
             f'{video}: frame {lacking[0]:09d} has a mask, but is neither in '
             f'{" or ".join(PICTURE_FOLDERS)}, nor is there {VIDEO_FILE}'
@@ -162,12 +190,7 @@ def _of_pictures(
     name: str, pictures: Mapping[int, Path], every: int, masks: Mapping[int, Path] | None = None
 ) -> Source:
     numbers = [number for number in pictures if number % every == 0]
-    return Source(name=_official(name), numbers=numbers, pictures=pictures, masks=masks or {})
-
-
-def _is_video(folder: Path) -> bool:
-    parts = (VIDEO_FILE, *PICTURE_FOLDERS)
-    return any((folder / part).exists() for part in parts)
+    return Source(name=official_name(name), numbers=numbers, pictures=pictures, masks=masks or {})
 
 
 def _numbered(files: Sequence[Path]) -> dict[int, Path]:
@@ -177,7 +200,3 @@ def _numbered(files: Sequence[Path]) -> dict[int, Path]:
     if len(set(numbers)) < len(files):
         numbers = list(range(len(files)))
     return dict(sorted(zip(numbers, files, strict=True)))
-
-
-def _official(name: str) -> str:
-    return name if name.startswith('video_') else f'video_{name}'

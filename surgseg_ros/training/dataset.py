@@ -3,11 +3,21 @@
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from surgseg_ros.evaluation.frames import PICTURE_FOLDERS, VIDEO_FILE, find_pictures
+from surgseg_ros.evaluation.errors import FrameError
+from surgseg_ros.evaluation.layout import (
+    PICTURE_FOLDERS,
+    VIDEO_FILE,
+    find_masks,
+    find_pictures,
+    find_video_file,
+    find_videos,
+)
+from surgseg_ros.evaluation.videos import open_video
 from surgseg_ros.training.samples import DatasetError, Fault, Sample, describe
 from surgseg_ros.training.splits import split_videos
 from surgseg_ros.training.video_frames import cache_folder, default_cache, unpack
@@ -57,7 +67,14 @@ def survey(root: Path, cache: Path | None = None, *, leave_out: Collection[str] 
     :raises DatasetError: if there is no mask, a name to leave out is not there, or the cache
         can't be written.
     """
-    masks = sorted(Path(root).glob('video_*/segmentation/*.png'))
+    try:
+        return _survey(Path(root), cache, leave_out)
+    except FrameError as error:
+        raise DatasetError(str(error)) from error
+
+
+def _survey(root: Path, cache: Path | None, leave_out: Collection[str]) -> Survey:
+    masks = [mask for video in find_videos(root) for mask in find_masks(video)]
     if not masks:
         raise DatasetError(
             f'{str(root)!r} holds no video_*/segmentation/*.png: give the folder that holds '
@@ -67,7 +84,7 @@ def survey(root: Path, cache: Path | None = None, *, leave_out: Collection[str] 
     faults: list[Fault] = []
     packed: dict[Path, list[Path]] = {}
     for video, of_video in groupby(_without(masks, leave_out), lambda mask: mask.parents[1]):
-        pictures = find_pictures(video)
+        pictures, file = find_pictures(video), find_video_file(video)
         for mask in of_video:
             if not mask.stem.isdecimal():
                 faults.append(
@@ -75,11 +92,11 @@ def survey(root: Path, cache: Path | None = None, *, leave_out: Collection[str] 
                 )
             elif image := pictures.get(int(mask.stem)):
                 samples.append(Sample(video.name, int(mask.stem), image, mask))
-            elif (video / VIDEO_FILE).is_file():
-                packed.setdefault(video / VIDEO_FILE, []).append(mask)
+            elif file is not None:
+                packed.setdefault(file, []).append(mask)
             else:
                 faults.append(Fault(_name(mask), _no_frame(mask)))
-    unpacked = _unpack(packed, Path(cache) if cache else default_cache(Path(root)))
+    unpacked = _unpack(packed, Path(cache) if cache else default_cache(root))
     samples.extend(unpacked.samples)
     samples.sort(key=lambda sample: (sample.video, sample.index))
     return Survey(tuple(samples), tuple(sorted((*faults, *unpacked.faults))))
@@ -121,8 +138,27 @@ def _unpack(packed: Mapping[Path, Sequence[Path]], cache: Path) -> Survey:
             if sample.image.is_file():
                 samples.append(sample)
             else:
-                faults.append(Fault(sample.name, f'{mask}: has no frame; {reasons[video]}'))
+                why = reasons[video][sample.index]
+                faults.append(Fault(sample.name, f'{mask}: has no frame; {why}'))
     return Survey(tuple(samples), tuple(faults))
+
+
+def find_losses(root: Path) -> tuple[Fault, ...]:
+    """
+    Find what videos that are not unpacked have lost, whether or not a mask is of it.
+
+    :param root: the data set.
+    :return: what shows without decoding, each under the name of its video.
+    """
+    found: list[Fault] = []
+    for video in find_videos(root):
+        numbers = {int(mask.stem) for mask in find_masks(video) if mask.stem.isdecimal()}
+        file = find_video_file(video)
+        if file is None or numbers <= find_pictures(video).keys():
+            continue
+        with suppress(FrameError):  # no video at all is a fault of each of its masks
+            found += (Fault(video.name, text) for text in open_video(file).faults)
+    return tuple(found)
 
 
 def _no_frame(mask: Path) -> str:

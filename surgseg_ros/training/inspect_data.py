@@ -16,7 +16,7 @@ from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.evaluation.frames import write_png
 from surgseg_ros.training.data_picture import draw_data
-from surgseg_ros.training.dataset import Survey, survey
+from surgseg_ros.training.dataset import Survey, find_losses, survey
 from surgseg_ros.training.faults import Examination, examine_all
 from surgseg_ros.training.samples import Fault, Sample
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_file(options.output / PICTURE_FILE)
     found = survey(options.data, options.cache)
     examinations = list(examine_all(found.samples))
-    summary = summarize(found, examinations)
+    summary = summarize(found, examinations, find_losses(options.data))
     print(_table(summary))
     if options.json:
         write_whole(options.json, (json.dumps(summary, indent=2) + '\n').encode())
@@ -68,12 +68,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def summarize(found: Survey, examinations: Sequence[Examination]) -> dict[str, Any]:
+def summarize(
+    found: Survey, examinations: Sequence[Examination], losses: Sequence[Fault] = ()
+) -> dict[str, Any]:
     """
     Add up what a data set holds.
 
     :param found: its samples, and the faults of masks without a frame.
     :param examinations: of the samples, in their order.
+    :param losses: what videos have lost.
     :return: `videos`, name to what it holds; `all`, the same of all together; `faults`, a list of
         `name` and `what`. A video holds `frames`, `sizes` ('1920x1080' to the number of masks),
         `pixel_share` and `frame_share` by class name, over the masks that could be read.
@@ -84,13 +87,15 @@ def summarize(found: Survey, examinations: Sequence[Examination]) -> dict[str, A
     return {
         'all': _holding(examinations),
         'videos': {video: _holding(of_video) for video, of_video in by_video.items()},
-        'faults': [fault._asdict() for fault in _all_faults(found, examinations)],
+        'faults': [fault._asdict() for fault in _all_faults(found, examinations, losses)],
     }
 
 
-def _all_faults(found: Survey, examinations: Sequence[Examination]) -> list[Fault]:
+def _all_faults(
+    found: Survey, examinations: Sequence[Examination], losses: Sequence[Fault]
+) -> list[Fault]:
     of_samples = [fault for examination in examinations for fault in examination.faults]
-    return sorted((*found.faults, *of_samples))
+    return sorted((*found.faults, *losses, *of_samples))
 
 
 def _holding(examinations: Sequence[Examination]) -> dict[str, Any]:

@@ -9,11 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from tqdm import tqdm
 
 from surgseg_ros.evaluation.frames import PARTIAL, FrameError, read_frames, write_png
+
+_NUMBERED: Final = 'by time stamps and index'
+"""How frames were numbered; other caches, of frames that were counted, are not used."""
 
 
 def default_cache(root: Path) -> Path:
@@ -42,11 +45,13 @@ def cache_folder(video: Path, cache: Path) -> Path:
     :return: a folder, which may not exist yet.
     """
     state = video.stat()
-    source = _digest(f'{state.st_size} {state.st_mtime_ns}')
+    source = _digest(f'{_NUMBERED} {state.st_size} {state.st_mtime_ns}')
     return cache / f'{video.parent.name}-{source}'
 
 
-def unpack(wanted: Mapping[Path, Sequence[int]], cache: Path, workers: int = 1) -> dict[Path, str]:
+def unpack(
+    wanted: Mapping[Path, Sequence[int]], cache: Path, workers: int = 1
+) -> dict[Path, dict[int, str]]:
     """
     Decode what the cache lacks of videos, several at a time.
 
@@ -56,7 +61,7 @@ def unpack(wanted: Mapping[Path, Sequence[int]], cache: Path, workers: int = 1) 
     :param wanted: for each video, the frames' numbers, ascending.
     :param cache: made where it does not exist.
     :param workers: videos at a time; threads, since OpenCV decodes and encodes without Python.
-    :return: the videos that lack a frame or don't decode, with the reason.
+    :return: for each video, the frames that it lacks or that don't decode, with the reason.
     :raises OSError: if the cache can't be written.
     """
     lacking = {
@@ -72,7 +77,7 @@ def unpack(wanted: Mapping[Path, Sequence[int]], cache: Path, workers: int = 1) 
         ThreadPoolExecutor(workers) as pool,
     ):
 
-        def unpack_one(video: Path) -> str | None:
+        def unpack_one(video: Path) -> dict[int, str]:
             return _unpack_video(video, lacking[video], cache_folder(video, cache), bar, stop)
 
         try:
@@ -85,29 +90,30 @@ def unpack(wanted: Mapping[Path, Sequence[int]], cache: Path, workers: int = 1) 
 
 def _unpack_video(
     video: Path, indices: Sequence[int], folder: Path, bar: 'tqdm[NoReturn]', stop: Event
-) -> str | None:
-    """Decode one video, and say what is wrong with it."""
+) -> dict[int, str]:
+    """Decode one video, and say what is wrong with its frames."""
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder, stop):
         if stop.is_set():
-            return None
+            return {}
         for leftover in folder.glob(f'*{PARTIAL}'):
             leftover.unlink()
         rest = _lacking(indices, folder)
         bar.update(len(indices) - len(rest))
-        reached = -1
+        faults: dict[int, str] = {}
+        reached: set[int] = set()
         try:
-            for index, image in read_frames(video, rest):
+            for index, image in read_frames(video, rest, faults):
                 if stop.is_set():
-                    return None
+                    return {}
                 write_png(folder / f'{index:09d}.png', image)
-                reached = index
+                reached.add(index)
                 bar.update()
         except FrameError as error:
-            return str(error)
-    if late := [index for index in rest if index > reached]:
-        return f'{video}: ends before frame {late[0]}, which has a mask; copy the video again'
-    return None
+            return dict.fromkeys(rest, str(error))
+    late = f'{video}: ends before frame {{}}, which has a mask; copy the video again'
+    beyond = {n: late.format(n) for n in rest if n not in reached and n not in faults}
+    return {**faults, **beyond}
 
 
 def _lacking(indices: Sequence[int], folder: Path) -> list[int]:

@@ -84,9 +84,9 @@ def test_what_is_lacking_is_added(packed, tmp_path, monkeypatch, frame_number):
     read = []
     monkeypatch.setattr(
         'surgseg_ros.training.video_frames.read_frames',
-        lambda path, indices: (
+        lambda path, indices, faults: (
             read.append((path.parent.name, indices)),
-            read_frames(path, indices),
+            read_frames(path, indices, faults),
         )[1],
     )
     assert numbers(find_samples(packed, tmp_path / 'cache'), frame_number) == EXPECTED

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the demo plays: a synthetic scene with its truth, or a video of one's own, as a bag."""
 
-import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
-from itertools import islice
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -16,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.bags.writing import stamped, write_image_bag
-from surgseg_ros.evaluation.frames import frame_rate_hz
 from surgseg_ros.evaluation.labelled_frames import labelled_frames
 from surgseg_ros.evaluation.sources import find_sources
+from surgseg_ros.evaluation.videos import open_video
 from surgseg_ros.training.scenes import Scene
 
 IMAGE_TOPIC = '/camera/image_raw'
@@ -86,20 +85,20 @@ def make_video_bag(
     Copy the beginning of a video into a bag.
 
     :param path: the bag to make.
-    :param video: any file that OpenCV decodes.
+    :param video: any file that FFmpeg decodes; frames that are damaged are left out.
     :param tell: is told how far it is.
     :return: what was made.
     :raises ValueError: if the video is missing, or not one frame of it can be decoded.
     """
     if not video.is_file():
         raise ValueError(f'video {str(video)!r} does not exist: give INPUT=FILE, a video file')
-    rate_hz = frame_rate_hz(video)
-    frames = labelled_frames(find_sources(video, 1)[0])
-    beginning = islice(frames, math.ceil(LONGEST_S * rate_hz))
+    film = open_video(video)
+    frames = labelled_frames(find_sources(video, 1)[0], faults={})
+    beginning = takewhile(lambda frame: float(film.time_s(frame.number)) < LONGEST_S, frames)
     told = _told(beginning, 'copied', tell)
-    written = write_image_bag(path, stamped(told, rate_hz), image_topic=IMAGE_TOPIC)
-    part = f', its first {LONGEST_S:g} s' if next(frames, None) else ''
-    return Source(path, rate_hz, written.pictures, f'{video.name}{part}')
+    written = write_image_bag(path, stamped(told, film.time_s), image_topic=IMAGE_TOPIC)
+    part = f', its first {LONGEST_S:g} s' if float(film.time_s(len(film) - 1)) >= LONGEST_S else ''
+    return Source(path, float(film.mean_rate_hz), written.pictures, f'{video.name}{part}')
 
 
 def _told(frames: Iterable[T], what: str, tell: Callable[[str], None]) -> Iterator[T]:

@@ -2,6 +2,7 @@
 """Fits the limits of the gates on synthetic scenes, and counts their alarms on others."""
 
 import argparse
+import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from surgseg_ros.core.gates import DEFAULTS, GATES, Gates
 from surgseg_ros.core.signs import look_at
+from surgseg_ros.evaluation.frames import read_frames
 from surgseg_ros.training.scenes import Scene
 from tools.gates.spoiling import SEVERITIES, SPOILERS, Picture, Source
 
@@ -150,11 +152,10 @@ def alarms_of(video: Path, roi: Sequence[int] | None) -> str:
     :param roi: x, y, width and height of the part to look at, or None.
     :return: in words.
     """
-    gates, reader = Gates(), cv2.VideoCapture(str(video))
+    gates = Gates()
     found: dict[str, int] = {}
     count = 0
-    while (read := reader.read())[0]:
-        image = cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+    for _, image in read_frames(video, itertools.count(), {}):
         if roi:
             x, y, width, height = roi
             image = image[y : y + height, x : x + width]

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each verb makes of a video that is damaged, cut off, or of a rate that varies."""
+
+import json
+import warnings
+
+import cv2
+import numpy as np
+import pytest
+from made_videos import (
+    HEIGHT,
+    WIDTH,
+    number_of,
+    overwrite,
+    packets,
+    rewrite,
+    write_video,
+)
+from verbs import verb
+
+from surgseg_ros.bags.reading import Bag
+from surgseg_ros.core.model_folder import write_model
+from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.messages.images import rgb_from_msg
+from surgseg_ros.messages.results import stamp_ns
+from surgseg_ros.training.dataset import find_samples
+from surgseg_ros.training.faults import sift
+from surgseg_ros.training.samples import DatasetError
+
+COUNT = 30
+BAD = 9
+"""The chunk whose head is overwritten, with the end of the frame before."""
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    options = {'encoder_depth': 3, 'decoder_channels': [16, 8, 8]}
+    spec = ModelSpec(name='tiny', encoder='resnet18', options=options, input_size=(32, 64))
+    folder = tmp_path_factory.mktemp('models') / 'tiny'
+    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
+    return folder
+
+
+def run(name, **options):
+    words = [(f'--{key}', str(value)) for key, value in options.items()]
+    return verb(name)([word for pair in words for word in pair])
+
+
+def spoil(path):
+    overwrite(path, packets(path)[BAD][0] - 160, bytes(310))
+    return path
+
+
+def cut(path):
+    rewrite(path, path.read_bytes()[: path.stat().st_size * 2 // 3])
+    return path
+
+
+def masks(output):
+    return sorted(int(path.stem) for path in output.rglob('*.png'))
+
+
+def messages(bag):
+    with Bag(bag) as opened:
+        found = [message for _, _, message in opened.read(['/camera/image_raw'])]
+    times = [(stamp_ns(message.header) - 10**18) / 1e9 for message in found]
+    return times, [number_of(rgb_from_msg(message)) for message in found]
+
+
+def write_masks(video, *numbers):
+    (video / 'segmentation').mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        path = video / f'segmentation/{number:09d}.png'
+        cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH), np.uint8))
+
+
+def test_predict_of_a_film_that_is_cut_off_says_so_and_ends_with_1(tmp_path, model, capsys):
+    film = cut(write_video(tmp_path / 'x.avi', COUNT, 'mjpeg'))
+    options = {'model': model, 'input': film, 'output': tmp_path / 'out', 'device': 'cpu'}
+    assert run('predict', **options, every=5) == 1
+    written = masks(tmp_path / 'out')
+    assert written == list(range(0, written[-1] + 1, 5))
+    said = capsys.readouterr()
+    assert f'to {COUNT - 1}: the header promises {COUNT} frames' in said.err
+    assert f'{len(written)} masks' in said.out
+    assert run('predict', **options, every=5) == 1, 'once more: nothing new, and no better'
+    assert 'promises' in capsys.readouterr().err
+    assert masks(tmp_path / 'out') == written
+
+
+@pytest.mark.parametrize(('name', 'codec'), [('x.avi', 'mjpeg'), ('x.mp4', 'h264')])
+def test_predict_of_a_damaged_film_leaves_out_what_is_damaged(
+    tmp_path, model, capsys, name, codec
+):
+    film = write_video(tmp_path / name, COUNT, codec)
+    place, size = packets(film)[14]
+    overwrite(film, place + size // 3, bytes(size // 2))
+    options = {'model': model, 'input': film, 'output': tmp_path / 'out', 'device': 'cpu'}
+    assert run('predict', **options, every=1) == 1
+    written, said = masks(tmp_path / 'out'), capsys.readouterr().err
+    left_out = sorted(set(range(COUNT)) - set(written))
+    assert left_out
+    assert set(left_out) <= set(range(12, 24)), 'after the next key frame all is well'
+    for number in left_out:
+        assert f'{film}: frame {number} can not be used' in said
+
+
+def test_predict_of_a_film_without_a_sound_frame_ends_with_2(tmp_path, model, capsys):
+    film = write_video(tmp_path / 'x.avi', 3, 'mjpeg')
+    for place, size in packets(film):
+        overwrite(film, place + size // 2, bytes(size // 2))
+    options = {'model': model, 'input': film, 'output': tmp_path / 'out', 'device': 'cpu'}
+    assert run('predict', **options) == 2
+    assert 'frame 0 can not be used' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_make_bag_keeps_the_stamps_behind_a_damaged_frame(tmp_path, capsys):
+    film = spoil(write_video(tmp_path / 'x.avi', COUNT, 'mjpeg'))
+    assert run('make_bag', input=film, output=tmp_path / 'bag') == 0
+    times, numbers = messages(tmp_path / 'bag')
+    assert numbers == [n for n in range(COUNT) if n not in (BAD - 1, BAD)]
+    assert times == pytest.approx([number / 30 for number in numbers], abs=1e-9)
+    said = capsys.readouterr()
+    assert f'frame {BAD}: its place in the file is damaged' in said.err
+    assert f'frame {BAD - 1} can not be used' in said.err
+    assert f'promises {COUNT}' in said.out
+
+
+def test_make_bag_refuses_a_film_that_has_lost_a_frame_with_a_mask(tmp_path, capsys):
+    spoil(write_video(tmp_path / 'video_1/video_left.avi', COUNT, 'mjpeg'))
+    write_masks(tmp_path / 'video_1', 0, BAD)
+    assert run('make_bag', input=tmp_path / 'video_1', output=tmp_path / 'bag') == 2
+    assert f'frame {BAD} can not be used' in capsys.readouterr().err
+    assert not (tmp_path / 'bag').exists()
+
+
+@pytest.mark.parametrize('name', ['x.mp4', 'x.mkv'])
+def test_make_bag_stamps_a_varying_rate_by_the_films_own_times(tmp_path, name, capsys):
+    times = [*range(15), 15, 20, 25]
+    film = write_video(tmp_path / name, len(times), times=times)
+    assert run('make_bag', input=film, output=tmp_path / 'bag') == 0
+    found, numbers = messages(tmp_path / 'bag')
+    assert numbers == list(range(len(times)))
+    assert found == pytest.approx([time / 30 for time in times], abs=0.0006)
+    said = capsys.readouterr()
+    assert 'whose rate varies' in said.out
+    assert 'cut off' not in said.out + said.err
+    assert run('make_bag', input=film, output=tmp_path / 'other', rate=10) == 0
+    assert messages(tmp_path / 'other')[0] == pytest.approx([n / 10 for n in numbers])
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Give a data set of two films, in the first of which frames 8 and 9 are lost."""
+    for name in ('video_01', 'video_02'):
+        write_video(tmp_path / f'data/{name}/video_left.avi', COUNT, 'mjpeg')
+        write_masks(tmp_path / 'data' / name, 0, 20)
+    spoil(tmp_path / 'data/video_01/video_left.avi')
+    return tmp_path / 'data'
+
+
+def test_training_gets_the_frame_of_each_mask_behind_a_damaged_one(data, tmp_path):
+    samples = find_samples(data, tmp_path / 'cache')
+    assert [(s.index, number_of(s.read()[0])) for s in samples] == [(0, 0), (20, 20)] * 2
+
+
+def test_training_leaves_out_a_mask_whose_frame_is_lost(data, tmp_path):
+    write_masks(data / 'video_01', BAD)
+    with pytest.raises(DatasetError, match=f'{BAD:09d}.png: has no frame; .*is damaged'):
+        find_samples(data, tmp_path / 'cache')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        found = sift(data, tmp_path / 'cache', on_fault='leave_out')
+    assert [s.name for s in found.samples] == [
+        'video_01/000000000', 'video_01/000000020', 'video_02/000000000', 'video_02/000000020'
+    ]  # fmt: skip
+
+
+def test_inspect_data_names_what_a_film_has_lost_every_time(data, tmp_path, capsys):
+    options = {'data': data, 'cache': tmp_path / 'cache', 'json': tmp_path / 'x.json'}
+    for _ in range(2):  # the second time all frames are in the cache
+        assert run('inspect_data', **options) == 1
+        assert f'frame {BAD}: its place in the file is damaged' in capsys.readouterr().err
+    (fault,) = json.loads((tmp_path / 'x.json').read_text())['faults']
+    assert fault['name'] == 'video_01'
+
+
+def test_names_in_capitals_are_found(data, tmp_path, capsys):
+    (data / 'video_01').rename(data / 'Video_03')
+    (data / 'video_02/video_left.avi').rename(data / 'video_02/VIDEO_LEFT.AVI')
+    (data / 'video_02/segmentation').rename(data / 'video_02/Segmentation')
+    for path in (data / 'video_02/Segmentation').iterdir():
+        path.rename(path.with_suffix('.PNG'))
+    found = {s.name: number_of(s.read()[0]) for s in find_samples(data, tmp_path / 'cache')}
+    assert found == {
+        'Video_03/000000000': 0, 'Video_03/000000020': 20,
+        'video_02/000000000': 0, 'video_02/000000020': 20,
+    }  # fmt: skip
+    assert run('make_bag', input=data, output=tmp_path / 'bags') == 0
+    assert sorted(path.name for path in (tmp_path / 'bags').iterdir()) == ['video_02', 'video_03']
+    (data / 'video_03').mkdir()
+    assert run('inspect_data', data=data, cache=tmp_path / 'cache') == 2
+    assert 'Video_03 and video_03: the names differ' in capsys.readouterr().err
