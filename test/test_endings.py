@@ -69,7 +69,10 @@ TOLD: dict[str, tuple[Callable[[], Any], str]] = {
     'ours': (_raise(ModelError('this one')), 'ours: this one'),
     'not given': (lambda: ModelSpec(name=''), 'name is'),
     'text': (lambda: bytes([255]).decode(), 'UnicodeDecodeError: '),
-    'a library': (lambda: __import__('no_such_library'), "No module named 'no_such_library': run"),
+    'a library': (
+        lambda: __import__('no_such_library'),
+        "No module named 'no_such_library': this is",
+    ),
 }
 """What a verb meets, and what it tells of it."""
 

@@ -98,15 +98,29 @@ def explain(error: BaseException) -> str | None:
             said = next(line for line in str(error).splitlines() if part in line.lower())
             return f'{said.strip().rstrip(".")}: {remedy}'
     if isinstance(error, ImportError) and not (error.name or '').startswith(_PACKAGE):
-        return (
-            f'{first_line(error)}: run it by the Python of an environment that `make setup` '
-            f'made; this is {sys.executable}'
-        )
+        return missing_library(error)
     if isinstance(error, _BUGS) or not isinstance(error, Exception):
         return None
     return (
         f'{type(error).__name__}: {first_line(error)}; check the input (PYTHONDEVMODE=1 shows '
         'where it was raised)'
+    )
+
+
+def missing_library(error: ImportError) -> str:
+    """
+    Say which library is missing, and how the program gets a Python that has it.
+
+    Plain `colcon build` writes the interpreter that runs colcon, the system's, into the programs
+    that it installs; and torch, for one, has no rosdep key.
+
+    :param error: of the import.
+    :return: a line.
+    """
+    return (
+        f'{first_line(error)}: this is {sys.executable}, which lacks what `make setup` installs '
+        'in .venv. In a colcon workspace, build with that Python: .venv/bin/python -m colcon '
+        'build; elsewhere, run .venv/bin/python -m surgseg_ros'
     )
 
 

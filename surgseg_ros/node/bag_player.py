@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from surgseg_ros.core.installation import missing_library
+from surgseg_ros.core.errors import missing_library
 
 if TYPE_CHECKING:
     from surgseg_ros.node.playing import Player

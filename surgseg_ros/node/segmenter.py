@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from surgseg_ros.core.installation import missing_library
+from surgseg_ros.core.errors import missing_library
 from surgseg_ros.core.memory import importing, limit_arenas
 from surgseg_ros.core.threads import share_cores
 

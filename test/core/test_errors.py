@@ -7,21 +7,26 @@ from pathlib import Path
 
 import pytest
 
+from surgseg_ros.__main__ import VERBS
+
 ROOT = Path(__file__).resolve().parents[2]
 REMEDY = '.venv/bin/python -m colcon build'
 
 # As by the system's Python: without this environment's packages, and with all of them but torch.
 RUN = f'import sys; sys.path.insert(0, {str(ROOT)!r}); from surgseg_ros.__main__ import main; '
 BARE = [sys.executable, '-I', '-S', '-c', RUN + 'sys.exit(main(sys.argv[1:]))']
+# Arguments of verbs that read them before they import what they need.
+READ_FIRST = {'bag_player': ['any'], 'benchmark': ['--model', 'any', '--json', '/dev/null']}
 WITHOUT_TORCH = "sys.modules['torch'] = None; sys.exit(main(sys.argv[1:]))"
 
 
-@pytest.mark.parametrize('arguments', [['segmenter'], ['bag_player', 'any']])
-def test_without_any_library_the_remedy_is_named(arguments):
-    ran = subprocess.run([*BARE, *arguments], capture_output=True, text=True)
-    assert ran.returncode == 1
-    (line,) = ran.stderr.splitlines()
-    assert line.startswith(f'{arguments[0]}: No module named ')
+@pytest.mark.parametrize('verb', VERBS)
+def test_without_any_library_every_verb_names_the_remedy(verb):
+    ran = subprocess.run([*BARE, verb, *READ_FIRST.get(verb, [])], capture_output=True, text=True)
+    assert ran.returncode == (1 if VERBS[verb].is_node else 2)
+    assert 'Traceback' not in ran.stderr
+    *_, line = ran.stderr.splitlines()
+    assert line.startswith(f'{verb}: No module named ')
     assert REMEDY in line
     assert sys.executable in line
 
