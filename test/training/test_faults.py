@@ -75,7 +75,8 @@ def test_a_wrong_picture_is_named(data):
     path.write_bytes(path.read_bytes()[:200])
     (fault,) = check(find_samples(data))
     assert fault.name == 'video_02/000000060'
-    assert 'video_02/rgb/000000060.png: is no picture' in fault.what
+    assert 'video_02/rgb/000000060.png: ' in fault.what
+    assert 'lack the end of the picture' in fault.what
 
 
 def test_everything_wrong_with_a_sample_is_said(data):
