@@ -2,6 +2,7 @@
 """What all tests share: DDS on this machine, in the run's own domain, and videos to decode."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from surgseg_ros.node.discovery import local_discovery
 for name, value in local_discovery(os.environ).items():
     os.environ.setdefault(name, value)
 os.environ.setdefault('ROS_DOMAIN_ID', str(os.getpid() % 100 + 1))
+
+# A shell's background job ignores Ctrl-C, and so would all that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MARK = mark_this_run()
 END_S = 30.0

@@ -99,16 +99,30 @@ def test_what_is_left_over_is_told_and_killed(monkeypatch: pytest.MonkeyPatch) -
     assert not left_over('a-run-of-its-own', 0.0)
 
 
-def test_this_run_has_a_watchdog() -> None:
-    """It carries no mark, so it does not end itself."""
-    watchdogs = [
-        folder
+def words(folder: Path) -> list[bytes]:
+    """Read a process's command line; nothing if it has just ended."""
+    try:
+        return (folder / 'cmdline').read_bytes().split(b'\0')
+    except OSError:
+        return []
+
+
+def test_this_run_has_a_watchdog_which_does_not_end_itself() -> None:
+    wanted = [str(Path(started.__file__).resolve()), str(os.getpid())]
+    found = [
+        int(folder.name)
         for folder in Path('/proc').glob('[0-9]*')
-        if str(os.getpid()).encode() in (folder / 'cmdline').read_bytes().split(b'\0')
-        and b'started.py' in (folder / 'cmdline').read_bytes()
+        if words(folder)[2:4] == [word.encode() for word in wanted]
     ]
-    assert len(watchdogs) == 1
-    assert int(watchdogs[0].name) not in marked(os.environ[started.MARK])
+    assert len(found) == 1
+    assert found[0] not in marked(os.environ[started.MARK])
+
+
+def test_what_tests_start_can_be_interrupted() -> None:
+    """Also where pytest runs in the background of a shell, which has it ignore Ctrl-C."""
+    tell = 'import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)'
+    run = subprocess.run(python(tell), capture_output=True, text=True, check=True)
+    assert run.stdout == 'False\n'
 
 
 def test_there_is_room_for_one_at_least_and_for_no_more_than_cores() -> None:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The launch file in docs/lifecycle_managers.md does what is said of it, with the real node."""
 
-import os
+import contextlib
 import re
-import signal
 import subprocess
 
 import pytest
 from bench import REPOSITORY, TIMEOUT_S, Bench, until
 from nodes import write_tiny_model
+from started import running
 
 PAGE = (REPOSITORY / 'docs' / 'lifecycle_managers.md').read_text()
 
@@ -26,32 +26,23 @@ def launch(install, launching, tmp_path):
     install('segmenter')
     *tool, _, _ = launching('none')  # but for the package and its file
     (snippet,) = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
-    started = []
+    with contextlib.ExitStack() as started:
 
-    def start(model):
-        path = tmp_path / 'segment_managed.launch.py'
-        text = snippet.replace('/path/to/model', str(model)).replace(
-            "namespace=''", "namespace='managed'"
-        )
-        assert text.count(str(model)) == text.count("'managed'") == 1
-        path.write_text(text)
-        with (tmp_path / 'launch_log').open('w') as file:
-            started.append(
-                subprocess.Popen(
-                    [*tool, str(path)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+        def start(model):
+            path = tmp_path / 'segment_managed.launch.py'
+            text = snippet.replace('/path/to/model', str(model)).replace(
+                "namespace=''", "namespace='managed'"
             )
-        return started[-1], tmp_path / 'launch_log'
+            assert text.count(str(model)) == text.count("'managed'") == 1
+            path.write_text(text)
+            with (tmp_path / 'launch_log').open('w') as file:
+                streams = {'stdout': file, 'stderr': subprocess.STDOUT}
+                launch = running(
+                    [*tool, str(path)], TIMEOUT_S, stdin=subprocess.DEVNULL, **streams
+                )
+                return started.enter_context(launch), tmp_path / 'launch_log'
 
-    yield start
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT)
-            process.wait(TIMEOUT_S)
+        yield start
 
 
 def test_launch_configures_and_activates_the_node(launch, bench, tmp_path):

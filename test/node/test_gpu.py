@@ -9,6 +9,7 @@ import pytest
 import torch
 from bench import REPOSITORY, TIMEOUT_S
 from sensor_msgs.msg import Image
+from started import running
 from std_srvs.srv import Trigger
 
 from tools.soak.processes import CameraProcess, usage
@@ -110,17 +111,18 @@ def test_it_goes_back_to_the_gpu_when_it_is_told_to(bench, node, mask):
 
 
 def test_where_the_gpu_is_lost_the_cpu_takes_over(model):
-    paths = {'PYTHONPATH': f'{REPOSITORY}:{REPOSITORY}/test/node'}
-    done = subprocess.run(
+    folders = (REPOSITORY, REPOSITORY / 'test', REPOSITORY / 'test/node')
+    with running(
         [sys.executable, '-c', SPOIL, str(model)],
         cwd=REPOSITORY,
-        env={**os.environ, **paths},
-        capture_output=True,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, folders))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=TIMEOUT_S * 3,
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    lines = done.stdout.splitlines()
+    ) as process:
+        output, errors = process.communicate(timeout=TIMEOUT_S * 2)
+    assert process.returncode == 0, errors + output
+    lines = output.splitlines()
     assert 'Error' in lines[0]
     assert lines[1].startswith('degraded')
     assert lines[2:] == ['True', 'closed']
