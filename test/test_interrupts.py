@@ -72,7 +72,7 @@ MOMENTS = {
     'calibrate': Moment(('--model', '{model}', '--calibration', '{data}')),
     'benchmark': Moment(
         (*('--model', str(DEMO), '--end-to-end', '--size', '96x64', '--json', '{out}/a.json'),),
-        'round 1 of',
+        'end_to_end\n',
     ),
     'make_bag': Moment(('--input', '{data}', '--output', '{out}')),
     'synthesize': Moment(
@@ -267,7 +267,6 @@ def lead(arguments):
 if sys.argv[1] == 'ignored':
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 if sys.argv[1] == 'importing':
-    print('begun', flush=True)
     commands.VERBS['verb'] = commands.Verb('slow_module:main', '', 'go on')
 else:
     kind = 'obey' if sys.argv[1] == 'ignored' else sys.argv[1]
@@ -278,7 +277,8 @@ commands.script()
 
 
 def start_script(start: Callable[..., Run], kind: str, tmp_path: Path) -> Run:
-    (tmp_path / 'slow_module.py').write_text('import time\ntime.sleep(1000)\n')
+    module = "import time\nprint('begun', flush=True)\ntime.sleep(1000)\n"
+    (tmp_path / 'slow_module.py').write_text(module)
     paths = os.pathsep.join((str(ROOT), str(tmp_path)))
     run = start([sys.executable, '-c', SCRIPT, kind], env={**os.environ, 'PYTHONPATH': paths})
     run.wait_for(lambda: 'begun' in run.said['stdout'])

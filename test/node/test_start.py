@@ -54,7 +54,7 @@ def test_a_library_that_is_missing_is_named_at_once(monkeypatch, capsys):
     monkeypatch.setattr(segmenter, 'NEEDED_LATER', ('sys', 'no_such_library'))
     assert segmenter._run([], threading.Event(), threading.Event()) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("segmenter: No module named 'no_such_library'; run it by the Python")
+    assert line.startswith("segmenter: No module named 'no_such_library': this is ")
 
 
 def test_a_parameter_of_a_wrong_type_ends_it_with_one_line(capsys):
