@@ -14,6 +14,11 @@ from typing import Final
 _LEFT_TO_PARENT: Final = (signal.SIGINT, signal.SIGHUP)
 """A terminal sends these to all of its processes; the parent decides what becomes of a worker."""
 
+_OF_PARENT: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_beginning = threading.RLock()
+"""Held while processes begin, for whoever ends them to know them all."""
+
 _children: set['subprocess.Popen[str]'] = set()
 
 
@@ -35,13 +40,36 @@ def deaf_to_terminal() -> Iterator[None]:
     Begin processes that Ctrl-C does not reach, from their first moment on.
 
     A process inherits which signals are held back; a handler, or an initializer of a pool, would
-    come only after seconds of imports, and Ctrl-C in them shows a traceback for each worker.
+    come only after seconds of imports, and Ctrl-C in them shows a traceback for each worker. What
+    comes for this process waits until all have begun: one that gets half of what it is to read
+    shows a traceback as well.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_PARENT)
+    with _beginning, _signals_later():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_PARENT)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Have Python's handlers of signals act at the end of the block, in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where no handler acts
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in _OF_PARENT}
+    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in ours:
+        signal.signal(number, lambda number, frame: came.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        for first in came[:1]:
+            signal.raise_signal(first)
 
 
 @contextmanager
@@ -72,8 +100,9 @@ def end_pool(pool: ProcessPoolExecutor) -> None:
     :param pool: the pool.
     """
     # ProcessPoolExecutor.kill_workers does this, but only from Python 3.14 on.
-    processes = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
+    with _beginning:
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
         process.kill()
     for process in processes:
