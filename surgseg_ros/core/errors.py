@@ -3,12 +3,11 @@
 
 import errno
 import os
+import sys
 from collections.abc import Mapping
 from concurrent.futures.process import BrokenProcessPool
 from opcode import opmap
 from typing import Final
-
-from surgseg_ros.core.installation import missing_library
 
 _PACKAGE: Final = 'surgseg_ros'
 
