@@ -15,6 +15,7 @@ from surgseg_ros.benchmarking.frames import image_cdr, stamped
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.gates import DEFAULTS
 from surgseg_ros.core.percentiles import percentiles
+from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.images import IMAGE, image_to_msg
@@ -22,9 +23,9 @@ from surgseg_ros.messages.results import detections_to_msg, to_cdr
 from surgseg_ros.node.freshness import Rules
 from surgseg_ros.node.generation import Generation
 from surgseg_ros.node.health import Health
+from surgseg_ros.node.inference import Inference
 from surgseg_ros.node.mailbox import Frame, Mailbox
 from surgseg_ros.node.picture import Eye
-from surgseg_ros.node.scrutiny import Scrutiny
 from surgseg_ros.node.worker import Worker
 
 STAGES: Final = (
@@ -71,10 +72,9 @@ def measure(
     mailbox, generation = Mailbox(), Generation()
     eyes = tuple(Eye(f'{n}', IMAGE, None, _Record(results), _Serializer()) for n in range(cameras))
     logger = logging.getLogger(__name__)
-    rules, rescue = (lambda: _RULES), _NoRescue()
-    gates = tuple(Scrutiny(DEFAULTS) for _ in eyes)
+    settings, models = PipelineSettings(gates=DEFAULTS), _OneModel(segmenter)
     worker = Worker(
-        segmenter, mailbox, eyes, generation, rules, time.time_ns, logger, rescue, gates
+        models, mailbox, eyes, generation, lambda: _RULES, time.time_ns, logger, settings
     )
     worker.start()
     cdrs = [image_cdr(picture) for picture in pictures]
@@ -141,13 +141,16 @@ class _Record(Health):
         self._results.put(reason)
 
 
-class _NoRescue:
-    """A benchmark ends where the machine fails."""
+class _OneModel:
+    """The model that is measured; a benchmark ends where the machine fails."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.inference = Inference(segmenter, self)
 
     def fall_back(self, error: Exception) -> bool:
         return False
 
-    def halve(self, reason: str) -> None:
+    def disable_batching(self, reason: str) -> None:
         raise RuntimeError(reason)
 
 

@@ -23,11 +23,9 @@ from surgseg_ros.core.files import (
     write_whole,
     writing,
 )
-from surgseg_ros.core.regions import drop_small_regions
+from surgseg_ros.core.pipeline import CameraPipeline, InputFrame, PipelineSettings, infer
 from surgseg_ros.core.runtimes import RUNTIMES
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.core.steadiness import Steadier
-from surgseg_ros.core.sureness import drop_unsure
 from surgseg_ros.evaluation.errors import FrameError
 from surgseg_ros.evaluation.frames import write_png
 from surgseg_ros.evaluation.sources import VIDEO_EVERY, Source, find_sources, tell_losses
@@ -50,8 +48,8 @@ class Wishes:
 
     :param least_region: whether regions smaller than the model's `least_region` are dropped.
     :param min_confidence: pixels below it become NO_DECISION; 0 for none.
-    :param steady_frames: see Steadier; None for raw masks.
-    :param steady_sure: see Steadier.
+    :param steady_frames: see PipelineSettings; None for raw masks.
+    :param steady_sure: see PipelineSettings.
     """
 
     least_region: bool = False
@@ -59,14 +57,23 @@ class Wishes:
     steady_frames: int | None = None
     steady_sure: float = 0.95
 
-    def steadier(self) -> Steadier | None:
+    def pipeline(self, segmenter: Segmenter) -> CameraPipeline:
         """
         Begin a video.
 
-        :return: what keeps its masks steady, or None.
+        :param segmenter: the model.
+        :return: what makes masks of the network's output.
         :raises ValueError: if a value makes no sense.
         """
-        return Steadier(self.steady_frames, self.steady_sure) if self.steady_frames else None
+        if self.steady_frames == 1:
+            raise ValueError('steady_frames is 1, expected 2 or more, or none at all')
+        settings = PipelineSettings(
+            steady_frames=self.steady_frames or 0,
+            steady_sure=self.steady_sure,
+            min_confidence=self.min_confidence,
+            least_region=segmenter.spec.least_region if self.least_region else (),
+        )
+        return CameraPipeline(settings)
 
     def record(self, segmenter: Segmenter) -> dict[str, Any]:
         """
@@ -195,7 +202,7 @@ def prepare(output: Path, segmenter: Segmenter, runtime: str, wishes: Wishes) ->
     :raises OutputError: if it holds something else.
     :raises ValueError: if the wishes make no sense.
     """
-    wishes.steadier()
+    wishes.pipeline(segmenter)
     record = {
         'model': segmenter.spec.name,
         'weights_sha256': segmenter.spec.weights_sha256,
@@ -260,18 +267,18 @@ def predict(
             with writing(folder):
                 make_folder(folder)
             there = _numbers(folder)
-            steadier = wishes.steadier()
-            if steadier and len(there) < len(source):
+            pipeline = wishes.pipeline(segmenter)
+            if wishes.steady_frames and len(there) < len(source):
                 there = set()
             bar.update(len(there))
             tally.found += len(there)
             faults: dict[int, str] = {}
             lost = 0
             for number, image in source.read(there.__contains__, faults):
-                if steadier and len(faults) > lost:
-                    steadier = wishes.steadier()  # nothing is steady across a gap
+                if len(faults) > lost:
+                    pipeline.reset()  # nothing is filtered across a gap
                 lost = len(faults)
-                mask = _mask(segmenter, image, wishes, steadier)
+                mask = _mask(segmenter, image, pipeline)
                 write_png(folder / f'{number:09d}.png', mask)
                 bar.update()
                 tally.sizes[f'{mask.shape[1]}x{mask.shape[0]}'] += 1
@@ -292,12 +299,10 @@ def _numbers(folder: Path) -> set[int]:
 
 
 def _mask(
-    segmenter: Segmenter, image: NDArray[np.uint8], wishes: Wishes, steadier: Steadier | None
+    segmenter: Segmenter, image: NDArray[np.uint8], pipeline: CameraPipeline
 ) -> NDArray[np.uint8]:
-    """Make one mask; in the node's order."""
-    asks = steadier is not None or wishes.min_confidence > 0
-    found = segmenter.segment(image, confidence=asks)
-    if steadier:
-        found = steadier.steady(image, found, 0).steady  # a video file has no gaps to look for
-    mask = drop_unsure(found, wishes.min_confidence).mask
-    return drop_small_regions(mask, segmenter.spec.least_region) if wishes.least_region else mask
+    """Make one mask; a file has no stamps, so its frames are taken to follow each other."""
+    output = infer(segmenter, image, None, confidence=pipeline.needs_confidence)
+    if isinstance(output, Exception):
+        raise output
+    return pipeline.decide(InputFrame(image), output).mask

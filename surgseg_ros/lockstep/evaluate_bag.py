@@ -21,6 +21,8 @@ import torch
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 from surgseg_ros.core.files import check_file, check_folder, check_place, write_whole
+from surgseg_ros.core.gates import DEFAULTS
+from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.runtimes import AUTO, RUNTIMES
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.evaluation.report import FILE_NAME
@@ -164,7 +166,7 @@ def _options(arguments: argparse.Namespace, store: Store | None) -> Options:
         runtime=arguments.runtime,
         threads=threads,
         roi=None if arguments.roi is None else Roi(*arguments.roi),
-        least_area=arguments.least_area,
+        pipeline=PipelineSettings(gates=DEFAULTS, least_area=arguments.least_area),
         confidence=arguments.confidence,
     )
 
@@ -222,7 +224,7 @@ def summary(merged: dict[str, Any]) -> str:
     :param merged: the JSON file's content.
     :return: lines.
     """
-    names = ('frames', 'with_ground_truth', 'dropped', 'failed', 'rejected')
+    names = ('frames', 'with_ground_truth', 'dropped', 'failed', 'undecided', 'rejected')
     lines = [f'{name:18}{merged[name]:8}' for name in names]
     if merged['mIoU'] is not None:
         floor = merged['floor']

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a bag's images to the network's answers, step by step, as the node does it."""
+"""From a bag's images to results, through the same pipeline as the node's."""
 
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.bags.reading import Bag, BagError
-from surgseg_ros.core.detections import Instrument, find_instruments, without_decision
 from surgseg_ros.core.failures import describe
-from surgseg_ros.core.segmentation import Segmentation
+from surgseg_ros.core.pipeline import (
+    CameraPipeline,
+    Decision,
+    FrameResult,
+    InputFrame,
+    ResultWarning,
+    complete,
+    infer,
+)
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stopwatch import Stopwatch
 from surgseg_ros.lockstep.options import Options
@@ -21,6 +27,7 @@ from surgseg_ros.lockstep.tally import count_values
 from surgseg_ros.messages.errors import ImageError, ImageWarning
 from surgseg_ros.messages.images import image_from_msg
 from surgseg_ros.messages.received import mask_from_msg, read_image, read_stamp
+from surgseg_ros.messages.results import stamp_ns
 
 Times = Mapping[str, float]
 
@@ -59,29 +66,31 @@ class Lost(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """
     What the node would publish of an image.
 
     :param received_ns: when the image was received.
     :param header: the image's.
-    :param segmentation: with certainty; with confidence too, where it is to be written.
+    :param result: what the pipeline gives.
     :param pixels: (256,) how many of the mask have each value.
-    :param instruments: what was found.
     :param ms: milliseconds by stage.
-    :param failure: cause and text, where there is no decision.
-    :param warnings: why the image is not to be trusted.
+    :param warnings: what is known against the image since it was read.
     """
 
     received_ns: int
     header: Any
-    segmentation: Segmentation
+    result: FrameResult
     pixels: NDArray[np.int64]
-    instruments: tuple[Instrument, ...]
     ms: Times
-    failure: tuple[str, str] | None = None
     warnings: tuple[ImageWarning, ...] = ()
+
+    @property
+    def failure(self) -> tuple[str, str] | None:
+        """Code and text of why there is no decision; None where there is one."""
+        if self.result.is_decided:
+            return None
+        return self.result.code, f'no decision on an image: {self.result.reason}'
 
 
 Aside = Rejected | Truth | Lost
@@ -140,76 +149,54 @@ def _truth(place: int, cdr: bytes, type_name: str) -> Truth:
         return Truth(place, None, f'the truth of frame {place} (from 0): {error}')
 
 
-class Guess(NamedTuple):
-    """A picture with what the network says of it, or why it does not."""
+class Decided(NamedTuple):
+    """A picture with what the pipeline decides on it, but for its instruments."""
 
     picture: Picture
-    segmentation: Segmentation | Exception
+    decision: Decision
 
 
-def segmented(
-    items: Iterator[Picture | Aside], segmenter: Segmenter, options: Options
-) -> Generator[Guess | Aside, None, None]:
+def decided(
+    items: Iterator[Picture | Aside],
+    segmenter: Segmenter,
+    pipeline: CameraPipeline,
+    confidence: bool = False,
+) -> Generator[Decided | Aside, None, None]:
     """
-    Ask the network.
+    Run the pipeline, up to the mask.
 
     :param items: what `decoded` gives.
     :param segmenter: the model.
-    :param options: which part of the pictures.
-    :return: the same, with the network's say in the place of pictures.
+    :param pipeline: of the bag's camera.
+    :param confidence: whether the confidence of each pixel is to be written.
+    :return: the same, with decisions in the place of pictures.
     """
+    wanted = confidence or pipeline.needs_confidence
     for item in items:
         if not isinstance(item, Picture):
             yield item
             continue
-        try:
-            said: Segmentation | Exception = segmenter.segment(
-                item.image, roi=options.roi, confidence=options.confidence, certainty=True
-            )
-        except Exception as error:  # of the network, the device, a roi beyond the picture
-            said = error
-        yield Guess(item, said)
+        known = tuple(ResultWarning(given.text, code=given.code) for given in item.warnings)
+        frame = InputFrame(item.image, stamp_ns(item.header), item.received_ns, known)
+        output = infer(segmenter, item.image, pipeline.roi, confidence=wanted)
+        yield Decided(item, pipeline.decide(frame, output))
 
 
-def answered(item: Guess | Aside, least_area: float) -> Answer | Aside:
+def answered(item: Decided | Aside) -> Answer | Aside:
     """
-    Make an answer of what the network says.
+    Find the instruments of a decision; thread-safe.
 
-    :param item: what `segmented` gives.
-    :param least_area: see `answer`.
+    :param item: what `decided` gives.
     :return: the answer; or the item, if it is another.
     """
-    return answer(item, least_area) if isinstance(item, Guess) else item
-
-
-def answer(guess: Guess, least_area: float) -> Answer:
-    """
-    Find the instruments; without a decision, say so of the whole picture.
-
-    :param guess: of the network.
-    :param least_area: least share of the picture's area.
-    :return: the answer.
-    """
-    picture, said = guess
+    if not isinstance(item, Decided):
+        return item
+    picture, result = item.picture, complete(item.decision)
     watch = Stopwatch()
-    try:
-        if isinstance(said, Exception):
-            raise said
-        instruments = find_instruments(said, least_area)
-        watch.lap('detections')
-        pixels = count_values(said.mask)
-        watch.lap('score')
-        ms = {**picture.ms, **said.stage_ms, **watch.times_ms()}
-        known = picture.received_ns, picture.header
-        return Answer(*known, said, pixels, instruments, ms, warnings=picture.warnings)
-    except Exception as error:  # as in `segmented`
-        size = (picture.image.shape[0], picture.image.shape[1])
-        unknown = Segmentation.undecided(size)
-        pixels, instruments = count_values(unknown.mask), without_decision(size)
-        failure = _told(error, 'no decision on an image')
-        known = picture.received_ns, picture.header
-        warnings = picture.warnings
-        return Answer(*known, unknown, pixels, instruments, picture.ms, failure, warnings)
+    pixels = count_values(result.mask)
+    watch.lap('score')
+    ms = {**picture.ms, **result.stage_ms, **watch.times_ms()}
+    return Answer(picture.received_ns, picture.header, result, pixels, ms, picture.warnings)
 
 
 def _told(error: Exception, what: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from surgseg_ros.bags.reading import Bag
 from surgseg_ros.bags.writing import BagWriter
+from surgseg_ros.core.pipeline import CameraPipeline, FrameResult
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.stopwatch import Stopwatch
 from surgseg_ros.lockstep.ahead import DEPTH, Helpers, ahead, follow
@@ -22,8 +23,8 @@ from surgseg_ros.lockstep.frames import (
     Rejected,
     Truth,
     answered,
+    decided,
     decoded,
-    segmented,
 )
 from surgseg_ros.lockstep.matching import Matching, match
 from surgseg_ros.lockstep.options import Options
@@ -80,8 +81,9 @@ def evaluate(
         items = stack.enter_context(closing(ahead(decoded(path, options, image_of_truth))))
         # The network stays in the thread that warmed it up: torch keeps threads for each that
         # asks, and where there are more of them than cores, all of them get slow.
-        guesses = segmented(items, segmenter, options)
-        answers = (helpers.begin(answered, item, options.least_area) for item in guesses)
+        pipeline = CameraPipeline(options.pipeline, options.roi)
+        decisions = decided(items, segmenter, pipeline, options.confidence)
+        answers = (helpers.begin(answered, item) for item in decisions)
         follow(lambda found: bar.update(step(found())), answers, DEPTH + helpers.count)
         counts = tally.finish()
         tally.check_any(path, options.image_topic, ('mask',))  # else the writer leaves no bag
@@ -159,29 +161,38 @@ class _Step:
         if self._writer is not None:
             self._write(item, self._writer)
         watch.lap('write')
-        fate = 'failed' if item.failure else 'mask'
-        place = self._tally.add_frame(stamp_ns(item.header), item.received_ns, fate, item.ms)
+        place = self._tally.add_frame(
+            stamp_ns(item.header), item.received_ns, _fate(item.result), item.ms
+        )
         if item.failure:
             self._tally.see_trouble(*item.failure)
         for warning in item.warnings:
             self._tally.see_trouble(warning.code, warning.text)
-        found = item.segmentation
-        self._tally.see_mask(place, found.mask, item.pixels, found.certainty)
+        result = item.result
+        self._tally.see_mask(place, result.mask, item.pixels, result.segmentation.certainty)
         watch.lap('score')
         frame, times_ms = self._tally.over_time[place], dict(watch.times_ms())
-        frame['instruments'] = [instrument.label for instrument in item.instruments]
+        frame['instruments'] = [instrument.label for instrument in result.instruments]
+        frame['warnings'] = [warning.reason for warning in result.warnings]
+        frame['reason'] = result.reason or None
         times_ms['score'] += item.ms.get('score', 0.0)
         frame['ms'] |= times_ms
 
     def _write(self, item: Answer, writer: BagWriter) -> None:
-        time_ns, header, found = item.received_ns, item.header, item.segmentation
+        time_ns, header, found = item.received_ns, item.header, item.result.segmentation
         if not self._announced:
             labels = replace(label_info_to_msg(time_ns), header=header)
             writer.write(LABEL_INFO_TOPIC, LABEL_INFO, labels, time_ns)
             self._announced = True
         writer.write(MASK_TOPIC, IMAGE, image_to_msg(found.mask, header), time_ns)
-        detections = detections_to_msg(header, item.instruments)
+        detections = detections_to_msg(header, item.result.instruments)
         writer.write(DETECTIONS_TOPIC, DETECTIONS, detections, time_ns)
         if self._confidence and found.confidence is not None:
             message = image_to_msg(found.confidence, header)
             writer.write(CONFIDENCE_TOPIC, IMAGE, message, time_ns)
+
+
+def _fate(result: FrameResult) -> str:
+    if result.is_decided:
+        return 'mask'
+    return 'failed' if result.failed else 'undecided'

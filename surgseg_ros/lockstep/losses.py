@@ -9,6 +9,7 @@ from surgseg_ros.evaluation import charts
 _COUNTS: Final = {
     'dropped': 'without a mask',
     'failed': 'network failed',
+    'undecided': 'no decision',
     'rejected': 'no picture',
 }
 _TRUTHS: Final = {
@@ -49,7 +50,7 @@ def _row(name: str, numbers: Mapping[str, Any]) -> list[object]:
         name,
         numbers['frames'],
         numbers['frames'] - numbers['with_ground_truth'],
-        *(numbers[key] for key in _COUNTS),
+        *(numbers.get(key, 0) for key in _COUNTS),
         *(truths.get(key) for key in _TRUTHS),
         *(numbers['frames_by_stamp'][key] for key in _STAMPS),
     ]

@@ -3,11 +3,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
+from surgseg_ros.core.gates import DEFAULTS
+from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmentation import Roi
+
+_AS_THE_NODE: Final = PipelineSettings(gates=DEFAULTS)
+"""The node's defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +28,7 @@ class Options:
     :param runtime: a key of RUNTIMES, or AUTO, which is the node's default too.
     :param threads: torch's on the CPU; 0 for torch's choice.
     :param roi: the part of the pictures to look at; None for all.
-    :param least_area: least share of the picture's area of a detection.
+    :param pipeline: what becomes of the network's output.
     :param confidence: whether the output bag holds the confidence.
     """
 
@@ -37,7 +41,7 @@ class Options:
     runtime: str = AUTO
     threads: int = 0
     roi: Roi | None = None
-    least_area: float = DEFAULT_LEAST_AREA
+    pipeline: PipelineSettings = _AS_THE_NODE
     confidence: bool = False
 
     @property
@@ -55,5 +59,12 @@ class Options:
             'mask_topic': self.mask_topic,
             'tolerance_ms': self.tolerance_ns / 1e6,
             'roi': roi and [roi.x_px, roi.y_px, roi.width_px, roi.height_px],
-            'least_area': self.least_area,
+            'least_area': self.pipeline.least_area,
+            'min_confidence': self.pipeline.min_confidence,
+            'steady_frames': self.pipeline.steady_frames,
+            'steady_sure': self.pipeline.steady_sure,
+            'gates': {
+                name: [setting.action, setting.limit]
+                for name, setting in self.pipeline.gates.items()
+            },
         }

@@ -10,7 +10,8 @@ At the top:
   None for `recorded`.
 - `options`: what was asked for and decides the result: `image_topic`, `ground_truth_topic` (or
   None), `mask_topic` (`recorded`; else None), `tolerance_ms`, `roi` ([x, y, width, height] or
-  None), `least_area`.
+  None), and the settings of the pipeline: `least_area`, `min_confidence`, `steady_frames`,
+  `steady_sure`, `gates` (name to action and limit).
 - `classes`: names of the classes 1 to 9; wherever nine values stand, they are in this order.
 - the numbers of all bags together, by the keys below; scores are the official mean over bags,
   of those that have a ground truth, as over the videos of a data set. `mask_sha256` is the bag's
@@ -28,6 +29,8 @@ Numbers, for all bags and for each:
   for `recorded` the images that have no mask of their stamp.
 - `failed`: images on which the network failed: the mask is 255 all over, as the node's is; of
   `recorded` all masks that are so, whatever the node's reason was.
+- `undecided`: images on which a quality gate has taken the decision: the mask is 255 all over. 0
+  for `recorded`, whose `failed` holds them.
 - `rejected`: messages of the image topic that no picture could be made of; they have no mask. Of
   `recorded`, where the images are not looked at, images whose message on the mask topic is none.
 - `ground_truth`: `messages`, `matched`, `unmatched` (no image of that stamp), `ambiguous` (the
@@ -67,7 +70,10 @@ Of each bag besides:
   - `no_decision`: share of the pixels whose value is 255; None where there is no mask.
   - `instruments`: the labels of the detections, `[4, 10, 10]` for example (10 is a robotic tool;
     255, no decision); None for `recorded` and where the image was rejected.
-  - `fate`: `mask`, `failed`, `rejected` or `dropped`.
+  - `warnings`: the reasons for which the node would call the mask `degraded`; None for `recorded`
+    and where the image was rejected.
+  - `reason`: why there is no decision; None where there is one, or no mask.
+  - `fate`: `mask`, `failed`, `undecided`, `rejected` or `dropped`.
   - `ms`: stage to milliseconds.
 """
 
@@ -84,16 +90,17 @@ from surgseg_ros.lockstep.options import Options
 from surgseg_ros.lockstep.survey import count_odd_stamps
 from surgseg_ros.lockstep.tally import Tally
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 STAGES: Final = (
-    *('read', 'parse', 'fit', 'network', 'upsample', 'download', 'detections', 'write', 'score'),
+    *('read', 'parse', 'fit', 'network', 'upsample', 'download', 'scrutiny', 'detections'),
+    *('write', 'score'),
 )
 """Of a frame's way, in the order of work; the node's, but for the first and the last two."""
 
 IMAGE_TO_MASK: Final = 'image_to_mask'
 
-_COUNTED: Final = ('frames', 'with_ground_truth', 'dropped', 'failed', 'rejected')
+_COUNTED: Final = (*('frames', 'with_ground_truth', 'dropped', 'failed', 'undecided', 'rejected'),)
 _OF_SUMMARY: Final = (
     *('mIoU', 'mNSD', 'score', 'floor'),
     *('pooled_class_IoU', 'present_class_IoU', 'mean_present_class_IoU'),

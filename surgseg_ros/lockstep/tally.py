@@ -22,7 +22,10 @@ UNUSABLE: Final = 'ground truth'
 """Cause of the troubles of truths that could not be used."""
 
 _UNKNOWN: Final = dict.fromkeys(
-    ('iou', 'nsd', 'truth', 'predicted', 'confidence', 'no_decision', 'instruments')
+    (
+        *('iou', 'nsd', 'truth', 'predicted', 'confidence', 'no_decision', 'instruments'),
+        *('warnings', 'reason'),
+    )
 )
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 from surgseg_ros.core.failures import describe
 from surgseg_ros.core.memory import importing
 from surgseg_ros.core.model_folder import read_spec
+from surgseg_ros.node.generation import Generation
+from surgseg_ros.node.inference import Inference
 from surgseg_ros.node.parameters import Settings
 
 if TYPE_CHECKING:
@@ -33,35 +35,51 @@ class Logger(Protocol):
         """Log what failed."""
 
 
-Take = Callable[['Segmenter', tuple[str, ...]], None]
-
-
-def _nowhere(segmenter: Segmenter, limits: tuple[str, ...]) -> None:
-    """Take a model that nobody uses."""
-
-
 class ModelSlot:
     """
     Holds one model from configure to cleanup; safe for several threads.
 
     Another model is loaded and tested in a thread of its own, while the present one works. What
-    fails on that way leaves the present one where it is.
+    fails on that way leaves the present one where it is. Who owns what:
+
+        SegmenterNode ── owns ──> ModelSlot ── owns ──> Inference ── owns ──> Segmenter
+              │                       ^                    │ fall_back, disable_batching
+              │                       └────────────────────┘
+              └── owns ──> Worker ── reads `inference` before each batch
+
+    The slot is the inference's FallbackHandler. The worker never keeps an inference beyond a
+    batch, so that a model that was replaced can be freed. Locks are taken in this order, and none
+    is held while waiting for another's owner: `_loading` (one load at a time), `_lock` (the
+    slot's fields), the generation's (so that a model changes between two results, never while one
+    is published), and last those of Health and Reporter.
 
     :param logger: the node's.
-    :param tell: called when the model, or what is to be said of it, has changed.
+    :param generation: the node's.
+    :param on_change: called with the new limits when another model takes over; the generation is
+        held, so no result is published meanwhile.
+    :param tell: called after the model, or what is to be said of it, has changed.
     """
 
-    def __init__(self, logger: Logger, tell: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        logger: Logger,
+        generation: Generation,
+        on_change: Callable[[tuple[str, ...]], None],
+        tell: Callable[[], None],
+    ) -> None:
         """Begin empty."""
         self.segmenter: Segmenter | None = None
+        self.inference: Inference | None = None
+        """What the worker is to use from its next batch on."""
         self.tested = False
         """Whether the model has a self-test, which it then has passed."""
         self._logger = logger
+        self._generation = generation
+        self._on_change = on_change
         self._tell = tell
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._settings: Settings | None = None
-        self._take: Take = _nowhere
         self._trouble = self._fallen = self._smaller = ''
         self._number = 0
         self._usual_threads = 0
@@ -78,23 +96,16 @@ class ModelSlot:
         self._set_threads(settings.cpu_threads)
         segmenter, tested = self._load(settings)
         with self._lock:
-            self._set(segmenter, tested, settings)
+            self._settings, self.tested = settings, tested
+            self._trouble = self._fallen = self._smaller = ''
+            self.segmenter, self.inference = segmenter, Inference(segmenter, self)
         return segmenter
-
-    def connect(self, take: Take) -> None:
-        """
-        Name who uses the model.
-
-        :param take: gets another model and its limits; called between two of its results.
-        """
-        self._take = take
 
     def empty(self) -> None:
         """Give the model up; one that is being loaded will not be used."""
         with self._lock:
             self._number += 1
-            self.segmenter = self._settings = None
-            self._take = _nowhere
+            self.segmenter = self.inference = self._settings = None
             self._trouble = self._fallen = self._smaller = ''
 
     def limits(self) -> tuple[str, ...]:
@@ -165,7 +176,7 @@ class ModelSlot:
         self._tell()
 
     def fall_back(self, error: Exception) -> bool:
-        """See Rescue."""
+        """See FallbackHandler."""
         from surgseg_ros.core.runtimes import TorchRuntime
 
         settings, segmenter = self._settings, self.segmenter
@@ -182,8 +193,8 @@ class ModelSlot:
         self._in_thread(lambda: self._fall(plain, segmenter, reason))
         return True
 
-    def halve(self, reason: str) -> None:
-        """See Rescue."""
+    def disable_batching(self, reason: str) -> None:
+        """See FallbackHandler."""
         self._logger.error(reason)
         with self._lock:
             self._smaller = reason
@@ -258,7 +269,7 @@ class ModelSlot:
             if number != self._number:
                 return
             self._fallen = reason
-            self._take(segmenter, self._limits())
+            self._use(segmenter)
         self._tell()
 
     def _exchange(
@@ -273,14 +284,17 @@ class ModelSlot:
         with self._lock:
             if number != self._number:
                 raise ValueError('the node was cleaned up while the model was being loaded')
-            self._set(segmenter, tested, settings)
+            self._settings, self.tested = settings, tested
+            self._trouble = self._smaller = ''
             self._fallen = fallen
-            self._take(segmenter, self._limits())
+            self._use(segmenter)
         self._tell()
 
-    def _set(self, segmenter: Segmenter, tested: bool, settings: Settings) -> None:
-        self.segmenter, self.tested, self._settings = segmenter, tested, settings
-        self._trouble = self._fallen = self._smaller = ''
+    def _use(self, segmenter: Segmenter) -> None:
+        """Let the worker go on with a model; a result of the one before is discarded."""
+        with self._generation.held(self._generation.number):
+            self.segmenter, self.inference = segmenter, Inference(segmenter, self)
+            self._on_change(self._limits())
 
     def _load(self, settings: Settings) -> tuple[Segmenter, bool]:
         """Load, warm up and test a model; hash and class table are checked on the way."""

@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.validate_topic_name import validate_topic_name
 
 from surgseg_ros.core.gates import GATES, GateSetting
+from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.node.freshness import Rules
 from surgseg_ros.node.parameter_table import TABLE, descriptor
@@ -112,6 +113,14 @@ class Settings:
     def rules(self) -> Rules:
         """By what results are judged."""
         return Rules(**{entry.name: getattr(self, entry.name) for entry in fields(Rules)})
+
+    @property
+    def pipeline(self) -> PipelineSettings:
+        """What a camera's pipeline needs."""
+        names = (entry.name for entry in fields(PipelineSettings))
+        return PipelineSettings(
+            **{name: getattr(self, name) for name in names if hasattr(self, name)}
+        )
 
     def roi_of(self, camera: int) -> Roi | None:
         """

@@ -26,7 +26,6 @@ from surgseg_ros.node.parameter_table import AT_START, LIVE, TABLE
 from surgseg_ros.node.parameters import Settings
 from surgseg_ros.node.picture import Eye
 from surgseg_ros.node.reporter import Reporter
-from surgseg_ros.node.scrutiny import Scrutiny
 from surgseg_ros.node.ticker import Ticker
 from surgseg_ros.node.transports import TYPE_NAMES
 from surgseg_ros.node.upkeep import look_after, look_for_others
@@ -56,7 +55,9 @@ class SegmenterNode(LifecycleNode):
         self._tell_slips()
         self.add_on_set_parameters_callback(self._on_parameters)
         self._generation = Generation()
-        self._models = ModelSlot(self.get_logger(), self._tell_model)
+        self._models = ModelSlot(
+            self.get_logger(), self._generation, self._on_model_change, self._tell_model
+        )
         self._mailbox: Mailbox | None = None
         self._worker: Worker | None = None
         self._fail_safe: Ticker | None = None
@@ -131,7 +132,7 @@ class SegmenterNode(LifecycleNode):
                 "model is '': set the parameter to a model folder (model:=FOLDER with "
                 'ros2 launch, -p model:=FOLDER with ros2 run)'
             )
-        segmenter = self._models.fill(settings)
+        self._models.fill(settings)
         self._mailbox = Mailbox()
         self._eyes = tuple(self._eye(index) for index in range(len(settings.camera_names)))
         for eye in self._eyes:
@@ -140,21 +141,16 @@ class SegmenterNode(LifecycleNode):
         for others in self._others:
             others.start()
         self._worker = Worker(
-            segmenter,
+            self._models,
             self._mailbox,
             self._eyes,
             self._generation,
             lambda: self.settings.rules,
             lambda: self.get_clock().now().nanoseconds,
             self.get_logger(),
-            self._models,
-            tuple(
-                Scrutiny(settings.gates, settings.steady_frames, settings.steady_sure)
-                for _ in self._eyes
-            ),
+            settings.pipeline,
             self._reporter.tell_status,
         )
-        self._models.connect(self._worker.change)
         self._worker.start()
         fail_safe = FailSafe(self._eyes, self._generation, lambda: self.settings.rules)
         self._fail_safe = Ticker('fail safe', FAIL_SAFE_PERIOD_S, fail_safe.look, self._complain)
@@ -170,6 +166,11 @@ class SegmenterNode(LifecycleNode):
         self._reporter.device = segmenter.runtime.description if segmenter else ''
         for health in self._reporter.healths:
             health.limit(self._models.limits())
+
+    def _on_model_change(self, limits: tuple[str, ...]) -> None:
+        """Report that the last mask is not of the model that is in use now."""
+        for eye in self._eyes:
+            eye.health.see_change(limits)
 
     def _activate(self, state: LifecycleState) -> None:
         generation = self._generation.advance()

@@ -17,6 +17,7 @@ from surgseg_ros.messages.results import stamp_ns
 from surgseg_ros.node.freshness import HEADER, Rules
 from surgseg_ros.node.generation import Generation
 from surgseg_ros.node.health import Health
+from surgseg_ros.node.inference import Inference
 from surgseg_ros.node.mailbox import Frame, Mailbox
 from surgseg_ros.node.picture import Eye
 from surgseg_ros.node.worker import Worker
@@ -55,13 +56,19 @@ class Kept:
         self.published.append((stamp_ns(header), values, [i.label for i in instruments]))
 
 
-class NoRescue:
-    """Stands in for ModelSlot: there is no other way."""
+class Models:
+    """Stands in for ModelSlot: there is no fallback."""
+
+    def __init__(self, segmenter):
+        self.use(segmenter)
+
+    def use(self, segmenter):
+        self.inference = Inference(segmenter, self)
 
     def fall_back(self, error):
         return False
 
-    def halve(self, reason):
+    def disable_batching(self, reason):
         raise AssertionError(reason)
 
 
@@ -71,17 +78,17 @@ PATIENT = Rules(stale_after_ms=600_000)
 def work(frames, rois, segmenter=None, rules=PATIENT, now_ns=lambda: 0, health=Health, tell=None):
     """Lay frames (camera, CDR) into a mailbox, and have a worker take them all at once."""
     segmenter = segmenter or Passes()
+    models = segmenter.models = Models(segmenter)
     mailbox, outputs = Mailbox(), [Kept() for _ in rois]
     healths = [health() for _ in rois]
     eyes = tuple(Eye(f'eye {n}', IMAGE, roi, healths[n], outputs[n]) for n, roi in enumerate(rois))
     logger = logging.getLogger('worker')
     worker = Worker(
-        *(segmenter, mailbox, eyes, Generation(), lambda: rules, now_ns, logger, NoRescue()),
+        *(models, mailbox, eyes, Generation(), lambda: rules, now_ns, logger),
         tell=lambda: tell and tell(healths[0], outputs[0]),
     )
     for camera, cdr in frames:
         mailbox.put(Frame(camera, cdr, time.monotonic_ns(), 0, 0))
-    segmenter.worker = worker
     worker.start()
     while mailbox._slots:
         pass
@@ -213,7 +220,7 @@ def test_a_result_in_flight_across_a_change_of_model_is_discarded():
 
     class Changed(Passes):
         def segment_all(self, images, rois, *, confidence, certainty):
-            self.worker.change(Passes())
+            self.models.use(Passes())
             return super().segment_all(images, rois, confidence=confidence, certainty=certainty)
 
     segmenter = Changed()

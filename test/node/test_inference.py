@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the machine fails a pass is tried once more, then smaller, then another way is sought."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
 from surgseg_ros.core.failures import describe, is_of_machine
 from surgseg_ros.core.segmentation import Segmentation
-from surgseg_ros.node.passes import Passes
+from surgseg_ros.node.inference import Inference, Input
 
 OUT_OF_MEMORY = torch.OutOfMemoryError('no memory is left')
 FULL = Segmentation(np.zeros((2, 2), np.uint8))
@@ -32,7 +30,7 @@ class FailingOnDemand:
         return [FULL] * len(images)
 
 
-class Rescue:
+class Fallback:
     def __init__(self, comes=True):
         self.comes, self.told, self.reasons = comes, [], []
 
@@ -40,12 +38,12 @@ class Rescue:
         self.told.append(error)
         return self.comes
 
-    def halve(self, reason):
+    def disable_batching(self, reason):
         self.reasons.append(reason)
 
 
 def pictures(count):
-    return [SimpleNamespace(image=None, eye=SimpleNamespace(roi=None))] * count
+    return [Input(np.zeros((2, 2, 3), np.uint8), None)] * count
 
 
 @pytest.mark.parametrize(
@@ -71,44 +69,44 @@ def test_advice_for_those_who_write_kernels_is_left_out():
 
 
 def test_what_fails_once_goes_through_at_the_second_try():
-    segmenter, rescue = FailingOnDemand(OUT_OF_MEMORY), Rescue()
-    assert Passes(segmenter, rescue).segment(pictures(1)) == [FULL]
-    assert (segmenter.passes, rescue.told) == ([1, 1], [])
+    segmenter, fallback = FailingOnDemand(OUT_OF_MEMORY), Fallback()
+    assert Inference(segmenter, fallback).segment(pictures(1)) == [FULL]
+    assert (segmenter.passes, fallback.told) == ([1, 1], [])
 
 
 def test_what_is_of_the_picture_is_not_tried_again():
     error = ArithmeticError('NaN')
-    segmenter, rescue = FailingOnDemand(error), Rescue()
-    assert Passes(segmenter, rescue).segment(pictures(1)) == [error]
-    assert (segmenter.passes, rescue.told) == ([1], [])
+    segmenter, fallback = FailingOnDemand(error), Fallback()
+    assert Inference(segmenter, fallback).segment(pictures(1)) == [error]
+    assert (segmenter.passes, fallback.told) == ([1], [])
 
 
 def test_after_two_failures_another_way_is_sought_and_nothing_is_tried_until_it_comes():
-    segmenter, rescue = FailingOnDemand(*[OUT_OF_MEMORY] * 9), Rescue()
-    passes = Passes(segmenter, rescue)
-    assert passes.segment(pictures(1)) == [OUT_OF_MEMORY]
-    assert passes.segment(pictures(2)) == [OUT_OF_MEMORY] * 2
-    assert (segmenter.passes, rescue.told) == ([1, 1], [OUT_OF_MEMORY])
+    segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 9), Fallback()
+    inference = Inference(segmenter, fallback)
+    assert inference.segment(pictures(1)) == [OUT_OF_MEMORY]
+    assert inference.segment(pictures(2)) == [OUT_OF_MEMORY] * 2
+    assert (segmenter.passes, fallback.told) == ([1, 1], [OUT_OF_MEMORY])
 
 
 def test_where_no_other_way_comes_it_is_tried_with_each_picture():
-    segmenter, rescue = FailingOnDemand(*[OUT_OF_MEMORY] * 2), Rescue(comes=False)
-    passes = Passes(segmenter, rescue)
-    assert passes.segment(pictures(1)) == [OUT_OF_MEMORY]
-    assert passes.segment(pictures(1)) == [FULL]
+    segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 2), Fallback(comes=False)
+    inference = Inference(segmenter, fallback)
+    assert inference.segment(pictures(1)) == [OUT_OF_MEMORY]
+    assert inference.segment(pictures(1)) == [FULL]
 
 
 def test_where_single_pictures_go_through_it_stays_with_them_and_says_so():
-    segmenter, rescue = FailingOnDemand(*[OUT_OF_MEMORY] * 2), Rescue()
-    passes = Passes(segmenter, rescue)
-    assert passes.segment(pictures(2)) == [FULL] * 2
+    segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 2), Fallback()
+    inference = Inference(segmenter, fallback)
+    assert inference.segment(pictures(2)) == [FULL] * 2
     assert segmenter.passes == [2, 2, 1, 1]
-    assert passes.most_pictures == 1
-    assert 'one by one: OutOfMemoryError: no memory is left' in rescue.reasons[0]
+    assert inference.most_pictures == 1
+    assert 'one by one: OutOfMemoryError: no memory is left' in fallback.reasons[0]
 
 
 def test_a_device_that_is_gone_is_not_asked_by_every_picture_of_a_pass():
-    segmenter, rescue = FailingOnDemand(*[OUT_OF_MEMORY] * 9), Rescue()
-    assert Passes(segmenter, rescue).segment(pictures(2)) == [OUT_OF_MEMORY] * 2
+    segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 9), Fallback()
+    assert Inference(segmenter, fallback).segment(pictures(2)) == [OUT_OF_MEMORY] * 2
     assert segmenter.passes == [2, 2, 1, 1]
-    assert (len(rescue.told), rescue.reasons) == (1, [])
+    assert (len(fallback.told), fallback.reasons) == (1, [])

@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What becomes of an image: the one sequence of steps that node, evaluation and benchmark share.
+
+    image ─> network ─> quality gates ─> temporal filter ─> confidence threshold
+          ─> least regions ─> instruments ─> FrameResult
+
+`CameraPipeline` owns what one camera's images leave behind (stamps, gates, filter). The network
+is shared by all cameras and is not part of it: `infer` runs it, or the caller does. `decide` has
+to see the images in order; `complete`, which finds the instruments, may run in any thread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core import gates as quality_gates
+from surgseg_ros.core.detections import DEFAULT_LEAST_AREA, Instrument, without_decision
+from surgseg_ros.core.failures import describe
+from surgseg_ros.core.gates import Finding, Gates, GateSetting
+from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.regions import drop_small_regions
+from surgseg_ros.core.segmentation import Roi, Segmentation
+from surgseg_ros.core.stamps import StampAnomaly, StampMonitor
+from surgseg_ros.core.steadiness import Steadier
+from surgseg_ros.core.stopwatch import Stopwatch
+from surgseg_ros.core.sureness import drop_unsure, instruments_in
+
+if TYPE_CHECKING:  # torch is imported with the first model
+    from surgseg_ros.core.segmenter import Segmenter
+
+STAMP: Final = 'stamp'
+"""Code of warnings that an image's stamp gives rise to."""
+
+_HOLD_NS: Final = 10**9
+"""A gate's warning stays for so long: some come and go from one image to the next."""
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """
+    Settings of a camera's pipeline; names and defaults are those of the node's parameters.
+
+    :param gates: quality gates by name; those left out are off.
+    :param steady_frames: consecutive images that must show the same other class before a pixel
+        changes; 0 or 1: no temporal filter.
+    :param steady_sure: or the confidence with which one image must show it, 0..1.
+    :param min_confidence: pixels with a lower confidence become NO_DECISION, 0..1; 0: off.
+    :param least_region: per class, the least share of the image's area of a connected region;
+        empty: all are kept.
+    :param least_area: least share of the image's area of an instrument, 0..1.
+    """
+
+    gates: Mapping[str, GateSetting] = field(default_factory=dict)
+    steady_frames: int = 0
+    steady_sure: float = 0.95
+    min_confidence: float = 0.0
+    least_region: Sequence[float] = ()
+    least_area: float = DEFAULT_LEAST_AREA
+
+
+class ResultWarning(NamedTuple):
+    """
+    Why the mask of an image is not to be trusted.
+
+    :param reason: for people; may hold numbers that change from image to image.
+    :param decided: whether there is a mask all the same; else there is no decision.
+    :param code: the kind of warning, the name of a gate for example.
+    """
+
+    reason: str
+    decided: bool = True
+    code: str = ''
+
+
+class InputFrame(NamedTuple):
+    """
+    An image on its way into the pipeline.
+
+    :param image: (H, W, 3) uint8 RGB; rows may be padded, it is not written to.
+    :param stamp_ns: the camera's stamp; None for images that have none (files), which are then
+        taken to follow each other closely.
+    :param received_ns: when it was received, by a clock that never goes back.
+    :param warnings: what is known against the image before anything has looked at its pixels.
+    """
+
+    image: NDArray[np.uint8]
+    stamp_ns: int | None = None
+    received_ns: int = 0
+    warnings: tuple[ResultWarning, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """
+    A mask, or that there is none, before instruments are looked for.
+
+    :param segmentation: what may be published; NO_DECISION all over where nothing was decided.
+    :param raw_mask: (H, W) uint8, the network's own mask, where the temporal filter is on.
+    :param warnings: what speaks against the result.
+    :param anomalies: of stamp and size.
+    :param code: the kind of reason why there is no decision; empty where there is one.
+    :param reason: the same for people.
+    :param failed: whether network, device or settings failed, rather than the image.
+    :param stage_ms: milliseconds by stage, in the order of work.
+    :param least_area: least share of the image's area of an instrument.
+    """
+
+    segmentation: Segmentation
+    raw_mask: NDArray[np.uint8] | None = None
+    warnings: tuple[ResultWarning, ...] = ()
+    anomalies: tuple[StampAnomaly, ...] = ()
+    code: str = ''
+    reason: str = ''
+    failed: bool = False
+    stage_ms: Mapping[str, float] = field(default_factory=dict)
+    least_area: float = DEFAULT_LEAST_AREA
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether there is a mask."""
+        return not self.code
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """(H, W) uint8 class index, or NO_DECISION."""
+        return self.segmentation.mask
+
+
+@dataclass(frozen=True)
+class FrameResult(Decision):
+    """
+    All that is known of an image.
+
+    :param instruments: those in the mask; one of the whole image with label NO_DECISION where
+        nothing was decided.
+    """
+
+    instruments: tuple[Instrument, ...] = ()
+
+
+def infer(
+    segmenter: Segmenter, image: NDArray[np.uint8], roi: Roi | None, *, confidence: bool = False
+) -> Segmentation | Exception:
+    """
+    Run the network on one image.
+
+    :param segmenter: the model.
+    :param image: (H, W, 3) uint8 RGB.
+    :param roi: the part to look at.
+    :param confidence: whether the confidence of each pixel is needed.
+    :return: its segmentation, or why there is none.
+    """
+    try:
+        return segmenter.segment(image, roi=roi, confidence=confidence, certainty=True)
+    except Exception as error:  # of the network, the device, a roi beyond the image
+        return error
+
+
+def complete(decision: Decision) -> FrameResult:
+    """
+    Find the instruments of a decision.
+
+    :param decision: from `CameraPipeline.decide`.
+    :return: the same with instruments; without a decision where that fails.
+    """
+    watch = Stopwatch()
+    values = {entry.name: getattr(decision, entry.name) for entry in dataclasses.fields(decision)}
+    if not decision.is_decided:
+        return FrameResult(**values, instruments=without_decision(_size(decision.mask)))
+    try:
+        instruments = instruments_in(decision.segmentation, decision.least_area)
+    except Exception as error:  # one image must not end the stream, whatever it holds
+        failed = dataclasses.replace(
+            _failure(error, _size(decision.mask)),
+            warnings=decision.warnings,
+            anomalies=decision.anomalies,
+            stage_ms=decision.stage_ms,
+        )
+        return complete(failed)
+    watch.lap('detections')
+    values['stage_ms'] = {**decision.stage_ms, **watch.times_ms()}
+    return FrameResult(**values, instruments=instruments)
+
+
+class CameraPipeline:
+    """
+    The pipeline of one camera; not thread-safe, except for `complete`.
+
+    :param settings: see PipelineSettings.
+    :param roi: the part of the images that is the endoscope's; None: all of them.
+    :raises ValueError: if a setting is out of its range.
+    """
+
+    def __init__(self, settings: PipelineSettings | None = None, roi: Roi | None = None) -> None:
+        """Start with no image seen."""
+        self.roi = roi
+        self._settings = settings or PipelineSettings()
+        self._monitor = StampMonitor()
+        self._gates = Gates(self._settings.gates)
+        steady = self._settings.steady_frames, self._settings.steady_sure
+        self._filter = Steadier(*steady) if steady[0] > 1 else None
+        self._held: dict[str, tuple[ResultWarning, int]] = {}
+
+    @property
+    def needs_confidence(self) -> bool:
+        """Whether `decide` needs the confidence of each pixel, which costs time."""
+        return self._filter is not None or self._settings.min_confidence > 0
+
+    def set_thresholds(self, min_confidence: float, least_area: float) -> None:
+        """
+        Change the settings that keep no state.
+
+        :param min_confidence: see PipelineSettings.
+        :param least_area: see PipelineSettings.
+        """
+        self._settings = dataclasses.replace(
+            self._settings, min_confidence=min_confidence, least_area=least_area
+        )
+
+    def reset(self) -> None:
+        """Forget all earlier images: another activation, model or video starts."""
+        self._monitor.reset()
+        self._restart()
+
+    def process(
+        self, segmenter: Segmenter, frame: InputFrame, *, confidence: bool = False
+    ) -> FrameResult:
+        """
+        Run the whole pipeline on the next image of the camera.
+
+        :param segmenter: the model.
+        :param frame: the image.
+        :param confidence: whether the result must hold the confidence of each pixel.
+        :return: the result. Nothing is raised: what fails is the reason for no decision.
+        """
+        wanted = confidence or self.needs_confidence
+        output = infer(segmenter, frame.image, self.roi, confidence=wanted)
+        return complete(self.decide(frame, output))
+
+    def decide(self, frame: InputFrame, output: Segmentation | Exception) -> Decision:
+        """
+        Turn the network's output for the next image into a mask that may be published.
+
+        :param frame: the image.
+        :param output: what `infer` returns for it; with confidence if `needs_confidence`.
+        :return: the decision.
+        """
+        anomalies = self._check_stamp(frame)
+        warnings = frame.warnings + tuple(
+            ResultWarning(anomaly.text, code=STAMP) for anomaly in anomalies if anomaly.degrades
+        )
+        try:
+            if isinstance(output, Exception):
+                raise output
+            decision = self._decide(frame, output, warnings)
+        except Exception as error:  # one image must not end the stream, whatever it holds
+            decision = dataclasses.replace(_failure(error, frame.size), warnings=warnings)
+        return dataclasses.replace(
+            decision, anomalies=anomalies, least_area=self._settings.least_area
+        )
+
+    def _decide(
+        self, frame: InputFrame, output: Segmentation, warnings: tuple[ResultWarning, ...]
+    ) -> Decision:
+        watch = Stopwatch()
+        view = frame.image if self.roi is None else self.roi.view(frame.image)
+        warnings += self._warnings(self._gates.examine(view), frame)
+        undecided = [warning for warning in warnings if not warning.decided]
+        if undecided:
+            if self._filter is not None:
+                self._filter.reset()
+            watch.lap('scrutiny')
+            return Decision(
+                Segmentation.undecided(frame.size),
+                warnings=warnings,
+                code=undecided[0].code or undecided[0].reason,
+                reason='; '.join(warning.reason for warning in undecided),
+                stage_ms={**output.stage_ms, **watch.times_ms()},
+            )
+        segmentation, raw_mask = self._filtered(view, output, frame.stamp_ns or 0)
+        segmentation, unsure = self._thresholded(segmentation)
+        watch.lap('scrutiny')
+        return Decision(
+            segmentation,
+            raw_mask,
+            warnings + unsure,
+            stage_ms={**output.stage_ms, **watch.times_ms()},
+        )
+
+    def _check_stamp(self, frame: InputFrame) -> tuple[StampAnomaly, ...]:
+        if frame.stamp_ns is None:
+            return ()
+        anomalies = self._monitor.check(frame.stamp_ns, frame.received_ns, frame.size)
+        if any(anomaly.restarts for anomaly in anomalies):
+            self._restart()
+        return anomalies
+
+    def _restart(self) -> None:
+        """Forget what earlier images showed."""
+        self._gates.reset()
+        self._held.clear()
+        if self._filter is not None:
+            self._filter.reset()
+
+    def _warnings(
+        self, findings: tuple[Finding, ...], frame: InputFrame
+    ) -> tuple[ResultWarning, ...]:
+        """Warn of what the gates find, and for a while of what they found in earlier images."""
+        # By the stamp, so that a bag gives the same warnings at any speed.
+        now_ns = frame.stamp_ns or 0
+        for finding in findings:
+            decided = finding.action != quality_gates.NO_DECISION
+            self._held[finding.gate] = ResultWarning(finding.reason, decided, finding.gate), now_ns
+        found = {finding.gate for finding in findings}
+        self._held = {
+            gate: (warning, at_ns)
+            for gate, (warning, at_ns) in self._held.items()
+            if gate in found or (warning.decided and 0 < now_ns - at_ns < _HOLD_NS)
+        }
+        return tuple(warning for warning, _ in self._held.values())
+
+    def _filtered(
+        self, view: NDArray[np.uint8], output: Segmentation, stamp_ns: int
+    ) -> tuple[Segmentation, NDArray[np.uint8] | None]:
+        """Filter over time; with the mask before, where that is on."""
+        if self._filter is None:
+            return output, None
+        filtered = self._filter.steady(view, output, stamp_ns)
+        return filtered.steady, filtered.raw.mask
+
+    def _thresholded(
+        self, segmentation: Segmentation
+    ) -> tuple[Segmentation, tuple[ResultWarning, ...]]:
+        """Apply what keeps no state; with a warning where no pixel is left."""
+        least = self._settings.min_confidence
+        unsure: tuple[ResultWarning, ...] = ()
+        segmentation = drop_unsure(segmentation, least)
+        if least and segmentation.mask.min() == NO_DECISION:
+            reason = f'no pixel has a confidence of {least:g}'
+            unsure = (ResultWarning(reason, code='min_confidence'),)
+        if self._settings.least_region:
+            mask = drop_small_regions(segmentation.mask, self._settings.least_region)
+            segmentation = dataclasses.replace(segmentation, mask=mask)
+        return segmentation, unsure
+
+
+def _failure(error: Exception, size: tuple[int, int]) -> Decision:
+    return Decision(
+        Segmentation.undecided(size),
+        code=type(error).__name__,
+        reason=describe(error),
+        failed=True,
+    )
+
+
+def _size(mask: NDArray[np.uint8]) -> tuple[int, int]:
+    return mask.shape[0], mask.shape[1]

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The steps after the network: gates, temporal filter, confidence threshold, instruments."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from surgseg_ros.core.gates import GateSetting
+from surgseg_ros.core.labels import NEEDLE, NO_DECISION
+from surgseg_ros.core.pipeline import (
+    CameraPipeline,
+    InputFrame,
+    PipelineSettings,
+    ResultWarning,
+    complete,
+)
+from surgseg_ros.core.segmentation import Certainty, Roi, Segmentation
+from surgseg_ros.training.scenes import Scene
+
+MS = 10**6
+BLACK = np.zeros((72, 128, 3), np.uint8)
+SCENE = np.ascontiguousarray(Scene(3, (72, 128)).frame(0).image)
+
+
+def frame(image, at_ms):
+    return InputFrame(image, 10**9 + at_ms * MS, at_ms * MS)
+
+
+def output(value=NEEDLE, sure=255):
+    mask = np.full(BLACK.shape[:2], value, np.uint8)
+    return Segmentation(mask, np.full_like(mask, sure))
+
+
+def watch_for_black(action, roi=None):
+    return CameraPipeline(PipelineSettings({'black': GateSetting(action, 0.7)}), roi)
+
+
+def test_a_warning_is_held_for_a_second_of_stamps():
+    pipeline = watch_for_black('warn')
+    codes = [
+        [warning.code for warning in pipeline.decide(frame(image, at_ms), output()).warnings]
+        for image, at_ms in ((SCENE, 0), (BLACK, 100), (SCENE, 900), (SCENE, 1099), (SCENE, 1100))
+    ]
+    assert codes == [[], ['black'], ['black'], ['black'], []]
+
+
+def test_no_decision_is_of_one_image_alone_and_shows_no_instrument():
+    pipeline = watch_for_black('no_decision')
+    refused = complete(pipeline.decide(frame(BLACK, 0), output()))
+    assert (refused.is_decided, refused.failed, refused.code) == (False, False, 'black')
+    assert 'the picture is black' in refused.reason
+    assert (refused.mask == NO_DECISION).all()
+    assert [instrument.label for instrument in refused.instruments] == [NO_DECISION]
+    assert pipeline.decide(frame(SCENE, 33), output()).is_decided
+
+
+def test_gates_see_the_roi_alone():
+    bordered = BLACK.copy()
+    roi = Roi(50, 30, 30, 20)
+    roi.view(bordered)[:] = roi.view(SCENE)
+    assert watch_for_black('warn').decide(frame(bordered, 0), output()).warnings
+    assert not watch_for_black('warn', roi).decide(frame(bordered, 0), output()).warnings
+
+
+def test_pixels_below_the_threshold_are_undecided_and_an_image_without_others_is_warned_of():
+    pipeline = CameraPipeline(PipelineSettings(min_confidence=0.5))
+    assert pipeline.needs_confidence
+    unsure = output(sure=100)
+    unsure.confidence[:, :9] = 200
+    some = pipeline.decide(frame(SCENE, 0), unsure)
+    assert np.array_equal(some.mask == NO_DECISION, unsure.confidence < 127)
+    assert some.warnings == ()
+    pipeline.set_thresholds(0.9, 1e-4)
+    none = pipeline.decide(frame(SCENE, 33), unsure)
+    assert (none.mask == NO_DECISION).all()
+    assert [warning.reason for warning in none.warnings] == ['no pixel has a confidence of 0.9']
+
+
+def test_a_filtered_mask_comes_with_the_raw_one_until_a_reset():
+    pipeline = CameraPipeline(PipelineSettings(steady_frames=3, steady_sure=1.0))
+    assert pipeline.needs_confidence
+    pipeline.decide(frame(SCENE, 0), output(0))
+    kept = pipeline.decide(frame(SCENE, 33), output(NEEDLE, sure=150))
+    assert not kept.mask.any()
+    assert (kept.raw_mask == NEEDLE).all()
+    pipeline.reset()
+    afresh = pipeline.decide(frame(SCENE, 66), output(NEEDLE, sure=150))
+    assert (afresh.mask == NEEDLE).all()
+
+
+@pytest.mark.parametrize('stamp_ms', [-500, 20_000])
+def test_a_stamp_that_jumps_restarts_the_filter(stamp_ms):
+    pipeline = CameraPipeline(PipelineSettings(steady_frames=3, steady_sure=1.0))
+    pipeline.decide(frame(SCENE, 0), output(0))
+    jumped = InputFrame(SCENE, 10**9 + stamp_ms * MS, 33 * MS)
+    decision = pipeline.decide(jumped, output(NEEDLE, sure=150))
+    assert (decision.mask == NEEDLE).all()
+    assert [anomaly.restarts for anomaly in decision.anomalies] == [True]
+    assert decision.warnings == ()
+
+
+def test_without_stamps_nothing_is_checked_and_the_filter_goes_on():
+    pipeline = CameraPipeline(PipelineSettings(steady_frames=3, steady_sure=1.0))
+    for _ in range(2):
+        decision = pipeline.decide(InputFrame(SCENE), output(0))
+    assert (decision.anomalies, decision.warnings) == ((), ())
+    assert not pipeline.decide(InputFrame(SCENE), output(NEEDLE, sure=150)).mask.any()
+
+
+def test_a_stamp_of_zero_and_what_the_reader_knew_are_warned_of():
+    known = ResultWarning('all colour is lost', code='colour')
+    given = InputFrame(SCENE, 0, 0, (known,))
+    decision = CameraPipeline().decide(given, output())
+    assert [warning.code for warning in decision.warnings] == ['colour', 'stamp']
+    assert decision.is_decided
+
+
+def test_a_network_that_fails_is_no_decision_with_its_reason():
+    failed = complete(CameraPipeline().decide(frame(SCENE, 0), ArithmeticError('NaN')))
+    assert (failed.is_decided, failed.failed) == (False, True)
+    assert failed.reason == 'ArithmeticError: NaN'
+    assert (failed.mask == NO_DECISION).all()
+    assert [instrument.label for instrument in failed.instruments] == [NO_DECISION]
+
+
+def test_instruments_that_cannot_be_found_are_no_decision():
+    """A segmentation without any confidence has no scores."""
+    bare = dataclasses.replace(output(), confidence=None)
+    failed = complete(CameraPipeline().decide(frame(SCENE, 0), bare))
+    assert (failed.failed, failed.code) == (True, 'ValueError')
+    assert (failed.mask == NO_DECISION).all()
+
+
+def test_small_regions_are_dropped_where_asked_for():
+    speck = output(0)
+    speck.mask[4:6, 4:6] = NEEDLE
+    least = [0.0] * NEEDLE + [0.01]
+    assert speck.mask.any()
+    assert (
+        not CameraPipeline(PipelineSettings(least_region=least))
+        .decide(frame(SCENE, 0), speck)
+        .mask.any()
+    )
+
+
+def test_process_runs_the_network_with_what_the_settings_need():
+    wanted = []
+
+    class Network:
+        def segment(self, image, *, roi, confidence, certainty):
+            wanted.append((roi, confidence, certainty))
+            grid = np.full((4, 4), 255, np.uint8)
+            whole = Certainty(grid, Roi(0, 0, image.shape[1], image.shape[0]))
+            return dataclasses.replace(output(), certainty=whole, stage_ms={'network': 1.0})
+
+    roi = Roi(0, 0, 64, 64)
+    result = CameraPipeline(roi=roi).process(Network(), frame(SCENE, 0))
+    assert [instrument.label for instrument in result.instruments] == [NEEDLE]
+    assert {'network', 'detections'} <= result.stage_ms.keys()
+    CameraPipeline(PipelineSettings(min_confidence=0.1)).process(Network(), frame(SCENE, 0))
+    assert wanted == [(roi, False, True), (None, True, True)]
+
+
+@pytest.mark.parametrize(
+    'wrong', [{'steady_frames': 61}, {'gates': {'fog': GateSetting('warn', 1)}}]
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match='expected'):
+        CameraPipeline(PipelineSettings(**wrong))

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is odd about a picture after what came before is found."""
+
+import pytest
+
+from surgseg_ros.core.stamps import StampMonitor
+
+S = 10**9
+SIZE = (48, 80)
+
+
+def check(*steps, size=SIZE):
+    """Give a monitor the (stamp, receipt) of images in ns; what the last one is."""
+    monitor = StampMonitor()
+    for stamp_ns, received_ns in steps[:-1]:
+        monitor.check(stamp_ns, received_ns, SIZE)
+    return monitor.check(*steps[-1], size)
+
+
+@pytest.mark.parametrize(
+    'steps',
+    [
+        [(5 * S, 0)],
+        [(5 * S, 0), (6 * S, S)],
+        [(5 * S, 0), (3600 * S, 3600 * S)],  # the camera was off for an hour
+        [(5 * S, 0), (6 * S, 3600 * S)],  # a bag was paused
+        [(5 * S, 0), (15 * S, S)],  # frames were left out
+    ],
+)
+def test_stamps_that_go_on_are_nothing_odd(steps):
+    assert check(*steps) == ()
+
+
+@pytest.mark.parametrize(
+    ('steps', 'said', 'degrades', 'restarts'),
+    [
+        ([(0, 0)], 'the stamp is zero', True, False),
+        ([(5 * S, 0), (0, S)], 'the stamp is zero', True, False),
+        ([(5 * S, 0), (5 * S, S)], 'the same stamp', True, False),
+        ([(5 * S, 0), (4 * S, S)], 'stamps go back from 5000000000 to 4000000000', False, True),
+        ([(5 * S, 0), (17 * S, S)], 'stamps jump ahead from 5000000000', False, True),
+    ],
+)
+def test_odd_stamps_are_told_and_only_those_that_tell_nothing_are_doubted(
+    steps, said, degrades, restarts
+):
+    (anomaly,) = check(*steps)
+    assert said in anomaly.text
+    assert (anomaly.degrades, anomaly.restarts) == (degrades, restarts)
+
+
+def test_another_size_begins_anew():
+    (anomaly,) = check((5 * S, 0), (6 * S, S), size=(24, 32))
+    assert 'from 80x48 to 32x24' in anomaly.text
+    assert (anomaly.degrades, anomaly.restarts) == (False, True)
+
+
+def test_a_reset_forgets_what_came_before():
+    monitor = StampMonitor()
+    monitor.check(9 * S, 0, SIZE)
+    monitor.reset()
+    assert monitor.check(3 * S, S, (5, 5)) == ()
