@@ -12,6 +12,7 @@ from surgseg_ros.node.intake import INPUT_POLICIES
 from surgseg_ros.node.outputs import OUTPUT_POLICIES, RESULTS, prefixed
 from surgseg_ros.node.parameter_table import TABLE
 from surgseg_ros.node.parameters import Settings, unknown
+from surgseg_ros.node.transports import possible_topics
 
 _PREFIX: Final = 'qos_overrides.'
 
@@ -37,10 +38,9 @@ def overridable(node: Node, settings: Settings) -> dict[str, tuple[str, ...]]:
         policies[start] = tuple(kind.name.lower() for kind in kinds)
 
     policies: dict[str, tuple[str, ...]] = {}
-    endings = ('', '/compressed') if settings.image_transport == 'compressed' else ('',)
     for topic in settings.image_topics:
-        for ending in endings:
-            named(topic + ending, 'subscription', INPUT_POLICIES)
+        for name in possible_topics(node, topic, settings.image_transport):
+            named(name, 'subscription', INPUT_POLICIES)
     for camera in settings.camera_names:
         for topic in RESULTS:
             named(prefixed(camera, topic), 'publisher', OUTPUT_POLICIES)

@@ -23,25 +23,37 @@ _IMAGE_TYPES: Final = re.compile('Image|Packet|Video')
 """In the types of transports: CompressedImage (zstd), Packet (theora), FFMPEGPacket and so on."""
 
 
-def choose_topic(node: Node, topic: str, transport: str) -> str:
+def possible_topics(node: Node, topic: str, transport: str) -> tuple[str, ...]:
     """
-    Find the topic to subscribe to, as image_transport does: the base name is remapped first.
+    List the topics that can be subscribed to; image_transport too remaps the base name first.
 
     :param node: whose names and remappings count.
     :param topic: the images' topic, as the node's parameters have it.
     :param transport: RAW or COMPRESSED.
     :return: `topic` itself with RAW. With COMPRESSED a name that ends in `/compressed` as it is;
-        else where `topic`/compressed was remapped to; else `topic`, where that itself is
-        published as CompressedImage, as the dVRK does; else the name with `/compressed`.
+        else what `topic`/compressed was remapped to; else both `topic`, which itself may be
+        published as CompressedImage, as the dVRK does, and the name with `/compressed`.
     """
-    if transport != COMPRESSED:
-        return topic
     base, beside = node.resolve_topic_name(topic), topic + _SUFFIX
-    if base.endswith(_SUFFIX):
-        return topic
+    if transport != COMPRESSED or base.endswith(_SUFFIX):
+        return (topic,)
     if node.resolve_topic_name(beside) != node.resolve_topic_name(beside, only_expand=True):
-        return beside
-    return topic if is_published(node, topic, COMPRESSED) else base + _SUFFIX
+        return (beside,)
+    return (topic, base + _SUFFIX)
+
+
+def choose_topic(node: Node, topic: str, transport: str) -> str:
+    """
+    Find the topic to subscribe to.
+
+    :param node: through which discovery is asked.
+    :param topic: the images' topic, as the node's parameters have it.
+    :param transport: RAW or COMPRESSED.
+    :return: the first of `possible_topics` if it is the only one, or carries compressed images;
+        else the other.
+    """
+    first, *others = possible_topics(node, topic, transport)
+    return others[0] if others and not is_published(node, first, COMPRESSED) else first
 
 
 def is_published(node: Node, topic: str, transport: str) -> bool:

@@ -78,6 +78,13 @@ def test_a_compressed_topic_may_have_either_name(told):
         'qos_overrides./rig/image/compressed.subscription.depth': 3,
     }
     assert told(given) == []
+    remapped = {
+        'image_transport': 'compressed',
+        'qos_overrides./ecm/image_raw.subscription.depth': 3,
+        'qos_overrides./ecm/image_raw/compressed.subscription.depth': 3,
+    }
+    assert told(remapped, remap=('image', '/ecm/image_raw')) == []
+    assert told(given, remap=('image', '/ecm/image_raw')) != []
 
 
 @pytest.mark.parametrize(
