@@ -137,7 +137,7 @@ def test_a_fault_is_refused_or_left_out_by_name(tmp_path, config, data, capsys):
     assert cv2.imwrite(str(mask), np.full((48, 80), 12, np.uint8))
     assert main(['--config', str(config)]) == 2
     said = capsys.readouterr().err
-    assert 'holds the values 12' in said
+    assert '12, expected 0 to 9' in said
     assert '[video_01/000000060]' in said
 
     with pytest.warns(UserWarning, match=r'left out .video_01/000000060.'):
