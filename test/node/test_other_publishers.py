@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Another node on the same output topics is told from one that is dead and still listed."""
 
+import os
 import signal
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from sensor_msgs.msg import Image
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.node import other_publishers
+from surgseg_ros.node.dds_profile import profile_variable
 from surgseg_ros.node.other_publishers import (
     ALIVE_S,
     LISTED_DEAD_S,
@@ -313,10 +315,21 @@ def test_masks_that_a_player_publishes_are_noticed(start, monkeypatch):
     status.wait_for_state('valid', since=heard)
 
 
+LONG_LEASE = """<dds><profiles xmlns="http://www.eprosima.com">
+<participant profile_name="long_lease" is_default_profile="true"><rtps><builtin>
+<discovery_config><leaseDuration><sec>600</sec></leaseDuration></discovery_config>
+</builtin></rtps></participant></profiles></dds>"""
+"""For Fast DDS: a killed node is listed until this machine, however slow, has made another."""
+
+
 @pytest.fixture(scope='module')
-def killed(run_node, bench, model):
+def killed(run_node, bench, model, tmp_path_factory):
     """Give a node of the name and in the namespace of one that was killed before."""
-    first = run_node(model=model, stale_after_ms=600_000)
+    profile = tmp_path_factory.mktemp('profile') / 'long_lease.xml'
+    profile.write_text(LONG_LEASE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(profile_variable(os.environ), str(profile))
+        first = run_node(model=model, stale_after_ms=600_000)
     until(lambda: bench.node.count_publishers('mask'), 'the first node')
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()
