@@ -92,7 +92,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         'respawn',
         default_value='false',
-        description='whether the node is started anew where its process dies',
+        description='whether the node is started again where its process dies',
         choices=FLAGS,
     ),
     DeclareLaunchArgument(

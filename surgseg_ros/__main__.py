@@ -17,14 +17,14 @@ class Verb(NamedTuple):
     :param target: 'package.module:function', which takes the arguments, and gives the exit status
         or raises; only the verb that is called is imported.
     :param summary: one line for the list of commands.
-    :param remains: what is left after an interruption, and how to go on.
+    :param leftovers: what is left after an interruption, and how to go on.
     :param is_node: whether it handles SIGINT and SIGTERM itself and ends with 0, as launch expects
         of a node; where input or machine are the cause, it ends with 1.
     """
 
     target: str
     summary: str
-    remains: str = ''
+    leftovers: str = ''
     is_node: bool = False
 
 
@@ -53,7 +53,7 @@ VERBS: Final = {
         'the same command goes on after the masks that are there',
     ),
     'evaluate_bag': Verb(
-        'surgseg_ros.lockstep.evaluate_bag:main',
+        'surgseg_ros.bag_evaluation.evaluate_bag:main',
         'a bag through a model, frame by frame',
         'of several bags, those that were finished need not be done again',
     ),
@@ -66,13 +66,13 @@ VERBS: Final = {
         _NOTHING,
     ),
     'compare': Verb(
-        'surgseg_ros.lockstep.compare:main',
+        'surgseg_ros.comparison.compare:main',
         'whether a model is worse than another on bags',
         _NOTHING,
     ),
     'calibrate': Verb(
         'surgseg_ros.calibrate:main',
-        'makes the confidence a probability, anew',
+        'makes the confidence a probability, again',
         _NOTHING,
     ),
     'benchmark': Verb(
@@ -80,7 +80,7 @@ VERBS: Final = {
     ),
     'make_bag': Verb(
         'surgseg_ros.make_bag:main',
-        'a bag of a video, of pictures, or a data set',
+        'a bag of a video, of images, or a data set',
         'bags that were not whole are not left',
     ),
     'synthesize': Verb('surgseg_ros.synthesize:main', 'makes synthetic scenes', _NOTHING),
@@ -135,7 +135,7 @@ def _command(name: str) -> 'Command':
     from surgseg_ros.endings import FAILED, Command
 
     verb = VERBS[name]
-    return Command(name, verb.target, verb.remains, failed=1 if verb.is_node else FAILED)
+    return Command(name, verb.target, verb.leftovers, failed=1 if verb.is_node else FAILED)
 
 
 def _usage() -> str:

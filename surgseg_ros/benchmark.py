@@ -40,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
-    :raises ValueError: if the model can't be used.
+    :raises ValueError: if the model cannot be used.
     :raises RuntimeError: if a process fails.
-    :raises OSError: if results can't be written.
+    :raises OSError: if results cannot be written.
     """
     begun_s = time.monotonic()
     options = read_options(argv, __doc__)
@@ -62,25 +62,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _stages(options: argparse.Namespace, progress: Progress, begun_s: float) -> dict[str, Any]:
-    from surgseg_ros.core.threads import share_cores
+    from surgseg_ros.core.threads import limit_spinning
 
-    progress.say('loading the model')
-    share_cores()  # as the node's process does, before torch is imported
+    progress.print_line('loading the model')
+    limit_spinning()  # as the node's process does, before torch is imported
     import torch
 
     from surgseg_ros.benchmarking import floors, machine
-    from surgseg_ros.core.memory import limit_arenas, settle
+    from surgseg_ros.core.memory import freeze_garbage, limit_arenas
     from surgseg_ros.core.segmenter import Segmenter
 
     limit_arenas()
-    settle()
+    freeze_garbage()
     if options.threads:
         torch.set_num_threads(options.threads)
     segmenter = Segmenter.load(
         options.model, options.device, options.runtime, pictures=max(options.cameras)
     )
-    rates = floors.measure_rates(segmenter.runtime.device, progress.say)
-    progress.say('asking for the instruction set')
+    rates = floors.measure_rates(segmenter.runtime.device, progress.print_line)
+    progress.print_line('asking for the instruction set')
     hardware = machine.hardware()
     end_s = begun_s + OVERHEAD_S - _SPARE_S if options.bounded else math.inf
     rows = _rows(options, progress, segmenter, rates, end_s)
@@ -104,11 +104,11 @@ def _rows(
 
     rows: list[dict[str, Any]] = []
     for width, height in options.sizes:
-        progress.say(f'drawing pictures of {width}x{height}')
+        progress.print_line(f'drawing images of {width}x{height}')
         pictures = draw((height, width))
         for cameras in options.cameras:
             what = f'measuring {width}x{height} with {cameras} camera(s)'
-            progress.say(what)
+            progress.print_line(what)
             now_s, left = time.monotonic(), len(options.sizes) * len(options.cameras) - len(rows)
             rounds = stages.measure(
                 segmenter,
@@ -127,7 +127,7 @@ def _rows(
 
 
 def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float) -> dict[str, Any]:
-    progress.say('loading torch')
+    progress.print_line('loading torch')
     import torch
 
     from surgseg_ros.benchmarking import comparison, floors, machine
@@ -136,14 +136,14 @@ def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float)
 
     spec = read_spec(options.model)
     (width, height), *_ = options.sizes
-    rates = floors.measure_rates(torch.device(choose_device(options.device)), progress.say)
-    progress.say('asking for the instruction set')
+    rates = floors.measure_rates(torch.device(choose_device(options.device)), progress.print_line)
+    progress.print_line('asking for the instruction set')
     hardware = machine.hardware()
     names = ['end_to_end', 'plain', 'no_profile'] if options.against else ['end_to_end']
     sending_s = options.rounds * len(names) * options.frames / options.rate
     end_s = begun_s + sending_s + OVERHEAD_S - _SPARE_S
     with scratch_folder() as scratch:
-        progress.say(f'drawing pictures of {width}x{height}')
+        progress.print_line(f'drawing images of {width}x{height}')
         settings = _settings(options, scratch)
         runs = _take_turns(options, progress, names, settings, end_s)
     found = {name: comparison.sum_up(of_one) for name, of_one in runs.items()}
@@ -184,7 +184,7 @@ def _take_turns(
         for name in names:
             folder = Path(options.logs or settings.folder, f'{turn}_{name}')
             folder.mkdir(parents=True, exist_ok=True)
-            progress.say(f'round {turn} of {options.rounds}, {name}')
+            progress.print_line(f'round {turn} of {options.rounds}, {name}')
             left_s = max(_LEAST_PATIENCE_S, end_s - time.monotonic())
             of_one = settings._replace(folder=folder, patience_s=left_s)
             runs[name].append(end_to_end.run(processes.VARIANTS[name], of_one))
@@ -193,7 +193,7 @@ def _take_turns(
 
 
 def _settings(options: argparse.Namespace, scratch: Path) -> 'Settings':
-    """Draw the camera's pictures into a file, and say what all runs have in common."""
+    """Draw the camera's images into a file, and say what all runs have in common."""
     import numpy as np
 
     from surgseg_ros.benchmarking.processes import Settings
@@ -218,7 +218,7 @@ def _settings(options: argparse.Namespace, scratch: Path) -> 'Settings':
 
 def draw(size: tuple[int, int]) -> 'list[NDArray[np.uint8]]':
     """
-    Draw pictures with instruments in them, so that edges and detections cost what they do.
+    Draw images with instruments in them, so that edges and detections cost what they do.
 
     :param size: (height, width) in pixels.
     :return: some (H, W, 3) uint8 RGB of one synthetic scene.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `calibrate`: finds a model's temperature anew, so that confidence is a probability."""
+"""The verb `calibrate`: finds a model's temperature again, so that confidence is a probability."""
 
 import argparse
 import dataclasses
@@ -13,7 +13,7 @@ from surgseg_ros.core.model_folder import SPEC_FILE, read_spec, write_spec
 from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.exporting.frames import Frame, choose_frames
-from surgseg_ros.training.card import card
+from surgseg_ros.training.model_card import model_card
 from surgseg_ros.training.scoring import Calibration, ValidationFrame, tune_temperature
 
 CARD: Final = 'README.md'
@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
-    :raises ValueError: of the model or a data set, if it can't be used.
-    :raises OSError: if the folder can't be written.
+    :raises ValueError: of the model or a data set, if it cannot be used.
+    :raises OSError: if the folder cannot be written.
     """
     options = _parser().parse_args(argv)
     data = (options.calibration, options.held_out)
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     # fmt: off
     add('--model', type=Path, required=True, metavar='DIR',
-        help='the model folder, whose model.json and card are written anew')
+        help='the model folder, whose model.json and card are written again')
     add('--calibration', type=Path, metavar='DATA_DIR',
         help='a data set that the model was not trained on (default: synthetic scenes, for a '
         'model that is a demo)')
@@ -81,8 +81,8 @@ def calibrate(
     :param count: the most frames of each.
     :param device: `auto`, `cpu`, `cuda` …
     :return: the specification as written.
-    :raises ValueError: if the model or a data set can't be used.
-    :raises OSError: if the folder can't be written.
+    :raises ValueError: if the model or a data set cannot be used.
+    :raises OSError: if the folder cannot be written.
     """
     spec = read_spec(model)
     check_file(model / SPEC_FILE)
@@ -116,10 +116,10 @@ def _read(frames: Sequence[Frame]) -> Iterator[ValidationFrame]:
 def _write(model: Path, before: ModelSpec, spec: ModelSpec) -> None:
     """Write model.json, and the card unless somebody has written in it."""
     path = model / CARD
-    told = path.read_text() if path.exists() else card(before)
+    reported = path.read_text() if path.exists() else model_card(before)
     write_spec(model, spec)
-    if told == card(before):
-        write_whole(path, card(spec).encode())
+    if reported == model_card(before):
+        write_whole(path, model_card(spec).encode())
     else:
         print(f'calibrate: {path} was not written by `train` alone, and stays as it is')
 

@@ -44,13 +44,13 @@ class Command(NamedTuple):
     :param name: of the command.
     :param target: 'package.module:function'; the function takes the arguments, and gives the exit
         status or raises. It is imported when it is run.
-    :param remains: what is left after an interruption, and how to go on.
+    :param leftovers: what is left after an interruption, and how to go on.
     :param failed: the status where input or machine are the cause.
     """
 
     name: str
     target: str
-    remains: str = ''
+    leftovers: str = ''
     failed: int = FAILED
 
     def interrupted(self, number: int) -> str:
@@ -61,7 +61,7 @@ class Command(NamedTuple):
         :return: a line.
         """
         what = _SIGNALS[signal.Signals(number)]
-        return f'{what}; {self.remains}' if self.remains else what
+        return f'{what}; {self.leftovers}' if self.leftovers else what
 
 
 def run(command: Command, arguments: Sequence[str], signals: 'Signals | None' = None) -> int:
@@ -83,26 +83,26 @@ def run(command: Command, arguments: Sequence[str], signals: 'Signals | None' = 
         sys.stdout.flush()
     except BaseException as error:
         if signals and signals.number:
-            return signals.tell()
+            return signals.report()
         if isinstance(error, SystemExit):
             return _leave(command, error)
-        return _tell(command, error)
-    return signals.tell() if signals and signals.number else status
+        return _report(command, error)
+    return signals.report() if signals and signals.number else status
 
 
 def _leave(command: Command, error: SystemExit) -> int:
-    """Go on leaving, unless what was printed on the way can't be written."""
+    """Go on leaving, unless what was printed on the way cannot be written."""
     try:
         sys.stdout.flush()
     except OSError as unwritten:
-        return _tell(command, unwritten)
+        return _report(command, unwritten)
     raise error
 
 
-def _tell(command: Command, error: BaseException) -> int:
+def _report(command: Command, error: BaseException) -> int:
     """Say what an error means; find the status."""
     if isinstance(error, KeyboardInterrupt):
-        say(command.name, command.interrupted(signal.SIGINT))
+        print_line(command.name, command.interrupted(signal.SIGINT))
         return 128 + signal.SIGINT
     if isinstance(error, OSError) and error.filename == _OUTPUT:
         _forget_output()
@@ -113,12 +113,12 @@ def _tell(command: Command, error: BaseException) -> int:
         traceback.print_exception(error)
     if said is None:
         return BUG
-    say(command.name, said)
+    print_line(command.name, said)
     return command.failed
 
 
 def _forget_output() -> None:
-    """Have Python's end not fail on what was printed and can't be written."""
+    """Have Python's end not fail on what was printed and cannot be written."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -144,7 +144,7 @@ class Output:
 
         :param text: what to write.
         :return: how many characters were written.
-        :raises OSError: if that can't be.
+        :raises OSError: if that cannot be.
         """
         with writing(_OUTPUT):
             return int(self._stream.write(text))
@@ -153,13 +153,13 @@ class Output:
         """
         Write what is waiting to be written.
 
-        :raises OSError: if that can't be.
+        :raises OSError: if that cannot be.
         """
         with writing(_OUTPUT):
             self._stream.flush()
 
 
-def say(name: str, text: str) -> None:
+def print_line(name: str, text: str) -> None:
     """
     Tell people something on stderr, below whatever progress bars stand there.
 
@@ -182,7 +182,7 @@ class Signals:
     """
     Raises KeyboardInterrupt at the first signal, and ends the process where that takes too long.
 
-    Native code may not come back for long; KeyboardInterrupt can be lost in a callback, or come
+    Native code must not come back for long; KeyboardInterrupt can be lost in a callback, or come
     out of an import as another error; a library may have a handler of its own. So a thread hears
     of each signal through `signal.set_wakeup_fd`, without any help of the main thread.
 
@@ -229,7 +229,7 @@ class Signals:
         finally:
             self._at_once = True
 
-    def tell(self) -> int:
+    def report(self) -> int:
         """
         Say, once, which signal came.
 
@@ -237,7 +237,7 @@ class Signals:
         """
         if not self._is_told:
             self._is_told = True
-            say(self._command.name, self._command.interrupted(self.number))
+            print_line(self._command.name, self._command.interrupted(self.number))
         return 128 + self.number
 
     def end(self, status: int) -> NoReturn:
@@ -274,7 +274,7 @@ class Signals:
         kill_children()
         remove_unfinished()
         if threading.current_thread() is threading.main_thread():
-            self.tell()
+            self.report()
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()
         elif not self._is_told:  # without locks, one of which the main thread may hold

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `make_bag`: a bag of a video, of pictures, or of a data set with its masks."""
+"""The verb `make_bag`: a bag of a video, of images, or of a data set with its masks."""
 
 import argparse
 import math
@@ -27,7 +27,7 @@ from surgseg_ros.core.files import check_place
 from surgseg_ros.evaluation.frames import VIDEO_FILE
 from surgseg_ros.evaluation.labelled_frames import Crop, labelled_frames
 from surgseg_ros.evaluation.layout import find_videos, has_pictures
-from surgseg_ros.evaluation.sources import Source, find_sources, tell_losses
+from surgseg_ros.evaluation.sources import Source, find_sources, report_losses
 from surgseg_ros.evaluation.videos import Video
 from surgseg_ros.messages.compressed import JPEG_QUALITY
 
@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
-    :raises ValueError: if frames, masks or a bag can't be used.
-    :raises OSError: if a bag can't be written.
+    :raises ValueError: if frames, masks or a bag cannot be used.
+    :raises OSError: if a bag cannot be written.
     """
     parser = _parser()
     options = parser.parse_args(argv)
@@ -53,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f'--storage {options.storage} does not fit --output {options.output}')
     check_place(options.output)
     for path, source in _plan(options.input, options.output, options.every):
-        faults: dict[int, str] = {}
-        frames = labelled_frames(source, options.crop, faults)
+        data_errors: dict[int, str] = {}
+        frames = labelled_frames(source, options.crop, data_errors)
         film = _own_time(source, options.rate)
         when = film.time_s if film else options.rate or RATE_HZ
         with tqdm(frames, path.name, len(source), unit='frame', leave=False) as bar:
             written = _write(path, stamped(bar, when, options.start_time), options)
         print(_report(path, source, written, film.rate_hz if film else when))
-        if losses := tell_losses(source, faults):
+        if losses := report_losses(source, data_errors):
             print(f'make_bag: left out of {path}:\n{losses}', file=sys.stderr)
     return 0
 
@@ -78,7 +78,7 @@ def _plan(path: Path, output: Path, every: int) -> list[tuple[Path, Source]]:
 
 
 def _own_time(source: Source, rate_hz: float | None) -> Video | None:
-    """Find the video whose time stamps count; in a data set, and for pictures, numbers do."""
+    """Find the video whose time stamps count; in a data set, and for images, numbers do."""
     if rate_hz or source.numbers is not None or source.video is None:
         return None
     return None if source.video.name.lower() == VIDEO_FILE else source.film
@@ -101,7 +101,7 @@ def _write(path: Path, frames: Iterable[Frame], options: argparse.Namespace) -> 
 
 def _report(path: Path, source: Source, written: Written, rate_hz: Fraction | float | None) -> str:
     """Say what a bag holds, and what the video's header had promised beyond that."""
-    text = f'{path}: {written.pictures} picture{"s"[written.pictures == 1 :]}'
+    text = f'{path}: {written.pictures} image{"s"[written.pictures == 1 :]}'
     if source.masks:
         text += f', {written.masks} mask{"s"[written.masks == 1 :]}'
         text += f' (of {len(source.masks)})' if written.masks < len(source.masks) else ''
@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     # fmt: off
     add('--input', type=Path, required=True, metavar='PATH',
-        help="a video, a folder of pictures, a video's folder of a data set (rgb, frames or "
+        help="a video, a folder of images, a video's folder of a data set (rgb, frames or "
         f'{VIDEO_FILE}, and segmentation), or a data set: a folder of video_*')
     add('--output', type=Path, required=True, metavar='BAG',
         help='the bag to make, a folder (or a file, with the ending .mcap or .db3); of a data '
@@ -137,13 +137,13 @@ def _parser() -> argparse.ArgumentParser:
     add('--every', type=_count, default=1, metavar='N',
         help='take frames whose number is a multiple of N (default: all)')
     add('--rate', type=_rate, metavar='HZ',
-        help="frames a second, by their numbers (default: a video's own time stamps; for pictures "
+        help="frames a second, by their numbers (default: a video's own time stamps; for images "
         f'and data sets {RATE_HZ:g}, as SAR-RARP50 numbers them)')
     add('--start-time', type=_start_ns, default=START_TIME_NS, metavar='SECONDS',
         help=f'stamp of the frame of number 0 (default: {START_TIME_NS // 10**9}; 0 would say '
         'that there is no time)')
     add('--crop', type=int, nargs=4, action=_CropAction, metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
-        help='take this part, in pixels, of pictures and masks: 320 28 1280 1024 is what a da '
+        help='take this part, in pixels, of images and masks: 320 28 1280 1024 is what a da '
         'Vinci Xi shows within 1920x1080')
     add('--image-topic', type=_topic, metavar='TOPIC',
         help='default: /camera/image_raw, and /camera/image_raw/compressed for jpeg')
@@ -166,7 +166,7 @@ class _CropAction(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
         crop = Crop(*values)
         if min(crop.x, crop.y) < 0 or min(crop.width, crop.height) < 1:
-            text = f'{" ".join(map(str, crop))} is no X Y WIDTH HEIGHT of a part of a picture'
+            text = f'{" ".join(map(str, crop))} is no X Y WIDTH HEIGHT of a part of an image'
             raise argparse.ArgumentError(self, text)
         setattr(namespace, self.dest, crop)
 

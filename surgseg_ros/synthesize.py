@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
-    :raises ValueError: if so much can't be drawn, or the output is not an empty folder.
-    :raises OSError: if the output can't be written.
+    :raises ValueError: if so much cannot be drawn, or the output is not an empty folder.
+    :raises OSError: if the output cannot be written.
     """
     options = _parser().parse_args(argv)
     _check(options)
@@ -129,7 +129,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse what names of files, seeds or this machine's memory can not hold."""
+    """Refuse what names of files, seeds or this machine's memory cannot hold."""
     if (last := (options.frames - 1) * options.stride) > LAST_INDEX:
         raise ValueError(
             f'--frames {options.frames} with --stride {options.stride} ends with frame {last}, '
@@ -218,7 +218,7 @@ def _scene(seed: int, size: tuple[int, int], rate_hz: float) -> Scene:
 
 
 def _write(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write a picture so that its name never stands for a part of it."""
+    """Write an image so that its name never stands for a part of it."""
     settings = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     chosen = settings[:2] if path.suffix == '.png' else settings[2:]
     _, encoded = cv2.imencode(path.suffix, image, chosen)

@@ -48,7 +48,7 @@ def write_video(
     container: Mapping[str, str] | None = None,
     rotation: int = 0,
 ) -> Path:
-    """Encode `count` pictures; `times` are in frames at RATE_HZ, one after another by default."""
+    """Encode `count` images; `times` are in frames at RATE_HZ, one after another by default."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = pixels or ('yuvj420p' if codec == 'mjpeg' else 'yuv420p')
     with av.open(str(path), 'w', options=dict(container or {})) as file:
@@ -81,7 +81,7 @@ def overwrite(path: Path, start: int, data: bytes) -> None:
 
 
 def rewrite(path: Path, content: bytes) -> None:
-    """Write a file anew, at another time: that of the file system may go by steps."""
+    """Write a file again, at another time: that of the file system may go by steps."""
     before_ns = path.stat().st_mtime_ns
     path.write_bytes(content)
     os.utime(path, ns=(before_ns + 10**9, before_ns + 10**9))

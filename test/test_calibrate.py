@@ -13,7 +13,7 @@ from verbs import verb
 from surgseg_ros.core.model_folder import read_spec, write_model
 from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork
-from surgseg_ros.training.card import card
+from surgseg_ros.training.model_card import model_card
 
 main = verb('calibrate')
 
@@ -34,7 +34,7 @@ def model(tmp_path):
         network.layers.segmentation_head[0].weight *= 40
     folder = tmp_path / 'model'
     written = write_model(folder, SPEC, network.state_dict())
-    (folder / 'README.md').write_text(card(written))
+    (folder / 'README.md').write_text(model_card(written))
     return folder
 
 
@@ -63,7 +63,7 @@ def test_the_folder_gets_a_temperature_and_loses_nothing(model, data, capsys):
         read_spec(model), exports={'onnx': entry}, scores={'validation': {'mIoU': 0.5}}
     )
     (model / 'model.json').write_text(before.to_json())
-    (model / 'README.md').write_text(card(before))
+    (model / 'README.md').write_text(model_card(before))
     weights = (model / 'weights.safetensors').read_bytes()
 
     assert calibrate(model, '--calibration', data) == 0
@@ -76,7 +76,7 @@ def test_the_folder_gets_a_temperature_and_loses_nothing(model, data, capsys):
     errors = {key: found['calibration'][key]['ece'] for key in ('before', 'after')}
     assert errors['after'] < errors['before']
     assert (model / 'weights.safetensors').read_bytes() == weights
-    assert (model / 'README.md').read_text() == card(spec)
+    assert (model / 'README.md').read_text() == model_card(spec)
     assert f'{errors["after"]:.4f} after, on 2 held-out frames' in capsys.readouterr().out
 
     assert calibrate(model, '--calibration', data) == 0

@@ -24,8 +24,8 @@ from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.messages.images import rgb_from_msg
 from surgseg_ros.messages.results import stamp_ns
+from surgseg_ros.training.data_errors import validate
 from surgseg_ros.training.dataset import find_samples
-from surgseg_ros.training.faults import sift
 from surgseg_ros.training.samples import DatasetError
 
 COUNT = 30
@@ -103,7 +103,7 @@ def test_predict_of_a_damaged_film_leaves_out_what_is_damaged(
     assert left_out
     assert set(left_out) <= set(range(12, 24)), 'after the next key frame all is well'
     for number in left_out:
-        assert f'{film}: frame {number} can not be used' in said
+        assert f'{film}: frame {number} cannot be used' in said
 
 
 def test_predict_of_a_film_without_a_sound_frame_ends_with_2(tmp_path, model, capsys):
@@ -112,7 +112,7 @@ def test_predict_of_a_film_without_a_sound_frame_ends_with_2(tmp_path, model, ca
         overwrite(film, place + size // 2, bytes(size // 2))
     options = {'model': model, 'input': film, 'output': tmp_path / 'out', 'device': 'cpu'}
     assert run('predict', **options) == 2
-    assert 'frame 0 can not be used' in capsys.readouterr().err
+    assert 'frame 0 cannot be used' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 
@@ -124,7 +124,7 @@ def test_make_bag_keeps_the_stamps_behind_a_damaged_frame(tmp_path, capsys):
     assert times == pytest.approx([number / 30 for number in numbers], abs=1e-9)
     said = capsys.readouterr()
     assert f'frame {BAD}: its place in the file is damaged' in said.err
-    assert f'frame {BAD - 1} can not be used' in said.err
+    assert f'frame {BAD - 1} cannot be used' in said.err
     assert f'promises {COUNT}' in said.out
 
 
@@ -132,7 +132,7 @@ def test_make_bag_refuses_a_film_that_has_lost_a_frame_with_a_mask(tmp_path, cap
     spoil(write_video(tmp_path / 'video_1/video_left.avi', COUNT, 'mjpeg'))
     write_masks(tmp_path / 'video_1', 0, BAD)
     assert run('make_bag', input=tmp_path / 'video_1', output=tmp_path / 'bag') == 2
-    assert f'frame {BAD} can not be used' in capsys.readouterr().err
+    assert f'frame {BAD} cannot be used' in capsys.readouterr().err
     assert not (tmp_path / 'bag').exists()
 
 
@@ -153,7 +153,7 @@ def test_make_bag_stamps_a_varying_rate_by_the_films_own_times(tmp_path, name, c
 
 @pytest.fixture
 def data(tmp_path):
-    """Give a data set of two films, in the first of which frames 8 and 9 are lost."""
+    """Give a data set of two videos, in the first of which frames 8 and 9 are lost."""
     for name in ('video_01', 'video_02'):
         write_video(tmp_path / f'data/{name}/video_left.avi', COUNT, 'mjpeg')
         write_masks(tmp_path / 'data' / name, 0, 20)
@@ -172,7 +172,7 @@ def test_training_leaves_out_a_mask_whose_frame_is_lost(data, tmp_path):
         find_samples(data, tmp_path / 'cache')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        found = sift(data, tmp_path / 'cache', on_fault='leave_out')
+        found = validate(data, tmp_path / 'cache', on_fault='leave_out')
     assert [s.name for s in found.samples] == [
         'video_01/000000000', 'video_01/000000020', 'video_02/000000000', 'video_02/000000020'
     ]  # fmt: skip

@@ -127,7 +127,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(
 def test_an_interruption_is_told_with_what_remains(
     run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run('long', _raise(KeyboardInterrupt()), remains='go on by --resume') == 130
+    assert run('long', _raise(KeyboardInterrupt()), leftovers='go on by --resume') == 130
     assert capsys.readouterr().err == 'long: interrupted; go on by --resume\n'
 
 

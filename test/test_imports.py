@@ -17,7 +17,7 @@ ARROWS = {
     'core': set(),
     'messages': {'core'},
     'bags': {'messages', 'core'},
-    'lockstep': {'bags', 'messages', 'evaluation', 'core'},
+    'bag_evaluation': {'bags', 'messages', 'evaluation', 'core'},
     'node': {'bags', 'messages', 'core'},
     'benchmarking': {'node', 'messages', 'core'},
     'training': {'evaluation', 'core'},

@@ -227,7 +227,7 @@ def test_an_interruption_is_a_line_and_leaves_nothing(
         run.wait_for(lambda: any(map(is_read, fifos)))
     status = run.end()
     *before, line = run.lines()
-    assert (status, line) == (130, f'{name}: interrupted; {VERBS[name].remains}')
+    assert (status, line) == (130, f'{name}: interrupted; {VERBS[name].leftovers}')
     assert not before or name == 'benchmark', 'which says what it is doing'
     if name == 'train':
         assert '--resume' in run.lines()[0]

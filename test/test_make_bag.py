@@ -123,7 +123,7 @@ def test_it_says_what_it_wrote(tmp_path, capsys, write_video):
     pictures(tmp_path / 'video_1/rgb', 0, 6, 12)
     masks(tmp_path / 'video_1/segmentation', 0, 6)
     make_bag(tmp_path / 'video_1', tmp_path / 'bag', '--every', 12)
-    expected = f'{tmp_path / "bag"}: 2 pictures, 1 mask (of 2), numbered at 60 Hz\n'
+    expected = f'{tmp_path / "bag"}: 2 images, 1 mask (of 2), numbered at 60 Hz\n'
     assert capsys.readouterr().out == expected
 
 

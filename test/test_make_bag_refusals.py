@@ -101,7 +101,7 @@ def _mask_without_frame(folder):
         (_no_frames, 'holds no frames'),
         (_no_video, 'video_left.avi: does not decode'),
         (_other_size, 'frame 2 is 80x47, those before it 80x48'),
-        (_cut_picture, 'lack the end of the picture'),
+        (_cut_picture, 'lack the end of the image'),
         (_mask_of_other_size, '000000000.png: is 80x47, its frame 80x48'),
         (_mask_in_colour, '000000000.png: is an 8-bit colour PNG'),
         (_mask_with_a_class_too_many, '000000000.png: holds the value 10'),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every verb, where its output can't be written: said at once, in a line, with nothing left."""
+"""Every verb, where its output cannot be written: said at once, in a line, with nothing left."""
 
 import resource
 import shutil

@@ -104,7 +104,7 @@ def test_an_executable_ends_as_the_verb_of_the_command_line_does(installed: Path
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 2
     (line,) = run.stderr.splitlines()
-    assert line.startswith("compare: 'none.json' can not be read")
+    assert line.startswith("compare: 'none.json' cannot be read")
 
 
 def test_everything_that_is_shared_travels(installed: Path) -> None:
@@ -117,6 +117,6 @@ def test_everything_that_is_shared_travels(installed: Path) -> None:
 
 def test_the_code_and_the_message_files_travel(installed: Path) -> None:
     (package,) = installed.glob('lib/python*/site-packages/surgseg_ros')
-    here = files_in(ROOT, ['surgseg_ros'])
-    assert files_in(package.parent, ['surgseg_ros']) == here
-    assert any(name.endswith('LabelInfo.msg') for name in here)
+    expected = files_in(ROOT, ['surgseg_ros'])
+    assert files_in(package.parent, ['surgseg_ros']) == expected
+    assert any(name.endswith('LabelInfo.msg') for name in expected)

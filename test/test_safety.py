@@ -9,7 +9,7 @@ import pytest
 
 from surgseg_ros.core import model_folder
 from surgseg_ros.messages.images import MAX_PIXELS, MAX_SIDE_PX
-from tools.fuzz.way import LONGEST_TEXT
+from tools.fuzz.checks import LONGEST_TEXT
 
 ROOT = Path(__file__).resolve().parents[1]
 SAFETY = (ROOT / 'docs' / 'safety.md').read_text()
@@ -21,9 +21,9 @@ HAZARDS = re.findall(r'^\| .* \|$', SAFETY.split('## Hazards')[1].split('\n## ')
 
 @pytest.mark.parametrize('row', HAZARDS, ids=lambda row: row.split('|')[1].strip()[:40])
 def test_every_hazard_has_its_cause_what_is_done_and_tests_that_exist(row: str) -> None:
-    *told, tests = [cell.strip() for cell in row.strip('|').split('|')]
-    assert len(told) == 3
-    assert all(told)
+    *reported, tests = [cell.strip() for cell in row.strip('|').split('|')]
+    assert len(reported) == 3
+    assert all(reported)
     named = re.findall(r'`([^`]+)`', tests)
     assert named
     assert re.sub(r'`[^`]+`', '', tests).strip() == ''

@@ -120,8 +120,8 @@ def test_this_run_has_a_watchdog_which_does_not_end_itself() -> None:
 
 def test_what_tests_start_can_be_interrupted() -> None:
     """Also where pytest runs in the background of a shell, which has it ignore Ctrl-C."""
-    tell = 'import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)'
-    run = subprocess.run(python(tell), capture_output=True, text=True, check=True)
+    report = 'import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)'
+    run = subprocess.run(python(report), capture_output=True, text=True, check=True)
     assert run.stdout == 'False\n'
 
 

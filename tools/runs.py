@@ -42,7 +42,7 @@ def draw(folder: Path, wanted: Videos) -> Path:
     :param folder: where to.
     :param wanted: what.
     :return: the folder.
-    :raises StepError: if they can't be drawn.
+    :raises StepError: if they cannot be drawn.
     """
     if folder.exists():
         return folder
@@ -73,7 +73,7 @@ def train_once(config: Path, output: Path, settings: Sequence[str]) -> Path:
     :param output: the model folder.
     :param settings: `key=value`, over the recipe's.
     :return: the model folder.
-    :raises StepError: if it can't be trained.
+    :raises StepError: if it cannot be trained.
     """
     if is_done(output):
         return output

@@ -156,7 +156,7 @@ class McapFile:
         if chunk.compression not in DECOMPRESSORS:
             raise UnreadableError(
                 f'its chunks are packed with {chunk.compression!r}, which is not known here: '
-                'pack them anew with `mcap compress --compression zstd`'
+                'pack them again with `mcap compress --compression zstd`'
             )
         self._chunks.append(chunk)
 

@@ -16,7 +16,7 @@ NEWEST_VERSION: Final = 9
 
 
 class MetadataError(ValueError):
-    """A metadata.yaml that can't be used."""
+    """A metadata.yaml that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def read_metadata(folder: Path) -> Metadata:
 
     :param folder: the bag.
     :return: what it says; what it leaves out, or says in another form, is unknown.
-    :raises MetadataError: if it can't be read or names no files.
+    :raises MetadataError: if it cannot be read or names no files.
     """
     try:
         content = yaml.safe_load((folder / METADATA_FILE).read_text('utf-8'))

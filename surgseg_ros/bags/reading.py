@@ -169,7 +169,7 @@ class Bag:
             raise BagError(f'{text}. What can be read of it was read')
 
     def _merged(self, wanted: set[str], broken: list[str]) -> Iterator[tuple[str, int, bytes]]:
-        """Go through all files by time; note which can't be read on, and go on with the others."""
+        """Go through all files by time; note which cannot be read on, and go on with the others."""
         streams = []
         for source in self._opened.sources:
             readable = [x for x in source.connections if not x.foreign]
@@ -209,7 +209,7 @@ def _unpacked(data: bytes) -> bytes:
 def _whole_part(
     messages: Iterable[Received], broken: list[str]
 ) -> Iterator[tuple[str, int, bytes]]:
-    """Give a file's messages that can be read, and note which can't."""
+    """Give a file's messages that can be read, and note which cannot."""
     unreadable = []
     try:
         for connection, time_ns, data in messages:

@@ -12,10 +12,10 @@ from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple, TypeVar
 
-from surgseg_ros.bags.damaged_sqlite import SQLITE_MAGIC, CutSqlite
 from surgseg_ros.bags.metadata import METADATA_FILE, Metadata, MetadataError, read_metadata
 from surgseg_ros.bags.records import MCAP_MAGIC, UnreadableError
-from surgseg_ros.bags.remains import CutMcap
+from surgseg_ros.bags.recovery.mcap_recovery import RecoveredMcap
+from surgseg_ros.bags.recovery.sqlite_recovery import SQLITE_MAGIC, RecoveredSqlite
 from surgseg_ros.bags.storages import READERS, Source, with_log
 from surgseg_ros.bags.zstandard import zstd
 
@@ -37,9 +37,9 @@ _REMEDIES: Final = {
     '.db3': 'give a whole copy, or try `sqlite3 FILE .recover`',
     '.bag': 'convert this bag of ROS 1 with `rosbags-convert`',
 }
-_REMAINS: Final[dict[str, Callable[[Path], CutMcap | CutSqlite]]] = {
-    '.mcap': CutMcap,
-    '.db3': CutSqlite,
+_REMAINS: Final[dict[str, Callable[[Path], RecoveredMcap | RecoveredSqlite]]] = {
+    '.mcap': RecoveredMcap,
+    '.db3': RecoveredSqlite,
 }
 _BEGINNINGS: Final = {MCAP_MAGIC: '.mcap', SQLITE_MAGIC: '.db3', b'#ROSBAG V': '.bag'}
 """The storage of a file by its first bytes, which are surer than its name."""
@@ -190,7 +190,7 @@ def _open_all(files: Sequence[Path], stack: ExitStack, damage: list[str]) -> lis
 def _open_file(path: Path, stack: ExitStack, damage: list[str]) -> Source:
     """Open one file, if need be only the whole part of it, and note the damage."""
     if not path.stat().st_size:
-        raise BagError(f'{str(path)!r} is empty: record it anew')
+        raise BagError(f'{str(path)!r} is empty: record it again')
     file = _unpacked(path, stack, damage) if path.suffix == PACKED else path
     kind = _kind(file, storage_ending(path))
     remedy = _REMEDIES.get(kind, 'give a folder, a .mcap or a .db3 file')

@@ -42,7 +42,7 @@ PICTURE_FORMATS: Final[dict[str, Callable[[Any, Any, int], Any]]] = {
     'raw': lambda picture, head, quality: image_to_msg(picture, head),
     'jpeg': picture_to_jpeg,
 }
-"""Makes a message of a picture, a header and a quality of JPEG."""
+"""Makes a message of an image, a header and a quality of JPEG."""
 
 MASK_FORMATS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     'raw': image_to_msg,
@@ -62,7 +62,7 @@ def stamped(
     """
     Give frames the stamps that follow from their numbers.
 
-    :param frames: (number, picture, mask) of each.
+    :param frames: (number, image, mask) of each.
     :param rate_hz: frames a second; or what tells the time of a number, in seconds from that of 0.
     :param start_ns: when the frame of number 0 was taken, in nanoseconds.
     :return: the frames for `write_image_bag`; no stamp has errors that add up with the frames.
@@ -79,7 +79,7 @@ class BagWriter:
     :param path: the folder to make; or with the ending .mcap or .db3, the file to make.
     :param storage: `mcap` or `sqlite3`, where the ending does not say it.
     :param packed: whether to pack the chunks of MCAP with zstd. A mask becomes a hundred times
-        smaller, in less time than its bytes take to the disk; a camera's picture hardly smaller.
+        smaller, in less time than its bytes take to the disk; a camera's image hardly smaller.
     :raises BagError: if the storage is unknown; on entering and on leaving, if the path exists.
     """
 
@@ -166,7 +166,7 @@ class BagWriter:
 
 
 class Written(NamedTuple):
-    """How many pictures and masks a bag got."""
+    """How many images and masks a bag got."""
 
     pictures: int
     masks: int
@@ -185,12 +185,12 @@ def write_image_bag(
     jpeg_quality: int = JPEG_QUALITY,
 ) -> Written:
     """
-    Write pictures, and masks where there are any, as they would come from a camera.
+    Write images, and masks where there are any, as they would come from a camera.
 
     :param path: the bag to make.
     :param frames: taken one by one, so that their number costs no memory.
-    :param image_topic: topic of the pictures.
-    :param ground_truth_topic: topic of the masks, with the stamps of their pictures.
+    :param image_topic: topic of the images.
+    :param ground_truth_topic: topic of the masks, with the stamps of their images.
     :param frame_id: the camera's frame.
     :param storage: `mcap` or `sqlite3`.
     :param picture_format: `raw` for Image as rgb8, `jpeg` for CompressedImage.
@@ -220,7 +220,7 @@ def write_image_bag(
 def _check_format(what: str, name: str, formats: Collection[str]) -> None:
     if name not in formats:
         known = ' or '.join(formats)
-        raise BagError(f'{what} can not be written as {name!r}: choose {known}')
+        raise BagError(f'{what} cannot be written as {name!r}: choose {known}')
 
 
 def _offered_qos(*, is_latched: bool) -> Qos:

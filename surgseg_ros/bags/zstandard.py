@@ -15,7 +15,7 @@ MAGIC: Final = b'\x28\xb5\x2f\xfd'
 """How packed data begins. No CDR does: its first byte is 0."""
 
 MOST_BYTES: Final = 2**30
-"""What unpacks to more is neither a message nor a chunk: the largest picture takes 800 MB."""
+"""What unpacks to more is neither a message nor a chunk: the largest image takes 800 MB."""
 
 
 def unpack(data: bytes, most: int = MOST_BYTES) -> bytes:

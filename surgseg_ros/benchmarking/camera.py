@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark's camera: a process that publishes pictures at a rate when it is asked to."""
+"""The benchmark's camera: a process that publishes images at a rate when it is asked to."""
 
 import argparse
 import contextlib

@@ -25,9 +25,11 @@ def sum_up(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     latency = percentiles(time for run in runs for time in run['latencies_ms'])
     model, slot = (_together([run[name] for run in runs]) for name in ('model_ms', 'slot_ms'))
-    told = [run['stages_ms'] for run in runs if 'stages_ms' in run]
-    names = [name for name in told[0] if all(name in run for run in told)] if told else []
-    stages = {name: _together([times[name] for times in told])._asdict() for name in names}
+    reported = [run['stages_ms'] for run in runs if 'stages_ms' in run]
+    names = (
+        [name for name in reported[0] if all(name in run for run in reported)] if reported else []
+    )
+    stages = {name: _together([times[name] for times in reported])._asdict() for name in names}
     return {
         'latency_ms': latency._asdict(),
         'model_ms': model._asdict(),

@@ -47,8 +47,8 @@ def run(variant: Variant, settings: Settings) -> dict[str, Any]:
     if variant.plain:
         times = json.loads(times_file(settings).read_text())
         return {**result, **plain_times(times, sent), **counts(result, {}, {})}
-    told = {'runtime': after.get('device', ''), **node_times([*watch.reports, after])}
-    return {**result, **told, **counts(result, before, after)}
+    reported = {'runtime': after.get('device', ''), **node_times([*watch.reports, after])}
+    return {**result, **reported, **counts(result, before, after)}
 
 
 def latencies(sent: Sequence[tuple[int, int]], masks: Sequence[tuple[int, int]]) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _connect(node: Child, camera: Child, listener: Child, start_s: float) -> flo
 
         if _until(came, patience_s):
             in_a_row, longest_s = in_a_row + 1, max(longest_s, time.monotonic() - asked_s)
-        else:  # it is slower than that, or just subscribes anew
+        else:  # it is slower than that, or just subscribes again
             in_a_row, patience_s = 0, 1.5 * patience_s
     quiet_s = max(_QUIET_S, 3 * longest_s)
     _remaining(node, listener, quiet_s)

@@ -82,18 +82,20 @@ def measure_rates(device: torch.device, say: Callable[[str], None] = lambda text
             matrix[name] = rate
         else:
             not_measured[name] = reason or 'torch has no such product on this device'
-    here, there = (torch.zeros(_PICTURE, dtype=torch.uint8, device=device) for _ in range(2))
-    copy_s = _best_s(lambda: there.copy_(here), device)
+    source, destination = (
+        torch.zeros(_PICTURE, dtype=torch.uint8, device=device) for _ in range(2)
+    )
+    copy_s = _best_s(lambda: destination.copy_(source), device)
     link = 0.0
     if device.type != 'cpu':
         host = torch.zeros(_PICTURE, dtype=torch.uint8, pin_memory=True)
-        link = _PICTURE / _best_s(lambda: here.copy_(host, non_blocking=True), device)
+        link = _PICTURE / _best_s(lambda: source.copy_(host, non_blocking=True), device)
     return Rates(matrix, 2 * _PICTURE / copy_s, link, not_measured)
 
 
 def count_flops(spec: ModelSpec) -> int:
     """
-    Count the operations of a network for one picture, as torch counts them.
+    Count the operations of a network for one image, as torch counts them.
 
     :param spec: the model.
     :return: FLOPs of its convolutions and products of matrices.
@@ -127,7 +129,7 @@ def stage_floors(
     written once, at the rate of a copy; what need not move (a view, a slot) costs nothing.
 
     :param spec: the model.
-    :param size: (height, width) of the picture in pixels.
+    :param size: (height, width) of the image in pixels.
     :param runtime: its description.
     :param rates: of the machine.
     :return: milliseconds by stage, and `total`.
@@ -141,9 +143,10 @@ def stage_floors(
         'parse': 0.0,
         'fit': over_link(image) + (image + 3 * fitted) / rates.copy,
         'network': count_flops(spec) / matrix,
-        'upsample': (logits + mask + fitted) / rates.copy,  # the mask, and the grid's certainty
+        'upsample': (logits + mask + fitted)
+        / rates.copy,  # the mask, and the grid's grid confidence
         'download': over_link(mask + fitted),
-        'scrutiny': 0.0,  # it looks at a small part of the picture
+        'scrutiny': 0.0,  # it looks at a small part of the image
         'detections': (mask + fitted) / rates.copy,
         'publish': 2 * mask / rates.copy,  # into the message
     }
@@ -158,7 +161,7 @@ def way_floors(
     Say how long the way of an rgb8 image from camera to listener takes at least.
 
     :param spec: the model.
-    :param size: (height, width) of the picture in pixels.
+    :param size: (height, width) of the image in pixels.
     :param runtime: its description.
     :param rates: of the machine.
     :return: milliseconds of the `model` (fit, network, upsampling), and of the `rest`: image and

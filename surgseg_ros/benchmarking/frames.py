@@ -17,7 +17,7 @@ _STAMP_AT: Final = 4
 
 def image_cdr(picture: NDArray[np.uint8]) -> bytes:
     """
-    Serialize a picture as a camera's driver would.
+    Serialize an image as a camera's driver would.
 
     :param picture: (H, W, 3) uint8 RGB.
     :return: CDR of sensor_msgs/Image with stamp 0.

@@ -45,7 +45,7 @@ class Listener:
             )
 
     def masks(self) -> list[tuple[int, int]]:
-        """Hand over the stamp and the time of receipt of each mask, and begin anew."""
+        """Hand over the stamp and the time of receipt of each mask, and begin again."""
         taken, self._masks = self._masks, []
         return taken
 

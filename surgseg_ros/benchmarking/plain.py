@@ -63,10 +63,10 @@ class PlainModel:
 
 def plain_ending(logits: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
     """
-    Take the largest of the logits interpolated to the picture's size.
+    Take the largest of the logits interpolated to the image's size.
 
     :param logits: (1, C, h, w).
-    :param size: (height, width) of the picture in pixels.
+    :param size: (height, width) of the image in pixels.
     :return: (H, W) uint8.
     """
     full = F.interpolate(logits, size, mode='bilinear', align_corners=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times as a picture that needs nothing but a browser: an SVG of bars."""
+"""Times as an image that needs nothing but a browser: an SVG of bars."""
 
 from collections.abc import Mapping, Sequence
 from html import escape

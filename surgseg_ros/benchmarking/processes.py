@@ -18,7 +18,7 @@ _KEEP: Final = {
     'MALLOC_MMAP_THRESHOLD_': str(32 << 20),
     'MALLOC_TRIM_THRESHOLD_': str(256 << 20),
 }
-"""For the listener of any node: else each mask's pages are cleared anew, which takes 3 ms."""
+"""For the listener of any node: else each mask's pages are cleared again, which takes 3 ms."""
 
 
 _PATIENCE_S: Final = 20.0
@@ -84,7 +84,7 @@ def environment(with_profile: bool, profile: str) -> dict[str, str]:
     :param with_profile: whether the process gets it.
     :param profile: the XML file, or NO_PROFILE.
     :return: all variables.
-    :raises RuntimeError: if the profile can not be used here.
+    :raises RuntimeError: if the profile cannot be used here.
     """
     bare = {k: v for k, v in os.environ.items() if k not in (OLD_VARIABLE, NEW_VARIABLE)}
     bare |= local_discovery(os.environ)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a benchmark found, for people: tables in Markdown, and a picture."""
+"""What a benchmark found, for people: tables in Markdown, and an image."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -56,7 +56,7 @@ def machine_line(report: Mapping[str, Any]) -> str:
         f'{machine["memory_gib"]} GiB{", " + machine["gpu"] if machine["gpu"] else ""}; load '
         f'of the last minute {machine["load_average_1min"]}. Instruction set: '
         f'{machine["instruction_set"]}. Products of matrices {products} GFLOP/s{absent}; a copy '
-        f'of a 1080p picture {rates["copy_gb_per_s"]:.0f} GB/s. '
+        f'of a 1080p image {rates["copy_gb_per_s"]:.0f} GB/s. '
         f'Model: {model["name"]}, {model["architecture"]} with {model["encoder"]} at '
         f'{width}x{height}; {model["runtime"]}. Python {machine["python"]}, {versions}.'
     )
@@ -135,14 +135,14 @@ def _over_dds(report: Mapping[str, Any]) -> list[str]:
             f'{ratio["latency"]:.1f} times as long from camera to listener; beside ours with a '
             f'camera that has no profile {bare["rest"]:.1f} and {bare["latency"]:.1f} times.'
         )
-    told = [name for name in names if 'stages_ms' in report[name]]
-    stages = [name for name in _ON_THE_WAY if name in report[told[0]]['stages_ms']]
+    reported = [name for name in names if 'stages_ms' in report[name]]
+    stages = [name for name in _ON_THE_WAY if name in report[reported[0]]['stages_ms']]
     parts.append('What the node tells of the rest (`age`: from the middleware to the mask):')
     parts.append(
         markdown(
             ['p50 / p99, ms', *stages],
             ([name, *(_median_and_last(report[name]['stages_ms'][stage]) for stage in stages)]
-             for name in told),
+             for name in reported),
         )
     )  # fmt: skip
     parts.append(_memory(report, names))

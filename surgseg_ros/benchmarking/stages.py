@@ -20,12 +20,12 @@ from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.images import IMAGE, image_to_msg
 from surgseg_ros.messages.results import detections_to_msg, to_cdr
-from surgseg_ros.node.freshness import Rules
+from surgseg_ros.node.camera_channel import CameraChannel
+from surgseg_ros.node.freshness import ResultPolicy
 from surgseg_ros.node.generation import Generation
 from surgseg_ros.node.health import Health
 from surgseg_ros.node.inference import Inference
 from surgseg_ros.node.mailbox import Frame, Mailbox
-from surgseg_ros.node.picture import Eye
 from surgseg_ros.node.worker import Worker
 
 STAGES: Final = (
@@ -39,7 +39,7 @@ _UNTIMED: Final = 5
 
 _LONGEST_S: Final = 300.0
 
-_RULES: Final = Rules(stale_after_ms=_LONGEST_S * 1e3)
+_RULES: Final = ResultPolicy(stale_after_ms=_LONGEST_S * 1e3)
 
 Times = Mapping[str, float]
 
@@ -50,10 +50,10 @@ def measure(
     frames: int,
     cameras: int = 1,
     end_s: float = math.inf,
-    tell: Callable[[int], None] = lambda done: None,
+    report: Callable[[int], None] = lambda done: None,
 ) -> list[list[Times]]:
     """
-    Send pictures through the node's worker.
+    Send images through the node's worker.
 
     In each round every camera has one frame in its slot at once, and the next round waits until
     all are through; with one camera, nothing waits in the slot but for the thread to wake up.
@@ -63,18 +63,20 @@ def measure(
     :param frames: rounds that count.
     :param cameras: how many.
     :param end_s: by the monotonic clock; no round begins after it, once one can count.
-    :param tell: is told how many rounds are over, those included that do not count.
+    :param report: is told how many rounds are over, those included that do not count.
     :return: of each round, of each camera, the milliseconds of STAGES and of `age`, the whole.
     :raises RuntimeError: if the node would have rejected a frame.
     """
     segmenter.warm_up((pictures[0].shape[0], pictures[0].shape[1]))
     results: queue.SimpleQueue[Times | str] = queue.SimpleQueue()
     mailbox, generation = Mailbox(), Generation()
-    eyes = tuple(Eye(f'{n}', IMAGE, None, _Record(results), _Serializer()) for n in range(cameras))
+    channels = tuple(
+        CameraChannel(f'{n}', IMAGE, None, _Record(results), _Serializer()) for n in range(cameras)
+    )
     logger = logging.getLogger(__name__)
     settings, models = PipelineSettings(gates=DEFAULTS), _OneModel(segmenter)
     worker = Worker(
-        models, mailbox, eyes, generation, lambda: _RULES, time.time_ns, logger, settings
+        models, mailbox, channels, generation, lambda: _RULES, time.time_ns, logger, settings
     )
     worker.start()
     cdrs = [image_cdr(picture) for picture in pictures]
@@ -83,7 +85,7 @@ def measure(
         while len(rounds) < _UNTIMED + frames:
             cdr = stamped(cdrs[len(rounds) % len(cdrs)], len(rounds) + 1)
             rounds.append(_send(mailbox, results, cdr, cameras))
-            tell(len(rounds))
+            report(len(rounds))
             if len(rounds) > 1 and time.monotonic() >= end_s:
                 break
     finally:
@@ -132,12 +134,12 @@ class _Record(Health):
         super().__init__()
         self._results = results
 
-    def see_mask(
-        self, image_ns: int, stamp_ns: int, times_ms: Mapping[str, float], doubt: str = ''
+    def record_mask(
+        self, image_ns: int, stamp_ns: int, times_ms: Mapping[str, float], warning: str = ''
     ) -> None:
         self._results.put(times_ms)
 
-    def see_trouble(self, reason: str, count: str = 'rejected') -> None:
+    def record_failure(self, reason: str, count: str = 'rejected') -> None:
         self._results.put(reason)
 
 

@@ -70,7 +70,7 @@ def memory(samples: Sequence[Sample]) -> dict[str, Any]:
     :param samples: in the order of time.
     :return: MiB `after_500_frames` and `last`, the `frames` then, `growth` between both as a
         share of the former, and `bytes_per_frame`, the slope of a line through all samples from
-        the former on; None for what a short run can not tell.
+        the former on; None for what a short run cannot tell.
     """
     settled = [sample for sample in samples if sample.frames >= SETTLED_FRAMES]
     last = samples[-1] if samples else Sample(0, 0.0)

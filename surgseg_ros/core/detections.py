@@ -17,10 +17,10 @@ from surgseg_ros.core.labels import (
     ROBOTIC_TOOL_PARTS,
 )
 from surgseg_ros.core.runs import Runs, connect, find_runs
-from surgseg_ros.core.segmentation import Certainty, Roi, Segmentation
+from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 
 DEFAULT_LEAST_AREA: Final = 2e-4
-"""Least area of an instrument as a share of the picture's: 415 pixels of 1920x1080."""
+"""Least area of an instrument as a share of the image's: 415 pixels of 1920x1080."""
 
 _CORNERS: Final = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]], np.float32)
 
@@ -39,7 +39,7 @@ _KINDS: Final = _kinds()
 @dataclass(frozen=True)
 class OrientedBox:
     """
-    The smallest rectangle around a region, in the picture's pixels.
+    The smallest rectangle around a region, in the image's pixels.
 
     Pixel centres have whole coordinates, x to the right and y down; the box holds whole pixels.
 
@@ -60,7 +60,7 @@ class OrientedBox:
 @dataclass(frozen=True)
 class Instrument:
     """
-    One instrument of a picture.
+    One instrument of an image.
 
     :param label: a key of surgseg_ros.core.labels.LABELS.
     :param score: mean probability of the likeliest class over its pixels, 0..1.
@@ -78,21 +78,23 @@ def find_instruments(
     segmentation: Segmentation, least_area: float = DEFAULT_LEAST_AREA
 ) -> tuple[Instrument, ...]:
     """
-    Find the instruments of a segmented picture.
+    Find the instruments of a segmented image.
 
-    Their scores are of the certainty, whether or not there is a confidence besides.
+    Their scores are of the grid confidence, whether or not there is a confidence besides.
 
-    :param segmentation: with certainty; or else with confidence, which takes longer.
-    :param least_area: least share of the picture's area that an instrument must have, 0..1.
+    :param segmentation: with grid confidence; or else with confidence, which takes longer.
+    :param least_area: least share of the image's area that an instrument must have, 0..1.
     :return: ordered by label, then from left to right, then from top to bottom.
     :raises ValueError: if the segmentation has neither.
     """
     height, width = segmentation.mask.shape
-    certainty = segmentation.certainty
-    if certainty is None and segmentation.confidence is not None:
-        certainty = Certainty(segmentation.confidence, Roi(0, 0, width, height))
-    if certainty is None:
-        raise ValueError('the segmentation has no certainty: segment with certainty=True')
+    grid_confidence = segmentation.grid_confidence
+    if grid_confidence is None and segmentation.confidence is not None:
+        grid_confidence = GridConfidence(segmentation.confidence, Roi(0, 0, width, height))
+    if grid_confidence is None:
+        raise ValueError(
+            'the segmentation has no grid confidence: segment with grid_confidence=True'
+        )
     runs = find_runs(segmentation.mask, _KINDS)
     regions = connect(runs, (height, width))
     areas_px = np.bincount(regions, runs.lengths)[regions]
@@ -101,16 +103,18 @@ def find_instruments(
         return ()
     large = large[np.argsort(regions[large], kind='stable')]
     borders = np.flatnonzero(np.diff(regions[large])) + 1
-    found = [_instrument(runs.take(region), certainty) for region in np.split(large, borders)]
+    found = [
+        _instrument(runs.take(region), grid_confidence) for region in np.split(large, borders)
+    ]
     return tuple(sorted(found, key=_order))
 
 
 def without_decision(size: tuple[int, int]) -> tuple[Instrument, ...]:
     """
-    Say that nothing is known of a picture, which an empty list would not say.
+    Say that nothing is known of an image, which an empty list would not say.
 
-    :param size: (H, W) of the picture in pixels.
-    :return: one instrument with label NO_DECISION and score 0, the whole picture its box.
+    :param size: (H, W) of the image in pixels.
+    :return: one instrument with label NO_DECISION and score 0, the whole image its box.
     """
     height, width = size
     box = OrientedBox((width - 1) / 2, (height - 1) / 2, float(width), float(height), 0.0)
@@ -122,8 +126,8 @@ def _order(instrument: Instrument) -> tuple[float, ...]:
     return (instrument.label, box.center_x_px, box.center_y_px, instrument.area_px)
 
 
-def _instrument(region: Runs, certainty: Certainty) -> Instrument:
-    of_runs = certainty.sum_runs(region.rows, region.starts, region.ends)
+def _instrument(region: Runs, grid_confidence: GridConfidence) -> Instrument:
+    of_runs = grid_confidence.sum_runs(region.rows, region.starts, region.ends)
     area_px = int(region.lengths.sum())
     score = min(1.0, float(of_runs.sum()) / (255 * area_px))
     return Instrument(int(region.kinds[0]), score, _oriented_box(region), area_px)

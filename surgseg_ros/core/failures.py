@@ -4,11 +4,11 @@
 
 def is_of_machine(error: Exception) -> bool:
     """
-    Tell what another try, or another device, may mend.
+    Tell what another try, or another device, may fix.
 
     Torch raises RuntimeError where a device fails or has no memory left (its OutOfMemoryError and
     AcceleratorError are such), and OpenVINO for all that goes wrong; ONNX Runtime has classes of
-    its own. A picture that can't be taken is a ValueError, logits that are no numbers an
+    its own. An image that cannot be taken is a ValueError, logits that are no numbers an
     ArithmeticError: these come again wherever it is tried.
 
     :param error: raised by a Segmenter.

@@ -67,7 +67,7 @@ def replacing(path: Path, *, partial: str = _PARTIAL, sync: bool = True) -> Iter
     :param partial: what the other name ends with.
     :param sync: whether to wait until it is on the disk.
     :return: context with the name to write under.
-    :raises OSError: if it can't be written; it names `path`.
+    :raises OSError: if it cannot be written; it names `path`.
     """
     if _is_special(path):
         with writing(path):
@@ -93,7 +93,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
     :param path: where; its folder is made where it does not exist.
     :param content: of the file.
-    :raises OSError: if it can't be written; it names `path`, and nothing is left.
+    :raises OSError: if it cannot be written; it names `path`, and nothing is left.
     """
     with replacing(path) as partial:
         partial.write_bytes(content)
@@ -108,7 +108,7 @@ def workshop(path: Path) -> Iterator[Path]:
 
     :param path: the place, of a file or a folder.
     :return: context with the folder.
-    :raises OSError: if it can't be made, or what is in it can't be written; it names `path`.
+    :raises OSError: if it cannot be made, or what is in it cannot be written; it names `path`.
     """
     with folder_for(path):
         with writing(path):
@@ -142,7 +142,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     :param path: a folder that does not exist, or is empty and then stays where it is (it may be
         the place where a disk is mounted).
     :return: context with the folder to fill.
-    :raises OSError: if it can't be made; it names `path`.
+    :raises OSError: if it cannot be made; it names `path`.
     """
     with writing(path):
         is_there = _is_folder(path)
@@ -164,7 +164,7 @@ def make_folder(path: Path) -> list[Path]:
 
     :param path: of the folder.
     :return: the folders that were not there, the outermost first.
-    :raises OSError: if it can't be made; where a file is in its way, that is named.
+    :raises OSError: if it cannot be made; where a file is in its way, that is named.
     """
     made: list[Path] = []
     try:
@@ -198,7 +198,7 @@ def check_file(path: Path) -> None:
     See that a file can be written, before hours are spent on what goes into it.
 
     :param path: of the file, which may exist; nothing is left.
-    :raises OSError: if it can't; it names `path`.
+    :raises OSError: if it cannot; it names `path`.
     """
     with writing(path):
         target = Path(os.path.realpath(path))
@@ -215,7 +215,7 @@ def check_place(path: Path) -> None:
     See that a file or folder can be made, which is not there yet, before hours are spent on it.
 
     :param path: of the file or folder; nothing is left.
-    :raises OSError: if it can't; it names `path`, or the file that is in its way.
+    :raises OSError: if it cannot; it names `path`, or the file that is in its way.
     """
     with writing(path):
         _try_folder(path.parent, path.name)
@@ -225,8 +225,8 @@ def check_folder(path: Path) -> None:
     """
     See that files can be written into a folder, before hours are spent on them.
 
-    :param path: of the folder, which may not exist; nothing is left.
-    :raises OSError: if that can't be; it names `path`, or the file that is in its way.
+    :param path: of the folder, which must not exist; nothing is left.
+    :raises OSError: if that cannot be; it names `path`, or the file that is in its way.
     """
     with writing(path):
         _try_folder(path)
@@ -238,7 +238,7 @@ def check_new_folder(path: Path) -> None:
 
     :param path: of the folder.
     :raises ValueError: if there is something in it.
-    :raises OSError: if it can't be written; it names `path`, or the file that is in its way.
+    :raises OSError: if it cannot be written; it names `path`, or the file that is in its way.
     """
     with writing(path):
         is_full = _is_folder(path) and any(path.iterdir())
@@ -282,7 +282,7 @@ def folder_for(path: Path) -> Iterator[None]:
 
     :param path: of the file.
     :return: context.
-    :raises OSError: if it can't be made; it names `path`, or what is in its way.
+    :raises OSError: if it cannot be made; it names `path`, or what is in its way.
     """
     with writing(path):
         made = make_folder(path.parent)
@@ -325,7 +325,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _is_special(path: Path) -> bool:
-    """Tell what can't be replaced: a device, a pipe, what a shell has opened."""
+    """Tell what cannot be replaced: a device, a pipe, what a shell has opened."""
     if _OPENED.fullmatch(str(path)):
         return True
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a picture is fitted to the network's input, and where it lies there."""
+"""How an image is fitted to the network's input, and where it lies there."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ from torch.nn import functional as F
 @dataclass(frozen=True)
 class Placement:
     """
-    Where a fitted picture lies in the network's input: at its upper left corner.
+    Where a fitted image lies in the network's input: at its upper left corner.
 
-    :param height_px: rows that the picture takes.
-    :param width_px: columns that the picture takes.
+    :param height_px: rows that the image takes.
+    :param width_px: columns that the image takes.
     """
 
     height_px: int
@@ -23,9 +23,9 @@ class Placement:
 
 def place(image_size: tuple[int, int], input_size: tuple[int, int], mode: str) -> Placement:
     """
-    Find the size at which a picture is put into the network's input.
+    Find the size at which an image is put into the network's input.
 
-    :param image_size: (height, width) of the picture in pixels.
+    :param image_size: (height, width) of the image in pixels.
     :param input_size: (height, width) of the network's input in pixels.
     :param mode: one of model_spec.FIT_MODES.
     :return: the placement; it has at least one pixel each way.
@@ -39,7 +39,7 @@ def place(image_size: tuple[int, int], input_size: tuple[int, int], mode: str) -
 
 def fit(images: Tensor, input_size: tuple[int, int], mode: str) -> Tensor:
     """
-    Resize pictures to the network's input, with antialiasing, and pad them with black.
+    Resize images to the network's input, with antialiasing, and pad them with black.
 
     :param images: (N, H, W, 3) uint8 RGB.
     :param input_size: (height, width) of the network's input in pixels.
@@ -57,7 +57,7 @@ def fit(images: Tensor, input_size: tuple[int, int], mode: str) -> Tensor:
 
 def fit_mask(masks: Tensor, input_size: tuple[int, int], mode: str, fill: int) -> Tensor:
     """
-    Resize class masks as `fit` does the pictures, by nearest neighbour.
+    Resize class masks as `fit` does the images, by nearest neighbour.
 
     :param masks: (N, H, W) uint8 class indices.
     :param input_size: (height, width) of the network's input in pixels.

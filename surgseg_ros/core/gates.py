@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gates on the picture: what must not be taken for a view into a body, and what to do then."""
+"""Gates on the image: what must not be taken for a view into a body, and what to do then."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core import signs
-from surgseg_ros.core.signs import Look, look_at
+from surgseg_ros.core import image_quality
+from surgseg_ros.core.image_quality import ImageSample, sample_image
 
 OFF: Final = 'none'  # `off` is false in the YAML of ROS
 WARN: Final = 'warn'
@@ -27,26 +27,28 @@ class Gate(NamedTuple):
     :param limit: the default; see `measure`.
     :param span: least and largest limit.
     :param trouble: what it means, for `status`.
-    :param measure: gives a number of a picture; None for `frozen`, which counts.
+    :param measure: gives a number of an image; None for `frozen`, which counts.
     :param below: whether a number below the limit, not one at or above it, means trouble.
     """
 
     limit: float
     span: tuple[float, float]
     trouble: str
-    measure: Callable[[Look], float] | None
+    measure: Callable[[ImageSample], float] | None
     below: bool = False
 
 
 GATES: Final[Mapping[str, Gate]] = {
-    'black': Gate(0.7, (0.0, 1.0), 'the picture is black', signs.dark_share),
-    'saturated': Gate(0.35, (0.0, 1.0), 'the picture is overexposed', signs.clipped_share),
-    FROZEN: Gate(30.0, (2.0, 10_000.0), 'the picture stands still', None),
-    'unfocused': Gate(0.32, (0.0, 1.0), 'the picture is out of focus', signs.sharpness, True),
-    'smoke': Gate(0.46, (0.0, 1.0), 'smoke covers the picture', signs.haze),
-    'blood': Gate(0.5, (0.0, 1.0), 'blood covers the picture', signs.blood_share),
-    'outside': Gate(0.35, (0.0, 1.0), 'the picture is not of a body', signs.not_red_share),
-    'interlaced': Gate(0.02, (0.0, 1.0), 'the picture is interlaced', signs.comb_share),
+    'black': Gate(0.7, (0.0, 1.0), 'the image is black', image_quality.dark_share),
+    'saturated': Gate(0.35, (0.0, 1.0), 'the image is overexposed', image_quality.clipped_share),
+    FROZEN: Gate(30.0, (2.0, 10_000.0), 'the image stands still', None),
+    'unfocused': Gate(
+        0.32, (0.0, 1.0), 'the image is out of focus', image_quality.sharpness, True
+    ),
+    'smoke': Gate(0.46, (0.0, 1.0), 'smoke covers the image', image_quality.haze),
+    'blood': Gate(0.5, (0.0, 1.0), 'blood covers the image', image_quality.blood_share),
+    'outside': Gate(0.35, (0.0, 1.0), 'the image is not of a body', image_quality.not_red_share),
+    'interlaced': Gate(0.02, (0.0, 1.0), 'the image is interlaced', image_quality.comb_share),
 }
 """In the order in which they are told. The limits come from `python -m tools.gates`."""
 
@@ -72,7 +74,7 @@ DEFAULTS: Final[Mapping[str, GateSetting]] = {
 
 class Finding(NamedTuple):
     """
-    A gate that a picture did not pass.
+    A gate that an image did not pass.
 
     :param gate: a key of GATES.
     :param action: WARN or NO_DECISION.
@@ -102,50 +104,50 @@ class Gates:
         self._settings = {
             name: settings[name] for name in GATES if settings.get(name, _IDLE).action != OFF
         }
-        self._last: Look | None = None
+        self._last: ImageSample | None = None
         self._same = 0
 
     def examine(self, image: NDArray[np.uint8]) -> tuple[Finding, ...]:
         """
-        Look at the next picture of the camera.
+        Look at the next image of the camera.
 
-        :param image: (H, W, 3) uint8 RGB, the part of the picture that is the endoscope's; not
+        :param image: (H, W, 3) uint8 RGB, the part of the image that is the endoscope's; not
             written to, and not kept.
         :return: what is wrong with it, in the order of GATES; empty if nothing is.
         """
         if not self._settings:
             return ()
-        look = look_at(image)
-        self._count(look)
-        values = {name: self._measure(name, look) for name in self._settings}
+        sample = sample_image(image)
+        self._count(sample)
+        values = {name: self._measure(name, sample) for name in self._settings}
         return tuple(
-            Finding(name, self._settings[name].action, self._tell(name, value))
+            Finding(name, self._settings[name].action, self._report(name, value))
             for name, value in values.items()
             if _is_trouble(name, value, self._settings[name].limit)
         )
 
     def reset(self) -> None:
-        """Forget the last picture, where another camera or another video begins."""
+        """Forget the last image, where another camera or another video begins."""
         self._last, self._same = None, 0
 
-    def _count(self, look: Look) -> None:
-        """Count pictures in a row that are the same in all that is looked at."""
+    def _count(self, sample: ImageSample) -> None:
+        """Count images in a row that are the same in all that is looked at."""
         if FROZEN not in self._settings:
             return
-        last, self._last = self._last, look
+        last, self._last = self._last, sample
         same = last is not None and all(
             np.array_equal(ours, theirs)
             for ours, theirs in zip(
-                (*last.planes, last.strips), (*look.planes, look.strips), strict=True
+                (*last.planes, last.strips), (*sample.planes, sample.strips), strict=True
             )
         )
         self._same = self._same + 1 if same else 1
 
-    def _measure(self, name: str, look: Look) -> float:
+    def _measure(self, name: str, sample: ImageSample) -> float:
         measure = GATES[name].measure
-        return float(self._same) if measure is None else measure(look)
+        return float(self._same) if measure is None else measure(sample)
 
-    def _tell(self, name: str, value: float) -> str:
+    def _report(self, name: str, value: float) -> str:
         gate, limit = GATES[name], self._settings[name].limit
         if name == FROZEN:
             return f'{gate.trouble}: {value:.0f} times the same (limit {limit:.0f})'

@@ -6,9 +6,9 @@ import simplejpeg
 
 def is_sound(data: bytes) -> bool:
     """
-    Read all code words of a JPEG, without making its picture.
+    Read all code words of a JPEG, without making its image.
 
-    :param data: the file; anything may follow the end of the picture.
+    :param data: the file; anything may follow the end of the image.
     :return: False if libjpeg-turbo would warn of something: data that end too soon or too late,
         words of no code, restart markers out of order. True also for chroma subsampling that it
         does not know.

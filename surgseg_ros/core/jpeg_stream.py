@@ -58,7 +58,7 @@ class JpegStream(NamedTuple):
     """
     A complete JPEG file.
 
-    :param data: what to decode: the first picture, without metadata and what follows its end.
+    :param data: what to decode: the first image, without metadata and what follows its end.
     :param height: in pixels.
     :param width: in pixels.
     :param components: 1 for grey, 3 for colour, 4 for CMYK.
@@ -83,7 +83,7 @@ def read_stream(data: bytes) -> JpegStream:
     """
     Check that a JPEG file is complete.
 
-    :param data: the file; anything may follow the end of the picture.
+    :param data: the file; anything may follow the end of the image.
     :return: what to decode.
     :raises JpegError: if a part is missing or contradicts another, or no camera sends such files.
     """
@@ -92,7 +92,7 @@ def read_stream(data: bytes) -> JpegStream:
 
 class _Reader:
     """
-    Reads the segments and scans of one file up to the end of its picture.
+    Reads the segments and scans of one file up to the end of its image.
 
     :param data: the file.
     """
@@ -146,7 +146,7 @@ class _Reader:
         if data[place] != 0xFF or data[place + 1] in _WITHOUT_LENGTH:
             raise self._wrong(f'{data[place : place + 2].hex()} is no segment, at byte {place}')
         if data[place + 1] == _EOI and self._frame is None:
-            raise self._wrong('it ends before its picture')
+            raise self._wrong('it ends before its image')
         return place, data[place + 1]
 
     def _segment_end(self, place: int) -> int:
@@ -226,8 +226,8 @@ class _Reader:
         Look for a buffer that was never filled; decoders make a pattern of it.
 
         Where zeros alone code a coefficient, so many of them are a block with the same value in
-        all frequencies, which no picture has. Where they code the end of a block, as in tables
-        made for flat pictures, they say nothing.
+        all frequencies, which no image has. Where they code the end of a block, as in tables
+        made for flat images, they say nothing.
         """
         symbols = {self._first_symbol.get(0x10 | selector & 15, 0) for selector in selectors}
         if symbols.isdisjoint(_ONE_COEFFICIENT):
@@ -255,7 +255,7 @@ class _Reader:
     def _finish(self) -> JpegStream:
         frame = self._frame
         if frame is None:
-            raise self._wrong('it has no picture')
+            raise self._wrong('it has no image')
         if any(precision.any() for precision in self._precision.values()):
             raise self._wrong(f'scans are missing behind the {self._scans} that are there')
         data = b''.join((*self._parts, b'\xff\xd9'))
@@ -263,10 +263,10 @@ class _Reader:
 
     def _cut_off(self) -> JpegError:
         text = f'{len(self._data)} bytes that begin with {self._data[:8]!r} lack the end of the'
-        return JpegError(f'{text} picture', 'cut off')
+        return JpegError(f'{text} image', 'cut off')
 
     def _wrong(self, what: str) -> JpegError:
-        """Tell damage from what never was a picture: nothing is one before its frame header."""
+        """Tell damage from what never was an image: nothing is one before its frame header."""
         if self._frame is None:
             text = f'{len(self._data)} bytes that begin with {self._data[:8]!r} are no readable'
             return JpegError(f'{text} JPEG ({what})', 'unreadable')

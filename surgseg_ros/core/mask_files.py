@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.bounds import told
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
+from surgseg_ros.core.limits import refusal
 
 WANTED: Final = 'a mask is an 8-bit grey PNG with the class index as grey value'
 
@@ -68,7 +68,7 @@ def _decode(data: bytes, scale: int) -> NDArray[np.uint8]:
     try:
         mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise ValueError(told(error)) from error
+        raise ValueError(refusal(error)) from error
     if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
         raise ValueError('is a PNG that does not decode; copy it again')
     # A decoder that does not stretch the values leaves them below what 4 bits hold.

@@ -32,7 +32,7 @@ def limit_arenas() -> None:
 
 def keep_freed() -> None:
     """
-    Keep what is freed for the next image, rather than have its pages cleared anew: milliseconds.
+    Keep what is freed for the next image, rather than have its pages cleared again: milliseconds.
 
     For what loads one model and works through many images. Where models come and go, as in the
     node, their remains would lie between the images.
@@ -47,7 +47,7 @@ def _set(*options: tuple[int, int]) -> None:
             mallopt(name, value)
 
 
-def settle() -> None:
+def freeze_garbage() -> None:
     """
     Spare the garbage collector what stays until the process ends, the libraries above all.
 
@@ -62,7 +62,7 @@ def settle() -> None:
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
     """
-    Import large libraries without looking for garbage in them, and `settle` afterwards.
+    Import large libraries without looking for garbage in them, and `freeze_garbage` afterwards.
 
     What is imported stays, and looking through it again and again takes a third of the time.
 
@@ -75,7 +75,7 @@ def importing() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-    settle()
+    freeze_garbage()
 
 
 def empty_device_cache() -> None:
@@ -86,7 +86,7 @@ def empty_device_cache() -> None:
         torch.cuda.empty_cache()  # nothing, where no device is in use
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Free what nobody holds any more, on the host and on the device."""
     gc.collect()  # what runs a network may refer to itself
     empty_device_cache()

@@ -41,7 +41,7 @@ def read_spec(folder: Path | str) -> ModelSpec:
         return ModelSpec.from_json(_read_file(path, _LARGEST_SPEC_BYTES))
     except OSError as error:
         raise ModelError(
-            f'{path}: can not be read ({error.strerror}); give a folder that `train` wrote'
+            f'{path}: cannot be read ({error.strerror}); give a folder that `train` wrote'
         ) from error
     except ModelError as error:
         raise ModelError(f'{path}: {error}') from error
@@ -91,7 +91,7 @@ def read_checked(path: Path, sha256: str) -> bytes:
         content = _read_file(path, _LARGEST_FILE_BYTES)
     except OSError as error:
         raise ModelError(
-            f'{path}: can not be read ({error.strerror}); copy the whole model folder'
+            f'{path}: cannot be read ({error.strerror}); copy the whole model folder'
         ) from error
     except ModelError as error:
         raise ModelError(f'{path}: {error}') from error
@@ -132,7 +132,7 @@ def write_model(folder: Path | str, spec: ModelSpec, weights: Mapping[str, Tenso
         were made of other weights, are left out.
     :param weights: tensors by parameter name.
     :return: the specification as written.
-    :raises ModelError: if the specification can not be written.
+    :raises ModelError: if the specification cannot be written.
     """
     import safetensors.torch
 
@@ -151,10 +151,10 @@ def write_model(folder: Path | str, spec: ModelSpec, weights: Mapping[str, Tenso
 
 def write_spec(folder: Path | str, spec: ModelSpec) -> None:
     """
-    Write the model.json of a model folder anew, whose other files stay as they are.
+    Write the model.json of a model folder again, whose other files stay as they are.
 
     :param folder: the model folder.
     :param spec: as it was read, with other values where they name none of those files.
-    :raises ModelError: if the specification can not be written.
+    :raises ModelError: if the specification cannot be written.
     """
     write_whole(Path(folder) / SPEC_FILE, spec.to_json().encode())

@@ -24,13 +24,13 @@ _OPTIONAL: Final = frozenset(
 
 
 class ModelError(ValueError):
-    """A model folder that can't be used; the message names the folder, the value and a remedy."""
+    """A model folder that cannot be used; the message names the folder, the value and a remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """
-    What a network is, how a picture is prepared for it, and where it comes from.
+    What a network is, how an image is prepared for it, and where it comes from.
 
     :param name: for people; shown in the node's diagnostics.
     :param architecture: name in segmentation_models_pytorch, `Unet` for example.
@@ -38,11 +38,11 @@ class ModelSpec:
     :param options: further arguments of the architecture, `decoder_channels` for example.
     :param input_size: (height, width) of the network's input in pixels.
     :param fit: one of FIT_MODES.
-    :param mean: per channel, of pictures scaled to 0..1.
-    :param std: per channel, of pictures scaled to 0..1.
+    :param mean: per channel, of images scaled to 0..1.
+    :param std: per channel, of images scaled to 0..1.
     :param colour_order: `rgb`; says what the weights were trained on.
     :param classes: class names by index; must be the table of surgseg_ros.core.labels.
-    :param least_region: per class, the least share of the picture's area that a connected region
+    :param least_region: per class, the least share of the image's area that a connected region
         must have to be kept when the filter is asked for; 0 keeps all.
     :param temperature: what the logits are divided by to become probabilities, so that the
         confidence is one; changes no class. 1 for a model that was not calibrated.
@@ -83,7 +83,7 @@ class ModelSpec:
         if self.format_version != FORMAT_VERSION or type(self.format_version) is not int:
             raise ModelError(
                 f'format_version is {self.format_version!r}, this release reads {FORMAT_VERSION}: '
-                'use the release of surgseg_ros that wrote the model, or export it anew'
+                'use the release of surgseg_ros that wrote the model, or export it again'
             )
         if tuple(self.classes) != CLASS_NAMES:
             raise ModelError(_class_table_difference(tuple(self.classes)))
@@ -104,7 +104,7 @@ class ModelSpec:
         try:
             check_exports(self.exports)
         except ValueError as error:
-            raise ModelError(f'exports: {error}; make them anew with `export`') from error
+            raise ModelError(f'exports: {error}; make them again with `export`') from error
 
     @classmethod
     def from_json(cls, text: str | bytes) -> 'ModelSpec':
@@ -129,7 +129,7 @@ class ModelSpec:
         # Whatever decides the mask, or what the node says of it, must not be guessed.
         required = known - _OPTIONAL
         if missing := sorted(required - set(values)):
-            raise ModelError(f'missing keys {missing!r}: write the folder anew with `train`')
+            raise ModelError(f'missing keys {missing!r}: write the folder again with `train`')
         for key in ('classes', 'input_size', 'mean', 'std', 'least_region'):
             if isinstance(values.get(key), list):
                 values[key] = tuple(values[key])

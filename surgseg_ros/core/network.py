@@ -22,7 +22,7 @@ _FIXED_OPTIONS: Final = {
     'activation',
     'aux_params',
 }
-"""Arguments of an architecture that a model folder may not set: they change what comes out."""
+"""Arguments of an architecture that a model folder must not set: they change what comes out."""
 
 _LARGEST_OPTION: Final = 2048
 """Channels of a layer, say; a layer of a million would take all memory before it is refused."""
@@ -30,9 +30,9 @@ _LARGEST_OPTION: Final = 2048
 
 class SegmentationNetwork(nn.Module):
     """
-    Maps fitted pictures to logits; the normalisation lives here, so that it can't drift.
+    Maps fitted images to logits; the normalisation lives here, so that it cannot drift.
 
-    :param spec: which architecture and encoder, and the mean and deviation of pictures.
+    :param spec: which architecture and encoder, and the mean and deviation of images.
     :param encoder_weights: a name that segmentation_models_pytorch can fetch, or None.
     :raises ModelError: if the architecture or the encoder is unknown.
     """
@@ -49,7 +49,7 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, fitted: Tensor) -> Tensor:
         """
-        Find the logits of fitted pictures.
+        Find the logits of fitted images.
 
         :param fitted: (N, h, w, 3) uint8 RGB, as surgseg_ros.core.fitting.fit makes them.
         :return: (N, CLASS_COUNT, h, w) logits.
@@ -78,7 +78,9 @@ def load_network(spec: ModelSpec, weights: Mapping[str, Tensor]) -> Segmentation
             f'the weights are not those of {spec.architecture} with {spec.encoder}: {error}'
         ) from error
     if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
-        raise ModelError('the weights hold NaN or infinity: every mask would be empty; train anew')
+        raise ModelError(
+            'the weights hold NaN or infinity: every mask would be empty; train again'
+        )
     return network.eval().to(memory_format=torch.channels_last)
 
 
@@ -96,7 +98,7 @@ def _build(spec: ModelSpec, encoder_weights: str | None) -> nn.Module:
         )
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ModelError(
-            f'{named} can not be built by segmentation_models_pytorch: {error}'
+            f'{named} cannot be built by segmentation_models_pytorch: {error}'
         ) from error
     return network
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture with its mask and instruments drawn over it, for people's eyes."""
+"""An image with its mask and instruments drawn over it, for people's eyes."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -22,7 +22,7 @@ def draw_overlay(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], instruments: Sequence[Instrument] = ()
 ) -> NDArray[np.uint8]:
     """
-    Blend the classes' colours into a picture, and draw the instruments' boxes and names.
+    Blend the classes' colours into an image, and draw the instruments' boxes and names.
 
     Background stays as it is; pixels without a decision are dimmed and grey.
 
@@ -63,7 +63,7 @@ def _draw_instrument(canvas: NDArray[np.uint8], instrument: Instrument) -> None:
 def _draw_tag(
     canvas: NDArray[np.uint8], corners: NDArray[np.int32], text: str, colour: tuple[int, ...]
 ) -> None:
-    """Write above a box, but always inside the picture where it is large enough."""
+    """Write above a box, but always inside the image where it is large enough."""
     scale, thickness = canvas.shape[0] / 1200, max(1, canvas.shape[0] // 540)
     (width, height), below = cv2.getTextSize(text, _FONT, scale, thickness)
     left = int(np.clip(corners[:, 0].min(), 0, max(0, canvas.shape[1] - width)))

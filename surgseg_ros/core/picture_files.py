@@ -10,8 +10,8 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from surgseg_ros.core import jpeg_stream
-from surgseg_ros.core.bounds import MAX_PIXELS, told
 from surgseg_ros.core.jpeg_stream import JpegError, read_stream
+from surgseg_ros.core.limits import MAX_PIXELS, refusal
 
 MAX_CHUNKS: Final = 100_000
 """In a PNG file; writers put 8 kB or more into each, and every one costs time."""
@@ -25,7 +25,7 @@ _PNG_COMPONENTS: Final = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}
 
 class PictureFileError(ValueError):
     """
-    A file that no picture can be made of.
+    A file that no image can be made of.
 
     :param text: what is wrong, without a remedy: that depends on where the file comes from.
     :param kind: 'unreadable' as JPEG or PNG, 'cut off', 'damaged', or 'refused' though others
@@ -56,7 +56,7 @@ class PictureFile(NamedTuple):
 
 class DecodedPicture(NamedTuple):
     """
-    The picture in a file.
+    The image in a file.
 
     :param rgb: (H, W, 3) uint8 RGB.
     :param is_checked: False for a JPEG whose coded data nothing here checks for damage, since its
@@ -85,7 +85,7 @@ def check_file(data: bytes) -> PictureFile:
     """
     Check that a file is a complete JPEG or PNG and within bounds; nothing is decoded.
 
-    What is no part of the picture (text, profiles, times) is not handed on: packed, it can be a
+    What is no part of the image (text, profiles, times) is not handed on: packed, it can be a
     thousand times as large as the file.
 
     :param data: the file.
@@ -105,10 +105,10 @@ def check_file(data: bytes) -> PictureFile:
 
 def decode_rgb(file: PictureFile) -> DecodedPicture:
     """
-    Decode a picture; an orientation noted in the file is not followed.
+    Decode an image; an orientation noted in the file is not followed.
 
     :param file: what `check_file` returned.
-    :return: the picture; of 16 bits the high byte, without transparency.
+    :return: the image; of 16 bits the high byte, without transparency.
     :raises PictureFileError: if its data is damaged.
     """
     is_checked = True
@@ -162,7 +162,7 @@ def _decode_by_opencv(file: PictureFile, flags: int) -> NDArray[np.uint8]:
     try:
         image = cv2.imdecode(np.frombuffer(file.data, np.uint8), flags)
     except cv2.error as error:
-        raise PictureFileError(told(error), 'refused') from error
+        raise PictureFileError(refusal(error), 'refused') from error
     if image is None:
         raise _of_another_size(file)
     return np.asarray(image)
@@ -201,7 +201,7 @@ def _said(data: bytes) -> str:
 
 
 def _cut_off(data: bytes) -> PictureFileError:
-    return PictureFileError(f'{_said(data)} lack the end of the picture', 'cut off')
+    return PictureFileError(f'{_said(data)} lack the end of the image', 'cut off')
 
 
 def _of_another_size(file: PictureFile) -> PictureFileError:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core import gates as quality_gates
+from surgseg_ros.core.confidence_threshold import apply_confidence_threshold, instruments_in
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA, Instrument, without_decision
 from surgseg_ros.core.failures import describe
 from surgseg_ros.core.gates import Finding, Gates, GateSetting
@@ -28,9 +29,8 @@ from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.regions import drop_small_regions
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.stamps import StampAnomaly, StampMonitor
-from surgseg_ros.core.steadiness import Steadier
 from surgseg_ros.core.stopwatch import Stopwatch
-from surgseg_ros.core.sureness import drop_unsure, instruments_in
+from surgseg_ros.core.temporal_filter import TemporalFilter
 
 if TYPE_CHECKING:  # torch is imported with the first model
     from surgseg_ros.core.segmenter import Segmenter
@@ -163,7 +163,7 @@ def infer(
     :return: its segmentation, or why there is none.
     """
     try:
-        return segmenter.segment(image, roi=roi, confidence=confidence, certainty=True)
+        return segmenter.segment(image, roi=roi, confidence=confidence, grid_confidence=True)
     except Exception as error:  # of the network, the device, a roi beyond the image
         return error
 
@@ -209,8 +209,8 @@ class CameraPipeline:
         self._settings = settings or PipelineSettings()
         self._monitor = StampMonitor()
         self._gates = Gates(self._settings.gates)
-        steady = self._settings.steady_frames, self._settings.steady_sure
-        self._filter = Steadier(*steady) if steady[0] > 1 else None
+        filtered = self._settings.steady_frames, self._settings.steady_sure
+        self._filter = TemporalFilter(*filtered) if filtered[0] > 1 else None
         self._held: dict[str, tuple[ResultWarning, int]] = {}
 
     @property
@@ -337,8 +337,8 @@ class CameraPipeline:
         """Filter over time; with the mask before, where that is on."""
         if self._filter is None:
             return output, None
-        filtered = self._filter.steady(view, output, stamp_ns)
-        return filtered.steady, filtered.raw.mask
+        filtered = self._filter.apply(view, output, stamp_ns)
+        return filtered.filtered, filtered.raw.mask
 
     def _thresholded(
         self, segmentation: Segmentation
@@ -346,7 +346,7 @@ class CameraPipeline:
         """Apply what keeps no state; with a warning where no pixel is left."""
         least = self._settings.min_confidence
         unsure: tuple[ResultWarning, ...] = ()
-        segmentation = drop_unsure(segmentation, least)
+        segmentation = apply_confidence_threshold(segmentation, least)
         if least and segmentation.mask.min() == NO_DECISION:
             reason = f'no pixel has a confidence of {least:g}'
             unsure = (ResultWarning(reason, code='min_confidence'),)

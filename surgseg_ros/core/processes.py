@@ -22,7 +22,7 @@ _beginning = threading.RLock()
 _children: set['subprocess.Popen[str]'] = set()
 
 
-def end_with_parent() -> None:
+def exit_with_parent() -> None:
     """End this process when the one that began it is killed, instead of waiting for ever."""
     parent = multiprocessing.parent_process()
 
@@ -84,7 +84,7 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """
     # A forked OpenCV or torch may wait for threads that were not forked with it.
     context = multiprocessing.get_context('spawn')
-    pool = ProcessPoolExecutor(workers, context, initializer=end_with_parent)
+    pool = ProcessPoolExecutor(workers, context, initializer=exit_with_parent)
     try:
         yield pool
     except BaseException:

@@ -48,7 +48,7 @@ class Progress:
             self._changed.notify()
         self._thread.join()
 
-    def say(self, activity: str) -> None:
+    def print_line(self, activity: str) -> None:
         """
         Begin an activity, and print it.
 

@@ -17,7 +17,7 @@ def drop_small_regions(
     Turn regions that are smaller than their class allows into background.
 
     :param mask: (H, W) uint8 class index; not written to.
-    :param least_region: per class, the least share of the picture's area that an 8-connected
+    :param least_region: per class, the least share of the image's area that an 8-connected
         region must have, as in ModelSpec; 0 keeps all.
     :return: (H, W) uint8.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a picture becomes, and the part of it that is looked at; light to import."""
+"""What an image becomes, and the part of it that is looked at; light to import."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from surgseg_ros.core.labels import NO_DECISION
 @dataclass(frozen=True)
 class Roi:
     """
-    The part of the picture that is the endoscope's, in pixels.
+    The part of the image that is the endoscope's, in pixels.
 
     :param x_px: first column.
     :param y_px: first row.
@@ -42,19 +42,19 @@ class Roi:
         )
         if not fits:
             raise ValueError(
-                f'{self} reaches beyond the picture of {plane.shape[1]}x{plane.shape[0]} pixels: '
+                f'{self} reaches beyond the image of {plane.shape[1]}x{plane.shape[0]} pixels: '
                 'set roi to [x, y, width, height] inside it, or to [0, 0, 0, 0] for all of it'
             )
         return plane[self.y_px : bottom, self.x_px : right]
 
 
 @dataclass(frozen=True)
-class Certainty:
+class GridConfidence:
     """
-    How sure the network is, at the points of its own grid, of which a picture has more pixels.
+    How sure the network is, at the points of its own grid, of which an image has more pixels.
 
     :param grid: (h, w) uint8, probability of the likeliest class times 255.
-    :param roi: the part of the picture that the grid covers.
+    :param roi: the part of the image that the grid covers.
     """
 
     grid: NDArray[np.uint8]
@@ -64,7 +64,7 @@ class Certainty:
         self, rows: NDArray[np.intp], starts: NDArray[np.intp], ends: NDArray[np.intp]
     ) -> NDArray[np.float64]:
         """
-        Sum over runs of pixels in rows of the picture; a pixel is as sure as the grid under it.
+        Sum over runs of pixels in rows of the image; a pixel is as sure as the grid under it.
 
         :param rows: (n,) row of each run, within the roi.
         :param starts: (n,) its first column.
@@ -99,26 +99,26 @@ class Certainty:
 @dataclass(frozen=True)
 class Segmentation:
     """
-    What the network says of one picture.
+    What the network says of one image.
 
     :param mask: (H, W) uint8 class index, or NO_DECISION.
     :param confidence: (H, W) uint8, probability of the chosen class times 255, where asked for.
     :param stage_ms: milliseconds by stage, in the order of work.
-    :param certainty: the same at the network's grid, where asked for: cheaper, and enough for
-        the scores of instruments.
+    :param grid_confidence: the same at the network's grid, where asked for: cheaper, and enough
+        for the scores of instruments.
     """
 
     mask: NDArray[np.uint8]
     confidence: NDArray[np.uint8] | None = None
     stage_ms: Mapping[str, float] = field(default_factory=dict)
-    certainty: Certainty | None = None
+    grid_confidence: GridConfidence | None = None
 
     @classmethod
     def undecided(cls, size: tuple[int, int]) -> 'Segmentation':
         """
-        Say that nothing is known of a picture.
+        Say that nothing is known of an image.
 
-        :param size: (H, W) of the picture in pixels.
+        :param size: (H, W) of the image in pixels.
         :return: a mask of NO_DECISION with confidence 0.
         """
         return cls(np.full(size, NO_DECISION, np.uint8), np.zeros(size, np.uint8))

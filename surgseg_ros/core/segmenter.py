@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RGB picture in, class mask out: the one way that node, evaluator and bag tools go."""
+"""RGB image in, class mask out: the one way that node, evaluator and bag tools go."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -15,17 +15,17 @@ from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.model_spec import ModelError, ModelSpec
 from surgseg_ros.core.runtimes import AUTO, Options, Runtime, load_runtime
-from surgseg_ros.core.segmentation import Certainty, Roi, Segmentation
+from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 from surgseg_ros.core.stopwatch import stopwatch
 from surgseg_ros.core.transfer import transfer_to
 from surgseg_ros.core.upsampling import Upsampled, upsample
 
-Picture = NDArray[np.uint8]
+RgbArray = NDArray[np.uint8]
 
 
 class Segmenter:
     """
-    A model, ready to segment pictures; not for several threads at once.
+    A model, ready to segment images; not for several threads at once.
 
     :param spec: the model's specification.
     :param runtime: what runs its network.
@@ -56,7 +56,7 @@ class Segmenter:
         :param precision: what to compute in; see Options.
         :param pictures: as many as may come in one pass.
         :return: the segmenter.
-        :raises ModelError: if the folder can't be used.
+        :raises ModelError: if the folder cannot be used.
         :raises ValueError: if the machine has no such device, or there is no such runtime.
         """
         spec = read_spec(folder)
@@ -64,72 +64,76 @@ class Segmenter:
         return cls(spec, load_runtime(Path(folder), spec, runtime, options))
 
     @property
-    def most_pictures(self) -> int:
+    def max_batch_size(self) -> int:
         """So many in one pass are quicker than one after another."""
-        return self.runtime.most_pictures
+        return self.runtime.max_batch_size
 
     def warm_up(self, size: tuple[int, int] = (1080, 1920)) -> None:
         """
-        Segment grey pictures, so that the first real one waits for nothing.
+        Segment grey images, so that the first real one waits for nothing.
 
-        :param size: (H, W) of the pictures to come, where known.
+        :param size: (H, W) of the images to come, where known.
         """
         grey = np.full((*size, 3), 127, np.uint8)
-        for count in {1, self.most_pictures}:
+        for count in {1, self.max_batch_size}:
             for _ in range(2):
-                self.segment_all([grey] * count, certainty=True, confidence=True)
+                self.segment_all([grey] * count, grid_confidence=True, confidence=True)
 
     def segment(
         self,
-        image: Picture,
+        image: RgbArray,
         *,
         roi: Roi | None = None,
         confidence: bool = False,
-        certainty: bool = False,
+        grid_confidence: bool = False,
     ) -> Segmentation:
         """
         Find the class of each pixel.
 
         :param image: (H, W, 3) uint8 RGB; rows may be padded, it is not written to.
         :param roi: the part to look at; outside it the mask is NO_DECISION.
-        :param confidence: whether the result shall hold the confidence, and with it the certainty.
-        :param certainty: whether the result shall hold the certainty.
-        :return: mask (and confidence) of the picture's exact size.
+        :param confidence: whether the result shall hold the confidence, and with it the grid
+            confidence.
+        :param grid_confidence: whether the result shall hold the grid confidence.
+        :return: mask (and confidence) of the image's exact size.
         :raises ValueError: if `image` is not such an array, or the roi lies beyond it.
         :raises ArithmeticError: if the network's answer is no number.
         """
-        return self.segment_all([image], [roi], confidence=confidence, certainty=certainty)[0]
+        return self.segment_all(
+            [image], [roi], confidence=confidence, grid_confidence=grid_confidence
+        )[0]
 
     @torch.inference_mode()
     def segment_all(
         self,
-        images: Sequence[Picture],
+        images: Sequence[RgbArray],
         rois: Sequence[Roi | None] | None = None,
         *,
         confidence: bool = False,
-        certainty: bool = False,
+        grid_confidence: bool = False,
     ) -> tuple[Segmentation, ...]:
         """
-        Find the class of each pixel of several pictures, in one pass of the network.
+        Find the class of each pixel of several images, in one pass of the network.
 
         :param images: (H, W, 3) uint8 RGB each, of any sizes; at least one.
         :param rois: the part to look at of each; None for all of all.
-        :param confidence: whether the results shall hold the confidence, and with it certainty.
-        :param certainty: whether the results shall hold the certainty.
+        :param confidence: whether the results shall hold the confidence, and with it grid
+            confidence.
+        :param grid_confidence: whether the results shall hold the grid confidence.
         :return: as `segment` does, for each; their times are those of the pass.
         :raises ValueError: if one is not such an array, or a roi lies beyond it.
         :raises ArithmeticError: if the network's answer to one is no number.
         """
         rois = rois or [None] * len(images)
         views = [_view(image, roi) for image, roi in zip(images, rois, strict=True)]
-        results = self._pass(views, confidence, certainty)
+        results = self._pass(views, confidence, grid_confidence)
         return tuple(
             result if roi is None else _paste(result, (image.shape[0], image.shape[1]), roi)
             for result, image, roi in zip(results, images, rois)
         )
 
     def _pass(
-        self, views: Sequence[Picture], confidence: bool, certainty: bool
+        self, views: Sequence[RgbArray], confidence: bool, grid_confidence: bool
     ) -> list[Segmentation]:
         """Go the whole way to the device and back once."""
         with self._transfer.working():
@@ -140,7 +144,7 @@ class Segmenter:
             watch.lap('network')
             sums = logits.sum((1, 2, 3), dtype=torch.float32)  # (N,), NaN or infinite if any is
             planes = [
-                self._upsample(of_one, (view.shape[0], view.shape[1]), confidence, certainty)
+                self._upsample(of_one, (view.shape[0], view.shape[1]), confidence, grid_confidence)
                 for of_one, view in zip(logits, views)
             ]
             watch.lap('upsample')
@@ -154,12 +158,12 @@ class Segmenter:
             mask = next(come)
             chosen, grid = (None if plane is None else next(come) for plane in of_one[1:])
             whole = Roi(0, 0, view.shape[1], view.shape[0])
-            sure = None if grid is None else Certainty(grid, whole)
+            sure = None if grid is None else GridConfidence(grid, whole)
             results.append(Segmentation(mask, chosen, times_ms, sure))
         return results
 
-    def _fit(self, views: Sequence[Picture]) -> Tensor:
-        """Bring pictures to the network's size, on the device."""
+    def _fit(self, views: Sequence[RgbArray]) -> Tensor:
+        """Bring images to the network's size, on the device."""
         fitted = [
             fit(picture, self.spec.input_size, self.spec.fit)
             for picture in self._transfer.upload(views)
@@ -178,12 +182,12 @@ class Segmenter:
         return logits
 
     def _upsample(
-        self, logits: Tensor, size: tuple[int, int], confidence: bool, certainty: bool
+        self, logits: Tensor, size: tuple[int, int], confidence: bool, grid_confidence: bool
     ) -> Upsampled:
-        """Bring (CLASS_COUNT, h, w) logits to the picture's size."""
+        """Bring (CLASS_COUNT, h, w) logits to the image's size."""
         placement = place(size, self.spec.input_size, self.spec.fit)
         part = logits[:, : placement.height_px, : placement.width_px]
-        return upsample(part, size, confidence, self.spec.temperature, certainty)
+        return upsample(part, size, confidence, self.spec.temperature, grid_confidence)
 
     def _check(self, sums: NDArray[np.float32]) -> None:
         """Refuse what is no number: its largest class would pass for a decision."""
@@ -194,23 +198,21 @@ class Segmenter:
             )
 
 
-def _view(image: Picture, roi: Roi | None) -> Picture:
-    """Show the part to look at, of what must be a picture."""
+def _view(image: RgbArray, roi: Roi | None) -> RgbArray:
+    """Show the part to look at, of what must be an image."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(
-            f'the picture is {image.shape} {image.dtype}, expected (H, W, 3) uint8 RGB'
-        )
+        raise ValueError(f'the image is {image.shape} {image.dtype}, expected (H, W, 3) uint8 RGB')
     return image if roi is None else roi.view(image)
 
 
 def _paste(part: Segmentation, size: tuple[int, int], roi: Roi) -> Segmentation:
-    """Put the result of a roi into a picture of NO_DECISION with confidence 0."""
+    """Put the result of a roi into an image of NO_DECISION with confidence 0."""
     whole = Segmentation.undecided(size)
     roi.view(whole.mask)[:] = part.mask
-    confidence, certainty = None, None
+    confidence, grid_confidence = None, None
     if part.confidence is not None and whole.confidence is not None:
         confidence = whole.confidence
         roi.view(confidence)[:] = part.confidence
-    if part.certainty is not None:
-        certainty = Certainty(part.certainty.grid, roi)
-    return Segmentation(whole.mask, confidence, part.stage_ms, certainty)
+    if part.grid_confidence is not None:
+        grid_confidence = GridConfidence(part.grid_confidence.grid, roi)
+    return Segmentation(whole.mask, confidence, part.stage_ms, grid_confidence)

@@ -33,7 +33,7 @@ _DRAWINGS: Final = 8
 """So many are tried, and the one in which the network finds the most classes is kept."""
 
 _LEAST_SHARE: Final = 0.002
-"""Of the picture, for a class to count as found."""
+"""Of the image, for a class to count as found."""
 
 
 def draw(size: tuple[int, int], number: int) -> NDArray[np.uint8]:
@@ -81,7 +81,7 @@ def add_self_test(folder: Path | str) -> ModelSpec:
 
     :param folder: a model folder.
     :return: its specification as written.
-    :raises ModelError: if the folder can't be used.
+    :raises ModelError: if the folder cannot be used.
     """
     spec, weights = read_model(folder)
     written = replace(spec, self_test=make_self_test(spec, load_network(spec, weights)))
@@ -98,7 +98,7 @@ def check_self_test(
     :param spec: the model's specification.
     :param segment: from (h, w, 3) uint8 RGB to the (h, w) mask, on the device in question.
     :return: the share of expected pixels that have their class; None if there is no self-test.
-    :raises ModelError: if that is less than LEAST_AGREEMENT, or the self-test can't be read.
+    :raises ModelError: if that is less than LEAST_AGREEMENT, or the self-test cannot be read.
     """
     if not spec.self_test:
         return None
@@ -111,7 +111,7 @@ def check_self_test(
             f'the self-test of {spec.name!r} fails: {100 * agreement:.2f} % of the expected '
             f'pixels have their class, and {100 * LEAST_AGREEMENT:g} % is the least: this runtime '
             "or device computes something else; set runtime to 'torch' or device to 'cpu', or "
-            'export the model anew'
+            'export the model again'
         )
     return agreement
 
@@ -127,9 +127,9 @@ def _sure_classes(
     classes: NDArray[np.uint8] = best.indices[0].numpy().astype(np.uint8)
     kept = np.full_like(classes, NO_DECISION)
     for label in range(CLASS_COUNT):
-        here = classes == label
-        if here.any():
-            kept[here & (leads >= np.median(leads[here]))] = label
+        found = classes == label
+        if found.any():
+            kept[found & (leads >= np.median(leads[found]))] = label
     return kept
 
 
@@ -145,7 +145,7 @@ def _read(self_test: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, NDA
         number, packed = self_test['drawing'], base64.b64decode(self_test['classes'])
         content = zlib.decompressobj().decompress(packed, length + 1)
     except (KeyError, TypeError, ValueError, binascii.Error, zlib.error) as error:
-        raise ModelError(f'self_test can not be read ({error!r}); write the model anew') from error
+        raise ModelError(f'self_test cannot be read ({error!r}); write the model again') from error
     classes = np.frombuffer(content, np.uint8)
     known = (classes < CLASS_COUNT) | (classes == NO_DECISION)
     if (
@@ -157,7 +157,7 @@ def _read(self_test: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, NDA
     ):
         raise ModelError(
             f'self_test does not fit: drawing {number!r} of {_DRAWINGS}, and {len(classes)} '
-            f'classes for {length} pixels; write the model anew'
+            f'classes for {length} pixels; write the model again'
         )
     return number, classes.reshape(size)
 

@@ -72,7 +72,7 @@ def _stamp_anomaly(before_ns: int | None, now_ns: int, elapsed_ns: int) -> Stamp
     if now_ns == before_ns:
         text = f'two images have the same stamp {now_ns} ns'
         return StampAnomaly(text, 'check the camera driver', degrades=True)
-    remedy = 'expected where a bag or a simulation begins anew, else look for a second publisher'
+    remedy = 'expected where a bag or a simulation begins again, else look for a second publisher'
     # A restart says nothing against the image itself.
     if now_ns < before_ns:
         return StampAnomaly(

@@ -8,7 +8,7 @@ _SPINS: Final = '2000'
 """Turns of the loop, to bridge the gaps inside a network; GNU OpenMP's own number is 300,000."""
 
 
-def share_cores() -> None:
+def limit_spinning() -> None:
     """
     Leave the cores to others between two operations of torch; before torch is imported.
 

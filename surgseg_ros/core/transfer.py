@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures to the device and results back: one copy each way, and none where none is needed."""
+"""Images to the device and results back: one copy each way, and none where none is needed."""
 
 import contextlib
 import ctypes
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Picture = NDArray[np.uint8]
+RgbArray = NDArray[np.uint8]
 
 
 class Transfer(Protocol):
@@ -21,9 +21,9 @@ class Transfer(Protocol):
     def working(self) -> AbstractContextManager[Any]:
         """Make the device's queue the present one for what is done in a `with` block."""
 
-    def upload(self, images: Sequence[Picture]) -> list[Tensor]:
+    def upload(self, images: Sequence[RgbArray]) -> list[Tensor]:
         """
-        Bring pictures to the device.
+        Bring images to the device.
 
         :param images: (H, W, 3) uint8 each; none is written to, nor looked at once a `download`
             has come back.
@@ -46,7 +46,7 @@ class HostTransfer:
         """See Transfer."""
         return contextlib.nullcontext()
 
-    def upload(self, images: Sequence[Picture]) -> list[Tensor]:
+    def upload(self, images: Sequence[RgbArray]) -> list[Tensor]:
         """See Transfer."""
         return [_as_tensor(image)[None] for image in images]
 
@@ -59,7 +59,7 @@ class StagedTransfer:
     """
     The way to another device, over memory of the host that the device reads by itself.
 
-    That memory is taken once, and again only for larger pictures. Without it, each copy would go
+    That memory is taken once, and again only for larger images. Without it, each copy would go
     through a buffer of the driver, and wait for it. Where the device is lost it is never freed:
     torch asks the device first, and ends the process when that fails.
 
@@ -94,7 +94,7 @@ class StagedTransfer:
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         return torch.cuda.stream(self._stream)
 
-    def upload(self, images: Sequence[Picture]) -> list[Tensor]:
+    def upload(self, images: Sequence[RgbArray]) -> list[Tensor]:
         """See Transfer."""
         uploaded = []
         for place, image in enumerate(images):
@@ -113,13 +113,15 @@ class StagedTransfer:
             self._stream.synchronize()
         return [tensor.numpy().copy() for tensor in staged]
 
-    def _staged(self, way: str, place: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    def _staged(
+        self, direction: str, place: int, shape: Sequence[int], dtype: torch.dtype
+    ) -> Tensor:
         """Find the host's memory for one array, or take it."""
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        buffer = self._buffers.get((way, place))
+        buffer = self._buffers.get((direction, place))
         if buffer is None or len(buffer) < size:
             buffer = torch.empty(size, dtype=torch.uint8, pin_memory=self._pinned)
-            self._buffers[way, place] = buffer
+            self._buffers[direction, place] = buffer
         return buffer[:size].view(dtype).view(*shape)
 
 
@@ -135,7 +137,7 @@ def transfer_to(device: torch.device) -> Transfer:
     return StagedTransfer(device, torch.cuda.Stream(device), pinned=True)  # type: ignore[no-untyped-call]
 
 
-def _as_tensor(image: Picture) -> Tensor:
+def _as_tensor(image: RgbArray) -> Tensor:
     """View (H, W, 3) without a copy, where torch can read the array as it is."""
     if min(image.strides) < 0:
         image = image.copy()
@@ -145,7 +147,7 @@ def _as_tensor(image: Picture) -> Tensor:
 class _Shared:
     """An array's own memory, called writable: torch warns of any other; none is written to."""
 
-    def __init__(self, array: Picture) -> None:
+    def __init__(self, array: RgbArray) -> None:
         self.array = array
         interface = array.__array_interface__
         self.__array_interface__ = {**interface, 'data': (interface['data'][0], False)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From logits at the network's size to class and confidence at the picture's size."""
+"""From logits at the network's size to class and confidence at the image's size."""
 
 from typing import NamedTuple
 
@@ -9,21 +9,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from surgseg_ros.core.cells import Classes, Grid, Planes, lay, settle
+from surgseg_ros.core.fused_argmax import Classes, Grid, Planes, interpolate_mixed, make_axis_map
 
 
 class Upsampled(NamedTuple):
     """
-    What is known of a picture, on the device of the logits.
+    What is known of an image, on the device of the logits.
 
     :param classes: (H, W) uint8 class index.
     :param confidence: (H, W) uint8 probability of that class times 255, if asked for.
-    :param certainty: (h, w) uint8 probability of the likeliest class times 255, if either is.
+    :param grid_confidence: (h, w) uint8 probability of the likeliest class times 255, if either
+        is.
     """
 
     classes: Tensor
     confidence: Tensor | None
-    certainty: Tensor | None
+    grid_confidence: Tensor | None
 
 
 def upsample(
@@ -31,36 +32,41 @@ def upsample(
     size: tuple[int, int],
     confidence: bool,
     temperature: float = 1.0,
-    certainty: bool = False,
+    grid_confidence: bool = False,
 ) -> Upsampled:
     """
-    Find the class of each pixel of the picture: the largest logit, interpolated bilinearly.
+    Find the class of each pixel of the image: the largest logit, interpolated bilinearly.
 
     Confidence is the probability of that class, interpolated from the network's grid in the same
     way, times 255. Pixel centres lie half a pixel inward (`align_corners=False`).
 
-    :param logits: (C, h, w) float, the part that the picture takes, on any device.
-    :param size: (H, W) of the picture in pixels.
+    :param logits: (C, h, w) float, the part that the image takes, on any device.
+    :param size: (H, W) of the image in pixels.
     :param confidence: whether the confidence is wanted.
     :param temperature: what logits are divided by to become probabilities; classes don't change.
-    :param certainty: whether the certainty is wanted; it comes with the confidence anyway.
+    :param grid_confidence: whether the grid confidence is wanted; it comes with the confidence
+        anyway.
     :return: classes, and what was asked for.
     """
     if logits.is_cuda:
-        return _upsample_device(logits, size, confidence, temperature, certainty)
-    mask, *others = _upsample_cpu(logits, size, confidence, temperature, certainty)
+        return _upsample_device(logits, size, confidence, temperature, grid_confidence)
+    mask, *others = _upsample_cpu(logits, size, confidence, temperature, grid_confidence)
     asked = (None if array is None else torch.from_numpy(array) for array in others)
     return Upsampled(torch.from_numpy(mask), *asked)
 
 
 def _upsample_device(
-    logits: Tensor, size: tuple[int, int], confidence: bool, temperature: float, certainty: bool
+    logits: Tensor,
+    size: tuple[int, int],
+    confidence: bool,
+    temperature: float,
+    grid_confidence: bool,
 ) -> Upsampled:
     """Plain way: full-size planes are cheap where memory is fast."""
     planes = F.interpolate(logits[None].float(), size, mode='bilinear')[0]
     classes = planes.argmax(0)
     mask, chosen, likeliest = classes.to(torch.uint8), None, None
-    if confidence or certainty:
+    if confidence or grid_confidence:
         probabilities = (logits[None].float() / temperature).softmax(1)
         likeliest = _to_bytes(probabilities[0].amax(0))
         if confidence:
@@ -74,7 +80,11 @@ def _to_bytes(probabilities: Tensor) -> Tensor:
 
 
 def _upsample_cpu(
-    logits: Tensor, size: tuple[int, int], confidence: bool, temperature: float, certainty: bool
+    logits: Tensor,
+    size: tuple[int, int],
+    confidence: bool,
+    temperature: float,
+    grid_confidence: bool,
 ) -> tuple[Classes, Classes | None, Classes | None]:
     """
     Interpolate only where it can matter.
@@ -84,18 +94,22 @@ def _upsample_cpu(
     """
     planes = _planes(logits)
     top, largest = _largest(planes)
-    cold = 1 / temperature
-    chances = likeliest = None
-    if confidence or certainty:  # the largest class has exp(0) of the sum
-        chances = np.reciprocal(_sum_of_exp(planes, largest, cold))
-        likeliest = np.asarray(cv2.convertScaleAbs(chances, alpha=255), np.uint8)
+    inverse_temperature = 1 / temperature
+    probabilities = likeliest = None
+    if confidence or grid_confidence:  # the largest class has exp(0) of the sum
+        probabilities = np.reciprocal(_sum_of_exp(planes, largest, inverse_temperature))
+        likeliest = np.asarray(cv2.convertScaleAbs(probabilities, alpha=255), np.uint8)
     if not confidence:
-        chances = None
-    rows, columns = (lay(*lengths) for lengths in zip(size, top.shape, strict=True))
+        probabilities = None
+    rows, columns = (make_axis_map(*lengths) for lengths in zip(size, top.shape, strict=True))
     mask: Classes = top.take(columns.points[columns.cells], 1).take(rows.points[rows.cells], 0)
-    chosen = None if chances is None else _resize(chances, size)
+    chosen = None if probabilities is None else _resize(probabilities, size)
     if size != top.shape:
-        settle(Grid(planes, top, largest, chances, cold, rows, columns), mask, chosen)
+        interpolate_mixed(
+            Grid(planes, top, largest, probabilities, inverse_temperature, rows, columns),
+            mask,
+            chosen,
+        )
     return mask, chosen, likeliest
 
 
@@ -120,12 +134,12 @@ def _largest(planes: Planes) -> tuple[Classes, Planes]:
     return index, largest
 
 
-def _sum_of_exp(planes: Planes, largest: Planes, cold: float) -> Planes:
+def _sum_of_exp(planes: Planes, largest: Planes, inverse_temperature: float) -> Planes:
     """Sum of exp(cold * (plane - largest)) over C planes, none of which is kept."""
     total, term = np.zeros_like(largest), np.empty_like(largest)
     for plane in planes:
         np.subtract(plane, largest, out=term)
-        cv2.exp(np.multiply(term, np.float32(cold), out=term), dst=term)
+        cv2.exp(np.multiply(term, np.float32(inverse_temperature), out=term), dst=term)
         np.add(total, term, out=total)
     return total
 

@@ -158,11 +158,11 @@ def _share(share: float | None, same: bool) -> str:
 
 def figure(title: str, values: str, panels: Iterable[Panel], below: str) -> str:
     """
-    Show pictures side by side.
+    Show images side by side.
 
     :param title: stands above, left.
     :param values: stands above, right.
-    :param panels: the pictures.
+    :param panels: the images.
     :param below: HTML.
     :return: the HTML.
     """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The error that pictures and videos share."""
+"""The error that images and videos share."""
 
 
 class FrameError(ValueError):
-    """A picture or video that can't be used; the message names it, and a remedy."""
+    """An image or video that cannot be used; the message names it, and a remedy."""

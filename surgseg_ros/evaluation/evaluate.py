@@ -16,8 +16,8 @@ from surgseg_ros.evaluation.flicker import (
     StepCounts,
     count_step_of,
     find_steps,
+    report,
     summarize_steps,
-    tell,
 )
 from surgseg_ros.evaluation.metrics import FrameCounts, summarize
 from surgseg_ros.evaluation.pairs import EvaluationError, Pair, count_pair, find_pairs
@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
-    :raises EvaluationError: if the folders can't be scored.
-    :raises OSError: if results can't be written.
+    :raises EvaluationError: if the folders cannot be scored.
+    :raises OSError: if results cannot be written.
     """
     options = _parser().parse_args(argv)
     check_file(options.json)
@@ -87,7 +87,7 @@ def count_pairs(pairs: Sequence[Pair], workers: int = 1) -> dict[str, list[Frame
     :param pairs: what to count.
     :param workers: processes.
     :return: the counts of each video's frames, in the order of `pairs`.
-    :raises EvaluationError: if a file can't be read, or a pair does not fit together.
+    :raises EvaluationError: if a file cannot be read, or a pair does not fit together.
     """
     return count_all(pairs, workers)[0]
 
@@ -101,7 +101,7 @@ def count_all(
     :param pairs: what to count, sorted.
     :param workers: processes.
     :return: by video, the counts of its frames, in the order of `pairs`, and of its steps.
-    :raises EvaluationError: if a file can't be read, or masks do not fit together.
+    :raises EvaluationError: if a file cannot be read, or masks do not fit together.
     """
     counts: dict[str, list[FrameCounts]] = {}
     steps: dict[str, list[StepCounts]] = {}
@@ -147,5 +147,5 @@ def _table(summary: dict[str, Any]) -> str:
         cells = ('-' if value is None else f'{value:.4f}' for value in of_class)
         lines.append('{:16}{:>19}{:>12}'.format(name, *cells))
     lines += ['', *(f'{word}: {meaning}' for word, meaning in MEANINGS.items())]
-    lines += [told] if (told := tell(summary['flicker'])) else []
+    lines += [reported] if (reported := report(summary['flicker'])) else []
     return '\n'.join(lines)

@@ -70,7 +70,7 @@ def count_step_of(before: Pair, pair: Pair) -> StepCounts | None:
     :param before: the first.
     :param pair: the second.
     :return: the counts; None where a prediction is missing, or the size is another.
-    :raises EvaluationError: if a file can't be read.
+    :raises EvaluationError: if a file cannot be read.
     """
     first, second = before.read(), pair.read()
     if first[1] is None or second[1] is None:
@@ -104,7 +104,7 @@ def summarize_steps(videos: Mapping[str, Sequence[StepCounts]]) -> dict[str, Any
     }
 
 
-def tell(flicker: Mapping[str, Any]) -> str:
+def report(flicker: Mapping[str, Any]) -> str:
     """
     Put it into words.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames of a data set: where they lie, and how pictures and videos are decoded."""
+"""Frames of a data set: where they lie, and how images and videos are decoded."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.bounds import told
 from surgseg_ros.core.files import replacing
+from surgseg_ros.core.limits import refusal
 from surgseg_ros.core.picture_files import (
     PictureFileError,
     check_file,
@@ -45,16 +45,16 @@ PARTIAL: Final = '.part'
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
     """
-    Decode a picture.
+    Decode an image.
 
     :param path: a file of any format that OpenCV reads.
     :return: (H, W, 3) uint8 RGB.
-    :raises FrameError: if it can't be decoded, or a part of it is missing or damaged.
+    :raises FrameError: if it cannot be decoded, or a part of it is missing or damaged.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise FrameError(f'{path}: can not be read ({error.strerror})') from error
+        raise FrameError(f'{path}: cannot be read ({error.strerror})') from error
     if is_picture_file(data):
         try:
             return decode_rgb(check_file(data)).rgb
@@ -64,9 +64,9 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error as error:
-        raise FrameError(f'{path}: {told(error)}') from error
+        raise FrameError(f'{path}: {refusal(error)}') from error
     if image is None:
-        raise FrameError(f'{path}: is no picture that OpenCV reads; copy it again')
+        raise FrameError(f'{path}: is no image that OpenCV reads; copy it again')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
@@ -82,7 +82,7 @@ def frame_rate_hz(path: Path) -> float:
 
 
 def read_frames(
-    path: Path, indices: Iterable[int], faults: dict[int, str] | None = None
+    path: Path, indices: Iterable[int], data_errors: dict[int, str] | None = None
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """
     Decode frames of a video by their number, counted from 0.
@@ -93,21 +93,22 @@ def read_frames(
 
     :param path: the video.
     :param indices: ascending, maybe without end.
-    :param faults: gets those that are missing or damaged, with the reason; without it these raise.
+    :param data_errors: gets those that are missing or damaged, with the reason; without it these
+        raise.
     :return: index and (H, W, 3) uint8 RGB; ends with the video, even if `indices` go on.
-    :raises FrameError: if the video, or a frame that is asked for, can't be decoded.
+    :raises FrameError: if the video, or a frame that is asked for, cannot be decoded.
     """
-    yield from open_video(path).read(indices, faults)
+    yield from open_video(path).read(indices, data_errors)
 
 
 def write_png(path: Path, image: NDArray[np.uint8], compression: int = 1) -> None:
     """
-    Write a picture or mask so that its name never stands for a part of it.
+    Write an image or mask so that its name never stands for a part of it.
 
     :param path: where; its folder must exist.
     :param image: (H, W, 3) uint8 RGB, or (H, W) uint8.
     :param compression: of zlib, 0 to 9.
-    :raises OSError: if it can't be written; nothing is left.
+    :raises OSError: if it cannot be written; nothing is left.
     """
     planes = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     _, encoded = cv2.imencode('.png', planes, [cv2.IMWRITE_PNG_COMPRESSION, compression])

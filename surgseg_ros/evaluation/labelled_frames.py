@@ -14,7 +14,7 @@ from surgseg_ros.evaluation.sources import Source
 
 
 class Crop(NamedTuple):
-    """A part of each picture, in pixels."""
+    """A part of each image, in pixels."""
 
     x: int
     y: int
@@ -37,31 +37,31 @@ class LabelledFrame(NamedTuple):
 
 
 def labelled_frames(
-    source: Source, crop: Crop | None = None, faults: dict[int, str] | None = None
+    source: Source, crop: Crop | None = None, data_errors: dict[int, str] | None = None
 ) -> Iterator[LabelledFrame]:
     """
     Read a video's frames, and the masks that there are, one at a time.
 
     :param source: the video.
-    :param crop: part to take of picture and mask.
-    :param faults: gets the frames of a video that are missing or damaged, with the reason, where
-        they have no mask; without it these raise, as do those that have one.
+    :param crop: part to take of image and mask.
+    :param data_errors: gets the frames of a video that are missing or damaged, with the reason,
+        where they have no mask; without it these raise, as do those that have one.
     :return: the frames, all of one size.
-    :raises FrameError: if a frame can't be decoded, has another size than the first one or its
-        mask, or is missing though it has a mask; if the crop leaves the picture; or if there is
+    :raises FrameError: if a frame cannot be decoded, has another size than the first one or its
+        mask, or is missing though it has a mask; if the crop leaves the image; or if there is
         no frame at all.
     :raises MaskError: if a mask is none.
     """
     masks = {number: path for number, path in source.masks.items() if source.wants(number)}
     first: tuple[int, ...] | None = None
-    found: dict[int, str] = {} if faults is None else faults
-    for number, image in source.read(lambda _: False, None if faults is None else found):
+    found: dict[int, str] = {} if data_errors is None else data_errors
+    for number, image in source.read(lambda _: False, None if data_errors is None else found):
         _refuse_lost(masks, found)
         size = image.shape[:2]
         if size != (first := first or size):
             raise FrameError(
                 f'{source.name}: frame {number} is {_words(size)}, those before it '
-                f'{_words(first)}: give the pictures of one camera, in one size'
+                f'{_words(first)}: give the images of one camera, in one size'
             )
         mask = _mask(masks.pop(number), image) if number in masks else None
         yield LabelledFrame(number, _cut(image, crop), None if mask is None else _cut(mask, crop))
@@ -74,10 +74,10 @@ def labelled_frames(
         raise FrameError(f'{source.video}: ends before frame {min(masks)}, which has a mask')
 
 
-def _refuse_lost(masks: Mapping[int, Path], faults: Mapping[int, str]) -> None:
+def _refuse_lost(masks: Mapping[int, Path], data_errors: Mapping[int, str]) -> None:
     """Refuse a video that has lost a frame which has a mask."""
-    for number in masks.keys() & faults.keys():
-        raise FrameError(f'{faults[number]}; it has a mask: copy the video again')
+    for number in masks.keys() & data_errors.keys():
+        raise FrameError(f'{data_errors[number]}; it has a mask: copy the video again')
 
 
 def _mask(path: Path, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -96,7 +96,7 @@ def _cut(image: NDArray[np.uint8], crop: Crop | None) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
     if bottom > height or right > width:
         raise FrameError(
-            f'the crop {" ".join(map(str, crop))} reaches to {right},{bottom}, beyond a picture '
+            f'the crop {" ".join(map(str, crop))} reaches to {right},{bottom}, beyond an image '
             f'of {width}x{height}: it is X Y WIDTH HEIGHT, in pixels'
         )
     return image[crop.y : bottom, crop.x : right]

@@ -110,10 +110,10 @@ def has_pictures(video: Path) -> bool:
 
 def pictures_in(folder: Path) -> list[Path]:
     """
-    Find the pictures in a folder.
+    Find the images in a folder.
 
     :param folder: it.
-    :return: files that are pictures by their ending, sorted.
+    :return: files that are images by their ending, sorted.
     :raises FrameError: if two names differ in capitals alone.
     """
     return sorted(_files(folder, PICTURE_SUFFIXES))

@@ -58,7 +58,7 @@ def read_values(path: Path) -> NDArray[np.uint8]:
     try:
         return decode_mask(path.read_bytes())
     except OSError as error:
-        raise MaskError(f'{path}: can not be read ({error.strerror})') from error
+        raise MaskError(f'{path}: cannot be read ({error.strerror})') from error
     except ValueError as error:
         raise MaskError(f'{path}: {error}') from error
 

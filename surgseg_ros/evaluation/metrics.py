@@ -86,7 +86,7 @@ def count_frame(
     if predicted is not None and truth.shape != predicted.shape:
         raise ValueError(
             f'the truth is of {_size(truth)} pixels, the prediction of {_size(predicted)}: '
-            "both have to have the picture's own size"
+            "both have to have the image's own size"
         )
     if truth.max(initial=0) >= CLASS_COUNT:
         raise ValueError(f'the truth holds the value {truth.max()}, expected 0 to 9')

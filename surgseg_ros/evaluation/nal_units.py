@@ -4,7 +4,7 @@ Whether packets of H.264 and HEVC are made of whole NAL units.
 
 Three bytes of zeros never occur within one: the encoder breaks them up by a 3 (ITU-T H.264,
 7.4.1). A sector of a disk that came back as zeros does hold them; decoders take them for an end,
-and sometimes make a picture of what was before it.
+and sometimes make an image of what was before it.
 """
 
 import re
@@ -39,7 +39,7 @@ def are_whole(data: bytes, length_size: int) -> bool:
 
     :param data: the packet.
     :param length_size: see `length_bytes`.
-    :return: False if it can't be.
+    :return: False if it cannot be.
     """
     if not length_size:
         return _NEVER_BETWEEN_STARTS.search(data.rstrip(b'\0')) is None

@@ -19,7 +19,7 @@ _NAMED: Final = 20
 
 
 class EvaluationError(ValueError):
-    """Folders that can't be scored; the message names what is wrong."""
+    """Folders that cannot be scored; the message names what is wrong."""
 
 
 class Pair(NamedTuple):
@@ -39,7 +39,7 @@ class Pair(NamedTuple):
         Decode both masks; those of the last two frames are kept, and must not be written to.
 
         :return: truth and prediction, (H, W) uint8 each.
-        :raises EvaluationError: if a file can't be read.
+        :raises EvaluationError: if a file cannot be read.
         """
         try:
             return _read(self.truth, self.predicted)
@@ -113,7 +113,7 @@ def count_pair(pair: Pair) -> FrameCounts:
 
     :param pair: its files.
     :return: the counts.
-    :raises EvaluationError: if a file can't be read, or they don't fit together.
+    :raises EvaluationError: if a file cannot be read, or they don't fit together.
     """
     truth, predicted = pair.read()
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of a frame in a report: input, truth, prediction, as data URIs."""
+"""The images of a frame in a report: input, truth, prediction, as data URIs."""
 
 import base64
 from pathlib import Path
@@ -38,7 +38,7 @@ _PALETTE: Final = _palette()
 
 
 class Panel(NamedTuple):
-    """A picture with its title; the URI is None where there is nothing to show."""
+    """An image with its title; the URI is None where there is nothing to show."""
 
     title: str
     uri: str | None
@@ -49,7 +49,7 @@ def draw_panels(pair: Pair, frames: Path | None = None) -> list[Panel]:
     Draw a frame.
 
     :param pair: its masks.
-    :param frames: folder of videos with pictures.
+    :param frames: folder of videos with images.
     :return: truth and prediction, drawn over the input where there is one; before them the
         input, or after them where they differ.
     """
@@ -89,11 +89,11 @@ def draw_frame(
 
 def find_input(frames: Path, pair: Pair) -> NDArray[np.uint8] | None:
     """
-    Find the picture that a truth belongs to.
+    Find the image that a truth belongs to.
 
     :param frames: folder of `video_*/` with `rgb/`, `frames/` or `video_left.avi`.
     :param pair: the masks.
-    :return: (H, W, 3) uint8 RGB; None where there is none, or it can't be read.
+    :return: (H, W, 3) uint8 RGB; None where there is none, or it cannot be read.
     """
     if not pair.truth.stem.isdecimal():
         return None
@@ -124,7 +124,7 @@ def _differing(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArra
 
 
 def _uri(picture: NDArray[np.uint8]) -> str:
-    """Encode a picture as the page holds it, no larger than it is shown."""
+    """Encode an image as the page holds it, no larger than it is shown."""
     height, width = picture.shape[:2]
     if width > _WIDTH_PX:
         size = _WIDTH_PX, max(1, round(height * _WIDTH_PX / width))

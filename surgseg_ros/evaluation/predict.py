@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `predict`: masks of videos or pictures as PNG, in the layout of SAR-RARP50."""
+"""The verb `predict`: masks of videos or images as PNG, in the layout of SAR-RARP50."""
 
 import argparse
 import json
@@ -28,7 +28,7 @@ from surgseg_ros.core.runtimes import RUNTIMES
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.errors import FrameError
 from surgseg_ros.evaluation.frames import write_png
-from surgseg_ros.evaluation.sources import VIDEO_EVERY, Source, find_sources, tell_losses
+from surgseg_ros.evaluation.sources import VIDEO_EVERY, Source, find_sources, report_losses
 
 RECORD_FILE: Final = 'predict.json'
 """Says what the masks beside it were made by, so that two models' masks are never mixed."""
@@ -38,11 +38,11 @@ OUTPUT_LAYOUT: Final = 'video_*/segmentation'
 
 
 class OutputError(ValueError):
-    """An output folder that can't be used; the message names it and a remedy."""
+    """An output folder that cannot be used; the message names it and a remedy."""
 
 
 @dataclass(frozen=True)
-class Wishes:
+class PredictOptions:
     """
     What becomes of a mask before it is written.
 
@@ -92,7 +92,7 @@ class Wishes:
 
 
 @dataclass
-class Tally:
+class Totals:
     """
     What a run made of its input.
 
@@ -120,8 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status; 1 if frames of a video are missing or damaged, and have no mask.
-    :raises ValueError: of a frame, the model or the device, if it can't be used.
-    :raises OSError: if masks can't be written.
+    :raises ValueError: of a frame, the model or the device, if it cannot be used.
+    :raises OSError: if masks cannot be written.
     """
     options = _parser().parse_args(argv)
     check_folder(options.output)
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for source in sources:
         source.check()  # before there is an output
     segmenter = Segmenter.load(options.model, options.device, options.runtime)
-    wishes = Wishes(
+    predict_options = PredictOptions(
         options.least_region,
         options.min_confidence,
         options.steady_frames,
@@ -137,14 +137,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     is_new = not (options.output / RECORD_FILE).exists()
     with folder_for(options.output / RECORD_FILE):
-        prepare(options.output, segmenter, options.runtime, wishes)
+        prepare(options.output, segmenter, options.runtime, predict_options)
         with _no_empty_folders(options.output, is_new):
-            tally = predict(segmenter, sources, options.output, wishes)
-            if tally.losses and not (tally.sizes or tally.found):
-                raise FrameError('\n'.join(tally.losses))
-    print(f'{tally} in {options.output / OUTPUT_LAYOUT}')
-    if tally.losses:
-        lost = '\n'.join(tally.losses)
+            totals = predict(segmenter, sources, options.output, predict_options)
+            if totals.losses and not (totals.sizes or totals.found):
+                raise FrameError('\n'.join(totals.losses))
+    print(f'{totals} in {options.output / OUTPUT_LAYOUT}')
+    if totals.losses:
+        lost = '\n'.join(totals.losses)
         print(f'predict: no mask of what is missing or damaged:\n{lost}', file=sys.stderr)
         return 1
     return 0
@@ -156,11 +156,11 @@ def _parser() -> argparse.ArgumentParser:
     # fmt: off
     add('--model', type=Path, required=True, metavar='DIR', help='the model folder')
     add('--input', type=Path, required=True, metavar='PATH',
-        help='a video, a folder of pictures, or a data set: a folder of video_*')
+        help='a video, a folder of images, or a data set: a folder of video_*')
     add('--output', type=Path, required=True, metavar='DIR',
         help='gets video_*/segmentation/000000060.png; a run that was cut off goes on from there')
     add('--every', type=_count, metavar='N',
-        help='take frames whose number is a multiple of N (default: all pictures of a folder, '
+        help='take frames whose number is a multiple of N (default: all images of a folder, '
         f'the frames of a data set that have a mask, each {VIDEO_EVERY}th of a video)')
     add('--device', default='auto', help='auto, cpu, cuda or cuda:N (default: %(default)s)')
     add('--runtime', default='torch', choices=RUNTIMES, help='default: %(default)s')
@@ -191,23 +191,25 @@ def _count(text: str) -> int:
     return value
 
 
-def prepare(output: Path, segmenter: Segmenter, runtime: str, wishes: Wishes) -> None:
+def prepare(
+    output: Path, segmenter: Segmenter, runtime: str, predict_options: PredictOptions
+) -> None:
     """
     Make the output folder, or see that the masks in it are of the same model.
 
     :param output: the folder.
     :param segmenter: what will make the masks.
     :param runtime: a key of RUNTIMES.
-    :param wishes: what becomes of the masks.
+    :param predict_options: what becomes of the masks.
     :raises OutputError: if it holds something else.
-    :raises ValueError: if the wishes make no sense.
+    :raises ValueError: if the options make no sense.
     """
-    wishes.pipeline(segmenter)
+    predict_options.pipeline(segmenter)
     record = {
         'model': segmenter.spec.name,
         'weights_sha256': segmenter.spec.weights_sha256,
         'runtime': runtime,
-        **wishes.record(segmenter),
+        **predict_options.record(segmenter),
     }
     path = output / RECORD_FILE
     if path.is_file():
@@ -222,7 +224,7 @@ def _compare(path: Path, record: dict[str, Any]) -> None:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise OutputError(f'{path}: can not be read ({error}); name another output') from error
+        raise OutputError(f'{path}: cannot be read ({error}); name another output') from error
     for key, value in record.items():
         if not isinstance(found, dict) or found.get(key) != value:
             there = found.get(key) if isinstance(found, dict) else found
@@ -245,21 +247,21 @@ def _no_empty_folders(output: Path, is_new: bool) -> Iterator[None]:
 
 
 def predict(
-    segmenter: Segmenter, sources: Sequence[Source], output: Path, wishes: Wishes
-) -> Tally:
+    segmenter: Segmenter, sources: Sequence[Source], output: Path, predict_options: PredictOptions
+) -> Totals:
     """
     Write the masks that are not there yet.
 
     :param segmenter: what makes them.
     :param sources: the videos.
     :param output: the folder, see `prepare`.
-    :param wishes: what becomes of the masks; where they are to be steady, a video that was cut off
-        begins anew.
+    :param predict_options: what becomes of the masks; where they are to be steady, a video that
+        was cut off begins again.
     :return: how many there are.
-    :raises FrameError: if a frame can't be decoded.
+    :raises FrameError: if a frame cannot be decoded.
     :raises OutputError: if there is a file among the masks that is none.
     """
-    tally = Tally()
+    totals = Totals()
     with tqdm(total=sum(map(len, sources)), unit='frame', leave=False) as bar:
         for source in sources:
             bar.set_description(source.name)
@@ -267,24 +269,24 @@ def predict(
             with writing(folder):
                 make_folder(folder)
             there = _numbers(folder)
-            pipeline = wishes.pipeline(segmenter)
-            if wishes.steady_frames and len(there) < len(source):
+            pipeline = predict_options.pipeline(segmenter)
+            if predict_options.steady_frames and len(there) < len(source):
                 there = set()
             bar.update(len(there))
-            tally.found += len(there)
-            faults: dict[int, str] = {}
+            totals.found += len(there)
+            data_errors: dict[int, str] = {}
             lost = 0
-            for number, image in source.read(there.__contains__, faults):
-                if len(faults) > lost:
+            for number, image in source.read(there.__contains__, data_errors):
+                if len(data_errors) > lost:
                     pipeline.reset()  # nothing is filtered across a gap
-                lost = len(faults)
+                lost = len(data_errors)
                 mask = _mask(segmenter, image, pipeline)
                 write_png(folder / f'{number:09d}.png', mask)
                 bar.update()
-                tally.sizes[f'{mask.shape[1]}x{mask.shape[0]}'] += 1
-            if losses := tell_losses(source, faults):
-                tally.losses.append(losses)
-    return tally
+                totals.sizes[f'{mask.shape[1]}x{mask.shape[0]}'] += 1
+            if losses := report_losses(source, data_errors):
+                totals.losses.append(losses)
+    return totals
 
 
 def _numbers(folder: Path) -> set[int]:

@@ -11,7 +11,7 @@ from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.evaluation.metrics import SCORED
 
 CANDIDATES: Final = (0.0, *np.geomspace(1e-5, 3e-2, 40).round(7).tolist())
-"""Shares of the picture's area to choose from; the smallest of equals is taken."""
+"""Shares of the image's area to choose from; the smallest of equals is taken."""
 
 
 class _Regions(NamedTuple):
@@ -51,7 +51,7 @@ class LeastRegions:
         """
         Choose.
 
-        :return: per class, the least share of the picture's area, as in ModelSpec.
+        :return: per class, the least share of the image's area, as in ModelSpec.
         """
         least = [0.0] * CLASS_COUNT
         for label, table in self._tables.items():

@@ -11,7 +11,7 @@ import numpy as np
 from surgseg_ros.core.files import write_whole
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.evaluation import charts
-from surgseg_ros.evaluation.flicker import tell
+from surgseg_ros.evaluation.flicker import report
 from surgseg_ros.evaluation.metrics import SCORED, FrameCounts
 from surgseg_ros.evaluation.pairs import Pair
 from surgseg_ros.evaluation.panels import draw_panels
@@ -60,7 +60,7 @@ def write_report(
     :param summary: the numbers, from `summarize`.
     :param pairs: the masks, by video.
     :param counts: the counts of `pairs`, in the same order.
-    :param frames: folder of videos with pictures, to show the worst frames' input too.
+    :param frames: folder of videos with images, to show the worst frames' input too.
     :return: the file.
     """
     sections = (
@@ -80,7 +80,7 @@ def _about(pairs: Sequence[Pair], summary: Mapping[str, Any]) -> str:
     missing = sum(pair.predicted is None for pair in pairs)
     absent = f'; without prediction, scored 0: {missing}' if missing else ''
     floor = f'The floor is {MEANINGS["floor"]}.'
-    flicker = tell(summary['flicker']).capitalize() if 'flicker' in summary else ''
+    flicker = report(summary['flicker']).capitalize() if 'flicker' in summary else ''
     return f'{len(pairs)} frames of {len(summary["videos"])} videos{absent}. {floor} {flicker}'
 
 

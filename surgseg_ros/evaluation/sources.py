@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `predict` takes frames from: a video, a folder of pictures, or a data set."""
+"""What `predict` takes frames from: a video, a folder of images, or a data set."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -79,19 +79,21 @@ class Source:
         return number % self.every == 0 if self.numbers is None else number in self.numbers
 
     def read(
-        self, is_done: Callable[[int], bool], faults: dict[int, str] | None = None
+        self, is_done: Callable[[int], bool], data_errors: dict[int, str] | None = None
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """
         Decode the frames.
 
         :param is_done: whether a frame, by its number, is not wanted.
-        :param faults: gets the frames of a video that are missing or damaged, with the reason;
-            without it these raise.
+        :param data_errors: gets the frames of a video that are missing or damaged, with the
+            reason; without it these raise.
         :return: number and (H, W, 3) uint8 RGB.
-        :raises FrameError: if a frame can't be decoded.
+        :raises FrameError: if a frame cannot be decoded.
         """
         if self.numbers is None:
-            yield from self._decode((n for n in count(0, self.every) if not is_done(n)), faults)
+            yield from self._decode(
+                (n for n in count(0, self.every) if not is_done(n)), data_errors
+            )
             return
         rest = [number for number in self.numbers if not is_done(number)]
         for number in rest:
@@ -101,32 +103,34 @@ class Source:
         film = self.film
         if packed and film is not None and packed[-1] >= len(film):
             raise FrameError(f'{self.video}: ends before frame {packed[-1]}, which has a mask')
-        yield from self._decode(iter(packed), faults)
+        yield from self._decode(iter(packed), data_errors)
 
     def check(self) -> None:
         """
         See that the video can be read, where one is needed, and that a frame of it decodes.
 
-        :raises FrameError: if it can't.
+        :raises FrameError: if it cannot.
         """
         film = self.film
-        faults: dict[int, str] = {}
-        if film is not None and next(film.read(count(), faults), None) is None:
-            raise FrameError(f'{next(iter(faults.values()))}; nor can any other: copy it again')
+        data_errors: dict[int, str] = {}
+        if film is not None and next(film.read(count(), data_errors), None) is None:
+            raise FrameError(
+                f'{next(iter(data_errors.values()))}; nor can any other: copy it again'
+            )
 
     def _decode(
-        self, numbers: Iterator[int], faults: dict[int, str] | None
+        self, numbers: Iterator[int], data_errors: dict[int, str] | None
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        return open_video(self.video).read(numbers, faults) if self.video else iter(())
+        return open_video(self.video).read(numbers, data_errors) if self.video else iter(())
 
 
 def find_sources(path: Path, every: int | None = None) -> list[Source]:
     """
     Find out what a path holds.
 
-    :param path: a video; a folder of pictures; or a video's folder or a folder of these, as
+    :param path: a video; a folder of images; or a video's folder or a folder of these, as
         SAR-RARP50 has them, unpacked or not.
-    :param every: take each frame whose number is a multiple of it; by default all pictures of
+    :param every: take each frame whose number is a multiple of it; by default all images of
         a folder, the frames that have a mask of a data set, and each 60th of a video.
     :return: one source for each video, sorted by name.
     :raises FrameError: if there is nothing to take frames from.
@@ -150,17 +154,17 @@ def find_sources(path: Path, every: int | None = None) -> list[Source]:
     return [_of_pictures(name, _numbered(files), every or 1)]
 
 
-def tell_losses(source: Source, faults: Mapping[int, str]) -> str:
+def report_losses(source: Source, data_errors: Mapping[int, str]) -> str:
     """
     Say what is missing or damaged in a video.
 
     :param source: of its frames.
-    :param faults: what reading them found; see Source.read.
+    :param data_errors: what reading them found; see Source.read.
     :return: a line for each of the first, and how many more there are; empty if nothing is.
     """
     film = source.film
-    gaps = () if film is None else film.faults
-    inside = [text for n, text in faults.items() if film is None or not film.why_missing(n)]
+    gaps = () if film is None else film.data_errors
+    inside = [text for n, text in data_errors.items() if film is None or not film.why_missing(n)]
     lines = [*gaps, *inside]
     if len(lines) > _TOLD:
         lines[_TOLD:] = [f'and {len(lines) - _TOLD} more']

@@ -25,8 +25,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from surgseg_ros.core.bounds import MAX_PIXELS
 from surgseg_ros.core.jpeg_check import is_sound
+from surgseg_ros.core.limits import MAX_PIXELS
 from surgseg_ros.evaluation.nal_units import are_whole, length_bytes
 from surgseg_ros.evaluation.video_index import Numbering
 from surgseg_ros.evaluation.video_packets import Coded, Contents, opened, packets_of
@@ -52,17 +52,17 @@ def decode(
     :param contents: of the video.
     :param numbering: of the same.
     :param frames: the numbers asked for, ascending, maybe without end.
-    :return: number, and the picture or what is wrong with it; ends with the video.
-    :raises FrameError: if the file can't be opened any more.
+    :return: number, and the image or what is wrong with it; ends with the video.
+    :raises FrameError: if the file cannot be opened any more.
     """
     threads = min(os.cpu_count() or 1, _MOST_THREADS)
     with ThreadPoolExecutor(threads) as pool:
         source = _Alone if contents.stands_alone else _Dependent
         with source(contents, numbering, pool) as decoder:
-            yield from _ahead(decoder, numbering, frames, threads + 1)
+            yield from _prefetched(decoder, numbering, frames, threads + 1)
 
 
-def _ahead(
+def _prefetched(
     decoder: '_Alone | _Dependent', numbering: Numbering, frames: Iterator[int], length: int
 ) -> Iterator[tuple[int, Decoded]]:
     """Keep some frames under way, while the first of them is used."""
@@ -169,7 +169,7 @@ class _Alone:
             return _DAMAGED
         if not found or found[0].is_corrupt:
             return _DAMAGED
-        # FFmpeg overlooks much of what libjpeg-turbo tells; its pictures are kept all the same,
+        # FFmpeg overlooks much of what libjpeg-turbo tells; its images are kept all the same,
         # since all tools that read videos make the very same ones.
         if self._contents.codec == 'mjpeg' and not is_sound(bytes(packet)):
             return _DAMAGED
@@ -180,7 +180,7 @@ class _Dependent:
     """
     Frames that refer to others: decoding begins at a frame that stands alone.
 
-    Where one can't be had so, it is tried once more from the film's first frame on: what a file
+    Where one cannot be had so, it is tried once more from the video's first frame on: what a file
     says of where decoding may begin is not always true.
     """
 
@@ -238,7 +238,7 @@ class _Came(NamedTuple):
 
     :param picture: itself.
     :param order: its place among those that came.
-    :param frame: its number in the film; None where that is not sure.
+    :param frame: its number in the video; None where that is not sure.
     """
 
     picture: av.VideoFrame
@@ -270,13 +270,13 @@ class _Run:
         self._latest: deque[int] = deque(maxlen=2 * _HELD)
         self._place: int | None = None  # of the last one that came, where the order must tell
         self._is_broken = True
-        self._leads: int | None = None  # the order of the frame by which a break was mended
+        self._leads: int | None = None  # the order of the frame by which a break was fixed
         self._found: dict[int, av.VideoFrame | str] = {}
         self._unsure: dict[int, int] = {}  # frames since the last that stands alone, by packet
         self._highest = -1
 
     def find(self, frame: int) -> av.VideoFrame | str:
-        """Decode up to a frame, and give it, or the reason why it can't be had."""
+        """Decode up to a frame, and give it, or the reason why it cannot be had."""
         self._found = {f: x for f, x in self._found.items() if f >= frame}
         while not self._is_past(frame) and (frame not in self._found or self._is_unsure(frame)):
             self._step()

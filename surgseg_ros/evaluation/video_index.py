@@ -249,7 +249,7 @@ class _Timed:
     Numbers frames by their time stamps.
 
     Where these lie on a grid of a constant rate, the number is the place on the grid; where they
-    do not, it is the place in the order of time. A grid with holes is either a film of variable
+    do not, it is the place in the order of time. A grid with holes is either a video of variable
     rate, or one that has lost frames: where nothing in the file is damaged, it is the former.
     """
 
@@ -371,7 +371,7 @@ class _Timed:
             total = len(self._contents.entries)
             return Gap(count, total - 1, _ends_early(total)) if total > count else None
         if is_uncertain:
-            why = 'the file is damaged before it, and the rest can not be numbered'
+            why = 'the file is damaged before it, and the rest cannot be numbered'
             return Gap(count, None, why)
         if self._contents.format not in FOLLOWS or self._ends_well():
             return None

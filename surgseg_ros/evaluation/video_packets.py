@@ -13,7 +13,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from surgseg_ros.core.bounds import MAX_PIXELS
+from surgseg_ros.core.limits import MAX_PIXELS
 from surgseg_ros.evaluation.errors import FrameError
 from surgseg_ros.evaluation.video_containers import Streams
 
@@ -21,7 +21,7 @@ Coded: TypeAlias = 'av.Packet[VideoStream]'
 """A packet with its data; at run time the class takes no argument."""
 
 _ATTACHED_PICTURE: Final = 0x400
-"""AV_DISPOSITION_ATTACHED_PIC: the cover of a film, which is no film."""
+"""AV_DISPOSITION_ATTACHED_PIC: the cover of a video, which is no video."""
 
 _READ_AT_ONCE: Final = 4
 """So many packets, at most, FFmpeg reads when it may read 32 bytes."""
@@ -42,7 +42,7 @@ class Packet(NamedTuple):
     :param place: of its first byte in the file; -1 where the format does not tell.
     :param size: in bytes.
     :param is_key: whether decoding may begin here, as the file says.
-    :param is_shown: whether it is a frame of the film, and not cut away by an edit list.
+    :param is_shown: whether it is a frame of the video, and not cut away by an edit list.
     :param is_cut: whether the demuxer says that a part of it is missing.
     """
 
@@ -103,7 +103,7 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
     :param path: the file.
     :param options: for the demuxer, as FFmpeg names them.
     :return: its container, and its first stream that is a video.
-    :raises FrameError: if there is no such stream, or pictures are too large.
+    :raises FrameError: if there is no such stream, or images are too large.
     """
     try:
         # The prefix keeps a colon in a name from being read as a protocol; the list keeps a
@@ -115,12 +115,12 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
         if isinstance(error, FrameError):
             raise
         raise FrameError(
-            f'{path}: does not decode as a video ({_told(error)}); copy it again, or convert it, '
+            f'{path}: does not decode as a video ({_reported(error)}); copy it again, or convert it, '
             'to H.264 in .mp4 for example'
         ) from error
 
 
-def _told(error: Exception) -> str:
+def _reported(error: Exception) -> str:
     return getattr(error, 'strerror', None) or str(error)
 
 
@@ -135,12 +135,12 @@ def _film_of(container: InputContainer, path: Path) -> VideoStream:
                 'scale it down'
             )
         return stream
-    raise FrameError(f'{path}: does not decode as a video; it holds no stream of pictures')
+    raise FrameError(f'{path}: does not decode as a video; it holds no stream of images')
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Coded]:
     """
-    Demux a stream up to its end, or to where its file can't be read any more.
+    Demux a stream up to its end, or to where its file cannot be read any more.
 
     :param container: the open file.
     :param stream: of it.

@@ -57,7 +57,7 @@ class Video:
         return next(iter(self.contents.rates), Fraction(1))
 
     @property
-    def faults(self) -> tuple[str, ...]:
+    def data_errors(self) -> tuple[str, ...]:
         """What is missing, as far as the file tells without decoding: a sentence for each gap."""
         return tuple(f'{self.path}: {gap}' for gap in self.numbering.gaps)
 
@@ -80,14 +80,14 @@ class Video:
         return self.numbering.why_missing(frame)
 
     def read(
-        self, frames: Iterable[int], faults: dict[int, str] | None = None
+        self, frames: Iterable[int], data_errors: dict[int, str] | None = None
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """
         Decode frames.
 
         :param frames: their numbers, counted from 0: ascending, maybe without end.
-        :param faults: gets those that are missing or damaged, with the reason; without it these
-            raise.
+        :param data_errors: gets those that are missing or damaged, with the reason; without it
+            these raise.
         :return: number and (H, W, 3) uint8 RGB; ends with the video, even if `frames` go on.
         :raises FrameError: if a frame is missing or damaged.
         """
@@ -95,10 +95,10 @@ class Video:
             if not isinstance(found, str):
                 yield frame, found
                 continue
-            told = f'{self.path}: frame {frame} can not be used: {found}'
-            if faults is None:
-                raise FrameError(f'{told}; copy the video again')
-            faults[frame] = told
+            reported = f'{self.path}: frame {frame} cannot be used: {found}'
+            if data_errors is None:
+                raise FrameError(f'{reported}; copy the video again')
+            data_errors[frame] = reported
 
 
 def open_video(path: Path) -> Video:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks in the form of other runtimes, held against the original."""
 
-from surgseg_ros.core.bounds import bound_pictures
+from surgseg_ros.core.limits import limit_image_size
 
-bound_pictures()
+limit_image_size()

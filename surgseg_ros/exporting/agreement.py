@@ -75,7 +75,7 @@ def find_fault(precision: str, agreement: dict[str, Any]) -> str:
 
     :param precision: one of PRECISIONS.
     :param agreement: as `compare` gives it.
-    :return: why the export can't be used, or '' if it can.
+    :return: why the export cannot be used, or '' if it can.
     """
     if precision == 'int8':
         before, after = agreement['original']['mIoU'], agreement['exported']['mIoU']
@@ -103,7 +103,7 @@ class _Watched:
         self._runtime = runtime
         self.device = runtime.device
         self.description = runtime.description
-        self.most_pictures = runtime.most_pictures
+        self.max_batch_size = runtime.max_batch_size
         self.classes: NDArray[np.int64] = np.zeros((0, 0), np.int64)
 
     def __call__(self, fitted: Tensor) -> Tensor:

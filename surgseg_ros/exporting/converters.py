@@ -19,7 +19,7 @@ from surgseg_ros.core.runtimes.exported import import_library
 _INPUT: Final = 'fitted'
 
 Fitted = Sequence[NDArray[np.uint8]]
-"""Pictures of (1, h, w, 3) RGB, as the network takes them."""
+"""Images of (1, h, w, 3) RGB, as the network takes them."""
 
 
 def to_openvino(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Path) -> None:

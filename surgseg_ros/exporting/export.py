@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status: 1 if the export agrees too little.
-    :raises ValueError: of the model or a data set, if it can't be used.
-    :raises OSError: if the export can't be written.
+    :raises ValueError: of the model or a data set, if it cannot be used.
+    :raises OSError: if the export cannot be written.
     """
     options = _parser().parse_args(argv)
     try:
@@ -111,9 +111,9 @@ def export(
     :param count: the most frames of each.
     :return: the specification as written.
     :raises RefusedError: if it agrees too little.
-    :raises ValueError: if the model, a data set or the output can't be used, or a library is
+    :raises ValueError: if the model, a data set or the output cannot be used, or a library is
         not installed.
-    :raises OSError: if the output can't be written.
+    :raises OSError: if the output cannot be written.
     """
     check_new_folder(output)
     calibrate = precision == 'int8'

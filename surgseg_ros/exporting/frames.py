@@ -25,7 +25,7 @@ _STRIDE: Final = 25
 
 
 class Frame(Protocol):
-    """A picture with its truth."""
+    """An image with its truth."""
 
     @property
     def video(self) -> str:
@@ -89,7 +89,7 @@ def choose_frames(
     :param count: the most frames of each part.
     :param calibrate: whether frames for calibration are needed.
     :return: the frames.
-    :raises DatasetError: if a data set is missing, can't be used, or has too few videos.
+    :raises DatasetError: if a data set is missing, cannot be used, or has too few videos.
     """
     needed = [path for path in (calibration, held_out) if path]
     if spec.intended_use != 'demo' and (not needed or (calibrate and not calibration)):

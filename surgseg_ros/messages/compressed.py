@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a picture or a mask to a compressed image message: JPEG for pictures, PNG for masks."""
+"""From an image or a mask to a compressed image message: JPEG for images, PNG for masks."""
 
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ _PNG_COMPRESSION: Final = 1  # a mask is small at any level, and the first is th
 
 def picture_to_jpeg(picture: NDArray[np.uint8], header: Any, quality: int = JPEG_QUALITY) -> Any:
     """
-    Make a compressed message of a picture; there is none of a mask, whose classes JPEG changes.
+    Make a compressed message of an image; there is none of a mask, whose classes JPEG changes.
 
     :param picture: (H, W, 3) uint8 RGB.
     :param header: std_msgs/Header, taken as it is.

@@ -52,7 +52,7 @@ def color_layout(text: str, is_grey: bool) -> ColorLayout:
     :param text: the `format`.
     :param is_grey: whether the file has one component.
     :return: how to read the file's colours.
-    :raises ImageError: if the file is no picture in colour or grey.
+    :raises ImageError: if the file is no image in colour or grey.
     """
     original, separator, rest = text.lower().partition(';')
     original = original.strip()
@@ -76,7 +76,7 @@ def _of_grey_file(text: str, original: str, stored: str) -> ColorLayout:
     if original in _GREY:
         return ColorLayout()
     if not _is_encoding(original):
-        what = f'format {text!r:.80} holds {original!r:.40}, which is no encoding of a picture'
+        what = f'format {text!r:.80} holds {original!r:.40}, which is no encoding of an image'
         raise ImageError(f'{what}: subscribe to a colour topic', 'encoding')
     bayer = original.startswith('bayer_')
     if bayer and (not stored or stored.startswith('bayer')):

@@ -21,7 +21,7 @@ def converter() -> Callable[[Any, str], Any]:
     """
     Choose cv_bridge where it works, and rosbags-image elsewhere.
 
-    :return: makes of an image message, with dense rows, and the name of an encoding a picture.
+    :return: makes of an image message, with dense rows, and the name of an encoding an image.
     """
     convert: Callable[[Any, str], Any]
     if importlib.util.find_spec('cv_bridge') and _cv_bridge_works():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from surgseg_ros.messages.errors import ImageError
 
-Picture = NDArray[np.uint8]
+RgbArray = NDArray[np.uint8]
 
 
 class Encoding(NamedTuple):
@@ -30,7 +30,7 @@ class Encoding(NamedTuple):
     """
 
     pixel_bytes: int
-    to_rgb: Callable[[Picture, int], Picture]
+    to_rgb: Callable[[RgbArray, int], RgbArray]
     planes: Fraction = Fraction(1)
     multiple_px: tuple[int, int] = (1, 1)
     least_px: int = 1
@@ -58,21 +58,21 @@ def _limited_range_bt601() -> NDArray[np.float64]:
 _FROM_YUV: Final = _limited_range_bt601()
 
 
-def _as_it_is(rows: Picture, width: int) -> Picture:
+def _as_it_is(rows: RgbArray, width: int) -> RgbArray:
     return rows.reshape(len(rows), width, 3)
 
 
-def _packed(code: int, channels: int, rows: Picture, width: int) -> Picture:
+def _packed(code: int, channels: int, rows: RgbArray, width: int) -> RgbArray:
     pixels = rows.reshape(len(rows), width, channels)
     return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
 
 
-def _two_planes(code: int, rows: Picture, width: int) -> Picture:
+def _two_planes(code: int, rows: RgbArray, width: int) -> RgbArray:
     """Convert luma, and both chromas side by side below it; their rows are padded alike."""
     return np.asarray(cv2.cvtColor(rows[:, :width], code), np.uint8)
 
 
-def _three_planes(code: int, rows: Picture, width: int) -> Picture:
+def _three_planes(code: int, rows: RgbArray, width: int) -> RgbArray:
     """Convert luma and two planes of chroma, whose rows are half as long, padding included."""
     step = rows.shape[1]
     if step % 2:
@@ -85,7 +85,7 @@ def _three_planes(code: int, rows: Picture, width: int) -> Picture:
     return np.asarray(cv2.cvtColor(rows, code), np.uint8)
 
 
-def _full_chroma(rows: Picture, width: int) -> Picture:
+def _full_chroma(rows: RgbArray, width: int) -> RgbArray:
     """Convert luma, and both chromas side by side for each pixel; OpenCV has no code for it."""
     height, step = len(rows) // 3, rows.shape[1]
     luma = np.maximum(rows[:height, :width], 16)  # as OpenCV does: below is no darker black
@@ -103,7 +103,7 @@ def _pairs(code: int) -> Encoding:
     return Encoding(2, partial(_packed, code, 2), multiple_px=(1, 2))
 
 
-def _quads(convert: Callable[[int, Picture, int], Picture], code: int) -> Encoding:
+def _quads(convert: Callable[[int, RgbArray, int], RgbArray], code: int) -> Encoding:
     """Four pixels share their chroma."""
     return Encoding(1, partial(convert, code), Fraction(3, 2), multiple_px=(2, 2))
 
@@ -161,20 +161,20 @@ def find_encoding(name: str) -> tuple[Encoding, int]:
 
 def check_form(encoding: Encoding, name: str, height: int, width: int) -> None:
     """
-    Refuse what OpenCV would not: some versions write past the end of such a picture.
+    Refuse what OpenCV would not: some versions write past the end of such an image.
 
-    :param encoding: of the picture.
+    :param encoding: of the image.
     :param name: of the encoding, as the message tells it.
-    :param height: of the picture in pixels.
-    :param width: of the picture in pixels.
-    :raises ImageError: if no picture of that size has this encoding.
+    :param height: of the image in pixels.
+    :param width: of the image in pixels.
+    :raises ImageError: if no image of that size has this encoding.
     """
     rows, columns = encoding.multiple_px
     if height % rows or width % columns:
         even = 'width and height' if rows > 1 else 'width'
-        text = f'a picture of {width}x{height} can not be {name}, whose pixels share their colour'
+        text = f'an image of {width}x{height} cannot be {name}, whose pixels share their colour'
         raise ImageError(f'{text}: publish an even {even}, or rgb8', 'conversion')
     if min(height, width) < encoding.least_px:
-        text = f'a picture of {width}x{height} is too small for {name}'
+        text = f'an image of {width}x{height} is too small for {name}'
         least = encoding.least_px
         raise ImageError(f'{text}: publish at least {least}x{least}, or rgb8', 'conversion')

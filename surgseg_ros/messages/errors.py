@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said of a message that no picture can be made of, or none to be trusted."""
+"""What is said of a message that no image can be made of, or none to be trusted."""
 
 from typing import NamedTuple
 
 
 class ImageError(ValueError):
     """
-    An image message that no picture can be made of.
+    An image message that no image can be made of.
 
     :param text: what is wrong, and the remedy.
     :param cause: a short name of the kind of fault, to count by and to warn once by.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an image message of any encoding to an RGB picture, and back to a plain message."""
+"""From an image message of any encoding to an RGB image, and back to a plain message."""
 
 import sys
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.bounds import MAX_PIXELS
+from surgseg_ros.core.limits import MAX_PIXELS
 from surgseg_ros.core.picture_files import (
     PictureFile,
     PictureFileError,
@@ -22,7 +22,7 @@ from surgseg_ros.messages.encodings import ENCODINGS, Encoding, check_form, find
 from surgseg_ros.messages.errors import ImageError, ImageWarning
 from surgseg_ros.messages.types import TYPES
 
-Picture = NDArray[np.uint8]
+RgbArray = NDArray[np.uint8]
 
 IMAGE: Final = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE: Final = 'sensor_msgs/msg/CompressedImage'
@@ -40,12 +40,12 @@ _REMEDIES: Final = {
 
 
 _NOT_CHECKED: Final = ImageWarning(
-    'a JPEG of this chroma subsampling can not be checked for damage: send 4:2:0, 4:2:2 or 4:4:4',
+    'a JPEG of this chroma subsampling cannot be checked for damage: send 4:2:0, 4:2:2 or 4:4:4',
     'not_checked',
 )
 
 
-class ReceivedImage(NamedTuple):
+class RgbImage(NamedTuple):
     """
     What an image message holds.
 
@@ -53,37 +53,37 @@ class ReceivedImage(NamedTuple):
     :param warnings: why it is not to be trusted.
     """
 
-    rgb: Picture
+    rgb: RgbArray
     warnings: tuple[ImageWarning, ...] = ()
 
 
-def image_from_msg(message: Any) -> ReceivedImage:
+def image_from_msg(message: Any) -> RgbImage:
     """
     Read an image message of either type.
 
     :param message: a sensor_msgs Image or CompressedImage, by rosbags or by rclpy.
-    :return: the picture, and what is known against it.
-    :raises ImageError: if no picture can be made of the message.
+    :return: the image, and what is known against it.
+    :raises ImageError: if no image can be made of the message.
     """
     if hasattr(message, 'format'):
         return image_from_compressed(message)
-    return ReceivedImage(rgb_from_image(message))
+    return RgbImage(rgb_from_image(message))
 
 
-def rgb_from_msg(message: Any) -> Picture:
+def rgb_from_msg(message: Any) -> RgbArray:
     """
-    Make a picture of an image message of either type.
+    Make an image of an image message of either type.
 
     :param message: a sensor_msgs Image or CompressedImage, by rosbags or by rclpy.
     :return: (H, W, 3) uint8 RGB; it may be a read-only view of the message's data.
-    :raises ImageError: if no picture can be made of the message.
+    :raises ImageError: if no image can be made of the message.
     """
     return image_from_msg(message).rgb
 
 
-def rgb_from_image(message: Any) -> Picture:
+def rgb_from_image(message: Any) -> RgbArray:
     """
-    Make a picture of an uncompressed image message.
+    Make an image of an uncompressed image message.
 
     Of samples with 16 bits the high byte is taken: it is what a camera with 8 bits would have
     given for the same light, and unlike a scaling by 255/65535 it costs no arithmetic.
@@ -106,18 +106,18 @@ def rgb_from_image(message: Any) -> Picture:
     try:
         return encoding.to_rgb(rows, width)
     except cv2.error as error:
-        text = f'a picture of {width}x{height} in {message.encoding} was not converted'
+        text = f'an image of {width}x{height} in {message.encoding} was not converted'
         raise ImageError(f'{text}: publish rgb8 ({error!s:.300})', 'conversion') from error
 
 
-def image_from_compressed(message: Any) -> ReceivedImage:
+def image_from_compressed(message: Any) -> RgbImage:
     """
     Read a compressed image message, JPEG or PNG, with the colours that its `format` tells.
 
     Pixels stay where the camera put them: an orientation noted in the file is not followed.
 
     :param message: a sensor_msgs CompressedImage, by rosbags or by rclpy.
-    :return: the picture, and what is known against it.
+    :return: the image, and what is known against it.
     :raises ImageError: if the data is neither JPEG nor PNG, incomplete, damaged or too large, or
         holds no colours.
     """
@@ -126,16 +126,16 @@ def image_from_compressed(message: Any) -> ReceivedImage:
     layout = color_layout(message.format, file.is_grey)
     try:
         if layout.bayer_encoding:
-            return ReceivedImage(_demosaiced(decode_grey(file), layout.bayer_encoding))
+            return RgbImage(_demosaiced(decode_grey(file), layout.bayer_encoding))
         rgb, is_checked = decode_rgb(file)
     except PictureFileError as error:
         raise _image_error(error) from error
     if layout.is_exchanged:
         rgb = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_BGR2RGB), np.uint8)
-    return ReceivedImage(rgb, layout.warnings + (() if is_checked else (_NOT_CHECKED,)))
+    return RgbImage(rgb, layout.warnings + (() if is_checked else (_NOT_CHECKED,)))
 
 
-def _demosaiced(mosaic: NDArray[np.uint8] | NDArray[np.uint16], encoding: str) -> Picture:
+def _demosaiced(mosaic: NDArray[np.uint8] | NDArray[np.uint16], encoding: str) -> RgbArray:
     """Treat a file's (H, W) samples as those of an uncompressed image."""
     height, width = mosaic.shape
     message = SimpleNamespace(
@@ -153,9 +153,9 @@ def _image_error(error: PictureFileError) -> ImageError:
     return ImageError(f'{error}: {_REMEDIES[error.kind]}', 'decode')
 
 
-def image_to_msg(image: Picture, header: Any) -> Any:
+def image_to_msg(image: RgbArray, header: Any) -> Any:
     """
-    Make an image message of a picture or of a mask.
+    Make an image message of an image or of a mask.
 
     :param image: (H, W, 3) uint8 RGB, which becomes rgb8, or (H, W) uint8, which becomes mono8.
     :param header: std_msgs/Header, taken as it is.
@@ -164,7 +164,7 @@ def image_to_msg(image: Picture, header: Any) -> Any:
     """
     encoding = 'mono8' if image.ndim == 2 else 'rgb8'
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-        text = f'a {image.dtype} array of shape {image.shape} is no picture'
+        text = f'a {image.dtype} array of shape {image.shape} is no image'
         raise ValueError(f'{text}: give (H, W, 3) or (H, W) of uint8')
     height, width = image.shape[:2]
     return TYPES.types[IMAGE](
@@ -178,7 +178,7 @@ def image_to_msg(image: Picture, header: Any) -> Any:
     )
 
 
-def rows_of(message: Any, pixel_bytes: int) -> Picture:
+def rows_of(message: Any, pixel_bytes: int) -> RgbArray:
     """
     View the data of an uncompressed image message without its rows' padding.
 
@@ -199,7 +199,7 @@ def rows_of(message: Any, pixel_bytes: int) -> Picture:
     return data.reshape(height, step)[:, : width * pixel_bytes]
 
 
-def _planes_of(message: Any, encoding: Encoding) -> Picture:
+def _planes_of(message: Any, encoding: Encoding) -> RgbArray:
     """
     View the planes of an image message with their padding, as (height * planes, step) uint8.
 
@@ -217,7 +217,7 @@ def _planes_of(message: Any, encoding: Encoding) -> Picture:
             f'has at step {step} x height {height}'
         )
         raise ImageError(
-            f'{text}: the driver has to set height to that of the picture, step to that of luma, '
+            f'{text}: the driver has to set height to that of the image, step to that of luma, '
             'and to leave no room between planes',
             'data',
         )

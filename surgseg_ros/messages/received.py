@@ -38,7 +38,7 @@ def read_image(cdr: bytes, type_name: str) -> Any:
                 'text',
             ) from error
         raise ImageError(
-            f'{len(cdr)} bytes can not be read as {type_name} ({error!s:.200}): check that the '
+            f'{len(cdr)} bytes cannot be read as {type_name} ({error!s:.200}): check that the '
             'publisher uses the same message definition',
             'cdr',
         ) from error
@@ -59,11 +59,11 @@ def read_stamp(cdr: bytes) -> int | None:
 
 def read_size(cdr: bytes, type_name: str) -> tuple[int, int] | None:
     """
-    Read how large the picture of a serialized image message says it is; it is not decoded.
+    Read how large the image of a serialized image message says it is; it is not decoded.
 
     :param cdr: as it came.
     :param type_name: of an image message.
-    :return: (H, W) in pixels; None where it is no such message, or no picture that is whole.
+    :return: (H, W) in pixels; None where it is no such message, or no image that is whole.
     """
     try:
         message = read_image(cdr, type_name)
@@ -97,5 +97,5 @@ def _mask_from_png(message: Any) -> NDArray[np.uint8]:
     try:
         return decode_mask(file.data)
     except ValueError as error:
-        text = f'a compressed picture ({message.format!r:.80}) is no mask: it {error}'
+        text = f'a compressed image ({message.format!r:.80}) is no mask: it {error}'
         raise ImageError(text, 'mask') from error

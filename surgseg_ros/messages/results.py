@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From results to messages: every one carries the picture's header, untouched."""
+"""From results to messages: every one carries the image's header, untouched."""
 
 import dataclasses
 import struct
@@ -73,7 +73,7 @@ def stamp_ns(message_header: Any) -> int:
 
 def detections_to_msg(message_header: Any, instruments: Sequence[Instrument]) -> Any:
     """
-    Make the message of a picture's instruments.
+    Make the message of an image's instruments.
 
     :param message_header: std_msgs/Header, given to the array and to each detection.
     :param instruments: what was found; where there is no decision, `without_decision`.
@@ -124,7 +124,7 @@ def _detection(message_header: Any, instrument: Instrument) -> Any:
 
 
 def _no_pose() -> Any:
-    """Make the identity with covariance zero: a picture gives no pose in space."""
+    """Make the identity with covariance zero: an image gives no pose in space."""
     types = TYPES.types
     pose = types['geometry_msgs/msg/Pose'](
         position=types['geometry_msgs/msg/Point'](x=0.0, y=0.0, z=0.0),

@@ -9,68 +9,68 @@ import numpy as np
 from surgseg_ros.core.detections import without_decision
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.messages.results import header
-from surgseg_ros.node.freshness import NO_DECISION, Rules
+from surgseg_ros.node.camera_channel import CameraChannel
+from surgseg_ros.node.freshness import NO_DECISION, ResultPolicy
 from surgseg_ros.node.generation import Generation
 from surgseg_ros.node.health import STALE
-from surgseg_ros.node.picture import Eye
 
 
 class FailSafe:
     """
     Publishes once when a camera's masks become stale, and then every `stale_after_ms`.
 
-    What is said belongs to no picture. It has the size and frame_id of the last one that was
+    What is said belongs to no image. It has the size and frame_id of the last one that was
     read, and for a stamp the time that the camera's clock has reached: the last stamp, and the
-    steady time since the receipt of its picture. So it is never the header of a picture that has
-    a mask, and is as young as a picture would be that came now, whatever clock the camera goes
-    by. Without any picture since the activation there is neither a size nor a time, and nothing
+    steady time since the receipt of its image. So it is never the header of an image that has
+    a mask, and is as young as an image would be that came now, whatever clock the camera goes
+    by. Without any image since the activation there is neither a size nor a time, and nothing
     is said.
 
-    :param eyes: the cameras.
+    :param channels: the cameras.
     :param generation: the node's; held while something is published.
-    :param rules: gives those of the moment.
+    :param policy: gives those of the moment.
     :param now_ns: the steady clock.
     """
 
     def __init__(
         self,
-        eyes: tuple[Eye, ...],
+        channels: tuple[CameraChannel, ...],
         generation: Generation,
-        rules: Callable[[], Rules],
+        policy: Callable[[], ResultPolicy],
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """Keep all; `look` does the work."""
-        self._eyes = eyes
+        """Keep all; `check` does the work."""
+        self._channels = channels
         self._generation = generation
-        self._rules = rules
+        self._rules = policy
         self._now_ns = now_ns
         self._said_ns: dict[str, int] = {}
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Say what is due."""
-        for eye in self._eyes:
+        for channel in self._channels:
             # Held, no mask can be published between the look and the word.
             with self._generation.held(self._generation.number) as current:
                 if current:
-                    self._look_at(eye)
+                    self._check_channel(channel)
 
-    def _look_at(self, eye: Eye) -> None:
-        rules, now_ns = self._rules(), self._now_ns()
-        last = eye.health.last_picture()
-        state = eye.health.verdict(now_ns, rules.stale_after_ms).state
-        if rules.fail_safe != NO_DECISION or state != STALE or last is None:
-            self._said_ns.pop(eye.name, None)
+    def _check_channel(self, channel: CameraChannel) -> None:
+        policy, now_ns = self._rules(), self._now_ns()
+        last = channel.health.last_image()
+        state = channel.health.verdict(now_ns, policy.stale_after_ms).state
+        if policy.fail_safe != NO_DECISION or state != STALE or last is None:
+            self._said_ns.pop(channel.name, None)
             return
-        said_ns = self._said_ns.get(eye.name)
-        if said_ns is not None and now_ns - said_ns < rules.stale_after_ms * 1e6:
+        said_ns = self._said_ns.get(channel.name)
+        if said_ns is not None and now_ns - said_ns < policy.stale_after_ms * 1e6:
             return
-        self._said_ns[eye.name] = now_ns
+        self._said_ns[channel.name] = now_ns
         stamp_ns = last.stamp_ns + max(1, now_ns - last.received_ns)
         black = np.zeros((*last.size, 3), np.uint8)
-        eye.outputs.publish(
+        channel.outputs.publish(
             header(stamp_ns, last.frame_id),
             black,
             Segmentation.undecided(last.size),
             without_decision(last.size),
         )
-        eye.health.count('no_decision')
+        channel.health.count('no_decision')

@@ -10,7 +10,7 @@ from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 RECEIPT: Final = 'receipt'
 HEADER: Final = 'header'
 AGE_SOURCES: Final = (RECEIPT, HEADER)
-"""From when a picture's age is told: its receipt on this machine, or the stamp of its header."""
+"""From when an image's age is told: its receipt on this machine, or the stamp of its header."""
 
 SILENT: Final = 'silent'
 NO_DECISION: Final = 'no_decision'
@@ -18,17 +18,17 @@ FAIL_SAFES: Final = (SILENT, NO_DECISION)
 """What the node gives for a result that is too old, and while there is none."""
 
 OLDEST_BELIEVED_MS: Final = 10_000.0
-"""A picture whose stamp is older than this, or of the future, tells of clocks that disagree."""
+"""An image whose stamp is older than this, or of the future, tells of clocks that disagree."""
 
 
 @dataclass(frozen=True)
-class Rules:
+class ResultPolicy:
     """
     By what results are judged; the names and defaults are those of the node's parameters.
 
-    :param least_area: least share of the picture's area that a detection must have.
+    :param least_area: least share of the image's area that a detection must have.
     :param min_confidence: least confidence of a pixel that has a class, 0..1.
-    :param stale_after_ms: how long a mask is fresh, from the receipt of its picture.
+    :param stale_after_ms: how long a mask is fresh, from the receipt of its image.
     :param max_frame_age_ms: the greatest age of a result when it is done; 0: none of its own.
     :param age_source: one of AGE_SOURCES, for `max_frame_age_ms`.
     :param fail_safe: one of FAIL_SAFES.
@@ -44,7 +44,7 @@ class Rules:
 
 class Age(NamedTuple):
     """
-    How old a picture is.
+    How old an image is.
 
     :param receipt_ms: since this machine had it, by the steady clock.
     :param header_ms: since its stamp, by the node's clock.
@@ -54,42 +54,42 @@ class Age(NamedTuple):
     header_ms: float
 
 
-def lateness(age: Age, rules: Rules) -> str:
+def staleness(age: Age, policy: ResultPolicy) -> str:
     """
     Say why a result is too old to be published as valid.
 
     What is older than `stale_after_ms` would be stale as soon as it is published.
 
-    :param age: of its picture, now that it is done.
-    :param rules: the limits.
+    :param age: of its image, now that it is done.
+    :param policy: the limits.
     :return: the reason; empty if it is young enough.
     """
-    asked_ms = age.header_ms if rules.age_source == HEADER else age.receipt_ms
-    limit_ms = rules.max_frame_age_ms or math.inf
-    if age.receipt_ms > rules.stale_after_ms:
-        told = age.receipt_ms, 'its receipt', 'stale_after_ms', rules.stale_after_ms
+    asked_ms = age.header_ms if policy.age_source == HEADER else age.receipt_ms
+    limit_ms = policy.max_frame_age_ms or math.inf
+    if age.receipt_ms > policy.stale_after_ms:
+        reported = age.receipt_ms, 'its receipt', 'stale_after_ms', policy.stale_after_ms
     elif asked_ms > limit_ms:
-        since = 'its stamp' if rules.age_source == HEADER else 'its receipt'
-        told = asked_ms, since, 'max_frame_age_ms', limit_ms
+        since = 'its stamp' if policy.age_source == HEADER else 'its receipt'
+        reported = asked_ms, since, 'max_frame_age_ms', limit_ms
     else:
         return ''
-    return _too_old(*told)
+    return _too_old(*reported)
 
 
-def doubt_of_clocks(age: Age, rules: Rules) -> str:
+def clock_warning(age: Age, policy: ResultPolicy) -> str:
     """
     Say why the age that is asked for is not to be believed.
 
-    :param age: of a picture.
-    :param rules: which age is asked for.
+    :param age: of an image.
+    :param policy: which age is asked for.
     :return: the reason; empty if there is none.
     """
-    if rules.age_source != HEADER or 0 <= age.header_ms <= OLDEST_BELIEVED_MS:
+    if policy.age_source != HEADER or 0 <= age.header_ms <= OLDEST_BELIEVED_MS:
         return ''
     seconds = abs(age.header_ms) / 1e3
     where = f'{seconds:.3f} s in the future' if age.header_ms < 0 else f'{seconds:.3f} s old'
     return (
-        f"the picture's stamp is {where}: let camera and node have one clock (NTP or PTP, "
+        f"the image's stamp is {where}: let camera and node have one clock (NTP or PTP, "
         'use_sim_time with a bag), or set age_source to receipt'
     )
 

@@ -29,9 +29,9 @@ class Verdict(NamedTuple):
     reason: str
 
 
-class LastPicture(NamedTuple):
+class LastImage(NamedTuple):
     """
-    The last picture of a camera that could be read.
+    The last image of a camera that could be read.
 
     :param stamp_ns: its header's.
     :param frame_id: its header's.
@@ -62,13 +62,13 @@ class Health:
         self._times: dict[str, deque[float]] = {}
         self._said: set[str] = set()
         self._inactive = 'not configured yet'
-        self._limits: tuple[str, ...] = ()
+        self._degraded_reasons: tuple[str, ...] = ()
         self._ambiguity = ''
         self._others = ''
         self._silence = ''
         self._trouble = ''
         self._expecting_since_ns = 0
-        self._picture: LastPicture | None = None
+        self._picture: LastImage | None = None
         self._image_ns: int | None = None
         self._mask_ns: int | None = None
         self._stamp_ns: int | None = None
@@ -85,7 +85,7 @@ class Health:
 
     def first_time(self, cause: str) -> bool:
         """
-        Tell whether something is new, so that it is said once.
+        Tell whether something is new, so that it is reported once.
 
         :param cause: what it is known by.
         :return: True at the first call with it since the node was activated.
@@ -95,29 +95,29 @@ class Health:
             self._said.add(cause)
             return new
 
-    def activate(self, now_ns: int, limits: tuple[str, ...] = ()) -> None:
+    def activate(self, now_ns: int, degraded_reasons: tuple[str, ...] = ()) -> None:
         """
         Begin a time in which frames are expected.
 
         :param now_ns: steady clock.
-        :param limits: reasons for which a mask is never better than degraded.
+        :param degraded_reasons: reasons for which a mask is never better than degraded.
         """
         with self._lock:
-            self._inactive, self._limits = '', limits
+            self._inactive, self._degraded_reasons = '', degraded_reasons
             self._trouble = self._ambiguity = self._silence = ''
             self._expecting_since_ns = now_ns
             self._image_ns = self._mask_ns = self._stamp_ns = self._picture = None
             self._said.clear()
             self._times.clear()
 
-    def limit(self, limits: tuple[str, ...]) -> None:
+    def limit(self, degraded_reasons: tuple[str, ...]) -> None:
         """
         Change what `activate` was given.
 
-        :param limits: reasons for which a mask is never better than degraded.
+        :param degraded_reasons: reasons for which a mask is never better than degraded.
         """
         with self._lock:
-            self._limits = limits
+            self._degraded_reasons = degraded_reasons
 
     def deactivate(self, reason: str) -> None:
         """
@@ -128,12 +128,12 @@ class Health:
         with self._lock:
             self._inactive = reason
 
-    def see_publisher(self, now_ns: int) -> None:
+    def record_publisher(self, now_ns: int) -> None:
         """Note that a publisher has come, which takes its time to send a first image."""
         with self._lock:
             self._expecting_since_ns = now_ns
 
-    def see_image(self, now_ns: int, transport_ms: float | None = None) -> None:
+    def record_arrival(self, now_ns: int, transport_ms: float | None = None) -> None:
         """
         Note that an image came, whatever it was.
 
@@ -147,23 +147,23 @@ class Health:
             if transport_ms is not None:
                 self._keep('transport', transport_ms)
 
-    def see_silence(self, explanation: str) -> None:
+    def record_silence(self, explanation: str) -> None:
         """Note why no image may come; forgotten once one has come."""
         with self._lock:
             self._silence = explanation
 
-    def see_picture(self, picture: LastPicture) -> None:
+    def record_image(self, picture: LastImage) -> None:
         """Note that an image could be read."""
         with self._lock:
             self._picture = picture
 
-    def last_picture(self) -> LastPicture | None:
-        """Give the last picture since the activation, if there was one."""
+    def last_image(self) -> LastImage | None:
+        """Give the last image since the activation, if there was one."""
         with self._lock:
             return self._picture
 
-    def see_mask(
-        self, image_ns: int, stamp_ns: int, times_ms: Mapping[str, float], doubt: str = ''
+    def record_mask(
+        self, image_ns: int, stamp_ns: int, times_ms: Mapping[str, float], warning: str = ''
     ) -> None:
         """
         Note that a mask went out.
@@ -171,41 +171,41 @@ class Health:
         :param image_ns: steady clock when its image reached this machine: a late mask is old.
         :param stamp_ns: what it carries.
         :param times_ms: how long each stage took.
-        :param doubt: why it is not to be trusted, if so.
+        :param warning: why it is not to be trusted, if so.
         """
         with self._lock:
             self._counts['published'] += 1
-            self._trouble = doubt
+            self._trouble = warning
             self._mask_ns, self._stamp_ns = image_ns, stamp_ns
             for stage, time_ms in times_ms.items():
                 self._keep(stage, time_ms)
 
-    def see_doubt(self, reason: str) -> None:
+    def record_warning(self, reason: str) -> None:
         """Note why the mask that comes next is not to be trusted."""
         with self._lock:
             self._trouble = reason
 
-    def see_change(self, limits: tuple[str, ...]) -> None:
+    def record_model_change(self, degraded_reasons: tuple[str, ...]) -> None:
         """
         Note that another model takes over: a mask that is still fresh is none of its.
 
-        :param limits: reasons for which its masks are never better than degraded.
+        :param degraded_reasons: reasons for which its masks are never better than degraded.
         """
         with self._lock:
-            self._limits = limits
+            self._degraded_reasons = degraded_reasons
             self._trouble = 'the model has been changed, and no mask of it has come yet'
 
-    def see_ambiguity(self, reason: str) -> None:
+    def record_ambiguity(self, reason: str) -> None:
         """Note why it is not known whose images these are; empty if it is known."""
         with self._lock:
             self._ambiguity = reason
 
-    def see_others(self, reason: str) -> None:
+    def record_other_publishers(self, reason: str) -> None:
         """Note who else publishes on this camera's output topics; empty if nobody does."""
         with self._lock:
             self._others = reason
 
-    def see_trouble(self, reason: str, count: str = 'rejected') -> None:
+    def record_failure(self, reason: str, count: str = 'rejected') -> None:
         """
         Note that a frame got no mask, or none to be trusted.
 
@@ -255,8 +255,8 @@ class Health:
                 what = 'no image has come' if silent else 'images come, but no mask is ready'
                 reason = f'{what} within {stale_after_ms:g} ms'
                 return Verdict(STALE, self._explain(reason) if silent else self._trouble or reason)
-            told = (*self._limits, self._others, self._ambiguity, self._trouble)
-            reasons = [text for text in told if text]
+            reported = (*self._degraded_reasons, self._others, self._ambiguity, self._trouble)
+            reasons = [text for text in reported if text]
             return Verdict(DEGRADED, '; '.join(reasons)) if reasons else Verdict(VALID, '')
 
     def _explain(self, reason: str) -> str:

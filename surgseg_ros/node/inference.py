@@ -57,7 +57,7 @@ class Inference:
     def __init__(self, segmenter: Segmenter, fallback: FallbackHandler) -> None:
         """Start with the batch size that the model takes."""
         self.segmenter = segmenter
-        self.most_pictures = segmenter.most_pictures
+        self.max_batch_size = segmenter.max_batch_size
         self._fallback = fallback
         self._failed: Exception | None = None
 
@@ -96,11 +96,11 @@ class Inference:
 
     def _run(self, inputs: Sequence[Input], confidence: bool) -> list[Result]:
         images, rois = [x.image for x in inputs], [x.roi for x in inputs]
-        wanted = {'confidence': confidence, 'certainty': True}
+        wanted = {'confidence': confidence, 'grid_confidence': True}
         return list(self.segmenter.segment_all(images, rois, **wanted))
 
     def _check_batching(self, error: Exception, results: Sequence[Result]) -> None:
         """Stay with single images, where these succeed and a batch does not."""
         if is_of_machine(error) and not any(isinstance(one, Exception) for one in results):
-            self.most_pictures = 1
+            self.max_batch_size = 1
             self._fallback.disable_batching(f'pictures go through one by one: {describe(error)}')

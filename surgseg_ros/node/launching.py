@@ -70,7 +70,7 @@ def image_topics(context: LaunchContext) -> list[str]:
 
     :param context: holds `params_file`, and the parameters of SetParameter.
     :return: the topics; empty where neither says anything.
-    :raises OSError: if a file is missing or can not be read.
+    :raises OSError: if a file is missing or cannot be read.
     :raises ValueError: if it is no file of parameters.
     """
     sources: list[Any] = [*context.launch_configurations.get('global_params', [])]

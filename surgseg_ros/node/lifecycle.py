@@ -35,17 +35,17 @@ class LifecycleNode(LifecycleNodeMixin, Node):
         with self._transition:
             try:
                 if self.trigger_configure() != Transition.SUCCESS:
-                    self._say_how_to_go_on('configure', 'activate')
+                    self._report_remedy('configure', 'activate')
                 elif not self._stopping and self.trigger_activate() != Transition.SUCCESS:
-                    self._say_how_to_go_on('activate')
+                    self._report_remedy('activate')
             except Exception as error:  # a lifecycle manager was quicker
                 self.get_logger().warning(f'autostart refused: {error}')
 
-    def _say_how_to_go_on(self, *transitions: str) -> None:
+    def _report_remedy(self, *transitions: str) -> None:
         name = self.get_fully_qualified_name()
         steps = ' && '.join(f'ros2 lifecycle set {name} {step}' for step in transitions)
         self.get_logger().error(
-            f'autostart failed, the node waits: mend the cause (such as by ros2 param set '
+            f'autostart failed, the node waits: fix the cause (such as by ros2 param set '
             f'{name} model FOLDER), then {steps}'
         )
 
@@ -75,13 +75,13 @@ class LifecycleNode(LifecycleNodeMixin, Node):
             reason = f'{name} failed: {error}'
             try:
                 undo()
-            except Exception as second:  # half made things may not come apart
+            except Exception as second:  # half made things must not come apart
                 reason += f'; undoing it as well: {second}'
-            self.say_failed(reason)
+            self.report_failed(reason)
             return otherwise
         return Transition.SUCCESS
 
-    def say_failed(self, reason: str) -> None:
+    def report_failed(self, reason: str) -> None:
         """
         Tell people that a transition failed.
 

@@ -29,7 +29,7 @@ class Logger(Protocol):
         """Log what is worth knowing."""
 
     def warning(self, message: str) -> object:
-        """Log what should be mended."""
+        """Log what should be fixed."""
 
     def error(self, message: str) -> object:
         """Log what failed."""
@@ -57,7 +57,7 @@ class ModelSlot:
     :param generation: the node's.
     :param on_change: called with the new limits when another model takes over; the generation is
         held, so no result is published meanwhile.
-    :param tell: called after the model, or what is to be said of it, has changed.
+    :param report: called after the model, or what is to be said of it, has changed.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ModelSlot:
         logger: Logger,
         generation: Generation,
         on_change: Callable[[tuple[str, ...]], None],
-        tell: Callable[[], None],
+        report: Callable[[], None],
     ) -> None:
         """Begin empty."""
         self.segmenter: Segmenter | None = None
@@ -76,7 +76,7 @@ class ModelSlot:
         self._logger = logger
         self._generation = generation
         self._on_change = on_change
-        self._tell = tell
+        self._report = report
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._settings: Settings | None = None
@@ -90,7 +90,7 @@ class ModelSlot:
 
         :param settings: name the folder, and how it is run.
         :return: the model.
-        :raises Exception: if it can not be used, whatever folder, device and library say.
+        :raises Exception: if it cannot be used, whatever folder, device and library say.
         """
         self._import_torch(settings.model)
         self._set_threads(settings.cpu_threads)
@@ -108,12 +108,12 @@ class ModelSlot:
             self.segmenter = self.inference = self._settings = None
             self._trouble = self._fallen = self._smaller = ''
 
-    def limits(self) -> tuple[str, ...]:
+    def degraded_reasons(self) -> tuple[str, ...]:
         """Say why masks of this model are never better than degraded."""
         with self._lock:
-            return self._limits()
+            return self._degraded_reasons()
 
-    def _limits(self) -> tuple[str, ...]:
+    def _degraded_reasons(self) -> tuple[str, ...]:
         segmenter = self.segmenter
         demo = segmenter is not None and segmenter.spec.intended_use == 'demo'
         said = 'the model is for demonstration only' if demo else ''
@@ -144,7 +144,8 @@ class ModelSlot:
 
         :param settings: name the folder, and how it is run.
         :return: what runs now.
-        :raises Exception: if it can not be used; the present one goes on, and `limits` say why.
+        :raises Exception: if it cannot be used; the present one goes on, and `degraded_reasons`
+            say why.
         """
         self._begin()
         try:
@@ -173,7 +174,7 @@ class ModelSlot:
         self._logger.error(text)
         with self._lock:
             self._trouble = text
-        self._tell()
+        self._report()
 
     def fall_back(self, error: Exception) -> bool:
         """See FallbackHandler."""
@@ -198,7 +199,7 @@ class ModelSlot:
         self._logger.error(reason)
         with self._lock:
             self._smaller = reason
-        self._tell()
+        self._report()
 
     def _import_torch(self, folder: str) -> None:
         """
@@ -259,7 +260,7 @@ class ModelSlot:
             said = f'{reason}; runs on the CPU instead, until ~/reload_model'
             self._exchange(number, segmenter, tested, plain, said)
         except Exception as error:
-            self._stay(number, failed, f'{reason}; the CPU can not take over: {error}')
+            self._stay(number, failed, f'{reason}; the CPU cannot take over: {error}')
             raise
 
     def _stay(self, number: int, segmenter: Segmenter, reason: str) -> None:
@@ -270,7 +271,7 @@ class ModelSlot:
                 return
             self._fallen = reason
             self._use(segmenter)
-        self._tell()
+        self._report()
 
     def _exchange(
         self,
@@ -288,13 +289,13 @@ class ModelSlot:
             self._trouble = self._smaller = ''
             self._fallen = fallen
             self._use(segmenter)
-        self._tell()
+        self._report()
 
     def _use(self, segmenter: Segmenter) -> None:
         """Let the worker go on with a model; a result of the one before is discarded."""
         with self._generation.held(self._generation.number):
             self.segmenter, self.inference = segmenter, Inference(segmenter, self)
-            self._on_change(self._limits())
+            self._on_change(self._degraded_reasons())
 
     def _load(self, settings: Settings) -> tuple[Segmenter, bool]:
         """Load, warm up and test a model; hash and class table are checked on the way."""
@@ -317,7 +318,7 @@ class ModelSlot:
         if agreement is None:
             self._logger.warning(
                 f'{settings.model!r} has no self-test: it is not known whether its network '
-                'computes here what it learned; write the folder anew with this release'
+                'computes here what it learned; write the folder again with this release'
             )
         said = f'{segmenter.spec.name} on {segmenter.runtime.description}'
         self._logger.info(f'{said}, ready in {time.monotonic() - started_s:.1f} s')

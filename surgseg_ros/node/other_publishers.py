@@ -103,7 +103,7 @@ class OtherPublishers:
                 )
             except Exception as error:  # rclpy's RCLError is not public everywhere
                 self._node.get_logger().warning(
-                    f'can not listen to {self._status_topic!r} ({error}): another node of the '
+                    f'cannot listen to {self._status_topic!r} ({error}): another node of the '
                     f'name {self._name!r} is noticed after {LISTED_DEAD_S:g} s only'
                 )
 
@@ -127,7 +127,7 @@ class OtherPublishers:
             # The name of a node has no colon; what follows one is a camera's.
             self._sign_s['/' + status.name.partition(':')[0]] = self._now_s()
 
-    def look(self) -> str:
+    def check(self) -> str:
         """
         Look for other publishers, and ask their nodes; does not wait for an answer.
 
@@ -142,7 +142,7 @@ class OtherPublishers:
             self._drop_questions(keep=names)
             for name in sorted(names):
                 self._ask(name, now_s)
-            return self._tell([other for other in others if self._lives(other, now_s)])
+            return self._report([other for other in others if self._lives(other, now_s)])
 
     def _others(self, now_s: float) -> list[_Endpoint]:
         """List the publishers that are not this node's own, and remember since when."""
@@ -200,7 +200,7 @@ class OtherPublishers:
             if (client := self._questions.pop(name).client) is not None:
                 self._node.destroy_client(client)
 
-    def _tell(self, others: Sequence[_Endpoint]) -> str:
+    def _report(self, others: Sequence[_Endpoint]) -> str:
         if not others:
             return ''
         topics = ', '.join(

@@ -53,7 +53,7 @@ class Outputs:
     :param node: whose publishers they are.
     :param camera_name: prefix of the topics.
     :param overlay: whether the overlay is offered.
-    :param raw_mask: whether the mask before it is steadied is offered.
+    :param raw_mask: whether the mask before it is filtered is offered.
     """
 
     def __init__(
@@ -117,13 +117,13 @@ class Outputs:
         raw: NDArray[np.uint8] | None = None,
     ) -> None:
         """
-        Publish what is known of a picture; what is for people, only if somebody listens.
+        Publish what is known of an image; what is for people, only if somebody listens.
 
-        :param header: the picture's, given on untouched.
+        :param header: the image's, given on untouched.
         :param image: (H, W, 3) uint8 RGB.
         :param segmentation: with confidence, where that is wanted.
         :param instruments: what was found in it.
-        :param raw: (H, W) uint8, the mask before it was steadied; None if it was not.
+        :param raw: (H, W) uint8, the mask before it was filtered; None if it was not.
         """
         self._send('mask', image_to_msg(segmentation.mask, header))
         self._send('detections', detections_to_msg(header, instruments))

@@ -8,7 +8,7 @@ from typing import Any, Final
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, ReliabilityPolicy
 
-from surgseg_ros.node.intake import INPUT_POLICIES
+from surgseg_ros.node.image_subscriber import INPUT_POLICIES
 from surgseg_ros.node.outputs import OUTPUT_POLICIES, RESULTS, prefixed
 from surgseg_ros.node.parameter_table import TABLE
 from surgseg_ros.node.parameters import Settings, unknown
@@ -54,16 +54,16 @@ def slips(node: Node, known: Mapping[str, Sequence[str]]) -> list[str]:
     :param node: which has declared its parameters.
     :param known: see `overridable`.
     :return: a sentence for each, with what may have been meant.
-    :raises ValueError: if a QoS override has a value that its policy can not have.
+    :raises ValueError: if a QoS override has a value that its policy cannot have.
     """
     given: Mapping[str, Any] = getattr(node, '_parameter_overrides', {})  # there is no public way
     names = [row.name for row in TABLE]
-    told = [f'there is no parameter {name!r}{_meant(name, names)}' for name in unknown(node)]
+    reported = [f'there is no parameter {name!r}{_meant(name, names)}' for name in unknown(node)]
     for name in sorted(given):
         if name.startswith(_PREFIX):
-            told += _slip(name, known)
+            reported += _slip(name, known)
             _check(name, given[name].value)
-    return [f'{text}: it is ignored' for text in told]
+    return [f'{text}: it is ignored' for text in reported]
 
 
 def _slip(name: str, known: Mapping[str, Sequence[str]]) -> Iterator[str]:

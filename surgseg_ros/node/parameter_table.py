@@ -8,7 +8,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from surgseg_ros.core.choices import AUTO, PRECISIONS, RUNTIME_NAMES
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 from surgseg_ros.core.gates import ACTIONS, DEFAULTS, GATES
-from surgseg_ros.core.steadiness import LARGEST_FRAMES
+from surgseg_ros.core.temporal_filter import LARGEST_FRAMES
 from surgseg_ros.node.freshness import (
     AGE_SOURCES,
     FAIL_SAFES,
@@ -69,7 +69,7 @@ TABLE: Final = (
         'autostart',
         True,
         'Configure and activate at start, without a lifecycle manager.',
-        when='Read once, when the process starts; it can not be changed later.',
+        when='Read once, when the process starts; it cannot be changed later.',
     ),
     Parameter(
         'model',
@@ -105,14 +105,14 @@ TABLE: Final = (
     Parameter(
         'roi',
         [0, 0, 0, 0],
-        "The endoscope's part of the picture: x, y, width, height in pixels, for all cameras or "
-        'for each in turn; outside it the mask is 255. All 0: the whole picture.',
+        "The endoscope's part of the image: x, y, width, height in pixels, for all cameras or "
+        'for each in turn; outside it the mask is 255. All 0: the whole image.',
     ),
     Parameter('overlay', True, 'Offer the overlay topic; drawn only with a subscriber.'),
     Parameter(
         'least_area',
         DEFAULT_LEAST_AREA,
-        "Least share of the picture's area that a detection must have.",
+        "Least share of the image's area that a detection must have.",
         (0.0, 1.0),
         live=True,
     ),
@@ -126,7 +126,7 @@ TABLE: Final = (
     Parameter(
         'steady_frames',
         0,
-        'Pictures in a row that must say the same other class before a pixel changes; 0: off.',
+        'Images in a row that must say the same other class before a pixel changes; 0: off.',
         (0, LARGEST_FRAMES),
     ),
     Parameter(
@@ -147,7 +147,7 @@ TABLE: Final = (
     Parameter(
         'max_frame_age_ms',
         0,
-        'A result whose picture is older than so many milliseconds, by age_source, is not '
+        'A result whose image is older than so many milliseconds, by age_source, is not '
         'published as valid. 0: no limit but stale_after_ms.',
         (0, int(OLDEST_BELIEVED_MS)),
         live=True,
@@ -188,13 +188,13 @@ def descriptor(row: Parameter) -> ParameterDescriptor:
     :param row: of TABLE.
     :return: its description, with when it is read, and its range.
     """
-    told = ParameterDescriptor(description=row.explanation)
+    reported = ParameterDescriptor(description=row.explanation)
     if row.choices:
-        told.additional_constraints = 'One of: ' + ', '.join(row.choices)
+        reported.additional_constraints = 'One of: ' + ', '.join(row.choices)
     if row.span and isinstance(row.default, float):
         low, high = row.span
-        told.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        reported.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
     elif row.span:
         low, high = (int(value) for value in row.span)
-        told.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
-    return told
+        reported.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+    return reported

@@ -12,7 +12,7 @@ from rclpy.validate_topic_name import validate_topic_name
 from surgseg_ros.core.gates import GATES, GateSetting
 from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.segmentation import Roi
-from surgseg_ros.node.freshness import Rules
+from surgseg_ros.node.freshness import ResultPolicy
 from surgseg_ros.node.parameter_table import TABLE, descriptor
 
 
@@ -110,9 +110,11 @@ class Settings:
         return getattr(self.gates[gate], part)
 
     @property
-    def rules(self) -> Rules:
+    def policy(self) -> ResultPolicy:
         """By what results are judged."""
-        return Rules(**{entry.name: getattr(self, entry.name) for entry in fields(Rules)})
+        return ResultPolicy(
+            **{entry.name: getattr(self, entry.name) for entry in fields(ResultPolicy)}
+        )
 
     @property
     def pipeline(self) -> PipelineSettings:
@@ -124,10 +126,10 @@ class Settings:
 
     def roi_of(self, camera: int) -> Roi | None:
         """
-        Find a camera's part of the picture.
+        Find a camera's part of the image.
 
         :param camera: its index.
-        :return: the part, or None for the whole picture.
+        :return: the part, or None for the whole image.
         :raises ValueError: if only one of its sides is 0.
         """
         values = self.roi[4 * camera : 4 * camera + 4] if len(self.roi) > 4 else self.roi
@@ -166,7 +168,7 @@ def _check_name(name: str) -> None:
     except InvalidTopicNameException as error:
         reason = str(error).partition('\n')[0].rstrip(':')
         raise ValueError(
-            f'image_topics and camera_names can not have {name!r}: {reason}'
+            f'image_topics and camera_names cannot have {name!r}: {reason}'
         ) from error
 
 

@@ -20,7 +20,7 @@ def effective_value(
     :param parameter: its name.
     :return: the value; None where no source has the parameter.
     :raises ValueError: if a file is no file of parameters.
-    :raises OSError: if one can not be read.
+    :raises OSError: if one cannot be read.
     """
     value = None
     for source in sources:
@@ -42,7 +42,7 @@ def read_parameter(path: Path, node_name: str, parameter: str) -> Any:
     :return: the value of the last section that is for the node and holds the parameter; None where
         there is none.
     :raises ValueError: if the file is not YAML, or holds no mapping.
-    :raises OSError: if it can not be read.
+    :raises OSError: if it cannot be read.
     """
     try:
         content = yaml.safe_load(path.read_text())

@@ -16,7 +16,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE
 
-DEPTH: Final = 5  # fewer lose large pictures on their way to a reliable subscriber
+DEPTH: Final = 5  # fewer lose large images on their way to a reliable subscriber
 MATCH_POLL_S: Final = 0.02
 ACKNOWLEDGE_POLL_S: Final = 0.1
 ACKNOWLEDGE_TIMEOUT_S: Final = 10.0
@@ -110,7 +110,7 @@ class Player:
         Publish the messages, each at its time.
 
         :param stop: ends the playing.
-        :param loop: begin anew after the last message, one mean interval later.
+        :param loop: begin again after the last message, one mean interval later.
         :raises BagError: after the last whole message of a bag that is cut off.
         """
         start_s = self._play_once(time.monotonic(), stop)

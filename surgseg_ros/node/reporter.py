@@ -22,11 +22,14 @@ class Reporter:
 
     :param node: whose publishers these are.
     :param stale_after_ms: gives how long a mask is fresh.
-    :param upkeep: called once a second, before `/diagnostics`.
+    :param check_subscriptions: called once a second, before `/diagnostics`.
     """
 
     def __init__(
-        self, node: Node, stale_after_ms: Callable[[], float], upkeep: Callable[[], None]
+        self,
+        node: Node,
+        stale_after_ms: Callable[[], float],
+        check_subscriptions: Callable[[], None],
     ) -> None:
         """Prepare; nothing is told before `start`."""
         self.model = ''
@@ -40,24 +43,26 @@ class Reporter:
         """Another one for each start: what `status` has for a `hardware_id`."""
         self._node = node
         self._stale_after_ms = stale_after_ms
-        self._upkeep = upkeep
+        self._check_subscriptions = check_subscriptions
         self._lock = threading.Lock()
         self._names: tuple[str, ...] = ()
         self._reports: tuple[StatusReport, ...] = ()
         self._diagnostics = Diagnostics(node)
-        self._status_ticker = Ticker('status', _STATUS_PERIOD_S, self.tell_status, self._complain)
-        self._upkeep_ticker = Ticker(
-            'upkeep', _UPKEEP_PERIOD_S, self._tell_diagnostics, self._complain
+        self._status_ticker = Ticker(
+            'status', _STATUS_PERIOD_S, self.publish_status, self._complain
+        )
+        self._check_ticker = Ticker(
+            'upkeep', _UPKEEP_PERIOD_S, self._publish_diagnostics, self._complain
         )
 
     def start(self) -> None:
         """Begin to report."""
         self._status_ticker.start()
-        self._upkeep_ticker.start()
+        self._check_ticker.start()
 
     def set_cameras(self, names: tuple[str, ...]) -> None:
         """
-        Report on other cameras, where they are others; their counts begin anew.
+        Report on other cameras, where they are others; their counts begin again.
 
         :param names: prefixes of the `status` topics.
         """
@@ -73,7 +78,7 @@ class Reporter:
                 report.destroy()
             self._names, self.healths, self._reports = names, healths, reports
 
-    def say_inactive(self, reason: str) -> None:
+    def report_inactive(self, reason: str) -> None:
         """
         Tell at once that no masks come.
 
@@ -83,18 +88,18 @@ class Reporter:
             health.deactivate(reason)
         self._status_ticker.soon()
 
-    def say_failed(self, reason: str) -> None:
+    def report_failed(self, reason: str) -> None:
         """
         Tell at once that no masks come, though they should.
 
         :param reason: why not.
         """
         self.failed = True
-        self.say_inactive(reason)
+        self.report_inactive(reason)
 
-    def look_soon(self) -> None:
+    def check_soon(self) -> None:
         """Make the upkeep due at once."""
-        self._upkeep_ticker.soon()
+        self._check_ticker.soon()
 
     def stop(self, reason: str) -> None:
         """
@@ -102,20 +107,20 @@ class Reporter:
 
         :param reason: why no masks come any more.
         """
-        self._upkeep_ticker.stop()
+        self._check_ticker.stop()
         self._status_ticker.stop()
         with self._lock:
             for report in self._reports:
                 report.end(reason, self.model)
 
-    def tell_status(self) -> None:
+    def publish_status(self) -> None:
         """Publish each `status` that has changed, or is due again."""
         with self._lock:
             for report in self._reports:
                 report.publish(self._stale_after_ms(), self.model)
 
-    def _tell_diagnostics(self) -> None:
-        self._upkeep()
+    def _publish_diagnostics(self) -> None:
+        self._check_subscriptions()
         with self._lock:
             self._diagnostics.publish(
                 [

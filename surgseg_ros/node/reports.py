@@ -77,7 +77,7 @@ class StatusReport:
         if verdict == self._last and now_ns / 1e9 - self._last_s < _REPEAT_S:
             return
         self._last, self._last_s = verdict, now_ns / 1e9
-        self._say(verdict, model)
+        self._publish_status(verdict, model)
 
     def end(self, reason: str, model: str) -> None:
         """
@@ -86,7 +86,7 @@ class StatusReport:
         :param reason: why no masks come any more.
         :param model: name and hash of the model.
         """
-        self._say(Verdict(INACTIVE, reason), model)
+        self._publish_status(Verdict(INACTIVE, reason), model)
         self._publisher.wait_for_all_acked(Duration(seconds=_LAST_WORD_S))
 
     def destroy(self) -> None:
@@ -115,7 +115,7 @@ class StatusReport:
         status.message = f'{verdict.state}: {verdict.reason}' if verdict.reason else verdict.state
         return status
 
-    def _say(self, verdict: Verdict, model: str) -> None:
+    def _publish_status(self, verdict: Verdict, model: str) -> None:
         self._publisher.publish(self._status(verdict, self._values(verdict, model)))
 
     def _status(self, verdict: Verdict, values: Mapping[str, str]) -> DiagnosticStatus:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from surgseg_ros.core.errors import missing_library
 from surgseg_ros.core.memory import importing, limit_arenas
-from surgseg_ros.core.threads import share_cores
+from surgseg_ros.core.threads import limit_spinning
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -53,7 +53,7 @@ def _wait_for_signal(begun: threading.Event, stopped: threading.Event) -> None:
 
 
 def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event) -> int:
-    share_cores()  # of this process alone, not of all that a launch file starts
+    limit_spinning()  # of this process alone, not of all that a launch file starts
     try:
         _look_for(NEEDED_LATER)
         with importing():  # here, once signals are held back: it takes a second
@@ -101,7 +101,7 @@ def spin(executor: 'Executor', node: 'Node', stopped: threading.Event) -> None:
     while not stopped.is_set():
         try:
             executor.spin_once(timeout_sec=1.0)
-        except InvalidHandle:  # a subscription was made anew just when the executor held it
+        except InvalidHandle:  # a subscription was made again just when the executor held it
             continue
         except Exception as error:  # an exception in a callback ends `spin`
             if not stopped.is_set():

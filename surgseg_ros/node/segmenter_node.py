@@ -9,13 +9,14 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
-from surgseg_ros.core.memory import give_back
+from surgseg_ros.core.memory import release_memory
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.node import parameters
+from surgseg_ros.node.camera_channel import CameraChannel
 from surgseg_ros.node.fail_safe import FailSafe
 from surgseg_ros.node.generation import Generation
 from surgseg_ros.node.health import Health
-from surgseg_ros.node.intake import Intake
+from surgseg_ros.node.image_subscriber import ImageSubscriber
 from surgseg_ros.node.lifecycle import LifecycleNode, Transition
 from surgseg_ros.node.mailbox import Frame, Mailbox
 from surgseg_ros.node.model_slot import ModelSlot
@@ -24,11 +25,10 @@ from surgseg_ros.node.outputs import Outputs, prefixed
 from surgseg_ros.node.overrides import overridable, slips
 from surgseg_ros.node.parameter_table import AT_START, LIVE, TABLE
 from surgseg_ros.node.parameters import Settings
-from surgseg_ros.node.picture import Eye
 from surgseg_ros.node.reporter import Reporter
+from surgseg_ros.node.subscription_check import check_other_publishers, check_subscriptions
 from surgseg_ros.node.ticker import Ticker
 from surgseg_ros.node.transports import TYPE_NAMES
-from surgseg_ros.node.upkeep import look_after, look_for_others
 from surgseg_ros.node.worker import Worker
 
 FAIL_SAFE_PERIOD_S = 0.02
@@ -52,19 +52,21 @@ class SegmenterNode(LifecycleNode):
         parameters.declare(self)
         self.settings = parameters.read(self)
         self._slips_told: set[str] = set()
-        self._tell_slips()
+        self._report_slips()
         self.add_on_set_parameters_callback(self._on_parameters)
         self._generation = Generation()
         self._models = ModelSlot(
-            self.get_logger(), self._generation, self._on_model_change, self._tell_model
+            self.get_logger(), self._generation, self._on_model_change, self._report_model
         )
         self._mailbox: Mailbox | None = None
         self._worker: Worker | None = None
         self._fail_safe: Ticker | None = None
-        self._eyes: tuple[Eye, ...] = ()
-        self._intakes: tuple[Intake, ...] = ()
+        self._channels: tuple[CameraChannel, ...] = ()
+        self._subscribers: tuple[ImageSubscriber, ...] = ()
         self._others: tuple[OtherPublishers, ...] = ()
-        self._reporter = Reporter(self, lambda: self.settings.stale_after_ms, self._upkeep)
+        self._reporter = Reporter(
+            self, lambda: self.settings.stale_after_ms, self._check_subscriptions
+        )
         self._reporter.set_cameras(self.settings.camera_names)
         self._reporter.start()
         self.create_service(
@@ -102,17 +104,17 @@ class SegmenterNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, from whatever state."""
         result = self._end('shutdown', lambda: self._free(state))
-        self._reporter.say_inactive('shut down')
+        self._reporter.report_inactive('shut down')
         return result
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, and be as at the start."""
         return self.attempt('recovery', lambda: self._free(state), undo=lambda: None)
 
-    def say_failed(self, reason: str) -> None:
+    def report_failed(self, reason: str) -> None:
         """Tell people and programs that a transition failed."""
-        super().say_failed(reason)
-        self._reporter.say_failed(reason)
+        super().report_failed(reason)
+        self._reporter.report_failed(reason)
 
     def stop(self) -> None:
         """Say `inactive` to the last listener. What is loaded goes with the process."""
@@ -124,9 +126,9 @@ class SegmenterNode(LifecycleNode):
 
     def _configure(self) -> None:
         self.settings = settings = parameters.read(self)
-        self._tell_slips()  # topics and cameras may be others than at the start
+        self._report_slips()  # topics and cameras may be others than at the start
         self._reporter.set_cameras(settings.camera_names)
-        self._reporter.say_inactive('configuring')
+        self._reporter.report_inactive('configuring')
         if not settings.model:
             raise ValueError(
                 "model is '': set the parameter to a model folder (model:=FOLDER with "
@@ -134,66 +136,69 @@ class SegmenterNode(LifecycleNode):
             )
         self._models.fill(settings)
         self._mailbox = Mailbox()
-        self._eyes = tuple(self._eye(index) for index in range(len(settings.camera_names)))
-        for eye in self._eyes:
-            eye.outputs.create()
-        self._others = tuple(self._other_publishers(eye) for eye in self._eyes)
+        self._channels = tuple(
+            self._make_channel(index) for index in range(len(settings.camera_names))
+        )
+        for channel in self._channels:
+            channel.outputs.create()
+        self._others = tuple(self._other_publishers(channel) for channel in self._channels)
         for others in self._others:
             others.start()
         self._worker = Worker(
             self._models,
             self._mailbox,
-            self._eyes,
+            self._channels,
             self._generation,
-            lambda: self.settings.rules,
+            lambda: self.settings.policy,
             lambda: self.get_clock().now().nanoseconds,
             self.get_logger(),
             settings.pipeline,
-            self._reporter.tell_status,
+            self._reporter.publish_status,
         )
         self._worker.start()
-        fail_safe = FailSafe(self._eyes, self._generation, lambda: self.settings.rules)
-        self._fail_safe = Ticker('fail safe', FAIL_SAFE_PERIOD_S, fail_safe.look, self._complain)
+        fail_safe = FailSafe(self._channels, self._generation, lambda: self.settings.policy)
+        self._fail_safe = Ticker('fail safe', FAIL_SAFE_PERIOD_S, fail_safe.check, self._complain)
         self._fail_safe.start()
-        self._tell_model()
+        self._report_model()
         self._reporter.failed = False
-        self._reporter.say_inactive('configured, not active')
+        self._reporter.report_inactive('configured, not active')
 
-    def _tell_model(self) -> None:
+    def _report_model(self) -> None:
         """Report which model runs, and what limits it."""
         segmenter = self._models.segmenter
         self._reporter.model = self._models.describe()
         self._reporter.device = segmenter.runtime.description if segmenter else ''
         for health in self._reporter.healths:
-            health.limit(self._models.limits())
+            health.limit(self._models.degraded_reasons())
 
-    def _on_model_change(self, limits: tuple[str, ...]) -> None:
+    def _on_model_change(self, degraded_reasons: tuple[str, ...]) -> None:
         """Report that the last mask is not of the model that is in use now."""
-        for eye in self._eyes:
-            eye.health.see_change(limits)
+        for channel in self._channels:
+            channel.health.record_model_change(degraded_reasons)
 
     def _activate(self, state: LifecycleState) -> None:
         generation = self._generation.advance()
-        for eye in self._eyes:
-            eye.health.activate(time.monotonic_ns(), self._models.limits())
-            eye.outputs.announce(self.get_clock().now().nanoseconds)
+        for channel in self._channels:
+            channel.health.activate(time.monotonic_ns(), self._models.degraded_reasons())
+            channel.outputs.announce(self.get_clock().now().nanoseconds)
         super().on_activate(state)
-        self._intakes = tuple(
-            self._intake(index, eye.health, generation) for index, eye in enumerate(self._eyes)
+        self._subscribers = tuple(
+            self._make_subscriber(index, channel.health, generation)
+            for index, channel in enumerate(self._channels)
         )
-        for intake in self._intakes:
-            intake.start()
+        for subscriber in self._subscribers:
+            subscriber.start()
         self._reporter.failed = False
 
     def _deactivate(self, state: LifecycleState) -> None:
         self._generation.advance()
-        intakes, self._intakes = self._intakes, ()
-        for intake in intakes:
-            intake.stop()
+        subscribers, self._subscribers = self._subscribers, ()
+        for subscriber in subscribers:
+            subscriber.stop()
         if self._mailbox is not None:
             self._mailbox.clear()
         super().on_deactivate(state)
-        self._reporter.say_inactive('not active')
+        self._reporter.report_inactive('not active')
 
     def _cleanup(self) -> None:
         if self._mailbox is not None:
@@ -205,27 +210,27 @@ class SegmenterNode(LifecycleNode):
         others, self._others = self._others, ()
         for publishers in others:
             publishers.stop()
-        eyes, self._eyes = self._eyes, ()
-        for eye in reversed(eyes):
-            eye.outputs.destroy()
+        channels, self._channels = self._channels, ()
+        for channel in reversed(channels):
+            channel.outputs.destroy()
         self._worker = self._fail_safe = self._mailbox = None
         self._models.empty()
-        give_back()
-        self._tell_model()
-        self._reporter.say_inactive('not configured')
+        release_memory()
+        self._report_model()
+        self._reporter.report_inactive('not configured')
 
     def _free(self, state: LifecycleState) -> None:
         self._deactivate(state)
         self._cleanup()
 
     def _end(self, name: str, act: Any) -> TransitionCallbackReturn:
-        """Undo something; what can not be undone calls for `on_error`."""
+        """Undo something; what cannot be undone calls for `on_error`."""
         return self.attempt(name, act, undo=lambda: None, otherwise=Transition.ERROR)
 
-    def _eye(self, index: int) -> Eye:
+    def _make_channel(self, index: int) -> CameraChannel:
         settings = self.settings
         name = settings.camera_names[index]
-        return Eye(
+        return CameraChannel(
             name,
             TYPE_NAMES[settings.image_transport],
             settings.roi_of(index),
@@ -233,12 +238,12 @@ class SegmenterNode(LifecycleNode):
             Outputs(self, name, settings.overlay, raw_mask=settings.steady_frames > 1),
         )
 
-    def _other_publishers(self, eye: Eye) -> OtherPublishers:
-        status = prefixed(eye.name, 'status')
-        topics = [*eye.outputs.topics(), status]
+    def _other_publishers(self, channel: CameraChannel) -> OtherPublishers:
+        status = prefixed(channel.name, 'status')
+        topics = [*channel.outputs.topics(), status]
         return OtherPublishers(self, topics, status, self._reporter.instance)
 
-    def _intake(self, index: int, health: Health, generation: int) -> Intake:
+    def _make_subscriber(self, index: int, health: Health, generation: int) -> ImageSubscriber:
         settings, mailbox = self.settings, self._mailbox
 
         def receive(cdr: bytes, age_ns: int) -> None:
@@ -246,26 +251,26 @@ class SegmenterNode(LifecycleNode):
             if mailbox is not None and mailbox.put(frame):
                 health.count('dropped')
 
-        return Intake(
+        return ImageSubscriber(
             self,
             settings.image_topics[index],
             settings.image_transport,
             settings.reliability,
             health,
             receive,
-            self._reporter.look_soon,
+            self._reporter.check_soon,
         )
 
     def _complain(self, error: Exception) -> None:
         text = f'fail_safe failed: {type(error).__name__}: {error}'
         self.get_logger().error(text, throttle_duration_sec=10.0)
 
-    def _upkeep(self) -> None:
+    def _check_subscriptions(self) -> None:
         limit_s = self.settings.no_image_warning_s
-        look_after(self._eyes, self._intakes, limit_s, self.get_logger())
-        look_for_others(self._eyes, self._others, self.get_logger())
+        check_subscriptions(self._channels, self._subscribers, limit_s, self.get_logger())
+        check_other_publishers(self._channels, self._others, self.get_logger())
 
-    def _tell_slips(self) -> None:
+    def _report_slips(self) -> None:
         """Warn once of what was given at the start and has no effect."""
         known = overridable(self, self.settings)
         for text in slips(self, known):
@@ -288,7 +293,7 @@ class SegmenterNode(LifecycleNode):
         wanted = {change.name: change.value for change in changed if change.name in present}
         configured = self._models.segmenter is not None
         if not wanted.keys().isdisjoint(AT_START):
-            reason = 'autostart: read once, when the process starts; it can not be changed later'
+            reason = 'autostart: read once, when the process starts; it cannot be changed later'
             return SetParametersResult(successful=False, reason=reason)
         fixed = sorted(wanted.keys() - LIVE - ({'model'} if configured else set()))
         if (fixed and configured) or (wanted.keys() - LIVE and self.in_transition()):

@@ -24,21 +24,21 @@ from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.stamps import StampAnomaly
 from surgseg_ros.core.stopwatch import Stopwatch
 from surgseg_ros.messages.errors import ImageError
-from surgseg_ros.messages.images import ReceivedImage, image_from_msg
+from surgseg_ros.messages.images import RgbImage, image_from_msg
 from surgseg_ros.messages.received import read_image
 from surgseg_ros.messages.results import stamp_ns
-from surgseg_ros.node.freshness import NO_DECISION, Age, Rules, doubt_of_clocks, lateness
+from surgseg_ros.node.camera_channel import CameraChannel, ReceivedImage
+from surgseg_ros.node.freshness import NO_DECISION, Age, ResultPolicy, clock_warning, staleness
 from surgseg_ros.node.generation import Generation
-from surgseg_ros.node.health import LastPicture
+from surgseg_ros.node.health import LastImage
 from surgseg_ros.node.inference import Inference, Input
 from surgseg_ros.node.mailbox import Frame, Mailbox
-from surgseg_ros.node.picture import Eye, Picture
 
 if TYPE_CHECKING:
     pass
 
 MODEL_STAGES: Final = ('fit', 'network', 'upsample')
-"""Stages that are the model's own, whatever carries pictures to it and masks from it."""
+"""Stages that are the model's own, whatever carries images to it and masks from it."""
 
 
 class Logger(Protocol):
@@ -48,7 +48,7 @@ class Logger(Protocol):
         """Log what is worth knowing."""
 
     def warning(self, message: str) -> Any:
-        """Log what should be mended."""
+        """Log what should be fixed."""
 
     def error(self, message: str) -> Any:
         """Log what failed."""
@@ -68,50 +68,50 @@ class Worker(threading.Thread):
 
     :param models: gives the model, before each batch.
     :param mailbox: where frames lie.
-    :param eyes: the cameras, by index.
+    :param channels: the cameras, by index.
     :param generation: the node's.
-    :param rules: gives those of the moment, by which results are judged.
+    :param policy: gives those of the moment, by which results are judged.
     :param now_ns: the node's clock, which headers are held against.
     :param logger: the node's.
     :param settings: of each camera's pipeline; thresholds are taken from the rules.
-    :param tell: makes `status` say at once what is known.
+    :param report: makes `status` say at once what is known.
     """
 
     def __init__(
         self,
         models: ModelSource,
         mailbox: Mailbox,
-        eyes: tuple[Eye, ...],
+        channels: tuple[CameraChannel, ...],
         generation: Generation,
-        rules: Callable[[], Rules],
+        policy: Callable[[], ResultPolicy],
         now_ns: Callable[[], int],
         logger: Logger,
         settings: PipelineSettings | None = None,
-        tell: Callable[[], None] = lambda: None,
+        report: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare; `start` begins."""
         super().__init__(name='segment', daemon=True)
         self._models = models
         self._used: Inference | None = None
         self._mailbox = mailbox
-        self._eyes = eyes
+        self._channels = channels
         self._generation = generation
-        self._rules = rules
+        self._rules = policy
         self._now_ns = now_ns
         self._logger = logger
-        self._tell = tell
-        self._pipelines = tuple(CameraPipeline(settings, eye.roi) for eye in eyes)
+        self._report = report
+        self._pipelines = tuple(CameraPipeline(settings, channel.roi) for channel in channels)
         self._last_generation = -1
         self._last_used: Callable[[], Inference | None] = lambda: None
 
     def run(self) -> None:
         """Work; see the class. A frame that fails is reported and counted, and the next taken."""
-        while frames := self._mailbox.take(self._most_pictures()):
+        while frames := self._mailbox.take(self._max_batch_size()):
             inference = self._begin(frames[0].generation)
             if inference is None:  # it was just cleaned up
                 continue
             pictures = [seen for frame in frames if (seen := self._read(frame)) is not None]
-            inputs = [Input(picture.input.image, picture.eye.roi) for picture in pictures]
+            inputs = [Input(picture.input.image, picture.channel.roi) for picture in pictures]
             outputs = inference.segment(inputs, self._needs_confidence(pictures))
             for picture, output in zip(pictures, outputs):
                 pipeline = self._pipelines[picture.frame.camera]
@@ -120,9 +120,9 @@ class Worker(threading.Thread):
             del inference
             self._used = None  # or a model that has been changed would stay in memory
 
-    def _most_pictures(self) -> int:
+    def _max_batch_size(self) -> int:
         inference = self._models.inference
-        return 1 if inference is None else inference.most_pictures
+        return 1 if inference is None else inference.max_batch_size
 
     def _begin(self, generation: int) -> Inference | None:
         """Take the model of the moment; forget what another, or another activation, saw."""
@@ -130,100 +130,104 @@ class Worker(threading.Thread):
             inference = self._used = self._models.inference
         if inference is None:
             return None
-        rules = self._rules()
+        policy = self._rules()
         for pipeline in self._pipelines:
-            pipeline.set_thresholds(rules.min_confidence, rules.least_area)
+            pipeline.set_thresholds(policy.min_confidence, policy.least_area)
             if generation != self._last_generation or self._last_used() is not inference:
                 pipeline.reset()
         self._last_generation, self._last_used = generation, weakref.ref(inference)
         return inference
 
-    def _needs_confidence(self, pictures: Sequence[Picture]) -> bool:
+    def _needs_confidence(self, pictures: Sequence[ReceivedImage]) -> bool:
         """Tell whether that of each pixel is needed, which costs time."""
         return any(
             self._pipelines[picture.frame.camera].needs_confidence
-            or picture.eye.outputs.wants_confidence()
+            or picture.channel.outputs.wants_confidence()
             for picture in pictures
         )
 
-    def _read(self, frame: Frame) -> Picture | None:
-        """Make a picture of a frame; None where there is none in it."""
-        eye, watch = self._eyes[frame.camera], Stopwatch()
+    def _read(self, frame: Frame) -> ReceivedImage | None:
+        """Make an image of a frame; None where there is none in it."""
+        channel, watch = self._channels[frame.camera], Stopwatch()
         try:
-            message = read_image(frame.cdr, eye.type_name)
+            message = read_image(frame.cdr, channel.type_name)
             received = image_from_msg(message)
             given = self._input(frame, message.header, received)
-            self._record(frame, eye, message.header, given.size)
+            self._record(frame, channel, message.header, given.size)
         except ImageError as error:
-            self._reject(frame, eye, error.cause, f'image dropped: {error}')
+            self._reject(frame, channel, error.cause, f'image dropped: {error}')
             return None
         except Exception as error:  # a frame must not end the thread, whatever it brings
-            self._reject(frame, eye, *_told(error, 'no mask for an image'))
+            self._reject(frame, channel, *_reported(error, 'no mask for an image'))
             return None
         watch.lap('parse')
-        return Picture(frame, eye, message.header, given, watch)
+        return ReceivedImage(frame, channel, message.header, given, watch)
 
-    def _input(self, frame: Frame, header: Any, received: ReceivedImage) -> InputFrame:
+    def _input(self, frame: Frame, header: Any, received: RgbImage) -> InputFrame:
         warnings = tuple(ResultWarning(known.text, code=known.code) for known in received.warnings)
         return InputFrame(received.rgb, stamp_ns(header), frame.received_ns, warnings)
 
-    def _record(self, frame: Frame, eye: Eye, header: Any, size: tuple[int, int]) -> None:
+    def _record(
+        self, frame: Frame, channel: CameraChannel, header: Any, size: tuple[int, int]
+    ) -> None:
         at_ns = frame.received_ns - frame.age_ns
-        eye.health.see_picture(LastPicture(stamp_ns(header), header.frame_id, size, at_ns))
+        channel.health.record_image(LastImage(stamp_ns(header), header.frame_id, size, at_ns))
 
-    def _answer(self, picture: Picture, result: FrameResult) -> None:
+    def _answer(self, picture: ReceivedImage, result: FrameResult) -> None:
         try:
-            self._log_anomalies(picture.eye, result.anomalies)
+            self._log_anomalies(picture.channel, result.anomalies)
             self._judge(picture, result)
         except Exception as error:  # a frame must not end the thread, whatever it brings
-            self._reject(picture.frame, picture.eye, *_told(error, 'no mask for an image'))
+            self._reject(picture.frame, picture.channel, *_reported(error, 'no mask for an image'))
 
-    def _judge(self, picture: Picture, result: FrameResult) -> None:
+    def _judge(self, picture: ReceivedImage, result: FrameResult) -> None:
         """Publish the result, or that there is no decision."""
-        rules, age = self._rules(), self._age(picture)
+        policy, age = self._rules(), self._age(picture)
         if result.failed:
             text = f'no decision on an image: {result.reason}'
             self._refuse(picture, result.code, text)
-        elif late := lateness(age, rules):
-            said = rules.fail_safe == NO_DECISION
-            why = '; '.join(filter(None, (late, doubt_of_clocks(age, rules))))
+        elif late := staleness(age, policy):
+            said = policy.fail_safe == NO_DECISION
+            why = '; '.join(filter(None, (late, clock_warning(age, policy))))
             self._refuse(picture, 'too_old', why, count='too_old', publish=said)
         elif not result.is_decided:
             text = f'no decision on an image: {result.reason}'
             self._refuse(picture, result.code, text, count='undecided')
         else:
-            self._warn_once(picture.eye, result.warnings)
+            self._warn_once(picture.channel, result.warnings)
             reasons = [warning.reason for warning in result.warnings]
-            reasons.append(doubt_of_clocks(age, rules))
+            reasons.append(clock_warning(age, policy))
             self._publish(picture, result, '; '.join(filter(None, reasons)))
 
-    def _log_anomalies(self, eye: Eye, anomalies: Sequence[StampAnomaly]) -> None:
+    def _log_anomalies(self, channel: CameraChannel, anomalies: Sequence[StampAnomaly]) -> None:
         for anomaly in anomalies:
-            text = f'{eye.prefix}{anomaly.text}: {anomaly.remedy} (processed; said once)'
-            if not eye.health.first_time(anomaly.remedy):
+            text = f'{channel.prefix}{anomaly.text}: {anomaly.remedy} (processed; reported once)'
+            if not channel.health.first_time(anomaly.remedy):
                 continue
             if anomaly.degrades:
                 self._logger.warning(text)
             else:  # rclpy allows one line of code only one severity
                 self._logger.info(text)
 
-    def _warn_once(self, eye: Eye, warnings: Sequence[ResultWarning]) -> None:
+    def _warn_once(self, channel: CameraChannel, warnings: Sequence[ResultWarning]) -> None:
         for warning in warnings:
-            if warning.code != STAMP and eye.health.first_time(warning.code):
-                self._logger.warning(f'{eye.prefix}{warning.reason} (said once; see status)')
+            if warning.code != STAMP and channel.health.first_time(warning.code):
+                self._logger.warning(
+                    f'{channel.prefix}{warning.reason} (reported once; see status)'
+                )
 
-    def _publish(self, picture: Picture, result: FrameResult, doubt: str) -> None:
+    def _publish(self, picture: ReceivedImage, result: FrameResult, warning: str) -> None:
         """Publish a mask."""
-        frame, eye, header, given, watch = picture
+        frame, channel, header, given, watch = picture
         with self._generation.held(frame.generation) as current:
             if not current or self._used is not self._models.inference:
-                eye.health.count('discarded')
+                channel.health.count('discarded')
                 return
-            if doubt:  # said before the mask is out, as well as two topics have an order
-                eye.health.see_doubt(doubt)
-                self._tell()
+            if warning:  # said before the mask is out, as well as two topics have an order
+                channel.health.record_warning(warning)
+                self._report()
             watch.resume()
-            eye.outputs.publish(
+            channel.outputs.publish(
                 header, given.image, result.segmentation, result.instruments, result.raw_mask
             )
             watch.lap('publish')
@@ -235,42 +239,42 @@ class Worker(threading.Thread):
                 'age': (frame.age_ns + watch.last_ns - frame.received_ns) / 1e6,
             }
             image_ns = frame.received_ns - frame.age_ns
-            eye.health.see_mask(image_ns, stamp_ns(header), times_ms, doubt)
+            channel.health.record_mask(image_ns, stamp_ns(header), times_ms, warning)
 
     def _refuse(
         self,
-        picture: Picture,
+        picture: ReceivedImage,
         cause: str,
         text: str,
         count: str = 'rejected',
         publish: bool = True,
     ) -> None:
         """Publish for an image that there is no decision, rather than nothing."""
-        frame, eye, header, given, _ = picture
+        frame, channel, header, given, _ = picture
         with self._generation.held(frame.generation) as current:
             if current and publish and self._used is self._models.inference:
                 unknown = Segmentation.undecided(given.size), without_decision(given.size)
-                eye.outputs.publish(header, given.image, *unknown)
-        self._reject(frame, eye, cause, text, count)
+                channel.outputs.publish(header, given.image, *unknown)
+        self._reject(frame, channel, cause, text, count)
 
     def _reject(
-        self, frame: Frame, eye: Eye, cause: str, text: str, count: str = 'rejected'
+        self, frame: Frame, channel: CameraChannel, cause: str, text: str, count: str = 'rejected'
     ) -> None:
         with self._generation.held(frame.generation) as current:
             if not current:
-                eye.health.count('discarded')
+                channel.health.count('discarded')
                 return
-            eye.health.see_trouble(text, count)
-        if eye.health.first_time(cause):
-            said = f'{eye.prefix}{text} (said once; all are counted in /diagnostics)'
+            channel.health.record_failure(text, count)
+        if channel.health.first_time(cause):
+            said = f'{channel.prefix}{text} (reported once; all are counted in /diagnostics)'
             self._logger.error(said)
 
-    def _age(self, picture: Picture) -> Age:
+    def _age(self, picture: ReceivedImage) -> Age:
         frame = picture.frame
         receipt_ns = frame.age_ns + time.monotonic_ns() - frame.received_ns
         return Age(receipt_ns / 1e6, (self._now_ns() - stamp_ns(picture.header)) / 1e6)
 
 
-def _told(error: Exception, what: str) -> tuple[str, str]:
+def _reported(error: Exception, what: str) -> tuple[str, str]:
     """Name the cause of a failure, to say it once, and tell it."""
     return type(error).__name__, f'{what}: {describe(error)}'

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data sets, synthetic scenes and the training entry point."""
 
-from surgseg_ros.core.bounds import bound_pictures
+from surgseg_ros.core.limits import limit_image_size
 
-bound_pictures()
+limit_image_size()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random views of a fitted picture and its mask; everything in uint8, as the network sees it."""
+"""Random views of a fitted image and its mask; everything in uint8, as the network sees it."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,7 +27,7 @@ _LUMA: Final = np.array([0.299, 0.587, 0.114])
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """
-    How much a picture is changed; 0 everywhere changes nothing.
+    How much an image is changed; 0 everywhere changes nothing.
 
     :param flip: chance of a mirror image.
     :param scale: greatest change of size, as a share; the range is symmetric in the logarithm.
@@ -60,12 +60,12 @@ class Augmentation:
         Draw one view.
 
         :param image: (h, w, 3) uint8 RGB, fitted.
-        :param mask: (h, w) uint8 class index, NO_DECISION where the picture is padding.
+        :param mask: (h, w) uint8 class index, NO_DECISION where the image is padding.
         :param crop_size: (height, width) of the view in pixels.
         :param rng: where chance comes from.
-        :param label: a class that the view is put on, where the picture shows it; None for a
-            view of anything. Which class and picture `focus` leads to is for the caller.
-        :return: (*crop_size, 3) and (*crop_size); NO_DECISION beyond the picture.
+        :param label: a class that the view is put on, where the image shows it; None for a
+            view of anything. Which class and image `focus` leads to is for the caller.
+        :return: (*crop_size, 3) and (*crop_size); NO_DECISION beyond the image.
         """
         matrix = self._placement(mask, crop_size, rng, label)
         size = (crop_size[1], crop_size[0])
@@ -83,7 +83,7 @@ class Augmentation:
         rng: Generator,
         label: int | None,
     ) -> NDArray[np.float64]:
-        """(2, 3) from pixels of the picture to pixels of the view."""
+        """(2, 3) from pixels of the image to pixels of the view."""
         grow = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.scale)))
         turn = float(np.deg2rad(rng.uniform(-1, 1) * self.rotation_deg))
         mirror = -1.0 if rng.random() < self.flip else 1.0
@@ -114,7 +114,7 @@ class Augmentation:
 def _centre(
     mask: NDArray[np.uint8], half: NDArray[np.float64], rng: Generator, label: int | None
 ) -> NDArray[np.float64]:
-    """(x, y) in the picture of the view's middle; the view stays off the padding if it can."""
+    """(x, y) in the image of the view's middle; the view stays off the padding if it can."""
     shown = np.array([(line != NO_DECISION).sum() for line in (mask[0], mask[:, 0])])
     low = half - 0.5
     high = np.maximum(low, shown - half - 0.5)
@@ -137,14 +137,14 @@ def _smoke(view: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
     """Blend towards a light grey, by a cloud of a few octaves."""
     height, width = view.shape[:2]
     coarse = (width // 4 + 1, height // 4 + 1)
-    cloud = np.zeros(coarse[::-1], np.float32)
+    veil = np.zeros(coarse[::-1], np.float32)
     for cells, share in ((2, 0.55), (4, 0.3), (9, 0.15)):
         grid = rng.random((cells + 1, cells + 2), np.float32)
-        cloud += np.float32(share) * cv2.resize(grid, coarse, None, 0, 0, cv2.INTER_CUBIC)
-    cloud = (cloud - cloud.min()) / np.ptp(cloud)
+        veil += np.float32(share) * cv2.resize(grid, coarse, None, 0, 0, cv2.INTER_CUBIC)
+    veil = (veil - veil.min()) / np.ptp(veil)
     densest, haze = rng.uniform(0.2, 0.6), rng.uniform(0, 0.08)
     # The square leaves clear places between the swathes; the haze is everywhere.
-    alpha = (np.square(cloud) * (densest - haze) + haze).astype(np.float32)
+    alpha = (np.square(veil) * (densest - haze) + haze).astype(np.float32)
     alpha = cv2.resize(alpha, (width, height)).astype(np.float32, copy=False)
     grey = np.full_like(view, rng.uniform(175, 225) + rng.uniform(-5, 5, 3))
     return _u8(cv2.blendLinear(view, grey, 1 - alpha, alpha))
@@ -160,7 +160,7 @@ def _colour(view: NDArray[np.uint8], most: float, rng: Generator) -> NDArray[np.
 
 
 def _noise(view: NDArray[np.uint8], most: float, rng: Generator) -> NDArray[np.uint8]:
-    """Add a random part of a tile of noise: to draw it anew takes longer than all the rest."""
+    """Add a random part of a tile of noise: to draw it again takes longer than all the rest."""
     height, width = view.shape[:2]
     tile = _noise_tile(height + _TILE_MARGIN_PX, width + _TILE_MARGIN_PX)
     top, left = (int(start) for start in rng.integers(0, _TILE_MARGIN_PX, 2))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run shows and leaves on its way: progress and pictures."""
+"""What a run shows and leaves on its way: progress and images."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -84,12 +84,12 @@ class Progress(ProgressBar):
         self._bar.close()
 
 
-class Pictures(lightning.Callback):
+class PredictionImages(lightning.Callback):
     """
     Draws input, truth and prediction of some validation frames side by side.
 
-    :param run: the run's folder; the pictures are `pictures/00000500.png` in it.
-    :param every: validations between two pictures.
+    :param run: the run's folder; the images are `pictures/00000500.png` in it.
+    :param every: validations between two images.
     """
 
     def __init__(self, run: Path, every: int) -> None:
@@ -99,7 +99,7 @@ class Pictures(lightning.Callback):
         self._rows: list[NDArray[np.uint8]] = []
 
     def on_validation_epoch_start(self, *_: Any) -> None:
-        """Begin a picture."""
+        """Begin an image."""
         self._rows.clear()
 
     def on_validation_batch_end(
@@ -113,7 +113,7 @@ class Pictures(lightning.Callback):
             self._rows.append(_row(image, truth, predicted))
 
     def on_validation_epoch_end(self, _: Any, module: Any) -> None:
-        """Write the picture."""
+        """Write the image."""
         if self._rows:
             width = max(row.shape[1] for row in self._rows)
             rows = [np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0))) for r in self._rows]

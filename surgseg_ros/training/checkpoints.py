@@ -85,20 +85,20 @@ def find_checkpoint(run: Path, config: TrainConfig) -> Path | None:
     :param run: the run's folder.
     :param config: the settings.
     :return: the checkpoint; None before the first.
-    :raises ConfigError: if it can't be read, or the settings are others.
+    :raises ConfigError: if it cannot be read, or the settings are others.
     """
     path = run / CHECKPOINT_FILE
     if not path.exists():
         if run.exists():
-            warnings.warn(f'{run} holds no checkpoint yet: the run begins anew', stacklevel=2)
+            warnings.warn(f'{run} holds no checkpoint yet: the run begins again', stacklevel=2)
         return None
     try:
         content = torch.load(path, 'cpu', weights_only=True, mmap=True)
         before = {key: content[key] for key in _PARTS}['settings']
     except Exception as error:  # torch has many, for a file that is none of its own
         raise ConfigError(
-            f'{path}: can not be read as a checkpoint ({type(error).__name__}): it is damaged or '
-            'of another program; remove it to begin anew'
+            f'{path}: cannot be read as a checkpoint ({type(error).__name__}): it is damaged or '
+            'of another program; remove it to begin again'
         ) from error
     now = _settings(config)
     if other := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.training.augmentation import Augmentation
-from surgseg_ros.training.faults import ON_FAULT
+from surgseg_ros.training.data_errors import ON_FAULT
 from surgseg_ros.training.splits import SPLITS
 
 _CHOICES: Final = {
@@ -36,7 +36,7 @@ _NOT_NEGATIVE: Final = (
 
 
 class ConfigError(ValueError):
-    """A setting that can't be used; the message names it and a remedy."""
+    """A setting that cannot be used; the message names it and a remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class TrainConfig:
         for none.
     :param options: as in ModelSpec.
     :param input_size: (height, width) of the network's input in pixels.
-    :param fit: how a picture is fitted to it; `letterbox` or `stretch`.
+    :param fit: how an image is fitted to it; `letterbox` or `sampler`.
     :param split: `video`, or `frame`, which flatters.
     :param validation_share: share of the videos, or of the frames.
     :param split_seed: chooses them.
@@ -65,7 +65,7 @@ class TrainConfig:
     :param cache: folder for fitted frames, which several runs may share; empty for one of the
         run's own, which goes with its end.
     :param crop_size: (height, width) of what a step looks at; multiples of 32.
-    :param augmentation: how views differ from the picture.
+    :param augmentation: how views differ from the image.
     :param seed: of weights, order and augmentation.
     :param batch_size: views that go through the network at once, on each device.
     :param accumulate: batches in an optimizer step.
@@ -92,7 +92,7 @@ class TrainConfig:
     :param nodes: how many machines.
     :param strategy: Lightning's name of how to share the work.
     :param workers: processes that prepare views; 0 prepares them between the steps.
-    :param picture_every: validations between two pictures of input, truth and prediction; 0 for
+    :param picture_every: validations between two images of input, truth and prediction; 0 for
         none.
     """
 
@@ -146,7 +146,7 @@ class TrainConfig:
         Hold the values against what a run can do.
 
         :raises ConfigError: on the first that does not fit.
-        :raises ModelError: on the first that a model can not have.
+        :raises ModelError: on the first that a model cannot have.
         """
         for key, choices in _CHOICES.items():
             self._check(key, getattr(self, key) in choices, f'one of {", ".join(choices)}')

@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader, Dataset
 from surgseg_ros.core.files import write_whole, writing
 from surgseg_ros.core.processes import deaf_to_terminal
 from surgseg_ros.training.config import ConfigError, TrainConfig
+from surgseg_ros.training.crop_dataset import CropDataset, EpochSampler, keep_to_one_thread
+from surgseg_ros.training.data_errors import validate
 from surgseg_ros.training.dataset import find_samples
-from surgseg_ros.training.faults import sift
 from surgseg_ros.training.fitted_frames import FittedFrames
 from surgseg_ros.training.samples import Sample
 from surgseg_ros.training.scoring import ValidationFrame
 from surgseg_ros.training.splits import split_samples
-from surgseg_ros.training.views import Stretch, Views, keep_to_one_thread
 
 FAULTS_FILE: Final = 'left_out.json'
 """In the run's folder: names of the samples that the check found fault with."""
@@ -53,13 +53,13 @@ class Data(lightning.LightningDataModule):
     def prepare_data(self) -> None:
         """Check all samples and fit those for training; one process of all does."""
         config = self._config
-        found = sift(
+        found = validate(
             Path(config.data),
             _path(config.frame_cache),
             leave_out=config.leave_out,
             on_fault=config.on_fault,
         )
-        names = sorted({fault.name for fault in found.faults})
+        names = sorted({data_error.name for data_error in found.data_errors})
         write_whole(self._run / FAULTS_FILE, json.dumps(names).encode())
         self._fit(self._split(found.samples)[0])
 
@@ -92,13 +92,15 @@ class Data(lightning.LightningDataModule):
         :return: (batch, h, w, 3) and (batch, h, w) uint8.
         """
         config = self._config
-        views = Views(self._fit(self.training), config.augmentation, config.crop_size, config.seed)
+        crops = CropDataset(
+            self._fit(self.training), config.augmentation, config.crop_size, config.seed
+        )
         batches = self.validate_every * config.accumulate
         count = batches * config.batch_size * self._world
         return _Loader(
-            views,
+            crops,
             config.batch_size,
-            sampler=Stretch(count, self._rank, self._world),
+            sampler=EpochSampler(count, self._rank, self._world),
             num_workers=config.workers,
             persistent_workers=config.workers > 0,
             multiprocessing_context='spawn' if config.workers else None,

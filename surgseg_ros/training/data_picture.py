@@ -86,7 +86,7 @@ def _draw_bars(class_px: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def _draw_frame(sample: Sample) -> NDArray[np.uint8]:
-    """Make a small picture with its truth and name."""
+    """Make a small image with its truth and name."""
     image, mask = sample.read()
     width = _WIDTH_PX // _COLUMNS
     size = (width, max(1, round(width * image.shape[0] / image.shape[1])))
@@ -98,7 +98,7 @@ def _draw_frame(sample: Sample) -> NDArray[np.uint8]:
 
 
 def _row(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Frames side by side, of different heights maybe, on paper as wide as the picture."""
+    """Frames side by side, of different heights maybe, on paper as wide as the image."""
     height = max(len(frame) for frame in frames)
     row = np.full((height, _WIDTH_PX, 3), _PAPER, np.uint8)
     for place, frame in enumerate(frames):

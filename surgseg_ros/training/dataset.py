@@ -18,30 +18,30 @@ from surgseg_ros.evaluation.layout import (
     find_videos,
 )
 from surgseg_ros.evaluation.videos import open_video
-from surgseg_ros.training.samples import DatasetError, Fault, Sample, describe
+from surgseg_ros.training.samples import DataError, DatasetError, Sample, describe
 from surgseg_ros.training.splits import split_videos
 from surgseg_ros.training.video_frames import cache_folder, default_cache, unpack
 
-__all__ = ['DatasetError', 'Sample', 'Survey', 'find_samples', 'split_videos', 'survey']
+__all__ = ['DatasetError', 'Sample', 'Scan', 'find_samples', 'scan_samples', 'split_videos']
 
 
-class Survey(NamedTuple):
+class Scan(NamedTuple):
     """
     What a data set holds.
 
     :param samples: by video, then by index.
-    :param faults: of masks that are not among the samples.
+    :param data_errors: of masks that are not among the samples.
     """
 
     samples: tuple[Sample, ...]
-    faults: tuple[Fault, ...]
+    data_errors: tuple[DataError, ...]
 
 
 def find_samples(
     root: Path, cache: Path | None = None, *, leave_out: Collection[str] = ()
 ) -> tuple[Sample, ...]:
     """
-    Find every frame that has a truth; see `survey`.
+    Find every frame that has a truth; see `scan_samples`.
 
     :param root: the data set.
     :param cache: for frames of videos that are not unpacked.
@@ -49,13 +49,15 @@ def find_samples(
     :return: by video, then by index.
     :raises DatasetError: if there are none, or a mask has no frame.
     """
-    samples, faults = survey(root, cache, leave_out=leave_out)
-    if faults:
-        raise DatasetError(describe(faults))
+    samples, data_errors = scan_samples(root, cache, leave_out=leave_out)
+    if data_errors:
+        raise DatasetError(describe(data_errors))
     return samples
 
 
-def survey(root: Path, cache: Path | None = None, *, leave_out: Collection[str] = ()) -> Survey:
+def scan_samples(
+    root: Path, cache: Path | None = None, *, leave_out: Collection[str] = ()
+) -> Scan:
     """
     Find every mask and its frame, and decode the videos that are not unpacked into the cache.
 
@@ -65,15 +67,15 @@ def survey(root: Path, cache: Path | None = None, *, leave_out: Collection[str] 
     :param leave_out: names of videos (`video_11`) and of samples (`video_11/000000060`).
     :return: the samples, and what is wrong with masks that have no frame.
     :raises DatasetError: if there is no mask, a name to leave out is not there, or the cache
-        can't be written.
+        cannot be written.
     """
     try:
-        return _survey(Path(root), cache, leave_out)
+        return _scan(Path(root), cache, leave_out)
     except FrameError as error:
         raise DatasetError(str(error)) from error
 
 
-def _survey(root: Path, cache: Path | None, leave_out: Collection[str]) -> Survey:
+def _scan(root: Path, cache: Path | None, leave_out: Collection[str]) -> Scan:
     masks = [mask for video in find_videos(root) for mask in find_masks(video)]
     if not masks:
         raise DatasetError(
@@ -81,25 +83,25 @@ def _survey(root: Path, cache: Path | None, leave_out: Collection[str]) -> Surve
             'the videos, or make one with `synthesize`'
         )
     samples: list[Sample] = []
-    faults: list[Fault] = []
+    data_errors: list[DataError] = []
     packed: dict[Path, list[Path]] = {}
     for video, of_video in groupby(_without(masks, leave_out), lambda mask: mask.parents[1]):
         pictures, file = find_pictures(video), find_video_file(video)
         for mask in of_video:
             if not mask.stem.isdecimal():
-                faults.append(
-                    Fault(_name(mask), f'{mask}: is not named by the number of its frame')
+                data_errors.append(
+                    DataError(_name(mask), f'{mask}: is not named by the number of its frame')
                 )
             elif image := pictures.get(int(mask.stem)):
                 samples.append(Sample(video.name, int(mask.stem), image, mask))
             elif file is not None:
                 packed.setdefault(file, []).append(mask)
             else:
-                faults.append(Fault(_name(mask), _no_frame(mask)))
+                data_errors.append(DataError(_name(mask), _no_frame(mask)))
     unpacked = _unpack(packed, Path(cache) if cache else default_cache(root))
     samples.extend(unpacked.samples)
     samples.sort(key=lambda sample: (sample.video, sample.index))
-    return Survey(tuple(samples), tuple(sorted((*faults, *unpacked.faults))))
+    return Scan(tuple(samples), tuple(sorted((*data_errors, *unpacked.data_errors))))
 
 
 def _name(mask: Path) -> str:
@@ -118,17 +120,17 @@ def _without(masks: Sequence[Path], leave_out: Collection[str]) -> Iterator[Path
     return (m for m, known in zip(masks, names, strict=True) if known.isdisjoint(leave_out))
 
 
-def _unpack(packed: Mapping[Path, Sequence[Path]], cache: Path) -> Survey:
+def _unpack(packed: Mapping[Path, Sequence[Path]], cache: Path) -> Scan:
     """Decode videos, and find the frames of masks in the cache."""
     wanted = {video: sorted({int(m.stem) for m in masks}) for video, masks in packed.items()}
     try:
         reasons = unpack(wanted, cache, os.cpu_count() or 1)
     except OSError as error:
         raise DatasetError(
-            f'frames of videos can not be written to the cache {str(cache)!r} ({error}): free '
+            f'frames of videos cannot be written to the cache {str(cache)!r} ({error}): free '
             'some space, or name another cache'
         ) from error
-    samples, faults = [], []
+    samples, data_errors = [], []
     for video, masks in packed.items():
         folder = cache_folder(video, cache)
         for mask in masks:
@@ -139,25 +141,25 @@ def _unpack(packed: Mapping[Path, Sequence[Path]], cache: Path) -> Survey:
                 samples.append(sample)
             else:
                 why = reasons[video][sample.index]
-                faults.append(Fault(sample.name, f'{mask}: has no frame; {why}'))
-    return Survey(tuple(samples), tuple(faults))
+                data_errors.append(DataError(sample.name, f'{mask}: has no frame; {why}'))
+    return Scan(tuple(samples), tuple(data_errors))
 
 
-def find_losses(root: Path) -> tuple[Fault, ...]:
+def find_losses(root: Path) -> tuple[DataError, ...]:
     """
     Find what videos that are not unpacked have lost, whether or not a mask is of it.
 
     :param root: the data set.
     :return: what shows without decoding, each under the name of its video.
     """
-    found: list[Fault] = []
+    found: list[DataError] = []
     for video in find_videos(root):
         numbers = {int(mask.stem) for mask in find_masks(video) if mask.stem.isdecimal()}
         file = find_video_file(video)
         if file is None or numbers <= find_pictures(video).keys():
             continue
         with suppress(FrameError):  # no video at all is a fault of each of its masks
-            found += (Fault(video.name, text) for text in open_video(file).faults)
+            found += (DataError(video.name, text) for text in open_video(file).data_errors)
     return tuple(found)
 
 

@@ -43,7 +43,7 @@ class FittedFrames:
         self.images: NDArray[np.uint8] = np.load(folder / _IMAGES, mmap_mode='r')
         """(n, height, width, 3) RGB."""
         self.masks: NDArray[np.uint8] = np.load(folder / _MASKS, mmap_mode='r')
-        """(n, height, width) class index, NO_DECISION where the picture is padding."""
+        """(n, height, width) class index, NO_DECISION where the image is padding."""
         self.class_px: NDArray[np.int64] = np.load(folder / _CLASS_PX)
         """(n, CLASS_COUNT) pixels of each class in each mask."""
 
@@ -62,8 +62,8 @@ class FittedFrames:
         :param mode: one of FIT_MODES.
         :param cache: made where it does not exist.
         :return: the frames, in the order of `samples`.
-        :raises DatasetError: if a sample can't be read, or the cache not be written.
-        :raises MaskError: if a mask can't be read.
+        :raises DatasetError: if a sample cannot be read, or the cache not be written.
+        :raises MaskError: if a mask cannot be read.
         """
         digest = _digest(samples, input_size, mode)
         folder = cache / digest
@@ -76,7 +76,7 @@ class FittedFrames:
                     _write(samples, input_size, mode, folder)
         except OSError as error:
             raise DatasetError(
-                f'fitted frames can not be written to the cache {str(cache)!r} ({error}): free '
+                f'fitted frames cannot be written to the cache {str(cache)!r} ({error}): free '
                 f'{_bytes(len(samples), input_size) / 1e9:.1f} GB there, or name another cache'
             ) from error
         return cls(folder)
@@ -95,7 +95,7 @@ def _digest(samples: Sequence[Sample], input_size: tuple[int, int], mode: str) -
     try:
         states = [(s.name, *_state(s.image), *_state(s.mask)) for s in samples]
     except OSError as error:
-        raise DatasetError(f'{error.filename}: can not be read ({error.strerror})') from error
+        raise DatasetError(f'{error.filename}: cannot be read ({error.strerror})') from error
     text = json.dumps([_FORMAT, [*input_size], mode, states])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

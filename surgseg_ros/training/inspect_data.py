@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `inspect_data`: what a data set holds, everything that is wrong in it, a picture."""
+"""The verb `inspect_data`: what a data set holds, everything that is wrong in it, an image."""
 
 import argparse
 import json
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.evaluation.frames import write_png
+from surgseg_ros.training.data_errors import Examination, examine_all
 from surgseg_ros.training.data_picture import draw_data
-from surgseg_ros.training.dataset import Survey, find_losses, survey
-from surgseg_ros.training.faults import Examination, examine_all
-from surgseg_ros.training.samples import Fault, Sample
+from surgseg_ros.training.dataset import Scan, find_losses, scan_samples
+from surgseg_ros.training.samples import DataError, Sample
 
 PICTURE_FILE: Final = 'data.png'
 
@@ -33,14 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: the arguments; those of the command line by default.
     :return: the exit status; 1 if something is wrong in the data.
     :raises DatasetError: if there are none.
-    :raises OSError: if results can't be written.
+    :raises OSError: if results cannot be written.
     """
     options = _parser().parse_args(argv)
     if options.json:
         check_file(options.json)
     if options.output:
         check_file(options.output / PICTURE_FILE)
-    found = survey(options.data, options.cache)
+    found = scan_samples(options.data, options.cache)
     examinations = list(examine_all(found.samples))
     summary = summarize(found, examinations, find_losses(options.data))
     print(_table(summary))
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='surgseg_ros inspect_data', description=__doc__)
     add = parser.add_argument
     add('--data', type=Path, required=True, metavar='DIR', help='folder of video_*')
-    add('--output', type=Path, metavar='DIR', help=f'gets a picture of the data, {PICTURE_FILE}')
+    add('--output', type=Path, metavar='DIR', help=f'gets an image of the data, {PICTURE_FILE}')
     add('--json', type=Path, metavar='FILE', help='gets all numbers and all faults')
     add(
         '--cache',
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def summarize(
-    found: Survey, examinations: Sequence[Examination], losses: Sequence[Fault] = ()
+    found: Scan, examinations: Sequence[Examination], losses: Sequence[DataError] = ()
 ) -> dict[str, Any]:
     """
     Add up what a data set holds.
@@ -87,15 +87,19 @@ def summarize(
     return {
         'all': _holding(examinations),
         'videos': {video: _holding(of_video) for video, of_video in by_video.items()},
-        'faults': [fault._asdict() for fault in _all_faults(found, examinations, losses)],
+        'faults': [
+            data_error._asdict() for data_error in _all_faults(found, examinations, losses)
+        ],
     }
 
 
 def _all_faults(
-    found: Survey, examinations: Sequence[Examination], losses: Sequence[Fault]
-) -> list[Fault]:
-    of_samples = [fault for examination in examinations for fault in examination.faults]
-    return sorted((*found.faults, *losses, *of_samples))
+    found: Scan, examinations: Sequence[Examination], losses: Sequence[DataError]
+) -> list[DataError]:
+    of_samples = [
+        data_error for examination in examinations for data_error in examination.data_errors
+    ]
+    return sorted((*found.data_errors, *losses, *of_samples))
 
 
 def _holding(examinations: Sequence[Examination]) -> dict[str, Any]:
@@ -129,19 +133,19 @@ def _table(summary: dict[str, Any]) -> str:
 
 
 def _picture(samples: Sequence[Sample], examinations: Sequence[Examination]) -> NDArray[np.uint8]:
-    sound = [pair for pair in zip(samples, examinations, strict=True) if not pair[1].faults]
+    sound = [pair for pair in zip(samples, examinations, strict=True) if not pair[1].data_errors]
     return draw_data([s for s, _ in sound], np.array([x.class_px for _, x in sound]))
 
 
-def _say(faults: Sequence[dict[str, str]], file: Path | None) -> int:
+def _say(data_errors: Sequence[dict[str, str]], file: Path | None) -> int:
     """Name the faults, and find the exit status."""
-    if not faults:
+    if not data_errors:
         print('\nNothing is wrong.')
         return 0
-    print(f'\n{len(faults)} faults:', file=sys.stderr)
-    for fault in faults[:_SAID]:
-        print(f'{fault["name"]}: {fault["what"]}', file=sys.stderr)
-    if len(faults) > _SAID:
+    print(f'\n{len(data_errors)} faults:', file=sys.stderr)
+    for data_error in data_errors[:_SAID]:
+        print(f'{data_error["name"]}: {data_error["what"]}', file=sys.stderr)
+    if len(data_errors) > _SAID:
         where = file or 'the file that --json names'
-        print(f'and {len(faults) - _SAID} more, in {where}', file=sys.stderr)
+        print(f'and {len(data_errors) - _SAID} more, in {where}', file=sys.stderr)
     return 1

@@ -32,7 +32,7 @@ class _Validated:
     """A network in training as the Segmenter's runtime: what is validated is what will run."""
 
     description = 'a network in training'
-    most_pictures = 1
+    max_batch_size = 1
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         self.network = network
@@ -111,18 +111,18 @@ class Training(lightning.LightningModule):
         """
         Find the loss of a batch.
 
-        :param batch: (N, h, w, 3) uint8 pictures, (N, h, w) uint8 truths.
+        :param batch: (N, h, w, 3) uint8 images, (N, h, w) uint8 truths.
         :param index: its number in the epoch.
         :return: the loss.
         """
         images, truth = batch
         loss = segmentation_loss(self.network(images), truth, self.config.dice_weight)
-        self._see_divergence(loss)
+        self._record_divergence(loss)
         self.log('loss', loss)
         self.log('learning_rate', self.optimizers().param_groups[0]['lr'])  # type: ignore[union-attr]
         return loss
 
-    def _see_divergence(self, loss: Tensor) -> None:
+    def _record_divergence(self, loss: Tensor) -> None:
         """End a run that is lost, instead of at its next validation."""
         if self.config.precision == 'float16':
             return  # a loss that overflows there is no step, and the next one is scaled down

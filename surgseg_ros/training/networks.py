@@ -37,7 +37,7 @@ def build_network(config: TrainConfig, spec: ModelSpec) -> SegmentationNetwork:
     :param config: says with which weights: `start`, or `encoder_weights`, or none.
     :param spec: the model to be.
     :return: the network on the CPU.
-    :raises ModelError: if there is no such network, or its weights can't be had.
+    :raises ModelError: if there is no such network, or its weights cannot be had.
     """
     if config.start:
         return load_network(spec, read_model(config.start)[1]).train()
@@ -52,7 +52,7 @@ def build_network(config: TrainConfig, spec: ModelSpec) -> SegmentationNetwork:
         return SegmentationNetwork(spec, wanted)
     except OSError as error:  # what the hub's client raises, whatever the reason
         raise ModelError(
-            f'encoder_weights {wanted!r} of {spec.encoder!r} can not be fetched ({error}): go '
+            f'encoder_weights {wanted!r} of {spec.encoder!r} cannot be fetched ({error}): go '
             "online, or give a local file (encoder_weights=FILE.safetensors), or 'none' to begin "
             'from nothing'
         ) from error
@@ -84,7 +84,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         with path.open('rb') as file:
             start = file.read(_START_BYTES).lstrip().lower()
     except OSError as error:
-        raise ModelError(f'{named} can not be read ({error.strerror}): check the path') from error
+        raise ModelError(f'{named} cannot be read ({error.strerror}): check the path') from error
     for beginning, what in _NO_TENSORS.items():
         if start.startswith(beginning):
             raise ModelError(f'{named} are {what}')
@@ -101,7 +101,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # each reader has its own
         raise ModelError(
-            f'{named} can not be read as a file of tensors ({type(error).__name__}): it is cut '
+            f'{named} cannot be read as a file of tensors ({type(error).__name__}): it is cut '
             'off, or of another kind; get it again'
         ) from error
     if not isinstance(content, dict) or not all(map(torch.is_tensor, content.values())):
@@ -113,11 +113,11 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 def try_network(config: TrainConfig, network: SegmentationNetwork) -> None:
     """
-    See, before data is prepared, that a network can be trained on such crops and run on pictures.
+    See, before data is prepared, that a network can be trained on such crops and run on images.
 
     :param config: says of which sizes.
     :param network: on the CPU; it is left as it is.
-    :raises ConfigError: if it can't; with a batch of one some have a single value to normalise.
+    :raises ConfigError: if it cannot; with a batch of one some have a single value to normalise.
     """
     trial = copy.deepcopy(network)
     named = f'{config.architecture} with encoder {config.encoder!r}'
@@ -128,18 +128,18 @@ def try_network(config: TrainConfig, network: SegmentationNetwork) -> None:
         except (ValueError, RuntimeError) as error:
             if count == 1 and 'more than 1 value per channel' in str(error):
                 raise ConfigError(
-                    f'batch_size is 1, with which {named} can not be trained on crops of '
+                    f'batch_size is 1, with which {named} cannot be trained on crops of '
                     f'{config.crop_size}: its batch normalization needs more than one value; set '
                     'batch_size to 2 or more'
                 ) from error
             raise ConfigError(
-                f'crop_size is {config.crop_size}, which {named} can not take '
+                f'crop_size is {config.crop_size}, which {named} cannot take '
                 f'({first_line(error)}): choose another'
             ) from error
         try:
             trial.eval()(torch.zeros((1, *config.input_size, 3), dtype=torch.uint8))
         except (ValueError, RuntimeError) as error:
             raise ConfigError(
-                f'input_size is {config.input_size}, which {named} can not take '
+                f'input_size is {config.input_size}, which {named} cannot take '
                 f'({first_line(error)}): choose another'
             ) from error

@@ -17,7 +17,7 @@ _NAMED: Final = 20
 
 
 class DatasetError(ValueError):
-    """A data set that can't be used; the message names the file or folder, and a remedy."""
+    """A data set that cannot be used; the message names the file or folder, and a remedy."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Sample:
 
     :param video: the folder's name.
     :param index: the frame's number in the video.
-    :param image: path of the picture.
+    :param image: path of the image.
     :param mask: path of the truth.
     """
 
@@ -46,8 +46,8 @@ class Sample:
         Decode both.
 
         :return: (H, W, 3) uint8 RGB, and (H, W) uint8 class index.
-        :raises DatasetError: if the picture can't be read, or they don't belong together.
-        :raises MaskError: if the mask can't be read.
+        :raises DatasetError: if the image cannot be read, or they don't belong together.
+        :raises MaskError: if the mask cannot be read.
         """
         try:
             image = read_picture(self.image)
@@ -56,13 +56,13 @@ class Sample:
         mask = read_truth(self.mask)
         if image.shape[:2] != mask.shape:
             raise DatasetError(
-                f'{self.mask}: is {mask.shape[1]}x{mask.shape[0]} pixels, its picture '
+                f'{self.mask}: is {mask.shape[1]}x{mask.shape[0]} pixels, its image '
                 f'{image.shape[1]}x{image.shape[0]}: both must have the size of the video'
             )
         return image, mask
 
 
-class Fault(NamedTuple):
+class DataError(NamedTuple):
     """
     Something wrong with a sample.
 
@@ -74,14 +74,14 @@ class Fault(NamedTuple):
     what: str
 
 
-def describe(faults: Sequence[Fault]) -> str:
+def describe(data_errors: Sequence[DataError]) -> str:
     """
     Say what is wrong.
 
-    :param faults: at least one.
+    :param data_errors: at least one.
     :return: a line for each of the first, and how many more there are.
     """
-    lines = [fault.what for fault in faults[:_NAMED]]
-    if len(faults) > _NAMED:
-        lines.append(f'and {len(faults) - _NAMED} more, which `inspect_data` lists')
+    lines = [data_error.what for data_error in data_errors[:_NAMED]]
+    if len(data_errors) > _NAMED:
+        lines.append(f'and {len(data_errors) - _NAMED} more, which `inspect_data` lists')
     return '\n'.join(lines)

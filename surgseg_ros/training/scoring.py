@@ -69,7 +69,7 @@ def tune_margins(runtime: Runtime, spec: ModelSpec, frames: Frames) -> tuple[flo
     Find how far each class has to be ahead of the next to be said.
 
     :param runtime: runs the network.
-    :param spec: the model, which says how pictures are fitted.
+    :param spec: the model, which says how images are fitted.
     :param frames: what to tune on.
     :return: per class, in logits; 0 for the background.
     """
@@ -84,7 +84,7 @@ def tune_temperature(runtime: Runtime, spec: ModelSpec, frames: Frames) -> float
     Find what to divide the logits by to make them probabilities.
 
     :param runtime: runs the network, with margins if it has any: they change what is said.
-    :param spec: the model, which says how pictures are fitted.
+    :param spec: the model, which says how images are fitted.
     :param frames: what to tune on.
     :return: the temperature, as in ModelSpec.
     """
@@ -98,7 +98,7 @@ def _fitted(
     runtime: Runtime, spec: ModelSpec, frames: Frames, what: str
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
     """Give (h, w) truth and (C, h, w) logits of each frame at the network's size."""
-    for _, image, truth in _told(frames, what):
+    for _, image, truth in _reported(frames, what):
         with torch.inference_mode():
             picture = torch.from_numpy(np.ascontiguousarray(image))[None].to(runtime.device)
             logits = runtime(fit(picture, spec.input_size, spec.fit))[0].float().cpu().numpy()
@@ -142,10 +142,10 @@ def tune_least_region(segmenter: Segmenter, frames: Frames) -> tuple[float, ...]
 
     :param segmenter: the model.
     :param frames: what to tune on.
-    :return: per class, a share of the picture's area, as in ModelSpec.
+    :return: per class, a share of the image's area, as in ModelSpec.
     """
     regions = LeastRegions()
-    for _, image, truth in _told(frames, 'least regions'):
+    for _, image, truth in _reported(frames, 'least regions'):
         regions.add(truth, segmenter.segment(image).mask)
     return regions.tune()
 
@@ -167,7 +167,7 @@ def score(segmenter: Segmenter, frames: Frames, least: Sequence[float]) -> dict[
     raw: dict[str, list[FrameCounts]] = {}
     filtered: dict[str, list[FrameCounts]] = {}
     calibration = Calibration(segmenter)
-    for video, image, truth in _told(frames, 'scoring'):
+    for video, image, truth in _reported(frames, 'scoring'):
         predicted = calibration.add(image, truth)
         kept = drop_small_regions(predicted, least)
         raw.setdefault(video, []).append(count_frame(truth, predicted))
@@ -233,6 +233,6 @@ def _selected(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _told(frames: Frames, what: str) -> Iterator[ValidationFrame]:
+def _reported(frames: Frames, what: str) -> Iterator[ValidationFrame]:
     """Show how far it is."""
     yield from tqdm(frames(), what, unit='frame', leave=False)

@@ -27,14 +27,14 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     :param path: a YAML file.
     :param overrides: `key=value`, the value in YAML; `augmentation.flip=0` for a key inside.
     :return: the settings.
-    :raises ConfigError: if the file can't be read, or a key or value is not understood.
+    :raises ConfigError: if the file cannot be read, or a key or value is not understood.
     """
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ConfigError(f'{str(path)!r} can not be read ({error.strerror})') from error
+        raise ConfigError(f'{str(path)!r} cannot be read ({error.strerror})') from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f'{str(path)!r} can not be read as YAML: {_line(error)}') from error
+        raise ConfigError(f'{str(path)!r} cannot be read as YAML: {_line(error)}') from error
     if not isinstance(values, dict):
         raise ConfigError(f'{str(path)!r} holds {values!r}, expected `key: value` lines')
     for override in overrides:

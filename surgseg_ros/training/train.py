@@ -22,8 +22,7 @@ from surgseg_ros.core.files import check_folder, make_folder, remove_empty, writ
 from surgseg_ros.core.model_folder import read_spec, write_model
 from surgseg_ros.core.runtimes import choose_device
 from surgseg_ros.core.self_test import add_self_test
-from surgseg_ros.training.callbacks import Pictures, Progress
-from surgseg_ros.training.card import card
+from surgseg_ros.training.callbacks import PredictionImages, Progress
 from surgseg_ros.training.checkpoints import (
     CHECKPOINT_FILE,
     Checkpoint,
@@ -32,6 +31,7 @@ from surgseg_ros.training.checkpoints import (
 )
 from surgseg_ros.training.config import ConfigError, TrainConfig
 from surgseg_ros.training.data import Data
+from surgseg_ros.training.model_card import model_card
 from surgseg_ros.training.module import Training
 from surgseg_ros.training.networks import try_network
 from surgseg_ros.training.scoring import tune_and_score
@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
-    :raises ValueError: of the settings, the data or the network, if they can't be used.
-    :raises OSError: if the model, or a file of the run, can't be written.
+    :raises ValueError: of the settings, the data or the network, if they cannot be used.
+    :raises OSError: if the model, or a file of the run, cannot be written.
     """
     options = _parser().parse_args(argv)
     train(read_config(options.config, options.settings), resume=options.resume)
@@ -78,9 +78,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> None:
     :param config: the settings.
     :param resume: whether to go on from the last checkpoint in the output folder.
     :raises ConfigError: if the output folder is not empty, or the checkpoint is of another run.
-    :raises DatasetError: if the data can't be used.
+    :raises DatasetError: if the data cannot be used.
     :raises ModelError: if there is no such network, or it does not learn.
-    :raises OSError: if the model, or a file of the run, can't be written.
+    :raises OSError: if the model, or a file of the run, cannot be written.
     """
     output = Path(config.output)
     run = output / RUN
@@ -151,7 +151,7 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if accelerator == 'cpu' and config.precision == 'float16':
-        raise ConfigError("precision is 'float16', which a CPU can't train with: take bfloat16")
+        raise ConfigError("precision is 'float16', which a CPU cannot train with: take bfloat16")
     tensorboard = TensorBoardLogger(run, name='logs')
     try:
         return lightning.Trainer(
@@ -175,12 +175,12 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
             f'devices={config.devices}, nodes={config.nodes}, strategy={config.strategy!r} and '
-            f'precision={config.precision} on {accelerator} can not be had: {error}'
+            f'precision={config.precision} on {accelerator} cannot be had: {error}'
         ) from error
 
 
 def _callbacks(config: TrainConfig, run: Path) -> list[lightning.Callback]:
-    pictures = [Pictures(run, config.picture_every)] if config.picture_every else []
+    pictures = [PredictionImages(run, config.picture_every)] if config.picture_every else []
     return [Progress(), *pictures, Checkpoint(run, config)]
 
 
@@ -195,7 +195,7 @@ def _finish(module: Training, data: Data, output: Path) -> None:
     write_model(output, spec, weights)
     written = add_self_test(output)
     write_whole(output / SPLIT_FILE, (json.dumps(data.split(), indent=2) + '\n').encode())
-    write_whole(output / CARD, card(written).encode())
+    write_whole(output / CARD, model_card(written).encode())
     if not config.cache:
         shutil.rmtree(output / RUN / 'frames', ignore_errors=True)
     scores = spec.scores['validation']

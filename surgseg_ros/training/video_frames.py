@@ -24,7 +24,7 @@ def default_cache(root: Path) -> Path:
     Choose a cache: beside the data set where one may write there, else among the user's caches.
 
     :param root: the data set.
-    :return: a folder, which may not exist yet.
+    :return: a folder, which must not exist yet.
     """
     whole = root.resolve()
     beside = whole.parent / f'{whole.name}.frames'
@@ -42,7 +42,7 @@ def cache_folder(video: Path, cache: Path) -> Path:
 
     :param video: the video's file, in the video's folder.
     :param cache: the cache.
-    :return: a folder, which may not exist yet.
+    :return: a folder, which must not exist yet.
     """
     state = video.stat()
     source = _digest(f'{_NUMBERED} {state.st_size} {state.st_mtime_ns}')
@@ -62,7 +62,7 @@ def unpack(
     :param cache: made where it does not exist.
     :param workers: videos at a time; threads, since OpenCV decodes and encodes without Python.
     :return: for each video, the frames that it lacks or that don't decode, with the reason.
-    :raises OSError: if the cache can't be written.
+    :raises OSError: if the cache cannot be written.
     """
     lacking = {
         video: rest
@@ -100,10 +100,10 @@ def _unpack_video(
             leftover.unlink()
         rest = _lacking(indices, folder)
         bar.update(len(indices) - len(rest))
-        faults: dict[int, str] = {}
+        data_errors: dict[int, str] = {}
         reached: set[int] = set()
         try:
-            for index, image in read_frames(video, rest, faults):
+            for index, image in read_frames(video, rest, data_errors):
                 if stop.is_set():
                     return {}
                 write_png(folder / f'{index:09d}.png', image)
@@ -112,8 +112,8 @@ def _unpack_video(
         except FrameError as error:
             return dict.fromkeys(rest, str(error))
     late = f'{video}: ends before frame {{}}, which has a mask; copy the video again'
-    beyond = {n: late.format(n) for n in rest if n not in reached and n not in faults}
-    return {**faults, **beyond}
+    beyond = {n: late.format(n) for n in rest if n not in reached and n not in data_errors}
+    return {**data_errors, **beyond}
 
 
 def _lacking(indices: Sequence[int], folder: Path) -> list[int]:

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 import yaml
-from odd_bags import (
+from rosbags.rosbag2 import CompressionMode
+from unusual_bags import (
     ENDINGS,
     expected,
     read,
@@ -14,7 +15,6 @@ from odd_bags import (
     write_packed,
     write_split,
 )
-from rosbags.rosbag2 import CompressionMode
 
 from surgseg_ros.bags import sources
 from surgseg_ros.bags.reading import Bag, BagError

@@ -3,8 +3,8 @@
 
 import pytest
 from mcap.writer import CompressionType
-from odd_bags import HEADER, cdr, expected, read, write_foreign, write_packed
 from rosbags.rosbag2 import CompressionMode
+from unusual_bags import HEADER, cdr, expected, read, write_foreign, write_packed
 
 from surgseg_ros.bags import storages
 from surgseg_ros.bags.reading import Bag, BagError
@@ -64,7 +64,7 @@ def test_past_a_damaged_chunk(tmp_path, compression, cut_bytes, message_index, s
 def test_a_chunk_that_holds_no_records_and_has_no_checksum(tmp_path):
     bag = write_packed(tmp_path / 'bag', range(60), 'mcap', CompressionMode.NONE, size=50_000)
     data = bytearray((bag / 'bag.mcap').read_bytes())
-    data[1_500_000:1_560_000] = bytes(60_000)  # the end of one picture, and all of the next one
+    data[1_500_000:1_560_000] = bytes(60_000)  # the end of one image, and all of the next one
     (bag / 'bag.mcap').write_bytes(data)
     said = "1 of 3 chunks .*; 21 messages of '/one' are missing"
     assert read(bag, said) == expected([*range(21), *range(42, 60)], 50_000)

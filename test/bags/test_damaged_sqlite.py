@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from odd_bags import cdr, expected, read, write_headers
+from unusual_bags import cdr, expected, read, write_headers
 
 from surgseg_ros.bags.reading import Bag
 
@@ -62,7 +62,7 @@ def killed(tmp_path):
 @pytest.mark.parametrize('with_index', [True, False])
 def test_sqlites_log_of_changes_is_read(killed, with_index):
     if not with_index:
-        (killed / 'bag.db3-shm').mkdir()  # where SQLite wants a file, as where one may not write
+        (killed / 'bag.db3-shm').mkdir()  # where SQLite wants a file, as where one must not write
     with Bag(killed) as bag:
         assert not bag.damage
         found = [(time_ns, data) for _, time_ns, data in bag.messages()]

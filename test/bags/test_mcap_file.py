@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcap.reader import NonSeekingReader
 from mcap.writer import CompressionType, IndexType, Writer
-from odd_bags import HEADER, QOS, cdr, definition, expected, read
+from unusual_bags import HEADER, QOS, cdr, definition, expected, read
 
 from surgseg_ros.bags.definitions import Definitions
 from surgseg_ros.bags.reading import Bag, BagError

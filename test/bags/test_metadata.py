@@ -134,7 +134,7 @@ def test_a_single_mcap_file_says_as_much(tmp_path):
     said = yaml.safe_load(record.metadata['serialized_metadata'])
     assert said == expected['rosbag2_bagfile_information']
     assert summary.statistics.channel_message_counts == {channel.id: 1}
-    assert summary.chunk_indexes  # without which `ros2 bag play` can not go by time
+    assert summary.chunk_indexes  # without which `ros2 bag play` cannot go by time
 
 
 def test_tables_of_sqlite(tmp_path):

@@ -27,7 +27,7 @@ def bag_path(tmp_path, request):
 
 
 def _image_bag(path, count=6, storage='mcap'):
-    """Pictures large enough that each has a chunk of its own in the file."""
+    """Images large enough that each has a chunk of its own in the file."""
     generator = np.random.default_rng(1)
     images = generator.integers(0, 256, (count, 600, 640, 3), dtype=np.uint8)
     write_image_bag(

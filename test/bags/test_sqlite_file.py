@@ -5,7 +5,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from odd_bags import HEADER, QOS, cdr, expected
+from unusual_bags import HEADER, QOS, cdr, expected
 
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.messages.types import TYPES

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import yaml
 from mcap.writer import CompressionType
-from odd_bags import (
+from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
+from unusual_bags import (
     ENDINGS,
     HEADER,
     QOS,
@@ -17,7 +18,6 @@ from odd_bags import (
     write_packed,
     write_split,
 )
-from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.bags.writing import BagWriter, write_image_bag
@@ -99,8 +99,8 @@ def test_metadata_of_other_tools_are_no_damage(tmp_path, storage, more):
     write_metadata(tmp_path / 'bag', storage, names, **more)
     assert read(tmp_path / 'bag') == expected([1, 2, 3])
     metadata = yaml.safe_load((tmp_path / 'bag/metadata.yaml').read_text())
-    told = metadata['rosbag2_bagfile_information']
-    left = {key: value for key, value in told.items() if value is not None}
+    reported = metadata['rosbag2_bagfile_information']
+    left = {key: value for key, value in reported.items() if value is not None}
     text = yaml.safe_dump({'rosbag2_bagfile_information': left})
     (tmp_path / 'bag/metadata.yaml').write_text(text)
     assert read(tmp_path / 'bag') == expected([1, 2, 3])

@@ -68,9 +68,11 @@ def test_the_plain_nodes_times_of_other_frames_do_not_count() -> None:
 
 
 def test_runs_are_summed_up_and_compared() -> None:
-    told = Percentiles(4.0, 5.0, 6.0)
+    reported = Percentiles(4.0, 5.0, 6.0)
     run = {'sent': 3, 'received': 2, 'dropped': 1, 'lost': 0, **COUNTS, **TOLD}
-    ours = sum_up([{**run, 'latencies_ms': [8.0, 10.0], 'model_ms': told, 'slot_ms': told}] * 2)
+    ours = sum_up(
+        [{**run, 'latencies_ms': [8.0, 10.0], 'model_ms': reported, 'slot_ms': reported}] * 2
+    )
     assert ours['rest_ms'] == {'p50': 1.0}
     assert (ours['sent'], ours['dropped'], ours['runs']) == (6, 2, 2)
     plain = sum_up([{**run, 'latencies_ms': [18.0], 'model_ms': [9.0, 11.0], 'slot_ms': [5.0]}])
@@ -119,7 +121,7 @@ def test_no_round_begins_that_would_end_too_late(
 
 @pytest.mark.timeout(2000)
 def test_three_variants_over_dds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small pictures, few frames, no profile: whether all come is the machine's affair."""
+    """Small images, few frames, no profile: whether all come is the machine's affair."""
     monkeypatch.setattr(benchmark, 'OVERHEAD_S', 1800.0)  # it may be busy with other things
     model = write_tiny_model(tmp_path / 'model')
     report, drawn = tmp_path / 'way.json', tmp_path / 'way.svg'

@@ -59,13 +59,13 @@ def test_a_measurement_is_cut_short_but_never_empty(
     model: Path, monkeypatch: pytest.MonkeyPatch, rounds: int, counted: int
 ) -> None:
     """Of few rounds half count, of more all but the first five."""
-    told: list[int] = []
+    reported: list[int] = []
     monkeypatch.setattr(stages, 'time', SimpleNamespace(
-        monotonic=lambda: float(told[-1]), monotonic_ns=time.monotonic_ns, time_ns=time.time_ns
+        monotonic=lambda: float(reported[-1]), monotonic_ns=time.monotonic_ns, time_ns=time.time_ns
     ))  # fmt: skip
     segmenter = Segmenter.load(model, 'cpu')
-    found = measure(segmenter, [picture()], frames=100, end_s=rounds, tell=told.append)
-    assert told == list(range(1, rounds + 1))
+    found = measure(segmenter, [picture()], frames=100, end_s=rounds, report=reported.append)
+    assert reported == list(range(1, rounds + 1))
     assert len(found) == counted
 
 

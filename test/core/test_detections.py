@@ -16,7 +16,7 @@ from surgseg_ros.core.labels import (
     THREAD,
     WRIST,
 )
-from surgseg_ros.core.segmentation import Certainty, Roi, Segmentation
+from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 from surgseg_ros.training.scenes import Scene
 
 CORNERS = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)]) / 2
@@ -175,7 +175,7 @@ def test_views_are_taken_as_they_are() -> None:
 
 
 def test_without_confidence_the_remedy_is_said() -> None:
-    with pytest.raises(ValueError, match='certainty=True'):
+    with pytest.raises(ValueError, match='grid_confidence=True'):
         find_instruments(Segmentation(empty()))
 
 
@@ -187,12 +187,12 @@ def test_without_decision_is_the_whole_picture_with_score_0() -> None:
 
 @pytest.mark.parametrize('roi', [Roi(0, 0, 480, 270), Roi(64, 30, 320, 180)])
 def test_scores_of_the_networks_grid_are_near_those_of_the_pixels(roi: Roi) -> None:
-    """A pixel takes the certainty of the grid point under it, not a mean of four."""
+    """A pixel takes the grid confidence of the grid point under it, not a mean of four."""
     mask = np.full((270, 480), NO_DECISION, np.uint8)
     roi.view(mask)[:] = roi.view(Scene(6, (270, 480)).frame(3).mask)
     rough = np.random.default_rng(0).uniform(100, 255, (7, 12)).astype(np.float32)
     grid = cv2.resize(rough, (160, 90), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype('u1')
-    certain = find_instruments(Segmentation(mask, None, certainty=Certainty(grid, roi)))
+    certain = find_instruments(Segmentation(mask, None, grid_confidence=GridConfidence(grid, roi)))
     confidence = np.zeros((270, 480), np.uint8)
     roi.view(confidence)[:] = cv2.resize(grid, (roi.width_px, roi.height_px))
     sure = find_instruments(Segmentation(mask, confidence))
@@ -206,20 +206,20 @@ def test_scores_of_the_networks_grid_are_near_those_of_the_pixels(roi: Roi) -> N
 def test_a_grid_of_the_pixels_gives_the_same_scores() -> None:
     mask = MASKS['scene']
     confidence = np.random.default_rng(0).integers(0, 256, mask.shape, dtype=np.uint8)
-    whole = Certainty(confidence, Roi(0, 0, mask.shape[1], mask.shape[0]))
+    whole = GridConfidence(confidence, Roi(0, 0, mask.shape[1], mask.shape[0]))
     other = np.zeros_like(confidence)
-    assert find_instruments(Segmentation(mask, other, certainty=whole)) == find_instruments(
+    assert find_instruments(Segmentation(mask, other, grid_confidence=whole)) == find_instruments(
         Segmentation(mask, confidence)
     )
 
 
 def test_every_run_is_the_sum_of_the_points_under_its_pixels() -> None:
     grid = np.random.default_rng(0).integers(0, 256, (3, 5), dtype=np.uint8)
-    certainty = Certainty(grid, Roi(7, 4, 20, 12))  # a point covers four by four pixels
+    grid_confidence = GridConfidence(grid, Roi(7, 4, 20, 12))  # a point covers four by four pixels
     full = np.zeros((16, 27), int)
     full[4:, 7:] = np.kron(grid, np.ones((4, 4), int))
     rows, starts, ends = np.array(
         [(y, a, b) for y in (4, 9, 15) for a in (7, 12) for b in (13, 27)]
     ).T
     expected = [full[y, a:b].sum() for y, a, b in zip(rows, starts, ends)]
-    assert np.allclose(certainty.sum_runs(rows, starts, ends), expected)
+    assert np.allclose(grid_confidence.sum_runs(rows, starts, ends), expected)

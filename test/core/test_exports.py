@@ -71,7 +71,7 @@ def test_a_changed_file_is_refused(folder: Path, name: str) -> None:
 
 def test_a_missing_file_is_refused(folder: Path) -> None:
     (folder / 'openvino.bin').unlink()
-    with pytest.raises(ModelError, match=r'openvino\.bin: can not be read \(No such file'):
+    with pytest.raises(ModelError, match=r'openvino\.bin: cannot be read \(No such file'):
         read_export(folder, SPEC, 'openvino')
 
 
@@ -86,7 +86,7 @@ def test_new_weights_have_no_old_exports(tmp_path: Path) -> None:
 
 
 def test_an_absent_library_is_named_with_a_remedy() -> None:
-    with pytest.raises(ValueError, match=r'no_such_library can not be imported .*: make it'):
+    with pytest.raises(ValueError, match=r'no_such_library cannot be imported .*: make it'):
         import_library('no_such_library', 'make it')
 
 

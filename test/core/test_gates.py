@@ -22,7 +22,7 @@ BLACK = np.zeros((90, 160, 3), np.uint8)
 
 
 def noise(seed: int) -> np.ndarray:
-    """Return a picture that is lit, red and rough."""
+    """Return an image that is lit, red and rough."""
     rng = np.random.default_rng(seed)
     return rng.integers((90, 20, 20), (250, 90, 90), (90, 160, 3), np.uint8)
 
@@ -40,7 +40,7 @@ def test_a_good_picture_passes_all_and_a_black_one_is_told() -> None:
     assert gates.examine(noise(0)) == ()
     (finding,) = gates.examine(BLACK)
     assert (finding.gate, finding.action) == ('black', WARN)
-    assert finding.reason == 'the picture is black: 1.000 (limit 0.700)'
+    assert finding.reason == 'the image is black: 1.000 (limit 0.700)'
 
 
 @pytest.mark.skipif(not CLIP.is_file(), reason='the da Vinci clip is not here')
@@ -76,7 +76,7 @@ def test_the_same_picture_so_many_times_is_frozen() -> None:
     same = noise(1)
     found = [gates.examine(image.copy()) for image in (noise(0), same, same, same, same, noise(2))]
     assert [bool(findings) for findings in found] == [False, False, False, True, True, False]
-    assert found[4][0].reason == 'the picture stands still: 4 times the same (limit 3)'
+    assert found[4][0].reason == 'the image stands still: 4 times the same (limit 3)'
 
 
 def test_a_picture_that_differs_a_little_is_not_frozen() -> None:

@@ -32,7 +32,7 @@ def picture(seed: int = 0, height: int = 242, width: int = 324) -> np.ndarray:
 
 
 def jpeg(seed: int = 0, **options: int) -> bytes:
-    """Encode a picture; options are OpenCV's, without their prefix."""
+    """Encode an image; options are OpenCV's, without their prefix."""
     settings = {'QUALITY': 90, **options}
     flat = [n for k, v in settings.items() for n in (getattr(cv2, f'IMWRITE_JPEG_{k}'), v)]
     return cv2.imencode('.jpg', picture(seed)[..., ::-1], flat)[1].tobytes()
@@ -182,7 +182,7 @@ def scan_of(*components: int) -> bytes:
 
 
 def with_sampling(sampling: int, interval: int = 0) -> bytes:
-    """Make a picture in grey of 64x48 pixels with other samplings than encoders offer."""
+    """Make an image in grey of 64x48 pixels with other samplings than encoders offer."""
     across, down = sampling >> 4, sampling & 15
     units = -(-64 // (8 * across)) * -(-48 // (8 * down))
     coded, per_unit = b'', across * down + 2
@@ -195,7 +195,7 @@ def with_sampling(sampling: int, interval: int = 0) -> bytes:
 
 
 def of_one_color(components: tuple[int, ...] = (1, 2, 3)) -> bytes:
-    """Make a picture with a scan for each component, or of some of them alone."""
+    """Make an image with a scan for each component, or of some of them alone."""
     scans_ = [scan_of(number) + blocks_of_one_color(8 * 6) for number in components]
     return head_of(0x11) + b''.join(scans_) + EOI
 
@@ -266,7 +266,7 @@ UNUSUAL = {
     'broken colour profile': WHOLE[:2] + segment(0xE2, b'ICC_PROFILE\0\2\7') + WHOLE[2:],
     'JFIF of another revision': WHOLE[:11] + b'\2\0' + WHOLE[13:],
     'odd parameters of its scan': WHOLE[: SOS + 11] + bytes(3) + WHOLE[SOS + 14 :],
-    'several pictures': several_pictures(),
+    'several images': several_pictures(),
 }
 
 

@@ -18,7 +18,7 @@ def chunk(name, data):
 
 
 def write_png(indices, depth=8, kind=GREY, more=b'', interlaced=0):
-    """Write what OpenCV can't: any depth and colour type, of one sample a pixel."""
+    """Write what OpenCV cannot: any depth and colour type, of one sample a pixel."""
     height, width = indices.shape
     bits = np.unpackbits(indices[..., None], axis=2)[..., 8 - depth :].reshape(height, -1)
     rows = b''.join(b'\0' + row.tobytes() for row in np.packbits(bits, axis=1))

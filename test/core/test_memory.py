@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from surgseg_ros.core.memory import importing, settle
+from surgseg_ros.core.memory import freeze_garbage, importing
 
 
 class Knot:
@@ -19,7 +19,7 @@ class Knot:
 @pytest.fixture
 def settled():
     stays = Knot()
-    settle()
+    freeze_garbage()
     yield stays
     gc.unfreeze()
 

@@ -153,5 +153,5 @@ def test_openvino_does_not_read_beyond_the_weights(tmp_path: Path, offset: int) 
     net = f'<net name="n" version="11"><layers>{layer}{result}</layers>{edge}</net>'
     files = {'openvino.xml': net.encode(), 'openvino.bin': b'\0'}
     spec = with_export(tmp_path, 'openvino', files)
-    with pytest.raises(ModelError, match='OpenVINO can not read the export'):
+    with pytest.raises(ModelError, match='OpenVINO cannot read the export'):
         load_runtime(tmp_path, spec, 'openvino', Options('cpu'))

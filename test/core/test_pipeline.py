@@ -15,7 +15,7 @@ from surgseg_ros.core.pipeline import (
     ResultWarning,
     complete,
 )
-from surgseg_ros.core.segmentation import Certainty, Roi, Segmentation
+from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 from surgseg_ros.training.scenes import Scene
 
 MS = 10**6
@@ -49,7 +49,7 @@ def test_no_decision_is_of_one_image_alone_and_shows_no_instrument():
     pipeline = watch_for_black('no_decision')
     refused = complete(pipeline.decide(frame(BLACK, 0), output()))
     assert (refused.is_decided, refused.failed, refused.code) == (False, False, 'black')
-    assert 'the picture is black' in refused.reason
+    assert 'the image is black' in refused.reason
     assert (refused.mask == NO_DECISION).all()
     assert [instrument.label for instrument in refused.instruments] == [NO_DECISION]
     assert pipeline.decide(frame(SCENE, 33), output()).is_decided
@@ -148,11 +148,11 @@ def test_process_runs_the_network_with_what_the_settings_need():
     wanted = []
 
     class Network:
-        def segment(self, image, *, roi, confidence, certainty):
-            wanted.append((roi, confidence, certainty))
+        def segment(self, image, *, roi, confidence, grid_confidence):
+            wanted.append((roi, confidence, grid_confidence))
             grid = np.full((4, 4), 255, np.uint8)
-            whole = Certainty(grid, Roi(0, 0, image.shape[1], image.shape[0]))
-            return dataclasses.replace(output(), certainty=whole, stage_ms={'network': 1.0})
+            whole = GridConfidence(grid, Roi(0, 0, image.shape[1], image.shape[0]))
+            return dataclasses.replace(output(), grid_confidence=whole, stage_ms={'network': 1.0})
 
     roi = Roi(0, 0, 64, 64)
     result = CameraPipeline(roi=roi).process(Network(), frame(SCENE, 0))

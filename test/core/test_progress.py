@@ -32,9 +32,9 @@ class Terminal(io.StringIO):
 def test_an_activity_is_repeated_with_its_time_until_the_next() -> None:
     terminal = Terminal()
     with Progress('benchmark', terminal, silence_s=0.01) as progress:
-        progress.say('loading')
+        progress.print_line('loading')
         assert terminal.wait_for('benchmark: loading (', times=3)
-        progress.say('measuring')
+        progress.print_line('measuring')
         progress.update('measuring: 7 of 9')
         assert terminal.wait_for('measuring: 7 of 9 (0 s)')
     lines = terminal.getvalue().splitlines()
@@ -45,7 +45,7 @@ def test_nothing_is_printed_after_the_end_nor_while_there_is_news() -> None:
     terminal = Terminal()
     with Progress('demo', terminal, silence_s=PATIENCE_S) as progress:
         for number in range(3):
-            progress.say(f'step {number}')
+            progress.print_line(f'step {number}')
     assert terminal.getvalue() == 'demo: step 0\ndemo: step 1\ndemo: step 2\n'
     assert not any(thread.name == 'progress' for thread in threading.enumerate())
 
@@ -53,7 +53,7 @@ def test_nothing_is_printed_after_the_end_nor_while_there_is_news() -> None:
 def test_an_error_goes_through(capsys: pytest.CaptureFixture[str]) -> None:
     def divide() -> None:
         with Progress('demo') as progress:
-            progress.say('dividing')
+            progress.print_line('dividing')
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -65,4 +65,4 @@ def test_a_closed_terminal_ends_nothing() -> None:
     terminal = io.StringIO()
     terminal.close()
     with Progress('demo', terminal) as progress:
-        progress.say('going on')
+        progress.print_line('going on')

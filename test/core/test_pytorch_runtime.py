@@ -75,7 +75,7 @@ def test_without_a_graph_it_says_so_and_runs(
     assert runtime.description == (
         'torch float32 on played GPU, without a CUDA graph (no capture today)'
     )
-    assert runtime.most_pictures == 2
+    assert runtime.max_batch_size == 2
     torch.testing.assert_close(logits(runtime), expected)  # which is folded
 
 

@@ -24,7 +24,7 @@ class Painter:
 
     device = torch.device('cpu')
     description = 'painter'
-    most_pictures = 1
+    max_batch_size = 1
 
     def __call__(self, fitted: Tensor) -> Tensor:
         logits = torch.full((len(fitted), CLASS_COUNT, *fitted.shape[1:3]), -9.0)
@@ -39,7 +39,7 @@ def painter() -> Segmenter:
 
 
 def scene(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a picture with a white rectangle, and its true mask."""
+    """Return an image with a white rectangle, and its true mask."""
     mask = np.zeros((height, width), np.uint8)
     mask[height // 5 : height // 2, width // 3 : width - width // 4] = NEEDLE
     return np.repeat(mask[..., None] // NEEDLE * 255, 3, 2), mask
@@ -101,7 +101,7 @@ def test_roi_is_segmented_alone_and_the_rest_is_without_decision(painter: Segmen
 
 @pytest.mark.parametrize('roi', [Roi(0, 0, 301, 10), Roi(-1, 0, 10, 10), Roi(0, 0, 0, 10)])
 def test_roi_beyond_the_picture_is_refused(painter: Segmenter, roi: Roi) -> None:
-    with pytest.raises(ValueError, match='reaches beyond the picture of 300x200'):
+    with pytest.raises(ValueError, match='reaches beyond the image of 300x200'):
         painter.segment(scene(200, 300)[0], roi=roi)
 
 
@@ -121,27 +121,29 @@ def test_what_is_no_rgb_picture_is_refused(painter: Segmenter, picture: np.ndarr
 
 def test_confidence_comes_on_demand_alone(painter: Segmenter) -> None:
     picture, _ = scene(64, 64)
-    plain, certain = painter.segment(picture), painter.segment(picture, certainty=True)
-    assert (plain.confidence, plain.certainty, certain.confidence) == (None, None, None)
+    plain, certain = painter.segment(picture), painter.segment(picture, grid_confidence=True)
+    assert (plain.confidence, plain.grid_confidence, certain.confidence) == (None, None, None)
     sure = painter.segment(picture, confidence=True).confidence
     assert sure is not None
     expected = 255 / (1 + np.exp(-4) + 8 * np.exp(-13))
     assert abs(int(sure[20, 40]) - expected) <= 1
-    assert certain.certainty is not None
-    assert certain.certainty.grid.shape == (256, 256), 'the part of the input that it takes'
-    assert abs(int(certain.certainty.grid[80, 160]) - expected) <= 1
+    assert certain.grid_confidence is not None
+    assert certain.grid_confidence.grid.shape == (256, 256), 'the part of the input that it takes'
+    assert abs(int(certain.grid_confidence.grid[80, 160]) - expected) <= 1
 
 
 def test_certainty_is_of_the_roi(painter: Segmenter) -> None:
     roi = Roi(40, 30, 201, 111)
-    certainty = painter.segment(scene(200, 300)[0], roi=roi, certainty=True).certainty
-    assert certainty is not None
-    assert certainty.roi == roi
-    assert certainty.grid.shape == (177, 320)
+    grid_confidence = painter.segment(
+        scene(200, 300)[0], roi=roi, grid_confidence=True
+    ).grid_confidence
+    assert grid_confidence is not None
+    assert grid_confidence.roi == roi
+    assert grid_confidence.grid.shape == (177, 320)
 
 
 def test_pictures_of_any_sizes_share_a_pass(painter: Segmenter) -> None:
-    """One pass gives each picture what it gets alone, its own roi and size included."""
+    """One pass gives each image what it gets alone, its own roi and size included."""
     passes = []
 
     class Counted(Painter):
@@ -167,7 +169,7 @@ def test_the_warm_up_takes_as_many_pictures_as_will_come(painter: Segmenter) -> 
     seen = []
 
     class Two(Painter):
-        most_pictures = 2
+        max_batch_size = 2
 
         def __call__(self, fitted: Tensor) -> Tensor:
             seen.append(len(fitted))

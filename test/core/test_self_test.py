@@ -68,7 +68,7 @@ def test_it_goes_with_its_weights(folder, tmp_path):
         ({'drawing': 99}, 'drawing 99 of'),
         ({'drawing': 'x'}, "drawing 'x' of"),
         ({'classes': 'eJw='}, 'self_test'),
-        ({'classes': 7}, 'can not be read'),
+        ({'classes': 7}, 'cannot be read'),
         ({'classes': 'eJztwQEBAAAAgJD+r+4ICgAAAAAAAAAAAAAAAAAAAAAAAAAAGAAAAAE='}, 'self_test'),
     ],
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is odd about a picture after what came before is found."""
+"""What is odd about an image after what came before is found."""
 
 import pytest
 

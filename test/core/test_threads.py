@@ -9,7 +9,7 @@ import pytest
 
 CODE = """
 import os, sys
-import surgseg_ros.lockstep
+import surgseg_ros.bag_evaluation
 assert 'torch' not in sys.modules  # or it would be too late
 print(os.environ.get('GOMP_SPINCOUNT'))
 """

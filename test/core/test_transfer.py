@@ -13,7 +13,7 @@ import torch
 from surgseg_ros.core.transfer import HostTransfer, StagedTransfer, Transfer, transfer_to
 
 CPU = torch.device('cpu')
-WAYS: dict[str, Callable[[], Transfer]] = {
+KINDS: dict[str, Callable[[], Transfer]] = {
     'host': HostTransfer,
     'staged': lambda: StagedTransfer(CPU, None, pinned=False),
 }
@@ -24,9 +24,9 @@ def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:
     return [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
 
 
-@pytest.mark.parametrize('way', WAYS)
-def test_what_goes_up_and_down_is_the_same(way: str) -> None:
-    transfer = WAYS[way]()
+@pytest.mark.parametrize('kind', KINDS)
+def test_what_goes_up_and_down_is_the_same(kind: str) -> None:
+    transfer = KINDS[kind]()
     for sizes in (((4, 6), (8, 5)), ((9, 9), (2, 2)), ((4, 6),)):  # larger, smaller, fewer
         sent = pictures(*sizes)
         with transfer.working():
@@ -34,10 +34,10 @@ def test_what_goes_up_and_down_is_the_same(way: str) -> None:
         assert all(np.array_equal(*pair) for pair in zip(sent, came, strict=True))
 
 
-@pytest.mark.parametrize('way', WAYS)
-def test_results_of_any_type_come_down(way: str) -> None:
+@pytest.mark.parametrize('kind', KINDS)
+def test_results_of_any_type_come_down(kind: str) -> None:
     planes = [torch.arange(6).view(2, 3).float() / 7, torch.tensor([True, False])]
-    came = WAYS[way]().download(planes)
+    came = KINDS[kind]().download(planes)
     assert [(array.dtype, array.shape) for array in came] == [
         *((np.float32, (2, 3)), (np.bool_, (2,))),
     ]

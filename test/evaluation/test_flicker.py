@@ -11,8 +11,8 @@ from surgseg_ros.evaluation.flicker import (
     count_step,
     count_step_of,
     find_steps,
+    report,
     summarize_steps,
-    tell,
 )
 from surgseg_ros.evaluation.pairs import Pair
 
@@ -26,7 +26,7 @@ def test_what_becomes_wrong_where_the_truth_stays_is_flicker():
     predicted = masks([0, 2, 3, 3, 5], [0, 0, 255, 0, 5])
     counts = count_step(truth, predicted)
     assert counts.still_px.tolist() == [2, 0, 0, 1, 1, 0, 0, 0, 0, 0]
-    # 2 to 0 is mended, 5 stays wrong, and where the truth changes nothing counts.
+    # 2 to 0 is fixed, 5 stays wrong, and where the truth changes nothing counts.
     assert counts.changed_px.tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
 
 
@@ -58,13 +58,13 @@ def test_videos_are_added_before_anything_is_divided():
     assert found['instrument_share'] == 1
     assert found['class_share']['tool shaft'] == 1
     assert found['class_share']['catheter'] is None
-    assert '100.00 of 1000 become wrong (1000.00 of 1000 of instruments)' in tell(found)
+    assert '100.00 of 1000 become wrong (1000.00 of 1000 of instruments)' in report(found)
 
 
 def test_nothing_to_count_is_no_nought():
     found = summarize_steps({})
     assert (found['steps'], found['share'], found['instrument_share']) == (0, None, None)
-    assert tell(found) == ''
+    assert report(found) == ''
 
 
 def test_sizes_must_agree():

@@ -94,5 +94,5 @@ def test_a_picture_of_another_format_is_read_as_opencv_reads_it(tmp_path):
 
 
 def test_a_missing_picture_is_named(tmp_path):
-    with pytest.raises(FrameError, match=r'x\.png: can not be read'):
+    with pytest.raises(FrameError, match=r'x\.png: cannot be read'):
         read_picture(tmp_path / 'x.png')

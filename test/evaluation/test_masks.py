@@ -57,9 +57,9 @@ def test_each_verb_refuses_it_by_name(tmp_path, capsys, content, said):
     assert make_bag(['--input', str(bad / 'video_02'), '--output', str(tmp_path / 'bag')]) == 2
     assert named in capsys.readouterr().err
     assert inspect_data(['--data', str(bad), '--json', str(tmp_path / 'y.json')]) == 1
-    faults = json.loads((tmp_path / 'y.json').read_text())['faults']
-    assert [fault['name'] for fault in faults] == ['video_02/000000060']
-    assert named in faults[0]['what']
+    data_errors = json.loads((tmp_path / 'y.json').read_text())['faults']
+    assert [fault['name'] for fault in data_errors] == ['video_02/000000060']
+    assert named in data_errors[0]['what']
 
 
 def test_names_in_capitals_are_the_same_names(tmp_path, capsys):

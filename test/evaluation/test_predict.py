@@ -234,7 +234,7 @@ def test_a_model_or_device_that_is_not_there_is_named(model, tmp_path, more, sai
 
 
 class Flickering:
-    """Says class 3 with 0.7 where the picture is lit, and only there."""
+    """Says class 3 with 0.7 where the image is lit, and only there."""
 
     device = torch.device('cpu')
     description = 'flickering'
@@ -248,7 +248,7 @@ class Flickering:
 
 @pytest.fixture
 def blinking(tmp_path):
-    """Give a folder of dark pictures of which one in between has a bright part."""
+    """Give a folder of dark images of which one in between has a bright part."""
     rng = np.random.default_rng(0)
     for place in range(6):
         image = rng.integers(30, 60, (32, 64, 3), np.uint8)
@@ -277,7 +277,7 @@ def test_masks_are_steady_where_asked_for_and_raw_else(model, blinking, tmp_path
     for name in masks(tmp_path / 'steady')[3:]:
         (tmp_path / 'steady' / name).unlink()
     predict(model, blinking, tmp_path / 'steady', '--steady-frames', 2)
-    assert read(tmp_path / 'steady') == [0, 0, 0, 0, 0, 3], 'begun anew, not in the middle'
+    assert read(tmp_path / 'steady') == [0, 0, 0, 0, 0, 3], 'begun again, not in the middle'
 
 
 def test_raw_and_steady_masks_are_not_mixed(model, tmp_path, capsys):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a video: as OpenCV reads them, and none that damage has changed."""
+"""Images of a video: as OpenCV reads them, and none that damage has changed."""
 
 from itertools import count
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_videos import GOP, overwrite, packets, rewrite, write_video
 
-from surgseg_ros.core.bounds import MAX_PIXELS
+from surgseg_ros.core.limits import MAX_PIXELS
 from surgseg_ros.evaluation.errors import FrameError
 from surgseg_ros.evaluation.videos import open_video
 
@@ -17,8 +17,8 @@ COUNT = 36
 
 
 def read(path):
-    faults = {}
-    return dict(open_video(path).read(count(), faults)), faults
+    data_errors = {}
+    return dict(open_video(path).read(count(), data_errors)), data_errors
 
 
 def read_by_opencv(path):
@@ -46,9 +46,9 @@ def read_by_opencv(path):
 )
 def test_pictures_are_those_of_opencv(tmp_path, name, codec, more):
     path = write_video(tmp_path / name, 8, codec, **more)
-    found, faults = read(path)
+    found, data_errors = read(path)
     expected = list(read_by_opencv(path))
-    assert faults == {}
+    assert data_errors == {}
     assert len(found) == len(expected) == 8
     for ours, theirs in zip(found.values(), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -73,9 +73,9 @@ def test_what_damage_has_changed_is_not_given(tmp_path, codec, name, how):
         place, size = places[number]
         changed = spoil(content[place : place + size], how, rng)
         rewrite(path, content[:place] + changed + content[place + size :])
-        found, faults = read(path)
-        assert faults
-        assert sorted([*found, *faults]) == list(range(COUNT))
+        found, data_errors = read(path)
+        assert data_errors
+        assert sorted([*found, *data_errors]) == list(range(COUNT))
         for frame, image in found.items():
             np.testing.assert_array_equal(image, whole[frame])
 
@@ -84,21 +84,21 @@ def test_frames_are_lost_up_to_the_next_that_stands_alone(tmp_path):
     path = write_video(tmp_path / 'x.mp4', COUNT, options={'bf': '0', 'x264-params': 'scenecut=0'})
     place, size = packets(path)[GOP + 2]
     overwrite(path, place + 8, bytes(size - 8))
-    _, faults = read(path)
-    assert sorted(faults) == list(range(GOP + 2, 2 * GOP))
-    assert 'its data are damaged' in faults[GOP + 2]
-    assert 'built on a frame that is damaged' in faults[GOP + 3]
+    _, data_errors = read(path)
+    assert sorted(data_errors) == list(range(GOP + 2, 2 * GOP))
+    assert 'its data are damaged' in data_errors[GOP + 2]
+    assert 'built on a frame that is damaged' in data_errors[GOP + 3]
 
 
 def test_a_frame_asked_for_alone_is_judged_the_same(tmp_path):
     path = write_video(tmp_path / 'x.mkv', COUNT)
     place, size = packets(path)[GOP + 1]
     overwrite(path, place + size // 2, bytes(size // 2))
-    _, faults = read(path)
-    assert faults
+    _, data_errors = read(path)
+    assert data_errors
     for frame in range(COUNT):
         alone = {}
-        assert bool(list(open_video(path).read([frame], alone))) == (frame not in faults)
+        assert bool(list(open_video(path).read([frame], alone))) == (frame not in data_errors)
 
 
 def test_a_jpeg_that_lost_its_end_is_damaged_though_it_decodes(tmp_path):
@@ -113,8 +113,8 @@ def test_a_jpeg_that_lost_its_end_is_damaged_though_it_decodes(tmp_path):
             file.mux(stream.encode(frame.reformat(format='yuvj420p')))
     place, size = packets(path)[7]
     overwrite(path, place + size - 150, bytes(150))  # zeros are code words, too
-    _, faults = read(path)
-    assert list(faults) == [7]
+    _, data_errors = read(path)
+    assert list(data_errors) == [7]
 
 
 def test_a_jpeg_with_a_tail_is_whole(tmp_path):
@@ -124,8 +124,8 @@ def test_a_jpeg_with_a_tail_is_whole(tmp_path):
     longer = content[place : place + size] + bytes(64)
     head = content[: place - 4] + len(longer).to_bytes(4, 'little')
     rewrite(path, head + longer + b'\0' * (len(longer) % 2))
-    found, faults = read(path)
-    assert (list(found), faults) == ([0, 1, 2], {})
+    found, data_errors = read(path)
+    assert (list(found), data_errors) == ([0, 1, 2], {})
 
 
 @pytest.mark.parametrize('codec', ['mjpeg', 'h264'])
@@ -134,10 +134,10 @@ def test_a_size_that_changes_midway_is_refused_by_name(tmp_path, codec):
     parts = [write_video(tmp_path / f'{size[0]}.{codec}', GOP, codec, size=size) for size in sizes]
     path = tmp_path / f'x.{codec}'
     path.write_bytes(b''.join(part.read_bytes() for part in parts))
-    found, faults = read(path)
+    found, data_errors = read(path)
     assert list(found) == list(range(GOP))
-    assert list(faults) == list(range(GOP, 2 * GOP))
-    assert f'frame {GOP} can not be used: it is 96x48, the video 192x96' in faults[GOP]
+    assert list(data_errors) == list(range(GOP, 2 * GOP))
+    assert f'frame {GOP} cannot be used: it is 96x48, the video 192x96' in data_errors[GOP]
 
 
 def test_without_a_place_for_faults_the_first_one_raises(tmp_path):
@@ -145,7 +145,7 @@ def test_without_a_place_for_faults_the_first_one_raises(tmp_path):
     overwrite(path, packets(path)[4][0] + 300, bytes(300))
     frames = open_video(path).read(count())
     assert [next(frames)[0] for _ in range(4)] == [0, 1, 2, 3]
-    with pytest.raises(FrameError, match=r'x\.avi: frame 4 can not be used'):
+    with pytest.raises(FrameError, match=r'x\.avi: frame 4 cannot be used'):
         next(frames)
 
 

@@ -22,22 +22,22 @@ from surgseg_ros.evaluation.videos import open_video
 
 COUNT = 36
 VARYING = [*range(15), 15, 20, 25]
-"""Times of a film that drops frames, as a screen recorder's."""
+"""Times of a video that drops frames, as a screen recorder's."""
 
 
 def read(path, frames=None):
-    """Give the numbers that pictures have, and the frames that are faulty."""
-    faults = {}
-    read_frames = open_video(path).read(count() if frames is None else frames, faults)
-    return {frame: number_of(image) for frame, image in read_frames}, faults
+    """Give the numbers that images have, and the frames that are faulty."""
+    data_errors = {}
+    read_frames = open_video(path).read(count() if frames is None else frames, data_errors)
+    return {frame: number_of(image) for frame, image in read_frames}, data_errors
 
 
 def assert_true(path):
-    """See that every picture is that of its number, and that all others are named; count these."""
-    found, faults = read(path)
+    """See that every image is that of its number, and that all others are named; count these."""
+    found, data_errors = read(path)
     assert found == {frame: frame for frame in found}
-    assert sorted([*found, *faults]) == list(range(len(open_video(path))))
-    return sorted(faults)
+    assert sorted([*found, *data_errors]) == list(range(len(open_video(path))))
+    return sorted(data_errors)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def assert_true(path):
 def test_all_frames_of_a_whole_video_have_their_numbers(tmp_path, name, codec):
     path = write_video(tmp_path / name, COUNT, codec)
     video = open_video(path)
-    assert (len(video), video.rate_hz, video.faults) == (COUNT, 30, ())
+    assert (len(video), video.rate_hz, video.data_errors) == (COUNT, 30, ())
     assert assert_true(path) == []
     assert read(path, [0, 5, 17, 30]) == ({n: n for n in (0, 5, 17, 30)}, {})
 
@@ -66,7 +66,7 @@ def test_a_destroyed_chunk_of_an_avi_keeps_the_numbers_behind_it(tmp_path):
     place, _ = packets(path)[9]
     overwrite(path, place - 160, bytes(310))
     assert assert_true(path) == [8, 9], 'the end of one, and the head of the next'
-    assert open_video(path).faults == (f'{path}: frame 9: its place in the file is damaged',)
+    assert open_video(path).data_errors == (f'{path}: frame 9: its place in the file is damaged',)
 
 
 def test_of_frames_that_refer_to_others_all_up_to_the_next_whole_one_are_lost(tmp_path):
@@ -80,10 +80,10 @@ def test_without_an_index_what_lies_behind_a_hole_has_no_numbers(tmp_path):
     without_index(path)
     assert assert_true(path) == [], 'chunk follows chunk'
     overwrite(path, packets(path)[9][0] - 8, bytes(8))
-    found, faults = read(path)
+    found, data_errors = read(path)
     assert found == {frame: frame for frame in range(9)}
-    assert list(faults) == list(range(9, COUNT))
-    assert f'frames 9 to {COUNT - 1}: the file is damaged' in open_video(path).faults[0]
+    assert list(data_errors) == list(range(9, COUNT))
+    assert f'frames 9 to {COUNT - 1}: the file is damaged' in open_video(path).data_errors[0]
 
 
 def test_a_damaged_index_is_not_believed(tmp_path):
@@ -96,8 +96,8 @@ def test_a_damaged_index_is_not_believed(tmp_path):
 def test_an_empty_chunk_is_the_frame_before_once_more(tmp_path):
     path = write_video(tmp_path / 'x.avi', COUNT, 'mjpeg')
     with_empty_chunks(path, [5, 6, 20])
-    found, faults = read(path)
-    assert faults == {}
+    found, data_errors = read(path)
+    assert data_errors == {}
     assert found == {frame: {5: 4, 6: 4, 20: 19}.get(frame, frame) for frame in range(COUNT)}
 
 
@@ -113,10 +113,10 @@ def test_an_empty_chunk_is_the_frame_before_once_more(tmp_path):
 def test_of_a_video_that_is_cut_off_the_rest_is_named(tmp_path, name, codec, container):
     path = write_video(tmp_path / name, COUNT, codec, container=container)
     rewrite(path, path.read_bytes()[: path.stat().st_size * 2 // 3])
-    faults = assert_true(path)
-    assert faults[-1] == COUNT - 1
-    assert 0 < len(faults) < COUNT
-    assert f'the header promises {COUNT} frames' in open_video(path).faults[-1]
+    data_errors = assert_true(path)
+    assert data_errors[-1] == COUNT - 1
+    assert 0 < len(data_errors) < COUNT
+    assert f'the header promises {COUNT} frames' in open_video(path).data_errors[-1]
 
 
 def test_a_fragmented_video_that_is_cut_off_is_told(tmp_path):
@@ -124,17 +124,17 @@ def test_a_fragmented_video_that_is_cut_off_is_told(tmp_path):
     path = write_video(tmp_path / 'x.mp4', COUNT, container=options)
     assert assert_true(path) == []
     rewrite(path, path.read_bytes()[: path.stat().st_size * 2 // 3])
-    found, faults = read(path)
+    found, data_errors = read(path)
     assert found == {frame: frame for frame in found}
-    assert faults
-    assert open_video(path).faults
+    assert data_errors
+    assert open_video(path).data_errors
 
 
 def test_a_recording_that_never_ended_well_is_told(tmp_path):
     path = write_video(tmp_path / 'x.mkv', COUNT, container={'live': '1'})
-    assert open_video(path).faults == ()
+    assert open_video(path).data_errors == ()
     rewrite(path, path.read_bytes()[:-20])
-    assert 'and all after it: the file is cut off' in open_video(path).faults[0]
+    assert 'and all after it: the file is cut off' in open_video(path).data_errors[0]
 
 
 def test_an_mp4_without_its_head_is_refused(tmp_path):
@@ -149,19 +149,19 @@ def test_a_destroyed_cluster_of_a_matroska_file_keeps_the_numbers_behind_it(tmp_
     path = write_video(tmp_path / 'x.mkv', COUNT, codec)
     places = packets(path)
     overwrite(path, places[GOP + 2][0] - 4, bytes(places[GOP + 3][0] - places[GOP + 2][0]))
-    faults = assert_true(path)
-    assert faults
-    assert set(faults) <= set(range(GOP, 2 * GOP)), 'nothing else is lost'
-    assert any('is damaged' in fault for fault in open_video(path).faults)
+    data_errors = assert_true(path)
+    assert data_errors
+    assert set(data_errors) <= set(range(GOP, 2 * GOP)), 'nothing else is lost'
+    assert any('is damaged' in fault for fault in open_video(path).data_errors)
 
 
 def test_of_a_matroska_file_without_its_first_frames_no_number_is_believed(tmp_path):
     path = write_video(tmp_path / 'x.mkv', COUNT, 'mjpeg')
     place, _ = packets(path)[0]
     overwrite(path, place - 30, bytes(packets(path)[3][0] - place))
-    found, faults = read(path)
+    found, data_errors = read(path)
     assert found == {}
-    assert 'can not be numbered' in faults[0]
+    assert 'cannot be numbered' in data_errors[0]
 
 
 def test_a_lost_packet_of_a_transport_stream_keeps_the_numbers_behind_it(tmp_path):
@@ -169,16 +169,16 @@ def test_a_lost_packet_of_a_transport_stream_keeps_the_numbers_behind_it(tmp_pat
     content = path.read_bytes()
     place = packets(path)[GOP + 3][0] // 188 * 188
     rewrite(path, content[:place] + content[place + 188 * 4 :])
-    faults = assert_true(path)
-    assert faults
-    assert set(faults) <= set(range(GOP - 3, 2 * GOP)), 'nothing else is lost'
+    data_errors = assert_true(path)
+    assert data_errors
+    assert set(data_errors) <= set(range(GOP - 3, 2 * GOP)), 'nothing else is lost'
 
 
 @pytest.mark.parametrize('name', ['x.mp4', 'x.mkv'])
 def test_a_rate_that_varies_is_told_by_the_time_stamps(tmp_path, name):
     path = write_video(tmp_path / name, len(VARYING), times=VARYING)
     video = open_video(path)
-    assert (len(video), video.rate_hz, video.faults) == (len(VARYING), None, ())
+    assert (len(video), video.rate_hz, video.data_errors) == (len(VARYING), None, ())
     assert assert_true(path) == []
     exact = [Fraction(time, 30) for time in VARYING]
     found = [video.time_s(frame) for frame in range(len(video))]

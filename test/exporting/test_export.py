@@ -204,7 +204,7 @@ def forge(exported, folder, name, content, **changes):
 @pytest.mark.parametrize('content', [b'', b'<net', b'\0' * 100])
 def test_what_is_no_graph_is_refused(exported, tmp_path, content):
     folder = forge(exported, tmp_path / 'forged', 'openvino.xml', content)
-    with pytest.raises(ModelError, match='OpenVINO can not read the export'):
+    with pytest.raises(ModelError, match='OpenVINO cannot read the export'):
         Segmenter.load(folder, 'cpu', 'openvino')
 
 
@@ -250,7 +250,7 @@ def test_the_graph_of_another_network_is_refused(model, data, tmp_path, monkeypa
 def test_an_absent_library_is_named_before_anything_is_read(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'openvino', None)
     assert export(tmp_path / 'nothing', tmp_path, tmp_path / 'exported') == 2
-    assert 'openvino can not be imported' in capsys.readouterr().err
+    assert 'openvino cannot be imported' in capsys.readouterr().err
 
 
 def test_an_output_that_holds_something_is_left_alone(model, data, tmp_path, capsys):

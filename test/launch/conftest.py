@@ -91,8 +91,8 @@ def ours(name, /, **arguments):
 def note(name):
     def write(context):
         configurations = {{k: str(v) for k, v in context.launch_configurations.items()}}
-        told = {{'configurations': configurations, 'environment': dict(context.environment)}}
-        (FOLDER / f'{{name}}.json').write_text(json.dumps(told))
+        reported = {{'configurations': configurations, 'environment': dict(context.environment)}}
+        (FOLDER / f'{{name}}.json').write_text(json.dumps(reported))
     return OpaqueFunction(function=write)
 
 def generate_launch_description():

@@ -12,9 +12,9 @@ rclpy.init(args=sys.argv)
 node = rclpy.create_node('unnamed')
 values = {{name: parameter.value for name, parameter in node._parameter_overrides.items()}}
 values = {{k: v if isinstance(v, (bool, int, float, str)) else list(v) for k, v in values.items()}}
-told = {{'parameters': values, 'environment': dict(os.environ)}}
+reported = {{'parameters': values, 'environment': dict(os.environ)}}
 name = node.get_fully_qualified_name().replace('/', '-')
-pathlib.Path('{folder}', f'node{{name}}.json').write_text(json.dumps(told))
+pathlib.Path('{folder}', f'node{{name}}.json').write_text(json.dumps(reported))
 """
 
 VARIABLE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
@@ -38,18 +38,18 @@ def run(install, include):
     return run
 
 
-def told(folder, name):
+def reported(folder, name):
     return json.loads((folder / f'{name}.json').read_text())
 
 
 def parameters(folder, name='segmenter'):
-    return told(folder, f'node-{name}')['parameters']
+    return reported(folder, f'node-{name}')['parameters']
 
 
 @pytest.mark.parametrize('actions', ["ours('segment')", "ours('replay', bag='any')"])
 def test_nothing_of_ours_remains_in_the_includer(run, tmp_path, actions):
     run(actions)
-    before, after = told(tmp_path, 'before'), told(tmp_path, 'after')
+    before, after = reported(tmp_path, 'before'), reported(tmp_path, 'after')
     assert after['environment'] == before['environment']
     # An include itself sets what it passes, and launch does not take that back.
     passed = {'bag': 'any'} if 'bag' in actions else {}
@@ -59,7 +59,7 @@ def test_nothing_of_ours_remains_in_the_includer(run, tmp_path, actions):
 def test_the_profile_is_the_nodes_alone(run, tmp_path):
     before = f"ExecuteProcess(cmd=['sh', '-c', 'echo before=${VARIABLE}.'], output='screen')"
     ran = run(f"{before}, ours('segment'), {before.replace('before', 'after')}")
-    assert told(tmp_path, 'node-segmenter')['environment'][VARIABLE].endswith('fastdds.xml')
+    assert reported(tmp_path, 'node-segmenter')['environment'][VARIABLE].endswith('fastdds.xml')
     assert 'before=.' in ran.stdout
     assert 'after=.' in ran.stdout
 
@@ -132,14 +132,14 @@ def test_a_given_topic_wins_over_a_single_one_and_without_it_that_one_stays(
 
 
 @pytest.mark.parametrize('section', ['/**', '/a/segmenter', '/*/segmenter'])
-@pytest.mark.parametrize('way', ['params_file', 'around'])
+@pytest.mark.parametrize('given_by', ['params_file', 'around'])
 def test_one_topic_in_the_place_of_two_is_refused(
-    install, include, tmp_path, set_around, section, way
+    install, include, tmp_path, set_around, section, given_by
 ):
     install('segmenter', GETS)
     set_both = set_around('[one, two]', section)
-    given = '' if way == 'around' else f', params_file={str(tmp_path / "around.yaml")!r}'
-    around = "PushRosNamespace('a')" + (f', {set_both}' if way == 'around' else '')
+    given = '' if given_by == 'around' else f', params_file={str(tmp_path / "around.yaml")!r}'
+    around = "PushRosNamespace('a')" + (f', {set_both}' if given_by == 'around' else '')
     ran = include(f"{around}, ours('segment', image_topic='/image_of_one'{given})")
     assert ran.returncode == 1
     assert "image_topic is '/image_of_one', and image_topics is ['one', 'two']" in ran.stdout

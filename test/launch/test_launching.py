@@ -7,7 +7,7 @@ pytest.importorskip('launch_ros', reason='needs launch_ros: a ROS 2 installation
 
 
 @pytest.mark.parametrize('base', [None, '/robot', 'robot'])
-@pytest.mark.parametrize('namespace', ['', 'left', '/left', 'left/eye'])
+@pytest.mark.parametrize('namespace', ['', 'left', '/left', 'left/channel'])
 def test_a_name_in_namespaces(prefix, base, namespace):
     from launch import LaunchContext
     from launch_ros.actions import Node, PushRosNamespace

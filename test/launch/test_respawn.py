@@ -67,7 +67,7 @@ class Launch:
 
 
 class Camera:
-    """Publishes pictures of several sizes in turn, and knows what it has sent."""
+    """Publishes images of several sizes in turn, and knows what it has sent."""
 
     def __init__(self, bench):
         self.sent = {}
@@ -88,7 +88,7 @@ class Camera:
                 return
 
     def has_sent(self, mask):
-        """Tell whether a mask has header and size of a picture that was sent."""
+        """Tell whether a mask has header and size of an image that was sent."""
         return self.sent.get(stamp_ns(mask)) == (mask.header.frame_id, mask.height, mask.width)
 
     def end(self):
@@ -124,7 +124,7 @@ def camera(bench):
 
 
 def wait_for_results(run, mask, status, since_ns):
-    """Wait for a mask of each size, and for a valid status, of pictures since a stamp."""
+    """Wait for a mask of each size, and for a valid status, of images since a stamp."""
 
     def have_come():
         sizes = {(m.height, m.width) for m in mask.messages if stamp_ns(m) > since_ns}

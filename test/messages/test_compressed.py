@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures become JPEG, masks PNG without loss, and neither becomes the other."""
+"""Images become JPEG, masks PNG without loss, and neither becomes the other."""
 
 import cv2
 import numpy as np

@@ -24,7 +24,7 @@ def message(text: str, suffix: str, samples: np.ndarray) -> Message:
 
 
 def mosaic(pattern: str, dtype: type = np.uint8) -> np.ndarray:
-    """See the picture through a colour filter, (H, W)."""
+    """See the image through a colour filter, (H, W)."""
     samples = np.empty((HEIGHT, WIDTH), np.uint8)
     for place, letter in enumerate(pattern):
         row, column = divmod(place, 2)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Properties of the way from CDR to a picture and back, for any size, padding and byte order."""
+"""Properties of the way from CDR to an image and back, for any size, padding and byte order."""
 
 import io
 
@@ -87,7 +87,7 @@ def test_colors_survive_every_layout(
 @FEW
 @given(SIDES, SIDES, st.sampled_from(MOSAICS), st.integers(0, 17), st.booleans(), st.integers())
 def test_mosaics_do_not_depend_on_layout(height, width, encoding, padding, big_samples, seed):
-    """Of 8 bits without padding, and of 16 with it, the same picture comes, or neither."""
+    """Of 8 bits without padding, and of 16 with it, the same image comes, or neither."""
     mosaic = noise(abs(seed), height, width)
     wide = (mosaic.astype(np.uint16) * 256 + 77).astype('>u2' if big_samples else '<u2')
     layouts = [

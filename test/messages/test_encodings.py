@@ -154,7 +154,7 @@ def test_what_is_laid_out_otherwise_is_not_guessed(name):
         # Of a decoder that works on 16 rows at a time: chroma begins below the padding.
         ('nv12', {'data': bytes(8 * 16 * 3 // 2)}, 'data', 'no room between planes'),
         # Some hand on the height of all planes together.
-        ('nv21', {'height': 6, 'data': bytes(48)}, 'data', 'height to that of the picture'),
+        ('nv21', {'height': 6, 'data': bytes(48)}, 'data', 'height to that of the image'),
         ('yuv420', {'data': bytes(49)}, 'data', '49 bytes'),
         ('nv24', {'data': bytes(48)}, 'data', 'not the 96'),
         # Some hand on the bytes of a pixel in all planes.
@@ -196,7 +196,7 @@ NEVER = [
 @pytest.mark.parametrize(('encoding', 'size'), NEVER)
 @pytest.mark.parametrize('spell', [str.lower, str.upper])
 def test_opencv_is_never_given_a_size_that_it_does_not_check(monkeypatch, encoding, size, spell):
-    """It would write past the end of the picture, or make it black without a word."""
+    """It would write past the end of the image, or make it black without a word."""
     monkeypatch.setattr(cv2, 'cvtColor', None)
     height, width = size
     with pytest.raises(ImageError, match=f'{width}x{height}.*publish') as caught:
@@ -220,7 +220,7 @@ def _of_size(encoding, height, width):
 
 
 def _guarded(convert, shape):
-    """Let `convert` write where a write outside of the picture's own bytes is seen."""
+    """Let `convert` write where a write outside of the image's own bytes is seen."""
 
     def guarded(source, code):
         room = np.full(2 * GUARD_BYTES + int(np.prod(shape)), 7, np.uint8)

@@ -40,7 +40,7 @@ def _message(pixels: np.ndarray, encoding: str, padding: int = 0, big: int = 0) 
 
 
 def _bayer(pattern: str) -> np.ndarray:
-    """Mosaic of a picture with one colour all over, which any demosaicing must return."""
+    """Mosaic of an image with one colour all over, which any demosaicing must return."""
     color = {'r': 200, 'g': 120, 'b': 30}
     tile = np.array([color[letter] for letter in pattern], np.uint8).reshape(2, 2)
     return np.tile(tile, (HEIGHT // 2, WIDTH // 2))
@@ -285,5 +285,5 @@ def test_a_picture_comes_back_from_its_message(shape, encoding):
     'array', [np.zeros((4, 6, 3)), _noise(4), _noise(4, 6, 4), _noise(1, 4, 6, 3)]
 )
 def test_an_array_that_is_no_picture_is_refused(array):
-    with pytest.raises(ValueError, match='no picture'):
+    with pytest.raises(ValueError, match='no image'):
         image_to_msg(array, header(5))

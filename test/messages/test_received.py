@@ -34,8 +34,8 @@ def test_an_image_is_read_without_a_copy():
 @pytest.mark.parametrize(
     ('spoil', 'said', 'cause'),
     [
-        (lambda cdr: cdr[:50], 'can not be read as sensor_msgs/msg/Image', 'cdr'),
-        (lambda cdr: b'', '0 bytes can not be read', 'cdr'),
+        (lambda cdr: cdr[:50], 'cannot be read as sensor_msgs/msg/Image', 'cdr'),
+        (lambda cdr: b'', '0 bytes cannot be read', 'cdr'),
         (lambda cdr: cdr.replace(b'endo', b'\xff\xfe\xfd\xfc'), 'is not UTF-8', 'text'),
     ],
 )

@@ -60,7 +60,7 @@ def stamp_ns(message: Any) -> int:
     return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
 
 
-class Ear:
+class TopicRecorder:
     """Keeps what a topic brings."""
 
     def __init__(self) -> None:
@@ -130,42 +130,46 @@ class Bench:
     def new_stamp_ns(self) -> int:
         return next(self._stamps_s) * 10**9 + 123_456_789
 
-    def listen(self, message_type: type, topic: str, **qos: Any) -> Ear:
-        ear = Ear()
+    def listen(self, message_type: type, topic: str, **qos: Any) -> TopicRecorder:
+        recorder = TopicRecorder()
         profile = QoSProfile(**{'depth': 100, **qos})
-        ear.subscription = self.node.create_subscription(message_type, topic, ear.hear, profile)
-        return ear
+        recorder.subscription = self.node.create_subscription(
+            message_type, topic, recorder.hear, profile
+        )
+        return recorder
 
-    def mute(self, ear: Ear) -> None:
-        self.node.destroy_subscription(ear.subscription)
+    def mute(self, recorder: TopicRecorder) -> None:
+        self.node.destroy_subscription(recorder.subscription)
 
-    def status(self, topic: str = 'status', **qos: Any) -> Ear:
+    def status(self, topic: str = 'status', **qos: Any) -> TopicRecorder:
         latched = DurabilityPolicy.TRANSIENT_LOCAL
         return self.listen(DiagnosticStatus, topic, durability=latched, **qos)
 
-    def diagnostics(self) -> Ear:
+    def diagnostics(self) -> TopicRecorder:
         """Hear this node's parts of /diagnostics, one by one."""
-        ear = Ear()
+        recorder = TopicRecorder()
         name = f'{self.namespace.lstrip("/")}/segmenter'
 
         def hear(array: DiagnosticArray) -> None:
             for status in array.status:
                 if status.name.startswith(name):
                     numbers = {value.key: value.value for value in status.values}
-                    ear.hear(DiagnosticsPart(status.name, status.level, status.message, numbers))
+                    recorder.hear(
+                        DiagnosticsPart(status.name, status.level, status.message, numbers)
+                    )
 
         self.node.create_subscription(DiagnosticArray, '/diagnostics', hear, 10)
-        return ear
+        return recorder
 
-    def logs(self) -> Ear:
+    def logs(self) -> TopicRecorder:
         """Hear what this node logs."""
-        ear = Ear()
+        recorder = TopicRecorder()
         name = f'{self.namespace.lstrip("/")}.segmenter'.replace('/', '.')
         qos = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.node.create_subscription(
-            Log, '/rosout', lambda log: ear.hear(log.msg) if log.name == name else None, qos
+            Log, '/rosout', lambda log: recorder.hear(log.msg) if log.name == name else None, qos
         )
-        return ear
+        return recorder
 
     def camera(self, topic: str = 'image', message_type: type = Image, best_effort: bool = False):
         reliability = ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
@@ -176,7 +180,7 @@ class Bench:
         infos = self.node.get_subscriptions_info_by_topic(topic)
         return [info.qos_profile.reliability for info in infos]
 
-    def connect(self, camera: Any, mask: Ear) -> None:
+    def connect(self, camera: Any, mask: TopicRecorder) -> None:
         """Send frames until masks come back: both ways are open then."""
         wanted = camera.qos_profile.reliability
         until(lambda: self.readers(camera.topic_name) == [wanted], 'the node listens')

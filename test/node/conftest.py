@@ -47,8 +47,8 @@ def start_here() -> Iterator[Callable[..., NodeHere]]:
     with contextlib.ExitStack() as started:
 
         def start(*arguments: str, **parameters: Any) -> NodeHere:
-            here = NodeHere(*arguments, **parameters)
-            started.callback(here.close)
-            return here
+            own_node = NodeHere(*arguments, **parameters)
+            started.callback(own_node.close)
+            return own_node
 
         yield start

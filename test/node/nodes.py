@@ -26,7 +26,7 @@ from surgseg_ros.node.segmenter import spin
 from surgseg_ros.node.segmenter_node import SegmenterNode
 
 NO_GATES: Final = {f'gates.{name}.action': 'none' for name in GATES}
-"""The pictures of tests are of no body."""
+"""The images of tests are of no body."""
 
 CHOSEN: Final = {**NO_GATES, 'device': 'cpu'}
 """What a test's node has unless the test says otherwise: a GPU's masks are not the CPU's."""

@@ -108,7 +108,7 @@ def _padded(cdr):
 
 
 def _image(index):
-    """Serialize a picture whose frame_id, of the same length, is not UTF-8."""
+    """Serialize an image whose frame_id, of the same length, is not UTF-8."""
     pixels = np.arange(index, index + 18, dtype=np.uint8).reshape(2, 3, 3)
     cdr = to_cdr(image_to_msg(pixels, header(START_TIME_NS + index, 'endoscope')))
     return _padded(cdr.replace(b'endoscope', b'\xff\xfe\x80oscope'))

@@ -36,8 +36,8 @@ def world(start_here, model):
 class World:
     """A camera that is connected, and what the node says."""
 
-    def __init__(self, here):
-        self.here, self.bench = here, here.bench
+    def __init__(self, own_node):
+        self.own_node, self.bench = own_node, own_node.bench
         self.mask, self.status = self.bench.listen(Image, 'mask'), self.bench.status()
         self._camera = self.bench.camera()
         self.bench.connect(self._camera, self.mask)
@@ -48,7 +48,7 @@ class World:
         return bytes(self.mask.wait_for_stamp(sent_ns).data)
 
     def next_mask(self):
-        """Give the next mask; that of a picture in flight across a change does not come."""
+        """Give the next mask; that of an image in flight across a change does not come."""
         self.bench.connect(self._camera, self.mask)
         return bytes(self.mask.messages[-1].data)
 
@@ -77,10 +77,10 @@ def test_a_model_that_is_set_comes_in_its_own_time_while_the_old_one_works(world
     until(lambda: masks.append(world.next_mask()) or masks[-1] == new, 'the other model')
     assert set(masks) <= {old, new}
     assert world.next_mask() == new
-    told = world.status.wait(
+    reported = world.status.wait(
         lambda m: m.message == 'valid' and m.values[2].value.startswith('other (')
     )
-    assert 'self-test' not in told.values[2].value
+    assert 'self-test' not in reported.values[2].value
     assert 'inactive' not in {m.message for m in world.status.messages[1:]}
 
 
@@ -145,7 +145,7 @@ class OnThisDevice:
         vars(self).update(stand_in('fragile'))
         self._fails = device != 'cpu'
 
-    def segment_all(self, images, rois, *, confidence, certainty):
+    def segment_all(self, images, rois, *, confidence, grid_confidence):
         if self._fails:
             raise torch.OutOfMemoryError('no memory is left')
         return [Segmentation(np.full((s := i.shape[:2]), 1, np.uint8), np.full(s, 255, np.uint8))

@@ -39,7 +39,7 @@ def loads(monkeypatch):
 
 
 @pytest.fixture
-def here(start_here, loads):
+def own_node(start_here, loads):
     return start_here(model='one')
 
 
@@ -59,40 +59,40 @@ def another_value(row, present):
 def describe(bench):
     request = DescribeParameters.Request(names=[row.name for row in TABLE])
     answer = bench.call(DescribeParameters, 'segmenter/describe_parameters', request)
-    return {told.name: told.description for told in answer.descriptors}
+    return {reported.name: reported.description for reported in answer.descriptors}
 
 
-def takes(here, row):
+def takes(own_node, row):
     """Tell whether the node takes another value, and has it in use at once; then take it back."""
-    before = here.node.settings.value_of(row.name)
+    before = own_node.node.settings.value_of(row.name)
     other = another_value(row, before)
     assert other != before
-    answer = here.bench.set(**{row.name: other})
+    answer = own_node.bench.set(**{row.name: other})
     if not answer.successful:
         assert row.name in answer.reason
-        assert here.node.settings.value_of(row.name) == before
+        assert own_node.node.settings.value_of(row.name) == before
         return False
-    in_use = here.node.settings.value_of(row.name)
+    in_use = own_node.node.settings.value_of(row.name)
     assert (list(in_use) if isinstance(in_use, tuple) else in_use) == other
     back = list(before) if isinstance(before, tuple) else before
-    assert here.bench.set(**{row.name: back}).successful
+    assert own_node.bench.set(**{row.name: back}).successful
     return True
 
 
-def test_a_description_says_truly_when_a_parameter_is_read(here):
+def test_a_description_says_truly_when_a_parameter_is_read(own_node):
     """Found out by trying in each state."""
     rows = [row for row in TABLE if row.name != 'model']  # which has a test of its own
-    active = {row.name: takes(here, row) for row in rows}
-    assert here.bench.change('deactivate')
-    assert active == {row.name: takes(here, row) for row in rows}
-    assert here.bench.change('cleanup')
-    resting = {row.name: takes(here, row) for row in rows}
+    active = {row.name: takes(own_node, row) for row in rows}
+    assert own_node.bench.change('deactivate')
+    assert active == {row.name: takes(own_node, row) for row in rows}
+    assert own_node.bench.change('cleanup')
+    resting = {row.name: takes(own_node, row) for row in rows}
 
-    told = describe(here.bench)
-    for name, text in told.items():
+    reported = describe(own_node.bench)
+    for name, text in reported.items():
         if name == 'model':
             continue
-        says = {
+        reports = {
             'live': 'takes effect at once' in text,
             'configure': 'Read when the node is configured' in text,
             'start': 'when the process starts' in text,
@@ -102,30 +102,30 @@ def test_a_description_says_truly_when_a_parameter_is_read(here):
             'configure': resting[name] and not active[name],
             'start': not resting[name],
         }
-        assert (name, says) == (name, found)
+        assert (name, reports) == (name, found)
 
 
-def test_what_is_read_at_configure_is_in_use_after_it(here):
-    assert here.bench.change('deactivate')
-    assert here.bench.change('cleanup')
+def test_what_is_read_at_configure_is_in_use_after_it(own_node):
+    assert own_node.bench.change('deactivate')
+    assert own_node.bench.change('cleanup')
     rows = [row for row in TABLE if not row.live and row.name != 'autostart']
-    present = here.node.settings
+    present = own_node.node.settings
     wanted = {row.name: another_value(row, present.value_of(row.name)) for row in rows}
-    assert here.bench.set(**wanted).successful
-    assert here.bench.change('configure')
-    (eye,) = here.node._eyes
-    assert eye.name == 'left'
-    assert eye.roi.width_px == 16
-    assert 'overlay' not in eye.outputs._topics
-    assert here.bench.change('activate')
-    (intake,) = here.node._intakes
-    assert intake.resolved_topic.endswith('/other/compressed')  # its transport is another too
-    assert here.bench.change('deactivate')
+    assert own_node.bench.set(**wanted).successful
+    assert own_node.bench.change('configure')
+    (channel,) = own_node.node._channels
+    assert channel.name == 'left'
+    assert channel.roi.width_px == 16
+    assert 'overlay' not in channel.outputs._topics
+    assert own_node.bench.change('activate')
+    (subscriber,) = own_node.node._subscribers
+    assert subscriber.resolved_topic.endswith('/other/compressed')  # its transport is another too
+    assert own_node.bench.change('deactivate')
 
 
-def test_another_folder_takes_over_as_its_description_says(here, loads):
-    assert 'another folder that is set afterwards is loaded' in describe(here.bench)['model']
-    assert here.bench.set(model='two').successful
+def test_another_folder_takes_over_as_its_description_says(own_node, loads):
+    assert 'another folder that is set afterwards is loaded' in describe(own_node.bench)['model']
+    assert own_node.bench.set(model='two').successful
     until(lambda: loads == ['one', 'two'], 'the other folder is loaded')
 
 
@@ -146,59 +146,59 @@ def load(bench, values):
 
 
 @pytest.mark.parametrize('state', ['active', 'inactive', 'unconfigured'])
-def test_an_unchanged_dump_is_accepted_and_nothing_changes(here, loads, state):
+def test_an_unchanged_dump_is_accepted_and_nothing_changes(own_node, loads, state):
     for step, reached in (('deactivate', 'inactive'), ('cleanup', 'unconfigured')):
         if state in (reached, 'unconfigured'):
-            assert here.bench.change(step)
+            assert own_node.bench.change(step)
         if state == reached:
             break
-    assert here.bench.state() == state
-    values = dump(here.bench)
+    assert own_node.bench.state() == state
+    values = dump(own_node.bench)
     assert any(name.startswith('qos_overrides.') for name in values)  # those are read-only
-    events = here.bench.listen(ParameterEvent, '/parameter_events')
-    until(lambda: here.bench.node.count_publishers('/parameter_events') > 1, 'its publisher')
-    settings = here.node.settings
-    assert load(here.bench, values) == []
-    assert here.node.settings is settings
+    events = own_node.bench.listen(ParameterEvent, '/parameter_events')
+    until(lambda: own_node.bench.node.count_publishers('/parameter_events') > 1, 'its publisher')
+    settings = own_node.node.settings
+    assert load(own_node.bench, values) == []
+    assert own_node.node.settings is settings
     assert loads == ['one']
-    assert dump(here.bench) == values
-    name = f'{here.bench.namespace}/segmenter'
-    assert here.bench.set(least_area=0.125).successful
+    assert dump(own_node.bench) == values
+    name = f'{own_node.bench.namespace}/segmenter'
+    assert own_node.bench.set(least_area=0.125).successful
     change = events.wait(lambda event: event.node == name)  # the first that there is
     assert [parameter.name for parameter in change.changed_parameters] == ['least_area']
 
 
-def test_in_a_dump_that_was_edited_only_the_edited_line_counts(here, loads):
-    values = dump(here.bench)
+def test_in_a_dump_that_was_edited_only_the_edited_line_counts(own_node, loads):
+    values = dump(own_node.bench)
     values['least_area'].double_value = 0.125
     values['overlay'].bool_value = False
     read_only = next(name for name in values if name.endswith('mask.publisher.depth'))
     values[read_only].integer_value = 7
-    reasons = load(here.bench, values)
+    reasons = load(own_node.bench, values)
     assert len(reasons) == 2
     assert any(reason.startswith('overlay: read at configure') for reason in reasons)
     assert any(read_only in reason for reason in reasons)
-    assert here.node.settings.least_area == 0.125
+    assert own_node.node.settings.least_area == 0.125
     assert loads == ['one']
 
 
-def test_all_at_once_a_change_counts_and_the_rest_is_no_obstacle(here):
-    assert here.bench.set(least_area=0.125, overlay=True, device='cpu').successful
-    assert here.node.settings.least_area == 0.125
-    refused = here.bench.set(least_area=0.25, overlay=False)
+def test_all_at_once_a_change_counts_and_the_rest_is_no_obstacle(own_node):
+    assert own_node.bench.set(least_area=0.125, overlay=True, device='cpu').successful
+    assert own_node.node.settings.least_area == 0.125
+    refused = own_node.bench.set(least_area=0.25, overlay=False)
     assert not refused.successful
-    assert here.node.settings.least_area == 0.125
+    assert own_node.node.settings.least_area == 0.125
 
 
-def test_a_value_of_another_type_is_a_change(here):
+def test_a_value_of_another_type_is_a_change(own_node):
     """A whole number is no double, and true is no 1."""
-    assert not here.bench.set(least_area=1).successful
-    assert not here.bench.set(cpu_threads=False).successful
+    assert not own_node.bench.set(least_area=1).successful
+    assert not own_node.bench.set(cpu_threads=False).successful
 
 
-def test_a_folder_that_failed_can_be_asked_for_again(here, loads):
-    assert here.bench.set(model='broken').successful  # it is looked into later
-    until(lambda: here.node._models.limits(), 'the failure')
-    until(lambda: not here.node._models._loading.locked(), 'the end of it')
-    assert here.bench.set(model='broken').successful
+def test_a_folder_that_failed_can_be_asked_for_again(own_node, loads):
+    assert own_node.bench.set(model='broken').successful  # it is looked into later
+    until(lambda: own_node.node._models.degraded_reasons(), 'the failure')
+    until(lambda: not own_node.node._models._loading.locked(), 'the end of it')
+    assert own_node.bench.set(model='broken').successful
     until(lambda: loads == ['one', 'broken', 'broken'], 'the second try')

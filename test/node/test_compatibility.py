@@ -63,15 +63,15 @@ def test_the_old_module_is_taken_where_there_is_no_other(humble):
 def test_with_humbles_rclpy_masks_come_without_what_it_does_not_tell(
     humble, monkeypatch, start_here, model
 ):
-    monkeypatch.setattr('surgseg_ros.node.intake.subscribe', humble.subscribe)
+    monkeypatch.setattr('surgseg_ros.node.image_subscriber.subscribe', humble.subscribe)
     monkeypatch.setattr(CallbacksOfHumble, 'made', [])
-    here = start_here(model=str(model), stale_after_ms=60000)
-    here.bench.connect(here.bench.camera(), here.bench.listen(Image, 'mask'))
+    own_node = start_here(model=str(model), stale_after_ms=60000)
+    own_node.bench.connect(own_node.bench.camera(), own_node.bench.listen(Image, 'mask'))
     assert CallbacksOfHumble.made
     assert all(
         events.message_lost and events.incompatible_qos for events in CallbacksOfHumble.made
     )
-    health = here.node._reporter.healths[0]
+    health = own_node.node._reporter.healths[0]
     assert health.counts()['received'] > 0
     assert 'transport' not in health.times_ms()  # neither when an image was sent
     assert health.counts()['missing'] == 0  # nor its number

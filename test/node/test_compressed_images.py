@@ -25,16 +25,16 @@ def send(bench: Bench, camera, data: bytes, text: str = 'rgb8; jpeg compressed b
 
 
 @pytest.fixture
-def here(start_here, model):
+def own_node(start_here, model):
     return start_here(
         model=str(model), image_transport='compressed', stale_after_ms=600_000, cpu_threads=1
     )
 
 
 @pytest.fixture
-def connected(here):
+def connected(own_node):
     """Give the node's camera, masks and status, once a first mask has come back."""
-    bench = here.bench
+    bench = own_node.bench
     masks, status = bench.listen(Image, 'mask'), bench.status()
     camera = bench.camera(message_type=CompressedImage)
     until(lambda: bench.readers() == [ReliabilityPolicy.RELIABLE], 'the node listens')
@@ -54,16 +54,16 @@ def connected(here):
     ],
     ids=['packet lost', 'zeros', 'old tail', 'end too soon'],
 )
-def test_a_damaged_picture_gets_no_mask_and_is_told_and_counted(here, connected, damaged):
+def test_a_damaged_picture_gets_no_mask_and_is_told_and_counted(own_node, connected, damaged):
     camera, masks, status = connected
-    heard, rejected = len(status.messages), here.bench.diagnostics()
-    damaged_ns = send(here.bench, camera, damaged)
+    heard, rejected = len(status.messages), own_node.bench.diagnostics()
+    damaged_ns = send(own_node.bench, camera, damaged)
     reason = status.wait_for_state('degraded', since=heard).values[0].value
     assert reason.startswith('image dropped: ')
     assert 'bytes of a JPEG are damaged' in reason
     assert rejected.wait(lambda part: part.numbers['rejected'] == '1')
-    assert 'are damaged' in here.logs.wait_for_text('image dropped')
-    masks.wait_for_stamp(send(here.bench, camera, WHOLE))
+    assert 'are damaged' in own_node.logs.wait_for_text('image dropped')
+    masks.wait_for_stamp(send(own_node.bench, camera, WHOLE))
     stamps = [m.header.stamp.sec for m in masks.messages]
     assert damaged_ns // 10**9 not in stamps
     assert status.wait_for_state('valid', since=heard)
@@ -72,15 +72,15 @@ def test_a_damaged_picture_gets_no_mask_and_is_told_and_counted(here, connected,
 @pytest.mark.parametrize(
     'text', ['bayer_rggb8; jpeg compressed mono8', 'yuv422_yuy2; jpeg compressed mono8']
 )
-def test_a_picture_without_its_color_is_degraded_and_said_once(here, connected, text):
+def test_a_picture_without_its_color_is_degraded_and_said_once(own_node, connected, text):
     camera, masks, status = connected
     grey = cv2.imencode('.jpg', cv2.cvtColor(picture(0, 240, 320), cv2.COLOR_RGB2GRAY))[1]
     heard = len(status.messages)
     for _ in range(3):
-        masks.wait_for_stamp(send(here.bench, camera, grey.tobytes(), text))
+        masks.wait_for_stamp(send(own_node.bench, camera, grey.tobytes(), text))
     reason = status.wait_for_state('degraded', since=heard).values[0].value
     assert f'all colour is lost: format {text!r}' in reason
-    said = [line for line in here.logs.messages if 'all colour is lost' in line]
+    said = [line for line in own_node.logs.messages if 'all colour is lost' in line]
     assert len(said) == 1
-    masks.wait_for_stamp(send(here.bench, camera, WHOLE))
+    masks.wait_for_stamp(send(own_node.bench, camera, WHOLE))
     assert status.wait_for_state('valid', since=heard)

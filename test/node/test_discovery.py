@@ -32,7 +32,7 @@ def test_humble_alone_gets_the_variable_that_others_deprecate(environment, varia
 def test_make_sets_the_same(target, environment, variables):
     """As `make -n` tells, which runs nothing."""
     bare = {name: value for name, value in os.environ.items() if name != 'ROS_DISTRO'}
-    told = subprocess.run(
+    reported = subprocess.run(
         ['make', '--dry-run', '--no-print-directory', target],
         cwd=REPOSITORY,
         env=bare | environment,
@@ -42,7 +42,7 @@ def test_make_sets_the_same(target, environment, variables):
     ).stdout
     given = [
         dict(w.split('=', 1) for w in line.split() if w.startswith('ROS_'))
-        for line in told.splitlines()
+        for line in reported.splitlines()
         if 'ROS_DOMAIN_ID' in line
     ]
     assert given

@@ -6,18 +6,18 @@ import pytest
 
 from surgseg_ros.messages.images import IMAGE
 from surgseg_ros.messages.results import stamp_ns
+from surgseg_ros.node.camera_channel import CameraChannel
 from surgseg_ros.node.fail_safe import FailSafe
-from surgseg_ros.node.freshness import NO_DECISION, SILENT, Rules
+from surgseg_ros.node.freshness import NO_DECISION, SILENT, ResultPolicy
 from surgseg_ros.node.generation import Generation
-from surgseg_ros.node.health import Health, LastPicture
-from surgseg_ros.node.picture import Eye
+from surgseg_ros.node.health import Health, LastImage
 
 MS = 10**6
 STAMP_NS = 77 * 10**9
 SIZE = (6, 8)
 
 
-class Told:
+class FakeOutputs:
     """Stands in for Outputs."""
 
     def __init__(self):
@@ -39,28 +39,30 @@ class World:
     """One eye, activated at 1000 ms, and a clock."""
 
     def __init__(self, fail_safe):
-        self.health, self.told = Health(), Told()
+        self.health, self.reported = Health(), FakeOutputs()
         self.health.activate(1000 * MS)
-        eye = Eye('', IMAGE, None, self.health, self.told)
-        rules = Rules(stale_after_ms=500, fail_safe=fail_safe)
+        channel = CameraChannel('', IMAGE, None, self.health, self.reported)
+        policy = ResultPolicy(stale_after_ms=500, fail_safe=fail_safe)
         self.now_ms = 1000
-        self._fail_safe = FailSafe((eye,), Generation(), lambda: rules, lambda: self.now_ms * MS)
+        self._fail_safe = FailSafe(
+            (channel,), Generation(), lambda: policy, lambda: self.now_ms * MS
+        )
 
-    def see_picture(self, mask=True):
+    def record_image(self, mask=True):
         received_ns = self.now_ms * MS
-        self.health.see_image(received_ns)
-        self.health.see_picture(LastPicture(STAMP_NS, 'left', SIZE, received_ns))
+        self.health.record_arrival(received_ns)
+        self.health.record_image(LastImage(STAMP_NS, 'left', SIZE, received_ns))
         if mask:
-            self.health.see_mask(received_ns, STAMP_NS, {})
+            self.health.record_mask(received_ns, STAMP_NS, {})
 
     def pass_until(self, end_ms):
         """Go on by 10 ms steps; the times at which something was said."""
         said = []
         while self.now_ms < end_ms:
             self.now_ms += 10
-            before = len(self.told.headers)
-            self._fail_safe.look()
-            said += [self.now_ms] * (len(self.told.headers) - before)
+            before = len(self.reported.headers)
+            self._fail_safe.check()
+            said += [self.now_ms] * (len(self.reported.headers) - before)
         return said
 
 
@@ -74,33 +76,33 @@ def test_without_any_picture_nothing_is_said(world):
 
 
 def test_it_is_said_on_becoming_stale_and_then_again_and_again(world):
-    world.see_picture()
+    world.record_image()
     assert world.pass_until(3000) == [1510, 2010, 2510]
     assert world.health.counts()['no_decision'] == 3
 
 
 def test_its_stamps_go_on_by_the_cameras_clock_and_are_never_a_pictures(world):
-    world.see_picture()
+    world.record_image()
     world.pass_until(2100)
-    assert world.told.headers == [STAMP_NS + 510 * MS, STAMP_NS + 1010 * MS]
+    assert world.reported.headers == [STAMP_NS + 510 * MS, STAMP_NS + 1010 * MS]
 
 
 def test_a_mask_ends_it_and_the_next_silence_begins_anew(world):
-    world.see_picture()
+    world.record_image()
     assert world.pass_until(1600) == [1510]
-    world.see_picture()
+    world.record_image()
     assert world.pass_until(2200) == [2110]
 
 
 def test_a_picture_that_gets_no_mask_is_enough_to_say_it(world):
-    world.see_picture(mask=False)
+    world.record_image(mask=False)
     assert world.pass_until(1020) == [1010]
 
 
 def test_inactive_or_silent_nothing_is_said(world):
-    world.see_picture()
+    world.record_image()
     world.health.deactivate('a person asked')
     assert world.pass_until(5000) == []
     silent = World(SILENT)
-    silent.see_picture()
+    silent.record_image()
     assert silent.pass_until(5000) == []

@@ -50,7 +50,7 @@ def status(bench, nodes):
 
 
 def fits(mask):
-    """Tell whether a mask has the header and the size of its picture, as the frame_id has them."""
+    """Tell whether a mask has the header and the size of its image, as the frame_id has them."""
     stamp, size = mask.header.frame_id.split()
     return int(stamp) == stamp_ns(mask) and size == f'{mask.width}x{mask.height}'
 
@@ -80,7 +80,7 @@ def test_a_camera_may_be_slower_and_faster_and_masks_never_go_back(start_camera,
     wait_for_masks(mask)
     heard = len(mask.messages)
     for rate in ('5', '200', '30'):
-        camera.tell(f'rate {rate}')
+        camera.report(f'rate {rate}')
         wait_for_masks(mask, 6)
     stamps = [stamp_ns(message) for message in mask.messages[heard:]]
     assert stamps == sorted(set(stamps))
@@ -95,7 +95,7 @@ def test_size_and_encoding_may_change_midway_and_every_mask_fits(start_camera, m
         ('encoding rgba8', (33, 70)),
         ('size 320x8', (320, 8)),
     ):
-        camera.tell(change)
+        camera.report(change)
         wait_for_masks(mask, 2, lambda m, size=size: (m.width, m.height) == size)
     assert all(map(fits, mask.messages))
 

@@ -3,24 +3,32 @@
 
 import pytest
 
-from surgseg_ros.node.freshness import HEADER, RECEIPT, Age, Rules, doubt_of_clocks, lateness
+from surgseg_ros.node.freshness import HEADER, RECEIPT, Age, ResultPolicy, clock_warning, staleness
 
 
 @pytest.mark.parametrize(
-    ('age', 'rules', 'said'),
+    ('age', 'policy', 'said'),
     [
-        (Age(500, 9e9), Rules(), ''),
-        (Age(501, 0), Rules(), '501 ms after its receipt, and stale_after_ms is 500'),
-        (Age(501, 0), Rules(max_frame_age_ms=900), 'stale_after_ms is 500'),
-        (Age(100, 9e9), Rules(max_frame_age_ms=100), ''),
-        (Age(101, 0), Rules(max_frame_age_ms=100), '101 ms after its receipt, and max_frame_age'),
-        (Age(0, 101), Rules(max_frame_age_ms=100, age_source=HEADER), '101 ms after its stamp'),
-        (Age(101, 99), Rules(max_frame_age_ms=100, age_source=HEADER), ''),
-        (Age(0, 9e9), Rules(age_source=HEADER), ''),
+        (Age(500, 9e9), ResultPolicy(), ''),
+        (Age(501, 0), ResultPolicy(), '501 ms after its receipt, and stale_after_ms is 500'),
+        (Age(501, 0), ResultPolicy(max_frame_age_ms=900), 'stale_after_ms is 500'),
+        (Age(100, 9e9), ResultPolicy(max_frame_age_ms=100), ''),
+        (
+            Age(101, 0),
+            ResultPolicy(max_frame_age_ms=100),
+            '101 ms after its receipt, and max_frame_age',
+        ),
+        (
+            Age(0, 101),
+            ResultPolicy(max_frame_age_ms=100, age_source=HEADER),
+            '101 ms after its stamp',
+        ),
+        (Age(101, 99), ResultPolicy(max_frame_age_ms=100, age_source=HEADER), ''),
+        (Age(0, 9e9), ResultPolicy(age_source=HEADER), ''),
     ],
 )
-def test_a_result_is_too_old_by_the_clock_that_is_asked_for(age, rules, said):
-    reason = lateness(age, rules)
+def test_a_result_is_too_old_by_the_clock_that_is_asked_for(age, policy, said):
+    reason = staleness(age, policy)
     assert said in reason
     assert bool(said) == bool(reason)
 
@@ -37,6 +45,6 @@ def test_a_result_is_too_old_by_the_clock_that_is_asked_for(age, rules, said):
     ],
 )
 def test_stamps_that_can_not_be_believed_are_told_where_they_count(header_ms, source, said):
-    reason = doubt_of_clocks(Age(0, header_ms), Rules(age_source=source))
+    reason = clock_warning(Age(0, header_ms), ResultPolicy(age_source=source))
     assert said in reason
     assert bool(said) == bool(reason)

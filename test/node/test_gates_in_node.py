@@ -31,12 +31,12 @@ def test_the_node_obeys_the_action(start_here, model, action, values):
     assert (set(bytes(mask.data)) == values) == bool(values)
     labels = [d.results[0].hypothesis.class_id for d in found.wait_for_stamp(black_ns).detections]
     assert (labels == ['255']) == bool(values)
-    assert 'the picture is black' in status.wait_for_state('degraded').values[0].value
+    assert 'the image is black' in status.wait_for_state('degraded').values[0].value
 
 
 def test_the_raw_mask_is_there_where_masks_are_steadied(start_here, model):
-    steady = {'steady_frames': 3, 'stale_after_ms': 600_000}
-    bench = start_here(model=str(model), **steady).bench
+    filtered = {'steady_frames': 3, 'stale_after_ms': 600_000}
+    bench = start_here(model=str(model), **filtered).bench
     masks, raw = bench.listen(Image, 'mask'), bench.listen(Image, 'raw_mask')
     camera = bench.camera()
     bench.connect(camera, masks)

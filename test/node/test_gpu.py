@@ -27,9 +27,9 @@ from nodes import NodeHere
 from sensor_msgs.msg import Image
 from tools.soak.processes import CameraProcess
 
-here = NodeHere(model=sys.argv[1], device='cuda', stale_after_ms=60000)
-mask, status = here.bench.listen(Image, 'mask'), here.bench.status()
-camera = CameraProcess(f'{here.bench.namespace}/image', '--size', '96x64')
+own_node = NodeHere(model=sys.argv[1], device='cuda', stale_after_ms=60000)
+mask, status = own_node.bench.listen(Image, 'mask'), own_node.bench.status()
+camera = CameraProcess(f'{own_node.bench.namespace}/image', '--size', '96x64')
 try:
     status.wait_for_state('valid')
     try:
@@ -43,7 +43,7 @@ try:
     print(mask.wait(lambda m: any(value != 255 for value in m.data), since=heard) is not None)
 finally:
     camera.kill()
-    here.close()
+    own_node.close()
 print('closed')
 """
 
@@ -90,7 +90,7 @@ def test_where_its_memory_is_full_the_cpu_takes_over(bench, camera, node, mask):
     free, _ = torch.cuda.mem_get_info()
     taken = torch.empty(free - 100 * MIB, dtype=torch.uint8, device='cuda')
     try:
-        camera.tell('size 3840x2160')
+        camera.report('size 3840x2160')
         fallen = status.wait(lambda m: 'on the CPU instead' in m.values[0].value)
         assert fallen, [m.values[0].value for m in status.messages]
         assert fallen.message == 'degraded'
@@ -99,7 +99,7 @@ def test_where_its_memory_is_full_the_cpu_takes_over(bench, camera, node, mask):
     finally:
         del taken
         torch.cuda.empty_cache()
-    camera.tell('size 96x64')
+    camera.report('size 96x64')
     wait_for_decisions(mask, 96)
 
 

@@ -16,13 +16,13 @@ FULL = Segmentation(np.zeros((2, 2), np.uint8))
 class FailingOnDemand:
     """Stands in for a Segmenter: fails as the list says, pass by pass."""
 
-    most_pictures = 2
+    max_batch_size = 2
 
     def __init__(self, *failures):
         self.failures = list(failures)
         self.passes = []
 
-    def segment_all(self, images, rois, *, confidence, certainty):
+    def segment_all(self, images, rois, *, confidence, grid_confidence):
         self.passes.append(len(images))
         failure = self.failures.pop(0) if self.failures else None
         if failure is not None:
@@ -32,10 +32,10 @@ class FailingOnDemand:
 
 class Fallback:
     def __init__(self, comes=True):
-        self.comes, self.told, self.reasons = comes, [], []
+        self.comes, self.reported, self.reasons = comes, [], []
 
     def fall_back(self, error):
-        self.told.append(error)
+        self.reported.append(error)
         return self.comes
 
     def disable_batching(self, reason):
@@ -71,14 +71,14 @@ def test_advice_for_those_who_write_kernels_is_left_out():
 def test_what_fails_once_goes_through_at_the_second_try():
     segmenter, fallback = FailingOnDemand(OUT_OF_MEMORY), Fallback()
     assert Inference(segmenter, fallback).segment(pictures(1)) == [FULL]
-    assert (segmenter.passes, fallback.told) == ([1, 1], [])
+    assert (segmenter.passes, fallback.reported) == ([1, 1], [])
 
 
 def test_what_is_of_the_picture_is_not_tried_again():
     error = ArithmeticError('NaN')
     segmenter, fallback = FailingOnDemand(error), Fallback()
     assert Inference(segmenter, fallback).segment(pictures(1)) == [error]
-    assert (segmenter.passes, fallback.told) == ([1], [])
+    assert (segmenter.passes, fallback.reported) == ([1], [])
 
 
 def test_after_two_failures_another_way_is_sought_and_nothing_is_tried_until_it_comes():
@@ -86,7 +86,7 @@ def test_after_two_failures_another_way_is_sought_and_nothing_is_tried_until_it_
     inference = Inference(segmenter, fallback)
     assert inference.segment(pictures(1)) == [OUT_OF_MEMORY]
     assert inference.segment(pictures(2)) == [OUT_OF_MEMORY] * 2
-    assert (segmenter.passes, fallback.told) == ([1, 1], [OUT_OF_MEMORY])
+    assert (segmenter.passes, fallback.reported) == ([1, 1], [OUT_OF_MEMORY])
 
 
 def test_where_no_other_way_comes_it_is_tried_with_each_picture():
@@ -101,7 +101,7 @@ def test_where_single_pictures_go_through_it_stays_with_them_and_says_so():
     inference = Inference(segmenter, fallback)
     assert inference.segment(pictures(2)) == [FULL] * 2
     assert segmenter.passes == [2, 2, 1, 1]
-    assert inference.most_pictures == 1
+    assert inference.max_batch_size == 1
     assert 'one by one: OutOfMemoryError: no memory is left' in fallback.reasons[0]
 
 
@@ -109,4 +109,4 @@ def test_a_device_that_is_gone_is_not_asked_by_every_picture_of_a_pass():
     segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 9), Fallback()
     assert Inference(segmenter, fallback).segment(pictures(2)) == [OUT_OF_MEMORY] * 2
     assert segmenter.passes == [2, 2, 1, 1]
-    assert (len(fallback.told), fallback.reasons) == (1, [])
+    assert (len(fallback.reported), fallback.reasons) == (1, [])

@@ -106,4 +106,4 @@ def test_a_thousand_malformed_messages(bench, node, model):
         ', or rgb8',
     ):
         assert said in log
-    assert len(log.splitlines()) < 40, 'each cause is said once'
+    assert len(log.splitlines()) < 40, 'each cause is reported once'

@@ -23,8 +23,8 @@ class SlowNetwork:
         self.taken = threading.Semaphore(0)
         self.let_go = threading.Semaphore(0)
 
-    def segment_all(self, images, rois, *, confidence, certainty):
-        """Give masks that say which picture they are of."""
+    def segment_all(self, images, rois, *, confidence, grid_confidence):
+        """Give masks that say which image they are of."""
         self.taken.release()
         assert self.let_go.acquire(timeout=TIMEOUT_S)
         masks = (image[..., 0].copy() for image in images)
@@ -41,14 +41,14 @@ def slow(monkeypatch):
 @pytest.fixture
 def camera(slow, start_here):
     """Give a camera that is connected; no frame has been sent."""
-    here = start_here(model='slow', stale_after_ms=600_000)
-    yield Camera(here, slow)
+    own_node = start_here(model='slow', stale_after_ms=600_000)
+    yield Camera(own_node, slow)
     slow.let_go.release(1000)  # the node ends only once no frame is held
 
 
 class Camera:
-    def __init__(self, here, network):
-        self.here, self.bench = here, here.bench
+    def __init__(self, own_node, network):
+        self.own_node, self.bench = own_node, own_node.bench
         self.mask = self.bench.listen(Image, 'mask')
         self.network = network
         self._publisher = self.bench.camera()
@@ -69,7 +69,7 @@ class Camera:
         until(lambda: self.counts()['received'] == self.sent, f'frame {self.sent}')
 
     def counts(self):
-        return self.here.node._reporter.healths[0].counts()
+        return self.own_node.node._reporter.healths[0].counts()
 
     def wait_taken(self):
         assert self.network.taken.acquire(timeout=TIMEOUT_S)

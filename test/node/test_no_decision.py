@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the network fails on a picture, the node says so of that picture, and goes on."""
+"""Where the network fails on an image, the node says so of that image, and goes on."""
 
 import numpy as np
 import pytest
@@ -16,12 +16,12 @@ FAILING_NS, SOUND_NS = 5, 6
 
 
 class FickleNetwork:
-    """Stands in for a Segmenter that fails on dark pictures."""
+    """Stands in for a Segmenter that fails on dark images."""
 
     def __init__(self):
         vars(self).update(stand_in('fickle'))
 
-    def segment_all(self, images, rois, *, confidence, certainty):
+    def segment_all(self, images, rois, *, confidence, grid_confidence):
         (image,) = images
         if not image.any():
             raise ArithmeticError('the logits are no numbers')

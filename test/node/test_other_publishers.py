@@ -88,15 +88,15 @@ class Graph:
         for key in [key for key in self.publishers if key[1] == name]:
             del self.publishers[key]
 
-    def say_status(self, name, instance='other'):
+    def report_status(self, name, instance='other'):
         self.others.hear(DiagnosticStatus(name=name.lstrip('/'), hardware_id=instance))
 
-    def look(self, after_s=1.0):
+    def check(self, after_s=1.0):
         self.now_s += after_s
         answers, self.answers = self.answers, []
         for future in answers:
             future.answer()
-        return self.others.look()
+        return self.others.check()
 
     def get_fully_qualified_name(self):
         return OURS
@@ -135,18 +135,18 @@ def graph():
 
 
 def test_alone_it_finds_nobody_and_asks_nobody(graph):
-    assert [graph.look() for _ in range(100)] == [''] * 100
+    assert [graph.check() for _ in range(100)] == [''] * 100
     assert not graph.clients
 
 
 def test_a_node_whose_lifecycle_services_answer_counts_at_once_and_is_named(graph):
     graph.publish('mask', '/or/second')
     graph.services['/or/second'] = True
-    assert graph.look() == '', 'it has only been asked'
-    reason = graph.look()
+    assert graph.check() == '', 'it has only been asked'
+    reason = graph.check()
     assert reason.startswith("'/or/second' publishes on '/or/mask' too: stop it")
     graph.vanish('/or/second')
-    assert graph.look() == ''
+    assert graph.check() == ''
     assert not graph.clients, 'nobody is asked any more'
 
 
@@ -154,24 +154,24 @@ def test_one_that_is_killed_after_it_answered_no_longer_counts_though_it_is_list
     graph.publish('mask', '/or/second')
     graph.services['/or/second'] = True
     for _ in range(60):
-        graph.look()
-    assert graph.look()
+        graph.check()
+    assert graph.check()
     graph.services['/or/second'] = False
     graph.answers.clear()
-    assert graph.look(ALIVE_S + 1) == ''
+    assert graph.check(ALIVE_S + 1) == ''
     for _ in range(19):  # seconds, as long as discovery lists it
-        assert graph.look() == ''
+        assert graph.check() == ''
 
 
 def test_a_question_that_gets_no_answer_is_given_up_and_asked_anew(graph):
     graph.publish('mask', '/or/second')
     graph.services['/or/second'] = False
-    graph.look()
-    graph.look(ALIVE_S + 1)
+    graph.check()
+    graph.check(ALIVE_S + 1)
     assert graph.clients['/or/second'].dropped == 1
     graph.services['/or/second'] = True
-    graph.look(ALIVE_S + 1)
-    assert graph.look()
+    graph.check(ALIVE_S + 1)
+    assert graph.check()
 
 
 def test_a_dead_one_never_counts_as_long_as_discovery_lists_it(graph):
@@ -180,7 +180,7 @@ def test_a_dead_one_never_counts_as_long_as_discovery_lists_it(graph):
         graph.publish('mask', name)
         graph.publish('status', name)
     for _ in range(21):
-        assert graph.look() == ''
+        assert graph.check() == ''
     graph.vanish('/or/second')
     assert len(graph.publishers) == 4
 
@@ -188,9 +188,9 @@ def test_a_dead_one_never_counts_as_long_as_discovery_lists_it(graph):
 @pytest.mark.parametrize('name', ['/bag_player', f'/{UNKNOWN_NAME}'])
 def test_one_without_lifecycle_services_counts_once_it_is_listed_for_longer(graph, name):
     graph.publish('mask', name)
-    assert graph.look() == ''
-    assert graph.look(LISTED_DEAD_S) == ''
-    reason = graph.look()
+    assert graph.check() == ''
+    assert graph.check(LISTED_DEAD_S) == ''
+    reason = graph.check()
     assert "publishes on '/or/mask' too" in reason
     assert ("'/bag_player'" in reason) == (name == '/bag_player')
     assert '_NODE_NAME' not in reason
@@ -201,43 +201,43 @@ def test_another_node_of_the_same_name_is_known_by_its_status(graph):
     graph.publish('mask', OURS)
     graph.publish('status', OURS)
     graph.services[OURS] = True
-    graph.say_status(OURS, instance='me')
-    assert graph.look() == ''
-    graph.say_status(OURS)
-    reason = graph.look()
+    graph.report_status(OURS, instance='me')
+    assert graph.check() == ''
+    graph.report_status(OURS)
+    reason = graph.check()
     assert reason.startswith(f"another node named '{OURS}' publishes on '/or/mask', '/or/status'")
     assert not graph.clients
-    assert graph.look(ALIVE_S + 1) == ''
-    graph.say_status(f'{OURS}: left')
-    assert graph.look()
+    assert graph.check(ALIVE_S + 1) == ''
+    graph.report_status(f'{OURS}: left')
+    assert graph.check()
 
 
 def test_another_node_of_the_same_name_that_is_never_heard_counts_by_time(graph):
     graph.publish('mask', OURS)
-    graph.look()
-    assert graph.look(LISTED_DEAD_S) == ''
-    assert 'another node named' in graph.look()
+    graph.check()
+    assert graph.check(LISTED_DEAD_S) == ''
+    assert 'another node named' in graph.check()
 
 
 def test_where_a_policy_forbids_to_listen_and_to_ask_others_count_by_time():
     graph = Graph(forbids=True)
     (warning,) = graph.said
-    assert "can not listen to 'status' (not allowed)" in warning
+    assert "cannot listen to 'status' (not allowed)" in warning
     graph.publish('mask', '/or/second')
     graph.publish('mask', OURS)
-    assert [graph.look() for _ in range(21)] == [''] * 21
+    assert [graph.check() for _ in range(21)] == [''] * 21
     graph.now_s += LISTED_DEAD_S
-    assert f"'/or/second', another node named '{OURS}' publishes" in graph.look()
+    assert f"'/or/second', another node named '{OURS}' publishes" in graph.check()
     graph.vanish('/or/second')
-    graph.look()
+    graph.check()
     graph.others.stop()
 
 
 def test_stopped_it_finds_nobody(graph):
     graph.publish('mask', '/bag_player')
-    graph.look()
+    graph.check()
     graph.others.stop()
-    assert graph.look(LISTED_DEAD_S + 1) == ''
+    assert graph.check(LISTED_DEAD_S + 1) == ''
     assert not graph.clients
 
 
@@ -247,7 +247,7 @@ class FlatNetwork:
     def __init__(self):
         vars(self).update(stand_in('flat'))
 
-    def segment_all(self, images, rois, *, confidence, certainty):
+    def segment_all(self, images, rois, *, confidence, grid_confidence):
         sizes = [image.shape[:2] for image in images]
         return [Segmentation(np.zeros(s, np.uint8), np.full(s, 255, np.uint8)) for s in sizes]
 
@@ -260,11 +260,11 @@ def start(start_here, monkeypatch):
     )
 
 
-def feed(here, topic='image'):
-    """Send a picture, and wait for its mask."""
-    camera, mask = here.bench.camera(topic), here.bench.listen(Image, 'mask')
-    here.bench.connect(camera, mask)
-    sent_ns = here.bench.new_stamp_ns()
+def feed(own_node, topic='image'):
+    """Send an image, and wait for its mask."""
+    camera, mask = own_node.bench.camera(topic), own_node.bench.listen(Image, 'mask')
+    own_node.bench.connect(camera, mask)
+    sent_ns = own_node.bench.new_stamp_ns()
     camera.publish(image_cdr(picture(), sent_ns))
     assert stamp_ns(mask.wait_for_stamp(sent_ns)) == sent_ns
 
@@ -294,24 +294,24 @@ def test_two_segmenters_on_the_same_topics_are_degraded_until_one_is_left(start)
 
 def test_two_eyes_and_other_namespaces_are_no_other_publishers(start, monkeypatch):
     monkeypatch.setattr(other_publishers, 'LISTED_DEAD_S', 0.0)
-    here = start(image_topics=['l/image', 'r/image'], camera_names=['left', 'right'])
+    own_node = start(image_topics=['l/image', 'r/image'], camera_names=['left', 'right'])
     start()
-    here.bench.listen(Image, 'left/mask')
-    assert [others.look() for others in here.node._others for _ in range(5)] == [''] * 10
+    own_node.bench.listen(Image, 'left/mask')
+    assert [others.check() for others in own_node.node._others for _ in range(5)] == [''] * 10
 
 
 def test_masks_that_a_player_publishes_are_noticed(start, monkeypatch):
     monkeypatch.setattr(other_publishers, 'LISTED_DEAD_S', 0.0)
-    here = start()
-    status = here.bench.status()
-    feed(here)
+    own_node = start()
+    status = own_node.bench.status()
+    feed(own_node)
     status.wait_for_state('valid')
     heard = len(status.messages)
-    player = here.bench.node.create_publisher(Image, 'mask', 1)
+    player = own_node.bench.node.create_publisher(Image, 'mask', 1)
     degraded = status.wait_for_state('degraded', since=heard)
-    assert f"'{here.bench.namespace}/bench' publishes on" in reason_of(degraded)
+    assert f"'{own_node.bench.namespace}/bench' publishes on" in reason_of(degraded)
     heard = len(status.messages)
-    here.bench.node.destroy_publisher(player)
+    own_node.bench.node.destroy_publisher(player)
     status.wait_for_state('valid', since=heard)
 
 
@@ -356,7 +356,7 @@ def test_two_nodes_of_one_name_are_both_degraded(bench, killed, run_node, model)
 
     def degraded():
         camera.publish(image_cdr(picture(), bench.new_stamp_ns()))
-        told = [m for m in status.messages if m.message == 'degraded' and text in reason_of(m)]
-        return len({m.hardware_id for m in told}) == 2
+        reported = [m for m in status.messages if m.message == 'degraded' and text in reason_of(m)]
+        return len({m.hardware_id for m in reported}) == 2
 
     until(degraded, 'both to say so')

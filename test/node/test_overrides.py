@@ -23,11 +23,11 @@ def context():
 
 
 @pytest.fixture
-def told(context):
+def reported(context):
     """Give a function that says what a node in the namespace /rig tells of its overrides."""
     nodes = []
 
-    def told(given, remap=('a', 'b')):
+    def reported(given, remap=('a', 'b')):
         node = rclpy.create_node(
             'segmenter',
             namespace='rig',
@@ -39,7 +39,7 @@ def told(context):
         parameters.declare(node)
         return slips(node, overridable(node, parameters.read(node)))
 
-    yield told
+    yield reported
     for node in nodes:
         node.destroy_node()
 
@@ -55,36 +55,36 @@ RIGHT = {
 }
 
 
-def test_what_can_be_overridden_is_no_slip(told):
-    assert told(RIGHT) == []
+def test_what_can_be_overridden_is_no_slip(reported):
+    assert reported(RIGHT) == []
 
 
-def test_cameras_and_remappings_are_known(told):
+def test_cameras_and_remappings_are_known(reported):
     two = {'image_topics': ['left', '/right/image'], 'camera_names': ['l', 'r']}
     right = {
         'qos_overrides./ecm/left.subscription.depth': 3,
         'qos_overrides./right/image.subscription.depth': 3,
         'qos_overrides./rig/r/detections.publisher.depth': 3,
     }
-    assert told(two | right, remap=('left', '/ecm/left')) == []
-    (text,) = told(two | {'qos_overrides./rig/mask.publisher.depth': 3})
+    assert reported(two | right, remap=('left', '/ecm/left')) == []
+    (text,) = reported(two | {'qos_overrides./rig/mask.publisher.depth': 3})
     assert 'did you mean' in text
 
 
-def test_a_compressed_topic_may_have_either_name(told):
+def test_a_compressed_topic_may_have_either_name(reported):
     given = {
         'image_transport': 'compressed',
         'qos_overrides./rig/image.subscription.depth': 3,
         'qos_overrides./rig/image/compressed.subscription.depth': 3,
     }
-    assert told(given) == []
+    assert reported(given) == []
     remapped = {
         'image_transport': 'compressed',
         'qos_overrides./ecm/image_raw.subscription.depth': 3,
         'qos_overrides./ecm/image_raw/compressed.subscription.depth': 3,
     }
-    assert told(remapped, remap=('image', '/ecm/image_raw')) == []
-    assert told(given, remap=('image', '/ecm/image_raw')) != []
+    assert reported(remapped, remap=('image', '/ecm/image_raw')) == []
+    assert reported(given, remap=('image', '/ecm/image_raw')) != []
 
 
 @pytest.mark.parametrize(
@@ -132,10 +132,10 @@ def test_a_compressed_topic_may_have_either_name(told):
         ('gates.blak.limit', "did you mean 'gates.black.limit'?"),
     ],
 )
-def test_a_slip_in_a_name_is_told_with_what_was_meant(told, name, said):
+def test_a_slip_in_a_name_is_told_with_what_was_meant(reported, name, said):
     value = 'reliable' if name.endswith('reliability') else 3
     value = 'volatile' if name.endswith('durability') else value
-    (text,) = told({name: value})
+    (text,) = reported({name: value})
     assert text.startswith(f'there is no parameter {name!r}')
     assert text.endswith(': it is ignored')
     assert said in text
@@ -170,9 +170,9 @@ def test_the_node_tells_it_once(start_here, monkeypatch):
     network = SimpleNamespace(**stand_in('none'))
     monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: network)
     name = 'qos_overrides./no/such.publisher.depth'
-    here = start_here(model='none', **{name: 3})
-    here.logs.wait_for_text(name)
-    assert here.bench.change('deactivate')
-    assert here.bench.change('cleanup')
-    assert here.bench.change('configure')
-    assert sum(name in line for line in here.logs.messages) == 1
+    own_node = start_here(model='none', **{name: 3})
+    own_node.logs.wait_for_text(name)
+    assert own_node.bench.change('deactivate')
+    assert own_node.bench.change('cleanup')
+    assert own_node.bench.change('configure')
+    assert sum(name in line for line in own_node.logs.messages) == 1

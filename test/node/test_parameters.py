@@ -8,7 +8,7 @@ import yaml
 from bench import REPOSITORY
 
 from surgseg_ros.core.segmentation import Roi
-from surgseg_ros.node.freshness import Rules
+from surgseg_ros.node.freshness import ResultPolicy
 from surgseg_ros.node.parameter_table import LIVE, TABLE
 from surgseg_ros.node.parameters import Settings
 
@@ -31,8 +31,8 @@ def test_every_parameter_is_described():
 
 
 def test_the_rules_are_the_parameters_of_their_names():
-    assert settings().rules == Rules()
-    assert settings(max_frame_age_ms=70, age_source='header').rules == Rules(
+    assert settings().policy == ResultPolicy()
+    assert settings(max_frame_age_ms=70, age_source='header').policy == ResultPolicy(
         max_frame_age_ms=70, age_source='header'
     )
 

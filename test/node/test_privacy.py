@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No picture comes to a disk by way of the node: a patient may be in it."""
+"""No image comes to a disk by way of the node: a patient may be in it."""
 
 import contextlib
 

@@ -170,21 +170,21 @@ def test_live_parameters_take_effect_and_others_are_refused_while_configured(sta
 
 
 def test_outside_the_roi_there_is_no_decision(start, segment):
-    here = start(roi=[16, 8, 40, 32])
-    bench, pixels = here.bench, picture()
+    own_node = start(roi=[16, 8, 40, 32])
+    bench, pixels = own_node.bench, picture()
     mask, camera = bench.listen(Image, 'mask'), bench.camera()
     bench.connect(camera, mask)
     expected = segment(pixels, roi=Roi(16, 8, 40, 32)).mask
     assert np.array_equal(pixels_of(mask.messages[-1]), expected)
     assert expected[0, 0] == 255
     camera.publish(image_cdr(pixels[:20], bench.new_stamp_ns()))
-    assert 'reaches beyond the picture of 80x20' in here.logs.wait_for_text('roi')
+    assert 'reaches beyond the image of 80x20' in own_node.logs.wait_for_text('roi')
     bench.connect(camera, mask)
 
 
 def test_odd_stamps_are_processed_and_said_once(start):
-    here = start()
-    bench = here.bench
+    own_node = start()
+    bench = own_node.bench
     mask, camera = bench.listen(Image, 'mask'), bench.camera()
     bench.connect(camera, mask)
     heard = len(mask.messages)
@@ -194,13 +194,13 @@ def test_odd_stamps_are_processed_and_said_once(start):
         until(lambda: len(mask.messages) == heard + number, f'mask {number}')  # noqa: B023
     assert [stamp_ns(message) for message in mask.messages[heard:]] == stamps
     for said in ('the stamp is zero', 'the same stamp', 'stamps go back'):
-        here.logs.wait_for_text(said)
-        assert len([line for line in here.logs.messages if said in line]) == 1, said
+        own_node.logs.wait_for_text(said)
+        assert len([line for line in own_node.logs.messages if said in line]) == 1, said
 
 
 def test_a_picture_that_changes_size_is_followed(start):
-    here = start()
-    bench = here.bench
+    own_node = start()
+    bench = own_node.bench
     mask, camera = bench.listen(Image, 'mask'), bench.camera()
     bench.connect(camera, mask)
     for size in [(24, 32), (100, 20)]:
@@ -208,7 +208,7 @@ def test_a_picture_that_changes_size_is_followed(start):
         camera.publish(image_cdr(picture(0, *size), sent_ns))
         message = mask.wait_for_stamp(sent_ns)
         assert (message.height, message.width) == size
-    assert 'from 80x48 to 32x24' in here.logs.wait_for_text('pictures change')
+    assert 'from 80x48 to 32x24' in own_node.logs.wait_for_text('pictures change')
 
 
 @pytest.mark.parametrize('ending', ['.png', '.jpg'])
@@ -228,7 +228,7 @@ def test_compressed_images(start, segment, ending):
 
 def test_two_eyes_do_not_wait_for_each_other(start):
     bench = start(image_topics=['l/image', 'r/image'], camera_names=['left', 'right']).bench
-    masks = [bench.listen(Image, f'{eye}/mask') for eye in ('left', 'right')]
+    masks = [bench.listen(Image, f'{channel}/mask') for channel in ('left', 'right')]
     left, right = bench.status('left/status'), bench.status('right/status')
     bench.connect(bench.camera('l/image'), masks[0])
     left.wait_for_state('valid')
@@ -237,8 +237,8 @@ def test_two_eyes_do_not_wait_for_each_other(start):
     bench.connect(bench.camera('r/image'), masks[1])
     right.wait_for_state('valid')
     diagnostics = bench.diagnostics()
-    for eye in ('left', 'right'):
-        name = f'{bench.namespace[1:]}/segmenter: {eye}'
+    for channel in ('left', 'right'):
+        name = f'{bench.namespace[1:]}/segmenter: {channel}'
         assert diagnostics.wait(lambda part, name=name: part.name == name)
 
 

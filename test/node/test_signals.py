@@ -9,7 +9,7 @@ and it is tried again. So that there is something left to do by then, several ca
 given up, and what ends an activation waits for a big overlay.
 
 Unconfigured, SIGTERM comes with the first word that is heard of the node. Finalized, it gets
-SIGINT in `test_lifecycle.py`. A shutdown can't be tried again: one that is over too soon is the
+SIGINT in `test_lifecycle.py`. A shutdown cannot be tried again: one that is over too soon is the
 same as finalized.
 """
 
@@ -130,12 +130,12 @@ class World:
             self.send(signal.SIGCONT)
 
     def _draw(self):
-        """Wait until it draws a big overlay: what was found in the picture comes before that."""
+        """Wait until it draws a big overlay: what was found in the image comes before that."""
         found = self._bench.listen(Detection2DArray, f'{self._namespace}/detections')
         overlay = self._bench.listen(Image, f'{self._namespace}/overlay')
         camera = self._bench.camera(f'{self._namespace}/image')
-        for ear in (found, overlay):
-            self._bench.connect(camera, ear)
+        for recorder in (found, overlay):
+            self._bench.connect(camera, recorder)
         sent_ns = self._bench.new_stamp_ns()
         camera.publish(image_cdr(picture(height=1440, width=2560), sent_ns))
         found.wait_for_stamp(sent_ns)

@@ -41,7 +41,7 @@ class World:
         name = node.resolve_topic_name(choose_topic(node, topic, transport))
         return name.replace(self.namespace, '@')
 
-    def told(self, *remappings, topic='image', transport='compressed'):
+    def reported(self, *remappings, topic='image', transport='compressed'):
         node = self.node('segmenter', *remappings)
         return describe_others(node, topic, transport).replace(self.namespace, '@')
 
@@ -97,7 +97,7 @@ def test_a_base_name_that_is_published_raw_has_its_compressed_images_beside_it(w
     remapping = 'image:=@/camera/image_raw'
     assert world.chosen(remapping) == '@/camera/image_raw/compressed'
     raw = "'@/camera/image_raw' is published as sensor_msgs/msg/Image: set image_transport to raw"
-    assert world.told(remapping) == raw
+    assert world.reported(remapping) == raw
 
 
 TO_RAW, TO_COMPRESSED = 'set image_transport to raw', 'set image_transport to compressed'
@@ -130,9 +130,9 @@ def test_what_is_published_instead_is_named_with_its_remedy(
     world, published, message_type, topic, transport, remedy
 ):
     world.publish(published, message_type)
-    told = world.told(topic=topic, transport=transport)
-    assert told.startswith(f"'@/{published}' is published as ")
-    assert remedy in told
+    reported = world.reported(topic=topic, transport=transport)
+    assert reported.startswith(f"'@/{published}' is published as ")
+    assert remedy in reported
 
 
 def test_topics_beside_the_images_that_are_no_images_are_not_named(world):
@@ -140,8 +140,8 @@ def test_topics_beside_the_images_that_are_no_images_are_not_named(world):
     world.publish('image/note', String)
     world.publish('other/image', Image)
     world.cameras.create_subscription(Image, 'image', print, 1)
-    assert not world.told()
-    assert not world.told(transport='raw')
+    assert not world.reported()
+    assert not world.reported(transport='raw')
 
 
 @pytest.mark.parametrize(

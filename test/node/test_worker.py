@@ -14,25 +14,25 @@ from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.messages.images import IMAGE
 from surgseg_ros.messages.results import stamp_ns
-from surgseg_ros.node.freshness import HEADER, Rules
+from surgseg_ros.node.camera_channel import CameraChannel
+from surgseg_ros.node.freshness import HEADER, ResultPolicy
 from surgseg_ros.node.generation import Generation
 from surgseg_ros.node.health import Health
 from surgseg_ros.node.inference import Inference
 from surgseg_ros.node.mailbox import Frame, Mailbox
-from surgseg_ros.node.picture import Eye
 from surgseg_ros.node.worker import Worker
 
 
 class Passes:
-    """Stands in for a Segmenter: a class per picture, and no answer to one beyond its roi."""
+    """Stands in for a Segmenter: a class per image, and no answer to one beyond its roi."""
 
-    most_pictures = 3
+    max_batch_size = 3
 
     def __init__(self):
         self.sizes = []
 
-    def segment_all(self, images, rois, *, confidence, certainty):
-        assert certainty
+    def segment_all(self, images, rois, *, confidence, grid_confidence):
+        assert grid_confidence
         self.sizes.append(len(images))
         for image, roi in zip(images, rois):
             if roi is not None:
@@ -72,20 +72,24 @@ class Models:
         raise AssertionError(reason)
 
 
-PATIENT = Rules(stale_after_ms=600_000)
+PATIENT = ResultPolicy(stale_after_ms=600_000)
 
 
-def work(frames, rois, segmenter=None, rules=PATIENT, now_ns=lambda: 0, health=Health, tell=None):
+def work(
+    frames, rois, segmenter=None, policy=PATIENT, now_ns=lambda: 0, health=Health, report=None
+):
     """Lay frames (camera, CDR) into a mailbox, and have a worker take them all at once."""
     segmenter = segmenter or Passes()
     models = segmenter.models = Models(segmenter)
     mailbox, outputs = Mailbox(), [Kept() for _ in rois]
     healths = [health() for _ in rois]
-    eyes = tuple(Eye(f'eye {n}', IMAGE, roi, healths[n], outputs[n]) for n, roi in enumerate(rois))
+    channels = tuple(
+        CameraChannel(f'eye {n}', IMAGE, roi, healths[n], outputs[n]) for n, roi in enumerate(rois)
+    )
     logger = logging.getLogger('worker')
     worker = Worker(
-        *(models, mailbox, eyes, Generation(), lambda: rules, now_ns, logger),
-        tell=lambda: tell and tell(healths[0], outputs[0]),
+        *(models, mailbox, channels, Generation(), lambda: policy, now_ns, logger),
+        report=lambda: report and report(healths[0], outputs[0]),
     )
     for camera, cdr in frames:
         mailbox.put(Frame(camera, cdr, time.monotonic_ns(), 0, 0))
@@ -147,8 +151,8 @@ def test_a_worker_outlives_outputs_that_fail(monkeypatch):
 def test_a_result_that_is_too_old_when_done_is_never_published_as_valid(
     fail_safe, published, changes
 ):
-    rules = dataclasses.replace(PATIENT, fail_safe=fail_safe, **changes)
-    _, (got,), (counts,) = work([(0, image_cdr(colour(4), 7))], [None], rules=rules)
+    policy = dataclasses.replace(PATIENT, fail_safe=fail_safe, **changes)
+    _, (got,), (counts,) = work([(0, image_cdr(colour(4), 7))], [None], policy=policy)
     assert got == published
     assert (counts['published'], counts['too_old'], counts['rejected']) == (0, 1, 0)
 
@@ -158,16 +162,18 @@ def test_a_result_that_is_too_old_when_done_is_never_published_as_valid(
     [(50, 1, False), (0, 1, True), (10**9, 0, False), (11 * 10**9, 0, False)],
 )
 def test_by_its_header_a_picture_is_young_old_or_not_to_be_believed(now_ns, published, doubted):
-    rules = dataclasses.replace(PATIENT, max_frame_age_ms=100, age_source=HEADER)
+    policy = dataclasses.replace(PATIENT, max_frame_age_ms=100, age_source=HEADER)
     seen = {}
 
     class Watched(Health):
-        def see_mask(self, image_ns, stamp_ns, times_ms, doubt=''):
-            seen['doubt'] = doubt
-            super().see_mask(image_ns, stamp_ns, times_ms, doubt)
+        def record_mask(self, image_ns, stamp_ns, times_ms, warning=''):
+            seen['doubt'] = warning
+            super().record_mask(image_ns, stamp_ns, times_ms, warning)
 
     frames = [(0, image_cdr(colour(4), 7))]
-    _, (got,), (counts,) = work(frames, [None], rules=rules, now_ns=lambda: now_ns, health=Watched)
+    _, (got,), (counts,) = work(
+        frames, [None], policy=policy, now_ns=lambda: now_ns, health=Watched
+    )
     assert (len(got), counts['published'], counts['too_old']) == (
         published,
         published,
@@ -177,17 +183,17 @@ def test_by_its_header_a_picture_is_young_old_or_not_to_be_believed(now_ns, publ
 
 
 def test_of_a_stamp_too_old_to_be_believed_the_clocks_are_said_to_be_the_cause(caplog):
-    rules = dataclasses.replace(PATIENT, max_frame_age_ms=100, age_source=HEADER)
-    work([(0, image_cdr(colour(4), 7))], [None], rules=rules, now_ns=lambda: 3600 * 10**9)
+    policy = dataclasses.replace(PATIENT, max_frame_age_ms=100, age_source=HEADER)
+    work([(0, image_cdr(colour(4), 7))], [None], policy=policy, now_ns=lambda: 3600 * 10**9)
     assert 'let camera and node have one clock' in caplog.text
 
 
 def test_a_doubt_is_told_before_its_mask_is_out():
-    told = []
+    reported = []
 
-    def tell(health, outputs):
+    def report(health, outputs):
         verdict = health.verdict(time.monotonic_ns(), 600_000)
-        told.append((verdict.reason, len(outputs.published)))
+        reported.append((verdict.reason, len(outputs.published)))
 
     class Active(Health):
         def __init__(self):
@@ -195,23 +201,23 @@ def test_a_doubt_is_told_before_its_mask_is_out():
             self.activate(0)
 
     frames = [(0, image_cdr(colour(4), 0))]  # a stamp of zero
-    _, (got,), _ = work(frames, [None], health=Active, tell=tell)
+    _, (got,), _ = work(frames, [None], health=Active, report=report)
     assert len(got) == 1
-    assert told == [('the stamp is zero', 0)]
+    assert reported == [('the stamp is zero', 0)]
 
 
 def test_until_another_model_has_given_a_mask_the_last_one_is_not_valid():
     health = Health()
     health.activate(0)
-    health.see_mask(1, 1, {})
+    health.record_mask(1, 1, {})
     assert health.verdict(2, 1000).state == 'valid'
-    health.see_change(('for demonstration',))
+    health.record_model_change(('for demonstration',))
     assert health.verdict(2, 1000) == ('degraded', mock.ANY)
-    health.see_mask(3, 3, {})
+    health.record_mask(3, 3, {})
     assert health.verdict(4, 1000) == ('degraded', 'for demonstration')
-    health.see_change(())
+    health.record_model_change(())
     assert 'changed' in health.verdict(4, 1000).reason
-    health.see_mask(5, 5, {})
+    health.record_mask(5, 5, {})
     assert health.verdict(6, 1000).state == 'valid'
 
 
@@ -219,12 +225,14 @@ def test_a_result_in_flight_across_a_change_of_model_is_discarded():
     """The next one is of the new model."""
 
     class Changed(Passes):
-        def segment_all(self, images, rois, *, confidence, certainty):
+        def segment_all(self, images, rois, *, confidence, grid_confidence):
             self.models.use(Passes())
-            return super().segment_all(images, rois, confidence=confidence, certainty=certainty)
+            return super().segment_all(
+                images, rois, confidence=confidence, grid_confidence=grid_confidence
+            )
 
     segmenter = Changed()
-    segmenter.most_pictures = 1
+    segmenter.max_batch_size = 1
     frames = [(n, image_cdr(colour(4), n + 1)) for n in range(2)]
     _, published, counts = work(frames, [None, None], segmenter)
     assert published == [[], [(2, [4], [4])]]

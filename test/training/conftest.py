@@ -11,7 +11,7 @@ import torch
 
 
 def write_frame(video: Path, index: int, name: str = 'rgb/{:09d}.png') -> None:
-    """Draw a grey picture with a bright bar, which is a shaft in the truth."""
+    """Draw a grey image with a bright bar, which is a shaft in the truth."""
     rng = np.random.default_rng(index)
     image = rng.integers(60, 90, (48, 80, 3), np.uint8)
     mask = np.zeros((48, 80), np.uint8)
@@ -28,7 +28,7 @@ def write_frame(video: Path, index: int, name: str = 'rgb/{:09d}.png') -> None:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Pictures this small are slower by several threads, most of all on a busy machine."""
+    """Images this small are slower by several threads, most of all on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Views: picture and truth stay together, and chance comes from the seed alone."""
+"""Views: image and truth stay together, and chance comes from the seed alone."""
 
 from dataclasses import replace
 
@@ -60,9 +60,9 @@ def test_beyond_the_picture_there_is_no_truth():
 
 
 def test_the_same_chance_gives_the_same_view():
-    views = [Augmentation()(*scene(), (64, 64), np.random.default_rng(s)) for s in (3, 3, 4)]
-    np.testing.assert_array_equal(views[0][0], views[1][0])
-    assert (views[0][0] != views[2][0]).any()
+    crops = [Augmentation()(*scene(), (64, 64), np.random.default_rng(s)) for s in (3, 3, 4)]
+    np.testing.assert_array_equal(crops[0][0], crops[1][0])
+    assert (crops[0][0] != crops[2][0]).any()
 
 
 def test_a_view_is_put_on_the_class_that_is_asked_for():

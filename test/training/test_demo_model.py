@@ -18,10 +18,10 @@ def test_it_is_whole_and_says_that_it_is_a_demo():
     spec, _ = read_model(MODEL)  # which checks the hash
     assert spec.intended_use == 'demo'
     assert 'synthetic' in spec.name
-    card = (MODEL / 'README.md').read_text()
-    assert 'knows synthetic scenes and nothing else' in card
-    assert spec.weights_sha256 in card
-    assert f'{spec.scores["unseen_scenes"]["raw"]["mIoU"]:.3f}' in card
+    model_card = (MODEL / 'README.md').read_text()
+    assert 'knows synthetic scenes and nothing else' in model_card
+    assert spec.weights_sha256 in model_card
+    assert f'{spec.scores["unseen_scenes"]["raw"]["mIoU"]:.3f}' in model_card
 
 
 def test_it_is_below_16_megabytes():
@@ -46,7 +46,7 @@ def test_its_confidence_is_a_probability():
 
 
 def test_its_confidence_is_one_on_scenes_that_it_never_saw():
-    """On a few; the card has many. Counted as the node publishes it, at the picture's own size."""
+    """On a few; the card has many. Counted as the node publishes it, at the image's own size."""
     calibration = Calibration(Segmenter.load(MODEL, 'cpu'))
     for seed in range(920_001, 920_007):
         frame = Scene(seed, size=(720, 1280), rate_hz=15.0).frame(10)

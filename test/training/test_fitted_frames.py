@@ -73,7 +73,7 @@ def test_what_an_interruption_left_is_not_taken_for_whole(data, tmp_path, monkey
 
 def test_a_broken_picture_is_named_and_leaves_nothing(data, tmp_path):
     samples = find_samples(data)
-    samples[3].image.write_bytes(b'no picture')
+    samples[3].image.write_bytes(b'no image')
     with pytest.raises(DatasetError, match=str(samples[3].image)):
         FittedFrames.prepare(samples, SIZE, 'letterbox', tmp_path / 'cache')
     assert folders(tmp_path / 'cache') == []

@@ -46,7 +46,7 @@ def test_everything_wrong_is_named(data, tmp_path, capsys):
     status, report = inspect(data, tmp_path, '--output', str(tmp_path / 'out'))
 
     assert status == 1
-    names = [fault['name'] for fault in report['faults']]
+    names = [data_error['name'] for data_error in report['faults']]
     assert names == [
         'video_01/000000000', 'video_02/000000000', 'video_02/000000060', 'video_03/000000000',
         'video_03/000000060',
@@ -67,9 +67,9 @@ def test_a_damaged_picture_is_a_fault_of_its_file(data, tmp_path, capsys):
     (video / 'rgb/000000060.jpg').write_bytes(jpeg[: len(jpeg) // 2] + jpeg[-200:])
     status, report = inspect(data, tmp_path)
     assert status == 1
-    (fault,) = report['faults']
-    assert fault['name'] == 'video_02/000000060'
-    assert '000000060.jpg' in fault['what']
+    (data_error,) = report['faults']
+    assert data_error['name'] == 'video_02/000000060'
+    assert '000000060.jpg' in data_error['what']
     assert 'bytes of a JPEG are damaged' in capsys.readouterr().err
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a network's first weights come from, and what is said where they can't be had."""
+"""Where a network's first weights come from, and what is said where they cannot be had."""
 
 import huggingface_hub.errors
 import pytest

@@ -49,7 +49,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
             ['batch_size=1', 'architecture=DeepLabV3Plus', 'options={}'],
             'batch_size is 1, with which DeepLabV3Plus',
         ),
-        (['crop_size=[32, 32]', 'architecture=DPT', 'options={}'], 'can not be built'),
+        (['crop_size=[32, 32]', 'architecture=DPT', 'options={}'], 'cannot be built'),
         (['learning_rate=.inf'], 'learning_rate is inf'),
         (['learning_rate=.nan'], 'learning_rate is nan'),
         (['seed=-1'], 'seed is -1'),
@@ -120,11 +120,11 @@ def _text(text: str):  # type: ignore[no-untyped-def]
         (_text('<html>404</html>'), 'a page of the web'),
         (_text('\n  <!DOCTYPE html>\n<title>Sign in</title>'), 'a page of the web'),
         (_text('version https://git-lfs.github.com/spec/v1\noid sha256:0'), 'git lfs pull'),
-        (_text(''), 'can not be read as a file of tensors'),
+        (_text(''), 'cannot be read as a file of tensors'),
         (_text('{"error": "not found"}'), 'hold'),
         (_whole_model, 'never unpickled'),
-        (_script, 'can not be read as a file of tensors'),
-        (_cut, 'can not be read as a file of tensors'),
+        (_script, 'cannot be read as a file of tensors'),
+        (_cut, 'cannot be read as a file of tensors'),
         (lambda path: torch.save({'epoch': 3}, path), 'no tensors by name'),
     ],
 )
@@ -162,8 +162,8 @@ def test_a_checkpoint_that_is_none_is_told_in_a_line(
         torch.save({'settings': {}}, path)
     assert main([*given, '--resume']) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f'{path}: can not be read as a checkpoint' in line
-    assert 'remove it to begin anew' in line
+    assert f'{path}: cannot be read as a checkpoint' in line
+    assert 'remove it to begin again' in line
     assert path.exists(), 'what another run left is not removed'
 
 

@@ -118,7 +118,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, arguments, capsys):
     assert 'learning_rate (was 0.001, is 0.5)' in capsys.readouterr().err
     (tmp_path / 'model/run/last.ckpt').write_bytes(b'none')
     assert main([*arguments('model', 'steps=2'), '--resume']) == 2
-    assert 'remove it to begin anew' in capsys.readouterr().err
+    assert 'remove it to begin again' in capsys.readouterr().err
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path, arguments):

@@ -35,7 +35,7 @@ class Red:
 
     device = torch.device('cpu')
     description = 'the red channel'
-    most_pictures = 1
+    max_batch_size = 1
 
     def __init__(self):
         self.calls = 0

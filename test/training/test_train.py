@@ -118,7 +118,7 @@ def test_an_output_folder_that_is_not_empty_is_refused(tmp_path, config, capsys)
         ('device=tpu', "device is 'tpu'"),
         ('strategy=dpp', "strategy='dpp'"),
         ('precision=float16', 'take bfloat16'),
-        ('encoder_weights=none.pth', "'none.pth' can not be read"),
+        ('encoder_weights=none.pth', "'none.pth' cannot be read"),
     ],
 )
 def test_what_can_not_be_used_is_named(config, capsys, setting, said):
@@ -127,7 +127,7 @@ def test_what_can_not_be_used_is_named(config, capsys, setting, said):
 
 
 def test_a_broken_picture_is_named(config, data, capsys):
-    (data / 'video_01/rgb/000000060.png').write_bytes(b'no picture')
+    (data / 'video_01/rgb/000000060.png').write_bytes(b'no image')
     assert main(['--config', str(config)]) == 2
     assert 'video_01/rgb/000000060.png' in capsys.readouterr().err
 

@@ -12,7 +12,7 @@ import pytest
 from started import running
 
 from surgseg_ros.evaluation.frames import read_frames
-from surgseg_ros.training.dataset import DatasetError, find_samples, survey
+from surgseg_ros.training.dataset import DatasetError, find_samples, scan_samples
 from surgseg_ros.training.video_frames import cache_folder, default_cache, unpack
 
 INDICES = (0, 60, 120)
@@ -84,9 +84,9 @@ def test_what_is_lacking_is_added(packed, tmp_path, monkeypatch, frame_number):
     read = []
     monkeypatch.setattr(
         'surgseg_ros.training.video_frames.read_frames',
-        lambda path, indices, faults: (
+        lambda path, indices, data_errors: (
             read.append((path.parent.name, indices)),
-            read_frames(path, indices, faults),
+            read_frames(path, indices, data_errors),
         )[1],
     )
     assert numbers(find_samples(packed, tmp_path / 'cache'), frame_number) == EXPECTED
@@ -139,16 +139,21 @@ def test_a_short_video_is_named(packed, tmp_path, write_video):
     write_video(packed / 'video_01/video_left.avi', 61)
     with pytest.raises(DatasetError, match=r'video_left\.avi: ends before frame 120'):
         find_samples(packed, tmp_path / 'cache')
-    samples, faults = survey(packed, tmp_path / 'cache')
-    assert [fault.name for fault in faults] == ['video_01/000000120']
+    samples, data_errors = scan_samples(packed, tmp_path / 'cache')
+    assert [data_error.name for data_error in data_errors] == ['video_01/000000120']
     assert len(samples) == 7
 
 
 def test_a_video_that_does_not_decode_is_named(packed, tmp_path):
     (packed / 'video_11_1/video_left.avi').write_bytes(b'no video')
-    samples, faults = survey(packed, tmp_path / 'cache')
-    assert {fault.name for fault in faults} == {n for n in EXPECTED if 'video_11_1' in n}
-    assert all('video_11_1/video_left.avi: does not decode' in fault.what for fault in faults)
+    samples, data_errors = scan_samples(packed, tmp_path / 'cache')
+    assert {data_error.name for data_error in data_errors} == {
+        n for n in EXPECTED if 'video_11_1' in n
+    }
+    assert all(
+        'video_11_1/video_left.avi: does not decode' in data_error.what
+        for data_error in data_errors
+    )
     assert len(samples) == 5
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The whole way of a picture on its device against the bare network, in turns in one process.
+The whole way of an image on its device against the bare network, in turns in one process.
 
     python -m tools.benchmarks.device_part --model DIR --device cuda
 
 The way: upload, fit, network, upsampling, argmax, download. The network alone: on CUDA the replay
-of its graph. Wanted on a GPU: a ratio of at most 1.25, and 120 pictures of 1920x1080 a second.
+of its graph. Wanted on a GPU: a ratio of at most 1.25, and 120 images of 1920x1080 a second.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _UNTIMED: Final = 5
 
 class Row(NamedTuple):
     """
-    What was measured of one number of pictures.
+    What was measured of one number of images.
 
     :param pictures: in one pass.
     :param network_ms: median of the bare network.
@@ -96,7 +96,7 @@ def table(rows: Sequence[Row]) -> str:
     :return: the table.
     """
     lines = [
-        '| pictures in a pass | network, ms | whole way, ms | ratio | pictures a second |',
+        '| images in a pass | network, ms | whole way, ms | ratio | images a second |',
         '| --- | --- | --- | --- | --- |',
     ]
     lines += [

@@ -6,7 +6,7 @@ python -m tools.benchmarks.jpeg_damage --data DIR [--cases 500] [--seed 0]
 
 DIR is a data set, of `synthesize` for example, whose frames follow each other closely: damage
 often mixes two frames. Each case is another pair of frames, size, noise and quality. For damage
-that is not refused, the table says how much of the picture is then wrong.
+that is not refused, the table says how much of the image is then wrong.
 """
 
 import argparse
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not videos:
         print(f'{options.data}: no video of at least two frames', file=sys.stderr)
         return 2
-    print('| damage | refused | of the others: share of the picture that is wrong, p50, p90 |')
+    print('| damage | refused | of the others: share of the image that is wrong, p50, p90 |')
     print('| --- | --- | --- |')
     for kind, (damage, settings) in DAMAGES.items():
         chance = np.random.default_rng(options.seed)
@@ -166,7 +166,7 @@ def _try(
     settings: dict[int, int],
     chance: np.random.Generator,
 ) -> float | None:
-    """Damage one file; the share of its picture that is wrong, or None where it is refused."""
+    """Damage one file; the share of its image that is wrong, or None where it is refused."""
     paths = videos[int(chance.integers(len(videos)))]
     place = int(chance.integers(1, len(paths)))
     size = SIZES[int(chance.integers(len(SIZES)))]
@@ -206,20 +206,20 @@ def _row(kind: str, wrong: Sequence[float | None]) -> str:
 def _times(rgb: NDArray[np.uint8]) -> str:
     """Time both ways of decoding in turn, at 1920x1080."""
     data = _encoded(rgb, (1920, 1080), 4, {cv2.IMWRITE_JPEG_QUALITY: 90})
-    ways: dict[str, Callable[[], object]] = {
+    decoders: dict[str, Callable[[], object]] = {
         'OpenCV': lambda: cv2.cvtColor(
             cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
         ),
         'with checks': lambda: decode_rgb(check_file(data)),
     }
-    times_ms: dict[str, list[float]] = {name: [] for name in ways}
+    times_ms: dict[str, list[float]] = {name: [] for name in decoders}
     for _ in range(40):
-        for name, decode in ways.items():
+        for name, decode in decoders.items():
             started = time.perf_counter()
             decode()
             times_ms[name].append(1e3 * (time.perf_counter() - started))
-    told = ', '.join(f'{name} {median(times):.1f} ms' for name, times in times_ms.items())
-    return f'\n1920x1080, {len(data)} bytes, medians of 40 in turn: {told}'
+    reported = ', '.join(f'{name} {median(times):.1f} ms' for name, times in times_ms.items())
+    return f'\n1920x1080, {len(data)} bytes, medians of 40 in turn: {reported}'
 
 
 if __name__ == '__main__':

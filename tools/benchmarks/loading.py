@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         if not options.data:
             draw(folder / 'data')
-        told = _tell(config, device)
+        reported = _report(config, device)
         timings = {}
         for workers in options.workers:
             settled = dataclasses.replace(config, workers=workers)
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(_line(workers, timings[workers]), flush=True)
     result = summarize(timings)
     if options.json:
-        whole = {**told, 'steps': options.steps, **result}
+        whole = {**reported, 'steps': options.steps, **result}
         options.json.write_text(json.dumps(whole, indent=2) + '\n')
     best = result['best']
     print(f'best ratio: {best["ratio"]:.3f} with {best["workers"]} workers')
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _tell(config: TrainConfig, device: torch.device) -> dict[str, Any]:
+def _report(config: TrainConfig, device: torch.device) -> dict[str, Any]:
     """Say what the numbers hold for."""
     cores = len(os.sched_getaffinity(0))
     on = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'steps on the CPU'
@@ -112,7 +112,7 @@ def draw(folder: Path, size: str = '1280x720') -> None:
     Draw a small data set: once fitted, its frames are as dear to load as those of a large one.
 
     :param folder: where to.
-    :param size: of the pictures, width x height.
+    :param size: of the images, width x height.
     """
     words = ['--videos', '3', '--frames', '8', '--stride', '15', '--seed', '77', '--jpeg']
     synthesize.main(['--output', str(folder), *words, '--size', size])

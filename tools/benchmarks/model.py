@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Make the model.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the exit status: 1 if the export agrees too little, 2 if a step can't be done.
+    :return: the exit status: 1 if the export agrees too little, 2 if a step cannot be done.
     """
     options = _parser().parse_args(argv)
     try:
@@ -48,7 +48,7 @@ def train(recipe: str, work: Path, videos: int, settings: Sequence[str] = ()) ->
     :param videos: how many to draw.
     :param settings: `key=value`, over the recipe's.
     :return: the model folder.
-    :raises StepError: if it can't be done.
+    :raises StepError: if it cannot be done.
     """
     scenes = draw(work / 'scenes', SCENES._replace(videos=videos))
     return train_once(RECIPES[recipe], work / recipe, [f'data={scenes}', *settings])

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Times the paper's way from a 1080p picture to a 1080p mask against ours, in turn.
+Times the paper's way from a 1080p image to a 1080p mask against ours, in turn.
 
 python -m tools.benchmarks.paper [--sizes 256x256 640x512] [--precisions bf16 int8] [--json FILE]
 
@@ -26,7 +26,7 @@ from surgseg_ros.benchmarking import floors, machine
 from surgseg_ros.benchmarking.options import size_of
 from surgseg_ros.benchmarking.report import machine_line, markdown
 from tools.benchmarks.model import SCENES, train
-from tools.benchmarks.turns import Way, export_at, take_turns
+from tools.benchmarks.turns import Variant, export_at, take_turns
 from tools.runs import StepError
 
 LEAST_RATIO: Final = 3.0
@@ -96,15 +96,15 @@ def _measure(options: argparse.Namespace, model: Path) -> dict[str, Any]:
                 model, (height, width), options.precisions, folder, options.frames
             )
             print(f'paper: {width}x{height}, {options.rounds} rounds', file=sys.stderr)
-            ways = take_turns(folder / 'plain', exports, pictures, options.rounds)
+            variants = take_turns(folder / 'plain', exports, pictures, options.rounds)
             inputs.append({
                 'input': f'{width}x{height}',
                 'flops': floors.count_flops(spec),
                 'refused': refused,
-                'ways': {name: _summary(way, ways['plain']) for name, way in ways.items()},
+                'ways': {name: _summary(variant, variants['plain']) for name, variant in variants.items()},
                 'floor_ms': {
-                    name: floors.stage_floors(spec, _SIZE, way.runtime, rates)
-                    for name, way in ways.items()
+                    name: floors.stage_floors(spec, _SIZE, variant.runtime, rates)
+                    for name, variant in variants.items()
                 },
             })  # fmt: skip
     return {
@@ -115,21 +115,23 @@ def _measure(options: argparse.Namespace, model: Path) -> dict[str, Any]:
     }
 
 
-def _summary(way: Way, plain: Way) -> dict[str, Any]:
-    ratios = [theirs / ours for theirs, ours in zip(plain.whole_ms, way.whole_ms, strict=True)]
-    stages = {name: median(times) for name, times in way.stages_ms.items()}
+def _summary(variant: Variant, plain: Variant) -> dict[str, Any]:
+    ratios = [theirs / ours for theirs, ours in zip(plain.whole_ms, variant.whole_ms, strict=True)]
+    stages = {name: median(times) for name, times in variant.stages_ms.items()}
     return {
-        'whole_ms': median(way.whole_ms),
+        'whole_ms': median(variant.whole_ms),
         'ratio': median(ratios),
         'ratios': [min(ratios), max(ratios)],
         'stages_ms': stages,
         'share': stages['upsample'] / stages['network'],
         'share_with_confidence': (
-            median(way.with_confidence_ms) / stages['network'] if way.with_confidence_ms else None
+            median(variant.with_confidence_ms) / stages['network']
+            if variant.with_confidence_ms
+            else None
         ),
-        'same_ending': way.same_ending,
-        'same_as_plain': way.same_as_plain,
-        'export': way.agreement,
+        'same_ending': variant.same_ending,
+        'same_as_plain': variant.same_as_plain,
+        'export': variant.agreement,
     }
 
 
@@ -143,7 +145,7 @@ def find_missed(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
     missed = []
     for row in inputs:
         name, best = max(
-            ((name, way) for name, way in row['ways'].items() if name != 'plain'),
+            ((name, variant) for name, variant in row['ways'].items() if name != 'plain'),
             key=lambda pair: pair[1]['ratio'],
         )
         at = f'{row["input"]}, {name}'
@@ -164,10 +166,10 @@ def _times(report: Mapping[str, Any]) -> str:
         ['network input', 'way', 'fit, ms', 'network, ms', 'its floor', 'ending, ms', 'whole, ms',
          'times as fast (least to most)'],
         (
-            [row['input'], name, way['stages_ms']['fit'], way['stages_ms']['network'],
-             row['floor_ms'][name]['network'], way['stages_ms']['upsample'], way['whole_ms'],
-             f'{way["ratio"]:.2f} ({way["ratios"][0]:.2f} to {way["ratios"][1]:.2f})']
-            for row in report['inputs'] for name, way in row['ways'].items()
+            [row['input'], name, variant['stages_ms']['fit'], variant['stages_ms']['network'],
+             row['floor_ms'][name]['network'], variant['stages_ms']['upsample'], variant['whole_ms'],
+             f'{variant["ratio"]:.2f} ({variant["ratios"][0]:.2f} to {variant["ratios"][1]:.2f})']
+            for row in report['inputs'] for name, variant in row['ways'].items()
         ),
     )  # fmt: skip
 
@@ -175,13 +177,13 @@ def _times(report: Mapping[str, Any]) -> str:
 def _endings(report: Mapping[str, Any]) -> str:
     rows = []
     for row in report['inputs']:
-        for name, way in row['ways'].items():
+        for name, variant in row['ways'].items():
             if name != 'plain':
-                held = way['export']['class_agreement']
+                held = variant['export']['class_agreement']
                 rows.append([
-                    row['input'], name, f'{way["share"]:.3f}',
-                    f'{way["share_with_confidence"]:.3f}', f'{100 * way["same_ending"]:.3f} %',
-                    f'{100 * way["same_as_plain"]:.3f} %', f'{100 * held:.3f} %',
+                    row['input'], name, f'{variant["share"]:.3f}',
+                    f'{variant["share_with_confidence"]:.3f}', f'{100 * variant["same_ending"]:.3f} %',
+                    f'{100 * variant["same_as_plain"]:.3f} %', f'{100 * held:.3f} %',
                 ])  # fmt: skip
         rows += [[row['input'], name, f'refused: {why}'] for name, why in row['refused'].items()]
     return markdown(

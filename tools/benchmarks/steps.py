@@ -94,7 +94,7 @@ class Step:
         """
         Take the step.
 
-        :param batch: (N, h, w, 3) uint8 pictures, (N, h, w) uint8 truths.
+        :param batch: (N, h, w, 3) uint8 images, (N, h, w) uint8 truths.
         """
         images, truth = (tensor.to(self.device, non_blocking=True) for tensor in batch)
         precision = _AUTOCAST.get(self._config.precision)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done to a picture before and after the network, in our way and in the plain one."""
+"""What is done to an image before and after the network, in our way and in the plain one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -43,7 +43,7 @@ class Step(NamedTuple):
     :param name: what it does.
     :param ours: as this package does it.
     :param plain: as it is mostly done.
-    :param least_bytes: what it can not but read and write.
+    :param least_bytes: what it cannot but read and write.
     """
 
     name: str
@@ -54,9 +54,9 @@ class Step(NamedTuple):
 
 def steps(size: Size, inputs: Sequence[Size]) -> Iterator[Step]:
     """
-    List the steps for a picture, in the order of work.
+    List the steps for an image, in the order of work.
 
-    :param size: (height, width) of the picture.
+    :param size: (height, width) of the image.
     :param inputs: (height, width) of networks' inputs.
     :return: the steps, each with what it works on in memory.
     """
@@ -115,7 +115,7 @@ def _around_network(image: Plane, truth: Plane, input_size: Size) -> Iterator[St
     logits, pixels = logits_of(truth, grid), size[0] * size[1]
     for text, wanted in (
         ('mask', {}),
-        ('mask and certainty', {'certainty': True}),
+        ('mask and grid confidence', {'grid_confidence': True}),
         ('mask and confidence', {'confidence': True}),
     ):
         full = 'confidence' in wanted
@@ -150,7 +150,7 @@ def logits_of(truth: Plane, grid: Size) -> Tensor:
 
 def plain_upsample(logits: Tensor, size: Size, confidence: bool) -> tuple[Tensor, Tensor | None]:
     """
-    Interpolate all planes to the picture's size, and take the largest.
+    Interpolate all planes to the image's size, and take the largest.
 
     :param logits: (C, h, w).
     :param size: (H, W).
@@ -168,7 +168,7 @@ def plain_upsample(logits: Tensor, size: Size, confidence: bool) -> tuple[Tensor
 
 def plain_instruments(mask: Plane, confidence: Plane) -> list[tuple[int, float, int, object]]:
     """
-    Find the regions of each kind by OpenCV on the whole picture.
+    Find the regions of each kind by OpenCV on the whole image.
 
     :param mask: (H, W) class.
     :param confidence: (H, W).

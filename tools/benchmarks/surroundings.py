@@ -36,7 +36,7 @@ class Row(NamedTuple):
     """
     What was measured of a step.
 
-    :param picture: size of the picture, width x height.
+    :param picture: size of the image, width x height.
     :param step: its name.
     :param ours_ms: median.
     :param plain_ms: median.
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rate = copy_rate()
     machine = f'{describe("one thread", _PACKAGES)}; memory copies at {rate / 1e9:.1f} GB/s'
     print(machine, end='\n\n')
-    print('| picture | step | ours, ms | plain, ms | times as fast | floor, ms |')
+    print('| image | step | ours, ms | plain, ms | times as fast | floor, ms |')
     print('| --- | --- | --- | --- | --- | --- |')
     rows = []
     inputs = [(height, width) for width, height in options.inputs]
@@ -94,8 +94,8 @@ def measure(picture: str, step: Step, repeats: int, bytes_per_s: float) -> Row:
     """
     times_ms: tuple[list[float], list[float]] = ([], [])
     for _ in range(1 + repeats):
-        for way, found in zip((step.ours, step.plain), times_ms):
-            found.append(_time_ms(way))
+        for variant, found in zip((step.ours, step.plain), times_ms):
+            found.append(_time_ms(variant))
     ours_ms, plain_ms = (median(found[1:]) for found in times_ms)
     return Row(picture, step.name, ours_ms, plain_ms, 1e3 * step.least_bytes / bytes_per_s)
 
@@ -123,9 +123,9 @@ def line(row: Row) -> str:
     return f'| {row.picture} | {row.step} | {times} |'
 
 
-def _time_ms(way: Callable[[], object]) -> float:
+def _time_ms(variant: Callable[[], object]) -> float:
     started_s = time.process_time()
-    way()
+    variant()
     return 1e3 * (time.process_time() - started_s)
 
 

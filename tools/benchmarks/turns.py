@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's way and ours, taking turns on the same pictures."""
+"""The paper's way and ours, taking turns on the same images."""
 
 import dataclasses
 import time
@@ -22,17 +22,17 @@ from surgseg_ros.exporting.export import RefusedError, export
 
 _UNTIMED: Final = 2
 
-Picture = NDArray[np.uint8]
+RgbArray = NDArray[np.uint8]
 
 
 @dataclass
-class Way:
+class Variant:
     """
     What was measured of one way, round by round, in milliseconds.
 
     :param runtime: its description.
     :param agreement: what the export said of itself.
-    :param whole_ms: from picture to mask.
+    :param whole_ms: from image to mask.
     :param stages_ms: `fit`, `network` and `upsample`.
     :param with_confidence_ms: our ending where the confidence is wanted too.
     :param same_ending: share of pixels that have the class of the plain ending on the same logits.
@@ -48,7 +48,7 @@ class Way:
     same_as_plain: float = 1.0
 
     def note(self, whole_ms: float, stages_ms: Mapping[str, float]) -> None:
-        """Keep the times of one picture."""
+        """Keep the times of one image."""
         self.whole_ms.append(whole_ms)
         for stage in ('fit', 'network', 'upsample'):
             self.stages_ms.setdefault(stage, []).append(stages_ms[stage])
@@ -63,7 +63,7 @@ def export_at(
     data: Path | None = None,
 ) -> tuple[ModelSpec, dict[str, Path], dict[str, str]]:
     """
-    Give a model another input size, which pictures are stretched to as in the paper; export it.
+    Give a model another input size, which images are stretched to as in the paper; export it.
 
     :param model: a model folder; its network must take any size.
     :param input_size: (height, width) in pixels.
@@ -89,27 +89,27 @@ def export_at(
 
 
 def take_turns(
-    plain_folder: Path, exports: Mapping[str, Path], pictures: Sequence[Picture], rounds: int
-) -> dict[str, Way]:
+    plain_folder: Path, exports: Mapping[str, Path], pictures: Sequence[RgbArray], rounds: int
+) -> dict[str, Variant]:
     """
-    Time all ways on the same picture, then on the next; each round begins with another way.
+    Time all ways on the same image, then on the next; each round begins with another way.
 
     :param plain_folder: the model folder for the paper's way.
     :param exports: model folders for ours, by precision.
     :param pictures: (H, W, 3) uint8 RGB, taken in turn.
-    :param rounds: pictures that count.
+    :param rounds: images that count.
     :return: `plain` and the precisions, as measured.
     """
     plain = PlainModel(plain_folder, 'cpu')
     ours = {name: Segmenter.load(path, 'cpu', 'openvino') for name, path in exports.items()}
-    ways = {'plain': Way('torch float32')}
-    ways |= {
-        name: Way(s.runtime.description, s.spec.exports['openvino']['agreement'])
+    variants = {'plain': Variant('torch float32')}
+    variants |= {
+        name: Variant(s.runtime.description, s.spec.exports['openvino']['agreement'])
         for name, s in ours.items()
     }
     for number in range(-_UNTIMED, rounds):
         picture = pictures[number % len(pictures)]
-        names = list(ways)
+        names = list(variants)
         for name in names[number % len(names) :] + names[: number % len(names)]:
             started_s = time.perf_counter()
             if name == 'plain':
@@ -119,15 +119,15 @@ def take_turns(
                 stages_ms = dict(ours[name].segment(picture).stage_ms)
             whole_ms = 1e3 * (time.perf_counter() - started_s)
             if number >= 0:
-                ways[name].note(whole_ms, stages_ms)
+                variants[name].note(whole_ms, stages_ms)
     for name, segmenter in ours.items():
-        _compare(ways[name], segmenter, plain, pictures)
-    return ways
+        _compare(variants[name], segmenter, plain, pictures)
+    return variants
 
 
 @torch.inference_mode()
 def _compare(
-    way: Way, segmenter: Segmenter, plain: PlainModel, pictures: Sequence[Picture]
+    variant: Variant, segmenter: Segmenter, plain: PlainModel, pictures: Sequence[RgbArray]
 ) -> None:
     """Hold our masks against the plain ones, and time our ending with confidence."""
     spec, endings, wholes = segmenter.spec, [], []
@@ -138,6 +138,6 @@ def _compare(
         mask, *_ = upsample(logits[0], size, False)
         endings.append(np.mean(mask.numpy() == plain_ending(logits, size)))
         found = segmenter.segment(picture, confidence=True)
-        way.with_confidence_ms.append(found.stage_ms['upsample'])
+        variant.with_confidence_ms.append(found.stage_ms['upsample'])
         wholes.append(np.mean(found.mask == plain(picture)))
-    way.same_ending, way.same_as_plain = float(np.mean(endings)), float(np.mean(wholes))
+    variant.same_ending, variant.same_as_plain = float(np.mean(endings)), float(np.mean(wholes))

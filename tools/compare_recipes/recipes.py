@@ -23,7 +23,7 @@ _BOTH: Final = {
     'epochs': Change(0, 'both do the same number of steps'),
     'minutes': Change(0, 'both do the same number of steps'),
     'patience': Change(0, 'both do all steps; what is kept is chosen as each recipe says'),
-    'accumulate': Change(1, 'a step of both looks at as many pictures'),
+    'accumulate': Change(1, 'a step of both looks at as many images'),
     'margins': Change(False, 'a threshold, like the least region, must not decide'),
     'validation_share': Change(0.1, 'most videos are for learning'),
     'picture_every': Change(0, 'nobody looks at them'),

@@ -103,7 +103,7 @@ Synthetic videos:
 - for the least region size, tuned alike for both: {counts['tune']};
 - for the scores: {counts['test']}, which played no part in training or tuning.
 
-All scores are by the official definition at the pictures' own size: the mean over the seeds, and
+All scores are by the official definition at the images' own size: the mean over the seeds, and
 in brackets the lowest and the highest. The floor is what a prediction of nothing but background
 scores. Raw is what the network says; filtered is without regions below the least size.
 

@@ -62,23 +62,23 @@ def run(options: argparse.Namespace, folder: Path, progress: Progress) -> int:
     log = folder / 'segmenter.log'
     recorder = Recorder()
     try:
-        progress.say('starting the segmenter')
+        progress.print_line('starting the segmenter')
         with segmenter(options.model, log) as node:
             wait_until_active(recorder, node, log)
-            progress.say('trying how many masks a second it makes')
+            progress.print_line('trying how many masks a second it makes')
             node_hz = measure_rate_hz(recorder, source)
-            progress.say(f'it makes {node_hz:.1f} masks a second')
+            progress.print_line(f'it makes {node_hz:.1f} masks a second')
             left_s = begun_s + PLAYED_S - time.monotonic()
             longest_s = LONGEST_PLAY_S if options.input else max(LEAST_PLAY_S, left_s)
             recorded, rate, dropped = play_in_step(recorder, source, node_hz, longest_s, progress)
-            progress.say('ending the segmenter')
+            progress.print_line('ending the segmenter')
     finally:
         recorder.close()
-    progress.say('drawing what was found')
+    progress.print_line('drawing what was found')
     write_bag(folder / 'output_bag', recorded)
     outcome = report(source, recorded, folder)
     print(table(source, outcome, node_hz, rate, dropped))
-    print(f'\nmasks and detections, pictures and overlay.mp4 are in {folder.resolve()}')
+    print(f'\nmasks and detections, images and overlay.mp4 are in {folder.resolve()}')
     # Only what the node itself dropped may be missing: a busy machine is no fault.
     explained = outcome.masks > 0 and source.frames - outcome.masks <= dropped
     whole = explained and not outcome.strangers and outcome.detections == outcome.masks
@@ -97,12 +97,12 @@ def make_source(video: Path | None, bag: Path, progress: Progress) -> Source:
     :return: what was made.
     """
     what = f'copying the beginning of {video.name}' if video else 'drawing a scene'
-    progress.say(what)
+    progress.print_line(what)
 
-    def tell(how_far: str) -> None:
+    def report(how_far: str) -> None:
         progress.update(f'{what}: {how_far}')
 
-    return make_video_bag(bag, video, tell) if video else make_scene_bag(bag, tell=tell)
+    return make_video_bag(bag, video, report) if video else make_scene_bag(bag, report=report)
 
 
 def play_in_step(
@@ -123,7 +123,7 @@ def play_in_step(
     rate = min(1.0, max(MARGIN * node_hz / source.rate_hz, slowest))
     while True:
         seconds = source.frames / source.rate_hz / rate
-        progress.say(f'playing for {seconds:.0f} s')
+        progress.print_line(f'playing for {seconds:.0f} s')
         before = count(recorder.counts)
         recorded = play(recorder, source, rate)
         recorder.listen(lambda: False, 1.5)  # for the last counts

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo shows: a table, pictures and a short video."""
+"""What the demo shows: a table, images and a short video."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ TYPES_OF = {'mask': IMAGE, 'detections': DETECTIONS}
 PICTURES = 4
 PANEL_HEIGHT_PX = 360
 
-Picture = NDArray[np.uint8]
+RgbArray = NDArray[np.uint8]
 
 
 class Outcome(NamedTuple):
@@ -151,7 +151,7 @@ def _image_stamp_ns(beginning: bytes) -> int:
 
 
 def _frames(bag_path: Path) -> Any:
-    """Stamp, picture and truth (or None) of each frame; a truth follows its picture."""
+    """Stamp, image and truth (or None) of each frame; a truth follows its image."""
     with Bag(bag_path) as bag:
         topics = [t for t in (IMAGE_TOPIC, GROUND_TRUTH_TOPIC) if t in bag.topics]
         pending = None
@@ -167,7 +167,7 @@ def _frames(bag_path: Path) -> Any:
             yield *pending, None
 
 
-def _plane(message: Any) -> Picture:
+def _plane(message: Any) -> RgbArray:
     return np.asarray(message.data, np.uint8).reshape(message.height, message.width)
 
 
@@ -180,16 +180,16 @@ def _instrument(detection: Any) -> Instrument:
     return Instrument(int(hypothesis.class_id), hypothesis.score, oriented, 0)
 
 
-def _video(path: Path, rate_hz: float, image: Picture) -> cv2.VideoWriter:
+def _video(path: Path, rate_hz: float, image: RgbArray) -> cv2.VideoWriter:
     size = image.shape[1], image.shape[0]
     video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), rate_hz, size)
     if not video.isOpened():
-        raise RuntimeError(f'{path}: OpenCV can not write this video')
+        raise RuntimeError(f'{path}: OpenCV cannot write this video')
     return video
 
 
 def _write_picture(
-    path: Path, image: Picture, truth: Picture | None, mask: Picture | None, overlay: Picture
+    path: Path, image: RgbArray, truth: RgbArray | None, mask: RgbArray | None, overlay: RgbArray
 ) -> None:
     """Input, truth and prediction side by side, as far as there are any."""
     panels = [('input', image)]
@@ -208,4 +208,4 @@ def _write_picture(
             )  # fmt: skip
         drawn.append(panel)
     if not cv2.imwrite(str(path), cv2.cvtColor(np.hstack(drawn), cv2.COLOR_RGB2BGR)):
-        raise RuntimeError(f'{path}: can not be written')
+        raise RuntimeError(f'{path}: cannot be written')

@@ -68,7 +68,7 @@ class Recorder:
         rclpy.shutdown()
 
     def take(self) -> list[Recorded]:
-        """Hand over what was collected, and begin anew."""
+        """Hand over what was collected, and begin again."""
         taken, self.messages = self.messages, []
         return taken
 

@@ -49,26 +49,28 @@ class Source(NamedTuple):
     note: str
 
 
-Picture = NDArray[np.uint8]
+RgbArray = NDArray[np.uint8]
 T = TypeVar('T')
 
 
 def make_scene_bag(
-    path: Path, count: int = SCENE_FRAMES, tell: Callable[[str], None] = lambda text: None
+    path: Path, count: int = SCENE_FRAMES, report: Callable[[str], None] = lambda text: None
 ) -> Source:
     """
     Draw a synthetic scene into a bag, on all cores.
 
     :param path: the bag to make.
     :param count: frames; fewer are the beginning of more.
-    :param tell: is told how far it is.
+    :param report: is told how far it is.
     :return: what was made.
     """
     # A forked OpenCV may wait for threads that were not forked with it.
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(os.cpu_count(), context) as pool:
         frames = pool.map(_draw, range(count), chunksize=5)
-        numbered = _told(((i, *frame) for i, frame in enumerate(frames)), f'of {count}', tell)
+        numbered = _reported(
+            ((i, *frame) for i, frame in enumerate(frames)), f'of {count}', report
+        )
         write_image_bag(
             path,
             stamped(numbered, SCENE_RATE_HZ),
@@ -79,32 +81,32 @@ def make_scene_bag(
 
 
 def make_video_bag(
-    path: Path, video: Path, tell: Callable[[str], None] = lambda text: None
+    path: Path, video: Path, report: Callable[[str], None] = lambda text: None
 ) -> Source:
     """
     Copy the beginning of a video into a bag.
 
     :param path: the bag to make.
     :param video: any file that FFmpeg decodes; frames that are damaged are left out.
-    :param tell: is told how far it is.
+    :param report: is told how far it is.
     :return: what was made.
     :raises ValueError: if the video is missing, or not one frame of it can be decoded.
     """
     if not video.is_file():
         raise ValueError(f'video {str(video)!r} does not exist: give INPUT=FILE, a video file')
     film = open_video(video)
-    frames = labelled_frames(find_sources(video, 1)[0], faults={})
+    frames = labelled_frames(find_sources(video, 1)[0], data_errors={})
     beginning = takewhile(lambda frame: float(film.time_s(frame.number)) < LONGEST_S, frames)
-    told = _told(beginning, 'copied', tell)
-    written = write_image_bag(path, stamped(told, film.time_s), image_topic=IMAGE_TOPIC)
+    reported = _reported(beginning, 'copied', report)
+    written = write_image_bag(path, stamped(reported, film.time_s), image_topic=IMAGE_TOPIC)
     part = f', its first {LONGEST_S:g} s' if float(film.time_s(len(film) - 1)) >= LONGEST_S else ''
     return Source(path, float(film.mean_rate_hz), written.pictures, f'{video.name}{part}')
 
 
-def _told(frames: Iterable[T], what: str, tell: Callable[[str], None]) -> Iterator[T]:
+def _reported(frames: Iterable[T], what: str, report: Callable[[str], None]) -> Iterator[T]:
     """Pass frames on, and tell how many there were."""
     for number, frame in enumerate(frames, 1):
-        tell(f'frame {number} {what}')
+        report(f'frame {number} {what}')
         yield frame
 
 
@@ -114,6 +116,6 @@ def _scene() -> Scene:
     return Scene(SCENE_SEED, SCENE_SIZE, SCENE_RATE_HZ)
 
 
-def _draw(index: int) -> tuple[Picture, Picture]:
+def _draw(index: int) -> tuple[RgbArray, RgbArray]:
     frame = _scene().frame(index)
     return frame.image, frame.mask

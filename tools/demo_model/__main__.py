@@ -11,7 +11,7 @@ from typing import Final
 from surgseg_ros.core.model_folder import read_model, write_model
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.self_test import add_self_test
-from surgseg_ros.training.card import card
+from surgseg_ros.training.model_card import model_card
 from surgseg_ros.training.scenes import Scene
 from surgseg_ros.training.scoring import ValidationFrame, score
 from tools.runs import StepError, Videos, draw, train_once
@@ -74,7 +74,7 @@ def _finish(trained: Path, output: Path) -> None:
     scores = {**spec.scores, 'unseen_scenes': test}
     write_model(output, dataclasses.replace(spec, scores=scores), weights)
     written = add_self_test(output)
-    (output / 'README.md').write_text(card(written))
+    (output / 'README.md').write_text(model_card(written))
     print(f'{output}: mIoU {test["raw"]["mIoU"]:.3f}, filtered {test["filtered"]["mIoU"]:.3f}, '
           f'floor {test["floor"]["mIoU"]:.3f}; calibration error '
           f'{test["calibration"]["before"]["ece"]:.4f} without the temperature, '

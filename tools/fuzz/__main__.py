@@ -12,9 +12,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
+from tools.fuzz.checks import TYPES, check
 from tools.fuzz.malformed import malformed
 from tools.fuzz.seeds import seeds
-from tools.fuzz.way import TYPES, check
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CORPUS: Final = ROOT / 'test' / 'messages' / 'corpus'
@@ -35,11 +35,11 @@ def main() -> int:
     parser.add_argument('--output', type=Path, default=ROOT / 'runs' / 'fuzz')
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
-    told = {}
+    reported = {}
     for kind in TYPES:
-        told[kind] = refuse(kind, given.seed, given.number // len(TYPES))
-        print(kind, json.dumps(told[kind], indent=1), flush=True)
-    (given.output / 'malformed.json').write_text(json.dumps(told, indent=1) + '\n')
+        reported[kind] = refuse(kind, given.seed, given.number // len(TYPES))
+        print(kind, json.dumps(reported[kind], indent=1), flush=True)
+    (given.output / 'malformed.json').write_text(json.dumps(reported, indent=1) + '\n')
     statuses = [guide(kind, given) for kind in TYPES if given.seconds]
     return max(statuses, default=0)
 

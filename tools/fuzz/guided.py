@@ -10,7 +10,7 @@ import atheris
 
 with atheris.instrument_imports(include=['rosbags', 'surgseg_ros.messages']):
     from surgseg_ros.messages.types import TYPES as STORE
-    from tools.fuzz import way
+    from tools.fuzz import checks
     from tools.fuzz.malformed import BYTES, FIELDS
 
 LONGEST_S = 20
@@ -21,7 +21,7 @@ LARGEST_MESSAGE_BYTES = 1 << 16
 def main() -> None:
     """Fuzz one kind of message; libFuzzer ends the process, with an error where it found one."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('kind', choices=way.TYPES)
+    parser.add_argument('kind', choices=checks.TYPES)
     parser.add_argument('seconds', type=int)
     parser.add_argument('seed', type=int)
     parser.add_argument('found', help='where what is found is written')
@@ -53,7 +53,7 @@ def main() -> None:
             *(f'-{name}={value}' for name, value in options.items()),
             *map(str, given.corpus),
         ],
-        lambda data: way.check(data, given.kind),
+        lambda data: checks.check(data, given.kind),
         custom_mutator=mutate,
     )
     atheris.Fuzz()
@@ -61,7 +61,7 @@ def main() -> None:
 
 def _instrument_generated_code() -> None:
     """Watch the functions that rosbags makes while it runs, which have no import to hook."""
-    for name in (*way.TYPES.values(), 'std_msgs/msg/Header', 'builtin_interfaces/msg/Time'):
+    for name in (*checks.TYPES.values(), 'std_msgs/msg/Header', 'builtin_interfaces/msg/Time'):
         definition: Any = STORE.get_msgdef(name)
         atheris.instrument_func(definition.deserialize_cdr_le)
         atheris.instrument_func(definition.deserialize_cdr_be)

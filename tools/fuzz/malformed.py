@@ -9,8 +9,8 @@ from typing import Final
 
 from surgseg_ros.messages.images import MAX_SIDE_PX
 from surgseg_ros.messages.results import from_cdr, to_cdr
+from tools.fuzz.checks import TYPES
 from tools.fuzz.seeds import ENCODINGS, seeds
-from tools.fuzz.way import TYPES
 
 LARGEST: Final = 2**32 - 1
 _NUMBERS: Final = (0, 1, 2, 3, 5, 127, 128, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, LARGEST)
@@ -26,7 +26,7 @@ def malformed(kind: str, seed: int) -> Iterator[bytes]:
 
     :param kind: `image` or `compressed`.
     :param seed: of the choice.
-    :return: CDR, without end; some are still messages that a picture can be made of.
+    :return: CDR, without end; some are still messages that an image can be made of.
     """
     chance = random.Random(seed)
     good = list(seeds(kind).values())

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from surgseg_ros.core.gates import DEFAULTS, GATES, Gates
-from surgseg_ros.core.signs import look_at
+from surgseg_ros.core.image_quality import sample_image
 from surgseg_ros.evaluation.frames import read_frames
 from surgseg_ros.training.scenes import Scene
-from tools.gates.spoiling import SEVERITIES, SPOILERS, Picture, Source
+from tools.gates.spoiling import SEVERITIES, SPOILERS, RgbArray, Source
 
 FIT_SEED: Final = 840_000_000
 TEST_SEED: Final = 850_000_000
@@ -29,10 +29,10 @@ _FIELD_S: Final = 0.1
 
 class Counted(NamedTuple):
     """
-    What a gate's sign was, of pictures.
+    What a gate's sign was, of images.
 
-    :param good: of pictures that are good.
-    :param spoiled: by severity, of pictures that are spoiled in the gate's own way.
+    :param good: of images that are good.
+    :param spoiled: by severity, of images that are spoiled in the gate's own way.
     """
 
     good: list[float]
@@ -62,11 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     # fmt: off
     add('--scenes', type=int, default=100, metavar='N', help='for each part (default: 100)')
-    add('--size', type=int, nargs=2, default=(720, 1280), metavar=('H', 'W'), help='of pictures')
+    add('--size', type=int, nargs=2, default=(720, 1280), metavar=('H', 'W'), help='of images')
     add('--video', type=Path, action='append', default=[], metavar='FILE',
-        help='of good pictures: count the alarms there')
+        help='of good images: count the alarms there')
     add('--roi', type=int, nargs=4, metavar=('X', 'Y', 'W', 'H'), help='of the videos')
-    add('--pictures', type=Path, metavar='DIR', help='gets a sheet of spoiled pictures')
+    add('--pictures', type=Path, metavar='DIR', help='gets a sheet of spoiled images')
     # fmt: on
     return parser
 
@@ -78,7 +78,7 @@ def sources(seed: int, count: int, size: Sequence[int]) -> Iterator[Source]:
     :param seed: of the first.
     :param count: how many.
     :param size: (height, width) in pixels.
-    :return: two pictures of each, a field apart.
+    :return: two images of each, a field apart.
     """
     for place in tqdm(range(count), 'scenes', leave=False):
         scene = Scene(seed + place, (size[0], size[1]), 1 / _FIELD_S)
@@ -87,7 +87,7 @@ def sources(seed: int, count: int, size: Sequence[int]) -> Iterator[Source]:
 
 def measure(pictures: Iterator[Source]) -> dict[str, Counted]:
     """
-    Take each gate's sign of good pictures and of those spoiled in its own way.
+    Take each gate's sign of good images and of those spoiled in its own way.
 
     :param pictures: good ones.
     :return: by gate.
@@ -95,14 +95,14 @@ def measure(pictures: Iterator[Source]) -> dict[str, Counted]:
     rng = np.random.default_rng(0)
     counted = {name: Counted([], {s: [] for s in SEVERITIES}) for name in SPOILERS}
     for source in pictures:
-        look = look_at(source.first)
+        sample = sample_image(source.first)
         for name, spoil in SPOILERS.items():
             sign = GATES[name].measure
             if sign is None:
                 continue
-            counted[name].good.append(sign(look))
+            counted[name].good.append(sign(sample))
             for severity, values in counted[name].spoiled.items():
-                values.append(sign(look_at(spoil(source, severity, rng))))
+                values.append(sign(sample_image(spoil(source, severity, rng))))
     return counted
 
 
@@ -125,7 +125,7 @@ def table(fitted: Mapping[str, float], tested: Mapping[str, Counted]) -> str:
     Lay out the limits and the alarms that they give.
 
     :param fitted: by gate, what `fit` chose.
-    :param tested: by gate, signs of pictures that had no part in that.
+    :param tested: by gate, signs of images that had no part in that.
     :return: Markdown.
     """
     heads = ['gate', 'fitted', 'in use', 'false alarms', *(f'at {s:g}' for s in SEVERITIES)]
@@ -162,8 +162,8 @@ def alarms_of(video: Path, roi: Sequence[int] | None) -> str:
         for finding in gates.examine(np.asarray(image, np.uint8)):
             found[finding.gate] = found.get(finding.gate, 0) + 1
         count += 1
-    told = ', '.join(f'{name} {alarms}' for name, alarms in found.items())
-    return f'{count} pictures, alarms: {told or "none"}'
+    reported = ', '.join(f'{name} {alarms}' for name, alarms in found.items())
+    return f'{count} images, alarms: {reported or "none"}'
 
 
 def draw(folder: Path, source: Source) -> None:
@@ -171,7 +171,7 @@ def draw(folder: Path, source: Source) -> None:
     Show what the severities look like.
 
     :param folder: gets a sheet for each gate, severities from left to right.
-    :param source: the good picture.
+    :param source: the good image.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -180,7 +180,7 @@ def draw(folder: Path, source: Source) -> None:
         cv2.imwrite(str(folder / f'{name}.png'), np.hstack(row)[..., ::-1])
 
 
-def _thumbnail(picture: Picture) -> NDArray[np.uint8]:
+def _thumbnail(picture: RgbArray) -> NDArray[np.uint8]:
     height, width = picture.shape[:2]
     size = (round(240 * width / height), 240)
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)

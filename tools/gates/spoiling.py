@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures spoiled on purpose, each kind by a severity of 0 (not at all) to 1 (wholly)."""
+"""Images spoiled on purpose, each kind by a severity of 0 (not at all) to 1 (wholly)."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -10,47 +10,47 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
+RgbArray = NDArray[np.uint8]
 
 SEVERITIES: Final = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 class Source(NamedTuple):
     """
-    Two pictures of a scene, one after the other.
+    Two images of a scene, one after the other.
 
     :param first: (H, W, 3) uint8 RGB.
     :param second: the same, a field later.
     """
 
-    first: Picture
-    second: Picture
+    first: RgbArray
+    second: RgbArray
 
 
-def dim(source: Source, severity: float, rng: Generator) -> Picture:
+def dim(source: Source, severity: float, rng: Generator) -> RgbArray:
     """Take the light away; at 1, all of it."""
     return _scaled(source.first, (1 - severity) ** 3, rng)
 
 
-def dazzle(source: Source, severity: float, rng: Generator) -> Picture:
+def dazzle(source: Source, severity: float, rng: Generator) -> RgbArray:
     """Give up to twelve times the light."""
     return _scaled(source.first, 1 + 11 * severity**2, rng)
 
 
-def defocus(source: Source, severity: float, rng: Generator) -> Picture:
+def defocus(source: Source, severity: float, rng: Generator) -> RgbArray:
     """Blur by up to a sixtieth of the height, and add the sensor's noise again."""
     sigma = severity * source.first.shape[0] / 60
     return _noisy(cv2.GaussianBlur(source.first, (0, 0), max(sigma, 0.01)), rng)
 
 
-def veil(source: Source, severity: float, rng: Generator) -> Picture:
+def veil(source: Source, severity: float, rng: Generator) -> RgbArray:
     """Put smoke before it, denser here and there."""
     size = source.first.shape[:2]
     density = np.clip(severity * 1.05 + 0.12 * _clouds(size, rng), 0, 1)
     return _mixed(source.first, np.float32((176, 176, 176)), density, rng)
 
 
-def bleed(source: Source, severity: float, rng: Generator) -> Picture:
+def bleed(source: Source, severity: float, rng: Generator) -> RgbArray:
     """Cover a growing part of it with blood, as on the lens."""
     size = source.first.shape[:2]
     clouds = _clouds(size, rng)
@@ -60,7 +60,7 @@ def bleed(source: Source, severity: float, rng: Generator) -> Picture:
     return _mixed(source.first, colour, 0.96 * cover, rng)
 
 
-def leave(source: Source, severity: float, rng: Generator) -> Picture:
+def leave(source: Source, severity: float, rng: Generator) -> RgbArray:
     """Draw a room instead: walls, drapes, lamps, people; a part of the scene stays."""
     height, width = source.first.shape[:2]
     room = np.empty_like(source.first)
@@ -90,15 +90,15 @@ _ROOM: Final = np.array(
 """Drapes, gowns, walls, steel, skin, screens."""
 
 
-def weave(source: Source, severity: float, rng: Generator) -> Picture:
-    """Take every other row of what was a field later, in a part of the picture."""
+def weave(source: Source, severity: float, rng: Generator) -> RgbArray:
+    """Take every other row of what was a field later, in a part of the image."""
     woven = source.first.copy()
     columns = round(severity * woven.shape[1])
     woven[1::2, :columns] = source.second[1::2, :columns]
     return woven
 
 
-Spoiler = Callable[[Source, float, Generator], Picture]
+Spoiler = Callable[[Source, float, Generator], RgbArray]
 
 SPOILERS: Final[Mapping[str, Spoiler]] = {
     'black': dim,
@@ -119,20 +119,20 @@ def _clouds(size: tuple[int, int], rng: Generator) -> NDArray[np.float32]:
     return np.asarray((clouds - clouds.mean()) / clouds.std(), np.float32)
 
 
-def _scaled(picture: Picture, gain: float, rng: Generator) -> Picture:
+def _scaled(picture: RgbArray, gain: float, rng: Generator) -> RgbArray:
     return _noisy(cv2.convertScaleAbs(picture, alpha=gain), rng)
 
 
 def _mixed(
-    picture: Picture, colour: NDArray[np.float32], share: NDArray[np.float32], rng: Generator
-) -> Picture:
+    picture: RgbArray, colour: NDArray[np.float32], share: NDArray[np.float32], rng: Generator
+) -> RgbArray:
     share = cv2.merge([share] * 3)
     over = cv2.multiply(share, np.asarray([*map(float, colour), 0.0]))
     mixed = cv2.add(cv2.multiply(picture, 1 - share, dtype=cv2.CV_32F), over)
     return _noisy(cv2.convertScaleAbs(mixed), rng)
 
 
-def _noisy(picture: Picture, rng: Generator) -> Picture:
+def _noisy(picture: RgbArray, rng: Generator) -> RgbArray:
     """Add a sensor's noise: what is spoiled before the sensor has all of it."""
     height, width = picture.shape[:2]
     top, left = rng.integers(0, _SPARE_PX, 2)
@@ -142,7 +142,7 @@ def _noisy(picture: Picture, rng: Generator) -> Picture:
 
 @lru_cache(maxsize=1)
 def _noise(height: int, width: int) -> NDArray[np.int16]:
-    """Make noise once, larger than the picture, so that each picture takes another part."""
+    """Make noise once, larger than the image, so that each image takes another part."""
     rng = np.random.default_rng(0)
     size = (height + _SPARE_PX, width + _SPARE_PX, 3)
     return np.asarray(np.rint(1.5 * rng.standard_normal(size, np.float32)), np.int16)

@@ -197,7 +197,7 @@ def read_stamp() -> dict[str, str] | None:
     if not STAMP.exists():
         return None
     stamp: dict[str, str] = json.loads(STAMP.read_text())
-    # Half an installation is not mended but made anew; so is one whose checkout was moved, or
+    # Half an installation is not fixed but made again; so is one whose checkout was moved, or
     # whose Python was removed.
     whole = 'packages' in stamp and stamp['root'] == str(ROOT)
     return stamp if whole and (VENV / 'bin' / 'python').exists() else None

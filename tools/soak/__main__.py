@@ -22,7 +22,7 @@ from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.self_test import add_self_test
 from surgseg_ros.node.discovery import local_discovery
-from tools.soak.faults import FAULTS, World
+from tools.soak.injections import FAULTS, World
 from tools.soak.processes import ROOT, usage
 from tools.soak.shared_memory import clear_shared_memory
 from tools.soak.watch import NAMESPACE, Watch
@@ -125,7 +125,7 @@ def _small_model(folder: Path) -> Path:
 def _node(model: Path, device: str, log: Path) -> Iterator['subprocess.Popen[bytes]']:
     values = {'model': model, 'device': device, 'stale_after_ms': STALE_AFTER_MS}
     values |= {'fail_safe': 'no_decision'}
-    # The pictures are of no body.
+    # The images are of no body.
     values |= {f'gates.{name}.action': 'none' for name in GATES}
     given = [word for name, value in values.items() for word in ('-p', f'{name}:={value}')]
     command = [sys.executable, '-m', 'surgseg_ros', 'segmenter', '--ros-args']
@@ -146,7 +146,7 @@ def _node(model: Path, device: str, log: Path) -> Iterator['subprocess.Popen[byt
 
 
 def _stale_tries(world: World, tries: int, alive: tuple[str, ...]) -> list[Check]:
-    """Kill the camera and start it anew, again and again."""
+    """Kill the camera and start it again, again and again."""
     late_ms: list[float] = []
     frames: list[int] = []
     while len(late_ms) < tries:
@@ -187,14 +187,14 @@ def _stale_tries(world: World, tries: int, alive: tuple[str, ...]) -> list[Check
 def _soak(world: World, minutes: float, chance: random.Random) -> list[Check]:
     """Do something to the node every few seconds."""
     done: Counter[str] = Counter()
-    for fault in FAULTS.values():  # once each, so that all memory is taken that is needed
-        fault(world, chance)
+    for injection in FAULTS.values():  # once each, so that all memory is taken that is needed
+        injection(world, chance)
         world.watch.wait_for_masks(5)
     resident: list[int] = []
     end_s = time.monotonic() + 60 * minutes
     while time.monotonic() < end_s:
-        name, fault = chance.choice([*FAULTS.items()])
-        fault(world, chance)
+        name, injection = chance.choice([*FAULTS.items()])
+        injection(world, chance)
         done[name] += 1
         world.watch.wait_for_masks(5)
         time.sleep(chance.uniform(1.0, 4.0))
@@ -205,13 +205,13 @@ def _soak(world: World, minutes: float, chance: random.Random) -> list[Check]:
     part = max(1, len(resident) // 5)
     first, last = (statistics.median(p) / 1024 for p in (resident[:part], resident[-part:]))
     growth = last / first - 1
-    faults = world.watch.faults
+    injections = world.watch.injections
     return [
         Check(
-            f'{minutes:g} minutes at 30 Hz: every mask fits its picture in size and header',
+            f'{minutes:g} minutes at 30 Hz: every mask fits its image in size and header',
             f'{world.watch.masks} masks ({world.watch.without_picture} of no decision while '
-            f'stale), {len(faults)} do not fit {faults[:1] or ""}',
-            not faults,
+            f'stale), {len(injections)} do not fit {injections[:1] or ""}',
+            not injections,
         ),
         Check(
             'faults',

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A camera to be ill-treated: it publishes pictures for ever, and obeys lines on its input."""
+"""A camera to be ill-treated: it publishes images for ever, and obeys lines on its input."""
 
 import argparse
 import array
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Publish until killed, or until the input ends.
 
     A line `rate 15`, `size 64x48` or `encoding mono8` changes what comes from then on. The
-    frame_id of a picture is its stamp and its size, so that a mask tells which picture it is of.
+    frame_id of an image is its stamp and its size, so that a mask tells which image it is of.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def picture(size: str, encoding: str, stamp_ns: int) -> Image:
     """
-    Make a picture that goes from dark to bright.
+    Make an image that goes from dark to bright.
 
     :param size: width and height, `640x360` for example.
     :param encoding: a key of BYTES.

@@ -29,7 +29,7 @@ class CameraProcess:
             text=True,
         )
 
-    def tell(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """
         Change what it publishes.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The listener of a soak: holds every mask against its picture, and keeps what the status says."""
+"""The listener of a soak: holds every mask against its image, and keeps what the status says."""
 
 import threading
 import time
@@ -32,10 +32,10 @@ class Watch:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         self.masks = 0
         self.without_picture = 0
-        self.faults: list[str] = []
+        self.injections: list[str] = []
         self.states: Counter[str] = Counter()
         self.history: list[tuple[str, int, int]] = []
-        """Each change: the state, the steady clock in ns, masks of pictures by then."""
+        """Each change: the state, the steady clock in ns, masks of images by then."""
         self._news = threading.Condition()
         self._node = rclpy.create_node(
             'watch', namespace=NAMESPACE, start_parameter_services=False
@@ -118,8 +118,8 @@ class Watch:
             if fits and int(stamp) != stamp_ns and set(data) == {255}:
                 self.without_picture += 1  # fail_safe: it belongs to none, and says so
             elif int(stamp) != stamp_ns or not fits:
-                told = f'{mask.width}x{mask.height} {mask.encoding}, {len(data)} bytes'
-                self.faults.append(f'a mask of {mask.header.frame_id}: {stamp_ns} {told}')
+                reported = f'{mask.width}x{mask.height} {mask.encoding}, {len(data)} bytes'
+                self.injections.append(f'a mask of {mask.header.frame_id}: {stamp_ns} {reported}')
             self._news.notify_all()
 
     def _on_status(self, status: Any) -> None:

@@ -42,9 +42,9 @@ def load_runtime(
     :param folder: the model folder.
     :param spec: its specification.
     :param runtime: a key of RUNTIMES, or AUTO; the choice and its reason are in the description.
-    :param options: device, precision and pictures; all automatic where None.
+    :param options: device, precision and images; all automatic where None.
     :return: the runtime.
-    :raises ModelError: if the folder can't be used, or holds no export for this runtime.
+    :raises ModelError: if the folder cannot be used, or holds no export for this runtime.
     :raises ValueError: if the machine has no such device or library, or there is no such runtime.
     """
     options = options or Options()

@@ -12,7 +12,7 @@ _ROUNDS_BEFORE = 3
 
 class GraphedNetwork:
     """
-    Replays a network, recorded once for each number of pictures.
+    Replays a network, recorded once for each number of images.
 
     :param network: from (N, h, w, 3) uint8 to logits, on `device`, in evaluation mode.
     :param input_size: (h, w).
@@ -53,15 +53,15 @@ def _record(
     network: Callable[[Tensor], Tensor], inputs: Tensor
 ) -> tuple[torch.cuda.CUDAGraph, Tensor]:
     """Record one pass on the memory of `inputs`; the result's memory belongs to the graph."""
-    here = torch.cuda.current_stream(inputs.device)
-    aside = torch.cuda.Stream(inputs.device)  # type: ignore[no-untyped-call]
-    aside.wait_stream(here)
-    with torch.cuda.stream(aside):
+    current = torch.cuda.current_stream(inputs.device)
+    warm_up_stream = torch.cuda.Stream(inputs.device)  # type: ignore[no-untyped-call]
+    warm_up_stream.wait_stream(current)
+    with torch.cuda.stream(warm_up_stream):
         for _ in range(_ROUNDS_BEFORE):
             network(inputs)
-    here.wait_stream(aside)
+    current.wait_stream(warm_up_stream)
     graph = torch.cuda.CUDAGraph()
     # Other threads of the process may use CUDA meanwhile; this one's mistakes are still found.
-    with torch.cuda.graph(graph, stream=aside, capture_error_mode='thread_local'):
+    with torch.cuda.graph(graph, stream=warm_up_stream, capture_error_mode='thread_local'):
         logits = network(inputs)
     return graph, logits

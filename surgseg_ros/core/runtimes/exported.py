@@ -40,7 +40,7 @@ def read_export(
     if precision not in (AUTO, export['precision']):
         raise ModelError(
             f'{folder}: precision is {precision!r}, but the export for {backend} is '
-            f"{export['precision']}: set precision to 'auto', or export anew"
+            f"{export['precision']}: set precision to 'auto', or export again"
         )
     contents = [
         read_checked(Path(folder) / name, export['files'][name]) for name in EXPORT_FILES[backend]
@@ -55,7 +55,7 @@ def import_library(name: str, remedy: str) -> Any:
     :param name: of the module.
     :param remedy: what to do where it is not installed.
     :return: the module.
-    :raises ValueError: if it can't be imported.
+    :raises ValueError: if it cannot be imported.
     """
     # They would tell their makers of each use, unasked: OpenVINO and NNCF by a module apart,
     # ONNX Runtime from 1.29 on by a thread, with hashes of the model.
@@ -64,16 +64,16 @@ def import_library(name: str, remedy: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(f'{name} can not be imported ({error}): {remedy}') from error
+        raise ValueError(f'{name} cannot be imported ({error}): {remedy}') from error
 
 
 def one_by_one(run: Callable[[Tensor], Tensor], fitted: Tensor) -> Tensor:
     """
-    Run a network whose graph takes one picture on a batch.
+    Run a network whose graph takes one image on a batch.
 
     :param run: from (1, h, w, 3) to logits, whose memory it may use again.
     :param fitted: (N, h, w, 3).
-    :return: (N, CLASS_COUNT, h, w) logits; for one picture, those of `run` without a copy.
+    :return: (N, CLASS_COUNT, h, w) logits; for one image, those of `run` without a copy.
     """
     if len(fitted) == 1:
         return run(fitted)

@@ -37,13 +37,13 @@ class OnnxRuntime:
         :param options: device, and the precision that the export has, or `auto`.
         :raises ModelError: if the folder holds no usable ONNX export.
         :raises ValueError: if the machine has no such device, or onnxruntime is not installed or
-            can't use the device.
+            cannot use the device.
         """
         chosen = torch.device(choose_device(options.device))
         precision, (graph,) = read_export(folder, spec, 'onnx', options.precision)
         library = import_library('onnxruntime', REMEDY)
         self.device = torch.device('cuda', chosen.index or 0) if chosen.type == 'cuda' else chosen
-        self.most_pictures = 1
+        self.max_batch_size = 1
         providers = _providers(library, self.device, precision)
         session = library.SessionOptions()
         session.intra_op_num_threads = torch.get_num_threads()
@@ -52,14 +52,14 @@ class OnnxRuntime:
             check_graph(graph)
             self._session = library.InferenceSession(graph, session, providers=providers)
         except Exception as error:  # its own classes, which have nothing else in common
-            raise ModelError(f'{folder}: ONNX Runtime can not load the export: {error}') from error
+            raise ModelError(f'{folder}: ONNX Runtime cannot load the export: {error}') from error
         ports = self._session.get_inputs(), self._session.get_outputs()
         shapes = [tuple(port.shape) for side in ports for port in side]
         expected = [(1, *spec.input_size, 3), (1, CLASS_COUNT, *spec.input_size)]
         if shapes != expected:
             raise ModelError(
                 f'{folder}: the ONNX export has the shapes {shapes}, expected {expected}: export '
-                'the model anew'
+                'the model again'
             )
         self._names = ports[0][0].name, ports[1][0].name
         self._logits = torch.empty(expected[1], device=self.device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an ONNX graph may not hold: names of other files, which a runtime would open."""
+"""What an ONNX graph must not hold: names of other files, which a runtime would open."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -28,7 +28,7 @@ def check_graph(graph: bytes) -> None:
     Those are opened relative to the present folder, unseen by the hashes in model.json.
 
     :param graph: the serialized onnx.ModelProto.
-    :raises ValueError: if it does, or can't be read.
+    :raises ValueError: if it does, or cannot be read.
     """
     try:
         _check(memoryview(graph), 'model', 0)
@@ -41,9 +41,9 @@ def _check(content: memoryview, kind: str, depth: int) -> None:
         raise ValueError(f'it is nested more than {_DEEPEST} deep')
     for number, value in _fields(content):
         if kind == 'tensor' and number == _EXTERNAL_DATA:
-            raise ValueError('a tensor lies in another file; export the model anew')
+            raise ValueError('a tensor lies in another file; export the model again')
         if kind == 'node' and number == _OPERATOR and bytes(value) == b'EPContext':
-            raise ValueError('it names a compiled engine; export the model anew')
+            raise ValueError('it names a compiled engine; export the model again')
         if number in _INSIDE[kind]:
             _check(value, _INSIDE[kind][number], depth + 1)
 

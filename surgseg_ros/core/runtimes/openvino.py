@@ -52,12 +52,12 @@ class OpenVinoRuntime:
         # OpenVINO would take ONNX and others as well, and open the files that these may name.
         if not graph.lstrip().startswith((b'<?xml', b'<net')) or b'<!' in graph:
             raise ModelError(
-                f'{folder}: OpenVINO can not read the export: openvino.xml is no XML of OpenVINO; '
-                'export the model anew'
+                f'{folder}: OpenVINO cannot read the export: openvino.xml is no XML of OpenVINO; '
+                'export the model again'
             )
         self._openvino = import_library('openvino', REMEDY)
         self.device = torch.device('cpu')
-        self.most_pictures = 1
+        self.max_batch_size = 1
         settings = {
             'PERFORMANCE_HINT': 'LATENCY',
             'NUM_STREAMS': 1,
@@ -72,11 +72,11 @@ class OpenVinoRuntime:
             compiled = core.compile_model(model, 'CPU', settings)
             shapes = [tuple(port.shape) for port in compiled.inputs]
         except RuntimeError as error:
-            raise ModelError(f'{folder}: OpenVINO can not read the export: {error}') from error
+            raise ModelError(f'{folder}: OpenVINO cannot read the export: {error}') from error
         if shapes != [(1, *spec.input_size, 3)]:
             raise ModelError(
                 f'{folder}: the OpenVINO export takes {shapes}, expected (1, *input_size, 3) with '
-                f'input_size {spec.input_size}: export the model anew'
+                f'input_size {spec.input_size}: export the model again'
             )
         self._request = compiled.create_infer_request()
         computed = compiled.get_property('INFERENCE_PRECISION_HINT').to_string()

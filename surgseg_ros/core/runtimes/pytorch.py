@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from surgseg_ros.core.folding import fold
+from surgseg_ros.core.fuse_batch_norm import fuse_batch_norm
 from surgseg_ros.core.model_folder import read_weights
 from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import load_network
@@ -42,13 +42,13 @@ class TorchRuntime:
         self.device = torch.device(device)
         network = load_network(spec, weights)
         if self.device.type == 'cpu':
-            network = fold(network, spec.input_size)
+            network = fuse_batch_norm(network, spec.input_size)
         self.network = network.to(self.device)
         self.network.layers.to(TORCH_PRECISIONS[precision])
         self._allow_tf32 = precision != 'f32'
         self._pass: Callable[[Tensor], Tensor] = self.network
-        # A CPU takes twice as long for two pictures; a GPU is seldom filled by one.
-        self.most_pictures = pictures if self.device.type == 'cuda' else 1
+        # A CPU takes twice as long for two images; a GPU is seldom filled by one.
+        self.max_batch_size = pictures if self.device.type == 'cuda' else 1
         where = 'CPU'
         if self.device.type == 'cuda':
             self._pass, how = self._on_cuda(spec.input_size)
@@ -62,9 +62,9 @@ class TorchRuntime:
 
         :param folder: the model folder.
         :param spec: its specification.
-        :param options: device, precision and pictures.
+        :param options: device, precision and images.
         :return: the runtime.
-        :raises ModelError: if the folder can't be used.
+        :raises ModelError: if the folder cannot be used.
         :raises ValueError: if the machine has no such device, or torch no such precision.
         """
         device = choose_device(options.device)
@@ -78,7 +78,7 @@ class TorchRuntime:
     def _on_cuda(self, input_size: tuple[int, int]) -> tuple[Callable[[Tensor], Tensor], str]:
         """Take a CUDA graph where one can be recorded; say which way it is."""
         try:
-            graphed = GraphedNetwork(self._eager, input_size, self.device, self.most_pictures)
+            graphed = GraphedNetwork(self._eager, input_size, self.device, self.max_batch_size)
         except RuntimeError as error:
             reason = str(error).partition('\n')[0]
             return self._eager, f'without a CUDA graph ({reason})'

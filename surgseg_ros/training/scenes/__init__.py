@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Synthetic endoscopic scenes whose masks are exact, because picture and mask are drawn alike."""
+"""Synthetic endoscopic scenes whose masks are exact, because image and mask are drawn alike."""
 
 from surgseg_ros.training.scenes.scene import LEAST_SIDE_PX, Frame, Scene
 

@@ -17,10 +17,10 @@ _GRID_ROWS = 24
 
 class Camera:
     """
-    What lies between the scene and its picture.
+    What lies between the scene and its image.
 
     :param rng: where its faults come from.
-    :param view: the picture.
+    :param view: the image.
     """
 
     def __init__(self, rng: Generator, view: View) -> None:
@@ -31,7 +31,7 @@ class Camera:
         self._warmth = [still(rng, 0.9, 1.1, 0.2, 12), still(rng, 0.9, 1.1, 0.2, 10)]
         smoky = rng.random() < 0.3
         self._smoke = Wander(rng, -0.25, float(rng.uniform(0.2, 0.6)) if smoky else -0.2, 9)
-        self._cloud = np.asarray(rng.standard_normal((32, 32)), np.float32)
+        self._veil_noise = np.asarray(rng.standard_normal((32, 32)), np.float32)
         self._drift = rng.uniform(-0.12, 0.12, 2)
         blurry = rng.random() < 0.35
         self._defocus = Wander(rng, -0.0012, 0.0035 if blurry else 0.0004, 8)
@@ -42,7 +42,7 @@ class Camera:
 
     def expose(self, scene: Image, time_s: float, rng: Generator) -> Image:
         """
-        Take the picture.
+        Take the image.
 
         :param scene: (H, W, 3) uint8 RGB under even light.
         :param time_s: the time.
@@ -73,8 +73,8 @@ class Camera:
 
     def _gain(self, time_s: float) -> FloatImage:
         down, across = self._grid()
-        aside = across - self._view.aspect / 2 - self._centre[0](time_s)
-        away = aside**2 + (down - 0.5 - self._centre[1](time_s)) ** 2
+        sideways = across - self._view.aspect / 2 - self._centre[0](time_s)
+        away = sideways**2 + (down - 0.5 - self._centre[1](time_s)) ** 2
         light = (self._exposure(time_s) * 1.12 / (1 + self._fall * away)).astype(np.float32)
         tints = (self._warmth[0](time_s), 1.0, self._warmth[1](time_s))
         planes = np.stack([light * np.float32(tint) for tint in tints], axis=-1)
@@ -91,7 +91,7 @@ class Camera:
             y = (down + self._drift[1] * time_s) * rate - 0.05 * rate * time_s
             maps = ((x % 32).astype(np.float32), (y % 32).astype(np.float32))
             density += weight * cv2.remap(
-                self._cloud, *maps, cv2.INTER_LINEAR, None, cv2.BORDER_WRAP
+                self._veil_noise, *maps, cv2.INTER_LINEAR, None, cv2.BORDER_WRAP
             )
         coarse = np.clip(strength * (0.8 + 0.7 * density), 0, 0.85).astype(np.float32)
         size = (image.shape[1], image.shape[0])
@@ -111,7 +111,7 @@ def _tone(rng: Generator) -> Image:
 
 
 def _noise_tile(rng: Generator, view: View, sigma: float) -> NDArray[np.int16]:
-    """Make sensor noise, larger than the picture so that each frame takes another part."""
+    """Make sensor noise, larger than the image so that each frame takes another part."""
     size = (view.height + 64, view.width + 64, 3)
     noise = rng.standard_normal(size, dtype=np.float32)
     grey = rng.standard_normal((*size[:2], 1), dtype=np.float32)
@@ -119,7 +119,7 @@ def _noise_tile(rng: Generator, view: View, sigma: float) -> NDArray[np.int16]:
 
 
 def _window(rng: Generator, view: View) -> Image | None:
-    """Choose what the endoscope fills of the picture: all, a disk, or a narrower field."""
+    """Choose what the endoscope fills of the image: all, a disk, or a narrower field."""
     kind = rng.random()
     if kind < 0.65:
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture and its mask, painted together from the back to the front."""
+"""An image and its mask, painted together from the back to the front."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from surgseg_ros.training.scenes.noise import FloatImage
 
 class Canvas:
     """
-    A picture and its mask, painted from the back to the front.
+    An image and its mask, painted from the back to the front.
 
     :param image: (H, W, 3) uint8 RGB, painted in place.
     """
@@ -39,8 +39,8 @@ class Canvas:
         Darken what lies below patches that are about to be painted.
 
         :param patches: what throws the shadow.
-        :param offset: by which the shadow is shifted, in picture heights.
-        :param soft: the blur's deviation, in picture heights.
+        :param offset: by which the shadow is shifted, in image heights.
+        :param soft: the blur's deviation, in image heights.
         :param depth: 0 for none, 1 for black.
         """
         height, width = self.mask.shape
@@ -78,7 +78,7 @@ class Canvas:
 
     def smear(self, patches: Sequence[Patch], motion_px: tuple[float, float]) -> None:
         """
-        Blur the picture, not the mask, along a motion, where the patches are.
+        Blur the image, not the mask, along a motion, where the patches are.
 
         :param patches: what moved, painted already.
         :param motion_px: the way (x, y) during the exposure.
@@ -105,9 +105,11 @@ class Canvas:
 
 def _streak(length_px: float, angle: float) -> FloatImage:
     """Make the kernel of a straight motion."""
-    reach = math.ceil(length_px / 2) + 1
-    down, across = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
+    extent = math.ceil(length_px / 2) + 1
+    down, across = np.mgrid[-extent : extent + 1, -extent : extent + 1].astype(np.float32)
     along = across * math.cos(angle) + down * math.sin(angle)
-    aside = down * math.cos(angle) - across * math.sin(angle)
-    weights = np.clip(length_px / 2 + 0.5 - np.abs(along), 0, 1) * np.clip(1 - np.abs(aside), 0, 1)
+    sideways = down * math.cos(angle) - across * math.sin(angle)
+    weights = np.clip(length_px / 2 + 0.5 - np.abs(along), 0, 1) * np.clip(
+        1 - np.abs(sideways), 0, 1
+    )
     return np.asarray(weights / weights.sum(), np.float32)

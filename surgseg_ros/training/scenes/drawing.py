@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The picture, and pieces of it: patches, and sprites that are drawn once and placed."""
+"""The image, and pieces of it: patches, and sprites that are drawn once and placed."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Points = NDArray[np.float64]
 @dataclass(frozen=True)
 class Patch:
     """
-    Something drawn, and where it lies in the picture.
+    Something drawn, and where it lies in the image.
 
     :param x: column of its left edge.
     :param y: row of its upper edge.
@@ -32,7 +32,7 @@ class Patch:
 @dataclass(frozen=True)
 class View:
     """
-    The picture's size; one unit is its height.
+    The image's size; one unit is its height.
 
     :param height: in pixels.
     :param width: in pixels.
@@ -43,7 +43,7 @@ class View:
 
     @property
     def aspect(self) -> float:
-        """The picture's width in units."""
+        """The image's width in units."""
         return self.width / self.height
 
     def to_pixels(self, points: Points) -> Points:
@@ -51,7 +51,7 @@ class View:
         return points * self.height - 0.5
 
     def clip(self, points_px: Points, margin_px: float) -> tuple[int, int, int, int] | None:
-        """Find the part (left, top, right, bottom) of the picture about some points."""
+        """Find the part (left, top, right, bottom) of the image about some points."""
         low = np.floor(points_px.min(axis=0) - margin_px).astype(int)
         high = np.ceil(points_px.max(axis=0) + margin_px).astype(int) + 1
         left, top = max(0, int(low[0])), max(0, int(low[1]))
@@ -83,13 +83,13 @@ class Sprite:
         stretch: tuple[float, float] = (1.0, 1.0),
     ) -> Patch | None:
         """
-        Draw it into a picture.
+        Draw it into an image.
 
-        :param view: the picture.
+        :param view: the image.
         :param at: where the origin comes to lie, in units.
         :param angle: by which it is turned, in radians from x towards y.
         :param stretch: along its own x and y; negative mirrors it.
-        :return: the patch, or None outside the picture.
+        :return: the patch, or None outside the image.
         """
         cosine, sine = math.cos(angle), math.sin(angle)
         zoom = view.height / self.scale_px

@@ -18,7 +18,7 @@ class Wander:
 
     def __init__(self, rng: Generator, low: float, high: float, period_s: float = 6.0) -> None:
         self._middle = (low + high) / 2
-        self._reach = (high - low) / 2
+        self._extent = (high - low) / 2
         self._waves = [
             (weight, 2 * math.pi / (period_s * spread), float(rng.uniform(0, 2 * math.pi)))
             for weight, spread in (
@@ -33,7 +33,7 @@ class Wander:
         waves = sum(
             weight * math.sin(rate * time_s + phase) for weight, rate, phase in self._waves
         )
-        return self._middle + self._reach * waves
+        return self._middle + self._extent * waves
 
 
 def still(rng: Generator, low: float, high: float, share: float, period_s: float = 8.0) -> Wander:
@@ -47,6 +47,6 @@ def still(rng: Generator, low: float, high: float, share: float, period_s: float
     :param period_s: about how long it takes to go there and back.
     :return: the moving value.
     """
-    reach = (high - low) * share / 2
-    middle = float(rng.uniform(low + reach, high - reach))
-    return Wander(rng, middle - reach, middle + reach, period_s)
+    extent = (high - low) * share / 2
+    middle = float(rng.uniform(low + extent, high - extent))
+    return Wander(rng, middle - extent, middle + extent, period_s)

@@ -103,7 +103,7 @@ def mix(
     first: FloatImage, second: tuple[float, ...] | FloatImage, share: FloatImage
 ) -> FloatImage:
     """
-    Blend a colour picture towards a colour or another picture.
+    Blend a colour image towards a colour or another image.
 
     :param first: (H, W, 3) float32.
     :param second: a colour, or (H, W, 3) float32.

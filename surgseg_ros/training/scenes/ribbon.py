@@ -22,13 +22,13 @@ def ribbon(
     """
     Draw a band of given width along a curve, with exact coverage.
 
-    :param view: the picture.
+    :param view: the image.
     :param points: (N, 2) the curve, x and y in units.
     :param half_width: (N,) half of the band's width at each point, in units.
     :param shade: gives the colours.
     :param label: the class.
     :param flat: cut the near end straight; else it is round.
-    :return: the patch, or None outside the picture.
+    :return: the patch, or None outside the image.
     """
     centres = view.to_pixels(points)
     halves = half_width * view.height

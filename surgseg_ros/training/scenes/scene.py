@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from surgseg_ros.core import labels
 from surgseg_ros.training.scenes.camera import Camera
 from surgseg_ros.training.scenes.canvas import Canvas
+from surgseg_ros.training.scenes.clips_and_catheter import Catheter, Clamp
 from surgseg_ros.training.scenes.drawing import View
-from surgseg_ros.training.scenes.handheld import NeedleHolder, Suction
-from surgseg_ros.training.scenes.lying import Catheter, Clamp
-from surgseg_ros.training.scenes.reach import Item
+from surgseg_ros.training.scenes.manual_tools import NeedleHolder, Suction
 from surgseg_ros.training.scenes.suture import Needle, Thread
 from surgseg_ros.training.scenes.tissue import Tissue
+from surgseg_ros.training.scenes.tool_motion import Item
 from surgseg_ros.training.scenes.tools import Tool
 
 LEAST_SIDE_PX: Final = 64
@@ -30,7 +30,7 @@ _TOOL_SHARES: Final = (0.04, 0.28, 0.48, 0.20)
 @dataclass(frozen=True)
 class Frame:
     """
-    A picture and its ground truth.
+    An image and its ground truth.
 
     :param image: (H, W, 3) uint8 RGB.
     :param mask: (H, W) uint8, the class of each pixel.
@@ -45,7 +45,7 @@ class Scene:
     A synthetic endoscopic video. A frame depends on the scene's parameters and its index alone.
 
     :param seed: scenes of different seeds have nothing in common.
-    :param size: (height, width) of the picture in pixels; the same scene at another scale.
+    :param size: (height, width) of the image in pixels; the same scene at another scale.
     :param rate_hz: frames in a second.
     """
 
@@ -67,7 +67,7 @@ class Scene:
         Draw a frame.
 
         :param index: its number, from 0.
-        :return: picture and mask.
+        :return: image and mask.
         """
         time_s = index / self._rate_hz
         canvas = Canvas(self._tissue.draw(time_s))
@@ -98,12 +98,12 @@ class Scene:
             )
         }  # fmt: skip
         bearings = _bearings(self._rng(5))
-        lying: list[Item] = []
+        clips_and_catheter: list[Item] = []
         if has['catheter']:
-            lying.append(Catheter(self._rng(6), view, tissue))
+            clips_and_catheter.append(Catheter(self._rng(6), view, tissue))
         if has['clamp']:
             count = int(rng.integers(1, 3))
-            lying += [Clamp(self._rng(7, i), view, tissue) for i in range(count)]
+            clips_and_catheter += [Clamp(self._rng(7, i), view, tissue) for i in range(count)]
         count = int(rng.choice(len(_TOOL_SHARES), p=_TOOL_SHARES))
         tools = [Tool(self._rng(8, i), view, bearings[i]) for i in range(count)]
         needle = None
@@ -113,19 +113,19 @@ class Scene:
             if holder:
                 holder.held = needle
             else:
-                lying.append(needle)
+                clips_and_catheter.append(needle)
         if has['thread']:
-            lying.append(Thread(self._rng(10), view, tissue, needle))
+            clips_and_catheter.append(Thread(self._rng(10), view, tissue, needle))
         reaching: list[Item] = [*tools]
         if has['suction']:
             reaching.insert(0, Suction(self._rng(11), view, bearings[3]))
         if has['holder']:
             reaching.insert(0, NeedleHolder(self._rng(12), view, bearings[4]))
-        return lying + reaching
+        return clips_and_catheter + reaching
 
 
 def _bearings(rng: Generator) -> list[float]:
-    """Spread the ports about the picture: tools mostly from the sides and below."""
+    """Spread the ports about the image: tools mostly from the sides and below."""
     sides = [0.15, math.pi - 0.15, 0.5 * math.pi, -0.5 * math.pi, 0.8]
     first = int(rng.integers(2))
     order = [sides[first], sides[1 - first], sides[2], *sides[3:]]

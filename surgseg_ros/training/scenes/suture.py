@@ -11,9 +11,9 @@ from surgseg_ros.training.scenes.drawing import Patch, Points, View
 from surgseg_ros.training.scenes.materials import Colour
 from surgseg_ros.training.scenes.motion import Wander, still
 from surgseg_ros.training.scenes.noise import FloatImage
-from surgseg_ros.training.scenes.reach import Place, seen
 from surgseg_ros.training.scenes.ribbon import ribbon
 from surgseg_ros.training.scenes.tissue import Tissue
+from surgseg_ros.training.scenes.tool_motion import Place, seen
 from surgseg_ros.training.scenes.tools import Tool
 
 _THREADS: tuple[Colour, ...] = (
@@ -26,7 +26,7 @@ class Needle:
     A curved needle, held between a tool's jaws or standing in the tissue.
 
     :param rng: where its form comes from.
-    :param view: the picture.
+    :param view: the image.
     :param tissue: what it stands in.
     :param tool: what holds it, or None.
     """
@@ -93,7 +93,7 @@ class Thread:
     A suture thread: a soft curve, from a needle's tail or from the tissue.
 
     :param rng: where its form comes from.
-    :param view: the picture.
+    :param view: the image.
     :param tissue: what it lies on.
     :param needle: what it is fastened to, or None.
     """
@@ -153,7 +153,7 @@ class Thread:
 
 
 def _soft_curve(rng: Generator, view: View) -> Points:
-    """Walk with a slowly changing curvature, so that the curve stays about the picture."""
+    """Walk with a slowly changing curvature, so that the curve stays about the image."""
     count = 90
     stride = float(rng.uniform(0.7, 1.6)) / count
     point = np.array([rng.uniform(0.25, 0.75) * view.aspect, rng.uniform(0.25, 0.75)])

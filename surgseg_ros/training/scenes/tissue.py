@@ -21,7 +21,7 @@ from surgseg_ros.training.scenes.noise import (
 )
 
 MARGIN = 0.16
-"""How far the tissue reaches beyond the picture, in units."""
+"""How far the tissue reaches beyond the image, in units."""
 
 _CELLS = (9, 16)
 """Rows and columns of the grid by which the tissue is bent."""
@@ -44,7 +44,7 @@ class Tissue:
     A piece of tissue that breathes and moves before the camera.
 
     :param rng: where everything comes from.
-    :param view: the picture.
+    :param view: the image.
     """
 
     def __init__(self, rng: Generator, view: View) -> None:
@@ -69,7 +69,7 @@ class Tissue:
         return np.asarray((points - centre) @ matrix[:, :2].T + matrix[:, 2] + centre)
 
     def draw(self, time_s: float) -> Image:
-        """Return the (H, W, 3) uint8 RGB picture of the tissue."""
+        """Return the (H, W, 3) uint8 RGB image of the tissue."""
         view = self._view
         inverse = np.linalg.inv(np.vstack([self._matrix(time_s), [0, 0, 1]]))
         rows, columns = (count + 2 for count in _CELLS)  # one beyond each border
@@ -101,7 +101,7 @@ class Tissue:
 
 
 def _spread(grid: FloatImage, view: View) -> FloatImage:
-    """Interpolate from the middles of cells, one row and column beyond the picture, to pixels."""
+    """Interpolate from the middles of cells, one row and column beyond the image, to pixels."""
     size = [
         round(count * side / cells)
         for count, side, cells in zip(grid.shape, (view.height, view.width), _CELLS)
@@ -183,11 +183,11 @@ def _vessels(rng: Generator, extent: tuple[float, float], scale: float) -> Float
         for _ in range(int(rng.integers(12, 40))):
             curl = 0.8 * curl + rng.normal(0, 0.055)
             heading += curl
-            ahead = point + 0.022 * np.array([math.cos(heading), math.sin(heading)])
-            ends = np.rint(np.stack([point, ahead]) * scale * 16).astype(int).tolist()
+            forward = point + 0.022 * np.array([math.cos(heading), math.sin(heading)])
+            ends = np.rint(np.stack([point, forward]) * scale * 16).astype(int).tolist()
             thickness = max(1, round(width * scale))
             cv2.line(drawn, ends[0], ends[1], (255,), thickness, cv2.LINE_AA, 4)
-            point = ahead
+            point = forward
             if width > 0.0022 and rng.random() < 0.10:
                 side = rng.choice([-1, 1]) * rng.uniform(0.4, 1.0)
                 grow.append((point, heading + side, width * rng.uniform(0.45, 0.75)))

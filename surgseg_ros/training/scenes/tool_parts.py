@@ -8,8 +8,8 @@ from surgseg_ros.core import labels
 from surgseg_ros.training.scenes.drawing import Points, Sprite
 from surgseg_ros.training.scenes.materials import Gloss, Relief, rod
 from surgseg_ros.training.scenes.noise import FloatImage
-from surgseg_ros.training.scenes.reach import outline
 from surgseg_ros.training.scenes.ribbon import Shade
+from surgseg_ros.training.scenes.tool_motion import outline
 
 
 def shaft_shade(rng: Generator, width: float) -> Shade:

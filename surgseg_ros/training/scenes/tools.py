@@ -9,7 +9,7 @@ from surgseg_ros.core import labels
 from surgseg_ros.training.scenes.drawing import Patch, View
 from surgseg_ros.training.scenes.materials import metal_look
 from surgseg_ros.training.scenes.motion import Wander, still
-from surgseg_ros.training.scenes.reach import Item, Place, Reach, ahead, seen, shank
+from surgseg_ros.training.scenes.tool_motion import Item, Place, ToolMotion, forward, seen, shank
 from surgseg_ros.training.scenes.tool_parts import clevis_of, collar_of, jaw_of, shaft_shade
 
 
@@ -18,15 +18,15 @@ class Tool:
     A robotic tool: shaft, wrist of a collar and a clevis, clasper of two jaws.
 
     :param rng: where its form and motion come from.
-    :param view: the picture.
-    :param bearing: where it comes from, in radians from the picture's middle.
+    :param view: the image.
+    :param bearing: where it comes from, in radians from the image's middle.
     """
 
     lift = 0.06
 
     def __init__(self, rng: Generator, view: View, bearing: float) -> None:
         self._view = view
-        self._reach = Reach(rng, view, bearing)
+        self._motion = ToolMotion(rng, view, bearing)
         self.width = float(rng.uniform(0.10, 0.24))
         self._taper = float(rng.uniform(0.02, 0.35))
         self._shade = shaft_shade(rng, self.width)
@@ -51,7 +51,7 @@ class Tool:
     def grip(self, time_s: float) -> tuple[Place, float]:
         """Return the point between the jaws where something is held, and their direction."""
         _, _, pivot, angle = self._joints(time_s)
-        return ahead(pivot, angle, 0.82 * self.jaw_length * self._short(time_s)), angle
+        return forward(pivot, angle, 0.82 * self.jaw_length * self._short(time_s)), angle
 
     def anchor(self, time_s: float) -> Place:
         """Return the pivot of the jaws."""
@@ -61,7 +61,7 @@ class Tool:
         """Return shaft, wrist, one jaw, what is held, and the other jaw."""
         view, short = self._view, self._short(time_s)
         end, angle, pivot, jaw_angle = self._joints(time_s)
-        joint = ahead(end, angle, self._collar_length)
+        joint = forward(end, angle, self._collar_length)
         clevis_angle = math.atan2(pivot[1] - joint[1], pivot[0] - joint[0])
         opening = self.opening(time_s)
         half = self.width / 2
@@ -75,11 +75,11 @@ class Tool:
 
     def _joints(self, time_s: float) -> tuple[Place, float, Place, float]:
         """Return the shaft's end and angle, the jaws' pivot and angle."""
-        tip, angle = self._reach.pose(time_s)
+        tip, angle = self._motion.pose(time_s)
         short = self._short(time_s)
         length = self._collar_length + (self._clevis_length + self.jaw_length / 2) * short
-        end = ahead(tip, angle, -length)
+        end = forward(tip, angle, -length)
         bend = angle + self._bends[0](time_s)
-        joint = ahead(end, angle, self._collar_length)
-        pivot = ahead(joint, bend, 0.88 * self._clevis_length * short)
+        joint = forward(end, angle, self._collar_length)
+        pivot = forward(joint, bend, 0.88 * self._clevis_length * short)
         return end, angle, pivot, bend + self._bends[1](time_s)

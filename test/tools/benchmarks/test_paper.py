@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ways take turns on the same pictures, their masks are compared, and bounds are held."""
+"""Ways take turns on the same images, their masks are compared, and bounds are held."""
 
 import importlib.util
 import json
@@ -51,18 +51,18 @@ def test_all_ways_are_timed_on_all_rounds_and_compared(model, data, tmp_path):
     assert (spec.input_size, spec.fit, refused) == ((64, 96), 'stretch', {})
     assert read_spec(exports['f32']).exports['openvino']['precision'] == 'f32'
     pictures = [np.full((90, 120, 3), 30 * n, np.uint8) for n in range(2)]
-    ways = turns.take_turns(tmp_path / 'at' / 'plain', exports, pictures, 3)
-    assert list(ways) == ['plain', 'f32']
-    for way in ways.values():
-        assert len(way.whole_ms) == 3
-        assert {name: len(times) for name, times in way.stages_ms.items()} == {
+    variants = turns.take_turns(tmp_path / 'at' / 'plain', exports, pictures, 3)
+    assert list(variants) == ['plain', 'f32']
+    for variant in variants.values():
+        assert len(variant.whole_ms) == 3
+        assert {name: len(times) for name, times in variant.stages_ms.items()} == {
             'fit': 3,
             'network': 3,
             'upsample': 3,
         }
-    assert len(ways['f32'].with_confidence_ms) == 2
-    assert ways['f32'].same_ending > 0.99
-    assert ways['f32'].same_as_plain > 0.99, 'the same network on pictures of one colour'
+    assert len(variants['f32'].with_confidence_ms) == 2
+    assert variants['f32'].same_ending > 0.99
+    assert variants['f32'].same_as_plain > 0.99, 'the same network on images of one colour'
 
 
 def test_what_is_refused_is_told(model, tmp_path, monkeypatch):
@@ -74,14 +74,14 @@ def test_what_is_refused_is_told(model, tmp_path, monkeypatch):
     assert (exports, refused) == ({}, {'int8': 'too far off'})
 
 
-def way(ratio=3.5, share=0.2, same_ending=1.0):
+def variant(ratio=3.5, share=0.2, same_ending=1.0):
     return {'ratio': ratio, 'share': share, 'same_ending': same_ending}
 
 
 def row(**best):
     return {
         'input': '640x512',
-        'ways': {'plain': way(1.0), 'f32': way(1.5, 9), 'bf16': way(**best)},
+        'ways': {'plain': variant(1.0), 'f32': variant(1.5, 9), 'bf16': variant(**best)},
     }
 
 

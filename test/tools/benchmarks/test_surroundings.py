@@ -62,7 +62,7 @@ def test_the_first_turn_does_not_count_and_medians_are_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     times_ms = iter([99, 99, 2, 8, 1, 9, 3, 10])
-    monkeypatch.setattr(surroundings, '_time_ms', lambda way: next(times_ms))
+    monkeypatch.setattr(surroundings, '_time_ms', lambda variant: next(times_ms))
     row = measure('4x3', Step('nothing', int, int, 5000), repeats=3, bytes_per_s=1e6)
     assert row == Row('4x3', 'nothing', 2, 9, 5.0)
     assert line(row) == '| 4x3 | nothing | 2.00 | 9.00 | 4.5 | 5.00 |'

@@ -55,9 +55,9 @@ def test_it_draws_trains_in_legs_scores_and_writes(tmp_path, trained, capsys):
         assert starts == ([f'start={tmp_path / before}'] if before else [])
     test = read_spec(tmp_path / 'demo').scores['unseen_scenes']
     assert (test['videos'], test['frames'], test['seeds']) == (2, 2, [900_000, 900_001])
-    card = (tmp_path / 'demo/README.md').read_text()
-    assert 'seeds 900000 to 900001' in card
-    assert f'{test["raw"]["mIoU"]:.3f}' in card
+    model_card = (tmp_path / 'demo/README.md').read_text()
+    assert 'seeds 900000 to 900001' in model_card
+    assert f'{test["raw"]["mIoU"]:.3f}' in model_card
     assert f'{test["raw"]["mIoU"]:.3f}' in capsys.readouterr().out
 
     assert demo_model.main(arguments) == 0

@@ -10,11 +10,11 @@ import pytest
 
 from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.results import header
-from tools.fuzz import way
+from tools.fuzz import checks
 from tools.fuzz.__main__ import CORPUS, refuse
+from tools.fuzz.checks import TYPES, BrokenPromiseError, check
 from tools.fuzz.malformed import malformed
 from tools.fuzz.seeds import seeds
-from tools.fuzz.way import TYPES, BrokenPromiseError, check
 
 KEPT = sorted(CORPUS.glob('*/*.cdr'))
 
@@ -72,14 +72,14 @@ def _raise(error: Exception) -> Any:
 def test_a_broken_promise_is_found(
     monkeypatch: pytest.MonkeyPatch, name: str, broken: Callable[..., Any], words: str
 ) -> None:
-    monkeypatch.setattr(way, name, broken)
+    monkeypatch.setattr(checks, name, broken)
     with pytest.raises(BrokenPromiseError, match=words):
         check(seeds('image')['rgb8_little'], 'image')
 
 
 def test_a_refusal_that_fills_the_log_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        way, 'read_image', lambda cdr, name: _raise(way.ImageError('x' * 2000, 'cdr'))
+        checks, 'read_image', lambda cdr, name: _raise(checks.ImageError('x' * 2000, 'cdr'))
     )
     with pytest.raises(BrokenPromiseError, match='2000 characters'):
         check(b'', 'image')

@@ -56,7 +56,7 @@ def test_it_counts_in_a_video_and_draws(tmp_path, monkeypatch, capsys):
     words += ['--roi', '0', '0', '80', '60', '--pictures', str(tmp_path / 'sheets')]
     assert tool.main(words) == 0
     said = capsys.readouterr().out
-    assert 'v.avi: 3 pictures, alarms: black 3' in said
+    assert 'v.avi: 3 images, alarms: black 3' in said
     for name in SPOILERS:
         assert f'\n| {name} |' in said
         assert (tmp_path / 'sheets' / f'{name}.png').stat().st_size > 1000

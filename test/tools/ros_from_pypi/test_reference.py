@@ -54,7 +54,7 @@ def test_its_own_packages_come_first_and_the_others_are_those_below(reference: M
     (words,) = run.installed
     assert {'--no-deps', 'numpy==1.26.4', 'opencv-python-headless==4.6.0.66'} <= set(words)
     look = 'import numpy, rosbags, surgseg_ros, sys; print(numpy.__version__, rosbags.__file__)'
-    told = subprocess.run(
+    reported = subprocess.run(
         [reference.FOLDER / 'bin' / 'python', '-c', look],
         cwd=ROOT,
         capture_output=True,
@@ -63,7 +63,7 @@ def test_its_own_packages_come_first_and_the_others_are_those_below(reference: M
     )
     import rosbags
 
-    assert told.stdout == f'of the reference {rosbags.__file__}\n'
+    assert reported.stdout == f'of the reference {rosbags.__file__}\n'
 
 
 def test_it_is_made_anew_only_where_the_one_below_has_changed(reference: ModuleType) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The soak's parts: its camera's pictures, what it knows of processes, what it frees."""
+"""The soak's parts: its camera's images, what it knows of processes, what it frees."""
 
 import os
 import subprocess

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluates several bags: what is done stays done, and is merged as the videos of a data set."""
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from surgseg_ros.bag_evaluation.bag_scan import bag_files, fingerprint, reported
+from surgseg_ros.bag_evaluation.jobs import Done, Job, clear
+from surgseg_ros.bag_evaluation.options import Options
+from surgseg_ros.bag_evaluation.results import FORMAT, BagResult, merge
+from surgseg_ros.bag_evaluation.runners import Outcome, Runner, WorkerError
+from surgseg_ros.bags.metadata import METADATA_FILE
+from surgseg_ros.bags.reading import BagError
+from surgseg_ros.bags.sources import STORAGES, storage_ending
+from surgseg_ros.core.files import make_folder, remove_empty, write_whole, writing
+from surgseg_ros.core.model_folder import SPEC_FILE, read_spec
+from surgseg_ros.evaluation.metrics import FrameCounts
+
+_THREADS: Final = 'threads'
+_COUNTS: Final = ('confusion', 'met_edge_px', 'edge_px', 'missing')
+
+
+def is_bag(path: Path) -> bool:
+    """
+    Tell a bag from a folder of bags.
+
+    :param path: a file or a folder.
+    :return: whether it is a file, or a folder with metadata.yaml or with files of a bag.
+    """
+    if path.is_dir():
+        return any(
+            x.name == METADATA_FILE or storage_ending(x) in STORAGES for x in path.iterdir()
+        )
+    return True
+
+
+def find_bags(paths: Sequence[Path], without: Path | None = None) -> dict[str, Path]:
+    """
+    Find the bags among paths and in folders of bags, however deep.
+
+    :param paths: bags, and folders that hold some.
+    :param without: a folder that is not looked into: of the bags that are made.
+    :return: name to path, sorted. Of bags that have the same name, the names are those of as many
+        parents as tell them apart.
+    :raises BagError: if there is none, or one is a file of another.
+    """
+    found: list[Path] = []
+    for path in paths:
+        found += [path] if is_bag(path) else _bags_in(path, without and without.resolve())
+    unique = sorted({path.resolve() for path in found})
+    for path in unique:
+        if path.is_file() and path.parent in unique:
+            raise BagError(f'{str(path)!r} is a part of the bag beside it: give one of both')
+    if not unique:
+        names = ', '.join(repr(str(path)) for path in paths)
+        raise BagError(f'there is no bag in {names}: give bags, or a folder that holds some')
+    parts = 1
+    while len({path.parts[-parts:] for path in unique}) < len(unique):
+        parts += 1
+    return {'/'.join(path.parts[-parts:]): path for path in unique}
+
+
+def _bags_in(folder: Path, without: Path | None) -> list[Path]:
+    children = sorted(x for x in folder.iterdir() if x.is_dir() and not x.name.startswith('.'))
+    there = [x for x in children if x.resolve() != without]
+    return [bag for x in there for bag in ([x] if is_bag(x) else _bags_in(x, without))]
+
+
+class Task(NamedTuple):
+    """
+    One bag of a run.
+
+    :param job: what a process has to do; its output is a scratch file beside `output`.
+    :param output: where the bag of answers goes when it is whole, if anywhere.
+    :param key: of the result, made of all that it depends on.
+    """
+
+    job: Job
+    output: Path | None
+    key: str
+
+
+def plan(bags: Mapping[str, Path], outputs: Mapping[str, Path], options: Options) -> list[Task]:
+    """
+    Make the tasks of a run.
+
+    :param bags: name to path.
+    :param outputs: name to the bag to make, or nothing.
+    :param options: what is asked for.
+    :return: the tasks, in order.
+    :raises BagError: if a bag does not exist.
+    :raises ModelError: if the model folder cannot be used.
+    """
+    tasks = []
+    for name, bag in bags.items():
+        if not bag.exists():
+            raise BagError(f'bag {str(bag)!r} does not exist: check the path')
+        key, output = _key(bag, options), outputs.get(name)
+        # In the same folder, so that it comes to its place whole, and with its own ending.
+        scratch = output and output.with_name(f'.{key[:16]}{output.suffix}')
+        tasks.append(Task(Job(name, bag, scratch, options), output, key))
+    return tasks
+
+
+def _key(bag: Path, options: Options) -> str:
+    """Hash whatever the result depends on; a model's spec names its weights by their hash."""
+    model = options.model and _spec_hash(options.model)
+    parts = {
+        'format': FORMAT,
+        'bag': [fingerprint(bag), *(file.stat().st_mtime_ns for file in bag_files(bag))],
+        'model': model,
+        'how': [options.device, options.runtime, options.threads, options.confidence],
+        **options.described(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _spec_hash(model: Path) -> str:
+    read_spec(model)  # says what is wrong with it, if anything is
+    return hashlib.sha256((model / SPEC_FILE).read_bytes()).hexdigest()
+
+
+class Store:
+    """
+    Keeps results of finished bags, one file each, so that a run that was cut off goes on.
+
+    :param folder: for the files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder."""
+        with writing(folder):
+            self._made = make_folder(folder)
+        self._folder = folder
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Remove the folder again if the block raises before any result is in it."""
+        try:
+            yield
+        except BaseException:
+            self.remove_if_empty()
+            remove_empty(self._made)
+            raise
+
+    def threads(self, default: int) -> int:
+        """
+        Give the number of threads of the first run, so that more workers or fewer go on with it.
+
+        :param default: where this is the first.
+        :return: the number.
+        """
+        path = self._folder / _THREADS
+        if not path.is_file():
+            write_whole(path, f'{default}\n'.encode())
+        return int(path.read_text())
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder again, if no result came to be kept."""
+        if not any(self._folder.glob('*.npz')):
+            (self._folder / _THREADS).unlink(missing_ok=True)
+            remove_empty([self._folder])  # unless something else is in it
+
+    def load(self, key: str) -> Done | None:
+        """
+        Find a result.
+
+        :param key: of the task.
+        :return: what came of it, if it was finished.
+        """
+        path = self._folder / f'{key}.npz'
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as file:
+            numbers, model = json.loads(bytes(file['json']))
+            columns = zip(*(file[name] for name in _COUNTS), strict=True)
+            counts = [FrameCounts(a, b, c, bool(missing)) for a, b, c, missing in columns]
+        return Done(BagResult(numbers, counts), model)
+
+    def save(self, key: str, done: Done) -> None:
+        """
+        Keep a result.
+
+        :param key: of the task.
+        :param done: what came of it.
+        """
+        numbers, counts = done.result
+        text = json.dumps([numbers, done.model]).encode()
+        columns: dict[str, Any] = {
+            name: np.array([getattr(count, name) for count in counts]) for name in _COUNTS
+        }
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, json=np.frombuffer(text, np.uint8), **columns)
+        write_whole(self._folder / f'{key}.npz', buffer.getvalue())
+
+
+def run(
+    tasks: Sequence[Task], runner: Runner, store: Store | None, options: Options
+) -> dict[str, Any]:
+    """
+    Do what is not done, and merge.
+
+    :param tasks: of the bags.
+    :param runner: who does the jobs.
+    :param store: where results are kept, if at all.
+    :param options: what was asked for.
+    :return: the JSON file's content; see `results`.
+    :raises BagError: if an output exists that is of no finished task, or no bag could be read.
+    """
+    done = _finished(tasks, store)
+    todo = [task for task in tasks if task.job.name not in done]
+    for task in todo:
+        if task.output and task.output.exists():
+            raise BagError(
+                f'{str(task.output)!r} exists already, and is of no bag that this run finished '
+                'before: choose another output or remove it'
+            )
+    outputs = [task.output for task in todo if task.output]
+    new_folders = [x for output in outputs for x in output.parents if not x.exists()]
+    unreadable: dict[str, str] = {}
+    of_name = {task.job.name: task for task in todo}
+    with _outcomes(runner, todo) as outcomes:
+        for job, outcome in tqdm(
+            outcomes, 'bags', len(todo), leave=False, disable=len(tasks) == 1
+        ):
+            if isinstance(outcome, BagError):
+                unreadable[job.name] = reported(outcome, job.bag)
+            elif isinstance(outcome, WorkerError):
+                unreadable[job.name] = str(outcome)
+            elif isinstance(outcome, Exception):
+                raise outcome
+            else:
+                _keep(of_name[job.name], outcome, store)
+                done[job.name] = outcome
+    if not done:
+        _clear_up(store, new_folders)
+        raise BagError('; '.join(unreadable.values()))
+    results = {name: outcome.result for name, outcome in done.items()}
+    return merge(results, unreadable, _model(done), options)
+
+
+def _clear_up(store: Store | None, new_folders: Sequence[Path]) -> None:
+    """Remove the folders that were made for what did not come to be."""
+    if store is not None:
+        store.remove_if_empty()
+    for folder in new_folders:  # each before its parents
+        with contextlib.suppress(OSError):  # it was not made, or something else is in it
+            folder.rmdir()
+
+
+@contextmanager
+def _outcomes(runner: Runner, todo: Sequence[Task]) -> Iterator[Iterable[Outcome]]:
+    """Have jobs done; if the block raises, end those under way, and remove what they began."""
+    if not todo:
+        yield ()
+        return
+    outcomes = runner([task.job for task in todo])
+    try:
+        yield outcomes
+    except BaseException:
+        outcomes.close()
+        for job, _, _ in todo:
+            if job.output:
+                clear(job.output)
+        raise
+
+
+def _finished(tasks: Sequence[Task], store: Store | None) -> dict[str, Done]:
+    """Load what an earlier run finished; an output that it had no time to place is placed."""
+    done = {}
+    for job, output, key in tasks:
+        found = store and store.load(key)
+        if not found:
+            continue
+        if output and job.output and job.output.exists() and not output.exists():
+            job.output.rename(output)
+        if output is None or output.exists():
+            done[job.name] = found
+    return done
+
+
+def _keep(task: Task, done: Done, store: Store | None) -> None:
+    """Keep a result first, and then place its bag: `_finished` knows what to do in between."""
+    if store is not None:
+        store.save(task.key, done)
+    if task.output is not None and task.job.output is not None:
+        task.job.output.rename(task.output)
+
+
+def _model(done: Mapping[str, Done]) -> dict[str, Any] | None:
+    """Say what made the masks; machines of a cluster may run the model differently."""
+    models = [done[name].model for name in sorted(done)]
+    runtimes = sorted({model['runtime'] for model in models if model})
+    return models[0] and {**models[0], 'runtime': ' and '.join(runtimes)}

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The verb `evaluate_bag`: bags through a model, frame by frame, without ROS running.
+
+Exit status: 0 if all was evaluated; 1 if it was as far as possible, but a bag is damaged or
+nothing of one of several could be evaluated, which the JSON file says too; 2 if nothing was
+evaluated or written, because no image became a mask for example; 130 after Ctrl-C.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from surgseg_ros.bag_evaluation.archive import Store, find_bags, is_bag, plan, run
+from surgseg_ros.bag_evaluation.options import Options
+from surgseg_ros.bag_evaluation.report import write_report
+from surgseg_ros.bag_evaluation.runners import Runner, in_processes, on_ray, run_serial
+from surgseg_ros.bags.reading import BagError
+from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
+from surgseg_ros.core.files import check_file, check_folder, check_place, write_whole
+from surgseg_ros.core.gates import DEFAULTS
+from surgseg_ros.core.pipeline import PipelineSettings
+from surgseg_ros.core.runtimes import AUTO, RUNTIMES
+from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.evaluation.report import FILE_NAME
+
+OUTPUT_SUFFIX: Final = '.mcap'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Evaluate bags.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status: 0 or 1; see the module.
+    :raises ValueError: of bags, the model or the device, if nothing can be evaluated.
+    :raises OSError: if nothing can be written.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if fault := _fault(arguments):
+        parser.error(fault)
+    paths = arguments.recorded or arguments.bag
+    _check_targets(arguments, paths)
+    is_one = len(paths) == 1 and is_bag(paths[0])
+    bags = find_bags(paths, arguments.output)
+    outputs = _outputs(arguments.output, list(bags), is_one)
+    store = None if is_one else Store(arguments.work or _beside(arguments.json))
+    with store.kept() if store else nullcontext():
+        options = _options(arguments, store)
+        merged = run(plan(bags, outputs, options), _runner(arguments), store, options)
+    write_whole(arguments.json, (json.dumps(merged, indent=1) + '\n').encode())
+    print(summary(merged))
+    if arguments.report:
+        print(f'report: {write_report(arguments.report, merged, bags, outputs)}')
+    for line in complaints(merged):
+        print(f'evaluate_bag: {line}', file=sys.stderr)
+    damaged = any(numbers['damage'] for numbers in merged['bags'].values())
+    return 1 if damaged or merged['unreadable'] else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='surgseg_ros evaluate_bag',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    # fmt: off
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument('--bag', type=Path, nargs='+', metavar='BAG',
+        help='bags, or folders of bags, to send through --model')
+    what.add_argument('--recorded', type=Path, nargs='+', metavar='BAG',
+        help="bags that hold a node's masks on --mask-topic, to score these")
+    add('--model', type=Path, metavar='DIR', help='the model folder')
+    add('--image-topic', required=True, metavar='TOPIC', help='Image or CompressedImage')
+    add('--ground-truth-topic', metavar='TOPIC',
+        help='true masks, by the stamps of their images: mono8, or PNG in a CompressedImage')
+    add('--mask-topic', metavar='TOPIC', help='only with --recorded')
+    add('--tolerance-ms', type=_not_negative, default=0.0, metavar='MS',
+        help='how far the stamps of image and truth may be apart (default: not at all)')
+    add('--output', type=Path, metavar='OUT.mcap',
+        help='the bag to make, with mask, detections and label_info; for several bags, a folder')
+    add('--json', type=Path, required=True, metavar='FILE', help='where the numbers go')
+    add('--report', type=Path, metavar='DIR',
+        help='gets report.html: scores over time, the worst moments as images, tables')
+    add('--confidence', action='store_true', help='write the confidence to the output bag too')
+    add('--roi', type=int, nargs=4, metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
+        help="the endoscope's part of the images; outside it the mask is 255")
+    add('--least-area', type=_share, default=DEFAULT_LEAST_AREA, metavar='SHARE',
+        help="least share of the image's area of a detection (default: %(default)s)")
+    add('--device', default='auto', help='auto, cpu, cuda or cuda:N (default: %(default)s)')
+    add('--runtime', default=AUTO, choices=(AUTO, *RUNTIMES), help='default: %(default)s')
+    add('--threads', type=_positive, metavar='N',
+        help="torch's threads on the CPU (default: its choice, shared among --workers, and of "
+             'several bags what the first run had that --work knows)')
+    add('--workers', type=_positive, default=1, metavar='N',
+        help='processes, one bag each at a time (default: 1)')
+    add('--ray', metavar='ADDRESS',
+        help='of a Ray cluster to send the bags to, or auto, or local')
+    add('--work', type=Path, metavar='DIR',
+        help='where results of finished bags are kept, of several (default: FILE.work)')
+    # fmt: on
+    return parser
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f'{text!r} must be 0 or more')
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'{text!r} must be from 0 to 1')
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
+    return value
+
+
+def _fault(arguments: argparse.Namespace) -> str:
+    """Find what does not go together; empty if all does."""
+    topics = arguments.image_topic, arguments.ground_truth_topic, arguments.mask_topic
+    given = [name for name in topics if name is not None]
+    if len(set(given)) < len(given):
+        return f'images, ground truth and masks are on different topics, not {", ".join(given)}'
+    if arguments.roi and (min(arguments.roi[:2]) < 0 or min(arguments.roi[2:]) < 1):
+        return f'--roi {" ".join(map(str, arguments.roi))} is no part of an image'
+    if arguments.recorded:
+        if arguments.model or arguments.output:
+            return '--recorded scores what a node published: leave out --model and --output'
+        return '' if arguments.mask_topic else '--recorded needs --mask-topic'
+    if not arguments.model:
+        return '--bag needs --model'
+    if arguments.ray and arguments.workers > 1:
+        return '--ray and --workers exclude one another: a cluster knows its own size'
+    return '--mask-topic goes with --recorded' if arguments.mask_topic else ''
+
+
+def _options(arguments: argparse.Namespace, store: Store | None) -> Options:
+    # Said, for other processes and machines would choose others, and sums of floats be others.
+    threads = arguments.threads or max(1, torch.get_num_threads() // arguments.workers)
+    if store is not None and not arguments.threads:
+        threads = store.threads(threads)
+    return Options(
+        image_topic=arguments.image_topic,
+        ground_truth_topic=arguments.ground_truth_topic,
+        mask_topic=arguments.mask_topic,
+        tolerance_ns=round(arguments.tolerance_ms * 1e6),
+        model=arguments.model and arguments.model.resolve(),
+        device=arguments.device,
+        runtime=arguments.runtime,
+        threads=threads,
+        roi=None if arguments.roi is None else Roi(*arguments.roi),
+        pipeline=PipelineSettings(gates=DEFAULTS, least_area=arguments.least_area),
+        confidence=arguments.confidence,
+    )
+
+
+def _check_targets(arguments: argparse.Namespace, bags: Sequence[Path]) -> None:
+    """See that results can be written before hours are spent on them."""
+    check_file(arguments.json)
+    if arguments.report:
+        check_file(arguments.report / FILE_NAME)
+    output = arguments.output and arguments.output.resolve()
+    if output in [path.resolve() for path in bags]:
+        raise BagError(f'--output {str(output)!r} is where the bags are: give another place')
+    if output:
+        (check_place if output.suffix == OUTPUT_SUFFIX else check_folder)(output)
+    if arguments.work:
+        check_folder(arguments.work)
+
+
+def _outputs(output: Path | None, names: Sequence[str], is_one: bool) -> dict[str, Path]:
+    """Name the bags to make."""
+    if output is None:
+        return {}
+    if is_one and output.suffix != OUTPUT_SUFFIX:
+        raise BagError(f'--output {str(output)!r} has to end with {OUTPUT_SUFFIX}')
+    if is_one:
+        return {names[0]: output.resolve()}
+    if output.is_file() or output.suffix == OUTPUT_SUFFIX:
+        raise BagError(f'--output {str(output)!r} has to be a folder: there are several bags')
+    of_output: dict[Path, str] = {}
+    for name in names:
+        stem = name.removesuffix('.mcap').removesuffix('.db3')
+        path = output.resolve() / f'{stem}{OUTPUT_SUFFIX}'
+        if (other := of_output.setdefault(path, name)) != name:
+            raise BagError(
+                f'bags {other!r} and {name!r} would both become {str(path)!r}: rename one, or '
+                'evaluate them one by one'
+            )
+    return {name: path for path, name in of_output.items()}
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f'{path.name}.work')
+
+
+def _runner(arguments: argparse.Namespace) -> Runner:
+    if arguments.ray:
+        return on_ray(arguments.ray)
+    return in_processes(arguments.workers) if arguments.workers > 1 else run_serial
+
+
+def summary(merged: dict[str, Any]) -> str:
+    """
+    Lay the numbers out for people.
+
+    :param merged: the JSON file's content.
+    :return: lines.
+    """
+    names = ('frames', 'with_ground_truth', 'dropped', 'failed', 'undecided', 'rejected')
+    lines = [f'{name:18}{merged[name]:8}' for name in names]
+    if merged['mIoU'] is not None:
+        floor = merged['floor']
+        lines += ['', f'{"":18}{"score":>8}{"floor":>8}']
+        lines += [f'{key:18}{merged[key]:8.4f}{floor[key]:8.4f}' for key in floor]
+    if merged['latency_ms']:
+        lines += ['', f'{"ms":18}{"p50":>8}{"p95":>8}{"p99":>8}']
+    for stage, times in merged['latency_ms'].items():
+        lines.append(f'{stage:18}' + ''.join(f'{value:8.1f}' for value in times.values()))
+    return '\n'.join((*lines, '', f'masks: sha256 {merged["mask_sha256"]}'))
+
+
+def complaints(merged: dict[str, Any]) -> list[str]:
+    """
+    Say what was lost, failed or left out.
+
+    :param merged: the JSON file's content.
+    :return: lines; none if all is well.
+    """
+    lines = [f'{name}: {text}' for name, text in merged['unreadable'].items()]
+    for name, numbers in merged['bags'].items():
+        if numbers['damage']:
+            lines.append(f'{name}: {numbers["damage"]}')
+        lines += [f'{name}: {x["count"]} times, first: {x["first"]}' for x in numbers['troubles']]
+        truth = numbers['ground_truth'] or {}
+        for kind in ('unmatched', 'ambiguous'):
+            if truth.get(kind):
+                lines.append(f'{name}: {truth[kind]} of {truth["messages"]} truths are {kind}')
+        if odd := {kind: n for kind, n in numbers['frames_by_stamp'].items() if n}:
+            said = ', '.join(f'{n} {kind}' for kind, n in odd.items())
+            lines.append(f'{name}: stamps of images that are odd: {said}')
+    return lines

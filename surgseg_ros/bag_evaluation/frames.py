@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a bag's images to results, through the same pipeline as the node's."""
+
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.bag_evaluation.accumulator import count_values
+from surgseg_ros.bag_evaluation.bag_scan import reported
+from surgseg_ros.bag_evaluation.options import Options
+from surgseg_ros.bags.reading import Bag, BagError
+from surgseg_ros.core.failures import describe
+from surgseg_ros.core.pipeline import (
+    CameraPipeline,
+    Decision,
+    FrameResult,
+    InputFrame,
+    ResultWarning,
+    complete,
+    infer,
+)
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.core.stopwatch import Stopwatch
+from surgseg_ros.messages.errors import ImageError, ImageWarning
+from surgseg_ros.messages.images import image_from_msg
+from surgseg_ros.messages.received import mask_from_msg, read_image, read_stamp
+from surgseg_ros.messages.results import stamp_ns
+
+Times = Mapping[str, float]
+
+
+class BagImage(NamedTuple):
+    """An image that was read."""
+
+    received_ns: int
+    header: Any
+    image: NDArray[np.uint8]
+    ms: Times
+    warnings: tuple[ImageWarning, ...] = ()
+
+
+class Rejected(NamedTuple):
+    """A message of the image topic that no image can be made of."""
+
+    received_ns: int
+    stamp_ns: int | None
+    cause: str
+    text: str
+    ms: Times
+
+
+class Truth(NamedTuple):
+    """A true mask, by the place of its image; None where it is none, and why."""
+
+    place: int
+    mask: NDArray[np.uint8] | None
+    text: str = ''
+
+
+class Truncated(NamedTuple):
+    """The end of what is whole in a damaged bag."""
+
+    text: str
+
+
+class Answer(NamedTuple):
+    """
+    What the node would publish of an image.
+
+    :param received_ns: when the image was received.
+    :param header: the image's.
+    :param result: what the pipeline gives.
+    :param pixels: (256,) how many of the mask have each value.
+    :param ms: milliseconds by stage.
+    :param warnings: what is known against the image since it was read.
+    """
+
+    received_ns: int
+    header: Any
+    result: FrameResult
+    pixels: NDArray[np.int64]
+    ms: Times
+    warnings: tuple[ImageWarning, ...] = ()
+
+    @property
+    def failure(self) -> tuple[str, str] | None:
+        """Code and text of why there is no decision; None where there is one."""
+        if self.result.is_decided:
+            return None
+        return self.result.code, f'no decision on an image: {self.result.reason}'
+
+
+NonImage = Rejected | Truth | Truncated
+"""What passes the network by."""
+
+
+def decoded(
+    path: Path, options: Options, image_of_truth: Mapping[int, int]
+) -> Generator[BagImage | NonImage, None, None]:
+    """
+    Read a bag.
+
+    :param path: the bag.
+    :param options: which topics.
+    :param image_of_truth: place of a truth to that of its image; the other truths are passed over.
+    :return: every image in order, and the truths between them.
+    """
+    topics = [name for name in (options.image_topic, options.ground_truth_topic) if name]
+    truths = 0
+    with Bag(path) as bag:
+        types = {name: bag.topics[name].type_name for name in topics}
+        watch = Stopwatch()
+        try:
+            for topic, received_ns, cdr in bag.messages(topics):
+                watch.lap('read')
+                if topic == options.image_topic:
+                    yield _picture(received_ns, cdr, types[topic], watch)
+                else:
+                    if truths in image_of_truth:
+                        yield _truth(image_of_truth[truths], cdr, types[topic])
+                    truths += 1
+                watch = Stopwatch()
+        except BagError as error:
+            yield Truncated(reported(error, path))
+
+
+def _picture(
+    received_ns: int, cdr: bytes, type_name: str, watch: Stopwatch
+) -> BagImage | Rejected:
+    cause = ''
+    try:
+        message = read_image(cdr, type_name)
+        image = image_from_msg(message)
+        watch.lap('parse')
+        return BagImage(received_ns, message.header, image.rgb, watch.times_ms(), image.warnings)
+    except ImageError as error:
+        cause, text = error.cause, f'image dropped: {error}'
+    except Exception as error:  # a message must not end the run, whatever it brings
+        cause, text = _reported(error, 'no mask for an image')
+    watch.lap('parse')
+    return Rejected(received_ns, read_stamp(cdr), cause, text, watch.times_ms())
+
+
+def _truth(place: int, cdr: bytes, type_name: str) -> Truth:
+    try:
+        return Truth(place, mask_from_msg(read_image(cdr, type_name)))
+    except ImageError as error:
+        return Truth(place, None, f'the truth of frame {place} (from 0): {error}')
+
+
+class Decided(NamedTuple):
+    """An image with what the pipeline decides on it, but for its instruments."""
+
+    picture: BagImage
+    decision: Decision
+
+
+def decided(
+    items: Iterator[BagImage | NonImage],
+    segmenter: Segmenter,
+    pipeline: CameraPipeline,
+    confidence: bool = False,
+) -> Generator[Decided | NonImage, None, None]:
+    """
+    Run the pipeline, up to the mask.
+
+    :param items: what `decoded` gives.
+    :param segmenter: the model.
+    :param pipeline: of the bag's camera.
+    :param confidence: whether the confidence of each pixel is to be written.
+    :return: the same, with decisions in the place of images.
+    """
+    wanted = confidence or pipeline.needs_confidence
+    for item in items:
+        if not isinstance(item, BagImage):
+            yield item
+            continue
+        known = tuple(ResultWarning(given.text, code=given.code) for given in item.warnings)
+        frame = InputFrame(item.image, stamp_ns(item.header), item.received_ns, known)
+        output = infer(segmenter, item.image, pipeline.roi, confidence=wanted)
+        yield Decided(item, pipeline.decide(frame, output))
+
+
+def answered(item: Decided | NonImage) -> Answer | NonImage:
+    """
+    Find the instruments of a decision; thread-safe.
+
+    :param item: what `decided` gives.
+    :return: the answer; or the item, if it is another.
+    """
+    if not isinstance(item, Decided):
+        return item
+    picture, result = item.picture, complete(item.decision)
+    watch = Stopwatch()
+    pixels = count_values(result.mask)
+    watch.lap('score')
+    ms = {**picture.ms, **result.stage_ms, **watch.times_ms()}
+    return Answer(picture.received_ns, picture.header, result, pixels, ms, picture.warnings)
+
+
+def _reported(error: Exception, what: str) -> tuple[str, str]:
+    return type(error).__name__, f'{what}: {describe(error)}'

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What `evaluate_bag` writes to its JSON file; one form for one bag and for many.
+
+At the top:
+
+- `format`: FORMAT, raised where a reader would have to change.
+- `kind`: `lockstep`, every image through the model; or `recorded`, masks that a bag held.
+- `model`: `name`, `weights_sha256`, `runtime` (for people), `threads` (torch's, on the CPU);
+  None for `recorded`.
+- `options`: what was asked for and decides the result: `image_topic`, `ground_truth_topic` (or
+  None), `mask_topic` (`recorded`; else None), `tolerance_ms`, `roi` ([x, y, width, height] or
+  None), and the settings of the pipeline: `least_area`, `min_confidence`, `steady_frames`,
+  `steady_sure`, `gates` (name to action and limit).
+- `classes`: names of the classes 1 to 9; wherever nine values stand, they are in this order.
+- the numbers of all bags together, by the keys below; scores are the official mean over bags,
+  of those that have a ground truth, as over the videos of a data set. `mask_sha256` is the bag's
+  own of one bag, and of several the SHA-256 of their hexadecimal ones, sorted by name, in one
+  piece (None where any failed).
+- `bags`: name to the numbers of the bag, by the same keys and a few more. Names are those of the
+  paths; of bags that have the same name, with as many parents as tell them apart.
+- `unreadable`: name to text, of bags of which nothing could be evaluated.
+
+Numbers, for all bags and for each:
+
+- `frames`: images in the bag, all of which were looked at.
+- `with_ground_truth`: frames that were scored.
+- `dropped`: images without a mask because a newer one came: 0 for `lockstep`, by construction;
+  for `recorded` the images that have no mask of their stamp.
+- `failed`: images on which the network failed: the mask is 255 all over, as the node's is; of
+  `recorded` all masks that are so, whatever the node's reason was.
+- `undecided`: images on which a quality gate has taken the decision: the mask is 255 all over. 0
+  for `recorded`, whose `failed` holds them.
+- `rejected`: messages of the image topic that no image could be made of; they have no mask. Of
+  `recorded`, where the images are not looked at, images whose message on the mask topic is none.
+- `ground_truth`: `messages`, `matched`, `unmatched` (no image of that stamp), `ambiguous` (the
+  stamp is zero or not the only one of its kind, of the image or of the truth), `unusable`
+  (matched, but no mask, of another size, or with values that are no class); None without a topic.
+- `frames_by_stamp`: frames whose stamp is `zero`, `equal` to that of another frame, or lies
+  before that of the frame in front of it (`backward`).
+- `mIoU`, `mNSD`, `score` (official; a frame with a truth and without a mask scores 0 in a class),
+  `floor` (the same three for a prediction of nothing but background), `class_mIoU`, `class_mNSD`
+  (nine each), `pooled_class_IoU`, `present_class_IoU` (nine each, None where the class never
+  occurs), `mean_present_class_IoU`; all None where no frame was scored.
+- `mIoU_of_masks`, `mNSD_of_masks`, `score_of_masks`: `recorded` only, the same of the frames
+  that have a mask, those without left out.
+- `latency_ms`: stage to `p50`, `p95`, `p99`, in milliseconds, over frames. Of `lockstep`: STAGES;
+  they overlap, so their sum is no time per frame. Of `recorded`: `image_to_mask`, the receive
+  time of the mask less that of the image of the same stamp.
+- `elapsed_s`: how long the evaluation took, of `bags` each; at the top their sum.
+
+Of each bag besides:
+
+- `identity`: `size_bytes`, `start_ns`, `duration_ns` (by receipt), `topics` (name to `type` and
+  `messages`), `fingerprint` (SHA-256 of names, sizes and both ends of the bag's files).
+- `mask_sha256`: SHA-256 of the pixels of all masks in order, row by row, which are the data of
+  the messages on the output bag's mask topic; `masks`: how many there are.
+- `damage`: what of the bag was lost, as text; None where it is whole.
+- `troubles`: list of `cause`, `count` and `first` (text) of failed and rejected images, of
+  warnings about images that were read (all colour lost, for example), and of unusable truths.
+- `recorded` only: `strangers`, masks of no image's stamp, or of one that is not the only one.
+- `over_time`: one object per frame, in order:
+
+  - `stamp_ns` and `received_ns`: of the image; `stamp_ns` is None where it was rejected.
+  - `iou`, `nsd`: nine values each; None where there is no truth.
+  - `truth`: classes 1 to 9 that the truth shows; None where there is none.
+  - `predicted`: classes 1 to 9 that the mask shows; None where there is no mask.
+  - `confidence`: mean probability of the likeliest class over what the network was shown, at its
+    own size, 0 to 1; None where there is no decision, and for `recorded`.
+  - `no_decision`: share of the pixels whose value is 255; None where there is no mask.
+  - `instruments`: the labels of the detections, `[4, 10, 10]` for example (10 is a robotic tool;
+    255, no decision); None for `recorded` and where the image was rejected.
+  - `warnings`: the reasons for which the node would call the mask `degraded`; None for `recorded`
+    and where the image was rejected.
+  - `reason`: why there is no decision; None where there is one, or no mask.
+  - `fate`: `mask`, `failed`, `undecided`, `rejected` or `dropped`.
+  - `ms`: stage to milliseconds.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from surgseg_ros.bag_evaluation.accumulator import FrameAccumulator
+from surgseg_ros.bag_evaluation.bag_scan import count_odd_stamps
+from surgseg_ros.bag_evaluation.matching import Matching
+from surgseg_ros.bag_evaluation.options import Options
+from surgseg_ros.core.labels import CLASS_NAMES
+from surgseg_ros.core.percentiles import percentiles
+from surgseg_ros.evaluation.metrics import SCORED, FrameCounts, summarize
+
+FORMAT: Final = 3
+
+STAGES: Final = (
+    *('read', 'parse', 'fit', 'network', 'upsample', 'download', 'scrutiny', 'detections'),
+    *('write', 'score'),
+)
+"""Of a frame's way, in the order of work; the node's, but for the first and the last two."""
+
+IMAGE_TO_MASK: Final = 'image_to_mask'
+
+_COUNTED: Final = (*('frames', 'with_ground_truth', 'dropped', 'failed', 'undecided', 'rejected'),)
+_OF_SUMMARY: Final = (
+    *('mIoU', 'mNSD', 'score', 'floor'),
+    *('pooled_class_IoU', 'present_class_IoU', 'mean_present_class_IoU'),
+)
+_OF_VIDEO: Final = ('class_mIoU', 'class_mNSD')
+
+
+class BagResult(NamedTuple):
+    """
+    What became of a bag.
+
+    :param numbers: as the JSON file has them.
+    :param counts: of its frames with a truth, in order.
+    """
+
+    numbers: dict[str, Any]
+    counts: list[FrameCounts]
+
+
+def scores(counts: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
+    """
+    Divide what was counted.
+
+    :param counts: bag to the counts of its frames; those without are left out.
+    :return: the official numbers and their companions; all None if there is no frame.
+    """
+    scored = {name: frames for name, frames in counts.items() if frames}
+    if not scored:
+        return dict.fromkeys((*_OF_SUMMARY, *_OF_VIDEO))
+    summary = summarize(scored)
+    videos = summary['videos'].values()
+    means = {
+        key: [math.fsum(values) / len(videos) for values in zip(*(video[key] for video in videos))]
+        for key in _OF_VIDEO
+    }
+    return {key: summary[key] for key in _OF_SUMMARY} | means
+
+
+def scores_of_masks(counts: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
+    """
+    Leave out the frames without a mask, which officially score 0.
+
+    :param counts: bag to the counts of its frames.
+    :return: the official numbers of the others, each by its name and `_of_masks`.
+    """
+    found = scores({name: [x for x in of_bag if not x.missing] for name, of_bag in counts.items()})
+    return {f'{key}_of_masks': found[key] for key in ('mIoU', 'mNSD', 'score')}
+
+
+def ground_truth_numbers(
+    messages: int, matching: Matching, accumulator: FrameAccumulator
+) -> dict[str, int]:
+    """
+    Say what became of the truths.
+
+    :param messages: how many there are.
+    :param matching: which belong to which image.
+    :param accumulator: how many of these were no use.
+    :return: for `ground_truth`.
+    """
+    return {
+        'messages': messages,
+        'matched': len(matching.of_image),
+        'unmatched': matching.unmatched,
+        'ambiguous': matching.ambiguous,
+        'unusable': accumulator.unusable,
+    }
+
+
+def make_result(
+    accumulator: FrameAccumulator,
+    counts: list[FrameCounts],
+    ground_truth: Mapping[str, int] | None,
+    identity: Mapping[str, Any],
+    elapsed_s: float,
+) -> BagResult:
+    """
+    Put a bag's numbers together.
+
+    :param accumulator: of its frames, finished.
+    :param counts: of the frames with a truth.
+    :param ground_truth: what became of the truths.
+    :param identity: which bag it is.
+    :param elapsed_s: how long it took.
+    :return: the result.
+    """
+    frames = accumulator.over_time
+    received_ns = [frame['received_ns'] for frame in frames]
+    start_ns = min(received_ns, default=0)
+    numbers = {
+        'frames': len(frames),
+        'with_ground_truth': len(counts),
+        **{outcome: accumulator.count_outcomes(outcome) for outcome in _COUNTED[2:]},
+        'ground_truth': ground_truth and dict(ground_truth),
+        'frames_by_stamp': count_odd_stamps([frame['stamp_ns'] for frame in frames]),
+        **scores({'': counts}),
+        'latency_ms': _latencies(frames),
+        'elapsed_s': elapsed_s,
+        'identity': {
+            **identity,
+            'start_ns': start_ns,
+            'duration_ns': max(received_ns, default=0) - start_ns,
+        },
+        'mask_sha256': accumulator.mask_sha256,
+        'masks': accumulator.masks,
+        'damage': accumulator.damage,
+        'troubles': list(accumulator.troubles.values()),
+        'over_time': frames,
+    }
+    return BagResult(numbers, counts)
+
+
+def merge(
+    results: Mapping[str, BagResult],
+    unreadable: Mapping[str, str],
+    model: Mapping[str, Any] | None,
+    options: Options,
+) -> dict[str, Any]:
+    """
+    Make the whole file's content.
+
+    :param results: by the bags' names.
+    :param unreadable: name to the reason, of the others.
+    :param model: what made the masks, where known.
+    :param options: what was asked for.
+    :return: see the module.
+    """
+    bags = {name: results[name].numbers for name in sorted(results)}
+    each = list(bags.values())
+    recorded = options.mask_topic is not None
+    truths = [numbers['ground_truth'] for numbers in each if numbers['ground_truth'] is not None]
+    return {
+        'format': FORMAT,
+        'kind': 'recorded' if recorded else 'lockstep',
+        'model': model and dict(model),
+        'options': options.described(),
+        'classes': [CLASS_NAMES[label] for label in SCORED],
+        **_sums(each, _COUNTED),
+        'ground_truth': _sums(truths, truths[0]) if truths else None,
+        'frames_by_stamp': _sums(
+            [numbers['frames_by_stamp'] for numbers in each], count_odd_stamps([])
+        ),
+        **scores({name: results[name].counts for name in bags}),
+        **(scores_of_masks({name: results[name].counts for name in bags}) if recorded else {}),
+        'latency_ms': _latencies([frame for numbers in each for frame in numbers['over_time']]),
+        'elapsed_s': math.fsum(numbers['elapsed_s'] for numbers in each),
+        'mask_sha256': None if unreadable else _joined([x['mask_sha256'] for x in each]),
+        'bags': bags,
+        'unreadable': dict(sorted(unreadable.items())),
+    }
+
+
+def _sums(rows: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> dict[str, int]:
+    return {key: sum(row[key] for row in rows) for key in keys}
+
+
+def _joined(hashes: Sequence[str]) -> str:
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(''.join(hashes).encode()).hexdigest()
+
+
+def _latencies(frames: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    return {
+        stage: percentiles(times)._asdict()
+        for stage in (*STAGES, IMAGE_TO_MASK)
+        if (times := [frame['ms'][stage] for frame in frames if stage in frame['ms']])
+    }

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who does the jobs: this process, several on this machine, or a cluster, all with one result."""
+
+import multiprocessing
+import os
+import re
+import socket
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Final
+
+from surgseg_ros.bag_evaluation.jobs import Done, Job, do
+from surgseg_ros.core.processes import deaf_to_terminal, end_pool, exit_with_parent
+from surgseg_ros.core.runtimes.exported import import_library
+
+ATTEMPTS: Final = 3
+"""How often a bag is begun whose worker dies; what kills three workers will kill a fourth."""
+
+_PATIENCE_S: Final = 10.0
+
+RAY_REMEDY: Final = "install it (pip install 'ray>=2.40'), or leave out --ray"
+
+Outcome = tuple[Job, Done | Exception]
+Runner = Callable[[Sequence[Job]], Generator[Outcome, None, None]]
+
+
+class WorkerError(RuntimeError):
+    """A bag whose worker died at every attempt."""
+
+
+def run_serial(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
+    """
+    Do jobs one by one in this process.
+
+    :param jobs: what to do.
+    :return: each with what came of it, in order.
+    """
+    for job in jobs:
+        try:
+            yield job, do(job, progress=True)
+        except Exception as error:  # one bag must not cost the others
+            yield job, error
+
+
+def in_processes(workers: int) -> Runner:
+    """
+    Do jobs in processes of this machine.
+
+    :param workers: how many at a time.
+    :return: gives each job with what came of it, as it is done.
+    """
+
+    def runner(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
+        slots = [_Slot() for _ in range(workers)]
+        free = list(slots)
+
+        def work(job: Job) -> Done:
+            slot = free.pop()
+            try:
+                return slot.do(job)
+            finally:
+                free.append(slot)
+
+        threads = ThreadPoolExecutor(workers)
+        try:
+            futures = {threads.submit(work, job): job for job in jobs}
+            for future in as_completed(futures):
+                error = future.exception()
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+                yield futures[future], error or future.result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            for slot in slots:
+                slot.end()  # where a bag is under way, nobody waits for it any more
+            threads.shutdown()
+
+    return runner
+
+
+class _Slot:
+    """One process at a time, made again where it dies; it keeps the model from bag to bag."""
+
+    def __init__(self) -> None:
+        self._pool = self._new_pool()
+        self._is_ended = False
+
+    def do(self, job: Job) -> Done:
+        for _ in range(ATTEMPTS):
+            try:
+                with deaf_to_terminal():
+                    done = self._pool.submit(do, job)
+                return done.result()
+            except BrokenProcessPool:
+                if self._is_ended:
+                    raise
+                self._pool.shutdown()
+                self._pool = self._new_pool()
+        raise WorkerError(
+            f'the process that evaluated it died {ATTEMPTS} times: look for too little memory '
+            '(fewer --workers need less), and at the system log'
+        )
+
+    def end(self) -> None:
+        self._is_ended = True
+        end_pool(self._pool)
+
+    @staticmethod
+    def _new_pool() -> ProcessPoolExecutor:
+        # A forked OpenCV or torch may wait for threads that were not forked with it.
+        context = multiprocessing.get_context('spawn')
+        return ProcessPoolExecutor(1, context, initializer=exit_with_parent)
+
+
+def on_ray(address: str) -> Runner:
+    """
+    Do jobs on a Ray cluster, one task per bag; a task is tried again where its worker dies.
+
+    Bags, model and output folder must have the same paths on all its machines.
+
+    :param address: of the cluster, `auto` for the one that this machine belongs to, or `local` to
+        begin one here.
+    :return: gives each job with what came of it, as it is done; it raises ValueError if nobody
+        answers at the address.
+    """
+
+    def runner(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
+        _knock(address)
+        # It would tell its makers of each use, unasked.
+        os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+        ray = import_library('ray', RAY_REMEDY)
+        ray.init(address=address, log_to_driver=False)
+        try:
+            options = jobs[0].options
+            gpus = options.device != 'cpu' and ray.cluster_resources().get('GPU', 0) > 0
+            task = ray.remote(
+                max_retries=ATTEMPTS - 1,
+                num_cpus=max(1, options.threads),
+                num_gpus=int(gpus),
+            )(do)
+            pending = {task.remote(job): job for job in jobs}
+            while pending:
+                (ready,), _ = ray.wait(list(pending), num_returns=1)
+                try:
+                    outcome: Done | Exception = ray.get(ready)
+                except ray.exceptions.RayTaskError as error:  # what the task has raised
+                    outcome = error
+                except ray.exceptions.RayError as error:  # its worker died too often
+                    outcome = WorkerError(f'it was begun {ATTEMPTS} times on the cluster: {error}')
+                yield pending.pop(ready), outcome
+        finally:
+            ray.shutdown()
+
+    return runner
+
+
+def _knock(address: str) -> None:
+    """See whether anybody is there: Ray would try for minutes, without a word."""
+    if found := re.fullmatch(r'(?:ray://)?(.+):([0-9]+)', address):
+        try:
+            socket.create_connection((found[1].strip('[]'), int(found[2])), _PATIENCE_S).close()
+        except (OSError, OverflowError) as error:
+            raise ValueError(
+                f'no Ray cluster answers at {address!r} ({error}): check --ray'
+            ) from error

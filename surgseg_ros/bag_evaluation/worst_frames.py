@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worst moments of bags: which they are, and their images, read again from the bags."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.bag_evaluation.series import Series
+from surgseg_ros.bags.reading import Bag, BagError
+from surgseg_ros.messages.errors import ImageError
+from surgseg_ros.messages.images import rgb_from_msg
+from surgseg_ros.messages.received import mask_from_msg
+from surgseg_ros.messages.results import from_cdr, stamp_ns
+
+MASK_TOPIC: Final = '/mask'
+"""Where the masks lie in the bag that `evaluate_bag` writes."""
+
+_APART: Final = 0.03
+"""Two moments of a bag lie further apart than this share of its frames."""
+
+BagImage = NDArray[np.uint8]
+
+
+class Moment(NamedTuple):
+    """
+    A frame's images; None where there is none.
+
+    :param image: (H, W, 3) uint8 RGB.
+    :param truth: (H, W) uint8.
+    :param predicted: (H, W) uint8.
+    """
+
+    image: BagImage | None
+    truth: BagImage | None
+    predicted: BagImage | None
+
+
+def worst_of(bags: Mapping[str, Series], number: int) -> list[tuple[str, int]]:
+    """
+    Choose moments: the worst of each bag before the second worst of any.
+
+    A moment that lasts is many frames, so none lies close to another one of its bag.
+
+    :param bags: name to frames.
+    :param number: how many at most.
+    :return: bag and frame of each, the worst first. Worst is the lowest official IoU of a frame
+        with a mask; of a bag without a truth the lowest confidence; without any, the whole
+        image without a decision.
+    """
+    ranked: list[tuple[int, float, str, int]] = []
+    for name, series in sorted(bags.items()):
+        values = _goodness(series)
+        ranked += [
+            (rank, float(values[place]), name, place)
+            for rank, place in enumerate(_apart(values, number))
+        ]
+    chosen = sorted(ranked)[:number]
+    return [(name, place) for _, _, name, place in sorted(chosen, key=lambda item: item[1:])]
+
+
+def _goodness(series: Series) -> NDArray[np.float64]:
+    """Value the frames; NaN for those that there is nothing to say of."""
+    if not np.isnan(series.iou).all():
+        return np.where(np.isnan(series.predicted[:, 0]), np.nan, series.iou)
+    return np.where(np.isnan(series.confidence), 1 - series.no_decision, series.confidence)
+
+
+def _apart(values: NDArray[np.float64], number: int) -> list[int]:
+    """Take the lowest, then the lowest that is not near it, and so on."""
+    left = np.where(np.isnan(values), np.inf, values)
+    near = math.ceil(len(values) * _APART)
+    taken: list[int] = []
+    while len(taken) < number and np.isfinite(left).any():
+        place = int(np.argmin(left))
+        taken.append(place)
+        left[max(0, place - near) : place + near + 1] = np.inf
+    return taken
+
+
+def read_moments(
+    places: Collection[int],
+    over_time: Sequence[Mapping[str, Any]],
+    bag: Path,
+    masks: Path | None,
+    options: Mapping[str, Any],
+) -> tuple[dict[int, Moment], str]:
+    """
+    Read the images of some frames.
+
+    :param places: which frames.
+    :param over_time: all frames of the bag, as the result has them.
+    :param bag: images, truths, and masks where `mask_topic` says that they are there.
+    :param masks: the bag that `evaluate_bag` wrote; None where there is none.
+    :param options: of the result: the topics and the tolerance.
+    :return: place to images; and what could not be read, or nothing.
+    """
+    troubles: list[str] = []
+    images = dict(_nth(bag, options['image_topic'], places, troubles))
+    with_truth = _with(places, over_time, 'truth')
+    tolerance_ns = options['tolerance_ms'] * 1e6
+    truths = _nearest(bag, options['ground_truth_topic'], with_truth, tolerance_ns, troubles)
+    with_mask = _with(places, over_time, 'predicted')
+    if topic := options['mask_topic']:
+        masked = _nearest(bag, topic, with_mask, 0, troubles)
+    elif masks is not None:
+        # Stamps may be equal, but there is a mask for each of these frames, in their order.
+        has_mask = [at for at, frame in enumerate(over_time) if frame['predicted'] is not None]
+        order = {bisect_left(has_mask, place): place for place in with_mask}
+        masked = {order[nth]: mask for nth, mask in _nth(masks, MASK_TOPIC, order, troubles)}
+    else:
+        with_mask, masked = {}, {}
+    expected = len(places) + len(with_truth) + len(with_mask)
+    if lacking := expected - len(images) - len(truths) - len(masked):
+        troubles.append(f'{lacking} messages of {str(bag)!r} were not found again')
+    worst_frames = {
+        place: Moment(
+            _picture(images.get(place), troubles),
+            _plane(truths.get(place), troubles),
+            _plane(masked.get(place), troubles),
+        )
+        for place in places
+    }
+    return worst_frames, '; '.join(dict.fromkeys(troubles))
+
+
+def _with(
+    places: Collection[int], over_time: Sequence[Mapping[str, Any]], key: str
+) -> dict[int, int]:
+    """Find those of which something is known: place to stamp."""
+    return {
+        place: over_time[place]['stamp_ns']
+        for place in places
+        if over_time[place][key] is not None
+    }
+
+
+def _messages(path: Path, topic: str, troubles: list[str]) -> Iterator[Any]:
+    """Go through a topic as far as it can be read."""
+    try:
+        with Bag(path) as bag:
+            type_name = bag.topics[topic].type_name if topic in bag.topics else ''
+            for _, _, cdr in bag.messages([topic]):
+                try:
+                    yield from_cdr(cdr, type_name)
+                except Exception:  # of the parser, whatever the bytes are; the frame was rejected
+                    yield None
+    except BagError as error:
+        troubles.append(str(error))
+
+
+def _nth(
+    path: Path, topic: str, wanted: Collection[int], troubles: list[str]
+) -> Iterator[tuple[int, Any]]:
+    """Find messages by their number, and read no further than to the last."""
+    last = max(wanted, default=-1)
+    if last < 0:
+        return
+    for number, message in enumerate(_messages(path, topic, troubles)):
+        if number in wanted:
+            yield number, message
+        if number == last:
+            return
+
+
+def _nearest(
+    path: Path,
+    topic: str,
+    stamp_of: Mapping[int, int],
+    tolerance_ns: float,
+    troubles: list[str],
+) -> dict[int, Any]:
+    """Find the message of each place's stamp, or the nearest within the tolerance."""
+    if not stamp_of:
+        return {}
+    places, stamps = list(stamp_of), np.array(list(stamp_of.values()), np.int64)
+    found: dict[int, tuple[float, Any]] = {}
+    for message in _messages(path, topic, troubles):
+        if message is None:
+            continue
+        distances = np.abs(stamps - stamp_ns(message.header))
+        nearest = int(np.argmin(distances))
+        place, distance = places[nearest], float(distances[nearest])
+        if distance <= tolerance_ns and distance < found.get(place, (np.inf,))[0]:
+            found[place] = distance, message
+        if len(found) == len(places) and not any(far for far, _ in found.values()):
+            break
+    return {place: message for place, (_, message) in found.items()}
+
+
+def _picture(
+    message: Any, troubles: list[str], read: Callable[[Any], BagImage] = rgb_from_msg
+) -> BagImage | None:
+    try:
+        return None if message is None else read(message)
+    except ImageError as error:
+        troubles.append(str(error))
+        return None
+
+
+def _plane(message: Any, troubles: list[str]) -> BagImage | None:
+    return _picture(message, troubles, mask_from_msg)

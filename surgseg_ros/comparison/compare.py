@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verb `compare`: whether model B is worse than model A on the same frames of bags."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from surgseg_ros.comparison import intervals
+from surgseg_ros.comparison.comparison_table import table
+from surgseg_ros.comparison.differences import Comparison, Difference, as_json, compare_frames
+from surgseg_ros.comparison.pairing import (
+    Common,
+    ResultError,
+    find_common,
+    read_result,
+    scored_bags,
+)
+from surgseg_ros.core.files import check_file, write_whole
+
+_BOUND: Final = 0.005
+
+Rule = Callable[[Difference, float], bool]
+
+
+def _is_below(value: float | None, bound: float) -> bool:
+    return value is not None and value < -bound
+
+
+RULES: Final[Mapping[str, Rule]] = {
+    'sure': lambda row, bound: _is_below(row.high, bound),
+    'estimate': lambda row, bound: _is_below(row.difference, bound),
+    'possible': lambda row, bound: _is_below(row.low, bound),
+}
+"""When B counts as worse by more than a bound."""
+
+_EPILOG: Final = f"""\
+The frames are paired by bag and stamp. Every difference is B less A, with a 95 % interval from a
+bootstrap of the pairs. Frames of a recording hang together, so blocks of consecutive frames are
+drawn, each as long as the frames' own memory asks for.
+From {intervals.MANY_BAGS} bags on, whole bags are drawn: the interval then speaks
+of other bags, and with fewer only of other moments of these.
+
+--rule says when a difference is worse than the bound:
+  sure       the whole interval lies below -BOUND. B fails only where chance is no excuse, so this
+             is for a test that runs at every change. Few frames make it lenient.
+  estimate   the difference itself lies below -BOUND: these frames are all that counts.
+  possible   a part of the interval lies below -BOUND: B must prove that it is not worse by more
+             (non-inferiority). Few frames make it strict. For a release.
+
+Exit status: 0 B is not worse; 1 it is; 2 the files cannot be compared.
+"""
+
+
+class Limits(NamedTuple):
+    """By how much B may be lower: overall, in a class, in a bag; None where anything goes."""
+
+    overall: float
+    classes: float | None
+    bags: float | None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Compare.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status: 0 if B is not worse, 1 if it is.
+    :raises ResultError: if that cannot be told.
+    :raises OSError: if numbers cannot be written.
+    """
+    options = _parser().parse_args(argv)
+    if options.json:
+        check_file(options.json)
+    limits = Limits(options.bound, options.class_bound, options.bag_bound)
+    results = [read_result(path) for path in (options.a, options.b)]
+    common = find_common(
+        *(
+            scored_bags(result, str(path))
+            for result, path in zip(results, (options.a, options.b), strict=True)
+        )
+    )
+    if (differences := common.differences()) and not options.allow_different:
+        raise ResultError(
+            f'{"; ".join(differences)}. Evaluate the same bags with both, or compare what is '
+            'common by --allow-different'
+        )
+    compared = compare_frames(common)
+    worse = find_worse(compared, limits, options.rule)
+    if options.json:
+        document = _document(options, results, common, compared, worse)
+        write_whole(options.json, (json.dumps(document, indent=2) + '\n').encode())
+    names = [_name(result, path) for result, path in zip(results, (options.a, options.b))]
+    print(f'{table(names, common, compared, worse)}\n\n{_verdict(worse, options)}')
+    return 1 if worse else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='surgseg_ros compare',
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    # fmt: off
+    add('a', type=Path, metavar='A.json', help='what evaluate_bag wrote of the model there is')
+    add('b', type=Path, metavar='B.json', help='what it wrote of the one that may replace it')
+    add('--bound', type=_limit, default=_BOUND, metavar='X',
+        help=f'B may be lower by this in score, mIoU and mNSD (default: {_BOUND})')
+    add('--class-bound', type=_limit, metavar='X',
+        help='and by this in IoU, NSD and IoU where present of each class (default: any)')
+    add('--bag-bound', type=_limit, metavar='X',
+        help='and by this in score, mIoU and mNSD of each bag (default: any)')
+    add('--rule', choices=list(RULES), default='sure', help='see below (default: sure)')
+    add('--allow-different', action='store_true',
+        help='compare the frames that both have where bags or frames differ; they are counted')
+    add('--json', type=Path, metavar='FILE', help='where the numbers go')
+    # fmt: on
+    return parser
+
+
+def _limit(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:  # neither is NaN
+        raise argparse.ArgumentTypeError(f'{text!r} must be between 0 and 1')
+    return value
+
+
+def find_worse(compared: Comparison, limits: Limits, rule: str) -> list[str]:
+    """
+    Name everything in which B is worse by more than a bound.
+
+    :param compared: the differences.
+    :param limits: how much is allowed.
+    :param rule: a key of RULES.
+    :return: the names, such as `mIoU`, `thread: NSD`, `bag_3: score`.
+    """
+    is_worse = RULES[rule]
+    return [name for name, bound, row in _bounded(compared, limits) if is_worse(row, bound)]
+
+
+def _bounded(compared: Comparison, limits: Limits) -> Iterator[tuple[str, float, Difference]]:
+    """Go through all that has a bound, by its name."""
+    for name, row in compared.whole.overall.items():
+        yield name, limits.overall, row
+    groups = (
+        (limits.classes, compared.whole.classes),
+        (limits.bags, {name: group.overall for name, group in compared.bags.items()}),
+    )
+    for bound, rows_of in groups:
+        if bound is not None:
+            for name, rows in rows_of.items():
+                yield from ((f'{name}: {kind}', bound, row) for kind, row in rows.items())
+
+
+def _name(result: Mapping[str, Any], path: Path) -> str:
+    model = result.get('model') or {}
+    said = (model.get('name'), (model.get('weights_sha256') or '')[:12], model.get('runtime'))
+    return ', '.join([str(path), *(part for part in said if part)])
+
+
+def _verdict(worse: Sequence[str], options: argparse.Namespace) -> str:
+    limits = [f'{options.bound:g}']
+    limits += [
+        f'{value:g} in a {part}'
+        for part, value in (('class', options.class_bound), ('bag', options.bag_bound))
+        if value is not None
+    ]
+    allowed = f'{" or ".join(limits)} (rule: {options.rule})'
+    if worse:
+        return f'B is worse than A by more than {allowed}: {", ".join(worse)}'
+    return f'B is not worse than A by more than {allowed}'
+
+
+def _document(
+    options: argparse.Namespace,
+    results: Sequence[Mapping[str, Any]],
+    common: Common,
+    compared: Comparison,
+    worse: Sequence[str],
+) -> dict[str, Any]:
+    sides = {
+        side: {'file': str(path), 'kind': result.get('kind'), 'model': result.get('model')}
+        for side, path, result in zip('ab', (options.a, options.b), results, strict=True)
+    }
+    return {
+        **sides,
+        'is_worse': bool(worse),
+        'worse': list(worse),
+        'rule': options.rule,
+        'bound': options.bound,
+        'class_bound': options.class_bound,
+        'bag_bound': options.bag_bound,
+        'confidence': intervals.CONFIDENCE,
+        'resamples': intervals.RESAMPLES,
+        'seed': intervals.SEED,
+        'drawn': 'bags' if intervals.are_many(len(common.bags)) else 'blocks',
+        'frames': common.frames,
+        'only_in_a': dict(common.only['A']),
+        'only_in_b': dict(common.only['B']),
+        'other_files': list(common.other_files),
+        **as_json(compared.whole),
+        'bags': {
+            name: {
+                'frames': len(common.bags[name][0].stamps_ns),
+                'block_frames': compared.block_frames[name],
+                **as_json(group),
+            }
+            for name, group in compared.bags.items()
+        },
+    }

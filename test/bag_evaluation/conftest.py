@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model small enough to run in a moment, images with truths, and bags of them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from verbs import verb
+
+from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
+from surgseg_ros.core.model_folder import write_model
+from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.network import SegmentationNetwork
+
+main = verb('evaluate_bag')
+
+SIZE = (48, 80)
+
+
+@pytest.fixture(scope='session')
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('model')
+    spec = ModelSpec(
+        name='tiny',
+        encoder='resnet18',
+        options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
+        input_size=(64, 96),
+        intended_use='demo',
+    )
+    torch.manual_seed(0)
+    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """Leave to other tests as many threads as they had."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def frame() -> Callable[..., tuple[int, np.ndarray, np.ndarray]]:
+    """Give a function that makes the stamp, the image and the truth of a number."""
+
+    def make(number: int) -> tuple[int, np.ndarray, np.ndarray]:
+        coarse = np.random.default_rng(number).integers(0, 256, (6, 10, 3), np.uint8)
+        truth = np.zeros(SIZE, np.uint8)
+        truth[8:30, 10 : 30 + number % 40] = 1 + number % 9
+        image = np.kron(coarse, np.ones((8, 8, 1), np.uint8))
+        return START_TIME_NS + number * 10**8, image, truth
+
+    return make
+
+
+@pytest.fixture
+def write_bag(frame: Callable[..., Any]) -> Callable[..., Path]:
+    """Give a function that writes a bag of some numbers' frames."""
+
+    def write(path: Path, numbers: range) -> Path:
+        write_image_bag(path, map(frame, numbers))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def evaluate(model: Path) -> Callable[..., int]:
+    """Give a function that runs the verb, with the topics of `write_bag`."""
+
+    def run(*arguments: Any) -> int:
+        topics = ['--image-topic', '/camera/image_raw']
+        if '--no-truth' not in arguments:
+            topics += ['--ground-truth-topic', '/camera/ground_truth']
+        given = [str(x) for x in arguments if x != '--no-truth']
+        chosen = [] if '--recorded' in given else ['--model', str(model)]
+        return main([*chosen, *topics, *given])
+
+    return run

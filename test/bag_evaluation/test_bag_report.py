@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of bags: whole in one file, over time, with the worst moments as images."""
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+from made_results import (
+    START_NS,
+    STEP_NS,
+    bag_result,
+    frame,
+    made_bag,
+    masks,
+    result,
+    unscored,
+    write_bags,
+)
+
+from surgseg_ros.bag_evaluation.report import write_report
+from surgseg_ros.core.labels import CLASS_NAMES, NO_DECISION
+
+FRAMES = 12
+
+
+class Page(HTMLParser):
+    """What of a page can be counted: its tags, its text, and whether every tag is closed."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.links, self.open, self.text = [], [], [], ''
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ('src', 'href')]
+        if tag not in ('meta', 'img', 'br'):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def pictures(self):
+        for link in self.links:
+            data = np.frombuffer(base64.b64decode(link.split(',')[1]), np.uint8)
+            yield cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(results, bags=None, written=None):
+        path = write_report(tmp_path / 'report', results, bags or {}, written or {})
+        html = path.read_text()
+        page = Page(html)
+        assert not page.open
+        return html, page
+
+    return make
+
+
+@pytest.fixture
+def world(tmp_path):
+    """Make a bag whose frame 7 is the worst: the network failed."""
+    bag, written = write_bags(tmp_path, FRAMES)
+    made = made_bag(FRAMES)
+    truth, mask = list(masks(FRAMES))[7]
+    _, made['over_time'][7] = frame(
+        7,
+        truth,
+        np.full_like(mask, NO_DECISION),
+        fate='failed',
+        confidence=None,
+        instruments=[255],
+    )
+    made |= {'failed': 1, 'troubles': [{'cause': 'error', 'count': 1, 'first': 'out of <memory>'}]}
+    return result({'a <bag>': made}), {'a <bag>': bag}, {'a <bag>': written}
+
+
+def test_the_file_needs_nothing_beside_itself(world, make):
+    html, page = make(*world)
+    assert not {'script', 'link', 'iframe'} & set(page.tags)
+    assert page.links
+    assert all(link.startswith('data:image/') for link in page.links)
+    assert 'http' not in html
+    assert 'url(' not in html
+
+
+def test_it_says_what_the_file_says(world, make):
+    results, *_ = world
+    _, page = make(*world)
+    said = page.text
+    for key in ('mIoU', 'mNSD', 'score'):
+        assert f'{results[key]:.4f}' in said
+        assert f'floor {results["floor"][key]:.4f}' in said
+    assert all(name in said for name in CLASS_NAMES[1:])
+    assert results['model']['weights_sha256'] in said
+    assert results['mask_sha256'] in said
+    assert 'ab' * 32 in said
+    assert re.search(r'network\D*10.00\D*12.00\D*13.00', said)
+
+
+def test_text_is_escaped(world, make):
+    html, page = make(*world)
+    assert 'a <bag>' in page.text
+    assert 'out of <memory>' in page.text
+    assert '<bag>' not in html
+    assert '<memory>' not in html
+
+
+def test_what_was_lost_is_said(make):
+    truths = {'messages': 20, 'matched': 12, 'unmatched': 31, 'ambiguous': 32, 'unusable': 33}
+    bag = made_bag(
+        dropped=21,
+        failed=22,
+        rejected=23,
+        ground_truth=truths,
+        frames_by_stamp={'zero': 41, 'equal': 42, 'backward': 43},
+        damage='the end is cut off',
+        strangers=51,
+    )
+    _, page = make(result({'one': bag, 'two': made_bag()}, unreadable={'three': 'is no bag'}))
+    for number in (21, 22, 23, 31, 32, 33, 41, 42, 43, 51):
+        assert str(number) in page.text
+    assert 'the end is cut off' in page.text
+    assert 'is no bag' in page.text
+
+
+def test_the_worst_moment_comes_first_with_its_own_pictures(world, make):
+    html, page = make(*world)
+    titles = re.findall('<figcaption>(.*?)<span>(.*?)</span>', html)
+    assert titles[0][0].startswith('a &lt;bag&gt; · frame 7 · stamp 1000000000.280 s')
+    assert titles[0][1].startswith('failed · ')
+    image, truth, predicted = list(page.pictures())[:3]
+    assert image.mean((0, 1)) == pytest.approx((200, 70, 0), abs=4)  # the frame's own green
+    expected = next(pair[0] for n, pair in enumerate(masks(FRAMES)) if n == 7)
+    differs = np.abs(truth.astype(int) - image).max(2) > 30
+    assert np.mean(differs == (expected > 0)) > 0.95
+    assert np.abs(predicted.astype(int) - image).max() > 30
+
+
+def test_moments_are_not_neighbours(make):
+    made = made_bag(100)
+    for place in (50, 51, 52, 53):
+        made['over_time'][place]['iou'] = [place / 1000] * 9
+    html, _ = make(result({'bag': made}))
+    places = [int(place) for place in re.findall(r'frame (\d+) · stamp', html)]
+    assert places[0] == 50
+    assert min(np.diff(np.sort(places))) > 3
+    assert len(places) == 8
+
+
+def test_the_worst_of_each_bag_comes_before_the_second_worst_of_any(make):
+    html, _ = make(result({'bad': made_bag(shift=5), 'good': made_bag(shift=1)}))
+    names = re.findall(r'<figcaption>(\w+) · frame', html)
+    assert names == sorted(names)
+    assert set(names) == {'bad', 'good'}
+
+
+def test_without_a_truth_there_is_confidence_and_what_was_found(tmp_path, make):
+    bag, written = write_bags(tmp_path, FRAMES)
+    over_time = [unscored(n, confidence=0.5 + 0.04 * abs(n - 4)) for n in range(FRAMES)]
+    results = result({'bag': bag_result(over_time)})
+    results['options']['ground_truth_topic'] = None
+    html, page = make(results, {'bag': bag}, {'bag': written})
+    assert 'No ground truth' in page.text
+    assert 'mIoU' not in page.text.split('Bags')[0]
+    assert 'class="line sure"' in html
+    assert 'class="line iou"' not in html
+    assert 'suturing needle' in page.text
+    assert re.search(r'frame (\d+) · stamp', html)[1] == '4'
+    assert html.count('<span>truth</span>') == 0
+    assert html.count('<span>input</span>') == html.count('<span>prediction</span>') > 3
+
+
+def test_masks_that_the_node_recorded_lie_in_the_bag_itself(tmp_path, make):
+    bag, _ = write_bags(tmp_path, FRAMES)
+    made = made_bag(FRAMES)
+    made['over_time'][3] |= {'iou': [0.0] * 9, 'fate': 'dropped', 'predicted': None}
+    made['over_time'][5] |= {'iou': [0.1] * 9}
+    results = result({'bag': made}, kind='recorded', model=None)
+    results |= {f'{key}_of_masks': 0.75 for key in ('mIoU', 'mNSD', 'score')}
+    results['options']['mask_topic'] = '/truth'
+    html, page = make(results, {'bag': bag})
+    assert '0.7500' in page.text
+    assert 'frame 3 ' not in html  # there is no mask to look at
+    worst = html.split('<figure>')[1]
+    assert 'frame 5 ' in worst
+    _, truth, predicted = re.findall('<img src="(.*?)"', worst)[:3]
+    assert truth == predicted
+
+
+def test_a_truth_within_the_tolerance_is_shown(tmp_path, make):
+    results = result({'bag': made_bag(FRAMES)})
+    for item in results['bags']['bag']['over_time']:
+        item['stamp_ns'] += 5_000_000
+    bag, _ = write_bags(tmp_path, FRAMES)
+    html, page = make(results, {'bag': bag})
+    assert '<span>truth</span>' not in html
+    assert re.search(r'(\d) messages of .* were not found again', page.text)[1] == '6'
+    results['options']['tolerance_ms'] = 6.0
+    html, page = make(results, {'bag': bag})
+    assert html.count('<span>truth</span>') == 6
+    assert 'not found again' not in page.text
+
+
+def test_a_bag_that_can_not_be_read_again_is_said(tmp_path, make):
+    results = result({'bag': made_bag(FRAMES)})
+    _, page = make(results, {'bag': tmp_path / 'gone'}, {})
+    assert 'Not all images could be read' in page.text
+    assert 'gone' in page.text
+    _, page = make(results)
+    assert "bag 'bag' is not at hand" in page.text
+
+
+def test_a_long_bag_is_drawn_small_and_loses_no_dip(make):
+    sizes, one = [], unscored(0)
+    for frames in (5_000, 100_000):
+        over_time = [
+            {**one, 'stamp_ns': START_NS + n * STEP_NS, 'confidence': 0.9 - n % 3 / 50}
+            for n in range(frames)
+        ]
+        over_time[frames // 2]['confidence'] = 0.0
+        html, _ = make(result({'bag': bag_result(over_time)}))
+        drawn = re.search(r'<svg class="timeline".*?</svg>', html)[0]
+        band = re.search('class="band sure" d="(.*?)"', drawn)[1]
+        heights = [float(y) for y in re.findall(r' (\d+\.\d)', band)]
+        assert max(heights) - min(heights) == pytest.approx(56 * 0.9, abs=0.2)
+        sizes.append(len(drawn))
+    assert sizes[1] < 1.2 * sizes[0] < 80_000
+
+
+def test_small_changes_of_the_confidence_are_seen(make):
+    over_time = [unscored(n, confidence=0.99 - 0.02 * (n == 5)) for n in range(10)]
+    html, _ = make(result({'bag': bag_result(over_time)}))
+    line = re.search('class="line sure" d="(.*?)"', html)[1]
+    heights = [float(y) for y in re.findall(r' (\d+\.\d)', line)]
+    assert np.argmax(heights) == 5
+    assert max(heights) - min(heights) > 20
+    assert '>0.95</text>' in html
+
+
+def test_of_many_bags_the_lowest_scores_are_drawn(make):
+    bags = {f'bag_{n:02}': made_bag(3, score=n / 100) for n in range(42)}
+    html, page = make(result(bags))
+    assert html.count('<svg class="timeline"') == 40
+    assert '2 bags with higher scores are not drawn' in page.text
+    assert '<h3>bag_41</h3>' not in html
+    assert 'bag_41' in page.text
+
+
+def test_bags_without_a_frame_are_listed(make):
+    _, page = make(result({'bag': made_bag(3), 'empty': bag_result([], latency_ms={})}))
+    assert 'empty' in page.text

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the verb `evaluate_bag` refuses, how it says so, and what its exit status means."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from independent import IMAGES, TRUTHS
+from mcap.writer import Writer
+
+from surgseg_ros.bag_evaluation import evaluate_bag
+from surgseg_ros.bags.writing import BagWriter
+from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_to_msg
+from surgseg_ros.messages.results import header, to_cdr
+from surgseg_ros.messages.types import TYPES
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (('--image-topic', '/left'), "'/left' is not in bag"),
+        (('--image-topic', '/text'), 'of type std_msgs/msg/Header, not of images'),
+        (('--output', 'there.mcap'), 'exists already'),
+        (('--output', 'folder'), 'has to end with .mcap'),
+        (('--output', 'masks.db3'), 'has to end with .mcap'),
+        (('--json', '.'), 'a folder is in the place of a file'),
+        (('--report', 'there.mcap'), 'there.mcap/report.html: Not a directory'),
+        (('--device', 'tpu'), "device is 'tpu'"),
+        (('--model', 'nowhere'), 'nowhere'),
+        (('--ray', '127.0.0.1:1'), "no Ray cluster answers at '127.0.0.1:1'"),
+    ],
+)
+def test_what_can_not_be_done_is_said(
+    tmp_path, frame, evaluate, capsys, monkeypatch, arguments, said
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'there.mcap').touch()
+    with BagWriter('bag') as bag:
+        bag.write(IMAGES, IMAGE, image_to_msg(frame(1)[1], header(1)), 1)
+        bag.write('/text', 'std_msgs/msg/Header', header(1), 1)
+    given = ('--bag', 'bag', '--json', 'a.json', '--no-truth', *arguments)
+    assert evaluate(*given) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / 'a.json').exists()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (('--bag', 'x', '--mask-topic', '/mask'), '--mask-topic goes with --recorded'),
+        (('--recorded', 'x'), '--recorded needs --mask-topic'),
+        (('--recorded', 'x', '--mask-topic', '/m', '--output', 'o.mcap'), 'leave out'),
+        (('--bag', 'x', '--ray', 'auto', '--workers', '2'), 'exclude one another'),
+        (('--bag', 'x', '--tolerance-ms', '-1'), '0 or more'),
+        (('--bag', 'x', '--image-topic', '/camera/ground_truth'), 'are on different topics'),
+        (('--bag', 'x', '--roi', '0', '0', '-5', '9'), '--roi 0 0 -5 9 is no part of an image'),
+    ],
+)
+def test_what_does_not_go_together_is_said(evaluate, capsys, arguments, said):
+    with pytest.raises(SystemExit) as ended:
+        evaluate(*arguments, '--json', 'a.json')
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_interruption_is_told_in_a_line(tmp_path, write_bag, evaluate, capsys, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate_bag, 'run', interrupt)
+    bag = write_bag(tmp_path / 'bag', range(1))
+    assert evaluate('--bag', bag, '--json', tmp_path / 'a.json') == 130
+    assert capsys.readouterr().err.startswith('evaluate_bag: interrupted; ')
+
+
+def raw(encoding, channels):
+    """Give a function that makes an Image of an encoding that is not read."""
+
+    def make(picture, head):
+        pixels = picture[..., :channels].ravel()
+        return TYPES.types[IMAGE](
+            header=head, height=48, width=80, encoding=encoding, is_bigendian=0,
+            step=80 * channels, data=pixels,
+        )  # fmt: skip
+
+    return make
+
+
+def packed(text, encode):
+    """Give a function that makes a CompressedImage whose format or data are not read."""
+
+    def make(picture, head):
+        data = np.frombuffer(encode(picture), np.uint8)
+        return TYPES.types[COMPRESSED_IMAGE](header=head, format=text, data=data)
+
+    return make
+
+
+def webp(picture):
+    return cv2.imencode('.webp', picture)[1].tobytes()
+
+
+REJECTED = {
+    '8UC3': (raw('8UC3', 3), "encoding: 2 times, first: image dropped: encoding '8UC3'"),
+    '8UC1': (raw('8UC1', 1), "encoding: 2 times, first: image dropped: encoding '8UC1'"),
+    'webp': (packed('webp', webp), 'decode: 2 times, first: '),
+    'depth': (packed('16UC1; compressedDepth png', webp), 'encoding: 2 times, first: '),
+    'empty': (packed('jpeg', lambda picture: b''), 'decode: 2 times, first: '),
+    'malformed': (lambda picture, head: to_cdr(image_to_msg(picture, head))[:60], 'cdr: 2 times'),
+}
+"""What no image can be made of, and what is said of two of them."""
+
+
+@pytest.fixture
+def write_rejected(frame):
+    """Give a function that writes images of one kind, with their truths."""
+
+    def write(path, make, numbers=range(2)):
+        with BagWriter(path) as bag:
+            for stamp, picture, truth in map(frame, numbers):
+                message = make(picture, header(stamp))
+                type_name = IMAGE if isinstance(message, bytes) else message.__msgtype__
+                bag.write(IMAGES, type_name, message, stamp)
+                bag.write(TRUTHS, IMAGE, image_to_msg(truth, header(stamp)), stamp)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize('arguments', [(), ('--no-truth',)])
+@pytest.mark.parametrize(('make', 'said'), REJECTED.values(), ids=REJECTED)
+def test_where_every_image_is_rejected_nothing_is_written(
+    tmp_path, write_rejected, evaluate, capsys, make, said, arguments
+):
+    write_rejected(tmp_path / 'bag', make)
+    targets = ('--output', tmp_path / 'new/out.mcap', '--json', tmp_path / 'a.json')
+    more = ('--report', tmp_path / 'report', *arguments)
+    assert evaluate('--bag', tmp_path / 'bag', *targets, *more) == 2
+    error = capsys.readouterr().err
+    assert f"nothing of bag 'bag' was evaluated: topic '{IMAGES}' has 2 rejected images" in error
+    assert said in error
+    assert [path.name for path in tmp_path.iterdir()] == ['bag']
+
+
+def test_where_the_network_fails_on_every_image_nothing_is_written(
+    tmp_path, write_bag, evaluate, capsys
+):
+    write_bag(tmp_path / 'bag', range(3))
+    targets = ('--output', tmp_path / 'out.mcap', '--json', tmp_path / 'a.json')
+    assert evaluate('--bag', tmp_path / 'bag', *targets, '--roi', 0, 0, 2000, 2000) == 2
+    error = capsys.readouterr().err
+    assert 'has 3 failed images; ValueError: 3 times, first: ' in error
+    assert 'reaches beyond the image' in error
+    assert [path.name for path in tmp_path.iterdir()] == ['bag']
+
+
+def test_an_image_that_is_left_is_evaluated(tmp_path, frame, evaluate, capsys):
+    with BagWriter(tmp_path / 'bag') as bag:
+        for number in range(2):
+            stamp, picture, truth = frame(number)
+            make = raw('8UC3', 3) if number else image_to_msg
+            bag.write(IMAGES, IMAGE, make(picture, header(stamp)), stamp)
+            bag.write(TRUTHS, IMAGE, image_to_msg(truth, header(stamp)), stamp)
+    assert evaluate('--bag', tmp_path / 'bag', '--json', tmp_path / 'a.json') == 0
+    found = json.loads((tmp_path / 'a.json').read_text())
+    assert (found['frames'], found['rejected']) == (2, 1)
+    assert "bag: 1 times, first: image dropped: encoding '8UC3'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def without_images(tmp_path, frame):
+    """Write a bag that knows a topic of images, on which nothing was recorded, and truths."""
+    writer = Writer(str(tmp_path / 'bag.mcap'))
+    writer.start('ros2')
+    text = TYPES.generate_msgdef(IMAGE, ros_version=2)[0].encode()
+    schema = writer.register_schema(IMAGE, 'ros2msg', text)
+    topics = [writer.register_channel(name, 'cdr', schema) for name in (IMAGES, '/mask', TRUTHS)]
+    for stamp, _, truth in map(frame, range(2)):
+        cdr = to_cdr(image_to_msg(truth, header(stamp)))
+        writer.add_message(topics[-1], stamp, cdr, stamp)
+    writer.finish()
+    return tmp_path / 'bag.mcap'
+
+
+@pytest.mark.parametrize('arguments', [('--bag',), ('--mask-topic', '/mask', '--recorded')])
+def test_a_topic_without_messages(tmp_path, without_images, evaluate, capsys, arguments):
+    assert evaluate(*arguments, without_images, '--json', tmp_path / 'a.json') == 2
+    assert f"topic '{IMAGES}' has no images" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ['bag.mcap']
+
+
+def test_messages_of_others_are_no_damage(tmp_path, evaluate, capsys):
+    writer = Writer(str(tmp_path / 'bag.mcap'))
+    writer.start()
+    schema = writer.register_schema('foxglove.RawImage', 'jsonschema', b'{}')
+    writer.add_message(writer.register_channel(IMAGES, 'json', schema), 1, b'{}', 1)
+    writer.finish()
+    assert evaluate('--bag', tmp_path / 'bag.mcap', '--json', tmp_path / 'a.json') == 2
+    error = capsys.readouterr().err
+    assert "holds messages in JSON of type 'foxglove.RawImage', which are no ROS messages" in error
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_of_several_bags_some_without_anything(
+    tmp_path, write_bag, write_rejected, evaluate, capsys, workers
+):
+    write_bag(tmp_path / 'bags/good', range(2))
+    make, said = REJECTED['8UC3']
+    write_rejected(tmp_path / 'bags/bad', make)
+    targets = ('--output', tmp_path / 'masks', '--json', tmp_path / 'a.json')
+    assert evaluate('--bag', tmp_path / 'bags', *targets, '--workers', workers) == 1
+    found = json.loads((tmp_path / 'a.json').read_text())
+    assert list(found['bags']) == ['good']
+    assert said in found['unreadable']['bad']
+    assert "bad: nothing of bag 'bad' was evaluated" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / 'masks').iterdir()] == ['good.mcap']
+
+
+def test_of_several_bags_all_without_anything(tmp_path, write_rejected, evaluate, capsys):
+    for name, make in (('one', '8UC3'), ('two', 'webp')):
+        write_rejected(tmp_path / 'bags' / name, REJECTED[make][0])
+    targets = ('--output', tmp_path / 'masks', '--json', tmp_path / 'a.json')
+    assert evaluate('--bag', tmp_path / 'bags', *targets) == 2
+    error = capsys.readouterr().err
+    assert "nothing of bag 'one' was evaluated" in error
+    assert "nothing of bag 'two' was evaluated" in error
+    assert [path.name for path in tmp_path.iterdir()] == ['bags']

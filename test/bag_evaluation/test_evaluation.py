@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every image once and in order, as the node would answer it; nothing lost without a word."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from independent import IMAGES, TRUTHS, read_independently, write_independently
+
+from surgseg_ros.bag_evaluation import evaluation
+from surgseg_ros.bags.reading import Bag
+from surgseg_ros.bags.writing import BagWriter
+from surgseg_ros.core.detections import find_instruments
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.evaluation.frames import read_frames
+from surgseg_ros.evaluation.metrics import count_frame, summarize
+from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_to_msg
+from surgseg_ros.messages.results import header, to_cdr
+from surgseg_ros.messages.types import TYPES
+
+CLIP = Path(__file__).resolve().parents[3] / 'shared/data/davinci_clip/clip.mp4'
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+@pytest.fixture
+def independent(tmp_path, frame):
+    return write_independently(tmp_path / 'in.mcap', map(frame, range(20)))
+
+
+def head_of(received):
+    head = received.message.header
+    return head.stamp.sec, head.stamp.nanosec, head.frame_id
+
+
+def test_a_bag_of_another_writer_becomes_one_for_its_reader(
+    tmp_path, independent, evaluate, monkeypatch
+):
+    output = tmp_path / 'out.mcap'
+    assert evaluate('--bag', independent, '--output', output, '--json', tmp_path / 'a.json') == 0
+
+    sent = read_independently(independent)[IMAGES]
+    by_topic = read_independently(output)
+    assert {topic: len(found) for topic, found in by_topic.items()} == {
+        '/mask': 20, '/detections': 20, '/label_info': 1
+    }  # fmt: skip
+    pixels = hashlib.sha256()
+    (labels,) = by_topic['/label_info']
+    assert head_of(labels) == head_of(sent[0])
+    for image, mask, found in zip(sent, by_topic['/mask'], by_topic['/detections'], strict=True):
+        for answer in (mask, found):
+            assert answer.received_ns == image.received_ns
+            assert head_of(answer) == head_of(image)
+        assert (mask.message.height, mask.message.width) == (48, 80)
+        pixels.update(bytes(mask.message.data))
+    names = {x.class_id: x.class_name for x in labels.message.class_map}
+    assert names[5] == 'thread'
+    with Bag(output) as bag:
+        assert bag.is_latched('/label_info')
+    assert read_json(tmp_path / 'a.json')['mask_sha256'] == pixels.hexdigest()
+
+    monkeypatch.setattr(evaluation, '_workers', lambda: 3)  # where there are more cores
+    again = tmp_path / 'again.mcap'
+    assert evaluate('--bag', independent, '--output', again, '--json', tmp_path / 'b.json') == 0
+    assert again.read_bytes() == output.read_bytes()
+    first, second = (read_json(tmp_path / name) for name in ('a.json', 'b.json'))
+    assert first['mask_sha256'] == second['mask_sha256']
+    assert (first['score'], first['with_ground_truth']) == (second['score'], 20)
+
+
+@pytest.mark.skipif(not CLIP.is_file(), reason='the da Vinci clip is not here')
+def test_the_da_vinci_clip_by_another_writer_has_a_mask_for_each_image(tmp_path, evaluate):
+    truth = np.zeros((1080, 1920), np.uint8)
+    frames = ((10**18 + n * 10**8, image, truth) for n, image in read_frames(CLIP, range(20)))
+    bag = write_independently(tmp_path / 'in.mcap', frames)
+    hashes = []
+    for name in ('first', 'second'):
+        output, numbers = tmp_path / f'{name}.mcap', tmp_path / f'{name}.json'
+        assert evaluate('--bag', bag, '--output', output, '--json', numbers) == 0
+        hashes.append(read_json(numbers)['mask_sha256'])
+    assert hashes[0] == hashes[1]
+    images, masks = read_independently(bag)[IMAGES], read_independently(output)['/mask']
+    assert len(masks) == 20
+    for image, mask in zip(images, masks, strict=True):
+        assert str(mask.message.header) == str(image.message.header)
+        assert (mask.message.height, mask.message.width) == (1080, 1920)
+
+
+def test_masks_and_numbers_are_those_of_core_and_evaluation(
+    tmp_path, frame, model, independent, evaluate
+):
+    output = tmp_path / 'out.mcap'
+    options = ('--output', output, '--json', tmp_path / 'a.json', '--confidence')
+    assert evaluate('--bag', independent, *options) == 0
+    found = read_json(tmp_path / 'a.json')
+    (numbers,) = found['bags'].values()
+    segmenter = Segmenter.load(model)
+    with Bag(output) as bag:
+        masks = [message for _, _, message in bag.read(['/mask'])]
+        confidences = [message for _, _, message in bag.read(['/confidence'])]
+    counts = []
+    for number, over_time in enumerate(numbers['over_time']):
+        stamp, image, truth = frame(number)
+        expected = segmenter.segment(image, confidence=True)
+        assert np.array_equal(masks[number].data, expected.mask.ravel())
+        assert np.array_equal(confidences[number].data, expected.confidence.ravel())
+        counts.append(count_frame(truth, expected.mask))
+        assert over_time['stamp_ns'] == stamp
+        assert over_time['received_ns'] == stamp + 5_000 + number
+        assert over_time['iou'] == counts[-1].iou.tolist()
+        assert over_time['nsd'] == counts[-1].nsd.tolist()
+        assert over_time['truth'] == [1 + number % 9]
+        assert over_time['predicted'] == sorted({*np.unique(expected.mask).tolist()} - {0})
+        assert over_time['confidence'] == expected.grid_confidence.mean
+        assert over_time['confidence'] == pytest.approx(expected.confidence.mean() / 255, abs=0.01)
+        labels = [instrument.label for instrument in find_instruments(expected)]
+        assert over_time['instruments'] == labels
+        assert over_time['no_decision'] == 0.0
+    summary = summarize({'': counts})
+    for key in ('mIoU', 'mNSD', 'score', 'floor', 'pooled_class_IoU', 'present_class_IoU'):
+        assert numbers[key] == found[key] == summary[key]
+    assert found['class_mIoU'] == summary['videos']['']['class_mIoU']
+    assert (found['frames'], found['with_ground_truth'], found['dropped']) == (20, 20, 0)
+    assert set(found['latency_ms']['network']) == {'p50', 'p95', 'p99'}
+    assert found['model']['weights_sha256'] == segmenter.spec.weights_sha256
+    assert list(found['bags']) == ['in.mcap']
+    assert str(tmp_path) not in (tmp_path / 'a.json').read_text()
+
+
+def test_what_the_node_would_reject_or_not_decide_is_so_here(tmp_path, frame, evaluate, capsys):
+    stamps = [frame(number)[0] for number in range(4)]
+    small = np.zeros((20, 20, 3), np.uint8)  # smaller than the roi, which fails then
+    with BagWriter(tmp_path / 'bag') as bag:
+        for number, stamp in enumerate(stamps):
+            image = small if number == 1 else frame(number)[1]
+            cdr = to_cdr(image_to_msg(image, header(stamp, 'eye')))
+            if number == 2:
+                cdr = cdr[:60]
+            bag.write(IMAGES, IMAGE, cdr, stamp)
+            truth = np.zeros((20, 20), np.uint8) if number == 1 else frame(number)[2]
+            bag.write(TRUTHS, IMAGE, image_to_msg(truth, header(stamp)), stamp)
+    options = ('--roi', 0, 0, 60, 40, '--output', tmp_path / 'out.mcap')
+    assert evaluate('--bag', tmp_path / 'bag', *options, '--json', tmp_path / 'a.json') == 0
+
+    (numbers,) = read_json(tmp_path / 'a.json')['bags'].values()
+    assert [x['fate'] for x in numbers['over_time']] == ['mask', 'failed', 'rejected', 'mask']
+    assert (numbers['frames'], numbers['failed'], numbers['rejected']) == (4, 1, 1)
+    failed, rejected = numbers['over_time'][1:3]
+    assert (failed['no_decision'], failed['instruments']) == (1.0, [255])
+    assert failed['confidence'] is None
+    assert rejected['predicted'] is None
+    assert rejected['iou'] == [0.0] * 9  # officially, of a mask that is missing
+    assert numbers['with_ground_truth'] == 4
+    assert {x['cause']: x['count'] for x in numbers['troubles']} == {'ValueError': 1, 'cdr': 1}
+    assert 'reaches beyond the image' in capsys.readouterr().err
+    with Bag(tmp_path / 'out.mcap') as bag:
+        masks = [message for _, _, message in bag.read(['/mask'])]
+        found = [message for _, _, message in bag.read(['/detections'])]
+    assert [message.header.stamp.nanosec for message in masks] == [0, 10**8, 3 * 10**8]
+    assert set(masks[1].data) == {255}
+    assert found[1].detections[0].results[0].hypothesis.class_id == '255'
+
+
+def test_the_whole_part_of_a_damaged_bag_is_evaluated(tmp_path, write_bag, evaluate, capsys):
+    file = write_bag(tmp_path / 'bag', range(150)) / 'bag.mcap'
+    (tmp_path / 'cut.mcap').write_bytes(file.read_bytes()[:-500_000])
+    status = evaluate('--bag', tmp_path / 'cut.mcap', '--json', tmp_path / 'a.json')
+
+    (numbers,) = read_json(tmp_path / 'a.json')['bags'].values()
+    assert status == 1
+    assert 0 < numbers['frames'] < 150
+    assert numbers['with_ground_truth'] in (numbers['frames'], numbers['frames'] - 1)
+    assert 'missing' in numbers['damage']
+    assert str(tmp_path) not in numbers['damage']
+    assert 'missing' in capsys.readouterr().err
+
+
+def test_truths_that_match_nothing_or_are_none_are_counted(tmp_path, frame, evaluate, capsys):
+    base = frame(0)[0]
+    png = cv2.imencode('.png', frame(3)[2])[1].reshape(-1)
+    compressed = TYPES.types[COMPRESSED_IMAGE](header=header(base + 4), format='png', data=png)
+    truths = [
+        image_to_msg(frame(1)[2], header(0)),  # no time
+        image_to_msg(frame(1)[2], header(base + 2)),  # the stamp of two images
+        image_to_msg(frame(1)[2] + np.uint8(90), header(base + 1)),  # no classes
+        image_to_msg(frame(1)[2][:9], header(base)),  # another size
+        image_to_msg(frame(1)[2], header(base + 99)),  # nobody's
+    ]
+    with BagWriter(tmp_path / 'bag') as bag:
+        for number, stamp in enumerate([0, base, base + 1, base + 2, base + 2, base + 4]):
+            image = image_to_msg(frame(number)[1], header(stamp))
+            bag.write(IMAGES, IMAGE, image, base + number)
+        for message in truths:
+            bag.write('/raw', IMAGE, message, base + 50)
+        bag.write(TRUTHS, COMPRESSED_IMAGE, compressed, base + 60)
+    results = {}
+    for topic in ('/raw', TRUTHS):
+        given = ('--bag', tmp_path / 'bag', '--ground-truth-topic', topic)
+        assert evaluate(*given, '--no-truth', '--json', tmp_path / 'a.json') == 0
+        (results[topic],) = read_json(tmp_path / 'a.json')['bags'].values()
+
+    assert results['/raw']['ground_truth'] == {
+        'messages': 5, 'matched': 2, 'unmatched': 1, 'ambiguous': 2, 'unusable': 2
+    }  # fmt: skip
+    assert results['/raw']['with_ground_truth'] == 0
+    assert results['/raw']['mIoU'] is None
+    assert results['/raw']['frames_by_stamp'] == {'zero': 1, 'equal': 2, 'backward': 0}
+    assert results[TRUTHS]['with_ground_truth'] == 1
+    assert results[TRUTHS]['over_time'][5]['truth'] == [4]
+    assert '2 of 5 truths are ambiguous' in capsys.readouterr().err
+
+
+def test_without_a_truth_there_are_masks_but_no_scores(tmp_path, write_bag, evaluate):
+    bag = write_bag(tmp_path / 'bag', range(3))
+    assert evaluate('--bag', bag, '--no-truth', '--json', tmp_path / 'a.json') == 0
+    found = read_json(tmp_path / 'a.json')
+    assert (found['frames'], found['with_ground_truth'], found['mIoU']) == (3, 0, None)
+    assert found['ground_truth'] is None
+    assert found['bags']['bag']['over_time'][0]['iou'] is None
+    assert found['bags']['bag']['masks'] == 3
+
+
+def test_the_report_shows_what_was_evaluated(tmp_path, write_bag, evaluate, capsys):
+    bag, report = write_bag(tmp_path / 'operation', range(3)), tmp_path / 'report'
+    numbers = ['--json', tmp_path / 'a.json', '--output', tmp_path / 'out.mcap']
+    assert evaluate('--bag', bag, *numbers, '--report', report) == 0
+    assert f'report: {report / "report.html"}' in capsys.readouterr().out
+    page = (report / 'report.html').read_text()
+    assert 'operation' in page
+    assert page.count('data:image/') >= 3, 'input, truth and prediction of the worst moment'

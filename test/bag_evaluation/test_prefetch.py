@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A thread works ahead as far as it may, in order, and ends when it is not wanted any more."""
+
+import threading
+import time
+from contextlib import closing
+
+import pytest
+
+from surgseg_ros.bag_evaluation.prefetch import follow, prefetch
+
+
+def test_items_come_in_order_through_several_threads():
+    numbers = prefetch(x for x in range(500))
+    assert list(prefetch(2 * x for x in numbers)) == list(range(0, 1000, 2))
+
+
+def test_what_is_raised_comes_after_the_items():
+    def source():
+        yield 1
+        yield 2
+        raise ValueError('broken')
+
+    found = []
+    with pytest.raises(ValueError, match='broken'):
+        found.extend(prefetch(source()))
+    assert found == [1, 2]
+
+
+def test_it_is_ahead_no_farther_than_allowed():
+    made = []
+    full = threading.Event()
+
+    def source():
+        for number in range(100):
+            made.append(number)
+            if number == 3:  # one is taken, two wait, and one is in the hand
+                full.set()
+            yield number
+
+    with closing(prefetch(source(), depth=2)) as items:
+        assert next(items) == 0
+        assert full.wait(60)
+        assert len(made) == 4
+
+
+def test_closing_closes_the_source_in_its_own_thread():
+    closed_in = []
+
+    def source():
+        try:
+            while True:
+                yield 1
+        finally:
+            closed_in.append(threading.current_thread())
+
+    items = prefetch(source())
+    assert next(items) == 1
+    items.close()
+    assert [thread.name for thread in closed_in] == ['ahead']
+    assert not closed_in[0].is_alive()
+
+
+def test_a_thread_follows_in_order():
+    seen = []
+    follow(lambda item: seen.append((item, threading.current_thread())), iter(range(50)))
+    assert [item for item, _ in seen] == list(range(50))
+    assert {thread for _, thread in seen}.isdisjoint({threading.current_thread()})
+
+
+def test_it_follows_no_farther_behind_than_allowed():
+    got, lead = [], []
+
+    def items():
+        for number in range(100):
+            got.append(number)
+            yield number
+
+    def take(item):
+        time.sleep(0.001)
+        lead.append(len(got) - item)
+
+    follow(take, items(), depth=2)
+    assert len(lead) == 100
+    assert max(lead) == 3  # the one in the hand, and two that wait
+
+
+def test_what_the_follower_raises_ends_the_items():
+    got = []
+
+    def items():
+        for number in range(100):
+            got.append(number)
+            yield number
+
+    def refuse(item):
+        if item == 5:
+            raise ValueError('broken')
+
+    with pytest.raises(ValueError, match='broken'):
+        follow(refuse, items(), depth=2)
+    assert len(got) <= 5 + 2 + 2

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks and truths find one another whichever comes first, and however late."""
+
+import numpy as np
+import pytest
+
+from surgseg_ros.bag_evaluation.prefetch import WorkerPool
+from surgseg_ros.bag_evaluation.scoring import MaskBuffer, Scorer
+from surgseg_ros.evaluation.metrics import count_frame
+
+
+def mask(seed):
+    return np.random.default_rng(seed).integers(0, 10, (12, 16), np.uint8)
+
+
+def refuse(place, error):
+    raise AssertionError(place) from error
+
+
+@pytest.mark.parametrize('workers', [0, 3])
+@pytest.mark.parametrize('truth_first', [True, False])
+def test_each_pair_is_counted_whichever_comes_first(truth_first, workers):
+    scorer = Scorer({*range(20)}, refuse, WorkerPool(workers))
+    for place in range(20):
+        steps = [
+            lambda place=place: scorer.record_truth(place, mask(place)),
+            lambda place=place: scorer.record_mask(place, mask(place + 100)),
+        ]
+        for step in steps if truth_first else steps[::-1]:
+            step()
+    assert sorted(scorer.counts()) == list(range(20))
+    for place, counts in scorer.counts().items():
+        expected = count_frame(mask(place), mask(place + 100))
+        assert np.array_equal(counts.confusion, expected.confusion)
+
+
+@pytest.mark.parametrize('workers', [0, 3])
+def test_what_does_not_fit_is_told_of_its_place(workers):
+    refused = []
+    awaited = WorkerPool(workers)
+    scorer = Scorer(
+        {*range(20)}, lambda place, error: refused.append((place, str(error))), awaited
+    )
+    for place in range(20):
+        scorer.record_truth(place, mask(place)[:, place % 10 :])
+        scorer.record_mask(place, mask(place))
+    assert sorted(scorer.counts()) == [0, 10]
+    assert [place for place, _ in refused] == [x for x in range(20) if x % 10]
+    assert '15x12 pixels, the prediction of 16x12' in refused[0][1]
+
+
+def test_truths_at_the_end_of_a_recording():
+    scorer = Scorer({*range(30)}, refuse)
+    for place in range(30):
+        scorer.record_mask(place, mask(place) if place else None)
+    for place in range(30):
+        scorer.record_truth(place, mask(place))
+    assert [c.missing for c in scorer.counts().values()] == [True] + [False] * 29
+    assert all(c.iou.mean() == 1 for c in list(scorer.counts().values())[1:])
+
+
+def test_what_waits_longer_is_kept_small():
+    buffer = MaskBuffer()
+    plain = np.zeros((500, 500), np.uint8)
+    for place in range(100):
+        buffer.put(place, plain + np.uint8(place % 10))
+    raw = sum(kept.nbytes for kept in buffer._fresh.values())
+    packed = sum(len(kept.data) for kept in buffer._packed.values())
+    assert raw + packed < 12 * plain.nbytes
+    assert all(buffer.take(place).max() == place % 10 for place in range(100))
+    assert not buffer.holds(0)
+
+
+def test_masks_without_a_truth_are_not_kept():
+    scorer = Scorer({1}, refuse)
+    scorer.record_mask(0, mask(0))
+    scorer.record_mask(1, mask(1))
+    assert not scorer._masks.holds(0)
+    scorer.give_up(1)
+    assert not scorer._masks.holds(1)

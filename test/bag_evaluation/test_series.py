@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames over time: where they stand, and what is kept of many."""
+
+import numpy as np
+import pytest
+from made_results import START_NS, STEP_NS, made_bag, unscored
+
+from surgseg_ros.bag_evaluation.series import Pieces, read_series
+
+
+def stamped(stamps):
+    return read_series([unscored(n, stamp_ns=stamp) for n, stamp in enumerate(stamps)])
+
+
+def test_frames_stand_at_their_time():
+    series = read_series(made_bag(5)['over_time'])
+    assert series.is_time
+    assert series.at == pytest.approx(np.arange(5) * STEP_NS / 1e9)
+
+
+@pytest.mark.parametrize(
+    'steps',
+    [
+        [0, 1, 2, 1, 3],  # backwards
+        [0, 0, 0, 0, 0],  # all equal
+        [0, 1, 2, 1000, 1001],  # a gap that would leave no room
+    ],
+)
+def test_where_stamps_are_no_measure_frames_are_counted(steps):
+    series = stamped([START_NS + step * STEP_NS for step in steps])
+    assert not series.is_time
+    assert series.at.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_stamp_of_zero_is_no_time():
+    assert not stamped([0, START_NS, START_NS + STEP_NS]).is_time
+
+
+def test_a_frame_without_a_stamp_stands_between_its_neighbours():
+    series = stamped([START_NS, None, START_NS + 2 * STEP_NS, START_NS + 3 * STEP_NS])
+    assert series.at == pytest.approx(np.arange(4) * STEP_NS / 1e9)
+
+
+def test_what_is_not_known_is_no_number():
+    series = read_series([unscored(0), unscored(1, instruments=[255]), *made_bag(1)['over_time']])
+    assert np.isnan(series.iou).tolist() == [True, True, False]
+    assert np.isnan(series.truth[:2]).all()
+    assert series.instruments.tolist() == [2, 0, 2]
+    assert series.floor[2] == pytest.approx(7 / 9)
+
+
+def test_few_frames_stay_what_they_are():
+    values = np.random.default_rng(0).random(20)
+    pieces = Pieces(np.arange(20.0), 480)
+    assert pieces.mean(values) == pytest.approx(values)
+    assert pieces.left.tolist() == list(range(20))
+
+
+def test_pieces_keep_the_mean_and_the_extremes():
+    values = np.random.default_rng(0).random(10_000)
+    values[1234], values[4321] = -5, 7
+    pieces = Pieces(np.arange(10_000.0), 480)
+    low, high = pieces.range(values)
+    assert len(low) == 480
+    assert (low.min(), high.max()) == (-5, 7)
+    assert np.argmin(low) == np.searchsorted(pieces.left, 1234, 'right') - 1
+    assert pieces.mean(values).mean() == pytest.approx(values.mean(), abs=2e-3)
+
+
+def test_no_piece_covers_a_gap():
+    at = np.concatenate((np.arange(1000.0), 5000 + np.arange(1000.0)))
+    pieces = Pieces(at, 30)
+    assert not ((pieces.left < 3000) & (pieces.right > 3000)).any()
+    assert (pieces.right > pieces.left).all()
+    assert (pieces.left[1:] >= pieces.right[:-1]).all()

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where pixels lie between the points of a grid."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from surgseg_ros.core.fused_argmax import make_axis_map
+
+
+@pytest.mark.parametrize(
+    ('pixels', 'points'),
+    [(1920, 640), (1080, 384), (1000, 333), (64, 64), (7, 160), (9, 1), (1, 9)],
+)
+def test_weights_are_those_of_a_bilinear_resize(pixels: int, points: int) -> None:
+    row = np.random.default_rng(0).random(points, np.float32)
+    expected = F.interpolate(torch.from_numpy(row)[None, None], pixels, mode='linear')[0, 0]
+    axis = make_axis_map(pixels, points)
+    drawn = np.full(pixels, np.nan, np.float32)
+    for cell in np.flatnonzero(axis.counts):
+        first, second = row[axis.points[cell]], row[axis.points[cell] + axis.steps[cell]]
+        drawn[axis.pixels[:, cell]] = first + axis.weights[:, cell] * (second - first)
+    assert drawn == pytest.approx(expected.numpy(), abs=1e-4)  # float32 places in torch
+
+
+def test_each_pixel_is_in_the_cell_that_counts_it() -> None:
+    axis = make_axis_map(1080, 384)
+    assert axis.counts.sum() == 1080
+    for cell, count in enumerate(axis.counts):
+        assert set(axis.pixels[:, cell]) == set(np.flatnonzero(axis.cells == cell))
+        assert (axis.cells == cell).sum() == count
+
+
+def test_cells_hold_no_more_pixels_than_lie_between_two_points() -> None:
+    assert len(make_axis_map(1920, 640).pixels) == 3
+    assert len(make_axis_map(1920, 192).pixels) == 10

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signs of images made by hand, where each number is known."""
+
+import cv2
+import numpy as np
+import pytest
+
+from surgseg_ros.core import image_quality
+from surgseg_ros.core.image_quality import sample_image
+
+TISSUE = (150, 60, 50)
+
+
+def plain(colour: tuple[int, int, int], size: tuple[int, int] = (216, 384)) -> np.ndarray:
+    return np.full((*size, 3), colour, np.uint8)
+
+
+def half(left: tuple[int, int, int], right: tuple[int, int, int]) -> np.ndarray:
+    picture = plain(left)
+    picture[:, 192:] = right
+    return picture
+
+
+@pytest.mark.parametrize(
+    ('sign', 'colour'),
+    [
+        (image_quality.dark_share, (23, 10, 0)),
+        (image_quality.clipped_share, (251, 255, 30)),
+        (image_quality.not_red_share, (100, 90, 110)),
+        (image_quality.not_red_share, (180, 180, 175)),
+        (image_quality.blood_share, (100, 20, 25)),
+    ],
+)
+def test_half_a_picture_is_a_half(sign: object, colour: tuple[int, int, int]) -> None:
+    assert sign(sample_image(plain(TISSUE))) == 0  # type: ignore[operator]
+    assert sign(sample_image(half(TISSUE, colour))) == pytest.approx(0.5, abs=0.02)  # type: ignore[operator]
+    assert sign(sample_image(plain(colour))) == 1  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    'sign',
+    [
+        image_quality.clipped_share,
+        image_quality.not_red_share,
+        image_quality.blood_share,
+        image_quality.haze,
+    ],
+)
+def test_what_is_dark_does_not_count(sign: object) -> None:
+    for colour in ((255, 255, 251), (60, 90, 110), (100, 20, 25), TISSUE):
+        whole = sign(sample_image(plain(colour)))  # type: ignore[operator]
+        in_border = sample_image(half((0, 0, 0), colour))
+        assert sign(in_border) == pytest.approx(whole, abs=0.05)  # type: ignore[operator]
+    assert sign(sample_image(plain((0, 0, 0)))) == 0  # type: ignore[operator]
+
+
+def test_haze_is_what_the_darkest_channel_has_everywhere() -> None:
+    rng = np.random.default_rng(0)
+    clear = rng.integers(0, 200, (216, 384, 3), np.uint8)
+    fog = (clear * 0.4 + 176 * 0.6).astype(np.uint8)
+    assert image_quality.haze(sample_image(clear)) < 0.1
+    assert image_quality.haze(sample_image(fog)) > image_quality.haze(sample_image(clear)) + 0.2
+    assert image_quality.haze(sample_image(plain((200, 120, 130)))) == pytest.approx(120 / 255)
+
+
+def test_blood_has_nothing_to_see_in_it() -> None:
+    textured = plain((100, 20, 20))
+    textured[::8, :] = (200, 40, 40)
+    textured[:, ::16] = (30, 5, 5)
+    assert image_quality.blood_share(sample_image(textured)) < 0.1
+
+
+def edges(size: tuple[int, int]) -> np.ndarray:
+    small = np.random.default_rng(0).integers(0, 2, (9, 16), np.uint8) * 120 + 60
+    large = cv2.resize(small, size[::-1], interpolation=cv2.INTER_NEAREST)
+    return np.repeat(large[..., None], 3, 2)
+
+
+@pytest.mark.parametrize('size', [(360, 640), (720, 1280), (1080, 1920)])
+def test_sharpness_falls_with_blur_at_any_size_contrast_and_light(size: tuple[int, int]) -> None:
+    sharp = edges(size)
+    values = [
+        image_quality.sharpness(sample_image(cv2.GaussianBlur(sharp, (0, 0), size[0] * share)))
+        for share in (1e-4, 1 / 180, 1 / 60)
+    ]
+    assert values[0] > 0.42
+    assert values[0] > values[1] + 0.05
+    assert values[2] < 0.28
+    blurred = cv2.GaussianBlur(sharp, (0, 0), size[0] / 60)
+    dim = image_quality.sharpness(sample_image((blurred // 3).astype(np.uint8)))
+    assert dim == pytest.approx(values[2], abs=0.02)
+
+
+def test_nothing_at_all_is_not_blurred() -> None:
+    assert image_quality.sharpness(sample_image(plain(TISSUE))) == 1
+
+
+def test_a_comb_is_seen_where_it_is() -> None:
+    first, second = edges((720, 1280)), np.roll(edges((720, 1280)), 24, 1)
+    woven = first.copy()
+    woven[1::2] = second[1::2]
+    assert image_quality.comb_share(sample_image(first)) == 0
+    whole = image_quality.comb_share(sample_image(woven))
+    assert whole > 0.15
+    woven[:, :640] = first[:, :640]
+    assert image_quality.comb_share(sample_image(woven)) == pytest.approx(whole / 2, rel=0.3)
+
+
+def test_noise_is_no_comb() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (720, 1280, 3), np.uint8)
+    assert image_quality.comb_share(sample_image(noise)) == 0
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 999), (2, 3), (7, 5), (107, 33), (1920, 1080)])
+def test_any_size_gives_numbers(size: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    sample = sample_image(picture)
+    for sign in (
+        image_quality.dark_share, image_quality.clipped_share, image_quality.not_red_share, image_quality.haze, image_quality.blood_share,
+        image_quality.sharpness, image_quality.comb_share,
+    ):  # fmt: skip
+        assert 0 <= sign(sample) <= 2
+
+
+def test_memory_layout_changes_nothing() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (216, 384, 3), np.uint8)
+    padded = np.pad(picture, ((0, 0), (0, 16), (0, 0)))[:, :384]
+    assert not padded.flags.c_contiguous
+    for ours, theirs in zip(sample_image(picture)[:3], sample_image(padded)[:3], strict=True):
+        assert np.array_equal(ours, theirs)
+    sample_image(np.ascontiguousarray(picture[..., ::-1])[..., ::-1])

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times `evaluate_bag` against the bare network on the same images; prints Markdown."""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
+from surgseg_ros.benchmark import draw
+from surgseg_ros.core.fitting import fit
+from surgseg_ros.core.model_folder import read_model
+from surgseg_ros.core.network import load_network
+from surgseg_ros.core.runtimes import AUTO
+from surgseg_ros.core.segmenter import Segmenter
+from tools.benchmarks.machine import describe
+
+IMAGE_TOPIC: Final = '/camera/image_raw'
+SIZE: Final = (1080, 1920)
+LONGER: Final = 4
+"""How many times as long the bag is with which memory is compared."""
+
+RgbArray = NDArray[np.uint8]
+
+
+class Evaluated(NamedTuple):
+    """What came of a run of `evaluate_bag`: ms per frame, its peak of memory, ms by stage."""
+
+    ms_per_frame: float
+    peak_mib: float
+    stages: dict[str, dict[str, float]]
+
+
+class Round(NamedTuple):
+    """
+    Milliseconds per frame.
+
+    :param plain: of the bare network, as PyTorch runs it.
+    :param network: of the network as the runtime runs it.
+    :param segment: of all of the model.
+    :param evaluate_bag: of the verb.
+    """
+
+    plain: float
+    network: float
+    segment: float
+    evaluate_bag: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Measure and print.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status.
+    """
+    options = _parser().parse_args(argv)
+    segmenter = Segmenter.load(options.model, options.device, options.runtime)
+    segmenter.warm_up()
+    plain = load_network(*read_model(options.model)).to(segmenter.runtime.device)
+    pictures = draw(SIZE)
+    with tempfile.TemporaryDirectory() as name:
+        bag, longer = (Path(name) / word for word in ('bag', 'longer'))
+        write_image_bag(bag, _frames(pictures, options.frames))
+        rounds = [
+            _measure(plain, segmenter, pictures, lambda: _evaluate_bag(options, bag), number)
+            for number in range(options.rounds)
+        ]
+        last = _evaluate_bag(options, bag)
+        write_image_bag(longer, _frames(pictures, LONGER * options.frames))
+        growth_mib = _evaluate_bag(options, longer).peak_mib - last.peak_mib
+    print(_table(rounds))
+    print(f'\nMedian of each stage, ms: {_stages(last.stages)}.\n')
+    print(
+        f'A bag {LONGER} times as long took {growth_mib:.1f} MiB more of memory at its peak than '
+        f'the {last.peak_mib:.0f} MiB before. {segmenter.spec.name}, '
+        f'{segmenter.runtime.description}, {options.frames} frames of 1920x1080 rgb8 in MCAP, '
+        f'{options.rounds} rounds in turn.'
+    )
+    print(describe(f'{torch.get_num_threads()} threads', ('torch', 'rosbags', 'numpy')))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='tools.benchmarks.bag_evaluation', description=__doc__)
+    add = parser.add_argument
+    add('--model', type=Path, default=Path('models/demo'), metavar='DIR')
+    add('--device', default='auto')
+    add('--runtime', default=AUTO)
+    add('--frames', type=int, default=100, metavar='N')
+    add('--rounds', type=int, default=5, metavar='N')
+    return parser
+
+
+def _frames(pictures: Sequence[RgbArray], count: int) -> Iterator[tuple[int, RgbArray, None]]:
+    for number in range(count):
+        yield START_TIME_NS + number * 10**8, pictures[number % len(pictures)], None
+
+
+def _measure(
+    plain: Callable[[Tensor], Tensor],
+    segmenter: Segmenter,
+    pictures: Sequence[RgbArray],
+    evaluate_bag: Callable[[], Evaluated],
+    number: int,
+) -> Round:
+    """Measure each, each round beginning with another, since the machine may grow slower."""
+    spec, device = segmenter.spec, segmenter.runtime.device
+    fitted = [
+        fit(torch.from_numpy(picture.copy())[None].to(device), spec.input_size, spec.fit)
+        for picture in pictures
+    ]
+    acts: list[Callable[[], float]] = [
+        lambda: _per_frame_ms(lambda n: plain(fitted[n]), len(pictures), device),
+        lambda: _per_frame_ms(lambda n: segmenter.runtime(fitted[n]), len(pictures), device),
+        lambda: _per_frame_ms(
+            lambda n: segmenter.segment(pictures[n], grid_confidence=True), len(pictures), device
+        ),
+        lambda: evaluate_bag().ms_per_frame,
+    ]
+    order = [(number + place) % len(acts) for place in range(len(acts))]
+    found = {place: acts[place]() for place in order}
+    return Round(*(found[place] for place in range(len(acts))))
+
+
+@torch.inference_mode()
+def _per_frame_ms(act: Callable[[int], Any], pictures: int, device: torch.device) -> float:
+    count = 4 * pictures
+    start_s = time.perf_counter()
+    for number in range(count):
+        act(number % pictures)
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    return 1e3 * (time.perf_counter() - start_s) / count
+
+
+def _evaluate_bag(options: argparse.Namespace, bag: Path) -> Evaluated:
+    """Run the verb as its users do, in a process of its own."""
+    report, output = bag.with_name('out.json'), bag.with_name('out.mcap')
+    output.unlink(missing_ok=True)
+    command = [
+        *(sys.executable, '-m', 'surgseg_ros', 'evaluate_bag', '--bag', f'{bag}'),
+        *('--model', f'{options.model}', '--runtime', options.runtime),
+        *('--device', options.device, '--image-topic', IMAGE_TOPIC),
+        *('--output', f'{output}', '--json', f'{report}'),
+    ]
+    peak_mib = 0.0
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None:
+            peak_mib = max(peak_mib, _peak_mib(process.pid))
+            time.sleep(0.1)
+    if process.returncode:
+        raise RuntimeError(f'evaluate_bag ended with {process.returncode}')
+    numbers = json.loads(report.read_text())
+    ms = 1e3 * numbers['elapsed_s'] / numbers['frames']
+    return Evaluated(ms, peak_mib, numbers['latency_ms'])
+
+
+def _peak_mib(process_id: int) -> float:
+    """Most resident memory so far; the usage that the system keeps would count its parent's."""
+    lines = Path(f'/proc/{process_id}/status').read_text().splitlines()
+    return next((int(x.split()[1]) for x in lines if x.startswith('VmHWM')), 0) / 1024
+
+
+def _table(rounds: Sequence[Round]) -> str:
+    lines = [
+        '| ms per frame | median | ratio to the plain network | to that of the runtime |',
+        '| --- | --- | --- | --- |',
+    ]
+    for name in Round._fields:
+        values = [getattr(each, name) for each in rounds]
+        to_plain, to_network = (
+            _spread(values, [getattr(each, bare) for each in rounds])
+            for bare in ('plain', 'network')
+        )
+        lines.append(f'| {name} | {median(values):.1f} | {to_plain} | {to_network} |')
+    return '\n'.join(lines)
+
+
+def _spread(values: Sequence[float], bare: Sequence[float]) -> str:
+    """Write the median of ratios, round by round, with the lowest and the highest."""
+    ratios = [value / base for value, base in zip(values, bare, strict=True)]
+    return f'{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})'
+
+
+def _stages(latencies: dict[str, dict[str, float]]) -> str:
+    return ', '.join(f'{name} {times["p50"]:.1f}' for name, times in latencies.items())
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of one message from CDR to a mask's CDR, and what must be true of it, whatever comes."""
+
+import io
+import struct
+import warnings
+from typing import Any, Final, NamedTuple
+
+from PIL import Image, UnidentifiedImageError
+
+from surgseg_ros.messages.images import (
+    COMPRESSED_IMAGE,
+    IMAGE,
+    ImageError,
+    image_to_msg,
+    rgb_from_msg,
+)
+from surgseg_ros.messages.results import to_cdr
+from surgseg_ros.node.worker import read_image
+
+TYPES: Final = {'image': IMAGE, 'compressed': COMPRESSED_IMAGE}
+
+LONGEST_TEXT: Final = 1000
+"""Characters of a refusal: what goes to the log must not grow with what came."""
+
+
+class BrokenPromiseError(Exception):
+    """A promise that a message broke; the text says which."""
+
+
+class Seen(NamedTuple):
+    """
+    What a reader of its own, without rosbags, finds in a message.
+
+    :param header: seconds, nanoseconds and the bytes of frame_id.
+    :param size: (height, width) of an Image; None of a CompressedImage.
+    :param rest: what stands behind.
+    """
+
+    header: tuple[int, int, bytes]
+    size: tuple[int, int] | None
+    rest: bytes
+
+
+def check(cdr: bytes, kind: str) -> str:
+    """
+    Send a message the whole way, with a stand-in for the network.
+
+    :param cdr: any bytes.
+    :param kind: a key of TYPES.
+    :return: the cause of the refusal, or '' where a mask came.
+    :raises BrokenPromiseError: if anything but an ImageError or the right mask came of it.
+    """
+    try:
+        message = read_image(cdr, TYPES[kind])
+        rgb = rgb_from_msg(message)
+    except ImageError as error:
+        if len(str(error)) > LONGEST_TEXT:
+            raise BrokenPromiseError(
+                f'a refusal of {len(str(error))} characters: {error!s:.200}'
+            ) from error
+        return error.cause
+    except Exception as error:
+        raise BrokenPromiseError(
+            f'{type(error).__name__} instead of ImageError: {error}'
+        ) from error
+    mask = image_to_msg(rgb[..., 1] % 10, message.header)
+    _compare(look(cdr, kind), look(to_cdr(mask), 'image'), message)
+    return ''
+
+
+def look(cdr: bytes, kind: str) -> Seen:
+    """
+    Read a message by the rules of CDR alone.
+
+    :param cdr: of a message that was accepted.
+    :param kind: a key of TYPES.
+    :return: what is in it.
+    """
+    order = '<' if cdr[1] else '>'
+    body = cdr[4:]
+    seconds, nanoseconds, length = struct.unpack_from(f'{order}iII', body)
+    frame_id = body[12 : 12 + length - 1]
+    place = -(-(12 + length) // 4) * 4
+    if kind == 'compressed':
+        return Seen((seconds, nanoseconds, frame_id), None, body[place:])
+    size = struct.unpack_from(f'{order}II', body, place)
+    return Seen((seconds, nanoseconds, frame_id), size, body[place + 8 :])
+
+
+def file_size(data: bytes) -> tuple[int, int] | None:
+    """
+    Have another library than OpenCV find the size of a JPEG or PNG file.
+
+    :param data: the file.
+    :return: (height, width); None where that library does not take the file.
+    """
+    with warnings.catch_warnings():  # its argument `action` is new in Python 3.11
+        warnings.simplefilter('ignore')
+        try:
+            width, height = Image.open(io.BytesIO(data), formats=('JPEG', 'PNG')).size
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, struct.error):
+            return None
+    return height, width
+
+
+def _compare(came: Seen, went: Seen, message: Any) -> None:
+    """Hold the mask's message against the image's."""
+    if went.header != came.header:
+        raise BrokenPromiseError(f'the header {came.header} became {went.header}')
+    size = came.size or file_size(bytes(message.data)) or went.size
+    if went.size != size:
+        raise BrokenPromiseError(f'an image of {size} (height, width) got a mask of {went.size}')
+    height, width = went.size or (0, 0)
+    tail = struct.pack('<I6sBxII', 6, b'mono8\0', 0, width, height * width)
+    if not went.rest.startswith(tail) or len(went.rest) - len(tail) != height * width:
+        raise BrokenPromiseError(f'behind its size the mask begins with {went.rest[:40]!r}')

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a soak does to the node, one thing at a time; each leaves a camera that runs."""
+
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from tools.soak.processes import CameraProcess
+from tools.soak.watch import NAMESPACE, Watch
+
+TOPIC: Final = f'{NAMESPACE}/image'
+
+
+class World:
+    """
+    The node, its camera and its listener.
+
+    :param node: the node's process.
+    :param watch: the listener.
+    :param options: for each camera.
+    """
+
+    def __init__(
+        self, node: 'subprocess.Popen[bytes]', watch: Watch, options: tuple[str, ...]
+    ) -> None:
+        """Start the camera."""
+        self.node = node
+        self.watch = watch
+        self.options = options
+        self.camera = CameraProcess(TOPIC, *options)
+
+    def restart_camera(self) -> None:
+        """Kill the camera as -9 does, and start another."""
+        self.camera.kill()
+        self.camera = CameraProcess(TOPIC, *self.options)
+
+
+def _kill_camera(world: World, chance: random.Random) -> None:
+    world.restart_camera()
+
+
+def _pause_node(world: World, chance: random.Random) -> None:
+    world.node.send_signal(signal.SIGSTOP)
+    time.sleep(chance.uniform(0.1, 2.0))
+    world.node.send_signal(signal.SIGCONT)
+
+
+def _pause_camera(world: World, chance: random.Random) -> None:
+    world.camera.process.send_signal(signal.SIGSTOP)
+    time.sleep(chance.uniform(0.1, 2.0))
+    world.camera.process.send_signal(signal.SIGCONT)
+
+
+def _change_rate(world: World, chance: random.Random) -> None:
+    world.camera.report(f'rate {chance.choice([1, 10, 60, 200])}')
+    time.sleep(1.5)
+    world.camera.report('rate 30')
+
+
+def _change_size(world: World, chance: random.Random) -> None:
+    world.camera.report(f'size {chance.choice(["33x70", "320x240", "640x480", "1x1"])}')
+    time.sleep(1.0)
+    world.camera.report('size 640x360')
+
+
+def _change_encoding(world: World, chance: random.Random) -> None:
+    world.camera.report(f'encoding {chance.choice(["mono8", "bgr8", "rgba8"])}')
+    time.sleep(1.0)
+    world.camera.report('encoding rgb8')
+
+
+def _second_publisher(world: World, chance: random.Random) -> None:
+    second = CameraProcess(TOPIC, *world.options)
+    time.sleep(2.0)
+    second.kill()
+
+
+def _other_reliability(world: World, chance: random.Random) -> None:
+    world.camera.kill()
+    world.camera = CameraProcess(TOPIC, *world.options, '--best-effort')
+    time.sleep(2.0)
+    world.restart_camera()
+
+
+def _cycle(world: World, chance: random.Random) -> None:
+    for label in ('deactivate', 'activate'):
+        world.watch.change(label)
+
+
+def _whole_cycle(world: World, chance: random.Random) -> None:
+    for label in ('deactivate', 'cleanup', 'configure', 'activate'):
+        world.watch.change(label)
+
+
+FAULTS: Final[Mapping[str, Callable[[World, random.Random], None]]] = {
+    'camera killed with -9 and started again': _kill_camera,
+    'node paused and continued': _pause_node,
+    'camera paused and continued': _pause_camera,
+    'rate changed': _change_rate,
+    'size changed': _change_size,
+    'encoding changed': _change_encoding,
+    'a second publisher for a while': _second_publisher,
+    'a best-effort camera for a while': _other_reliability,
+    'deactivated and activated': _cycle,
+    'cleaned up and configured again': _whole_cycle,
+}
