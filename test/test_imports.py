@@ -18,6 +18,7 @@ ARROWS = {
     'messages': {'core'},
     'bags': {'messages', 'core'},
     'bag_evaluation': {'bags', 'messages', 'evaluation', 'core'},
+    'comparison': {'evaluation', 'core'},
     'node': {'bags', 'messages', 'core'},
     'benchmarking': {'node', 'messages', 'core'},
     'training': {'evaluation', 'core'},

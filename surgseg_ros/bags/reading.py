@@ -169,7 +169,7 @@ class Bag:
             raise BagError(f'{text}. What can be read of it was read')
 
     def _merged(self, wanted: set[str], broken: list[str]) -> Iterator[tuple[str, int, bytes]]:
-        """Go through all files by time; note which cannot be read on, and go on with the others."""
+        """Go through all files by time; note which break off, and go on with the others."""
         streams = []
         for source in self._opened.sources:
             readable = [x for x in source.connections if not x.foreign]

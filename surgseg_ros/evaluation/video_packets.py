@@ -115,8 +115,8 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
         if isinstance(error, FrameError):
             raise
         raise FrameError(
-            f'{path}: does not decode as a video ({_reported(error)}); copy it again, or convert it, '
-            'to H.264 in .mp4 for example'
+            f'{path}: does not decode as a video ({_reported(error)}); copy it again, or convert '
+            'it to H.264 in .mp4 for example'
         ) from error
 
 

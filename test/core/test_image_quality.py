@@ -116,7 +116,8 @@ def test_any_size_gives_numbers(size: tuple[int, int]) -> None:
     picture = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
     sample = sample_image(picture)
     for sign in (
-        image_quality.dark_share, image_quality.clipped_share, image_quality.not_red_share, image_quality.haze, image_quality.blood_share,
+        image_quality.dark_share, image_quality.clipped_share, image_quality.not_red_share,
+        image_quality.haze, image_quality.blood_share,
         image_quality.sharpness, image_quality.comb_share,
     ):  # fmt: skip
         assert 0 <= sign(sample) <= 2

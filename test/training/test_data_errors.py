@@ -81,7 +81,7 @@ def test_a_wrong_picture_is_named(data):
 
 def test_everything_wrong_with_a_sample_is_said(data):
     (data / MASK).write_bytes(png(FLAT[:24] + np.uint8(99)))
-    assert [data_error.what.split(': ')[1][:9] for data_error in check(find_samples(data)[:1])] == [
+    assert [error.what.split(': ')[1][:9] for error in check(find_samples(data)[:1])] == [
         'holds the', 'is 80x24 ',
     ]  # fmt: skip
 

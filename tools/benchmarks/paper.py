@@ -101,7 +101,9 @@ def _measure(options: argparse.Namespace, model: Path) -> dict[str, Any]:
                 'input': f'{width}x{height}',
                 'flops': floors.count_flops(spec),
                 'refused': refused,
-                'ways': {name: _summary(variant, variants['plain']) for name, variant in variants.items()},
+                'ways': {
+                    name: _summary(each, variants['plain']) for name, each in variants.items()
+                },
                 'floor_ms': {
                     name: floors.stage_floors(spec, _SIZE, variant.runtime, rates)
                     for name, variant in variants.items()
@@ -166,10 +168,10 @@ def _times(report: Mapping[str, Any]) -> str:
         ['network input', 'way', 'fit, ms', 'network, ms', 'its floor', 'ending, ms', 'whole, ms',
          'times as fast (least to most)'],
         (
-            [row['input'], name, variant['stages_ms']['fit'], variant['stages_ms']['network'],
-             row['floor_ms'][name]['network'], variant['stages_ms']['upsample'], variant['whole_ms'],
-             f'{variant["ratio"]:.2f} ({variant["ratios"][0]:.2f} to {variant["ratios"][1]:.2f})']
-            for row in report['inputs'] for name, variant in row['ways'].items()
+            [row['input'], name, timed['stages_ms']['fit'], timed['stages_ms']['network'],
+             row['floor_ms'][name]['network'], timed['stages_ms']['upsample'], timed['whole_ms'],
+             f'{timed["ratio"]:.2f} ({timed["ratios"][0]:.2f} to {timed["ratios"][1]:.2f})']
+            for row in report['inputs'] for name, timed in row['ways'].items()
         ),
     )  # fmt: skip
 
@@ -177,13 +179,13 @@ def _times(report: Mapping[str, Any]) -> str:
 def _endings(report: Mapping[str, Any]) -> str:
     rows = []
     for row in report['inputs']:
-        for name, variant in row['ways'].items():
+        for name, timed in row['ways'].items():
             if name != 'plain':
-                held = variant['export']['class_agreement']
+                held = timed['export']['class_agreement']
                 rows.append([
-                    row['input'], name, f'{variant["share"]:.3f}',
-                    f'{variant["share_with_confidence"]:.3f}', f'{100 * variant["same_ending"]:.3f} %',
-                    f'{100 * variant["same_as_plain"]:.3f} %', f'{100 * held:.3f} %',
+                    row['input'], name, f'{timed["share"]:.3f}',
+                    f'{timed["share_with_confidence"]:.3f}', f'{100 * timed["same_ending"]:.3f} %',
+                    f'{100 * timed["same_as_plain"]:.3f} %', f'{100 * held:.3f} %',
                 ])  # fmt: skip
         rows += [[row['input'], name, f'refused: {why}'] for name, why in row['refused'].items()]
     return markdown(
