@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.files import replacing
-from surgseg_ros.core.limits import refusal
-from surgseg_ros.core.picture_files import (
+from surgseg_ros.core.image_files import (
     PictureFileError,
     check_file,
     decode_rgb,
     is_picture_file,
 )
+from surgseg_ros.core.limits import refusal
 from surgseg_ros.evaluation.errors import FrameError
 from surgseg_ros.evaluation.layout import (
     PICTURE_FOLDERS,

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.picture_files import PictureFileError, check_file, decode_rgb
+from surgseg_ros.core.image_files import PictureFileError, check_file, decode_rgb
 from surgseg_ros.evaluation.frames import find_pictures, read_picture
 
 QUALITIES: Final = (50, 75, 90, 95)

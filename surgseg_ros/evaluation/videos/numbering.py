@@ -7,15 +7,15 @@ are numbered by what the file says of them: by the slots of an AVI file, by time
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from statistics import median
-from typing import BinaryIO, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from surgseg_ros.evaluation.video_containers import FOLLOWS
-from surgseg_ros.evaluation.video_packets import Contents, Packet
+from surgseg_ros.evaluation.videos.packets import Contents, Packet, are_connected
 
 _REORDERED: Final = 16
 """Frames that a packet may be away from its place in the order of display, in every codec."""
@@ -75,17 +75,6 @@ class Numbering:
     lost_before: frozenset[int] = frozenset()
     by_output: bool = False
 
-    def time_s(self, frame: int) -> Fraction:
-        """
-        Tell when a frame is shown.
-
-        :param frame: its number.
-        :return: seconds from frame 0.
-        """
-        if self.rate is not None:
-            return frame / self.rate
-        return self.times[frame]
-
     def why_missing(self, frame: int) -> str | None:
         """
         Tell why there is no such frame.
@@ -108,11 +97,12 @@ def number_frames(contents: Contents) -> Numbering:
     :return: the numbers.
     """
     with contents.path.open('rb') as file:
+        connected = partial(are_connected, contents, file)
         if contents.format == 'avi':
-            return _Avi(contents, file).number()
+            return _Avi(contents, connected).number()
         if any(x.pts is None for x in contents.packets):
             return _number_by_order(contents)
-        return _Timed(contents, file).number()
+        return _Timed(contents, connected).number()
 
 
 def _number_by_order(contents: Contents) -> Numbering:
@@ -132,9 +122,9 @@ class _Avi:
     as each one follows the one before without a hole.
     """
 
-    def __init__(self, contents: Contents, file: BinaryIO) -> None:
+    def __init__(self, contents: Contents, connected: Callable[[int, int], bool]) -> None:
         self._contents = contents
-        self._file = file
+        self._connected = connected
         self._slots = {entry.place: entry.dts for entry in contents.entries}
         if not self._index_agrees():
             self._slots = {}
@@ -223,13 +213,11 @@ class _Avi:
 
     def _follows(self, before: Packet | None, packet: Packet) -> bool:
         start = 0 if before is None else _end(before)
-        target = packet.place - _CHUNK_HEAD
-        return start == target or FOLLOWS['avi'](self._file, start, target, self._contents.streams)
+        return self._connected(start, packet.place - _CHUNK_HEAD)
 
     def _ends_well(self) -> bool:
         end = self._contents.path.stat().st_size
-        start = _end(self._contents.packets[-1])
-        return FOLLOWS['avi'](self._file, start, end, self._contents.streams)
+        return self._connected(_end(self._contents.packets[-1]), end)
 
 
 def _end(packet: Packet) -> int:
@@ -253,10 +241,9 @@ class _Timed:
     rate, or one that has lost frames: where nothing in the file is damaged, it is the former.
     """
 
-    def __init__(self, contents: Contents, file: BinaryIO) -> None:
+    def __init__(self, contents: Contents, connected: Callable[[int, int], bool]) -> None:
         self._contents = contents
-        self._file = file
-        self._follows = FOLLOWS.get(contents.format)
+        self._connected = connected
         shown = [n for n, packet in enumerate(contents.packets) if packet.is_shown]
         self._order = sorted(shown, key=lambda n: (contents.packets[n].pts or 0, n))
         self._pts = [contents.packets[n].pts or 0 for n in self._order]
@@ -373,7 +360,7 @@ class _Timed:
         if is_uncertain:
             why = 'the file is damaged before it, and the rest cannot be numbered'
             return Gap(count, None, why)
-        if self._contents.format not in FOLLOWS or self._ends_well():
+        if self._ends_well():
             return None
         if self._contents.format == 'mov' and self._contents.promised:
             return None  # its index has no frame that is not there
@@ -387,11 +374,6 @@ class _Timed:
         last = max(self._contents.packets, key=lambda packet: packet.place)
         start = 0 if self._contents.format == 'mov' else _block_end(last)
         return self._connected(start, self._contents.path.stat().st_size)
-
-    def _connected(self, start: int, target: int) -> bool:
-        return self._follows is None or self._follows(
-            self._file, start, target, self._contents.streams
-        )
 
 
 def _block_end(packet: Packet) -> int:

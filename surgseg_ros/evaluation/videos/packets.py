@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a video file holds, packet by packet, without decoding any of it."""
+"""What a video file holds, packet by packet, and whether it has holes; nothing is decoded."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import BinaryIO, Final, NamedTuple, TypeAlias
 
 import av
+from av.codec.context import ThreadType
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from surgseg_ros.core.limits import MAX_PIXELS
 from surgseg_ros.evaluation.errors import FrameError
-from surgseg_ros.evaluation.video_containers import Streams
 
 Coded: TypeAlias = 'av.Packet[VideoStream]'
 """A packet with its data; at run time the class takes no argument."""
@@ -29,8 +30,41 @@ _READ_AT_ONCE: Final = 4
 _VP8_SHOWN: Final = 0x10
 """In the first byte of a frame (RFC 6386, 9.1); others are only referred to."""
 
-
 _CLOCK: Final = re.compile(r'(\d+):(\d+):(\d+(?:\.\d+)?)')
+
+_MOST_ELEMENTS: Final = 1_000_000
+"""Between two places; what has more is not a video of anybody."""
+
+_LONGEST_HEAD: Final = 24
+"""Bytes that say what an element is, and how long."""
+
+_RIFF_LISTS: Final = {b'AVI ', b'AVIX', b'movi', b'rec '}
+"""What to look into; other lists are passed over as a whole."""
+_RIFF_OTHERS: Final = re.compile(rb'ix[0-9A-Fa-f]{2}|JUNK|idx1|LIST|RIFF')
+_RIFF_CHUNK: Final = re.compile(rb'(\d\d)([a-z]{2})')
+
+_EBML_INSIDE: Final = {0x18538067, 0x1F43B675, 0xA0}
+"""Segment, Cluster and BlockGroup."""
+_EBML_BLOCKS: Final = {0xA1, 0xA3}
+_EBML_OTHERS: Final = {
+    0x1A45DFA3, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1254C367, 0x1941A469,
+    0x1043A770, 0xEC, 0xBF, 0xE7, 0xA7, 0xAB, 0x9B, 0xFB, 0xFA, 0xA4, 0x75A1, 0x75A2,
+}  # fmt: skip
+"""From the EBML header to DiscardPadding, all that Matroska has at these levels (RFC 9559)."""
+
+_BOX: Final = re.compile(rb'[A-Za-z0-9 ]{4}')
+
+
+class Streams(NamedTuple):
+    """
+    The streams of a file.
+
+    :param own: which of them the video is.
+    :param total: how many there are.
+    """
+
+    own: int
+    total: int
 
 
 class Packet(NamedTuple):
@@ -120,6 +154,20 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
         ) from error
 
 
+def strict(codec: VideoCodecContext) -> VideoCodecContext:
+    """
+    Have a decoder tell of each error, and at the packet that it is in: so without threads.
+
+    :param codec: of a stream that was opened just now.
+    :return: the same.
+    """
+    codec.thread_type = ThreadType.NONE
+    codec.thread_count = 1
+    ours = {'err_detect': 'crccheck+explode', 'max_pixels': str(MAX_PIXELS)}
+    codec.options = {**codec.options, **ours}
+    return codec
+
+
 def _reported(error: Exception) -> str:
     return getattr(error, 'strerror', None) or str(error)
 
@@ -154,6 +202,39 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Coded
             return
         if packet.size:
             yield packet
+
+
+class Packets:
+    """The packets of a video, forward from any of them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._open: ExitStack | None = None
+        self.next = 0
+
+    def begin(self) -> VideoStream:
+        """Open the file, at its first packet."""
+        self.close()
+        self._open = ExitStack()
+        container, stream = self._open.enter_context(opened(self._path))
+        self._packets = packets_of(container, stream)
+        self.next = 0
+        return stream
+
+    def take(self, number: int) -> 'Coded | None':
+        """Go forward to a packet; None where the file ends before."""
+        for packet in self._packets:
+            self.next += 1
+            if self.next > number:
+                packet.pts = packet.dts = number  # by which its frame is known when it comes
+                return packet
+        return None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
 
 
 def demux(path: Path) -> Contents:
@@ -228,3 +309,89 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> Fraction | No
     if len(container.streams) == 1 and container.duration:
         return Fraction(container.duration, av.time_base)
     return None
+
+
+def are_connected(contents: Contents, file: BinaryIO, start: int, target: int) -> bool:
+    """
+    Tell whether elements follow one another without a hole, from one place in a file to another.
+
+    FFmpeg reads on behind a damaged place without a word, and numbers the frames there as if
+    nothing had been lost. Here only the sizes and names of elements are read, never what is in
+    them.
+
+    :param contents: of the video.
+    :param file: the same, open.
+    :param start: where an element begins.
+    :param target: where one has to begin, or of Matroska the body of a block.
+    :return: False if they lead elsewhere; True of a format whose elements are not known here.
+    """
+    length_of = _LENGTHS.get(contents.format)
+    place = start
+    for _step in range(_MOST_ELEMENTS):
+        if length_of is None or place >= target:
+            break
+        file.seek(place)
+        length = length_of(file.read(_LONGEST_HEAD), target - place, contents.streams)
+        if not length:
+            return False
+        place += length
+    return length_of is None or place == target
+
+
+def _riff_length(head: bytes, _: int, streams: Streams) -> int:
+    """Measure a chunk of an AVI file: of other streams, or of no bytes."""
+    if len(head) < 8:
+        return 0
+    size = int.from_bytes(head[4:8], 'little')
+    if head[:4] in (b'RIFF', b'LIST') and head[8:12] in _RIFF_LISTS:
+        return 12
+    if chunk := _RIFF_CHUNK.fullmatch(head[:4]):
+        number = int(chunk[1])
+        if number >= streams.total or (number == streams.own and size and chunk[2] != b'pc'):
+            return 0
+    elif not _RIFF_OTHERS.fullmatch(head[:4]):
+        return 0
+    return 8 + size + size % 2
+
+
+def _ebml_length(head: bytes, rest: int, _: Streams) -> int:
+    """Measure an element of a Matroska file."""
+    name_bytes = _vint_bytes(head, 0)
+    size_bytes = _vint_bytes(head, name_bytes) if name_bytes else 0
+    name = int.from_bytes(head[:name_bytes], 'big')
+    body = name_bytes + size_bytes
+    if not size_bytes or name not in _EBML_INSIDE | _EBML_BLOCKS | _EBML_OTHERS:
+        return 0
+    if name in _EBML_INSIDE or (name in _EBML_BLOCKS and body == rest):
+        return body
+    return body + (int.from_bytes(head[name_bytes:body], 'big') & ((1 << 7 * size_bytes) - 1))
+
+
+def _vint_bytes(head: bytes, place: int) -> int:
+    """Count the bytes of a number of variable length; 0 where there is none."""
+    return 9 - head[place].bit_length() if place < len(head) and head[place] else 0
+
+
+def _box_length(head: bytes, rest: int, _: Streams) -> int:
+    """Measure an outermost box of an MP4 file."""
+    if len(head) < 8 or not _BOX.fullmatch(head[4:8]):
+        return 0
+    size = int.from_bytes(head[:4], 'big')
+    if size == 0:  # to the end of the file
+        return rest
+    if size == 1:
+        size = int.from_bytes(head[8:16], 'big')
+    return size if size >= 8 else 0
+
+
+_LENGTHS: Final[Mapping[str, Callable[[bytes, int, Streams], int]]] = {
+    'avi': _riff_length,
+    'matroska': _ebml_length,
+    'mov': _box_length,
+}
+"""
+By the first of FFmpeg's names of a format, what measures an element.
+
+It gets the first bytes, and how many there are up to the target; it gives how many there are up to
+the next element, or the first one within: 0 where there is none.
+"""
