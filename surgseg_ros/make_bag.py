@@ -24,8 +24,7 @@ from surgseg_ros.bags.writing import (
     write_image_bag,
 )
 from surgseg_ros.core.files import check_place
-from surgseg_ros.evaluation.frames import VIDEO_FILE
-from surgseg_ros.evaluation.layout import find_videos, has_pictures
+from surgseg_ros.evaluation.layout import VIDEO_FILE, find_videos, has_pictures
 from surgseg_ros.evaluation.sources import (
     Crop,
     Source,

@@ -36,7 +36,7 @@ _MOST_ELEMENTS: Final = 1_000_000
 """Between two places; what has more is not a video of anybody."""
 
 _LONGEST_HEAD: Final = 24
-"""Bytes that say what an element is, and how long."""
+"""Bytes that hold the name and the size of an element."""
 
 _RIFF_LISTS: Final = {b'AVI ', b'AVIX', b'movi', b'rec '}
 """What to look into; other lists are passed over as a whole."""
@@ -156,7 +156,7 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
 
 def strict(codec: VideoCodecContext) -> VideoCodecContext:
     """
-    Have a decoder tell of each error, and at the packet that it is in: so without threads.
+    Have a decoder report each error, at the packet that it is in, so without threads.
 
     :param codec: of a stream that was opened just now.
     :return: the same.
@@ -313,7 +313,7 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> Fraction | No
 
 def are_connected(contents: Contents, file: BinaryIO, start: int, target: int) -> bool:
     """
-    Tell whether elements follow one another without a hole, from one place in a file to another.
+    Check that elements follow one another without a hole, from one place in a file to another.
 
     FFmpeg reads on behind a damaged place without a word, and numbers the frames there as if
     nothing had been lost. Here only the sizes and names of elements are read, never what is in

@@ -145,7 +145,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize('damage', DAMAGES)
-def test_a_jpeg_in_a_film_is_judged_as_one_in_a_file(tmp_path, damage):
+def test_a_jpeg_in_a_video_is_checked_as_one_in_a_file(tmp_path, damage):
     size = (320, 256)
     path = write_video(tmp_path / 'x.avi', 4, 'mjpeg', size=size, options={'slices': '16'})
     place, length = packets(path)[2]
