@@ -128,6 +128,11 @@ def _film_of(container: InputContainer, path: Path) -> VideoStream:
     for stream in container.streams.video:
         if int(stream.disposition) & _ATTACHED_PICTURE:
             continue
+        if stream.codec_context is None:
+            raise FrameError(
+                f'{path}: does not decode as a video; its codec is not known, or its header '
+                'damaged: copy it again, or convert it, to H.264 in .mp4 for example'
+            )
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > MAX_PIXELS:
             raise FrameError(
