@@ -101,25 +101,105 @@ def _vint_bytes(head: bytes, place: int) -> int:
     return 9 - head[place].bit_length() if place < len(head) and head[place] else 0
 
 
+def _box_at(file: BinaryIO, place: int) -> tuple[bytes, int, int] | None:
+    """Read a box of an MP4 file: its name, and the bytes of its head and of all (0: unknown)."""
+    file.seek(place)
+    head = file.read(16)
+    if len(head) < 8 or not _BOX.fullmatch(head[4:8]):
+        return None
+    head_bytes, size = 8, int.from_bytes(head[:4], 'big')
+    if size == 1:
+        head_bytes, size = 16, int.from_bytes(head[8:16], 'big')
+    return None if 0 < size < head_bytes else (head[4:8], head_bytes, size)
+
+
 def _boxes_follow(file: BinaryIO, start: int, target: int, _: Streams) -> bool:
     """Walk over the outermost boxes of an MP4 file."""
     place = start
     for _step in range(_MOST_ELEMENTS):
         if place >= target:
             break
-        file.seek(place)
-        head = file.read(16)
-        if len(head) < 8 or not _BOX.fullmatch(head[4:8]):
+        box = _box_at(file, place)
+        if box is None:
             return False
-        size = int.from_bytes(head[:4], 'big')
-        if size == 1:
-            size = int.from_bytes(head[8:16], 'big')
-        if size == 0:  # to the end of the file
+        if not box[2]:  # to the end of the file
             return True
-        if size < 8:
-            return False
-        place += size
+        place += box[2]
     return place == target
+
+
+def fragments_follow(file: BinaryIO, start: int, target: int) -> bool:
+    """
+    Tell whether nothing of the only stream of a fragmented MP4 file lies between two places.
+
+    A fragment whose head is damaged is passed over by FFmpeg, and its frames are missed by nobody.
+
+    :param file: the file.
+    :param start: where a frame ends, or 0.
+    :param target: where the next one begins, or the end of the file.
+    :return: False if there is data that belongs to no frame, or no chain of boxes.
+    """
+    place = start
+    for _step in range(_MOST_ELEMENTS):
+        if place >= target:
+            break
+        box = _box_at(file, place)
+        if box is None:
+            return False
+        name, head_bytes, size = box
+        if name == b'mdat' and size != head_bytes:
+            return place + head_bytes == target
+        place += size or target - place
+    return place == target
+
+
+def _transport_stream_is_whole(file: BinaryIO, size: int) -> bool:
+    """See whether the last packet of an MPEG transport stream is all there."""
+    head = file.read(4 + 204 + 1)
+    for first, packet_bytes in ((0, 188), (4, 192), (0, 204)):
+        if head[first : first + packet_bytes + 1 : packet_bytes] == b'\x47\x47':
+            return size % packet_bytes == 0
+    return True
+
+
+def _asf_is_whole(file: BinaryIO, size: int) -> bool:
+    """Hold the size of a WMV file against that in its header; 0 is that of a live stream."""
+    head = file.read(_ASF_HEADER_BYTES)
+    place = head.find(_ASF_PROPERTIES) + 40
+    return place < 40 or size >= int.from_bytes(head[place : place + 8], 'little')
+
+
+def _flv_is_whole(file: BinaryIO, size: int) -> bool:
+    """See whether an FLV file ends with the size of its last tag, as each tag does."""
+    file.seek(size - 4)
+    tag_bytes = int.from_bytes(file.read(4), 'big')
+    if not 11 <= tag_bytes <= size - 4:
+        return False
+    file.seek(size - 4 - tag_bytes)
+    return int.from_bytes(file.read(4)[1:], 'big') == tag_bytes - 11
+
+
+_ASF_PROPERTIES: Final = bytes.fromhex('a1dcab8c47a9cf118ee400c00c205365')
+_ASF_HEADER_BYTES: Final = 2**16
+
+_WHOLE: Final[Mapping[str, Callable[[BinaryIO, int], bool]]] = {
+    'mpegts': _transport_stream_is_whole,
+    'asf': _asf_is_whole,
+    'flv': _flv_is_whole,
+}
+
+
+def is_whole(file: BinaryIO, format_name: str) -> bool:
+    """
+    Tell whether a file has its end, in formats whose elements are not walked over.
+
+    :param file: the file.
+    :param format_name: the first of FFmpeg's names.
+    :return: False if it is cut off; True also where nothing tells.
+    """
+    size = file.seek(0, 2)
+    file.seek(0)
+    return format_name not in _WHOLE or _WHOLE[format_name](file, size)
 
 
 FOLLOWS: Final[Mapping[str, Follows]] = {

@@ -14,7 +14,7 @@ from itertools import pairwise
 from statistics import median
 from typing import BinaryIO, Final, NamedTuple
 
-from surgseg_ros.evaluation.video_containers import FOLLOWS
+from surgseg_ros.evaluation.video_containers import FOLLOWS, fragments_follow, is_whole
 from surgseg_ros.evaluation.video_packets import Contents, Packet
 
 _REORDERED: Final = 16
@@ -261,7 +261,13 @@ class _Timed:
         self._order = sorted(shown, key=lambda n: (contents.packets[n].pts or 0, n))
         self._pts = [contents.packets[n].pts or 0 for n in self._order]
         self._undelivered = self._find_undelivered()
+        self._is_fragmented = (
+            contents.format == 'mov'
+            and contents.promised < len(contents.packets)
+            and contents.streams.total == 1
+        )
         self._grid = self._find_grid()
+        self._is_cut = contents.format in FOLLOWS and not self._ends_well()
 
     def number(self) -> Numbering:
         """Find the numbers; see number_frames."""
@@ -338,6 +344,13 @@ class _Timed:
             return [n for n in doubted if not self._connected(ends[n], packets[n].place)]
         if self._undelivered:
             return [len(packets)]
+        if self._is_fragmented:
+            ends = [0, *(packet.place + packet.size for packet in packets)]
+            return [
+                n
+                for n, packet in enumerate(packets)
+                if not fragments_follow(self._file, ends[n], packet.place)
+            ]
         if self._contents.format == 'mov' and (self._contents.promised or self._ends_well()):
             return []
         # Others don't tell: a hole in the grid is taken for a loss.
@@ -356,7 +369,9 @@ class _Timed:
                 continue
             sides = self._order[place - 1], self._order[place]
             low, high = min(sides) - _REORDERED, max(sides) + _REORDERED
-            if not any(low <= number <= high for number in breaks):
+            # Of a file that is cut off, frames that come later in the file are lost too.
+            ends = [len(self._contents.packets)] if self._is_cut else []
+            if not any(low <= number <= high for number in (*breaks, *ends)):
                 return False
         return True
 
@@ -373,20 +388,25 @@ class _Timed:
         if is_uncertain:
             why = 'the file is damaged before it, and the rest cannot be numbered'
             return Gap(count, None, why)
-        if self._contents.format not in FOLLOWS or self._ends_well():
+        is_cut = self._is_cut or not is_whole(self._file, self._contents.format)
+        if not is_cut and self._contents.format != 'flv':
             return None
-        if self._contents.format == 'mov' and self._contents.promised:
+        if self._contents.format == 'mov' and self._contents.promised and not self._is_fragmented:
             return None  # its index has no frame that is not there
         promised_s = self._contents.duration_s
+        if promised_s is not None and self._contents.format == 'flv':  # counted from time 0
+            promised_s -= self._pts[0] * self._contents.time_base
         if rate is not None and promised_s is not None and round(promised_s * rate) > count:
             total = round(promised_s * rate)
             return Gap(count, total - 1, _ends_early(total))
-        return Gap(count, None, 'the file is cut off, or damaged, there')
+        return Gap(count, None, 'the file is cut off, or damaged, there') if is_cut else None
 
     def _ends_well(self) -> bool:
         last = max(self._contents.packets, key=lambda packet: packet.place)
-        start = 0 if self._contents.format == 'mov' else _block_end(last)
-        return self._connected(start, self._contents.path.stat().st_size)
+        end = self._contents.path.stat().st_size
+        if self._is_fragmented:
+            return fragments_follow(self._file, last.place + last.size, end)
+        return self._connected(0 if self._contents.format == 'mov' else _block_end(last), end)
 
     def _connected(self, start: int, target: int) -> bool:
         return self._follows is None or self._follows(
