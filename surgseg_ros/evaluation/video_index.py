@@ -181,6 +181,11 @@ class _Avi:
                 slot = _next_slot(frames, before, packet)
             frames.append(slot)
             before = packet
+        lacks_some = (frames[-1] or 0) + 1 < self._contents.promised
+        if lacks_some and not self._slots and self._goes_on_behind(packets[-1]):
+            # Cut off, it would lack its last frames. As it is not, nobody knows which.
+            why = 'the file lacks frames, and has no index by which the others are numbered'
+            return [None] * len(frames), why
         return frames, None
 
     def _fill(
@@ -225,6 +230,9 @@ class _Avi:
         start = 0 if before is None else _end(before)
         target = packet.place - _CHUNK_HEAD
         return start == target or FOLLOWS['avi'](self._file, start, target, self._contents.streams)
+
+    def _goes_on_behind(self, packet: Packet) -> bool:
+        return _end(packet) < self._contents.path.stat().st_size and self._ends_well()
 
     def _ends_well(self) -> bool:
         end = self._contents.path.stat().st_size

@@ -87,6 +87,17 @@ def test_without_an_index_what_lies_behind_a_hole_has_no_numbers(tmp_path):
     assert f'frames 9 to {COUNT - 1}: the file is damaged' in open_video(path).data_errors[0]
 
 
+def test_of_an_avi_without_index_that_lacks_whole_chunks_no_number_is_believed(tmp_path):
+    path = write_video(tmp_path / 'x.avi', COUNT, 'mjpeg')
+    (start, _), (end, _) = packets(path)[9], packets(path)[11]
+    content = path.read_bytes()  # its index leads elsewhere once something in front is gone
+    rewrite(path, content[: start - 8] + content[end - 8 :])
+    found, data_errors = read(path)
+    assert found == {}
+    assert list(data_errors) == list(range(COUNT))
+    assert 'has no index by which' in open_video(path).data_errors[0]
+
+
 def test_a_damaged_index_is_not_believed(tmp_path):
     path = write_video(tmp_path / 'x.avi', COUNT, 'mjpeg')
     index = path.read_bytes().rindex(b'idx1') + 8
