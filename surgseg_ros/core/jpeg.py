@@ -34,6 +34,7 @@ _OTHER_FRAMES: Final = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0x
 _WITHOUT_LENGTH: Final = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 
 _DHT: Final = 0xC4
+_DQT: Final = 0xDB
 _ZEROS: Final = bytes(32)
 _ONE_COEFFICIENT: Final = range(0x01, 0x0B)
 """Symbols of a coefficient that follows another one without zeros between them (T.81, F.1.2.2)."""
@@ -194,6 +195,8 @@ class _Reader:
                 self._restart_interval = int.from_bytes(segment[4:], 'big')
             elif marker == _DHT:
                 self._read_tables(segment)
+            elif marker == _DQT:
+                self._check_quantization(segment)
             if marker == _SOS:
                 place = self._read_scan(segment, end)
                 self._parts.append(self._data[end:place])
@@ -262,6 +265,18 @@ class _Reader:
         while place + 17 < len(segment):
             self._first_symbol[segment[place]] = segment[place + 17]
             place += 17 + sum(segment[place + 1 : place + 17])
+
+    def _check_quantization(self, segment: bytes) -> None:
+        """Refuse factors of 0 (T.81, B.2.4.1), by which decoders make flat blocks in silence."""
+        place = 4
+        while place < len(segment):
+            size = 2 if segment[place] >> 4 else 1
+            table = segment[place + 1 : place + 1 + size * _COEFFICIENTS]
+            if len(table) != size * _COEFFICIENTS:
+                raise self._damaged('a quantization table is too short')
+            if not np.frombuffer(table, f'>u{size}').all():
+                raise self._damaged('a quantization table holds zeros')
+            place += 1 + len(table)
 
     def _read_scan(self, segment: bytes, start: int) -> int:
         """Read a scan's header and find where its coded data ends."""
@@ -336,6 +351,9 @@ class _Reader:
         if self._frame is None:
             text = f'{len(self._data)} bytes that begin with {self._data[:8]!r} are no readable'
             return PictureFileError(f'{text} JPEG ({what})', 'unreadable')
+        return self._damaged(what)
+
+    def _damaged(self, what: str) -> PictureFileError:
         return PictureFileError(
             f'{len(self._data)} bytes of a JPEG are damaged ({what})', 'damaged'
         )

@@ -219,6 +219,17 @@ def test_a_header_that_lost_a_part_is_refused(place: float) -> None:
     assert refusal(WHOLE[:a] + WHOLE[a + 100 :]) in ('damaged', 'unreadable', 'refused')
 
 
+@pytest.mark.parametrize('number', [1, 16, 64])
+@pytest.mark.parametrize('table', [0, 1])
+@pytest.mark.parametrize('whole', [WHOLE, RESTARTS, PROGRESSIVE], ids=['plain', 'rst', 'scans'])
+def test_zeros_in_a_quantization_table_are_refused(whole: bytes, table: int, number: int) -> None:
+    """Decoders multiply by them without a word: all of the image is another."""
+    start = [match.end() for match in re.finditer(rb'(?s)\xff\xdb\0\x43.', whole)][table]
+    end = start + 64
+    damaged = whole[: end - number] + bytes(number) + whole[end:]
+    assert refusal(damaged) == 'damaged'
+
+
 @pytest.mark.parametrize('height', [120, 240, 257, 400])
 def test_a_size_that_the_picture_does_not_have_is_refused(height: int) -> None:
     """Within one row of blocks (242 to 256) nothing tells the right height."""

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from surgseg_ros.evaluation.errors import FrameError
 from surgseg_ros.evaluation.videos.decoding import decode
-from surgseg_ros.evaluation.videos.numbering import Numbering, number_frames
-from surgseg_ros.evaluation.videos.packets import Contents, demux
+from surgseg_ros.evaluation.videos.numbering import number_frames
+from surgseg_ros.evaluation.videos.packets import Contents, Numbering, demux
 
 _KEPT: Final = 16
 """So many videos' packets are remembered; of an hour at 60 Hz that is 50 MB."""

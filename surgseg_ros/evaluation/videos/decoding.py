@@ -6,11 +6,9 @@ A decoder that meets damaged bytes fills the hole from the frame before, and goe
 that refers to that one is wrong too, and nobody says so. Hence a frame counts only if it, and all
 that was decoded since the last frame that stands alone, came without an error.
 
-What a decoder overlooks in a packet is looked for before: JPEGs have to be whole as files have to
-be, and packets of H.264 and HEVC have to be made of whole NAL units. Three bytes of zeros never
-occur within one: the encoder breaks them up by a 3 (ITU-T H.264, 7.4.1). A sector of a disk that
-came back as zeros does hold them; decoders take them for an end, and sometimes make an image of
-what was before it.
+What a decoder overlooks in a packet is looked for before: JPEGs have to be whole, and packets of
+H.264 and HEVC made of whole NAL units. Three bytes of zeros never occur within one: the encoder
+breaks them up by a 3 (ITU-T H.264, 7.4.1). A sector that came back as zeros does hold them.
 """
 
 import os
@@ -29,8 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.jpeg import PictureFileError, check_jpeg
-from surgseg_ros.evaluation.videos.numbering import Numbering
-from surgseg_ros.evaluation.videos.packets import Coded, Contents, Packets, opened, strict
+from surgseg_ros.evaluation.videos.packets import (
+    Coded,
+    Contents,
+    Numbering,
+    Packets,
+    opened,
+    strict,
+)
 
 Decoded = NDArray[np.uint8] | str
 """(H, W, 3) uint8 RGB, or why there is none."""

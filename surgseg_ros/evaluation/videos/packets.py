@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a video file holds, packet by packet, and whether it has holes; nothing is decoded."""
+"""What a video file holds, packet by packet, and which is which frame; nothing is decoded."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import av
 from av.codec.context import ThreadType
@@ -31,28 +32,6 @@ _VP8_SHOWN: Final = 0x10
 """In the first byte of a frame (RFC 6386, 9.1); others are only referred to."""
 
 _CLOCK: Final = re.compile(r'(\d+):(\d+):(\d+(?:\.\d+)?)')
-
-_MOST_ELEMENTS: Final = 1_000_000
-"""Between two places; what has more is not a video of anybody."""
-
-_LONGEST_HEAD: Final = 24
-"""Bytes that hold the name and the size of an element."""
-
-_RIFF_LISTS: Final = {b'AVI ', b'AVIX', b'movi', b'rec '}
-"""What to look into; other lists are passed over as a whole."""
-_RIFF_OTHERS: Final = re.compile(rb'ix[0-9A-Fa-f]{2}|JUNK|idx1|LIST|RIFF')
-_RIFF_CHUNK: Final = re.compile(rb'(\d\d)([a-z]{2})')
-
-_EBML_INSIDE: Final = {0x18538067, 0x1F43B675, 0xA0}
-"""Segment, Cluster and BlockGroup."""
-_EBML_BLOCKS: Final = {0xA1, 0xA3}
-_EBML_OTHERS: Final = {
-    0x1A45DFA3, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1254C367, 0x1941A469,
-    0x1043A770, 0xEC, 0xBF, 0xE7, 0xA7, 0xAB, 0x9B, 0xFB, 0xFA, 0xA4, 0x75A1, 0x75A2,
-}  # fmt: skip
-"""From the EBML header to DiscardPadding, all that Matroska has at these levels (RFC 9559)."""
-
-_BOX: Final = re.compile(rb'[A-Za-z0-9 ]{4}')
 
 
 class Streams(NamedTuple):
@@ -129,6 +108,68 @@ class Contents:
     stands_alone: bool
 
 
+class Gap(NamedTuple):
+    """
+    Frames that a video lacks.
+
+    :param first: number of the first.
+    :param last: number of the last; None where nobody knows how many there are.
+    :param why: a sentence without an end.
+    """
+
+    first: int
+    last: int | None
+    why: str
+
+    def __str__(self) -> str:
+        """Name the frames."""
+        if self.last is None:
+            return f'frame {self.first} and all after it: {self.why}'
+        if self.first == self.last:
+            return f'frame {self.first}: {self.why}'
+        return f'frames {self.first} to {self.last}: {self.why}'
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """
+    Which packet is which frame.
+
+    :param frames: by packet, in the order of decoding, the number of its frame; None for one
+        that is not shown, or whose number is not known.
+    :param gaps: what is missing, in order.
+    :param count: of frames, those that are missing included.
+    :param rate: frames a second, where it is constant; None else.
+    :param times: of each frame, in seconds from frame 0, where the rate is not constant.
+    :param repeats: frames that are the one before once more, with the number of that one.
+    :param lost_before: packets in front of which others are missing.
+    :param by_output: whether `frames` are places in the order of decoding, since the file does
+        not say in which order they are shown.
+    """
+
+    frames: Sequence[int | None]
+    gaps: tuple[Gap, ...] = ()
+    count: int = 0
+    rate: Fraction | None = None
+    times: Sequence[Fraction] = ()
+    repeats: Mapping[int, int] = field(default_factory=dict)
+    lost_before: frozenset[int] = frozenset()
+    by_output: bool = False
+
+    def why_missing(self, frame: int) -> str | None:
+        """
+        Tell why there is no such frame.
+
+        :param frame: its number.
+        :return: a sentence without an end; None if nothing is known to be wrong with it.
+        """
+        place = bisect_right(self.gaps, frame, key=lambda gap: gap.first) - 1
+        if place < 0:
+            return None
+        gap = self.gaps[place]
+        return gap.why if gap.last is None or frame <= gap.last else None
+
+
 @contextmanager
 def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """
@@ -176,6 +217,11 @@ def _film_of(container: InputContainer, path: Path) -> VideoStream:
     for stream in container.streams.video:
         if int(stream.disposition) & _ATTACHED_PICTURE:
             continue
+        if stream.codec_context is None:
+            raise FrameError(
+                f'{path}: does not decode as a video; its codec is not known, or its header '
+                'damaged: copy it again, or convert it, to H.264 in .mp4 for example'
+            )
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > MAX_PIXELS:
             raise FrameError(
@@ -309,89 +355,3 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> Fraction | No
     if len(container.streams) == 1 and container.duration:
         return Fraction(container.duration, av.time_base)
     return None
-
-
-def are_connected(contents: Contents, file: BinaryIO, start: int, target: int) -> bool:
-    """
-    Check that elements follow one another without a hole, from one place in a file to another.
-
-    FFmpeg reads on behind a damaged place without a word, and numbers the frames there as if
-    nothing had been lost. Here only the sizes and names of elements are read, never what is in
-    them.
-
-    :param contents: of the video.
-    :param file: the same, open.
-    :param start: where an element begins.
-    :param target: where one has to begin, or of Matroska the body of a block.
-    :return: False if they lead elsewhere; True of a format whose elements are not known here.
-    """
-    length_of = _LENGTHS.get(contents.format)
-    place = start
-    for _step in range(_MOST_ELEMENTS):
-        if length_of is None or place >= target:
-            break
-        file.seek(place)
-        length = length_of(file.read(_LONGEST_HEAD), target - place, contents.streams)
-        if not length:
-            return False
-        place += length
-    return length_of is None or place == target
-
-
-def _riff_length(head: bytes, _: int, streams: Streams) -> int:
-    """Measure a chunk of an AVI file: of other streams, or of no bytes."""
-    if len(head) < 8:
-        return 0
-    size = int.from_bytes(head[4:8], 'little')
-    if head[:4] in (b'RIFF', b'LIST') and head[8:12] in _RIFF_LISTS:
-        return 12
-    if chunk := _RIFF_CHUNK.fullmatch(head[:4]):
-        number = int(chunk[1])
-        if number >= streams.total or (number == streams.own and size and chunk[2] != b'pc'):
-            return 0
-    elif not _RIFF_OTHERS.fullmatch(head[:4]):
-        return 0
-    return 8 + size + size % 2
-
-
-def _ebml_length(head: bytes, rest: int, _: Streams) -> int:
-    """Measure an element of a Matroska file."""
-    name_bytes = _vint_bytes(head, 0)
-    size_bytes = _vint_bytes(head, name_bytes) if name_bytes else 0
-    name = int.from_bytes(head[:name_bytes], 'big')
-    body = name_bytes + size_bytes
-    if not size_bytes or name not in _EBML_INSIDE | _EBML_BLOCKS | _EBML_OTHERS:
-        return 0
-    if name in _EBML_INSIDE or (name in _EBML_BLOCKS and body == rest):
-        return body
-    return body + (int.from_bytes(head[name_bytes:body], 'big') & ((1 << 7 * size_bytes) - 1))
-
-
-def _vint_bytes(head: bytes, place: int) -> int:
-    """Count the bytes of a number of variable length; 0 where there is none."""
-    return 9 - head[place].bit_length() if place < len(head) and head[place] else 0
-
-
-def _box_length(head: bytes, rest: int, _: Streams) -> int:
-    """Measure an outermost box of an MP4 file."""
-    if len(head) < 8 or not _BOX.fullmatch(head[4:8]):
-        return 0
-    size = int.from_bytes(head[:4], 'big')
-    if size == 0:  # to the end of the file
-        return rest
-    if size == 1:
-        size = int.from_bytes(head[8:16], 'big')
-    return size if size >= 8 else 0
-
-
-_LENGTHS: Final[Mapping[str, Callable[[bytes, int, Streams], int]]] = {
-    'avi': _riff_length,
-    'matroska': _ebml_length,
-    'mov': _box_length,
-}
-"""
-By the first of FFmpeg's names of a format, what measures an element.
-
-It gets the first bytes, and how many there are up to the target; it gives how many there are up to
-the next element, or the first one within: 0 where there is none.
-"""
