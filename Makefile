@@ -22,6 +22,7 @@ setup:
 check: setup
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m tools.check_sizes
 	$(VENV_PYTHON) -m mypy
 
 test: check

@@ -24,10 +24,14 @@ from surgseg_ros.bags.writing import (
     write_image_bag,
 )
 from surgseg_ros.core.files import check_place
-from surgseg_ros.evaluation.frames import VIDEO_FILE
-from surgseg_ros.evaluation.labelled_frames import Crop, labelled_frames
-from surgseg_ros.evaluation.layout import find_videos, has_pictures
-from surgseg_ros.evaluation.sources import Source, find_sources, report_losses
+from surgseg_ros.evaluation.layout import VIDEO_FILE, find_videos, has_pictures
+from surgseg_ros.evaluation.sources import (
+    Crop,
+    Source,
+    find_sources,
+    labelled_frames,
+    report_losses,
+)
 from surgseg_ros.evaluation.videos import Video
 from surgseg_ros.messages.compressed import JPEG_QUALITY
 

@@ -18,8 +18,7 @@ from tqdm import tqdm
 from surgseg_ros.bags.writing import stamped, write_image_bag
 from surgseg_ros.core.files import check_new_folder, new_folder, replacing
 from surgseg_ros.core.processes import deaf_to_terminal, worker_pool
-from surgseg_ros.evaluation.labelled_frames import labelled_frames
-from surgseg_ros.evaluation.sources import find_sources
+from surgseg_ros.evaluation.sources import find_sources, labelled_frames
 from surgseg_ros.training.scenes import LEAST_SIDE_PX, Scene
 
 SCENES_PER_SEED: Final = 100_000

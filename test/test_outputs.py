@@ -16,6 +16,7 @@ import pytest
 from verbs import verb
 
 from surgseg_ros.__main__ import VERBS, main
+from surgseg_ros.bags.writing import write_image_bag
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / 'models/demo'
@@ -156,6 +157,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path = root / video / kind / '000000000.png'
             path.parent.mkdir(parents=True)
             assert cv2.imwrite(str(path), array)
+    picture = rng.integers(0, 256, (480, 640, 3), np.uint8)
+    write_image_bag(root / 'bag', [(10**9, picture, None)])
     return root
 
 
@@ -168,6 +171,10 @@ LATE = {
         *('--report', '{out}/report'),
     ),
     'predict': ('--model', '{demo}', '--input', '{data}', '--output', '{out}/masks'),
+    'evaluate_bag': (
+        *('--model', '{demo}', '--bag', '{data}/bag', '--image-topic', '/camera/image_raw'),
+        *('--json', '{out}/a.json', '--output', '{out}/masks.mcap'),
+    ),
     'train': (
         *('--config', '{config}', 'data={data}', 'output={out}/model', 'steps=1', 'device=cpu'),
         *('input_size=[64, 96]', 'crop_size=[64, 64]', 'batch_size=2', 'validate_every=1'),
@@ -178,11 +185,19 @@ LATE = {
         *('--backend', 'openvino', '--precision', 'f32', '--output', '{out}/model'),
     ),
 }
+SMALL = {'compare', 'benchmark', 'calibrate'}
+"""What these write is less than what is tried beforehand."""
+
 TRIED_BYTES = 4096
 """As much as is written beforehand."""
 
 ROOM_BYTES = {'train': 1_000_000, 'export': 14_000_000}
 """So much that fitted frames find room, but no checkpoint; the demo's weights, but no export."""
+
+
+@pytest.mark.parametrize('name', WRITERS)
+def test_every_verb_that_writes_meets_a_disk_that_becomes_full(name: str) -> None:
+    assert name in {*LATE, *SMALL}, 'say what the new verb writes, so that this is tried'
 
 
 @pytest.mark.parametrize('name', LATE)

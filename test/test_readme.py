@@ -18,26 +18,35 @@ def test_every_verb_is_listed() -> None:
     assert sorted(listed) == sorted(VERBS)
 
 
+def example_consumer() -> type:
+    names: dict[str, type] = {}
+    exec(re.search(r'```python\n(.*?)```', README, re.DOTALL).group(1), names)
+    return names['MaskConsumer']
+
+
+def pretend_humble(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have rclpy's event callbacks in another module, as Humble has them."""
+    from rclpy import event_handler
+
+    old = ModuleType('rclpy.qos_event')
+    old.SubscriptionEventCallbacks = event_handler.SubscriptionEventCallbacks
+    monkeypatch.setitem(sys.modules, 'rclpy.qos_event', old)
+    monkeypatch.setitem(sys.modules, 'rclpy.event_handler', None)  # an import of it raises
+
+
 @pytest.mark.parametrize('distribution', ['jazzy', 'humble'])
 def test_the_example_consumer_uses_a_mask_only_while_it_is_young_and_the_node_valid(
     distribution: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rclpy = pytest.importorskip('rclpy', reason='needs rclpy')
     from diagnostic_msgs.msg import DiagnosticStatus
-    from rclpy import event_handler
     from rclpy.duration import Duration
     from sensor_msgs.msg import Image
 
-    if distribution == 'humble':  # whose rclpy has the same class in another module
-        old = ModuleType('rclpy.qos_event')
-        old.SubscriptionEventCallbacks = event_handler.SubscriptionEventCallbacks
-        monkeypatch.setitem(sys.modules, 'rclpy.qos_event', old)
-        monkeypatch.setitem(sys.modules, 'rclpy.event_handler', None)  # an import of it raises
-    names: dict[str, type] = {}
-    exec(re.search(r'```python\n(.*?)```', README, re.DOTALL).group(1), names)
-    rclpy.init(args=[])
+    if distribution == 'humble':
+        pretend_humble(monkeypatch)
 
-    class Consumer(names['MaskConsumer']):
+    class Consumer(example_consumer()):
         def __init__(self) -> None:
             self.used = 0
             super().__init__()
@@ -45,6 +54,7 @@ def test_the_example_consumer_uses_a_mask_only_while_it_is_young_and_the_node_va
         def use(self, mask: Image) -> None:
             self.used += 1
 
+    rclpy.init(args=[])
     try:
         consumer = Consumer()
         young, old = Image(), Image()

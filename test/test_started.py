@@ -119,10 +119,39 @@ def test_this_run_has_a_watchdog_which_does_not_end_itself() -> None:
 
 
 def test_what_tests_start_can_be_interrupted() -> None:
-    """Also where pytest runs in the background of a shell, which has it ignore Ctrl-C."""
-    report = 'import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)'
+    """Also where pytest runs in the background of a shell, or by nohup, and ignores signals."""
+    signals = '(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)'
+    report = (
+        f'import signal; print([x for x in {signals} if signal.getsignal(x) == signal.SIG_IGN])'
+    )
     run = subprocess.run(python(report), capture_output=True, text=True, check=True)
-    assert run.stdout == 'False\n'
+    assert run.stdout == '[]\n'
+
+
+def test_tests_run_by_nohup_survive_the_terminal_and_what_they_start_does_not(
+    tmp_path: Path,
+) -> None:
+    tests = Path(__file__).parent
+    probe = tmp_path / 'test_probe.py'
+    probe.write_text(
+        'import os, signal, subprocess, sys\n'
+        'def test_it():\n'
+        '    os.kill(os.getpid(), signal.SIGHUP)\n'
+        "    child = [sys.executable, '-c', 'import os; os.kill(os.getpid(), 1)']\n"
+        '    assert subprocess.run(child).returncode == -signal.SIGHUP\n'
+    )
+    (tmp_path / 'conftest.py').write_text((tests / 'conftest.py').read_text())
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(probe)]
+    paths = os.pathsep.join((str(tests.parent), str(tests), os.environ.get('PYTHONPATH', '')))
+    run = subprocess.run(
+        ['nohup', *command],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': paths},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout
 
 
 def test_there_is_room_for_one_at_least_and_for_no_more_than_cores() -> None:

@@ -203,6 +203,15 @@ class Store:
         write_whole(self._folder / f'{key}.npz', buffer.getvalue())
 
 
+def _refuse_to_overwrite(outputs: Sequence[Path]) -> None:
+    for output in outputs:
+        if output.exists():
+            raise BagError(
+                f'{str(output)!r} exists already, and is of no bag that this run finished '
+                'before: choose another output or remove it'
+            )
+
+
 def run(
     tasks: Sequence[Task], runner: Runner, store: Store | None, options: Options
 ) -> dict[str, Any]:
@@ -218,13 +227,8 @@ def run(
     """
     done = _finished(tasks, store)
     todo = [task for task in tasks if task.job.name not in done]
-    for task in todo:
-        if task.output and task.output.exists():
-            raise BagError(
-                f'{str(task.output)!r} exists already, and is of no bag that this run finished '
-                'before: choose another output or remove it'
-            )
     outputs = [task.output for task in todo if task.output]
+    _refuse_to_overwrite(outputs)
     new_folders = [x for output in outputs for x in output.parents if not x.exists()]
     unreadable: dict[str, str] = {}
     of_name = {task.job.name: task for task in todo}

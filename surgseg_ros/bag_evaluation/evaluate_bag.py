@@ -67,13 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog='surgseg_ros evaluate_bag',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
     # fmt: off
+    parser = argparse.ArgumentParser(prog='surgseg_ros evaluate_bag', description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('--bag', type=Path, nargs='+', metavar='BAG',
         help='bags, or folders of bags, to send through --model')

@@ -89,9 +89,9 @@ def evaluate(
         accumulator.check_any(
             path, options.image_topic, ('mask',)
         )  # else the writer leaves no bag
-    truth = None
-    if bag.truths is not None:
-        truth = ground_truth_numbers(bag.truths, bag.matching, accumulator)
+    truth = (
+        None if bag.truths is None else ground_truth_numbers(bag.truths, bag.matching, accumulator)
+    )
     return make_result(accumulator, counts, truth, bag.identity, time.monotonic() - started_s)
 
 

@@ -69,11 +69,8 @@ def write_report(
     :param masks: name to the bag that was written; may be empty.
     :return: the file.
     """
-    series = {
-        name: read_series(bag['over_time'])
-        for name, bag in results['bags'].items()
-        if bag['over_time']
-    }
+    over_time = {name: bag['over_time'] for name, bag in results['bags'].items()}
+    series = {name: read_series(frames) for name, frames in over_time.items() if frames}
     is_scored = results['score'] is not None
     sections = [
         charts.section('Official score' if is_scored else 'No ground truth', *_scores(results)),
@@ -94,10 +91,8 @@ def write_report(
         charts.section('What was evaluated', losses.identity(results)),
     ]
     path = folder / FILE_NAME
-    html = charts.page(
-        'Segmentation of bags', ''.join(sections), timeline_style.STYLE + confidence_plot.STYLE
-    )
-    write_whole(path, html.encode())
+    style = timeline_style.STYLE + confidence_plot.STYLE
+    write_whole(path, charts.page('Segmentation of bags', ''.join(sections), style).encode())
     return path
 
 

@@ -188,8 +188,6 @@ def make_result(
     :return: the result.
     """
     frames = accumulator.over_time
-    received_ns = [frame['received_ns'] for frame in frames]
-    start_ns = min(received_ns, default=0)
     numbers = {
         'frames': len(frames),
         'with_ground_truth': len(counts),
@@ -199,11 +197,7 @@ def make_result(
         **scores({'': counts}),
         'latency_ms': _latencies(frames),
         'elapsed_s': elapsed_s,
-        'identity': {
-            **identity,
-            'start_ns': start_ns,
-            'duration_ns': max(received_ns, default=0) - start_ns,
-        },
+        'identity': {**identity, **_duration(frames)},
         'mask_sha256': accumulator.mask_sha256,
         'masks': accumulator.masks,
         'damage': accumulator.damage,
@@ -211,6 +205,12 @@ def make_result(
         'over_time': frames,
     }
     return BagResult(numbers, counts)
+
+
+def _duration(frames: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    received_ns = [frame['received_ns'] for frame in frames]
+    start_ns = min(received_ns, default=0)
+    return {'start_ns': start_ns, 'duration_ns': max(received_ns, default=0) - start_ns}
 
 
 def merge(

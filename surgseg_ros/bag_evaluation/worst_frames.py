@@ -117,14 +117,10 @@ def read_moments(
     expected = len(places) + len(with_truth) + len(with_mask)
     if lacking := expected - len(images) - len(truths) - len(masked):
         troubles.append(f'{lacking} messages of {str(bag)!r} were not found again')
-    worst_frames = {
-        place: Moment(
-            _picture(images.get(place), troubles),
-            _plane(truths.get(place), troubles),
-            _plane(masked.get(place), troubles),
-        )
-        for place in places
-    }
+    worst_frames = {}
+    for place in places:
+        planes = [_plane(found.get(place), troubles) for found in (truths, masked)]
+        worst_frames[place] = Moment(_picture(images.get(place), troubles), *planes)
     return worst_frames, '; '.join(dict.fromkeys(troubles))
 
 

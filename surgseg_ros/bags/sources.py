@@ -110,7 +110,7 @@ def _files(
     named = sorted(x for x in folder.iterdir() if storage_ending(x) in STORAGES)
     there = [x for x in named if x.stat().st_size]
     # What was being packed when the recorder crashed, stands beside the packed part of it.
-    there = [x for x in there if x.suffix != PACKED or x.with_suffix('') not in there]
+    there = [x for x in there if not _is_packed(x) or x.with_suffix('') not in there]
     if metadata is None or not metadata.files:
         damage += _gaps(named, there)
         return there, []
@@ -158,7 +158,8 @@ def _gaps(named: Sequence[Path], there: Sequence[Path]) -> Iterator[str]:
 
 
 def _stem(path: Path) -> str:
-    return path.name.removesuffix(PACKED).removesuffix(storage_ending(path))
+    plain = path.with_suffix('') if _is_packed(path) else path
+    return plain.stem if storage_ending(path) else plain.name
 
 
 def _without_copies(files: Sequence[Path], damage: list[str]) -> list[Path]:
@@ -191,7 +192,7 @@ def _open_file(path: Path, stack: ExitStack, damage: list[str]) -> Source:
     """Open one file, if need be only the whole part of it, and note the damage."""
     if not path.stat().st_size:
         raise BagError(f'{str(path)!r} is empty: record it again')
-    file = _unpacked(path, stack, damage) if path.suffix == PACKED else path
+    file = _unpacked(path, stack, damage) if _is_packed(path) else path
     kind = _kind(file, storage_ending(path))
     remedy = _REMEDIES.get(kind, 'give a folder, a .mcap or a .db3 file')
     if kind not in READERS:
@@ -254,9 +255,15 @@ def storage_ending(path: Path) -> str:
     Take the ending that says the storage, a key of STORAGES if it is that of a bag's file.
 
     :param path: of a file, packed or not.
-    :return: `.mcap` for `a.mcap` and for `a.mcap.zstd`.
+    :return: `.mcap` for `a.mcap` and for `a.mcap.zstd`, and for `A.MCAP`, as which other file
+        systems may keep it.
     """
-    return path.with_suffix('').suffix if path.suffix == PACKED else path.suffix
+    plain = path.with_suffix('') if _is_packed(path) else path
+    return plain.suffix.lower()
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix.lower() == PACKED
 
 
 def describe_loss(opened: Opened, counts: Counter[str], topics: Collection[str]) -> list[str]:

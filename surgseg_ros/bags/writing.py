@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes bags of ROS 2, without ROS; whole ones only."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ from surgseg_ros.messages.compressed import JPEG_QUALITY, mask_to_png, picture_t
 from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.results import header
 from surgseg_ros.messages.types import TYPES
+
+T = TypeVar('T')
 
 Frame = tuple[int, NDArray[np.uint8], NDArray[np.uint8] | None]
 """Stamp in nanoseconds, (H, W, 3) uint8 RGB, and (H, W) uint8 mask or None."""
@@ -94,45 +96,31 @@ class BagWriter:
         self._storage = StoragePlugin[storage.upper()]
         self._packed = packed and self._storage is StoragePlugin.MCAP
         self._connections: dict[tuple[str, str], Connection] = {}
+        self._stack = ExitStack()
 
     def __enter__(self) -> 'BagWriter':
         """Begin the bag in a hidden folder beside its place."""
+        self._writer = self._stack.enter_context(self._made())
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Put the bag in its place, or remove it if anything failed."""
+        self._stack.__exit__(*error)
+
+    @contextmanager
+    def _made(self) -> Iterator[FolderWriter]:
         self._refuse_to_overwrite()
         # rosbags names the file in the folder after the folder.
         name = self.path.stem if self.path.suffix in STORAGES else self.path.name
-        with ExitStack() as stack:
-            made = stack.enter_context(workshop(self.path)) / name
+        with workshop(self.path) as folder:
+            made = folder / name
             writer = FolderWriter(made, version=_FORMAT_VERSION, storage_plugin=self._storage)
             if self._packed:
                 writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-            writer.open()
-            stack.push(self._finish)
-            self._stack = stack.pop_all()
-        self._writer = writer
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Put the bag in its place, or remove it if anything failed."""
-        self._stack.__exit__(kind, error, traceback)
-
-    def _finish(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._writer.__exit__(kind, error, traceback)
-        if error is None:
+            with writer:
+                yield writer
             self._refuse_to_overwrite()
-            made = self._writer.path
-            if self.path.suffix in STORAGES:
-                made = made / self.path.name
-            made.rename(self.path)
+            (made / self.path.name if self.path.suffix in STORAGES else made).rename(self.path)
 
     def write(self, topic: str, type_name: str, message: Any, stamp_ns: int) -> None:
         """
@@ -201,26 +189,31 @@ def write_image_bag(
     """
     if image_topic == ground_truth_topic:
         raise BagError(f'both topics are {image_topic!r}: give the masks one of their own')
-    _check_format('pictures', picture_format, PICTURE_FORMATS)
-    _check_format('masks', mask_format, MASK_FORMATS)
-    pictures = masks = 0
+    to_picture = _choose('pictures', picture_format, PICTURE_FORMATS)
+    to_mask = _choose('masks', mask_format, MASK_FORMATS)
+    counts: Counter[str] = Counter()
     with BagWriter(path, storage) as bag:
         for stamp_ns, image, mask in frames:
             head = header(stamp_ns, frame_id)
-            picture = PICTURE_FORMATS[picture_format](image, head, jpeg_quality)
-            bag.write(image_topic, picture.__msgtype__, picture, stamp_ns)
-            pictures += 1
+            messages = {image_topic: to_picture(image, head, jpeg_quality)}
             if mask is not None:
-                truth = MASK_FORMATS[mask_format](mask, head)
-                bag.write(ground_truth_topic, truth.__msgtype__, truth, stamp_ns)
-                masks += 1
-    return Written(pictures, masks)
+                messages[ground_truth_topic] = to_mask(mask, head)
+            counts.update(_write(bag, messages, stamp_ns))
+    return Written(counts[image_topic], counts[ground_truth_topic])
 
 
-def _check_format(what: str, name: str, formats: Collection[str]) -> None:
+def _write(bag: BagWriter, messages: Mapping[str, Any], stamp_ns: int) -> list[str]:
+    """Write messages by topic; list the topics."""
+    for topic, message in messages.items():
+        bag.write(topic, message.__msgtype__, message, stamp_ns)
+    return list(messages)
+
+
+def _choose(what: str, name: str, formats: Mapping[str, T]) -> T:
     if name not in formats:
         known = ' or '.join(formats)
         raise BagError(f'{what} cannot be written as {name!r}: choose {known}')
+    return formats[name]
 
 
 def _offered_qos(*, is_latched: bool) -> Qos:

@@ -23,46 +23,12 @@ def read_options(argv: Sequence[str] | None, about: str | None) -> argparse.Name
         which may be cut short where it is `bounded`.
     """
     parser = argparse.ArgumentParser(prog='surgseg_ros benchmark', description=about)
-    parser.add_argument('--model', required=True, metavar='DIR', help='model folder')
-    parser.add_argument('--json', required=True, type=Path, metavar='FILE', help='what to write')
-    parser.add_argument('--plot', type=_svg, metavar='FILE.svg', help='draw it as well')
-    parser.add_argument('--size', type=size_of, metavar='WxH', help='default: 1920x1080')
-    parser.add_argument(
-        '--sizes', type=size_of, nargs='+', metavar='WxH', help='several, for a table'
-    )
-    parser.add_argument('--runtime', default='auto', help="default: auto, as the node's")
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda ... (default: auto)')
-    parser.add_argument('--threads', type=int, default=0, help="on the CPU (0: torch's choice)")
-    parser.add_argument(
-        '--frames',
-        type=_count,
-        help=f'of a measurement (default: {_FRAMES}, or as many as two minutes allow; over DDS '
-        'those of --seconds)',
-    )
+    _add_measurement(parser)
     alone = parser.add_argument_group('stage by stage, without DDS')
     alone.add_argument(
         '--cameras', type=_count, nargs='+', default=[1], metavar='N', help='default: 1'
     )
-    over = parser.add_argument_group('over DDS')
-    over.add_argument('--end-to-end', action='store_true', help='camera, node and listener')
-    over.add_argument('--rate', type=float, default=30.0, metavar='HZ', help='default: 30')
-    over.add_argument('--seconds', type=float, default=10.0, help='of each run (default: 10)')
-    over.add_argument(
-        '--rounds',
-        type=_count,
-        default=3,
-        help='default: %(default)s; fewer where starting the processes takes over two minutes',
-    )
-    over.add_argument(
-        '--against',
-        choices=['plain'],
-        help='take turns with a plain node, and with a camera without DDS profile',
-    )
-    over.add_argument(
-        '--outputs', nargs='+', choices=OUTPUTS, default=[], help='heard besides the mask'
-    )
-    over.add_argument('--profile', metavar='XML', help="Fast DDS profile, or none (the package's)")
-    over.add_argument('--logs', metavar='DIR', help='keep what the processes say')
+    _add_end_to_end(parser.add_argument_group('over DDS'))
     options = parser.parse_args(argv)
     options.bounded = options.frames is None
     given = round(options.rate * options.seconds) if options.end_to_end else _FRAMES
@@ -75,6 +41,45 @@ def read_options(argv: Sequence[str] | None, about: str | None) -> argparse.Name
     if not (options.rate > 0 and options.seconds > 0):
         parser.error(f'--rate {options.rate} and --seconds {options.seconds} must be above 0')
     return options
+
+
+def _add_measurement(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('--model', required=True, metavar='DIR', help='model folder')
+    add('--json', required=True, type=Path, metavar='FILE', help='what to write')
+    add('--plot', type=_svg, metavar='FILE.svg', help='draw it as well')
+    add('--size', type=size_of, metavar='WxH', help='default: 1920x1080')
+    add('--sizes', type=size_of, nargs='+', metavar='WxH', help='several, for a table')
+    add('--runtime', default='auto', help="default: auto, as the node's")
+    add('--device', default='auto', help='auto, cpu, cuda ... (default: auto)')
+    add('--threads', type=int, default=0, help="on the CPU (0: torch's choice)")
+    add(
+        '--frames',
+        type=_count,
+        help=f'of a measurement (default: {_FRAMES}, or as many as two minutes allow; over DDS '
+        'those of --seconds)',
+    )
+
+
+def _add_end_to_end(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add('--end-to-end', action='store_true', help='camera, node and listener')
+    add('--rate', type=float, default=30.0, metavar='HZ', help='default: 30')
+    add('--seconds', type=float, default=10.0, help='of each run (default: 10)')
+    add(
+        '--rounds',
+        type=_count,
+        default=3,
+        help='default: %(default)s; fewer where starting the processes takes over two minutes',
+    )
+    add(
+        '--against',
+        choices=['plain'],
+        help='take turns with a plain node, and with a camera without DDS profile',
+    )
+    add('--outputs', nargs='+', choices=OUTPUTS, default=[], help='heard besides the mask')
+    add('--profile', metavar='XML', help="Fast DDS profile, or none (the package's)")
+    add('--logs', metavar='DIR', help='keep what the processes say')
 
 
 def size_of(text: str) -> tuple[int, int]:

@@ -97,6 +97,13 @@ def environment(with_profile: bool, profile: str) -> dict[str, str]:
     return bare | choice.variables
 
 
+def _end(children: Sequence[Child], patience_s: float) -> None:
+    for child in children:
+        child.stop()
+    for child in children:
+        child.end(patience_s)
+
+
 @contextlib.contextmanager
 def processes(variant: Variant, settings: Settings) -> Iterator[tuple[Child, Child, Child]]:
     """
@@ -136,10 +143,7 @@ def processes(variant: Variant, settings: Settings) -> Iterator[tuple[Child, Chi
         patience_s = _HURRY_S
         raise
     finally:
-        for child in children:
-            child.stop()
-        for child in children:
-            child.end(patience_s)
+        _end(children, patience_s)
 
 
 def _node_arguments(settings: Settings) -> list[str]:

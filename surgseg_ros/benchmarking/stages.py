@@ -6,6 +6,7 @@ import math
 import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle, islice
 from typing import Any, Final
 
 import numpy as np
@@ -69,22 +70,14 @@ def measure(
     """
     segmenter.warm_up((pictures[0].shape[0], pictures[0].shape[1]))
     results: queue.SimpleQueue[Times | str] = queue.SimpleQueue()
-    mailbox, generation = Mailbox(), Generation()
-    channels = tuple(
-        CameraChannel(f'{n}', IMAGE, None, _Record(results), _Serializer()) for n in range(cameras)
-    )
-    logger = logging.getLogger(__name__)
-    settings, models = PipelineSettings(gates=DEFAULTS), _OneModel(segmenter)
-    worker = Worker(
-        models, mailbox, channels, generation, lambda: _RULES, time.time_ns, logger, settings
-    )
+    mailbox = Mailbox()
+    worker = _worker(segmenter, mailbox, results, cameras)
     worker.start()
     cdrs = [image_cdr(picture) for picture in pictures]
     rounds: list[list[Times]] = []
     try:
-        while len(rounds) < _UNTIMED + frames:
-            cdr = stamped(cdrs[len(rounds) % len(cdrs)], len(rounds) + 1)
-            rounds.append(_send(mailbox, results, cdr, cameras))
+        for cdr in islice(cycle(cdrs), _UNTIMED + frames):
+            rounds.append(_send(mailbox, results, stamped(cdr, len(rounds) + 1), cameras))
             report(len(rounds))
             if len(rounds) > 1 and time.monotonic() >= end_s:
                 break
@@ -92,6 +85,22 @@ def measure(
         mailbox.close()
         worker.join()
     return rounds[min(_UNTIMED, max(len(rounds) - frames, len(rounds) // 2)) :]
+
+
+def _worker(
+    segmenter: Segmenter,
+    mailbox: Mailbox,
+    results: queue.SimpleQueue[Times | str],
+    cameras: int,
+) -> Worker:
+    channels = tuple(
+        CameraChannel(f'{n}', IMAGE, None, _Record(results), _Serializer()) for n in range(cameras)
+    )
+    logger = logging.getLogger(__name__)
+    settings, models = PipelineSettings(gates=DEFAULTS), _OneModel(segmenter)
+    return Worker(
+        models, mailbox, channels, Generation(), lambda: _RULES, time.time_ns, logger, settings
+    )
 
 
 def summary(rounds: Sequence[Sequence[Times]]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import contextlib
 import sys
 import threading
 import time
-from types import TracebackType
 from typing import Final, TextIO
 
 LONGEST_SILENCE_S: Final = 5.0
@@ -37,12 +36,7 @@ class Progress:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._changed:
             self._ended = True
             self._changed.notify()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames of a data set: where they lie, and how images and videos are decoded."""
+"""Frames of a data set: how images and videos are decoded, and masks and images written."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,34 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.files import replacing
-from surgseg_ros.core.limits import refusal
-from surgseg_ros.core.picture_files import (
+from surgseg_ros.core.image_files import (
     PictureFileError,
     check_file,
     decode_rgb,
     is_picture_file,
 )
+from surgseg_ros.core.limits import refusal
 from surgseg_ros.evaluation.errors import FrameError
-from surgseg_ros.evaluation.layout import (
-    PICTURE_FOLDERS,
-    PICTURE_SUFFIXES,
-    VIDEO_FILE,
-    find_pictures,
-)
 from surgseg_ros.evaluation.videos import open_video
 
-__all__ = [
-    'PARTIAL',
-    'PICTURE_FOLDERS',
-    'PICTURE_SUFFIXES',
-    'VIDEO_FILE',
-    'FrameError',
-    'find_pictures',
-    'frame_rate_hz',
-    'read_frames',
-    'read_picture',
-    'write_png',
-]
+__all__ = ['PARTIAL', 'FrameError', 'read_frames', 'read_picture', 'write_png']
 
 PARTIAL: Final = '.part'
 """What the name of a file ends with while it is written."""
@@ -68,17 +51,6 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     if image is None:
         raise FrameError(f'{path}: is no image that OpenCV reads; copy it again')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-
-
-def frame_rate_hz(path: Path) -> float:
-    """
-    Find how many frames a second a video has.
-
-    :param path: the video.
-    :return: by its time stamps; on average where the rate varies.
-    :raises FrameError: if it is no video.
-    """
-    return float(open_video(path).mean_rate_hz)
 
 
 def read_frames(

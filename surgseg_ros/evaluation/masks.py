@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from surgseg_ros.core.image_files import decode_mask, no_classes
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
-from surgseg_ros.core.mask_files import decode_mask, no_classes
 
 _NAMED: Final = 10
 """So many values are said; the rest is counted."""

@@ -135,13 +135,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.steady_frames,
         options.steady_sure,
     )
-    is_new = not (options.output / RECORD_FILE).exists()
     with folder_for(options.output / RECORD_FILE):
         prepare(options.output, segmenter, options.runtime, predict_options)
-        with _no_empty_folders(options.output, is_new):
+        with _nothing_without_masks(options.output):
             totals = predict(segmenter, sources, options.output, predict_options)
-            if totals.losses and not (totals.sizes or totals.found):
-                raise FrameError('\n'.join(totals.losses))
+            if not (totals.sizes or totals.found):
+                raise FrameError('\n'.join(totals.losses) or _no_frames(options.input))
     print(f'{totals} in {options.output / OUTPUT_LAYOUT}')
     if totals.losses:
         lost = '\n'.join(totals.losses)
@@ -212,10 +211,11 @@ def prepare(
         **predict_options.record(segmenter),
     }
     path = output / RECORD_FILE
-    if path.is_file():
+    if path.is_file() and not _is_alone(path):
         _compare(path, record)
         return
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    is_used = output.exists() and (not output.is_dir() or any(output.iterdir()))
+    if is_used and not path.is_file():
         raise OutputError(f'the output {str(output)!r} is not an empty folder: name a new one')
     write_whole(path, (json.dumps(record, indent=2) + '\n').encode())
 
@@ -234,13 +234,22 @@ def _compare(path: Path, record: dict[str, Any]) -> None:
             )
 
 
+def _is_alone(record: Path) -> bool:
+    """Check whether a record has nothing beside it, as after a run that was killed early."""
+    return not any(x.is_file() and x != record for x in record.parent.rglob('*'))
+
+
+def _no_frames(path: Path) -> str:
+    return f'{str(path)!r} holds no frame that is asked for: choose another --every'
+
+
 @contextmanager
-def _no_empty_folders(output: Path, is_new: bool) -> Iterator[None]:
-    """Keep masks if the block raises, for the next run to go on after them, but nothing empty."""
+def _nothing_without_masks(output: Path) -> Iterator[None]:
+    """Keep masks if the block raises, for the next run to go on after them, but nothing else."""
     try:
         yield
     except BaseException:
-        if is_new and not any(output.glob(f'{OUTPUT_LAYOUT}/*.png')):
+        if not any(output.glob(f'{OUTPUT_LAYOUT}/*.png')):
             (output / RECORD_FILE).unlink(missing_ok=True)
         remove_empty([*output.glob('video_*'), *output.glob(OUTPUT_LAYOUT)])
         raise
@@ -265,9 +274,7 @@ def predict(
     with tqdm(total=sum(map(len, sources)), unit='frame', leave=False) as bar:
         for source in sources:
             bar.set_description(source.name)
-            folder = output / source.name / 'segmentation'
-            with writing(folder):
-                make_folder(folder)
+            folder = _make_folder(output / source.name)
             there = _numbers(folder)
             pipeline = predict_options.pipeline(segmenter)
             if predict_options.steady_frames and len(there) < len(source):
@@ -287,6 +294,13 @@ def predict(
             if losses := report_losses(source, data_errors):
                 totals.losses.append(losses)
     return totals
+
+
+def _make_folder(video: Path) -> Path:
+    folder = video / 'segmentation'
+    with writing(folder):
+        make_folder(folder)
+    return folder
 
 
 def _numbers(folder: Path) -> set[int]:

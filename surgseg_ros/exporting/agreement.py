@@ -17,6 +17,9 @@ from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
 from surgseg_ros.exporting.frames import Frame
 
+Counts = dict[str, list[FrameCounts]]
+"""Of the frames of each video."""
+
 LEAST_CLASS_AGREEMENT: Final = 0.999
 """Of f32 and bf16: the least share of pixels, at either size, with the class of the original."""
 
@@ -42,8 +45,8 @@ def compare(
     watched = _Watched(original), _Watched(exported)
     segmenters = [Segmenter(spec, runtime) for runtime in watched]
     full, small = _Share(), _Share()
-    counts: list[dict[str, list[FrameCounts]]] = [{}, {}]
-    filtered: list[dict[str, list[FrameCounts]]] = [{}, {}]
+    counts: list[Counts] = [{}, {}]
+    filtered: list[Counts] = [{}, {}]
     for frame in tqdm(frames, 'comparing', unit='frame', leave=False):
         image, truth = frame.read()
         masks = [segmenter.segment(image).mask for segmenter in segmenters]
@@ -54,19 +57,19 @@ def compare(
             raw.setdefault(frame.video, []).append(count_frame(truth, mask, edges=False))
             mask = drop_small_regions(mask, spec.least_region)
             kept.setdefault(frame.video, []).append(count_frame(truth, mask, edges=False))
-    scores = [
-        {'mIoU': summarize(raw)['mIoU'], 'filtered_mIoU': summarize(kept)['mIoU']}
-        for raw, kept in zip(counts, filtered, strict=True)
-    ]
     return {
         'frames': len(frames),
         'videos': len(counts[0]),
         'runtime': exported.description,
         'class_agreement': full.value,
         'class_agreement_at_input_size': small.value,
-        'original': scores[0],
-        'exported': scores[1],
+        'original': _scores(counts[0], filtered[0]),
+        'exported': _scores(counts[1], filtered[1]),
     }
+
+
+def _scores(raw: Counts, filtered: Counts) -> dict[str, float]:
+    return {'mIoU': summarize(raw)['mIoU'], 'filtered_mIoU': summarize(filtered)['mIoU']}
 
 
 def find_fault(precision: str, agreement: dict[str, Any]) -> str:

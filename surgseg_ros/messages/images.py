@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.limits import MAX_PIXELS
-from surgseg_ros.core.picture_files import (
+from surgseg_ros.core.image_files import (
     PictureFile,
     PictureFileError,
     check_file,
     decode_grey,
     decode_rgb,
 )
+from surgseg_ros.core.limits import MAX_PIXELS
 from surgseg_ros.messages.compressed_format import color_layout, refuse_depth
 from surgseg_ros.messages.encodings import ENCODINGS, Encoding, check_form, find_encoding
 from surgseg_ros.messages.errors import ImageError, ImageWarning

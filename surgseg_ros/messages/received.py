@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.mask_files import decode_mask
+from surgseg_ros.core.image_files import decode_mask
 from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.images import check_compressed, rows_of
 from surgseg_ros.messages.results import from_cdr

@@ -87,10 +87,17 @@ def _scan(root: Path, cache: Path | None, leave_out: Collection[str]) -> Scan:
     packed: dict[Path, list[Path]] = {}
     for video, of_video in groupby(_without(masks, leave_out), lambda mask: mask.parents[1]):
         pictures, file = find_pictures(video), find_video_file(video)
+        by_number: dict[int, Path] = {}
         for mask in of_video:
             if not mask.stem.isdecimal():
                 data_errors.append(
                     DataError(_name(mask), f'{mask}: is not named by the number of its frame')
+                )
+            elif (other := by_number.setdefault(int(mask.stem), mask)) is not mask:
+                data_errors.append(
+                    DataError(
+                        _name(mask), f'{mask}: is of the same frame as {other.name}; remove one'
+                    )
                 )
             elif image := pictures.get(int(mask.stem)):
                 samples.append(Sample(video.name, int(mask.stem), image, mask))

@@ -31,24 +31,6 @@ def scores_section(name: str, entry: Any) -> str:
     kinds = [mapping(entry['raw']), mapping(entry['filtered'])]
     about = entry.get('about') or _CHOSEN_ON.get(name, '')
     counts = ', '.join(f'{entry[key]} {key}' for key in ('videos', 'frames') if key in entry)
-    floor = entry.get('floor')
-    means = [
-        [
-            key,
-            floor.get(key) if isinstance(floor, Mapping) else floor,
-            *(k.get(key) for k in kinds),
-        ]
-        for key in ('mIoU', 'mNSD', 'score')
-    ]
-    columns = ('class_mIoU', 'class_mNSD', 'present_class_IoU')
-    classes = [
-        [
-            CLASS_NAMES[label],
-            at(entry.get('class_floor'), place),
-            *(at(kind.get(key), place) for key in columns for kind in kinds),
-        ]
-        for place, label in enumerate(SCORED)
-    ]
     return f"""\
 {title}
 {'. '.join(part for part in (counts, about) if part)}
@@ -56,13 +38,37 @@ def scores_section(name: str, entry: Any) -> str:
 By the official definition of SAR-RARP50, at the images' own size. The floor is what a prediction
 of nothing but background scores. Filtered is without regions below the least size.
 
-{table(['', 'floor', 'raw', 'filtered'], means)}
+{table(['', 'floor', 'raw', 'filtered'], _means(entry, kinds))}
 
 Per class: the official means, in which an absent class counts 1 if nothing is said of it and 0
 otherwise; and the mean IoU over the frames that do show the class.
 
 {table(['class', 'floor', 'IoU, raw', 'filtered', 'NSD, raw', 'filtered', 'IoU where shown, raw',
-         'filtered'], classes)}{calibration}"""  # fmt: skip
+         'filtered'], _classes(entry, kinds))}{calibration}"""  # fmt: skip
+
+
+def _means(entry: Mapping[str, Any], kinds: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    floor = entry.get('floor')
+    return [
+        [
+            key,
+            floor.get(key) if isinstance(floor, Mapping) else floor,
+            *(kind.get(key) for kind in kinds),
+        ]
+        for key in ('mIoU', 'mNSD', 'score')
+    ]
+
+
+def _classes(entry: Mapping[str, Any], kinds: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    columns = ('class_mIoU', 'class_mNSD', 'present_class_IoU')
+    return [
+        [
+            CLASS_NAMES[label],
+            at(entry.get('class_floor'), place),
+            *(at(kind.get(key), place) for key in columns for kind in kinds),
+        ]
+        for place, label in enumerate(SCORED)
+    ]
 
 
 def _calibration(values: Mapping[str, Any]) -> str:

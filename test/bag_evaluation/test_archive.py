@@ -77,6 +77,13 @@ def test_bags_are_found_however_deep_and_named_apart(tmp_path, bags, write_bag):
         find_bags([tmp_path / 'empty'])
 
 
+def test_bags_in_capitals_are_found(bags):
+    (file,) = (bags / 'day/two').glob('*.mcap')
+    file.rename(file.with_name('TWO_0.MCAP'))
+    (bags / 'day/two/metadata.yaml').unlink()
+    assert list(find_bags([bags])) == ['one', 'three', 'two']
+
+
 def test_several_bags_are_merged_as_the_mean_over_videos(tmp_path, bags, evaluate):
     output, file = tmp_path / 'out', tmp_path / 'a.json'
     assert evaluate('--bag', bags, '--output', output, '--json', file) == 0

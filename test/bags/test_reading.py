@@ -72,6 +72,18 @@ def test_a_file_alone_and_a_folder_without_metadata(bag_path):
             assert len(list(bag.messages())) == 6
 
 
+@pytest.mark.parametrize('metadata', [True, False])
+def test_files_in_capitals_are_found(bag_path, metadata):
+    """Other file systems keep names so."""
+    (file,) = (x for x in bag_path.iterdir() if x.suffix != '.yaml')
+    file.rename(file.with_name(file.name.upper()))
+    if not metadata:
+        (bag_path / 'metadata.yaml').unlink()
+    with Bag(bag_path) as bag:
+        assert len(list(bag.messages())) == 6
+        assert not bag.damage
+
+
 def test_parts_of_a_split_bag_come_in_order_of_time(tmp_path):
     (tmp_path / 'split').mkdir()
     for part, stamps in (('bag_10', [30, 40]), ('bag_9', [10, 20])):

@@ -7,14 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.evaluation.frames import (
-    FrameError,
-    find_pictures,
-    frame_rate_hz,
-    read_frames,
-    read_picture,
-    write_png,
-)
+from surgseg_ros.evaluation.frames import FrameError, read_frames, read_picture, write_png
+from surgseg_ros.evaluation.layout import find_pictures
+from surgseg_ros.evaluation.videos import open_video
 
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
 
@@ -44,10 +39,10 @@ def test_what_is_no_video_is_named(tmp_path, content):
 
 def test_a_video_says_its_rate(tmp_path, write_video):
     write_video(tmp_path / 'video.avi', 3)
-    assert frame_rate_hz(tmp_path / 'video.avi') == 60
+    assert open_video(tmp_path / 'video.avi').mean_rate_hz == 60
     (tmp_path / 'other.avi').write_bytes(b'RIFF and nothing more')
     with pytest.raises(FrameError, match=r'other\.avi: does not decode as a video'):
-        frame_rate_hz(tmp_path / 'other.avi')
+        open_video(tmp_path / 'other.avi')
 
 
 def test_pictures_are_found_by_nine_digits_alone(tmp_path):

@@ -181,6 +181,30 @@ def test_a_stray_picture_among_masks_is_named(model, tmp_path, capsys):
     assert 'segmentation/foo.png: is not named by the number' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('before', ['nothing', 'an empty folder', 'a run that was killed'])
+@pytest.mark.parametrize('first', ['junk', 'nothing that is asked for'])
+def test_where_nothing_is_predicted_nothing_is_left(model, tmp_path, capsys, first, before):
+    case, output = tmp_path / 'case', tmp_path / 'new/out'
+    pictures(case, '1.png', '2.png')
+    if before != 'nothing':
+        output.mkdir(parents=True)
+    if before == 'a run that was killed':
+        (output / 'predict.json').write_text('{"model": "another"}')
+        (output / 'video_case/segmentation').mkdir(parents=True)
+    if first == 'junk':
+        (case / '0.png').write_bytes(b'junk')
+    assert predict(model, case, output, *(() if first == 'junk' else ('--every', 60))) == 2
+    named = case / '0.png' if first == 'junk' else f"'{case}' holds no frame that is asked for"
+    assert str(named) in capsys.readouterr().err
+    assert list(tmp_path.glob('new/out/*')) == []
+    assert output.exists() == (before != 'nothing')
+
+    for path in case.glob('0.png'):
+        path.unlink()
+    assert predict(model, case, output) == 0
+    assert len(masks(output)) == 2
+
+
 def test_masks_of_two_models_are_not_mixed(model, tmp_path, capsys):
     pictures(tmp_path / 'case', '0.png', '1.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out') == 0

@@ -57,6 +57,21 @@ def test_a_mask_without_its_frame_is_named(data):
 
 
 @pytest.mark.parametrize(
+    ('name', 'said'),
+    [
+        ('foo.png', 'is not named by the number of its frame'),
+        ('._000000060.png', 'is not named by the number of its frame'),
+        ('60.png', 'is of the same frame as 000000060.png; remove one'),
+    ],
+)
+def test_a_stray_file_among_the_masks_is_named(data, name, said):
+    masks = data / 'video_02/segmentation'
+    shutil.copy(masks / '000000060.png', masks / name)
+    with pytest.raises(DatasetError, match=f'video_02/segmentation/{name}: {said}'):
+        find_samples(data)
+
+
+@pytest.mark.parametrize(
     ('mask', 'error', 'said'),
     [
         (np.zeros((24, 40), np.uint8), DatasetError, '40x24 pixels'),

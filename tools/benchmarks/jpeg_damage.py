@@ -23,8 +23,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.picture_files import PictureFileError, check_file, decode_rgb
-from surgseg_ros.evaluation.frames import find_pictures, read_picture
+from surgseg_ros.core.image_files import PictureFileError, check_file, decode_rgb
+from surgseg_ros.evaluation.frames import read_picture
+from surgseg_ros.evaluation.layout import find_pictures
 
 QUALITIES: Final = (50, 75, 90, 95)
 SIZES: Final = ((320, 240), (640, 360), (960, 540))

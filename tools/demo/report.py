@@ -69,12 +69,6 @@ def report(source: Source, recorded: Sequence[Recorded], folder: Path) -> Outcom
     """
     masks = _by_stamp(recorded, 'mask')
     found = _by_stamp(recorded, 'detections')
-    sent_ns = {_image_stamp_ns(m.cdr): m.sent_ns for m in recorded if m.topic == IMAGE_TOPIC}
-    latencies_ms = [
-        (message.received_ns - sent_ns[stamp]) / 1e6
-        for stamp, (message, _) in masks.items()
-        if stamp in sent_ns
-    ]
     counts: list[FrameCounts] = []
     fitting = 0
     shown = set(np.linspace(0, source.frames - 1, PICTURES, dtype=int).tolist())
@@ -99,7 +93,18 @@ def report(source: Source, recorded: Sequence[Recorded], folder: Path) -> Outcom
         video.release()
     scores = summarize({'demo': counts}) if counts else None
     strangers = sum(message.topic == 'mask' for message in recorded) - fitting
-    return Outcome(fitting, strangers, len(found), latencies_ms, scores)
+    return Outcome(fitting, strangers, len(found), _latencies_ms(masks, recorded), scores)
+
+
+def _latencies_ms(
+    masks: Mapping[int, tuple[Recorded, Any]], recorded: Sequence[Recorded]
+) -> list[float]:
+    sent_ns = {_image_stamp_ns(m.cdr): m.sent_ns for m in recorded if m.topic == IMAGE_TOPIC}
+    return [
+        (message.received_ns - sent_ns[stamp]) / 1e6
+        for stamp, (message, _) in masks.items()
+        if stamp in sent_ns
+    ]
 
 
 def table(source: Source, outcome: Outcome, node_hz: float, rate: float, dropped: int) -> str:

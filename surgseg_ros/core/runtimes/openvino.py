@@ -2,7 +2,7 @@
 """The runtime `openvino`: a model folder's OpenVINO export on the CPU."""
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -28,6 +28,18 @@ def _hint(precision: str) -> str:
     if is_limited() and not has_instructions('bf16'):
         return 'f32'
     return _HINTS[precision]
+
+
+def _compile(core: Any, graph: bytes, weights: bytes, precision: str) -> Any:
+    settings = {
+        'PERFORMANCE_HINT': 'LATENCY',
+        'NUM_STREAMS': 1,
+        'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+        'INFERENCE_PRECISION_HINT': _hint(precision),
+        # Two nodes would be pinned to the same cores.
+        'ENABLE_CPU_PINNING': False,
+    }
+    return core.compile_model(core.read_model(graph, weights), 'CPU', settings)
 
 
 class OpenVinoRuntime:
@@ -58,18 +70,8 @@ class OpenVinoRuntime:
         self._openvino = import_library('openvino', REMEDY)
         self.device = torch.device('cpu')
         self.max_batch_size = 1
-        settings = {
-            'PERFORMANCE_HINT': 'LATENCY',
-            'NUM_STREAMS': 1,
-            'INFERENCE_NUM_THREADS': torch.get_num_threads(),
-            'INFERENCE_PRECISION_HINT': _hint(precision),
-            # Two nodes would be pinned to the same cores.
-            'ENABLE_CPU_PINNING': False,
-        }
-        core = self._openvino.Core()
         try:
-            model = core.read_model(graph, weights)
-            compiled = core.compile_model(model, 'CPU', settings)
+            compiled = _compile(self._openvino.Core(), graph, weights, precision)
             shapes = [tuple(port.shape) for port in compiled.inputs]
         except RuntimeError as error:
             raise ModelError(f'{folder}: OpenVINO cannot read the export: {error}') from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A JPEG that lost a part is refused, wherever the loss is; a whole one is not."""
+"""A JPEG that lost a part is refused, wherever the loss is, decoded or not; a whole one is not."""
 
 import io
 import re
@@ -9,14 +9,16 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
-from surgseg_ros.core.picture_files import (
+from surgseg_ros.core.image_files import (
     PictureFileError,
     check_file,
     decode_grey,
     decode_rgb,
 )
+from surgseg_ros.core.jpeg import check_jpeg
 
 EOI = b'\xff\xd9'
 PLACES = [0.02, 0.2, 0.4, 0.5, 0.6, 0.8, 0.95]
@@ -50,8 +52,12 @@ def opened(data: bytes) -> np.ndarray:
 
 
 def refusal(data: bytes) -> str:
+    """Find why a file is refused, the same where it is only checked, as frames of videos are."""
     with pytest.raises(PictureFileError) as caught:
         opened(data)
+    with pytest.raises(PictureFileError) as checked:
+        check_jpeg(data)
+    assert checked.value.kind == caught.value.kind
     return caught.value.kind
 
 
@@ -213,6 +219,17 @@ def test_a_header_that_lost_a_part_is_refused(place: float) -> None:
     assert refusal(WHOLE[:a] + WHOLE[a + 100 :]) in ('damaged', 'unreadable', 'refused')
 
 
+@pytest.mark.parametrize('number', [1, 16, 64])
+@pytest.mark.parametrize('table', [0, 1])
+@pytest.mark.parametrize('whole', [WHOLE, RESTARTS, PROGRESSIVE], ids=['plain', 'rst', 'scans'])
+def test_zeros_in_a_quantization_table_are_refused(whole: bytes, table: int, number: int) -> None:
+    """Decoders multiply by them without a word: all of the image is another."""
+    start = [match.end() for match in re.finditer(rb'(?s)\xff\xdb\0\x43.', whole)][table]
+    end = start + 64
+    damaged = whole[: end - number] + bytes(number) + whole[end:]
+    assert refusal(damaged) == 'damaged'
+
+
 @pytest.mark.parametrize('height', [120, 240, 257, 400])
 def test_a_size_that_the_picture_does_not_have_is_refused(height: int) -> None:
     """Within one row of blocks (242 to 256) nothing tells the right height."""
@@ -279,6 +296,7 @@ def test_an_unusual_picture_that_is_whole_is_read_as_opencv_reads_it(name: str) 
     decoded = decode_rgb(check_file(data))
     assert decoded.is_checked
     np.testing.assert_array_equal(decoded.rgb, bgr[..., ::-1])
+    check_jpeg(data)
 
 
 def test_samples_of_a_grey_picture_are_read_as_they_are() -> None:
@@ -289,6 +307,7 @@ def test_samples_of_a_grey_picture_are_read_as_they_are() -> None:
 
 def test_of_an_uncommon_subsampling_it_is_told_that_nothing_checks_it() -> None:
     data = by_pillow('CMYK', subsampling=1)
+    check_jpeg(data)
     decoded = decode_rgb(check_file(data))
     assert not decoded.is_checked
     assert decoded.rgb.shape == picture().shape
@@ -298,3 +317,34 @@ def test_of_an_uncommon_subsampling_it_is_told_that_nothing_checks_it() -> None:
 def test_a_small_picture_is_read(size: tuple[int, int]) -> None:
     data = cv2.imencode('.jpg', picture(0, *size))[1].tobytes()
     assert opened(data).shape == (*size, 3)
+    check_jpeg(data)
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (45, 67, 3), np.uint8)
+TINY = cv2.imencode('.jpg', NOISE, [cv2.IMWRITE_JPEG_RST_INTERVAL, 2])[1].tobytes()
+CODED = TINY.index(b'\xff\xda') + 14
+
+
+@pytest.mark.parametrize('subsampling', ['444', '422', '420', '440'])
+def test_a_whole_one_of_noise_is_read(subsampling: str) -> None:
+    data = simplejpeg.encode_jpeg(NOISE, colorsubsampling=subsampling)
+    assert opened(data).shape == NOISE.shape
+    check_jpeg(data + bytes(100))
+
+
+@pytest.mark.parametrize(
+    'data',
+    [
+        b'',
+        b'\0\0' + TINY[2:],
+        TINY[:-2],
+        TINY[: len(TINY) // 2],
+        TINY[: len(TINY) // 2] + EOI,
+        TINY[:CODED] + bytes(200) + TINY[CODED + 200 :],
+        TINY[:-100] + b'\x55' * 98 + EOI,
+        TINY[:-2] + b'\x55' * 50 + EOI,
+        TINY[: CODED + 100] + TINY[CODED + 150 :],
+    ],
+)
+def test_a_tiny_one_of_noise_that_lost_a_part_is_refused(data: bytes) -> None:
+    assert refusal(data) in ('damaged', 'cut off', 'unreadable')

@@ -6,16 +6,20 @@ Counting what decodes would give every frame behind a damaged place a number too
 are numbered by what the file says of them: by the slots of an AVI file, by time stamps in others.
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from statistics import median
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final
 
-from surgseg_ros.evaluation.video_containers import FOLLOWS
-from surgseg_ros.evaluation.video_packets import Contents, Packet
+from surgseg_ros.evaluation.videos.containers import (
+    are_connected,
+    fragments_are_connected,
+    is_whole,
+)
+from surgseg_ros.evaluation.videos.packets import Contents, Gap, Numbering, Packet
 
 _REORDERED: Final = 16
 """Frames that a packet may be away from its place in the order of display, in every codec."""
@@ -27,79 +31,6 @@ _BLOCK_HEAD: Final = 4
 """Bytes of a Matroska block before its frame: track (below 127), time, flags."""
 
 
-class Gap(NamedTuple):
-    """
-    Frames that a video lacks.
-
-    :param first: number of the first.
-    :param last: number of the last; None where nobody knows how many there are.
-    :param why: a sentence without an end.
-    """
-
-    first: int
-    last: int | None
-    why: str
-
-    def __str__(self) -> str:
-        """Name the frames."""
-        if self.last is None:
-            return f'frame {self.first} and all after it: {self.why}'
-        if self.first == self.last:
-            return f'frame {self.first}: {self.why}'
-        return f'frames {self.first} to {self.last}: {self.why}'
-
-
-@dataclass(frozen=True)
-class Numbering:
-    """
-    Which packet is which frame.
-
-    :param frames: by packet, in the order of decoding, the number of its frame; None for one
-        that is not shown, or whose number is not known.
-    :param gaps: what is missing, in order.
-    :param count: of frames, those that are missing included.
-    :param rate: frames a second, where it is constant; None else.
-    :param times: of each frame, in seconds from frame 0, where the rate is not constant.
-    :param repeats: frames that are the one before once more, with the number of that one.
-    :param lost_before: packets in front of which others are missing.
-    :param by_output: whether `frames` are places in the order of decoding, since the file does
-        not say in which order they are shown.
-    """
-
-    frames: Sequence[int | None]
-    gaps: tuple[Gap, ...] = ()
-    count: int = 0
-    rate: Fraction | None = None
-    times: Sequence[Fraction] = ()
-    repeats: Mapping[int, int] = field(default_factory=dict)
-    lost_before: frozenset[int] = frozenset()
-    by_output: bool = False
-
-    def time_s(self, frame: int) -> Fraction:
-        """
-        Tell when a frame is shown.
-
-        :param frame: its number.
-        :return: seconds from frame 0.
-        """
-        if self.rate is not None:
-            return frame / self.rate
-        return self.times[frame]
-
-    def why_missing(self, frame: int) -> str | None:
-        """
-        Tell why there is no such frame.
-
-        :param frame: its number.
-        :return: a sentence without an end; None if nothing is known to be wrong with it.
-        """
-        place = bisect_right(self.gaps, frame, key=lambda gap: gap.first) - 1
-        if place < 0:
-            return None
-        gap = self.gaps[place]
-        return gap.why if gap.last is None or frame <= gap.last else None
-
-
 def number_frames(contents: Contents) -> Numbering:
     """
     Find which packet is which frame.
@@ -108,11 +39,12 @@ def number_frames(contents: Contents) -> Numbering:
     :return: the numbers.
     """
     with contents.path.open('rb') as file:
+        connected = partial(are_connected, contents, file)
         if contents.format == 'avi':
-            return _Avi(contents, file).number()
+            return _Avi(contents, connected).number()
         if any(x.pts is None for x in contents.packets):
             return _number_by_order(contents)
-        return _Timed(contents, file).number()
+        return _Timed(contents, connected, file).number()
 
 
 def _number_by_order(contents: Contents) -> Numbering:
@@ -132,9 +64,9 @@ class _Avi:
     as each one follows the one before without a hole.
     """
 
-    def __init__(self, contents: Contents, file: BinaryIO) -> None:
+    def __init__(self, contents: Contents, connected: Callable[[int, int], bool]) -> None:
         self._contents = contents
-        self._file = file
+        self._connected = connected
         self._slots = {entry.place: entry.dts for entry in contents.entries}
         if not self._index_agrees():
             self._slots = {}
@@ -181,6 +113,11 @@ class _Avi:
                 slot = _next_slot(frames, before, packet)
             frames.append(slot)
             before = packet
+        lacks_some = (frames[-1] or 0) + 1 < self._contents.promised
+        if lacks_some and not self._slots and self._goes_on_behind(packets[-1]):
+            # Cut off, it would lack its last frames. As it is not, nobody knows which.
+            why = 'the file lacks frames, and has no index by which the others are numbered'
+            return [None] * len(frames), why
         return frames, None
 
     def _fill(
@@ -223,13 +160,14 @@ class _Avi:
 
     def _follows(self, before: Packet | None, packet: Packet) -> bool:
         start = 0 if before is None else _end(before)
-        target = packet.place - _CHUNK_HEAD
-        return start == target or FOLLOWS['avi'](self._file, start, target, self._contents.streams)
+        return self._connected(start, packet.place - _CHUNK_HEAD)
+
+    def _goes_on_behind(self, packet: Packet) -> bool:
+        return _end(packet) < self._contents.path.stat().st_size and self._ends_well()
 
     def _ends_well(self) -> bool:
         end = self._contents.path.stat().st_size
-        start = _end(self._contents.packets[-1])
-        return FOLLOWS['avi'](self._file, start, end, self._contents.streams)
+        return self._connected(_end(self._contents.packets[-1]), end)
 
 
 def _end(packet: Packet) -> int:
@@ -253,15 +191,23 @@ class _Timed:
     rate, or one that has lost frames: where nothing in the file is damaged, it is the former.
     """
 
-    def __init__(self, contents: Contents, file: BinaryIO) -> None:
+    def __init__(
+        self, contents: Contents, connected: Callable[[int, int], bool], file: BinaryIO
+    ) -> None:
         self._contents = contents
+        self._connected = connected
         self._file = file
-        self._follows = FOLLOWS.get(contents.format)
         shown = [n for n, packet in enumerate(contents.packets) if packet.is_shown]
         self._order = sorted(shown, key=lambda n: (contents.packets[n].pts or 0, n))
         self._pts = [contents.packets[n].pts or 0 for n in self._order]
         self._undelivered = self._find_undelivered()
+        self._is_fragmented = (
+            contents.format == 'mov'
+            and contents.promised < len(contents.packets)
+            and contents.streams.total == 1
+        )
         self._grid = self._find_grid()
+        self._is_cut = not self._ends_well()
 
     def number(self) -> Numbering:
         """Find the numbers; see number_frames."""
@@ -338,6 +284,13 @@ class _Timed:
             return [n for n in doubted if not self._connected(ends[n], packets[n].place)]
         if self._undelivered:
             return [len(packets)]
+        if self._is_fragmented:
+            ends = [0, *(packet.place + packet.size for packet in packets)]
+            return [
+                n
+                for n, packet in enumerate(packets)
+                if not fragments_are_connected(self._file, ends[n], packet.place)
+            ]
         if self._contents.format == 'mov' and (self._contents.promised or self._ends_well()):
             return []
         # Others don't tell: a hole in the grid is taken for a loss.
@@ -356,7 +309,9 @@ class _Timed:
                 continue
             sides = self._order[place - 1], self._order[place]
             low, high = min(sides) - _REORDERED, max(sides) + _REORDERED
-            if not any(low <= number <= high for number in breaks):
+            # Of a file that is cut off, frames that come later in the file are lost too.
+            ends = [len(self._contents.packets)] if self._is_cut else []
+            if not any(low <= number <= high for number in (*breaks, *ends)):
                 return False
         return True
 
@@ -373,25 +328,25 @@ class _Timed:
         if is_uncertain:
             why = 'the file is damaged before it, and the rest cannot be numbered'
             return Gap(count, None, why)
-        if self._contents.format not in FOLLOWS or self._ends_well():
+        is_cut = self._is_cut or not is_whole(self._contents, self._file)
+        if not is_cut and self._contents.format != 'flv':
             return None
-        if self._contents.format == 'mov' and self._contents.promised:
+        if self._contents.format == 'mov' and self._contents.promised and not self._is_fragmented:
             return None  # its index has no frame that is not there
         promised_s = self._contents.duration_s
+        if promised_s is not None and self._contents.format == 'flv':  # counted from time 0
+            promised_s -= self._pts[0] * self._contents.time_base
         if rate is not None and promised_s is not None and round(promised_s * rate) > count:
             total = round(promised_s * rate)
             return Gap(count, total - 1, _ends_early(total))
-        return Gap(count, None, 'the file is cut off, or damaged, there')
+        return Gap(count, None, 'the file is cut off, or damaged, there') if is_cut else None
 
     def _ends_well(self) -> bool:
         last = max(self._contents.packets, key=lambda packet: packet.place)
-        start = 0 if self._contents.format == 'mov' else _block_end(last)
-        return self._connected(start, self._contents.path.stat().st_size)
-
-    def _connected(self, start: int, target: int) -> bool:
-        return self._follows is None or self._follows(
-            self._file, start, target, self._contents.streams
-        )
+        end = self._contents.path.stat().st_size
+        if self._is_fragmented:
+            return fragments_are_connected(self._file, last.place + last.size, end)
+        return self._connected(0 if self._contents.format == 'mov' else _block_end(last), end)
 
 
 def _block_end(packet: Packet) -> int:

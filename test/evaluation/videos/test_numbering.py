@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames of a video keep their numbers whatever its file has lost, and what is lost is named."""
 
+import re
 from fractions import Fraction
 from itertools import count
 
@@ -86,6 +87,17 @@ def test_without_an_index_what_lies_behind_a_hole_has_no_numbers(tmp_path):
     assert f'frames 9 to {COUNT - 1}: the file is damaged' in open_video(path).data_errors[0]
 
 
+def test_of_an_avi_without_index_that_lacks_whole_chunks_no_number_is_believed(tmp_path):
+    path = write_video(tmp_path / 'x.avi', COUNT, 'mjpeg')
+    (start, _), (end, _) = packets(path)[9], packets(path)[11]
+    content = path.read_bytes()  # its index leads elsewhere once something in front is gone
+    rewrite(path, content[: start - 8] + content[end - 8 :])
+    found, data_errors = read(path)
+    assert found == {}
+    assert list(data_errors) == list(range(COUNT))
+    assert 'has no index by which' in open_video(path).data_errors[0]
+
+
 def test_a_damaged_index_is_not_believed(tmp_path):
     path = write_video(tmp_path / 'x.avi', COUNT, 'mjpeg')
     index = path.read_bytes().rindex(b'idx1') + 8
@@ -130,11 +142,54 @@ def test_a_fragmented_video_that_is_cut_off_is_told(tmp_path):
     assert open_video(path).data_errors
 
 
+@pytest.mark.parametrize('flags', ['frag_keyframe+empty_moov', 'frag_keyframe'])
+@pytest.mark.parametrize('lost', [1, 2])
+def test_a_destroyed_fragment_keeps_the_numbers_behind_it(tmp_path, flags, lost):
+    path = write_video(tmp_path / 'x.mp4', COUNT, container={'movflags': flags})
+    assert open_video(path).data_errors == ()
+    heads = [match.start() for match in re.finditer(b'moof', path.read_bytes())]
+    overwrite(path, heads[lost - (flags == 'frag_keyframe')] + 20, bytes(60))
+    found, data_errors = read(path)
+    assert found == {frame: frame for frame in found}
+    assert set(range(GOP)) <= set(found)
+    assert data_errors, 'that of the last fragment too'
+
+
+def test_of_a_cut_video_frames_that_come_later_in_the_file_are_missing(tmp_path):
+    path = write_video(tmp_path / 'x.mkv', COUNT, options={'bf': '3'})
+    places = packets(path)
+    for kept in range(COUNT - 8, COUNT):
+        copy = tmp_path / f'{kept}.mkv'
+        copy.write_bytes(path.read_bytes()[: sum(places[kept - 1])])
+        found, data_errors = read(copy)
+        assert found == {frame: frame for frame in found}
+        assert data_errors
+
+
+@pytest.mark.parametrize(
+    ('name', 'codec'), [('x.ts', 'h264'), ('x.flv', 'h264'), ('x.wmv', 'wmv2')]
+)
+def test_a_cut_in_other_formats_is_told_where_their_end_says_it(tmp_path, name, codec):
+    path = write_video(tmp_path / name, COUNT, codec)
+    assert open_video(path).data_errors == ()
+    rewrite(path, path.read_bytes()[: path.stat().st_size * 2 // 3 + 1])
+    found, _ = read(path)
+    assert found == {frame: frame for frame in found}
+    assert any('cut off' in fault for fault in open_video(path).data_errors)
+
+
+def test_an_mp4_whose_codec_is_lost_is_refused(tmp_path):
+    path = write_video(tmp_path / 'x.mp4', 5)
+    overwrite(path, path.read_bytes().rindex(b'avc1'), b'x\0\0x')
+    with pytest.raises(FrameError, match=r'x\.mp4: does not decode as a video'):
+        open_video(path)
+
+
 def test_a_recording_that_never_ended_well_is_told(tmp_path):
     path = write_video(tmp_path / 'x.mkv', COUNT, container={'live': '1'})
     assert open_video(path).data_errors == ()
     rewrite(path, path.read_bytes()[:-20])
-    assert 'and all after it: the file is cut off' in open_video(path).data_errors[0]
+    assert 'and all after it: the file is cut off' in open_video(path).data_errors[-1]
 
 
 def test_an_mp4_without_its_head_is_refused(tmp_path):

@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a video file holds, packet by packet, without decoding any of it."""
+"""What a video file holds, packet by packet, and which is which frame; nothing is decoded."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
 import av
+from av.codec.context import ThreadType
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from surgseg_ros.core.limits import MAX_PIXELS
 from surgseg_ros.evaluation.errors import FrameError
-from surgseg_ros.evaluation.video_containers import Streams
 
 Coded: TypeAlias = 'av.Packet[VideoStream]'
 """A packet with its data; at run time the class takes no argument."""
@@ -29,8 +31,19 @@ _READ_AT_ONCE: Final = 4
 _VP8_SHOWN: Final = 0x10
 """In the first byte of a frame (RFC 6386, 9.1); others are only referred to."""
 
-
 _CLOCK: Final = re.compile(r'(\d+):(\d+):(\d+(?:\.\d+)?)')
+
+
+class Streams(NamedTuple):
+    """
+    The streams of a file.
+
+    :param own: which of them the video is.
+    :param total: how many there are.
+    """
+
+    own: int
+    total: int
 
 
 class Packet(NamedTuple):
@@ -95,6 +108,68 @@ class Contents:
     stands_alone: bool
 
 
+class Gap(NamedTuple):
+    """
+    Frames that a video lacks.
+
+    :param first: number of the first.
+    :param last: number of the last; None where nobody knows how many there are.
+    :param why: a sentence without an end.
+    """
+
+    first: int
+    last: int | None
+    why: str
+
+    def __str__(self) -> str:
+        """Name the frames."""
+        if self.last is None:
+            return f'frame {self.first} and all after it: {self.why}'
+        if self.first == self.last:
+            return f'frame {self.first}: {self.why}'
+        return f'frames {self.first} to {self.last}: {self.why}'
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """
+    Which packet is which frame.
+
+    :param frames: by packet, in the order of decoding, the number of its frame; None for one
+        that is not shown, or whose number is not known.
+    :param gaps: what is missing, in order.
+    :param count: of frames, those that are missing included.
+    :param rate: frames a second, where it is constant; None else.
+    :param times: of each frame, in seconds from frame 0, where the rate is not constant.
+    :param repeats: frames that are the one before once more, with the number of that one.
+    :param lost_before: packets in front of which others are missing.
+    :param by_output: whether `frames` are places in the order of decoding, since the file does
+        not say in which order they are shown.
+    """
+
+    frames: Sequence[int | None]
+    gaps: tuple[Gap, ...] = ()
+    count: int = 0
+    rate: Fraction | None = None
+    times: Sequence[Fraction] = ()
+    repeats: Mapping[int, int] = field(default_factory=dict)
+    lost_before: frozenset[int] = frozenset()
+    by_output: bool = False
+
+    def why_missing(self, frame: int) -> str | None:
+        """
+        Tell why there is no such frame.
+
+        :param frame: its number.
+        :return: a sentence without an end; None if nothing is known to be wrong with it.
+        """
+        place = bisect_right(self.gaps, frame, key=lambda gap: gap.first) - 1
+        if place < 0:
+            return None
+        gap = self.gaps[place]
+        return gap.why if gap.last is None or frame <= gap.last else None
+
+
 @contextmanager
 def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """
@@ -120,6 +195,20 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
         ) from error
 
 
+def strict(codec: VideoCodecContext) -> VideoCodecContext:
+    """
+    Have a decoder report each error, at the packet that it is in, so without threads.
+
+    :param codec: of a stream that was opened just now.
+    :return: the same.
+    """
+    codec.thread_type = ThreadType.NONE
+    codec.thread_count = 1
+    ours = {'err_detect': 'crccheck+explode', 'max_pixels': str(MAX_PIXELS)}
+    codec.options = {**codec.options, **ours}
+    return codec
+
+
 def _reported(error: Exception) -> str:
     return getattr(error, 'strerror', None) or str(error)
 
@@ -128,6 +217,11 @@ def _film_of(container: InputContainer, path: Path) -> VideoStream:
     for stream in container.streams.video:
         if int(stream.disposition) & _ATTACHED_PICTURE:
             continue
+        if stream.codec_context is None:
+            raise FrameError(
+                f'{path}: does not decode as a video; its codec is not known, or its header '
+                'damaged: copy it again, or convert it, to H.264 in .mp4 for example'
+            )
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > MAX_PIXELS:
             raise FrameError(
@@ -154,6 +248,39 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Coded
             return
         if packet.size:
             yield packet
+
+
+class Packets:
+    """The packets of a video, forward from any of them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._open: ExitStack | None = None
+        self.next = 0
+
+    def begin(self) -> VideoStream:
+        """Open the file, at its first packet."""
+        self.close()
+        self._open = ExitStack()
+        container, stream = self._open.enter_context(opened(self._path))
+        self._packets = packets_of(container, stream)
+        self.next = 0
+        return stream
+
+    def take(self, number: int) -> 'Coded | None':
+        """Go forward to a packet; None where the file ends before."""
+        for packet in self._packets:
+            self.next += 1
+            if self.next > number:
+                packet.pts = packet.dts = number  # by which its frame is known when it comes
+                return packet
+        return None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
 
 
 def demux(path: Path) -> Contents:

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The structure of a JPEG file (ITU-T T.81): what a decoder silently puts up with.
+JPEG files (ITU-T T.81), of messages, data sets and MJPEG videos: decoded only if they are whole.
 
 A decoder for display fills in whatever is missing: scans that never came, chroma that was lost,
-restart intervals in the wrong order. Here a file has to be complete. What is wrong inside the
-coded data, the decoder itself has to say.
+restart intervals in the wrong order. So the segments have to be complete first; then the decoder
+runs in strict mode, in which it reports what is wrong inside the coded data.
 """
 
 import struct
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
+
+from surgseg_ros.core.limits import MAX_PIXELS
 
 MAX_SCANS: Final = 100
 MAX_SCANNED_PIXELS: Final = 1_000_000_000
@@ -30,6 +34,7 @@ _OTHER_FRAMES: Final = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0x
 _WITHOUT_LENGTH: Final = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 
 _DHT: Final = 0xC4
+_DQT: Final = 0xDB
 _ZEROS: Final = bytes(32)
 _ONE_COEFFICIENT: Final = range(0x01, 0x0B)
 """Symbols of a coefficient that follows another one without zeros between them (T.81, F.1.2.2)."""
@@ -40,12 +45,13 @@ _COEFFICIENTS: Final = 64
 _NEVER_SENT: Final = 255
 
 
-class JpegError(ValueError):
+class PictureFileError(ValueError):
     """
-    A JPEG file that is not to be decoded.
+    A file that no image can be made of.
 
-    :param text: what is wrong with it.
-    :param kind: 'unreadable', 'cut off', 'damaged' or 'refused'.
+    :param text: what is wrong, without a remedy: that depends on where the file comes from.
+    :param kind: 'unreadable' as JPEG or PNG, 'cut off', 'damaged', or 'refused' though others
+        may read it.
     """
 
     def __init__(self, text: str, kind: str) -> None:
@@ -54,20 +60,29 @@ class JpegError(ValueError):
         self.kind = kind
 
 
-class JpegStream(NamedTuple):
+class UncommonSubsamplingError(PictureFileError):
+    """A JPEG that TurboJPEG's interface to libjpeg-turbo does not decode, whole or not."""
+
+
+class PictureFile(NamedTuple):
     """
-    A complete JPEG file.
+    A file that may be decoded.
 
     :param data: what to decode: the first image, without metadata and what follows its end.
-    :param height: in pixels.
-    :param width: in pixels.
-    :param components: 1 for grey, 3 for colour, 4 for CMYK.
+    :param height: in pixels, as its header says.
+    :param width: in pixels, as its header says.
+    :param is_grey: whether it holds brightness alone.
     """
 
     data: bytes
     height: int
     width: int
-    components: int
+    is_grey: bool
+
+    def another_size(self) -> PictureFileError:
+        """Make the error of a file that decodes to another size, or to nothing."""
+        text = f'{len(self.data)} bytes do not decode to the {self.width}x{self.height}'
+        return PictureFileError(f'{text} that their header says', 'damaged')
 
 
 class _Frame(NamedTuple):
@@ -79,13 +94,63 @@ class _Frame(NamedTuple):
     sampling: dict[int, tuple[int, int]]
 
 
-def read_stream(data: bytes) -> JpegStream:
+def check_jpeg(data: bytes) -> None:
     """
-    Check that a JPEG file is complete.
+    Read all of a JPEG, to its last code word, without making its image.
+
+    The coded data of an uncommon chroma subsampling is not read: nothing here can check it.
+
+    :param data: the file; anything may follow the end of the image.
+    :raises PictureFileError: if a part is missing or damaged, or no camera sends such files.
+    """
+    with suppress(UncommonSubsamplingError):
+        # An eighth of the size needs every code word, and little else.
+        decode_jpeg(read_segments(data), 'GRAY', shrink=8)
+
+
+def decode_jpeg(file: PictureFile, colors: str, *, shrink: int = 1) -> NDArray[np.uint8]:
+    """
+    Have libjpeg-turbo decode a JPEG; whatever it would warn of is an error.
+
+    :param file: what `read_segments` returned.
+    :param colors: 'RGB' or 'GRAY'.
+    :param shrink: 1 for the image itself; 8 for one that shows damage, made in a hurry.
+    :return: (H, W, 3) or (H, W, 1) uint8, each side divided by `shrink` and rounded up.
+    :raises PictureFileError: if the coded data is damaged, or says that it has too many pixels.
+    """
+    if file.height * file.width > MAX_PIXELS:
+        text = f'{len(file.data)} bytes of JPEG say that they have more than {MAX_PIXELS} pixels'
+        raise PictureFileError(text, 'refused')
+    side_px = 1 if shrink > 1 else 0  # at least; 0 keeps the size
+    try:
+        image = simplejpeg.decode_jpeg(
+            file.data,
+            colors,
+            fastdct=shrink > 1,
+            min_height=side_px,
+            min_width=side_px,
+            min_factor=shrink,
+            strict=True,
+        )
+    except ValueError as error:
+        if 'subsampling' in str(error):
+            text = f'a JPEG file of an uncommon chroma subsampling ({error})'
+            raise UncommonSubsamplingError(text, 'refused') from error
+        text = f'{len(file.data)} bytes of a JPEG are damaged ({error})'
+        raise PictureFileError(text, 'damaged') from error
+    if image.shape[:2] != (-(-file.height // shrink), -(-file.width // shrink)):
+        raise file.another_size()
+    return np.asarray(image)
+
+
+def read_segments(data: bytes) -> PictureFile:
+    """
+    Check that the segments and scans of a JPEG are complete; nothing is decoded.
 
     :param data: the file; anything may follow the end of the image.
     :return: what to decode.
-    :raises JpegError: if a part is missing or contradicts another, or no camera sends such files.
+    :raises PictureFileError: if a part is missing or contradicts another, or no camera sends such
+        files.
     """
     return _Reader(data).read()
 
@@ -113,9 +178,11 @@ class _Reader:
         self._places = np.flatnonzero((array[:-1] == 0xFF) & (codes != 0) & (codes != 0xFF))
         self._codes = codes[self._places]
 
-    def read(self) -> JpegStream:
-        """Read the whole file; see `read_stream`."""
+    def read(self) -> PictureFile:
+        """Read the whole file; see `read_segments`."""
         place = len(START)
+        if not self._data.startswith(START):
+            raise self._wrong('it does not begin like one')
         while True:
             place, marker = self._next_marker(place)
             if marker == _EOI:
@@ -128,6 +195,8 @@ class _Reader:
                 self._restart_interval = int.from_bytes(segment[4:], 'big')
             elif marker == _DHT:
                 self._read_tables(segment)
+            elif marker == _DQT:
+                self._check_quantization(segment)
             if marker == _SOS:
                 place = self._read_scan(segment, end)
                 self._parts.append(self._data[end:place])
@@ -173,7 +242,7 @@ class _Reader:
         bits, height, width, count = struct.unpack_from('>BHHB', segment, 4)
         if marker not in _FRAMES or bits != 8:
             text = f'a JPEG file of {bits} bits with the frame marker {marker:#x}'
-            raise JpegError(text, 'refused')
+            raise PictureFileError(text, 'refused')
         if self._frame is not None:
             raise self._wrong('it has two frame headers')
         described = segment[10 : 10 + 3 * count]
@@ -197,6 +266,18 @@ class _Reader:
             self._first_symbol[segment[place]] = segment[place + 17]
             place += 17 + sum(segment[place + 1 : place + 17])
 
+    def _check_quantization(self, segment: bytes) -> None:
+        """Refuse factors of 0 (T.81, B.2.4.1), by which decoders make flat blocks in silence."""
+        place = 4
+        while place < len(segment):
+            size = 2 if segment[place] >> 4 else 1
+            table = segment[place + 1 : place + 1 + size * _COEFFICIENTS]
+            if len(table) != size * _COEFFICIENTS:
+                raise self._damaged('a quantization table is too short')
+            if not np.frombuffer(table, f'>u{size}').all():
+                raise self._damaged('a quantization table holds zeros')
+            place += 1 + len(table)
+
     def _read_scan(self, segment: bytes, start: int) -> int:
         """Read a scan's header and find where its coded data ends."""
         frame = self._frame
@@ -207,7 +288,7 @@ class _Reader:
         pixels = (self._scans - 1) * frame.height * frame.width
         if self._scans > MAX_SCANS or pixels > MAX_SCANNED_PIXELS:
             text = f'a JPEG file of {frame.width}x{frame.height} pixels in {self._scans} scans'
-            raise JpegError(text, 'refused')
+            raise PictureFileError(text, 'refused')
         identifiers = segment[5 : 5 + 2 * count : 2]
         if not set(identifiers) <= set(frame.sampling):
             raise self._wrong('a scan of a component that its frame header does not name')
@@ -252,25 +333,30 @@ class _Reader:
             raise self._wrong('the restart markers of a scan are not in order')
         return int(self._places[index + count])
 
-    def _finish(self) -> JpegStream:
+    def _finish(self) -> PictureFile:
         frame = self._frame
         if frame is None:
             raise self._wrong('it has no image')
         if any(precision.any() for precision in self._precision.values()):
             raise self._wrong(f'scans are missing behind the {self._scans} that are there')
         data = b''.join((*self._parts, b'\xff\xd9'))
-        return JpegStream(data, frame.height, frame.width, len(frame.sampling))
+        return PictureFile(data, frame.height, frame.width, len(frame.sampling) == 1)
 
-    def _cut_off(self) -> JpegError:
+    def _cut_off(self) -> PictureFileError:
         text = f'{len(self._data)} bytes that begin with {self._data[:8]!r} lack the end of the'
-        return JpegError(f'{text} image', 'cut off')
+        return PictureFileError(f'{text} image', 'cut off')
 
-    def _wrong(self, what: str) -> JpegError:
+    def _wrong(self, what: str) -> PictureFileError:
         """Tell damage from what never was an image: nothing is one before its frame header."""
         if self._frame is None:
             text = f'{len(self._data)} bytes that begin with {self._data[:8]!r} are no readable'
-            return JpegError(f'{text} JPEG ({what})', 'unreadable')
-        return JpegError(f'{len(self._data)} bytes of a JPEG are damaged ({what})', 'damaged')
+            return PictureFileError(f'{text} JPEG ({what})', 'unreadable')
+        return self._damaged(what)
+
+    def _damaged(self, what: str) -> PictureFileError:
+        return PictureFileError(
+            f'{len(self._data)} bytes of a JPEG are damaged ({what})', 'damaged'
+        )
 
 
 def _blocks_in_scan(frame: _Frame, identifiers: bytes) -> int:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images of a video: as OpenCV reads them, and none that damage has changed."""
 
+import re
 from itertools import count
 
 import av
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 from made_videos import GOP, overwrite, packets, rewrite, write_video
 
+from surgseg_ros.core.image_files import PictureFileError, check_file, decode_rgb
 from surgseg_ros.core.limits import MAX_PIXELS
 from surgseg_ros.evaluation.errors import FrameError
 from surgseg_ros.evaluation.videos import open_video
+from surgseg_ros.evaluation.videos.decoding import are_whole, length_bytes
 
 COUNT = 36
 
@@ -117,6 +120,48 @@ def test_a_jpeg_that_lost_its_end_is_damaged_though_it_decodes(tmp_path):
     assert list(data_errors) == [7]
 
 
+def without_segment(data, marker):
+    start = data.index(marker)
+    return data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4], 'big') :]
+
+
+def without_restarts(data, first, last):
+    """Leave out what is between two of the restart markers, and one of these."""
+    places = [match.start() for match in re.finditer(rb'\xff[\xd0-\xd7]', data)]
+    return data[: places[first]] + data[places[last] :]
+
+
+DAMAGES = {
+    'no quantization table': lambda data: without_segment(data, b'\xff\xdb'),
+    'no frame header': lambda data: without_segment(data, b'\xff\xc0'),
+    'no scan header': lambda data: without_segment(data, b'\xff\xda'),
+    'another restart interval': lambda data: without_segment(data, b'\xff\xdd'),
+    'a restart interval lost': lambda data: without_restarts(data, 3, 4),
+    'eight restart intervals lost': lambda data: without_restarts(data, 2, 10),
+    'restart markers out of order': lambda data: data.replace(b'\xff\xd1', b'\xff\xd2', 1),
+    'no end marker': lambda data: data[:-2],
+    'zeros in a restart interval': lambda data: data[:1000] + bytes(64) + data[1064:],
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_a_jpeg_in_a_video_is_checked_as_one_in_a_file(tmp_path, damage):
+    size = (320, 256)
+    path = write_video(tmp_path / 'x.avi', 4, 'mjpeg', size=size, options={'slices': '16'})
+    place, length = packets(path)[2]
+    data = path.read_bytes()[place : place + length].rstrip(b'\0')
+    assert data.count(b'\xff\xdd') == 1, 'an encoder that writes restart markers'
+    damaged = DAMAGES[damage](data)
+    with pytest.raises(PictureFileError) as refused:
+        decode_rgb(check_file(damaged.ljust(length, b'\0')))
+    overwrite(path, place, damaged.ljust(length, b'\0'))
+    found, data_errors = read(path)
+    assert list(found) == [0, 1, 3]
+    assert data_errors == {2: f'{path}: frame 2 cannot be used: {refused.value}'}
+    with pytest.raises(FrameError, match=r'frame 2 cannot be used'):
+        list(open_video(path).read(count()))
+
+
 def test_a_jpeg_with_a_tail_is_whole(tmp_path):
     path = write_video(tmp_path / 'x.avi', 3, 'mjpeg')
     place, size = packets(path)[2]
@@ -167,3 +212,41 @@ def test_a_reader_may_stop_early(tmp_path):
         frames = open_video(path).read(count())
         assert next(frames)[0] == 0
         frames.close()
+
+
+@pytest.mark.parametrize('name', ['x.mp4', 'x.ts', 'x.avi', 'x.mkv'])
+def test_what_an_encoder_writes_is_whole_and_zeros_in_it_are_found(tmp_path, name):
+    path = write_video(tmp_path / name, 12)
+    with av.open(str(path)) as file:
+        size = length_bytes('h264', file.streams.video[0].codec_context.extradata)
+        coded = [bytes(packet) for packet in file.demux(video=0) if packet.size]
+    assert size == (4 if name in ('x.mp4', 'x.mkv') else 0)
+    for data in coded:
+        assert are_whole(data, size)
+        middle = len(data) // 2
+        assert not are_whole(data[: middle - 4] + bytes(7) + b'\7' + data[middle + 4 :], size)
+
+
+@pytest.mark.parametrize(
+    ('data', 'size', 'whole'),
+    [
+        (b'\0\0\0\3abc', 4, True),
+        (b'\0\0\0\4abc', 4, False),
+        (b'\0\3abc\0', 2, False),
+        (b'\4ab\0\0', 1, True),
+        (b'\5ab\0\0\1', 1, False),
+        (b'\6ab\0\0\0\0', 1, False),
+        (b'\0\0\0\1ab\0\0\1cd', 0, True),
+        (b'\0\0\0\1ab\0\0\0\0', 0, True),
+        (b'\0\0\0\1ab\0\0\3\1', 0, True),
+        (b'\0\0\0\1ab\0\0\0\2', 0, False),
+        (b'\0\0\0\1ab\0\0\2', 0, False),
+    ],
+)
+def test_lengths_and_zeros(data, size, whole):
+    assert are_whole(data, size) is whole
+
+
+def test_other_codecs_have_no_such_units():
+    assert length_bytes('mpeg4', b'\1' * 30) is None
+    assert length_bytes('h264', None) == 0

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.evaluation.errors import FrameError
-from surgseg_ros.evaluation.video_decoding import decode
-from surgseg_ros.evaluation.video_index import Numbering, number_frames
-from surgseg_ros.evaluation.video_packets import Contents, demux
+from surgseg_ros.evaluation.videos.decoding import decode
+from surgseg_ros.evaluation.videos.numbering import number_frames
+from surgseg_ros.evaluation.videos.packets import Contents, Numbering, demux
 
 _KEPT: Final = 16
 """So many videos' packets are remembered; of an hour at 60 Hz that is 50 MB."""
@@ -68,7 +68,7 @@ class Video:
         :param frame: its number, counted from 0.
         :return: seconds from frame 0, by the video's own time stamps.
         """
-        return self.numbering.time_s(frame)
+        return self.numbering.times[frame] if self.rate_hz is None else frame / self.rate_hz
 
     def why_missing(self, frame: int) -> str | None:
         """

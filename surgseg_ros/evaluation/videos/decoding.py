@@ -5,31 +5,36 @@ Decodes the frames of a video that are asked for, and refuses those that a damag
 A decoder that meets damaged bytes fills the hole from the frame before, and goes on; each frame
 that refers to that one is wrong too, and nobody says so. Hence a frame counts only if it, and all
 that was decoded since the last frame that stands alone, came without an error.
+
+What a decoder overlooks in a packet is looked for before: JPEGs have to be whole, and packets of
+H.264 and HEVC made of whole NAL units. Three bytes of zeros never occur within one: the encoder
+breaks them up by a 3 (ITU-T H.264, 7.4.1). A sector that came back as zeros does hold them.
 """
 
 import os
+import re
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, closing
 from threading import local
 from typing import Final, NamedTuple
 
 import av
 import cv2
 import numpy as np
-from av.codec.context import ThreadType
-from av.video.codeccontext import VideoCodecContext
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from surgseg_ros.core.jpeg_check import is_sound
-from surgseg_ros.core.limits import MAX_PIXELS
-from surgseg_ros.evaluation.nal_units import are_whole, length_bytes
-from surgseg_ros.evaluation.video_index import Numbering
-from surgseg_ros.evaluation.video_packets import Coded, Contents, opened, packets_of
+from surgseg_ros.core.jpeg import PictureFileError, check_jpeg
+from surgseg_ros.evaluation.videos.packets import (
+    Coded,
+    Contents,
+    Numbering,
+    Packets,
+    opened,
+    strict,
+)
 
 Decoded = NDArray[np.uint8] | str
 """(H, W, 3) uint8 RGB, or why there is none."""
@@ -38,6 +43,12 @@ _HELD: Final = 17
 """Packets after which a frame is not coming any more: a decoder holds 16 at most."""
 
 _MOST_THREADS: Final = 8
+
+_NEVER: Final = re.compile(rb'\x00\x00[\x00-\x02]')
+_NEVER_BETWEEN_STARTS: Final = re.compile(rb'\x00\x00(?:\x02|\x00(?!\x00*\x01))')
+_MOST_ZEROS: Final = 3
+_CONFIGURATION: Final = {'h264': 4, 'hevc': 21}
+"""Where the configuration record says of how many bytes the lengths are, less one."""
 
 _DAMAGED: Final = 'its data are damaged'
 _REFERS: Final = 'it is built on a frame that is damaged or missing'
@@ -58,7 +69,7 @@ def decode(
     threads = min(os.cpu_count() or 1, _MOST_THREADS)
     with ThreadPoolExecutor(threads) as pool:
         source = _Alone if contents.stands_alone else _Dependent
-        with source(contents, numbering, pool) as decoder:
+        with closing(source(contents, numbering, pool)) as decoder:
             yield from _prefetched(decoder, numbering, frames, threads + 1)
 
 
@@ -84,99 +95,114 @@ def _settled(frame: int, found: 'Future[Decoded] | str') -> tuple[int, Decoded]:
     return frame, found if isinstance(found, str) else found.result()
 
 
-class _Packets:
-    """The packets of a video, forward from any of them."""
+def length_bytes(codec: str, extradata: bytes | None) -> int | None:
+    """
+    Find how the packets of a stream are divided.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._open: ExitStack | None = None
-        self.next = 0
-
-    def begin(self) -> VideoStream:
-        """Open the file, at its first packet."""
-        self.close()
-        self._open = ExitStack()
-        container, stream = self._open.enter_context(opened(self._path))
-        self._packets = packets_of(container, stream)
-        self.next = 0
-        return stream
-
-    def take(self, number: int) -> 'Coded | None':
-        """Go forward to a packet; None where the file ends before."""
-        for packet in self._packets:
-            self.next += 1
-            if self.next > number:
-                packet.pts = packet.dts = number  # by which its frame is known when it comes
-                return packet
+    :param codec: as FFmpeg names it.
+    :param extradata: what goes before the stream.
+    :return: of how many bytes the length before each unit is; 0 where units begin with start
+        codes; None for a codec that has no such units.
+    """
+    if codec not in _CONFIGURATION:
         return None
+    if not extradata or extradata[0] != 1 or len(extradata) <= _CONFIGURATION[codec]:
+        return 0
+    return 1 + (extradata[_CONFIGURATION[codec]] & 3)
+
+
+def are_whole(data: bytes, length_size: int) -> bool:
+    """
+    Tell whether a packet is made of whole units, as far as that shows without decoding.
+
+    :param data: the packet.
+    :param length_size: see `length_bytes`.
+    :return: False if it cannot be.
+    """
+    if not length_size:
+        return _NEVER_BETWEEN_STARTS.search(data.rstrip(b'\0')) is None
+    place = 0
+    while place < len(data):
+        start = place + length_size
+        end = start + int.from_bytes(data[place:start], 'big')
+        if start > len(data) or end > len(data):
+            return False
+        unit = data[start:end].rstrip(b'\0')
+        # The last byte is never 0; but up to three of them belong to a start code that was there.
+        if end - start - len(unit) > _MOST_ZEROS or _NEVER.search(unit):
+            return False
+        place = end
+    return True
+
+
+class _Decoder:
+    """The packets of a video, and which of them is which frame."""
+
+    def __init__(self, contents: Contents, numbering: Numbering, pool: ThreadPoolExecutor) -> None:
+        self.contents = contents
+        self.numbering = numbering
+        self.numbers = {f: n for n, f in enumerate(numbering.frames) if f is not None}
+        self.packets = Packets(contents.path)
+        self.codec = strict(self.packets.begin().codec_context)
+        self._length_size = length_bytes(contents.codec, self.codec.extradata)
+        self._pool = pool
+
+    def fault_of(self, number: int, packet: Coded) -> str | None:
+        """Find what is wrong with a packet, as far as that shows without FFmpeg's decoder."""
+        if self.contents.packets[number].is_cut:
+            return _DAMAGED
+        if self.contents.codec == 'mjpeg':
+            try:
+                check_jpeg(bytes(packet))
+            except PictureFileError as error:
+                return str(error)
+        size = self._length_size
+        return None if size is None or are_whole(bytes(packet), size) else _DAMAGED
 
     def close(self) -> None:
-        """Close the file."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        """Drop what is under way, and close the file."""
+        self._pool.shutdown(cancel_futures=True)
+        self.packets.close()
 
 
-def _strict(codec: VideoCodecContext) -> VideoCodecContext:
-    """Have a decoder tell of each error, and at the packet that it is in: so without threads."""
-    codec.thread_type = ThreadType.NONE
-    codec.thread_count = 1
-    codec.options = {
-        **codec.options,
-        'err_detect': 'crccheck+explode',
-        'max_pixels': str(MAX_PIXELS),
-    }
-    return codec
-
-
-class _Alone:
+class _Alone(_Decoder):
     """Frames that need no other: those that nobody asks for are passed over."""
 
     def __init__(self, contents: Contents, numbering: Numbering, pool: ThreadPoolExecutor) -> None:
-        self._contents = contents
-        self._numbers = {f: n for n, f in enumerate(numbering.frames) if f is not None}
-        self._pool = pool
-        self._packets = _Packets(contents.path)
+        super().__init__(contents, numbering, pool)
         self._decoders = local()
         self._open = ExitStack()
 
-    def __enter__(self) -> '_Alone':
-        self._packets.begin()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-        self._packets.close()
+    def close(self) -> None:
+        """Close what each thread has opened, too."""
+        super().close()
         self._open.close()
 
     def get(self, frame: int) -> 'Future[Decoded] | str':
         """Begin to decode a frame; its number is not below that of the one before."""
-        number = self._numbers[frame]
-        if number < self._packets.next:
-            self._packets.begin()
-        packet = self._packets.take(number)
-        if packet is None or self._contents.packets[number].is_cut:
-            return _DAMAGED
-        return self._pool.submit(self._decode, packet)
+        number = self.numbers[frame]
+        if number < self.packets.next:
+            self.packets.begin()
+        packet = self.packets.take(number)
+        return _DAMAGED if packet is None else self._pool.submit(self._decode, number, packet)
 
-    def _decode(self, packet: Coded) -> Decoded:
+    def _decode(self, number: int, packet: Coded) -> Decoded:
+        # Its images are FFmpeg's all the same, since all tools that read videos make these.
+        if fault := self.fault_of(number, packet):
+            return fault
         if not hasattr(self._decoders, 'own'):
-            _, stream = self._open.enter_context(opened(self._contents.path))
-            self._decoders.own = _strict(stream.codec_context)
+            _, stream = self._open.enter_context(opened(self.contents.path))
+            self._decoders.own = strict(stream.codec_context)
         try:
             found = self._decoders.own.decode(packet)
         except av.FFmpegError:
             return _DAMAGED
         if not found or found[0].is_corrupt:
             return _DAMAGED
-        # FFmpeg overlooks much of what libjpeg-turbo tells; its images are kept all the same,
-        # since all tools that read videos make the very same ones.
-        if self._contents.codec == 'mjpeg' and not is_sound(bytes(packet)):
-            return _DAMAGED
-        return _picture(found[0], self._contents.size)
+        return _picture(found[0], self.contents.size)
 
 
-class _Dependent:
+class _Dependent(_Decoder):
     """
     Frames that refer to others: decoding begins at a frame that stands alone.
 
@@ -185,47 +211,35 @@ class _Dependent:
     """
 
     def __init__(self, contents: Contents, numbering: Numbering, pool: ThreadPoolExecutor) -> None:
-        self._contents = contents
-        self._numbering = numbering
-        self._numbers = {f: n for n, f in enumerate(numbering.frames) if f is not None}
+        super().__init__(contents, numbering, pool)
         self._keys = [n for n, packet in enumerate(contents.packets) if packet.is_key]
-        self._pool = pool
-        self._packets = _Packets(contents.path)
-        self._codec = _strict(self._packets.begin().codec_context)
         self._run = _Run(self, 0)
         self._jumps = True
-
-    def __enter__(self) -> '_Dependent':
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-        self._packets.close()
 
     def get(self, frame: int) -> 'Future[Decoded] | str':
         """Decode a frame; its number is not below that of the one before."""
         start = self._start_for(frame) if self._jumps else 0
-        if start > self._packets.next:
-            self._codec.flush_buffers()
+        if start > self.packets.next:
+            self.codec.flush_buffers()
             self._run = _Run(self, start)
         found = self._run.find(frame)
         if isinstance(found, str) and self._jumps:
             self._jumps = False
             if self._run.start > 0:
-                self._codec = _strict(self._packets.begin().codec_context)
+                self.codec = strict(self.packets.begin().codec_context)
                 self._run = _Run(self, 0)
                 found = self._run.find(frame)
         if isinstance(found, str):
             return found
-        return self._pool.submit(_picture, found, self._contents.size)
+        return self._pool.submit(_picture, found, self.contents.size)
 
     def _start_for(self, frame: int) -> int:
         """Find the last packet from which on this frame can be decoded."""
-        packets, slots = self._contents.packets, self._numbering.frames
-        if self._numbering.by_output:
+        packets, slots = self.contents.packets, self.numbering.frames
+        if self.numbering.by_output:
             at = bisect_right(self._keys, frame - _HELD, key=lambda n: slots[n] or 0)
             return self._keys[at - 1] if at else 0
-        number = self._numbers[frame]
+        number = self.numbers[frame]
         for key in reversed(self._keys[: bisect_right(self._keys, number)]):
             if (packets[key].pts or 0) <= (packets[number].pts or 0):
                 return key
@@ -256,15 +270,12 @@ class _Run:
 
     def __init__(self, source: _Dependent, start: int) -> None:
         self.start = start
-        self._packets = source._packets
-        self._codec = source._codec
-        self._numbering = source._numbering
-        self._numbers = source._numbers
-        self._contents = source._contents
-        self._length_size = length_bytes(self._contents.codec, self._codec.extradata)
+        self._source = source
+        self._codec, self._contents = source.codec, source.contents
+        self._numbering = source.numbering
         self._fed = self._judged = start
         self._is_done = False
-        self._errors: set[int] = set()
+        self._errors: dict[int, str] = {}
         self._came: dict[int, _Came] = {}
         self._count = 0
         self._latest: deque[int] = deque(maxlen=2 * _HELD)
@@ -292,31 +303,24 @@ class _Run:
             return True
         if self._numbering.by_output:
             return self._highest > frame + _HELD
-        return self._judged > self._numbers[frame]
+        return self._judged > self._source.numbers[frame]
 
     def _step(self) -> None:
         """Feed one packet, or let the decoder run dry."""
-        packet = self._packets.take(self._fed)
+        packet = self._source.packets.take(self._fed)
         number, self._fed = self._fed, self._fed + 1
         self._is_done = packet is None
         if number in self._numbering.lost_before:
             self._place = None
+        fault = None if packet is None else self._source.fault_of(number, packet)
         try:
             for picture in self._codec.decode(packet):
                 self._take(picture)
         except av.FFmpegError:
-            self._errors.add(number)
+            fault = fault or _DAMAGED
+        if fault is not None:
+            self._errors[number] = fault
             self._place = None
-        if packet is not None and not self._is_sound(number, packet):
-            self._errors.add(number)
-            self._place = None
-
-    def _is_sound(self, number: int, packet: Coded) -> bool:
-        """Tell whether a packet is all there, as far as that shows without decoding."""
-        if self._contents.packets[number].is_cut:
-            return False
-        size = self._length_size
-        return size is None or are_whole(bytes(packet), size)
 
     def _take(self, picture: av.VideoFrame) -> None:
         number = picture.pts
@@ -371,7 +375,7 @@ class _Run:
             return None
         if came is None or came.picture.is_corrupt or number in self._errors:
             self._is_broken = True
-            return _DAMAGED
+            return self._errors.get(number, _DAMAGED)
         if came.picture.key_frame:
             if self._is_broken:
                 self._is_broken, self._leads = False, came.order

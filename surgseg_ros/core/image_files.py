@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Images and class masks as JPEG and PNG files: decoded only if they are whole and within bounds.
+
+Decoders make some image, and some mask, of almost anything, and take gigabytes for a hundred
+bytes. So files are checked before native code sees them.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core import jpeg
+from surgseg_ros.core.jpeg import PictureFile, PictureFileError, UncommonSubsamplingError
+from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
+from surgseg_ros.core.limits import refusal
+
+__all__ = [
+    'MASK_FORMAT',
+    'MAX_CHUNKS',
+    'DecodedPicture',
+    'PictureFile',
+    'PictureFileError',
+    'check_file',
+    'decode_grey',
+    'decode_mask',
+    'decode_rgb',
+    'is_picture_file',
+    'no_classes',
+]
+
+MAX_CHUNKS: Final = 100_000
+"""In a PNG file; writers put 8 kB or more into each, and every one costs time."""
+
+MASK_FORMAT: Final = 'a mask is an 8-bit grey PNG with the class index as grey value'
+
+_PNG_START: Final = b'\x89PNG\r\n\x1a\n'
+_PNG_HEAD: Final = 33
+"""Where the header ends: behind the signature and IHDR."""
+_PNG_PICTURE: Final = frozenset({b'IHDR', b'PLTE', b'IDAT', b'IEND'})
+_PNG_ANIMATION: Final = frozenset({b'acTL', b'fcTL', b'fdAT'})
+_COLOUR_TYPES: Final = {
+    0: 'grey',
+    2: 'colour',
+    3: 'palette',
+    4: 'grey with transparency',
+    6: 'colour with transparency',
+}
+_SCALES: Final = {8: 1, 4: 17, 2: 85}
+"""By the bits of a pixel, by what decoders multiply grey values, so that the last one is white."""
+
+_OTHER_KINDS: Final = {
+    b'\xff\xd8': 'JPEG data, which make other classes of the edges',
+    b'GIF8': 'a GIF',
+    b'BM': 'a BMP',
+    b'II*\0': 'a TIFF',
+    b'MM\0*': 'a TIFF',
+    b'RIFF': 'WebP data',
+}
+
+
+class DecodedPicture(NamedTuple):
+    """
+    The image in a file.
+
+    :param rgb: (H, W, 3) uint8 RGB.
+    :param is_checked: False for a JPEG whose coded data nothing here checks for damage, since its
+        chroma subsampling is not one of the common ones.
+    """
+
+    rgb: NDArray[np.uint8]
+    is_checked: bool
+
+
+def is_picture_file(data: bytes) -> bool:
+    """
+    Tell whether a file is for this module, by its first bytes.
+
+    :param data: the file.
+    :return: True for JPEG and PNG.
+    """
+    return data.startswith((_PNG_START, jpeg.START))
+
+
+def check_file(data: bytes) -> PictureFile:
+    """
+    Check that a file is a complete JPEG or PNG and within bounds; nothing is decoded.
+
+    What is no part of the image (text, profiles, times) is not handed on: packed, it can be a
+    thousand times as large as the file.
+
+    :param data: the file.
+    :return: what to decode, and its size.
+    :raises PictureFileError: if it is neither, incomplete, or of a kind that no camera sends.
+    """
+    if data.startswith(_PNG_START):
+        return _check_png(data)
+    if not data.startswith(jpeg.START):
+        raise PictureFileError(f'{_said(data)} are no readable JPEG or PNG', 'unreadable')
+    return jpeg.read_segments(data)
+
+
+def decode_rgb(file: PictureFile) -> DecodedPicture:
+    """
+    Decode an image; an orientation noted in the file is not followed.
+
+    :param file: what `check_file` returned.
+    :return: the image; of 16 bits the high byte, without transparency.
+    :raises PictureFileError: if its data is damaged.
+    """
+    is_checked = True
+    if file.data.startswith(jpeg.START):
+        try:
+            return DecodedPicture(jpeg.decode_jpeg(file, 'RGB'), is_checked)
+        except UncommonSubsamplingError:
+            is_checked = False
+    bgr = _decode_by_opencv(file, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if bgr.shape != (file.height, file.width, 3):
+        raise file.another_size()
+    return DecodedPicture(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), is_checked)
+
+
+def decode_grey(file: PictureFile) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """
+    Decode the samples of a grey file as they are: those of a mask, or of a sensor's mosaic.
+
+    :param file: what `check_file` returned, with `is_grey`.
+    :return: (H, W) of uint8, or of uint16 from a PNG of 16 bits.
+    :raises PictureFileError: if its data is damaged, or it holds transparency too.
+    """
+    if file.data.startswith(jpeg.START):
+        return jpeg.decode_jpeg(file, 'GRAY')[..., 0]
+    samples = _decode_by_opencv(file, cv2.IMREAD_UNCHANGED)
+    if samples.shape != (file.height, file.width):
+        raise file.another_size()
+    return samples
+
+
+def _decode_by_opencv(file: PictureFile, flags: int) -> NDArray[np.uint8]:
+    """Have OpenCV decode it; of a PNG its libpng compares the checksums."""
+    try:
+        image = cv2.imdecode(np.frombuffer(file.data, np.uint8), flags)
+    except cv2.error as error:
+        raise PictureFileError(refusal(error), 'refused') from error
+    if image is None:
+        raise file.another_size()
+    return np.asarray(image)
+
+
+def _check_png(data: bytes) -> PictureFile:
+    """Walk over the chunks: a false length makes the decoder ask for gigabytes."""
+    chunks = list(islice(_chunks(data), MAX_CHUNKS))
+    names = [name for name, _, _ in chunks]
+    if names[-1:] != [b'IEND'] and len(names) < MAX_CHUNKS:
+        raise PictureFileError(f'{_said(data)} lack the end of the image', 'cut off')
+    if names[0] != b'IHDR' or names.count(b'IHDR') > 1 or chunks[0][2] != _PNG_HEAD:
+        raise PictureFileError(f'{_said(data)} are no readable PNG', 'unreadable')
+    if len(names) == MAX_CHUNKS:
+        raise PictureFileError(f'a PNG file of more than {MAX_CHUNKS} chunks', 'refused')
+    if animation := _PNG_ANIMATION.intersection(names):
+        text = f'an animated PNG file, with {min(animation).decode()}'
+        raise PictureFileError(text, 'refused')
+    width, height, _, color = struct.unpack_from('>IIBB', data, 16)
+    kept = [data[start:end] for name, start, end in chunks if name in _PNG_PICTURE]
+    whole = data if len(kept) == len(chunks) else b''.join([_PNG_START, *kept])
+    return PictureFile(whole, height, width, color in (0, 4))
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Give name, start and end of the chunks of a PNG file, as long as they are whole."""
+    place = len(_PNG_START)
+    while place + 12 <= len(data):
+        length, name = struct.unpack_from('>I4s', data, place)
+        end = place + 12 + length
+        if end > len(data):
+            return
+        yield name, place, end
+        if name == b'IEND':
+            return
+        place = end
+
+
+def _said(data: bytes) -> str:
+    return f'{len(data)} bytes that begin with {data[:8]!r}'
+
+
+def decode_mask(data: bytes) -> NDArray[np.uint8]:
+    """
+    Decode a PNG file of class indices.
+
+    Grey of 8, 4 and 2 bits is read as indices. Of 1 bit it would say 0 and 1 of what is usually
+    'no' and 'yes', 0 and 255: such files are no masks of classes.
+
+    :param data: the file's content.
+    :return: (H, W) uint8, its values as the file has them.
+    :raises ValueError: if it is another kind of file, or damaged; the message begins
+        with a verb.
+    """
+    if not data.startswith(_PNG_START):
+        kinds = (kind for start, kind in _OTHER_KINDS.items() if data.startswith(start))
+        raise ValueError(f'is {next(kinds, "no PNG")}; {MASK_FORMAT}')
+    names = _sound_chunks(data)
+    if names[:1] != [b'IHDR'] or names[-1:] != [b'IEND'] or len(data) < _PNG_HEAD:
+        raise ValueError('is a PNG that is cut off or damaged; copy it again')
+    depth, kind = data[24], data[25]
+    if kind != 0 or depth not in _SCALES or b'tRNS' in names:
+        told_kind = _COLOUR_TYPES.get(kind, 'unknown')
+        hole = ' with a transparent colour' if b'tRNS' in names else ''
+        article = 'an' if depth == 8 else 'a'
+        raise ValueError(f'is {article} {depth}-bit {told_kind} PNG{hole}; {MASK_FORMAT}')
+    return _decode_indices(data, _SCALES[depth])
+
+
+def _sound_chunks(data: bytes) -> list[bytes]:
+    """List the chunks up to one with a wrong checksum; OpenCV makes something of it silently."""
+    names = []
+    for name, start, end in _chunks(data):
+        if zlib.crc32(data[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], 'big'):
+            break
+        names.append(name)
+    return names
+
+
+def _decode_indices(data: bytes, scale: int) -> NDArray[np.uint8]:
+    try:
+        mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise ValueError(refusal(error)) from error
+    if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
+        raise ValueError('is a PNG that does not decode; copy it again')
+    # A decoder that does not stretch the values leaves them below what 4 bits hold.
+    stretched = scale > 1 and int(mask.max(initial=0)) > 15
+    return np.asarray(mask // np.uint8(scale) if stretched else mask, np.uint8)
+
+
+def no_classes(mask: NDArray[np.uint8], *, undecided: bool) -> list[int]:
+    """
+    Find the values of a mask that are no class.
+
+    :param mask: (H, W) uint8.
+    :param undecided: whether NO_DECISION may be among them, as in what a model says.
+    :return: the values, ascending.
+    """
+    counts = np.bincount(mask.ravel(), minlength=256)
+    if undecided:
+        counts[NO_DECISION] = 0
+    return (np.flatnonzero(counts[CLASS_COUNT:]) + CLASS_COUNT).tolist()

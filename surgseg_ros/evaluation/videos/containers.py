@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the elements of a video file follow one another without a hole, and reach its end."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import BinaryIO, Final
+
+from surgseg_ros.evaluation.videos.packets import Contents, Streams
+
+_MOST_ELEMENTS: Final = 1_000_000
+"""Between two places; what has more is not a video of anybody."""
+
+_LONGEST_HEAD: Final = 24
+"""Bytes that hold the name and the size of an element."""
+
+_RIFF_LISTS: Final = {b'AVI ', b'AVIX', b'movi', b'rec '}
+"""What to look into; other lists are passed over as a whole."""
+_RIFF_OTHERS: Final = re.compile(rb'ix[0-9A-Fa-f]{2}|JUNK|idx1|LIST|RIFF')
+_RIFF_CHUNK: Final = re.compile(rb'(\d\d)([a-z]{2})')
+
+_EBML_INSIDE: Final = {0x18538067, 0x1F43B675, 0xA0}
+"""Segment, Cluster and BlockGroup."""
+_EBML_BLOCKS: Final = {0xA1, 0xA3}
+_EBML_OTHERS: Final = {
+    0x1A45DFA3, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1254C367, 0x1941A469,
+    0x1043A770, 0xEC, 0xBF, 0xE7, 0xA7, 0xAB, 0x9B, 0xFB, 0xFA, 0xA4, 0x75A1, 0x75A2,
+}  # fmt: skip
+"""From the EBML header to DiscardPadding, all that Matroska has at these levels (RFC 9559)."""
+
+_BOX: Final = re.compile(rb'[A-Za-z0-9 ]{4}')
+
+
+def are_connected(contents: Contents, file: BinaryIO, start: int, target: int) -> bool:
+    """
+    Check that elements follow one another without a hole, from one place in a file to another.
+
+    FFmpeg reads on behind a damaged place without a word, and numbers the frames there as if
+    nothing had been lost. Here only the sizes and names of elements are read, never what is in
+    them.
+
+    :param contents: of the video.
+    :param file: the same, open.
+    :param start: where an element begins.
+    :param target: where one has to begin, or of Matroska the body of a block.
+    :return: False if they lead elsewhere; True of a format whose elements are not known here.
+    """
+    length_of = _LENGTHS.get(contents.format)
+    place = start
+    for _step in range(_MOST_ELEMENTS):
+        if length_of is None or place >= target:
+            break
+        file.seek(place)
+        length = length_of(file.read(_LONGEST_HEAD), target - place, contents.streams)
+        if not length:
+            return False
+        place += length
+    return length_of is None or place == target
+
+
+def _riff_length(head: bytes, _: int, streams: Streams) -> int:
+    """Measure a chunk of an AVI file: of other streams, or of no bytes."""
+    if len(head) < 8:
+        return 0
+    size = int.from_bytes(head[4:8], 'little')
+    if head[:4] in (b'RIFF', b'LIST') and head[8:12] in _RIFF_LISTS:
+        return 12
+    if chunk := _RIFF_CHUNK.fullmatch(head[:4]):
+        number = int(chunk[1])
+        if number >= streams.total or (number == streams.own and size and chunk[2] != b'pc'):
+            return 0
+    elif not _RIFF_OTHERS.fullmatch(head[:4]):
+        return 0
+    return 8 + size + size % 2
+
+
+def _ebml_length(head: bytes, rest: int, _: Streams) -> int:
+    """Measure an element of a Matroska file."""
+    name_bytes = _vint_bytes(head, 0)
+    size_bytes = _vint_bytes(head, name_bytes) if name_bytes else 0
+    name = int.from_bytes(head[:name_bytes], 'big')
+    body = name_bytes + size_bytes
+    if not size_bytes or name not in _EBML_INSIDE | _EBML_BLOCKS | _EBML_OTHERS:
+        return 0
+    if name in _EBML_INSIDE or (name in _EBML_BLOCKS and body == rest):
+        return body
+    return body + (int.from_bytes(head[name_bytes:body], 'big') & ((1 << 7 * size_bytes) - 1))
+
+
+def _vint_bytes(head: bytes, place: int) -> int:
+    """Count the bytes of a number of variable length; 0 where there is none."""
+    return 9 - head[place].bit_length() if place < len(head) and head[place] else 0
+
+
+def _box_length(head: bytes, rest: int, _: Streams) -> int:
+    """Measure an outermost box of an MP4 file."""
+    if len(head) < 8 or not _BOX.fullmatch(head[4:8]):
+        return 0
+    size = int.from_bytes(head[:4], 'big')
+    if size == 0:  # to the end of the file
+        return rest
+    if size == 1:
+        size = int.from_bytes(head[8:16], 'big')
+    return size if size >= 8 else 0
+
+
+_LENGTHS: Final[Mapping[str, Callable[[bytes, int, Streams], int]]] = {
+    'avi': _riff_length,
+    'matroska': _ebml_length,
+    'mov': _box_length,
+}
+"""
+By the first of FFmpeg's names of a format, what measures an element.
+
+It gets the first bytes, and how many there are up to the target; it gives how many there are up to
+the next element, or the first one within: 0 where there is none.
+"""
+
+
+def fragments_are_connected(file: BinaryIO, start: int, target: int) -> bool:
+    """
+    Check that no data of the only stream of a fragmented MP4 file lies between two places.
+
+    A fragment whose head is damaged is passed over by FFmpeg, and nothing misses its frames.
+
+    :param file: the file.
+    :param start: where a frame ends, or 0.
+    :param target: where the next one begins, or the end of the file.
+    :return: False if there is data that belongs to no frame, or no chain of boxes.
+    """
+    place = start
+    for _step in range(_MOST_ELEMENTS):
+        if place >= target:
+            break
+        file.seek(place)
+        head = file.read(_LONGEST_HEAD)
+        size = _box_length(head, target - place, Streams(0, 1))
+        head_bytes = 16 if head[:4] == b'\0\0\0\1' else 8
+        if not size:
+            return False
+        if head[4:8] == b'mdat' and size != head_bytes:
+            return place + head_bytes == target
+        place += size
+    return place == target
+
+
+def _transport_stream_is_whole(file: BinaryIO, size: int) -> bool:
+    """See whether the last packet of an MPEG transport stream is all there."""
+    head = file.read(4 + 204 + 1)
+    for first, packet_bytes in ((0, 188), (4, 192), (0, 204)):
+        if head[first : first + packet_bytes + 1 : packet_bytes] == b'\x47\x47':
+            return size % packet_bytes == 0
+    return True
+
+
+def _asf_is_whole(file: BinaryIO, size: int) -> bool:
+    """Hold the size of a WMV file against that in its header; 0 is that of a live stream."""
+    head = file.read(_ASF_HEADER_BYTES)
+    place = head.find(_ASF_PROPERTIES) + 40
+    return place < 40 or size >= int.from_bytes(head[place : place + 8], 'little')
+
+
+def _flv_is_whole(file: BinaryIO, size: int) -> bool:
+    """See whether an FLV file ends with the size of its last tag, as each tag does."""
+    file.seek(size - 4)
+    tag_bytes = int.from_bytes(file.read(4), 'big')
+    if not 11 <= tag_bytes <= size - 4:
+        return False
+    file.seek(size - 4 - tag_bytes)
+    return int.from_bytes(file.read(4)[1:], 'big') == tag_bytes - 11
+
+
+_ASF_PROPERTIES: Final = bytes.fromhex('a1dcab8c47a9cf118ee400c00c205365')
+_ASF_HEADER_BYTES: Final = 2**16
+
+_WHOLE: Final[Mapping[str, Callable[[BinaryIO, int], bool]]] = {
+    'mpegts': _transport_stream_is_whole,
+    'asf': _asf_is_whole,
+    'flv': _flv_is_whole,
+}
+
+
+def is_whole(contents: Contents, file: BinaryIO) -> bool:
+    """
+    Tell whether a file has its end, in formats whose elements are not walked over.
+
+    :param contents: of the video.
+    :param file: the same, open.
+    :return: False if it is cut off; True also where nothing tells.
+    """
+    size = file.seek(0, 2)
+    file.seek(0)
+    return contents.format not in _WHOLE or _WHOLE[contents.format](file, size)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Reports functions over 40 lines and files over 400, as a part of `make check`.
+
+A function's lines are counted from `def` to its last one, signature and docstring included.
+
+python -m tools.check_sizes [PATH ...]
+"""
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+FUNCTION_LINES: Final = 40
+FILE_LINES: Final = 400
+
+_FOLDERS: Final = ('surgseg_ros', 'tools', 'test', 'launch')
+
+
+def offenders(files: Iterable[Path]) -> Iterator[str]:
+    """
+    Find what is too long.
+
+    :param files: Python files.
+    :return: `path:line: what and how long` of each.
+    """
+    for path in files:
+        text = path.read_text()
+        if (lines := len(text.splitlines())) > FILE_LINES:
+            yield f'{path}:1: {lines} lines, more than {FILE_LINES}: split the file'
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > FUNCTION_LINES:
+                long = f'{node.name} has {lines} lines, more than {FUNCTION_LINES}'
+                yield f'{path}:{node.lineno}: {long}: split the function'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Check files, and folders with all that is in them.
+
+    :param argv: their paths; those of this repository by default.
+    :return: 1 if something is too long, 0 if not.
+    :raises FileNotFoundError: if there is no such path.
+    """
+    paths = [Path(word) for word in (sys.argv[1:] if argv is None else argv) or _FOLDERS]
+    for path in paths:
+        path.stat()
+    files = [file for path in paths for file in ([path] if path.is_file() else path.rglob('*.py'))]
+    found = list(offenders(sorted(files)))
+    print(*found, sep='\n', end='\n' if found else '')
+    return 1 if found else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
