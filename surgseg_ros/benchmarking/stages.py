@@ -30,7 +30,7 @@ from surgseg_ros.node.worker import Worker
 
 STAGES: Final = (
     *('wait', 'parse', 'fit', 'network', 'upsample', 'download'),
-    *('scrutiny', 'detections', 'publish'),
+    *('postprocessing', 'detections', 'publish'),
 )
 """As the node names them in /diagnostics, in the order of work."""
 

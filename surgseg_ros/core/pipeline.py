@@ -281,7 +281,7 @@ class CameraPipeline:
         if undecided:
             if self._filter is not None:
                 self._filter.reset()
-            watch.lap('scrutiny')
+            watch.lap('postprocessing')
             return Decision(
                 Segmentation.undecided(frame.size),
                 warnings=warnings,
@@ -291,7 +291,7 @@ class CameraPipeline:
             )
         segmentation, raw_mask = self._filtered(view, output, frame.stamp_ns or 0)
         segmentation, unsure = self._thresholded(segmentation)
-        watch.lap('scrutiny')
+        watch.lap('postprocessing')
         return Decision(
             segmentation,
             raw_mask,
