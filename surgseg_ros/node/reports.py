@@ -11,6 +11,7 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
+from surgseg_ros.core.reasons import Reason
 from surgseg_ros.node.health import DEGRADED, INACTIVE, STALE, VALID, Health, Verdict
 from surgseg_ros.node.outputs import prefixed
 
@@ -60,7 +61,7 @@ class StatusReport:
             profile,
             callback_group=MutuallyExclusiveCallbackGroup(),
         )
-        self._last = Verdict('', '')
+        self._last = Verdict('')
         self._last_s = 0.0
         self._past = _Past(time.monotonic(), {})
         self._last_rates = {'in_hz': '0.0', 'out_hz': '0.0'}
@@ -79,14 +80,14 @@ class StatusReport:
         self._last, self._last_s = verdict, now_ns / 1e9
         self._publish_status(verdict, model)
 
-    def end(self, reason: str, model: str) -> None:
+    def end(self, reason: Reason, model: str) -> None:
         """
         Publish a last `inactive`, and wait until reliable listeners have it, but not for ever.
 
         :param reason: why no masks come any more.
         :param model: name and hash of the model.
         """
-        self._publish_status(Verdict(INACTIVE, reason), model)
+        self._publish_status(Verdict(INACTIVE, (reason,)), model)
         self._publisher.wait_for_all_acked(Duration(seconds=_LAST_WORD_S))
 
     def destroy(self) -> None:
@@ -130,7 +131,12 @@ class StatusReport:
     def _values(self, verdict: Verdict, model: str) -> dict[str, str]:
         stamp_ns = self._health.last_stamp_ns()
         stamp = '' if stamp_ns is None else f'{stamp_ns // 10**9}.{stamp_ns % 10**9:09d}'
-        return {'reason': verdict.reason, 'last_stamp': stamp, 'model': model}
+        return {
+            'reason': verdict.reason,
+            'last_stamp': stamp,
+            'model': model,
+            'reason_codes': ','.join(verdict.codes),
+        }
 
     def _rates(self) -> dict[str, str]:
         counts, now_s = self._health.counts(), time.monotonic()

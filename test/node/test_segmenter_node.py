@@ -109,12 +109,14 @@ def test_status_says_whether_masks_can_be_used(start):
     last = mask.messages[-1].header.stamp
     stamp = f'{last.sec}.{last.nanosec:09d}'
     values = status.wait(lambda m: m.values[1].value == stamp).values
-    assert [value.key for value in values] == ['reason', 'last_stamp', 'model']
+    assert [value.key for value in values] == ['reason', 'last_stamp', 'model', 'reason_codes']
+    assert (values[0].value, values[3].value) == ('', '')
     assert values[2].value.startswith('tiny (')
     heard = len(status.messages)
     assert bench.set(stale_after_ms=10).successful
-    reason = status.wait_for_state('stale', since=heard).values[0].value
-    assert reason == 'no image has come within 10 ms'
+    values = status.wait_for_state('stale', since=heard).values
+    assert values[0].value == 'no image has come within 10 ms'
+    assert values[3].value == 'stale_camera'
 
 
 def test_status_is_offered_with_a_deadline(start):
@@ -130,6 +132,7 @@ def test_a_demo_model_is_never_better_than_degraded(start, tmp_path):
     degraded = status.wait_for_state('degraded')
     assert degraded.level == b'\x01'
     assert 'demonstration' in degraded.values[0].value
+    assert degraded.values[3].value == 'model_demo'
     assert 'valid' not in [message.message for message in status.messages]
 
 
