@@ -14,7 +14,16 @@ SOURCES: Final = sorted(
 
 PRIVATE: Final = {
     *('scrutiny', 'Eye', 'Doubt', 'Oddity', 'Course', 'signs', 'Look', 'look_at', 'sureness'),
-    *('drop_unsure', 'Steadier', 'Steadied', 'steadied', 'lay', 'settle', 'certainty', 'Certainty'),
+    *(
+        'drop_unsure',
+        'Steadier',
+        'Steadied',
+        'steadied',
+        'lay',
+        'settle',
+        'certainty',
+        'Certainty',
+    ),
     *('intake', 'Intake', 'Rescue', 'halve', 'upkeep', 'look_after', 'folding', 'fold', 'bounds'),
     *('give_back', 'share_cores', 'Rules', 'lateness', 'most_pictures', 'lockstep', 'tally'),
     *('Tally', 'Shelf', 'fate', 'Way', 'ways', 'here', 'Guess', 'Aside', 'Lost', 'ahead'),

@@ -51,7 +51,11 @@ def test_the_intended_use_is_said(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    'name', ['README.md', 'SECURITY.md', 'docs/safety.md', 'docs/security.md']
+    'name',
+    [
+        *('README.md', 'SECURITY.md', 'docs/safety.md', 'docs/security.md'),
+        *('docs/status.md', 'docs/using_masks.md'),
+    ],
 )
 def test_links_lead_somewhere(name: str) -> None:
     path = ROOT / name

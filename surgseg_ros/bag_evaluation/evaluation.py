@@ -173,7 +173,7 @@ class _Step:
         if item.failure:
             self._accumulator.record_failure(*item.failure)
         for warning in item.warnings:
-            self._accumulator.record_failure(warning.code, warning.text)
+            self._accumulator.record_failure(warning.code.value, warning.text)
         result = item.result
         self._accumulator.record_mask(
             place, result.mask, item.pixels, result.segmentation.grid_confidence
@@ -181,7 +181,7 @@ class _Step:
         watch.lap('score')
         frame, times_ms = self._accumulator.over_time[place], dict(watch.times_ms())
         frame['instruments'] = [instrument.label for instrument in result.instruments]
-        frame['warnings'] = [warning.reason for warning in result.warnings]
+        frame['warnings'] = [warning.text for warning in result.warnings]
         frame['reason'] = result.reason or None
         times_ms['score'] += item.ms.get('score', 0.0)
         frame['ms'] |= times_ms

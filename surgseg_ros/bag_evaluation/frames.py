@@ -178,7 +178,7 @@ def decided(
         if not isinstance(item, BagImage):
             yield item
             continue
-        known = tuple(ResultWarning(given.text, code=given.code) for given in item.warnings)
+        known = tuple(ResultWarning(*given) for given in item.warnings)
         frame = InputFrame(item.image, stamp_ns(item.header), item.received_ns, known)
         output = infer(segmenter, item.image, pipeline.roi, confidence=wanted)
         yield Decided(item, pipeline.decide(frame, output))

@@ -90,10 +90,10 @@ from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.core.percentiles import percentiles
 from surgseg_ros.evaluation.metrics import SCORED, FrameCounts, summarize
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 
 STAGES: Final = (
-    *('read', 'parse', 'fit', 'network', 'upsample', 'download', 'scrutiny', 'detections'),
+    *('read', 'parse', 'fit', 'network', 'upsample', 'download', 'postprocessing', 'detections'),
     *('write', 'score'),
 )
 """Of a frame's way, in the order of work; the node's, but for the first and the last two."""

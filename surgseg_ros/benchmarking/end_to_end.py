@@ -2,7 +2,6 @@
 """From the camera's publish to the listener's receipt: three processes over DDS, run by run."""
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -98,8 +97,9 @@ def node_times(reports: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         reports.
     :raises ValueError: if no report holds any.
     """
-    names = [key.removesuffix('_ms') for key in reports[-1] if key.endswith('_ms')]
-    stages = {name: _mean(f'{name}_ms', reports) for name in names}
+    median = '_p50_ms'
+    names = [key.removesuffix(median) for key in reports[-1] if key.endswith(median)]
+    stages = {name: _mean(name, reports) for name in names}
     if missing := {'model', 'wait'} - set(names):
         raise ValueError(f'the node tells no times of {missing}: no mask went out')
     return {'model_ms': stages['model'], 'slot_ms': stages['wait'], 'stages_ms': stages}
@@ -186,10 +186,7 @@ def _until(holds: Callable[[], bool], timeout_s: float) -> bool:
     return True
 
 
-def _mean(name: str, reports: Sequence[Mapping[str, str]]) -> Percentiles:
-    rows = [
-        dict(re.findall(r'(p\d+) ([\d.]+)', report[name])) for report in reports if name in report
-    ]
-    return Percentiles(
-        *(sum(float(row[p]) for row in rows) / len(rows) for p in Percentiles._fields)
-    )
+def _mean(stage: str, reports: Sequence[Mapping[str, str]]) -> Percentiles:
+    keys = [f'{stage}_{percentile}_ms' for percentile in Percentiles._fields]
+    rows = [[float(report[key]) for key in keys] for report in reports if keys[0] in report]
+    return Percentiles(*(sum(column) / len(rows) for column in zip(*rows)))

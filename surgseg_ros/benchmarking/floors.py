@@ -146,7 +146,7 @@ def stage_floors(
         'upsample': (logits + mask + fitted)
         / rates.copy,  # the mask, and the grid's grid confidence
         'download': over_link(mask + fitted),
-        'scrutiny': 0.0,  # it looks at a small part of the image
+        'postprocessing': 0.0,  # it looks at a small part of the image
         'detections': (mask + fitted) / rates.copy,
         'publish': 2 * mask / rates.copy,  # into the message
     }

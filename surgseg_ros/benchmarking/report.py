@@ -8,7 +8,9 @@ from surgseg_ros.benchmarking.plot import Bar, bars
 
 _PERCENTILES: Final = ('p50', 'p95', 'p99')
 _COUNTS: Final = ('sent', 'received', 'dropped', 'lost', 'lost_on_the_way', 'overwritten_unread')
-_ON_THE_WAY: Final = ('transport', 'wait', 'parse', 'scrutiny', 'detections', 'publish', 'age')
+_ON_THE_WAY: Final = (
+    *('transport', 'wait', 'parse', 'postprocessing', 'detections', 'publish', 'age'),
+)
 """What the node tells of a frame besides the model."""
 
 

@@ -17,6 +17,7 @@ from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.gates import DEFAULTS
 from surgseg_ros.core.percentiles import percentiles
 from surgseg_ros.core.pipeline import PipelineSettings
+from surgseg_ros.core.reasons import Reason
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.images import IMAGE, image_to_msg
@@ -31,7 +32,7 @@ from surgseg_ros.node.worker import Worker
 
 STAGES: Final = (
     *('wait', 'parse', 'fit', 'network', 'upsample', 'download'),
-    *('scrutiny', 'detections', 'publish'),
+    *('postprocessing', 'detections', 'publish'),
 )
 """As the node names them in /diagnostics, in the order of work."""
 
@@ -144,12 +145,16 @@ class _Record(Health):
         self._results = results
 
     def record_mask(
-        self, image_ns: int, stamp_ns: int, times_ms: Mapping[str, float], warning: str = ''
+        self,
+        image_ns: int,
+        stamp_ns: int,
+        times_ms: Mapping[str, float],
+        warning: tuple[Reason, ...] = (),
     ) -> None:
         self._results.put(times_ms)
 
-    def record_failure(self, reason: str, count: str = 'rejected') -> None:
-        self._results.put(reason)
+    def record_failure(self, *reasons: Reason, count: str = 'rejected') -> None:
+        self._results.put('; '.join(reason.text for reason in reasons))
 
 
 class _OneModel:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core import image_quality
 from surgseg_ros.core.image_quality import ImageSample, sample_image
+from surgseg_ros.core.reasons import ReasonCode
 
 OFF: Final = 'none'  # `off` is false in the YAML of ROS
 WARN: Final = 'warn'
@@ -24,6 +25,7 @@ class Gate(NamedTuple):
     """
     One gate.
 
+    :param code: what `status` reports where an image does not pass.
     :param limit: the default; see `measure`.
     :param span: least and largest limit.
     :param trouble: what it means, for `status`.
@@ -31,6 +33,7 @@ class Gate(NamedTuple):
     :param below: whether a number below the limit, not one at or above it, means trouble.
     """
 
+    code: ReasonCode
     limit: float
     span: tuple[float, float]
     trouble: str
@@ -39,16 +42,45 @@ class Gate(NamedTuple):
 
 
 GATES: Final[Mapping[str, Gate]] = {
-    'black': Gate(0.7, (0.0, 1.0), 'the image is black', image_quality.dark_share),
-    'saturated': Gate(0.35, (0.0, 1.0), 'the image is overexposed', image_quality.clipped_share),
-    FROZEN: Gate(30.0, (2.0, 10_000.0), 'the image stands still', None),
-    'unfocused': Gate(
-        0.32, (0.0, 1.0), 'the image is out of focus', image_quality.sharpness, True
+    'black': Gate(
+        ReasonCode.GATE_BLACK, 0.7, (0.0, 1.0), 'the image is black', image_quality.dark_share
     ),
-    'smoke': Gate(0.46, (0.0, 1.0), 'smoke covers the image', image_quality.haze),
-    'blood': Gate(0.5, (0.0, 1.0), 'blood covers the image', image_quality.blood_share),
-    'outside': Gate(0.35, (0.0, 1.0), 'the image is not of a body', image_quality.not_red_share),
-    'interlaced': Gate(0.02, (0.0, 1.0), 'the image is interlaced', image_quality.comb_share),
+    'saturated': Gate(
+        ReasonCode.GATE_SATURATED,
+        0.35,
+        (0.0, 1.0),
+        'the image is overexposed',
+        image_quality.clipped_share,
+    ),
+    FROZEN: Gate(ReasonCode.GATE_FROZEN, 30.0, (2.0, 10_000.0), 'the image stands still', None),
+    'unfocused': Gate(
+        ReasonCode.GATE_UNFOCUSED,
+        0.32,
+        (0.0, 1.0),
+        'the image is out of focus',
+        image_quality.sharpness,
+        True,
+    ),
+    'smoke': Gate(
+        ReasonCode.GATE_SMOKE, 0.46, (0.0, 1.0), 'smoke covers the image', image_quality.haze
+    ),
+    'blood': Gate(
+        ReasonCode.GATE_BLOOD, 0.5, (0.0, 1.0), 'blood covers the image', image_quality.blood_share
+    ),
+    'outside': Gate(
+        ReasonCode.GATE_OUTSIDE,
+        0.35,
+        (0.0, 1.0),
+        'the image is not of a body',
+        image_quality.not_red_share,
+    ),
+    'interlaced': Gate(
+        ReasonCode.GATE_INTERLACED,
+        0.02,
+        (0.0, 1.0),
+        'the image is interlaced',
+        image_quality.comb_share,
+    ),
 }
 """In the order in which they are told. The limits come from `python -m tools.gates`."""
 
@@ -84,6 +116,11 @@ class Finding(NamedTuple):
     gate: str
     action: str
     reason: str
+
+    @property
+    def code(self) -> ReasonCode:
+        """The gate's."""
+        return GATES[self.gate].code
 
 
 class Gates:

@@ -26,6 +26,7 @@ from surgseg_ros.core.detections import DEFAULT_LEAST_AREA, Instrument, without_
 from surgseg_ros.core.failures import describe
 from surgseg_ros.core.gates import Finding, Gates, GateSetting
 from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.regions import drop_small_regions
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.stamps import StampAnomaly, StampMonitor
@@ -34,9 +35,6 @@ from surgseg_ros.core.temporal_filter import TemporalFilter
 
 if TYPE_CHECKING:  # torch is imported with the first model
     from surgseg_ros.core.segmenter import Segmenter
-
-STAMP: Final = 'stamp'
-"""Code of warnings that an image's stamp gives rise to."""
 
 _HOLD_NS: Final = 10**9
 """A gate's warning stays for so long: some come and go from one image to the next."""
@@ -69,14 +67,19 @@ class ResultWarning(NamedTuple):
     """
     Why the mask of an image is not to be trusted.
 
-    :param reason: for people; may hold numbers that change from image to image.
+    :param code: the kind of warning.
+    :param text: for people; may hold numbers that change from image to image.
     :param decided: whether there is a mask all the same; else there is no decision.
-    :param code: the kind of warning, the name of a gate for example.
     """
 
-    reason: str
+    code: ReasonCode
+    text: str
     decided: bool = True
-    code: str = ''
+
+    @property
+    def reason(self) -> Reason:
+        """What `status` reports of it."""
+        return Reason(self.code, self.text)
 
 
 class InputFrame(NamedTuple):
@@ -111,7 +114,7 @@ class Decision:
     :param warnings: what speaks against the result.
     :param anomalies: of stamp and size.
     :param code: the kind of reason why there is no decision; empty where there is one.
-    :param reason: the same for people.
+    :param reasons: why there is no decision; empty where there is one.
     :param failed: whether network, device or settings failed, rather than the image.
     :param stage_ms: milliseconds by stage, in the order of work.
     :param least_area: least share of the image's area of an instrument.
@@ -122,7 +125,7 @@ class Decision:
     warnings: tuple[ResultWarning, ...] = ()
     anomalies: tuple[StampAnomaly, ...] = ()
     code: str = ''
-    reason: str = ''
+    reasons: tuple[Reason, ...] = ()
     failed: bool = False
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     least_area: float = DEFAULT_LEAST_AREA
@@ -131,6 +134,11 @@ class Decision:
     def is_decided(self) -> bool:
         """Whether there is a mask."""
         return not self.code
+
+    @property
+    def reason(self) -> str:
+        """Why there is no decision, for people; empty where there is one."""
+        return '; '.join(reason.text for reason in self.reasons)
 
     @property
     def mask(self) -> NDArray[np.uint8]:
@@ -259,7 +267,7 @@ class CameraPipeline:
         """
         anomalies = self._check_stamp(frame)
         warnings = frame.warnings + tuple(
-            ResultWarning(anomaly.text, code=STAMP) for anomaly in anomalies if anomaly.degrades
+            ResultWarning(anomaly.code, anomaly.text) for anomaly in anomalies if anomaly.code
         )
         try:
             if isinstance(output, Exception):
@@ -281,17 +289,17 @@ class CameraPipeline:
         if undecided:
             if self._filter is not None:
                 self._filter.reset()
-            watch.lap('scrutiny')
+            watch.lap('postprocessing')
             return Decision(
                 Segmentation.undecided(frame.size),
                 warnings=warnings,
-                code=undecided[0].code or undecided[0].reason,
-                reason='; '.join(warning.reason for warning in undecided),
+                code=undecided[0].code.value,
+                reasons=tuple(warning.reason for warning in undecided),
                 stage_ms={**output.stage_ms, **watch.times_ms()},
             )
         segmentation, raw_mask = self._filtered(view, output, frame.stamp_ns or 0)
         segmentation, unsure = self._thresholded(segmentation)
-        watch.lap('scrutiny')
+        watch.lap('postprocessing')
         return Decision(
             segmentation,
             raw_mask,
@@ -322,7 +330,8 @@ class CameraPipeline:
         now_ns = frame.stamp_ns or 0
         for finding in findings:
             decided = finding.action != quality_gates.NO_DECISION
-            self._held[finding.gate] = ResultWarning(finding.reason, decided, finding.gate), now_ns
+            warning = ResultWarning(finding.code, finding.reason, decided)
+            self._held[finding.gate] = warning, now_ns
         found = {finding.gate for finding in findings}
         self._held = {
             gate: (warning, at_ns)
@@ -349,7 +358,7 @@ class CameraPipeline:
         segmentation = apply_confidence_threshold(segmentation, least)
         if least and segmentation.mask.min() == NO_DECISION:
             reason = f'no pixel has a confidence of {least:g}'
-            unsure = (ResultWarning(reason, code='min_confidence'),)
+            unsure = (ResultWarning(ReasonCode.LOW_CONFIDENCE, reason),)
         if self._settings.least_region:
             mask = drop_small_regions(segmentation.mask, self._settings.least_region)
             segmentation = dataclasses.replace(segmentation, mask=mask)
@@ -360,7 +369,7 @@ def _failure(error: Exception, size: tuple[int, int]) -> Decision:
     return Decision(
         Segmentation.undecided(size),
         code=type(error).__name__,
-        reason=describe(error),
+        reasons=(Reason(ReasonCode.PROCESSING_FAILED, describe(error)),),
         failed=True,
     )
 

@@ -3,6 +3,8 @@
 
 from typing import Final, NamedTuple
 
+from surgseg_ros.core.reasons import ReasonCode
+
 _JUMP_NS: Final = 10 * 10**9
 """Stamps that run ahead of the receiver's clock by more than this have jumped."""
 
@@ -13,14 +15,19 @@ class StampAnomaly(NamedTuple):
 
     :param text: what it is.
     :param remedy: what can be done about it; the same for every anomaly of a kind.
-    :param degrades: whether the mask of the image is not to be trusted because of it.
     :param restarts: whether the image starts a new sequence, to which no earlier image belongs.
+    :param code: of the reason why the mask of the image is not to be trusted; None where it is.
     """
 
     text: str
     remedy: str
-    degrades: bool = False
     restarts: bool = False
+    code: ReasonCode | None = None
+
+    @property
+    def degrades(self) -> bool:
+        """Whether the mask of the image is not to be trusted because of it."""
+        return self.code is not None
 
 
 class StampMonitor:
@@ -64,14 +71,13 @@ def _size_anomaly(before: tuple[int, int] | None, now: tuple[int, int]) -> Stamp
 
 def _stamp_anomaly(before_ns: int | None, now_ns: int, elapsed_ns: int) -> StampAnomaly | None:
     if now_ns == 0:
-        return StampAnomaly(
-            'the stamp is zero', 'let the camera driver set header.stamp', degrades=True
-        )
+        remedy = 'let the camera driver set header.stamp'
+        return StampAnomaly('the stamp is zero', remedy, code=ReasonCode.STAMP_ZERO)
     if before_ns is None:
         return None
     if now_ns == before_ns:
         text = f'two images have the same stamp {now_ns} ns'
-        return StampAnomaly(text, 'check the camera driver', degrades=True)
+        return StampAnomaly(text, 'check the camera driver', code=ReasonCode.STAMP_REPEATED)
     remedy = 'expected where a bag or a simulation begins again, else look for a second publisher'
     # A restart says nothing against the image itself.
     if now_ns < before_ns:

@@ -10,6 +10,7 @@ bgr8 has the usual order of colours. Drivers often write the codec's name alone.
 import re
 from typing import Final, NamedTuple
 
+from surgseg_ros.core.reasons import ReasonCode
 from surgseg_ros.messages.encodings import find_encoding
 from surgseg_ros.messages.errors import ImageError, ImageWarning
 
@@ -69,7 +70,7 @@ def color_layout(text: str, is_grey: bool) -> ColorLayout:
         f'format {text!r:.80} does not say in which order the file has its colours, so red and '
         'blue may be exchanged: let the publisher write bgr8 behind "compressed"'
     )
-    return ColorLayout(warnings=(ImageWarning(what, 'color_order'),))
+    return ColorLayout(warnings=(ImageWarning(ReasonCode.COLOR_ORDER, what),))
 
 
 def _of_grey_file(text: str, original: str, stored: str) -> ColorLayout:
@@ -85,7 +86,7 @@ def _of_grey_file(text: str, original: str, stored: str) -> ColorLayout:
         f'all colour is lost: format {text!r:.80} says that the image was {original}, but its '
         'file is grey; let the publisher convert to rgb8 before it compresses'
     )
-    return ColorLayout(warnings=(ImageWarning(what, 'color_lost'),))
+    return ColorLayout(warnings=(ImageWarning(ReasonCode.COLOR_LOST, what),))
 
 
 def _is_encoding(name: str) -> bool:

@@ -3,6 +3,8 @@
 
 from typing import NamedTuple
 
+from surgseg_ros.core.reasons import ReasonCode
+
 
 class ImageError(ValueError):
     """
@@ -22,9 +24,9 @@ class ImageWarning(NamedTuple):
     """
     Why an image that could be read is not to be trusted.
 
+    :param code: the kind of fault, to count by and to warn once by.
     :param text: what is wrong, and the remedy.
-    :param code: a short name of the kind of fault, to count by and to warn once by.
     """
 
+    code: ReasonCode
     text: str
-    code: str

@@ -17,6 +17,7 @@ from surgseg_ros.core.image_files import (
     decode_rgb,
 )
 from surgseg_ros.core.limits import MAX_PIXELS
+from surgseg_ros.core.reasons import ReasonCode
 from surgseg_ros.messages.compressed_format import color_layout, refuse_depth
 from surgseg_ros.messages.encodings import ENCODINGS, Encoding, check_form, find_encoding
 from surgseg_ros.messages.errors import ImageError, ImageWarning
@@ -40,8 +41,8 @@ _REMEDIES: Final = {
 
 
 _NOT_CHECKED: Final = ImageWarning(
+    ReasonCode.JPEG_NOT_CHECKED,
     'a JPEG of this chroma subsampling cannot be checked for damage: send 4:2:0, 4:2:2 or 4:4:4',
-    'not_checked',
 )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
+from surgseg_ros.core.reasons import Reason, ReasonCode
 
 RECEIPT: Final = 'receipt'
 HEADER: Final = 'header'
@@ -54,7 +55,7 @@ class Age(NamedTuple):
     header_ms: float
 
 
-def staleness(age: Age, policy: ResultPolicy) -> str:
+def staleness(age: Age, policy: ResultPolicy) -> Reason | None:
     """
     Say why a result is too old to be published as valid.
 
@@ -62,7 +63,7 @@ def staleness(age: Age, policy: ResultPolicy) -> str:
 
     :param age: of its image, now that it is done.
     :param policy: the limits.
-    :return: the reason; empty if it is young enough.
+    :return: the reason; None if it is young enough.
     """
     asked_ms = age.header_ms if policy.age_source == HEADER else age.receipt_ms
     limit_ms = policy.max_frame_age_ms or math.inf
@@ -72,26 +73,27 @@ def staleness(age: Age, policy: ResultPolicy) -> str:
         since = 'its stamp' if policy.age_source == HEADER else 'its receipt'
         reported = asked_ms, since, 'max_frame_age_ms', limit_ms
     else:
-        return ''
-    return _too_old(*reported)
+        return None
+    return Reason(ReasonCode.TOO_OLD, _too_old(*reported))
 
 
-def clock_warning(age: Age, policy: ResultPolicy) -> str:
+def clock_warning(age: Age, policy: ResultPolicy) -> Reason | None:
     """
     Say why the age that is asked for is not to be believed.
 
     :param age: of an image.
     :param policy: which age is asked for.
-    :return: the reason; empty if there is none.
+    :return: the reason; None if there is none.
     """
     if policy.age_source != HEADER or 0 <= age.header_ms <= OLDEST_BELIEVED_MS:
-        return ''
+        return None
     seconds = abs(age.header_ms) / 1e3
     where = f'{seconds:.3f} s in the future' if age.header_ms < 0 else f'{seconds:.3f} s old'
-    return (
+    text = (
         f"the image's stamp is {where}: let camera and node have one clock (NTP or PTP, "
         'use_sim_time with a bag), or set age_source to receipt'
     )
+    return Reason(ReasonCode.CLOCKS_DIFFER, text)
 
 
 def _too_old(age_ms: float, since: str, name: str, limit_ms: float) -> str:

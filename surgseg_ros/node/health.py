@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from surgseg_ros.core.percentiles import Percentiles, percentiles
+from surgseg_ros.core.reasons import Reason, ReasonCode
 
 VALID: Final = 'valid'
 DEGRADED: Final = 'degraded'
@@ -22,11 +23,21 @@ class Verdict(NamedTuple):
     Whether masks can be used, and why.
 
     :param state: VALID, DEGRADED, STALE or INACTIVE.
-    :param reason: for people; empty only if valid.
+    :param reasons: empty only if valid.
     """
 
     state: str
-    reason: str
+    reasons: tuple[Reason, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """All reasons, for people."""
+        return '; '.join(reason.text for reason in self.reasons)
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The same reasons for programs: sorted, each code once."""
+        return tuple(sorted({reason.code.value for reason in self.reasons}))
 
 
 class LastImage(NamedTuple):
@@ -61,12 +72,12 @@ class Health:
         self._counts: Counter[str] = Counter()
         self._times: dict[str, deque[float]] = {}
         self._said: set[str] = set()
-        self._inactive = 'not configured yet'
-        self._degraded_reasons: tuple[str, ...] = ()
-        self._ambiguity = ''
-        self._others = ''
-        self._silence = ''
-        self._trouble = ''
+        self._inactive: Reason | None = Reason(ReasonCode.NOT_CONFIGURED, 'not configured yet')
+        self._degraded_reasons: tuple[Reason, ...] = ()
+        self._ambiguity: Reason | None = None
+        self._others: Reason | None = None
+        self._silence: Reason | None = None
+        self._trouble: tuple[Reason, ...] = ()
         self._expecting_since_ns = 0
         self._picture: LastImage | None = None
         self._image_ns: int | None = None
@@ -95,7 +106,7 @@ class Health:
             self._said.add(cause)
             return new
 
-    def activate(self, now_ns: int, degraded_reasons: tuple[str, ...] = ()) -> None:
+    def activate(self, now_ns: int, degraded_reasons: tuple[Reason, ...] = ()) -> None:
         """
         Begin a time in which frames are expected.
 
@@ -103,14 +114,14 @@ class Health:
         :param degraded_reasons: reasons for which a mask is never better than degraded.
         """
         with self._lock:
-            self._inactive, self._degraded_reasons = '', degraded_reasons
-            self._trouble = self._ambiguity = self._silence = ''
+            self._inactive, self._degraded_reasons, self._trouble = None, degraded_reasons, ()
+            self._ambiguity = self._silence = None
             self._expecting_since_ns = now_ns
             self._image_ns = self._mask_ns = self._stamp_ns = self._picture = None
             self._said.clear()
             self._times.clear()
 
-    def limit(self, degraded_reasons: tuple[str, ...]) -> None:
+    def limit(self, degraded_reasons: tuple[Reason, ...]) -> None:
         """
         Change what `activate` was given.
 
@@ -119,7 +130,7 @@ class Health:
         with self._lock:
             self._degraded_reasons = degraded_reasons
 
-    def deactivate(self, reason: str) -> None:
+    def deactivate(self, reason: Reason) -> None:
         """
         End it.
 
@@ -143,11 +154,11 @@ class Health:
         with self._lock:
             self._counts['received'] += 1
             self._image_ns = now_ns
-            self._silence = ''
+            self._silence = None
             if transport_ms is not None:
                 self._keep('transport', transport_ms)
 
-    def record_silence(self, explanation: str) -> None:
+    def record_silence(self, explanation: Reason) -> None:
         """Note why no image may come; forgotten once one has come."""
         with self._lock:
             self._silence = explanation
@@ -163,7 +174,11 @@ class Health:
             return self._picture
 
     def record_mask(
-        self, image_ns: int, stamp_ns: int, times_ms: Mapping[str, float], warning: str = ''
+        self,
+        image_ns: int,
+        stamp_ns: int,
+        times_ms: Mapping[str, float],
+        warning: tuple[Reason, ...] = (),
     ) -> None:
         """
         Note that a mask went out.
@@ -180,12 +195,12 @@ class Health:
             for stage, time_ms in times_ms.items():
                 self._keep(stage, time_ms)
 
-    def record_warning(self, reason: str) -> None:
+    def record_warning(self, *reasons: Reason) -> None:
         """Note why the mask that comes next is not to be trusted."""
         with self._lock:
-            self._trouble = reason
+            self._trouble = reasons
 
-    def record_model_change(self, degraded_reasons: tuple[str, ...]) -> None:
+    def record_model_change(self, degraded_reasons: tuple[Reason, ...]) -> None:
         """
         Note that another model takes over: a mask that is still fresh is none of its.
 
@@ -193,28 +208,29 @@ class Health:
         """
         with self._lock:
             self._degraded_reasons = degraded_reasons
-            self._trouble = 'the model has been changed, and no mask of it has come yet'
+            text = 'the model has been changed, and no mask of it has come yet'
+            self._trouble = (Reason(ReasonCode.MODEL_CHANGED, text),)
 
-    def record_ambiguity(self, reason: str) -> None:
-        """Note why it is not known whose images these are; empty if it is known."""
+    def record_ambiguity(self, reason: Reason | None) -> None:
+        """Note why it is not known whose images these are; None if it is known."""
         with self._lock:
             self._ambiguity = reason
 
-    def record_other_publishers(self, reason: str) -> None:
-        """Note who else publishes on this camera's output topics; empty if nobody does."""
+    def record_other_publishers(self, reason: Reason | None) -> None:
+        """Note who else publishes on this camera's output topics; None if nobody does."""
         with self._lock:
             self._others = reason
 
-    def record_failure(self, reason: str, count: str = 'rejected') -> None:
+    def record_failure(self, *reasons: Reason, count: str = 'rejected') -> None:
         """
         Note that a frame got no mask, or none to be trusted.
 
-        :param reason: why.
+        :param reasons: why.
         :param count: what it counts as.
         """
         with self._lock:
             self._counts[count] += 1
-            self._trouble = reason
+            self._trouble = reasons
 
     def silent_for_ns(self, now_ns: int) -> int | None:
         """Time since the last image, publisher or activation; None while inactive."""
@@ -244,23 +260,26 @@ class Health:
         """
         with self._lock:
             if self._inactive:
-                return Verdict(INACTIVE, self._inactive)
-            if self._mask_ns is None:
-                some = 'images come, but no mask is ready yet'
-                none = self._explain('no image has come yet')
-                return Verdict(STALE, self._trouble or (some if self._image_ns else none))
-            limit_ns = stale_after_ms * 1e6
-            if now_ns - self._mask_ns > limit_ns:
-                silent = self._image_ns is None or now_ns - self._image_ns > limit_ns
-                what = 'no image has come' if silent else 'images come, but no mask is ready'
-                reason = f'{what} within {stale_after_ms:g} ms'
-                return Verdict(STALE, self._explain(reason) if silent else self._trouble or reason)
-            reported = (*self._degraded_reasons, self._others, self._ambiguity, self._trouble)
-            reasons = [text for text in reported if text]
-            return Verdict(DEGRADED, '; '.join(reasons)) if reasons else Verdict(VALID, '')
+                return Verdict(INACTIVE, (self._inactive,))
+            if self._mask_ns is None or now_ns - self._mask_ns > stale_after_ms * 1e6:
+                return Verdict(STALE, self._staleness(now_ns, stale_after_ms))
+            reported = (*self._degraded_reasons, self._others, self._ambiguity, *self._trouble)
+            reasons = tuple(reason for reason in reported if reason is not None)
+            return Verdict(DEGRADED if reasons else VALID, reasons)
 
-    def _explain(self, reason: str) -> str:
-        return f'{reason}: {self._silence}' if self._silence else reason
+    def _staleness(self, now_ns: int, stale_after_ms: float) -> tuple[Reason, ...]:
+        """Explain why there is no fresh mask."""
+        ever, image_ns = self._mask_ns is not None, self._image_ns
+        within = f' within {stale_after_ms:g} ms' if ever else ' yet'
+        silent = image_ns is None or (ever and now_ns - image_ns > stale_after_ms * 1e6)
+        if self._trouble and not (ever and silent):
+            return self._trouble
+        if silent:
+            code = ReasonCode.STALE_CAMERA if ever else ReasonCode.NO_IMAGE_YET
+            silence = () if self._silence is None else (self._silence,)
+            return (Reason(code, f'no image has come{within}'), *silence)
+        code = ReasonCode.STALE_MASK if ever else ReasonCode.NO_MASK_YET
+        return (Reason(code, f'images come, but no mask is ready{within}'),)
 
     def _keep(self, stage: str, time_ms: float) -> None:
         self._times.setdefault(stage, deque(maxlen=_WINDOW)).append(time_ms)

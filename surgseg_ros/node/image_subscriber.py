@@ -16,6 +16,7 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rclpy.utilities import get_rmw_implementation_identifier
 
+from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.node.compatibility import subscribe
 from surgseg_ros.node.dds_profile import advice_to_sender
 from surgseg_ros.node.health import Health
@@ -125,11 +126,11 @@ class ImageSubscriber:
                 self._node.destroy_subscription(self._subscription)
                 self._subscribe(reliable)
 
-    def explain_silence(self) -> str:
+    def explain_silence(self) -> Reason:
         """
         Say why no image may come.
 
-        :return: a sentence that names the topic.
+        :return: the reason, which names the topic.
         """
         right, wrong = self._publishers()
         name = f'topic {self.resolved_topic!r}'
@@ -137,7 +138,7 @@ class ImageSubscriber:
             of_type = f' of {TYPE_NAMES[self._transport]}' if wrong else ''
             others = describe_others(self._node, self._topic, self._transport)
             remedy = f', but {others}' if others else ': start the camera, or remap the topic'
-            return f'{name} has no publisher{of_type}{remedy}'
+            return Reason(ReasonCode.NO_PUBLISHER, f'{name} has no publisher{of_type}{remedy}')
         offers = ', '.join(
             f'{_name_of(info)} offers '
             f'{info.qos_profile.reliability.name.lower()} '
@@ -145,10 +146,11 @@ class ImageSubscriber:
             for info in right
         )
         asked = 'reliable' if self._is_reliable() else 'best_effort'
-        return (
+        text = (
             f'{name} has a publisher, but nothing arrives ({offers}; this node asks for {asked}): '
             'check QoS with `ros2 topic info -v`, and whether the camera runs'
         )
+        return Reason(ReasonCode.NOTHING_RECEIVED, text)
 
     def _choose_anew(self) -> None:
         """Change to the topic on which images are published, where none come by the present."""
@@ -205,14 +207,14 @@ class ImageSubscriber:
     def _follow(self, sequence: int | None) -> None:
         """Count gaps in the publisher's numbering, and see whether several publishers mix."""
         if sequence is None:  # the middleware does not number: any of several may have sent it
-            several = 'there are several publishers' if self._publishers_seen > 1 else ''
-            self._health.record_ambiguity(several)
+            several = Reason(ReasonCode.TWO_CAMERAS, 'there are several publishers')
+            self._health.record_ambiguity(several if self._publishers_seen > 1 else None)
             return
         last, self._last_sequence = self._last_sequence, sequence
         self._backward.append(last is not None and sequence <= last)
         # A camera that is started again steps back once; two that alternate do again and again.
-        mixed = sum(self._backward) > 1
-        self._health.record_ambiguity('images of several publishers alternate' if mixed else '')
+        mixed = Reason(ReasonCode.TWO_CAMERAS, 'images of several publishers alternate')
+        self._health.record_ambiguity(mixed if sum(self._backward) > 1 else None)
         if last is not None and sequence > last + 1 and self._publishers_seen == 1:
             self._health.count('missing', sequence - last - 1)
 

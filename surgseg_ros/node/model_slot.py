@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from surgseg_ros.core.failures import describe
 from surgseg_ros.core.memory import importing
 from surgseg_ros.core.model_folder import read_spec
+from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.node.generation import Generation
 from surgseg_ros.node.inference import Inference
 from surgseg_ros.node.parameters import Settings
@@ -64,7 +65,7 @@ class ModelSlot:
         self,
         logger: Logger,
         generation: Generation,
-        on_change: Callable[[tuple[str, ...]], None],
+        on_change: Callable[[tuple[Reason, ...]], None],
         report: Callable[[], None],
     ) -> None:
         """Begin empty."""
@@ -80,7 +81,9 @@ class ModelSlot:
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._settings: Settings | None = None
-        self._trouble = self._fallen = self._smaller = ''
+        self._trouble: Reason | None = None
+        self._fallen: Reason | None = None
+        self._smaller: Reason | None = None
         self._number = 0
         self._usual_threads = 0
 
@@ -97,7 +100,7 @@ class ModelSlot:
         segmenter, tested = self._load(settings)
         with self._lock:
             self._settings, self.tested = settings, tested
-            self._trouble = self._fallen = self._smaller = ''
+            self._trouble = self._fallen = self._smaller = None
             self.segmenter, self.inference = segmenter, Inference(segmenter, self)
         return segmenter
 
@@ -106,18 +109,19 @@ class ModelSlot:
         with self._lock:
             self._number += 1
             self.segmenter = self.inference = self._settings = None
-            self._trouble = self._fallen = self._smaller = ''
+            self._trouble = self._fallen = self._smaller = None
 
-    def degraded_reasons(self) -> tuple[str, ...]:
+    def degraded_reasons(self) -> tuple[Reason, ...]:
         """Say why masks of this model are never better than degraded."""
         with self._lock:
             return self._degraded_reasons()
 
-    def _degraded_reasons(self) -> tuple[str, ...]:
+    def _degraded_reasons(self) -> tuple[Reason, ...]:
         segmenter = self.segmenter
         demo = segmenter is not None and segmenter.spec.intended_use == 'demo'
-        said = 'the model is for demonstration only' if demo else ''
-        return tuple(filter(None, (said, self._trouble, self._fallen, self._smaller)))
+        said = Reason(ReasonCode.MODEL_DEMO, 'the model is for demonstration only')
+        reported = (said if demo else None, self._trouble, self._fallen, self._smaller)
+        return tuple(reason for reason in reported if reason is not None)
 
     def is_settled(self, folder: str) -> bool:
         """
@@ -173,7 +177,7 @@ class ModelSlot:
         text = f'model {folder!r} was asked for and is not used: {reason}; {self.describe()} stays'
         self._logger.error(text)
         with self._lock:
-            self._trouble = text
+            self._trouble = Reason(ReasonCode.MODEL_CHANGE_FAILED, text)
         self._report()
 
     def fall_back(self, error: Exception) -> bool:
@@ -198,7 +202,7 @@ class ModelSlot:
         """See FallbackHandler."""
         self._logger.error(reason)
         with self._lock:
-            self._smaller = reason
+            self._smaller = Reason(ReasonCode.BATCHING_DISABLED, reason)
         self._report()
 
     def _import_torch(self, folder: str) -> None:
@@ -257,7 +261,8 @@ class ModelSlot:
             segmenter, tested = self._load(plain)
             if segmenter.spec.weights_sha256 != failed.spec.weights_sha256:
                 raise ValueError('the model folder holds another model by now')
-            said = f'{reason}; runs on the CPU instead, until ~/reload_model'
+            text = f'{reason}; runs on the CPU instead, until ~/reload_model'
+            said = Reason(ReasonCode.CPU_FALLBACK, text)
             self._exchange(number, segmenter, tested, plain, said)
         except Exception as error:
             self._stay(number, failed, f'{reason}; the CPU cannot take over: {error}')
@@ -269,7 +274,7 @@ class ModelSlot:
         with self._lock:
             if number != self._number:
                 return
-            self._fallen = reason
+            self._fallen = Reason(ReasonCode.DEVICE_FAILED, reason)
             self._use(segmenter)
         self._report()
 
@@ -279,14 +284,14 @@ class ModelSlot:
         segmenter: Segmenter,
         tested: bool,
         settings: Settings,
-        fallen: str = '',
+        fallen: Reason | None = None,
     ) -> None:
         """Put a model in the place of the present one."""
         with self._lock:
             if number != self._number:
                 raise ValueError('the node was cleaned up while the model was being loaded')
             self._settings, self.tested = settings, tested
-            self._trouble = self._smaller = ''
+            self._trouble = self._smaller = None
             self._fallen = fallen
             self._use(segmenter)
         self._report()

@@ -16,6 +16,8 @@ from rclpy.subscription import Subscription
 from rclpy.task import Future
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
+from surgseg_ros.core.reasons import Reason, ReasonCode
+
 LISTED_DEAD_S: Final = 25.0
 """
 How long a publisher may be listed without a sign of life before it counts as a living one.
@@ -127,15 +129,15 @@ class OtherPublishers:
             # The name of a node has no colon; what follows one is a camera's.
             self._sign_s['/' + status.name.partition(':')[0]] = self._now_s()
 
-    def check(self) -> str:
+    def check(self) -> Reason | None:
         """
         Look for other publishers, and ask their nodes; does not wait for an answer.
 
-        :return: who publishes on which topics and what to do about it; empty if nobody does.
+        :return: who publishes on which topics and what to do about it; None if nobody does.
         """
         with self._lock:
             if not self._started:
-                return ''
+                return None
             now_s = self._now_s()
             others = self._others(now_s)
             names = {other.node for other in others} - {self._name, UNKNOWN_NAME}
@@ -200,17 +202,18 @@ class OtherPublishers:
             if (client := self._questions.pop(name).client) is not None:
                 self._node.destroy_client(client)
 
-    def _report(self, others: Sequence[_Endpoint]) -> str:
+    def _report(self, others: Sequence[_Endpoint]) -> Reason | None:
         if not others:
-            return ''
+            return None
         topics = ', '.join(
             sorted({repr(self._node.resolve_topic_name(other.topic)) for other in others})
         )
         nodes = ', '.join(sorted({self._call(other.node) for other in others}))
-        return (
+        text = (
             f'{nodes} publishes on {topics} too: stop it, or give one of the two a namespace of '
             'its own'
         )
+        return Reason(ReasonCode.TWO_PUBLISHERS, text)
 
     def _call(self, name: str) -> str:
         if name == UNKNOWN_NAME:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from rclpy.node import Node
 
+from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.node.health import Health
 from surgseg_ros.node.reports import Diagnostics, StatusReport
 from surgseg_ros.node.ticker import Ticker
@@ -78,14 +79,15 @@ class Reporter:
                 report.destroy()
             self._names, self.healths, self._reports = names, healths, reports
 
-    def report_inactive(self, reason: str) -> None:
+    def report_inactive(self, code: ReasonCode, text: str) -> None:
         """
         Tell at once that no masks come.
 
-        :param reason: why not.
+        :param code: why not, for programs.
+        :param text: why not, for people.
         """
         for health in self.healths:
-            health.deactivate(reason)
+            health.deactivate(Reason(code, text))
         self._status_ticker.soon()
 
     def report_failed(self, reason: str) -> None:
@@ -95,7 +97,7 @@ class Reporter:
         :param reason: why not.
         """
         self.failed = True
-        self.report_inactive(reason)
+        self.report_inactive(ReasonCode.TRANSITION_FAILED, reason)
 
     def check_soon(self) -> None:
         """Make the upkeep due at once."""
@@ -111,7 +113,7 @@ class Reporter:
         self._status_ticker.stop()
         with self._lock:
             for report in self._reports:
-                report.end(reason, self.model)
+                report.end(Reason(ReasonCode.SHUT_DOWN, reason), self.model)
 
     def publish_status(self) -> None:
         """Publish each `status` that has changed, or is due again."""

@@ -11,6 +11,7 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
+from surgseg_ros.core.reasons import Reason
 from surgseg_ros.node.health import DEGRADED, INACTIVE, STALE, VALID, Health, Verdict
 from surgseg_ros.node.outputs import prefixed
 
@@ -34,6 +35,10 @@ class StatusReport:
     """
     The `status` topic of one camera, and its part of `/diagnostics`.
 
+    The `hardware_id` of `status` is `instance`. In `/diagnostics` it is the node's full name, one
+    for all cameras (diagnostic_updater, too, has one per node) and the same after every start:
+    viewers group by it, and their layouts name it.
+
     :param node: whose publisher it is.
     :param camera_name: prefix of the topic.
     :param health: what is reported.
@@ -45,9 +50,8 @@ class StatusReport:
         self._node = node
         self._instance = instance
         self._health = health
-        self._name = node.get_fully_qualified_name().lstrip('/')
-        if camera_name:
-            self._name += f': {camera_name}'
+        self._node_name = node.get_fully_qualified_name().lstrip('/')
+        self._name = f'{self._node_name}: {camera_name}' if camera_name else self._node_name
         profile = QoSProfile(
             depth=1,
             durability=DurabilityPolicy.TRANSIENT_LOCAL,
@@ -60,10 +64,10 @@ class StatusReport:
             profile,
             callback_group=MutuallyExclusiveCallbackGroup(),
         )
-        self._last = Verdict('', '')
+        self._last = Verdict('')
         self._last_s = 0.0
         self._past = _Past(time.monotonic(), {})
-        self._last_rates = {'in_hz': '0.0', 'out_hz': '0.0'}
+        self._last_rates = {'in_hz': 0.0, 'out_hz': 0.0}
 
     def publish(self, stale_after_ms: float, model: str) -> None:
         """
@@ -79,14 +83,14 @@ class StatusReport:
         self._last, self._last_s = verdict, now_ns / 1e9
         self._publish_status(verdict, model)
 
-    def end(self, reason: str, model: str) -> None:
+    def end(self, reason: Reason, model: str) -> None:
         """
         Publish a last `inactive`, and wait until reliable listeners have it, but not for ever.
 
         :param reason: why no masks come any more.
         :param model: name and hash of the model.
         """
-        self._publish_status(Verdict(INACTIVE, reason), model)
+        self._publish_status(Verdict(INACTIVE, (reason,)), model)
         self._publisher.wait_for_all_acked(Duration(seconds=_LAST_WORD_S))
 
     def destroy(self) -> None:
@@ -103,12 +107,14 @@ class StatusReport:
         :param model: name and hash of the model.
         :param facts: of the whole node, the device for example.
         :param failed: whether the node could not be configured or activated.
-        :return: the verdict with rates, counts, times and facts.
+        :return: the verdict and facts as text, and each rate, count and time as one number.
         """
         verdict = self._health.verdict(time.monotonic_ns(), stale_after_ms)
-        numbers = {**self._rates(), **self._counts(), **self._times()}
-        values = {**self._values(verdict, model), **facts, **numbers}
+        texts = {**self._values(verdict, model), **facts}
+        last_stamp = {'last_stamp_s': stamp} if (stamp := texts.pop('last_stamp')) else {}
+        values = {**texts, **last_stamp, **self._rates(), **self._counts(), **self._times()}
         status = self._status(verdict, values)
+        status.hardware_id = self._node_name
         # Inactive by a person's wish is not an error of the machine.
         if verdict.state == INACTIVE:
             status.level = DiagnosticStatus.ERROR if failed else DiagnosticStatus.WARN
@@ -130,18 +136,23 @@ class StatusReport:
     def _values(self, verdict: Verdict, model: str) -> dict[str, str]:
         stamp_ns = self._health.last_stamp_ns()
         stamp = '' if stamp_ns is None else f'{stamp_ns // 10**9}.{stamp_ns % 10**9:09d}'
-        return {'reason': verdict.reason, 'last_stamp': stamp, 'model': model}
+        return {
+            'reason': verdict.reason,
+            'last_stamp': stamp,
+            'model': model,
+            'reason_codes': ','.join(verdict.codes),
+        }
 
     def _rates(self) -> dict[str, str]:
         counts, now_s = self._health.counts(), time.monotonic()
         elapsed_s = now_s - self._past.time_s
         if elapsed_s >= _LEAST_RATE_TIME_S:
             self._last_rates = {
-                f'{word}_hz': f'{(counts[key] - self._past.counts.get(key, 0)) / elapsed_s:.1f}'
+                f'{word}_hz': (counts[key] - self._past.counts.get(key, 0)) / elapsed_s
                 for word, key in (('in', 'received'), ('out', 'published'))
             }
             self._past = _Past(now_s, counts)
-        return self._last_rates
+        return {key: f'{rate:.1f}' for key, rate in self._last_rates.items()}
 
     def _counts(self) -> dict[str, str]:
         counts = self._health.counts()
@@ -154,15 +165,16 @@ class StatusReport:
             'rejected': counts['rejected'],
             'too_old': counts['too_old'],
             'undecided': counts['undecided'],
-            'no_decision_said': counts['no_decision'],
+            'no_decision_published': counts['no_decision'],
             'discarded': counts['discarded'],
         }
         return {key: str(value) for key, value in named.items()}
 
     def _times(self) -> dict[str, str]:
         return {
-            f'{stage}_ms': ', '.join(f'{key} {ms:.2f}' for key, ms in times._asdict().items())
+            f'{stage}_{percentile}_ms': f'{ms:.2f}'
             for stage, times in self._health.times_ms().items()
+            for percentile, ms in times._asdict().items()
         }
 
 

@@ -11,6 +11,7 @@ from std_srvs.srv import Trigger
 
 from surgseg_ros.core.memory import release_memory
 from surgseg_ros.core.model_folder import read_spec
+from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.node import parameters
 from surgseg_ros.node.camera_channel import CameraChannel
 from surgseg_ros.node.fail_safe import FailSafe
@@ -104,7 +105,7 @@ class SegmenterNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, from whatever state."""
         result = self._end('shutdown', lambda: self._free(state))
-        self._reporter.report_inactive('shut down')
+        self._reporter.report_inactive(ReasonCode.SHUT_DOWN, 'shut down')
         return result
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -128,7 +129,7 @@ class SegmenterNode(LifecycleNode):
         self.settings = settings = parameters.read(self)
         self._report_slips()  # topics and cameras may be others than at the start
         self._reporter.set_cameras(settings.camera_names)
-        self._reporter.report_inactive('configuring')
+        self._reporter.report_inactive(ReasonCode.CONFIGURING, 'configuring')
         if not settings.model:
             raise ValueError(
                 "model is '': set the parameter to a model folder (model:=FOLDER with "
@@ -161,7 +162,7 @@ class SegmenterNode(LifecycleNode):
         self._fail_safe.start()
         self._report_model()
         self._reporter.failed = False
-        self._reporter.report_inactive('configured, not active')
+        self._reporter.report_inactive(ReasonCode.NOT_ACTIVE, 'configured, not active')
 
     def _report_model(self) -> None:
         """Report which model runs, and what limits it."""
@@ -171,7 +172,7 @@ class SegmenterNode(LifecycleNode):
         for health in self._reporter.healths:
             health.limit(self._models.degraded_reasons())
 
-    def _on_model_change(self, degraded_reasons: tuple[str, ...]) -> None:
+    def _on_model_change(self, degraded_reasons: tuple[Reason, ...]) -> None:
         """Report that the last mask is not of the model that is in use now."""
         for channel in self._channels:
             channel.health.record_model_change(degraded_reasons)
@@ -198,7 +199,7 @@ class SegmenterNode(LifecycleNode):
         if self._mailbox is not None:
             self._mailbox.clear()
         super().on_deactivate(state)
-        self._reporter.report_inactive('not active')
+        self._reporter.report_inactive(ReasonCode.NOT_ACTIVE, 'not active')
 
     def _cleanup(self) -> None:
         if self._mailbox is not None:
@@ -217,7 +218,7 @@ class SegmenterNode(LifecycleNode):
         self._models.empty()
         release_memory()
         self._report_model()
-        self._reporter.report_inactive('not configured')
+        self._reporter.report_inactive(ReasonCode.NOT_CONFIGURED, 'not configured')
 
     def _free(self, state: LifecycleState) -> None:
         self._deactivate(state)

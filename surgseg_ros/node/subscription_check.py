@@ -52,8 +52,8 @@ def check_other_publishers(
             logger.error(text, throttle_duration_sec=10.0)
             continue
         channel.health.record_other_publishers(reason)
-        if reason and channel.health.first_time(reason):
-            logger.warning(f'{channel.prefix}{reason} (masks are degraded while it does)')
+        if reason is not None and channel.health.first_time(reason.text):
+            logger.warning(f'{channel.prefix}{reason.text} (masks are degraded while it does)')
 
 
 def _report_silence(
@@ -64,8 +64,8 @@ def _report_silence(
         return
     explanation = subscriber.explain_silence()
     health.record_silence(explanation)
-    text = f'no image for {limit_s:g} s: {explanation}'
-    if health.first_time(explanation):
+    text = f'no image for {limit_s:g} s: {explanation.text}'
+    if health.first_time(explanation.text):
         logger.warning(text)
     else:  # it may be another silence, or the same for a long time
         logger.warning(text, throttle_duration_sec=60.0, skip_first=True)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from surgseg_ros.core.detections import without_decision
 from surgseg_ros.core.failures import describe
 from surgseg_ros.core.pipeline import (
-    STAMP,
     CameraPipeline,
     FrameResult,
     InputFrame,
@@ -20,6 +19,7 @@ from surgseg_ros.core.pipeline import (
     ResultWarning,
     complete,
 )
+from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.stamps import StampAnomaly
 from surgseg_ros.core.stopwatch import Stopwatch
@@ -155,7 +155,8 @@ class Worker(threading.Thread):
             given = self._input(frame, message.header, received)
             self._record(frame, channel, message.header, given.size)
         except ImageError as error:
-            self._reject(frame, channel, error.cause, f'image dropped: {error}')
+            reason = Reason(ReasonCode.IMAGE_REJECTED, f'image dropped: {error}')
+            self._reject(frame, channel, error.cause, (reason,))
             return None
         except Exception as error:  # a frame must not end the thread, whatever it brings
             self._reject(frame, channel, *_reported(error, 'no mask for an image'))
@@ -164,7 +165,7 @@ class Worker(threading.Thread):
         return ReceivedImage(frame, channel, message.header, given, watch)
 
     def _input(self, frame: Frame, header: Any, received: RgbImage) -> InputFrame:
-        warnings = tuple(ResultWarning(known.text, code=known.code) for known in received.warnings)
+        warnings = tuple(ResultWarning(*known) for known in received.warnings)
         return InputFrame(received.rgb, stamp_ns(header), frame.received_ns, warnings)
 
     def _record(
@@ -183,21 +184,20 @@ class Worker(threading.Thread):
     def _judge(self, picture: ReceivedImage, result: FrameResult) -> None:
         """Publish the result, or that there is no decision."""
         policy, age = self._rules(), self._age(picture)
+        of_clocks = clock_warning(age, policy)
+        doubts = () if of_clocks is None else (of_clocks,)
         if result.failed:
-            text = f'no decision on an image: {result.reason}'
-            self._refuse(picture, result.code, text)
+            self._refuse(picture, result.code, _without_decision(result.reasons))
         elif late := staleness(age, policy):
             said = policy.fail_safe == NO_DECISION
-            why = '; '.join(filter(None, (late, clock_warning(age, policy))))
-            self._refuse(picture, 'too_old', why, count='too_old', publish=said)
+            self._refuse(picture, 'too_old', (late, *doubts), count='too_old', publish=said)
         elif not result.is_decided:
-            text = f'no decision on an image: {result.reason}'
-            self._refuse(picture, result.code, text, count='undecided')
+            reasons = _without_decision(result.reasons)
+            self._refuse(picture, result.code, reasons, count='undecided')
         else:
-            self._warn_once(picture.channel, result.warnings)
-            reasons = [warning.reason for warning in result.warnings]
-            reasons.append(clock_warning(age, policy))
-            self._publish(picture, result, '; '.join(filter(None, reasons)))
+            self._warn_once(picture.channel, result)
+            found = (warning.reason for warning in result.warnings)
+            self._publish(picture, result, (*found, *doubts))
 
     def _log_anomalies(self, channel: CameraChannel, anomalies: Sequence[StampAnomaly]) -> None:
         for anomaly in anomalies:
@@ -209,22 +209,23 @@ class Worker(threading.Thread):
             else:  # rclpy allows one line of code only one severity
                 self._logger.info(text)
 
-    def _warn_once(self, channel: CameraChannel, warnings: Sequence[ResultWarning]) -> None:
-        for warning in warnings:
-            if warning.code != STAMP and channel.health.first_time(warning.code):
-                self._logger.warning(
-                    f'{channel.prefix}{warning.reason} (reported once; see status)'
-                )
+    def _warn_once(self, channel: CameraChannel, result: FrameResult) -> None:
+        logged = {anomaly.code for anomaly in result.anomalies}
+        for code, text, _ in result.warnings:
+            if code not in logged and channel.health.first_time(code.value):
+                self._logger.warning(f'{channel.prefix}{text} (reported once; see status)')
 
-    def _publish(self, picture: ReceivedImage, result: FrameResult, warning: str) -> None:
-        """Publish a mask."""
+    def _publish(
+        self, picture: ReceivedImage, result: FrameResult, warning: tuple[Reason, ...]
+    ) -> None:
+        """Publish a mask, and before it why it is not to be trusted."""
         frame, channel, header, given, watch = picture
         with self._generation.held(frame.generation) as current:
             if not current or self._used is not self._models.inference:
                 channel.health.count('discarded')
                 return
             if warning:  # said before the mask is out, as well as two topics have an order
-                channel.health.record_warning(warning)
+                channel.health.record_warning(*warning)
                 self._report()
             watch.resume()
             channel.outputs.publish(
@@ -245,7 +246,7 @@ class Worker(threading.Thread):
         self,
         picture: ReceivedImage,
         cause: str,
-        text: str,
+        reasons: tuple[Reason, ...],
         count: str = 'rejected',
         publish: bool = True,
     ) -> None:
@@ -255,17 +256,23 @@ class Worker(threading.Thread):
             if current and publish and self._used is self._models.inference:
                 unknown = Segmentation.undecided(given.size), without_decision(given.size)
                 channel.outputs.publish(header, given.image, *unknown)
-        self._reject(frame, channel, cause, text, count)
+        self._reject(frame, channel, cause, reasons, count)
 
     def _reject(
-        self, frame: Frame, channel: CameraChannel, cause: str, text: str, count: str = 'rejected'
+        self,
+        frame: Frame,
+        channel: CameraChannel,
+        cause: str,
+        reasons: tuple[Reason, ...],
+        count: str = 'rejected',
     ) -> None:
         with self._generation.held(frame.generation) as current:
             if not current:
                 channel.health.count('discarded')
                 return
-            channel.health.record_failure(text, count)
+            channel.health.record_failure(*reasons, count=count)
         if channel.health.first_time(cause):
+            text = '; '.join(reason.text for reason in reasons)
             said = f'{channel.prefix}{text} (reported once; all are counted in /diagnostics)'
             self._logger.error(said)
 
@@ -275,6 +282,12 @@ class Worker(threading.Thread):
         return Age(receipt_ns / 1e6, (self._now_ns() - stamp_ns(picture.header)) / 1e6)
 
 
-def _reported(error: Exception, what: str) -> tuple[str, str]:
+def _without_decision(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    first, *others = reasons
+    return first._replace(text=f'no decision on an image: {first.text}'), *others
+
+
+def _reported(error: Exception, what: str) -> tuple[str, tuple[Reason, ...]]:
     """Name the cause of a failure, to say it once, and tell it."""
-    return type(error).__name__, f'{what}: {describe(error)}'
+    reason = Reason(ReasonCode.PROCESSING_FAILED, f'{what}: {describe(error)}')
+    return type(error).__name__, (reason,)

@@ -48,10 +48,14 @@ def test_what_was_neither_received_nor_dropped_is_lost() -> None:
     assert end_to_end.counts({'sent': 3, 'received': 2}, {}, {})['lost'] == 1
 
 
+def of_stage(name: str, *times: float) -> dict[str, str]:
+    return {f'{name}_{key}_ms': f'{ms:.2f}' for key, ms in zip(('p50', 'p95', 'p99'), times)}
+
+
 def test_the_nodes_reports_are_read_and_averaged() -> None:
     reports = [
-        {'model_ms': 'p50 1.00, p95 2.00, p99 3.00', 'wait_ms': 'p50 0.10, p95 0.20, p99 0.30'},
-        {'model_ms': 'p50 3.00, p95 4.00, p99 5.00', 'wait_ms': 'p50 0.30, p95 0.40, p99 0.50'},
+        {**of_stage('model', 1.0, 2.0, 3.0), **of_stage('wait', 0.1, 0.2, 0.3), 'in_hz': '30.0'},
+        {**of_stage('model', 3.0, 4.0, 5.0), **of_stage('wait', 0.3, 0.4, 0.5), 'in_hz': '30.0'},
     ]
     found = end_to_end.node_times(reports)
     assert found['model_ms'] == (2.0, 3.0, 4.0)

@@ -9,6 +9,7 @@ import pytest
 from made_results import frame, made_bag, masks, result, unscored
 from verbs import verb
 
+from surgseg_ros.bag_evaluation.results import FORMAT
 from surgseg_ros.comparison.compare import RULES
 from surgseg_ros.evaluation.metrics import summarize
 
@@ -52,6 +53,22 @@ def rows(document):
                 yield (key,), value
             else:
                 yield from (((key, *inner), row) for inner, row in rows(value))
+
+
+def with_stage(bags, stage):
+    """Give bags a time of a stage, over all and for each frame."""
+    for bag in bags.values():
+        bag['latency_ms'][stage] = bag['latency_ms']['network']
+        for one in bag['over_time']:
+            one['ms'][stage] = 1.0
+    return bags
+
+
+def test_a_file_of_format_3_with_its_old_name_of_a_stage_is_compared(write, compared):
+    old = write('old.json', with_stage(bags(2), 'scrutiny'), format=3)
+    new = write('new.json', with_stage(bags(4), 'postprocessing'), format=FORMAT)
+    assert compared(old, new)[0] == 1, 'four pixels off are worse than two'
+    assert compared(new, old)[0] == 0
 
 
 @pytest.mark.parametrize('rule', RULES)

@@ -15,6 +15,7 @@ from surgseg_ros.core.pipeline import (
     ResultWarning,
     complete,
 )
+from surgseg_ros.core.reasons import ReasonCode
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 from surgseg_ros.training.scenes import Scene
 
@@ -39,17 +40,19 @@ def watch_for_black(action, roi=None):
 def test_a_warning_is_held_for_a_second_of_stamps():
     pipeline = watch_for_black('warn')
     codes = [
-        [warning.code for warning in pipeline.decide(frame(image, at_ms), output()).warnings]
+        [warning.code.value for warning in pipeline.decide(frame(image, at_ms), output()).warnings]
         for image, at_ms in ((SCENE, 0), (BLACK, 100), (SCENE, 900), (SCENE, 1099), (SCENE, 1100))
     ]
-    assert codes == [[], ['black'], ['black'], ['black'], []]
+    assert codes == [[], ['gate_black'], ['gate_black'], ['gate_black'], []]
 
 
 def test_no_decision_is_of_one_image_alone_and_shows_no_instrument():
     pipeline = watch_for_black('no_decision')
     refused = complete(pipeline.decide(frame(BLACK, 0), output()))
-    assert (refused.is_decided, refused.failed, refused.code) == (False, False, 'black')
-    assert 'the image is black' in refused.reason
+    assert (refused.is_decided, refused.failed, refused.code) == (False, False, 'gate_black')
+    (reason,) = refused.reasons
+    assert reason.code is ReasonCode.GATE_BLACK
+    assert 'the image is black' in refused.reason == reason.text
     assert (refused.mask == NO_DECISION).all()
     assert [instrument.label for instrument in refused.instruments] == [NO_DECISION]
     assert pipeline.decide(frame(SCENE, 33), output()).is_decided
@@ -74,7 +77,9 @@ def test_pixels_below_the_threshold_are_undecided_and_an_image_without_others_is
     pipeline.set_thresholds(0.9, 1e-4)
     none = pipeline.decide(frame(SCENE, 33), unsure)
     assert (none.mask == NO_DECISION).all()
-    assert [warning.reason for warning in none.warnings] == ['no pixel has a confidence of 0.9']
+    assert [warning.reason for warning in none.warnings] == [
+        (ReasonCode.LOW_CONFIDENCE, 'no pixel has a confidence of 0.9')
+    ]
 
 
 def test_a_filtered_mask_comes_with_the_raw_one_until_a_reset():
@@ -109,10 +114,11 @@ def test_without_stamps_nothing_is_checked_and_the_filter_goes_on():
 
 
 def test_a_stamp_of_zero_and_what_the_reader_knew_are_warned_of():
-    known = ResultWarning('all colour is lost', code='colour')
+    known = ResultWarning(ReasonCode.COLOR_LOST, 'all colour is lost')
     given = InputFrame(SCENE, 0, 0, (known,))
     decision = CameraPipeline().decide(given, output())
-    assert [warning.code for warning in decision.warnings] == ['colour', 'stamp']
+    codes = [ReasonCode.COLOR_LOST, ReasonCode.STAMP_ZERO]
+    assert [warning.code for warning in decision.warnings] == codes
     assert decision.is_decided
 
 
@@ -120,6 +126,7 @@ def test_a_network_that_fails_is_no_decision_with_its_reason():
     failed = complete(CameraPipeline().decide(frame(SCENE, 0), ArithmeticError('NaN')))
     assert (failed.is_decided, failed.failed) == (False, True)
     assert failed.reason == 'ArithmeticError: NaN'
+    assert [reason.code for reason in failed.reasons] == [ReasonCode.PROCESSING_FAILED]
     assert (failed.mask == NO_DECISION).all()
     assert [instrument.label for instrument in failed.instruments] == [NO_DECISION]
 

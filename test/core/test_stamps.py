@@ -3,6 +3,7 @@
 
 import pytest
 
+from surgseg_ros.core.reasons import ReasonCode
 from surgseg_ros.core.stamps import StampMonitor
 
 S = 10**9
@@ -32,21 +33,22 @@ def test_stamps_that_go_on_are_nothing_odd(steps):
 
 
 @pytest.mark.parametrize(
-    ('steps', 'said', 'degrades', 'restarts'),
+    ('steps', 'said', 'code', 'restarts'),
     [
-        ([(0, 0)], 'the stamp is zero', True, False),
-        ([(5 * S, 0), (0, S)], 'the stamp is zero', True, False),
-        ([(5 * S, 0), (5 * S, S)], 'the same stamp', True, False),
-        ([(5 * S, 0), (4 * S, S)], 'stamps go back from 5000000000 to 4000000000', False, True),
-        ([(5 * S, 0), (17 * S, S)], 'stamps jump ahead from 5000000000', False, True),
+        ([(0, 0)], 'the stamp is zero', ReasonCode.STAMP_ZERO, False),
+        ([(5 * S, 0), (0, S)], 'the stamp is zero', ReasonCode.STAMP_ZERO, False),
+        ([(5 * S, 0), (5 * S, S)], 'the same stamp', ReasonCode.STAMP_REPEATED, False),
+        ([(5 * S, 0), (4 * S, S)], 'stamps go back from 5000000000 to 4000000000', None, True),
+        ([(5 * S, 0), (17 * S, S)], 'stamps jump ahead from 5000000000', None, True),
     ],
 )
 def test_odd_stamps_are_told_and_only_those_that_tell_nothing_are_doubted(
-    steps, said, degrades, restarts
+    steps, said, code, restarts
 ):
     (anomaly,) = check(*steps)
     assert said in anomaly.text
-    assert (anomaly.degrades, anomaly.restarts) == (degrades, restarts)
+    assert (anomaly.code, anomaly.restarts) == (code, restarts)
+    assert anomaly.degrades == (code is not None)
 
 
 def test_another_size_begins_anew():

@@ -33,7 +33,7 @@ def mosaic(pattern: str, dtype: type = np.uint8) -> np.ndarray:
 
 
 def codes(given: Message) -> list[str]:
-    return [warning.code for warning in image_from_msg(given).warnings]
+    return [warning.code.value for warning in image_from_msg(given).warnings]
 
 
 def assert_shows(given: Message, expected: np.ndarray, tolerance: int) -> None:

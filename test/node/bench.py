@@ -104,6 +104,7 @@ class DiagnosticsPart(NamedTuple):
     level: bytes
     message: str
     numbers: dict[str, str]
+    hardware_id: str
 
 
 class Bench:
@@ -154,9 +155,14 @@ class Bench:
             for status in array.status:
                 if status.name.startswith(name):
                     numbers = {value.key: value.value for value in status.values}
-                    recorder.hear(
-                        DiagnosticsPart(status.name, status.level, status.message, numbers)
+                    reported = (
+                        status.name,
+                        status.level,
+                        status.message,
+                        numbers,
+                        status.hardware_id,
                     )
+                    recorder.hear(DiagnosticsPart(*reported))
 
         self.node.create_subscription(DiagnosticArray, '/diagnostics', hear, 10)
         return recorder

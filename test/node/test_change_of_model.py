@@ -55,10 +55,11 @@ class World:
     def reload(self):
         return self.bench.call(Trigger, 'segmenter/reload_model', Trigger.Request())
 
-    def wait_for_reason(self, text):
+    def wait_for_reason(self, text, code='model_change_failed'):
         heard = self.status.wait(lambda m: text in m.values[0].value)
         assert heard, [m.values[0].value for m in self.status.messages]
         assert heard.message == 'degraded'
+        assert code in heard.values[3].value.split(',')
         return heard.values[0].value
 
 
@@ -94,6 +95,7 @@ def test_a_folder_that_is_no_model_is_refused_and_the_reason_is_in_status(world,
     assert world.reload().success
     changed = world.status.wait(lambda m: 'changed' in m.values[0].value, since=heard)
     assert changed.message == 'degraded', 'the last mask is of the model before'
+    assert changed.values[3].value == 'model_changed'
     world.next_mask()
     world.status.wait_for_state('valid', since=heard)
 
@@ -176,5 +178,6 @@ def test_a_device_that_fails_gives_way_to_the_cpu_and_masks_are_degraded(monkeyp
     reason = status.wait_for_state('degraded').values[0].value
     until(lambda: 'runs on the CPU instead' in status.messages[-1].values[0].value, 'the reason')
     assert 'no memory is left' in reason
+    assert status.messages[-1].values[3].value == 'cpu_fallback'
     assert stamp_ns(mask.messages[-1]) > 0
     assert 'valid' not in {m.message for m in status.messages}

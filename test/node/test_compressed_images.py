@@ -58,7 +58,9 @@ def test_a_damaged_picture_gets_no_mask_and_is_told_and_counted(own_node, connec
     camera, masks, status = connected
     heard, rejected = len(status.messages), own_node.bench.diagnostics()
     damaged_ns = send(own_node.bench, camera, damaged)
-    reason = status.wait_for_state('degraded', since=heard).values[0].value
+    values = status.wait_for_state('degraded', since=heard).values
+    reason = values[0].value
+    assert (values[3].key, values[3].value) == ('reason_codes', 'image_rejected')
     assert reason.startswith('image dropped: ')
     assert 'bytes of a JPEG are damaged' in reason
     assert rejected.wait(lambda part: part.numbers['rejected'] == '1')

@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.messages.images import IMAGE
 from surgseg_ros.messages.results import stamp_ns
 from surgseg_ros.node.camera_channel import CameraChannel
@@ -101,7 +102,7 @@ def test_a_picture_that_gets_no_mask_is_enough_to_say_it(world):
 
 def test_inactive_or_silent_nothing_is_said(world):
     world.record_image()
-    world.health.deactivate('a person asked')
+    world.health.deactivate(Reason(ReasonCode.NOT_ACTIVE, 'a person asked'))
     assert world.pass_until(5000) == []
     silent = World(SILENT)
     silent.record_image()

@@ -116,7 +116,7 @@ def test_a_listener_that_never_reads_hinders_nobody(bench, start_camera, mask, s
 
 
 def deadline_of(bench):
-    """Listen to the status as the README's consumer does; a list that grows with each miss."""
+    """Listen to the status as docs/using_masks.md says; a list that grows with each miss."""
     missed, heard = [], threading.Event()
     profile = QoSProfile(
         depth=1,

@@ -3,10 +3,15 @@
 
 import pytest
 
+from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.node.health import DEGRADED, INACTIVE, STALE, VALID, Health
 
 MS = 10**6
 LIMIT_MS = 500
+
+REJECTED = Reason(ReasonCode.IMAGE_REJECTED, 'bad image')
+DEMO = Reason(ReasonCode.MODEL_DEMO, 'demo only')
+RESTING = Reason(ReasonCode.NOT_ACTIVE, 'a person asked')
 
 
 @pytest.fixture
@@ -22,19 +27,28 @@ def record_frame(health: Health, at_ms: int, stamp_ns: int = 42) -> None:
     health.record_mask(at_ms * MS, stamp_ns, {'network': 1.0})
 
 
+def reported(health: Health, at_ms: int) -> tuple[str, str, tuple[str, ...]]:
+    verdict = health.verdict(at_ms * MS, LIMIT_MS)
+    return verdict.state, verdict.reason, verdict.codes
+
+
 def test_at_first_it_is_inactive():
-    assert Health().verdict(0, LIMIT_MS) == (INACTIVE, 'not configured yet')
+    assert reported(Health(), 0) == (INACTIVE, 'not configured yet', ('not_configured',))
 
 
 def test_without_an_image_it_is_stale(health):
-    assert health.verdict(1000 * MS, LIMIT_MS) == (STALE, 'no image has come yet')
+    assert reported(health, 1000) == (STALE, 'no image has come yet', ('no_image_yet',))
     assert health.silent_for_ns(1300 * MS) == 300 * MS
 
 
 def test_a_young_mask_is_valid_and_its_image_counts(health):
     record_frame(health, at_ms=2000)
-    assert health.verdict(2500 * MS, LIMIT_MS) == (VALID, '')
-    assert health.verdict(2501 * MS, LIMIT_MS) == (STALE, 'no image has come within 500 ms')
+    assert reported(health, 2500) == (VALID, '', ())
+    stale = 'no image has come within 500 ms'
+    assert reported(health, 2501) == (STALE, stale, ('stale_camera',))
+    health.record_silence(Reason(ReasonCode.NO_PUBLISHER, 'nobody publishes'))
+    codes = ('no_publisher', 'stale_camera')
+    assert reported(health, 2501) == (STALE, f'{stale}; nobody publishes', codes)
     assert health.last_stamp_ns() == 42
     assert health.silent_for_ns(2600 * MS) == 600 * MS
 
@@ -56,37 +70,52 @@ def test_images_without_masks_are_told_from_silence(health):
     record_frame(health, at_ms=2000)
     health.record_arrival(2550 * MS)
     reason = 'images come, but no mask is ready within 500 ms'
-    assert health.verdict(2600 * MS, LIMIT_MS) == (STALE, reason)
+    assert reported(health, 2600) == (STALE, reason, ('stale_mask',))
 
 
 def test_trouble_degrades_until_the_next_mask(health):
     record_frame(health, at_ms=2000)
-    health.record_failure('bad image')
-    assert health.verdict(2100 * MS, LIMIT_MS) == (DEGRADED, 'bad image')
+    health.record_failure(REJECTED)
+    assert reported(health, 2100) == (DEGRADED, 'bad image', ('image_rejected',))
     record_frame(health, at_ms=2200)
-    assert health.verdict(2300 * MS, LIMIT_MS) == (VALID, '')
+    assert reported(health, 2300) == (VALID, '', ())
     assert health.counts()['rejected'] == 1
 
 
 def test_trouble_explains_why_there_is_no_mask(health):
     health.record_arrival(1100 * MS)
-    health.record_failure('bad image')
-    assert health.verdict(1200 * MS, LIMIT_MS) == (STALE, 'bad image')
+    health.record_failure(REJECTED)
+    assert reported(health, 1200) == (STALE, 'bad image', ('image_rejected',))
+
+
+def test_before_the_first_mask_images_are_told_from_none(health):
+    health.record_arrival(1100 * MS)
+    reason = 'images come, but no mask is ready yet'
+    assert reported(health, 1200) == (STALE, reason, ('no_mask_yet',))
 
 
 def test_a_limited_model_is_never_valid():
     health = Health()
-    health.activate(0, ('demo only',))
+    health.activate(0, (DEMO,))
     record_frame(health, at_ms=1)
-    assert health.verdict(2 * MS, LIMIT_MS) == (DEGRADED, 'demo only')
-    health.record_failure('bad image')
-    assert health.verdict(2 * MS, LIMIT_MS) == (DEGRADED, 'demo only; bad image')
+    assert reported(health, 2) == (DEGRADED, 'demo only', ('model_demo',))
+    health.record_failure(REJECTED)
+    codes = ('image_rejected', 'model_demo')
+    assert reported(health, 2) == (DEGRADED, 'demo only; bad image', codes)
+
+
+def test_codes_are_sorted_and_each_is_told_once(health):
+    record_frame(health, at_ms=2000)
+    health.record_warning(*(Reason(code, code.value) for code in reversed(ReasonCode)), DEMO)
+    _, reason, codes = reported(health, 2100)
+    assert list(codes) == sorted(code.value for code in ReasonCode)
+    assert reason.count('; ') == len(codes)
 
 
 def test_inactive_it_is_whatever_came_before(health):
     record_frame(health, at_ms=2000)
-    health.deactivate('a person asked')
-    assert health.verdict(2001 * MS, LIMIT_MS) == (INACTIVE, 'a person asked')
+    health.deactivate(RESTING)
+    assert reported(health, 2001) == (INACTIVE, 'a person asked', ('not_active',))
     assert health.silent_for_ns(9000 * MS) is None
 
 
@@ -94,9 +123,9 @@ def test_an_activation_forgets_the_last_but_keeps_its_counts(health):
     record_frame(health, at_ms=2000)
     assert health.first_time('cause')
     assert not health.first_time('cause')
-    health.deactivate('for a while')
+    health.deactivate(RESTING)
     health.activate(9000 * MS)
-    assert health.verdict(9001 * MS, LIMIT_MS) == (STALE, 'no image has come yet')
+    assert reported(health, 9001) == (STALE, 'no image has come yet', ('no_image_yet',))
     assert health.last_stamp_ns() is None
     assert health.first_time('cause')
     assert health.times_ms() == {}

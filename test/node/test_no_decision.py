@@ -52,8 +52,11 @@ def test_a_picture_without_a_decision_says_so_and_the_next_is_decided(bench):
     (detection,) = detections.wait_for_stamp(FAILING_NS).detections
     assert detection.results[0].hypothesis.class_id == '255'
     assert (detection.bbox.size_x, detection.bbox.size_y) == (80, 48)
-    reason = status.wait_for_state('degraded').values[0].value
-    assert reason == 'no decision on an image: ArithmeticError: the logits are no numbers'
+    values = status.wait_for_state('degraded').values
+    assert values[0].value == (
+        'no decision on an image: ArithmeticError: the logits are no numbers'
+    )
+    assert values[3].value == 'processing_failed'
 
     heard = len(status.messages)
     camera.publish(image_cdr(picture(), SOUND_NS))

@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from nodes import stand_in
 from sensor_msgs.msg import Image
 
+from surgseg_ros.core.reasons import ReasonCode
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.node import other_publishers
@@ -96,7 +97,11 @@ class Graph:
         answers, self.answers = self.answers, []
         for future in answers:
             future.answer()
-        return self.others.check()
+        reason = self.others.check()
+        if reason is None:
+            return ''
+        assert reason.code is ReasonCode.TWO_PUBLISHERS
+        return reason.text
 
     def get_fully_qualified_name(self):
         return OURS
@@ -297,7 +302,7 @@ def test_two_eyes_and_other_namespaces_are_no_other_publishers(start, monkeypatc
     own_node = start(image_topics=['l/image', 'r/image'], camera_names=['left', 'right'])
     start()
     own_node.bench.listen(Image, 'left/mask')
-    assert [others.check() for others in own_node.node._others for _ in range(5)] == [''] * 10
+    assert [others.check() for others in own_node.node._others for _ in range(5)] == [None] * 10
 
 
 def test_masks_that_a_player_publishes_are_noticed(start, monkeypatch):

@@ -109,12 +109,14 @@ def test_status_says_whether_masks_can_be_used(start):
     last = mask.messages[-1].header.stamp
     stamp = f'{last.sec}.{last.nanosec:09d}'
     values = status.wait(lambda m: m.values[1].value == stamp).values
-    assert [value.key for value in values] == ['reason', 'last_stamp', 'model']
+    assert [value.key for value in values] == ['reason', 'last_stamp', 'model', 'reason_codes']
+    assert (values[0].value, values[3].value) == ('', '')
     assert values[2].value.startswith('tiny (')
     heard = len(status.messages)
     assert bench.set(stale_after_ms=10).successful
-    reason = status.wait_for_state('stale', since=heard).values[0].value
-    assert reason == 'no image has come within 10 ms'
+    values = status.wait_for_state('stale', since=heard).values
+    assert values[0].value == 'no image has come within 10 ms'
+    assert values[3].value == 'stale_camera'
 
 
 def test_status_is_offered_with_a_deadline(start):
@@ -130,22 +132,38 @@ def test_a_demo_model_is_never_better_than_degraded(start, tmp_path):
     degraded = status.wait_for_state('degraded')
     assert degraded.level == b'\x01'
     assert 'demonstration' in degraded.values[0].value
+    assert degraded.values[3].value == 'model_demo'
     assert 'valid' not in [message.message for message in status.messages]
 
 
-def test_diagnostics_hold_rates_counts_times_model_and_device(start):
+def test_diagnostics_hold_texts_and_one_number_for_each_other_key(start):
     bench = start().bench
     diagnostics, mask = bench.diagnostics(), bench.listen(Image, 'mask')
     bench.connect(bench.camera(), mask)
     numbers = diagnostics.wait(lambda m: m.numbers.get('published', '0') != '0').numbers
-    assert numbers['received'] >= numbers['published']
     assert 'CPU' in numbers['device']
-    assert {
-        *('in_hz', 'out_hz', 'lost_on_the_way', 'overwritten_unread', 'dropped_for_newer'),
-        *('rejected', 'discarded', 'reason', 'last_stamp', 'model', 'age_ms', 'wait_ms'),
-        *('parse_ms', 'fit_ms', 'network_ms', 'upsample_ms', 'download_ms', 'model_ms'),
-        *('detections_ms', 'publish_ms', 'transport_ms'),
-    } <= numbers.keys()
+    texts = {'reason', 'reason_codes', 'model', 'device'}
+    values = {key: float(text) for key, text in numbers.items() if key not in texts}
+    assert values['received'] >= values['published']
+    stages = ('transport', 'wait', 'parse', 'fit', 'network', 'upsample', 'model', 'download')
+    stages += ('postprocessing', 'detections', 'publish', 'age')
+    assert values.keys() == {
+        *('in_hz', 'out_hz', 'last_stamp_s', 'received', 'published', 'lost_on_the_way'),
+        *('overwritten_unread', 'dropped_for_newer', 'rejected', 'too_old', 'undecided'),
+        *('no_decision_published', 'discarded'),
+        *(f'{stage}_{share}_ms' for stage in stages for share in ('p50', 'p95', 'p99')),
+    }
+    for stage in stages:
+        assert values[f'{stage}_p50_ms'] <= values[f'{stage}_p95_ms'] <= values[f'{stage}_p99_ms']
+
+
+def test_diagnostics_name_the_node_as_hardware_and_status_each_start(start):
+    """Viewers group by the one; the other tells two nodes of one name apart."""
+    bench = start().bench
+    part = bench.diagnostics().wait()
+    assert part.hardware_id == part.name == f'{bench.namespace.lstrip("/")}/segmenter'
+    instance = bench.status().wait().hardware_id
+    assert instance not in ('', part.hardware_id)
 
 
 def test_live_parameters_take_effect_and_others_are_refused_while_configured(start):

@@ -4,13 +4,13 @@
 import dataclasses
 import logging
 import time
-from unittest import mock
 
 import numpy as np
 import pytest
 from bench import image_cdr
 
 from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.messages.images import IMAGE
 from surgseg_ros.messages.results import stamp_ns
@@ -166,7 +166,7 @@ def test_by_its_header_a_picture_is_young_old_or_not_to_be_believed(now_ns, publ
     seen = {}
 
     class Watched(Health):
-        def record_mask(self, image_ns, stamp_ns, times_ms, warning=''):
+        def record_mask(self, image_ns, stamp_ns, times_ms, warning=()):
             seen['doubt'] = warning
             super().record_mask(image_ns, stamp_ns, times_ms, warning)
 
@@ -179,7 +179,9 @@ def test_by_its_header_a_picture_is_young_old_or_not_to_be_believed(now_ns, publ
         published,
         1 - published,
     )
-    assert ('in the future' in seen.get('doubt', '')) == doubted
+    reasons = seen.get('doubt', ())
+    assert [reason.code for reason in reasons] == [ReasonCode.CLOCKS_DIFFER] * doubted
+    assert all('in the future' in reason.text for reason in reasons)
 
 
 def test_of_a_stamp_too_old_to_be_believed_the_clocks_are_said_to_be_the_cause(caplog):
@@ -193,7 +195,7 @@ def test_a_doubt_is_told_before_its_mask_is_out():
 
     def report(health, outputs):
         verdict = health.verdict(time.monotonic_ns(), 600_000)
-        reported.append((verdict.reason, len(outputs.published)))
+        reported.append((verdict.reason, verdict.codes, len(outputs.published)))
 
     class Active(Health):
         def __init__(self):
@@ -203,7 +205,7 @@ def test_a_doubt_is_told_before_its_mask_is_out():
     frames = [(0, image_cdr(colour(4), 0))]  # a stamp of zero
     _, (got,), _ = work(frames, [None], health=Active, report=report)
     assert len(got) == 1
-    assert reported == [('the stamp is zero', 0)]
+    assert reported == [('the stamp is zero', ('stamp_zero',), 0)]
 
 
 def test_until_another_model_has_given_a_mask_the_last_one_is_not_valid():
@@ -211,10 +213,11 @@ def test_until_another_model_has_given_a_mask_the_last_one_is_not_valid():
     health.activate(0)
     health.record_mask(1, 1, {})
     assert health.verdict(2, 1000).state == 'valid'
-    health.record_model_change(('for demonstration',))
-    assert health.verdict(2, 1000) == ('degraded', mock.ANY)
+    demo = Reason(ReasonCode.MODEL_DEMO, 'for demonstration')
+    health.record_model_change((demo,))
+    assert health.verdict(2, 1000).codes == ('model_changed', 'model_demo')
     health.record_mask(3, 3, {})
-    assert health.verdict(4, 1000) == ('degraded', 'for demonstration')
+    assert health.verdict(4, 1000) == ('degraded', (demo,))
     health.record_model_change(())
     assert 'changed' in health.verdict(4, 1000).reason
     health.record_mask(5, 5, {})

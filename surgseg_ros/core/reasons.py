@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every reason why a camera's `status` can be anything but OK; light to import."""
+
+from enum import Enum, unique
+from typing import NamedTuple
+
+
+@unique
+class ReasonCode(Enum):
+    """
+    The words of `reason_codes`; programs rely on them, so a word never changes its meaning.
+
+    Each is listed with its explanation in docs/status.md.
+    """
+
+    _value_: str
+    explanation: str
+
+    NOT_CONFIGURED = 'not_configured', 'The node is not configured: it has no model.'
+    CONFIGURING = 'configuring', 'The node is loading its model.'
+    NOT_ACTIVE = 'not_active', 'The node is configured, but not active.'
+    TRANSITION_FAILED = 'transition_failed', 'A lifecycle transition has failed.'
+    SHUT_DOWN = 'shut_down', 'The node is finalized, or its process is ending.'
+
+    NO_IMAGE_YET = 'no_image_yet', 'No image has arrived since the node was activated.'
+    STALE_CAMERA = 'stale_camera', 'No image has arrived within `stale_after_ms`.'
+    NO_PUBLISHER = 'no_publisher', 'Nothing publishes the image topic with the expected type.'
+    NOTHING_RECEIVED = (
+        'nothing_received',
+        'The image topic has a publisher, but none of its images arrives.',
+    )
+    NO_MASK_YET = 'no_mask_yet', 'Images arrive, but no mask is ready since the activation.'
+    STALE_MASK = 'stale_mask', 'Images arrive, but no mask is ready within `stale_after_ms`.'
+
+    MODEL_DEMO = 'model_demo', "The model's `intended_use` is `demo`."
+    MODEL_CHANGED = 'model_changed', 'The model was replaced, and has produced no mask yet.'
+    MODEL_CHANGE_FAILED = (
+        'model_change_failed',
+        'Another model was requested and could not be used; the previous one is still in use.',
+    )
+    CPU_FALLBACK = 'cpu_fallback', 'The device or runtime failed; the CPU runs the model instead.'
+    DEVICE_FAILED = (
+        'device_failed',
+        'The device or runtime failed, and the CPU could not take over.',
+    )
+    BATCHING_DISABLED = (
+        'batching_disabled',
+        'The device failed on several images at once; they are processed one at a time.',
+    )
+
+    TWO_CAMERAS = 'two_cameras', 'Several nodes publish on the image topic.'
+    TWO_PUBLISHERS = 'two_publishers', "Another node publishes on one of the camera's outputs."
+
+    IMAGE_REJECTED = 'image_rejected', 'The last message was not a readable image.'
+    COLOR_LOST = 'color_lost', 'The compressed image has lost its color.'
+    COLOR_ORDER = 'color_order', 'The order of the channels of the compressed image is unknown.'
+    JPEG_NOT_CHECKED = (
+        'jpeg_not_checked',
+        'The JPEG has a chroma subsampling that cannot be checked for damage.',
+    )
+    STAMP_ZERO = 'stamp_zero', 'The stamp of the image is zero.'
+    STAMP_REPEATED = 'stamp_repeated', 'The image has the same stamp as the one before.'
+    CLOCKS_DIFFER = (
+        'clocks_differ',
+        'With `age_source: header`, the stamp is in the future or older than 10 s.',
+    )
+    TOO_OLD = (
+        'too_old',
+        'The last result was older than `stale_after_ms` or `max_frame_age_ms` when it was ready.',
+    )
+    PROCESSING_FAILED = (
+        'processing_failed',
+        'The network, the device or another step failed on the last image.',
+    )
+
+    GATE_BLACK = 'gate_black', 'Quality gate `black`: the image is black.'
+    GATE_SATURATED = 'gate_saturated', 'Quality gate `saturated`: the image is overexposed.'
+    GATE_FROZEN = 'gate_frozen', 'Quality gate `frozen`: the image does not change.'
+    GATE_UNFOCUSED = 'gate_unfocused', 'Quality gate `unfocused`: the image is out of focus.'
+    GATE_SMOKE = 'gate_smoke', 'Quality gate `smoke`: smoke covers the image.'
+    GATE_BLOOD = 'gate_blood', 'Quality gate `blood`: blood covers the image.'
+    GATE_OUTSIDE = 'gate_outside', 'Quality gate `outside`: the image does not show a body.'
+    GATE_INTERLACED = 'gate_interlaced', 'Quality gate `interlaced`: the image is interlaced.'
+    LOW_CONFIDENCE = 'low_confidence', 'No pixel of the image reaches `min_confidence`.'
+
+    def __new__(cls, word: str, explanation: str) -> 'ReasonCode':
+        """Make the word the value, so that `ReasonCode('gate_smoke')` finds its code."""
+        code = object.__new__(cls)
+        code._value_ = word
+        code.explanation = explanation
+        return code
+
+
+class Reason(NamedTuple):
+    """
+    Why masks cannot be used as they are: for programs and for people.
+
+    :param code: the kind of reason.
+    :param text: a sentence without a full stop; may hold numbers that change.
+    """
+
+    code: ReasonCode
+    text: str
