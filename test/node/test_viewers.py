@@ -116,8 +116,7 @@ def test_what_foxglove_plots_are_keys_of_the_node(offered, layout):
     keys = [names[1][3] for names in filters]
     assert keys == ['age_p50_ms', 'age_p99_ms', 'in_hz', 'out_hz']
     for key in keys:
-        summed_up = re.sub(r'_p\d+(?=_ms$)', '', key)
-        assert {key, summed_up} & offered.numbers.keys(), key
+        assert float(offered.numbers[key]) >= 0.0
 
 
 def test_foxglove_has_a_colour_for_each_state(layout):
