@@ -21,10 +21,12 @@ from surgseg_ros.node.launching import (
     DEFAULTS,
     FLAGS,
     TRUE,
+    VIEWERS,
     image_topics,
     params_file,
     profile,
     value_of,
+    viewer,
 )
 
 ELSE = '; empty: as params_file or SetParameter says'
@@ -101,6 +103,12 @@ ARGUMENTS = [
         description='whether the node takes the time from /clock' + ELSE,
         choices=['', *FLAGS],
     ),
+    DeclareLaunchArgument(
+        'view',
+        default_value='',
+        description='viewer to start, for people to look at the results; empty: none',
+        choices=['', *VIEWERS],
+    ),
 ]
 
 NODE_PARAMETERS = {
@@ -134,7 +142,7 @@ def start_segmenter(context: LaunchContext) -> list[Node]:
         respawn=value_of('respawn', context) in TRUE,
         respawn_delay=RESPAWN_DELAY_S,
     )
-    return [segmenter]
+    return [segmenter, *viewer(context)]
 
 
 def parameters_given(context: LaunchContext) -> dict[str, Any]:

@@ -61,6 +61,21 @@ def test_catkin_accepts_package_xml() -> None:
     assert not warnings
 
 
+# catkin_pkg asks docutils for nodes by an old name.
+@pytest.mark.filterwarnings('ignore:nodes.Node.traverse:DeprecationWarning')
+def test_a_release_can_be_made_of_the_changelog() -> None:
+    """As catkin_prepare_release and bloom do: what is forthcoming gets a number and a date."""
+    version = pytest.importorskip('catkin_pkg.package_version', reason='colcon is not installed')
+    changelog = pytest.importorskip('catkin_pkg.changelog', reason='colcon is not installed')
+    text = (ROOT / 'CHANGELOG.rst').read_text()
+    assert text.splitlines()[1] == 'Changelog for package surgseg_ros'
+    label = version.get_forthcoming_label(text)
+    released = version.rename_section(text, label, '1.2.3 (2026-11-29)')
+    made = changelog.populate_changelog_from_rst(changelog.Changelog('surgseg_ros'), released)
+    (content,) = made.get_content_of_version('1.2.3')
+    assert len(content.bullets) == text.count('\n* ')
+
+
 def test_setup_and_package_xml_agree(package: ElementTree.Element) -> None:
     described = [package.findtext('name'), package.findtext('version')]
     assert run_setup('--name', '--version').split() == described

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the launch files share; it needs ROS 2's launch, and nothing else imports it."""
 
+import os
+import re
 from pathlib import Path
 from typing import Any, Final
 
+from ament_index_python import has_resource
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext
+from launch.logging import get_logger, launch_config
 from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 from surgseg_ros.node.dds_profile import ProfileChoice, choose_profile
@@ -25,6 +30,15 @@ DEFAULTS: Final = {
     'dds_profile': str(CONFIG / 'fastdds.xml'),
 }
 """Of arguments that both launch files read: an included one's are gone when it has ended."""
+
+VIEWERS: Final = {'rviz': 'rviz2', 'foxglove': 'foxglove_bridge'}
+"""What `view` may be, and the package that shows it, with an executable of the same name."""
+
+RVIZ_CONFIG: Final = CONFIG / 'rviz' / 'segmenter.rviz'
+FOXGLOVE_LAYOUT: Final = CONFIG / 'foxglove' / 'segmenter.json'
+
+VIEWED_OUTPUTS: Final = ('overlay', 'detections', 'status')
+"""The outputs of the node that the viewers' files name; they name its input `image` too."""
 
 
 def value_of(name: str, context: LaunchContext) -> str:
@@ -73,10 +87,14 @@ def image_topics(context: LaunchContext) -> list[str]:
     :raises OSError: if a file is missing or cannot be read.
     :raises ValueError: if it is no file of parameters.
     """
+    return _names('image_topics', context)
+
+
+def _names(parameter: str, context: LaunchContext) -> list[str]:
     sources: list[Any] = [*context.launch_configurations.get('global_params', [])]
     sources += filter(None, [params_file(context)])
-    topics = effective_value(sources, node_name(context), 'image_topics')
-    return [*topics] if isinstance(topics, (list, tuple)) else []
+    names = effective_value(sources, node_name(context), parameter)
+    return [*names] if isinstance(names, (list, tuple)) else []
 
 
 def profile(context: LaunchContext) -> ProfileChoice:
@@ -87,3 +105,108 @@ def profile(context: LaunchContext) -> ProfileChoice:
     :return: the variables for the process's `additional_env`, and what to say.
     """
     return choose_profile(value_of('dds_profile', context), context.environment)
+
+
+def viewer(context: LaunchContext) -> list[Node]:
+    """
+    Make the viewer that `view` asks for.
+
+    :param context: holds `view`, and what names the segmenter and its topics.
+    :return: its node; none where no viewer is asked for.
+    :raises RuntimeError: if the viewer is not installed.
+    """
+    view = value_of('view', context)
+    if not view:
+        return []
+    package = VIEWERS[view]
+    if not has_resource('packages', package):
+        debian = f'ros-{os.environ.get("ROS_DISTRO", "jazzy")}-{package.replace("_", "-")}'
+        raise RuntimeError(
+            f'view is {view!r}, and the package {package!r} is not installed: '
+            f'"sudo apt install {debian}", or leave view out'
+        )
+    sim_time = value_of('use_sim_time', context)
+    parameters = [{'use_sim_time': sim_time in TRUE}] if sim_time else []
+    options = _rviz(context) if view == 'rviz' else _foxglove(context)
+    return [
+        Node(
+            package=package,
+            executable=package,
+            parameters=[*parameters, *options.pop('parameters', [])],
+            additional_env=profile(context).variables,
+            output='screen',
+            **options,
+        )
+    ]
+
+
+def _rviz(context: LaunchContext) -> dict[str, Any]:
+    names = viewed_topics(context)
+    renamed = [(default, name) for default, name in names.items() if default != name]
+    return {'arguments': ['-d', str(RVIZ_CONFIG)], 'remappings': renamed}
+
+
+def _foxglove(context: LaunchContext) -> dict[str, Any]:
+    get_logger('view').info(
+        'in Foxglove, open the WebSocket connection ws://localhost:8765 and import the layout '
+        f'{foxglove_layout(context)}'
+    )
+    # Its defaults would let every machine that reaches the port see patients' images, publish,
+    # call services and set parameters.
+    return {'parameters': [{'address': '127.0.0.1', 'capabilities': ['connectionGraph']}]}
+
+
+def viewed_topics(context: LaunchContext) -> dict[str, str]:
+    """
+    Name the topics that the viewers' files name as this launch's segmenter has them.
+
+    :param context: holds what names the segmenter and its topics, SetRemap included.
+    :return: absolute names, by those of a segmenter with its defaults; of several cameras, the
+        first one's.
+    """
+    given = value_of('image_topic', context)
+    image = given or next(iter(image_topics(context)), 'image')
+    camera = _camera(context)
+    outputs = {topic: f'{camera}/{topic}' if camera else topic for topic in VIEWED_OUTPUTS}
+    topics = {'image': image, **outputs}
+    return {f'/{default}': _remapped(name, context) for default, name in topics.items()}
+
+
+def foxglove_layout(context: LaunchContext) -> Path:
+    """
+    Find the layout for Foxglove, which cannot rename topics.
+
+    :param context: holds what names the segmenter and its topics.
+    :return: the shipped file, or a copy with this launch's names in the launch's log folder.
+    """
+    status = node_name(context).lstrip('/')  # as the node names its part of /diagnostics
+    status += f': {_camera(context)}' if _camera(context) else ''
+    shipped = FOXGLOVE_LAYOUT.read_text()
+    topics = viewed_topics(context)
+    named = re.sub(
+        r'"(/\w+)(?=[".])', lambda match: '"' + topics.get(match[1], match[1]), shipped
+    ).replace(f"'{DEFAULTS['name']}'", f"'{status}'")
+    if named == shipped:
+        return FOXGLOVE_LAYOUT
+    path = Path(launch_config.log_dir, f'foxglove{node_name(context).replace("/", "_")}.json')
+    path.write_text(named)
+    return path
+
+
+def _camera(context: LaunchContext) -> str:
+    return next(iter(_names('camera_names', context)), '')
+
+
+def _remapped(topic: str, context: LaunchContext) -> str:
+    """Resolve a name as rcl does for the segmenter: the first rule that fits has it."""
+    name = _absolute(topic, context)
+    for source, target in context.launch_configurations.get('ros_remaps', []):
+        if _absolute(source, context) == name:
+            return _absolute(target, context)
+    return name
+
+
+def _absolute(topic: str, context: LaunchContext) -> str:
+    node = node_name(context)
+    topic = topic.replace('~', node, 1)
+    return topic if topic.startswith('/') else f'{node.rpartition("/")[0]}/{topic}'

@@ -51,10 +51,13 @@ def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def install(prefix: Path, tmp_path: Path) -> Callable[..., None]:
-    """Give a function that installs an executable, the true one if no other is given."""
+    """Give a function that installs an executable: if no script is given, the real one of ours."""
 
-    def install(verb: str, script: str = REAL) -> None:
-        path = prefix / 'lib/surgseg_ros' / verb
+    def install(verb: str, script: str = '', package: str = 'surgseg_ros') -> None:
+        script = script or (REAL if package == 'surgseg_ros' else STAND_IN)
+        (prefix / 'share/ament_index/resource_index/packages' / package).touch()
+        path = prefix / 'lib' / package / verb
+        path.parent.mkdir(exist_ok=True)
         note = str(tmp_path / f'{verb}.json')
         path.write_text(
             script.format(python=sys.executable, verb=verb, note=note, folder=tmp_path)
@@ -79,7 +82,7 @@ from launch import LaunchDescription
 from launch.actions import *
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import PushRosNamespace, SetParameter, SetParametersFromFile
+from launch_ros.actions import *
 
 FOLDER = Path({folder!r})
 SHARE = Path({share!r})

@@ -32,6 +32,7 @@ TIMEOUT_S = 600.0
 SEGMENT = {
     *('image_topic', 'image_transport', 'model', 'device', 'namespace', 'params_file'),
     *('use_sim_time', 'overlay', 'autostart', 'log_level', 'dds_profile', 'respawn', 'name'),
+    'view',
 }
 ARGUMENTS = {'segment': SEGMENT, 'replay': SEGMENT | {'bag', 'rate', 'loop'}}
 

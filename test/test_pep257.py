@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ament_pep257 accepts the docstrings, where it is installed."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECKED = ('surgseg_ros', 'launch', 'test', 'tools', 'setup.py')
+
+
+@pytest.mark.linter
+@pytest.mark.pep257
+def test_pep257() -> None:
+    pep257 = pytest.importorskip('ament_pep257.main', reason='needs ament_pep257 of ROS 2')
+    # D401, the imperative mood, it wants of properties too; ruff holds functions alone to it.
+    files = [str(ROOT / name) for name in CHECKED]
+    assert pep257.main(argv=['--add-ignore', 'D401', '--', *files]) == 0
