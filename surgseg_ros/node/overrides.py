@@ -8,9 +8,9 @@ from typing import Any, Final
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, ReliabilityPolicy
 
+from surgseg_ros.core.parameters import TABLE
 from surgseg_ros.node.image_subscriber import INPUT_POLICIES
 from surgseg_ros.node.outputs import OUTPUT_POLICIES, RESULTS, prefixed
-from surgseg_ros.node.parameter_table import TABLE
 from surgseg_ros.node.parameters import Settings, unknown
 from surgseg_ros.node.transports import possible_topics
 

@@ -5,15 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.validate_topic_name import validate_topic_name
 
 from surgseg_ros.core.gates import GATES, GateSetting
+from surgseg_ros.core.parameters import TABLE, Parameter
 from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.node.freshness import ResultPolicy
-from surgseg_ros.node.parameter_table import TABLE, descriptor
 
 
 @dataclass(frozen=True)
@@ -182,3 +183,22 @@ def unknown(node: Node) -> list[str]:
     given = getattr(node, '_parameter_overrides', {})  # rclpy has no public way to ask
     names = (name for name in given if not name.startswith('qos_overrides.'))
     return sorted(name for name in names if not node.has_parameter(name))
+
+
+def descriptor(row: Parameter) -> ParameterDescriptor:
+    """
+    Tell ROS what a row says.
+
+    :param row: of TABLE.
+    :return: its description, with when it is read, and its range.
+    """
+    reported = ParameterDescriptor(description=row.explanation)
+    if row.choices:
+        reported.additional_constraints = 'One of: ' + ', '.join(row.choices)
+    if row.span and isinstance(row.default, float):
+        low, high = row.span
+        reported.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+    elif row.span:
+        low, high = (int(value) for value in row.span)
+        reported.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+    return reported

@@ -7,9 +7,9 @@ import pytest
 import yaml
 from bench import REPOSITORY
 
+from surgseg_ros.core.parameters import LIVE, TABLE
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.node.freshness import ResultPolicy
-from surgseg_ros.node.parameter_table import LIVE, TABLE
 from surgseg_ros.node.parameters import Settings
 
 FRESHNESS = ('stale_after_ms', 'max_frame_age_ms', 'age_source', 'fail_safe')

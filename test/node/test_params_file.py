@@ -4,7 +4,7 @@
 import pytest
 import rclpy
 
-from surgseg_ros.node.params_file import effective_value, read_parameter
+from surgseg_ros.core.params_file import effective_value, read_parameter
 
 NAME = '/left/segmenter'
 

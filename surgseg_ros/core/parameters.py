@@ -1,25 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of the node's parameters: names, defaults, ranges, and what each is for."""
+"""The table of the node's parameters, and the pipeline's settings that are made of them."""
 
 from typing import Any, Final, NamedTuple
-
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
 from surgseg_ros.core.choices import AUTO, PRECISIONS, RUNTIME_NAMES
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 from surgseg_ros.core.gates import ACTIONS, DEFAULTS, GATES
 from surgseg_ros.core.temporal_filter import LARGEST_FRAMES
-from surgseg_ros.node.freshness import (
-    AGE_SOURCES,
-    FAIL_SAFES,
-    OLDEST_BELIEVED_MS,
-    RECEIPT,
-    SILENT,
-)
 
 TRANSPORTS: Final = ('raw', 'compressed')
 RELIABILITIES: Final = ('auto', 'reliable', 'best_effort')
 
+AGE_SOURCES: Final = ('receipt', 'header')
+"""From when the age of an image counts: its receipt on this machine, or its header's stamp."""
+
+FAIL_SAFES: Final = ('silent', 'no_decision')
+"""What the node publishes for a result that is too old, and while there is none."""
+
+LARGEST_FRAME_AGE_MS: Final = 10_000
+"""The largest limit on the age of an image."""
 
 _LIVE: Final = 'A change takes effect at once.'
 _AT_CONFIGURE: Final = 'Read when the node is configured; to change it, clean up first.'
@@ -149,12 +148,12 @@ TABLE: Final = (
         0,
         'A result whose image is older than so many milliseconds, by age_source, is not '
         'published as valid. 0: no limit but stale_after_ms.',
-        (0, int(OLDEST_BELIEVED_MS)),
+        (0, LARGEST_FRAME_AGE_MS),
         live=True,
     ),
     Parameter(
         'age_source',
-        RECEIPT,
+        AGE_SOURCES[0],
         "From when max_frame_age_ms counts: receipt by this machine, or the header's stamp, for "
         'cameras that have the same clock as the node.',
         choices=AGE_SOURCES,
@@ -162,7 +161,7 @@ TABLE: Final = (
     ),
     Parameter(
         'fail_safe',
-        SILENT,
+        FAIL_SAFES[0],
         'While stale, and for a result that is too old: silent, or no_decision (a mask of 255, '
         'once and then every stale_after_ms).',
         choices=FAIL_SAFES,
@@ -179,22 +178,3 @@ TABLE: Final = (
 LIVE: Final = frozenset(row.name for row in TABLE if row.live)
 AT_START: Final = frozenset({'autostart'})
 """Read once, when the process starts."""
-
-
-def descriptor(row: Parameter) -> ParameterDescriptor:
-    """
-    Tell ROS what a row says.
-
-    :param row: of TABLE.
-    :return: its description, with when it is read, and its range.
-    """
-    reported = ParameterDescriptor(description=row.explanation)
-    if row.choices:
-        reported.additional_constraints = 'One of: ' + ', '.join(row.choices)
-    if row.span and isinstance(row.default, float):
-        low, high = row.span
-        reported.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-    elif row.span:
-        low, high = (int(value) for value in row.span)
-        reported.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
-    return reported
