@@ -23,12 +23,14 @@ from surgseg_ros.bag_evaluation.options import Options
 from surgseg_ros.bag_evaluation.report import write_report
 from surgseg_ros.bag_evaluation.runners import Runner, in_processes, on_ray, run_serial
 from surgseg_ros.bags.reading import BagError
-from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 from surgseg_ros.core.files import check_file, check_folder, check_place, write_whole
-from surgseg_ros.core.gates import DEFAULTS
-from surgseg_ros.core.pipeline import PipelineSettings
+from surgseg_ros.core.parameters import DEFAULTS
+from surgseg_ros.core.params_file import (
+    GivenParameters,
+    add_parameter_arguments,
+    resolve_parameters,
+)
 from surgseg_ros.core.runtimes import AUTO, RUNTIMES
-from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.evaluation.report import FILE_NAME
 
 OUTPUT_SUFFIX: Final = '.mcap'
@@ -47,14 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if fault := _fault(arguments):
         parser.error(fault)
+    parameters = _parameters(arguments)
+    if arguments.bag and parameters.model is None:
+        parser.error('--bag needs --model, or the parameter model')
     paths = arguments.recorded or arguments.bag
     _check_targets(arguments, paths)
+    if said := parameters.ignored_line():
+        print(f'evaluate_bag: {said}', file=sys.stderr)
     is_one = len(paths) == 1 and is_bag(paths[0])
     bags = find_bags(paths, arguments.output)
     outputs = _outputs(arguments.output, list(bags), is_one)
     store = None if is_one else Store(arguments.work or _beside(arguments.json))
     with store.kept() if store else nullcontext():
-        options = _options(arguments, store)
+        options = _options(arguments, parameters, store)
         merged = run(plan(bags, outputs, options), _runner(arguments), store, options)
     write_whole(arguments.json, (json.dumps(merged, indent=1) + '\n').encode())
     print(summary(merged))
@@ -76,28 +83,45 @@ def _parser() -> argparse.ArgumentParser:
         help='bags, or folders of bags, to send through --model')
     what.add_argument('--recorded', type=Path, nargs='+', metavar='BAG',
         help="bags that hold a node's masks on --mask-topic, to score these")
-    add('--model', type=Path, metavar='DIR', help='the model folder')
+    add('--model', metavar='DIR', help='the model folder (or the parameter model)')
     add('--image-topic', required=True, metavar='TOPIC', help='Image or CompressedImage')
     add('--ground-truth-topic', metavar='TOPIC',
         help='true masks, by the stamps of their images: mono8, or PNG in a CompressedImage')
     add('--mask-topic', metavar='TOPIC', help='only with --recorded')
     add('--tolerance-ms', type=_not_negative, default=0.0, metavar='MS',
         help='how far the stamps of image and truth may be apart (default: not at all)')
+    _add_outputs(parser)
+    add_parameter_arguments(parser)
+    _add_execution(parser)
+    # fmt: on
+    return parser
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    # fmt: off
     add('--output', type=Path, metavar='OUT.mcap',
         help='the bag to make, with mask, detections and label_info; for several bags, a folder')
     add('--json', type=Path, required=True, metavar='FILE', help='where the numbers go')
     add('--report', type=Path, metavar='DIR',
         help='gets report.html: scores over time, the worst moments as images, tables')
     add('--confidence', action='store_true', help='write the confidence to the output bag too')
+    # fmt: on
+
+
+def _add_execution(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    # fmt: off
     add('--roi', type=int, nargs=4, metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
         help="the endoscope's part of the images; outside it the mask is 255")
-    add('--least-area', type=_share, default=DEFAULT_LEAST_AREA, metavar='SHARE',
-        help="least share of the image's area of a detection (default: %(default)s)")
-    add('--device', default='auto', help='auto, cpu, cuda or cuda:N (default: %(default)s)')
-    add('--runtime', default=AUTO, choices=(AUTO, *RUNTIMES), help='default: %(default)s')
+    add('--least-area', type=_share, metavar='SHARE',
+        help="least share of the image's area of a detection (default: the node's, "
+        f'{DEFAULTS["least_area"]:g})')
+    add('--device', help='auto, cpu, cuda or cuda:N (default: auto)')
+    add('--runtime', choices=(AUTO, *RUNTIMES), help='default: auto')
     add('--threads', type=_positive, metavar='N',
-        help="torch's threads on the CPU (default: its choice, shared among --workers, and of "
-             'several bags what the first run had that --work knows)')
+        help="torch's threads on the CPU (default: the parameter cpu_threads, or torch's choice, "
+        'shared among --workers, and of several bags what the first run had that --work knows)')
     add('--workers', type=_positive, default=1, metavar='N',
         help='processes, one bag each at a time (default: 1)')
     add('--ray', metavar='ADDRESS',
@@ -105,7 +129,6 @@ def _parser() -> argparse.ArgumentParser:
     add('--work', type=Path, metavar='DIR',
         help='where results of finished bags are kept, of several (default: FILE.work)')
     # fmt: on
-    return parser
 
 
 def _not_negative(text: str) -> float:
@@ -140,30 +163,48 @@ def _fault(arguments: argparse.Namespace) -> str:
     if arguments.recorded:
         if arguments.model or arguments.output:
             return '--recorded scores what a node published: leave out --model and --output'
+        if arguments.params_file or arguments.param:
+            return '--recorded scores what a node published: leave out --params-file and --param'
         return '' if arguments.mask_topic else '--recorded needs --mask-topic'
-    if not arguments.model:
-        return '--bag needs --model'
     if arguments.ray and arguments.workers > 1:
         return '--ray and --workers exclude one another: a cluster knows its own size'
     return '--mask-topic goes with --recorded' if arguments.mask_topic else ''
 
 
-def _options(arguments: argparse.Namespace, store: Store | None) -> Options:
+def _parameters(arguments: argparse.Namespace) -> GivenParameters:
+    """Read the node's parameters; options of the same meaning win."""
+    options = {
+        'model': arguments.model,
+        'device': arguments.device,
+        'runtime': arguments.runtime,
+        'cpu_threads': arguments.threads,
+        'roi': arguments.roi,
+        'least_area': arguments.least_area,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    return resolve_parameters(arguments, given)
+
+
+def _options(
+    arguments: argparse.Namespace, parameters: GivenParameters, store: Store | None
+) -> Options:
+    values = parameters.values
     # Said, for other processes and machines would choose others, and sums of floats be others.
-    threads = arguments.threads or max(1, torch.get_num_threads() // arguments.workers)
-    if store is not None and not arguments.threads:
+    threads = values['cpu_threads'] or max(1, torch.get_num_threads() // arguments.workers)
+    if store is not None and not values['cpu_threads']:
         threads = store.threads(threads)
     return Options(
         image_topic=arguments.image_topic,
         ground_truth_topic=arguments.ground_truth_topic,
         mask_topic=arguments.mask_topic,
         tolerance_ns=round(arguments.tolerance_ms * 1e6),
-        model=arguments.model and arguments.model.resolve(),
-        device=arguments.device,
-        runtime=arguments.runtime,
+        model=parameters.model and parameters.model.resolve(),
+        device=values['device'],
+        runtime=values['runtime'],
+        precision=values['precision'],
         threads=threads,
-        roi=None if arguments.roi is None else Roi(*arguments.roi),
-        pipeline=PipelineSettings(gates=DEFAULTS, least_area=arguments.least_area),
+        roi=parameters.roi,
+        pipeline=parameters.pipeline,
         confidence=arguments.confidence,
     )
 

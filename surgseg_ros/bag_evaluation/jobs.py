@@ -62,7 +62,8 @@ def do(job: Job, *, progress: bool = False) -> Done:
     keep_freed()
     if options.threads:
         torch.set_num_threads(options.threads)
-    segmenter = _segmenter(options.model, options.device, options.runtime, options.threads)
+    how = options.device, options.runtime, options.precision, options.threads
+    segmenter = _segmenter(options.model, *how)
     result = evaluate(job.bag, job.output, segmenter, options, progress=progress)
     model = {
         'name': segmenter.spec.name,
@@ -74,9 +75,9 @@ def do(job: Job, *, progress: bool = False) -> Done:
 
 
 @functools.lru_cache(maxsize=1)
-def _segmenter(folder: Path, device: str, runtime: str, threads: int) -> Segmenter:
+def _segmenter(folder: Path, device: str, runtime: str, precision: str, threads: int) -> Segmenter:
     """Keep the model for the process's next bag; some runtimes keep the number of threads."""
-    segmenter = Segmenter.load(folder, device, runtime)
+    segmenter = Segmenter.load(folder, device, runtime, precision=precision)
     segmenter.warm_up()
     return segmenter
 

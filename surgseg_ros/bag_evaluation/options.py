@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from surgseg_ros.core.gates import DEFAULTS
+from surgseg_ros.core.parameters import pipeline_settings
 from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmentation import Roi
 
-_AS_THE_NODE: Final = PipelineSettings(gates=DEFAULTS)
+_AS_THE_NODE: Final = pipeline_settings()
 """The node's defaults."""
 
 
@@ -26,6 +26,7 @@ class Options:
     :param model: the model folder; None where the bag holds the masks.
     :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
     :param runtime: a key of RUNTIMES, or AUTO, which is the node's default too.
+    :param precision: one of PRECISIONS of core/choices.py.
     :param threads: torch's on the CPU; 0 for torch's choice.
     :param roi: the part of the images to look at; None for all.
     :param pipeline: what becomes of the network's output.
@@ -39,6 +40,7 @@ class Options:
     model: Path | None = None
     device: str = 'auto'
     runtime: str = AUTO
+    precision: str = AUTO
     threads: int = 0
     roi: Roi | None = None
     pipeline: PipelineSettings = _AS_THE_NODE
@@ -58,6 +60,9 @@ class Options:
             'ground_truth_topic': self.ground_truth_topic,
             'mask_topic': self.mask_topic,
             'tolerance_ms': self.tolerance_ns / 1e6,
+            'device': self.device,
+            'runtime': self.runtime,
+            'precision': self.precision,
             'roi': roi and [roi.x_px, roi.y_px, roi.width_px, roi.height_px],
             'least_area': self.pipeline.least_area,
             'min_confidence': self.pipeline.min_confidence,

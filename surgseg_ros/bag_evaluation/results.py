@@ -9,8 +9,9 @@ At the top:
 - `model`: `name`, `weights_sha256`, `runtime` (for people), `threads` (torch's, on the CPU);
   None for `recorded`.
 - `options`: what was asked for and decides the result: `image_topic`, `ground_truth_topic` (or
-  None), `mask_topic` (`recorded`; else None), `tolerance_ms`, `roi` ([x, y, width, height] or
-  None), and the settings of the pipeline: `least_area`, `min_confidence`, `steady_frames`,
+  None), `mask_topic` (`recorded`; else None), `tolerance_ms`, the parameters `device`, `runtime`
+  and `precision` (`model` has what came of them), `roi` ([x, y, width, height] or None), and the
+  settings of the pipeline: `least_area`, `min_confidence`, `steady_frames`,
   `steady_sure`, `gates` (name to action and limit).
 - `classes`: names of the classes 1 to 9; wherever nine values stand, they are in this order.
 - the numbers of all bags together, by the keys below; scores are the official mean over bags,

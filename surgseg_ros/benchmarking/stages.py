@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from surgseg_ros.benchmarking.frames import image_cdr, stamped
 from surgseg_ros.core.detections import Instrument
-from surgseg_ros.core.gates import DEFAULTS
+from surgseg_ros.core.parameters import pipeline_settings
 from surgseg_ros.core.percentiles import percentiles
-from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.reasons import Reason
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
@@ -98,7 +97,7 @@ def _worker(
         CameraChannel(f'{n}', IMAGE, None, _Record(results), _Serializer()) for n in range(cameras)
     )
     logger = logging.getLogger(__name__)
-    settings, models = PipelineSettings(gates=DEFAULTS), _OneModel(segmenter)
+    settings, models = pipeline_settings(), _OneModel(segmenter)
     return Worker(
         models, mailbox, channels, Generation(), lambda: _RULES, time.time_ns, logger, settings
     )

@@ -5,13 +5,14 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -23,8 +24,22 @@ from surgseg_ros.core.files import (
     write_whole,
     writing,
 )
-from surgseg_ros.core.pipeline import CameraPipeline, InputFrame, PipelineSettings, infer
-from surgseg_ros.core.runtimes import RUNTIMES
+from surgseg_ros.core.gates import FROZEN, GATES, NO_DECISION, OFF
+from surgseg_ros.core.parameters import DEFAULTS, OFFLINE
+from surgseg_ros.core.params_file import (
+    GivenParameters,
+    add_parameter_arguments,
+    resolve_parameters,
+)
+from surgseg_ros.core.pipeline import (
+    CameraPipeline,
+    Decision,
+    InputFrame,
+    PipelineSettings,
+    infer,
+)
+from surgseg_ros.core.runtimes import AUTO, RUNTIMES
+from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.errors import FrameError
 from surgseg_ros.evaluation.frames import write_png
@@ -46,16 +61,21 @@ class PredictOptions:
     """
     What becomes of a mask before it is written.
 
+    :param settings: of the pipeline.
+    :param roi: the part of the images that is the endoscope's; None: all of them.
     :param least_region: whether regions smaller than the model's `least_region` are dropped.
-    :param min_confidence: pixels below it become NO_DECISION; 0 for none.
-    :param steady_frames: see PipelineSettings; None for raw masks.
-    :param steady_sure: see PipelineSettings.
     """
 
+    settings: PipelineSettings = field(default_factory=PipelineSettings)
+    roi: Roi | None = None
     least_region: bool = False
-    min_confidence: float = 0.0
-    steady_frames: int | None = None
-    steady_sure: float = 0.95
+
+    @property
+    def needs_earlier_frames(self) -> bool:
+        """Whether a mask depends on the frames before its own."""
+        frozen = self.settings.gates.get(FROZEN)
+        refuses_frozen = frozen is not None and frozen.action == NO_DECISION
+        return self.settings.steady_frames > 1 or refuses_frozen
 
     def pipeline(self, segmenter: Segmenter) -> CameraPipeline:
         """
@@ -65,15 +85,8 @@ class PredictOptions:
         :return: what makes masks of the network's output.
         :raises ValueError: if a value makes no sense.
         """
-        if self.steady_frames == 1:
-            raise ValueError('steady_frames is 1, expected 2 or more, or none at all')
-        settings = PipelineSettings(
-            steady_frames=self.steady_frames or 0,
-            steady_sure=self.steady_sure,
-            min_confidence=self.min_confidence,
-            least_region=segmenter.spec.least_region if self.least_region else (),
-        )
-        return CameraPipeline(settings)
+        least_region = segmenter.spec.least_region if self.least_region else ()
+        return CameraPipeline(replace(self.settings, least_region=least_region), self.roi)
 
     def record(self, segmenter: Segmenter) -> dict[str, Any]:
         """
@@ -82,12 +95,22 @@ class PredictOptions:
         :param segmenter: the model; its temperature matters only to what asks for confidence.
         :return: what can be written as JSON; None for what is not asked for.
         """
-        asks = bool(self.min_confidence or self.steady_frames)
+        settings, roi = self.settings, self.roi
+        steady = settings.steady_frames > 1
+        gates = {
+            name: [setting.action, setting.limit]
+            for name, setting in settings.gates.items()
+            if setting.action != OFF
+        }
         return {
             'least_region': list(segmenter.spec.least_region) if self.least_region else None,
-            'min_confidence': self.min_confidence or None,
-            'steady': [self.steady_frames, self.steady_sure] if self.steady_frames else None,
-            'temperature': segmenter.spec.temperature if asks else None,
+            'min_confidence': settings.min_confidence or None,
+            'steady': [settings.steady_frames, settings.steady_sure] if steady else None,
+            'temperature': (
+                segmenter.spec.temperature if settings.min_confidence or steady else None
+            ),
+            'gates': gates or None,
+            'roi': roi and [roi.x_px, roi.y_px, roi.width_px, roi.height_px],
         }
 
 
@@ -98,12 +121,29 @@ class Totals:
 
     :param sizes: how many masks of each size were written.
     :param found: how many were there already.
+    :param undecided: of the masks written, how many are of NO_DECISION for each reason's code.
+    :param warnings: of the others, how many have a warning, by its code.
     :param losses: what is missing or damaged in the videos, a text for each.
     """
 
     sizes: Counter[str] = field(default_factory=Counter)
     found: int = 0
+    undecided: Counter[str] = field(default_factory=Counter)
+    warnings: Counter[str] = field(default_factory=Counter)
     losses: list[str] = field(default_factory=list)
+
+    def add(self, decision: Decision) -> None:
+        """
+        Count a mask.
+
+        :param decision: that it is of.
+        """
+        height, width = decision.mask.shape
+        self.sizes[f'{width}x{height}'] += 1
+        if decision.is_decided:
+            self.warnings.update({warning.code.value for warning in decision.warnings})
+        else:
+            self.undecided[decision.code] += 1
 
     def __str__(self) -> str:
         """Put it into words."""
@@ -112,6 +152,15 @@ class Totals:
         )
         there = f' ({self.found} were there already)' if self.found else ''
         return f'{written or "no new masks"}{there}'
+
+    def warning_line(self) -> str:
+        """Name in a line what is not to be trusted; empty where all is."""
+        parts = ('without a decision', self.undecided), ('with warnings', self.warnings)
+        return '; '.join(
+            f'masks {what}: ' + ', '.join(f'{count} ({code})' for code, count in counts.items())
+            for what, counts in parts
+            if counts
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,25 +172,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     :raises ValueError: of a frame, the model or the device, if it cannot be used.
     :raises OSError: if masks cannot be written.
     """
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    parameters = _parameters(options)
+    if parameters.model is None:
+        parser.error('a model is needed: give --model, or the parameter model')
+    predict_options = PredictOptions(parameters.pipeline, parameters.roi, options.least_region)
     check_folder(options.output)
     sources = find_sources(options.input, options.every)
     for source in sources:
         source.check()  # before there is an output
-    segmenter = Segmenter.load(options.model, options.device, options.runtime)
-    predict_options = PredictOptions(
-        options.least_region,
-        options.min_confidence,
-        options.steady_frames,
-        options.steady_sure,
-    )
+    if said := parameters.ignored_line():
+        print(f'predict: {said}', file=sys.stderr)
+    segmenter = _load(parameters)
     with folder_for(options.output / RECORD_FILE):
-        prepare(options.output, segmenter, options.runtime, predict_options)
+        prepare(options.output, segmenter, parameters.values, predict_options)
         with _nothing_without_masks(options.output):
             totals = predict(segmenter, sources, options.output, predict_options)
             if not (totals.sizes or totals.found):
                 raise FrameError('\n'.join(totals.losses) or _no_frames(options.input))
     print(f'{totals} in {options.output / OUTPUT_LAYOUT}')
+    if said := totals.warning_line():
+        print(f'predict: {said}', file=sys.stderr)
     if totals.losses:
         lost = '\n'.join(totals.losses)
         print(f'predict: no mask of what is missing or damaged:\n{lost}', file=sys.stderr)
@@ -153,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='surgseg_ros predict', description=__doc__)
     add = parser.add_argument
     # fmt: off
-    add('--model', type=Path, required=True, metavar='DIR', help='the model folder')
+    add('--model', metavar='DIR', help='the model folder (or the parameter model)')
     add('--input', type=Path, required=True, metavar='PATH',
         help='a video, a folder of images, or a data set: a folder of video_*')
     add('--output', type=Path, required=True, metavar='DIR',
@@ -161,17 +213,18 @@ def _parser() -> argparse.ArgumentParser:
     add('--every', type=_count, metavar='N',
         help='take frames whose number is a multiple of N (default: all images of a folder, '
         f'the frames of a data set that have a mask, each {VIDEO_EVERY}th of a video)')
-    add('--device', default='auto', help='auto, cpu, cuda or cuda:N (default: %(default)s)')
-    add('--runtime', default='torch', choices=RUNTIMES, help='default: %(default)s')
+    add_parameter_arguments(parser)
+    add('--device', help='auto, cpu, cuda or cuda:N (default: auto)')
+    add('--runtime', choices=RUNTIMES, help='default: torch')
     add('--least-region', action='store_true',
         help="drop regions that are smaller than the model's least_region of their class")
-    add('--min-confidence', type=_share, default=0.0, metavar='P',
+    add('--min-confidence', type=_share, metavar='P',
         help='turn pixels below it into 255, no decision (default: 0, none)')
     add('--steady-frames', type=_count, metavar='N',
         help='let a pixel change its class only where that lasts N frames, or is sure; for frames '
         'that follow each other closely (default: off)')
-    add('--steady-sure', type=float, default=0.95, metavar='P',
-        help='so sure (default: %(default)s)')
+    add('--steady-sure', type=float, metavar='P',
+        help=f'so sure (default: {DEFAULTS["steady_sure"]})')
     # fmt: on
     return parser
 
@@ -190,15 +243,35 @@ def _count(text: str) -> int:
     return value
 
 
+def _parameters(options: argparse.Namespace) -> GivenParameters:
+    """Read the node's parameters; options of the same meaning win, and no gate is on unasked."""
+    if options.steady_frames == 1:
+        raise ValueError('steady_frames is 1, expected 2 or more, or none at all')
+    names = ('model', 'device', 'runtime', 'min_confidence', 'steady_frames', 'steady_sure')
+    chosen = {name: getattr(options, name) for name in names}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    defaults = {'runtime': 'torch', **{f'gates.{name}.action': OFF for name in GATES}}
+    # There are no detections.
+    return resolve_parameters(options, given, defaults, OFFLINE - {'least_area'})
+
+
+def _load(parameters: GivenParameters) -> Segmenter:
+    values = parameters.values
+    if values['cpu_threads']:
+        torch.set_num_threads(values['cpu_threads'])
+    how = values['device'], values['runtime']
+    return Segmenter.load(values['model'], *how, precision=values['precision'])
+
+
 def prepare(
-    output: Path, segmenter: Segmenter, runtime: str, predict_options: PredictOptions
+    output: Path, segmenter: Segmenter, values: Mapping[str, Any], predict_options: PredictOptions
 ) -> None:
     """
     Make the output folder, or see that the masks in it are of the same model.
 
     :param output: the folder.
     :param segmenter: what will make the masks.
-    :param runtime: a key of RUNTIMES.
+    :param values: of the parameters, `runtime` and `precision` among them.
     :param predict_options: what becomes of the masks.
     :raises OutputError: if it holds something else.
     :raises ValueError: if the options make no sense.
@@ -207,7 +280,8 @@ def prepare(
     record = {
         'model': segmenter.spec.name,
         'weights_sha256': segmenter.spec.weights_sha256,
-        'runtime': runtime,
+        'runtime': values['runtime'],
+        'precision': None if values['precision'] == AUTO else values['precision'],
         **predict_options.record(segmenter),
     }
     path = output / RECORD_FILE
@@ -264,8 +338,8 @@ def predict(
     :param segmenter: what makes them.
     :param sources: the videos.
     :param output: the folder, see `prepare`.
-    :param predict_options: what becomes of the masks; where they are to be steady, a video that
-        was cut off begins again.
+    :param predict_options: what becomes of them; if one needs earlier frames, a cut video starts
+        again.
     :return: how many there are.
     :raises FrameError: if a frame cannot be decoded.
     :raises OutputError: if there is a file among the masks that is none.
@@ -277,7 +351,7 @@ def predict(
             folder = _make_folder(output / source.name)
             there = _numbers(folder)
             pipeline = predict_options.pipeline(segmenter)
-            if predict_options.steady_frames and len(there) < len(source):
+            if predict_options.needs_earlier_frames and len(there) < len(source):
                 there = set()
             bar.update(len(there))
             totals.found += len(there)
@@ -287,10 +361,10 @@ def predict(
                 if len(data_errors) > lost:
                     pipeline.reset()  # nothing is filtered across a gap
                 lost = len(data_errors)
-                mask = _mask(segmenter, image, pipeline)
-                write_png(folder / f'{number:09d}.png', mask)
+                decision = _decide(segmenter, image, pipeline)
+                write_png(folder / f'{number:09d}.png', decision.mask)
                 bar.update()
-                totals.sizes[f'{mask.shape[1]}x{mask.shape[0]}'] += 1
+                totals.add(decision)
             if losses := report_losses(source, data_errors):
                 totals.losses.append(losses)
     return totals
@@ -314,11 +388,9 @@ def _numbers(folder: Path) -> set[int]:
     return {int(mask.stem) for mask in found}
 
 
-def _mask(
-    segmenter: Segmenter, image: NDArray[np.uint8], pipeline: CameraPipeline
-) -> NDArray[np.uint8]:
+def _decide(segmenter: Segmenter, image: NDArray[np.uint8], pipeline: CameraPipeline) -> Decision:
     """Make one mask; a file has no stamps, so its frames are taken to follow each other."""
-    output = infer(segmenter, image, None, confidence=pipeline.needs_confidence)
+    output = infer(segmenter, image, pipeline.roi, confidence=pipeline.needs_confidence)
     if isinstance(output, Exception):
         raise output
-    return pipeline.decide(InputFrame(image), output).mask
+    return pipeline.decide(InputFrame(image), output)

@@ -6,19 +6,13 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
+from surgseg_ros.core.parameters import AGE_SOURCES, FAIL_SAFES, LARGEST_FRAME_AGE_MS
 from surgseg_ros.core.reasons import Reason, ReasonCode
 
-RECEIPT: Final = 'receipt'
-HEADER: Final = 'header'
-AGE_SOURCES: Final = (RECEIPT, HEADER)
-"""From when an image's age is told: its receipt on this machine, or the stamp of its header."""
+RECEIPT, HEADER = AGE_SOURCES
+SILENT, NO_DECISION = FAIL_SAFES
 
-SILENT: Final = 'silent'
-NO_DECISION: Final = 'no_decision'
-FAIL_SAFES: Final = (SILENT, NO_DECISION)
-"""What the node gives for a result that is too old, and while there is none."""
-
-OLDEST_BELIEVED_MS: Final = 10_000.0
+OLDEST_BELIEVED_MS: Final = float(LARGEST_FRAME_AGE_MS)
 """An image whose stamp is older than this, or of the future, tells of clocks that disagree."""
 
 

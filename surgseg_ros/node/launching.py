@@ -14,8 +14,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
+from surgseg_ros.core.params_file import effective_value
 from surgseg_ros.node.dds_profile import ProfileChoice, choose_profile
-from surgseg_ros.node.params_file import effective_value
 
 CONFIG: Final = Path(get_package_share_directory('surgseg_ros'), 'config')
 

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was given to the node at its start and has no effect: slips in names and QoS overrides."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, ReliabilityPolicy
 
+from surgseg_ros.core.parameters import TABLE, did_you_mean
 from surgseg_ros.node.image_subscriber import INPUT_POLICIES
 from surgseg_ros.node.outputs import OUTPUT_POLICIES, RESULTS, prefixed
-from surgseg_ros.node.parameter_table import TABLE
 from surgseg_ros.node.parameters import Settings, unknown
 from surgseg_ros.node.transports import possible_topics
 
@@ -58,7 +57,9 @@ def slips(node: Node, known: Mapping[str, Sequence[str]]) -> list[str]:
     """
     given: Mapping[str, Any] = getattr(node, '_parameter_overrides', {})  # there is no public way
     names = [row.name for row in TABLE]
-    reported = [f'there is no parameter {name!r}{_meant(name, names)}' for name in unknown(node)]
+    reported = [
+        f'there is no parameter {name!r}{did_you_mean(name, names)}' for name in unknown(node)
+    ]
     for name in sorted(given):
         if name.startswith(_PREFIX):
             reported += _slip(name, known)
@@ -79,12 +80,7 @@ def _slip(name: str, known: Mapping[str, Sequence[str]]) -> Iterator[str]:
     full = [f'{start}.{policy}' for start, policies in known.items() for policy in policies]
     topic = entity.rpartition('.')[0]
     same_topic = [x for x in full if x.startswith(f'{topic}.')]
-    yield f'there is no parameter {name!r}{_meant(name, same_topic or full)}'
-
-
-def _meant(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, 1)
-    return f' (did you mean {near[0]!r}?)' if near else ''
+    yield f'there is no parameter {name!r}{did_you_mean(name, same_topic or full)}'
 
 
 def _check(name: str, value: Any) -> None:

@@ -5,15 +5,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.validate_topic_name import validate_topic_name
 
-from surgseg_ros.core.gates import GATES, GateSetting
+from surgseg_ros.core.gates import GateSetting
+from surgseg_ros.core.parameters import (
+    TABLE,
+    Parameter,
+    camera_roi,
+    check_choice,
+    gate_settings,
+    pipeline_settings,
+)
 from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.node.freshness import ResultPolicy
-from surgseg_ros.node.parameter_table import TABLE, descriptor
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,7 @@ class Settings:
         :raises ValueError: naming the parameter, its value and the remedy.
         """
         for row in TABLE:
-            value = self.value_of(row.name)
-            if row.choices and value not in row.choices:
-                raise ValueError(f'{row.name} is {value!r}, expected one of {row.choices}')
+            check_choice(row, self.value_of(row.name))
         cameras = len(self.image_topics)
         names = self.camera_names
         if cameras == 0 or '' in self.image_topics or len(names) != cameras:
@@ -64,11 +70,6 @@ class Settings:
             raise ValueError(f'camera_names is {list(names)}: give each camera a name of its own')
         for name in (*self.image_topics, *filter(None, names)):
             _check_name(name)
-        if len(self.roi) not in (4, 4 * cameras) or min(self.roi) < 0:
-            raise ValueError(
-                f'roi is {list(self.roi)}, expected x, y, width, height in pixels, '
-                f'once or for each of {cameras} cameras'
-            )
         for index in range(cameras):
             self.roi_of(index)
 
@@ -82,12 +83,8 @@ class Settings:
         :raises ValueError: if values do not fit.
         """
         known = {entry.name for entry in fields(cls)}
-        gates = {
-            name: GateSetting(values[f'gates.{name}.action'], values[f'gates.{name}.limit'])
-            for name in GATES
-        }
         return cls(
-            gates=gates,
+            gates=gate_settings(values),
             **{
                 name: tuple(value)
                 if isinstance(value, (list, tuple)) or hasattr(value, 'tolist')
@@ -119,10 +116,7 @@ class Settings:
     @property
     def pipeline(self) -> PipelineSettings:
         """What a camera's pipeline needs."""
-        names = (entry.name for entry in fields(PipelineSettings))
-        return PipelineSettings(
-            **{name: getattr(self, name) for name in names if hasattr(self, name)}
-        )
+        return pipeline_settings({row.name: self.value_of(row.name) for row in TABLE})
 
     def roi_of(self, camera: int) -> Roi | None:
         """
@@ -130,15 +124,9 @@ class Settings:
 
         :param camera: its index.
         :return: the part, or None for the whole image.
-        :raises ValueError: if only one of its sides is 0.
+        :raises ValueError: see `camera_roi`.
         """
-        values = self.roi[4 * camera : 4 * camera + 4] if len(self.roi) > 4 else self.roi
-        if not any(values):
-            return None
-        roi = Roi(*(int(value) for value in values))
-        if not roi.width_px or not roi.height_px:
-            raise ValueError(f'roi is {list(self.roi)}: width and height must be above 0')
-        return roi
+        return camera_roi(self.roi, camera, len(self.image_topics))
 
 
 def declare(node: Node) -> None:
@@ -182,3 +170,22 @@ def unknown(node: Node) -> list[str]:
     given = getattr(node, '_parameter_overrides', {})  # rclpy has no public way to ask
     names = (name for name in given if not name.startswith('qos_overrides.'))
     return sorted(name for name in names if not node.has_parameter(name))
+
+
+def descriptor(row: Parameter) -> ParameterDescriptor:
+    """
+    Tell ROS what a row says.
+
+    :param row: of TABLE.
+    :return: its description, with when it is read, and its range.
+    """
+    reported = ParameterDescriptor(description=row.explanation)
+    if row.choices:
+        reported.additional_constraints = 'One of: ' + ', '.join(row.choices)
+    if row.span and isinstance(row.default, float):
+        low, high = row.span
+        reported.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+    elif row.span:
+        low, high = (int(value) for value in row.span)
+        reported.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+    return reported

@@ -11,6 +11,7 @@ from std_srvs.srv import Trigger
 
 from surgseg_ros.core.memory import release_memory
 from surgseg_ros.core.model_folder import read_spec
+from surgseg_ros.core.parameters import AT_START, LIVE, TABLE
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.node import parameters
 from surgseg_ros.node.camera_channel import CameraChannel
@@ -24,7 +25,6 @@ from surgseg_ros.node.model_slot import ModelSlot
 from surgseg_ros.node.other_publishers import OtherPublishers
 from surgseg_ros.node.outputs import Outputs, prefixed
 from surgseg_ros.node.overrides import overridable, slips
-from surgseg_ros.node.parameter_table import AT_START, LIVE, TABLE
 from surgseg_ros.node.parameters import Settings
 from surgseg_ros.node.reporter import Reporter
 from surgseg_ros.node.subscription_check import check_other_publishers, check_subscriptions

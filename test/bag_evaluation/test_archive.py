@@ -20,6 +20,7 @@ from surgseg_ros.bag_evaluation.bag_scan import bag_files
 from surgseg_ros.bag_evaluation.options import Options
 from surgseg_ros.bag_evaluation.runners import run_serial
 from surgseg_ros.bags.reading import BagError
+from surgseg_ros.core.parameters import pipeline_settings
 
 REPOSITORY = Path(__file__).parents[2]
 LONG = 100
@@ -136,13 +137,16 @@ def test_another_model_bag_or_option_is_another_key(tmp_path, bags, options, wri
     spec.write_text(spec.read_text().replace('"tiny"', '"other"'))
     changed = [
         Options(**{**vars(options), **change})
-        for change in ({'tolerance_ns': 5}, {'threads': 2}, {'model': tmp_path / 'other'})
+        for change in (
+            *({'tolerance_ns': 5}, {'threads': 2}, {'model': tmp_path / 'other'}),
+            *({'precision': 'f32'}, {'pipeline': pipeline_settings({'min_confidence': 0.5})}),
+        )
     ]
     keys = [plan(bag, {}, x)[0].key for x in (options, *changed)]
     shutil.rmtree(bag['one'])
     write_bag(bag['one'], range(4))
     keys.append(plan(bag, {}, options)[0].key)
-    assert len(set(keys)) == 5
+    assert len(set(keys)) == 7
 
 
 def test_files_in_folders_of_a_bag_are_parts_of_it(bags):

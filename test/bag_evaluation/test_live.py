@@ -1,24 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
 """Offline and live agree: what the node publishes of the demo bag is what evaluate_bag writes."""
 
+import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import yaml
 from bench import REPOSITORY, TopicRecorder, stamp_ns, until
 from nodes import NodeHere
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 from verbs import verb
+from vision_msgs.msg import Detection2DArray
 
 from surgseg_ros.bags.reading import Bag
+from surgseg_ros.bags.writing import write_image_bag
+from surgseg_ros.core.gates import GATES
+from surgseg_ros.messages.images import image_from_msg
 from surgseg_ros.messages.results import to_cdr
 from tools.demo.source import IMAGE_TOPIC, make_scene_bag
+from tools.gates.spoiling import Source, defocus, dim
 
 main = verb('evaluate_bag')
 
 MODEL = REPOSITORY / 'models/demo'
 FRAMES = 24
 """Of the demo's sixty."""
+SPOILED = {4: (dim, 0.5), 5: (dim, 0.53), 9: (defocus, 0.9), 10: (defocus, 1.0)}
+"""Frames in which the gates are to find something, by their places."""
+STILL = (14, 15)
+"""Frames that repeat the one before them."""
+SOME = 18
+"""Of the frames, so many are enough for every kind."""
+TAKING_DECISIONS = {
+    **{f'gates.{name}.action': 'no_decision' for name in GATES},
+    'gates.frozen.action': 'warn',
+    'gates.frozen.limit': 2.0,
+    'min_confidence': 0.6,
+    'steady_frames': 3,
+}
+LIMIT = 'the model is for demonstration only'
+"""What the node's status says with every mask of this model."""
 SETTLE_S = 2  # both ends find each other; what came too early would be lost on its way
 
 
@@ -35,12 +59,25 @@ class Masks(TopicRecorder):
         super().hear(message)
 
 
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    return make_scene_bag(tmp_path_factory.mktemp('scene') / 'bag', FRAMES)
+
+
 @pytest.fixture
-def own_node():
-    # However slow the machine is, it is not the age of masks that is asked about.
-    own_node = NodeHere(model=str(MODEL), device='auto', stale_after_ms=600_000)
-    yield own_node
-    own_node.close()
+def start():
+    """Give a function that starts the node with some parameters."""
+    nodes = []
+
+    def start(**parameters):
+        # However slow the machine is, it is not the age of masks that is asked about.
+        patience = {'device': 'auto', 'stale_after_ms': 600_000}
+        nodes.append(NodeHere(model=str(MODEL), **patience, **parameters))
+        return nodes[-1]
+
+    yield start
+    for node in nodes:
+        node.close()
 
 
 def play(bag, own_node, rate, newest_ns):
@@ -59,27 +96,40 @@ def play(bag, own_node, rate, newest_ns):
     return masks
 
 
-def step(bag, own_node):
-    """Send each frame once the mask of the one before has come: none is dropped, however busy."""
+def step(bag, own_node, ears=(), heard=lambda stamp: None):
+    """Send each frame once all is heard of the one before: none is dropped, however busy."""
     masks, camera = Masks(own_node.bench), own_node.bench.camera()
-    own_node.bench.connect(camera, masks)
+    for recorder in (masks, *ears):
+        own_node.bench.connect(camera, recorder)
     with Bag(bag) as frames:
         for _, _, message in frames.read([IMAGE_TOPIC]):
             camera.publish(to_cdr(message))
             masks.wait_for_stamp(stamp_ns(message))
+            heard(stamp_ns(message))
     return masks
 
 
-def test_the_node_and_the_evaluation_agree_to_the_bit(tmp_path, own_node):
-    source = make_scene_bag(tmp_path / 'bag', FRAMES)
-    output = tmp_path / 'out.mcap'
-    given = ['--model', MODEL, '--bag', source.bag, '--image-topic', IMAGE_TOPIC]
-    given += ['--output', output, '--json', tmp_path / 'a.json']
-    assert main([str(word) for word in given]) == 0
-    with Bag(output) as bag:
-        offline = {stamp_ns(m): bytes(m.data) for _, _, m in bag.read(['/mask'])}
+def evaluate(bag, folder, *words):
+    """Run the verb; its masks and detections by their stamps, and what it says of the frames."""
+    output, file = folder / 'out.mcap', folder / 'a.json'
+    given = ['--model', MODEL, '--bag', bag, '--image-topic', IMAGE_TOPIC, *words]
+    assert main([str(word) for word in (*given, '--output', output, '--json', file)]) == 0
+    masks, detections = {}, {}
+    with Bag(output) as made:
+        for topic, _, cdr in made.messages(['/mask', '/detections']):
+            kind, found = (Image, masks) if topic == '/mask' else (Detection2DArray, detections)
+            message = deserialize_message(cdr, kind)
+            found[stamp_ns(message)] = message
+    (numbers,) = json.loads(file.read_text())['bags'].values()
+    frames = {frame['stamp_ns']: frame for frame in numbers['over_time']}
+    return {stamp: bytes(mask.data) for stamp, mask in masks.items()}, detections, frames
+
+
+def test_the_node_and_the_evaluation_agree_to_the_bit(tmp_path, source, start):
+    offline, _, _ = evaluate(source.bag, tmp_path)
     assert len(offline) == FRAMES
 
+    own_node = start()
     until(lambda: own_node.bench.readers() != [], 'the node listens')
     hurried = play(source.bag, own_node, 1.5, max(offline))
     assert hurried.pixels
@@ -87,3 +137,88 @@ def test_the_node_and_the_evaluation_agree_to_the_bit(tmp_path, own_node):
 
     unhurried = step(source.bag, own_node)
     assert {stamp: unhurried.pixels.get(stamp) for stamp in offline} == offline
+
+
+def spoil(bag, path):
+    """Copy a bag's images, some of them dark, out of focus or standing still."""
+    with Bag(bag) as frames:
+        read = [(stamp_ns(m), image_from_msg(m).rgb) for _, _, m in frames.read([IMAGE_TOPIC])]
+    images, rng = [], np.random.default_rng(0)
+    for place, (_, image) in enumerate(read[:SOME]):
+        if place in SPOILED:
+            spoiler, severity = SPOILED[place]
+            image = spoiler(Source(image, image), severity, rng)
+        images.append(images[-1] if place in STILL else image)
+    stamps = [stamp for stamp, _ in read]
+    write_image_bag(path, zip(stamps, images, [None] * SOME), image_topic=IMAGE_TOPIC)
+    return path
+
+
+def status_reason(frame):
+    """Put what evaluate_bag says of a frame as the node's status does."""
+    undecided = frame['reason'] and f'no decision on an image: {frame["reason"]}'
+    return '; '.join(filter(None, [LIMIT, undecided or '; '.join(frame['warnings'])]))
+
+
+def wait_for_status(status, frame, since):
+    """Wait until status says of a frame what evaluate_bag says of it."""
+    stamp, wanted = frame['stamp_ns'], status_reason(frame)
+    last_stamp = f'{stamp // 10**9}.{stamp % 10**9:09d}'
+
+    def is_of_frame(message):
+        values = {value.key: value.value for value in message.values}
+        # The stamp is that of the last mask with a decision.
+        is_its = frame['fate'] == 'undecided' or values['last_stamp'] == last_stamp
+        return is_its and values['reason'] == wanted
+
+    found = status.wait(is_of_frame, since=since)
+    said = [message.values[0].value for message in status.messages[since:]]
+    assert found, f'never {wanted!r} of {stamp}, but {said}'
+
+
+def test_with_gates_filter_and_threshold_they_agree_too(tmp_path, source, start):
+    bag, file = spoil(source.bag, tmp_path / 'spoiled'), tmp_path / 'parameters.yaml'
+    file.write_text(yaml.safe_dump({'/**': {'ros__parameters': TAKING_DECISIONS}}))
+    masks, detections, frames = evaluate(bag, tmp_path, '--params-file', file)
+    check_that_all_occurs(masks, frames)
+
+    own_node = start(**TAKING_DECISIONS)
+    bench = own_node.bench
+    found, status = bench.listen(Detection2DArray, 'detections'), bench.status(depth=100)
+    raw = bench.listen(Image, 'raw_mask')
+    heard = [0]
+
+    def hear_the_rest(stamp):
+        found.wait_for_stamp(stamp)
+        wait_for_status(status, frames[stamp], heard[-1])
+        heard.append(len(status.messages))
+
+    live = step(bag, own_node, [found], hear_the_rest)
+    assert {stamp: live.pixels.get(stamp) for stamp in masks} == masks
+    seen = {stamp_ns(message): message for message in found.messages}
+    assert {stamp: seen.get(stamp) for stamp in detections} == detections
+
+    def was_filtered(mask):
+        return bytes(mask.data) != live.pixels.get(stamp_ns(mask), bytes(mask.data))
+
+    assert raw.wait(was_filtered), 'the filter changes no mask'
+
+
+def check_that_all_occurs(masks, frames):
+    """See that the bag has frames of every kind, or their agreement would tell little."""
+    ordered = [frames[stamp] for stamp in sorted(frames)]
+    outcomes = {place: frame['fate'] for place, frame in enumerate(ordered)}
+    undecided = {place for place, outcome in outcomes.items() if outcome == 'undecided'}
+    assert undecided == set(SPOILED)
+    assert set(outcomes.values()) == {'mask', 'undecided'}
+    reasons = [ordered[place]['reason'] for place in SPOILED]
+    assert len(set(reasons)) == len(SPOILED), 'or status may be that of the frame before'
+    assert GATES['black'].trouble in reasons[0]
+    assert GATES['unfocused'].trouble in reasons[-1]
+    warned = [place for place, frame in enumerate(ordered) if frame['warnings']]
+    assert set(STILL) <= set(warned) - undecided
+    assert not set(range(min(SPOILED))) & set(warned)
+    decided = [np.frombuffer(masks[frame['stamp_ns']], np.uint8)
+               for frame in ordered if frame['fate'] == 'mask']  # fmt: skip
+    assert any((mask == 255).any() for mask in decided), 'pixels below min_confidence'
+    assert any(((mask > 0) & (mask < 255)).any() for mask in decided), 'instruments'

@@ -288,7 +288,7 @@ def read(output):
 
 def test_masks_are_steady_where_asked_for_and_raw_else(model, blinking, tmp_path, monkeypatch):
     spec = read_model(model)[0]
-    monkeypatch.setattr(Segmenter, 'load', lambda *_: Segmenter(spec, Flickering()))
+    monkeypatch.setattr(Segmenter, 'load', lambda *_, **__: Segmenter(spec, Flickering()))
     predict(model, blinking, tmp_path / 'raw')
     predict(model, blinking, tmp_path / 'steady', '--steady-frames', 2)
     predict(model, blinking, tmp_path / 'sure', '--steady-frames', 2, '--steady-sure', 0.5)

@@ -22,9 +22,9 @@ from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.core.model_folder import write_model
 from surgseg_ros.core.model_spec import ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.parameters import TABLE
 from surgseg_ros.messages.images import IMAGE
 from surgseg_ros.messages.types import TYPES
-from surgseg_ros.node.parameter_table import TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 600.0

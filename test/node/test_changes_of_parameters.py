@@ -9,8 +9,8 @@ from nodes import stand_in
 from rcl_interfaces.msg import Parameter, ParameterEvent
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
 
+from surgseg_ros.core.parameters import TABLE
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.node.parameter_table import TABLE
 
 OTHERS = {
     'model': 'another',

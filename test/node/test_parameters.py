@@ -7,9 +7,9 @@ import pytest
 import yaml
 from bench import REPOSITORY
 
+from surgseg_ros.core.parameters import LIVE, TABLE, pipeline_settings
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.node.freshness import ResultPolicy
-from surgseg_ros.node.parameter_table import LIVE, TABLE
 from surgseg_ros.node.parameters import Settings
 
 FRESHNESS = ('stale_after_ms', 'max_frame_age_ms', 'age_source', 'fail_safe')
@@ -35,6 +35,11 @@ def test_the_rules_are_the_parameters_of_their_names():
     assert settings(max_frame_age_ms=70, age_source='header').policy == ResultPolicy(
         max_frame_age_ms=70, age_source='header'
     )
+
+
+def test_the_pipeline_is_made_of_the_parameters_as_it_is_offline():
+    changes = {'min_confidence': 0.6, 'steady_frames': 3, 'gates.smoke.action': 'no_decision'}
+    assert settings(**changes).pipeline == pipeline_settings(changes)
 
 
 def test_the_shipped_file_holds_the_defaults_and_no_model():

@@ -4,7 +4,7 @@
 import pytest
 import rclpy
 
-from surgseg_ros.node.params_file import effective_value, read_parameter
+from surgseg_ros.core.params_file import effective_value, read_node_parameters, read_parameter
 
 NAME = '/left/segmenter'
 
@@ -48,6 +48,33 @@ def test_the_value_is_what_a_node_of_that_name_gets(context, tmp_path, text):
     truth = node.get_parameter_or('topics').value
     node.destroy_node()
     assert read_parameter(path, NAME, 'topics') == truth
+
+
+WORDS = [
+    *('2e-4', '1E3', '.5', '5.', '-0.5', '08', 'inf', '-.inf', '1.0', '1e', '.', '1_000'),
+    *('0', '-7', '+3', '010', '0x1F', '0b11', '2001-01-01', '~', 'null'),
+    *('on', 'Yes', 'yEs', 'OFF', 'n', 'true', 'a b', '"1"', "'on'"),
+    *('[1, 2]', '[0.5, 2e1]', '[a, b]', '[true, off]'),
+]
+
+
+def test_words_and_numbers_mean_what_they_mean_to_rclpy(context, tmp_path):
+    path = tmp_path / 'parameters.yaml'
+    given = ''.join(f'    p{place}: {word}\n' for place, word in enumerate(WORDS))
+    path.write_text(f'/**:\n  ros__parameters:\n{given}')
+    node = rclpy.create_node(
+        'segmenter',
+        context=context,
+        cli_args=['--ros-args', '--params-file', str(path)],
+        automatically_declare_parameters_from_overrides=True,
+    )
+    truths = [node.get_parameter(f'p{place}').value for place in range(len(WORDS))]
+    node.destroy_node()
+    ours = read_node_parameters(path)
+    for place, (word, truth) in enumerate(zip(WORDS, truths, strict=True)):
+        found = ours[f'p{place}']
+        expected = truth if isinstance(truth, (str, bool, int, float)) else list(truth)
+        assert (word, found, type(found)) == (word, expected, type(expected))
 
 
 @pytest.mark.parametrize('text', ['{gates.black.limit: 0.5}', '{gates: {black: {limit: 0.5}}}'])

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Reads parameters from ROS params files and `NAME:=VALUE`, as a node gets them; without rclpy.
+
+Launch files look up single parameters; `evaluate_bag` and `predict` take all that apply to them.
+"""
+
+import argparse
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import yaml
+
+from surgseg_ros.core.parameters import (
+    DEFAULTS,
+    OFFLINE,
+    TABLE,
+    camera_roi,
+    check_value,
+    did_you_mean,
+    pipeline_settings,
+)
+from surgseg_ros.core.pipeline import PipelineSettings
+from surgseg_ros.core.segmentation import Roi
+
+NODE_NAME: Final = 'segmenter'
+"""The node's name where nobody gives it another."""
+
+_OF_EVERY_NODE: Final = ('use_sim_time', 'start_type_description_service')
+_QOS_OVERRIDES: Final = 'qos_overrides.'
+
+_BOOLEANS: Final = re.compile('y|yes|true|on|n|no|false|off')
+_INTEGER: Final = re.compile('[-+]?(0x[0-9a-f]+|0[0-7]*|[1-9][0-9]*)')
+_FLOAT: Final = re.compile(r'[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|[-+]?\.?(inf|nan)')
+
+
+class _RosLoader(yaml.SafeLoader):
+    """Reads words and numbers as rcl does: 2e-4 is a number; 1:30 and dates are text."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose as usual, but refuse aliases, as rcl does: a few can stand for gigabytes."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(
+                None, None, 'ROS has no aliases (*name): write the value', self.get_mark()
+            )
+        return super().compose_node(parent, index)
+
+
+def _construct_scalar(loader: _RosLoader, node: yaml.ScalarNode) -> bool | int | float | str:
+    text = str(node.value)
+    return text if node.style in ('"', "'") else _plain_value(text)
+
+
+_RosLoader.yaml_implicit_resolvers = {}
+_RosLoader.add_constructor('tag:yaml.org,2002:str', _construct_scalar)
+
+
+def _plain_value(text: str) -> bool | int | float | str:
+    """Find what a word or number without quotes means."""
+    lower = text.lower()
+    if _BOOLEANS.fullmatch(lower) and text in (lower, lower.upper(), lower.capitalize()):
+        return lower in ('y', 'yes', 'true', 'on')
+    if _INTEGER.fullmatch(lower):
+        digits = lower.lstrip('-+')
+        base = 16 if 'x' in digits else 8 if digits.startswith('0') else 10
+        number = int(digits, base)
+        return -number if lower.startswith('-') else number
+    if _FLOAT.fullmatch(lower):
+        return float(lower.replace('.inf', 'inf').replace('.nan', 'nan'))
+    return text
+
+
+def effective_value(
+    sources: Iterable[tuple[str, Any] | str], node_name: str, parameter: str
+) -> Any:
+    """
+    Find which of several sources has the last word on a parameter.
+
+    :param sources: names with their values, and paths of YAML files; the later ones win.
+    :param node_name: the node's fully qualified name.
+    :param parameter: its name.
+    :return: the value; None where no source has the parameter.
+    :raises ValueError: if a file is no file of parameters.
+    :raises OSError: if one cannot be read.
+    """
+    value = None
+    for source in sources:
+        if isinstance(source, tuple):
+            found = source[1] if source[0] == parameter else None
+        else:
+            found = read_parameter(Path(source), node_name, parameter)
+        value = value if found is None else found
+    return value
+
+
+def read_parameter(path: Path, node_name: str, parameter: str) -> Any:
+    """
+    Read what a file gives a node for a parameter.
+
+    :param path: the YAML file.
+    :param node_name: the node's fully qualified name, `/left/segmenter` for example.
+    :param parameter: its name; dots separate the levels of nested names.
+    :return: the value of the last section that is for the node and holds the parameter; None where
+        there is none.
+    :raises ValueError: if the file is not YAML, or holds no mapping.
+    :raises OSError: if it cannot be read.
+    """
+    value = None
+    for section, parameters in _read_sections(path):
+        if _is_for(section, node_name):
+            found = dict(_flatten(parameters)).get(parameter)
+            value = value if found is None else found
+    return value
+
+
+def read_node_parameters(path: Path, node_name: str = NODE_NAME) -> dict[str, Any]:
+    """
+    Read all that a file gives a node.
+
+    :param path: the YAML file.
+    :param node_name: the node's name. A short one, without its namespace, stands for the one node
+        of this name that the file has a section for.
+    :return: values by the parameters' names; where several sections have one, the last one's.
+    :raises ValueError: if it is no file of parameters, or for other nodes only, or for several
+        nodes of the short name.
+    :raises OSError: if it cannot be read.
+    """
+    sections = list(_read_sections(path))
+    names = [name or '(no node)' for name, _ in sections]
+    full_name = node_name
+    if not node_name.startswith('/'):
+        own = sorted({name for name in names if name.rpartition('/')[2] == node_name})
+        full_names = [name for name in own if '*' not in name]
+        if len(full_names) > 1:
+            raise ValueError(
+                f'the parameters file {str(path)!r} is for several nodes, '
+                f'{", ".join(full_names)}: choose one with --node-name'
+            )
+        full_name = full_names[0] if full_names else f'/{node_name}'
+    found = [parameters for name, parameters in sections if _is_for(name, full_name)]
+    if not found:
+        raise ValueError(
+            f'the parameters file {str(path)!r} has nothing for the node {node_name!r}, only for '
+            f'{", ".join(names) or "no node at all"}: choose one with --node-name, or write /**'
+        )
+    return {name: value for parameters in found for name, value in _flatten(parameters)}
+
+
+def _read_sections(path: Path) -> Iterator[tuple[str, Any]]:
+    """Name each mapping of parameters in a file by the nodes that it is for."""
+    try:
+        content = yaml.load(path.read_text(), _RosLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = ' '.join(str(error).split())
+        raise ValueError(f'the parameters file {str(path)!r} is not YAML: {reason}') from error
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f'the parameters file {str(path)!r} holds {type(content).__name__}, expected a '
+            'mapping: node name, ros__parameters, and the parameters'
+        )
+    yield from _sections(content, '')
+
+
+def _sections(content: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Name each mapping of parameters by the nodes that it is for."""
+    for key, value in content.items():
+        if key == 'ros__parameters':
+            yield prefix, value
+        elif isinstance(value, Mapping):
+            yield from _sections(value, f'{prefix}/{str(key).strip("/")}')
+
+
+def _is_for(section: str, node_name: str) -> bool:
+    """Match names with wildcards as rcl does: `/*` is one name, `/**` any number of them."""
+    pattern = re.escape(section).replace(r'/\*\*', r'(/\w+)*').replace(r'/\*', r'(/\w+)')
+    return re.fullmatch(pattern, node_name) is not None
+
+
+def _flatten(parameters: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """Give each parameter its full name: dots separate the levels of nested mappings."""
+    if not isinstance(parameters, Mapping):
+        return
+    for key, value in parameters.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value
+
+
+class GivenParameters(NamedTuple):
+    """
+    The node's parameters as a verb takes them.
+
+    :param values: by name, of all that apply; checked, with defaults where nothing was given.
+    :param ignored: names of those that were given and do not apply.
+    """
+
+    values: Mapping[str, Any]
+    ignored: tuple[str, ...]
+
+    @property
+    def model(self) -> Path | None:
+        """The model folder; None where none was given."""
+        return Path(self.values['model']) if self.values['model'] else None
+
+    @property
+    def roi(self) -> Roi | None:
+        """
+        The endoscope's part of the images; None for all of them.
+
+        :raises ValueError: if it is none, or there is one for each of several cameras.
+        """
+        values = self.values['roi']
+        if len(values) > 4:
+            raise ValueError(
+                f'roi is {values}, for several cameras: choose that of the images, '
+                f"--param 'roi:={values[:4]}' for example"
+            )
+        return camera_roi(values)
+
+    @property
+    def pipeline(self) -> PipelineSettings:
+        """The settings of the images' pipeline."""
+        return pipeline_settings(self.values)
+
+    def ignored_line(self) -> str:
+        """Name what was given and is ignored, in a line; empty where nothing is."""
+        names = ', '.join(self.ignored)
+        return names and f'parameters without a meaning here are ignored: {names}'
+
+
+def add_parameter_arguments(parser: argparse.ArgumentParser) -> None:
+    """
+    Add the options that `resolve_parameters` reads: params_file, param and node_name.
+
+    :param parser: of a verb.
+    """
+    add = parser.add_argument
+    # fmt: off
+    add('--params-file', type=Path, action='append', default=[], metavar='FILE',
+        help="the node's parameters, as ROS has them in YAML; those that have no meaning here are "
+        'named and ignored; options of the same meaning win; can be repeated, the last one wins')
+    add('--param', action='append', default=[], metavar='NAME:=VALUE',
+        help='one of them, gates.smoke.action:=no_decision for example; wins over --params-file, '
+        'not over options of the same meaning; can be repeated')
+    add('--node-name', default=NODE_NAME, metavar='NAME',
+        help="whose parameters to take from --params-file, beside those of /**: the node's name, "
+        'with or without its namespace (default: %(default)s)')
+    # fmt: on
+
+
+def resolve_parameters(
+    arguments: argparse.Namespace,
+    options: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+    applicable: Collection[str] = OFFLINE,
+) -> GivenParameters:
+    """
+    Find the values of all parameters: options win over --param, that over --params-file.
+
+    :param arguments: of a parser that has `add_parameter_arguments`.
+    :param options: values of the verb's own options that were given, by the names of parameters.
+    :param defaults: of the verb, where they are not the node's.
+    :param applicable: names that the verb has a use for.
+    :return: the values.
+    :raises ValueError: naming name or value and the remedy, if one does not fit.
+    :raises OSError: if a file cannot be read.
+    """
+    found: dict[str, tuple[Any, str]] = {}
+    for path in arguments.params_file:
+        source = f'the parameters file {str(path)!r}'
+        values = read_node_parameters(path, arguments.node_name)
+        found |= {name: (value, source) for name, value in values.items()}
+    found |= dict(map(_read_override, arguments.param))
+    for name, (_, source) in found.items():
+        if not _is_known(name):
+            near = did_you_mean(name, DEFAULTS)
+            raise ValueError(f'{source}: there is no parameter {name!r}{near}: correct the name')
+    every = {**DEFAULTS, **(defaults or {}), **options}
+    values = {name: every[name] for name in applicable}
+    for row in TABLE:
+        if row.name in found and row.name in applicable and row.name not in options:
+            values[row.name], source = found[row.name]
+            try:
+                check_value(row, values[row.name])
+            except ValueError as error:
+                raise ValueError(f'{source}: {error}') from error
+    return GivenParameters(values, tuple(name for name in found if name not in applicable))
+
+
+def _read_override(text: str) -> tuple[str, tuple[Any, str]]:
+    """Read NAME:=VALUE; the name, its value, and for people where it comes from."""
+    source = f'--param {text!r}'
+    name, separator, value = text.partition(':=')
+    if not separator or not name:
+        raise ValueError(f'{source}: expected NAME:=VALUE, min_confidence:=0.6 for example')
+    try:
+        return name, (yaml.load(value, _RosLoader), source)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = ' '.join(str(error).split())
+        raise ValueError(f'{source}: the value is not YAML: {reason}') from error
+
+
+def _is_known(name: str) -> bool:
+    return name in DEFAULTS or name in _OF_EVERY_NODE or name.startswith(_QOS_OVERRIDES)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters of ROS files and of the command line, as the verbs take them."""
+
+import argparse
+
+import pytest
+
+from surgseg_ros.core.params_file import (
+    add_parameter_arguments,
+    read_node_parameters,
+    resolve_parameters,
+)
+from surgseg_ros.core.segmentation import Roi
+
+
+@pytest.fixture
+def resolve(tmp_path):
+    """Give a function that resolves files of some texts, and words of a command line."""
+
+    def run(*words, files=(), options=None, **more):
+        parser = argparse.ArgumentParser()
+        add_parameter_arguments(parser)
+        for place, text in enumerate(files):
+            path = tmp_path / f'{place}.yaml'
+            path.write_text(text)
+            words = ('--params-file', str(path), *words)
+        return resolve_parameters(parser.parse_args(words), options or {}, **more)
+
+    return run
+
+
+def section(name, parameters='{min_confidence: 0.5}'):
+    return f'{name}: {{ros__parameters: {parameters}}}\n'
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'value'),
+    [
+        ('segmenter', section('/**'), 0.5),
+        ('segmenter', section('segmenter'), 0.5),
+        ('segmenter', section('/segmenter'), 0.5),
+        ('segmenter', section('/left/segmenter'), 0.5),
+        ('segmenter', 'left: {segmenter: {ros__parameters: {min_confidence: 0.5}}}', 0.5),
+        ('left_eye', section('/surgery/left_eye') + section('/other', '{x: 1}'), 0.5),
+        ('/left/segmenter', section('/left/*') + section('/right/segmenter', '{x: 1}'), 0.5),
+        ('segmenter', section('/**') + section('segmenter', '{min_confidence: 0.7}'), 0.7),
+        ('segmenter', section('segmenter', '{min_confidence: 0.7}') + section('/**'), 0.5),
+    ],
+)
+def test_the_sections_of_a_node_are_found_by_its_name(tmp_path, name, text, value):
+    path = tmp_path / 'parameters.yaml'
+    path.write_text(text)
+    assert read_node_parameters(path, name) == {'min_confidence': value}
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        (section('/camera') + section('/left/*'), 'only for /camera, /left/*: choose one'),
+        (section('/left/segmenter') + section('/right/segmenter'), 'several nodes, /left/segm'),
+        ('{ros__parameters: {min_confidence: 0.5}}', 'only for (no node)'),
+        ('{segmenter: {min_confidence: 0.5}}', 'only for no node at all'),
+        ('- 1', 'holds list, expected a mapping'),
+        ('/**: [', 'is not YAML'),
+        ('/**: {ros__parameters: &a {x: *a}}', 'ROS has no aliases'),
+        ('[' * 5000, 'is not YAML'),
+    ],
+)
+def test_a_file_that_has_nothing_for_the_node_is_refused(tmp_path, text, said):
+    path = tmp_path / 'parameters.yaml'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r'parameters\.yaml') as raised:
+        read_node_parameters(path)
+    assert said in str(raised.value)
+    assert '\n' not in str(raised.value)
+
+
+def test_options_win_over_param_and_that_over_the_last_file(resolve):
+    names = ('least_area', 'min_confidence', 'steady_sure', 'steady_frames')
+    last = section('/**', '{least_area: 0.1, min_confidence: 0.1, steady_sure: 0.1}')
+    first = section('/**', '{steady_sure: 0.2, steady_frames: 2}')
+    found = resolve(
+        *('--param', 'least_area:=0.3', '--param', 'min_confidence:=0.3'),
+        *('--param', 'min_confidence:=0.4'),
+        files=(last, first),  # each is put before those already there
+        options={'least_area': 0.5},
+    )
+    assert [found.values[name] for name in names] == [0.5, 0.4, 0.1, 2]
+    assert found.ignored == ()
+
+
+def test_what_an_option_replaces_may_be_wrong(resolve):
+    found = resolve('--param', 'least_area:=7', options={'least_area': 0.5})
+    assert found.values['least_area'] == 0.5
+
+
+def test_nested_and_dotted_names_are_the_same(resolve):
+    nested = section('/**', '{gates: {smoke: {action: no_decision}, black.limit: 0.5}}')
+    gates = resolve('--param', 'gates.black.action:=none', files=[nested]).pipeline.gates
+    assert gates['smoke'].action == 'no_decision'
+    assert (gates['black'].action, gates['black'].limit) == ('none', 0.5)
+
+
+def test_defaults_are_the_nodes_unless_a_verb_has_its_own(resolve):
+    defaults = {'runtime': 'torch', 'precision': 'f32'}
+    found = resolve('--param', 'precision:=bf16', defaults=defaults).values
+    assert (found['runtime'], found['precision'], found['device']) == ('torch', 'bf16', 'auto')
+
+
+def test_what_has_no_meaning_is_named_whatever_its_value(resolve):
+    text = section(
+        '/**', '{overlay: 3, use_sim_time: true, qos_overrides: {/image: {depth: 1}}, roi: [1]}'
+    )
+    found = resolve('--param', 'least_area:=0.1', files=[text], applicable={'model'})
+    assert found.ignored == (
+        *('overlay', 'use_sim_time', 'qos_overrides./image.depth', 'roi', 'least_area'),
+    )
+    assert found.values == {'model': ''}
+    assert found.ignored_line().endswith(': ' + ', '.join(found.ignored))
+    assert resolve().ignored_line() == ''
+
+
+@pytest.mark.parametrize(
+    ('word', 'said'),
+    [
+        ('min_confidance:=0.5', "no parameter 'min_confidance' (did you mean 'min_confidence'?)"),
+        ('gates.smok.action:=warn', "did you mean 'gates.smoke.action'?"),
+        ('min_confidence:=2.0', 'min_confidence is 2.0, expected 0 to 1'),
+        ('min_confidence=2.0', 'expected NAME:=VALUE'),
+        (':=1', 'expected NAME:=VALUE'),
+        ('roi:=[1', 'is not YAML'),
+    ],
+)
+def test_a_word_that_does_not_fit_is_named(resolve, word, said):
+    with pytest.raises(ValueError, match='--param') as raised:
+        resolve('--param', word)
+    assert repr(word) in str(raised.value)
+    assert said in str(raised.value)
+    assert '\n' not in str(raised.value)
+
+
+def test_model_and_roi_are_what_they_stand_for(resolve):
+    found = resolve('--param', 'model:=models/demo', '--param', 'roi:=[1, 2, 3, 4]')
+    assert (str(found.model), found.roi) == ('models/demo', Roi(1, 2, 3, 4))
+    assert (resolve().model, resolve().roi) == (None, None)
+    with pytest.raises(ValueError, match=r"choose that of the images, --param 'roi:=\[0, 0, 5"):
+        assert resolve('--param', 'roi:=[0, 0, 5, 5, 5, 0, 5, 5]').roi
+    with pytest.raises(ValueError, match='expected x, y, width, height'):
+        assert resolve('--param', 'roi:=[1, 2, 3]').roi

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`evaluate_bag` and `predict` take the node's parameters, and record those that applied."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from verbs import verb
+
+from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
+from surgseg_ros.core.model_folder import write_model
+from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.network import SegmentationNetwork
+
+VERBS = ('evaluate_bag', 'predict')
+SHIPPED = Path(__file__).resolve().parents[1] / 'config/segmenter.yaml'
+SIZE = (48, 80)
+DARK = 2
+"""Of the four images, the one that is black."""
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    spec = ModelSpec(
+        name='tiny',
+        encoder='resnet18',
+        options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
+        input_size=(64, 96),
+    )
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp('models') / 'tiny'
+    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
+    return folder
+
+
+@pytest.fixture(scope='module')
+def inputs(tmp_path_factory):
+    """Give a folder of four images, and a bag of the same."""
+    folder = tmp_path_factory.mktemp('inputs')
+    (folder / 'case').mkdir()
+    images = np.random.default_rng(0).integers(60, 200, (4, *SIZE, 3), np.uint8)
+    images[DARK] = 0
+    for number, image in enumerate(images):
+        cv2.imwrite(str(folder / f'case/{number}.png'), image[..., ::-1])
+    truth = np.zeros(SIZE, np.uint8)
+    stamps = [START_TIME_NS + number * 10**8 for number in range(4)]
+    write_image_bag(folder / 'bag', ((at, image, truth) for at, image in zip(stamps, images)))
+    return folder
+
+
+class Runs:
+    """Runs either verb on the same images, and reads what it recorded."""
+
+    def __init__(self, model, inputs, folder):
+        self.folder = folder
+        self._model, self._inputs = model, inputs
+
+    def run(self, name, *words, model=True):
+        given = ['--model', self._model] if model else []
+        if name == 'predict':
+            given += ['--input', self._inputs / 'case', '--output', self.folder / 'masks']
+        else:
+            given += ['--bag', self._inputs / 'bag', '--image-topic', '/camera/image_raw']
+            given += ['--json', self.folder / 'a.json']
+        return verb(name)([str(word) for word in (*given, *words)])
+
+    def record(self, name):
+        """Give what the verb's JSON file says of the parameters."""
+        if name == 'predict':
+            return json.loads((self.folder / 'masks/predict.json').read_text())
+        return json.loads((self.folder / 'a.json').read_text())['options']
+
+    def masks(self):
+        """Give the masks that `predict` wrote."""
+        found = sorted(self.folder.glob('masks/*/segmentation/*.png'))
+        return [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in found]
+
+
+@pytest.fixture
+def runs(model, inputs, tmp_path):
+    return Runs(model, inputs, tmp_path)
+
+
+def params_file(folder, parameters, name='/**'):
+    path = folder / 'params.yaml'
+    path.write_text(json.dumps({name: {'ros__parameters': parameters}}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ('name', 'option', 'parameter'),
+    [
+        ('evaluate_bag', '--least-area', 'least_area'),
+        ('predict', '--min-confidence', 'min_confidence'),
+    ],
+)
+@pytest.mark.parametrize('given', [1, 2, 3])
+def test_an_option_wins_over_param_and_param_over_the_file(runs, name, option, parameter, given):
+    file = params_file(runs.folder, {parameter: 0.01})
+    words = ('--params-file', file, '--param', f'{parameter}:=0.02', option, 0.03)
+    assert runs.run(name, *words[: 2 * given]) == 0
+    assert runs.record(name)[parameter] == given / 100
+
+
+@pytest.mark.parametrize('section', ['/**', 'segmenter', '/segmenter', '/left/segmenter'])
+@pytest.mark.parametrize('name', VERBS)
+def test_a_file_may_name_the_node_in_full_or_in_short_or_all_nodes(runs, name, section):
+    file = params_file(runs.folder, {'min_confidence': 0.25}, section)
+    assert runs.run(name, '--params-file', file) == 0
+    assert runs.record(name)['min_confidence'] == 0.25
+
+
+def test_all_that_applies_is_recorded(runs):
+    parameters = {
+        **{'device': 'cpu', 'runtime': 'torch', 'precision': 'f32', 'cpu_threads': 1},
+        **{'roi': [8, 4, 60, 40], 'min_confidence': 0.2, 'steady_frames': 3, 'steady_sure': 0.9},
+        'gates': {'black': {'action': 'no_decision', 'limit': 0.6}},
+    }
+    file = params_file(runs.folder, parameters)
+    common = {'runtime': 'torch', 'precision': 'f32', 'min_confidence': 0.2}
+
+    assert runs.run('evaluate_bag', '--params-file', file) == 0
+    options = runs.record('evaluate_bag')
+    assert options.items() >= (common | {'steady_frames': 3, 'steady_sure': 0.9}).items()
+    assert (options['device'], options['roi']) == ('cpu', [8, 4, 60, 40])
+    assert options['gates']['black'] == ['no_decision', 0.6]
+    assert options['gates']['smoke'][0] == 'warn'
+    assert json.loads((runs.folder / 'a.json').read_text())['model']['threads'] == 1
+
+    assert runs.run('predict', '--params-file', file) == 0
+    record = runs.record('predict')
+    assert record.items() >= (common | {'steady': [3, 0.9], 'roi': [8, 4, 60, 40]}).items()
+    assert record['gates'] == {'black': ['no_decision', 0.6]}
+
+
+@pytest.mark.parametrize('name', VERBS)
+def test_the_model_may_be_a_parameter(runs, model, name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        runs.run(name, model=False)
+    assert ended.value.code == 2
+    assert 'or the parameter model' in capsys.readouterr().err
+    assert runs.run(name, '--param', f'model:={model}', model=False) == 0
+
+
+@pytest.mark.parametrize('name', VERBS)
+def test_what_has_no_meaning_here_is_named_in_a_line(runs, name, capsys):
+    assert runs.run(name, '--params-file', SHIPPED, '--param', 'use_sim_time:=true') == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if 'ignored' in line]
+    assert len(said) == 1
+    assert said[0].startswith(f'{name}: parameters without a meaning here are ignored: ')
+    ignored = said[0].rpartition(': ')[2].split(', ')
+    assert {'image_topics', 'stale_after_ms', 'use_sim_time'} <= set(ignored)
+    assert not {'min_confidence', 'roi', 'gates.smoke.action'} & set(ignored)
+    assert ('least_area' in ignored) == (name == 'predict'), 'there are no detections'
+
+
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        (('--param', 'min_confidance:=0.5'), "(did you mean 'min_confidence'?)"),
+        (('--param', 'min_confidence:=1'), 'a decimal point: write 1.0'),
+        (('--param', 'steady_frames:=61'), 'steady_frames is 61, expected 0 to 60'),
+        (('--param', 'gates.smoke.action:=stop'), "is 'stop', expected one of"),
+        (('--param', 'min_confidence'), 'expected NAME:=VALUE'),
+        (('--param', 'roi:=[0, 0, 9, 9, 9, 0, 9, 9]'), 'for several cameras: choose'),
+        (('--params-file', '{file}'), "no parameter 'steady_frame' (did you mean 'steady_frames'"),
+        (('--params-file', '{other}'), "has nothing for the node 'segmenter', only for /camera"),
+        (('--params-file', '{other}', '--node-name', 'eye'), "for the node 'eye', only for"),
+        (('--params-file', '{missing}'), 'missing.yaml: No such file or directory; check the'),
+    ],
+)
+@pytest.mark.parametrize('name', VERBS)
+def test_what_does_not_fit_is_refused_in_a_line(runs, tmp_path_factory, name, words, said, capsys):
+    folder = tmp_path_factory.mktemp('files')
+    places = {
+        'file': params_file(folder, {'steady_frame': 3}),
+        'other': folder / 'other.yaml',
+        'missing': folder / 'missing.yaml',
+    }
+    places['other'].write_text('/camera: {ros__parameters: {min_confidence: 0.5}}')
+    assert runs.run(name, *(word.format(**places) for word in words)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'{name}: ')
+    assert said in line
+    assert not any(runs.folder.iterdir())
+
+
+def test_masks_of_a_node_are_scored_without_parameters(runs, capsys):
+    words = ('--recorded', 'x', '--image-topic', '/i', '--mask-topic', '/m', '--json', 'a.json')
+    with pytest.raises(SystemExit):
+        verb('evaluate_bag')([*words, '--param', 'min_confidence:=0.5'])
+    assert 'leave out --params-file and --param' in capsys.readouterr().err
+
+
+def test_a_gate_takes_the_decision_in_both(runs, capsys):
+    words = ('--param', 'gates.black.action:=no_decision')
+    assert runs.run('evaluate_bag', *words) == 0
+    found = json.loads((runs.folder / 'a.json').read_text())
+    outcomes = [frame['fate'] for frame in found['bags']['bag']['over_time']]
+    assert outcomes == ['mask', 'mask', 'undecided', 'mask']
+
+    capsys.readouterr()
+    assert runs.run('predict', *words) == 0
+    undecided = [bool((mask == 255).all()) for mask in runs.masks()]
+    assert undecided == [outcome == 'undecided' for outcome in outcomes]
+    assert 'predict: masks without a decision: 1 (black)' in capsys.readouterr().err
+
+
+def test_predict_counts_what_gates_warn_of_and_leaves_those_masks(runs, capsys):
+    assert runs.run('predict', '--param', 'gates.black.action:=warn') == 0
+    assert 'predict: masks with warnings: 1 (black)' in capsys.readouterr().err
+    assert not any((mask == 255).any() for mask in runs.masks())
+
+
+def test_predict_looks_at_the_roi_alone(runs):
+    assert runs.run('predict', '--param', 'roi:=[8, 4, 60, 40]') == 0
+    for mask in runs.masks():
+        inside = np.zeros(SIZE, bool)
+        inside[4:44, 8:68] = True
+        assert np.array_equal(mask != 255, inside)
+
+
+def test_a_roi_beyond_the_images_is_named(runs, capsys):
+    assert runs.run('predict', '--param', 'roi:=[8, 4, 600, 40]') == 2
+    assert '600' in capsys.readouterr().err
+
+
+def test_where_a_gate_counts_frames_a_video_that_was_cut_off_starts_again(runs, tmp_path):
+    still = tmp_path / 'still'
+    still.mkdir()
+    image = np.random.default_rng(1).integers(60, 200, (*SIZE, 3), np.uint8)
+    for number in range(4):
+        cv2.imwrite(str(still / f'{number}.png'), image)
+    words = ('--input', still)  # the last one counts
+    words += ('--param', 'gates.frozen.action:=no_decision', '--param', 'gates.frozen.limit:=3.0')
+    undecided = [False, False, True, True]
+    assert runs.run('predict', *words) == 0
+    assert [bool((mask == 255).all()) for mask in runs.masks()] == undecided
+    sorted(runs.folder.glob('masks/*/segmentation/*.png'))[-1].unlink()
+    assert runs.run('predict', *words) == 0
+    assert [bool((mask == 255).all()) for mask in runs.masks()] == undecided
+
+
+def test_masks_of_a_release_without_parameters_are_added_to(runs):
+    assert runs.run('predict') == 0
+    file = runs.folder / 'masks/predict.json'
+    record = json.loads(file.read_text())
+    earlier = {key: record[key] for key in record if key not in ('precision', 'gates', 'roi')}
+    assert len(earlier) == len(record) - 3
+    file.write_text(json.dumps(earlier))
+    assert runs.run('predict') == 0
+    assert runs.run('predict', '--param', 'precision:=f32') == 2
