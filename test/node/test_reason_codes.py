@@ -32,7 +32,7 @@ from surgseg_ros.node.health import Health
 from surgseg_ros.node.image_subscriber import ImageSubscriber
 from surgseg_ros.node.model_slot import ModelSlot
 from surgseg_ros.node.other_publishers import LISTED_DEAD_S, UNKNOWN_NAME, OtherPublishers
-from surgseg_ros.node.parameter_table import TABLE
+from surgseg_ros.core.parameters import TABLE
 from surgseg_ros.node.parameters import Settings
 
 MS = 10**6
