@@ -2,6 +2,7 @@
 """Scenes: the same at every call and scale, exact, smooth, and with all classes."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,6 +24,8 @@ from surgseg_ros.training.scenes.motion import Wander
 from surgseg_ros.training.scenes.ribbon import ribbon
 
 SIZE = (180, 320)
+DRAWN = Path(__file__).with_name('scenes')
+"""Frames as they were drawn when the demo model was trained."""
 
 
 def overlap(first, second):
@@ -40,6 +43,17 @@ def test_frame_is_a_function_of_seed_size_rate_and_index_alone():
     alone = Scene(7, SIZE).frame(2)
     np.testing.assert_array_equal(alone.image, in_order[2].image)
     np.testing.assert_array_equal(alone.mask, in_order[2].mask)
+
+
+@pytest.mark.parametrize('seed', [3, 6, 16])
+def test_a_seed_shows_what_it_always_showed(seed):
+    frame = Scene(seed, (72, 128)).frame(17)
+    image = cv2.imread(str(DRAWN / f'seed_{seed}.png'))[..., ::-1]
+    mask = cv2.imread(str(DRAWN / f'seed_{seed}_mask.png'), cv2.IMREAD_UNCHANGED)
+    # Other versions of OpenCV and NumPy, and other processors, round a little differently.
+    off = np.abs(frame.image.astype(int) - image)
+    assert off.mean() < 0.5
+    assert np.count_nonzero(frame.mask != mask) <= 30
 
 
 def test_frames_do_not_depend_on_opencv_threads():
