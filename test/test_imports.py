@@ -21,7 +21,8 @@ ARROWS = {
     'node': {'bags', 'messages', 'core'},
     'benchmarking': {'node', 'messages', 'core'},
     'training': {'evaluation', 'core'},
-    'exporting': {'training', 'evaluation', 'core'},
+    'synthetic': {'core'},
+    'exporting': {'training', 'synthetic', 'evaluation', 'core'},
     'evaluation': {'core'},
 }
 

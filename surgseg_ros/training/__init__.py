@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets, synthetic scenes and the training entry point."""
+"""Data sets and the training entry point."""
 
 from surgseg_ros.core.limits import limit_image_size
 

@@ -8,16 +8,17 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from surgseg_ros.training.scenes.drawing import Image, View
-from surgseg_ros.training.scenes.motion import Wander, still
-from surgseg_ros.training.scenes.noise import (
+from surgseg_ros.synthetic.drawing import Image, View
+from surgseg_ros.synthetic.noise import (
     FloatImage,
+    Wander,
     branch,
     enlarge,
     fractal_noise,
     mix,
     smooth_noise,
     step,
+    still,
 )
 
 MARGIN = 0.16

@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from surgseg_ros.training.scenes.drawing import Points, Sprite
-from surgseg_ros.training.scenes.noise import FloatImage, branch, fractal_noise, smooth_noise, step
-from surgseg_ros.training.scenes.ribbon import Shade
+from surgseg_ros.synthetic.drawing import Points, Shade, Sprite
+from surgseg_ros.synthetic.noise import FloatImage, branch, fractal_noise, smooth_noise, step
 
 Colour = tuple[float, float, float]
 

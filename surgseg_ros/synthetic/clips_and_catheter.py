@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Things that lie on the tissue: clamps and catheter."""
+"""What rests on the tissue: clips, clamps and a catheter."""
 
 import math
 
@@ -7,13 +7,10 @@ import numpy as np
 from numpy.random import Generator
 
 from surgseg_ros.core import labels
-from surgseg_ros.training.scenes.drawing import Patch, Points, Sprite, View
-from surgseg_ros.training.scenes.materials import Colour, Gloss, Relief, metal_look, rod
-from surgseg_ros.training.scenes.motion import Wander, still
-from surgseg_ros.training.scenes.noise import FloatImage
-from surgseg_ros.training.scenes.ribbon import ribbon
-from surgseg_ros.training.scenes.tissue import Tissue
-from surgseg_ros.training.scenes.tool_motion import Place, seen
+from surgseg_ros.synthetic.drawing import Patch, Place, Points, Sprite, View, ribbon, seen
+from surgseg_ros.synthetic.materials import Colour, Gloss, Relief, metal_look, rod
+from surgseg_ros.synthetic.noise import FloatImage, Wander, still
+from surgseg_ros.synthetic.tissue import Tissue
 
 _CATHETERS: tuple[Colour, ...] = (
     (226, 158, 52), (214, 120, 40), (232, 206, 150), (226, 190, 84),

@@ -8,9 +8,9 @@ from rosbags.highlevel import AnyReader
 from verbs import verb
 
 from surgseg_ros.messages.types import TYPES
-from surgseg_ros.synthesize import SCENES_PER_SEED
+from surgseg_ros.synthetic import Scene
+from surgseg_ros.synthetic.videos import SCENES_PER_SEED
 from surgseg_ros.training.dataset import find_samples
-from surgseg_ros.training.scenes import Scene
 
 main = verb('synthesize')
 

@@ -10,15 +10,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from surgseg_ros.core import labels
-from surgseg_ros.training.scenes.camera import Camera
-from surgseg_ros.training.scenes.canvas import Canvas
-from surgseg_ros.training.scenes.clips_and_catheter import Catheter, Clamp
-from surgseg_ros.training.scenes.drawing import View
-from surgseg_ros.training.scenes.manual_tools import NeedleHolder, Suction
-from surgseg_ros.training.scenes.suture import Needle, Thread
-from surgseg_ros.training.scenes.tissue import Tissue
-from surgseg_ros.training.scenes.tool_motion import Item
-from surgseg_ros.training.scenes.tools import Tool
+from surgseg_ros.synthetic.camera import Camera
+from surgseg_ros.synthetic.clips_and_catheter import Catheter, Clamp
+from surgseg_ros.synthetic.drawing import Canvas, Item, View
+from surgseg_ros.synthetic.suture import Needle, Thread
+from surgseg_ros.synthetic.tissue import Tissue
+from surgseg_ros.synthetic.tools import NeedleHolder, Suction, Tool
 
 LEAST_SIDE_PX: Final = 64
 """Below it, no needle would be left to see."""
@@ -98,12 +95,12 @@ class Scene:
             )
         }  # fmt: skip
         bearings = _bearings(self._rng(5))
-        clips_and_catheter: list[Item] = []
+        resting: list[Item] = []
         if has['catheter']:
-            clips_and_catheter.append(Catheter(self._rng(6), view, tissue))
+            resting.append(Catheter(self._rng(6), view, tissue))
         if has['clamp']:
             count = int(rng.integers(1, 3))
-            clips_and_catheter += [Clamp(self._rng(7, i), view, tissue) for i in range(count)]
+            resting += [Clamp(self._rng(7, i), view, tissue) for i in range(count)]
         count = int(rng.choice(len(_TOOL_SHARES), p=_TOOL_SHARES))
         tools = [Tool(self._rng(8, i), view, bearings[i]) for i in range(count)]
         needle = None
@@ -113,15 +110,15 @@ class Scene:
             if holder:
                 holder.held = needle
             else:
-                clips_and_catheter.append(needle)
+                resting.append(needle)
         if has['thread']:
-            clips_and_catheter.append(Thread(self._rng(10), view, tissue, needle))
-        reaching: list[Item] = [*tools]
+            resting.append(Thread(self._rng(10), view, tissue, needle))
+        instruments: list[Item] = [*tools]
         if has['suction']:
-            reaching.insert(0, Suction(self._rng(11), view, bearings[3]))
+            instruments.insert(0, Suction(self._rng(11), view, bearings[3]))
         if has['holder']:
-            reaching.insert(0, NeedleHolder(self._rng(12), view, bearings[4]))
-        return clips_and_catheter + reaching
+            instruments.insert(0, NeedleHolder(self._rng(12), view, bearings[4]))
+        return resting + instruments
 
 
 def _bearings(rng: Generator) -> list[float]:

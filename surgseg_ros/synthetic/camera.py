@@ -8,9 +8,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from surgseg_ros.training.scenes.drawing import Image, View
-from surgseg_ros.training.scenes.motion import Wander, still
-from surgseg_ros.training.scenes.noise import FloatImage, branch
+from surgseg_ros.synthetic.drawing import Image, View
+from surgseg_ros.synthetic.noise import FloatImage, Wander, branch, still
 
 _GRID_ROWS = 24
 

@@ -7,14 +7,11 @@ import numpy as np
 from numpy.random import Generator
 
 from surgseg_ros.core import labels
-from surgseg_ros.training.scenes.drawing import Patch, Points, View
-from surgseg_ros.training.scenes.materials import Colour
-from surgseg_ros.training.scenes.motion import Wander, still
-from surgseg_ros.training.scenes.noise import FloatImage
-from surgseg_ros.training.scenes.ribbon import ribbon
-from surgseg_ros.training.scenes.tissue import Tissue
-from surgseg_ros.training.scenes.tool_motion import Place, seen
-from surgseg_ros.training.scenes.tools import Tool
+from surgseg_ros.synthetic.drawing import Patch, Place, Points, View, ribbon, seen
+from surgseg_ros.synthetic.materials import Colour
+from surgseg_ros.synthetic.noise import FloatImage, Wander, still
+from surgseg_ros.synthetic.tissue import Tissue
+from surgseg_ros.synthetic.tools import Tool
 
 _THREADS: tuple[Colour, ...] = (
     (96, 62, 190), (64, 84, 205), (52, 150, 120), (226, 222, 232), (60, 190, 225),

@@ -17,14 +17,12 @@ from surgseg_ros.core.labels import (
     SHAFT,
     WRIST,
 )
-from surgseg_ros.training.scenes import Scene
-from surgseg_ros.training.scenes.canvas import Canvas
-from surgseg_ros.training.scenes.drawing import View
-from surgseg_ros.training.scenes.motion import Wander
-from surgseg_ros.training.scenes.ribbon import ribbon
+from surgseg_ros.synthetic import Scene
+from surgseg_ros.synthetic.drawing import Canvas, View, ribbon
+from surgseg_ros.synthetic.noise import Wander
 
 SIZE = (180, 320)
-DRAWN = Path(__file__).with_name('scenes')
+DRAWN = Path(__file__).with_name('frames')
 """Frames as they were drawn when the demo model was trained."""
 
 
