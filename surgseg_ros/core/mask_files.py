@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
-from surgseg_ros.core.limits import refusal
+from surgseg_ros.core.limits import MAX_PIXELS, TOO_LARGE, refusal
 
 WANTED: Final = 'a mask is an 8-bit grey PNG with the class index as grey value'
 
@@ -65,6 +65,9 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
 
 
 def _decode(data: bytes, scale: int) -> NDArray[np.uint8]:
+    width, height = struct.unpack_from('>II', data, 16)
+    if width * height > MAX_PIXELS:
+        raise ValueError(TOO_LARGE)
     try:
         mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:

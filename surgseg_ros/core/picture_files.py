@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core import jpeg_stream
 from surgseg_ros.core.jpeg_stream import JpegError, read_stream
-from surgseg_ros.core.limits import MAX_PIXELS, refusal
+from surgseg_ros.core.limits import MAX_PIXELS, TOO_LARGE, refusal
 
 MAX_CHUNKS: Final = 100_000
 """In a PNG file; writers put 8 kB or more into each, and every one costs time."""
@@ -159,6 +159,8 @@ def _decode_jpeg(file: PictureFile, colors: str) -> NDArray[np.uint8]:
 
 def _decode_by_opencv(file: PictureFile, flags: int) -> NDArray[np.uint8]:
     """Have OpenCV decode it; of a PNG its libpng compares the checksums."""
+    if file.height * file.width > MAX_PIXELS:
+        raise PictureFileError(TOO_LARGE, 'refused')
     try:
         image = cv2.imdecode(np.frombuffer(file.data, np.uint8), flags)
     except cv2.error as error:
