@@ -186,6 +186,10 @@ def test_a_run_ends_when_validation_gets_no_better(tmp_path, data, arguments):
     assert np.argmin(losses) == len(losses) - 3
     assert read_model(tmp_path / 'model')[0].training['steps_done'] == 2 * (len(losses) - 2)
 
+    assert main([*arguments('model', *settings), '--resume']) == 0
+    after = torch.load(tmp_path / 'model/run/last.ckpt', weights_only=True)
+    assert after['global_step'] == 2 * len(losses), 'it has no patience left when it goes on'
+
 
 @pytest.mark.timeout(TIMEOUT_S + 60)
 def test_two_processes_share_a_run(tmp_path, arguments):
