@@ -166,7 +166,7 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
             default_root_dir=run,
             max_epochs=-1,  # the module knows when to stop
             logger=[tensorboard, CSVLogger(run, name='logs', version=tensorboard.version)],
-            callbacks=_callbacks(config, run),
+            callbacks=_callbacks(config, run, accelerator),
             enable_checkpointing=False,
             plugins=[CheckpointFile()],
             enable_model_summary=False,
@@ -181,14 +181,15 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
         ) from error
 
 
-def _callbacks(config: TrainConfig, run: Path) -> list[lightning.Callback]:
+def _callbacks(config: TrainConfig, run: Path, device: str) -> list[lightning.Callback]:
     """List them in the order of their work: the checkpoint holds what the others know."""
     callbacks: list[lightning.Callback] = [Progress()]
     if config.picture_every:
         callbacks.append(PredictionImages(run, config.picture_every))
     if config.ema_decay:
-        # EMAWeightAveraging has one decay for all steps: it would long remember the random start.
-        callbacks.append(WeightAveraging(multi_avg_fn=running_mean(config.ema_decay)))
+        # Not EMAWeightAveraging: of one decay for all steps, it would long remember the random
+        # start. The device is named, since the callback is set up while the network is on the CPU.
+        callbacks.append(WeightAveraging(device, multi_avg_fn=running_mean(config.ema_decay)))
     if config.patience:
         mode = 'min' if config.select == 'loss' else 'max'
         callbacks.append(

@@ -102,6 +102,10 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, arguments, place, cap
     assert not (tmp_path / 'killed/model.json').exists()
     before = torch.load(tmp_path / 'killed/run/last.ckpt', weights_only=True)
     assert before['global_step'] == 2
+    averaged, current = before['state_dict'], before['current_model_state']
+    for key, best in before['run']['best_weights'].items():
+        assert torch.equal(best, averaged[f'network.{key}'])
+    assert any(not torch.equal(averaged[key], current[key]) for key in current)
 
     assert main(arguments('killed')) == 2
     assert 'by --resume' in capsys.readouterr().err
