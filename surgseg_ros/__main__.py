@@ -20,12 +20,15 @@ class Verb(NamedTuple):
     :param leftovers: what is left after an interruption, and how to go on.
     :param is_node: whether it handles SIGINT and SIGTERM itself and ends with 0, as launch expects
         of a node; where input or machine are the cause, it ends with 1.
+    :param limits_spinning: whether threads of torch leave the cores to others while they wait; a
+        node sees to that itself.
     """
 
     target: str
     summary: str
     leftovers: str = ''
     is_node: bool = False
+    limits_spinning: bool = False
 
 
 _EARLY: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -56,6 +59,7 @@ VERBS: Final = {
         'surgseg_ros.bag_evaluation.evaluate_bag:main',
         'a bag through a model, frame by frame',
         'of several bags, those that were finished need not be done again',
+        limits_spinning=True,
     ),
     'inspect_data': Verb(
         'surgseg_ros.training.inspect_data:main', 'what a data set holds', _NOTHING
@@ -99,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if (status := _find(arguments)) is not None:
         return status
+    _prepare(VERBS[arguments[0]])
     return run(_command(arguments[0]), arguments[1:])
 
 
@@ -112,6 +117,7 @@ def script() -> NoReturn:
     arguments = [called, *sys.argv[1:]] if called in VERBS else sys.argv[1:]
     if (status := _find(arguments)) is not None:
         sys.exit(status)
+    _prepare(VERBS[arguments[0]])
     command = _command(arguments[0])
     signals = Signals(command, to_zero=VERBS[arguments[0]].is_node)
     signals.listen()
@@ -129,6 +135,16 @@ def _find(arguments: Sequence[str]) -> int | None:
         print(f'surgseg_ros: there is no verb {arguments[0]!r}.\n{_usage()}', file=sys.stderr)
         return 2
     return None
+
+
+def _prepare(verb: Verb) -> None:
+    """Set what OpenCV and OpenMP read once, when they are loaded, which is with the verb."""
+    from surgseg_ros.core.limits import limit_image_size
+    from surgseg_ros.core.threads import limit_spinning
+
+    limit_image_size()
+    if verb.limits_spinning:
+        limit_spinning()
 
 
 def _command(name: str) -> 'Command':

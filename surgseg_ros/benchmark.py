@@ -226,7 +226,7 @@ def draw(size: tuple[int, int]) -> 'list[NDArray[np.uint8]]':
     import cv2
     import numpy as np
 
-    from surgseg_ros.training.scenes import Scene
+    from surgseg_ros.synthetic import Scene
 
     height, width = size
     shrink = min(1.0, _DRAWN_ROWS / height)

@@ -2,6 +2,8 @@
 """The house: an import may only go along an arrow of the drawing in CONTRIBUTING.md."""
 
 import ast
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +13,9 @@ import pytest
 
 from surgseg_ros.__main__ import VERBS
 
-HOUSE = Path(__file__).resolve().parents[1] / 'surgseg_ros'
+ROOT = Path(__file__).resolve().parents[1]
+HOUSE = ROOT / 'surgseg_ros'
+SOURCES = sorted([*HOUSE.rglob('*.py'), *(ROOT / 'tools').rglob('*.py')])
 
 ARROWS = {
     'core': set(),
@@ -22,7 +26,8 @@ ARROWS = {
     'node': {'bags', 'messages', 'core'},
     'benchmarking': {'node', 'messages', 'core'},
     'training': {'evaluation', 'core'},
-    'exporting': {'training', 'evaluation', 'core'},
+    'synthetic': {'core'},
+    'exporting': {'training', 'synthetic', 'evaluation', 'core'},
     'evaluation': {'core'},
 }
 
@@ -118,3 +123,131 @@ def test_stages_are_measured_without_ros() -> None:
     run = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert not {name for name in run.stdout.split() if name.split('.')[0] in ROS_OF_THE_NODE}
+
+
+HARMLESS = (
+    *(ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.AnnAssign, ast.Assign),
+    *(ast.If, ast.Try, ast.Pass),
+)
+
+
+def statements(tree: ast.Module | ast.ClassDef | ast.If | ast.Try) -> Iterator[ast.stmt]:
+    """Walk over what runs when a module is imported, but for `if __name__ == '__main__'`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and '__name__' in ast.dump(node.test):
+            continue
+        if isinstance(node, ast.ExceptHandler):
+            yield from node.body
+        elif isinstance(node, ast.stmt):
+            yield node
+            if isinstance(node, ast.ClassDef | ast.If | ast.Try):
+                yield from statements(node)
+
+
+def acts(node: ast.stmt) -> bool:
+    """Tell whether a statement changes something that is not the module's own."""
+    if isinstance(node, ast.Expr):
+        return not isinstance(node.value, ast.Constant)  # a docstring, or `...`
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    if isinstance(node, ast.AnnAssign):
+        targets = [node.target]
+    return not isinstance(node, HARMLESS) or not all(
+        isinstance(name, ast.Name | ast.Tuple) for name in targets
+    )
+
+
+def test_modules_do_nothing_when_they_are_imported() -> None:
+    """What sets, patches or blocks something stands in a function that an entry point calls."""
+    wrong = [
+        f'{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}'
+        for path in SOURCES
+        for node in statements(ast.parse(path.read_text()))
+        if acts(node)
+    ]
+    assert not wrong
+
+
+STATE = """
+import contextlib, importlib, json, logging, os, random, signal, sys, threading, warnings
+
+def state():
+    import cv2, numpy, torch
+    return {
+        'os.environ': dict(os.environ),
+        'sys.path': list(sys.path),
+        'sys.meta_path': list(map(repr, sys.meta_path)),
+        'blocked modules': sorted(name for name, module in sys.modules.items() if module is None),
+        'warnings.filters': list(map(repr, warnings.filters)),
+        'signal handlers': [repr(signal.getsignal(n)) for n in signal.valid_signals()],
+        'blocked signals': sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        'threads': sorted(thread.name for thread in threading.enumerate()),
+        'tasks': len(os.listdir('/proc/self/task')) if os.path.isdir('/proc/self/task') else 0,
+        'logging': [repr(logging.root.handlers), logging.root.level, logging.root.manager.disable],
+        'excepthook': repr(sys.excepthook),
+        'cv2 threads': cv2.getNumThreads(),
+        'torch threads': [torch.get_num_threads(), torch.get_num_interop_threads()],
+        'torch gradients': torch.is_grad_enabled(),
+        'torch dtype': repr(torch.get_default_dtype()),
+        'numpy errors': numpy.geterr(),
+        'random': hash(random.getstate()),
+        'numpy random': repr(numpy.random.get_state()),
+        'torch random': torch.get_rng_state().sum().item(),
+        'folder': os.getcwd(),
+    }
+
+def attempt(name):
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        return error.name
+
+asked = json.load(sys.stdin)
+for name in asked['others']:
+    with contextlib.suppress(Exception):
+        attempt(name)  # what libraries do when they are imported is theirs
+found = {'changed': [], 'missing': {}}
+before = state()
+for name in asked['ours']:
+    if missing := attempt(name):
+        found['missing'][name] = missing
+    after = state()
+    found['changed'] += [f'{name}: {key}' for key in after if after[key] != before[key]]
+    before = after
+print(json.dumps(found))
+"""
+
+FLAT = 'tools/ros_from_pypi'
+"""Whose scripts run where nothing is installed yet, and so import one another by bare names."""
+
+
+def imported_by(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    return {f'{node.module}'} if isinstance(node, ast.ImportFrom) else set()
+
+
+def module_name(path: Path) -> str:
+    if path.parent == ROOT / FLAT:
+        return path.stem
+    return '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
+
+
+def test_importing_a_module_changes_nothing_in_the_process() -> None:
+    ours = [module_name(path) for path in SOURCES]
+    tops = {name.split('.')[0] for name in ours}
+    top_level = (n for path in SOURCES for n in statements(ast.parse(path.read_text())))
+    others = {name for node in top_level for name in imported_by(node)}
+    others = {name for name in others if name.split('.')[0] not in tops}
+    run = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', STATE],
+        input=json.dumps({'ours': ours, 'others': sorted(others)}),
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join((str(ROOT), str(ROOT / FLAT)))},
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert not found['changed']
+    missing = {name.split('.')[0] for name in found['missing'].values()}
+    ros = {name for name in missing if name.endswith(('_msgs', '_interfaces', '_srvs'))}
+    assert missing <= ros | ROS_OF_THE_NODE | {'atheris'}

@@ -117,7 +117,8 @@ def on_ray(address: str) -> Runner:
     """
     Do jobs on a Ray cluster, one task per bag; a task is tried again where its worker dies.
 
-    Bags, model and output folder must have the same paths on all its machines.
+    Bags, model and output folder must have the same paths on all its machines. The environment of
+    a cluster that is there already is its own, so `limit_spinning` does not reach its workers.
 
     :param address: of the cluster, `auto` for the one that this machine belongs to, or `local` to
         begin one here.

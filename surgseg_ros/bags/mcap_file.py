@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from zlib import crc32
 
-from rosbags.rosbag2.storage_mcap import DECOMPRESSORS
-
 from surgseg_ros.bags.connections import Connection
 from surgseg_ros.bags.definitions import (
     ChunkIndex,
@@ -27,6 +25,7 @@ from surgseg_ros.bags.records import (
     MESSAGE,
     SCHEMA,
     STATISTICS,
+    UNPACKERS,
     DamagedError,
     Place,
     Received,
@@ -153,7 +152,7 @@ class McapFile:
         return checksum
 
     def _note_chunk(self, chunk: ChunkIndex) -> None:
-        if chunk.compression not in DECOMPRESSORS:
+        if chunk.compression not in UNPACKERS:
             raise UnreadableError(
                 f'its chunks are packed with {chunk.compression!r}, which is not known here: '
                 'pack them again with `mcap compress --compression zstd`'

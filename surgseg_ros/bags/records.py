@@ -2,12 +2,14 @@
 """Walks over the records of MCAP, and tells those that are whole from those that are damaged."""
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import BinaryIO, Final, NamedTuple
+from zlib import crc32
 
-from rosbags.rosbag2.storage_mcap import decompress
+import lz4.frame  # type: ignore[import-untyped]
 
 from surgseg_ros.bags.connections import Connection
+from surgseg_ros.bags.zstandard import MOST_BYTES, unpack
 
 MCAP_MAGIC: Final = b'\x89MCAP0\r\n'
 """How a file of MCAP begins and ends."""
@@ -153,11 +155,39 @@ def packed_part(content: bytes | memoryview) -> tuple[str, memoryview]:
     return str(view[name_at:name_end], 'utf-8'), view[name_end + 8 : name_end + 8 + length]
 
 
+def _unpack_lz4(packed: memoryview, most: int) -> bytes:
+    """Unpack a chunk; what is longer than it should be is refused by its size."""
+    return bytes(lz4.frame.LZ4FrameDecompressor().decompress(packed, max_length=most + 1))
+
+
+UNPACKERS: Final[Mapping[str, Callable[[memoryview, int], bytes | memoryview]]] = {
+    '': lambda packed, most: packed,
+    'lz4': _unpack_lz4,
+    'zstd': unpack,
+}
+"""
+What unpacks a chunk, by the name of its compression, into at most so many bytes.
+
+rosbags has the same table, but unpacks a chunk whole and looks at its size afterwards.
+"""
+
+
+def _unpack_chunk(content: bytes) -> bytes | memoryview:
+    _, _, size, checksum = CHUNK_HEAD.unpack_from(content)
+    name, packed = packed_part(content)
+    if name not in UNPACKERS:
+        raise DamagedError(f'a chunk is packed with {name!r}, which is not known here')
+    data = UNPACKERS[name](packed, min(size, MOST_BYTES))
+    if len(data) != size:
+        raise DamagedError(f'a chunk unpacks to {len(data)} bytes instead of {size}')
+    if checksum and crc32(data) != checksum:
+        raise DamagedError('a chunk differs from its checksum')
+    return data
+
+
 def _records_of_chunk(content: bytes) -> list[tuple[int, memoryview]]:
     try:
-        _, _, size, checksum = CHUNK_HEAD.unpack_from(content)
-        name, packed = packed_part(content)
-        data = decompress(packed, name, size, checksum)  # type: ignore[arg-type]
+        data = _unpack_chunk(content)
     except MemoryError:  # is no fault of the file
         raise
     except Exception as error:  # of several libraries, for each way in which a chunk is broken

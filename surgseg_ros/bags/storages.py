@@ -8,10 +8,9 @@ from typing import Any, Final, Protocol
 from urllib.parse import quote
 from zlib import crc32
 
-import lz4.frame  # type: ignore[import-untyped]
 from rosbags.interfaces import Connection as WrittenConnection
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
-from rosbags.rosbag2.storage_mcap import DECOMPRESSORS, McapWriter, write_channel, write_string
+from rosbags.rosbag2.storage_mcap import McapWriter, write_channel, write_string
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from surgseg_ros.bags.connections import Connection
@@ -19,14 +18,9 @@ from surgseg_ros.bags.definitions import TYPE_HASH_KEY
 from surgseg_ros.bags.mcap_file import McapFile
 from surgseg_ros.bags.records import Received
 from surgseg_ros.bags.sqlite_file import SqliteFile
-from surgseg_ros.bags.zstandard import MOST_BYTES, unpack
 
 _RECORD_HEAD_BYTES: Final = 9
 _CHECKSUM_AT: Final = _RECORD_HEAD_BYTES + 24
-
-# rosbags unpacks a chunk whole, and looks at its size afterwards.
-DECOMPRESSORS['zstd'] = lambda data, size: unpack(data, min(size, MOST_BYTES))
-DECOMPRESSORS['lz4'] = lambda data, size: _unpack_lz4(data, min(size, MOST_BYTES))
 
 
 class Source(Protocol):
@@ -108,8 +102,3 @@ class FolderWriter(Writer):
         StoragePlugin.MCAP: McapFileWriter,
         StoragePlugin.SQLITE3: SqliteFileWriter,
     }
-
-
-def _unpack_lz4(data: bytes, most: int) -> bytes:
-    """Unpack a chunk; what is longer than it should be, is refused by its size."""
-    return bytes(lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=most + 1))

@@ -18,7 +18,7 @@ MOST_BYTES: Final = 2**30
 """What unpacks to more is neither a message nor a chunk: the largest image takes 800 MB."""
 
 
-def unpack(data: bytes, most: int = MOST_BYTES) -> bytes:
+def unpack(data: bytes | memoryview, most: int = MOST_BYTES) -> bytes:
     """
     Unpack a message or a chunk, within bounds: a thousandth of a byte may stand for each.
 

@@ -13,6 +13,10 @@ Neighbouring frames of a recording are nearly the same image, so they are not dr
 
 The percentiles are taken further out than the confidence says, since a few bags or blocks vary
 less among themselves than all that could be recorded (Hesterberg 2015, the expanded percentile).
+
+NumPy does the arithmetic. SciPy would not shorten it: `scipy.stats.bootstrap` draws observations
+one by one, neither in blocks nor by bag. It has the quantile of Student's distribution, of course,
+but that alone is not worth another library on every robot; a test holds ours against it.
 """
 
 import math

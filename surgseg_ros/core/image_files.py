@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core import jpeg
 from surgseg_ros.core.jpeg import PictureFile, PictureFileError, UncommonSubsamplingError
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
-from surgseg_ros.core.limits import refusal
+from surgseg_ros.core.limits import MAX_PIXELS, TOO_LARGE, refusal
 
 __all__ = [
     'MASK_FORMAT',
@@ -144,6 +144,8 @@ def decode_grey(file: PictureFile) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 def _decode_by_opencv(file: PictureFile, flags: int) -> NDArray[np.uint8]:
     """Have OpenCV decode it; of a PNG its libpng compares the checksums."""
+    if file.height * file.width > MAX_PIXELS:
+        raise PictureFileError(TOO_LARGE, 'refused')
     try:
         image = cv2.imdecode(np.frombuffer(file.data, np.uint8), flags)
     except cv2.error as error:
@@ -228,6 +230,9 @@ def _sound_chunks(data: bytes) -> list[bytes]:
 
 
 def _decode_indices(data: bytes, scale: int) -> NDArray[np.uint8]:
+    width, height = struct.unpack_from('>II', data, 16)
+    if width * height > MAX_PIXELS:
+        raise ValueError(TOO_LARGE)
     try:
         mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:

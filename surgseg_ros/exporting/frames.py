@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.synthetic import Scene
 from surgseg_ros.training.dataset import DatasetError, Sample, find_samples, split_videos
-from surgseg_ros.training.scenes import Scene
 
 SIZE: Final = (720, 1280)
 """(height, width) of synthetic frames in pixels."""

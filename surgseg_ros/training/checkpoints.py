@@ -32,6 +32,9 @@ _FREE: Final = (
 _PARTS: Final = ('settings', 'run', 'state_dict', 'optimizer_states', 'loops', 'global_step')
 """What a checkpoint must hold for a run to go on from it."""
 
+_AVERAGING: Final = 'averaging_state'
+"""What it holds besides, of Lightning's WeightAveraging, where weights are averaged."""
+
 
 class CheckpointFile(TorchCheckpointIO):
     """Writes a checkpoint where it goes; Lightning would by way of the system's /tmp."""
@@ -55,6 +58,11 @@ class CheckpointFile(TorchCheckpointIO):
 class Checkpoint(lightning.Callback):
     """
     Keeps one checkpoint, of the end of the last epoch; there is a whole one at any moment.
+
+    Lightning's ModelCheckpoint does not do: it keeps the best weights and the last state in two
+    files, and removes the former best before it writes the state that still names it. A run that
+    is killed in between would go on with best weights that are gone, or of a step it never reaches
+    again. Here both are in one file that is replaced as a whole.
 
     :param run: the run's folder.
     :param config: the settings, which the checkpoint remembers.
@@ -94,11 +102,12 @@ def find_checkpoint(run: Path, config: TrainConfig) -> Path | None:
         return None
     try:
         content = torch.load(path, 'cpu', weights_only=True, mmap=True)
-        before = {key: content[key] for key in _PARTS}['settings']
+        needed = (*_PARTS, _AVERAGING) if config.ema_decay else _PARTS
+        before = {key: content[key] for key in needed}['settings']
     except Exception as error:  # torch has many, for a file that is none of its own
         raise ConfigError(
-            f'{path}: cannot be read as a checkpoint ({type(error).__name__}): it is damaged or '
-            'of another program; remove it to begin again'
+            f'{path}: cannot be read as a checkpoint ({type(error).__name__}): it is damaged, or '
+            'of another program or version; remove it to begin again'
         ) from error
     now = _settings(config)
     if other := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):

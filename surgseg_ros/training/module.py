@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from surgseg_ros.core.fitting import fit_mask
 from surgseg_ros.core.labels import NO_DECISION
@@ -22,7 +21,7 @@ from surgseg_ros.training.config import TrainConfig
 from surgseg_ros.training.data import Data
 from surgseg_ros.training.losses import segmentation_loss
 from surgseg_ros.training.networks import build_network
-from surgseg_ros.training.optimization import build_optimizer, rate, running_mean
+from surgseg_ros.training.optimization import build_optimizer, rate
 from surgseg_ros.training.scoring import ValidationFrame
 
 _STEPS_UNSEEN: Final = 10
@@ -54,6 +53,7 @@ class Training(lightning.LightningModule):
     """
 
     best_weights: dict[str, Tensor]
+    _validated_weights: dict[str, Tensor]
 
     def __init__(self, config: TrainConfig, spec: ModelSpec) -> None:
         """Build the network; see the class."""
@@ -61,18 +61,12 @@ class Training(lightning.LightningModule):
         self.config = config
         self.spec = spec
         self.network = build_network(config, spec).to(memory_format=torch.channels_last)
-        self.averaged = None
-        if config.ema_decay:
-            self.averaged = AveragedModel(
-                self.network, multi_avg_fn=running_mean(config.ema_decay), use_buffers=True
-            ).requires_grad_(False)
         self.best = -math.inf
         self.best_step = 0
         self.best_weights = {}
-        self.worse_in_a_row = 0
         self.seconds = 0.0
         self._resumed_s = time.monotonic()
-        self._steps_averaged = 0
+        self._steps_seen = 0
         self._is_finite: Tensor | bool = True
         self._frames: dict[str, list[FrameCounts]] = defaultdict(list)
         self._losses: list[float] = []
@@ -82,11 +76,6 @@ class Training(lightning.LightningModule):
         """The run's data."""
         data: Data = self.trainer.datamodule  # type: ignore[attr-defined]
         return data
-
-    @property
-    def validated(self) -> nn.Module:
-        """The network that is validated and written."""
-        return self.network if self.averaged is None else self.averaged.module
 
     @property
     def progress(self) -> float:
@@ -100,7 +89,8 @@ class Training(lightning.LightningModule):
     def on_train_start(self) -> None:
         """Start the clock, since decoding does not count; end a run that was done before."""
         self._resumed_s = time.monotonic()
-        done = self.progress >= 1 or self._lost_patience
+        stopping: Any = self.trainer.early_stopping_callback
+        done = self.progress >= 1 or (stopping and stopping.wait_count >= stopping.patience)
         self.trainer.should_stop = done and bool(self.best_weights)
 
     def on_train_epoch_start(self) -> None:
@@ -140,12 +130,10 @@ class Training(lightning.LightningModule):
         )
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Average the weights after a step; stop when the steps are done or the time is up."""
-        if self.global_step == self._steps_averaged:
+        """Stop when the steps are done or the time is up."""
+        if self.global_step == self._steps_seen:
             return  # the batch's gradient is waiting for others
-        self._steps_averaged = self.global_step
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.network)
+        self._steps_seen = self.global_step
         done = self.progress >= 1
         if self.config.minutes:  # clocks differ
             done = self.trainer.strategy.broadcast(done)
@@ -153,11 +141,13 @@ class Training(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation; the same way to the device and back serves all frames."""
-        self.validated.eval()
-        self._runtime = _Validated(self.validated, self.device)
+        self._runtime = _Validated(self.network, self.device)
         self._segmenter = Segmenter(self.spec, self._runtime)
         self._frames.clear()
         self._losses.clear()
+        # Kept now: when the epoch ends, the averaged weights are out of the network again.
+        weights = self.network.state_dict()
+        self._validated_weights = {k: v.detach().cpu().clone() for k, v in weights.items()}
 
     def validation_step(  # type: ignore[override]  # Lightning hands the output on as it is
         self, frame: ValidationFrame, index: int
@@ -191,17 +181,9 @@ class Training(lightning.LightningModule):
         self.log_dict({f'validation_{key}': value for key, value in values.items()})
         select = self.config.select
         value = -values['loss'] if select == 'loss' else values[select]
-        self.worse_in_a_row += 1
         if value > self.best:
-            self.best, self.best_step, self.worse_in_a_row = value, self.global_step, 0
-            weights = self.validated.state_dict()
-            self.best_weights = {k: v.detach().cpu().clone() for k, v in weights.items()}
-        if self._lost_patience:
-            self.trainer.should_stop = True
-
-    @property
-    def _lost_patience(self) -> bool:
-        return 0 < self.config.patience <= self.worse_in_a_row
+            self.best, self.best_step = value, self.global_step
+            self.best_weights = self._validated_weights
 
     def _gathered(self) -> tuple[dict[str, list[FrameCounts]], list[float]]:
         """Bring the counts of all processes together."""
@@ -244,7 +226,6 @@ class Training(lightning.LightningModule):
             'best': self.best,
             'best_step': self.best_step,
             'best_weights': self.best_weights,
-            'worse_in_a_row': self.worse_in_a_row,
             'seconds': self.seconds + time.monotonic() - self._resumed_s,
         }
 
@@ -256,4 +237,4 @@ class Training(lightning.LightningModule):
         """
         for key, value in checkpoint['run'].items():
             setattr(self, key, value)
-        self._steps_averaged = checkpoint['global_step']
+        self._steps_seen = checkpoint['global_step']

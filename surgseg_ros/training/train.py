@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -34,6 +35,7 @@ from surgseg_ros.training.data import Data
 from surgseg_ros.training.model_card import model_card
 from surgseg_ros.training.module import Training
 from surgseg_ros.training.networks import try_network
+from surgseg_ros.training.optimization import running_mean
 from surgseg_ros.training.scoring import tune_and_score
 from surgseg_ros.training.settings import read_config
 
@@ -164,7 +166,7 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
             default_root_dir=run,
             max_epochs=-1,  # the module knows when to stop
             logger=[tensorboard, CSVLogger(run, name='logs', version=tensorboard.version)],
-            callbacks=_callbacks(config, run),
+            callbacks=_callbacks(config, run, accelerator),
             enable_checkpointing=False,
             plugins=[CheckpointFile()],
             enable_model_summary=False,
@@ -179,9 +181,26 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
         ) from error
 
 
-def _callbacks(config: TrainConfig, run: Path) -> list[lightning.Callback]:
-    pictures = [PredictionImages(run, config.picture_every)] if config.picture_every else []
-    return [Progress(), *pictures, Checkpoint(run, config)]
+def _callbacks(config: TrainConfig, run: Path, device: str) -> list[lightning.Callback]:
+    """List them in the order of their work: the checkpoint holds what the others know."""
+    callbacks: list[lightning.Callback] = [Progress()]
+    if config.picture_every:
+        callbacks.append(PredictionImages(run, config.picture_every))
+    if config.ema_decay:
+        # Not EMAWeightAveraging: of one decay for all steps, it would long remember the random
+        # start. The device is named, since the callback is set up while the network is on the CPU.
+        callbacks.append(WeightAveraging(device, multi_avg_fn=running_mean(config.ema_decay)))
+    if config.patience:
+        mode = 'min' if config.select == 'loss' else 'max'
+        callbacks.append(
+            EarlyStopping(
+                f'validation_{config.select}',
+                patience=config.patience,
+                mode=mode,
+                check_on_train_epoch_end=False,
+            )
+        )
+    return [*callbacks, Checkpoint(run, config)]
 
 
 def _finish(module: Training, data: Data, output: Path) -> None:

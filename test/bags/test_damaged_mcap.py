@@ -6,7 +6,7 @@ from mcap.writer import CompressionType
 from rosbags.rosbag2 import CompressionMode
 from unusual_bags import HEADER, cdr, expected, read, write_foreign, write_packed
 
-from surgseg_ros.bags import storages
+from surgseg_ros.bags import records
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.bags.writing import BagWriter
 
@@ -101,5 +101,5 @@ def test_of_a_lost_footer_no_message_suffers(tmp_path, cut_bytes):
 @pytest.mark.parametrize('compression', [CompressionType.ZSTD, CompressionType.LZ4])
 def test_a_chunk_that_unpacks_to_too_much_is_not_read(tmp_path, monkeypatch, compression):
     file = write_foreign(tmp_path / 'bag.mcap', range(20), compression, size=50_000)
-    monkeypatch.setattr(storages, 'MOST_BYTES', 100_000)
+    monkeypatch.setattr(records, 'MOST_BYTES', 100_000)
     assert read(file, r'left out as damaged: 1 of 1 chunks.*20 messages of .* are missing') == []

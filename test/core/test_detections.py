@@ -17,7 +17,7 @@ from surgseg_ros.core.labels import (
     WRIST,
 )
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
-from surgseg_ros.training.scenes import Scene
+from surgseg_ros.synthetic import Scene
 
 CORNERS = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)]) / 2
 

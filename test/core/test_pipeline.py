@@ -17,7 +17,7 @@ from surgseg_ros.core.pipeline import (
 )
 from surgseg_ros.core.reasons import ReasonCode
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
-from surgseg_ros.training.scenes import Scene
+from surgseg_ros.synthetic import Scene
 
 MS = 10**6
 BLACK = np.zeros((72, 128, 3), np.uint8)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from surgseg_ros.core import upsampling
-from surgseg_ros.training.scenes import Scene
+from surgseg_ros.synthetic import Scene
 
 
 def upsample(

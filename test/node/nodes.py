@@ -118,7 +118,7 @@ def stand_in(name: str) -> dict[str, Any]:
     return {
         'spec': spec,
         'runtime': SimpleNamespace(description='a test'),
-        'most_pictures': 1,
+        'max_batch_size': 1,
         'warm_up': lambda *sizes: None,
     }
 

@@ -7,7 +7,7 @@ from bench import image_cdr, stamp_ns, until
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
-from surgseg_ros.training.scenes import Scene
+from surgseg_ros.synthetic import Scene
 
 BLACK = np.zeros((72, 128, 3), np.uint8)
 SCENE = np.ascontiguousarray(Scene(3, (72, 128)).frame(0).image)

@@ -18,6 +18,7 @@ from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from surgseg_ros.core.gates import GATES, WARN, GateSetting
+from surgseg_ros.core.parameters import TABLE
 from surgseg_ros.core.pipeline import CameraPipeline, InputFrame, PipelineSettings
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Segmentation
@@ -32,7 +33,6 @@ from surgseg_ros.node.health import Health
 from surgseg_ros.node.image_subscriber import ImageSubscriber
 from surgseg_ros.node.model_slot import ModelSlot
 from surgseg_ros.node.other_publishers import LISTED_DEAD_S, UNKNOWN_NAME, OtherPublishers
-from surgseg_ros.core.parameters import TABLE
 from surgseg_ros.node.parameters import Settings
 
 MS = 10**6

@@ -8,7 +8,7 @@ import numpy as np
 from surgseg_ros.core.model_folder import read_model
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.metrics import count_frame, summarize
-from surgseg_ros.training.scenes import Scene
+from surgseg_ros.synthetic import Scene
 from surgseg_ros.training.scoring import Calibration
 
 MODEL = Path(__file__).resolve().parents[2] / 'models/demo'

@@ -102,6 +102,10 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, arguments, place, cap
     assert not (tmp_path / 'killed/model.json').exists()
     before = torch.load(tmp_path / 'killed/run/last.ckpt', weights_only=True)
     assert before['global_step'] == 2
+    averaged, current = before['state_dict'], before['current_model_state']
+    for key, best in before['run']['best_weights'].items():
+        assert torch.equal(best, averaged[f'network.{key}'])
+    assert any(not torch.equal(averaged[key], current[key]) for key in current)
 
     assert main(arguments('killed')) == 2
     assert 'by --resume' in capsys.readouterr().err
@@ -185,6 +189,10 @@ def test_a_run_ends_when_validation_gets_no_better(tmp_path, data, arguments):
     assert len(losses) < 30
     assert np.argmin(losses) == len(losses) - 3
     assert read_model(tmp_path / 'model')[0].training['steps_done'] == 2 * (len(losses) - 2)
+
+    assert main([*arguments('model', *settings), '--resume']) == 0
+    after = torch.load(tmp_path / 'model/run/last.ckpt', weights_only=True)
+    assert after['global_step'] == 2 * len(losses), 'it has no patience left when it goes on'
 
 
 @pytest.mark.timeout(TIMEOUT_S + 60)

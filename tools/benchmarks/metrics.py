@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.evaluation.metrics import SCORED, TOLERANCE_PX, count_frame
-from surgseg_ros.training.scenes import Scene
+from surgseg_ros.synthetic import Scene
 from tools.benchmarks.machine import describe
 
 SIZE: Final = (1080, 1920)

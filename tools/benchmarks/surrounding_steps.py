@@ -27,7 +27,7 @@ from surgseg_ros.messages.converter import converter
 from surgseg_ros.messages.images import IMAGE, image_to_msg, rgb_from_image
 from surgseg_ros.messages.results import from_cdr, header, to_cdr
 from surgseg_ros.messages.types import TYPES
-from surgseg_ros.training.scenes import Scene
+from surgseg_ros.synthetic import Scene
 
 Size = tuple[int, int]
 Plane = NDArray[np.uint8]

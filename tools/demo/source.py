@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from surgseg_ros.bags.writing import stamped, write_image_bag
 from surgseg_ros.evaluation.sources import find_sources, labelled_frames
 from surgseg_ros.evaluation.videos import open_video
-from surgseg_ros.training.scenes import Scene
+from surgseg_ros.synthetic import Scene
 
 IMAGE_TOPIC = '/camera/image_raw'
 GROUND_TRUTH_TOPIC = '/camera/ground_truth'

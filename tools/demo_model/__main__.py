@@ -11,8 +11,8 @@ from typing import Final
 from surgseg_ros.core.model_folder import read_model, write_model
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.self_test import add_self_test
+from surgseg_ros.synthetic import Scene
 from surgseg_ros.training.model_card import model_card
-from surgseg_ros.training.scenes import Scene
 from surgseg_ros.training.scoring import ValidationFrame, score
 from tools.runs import StepError, Videos, draw, train_once
 

@@ -3,15 +3,11 @@
 
 import argparse
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import atheris
-
-with atheris.instrument_imports(include=['rosbags', 'surgseg_ros.messages']):
-    from surgseg_ros.messages.types import TYPES as STORE
-    from tools.fuzz import checks
-    from tools.fuzz.malformed import BYTES, FIELDS
 
 LONGEST_S = 20
 MOST_MEMORY_MB = 4096
@@ -20,6 +16,10 @@ LARGEST_MESSAGE_BYTES = 1 << 16
 
 def main() -> None:
     """Fuzz one kind of message; libFuzzer ends the process, with an error where it found one."""
+    # Here, since atheris rewrites what is imported meanwhile.
+    with atheris.instrument_imports(include=['rosbags', 'surgseg_ros.messages']):
+        from tools.fuzz import checks
+        from tools.fuzz.malformed import BYTES, FIELDS
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('kind', choices=checks.TYPES)
     parser.add_argument('seconds', type=int)
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument('found', help='where what is found is written')
     parser.add_argument('corpus', nargs='+', type=Path, help='the first grows')
     given = parser.parse_args()
-    _instrument_generated_code()
+    _instrument_generated_code(checks.TYPES.values())
     changes = (*BYTES, *FIELDS[given.kind])
 
     def mutate(data: bytes, most: int, seed: int) -> bytes:
@@ -38,19 +38,10 @@ def main() -> None:
         chance.choice(changes)(chance, spoiled)
         return bytes(spoiled[:most])
 
-    options = {
-        'max_total_time': given.seconds,
-        'seed': given.seed,
-        'timeout': LONGEST_S,
-        'rss_limit_mb': MOST_MEMORY_MB,
-        'max_len': LARGEST_MESSAGE_BYTES,
-        'artifact_prefix': given.found,
-        'print_final_stats': 1,
-    }
     atheris.Setup(
         [
             'fuzz',
-            *(f'-{name}={value}' for name, value in options.items()),
+            *(f'-{name}={value}' for name, value in _options(given).items()),
             *map(str, given.corpus),
         ],
         lambda data: checks.check(data, given.kind),
@@ -59,10 +50,25 @@ def main() -> None:
     atheris.Fuzz()
 
 
-def _instrument_generated_code() -> None:
+def _options(given: argparse.Namespace) -> dict[str, Any]:
+    """List what libFuzzer is told, by its names."""
+    return {
+        'max_total_time': given.seconds,
+        'seed': given.seed,
+        'timeout': LONGEST_S,
+        'rss_limit_mb': MOST_MEMORY_MB,
+        'max_len': LARGEST_MESSAGE_BYTES,
+        'artifact_prefix': given.found,
+        'print_final_stats': 1,
+    }
+
+
+def _instrument_generated_code(types: Iterable[str]) -> None:
     """Watch the functions that rosbags makes while it runs, which have no import to hook."""
-    for name in (*checks.TYPES.values(), 'std_msgs/msg/Header', 'builtin_interfaces/msg/Time'):
-        definition: Any = STORE.get_msgdef(name)
+    from surgseg_ros.messages.types import TYPES
+
+    for name in (*types, 'std_msgs/msg/Header', 'builtin_interfaces/msg/Time'):
+        definition: Any = TYPES.get_msgdef(name)
         atheris.instrument_func(definition.deserialize_cdr_le)
         atheris.instrument_func(definition.deserialize_cdr_be)
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from surgseg_ros.core.gates import DEFAULTS, GATES, Gates
 from surgseg_ros.core.image_quality import sample_image
 from surgseg_ros.evaluation.frames import read_frames
-from surgseg_ros.training.scenes import Scene
+from surgseg_ros.synthetic import Scene
 from tools.gates.spoiling import SEVERITIES, SPOILERS, RgbArray, Source
 
 FIT_SEED: Final = 840_000_000

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The endoscope: its light, lens and sensor, and the smoke before it."""
+
+import math
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from surgseg_ros.synthetic.drawing import Image, View
+from surgseg_ros.synthetic.noise import FloatImage, Wander, branch, still
+
+_GRID_ROWS = 24
+
+
+class Camera:
+    """
+    What lies between the scene and its image.
+
+    :param rng: where its faults come from.
+    :param view: the image.
+    """
+
+    def __init__(self, rng: Generator, view: View) -> None:
+        self._view = view
+        self._centre = [still(rng, -0.15, 0.15, 0.2), still(rng, -0.12, 0.12, 0.2)]
+        self._fall = float(rng.uniform(0.5, 1.7))
+        self._exposure = still(rng, 0.8, 1.3, 0.25, 7)
+        self._warmth = [still(rng, 0.9, 1.1, 0.2, 12), still(rng, 0.9, 1.1, 0.2, 10)]
+        smoky = rng.random() < 0.3
+        self._smoke = Wander(rng, -0.25, float(rng.uniform(0.2, 0.6)) if smoky else -0.2, 9)
+        self._veil_noise = np.asarray(rng.standard_normal((32, 32)), np.float32)
+        self._drift = rng.uniform(-0.12, 0.12, 2)
+        blurry = rng.random() < 0.35
+        self._defocus = Wander(rng, -0.0012, 0.0035 if blurry else 0.0004, 8)
+        self._sharpen = float(rng.uniform(0.1, 0.7))
+        self._noise = _noise_tile(branch(rng), view, float(rng.uniform(1.0, 4.5)))
+        self._curve = _tone(rng)
+        self.window = _window(rng, view)
+
+    def expose(self, scene: Image, time_s: float, rng: Generator) -> Image:
+        """
+        Take the image.
+
+        :param scene: (H, W, 3) uint8 RGB under even light.
+        :param time_s: the time.
+        :param rng: the frame's own, for the sensor's noise.
+        :return: (H, W, 3) uint8 RGB.
+        """
+        image = cv2.LUT(scene, self._curve)
+        image = cv2.multiply(image, self._gain(time_s), dtype=cv2.CV_8U)
+        image = self._veil(np.asarray(image, np.uint8), time_s)
+        sigma = self._defocus(time_s) * self._view.height
+        if sigma > 0.35:
+            image = cv2.GaussianBlur(image, (0, 0), sigma)
+        else:
+            soft = cv2.GaussianBlur(image, (0, 0), max(0.6, 0.0022 * self._view.height))
+            image = cv2.addWeighted(image, 1 + self._sharpen, soft, -self._sharpen, 0)
+        y, x = (int(shift) for shift in rng.integers(0, 64, 2))
+        tile = self._noise[y : y + self._view.height, x : x + self._view.width]
+        image = cv2.add(image, tile, dtype=cv2.CV_8U)
+        if self.window is not None:
+            image = cv2.multiply(image, self.window, scale=1 / 255)
+        return np.asarray(image, np.uint8)
+
+    def _grid(self) -> tuple[FloatImage, FloatImage]:
+        columns = round(_GRID_ROWS * self._view.aspect)
+        down, across = np.indices((_GRID_ROWS, columns)).astype(np.float32)
+        half, rows = np.float32(0.5), np.float32(_GRID_ROWS)
+        return (down + half) / rows, (across + half) / rows
+
+    def _gain(self, time_s: float) -> FloatImage:
+        down, across = self._grid()
+        sideways = across - self._view.aspect / 2 - self._centre[0](time_s)
+        away = sideways**2 + (down - 0.5 - self._centre[1](time_s)) ** 2
+        light = (self._exposure(time_s) * 1.12 / (1 + self._fall * away)).astype(np.float32)
+        tints = (self._warmth[0](time_s), 1.0, self._warmth[1](time_s))
+        planes = np.stack([light * np.float32(tint) for tint in tints], axis=-1)
+        return np.asarray(cv2.resize(planes, (self._view.width, self._view.height)), np.float32)
+
+    def _veil(self, image: Image, time_s: float) -> Image:
+        strength = self._smoke(time_s)
+        if strength < 0.02:
+            return image
+        down, across = self._grid()
+        density = np.zeros_like(down)
+        for rate, weight in ((2.5, 0.6), (6.0, 0.4)):
+            x = (across + self._drift[0] * time_s) * rate + rate
+            y = (down + self._drift[1] * time_s) * rate - 0.05 * rate * time_s
+            maps = ((x % 32).astype(np.float32), (y % 32).astype(np.float32))
+            density += weight * cv2.remap(
+                self._veil_noise, *maps, cv2.INTER_LINEAR, None, cv2.BORDER_WRAP
+            )
+        coarse = np.clip(strength * (0.8 + 0.7 * density), 0, 0.85).astype(np.float32)
+        size = (image.shape[1], image.shape[0])
+        share = cv2.resize(coarse, size, interpolation=cv2.INTER_LINEAR)
+        rest = cv2.cvtColor(1 - share, cv2.COLOR_GRAY2RGB)
+        fog = cv2.cvtColor((share * 176).astype(np.uint8), cv2.COLOR_GRAY2RGB)
+        return np.asarray(cv2.add(cv2.multiply(image, rest, dtype=cv2.CV_8U), fog), np.uint8)
+
+
+def _tone(rng: Generator) -> Image:
+    """Choose a tone curve: contrast and gamma."""
+    level = np.arange(256) / 255
+    gamma, contrast = rng.uniform(0.8, 1.2), rng.uniform(0.0, 0.5)
+    curve = level**gamma
+    curve += contrast * (curve * curve * (3 - 2 * curve) - curve)
+    return np.asarray(np.rint(255 * np.clip(curve, 0, 1)), np.uint8)
+
+
+def _noise_tile(rng: Generator, view: View, sigma: float) -> NDArray[np.int16]:
+    """Make sensor noise, larger than the image so that each frame takes another part."""
+    size = (view.height + 64, view.width + 64, 3)
+    noise = rng.standard_normal(size, dtype=np.float32)
+    grey = rng.standard_normal((*size[:2], 1), dtype=np.float32)
+    return np.asarray(np.rint(sigma * (0.6 * noise + 0.8 * grey)), np.int16)
+
+
+def _window(rng: Generator, view: View) -> Image | None:
+    """Choose what the endoscope fills of the image: all, a disk, or a narrower field."""
+    kind = rng.random()
+    if kind < 0.65:
+        return None
+    fine = 2
+    cover = np.zeros((view.height * fine, view.width * fine), np.uint8)
+    scale = view.height * fine
+    if kind < 0.85:
+        radius = rng.uniform(0.56, 0.95 * math.hypot(0.5, view.aspect / 2))
+        centre = (round(view.aspect / 2 * scale), round(scale / 2))
+        cv2.circle(cover, centre, round(radius * scale), (255,), -1)
+    else:
+        half = min(view.aspect / 2, rng.uniform(0.6, 0.68))
+        left, right = (
+            round((view.aspect / 2 - half) * scale),
+            round((view.aspect / 2 + half) * scale),
+        )
+        cover[:, left:right] = 255
+    small = cv2.resize(cover, (view.width, view.height), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.cvtColor(small, cv2.COLOR_GRAY2RGB), np.uint8)

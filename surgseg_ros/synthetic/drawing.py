@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Image and mask, painted together, so that the mask is exact.
+
+The unit of all lengths is the image's height. Things are drawn as patches: sprites, which are
+drawn once and placed in every frame, and ribbons along curves. A canvas takes the patches from
+the back to the front.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.synthetic.noise import FloatImage
+
+Image = NDArray[np.uint8]
+Points = NDArray[np.float64]
+Place = tuple[float, float]
+"""x and y in units."""
+
+Shade = Callable[[FloatImage, FloatImage, FloatImage], FloatImage]
+"""(along, across, facing), each (N,), to (N, 3) colours: distance along the curve in units, place
+across from -1 to 1, and the curve's direction as an angle in radians."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """
+    Something drawn, and where it lies in the image.
+
+    :param x: column of its left edge.
+    :param y: row of its upper edge.
+    :param rgba: (h, w, 4) uint8, colours already multiplied by the coverage, and the coverage.
+    :param label: the class of all its pixels.
+    """
+
+    x: int
+    y: int
+    rgba: Image
+    label: int
+
+
+@dataclass(frozen=True)
+class View:
+    """
+    The image's size; one unit is its height.
+
+    :param height: in pixels.
+    :param width: in pixels.
+    """
+
+    height: int
+    width: int
+
+    @property
+    def aspect(self) -> float:
+        """The image's width in units."""
+        return self.width / self.height
+
+    def to_pixels(self, points: Points) -> Points:
+        """Turn units into pixel coordinates, where whole numbers are pixel centres."""
+        return points * self.height - 0.5
+
+    def clip(self, points_px: Points, margin_px: float) -> tuple[int, int, int, int] | None:
+        """Find the part (left, top, right, bottom) of the image about some points."""
+        low = np.floor(points_px.min(axis=0) - margin_px).astype(int)
+        high = np.ceil(points_px.max(axis=0) + margin_px).astype(int) + 1
+        left, top = max(0, int(low[0])), max(0, int(low[1]))
+        right, bottom = min(self.width, int(high[0])), min(self.height, int(high[1]))
+        return (left, top, right, bottom) if left < right and top < bottom else None
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """
+    A rigid thing drawn once and placed in every frame.
+
+    :param rgba: (h, w, 4) uint8, colours already multiplied by the coverage, and the coverage.
+    :param origin: (x, y) of the point that is placed and turned about, in units from the corner.
+    :param scale_px: pixels to the unit.
+    :param label: its class.
+    """
+
+    rgba: Image
+    origin: tuple[float, float]
+    scale_px: float
+    label: int
+
+    def place(
+        self,
+        view: View,
+        at: tuple[float, float],
+        angle: float,
+        stretch: tuple[float, float] = (1.0, 1.0),
+    ) -> Patch | None:
+        """
+        Draw it into an image.
+
+        :param view: the image.
+        :param at: where the origin comes to lie, in units.
+        :param angle: by which it is turned, in radians from x towards y.
+        :param stretch: along its own x and y; negative mirrors it.
+        :return: the patch, or None outside the image.
+        """
+        cosine, sine = math.cos(angle), math.sin(angle)
+        zoom = view.height / self.scale_px
+        turn = np.array(
+            [[cosine * stretch[0], -sine * stretch[1]], [sine * stretch[0], cosine * stretch[1]]]
+        )
+        origin_px = np.array(self.origin) * self.scale_px - 0.5
+        shift = view.to_pixels(np.array(at)) - turn @ origin_px * zoom
+        height, width = self.rgba.shape[:2]
+        corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], float)
+        box = view.clip(corners @ turn.T * zoom + shift, 1)
+        if box is None:
+            return None
+        left, top, right, bottom = box
+        matrix = np.hstack([turn * zoom, (shift - (left, top))[:, None]])
+        rgba = cv2.warpAffine(self.rgba, matrix, (right - left, bottom - top))
+        return Patch(left, top, np.asarray(rgba, np.uint8), self.label)
+
+
+class Item(Protocol):
+    """
+    Something in the scene.
+
+    `lift` is its height above the tissue in units: what its shadow is shifted by.
+    """
+
+    lift: float
+
+    def draw(self, time_s: float) -> list[Patch]:
+        """Return what is seen of it, from the back to the front."""
+
+    def anchor(self, time_s: float) -> Place:
+        """Return the point in units whose motion blurs it."""
+
+
+def outline(*points: Place) -> Points:
+    """Make a polygon of its corners, in units."""
+    return np.array(points, np.float64)
+
+
+def forward(start: Place, angle: float, length: float) -> Place:
+    """Go some way from a point."""
+    return start[0] + length * math.cos(angle), start[1] + length * math.sin(angle)
+
+
+def seen(patches: Sequence[Patch | None]) -> list[Patch]:
+    """Leave out what lies outside the image."""
+    return [patch for patch in patches if patch is not None]
+
+
+def ribbon(
+    view: View, points: Points, half_width: Points, shade: Shade, label: int, flat: bool = False
+) -> Patch | None:
+    """
+    Draw a band of given width along a curve, with exact coverage.
+
+    :param view: the image.
+    :param points: (N, 2) the curve, x and y in units.
+    :param half_width: (N,) half of the band's width at each point, in units.
+    :param shade: gives the colours.
+    :param label: the class.
+    :param flat: cut the near end straight; else it is round.
+    :return: the patch, or None outside the image.
+    """
+    centres = view.to_pixels(points)
+    halves = half_width * view.height
+    box = view.clip(centres, float(halves.max()) + 2)
+    if box is None:
+        return None
+    left, top, right, bottom = box
+    centres = centres - (left, top)
+    rows, columns, segments = _near(centres, halves, (bottom - top, right - left))
+    if not len(rows):
+        return None
+    along, offset, gap, facing = _project(centres, halves, columns, rows, segments, flat)
+    coverage = np.clip(0.5 - gap, 0, 1)
+    along /= view.height
+    colours = np.clip(shade(along, offset, facing), 0, 255)
+    rgba = np.zeros((bottom - top, right - left, 4), np.uint8)
+    rgba[rows, columns, :3] = np.rint(colours * coverage[:, None])
+    rgba[rows, columns, 3] = np.rint(coverage * 255)
+    return Patch(left, top, rgba, label)
+
+
+def _near(
+    centres: Points, halves: Points, size: tuple[int, int]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Find the pixels near the curve, and for each the last segment that passes it."""
+    nearest = np.zeros(size, np.uint16)
+    fixed = np.rint(centres * 16).astype(int)
+    for i in range(len(centres) - 1):
+        thickness = math.ceil(2 * max(halves[i], halves[i + 1])) + 3
+        ends = (tuple(map(int, fixed[i])), tuple(map(int, fixed[i + 1])))
+        cv2.line(nearest, *ends, (i + 1,), thickness, cv2.LINE_8, 4)
+    rows, columns = np.nonzero(nearest)
+    return rows, columns, nearest[rows, columns].astype(np.intp) - 1
+
+
+def _project(
+    centres: Points,
+    halves: Points,
+    columns: NDArray[np.intp],
+    rows: NDArray[np.intp],
+    segments: NDArray[np.intp],
+    flat: bool,
+) -> tuple[FloatImage, FloatImage, FloatImage, FloatImage]:
+    """Measure along and across the curve: (along_px, across -1..1, px outside the edge, angle)."""
+    starts = centres[:-1].astype(np.float32)
+    steps = np.diff(centres, axis=0).astype(np.float32)
+    lengths = np.maximum(np.hypot(steps[:, 0], steps[:, 1]), np.float32(1e-6))
+    units = steps / lengths[:, None]
+    travelled = np.concatenate([[0], np.cumsum(lengths)]).astype(np.float32)
+    half = halves.astype(np.float32)
+    last = len(starts) - 1
+    best: list[FloatImage] = []
+    for shift in (0, -1, 1) if last else (0,):
+        seg = np.clip(segments + shift, 0, last)
+        dx, dy = columns - starts[seg, 0], rows - starts[seg, 1]
+        unit = units[seg]
+        free = dx * unit[:, 0] + dy * unit[:, 1]
+        foot = np.clip(free, 0, lengths[seg])
+        side = dy * unit[:, 0] - dx * unit[:, 1]
+        share = foot / lengths[seg]
+        width = np.maximum(half[seg] * (1 - share) + half[seg + 1] * share, np.float32(1e-3))
+        beyond = free - foot
+        gap = np.hypot(beyond, side) - width
+        if flat:
+            gap = np.where(seg == 0, np.maximum(-free, np.abs(side) - width), gap)
+        angle = np.arctan2(unit[:, 1], unit[:, 0])
+        found = [travelled[seg] + foot, np.clip(side / width, -1, 1), gap, angle]
+        if not best:
+            best = found
+        else:
+            nearer = gap < best[2]
+            best = [np.where(nearer, new, old) for new, old in zip(found, best)]
+    return best[0], best[1], best[2], best[3]
+
+
+class Canvas:
+    """
+    An image and its mask, painted from the back to the front.
+
+    :param image: (H, W, 3) uint8 RGB, painted in place.
+    """
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.mask: Image = np.zeros(image.shape[:2], np.uint8)
+
+    def paint(self, patch: Patch) -> None:
+        """Paint a patch over what is there; at least half covered pixels take its class."""
+        height, width = patch.rgba.shape[:2]
+        area = np.s_[patch.y : patch.y + height, patch.x : patch.x + width]
+        alpha = patch.rgba[..., 3]
+        rest = cv2.cvtColor(cv2.bitwise_not(alpha), cv2.COLOR_GRAY2RGB)
+        below = cv2.multiply(self.image[area], rest, scale=1 / 255)
+        self.image[area] = cv2.add(below, np.ascontiguousarray(patch.rgba[..., :3]))
+        self.mask[area][alpha >= 128] = patch.label
+
+    def shadow(
+        self, patches: Sequence[Patch], offset: tuple[float, float], soft: float, depth: float
+    ) -> None:
+        """
+        Darken what lies below patches that are about to be painted.
+
+        :param patches: what throws the shadow.
+        :param offset: by which the shadow is shifted, in image heights.
+        :param soft: the blur's deviation, in image heights.
+        :param depth: 0 for none, 1 for black.
+        """
+        height, width = self.mask.shape
+        small = height / 90
+        size = (round(width / small), 90)
+        dark: FloatImage = np.zeros((size[1], size[0]), np.float32)
+        for patch in patches:
+            matrix = np.array(
+                [
+                    [1 / small, 0, (patch.x + 0.5 + offset[0] * height) / small - 0.5],
+                    [0, 1 / small, (patch.y + 0.5 + offset[1] * height) / small - 0.5],
+                ]
+            )
+            alpha = cv2.blur(patch.rgba[..., 3], (max(1, round(small)),) * 2)
+            dark = np.maximum(dark, cv2.warpAffine(alpha, matrix, size).astype(np.float32))
+        dark = np.asarray(cv2.GaussianBlur(dark, (0, 0), soft * 90), np.float32)
+        box = cv2.boundingRect((dark > 1).astype(np.uint8))
+        if box[2] == 0:
+            return
+        edges = [math.floor(edge * small) for edge in (*box[:2], box[0] + box[2], box[1] + box[3])]
+        self._darken(dark * np.float32(depth / 255), small, edges)
+
+    def _darken(self, dark: FloatImage, small: float, edges: Sequence[int]) -> None:
+        left, top, right, bottom = edges
+        matrix = np.array(
+            [[1 / small, 0, (left + 0.5) / small - 0.5], [0, 1 / small, (top + 0.5) / small - 0.5]]
+        )
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        size = (right - left, bottom - top)
+        border = cv2.BORDER_REPLICATE
+        gain = cv2.warpAffine(1 - dark, matrix, size, flags=flags, borderMode=border)
+        area = self.image[top:bottom, left:right]
+        factors = cv2.cvtColor(gain, cv2.COLOR_GRAY2RGB)
+        area[:] = cv2.multiply(area, factors, dtype=cv2.CV_8U)
+
+    def smear(self, patches: Sequence[Patch], motion_px: tuple[float, float]) -> None:
+        """
+        Blur the image, not the mask, along a motion, where the patches are.
+
+        :param patches: what moved, painted already.
+        :param motion_px: the way (x, y) during the exposure.
+        """
+        length = min(math.hypot(*motion_px), self.mask.shape[0] / 18)
+        if length < 1.2 or not patches:
+            return
+        angle = math.atan2(motion_px[1], motion_px[0])
+        kernel = _streak(length, angle)
+        margin = len(kernel) // 2 + 1
+        top = max(0, min(patch.y for patch in patches) - margin)
+        left = max(0, min(patch.x for patch in patches) - margin)
+        bottom = max(patch.y + patch.rgba.shape[0] for patch in patches) + margin
+        right = max(patch.x + patch.rgba.shape[1] for patch in patches) + margin
+        area = self.image[top:bottom, left:right]
+        touched = np.zeros(area.shape[:2], np.uint8)
+        for patch in patches:
+            y, x = patch.y - top, patch.x - left
+            part = touched[y : y + patch.rgba.shape[0], x : x + patch.rgba.shape[1]]
+            np.maximum(part, patch.rgba[..., 3], out=part)
+        touched = np.asarray(cv2.dilate(touched, (kernel > 0).astype(np.uint8)), np.uint8)
+        cv2.copyTo(cv2.filter2D(area, -1, kernel), (touched >= 128).astype(np.uint8), area)
+
+
+def _streak(length_px: float, angle: float) -> FloatImage:
+    """Make the kernel of a straight motion."""
+    radius = math.ceil(length_px / 2) + 1
+    down, across = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float32)
+    along = across * math.cos(angle) + down * math.sin(angle)
+    sideways = down * math.cos(angle) - across * math.sin(angle)
+    weights = np.clip(length_px / 2 + 0.5 - np.abs(along), 0, 1) * np.clip(
+        1 - np.abs(sideways), 0, 1
+    )
+    return np.asarray(weights / weights.sum(), np.float32)

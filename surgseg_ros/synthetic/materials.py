@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What surfaces look like under an endoscope's light, which shines along the view."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+from surgseg_ros.synthetic.drawing import Points, Shade, Sprite
+from surgseg_ros.synthetic.noise import FloatImage, branch, fractal_noise, smooth_noise, step
+
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Gloss:
+    """
+    How a round surface reflects the light.
+
+    :param base: its colour, RGB 0 to 255.
+    :param edge: brightness at its rim relative to its middle.
+    :param shine: brightness added in the highlight, 0 to 255.
+    :param sharp: how narrow the highlight is.
+    :param side: where across the surface the highlight lies, -1 to 1.
+    :param grain: strength of streaks along it.
+    """
+
+    base: Colour
+    edge: float = 0.35
+    shine: float = 120.0
+    sharp: float = 6.0
+    side: float = 0.0
+    grain: float = 0.0
+
+
+def rod(rng: Generator, gloss: Gloss, rings: Sequence[tuple[float, float, float]] = ()) -> Shade:
+    """
+    Shade a round rod or tube.
+
+    :param rng: where its streaks come from.
+    :param gloss: its surface.
+    :param rings: (from, to, factor) brightness of bands along it, in units from its start.
+    :return: the shading of a ribbon.
+    """
+    streaks = smooth_noise(rng, (1, 64), 1.0, (1, 1))[0] if gloss.grain else np.zeros(64)
+    fine = cv2.resize(
+        np.asarray(streaks[None], np.float32), (512, 1), interpolation=cv2.INTER_CUBIC
+    )
+    grain = np.asarray(fine[0], np.float32) * gloss.grain
+    waves = rng.uniform(5, 14, 2)
+    base = np.asarray(gloss.base, np.float32)
+
+    def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
+        depth = np.sqrt(np.maximum(0, 1 - across * across))
+        light = gloss.edge + (1 - gloss.edge) * depth
+        if gloss.grain:
+            lane = (across * 230 + 256 + 9 * np.sin(along * waves[0])).astype(int) % 512
+            light = light * (1 + grain[lane] * (0.6 + 0.4 * np.sin(along * waves[1] + across * 5)))
+        for start, stop, factor in rings:
+            light = np.where((along >= start) & (along < stop), light * factor, light)
+        glint = np.exp(-gloss.sharp * (across - gloss.side) ** 2) * gloss.shine
+        return np.asarray(light[:, None] * base + (glint * light)[:, None], np.float32)
+
+    return shade
+
+
+def metal_look(rng: Generator, tint: Colour, contrast: float) -> FloatImage:
+    """
+    Paint what a metal surface shows for each slope: bright where it faces the light.
+
+    :param rng: where the reflected surroundings come from.
+    :param tint: the metal's colour at full brightness.
+    :param contrast: strength of the reflections.
+    :return: (65, 65, 3) float32, row and column are slope down and across from -1 to 1.
+    """
+    down, across = np.mgrid[-1:1:65j, -1:1:65j].astype(np.float32)
+    facing = np.sqrt(np.maximum(0, 1 - np.minimum(1, down**2 + across**2)))
+    blobs = fractal_noise(rng, (65, 65), 1.0, 0.09, 2)
+    light = 0.2 + 0.52 * facing**2 + contrast * 0.22 * blobs * (1.1 - facing)
+    light += 0.65 * np.exp(-14 * ((across + 0.18) ** 2 + (down + 0.22) ** 2))
+    red = 0.25 * step(1 - facing, 0.2, 0.8)  # a steep slope mirrors the tissue
+    colour = light[..., None] * np.asarray(tint, np.float32)
+    colour *= np.stack([1 + red, 1 - 0.45 * red, 1 - 0.45 * red], axis=-1)
+    return np.asarray(np.clip(colour, 4, 255), np.float32)
+
+
+@dataclass
+class Relief:
+    """
+    A rigid part built from heights, then lit: shapes are added from the back to the front.
+
+    :param rng: where scratches and blood come from.
+    :param size: (width, height) of the part's area in units.
+    :param origin: (x, y) in the area that shapes' coordinates count from, in units.
+    :param scale_px: pixels to the unit of the finished sprite.
+    """
+
+    rng: Generator
+    size: tuple[float, float]
+    origin: tuple[float, float]
+    scale_px: float
+    fine: int = field(default=3, init=False)
+
+    def __post_init__(self) -> None:
+        """Make the empty area, finer than the sprite so that edges come out smooth."""
+        self._pixels = self.scale_px * self.fine
+        shape = tuple(math.ceil(side * self.scale_px) * self.fine for side in reversed(self.size))
+        self._height = np.zeros(shape, np.float32)
+        self._cover = np.zeros(shape, np.uint8)
+        self._tint = np.ones((*shape, 3), np.float32)
+
+    def plate(self, outline: Points, height: float, bevel: float) -> None:
+        """Lay a plate with rounded edges, of some height in units, upon what is there."""
+        inside = self._fill(outline)
+        rise = cv2.distanceTransform(inside, cv2.DIST_L2, 3) / max(1.0, bevel * self._pixels)
+        rounded = np.sqrt(1 - (1 - np.minimum(rise, 1)) ** 2) * height
+        chosen = inside > 0
+        level = float(np.median(self._height[chosen])) if chosen.any() else 0.0
+        self._height[chosen] = level + rounded[chosen]
+        self._cover[chosen] = 255
+
+    def barrel(self, outline: Points, radius: float, middle: float = 0.0) -> None:
+        """Lay a piece of a cylinder along x, whose axis lies at y = `middle`."""
+        chosen = self._fill(outline) > 0
+        rows = (np.arange(self._height.shape[0]) + 0.5) / self._pixels - self.origin[1] - middle
+        curve = np.sqrt(np.maximum(0, radius**2 - rows**2)).astype(np.float32)
+        self._height[chosen] = np.broadcast_to(curve[:, None], chosen.shape)[chosen]
+        self._cover[chosen] = 255
+
+    def disk(
+        self, centre: tuple[float, float], radius: float, height: float, bevel: float
+    ) -> None:
+        """Lay a round plate: a pin, a screw or a ring's ground."""
+        angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+        ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radius + centre
+        self.plate(ring, height, bevel)
+
+    def dark(self, outline: Points, factor: float) -> None:
+        """Darken an area: a slot, a groove, a hole that shows no tissue."""
+        self._tint[self._fill(outline) > 0] *= factor
+
+    def cut(self, outline: Points) -> None:
+        """Cut a hole that shows what lies below."""
+        self._cover[self._fill(outline) > 0] = 0
+
+    def finish(
+        self, look: FloatImage, label: int, rough: float = 0.02, blood: float = 0.0
+    ) -> Sprite:
+        """
+        Light the part.
+
+        :param look: what `metal_look` gave.
+        :param label: the class.
+        :param rough: strength of scratches.
+        :param blood: share of the surface that is smeared with it.
+        :return: the sprite.
+        """
+        area = (self._height.shape[0] / self._pixels, self._height.shape[1] / self._pixels)
+        heights = cv2.GaussianBlur(self._height, (0, 0), 0.004 * self._pixels) * self._pixels
+        slopes = [cv2.Sobel(heights, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1))]
+        length = np.sqrt(1 + slopes[0] ** 2 + slopes[1] ** 2)
+        scratches = smooth_noise(branch(self.rng), area, self._pixels, (160, 22)) * rough
+        maps = [(32 - 32 * slope / length + 32 * scratches) for slope in slopes]
+        colour = cv2.remap(look, maps[0].astype(np.float32), maps[1].astype(np.float32), 1)
+        colour = colour * self._tint * (1 + 2 * scratches[..., None])
+        stain = fractal_noise(self.rng, area, self._pixels, 18, 3)
+        share = step(stain, 2.2 - 3 * blood, 2.7 - 3 * blood)[..., None] * 0.7
+        colour = colour * (1 - share) + share * np.array([95, 14, 16], np.float32)
+        return self._sprite(np.asarray(np.clip(colour, 0, 255), np.float32), label)
+
+    def _sprite(self, colour: FloatImage, label: int) -> Sprite:
+        cover = self._cover.astype(np.float32)[..., None] / 255
+        full = np.concatenate([colour * cover, cover * 255], axis=-1)
+        size = (full.shape[1] // self.fine, full.shape[0] // self.fine)
+        small = cv2.resize(full, size, interpolation=cv2.INTER_AREA)
+        return Sprite(np.rint(small).astype(np.uint8), self.origin, self.scale_px, label)
+
+    def _fill(self, outline: Points) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        fixed = np.rint(((outline + self.origin) * self._pixels - 0.5) * 16).astype(np.int32)
+        inside = np.zeros(self._height.shape, np.uint8)
+        cv2.fillPoly(inside, [fixed], (255,), cv2.LINE_8, 4)
+        return inside

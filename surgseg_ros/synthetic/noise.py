@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Smooth randomness over an area and over time.
+
+The same pattern comes at every resolution, and any frame can be drawn without the others.
+"""
+
+import math
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+FloatImage = NDArray[np.float32]
+
+_SMOOTH_PX = 16
+"""Pixels to a cell from which on noise is smooth enough to be enlarged again."""
+
+
+def branch(rng: Generator) -> Generator:
+    """Split a generator off, so that what is drawn from it does not shift what comes later."""
+    return np.random.default_rng(rng.integers(2**63))
+
+
+def smooth_noise(
+    rng: Generator, extent: tuple[float, float], scale_px: float, cells: tuple[float, float]
+) -> FloatImage:
+    """
+    Draw one octave of noise.
+
+    :param rng: where the grid's values come from.
+    :param extent: (height, width) of the area, in units.
+    :param scale_px: pixels to the unit.
+    :param cells: cells to the unit, down and across.
+    :return: (H, W) float32, normally distributed at the grid's knots.
+    """
+    height, width = (round(side * scale_px) for side in extent)
+    if scale_px > 2 * _SMOOTH_PX * max(cells):
+        coarse = smooth_noise(rng, extent, _SMOOTH_PX * max(cells), cells)
+        return enlarge(coarse, (height, width))
+    grid_size = [math.ceil(side * rate) + 3 for side, rate in zip(extent, cells)]
+    grid = rng.standard_normal(grid_size, dtype=np.float32)
+    full = [round(count * scale_px / rate) for count, rate in zip(grid_size, cells)]
+    smooth = cv2.resize(grid, (full[1], full[0]), interpolation=cv2.INTER_CUBIC)
+    top, left = (round(scale_px / rate) for rate in cells)
+    return np.asarray(smooth[top : top + height, left : left + width], np.float32)
+
+
+def enlarge(values: FloatImage, size: tuple[int, int]) -> FloatImage:
+    """
+    Enlarge without the ripples that a cubic interpolation leaves in a slope.
+
+    :param values: (h, w) float32.
+    :param size: (H, W) to reach.
+    :return: (H, W) float32.
+    """
+    large = cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR)
+    box = (math.ceil(size[1] / values.shape[1]), math.ceil(size[0] / values.shape[0]))
+    return np.asarray(cv2.blur(cv2.blur(large, box), box), np.float32)
+
+
+def fractal_noise(
+    rng: Generator,
+    extent: tuple[float, float],
+    scale_px: float,
+    cells: float,
+    octaves: int,
+    decay: float = 0.5,
+) -> FloatImage:
+    """
+    Add octaves of noise, each twice as fine as the one before and weaker by `decay`.
+
+    :param rng: where the grids' values come from.
+    :param extent: (height, width) of the area, in units.
+    :param scale_px: pixels to the unit.
+    :param cells: cells to the unit in the coarsest octave.
+    :param octaves: how many; those finer than the pixels are drawn and left out.
+    :param decay: the strength of an octave relative to the coarser one.
+    :return: (H, W) float32 of about unit deviation.
+    """
+    total = smooth_noise(branch(rng), extent, scale_px, (cells, cells))
+    power = 1.0
+    for octave in range(1, octaves):
+        rate, weight = cells * 2**octave, decay**octave
+        layer_rng = branch(rng)
+        if rate < scale_px / 2:
+            total += weight * smooth_noise(layer_rng, extent, scale_px, (rate, rate))
+            power += weight**2
+    return np.asarray(total * np.float32(1.4 / math.sqrt(power)), np.float32)
+
+
+def step(values: FloatImage, low: float, high: float) -> FloatImage:
+    """
+    Rise smoothly from 0 at `low` to 1 at `high`.
+
+    :param values: any shape.
+    :param low: where the rise begins.
+    :param high: where it ends; it may be below `low`, for a fall.
+    :return: float32 of the same shape, 0 to 1.
+    """
+    share = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
+    return np.asarray(share * share * (3 - 2 * share), np.float32)
+
+
+def mix(
+    first: FloatImage, second: tuple[float, ...] | FloatImage, share: FloatImage
+) -> FloatImage:
+    """
+    Blend a colour image towards a colour or another image.
+
+    :param first: (H, W, 3) float32.
+    :param second: a colour, or (H, W, 3) float32.
+    :param share: (H, W) float32, how much of the second.
+    :return: (H, W, 3) float32.
+    """
+    target = np.asarray(second, np.float32)
+    return np.asarray(first + (target - first) * share[..., None], np.float32)
+
+
+class Wander:
+    """
+    A value that drifts smoothly between two bounds.
+
+    :param rng: where its amplitudes, periods and phases come from.
+    :param low: the least value.
+    :param high: the greatest value.
+    :param period_s: about how long it takes to go there and back.
+    """
+
+    def __init__(self, rng: Generator, low: float, high: float, period_s: float = 6.0) -> None:
+        self._middle = (low + high) / 2
+        self._amplitude = (high - low) / 2
+        self._waves = [
+            (weight, 2 * math.pi / (period_s * spread), float(rng.uniform(0, 2 * math.pi)))
+            for weight, spread in (
+                (0.6, float(rng.uniform(0.8, 1.4))),
+                (0.3, float(rng.uniform(0.4, 0.6))),
+                (0.1, float(rng.uniform(0.18, 0.25))),
+            )
+        ]
+
+    def __call__(self, time_s: float) -> float:
+        """Return the value at a time."""
+        waves = sum(
+            weight * math.sin(rate * time_s + phase) for weight, rate, phase in self._waves
+        )
+        return self._middle + self._amplitude * waves
+
+
+def still(rng: Generator, low: float, high: float, share: float, period_s: float = 8.0) -> Wander:
+    """
+    Choose a value between two bounds, about which only a share of the range is wandered.
+
+    :param rng: where the choice comes from.
+    :param low: the least value.
+    :param high: the greatest value.
+    :param share: how much of the range the motion takes, 0 to 1.
+    :param period_s: about how long it takes to go there and back.
+    :return: the moving value.
+    """
+    amplitude = (high - low) * share / 2
+    middle = float(rng.uniform(low + amplitude, high - amplitude))
+    return Wander(rng, middle - amplitude, middle + amplitude, period_s)

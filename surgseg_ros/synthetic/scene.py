@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A scene: which things are in it, and its frames, each drawn for itself."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from surgseg_ros.core import labels
+from surgseg_ros.synthetic.camera import Camera
+from surgseg_ros.synthetic.clips_and_catheter import Catheter, Clamp
+from surgseg_ros.synthetic.drawing import Canvas, Item, View
+from surgseg_ros.synthetic.suture import Needle, Thread
+from surgseg_ros.synthetic.tissue import Tissue
+from surgseg_ros.synthetic.tools import NeedleHolder, Suction, Tool
+
+LEAST_SIDE_PX: Final = 64
+"""Below it, no needle would be left to see."""
+
+_TOOL_SHARES: Final = (0.04, 0.28, 0.48, 0.20)
+"""How often a scene has none, one, two or three robotic tools."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """
+    An image and its ground truth.
+
+    :param image: (H, W, 3) uint8 RGB.
+    :param mask: (H, W) uint8, the class of each pixel.
+    """
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+
+
+class Scene:
+    """
+    A synthetic endoscopic video. A frame depends on the scene's parameters and its index alone.
+
+    :param seed: scenes of different seeds have nothing in common.
+    :param size: (height, width) of the image in pixels; the same scene at another scale.
+    :param rate_hz: frames in a second.
+    """
+
+    def __init__(self, seed: int, size: tuple[int, int], rate_hz: float = 15.0) -> None:
+        if min(size) < LEAST_SIDE_PX:
+            raise ValueError(f'size {size!r} is too small: take {LEAST_SIDE_PX} pixels at least')
+        if not rate_hz > 0:
+            raise ValueError(f'rate {rate_hz!r} must be above zero')
+        self._seed = seed
+        self._rate_hz = rate_hz
+        self._view = View(*size)
+        self._tissue = Tissue(self._rng(0), self._view)
+        self._camera = Camera(self._rng(1), self._view)
+        self._exposure_s = float(self._rng(2).uniform(0.2, 0.7)) / 25
+        self._items = self._furnish(self._rng(3))
+
+    def frame(self, index: int) -> Frame:
+        """
+        Draw a frame.
+
+        :param index: its number, from 0.
+        :return: image and mask.
+        """
+        time_s = index / self._rate_hz
+        canvas = Canvas(self._tissue.draw(time_s))
+        for item in self._items:
+            patches = item.draw(time_s)
+            canvas.shadow(patches, (item.lift * 0.5, item.lift), 0.3 * item.lift + 0.004, 0.5)
+            for patch in patches:
+                canvas.paint(patch)
+            before = np.array(item.anchor(time_s - self._exposure_s))
+            motion = (np.array(item.anchor(time_s)) - before) * self._view.height
+            canvas.smear(patches, (float(motion[0]), float(motion[1])))
+        image = self._camera.expose(canvas.image, time_s, self._rng(4, index))
+        if self._camera.window is not None:
+            canvas.mask[self._camera.window[..., 0] < 128] = labels.BACKGROUND
+        return Frame(image, canvas.mask)
+
+    def _rng(self, *stream: int) -> Generator:
+        return np.random.default_rng([self._seed, *stream])
+
+    def _furnish(self, rng: Generator) -> list[Item]:
+        """Choose what is in the scene, in the order of depth."""
+        view, tissue = self._view, self._tissue
+        has = {
+            name: rng.random() < share
+            for name, share in (
+                ('needle', 0.62), ('thread', 0.62), ('suction', 0.36), ('holder', 0.36),
+                ('clamp', 0.36), ('catheter', 0.36),
+            )
+        }  # fmt: skip
+        bearings = _bearings(self._rng(5))
+        resting: list[Item] = []
+        if has['catheter']:
+            resting.append(Catheter(self._rng(6), view, tissue))
+        if has['clamp']:
+            count = int(rng.integers(1, 3))
+            resting += [Clamp(self._rng(7, i), view, tissue) for i in range(count)]
+        count = int(rng.choice(len(_TOOL_SHARES), p=_TOOL_SHARES))
+        tools = [Tool(self._rng(8, i), view, bearings[i]) for i in range(count)]
+        needle = None
+        if has['needle']:
+            holder = tools[-1] if tools and rng.random() < 0.6 else None
+            needle = Needle(self._rng(9), view, tissue, holder)
+            if holder:
+                holder.held = needle
+            else:
+                resting.append(needle)
+        if has['thread']:
+            resting.append(Thread(self._rng(10), view, tissue, needle))
+        instruments: list[Item] = [*tools]
+        if has['suction']:
+            instruments.insert(0, Suction(self._rng(11), view, bearings[3]))
+        if has['holder']:
+            instruments.insert(0, NeedleHolder(self._rng(12), view, bearings[4]))
+        return resting + instruments
+
+
+def _bearings(rng: Generator) -> list[float]:
+    """Spread the ports about the image: tools mostly from the sides and below."""
+    sides = [0.15, math.pi - 0.15, 0.5 * math.pi, -0.5 * math.pi, 0.8]
+    first = int(rng.integers(2))
+    order = [sides[first], sides[1 - first], sides[2], *sides[3:]]
+    if rng.random() < 0.3:
+        order = [order[i] for i in rng.permutation(5)]
+    return [bearing + float(rng.uniform(-0.45, 0.45)) for bearing in order]

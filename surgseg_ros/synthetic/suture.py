@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Needle and thread."""
+
+import math
+
+import numpy as np
+from numpy.random import Generator
+
+from surgseg_ros.core import labels
+from surgseg_ros.synthetic.drawing import Patch, Place, Points, View, ribbon, seen
+from surgseg_ros.synthetic.materials import Colour
+from surgseg_ros.synthetic.noise import FloatImage, Wander, still
+from surgseg_ros.synthetic.tissue import Tissue
+from surgseg_ros.synthetic.tools import Tool
+
+_THREADS: tuple[Colour, ...] = (
+    (96, 62, 190), (64, 84, 205), (52, 150, 120), (226, 222, 232), (60, 190, 225),
+)  # fmt: skip
+
+
+class Needle:
+    """
+    A curved needle, held between a tool's jaws or standing in the tissue.
+
+    :param rng: where its form comes from.
+    :param view: the image.
+    :param tissue: what it stands in.
+    :param tool: what holds it, or None.
+    """
+
+    lift = 0.03
+
+    def __init__(self, rng: Generator, view: View, tissue: Tissue, tool: Tool | None) -> None:
+        self._view = view
+        self._tissue = tissue
+        self._tool = tool
+        self._half = float(rng.uniform(0.0050, 0.0068))
+        radius = float(rng.uniform(0.075, 0.13))
+        angles = np.linspace(0, float(rng.uniform(2.5, 3.4)), 36)
+        lean = float(rng.uniform(0.6, 1.0))
+        arc = np.stack([np.cos(angles), np.sin(angles) * lean], axis=1) * radius
+        held_at = int(rng.integers(7, 16)) if tool else 0
+        self._arc = arc - arc[held_at]
+        if tool is None:
+            self._arc = self._arc[: int(rng.integers(24, 37))]
+        side = float(rng.choice([-1, 1]))
+        tangent = arc[held_at + 1] - arc[held_at]
+        across = math.atan2(tangent[1], tangent[0]) - side * math.pi / 2 if tool else 0.0
+        self._turn = still(rng, -across - 0.5, -across + 0.5, 0.4, 7)
+        self._angle = float(rng.uniform(0, 2 * np.pi))
+        self._rest = np.array([rng.uniform(0.2, 0.8) * view.aspect, rng.uniform(0.2, 0.8)])
+
+    def _curve(self, time_s: float) -> Points:
+        """Return the needle from its tail to its tip."""
+        turn = self._turn(time_s)
+        if self._tool:
+            at, angle = self._tool.grip(time_s)
+            turn += angle
+        else:
+            at = tuple(self._tissue.place(self._rest[None], time_s)[0])
+            turn += self._angle
+        cosine, sine = math.cos(turn), math.sin(turn)
+        return np.asarray(self._arc @ np.array([[cosine, sine], [-sine, cosine]]) + at)
+
+    def tail(self, time_s: float) -> Place:
+        """Return where the thread is fastened."""
+        x, y = self._curve(time_s)[0]
+        return float(x), float(y)
+
+    def anchor(self, time_s: float) -> Place:
+        """Return its middle."""
+        x, y = self._curve(time_s)[len(self._arc) // 2]
+        return float(x), float(y)
+
+    def draw(self, time_s: float) -> list[Patch]:
+        """Return the needle; its highlight lies where it runs across the light."""
+
+        def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
+            light = 165 + 45 * np.sin(3 * facing + 1) - 75 * np.abs(across + 0.2)
+            light += 90 * np.exp(-9 * (across + 0.25) ** 2)
+            return np.asarray(light[:, None] * np.array([0.97, 1.0, 1.04]), np.float32)
+
+        halves = np.full(len(self._arc), self._half)
+        halves[-5:] *= (1, 0.9, 0.8, 0.65, 0.45)
+        return seen([ribbon(self._view, self._curve(time_s), halves, shade, labels.NEEDLE)])
+
+
+class Thread:
+    """
+    A suture thread: a soft curve, from a needle's tail or from the tissue.
+
+    :param rng: where its form comes from.
+    :param view: the image.
+    :param tissue: what it lies on.
+    :param needle: what it is fastened to, or None.
+    """
+
+    lift = 0.012
+
+    def __init__(self, rng: Generator, view: View, tissue: Tissue, needle: Needle | None) -> None:
+        self._view = view
+        self._tissue = tissue
+        self._needle = needle
+        self._half = float(rng.uniform(0.0046, 0.0066))
+        self._colour = _THREADS[rng.integers(len(_THREADS))]
+        self._rest = _soft_curve(rng, view)
+        self._waves = [Wander(rng, -0.02, 0.02, 5) for _ in range(4)]
+        self._hidden = None
+        if rng.random() < 0.4:
+            start = int(rng.integers(25, 60))
+            self._hidden = (start, start + int(rng.integers(3, 8)))
+
+    def _curve(self, time_s: float) -> Points:
+        curve = self._tissue.place(self._rest, time_s)
+        share = np.linspace(0, 1, len(curve))
+        swing = np.array([wave(time_s) for wave in self._waves]).reshape(2, 2)
+        curve = curve + np.sin(np.pi * share)[:, None] * swing[0]
+        curve = curve + np.sin(2 * np.pi * share)[:, None] * swing[1]
+        if self._needle:
+            pull = np.array(self._needle.tail(time_s)) - curve[0]
+            curve = curve + (1 - share)[:, None] ** 2 * pull
+        return np.asarray(curve)
+
+    def anchor(self, time_s: float) -> Place:
+        """Return a point near its free part."""
+        x, y = self._curve(time_s)[20]
+        return float(x), float(y)
+
+    def draw(self, time_s: float) -> list[Patch]:
+        """Return the thread, in two pieces where it runs through tissue."""
+        base = np.array(self._colour, np.float32)
+
+        def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
+            twist = 1 + 0.16 * np.sin(along * 380 + 2.5 * across)
+            light = (1.08 - 0.5 * across**2) * twist
+            gloss = 55 * np.exp(-6 * (across + 0.2) ** 2)
+            return np.asarray(light[:, None] * base + gloss[:, None], np.float32)
+
+        curve = self._curve(time_s)
+        pieces = [curve]
+        if self._hidden:
+            pieces = [curve[: self._hidden[0]], curve[self._hidden[1] :]]
+        halves = np.full(len(curve), self._half)
+        return seen(
+            [
+                ribbon(self._view, piece, halves[: len(piece)], shade, labels.THREAD)
+                for piece in pieces
+            ]
+        )
+
+
+def _soft_curve(rng: Generator, view: View) -> Points:
+    """Walk with a slowly changing curvature, so that the curve stays about the image."""
+    count = 90
+    stride = float(rng.uniform(0.7, 1.6)) / count
+    point = np.array([rng.uniform(0.25, 0.75) * view.aspect, rng.uniform(0.25, 0.75)])
+    heading = float(rng.uniform(0, 2 * np.pi))
+    bends = [Wander(rng, -0.10, 0.10, float(rng.uniform(25, 70))) for _ in range(2)]
+    points = []
+    for i in range(count):
+        points.append(point.copy())
+        heading += bends[0](i)
+        point = point + stride * np.array([math.cos(heading), math.sin(heading)])
+    return np.array(points)

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Living tissue: folds, vessels, fat, blood and the wet highlights on it."""
+
+import math
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from surgseg_ros.synthetic.drawing import Image, View
+from surgseg_ros.synthetic.noise import (
+    FloatImage,
+    Wander,
+    branch,
+    enlarge,
+    fractal_noise,
+    mix,
+    smooth_noise,
+    step,
+    still,
+)
+
+MARGIN = 0.16
+"""How far the tissue reaches beyond the image, in units."""
+
+_CELLS = (9, 16)
+"""Rows and columns of the grid by which the tissue is bent."""
+
+_GROUNDS = (
+    # deep, common and pale colour of a kind of tissue
+    ((120, 34, 38), (190, 86, 84), (228, 154, 148)),
+    ((134, 48, 48), (204, 112, 104), (236, 178, 166)),
+    ((108, 26, 34), (168, 62, 68), (212, 124, 126)),
+    ((122, 52, 42), (190, 110, 86), (228, 176, 138)),
+    ((130, 48, 62), (196, 102, 114), (230, 170, 174)),
+    ((112, 46, 50), (170, 92, 92), (214, 164, 158)),
+)
+_FAT = (222.0, 182.0, 112.0)
+_BLOOD = (104.0, 6.0, 10.0)
+
+
+class Tissue:
+    """
+    A piece of tissue that breathes and moves before the camera.
+
+    :param rng: where everything comes from.
+    :param view: the image.
+    """
+
+    def __init__(self, rng: Generator, view: View) -> None:
+        self._view = view
+        self._texture = _texture(rng, view)
+        self._shift = [Wander(rng, -0.05, 0.05, float(rng.uniform(6, 14))) for _ in range(2)]
+        self._turn = Wander(rng, -0.03, 0.03, 11)
+        self._zoom = Wander(rng, 0.97, 1.04, 9)
+        self._swell = [still(rng, -0.012, 0.012, 0.8, 3.5) for _ in range(24)]
+        self._wet = still(rng, 0.5, 1.3, 0.3, 2.5)
+
+    def place(self, points: NDArray[np.float64], time_s: float) -> NDArray[np.float64]:
+        """
+        Move points that lie on the tissue as the tissue moves.
+
+        :param points: (N, 2) where they lie at rest, in units.
+        :param time_s: the time.
+        :return: (N, 2) where they are seen.
+        """
+        centre = np.array([self._view.aspect / 2, 0.5])
+        matrix = self._matrix(time_s)
+        return np.asarray((points - centre) @ matrix[:, :2].T + matrix[:, 2] + centre)
+
+    def draw(self, time_s: float) -> Image:
+        """Return the (H, W, 3) uint8 RGB image of the tissue."""
+        view = self._view
+        inverse = np.linalg.inv(np.vstack([self._matrix(time_s), [0, 0, 1]]))
+        rows, columns = (count + 2 for count in _CELLS)  # one beyond each border
+        down = ((np.arange(rows) - 0.5) / _CELLS[0] - 0.5)[:, None]
+        across = (((np.arange(columns) - 0.5) / _CELLS[1] - 0.5) * view.aspect)[None]
+        swell = np.array([wave(time_s) for wave in self._swell], np.float32).reshape(2, 3, 4)
+        grids = []
+        for axis, middle in ((0, view.aspect / 2), (1, 0.5)):
+            grid = inverse[axis, 0] * across + inverse[axis, 1] * down + inverse[axis, 2] + middle
+            grid = grid + cv2.resize(swell[axis], (columns, rows), interpolation=cv2.INTER_CUBIC)
+            grids.append(((grid + MARGIN) * view.height - 0.5).astype(np.float32))
+        across_px, down_px = (_spread(grid, view) for grid in grids)
+        seen = cv2.remap(
+            self._texture, across_px, down_px, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+        )
+        levels = np.clip((np.arange(256) - 60) * self._wet(time_s) * 1.6, 0, 255)
+        wet = cv2.LUT(np.ascontiguousarray(seen[..., 3]), levels.astype(np.uint8))
+        return np.asarray(
+            cv2.add(np.ascontiguousarray(seen[..., :3]), cv2.cvtColor(wet, cv2.COLOR_GRAY2RGB)),
+            np.uint8,
+        )
+
+    def _matrix(self, time_s: float) -> NDArray[np.float64]:
+        zoom, turn = self._zoom(time_s), self._turn(time_s)
+        cosine, sine = zoom * math.cos(turn), zoom * math.sin(turn)
+        return np.array(
+            [[cosine, -sine, self._shift[0](time_s)], [sine, cosine, self._shift[1](time_s)]]
+        )
+
+
+def _spread(grid: FloatImage, view: View) -> FloatImage:
+    """Interpolate from the middles of cells, one row and column beyond the image, to pixels."""
+    size = [
+        round(count * side / cells)
+        for count, side, cells in zip(grid.shape, (view.height, view.width), _CELLS)
+    ]
+    top, left = (round(side / count) for side, count in zip(size, grid.shape))
+    spread = cv2.resize(grid, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(spread[top : top + view.height, left : left + view.width])
+
+
+def _texture(rng: Generator, view: View) -> Image:
+    """Render (H, W, 4) uint8: colour under even light, and how wetly it shines."""
+    extent = (1 + 2 * MARGIN, view.aspect + 2 * MARGIN)
+    scale = float(view.height)
+    height = _folds(rng, extent, scale)
+    lumps = fractal_noise(rng, extent, scale, 9, 4, 0.55)
+    height += np.float32(rng.uniform(0.004, 0.009)) * lumps
+    ground = _GROUNDS[rng.integers(len(_GROUNDS))]
+    patches = fractal_noise(rng, extent, scale, 1.6, 5, 0.6)
+    colour = np.empty((*height.shape, 3), np.float32)
+    colour[:] = ground[1]
+    colour = mix(colour, ground[2], step(patches, 0.1, 2.0) * np.float32(rng.uniform(0.4, 1)))
+    colour = mix(colour, ground[0], step(patches, -0.2, -2.0) * np.float32(0.8))
+    fibres = smooth_noise(branch(rng), extent, scale, (9, 70) if rng.random() < 0.5 else (70, 9))
+    colour *= (1 + np.float32(rng.uniform(0, 0.09)) * fibres)[..., None]
+    fat = step(fractal_noise(rng, extent, scale, 1.8, 4), *_threshold(rng, 0.4, 2.4, 1.0))
+    globules = fractal_noise(rng, extent, scale, 22, 2)
+    colour = mix(colour, _FAT, fat * step(globules, -2.2, 0.4) * np.float32(0.8))
+    height += fat * (np.float32(0.012) + np.float32(0.004) * globules)
+    vessels = _vessels(rng, extent, scale)
+    colour = mix(colour, (118, 14, 24), vessels * np.float32(rng.uniform(0.55, 0.85)))
+    height += vessels * np.float32(0.003)
+    pools = step(fractal_noise(rng, extent, scale, 2.2, 4), *_threshold(rng, 1.2, 3.2, 0.35))
+    colour = mix(colour, _BLOOD, pools * np.float32(0.85))
+    return _lit(rng, colour, height, pools, scale)
+
+
+def _threshold(rng: Generator, low: float, high: float, width: float) -> tuple[float, float]:
+    start = float(rng.uniform(low, high))
+    return start, start + width
+
+
+def _folds(rng: Generator, extent: tuple[float, float], scale: float) -> FloatImage:
+    """Heights, in units: rounded lobes with creases between them, over slow hills."""
+    coarse = scale / 3
+    shape = (round(extent[0] * coarse), round(extent[1] * coarse))
+    bend = [
+        0.10 * fractal_noise(rng, extent, coarse, 1.8, 3)[: shape[0], : shape[1]] for _ in '12'
+    ]
+    down, across = (axis.astype(np.float32) / np.float32(coarse) for axis in np.indices(shape))
+    down, across = down + bend[0], across + bend[1]
+    count = int(rng.integers(8, 26))
+    stretch = rng.uniform(0.45, 1.0)
+    first = np.full(shape, 9, np.float32)
+    second = first.copy()
+    for centre in rng.uniform((0, 0), extent, (count, 2)).astype(np.float32):
+        gap = np.hypot((down - centre[0]) * np.float32(stretch), across - centre[1])
+        second = np.minimum(second, np.maximum(first, gap))
+        first = np.minimum(first, gap)
+    crease = 1 - np.exp(-((second - first) * 14))
+    ridges = np.abs(fractal_noise(rng, extent, coarse, 2.2, 3))[: shape[0], : shape[1]]
+    height = rng.uniform(0.03, 0.08) * crease - 0.20 * first**2
+    height += rng.uniform(0.01, 0.04) * np.minimum(ridges, 1)
+    height += 0.04 * fractal_noise(rng, extent, coarse, 1.2, 2)[: shape[0], : shape[1]]
+    size = (round(extent[0] * scale), round(extent[1] * scale))
+    return enlarge(np.asarray(height, np.float32), size)
+
+
+def _vessels(rng: Generator, extent: tuple[float, float], scale: float) -> FloatImage:
+    """Branching lines, 0 to 1."""
+    size = (round(extent[0] * scale), round(extent[1] * scale))
+    drawn = np.zeros(size, np.uint8)
+    grow = [
+        (rng.uniform((0, 0), extent[::-1]), rng.uniform(0, 2 * np.pi), rng.uniform(0.003, 0.014))
+        for _ in range(int(rng.integers(3, 9)))
+    ]
+    while grow:
+        point, heading, width = grow.pop()
+        curl = 0.0
+        for _ in range(int(rng.integers(12, 40))):
+            curl = 0.8 * curl + rng.normal(0, 0.055)
+            heading += curl
+            forward = point + 0.022 * np.array([math.cos(heading), math.sin(heading)])
+            ends = np.rint(np.stack([point, forward]) * scale * 16).astype(int).tolist()
+            thickness = max(1, round(width * scale))
+            cv2.line(drawn, ends[0], ends[1], (255,), thickness, cv2.LINE_AA, 4)
+            point = forward
+            if width > 0.0022 and rng.random() < 0.10:
+                side = rng.choice([-1, 1]) * rng.uniform(0.4, 1.0)
+                grow.append((point, heading + side, width * rng.uniform(0.45, 0.75)))
+            width = max(0.0014, width * 0.975)
+    soft = cv2.GaussianBlur(drawn, (0, 0), 0.0016 * scale)
+    return np.asarray(soft, np.float32) / np.float32(255)
+
+
+def _lit(
+    rng: Generator, colour: FloatImage, height: FloatImage, pools: FloatImage, scale: float
+) -> Image:
+    """Shade the relief, darken its creases, and find where it shines."""
+    extent = (height.shape[0] / scale, height.shape[1] / scale)
+    slopes = [cv2.Sobel(height, cv2.CV_32F, *axis, scale=scale / 8) for axis in ((1, 0), (0, 1))]
+    length = np.sqrt(1 + slopes[0] ** 2 + slopes[1] ** 2)
+    lean = rng.uniform(-0.35, 0.35, 2)
+    facing = (1 - lean[0] * slopes[0] - lean[1] * slopes[1]) / (length * math.hypot(1, *lean))
+    hollow = cv2.GaussianBlur(height, (0, 0), 0.03 * scale) - height
+    shade = 0.30 + 0.78 * np.clip(facing, 0, 1) ** 1.3
+    shade *= 1 - 0.42 * step(hollow, 0.0, 0.035)
+    lit = colour * shade[..., None]
+    lit[..., 1:] *= (1 - 0.25 * step(hollow, 0.0, 0.03))[..., None]  # a crease glows red
+    fine = [smooth_noise(branch(rng), extent, scale, (36, 36)) * np.float32(0.17) for _ in '12']
+    tilt = [slope * (1 - 0.6 * pools) + bump for slope, bump in zip(slopes, fine)]
+    aim = rng.uniform(-0.3, 0.3, 2)
+    away = (tilt[0] - aim[0]) ** 2 + (tilt[1] - aim[1]) ** 2
+    patchy = step(fractal_noise(rng, extent, scale, 3, 3), -0.2, 1.0)
+    shine = np.exp(-away * np.float32(rng.uniform(25, 60))) * (0.25 + 0.75 * patchy)
+    full = np.concatenate([lit, 255 * shine[..., None]], axis=-1)
+    return np.asarray(np.rint(np.clip(full, 0, 255)), np.uint8)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verb `synthesize`: the data set's layout, the same files again, bags, refusals."""
+
+import cv2
+import numpy as np
+import pytest
+from rosbags.highlevel import AnyReader
+from verbs import verb
+
+from surgseg_ros.messages.types import TYPES
+from surgseg_ros.synthetic import Scene
+from surgseg_ros.synthetic.videos import SCENES_PER_SEED
+from surgseg_ros.training.dataset import find_samples
+
+main = verb('synthesize')
+
+
+def synthesize(folder, *more):
+    """Write two small videos of three frames each."""
+    small = ['--videos', '2', '--frames', '3', '--size', '128x72', '--stride', '4', '--seed', '5']
+    return main(['--output', str(folder), *small, '--workers', '1', *more])
+
+
+def files(folder):
+    """Return every file's content by its path in the folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob('*')
+        if path.is_file()
+    }
+
+
+def test_layout_is_the_data_sets(tmp_path):
+    assert synthesize(tmp_path / 'out') == 0
+    names = {
+        f'video_0{video}/{kind}/00000000{index}.png'
+        for video in (1, 2)
+        for kind in ('rgb', 'segmentation')
+        for index in (0, 4, 8)
+    }
+    assert set(files(tmp_path / 'out')) == names
+
+
+@pytest.mark.parametrize('more', [(), ('--bag',)])
+def test_it_says_what_it_wrote_and_where(tmp_path, capsys, more):
+    assert synthesize(tmp_path / 'out', *more) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f'{tmp_path / "out"}: 2 videos of 3 frames of 128x72')
+    assert ('bags/' in line) == bool(more)
+
+
+def test_files_hold_the_scenes_frames(tmp_path):
+    synthesize(tmp_path)
+    samples = find_samples(tmp_path)
+    image, mask = samples[4].read()
+    frame = Scene(5 * SCENES_PER_SEED + 1, (72, 128)).frame(4)
+    assert (samples[4].video, samples[4].index) == ('video_02', 4)
+    np.testing.assert_array_equal(image, frame.image)
+    np.testing.assert_array_equal(mask, frame.mask)
+    stored = cv2.imread(str(samples[4].mask), cv2.IMREAD_UNCHANGED)
+    assert stored.ndim == 2
+
+
+def test_several_processes_write_the_same_files(tmp_path):
+    synthesize(tmp_path / 'one')
+    synthesize(tmp_path / 'two', '--workers', '2')
+    assert files(tmp_path / 'one') == files(tmp_path / 'two')
+
+
+def test_jpeg_pictures_keep_png_masks(tmp_path):
+    synthesize(tmp_path, '--jpeg')
+    assert (tmp_path / 'video_01/rgb/000000004.jpg').is_file()
+    assert (tmp_path / 'video_01/segmentation/000000004.png').is_file()
+
+
+def test_bag_holds_pictures_and_truth_with_stamps_of_index_and_rate(tmp_path):
+    more = ('--bag', '--rate', '8', '--frame-id', 'left', '--image-topic', '/left/image_raw')
+    assert synthesize(tmp_path, *more) == 0
+    images, masks, stamps = [], [], []
+    with AnyReader([tmp_path / 'bags' / 'video_02'], default_typestore=TYPES) as reader:
+        for connection, recorded_ns, raw in reader.messages():
+            message = reader.deserialize(raw, connection.msgtype)
+            stamp = message.header.stamp
+            assert stamp.sec * 10**9 + stamp.nanosec == recorded_ns
+            assert message.header.frame_id == 'left'
+            rows = message.data.reshape(72, 128, -1)
+            if connection.topic == '/left/image_raw':
+                assert message.encoding == 'rgb8'
+                images.append(rows)
+                stamps.append(recorded_ns)
+            else:
+                assert (connection.topic, message.encoding) == ('/camera/ground_truth', 'mono8')
+                masks.append(rows[..., 0])
+    assert stamps == [10**18, 10**18 + 5 * 10**8, 10**18 + 10**9]
+    frame = Scene(5 * SCENES_PER_SEED + 1, (72, 128), 8.0).frame(8)
+    np.testing.assert_array_equal(images[2], frame.image)
+    np.testing.assert_array_equal(masks[2], frame.mask)
+
+
+def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path, capsys):
+    kept = tmp_path / 'notes.txt'
+    kept.write_text('mine')
+    assert synthesize(tmp_path) != 0
+    assert str(tmp_path) in capsys.readouterr().err
+    assert files(tmp_path) == {'notes.txt': b'mine'}
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    folder = tmp_path / 'empty'
+    folder.mkdir()
+    assert synthesize(folder) == 0
+
+
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        (['--size', '100000x100000'], '--size 100000x100000'),
+        (['--frames', '1000000001'], '--frames 1000000001'),
+        (['--frames', '3', '--stride', '999999999'], 'ends with frame 1999999998'),
+        (['--videos', str(SCENES_PER_SEED + 1)], 'with another --seed'),
+    ],
+)
+def test_what_can_not_be_drawn_is_refused_at_once(tmp_path, capsys, words, said):
+    assert main(['--output', str(tmp_path / 'out'), '--workers', '1', *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    ('option', 'value'),
+    [
+        ('--size', '128'),
+        ('--size', '20x10'),
+        ('--rate', '0'),
+        ('--rate', 'nan'),
+        ('--frames', '0'),
+        ('--seed', '-1'),
+    ],
+)
+def test_absurd_arguments_are_named(tmp_path, capsys, option, value):
+    with pytest.raises(SystemExit):
+        main(['--output', str(tmp_path / 'out'), option, value])
+    assert repr(value) in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
