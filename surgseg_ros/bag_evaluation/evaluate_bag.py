@@ -20,7 +20,6 @@ import torch
 
 from surgseg_ros.bag_evaluation.archive import Store, find_bags, is_bag, plan, run
 from surgseg_ros.bag_evaluation.options import Options
-from surgseg_ros.bag_evaluation.report import write_report
 from surgseg_ros.bag_evaluation.runners import Runner, in_processes, on_ray, run_serial
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
@@ -29,7 +28,7 @@ from surgseg_ros.core.gates import DEFAULTS
 from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.runtimes import AUTO, RUNTIMES
 from surgseg_ros.core.segmentation import Roi
-from surgseg_ros.evaluation.report import FILE_NAME
+from surgseg_ros.reports import FILE_NAME
 
 OUTPUT_SUFFIX: Final = '.mcap'
 
@@ -49,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(fault)
     paths = arguments.recorded or arguments.bag
     _check_targets(arguments, paths)
+    if arguments.report:
+        # Before the work begins, should Matplotlib not load; and only here: that takes a second.
+        from surgseg_ros.bag_evaluation.report import write_report
     is_one = len(paths) == 1 and is_bag(paths[0])
     bags = find_bags(paths, arguments.output)
     outputs = _outputs(arguments.output, list(bags), is_one)
