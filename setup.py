@@ -16,7 +16,9 @@ NAME = 'surgseg_ros'
 REQUIREMENTS = [
     'av>=17.0',  # whose streams show the index of their file
     'backports.zstd>=1.0; python_version < "3.14"',  # with lz4, in which bags are packed
+    'jinja2>=3.0',
     'lz4>=4.3',
+    'matplotlib>=3.6',  # for reports and plots
     'numpy>=1.26',
     'pyyaml>=5.4',
     'rosbags>=0.11.7',
@@ -114,7 +116,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=[NAME, f'{NAME}.*']),
-    package_data={NAME: ['messages/vision_msgs/msg/*.msg']},
+    package_data={NAME: ['messages/vision_msgs/msg/*.msg', 'reports/templates/*.html.j2']},
     data_files=shared_files(),
     zip_safe=False,
     install_requires=REQUIREMENTS,

@@ -4,6 +4,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,14 +22,15 @@ ARROWS = {
     'core': set(),
     'messages': {'core'},
     'bags': {'messages', 'core'},
-    'bag_evaluation': {'bags', 'messages', 'evaluation', 'core'},
+    'bag_evaluation': {'bags', 'messages', 'evaluation', 'reports', 'core'},
     'comparison': {'evaluation', 'core'},
     'node': {'bags', 'messages', 'core'},
-    'benchmarking': {'node', 'messages', 'core'},
+    'benchmarking': {'node', 'messages', 'reports', 'core'},
     'training': {'evaluation', 'core'},
     'synthetic': {'core'},
     'exporting': {'training', 'synthetic', 'evaluation', 'core'},
-    'evaluation': {'core'},
+    'evaluation': {'reports', 'core'},
+    'reports': {'core'},
 }
 
 ROOMS_WITH_ROS = {'node', 'benchmarking'}
@@ -81,13 +83,21 @@ def test_ros_is_known_to_the_node_and_its_benchmark_alone(room: str) -> None:
     assert not wrong
 
 
+@pytest.mark.parametrize('room', sorted(set(ARROWS) - {'reports'}))
+def test_pages_and_charts_are_made_in_one_room(room: str) -> None:
+    libraries = {'jinja2', 'matplotlib'}
+    names = {name.split('.')[0] for path in modules(room) for name in imported(path)}
+    assert not names & libraries
+
+
 @pytest.mark.parametrize('verb', VERBS)
 def test_help_of_a_verb(verb: str) -> None:
-    run = subprocess.run(
-        [sys.executable, '-m', 'surgseg_ros', verb, '--help'], capture_output=True, text=True
-    )
+    command = [sys.executable, '-X', 'importtime', '-m', 'surgseg_ros', verb, '--help']
+    run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert f'surgseg_ros {verb}' in run.stdout
+    of_reports = re.search(r'\| +matplotlib$', run.stderr, re.MULTILINE)
+    assert not of_reports or verb == 'train'  # Lightning's torchmetrics imports it in any case
 
 
 @pytest.mark.parametrize('verb', ['synthesize', 'make_bag'])

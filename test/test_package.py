@@ -130,8 +130,9 @@ def test_everything_that_is_shared_travels(installed: Path) -> None:
     assert [path.name for path in index.iterdir()] == ['surgseg_ros']
 
 
-def test_the_code_and_the_message_files_travel(installed: Path) -> None:
+def test_the_code_with_its_message_files_and_templates_travels(installed: Path) -> None:
     (package,) = installed.glob('lib/python*/site-packages/surgseg_ros')
     expected = files_in(ROOT, ['surgseg_ros'])
     assert files_in(package.parent, ['surgseg_ros']) == expected
     assert any(name.endswith('LabelInfo.msg') for name in expected)
+    assert any(name.endswith('base.html.j2') for name in expected)

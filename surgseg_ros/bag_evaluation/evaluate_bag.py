@@ -20,7 +20,6 @@ import torch
 
 from surgseg_ros.bag_evaluation.archive import Store, find_bags, is_bag, plan, run
 from surgseg_ros.bag_evaluation.options import Options
-from surgseg_ros.bag_evaluation.report import write_report
 from surgseg_ros.bag_evaluation.runners import Runner, in_processes, on_ray, run_serial
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.core.files import check_file, check_folder, check_place, write_whole
@@ -31,7 +30,7 @@ from surgseg_ros.core.params_file import (
     resolve_parameters,
 )
 from surgseg_ros.core.runtimes import AUTO, RUNTIMES
-from surgseg_ros.evaluation.report import FILE_NAME
+from surgseg_ros.reports import FILE_NAME
 
 OUTPUT_SUFFIX: Final = '.mcap'
 
@@ -56,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_targets(arguments, paths)
     if said := parameters.ignored_line():
         print(f'evaluate_bag: {said}', file=sys.stderr)
+    if arguments.report:
+        # Before the work begins, should Matplotlib not load; and only here: that takes a second.
+        from surgseg_ros.bag_evaluation.report import write_report
     is_one = len(paths) == 1 and is_bag(paths[0])
     bags = find_bags(paths, arguments.output)
     outputs = _outputs(arguments.output, list(bags), is_one)

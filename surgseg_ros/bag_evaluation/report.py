@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report of `evaluate_bag` for people: one HTML file that needs nothing beside itself."""
 
-from collections.abc import Iterator, Mapping
-from html import escape
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from markupsafe import Markup
 
-from surgseg_ros.bag_evaluation import confidence_plot, losses, timeline, timeline_style
 from surgseg_ros.bag_evaluation.series import Series, read_series
 from surgseg_ros.bag_evaluation.worst_frames import Moment, read_moments, worst_of
-from surgseg_ros.core.files import write_whole
 from surgseg_ros.core.labels import CLASS_NAMES
-from surgseg_ros.evaluation import charts
-from surgseg_ros.evaluation.metrics import SCORED
-from surgseg_ros.evaluation.panels import draw_frame
-from surgseg_ros.evaluation.report import FILE_NAME, MEANINGS
+from surgseg_ros.evaluation.metrics import MEANINGS, SCORED
+from surgseg_ros.evaluation.panels import ShownFrame, draw_frame
+from surgseg_ros.reports import FILE_NAME
+from surgseg_ros.reports.charts import class_bars, confidence_plot, round_down
+from surgseg_ros.reports.pages import BLUE, class_colour, write_page
+from surgseg_ros.reports.timeline import Curve, Panel, Row, timeline
 
 _MOMENTS: Final = 8
 """So many of the worst moments are drawn."""
@@ -24,34 +24,22 @@ _MOMENTS: Final = 8
 _TIMELINES: Final = 40
 """So many bags are drawn over time, the lowest scores first; the others are in the tables."""
 
-_NAMES: Final = tuple(CLASS_NAMES[label] for label in SCORED)
-
-_NOTES: Final = {
-    'time': (
-        'Of each class: above where the truth shows it, below where the mask does; pale where '
-        'that is so in a part of the frames only; grey where there is a truth without it. IoU '
-        'and NSD are the official means over all nine classes.'
-    ),
-    'time_without_truth': (
-        'Of each class: where the mask shows it; pale where that is so in a part of the frames.'
-    ),
-    'worst': (
-        'The lowest official IoU of the frames that have a mask, the worst of each bag first, and '
-        'no two close together. The numbers are IoU and NSD of the classes that are in the truth '
-        'or in the prediction.'
-    ),
-    'unsure': 'The lowest confidence, of each bag first, and no two close together.',
-    'classes': (
-        'IoU and NSD are the official ones: a class that is in neither mask of a frame scores 1, '
-        'and the mean goes over frames, then over bags. The dark tick is the floor.'
-    ),
-    'calibration': (
-        'Frames by their confidence, ten groups of about the same size. A confidence that is '
-        'worth something falls where the IoU falls.'
-    ),
-    'latency': 'Milliseconds per frame.',
-    'overlap': 'The stages overlap, so that their sum is no time per frame.',
+_COUNTS: Final = {
+    'dropped': 'without a mask',
+    'failed': 'network failed',
+    'undecided': 'no decision',
+    'rejected': 'no image',
 }
+_TRUTHS: Final = {
+    'unmatched': 'truths of no image',
+    'ambiguous': 'truths of a doubtful stamp',
+    'unusable': 'unusable truths',
+}
+_STAMPS: Final = {'zero': 'stamp zero', 'equal': 'equal stamps', 'backward': 'backward stamps'}
+
+_ORANGE, _GREEN, _PURPLE, _RED, _GREY = '#c2570c', '#2c7a4b', '#5b3a8c', '#c0232c', '#e3e8ee'
+
+Table = list[Sequence[object]]
 
 
 def write_report(
@@ -69,63 +57,132 @@ def write_report(
     :param masks: name to the bag that was written; may be empty.
     :return: the file.
     """
-    over_time = {name: bag['over_time'] for name, bag in results['bags'].items()}
-    series = {name: read_series(frames) for name, frames in over_time.items() if frames}
-    is_scored = results['score'] is not None
-    sections = [
-        charts.section('Official score' if is_scored else 'No ground truth', *_scores(results)),
-        losses.section(results),
-        _over_time(results, series),
-        _worst(results, series, bags, masks),
-    ]
-    if is_scored:
-        sections += [
-            charts.section('Classes', _classes(results, series), _NOTES['classes']),
-            charts.section(
-                'Confidence', confidence_plot.calibration(series), _NOTES['calibration']
-            ),
-        ]
-    sections += [
-        charts.section('Bags', _bags(results, series)),
-        charts.section('Latency', *_latency(results)),
-        charts.section('What was evaluated', losses.identity(results)),
-    ]
-    path = folder / FILE_NAME
-    style = timeline_style.STYLE + confidence_plot.STYLE
-    write_whole(path, charts.page('Segmentation of bags', ''.join(sections), style).encode())
-    return path
+    series = {
+        name: read_series(bag['over_time'])
+        for name, bag in results['bags'].items()
+        if bag['over_time']
+    }
+    return write_page(
+        folder / FILE_NAME,
+        'bags.html.j2',
+        title='Segmentation of bags',
+        frames=results['frames'],
+        scored=results['with_ground_truth'],
+        lost_head=('bag', 'frames', 'without a truth', *_COUNTS.values(), *_TRUTHS.values(),
+                   *_STAMPS.values()),
+        lost=_lost(results),
+        errors=list(_errors(results)),
+        **_over_time(results, series),
+        **_worst(results, series, bags, masks),
+        **_scores(results, series),
+        bags=_bags(results, series),
+        latency=[(stage, *(f'{times[key]:.2f}' for key in ('p50', 'p95', 'p99')))
+                 for stage, times in results['latency_ms'].items()],
+        **_identity(results),
+    )  # fmt: skip
 
 
-def _scores(results: Mapping[str, Any]) -> tuple[str, str]:
-    """Give the cards, and what they are about."""
-    count = len(results['bags'])
-    about = f'{results["frames"]} frames of {count} bag{"s" * (count != 1)}'
+def _scores(results: Mapping[str, Any], series: Mapping[str, Series]) -> dict[str, object]:
+    """Give what only a report with a ground truth shows; without one `scores` is empty."""
     if (floor := results['floor']) is None:
-        return '', f'{about}, none with a ground truth: there is nothing to score.'
-    cards = charts.cards([(key, results[key], floor[key]) for key in floor])
-    scored = results['with_ground_truth']
-    about += f', {scored} with a ground truth. The floor is {MEANINGS["floor"]}.'
-    if 'score_of_masks' in results:
-        rows = [(key, results[key], results[f'{key}_of_masks']) for key in floor]
-        cards += charts.table(('', 'frames without a mask score 0', 'left out'), rows)
-    return cards, about
+        return {'scores': []}
+    bars, classes = _classes(results, series)
+    plot, confidence = _confidence(series)
+    of_masks = [key for key in floor if f'{key}_of_masks' in results]
+    return {
+        'scores': [(key, results[key], floor[key]) for key in floor],
+        'of_masks': [(key, results[key], results[f'{key}_of_masks']) for key in of_masks],
+        **{'meanings': MEANINGS, 'bars': bars, 'classes': classes},
+        **{'confidence_plot': plot, 'confidence': confidence},
+    }
 
 
-def _over_time(results: Mapping[str, Any], series: Mapping[str, Series]) -> str:
+def _lost(results: Mapping[str, Any]) -> Table:
+    """Count what is missing in the scores."""
+    counted = list(results['bags'].items())
+    return [
+        (name, numbers['frames'], numbers['frames'] - numbers['with_ground_truth'],
+         *(numbers.get(key, 0) for key in _COUNTS),
+         *((numbers['ground_truth'] or {}).get(key) for key in _TRUTHS),
+         *(numbers['frames_by_stamp'][key] for key in _STAMPS))
+        for name, numbers in [*counted, *([('all', results)] if len(counted) > 1 else [])]
+    ]  # fmt: skip
+
+
+def _errors(results: Mapping[str, Any]) -> Iterator[Sequence[object]]:
+    for name, text in results['unreadable'].items():
+        yield name, 'not evaluated', 1, text
+    for name, bag in results['bags'].items():
+        if bag['damage']:
+            yield name, 'damage', 1, bag['damage']
+        for trouble in bag['troubles']:
+            yield name, trouble['cause'], trouble['count'], trouble['first']
+        if bag.get('strangers'):
+            yield name, 'masks of no image', bag['strangers'], None
+
+
+def _over_time(results: Mapping[str, Any], series: Mapping[str, Series]) -> dict[str, object]:
     scores = {name: results['bags'][name]['score'] for name in series}
     order = sorted(series, key=lambda name: (scores[name] is None, scores[name] or 0, name))
-    shown = set(order[:_TIMELINES])
-    drawn = ''
-    for name in (name for name in series if name in shown):
-        drawn += f'<h3>{escape(name)}</h3>{timeline.draw_timeline(series[name], name)}'
-    if left := len(series) - len(shown):
-        drawn += charts.explain(f'{left} bags with higher scores are not drawn.')
-    keys = ''.join(
-        f'<span><span class="key {kind}"></span>{escape(said)}</span>'
-        for kind, said in timeline_style.keys(series.values())
-    )
-    note = _NOTES['time' if results['score'] is not None else 'time_without_truth']
-    return charts.section('Over time', f'<p class="keys">{keys}</p>{drawn}', note)
+    shown = {name: series[name] for name in series if name in order[:_TIMELINES]}
+    drawn = shown.values()
+    has_truth = any(not np.isnan(of_bag.iou).all() for of_bag in drawn)
+    has_confidence = any(not np.isnan(of_bag.confidence).all() for of_bag in drawn)
+    has_lost = any(of_bag.lost.any() or np.nansum(of_bag.no_decision) for of_bag in drawn)
+    colours = [
+        *([(BLUE, 'IoU'), (_ORANGE, 'NSD'), (_GREY, 'floor')] if has_truth else []),
+        *([(_GREEN, 'confidence')] if has_confidence else []),
+        *([(_RED, 'without a mask of the network, or without a decision')] if has_lost else []),
+    ]
+    return {
+        'colours': colours,
+        'timelines': [(name, draw_timeline(of_bag, name)) for name, of_bag in shown.items()],
+        'not_drawn': len(series) - len(shown),
+    }
+
+
+def draw_timeline(series: Series, name: str) -> Markup:
+    """
+    Draw a bag; the chart's size does not depend on how many frames there are.
+
+    :param series: its frames, at least one.
+    :param name: of the bag.
+    :return: SVG.
+    """
+    unit = 'second' if series.is_time else 'frame'
+    panels = list(_panels(series))
+    return timeline(series.at, panels, list(_rows(series)), f'{name} over time', unit)
+
+
+def _panels(series: Series) -> Iterator[Panel]:
+    """Go through what has a value in at least one frame."""
+    if not np.isnan(series.iou).all():
+        curves = Curve('NSD', series.nsd, _ORANGE, has_band=False), Curve('IoU', series.iou, BLUE)
+        ticks = (0, 0.25, 0.5, 0.75, 1)
+        yield Panel('score', 112, curves, [(series.floor, _GREY)], ticks=ticks)
+    undecided = [(series.no_decision, _RED)] if np.nansum(series.no_decision) else []
+    if not np.isnan(series.confidence).all():
+        # Background makes the mean high, so the axis begins below the least that occurs.
+        least = round_down(float(np.nanmin(series.confidence)))
+        curve = Curve('confidence', series.confidence, _GREEN)
+        yield Panel('confidence', 56, [curve], undecided, low=least, ticks=(least, 1))
+    elif undecided:
+        yield Panel('no decision', 56, [], undecided)
+    if most := np.nanmax(series.instruments, initial=0):
+        curve = Curve('instruments', series.instruments, _PURPLE)
+        yield Panel('instruments', 28, [curve], high=most, ticks=(0, most))
+
+
+def _rows(series: Series) -> Iterator[Row]:
+    """Go through the classes that are there: above in the truth, below in the mask."""
+    has_truth = not np.isnan(series.truth).all()
+    for place, label in enumerate(SCORED):
+        shown = [*([series.truth] if has_truth else []), series.predicted]
+        if any(np.nansum(classes[:, place]) for classes in shown):
+            strips = [(classes[:, place], class_colour(label)) for classes in shown]
+            yield Row(CLASS_NAMES[label], strips)
+    if series.lost.any():
+        yield Row('without a mask', [(series.lost, _RED)])
 
 
 def _worst(
@@ -133,7 +190,7 @@ def _worst(
     series: Mapping[str, Series],
     bags: Mapping[str, Path],
     masks: Mapping[str, Path],
-) -> str:
+) -> dict[str, object]:
     """Draw the worst moments, worst first."""
     worst = worst_of(series, _MOMENTS)
     worst_frames: dict[tuple[str, int], Moment] = {}
@@ -149,27 +206,23 @@ def _worst(
         )
         worst_frames |= {(name, place): moment for place, moment in found.items()}
         troubles += [trouble] if trouble else []
-    drawn = ''.join(
-        _figure(
+    drawn = [
+        _frame(
             name, place, results['bags'][name]['over_time'][place], worst_frames.get((name, place))
         )
         for name, place in worst
-    )
-    said = charts.explain(f'Not all images could be read: {"; ".join(troubles)}')
-    note = _NOTES['worst' if results['score'] is not None else 'unsure']
-    title = 'Worst moments' if results['score'] is not None else 'Least sure moments'
-    return charts.section(title, drawn + (said if troubles else ''), note)
+    ]
+    return {'worst': drawn, 'unreadable': troubles}
 
 
-def _figure(name: str, place: int, frame: Mapping[str, Any], moment: Moment | None) -> str:
+def _frame(name: str, place: int, frame: Mapping[str, Any], moment: Moment | None) -> ShownFrame:
     stamp = '' if frame['stamp_ns'] is None else f' · stamp {frame["stamp_ns"] / 1e9:.3f} s'
     panels = draw_frame(*moment) if moment else []
-    return charts.figure(
-        f'{name} · frame {place}{stamp}', _values(frame), panels, ''.join(_chips(frame))
-    )
+    title = f'{name} · frame {place}{stamp}'
+    return ShownFrame(title, _numbers(frame), panels, list(_present(frame)))
 
 
-def _values(frame: Mapping[str, Any]) -> str:
+def _numbers(frame: Mapping[str, Any]) -> str:
     said = [] if frame['fate'] == 'mask' else [str(frame['fate'])]
     if frame['iou'] is not None:
         said += [f'IoU {np.mean(frame["iou"]):.3f}', f'NSD {np.mean(frame["nsd"]):.3f}']
@@ -178,39 +231,50 @@ def _values(frame: Mapping[str, Any]) -> str:
     return ' · '.join(said)
 
 
-def _chips(frame: Mapping[str, Any]) -> Iterator[str]:
+def _present(frame: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
     """Name the classes of a frame, the lowest IoU first."""
     labels = {*(frame['truth'] or ()), *(frame['predicted'] or ())}
     if frame['iou'] is None:
-        yield from (charts.chip(label, CLASS_NAMES[label]) for label in sorted(labels))
+        yield from ((label, CLASS_NAMES[label]) for label in sorted(labels))
         return
     for label in sorted(labels, key=lambda label: frame['iou'][label - 1]):
         iou, nsd = frame['iou'][label - 1], frame['nsd'][label - 1]
-        yield charts.chip(label, f'{CLASS_NAMES[label]} {iou:.2f} / {nsd:.2f}')
+        yield label, f'{CLASS_NAMES[label]} {iou:.2f} / {nsd:.2f}'
 
 
-def _classes(results: Mapping[str, Any], series: Mapping[str, Series]) -> str:
-    """Bars for each class, and the same as numbers."""
+def _classes(results: Mapping[str, Any], series: Mapping[str, Series]) -> tuple[Markup, Table]:
+    """Make bars for each class, and the rows of a table."""
     scored = [s.truth[~np.isnan(s.truth[:, 0])] for s in series.values()]
     floor = np.mean([1 - truth.mean(0) for truth in scored if len(truth)], 0).tolist()
     seen = np.sum([truth.sum(0) for truth in scored], 0).astype(int).tolist()
     masks = np.sum([np.nansum(s.predicted, 0) for s in series.values()], 0).astype(int).tolist()
-    iou, nsd = results['class_mIoU'], results['class_mNSD']
-    present, pooled = results['present_class_IoU'], results['pooled_class_IoU']
-    bars = charts.bars(
-        _NAMES,
-        {'IoU': (iou, floor), 'NSD': (nsd, floor), 'IoU where present': (present, None)},
+    iou, nsd, present = (results[key] for key in ('class_mIoU', 'class_mNSD', 'present_class_IoU'))
+    bars = {'IoU': (iou, floor), 'NSD': (nsd, floor), 'IoU where present': (present, None)}
+    names, pooled = (CLASS_NAMES[label] for label in SCORED), results['pooled_class_IoU']
+    rows = zip(names, seen, masks, iou, nsd, floor, present, pooled, strict=True)
+    return class_bars(SCORED, bars), list(rows)
+
+
+def _confidence(series: Mapping[str, Series]) -> tuple[Markup, Table]:
+    """Give how good the frames are that the network is more or less confident of."""
+    confidence, iou, floor = (
+        np.concatenate([getattr(s, key) for s in series.values()])
+        for key in ('confidence', 'iou', 'floor')
     )
-    head = ('class', 'truths with it', 'masks with it', 'IoU', 'NSD', 'floor of both',
-            'IoU where present', 'pooled IoU')  # fmt: skip
-    rows = zip(_NAMES, seen, masks, iou, nsd, floor, present, pooled, strict=True)
-    meanings = '. '.join(f'{word}: {meaning}' for word, meaning in MEANINGS.items())
-    return bars + charts.table(head, rows) + charts.explain(f'{meanings}.')
+    known = np.flatnonzero(~np.isnan(confidence) & ~np.isnan(iou))
+    if not known.size:
+        return Markup(), []
+    order = known[np.argsort(confidence[known], kind='stable')]
+    rows: Table = [
+        (f'{confidence[g].min():.3f} to {confidence[g].max():.3f}', len(g),
+         float(iou[g].mean()), float(iou[g].min()), float(floor[g].mean()))
+        for g in np.array_split(order, 10) if g.size
+    ]  # fmt: skip
+    return confidence_plot(confidence[known], iou[known]), rows
 
 
-def _bags(results: Mapping[str, Any], series: Mapping[str, Series]) -> str:
-    head = ('bag', 'frames', 'scored', 'mIoU', 'mNSD', 'score', 'floor of all', 'confidence')
-    rows = []
+def _bags(results: Mapping[str, Any], series: Mapping[str, Series]) -> Table:
+    rows: Table = []
     for name, bag in results['bags'].items():
         floor = bag['floor'] and bag['floor']['score']
         sure = np.zeros(0) if name not in series else series[name].confidence
@@ -218,15 +282,26 @@ def _bags(results: Mapping[str, Any], series: Mapping[str, Series]) -> str:
         numbers = (bag['mIoU'], bag['mNSD'], bag['score'], floor)
         confidence = float(known.mean()) if known.size else None
         rows.append((name, bag['frames'], bag['with_ground_truth'], *numbers, confidence))
-    return charts.table(head, rows)
+    return rows
 
 
-def _latency(results: Mapping[str, Any]) -> tuple[str, str]:
-    rows = [
-        (stage, *(f'{times[key]:.2f}' for key in ('p50', 'p95', 'p99')))
-        for stage, times in results['latency_ms'].items()
+def _identity(results: Mapping[str, Any]) -> dict[str, object]:
+    """Give of which model and bags the numbers are."""
+    model = results['model'] or {}
+    evaluated = {
+        'evaluated': f'{results["kind"]}, {results["elapsed_s"]:.1f} s',
+        **{f'model: {key.replace("_", " ")}': value for key, value in model.items()},
+        'SHA-256 of all masks': results['mask_sha256'],
+        **{key.replace('_', ' '): value for key, value in results['options'].items()},
+    }
+    identities = [
+        (
+            name,
+            f'{bag["identity"]["size_bytes"] / 1e6:.1f}\N{NO-BREAK SPACE}MB',
+            f'{bag["identity"]["duration_ns"] / 1e9:.1f}\N{NO-BREAK SPACE}s',
+            bag['identity']['fingerprint'],
+            bag['mask_sha256'],
+        )
+        for name, bag in results['bags'].items()
     ]
-    if not rows:
-        return '<p>No time was measured.</p>', ''
-    said = [_NOTES['latency']] + ([_NOTES['overlap']] if len(rows) > 1 else [])
-    return charts.table(('stage', 'p50', 'p95', 'p99'), rows), ' '.join(said)
+    return {'evaluated': list(evaluated.items()), 'identities': identities}

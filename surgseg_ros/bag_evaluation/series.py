@@ -14,9 +14,6 @@ Array = NDArray[np.float64]
 _WIDE_GAP: Final = 0.5
 """From this share of the whole on, a gap leaves no room for what is drawn over time."""
 
-GAP: Final = 6
-"""A step that is so many times as long as usual is a gap."""
-
 _NINE: Final = len(SCORED)
 
 
@@ -110,46 +107,3 @@ def _places(frames: Sequence[Mapping[str, Any]]) -> tuple[Array, bool]:
         return numbers, False
     is_known = np.array([stamp is not None for stamp in stamps])
     return np.interp(numbers, numbers[is_known], seconds), True
-
-
-class Pieces:
-    """
-    Consecutive frames taken together, so that few pieces stand for many frames.
-
-    A piece ends where the next begins, but does not cover a gap.
-
-    :param at: (N,) ascending places of the frames, at least one.
-    :param most: how many pieces at most; half as many may come by gaps.
-    """
-
-    def __init__(self, at: Array, most: int) -> None:
-        """Divide the frames evenly, and where there is a gap."""
-        steps = np.diff(at)
-        step = float(np.median(steps)) if steps.size else 1.0
-        gaps = np.flatnonzero(steps > GAP * step) + 1
-        even = np.linspace(0, len(at), min(len(at), most), endpoint=False).astype(int)
-        self._starts = np.union1d(even, gaps if len(gaps) <= most // 2 else [])
-        self._sizes = np.diff(self._starts, append=len(at))
-        ends = self._starts + self._sizes
-        self.left = at[self._starts]
-        following = np.append(at, at[-1] + step)[ends]
-        self.right = np.minimum(following, at[ends - 1] + GAP * step)
-        self.middle = (self.left + self.right) / 2
-
-    def mean(self, values: Array) -> Array:
-        """
-        Take the mean of each piece.
-
-        :param values: (N,).
-        :return: (P,).
-        """
-        return np.asarray(np.add.reduceat(values, self._starts) / self._sizes)
-
-    def range(self, values: Array) -> tuple[Array, Array]:
-        """
-        Find the least and the greatest of each piece.
-
-        :param values: (N,).
-        :return: (P,) each.
-        """
-        return np.minimum.reduceat(values, self._starts), np.maximum.reduceat(values, self._starts)

@@ -2,9 +2,21 @@
 """What a benchmark found, for people: tables in Markdown, and an image."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from surgseg_ros.benchmarking.plot import Bar, bars
+if TYPE_CHECKING:
+    from surgseg_ros.reports.charts import Bar
+
+_COLOURS: Final = {
+    **{'rest': '#c44e52', 'slot': '#ccb974', 'model': '#4c72b0', 'wait': '#ccb974'},
+    **{'parse': '#c44e52', 'fit': '#8fb3dd', 'network': '#4c72b0', 'upsample': '#2f4b7c'},
+    **{'download': '#937860', 'detections': '#55a868', 'publish': '#dd8452'},
+}
+_MEANINGS: Final = {
+    'rest': 'all that is not the model',
+    'slot': 'wait for the one before',
+    'model': 'model: fit, network, upsampling and argmax',
+}
 
 _PERCENTILES: Final = ('p50', 'p95', 'p99')
 _COUNTS: Final = ('sent', 'received', 'dropped', 'lost', 'lost_on_the_way', 'overwritten_unread')
@@ -184,9 +196,12 @@ def plot(report: Mapping[str, Any]) -> str:
     :param report: what the JSON file holds.
     :return: SVG.
     """
+    from surgseg_ros.reports.charts import Bar, time_bars  # Matplotlib, and for a plot alone
+
     machine, model = report['hardware'], report['model']
     note = f'{machine["processor"]}, {machine["cores"]} cores; {model["name"]}; {model["runtime"]}'
     if 'table' in report:
+        title = 'Median of each stage, ms; p95 and p99 of the whole'
         rows = [
             Bar(
                 f'{row["size"]}, cameras: {row["cameras"]}',
@@ -195,11 +210,20 @@ def plot(report: Mapping[str, Any]) -> str:
             )
             for row in report['table']
         ]
-        return bars('Median of each stage, ms; p95 and p99 of the whole', note, rows)
-    rows = []
-    for name in _variants(report):
-        row = report[name]
-        parts = {'rest': row['rest_ms']['p50']}
-        parts |= {key: row[f'{key}_ms']['p50'] for key in ('slot', 'model')}
-        rows.append(Bar(name, parts, {key: row['latency_ms'][key] for key in ('p95', 'p99')}))
-    return bars(f'Camera to listener, {report["size"]} at {report["rate_hz"]:g} Hz', note, rows)
+        return time_bars(title, note, rows, _kinds(rows))
+    title = f'Camera to listener, {report["size"]} at {report["rate_hz"]:g} Hz'
+    rows = [
+        Bar(
+            name,
+            {part: report[name][f'{part}_ms']['p50'] for part in ('rest', 'slot', 'model')},
+            {key: report[name]['latency_ms'][key] for key in ('p95', 'p99')},
+        )
+        for name in _variants(report)
+    ]
+    return time_bars(title, note, rows, _kinds(rows))
+
+
+def _kinds(rows: Iterable['Bar']) -> dict[str, tuple[str, str]]:
+    """Give colour and meaning of all that the bars are made of."""
+    names = (name for row in rows for name in row.parts)
+    return {name: (_COLOURS.get(name, '#888888'), _MEANINGS.get(name, name)) for name in names}

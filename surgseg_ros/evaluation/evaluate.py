@@ -19,9 +19,9 @@ from surgseg_ros.evaluation.flicker import (
     report,
     summarize_steps,
 )
-from surgseg_ros.evaluation.metrics import FrameCounts, summarize
+from surgseg_ros.evaluation.metrics import MEANINGS, FrameCounts, summarize
 from surgseg_ros.evaluation.pairs import EvaluationError, Pair, count_pair, find_pairs
-from surgseg_ros.evaluation.report import FILE_NAME, MEANINGS, write_report
+from surgseg_ros.reports import FILE_NAME
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_file(options.json)
     if options.report:
         check_file(options.report / FILE_NAME)
+        # Before the work begins, should Matplotlib not load; and only here: that takes a second.
+        from surgseg_ros.evaluation.report import write_report
     pairs = find_pairs(options.reference, options.predictions, options.allow_missing)
     if options.frames and not options.frames.is_dir():
         raise EvaluationError(

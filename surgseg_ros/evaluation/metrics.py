@@ -18,6 +18,13 @@ SCORED: Final = tuple(range(BACKGROUND + 1, CLASS_COUNT))
 TOLERANCE_PX: Final = 10
 """Greatest Euclidean distance at which an edge pixel of the surface Dice counts as met."""
 
+MEANINGS: Final = {
+    'floor': 'what a prediction of nothing but background scores',
+    'IoU where present': 'the mean over the frames whose truth has the class; not official',
+    'pooled IoU': 'over all pixels of all frames; not official',
+}
+"""Of those words in tables that do not speak for themselves."""
+
 _OTHER: Final = CLASS_COUNT
 _CROSS: Final = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 

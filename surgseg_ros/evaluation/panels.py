@@ -44,6 +44,22 @@ class Panel(NamedTuple):
     uri: str | None
 
 
+class ShownFrame(NamedTuple):
+    """
+    A frame in a report.
+
+    :param title: which it is.
+    :param numbers: its scores.
+    :param panels: its images.
+    :param classes: those in the truth or in the prediction, each with what is known of it.
+    """
+
+    title: str
+    numbers: str
+    panels: list[Panel]
+    classes: list[tuple[int, str]]
+
+
 def draw_panels(pair: Pair, frames: Path | None = None) -> list[Panel]:
     """
     Draw a frame.

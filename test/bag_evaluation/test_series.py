@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames over time: where they stand, and what is kept of many."""
+"""Frames over time: where they stand, and what is not known of them."""
 
 import numpy as np
 import pytest
 from made_results import START_NS, STEP_NS, made_bag, unscored
 
-from surgseg_ros.bag_evaluation.series import Pieces, read_series
+from surgseg_ros.bag_evaluation.series import read_series
 
 
 def stamped(stamps):
@@ -47,29 +47,3 @@ def test_what_is_not_known_is_no_number():
     assert np.isnan(series.truth[:2]).all()
     assert series.instruments.tolist() == [2, 0, 2]
     assert series.floor[2] == pytest.approx(7 / 9)
-
-
-def test_few_frames_stay_what_they_are():
-    values = np.random.default_rng(0).random(20)
-    pieces = Pieces(np.arange(20.0), 480)
-    assert pieces.mean(values) == pytest.approx(values)
-    assert pieces.left.tolist() == list(range(20))
-
-
-def test_pieces_keep_the_mean_and_the_extremes():
-    values = np.random.default_rng(0).random(10_000)
-    values[1234], values[4321] = -5, 7
-    pieces = Pieces(np.arange(10_000.0), 480)
-    low, high = pieces.range(values)
-    assert len(low) == 480
-    assert (low.min(), high.max()) == (-5, 7)
-    assert np.argmin(low) == np.searchsorted(pieces.left, 1234, 'right') - 1
-    assert pieces.mean(values).mean() == pytest.approx(values.mean(), abs=2e-3)
-
-
-def test_no_piece_covers_a_gap():
-    at = np.concatenate((np.arange(1000.0), 5000 + np.arange(1000.0)))
-    pieces = Pieces(at, 30)
-    assert not ((pieces.left < 3000) & (pieces.right > 3000)).any()
-    assert (pieces.right > pieces.left).all()
-    assert (pieces.left[1:] >= pieces.right[:-1]).all()

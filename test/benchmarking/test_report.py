@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of what was measured: in Markdown, with the floor beside each figure."""
+"""What was measured: tables in Markdown, with the floor beside each figure, and a plot."""
 
 from typing import Any
+from xml.etree import ElementTree
 
-from surgseg_ros.benchmarking.report import markdown, table
+from surgseg_ros.benchmarking.report import markdown, plot, table
 
 FACTS = {
     'hardware': {
@@ -89,3 +90,21 @@ def test_all_variants_their_counts_memory_and_ratios_are_told() -> None:
     assert '1 of 3 rounds: the time of all and two minutes were over.' in text
     assert 'two minutes' not in table({**report, 'rounds': 3})
     assert '| end_to_end | 100.0 | 101.0 | 900 | +1.00 % | 12 | overlay 3 |' in text
+
+
+def texts(svg: str) -> set[str]:
+    return {f'{element.text}' for element in ElementTree.fromstring(svg).iter() if element.text}
+
+
+def test_a_plot_of_stages_has_each_of_them_also_one_without_a_colour_of_its_own() -> None:
+    row = {'size': '96x64', 'cameras': 2, 'total': MS, 'stages': {'network': MS, 'new': MS}}
+    written = texts(plot({'table': [row], **FACTS}))
+    assert {'96x64, cameras: 2', '2.0 ms (p95 2.0, p99 30.0)', 'network 1.00, new 1.00'} <= written
+    assert {'network', 'new', 'P, 2 cores; tiny; torch float32 on CPU'} <= written
+
+
+def test_a_plot_over_dds_has_every_variant_and_explains_the_parts() -> None:
+    report = {**{'end_to_end': over_dds(), 'plain': over_dds()}, **FACTS}
+    written = texts(plot({**report, 'size': '96x64', 'rate_hz': 30.0}))
+    assert {'Camera to listener, 96x64 at 30 Hz', 'end_to_end', 'plain'} <= written
+    assert {'all that is not the model', 'rest 1.00, slot 1.00, model 1.00'} <= written

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from verbs import verb
 
-from surgseg_ros.evaluation.report import MEANINGS
+from surgseg_ros.evaluation.metrics import MEANINGS
 
 main = verb('evaluate')
 

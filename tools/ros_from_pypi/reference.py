@@ -25,7 +25,7 @@ FOLDER = ROOT / '.venv.reference'
 KEY = FOLDER / 'made_from.txt'
 
 TESTS = (
-    *('test/messages', 'test/core', 'test/bags', 'test/synthetic'),
+    *('test/messages', 'test/core', 'test/bags', 'test/reports', 'test/synthetic'),
     'test/training/test_train.py',  # a run from its start to a model that segments
     'test/test_main.py',  # every verb's --help
 )

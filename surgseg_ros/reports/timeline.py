@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recording over time as SVG, in few pieces, however many frames there are."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+
+from surgseg_ros.reports.charts import PX, Array, chart_style, svg_from_figure
+from surgseg_ros.reports.pages import INK, LINE
+
+GAP: Final = 6
+"""A step that is so many times as long as usual is a gap."""
+
+_MOST_PIECES: Final = 480
+_WIDTH_PX, _LEFT_PX, _RIGHT_PX = 1130, 132, 1104
+_TOP_PX, _BETWEEN_PX, _BOTTOM_PX, _ROW_PX = 8, 20, 34, 17
+_LEAST_SHARE: Final = 0.4
+"""Opacity at least of a class that is in one of a piece's many frames."""
+_LEAST_WIDTH_PX: Final = 1.0
+_KNOWN: Final = '#e9edf2'
+
+
+class Curve(NamedTuple):
+    """
+    A value over time: a line through the means, and perhaps a band from least to greatest.
+
+    :param values: (N,), NaN where it is not known.
+    """
+
+    name: str
+    values: Array
+    colour: str
+    has_band: bool = True
+
+
+class Panel(NamedTuple):
+    """
+    Curves on one axis.
+
+    :param name: stands to its left.
+    :param curves: each has a value somewhere.
+    :param areas: (N,) shares from 0 to 1, drawn as an area from the bottom, each with its colour.
+    :param low: where the axis begins; `high` is where it ends.
+    """
+
+    name: str
+    height_px: int
+    curves: Sequence[Curve]
+    areas: Sequence[tuple[Array, str]] = ()
+    low: float = 0
+    high: float = 1
+    ticks: Sequence[float] = (0, 1)
+
+
+class Row(NamedTuple):
+    """
+    Where something is there, as one strip or several below each other.
+
+    :param name: stands to its left.
+    :param strips: (N,) each with its colour: 1 where it is there, 0 where not, NaN where nobody
+        knows, which is drawn white instead of grey.
+    """
+
+    name: str
+    strips: Sequence[tuple[Array, str]]
+
+
+def timeline(
+    at: Array, panels: Sequence[Panel], rows: Sequence[Row], title: str, unit: str
+) -> Markup:
+    """
+    Draw a recording; the size of the chart does not depend on how many frames there are.
+
+    :param at: (N,) ascending places of the frames, at least one.
+    :param panels: from top to bottom.
+    :param rows: below them.
+    :param title: what it is.
+    :param unit: of `at`, such as 'second'.
+    :return: SVG.
+    """
+    whole = Pieces(at)
+    heights = [*(panel.height_px for panel in panels), _ROW_PX * len(rows) + 1]
+    height = _TOP_PX + sum(heights) + _BETWEEN_PX * len(panels) + _BOTTOM_PX
+    left, width = _LEFT_PX / _WIDTH_PX, (_RIGHT_PX - _LEFT_PX) / _WIDTH_PX
+    top_px = height - _TOP_PX
+    with chart_style():
+        figure = Figure((_WIDTH_PX * PX, height * PX))
+        for place, height_px in enumerate(heights):
+            bottom = (top_px - height_px) / height
+            axes = figure.add_axes((left, bottom, width, height_px / height))
+            axes.spines[:].set_visible(False)
+            axes.set_xlim(whole.left[0], whole.right[-1])
+            axes.tick_params('x', labelbottom=False)
+            if place < len(panels):
+                _draw_panel(axes, at, panels[place])
+                middle = (top_px - height_px / 2) / height
+                figure.text(10 / _WIDTH_PX, middle, panels[place].name, va='center')
+            top_px -= height_px + _BETWEEN_PX
+        _draw_rows(axes, at, rows)
+        axes.tick_params('x', labelbottom=True, bottom=True)
+        figure.text(10 / _WIDTH_PX, (_BOTTOM_PX - 14) / height, unit, va='center')
+        words = (_sentence(curve, at, unit) for panel in panels for curve in panel.curves)
+        return svg_from_figure(figure, title, ' '.join(words))
+
+
+def _sentence(curve: Curve, at: Array, unit: str) -> str:
+    least = int(np.nanargmin(curve.values))
+    mean, low = np.nanmean(curve.values), curve.values[least]
+    return f'{curve.name}: {mean:.3f} on average, least {low:.3f} at {unit} {at[least]:.6g}.'
+
+
+def _draw_panel(axes: Axes, at: Array, panel: Panel) -> None:
+    axes.set_ylim(panel.low, panel.high)
+    axes.set_yticks(panel.ticks, [f'{tick:g}' for tick in panel.ticks])
+    axes.grid(axis='y', clip_on=False)
+    for shares, colour in panel.areas:
+        pieces, known = _known(at, shares)
+        high = panel.low + (panel.high - panel.low) * pieces.mean(known)
+        _boxes(axes, pieces, panel.low, high, to_rgba(colour))
+    for curve in panel.curves:
+        pieces, known = _known(at, curve.values)
+        if curve.has_band:
+            _boxes(axes, pieces, *pieces.range(known), to_rgba(curve.colour, 0.22))
+        gaps = np.flatnonzero(pieces.is_before_gap) + 1
+        x, y = (np.insert(v, gaps, np.nan) for v in (pieces.middle, pieces.mean(known)))
+        axes.plot(x, y, color=curve.colour, linewidth=1.6, clip_on=False)
+        alone = np.diff(gaps, prepend=0, append=len(known)) == 1
+        first = np.append(0, gaps)[alone]  # a line through one point is not seen
+        axes.plot(pieces.middle[first], pieces.mean(known)[first], '.', color=curve.colour)
+
+
+def _draw_rows(axes: Axes, at: Array, rows: Sequence[Row]) -> None:
+    axes.set_ylim(_ROW_PX * len(rows) + 1, 0)
+    axes.set_yticks([_ROW_PX * place + 6.5 for place in range(len(rows))], [r.name for r in rows])
+    axes.tick_params('y', labelcolor=INK)
+    axes.hlines(
+        [_ROW_PX * (place + 1) - 2.5 for place in range(len(rows))], *axes.get_xlim(), LINE,
+        linewidth=1, clip_on=False,
+    )  # fmt: skip
+    for place, row in enumerate(rows):
+        height = 13 / len(row.strips) - 1
+        for number, (values, colour) in enumerate(row.strips):
+            top = _ROW_PX * place + number * (height + 1)
+            pieces, known = _known(at, values)
+            share = pieces.mean(known)
+            shades = np.tile(to_rgba(colour), (len(share), 1))
+            shades[:, 3] = np.where(share > 0, np.maximum(share, _LEAST_SHARE), 0)
+            _boxes(axes, pieces, top, top + height, to_rgba(_KNOWN))
+            _boxes(axes, pieces, top, top + height, shades)
+
+
+def _boxes(
+    axes: Axes, pieces: 'Pieces', low: Array | float, high: Array | float, colours: object
+) -> None:
+    """Fill a box of each piece, as an image within the SVG, whose size is bounded."""
+    least = (axes.get_xlim()[1] - axes.get_xlim()[0]) * _LEAST_WIDTH_PX / (_RIGHT_PX - _LEFT_PX)
+    right = np.maximum(pieces.right, pieces.left + least)
+    corners = ((pieces.left, low), (pieces.left, high), (right, high), (right, low))
+    vertices = [np.stack(np.broadcast_arrays(*corner), 1) for corner in corners]
+    axes.add_collection(
+        PolyCollection(
+            list(np.stack(vertices, 1)), facecolors=colours, linewidths=0, antialiaseds=False,
+            rasterized=True, zorder=1,
+        ),
+        autolim=False,
+    )  # fmt: skip
+
+
+def _known(at: Array, values: Array) -> tuple['Pieces', Array]:
+    """Take the frames together that have a value."""
+    is_known = ~np.isnan(values)
+    return Pieces(at[is_known]), values[is_known]
+
+
+class Pieces:
+    """
+    Consecutive frames taken together, so that few pieces stand for many frames.
+
+    A piece ends where the next begins, but does not cover a gap.
+
+    :param at: (N,) ascending places of the frames; without any there is no piece.
+    :param most: how many pieces at most; half as many may come by gaps.
+    """
+
+    def __init__(self, at: Array, most: int = _MOST_PIECES) -> None:
+        """Divide the frames evenly, and where there is a gap."""
+        steps = np.diff(at)
+        step = float(np.median(steps)) if steps.size else 1.0
+        gaps = np.flatnonzero(steps > GAP * step) + 1
+        even = np.linspace(0, len(at), min(len(at), most), endpoint=False).astype(int)
+        self._starts = np.union1d(even, gaps if len(gaps) <= most // 2 else gaps[:0])
+        self._sizes = np.diff(self._starts, append=len(at))
+        ends = self._starts + self._sizes
+        self.left = at[self._starts]
+        following = np.append(at, at[-1:] + step)[ends]
+        self.right = np.minimum(following, at[ends - 1] + GAP * step)
+        self.middle = (self.left + self.right) / 2
+        tolerance = 1e-6 * (self.right - self.left)[:-1]
+        self.is_before_gap = self.left[1:] - self.right[:-1] > tolerance
+
+    def mean(self, values: Array) -> Array:
+        """
+        Take the mean of each piece.
+
+        :param values: (N,).
+        :return: (P,).
+        """
+        return np.asarray(np.add.reduceat(values, self._starts) / self._sizes)
+
+    def range(self, values: Array) -> tuple[Array, Array]:
+        """
+        Find the least and the greatest of each piece.
+
+        :param values: (N,).
+        :return: (P,) each.
+        """
+        return np.minimum.reduceat(values, self._starts), np.maximum.reduceat(values, self._starts)
