@@ -86,12 +86,9 @@ def evaluate(
         answers = (workers.begin(answered, item) for item in decisions)
         follow(lambda found: bar.update(step(found())), answers, DEPTH + workers.count)
         counts = accumulator.finish()
-        accumulator.check_any(
-            path, options.image_topic, ('mask',)
-        )  # else the writer leaves no bag
-    truth = (
-        None if bag.truths is None else ground_truth_numbers(bag.truths, bag.matching, accumulator)
-    )
+        # Before the writer ends, which leaves no bag if this raises.
+        accumulator.check_any(path, options.image_topic, ('mask',))
+    truth = bag.truth_numbers(accumulator)
     return make_result(accumulator, counts, truth, bag.identity, time.monotonic() - started_s)
 
 
@@ -102,6 +99,11 @@ class _Scanned(NamedTuple):
     images: int
     truths: int | None
     matching: Matching
+
+    def truth_numbers(self, accumulator: FrameAccumulator) -> dict[str, int] | None:
+        if self.truths is None:
+            return None
+        return ground_truth_numbers(self.truths, self.matching, accumulator)
 
 
 def _scan(path: Path, options: Options) -> _Scanned:

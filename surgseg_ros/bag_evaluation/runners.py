@@ -135,11 +135,8 @@ def on_ray(address: str) -> Runner:
         try:
             options = jobs[0].options
             gpus = options.device != 'cpu' and ray.cluster_resources().get('GPU', 0) > 0
-            task = ray.remote(
-                max_retries=ATTEMPTS - 1,
-                num_cpus=max(1, options.threads),
-                num_gpus=int(gpus),
-            )(do)
+            cores = max(1, options.threads)
+            task = ray.remote(max_retries=ATTEMPTS - 1, num_cpus=cores, num_gpus=int(gpus))(do)
             pending = {task.remote(job): job for job in jobs}
             while pending:
                 (ready,), _ = ray.wait(list(pending), num_returns=1)
