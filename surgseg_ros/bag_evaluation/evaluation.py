@@ -71,14 +71,13 @@ def evaluate(
     """
     started_s = time.monotonic()
     bag = _scan(path, options)
-    image_of_truth = {truth: image for image, truth in bag.matching.of_image.items()}
     with ExitStack() as stack:
         workers = stack.enter_context(WorkerPool(_workers()))
         accumulator = FrameAccumulator(set(bag.matching.of_image), workers)
         writer = stack.enter_context(BagWriter(output, packed=True)) if output else None
         step = _Step(accumulator, writer, options)
         bar = stack.enter_context(_bar(path.name, bag.images, progress))
-        items = stack.enter_context(closing(prefetch(decoded(path, options, image_of_truth))))
+        items = stack.enter_context(closing(prefetch(decoded(path, options, bag.image_of_truth))))
         # The network stays in the thread that warmed it up: torch keeps threads for each that
         # asks, and where there are more of them than cores, all of them get slow.
         pipeline = CameraPipeline(options.pipeline, options.roi)
@@ -99,6 +98,10 @@ class _Scanned(NamedTuple):
     images: int
     truths: int | None
     matching: Matching
+
+    @property
+    def image_of_truth(self) -> dict[int, int]:
+        return {truth: image for image, truth in self.matching.of_image.items()}
 
     def truth_numbers(self, accumulator: FrameAccumulator) -> dict[str, int] | None:
         if self.truths is None:
