@@ -114,7 +114,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=[NAME, f'{NAME}.*']),
-    package_data={NAME: ['messages/vision_msgs/msg/*.msg']},
+    package_data={NAME: ['py.typed', 'messages/vision_msgs/msg/*.msg']},
     data_files=shared_files(),
     zip_safe=False,
     install_requires=REQUIREMENTS,
