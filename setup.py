@@ -69,6 +69,12 @@ EXTRAS = {
     'ray': [
         'ray>=2.40',
     ],
+    # For `make docs`.
+    'docs': [
+        'furo>=2024.5',
+        'myst-parser>=3.0',
+        'sphinx>=7.3',
+    ],
     # For `make fuzz`, which brings it; there are wheels for Python 3.11 and later.
     'fuzz': [
         'atheris>=3.0',
