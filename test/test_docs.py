@@ -45,7 +45,7 @@ def parameters() -> ModuleType:
 
 
 def text_of(site: Path, page: str) -> str:
-    """Read a page as it is read: without tags, white space in one piece."""
+    """Read a page without tags, with one space for any white space."""
     source = (site / f'{page}.html').read_text().split('<article', 1)[1]
     return ' '.join(html.unescape(re.sub(r'<[^>]+>', ' ', source)).split())
 
