@@ -29,7 +29,7 @@ exclude_patterns = ['_build', 'extensions']
 
 myst_enable_extensions = ['colon_fence', 'deflist']
 myst_heading_anchors = 3
-smartquotes = False  # they would change values in the tables of parameters
+smartquotes_action = 'D'  # dashes alone: quotes and dots are values in the tables of parameters
 suppress_warnings = ['myst.header']  # a page may begin anywhere in another's outline: CONTRIBUTING
 
 autodoc_member_order = 'bysource'

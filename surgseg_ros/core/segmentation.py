@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Roi:
     """
-    The part of the image that is the endoscope's, in pixels.
+    Region of interest: the part of an image that the endoscope fills, in pixels.
 
     :param x_px: first column.
     :param y_px: first row.
@@ -35,7 +35,7 @@ class Roi:
 
     def view(self, plane: NDArray[Any]) -> NDArray[Any]:
         """
-        Show this part of an array without a copy.
+        Select this part of an array, without a copy.
 
         :param plane: (H, W, …).
         :return: (height_px, width_px, …).

@@ -89,9 +89,9 @@ class Segmenter:
 
     def warm_up(self, size: tuple[int, int] = (1080, 1920)) -> None:
         """
-        Segment grey images, so that the first real one waits for nothing.
+        Segment grey images, so that the first real one is not slower than the next ones.
 
-        :param size: (H, W) of the images to come, where known.
+        :param size: (H, W) of the images to come, if known.
         """
         grey = np.full((*size, 3), 127, np.uint8)
         for count in {1, self.max_batch_size}:
@@ -138,16 +138,17 @@ class Segmenter:
         grid_confidence: bool = False,
     ) -> tuple[Segmentation, ...]:
         """
-        Find the class of each pixel of several images, in one pass of the network.
+        Find the class of each pixel of several images, in one call of the network.
 
         :param images: (H, W, 3) uint8 RGB each, of any sizes; at least one.
-        :param rois: the part to look at of each; None for all of all.
-        :param confidence: whether the results shall hold the confidence, and with it grid
-            confidence.
-        :param grid_confidence: whether the results shall hold the grid confidence.
-        :return: as `segment` does, for each; their times are those of the pass.
-        :raises ValueError: if one is not such an array, or a roi lies beyond it.
-        :raises ArithmeticError: if the network's answer to one is no number.
+        :param rois: the part of each image to look at; None: all of every image.
+        :param confidence: whether the results have the confidence of each pixel.
+        :param grid_confidence: whether the results have the confidence at the network's own
+            resolution.
+        :return: one result for each image, in order; the times are those of the whole call.
+        :raises TypeError: if one is not a NumPy array.
+        :raises ValueError: if one has another shape or dtype, or a roi reaches beyond its image.
+        :raises ArithmeticError: if the network's output for one is NaN or infinite.
         """
         rois = rois or [None] * len(images)
         views = [_view(image, roi) for image, roi in zip(images, rois, strict=True)]
