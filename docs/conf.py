@@ -35,7 +35,6 @@ suppress_warnings = ['myst.header']  # a page may begin anywhere in another's ou
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'signature'
 autodoc_preserve_defaults = True
-autodoc_type_aliases = {'Picture': 'NDArray[np.uint8]'}
 
 html_theme = 'furo'
 html_title = f'surgseg_ros {release}'
