@@ -259,10 +259,12 @@ def test_both_halves_of_a_side_by_side_image_are_cameras(start, segment):
     ).bench
     masks = [bench.listen(Image, f'{channel}/mask') for channel in ('left', 'right')]
     camera = bench.camera()
-    bench.connect(camera, masks[0])
-    bench.connect(camera, masks[1])
-    pixels, sent_ns = picture(3, 48, 160), bench.new_stamp_ns()
-    camera.publish(image_cdr(pixels, sent_ns))
+    both = [ReliabilityPolicy.RELIABLE] * 2
+    until(lambda: bench.readers(camera.topic_name) == both, 'both cameras listen')
+    pixels, sent_ns = picture(3, 48, 160), 0
+    while not all(mask.wait(lambda m, ns=sent_ns: stamp_ns(m) == ns, 1.0) for mask in masks):
+        sent_ns = bench.new_stamp_ns()
+        camera.publish(image_cdr(pixels, sent_ns))
     for index, mask in enumerate(masks):
         expected = segment(pixels, roi=Roi(80 * index, 0, 80, 48)).mask
         found = pixels_of(mask.wait_for_stamp(sent_ns))
