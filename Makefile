@@ -1,8 +1,9 @@
-# make setup | test | test-reference | check | demo | fuzz | soak | clean. Each but clean sets up first; a second set-up takes no time.
+# make setup | test | test-reference | check | docs | demo | fuzz | soak | clean. Each but clean sets up first; a second set-up takes no time.
 # PYTHON=python3.12 make setup    chooses the interpreter
 # make demo INPUT=video.mp4       runs the demo on a video of one's own
 # make soak MINUTES=3             the node under random faults; 20 minutes where not said
 # make test TESTS=test/core       runs a part of the tests
+# make docs                      builds the documentation as a site, in docs/_build/html; a test does too
 # make test-reference             runs those of messages, bags and the like with Ubuntu 24.04's NumPy and OpenCV
 # make fuzz FUZZ='--seconds 600'  malformed messages, then others guided by coverage; see docs/safety.md
 
@@ -14,7 +15,7 @@ TESTS ?= test
 LOCAL := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST $(if $(filter humble,$(ROS_DISTRO)),ROS_LOCALHOST_ONLY=1)
 ISOLATE := $(LOCAL) ROS_DOMAIN_ID=$$(( $$$$ % 100 + 1 ))
 
-.PHONY: setup test test-reference check demo fuzz soak clean
+.PHONY: setup test test-reference check docs demo fuzz soak clean
 
 setup:
 	@PYTHON='$(PYTHON)' sh tools/ros_from_pypi/set_up.sh
@@ -34,6 +35,9 @@ endif
 test-reference: setup
 	@$(ISOLATE) $(VENV_PYTHON) tools/ros_from_pypi/reference.py
 
+docs: setup
+	$(VENV_PYTHON) -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
+
 demo: setup
 	@$(ISOLATE) $(VENV_PYTHON) -m tools.demo $(if $(INPUT),--input '$(INPUT)')
 
@@ -45,5 +49,5 @@ soak: setup
 	@$(ISOLATE) $(VENV_PYTHON) -m tools.soak $(if $(MINUTES),--minutes '$(MINUTES)')
 
 clean:
-	rm -rf .venv .venv.* *.egg-info build install log demo_output
+	rm -rf .venv .venv.* *.egg-info build install log demo_output docs/_build
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache

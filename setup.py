@@ -71,6 +71,12 @@ EXTRAS = {
     'ray': [
         'ray>=2.40',
     ],
+    # For `make docs`.
+    'docs': [
+        'furo>=2024.5',
+        'myst-parser>=3.0',
+        'sphinx>=7.3',
+    ],
     # For `make fuzz`, which brings it; there are wheels for Python 3.11 and later.
     'fuzz': [
         'atheris>=3.0',
@@ -116,7 +122,9 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=[NAME, f'{NAME}.*']),
-    package_data={NAME: ['messages/vision_msgs/msg/*.msg', 'reports/templates/*.html.j2']},
+    package_data={
+        NAME: ['py.typed', 'messages/vision_msgs/msg/*.msg', 'reports/templates/*.html.j2']
+    },
     data_files=shared_files(),
     zip_safe=False,
     install_requires=REQUIREMENTS,

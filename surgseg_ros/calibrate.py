@@ -87,7 +87,7 @@ def calibrate(
     spec = read_spec(model)
     check_file(model / SPEC_FILE)
     frames = choose_frames(spec, *data, count, calibrate=True)
-    runtime = Segmenter.load(model, device).runtime
+    runtime = Segmenter.load(model, device, 'torch').runtime
     temperature = tune_temperature(runtime, spec, partial(_read, frames.calibration))
     found = dataclasses.replace(spec, temperature=temperature)
     scores = {**spec.scores, SCORES: _measure(Segmenter(found, runtime), frames.held_out)}

@@ -4,11 +4,53 @@
 import re
 from pathlib import Path
 
-from surgseg_ros.__main__ import VERBS
+import cv2
+import numpy as np
+import pytest
 
-README = (Path(__file__).resolve().parents[1] / 'README.md').read_text()
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / 'README.md').read_text()
+MOST_WORDS = 550
+LARGEST_IMAGE_BYTES = 2_000_000
 
 
-def test_every_verb_is_listed() -> None:
-    listed = re.findall(r'^\| `(\w+)` \|', README.split('## Commands')[1], re.MULTILINE)
-    assert sorted(listed) == sorted(VERBS)
+def example(page: str) -> str:
+    """Take the first Python code of a page."""
+    return re.search(r'```python\n(.*?)```', page, re.DOTALL).group(1)
+
+
+def test_it_is_short() -> None:
+    assert len(README.split()) < MOST_WORDS
+
+
+def test_its_image_is_there_and_small() -> None:
+    (path,) = re.findall(r'!\[[^]]+\]\(([^)]+)\)', README)
+    assert 0 < (ROOT / path).stat().st_size < LARGEST_IMAGE_BYTES
+
+
+def test_every_output_topic_is_listed() -> None:
+    outputs = pytest.importorskip('surgseg_ros.node.outputs', reason='needs rclpy')
+    listed = set(re.findall(r'^\| out `([\w/]+)` \|', README, re.MULTILINE))
+    assert listed == {*outputs.RESULTS, 'label_info', 'status', '/diagnostics'}
+
+
+def test_the_python_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'models').symlink_to(ROOT / 'models')
+    monkeypatch.chdir(tmp_path)
+    grey = np.random.default_rng(0).integers(0, 256, (9, 16), dtype=np.uint8)
+    frame = cv2.applyColorMap(cv2.resize(grey, (320, 180)), cv2.COLORMAP_HOT)
+    cv2.imwrite('frame.png', frame)
+    names: dict[str, object] = {}
+    exec(example(README), names)
+    assert cv2.imread('overlay.png').shape == frame.shape
+    assert len(capsys.readouterr().out.splitlines()) == len(names['result'].instruments)
+
+
+def test_the_commands_name_what_there_is() -> None:
+    makefile = (ROOT / 'Makefile').read_text()
+    for target in re.findall(r'^    make (\w+)', README, re.MULTILINE):
+        assert re.search(rf'^{target}:', makefile, re.MULTILINE), target
+    for launch_file in re.findall(r'(\w+\.launch\.py)', README):
+        assert (ROOT / 'launch' / launch_file).is_file(), launch_file

@@ -39,13 +39,14 @@ _KINDS: Final = _kinds()
 @dataclass(frozen=True)
 class OrientedBox:
     """
-    The smallest rectangle around a region, in the image's pixels.
+    The smallest rectangle around a region, in pixels of the image.
 
-    Pixel centres have whole coordinates, x to the right and y down; the box holds whole pixels.
+    Centres of pixels have integer coordinates, x to the right and y down. The box contains whole
+    pixels.
 
-    :param center_x_px: centre.
-    :param center_y_px: centre.
-    :param size_x_px: length of the side along the angle; the longer one.
+    :param center_x_px: x of the centre.
+    :param center_y_px: y of the centre.
+    :param size_x_px: length of the longer side, in the direction of the angle.
     :param size_y_px: length of the other side.
     :param angle_rad: from the x axis to the longer side, clockwise as seen, in (-pi/2, pi/2].
     """
@@ -60,12 +61,12 @@ class OrientedBox:
 @dataclass(frozen=True)
 class Instrument:
     """
-    One instrument of an image.
+    One instrument in an image.
 
-    :param label: a key of surgseg_ros.core.labels.LABELS.
+    :param label: a key of `surgseg_ros.LABELS`.
     :param score: mean probability of the likeliest class over its pixels, 0..1.
     :param box: where it is.
-    :param area_px: its pixels.
+    :param area_px: how many pixels it has.
     """
 
     label: int

@@ -22,13 +22,13 @@ def draw_overlay(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], instruments: Sequence[Instrument] = ()
 ) -> NDArray[np.uint8]:
     """
-    Blend the classes' colours into an image, and draw the instruments' boxes and names.
+    Blend the colours of the classes into an image, and draw boxes and names of instruments.
 
-    Background stays as it is; pixels without a decision are dimmed and grey.
+    Background is unchanged; pixels without a decision are dimmed and grey.
 
     :param image: (H, W, 3) uint8 RGB.
     :param mask: (H, W) uint8 class index or NO_DECISION.
-    :param instruments: what to draw boxes of.
+    :param instruments: those to draw.
     :return: (H, W, 3) uint8 RGB, a new array.
     """
     canvas = image.copy()

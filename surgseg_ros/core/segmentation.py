@@ -1,21 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an image becomes, and the part of it that is looked at; light to import."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.labels import NO_DECISION
 
+if TYPE_CHECKING:
+    from surgseg_ros.core.detections import Instrument
+
 
 @dataclass(frozen=True)
 class Roi:
     """
-    The part of the image that is the endoscope's, in pixels.
+    Region of interest: the part of an image that the endoscope fills, in pixels.
 
     :param x_px: first column.
     :param y_px: first row.
@@ -30,7 +35,7 @@ class Roi:
 
     def view(self, plane: NDArray[Any]) -> NDArray[Any]:
         """
-        Show this part of an array without a copy.
+        Select this part of an array, without a copy.
 
         :param plane: (H, W, …).
         :return: (height_px, width_px, …).
@@ -99,22 +104,26 @@ class GridConfidence:
 @dataclass(frozen=True)
 class Segmentation:
     """
-    What the network says of one image.
+    The result of one image.
 
-    :param mask: (H, W) uint8 class index, or NO_DECISION.
-    :param confidence: (H, W) uint8, probability of the chosen class times 255, where asked for.
+    :param mask: (H, W) uint8, the class index of each pixel, or NO_DECISION (255).
+    :param confidence: (H, W) uint8, the probability of the chosen class times 255; None unless
+        asked for.
     :param stage_ms: milliseconds by stage, in the order of work.
-    :param grid_confidence: the same at the network's grid, where asked for: cheaper, and enough
-        for the scores of instruments.
+    :param grid_confidence: the confidence at the network's own resolution, which is cheaper and
+        enough for the scores of instruments; None unless asked for.
+    :param instruments: those in the mask, ordered by label; None unless asked for. Where no pixel
+        has a class, it is a single one of the whole image with label NO_DECISION and score 0.
     """
 
     mask: NDArray[np.uint8]
     confidence: NDArray[np.uint8] | None = None
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     grid_confidence: GridConfidence | None = None
+    instruments: tuple[Instrument, ...] | None = None
 
     @classmethod
-    def undecided(cls, size: tuple[int, int]) -> 'Segmentation':
+    def undecided(cls, size: tuple[int, int]) -> Segmentation:
         """
         Say that nothing is known of an image.
 

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """RGB image in, class mask out: the one way that node, evaluator and bag tools go."""
 
+import dataclasses
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from surgseg_ros.core.confidence_threshold import instruments_in
 from surgseg_ros.core.fitting import fit, place
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import read_spec
@@ -27,6 +30,20 @@ class Segmenter:
     """
     A model, ready to segment images; not for several threads at once.
 
+    Part of the public API; needs neither ROS 2 nor a node.
+
+    >>> import numpy as np
+    >>> from surgseg_ros import Segmenter
+    >>> segmenter = Segmenter.load('models/demo', device='cpu')
+    >>> rgb = np.full((480, 640, 3), (150, 60, 50), np.uint8)  # or an image of your own
+    >>> result = segmenter.segment(rgb, confidence=True, instruments=True)
+    >>> result.mask.shape, result.mask.dtype
+    ((480, 640), dtype('uint8'))
+    >>> result.confidence.shape, result.confidence.dtype
+    ((480, 640), dtype('uint8'))
+    >>> result.instruments
+    ()
+
     :param spec: the model's specification.
     :param runtime: what runs its network.
     """
@@ -42,7 +59,7 @@ class Segmenter:
         cls,
         folder: Path | str,
         device: str = AUTO,
-        runtime: str = 'torch',
+        runtime: str = AUTO,
         *,
         precision: str = AUTO,
         pictures: int = 1,
@@ -50,14 +67,16 @@ class Segmenter:
         """
         Load a model folder onto a device.
 
-        :param folder: the model folder.
-        :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
-        :param runtime: a key of RUNTIMES, or AUTO.
-        :param precision: what to compute in; see Options.
-        :param pictures: as many as may come in one pass.
+        :param folder: the model folder, with model.json and weights.safetensors.
+        :param device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` …
+        :param runtime: `torch`, `openvino`, `onnxruntime`, or `auto`, the fastest that the machine
+            and the model folder have.
+        :param precision: `auto`, `f32`, `bf16`, `f16` or `int8`; `auto` is the precision of the
+            export, and with `torch` bf16 on CUDA and f32 on the CPU.
+        :param pictures: the largest number of images in one call of `segment_all`.
         :return: the segmenter.
-        :raises ModelError: if the folder cannot be used.
-        :raises ValueError: if the machine has no such device, or there is no such runtime.
+        :raises ModelError: if the folder cannot be used; a subclass of ValueError.
+        :raises ValueError: if there is no such device, runtime or precision.
         """
         spec = read_spec(folder)
         options = Options(device, precision, pictures)
@@ -70,9 +89,9 @@ class Segmenter:
 
     def warm_up(self, size: tuple[int, int] = (1080, 1920)) -> None:
         """
-        Segment grey images, so that the first real one waits for nothing.
+        Segment grey images, so that the first real one is not slower than the next ones.
 
-        :param size: (H, W) of the images to come, where known.
+        :param size: (H, W) of the images to come, if known.
         """
         grey = np.full((*size, 3), 127, np.uint8)
         for count in {1, self.max_batch_size}:
@@ -86,22 +105,28 @@ class Segmenter:
         roi: Roi | None = None,
         confidence: bool = False,
         grid_confidence: bool = False,
+        instruments: bool = False,
     ) -> Segmentation:
         """
         Find the class of each pixel.
 
-        :param image: (H, W, 3) uint8 RGB; rows may be padded, it is not written to.
-        :param roi: the part to look at; outside it the mask is NO_DECISION.
-        :param confidence: whether the result shall hold the confidence, and with it the grid
-            confidence.
-        :param grid_confidence: whether the result shall hold the grid confidence.
-        :return: mask (and confidence) of the image's exact size.
-        :raises ValueError: if `image` is not such an array, or the roi lies beyond it.
-        :raises ArithmeticError: if the network's answer is no number.
+        :param image: (H, W, 3) uint8 RGB of any size; a view is accepted, it is not written to.
+        :param roi: the part of the image to look at; outside it the mask is NO_DECISION (255).
+        :param confidence: whether the result has the confidence of each pixel.
+        :param grid_confidence: whether the result has the confidence at the network's own
+            resolution.
+        :param instruments: whether the result has the instruments in the mask.
+        :return: the mask, of the image's exact size, and what was asked for.
+        :raises TypeError: if `image` is not a NumPy array.
+        :raises ValueError: if it has another shape or dtype, or the roi reaches beyond it.
+        :raises ArithmeticError: if the network's output is NaN or infinite.
         """
-        return self.segment_all(
-            [image], [roi], confidence=confidence, grid_confidence=grid_confidence
-        )[0]
+        (result,) = self.segment_all(
+            [image], [roi], confidence=confidence, grid_confidence=grid_confidence or instruments
+        )
+        if not instruments:
+            return result
+        return dataclasses.replace(result, instruments=instruments_in(result))
 
     @torch.inference_mode()
     def segment_all(
@@ -113,16 +138,17 @@ class Segmenter:
         grid_confidence: bool = False,
     ) -> tuple[Segmentation, ...]:
         """
-        Find the class of each pixel of several images, in one pass of the network.
+        Find the class of each pixel of several images, in one call of the network.
 
         :param images: (H, W, 3) uint8 RGB each, of any sizes; at least one.
-        :param rois: the part to look at of each; None for all of all.
-        :param confidence: whether the results shall hold the confidence, and with it grid
-            confidence.
-        :param grid_confidence: whether the results shall hold the grid confidence.
-        :return: as `segment` does, for each; their times are those of the pass.
-        :raises ValueError: if one is not such an array, or a roi lies beyond it.
-        :raises ArithmeticError: if the network's answer to one is no number.
+        :param rois: the part of each image to look at; None: all of every image.
+        :param confidence: whether the results have the confidence of each pixel.
+        :param grid_confidence: whether the results have the confidence at the network's own
+            resolution.
+        :return: one result for each image, in order; the times are those of the whole call.
+        :raises TypeError: if one is not a NumPy array.
+        :raises ValueError: if one has another shape or dtype, or a roi reaches beyond its image.
+        :raises ArithmeticError: if the network's output for one is NaN or infinite.
         """
         rois = rois or [None] * len(images)
         views = [_view(image, roi) for image, roi in zip(images, rois, strict=True)]
@@ -200,9 +226,31 @@ class Segmenter:
 
 def _view(image: RgbArray, roi: Roi | None) -> RgbArray:
     """Show the part to look at, of what must be an image."""
+    if not isinstance(image, np.ndarray):
+        raise TypeError(
+            f'the image is a {type(image).__name__}, expected a NumPy array, (H, W, 3) uint8 RGB'
+        )
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(f'the image is {image.shape} {image.dtype}, expected (H, W, 3) uint8 RGB')
+        raise ValueError(
+            f'the image is {image.shape} {image.dtype}, expected (H, W, 3) uint8 RGB'
+            + _remedy(image)
+        )
     return image if roi is None else roi.view(image)
+
+
+def _remedy(image: NDArray[Any]) -> str:
+    """Advise on the usual mistakes; empty for others."""
+    if not image.size:
+        return ': it is empty'
+    if image.ndim == 2:
+        return ': repeat a grey image three times, cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)'
+    if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
+        return ': put the channels last, image.transpose(1, 2, 0)'
+    if image.ndim == 3 and image.shape[2] == 4:
+        return ': leave alpha out, image[..., :3]'
+    if image.ndim == 3 and image.shape[2] == 3 and np.issubdtype(image.dtype, np.floating):
+        return ': scale it to 0..255, and convert it to uint8'
+    return ''
 
 
 def _paste(part: Segmentation, size: tuple[int, int], roi: Roi) -> Segmentation:

@@ -267,3 +267,24 @@ def test_without_a_clock_it_reports_all_the_same(start):
     mask = bench.listen(Image, 'mask')
     bench.connect(bench.camera(), mask)
     assert status.wait_for_state('valid').message == 'valid'
+
+
+def test_both_halves_of_a_side_by_side_image_are_cameras(start, segment):
+    """One topic named twice, each time with its half as roi; see docs/stereo_and_roi.md."""
+    halves = [0, 0, 80, 48, 80, 0, 80, 48]
+    bench = start(
+        image_topics=['image', 'image'], camera_names=['left', 'right'], roi=halves
+    ).bench
+    masks = [bench.listen(Image, f'{channel}/mask') for channel in ('left', 'right')]
+    camera = bench.camera()
+    both = [ReliabilityPolicy.RELIABLE] * 2
+    until(lambda: bench.readers(camera.topic_name) == both, 'both cameras listen')
+    pixels, sent_ns = picture(3, 48, 160), 0
+    while not all(mask.wait(lambda m, ns=sent_ns: stamp_ns(m) == ns, 1.0) for mask in masks):
+        sent_ns = bench.new_stamp_ns()
+        camera.publish(image_cdr(pixels, sent_ns))
+    for index, mask in enumerate(masks):
+        expected = segment(pixels, roi=Roi(80 * index, 0, 80, 48)).mask
+        found = pixels_of(mask.wait_for_stamp(sent_ns))
+        assert np.array_equal(found, expected)
+        assert (found[:, 80 * (1 - index) : 80 * (1 - index) + 80] == 255).all()

@@ -139,7 +139,7 @@ def _scored(
     model: Path, tune: Folder, test: Folder, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Tune and score a model, unless that is done."""
-    segmenter = Segmenter.load(model, options.device)
+    segmenter = Segmenter.load(model, options.device, 'torch')
     kept = options.work / 'scores' / f'{model.name}.json'
     # As it is when read again: a list, not a tuple.
     of = [segmenter.spec.weights_sha256, [str(s.mask) for f in (tune, test) for s in f.samples]]

@@ -66,7 +66,7 @@ def _finish(trained: Path, output: Path) -> None:
     spec, weights = read_model(trained)
     first, last = TEST_SEEDS.start, TEST_SEEDS.stop - 1
     test = {
-        **score(Segmenter.load(trained), _unseen, spec.least_region),
+        **score(Segmenter.load(trained, runtime='torch'), _unseen, spec.least_region),
         'seeds': [first, last],
         'about': f'Scenes of the seeds {first} to {last}, of {SCENES.size[1]}x{SCENES.size[0]} '
         'pixels, which played no part in training or tuning.',

@@ -136,7 +136,8 @@ def set_up(run: Runner) -> None:
 
 def stages(ros: str, run: Runner) -> list[Stage]:
     """List what is to be done where `ros` is the distribution that is sourced, or ''."""
-    extras = 'onnx,openvino,ray,training,test' if ros else 'ros,onnx,openvino,ray,training,test'
+    extras = 'docs,onnx,openvino,ray,training,test'
+    extras = extras if ros else f'ros,{extras}'
     lock = lock_files(ros)
     packages = Stage(
         'packages',

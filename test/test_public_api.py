@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Python API: what `from surgseg_ros import ...` offers, and what it costs to import."""
+
+import doctest
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+
+import surgseg_ros
+from surgseg_ros.core import segmenter as segmenter_module
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='module')
+def segmenter() -> 'surgseg_ros.Segmenter':
+    return surgseg_ros.Segmenter.load(ROOT / 'models' / 'demo', device='cpu')
+
+
+def run(script: str) -> str:
+    command = [sys.executable, '-c', script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_loads_no_library() -> None:
+    loaded = run('import sys, surgseg_ros; dir(surgseg_ros); print(*sys.modules)').split()
+    assert 'surgseg_ros' in loaded
+    top_level = {name.partition('.')[0] for name in loaded}
+    assert not {'torch', 'rclpy', 'numpy', 'cv2', 'yaml', 'rosbags'} & top_level
+    assert not [name for name in loaded if name.startswith('surgseg_ros.')]
+
+
+def test_the_segmenter_needs_no_ros() -> None:
+    """With ROS's modules blocked, an image becomes a mask."""
+    script = (
+        'import sys\n'
+        'blocked = "rclpy", "rcl_interfaces", "sensor_msgs", "ament_index_python", "launch"\n'
+        'sys.modules.update(dict.fromkeys(blocked))\n'
+        'import numpy\n'
+        'from surgseg_ros import Segmenter\n'
+        'rgb = numpy.zeros((90, 160, 3), numpy.uint8)\n'
+        'print(Segmenter.load("models/demo", "cpu").segment(rgb).mask.shape)'
+    )
+    assert run(script).strip() == '(90, 160)'
+
+
+@pytest.mark.parametrize('name', surgseg_ros.__all__)
+def test_every_public_name_is_there_and_listed(name: str) -> None:
+    assert getattr(surgseg_ros, name) is not None
+    assert name in dir(surgseg_ros)
+
+
+def test_editors_see_the_same_names_as_are_imported_when_used() -> None:
+    """What stands under TYPE_CHECKING is what `__getattr__` finds."""
+    seen = ModuleType('seen')
+    source = Path(surgseg_ros.__file__).read_text()
+    block = source.split('if TYPE_CHECKING:\n')[1].split('\n    __version__')[0]
+    exec('\n'.join(line.strip() for line in block.splitlines()), seen.__dict__)
+    for name in set(surgseg_ros.__all__) - {'__version__'}:
+        assert getattr(seen, name) is getattr(surgseg_ros, name), name
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'surgseg_ros' has no attribute 'Segmentor'"):
+        _ = surgseg_ros.Segmentor
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert surgseg_ros.__version__ == importlib.metadata.version('surgseg_ros')
+
+
+def test_the_example_in_the_docstring_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    finder = doctest.DocTestFinder(recurse=False)
+    (example,) = finder.find(segmenter_module.Segmenter, 'Segmenter')
+    assert len(example.examples) > 5
+    failures: list[str] = []
+    doctest.DocTestRunner().run(example, out=failures.append)
+    assert not failures, ''.join(failures)
+
+
+def test_a_result_holds_what_was_asked_for(segmenter: 'surgseg_ros.Segmenter') -> None:
+    rgb = np.full((120, 160, 3), (150, 60, 50), np.uint8)
+    plain = segmenter.segment(rgb)
+    assert (plain.mask.shape, plain.mask.dtype) == ((120, 160), np.uint8)
+    assert plain.confidence is None
+    assert plain.instruments is None
+
+    asked = segmenter.segment(rgb, confidence=True, instruments=True)
+    assert np.array_equal(asked.mask, plain.mask)
+    assert asked.confidence is not None
+    assert (asked.confidence.shape, asked.confidence.dtype) == ((120, 160), np.uint8)
+    assert isinstance(asked.instruments, tuple)
+
+
+def test_a_bgr_view_is_segmented_as_its_rgb_copy(segmenter: 'surgseg_ros.Segmenter') -> None:
+    bgr = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    expected = segmenter.segment(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)).mask
+    assert np.array_equal(segmenter.segment(bgr[..., ::-1]).mask, expected)
+
+
+def test_outside_the_roi_there_is_no_decision(segmenter: 'surgseg_ros.Segmenter') -> None:
+    roi = surgseg_ros.Roi(20, 10, 100, 60)
+    mask = segmenter.segment(np.zeros((90, 160, 3), np.uint8), roi=roi).mask
+    inside = np.zeros((90, 160), bool)
+    inside[10:70, 20:120] = True
+    assert np.array_equal(mask != surgseg_ros.NO_DECISION, inside)
+
+
+@pytest.mark.parametrize(
+    ('image', 'remedy'),
+    [
+        (np.zeros((4, 4), np.uint8), r'image is \(4, 4\) uint8.*COLOR_GRAY2RGB'),
+        (np.zeros((3, 4, 5), np.uint8), r'channels last, image.transpose\(1, 2, 0\)'),
+        (np.zeros((4, 4, 4), np.uint8), r'leave alpha out'),
+        (np.zeros((4, 4, 3), np.float32), r'float32.*scale it to 0..255'),
+        (np.zeros((4, 4, 3), np.int16), r'image is \(4, 4, 3\) int16, expected'),
+        (np.zeros((0, 4, 3), np.uint8), r'it is empty'),
+    ],
+)
+def test_another_shape_or_type_is_refused_with_the_remedy(
+    segmenter: 'surgseg_ros.Segmenter', image: np.ndarray, remedy: str
+) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        segmenter.segment(image)
+
+
+def test_what_is_not_an_array_is_refused(segmenter: 'surgseg_ros.Segmenter') -> None:
+    with pytest.raises(TypeError, match='image is a list, expected a NumPy array'):
+        segmenter.segment([[[0, 0, 0]]])
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(surgseg_ros.ModelError, match=str(tmp_path)):
+        surgseg_ros.Segmenter.load(tmp_path)
