@@ -15,10 +15,7 @@ from docutils import nodes
 from docutils.parsers.rst import Directive, directives
 from sphinx.application import Sphinx
 
-try:
-    from surgseg_ros.core.parameters import TABLE, Parameter
-except ImportError:  # where it was before it could be read without ROS
-    from surgseg_ros.node.parameter_table import TABLE, Parameter
+from surgseg_ros.core.parameters import TABLE, Parameter
 
 HEADINGS = ('parameter', 'type', 'default', 'range', 'change', 'description')
 WIDTHS = (18, 9, 9, 14, 10, 40)
