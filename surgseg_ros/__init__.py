@@ -14,10 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from surgseg_ros.core.detections import Instrument, OrientedBox
+    from surgseg_ros.core.detections import Instrument, OrientedBox, draw_overlay
     from surgseg_ros.core.labels import LABELS, NO_DECISION
-    from surgseg_ros.core.model_spec import ModelError
-    from surgseg_ros.core.overlay import draw_overlay
+    from surgseg_ros.core.model_folder import ModelError
     from surgseg_ros.core.segmentation import Roi, Segmentation
     from surgseg_ros.core.segmenter import Segmenter
 
@@ -39,13 +38,13 @@ __all__ = [
 _MODULES: Final = {
     'Instrument': 'surgseg_ros.core.detections',
     'LABELS': 'surgseg_ros.core.labels',
-    'ModelError': 'surgseg_ros.core.model_spec',
+    'ModelError': 'surgseg_ros.core.model_folder',
     'NO_DECISION': 'surgseg_ros.core.labels',
     'OrientedBox': 'surgseg_ros.core.detections',
     'Roi': 'surgseg_ros.core.segmentation',
     'Segmentation': 'surgseg_ros.core.segmentation',
     'Segmenter': 'surgseg_ros.core.segmenter',
-    'draw_overlay': 'surgseg_ros.core.overlay',
+    'draw_overlay': 'surgseg_ros.core.detections',
 }
 """Public name to the module that defines it."""
 

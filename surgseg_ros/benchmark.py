@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from surgseg_ros.benchmarking.options import read_options
 from surgseg_ros.benchmarking.report import plot, table
 from surgseg_ros.core.files import check_file, check_folder, scratch_folder, write_whole
-from surgseg_ros.core.progress import Progress
+from surgseg_ros.core.timing import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,15 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _stages(options: argparse.Namespace, progress: Progress, begun_s: float) -> dict[str, Any]:
-    from surgseg_ros.core.threads import limit_spinning
+    from surgseg_ros.core.system import limit_spinning
 
     progress.print_line('loading the model')
     limit_spinning()  # as the node's process does, before torch is imported
     import torch
 
-    from surgseg_ros.benchmarking import floors, machine
-    from surgseg_ros.core.memory import freeze_garbage, limit_arenas
+    from surgseg_ros.benchmarking import floors
     from surgseg_ros.core.segmenter import Segmenter
+    from surgseg_ros.core.system import freeze_garbage, limit_arenas
 
     limit_arenas()
     freeze_garbage()
@@ -81,13 +81,13 @@ def _stages(options: argparse.Namespace, progress: Progress, begun_s: float) -> 
     )
     rates = floors.measure_rates(segmenter.runtime.device, progress.print_line)
     progress.print_line('asking for the instruction set')
-    hardware = machine.hardware()
+    hardware = floors.hardware()
     end_s = begun_s + OVERHEAD_S - _SPARE_S if options.bounded else math.inf
     rows = _rows(options, progress, segmenter, rates, end_s)
     facts = {
         'hardware': hardware,
         'rates': floors.described(rates),
-        'model': machine.model(segmenter.spec, segmenter.runtime.description),
+        'model': floors.model(segmenter.spec, segmenter.runtime.description),
     }
     return {**rows[0], **facts, 'table': rows}
 
@@ -130,7 +130,7 @@ def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float)
     progress.print_line('loading torch')
     import torch
 
-    from surgseg_ros.benchmarking import comparison, floors, machine
+    from surgseg_ros.benchmarking import floors, report
     from surgseg_ros.core.model_folder import read_spec
     from surgseg_ros.core.runtimes import choose_device
 
@@ -138,7 +138,7 @@ def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float)
     (width, height), *_ = options.sizes
     rates = floors.measure_rates(torch.device(choose_device(options.device)), progress.print_line)
     progress.print_line('asking for the instruction set')
-    hardware = machine.hardware()
+    hardware = floors.hardware()
     names = ['end_to_end', 'plain', 'no_profile'] if options.against else ['end_to_end']
     sending_s = options.rounds * len(names) * options.frames / options.rate
     end_s = begun_s + sending_s + OVERHEAD_S - _SPARE_S
@@ -146,11 +146,11 @@ def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float)
         progress.print_line(f'drawing images of {width}x{height}')
         settings = _settings(options, scratch)
         runs = _take_turns(options, progress, names, settings, end_s)
-    found = {name: comparison.sum_up(of_one) for name, of_one in runs.items()}
+    found = {name: report.sum_up(of_one) for name, of_one in runs.items()}
     if options.against:
         plain = found['plain']
-        found['ratio'] = comparison.ratios(found['end_to_end'], plain)
-        found['ratio_no_profile'] = comparison.ratios(found['no_profile'], plain)
+        found['ratio'] = report.ratios(found['end_to_end'], plain)
+        found['ratio_no_profile'] = report.ratios(found['no_profile'], plain)
     runtime = runs['end_to_end'][-1]['runtime']
     facts = {
         'rounds': len(runs['end_to_end']),
@@ -160,7 +160,7 @@ def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float)
         'floor_ms': floors.way_floors(spec, (height, width), runtime, rates),
         'hardware': hardware,
         'rates': floors.described(rates),
-        'model': machine.model(spec, runtime),
+        'model': floors.model(spec, runtime),
     }
     return {**found, **facts}
 

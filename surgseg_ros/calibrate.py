@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from surgseg_ros.core.files import check_file, write_whole
-from surgseg_ros.core.model_folder import SPEC_FILE, read_spec, write_spec
-from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.model_folder import SPEC_FILE, ModelSpec, read_spec, write_spec
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.exporting.frames import Frame, choose_frames
 from surgseg_ros.training.model_card import model_card

@@ -10,8 +10,7 @@ import pytest
 import torch
 from verbs import verb
 
-from surgseg_ros.core.model_folder import read_spec, write_model
-from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.training.model_card import model_card
 

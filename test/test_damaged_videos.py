@@ -19,8 +19,7 @@ from made_videos import (
 from verbs import verb
 
 from surgseg_ros.bags.reading import Bag
-from surgseg_ros.core.model_folder import write_model
-from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.model_folder import ModelSpec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.messages.images import rgb_from_msg
 from surgseg_ros.messages.results import stamp_ns

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from surgseg_ros import __main__ as commands
-from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.model_folder import ModelError, ModelSpec
 
 
 def _write(path: str) -> Callable[[], Any]:

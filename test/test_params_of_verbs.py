@@ -11,8 +11,7 @@ import torch
 from verbs import verb
 
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
-from surgseg_ros.core.model_folder import write_model
-from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.model_folder import ModelSpec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 
 VERBS = ('evaluate_bag', 'predict')

@@ -14,13 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from surgseg_ros.bag_evaluation.bag_scan import bag_files, fingerprint, reported
-from surgseg_ros.bag_evaluation.jobs import Done, Job, clear
-from surgseg_ros.bag_evaluation.options import Options
+from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.bag_evaluation.results import FORMAT, BagResult, merge
-from surgseg_ros.bag_evaluation.runners import Outcome, Runner, WorkerError
-from surgseg_ros.bags.metadata import METADATA_FILE
+from surgseg_ros.bag_evaluation.runners import Done, Job, Outcome, Runner, WorkerError, clear
 from surgseg_ros.bags.reading import BagError
-from surgseg_ros.bags.sources import STORAGES, storage_ending
+from surgseg_ros.bags.sources import METADATA_FILE, STORAGES, storage_ending
 from surgseg_ros.core.files import make_folder, remove_empty, write_whole, writing
 from surgseg_ros.core.model_folder import SPEC_FILE, read_spec
 from surgseg_ros.evaluation.metrics import FrameCounts

@@ -19,7 +19,7 @@ from typing import Any, Final
 import torch
 
 from surgseg_ros.bag_evaluation.archive import Store, find_bags, is_bag, plan, run
-from surgseg_ros.bag_evaluation.options import Options
+from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.bag_evaluation.runners import Runner, in_processes, on_ray, run_serial
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.core.files import check_file, check_folder, check_place, write_whole

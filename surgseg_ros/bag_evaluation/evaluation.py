@@ -11,10 +11,11 @@ import torch
 from tqdm import tqdm
 
 from surgseg_ros.bag_evaluation.accumulator import FrameAccumulator
-from surgseg_ros.bag_evaluation.bag_scan import check_topics, identify, scan_bag
+from surgseg_ros.bag_evaluation.bag_scan import Matching, check_topics, identify, match, scan_bag
 from surgseg_ros.bag_evaluation.frames import (
     Answer,
     NonImage,
+    Options,
     Rejected,
     Truncated,
     Truth,
@@ -22,15 +23,13 @@ from surgseg_ros.bag_evaluation.frames import (
     decided,
     decoded,
 )
-from surgseg_ros.bag_evaluation.matching import Matching, match
-from surgseg_ros.bag_evaluation.options import Options
 from surgseg_ros.bag_evaluation.prefetch import DEPTH, WorkerPool, follow, prefetch
 from surgseg_ros.bag_evaluation.results import BagResult, ground_truth_numbers, make_result
 from surgseg_ros.bags.reading import Bag
 from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.core.pipeline import CameraPipeline, FrameResult
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.core.stopwatch import Stopwatch
+from surgseg_ros.core.timing import Stopwatch
 from surgseg_ros.messages.images import IMAGE, image_to_msg
 from surgseg_ros.messages.results import (
     DETECTIONS,

@@ -10,9 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.bag_evaluation.accumulator import FrameAccumulator, count_values
-from surgseg_ros.bag_evaluation.bag_scan import Seen, check_topics, identify, reported, scan_bag
-from surgseg_ros.bag_evaluation.matching import Matching, match
-from surgseg_ros.bag_evaluation.options import Options
+from surgseg_ros.bag_evaluation.bag_scan import (
+    Matching,
+    Seen,
+    check_topics,
+    identify,
+    match,
+    reported,
+    scan_bag,
+)
+from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.bag_evaluation.results import (
     IMAGE_TO_MASK,
     BagResult,
@@ -21,8 +28,8 @@ from surgseg_ros.bag_evaluation.results import (
     scores_of_masks,
 )
 from surgseg_ros.bags.reading import Bag, BagError
-from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.received import mask_from_msg, read_image
+from surgseg_ros.messages.types import ImageError
 
 
 class _Places(NamedTuple):

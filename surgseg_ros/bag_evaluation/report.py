@@ -12,7 +12,7 @@ from surgseg_ros.bag_evaluation.series import Series, read_series
 from surgseg_ros.bag_evaluation.worst_frames import Moment, read_moments, worst_of
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.evaluation.metrics import MEANINGS, SCORED
-from surgseg_ros.evaluation.panels import ShownFrame, draw_frame
+from surgseg_ros.evaluation.report import ShownFrame, draw_frame
 from surgseg_ros.reports import FILE_NAME
 from surgseg_ros.reports.charts import class_bars, confidence_plot, round_down
 from surgseg_ros.reports.pages import BLUE, class_colour, write_page

@@ -84,11 +84,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from surgseg_ros.bag_evaluation.accumulator import FrameAccumulator
-from surgseg_ros.bag_evaluation.bag_scan import count_odd_stamps
-from surgseg_ros.bag_evaluation.matching import Matching
-from surgseg_ros.bag_evaluation.options import Options
+from surgseg_ros.bag_evaluation.bag_scan import Matching, count_odd_stamps
+from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.core.labels import CLASS_NAMES
-from surgseg_ros.core.percentiles import percentiles
+from surgseg_ros.core.timing import percentiles
 from surgseg_ros.evaluation.metrics import SCORED, FrameCounts, summarize
 
 FORMAT: Final = 4

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from surgseg_ros.bag_evaluation.series import Series
 from surgseg_ros.bags.reading import Bag, BagError
-from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.images import rgb_from_msg
 from surgseg_ros.messages.received import mask_from_msg
 from surgseg_ros.messages.results import from_cdr, stamp_ns
+from surgseg_ros.messages.types import ImageError
 
 MASK_TOPIC: Final = '/mask'
 """Where the masks lie in the bag that `evaluate_bag` writes."""

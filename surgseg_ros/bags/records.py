@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Walks over the records of MCAP, and tells those that are whole from those that are damaged."""
+"""Records of MCAP files, read one by one, and chunks unpacked."""
 
 import struct
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import BinaryIO, Final, NamedTuple
 from zlib import crc32
@@ -9,7 +10,39 @@ from zlib import crc32
 import lz4.frame  # type: ignore[import-untyped]
 
 from surgseg_ros.bags.connections import Connection
-from surgseg_ros.bags.zstandard import MOST_BYTES, unpack
+
+__all__ = ['MAGIC', 'MOST_BYTES', 'unpack', 'zstd']
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+
+MAGIC: Final = b'\x28\xb5\x2f\xfd'
+"""How packed data begins. No CDR does: its first byte is 0."""
+
+MOST_BYTES: Final = 2**30
+"""What unpacks to more is neither a message nor a chunk: the largest image takes 800 MB."""
+
+
+def unpack(data: bytes | memoryview, most: int = MOST_BYTES) -> bytes:
+    """
+    Unpack a message or a chunk, within bounds: a thousandth of a byte may stand for each.
+
+    :param data: one frame of Zstandard.
+    :param most: bytes at most.
+    :return: what it holds.
+    :raises zstd.ZstdError: if it is damaged, cut off, or holds more.
+    """
+    unpacker = zstd.ZstdDecompressor()
+    unpacked: bytes = unpacker.decompress(data, max_length=most + 1)
+    if len(unpacked) > most:
+        raise zstd.ZstdError(f'it unpacks to more than {most} bytes')
+    if not unpacker.eof:
+        raise zstd.ZstdError('it is cut off')
+    return unpacked
+
 
 MCAP_MAGIC: Final = b'\x89MCAP0\r\n'
 """How a file of MCAP begins and ends."""

@@ -16,7 +16,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
 from surgseg_ros.benchmarking.conversation import answer, questions
-from surgseg_ros.benchmarking.frames import image_cdr, stamped
+from surgseg_ros.benchmarking.stages import image_cdr, stamped
 
 DEPTH = 10
 """What `create_publisher(Image, topic, 10)` gives: reliable, the last ten kept."""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from surgseg_ros.benchmarking.conversation import Child
-from surgseg_ros.benchmarking.machine import resident_mib
+from surgseg_ros.benchmarking.floors import resident_mib
 from surgseg_ros.benchmarking.processes import Settings, Variant, processes, times_file
 from surgseg_ros.benchmarking.watch import Watch, memory
-from surgseg_ros.core.percentiles import Percentiles
+from surgseg_ros.core.timing import Percentiles
 
 _REPORT_S: Final = 60.0
 """For two reports of the node, which makes one in a second."""

@@ -17,7 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
 from surgseg_ros.benchmarking.conversation import answer, questions
-from surgseg_ros.benchmarking.frames import stamp_of
+from surgseg_ros.benchmarking.stages import stamp_of
 from surgseg_ros.node.outputs import RESULTS
 
 DEPTH = 10

@@ -23,7 +23,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from surgseg_ros.benchmarking.plain import PlainModel
-from surgseg_ros.messages.converter import converter
+from surgseg_ros.messages.encodings import converter
 from surgseg_ros.node.compatibility import with_info
 
 DEPTH = 10

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from surgseg_ros.benchmarking.conversation import Child
+from surgseg_ros.node.compatibility import local_discovery
 from surgseg_ros.node.dds_profile import NEW_VARIABLE, NO_PROFILE, OLD_VARIABLE, choose_profile
-from surgseg_ros.node.discovery import local_discovery
 
 TOPIC: Final = '/benchmark/image'
 _ROOM: Final = 'surgseg_ros.benchmarking'

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each stage of a frame's way, from CDR to CDR without DDS, timed by the node's own worker."""
+"""Times by stage, without ROS."""
 
 import logging
 import math
 import queue
+import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, islice
@@ -12,22 +13,57 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.benchmarking.frames import image_cdr, stamped
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.parameters import pipeline_settings
-from surgseg_ros.core.percentiles import percentiles
 from surgseg_ros.core.reasons import Reason
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.core.timing import percentiles
 from surgseg_ros.messages.images import IMAGE, image_to_msg
-from surgseg_ros.messages.results import detections_to_msg, to_cdr
-from surgseg_ros.node.camera_channel import CameraChannel
+from surgseg_ros.messages.results import detections_to_msg, header, to_cdr
 from surgseg_ros.node.freshness import ResultPolicy
-from surgseg_ros.node.generation import Generation
-from surgseg_ros.node.health import Health
+from surgseg_ros.node.health import CameraChannel, Health
 from surgseg_ros.node.inference import Inference
-from surgseg_ros.node.mailbox import Frame, Mailbox
+from surgseg_ros.node.mailbox import Frame, Generation, Mailbox
 from surgseg_ros.node.worker import Worker
+
+_STAMP: Final = struct.Struct('<iI')
+_STAMP_AT: Final = 4
+"""Behind the encapsulation header; every message here begins with a Header."""
+
+
+def image_cdr(picture: NDArray[np.uint8]) -> bytes:
+    """
+    Serialize an image as a camera's driver would.
+
+    :param picture: (H, W, 3) uint8 RGB.
+    :return: CDR of sensor_msgs/Image with stamp 0.
+    """
+    return to_cdr(image_to_msg(picture, header(0, 'camera')))
+
+
+def stamped(cdr: bytes, stamp_ns: int) -> bytes:
+    """
+    Give a serialized message another stamp.
+
+    :param cdr: little endian, of a message that begins with a header.
+    :param stamp_ns: nanoseconds.
+    :return: a copy.
+    """
+    stamp = _STAMP.pack(*divmod(stamp_ns, 10**9))
+    return b''.join((cdr[:_STAMP_AT], stamp, memoryview(cdr)[_STAMP_AT + _STAMP.size :]))
+
+
+def stamp_of(cdr: bytes) -> int:
+    """
+    Read a serialized message's stamp, and nothing else of it.
+
+    :param cdr: little endian, of a message that begins with a header.
+    :return: nanoseconds.
+    """
+    seconds, nanoseconds = _STAMP.unpack_from(cdr, _STAMP_AT)
+    return int(seconds) * 10**9 + int(nanoseconds)
+
 
 STAGES: Final = (
     *('wait', 'parse', 'fit', 'network', 'upsample', 'download'),

@@ -3,7 +3,7 @@
 
 from typing import Final
 
-from surgseg_ros.core.exports import PRECISIONS as EXPORTED_PRECISIONS
+from surgseg_ros.core.model_folder import PRECISIONS as EXPORTED_PRECISIONS
 
 AUTO: Final = 'auto'
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instruments in a mask: one robotic tool per touching parts, else one per connected region."""
+"""Instruments in a mask: connected regions, their boxes, and how they are drawn."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,11 +14,115 @@ from surgseg_ros.core.labels import (
     BACKGROUND,
     LABELS,
     NO_DECISION,
+    PALETTE,
     ROBOTIC_TOOL,
     ROBOTIC_TOOL_PARTS,
 )
-from surgseg_ros.core.runs import Runs, connect, find_runs
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
+
+Whole = NDArray[np.intp]
+
+
+class Runs(NamedTuple):
+    """
+    Pixels of one kind that follow one another in a row; ordered by kind, then as read.
+
+    A 1080p mask has some thousands of them, so what is done once per run costs next to nothing.
+
+    :param kinds: (n,) uint8, never 0.
+    :param rows: (n,) row.
+    :param starts: (n,) first column.
+    :param ends: (n,) column behind the last.
+    """
+
+    kinds: NDArray[np.uint8]
+    rows: Whole
+    starts: Whole
+    ends: Whole
+
+    @property
+    def lengths(self) -> Whole:
+        """(n,) pixels of each."""
+        return self.ends - self.starts
+
+    def take(self, chosen: Whole) -> 'Runs':
+        """
+        Choose some of them.
+
+        :param chosen: (m,) their indices.
+        :return: these, in this order.
+        """
+        kinds, rows, starts, ends = self
+        return Runs(kinds[chosen], rows[chosen], starts[chosen], ends[chosen])
+
+
+def find_runs(mask: NDArray[np.uint8], table: NDArray[np.uint8]) -> Runs:
+    """
+    Split a mask into runs.
+
+    :param mask: (H, W) uint8; it is only read.
+    :param table: (256,) uint8, the kind of each mask value; pixels of kind 0 are in no run.
+    :return: the runs.
+    """
+    width = mask.shape[1]
+    flat = np.ascontiguousarray(mask).reshape(-1)
+    changes = np.empty(flat.size, bool)
+    np.not_equal(flat[1:], flat[:-1], out=changes[1:])
+    changes[::width] = True
+    starts = np.flatnonzero(changes)
+    kinds = table[flat[starts]]
+    rows = starts // width
+    # Values of one kind lie side by side, as do the parts of a tool: they are one run.
+    first = np.ones(len(kinds), bool)
+    first[1:] = (kinds[1:] != kinds[:-1]) | (rows[1:] != rows[:-1])
+    kinds, rows, starts = kinds[first], rows[first], starts[first]
+    ends = np.append(starts[1:], flat.size)
+    order = np.argsort(kinds, kind='stable')[np.count_nonzero(kinds == 0) :]
+    rows, shift = rows[order], rows[order] * width
+    return Runs(kinds[order], rows, starts[order] - shift, ends[order] - shift)
+
+
+def connect(runs: Runs, size: tuple[int, int]) -> Whole:
+    """
+    Find the 8-connected regions that runs make up.
+
+    :param runs: of a mask.
+    :param size: (H, W) of the mask.
+    :return: (n,) for each run the least index of a run of its region.
+    """
+    lower, upper = _touching(runs, size)
+    parents = np.arange(len(runs.rows))
+    while len(lower):
+        # Of several that one run is to follow, any will do: the others come in the next round.
+        parents[lower] = upper
+        parents = _roots(parents)
+        ends = parents[lower], parents[upper]
+        lower, upper = np.maximum(*ends), np.minimum(*ends)
+        apart = lower != upper
+        lower, upper = lower[apart], upper[apart]
+    return parents
+
+
+def _touching(runs: Runs, size: tuple[int, int]) -> tuple[Whole, Whole]:
+    """Pairs of runs of one kind in neighbouring rows that touch, corners included."""
+    stride = size[1] + 1  # a gap behind each row, lest its end touch the next one's start
+    line = (runs.rows + runs.kinds.astype(np.intp) * (size[0] + 1)) * stride
+    starts, ends = line + runs.starts, line + runs.ends  # both ascend over all runs
+    first = np.searchsorted(ends, starts - stride, 'left')
+    counts = np.searchsorted(starts, ends - stride, 'right') - first
+    lower = np.repeat(np.arange(len(counts)), counts)
+    before = np.cumsum(counts) - counts
+    return lower, np.arange(len(lower)) + np.repeat(first - before, counts)
+
+
+def _roots(parents: Whole) -> Whole:
+    """Follow parents to the end; each round halves the way."""
+    while True:
+        grandparents = parents[parents]
+        if np.array_equal(grandparents, parents):
+            return parents
+        parents = grandparents
+
 
 DEFAULT_LEAST_AREA: Final = 2e-4
 """Least area of an instrument as a share of the image's: 415 pixels of 1920x1080."""
@@ -149,3 +254,66 @@ def _oriented_box(region: Runs) -> OrientedBox:
         width, height, degrees = height, width, degrees + 90
     angle = math.radians(90 - (90 - degrees) % 180)
     return OrientedBox(x, y, width, height, angle)
+
+
+_OPACITY: Final = 0.5
+_DIMMED: Final = 0.5
+"""Brightness of pixels without a decision."""
+_FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
+_LUMA: Final = (0.299, 0.587, 0.114)
+
+
+def draw_overlay(
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], instruments: Sequence[Instrument] = ()
+) -> NDArray[np.uint8]:
+    """
+    Blend the colours of the classes into an image, and draw boxes and names of instruments.
+
+    Background is unchanged; pixels without a decision are dimmed and grey.
+
+    :param image: (H, W, 3) uint8 RGB.
+    :param mask: (H, W) uint8 class index or NO_DECISION.
+    :param instruments: those to draw.
+    :return: (H, W, 3) uint8 RGB, a new array.
+    """
+    canvas = image.copy()
+    colours = cv2.applyColorMap(mask, PALETTE[:, None])
+    blended = cv2.addWeighted(image, 1 - _OPACITY, colours, _OPACITY, 0)
+    undecided = mask == NO_DECISION
+    classed = (mask != BACKGROUND) & ~undecided
+    cv2.copyTo(blended, classed.view(np.uint8), canvas)
+    if undecided.any():
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        dimmed = cv2.convertScaleAbs(grey, alpha=_DIMMED)
+        cv2.copyTo(cv2.cvtColor(dimmed, cv2.COLOR_GRAY2RGB), undecided.view(np.uint8), canvas)
+    for instrument in instruments:
+        _draw_instrument(canvas, instrument)
+    return canvas
+
+
+def _draw_instrument(canvas: NDArray[np.uint8], instrument: Instrument) -> None:
+    box = instrument.box
+    thickness = max(1, canvas.shape[0] // 360)
+    colour = tuple(int(value) for value in PALETTE[instrument.label])
+    rectangle = (
+        (box.center_x_px, box.center_y_px),
+        (box.size_x_px, box.size_y_px),
+        float(np.degrees(box.angle_rad)),
+    )
+    corners = np.rint(cv2.boxPoints(rectangle)).astype(np.int32)
+    cv2.polylines(canvas, [corners], True, colour, thickness, cv2.LINE_AA)
+    _draw_tag(canvas, corners, f'{LABELS[instrument.label]} {instrument.score:.2f}', colour)
+
+
+def _draw_tag(
+    canvas: NDArray[np.uint8], corners: NDArray[np.int32], text: str, colour: tuple[int, ...]
+) -> None:
+    """Write above a box, but always inside the image where it is large enough."""
+    scale, thickness = canvas.shape[0] / 1200, max(1, canvas.shape[0] // 540)
+    (width, height), below = cv2.getTextSize(text, _FONT, scale, thickness)
+    left = int(np.clip(corners[:, 0].min(), 0, max(0, canvas.shape[1] - width)))
+    bottom = int(np.clip(corners[:, 1].min(), height + below, canvas.shape[0])) - below
+    tag = (left, bottom - height), (left + width, bottom + below)
+    cv2.rectangle(canvas, *tag, colour, cv2.FILLED)
+    ink = (0, 0, 0) if np.dot(colour, _LUMA) > 127 else (255, 255, 255)
+    cv2.putText(canvas, text, (left, bottom), _FONT, scale, ink, thickness, cv2.LINE_AA)

@@ -1,20 +1,246 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model is a folder: model.json, which says what the weights are, and weights.safetensors."""
+"""Model folders: specification, weights and exports, read, checked and written."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from surgseg_ros.core.files import write_whole
-from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.labels import CLASS_NAMES
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+FORMAT_VERSION: Final = 1
+INTENDED_USES: Final = ('demo', 'research')
+FIT_MODES: Final = ('letterbox', 'stretch')
+"""`letterbox` keeps the aspect ratio and pads with black; `stretch` does not keep it."""
+TEMPERATURES: Final = (0.05, 20.0)
+"""The least and the largest: beyond them every class is certain, or all are equal."""
+_LARGEST_INPUT_PX: Final = 8192
+_OPTIONAL: Final = frozenset(
+    {'options', 'least_region', 'temperature', 'training', 'scores', 'exports', 'self_test'}
+)
+
+
+class ModelError(ValueError):
+    """A model folder that cannot be used; the message names the folder, the value and a remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """
+    What a network is, how an image is prepared for it, and where it comes from.
+
+    :param name: for people; shown in the node's diagnostics.
+    :param architecture: name in segmentation_models_pytorch, `Unet` for example.
+    :param encoder: encoder's name in segmentation_models_pytorch.
+    :param options: further arguments of the architecture, `decoder_channels` for example.
+    :param input_size: (height, width) of the network's input in pixels.
+    :param fit: one of FIT_MODES.
+    :param mean: per channel, of images scaled to 0..1.
+    :param std: per channel, of images scaled to 0..1.
+    :param colour_order: `rgb`; says what the weights were trained on.
+    :param classes: class names by index; must be the table of surgseg_ros.core.labels.
+    :param least_region: per class, the least share of the image's area that a connected region
+        must have to be kept when the filter is asked for; 0 keeps all.
+    :param temperature: what the logits are divided by to become probabilities, so that the
+        confidence is one; changes no class. 1 for a model that was not calibrated.
+    :param intended_use: one of INTENDED_USES; a node never calls a `demo` model valid.
+    :param training: how it was trained and on what; free form.
+    :param scores: what it reached; free form.
+    :param weights_sha256: hex digest of weights.safetensors.
+    :param exports: the same network for other runtimes; see surgseg_ros.core.model_folder.
+    :param self_test: a drawing and the classes in it; see surgseg_ros.core.self_test.
+    """
+
+    name: str
+    architecture: str = 'Unet'
+    encoder: str = 'resnet34'
+    options: Mapping[str, Any] = field(default_factory=dict)
+    input_size: tuple[int, int] = (512, 640)
+    fit: str = 'letterbox'
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    colour_order: str = 'rgb'
+    classes: tuple[str, ...] = CLASS_NAMES
+    least_region: tuple[float, ...] = (0.0,) * len(CLASS_NAMES)
+    temperature: float = 1.0
+    intended_use: str = 'research'
+    training: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    weights_sha256: str = ''
+    exports: Mapping[str, Any] = field(default_factory=dict)
+    self_test: Mapping[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """
+        Hold every value against what this release understands.
+
+        :raises ModelError: on the first value that does not fit.
+        """
+        if self.format_version != FORMAT_VERSION or type(self.format_version) is not int:
+            raise ModelError(
+                f'format_version is {self.format_version!r}, this release reads {FORMAT_VERSION}: '
+                'use the release of surgseg_ros that wrote the model, or export it again'
+            )
+        if tuple(self.classes) != CLASS_NAMES:
+            raise ModelError(_class_table_difference(tuple(self.classes)))
+        _check_choice('fit', self.fit, FIT_MODES)
+        _check_choice('colour_order', self.colour_order, ('rgb',))
+        _check_choice('intended_use', self.intended_use, INTENDED_USES)
+        _check_text('name', self.name, r'[^\x00-\x1f\x7f\ud800-\udfff]{1,200}')
+        _check_text('architecture', self.architecture, r'\w{1,100}')
+        _check_text('encoder', self.encoder, r'[\w.-]{1,100}')  # no ':', which could fetch or load
+        _check_text('weights_sha256', self.weights_sha256, '([0-9a-f]{64})?')
+        _check_numbers('input_size', self.input_size, 2, 32, _LARGEST_INPUT_PX)
+        _check_numbers('mean', self.mean, 3, 0.0, 1.0)
+        _check_numbers('std', self.std, 3, 1e-6, 10.0)
+        _check_numbers('least_region', self.least_region, len(CLASS_NAMES), 0.0, 1.0)
+        _check_numbers('temperature', (self.temperature,), 1, *TEMPERATURES)
+        if any(not isinstance(side, int) or side % 32 for side in self.input_size):
+            raise ModelError(f'input_size is {self.input_size!r}: give multiples of 32 pixels')
+        try:
+            check_exports(self.exports)
+        except ValueError as error:
+            raise ModelError(f'exports: {error}; make them again with `export`') from error
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> ModelSpec:
+        """
+        Read a model.json.
+
+        :param text: the file's content.
+        :return: the specification.
+        :raises ModelError: if it is no JSON object, or a key or value is not understood.
+        """
+        try:
+            values = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f'it is not JSON ({error})') from error
+        if not isinstance(values, dict):
+            raise ModelError(f'it holds a {type(values).__name__}, expected an object')
+        known = {entry.name for entry in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ModelError(
+                f'unknown keys {unknown!r}: remove them, or use the release that knows'
+            )
+        # Whatever decides the mask, or what the node says of it, must not be guessed.
+        required = known - _OPTIONAL
+        if missing := sorted(required - set(values)):
+            raise ModelError(f'missing keys {missing!r}: write the folder again with `train`')
+        for key in ('classes', 'input_size', 'mean', 'std', 'least_region'):
+            if isinstance(values.get(key), list):
+                values[key] = tuple(values[key])
+            elif key in values:
+                raise ModelError(f'{key} is {values[key]!r}, expected a list')
+        for key in ('options', 'training', 'scores', 'exports', 'self_test'):
+            if not isinstance(values.get(key, {}), dict):
+                raise ModelError(f'{key} is {values[key]!r}, expected an object')
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """
+        Write what `from_json` reads.
+
+        :return: JSON with indentation, keys in the order of the fields.
+        :raises ModelError: if a free-form value is NaN or infinite, which JSON does not know.
+        """
+        try:
+            return json.dumps(asdict(self), indent=2, allow_nan=False) + '\n'
+        except ValueError as error:
+            raise ModelError(f'the specification holds NaN or infinity: {self!r}') from error
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f'{text} is not a finite number')
+    return number
+
+
+def _class_table_difference(classes: tuple[str, ...]) -> str:
+    for index in range(max(len(classes), len(CLASS_NAMES))):
+        theirs = classes[index] if index < len(classes) else None
+        ours = CLASS_NAMES[index] if index < len(CLASS_NAMES) else None
+        if theirs != ours:
+            break
+    return (
+        f'classes[{index}] is {theirs!r}, expected {ours!r}: the masks would be mislabelled; '
+        'train the model with the class table of SAR-RARP50'
+    )
+
+
+def _check_choice(key: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ModelError(f'{key} is {value!r}, expected one of {", ".join(choices)}')
+
+
+def _check_text(key: str, value: object, pattern: str) -> None:
+    if not isinstance(value, str) or not re.fullmatch(pattern, value):
+        raise ModelError(f'{key} is {value!r}, expected a text that matches {pattern}')
+
+
+def _check_numbers(
+    key: str, values: tuple[float, ...], count: int, least: float, largest: float
+) -> None:
+    fits = len(values) == count and all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) and least <= v <= largest
+        for v in values
+    )
+    if not fits:
+        raise ModelError(
+            f'{key} is {values!r}, expected {count} numbers between {least} and {largest}'
+        )
+
+
+EXPORT_FILES: Final[Mapping[str, tuple[str, ...]]] = {
+    'openvino': ('openvino.xml', 'openvino.bin'),
+    'onnx': ('model.onnx',),
+}
+"""By backend, the files of an export; no other name is ever opened."""
+
+PRECISIONS: Final = ('f32', 'bf16', 'int8')
+"""What a network computes in; int8 falls back on bf16 for what is not quantised."""
+
+
+def check_exports(exports: Mapping[str, Any]) -> None:
+    """
+    Hold the `exports` of a model.json against what this release understands.
+
+    :param exports: backend to `precision`, `files` (name to SHA-256) and `agreement` (free form).
+    :raises ValueError: on the first value that does not fit.
+    """
+    for backend, export in exports.items():
+        if backend not in EXPORT_FILES:
+            raise ValueError(f'unknown backend {backend!r}, expected {", ".join(EXPORT_FILES)}')
+        if not isinstance(export, dict) or set(export) != {'precision', 'files', 'agreement'}:
+            raise ValueError(f'{backend} is {export!r}, expected precision, files and agreement')
+        if export['precision'] not in PRECISIONS:
+            raise ValueError(
+                f'precision of {backend} is {export["precision"]!r}, '
+                f'expected one of {", ".join(PRECISIONS)}'
+            )
+        files = export['files']
+        if not isinstance(files, dict) or set(files) != set(EXPORT_FILES[backend]):
+            raise ValueError(
+                f'files of {backend} are {files!r}, expected {", ".join(EXPORT_FILES[backend])}'
+            )
+        for name, digest in files.items():
+            if not isinstance(digest, str) or not re.fullmatch('[0-9a-f]{64}', digest):
+                raise ValueError(f'{name} has {digest!r}, expected a SHA-256 in hex digits')
+        if not isinstance(export['agreement'], dict):
+            raise ValueError(f'agreement of {backend} is {export["agreement"]!r}, not an object')
+
 
 SPEC_FILE: Final = 'model.json'
 WEIGHTS_FILE: Final = 'weights.safetensors'

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from surgseg_ros.core.labels import CLASS_COUNT
-from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.model_folder import ModelError, ModelSpec
 
 _FIXED_OPTIONS: Final = {
     'self',

@@ -10,8 +10,8 @@ from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 from surgseg_ros.core.gates import ACTIONS, GATES, GateSetting
 from surgseg_ros.core.gates import DEFAULTS as GATE_DEFAULTS
 from surgseg_ros.core.pipeline import PipelineSettings
+from surgseg_ros.core.postprocessing import LARGEST_FRAMES
 from surgseg_ros.core.segmentation import Roi
-from surgseg_ros.core.temporal_filter import LARGEST_FRAMES
 
 TRANSPORTS: Final = ('raw', 'compressed')
 RELIABILITIES: Final = ('auto', 'reliable', 'best_effort')

@@ -21,17 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core import gates as quality_gates
-from surgseg_ros.core.confidence_threshold import apply_confidence_threshold, instruments_in
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA, Instrument, without_decision
-from surgseg_ros.core.failures import describe
+from surgseg_ros.core.errors import describe
 from surgseg_ros.core.gates import Finding, Gates, GateSetting
 from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.postprocessing import (
+    TemporalFilter,
+    apply_confidence_threshold,
+    drop_small_regions,
+    instruments_in,
+)
 from surgseg_ros.core.reasons import Reason, ReasonCode
-from surgseg_ros.core.regions import drop_small_regions
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.stamps import StampAnomaly, StampMonitor
-from surgseg_ros.core.stopwatch import Stopwatch
-from surgseg_ros.core.temporal_filter import TemporalFilter
+from surgseg_ros.core.timing import Stopwatch
 
 if TYPE_CHECKING:  # torch is imported with the first model
     from surgseg_ros.core.segmenter import Segmenter

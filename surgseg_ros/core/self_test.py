@@ -16,8 +16,7 @@ from torch import Tensor
 
 from surgseg_ros.core.files import write_whole
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
-from surgseg_ros.core.model_folder import SPEC_FILE, read_model
-from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.model_folder import SPEC_FILE, ModelError, ModelSpec, read_model
 from surgseg_ros.core.network import load_network
 
 LEAST_AGREEMENT: Final = 0.99

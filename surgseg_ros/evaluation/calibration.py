@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a confidence is a probability, and the temperature that makes it one."""
+"""Values that are fitted on validation frames: temperature, margins, least regions."""
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
-from surgseg_ros.core.model_spec import TEMPERATURES
+from surgseg_ros.core.labels import BACKGROUND, CLASS_COUNT, NO_DECISION
+from surgseg_ros.core.model_folder import TEMPERATURES
 from surgseg_ros.core.segmentation import Segmentation
+from surgseg_ros.evaluation.metrics import SCORED
 
 BINS: Final = 15
 """Of equal width, as in the paper; see Reliability."""
@@ -124,3 +126,125 @@ def _slope(logits: NDArray[np.float64], truth: NDArray[np.uint8], inverse: float
     weights = np.exp(logits * inverse)
     expected = (weights * logits).sum(1) / weights.sum(1)
     return float((expected - logits[np.arange(truth.size), truth]).mean())
+
+
+MARGINS: Final = tuple(0.25 * step for step in range(17))
+"""Margins to choose from, in logits."""
+
+LARGEST_LOSS: Final = 0.015
+"""Mean IoU over the frames that show the class, of which a margin may cost no more."""
+
+
+class LeastMargins:
+    """
+    Gathers frames, then finds how far each class has to be ahead of the next best.
+
+    Officially one stray pixel of an absent class costs as much as missing the class altogether,
+    which no loss over pixels knows. Subtracting the margin from the class's logit, in the bias of
+    the last layer, asks for the lead without any filter.
+    """
+
+    def __init__(self) -> None:
+        """Start with no frame."""
+        self._area: list[NDArray[np.int64]] = []
+        self._shared: list[NDArray[np.int64]] = []
+        self._truth: list[NDArray[np.int64]] = []
+
+    def add(self, truth: NDArray[np.uint8], logits: NDArray[np.float32]) -> None:
+        """
+        Look at a frame.
+
+        :param truth: (h, w) uint8 class index at the network's size; NO_DECISION does not count.
+        :param logits: (C, h, w).
+        """
+        counted = truth != NO_DECISION
+        label, wanted = logits.argmax(0)[counted], truth[counted]
+        next_best, best = np.partition(logits[:, counted], -2, axis=0)[-2:]
+        steps = np.searchsorted(MARGINS, best - next_best, 'right') - 1
+        code = label * len(MARGINS) + steps
+        shape = (CLASS_COUNT, len(MARGINS))
+        tables = [
+            np.bincount(which, minlength=shape[0] * shape[1]).reshape(shape)
+            for which in (code, code[label == wanted])
+        ]
+        # Kept at a margin is what is at least that far ahead: sum from the other end.
+        area, shared = (table[:, ::-1].cumsum(1)[:, ::-1] for table in tables)
+        self._area.append(area)
+        self._shared.append(shared)
+        self._truth.append(np.bincount(wanted, minlength=CLASS_COUNT))
+
+    def tune(self) -> tuple[float, ...]:
+        """
+        Choose.
+
+        :return: per class, the margin with the best official IoU; 0 for the background.
+        """
+        area, shared, truth = (np.stack(part) for part in (self._area, self._shared, self._truth))
+        union = area + truth[..., None] - shared
+        iou = np.where(union > 0, shared / np.maximum(union, 1), 1.0)  # (frames, C, candidates)
+        margins = [0.0] * CLASS_COUNT
+        for label in SCORED:
+            official = iou[:, label].mean(0)
+            shown = iou[truth[:, label] > 0, label].sum(0) / max(1, (truth[:, label] > 0).sum())
+            allowed = shown >= shown[0] - LARGEST_LOSS
+            margins[label] = MARGINS[int(np.argmax(np.where(allowed, official, -1.0)))]
+        return tuple(margins)
+
+
+SHARES: Final = (0.0, *np.geomspace(1e-5, 3e-2, 40).round(7).tolist())
+"""Shares of the image's area to choose from; the smallest of equals is taken."""
+
+
+class _Regions(NamedTuple):
+    """One class in one frame: its connected regions, and the truth."""
+
+    shares: NDArray[np.float64]
+    area_px: NDArray[np.int64]
+    shared_px: NDArray[np.int64]
+    truth_px: int
+
+    def iou(self, least: float) -> float:
+        """Find the official IoU if smaller regions were background."""
+        kept = self.shares >= least
+        shared = int(self.shared_px[kept].sum())
+        union = self.truth_px + int(self.area_px[kept].sum()) - shared
+        return shared / union if union else 1.0
+
+
+class LeastRegions:
+    """Gathers the regions of frames, then finds the least size per class with the best IoU."""
+
+    def __init__(self) -> None:
+        """Start with no frame."""
+        self._tables: dict[int, list[_Regions]] = {label: [] for label in SCORED}
+
+    def add(self, truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> None:
+        """
+        Look at a frame.
+
+        :param truth: (H, W) uint8 class index.
+        :param predicted: (H, W) uint8 class index, not filtered.
+        """
+        for label, table in self._tables.items():
+            table.append(_find_regions(truth, predicted, label))
+
+    def tune(self) -> tuple[float, ...]:
+        """
+        Choose.
+
+        :return: per class, the least share of the image's area, as in ModelSpec.
+        """
+        least = [0.0] * CLASS_COUNT
+        for label, table in self._tables.items():
+            scores = [sum(regions.iou(share) for regions in table) for share in SHARES]
+            least[label] = SHARES[int(np.argmax(scores))]
+        return tuple(least)
+
+
+def _find_regions(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], label: int) -> _Regions:
+    selected = cv2.inRange(predicted, label, label)
+    count, regions, stats, _ = cv2.connectedComponentsWithStats(selected, connectivity=8)
+    hit = regions[truth == label]
+    shared = np.bincount(hit, minlength=count)[1:]
+    area = stats[1:, cv2.CC_STAT_AREA].astype(np.int64)
+    return _Regions(area / truth.size, area, shared, hit.size)

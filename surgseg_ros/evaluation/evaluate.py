@@ -12,15 +12,18 @@ from tqdm import tqdm
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.core.processes import deaf_to_terminal, worker_pool
-from surgseg_ros.evaluation.flicker import (
+from surgseg_ros.evaluation.metrics import MEANINGS, FrameCounts, summarize
+from surgseg_ros.evaluation.pairs import (
+    EvaluationError,
+    Pair,
     StepCounts,
+    count_pair,
     count_step_of,
+    find_pairs,
     find_steps,
     report,
     summarize_steps,
 )
-from surgseg_ros.evaluation.metrics import MEANINGS, FrameCounts, summarize
-from surgseg_ros.evaluation.pairs import EvaluationError, Pair, count_pair, find_pairs
 from surgseg_ros.reports import FILE_NAME
 
 

@@ -17,7 +17,7 @@ from surgseg_ros.core.image_files import (
     is_picture_file,
 )
 from surgseg_ros.core.limits import refusal
-from surgseg_ros.evaluation.errors import FrameError
+from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.videos import open_video
 
 __all__ = ['PARTIAL', 'FrameError', 'read_frames', 'read_picture', 'write_png']

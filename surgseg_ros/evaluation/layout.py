@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from surgseg_ros.evaluation.errors import FrameError
-
 VIDEO_FILE: Final = 'video_left.avi'
 """A video that is not unpacked, beside `segmentation/`."""
 
@@ -144,3 +142,7 @@ def _once(paths: Iterable[Path]) -> list[Path]:
                 'clear which is meant; remove one of them'
             )
     return list(by_name.values())
+
+
+class FrameError(ValueError):
+    """An image or video that cannot be used; the message names it, and a remedy."""

@@ -41,8 +41,8 @@ from surgseg_ros.core.pipeline import (
 from surgseg_ros.core.runtimes import AUTO, RUNTIMES
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.evaluation.errors import FrameError
 from surgseg_ros.evaluation.frames import write_png
+from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.sources import VIDEO_EVERY, Source, find_sources, report_losses
 
 RECORD_FILE: Final = 'predict.json'

@@ -15,11 +15,11 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.evaluation.errors import FrameError
 from surgseg_ros.evaluation.frames import read_picture
 from surgseg_ros.evaluation.layout import (
     PICTURE_FOLDERS,
     VIDEO_FILE,
+    FrameError,
     find_masks,
     find_pictures,
     find_video_file,
@@ -28,7 +28,7 @@ from surgseg_ros.evaluation.layout import (
     official_name,
     pictures_in,
 )
-from surgseg_ros.evaluation.masks import read_truth
+from surgseg_ros.evaluation.pairs import read_truth
 from surgseg_ros.evaluation.videos import Video, open_video
 
 VIDEO_EVERY: Final = 60

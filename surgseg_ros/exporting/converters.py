@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from surgseg_ros.core.exports import EXPORT_FILES
-from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.model_folder import EXPORT_FILES, ModelSpec
 from surgseg_ros.core.runtimes.exported import import_library
 
 _INPUT: Final = 'fitted'

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.model_folder import ModelSpec
 from surgseg_ros.synthetic import Scene
 from surgseg_ros.training.dataset import DatasetError, Sample, find_samples, split_videos
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from surgseg_ros.core.reasons import ReasonCode
 from surgseg_ros.messages.encodings import find_encoding
-from surgseg_ros.messages.errors import ImageError, ImageWarning
+from surgseg_ros.messages.types import ImageError, ImageWarning
 
 _STORED: Final = re.compile(r'compressed\s+(\w+)')
 _GREY: Final = ('', 'mono8', 'mono16', '8uc1')

@@ -1,16 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the data of an uncompressed image holds in each encoding, and how RGB is made of it."""
+"""Encodings of sensor_msgs/Image, and how each becomes RGB."""
 
+import functools
+import importlib.util
+import subprocess
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.messages.errors import ImageError
+from surgseg_ros.messages.types import ImageError
+
+_CV_BRIDGE_TRIAL: Final = """
+from types import SimpleNamespace as Message
+from cv_bridge import CvBridge
+grey = Message(height=2, width=2, encoding='mono8', is_bigendian=0, step=2, data=bytes(4))
+assert CvBridge().imgmsg_to_cv2(grey, 'rgb8').shape == (2, 2, 3)
+"""
+
+
+@functools.cache
+def converter() -> Callable[[Any, str], Any]:
+    """
+    Choose cv_bridge where it works, and rosbags-image elsewhere.
+
+    :return: makes of an image message, with dense rows, and the name of an encoding an image.
+    """
+    convert: Callable[[Any, str], Any]
+    if importlib.util.find_spec('cv_bridge') and _cv_bridge_works():
+        convert = importlib.import_module('cv_bridge').CvBridge().imgmsg_to_cv2
+    else:
+        convert = importlib.import_module('rosbags.image').message_to_cvimage
+    return convert
+
+
+def _cv_bridge_works() -> bool:
+    """Try cv_bridge in a process of its own: built for another NumPy, it can end the process."""
+    trial = [sys.executable, '-c', _CV_BRIDGE_TRIAL]
+    return subprocess.run(trial, capture_output=True, check=False).returncode == 0
+
 
 RgbArray = NDArray[np.uint8]
 

@@ -20,8 +20,7 @@ from surgseg_ros.core.limits import MAX_PIXELS
 from surgseg_ros.core.reasons import ReasonCode
 from surgseg_ros.messages.compressed_format import color_layout, refuse_depth
 from surgseg_ros.messages.encodings import ENCODINGS, Encoding, check_form, find_encoding
-from surgseg_ros.messages.errors import ImageError, ImageWarning
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.types import TYPES, ImageError, ImageWarning
 
 RgbArray = NDArray[np.uint8]
 

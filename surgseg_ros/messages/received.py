@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.image_files import decode_mask
-from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.images import check_compressed, rows_of
 from surgseg_ros.messages.results import from_cdr
+from surgseg_ros.messages.types import ImageError
 
 _STAMP: Final = {0: struct.Struct('>iI'), 1: struct.Struct('<iI')}
 """Seconds and nanoseconds, by the byte order that the encapsulation header tells."""

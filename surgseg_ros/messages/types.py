@@ -1,11 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The message types: those of ROS 2 Jazzy, and vision_msgs from the package's own .msg files."""
+"""Message types as rosbags knows them, and what a message raises that is not an image."""
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
+
+from surgseg_ros.core.reasons import ReasonCode
+
+
+class ImageError(ValueError):
+    """
+    An image message that no image can be made of.
+
+    :param text: what is wrong, and the remedy.
+    :param cause: a short name of the kind of fault, to count by and to warn once by.
+    """
+
+    def __init__(self, text: str, cause: str) -> None:
+        """Keep the cause beside the text."""
+        super().__init__(text)
+        self.cause = cause
+
+
+class ImageWarning(NamedTuple):
+    """
+    Why an image that could be read is not to be trusted.
+
+    :param code: the kind of fault, to count by and to warn once by.
+    :param text: what is wrong, and the remedy.
+    """
+
+    code: ReasonCode
+    text: str
+
 
 VISION_MSGS: Final = Path(__file__).parent / 'vision_msgs' / 'msg'
 

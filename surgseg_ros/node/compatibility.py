@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one place that knows how Humble's rclpy differs from that of later distributions."""
+"""What differs between ROS distributions, and how rclpy is started."""
 
+import ast
 import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
+
+__all__ = ['SubscriptionEventCallbacks', 'UnsupportedEventTypeError', 'subscribe', 'with_info']
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
-
-__all__ = ['SubscriptionEventCallbacks', 'UnsupportedEventTypeError', 'subscribe', 'with_info']
 
 
 def subscribe(
@@ -73,3 +76,47 @@ def with_info(callback: Callable[[Any, Mapping[str, Any]], None]) -> Callable[..
     if hasattr(Subscription, 'CallbackType'):
         return callback
     return lambda message: callback(message, {'received_timestamp': time.time_ns()})
+
+
+def local_discovery(environment: Mapping[str, str]) -> dict[str, str]:
+    """
+    Name the environment variables that restrict discovery to this machine.
+
+    :param environment: holds ROS_DISTRO.
+    :return: what to set. Humble reads ROS_LOCALHOST_ONLY alone; later distributions call it
+        deprecated and let it override ROS_AUTOMATIC_DISCOVERY_RANGE, so it is for Humble only.
+    """
+    variables = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+    if environment.get('ROS_DISTRO') == 'humble':
+        variables['ROS_LOCALHOST_ONLY'] = '1'
+    return variables
+
+
+class RosArgumentError(ValueError):
+    """Arguments after `--ros-args` that ROS does not take; the message names them."""
+
+
+def begin_ros(arguments: Sequence[str]) -> None:
+    """
+    Initialize rclpy, without handlers of signals.
+
+    :param arguments: of the command; those of ROS follow `--ros-args`.
+    :raises RosArgumentError: if ROS does not understand one.
+    """
+    try:
+        rclpy.init(args=list(arguments), signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:
+        # The classes are those of rclpy's native part, which every distribution keeps elsewhere.
+        kind = type(error).__name__
+        if kind == 'UnknownROSArgsError':
+            what = ' '.join(ast.literal_eval(str(error)))
+            raise RosArgumentError(
+                f'ROS does not know {what} after --ros-args: check it, or end the arguments of '
+                'ROS by --'
+            ) from error
+        if kind == 'RCLInvalidROSArgsError' or 'parse' in str(error):
+            raise RosArgumentError(
+                f'ROS does not understand the arguments after --ros-args ({error}): write '
+                '-r FROM:=TO, -p NAME:=VALUE or --params-file FILE'
+            ) from error
+        raise

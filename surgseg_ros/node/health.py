@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one camera's way has done, and whether its masks can be used now; no ROS in here."""
+"""One camera of the node: its counts and times, and whether its masks can be used now."""
 
 import threading
 from collections import Counter, deque
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
-from surgseg_ros.core.percentiles import Percentiles, percentiles
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.detections import Instrument
+from surgseg_ros.core.pipeline import InputFrame
 from surgseg_ros.core.reasons import Reason, ReasonCode
+from surgseg_ros.core.segmentation import Roi, Segmentation
+from surgseg_ros.core.timing import Percentiles, Stopwatch, percentiles
+from surgseg_ros.node.mailbox import Frame
 
 VALID: Final = 'valid'
 DEGRADED: Final = 'degraded'
@@ -283,3 +290,56 @@ class Health:
 
     def _keep(self, stage: str, time_ms: float) -> None:
         self._times.setdefault(stage, deque(maxlen=_WINDOW)).append(time_ms)
+
+
+class Sink(Protocol):
+    """Where results go."""
+
+    def topics(self) -> list[str]:
+        """Name the topics that are offered, `status` apart; relative names."""
+
+    def publish(
+        self,
+        header: Any,
+        image: NDArray[np.uint8],
+        segmentation: Segmentation,
+        instruments: Sequence[Instrument],
+        raw: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Publish what is known of an image; see Outputs."""
+
+    def wants_confidence(self) -> bool:
+        """Tell whether somebody listens to the confidence of each pixel."""
+
+
+class CameraChannel(NamedTuple):
+    """One camera as the worker sees it."""
+
+    name: str
+    type_name: str
+    roi: Roi | None
+    health: Health
+    outputs: Sink
+
+    @property
+    def prefix(self) -> str:
+        """What a line of the log begins with."""
+        return f'{self.name}: ' if self.name else ''
+
+
+class ReceivedImage(NamedTuple):
+    """
+    A frame that was read, on its way.
+
+    :param frame: as it came.
+    :param channel: its camera.
+    :param header: std_msgs/Header.
+    :param input: what goes into the pipeline.
+    :param watch: runs from the start of reading.
+    """
+
+    frame: Frame
+    channel: CameraChannel
+    header: Any
+    input: InputFrame
+    watch: Stopwatch

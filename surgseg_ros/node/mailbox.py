@@ -1,9 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One slot per camera for its newest frame: this, not DDS, is the newest-frame rule."""
+"""Frames that wait for the worker, and the activation that they belong to."""
 
+import contextlib
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import NamedTuple
+
+
+class Generation:
+    """Counts changes of state; a result belongs to one, and is discarded after it."""
+
+    def __init__(self) -> None:
+        """Start at 0, at rest."""
+        self._lock = threading.Lock()
+        self.number = 0
+
+    def advance(self) -> int:
+        """
+        End the present generation; waits for what is being published in it.
+
+        :return: the number of the next.
+        """
+        with self._lock:
+            self.number += 1
+            return self.number
+
+    @contextlib.contextmanager
+    def held(self, number: int) -> Iterator[bool]:
+        """
+        Keep the generation from ending.
+
+        :param number: of a result.
+        :return: context that says whether this is still the present generation.
+        """
+        with self._lock:
+            yield number == self.number
 
 
 class Frame(NamedTuple):

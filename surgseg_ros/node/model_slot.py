@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from surgseg_ros.core.failures import describe
-from surgseg_ros.core.memory import importing
+from surgseg_ros.core.errors import describe
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.reasons import Reason, ReasonCode
-from surgseg_ros.node.generation import Generation
+from surgseg_ros.core.system import importing
 from surgseg_ros.node.inference import Inference
+from surgseg_ros.node.mailbox import Generation
 from surgseg_ros.node.parameters import Settings
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
-from surgseg_ros.core.detections import Instrument
-from surgseg_ros.core.overlay import draw_overlay
+from surgseg_ros.core.detections import Instrument, draw_overlay
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.results import detections_to_msg, label_info_to_msg, to_cdr

@@ -1,16 +1,215 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells `status` and `/diagnostics` of all cameras, from threads of its own."""
+"""Publishes status and /diagnostics of all cameras."""
 
 import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from surgseg_ros.core.reasons import Reason, ReasonCode
-from surgseg_ros.node.health import Health
-from surgseg_ros.node.reports import Diagnostics, StatusReport
-from surgseg_ros.node.ticker import Ticker
+from surgseg_ros.node.health import DEGRADED, INACTIVE, STALE, VALID, Health, Verdict
+from surgseg_ros.node.outputs import prefixed
+from surgseg_ros.node.threads import Ticker
+
+STATUS_DEADLINE_S: Final = 1.5
+_REPEAT_S: Final = 0.5
+"""So that a single lost message does not miss the deadline."""
+_LAST_WORD_S: Final = 3.0
+"""On a busy machine a listener takes its time; launch waits for 5 s before it ends a process."""
+_LEAST_RATE_TIME_S: Final = 0.5
+"""Rates over less than this say nothing."""
+
+LEVELS: Final = {
+    VALID: DiagnosticStatus.OK,
+    DEGRADED: DiagnosticStatus.WARN,
+    STALE: DiagnosticStatus.STALE,
+    INACTIVE: DiagnosticStatus.ERROR,
+}
+
+
+class StatusReport:
+    """
+    The `status` topic of one camera, and its part of `/diagnostics`.
+
+    The `hardware_id` of `status` is `instance`. In `/diagnostics` it is the node's full name, one
+    for all cameras (diagnostic_updater, too, has one per node) and the same after every start:
+    viewers group by it, and their layouts name it.
+
+    :param node: whose publisher it is.
+    :param camera_name: prefix of the topic.
+    :param health: what is reported.
+    :param instance: tells this node's `status` from another's of the same name.
+    """
+
+    def __init__(self, node: Node, camera_name: str, health: Health, instance: str = '') -> None:
+        """Create the publisher."""
+        self._node = node
+        self._instance = instance
+        self._health = health
+        self._node_name = node.get_fully_qualified_name().lstrip('/')
+        self._name = f'{self._node_name}: {camera_name}' if camera_name else self._node_name
+        profile = QoSProfile(
+            depth=1,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+            deadline=Duration(seconds=STATUS_DEADLINE_S),
+        )
+        # An ordinary publisher: a lifecycle one would be silent just when it matters.
+        self._publisher = node.create_publisher(
+            DiagnosticStatus,
+            prefixed(camera_name, 'status'),
+            profile,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+        )
+        self._last = Verdict('')
+        self._last_s = 0.0
+        self._past = _Past(time.monotonic(), {})
+        self._last_rates = {'in_hz': 0.0, 'out_hz': 0.0}
+
+    def publish(self, stale_after_ms: float, model: str) -> None:
+        """
+        Publish the status if it has changed, or is due again.
+
+        :param stale_after_ms: how long a mask is fresh.
+        :param model: name and hash of the model.
+        """
+        now_ns = time.monotonic_ns()
+        verdict = self._health.verdict(now_ns, stale_after_ms)
+        if verdict == self._last and now_ns / 1e9 - self._last_s < _REPEAT_S:
+            return
+        self._last, self._last_s = verdict, now_ns / 1e9
+        self._publish_status(verdict, model)
+
+    def end(self, reason: Reason, model: str) -> None:
+        """
+        Publish a last `inactive`, and wait until reliable listeners have it, but not for ever.
+
+        :param reason: why no masks come any more.
+        :param model: name and hash of the model.
+        """
+        self._publish_status(Verdict(INACTIVE, (reason,)), model)
+        self._publisher.wait_for_all_acked(Duration(seconds=_LAST_WORD_S))
+
+    def destroy(self) -> None:
+        """Destroy the publisher."""
+        self._node.destroy_publisher(self._publisher)
+
+    def diagnostics(
+        self, stale_after_ms: float, model: str, facts: Mapping[str, str], failed: bool
+    ) -> DiagnosticStatus:
+        """
+        Make the camera's part of `/diagnostics`.
+
+        :param stale_after_ms: how long a mask is fresh.
+        :param model: name and hash of the model.
+        :param facts: of the whole node, the device for example.
+        :param failed: whether the node could not be configured or activated.
+        :return: the verdict and facts as text, and each rate, count and time as one number.
+        """
+        verdict = self._health.verdict(time.monotonic_ns(), stale_after_ms)
+        texts = {**self._values(verdict, model), **facts}
+        last_stamp = {'last_stamp_s': stamp} if (stamp := texts.pop('last_stamp')) else {}
+        values = {**texts, **last_stamp, **self._rates(), **self._counts(), **self._times()}
+        status = self._status(verdict, values)
+        status.hardware_id = self._node_name
+        # Inactive by a person's wish is not an error of the machine.
+        if verdict.state == INACTIVE:
+            status.level = DiagnosticStatus.ERROR if failed else DiagnosticStatus.WARN
+        status.message = f'{verdict.state}: {verdict.reason}' if verdict.reason else verdict.state
+        return status
+
+    def _publish_status(self, verdict: Verdict, model: str) -> None:
+        self._publisher.publish(self._status(verdict, self._values(verdict, model)))
+
+    def _status(self, verdict: Verdict, values: Mapping[str, str]) -> DiagnosticStatus:
+        return DiagnosticStatus(
+            level=LEVELS[verdict.state],
+            name=self._name,
+            message=verdict.state,
+            hardware_id=self._instance,
+            values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        )
+
+    def _values(self, verdict: Verdict, model: str) -> dict[str, str]:
+        stamp_ns = self._health.last_stamp_ns()
+        stamp = '' if stamp_ns is None else f'{stamp_ns // 10**9}.{stamp_ns % 10**9:09d}'
+        return {
+            'reason': verdict.reason,
+            'last_stamp': stamp,
+            'model': model,
+            'reason_codes': ','.join(verdict.codes),
+        }
+
+    def _rates(self) -> dict[str, str]:
+        counts, now_s = self._health.counts(), time.monotonic()
+        elapsed_s = now_s - self._past.time_s
+        if elapsed_s >= _LEAST_RATE_TIME_S:
+            self._last_rates = {
+                f'{word}_hz': (counts[key] - self._past.counts.get(key, 0)) / elapsed_s
+                for word, key in (('in', 'received'), ('out', 'published'))
+            }
+            self._past = _Past(now_s, counts)
+        return {key: f'{rate:.1f}' for key, rate in self._last_rates.items()}
+
+    def _counts(self) -> dict[str, str]:
+        counts = self._health.counts()
+        named = {
+            'received': counts['received'],
+            'published': counts['published'],
+            'lost_on_the_way': counts['lost'],
+            'overwritten_unread': max(0, counts['missing'] - counts['lost']),
+            'dropped_for_newer': counts['dropped'],
+            'rejected': counts['rejected'],
+            'too_old': counts['too_old'],
+            'undecided': counts['undecided'],
+            'no_decision_published': counts['no_decision'],
+            'discarded': counts['discarded'],
+        }
+        return {key: str(value) for key, value in named.items()}
+
+    def _times(self) -> dict[str, str]:
+        return {
+            f'{stage}_{percentile}_ms': f'{ms:.2f}'
+            for stage, times in self._health.times_ms().items()
+            for percentile, ms in times._asdict().items()
+        }
+
+
+class _Past(NamedTuple):
+    """Counts at an earlier time, for rates."""
+
+    time_s: float
+    counts: Mapping[str, int]
+
+
+class Diagnostics:
+    """
+    The `/diagnostics` topic.
+
+    :param node: whose publisher it is.
+    """
+
+    def __init__(self, node: Node) -> None:
+        """Create the publisher."""
+        self._node = node
+        self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+
+    def publish(self, statuses: list[DiagnosticStatus]) -> None:
+        """
+        Publish.
+
+        :param statuses: one per camera.
+        """
+        message = DiagnosticArray(status=statuses)
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
+
 
 _STATUS_PERIOD_S = 0.02
 """Status is stale so much later than it should be, at most, and the time to wake up."""

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from surgseg_ros.core.errors import missing_library
-from surgseg_ros.core.memory import importing, limit_arenas
-from surgseg_ros.core.threads import limit_spinning
+from surgseg_ros.core.system import importing, limit_arenas, limit_spinning
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -57,9 +56,9 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
     try:
         _look_for(NEEDED_LATER)
         with importing():  # here, once signals are held back: it takes a second
-            from surgseg_ros.node.executor import PatientExecutor
-            from surgseg_ros.node.ros_arguments import begin_ros
+            from surgseg_ros.node.compatibility import begin_ros
             from surgseg_ros.node.segmenter_node import SegmenterNode
+            from surgseg_ros.node.threads import PatientExecutor
 
         limit_arenas()
         begin_ros(arguments)

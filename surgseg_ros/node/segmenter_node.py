@@ -9,27 +9,26 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
-from surgseg_ros.core.memory import release_memory
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.parameters import AT_START, LIVE, TABLE
 from surgseg_ros.core.reasons import Reason, ReasonCode
+from surgseg_ros.core.system import release_memory
 from surgseg_ros.node import parameters
-from surgseg_ros.node.camera_channel import CameraChannel
-from surgseg_ros.node.fail_safe import FailSafe
-from surgseg_ros.node.generation import Generation
-from surgseg_ros.node.health import Health
-from surgseg_ros.node.image_subscriber import ImageSubscriber
+from surgseg_ros.node.freshness import FailSafe
+from surgseg_ros.node.health import CameraChannel, Health
+from surgseg_ros.node.image_subscriber import TYPE_NAMES, ImageSubscriber
 from surgseg_ros.node.lifecycle import LifecycleNode, Transition
-from surgseg_ros.node.mailbox import Frame, Mailbox
+from surgseg_ros.node.mailbox import Frame, Generation, Mailbox
 from surgseg_ros.node.model_slot import ModelSlot
-from surgseg_ros.node.other_publishers import OtherPublishers
+from surgseg_ros.node.other_publishers import (
+    OtherPublishers,
+    check_other_publishers,
+    check_subscriptions,
+)
 from surgseg_ros.node.outputs import Outputs, prefixed
-from surgseg_ros.node.overrides import overridable, slips
-from surgseg_ros.node.parameters import Settings
+from surgseg_ros.node.parameters import Settings, overridable, slips
 from surgseg_ros.node.reporter import Reporter
-from surgseg_ros.node.subscription_check import check_other_publishers, check_subscriptions
-from surgseg_ros.node.ticker import Ticker
-from surgseg_ros.node.transports import TYPE_NAMES
+from surgseg_ros.node.threads import Ticker
 from surgseg_ros.node.worker import Worker
 
 FAIL_SAFE_PERIOD_S = 0.02

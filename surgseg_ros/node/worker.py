@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from surgseg_ros.core.detections import without_decision
-from surgseg_ros.core.failures import describe
+from surgseg_ros.core.errors import describe
 from surgseg_ros.core.pipeline import (
     CameraPipeline,
     FrameResult,
@@ -22,17 +22,15 @@ from surgseg_ros.core.pipeline import (
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.stamps import StampAnomaly
-from surgseg_ros.core.stopwatch import Stopwatch
-from surgseg_ros.messages.errors import ImageError
+from surgseg_ros.core.timing import Stopwatch
 from surgseg_ros.messages.images import RgbImage, image_from_msg
 from surgseg_ros.messages.received import read_image
 from surgseg_ros.messages.results import stamp_ns
-from surgseg_ros.node.camera_channel import CameraChannel, ReceivedImage
+from surgseg_ros.messages.types import ImageError
 from surgseg_ros.node.freshness import NO_DECISION, Age, ResultPolicy, clock_warning, staleness
-from surgseg_ros.node.generation import Generation
-from surgseg_ros.node.health import LastImage
+from surgseg_ros.node.health import CameraChannel, LastImage, ReceivedImage
 from surgseg_ros.node.inference import Inference, Input
-from surgseg_ros.node.mailbox import Frame, Mailbox
+from surgseg_ros.node.mailbox import Frame, Generation, Mailbox
 
 if TYPE_CHECKING:
     pass

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from surgseg_ros.core.overlay import draw_overlay
+from surgseg_ros.core.detections import draw_overlay
 from surgseg_ros.evaluation.frames import write_png
 
 PICTURES: Final = 'pictures'

@@ -1,17 +1,190 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The endless, seeded sequence of views of the frames, and each process's part of it."""
+"""Crops of frames for training, augmented."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import cv2
 import numpy as np
 import torch
+from numpy.random import Generator
+from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset, Sampler
 
-from surgseg_ros.core.labels import CLASS_COUNT
-from surgseg_ros.training.augmentation import Augmentation
+from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
 from surgseg_ros.training.fitted_frames import FittedFrames
+
+_BLACK: Final = 3
+"""Up to this in every channel a pixel is as black as the surround of the endoscope's circle."""
+
+_SURROUND_PX: Final = 7
+"""Black that holds no square of this side is a shadow, not the surround."""
+
+_TILE_MARGIN_PX: Final = 64
+_TILE_DEVIATION: Final = 24.0
+
+_LUMA: Final = np.array([0.299, 0.587, 0.114])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """
+    How much an image is changed; 0 everywhere changes nothing.
+
+    :param flip: chance of a mirror image.
+    :param scale: greatest change of size, as a share; the range is symmetric in the logarithm.
+    :param rotation_deg: greatest turn either way.
+    :param colour: greatest change of brightness, contrast, saturation and white balance, as share.
+    :param smoke: chance of smoke, as of an electrocautery.
+    :param blur: chance of a blur.
+    :param noise: greatest deviation of added noise, of 255.
+    :param focus: chance that a view is drawn for a class, each class of the data set alike.
+    """
+
+    flip: float = 0.5
+    scale: float = 0.25
+    rotation_deg: float = 15.0
+    colour: float = 0.15
+    smoke: float = 0.1
+    blur: float = 0.2
+    noise: float = 6.0
+    focus: float = 0.5
+
+    def __call__(
+        self,
+        image: NDArray[np.uint8],
+        mask: NDArray[np.uint8],
+        crop_size: tuple[int, int],
+        rng: Generator,
+        label: int | None = None,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """
+        Draw one view.
+
+        :param image: (h, w, 3) uint8 RGB, fitted.
+        :param mask: (h, w) uint8 class index, NO_DECISION where the image is padding.
+        :param crop_size: (height, width) of the view in pixels.
+        :param rng: where chance comes from.
+        :param label: a class that the view is put on, where the image shows it; None for a
+            view of anything. Which class and image `focus` leads to is for the caller.
+        :return: (*crop_size, 3) and (*crop_size); NO_DECISION beyond the image.
+        """
+        matrix = self._placement(mask, crop_size, rng, label)
+        size = (crop_size[1], crop_size[0])
+        view = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR)
+        truth = cv2.warpAffine(
+            mask, matrix, size, flags=cv2.INTER_NEAREST, borderValue=(NO_DECISION,)
+        )
+        changed = self._recolour(view.astype(np.uint8, copy=False), rng)
+        return changed, truth.astype(np.uint8, copy=False)
+
+    def _placement(
+        self,
+        mask: NDArray[np.uint8],
+        crop_size: tuple[int, int],
+        rng: Generator,
+        label: int | None,
+    ) -> NDArray[np.float64]:
+        """(2, 3) from pixels of the image to pixels of the view."""
+        grow = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.scale)))
+        turn = float(np.deg2rad(rng.uniform(-1, 1) * self.rotation_deg))
+        mirror = -1.0 if rng.random() < self.flip else 1.0
+        linear = grow * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        linear[:, 0] *= mirror
+        size = np.array(mask.shape[::-1], float)
+        half = np.minimum(np.array(crop_size[::-1]) / grow, size) / 2
+        centre = _centre(mask, half, rng, label)
+        middle = (np.array(crop_size[::-1]) - 1) / 2
+        return np.column_stack([linear, middle - linear @ centre])
+
+    def _recolour(self, view: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
+        """Change what lies in the endoscope's circle, in the order of the light's way."""
+        changed = view
+        if rng.random() < self.smoke:
+            changed = _smoke(changed, rng)
+        if rng.random() < self.blur:
+            changed = _u8(cv2.GaussianBlur(changed, (0, 0), rng.uniform(0.3, 1.2)))
+        if self.colour:
+            changed = _colour(changed, self.colour, rng)
+        if self.noise:
+            changed = _noise(changed, self.noise, rng)
+        if changed is not view:
+            cv2.copyTo(view, _surround(view), changed)
+        return changed
+
+
+def _centre(
+    mask: NDArray[np.uint8], half: NDArray[np.float64], rng: Generator, label: int | None
+) -> NDArray[np.float64]:
+    """(x, y) in the image of the view's middle; the view stays off the padding if it can."""
+    shown = np.array([(line != NO_DECISION).sum() for line in (mask[0], mask[:, 0])])
+    low = half - 0.5
+    high = np.maximum(low, shown - half - 0.5)
+    centre: NDArray[np.float64] = rng.uniform(low, high)
+    pixels = np.flatnonzero(mask == label) if label is not None else ()
+    if len(pixels):
+        y, x = divmod(int(rng.choice(pixels)), mask.shape[1])
+        centre = np.clip(rng.normal((x, y), half / 2), low, high)
+    return centre
+
+
+def _surround(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(h, w), 255 where the view is the black around the endoscope's circle, or padding."""
+    black = cv2.inRange(view, (0,) * 3, (_BLACK,) * 3)
+    square = np.ones((_SURROUND_PX, _SURROUND_PX), np.uint8)
+    return _u8(cv2.morphologyEx(black, cv2.MORPH_OPEN, square))
+
+
+def _smoke(view: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
+    """Blend towards a light grey, by a cloud of a few octaves."""
+    height, width = view.shape[:2]
+    coarse = (width // 4 + 1, height // 4 + 1)
+    veil = np.zeros(coarse[::-1], np.float32)
+    for cells, share in ((2, 0.55), (4, 0.3), (9, 0.15)):
+        grid = rng.random((cells + 1, cells + 2), np.float32)
+        veil += np.float32(share) * cv2.resize(grid, coarse, None, 0, 0, cv2.INTER_CUBIC)
+    veil = (veil - veil.min()) / np.ptp(veil)
+    densest, haze = rng.uniform(0.2, 0.6), rng.uniform(0, 0.08)
+    # The square leaves clear places between the swathes; the haze is everywhere.
+    alpha = (np.square(veil) * (densest - haze) + haze).astype(np.float32)
+    alpha = cv2.resize(alpha, (width, height)).astype(np.float32, copy=False)
+    grey = np.full_like(view, rng.uniform(175, 225) + rng.uniform(-5, 5, 3))
+    return _u8(cv2.blendLinear(view, grey, 1 - alpha, alpha))
+
+
+def _colour(view: NDArray[np.uint8], most: float, rng: Generator) -> NDArray[np.uint8]:
+    """Change brightness, contrast, saturation and white balance by one matrix."""
+    brightness, contrast, saturation = rng.uniform(-1, 1, 3) * most
+    gains = (1 + rng.uniform(-1, 1, 3) * most / 2) * (1 + contrast)
+    matrix = gains[:, None] * ((1 + saturation) * np.eye(3) - saturation * _LUMA)
+    offset = np.full(3, 127.5 * (brightness - contrast))
+    return _u8(cv2.transform(view, np.column_stack([matrix, offset])))
+
+
+def _noise(view: NDArray[np.uint8], most: float, rng: Generator) -> NDArray[np.uint8]:
+    """Add a random part of a tile of noise: to draw it again takes longer than all the rest."""
+    height, width = view.shape[:2]
+    tile = _noise_tile(height + _TILE_MARGIN_PX, width + _TILE_MARGIN_PX)
+    top, left = (int(start) for start in rng.integers(0, _TILE_MARGIN_PX, 2))
+    part = tile[top : top + height, left : left + width]
+    share = rng.uniform(-1, 1) * most / _TILE_DEVIATION
+    return _u8(cv2.addWeighted(view, 1, part, share, 0, dtype=cv2.CV_8U))
+
+
+@lru_cache(2)
+def _noise_tile(height: int, width: int) -> NDArray[np.int8]:
+    """(height, width, 3) of _TILE_DEVIATION; the same in every process."""
+    noise = np.random.default_rng(0).standard_normal((height, width, 3), np.float32)
+    tile: NDArray[np.int8] = np.clip(np.rint(noise * _TILE_DEVIATION), -127, 127).astype(np.int8)
+    return tile
+
+
+def _u8(array: ArrayLike) -> NDArray[np.uint8]:
+    """Tell mypy what OpenCV does not."""
+    return np.asarray(array, np.uint8)
+
 
 _LEAST_PX: Final = 8
 """A class with fewer pixels in a frame is not shown by it."""

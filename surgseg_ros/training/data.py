@@ -17,9 +17,8 @@ from surgseg_ros.training.crop_dataset import CropDataset, EpochSampler, keep_to
 from surgseg_ros.training.data_errors import validate
 from surgseg_ros.training.dataset import find_samples
 from surgseg_ros.training.fitted_frames import FittedFrames
-from surgseg_ros.training.samples import Sample
+from surgseg_ros.training.samples import Sample, split_samples
 from surgseg_ros.training.scoring import ValidationFrame
-from surgseg_ros.training.splits import split_samples
 
 FAULTS_FILE: Final = 'left_out.json'
 """In the run's folder: names of the samples that the check found fault with."""

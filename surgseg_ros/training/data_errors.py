@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.evaluation.frames import FrameError, read_picture
-from surgseg_ros.evaluation.masks import MaskError, read_values, wrong_values
+from surgseg_ros.evaluation.pairs import MaskError, read_values, wrong_values
 from surgseg_ros.training.dataset import Scan, scan_samples
 from surgseg_ros.training.samples import DataError, DatasetError, Sample, describe
 

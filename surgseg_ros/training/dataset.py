@@ -8,18 +8,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from surgseg_ros.evaluation.errors import FrameError
 from surgseg_ros.evaluation.layout import (
     PICTURE_FOLDERS,
     VIDEO_FILE,
+    FrameError,
     find_masks,
     find_pictures,
     find_video_file,
     find_videos,
 )
 from surgseg_ros.evaluation.videos import open_video
-from surgseg_ros.training.samples import DataError, DatasetError, Sample, describe
-from surgseg_ros.training.splits import split_videos
+from surgseg_ros.training.samples import DataError, DatasetError, Sample, describe, split_videos
 from surgseg_ros.training.video_frames import cache_folder, default_cache, unpack
 
 __all__ = ['DatasetError', 'Sample', 'Scan', 'find_samples', 'scan_samples', 'split_videos']

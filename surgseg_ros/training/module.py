@@ -14,14 +14,12 @@ from torch import Tensor, nn
 
 from surgseg_ros.core.fitting import fit_mask
 from surgseg_ros.core.labels import NO_DECISION
-from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.model_folder import ModelError, ModelSpec
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
 from surgseg_ros.training.config import TrainConfig
 from surgseg_ros.training.data import Data
-from surgseg_ros.training.losses import segmentation_loss
-from surgseg_ros.training.networks import build_network
-from surgseg_ros.training.optimization import build_optimizer, rate
+from surgseg_ros.training.networks import build_network, build_optimizer, rate, segmentation_loss
 from surgseg_ros.training.scoring import ValidationFrame
 
 _STEPS_UNSEEN: Final = 10

@@ -1,21 +1,132 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network that a run begins with: from a model folder, a pretrained encoder, or nothing."""
+"""What is trained and how: network, loss, optimizer, schedule."""
 
 import copy
+import math
 import pickle
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from surgseg_ros.core.errors import first_line
-from surgseg_ros.core.model_folder import read_model
-from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
+from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_model
 from surgseg_ros.core.network import SegmentationNetwork, load_network
 from surgseg_ros.training.config import ConfigError, TrainConfig
+
+_SMOOTHING = 2e-4
+"""
+Added above and below in Dice, as a share of the batch's pixels.
+
+A class that is absent from the batch then costs more the more of it is predicted, and a small
+share of it is still felt: the official metric takes a whole frame's point for one stray pixel.
+"""
+
+
+def segmentation_loss(logits: Tensor, truth: Tensor, dice_weight: float) -> Tensor:
+    """
+    Weigh cross-entropy and batch Dice.
+
+    :param logits: (N, C, h, w).
+    :param truth: (N, h, w) uint8 class index; NO_DECISION does not count.
+    :param dice_weight: weight of the Dice; that of the cross-entropy is 1.
+    :return: a number.
+    """
+    logits = logits.float()
+    loss = F.cross_entropy(logits, truth.long(), ignore_index=NO_DECISION)
+    if dice_weight:
+        loss = loss + dice_weight * batch_dice(logits, truth)
+    return loss
+
+
+def batch_dice(logits: Tensor, truth: Tensor) -> Tensor:
+    """
+    Find 1 - Dice of each class over the whole batch, absent ones included.
+
+    :param logits: (N, C, h, w) float.
+    :param truth: (N, h, w) uint8 class index; NO_DECISION does not count.
+    :return: the mean over all classes but the background.
+    """
+    counted = (truth != NO_DECISION)[:, None]
+    chance = logits.softmax(1) * counted  # (N, C, h, w)
+    label = torch.where(counted, truth[:, None], 0).long()
+    of_truth = torch.zeros_like(chance).scatter_(1, label, counted.to(chance.dtype))
+    smoothing = _SMOOTHING * truth.numel()
+    shared = (chance * of_truth).sum((0, 2, 3))
+    total = chance.sum((0, 2, 3)) + of_truth.sum((0, 2, 3))
+    dice = (2 * shared + smoothing) / (total + smoothing)
+    return 1 - dice[BACKGROUND + 1 :].mean()
+
+
+_OPTIMIZERS: Final[dict[str, Callable[..., torch.optim.Optimizer]]] = {
+    'adamw': torch.optim.AdamW,
+    'adam': torch.optim.Adam,
+}
+
+_FALLS: Final[dict[str, Callable[[float], float]]] = {
+    'constant': lambda left: 1.0,
+    'poly': lambda left: float(left**0.9),  # the power of DeepLab
+    'cosine': lambda left: (1 - math.cos(math.pi * left)) / 2,
+}
+"""Share of the highest learning rate by the share of the run that is left."""
+
+
+def build_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """
+    Make the optimizer; biases and normalization do not decay.
+
+    :param config: the settings.
+    :param network: whose weights it moves.
+    :return: the optimizer.
+    """
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [
+        {'params': matrices, 'weight_decay': config.weight_decay},
+        {'params': others, 'weight_decay': 0.0},
+    ]
+    return _OPTIMIZERS[config.optimizer](groups, lr=config.learning_rate)
+
+
+def rate(config: TrainConfig, step: int, progress: float) -> float:
+    """
+    Find the learning rate.
+
+    :param config: the settings.
+    :param step: optimizer steps done.
+    :param progress: share of the run that is done.
+    :return: share of the highest learning rate.
+    """
+    rise = min(1.0, (step + 1) / max(1, config.warm_up_steps))
+    return rise * _FALLS[config.schedule](max(0.0, 1 - progress))
+
+
+def running_mean(decay: float) -> Callable[[Any, Any, Any], None]:
+    """
+    Make the rule by which averaged weights follow.
+
+    :param decay: the mean's, once it is long; early on it forgets the random start faster.
+    :return: as torch's AveragedModel wants it.
+    """
+
+    @torch.no_grad()
+    def follow(averaged: Any, current: Any, count: Any) -> None:
+        number = int(count)
+        now = min(decay, (1 + number) / (10 + number))
+        for mean, value in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value.to(mean.dtype), 1 - now)
+            else:
+                mean.copy_(value)
+
+    return follow
+
 
 _NONE: Final = 'none'
 _FILE_SUFFIXES: Final = ('.safetensors', '.pth', '.pt', '.bin')

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A frame with its truth, and what can be wrong with one."""
+"""Samples of data sets, and how they are split for training and validation."""
 
-from collections.abc import Sequence
+import re
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.evaluation.frames import FrameError, read_picture
-from surgseg_ros.evaluation.masks import read_truth
+from surgseg_ros.evaluation.pairs import read_truth
 
 _NAMED: Final = 20
 """So many faults are said in an error; the rest is counted."""
@@ -85,3 +87,88 @@ def describe(data_errors: Sequence[DataError]) -> str:
     if len(data_errors) > _NAMED:
         lines.append(f'and {len(data_errors) - _NAMED} more, which `inspect_data` lists')
     return '\n'.join(lines)
+
+
+SPLITS: Final = ('video', 'frame')
+"""How a data set may be split: by whole videos, or, as the paper does, by frame."""
+
+
+def split_samples(
+    samples: Sequence[Sample], by: str, validation_share: float, seed: int
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """
+    Split as a run's settings say.
+
+    :param samples: what to split.
+    :param by: one of SPLITS.
+    :param validation_share: share for validation, above 0 and below 1.
+    :param seed: the same gives the same split.
+    :return: samples for training and for validation, in their order; each has at least one.
+    :raises DatasetError: if there are too few, or `by` is unknown.
+    """
+    if by not in SPLITS:
+        raise DatasetError(f'split is {by!r}, expected one of {", ".join(SPLITS)}')
+    if by == 'frame':
+        return split_frames(samples, validation_share, seed)
+    videos = split_videos((sample.video for sample in samples), validation_share, seed)
+    parts = ([s for s in samples if s.video in set(names)] for names in videos)
+    training, validation = map(tuple, parts)
+    return training, validation
+
+
+def split_videos(
+    videos: Iterable[str], validation_share: float, seed: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """
+    Split by video, so that no frame for validation has a neighbour in training.
+
+    :param videos: names; the parts of one video (`video_11_1`, `video_11_2`) stay together.
+    :param validation_share: share of videos for validation, above 0 and below 1.
+    :param seed: the same gives the same split.
+    :return: names for training and names for validation, sorted; each has at least one.
+    :raises DatasetError: if there are not two videos.
+    """
+    names = sorted(set(videos))
+    wholes = sorted({_whole(name) for name in names})
+    if len(wholes) < 2:
+        raise DatasetError(
+            f'there is only the video {", ".join(wholes)!r}: a split by video takes two or more'
+        )
+    count = min(max(1, round(validation_share * len(wholes))), len(wholes) - 1)
+    order = np.random.default_rng(seed).permutation(len(wholes))
+    chosen = {wholes[place] for place in order[:count]}
+    training = tuple(name for name in names if _whole(name) not in chosen)
+    return training, tuple(name for name in names if _whole(name) in chosen)
+
+
+def split_frames(
+    samples: Sequence[Sample], validation_share: float, seed: int
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """
+    Split by frame, as the paper does, with a warning: the parts share videos.
+
+    :param samples: at least two.
+    :param validation_share: share of frames for validation, above 0 and below 1.
+    :param seed: the same gives the same split.
+    :return: samples for training and for validation, in their order; each has at least one.
+    :raises DatasetError: if there are not two samples.
+    """
+    if len(samples) < 2:
+        raise DatasetError(f'there are {len(samples)} frames: a split takes two or more')
+    warnings.warn(
+        'split by frame: frames for validation have neighbours in training, which look almost '
+        'the same, so the validation scores are too good; split by video to learn how the model '
+        'does on a video that it never saw',
+        stacklevel=2,
+    )
+    count = min(max(1, round(validation_share * len(samples))), len(samples) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(len(samples))[:count].tolist())
+    parts = ([s for n, s in enumerate(samples) if (n in chosen) == part] for part in (False, True))
+    training, validation = map(tuple, parts)
+    return training, validation
+
+
+def _whole(video: str) -> str:
+    """Strip the number of a part."""
+    found = re.match(r'video_[^_]+', video)
+    return found.group() if found else video

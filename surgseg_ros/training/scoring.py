@@ -13,14 +13,18 @@ from tqdm import tqdm
 
 from surgseg_ros.core.fitting import fit, fit_mask
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
-from surgseg_ros.core.model_spec import ModelError, ModelSpec
-from surgseg_ros.core.regions import drop_small_regions
+from surgseg_ros.core.model_folder import ModelError, ModelSpec
+from surgseg_ros.core.postprocessing import drop_small_regions
 from surgseg_ros.core.runtimes import Runtime, TorchRuntime
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.evaluation.calibration import BINS, Reliability, Temperature
-from surgseg_ros.evaluation.margins import LeastMargins
+from surgseg_ros.evaluation.calibration import (
+    BINS,
+    LeastMargins,
+    LeastRegions,
+    Reliability,
+    Temperature,
+)
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
-from surgseg_ros.evaluation.regions import LeastRegions
 
 ValidationFrame = tuple[str, NDArray[np.uint8], NDArray[np.uint8]]
 """Video, (H, W, 3) uint8 RGB and (H, W) uint8 truth, at the video's own size."""

@@ -30,14 +30,12 @@ from surgseg_ros.training.checkpoints import (
     CheckpointFile,
     find_checkpoint,
 )
-from surgseg_ros.training.config import ConfigError, TrainConfig
+from surgseg_ros.training.config import ConfigError, TrainConfig, read_config
 from surgseg_ros.training.data import Data
 from surgseg_ros.training.model_card import model_card
 from surgseg_ros.training.module import Training
-from surgseg_ros.training.networks import try_network
-from surgseg_ros.training.optimization import running_mean
+from surgseg_ros.training.networks import running_mean, try_network
 from surgseg_ros.training.scoring import tune_and_score
-from surgseg_ros.training.settings import read_config
 
 RUN: Final = 'run'
 CARD: Final = 'README.md'

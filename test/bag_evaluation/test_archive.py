@@ -17,7 +17,7 @@ import pytest
 from surgseg_ros.bag_evaluation import archive
 from surgseg_ros.bag_evaluation.archive import Store, find_bags, plan, run
 from surgseg_ros.bag_evaluation.bag_scan import bag_files
-from surgseg_ros.bag_evaluation.options import Options
+from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.bag_evaluation.runners import run_serial
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.core.parameters import pipeline_settings

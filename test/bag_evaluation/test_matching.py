@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A truth belongs to an image where stamps leave no doubt; what else there is, is counted."""
 
-from surgseg_ros.bag_evaluation.matching import match
+from surgseg_ros.bag_evaluation.bag_scan import match
 
 
 def test_equal_stamps_match_whatever_the_order():

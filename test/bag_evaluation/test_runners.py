@@ -32,7 +32,7 @@ def test_what_a_dead_worker_had_is_begun_again(tmp_path, monkeypatch):
 RAY_CODE = """
 import subprocess, sys
 from surgseg_ros.bag_evaluation import runners
-from surgseg_ros.bag_evaluation.options import Options
+from surgseg_ros.bag_evaluation.frames import Options
 
 class Command(list):
     options = Options(image_topic='', device='cpu', threads=1)

@@ -18,7 +18,7 @@ from unusual_bags import (
 
 from surgseg_ros.bags import sources
 from surgseg_ros.bags.reading import Bag, BagError
-from surgseg_ros.bags.zstandard import MAGIC, unpack, zstd
+from surgseg_ros.bags.records import MAGIC, unpack, zstd
 
 BY_TWO = pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
 

@@ -13,12 +13,11 @@ from verbs import verb
 
 from surgseg_ros import benchmark
 from surgseg_ros.benchmarking import end_to_end, processes
-from surgseg_ros.benchmarking.comparison import ratios, sum_up
 from surgseg_ros.benchmarking.processes import environment
-from surgseg_ros.core.percentiles import Percentiles
-from surgseg_ros.core.progress import Progress
+from surgseg_ros.benchmarking.report import ratios, sum_up
+from surgseg_ros.core.timing import Percentiles, Progress
+from surgseg_ros.node.compatibility import local_discovery
 from surgseg_ros.node.dds_profile import NEW_VARIABLE, NO_PROFILE, OLD_VARIABLE, shipped_profile
-from surgseg_ros.node.discovery import local_discovery
 
 benchmark_main = verb('benchmark')
 

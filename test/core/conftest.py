@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from surgseg_ros.core.model_folder import write_model
-from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.model_folder import ModelSpec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 
 

@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from surgseg_ros.core.confidence_threshold import apply_confidence_threshold, instruments_in
 from surgseg_ros.core.labels import NEEDLE, NO_DECISION
+from surgseg_ros.core.postprocessing import apply_confidence_threshold, instruments_in
 from surgseg_ros.core.segmentation import Segmentation
 
 MASK = np.array([[0, 3, 4, NO_DECISION]], np.uint8)

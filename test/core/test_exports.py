@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from surgseg_ros.core.model_folder import read_spec, write_model
-from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_spec, write_model
 from surgseg_ros.core.runtimes.exported import import_library, one_by_one, read_export
 
 CONTENTS = {'openvino.xml': b'<net/>', 'openvino.bin': b'\1\2\3'}

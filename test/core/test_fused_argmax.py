@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from surgseg_ros.core.fused_argmax import make_axis_map
+from surgseg_ros.core.upsampling import make_axis_map
 
 
 @pytest.mark.parametrize(

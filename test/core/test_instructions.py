@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from surgseg_ros.core import instructions
-from surgseg_ros.core.runtimes import openvino
+from surgseg_ros.core.runtimes import openvino, selection
 
 ASK = (
     'from surgseg_ros.core import instructions as i; print(i.instruction_set()); '
@@ -40,19 +39,19 @@ def test_both_libraries_are_named_as_the_environment_limits_them() -> None:
 
 
 def test_a_library_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    instructions._onednn_isa.cache_clear()
-    monkeypatch.setattr(instructions, '_ASK_ONEDNN', 'print("nothing of use")')
-    assert instructions.instruction_set().endswith('oneDNN does not name its own')
-    instructions._onednn_isa.cache_clear()
-    monkeypatch.setattr(instructions, '_ASK_ONEDNN', 'import time; time.sleep(1000)')
-    monkeypatch.setattr(instructions, '_ANSWER_S', 0.2)
-    assert 'did not answer' in instructions.instruction_set()
-    instructions._onednn_isa.cache_clear()
+    selection._onednn_isa.cache_clear()
+    monkeypatch.setattr(selection, '_ASK_ONEDNN', 'print("nothing of use")')
+    assert selection.instruction_set().endswith('oneDNN does not name its own')
+    selection._onednn_isa.cache_clear()
+    monkeypatch.setattr(selection, '_ASK_ONEDNN', 'import time; time.sleep(1000)')
+    monkeypatch.setattr(selection, '_ANSWER_S', 0.2)
+    assert 'did not answer' in selection.instruction_set()
+    selection._onednn_isa.cache_clear()
 
 
 def test_a_torch_without_onednn_has_float32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, 'ops', SimpleNamespace(mkldnn=SimpleNamespace()))
-    found = [name for name in ('f32', 'bf16', 'f16') if instructions.has_instructions(name)]
+    found = [name for name in ('f32', 'bf16', 'f16') if selection.has_instructions(name)]
     assert found == ['f32']
 
 

@@ -12,7 +12,7 @@ CODE = """
 import resource, sys
 from pathlib import Path
 from surgseg_ros.evaluation.frames import FrameError, read_picture
-from surgseg_ros.evaluation.masks import MaskError, read_mask
+from surgseg_ros.evaluation.pairs import MaskError, read_mask
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for read, kind in ((read_picture, FrameError), (read_mask, MaskError)):

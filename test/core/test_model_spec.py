@@ -15,8 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surgseg_ros.core.labels import CLASS_NAMES
-from surgseg_ros.core.model_folder import read_model, read_spec, write_model, write_spec
-from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.model_folder import (
+    ModelError,
+    ModelSpec,
+    read_model,
+    read_spec,
+    write_model,
+    write_spec,
+)
 
 SPEC = ModelSpec(name='tëst → 1', training={'note': 'größe', 'steps': 3})
 VALUES: dict[str, Any] = json.loads(SPEC.to_json())

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.model_folder import ModelError, ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork, load_network
 
 

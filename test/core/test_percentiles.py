@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from surgseg_ros.core.percentiles import percentiles
+from surgseg_ros.core.timing import percentiles
 
 
 def test_of_known_values() -> None:

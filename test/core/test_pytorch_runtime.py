@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from surgseg_ros.core.model_folder import read_spec, read_weights
-from surgseg_ros.core.model_spec import ModelError, ModelSpec
-from surgseg_ros.core.runtimes import Options, TorchRuntime, cuda_graph, load_runtime, pytorch
+from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_spec, read_weights
+from surgseg_ros.core.runtimes import Options, TorchRuntime, load_runtime, pytorch
 from surgseg_ros.core.runtimes.exported import read_export
 
 FITTED = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8))
@@ -99,8 +98,8 @@ def test_a_graph_is_recorded_for_each_number_of_pictures(monkeypatch: pytest.Mon
 
         return PlayedGraph(len(inputs), act), result
 
-    monkeypatch.setattr(cuda_graph, '_record', record)
-    network = cuda_graph.GraphedNetwork(lambda x: x, (64, 96), torch.device('cpu'), 3)
+    monkeypatch.setattr(pytorch, '_record', record)
+    network = pytorch.GraphedNetwork(lambda x: x, (64, 96), torch.device('cpu'), 3)
     for fitted in (FITTED, FITTED[1:], torch.cat([FITTED, FITTED[:1]])):
         assert torch.equal(network(fitted), fitted.sum((1, 2, 3)))
     assert replayed == [2, 1, 3]
@@ -110,5 +109,5 @@ def test_a_graph_is_recorded_for_each_number_of_pictures(monkeypatch: pytest.Mon
 def test_without_cuda_a_recording_is_an_error_that_is_caught() -> None:
     """What `TorchRuntime` catches is what torch raises."""
     with pytest.raises((RuntimeError, AssertionError)) as raised:
-        cuda_graph._record(lambda x: x, FITTED)
+        pytorch._record(lambda x: x, FITTED)
     assert isinstance(raised.value, RuntimeError), type(raised.value)

@@ -6,9 +6,9 @@ import torch
 
 from surgseg_ros.core.choices import RUNTIME_NAMES
 from surgseg_ros.core.choices import TORCH_PRECISIONS as PRECISION_NAMES
-from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.model_folder import ModelError, ModelSpec
 from surgseg_ros.core.runtimes import AUTO, RUNTIMES, choice, choose_device
-from surgseg_ros.core.runtimes.options import TORCH_PRECISIONS
+from surgseg_ros.core.runtimes.selection import TORCH_PRECISIONS
 from surgseg_ros.core.segmenter import Segmenter
 
 EXPORTS = {

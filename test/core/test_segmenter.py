@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from surgseg_ros.core.labels import CLASS_COUNT, NEEDLE, NO_DECISION
-from surgseg_ros.core.model_folder import write_model
-from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.model_folder import ModelError, ModelSpec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter

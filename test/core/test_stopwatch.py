@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from surgseg_ros.core import stopwatch as module
-from surgseg_ros.core.stopwatch import CudaStopwatch, Stopwatch, stopwatch
+from surgseg_ros.core.timing import CudaStopwatch, Stopwatch, stopwatch
 
 
 def test_stages_on_the_host_fill_the_time(monkeypatch: pytest.MonkeyPatch) -> None:

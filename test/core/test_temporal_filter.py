@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.postprocessing import Filtered, TemporalFilter
 from surgseg_ros.core.segmentation import Segmentation
-from surgseg_ros.core.temporal_filter import Filtered, TemporalFilter
 
 VIEW = np.random.default_rng(0).integers(60, 200, (90, 120, 3), np.uint8)
 STEP_NS = 33_000_000

@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.evaluation.flicker import (
+from surgseg_ros.evaluation.pairs import (
+    Pair,
     count_step,
     count_step_of,
     find_steps,
     report,
     summarize_steps,
 )
-from surgseg_ros.evaluation.pairs import Pair
 
 
 def masks(*rows):

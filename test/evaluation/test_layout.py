@@ -3,8 +3,8 @@
 
 import pytest
 
-from surgseg_ros.evaluation.errors import FrameError
 from surgseg_ros.evaluation.layout import (
+    FrameError,
     find_masks,
     find_pictures,
     find_video_file,

@@ -4,7 +4,7 @@
 import numpy as np
 
 from surgseg_ros.core.labels import NO_DECISION
-from surgseg_ros.evaluation.margins import LeastMargins
+from surgseg_ros.evaluation.calibration import LeastMargins
 
 
 def frame(stray_lead, true_lead=3.0):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from verbs import verb
 
-from surgseg_ros.evaluation.masks import MaskError, read_mask, read_truth
+from surgseg_ros.evaluation.pairs import MaskError, read_mask, read_truth
 
 evaluate, make_bag, inspect_data = verb('evaluate'), verb('make_bag'), verb('inspect_data')
 

@@ -3,9 +3,9 @@
 
 import numpy as np
 
-from surgseg_ros.core.regions import drop_small_regions
+from surgseg_ros.core.postprocessing import drop_small_regions
+from surgseg_ros.evaluation.calibration import LeastRegions
 from surgseg_ros.evaluation.metrics import count_frame
-from surgseg_ros.evaluation.regions import LeastRegions
 
 
 def frames():

@@ -3,7 +3,7 @@
 
 import pytest
 
-from surgseg_ros.exporting import agreement
+from surgseg_ros.exporting import export
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_bounds_of_int8_are_of_the_official_score(precision, after, fault):
         'original': {'mIoU': 0.7},
         'exported': {'mIoU': after},
     }
-    said = agreement.find_fault(precision, found)
+    said = export.find_fault(precision, found)
     assert fault in said
     assert bool(fault) == bool(said)
 
@@ -30,4 +30,4 @@ def test_bounds_of_int8_are_of_the_official_score(precision, after, fault):
 @pytest.mark.parametrize('key', ['class_agreement', 'class_agreement_at_input_size'])
 def test_bounds_of_bf16_are_of_the_classes_at_both_sizes(key):
     found = {'frames': 1, 'class_agreement': 1.0, 'class_agreement_at_input_size': 1.0}
-    assert 'take --precision f32' in agreement.find_fault('bf16', {**found, key: 0.9989})
+    assert 'take --precision f32' in export.find_fault('bf16', {**found, key: 0.9989})

@@ -14,13 +14,19 @@ import pytest
 import torch
 from verbs import verb
 
-from surgseg_ros.core.exports import EXPORT_FILES
 from surgseg_ros.core.fitting import fit
-from surgseg_ros.core.model_folder import read_model, read_spec, write_model
-from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.model_folder import (
+    EXPORT_FILES,
+    ModelError,
+    ModelSpec,
+    read_model,
+    read_spec,
+    write_model,
+)
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.exporting import agreement, converters
+from surgseg_ros.exporting import converters
+from surgseg_ros.exporting import export as exporting
 
 main = verb('export')
 
@@ -226,7 +232,7 @@ def test_below_the_bound_nothing_is_left(
     model, data, tmp_path, monkeypatch, capsys, bound, value, precision, said
 ):
     need('openvino')
-    monkeypatch.setattr(agreement, bound, value)
+    monkeypatch.setattr(exporting, bound, value)
     assert export(model, data, tmp_path / 'exported', 'openvino', precision) == 1
     err = capsys.readouterr().err
     assert 'export: refused: ' in err

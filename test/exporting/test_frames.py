@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.model_folder import ModelSpec
 from surgseg_ros.exporting.frames import SIZE, choose_frames
 from surgseg_ros.training.dataset import DatasetError
 

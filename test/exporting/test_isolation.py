@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from surgseg_ros.core.exports import EXPORT_FILES
-from surgseg_ros.core.model_folder import write_model
-from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.model_folder import EXPORT_FILES, ModelSpec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.runtimes import RUNTIMES
 from surgseg_ros.exporting.converters import convert

@@ -19,8 +19,7 @@ from sensor_msgs.msg import Image
 from started import running
 
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
-from surgseg_ros.core.model_folder import write_model
-from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.model_folder import ModelSpec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.parameters import TABLE
 from surgseg_ros.messages.images import IMAGE

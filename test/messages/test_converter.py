@@ -3,7 +3,7 @@
 
 import sys
 
-from surgseg_ros.messages.converter import converter
+from surgseg_ros.messages.encodings import converter
 
 
 def test_cv_bridge_is_chosen_only_where_it_works(monkeypatch, tmp_path):

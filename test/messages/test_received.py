@@ -5,11 +5,10 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.messages.errors import ImageError
 from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_to_msg
 from surgseg_ros.messages.received import mask_from_msg, read_image, read_stamp
 from surgseg_ros.messages.results import header, to_cdr
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.types import TYPES, ImageError
 
 MASK = np.arange(48, dtype=np.uint8).reshape(6, 8)
 FRAME_ID = '/endoscope left'

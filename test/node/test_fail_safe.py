@@ -7,11 +7,9 @@ import pytest
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.messages.images import IMAGE
 from surgseg_ros.messages.results import stamp_ns
-from surgseg_ros.node.camera_channel import CameraChannel
-from surgseg_ros.node.fail_safe import FailSafe
-from surgseg_ros.node.freshness import NO_DECISION, SILENT, ResultPolicy
-from surgseg_ros.node.generation import Generation
-from surgseg_ros.node.health import Health, LastImage
+from surgseg_ros.node.freshness import NO_DECISION, SILENT, FailSafe, ResultPolicy
+from surgseg_ros.node.health import CameraChannel, Health, LastImage
+from surgseg_ros.node.mailbox import Generation
 
 MS = 10**6
 STAMP_NS = 77 * 10**9

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from surgseg_ros.core.failures import describe, is_of_machine
+from surgseg_ros.core.errors import describe, is_of_machine
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.node.inference import Inference, Input
 

@@ -10,7 +10,7 @@ from rclpy.parameter import Parameter
 
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.node import parameters
-from surgseg_ros.node.overrides import overridable, slips
+from surgseg_ros.node.parameters import overridable, slips
 from surgseg_ros.node.segmenter_node import SegmenterNode
 
 

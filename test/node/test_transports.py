@@ -8,7 +8,7 @@ import rclpy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 
-from surgseg_ros.node.transports import choose_topic, describe_others, remedy_for_type
+from surgseg_ros.node.image_subscriber import choose_topic, describe_others, remedy_for_type
 
 _NUMBERS = itertools.count()
 

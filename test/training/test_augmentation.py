@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from surgseg_ros.core.labels import NO_DECISION
-from surgseg_ros.training.augmentation import Augmentation
+from surgseg_ros.training.crop_dataset import Augmentation
 
 STILL = Augmentation(flip=0, scale=0, rotation_deg=0, smoke=1, blur=1)
 NOTHING = Augmentation(

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from surgseg_ros.core.model_spec import ModelError
-from surgseg_ros.training.config import ConfigError
-from surgseg_ros.training.settings import read_config
+from surgseg_ros.core.model_folder import ModelError
+from surgseg_ros.training.config import ConfigError, read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from surgseg_ros.training.augmentation import Augmentation
-from surgseg_ros.training.crop_dataset import CropDataset, EpochSampler
+from surgseg_ros.training.crop_dataset import Augmentation, CropDataset, EpochSampler
 
 PLAIN = Augmentation(flip=0, scale=0, rotation_deg=0, colour=0, smoke=0, blur=0, noise=0, focus=0)
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.evaluation.masks import MaskError
+from surgseg_ros.evaluation.pairs import MaskError
 from surgseg_ros.training.dataset import DatasetError, find_samples
 
 

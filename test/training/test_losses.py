@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from surgseg_ros.core.labels import NO_DECISION
-from surgseg_ros.training.losses import batch_dice, segmentation_loss
+from surgseg_ros.training.networks import batch_dice, segmentation_loss
 
 
 def sure(labels):

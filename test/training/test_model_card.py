@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from surgseg_ros.core.model_folder import read_spec
-from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.model_folder import ModelSpec, read_spec
 from surgseg_ros.training.model_card import model_card
 
 NINE = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]

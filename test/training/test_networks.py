@@ -7,7 +7,7 @@ import safetensors.torch
 import segmentation_models_pytorch as smp
 import torch
 
-from surgseg_ros.core.model_spec import ModelError
+from surgseg_ros.core.model_folder import ModelError
 from surgseg_ros.training.config import TrainConfig
 from surgseg_ros.training.networks import build_network
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from surgseg_ros.training.config import TrainConfig
-from surgseg_ros.training.optimization import build_optimizer, rate, running_mean
+from surgseg_ros.training.networks import build_optimizer, rate, running_mean
 
 
 def _config(**settings):

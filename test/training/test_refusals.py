@@ -9,9 +9,8 @@ import torch
 from verbs import verb
 
 from surgseg_ros.core.errors import explain
-from surgseg_ros.training.config import ConfigError
+from surgseg_ros.training.config import ConfigError, read_config
 from surgseg_ros.training.data import FAULTS_FILE, Data
-from surgseg_ros.training.settings import read_config
 
 main = verb('train')
 

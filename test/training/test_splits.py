@@ -4,8 +4,7 @@
 import pytest
 
 from surgseg_ros.training.dataset import find_samples
-from surgseg_ros.training.samples import DatasetError
-from surgseg_ros.training.splits import split_frames, split_samples, split_videos
+from surgseg_ros.training.samples import DatasetError, split_frames, split_samples, split_videos
 
 
 def test_the_split_is_by_video_and_seeded():

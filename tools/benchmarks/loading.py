@@ -23,8 +23,7 @@ import torch
 
 from surgseg_ros import synthesize
 from surgseg_ros.core.runtimes import choose_device
-from surgseg_ros.training.config import ConfigError, TrainConfig
-from surgseg_ros.training.settings import read_config
+from surgseg_ros.training.config import ConfigError, TrainConfig, read_config
 from tools.benchmarks.machine import describe
 from tools.benchmarks.steps import Pair, time_loader
 

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from surgseg_ros.benchmarking.machine import processor
+from surgseg_ros.benchmarking.floors import processor
 
 
 def describe(where: str, packages: Sequence[str]) -> str:

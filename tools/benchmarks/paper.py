@@ -22,7 +22,7 @@ from typing import Any, Final
 import torch
 
 from surgseg_ros.benchmark import draw
-from surgseg_ros.benchmarking import floors, machine
+from surgseg_ros.benchmarking import floors
 from surgseg_ros.benchmarking.options import size_of
 from surgseg_ros.benchmarking.report import machine_line, markdown
 from tools.benchmarks.model import SCENES, train
@@ -111,9 +111,9 @@ def _measure(options: argparse.Namespace, model: Path) -> dict[str, Any]:
             })  # fmt: skip
     return {
         'inputs': inputs,
-        'hardware': machine.hardware(),
+        'hardware': floors.hardware(),
         'rates': floors.described(rates),
-        'model': machine.model(spec, 'OpenVINO, and torch float32 as the paper'),
+        'model': floors.model(spec, 'OpenVINO, and torch float32 as the paper'),
     }
 
 

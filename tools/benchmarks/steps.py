@@ -14,8 +14,7 @@ from torch import Tensor
 from surgseg_ros.core.runtimes import choose_device
 from surgseg_ros.training.config import TrainConfig
 from surgseg_ros.training.data import Data
-from surgseg_ros.training.losses import segmentation_loss
-from surgseg_ros.training.networks import build_network
+from surgseg_ros.training.networks import build_network, segmentation_loss
 
 _PREFETCHED: Final = 2
 """Batches that each worker of torch's loader has ready."""

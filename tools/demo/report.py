@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from surgseg_ros.bags.reading import Bag
 from surgseg_ros.bags.writing import BagWriter
-from surgseg_ros.core.detections import Instrument, OrientedBox
-from surgseg_ros.core.overlay import draw_overlay
+from surgseg_ros.core.detections import Instrument, OrientedBox, draw_overlay
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
 from surgseg_ros.messages.images import IMAGE, rgb_from_msg
 from surgseg_ros.messages.results import DETECTIONS, from_cdr, stamp_ns

@@ -17,11 +17,10 @@ from typing import Final, NamedTuple
 import torch
 
 from surgseg_ros.core.gates import GATES
-from surgseg_ros.core.model_folder import read_spec, write_model
-from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.self_test import add_self_test
-from surgseg_ros.node.discovery import local_discovery
+from surgseg_ros.node.compatibility import local_discovery
 from tools.soak.injections import FAULTS, World
 from tools.soak.processes import ROOT, usage
 from tools.soak.shared_memory import clear_shared_memory

@@ -17,6 +17,7 @@ from surgseg_ros.bags.records import (
     MCAP_MAGIC,
     MESSAGE,
     MESSAGE_INDEX,
+    MOST_BYTES,
     DamagedError,
     Place,
     Received,
@@ -26,8 +27,8 @@ from surgseg_ros.bags.records import (
     places,
     records_at,
     records_within,
+    zstd,
 )
-from surgseg_ros.bags.zstandard import MOST_BYTES, zstd
 
 _MOST_TAIL_BYTES: Final = 2**28
 """A longer chunk is none: its length is among what is damaged."""

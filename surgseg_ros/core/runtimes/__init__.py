@@ -5,14 +5,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.model_folder import ModelSpec
 from surgseg_ros.core.runtimes.choice import choose_runtime
-from surgseg_ros.core.runtimes.device import choose_device
 from surgseg_ros.core.runtimes.onnx import OnnxRuntime
 from surgseg_ros.core.runtimes.openvino import OpenVinoRuntime
-from surgseg_ros.core.runtimes.options import AUTO, CHOICES, Options
-from surgseg_ros.core.runtimes.protocol import Runtime
 from surgseg_ros.core.runtimes.pytorch import TorchRuntime
+from surgseg_ros.core.runtimes.selection import AUTO, CHOICES, Options, Runtime, choose_device
 
 __all__ = [
     'AUTO',

@@ -3,9 +3,9 @@
 
 from importlib.util import find_spec
 
-from surgseg_ros.core.model_spec import ModelSpec
-from surgseg_ros.core.runtimes.device import choose_device
+from surgseg_ros.core.model_folder import ModelSpec
 from surgseg_ros.core.runtimes.onnx import has_tensorrt
+from surgseg_ros.core.runtimes.selection import choose_device
 
 
 def choose_runtime(spec: ModelSpec, device: str) -> tuple[str, str]:

@@ -11,10 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surgseg_ros.core.exports import EXPORT_FILES
-from surgseg_ros.core.model_folder import read_checked
-from surgseg_ros.core.model_spec import ModelError, ModelSpec
-from surgseg_ros.core.runtimes.options import AUTO
+from surgseg_ros.core.model_folder import EXPORT_FILES, ModelError, ModelSpec, read_checked
+from surgseg_ros.core.runtimes.selection import AUTO
 
 
 def read_export(

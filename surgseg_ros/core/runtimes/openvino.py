@@ -7,10 +7,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from surgseg_ros.core.instructions import has_instructions, is_limited
-from surgseg_ros.core.model_spec import ModelError, ModelSpec
+from surgseg_ros.core.model_folder import ModelError, ModelSpec
 from surgseg_ros.core.runtimes.exported import import_library, one_by_one, read_export
-from surgseg_ros.core.runtimes.options import Options
+from surgseg_ros.core.runtimes.selection import Options, has_instructions, is_limited
 
 REMEDY: Final = "install it (pip install openvino), or set runtime to 'torch'"
 

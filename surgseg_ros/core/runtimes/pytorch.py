@@ -1,20 +1,133 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runtime `torch`: every model folder has what it needs."""
+"""Networks run by PyTorch: batch normalization fused on a CPU, CUDA graphs on a GPU."""
 
+import copy
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from surgseg_ros.core.fuse_batch_norm import fuse_batch_norm
-from surgseg_ros.core.model_folder import read_weights
-from surgseg_ros.core.model_spec import ModelSpec
-from surgseg_ros.core.network import load_network
-from surgseg_ros.core.runtimes.cuda_graph import GraphedNetwork
-from surgseg_ros.core.runtimes.device import choose_device
-from surgseg_ros.core.runtimes.options import AUTO, TORCH_PRECISIONS, Options
+from surgseg_ros.core.model_folder import ModelSpec, read_weights
+from surgseg_ros.core.network import SegmentationNetwork, load_network
+from surgseg_ros.core.runtimes.selection import AUTO, TORCH_PRECISIONS, Options, choose_device
+
+_SIDE_PX: Final = 128
+"""Of the trial's image: at full size, loading a ResNet-34 took twice as long."""
+
+_TOLERANCE: Final = 1e-3
+"""
+Of the largest logit, how far one may move; rounding moves them by a hundredth of that.
+
+A convolution whose normalisation was another's would move them by about as much as they are.
+"""
+
+
+@torch.no_grad()  # of what is made in inference mode, no half precision can be made
+def fuse_batch_norm(network: SegmentationNetwork, size: tuple[int, int]) -> SegmentationNetwork:
+    """
+    Let convolutions do what the batch normalisation behind them does.
+
+    In evaluation that is a factor and a summand per channel, which the weights can hold; a pass
+    over all activations less. Which normalisation is behind which convolution is taken from the
+    order in which a module holds them, and then tried: an architecture that uses them in another
+    order is left as it is, and so is one that does not take the small image of the trial.
+
+    :param network: in evaluation mode, in float32, on the CPU; it is not changed.
+    :param size: (h, w) of its input in pixels.
+    :return: a network with logits that differ by rounding alone; `network` where none is found.
+    """
+    fused = copy.deepcopy(network)
+    _fuse(fused)
+    fused.to(memory_format=torch.channels_last)
+    shape = 1, *(min(side, _SIDE_PX) for side in size), 3
+    picture = torch.randint(256, shape, generator=torch.Generator().manual_seed(0)).byte()
+    try:
+        expected, found = (_logits(each, picture) for each in (network, fused))
+    except Exception:  # an architecture refuses sizes in its own way
+        return network
+    is_same = (found - expected).abs().max() <= _TOLERANCE * expected.abs().max()
+    return fused if is_same else network
+
+
+def _logits(network: nn.Module, picture: Tensor) -> Tensor:
+    logits: Tensor = network(picture)
+    return logits
+
+
+def _fuse(module: nn.Module) -> None:
+    for (name, first), (next_name, second) in pairwise(list(module.named_children())):
+        # What derives from a normalisation may do more: timm's holds an activation.
+        if isinstance(first, nn.Conv2d) and type(second) is nn.BatchNorm2d:
+            setattr(module, name, fuse_conv_bn_eval(first, second))
+            setattr(module, next_name, nn.Identity())
+    for child in module.children():
+        _fuse(child)
+
+
+_ROUNDS_BEFORE = 3
+"""Passes before the recording: libraries choose their kernels and take their workspace."""
+
+
+class GraphedNetwork:
+    """
+    Replays a network, recorded once for each number of images.
+
+    :param network: from (N, h, w, 3) uint8 to logits, on `device`, in evaluation mode.
+    :param input_size: (h, w).
+    :param device: a CUDA device.
+    :param pictures: the greatest N.
+    :raises RuntimeError: if the device or the network does not allow a recording.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor], Tensor],
+        input_size: tuple[int, int],
+        device: torch.device,
+        pictures: int,
+    ) -> None:
+        """Record; it takes some passes of the network."""
+        self._inputs = torch.zeros((pictures, *input_size, 3), dtype=torch.uint8, device=device)
+        self._graphs: Mapping[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {
+            count: _record(network, self._inputs[:count]) for count in range(pictures, 0, -1)
+        }
+
+    @torch.inference_mode()
+    def __call__(self, fitted: Tensor) -> Tensor:
+        """
+        Find the logits.
+
+        :param fitted: (N, h, w, 3) uint8 RGB on the device.
+        :return: logits in the graph's own memory, which the next call writes to.
+        """
+        self._inputs[: len(fitted)].copy_(fitted)
+        graph, logits = self._graphs[len(fitted)]
+        graph.replay()
+        return logits
+
+
+@torch.inference_mode()
+def _record(
+    network: Callable[[Tensor], Tensor], inputs: Tensor
+) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    """Record one pass on the memory of `inputs`; the result's memory belongs to the graph."""
+    current = torch.cuda.current_stream(inputs.device)
+    warm_up_stream = torch.cuda.Stream(inputs.device)  # type: ignore[no-untyped-call]
+    warm_up_stream.wait_stream(current)
+    with torch.cuda.stream(warm_up_stream):
+        for _ in range(_ROUNDS_BEFORE):
+            network(inputs)
+    current.wait_stream(warm_up_stream)
+    graph = torch.cuda.CUDAGraph()
+    # Other threads of the process may use CUDA meanwhile; this one's mistakes are still found.
+    with torch.cuda.graph(graph, stream=warm_up_stream, capture_error_mode='thread_local'):
+        logits = network(inputs)
+    return graph, logits
+
 
 _WORDS: Final = {'f32': 'float32', 'bf16': 'bfloat16', 'f16': 'float16'}
 

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.evaluation.errors import FrameError
+from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.videos.decoding import decode
 from surgseg_ros.evaluation.videos.numbering import number_frames
 from surgseg_ros.evaluation.videos.packets import Contents, Numbering, demux

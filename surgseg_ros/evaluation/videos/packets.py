@@ -17,7 +17,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from surgseg_ros.core.limits import MAX_PIXELS
-from surgseg_ros.evaluation.errors import FrameError
+from surgseg_ros.evaluation.layout import FrameError
 
 Coded: TypeAlias = 'av.Packet[VideoStream]'
 """A packet with its data; at run time the class takes no argument."""

@@ -12,7 +12,7 @@ from made_videos import GOP, overwrite, packets, rewrite, write_video
 
 from surgseg_ros.core.image_files import PictureFileError, check_file, decode_rgb
 from surgseg_ros.core.limits import MAX_PIXELS
-from surgseg_ros.evaluation.errors import FrameError
+from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.videos import open_video
 from surgseg_ros.evaluation.videos.decoding import are_whole, length_bytes
 

@@ -18,7 +18,7 @@ from made_videos import (
     write_video,
 )
 
-from surgseg_ros.evaluation.errors import FrameError
+from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.videos import open_video
 
 COUNT = 36

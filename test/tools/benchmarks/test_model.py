@@ -4,7 +4,7 @@
 import pytest
 
 from surgseg_ros.core.network import SegmentationNetwork
-from surgseg_ros.training.settings import read_config
+from surgseg_ros.training.config import read_config
 from tools.benchmarks import model
 from tools.runs import StepError
 

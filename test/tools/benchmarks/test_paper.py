@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from surgseg_ros.core.model_folder import read_spec, write_model
-from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 from tools.benchmarks import paper, turns
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from surgseg_ros.training.settings import read_config
+from surgseg_ros.training.config import read_config
 from tools.compare_recipes import __main__ as compare_recipes
 from tools.compare_recipes.recipes import CONFIGS, SCALES, changes, settings
 from tools.compare_recipes.report import report, summarize

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from surgseg_ros.core.model_folder import read_spec, write_model
-from surgseg_ros.core.model_spec import ModelSpec
+from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
-from surgseg_ros.training.settings import read_config
+from surgseg_ros.training.config import read_config
 from tools.demo_model import __main__ as demo_model
 from tools.runs import Videos
 

@@ -1,16 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks that do not flicker: a pixel changes its class when that lasts, or is sure."""
+"""What changes a mask after the network: confidence threshold, temporal filter, least regions."""
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.detections import (
+    DEFAULT_LEAST_AREA,
+    Instrument,
+    find_instruments,
+    without_decision,
+)
+from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
 from surgseg_ros.core.segmentation import Segmentation
+
+
+def apply_confidence_threshold(segmentation: Segmentation, min_confidence: float) -> Segmentation:
+    """
+    Turn pixels of too little confidence into NO_DECISION.
+
+    :param segmentation: with confidence; not written to.
+    :param min_confidence: the least probability of the chosen class, 0..1; 0 keeps all.
+    :return: the same confidence with a mask of its own; the segmentation itself if 0.
+    :raises ValueError: if the segmentation has no confidence, or the least is not within 0..1.
+    """
+    if not 0 <= min_confidence <= 1:
+        raise ValueError(f'min_confidence is {min_confidence!r}, expected 0 to 1')
+    if min_confidence == 0:
+        return segmentation
+    if segmentation.confidence is None:
+        raise ValueError('the segmentation has no confidence: segment with confidence=True')
+    # A confidence is rounded to 255ths; what may have been the least was enough.
+    least = math.floor(255 * min_confidence)
+    _, unsure = cv2.threshold(
+        segmentation.confidence, least - 1, NO_DECISION, cv2.THRESH_BINARY_INV
+    )
+    mask = np.asarray(cv2.max(segmentation.mask, unsure), np.uint8)
+    return dataclasses.replace(segmentation, mask=mask)
+
+
+def instruments_in(
+    segmentation: Segmentation, least_area: float = DEFAULT_LEAST_AREA
+) -> tuple[Instrument, ...]:
+    """
+    Find the instruments, or say that nothing is known where no pixel is decided.
+
+    :param segmentation: with grid confidence or confidence.
+    :param least_area: see find_instruments.
+    :return: as `find_instruments`; as `without_decision` if all of the mask is NO_DECISION, since
+        an empty list would say that there is no instrument.
+    :raises ValueError: if the segmentation has neither.
+    """
+    if segmentation.mask.min() == NO_DECISION:
+        height, width = segmentation.mask.shape
+        return without_decision((height, width))
+    return find_instruments(segmentation, least_area)
+
 
 LARGEST_FRAMES: Final = 60
 
@@ -174,3 +224,27 @@ def _difference(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float
     """Measure how much of the light of two images is not in both, 0..1."""
     total = float(np.maximum(ours, theirs).sum())
     return float(np.abs(ours - theirs).sum()) / total if total else 0.0
+
+
+def drop_small_regions(
+    mask: NDArray[np.uint8], least_region: Sequence[float]
+) -> NDArray[np.uint8]:
+    """
+    Turn regions that are smaller than their class allows into background.
+
+    :param mask: (H, W) uint8 class index; not written to.
+    :param least_region: per class, the least share of the image's area that an 8-connected
+        region must have, as in ModelSpec; 0 keeps all.
+    :return: (H, W) uint8.
+    """
+    kept = mask.copy()
+    for label, least in enumerate(least_region):
+        if label == BACKGROUND or least <= 0:
+            continue
+        selected = cv2.inRange(mask, label, label)
+        _, regions, stats, _ = cv2.connectedComponentsWithStats(selected, connectivity=8)
+        small = stats[:, cv2.CC_STAT_AREA] / mask.size < least
+        small[0] = False  # what is not of the class
+        if small.any():
+            kept[small[regions]] = BACKGROUND
+    return kept

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times by stage, their percentiles, and progress on the terminal."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+import contextlib
+import sys
+import threading
+from typing import Final, TextIO
+
+
+class Percentiles(NamedTuple):
+    """
+    Times summed up, in their own unit.
+
+    :param p50: the median.
+    :param p95: what 95 of 100 do not exceed.
+    :param p99: what 99 of 100 do not exceed.
+    """
+
+    p50: float
+    p95: float
+    p99: float
+
+
+def percentiles(values: Iterable[float]) -> Percentiles:
+    """
+    Sum up times, interpolating between neighbours.
+
+    :param values: at least one.
+    :return: the percentiles.
+    :raises ValueError: if there is no value.
+    """
+    known = list(values)
+    if not known:
+        raise ValueError('there is nothing to sum up: no frame was measured')
+    return Percentiles(*(float(value) for value in np.percentile(known, (50, 95, 99))))
+
+
+class Stopwatch:
+    """Times on the host: what a stage starts, it also ends."""
+
+    def __init__(self) -> None:
+        """Start."""
+        self.started_ns = self.last_ns = time.monotonic_ns()
+        self._times_ms: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        """
+        End a stage.
+
+        :param stage: its name.
+        """
+        now_ns = time.monotonic_ns()
+        self._times_ms[stage] = (now_ns - self.last_ns) / 1e6
+        self.last_ns = now_ns
+
+    def resume(self) -> None:
+        """Begin the next stage now: what was since the last one is none of its own."""
+        self.last_ns = time.monotonic_ns()
+
+    def times_ms(self) -> dict[str, float]:
+        """Give the milliseconds of each stage, in their order."""
+        return dict(self._times_ms)
+
+
+class CudaStopwatch:
+    """
+    Times on a CUDA device, which works on while the host goes ahead.
+
+    Marks in the device's own queue tell when it came past them. So no stage waits to be measured;
+    only `times_ms` waits, for the last mark.
+
+    :param device: a CUDA device; its current stream does the work.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        """Start."""
+        import torch  # not above: the node holds a stopwatch of the host before it has torch
+
+        self._event: Any = torch.cuda.Event
+        self._stream = torch.cuda.current_stream(device)
+        self._marks: list[tuple[str, Any]] = []
+        self.lap('')
+
+    def lap(self, stage: str) -> None:
+        """
+        End a stage once the device comes to this place.
+
+        :param stage: its name.
+        """
+        mark = self._event(enable_timing=True)
+        mark.record(self._stream)
+        self._marks.append((stage, mark))
+
+    def times_ms(self) -> dict[str, float]:
+        """Give the milliseconds of each stage, in their order; waits for the device."""
+        self._marks[-1][1].synchronize()
+        pairs = itertools.pairwise(self._marks)
+        return {stage: before.elapsed_time(mark) for (_, before), (stage, mark) in pairs}
+
+
+def stopwatch(device: torch.device) -> Stopwatch | CudaStopwatch:
+    """
+    Start a stopwatch for work on a device.
+
+    :param device: where the work is done.
+    :return: the stopwatch that fits it.
+    """
+    return CudaStopwatch(device) if device.type == 'cuda' else Stopwatch()
+
+
+LONGEST_SILENCE_S: Final = 5.0
+"""Half of the ten seconds that are promised, because a busy machine wakes a thread late."""
+
+
+class Progress:
+    """
+    A context that prints what is being done, and prints it again while it goes on.
+
+    :param command: begins every line, `benchmark` for example.
+    :param file: where to print; standard error by default, so that results stay alone on standard
+        output.
+    :param silence_s: seconds without a line after which the last one is repeated, with the time
+        that the activity has taken so far.
+    """
+
+    def __init__(
+        self, command: str, file: TextIO | None = None, silence_s: float = LONGEST_SILENCE_S
+    ) -> None:
+        self._command, self._file, self._silence_s = command, file, silence_s
+        self._changed = threading.Condition()
+        self._activity = 'starting'
+        self._began_s = time.monotonic()
+        self._said = self._ended = False
+        self._thread = threading.Thread(target=self._repeat, name='progress', daemon=True)
+
+    def __enter__(self) -> Progress:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join()
+
+    def print_line(self, activity: str) -> None:
+        """
+        Begin an activity, and print it.
+
+        :param activity: what is being done.
+        """
+        with self._changed:
+            self._activity, self._began_s = activity, time.monotonic()
+            self._print(activity)
+            self._said = True
+            self._changed.notify()
+
+    def update(self, activity: str) -> None:
+        """
+        Say how far the activity is, the next time that it is printed.
+
+        :param activity: replaces what is being done.
+        """
+        self._activity = activity  # a single assignment, so no lock in the loops that call this
+
+    def _repeat(self) -> None:
+        with self._changed:
+            while not self._ended:
+                self._said = False
+                self._changed.wait(self._silence_s)
+                if not (self._said or self._ended):
+                    self._print(f'{self._activity} ({time.monotonic() - self._began_s:.0f} s)')
+
+    def _print(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads any more
+            print(f'{self._command}: {text}', file=self._file or sys.stderr, flush=True)
