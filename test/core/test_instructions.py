@@ -12,7 +12,7 @@ import torch
 from surgseg_ros.core.runtimes import openvino, selection
 
 ASK = (
-    'from surgseg_ros.core import instructions as i; print(i.instruction_set()); '
+    'from surgseg_ros.core.runtimes import selection as i; print(i.instruction_set()); '
     'print(i.has_instructions("bf16"), i.has_instructions("f32"), i.is_limited())'
 )
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from surgseg_ros.core import stopwatch as module
+from surgseg_ros.core import timing as module
 from surgseg_ros.core.timing import CudaStopwatch, Stopwatch, stopwatch
 
 
