@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from surgseg_ros.training.scenes import Scene
+from surgseg_ros.synthetic.scene import Scene
 
 from surgseg_ros import Segmenter, draw_overlay
 
