@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from surgseg_ros.synthetic.scene import Scene
 
 from surgseg_ros import Segmenter, draw_overlay
+from surgseg_ros.synthetic.scene import Scene
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SIZE: Final = (720, 1280)

@@ -36,8 +36,19 @@ _INTEGER: Final = re.compile('[-+]?(0x[0-9a-f]+|0[0-7]*|[1-9][0-9]*)')
 _FLOAT: Final = re.compile(r'[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|[-+]?\.?(inf|nan)')
 
 
+def _construct_scalar(loader: yaml.Loader, node: yaml.ScalarNode) -> bool | int | float | str:
+    text = str(node.value)
+    return text if node.style in ('"', "'") else _plain_value(text)
+
+
 class _RosLoader(yaml.SafeLoader):
     """Reads words and numbers as rcl does: 2e-4 is a number; 1:30 and dates are text."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012
+    yaml_constructors = {  # noqa: RUF012
+        **yaml.SafeLoader.yaml_constructors,
+        'tag:yaml.org,2002:str': _construct_scalar,
+    }
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Compose as usual, but refuse aliases, as rcl does: a few can stand for gigabytes."""
@@ -46,15 +57,6 @@ class _RosLoader(yaml.SafeLoader):
                 None, None, 'ROS has no aliases (*name): write the value', self.get_mark()
             )
         return super().compose_node(parent, index)
-
-
-def _construct_scalar(loader: _RosLoader, node: yaml.ScalarNode) -> bool | int | float | str:
-    text = str(node.value)
-    return text if node.style in ('"', "'") else _plain_value(text)
-
-
-_RosLoader.yaml_implicit_resolvers = {}
-_RosLoader.add_constructor('tag:yaml.org,2002:str', _construct_scalar)
 
 
 def _plain_value(text: str) -> bool | int | float | str:

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from surgseg_ros.synthetic.scene import Scene
 
+from surgseg_ros.synthetic.scene import Scene
 from tools import readme_image
 
 
