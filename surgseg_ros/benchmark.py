@@ -2,13 +2,16 @@
 """Measures what a frame costs: stage by stage, or from camera to listener over DDS."""
 
 import argparse
+import importlib
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import surgseg_ros
 from surgseg_ros.benchmarking.options import read_options
 from surgseg_ros.benchmarking.report import plot, table
 from surgseg_ros.core.files import check_file, check_folder, scratch_folder, write_whole
@@ -19,15 +22,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from surgseg_ros.benchmarking.floors import Rates
-    from surgseg_ros.benchmarking.processes import Settings
     from surgseg_ros.core.segmenter import Segmenter
 
 OVERHEAD_S: Final = 120.0
 """A measurement ends after so long on any machine; over DDS, so long besides its rounds."""
 _SPARE_S: Final = 20.0
 """Of that, for what was underway, for the end of the processes, and for the report."""
-_LEAST_PATIENCE_S: Final = 60.0
-"""A node gets so long to start, at least."""
+_TOOL: Final = 'tools.end_to_end.measurement'
 
 PICTURES: Final = 4
 _DRAWN_ROWS: Final = 1080
@@ -127,6 +128,7 @@ def _rows(
 
 
 def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float) -> dict[str, Any]:
+    tool = _end_to_end_tool()
     progress.print_line('loading torch')
     import torch
 
@@ -144,8 +146,8 @@ def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float)
     end_s = begun_s + sending_s + OVERHEAD_S - _SPARE_S
     with scratch_folder() as scratch:
         progress.print_line(f'drawing images of {width}x{height}')
-        settings = _settings(options, scratch)
-        runs = _take_turns(options, progress, names, settings, end_s)
+        settings = tool.common_settings(options, draw((height, width)), scratch)
+        runs = tool.take_turns(options, names, settings, end_s, progress.print_line)
     found = {name: report.sum_up(of_one) for name, of_one in runs.items()}
     if options.against:
         plain = found['plain']
@@ -165,55 +167,28 @@ def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float)
     return {**found, **facts}
 
 
-def _take_turns(
-    options: argparse.Namespace,
-    progress: Progress,
-    names: Sequence[str],
-    settings: 'Settings',
-    end_s: float,
-) -> dict[str, list[dict[str, Any]]]:
-    """Run each variant once in every round; no round begins that would end too late."""
-    from surgseg_ros.benchmarking import end_to_end, processes
+def _end_to_end_tool() -> Any:
+    """
+    Import what measures over DDS; it is part of a checkout, and not of an installed package.
 
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    longest_s = 0.0
-    for turn in range(1, options.rounds + 1):
-        started_s = time.monotonic()
-        if started_s + longest_s > end_s:
-            break
-        for name in names:
-            folder = Path(options.logs or settings.folder, f'{turn}_{name}')
-            folder.mkdir(parents=True, exist_ok=True)
-            progress.print_line(f'round {turn} of {options.rounds}, {name}')
-            left_s = max(_LEAST_PATIENCE_S, end_s - time.monotonic())
-            of_one = settings._replace(folder=folder, patience_s=left_s)
-            runs[name].append(end_to_end.run(processes.VARIANTS[name], of_one))
-        longest_s = max(longest_s, time.monotonic() - started_s)
-    return runs
-
-
-def _settings(options: argparse.Namespace, scratch: Path) -> 'Settings':
-    """Draw the camera's images into a file, and say what all runs have in common."""
-    import numpy as np
-
-    from surgseg_ros.benchmarking.processes import Settings
-    from surgseg_ros.node.dds_profile import shipped_profile
-
-    (width, height), *_ = options.sizes
-    pictures = scratch / 'pictures.npy'
-    np.save(pictures, np.stack(draw((height, width))))
-    return Settings(
-        model=options.model,
-        pictures=pictures,
-        rate_hz=options.rate,
-        frames=options.frames,
-        folder=scratch,
-        profile=options.profile or str(shipped_profile()),
-        device=options.device,
-        threads=options.threads,
-        parameters={'runtime': options.runtime},
-        outputs=tuple(options.outputs),
-    )
+    :return: the module `tools.end_to_end.measurement` beside this package.
+    :raises ValueError: if there is none.
+    """
+    root = Path(surgseg_ros.__path__[0]).resolve().parent
+    if str(root) not in sys.path:  # in an executable, or another working directory
+        sys.path.insert(0, str(root))
+    try:
+        tool = importlib.import_module(_TOOL)
+    except ModuleNotFoundError as error:
+        if not _TOOL.startswith(error.name or '-'):
+            raise
+        tool = None
+    if tool is None or root not in Path(tool.__file__ or '').resolve().parents:
+        raise ValueError(
+            f'--end-to-end needs {_TOOL}, which cannot be imported from {root}: run it from a '
+            'checkout of surgseg_ros (.venv/bin/python -m surgseg_ros benchmark)'
+        )
+    return tool
 
 
 def draw(size: tuple[int, int]) -> 'list[NDArray[np.uint8]]':

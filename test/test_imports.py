@@ -33,7 +33,7 @@ ARROWS = {
     'reports': {'core'},
 }
 
-ROOMS_WITH_ROS = {'node', 'benchmarking'}
+ROOMS_WITH_ROS = {'node'}
 ROS_OF_THE_NODE = {'rclpy', 'ament_index_python', 'launch', 'launch_ros'}
 
 
@@ -73,7 +73,7 @@ def test_no_import_runs_against_an_arrow(room: str) -> None:
 
 
 @pytest.mark.parametrize('room', sorted(set(ARROWS) - ROOMS_WITH_ROS))
-def test_ros_is_known_to_the_node_and_its_benchmark_alone(room: str) -> None:
+def test_ros_is_known_to_the_node_alone(room: str) -> None:
     wrong = {
         f'{path.relative_to(HOUSE)}: {name}'
         for path in modules(room)

@@ -122,6 +122,25 @@ def test_an_executable_ends_as_the_verb_of_the_command_line_does(installed: Path
     assert line.startswith("compare: 'none.json' cannot be read")
 
 
+def test_what_needs_a_checkout_is_refused_by_an_installed_package(
+    installed: Path, tmp_path: Path
+) -> None:
+    (packages,) = installed.glob('lib/python*/site-packages')
+    words = ['--model', ROOT / 'models' / 'demo', '--json', tmp_path / 'way.json', '--end-to-end']
+    run = subprocess.run(
+        [sys.executable, installed / 'lib' / 'surgseg_ros' / 'benchmark', *words],
+        env={**os.environ, 'PYTHONPATH': str(packages)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 2
+    (line,) = run.stderr.splitlines()
+    assert line.startswith('benchmark: --end-to-end needs tools.end_to_end')
+    assert 'run it from a checkout' in line
+    assert not list(tmp_path.iterdir())
+
+
 def test_everything_that_is_shared_travels(installed: Path) -> None:
     share = installed / 'share' / 'surgseg_ros'
     there = {str(path.relative_to(share)) for path in share.rglob('*') if path.is_file()}

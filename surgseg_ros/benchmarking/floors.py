@@ -63,17 +63,6 @@ def model(spec: ModelSpec, runtime: str) -> dict[str, Any]:
     }
 
 
-def resident_mib(process_id: int) -> float:
-    """
-    Measure the resident memory of a process.
-
-    :param process_id: its number.
-    :return: MiB.
-    """
-    pages = int(Path(f'/proc/{process_id}/statm').read_text().split()[1])
-    return pages * os.sysconf('SC_PAGE_SIZE') / 2**20
-
-
 def processor() -> str:
     """Name the processor."""
     lines = Path('/proc/cpuinfo').read_text().splitlines()

@@ -21,7 +21,7 @@ def sum_up(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Latencies of all runs are taken together. Where the node told percentiles instead of single
     times, their mean over the runs is given.
 
-    :param runs: as surgseg_ros.benchmarking.end_to_end.run gives them.
+    :param runs: as tools.end_to_end.measurement.run returns them.
     :return: `latency_ms`, `model_ms`, `slot_ms`, `rest_ms` (p50 of the first less those of the
         other two), counts, `memory_mib` and messages `heard` of the last run, and `stages_ms`
         where the node told them.

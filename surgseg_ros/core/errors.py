@@ -9,7 +9,8 @@ from concurrent.futures.process import BrokenProcessPool
 from opcode import opmap
 from typing import Final
 
-_PACKAGE: Final = 'surgseg_ros'
+_OURS: Final = ('surgseg_ros', 'tools.end_to_end')
+"""This package, and what its verb `benchmark` calls in a checkout."""
 
 _REMEDIES: Final[Mapping[int, str]] = {
     errno.ENOSPC: 'free some space there, or choose another place',
@@ -97,7 +98,7 @@ def explain(error: BaseException) -> str | None:
         if part in text:
             said = next(line for line in str(error).splitlines() if part in line.lower())
             return f'{said.strip().rstrip(".")}: {remedy}'
-    if isinstance(error, ImportError) and not (error.name or '').startswith(_PACKAGE):
+    if isinstance(error, ImportError) and not (error.name or '').startswith(_OURS):
         return missing_library(error)
     if isinstance(error, _BUGS) or not isinstance(error, Exception):
         return None
@@ -148,14 +149,14 @@ def is_ours(error: BaseException) -> bool:
     :param error: any but that of the system.
     :return: whether its class is of this package, or a `raise` of this package raised it.
     """
-    if type(error).__module__.startswith(_PACKAGE):
+    if type(error).__module__.startswith(_OURS):
         return True
     if type(error) not in (ValueError, RuntimeError, ArithmeticError):
         return False
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
-    if last is None or not str(last.tb_frame.f_globals.get('__name__')).startswith(_PACKAGE):
+    if last is None or not str(last.tb_frame.f_globals.get('__name__')).startswith(_OURS):
         return False
     # Native code that our function calls, of torch for instance, leaves no frame of its own.
     return last.tb_frame.f_code.co_code[last.tb_lasti] == opmap['RAISE_VARARGS']

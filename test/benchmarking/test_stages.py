@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's worker measures itself; a plain model gives masks of the same size."""
+"""The node's worker measures itself, without ROS."""
 
 import json
 import re
@@ -14,7 +14,6 @@ from verbs import verb
 
 from surgseg_ros import benchmark
 from surgseg_ros.benchmarking import floors, stages
-from surgseg_ros.benchmarking.plain import PlainModel
 from surgseg_ros.benchmarking.stages import STAGES, image_cdr, measure, stamp_of, stamped, summary
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.images import IMAGE, rgb_from_msg
@@ -88,15 +87,6 @@ def test_a_frame_that_the_node_rejects_ends_it(
     monkeypatch.setattr(worker, 'image_from_msg', fail)
     with pytest.raises(RuntimeError, match='broken'):
         measure(Segmenter.load(model, 'cpu'), [picture()], frames=1)
-
-
-def test_a_plain_model_gives_masks_of_the_same_size(model: Path) -> None:
-    plain, ours = PlainModel(model, 'cpu'), Segmenter.load(model, 'cpu')
-    mask = plain(picture(96, 144))
-    assert (mask.shape, mask.dtype) == ((96, 144), np.uint8)
-    assert plain.last_ms > 0
-    same = np.mean(mask == ours.segment(picture(96, 144)).mask)
-    assert same > 0.8, 'the two resize differently, but it is the same network'
 
 
 def test_the_command_writes_table_and_picture(

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from surgseg_ros.benchmarking.plain import PlainModel, plain_ending
 from surgseg_ros.core.fitting import fit
 from surgseg_ros.core.model_folder import ModelSpec, read_model, write_model
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.upsampling import upsample
 from surgseg_ros.exporting.export import RefusedError, export
+from tools.end_to_end.plain_model import PlainModel, plain_ending
 
 _UNTIMED: Final = 2
 

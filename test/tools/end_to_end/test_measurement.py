@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is made of stamps, counts and reports; and one small run over real DDS."""
+"""What is made of stamps, counts, reports and memory; and one small run over real DDS."""
 
 import argparse
 import json
@@ -12,12 +12,13 @@ from nodes import write_tiny_model
 from verbs import verb
 
 from surgseg_ros import benchmark
-from surgseg_ros.benchmarking import end_to_end, processes
-from surgseg_ros.benchmarking.processes import environment
 from surgseg_ros.benchmarking.report import ratios, sum_up
-from surgseg_ros.core.timing import Percentiles, Progress
+from surgseg_ros.core.timing import Percentiles
 from surgseg_ros.node.compatibility import local_discovery
 from surgseg_ros.node.dds_profile import NEW_VARIABLE, NO_PROFILE, OLD_VARIABLE, shipped_profile
+from tools.end_to_end import measurement
+from tools.end_to_end.measurement import Sample, Watch, memory
+from tools.end_to_end.processes import Settings, Variant, environment
 
 benchmark_main = verb('benchmark')
 
@@ -29,14 +30,14 @@ TOLD = {'memory_mib': {}, 'heard': {}}
 
 def test_masks_are_matched_with_their_frames_and_others_left_out() -> None:
     masks = [(3, 310 * MS), (77, 1), (1, 105 * MS)]
-    found = end_to_end.latencies(SENT, masks)
+    found = measurement.latencies(SENT, masks)
     assert found == {'received': 2, 'latencies_ms': [10.0, 5.0]}
 
 
 def test_what_was_neither_received_nor_dropped_is_lost() -> None:
     before = {'dropped_for_newer': '4', 'lost_on_the_way': '1', 'rejected': '0'}
     after = {'dropped_for_newer': '9', 'lost_on_the_way': '3', 'rejected': '1'}
-    found = end_to_end.counts({'sent': 20, 'received': 12}, before, after)
+    found = measurement.counts({'sent': 20, 'received': 12}, before, after)
     assert found == {
         'dropped': 5,
         'rejected': 1,
@@ -44,7 +45,7 @@ def test_what_was_neither_received_nor_dropped_is_lost() -> None:
         'lost_on_the_way': 2,
         'overwritten_unread': 0,
     }
-    assert end_to_end.counts({'sent': 3, 'received': 2}, {}, {})['lost'] == 1
+    assert measurement.counts({'sent': 3, 'received': 2}, {}, {})['lost'] == 1
 
 
 def of_stage(name: str, *times: float) -> dict[str, str]:
@@ -56,17 +57,17 @@ def test_the_nodes_reports_are_read_and_averaged() -> None:
         {**of_stage('model', 1.0, 2.0, 3.0), **of_stage('wait', 0.1, 0.2, 0.3), 'in_hz': '30.0'},
         {**of_stage('model', 3.0, 4.0, 5.0), **of_stage('wait', 0.3, 0.4, 0.5), 'in_hz': '30.0'},
     ]
-    found = end_to_end.node_times(reports)
+    found = measurement.node_times(reports)
     assert found['model_ms'] == (2.0, 3.0, 4.0)
     assert found['slot_ms'] == pytest.approx((0.2, 0.3, 0.4))
     assert set(found['stages_ms']) == {'model', 'wait'}
     with pytest.raises(ValueError, match='no mask went out'):
-        end_to_end.node_times([{}])
+        measurement.node_times([{}])
 
 
 def test_the_plain_nodes_times_of_other_frames_do_not_count() -> None:
     times = [{'stamp_ns': n, 'model_ms': 10.0 * n, 'slot_ms': 1.0 * n} for n in (1, 3, 9)]
-    found = end_to_end.plain_times(times, SENT)
+    found = measurement.plain_times(times, SENT)
     assert found == {'model_ms': [10.0, 30.0], 'slot_ms': [1.0, 3.0]}
 
 
@@ -106,20 +107,57 @@ def test_no_round_begins_that_would_end_too_late(
 ) -> None:
     now_s, patience_s = [0.0], []
 
-    def run(variant: processes.Variant, settings: processes.Settings) -> dict[str, Any]:
+    def run(variant: Variant, settings: Settings) -> dict[str, Any]:
         patience_s.append(settings.patience_s)
         now_s[0] += round_s / 2
         return {}
 
-    monkeypatch.setattr(end_to_end, 'run', run)
-    monkeypatch.setattr(benchmark, 'time', SimpleNamespace(monotonic=lambda: now_s[0]))
+    monkeypatch.setattr(measurement, 'run', run)
+    monkeypatch.setattr(measurement, 'time', SimpleNamespace(monotonic=lambda: now_s[0]))
     options = argparse.Namespace(rounds=3, logs=None)
-    settings = processes.Settings('model', tmp_path / 'pictures', 30.0, 300, tmp_path)
+    settings = Settings('model', tmp_path / 'pictures', 30.0, 300, tmp_path)
     names = ['end_to_end', 'plain']
-    with Progress('benchmark') as progress:
-        runs = benchmark._take_turns(options, progress, names, settings, end_s)
+    lines: list[str] = []
+    runs = measurement.take_turns(options, names, settings, end_s, lines.append)
+    assert lines[:2] == ['round 1 of 3, end_to_end', 'round 1 of 3, plain']
     assert [len(runs[name]) for name in names] == [rounds, rounds]
     assert patience_s[0] == end_s, 'a node that does not start is not waited for any longer'
+
+
+def test_growth_counts_from_the_first_sample_with_500_frames() -> None:
+    samples = [Sample(0, 50.0), Sample(499, 90.0), Sample(510, 100.0), Sample(10_510, 101.0)]
+    found = memory(samples)
+    assert found['after_500_frames'] == 100.0
+    assert (found['last'], found['frames']) == (101.0, 10_510)
+    assert found['growth'] == pytest.approx(0.01)
+    assert found['bytes_per_frame'] == pytest.approx(2**20 / 10_000)
+
+
+def test_a_short_run_has_no_growth() -> None:
+    found = memory([Sample(3, 50.0), Sample(9, 51.0)])
+    assert found['last'] == 51.0
+    assert found['after_500_frames'] is found['growth'] is found['bytes_per_frame'] is None
+    assert memory([])['last'] is None
+
+
+def test_frames_before_the_watch_do_not_count_and_reports_do_not_overlap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter([0.0, 4.0, 9.0, 11.0, 21.0])
+    monkeypatch.setattr(measurement.time, 'monotonic', lambda: next(clock))
+    published = iter([7, 17, 27, 37])
+    look = Watch(lambda: {'published': f'{next(published)}'}, lambda: 1.0, rate_hz=30.0)
+    for _ in range(4):
+        look()
+    assert [sample.frames for sample in look.samples] == [0, 10, 20, 30]
+    assert [report['published'] for report in look.reports] == ['27', '37']
+
+
+def test_a_node_that_reports_nothing_is_measured_all_the_same() -> None:
+    look = Watch(dict, lambda: 3.0, rate_hz=30.0)
+    look()
+    assert look.samples == [Sample(0, 3.0)]
+    assert not look.reports
 
 
 @pytest.mark.timeout(2000)

@@ -1,16 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the camera's publish to the listener's receipt: three processes over DDS, run by run."""
+"""
+Measures from the camera's publish to the listener's receipt: three processes over DDS, run by run.
 
+The verb `benchmark` calls it for `--end-to-end`.
+"""
+
+import argparse
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-from surgseg_ros.benchmarking.conversation import Child
-from surgseg_ros.benchmarking.floors import resident_mib
-from surgseg_ros.benchmarking.processes import Settings, Variant, processes, times_file
-from surgseg_ros.benchmarking.watch import Watch, memory
+import numpy as np
+from numpy.typing import NDArray
+
 from surgseg_ros.core.timing import Percentiles
+from surgseg_ros.node.dds_profile import shipped_profile
+from tools.end_to_end.processes import VARIANTS, Child, Settings, Variant, processes, times_file
+
+SETTLED_FRAMES: Final = 500
+"""After so many the node has all memory that it should ever need."""
+
+REPORTED: Final = 300
+"""Frames that /diagnostics sums up."""
 
 _REPORT_S: Final = 60.0
 """For two reports of the node, which makes one in a second."""
@@ -19,6 +33,154 @@ _QUIET_S: Final = 4.0
 _ANSWER_S: Final = 5.0
 _IN_A_ROW: Final = 3
 """Frames that must come through, one by one, before any counts."""
+_LEAST_PATIENCE_S: Final = 60.0
+"""A node gets so long to start, at least."""
+
+
+class Sample(NamedTuple):
+    """
+    The node's memory at one time.
+
+    :param frames: masks that it had published; 0 if it reports nothing.
+    :param mib: resident memory.
+    """
+
+    frames: int
+    mib: float
+
+
+class Watch:
+    """
+    Collects reports that have no frame in common, and samples of the memory.
+
+    :param report: returns the node's last values in /diagnostics; empty if it reports none.
+    :param resident_mib: measures its memory.
+    :param rate_hz: of the camera.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[], Mapping[str, str]],
+        resident_mib: Callable[[], float],
+        rate_hz: float,
+    ) -> None:
+        self.reports: list[Mapping[str, str]] = []
+        self.samples: list[Sample] = []
+        self._report, self._resident_mib = report, resident_mib
+        self._window_s = REPORTED / rate_hz
+        self._before: int | None = None
+        self._reported_s = time.monotonic()
+
+    def __call__(self) -> None:
+        """Take a sample, and a report if there is a new one."""
+        now_s, values = time.monotonic(), self._report()
+        self.samples.append(Sample(self._frames(values), self._resident_mib()))
+        if values and now_s - self._reported_s >= self._window_s:
+            self._reported_s = now_s
+            self.reports.append(values)
+
+    def _frames(self, values: Mapping[str, str]) -> int:
+        published = int(values.get('published', 0))
+        if self._before is None:
+            self._before = published
+        return published - self._before
+
+
+def memory(samples: Sequence[Sample]) -> dict[str, Any]:
+    """
+    Sum up the memory of a run.
+
+    :param samples: in the order of time.
+    :return: MiB `after_500_frames` and `last`, the `frames` then, `growth` between both as a
+        share of the former, and `bytes_per_frame`, the slope of a line through all samples from
+        the former on; None where the run is too short for it.
+    """
+    settled = [sample for sample in samples if sample.frames >= SETTLED_FRAMES]
+    last = samples[-1] if samples else Sample(0, 0.0)
+    found: dict[str, Any] = {
+        f'after_{SETTLED_FRAMES}_frames': settled[0].mib if settled else None,
+        'last': last.mib if samples else None,
+        'frames': last.frames,
+        'growth': last.mib / settled[0].mib - 1 if settled else None,
+        'bytes_per_frame': None,
+    }
+    if len({sample.frames for sample in settled}) > 1:
+        slope = np.polyfit(*zip(*settled), 1)[0]  # MiB over frames
+        found['bytes_per_frame'] = float(slope) * 2**20
+    return found
+
+
+def resident_mib(process_id: int) -> float:
+    """
+    Measure the resident memory of a process.
+
+    :param process_id: its number.
+    :return: MiB.
+    """
+    pages = int(Path(f'/proc/{process_id}/statm').read_text().split()[1])
+    return pages * os.sysconf('SC_PAGE_SIZE') / 2**20
+
+
+def common_settings(
+    options: argparse.Namespace, pictures: Sequence[NDArray[np.uint8]], folder: Path
+) -> Settings:
+    """
+    Write the camera's images to a file, and collect what all runs have in common.
+
+    :param options: of the verb `benchmark`.
+    :param pictures: (H, W, 3) uint8 RGB, all of one size.
+    :param folder: for that file, and for logs that nobody wants to keep.
+    :return: the settings.
+    """
+    path = folder / 'pictures.npy'
+    np.save(path, np.stack(pictures))
+    return Settings(
+        model=options.model,
+        pictures=path,
+        rate_hz=options.rate,
+        frames=options.frames,
+        folder=folder,
+        profile=options.profile or str(shipped_profile()),
+        device=options.device,
+        threads=options.threads,
+        parameters={'runtime': options.runtime},
+        outputs=tuple(options.outputs),
+    )
+
+
+def take_turns(
+    options: argparse.Namespace,
+    names: Sequence[str],
+    settings: Settings,
+    end_s: float,
+    print_line: Callable[[str], None],
+) -> dict[str, list[dict[str, Any]]]:
+    """
+    Run each variant once in every round; no round begins that would end too late.
+
+    :param options: `rounds`, and `logs` where the logs are to be kept.
+    :param names: of VARIANTS.
+    :param settings: of all runs.
+    :param end_s: when to end, by `time.monotonic`.
+    :param print_line: gets a line before each run.
+    :return: of each variant, its runs as `run` returns them.
+    :raises RuntimeError: if a process ends, or no mask comes.
+    """
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    longest_s = 0.0
+    for turn in range(1, options.rounds + 1):
+        started_s = time.monotonic()
+        if started_s + longest_s > end_s:
+            break
+        for name in names:
+            folder = Path(options.logs or settings.folder, f'{turn}_{name}')
+            folder.mkdir(parents=True, exist_ok=True)
+            print_line(f'round {turn} of {options.rounds}, {name}')
+            left_s = max(_LEAST_PATIENCE_S, end_s - time.monotonic())
+            of_one = settings._replace(folder=folder, patience_s=left_s)
+            runs[name].append(run(VARIANTS[name], of_one))
+        longest_s = max(longest_s, time.monotonic() - started_s)
+    return runs
 
 
 def run(variant: Variant, settings: Settings) -> dict[str, Any]:
@@ -28,7 +190,8 @@ def run(variant: Variant, settings: Settings) -> dict[str, Any]:
     :param variant: what to run.
     :param settings: how.
     :return: `latencies_ms`, counts, `memory_mib`, messages `heard` on further topics, and
-        `model_ms` and `slot_ms` as lists of what was told; of ours also `stages_ms` and `runtime`.
+        `model_ms` and `slot_ms`: percentiles of our node, single times of the plain one; of ours
+        also `stages_ms` and `runtime`.
     :raises RuntimeError: if a process ends, or no mask comes.
     """
     with processes(variant, settings) as (node, camera, listener):
@@ -67,7 +230,7 @@ def counts(
     result: Mapping[str, Any], before: Mapping[str, str], after: Mapping[str, str]
 ) -> dict[str, int]:
     """
-    Say what became of the frames that got no mask.
+    Count what became of the frames that got no mask.
 
     :param result: `sent` and `received`.
     :param before: the node's report before the run; empty where it makes none.
@@ -90,7 +253,7 @@ def counts(
 
 def node_times(reports: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """
-    Read the percentiles that the node tells in /diagnostics.
+    Read the percentiles that the node reports in /diagnostics.
 
     :param reports: its values, each over the last frames.
     :return: `model_ms`, `slot_ms`, and in `stages_ms` all times by name, each with the mean of the
@@ -101,7 +264,7 @@ def node_times(reports: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     names = [key.removesuffix(median) for key in reports[-1] if key.endswith(median)]
     stages = {name: _mean(name, reports) for name in names}
     if missing := {'model', 'wait'} - set(names):
-        raise ValueError(f'the node tells no times of {missing}: no mask went out')
+        raise ValueError(f'the node reports no times of {missing}: no mask went out')
     return {'model_ms': stages['model'], 'slot_ms': stages['wait'], 'stages_ms': stages}
 
 
@@ -121,7 +284,7 @@ def plain_times(
 
 
 def _watch(node: Child, listener: Child, rate_hz: float, plain: bool) -> Watch:
-    """Watch a node from here; the plain one tells nothing."""
+    """Watch a node from here; the plain one reports nothing."""
 
     def report() -> Mapping[str, str]:
         node.check()

@@ -22,9 +22,9 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
-from surgseg_ros.benchmarking.plain import PlainModel
 from surgseg_ros.messages.encodings import converter
 from surgseg_ros.node.compatibility import with_info
+from tools.end_to_end.plain_model import PlainModel
 
 DEPTH = 10
 
@@ -75,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
     """
-    parser = argparse.ArgumentParser(prog='plain_node', description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog='python -m tools.end_to_end.plain_node', description=__doc__
+    )
     parser.add_argument('--model', required=True)
     parser.add_argument('--topic', required=True)
     parser.add_argument('--device', default='auto')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process of the benchmark ends, whatever it or the benchmark does."""
+"""A process of a run ends, whatever it or the run does, and is named where it fails."""
 
 import os
 import signal
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from surgseg_ros.benchmarking import conversation
-from surgseg_ros.benchmarking.conversation import Child
+from surgseg_ros.core.errors import explain
+from tools.end_to_end import processes
+from tools.end_to_end.processes import Child
 
 STUBBORN = """
 import json, signal, sys, time
@@ -32,7 +33,7 @@ def status(child: Child) -> int | None:
 def test_one_that_does_not_heed_an_interrupt_is_killed(
     child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversation, '_END_S', 0.1)
+    monkeypatch.setattr(processes, '_END_S', 0.1)
     assert child.ask('are you there') == ['are', 'you', 'there']
     child.end()
     assert status(child) == -signal.SIGKILL
@@ -54,3 +55,14 @@ def test_an_interrupt_while_it_is_waited_for_does_not_leave_it(
     with pytest.raises(KeyboardInterrupt):
         child.end()
     assert status(child) == -signal.SIGKILL
+
+
+def test_one_that_fails_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
+    child = Child('no_such_module', [], os.environ, tmp_path / 'camera.log')
+    child._process.wait()
+    with pytest.raises(RuntimeError, match='camera ended with 1') as caught:
+        child.ask('are you there')
+    child.end()
+    text = explain(caught.value)
+    assert text is not None, 'then the verb would end with a traceback of its own'
+    assert text.rstrip().endswith('No module named no_such_module')

@@ -1,18 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which processes a run over DDS has, and with what environment each."""
+"""
+The processes of a run over DDS: how they are started, asked and ended, and which a run has.
+
+One line asks a process, one line of JSON answers.
+"""
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from surgseg_ros.benchmarking.conversation import Child
+from surgseg_ros.core.processes import register
 from surgseg_ros.node.compatibility import local_discovery
 from surgseg_ros.node.dds_profile import NEW_VARIABLE, NO_PROFILE, OLD_VARIABLE, choose_profile
 
+ROOT: Final = Path(__file__).resolve().parents[2]
+"""From where the processes import this checkout, whatever the working directory is."""
+
 TOPIC: Final = '/benchmark/image'
-_ROOM: Final = 'surgseg_ros.benchmarking'
+_ENDPOINTS: Final = 'tools.end_to_end.endpoints'
 
 _KEEP: Final = {
     'MALLOC_MMAP_THRESHOLD_': str(32 << 20),
@@ -20,10 +33,129 @@ _KEEP: Final = {
 }
 """For the listener of any node: else each mask's pages are cleared again, which takes 3 ms."""
 
-
 _PATIENCE_S: Final = 20.0
 _HURRY_S: Final = 0.25
 """So long each process may take to end: after a run, and after an interruption of this one."""
+
+_ANSWER_S: Final = 90.0
+_END_S: Final = 20.0
+
+_START: Final = """
+import ctypes, os, runpy, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: end when the parent is killed
+if os.getppid() == int(sys.argv[1]):
+    sys.path.insert(0, sys.argv[2])
+    sys.argv = sys.argv[3:]
+    runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
+"""
+
+
+class Child:
+    """
+    A process of the benchmark, which is this Python with a module to run.
+
+    :param module: what to run.
+    :param arguments: its arguments.
+    :param environment: all of its environment.
+    :param log: file for its stderr; errors name the process as this file.
+    """
+
+    def __init__(
+        self, module: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path
+    ) -> None:
+        self._name = log.stem
+        self._log = log
+        with log.open('wb') as file:
+            self._process = subprocess.Popen(
+                [sys.executable, '-c', _START, str(os.getpid()), str(ROOT), module, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                env=environment,
+                text=True,
+            )
+        register(self._process)
+
+    @property
+    def process_id(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    def check(self) -> None:
+        """
+        Check that it is running.
+
+        :raises RuntimeError: if it has ended, with the end of its log.
+        """
+        if self._process.poll() is not None:
+            said = self._log.read_text(errors='replace')[-2000:]
+            raise RuntimeError(f'{self._name} ended with {self._process.returncode}:\n{said}')
+
+    def ask(
+        self,
+        question: str,
+        meanwhile: Callable[[], None] = lambda: None,
+        lasting_s: float = 0.0,
+    ) -> Any:
+        """
+        Ask, and wait for the answer.
+
+        :param question: a line.
+        :param meanwhile: called about once a second.
+        :param lasting_s: how long what is asked for takes.
+        :return: what the line of JSON holds.
+        :raises RuntimeError: if it has ended, or does not answer.
+        """
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
+            raise RuntimeError(f'{self._name} has no pipes')
+        self.check()
+        stdin.write(question + '\n')
+        stdin.flush()
+        end_s = time.monotonic() + _ANSWER_S + lasting_s
+        while not select.select([stdout], [], [], 1.0)[0]:
+            meanwhile()
+            if time.monotonic() > end_s:
+                raise RuntimeError(f'{self._name} does not answer {question!r}: see {self._log}')
+        line = stdout.readline()
+        if not line:
+            self._process.wait(_END_S)
+            self.check()
+        return json.loads(line)
+
+    def stop(self) -> None:
+        """Ask it to end as Ctrl-C would, so that it leaves no shared memory behind."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+
+    def end(self, patience_s: float = _END_S) -> None:
+        """
+        End it, and wait until it has ended.
+
+        :param patience_s: how long it may take; then it is killed.
+        """
+        try:
+            self.stop()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.communicate(timeout=patience_s)
+        finally:  # an interrupt while it waits must not leave it
+            self._process.kill()
+            self._process.communicate()
+
+
+def questions() -> Iterator[list[str]]:
+    """Read, in a child, one question after another, split into words, until the end of input."""
+    for line in sys.stdin:
+        yield line.split()
+
+
+def answer(value: Any) -> None:
+    """
+    Answer, in a child, the question just read.
+
+    :param value: what JSON can hold.
+    """
+    print(json.dumps(value), flush=True)
 
 
 class Variant(NamedTuple):
@@ -127,17 +259,17 @@ def processes(variant: Variant, settings: Settings) -> Iterator[tuple[Child, Chi
         children.append(Child(module, arguments, variables, log))
         return children[-1]
 
-    module = f'{_ROOM}.plain_node' if variant.plain else 'surgseg_ros'
+    module = 'tools.end_to_end.plain_node' if variant.plain else 'surgseg_ros'
     arguments = (_plain_arguments if variant.plain else _node_arguments)(settings)
-    camera = ['--pictures', str(settings.pictures), '--topic', TOPIC]
+    camera = ['camera', '--pictures', str(settings.pictures), '--topic', TOPIC]
     others = [] if variant.plain else settings.outputs
-    listener = ['--topic', 'mask', '--others', *others]
+    listener = ['listener', '--topic', 'mask', '--others', *others]
     patience_s = _PATIENCE_S
     try:
         yield (
             start('node', module, arguments, variant.node_profile),
-            start('camera', f'{_ROOM}.camera', camera, variant.camera_profile),
-            start('listener', f'{_ROOM}.listener', listener, variant.node_profile, _KEEP),
+            start('camera', _ENDPOINTS, camera, variant.camera_profile),
+            start('listener', _ENDPOINTS, listener, variant.node_profile, _KEEP),
         )
     except KeyboardInterrupt:
         patience_s = _HURRY_S
