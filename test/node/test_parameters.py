@@ -72,7 +72,7 @@ def test_a_roi_is_for_all_cameras_or_for_each():
         ({'image_topics': []}, r'image_topics is \[\]'),
         ({'image_topics': ['']}, r"image_topics is \[''\]"),
         ({'image_topics': ['a', 'b']}, 'give one name to each topic'),
-        ({'image_topics': ['a', 'b'], 'camera_names': ['l', 'l']}, 'a name of its own'),
+        ({'image_topics': ['a', 'b'], 'camera_names': ['l', 'l']}, 'a different name'),
         ({'image_topics': ['not a name']}, "'not a name'"),
         ({'camera_names': ['not a name']}, "'not a name'"),
         ({'roi': [0, 0, 10]}, r'roi is \[0, 0, 10\], expected'),
