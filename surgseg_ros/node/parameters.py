@@ -68,7 +68,8 @@ class Settings:
         if cameras == 0 or '' in self.image_topics or len(names) != cameras:
             raise ValueError(
                 f'image_topics is {list(self.image_topics)} and camera_names {list(names)}: '
-                'give one name per topic, and set both at once, in the parameters file or atomically'
+                'give one name per topic, and set both at once: in the parameters file or '
+                'atomically'
             )
         if len(set(names)) != cameras:
             raise ValueError(f'camera_names is {list(names)}: give each camera a different name')

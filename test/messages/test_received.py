@@ -60,7 +60,7 @@ def test_masks_keep_their_values():
 @pytest.mark.parametrize(
     ('message', 'said'),
     [
-        (image_to_msg(np.zeros((4, 4, 3), np.uint8), header(1)), "'rgb8' is no mask"),
+        (image_to_msg(np.zeros((4, 4, 3), np.uint8), header(1)), "'rgb8' is not that of a mask"),
         (compressed('.jpg', MASK), 'JPEG data, which make other classes'),
         (compressed('.png', np.zeros((4, 4, 3), np.uint8)), 'no mask'),
         (compressed('.png', np.zeros((4, 4), np.uint16)), '16-bit grey PNG'),

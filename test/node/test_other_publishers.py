@@ -229,7 +229,7 @@ def test_another_node_of_the_same_name_that_is_never_heard_counts_by_time(graph)
 def test_where_a_policy_forbids_to_listen_and_to_ask_others_count_by_time():
     graph = Graph(forbids=True)
     (warning,) = graph.said
-    assert "cannot listen to 'status' (not allowed)" in warning
+    assert "cannot subscribe to 'status' (not allowed)" in warning
     graph.publish('mask', '/or/second')
     graph.publish('mask', OURS)
     assert [graph.check() for _ in range(21)] == [''] * 21
@@ -291,8 +291,8 @@ def test_two_segmenters_on_the_same_topics_are_degraded_until_one_is_left(start)
     name = f'{second.bench.namespace}/second'
     degraded = status.wait(lambda m: m.message == 'degraded' and name in reason_of(m))
     assert degraded, [reason_of(m) for m in status.messages]
-    assert f"'{first.bench.namespace}/mask' too" in reason_of(degraded)
-    assert name in first.logs.wait_for_text('masks are degraded while it does')
+    assert f"'{first.bench.namespace}/mask': stop it" in reason_of(degraded)
+    assert name in first.logs.wait_for_text('masks are degraded meanwhile')
     heard = len(status.messages)
     second.node.trigger_deactivate()
     second.node.trigger_cleanup()

@@ -71,7 +71,7 @@ def test_a_roi_is_for_all_cameras_or_for_each():
         ({'runtime': 'abacus'}, "runtime is 'abacus'"),
         ({'image_topics': []}, r'image_topics is \[\]'),
         ({'image_topics': ['']}, r"image_topics is \[''\]"),
-        ({'image_topics': ['a', 'b']}, 'give one name to each topic'),
+        ({'image_topics': ['a', 'b']}, 'give one name per topic'),
         ({'image_topics': ['a', 'b'], 'camera_names': ['l', 'l']}, 'a different name'),
         ({'image_topics': ['not a name']}, "'not a name'"),
         ({'camera_names': ['not a name']}, "'not a name'"),

@@ -160,20 +160,20 @@ def slot(intended_use: str = 'research', cpu_works: bool = True) -> ModelSlot:
         made.fill(Settings.from_values({**{row.name: row.default for row in TABLE}, 'model': 'a'}))
         if not cpu_works or intended_use == 'falls back':
             assert made.fall_back(RuntimeError('the device is lost'))
-            until(made.limits, 'the end of the fallback')
+            until(made.degraded_reasons, 'the end of the fallback')
     return made
 
 
 def refused_change() -> Coded:
     made = slot()
     made.report_change_failure('/other', 'it does not exist')
-    return made.limits()
+    return made.degraded_reasons()
 
 
 def single_images() -> Coded:
     made = slot()
     made.disable_batching('two at once fail')
-    return made.limits()
+    return made.degraded_reasons()
 
 
 BY_HEADER = ResultPolicy(age_source=HEADER)
