@@ -57,7 +57,7 @@ def freeze_garbage() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.collect()  # counts what is left: a quarter as many new objects trigger the next full collection
+    gc.collect()  # counts what is left: a quarter as many new objects trigger the next full one
 
 
 @contextlib.contextmanager
