@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark's camera: a process that publishes images at a rate when it is asked to."""
+"""The benchmark's camera: a process that publishes images at a given rate on request."""
 
 import argparse
 import contextlib
@@ -19,14 +19,14 @@ from surgseg_ros.benchmarking.conversation import answer, questions
 from surgseg_ros.benchmarking.stages import image_cdr, stamped
 
 DEPTH = 10
-"""What `create_publisher(Image, topic, 10)` gives: reliable, the last ten kept."""
+"""As in `create_publisher(Image, topic, 10)`: reliable, keep last 10."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Answer `send COUNT RATE` with the stamp and the time of sending of each frame.
+    Publish frames on `send COUNT RATE`, and answer with stamp and sending time of each.
 
-    `readers` is answered with the number of subscriptions.
+    The answer to `readers` is the number of subscriptions.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--pictures', type=Path, required=True, help='(N, H, W, 3) as .npy')
     parser.add_argument('--topic', required=True)
     options = parser.parse_args(argv)
-    cdrs = itertools.cycle([image_cdr(picture) for picture in np.load(options.pictures)])
+    cdrs = itertools.cycle([image_cdr(image) for image in np.load(options.pictures)])
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node('benchmark_camera', start_parameter_services=False)
     publisher = node.create_publisher(Image, options.topic, DEPTH)
@@ -55,13 +55,13 @@ def send(
     publisher: Publisher, cdrs: 'itertools.cycle[bytes]', count: int, rate_hz: float
 ) -> list[tuple[int, int]]:
     """
-    Publish frames at even distances; one that is late does not delay the others.
+    Publish frames at a constant rate; a late one does not delay the others.
 
-    :param publisher: of the images.
+    :param publisher: publisher of the images.
     :param cdrs: serialized images.
-    :param count: how many.
-    :param rate_hz: frames in a second.
-    :return: of each, its stamp and when it was handed to DDS, by the system's clock.
+    :param count: number of frames.
+    :param rate_hz: frames per second.
+    :return: stamp and publishing time of each, in nanoseconds of the system clock.
     """
     sent = []
     started_s = time.monotonic()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the benchmark talks with its processes: one line asks, one line of JSON answers."""
+"""Requests to the benchmark's processes: one line, answered by one line of JSON."""
 
 import contextlib
 import json
@@ -30,12 +30,12 @@ if os.getppid() == int(sys.argv[1]):
 
 class Child:
     """
-    A process of the benchmark, which is this Python with a module to run.
+    A process of the benchmark, which runs a module with this Python.
 
-    :param module: what to run.
+    :param module: module to run.
     :param arguments: its arguments.
-    :param environment: all of its environment.
-    :param log: gets what it says to people.
+    :param environment: its complete environment.
+    :param log: file for its standard error.
     """
 
     def __init__(
@@ -56,18 +56,18 @@ class Child:
 
     @property
     def process_id(self) -> int:
-        """The number of the process."""
+        """The process ID."""
         return self._process.pid
 
     def check(self) -> None:
         """
-        See that it lives.
+        Check that it is running.
 
-        :raises RuntimeError: if it has ended, with what it said.
+        :raises RuntimeError: if it has exited; with the end of its log.
         """
         if self._process.poll() is not None:
-            said = self._log.read_text(errors='replace')[-2000:]
-            raise RuntimeError(f'{self._name} ended with {self._process.returncode}:\n{said}')
+            log = self._log.read_text(errors='replace')[-2000:]
+            raise RuntimeError(f'{self._name} ended with {self._process.returncode}:\n{log}')
 
     def ask(
         self,
@@ -76,13 +76,13 @@ class Child:
         lasting_s: float = 0.0,
     ) -> Any:
         """
-        Ask, and wait for the answer.
+        Send a request, and wait for the answer.
 
-        :param question: a line.
+        :param question: the request, one line.
         :param meanwhile: called about once a second.
-        :param lasting_s: how long what is asked for takes.
-        :return: what the line of JSON holds.
-        :raises RuntimeError: if it has ended, or does not answer.
+        :param lasting_s: expected duration of the requested work in seconds.
+        :return: the decoded JSON of the answer.
+        :raises RuntimeError: if it has exited, or does not answer.
         """
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
@@ -102,35 +102,35 @@ class Child:
         return json.loads(line)
 
     def stop(self) -> None:
-        """Ask it to end as Ctrl-C would, so that it leaves no shared memory behind."""
+        """Send SIGINT, so that it cleans up its shared memory."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
 
     def end(self, patience_s: float = _END_S) -> None:
         """
-        End it, and wait until it has ended.
+        Stop it, and wait until it has exited.
 
-        :param patience_s: how long it may take; then it is killed.
+        :param patience_s: seconds after which it is killed.
         """
         try:
             self.stop()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.communicate(timeout=patience_s)
-        finally:  # an interrupt while it waits must not leave it
+        finally:  # an interrupt during the wait must not leave it running
             self._process.kill()
             self._process.communicate()
 
 
 def questions() -> Iterator[list[str]]:
-    """Hear, in a child, one question after another, split into words, until the end of input."""
+    """Yield, in a child, each request, split into words, until the end of input."""
     for line in sys.stdin:
         yield line.split()
 
 
 def answer(value: Any) -> None:
     """
-    Answer, in a child, the question just heard.
+    Answer, in a child, the last request.
 
-    :param value: what JSON can hold.
+    :param value: can be encoded as JSON.
     """
     print(json.dumps(value), flush=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the camera's publish to the listener's receipt: three processes over DDS, run by run."""
+"""Measures the latency from camera to listener over DDS, with three processes per run."""
 
 import json
 import time
@@ -13,23 +13,23 @@ from surgseg_ros.benchmarking.watch import Watch, memory
 from surgseg_ros.core.timing import Percentiles
 
 _REPORT_S: Final = 60.0
-"""For two reports of the node, which makes one in a second."""
+"""Timeout for two reports of the node, which publishes one per second."""
 _QUIET_S: Final = 4.0
-"""After so long without a mask, at least, none is on its way."""
+"""Minimum time without a mask after which no more is expected."""
 _ANSWER_S: Final = 5.0
 _IN_A_ROW: Final = 3
-"""Frames that must come through, one by one, before any counts."""
+"""Number of consecutive frames that must arrive, one by one, before the measurement."""
 
 
 def run(variant: Variant, settings: Settings) -> dict[str, Any]:
     """
-    Run one variant once, in processes of its own.
+    Run one variant once, in separate processes.
 
     :param variant: what to run.
-    :param settings: how.
-    :return: `latencies_ms`, counts, `memory_mib`, messages `heard` on further topics, and
-        `model_ms` and `slot_ms` as lists of what was told; of ours also `stages_ms` and `runtime`.
-    :raises RuntimeError: if a process ends, or no mask comes.
+    :param settings: how to run it.
+    :return: `latencies_ms`, counts, `memory_mib`, messages `heard` on further topics, `model_ms`
+        and `slot_ms` as reported; for the node of this package also `stages_ms` and `runtime`.
+    :raises RuntimeError: if a process exits, or no mask arrives.
     """
     with processes(variant, settings) as (node, camera, listener):
         quiet_s = _connect(node, camera, listener, settings.patience_s)
@@ -52,9 +52,9 @@ def run(variant: Variant, settings: Settings) -> dict[str, Any]:
 
 def latencies(sent: Sequence[tuple[int, int]], masks: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """
-    Match masks with the frames that they answer.
+    Match masks with their frames.
 
-    :param sent: stamp and time of sending of each frame.
+    :param sent: stamp and sending time of each frame.
     :param masks: stamp and time of receipt of each mask.
     :return: `received`, and `latencies_ms` of those.
     """
@@ -67,12 +67,12 @@ def counts(
     result: Mapping[str, Any], before: Mapping[str, str], after: Mapping[str, str]
 ) -> dict[str, int]:
     """
-    Say what became of the frames that got no mask.
+    Count the frames that got no mask, by cause.
 
     :param result: `sent` and `received`.
-    :param before: the node's report before the run; empty where it makes none.
-    :param after: that after it.
-    :return: `dropped` by design, `rejected`, and `lost`: all others, by whatever cause.
+    :param before: the node's report before the run; empty if it has none.
+    :param after: the report after the run.
+    :return: `dropped` by design, `rejected`, and `lost` for any other reason.
     """
 
     def more(name: str) -> int:
@@ -90,18 +90,17 @@ def counts(
 
 def node_times(reports: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """
-    Read the percentiles that the node tells in /diagnostics.
+    Read the percentiles that the node publishes in /diagnostics.
 
-    :param reports: its values, each over the last frames.
-    :return: `model_ms`, `slot_ms`, and in `stages_ms` all times by name, each with the mean of the
-        reports.
+    :param reports: values of its reports, each over the last frames.
+    :return: `model_ms`, `slot_ms`, and in `stages_ms` all times by name; means over the reports.
     :raises ValueError: if no report holds any.
     """
     median = '_p50_ms'
     names = [key.removesuffix(median) for key in reports[-1] if key.endswith(median)]
     stages = {name: _mean(name, reports) for name in names}
     if missing := {'model', 'wait'} - set(names):
-        raise ValueError(f'the node tells no times of {missing}: no mask went out')
+        raise ValueError(f'the node reports no times of {missing}: it has published no mask')
     return {'model_ms': stages['model'], 'slot_ms': stages['wait'], 'stages_ms': stages}
 
 
@@ -109,10 +108,10 @@ def plain_times(
     times: Sequence[Mapping[str, float]], sent: Sequence[tuple[int, int]]
 ) -> dict[str, Any]:
     """
-    Choose the plain node's times of the frames that count.
+    Select the plain node's times of the measured frames.
 
-    :param times: `stamp_ns`, `model_ms` and `slot_ms` of each frame that it saw.
-    :param sent: stamp and time of sending of each frame that counts.
+    :param times: `stamp_ns`, `model_ms` and `slot_ms` of each frame that it processed.
+    :param sent: stamp and sending time of each measured frame.
     :return: `model_ms` and `slot_ms` of each.
     """
     stamps = dict(sent)
@@ -121,7 +120,7 @@ def plain_times(
 
 
 def _watch(node: Child, listener: Child, rate_hz: float, plain: bool) -> Watch:
-    """Watch a node from here; the plain one tells nothing."""
+    """Watch a node; the plain one publishes no reports."""
 
     def report() -> Mapping[str, str]:
         node.check()
@@ -131,13 +130,13 @@ def _watch(node: Child, listener: Child, rate_hz: float, plain: bool) -> Watch:
 
 
 def _connect(node: Child, camera: Child, listener: Child, start_s: float) -> float:
-    """Send single frames until some in a row come back; return after how long none comes more."""
+    """Send single frames until some in a row return; return how long to wait for late masks."""
     end_s = time.monotonic() + start_s
     in_a_row, patience_s, longest_s = 0, _ANSWER_S, 0.0
     while in_a_row < _IN_A_ROW:
         node.check()
         if time.monotonic() > end_s:
-            raise RuntimeError(f'no mask came within {start_s:.0f} s: see the logs of the run')
+            raise RuntimeError(f'no mask arrived within {start_s:.0f} s: see the logs of the run')
         if not _until(lambda: camera.ask('readers') > 0, _ANSWER_S):
             continue
         asked_s = time.monotonic()
@@ -148,7 +147,7 @@ def _connect(node: Child, camera: Child, listener: Child, start_s: float) -> flo
 
         if _until(came, patience_s):
             in_a_row, longest_s = in_a_row + 1, max(longest_s, time.monotonic() - asked_s)
-        else:  # it is slower than that, or just subscribes again
+        else:  # it is slower than that, or is just subscribing again
             in_a_row, patience_s = 0, 1.5 * patience_s
     quiet_s = max(_QUIET_S, 3 * longest_s)
     _remaining(node, listener, quiet_s)
@@ -156,7 +155,7 @@ def _connect(node: Child, camera: Child, listener: Child, start_s: float) -> flo
 
 
 def _remaining(node: Child, listener: Child, quiet_s: float) -> list[tuple[int, int]]:
-    """Collect masks until no more come."""
+    """Collect masks until no more arrive."""
     masks: list[tuple[int, int]] = []
     last_s = time.monotonic()
     while time.monotonic() - last_s < quiet_s:

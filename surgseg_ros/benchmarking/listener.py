@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark's listener: a process that notes when each mask came, and what the node says."""
+"""The benchmark's listener: a process that records masks with their time, and /diagnostics."""
 
 import argparse
 import contextlib
@@ -27,8 +27,8 @@ class Listener:
     """
     Subscribes to masks and to /diagnostics; its callbacks only collect.
 
-    :param topic: of the masks.
-    :param others: further outputs of the node, of which messages are counted.
+    :param topic: topic of the masks.
+    :param others: further outputs of the node, whose messages are counted.
     """
 
     def __init__(self, topic: str, others: Sequence[str] = ()) -> None:
@@ -45,12 +45,12 @@ class Listener:
             )
 
     def masks(self) -> list[tuple[int, int]]:
-        """Hand over the stamp and the time of receipt of each mask, and begin again."""
+        """Return stamp and receipt time of each mask since the last call."""
         taken, self._masks = self._masks, []
         return taken
 
     def diagnostics(self) -> dict[str, Any]:
-        """Give the number of reports that came, and what the last one says."""
+        """Return the number of reports, and the values of the last one."""
         return self._diagnostics
 
     def _on_mask(self, cdr: bytes) -> None:
@@ -67,7 +67,7 @@ class Listener:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Answer `masks`, `diagnostics` and `heard`.
+    Answer the requests `masks`, `diagnostics` and `heard`.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
@@ -81,14 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(listener.node)
     threading.Thread(target=_spin, args=(executor,), daemon=True).start()
-    asked = {
+    requests = {
         'masks': listener.masks,
         'diagnostics': listener.diagnostics,
         'heard': lambda: listener.heard,
     }
     with contextlib.suppress(KeyboardInterrupt):
         for (name,) in questions():
-            answer(asked[name]())
+            answer(requests[name]())
     executor.shutdown()
     listener.node.destroy_node()
     rclpy.try_shutdown()

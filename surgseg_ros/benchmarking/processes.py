@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which processes a run over DDS has, and with what environment each."""
+"""The processes of a run over DDS, and their environment."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ _KEEP: Final = {
 
 _PATIENCE_S: Final = 20.0
 _HURRY_S: Final = 0.25
-"""So long each process may take to end: after a run, and after an interruption of this one."""
+"""Seconds for each process to exit: after a run, and after an interruption."""
 
 
 class Variant(NamedTuple):
@@ -49,19 +49,19 @@ VARIANTS: Final = {
 
 class Settings(NamedTuple):
     """
-    What all runs have in common.
+    Settings of all runs.
 
     :param model: the model folder.
     :param pictures: .npy file of (N, H, W, 3) uint8 RGB.
-    :param rate_hz: of the camera.
-    :param frames: of a run.
-    :param folder: for logs.
+    :param rate_hz: frame rate of the camera.
+    :param frames: number of frames per run.
+    :param folder: folder for logs.
     :param profile: the Fast DDS profile, or NO_PROFILE.
     :param device: `auto`, `cpu` …
-    :param threads: of torch on the CPU; 0: torch's choice.
-    :param parameters: further parameters of the node, `runtime` for example.
-    :param outputs: of the node, which the listener hears besides the mask.
-    :param patience_s: how long the first masks may take.
+    :param threads: CPU threads of torch; 0: torch's default.
+    :param parameters: further parameters of the node, such as `runtime`.
+    :param outputs: outputs of the node that the listener subscribes to besides the mask.
+    :param patience_s: timeout for the first masks in seconds.
     """
 
     model: str
@@ -79,12 +79,12 @@ class Settings(NamedTuple):
 
 def environment(with_profile: bool, profile: str) -> dict[str, str]:
     """
-    Make a process's environment: DDS on this machine alone, with the profile or without any.
+    Make the environment of a process: DDS on this machine only, with or without the profile.
 
     :param with_profile: whether the process gets it.
     :param profile: the XML file, or NO_PROFILE.
     :return: all variables.
-    :raises RuntimeError: if the profile cannot be used here.
+    :raises RuntimeError: if the profile cannot be used on this machine.
     """
     bare = {k: v for k, v in os.environ.items() if k not in (OLD_VARIABLE, NEW_VARIABLE)}
     bare |= local_discovery(os.environ)
@@ -107,11 +107,11 @@ def _end(children: Sequence[Child], patience_s: float) -> None:
 @contextlib.contextmanager
 def processes(variant: Variant, settings: Settings) -> Iterator[tuple[Child, Child, Child]]:
     """
-    Run node, camera and listener; what was started is ended, whatever happens.
+    Run node, camera and listener; they are always stopped at the end.
 
     :param variant: what to run.
-    :param settings: how.
-    :return: context with the three.
+    :param settings: how to run it.
+    :return: context manager that yields the three processes.
     """
     children: list[Child] = []
 
@@ -151,7 +151,7 @@ def _node_arguments(settings: Settings) -> list[str]:
         'model': settings.model,
         'device': settings.device,
         'cpu_threads': str(settings.threads),
-        'stale_after_ms': '600000',  # all masks count, however late
+        'stale_after_ms': '600000',  # all masks count, even late ones
         **settings.parameters,
     }
     given = [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]
@@ -167,9 +167,9 @@ def _plain_arguments(settings: Settings) -> list[str]:
 
 def times_file(settings: Settings) -> Path:
     """
-    Name the file into which the plain node writes its times.
+    Return the path of the file with the plain node's times.
 
-    :param settings: of the run.
+    :param settings: settings of the run.
     :return: its path.
     """
     return settings.folder / 'plain_times.json'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks at a node while it works: what it tells of itself, and how much memory it holds."""
+"""Monitors a node during a run: its reports in /diagnostics, and its memory."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,18 +8,18 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 SETTLED_FRAMES: Final = 500
-"""After so many the node has all memory that it should ever need."""
+"""Number of frames after which the node should have allocated all its memory."""
 
 REPORTED: Final = 300
-"""Frames that /diagnostics sums up."""
+"""Number of frames over which /diagnostics reports percentiles."""
 
 
 class Sample(NamedTuple):
     """
     The node's memory at one time.
 
-    :param frames: masks that it had published; 0 if it tells nothing.
-    :param mib: resident memory.
+    :param frames: number of masks published by then; 0 if it has no reports.
+    :param mib: resident memory in MiB.
     """
 
     frames: int
@@ -28,11 +28,11 @@ class Sample(NamedTuple):
 
 class Watch:
     """
-    Collects reports that have no frame in common, and samples of the memory.
+    Collects reports without common frames, and samples of the memory.
 
-    :param report: gives what the node last told in /diagnostics; nothing if it tells nothing.
-    :param resident_mib: measures its memory.
-    :param rate_hz: of the camera.
+    :param report: returns the values of the last report in /diagnostics; empty without reports.
+    :param resident_mib: measures the memory of the node.
+    :param rate_hz: frame rate of the camera.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Watch:
         self._reported_s = time.monotonic()
 
     def __call__(self) -> None:
-        """Look."""
+        """Take a sample."""
         now_s, values = time.monotonic(), self._report()
         self.samples.append(Sample(self._frames(values), self._resident_mib()))
         if values and now_s - self._reported_s >= self._window_s:
@@ -65,12 +65,12 @@ class Watch:
 
 def memory(samples: Sequence[Sample]) -> dict[str, Any]:
     """
-    Sum up the memory of a run.
+    Summarize the memory of a run.
 
-    :param samples: in the order of time.
+    :param samples: in order of time.
     :return: MiB `after_500_frames` and `last`, the `frames` then, `growth` between both as a
         share of the former, and `bytes_per_frame`, the slope of a line through all samples from
-        the former on; None for what a short run cannot tell.
+        the former on; None where the run is too short.
     """
     settled = [sample for sample in samples if sample.frames >= SETTLED_FRAMES]
     last = samples[-1] if samples else Sample(0, 0.0)

@@ -205,7 +205,7 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
     """
     if not data.startswith(_PNG_START):
         kinds = (kind for start, kind in _OTHER_KINDS.items() if data.startswith(start))
-        raise ValueError(f'is {next(kinds, "no PNG")}; {MASK_FORMAT}')
+        raise ValueError(f'is {next(kinds, "not a PNG")}; {MASK_FORMAT}')
     names = _sound_chunks(data)
     if names[:1] != [b'IHDR'] or names[-1:] != [b'IEND'] or len(data) < _PNG_HEAD:
         raise ValueError('is a PNG that is cut off or damaged; copy it again')

@@ -60,7 +60,7 @@ def test_the_nodes_reports_are_read_and_averaged() -> None:
     assert found['model_ms'] == (2.0, 3.0, 4.0)
     assert found['slot_ms'] == pytest.approx((0.2, 0.3, 0.4))
     assert set(found['stages_ms']) == {'model', 'wait'}
-    with pytest.raises(ValueError, match='no mask went out'):
+    with pytest.raises(ValueError, match='it has published no mask'):
         end_to_end.node_times([{}])
 
 

@@ -51,5 +51,5 @@ def test_a_quality_out_of_range_is_named(quality):
     ],
 )
 def test_another_array_is_named(make, array):
-    with pytest.raises(ValueError, match=rf'{array.dtype} array of shape .* is no '):
+    with pytest.raises(ValueError, match=rf'{array.dtype} array of shape .* is not a valid '):
         make(array, header(0))
