@@ -187,13 +187,13 @@ PRODUCED: dict[ReasonCode, Callable[[], Coded]] = {
     ReasonCode.STALE_MASK: lambda: watched(
         a_mask, lambda health: health.record_arrival(550 * MS), at_ms=600
     ),
-    ReasonCode.MODEL_DEMO: lambda: slot('demo').limits(),
+    ReasonCode.MODEL_DEMO: lambda: slot('demo').degraded_reasons(),
     ReasonCode.MODEL_CHANGED: lambda: watched(
         a_mask, lambda health: health.record_model_change(())
     ),
     ReasonCode.MODEL_CHANGE_FAILED: refused_change,
-    ReasonCode.CPU_FALLBACK: lambda: slot('falls back').limits(),
-    ReasonCode.DEVICE_FAILED: lambda: slot(cpu_works=False).limits(),
+    ReasonCode.CPU_FALLBACK: lambda: slot('falls back').degraded_reasons(),
+    ReasonCode.DEVICE_FAILED: lambda: slot(cpu_works=False).degraded_reasons(),
     ReasonCode.BATCHING_DISABLED: single_images,
     ReasonCode.TWO_CAMERAS: lambda: watched(two_cameras, a_mask),
     ReasonCode.TWO_PUBLISHERS: another_publisher,
