@@ -121,7 +121,7 @@ TO_RAW, TO_COMPRESSED = 'set image_transport to raw', 'set image_transport to co
         ('image', CompressedImage, 'image/compressed', 'compressed', "set the topic to '@/image'"),
         ('image', String, 'image', 'raw', 'remap the topic to one that carries images'),
         ('image', String, 'image', 'compressed', 'remap the topic to one that carries images'),
-        ('image/zstd', CompressedImage, 'image', 'raw', "not read the transport 'zstd'"),
+        ('image/zstd', CompressedImage, 'image', 'raw', "not support the transport 'zstd'"),
         ('image/compressedDepth', CompressedImage, 'image', 'compressed', "'compressedDepth'"),
         ('image/theora', Image, 'image', 'compressed', TO_RAW),
     ],
