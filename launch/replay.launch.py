@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Plays the images of a bag through the segmenter, once it is active; ends with the bag.
+Plays the images of a bag through the segmenter once it is active; shuts down after the bag.
 
-The end is that of the whole launch, an includer's too, and so is a failure of one of the two.
+The end of the bag, or a failure of the player or the segmenter, shuts down the whole launch, that
+of an including file, too.
 """
 
 import sys
@@ -35,52 +36,52 @@ from surgseg_ros.node.launching import FLAGS, TRUE, image_topics, node_name, pro
 
 SEGMENT = str(Path(__file__).with_name('segment.launch.py'))
 
-# Each: the program, and what makes it play alone and from the first image on. `ros2 bag play` can
-# not wait for subscribers, and DDS may take two seconds to bring them together.
+# Each: the program, and the options to play without a keyboard, from the first image on. As
+# `ros2 bag play` cannot wait for subscribers, it is delayed: DDS discovery may take two seconds.
 ROS2_BAG = (['ros2', 'bag', 'play'], ['--disable-keyboard-controls', '--delay', '2'])
 BAG_PLAYER = ([ExecutableInPackage('bag_player', 'surgseg_ros')], ['--wait'])
 
 LAST_FRAME_S = 3.0
-"""How long the segmenter may take for what it has in hand when the bag has ended."""
+"""Time for the segmenter to process its last image after the end of the bag."""
 
 IMAGE_TOPIC = '/camera/image_raw'
 
 ARGUMENTS = [
-    DeclareLaunchArgument('bag', description='the bag: a folder, or an MCAP file'),
+    DeclareLaunchArgument('bag', description='the bag to play: a folder, or an MCAP file'),
     DeclareLaunchArgument(
         'image_topic',
         default_value='',
-        description="the images' topic in the bag; nothing else of the bag is played; empty: "
-        'as params_file or SetParameter says, else ' + IMAGE_TOPIC,
+        description='topic of the images in the bag; only this topic is played; empty: from '
+        'params_file or SetParameter, else ' + IMAGE_TOPIC,
     ),
-    DeclareLaunchArgument('rate', default_value='1.0', description='speed of the bag'),
+    DeclareLaunchArgument('rate', default_value='1.0', description='playback rate of the bag'),
     DeclareLaunchArgument(
-        'loop', default_value='false', description='whether to play it for ever', choices=FLAGS
+        'loop', default_value='false', description='whether to play it in a loop', choices=FLAGS
     ),
     DeclareLaunchArgument(
         'use_sim_time',
         default_value='true',
-        description="whether the node takes the time from /clock, which is the bag's",
+        description='whether the node uses the time of the bag, from /clock',
         choices=['', *FLAGS],
     ),
 ]
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Describe the arguments, the segmenter and the player, in a scope of their own."""
+    """Describe the arguments, the segmenter and the player, in a separate scope."""
     segmenter = IncludeLaunchDescription(PythonLaunchDescriptionSource(SEGMENT))
     steps = [OpaqueFunction(function=name_topic), segmenter, OpaqueFunction(function=start_player)]
     return LaunchDescription([GroupAction([*ARGUMENTS, *steps])])
 
 
 def name_topic(context: LaunchContext) -> list[Action]:
-    """Name the topic that is usual in bags, where nobody has named any."""
+    """Set the topic to its default if none is given."""
     named = value_of('image_topic', context) or image_topics(context)
     return [] if named else [SetLaunchConfiguration('image_topic', IMAGE_TOPIC)]
 
 
 def start_player(context: LaunchContext) -> list[Action]:
-    """Start the player behind a process that waits until the segmenter is active."""
+    """Start the player through a process that waits until the segmenter is active."""
     program, options = ROS2_BAG if has_resource('packages', 'ros2bag') else BAG_PLAYER
     segmenter = node_name(context)
     player = ExecuteProcess(
@@ -103,7 +104,7 @@ def start_player(context: LaunchContext) -> list[Action]:
 
 
 def topics_to_play(context: LaunchContext) -> list[str]:
-    """Name the images' topics as they are in the bag."""
+    """Return the image topics as they are named in the bag."""
     if image_topic := value_of('image_topic', context):
         return [image_topic]
     namespace = node_name(context).rpartition('/')[0]
@@ -113,13 +114,13 @@ def topics_to_play(context: LaunchContext) -> list[str]:
 def ending_with(
     player: ExecuteProcess, segmenter: str
 ) -> Callable[[ProcessExited, LaunchContext], TimerAction | None]:
-    """Make a handler that ends the launch with one of the two; other processes may end."""
+    """Make a handler that shuts down the launch when one of the two exits, and no other."""
 
     def end(event: ProcessExited, context: LaunchContext) -> TimerAction | None:
         is_segmenter = isinstance(event.action, Node) and event.action.node_name == segmenter
         if context.is_shutdown or not (is_segmenter or event.action is player):
             return None
-        if event.returncode:  # raised, so that ros2 launch too ends with an exit status that tells
+        if event.returncode:  # raised, so that ros2 launch exits with an error status, too
             raise RuntimeError(f'{event.process_name} failed with exit status {event.returncode}')
         shutdown = EmitEvent(event=Shutdown(reason=f'{event.process_name} has ended'))
         return TimerAction(period=LAST_FRAME_S, actions=[shutdown])

@@ -2,9 +2,10 @@
 """
 Starts the segmenter on one camera, with the Fast DDS profile for large images.
 
-What is declared here ends with the file: an includer's launch configurations, environment and
-other nodes stay as they are. An argument that is not passed takes the includer's launch
-configuration of that name, if there is one; docs/launch.md says how to keep them apart.
+Launch configurations and environment variables are scoped to this file: those of an including
+file, and its other nodes, are not changed. An argument that is not passed takes the launch
+configuration of that name of the including file, if there is one; docs/launch.md explains how to
+avoid that.
 """
 
 from typing import Any
@@ -29,44 +30,45 @@ from surgseg_ros.node.launching import (
     viewer,
 )
 
-ELSE = '; empty: as params_file or SetParameter says'
+ELSE = '; empty: from params_file or SetParameter'
 RESPAWN_DELAY_S = 1.0
 
 ARGUMENTS = [
     DeclareLaunchArgument(
         'image_topic',
         default_value='',
-        description="the camera's images; a relative name lies in the namespace" + ELSE,
+        description="topic of the camera's images; a relative name is resolved in the namespace"
+        + ELSE,
     ),
     DeclareLaunchArgument('name', default_value=DEFAULTS['name'], description='name of the node'),
     DeclareLaunchArgument(
         'namespace',
         default_value=DEFAULTS['namespace'],
-        description='where the node and its topics are; empty: /',
+        description='namespace of the node and its topics; empty: /',
     ),
     DeclareLaunchArgument(
         'params_file',
         default_value=DEFAULTS['params_file'],
-        description="YAML file with the node's parameters, a copy of "
+        description="YAML file with the node's parameters, for example a copy of "
         + str(CONFIG / 'segmenter.yaml')
-        + ' for example; empty: none',
+        + '; empty: none',
     ),
     DeclareLaunchArgument(
         'log_level',
         default_value='info',
-        description='least severity that the node writes to its log',
+        description='minimum severity of the log messages of the node',
         choices=['debug', 'info', 'warn', 'error', 'fatal'],
     ),
     DeclareLaunchArgument(
         'dds_profile',
         default_value=DEFAULTS['dds_profile'],
-        description='Fast DDS profile of the node, or "none"; one that the environment names is '
-        'kept',
+        description='Fast DDS profile of the node, or "none"; a profile that is set in the '
+        'environment is kept',
     ),
     DeclareLaunchArgument(
         'image_transport',
         default_value='',
-        description='raw: sensor_msgs/Image, compressed: CompressedImage' + ELSE,
+        description='raw: sensor_msgs/Image, compressed: sensor_msgs/CompressedImage' + ELSE,
         choices=['', 'raw', 'compressed'],
     ),
     DeclareLaunchArgument(
@@ -77,12 +79,12 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         'device',
         default_value='',
-        description='where the network runs: auto, cpu, cuda, cuda:1 ...' + ELSE,
+        description='device that runs the network: auto, cpu, cuda, cuda:1 ...' + ELSE,
     ),
     DeclareLaunchArgument(
         'overlay',
         default_value='',
-        description='whether to offer the overlay topic, for people to look at' + ELSE,
+        description='whether to publish the overlay topic, for viewers' + ELSE,
         choices=['', *FLAGS],
     ),
     DeclareLaunchArgument(
@@ -94,19 +96,19 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         'respawn',
         default_value='false',
-        description='whether the node is started again where its process dies',
+        description='whether the node is restarted if its process dies',
         choices=FLAGS,
     ),
     DeclareLaunchArgument(
         'use_sim_time',
         default_value='',
-        description='whether the node takes the time from /clock' + ELSE,
+        description='whether the node uses the time from /clock' + ELSE,
         choices=['', *FLAGS],
     ),
     DeclareLaunchArgument(
         'view',
         default_value='',
-        description='viewer to start, for people to look at the results; empty: none',
+        description='viewer to start; empty: none',
         choices=['', *VIEWERS],
     ),
 ]
@@ -122,12 +124,12 @@ NODE_PARAMETERS = {
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Describe the arguments and the node, in a scope of their own."""
+    """Describe the arguments and the node, in a separate scope."""
     return LaunchDescription([GroupAction([*ARGUMENTS, OpaqueFunction(function=start_segmenter)])])
 
 
 def start_segmenter(context: LaunchContext) -> list[Node]:
-    """Start the node with the parameters that were given, and the profile in its environment."""
+    """Start the node with the given parameters, and the DDS profile in its environment."""
     chosen = profile(context)
     get_logger('dds_profile').log(chosen.severity, chosen.message)
     segmenter = Node(
@@ -146,7 +148,7 @@ def start_segmenter(context: LaunchContext) -> list[Node]:
 
 
 def parameters_given(context: LaunchContext) -> dict[str, Any]:
-    """Gather the parameters that were given as arguments, which go before all others."""
+    """Collect the parameters that were given as arguments, which override all others."""
     given: dict[str, Any] = {}
     for name, kind in NODE_PARAMETERS.items():
         if value := value_of(name, context):
@@ -155,8 +157,8 @@ def parameters_given(context: LaunchContext) -> dict[str, Any]:
         others = image_topics(context)
         if len(others) > 1:
             raise ValueError(
-                f'image_topic is {image_topic!r}, and image_topics is {others}, one for each of '
-                'several cameras: leave image_topic out, or name one topic in image_topics'
+                f'image_topic is {image_topic!r}, but image_topics is {others}, one per camera: '
+                'leave image_topic out, or set image_topics to a single topic'
             )
         given['image_topics'] = [image_topic]
     return given

@@ -156,7 +156,7 @@ def test_what_has_no_meaning_here_is_named_in_a_line(runs, name, capsys):
     assert runs.run(name, '--params-file', SHIPPED, '--param', 'use_sim_time:=true') == 0
     said = [line for line in capsys.readouterr().err.splitlines() if 'ignored' in line]
     assert len(said) == 1
-    assert said[0].startswith(f'{name}: parameters without a meaning here are ignored: ')
+    assert said[0].startswith(f'{name}: parameters that have no effect here are ignored: ')
     ignored = said[0].rpartition(': ')[2].split(', ')
     assert {'image_topics', 'stale_after_ms', 'use_sim_time'} <= set(ignored)
     assert not {'min_confidence', 'roi', 'gates.smoke.action'} & set(ignored)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the machine can do at most, and the floor of each stage by it."""
+"""Measures the peak rates of the machine, and computes the minimum time of each stage."""
 
 import os
 import platform
@@ -47,11 +47,11 @@ def hardware() -> dict[str, Any]:
 
 def model(spec: ModelSpec, runtime: str) -> dict[str, Any]:
     """
-    Describe a model and what runs it.
+    Describe a model and its runtime.
 
     :param spec: the model's specification.
-    :param runtime: runtime, precision and device, for people.
-    :return: for a JSON file.
+    :param runtime: description of runtime, precision and device.
+    :return: values for a JSON file.
     """
     return {
         'name': spec.name,
@@ -64,7 +64,7 @@ def model(spec: ModelSpec, runtime: str) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Name the processor."""
+    """Return the name of the processor."""
     lines = Path('/proc/cpuinfo').read_text().splitlines()
     names = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
     return names[0] if names else platform.machine()
@@ -78,19 +78,19 @@ def _of(package: str) -> str | None:
 
 
 _SIDES: Final = (512, 1024, 2048)
-"""Of square matrices; which of them is the fastest depends on caches."""
+"""Sides of square matrices; which is the fastest depends on caches."""
 _PICTURE: Final = 1920 * 1080 * 3
 _TRIES: Final = 15
 _LEAST_S: Final = 0.3
-"""So long it is tried at least: other work on the machine comes in bursts."""
+"""Minimum time of a measurement: other work on the machine comes in bursts."""
 _MOST_S: Final = 2.0
-"""So long it is tried at most, and no product is begun that would take longer."""
+"""Maximum time of a measurement; no product is started that would take longer."""
 
 _TRIAL_SIDES: Final = (64, 128, 256, 512)
 _TRIAL_LEAST_S: Final = 0.1
 _TRIAL_MOST_S: Final = 0.4
 _SLOWER: Final = 1.5
-"""Times as long as float32 that a narrower type may take on a busy machine; a CPU that has
+"""Maximum ratio of the time of a narrower type to that of float32 on a busy machine; a CPU with
 instructions for it takes half as long, one without up to a hundred times as long."""
 
 _TYPES: Final = {
@@ -105,18 +105,18 @@ _NAMES: Final = {
     'f16|float16': 'f16',
     'f32|float32': 'f32',
 }
-"""How runtimes' descriptions name what they compute in; the narrowest type sets the floor."""
+"""Names of precisions in descriptions of runtimes; the narrowest type determines the floor."""
 
 
 class Rates(NamedTuple):
     """
-    What the machine reaches in work that does nothing else.
+    Peak rates of the machine.
 
-    :param matrix: operations in a second by precision, of products of matrices: two for each
-        multiplication and addition.
-    :param copy: bytes in a second, read and written ones both counted, where the runtime works.
-    :param link: the same between host and device; 0 where they are one.
-    :param not_measured: why there is no rate of a precision.
+    :param matrix: operations per second of matrix products, by precision; a multiply-add counts
+        as two.
+    :param copy: bytes per second of copies on the runtime's device, reads and writes both counted.
+    :param link: bytes per second between host and device; 0 on the CPU.
+    :param not_measured: why a precision has no rate.
     """
 
     matrix: Mapping[str, float]
@@ -127,14 +127,14 @@ class Rates(NamedTuple):
 
 def measure_rates(device: torch.device, say: Callable[[str], None] = lambda text: None) -> Rates:
     """
-    Measure a device, with as many threads as torch has; the best of some tries counts.
+    Measure a device with the threads of torch; the best of several tries counts.
 
-    A precision that the device lacks is left out. A CPU computes in any, but emulates what it has
-    no instructions for, which can take minutes; so there oneDNN is asked first, and then small
+    A precision that the device lacks is left out. A CPU can compute in any, but emulates those it
+    has no instructions for, which can take minutes; so oneDNN is queried first, and then small
     products are tried.
 
     :param device: the CPU or a CUDA device.
-    :param say: is told what is being measured.
+    :param say: called with what is being measured.
     :return: its rates.
     """
     matrix, not_measured = {}, {}
@@ -173,10 +173,10 @@ def count_flops(spec: ModelSpec) -> int:
 
 def precision_of(runtime: str) -> str:
     """
-    Find what a runtime computes in.
+    Find the precision of a runtime.
 
     :param runtime: its description.
-    :return: a precision of Rates; `f32` if it says nothing.
+    :return: a precision of Rates; `f32` if the description has none.
     """
     found = (name for words, name in _NAMES.items() if re.search(rf'\b({words})\b', runtime))
     return next(found, 'f32')
@@ -186,10 +186,10 @@ def stage_floors(
     spec: ModelSpec, size: tuple[int, int], runtime: str, rates: Rates
 ) -> dict[str, float]:
     """
-    Say how long each stage of a frame takes at least, for an rgb8 image.
+    Compute the minimum time of each stage of a frame, for an rgb8 image.
 
-    The network: its FLOPs at the rate of its precision. All others: each byte that must be read or
-    written once, at the rate of a copy; what need not move (a view, a slot) costs nothing.
+    For the network: its FLOPs at the rate of its precision. For all others: each byte that must be
+    read or written once, at the rate of a copy; what need not move (a view, a slot) costs nothing.
 
     :param spec: the model.
     :param size: (height, width) of the image in pixels.
@@ -206,10 +206,9 @@ def stage_floors(
         'parse': 0.0,
         'fit': over_link(image) + (image + 3 * fitted) / rates.copy,
         'network': count_flops(spec) / matrix,
-        'upsample': (logits + mask + fitted)
-        / rates.copy,  # the mask, and the grid's grid confidence
+        'upsample': (logits + mask + fitted) / rates.copy,  # the mask, and the grid confidence
         'download': over_link(mask + fitted),
-        'postprocessing': 0.0,  # it looks at a small part of the image
+        'postprocessing': 0.0,  # it reads a small part of the image
         'detections': (mask + fitted) / rates.copy,
         'publish': 2 * mask / rates.copy,  # into the message
     }
@@ -221,7 +220,7 @@ def way_floors(
     spec: ModelSpec, size: tuple[int, int], runtime: str, rates: Rates
 ) -> dict[str, float]:
     """
-    Say how long the way of an rgb8 image from camera to listener takes at least.
+    Compute the minimum time from camera to listener for an rgb8 image.
 
     :param spec: the model.
     :param size: (height, width) of the image in pixels.
@@ -254,7 +253,7 @@ def described(rates: Rates) -> dict[str, Any]:
 
 
 def _absent(name: str, of_type: torch.dtype) -> str:
-    """Say why a CPU does not compute in a type; nothing if it does."""
+    """Return why a CPU does not support a type; empty if it does."""
     if not has_instructions(name):
         return 'oneDNN has no instructions for it here'
     if of_type != torch.float32 and _is_emulated(of_type):
@@ -263,10 +262,12 @@ def _absent(name: str, of_type: torch.dtype) -> str:
 
 
 def _is_emulated(of_type: torch.dtype) -> bool:
-    """Try ever larger products beside those of float32; one that would take long ends it."""
+    """Compare larger and larger products with those of float32, until one is too slow."""
     cpu, narrow_s, full_s = torch.device('cpu'), 0.0, 0.0
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several wait for one another on a busy machine, and hide the cost
+    torch.set_num_threads(
+        1
+    )  # several wait for each other on a busy machine, which hides the difference
     try:
         for side in _TRIAL_SIDES:
             if 8 * narrow_s > _TRIAL_MOST_S:  # twice the side, eight times the work
@@ -283,7 +284,7 @@ def _is_emulated(of_type: torch.dtype) -> bool:
 
 
 def _matrix_rate(device: torch.device, of_type: torch.dtype) -> float:
-    """Measure products of square matrices; 0 where there are none of this type."""
+    """Measure products of square matrices; 0 if this type is not supported."""
     best, took_s, before = 0.0, 0.0, _SIDES[0]
     try:
         for side in _SIDES:

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Final
 
 _FRAMES: Final = 100
-"""Of a measurement without DDS."""
+"""Default number for a measurement without DDS."""
 
 OUTPUTS: Final = ('detections', 'confidence', 'overlay')
-"""What the listener may subscribe to besides the mask; the last two are made only then."""
+"""Outputs that the listener can subscribe to besides the mask; the last two need a subscriber."""
 
 
 def read_options(argv: Sequence[str] | None, about: str | None) -> argparse.Namespace:
     """
-    Read the arguments; what makes no sense ends the process.
+    Read the arguments; invalid ones exit the process.
 
     :param argv: the arguments; those of the command line by default.
-    :param about: what the verb does.
+    :param about: description of the verb.
     :return: the options; `sizes` are (width, height) in pixels, `frames` those of a measurement,
-        which may be cut short where it is `bounded`.
+        which may be shortened if it is `bounded`.
     """
     parser = argparse.ArgumentParser(prog='surgseg_ros benchmark', description=about)
     _add_measurement(parser)
@@ -46,40 +46,40 @@ def read_options(argv: Sequence[str] | None, about: str | None) -> argparse.Name
 def _add_measurement(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add('--model', required=True, metavar='DIR', help='model folder')
-    add('--json', required=True, type=Path, metavar='FILE', help='what to write')
-    add('--plot', type=_svg, metavar='FILE.svg', help='draw it as well')
+    add('--json', required=True, type=Path, metavar='FILE', help='result file')
+    add('--plot', type=_svg, metavar='FILE.svg', help='plot of the result')
     add('--size', type=size_of, metavar='WxH', help='default: 1920x1080')
-    add('--sizes', type=size_of, nargs='+', metavar='WxH', help='several, for a table')
-    add('--runtime', default='auto', help="default: auto, as the node's")
+    add('--sizes', type=size_of, nargs='+', metavar='WxH', help='several sizes, for a table')
+    add('--runtime', default='auto', help='as the parameter of the node (default: auto)')
     add('--device', default='auto', help='auto, cpu, cuda ... (default: auto)')
-    add('--threads', type=int, default=0, help="on the CPU (0: torch's choice)")
+    add('--threads', type=int, default=0, help="CPU threads (0: torch's default)")
     add(
         '--frames',
         type=_count,
-        help=f'of a measurement (default: {_FRAMES}, or as many as two minutes allow; over DDS '
-        'those of --seconds)',
+        help=f'frames of a measurement (default: {_FRAMES}, or as many as two minutes allow; over '
+        'DDS those of --seconds)',
     )
 
 
 def _add_end_to_end(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add('--end-to-end', action='store_true', help='camera, node and listener')
+    add('--end-to-end', action='store_true', help='measure from camera to listener over DDS')
     add('--rate', type=float, default=30.0, metavar='HZ', help='default: 30')
-    add('--seconds', type=float, default=10.0, help='of each run (default: 10)')
+    add('--seconds', type=float, default=10.0, help='duration of each run (default: 10)')
     add(
         '--rounds',
         type=_count,
         default=3,
-        help='default: %(default)s; fewer where starting the processes takes over two minutes',
+        help='default: %(default)s; fewer if starting the processes takes over two minutes',
     )
     add(
         '--against',
         choices=['plain'],
-        help='take turns with a plain node, and with a camera without DDS profile',
+        help='alternate with a plain node, and with a camera without the DDS profile',
     )
-    add('--outputs', nargs='+', choices=OUTPUTS, default=[], help='heard besides the mask')
-    add('--profile', metavar='XML', help="Fast DDS profile, or none (the package's)")
-    add('--logs', metavar='DIR', help='keep what the processes say')
+    add('--outputs', nargs='+', choices=OUTPUTS, default=[], help='further topics to subscribe to')
+    add('--profile', metavar='XML', help="Fast DDS profile, or none (default: the package's)")
+    add('--logs', metavar='DIR', help='folder for the logs of the processes')
 
 
 def size_of(text: str) -> tuple[int, int]:
@@ -88,17 +88,17 @@ def size_of(text: str) -> tuple[int, int]:
 
     :param text: like 1920x1080.
     :return: width, height.
-    :raises argparse.ArgumentTypeError: if it is none.
+    :raises argparse.ArgumentTypeError: if it is not a size.
     """
     width, _, height = text.partition('x')
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f'{text!r} is no size: write it like 1920x1080')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a size: write it like 1920x1080')
     return int(width), int(height)
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f'{text!r} is no whole number above 0')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number above 0')
     return int(text)
 
 

@@ -16,15 +16,15 @@ _SUMMED_COUNTS: Final = (
 
 def sum_up(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
-    Sum up the runs of one variant.
+    Summarize the runs of one variant.
 
-    Latencies of all runs are taken together. Where the node told percentiles instead of single
-    times, their mean over the runs is given.
+    Latencies of all runs are pooled. Percentiles that the node reported are averaged over the
+    runs.
 
     :param runs: as tools.end_to_end.measurement.run returns them.
     :return: `latency_ms`, `model_ms`, `slot_ms`, `rest_ms` (p50 of the first less those of the
         other two), counts, `memory_mib` and messages `heard` of the last run, and `stages_ms`
-        where the node told them.
+        if the node reported them.
     """
     latency = percentiles(time for run in runs for time in run['latencies_ms'])
     model, slot = (_together([run[name] for run in runs]) for name in ('model_ms', 'slot_ms'))
@@ -48,11 +48,11 @@ def sum_up(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def ratios(ours: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, float]:
     """
-    Say how many times as long the plain node takes.
+    Compare the plain node with ours.
 
-    :param ours: summed up.
-    :param plain: summed up.
-    :return: of the median `latency`, and of the `rest`: the same less model and slot.
+    :param ours: summary of our runs.
+    :param plain: summary of the runs of the plain node.
+    :return: ratio of the median `latency`, and of the `rest`, which excludes model and slot.
     """
     return {
         'rest': plain['rest_ms']['p50'] / ours['rest_ms']['p50'],
@@ -82,14 +82,14 @@ _COUNTS: Final = ('sent', 'received', 'dropped', 'lost', 'lost_on_the_way', 'ove
 _ON_THE_WAY: Final = (
     *('transport', 'wait', 'parse', 'postprocessing', 'detections', 'publish', 'age'),
 )
-"""What the node tells of a frame besides the model."""
+"""Times that the node reports per frame, besides those of the model."""
 
 
 def table(report: Mapping[str, Any]) -> str:
     """
-    Lay a report out.
+    Format a report.
 
-    :param report: what the JSON file holds.
+    :param report: content of the JSON file.
     :return: Markdown.
     """
     parts = _by_stage(report) if 'table' in report else _over_dds(report)
@@ -98,10 +98,10 @@ def table(report: Mapping[str, Any]) -> str:
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """
-    Lay rows out as a table.
+    Format a table.
 
-    :param head: of the columns.
-    :param rows: the cells; floats get two digits below 10, and one from there on.
+    :param head: names of the columns.
+    :param rows: the cells; floats have two decimals below 10, and one above.
     :return: Markdown.
     """
     lines = [head, ['---'] * len(head), *([_cell(value) for value in row] for row in rows)]
@@ -110,9 +110,9 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def machine_line(report: Mapping[str, Any]) -> str:
     """
-    Say what the numbers hold for.
+    Describe the machine and the model of a report.
 
-    :param report: with `hardware`, `rates` and `model` as benchmarks write them.
+    :param report: with `hardware`, `rates` and `model`.
     :return: a paragraph.
     """
     machine, rates, model = report['hardware'], report['rates'], report['model']
@@ -136,7 +136,7 @@ def machine_line(report: Mapping[str, Any]) -> str:
 
 
 def _cut(report: Mapping[str, Any]) -> list[str]:
-    """Say what was measured less often than was meant, for want of time."""
+    """Report measurements that were shortened for lack of time."""
     if 'table' not in report:
         done, wanted = report['rounds'], report['rounds_wanted']
         more = 'the time of all and two minutes were over'
@@ -183,7 +183,7 @@ def _by_stage(report: Mapping[str, Any]) -> list[str]:
 
 
 def _beside(row: Mapping[str, Any], stage: str) -> str:
-    """Put a stage's floor beside its median."""
+    """Format the median of a stage with its floor."""
     median, least = row['stages'][stage]['p50'], row['floor_ms'][stage]
     return f'{_cell(median)} ({_cell(least)})' if least else _cell(median)
 
@@ -210,7 +210,7 @@ def _over_dds(report: Mapping[str, Any]) -> list[str]:
         )
     reported = [name for name in names if 'stages_ms' in report[name]]
     stages = [name for name in _ON_THE_WAY if name in report[reported[0]]['stages_ms']]
-    parts.append('What the node tells of the rest (`age`: from the middleware to the mask):')
+    parts.append('What the node reports of the rest (`age`: from the middleware to the mask):')
     parts.append(
         markdown(
             ['p50 / p99, ms', *stages],
@@ -250,12 +250,12 @@ def _variants(report: Mapping[str, Any]) -> list[str]:
 
 def plot(report: Mapping[str, Any]) -> str:
     """
-    Draw a report.
+    Plot a report.
 
-    :param report: what the JSON file holds.
+    :param report: content of the JSON file.
     :return: SVG.
     """
-    from surgseg_ros.reports.charts import Bar, time_bars  # Matplotlib, and for a plot alone
+    from surgseg_ros.reports.charts import Bar, time_bars  # imports Matplotlib, only for a plot
 
     machine, model = report['hardware'], report['model']
     note = f'{machine["processor"]}, {machine["cores"]} cores; {model["name"]}; {model["runtime"]}'
@@ -283,6 +283,6 @@ def plot(report: Mapping[str, Any]) -> str:
 
 
 def _kinds(rows: Iterable['Bar']) -> dict[str, tuple[str, str]]:
-    """Give colour and meaning of all that the bars are made of."""
+    """Return colour and label of all parts of the bars."""
     names = (name for row in rows for name in row.parts)
     return {name: (_COLOURS.get(name, '#888888'), _MEANINGS.get(name, name)) for name in names}

@@ -29,24 +29,24 @@ from surgseg_ros.node.worker import Worker
 
 _STAMP: Final = struct.Struct('<iI')
 _STAMP_AT: Final = 4
-"""Behind the encapsulation header; every message here begins with a Header."""
+"""After the encapsulation header; every message here starts with a Header."""
 
 
-def image_cdr(picture: NDArray[np.uint8]) -> bytes:
+def image_cdr(image: NDArray[np.uint8]) -> bytes:
     """
-    Serialize an image as a camera's driver would.
+    Serialize an image as a camera driver would.
 
-    :param picture: (H, W, 3) uint8 RGB.
+    :param image: (H, W, 3) uint8 RGB.
     :return: CDR of sensor_msgs/Image with stamp 0.
     """
-    return to_cdr(image_to_msg(picture, header(0, 'camera')))
+    return to_cdr(image_to_msg(image, header(0, 'camera')))
 
 
 def stamped(cdr: bytes, stamp_ns: int) -> bytes:
     """
-    Give a serialized message another stamp.
+    Set the stamp of a serialized message.
 
-    :param cdr: little endian, of a message that begins with a header.
+    :param cdr: little-endian message that starts with a header.
     :param stamp_ns: nanoseconds.
     :return: a copy.
     """
@@ -56,9 +56,9 @@ def stamped(cdr: bytes, stamp_ns: int) -> bytes:
 
 def stamp_of(cdr: bytes) -> int:
     """
-    Read a serialized message's stamp, and nothing else of it.
+    Read only the stamp of a serialized message.
 
-    :param cdr: little endian, of a message that begins with a header.
+    :param cdr: little-endian message that starts with a header.
     :return: nanoseconds.
     """
     seconds, nanoseconds = _STAMP.unpack_from(cdr, _STAMP_AT)
@@ -69,14 +69,14 @@ STAGES: Final = (
     *('wait', 'parse', 'fit', 'network', 'upsample', 'download'),
     *('postprocessing', 'detections', 'publish'),
 )
-"""As the node names them in /diagnostics, in the order of work."""
+"""The stages as in /diagnostics, in order of processing."""
 
 _UNTIMED: Final = 5
-"""Rounds in front of those that count: memory is taken, and the processor wakes up."""
+"""Warm-up rounds, in which memory is allocated, and the processor's clock rises."""
 
 _LONGEST_S: Final = 300.0
 
-_RULES: Final = ResultPolicy(stale_after_ms=_LONGEST_S * 1e3)
+_POLICY: Final = ResultPolicy(stale_after_ms=_LONGEST_S * 1e3)
 
 Times = Mapping[str, float]
 
@@ -92,16 +92,16 @@ def measure(
     """
     Send images through the node's worker.
 
-    In each round every camera has one frame in its slot at once, and the next round waits until
-    all are through; with one camera, nothing waits in the slot but for the thread to wake up.
+    In each round, every camera puts one frame into its slot, and the next round starts when all
+    are processed; with one camera, a frame waits only until the thread wakes up.
 
-    :param segmenter: warmed up by this.
+    :param segmenter: the model; it is warmed up first.
     :param pictures: (H, W, 3) uint8 RGB, taken in turn.
-    :param frames: rounds that count.
-    :param cameras: how many.
-    :param end_s: by the monotonic clock; no round begins after it, once one can count.
-    :param report: is told how many rounds are over, those included that do not count.
-    :return: of each round, of each camera, the milliseconds of STAGES and of `age`, the whole.
+    :param frames: number of measured rounds.
+    :param cameras: number of cameras.
+    :param end_s: monotonic time after which no further round starts, if one is measured.
+    :param report: called with the number of rounds so far, including the warm-up.
+    :return: for each round and camera, the milliseconds of STAGES and of `age`, the total.
     :raises RuntimeError: if the node would have rejected a frame.
     """
     segmenter.warm_up((pictures[0].shape[0], pictures[0].shape[1]))
@@ -135,15 +135,15 @@ def _worker(
     logger = logging.getLogger(__name__)
     settings, models = pipeline_settings(), _OneModel(segmenter)
     return Worker(
-        models, mailbox, channels, Generation(), lambda: _RULES, time.time_ns, logger, settings
+        models, mailbox, channels, Generation(), lambda: _POLICY, time.time_ns, logger, settings
     )
 
 
 def summary(rounds: Sequence[Sequence[Times]]) -> dict[str, Any]:
     """
-    Sum up what was measured.
+    Summarize a measurement.
 
-    :param rounds: as `measure` gives them.
+    :param rounds: result of `measure`.
     :return: `stages` and `total` in milliseconds, and frames per second of all cameras together.
     """
     frames = [times for cameras in rounds for times in cameras]
@@ -173,7 +173,7 @@ def _send(
 
 
 class _Record(Health):
-    """Hands on each frame's times, which the node sums up."""
+    """Passes on the times of each frame, which the node would summarize."""
 
     def __init__(self, results: 'queue.SimpleQueue[Times | str]') -> None:
         super().__init__()
@@ -193,7 +193,7 @@ class _Record(Health):
 
 
 class _OneModel:
-    """The model that is measured; a benchmark ends where the machine fails."""
+    """The measured model; if the machine fails, so does the benchmark."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.inference = Inference(segmenter, self)
@@ -206,7 +206,7 @@ class _OneModel:
 
 
 class _Serializer:
-    """Makes the bytes that the node would publish, with nobody at the confidence and overlay."""
+    """Serializes what the node publishes without subscribers of confidence and overlay."""
 
     def publish(
         self,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of what a person may choose about how a network runs; does not import torch."""
+"""Names of the runtimes and precisions to choose from; does not import torch."""
 
 from typing import Final
 
@@ -8,10 +8,10 @@ from surgseg_ros.core.model_folder import PRECISIONS as EXPORTED_PRECISIONS
 AUTO: Final = 'auto'
 
 RUNTIME_NAMES: Final = ('torch', 'openvino', 'onnxruntime')
-"""The keys of `runtimes.RUNTIMES`, for those who must not wait for torch to list them."""
+"""The keys of `runtimes.RUNTIMES`, for code that must not import torch."""
 
 TORCH_PRECISIONS: Final = ('f32', 'bf16', 'f16')
-"""What torch can compute a network in, whatever it was trained in."""
+"""Precisions in which torch can run a network, independent of training."""
 
 PRECISIONS: Final = (AUTO, *dict.fromkeys((*TORCH_PRECISIONS, *EXPORTED_PRECISIONS)))
-"""Precisions that some runtime has."""
+"""Precisions that at least one runtime supports."""

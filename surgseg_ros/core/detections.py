@@ -25,9 +25,9 @@ Whole = NDArray[np.intp]
 
 class Runs(NamedTuple):
     """
-    Pixels of one kind that follow one another in a row; ordered by kind, then as read.
+    Runs of consecutive pixels of one kind within a row; ordered by kind, then in reading order.
 
-    A 1080p mask has some thousands of them, so what is done once per run costs next to nothing.
+    A 1080p mask has a few thousand of them, so work that is done once per run is cheap.
 
     :param kinds: (n,) uint8, never 0.
     :param rows: (n,) row.
@@ -42,15 +42,15 @@ class Runs(NamedTuple):
 
     @property
     def lengths(self) -> Whole:
-        """(n,) pixels of each."""
+        """(n,) number of pixels of each run."""
         return self.ends - self.starts
 
     def take(self, chosen: Whole) -> 'Runs':
         """
-        Choose some of them.
+        Select some of the runs.
 
-        :param chosen: (m,) their indices.
-        :return: these, in this order.
+        :param chosen: (m,) indices.
+        :return: these runs, in this order.
         """
         kinds, rows, starts, ends = self
         return Runs(kinds[chosen], rows[chosen], starts[chosen], ends[chosen])
@@ -60,7 +60,7 @@ def find_runs(mask: NDArray[np.uint8], table: NDArray[np.uint8]) -> Runs:
     """
     Split a mask into runs.
 
-    :param mask: (H, W) uint8; it is only read.
+    :param mask: (H, W) uint8; not modified.
     :param table: (256,) uint8, the kind of each mask value; pixels of kind 0 are in no run.
     :return: the runs.
     """
@@ -72,7 +72,7 @@ def find_runs(mask: NDArray[np.uint8], table: NDArray[np.uint8]) -> Runs:
     starts = np.flatnonzero(changes)
     kinds = table[flat[starts]]
     rows = starts // width
-    # Values of one kind lie side by side, as do the parts of a tool: they are one run.
+    # Adjacent values of one kind, such as the parts of a tool, are one run.
     first = np.ones(len(kinds), bool)
     first[1:] = (kinds[1:] != kinds[:-1]) | (rows[1:] != rows[:-1])
     kinds, rows, starts = kinds[first], rows[first], starts[first]
@@ -84,16 +84,16 @@ def find_runs(mask: NDArray[np.uint8], table: NDArray[np.uint8]) -> Runs:
 
 def connect(runs: Runs, size: tuple[int, int]) -> Whole:
     """
-    Find the 8-connected regions that runs make up.
+    Find the 8-connected regions of runs.
 
-    :param runs: of a mask.
+    :param runs: runs of a mask.
     :param size: (H, W) of the mask.
-    :return: (n,) for each run the least index of a run of its region.
+    :return: (n,) for each run, the smallest index of a run in its region.
     """
     lower, upper = _touching(runs, size)
     parents = np.arange(len(runs.rows))
     while len(lower):
-        # Of several that one run is to follow, any will do: the others come in the next round.
+        # If a run has several candidates, any will do: the others follow in the next round.
         parents[lower] = upper
         parents = _roots(parents)
         ends = parents[lower], parents[upper]
@@ -104,8 +104,8 @@ def connect(runs: Runs, size: tuple[int, int]) -> Whole:
 
 
 def _touching(runs: Runs, size: tuple[int, int]) -> tuple[Whole, Whole]:
-    """Pairs of runs of one kind in neighbouring rows that touch, corners included."""
-    stride = size[1] + 1  # a gap behind each row, lest its end touch the next one's start
+    """Return pairs of touching runs (8-connected) of one kind in neighbouring rows."""
+    stride = size[1] + 1  # a gap after each row keeps its end apart from the start of the next
     line = (runs.rows + runs.kinds.astype(np.intp) * (size[0] + 1)) * stride
     starts, ends = line + runs.starts, line + runs.ends  # both ascend over all runs
     first = np.searchsorted(ends, starts - stride, 'left')
@@ -116,7 +116,7 @@ def _touching(runs: Runs, size: tuple[int, int]) -> tuple[Whole, Whole]:
 
 
 def _roots(parents: Whole) -> Whole:
-    """Follow parents to the end; each round halves the way."""
+    """Follow parents to the root; each round halves the distance."""
     while True:
         grandparents = parents[parents]
         if np.array_equal(grandparents, parents):
@@ -125,7 +125,7 @@ def _roots(parents: Whole) -> Whole:
 
 
 DEFAULT_LEAST_AREA: Final = 2e-4
-"""Least area of an instrument as a share of the image's: 415 pixels of 1920x1080."""
+"""Minimum area of an instrument as a share of the image's area: 415 pixels of 1920x1080."""
 
 _CORNERS: Final = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]], np.float32)
 
@@ -138,7 +138,7 @@ def _kinds() -> NDArray[np.uint8]:
 
 
 _KINDS: Final = _kinds()
-"""Mask value to what it is part of: the parts of a robotic tool are one; 0 is no instrument."""
+"""Mask value to instrument: the parts of a robotic tool are one; 0 is not an instrument."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class OrientedBox:
     :param center_y_px: y of the centre.
     :param size_x_px: length of the longer side, in the direction of the angle.
     :param size_y_px: length of the other side.
-    :param angle_rad: from the x axis to the longer side, clockwise as seen, in (-pi/2, pi/2].
+    :param angle_rad: from the x axis to the longer side, clockwise in the image, in (-pi/2, pi/2].
     """
 
     center_x_px: float
@@ -170,8 +170,8 @@ class Instrument:
 
     :param label: a key of `surgseg_ros.LABELS`.
     :param score: mean probability of the likeliest class over its pixels, 0..1.
-    :param box: where it is.
-    :param area_px: how many pixels it has.
+    :param box: smallest rectangle around it.
+    :param area_px: its number of pixels.
     """
 
     label: int
@@ -186,10 +186,10 @@ def find_instruments(
     """
     Find the instruments of a segmented image.
 
-    Their scores are of the grid confidence, whether or not there is a confidence besides.
+    Scores are computed from the grid confidence, if there is one.
 
-    :param segmentation: with grid confidence; or else with confidence, which takes longer.
-    :param least_area: least share of the image's area that an instrument must have, 0..1.
+    :param segmentation: with grid confidence, or with confidence, which takes longer.
+    :param least_area: minimum area of an instrument as a share of the image's area, 0..1.
     :return: ordered by label, then from left to right, then from top to bottom.
     :raises ValueError: if the segmentation has neither.
     """
@@ -217,10 +217,10 @@ def find_instruments(
 
 def without_decision(size: tuple[int, int]) -> tuple[Instrument, ...]:
     """
-    Say that nothing is known of an image, which an empty list would not say.
+    Make the detection for an image without a decision; an empty list would mean no instruments.
 
     :param size: (H, W) of the image in pixels.
-    :return: one instrument with label NO_DECISION and score 0, the whole image its box.
+    :return: one instrument with label NO_DECISION and score 0, whose box is the whole image.
     """
     height, width = size
     box = OrientedBox((width - 1) / 2, (height - 1) / 2, float(width), float(height), 0.0)
@@ -240,7 +240,7 @@ def _instrument(region: Runs, grid_confidence: GridConfidence) -> Instrument:
 
 
 def _oriented_box(region: Runs) -> OrientedBox:
-    """Smallest rectangle around the pixels (not just their centres) of a region."""
+    """Return the smallest rectangle around the pixels (not just their centres) of a region."""
     rows = np.concatenate([region.rows, region.rows])
     columns = np.concatenate([region.starts, region.ends - 1])
     hull = cv2.convexHull(np.stack([columns, rows], 1).astype(np.int32))
@@ -249,7 +249,7 @@ def _oriented_box(region: Runs) -> OrientedBox:
     turns = round(degrees / 90)
     if turns % 2:
         width, height = height, width
-    degrees -= 90 * turns  # at most 45 either way, which a square keeps
+    degrees -= 90 * turns  # within 45 either way; a square keeps this angle
     if width < height:
         width, height, degrees = height, width, degrees + 90
     angle = math.radians(90 - (90 - degrees) % 180)
@@ -308,7 +308,7 @@ def _draw_instrument(canvas: NDArray[np.uint8], instrument: Instrument) -> None:
 def _draw_tag(
     canvas: NDArray[np.uint8], corners: NDArray[np.int32], text: str, colour: tuple[int, ...]
 ) -> None:
-    """Write above a box, but always inside the image where it is large enough."""
+    """Write above a box, but inside the image if it is large enough."""
     scale, thickness = canvas.shape[0] / 1200, max(1, canvas.shape[0] // 540)
     (width, height), below = cv2.getTextSize(text, _FONT, scale, thickness)
     left = int(np.clip(corners[:, 0].min(), 0, max(0, canvas.shape[1] - width)))

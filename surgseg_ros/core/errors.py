@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What errors mean for people, and whether input, machine or a bug is the cause."""
+"""Explains errors to users, and tells input, machine and bugs apart."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ _OURS: Final = ('surgseg_ros', 'tools.end_to_end')
 
 _REMEDIES: Final[Mapping[int, str]] = {
     errno.ENOSPC: 'free some space there, or choose another place',
-    errno.EDQUOT: 'remove something of yours there, or choose another place',
+    errno.EDQUOT: 'your disk quota is used up: remove files there, or choose another place',
     errno.EFBIG: 'raise the limit of a file (ulimit -f), or choose another file system',
     errno.EROFS: 'choose another place, or have it mounted for writing',
     errno.EACCES: 'change its permissions or choose another place',
@@ -31,7 +31,7 @@ _REMEDIES: Final[Mapping[int, str]] = {
     errno.ENFILE: 'close other programs: the whole system has too many open files',
     errno.ENOMEM: 'free some memory: close other programs, or ask for less at a time',
     errno.EAGAIN: 'raise the limit of processes (ulimit -u), or ask for fewer workers',
-    errno.EIO: 'check the disk: dmesg tells more',
+    errno.EIO: 'check the disk: see dmesg',
     errno.ESTALE: 'mount the network file system again',
     errno.EBUSY: 'another program uses it: end that one or choose another place',
     errno.EXDEV: 'choose a place on one file system',
@@ -45,7 +45,7 @@ _SHARED_MEMORY: Final = 'enlarge /dev/shm (docker run --shm-size=1g), or set wor
 _OF_MACHINE: Final = (
     ('shared memory', _SHARED_MEMORY),
     ('bus error', _SHARED_MEMORY),
-    ('exited unexpectedly', 'the system killed it, maybe for want of memory: take fewer workers'),
+    ('exited unexpectedly', 'the system killed it, maybe for lack of memory: use fewer workers'),
     ('cannot start new thread', 'raise the limit of processes (ulimit -u)'),
     ('out of memory', _MEMORY),
     ('not enough memory', _MEMORY),
@@ -57,7 +57,7 @@ _OF_MACHINE: Final = (
     ('cuda error', 'check the device with nvidia-smi, or set the device to cpu'),
     ('no space left', 'free some space, or choose another place'),
 )
-"""What a RuntimeError of a library says (in lower case) where the machine is the cause."""
+"""Parts of messages (in lower case) of a library's RuntimeError if the machine is the cause."""
 
 _BUGS: Final = (
     ArithmeticError,
@@ -71,16 +71,16 @@ _BUGS: Final = (
     SyntaxError,
     TypeError,
 )
-"""Raised by a library, or by Python, these are a mistake of ours that nobody must overlook."""
+"""Raised by a library or by Python, these are bugs of this package and must not be hidden."""
 
 
 def explain(error: BaseException) -> str | None:
     """
-    Say what an error means and what to do about it.
+    Explain an error, with a remedy.
 
-    :param error: whatever a command raised.
-    :return: a line; None for what neither input nor machine can explain: a mistake of ours, whose
-        traceback somebody needs.
+    :param error: raised by a command.
+    :return: one line; None if neither input nor machine explains it: then it is a bug, and its
+        traceback is needed.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return explain_os_error(error)
@@ -96,8 +96,8 @@ def explain(error: BaseException) -> str | None:
     text = str(error).lower()
     for part, remedy in _OF_MACHINE:
         if part in text:
-            said = next(line for line in str(error).splitlines() if part in line.lower())
-            return f'{said.strip().rstrip(".")}: {remedy}'
+            matching = next(line for line in str(error).splitlines() if part in line.lower())
+            return f'{matching.strip().rstrip(".")}: {remedy}'
     if isinstance(error, ImportError) and not (error.name or '').startswith(_OURS):
         return missing_library(error)
     if isinstance(error, _BUGS) or not isinstance(error, Exception):
@@ -110,13 +110,13 @@ def explain(error: BaseException) -> str | None:
 
 def missing_library(error: ImportError) -> str:
     """
-    Say which library is missing, and how the program gets a Python that has it.
+    Explain which library is missing, and how to run with a Python that has it.
 
     Plain `colcon build` writes the interpreter that runs colcon, the system's, into the programs
     that it installs; and torch, for one, has no rosdep key.
 
-    :param error: of the import.
-    :return: a line.
+    :param error: raised by the import.
+    :return: one line.
     """
     return (
         f'{first_line(error)}: this is {sys.executable}, which lacks what `make setup` installs '
@@ -127,27 +127,27 @@ def missing_library(error: ImportError) -> str:
 
 def explain_os_error(error: OSError) -> str:
     """
-    Say of which file or folder an error is, what the system says, and what to do.
+    Explain an error of the system: the file or folder, the error, and a remedy.
 
-    :param error: with a number.
-    :return: a line.
+    :param error: with an errno.
+    :return: one line.
     """
     number = error.errno or 0
     filename = None if error.filename is None else os.fsdecode(error.filename)
-    said = error.strerror or os.strerror(number)
+    text = error.strerror or os.strerror(number)
     named = '' if filename is None else f'{filename}: '
     remedy = _REMEDIES.get(number)
     if filename is not None and filename.startswith('/dev/shm'):
         remedy = _SHARED_MEMORY
-    return f'{named}{said}' + (f'; {remedy}' if remedy else '')
+    return f'{named}{text}' + (f'; {remedy}' if remedy else '')
 
 
 def is_ours(error: BaseException) -> bool:
     """
-    Tell an error that this package raises on purpose, with a text for people, from others.
+    Return whether this package raised an error on purpose, with a text for users.
 
-    :param error: any but that of the system.
-    :return: whether its class is of this package, or a `raise` of this package raised it.
+    :param error: any error except an OSError with an errno.
+    :return: True if its class belongs to this package, or a `raise` in this package raised it.
     """
     if type(error).__module__.startswith(_OURS):
         return True
@@ -158,7 +158,7 @@ def is_ours(error: BaseException) -> bool:
         last = last.tb_next
     if last is None or not str(last.tb_frame.f_globals.get('__name__')).startswith(_OURS):
         return False
-    # Native code that our function calls, of torch for instance, leaves no frame of its own.
+    # Native code that our function calls, such as torch, has no frame.
     return last.tb_frame.f_code.co_code[last.tb_lasti] == opmap['RAISE_VARARGS']
 
 
@@ -168,10 +168,10 @@ def _text(error: BaseException) -> str:
 
 def first_line(error: BaseException) -> str:
     """
-    Leave out the pages of advice that libraries add to an error.
+    Return the first line of an error, without the advice that libraries append.
 
-    :param error: of a library.
-    :return: the first line of its text, without an end; its class where it has none.
+    :param error: raised by a library.
+    :return: the first line without final punctuation; the name of its class if it has no text.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].rstrip('.:') if lines else type(error).__name__
@@ -179,15 +179,15 @@ def first_line(error: BaseException) -> str:
 
 def is_of_machine(error: Exception) -> bool:
     """
-    Tell what another try, or another device, may fix.
+    Return whether the machine failed, so that a retry or another device may help.
 
-    Torch raises RuntimeError where a device fails or has no memory left (its OutOfMemoryError and
-    AcceleratorError are such), and OpenVINO for all that goes wrong; ONNX Runtime has classes of
-    its own. An image that cannot be taken is a ValueError, logits that are no numbers an
-    ArithmeticError: these come again wherever it is tried.
+    Torch raises RuntimeError if a device fails or runs out of memory (its OutOfMemoryError and
+    AcceleratorError are subclasses), and OpenVINO for every error; ONNX Runtime has its own
+    classes. An invalid image is a ValueError, and logits that are not finite an ArithmeticError:
+    these would be raised again on any device.
 
     :param error: raised by a Segmenter.
-    :return: whether it is of the machine.
+    :return: True if the machine is the cause.
     """
     ours = isinstance(error, (RuntimeError, MemoryError))
     return ours or type(error).__module__.startswith('onnxruntime')
@@ -195,10 +195,10 @@ def is_of_machine(error: Exception) -> bool:
 
 def describe(error: Exception) -> str:
     """
-    Tell an error to those who run the machine.
+    Describe an error for those who operate the machine.
 
     :param error: raised by a Segmenter.
-    :return: its class and text, without the advice for those who write kernels that torch adds.
+    :return: its class and text, without torch's advice for writers of CUDA kernels.
     """
     kind, text = type(error).__name__, str(error)
     if text.startswith('CUDA error'):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files and folders that are written whole or not at all, and errors that say which it was."""
+"""Writes files and folders completely or not at all, with errors that name the path."""
 
 import errno
 import os
@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import Final
 
 _PARTIAL: Final = '.partial'
-"""What the name of a file or a folder ends with while it is written."""
+"""Suffix of the name of a file or folder while it is being written."""
 
 _LONGEST_NAME: Final = 255
-"""Bytes in the name of a file on Linux's file systems (NAME_MAX)."""
+"""Maximum bytes in a file name on the file systems of Linux (NAME_MAX)."""
 
 _TRIAL_BYTES: Final = 4096
-"""Written where a result is to go, before work begins: a full disk takes a name, but no bytes."""
+"""Written as a test before work starts: on a full disk, only empty files can be created."""
 
 _OPENED: Final = re.compile(r'/dev/(stdout|stderr|fd/\d+)|/proc/(self|\d+)/fd/\d+')
-"""Names of what this process has open, maybe a regular file that others write to as well."""
+"""Paths of open file descriptors, maybe of a regular file that others write to as well."""
 
 _unfinished: dict[Path, bool] = {}
-"""What is being written now; whether it is a folder of which only the content is to go."""
+"""Paths being written; the value is True for a folder of which only the content is removed."""
 
 
 def remove_unfinished() -> None:
-    """Remove whatever is being written, in a process that ends without unwinding its stack."""
+    """Remove whatever is being written, before the process exits without unwinding its stack."""
     for path, keep in list(_unfinished.items()):
         _remove(path, keep=keep)
 
@@ -37,18 +37,18 @@ def remove_unfinished() -> None:
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
     """
-    Have an OSError of what is written in the block name the file or folder that was meant.
+    Make an OSError in the block name the file or folder that is written.
 
-    Those of `write` and `fsync` name none, and others name a temporary file.
+    Errors of `write` and `fsync` name no file, and others name a temporary file.
 
-    :param path: the file or folder; the block reads no other.
-    :return: context.
+    :param path: the file or folder; the block must not read another.
+    :return: context manager.
     """
     path = Path(path)
     try:
         yield
     except OSError as error:
-        # A file in the place of a folder above is named itself.
+        # If a file is in the place of a parent folder, the error keeps its name.
         if error.filename is None or Path(os.fsdecode(error.filename)) not in path.parents:
             error.filename = str(path)
         error.filename2 = None
@@ -58,15 +58,15 @@ def writing(path: Path | str) -> Iterator[None]:
 @contextmanager
 def replacing(path: Path, *, partial: str = _PARTIAL, sync: bool = True) -> Iterator[Path]:
     """
-    Give another name to write a file under; the file gets its own name when it is whole.
+    Yield a temporary name to write a file under; it is renamed when it is complete.
 
-    If the block raises, nothing is left, nor any folder that was made for the file. What is no
-    regular file, such as /dev/stdout or a pipe, is written to as it is.
+    If the block raises, the file and any folder that was created for it are removed. If the path
+    is not a regular file, but /dev/stdout or a pipe, for example, it is written to directly.
 
-    :param path: of the file; its folder is made where it does not exist.
-    :param partial: what the other name ends with.
-    :param sync: whether to wait until it is on the disk.
-    :return: context with the name to write under.
+    :param path: path of the file; its folder is created if it does not exist.
+    :param partial: suffix of the temporary name.
+    :param sync: whether to wait until the file is on the disk.
+    :return: context manager that yields the name to write under.
     :raises OSError: if it cannot be written; it names `path`.
     """
     if _is_special(path):
@@ -89,10 +89,10 @@ def replacing(path: Path, *, partial: str = _PARTIAL, sync: bool = True) -> Iter
 
 def write_whole(path: Path, content: bytes) -> None:
     """
-    Write a file so that its name never stands for a part of it.
+    Write a file completely or not at all.
 
-    :param path: where; its folder is made where it does not exist.
-    :param content: of the file.
+    :param path: path of the file; its folder is created if it does not exist.
+    :param content: content of the file.
     :raises OSError: if it cannot be written; it names `path`, and nothing is left.
     """
     with replacing(path) as partial:
@@ -102,13 +102,13 @@ def write_whole(path: Path, content: bytes) -> None:
 @contextmanager
 def workshop(path: Path) -> Iterator[Path]:
     """
-    Give a hidden folder beside a place, to make in it what then goes there.
+    Yield a hidden temporary folder next to a path, to create there what is moved to the path.
 
-    It is removed in the end; if the block raises, so are folders that were made for the place.
+    It is removed at the end; if the block raises, so are folders that were created for the path.
 
-    :param path: the place, of a file or a folder.
-    :return: context with the folder.
-    :raises OSError: if it cannot be made, or what is in it cannot be written; it names `path`.
+    :param path: path of the file or folder.
+    :return: context manager that yields the folder.
+    :raises OSError: if it cannot be created, or its content cannot be written; it names `path`.
     """
     with folder_for(path):
         with writing(path):
@@ -126,9 +126,9 @@ def workshop(path: Path) -> Iterator[Path]:
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     """
-    Give a folder among the system's temporary files.
+    Yield a folder among the system's temporary files.
 
-    :return: context with the folder, which is removed in the end.
+    :return: context manager that yields the folder, which is removed at the end.
     """
     with tempfile.TemporaryDirectory() as name, _unfinished_at(Path(name)):
         yield Path(name)
@@ -137,12 +137,12 @@ def scratch_folder() -> Iterator[Path]:
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """
-    Give a folder to fill, which becomes `path` when it is whole, or vanishes if the block raises.
+    Yield a folder to fill, which becomes `path` at the end, or is removed if the block raises.
 
-    :param path: a folder that does not exist, or is empty and then stays where it is (it may be
-        the place where a disk is mounted).
-    :return: context with the folder to fill.
-    :raises OSError: if it cannot be made; it names `path`.
+    :param path: a folder that does not exist, or an empty one, which is filled in place (it may
+        be a mount point).
+    :return: context manager that yields the folder to fill.
+    :raises OSError: if it cannot be created; it names `path`.
     """
     with writing(path):
         is_there = _is_folder(path)
@@ -151,7 +151,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             yield path
         return
     with workshop(path) as folder:
-        made = folder / 'made'  # mkdtemp's own is closed to everybody else
+        made = folder / 'made'  # other users cannot access mkdtemp's own
         made.mkdir()
         yield made
         with writing(path):
@@ -160,11 +160,11 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def make_folder(path: Path) -> list[Path]:
     """
-    Make a folder, and those above it.
+    Create a folder and its parents.
 
-    :param path: of the folder.
-    :return: the folders that were not there, the outermost first.
-    :raises OSError: if it cannot be made; where a file is in its way, that is named.
+    :param path: path of the folder.
+    :return: the folders that were created, the outermost first.
+    :raises OSError: if it cannot be created; if a file is in its way, it names that file.
     """
     made: list[Path] = []
     try:
@@ -184,9 +184,9 @@ def make_folder(path: Path) -> list[Path]:
 
 def remove_empty(folders: list[Path]) -> None:
     """
-    Remove folders again, as far as they are empty.
+    Remove folders, as far as they are empty.
 
-    :param folders: the outermost first, as `make_folder` gives them.
+    :param folders: the outermost first, as `make_folder` returns them.
     """
     for folder in reversed(folders):
         with suppress(OSError):
@@ -195,9 +195,9 @@ def remove_empty(folders: list[Path]) -> None:
 
 def check_file(path: Path) -> None:
     """
-    See that a file can be written, before hours are spent on what goes into it.
+    Check that a file can be written, before hours are spent on its content.
 
-    :param path: of the file, which may exist; nothing is left.
+    :param path: path of the file, which may exist; nothing is left behind.
     :raises OSError: if it cannot; it names `path`.
     """
     with writing(path):
@@ -212,9 +212,9 @@ def check_file(path: Path) -> None:
 
 def check_place(path: Path) -> None:
     """
-    See that a file or folder can be made, which is not there yet, before hours are spent on it.
+    Check that a new file or folder can be created, before hours are spent on it.
 
-    :param path: of the file or folder; nothing is left.
+    :param path: path of the file or folder; nothing is left behind.
     :raises OSError: if it cannot; it names `path`, or the file that is in its way.
     """
     with writing(path):
@@ -223,10 +223,10 @@ def check_place(path: Path) -> None:
 
 def check_folder(path: Path) -> None:
     """
-    See that files can be written into a folder, before hours are spent on them.
+    Check that files can be written into a folder, before hours are spent on them.
 
-    :param path: of the folder, which must not exist; nothing is left.
-    :raises OSError: if that cannot be; it names `path`, or the file that is in its way.
+    :param path: path of the folder, which need not exist; nothing is left behind.
+    :raises OSError: if they cannot; it names `path`, or the file that is in its way.
     """
     with writing(path):
         _try_folder(path)
@@ -234,10 +234,10 @@ def check_folder(path: Path) -> None:
 
 def check_new_folder(path: Path) -> None:
     """
-    See that a folder is new or empty, and that files can be written into it.
+    Check that a folder is new or empty, and that files can be written into it.
 
-    :param path: of the folder.
-    :raises ValueError: if there is something in it.
+    :param path: path of the folder.
+    :raises ValueError: if it is not empty.
     :raises OSError: if it cannot be written; it names `path`, or the file that is in its way.
     """
     with writing(path):
@@ -252,22 +252,22 @@ def check_new_folder(path: Path) -> None:
 
 def check_room(folder: Path, size_bytes: int) -> None:
     """
-    See that a disk has room, before a native library writes what it may cut off in silence.
+    Check the free space of a disk, before a native library writes files and ignores errors.
 
-    :param folder: where it is going to write.
-    :param size_bytes: as much as that may be.
-    :raises OSError: if there is less; it names `folder`.
+    :param folder: the folder that it will write to.
+    :param size_bytes: the maximum number of bytes.
+    :raises OSError: if there is less space; it names `folder`.
     """
     with writing(folder), tempfile.TemporaryFile(dir=folder) as file:
         os.posix_fallocate(file.fileno(), 0, size_bytes)
 
 
 def _try_folder(folder: Path, name: str = '') -> None:
-    """Make a folder, look for a name in it, write a little, and remove all that was made."""
+    """Create a folder, check a name in it, write a little, and remove all that was created."""
     made = make_folder(folder)
     try:
         with suppress(FileNotFoundError):
-            (folder / name).lstat()  # raises where a name is too long
+            (folder / name).lstat()  # raises if the name is too long
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(_TRIAL_BYTES))
             file.flush()
@@ -278,11 +278,11 @@ def _try_folder(folder: Path, name: str = '') -> None:
 @contextmanager
 def folder_for(path: Path) -> Iterator[None]:
     """
-    Make the folder of a file; if the block raises, remove what was made, as far as it is empty.
+    Create the folder of a file; if the block raises, remove it again, as far as it is empty.
 
-    :param path: of the file.
-    :return: context.
-    :raises OSError: if it cannot be made; it names `path`, or what is in its way.
+    :param path: path of the file.
+    :return: context manager.
+    :raises OSError: if it cannot be created; it names `path`, or what is in its way.
     """
     with writing(path):
         made = make_folder(path.parent)
@@ -295,7 +295,7 @@ def folder_for(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _unfinished_at(path: Path, *, keep: bool = False) -> Iterator[None]:
-    """Remove what is at a path if the block raises, or if the process ends in it."""
+    """Remove what is at a path if the block raises, or if the process exits in it."""
     _unfinished[path] = keep
     try:
         yield
@@ -316,7 +316,7 @@ def _remove(path: Path, *, keep: bool) -> None:
 
 
 def _is_folder(path: Path) -> bool:
-    """Tell a folder from a file and from nothing; unlike Path.is_dir, raise what hinders that."""
+    """Return whether a path is a folder; unlike Path.is_dir, raise errors of access."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -325,7 +325,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _is_special(path: Path) -> bool:
-    """Tell what cannot be replaced: a device, a pipe, what a shell has opened."""
+    """Return whether a path cannot be replaced: a device, a pipe, or an open file descriptor."""
     if _OPENED.fullmatch(str(path)):
         return True
     try:

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 @dataclass(frozen=True)
 class Placement:
     """
-    Where a fitted image lies in the network's input: at its upper left corner.
+    Size of a fitted image in the network's input; it starts at the upper left corner.
 
-    :param height_px: rows that the image takes.
-    :param width_px: columns that the image takes.
+    :param height_px: rows of the image.
+    :param width_px: columns of the image.
     """
 
     height_px: int
@@ -23,11 +23,11 @@ class Placement:
 
 def place(image_size: tuple[int, int], input_size: tuple[int, int], mode: str) -> Placement:
     """
-    Find the size at which an image is put into the network's input.
+    Compute the size of an image in the network's input.
 
     :param image_size: (height, width) of the image in pixels.
     :param input_size: (height, width) of the network's input in pixels.
-    :param mode: one of model_spec.FIT_MODES.
+    :param mode: one of model_folder.FIT_MODES.
     :return: the placement; it has at least one pixel each way.
     """
     if mode == 'stretch':
@@ -43,7 +43,7 @@ def fit(images: Tensor, input_size: tuple[int, int], mode: str) -> Tensor:
 
     :param images: (N, H, W, 3) uint8 RGB.
     :param input_size: (height, width) of the network's input in pixels.
-    :param mode: one of model_spec.FIT_MODES.
+    :param mode: one of model_folder.FIT_MODES.
     :return: (N, height, width, 3) uint8 RGB, on the device of `images`.
     """
     placement = place((images.shape[1], images.shape[2]), input_size, mode)
@@ -61,7 +61,7 @@ def fit_mask(masks: Tensor, input_size: tuple[int, int], mode: str, fill: int) -
 
     :param masks: (N, H, W) uint8 class indices.
     :param input_size: (height, width) of the network's input in pixels.
-    :param mode: one of model_spec.FIT_MODES.
+    :param mode: one of model_folder.FIT_MODES.
     :param fill: the value of the padding.
     :return: (N, height, width) uint8.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gates on the image: what must not be taken for a view into a body, and what to do then."""
+"""Quality gates: which images must not be taken for a view into a body, and what to do."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -23,20 +23,20 @@ FROZEN: Final = 'frozen'
 
 class Gate(NamedTuple):
     """
-    One gate.
+    One quality gate.
 
-    :param code: what `status` reports where an image does not pass.
+    :param code: what `status` reports if an image does not pass.
     :param limit: the default; see `measure`.
-    :param span: least and largest limit.
-    :param trouble: what it means, for `status`.
-    :param measure: gives a number of an image; None for `frozen`, which counts.
-    :param below: whether a number below the limit, not one at or above it, means trouble.
+    :param span: smallest and largest limit.
+    :param problem: what is wrong with an image that does not pass, for `status`.
+    :param measure: measures an image; None for `frozen`, which counts images.
+    :param below: whether a value below the limit does not pass, rather than one at or above it.
     """
 
     code: ReasonCode
     limit: float
     span: tuple[float, float]
-    trouble: str
+    problem: str
     measure: Callable[[ImageSample], float] | None
     below: bool = False
 
@@ -52,7 +52,7 @@ GATES: Final[Mapping[str, Gate]] = {
         'the image is overexposed',
         image_quality.clipped_share,
     ),
-    FROZEN: Gate(ReasonCode.GATE_FROZEN, 30.0, (2.0, 10_000.0), 'the image stands still', None),
+    FROZEN: Gate(ReasonCode.GATE_FROZEN, 30.0, (2.0, 10_000.0), 'the image does not change', None),
     'unfocused': Gate(
         ReasonCode.GATE_UNFOCUSED,
         0.32,
@@ -82,16 +82,16 @@ GATES: Final[Mapping[str, Gate]] = {
         image_quality.comb_share,
     ),
 }
-"""In the order in which they are told. The limits come from `python -m tools.gates`."""
+"""In the order in which they are reported. The limits come from `python -m tools.gates`."""
 
 
 @dataclass(frozen=True)
 class GateSetting:
     """
-    What is asked of one gate.
+    Settings of one gate.
 
     :param action: one of ACTIONS.
-    :param limit: see Gate; there is none by itself.
+    :param limit: see Gate; it has no default here.
     """
 
     action: str = OFF
@@ -101,7 +101,7 @@ class GateSetting:
 DEFAULTS: Final[Mapping[str, GateSetting]] = {
     name: GateSetting(WARN, gate.limit) for name, gate in GATES.items()
 }
-"""All warn: none takes a mask from whoever wants one, and none leaves `status` at `valid`."""
+"""All gates warn: the mask is still published, but `status` is not `valid`."""
 
 
 class Finding(NamedTuple):
@@ -119,20 +119,20 @@ class Finding(NamedTuple):
 
     @property
     def code(self) -> ReasonCode:
-        """The gate's."""
+        """The reason code of the gate."""
         return GATES[self.gate].code
 
 
 class Gates:
     """
-    The gates of one camera; not for several threads at once.
+    The gates of one camera; not thread-safe.
 
     :param settings: by gate; those that are missing are off.
     """
 
     def __init__(self, settings: Mapping[str, GateSetting] = DEFAULTS) -> None:
         """
-        Take the settings; see the class.
+        Check the settings.
 
         :raises ValueError: if there is no such gate or action, or a limit is out of its span.
         """
@@ -146,10 +146,10 @@ class Gates:
 
     def examine(self, image: NDArray[np.uint8]) -> tuple[Finding, ...]:
         """
-        Look at the next image of the camera.
+        Check the next image of the camera.
 
-        :param image: (H, W, 3) uint8 RGB, the part of the image that is the endoscope's; not
-            written to, and not kept.
+        :param image: (H, W, 3) uint8 RGB, the part of the image that the endoscope fills; it is
+            neither modified nor kept.
         :return: what is wrong with it, in the order of GATES; empty if nothing is.
         """
         if not self._settings:
@@ -160,15 +160,15 @@ class Gates:
         return tuple(
             Finding(name, self._settings[name].action, self._report(name, value))
             for name, value in values.items()
-            if _is_trouble(name, value, self._settings[name].limit)
+            if _exceeds(name, value, self._settings[name].limit)
         )
 
     def reset(self) -> None:
-        """Forget the last image, where another camera or another video begins."""
+        """Forget the last image, because another camera or video starts."""
         self._last, self._same = None, 0
 
     def _count(self, sample: ImageSample) -> None:
-        """Count images in a row that are the same in all that is looked at."""
+        """Count consecutive images whose samples are identical."""
         if FROZEN not in self._settings:
             return
         last, self._last = self._last, sample
@@ -187,14 +187,14 @@ class Gates:
     def _report(self, name: str, value: float) -> str:
         gate, limit = GATES[name], self._settings[name].limit
         if name == FROZEN:
-            return f'{gate.trouble}: {value:.0f} times the same (limit {limit:.0f})'
-        return f'{gate.trouble}: {value:.3f} (limit {limit:.3f})'
+            return f'{gate.problem}: {value:.0f} identical in a row (limit {limit:.0f})'
+        return f'{gate.problem}: {value:.3f} (limit {limit:.3f})'
 
 
 _IDLE: Final = GateSetting(OFF)
 
 
-def _is_trouble(name: str, value: float, limit: float) -> bool:
+def _exceeds(name: str, value: float, limit: float) -> bool:
     return value < limit if GATES[name].below else value >= limit
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Images and class masks as JPEG and PNG files: decoded only if they are whole and within bounds.
+Decodes images and class masks in JPEG and PNG files, if they are complete and within limits.
 
-Decoders make some image, and some mask, of almost anything, and take gigabytes for a hundred
-bytes. So files are checked before native code sees them.
+Decoders return an image for almost any data, and may allocate gigabytes for a file of a hundred
+bytes. So files are checked before native code reads them.
 """
 
 import struct
@@ -36,13 +36,13 @@ __all__ = [
 ]
 
 MAX_CHUNKS: Final = 100_000
-"""In a PNG file; writers put 8 kB or more into each, and every one costs time."""
+"""Maximum number in a PNG file; writers put 8 kB or more into each, and each costs time."""
 
 MASK_FORMAT: Final = 'a mask is an 8-bit grey PNG with the class index as grey value'
 
 _PNG_START: Final = b'\x89PNG\r\n\x1a\n'
 _PNG_HEAD: Final = 33
-"""Where the header ends: behind the signature and IHDR."""
+"""Length of the signature and IHDR."""
 _PNG_PICTURE: Final = frozenset({b'IHDR', b'PLTE', b'IDAT', b'IEND'})
 _PNG_ANIMATION: Final = frozenset({b'acTL', b'fcTL', b'fdAT'})
 _COLOUR_TYPES: Final = {
@@ -53,10 +53,10 @@ _COLOUR_TYPES: Final = {
     6: 'colour with transparency',
 }
 _SCALES: Final = {8: 1, 4: 17, 2: 85}
-"""By the bits of a pixel, by what decoders multiply grey values, so that the last one is white."""
+"""Factor by which decoders multiply grey values to make the largest white, by bits per pixel."""
 
 _OTHER_KINDS: Final = {
-    b'\xff\xd8': 'JPEG data, which make other classes of the edges',
+    b'\xff\xd8': 'JPEG data, which change the classes at edges',
     b'GIF8': 'a GIF',
     b'BM': 'a BMP',
     b'II*\0': 'a TIFF',
@@ -70,8 +70,8 @@ class DecodedPicture(NamedTuple):
     The image in a file.
 
     :param rgb: (H, W, 3) uint8 RGB.
-    :param is_checked: False for a JPEG whose coded data nothing here checks for damage, since its
-        chroma subsampling is not one of the common ones.
+    :param is_checked: False for a JPEG with an uncommon chroma subsampling, whose coded data
+        cannot be checked for damage.
     """
 
     rgb: NDArray[np.uint8]
@@ -80,9 +80,9 @@ class DecodedPicture(NamedTuple):
 
 def is_picture_file(data: bytes) -> bool:
     """
-    Tell whether a file is for this module, by its first bytes.
+    Return whether data is JPEG or PNG, by its first bytes.
 
-    :param data: the file.
+    :param data: content of the file.
     :return: True for JPEG and PNG.
     """
     return data.startswith((_PNG_START, jpeg.START))
@@ -90,28 +90,28 @@ def is_picture_file(data: bytes) -> bool:
 
 def check_file(data: bytes) -> PictureFile:
     """
-    Check that a file is a complete JPEG or PNG and within bounds; nothing is decoded.
+    Check that a file is a complete JPEG or PNG and within limits; nothing is decoded.
 
-    What is no part of the image (text, profiles, times) is not handed on: packed, it can be a
-    thousand times as large as the file.
+    Metadata (text, profiles, times) is removed: compressed metadata can unpack to a thousand
+    times the size of the file.
 
-    :param data: the file.
+    :param data: content of the file.
     :return: what to decode, and its size.
-    :raises PictureFileError: if it is neither, incomplete, or of a kind that no camera sends.
+    :raises PictureFileError: if it is neither, is incomplete, or of a kind that no camera sends.
     """
     if data.startswith(_PNG_START):
         return _check_png(data)
     if not data.startswith(jpeg.START):
-        raise PictureFileError(f'{_said(data)} are no readable JPEG or PNG', 'unreadable')
+        raise PictureFileError(f'{_beginning(data)} are not a readable JPEG or PNG', 'unreadable')
     return jpeg.read_segments(data)
 
 
 def decode_rgb(file: PictureFile) -> DecodedPicture:
     """
-    Decode an image; an orientation noted in the file is not followed.
+    Decode an image; an orientation tag in the file is ignored.
 
-    :param file: what `check_file` returned.
-    :return: the image; of 16 bits the high byte, without transparency.
+    :param file: result of `check_file`.
+    :return: the image, without transparency; of 16-bit samples the high byte.
     :raises PictureFileError: if its data is damaged.
     """
     is_checked = True
@@ -128,11 +128,11 @@ def decode_rgb(file: PictureFile) -> DecodedPicture:
 
 def decode_grey(file: PictureFile) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """
-    Decode the samples of a grey file as they are: those of a mask, or of a sensor's mosaic.
+    Decode the samples of a grey file unchanged: those of a mask, or of a Bayer mosaic.
 
-    :param file: what `check_file` returned, with `is_grey`.
-    :return: (H, W) of uint8, or of uint16 from a PNG of 16 bits.
-    :raises PictureFileError: if its data is damaged, or it holds transparency too.
+    :param file: result of `check_file`, with `is_grey`.
+    :return: (H, W) uint8, or uint16 from a 16-bit PNG.
+    :raises PictureFileError: if its data is damaged, or it has transparency.
     """
     if file.data.startswith(jpeg.START):
         return jpeg.decode_jpeg(file, 'GRAY')[..., 0]
@@ -143,7 +143,7 @@ def decode_grey(file: PictureFile) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def _decode_by_opencv(file: PictureFile, flags: int) -> NDArray[np.uint8]:
-    """Have OpenCV decode it; of a PNG its libpng compares the checksums."""
+    """Decode a file with OpenCV, whose libpng checks the checksums of a PNG."""
     if file.height * file.width > MAX_PIXELS:
         raise PictureFileError(TOO_LARGE, 'refused')
     try:
@@ -156,13 +156,13 @@ def _decode_by_opencv(file: PictureFile, flags: int) -> NDArray[np.uint8]:
 
 
 def _check_png(data: bytes) -> PictureFile:
-    """Walk over the chunks: a false length makes the decoder ask for gigabytes."""
+    """Check the chunks: a wrong length makes the decoder allocate gigabytes."""
     chunks = list(islice(_chunks(data), MAX_CHUNKS))
     names = [name for name, _, _ in chunks]
     if names[-1:] != [b'IEND'] and len(names) < MAX_CHUNKS:
-        raise PictureFileError(f'{_said(data)} lack the end of the image', 'cut off')
+        raise PictureFileError(f'{_beginning(data)} lack the end of the image', 'cut off')
     if names[0] != b'IHDR' or names.count(b'IHDR') > 1 or chunks[0][2] != _PNG_HEAD:
-        raise PictureFileError(f'{_said(data)} are no readable PNG', 'unreadable')
+        raise PictureFileError(f'{_beginning(data)} are not a readable PNG', 'unreadable')
     if len(names) == MAX_CHUNKS:
         raise PictureFileError(f'a PNG file of more than {MAX_CHUNKS} chunks', 'refused')
     if animation := _PNG_ANIMATION.intersection(names):
@@ -175,7 +175,7 @@ def _check_png(data: bytes) -> PictureFile:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Give name, start and end of the chunks of a PNG file, as long as they are whole."""
+    """Yield name, start and end of the chunks of a PNG file, as long as they are complete."""
     place = len(_PNG_START)
     while place + 12 <= len(data):
         length, name = struct.unpack_from('>I4s', data, place)
@@ -188,7 +188,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         place = end
 
 
-def _said(data: bytes) -> str:
+def _beginning(data: bytes) -> str:
     return f'{len(data)} bytes that begin with {data[:8]!r}'
 
 
@@ -196,31 +196,30 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
     """
     Decode a PNG file of class indices.
 
-    Grey of 8, 4 and 2 bits is read as indices. Of 1 bit it would say 0 and 1 of what is usually
-    'no' and 'yes', 0 and 255: such files are no masks of classes.
+    Grey values of 8, 4 and 2 bits are class indices. A file of 1 bit usually means 'no' and
+    'yes', and is not a class mask.
 
-    :param data: the file's content.
-    :return: (H, W) uint8, its values as the file has them.
-    :raises ValueError: if it is another kind of file, or damaged; the message begins
-        with a verb.
+    :param data: content of the file.
+    :return: (H, W) uint8, the values of the file.
+    :raises ValueError: if it is another kind of file, or damaged; the message starts with a verb.
     """
     if not data.startswith(_PNG_START):
         kinds = (kind for start, kind in _OTHER_KINDS.items() if data.startswith(start))
-        raise ValueError(f'is {next(kinds, "no PNG")}; {MASK_FORMAT}')
+        raise ValueError(f'is {next(kinds, "not a PNG")}; {MASK_FORMAT}')
     names = _sound_chunks(data)
     if names[:1] != [b'IHDR'] or names[-1:] != [b'IEND'] or len(data) < _PNG_HEAD:
         raise ValueError('is a PNG that is cut off or damaged; copy it again')
     depth, kind = data[24], data[25]
     if kind != 0 or depth not in _SCALES or b'tRNS' in names:
-        told_kind = _COLOUR_TYPES.get(kind, 'unknown')
-        hole = ' with a transparent colour' if b'tRNS' in names else ''
+        kind_name = _COLOUR_TYPES.get(kind, 'unknown')
+        transparent = ' with a transparent colour' if b'tRNS' in names else ''
         article = 'an' if depth == 8 else 'a'
-        raise ValueError(f'is {article} {depth}-bit {told_kind} PNG{hole}; {MASK_FORMAT}')
+        raise ValueError(f'is {article} {depth}-bit {kind_name} PNG{transparent}; {MASK_FORMAT}')
     return _decode_indices(data, _SCALES[depth])
 
 
 def _sound_chunks(data: bytes) -> list[bytes]:
-    """List the chunks up to one with a wrong checksum; OpenCV makes something of it silently."""
+    """List the chunks before the first wrong checksum; OpenCV would silently ignore it."""
     names = []
     for name, start, end in _chunks(data):
         if zlib.crc32(data[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], 'big'):
@@ -239,17 +238,17 @@ def _decode_indices(data: bytes, scale: int) -> NDArray[np.uint8]:
         raise ValueError(refusal(error)) from error
     if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
         raise ValueError('is a PNG that does not decode; copy it again')
-    # A decoder that does not stretch the values leaves them below what 4 bits hold.
+    # A decoder that does not scale the values leaves them within 4 bits.
     stretched = scale > 1 and int(mask.max(initial=0)) > 15
     return np.asarray(mask // np.uint8(scale) if stretched else mask, np.uint8)
 
 
 def no_classes(mask: NDArray[np.uint8], *, undecided: bool) -> list[int]:
     """
-    Find the values of a mask that are no class.
+    Find the values of a mask that are not a class.
 
     :param mask: (H, W) uint8.
-    :param undecided: whether NO_DECISION may be among them, as in what a model says.
+    :param undecided: whether NO_DECISION is allowed, as in the output of a model.
     :return: the values, ascending.
     """
     counts = np.bincount(mask.ravel(), minlength=256)

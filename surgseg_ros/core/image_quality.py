@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signs that an image is no good, each one number, from a look that costs under a millisecond."""
+"""Measures of image quality, one number each, from a sample that takes under a millisecond."""
 
 from typing import Final, NamedTuple
 
@@ -15,7 +15,7 @@ _STRIP_ROWS: Final = 8
 _BLOCK_COLUMNS: Final = 32
 
 _LIT: Final = 24
-"""A pixel with less in every channel is dark; what lies outside the endoscope's disk is."""
+"""A pixel below this in every channel is dark, as outside the endoscope's circle."""
 
 _CLIPPED: Final = 250
 _PROFILE_COLUMNS: Final = 320
@@ -26,13 +26,13 @@ _LEAST_COMB: Final = 4.0
 
 class ImageSample(NamedTuple):
     """
-    What is looked at of an image.
+    A sample of an image, from which all measures are computed.
 
-    :param planes: red, green and blue, (h, w) uint8 each, of about 72 rows, made of every
-        so many-th row of the image.
-    :param lit: (h, w) bool, what of it is not dark.
-    :param strips: (24, 8, W) uint8 grey, rows as they are in the image, spread over it; fewer
-        rows where it has fewer.
+    :param planes: red, green and blue, (h, w) uint8 each, of about 72 rows, made from evenly
+        spaced rows of the image.
+    :param lit: (h, w) bool, False where it is dark.
+    :param strips: (24, 8, W) uint8 grey, unscaled rows of the image, spread over it; fewer rows
+        per strip if the image has fewer.
     :param height_px: rows of the image.
     """
 
@@ -44,10 +44,10 @@ class ImageSample(NamedTuple):
 
 def sample_image(image: NDArray[np.uint8]) -> ImageSample:
     """
-    Take a look.
+    Sample an image.
 
-    :param image: (H, W, 3) uint8 RGB; rows may be padded, it is not written to.
-    :return: the look; it holds no view of the image.
+    :param image: (H, W, 3) uint8 RGB; rows may be padded, it is not modified.
+    :return: the sample; it holds no view of the image.
     """
     height, width = image.shape[:2]
     rows = min(height, _SMALL_ROWS)
@@ -68,7 +68,7 @@ def dark_share(sample: ImageSample) -> float:
     """
     Measure darkness.
 
-    :param sample: at the image.
+    :param sample: sample of the image.
     :return: the share of pixels that have less than 24 in every channel, 0..1.
     """
     return float(1 - sample.lit.mean())
@@ -78,17 +78,17 @@ def clipped_share(sample: ImageSample) -> float:
     """
     Measure overexposure; red alone is clipped in many a good image of tissue.
 
-    :param sample: at the image.
-    :return: of the pixels that are lit, the share with two channels at 250 or more, 0..1.
+    :param sample: sample of the image.
+    :return: share of the lit pixels with two channels at 250 or more, 0..1.
     """
     return _share(sample, _clipped(sample))
 
 
 def not_red_share(sample: ImageSample) -> float:
     """
-    Measure how little an image looks like the inside of a body, where red leads.
+    Measure how little an image looks like the inside of a body, where red dominates.
 
-    :param sample: at the image.
+    :param sample: sample of the image.
     :return: of the pixels that are lit and not clipped, the share whose red is not 8 (and not
         15 %) above green and blue, 0..1.
     """
@@ -101,12 +101,12 @@ def not_red_share(sample: ImageSample) -> float:
 
 def haze(sample: ImageSample) -> float:
     """
-    Measure smoke, by the dark channel.
+    Measure smoke, with the dark channel prior.
 
     He, Sun, Tang, "Single Image Haze Removal Using Dark Channel Prior", CVPR 2009: without haze,
     nearly every patch has a pixel that is dark in some channel.
 
-    :param sample: at the image.
+    :param sample: sample of the image.
     :return: what the least channel of patches of 7x7 small pixels reaches in 70 % of the image
         that is lit, 0..1.
     """
@@ -118,9 +118,9 @@ def haze(sample: ImageSample) -> float:
 
 def blood_share(sample: ImageSample) -> float:
     """
-    Measure blood, which is deep red and, on the lens, has nothing to see in it.
+    Measure blood, which is deep red and, on the lens, without structure.
 
-    :param sample: at the image.
+    :param sample: sample of the image.
     :return: of the pixels that are lit, the share whose red is four times green and blue, in
         5x5 small pixels that differ by less than 8 % (and 1.5) of their mean, 0..1.
     """
@@ -138,7 +138,7 @@ def sharpness(sample: ImageSample) -> float:
     distances, of rows that are averaged to 320 columns. A blurred edge is a slope: the ratio
     tends to 1/4, whatever the contrast and the light.
 
-    :param sample: at the image.
+    :param sample: sample of the image.
     :return: about 0.25 (blurred) to 1 (noise); 1 where nothing changes at all.
     """
     rows = max(1, min(sample.strips.shape[1], sample.height_px // 360))
@@ -157,7 +157,7 @@ def comb_share(sample: ImageSample) -> float:
     """
     Measure interlacing: where something moves, a row differs from the next, not the next but one.
 
-    :param sample: at the image.
+    :param sample: sample of the image.
     :return: of blocks of 8x32 pixels, the share whose neighbouring rows differ by more than 4,
         and by 1.3 times as much as the rows two apart, 0..1.
     """
@@ -168,7 +168,7 @@ def comb_share(sample: ImageSample) -> float:
 
 
 def _block_differences(strips: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
-    """(24, blocks) mean difference of rows that are so many rows apart."""
+    """Return the mean difference, (24, blocks), of rows that are `step` rows apart."""
     count, _, width = strips.shape
     upper, lower = (np.ascontiguousarray(part) for part in (strips[:, step:], strips[:, :-step]))
     both = (part.reshape(-1, width) for part in (upper, lower))
@@ -179,7 +179,7 @@ def _block_differences(strips: NDArray[np.uint8], step: int) -> NDArray[np.float
 
 
 def _red_and_other(sample: ImageSample) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Red, and the larger of green and blue."""
+    """Return red, and the larger of green and blue."""
     red, green, blue = sample.planes
     return red.astype(np.float32), cv2.max(green, blue).astype(np.float32)
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-JPEG files (ITU-T T.81), of messages, data sets and MJPEG videos: decoded only if they are whole.
+Decodes JPEG files (ITU-T T.81) of messages, data sets and MJPEG videos, if they are complete.
 
-A decoder for display fills in whatever is missing: scans that never came, chroma that was lost,
-restart intervals in the wrong order. So the segments have to be complete first; then the decoder
-runs in strict mode, in which it reports what is wrong inside the coded data.
+Decoders made for display fill in whatever is missing: scans, chroma, or restart intervals in the
+wrong order. So the segments are checked first; then the decoder runs in strict mode, in which it
+reports errors in the coded data.
 """
 
 import struct
@@ -47,31 +47,31 @@ _NEVER_SENT: Final = 255
 
 class PictureFileError(ValueError):
     """
-    A file that no image can be made of.
+    A file that cannot be decoded to an image.
 
-    :param text: what is wrong, without a remedy: that depends on where the file comes from.
-    :param kind: 'unreadable' as JPEG or PNG, 'cut off', 'damaged', or 'refused' though others
-        may read it.
+    :param text: what is wrong, without a remedy, which depends on the source of the file.
+    :param kind: 'unreadable' as JPEG or PNG, 'cut off', 'damaged', or 'refused', though other
+        programs may read it.
     """
 
     def __init__(self, text: str, kind: str) -> None:
-        """Keep the kind beside the text."""
+        """Store the kind with the text."""
         super().__init__(text)
         self.kind = kind
 
 
 class UncommonSubsamplingError(PictureFileError):
-    """A JPEG that TurboJPEG's interface to libjpeg-turbo does not decode, whole or not."""
+    """A JPEG that the TurboJPEG API of libjpeg-turbo does not decode, damaged or not."""
 
 
 class PictureFile(NamedTuple):
     """
     A file that may be decoded.
 
-    :param data: what to decode: the first image, without metadata and what follows its end.
-    :param height: in pixels, as its header says.
-    :param width: in pixels, as its header says.
-    :param is_grey: whether it holds brightness alone.
+    :param data: the first image, without metadata and data after its end.
+    :param height: height in pixels, from its header.
+    :param width: width in pixels, from its header.
+    :param is_grey: whether it has only a grey channel.
     """
 
     data: bytes
@@ -80,7 +80,7 @@ class PictureFile(NamedTuple):
     is_grey: bool
 
     def another_size(self) -> PictureFileError:
-        """Make the error of a file that decodes to another size, or to nothing."""
+        """Return the error for a file that decodes to another size, or to nothing."""
         text = f'{len(self.data)} bytes do not decode to the {self.width}x{self.height}'
         return PictureFileError(f'{text} that their header says', 'damaged')
 
@@ -96,11 +96,11 @@ class _Frame(NamedTuple):
 
 def check_jpeg(data: bytes) -> None:
     """
-    Read all of a JPEG, to its last code word, without making its image.
+    Check a JPEG to its last code word, without decoding it at full size.
 
-    The coded data of an uncommon chroma subsampling is not read: nothing here can check it.
+    The coded data of an uncommon chroma subsampling cannot be checked, and is not read.
 
-    :param data: the file; anything may follow the end of the image.
+    :param data: content of the file; anything may follow the end of the image.
     :raises PictureFileError: if a part is missing or damaged, or no camera sends such files.
     """
     with suppress(UncommonSubsamplingError):
@@ -110,13 +110,13 @@ def check_jpeg(data: bytes) -> None:
 
 def decode_jpeg(file: PictureFile, colors: str, *, shrink: int = 1) -> NDArray[np.uint8]:
     """
-    Have libjpeg-turbo decode a JPEG; whatever it would warn of is an error.
+    Decode a JPEG with libjpeg-turbo; its warnings are errors.
 
-    :param file: what `read_segments` returned.
+    :param file: result of `read_segments`.
     :param colors: 'RGB' or 'GRAY'.
-    :param shrink: 1 for the image itself; 8 for one that shows damage, made in a hurry.
+    :param shrink: 1 for the full image; 8 for a small one, which is a fast check for damage.
     :return: (H, W, 3) or (H, W, 1) uint8, each side divided by `shrink` and rounded up.
-    :raises PictureFileError: if the coded data is damaged, or says that it has too many pixels.
+    :raises PictureFileError: if the coded data is damaged, or the image has too many pixels.
     """
     if file.height * file.width > MAX_PIXELS:
         text = f'{len(file.data)} bytes of JPEG say that they have more than {MAX_PIXELS} pixels'
@@ -147,7 +147,7 @@ def read_segments(data: bytes) -> PictureFile:
     """
     Check that the segments and scans of a JPEG are complete; nothing is decoded.
 
-    :param data: the file; anything may follow the end of the image.
+    :param data: content of the file; anything may follow the end of the image.
     :return: what to decode.
     :raises PictureFileError: if a part is missing or contradicts another, or no camera sends such
         files.
@@ -159,7 +159,7 @@ class _Reader:
     """
     Reads the segments and scans of one file up to the end of its image.
 
-    :param data: the file.
+    :param data: content of the file.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -169,7 +169,7 @@ class _Reader:
         self._restart_interval = 0
         self._scans = 0
         self._first_symbol = dict(_STANDARD_TABLES)
-        """Of each Huffman table, by class and number: what has a code of zeros alone."""
+        """By class and number of a Huffman table: the symbol whose code consists of zeros."""
         self._precision: dict[int, NDArray[np.uint8]] = {}
         """Of each component and coefficient: the lowest bit that was sent."""
         # Within coded data 0xFF is followed by 0; two in a row are padding.
@@ -213,7 +213,7 @@ class _Reader:
         if place + 2 > len(data):
             raise self._cut_off()
         if data[place] != 0xFF or data[place + 1] in _WITHOUT_LENGTH:
-            raise self._wrong(f'{data[place : place + 2].hex()} is no segment, at byte {place}')
+            raise self._wrong(f'{data[place : place + 2].hex()} is not a segment, at byte {place}')
         if data[place + 1] == _EOI and self._frame is None:
             raise self._wrong('it ends before its image')
         return place, data[place + 1]
@@ -228,11 +228,11 @@ class _Reader:
         return end
 
     def _keep(self, segment: bytes, marker: int) -> None:
-        """Hand a segment on to the decoder, unless it is metadata."""
+        """Pass a segment to the decoder, unless it is metadata."""
         if marker == _COM or (_APP0 < marker <= 0xEF and marker != _APP14):
             return
         if marker == _APP0 and segment[4:9] == b'JFIF\0':
-            # The decoder warns of other revisions, which differ in nothing that concerns it.
+            # The decoder warns of other revisions, though the difference does not concern it.
             segment = segment[:9] + b'\1\1' + segment[11:]
         self._parts.append(segment)
 
@@ -267,7 +267,7 @@ class _Reader:
             place += 17 + sum(segment[place + 1 : place + 17])
 
     def _check_quantization(self, segment: bytes) -> None:
-        """Refuse factors of 0 (T.81, B.2.4.1), by which decoders make flat blocks in silence."""
+        """Reject factors of 0 (T.81, B.2.4.1), which decoders silently turn into flat blocks."""
         place = 4
         while place < len(segment):
             size = 2 if segment[place] >> 4 else 1
@@ -304,11 +304,11 @@ class _Reader:
 
     def _check_zeros(self, selectors: bytes, start: int, end: int) -> None:
         """
-        Look for a buffer that was never filled; decoders make a pattern of it.
+        Look for a buffer that was never filled, which decoders turn into a pattern.
 
-        Where zeros alone code a coefficient, so many of them are a block with the same value in
-        all frequencies, which no image has. Where they code the end of a block, as in tables
-        made for flat images, they say nothing.
+        If a code of zeros stands for a coefficient, this many zeros are a block with the same
+        value in all frequencies, which no image has. If it stands for the end of a block, as in
+        tables for flat images, zeros are valid.
         """
         symbols = {self._first_symbol.get(0x10 | selector & 15, 0) for selector in selectors}
         if symbols.isdisjoint(_ONE_COEFFICIENT):
@@ -318,7 +318,7 @@ class _Reader:
             raise self._wrong(f'a part of its coded data is zeros, from byte {place}')
 
     def _read_restarts(self, start: int, blocks: int) -> int:
-        """Check the restart markers of a scan, which count 0 to 7 over and over; find its end."""
+        """Check the restart markers of a scan, which cycle from 0 to 7; return its end."""
         index = int(np.searchsorted(self._places, start))
         codes = self._codes[index:]
         others = np.flatnonzero((codes & 0xF8) != 0xD0)
@@ -347,9 +347,9 @@ class _Reader:
         return PictureFileError(f'{text} image', 'cut off')
 
     def _wrong(self, what: str) -> PictureFileError:
-        """Tell damage from what never was an image: nothing is one before its frame header."""
+        """Return an error: unreadable before the frame header, damaged after it."""
         if self._frame is None:
-            text = f'{len(self._data)} bytes that begin with {self._data[:8]!r} are no readable'
+            text = f'{len(self._data)} bytes that begin with {self._data[:8]!r} are not a readable'
             return PictureFileError(f'{text} JPEG ({what})', 'unreadable')
         return self._damaged(what)
 

@@ -39,18 +39,18 @@ ROBOTIC_TOOL: Final = 10
 ROBOTIC_TOOL_PARTS: Final = (CLASPER, WRIST, SHAFT)
 
 NO_DECISION: Final = 255
-"""Mask value of a pixel for which the network's answer is not to be used."""
+"""Mask value of a pixel without a decision: its class must not be used."""
 
 LABELS: Final = {
     **dict(enumerate(CLASS_NAMES)),
     ROBOTIC_TOOL: 'robotic tool',
     NO_DECISION: 'no decision',
 }
-"""Every number that occurs in a mask or in a detection, to its name."""
+"""Name of each number in a mask or a detection."""
 
 
-# Begun with Paul Tol's qualitative schemes (SRON/EPS/TN/09-002) and shifted until any two classes
-# differ over tissue and metal, for people with colour-vision deficiency too; a test holds it.
+# Based on Paul Tol's qualitative schemes (SRON/EPS/TN/09-002), shifted until any two classes
+# differ over tissue and metal, also with a colour vision deficiency; a test checks this.
 _COLOURS: Final = {
     BACKGROUND: 0x000000,
     CLASPER: 0x66CCEE,

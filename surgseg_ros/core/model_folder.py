@@ -24,7 +24,7 @@ INTENDED_USES: Final = ('demo', 'research')
 FIT_MODES: Final = ('letterbox', 'stretch')
 """`letterbox` keeps the aspect ratio and pads with black; `stretch` does not keep it."""
 TEMPERATURES: Final = (0.05, 20.0)
-"""The least and the largest: beyond them every class is certain, or all are equal."""
+"""Smallest and largest: beyond them, one class has probability 1, or all are equal."""
 _LARGEST_INPUT_PX: Final = 8192
 _OPTIONAL: Final = frozenset(
     {'options', 'least_region', 'temperature', 'training', 'scores', 'exports', 'self_test'}
@@ -40,26 +40,26 @@ class ModelSpec:
     """
     What a network is, how an image is prepared for it, and where it comes from.
 
-    :param name: for people; shown in the node's diagnostics.
+    :param name: name for people; shown in the node's diagnostics.
     :param architecture: name in segmentation_models_pytorch, `Unet` for example.
     :param encoder: encoder's name in segmentation_models_pytorch.
     :param options: further arguments of the architecture, `decoder_channels` for example.
     :param input_size: (height, width) of the network's input in pixels.
     :param fit: one of FIT_MODES.
-    :param mean: per channel, of images scaled to 0..1.
-    :param std: per channel, of images scaled to 0..1.
-    :param colour_order: `rgb`; says what the weights were trained on.
+    :param mean: mean per channel, of images scaled to 0..1.
+    :param std: standard deviation per channel, of images scaled to 0..1.
+    :param colour_order: `rgb`, the order of the training images.
     :param classes: class names by index; must be the table of surgseg_ros.core.labels.
-    :param least_region: per class, the least share of the image's area that a connected region
-        must have to be kept when the filter is asked for; 0 keeps all.
-    :param temperature: what the logits are divided by to become probabilities, so that the
-        confidence is one; changes no class. 1 for a model that was not calibrated.
-    :param intended_use: one of INTENDED_USES; a node never calls a `demo` model valid.
-    :param training: how it was trained and on what; free form.
-    :param scores: what it reached; free form.
+    :param least_region: per class, the minimum area of a connected region as a share of the
+        image's area; smaller ones are dropped if the filter is used; 0 keeps all.
+    :param temperature: divisor of the logits that calibrates the probabilities; it does not change
+        the classes. 1 for a model that was not calibrated.
+    :param intended_use: one of INTENDED_USES; with `demo`, a node's status is never valid.
+    :param training: how it was trained, and on what; free form.
+    :param scores: its scores; free form.
     :param weights_sha256: hex digest of weights.safetensors.
     :param exports: the same network for other runtimes; see surgseg_ros.core.model_folder.
-    :param self_test: a drawing and the classes in it; see surgseg_ros.core.self_test.
+    :param self_test: a drawing and its expected classes; see surgseg_ros.core.self_test.
     """
 
     name: str
@@ -84,9 +84,9 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         """
-        Hold every value against what this release understands.
+        Check every value.
 
-        :raises ModelError: on the first value that does not fit.
+        :raises ModelError: on the first invalid value.
         """
         if self.format_version != FORMAT_VERSION or type(self.format_version) is not int:
             raise ModelError(
@@ -119,9 +119,9 @@ class ModelSpec:
         """
         Read a model.json.
 
-        :param text: the file's content.
+        :param text: content of the file.
         :return: the specification.
-        :raises ModelError: if it is no JSON object, or a key or value is not understood.
+        :raises ModelError: if it is not a JSON object, or a key or value is invalid.
         """
         try:
             values = json.loads(text, parse_float=_finite, parse_constant=_finite)
@@ -132,9 +132,9 @@ class ModelSpec:
         known = {entry.name for entry in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ModelError(
-                f'unknown keys {unknown!r}: remove them, or use the release that knows'
+                f'unknown keys {unknown!r}: remove them, or use a release that knows them'
             )
-        # Whatever decides the mask, or what the node says of it, must not be guessed.
+        # Whatever determines the mask, or its status, must not be guessed.
         required = known - _OPTIONAL
         if missing := sorted(required - set(values)):
             raise ModelError(f'missing keys {missing!r}: write the folder again with `train`')
@@ -150,10 +150,10 @@ class ModelSpec:
 
     def to_json(self) -> str:
         """
-        Write what `from_json` reads.
+        Convert to the format that `from_json` reads.
 
-        :return: JSON with indentation, keys in the order of the fields.
-        :raises ModelError: if a free-form value is NaN or infinite, which JSON does not know.
+        :return: indented JSON, keys in the order of the fields.
+        :raises ModelError: if a free-form value is NaN or infinite, which JSON does not support.
         """
         try:
             return json.dumps(asdict(self), indent=2, allow_nan=False) + '\n'
@@ -207,18 +207,18 @@ EXPORT_FILES: Final[Mapping[str, tuple[str, ...]]] = {
     'openvino': ('openvino.xml', 'openvino.bin'),
     'onnx': ('model.onnx',),
 }
-"""By backend, the files of an export; no other name is ever opened."""
+"""Files of an export by backend; no other file is ever opened."""
 
 PRECISIONS: Final = ('f32', 'bf16', 'int8')
-"""What a network computes in; int8 falls back on bf16 for what is not quantised."""
+"""Precisions of an export; int8 uses bf16 for layers that are not quantized."""
 
 
 def check_exports(exports: Mapping[str, Any]) -> None:
     """
-    Hold the `exports` of a model.json against what this release understands.
+    Check the `exports` of a model.json.
 
     :param exports: backend to `precision`, `files` (name to SHA-256) and `agreement` (free form).
-    :raises ValueError: on the first value that does not fit.
+    :raises ValueError: on the first invalid value.
     """
     for backend, export in exports.items():
         if backend not in EXPORT_FILES:
@@ -246,7 +246,7 @@ SPEC_FILE: Final = 'model.json'
 WEIGHTS_FILE: Final = 'weights.safetensors'
 _LARGEST_SPEC_BYTES: Final = 1 << 20
 _LARGEST_FILE_BYTES: Final = 4 << 30
-"""Of weights or of an export: a thousand million numbers of float32."""
+"""Maximum of weights or of an export: about a billion float32 values."""
 
 
 def read_spec(folder: Path | str) -> ModelSpec:
@@ -255,7 +255,7 @@ def read_spec(folder: Path | str) -> ModelSpec:
 
     :param folder: the model folder.
     :return: the specification.
-    :raises ModelError: if it is missing or not understood.
+    :raises ModelError: if it is missing or invalid.
     """
     path = Path(folder) / SPEC_FILE
     try:
@@ -309,9 +309,9 @@ def read_checked(path: Path, sha256: str) -> bytes:
     Read a file of a model folder, and check that it is the one that its model.json names.
 
     :param path: the file.
-    :param sha256: hex digest that model.json gives.
+    :param sha256: hex digest from model.json.
     :return: its content.
-    :raises ModelError: if it is missing, truncated, changed, too large or leads elsewhere.
+    :raises ModelError: if it is missing, truncated, changed, too large or a link elsewhere.
     """
     try:
         content = _read_file(path, _LARGEST_FILE_BYTES)
@@ -332,16 +332,16 @@ def read_checked(path: Path, sha256: str) -> bytes:
 
 def _read_file(path: Path, largest_bytes: int) -> bytes:
     """
-    Read a file of a model folder, and no other.
+    Read a file of a model folder, but none outside it.
 
-    A folder may be linked file by file, as colcon does, but only as one: a link among files, or
-    one to a file of another name, would have us read whatever it leads to.
+    All files may be links into one other folder, as with colcon's symlink install. A single link,
+    or one to a file of another name, could lead to any file and is rejected.
     """
     real = Path(os.path.realpath(path, strict=True))
     if real != Path(os.path.realpath(path.with_name(SPEC_FILE))).with_name(path.name):
         raise ModelError(f'is a link to {real}, out of the model folder: copy the file itself')
     if not real.is_file():
-        raise ModelError('is no regular file: copy the model folder again')
+        raise ModelError('is not a regular file: copy the model folder again')
     size = real.stat().st_size
     if size > largest_bytes:
         raise ModelError(f'has {size} bytes, larger than the {largest_bytes} that are read')
@@ -351,11 +351,11 @@ def _read_file(path: Path, largest_bytes: int) -> bytes:
 
 def write_model(folder: Path | str, spec: ModelSpec, weights: Mapping[str, Tensor]) -> ModelSpec:
     """
-    Write a model folder; each file appears whole or not at all, model.json last.
+    Write a model folder; each file is written completely or not at all, model.json last.
 
-    :param folder: made where it does not exist; a model in it is replaced.
-    :param spec: what to write; `weights_sha256` is filled in, and `exports` and `self_test`, which
-        were made of other weights, are left out.
+    :param folder: created if it does not exist; a model in it is replaced.
+    :param spec: the specification; `weights_sha256` is filled in, and `exports` and `self_test`,
+        which belong to other weights, are left out.
     :param weights: tensors by parameter name.
     :return: the specification as written.
     :raises ModelError: if the specification cannot be written.
@@ -377,10 +377,10 @@ def write_model(folder: Path | str, spec: ModelSpec, weights: Mapping[str, Tenso
 
 def write_spec(folder: Path | str, spec: ModelSpec) -> None:
     """
-    Write the model.json of a model folder again, whose other files stay as they are.
+    Replace the model.json of a model folder; other files are not changed.
 
     :param folder: the model folder.
-    :param spec: as it was read, with other values where they name none of those files.
+    :param spec: the specification as read, with changes that do not concern those files.
     :raises ModelError: if the specification cannot be written.
     """
     write_whole(Path(folder) / SPEC_FILE, spec.to_json().encode())

@@ -22,18 +22,18 @@ _FIXED_OPTIONS: Final = {
     'activation',
     'aux_params',
 }
-"""Arguments of an architecture that a model folder must not set: they change what comes out."""
+"""Arguments of an architecture that a model folder must not set: they change the output."""
 
 _LARGEST_OPTION: Final = 2048
-"""Channels of a layer, say; a layer of a million would take all memory before it is refused."""
+"""Maximum number, of channels for example: a million would take all memory."""
 
 
 class SegmentationNetwork(nn.Module):
     """
-    Maps fitted images to logits; the normalisation lives here, so that it cannot drift.
+    Maps fitted images to logits; it includes the normalization, so that it cannot get lost.
 
-    :param spec: which architecture and encoder, and the mean and deviation of images.
-    :param encoder_weights: a name that segmentation_models_pytorch can fetch, or None.
+    :param spec: architecture, encoder, and mean and standard deviation of images.
+    :param encoder_weights: name of weights that segmentation_models_pytorch downloads, or None.
     :raises ModelError: if the architecture or the encoder is unknown.
     """
 
@@ -41,7 +41,7 @@ class SegmentationNetwork(nn.Module):
     std: Tensor
 
     def __init__(self, spec: ModelSpec, encoder_weights: str | None = None) -> None:
-        """Build the layers; see the class."""
+        """Build the layers."""
         super().__init__()
         self.layers = _build(spec, encoder_weights)
         self.register_buffer('mean', 255 * torch.tensor(spec.mean).view(1, 3, 1, 1), False)
@@ -49,9 +49,9 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, fitted: Tensor) -> Tensor:
         """
-        Find the logits of fitted images.
+        Compute the logits of fitted images.
 
-        :param fitted: (N, h, w, 3) uint8 RGB, as surgseg_ros.core.fitting.fit makes them.
+        :param fitted: (N, h, w, 3) uint8 RGB, as surgseg_ros.core.fitting.fit returns them.
         :return: (N, CLASS_COUNT, h, w) logits.
         """
         planes = fitted.permute(0, 3, 1, 2).to(self.mean.dtype)  # (N, 3, h, w), channels last
@@ -63,10 +63,10 @@ class SegmentationNetwork(nn.Module):
 
 def load_network(spec: ModelSpec, weights: Mapping[str, Tensor]) -> SegmentationNetwork:
     """
-    Build the network of a model folder and put its weights in.
+    Build the network of a model folder and load its weights.
 
-    :param spec: the folder's specification.
-    :param weights: the folder's tensors.
+    :param spec: the specification of the folder.
+    :param weights: the tensors of the folder.
     :return: the network on the CPU, in evaluation mode, channels last.
     :raises ModelError: if the weights are not those of this architecture.
     """
@@ -104,7 +104,7 @@ def _build(spec: ModelSpec, encoder_weights: str | None) -> nn.Module:
 
 
 def _check_options(spec: ModelSpec) -> None:
-    """Refuse what segmentation_models_pytorch would swallow, or hand on to the encoder's maker."""
+    """Reject options that segmentation_models_pytorch would ignore, or pass to the encoder."""
     architectures = smp.MODEL_ARCHITECTURES_MAPPING
     architecture = architectures.get(spec.architecture.lower())
     if architecture is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of the node's parameters, and the pipeline's settings that are made of them."""
+"""The table of the node's parameters, and the pipeline settings made from them."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +17,10 @@ TRANSPORTS: Final = ('raw', 'compressed')
 RELIABILITIES: Final = ('auto', 'reliable', 'best_effort')
 
 AGE_SOURCES: Final = ('receipt', 'header')
-"""From when the age of an image counts: its receipt on this machine, or its header's stamp."""
+"""Where the age of an image starts: its receipt on this machine, or its header's stamp."""
 
 FAIL_SAFES: Final = ('silent', 'no_decision')
-"""What the node publishes for a result that is too old, and while there is none."""
+"""What the node publishes instead of a result that is too old, and while status is stale."""
 
 LARGEST_FRAME_AGE_MS: Final = 10_000
 """The largest limit on the age of an image."""
@@ -40,9 +40,9 @@ class Parameter(NamedTuple):
     live: bool = False
     """Whether a change takes effect at once; the others are read at configure, unless `when`."""
     when: str = ''
-    """When it is read, where it is neither live nor simply read at configure."""
+    """When it is read, if it is neither live nor read at configure."""
     offline: bool = False
-    """Whether it applies to bags and files too, because masks or detections depend on it."""
+    """Whether it also applies to bags and files, because masks or detections depend on it."""
 
     @property
     def explanation(self) -> str:
@@ -58,14 +58,16 @@ _GATES: Final = tuple(
         Parameter(
             f'gates.{name}.action',
             GATE_DEFAULTS[name].action,
-            f'What is done where {gate.trouble}: nothing, a warning in status, or a mask of 255.',
+            f'Action if {gate.problem}: none, warn (status is degraded) or no_decision (the whole '
+            'mask is 255).',
             choices=ACTIONS,
             offline=True,
         ),
         Parameter(
             f'gates.{name}.limit',
             gate.limit,
-            f'From where on {gate.trouble}; docs/safety.md says of what.',
+            f'Limit of the measured value for "{gate.problem}"; docs/safety.md explains what is '
+            'measured.',
             gate.span,
             offline=True,
         ),
@@ -76,59 +78,80 @@ TABLE: Final = (
     Parameter(
         'autostart',
         True,
-        'Configure and activate at start, without a lifecycle manager.',
+        'Configure and activate on startup, without a lifecycle manager.',
         when='Read once, when the process starts; it cannot be changed later.',
     ),
     Parameter(
         'model',
         '',
-        'Model folder, with model.json and weights.safetensors. No default.',
-        when='Read when the node is configured; another folder that is set afterwards is loaded, '
-        'tested, and takes over between two frames.',
+        'Path of the model folder, which holds model.json and weights.safetensors. No default.',
+        when='Read when the node is configured. If set while configured, the new model is loaded '
+        'and tested in the background, and replaces the current one between two frames.',
         offline=True,
     ),
     Parameter(
-        'device', 'auto', 'auto (CUDA where there is one), cpu, cuda, cuda:1 ...', offline=True
+        'device',
+        'auto',
+        'Device that runs the network: auto (CUDA if available), cpu, cuda, cuda:1 ...',
+        offline=True,
     ),
     Parameter(
         'runtime',
         AUTO,
-        'What runs the network; auto: the fastest that machine and model folder have.',
+        'Library that runs the network; auto: the fastest one that is installed and that the '
+        'model folder supports.',
         choices=(AUTO, *RUNTIME_NAMES),
         offline=True,
     ),
     Parameter(
         'precision',
         AUTO,
-        'What the network computes in; auto: as it was exported, and with torch bf16 on CUDA, f32 '
+        'Precision of the network; auto: that of the export, or with torch bf16 on CUDA and f32 '
         'on the CPU.',
         choices=PRECISIONS,
         offline=True,
     ),
     Parameter(
-        'cpu_threads', 0, "Threads of torch on the CPU; 0: torch's choice.", (0, 256), offline=True
+        'cpu_threads',
+        0,
+        "Number of CPU threads of torch; 0: torch's default.",
+        (0, 256),
+        offline=True,
     ),
-    Parameter('image_transport', 'raw', 'Image, or CompressedImage.', choices=TRANSPORTS),
+    Parameter(
+        'image_transport',
+        'raw',
+        'raw: subscribe to sensor_msgs/Image; compressed: to sensor_msgs/CompressedImage.',
+        choices=TRANSPORTS,
+    ),
     Parameter(
         'reliability',
         'auto',
-        'Of the image subscription; auto: reliable only if all publishers offer it.',
+        'Reliability of the image subscription; auto: reliable if all publishers offer it, else '
+        'best effort.',
         choices=RELIABILITIES,
     ),
     Parameter('image_topics', ['image'], 'Image topics, one per camera; relative names.'),
-    Parameter('camera_names', [''], 'Prefixes of the outputs, one per image topic; left, right.'),
+    Parameter(
+        'camera_names',
+        [''],
+        'Prefixes of the output topics, one per image topic: left and right, for example.',
+    ),
     Parameter(
         'roi',
         [0, 0, 0, 0],
-        "The endoscope's part of the image: x, y, width, height in pixels, for all cameras or "
-        'for each in turn; outside it the mask is 255. All 0: the whole image.',
+        'Region of interest, the part of the image that the endoscope fills: x, y, width, height '
+        'in pixels, once for all cameras or once per camera. Outside it the mask is 255. All 0: '
+        'the whole image.',
         offline=True,
     ),
-    Parameter('overlay', True, 'Offer the overlay topic; drawn only with a subscriber.'),
+    Parameter(
+        'overlay', True, 'Publish the overlay topic; it is drawn only while it has a subscriber.'
+    ),
     Parameter(
         'least_area',
         DEFAULT_LEAST_AREA,
-        "Least share of the image's area that a detection must have.",
+        "Minimum area of a detection, as a share of the image's area.",
         (0.0, 1.0),
         live=True,
         offline=True,
@@ -136,7 +159,8 @@ TABLE: Final = (
     Parameter(
         'min_confidence',
         0.0,
-        'Least calibrated confidence of a pixel; one below it is 255, no decision. 0: off.',
+        'Minimum calibrated confidence of a pixel; a pixel below it becomes 255 (no decision). '
+        '0: off.',
         (0.0, 1.0),
         live=True,
         offline=True,
@@ -144,14 +168,15 @@ TABLE: Final = (
     Parameter(
         'steady_frames',
         0,
-        'Images in a row that must say the same other class before a pixel changes; 0: off.',
+        'Temporal filter: number of consecutive images that must show the same new class before '
+        'a pixel changes; 0: off.',
         (0, LARGEST_FRAMES),
         offline=True,
     ),
     Parameter(
         'steady_sure',
         0.95,
-        'Or the confidence with which a single one must say it.',
+        'Temporal filter: confidence at which a pixel changes with a single image.',
         (0.01, 1.0),
         offline=True,
     ),
@@ -159,39 +184,39 @@ TABLE: Final = (
     Parameter(
         'stale_after_ms',
         500,
-        'Status is stale after so many milliseconds without a new mask; a result that is older '
-        'when done is not published.',
+        'Milliseconds without a new mask after which status is stale; a result older than this '
+        'when it is ready is not published.',
         (10, 600_000),
         live=True,
     ),
     Parameter(
         'max_frame_age_ms',
         0,
-        'A result whose image is older than so many milliseconds, by age_source, is not '
-        'published as valid. 0: no limit but stale_after_ms.',
+        'Maximum age of the image in milliseconds, measured from age_source, when its result is '
+        'ready; an older result is not published as valid. 0: only stale_after_ms applies.',
         (0, LARGEST_FRAME_AGE_MS),
         live=True,
     ),
     Parameter(
         'age_source',
         AGE_SOURCES[0],
-        "From when max_frame_age_ms counts: receipt by this machine, or the header's stamp, for "
-        'cameras that have the same clock as the node.',
+        'Start of the age for max_frame_age_ms: receipt on this machine, or the stamp of the '
+        'header, for cameras whose clock is synchronized with that of the node.',
         choices=AGE_SOURCES,
         live=True,
     ),
     Parameter(
         'fail_safe',
         FAIL_SAFES[0],
-        'While stale, and for a result that is too old: silent, or no_decision (a mask of 255, '
-        'once and then every stale_after_ms).',
+        'What is published while status is stale, and instead of a result that is too old: '
+        'silent (nothing), or no_decision (a mask of 255, once and then every stale_after_ms).',
         choices=FAIL_SAFES,
         live=True,
     ),
     Parameter(
         'no_image_warning_s',
         5.0,
-        'Say why no image may come after so many seconds without one.',
+        'Seconds without an image after which the log explains the likely cause.',
         (0.1, 3600.0),
         live=True,
     ),
@@ -213,10 +238,10 @@ _EXPECTED: Final = {
 
 def check_value(row: Parameter, value: Any) -> None:
     """
-    Check a value as the node does, which takes no 1 for 1.0.
+    Check a value as the node does, which does not accept 1 for 1.0.
 
     :param row: of TABLE.
-    :param value: as YAML gives it.
+    :param value: as parsed from YAML.
     :raises ValueError: naming the value and what is expected, if its type or range does not fit.
     """
     check_choice(row, value)
@@ -239,7 +264,7 @@ def check_choice(row: Parameter, value: Any) -> None:
 
     :param row: of TABLE.
     :param value: of the parameter.
-    :raises ValueError: if it is another.
+    :raises ValueError: if it is not.
     """
     if row.choices and value not in row.choices:
         raise ValueError(f'{row.name} is {value!r}, expected one of {row.choices}')
@@ -249,9 +274,9 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     """
     Suggest the name that was meant.
 
-    :param name: which does not exist.
-    :param names: which exist.
-    :return: a question in brackets, with a space before it; empty where none is similar.
+    :param name: the unknown name.
+    :param names: the known names.
+    :return: a question in parentheses, with a leading space; empty if no name is similar.
     """
     near = difflib.get_close_matches(name, [*names], 1)
     return f' (did you mean {near[0]!r}?)' if near else ''
@@ -261,8 +286,8 @@ def gate_settings(values: Mapping[str, Any]) -> dict[str, GateSetting]:
     """
     Make the settings of all quality gates.
 
-    :param values: of parameters by name; those that are missing have their defaults.
-    :return: by gate.
+    :param values: parameter values by name; missing ones have their defaults.
+    :return: the settings by gate.
     """
     every = {**DEFAULTS, **values}
     return {
@@ -273,10 +298,10 @@ def gate_settings(values: Mapping[str, Any]) -> dict[str, GateSetting]:
 
 def pipeline_settings(values: Mapping[str, Any] | None = None) -> PipelineSettings:
     """
-    Make the settings of a camera's pipeline; node, verbs and benchmark all have theirs from here.
+    Make the settings of a camera's pipeline, for the node, the verbs and the benchmark.
 
-    :param values: of parameters by name; those that are missing have their defaults.
-    :return: the settings; no regions are dropped, which the node has no parameter for.
+    :param values: parameter values by name; missing ones have their defaults.
+    :return: the settings; `least_region` stays empty, because the node has no parameter for it.
     """
     every = {**DEFAULTS, **(values or {})}
     return PipelineSettings(
@@ -290,13 +315,13 @@ def pipeline_settings(values: Mapping[str, Any] | None = None) -> PipelineSettin
 
 def camera_roi(values: Sequence[int], camera: int = 0, cameras: int = 1) -> Roi | None:
     """
-    Find a camera's part of the image in the value of `roi`.
+    Find a camera's region of interest in the value of `roi`.
 
     :param values: x, y, width and height in pixels, once or for each camera in turn.
     :param camera: its index.
     :param cameras: how many there are.
-    :return: the part; None for the whole image.
-    :raises ValueError: if there are more or fewer numbers, one is negative, or a side is 0.
+    :return: the region; None for the whole image.
+    :raises ValueError: if the count of numbers is wrong, one is negative, or a side is 0.
     """
     if len(values) not in (4, 4 * cameras) or min(values) < 0:
         raise ValueError(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Reads parameters from ROS params files and `NAME:=VALUE`, as a node gets them; without rclpy.
+Reads parameters from ROS params files and `NAME:=VALUE` as a node does, without rclpy.
 
-Launch files look up single parameters; `evaluate_bag` and `predict` take all that apply to them.
+Launch files read single parameters; `evaluate_bag` and `predict` read all that apply to them.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.segmentation import Roi
 
 NODE_NAME: Final = 'segmenter'
-"""The node's name where nobody gives it another."""
+"""The default name of the node."""
 
 _OF_EVERY_NODE: Final = ('use_sim_time', 'start_type_description_service')
 _QOS_OVERRIDES: Final = 'qos_overrides.'
@@ -78,13 +78,13 @@ def effective_value(
     sources: Iterable[tuple[str, Any] | str], node_name: str, parameter: str
 ) -> Any:
     """
-    Find which of several sources has the last word on a parameter.
+    Find the value of a parameter that is set in several sources.
 
-    :param sources: names with their values, and paths of YAML files; the later ones win.
+    :param sources: names with their values, and paths of YAML files; later ones take precedence.
     :param node_name: the node's fully qualified name.
-    :param parameter: its name.
-    :return: the value; None where no source has the parameter.
-    :raises ValueError: if a file is no file of parameters.
+    :param parameter: name of the parameter.
+    :return: the value; None if no source has the parameter.
+    :raises ValueError: if a file is not a parameters file.
     :raises OSError: if one cannot be read.
     """
     value = None
@@ -99,14 +99,14 @@ def effective_value(
 
 def read_parameter(path: Path, node_name: str, parameter: str) -> Any:
     """
-    Read what a file gives a node for a parameter.
+    Read a node's value of a parameter from a file.
 
     :param path: the YAML file.
-    :param node_name: the node's fully qualified name, `/left/segmenter` for example.
-    :param parameter: its name; dots separate the levels of nested names.
-    :return: the value of the last section that is for the node and holds the parameter; None where
+    :param node_name: the node's fully qualified name, `/left/segmenter`, for example.
+    :param parameter: name of the parameter; dots separate the levels of nested names.
+    :return: the value in the last section that is for the node and holds the parameter; None if
         there is none.
-    :raises ValueError: if the file is not YAML, or holds no mapping.
+    :raises ValueError: if the file is not YAML, or not a mapping.
     :raises OSError: if it cannot be read.
     """
     value = None
@@ -119,14 +119,14 @@ def read_parameter(path: Path, node_name: str, parameter: str) -> Any:
 
 def read_node_parameters(path: Path, node_name: str = NODE_NAME) -> dict[str, Any]:
     """
-    Read all that a file gives a node.
+    Read all parameters of a node from a file.
 
     :param path: the YAML file.
-    :param node_name: the node's name. A short one, without its namespace, stands for the one node
-        of this name that the file has a section for.
-    :return: values by the parameters' names; where several sections have one, the last one's.
-    :raises ValueError: if it is no file of parameters, or for other nodes only, or for several
-        nodes of the short name.
+    :param node_name: the node's name. A name without namespace selects the only node of this
+        name that the file has a section for.
+    :return: values by parameter name; if several sections have a parameter, the last one's.
+    :raises ValueError: if it is not a parameters file, or only for other nodes, or for several
+        nodes of that name.
     :raises OSError: if it cannot be read.
     """
     sections = list(_read_sections(path))
@@ -151,7 +151,7 @@ def read_node_parameters(path: Path, node_name: str = NODE_NAME) -> dict[str, An
 
 
 def _read_sections(path: Path) -> Iterator[tuple[str, Any]]:
-    """Name each mapping of parameters in a file by the nodes that it is for."""
+    """Yield each mapping of parameters in a file with the name of its nodes."""
     try:
         content = yaml.load(path.read_text(), _RosLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -166,7 +166,7 @@ def _read_sections(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _sections(content: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Name each mapping of parameters by the nodes that it is for."""
+    """Yield each mapping of parameters with the name of its nodes."""
     for key, value in content.items():
         if key == 'ros__parameters':
             yield prefix, value
@@ -181,7 +181,7 @@ def _is_for(section: str, node_name: str) -> bool:
 
 
 def _flatten(parameters: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
-    """Give each parameter its full name: dots separate the levels of nested mappings."""
+    """Yield each parameter with its full name: dots separate the levels of nested mappings."""
     if not isinstance(parameters, Mapping):
         return
     for key, value in parameters.items():
@@ -193,10 +193,10 @@ def _flatten(parameters: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
 
 class GivenParameters(NamedTuple):
     """
-    The node's parameters as a verb takes them.
+    The node's parameters in a verb.
 
-    :param values: by name, of all that apply; checked, with defaults where nothing was given.
-    :param ignored: names of those that were given and do not apply.
+    :param values: checked values by name of all parameters that apply, including defaults.
+    :param ignored: names of given parameters that do not apply.
     """
 
     values: Mapping[str, Any]
@@ -204,20 +204,20 @@ class GivenParameters(NamedTuple):
 
     @property
     def model(self) -> Path | None:
-        """The model folder; None where none was given."""
+        """The model folder; None if none was given."""
         return Path(self.values['model']) if self.values['model'] else None
 
     @property
     def roi(self) -> Roi | None:
         """
-        The endoscope's part of the images; None for all of them.
+        The region of interest; None for the whole images.
 
-        :raises ValueError: if it is none, or there is one for each of several cameras.
+        :raises ValueError: if it is invalid, or there are several, one per camera.
         """
         values = self.values['roi']
         if len(values) > 4:
             raise ValueError(
-                f'roi is {values}, for several cameras: choose that of the images, '
+                f'roi is {values}, for several cameras: choose the one of these images, '
                 f"--param 'roi:={values[:4]}' for example"
             )
         return camera_roi(values)
@@ -228,28 +228,28 @@ class GivenParameters(NamedTuple):
         return pipeline_settings(self.values)
 
     def ignored_line(self) -> str:
-        """Name what was given and is ignored, in a line; empty where nothing is."""
+        """Return a line that names the ignored parameters; empty if there are none."""
         names = ', '.join(self.ignored)
-        return names and f'parameters without a meaning here are ignored: {names}'
+        return names and f'parameters that have no effect here are ignored: {names}'
 
 
 def add_parameter_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Add the options that `resolve_parameters` reads: params_file, param and node_name.
 
-    :param parser: of a verb.
+    :param parser: parser of a verb.
     """
     add = parser.add_argument
     # fmt: off
     add('--params-file', type=Path, action='append', default=[], metavar='FILE',
-        help="the node's parameters, as ROS has them in YAML; those that have no meaning here are "
-        'named and ignored; options of the same meaning win; can be repeated, the last one wins')
+        help='ROS parameters file of the node; parameters that have no effect here are listed and '
+        'ignored; equivalent options take precedence; can be repeated, the last one wins')
     add('--param', action='append', default=[], metavar='NAME:=VALUE',
-        help='one of them, gates.smoke.action:=no_decision for example; wins over --params-file, '
-        'not over options of the same meaning; can be repeated')
+        help='a single parameter, such as gates.smoke.action:=no_decision; takes precedence over '
+        '--params-file, but not over equivalent options; can be repeated')
     add('--node-name', default=NODE_NAME, metavar='NAME',
-        help="whose parameters to take from --params-file, beside those of /**: the node's name, "
-        'with or without its namespace (default: %(default)s)')
+        help='name of the node, with or without namespace, whose parameters are read from '
+        '--params-file, in addition to /** (default: %(default)s)')
     # fmt: on
 
 
@@ -260,14 +260,14 @@ def resolve_parameters(
     applicable: Collection[str] = OFFLINE,
 ) -> GivenParameters:
     """
-    Find the values of all parameters: options win over --param, that over --params-file.
+    Resolve all parameters: options take precedence over --param, and that over --params-file.
 
-    :param arguments: of a parser that has `add_parameter_arguments`.
-    :param options: values of the verb's own options that were given, by the names of parameters.
-    :param defaults: of the verb, where they are not the node's.
-    :param applicable: names that the verb has a use for.
+    :param arguments: arguments of a parser with `add_parameter_arguments`.
+    :param options: values of the verb's other options that were given, by parameter name.
+    :param defaults: defaults of the verb that differ from the node's.
+    :param applicable: names of the parameters that apply to the verb.
     :return: the values.
-    :raises ValueError: naming name or value and the remedy, if one does not fit.
+    :raises ValueError: if a name or value is invalid; it names it and the remedy.
     :raises OSError: if a file cannot be read.
     """
     found: dict[str, tuple[Any, str]] = {}
@@ -293,7 +293,7 @@ def resolve_parameters(
 
 
 def _read_override(text: str) -> tuple[str, tuple[Any, str]]:
-    """Read NAME:=VALUE; the name, its value, and for people where it comes from."""
+    """Read NAME:=VALUE; return the name, and the value with its source for error messages."""
     source = f'--param {text!r}'
     name, separator, value = text.partition(':=')
     if not separator or not name:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What becomes of an image: the one sequence of steps that node, evaluation and benchmark share.
+The processing of an image: the sequence of steps that node, evaluation and benchmark share.
 
     image ─> network ─> quality gates ─> temporal filter ─> confidence threshold
           ─> least regions ─> instruments ─> FrameResult
 
-`CameraPipeline` owns what one camera's images leave behind (stamps, gates, filter). The network
-is shared by all cameras and is not part of it: `infer` runs it, or the caller does. `decide` has
-to see the images in order; `complete`, which finds the instruments, may run in any thread.
+`CameraPipeline` holds the state of one camera (stamps, gates, filter). The network is shared by
+all cameras and is not part of it: `infer` runs it, or the caller does. `decide` must get the
+images in order; `complete`, which finds the instruments, may run in any thread.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # torch is imported with the first model
     from surgseg_ros.core.segmenter import Segmenter
 
 _HOLD_NS: Final = 10**9
-"""A gate's warning stays for so long: some come and go from one image to the next."""
+"""How long a gate's warning is held: some come and go from one image to the next."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class PipelineSettings:
         changes; 0 or 1: no temporal filter.
     :param steady_sure: or the confidence with which one image must show it, 0..1.
     :param min_confidence: pixels with a lower confidence become NO_DECISION, 0..1; 0: off.
-    :param least_region: per class, the least share of the image's area of a connected region;
-        empty: all are kept.
-    :param least_area: least share of the image's area of an instrument, 0..1.
+    :param least_region: per class, the minimum area of a connected region as a share of the
+        image's area; empty: all are kept.
+    :param least_area: minimum area of an instrument as a share of the image's area, 0..1.
     """
 
     gates: Mapping[str, GateSetting] = field(default_factory=dict)
@@ -68,11 +68,11 @@ class PipelineSettings:
 
 class ResultWarning(NamedTuple):
     """
-    Why the mask of an image is not to be trusted.
+    Why the mask of an image cannot be trusted.
 
     :param code: the kind of warning.
     :param text: for people; may hold numbers that change from image to image.
-    :param decided: whether there is a mask all the same; else there is no decision.
+    :param decided: whether there is a mask nevertheless; else there is no decision.
     """
 
     code: ReasonCode
@@ -81,19 +81,19 @@ class ResultWarning(NamedTuple):
 
     @property
     def reason(self) -> Reason:
-        """What `status` reports of it."""
+        """The reason for `status`."""
         return Reason(self.code, self.text)
 
 
 class InputFrame(NamedTuple):
     """
-    An image on its way into the pipeline.
+    An image as input of the pipeline.
 
-    :param image: (H, W, 3) uint8 RGB; rows may be padded, it is not written to.
-    :param stamp_ns: the camera's stamp; None for images that have none (files), which are then
-        taken to follow each other closely.
+    :param image: (H, W, 3) uint8 RGB; rows may be padded, it is not modified.
+    :param stamp_ns: the camera's stamp; None for images without one (files), which are then
+        assumed to follow each other closely.
     :param received_ns: when it was received, by a clock that never goes back.
-    :param warnings: what is known against the image before anything has looked at its pixels.
+    :param warnings: warnings about the image from before the pipeline.
     """
 
     image: NDArray[np.uint8]
@@ -110,17 +110,17 @@ class InputFrame(NamedTuple):
 @dataclass(frozen=True)
 class Decision:
     """
-    A mask, or that there is none, before instruments are looked for.
+    A mask, or no decision, before instruments are searched.
 
-    :param segmentation: what may be published; NO_DECISION all over where nothing was decided.
-    :param raw_mask: (H, W) uint8, the network's own mask, where the temporal filter is on.
-    :param warnings: what speaks against the result.
-    :param anomalies: of stamp and size.
-    :param code: the kind of reason why there is no decision; empty where there is one.
-    :param reasons: why there is no decision; empty where there is one.
+    :param segmentation: the result to publish; NO_DECISION everywhere without a decision.
+    :param raw_mask: (H, W) uint8, the mask of the network, if the temporal filter is on.
+    :param warnings: warnings about the result.
+    :param anomalies: anomalies of stamp and size.
+    :param code: the kind of reason why there is no decision; empty if there is one.
+    :param reasons: why there is no decision; empty if there is one.
     :param failed: whether network, device or settings failed, rather than the image.
     :param stage_ms: milliseconds by stage, in the order of work.
-    :param least_area: least share of the image's area of an instrument.
+    :param least_area: minimum area of an instrument as a share of the image's area.
     """
 
     segmentation: Segmentation
@@ -140,7 +140,7 @@ class Decision:
 
     @property
     def reason(self) -> str:
-        """Why there is no decision, for people; empty where there is one."""
+        """Why there is no decision, for people; empty if there is one."""
         return '; '.join(reason.text for reason in self.reasons)
 
     @property
@@ -152,10 +152,10 @@ class Decision:
 @dataclass(frozen=True)
 class FrameResult(Decision):
     """
-    All that is known of an image.
+    The complete result of an image.
 
-    :param instruments: those in the mask; one of the whole image with label NO_DECISION where
-        nothing was decided.
+    :param instruments: those in the mask; without a decision, a single one of the whole image with
+        label NO_DECISION.
     """
 
     instruments: tuple[Instrument, ...] = ()
@@ -169,13 +169,13 @@ def infer(
 
     :param segmenter: the model.
     :param image: (H, W, 3) uint8 RGB.
-    :param roi: the part to look at.
+    :param roi: the part to segment; None: the whole image.
     :param confidence: whether the confidence of each pixel is needed.
     :return: its segmentation, or why there is none.
     """
     try:
         return segmenter.segment(image, roi=roi, confidence=confidence, grid_confidence=True)
-    except Exception as error:  # of the network, the device, a roi beyond the image
+    except Exception as error:  # from the network, the device, or a roi beyond the image
         return error
 
 
@@ -184,7 +184,7 @@ def complete(decision: Decision) -> FrameResult:
     Find the instruments of a decision.
 
     :param decision: from `CameraPipeline.decide`.
-    :return: the same with instruments; without a decision where that fails.
+    :return: the same with instruments; no decision if that fails.
     """
     watch = Stopwatch()
     values = {entry.name: getattr(decision, entry.name) for entry in dataclasses.fields(decision)}
@@ -192,7 +192,7 @@ def complete(decision: Decision) -> FrameResult:
         return FrameResult(**values, instruments=without_decision(_size(decision.mask)))
     try:
         instruments = instruments_in(decision.segmentation, decision.least_area)
-    except Exception as error:  # one image must not end the stream, whatever it holds
+    except Exception as error:  # one image must never end the stream
         failed = dataclasses.replace(
             _failure(error, _size(decision.mask)),
             warnings=decision.warnings,
@@ -210,12 +210,12 @@ class CameraPipeline:
     The pipeline of one camera; not thread-safe, except for `complete`.
 
     :param settings: see PipelineSettings.
-    :param roi: the part of the images that is the endoscope's; None: all of them.
+    :param roi: the part of the images that the endoscope fills; None: the whole images.
     :raises ValueError: if a setting is out of its range.
     """
 
     def __init__(self, settings: PipelineSettings | None = None, roi: Roi | None = None) -> None:
-        """Start with no image seen."""
+        """Start without a previous image."""
         self.roi = roi
         self._settings = settings or PipelineSettings()
         self._monitor = StampMonitor()
@@ -254,7 +254,7 @@ class CameraPipeline:
         :param segmenter: the model.
         :param frame: the image.
         :param confidence: whether the result must hold the confidence of each pixel.
-        :return: the result. Nothing is raised: what fails is the reason for no decision.
+        :return: the result; an error does not raise, but is the reason for no decision.
         """
         wanted = confidence or self.needs_confidence
         output = infer(segmenter, frame.image, self.roi, confidence=wanted)
@@ -276,7 +276,7 @@ class CameraPipeline:
             if isinstance(output, Exception):
                 raise output
             decision = self._decide(frame, output, warnings)
-        except Exception as error:  # one image must not end the stream, whatever it holds
+        except Exception as error:  # one image must never end the stream
             decision = dataclasses.replace(_failure(error, frame.size), warnings=warnings)
         return dataclasses.replace(
             decision, anomalies=anomalies, least_area=self._settings.least_area
@@ -328,7 +328,7 @@ class CameraPipeline:
     def _warnings(
         self, findings: tuple[Finding, ...], frame: InputFrame
     ) -> tuple[ResultWarning, ...]:
-        """Warn of what the gates find, and for a while of what they found in earlier images."""
+        """Return warnings of what the gates found, in this image or shortly before."""
         # By the stamp, so that a bag gives the same warnings at any speed.
         now_ns = frame.stamp_ns or 0
         for finding in findings:
@@ -346,7 +346,7 @@ class CameraPipeline:
     def _filtered(
         self, view: NDArray[np.uint8], output: Segmentation, stamp_ns: int
     ) -> tuple[Segmentation, NDArray[np.uint8] | None]:
-        """Filter over time; with the mask before, where that is on."""
+        """Apply the temporal filter, if it is on; return the raw mask, too."""
         if self._filter is None:
             return output, None
         filtered = self._filter.apply(view, output, stamp_ns)
@@ -355,7 +355,7 @@ class CameraPipeline:
     def _thresholded(
         self, segmentation: Segmentation
     ) -> tuple[Segmentation, tuple[ResultWarning, ...]]:
-        """Apply what keeps no state; with a warning where no pixel is left."""
+        """Apply the stateless steps; add a warning if no pixel is left."""
         least = self._settings.min_confidence
         unsure: tuple[ResultWarning, ...] = ()
         segmentation = apply_confidence_threshold(segmentation, least)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What changes a mask after the network: confidence threshold, temporal filter, least regions."""
+"""Postprocessing of masks: confidence threshold, temporal filter, minimum regions."""
 
 import dataclasses
 import math
@@ -22,12 +22,12 @@ from surgseg_ros.core.segmentation import Segmentation
 
 def apply_confidence_threshold(segmentation: Segmentation, min_confidence: float) -> Segmentation:
     """
-    Turn pixels of too little confidence into NO_DECISION.
+    Turn pixels with a low confidence into NO_DECISION.
 
-    :param segmentation: with confidence; not written to.
-    :param min_confidence: the least probability of the chosen class, 0..1; 0 keeps all.
-    :return: the same confidence with a mask of its own; the segmentation itself if 0.
-    :raises ValueError: if the segmentation has no confidence, or the least is not within 0..1.
+    :param segmentation: with confidence; not modified.
+    :param min_confidence: the minimum probability of the chosen class, 0..1; 0 keeps all.
+    :return: a copy with another mask; the segmentation itself if `min_confidence` is 0.
+    :raises ValueError: if the segmentation has no confidence, or the minimum is not in 0..1.
     """
     if not 0 <= min_confidence <= 1:
         raise ValueError(f'min_confidence is {min_confidence!r}, expected 0 to 1')
@@ -35,7 +35,7 @@ def apply_confidence_threshold(segmentation: Segmentation, min_confidence: float
         return segmentation
     if segmentation.confidence is None:
         raise ValueError('the segmentation has no confidence: segment with confidence=True')
-    # A confidence is rounded to 255ths; what may have been the least was enough.
+    # Confidence is rounded to 255ths; a value that may have reached the minimum is kept.
     least = math.floor(255 * min_confidence)
     _, unsure = cv2.threshold(
         segmentation.confidence, least - 1, NO_DECISION, cv2.THRESH_BINARY_INV
@@ -48,12 +48,12 @@ def instruments_in(
     segmentation: Segmentation, least_area: float = DEFAULT_LEAST_AREA
 ) -> tuple[Instrument, ...]:
     """
-    Find the instruments, or say that nothing is known where no pixel is decided.
+    Find the instruments, or report no decision if no pixel is decided.
 
     :param segmentation: with grid confidence or confidence.
     :param least_area: see find_instruments.
-    :return: as `find_instruments`; as `without_decision` if all of the mask is NO_DECISION, since
-        an empty list would say that there is no instrument.
+    :return: as `find_instruments`; as `without_decision` if the whole mask is NO_DECISION, since
+        an empty list would mean no instruments.
     :raises ValueError: if the segmentation has neither.
     """
     if segmentation.mask.min() == NO_DECISION:
@@ -69,9 +69,9 @@ Plane = NDArray[np.uint8]
 
 CUT: Final = 0.25
 """
-Of the light in two coarse images, the share that is not in both, from which on they are of two
-views. Synthetic scenes: at most 0.06 from one image to the next at 10 Hz, and 97 of 100
-pairs of different scenes above. A cut that is missed costs `frames` images of delay.
+Difference of two coarse images, as a share of their light, above which they show different views.
+In synthetic scenes it is at most 0.06 from one image to the next at 10 Hz, and above this limit
+in 97 of 100 pairs of different scenes. A missed cut costs `frames` images of delay.
 """
 
 _BAND_ROWS: Final = 54
@@ -80,12 +80,12 @@ _COARSE: Final = (32, 18)
 
 class Filtered(NamedTuple):
     """
-    What is said of an image, with and without what was said before.
+    The segmentation of an image, with and without temporal filter.
 
-    :param filtered: the mask that does not flicker. Where it keeps the class of before, the
+    :param filtered: the mask that does not flicker. Where it keeps an earlier class, the
         confidence is the most that this class can have beside the one that the network chose.
-    :param raw: what the network said.
-    :param began: why nothing of before was used: `first`, `size`, `stamp`, `cut`; else empty.
+    :param raw: the segmentation of the network.
+    :param began: why no earlier image was used: `first`, `size`, `stamp`, `cut`; else empty.
     """
 
     filtered: Segmentation
@@ -95,20 +95,21 @@ class Filtered(NamedTuple):
 
 class TemporalFilter:
     """
-    Keeps the class of each pixel until another one lasts; not for several threads at once.
+    Keeps the class of each pixel until another one lasts; not thread-safe.
 
-    It holds three planes of the image's size, whatever comes.
+    It always holds three planes of the image's size.
 
-    :param frames: so many images in a row must say the same other class, 2 to LARGEST_FRAMES.
-    :param sure: or one must say it with this confidence, 0..1; above 1, none is sure enough.
-    :param longest_gap_ns: after a longer time between two stamps nothing of before is used.
+    :param frames: number of consecutive images that must show the same new class before a pixel
+        changes, 2 to LARGEST_FRAMES.
+    :param sure: confidence at which a pixel changes with a single image, 0..1; above 1: never.
+    :param longest_gap_ns: after a longer gap between two stamps, the filter starts again.
     """
 
     def __init__(self, frames: int, sure: float = 0.95, longest_gap_ns: int = 500_000_000) -> None:
         """
-        Take the settings; see the class.
+        Check the settings.
 
-        :raises ValueError: if one of them makes no sense.
+        :raises ValueError: if one of them is out of range.
         """
         if not 2 <= frames <= LARGEST_FRAMES:
             raise ValueError(f'frames is {frames!r}, expected 2 to {LARGEST_FRAMES}')
@@ -122,7 +123,7 @@ class TemporalFilter:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was said, where another camera, model or video begins."""
+        """Forget earlier images, because another camera, model or video starts."""
         self._shown = np.zeros((0, 0), np.uint8)
         self._wanted = self._shown
         self._count = self._shown
@@ -133,12 +134,12 @@ class TemporalFilter:
         self, image: NDArray[np.uint8], segmentation: Segmentation, stamp_ns: int
     ) -> Filtered:
         """
-        Say what holds after this image.
+        Filter the mask of the next image.
 
-        :param image: (H, W, 3) uint8 RGB, of which cuts are seen; not kept.
-        :param segmentation: of it, with confidence; not written to.
-        :param stamp_ns: the camera's.
-        :return: the steady mask beside the raw one.
+        :param image: (H, W, 3) uint8 RGB, used to detect cuts; not kept.
+        :param segmentation: its segmentation, with confidence; not modified.
+        :param stamp_ns: stamp of the camera.
+        :return: the filtered segmentation and the raw one.
         :raises ValueError: if the segmentation has no confidence.
         """
         confidence = segmentation.confidence
@@ -163,7 +164,7 @@ class TemporalFilter:
         )
 
     def _begins(self, mask: NDArray[np.uint8], stamp_ns: int, coarse: NDArray[np.float32]) -> str:
-        """Say why what was said before does not count."""
+        """Return why the filter starts again with this image; empty if it does not."""
         if self._stamp_ns is None:
             return 'first'
         if mask.shape != self._shown.shape:
@@ -174,9 +175,9 @@ class TemporalFilter:
 
     def _follow(self, raw: Plane, confidence: Plane) -> Plane:
         """
-        Bring the planes up to date; in bands of rows, whose many steps stay in the cache.
+        Update the planes, in bands of rows that fit into the cache.
 
-        :return: (H, W) uint8, the confidence of what is shown now.
+        :return: (H, W) uint8, the confidence of the filtered mask.
         """
         filtered = np.empty_like(confidence)
         for top in range(0, len(raw), _BAND_ROWS):
@@ -188,20 +189,20 @@ class TemporalFilter:
     def _follow_band(
         self, raw: Plane, confidence: Plane, shown: Plane, wanted: Plane, count: Plane
     ) -> Plane:
-        """Write to the last three, and give the confidence; every step is of whole bytes."""
+        """Update the last three, and return the confidence; all operations work on bytes."""
         other = _plane(cv2.compare(raw, shown, cv2.CMP_NE))
         # Counted from 1 where a class is new, and only where it is not the one shown.
         count &= _plane(cv2.compare(raw, wanted, cv2.CMP_EQ))
         count += 1
         count &= other
         wanted[:] = raw
-        # Doubt comes at once; only trust has to last.
+        # NO_DECISION takes effect at once; only another class has to last.
         goes = _reaches(count, self._frames)
         goes |= _reaches(confidence, self._sure)
         goes |= _reaches(raw, NO_DECISION)
         shown ^= (shown ^ raw) & goes
         kept = other & ~goes
-        # What is kept has at most what the chosen class leaves, and at most as much as that.
+        # A kept class has at most what the chosen one leaves, and no more than the chosen one.
         most = cv2.min(confidence, cv2.bitwise_not(confidence))
         return _plane(cv2.min(confidence, cv2.max(most, ~kept)))
 
@@ -211,7 +212,7 @@ def _plane(array: NDArray[Any]) -> Plane:
 
 
 def _reaches(plane: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:
-    """Give 255 where a plane has at least so much, else 0."""
+    """Return 255 where a plane is at least `least`, else 0."""
     return np.asarray(cv2.threshold(plane, least - 1, 255, cv2.THRESH_BINARY)[1], np.uint8)
 
 
@@ -221,7 +222,7 @@ def _coarse(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _difference(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
-    """Measure how much of the light of two images is not in both, 0..1."""
+    """Measure the difference of two images as a share of their light, 0..1."""
     total = float(np.maximum(ours, theirs).sum())
     return float(np.abs(ours - theirs).sum()) / total if total else 0.0
 
@@ -232,9 +233,9 @@ def drop_small_regions(
     """
     Turn regions that are smaller than their class allows into background.
 
-    :param mask: (H, W) uint8 class index; not written to.
-    :param least_region: per class, the least share of the image's area that an 8-connected
-        region must have, as in ModelSpec; 0 keeps all.
+    :param mask: (H, W) uint8 class index; not modified.
+    :param least_region: per class, the minimum area of an 8-connected region as a share of the
+        image's area, as in ModelSpec; 0 keeps all.
     :return: (H, W) uint8.
     """
     kept = mask.copy()

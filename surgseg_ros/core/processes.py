@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worker processes that end with the process that began them; imports nothing that takes time."""
+"""Worker processes that end with their parent process; imports nothing slow."""
 
 import multiprocessing
 import os
@@ -12,18 +12,18 @@ from contextlib import contextmanager
 from typing import Final
 
 _LEFT_TO_PARENT: Final = (signal.SIGINT, signal.SIGHUP)
-"""A terminal sends these to all of its processes; the parent decides what becomes of a worker."""
+"""A terminal sends these to all of its processes; the parent decides about its workers."""
 
 _OF_PARENT: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _beginning = threading.RLock()
-"""Held while processes begin, for whoever ends them to know them all."""
+"""Held while processes are started, so that all of them are known when they are ended."""
 
 _children: set['subprocess.Popen[str]'] = set()
 
 
 def exit_with_parent() -> None:
-    """End this process when the one that began it is killed, instead of waiting for ever."""
+    """End this process when its parent is killed, instead of waiting forever."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
@@ -37,12 +37,12 @@ def exit_with_parent() -> None:
 @contextmanager
 def deaf_to_terminal() -> Iterator[None]:
     """
-    Begin processes that Ctrl-C does not reach, from their first moment on.
+    Start processes that ignore Ctrl-C from their first moment on.
 
-    A process inherits which signals are held back; a handler, or an initializer of a pool, would
-    come only after seconds of imports, and Ctrl-C in them shows a traceback for each worker. What
-    comes for this process waits until all have begun: one that gets half of what it is to read
-    shows a traceback as well.
+    A process inherits its blocked signals; a handler, or an initializer of a pool, would be
+    installed only after seconds of imports, and Ctrl-C before that shows a traceback per worker.
+    Signals for this process wait until all have started: a process that gets only half of its
+    input shows a traceback, too.
     """
     with _beginning, _signals_later():
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_PARENT)
@@ -75,12 +75,12 @@ def _signals_later() -> Iterator[None]:
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """
-    Give a pool of processes; if the block raises, they are ended amid their work.
+    Yield a pool of processes; if the block raises, they are killed.
 
-    Submit within `deaf_to_terminal`: that is when processes begin.
+    Submit within `deaf_to_terminal`, because that starts the processes.
 
     :param workers: how many processes.
-    :return: context with the pool.
+    :return: context manager that yields the pool.
     """
     # A forked OpenCV or torch may wait for threads that were not forked with it.
     context = multiprocessing.get_context('spawn')
@@ -95,7 +95,7 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 def end_pool(pool: ProcessPoolExecutor) -> None:
     """
-    End a pool's processes amid their work, and wait for them.
+    Kill the processes of a pool, and wait for them.
 
     :param pool: the pool.
     """
@@ -119,7 +119,7 @@ def register(child: 'subprocess.Popen[str]') -> None:
 
 
 def kill_children() -> None:
-    """Kill all processes that this one has begun, in one that ends without unwinding its stack."""
+    """Kill all child processes, before this one exits without unwinding its stack."""
     for worker in multiprocessing.active_children():
         worker.kill()
     for child in _children:

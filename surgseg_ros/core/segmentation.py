@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an image becomes, and the part of it that is looked at; light to import."""
+"""The segmentation of an image, and the region of interest; light to import."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Roi:
 @dataclass(frozen=True)
 class GridConfidence:
     """
-    How sure the network is, at the points of its own grid, of which an image has more pixels.
+    Confidence at the points of the network's grid, which is coarser than the image.
 
     :param grid: (h, w) uint8, probability of the likeliest class times 255.
     :param roi: the part of the image that the grid covers.
@@ -69,11 +69,11 @@ class GridConfidence:
         self, rows: NDArray[np.intp], starts: NDArray[np.intp], ends: NDArray[np.intp]
     ) -> NDArray[np.float64]:
         """
-        Sum over runs of pixels in rows of the image; a pixel is as sure as the grid under it.
+        Sum the confidence over runs of pixels; a pixel has the confidence of its grid point.
 
         :param rows: (n,) row of each run, within the roi.
-        :param starts: (n,) its first column.
-        :param ends: (n,) the column behind its last.
+        :param starts: (n,) first column of each run.
+        :param ends: (n,) column after the last of each run.
         :return: (n,) sums, times 255.
         """
         height, width = self.grid.shape
@@ -91,7 +91,7 @@ class GridConfidence:
 
     @property
     def mean(self) -> float:
-        """Mean over the roi, 0..1: each point of the grid stands for as much of it."""
+        """Mean over the roi, 0..1; all points of the grid have the same weight."""
         return float(self.grid.mean()) / 255
 
     @cached_property
@@ -104,16 +104,16 @@ class GridConfidence:
 @dataclass(frozen=True)
 class Segmentation:
     """
-    The result of one image.
+    The segmentation of one image.
 
     :param mask: (H, W) uint8, the class index of each pixel, or NO_DECISION (255).
     :param confidence: (H, W) uint8, the probability of the chosen class times 255; None unless
-        asked for.
+        requested.
     :param stage_ms: milliseconds by stage, in the order of work.
     :param grid_confidence: the confidence at the network's own resolution, which is cheaper and
-        enough for the scores of instruments; None unless asked for.
-    :param instruments: those in the mask, ordered by label; None unless asked for. Where no pixel
-        has a class, it is a single one of the whole image with label NO_DECISION and score 0.
+        enough for the scores of instruments; None unless requested.
+    :param instruments: those in the mask, ordered by label; None unless requested. If no pixel is
+        decided, it is a single one of the whole image with label NO_DECISION and score 0.
     """
 
     mask: NDArray[np.uint8]
@@ -125,7 +125,7 @@ class Segmentation:
     @classmethod
     def undecided(cls, size: tuple[int, int]) -> Segmentation:
         """
-        Say that nothing is known of an image.
+        Make the result of an image without a decision.
 
         :param size: (H, W) of the image in pixels.
         :return: a mask of NO_DECISION with confidence 0.

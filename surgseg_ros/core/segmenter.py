@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RGB image in, class mask out: the one way that node, evaluator and bag tools go."""
+"""The segmenter of the public API, of the node and of all verbs: RGB image to class mask."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ RgbArray = NDArray[np.uint8]
 
 class Segmenter:
     """
-    A model, ready to segment images; not for several threads at once.
+    A model, ready to segment images; not thread-safe.
 
     Part of the public API; needs neither ROS 2 nor a node.
 
@@ -48,7 +48,7 @@ class Segmenter:
     """
 
     def __init__(self, spec: ModelSpec, runtime: Runtime) -> None:
-        """Keep both; see the class."""
+        """Store both; see `load`."""
         self.spec = spec
         self.runtime = runtime
         self._transfer = transfer_to(runtime.device)
@@ -67,9 +67,9 @@ class Segmenter:
         Load a model folder onto a device.
 
         :param folder: the model folder, with model.json and weights.safetensors.
-        :param device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` …
-        :param runtime: `torch`, `openvino`, `onnxruntime`, or `auto`, the fastest that the machine
-            and the model folder have.
+        :param device: `auto` (CUDA if available), `cpu`, `cuda`, `cuda:1` …
+        :param runtime: `torch`, `openvino`, `onnxruntime`, or `auto`: the fastest one that is
+            installed and that the model folder supports.
         :param precision: `auto`, `f32`, `bf16`, `f16` or `int8`; `auto` is the precision of the
             export, and with `torch` bf16 on CUDA and f32 on the CPU.
         :param pictures: the largest number of images in one call of `segment_all`.
@@ -83,14 +83,14 @@ class Segmenter:
 
     @property
     def max_batch_size(self) -> int:
-        """So many in one pass are quicker than one after another."""
+        """Number of images up to which one call of `segment_all` is faster than several."""
         return self.runtime.max_batch_size
 
     def warm_up(self, size: tuple[int, int] = (1080, 1920)) -> None:
         """
-        Segment grey images, so that the first real one is not slower than the next ones.
+        Segment grey images, so that the first real image is not slower than later ones.
 
-        :param size: (H, W) of the images to come, if known.
+        :param size: (H, W) of the expected images, if known.
         """
         grey = np.full((*size, 3), 127, np.uint8)
         for count in {1, self.max_batch_size}:
@@ -109,13 +109,13 @@ class Segmenter:
         """
         Find the class of each pixel.
 
-        :param image: (H, W, 3) uint8 RGB of any size; a view is accepted, it is not written to.
-        :param roi: the part of the image to look at; outside it the mask is NO_DECISION (255).
+        :param image: (H, W, 3) uint8 RGB of any size; may be a view, and is not modified.
+        :param roi: the part of the image to segment; outside it the mask is NO_DECISION (255).
         :param confidence: whether the result has the confidence of each pixel.
         :param grid_confidence: whether the result has the confidence at the network's own
             resolution.
         :param instruments: whether the result has the instruments in the mask.
-        :return: the mask, of the image's exact size, and what was asked for.
+        :return: the mask, of the image's exact size, and what was requested.
         :raises TypeError: if `image` is not a NumPy array.
         :raises ValueError: if it has another shape or dtype, or the roi reaches beyond it.
         :raises ArithmeticError: if the network's output is NaN or infinite.
@@ -140,7 +140,7 @@ class Segmenter:
         Find the class of each pixel of several images, in one call of the network.
 
         :param images: (H, W, 3) uint8 RGB each, of any sizes; at least one.
-        :param rois: the part of each image to look at; None: all of every image.
+        :param rois: the part of each image to segment; None: the whole images.
         :param confidence: whether the results have the confidence of each pixel.
         :param grid_confidence: whether the results have the confidence at the network's own
             resolution.
@@ -151,16 +151,16 @@ class Segmenter:
         """
         rois = rois or [None] * len(images)
         views = [_view(image, roi) for image, roi in zip(images, rois, strict=True)]
-        results = self._pass(views, confidence, grid_confidence)
+        results = self._segment_views(views, confidence, grid_confidence)
         return tuple(
             result if roi is None else _paste(result, (image.shape[0], image.shape[1]), roi)
             for result, image, roi in zip(results, images, rois)
         )
 
-    def _pass(
+    def _segment_views(
         self, views: Sequence[RgbArray], confidence: bool, grid_confidence: bool
     ) -> list[Segmentation]:
-        """Go the whole way to the device and back once."""
+        """Run all images through the device in one batch."""
         with self._transfer.working():
             watch = stopwatch(self.runtime.device)
             fitted = self._fit(views)  # (N, h, w, 3)
@@ -173,30 +173,32 @@ class Segmenter:
                 for of_one, view in zip(logits, views)
             ]
             watch.lap('upsample')
-            asked = [plane for plane in chain.from_iterable(planes) if plane is not None]
-            checked, *arrays = self._transfer.download([sums, *asked])
+            requested = [plane for plane in chain.from_iterable(planes) if plane is not None]
+            checked, *arrays = self._transfer.download([sums, *requested])
             watch.lap('download')
         self._check(checked)
-        come, times_ms = iter(arrays), watch.times_ms()
+        planes_on_host, times_ms = iter(arrays), watch.times_ms()
         results = []
         for view, of_one in zip(views, planes):
-            mask = next(come)
-            chosen, grid = (None if plane is None else next(come) for plane in of_one[1:])
+            mask = next(planes_on_host)
+            chosen, grid = (
+                None if plane is None else next(planes_on_host) for plane in of_one[1:]
+            )
             whole = Roi(0, 0, view.shape[1], view.shape[0])
             sure = None if grid is None else GridConfidence(grid, whole)
             results.append(Segmentation(mask, chosen, times_ms, sure))
         return results
 
     def _fit(self, views: Sequence[RgbArray]) -> Tensor:
-        """Bring images to the network's size, on the device."""
+        """Resize images to the network's input size, on the device."""
         fitted = [
-            fit(picture, self.spec.input_size, self.spec.fit)
-            for picture in self._transfer.upload(views)
+            fit(image, self.spec.input_size, self.spec.fit)
+            for image in self._transfer.upload(views)
         ]
         return fitted[0] if len(fitted) == 1 else torch.cat(fitted)
 
     def _infer(self, fitted: Tensor) -> Tensor:
-        """Run the network; a map of another size would pass for a mask."""
+        """Run the network and check the size of its output, which is not checked later."""
         logits = self.runtime(fitted)
         expected = (len(fitted), CLASS_COUNT, *self.spec.input_size)
         if logits.shape != expected:
@@ -209,13 +211,13 @@ class Segmenter:
     def _upsample(
         self, logits: Tensor, size: tuple[int, int], confidence: bool, grid_confidence: bool
     ) -> Upsampled:
-        """Bring (CLASS_COUNT, h, w) logits to the image's size."""
+        """Upsample (CLASS_COUNT, h, w) logits to the image's size."""
         placement = place(size, self.spec.input_size, self.spec.fit)
         part = logits[:, : placement.height_px, : placement.width_px]
         return upsample(part, size, confidence, self.spec.temperature, grid_confidence)
 
     def _check(self, sums: NDArray[np.float32]) -> None:
-        """Refuse what is no number: its largest class would pass for a decision."""
+        """Reject NaN and infinity: their largest class would look like a decision."""
         if not np.isfinite(sums).all():
             raise ArithmeticError(
                 f'the network of {self.spec.name!r} gives NaN or infinite logits: check the model '
@@ -224,7 +226,7 @@ class Segmenter:
 
 
 def _view(image: RgbArray, roi: Roi | None) -> RgbArray:
-    """Show the part to look at, of what must be an image."""
+    """Check an image, and return a view of the part to segment."""
     if not isinstance(image, np.ndarray):
         raise TypeError(
             f'the image is a {type(image).__name__}, expected a NumPy array, (H, W, 3) uint8 RGB'
@@ -238,7 +240,7 @@ def _view(image: RgbArray, roi: Roi | None) -> RgbArray:
 
 
 def _remedy(image: NDArray[Any]) -> str:
-    """Advise on the usual mistakes; empty for others."""
+    """Return advice for common mistakes; empty for others."""
     if not image.size:
         return ': it is empty'
     if image.ndim == 2:

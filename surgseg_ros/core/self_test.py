@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A drawing and the classes in it tell whether a network computes here what it learned."""
+"""A self-test of models: a drawing, and the classes that the network must find in it."""
 
 import base64
 import binascii
@@ -23,29 +23,29 @@ LEAST_AGREEMENT: Final = 0.99
 """
 Share of the expected pixels that must have their class.
 
-Only the half of each class is expected that the network is surest of, and there bfloat16 and int8
-change next to nothing (docs/safety.md). A wrong network is far below: with red and blue
-exchanged, another size or other weights, whole regions change.
+Only the half of each class with the highest confidence is expected, and there bfloat16 and int8
+change almost nothing (docs/safety.md). A wrong network is far below: with red and blue exchanged,
+another size or other weights, whole regions change.
 """
 
 _DRAWINGS: Final = 8
-"""So many are tried, and the one in which the network finds the most classes is kept."""
+"""Number of drawings to try; the one in which the network finds the most classes is kept."""
 
 _LEAST_SHARE: Final = 0.002
-"""Of the image, for a class to count as found."""
+"""Minimum share of the image for a class to count as found."""
 
 
 def draw(size: tuple[int, int], number: int) -> NDArray[np.uint8]:
     """
-    Draw bars and lines over something red, in whole numbers alone: the same on every machine.
+    Draw bars and lines on a red background, with integers only: the same on every machine.
 
     :param size: (h, w) in pixels.
-    :param number: which drawing.
+    :param number: number of the drawing.
     :return: (h, w, 3) uint8 RGB.
     """
     height, width = size
     y, x = np.mgrid[:height, :width].astype(np.int64)
-    picture = np.stack(
+    image = np.stack(
         [110 + 90 * x // width, 40 + 50 * y // height, 40 + 40 * (x + y) // (height + width)], 2
     )
     chance = _numbers(number)
@@ -55,13 +55,13 @@ def draw(size: tuple[int, int], number: int) -> NDArray[np.uint8]:
         middle = along * (next(chance) % width) + across * (next(chance) % height)
         depth = breadth // 2 - np.abs(along * x + across * y - middle)
         shade = grey + 150 * depth.clip(0) // (breadth // 2 + 1)
-        picture = np.where(depth[..., None] > 0, shade[..., None] + np.array([0, 3, 9]), picture)
-    return picture.clip(0, 255).astype(np.uint8)
+        image = np.where(depth[..., None] > 0, shade[..., None] + np.array([0, 3, 9]), image)
+    return image.clip(0, 255).astype(np.uint8)
 
 
 def make_self_test(spec: ModelSpec, network: Callable[[Tensor], Tensor]) -> dict[str, Any]:
     """
-    Choose a drawing, and keep what the network finds in it.
+    Choose a drawing, and store what the network finds in it.
 
     :param spec: the model's specification.
     :param network: in float32, from (1, h, w, 3) uint8 to logits on the CPU.
@@ -92,7 +92,7 @@ def check_self_test(
     spec: ModelSpec, segment: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 ) -> float | None:
     """
-    Hold what is found in the drawing against what is expected.
+    Compare the classes found in the drawing with the expected ones.
 
     :param spec: the model's specification.
     :param segment: from (h, w, 3) uint8 RGB to the (h, w) mask, on the device in question.
@@ -117,10 +117,10 @@ def check_self_test(
 
 @torch.inference_mode()
 def _sure_classes(
-    network: Callable[[Tensor], Tensor], picture: NDArray[np.uint8]
+    network: Callable[[Tensor], Tensor], image: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
     """Find the classes; NO_DECISION where the lead is less than the median of the class."""
-    logits = network(torch.from_numpy(picture)[None])[0].float()  # (CLASS_COUNT, h, w)
+    logits = network(torch.from_numpy(image)[None])[0].float()  # (CLASS_COUNT, h, w)
     best = logits.topk(2, 0)
     leads = (best.values[0] - best.values[1]).numpy()
     classes: NDArray[np.uint8] = best.indices[0].numpy().astype(np.uint8)
@@ -138,7 +138,7 @@ def _classes_found(classes: NDArray[np.uint8]) -> int:
 
 
 def _read(self_test: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, NDArray[np.uint8]]:
-    """Unpack what model.json says; never more than it should be."""
+    """Unpack the self-test of model.json, with a limit on its size."""
     length = size[0] * size[1]
     try:
         number, packed = self_test['drawing'], base64.b64decode(self_test['classes'])
@@ -162,7 +162,7 @@ def _read(self_test: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, NDA
 
 
 def _numbers(seed: int) -> Iterator[int]:
-    """Give numbers without an apparent order; those of a library may change with its version."""
+    """Yield pseudo-random numbers; those of a library may change with its version."""
     state = 12_345 + 7_919 * seed
     while True:
         state = (state * 1_103_515_245 + 12_345) % 2**31  # as the C standard's example of rand()

@@ -65,8 +65,8 @@ class StampMonitor:
 def _size_anomaly(before: tuple[int, int] | None, now: tuple[int, int]) -> StampAnomaly | None:
     if before is None or before == now:
         return None
-    text = f'pictures change from {before[1]}x{before[0]} to {now[1]}x{now[0]} pixels'
-    return StampAnomaly(text, 'masks follow', restarts=True)
+    text = f'images change from {before[1]}x{before[0]} to {now[1]}x{now[0]} pixels'
+    return StampAnomaly(text, 'the masks change, too', restarts=True)
 
 
 def _stamp_anomaly(before_ns: int | None, now_ns: int, elapsed_ns: int) -> StampAnomaly | None:
@@ -78,7 +78,7 @@ def _stamp_anomaly(before_ns: int | None, now_ns: int, elapsed_ns: int) -> Stamp
     if now_ns == before_ns:
         text = f'two images have the same stamp {now_ns} ns'
         return StampAnomaly(text, 'check the camera driver', code=ReasonCode.STAMP_REPEATED)
-    remedy = 'expected where a bag or a simulation begins again, else look for a second publisher'
+    remedy = 'expected if a bag or a simulation starts again, else look for a second publisher'
     # A restart says nothing against the image itself.
     if now_ns < before_ns:
         return StampAnomaly(

@@ -22,21 +22,21 @@ _KEPT: Final = 256 << 20
 
 def limit_arenas() -> None:
     """
-    Let all threads share two stores of memory.
+    Limit malloc to two arenas for all threads.
 
-    A model is loaded in one thread and used in another, both new each time. By default glibc gives
-    each thread a store of its own, up to eight for each core, and each keeps the most it held:
-    40 life cycles of the demo model grew the process by a quarter.
+    A model is loaded in one thread and used in another, both new each time. By default, glibc
+    creates up to eight arenas per core, and each keeps the most memory it held: 40 life cycles of
+    the demo model grew the process by a quarter.
     """
     _set((_M_ARENA_MAX, _ARENAS))
 
 
 def keep_freed() -> None:
     """
-    Keep what is freed for the next image, rather than have its pages cleared again: milliseconds.
+    Keep freed memory for the next image, which saves milliseconds of clearing its pages.
 
-    For what loads one model and works through many images. Where models come and go, as in the
-    node, their remains would lie between the images.
+    For programs that load one model and process many images. If models are replaced, as in the
+    node, this would fragment the memory.
     """
     _set((_M_MMAP_THRESHOLD, _LARGEST), (_M_TRIM_THRESHOLD, _KEPT))
 
@@ -50,24 +50,24 @@ def _set(*options: tuple[int, int]) -> None:
 
 def freeze_garbage() -> None:
     """
-    Spare the garbage collector what stays until the process ends, the libraries above all.
+    Exclude what stays until the process ends, above all libraries, from garbage collection.
 
-    They are 400,000 objects. A full collection among them, which comes at any time, stops every
-    thread for a quarter of a second: at 30 Hz, 8 frames come meanwhile, and DDS keeps 5.
+    These are 400,000 objects. A full collection of them, which may happen at any time, stops all
+    threads for a quarter of a second: at 30 Hz, 8 frames arrive meanwhile, and DDS keeps 5.
     """
     gc.collect()
     gc.freeze()
-    gc.collect()  # which counts what is left: a quarter as many more bring the next full one
+    gc.collect()  # counts what is left: a quarter as many new objects trigger the next full one
 
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
     """
-    Import large libraries without looking for garbage in them, and `freeze_garbage` afterwards.
+    Import large libraries without garbage collection, and call `freeze_garbage` afterwards.
 
-    What is imported stays, and looking through it again and again takes a third of the time.
+    Imported objects stay, and collections during the import take a third of its time.
 
-    :return: context to import in.
+    :return: context manager.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -80,33 +80,33 @@ def importing() -> Iterator[None]:
 
 
 def empty_device_cache() -> None:
-    """Free what torch keeps on a CUDA device for later; without torch there is nothing."""
+    """Empty torch's cache of CUDA memory, if torch is imported."""
     if (torch := sys.modules.get('torch')) is None:
         return
     with contextlib.suppress(RuntimeError):  # the device may be gone
-        torch.cuda.empty_cache()  # nothing, where no device is in use
+        torch.cuda.empty_cache()  # has no effect if no device is in use
 
 
 def release_memory() -> None:
-    """Free what nobody holds any more, on the host and on the device."""
-    gc.collect()  # what runs a network may refer to itself
+    """Free unused memory, on the host and on the device."""
+    gc.collect()  # runtimes may contain reference cycles
     empty_device_cache()
     with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 _SPINS: Final = '2000'
-"""Turns of the loop, to bridge the gaps inside a network; GNU OpenMP's own number is 300,000."""
+"""Iterations, enough for the gaps inside a network; the default of GNU OpenMP is 300,000."""
 
 
 def limit_spinning() -> None:
     """
-    Leave the cores to others between two operations of torch; before torch is imported.
+    Limit busy waiting between two operations of torch; call it before torch is imported.
 
     The threads of GNU OpenMP, torch's on Linux, wait for milliseconds in a busy loop by default.
     On two cores they took these from OpenVINO's threads, from DDS and from what reads and writes
     bags: 1080p over DDS took 27.5 ms at the median and 41 at the 99th percentile, and 24.6 and 30
-    so. Torch alone loses about three hundredths. What the environment says stays.
+    with this limit. Torch alone gets about 3 % slower. A value that is already set is kept.
     """
     if 'OMP_WAIT_POLICY' not in os.environ:
         os.environ.setdefault('GOMP_SPINCOUNT', _SPINS)

@@ -20,11 +20,11 @@ from typing import Final, TextIO
 
 class Percentiles(NamedTuple):
     """
-    Times summed up, in their own unit.
+    Percentiles of times, in the same unit.
 
     :param p50: the median.
-    :param p95: what 95 of 100 do not exceed.
-    :param p99: what 99 of 100 do not exceed.
+    :param p95: the 95th percentile.
+    :param p99: the 99th percentile.
     """
 
     p50: float
@@ -34,7 +34,7 @@ class Percentiles(NamedTuple):
 
 def percentiles(values: Iterable[float]) -> Percentiles:
     """
-    Sum up times, interpolating between neighbours.
+    Compute percentiles of times, interpolated linearly.
 
     :param values: at least one.
     :return: the percentiles.
@@ -42,12 +42,12 @@ def percentiles(values: Iterable[float]) -> Percentiles:
     """
     known = list(values)
     if not known:
-        raise ValueError('there is nothing to sum up: no frame was measured')
+        raise ValueError('there is nothing to summarize: no frame was measured')
     return Percentiles(*(float(value) for value in np.percentile(known, (50, 95, 99))))
 
 
 class Stopwatch:
-    """Times on the host: what a stage starts, it also ends."""
+    """Measures stages on the host, where their work is done when they return."""
 
     def __init__(self) -> None:
         """Start."""
@@ -65,7 +65,7 @@ class Stopwatch:
         self.last_ns = now_ns
 
     def resume(self) -> None:
-        """Begin the next stage now: what was since the last one is none of its own."""
+        """Start the next stage now, and ignore the time since the last one."""
         self.last_ns = time.monotonic_ns()
 
     def times_ms(self) -> dict[str, float]:
@@ -75,10 +75,10 @@ class Stopwatch:
 
 class CudaStopwatch:
     """
-    Times on a CUDA device, which works on while the host goes ahead.
+    Measures stages on a CUDA device, which works asynchronously.
 
-    Marks in the device's own queue tell when it came past them. So no stage waits to be measured;
-    only `times_ms` waits, for the last mark.
+    It records CUDA events in the stream, so no stage waits to be measured; only `times_ms` waits,
+    for the last event.
 
     :param device: a CUDA device; its current stream does the work.
     """
@@ -94,7 +94,7 @@ class CudaStopwatch:
 
     def lap(self, stage: str) -> None:
         """
-        End a stage once the device comes to this place.
+        End a stage when the device reaches this point of the stream.
 
         :param stage: its name.
         """
@@ -120,16 +120,16 @@ def stopwatch(device: torch.device) -> Stopwatch | CudaStopwatch:
 
 
 LONGEST_SILENCE_S: Final = 5.0
-"""Half of the ten seconds that are promised, because a busy machine wakes a thread late."""
+"""Half of the ten seconds that are guaranteed, because a busy machine wakes a thread late."""
 
 
 class Progress:
     """
-    A context that prints what is being done, and prints it again while it goes on.
+    A context manager that prints what is being done, and repeats it while it continues.
 
-    :param command: begins every line, `benchmark` for example.
-    :param file: where to print; standard error by default, so that results stay alone on standard
-        output.
+    :param command: prefix of every line, such as `benchmark`.
+    :param file: where to print; standard error by default, so that standard output has only
+        results.
     :param silence_s: seconds without a line after which the last one is repeated, with the time
         that the activity has taken so far.
     """
@@ -141,7 +141,7 @@ class Progress:
         self._changed = threading.Condition()
         self._activity = 'starting'
         self._began_s = time.monotonic()
-        self._said = self._ended = False
+        self._printed = self._ended = False
         self._thread = threading.Thread(target=self._repeat, name='progress', daemon=True)
 
     def __enter__(self) -> Progress:
@@ -156,32 +156,32 @@ class Progress:
 
     def print_line(self, activity: str) -> None:
         """
-        Begin an activity, and print it.
+        Start an activity, and print it.
 
         :param activity: what is being done.
         """
         with self._changed:
             self._activity, self._began_s = activity, time.monotonic()
             self._print(activity)
-            self._said = True
+            self._printed = True
             self._changed.notify()
 
     def update(self, activity: str) -> None:
         """
-        Say how far the activity is, the next time that it is printed.
+        Change the text of the activity that is printed next.
 
-        :param activity: replaces what is being done.
+        :param activity: what is being done, and its progress.
         """
         self._activity = activity  # a single assignment, so no lock in the loops that call this
 
     def _repeat(self) -> None:
         with self._changed:
             while not self._ended:
-                self._said = False
+                self._printed = False
                 self._changed.wait(self._silence_s)
-                if not (self._said or self._ended):
+                if not (self._printed or self._ended):
                     self._print(f'{self._activity} ({time.monotonic() - self._began_s:.0f} s)')
 
     def _print(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # nobody reads any more
+        with contextlib.suppress(OSError, ValueError):  # the output is closed
             print(f'{self._command}: {text}', file=self._file or sys.stderr, flush=True)

@@ -16,31 +16,31 @@ RgbArray = NDArray[np.uint8]
 
 
 class Transfer(Protocol):
-    """A way to a device and back; not for several threads at once."""
+    """Transfers images to a device, and results back; not thread-safe."""
 
     def working(self) -> AbstractContextManager[Any]:
-        """Make the device's queue the present one for what is done in a `with` block."""
+        """Make the transfer's stream the current one in a `with` block."""
 
     def upload(self, images: Sequence[RgbArray]) -> list[Tensor]:
         """
-        Bring images to the device.
+        Copy images to the device.
 
-        :param images: (H, W, 3) uint8 each; none is written to, nor looked at once a `download`
-            has come back.
+        :param images: (H, W, 3) uint8 each; they are not modified, and not read after the next
+            `download` returns.
         :return: (1, H, W, 3) uint8 each, on the device.
         """
 
     def download(self, planes: Sequence[Tensor]) -> list[NDArray[Any]]:
         """
-        Bring results to the host; waits for the device.
+        Copy results to the host; waits for the device.
 
-        :param planes: on the device.
-        :return: the same as arrays, which nobody else writes to.
+        :param planes: tensors on the device.
+        :return: the same as arrays, which nothing else modifies.
         """
 
 
 class HostTransfer:
-    """The way to the CPU: there is none; arrays become tensors as they are."""
+    """Transfer for the CPU: arrays become tensors without a copy."""
 
     def working(self) -> AbstractContextManager[Any]:
         """See Transfer."""
@@ -57,28 +57,28 @@ class HostTransfer:
 
 class StagedTransfer:
     """
-    The way to another device, over memory of the host that the device reads by itself.
+    Transfer for another device, through pinned memory on the host.
 
-    That memory is taken once, and again only for larger images. Without it, each copy would go
-    through a buffer of the driver, and wait for it. Where the device is lost it is never freed:
-    torch asks the device first, and ends the process when that fails.
+    That memory is allocated once, and again only for larger images. Without it, each copy would go
+    through a buffer of the driver, and wait for it. If the device is lost, it is never freed:
+    torch accesses the device first, and ends the process when that fails.
 
     :param device: the device.
-    :param stream: the queue of work on it, of one's own; None where the device has none.
-    :param pinned: whether the host's memory can be and is locked in place.
+    :param stream: a separate stream on it; None if the device has no streams.
+    :param pinned: whether to pin the memory on the host.
     """
 
     def __init__(
         self, device: torch.device, stream: 'torch.cuda.Stream | None', pinned: bool
     ) -> None:
-        """Keep all three; memory is taken when its size is known."""
+        """Store the arguments; memory is allocated when its size is known."""
         self._device = device
         self._stream = stream
         self._pinned = pinned
         self._buffers: dict[tuple[str, int], Tensor] = {}
 
     def __del__(self) -> None:
-        """Let the memory go, or keep it for ever."""
+        """Free the memory, or leak it if the device is lost."""
         if self._stream is None:
             return
         try:
@@ -90,7 +90,7 @@ class StagedTransfer:
         """See Transfer."""
         if self._stream is None:
             return contextlib.nullcontext()
-        # What made the weights, in training, may still be on its way.
+        # The work that computed the weights, in training, may still be running.
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         return torch.cuda.stream(self._stream)
 
@@ -116,7 +116,7 @@ class StagedTransfer:
     def _staged(
         self, direction: str, place: int, shape: Sequence[int], dtype: torch.dtype
     ) -> Tensor:
-        """Find the host's memory for one array, or take it."""
+        """Return the buffer on the host for one array; allocate it if necessary."""
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         buffer = self._buffers.get((direction, place))
         if buffer is None or len(buffer) < size:
@@ -127,10 +127,10 @@ class StagedTransfer:
 
 def transfer_to(device: torch.device) -> Transfer:
     """
-    Find the way to a device.
+    Choose the transfer for a device.
 
-    :param device: where the work is done.
-    :return: the way; on CUDA with a stream of its own.
+    :param device: the device.
+    :return: the transfer; on CUDA with a separate stream.
     """
     if device.type == 'cpu':
         return HostTransfer()
@@ -138,14 +138,14 @@ def transfer_to(device: torch.device) -> Transfer:
 
 
 def _as_tensor(image: RgbArray) -> Tensor:
-    """View (H, W, 3) without a copy, where torch can read the array as it is."""
+    """View (H, W, 3) as a tensor; copy only if torch cannot read the array as it is."""
     if min(image.strides) < 0:
         image = image.copy()
     return torch.from_numpy(np.asarray(_Shared(image)))
 
 
 class _Shared:
-    """An array's own memory, called writable: torch warns of any other; none is written to."""
+    """An array's memory, declared writable: torch warns otherwise; it is never written to."""
 
     def __init__(self, array: RgbArray) -> None:
         self.array = array

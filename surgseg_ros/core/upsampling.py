@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-From logits on the network's grid to the class and confidence of each pixel of the image.
+Upsamples logits on the network's grid to the class and confidence of each pixel of the image.
 
-On a CPU, interpolation and argmax are fused: where the four grid points around a pixel have one
-class, the pixel has it too, and only the others are interpolated.
+On a CPU, interpolation and argmax are fused: if the four grid points around a pixel have the same
+class, the pixel has it, too, and only the other pixels are interpolated.
 """
 
 from functools import lru_cache
@@ -21,11 +21,11 @@ Classes = NDArray[np.uint8]
 Whole = NDArray[np.intp]
 
 _AT_ONCE: Final = 1 << 17
-"""Pixels that are interpolated together: few enough to stay in the processor's cache."""
+"""Maximum number of pixels to interpolate together, so that they fit into the CPU's cache."""
 
 
 _MANY: Final = 0.3
-"""Share of cells from which on whole planes are dealt with in less time than cell by cell."""
+"""Share of mixed cells above which whole planes are faster than cell by cell."""
 
 
 class AxisMap(NamedTuple):
@@ -77,11 +77,11 @@ class Grid(NamedTuple):
 @lru_cache(maxsize=16)
 def make_axis_map(pixels: int, points: int) -> AxisMap:
     """
-    Lay a row's pixels over a grid's points, both with half a step around their centres.
+    Map the pixels of a row to the points of the grid, as with `align_corners=False`.
 
-    :param pixels: how many.
-    :param points: how many.
-    :return: where they lie; not to be written to.
+    :param pixels: number of pixels.
+    :param points: number of points.
+    :return: the map; it is cached and must not be modified.
     """
     position = (np.arange(pixels) + 0.5) * (points / pixels) + 0.5  # of the first point: 1
     cells = position.astype(np.intp)
@@ -98,9 +98,9 @@ def interpolate_mixed(grid: Grid, mask: Classes, confidence: Classes | None) -> 
     """
     Interpolate the pixels between points of different classes.
 
-    Two classes run for most cells, and all of them only for those where a third could win.
+    In most cells only two classes are compared, and all classes only where a third could win.
 
-    :param grid: the network's.
+    :param grid: the network's grid.
     :param mask: (H, W) class, written to.
     :param confidence: (H, W) probability of that class times 255, written to.
     """
@@ -126,7 +126,7 @@ def interpolate_mixed(grid: Grid, mask: Classes, confidence: Classes | None) -> 
 
 
 def _repaint(grid: Grid, mask: Classes, confidence: Classes | None) -> None:
-    """Let all classes run for all pixels, plane by plane: what a network of noise asks for."""
+    """Compare all classes for all pixels, plane by plane: faster if most cells are mixed."""
     size = (mask.shape[1], mask.shape[0])
     best = cv2.resize(grid.logits[0], size)
     rival, better = np.empty_like(best), np.ones(best.shape, bool)
@@ -147,7 +147,7 @@ def _repaint(grid: Grid, mask: Classes, confidence: Classes | None) -> None:
 
 
 def _portions(grid: Grid, cells: Whole) -> list[Whole]:
-    """Cells in portions of not too many pixels."""
+    """Split cells into portions of at most about `_AT_ONCE` pixels."""
     pixels = len(cells) * len(grid.rows.pixels) * len(grid.columns.pixels)
     return np.array_split(cells, 1 + pixels // _AT_ONCE)
 
@@ -183,12 +183,12 @@ def _paint(
     cells: Whole,
     logits: Planes,
     names: Classes,
-    pictures: tuple[Classes, Classes | None],
+    planes: tuple[Classes, Classes | None],
 ) -> None:
-    """Let K classes, with (K, 4, m) logits at the corners, run for all pixels of m cells."""
+    """Compare K classes, with (K, 4, m) logits at the corners, for all pixels of m cells."""
     y, x = _places(grid, cells)
     weights = grid.rows.weights.take(y, 1), grid.columns.weights.take(x, 1)
-    mask, confidence = pictures
+    mask, confidence = planes
     starts = grid.rows.pixels.take(y, 1) * mask.shape[1]
     pixels = starts[:, None] + grid.columns.pixels.take(x, 1)  # (rows, columns, m)
     probabilities = None
@@ -198,7 +198,7 @@ def _paint(
         probabilities *= np.float32(grid.inverse_temperature)
         np.exp(probabilities, out=probabilities)
         probabilities *= 255 * grid.probabilities.reshape(-1).take(corners)
-        probabilities += 0.5  # what is interpolated and then cut off is rounded
+        probabilities += 0.5  # so that truncation after the interpolation rounds
     mask.reshape(-1)[pixels], probability = _race(logits, names, probabilities, weights)
     if confidence is not None and probability is not None:
         confidence.reshape(-1)[pixels] = probability
@@ -206,10 +206,11 @@ def _paint(
 
 def _no_third(logits: Planes, of_two: Planes) -> NDArray[np.bool_]:
     """
-    Tell between which four points no third class can be the largest.
+    Find the cells in which no third class can be the largest.
 
-    None can if each is nowhere above one of the two, or nowhere above the mean of both: what holds
-    at all four points holds for their means, and the mean of two is never above the larger one.
+    This holds if every other class is, at all four points, at most one of the two, or at most the
+    mean of both: what holds at all four points holds after interpolation, and the mean of two is
+    never above the larger one.
     """
     certain = np.zeros((len(logits), logits.shape[2]), bool)
     for bound in (of_two[0], of_two[1], of_two.mean(0)):
@@ -221,13 +222,13 @@ def _race(
     logits: Planes, names: Classes, probabilities: Planes | None, weights: tuple[Planes, Planes]
 ) -> tuple[Classes, Planes | None]:
     """
-    Let K classes run for the pixels of m cells.
+    Find the largest of K classes for the pixels of m cells.
 
     :param logits: (K, 4, m) at the corners.
     :param names: (K, m) the classes, ascending: of equal ones the first wins.
-    :param probabilities: (K, 4, m) what is told of them at the corners, where wanted.
-    :param weights: (k, m) of rows and of columns.
-    :return: (k, k, m) class; and what is told of it.
+    :param probabilities: (K, 4, m) their probabilities at the corners, or None.
+    :param weights: (k, m) weights of rows and of columns.
+    :return: (k, k, m) class, and its probability.
     """
     margins = logits[1:] - logits[0]
     best: Planes = np.zeros(1, np.float32)
@@ -236,7 +237,7 @@ def _race(
     for number, corners in enumerate(margins, 1):
         rival = _interpolate(corners, weights)
         better = rival > best
-        # Names ascend, so the larger is the later; selecting would be dearer, as it branches.
+        # Names ascend, so the later one is larger; np.where would be slower, as it branches.
         winners = np.maximum(winners, better.view(np.uint8) * names[number])
         best = np.maximum(rival, best)
         if probability is not None and probabilities is not None:
@@ -247,7 +248,7 @@ def _race(
 
 
 def _interpolate(corners: Planes, weights: tuple[Planes, Planes]) -> Planes:
-    """From (4, m) corners, row by row, to (rows, columns, m) pixels."""
+    """Interpolate (4, m) corners to (rows, columns, m) pixels."""
     down, right = weights
     left_end = corners[0] + down * (corners[2] - corners[0])
     right_end = corners[1] + down * (corners[3] - corners[1])
@@ -257,12 +258,12 @@ def _interpolate(corners: Planes, weights: tuple[Planes, Planes]) -> Planes:
 
 class Upsampled(NamedTuple):
     """
-    What is known of an image, on the device of the logits.
+    Classes and confidence of an image, on the device of the logits.
 
     :param classes: (H, W) uint8 class index.
-    :param confidence: (H, W) uint8 probability of that class times 255, if asked for.
+    :param confidence: (H, W) uint8 probability of that class times 255, if requested.
     :param grid_confidence: (h, w) uint8 probability of the likeliest class times 255, if either
-        is.
+        is requested.
     """
 
     classes: Tensor
@@ -283,19 +284,19 @@ def upsample(
     Confidence is the probability of that class, interpolated from the network's grid in the same
     way, times 255. Pixel centres lie half a pixel inward (`align_corners=False`).
 
-    :param logits: (C, h, w) float, the part that the image takes, on any device.
+    :param logits: (C, h, w) float, without the padding of the image, on any device.
     :param size: (H, W) of the image in pixels.
-    :param confidence: whether the confidence is wanted.
-    :param temperature: what logits are divided by to become probabilities; classes don't change.
-    :param grid_confidence: whether the grid confidence is wanted; it comes with the confidence
-        anyway.
-    :return: classes, and what was asked for.
+    :param confidence: whether to compute the confidence.
+    :param temperature: divisor of the logits for probabilities; it does not change the classes.
+    :param grid_confidence: whether to compute the grid confidence; it is included with the
+        confidence anyway.
+    :return: the classes, and what was requested.
     """
     if logits.is_cuda:
         return _upsample_device(logits, size, confidence, temperature, grid_confidence)
     mask, *others = _upsample_cpu(logits, size, confidence, temperature, grid_confidence)
-    asked = (None if array is None else torch.from_numpy(array) for array in others)
-    return Upsampled(torch.from_numpy(mask), *asked)
+    requested = (None if array is None else torch.from_numpy(array) for array in others)
+    return Upsampled(torch.from_numpy(mask), *requested)
 
 
 def _upsample_device(
@@ -305,7 +306,7 @@ def _upsample_device(
     temperature: float,
     grid_confidence: bool,
 ) -> Upsampled:
-    """Plain way: full-size planes are cheap where memory is fast."""
+    """Interpolate full-size planes, which is fast on a GPU."""
     planes = F.interpolate(logits[None].float(), size, mode='bilinear')[0]
     classes = planes.argmax(0)
     mask, chosen, likeliest = classes.to(torch.uint8), None, None
@@ -330,10 +331,10 @@ def _upsample_cpu(
     grid_confidence: bool,
 ) -> tuple[Classes, Classes | None, Classes | None]:
     """
-    Interpolate only where it can matter.
+    Interpolate only where it is necessary.
 
-    Where the four grid points around a pixel have the same largest class, every mean of them has
-    it too: such pixels are copied, and only those between different classes are interpolated.
+    If the four grid points around a pixel have the same largest class, so has every mean of them:
+    such pixels are copied, and only those between different classes are interpolated.
     """
     planes = _planes(logits)
     top, largest = _largest(planes)
@@ -378,7 +379,7 @@ def _largest(planes: Planes) -> tuple[Classes, Planes]:
 
 
 def _sum_of_exp(planes: Planes, largest: Planes, inverse_temperature: float) -> Planes:
-    """Sum of exp(cold * (plane - largest)) over C planes, none of which is kept."""
+    """Sum exp(inverse_temperature * (plane - largest)) over C planes, without storing them."""
     total, term = np.zeros_like(largest), np.empty_like(largest)
     for plane in planes:
         np.subtract(plane, largest, out=term)

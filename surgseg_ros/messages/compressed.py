@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an image or a mask to a compressed image message: JPEG for images, PNG for masks."""
+"""Converts an image or a mask to a compressed image message: JPEG for images, PNG for masks."""
 
 from typing import Any, Final
 
@@ -14,31 +14,31 @@ JPEG_QUALITY: Final = 95
 _PNG_COMPRESSION: Final = 1  # a mask is small at any level, and the first is the fastest
 
 
-def picture_to_jpeg(picture: NDArray[np.uint8], header: Any, quality: int = JPEG_QUALITY) -> Any:
+def image_to_jpeg(image: NDArray[np.uint8], header: Any, quality: int = JPEG_QUALITY) -> Any:
     """
-    Make a compressed message of an image; there is none of a mask, whose classes JPEG changes.
+    Compress an image as JPEG; not for masks, whose classes JPEG would change.
 
-    :param picture: (H, W, 3) uint8 RGB.
-    :param header: std_msgs/Header, taken as it is.
-    :param quality: of JPEG, 1 to 100.
-    :return: sensor_msgs/CompressedImage with the `format` that image_transport gives.
+    :param image: (H, W, 3) uint8 RGB.
+    :param header: std_msgs/Header, used unchanged.
+    :param quality: JPEG quality, 1 to 100.
+    :return: sensor_msgs/CompressedImage with the `format` that image_transport sets.
     :raises ValueError: if the array has another shape or type, or the quality is out of range.
     """
     if not 1 <= quality <= 100:
         raise ValueError(f'JPEG quality {quality} is not within 1 to 100')
-    _check(picture, (3,), 'picture: give (H, W, 3) of uint8')
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    _check(image, (3,), 'image: give (H, W, 3) of uint8')
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
     return _message(header, 'rgb8; jpeg compressed bgr8', '.jpg', bgr, settings)
 
 
 def mask_to_png(mask: NDArray[np.uint8], header: Any) -> Any:
     """
-    Make a compressed message of a mask, without loss.
+    Compress a mask as PNG, without loss.
 
     :param mask: (H, W) uint8.
-    :param header: std_msgs/Header, taken as it is.
-    :return: sensor_msgs/CompressedImage with the `format` that image_transport gives.
+    :param header: std_msgs/Header, used unchanged.
+    :return: sensor_msgs/CompressedImage with the `format` that image_transport sets.
     :raises ValueError: if the array has another shape or type.
     """
     _check(mask, (), 'mask: give (H, W) of uint8')
@@ -48,7 +48,7 @@ def mask_to_png(mask: NDArray[np.uint8], header: Any) -> Any:
 
 def _check(array: NDArray[np.uint8], channels: tuple[int, ...], expected: str) -> None:
     if array.dtype != np.uint8 or array.ndim != 2 + len(channels) or array.shape[2:] != channels:
-        raise ValueError(f'a {array.dtype} array of shape {array.shape} is no {expected}')
+        raise ValueError(f'a {array.dtype} array of shape {array.shape} is not a valid {expected}')
 
 
 def _message(header: Any, form: str, suffix: str, planes: Any, settings: list[int]) -> Any:

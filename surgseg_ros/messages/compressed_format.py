@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the `format` of a CompressedImage says of the colours in its file.
+Reads the colour layout of a CompressedImage from its `format`.
 
 The publisher of image_transport writes `ORIGINAL; CODEC compressed STORED`: the encoding of the
-image that it got, and that of the samples it gave to the encoder. A file of an encoder that got
-bgr8 has the usual order of colours. Drivers often write the codec's name alone.
+original image, and that of the samples passed to the encoder. If these were bgr8, the file has
+the usual order of colours. Drivers often write only the name of the codec.
 """
 
 import re
@@ -22,9 +22,9 @@ class ColorLayout(NamedTuple):
     """
     How to read the colours of a compressed image.
 
-    :param bayer_encoding: of the sensor's mosaic that a grey file holds; empty where it is none.
+    :param bayer_encoding: encoding of the Bayer mosaic in a grey file; empty if it is not one.
     :param is_exchanged: whether red and blue are exchanged in the file.
-    :param warnings: why the colours are not to be trusted.
+    :param warnings: why the colours cannot be trusted.
     """
 
     bayer_encoding: str = ''
@@ -34,10 +34,10 @@ class ColorLayout(NamedTuple):
 
 def refuse_depth(text: str) -> None:
     """
-    See that an image is not of the transport for depth, whose files begin otherwise.
+    Reject images of the transport for depth, whose data starts with another header.
 
     :param text: the `format`.
-    :raises ImageError: if it is.
+    :raises ImageError: if it is a depth image.
     """
     if 'compresseddepth' in text.lower():
         what = f'format {text!r:.80} holds depth, not colour: subscribe to a colour topic'
@@ -48,12 +48,12 @@ def color_layout(text: str, is_grey: bool) -> ColorLayout:
     """
     Read a `format` as the subscriber of image_transport does.
 
-    The codec that it names does not matter: the file tells it itself.
+    The codec in it does not matter: it is detected from the file.
 
     :param text: the `format`.
     :param is_grey: whether the file has one component.
-    :return: how to read the file's colours.
-    :raises ImageError: if the file is no image in colour or grey.
+    :return: how to read the colours of the file.
+    :raises ImageError: if the file is not a colour or grey image.
     """
     original, separator, rest = text.lower().partition(';')
     original = original.strip()
@@ -67,8 +67,8 @@ def color_layout(text: str, is_grey: bool) -> ColorLayout:
     if stored.startswith('rgb'):
         return ColorLayout(is_exchanged=True)
     what = (
-        f'format {text!r:.80} does not say in which order the file has its colours, so red and '
-        'blue may be exchanged: let the publisher write bgr8 behind "compressed"'
+        f'format {text!r:.80} does not contain the order of the colours in the file, so red and '
+        'blue may be exchanged: make the publisher write bgr8 after "compressed"'
     )
     return ColorLayout(warnings=(ImageWarning(ReasonCode.COLOR_ORDER, what),))
 
@@ -77,14 +77,14 @@ def _of_grey_file(text: str, original: str, stored: str) -> ColorLayout:
     if original in _GREY:
         return ColorLayout()
     if not _is_encoding(original):
-        what = f'format {text!r:.80} holds {original!r:.40}, which is no encoding of an image'
+        what = f'format {text!r:.80} holds {original!r:.40}, which is not an image encoding'
         raise ImageError(f'{what}: subscribe to a colour topic', 'encoding')
     bayer = original.startswith('bayer_')
     if bayer and (not stored or stored.startswith('bayer')):
         return ColorLayout(bayer_encoding=original)
     what = (
-        f'all colour is lost: format {text!r:.80} says that the image was {original}, but its '
-        'file is grey; let the publisher convert to rgb8 before it compresses'
+        f'all colour is lost: format {text!r:.80} declares {original}, but the '
+        'file is grey; make the publisher convert to rgb8 before compression'
     )
     return ColorLayout(warnings=(ImageWarning(ReasonCode.COLOR_LOST, what),))
 

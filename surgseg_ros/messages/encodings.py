@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encodings of sensor_msgs/Image, and how each becomes RGB."""
+"""Encodings of sensor_msgs/Image, and how to convert each to RGB."""
 
 import functools
 import importlib.util
@@ -27,9 +27,9 @@ assert CvBridge().imgmsg_to_cv2(grey, 'rgb8').shape == (2, 2, 3)
 @functools.cache
 def converter() -> Callable[[Any, str], Any]:
     """
-    Choose cv_bridge where it works, and rosbags-image elsewhere.
+    Choose cv_bridge if it works, and rosbags-image otherwise.
 
-    :return: makes of an image message, with dense rows, and the name of an encoding an image.
+    :return: converts an image message with dense rows to a named encoding.
     """
     convert: Callable[[Any, str], Any]
     if importlib.util.find_spec('cv_bridge') and _cv_bridge_works():
@@ -40,7 +40,7 @@ def converter() -> Callable[[Any, str], Any]:
 
 
 def _cv_bridge_works() -> bool:
-    """Try cv_bridge in a process of its own: built for another NumPy, it can end the process."""
+    """Try cv_bridge in a separate process: if built for another NumPy, it can crash."""
     trial = [sys.executable, '-c', _CV_BRIDGE_TRIAL]
     return subprocess.run(trial, capture_output=True, check=False).returncode == 0
 
@@ -52,14 +52,13 @@ class Encoding(NamedTuple):
     """
     An encoding with 8 bits per sample.
 
-    :param pixel_bytes: bytes per pixel in the rows that `step` is the length of; of a planar
-        encoding, those are the rows of luma.
-    :param to_rgb: makes (H, W, 3) uint8 RGB of the rows and the width. It takes (H, W *
-        pixel_bytes) where `planes` is 1, and else all planes with their padding, (H * planes,
-        step).
-    :param planes: how many times step x height bytes there are.
-    :param multiple_px: what height and width have to be multiples of, as pixels share samples.
-    :param least_px: the least height and width.
+    :param pixel_bytes: bytes per pixel in rows of length `step`; in a planar encoding, in those
+        of the luma plane.
+    :param to_rgb: converts rows and width to (H, W, 3) uint8 RGB. The rows are (H, W *
+        pixel_bytes) if `planes` is 1, else all planes with their padding, (H * planes, step).
+    :param planes: size of the data divided by step x height.
+    :param multiple_px: height and width must be multiples of these, since pixels share samples.
+    :param least_px: minimum height and width.
     """
 
     pixel_bytes: int
@@ -73,8 +72,8 @@ def _limited_range_bt601() -> NDArray[np.float64]:
     """
     Compute the (3, 4) matrix from Y, Cb, Cr and 1 to R, G and B, all of 8 bits.
 
-    ITU-R BT.601-7: luma is 0.299 R + 0.587 G + 0.114 B, of which 219 steps from 16 are the whole
-    range; 224 steps around 128 are that of the scaled differences Cb (B - Y) and Cr (R - Y).
+    ITU-R BT.601-7: luma is 0.299 R + 0.587 G + 0.114 B, and its range is 219 steps from 16; the
+    scaled differences Cb (B - Y) and Cr (R - Y) have 224 steps around 128.
     """
     red, green, blue = 0.299, 0.587, 0.114
     luma, of_cb, of_cr = 255 / 219, 255 / 224 * 2 * (1 - blue), 255 / 224 * 2 * (1 - red)
@@ -101,16 +100,16 @@ def _packed(code: int, channels: int, rows: RgbArray, width: int) -> RgbArray:
 
 
 def _two_planes(code: int, rows: RgbArray, width: int) -> RgbArray:
-    """Convert luma, and both chromas side by side below it; their rows are padded alike."""
+    """Convert a luma plane and an interleaved chroma plane below it, with equal padding."""
     return np.asarray(cv2.cvtColor(rows[:, :width], code), np.uint8)
 
 
 def _three_planes(code: int, rows: RgbArray, width: int) -> RgbArray:
-    """Convert luma and two planes of chroma, whose rows are half as long, padding included."""
+    """Convert a luma plane and two chroma planes, whose rows are half as long with padding."""
     step = rows.shape[1]
     if step % 2:
         text = f'step {step} is odd, and rows of chroma are half as long'
-        raise ImageError(f'{text}: let the driver pad rows to an even length', 'step')
+        raise ImageError(f'{text}: make the driver pad rows to an even length', 'step')
     if step > width:  # OpenCV looks for the second half of a row at width / 2, not at step / 2
         height = len(rows) // 3 * 2
         chroma = rows[height:].reshape(height, step // 2)[:, : width // 2]
@@ -119,25 +118,25 @@ def _three_planes(code: int, rows: RgbArray, width: int) -> RgbArray:
 
 
 def _full_chroma(rows: RgbArray, width: int) -> RgbArray:
-    """Convert luma, and both chromas side by side for each pixel; OpenCV has no code for it."""
+    """Convert a luma plane and a full interleaved chroma plane, which OpenCV cannot convert."""
     height, step = len(rows) // 3, rows.shape[1]
-    luma = np.maximum(rows[:height, :width], 16)  # as OpenCV does: below is no darker black
+    luma = np.maximum(rows[:height, :width], 16)  # as OpenCV does: values below 16 are black, too
     chroma = rows[height:].reshape(height, 2 * step)[:, : 2 * width].reshape(height, width, 2)
     return np.asarray(cv2.transform(cv2.merge([luma, chroma]), _FROM_YUV), np.uint8)
 
 
 def _mosaic(code: int) -> Encoding:
-    """Two rows or columns have no pixel with all its neighbours: OpenCV makes black of them."""
+    """Define a Bayer encoding; OpenCV returns black if there are only two rows or columns."""
     return Encoding(1, partial(_packed, code, 1), least_px=3)
 
 
 def _pairs(code: int) -> Encoding:
-    """Two pixels in a row share their chroma; OpenCV before 4.8 writes past an odd row's end."""
+    """Define 4:2:2, with chroma per two pixels; OpenCV before 4.8 overruns rows of odd width."""
     return Encoding(2, partial(_packed, code, 2), multiple_px=(1, 2))
 
 
 def _quads(convert: Callable[[int, RgbArray, int], RgbArray], code: int) -> Encoding:
-    """Four pixels share their chroma."""
+    """Define 4:2:0, in which four pixels share their chroma."""
     return Encoding(1, partial(convert, code), Fraction(3, 2), multiple_px=(2, 2))
 
 
@@ -159,7 +158,7 @@ ENCODINGS: Final = {
     'nv24': Encoding(1, _full_chroma, Fraction(3)),
     'yuv420': _quads(_three_planes, cv2.COLOR_YUV2RGB_I420),
 }
-"""By its name in lower case; YUV is that of BT.601, limited range, as for cv_bridge."""
+"""Encodings by lower-case name; YUV is BT.601 with limited range, as in cv_bridge."""
 
 OTHER_NAMES: Final = {
     'uyvy': 'yuv422',  # since Humble; FourCC
@@ -170,15 +169,15 @@ OTHER_NAMES: Final = {
     'yu12': 'yuv420',  # V4L2
     'yuv420p': 'yuv420',  # FFmpeg
 }
-"""Of the same layout, in lower case."""
+"""Other names of the same layouts, in lower case."""
 
 
 def find_encoding(name: str) -> tuple[Encoding, int]:
     """
-    Find an encoding; capitals, which GStreamer and GenICam write, are as good as small letters.
+    Find an encoding by its name; case is ignored, since GStreamer and GenICam use capitals.
 
-    :param name: as a message tells it.
-    :return: its form with 8 bits per sample, and the bytes per sample that it has itself.
+    :param name: name in the message.
+    :return: the encoding with 8 bits per sample, and the bytes per sample of the named one.
     :raises ImageError: if it is not known.
     """
     small = name.lower()
@@ -194,13 +193,13 @@ def find_encoding(name: str) -> tuple[Encoding, int]:
 
 def check_form(encoding: Encoding, name: str, height: int, width: int) -> None:
     """
-    Refuse what OpenCV would not: some versions write past the end of such an image.
+    Reject sizes that OpenCV would accept, though some versions overrun the image's memory.
 
-    :param encoding: of the image.
-    :param name: of the encoding, as the message tells it.
-    :param height: of the image in pixels.
-    :param width: of the image in pixels.
-    :raises ImageError: if no image of that size has this encoding.
+    :param encoding: encoding of the image.
+    :param name: name of the encoding in the message.
+    :param height: height of the image in pixels.
+    :param width: width of the image in pixels.
+    :raises ImageError: if an image of that size cannot have this encoding.
     """
     rows, columns = encoding.multiple_px
     if height % rows or width % columns:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an image message of any encoding to an RGB image, and back to a plain message."""
+"""Converts image messages of any encoding to RGB images, and images to messages."""
 
 import sys
 from types import SimpleNamespace
@@ -32,8 +32,8 @@ MAX_SIDE_PX: Final = 16_384
 
 _REMEDIES: Final = {
     'unreadable': 'set the image transport to JPEG or PNG',
-    'cut off': 'look for losses between the camera and here',
-    'damaged': 'look for losses between the camera and here',
+    'cut off': 'check for losses between the camera and this machine',
+    'damaged': 'check for losses between the camera and this machine',
     'refused': 'send baseline or progressive JPEG, or plain PNG',
 }
 """By the kind of a PictureFileError."""
@@ -47,10 +47,10 @@ _NOT_CHECKED: Final = ImageWarning(
 
 class RgbImage(NamedTuple):
     """
-    What an image message holds.
+    The image in a message.
 
     :param rgb: (H, W, 3) uint8 RGB; it may be a read-only view of the message's data.
-    :param warnings: why it is not to be trusted.
+    :param warnings: why it cannot be trusted.
     """
 
     rgb: RgbArray
@@ -59,11 +59,11 @@ class RgbImage(NamedTuple):
 
 def image_from_msg(message: Any) -> RgbImage:
     """
-    Read an image message of either type.
+    Convert an image message of either type.
 
     :param message: a sensor_msgs Image or CompressedImage, by rosbags or by rclpy.
-    :return: the image, and what is known against it.
-    :raises ImageError: if no image can be made of the message.
+    :return: the image, and warnings about it.
+    :raises ImageError: if the message cannot be converted.
     """
     if hasattr(message, 'format'):
         return image_from_compressed(message)
@@ -72,25 +72,25 @@ def image_from_msg(message: Any) -> RgbImage:
 
 def rgb_from_msg(message: Any) -> RgbArray:
     """
-    Make an image of an image message of either type.
+    Convert an image message of either type to RGB, without its warnings.
 
     :param message: a sensor_msgs Image or CompressedImage, by rosbags or by rclpy.
     :return: (H, W, 3) uint8 RGB; it may be a read-only view of the message's data.
-    :raises ImageError: if no image can be made of the message.
+    :raises ImageError: if the message cannot be converted.
     """
     return image_from_msg(message).rgb
 
 
 def rgb_from_image(message: Any) -> RgbArray:
     """
-    Make an image of an uncompressed image message.
+    Convert an uncompressed image message to RGB.
 
-    Of samples with 16 bits the high byte is taken: it is what a camera with 8 bits would have
-    given for the same light, and unlike a scaling by 255/65535 it costs no arithmetic.
+    Of 16-bit samples, the high byte is used: an 8-bit camera would have had this value for the
+    same light, and unlike scaling by 255/65535 it needs no arithmetic.
 
     :param message: a sensor_msgs Image, by rosbags or by rclpy.
-    :return: (H, W, 3) uint8 RGB; a read-only view of the message's data where that is rgb8.
-    :raises ImageError: if the encoding is unknown, or the fields contradict one another.
+    :return: (H, W, 3) uint8 RGB; a read-only view of the message's data if that is rgb8.
+    :raises ImageError: if the encoding is unknown, or the fields contradict each other.
     """
     encoding, sample_bytes = find_encoding(message.encoding)
     height, width = message.height, message.width
@@ -112,14 +112,14 @@ def rgb_from_image(message: Any) -> RgbArray:
 
 def image_from_compressed(message: Any) -> RgbImage:
     """
-    Read a compressed image message, JPEG or PNG, with the colours that its `format` tells.
+    Convert a compressed image message, JPEG or PNG, with the colour layout of its `format`.
 
-    Pixels stay where the camera put them: an orientation noted in the file is not followed.
+    An orientation tag in the file is ignored.
 
     :param message: a sensor_msgs CompressedImage, by rosbags or by rclpy.
-    :return: the image, and what is known against it.
+    :return: the image, and warnings about it.
     :raises ImageError: if the data is neither JPEG nor PNG, incomplete, damaged or too large, or
-        holds no colours.
+        is not a colour or grey image.
     """
     refuse_depth(message.format)
     file = check_compressed(bytes(message.data))
@@ -136,7 +136,7 @@ def image_from_compressed(message: Any) -> RgbImage:
 
 
 def _demosaiced(mosaic: NDArray[np.uint8] | NDArray[np.uint16], encoding: str) -> RgbArray:
-    """Treat a file's (H, W) samples as those of an uncompressed image."""
+    """Convert the (H, W) samples of a Bayer file like those of an uncompressed image."""
     height, width = mosaic.shape
     message = SimpleNamespace(
         height=height,
@@ -155,16 +155,16 @@ def _image_error(error: PictureFileError) -> ImageError:
 
 def image_to_msg(image: RgbArray, header: Any) -> Any:
     """
-    Make an image message of an image or of a mask.
+    Make an image message from an image or a mask.
 
     :param image: (H, W, 3) uint8 RGB, which becomes rgb8, or (H, W) uint8, which becomes mono8.
-    :param header: std_msgs/Header, taken as it is.
-    :return: sensor_msgs/Image with dense rows; a view of the array where that is dense.
+    :param header: std_msgs/Header, used unchanged.
+    :return: sensor_msgs/Image with dense rows; a view of the array if that is dense.
     :raises ValueError: if the array has another shape or type.
     """
     encoding = 'mono8' if image.ndim == 2 else 'rgb8'
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-        text = f'a {image.dtype} array of shape {image.shape} is no image'
+        text = f'a {image.dtype} array of shape {image.shape} is not an image'
         raise ValueError(f'{text}: give (H, W, 3) or (H, W) of uint8')
     height, width = image.shape[:2]
     return TYPES.types[IMAGE](
@@ -183,9 +183,9 @@ def rows_of(message: Any, pixel_bytes: int) -> RgbArray:
     View the data of an uncompressed image message without its rows' padding.
 
     :param message: a sensor_msgs Image.
-    :param pixel_bytes: of one pixel.
+    :param pixel_bytes: bytes per pixel.
     :return: (height, width * pixel_bytes) uint8.
-    :raises ImageError: if the fields contradict one another.
+    :raises ImageError: if the fields contradict each other.
     """
     height, width, step = message.height, message.width, message.step
     _check_size(height, width)
@@ -194,7 +194,7 @@ def rows_of(message: Any, pixel_bytes: int) -> RgbArray:
         raise ImageError(f'{text}: the driver has to set step to {width * pixel_bytes}', 'step')
     if len(message.data) < step * height:
         text = f'{len(message.data)} bytes of data are fewer than step {step} x height {height}'
-        raise ImageError(f'{text}: look at the driver, or for losses on the way', 'data')
+        raise ImageError(f'{text}: check the driver, or for losses in transport', 'data')
     data = np.frombuffer(message.data, np.uint8, count=step * height)
     return data.reshape(height, step)[:, : width * pixel_bytes]
 
@@ -203,8 +203,8 @@ def _planes_of(message: Any, encoding: Encoding) -> RgbArray:
     """
     View the planes of an image message with their padding, as (height * planes, step) uint8.
 
-    Data that is longer than it has to be is refused, unlike that of packed encodings: its chroma
-    may begin further down, as it does where a decoder has rounded the height up.
+    Unlike in packed encodings, data that is too long is rejected: its chroma may start later, as
+    it does if a decoder has rounded the height up.
     """
     height, width, step = message.height, message.width, message.step
     if step < width:
@@ -218,7 +218,7 @@ def _planes_of(message: Any, encoding: Encoding) -> RgbArray:
         )
         raise ImageError(
             f'{text}: the driver has to set height to that of the image, step to that of luma, '
-            'and to leave no room between planes',
+            'and to leave no gaps between planes',
             'data',
         )
     return np.frombuffer(message.data, np.uint8).reshape(rows, step)
@@ -227,18 +227,18 @@ def _planes_of(message: Any, encoding: Encoding) -> RgbArray:
 def _check_size(height: int, width: int) -> None:
     if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
         text = f'size {width}x{height} is not within 1 to {MAX_SIDE_PX} pixels each way'
-        raise ImageError(f'{text}: look at the settings of the camera', 'size')
+        raise ImageError(f'{text}: check the settings of the camera', 'size')
     if height * width > MAX_PIXELS:
         text = f'size {width}x{height} has more than {MAX_PIXELS} pixels'
-        raise ImageError(f'{text}: look at the settings of the camera', 'size')
+        raise ImageError(f'{text}: check the settings of the camera', 'size')
 
 
 def check_compressed(data: bytes) -> PictureFile:
     """
-    Check that a JPEG or PNG is complete and within bounds, before it is decoded.
+    Check that a JPEG or PNG is complete and within limits, before it is decoded.
 
-    :param data: the file.
-    :return: what to decode, with the size in pixels that its header gives.
+    :param data: content of the file.
+    :return: what to decode, with the size in pixels from its header.
     :raises ImageError: if it is neither, or incomplete, or too large, or of a kind that no camera
         sends.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image messages as they come from a topic or a bag: serialized, and perhaps spoiled."""
+"""Reads serialized image messages from a topic or a bag, which may be malformed."""
 
 import struct
 from typing import Any, Final
@@ -13,7 +13,7 @@ from surgseg_ros.messages.results import from_cdr
 from surgseg_ros.messages.types import ImageError
 
 _STAMP: Final = {0: struct.Struct('>iI'), 1: struct.Struct('<iI')}
-"""Seconds and nanoseconds, by the byte order that the encapsulation header tells."""
+"""Seconds and nanoseconds, by the byte order in the encapsulation header."""
 _STAMP_AT: Final = 4
 
 _MASK_ENCODINGS: Final = ('mono8', '8UC1')
@@ -23,18 +23,18 @@ def read_image(cdr: bytes, type_name: str) -> Any:
     """
     Read a serialized image message.
 
-    :param cdr: as it came.
-    :param type_name: of an image message.
-    :return: the message; its data is a view on `cdr`.
+    :param cdr: the serialized message.
+    :param type_name: type of an image message.
+    :return: the message; its data is a view of `cdr`.
     :raises ImageError: if it is not such a message, or its text is not UTF-8.
     """
     try:
         return from_cdr(cdr, type_name)
-    except Exception as error:  # whatever a parser says of bytes that are no message
+    except Exception as error:  # of any kind: a parser may raise anything for malformed data
         if isinstance(error.__cause__, UnicodeDecodeError):
             raise ImageError(
                 f'frame_id or encoding {error.__cause__.object!r:.80} is not UTF-8: '
-                'let the camera driver set a frame_id of ASCII letters',
+                'configure a frame_id of ASCII letters in the camera driver',
                 'text',
             ) from error
         raise ImageError(
@@ -46,10 +46,10 @@ def read_image(cdr: bytes, type_name: str) -> Any:
 
 def read_stamp(cdr: bytes) -> int | None:
     """
-    Read the stamp of a serialized message that begins with a header, and nothing else of it.
+    Read only the stamp of a serialized message that starts with a header.
 
-    :param cdr: as it came.
-    :return: nanoseconds; None where there are too few bytes for one.
+    :param cdr: the serialized message.
+    :return: nanoseconds; None if there are too few bytes.
     """
     if len(cdr) < _STAMP_AT + _STAMP[1].size:
         return None
@@ -59,11 +59,11 @@ def read_stamp(cdr: bytes) -> int | None:
 
 def read_size(cdr: bytes, type_name: str) -> tuple[int, int] | None:
     """
-    Read how large the image of a serialized image message says it is; it is not decoded.
+    Read the size in a serialized image message; the image is not decoded.
 
-    :param cdr: as it came.
-    :param type_name: of an image message.
-    :return: (H, W) in pixels; None where it is no such message, or no image that is whole.
+    :param cdr: the serialized message.
+    :param type_name: type of an image message.
+    :return: (H, W) in pixels; None if it is not such a message, or the image is incomplete.
     """
     try:
         message = read_image(cdr, type_name)
@@ -77,17 +77,17 @@ def read_size(cdr: bytes, type_name: str) -> tuple[int, int] | None:
 
 def mask_from_msg(message: Any) -> NDArray[np.uint8]:
     """
-    Take the mask out of a message, its values as they are.
+    Read the mask in a message, with unchanged values.
 
-    :param message: a sensor_msgs Image of mono8 or 8UC1, or a CompressedImage that holds a grey
-        PNG of 8 bits.
+    :param message: a sensor_msgs Image of mono8 or 8UC1, or a CompressedImage that holds an 8-bit
+        grey PNG.
     :return: (H, W) uint8; it may be a read-only view of the message's data.
     :raises ImageError: if the message is something else.
     """
     if hasattr(message, 'format'):
         return _mask_from_png(message)
     if message.encoding not in _MASK_ENCODINGS:
-        text = f'encoding {message.encoding!r:.80} is no mask: publish it as mono8'
+        text = f'encoding {message.encoding!r:.80} is not that of a mask: publish it as mono8'
         raise ImageError(text, 'encoding')
     return rows_of(message, 1)
 
@@ -97,5 +97,5 @@ def _mask_from_png(message: Any) -> NDArray[np.uint8]:
     try:
         return decode_mask(file.data)
     except ValueError as error:
-        text = f'a compressed image ({message.format!r:.80}) is no mask: it {error}'
+        text = f'a compressed image ({message.format!r:.80}) is not a mask: it {error}'
         raise ImageError(text, 'mask') from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From results to messages: every one carries the image's header, untouched."""
+"""Converts results to messages, with the unchanged header of their image."""
 
 import dataclasses
 import struct
@@ -26,7 +26,7 @@ def to_cdr(message: Any) -> bytes:
     """
     Serialize a message for a publisher or a bag.
 
-    :param message: of one of TYPES.
+    :param message: a message of a type in TYPES.
     :return: CDR with its encapsulation header, little endian.
     """
     if message.__msgtype__ == IMAGE:
@@ -36,13 +36,13 @@ def to_cdr(message: Any) -> bytes:
 
 def from_cdr(cdr: bytes, type_name: str) -> Any:
     """
-    Read a serialized message; arrays are views on `cdr`.
+    Read a serialized message; arrays are views of `cdr`.
 
     :param cdr: CDR with its encapsulation header, of either byte order.
-    :param type_name: `sensor_msgs/msg/Image` for example.
-    :return: the message, of one of TYPES.
+    :param type_name: `sensor_msgs/msg/Image`, for example.
+    :return: the message, of a type in TYPES.
     """
-    return TYPES.deserialize_cdr(memoryview(cdr), type_name)  # of bytes it would make a copy
+    return TYPES.deserialize_cdr(memoryview(cdr), type_name)  # bytes would be copied
 
 
 def header(stamp_ns: int, frame_id: str = '') -> Any:
@@ -52,7 +52,7 @@ def header(stamp_ns: int, frame_id: str = '') -> Any:
     :param stamp_ns: nanoseconds.
     :param frame_id: the camera's frame, or empty.
     :return: std_msgs/Header.
-    :raises ValueError: if that is later than the seconds of a message can say.
+    :raises ValueError: if the seconds exceed the range of a message.
     """
     seconds, nanoseconds = divmod(stamp_ns, 10**9)
     if seconds > _LATEST_S:
@@ -73,10 +73,10 @@ def stamp_ns(message_header: Any) -> int:
 
 def detections_to_msg(message_header: Any, instruments: Sequence[Instrument]) -> Any:
     """
-    Make the message of an image's instruments.
+    Make the detections message of an image.
 
-    :param message_header: std_msgs/Header, given to the array and to each detection.
-    :param instruments: what was found; where there is no decision, `without_decision`.
+    :param message_header: std_msgs/Header of the array and of each detection.
+    :param instruments: the instruments found; `without_decision` if there is no decision.
     :return: vision_msgs/Detection2DArray; boxes in pixels, `class_id` a decimal string.
     """
     detections = [_detection(message_header, instrument) for instrument in instruments]
@@ -96,7 +96,7 @@ def label_info_to_msg(time_ns: int) -> Any:
 
 
 def _image_to_cdr(message: Any) -> bytes:
-    """Put the pixels, which come last, behind the rest: so they are copied once."""
+    """Append the pixels, which are the last field, so that they are copied only once."""
     pixels = memoryview(message.data)
     empty = dataclasses.replace(message, data=_NO_PIXELS)
     rest = TYPES.serialize_cdr(empty, IMAGE)[: -_LENGTH.size]
@@ -124,7 +124,7 @@ def _detection(message_header: Any, instrument: Instrument) -> Any:
 
 
 def _no_pose() -> Any:
-    """Make the identity with covariance zero: an image gives no pose in space."""
+    """Make an identity pose with zero covariance: the pose in space is unknown."""
     types = TYPES.types
     pose = types['geometry_msgs/msg/Pose'](
         position=types['geometry_msgs/msg/Point'](x=0.0, y=0.0, z=0.0),

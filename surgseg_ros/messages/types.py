@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Message types as rosbags knows them, and what a message raises that is not an image."""
+"""Message types of rosbags, and the errors and warnings of image messages."""
 
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -12,23 +12,23 @@ from surgseg_ros.core.reasons import ReasonCode
 
 class ImageError(ValueError):
     """
-    An image message that no image can be made of.
+    An image message that cannot be converted to an image.
 
     :param text: what is wrong, and the remedy.
-    :param cause: a short name of the kind of fault, to count by and to warn once by.
+    :param cause: short name of the kind of error; it is counted, and reported once, by this name.
     """
 
     def __init__(self, text: str, cause: str) -> None:
-        """Keep the cause beside the text."""
+        """Store the cause with the text."""
         super().__init__(text)
         self.cause = cause
 
 
 class ImageWarning(NamedTuple):
     """
-    Why an image that could be read is not to be trusted.
+    Why an image that could be read cannot be trusted.
 
-    :param code: the kind of fault, to count by and to warn once by.
+    :param code: the kind of fault; it is counted, and reported once, by this code.
     :param text: what is wrong, and the remedy.
     """
 
@@ -40,7 +40,7 @@ VISION_MSGS: Final = Path(__file__).parent / 'vision_msgs' / 'msg'
 
 
 def make_typestore() -> Typestore:
-    """Make a store of all types in use; bags with types of their own register them in a copy."""
+    """Make a store of all types in use; bags with other types register them in a copy."""
     store = get_typestore(Stores.ROS2_JAZZY)
     for path in sorted(VISION_MSGS.glob('*.msg')):
         store.register(get_types_from_msg(path.read_text(), f'vision_msgs/msg/{path.stem}'))
@@ -52,11 +52,11 @@ TYPES: Final = make_typestore()
 
 def message_class(name: str) -> type[Any]:
     """
-    Find a message's class.
+    Return the class of a message type.
 
     :param name: the type's full name, such as 'sensor_msgs/msg/Image'.
     :return: its dataclass, for use with the functions of TYPES.
-    :raises ValueError: where there is no such type.
+    :raises ValueError: if there is no such type.
     """
     if name not in TYPES.types:
         raise ValueError(f'there is no message type {name!r}: write it like sensor_msgs/msg/Image')

@@ -25,13 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Play a bag until its end, or until SIGINT or SIGTERM.
 
-    :param argv: the arguments, those of ROS (`--ros-args -r from:=to`) included.
+    :param argv: the arguments, including those of ROS (`--ros-args -r from:=to`).
     :return: the exit status.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = _parser().parse_args(arguments)
-    # Blocked here, and so in all threads to come, a signal is a value to wait for. A handler may
-    # not set an event: a second signal, amid the first one's handler, would find its lock taken.
+    # Signals are blocked here, and so in all later threads, and waited for below. A handler must
+    # not set an event: a second signal during the first one's handler would deadlock on its lock.
     signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
@@ -43,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _session(options: argparse.Namespace, arguments: list[str], stop: threading.Event) -> int:
-    """Play a bag as the options say, with a node that lives as long; return the exit status."""
+    """Create the node, play the bag as the options say, and return the exit status."""
     try:
-        # Imported here, once signals are blocked: it takes seconds, and numpy starts threads.
+        # Imported after signals are blocked: the import takes seconds, and NumPy starts threads.
         import rclpy
 
         from surgseg_ros.bags.reading import Bag
@@ -65,7 +65,7 @@ def _session(options: argparse.Namespace, arguments: list[str], stop: threading.
             finally:
                 node.destroy_node()
                 rclpy.shutdown()
-    except (ValueError, RuntimeError) as error:  # of the bag, and of ROS over its arguments
+    except (ValueError, RuntimeError) as error:  # from the bag, or from ROS about its arguments
         return _fail(str(error))
 
 
@@ -79,10 +79,10 @@ def _play(player: 'Player', options: argparse.Namespace, stop: threading.Event) 
     names = ', '.join(player.topic_names)
     if options.wait is not None:
         print(f'bag_player: waiting for subscribers of {names}', flush=True)
-        lonely = _wait(player, options.wait, stop)
-        if lonely and not stop.is_set():
-            text = f'no subscriber of {", ".join(lonely)} after {options.wait:g} s'
-            return _fail(f'{text}: {_remedy(lonely)}, or wait longer')
+        missing = _wait(player, options.wait, stop)
+        if missing and not stop.is_set():
+            text = f'no subscriber of {", ".join(missing)} after {options.wait:g} s'
+            return _fail(f'{text}: {_remedy(missing)}, or wait longer')
     stop.wait(options.delay)
     print(f'bag_player: playing {names}', flush=True)
     try:
@@ -93,38 +93,38 @@ def _play(player: 'Player', options: argparse.Namespace, stop: threading.Event) 
 
 
 def _wait(player: 'Player', timeout_s: float, stop: threading.Event) -> list[str]:
-    """Wait for subscribers, and say once what keeps it; return the topics without any."""
-    lonely = player.wait_for_subscribers(stop, min(REMINDER_S, timeout_s))
-    if not lonely or stop.is_set() or timeout_s <= REMINDER_S:
-        return lonely
-    text = f'still waiting for a subscriber of {", ".join(lonely)}'
-    print(f'bag_player: {text}: {_remedy(lonely)}', flush=True)
+    """Wait for subscribers, with one reminder; return the topics that have none."""
+    missing = player.wait_for_subscribers(stop, min(REMINDER_S, timeout_s))
+    if not missing or stop.is_set() or timeout_s <= REMINDER_S:
+        return missing
+    text = f'still waiting for a subscriber of {", ".join(missing)}'
+    print(f'bag_player: {text}: {_remedy(missing)}', flush=True)
     return player.wait_for_subscribers(stop, timeout_s - REMINDER_S)
 
 
-def _remedy(lonely: Sequence[str]) -> str:
-    leave = 'them' if len(lonely) > 1 else 'it'
-    return f'start one, or leave {leave} out: --topics names what is played'
+def _remedy(missing: Sequence[str]) -> str:
+    which = 'them' if len(missing) > 1 else 'it'
+    return f'start one, or exclude {which}: --topics lists the topics to play'
 
 
 def _end(player: 'Player', stop: threading.Event) -> str:
-    """Say how the playing ended, and for whom."""
+    """Describe how playback ended, and for which subscribers."""
     counts = player.subscriber_counts()
     acknowledged = player.wait_until_acknowledged(stop)
     if stop.is_set():
         return 'stopped'
     if not any(counts.values()):
-        return 'nobody subscribed'
-    heard = ', '.join(f'{name} {count}' for name, count in counts.items())
+        return 'there was no subscriber'
+    subscribers = ', '.join(f'{name} {count}' for name, count in counts.items())
     end = 'acknowledged' if acknowledged else 'not received by all'
-    return f'{end} (subscribers: {heard})'
+    return f'{end} (subscribers: {subscribers})'
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='surgseg_ros bag_player',
         description=__doc__,
-        epilog='Topics are renamed as those of any node: --ros-args -r from:=to',
+        epilog='Topics are remapped as for any node: --ros-args -r from:=to',
     )
     parser.add_argument('bag', metavar='BAG', help='a folder, a .mcap or a .db3 file')
     parser.add_argument(
@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs='?',
         const=CLOCK_HZ,
         metavar='HZ',
-        help=f'publish the time of the bag on /clock (so often; {CLOCK_HZ:g} if not said)',
+        help=f'publish the time of the bag on /clock at this rate (default: {CLOCK_HZ:g})',
     )
     parser.add_argument(
         '--wait',
@@ -148,8 +148,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs='?',
         const=math.inf,
         metavar='SECONDS',
-        help='wait until each topic that is played (see --topics) has a subscriber (at most so '
-        'long, then exit 1)',
+        help='wait until each topic to play (see --topics) has a subscriber; exit with status 1 '
+        'after this time',
     )
     parser.add_argument(
         '--delay', type=_not_negative, default=0.0, metavar='SECONDS', help='wait before playing'
@@ -164,7 +164,7 @@ def _positive(text: str) -> float:
     except ValueError:
         number = math.nan
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number above 0')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number above 0')
     return number
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between ROS distributions, and how rclpy is started."""
+"""Differences between ROS distributions, and the start of rclpy."""
 
 import ast
 import inspect
@@ -32,15 +32,15 @@ def subscribe(
     **options: Any,
 ) -> Subscription:
     """
-    Create a subscription with those events that rclpy and the middleware support.
+    Create a subscription with the events that rclpy and the middleware support.
 
-    :param node: whose subscription it is.
-    :param message_type: of its topic.
+    :param node: the node that subscribes.
+    :param message_type: message type of the topic.
     :param topic: name of the topic.
-    :param callback: gets each message and the information about it; see `with_info`.
+    :param callback: called with each message and the information about it; see `with_info`.
     :param qos: of the subscription.
-    :param events: callbacks by the names that SubscriptionEventCallbacks gives them, the most
-        widely supported first. What is not supported is left out, from the end on.
+    :param events: callbacks by their names in SubscriptionEventCallbacks, the most widely
+        supported first. Unsupported ones are left out, starting with the last.
     :param options: for rclpy's create_subscription.
     :return: the subscription.
     """
@@ -56,7 +56,7 @@ def subscribe(
                 event_callbacks=SubscriptionEventCallbacks(**wanted, use_default_callbacks=False),
                 **options,
             )
-        except UnsupportedEventTypeError:  # it does not say which one
+        except UnsupportedEventTypeError:  # it does not name the event
             if not wanted:
                 raise
             wanted.popitem()
@@ -64,14 +64,15 @@ def subscribe(
 
 def with_info(callback: Callable[[Any, Mapping[str, Any]], None]) -> Callable[..., None]:
     """
-    Make a subscription's callback that gets a message and the information about it.
+    Make a callback for create_subscription that gets a message and the information about it.
 
-    Humble's rclpy hands over the message alone. What it leaves out is not made up: there, the
-    information is only that the message has been received now.
+    In Humble, rclpy passes the message alone. There, the information holds nothing but the
+    current time as `received_timestamp`.
 
-    :param callback: gets a message, and information by the names of rmw_message_info_t;
-        `source_timestamp` and `received_timestamp` are in nanoseconds of the system's clock.
-    :return: what create_subscription takes.
+    :param callback: called with a message, and its information by the field names of
+        rmw_message_info_t; `source_timestamp` and `received_timestamp` are in nanoseconds of the
+        system clock.
+    :return: the callback for create_subscription.
     """
     if hasattr(Subscription, 'CallbackType'):
         return callback
@@ -80,11 +81,11 @@ def with_info(callback: Callable[[Any, Mapping[str, Any]], None]) -> Callable[..
 
 def local_discovery(environment: Mapping[str, str]) -> dict[str, str]:
     """
-    Name the environment variables that restrict discovery to this machine.
+    Return the environment variables that restrict discovery to this machine.
 
     :param environment: holds ROS_DISTRO.
-    :return: what to set. Humble reads ROS_LOCALHOST_ONLY alone; later distributions call it
-        deprecated and let it override ROS_AUTOMATIC_DISCOVERY_RANGE, so it is for Humble only.
+    :return: the variables to set. Humble reads only ROS_LOCALHOST_ONLY; later distributions
+        deprecate it and let it override ROS_AUTOMATIC_DISCOVERY_RANGE, so it is for Humble only.
     """
     variables = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
     if environment.get('ROS_DISTRO') == 'humble':
@@ -93,26 +94,26 @@ def local_discovery(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 class RosArgumentError(ValueError):
-    """Arguments after `--ros-args` that ROS does not take; the message names them."""
+    """Arguments after `--ros-args` that ROS does not accept; the message names them."""
 
 
 def begin_ros(arguments: Sequence[str]) -> None:
     """
-    Initialize rclpy, without handlers of signals.
+    Initialize rclpy, without signal handlers.
 
-    :param arguments: of the command; those of ROS follow `--ros-args`.
-    :raises RosArgumentError: if ROS does not understand one.
+    :param arguments: command-line arguments; those of ROS follow `--ros-args`.
+    :raises RosArgumentError: if ROS does not accept one.
     """
     try:
         rclpy.init(args=list(arguments), signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:
-        # The classes are those of rclpy's native part, which every distribution keeps elsewhere.
+        # The classes belong to rclpy's native part, and each distribution has them elsewhere.
         kind = type(error).__name__
         if kind == 'UnknownROSArgsError':
-            what = ' '.join(ast.literal_eval(str(error)))
+            unknown = ' '.join(ast.literal_eval(str(error)))
             raise RosArgumentError(
-                f'ROS does not know {what} after --ros-args: check it, or end the arguments of '
-                'ROS by --'
+                f'ROS does not know {unknown} after --ros-args: correct it, or end the arguments '
+                'of ROS with --'
             ) from error
         if kind == 'RCLInvalidROSArgsError' or 'parse' in str(error):
             raise RosArgumentError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether Fast DDS can use the profile for large images here, and which variable gives it."""
+"""Whether Fast DDS can use the profile for large images, and which variable selects it."""
 
 import contextlib
 import logging
@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
 NO_PROFILE: Final = 'none'
-"""Given instead of a file, it leaves Fast DDS as it is."""
+"""Instead of a file: use Fast DDS with its own settings."""
 
 OLD_VARIABLE: Final = 'FASTRTPS_DEFAULT_PROFILES_FILE'
 NEW_VARIABLE: Final = 'FASTDDS_DEFAULT_PROFILES_FILE'
@@ -22,17 +22,17 @@ READ_OLD_VARIABLE: Final = ('humble', 'iron', 'jazzy')
 """Distributions with Fast DDS 2; Kilted and later have Fast DDS 3, which reads the new name."""
 
 PARTICIPANTS: Final = 3
-"""Processes that must find room for their shared memory: the camera's, the node and one viewer."""
+"""Processes whose shared memory must fit: the camera driver, the node and one viewer."""
 
 
 @dataclass(frozen=True)
 class ProfileChoice:
     """
-    What becomes of a profile, for a launch file to do and to say.
+    The decision about a profile, for a launch file to apply and to log.
 
-    :param message: what was decided and why, with the remedy where something is wrong.
-    :param severity: of the message, as in `logging`.
-    :param variables: the environment variables to set; empty where the profile is not used.
+    :param message: the decision and its reason, with the remedy if something is wrong.
+    :param severity: log level of the message, as in `logging`.
+    :param variables: the environment variables to set; empty if the profile is not used.
     """
 
     message: str
@@ -44,16 +44,16 @@ def choose_profile(
     profile: str, environment: Mapping[str, str], shared_memory: Path = Path('/dev/shm')
 ) -> ProfileChoice:
     """
-    Decide whether to give a profile to Fast DDS, and by which variable.
+    Decide whether Fast DDS gets a profile, and through which variable.
 
     :param profile: path of the XML file, or NO_PROFILE.
     :param environment: the environment that the nodes will inherit.
     :param shared_memory: where the system keeps shared memory.
-    :return: what to set and what to say.
+    :return: what to set and what to log.
     """
     variable = profile_variable(environment)
     if profile == NO_PROFILE:
-        return ProfileChoice('Fast DDS gets no profile, as asked; large images may be lost')
+        return ProfileChoice('Fast DDS gets no profile, as requested; large images may be lost')
     if environment.get(variable):
         return ProfileChoice(f'Fast DDS keeps the profile of {variable}={environment[variable]}')
     try:
@@ -71,7 +71,7 @@ def choose_profile(
 
 
 def shipped_profile() -> Path:
-    """Find the profile that comes with the package: of a checkout, else of what was installed."""
+    """Find the profile that comes with the package, in the checkout or where it is installed."""
     checkout = Path(__file__).resolve().parents[2]
     if (checkout / 'package.xml').is_file():
         return checkout / 'config' / 'fastdds.xml'
@@ -83,14 +83,14 @@ def shipped_profile() -> Path:
 
 def advice_to_sender(middleware: str, environment: Mapping[str, str]) -> str:
     """
-    Say what whoever starts the sender of large images can do, so that fewer are lost.
+    Advise how to start the sender of large images so that fewer are lost.
 
     :param middleware: the identifier of the RMW implementation.
     :param environment: holds ROS_DISTRO.
-    :return: a sentence without an end.
+    :return: a sentence without a full stop.
     """
     if 'fastrtps' not in middleware:
-        return f'docs/transport.md says what to set with {middleware}'
+        return f'docs/transport.md lists the settings for {middleware}'
     return (
         'the sender needs more shared memory: before the camera driver is started, '
         f'"export {profile_variable(environment)}={shipped_profile()}" in its shell, or launch it '
@@ -100,9 +100,9 @@ def advice_to_sender(middleware: str, environment: Mapping[str, str]) -> str:
 
 def profile_variable(environment: Mapping[str, str]) -> str:
     """
-    Name the variable by which the distribution's Fast DDS is given a profile.
+    Return the variable that selects the profile of the distribution's Fast DDS.
 
-    :param environment: holds ROS_DISTRO; Jazzy, the reference, where it does not.
+    :param environment: holds ROS_DISTRO; without it, Jazzy is assumed.
     :return: the variable's name.
     """
     old = environment.get('ROS_DISTRO', 'jazzy') in READ_OLD_VARIABLE
@@ -111,10 +111,10 @@ def profile_variable(environment: Mapping[str, str]) -> str:
 
 def segment_bytes(profile: Path) -> int:
     """
-    Read how much shared memory a profile takes in each process.
+    Read how much shared memory a profile needs in each process.
 
     :param profile: the XML file.
-    :return: the sum of its segments; 0 where it names none.
+    :return: the sum of its segments; 0 if it has none.
     :raises ElementTree.ParseError: if it is not XML.
     """
     elements = ElementTree.parse(profile).getroot().iter()
@@ -123,10 +123,10 @@ def segment_bytes(profile: Path) -> int:
 
 def free_bytes(folder: Path) -> int:
     """
-    Measure the room in a file system.
+    Measure the free space of a file system.
 
     :param folder: a folder in it.
-    :return: the bytes that may still be written; 0 where the folder is missing.
+    :return: the free bytes; 0 if the folder does not exist.
     """
     if not folder.is_dir():
         return 0

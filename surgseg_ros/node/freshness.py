@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How old a result may be, and what is published while there is none."""
+"""How old a result may be, and what is published while there is no valid one."""
 
 import math
 import time
@@ -21,18 +21,18 @@ RECEIPT, HEADER = AGE_SOURCES
 SILENT, NO_DECISION = FAIL_SAFES
 
 OLDEST_BELIEVED_MS: Final = float(LARGEST_FRAME_AGE_MS)
-"""An image whose stamp is older than this, or of the future, tells of clocks that disagree."""
+"""If a stamp is older than this, or in the future, the clocks are assumed to disagree."""
 
 
 @dataclass(frozen=True)
 class ResultPolicy:
     """
-    By what results are judged; the names and defaults are those of the node's parameters.
+    Rules for publishing a result; names and defaults are those of the node's parameters.
 
-    :param least_area: least share of the image's area that a detection must have.
-    :param min_confidence: least confidence of a pixel that has a class, 0..1.
+    :param least_area: minimum area of a detection, as a share of the image's area.
+    :param min_confidence: minimum confidence of a pixel that has a class, 0..1.
     :param stale_after_ms: how long a mask is fresh, from the receipt of its image.
-    :param max_frame_age_ms: the greatest age of a result when it is done; 0: none of its own.
+    :param max_frame_age_ms: the maximum age of a result when it is ready; 0: no separate limit.
     :param age_source: one of AGE_SOURCES, for `max_frame_age_ms`.
     :param fail_safe: one of FAIL_SAFES.
     """
@@ -49,7 +49,7 @@ class Age(NamedTuple):
     """
     How old an image is.
 
-    :param receipt_ms: since this machine had it, by the steady clock.
+    :param receipt_ms: since this machine received it, by the steady clock.
     :param header_ms: since its stamp, by the node's clock.
     """
 
@@ -59,21 +59,21 @@ class Age(NamedTuple):
 
 def staleness(age: Age, policy: ResultPolicy) -> Reason | None:
     """
-    Say why a result is too old to be published as valid.
+    Explain why a result is too old to be published as valid.
 
-    What is older than `stale_after_ms` would be stale as soon as it is published.
+    A result older than `stale_after_ms` would be stale as soon as it is published.
 
-    :param age: of its image, now that it is done.
+    :param age: age of its image, now that the result is ready.
     :param policy: the limits.
-    :return: the reason; None if it is young enough.
+    :return: the reason; None if it is fresh enough.
     """
-    asked_ms = age.header_ms if policy.age_source == HEADER else age.receipt_ms
+    age_ms = age.header_ms if policy.age_source == HEADER else age.receipt_ms
     limit_ms = policy.max_frame_age_ms or math.inf
     if age.receipt_ms > policy.stale_after_ms:
         reported = age.receipt_ms, 'its receipt', 'stale_after_ms', policy.stale_after_ms
-    elif asked_ms > limit_ms:
+    elif age_ms > limit_ms:
         since = 'its stamp' if policy.age_source == HEADER else 'its receipt'
-        reported = asked_ms, since, 'max_frame_age_ms', limit_ms
+        reported = age_ms, since, 'max_frame_age_ms', limit_ms
     else:
         return None
     return Reason(ReasonCode.TOO_OLD, _too_old(*reported))
@@ -81,18 +81,18 @@ def staleness(age: Age, policy: ResultPolicy) -> Reason | None:
 
 def clock_warning(age: Age, policy: ResultPolicy) -> Reason | None:
     """
-    Say why the age that is asked for is not to be believed.
+    Explain why the age by `age_source` cannot be trusted.
 
-    :param age: of an image.
-    :param policy: which age is asked for.
-    :return: the reason; None if there is none.
+    :param age: age of an image.
+    :param policy: which age is used.
+    :return: the reason; None if the age can be trusted.
     """
     if policy.age_source != HEADER or 0 <= age.header_ms <= OLDEST_BELIEVED_MS:
         return None
     seconds = abs(age.header_ms) / 1e3
     where = f'{seconds:.3f} s in the future' if age.header_ms < 0 else f'{seconds:.3f} s old'
     text = (
-        f"the image's stamp is {where}: let camera and node have one clock (NTP or PTP, "
+        f"the image's stamp is {where}: synchronize the clocks of camera and node (NTP or PTP; "
         'use_sim_time with a bag), or set age_source to receipt'
     )
     return Reason(ReasonCode.CLOCKS_DIFFER, text)
@@ -100,25 +100,25 @@ def clock_warning(age: Age, policy: ResultPolicy) -> Reason | None:
 
 def _too_old(age_ms: float, since: str, name: str, limit_ms: float) -> str:
     return (
-        f'a result was done {age_ms:.0f} ms after {since}, and {name} is {limit_ms:g}: '
-        'take a faster device or runtime, or allow for more'
+        f'a result was ready {age_ms:.0f} ms after {since}, and {name} is {limit_ms:g}: '
+        'use a faster device or runtime, or raise the limit'
     )
 
 
 class FailSafe:
     """
-    Publishes once when a camera's masks become stale, and then every `stale_after_ms`.
+    Publishes no decision once when a camera's masks become stale, then every `stale_after_ms`.
 
-    What is said belongs to no image. It has the size and frame_id of the last one that was
-    read, and for a stamp the time that the camera's clock has reached: the last stamp, and the
-    steady time since the receipt of its image. So it is never the header of an image that has
-    a mask, and is as young as an image would be that came now, whatever clock the camera goes
-    by. Without any image since the activation there is neither a size nor a time, and nothing
-    is said.
+    Such a mask belongs to no image. It has the size and frame_id of the last image that was
+    read. Its stamp is the present time of the camera's clock: the last stamp plus the steady
+    time since the receipt of its image. So the header is never that of an image that has a
+    mask, and it is as recent as that of an image received now, whatever clock the camera
+    uses. If no image was received since the activation, neither size nor time is known, and
+    nothing is published.
 
     :param channels: the cameras.
     :param generation: the node's; held while something is published.
-    :param policy: gives those of the moment.
+    :param policy: returns the present policy.
     :param now_ns: the steady clock.
     """
 
@@ -129,32 +129,32 @@ class FailSafe:
         policy: Callable[[], ResultPolicy],
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """Keep all; `check` does the work."""
+        """Store the arguments; `check` does the work."""
         self._channels = channels
         self._generation = generation
-        self._rules = policy
+        self._policy = policy
         self._now_ns = now_ns
-        self._said_ns: dict[str, int] = {}
+        self._published_ns: dict[str, int] = {}
 
     def check(self) -> None:
-        """Say what is due."""
+        """Publish what is due."""
         for channel in self._channels:
-            # Held, no mask can be published between the look and the word.
+            # While it is held, no mask can be published between the check and the publication.
             with self._generation.held(self._generation.number) as current:
                 if current:
                     self._check_channel(channel)
 
     def _check_channel(self, channel: CameraChannel) -> None:
-        policy, now_ns = self._rules(), self._now_ns()
+        policy, now_ns = self._policy(), self._now_ns()
         last = channel.health.last_image()
         state = channel.health.verdict(now_ns, policy.stale_after_ms).state
         if policy.fail_safe != NO_DECISION or state != STALE or last is None:
-            self._said_ns.pop(channel.name, None)
+            self._published_ns.pop(channel.name, None)
             return
-        said_ns = self._said_ns.get(channel.name)
-        if said_ns is not None and now_ns - said_ns < policy.stale_after_ms * 1e6:
+        published_ns = self._published_ns.get(channel.name)
+        if published_ns is not None and now_ns - published_ns < policy.stale_after_ms * 1e6:
             return
-        self._said_ns[channel.name] = now_ns
+        self._published_ns[channel.name] = now_ns
         stamp_ns = last.stamp_ns + max(1, now_ns - last.received_ns)
         black = np.zeros((*last.size, 3), np.uint8)
         channel.outputs.publish(

@@ -22,7 +22,7 @@ STALE: Final = 'stale'
 INACTIVE: Final = 'inactive'
 
 _WINDOW: Final = 300
-"""Frames over which times are summed up: ten seconds at 30 Hz."""
+"""Number of frames over which times are summarized: ten seconds at 30 Hz."""
 
 
 class Verdict(NamedTuple):
@@ -38,12 +38,12 @@ class Verdict(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """All reasons, for people."""
+        """All reasons as text, for people."""
         return '; '.join(reason.text for reason in self.reasons)
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """The same reasons for programs: sorted, each code once."""
+        """All reasons as codes, for programs; sorted, each code once."""
         return tuple(sorted({reason.code.value for reason in self.reasons}))
 
 
@@ -51,10 +51,10 @@ class LastImage(NamedTuple):
     """
     The last image of a camera that could be read.
 
-    :param stamp_ns: its header's.
-    :param frame_id: its header's.
+    :param stamp_ns: stamp of its header.
+    :param frame_id: frame_id of its header.
     :param size: (H, W) in pixels.
-    :param received_ns: steady clock when this machine had it.
+    :param received_ns: steady clock when this machine received it.
     """
 
     stamp_ns: int
@@ -65,34 +65,34 @@ class LastImage(NamedTuple):
 
 class Health:
     """
-    Counts and clocks of one camera; safe for several threads.
+    Counts and times of one camera; thread-safe.
 
-    Counts: `received`, `lost` on the way, `missing` in the numbering (lost, or overwritten
-    unread), `dropped` by design for a newer frame, `rejected` as malformed or failed, `too_old`
-    when done, `undecided` for a gate, `discarded` after a change of state or model, `published`;
-    `no_decision`, said while there is no mask.
+    Counts: `received`; `lost` on the way; `missing` in the publisher's sequence numbers (lost, or
+    overwritten unread); `dropped` by design for a newer frame; `rejected` as malformed or failed;
+    `too_old` when ready; `undecided` because of a gate; `discarded` after a change of state or
+    model; `published`; `no_decision`, published while there is no mask.
     """
 
     def __init__(self) -> None:
-        """Start with nothing counted, inactive."""
+        """Start inactive, with all counts at 0."""
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._times: dict[str, deque[float]] = {}
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
         self._inactive: Reason | None = Reason(ReasonCode.NOT_CONFIGURED, 'not configured yet')
         self._degraded_reasons: tuple[Reason, ...] = ()
         self._ambiguity: Reason | None = None
         self._others: Reason | None = None
         self._silence: Reason | None = None
-        self._trouble: tuple[Reason, ...] = ()
+        self._warnings: tuple[Reason, ...] = ()
         self._expecting_since_ns = 0
-        self._picture: LastImage | None = None
+        self._last_image: LastImage | None = None
         self._image_ns: int | None = None
         self._mask_ns: int | None = None
         self._stamp_ns: int | None = None
 
     def count(self, name: str, number: int = 1) -> None:
-        """Add to a count of the class's list."""
+        """Add to one of the counts; their names are in the docstring of the class."""
         with self._lock:
             self._counts[name] += number
 
@@ -103,43 +103,43 @@ class Health:
 
     def first_time(self, cause: str) -> bool:
         """
-        Tell whether something is new, so that it is reported once.
+        Return whether something is new, so that it is reported once.
 
-        :param cause: what it is known by.
-        :return: True at the first call with it since the node was activated.
+        :param cause: identifies what is reported.
+        :return: True on the first call with this cause since the node was activated.
         """
         with self._lock:
-            new = cause not in self._said
-            self._said.add(cause)
+            new = cause not in self._reported
+            self._reported.add(cause)
             return new
 
     def activate(self, now_ns: int, degraded_reasons: tuple[Reason, ...] = ()) -> None:
         """
-        Begin a time in which frames are expected.
+        Start to expect frames.
 
         :param now_ns: steady clock.
-        :param degraded_reasons: reasons for which a mask is never better than degraded.
+        :param degraded_reasons: reasons why masks are at best degraded.
         """
         with self._lock:
-            self._inactive, self._degraded_reasons, self._trouble = None, degraded_reasons, ()
+            self._inactive, self._degraded_reasons, self._warnings = None, degraded_reasons, ()
             self._ambiguity = self._silence = None
             self._expecting_since_ns = now_ns
-            self._image_ns = self._mask_ns = self._stamp_ns = self._picture = None
-            self._said.clear()
+            self._image_ns = self._mask_ns = self._stamp_ns = self._last_image = None
+            self._reported.clear()
             self._times.clear()
 
     def limit(self, degraded_reasons: tuple[Reason, ...]) -> None:
         """
-        Change what `activate` was given.
+        Replace the reasons that `activate` was given.
 
-        :param degraded_reasons: reasons for which a mask is never better than degraded.
+        :param degraded_reasons: reasons why masks are at best degraded.
         """
         with self._lock:
             self._degraded_reasons = degraded_reasons
 
     def deactivate(self, reason: Reason) -> None:
         """
-        End it.
+        Stop expecting frames.
 
         :param reason: what the node does instead, or what keeps it from starting.
         """
@@ -147,16 +147,16 @@ class Health:
             self._inactive = reason
 
     def record_publisher(self, now_ns: int) -> None:
-        """Note that a publisher has come, which takes its time to send a first image."""
+        """Record a new publisher, which may need some time to send its first image."""
         with self._lock:
             self._expecting_since_ns = now_ns
 
     def record_arrival(self, now_ns: int, transport_ms: float | None = None) -> None:
         """
-        Note that an image came, whatever it was.
+        Record the arrival of a message, valid or not.
 
         :param now_ns: steady clock.
-        :param transport_ms: from its sender to this machine, by the clocks of both, if known.
+        :param transport_ms: time from its sender to this machine, by the clocks of both, if known.
         """
         with self._lock:
             self._counts['received'] += 1
@@ -166,19 +166,19 @@ class Health:
                 self._keep('transport', transport_ms)
 
     def record_silence(self, explanation: Reason) -> None:
-        """Note why no image may come; forgotten once one has come."""
+        """Record why no image may be arriving; cleared when one arrives."""
         with self._lock:
             self._silence = explanation
 
-    def record_image(self, picture: LastImage) -> None:
-        """Note that an image could be read."""
+    def record_image(self, image: LastImage) -> None:
+        """Record an image that could be read."""
         with self._lock:
-            self._picture = picture
+            self._last_image = image
 
     def last_image(self) -> LastImage | None:
-        """Give the last image since the activation, if there was one."""
+        """Return the last image since the activation, if any."""
         with self._lock:
-            return self._picture
+            return self._last_image
 
     def record_mask(
         self,
@@ -188,56 +188,56 @@ class Health:
         warning: tuple[Reason, ...] = (),
     ) -> None:
         """
-        Note that a mask went out.
+        Record a published mask.
 
-        :param image_ns: steady clock when its image reached this machine: a late mask is old.
-        :param stamp_ns: what it carries.
-        :param times_ms: how long each stage took.
-        :param warning: why it is not to be trusted, if so.
+        :param image_ns: steady clock when its image reached this machine, so a late mask is old.
+        :param stamp_ns: stamp of its header.
+        :param times_ms: milliseconds by stage.
+        :param warning: why it cannot be trusted, if so.
         """
         with self._lock:
             self._counts['published'] += 1
-            self._trouble = warning
+            self._warnings = warning
             self._mask_ns, self._stamp_ns = image_ns, stamp_ns
             for stage, time_ms in times_ms.items():
                 self._keep(stage, time_ms)
 
     def record_warning(self, *reasons: Reason) -> None:
-        """Note why the mask that comes next is not to be trusted."""
+        """Record why the next mask cannot be trusted."""
         with self._lock:
-            self._trouble = reasons
+            self._warnings = reasons
 
     def record_model_change(self, degraded_reasons: tuple[Reason, ...]) -> None:
         """
-        Note that another model takes over: a mask that is still fresh is none of its.
+        Record that another model took over: a mask that is still fresh is from the previous one.
 
-        :param degraded_reasons: reasons for which its masks are never better than degraded.
+        :param degraded_reasons: reasons why masks of the new model are at best degraded.
         """
         with self._lock:
             self._degraded_reasons = degraded_reasons
-            text = 'the model has been changed, and no mask of it has come yet'
-            self._trouble = (Reason(ReasonCode.MODEL_CHANGED, text),)
+            text = 'the model has been changed, and has produced no mask yet'
+            self._warnings = (Reason(ReasonCode.MODEL_CHANGED, text),)
 
     def record_ambiguity(self, reason: Reason | None) -> None:
-        """Note why it is not known whose images these are; None if it is known."""
+        """Record why the source of the images is ambiguous; None if it is not."""
         with self._lock:
             self._ambiguity = reason
 
     def record_other_publishers(self, reason: Reason | None) -> None:
-        """Note who else publishes on this camera's output topics; None if nobody does."""
+        """Record who else publishes on this camera's output topics; None if nobody does."""
         with self._lock:
             self._others = reason
 
     def record_failure(self, *reasons: Reason, count: str = 'rejected') -> None:
         """
-        Note that a frame got no mask, or none to be trusted.
+        Record that a frame got no mask, or none that can be trusted.
 
         :param reasons: why.
-        :param count: what it counts as.
+        :param count: the count to add it to.
         """
         with self._lock:
             self._counts[count] += 1
-            self._trouble = reasons
+            self._warnings = reasons
 
     def silent_for_ns(self, now_ns: int) -> int | None:
         """Time since the last image, publisher or activation; None while inactive."""
@@ -252,14 +252,14 @@ class Health:
             return self._stamp_ns
 
     def times_ms(self) -> Mapping[str, Percentiles]:
-        """Sum up the milliseconds of each stage over the last frames."""
+        """Return percentiles of the milliseconds of each stage over the last frames."""
         with self._lock:
             copies = {stage: list(times) for stage, times in self._times.items()}
         return {stage: percentiles(times) for stage, times in copies.items()}
 
     def verdict(self, now_ns: int, stale_after_ms: float) -> Verdict:
         """
-        Judge whether the last mask can be used.
+        Decide whether the last mask can be used.
 
         :param now_ns: steady clock.
         :param stale_after_ms: how long a mask is fresh.
@@ -270,7 +270,7 @@ class Health:
                 return Verdict(INACTIVE, (self._inactive,))
             if self._mask_ns is None or now_ns - self._mask_ns > stale_after_ms * 1e6:
                 return Verdict(STALE, self._staleness(now_ns, stale_after_ms))
-            reported = (*self._degraded_reasons, self._others, self._ambiguity, *self._trouble)
+            reported = (*self._degraded_reasons, self._others, self._ambiguity, *self._warnings)
             reasons = tuple(reason for reason in reported if reason is not None)
             return Verdict(DEGRADED if reasons else VALID, reasons)
 
@@ -279,8 +279,8 @@ class Health:
         ever, image_ns = self._mask_ns is not None, self._image_ns
         within = f' within {stale_after_ms:g} ms' if ever else ' yet'
         silent = image_ns is None or (ever and now_ns - image_ns > stale_after_ms * 1e6)
-        if self._trouble and not (ever and silent):
-            return self._trouble
+        if self._warnings and not (ever and silent):
+            return self._warnings
         if silent:
             code = ReasonCode.STALE_CAMERA if ever else ReasonCode.NO_IMAGE_YET
             silence = () if self._silence is None else (self._silence,)
@@ -293,10 +293,10 @@ class Health:
 
 
 class Sink(Protocol):
-    """Where results go."""
+    """Publishes the results of one camera."""
 
     def topics(self) -> list[str]:
-        """Name the topics that are offered, `status` apart; relative names."""
+        """List the relative names of the output topics, except `status`."""
 
     def publish(
         self,
@@ -306,14 +306,14 @@ class Sink(Protocol):
         instruments: Sequence[Instrument],
         raw: NDArray[np.uint8] | None = None,
     ) -> None:
-        """Publish what is known of an image; see Outputs."""
+        """Publish the results of an image; see Outputs."""
 
     def wants_confidence(self) -> bool:
-        """Tell whether somebody listens to the confidence of each pixel."""
+        """Return whether the topic with the confidence of each pixel has a subscriber."""
 
 
 class CameraChannel(NamedTuple):
-    """One camera as the worker sees it."""
+    """One camera: what the worker needs to know about it."""
 
     name: str
     type_name: str
@@ -323,19 +323,19 @@ class CameraChannel(NamedTuple):
 
     @property
     def prefix(self) -> str:
-        """What a line of the log begins with."""
+        """Prefix of the log messages of this camera."""
         return f'{self.name}: ' if self.name else ''
 
 
 class ReceivedImage(NamedTuple):
     """
-    A frame that was read, on its way.
+    A frame that was read and waits for its result.
 
-    :param frame: as it came.
+    :param frame: the serialized frame.
     :param channel: its camera.
-    :param header: std_msgs/Header.
-    :param input: what goes into the pipeline.
-    :param watch: runs from the start of reading.
+    :param header: std_msgs/Header of the image.
+    :param input: input of the pipeline.
+    :param watch: started before the frame was read.
     """
 
     frame: Frame

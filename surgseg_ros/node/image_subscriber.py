@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Subscribes to a camera's images, whatever transport they come by."""
+"""Subscribes to a camera's images, raw or compressed, and finds out why none arrive."""
 
 import os
 import re
@@ -33,22 +33,22 @@ TYPE_NAMES: Final = {
 }
 
 _SUFFIX: Final = '/compressed'
-"""What image_transport's compressed transport appends to the name of the images' topic."""
+"""What the compressed transport of image_transport appends to the name of the base topic."""
 
 _IMAGE_TYPES: Final = re.compile('Image|Packet|Video')
-"""In the types of transports: CompressedImage (zstd), Packet (theora), FFMPEGPacket and so on."""
+"""In message types of transports: CompressedImage (zstd), Packet (theora), FFMPEGPacket etc."""
 
 
 def possible_topics(node: Node, topic: str, transport: str) -> tuple[str, ...]:
     """
-    List the topics that can be subscribed to; image_transport too remaps the base name first.
+    List the topics to choose from; like image_transport, the base name is remapped first.
 
-    :param node: whose names and remappings count.
-    :param topic: the images' topic, as the node's parameters have it.
+    :param node: the node that subscribes; its namespace and remappings apply.
+    :param topic: the image topic, as in the node's parameters.
     :param transport: RAW or COMPRESSED.
-    :return: `topic` itself with RAW. With COMPRESSED a name that ends in `/compressed` as it is;
-        else what `topic`/compressed was remapped to; else both `topic`, which itself may be
-        published as CompressedImage, as the dVRK does, and the name with `/compressed`.
+    :return: with RAW, `topic` itself. With COMPRESSED, a name that ends in `/compressed` as it
+        is; else, if `topic`/compressed is remapped, that name; else both `topic`, which may
+        itself be published as CompressedImage, as the dVRK does, and `topic`/compressed.
     """
     base, beside = node.resolve_topic_name(topic), topic + _SUFFIX
     if transport != COMPRESSED or base.endswith(_SUFFIX):
@@ -60,13 +60,13 @@ def possible_topics(node: Node, topic: str, transport: str) -> tuple[str, ...]:
 
 def choose_topic(node: Node, topic: str, transport: str) -> str:
     """
-    Find the topic to subscribe to.
+    Choose the topic to subscribe to.
 
-    :param node: through which discovery is asked.
-    :param topic: the images' topic, as the node's parameters have it.
+    :param node: used for discovery.
+    :param topic: the image topic, as in the node's parameters.
     :param transport: RAW or COMPRESSED.
-    :return: the first of `possible_topics` if it is the only one, or carries compressed images;
-        else the other.
+    :return: the first of `possible_topics` if it is the only one, or is published as
+        CompressedImage; else the other.
     """
     first, *others = possible_topics(node, topic, transport)
     return others[0] if others and not is_published(node, first, COMPRESSED) else first
@@ -74,12 +74,12 @@ def choose_topic(node: Node, topic: str, transport: str) -> str:
 
 def is_published(node: Node, topic: str, transport: str) -> bool:
     """
-    Tell whether a topic has a publisher of a transport's type.
+    Return whether a topic has a publisher with the message type of a transport.
 
-    :param node: through which discovery is asked.
+    :param node: used for discovery.
     :param topic: the topic; remappings apply.
     :param transport: RAW or COMPRESSED.
-    :return: whether it has.
+    :return: True if it has.
     """
     infos = node.get_publishers_info_by_topic(topic)
     return any(info.topic_type == TYPE_NAMES[transport] for info in infos)
@@ -87,10 +87,10 @@ def is_published(node: Node, topic: str, transport: str) -> bool:
 
 def describe_others(node: Node, topic: str, transport: str) -> str:
     """
-    Say which images are published that this node does not read, and what to do about each.
+    Describe images that are published but not read by this node, with a remedy for each.
 
-    :param node: through which discovery is asked.
-    :param topic: the images' topic, as the node's parameters have it.
+    :param node: used for discovery.
+    :param topic: the image topic, as in the node's parameters.
     :param transport: RAW or COMPRESSED.
     :return: clauses, separated by semicolons; empty if there are no such images.
     """
@@ -112,10 +112,10 @@ def describe_others(node: Node, topic: str, transport: str) -> str:
 
 def remedy_for_type(type_name: str, transport: str) -> str:
     """
-    Say what to do where the topic that is subscribed to is published as another type.
+    Suggest what to do if the subscribed topic is published with another type.
 
-    :param type_name: as which it is published.
-    :param transport: the one in use, RAW or COMPRESSED.
+    :param type_name: the type that is published.
+    :param transport: the transport in use, RAW or COMPRESSED.
     :return: a clause.
     """
     for other, read in TYPE_NAMES.items():
@@ -135,40 +135,40 @@ def _remedy(base: str, name: str, type_name: str, transport: str) -> str:
         if name == stem:
             return 'remap the topic to one that carries images'
         return (
-            f'this node does not read the transport {kind!r}: let the camera driver publish raw '
-            f'or compressed images, or run `ros2 run image_transport republish`'
+            f'this node does not support the transport {kind!r}: configure the camera driver to '
+            'publish raw or compressed images, or run `ros2 run image_transport republish`'
         )
     steps = [] if found == transport else [f'set image_transport to {found}']
     reached = name == base or (found == COMPRESSED and name == base + _SUFFIX)
-    steps += [] if reached else [f'name the topic {name!r}']
-    return ' and '.join(steps) or 'wait until this node has changed to it'
+    steps += [] if reached else [f'set the topic to {name!r}']
+    return ' and '.join(steps) or 'wait until this node has switched to it'
 
 
 _DEPTH: Final = 5
-"""With 1, large reliable messages were seen lost that nobody had time to read."""
+"""With a depth of 1, large reliable messages were lost before they could be read."""
 
 _MIX_WINDOW: Final = 30
-"""Images over which publishers are seen to alternate: a second at 30 Hz."""
+"""Number of images in which alternating publishers are detected: one second at 30 Hz."""
 
-# Reliability is not among them: an override would pin the first choice.
+# Reliability is not included: an override would fix the first choice.
 INPUT_POLICIES: Final = (QoSPolicyKind.DEPTH, QoSPolicyKind.HISTORY, QoSPolicyKind.DURABILITY)
-"""Of the image subscription, that can be overridden."""
+"""QoS policies of the image subscription that can be overridden."""
 
 
 class ImageSubscriber:
     """
-    Subscribes to an image topic while started, and hands on what comes.
+    Subscribes to an image topic between `start` and `stop`, and passes the messages on.
 
-    With the transport `compressed`, which topic that is depends on what is published: it is
-    chosen again as long as nothing has come, or while what was chosen has no publisher.
+    With the transport `compressed`, the topic depends on what is published: it is chosen again
+    as long as no image has arrived, or while the chosen topic has no publisher.
 
-    :param node: whose subscription it is.
+    :param node: the node that subscribes.
     :param topic: relative name of the image topic.
     :param transport: a key of MESSAGE_TYPES.
     :param reliability: `auto`, `reliable` or `best_effort`.
-    :param health: where to count.
-    :param receive: gets each serialized message and its age in nanoseconds.
-    :param check_soon: called when the publishers have changed, so that `check` is due.
+    :param health: counts the images.
+    :param receive: called with each serialized message and its age in nanoseconds.
+    :param check_soon: called when the publishers have changed and `check` has to run.
     """
 
     def __init__(
@@ -181,17 +181,17 @@ class ImageSubscriber:
         receive: Callable[[bytes, int], None],
         check_soon: Callable[[], None],
     ) -> None:
-        """Keep what is needed; nothing is subscribed to yet."""
+        """Store the arguments; nothing is subscribed to yet."""
         self._node = node
         self._topic = topic
         self._chosen = topic
-        self._heard = False
+        self._has_received = False
         self._transport = transport
         self._choice = reliability
         self._health = health
         self._receive = receive
         self._check_soon = check_soon
-        self._lock = threading.Lock()  # transitions and upkeep come from different threads
+        self._lock = threading.Lock()  # transitions and checks run in different threads
         self._subscription: Subscription | None = None
         self._last_sequence: int | None = None
         self._publishers_seen = 0
@@ -200,7 +200,7 @@ class ImageSubscriber:
 
     @property
     def resolved_topic(self) -> str:
-        """The topic's full name after remapping."""
+        """The full name of the topic after remapping."""
         return self._node.resolve_topic_name(self._chosen)
 
     def start(self) -> None:
@@ -218,11 +218,11 @@ class ImageSubscriber:
             self._subscription = self._last_sequence = None
 
     def check(self) -> None:
-        """Hold topic and reliability against what is published, and follow the publishers."""
+        """Adapt topic and reliability to the publishers, and report those that do not fit."""
         with self._lock:
             if self._subscription is None:
                 return
-            self._choose_anew()
+            self._choose_again()
             right, wrong = self._publishers()
             self._publishers_seen = len(right)
             known = self._publisher_ids
@@ -242,7 +242,7 @@ class ImageSubscriber:
 
     def explain_silence(self) -> Reason:
         """
-        Say why no image may come.
+        Explain why no image may be arriving.
 
         :return: the reason, which names the topic.
         """
@@ -259,19 +259,20 @@ class ImageSubscriber:
             f'{info.qos_profile.durability.name.lower()}'
             for info in right
         )
-        asked = 'reliable' if self._is_reliable() else 'best_effort'
+        requested = 'reliable' if self._is_reliable() else 'best_effort'
         text = (
-            f'{name} has a publisher, but nothing arrives ({offers}; this node asks for {asked}): '
-            'check QoS with `ros2 topic info -v`, and whether the camera runs'
+            f'{name} has a publisher, but nothing arrives ({offers}; this node '
+            f'requests {requested}): check QoS with `ros2 topic info -v`, and whether the camera '
+            'is running'
         )
         return Reason(ReasonCode.NOTHING_RECEIVED, text)
 
-    def _choose_anew(self) -> None:
-        """Change to the topic on which images are published, where none come by the present."""
+    def _choose_again(self) -> None:
+        """Switch to the topic on which images are published, if none arrive on the present one."""
         node, transport = self._node, self._transport
         if transport != COMPRESSED:
             return
-        if self._heard and is_published(node, self._chosen, transport):
+        if self._has_received and is_published(node, self._chosen, transport):
             return
         wanted = choose_topic(node, self._topic, transport)
         if wanted != self._chosen and is_published(node, wanted, transport):
@@ -287,7 +288,7 @@ class ImageSubscriber:
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
         )
         self._last_sequence = None
-        self._heard = False
+        self._has_received = False
         self._subscription = subscribe(
             self._node,
             MESSAGE_TYPES[self._transport],
@@ -299,55 +300,57 @@ class ImageSubscriber:
                 'message_lost': self._on_lost,
                 'incompatible_qos': self._on_incompatible,
             },
-            # A new one each time: destroyed in the executor's hands, a subscription leaves its
-            # group locked for ever. The node's default group would also keep what was destroyed.
+            # A new group each time: if a subscription is destroyed while the executor handles it,
+            # its group stays locked. The node's default group also keeps destroyed subscriptions.
             callback_group=MutuallyExclusiveCallbackGroup(),
             qos_overriding_options=QoSOverridingOptions(INPUT_POLICIES),
             raw=True,
         )
-        word = 'reliable' if reliable else 'best effort'
-        self._node.get_logger().info(f'subscribed to {self.resolved_topic!r}, {word}')
+        reliability = 'reliable' if reliable else 'best effort'
+        self._node.get_logger().info(f'subscribed to {self.resolved_topic!r}, {reliability}')
 
     def _on_image(self, cdr: bytes, info: Mapping[str, Any]) -> None:
         received_ns = info.get('received_timestamp') or 0
         sent_ns = info.get('source_timestamp') or 0
-        way_ms = (received_ns - sent_ns) / 1e6 if received_ns and sent_ns else None
-        self._heard = True
-        self._health.record_arrival(time.monotonic_ns(), way_ms)
+        transport_ms = (received_ns - sent_ns) / 1e6 if received_ns and sent_ns else None
+        self._has_received = True
+        self._health.record_arrival(time.monotonic_ns(), transport_ms)
         self._follow(info.get('publication_sequence_number'))
         age_ns = time.time_ns() - received_ns if received_ns else 0
         self._receive(cdr, max(0, age_ns))
 
     def _follow(self, sequence: int | None) -> None:
-        """Count gaps in the publisher's numbering, and see whether several publishers mix."""
-        if sequence is None:  # the middleware does not number: any of several may have sent it
+        """Count gaps in the sequence numbers, and detect several publishers."""
+        if (
+            sequence is None
+        ):  # the middleware has no numbers: any of several publishers may have sent it
             several = Reason(ReasonCode.TWO_CAMERAS, 'there are several publishers')
             self._health.record_ambiguity(several if self._publishers_seen > 1 else None)
             return
         last, self._last_sequence = self._last_sequence, sequence
         self._backward.append(last is not None and sequence <= last)
-        # A camera that is started again steps back once; two that alternate do again and again.
+        # The numbers of a restarted camera go back once; those of two cameras again and again.
         mixed = Reason(ReasonCode.TWO_CAMERAS, 'images of several publishers alternate')
         self._health.record_ambiguity(mixed if sum(self._backward) > 1 else None)
         if last is not None and sequence > last + 1 and self._publishers_seen == 1:
             self._health.count('missing', sequence - last - 1)
 
     def _on_lost(self, event: Any) -> None:
-        """Count, and say once what to set at the camera: it is started by others."""
+        """Count, and log once what to set for the camera driver, which this node cannot change."""
         self._health.count('lost', event.total_count_change)
         if self._health.first_time('lost'):
             advice = advice_to_sender(get_rmw_implementation_identifier(), os.environ)
             self._node.get_logger().warning(
-                f'images of {self.resolved_topic!r} are lost on their way here: {advice} '
+                f'images of {self.resolved_topic!r} are lost in transport: {advice} '
                 '(reported once; all are counted in /diagnostics)'
             )
 
     def _on_incompatible(self, event: Any) -> None:
         if self._health.first_time(f'incompatible {self._is_reliable()}'):
             self._node.get_logger().warning(
-                f'a publisher of {self.resolved_topic!r} offers a QoS that this node cannot take '
-                f'(policy {event.last_policy_kind.name}): its images do not arrive; set '
-                'reliability to auto or best_effort, or the qos_overrides parameters'
+                f'a publisher of {self.resolved_topic!r} offers a QoS that is incompatible with '
+                f'this node (policy {event.last_policy_kind.name}): its images do not arrive; set '
+                'reliability to auto or best_effort, or use the qos_overrides parameters'
             )
         self._check_soon()
 
@@ -372,7 +375,7 @@ class ImageSubscriber:
         )
 
     def _publishers(self) -> tuple[list[TopicEndpointInfo], list[TopicEndpointInfo]]:
-        """Find the publishers of the type that is read, and those of other types."""
+        """Return the publishers of the subscribed type, and those of other types."""
         infos = self._node.get_publishers_info_by_topic(self._chosen)
         wanted = TYPE_NAMES[self._transport]
         right = [info for info in infos if info.topic_type == wanted]
@@ -380,6 +383,6 @@ class ImageSubscriber:
 
 
 def _name_of(info: TopicEndpointInfo) -> str:
-    if 'UNKNOWN' in info.node_name:  # discovered before its node was
+    if 'UNKNOWN' in info.node_name:  # discovered before its node
         return 'a node'
     return f'{info.node_namespace.rstrip("/")}/{info.node_name}'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the network, retries where the machine fails, then asks for a fallback."""
+"""Runs the network, retries after a failure of the machine, then asks for a fallback."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Result = Segmentation | Exception
 
 class Input(NamedTuple):
     """
-    What the network gets of a camera.
+    One camera's input of the network.
 
     :param image: (H, W, 3) uint8 RGB.
-    :param roi: the part to look at; None: all of it.
+    :param roi: the part to segment; None: the whole image.
     """
 
     image: NDArray[np.uint8]
@@ -32,30 +32,30 @@ class Input(NamedTuple):
 
 
 class FallbackHandler(Protocol):
-    """Who is told that the machine fails."""
+    """Handles failures of the machine that `Inference` reports."""
 
     def fall_back(self, error: Exception) -> bool:
         """
-        Start to get another way to run the network.
+        Start to replace the runtime that failed.
 
-        :param error: raised even at the second attempt.
-        :return: whether one is on its way; until it is there, an attempt makes no sense.
+        :param error: raised by the second attempt, too.
+        :return: whether a replacement is being loaded; until it is ready, retrying is useless.
         """
 
     def disable_batching(self, reason: str) -> None:
-        """Note that images are segmented one by one from now on."""
+        """Record that images are segmented one by one from now on."""
 
 
 class Inference:
     """
-    Segments images with one model; for one thread.
+    Segments images with one model; not thread-safe.
 
     :param segmenter: the model.
-    :param fallback: told of failures.
+    :param fallback: handles failures of the machine.
     """
 
     def __init__(self, segmenter: Segmenter, fallback: FallbackHandler) -> None:
-        """Start with the batch size that the model takes."""
+        """Start with the batch size that the model supports."""
         self.segmenter = segmenter
         self.max_batch_size = segmenter.max_batch_size
         self._fallback = fallback
@@ -63,11 +63,12 @@ class Inference:
 
     def segment(self, inputs: Sequence[Input], confidence: bool = False) -> list[Result]:
         """
-        Segment a batch; where that fails, each image by itself, to find which one is at fault.
+        Segment a batch; if that fails, segment each image alone, to find the one that fails.
 
-        :param inputs: of different cameras, or none.
-        :param confidence: whether that of each pixel is needed, not of the network's grid alone.
-        :return: for each its segmentation, or the error.
+        :param inputs: one per camera; may be empty.
+        :param confidence: whether to compute the confidence of each pixel, not only on the
+            network's grid.
+        :return: for each input its segmentation, or the error.
         """
         if not inputs:
             return []
@@ -75,7 +76,7 @@ class Inference:
             return [self._failed] * len(inputs)
         try:
             return self._try(lambda: self._run(inputs, confidence))
-        except Exception as error:  # of the network, the device, a roi beyond the image
+        except Exception as error:  # from the network, the device, or a roi beyond the image
             if len(inputs) > 1:
                 results = [result for one in inputs for result in self.segment([one], confidence)]
                 self._check_batching(error, results)
@@ -85,7 +86,7 @@ class Inference:
             return [error]
 
     def _try(self, attempt: Callable[[], list[Result]]) -> list[Result]:
-        """Try twice where it is the machine's fault."""
+        """Try again once if the machine failed."""
         try:
             return attempt()
         except Exception as error:
@@ -100,7 +101,8 @@ class Inference:
         return list(self.segmenter.segment_all(images, rois, **wanted))
 
     def _check_batching(self, error: Exception, results: Sequence[Result]) -> None:
-        """Stay with single images, where these succeed and a batch does not."""
+        """Process images one at a time from now on if that works and a batch does not."""
         if is_of_machine(error) and not any(isinstance(one, Exception) for one in results):
             self.max_batch_size = 1
-            self._fallback.disable_batching(f'pictures go through one by one: {describe(error)}')
+            reason = f'images are processed one at a time: {describe(error)}'
+            self._fallback.disable_batching(reason)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the launch files share; it needs ROS 2's launch, and nothing else imports it."""
+"""Shared code of the launch files; only these import it, because it needs `launch`."""
 
 import os
 import re
@@ -21,7 +21,7 @@ CONFIG: Final = Path(get_package_share_directory('surgseg_ros'), 'config')
 
 TRUE: Final = ['true', 'True', 'TRUE', '1']
 FLAGS: Final = [*TRUE, 'false', 'False', 'FALSE', '0']
-"""What a flag may be."""
+"""Accepted values of a boolean argument."""
 
 DEFAULTS: Final = {
     'name': 'segmenter',
@@ -29,24 +29,24 @@ DEFAULTS: Final = {
     'params_file': '',
     'dds_profile': str(CONFIG / 'fastdds.xml'),
 }
-"""Of arguments that both launch files read: an included one's are gone when it has ended."""
+"""Of arguments that both launch files read: those of an included file are gone when it ends."""
 
 VIEWERS: Final = {'rviz': 'rviz2', 'foxglove': 'foxglove_bridge'}
-"""What `view` may be, and the package that shows it, with an executable of the same name."""
+"""Values of `view`, each with its package, whose executable has the same name."""
 
 RVIZ_CONFIG: Final = CONFIG / 'rviz' / 'segmenter.rviz'
 FOXGLOVE_LAYOUT: Final = CONFIG / 'foxglove' / 'segmenter.json'
 
 VIEWED_OUTPUTS: Final = ('overlay', 'detections', 'status')
-"""The outputs of the node that the viewers' files name; they name its input `image` too."""
+"""Outputs of the node in the configuration files of the viewers, besides the input `image`."""
 
 
 def value_of(name: str, context: LaunchContext) -> str:
     """
-    Find the value of an argument.
+    Return the value of an argument.
 
-    :param name: of the argument, which is declared or one of DEFAULTS.
-    :param context: of the launch.
+    :param name: name of the argument, which is declared or one of DEFAULTS.
+    :param context: the launch context.
     :return: the value.
     """
     return LaunchConfiguration(name, default=DEFAULTS.get(name)).perform(context)
@@ -54,7 +54,7 @@ def value_of(name: str, context: LaunchContext) -> str:
 
 def node_name(context: LaunchContext) -> str:
     """
-    Name the segmenter as launch_ros will.
+    Return the full name that launch_ros gives to the segmenter.
 
     :param context: holds `name` and `namespace`, and the namespace of PushRosNamespace.
     :return: the fully qualified name.
@@ -66,11 +66,11 @@ def node_name(context: LaunchContext) -> str:
 
 def params_file(context: LaunchContext) -> str:
     """
-    Find the file of parameters.
+    Return the path of the parameters file.
 
     :param context: holds `params_file`.
-    :return: its path; empty for none.
-    :raises FileNotFoundError: if there is no such file; launch itself would only warn.
+    :return: the path; empty for none.
+    :raises FileNotFoundError: if the file does not exist; launch itself would only warn.
     """
     path = value_of('params_file', context)
     if path and not Path(path).is_file():
@@ -80,12 +80,12 @@ def params_file(context: LaunchContext) -> str:
 
 def image_topics(context: LaunchContext) -> list[str]:
     """
-    Find what the segmenter will have in its parameter `image_topics`, arguments aside.
+    Find the value that the parameter `image_topics` will have without launch arguments.
 
     :param context: holds `params_file`, and the parameters of SetParameter.
-    :return: the topics; empty where neither says anything.
+    :return: the topics; empty if neither sets them.
     :raises OSError: if a file is missing or cannot be read.
-    :raises ValueError: if it is no file of parameters.
+    :raises ValueError: if a file is not a parameters file.
     """
     return _names('image_topics', context)
 
@@ -102,17 +102,17 @@ def profile(context: LaunchContext) -> ProfileChoice:
     Decide which Fast DDS profile a process of this launch gets.
 
     :param context: holds `dds_profile` and the environment.
-    :return: the variables for the process's `additional_env`, and what to say.
+    :return: the variables for the process's `additional_env`, and what to log.
     """
     return choose_profile(value_of('dds_profile', context), context.environment)
 
 
 def viewer(context: LaunchContext) -> list[Node]:
     """
-    Make the viewer that `view` asks for.
+    Make the node of the viewer in `view`.
 
-    :param context: holds `view`, and what names the segmenter and its topics.
-    :return: its node; none where no viewer is asked for.
+    :param context: holds `view`, and the names of the segmenter and its topics.
+    :return: the node; empty if `view` is empty.
     :raises RuntimeError: if the viewer is not installed.
     """
     view = value_of('view', context)
@@ -158,11 +158,11 @@ def _foxglove(context: LaunchContext) -> dict[str, Any]:
 
 def viewed_topics(context: LaunchContext) -> dict[str, str]:
     """
-    Name the topics that the viewers' files name as this launch's segmenter has them.
+    Map the topics in the configuration files of the viewers to those of this launch.
 
-    :param context: holds what names the segmenter and its topics, SetRemap included.
-    :return: absolute names, by those of a segmenter with its defaults; of several cameras, the
-        first one's.
+    :param context: holds the names of the segmenter and its topics, including SetRemap.
+    :return: absolute names, by the names of a segmenter with its defaults; with several cameras,
+        those of the first.
     """
     given = value_of('image_topic', context)
     image = given or next(iter(image_topics(context)), 'image')
@@ -174,12 +174,12 @@ def viewed_topics(context: LaunchContext) -> dict[str, str]:
 
 def foxglove_layout(context: LaunchContext) -> Path:
     """
-    Find the layout for Foxglove, which cannot rename topics.
+    Find or write the layout for Foxglove, which cannot remap topics.
 
-    :param context: holds what names the segmenter and its topics.
-    :return: the shipped file, or a copy with this launch's names in the launch's log folder.
+    :param context: holds the names of the segmenter and its topics.
+    :return: the shipped file, or a copy in the log folder with the names of this launch.
     """
-    status = node_name(context).lstrip('/')  # as the node names its part of /diagnostics
+    status = node_name(context).lstrip('/')  # the name of the node's status in /diagnostics
     status += f': {_camera(context)}' if _camera(context) else ''
     shipped = FOXGLOVE_LAYOUT.read_text()
     topics = viewed_topics(context)
@@ -198,7 +198,7 @@ def _camera(context: LaunchContext) -> str:
 
 
 def _remapped(topic: str, context: LaunchContext) -> str:
-    """Resolve a name as rcl does for the segmenter: the first rule that fits has it."""
+    """Resolve a name as rcl does for the segmenter: the first rule that matches applies."""
     name = _absolute(topic, context)
     for source, target in context.launch_configurations.get('ros_remaps', []):
         if _absolute(source, context) == name:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lifecycle node that answers during transitions, and says why one failed."""
+"""A lifecycle node that answers during transitions, and reports why one failed."""
 
 import threading
 from collections.abc import Callable
@@ -14,24 +14,27 @@ Transition = TransitionCallbackReturn
 
 class LifecycleNode(LifecycleNodeMixin, Node):
     """
-    As rclpy's, with what that lacks: patience, one transition at a time, and reasons.
+    A lifecycle node like rclpy's, with additions.
 
-    :param name: the node's.
+    It answers while a transition runs, allows one transition at a time, and reports why one
+    failed.
+
+    :param name: name of the node.
     :param options: for rclpy.node.Node.
     """
 
     def __init__(self, name: str, **options: Any) -> None:
-        """Begin unconfigured."""
+        """Start in the unconfigured state."""
         Node.__init__(self, name, **options)
         self._transition = threading.Lock()
         self._stopping = False
-        # A group of its own: the node answers `get_state` while a transition takes its time.
+        # A separate group: the node answers `get_state` while a transition runs.
         LifecycleNodeMixin.__init__(
             self, enable_communication_interface=True, callback_group=ReentrantCallbackGroup()
         )
 
     def start_by_itself(self) -> None:
-        """Configure and activate; what fails is in the log and in /diagnostics."""
+        """Configure and activate; failures are reported in the log and in /diagnostics."""
         with self._transition:
             try:
                 if self.trigger_configure() != Transition.SUCCESS:
@@ -45,12 +48,12 @@ class LifecycleNode(LifecycleNodeMixin, Node):
         name = self.get_fully_qualified_name()
         steps = ' && '.join(f'ros2 lifecycle set {name} {step}' for step in transitions)
         self.get_logger().error(
-            f'autostart failed, the node waits: fix the cause (such as by ros2 param set '
-            f'{name} model FOLDER), then {steps}'
+            f'autostart failed: fix the cause (for example, ros2 param set {name} model FOLDER), '
+            f'then run {steps}'
         )
 
     def in_transition(self) -> bool:
-        """Tell whether a transition is in progress."""
+        """Return whether a transition is in progress."""
         return self._transition.locked()
 
     def attempt(
@@ -61,29 +64,29 @@ class LifecycleNode(LifecycleNodeMixin, Node):
         otherwise: TransitionCallbackReturn = Transition.FAILURE,
     ) -> TransitionCallbackReturn:
         """
-        Do what a transition asks for; rclpy swallows without a word what that raises.
+        Run a transition and report its errors, which rclpy would swallow.
 
-        :param name: of the transition.
-        :param act: what to do.
-        :param undo: called after a failure, before it is told.
-        :param otherwise: what a failure is: FAILURE (back to where it began) or ERROR.
+        :param name: name of the transition.
+        :param act: does the work.
+        :param undo: called after a failure, before it is reported.
+        :param otherwise: the result of a failure: FAILURE (back to the previous state) or ERROR.
         :return: SUCCESS, or `otherwise`.
         """
         try:
             act()
-        except Exception as error:  # whatever a model, a device or the middleware has to say
+        except Exception as error:  # of any kind: from a model, a device or the middleware
             reason = f'{name} failed: {error}'
             try:
                 undo()
-            except Exception as second:  # half made things must not come apart
-                reason += f'; undoing it as well: {second}'
+            except Exception as second:  # the first error must be reported all the same
+                reason += f'; undoing it failed, too: {second}'
             self.report_failed(reason)
             return otherwise
         return Transition.SUCCESS
 
     def report_failed(self, reason: str) -> None:
         """
-        Tell people that a transition failed.
+        Log that a transition failed.
 
         :param reason: why.
         """
@@ -91,10 +94,10 @@ class LifecycleNode(LifecycleNodeMixin, Node):
 
     def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:  # noqa: N802
         """
-        Answer a request for a transition, also one that is not possible.
+        Answer a request for a transition, even an invalid one.
 
-        rclpy's own method raises there, in the executor, and the caller waits for ever; it also
-        lets a second transition begin during one. It has no public hook, hence the name.
+        For an invalid one, rclpy's method raises in the executor, and the caller waits forever;
+        it also lets a second transition start during one. It has no public hook, hence the name.
         """
         handle = super()._LifecycleNodeMixin__on_change_state
         response.success = False
@@ -103,7 +106,7 @@ class LifecycleNode(LifecycleNodeMixin, Node):
             return response
         try:
             return handle(request, response)
-        except Exception as error:  # rclpy's RCLError is not public everywhere
+        except Exception as error:  # RCLError is not public in every distribution
             self.get_logger().warning(f'transition refused: {error}')
             return response
         finally:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames that wait for the worker, and the activation that they belong to."""
+"""Frames that wait for the worker, and the generation that they belong to."""
 
 import contextlib
 import threading
@@ -9,18 +9,18 @@ from typing import NamedTuple
 
 
 class Generation:
-    """Counts changes of state; a result belongs to one, and is discarded after it."""
+    """Counts changes of state; a result of an earlier generation is discarded."""
 
     def __init__(self) -> None:
-        """Start at 0, at rest."""
+        """Start at 0."""
         self._lock = threading.Lock()
         self.number = 0
 
     def advance(self) -> int:
         """
-        End the present generation; waits for what is being published in it.
+        End the present generation; waits for a publication in progress.
 
-        :return: the number of the next.
+        :return: the number of the next generation.
         """
         with self._lock:
             self.number += 1
@@ -31,8 +31,8 @@ class Generation:
         """
         Keep the generation from ending.
 
-        :param number: of a result.
-        :return: context that says whether this is still the present generation.
+        :param number: generation of a result.
+        :return: context manager that yields whether this is still the present generation.
         """
         with self._lock:
             yield number == self.number
@@ -40,13 +40,13 @@ class Generation:
 
 class Frame(NamedTuple):
     """
-    A frame as it came, not yet looked into.
+    A received frame, still serialized.
 
     :param camera: index of its camera.
     :param cdr: the serialized message.
-    :param received_ns: steady clock when the callback got it.
-    :param age_ns: how long before that the middleware had it; 0 if unknown.
-    :param generation: the activation that it belongs to.
+    :param received_ns: steady clock in the callback.
+    :param age_ns: nanoseconds from its receipt by the middleware to the callback; 0 if unknown.
+    :param generation: the generation that it belongs to.
     """
 
     camera: int
@@ -57,7 +57,7 @@ class Frame(NamedTuple):
 
 
 class Mailbox:
-    """Hands the worker the newest frames of the cameras in turn; older ones are dropped."""
+    """Passes the newest frame of each camera in turn to the worker; drops older ones."""
 
     def __init__(self) -> None:
         """Start empty and open."""
@@ -67,9 +67,9 @@ class Mailbox:
 
     def put(self, frame: Frame) -> bool:
         """
-        Lay a frame into its camera's slot.
+        Put a frame into its camera's slot.
 
-        :param frame: replaces the one there, but keeps its camera's place in the queue.
+        :param frame: replaces the previous one, but keeps the camera's place in the queue.
         :return: whether a frame was dropped for it.
         """
         with self._changed:
@@ -80,11 +80,11 @@ class Mailbox:
 
     def take(self, most: int = 1) -> tuple[Frame, ...]:
         """
-        Wait for a frame; take with it what other cameras have there by then, but wait for none.
+        Wait for a frame, and take those of other cameras that are present by then.
 
-        :param most: how many at most.
-        :return: the newest of each camera, the one that has waited longest first; none once
-            closed.
+        :param most: the maximum number of frames.
+        :return: the newest frame of each camera, the one that waited longest first; empty once
+            the mailbox is closed.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._slots or self._closed)
@@ -94,12 +94,12 @@ class Mailbox:
             return tuple(self._slots.popitem(last=False)[1] for _ in range(count))
 
     def clear(self) -> None:
-        """Drop what lies in the slots."""
+        """Drop all frames."""
         with self._changed:
             self._slots.clear()
 
     def close(self) -> None:
-        """Let `take` return nothing from now on."""
+        """Make `take` return nothing from now on."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

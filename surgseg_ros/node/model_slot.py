@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model in use, and how another one takes its place: by wish, or where the machine fails."""
+"""The model in use, and how another replaces it: on request, or after a machine failure."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 
 
 class Logger(Protocol):
-    """What is needed of a logger."""
+    """The methods of a logger that are needed here."""
 
     def info(self, message: str) -> object:
-        """Log what is worth knowing."""
+        """Log at level info."""
 
     def warning(self, message: str) -> object:
-        """Log what should be fixed."""
+        """Log at level warning."""
 
     def error(self, message: str) -> object:
-        """Log what failed."""
+        """Log at level error."""
 
 
 class ModelSlot:
     """
-    Holds one model from configure to cleanup; safe for several threads.
+    Holds one model from configure to cleanup; thread-safe.
 
-    Another model is loaded and tested in a thread of its own, while the present one works. What
-    fails on that way leaves the present one where it is. Who owns what:
+    Another model is loaded and tested in a separate thread, while the present one keeps working.
+    If that fails, the present one stays in use. Ownership:
 
         SegmenterNode ── owns ──> ModelSlot ── owns ──> Inference ── owns ──> Segmenter
               │                       ^                    │ fall_back, disable_batching
@@ -49,16 +49,16 @@ class ModelSlot:
               └── owns ──> Worker ── reads `inference` before each batch
 
     The slot is the inference's FallbackHandler. The worker never keeps an inference beyond a
-    batch, so that a model that was replaced can be freed. Locks are taken in this order, and none
-    is held while waiting for another's owner: `_loading` (one load at a time), `_lock` (the
-    slot's fields), the generation's (so that a model changes between two results, never while one
-    is published), and last those of Health and Reporter.
+    batch, so that a replaced model can be freed. Locks are taken in this order: `_loading` (one
+    load at a time), `_lock` (the slot's fields), the generation's (so that a model changes
+    between two results, never while one is published), and last those of Health and Reporter.
+    None is held while waiting for the owner of another.
 
-    :param logger: the node's.
-    :param generation: the node's.
-    :param on_change: called with the new limits when another model takes over; the generation is
-        held, so no result is published meanwhile.
-    :param report: called after the model, or what is to be said of it, has changed.
+    :param logger: the node's logger.
+    :param generation: the node's generation.
+    :param on_change: called with the new degraded reasons when another model takes over; the
+        generation is held, so no result is published meanwhile.
+    :param report: called after the model, or the reasons why it is degraded, have changed.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class ModelSlot:
         on_change: Callable[[tuple[Reason, ...]], None],
         report: Callable[[], None],
     ) -> None:
-        """Begin empty."""
+        """Start without a model."""
         self.segmenter: Segmenter | None = None
         self.inference: Inference | None = None
-        """What the worker is to use from its next batch on."""
+        """What the worker uses from its next batch on."""
         self.tested = False
-        """Whether the model has a self-test, which it then has passed."""
+        """Whether the model has a self-test, and has passed it."""
         self._logger = logger
         self._generation = generation
         self._on_change = on_change
@@ -81,62 +81,67 @@ class ModelSlot:
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._settings: Settings | None = None
-        self._trouble: Reason | None = None
-        self._fallen: Reason | None = None
-        self._smaller: Reason | None = None
+        self._change_failure: Reason | None = None
+        self._fallback_reason: Reason | None = None
+        self._batching_reason: Reason | None = None
         self._number = 0
         self._usual_threads = 0
 
     def fill(self, settings: Settings) -> Segmenter:
         """
-        Load the first model, and before the first of all the libraries that run it.
+        Load the first model; the first call also imports the libraries that run it.
 
-        :param settings: name the folder, and how it is run.
+        :param settings: the folder, and how to run the model.
         :return: the model.
-        :raises Exception: if it cannot be used, whatever folder, device and library say.
+        :raises Exception: of any kind, from the folder, device or library, if it cannot be used.
         """
         self._import_torch(settings.model)
         self._set_threads(settings.cpu_threads)
         segmenter, tested = self._load(settings)
         with self._lock:
             self._settings, self.tested = settings, tested
-            self._trouble = self._fallen = self._smaller = None
+            self._change_failure = self._fallback_reason = self._batching_reason = None
             self.segmenter, self.inference = segmenter, Inference(segmenter, self)
         return segmenter
 
     def empty(self) -> None:
-        """Give the model up; one that is being loaded will not be used."""
+        """Release the model; one that is being loaded will not be used."""
         with self._lock:
             self._number += 1
             self.segmenter = self.inference = self._settings = None
-            self._trouble = self._fallen = self._smaller = None
+            self._change_failure = self._fallback_reason = self._batching_reason = None
 
     def degraded_reasons(self) -> tuple[Reason, ...]:
-        """Say why masks of this model are never better than degraded."""
+        """Return the reasons why masks of this model are at best degraded."""
         with self._lock:
             return self._degraded_reasons()
 
     def _degraded_reasons(self) -> tuple[Reason, ...]:
         segmenter = self.segmenter
         demo = segmenter is not None and segmenter.spec.intended_use == 'demo'
-        said = Reason(ReasonCode.MODEL_DEMO, 'the model is for demonstration only')
-        reported = (said if demo else None, self._trouble, self._fallen, self._smaller)
+        demo_reason = Reason(ReasonCode.MODEL_DEMO, 'the model is for demonstration only')
+        reported = (
+            demo_reason if demo else None,
+            self._change_failure,
+            self._fallback_reason,
+            self._batching_reason,
+        )
         return tuple(reason for reason in reported if reason is not None)
 
     def is_settled(self, folder: str) -> bool:
         """
-        Tell whether to ask for a folder would change nothing.
+        Return whether requesting a folder again would change nothing.
 
-        :param folder: the one that was asked for last.
-        :return: whether it is in use, is being loaded, or will be read at configure.
+        :param folder: the folder that was requested last.
+        :return: True if it is in use, is being loaded, or will be read at configure.
         """
         with self._lock:
             settings = self._settings
-            in_use = settings is None or (settings.model == folder and not self._trouble)
+            in_use = settings is None or (settings.model == folder and not self._change_failure)
         return in_use or self._loading.locked()
 
     def describe(self) -> str:
-        """Give name and hash of the model; empty where there is none."""
+        """Return name and hash of the model; empty without a model."""
         if (segmenter := self.segmenter) is None:
             return ''
         name = f'{segmenter.spec.name} ({segmenter.spec.weights_sha256[:12]})'
@@ -144,12 +149,12 @@ class ModelSlot:
 
     def change(self, settings: Settings) -> str:
         """
-        Load a model in the place of the present one, and wait for it.
+        Load a model to replace the present one, and wait for it.
 
-        :param settings: name the folder, and how it is run.
-        :return: what runs now.
-        :raises Exception: if it cannot be used; the present one goes on, and `degraded_reasons`
-            say why.
+        :param settings: the folder, and how to run the model.
+        :return: a description of the new model and its runtime.
+        :raises Exception: if it cannot be used; the present one stays in use, and
+            `degraded_reasons` report why.
         """
         self._begin()
         try:
@@ -159,66 +164,69 @@ class ModelSlot:
 
     def change_soon(self, settings: Settings) -> None:
         """
-        Begin to load a model in the place of the present one.
+        Start to load a model to replace the present one.
 
-        :param settings: name the folder, and how it is run.
-        :raises ValueError: if one is being loaded already.
+        :param settings: the folder, and how to run the model.
+        :raises ValueError: if a model is already being loaded.
         """
         self._begin()
         self._in_thread(lambda: self._change(settings))
 
-    def complain(self, folder: str, reason: object) -> None:
+    def report_change_failure(self, folder: str, reason: object) -> None:
         """
-        Note that another model was asked for, and that the present one stays.
+        Report that a requested model is not used, and that the present one stays in use.
 
-        :param folder: that was asked for.
+        :param folder: the folder that was requested.
         :param reason: why it is not used.
         """
-        text = f'model {folder!r} was asked for and is not used: {reason}; {self.describe()} stays'
+        text = (
+            f'model {folder!r} was requested and cannot be used: {reason}; '
+            f'{self.describe()} stays in use'
+        )
         self._logger.error(text)
         with self._lock:
-            self._trouble = Reason(ReasonCode.MODEL_CHANGE_FAILED, text)
+            self._change_failure = Reason(ReasonCode.MODEL_CHANGE_FAILED, text)
         self._report()
 
     def fall_back(self, error: Exception) -> bool:
-        """See FallbackHandler."""
+        """Load the model for torch on the CPU; see FallbackHandler."""
         from surgseg_ros.core.runtimes import TorchRuntime
 
         settings, segmenter = self._settings, self.segmenter
-        if settings is None or segmenter is None or self._fallen:
+        if settings is None or segmenter is None or self._fallback_reason:
             return False
         runtime = segmenter.runtime
         if isinstance(runtime, TorchRuntime) and runtime.device.type == 'cpu':
-            return False  # there is nothing plainer
+            return False  # nothing simpler is left
         if not self._loading.acquire(blocking=False):
             return False
         reason = f'{runtime.description} fails: {describe(error)}'
-        self._logger.error(f'{reason}; no decision until the CPU has the model')
+        self._logger.error(f'{reason}; no decision until the model is loaded on the CPU')
         plain = dataclasses.replace(settings, device='cpu', runtime='torch', precision='auto')
         self._in_thread(lambda: self._fall(plain, segmenter, reason))
         return True
 
     def disable_batching(self, reason: str) -> None:
-        """See FallbackHandler."""
+        """Report that a batch failed while its images succeeded one at a time."""
         self._logger.error(reason)
         with self._lock:
-            self._smaller = Reason(ReasonCode.BATCHING_DISABLED, reason)
+            self._batching_reason = Reason(ReasonCode.BATCHING_DISABLED, reason)
         self._report()
 
     def _import_torch(self, folder: str) -> None:
         """
-        Import what runs networks, the first time that a model is loaded.
+        Import the libraries that run networks, the first time that a model is loaded.
 
-        It takes seconds, during which a lifecycle manager already has the node's answers: so it
-        is done here and in `_load`, not at the top of a module.
+        This takes seconds, and a lifecycle manager must get answers meanwhile: so it is done here
+        and in `_load`, not at the top of a module.
 
-        :param folder: of the model; what is wrong with it is told without waiting for torch.
+        :param folder: the model folder; its errors are reported before torch is imported.
         """
         if 'torch' in sys.modules:
             return
         read_spec(folder)
         self._logger.info('importing PyTorch')
-        with importing():  # before the model is made, which has to go when another comes
+        with importing():  # before the model is made, which must stay collectable
             import surgseg_ros.core.self_test  # noqa: F401
 
     def _set_threads(self, count: int) -> None:
@@ -229,14 +237,16 @@ class ModelSlot:
 
     def _begin(self) -> None:
         if not self._loading.acquire(blocking=False):
-            raise ValueError('another model is being loaded: wait until it is there, or refused')
+            raise ValueError(
+                'another model is being loaded: wait until it is in use or has failed'
+            )
 
     def _in_thread(self, act: Callable[[], object]) -> None:
-        """Run what loads, and release the lock that was taken for it."""
+        """Load in a thread, and release the lock that was acquired for it."""
 
         def run() -> None:
             try:
-                with contextlib.suppress(Exception):  # said already
+                with contextlib.suppress(Exception):  # already reported
                     act()
             finally:
                 self._loading.release()
@@ -250,7 +260,7 @@ class ModelSlot:
             self._exchange(number, segmenter, tested, settings)
         except Exception as error:
             if number == self._number:
-                self.complain(settings.model, error)
+                self.report_change_failure(settings.model, error)
             raise
         self._logger.info(f'the model is now {self.describe()}')
         return f'{self.describe()} on {segmenter.runtime.description}'
@@ -260,21 +270,21 @@ class ModelSlot:
         try:
             segmenter, tested = self._load(plain)
             if segmenter.spec.weights_sha256 != failed.spec.weights_sha256:
-                raise ValueError('the model folder holds another model by now')
+                raise ValueError('the model folder now holds another model')
             text = f'{reason}; runs on the CPU instead, until ~/reload_model'
-            said = Reason(ReasonCode.CPU_FALLBACK, text)
-            self._exchange(number, segmenter, tested, plain, said)
+            fallback = Reason(ReasonCode.CPU_FALLBACK, text)
+            self._exchange(number, segmenter, tested, plain, fallback)
         except Exception as error:
             self._stay(number, failed, f'{reason}; the CPU cannot take over: {error}')
             raise
 
     def _stay(self, number: int, segmenter: Segmenter, reason: str) -> None:
-        """Go on with what fails: it may be for a while only."""
+        """Continue with the runtime that fails: the failure may be temporary."""
         self._logger.error(reason)
         with self._lock:
             if number != self._number:
                 return
-            self._fallen = Reason(ReasonCode.DEVICE_FAILED, reason)
+            self._fallback_reason = Reason(ReasonCode.DEVICE_FAILED, reason)
             self._use(segmenter)
         self._report()
 
@@ -284,26 +294,26 @@ class ModelSlot:
         segmenter: Segmenter,
         tested: bool,
         settings: Settings,
-        fallen: Reason | None = None,
+        fallback: Reason | None = None,
     ) -> None:
-        """Put a model in the place of the present one."""
+        """Replace the present model."""
         with self._lock:
             if number != self._number:
                 raise ValueError('the node was cleaned up while the model was being loaded')
             self._settings, self.tested = settings, tested
-            self._trouble = self._smaller = None
-            self._fallen = fallen
+            self._change_failure = self._batching_reason = None
+            self._fallback_reason = fallback
             self._use(segmenter)
         self._report()
 
     def _use(self, segmenter: Segmenter) -> None:
-        """Let the worker go on with a model; a result of the one before is discarded."""
+        """Make the worker use a model; results of the previous one are discarded."""
         with self._generation.held(self._generation.number):
             self.segmenter, self.inference = segmenter, Inference(segmenter, self)
             self._on_change(self._degraded_reasons())
 
     def _load(self, settings: Settings) -> tuple[Segmenter, bool]:
-        """Load, warm up and test a model; hash and class table are checked on the way."""
+        """Load, warm up and test a model; loading checks its hash and class table."""
         from surgseg_ros.core.segmenter import Segmenter
         from surgseg_ros.core.self_test import check_self_test
 
@@ -317,14 +327,13 @@ class ModelSlot:
             pictures=len(settings.camera_names),
         )
         segmenter.warm_up()
-        agreement = check_self_test(
-            segmenter.spec, lambda picture: segmenter.segment(picture).mask
-        )
+        agreement = check_self_test(segmenter.spec, lambda image: segmenter.segment(image).mask)
         if agreement is None:
             self._logger.warning(
                 f'{settings.model!r} has no self-test: it is not known whether its network '
-                'computes here what it learned; write the folder again with this release'
+                'computes the same here as after training; write the folder again with this '
+                'release'
             )
-        said = f'{segmenter.spec.name} on {segmenter.runtime.description}'
-        self._logger.info(f'{said}, ready in {time.monotonic() - started_s:.1f} s')
+        model = f'{segmenter.spec.name} on {segmenter.runtime.description}'
+        self._logger.info(f'{model}, ready in {time.monotonic() - started_s:.1f} s')
         return segmenter, agreement is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks once a second whether images come, and whether another node publishes on our outputs."""
+"""Checks whether images arrive, and whether another node publishes on the same outputs."""
 
 import threading
 import time
@@ -22,17 +22,17 @@ from surgseg_ros.node.image_subscriber import ImageSubscriber
 
 LISTED_DEAD_S: Final = 25.0
 """
-How long a publisher may be listed without a sign of life before it counts as a living one.
+How long a publisher must be listed, without a sign of life, before it counts as alive.
 
-Discovery keeps a participant that was killed until its lease ends: 20 s with Fast DDS by default,
-10 s with Cyclone DDS. The rest is for a look that comes late.
+Discovery keeps a killed participant until its lease ends: 20 s with Fast DDS by default, 10 s with
+Cyclone DDS. The rest is a margin for a late check.
 """
 
 ALIVE_S: Final = 3.0
-"""How long a sign of life holds: a segmenter repeats `status` and is asked every second."""
+"""How long a sign of life is valid: a segmenter repeats `status`, and is asked every second."""
 
 UNKNOWN_NAME: Final = '_NODE_NAME_UNKNOWN_'
-"""What rmw gives for a publisher whose node has not been discovered yet."""
+"""What rmw returns for a publisher whose node has not been discovered yet."""
 
 
 class _Endpoint(NamedTuple):
@@ -43,9 +43,9 @@ class _Endpoint(NamedTuple):
 
 class _Question(NamedTuple):
     """
-    A client of a node's `get_state`, and the request that is not answered yet.
+    A client of a node's `get_state`, and its pending request.
 
-    There is no client where a security policy forbids it.
+    The client is None if a security policy forbids it.
     """
 
     client: Client | None
@@ -55,16 +55,16 @@ class _Question(NamedTuple):
 
 class OtherPublishers:
     """
-    Looks for publishers on a camera's output topics that are not this node's own.
+    Looks for other nodes' publishers on a camera's output topics.
 
-    A publisher counts while its node shows signs of life: the node's `get_state` answers, or its
-    `status` is heard on this camera's topic, by which another node of the same name is told from
-    this one. Without such signs it counts once it has been listed for longer than discovery keeps
-    a dead one: a node that is no lifecycle node, or one that hangs.
+    A publisher counts while its node shows signs of life: the node answers `get_state`, or its
+    `status` arrives on this camera's topic, whose `hardware_id` distinguishes another node of the
+    same name from this one. Without such signs it counts once it has been listed for longer than
+    discovery keeps a dead one: it is not a lifecycle node, or it hangs.
 
     :param node: this node.
     :param topics: the camera's output topics, as relative names.
-    :param status_topic: the one of them that is `status`.
+    :param status_topic: the topic among them that is `status`.
     :param instance: the `hardware_id` of this node's own `status`.
     :param now_s: the steady clock.
     """
@@ -77,14 +77,14 @@ class OtherPublishers:
         instance: str,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Keep all; nothing is subscribed to yet."""
+        """Store the arguments; nothing is subscribed to yet."""
         self._node = node
         self._name = node.get_fully_qualified_name()
         self._topics = tuple(topics)
         self._status_topic = status_topic
         self._instance = instance
         self._now_s = now_s
-        self._lock = threading.Lock()  # transitions and upkeep come from different threads
+        self._lock = threading.Lock()  # transitions and checks run in different threads
         self._started = False
         self._subscription: Subscription | None = None
         self._first_seen_s: dict[_Endpoint, float] = {}
@@ -92,8 +92,8 @@ class OtherPublishers:
         self._questions: dict[str, _Question] = {}
 
     def start(self) -> None:
-        """Listen to `status`; where a security policy forbids that, go without."""
-        # Best effort, so that this node's own last word does not wait for its own listener.
+        """Subscribe to `status`, unless a security policy forbids that."""
+        # Best effort, so that this node's last status does not wait for its own subscription.
         qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
         with self._lock:
             self._started = True
@@ -101,14 +101,14 @@ class OtherPublishers:
                 self._subscription = self._node.create_subscription(
                     DiagnosticStatus,
                     self._status_topic,
-                    self.hear,
+                    self.on_status,
                     qos,
                     callback_group=MutuallyExclusiveCallbackGroup(),
                 )
-            except Exception as error:  # rclpy's RCLError is not public everywhere
+            except Exception as error:  # RCLError is not public in every distribution
                 self._node.get_logger().warning(
-                    f'cannot listen to {self._status_topic!r} ({error}): another node of the '
-                    f'name {self._name!r} is noticed after {LISTED_DEAD_S:g} s only'
+                    f'cannot subscribe to {self._status_topic!r} ({error}): another node named '
+                    f'{self._name!r} is detected only after {LISTED_DEAD_S:g} s'
                 )
 
     def stop(self) -> None:
@@ -121,21 +121,21 @@ class OtherPublishers:
             self._first_seen_s.clear()
             self._sign_s.clear()
 
-    def hear(self, status: DiagnosticStatus) -> None:
+    def on_status(self, status: DiagnosticStatus) -> None:
         """
-        Take note of whose `status` this is.
+        Record which node published a `status`.
 
-        :param status: from the camera's topic; this node's own among them.
+        :param status: from the camera's topic; may be this node's own.
         """
         if status.hardware_id != self._instance:
-            # The name of a node has no colon; what follows one is a camera's.
+            # Names of nodes have no colon; the part after it is the camera's name.
             self._sign_s['/' + status.name.partition(':')[0]] = self._now_s()
 
     def check(self) -> Reason | None:
         """
         Look for other publishers, and ask their nodes; does not wait for an answer.
 
-        :return: who publishes on which topics and what to do about it; None if nobody does.
+        :return: which nodes publish on which topics, with a remedy; None if there are none.
         """
         with self._lock:
             if not self._started:
@@ -149,7 +149,7 @@ class OtherPublishers:
             return self._report([other for other in others if self._lives(other, now_s)])
 
     def _others(self, now_s: float) -> list[_Endpoint]:
-        """List the publishers that are not this node's own, and remember since when."""
+        """List the publishers of other nodes, and remember since when each is listed."""
         listed = [
             _Endpoint(topic, bytes(info.endpoint_gid), _full_name(info))
             for topic in self._topics
@@ -160,7 +160,7 @@ class OtherPublishers:
         others = [end for end in listed if end.node != self._name]
         for topic in self._topics:
             same = [end for end in listed if end.topic == topic and end.node == self._name]
-            # One is this node's own. rclpy does not tell which; by the rules it does not matter.
+            # One is this node's own. rclpy does not report which, and it makes no difference.
             others += sorted(same, key=lambda end: self._first_seen_s[end])[1:]
         return others
 
@@ -172,7 +172,7 @@ class OtherPublishers:
         return now_s - since_s > LISTED_DEAD_S
 
     def _ask(self, name: str, now_s: float) -> None:
-        """Ask a node for its state, unless an earlier question is still on its way."""
+        """Request the state of a node, unless an earlier request is still pending."""
         question = self._questions.get(name)
         if question is None:
             question = self._questions[name] = _Question(self._client(name), None, now_s)
@@ -193,8 +193,8 @@ class OtherPublishers:
             return self._node.create_client(
                 GetState, f'{name}/get_state', callback_group=MutuallyExclusiveCallbackGroup()
             )
-        except Exception:  # rclpy's RCLError is not public everywhere
-            return None  # without an answer it counts by time
+        except Exception:  # RCLError is not public in every distribution
+            return None  # without an answer, only the time counts
 
     def _answered(self, name: str) -> None:
         self._sign_s[name] = self._now_s()
@@ -212,14 +212,14 @@ class OtherPublishers:
         )
         nodes = ', '.join(sorted({self._call(other.node) for other in others}))
         text = (
-            f'{nodes} publishes on {topics} too: stop it, or give one of the two a namespace of '
-            'its own'
+            f'{nodes} also publishes on {topics}: stop it, or put one of the two nodes into '
+            'another namespace'
         )
         return Reason(ReasonCode.TWO_PUBLISHERS, text)
 
     def _call(self, name: str) -> str:
         if name == UNKNOWN_NAME:
-            return 'another node, of unknown name,'
+            return 'another node, whose name is unknown,'
         return f'another node named {name!r}' if name == self._name else repr(name)
 
 
@@ -236,19 +236,19 @@ def check_subscriptions(
     logger: Any,
 ) -> None:
     """
-    Follow the publishers of each eye, and warn where no image comes.
+    Check the image subscription of each camera, and warn if no image arrives.
 
-    :param channels: of the node.
-    :param subscribers: theirs; none while the node is not active.
-    :param limit_s: how long no image may come before that is said.
-    :param logger: the node's, of rclpy.
+    :param channels: the node's cameras.
+    :param subscribers: one per camera; empty while the node is not active.
+    :param limit_s: seconds without an image after which to warn.
+    :param logger: the rclpy logger of the node.
     """
     for channel, subscriber in zip(channels, subscribers, strict=False):
         try:
             subscriber.check()
             _report_silence(channel.health, subscriber, limit_s, logger)
-        except Exception as error:  # of one eye; the other, and /diagnostics, go on
-            text = f'looking at {subscriber.resolved_topic!r} failed: {error}'
+        except Exception as error:  # of one camera; the others, and /diagnostics, continue
+            text = f'checking the publishers of {subscriber.resolved_topic!r} failed: {error}'
             logger.error(text, throttle_duration_sec=10.0)
 
 
@@ -256,22 +256,22 @@ def check_other_publishers(
     channels: Sequence[CameraChannel], others: Sequence[OtherPublishers], logger: Any
 ) -> None:
     """
-    Degrade each eye on whose output topics another node publishes, and say so once.
+    Degrade each camera on whose output topics another node publishes, and warn once.
 
-    :param channels: of the node.
-    :param others: theirs.
-    :param logger: the node's, of rclpy.
+    :param channels: the node's cameras.
+    :param others: one per camera.
+    :param logger: the rclpy logger of the node.
     """
     for channel, publishers in zip(channels, others, strict=False):
         try:
             reason = publishers.check()
-        except Exception as error:  # of one eye; the other, and /diagnostics, go on
+        except Exception as error:  # of one camera; the others, and /diagnostics, continue
             text = f'looking for other publishers failed: {error}'
             logger.error(text, throttle_duration_sec=10.0)
             continue
         channel.health.record_other_publishers(reason)
         if reason is not None and channel.health.first_time(reason.text):
-            logger.warning(f'{channel.prefix}{reason.text} (masks are degraded while it does)')
+            logger.warning(f'{channel.prefix}{reason.text} (masks are degraded meanwhile)')
 
 
 def _report_silence(
@@ -285,5 +285,5 @@ def _report_silence(
     text = f'no image for {limit_s:g} s: {explanation.text}'
     if health.first_time(explanation.text):
         logger.warning(text)
-    else:  # it may be another silence, or the same for a long time
+    else:  # it may be a new interruption, or a long one
         logger.warning(text, throttle_duration_sec=60.0, skip_first=True)

@@ -22,7 +22,7 @@ from surgseg_ros.messages.results import detections_to_msg, label_info_to_msg, t
 LATCHED_QOS: Final = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 OUTPUT_POLICIES: Final = (QoSPolicyKind.DEPTH, QoSPolicyKind.HISTORY, QoSPolicyKind.RELIABILITY)
-"""Of each result's publisher, that can be overridden."""
+"""QoS policies of the publishers that can be overridden."""
 
 RESULTS: Final = {
     'mask': Image,
@@ -31,34 +31,34 @@ RESULTS: Final = {
     'overlay': Image,
     'raw_mask': Image,
 }
-"""Topics that speak only while the node is active, and their types."""
+"""Topics that are published only while the node is active, and their types."""
 
 
 def prefixed(camera_name: str, topic: str) -> str:
     """
-    Name an output topic of a camera.
+    Return the name of an output topic of a camera.
 
     :param camera_name: the prefix; empty for none.
-    :param topic: `mask` for example.
-    :return: relative name.
+    :param topic: `mask`, for example.
+    :return: the relative name.
     """
     return f'{camera_name}/{topic}' if camera_name else topic
 
 
 class Outputs:
     """
-    Publishers from configure to cleanup.
+    The publishers of one camera's results, from configure to cleanup.
 
-    :param node: whose publishers they are.
+    :param node: the node that publishes.
     :param camera_name: prefix of the topics.
-    :param overlay: whether the overlay is offered.
-    :param raw_mask: whether the mask before it is filtered is offered.
+    :param overlay: whether to offer the overlay.
+    :param raw_mask: whether to offer the mask before the temporal filter.
     """
 
     def __init__(
         self, node: LifecycleNodeMixin, camera_name: str, overlay: bool, raw_mask: bool = False
     ) -> None:
-        """Keep what is needed; nothing is created yet."""
+        """Store the arguments; nothing is created yet."""
         self._node = node
         self._camera_name = camera_name
         offered = {'overlay': overlay, 'raw_mask': raw_mask}
@@ -67,14 +67,14 @@ class Outputs:
         self._label_info: Publisher | None = None
 
     def create(self) -> None:
-        """Create the publishers; those of results are silent until the node is active."""
-        # A new one each time; the node's default group keeps what was destroyed.
+        """Create the publishers; results are published only while the node is active."""
+        # A new group each time: the node's default group keeps what was destroyed.
         group = MutuallyExclusiveCallbackGroup()
         for topic in self._topics:
             self._results[topic] = self._node.create_lifecycle_publisher(
                 RESULTS[topic],
                 prefixed(self._camera_name, topic),
-                QoSProfile(depth=1),  # a new one each time: overriding changes it
+                QoSProfile(depth=1),  # a new profile each time: overriding changes it
                 callback_group=group,
                 qos_overriding_options=QoSOverridingOptions(OUTPUT_POLICIES),
             )
@@ -87,11 +87,11 @@ class Outputs:
         )
 
     def topics(self) -> list[str]:
-        """Name the topics that are offered, `status` apart; relative names."""
+        """List the relative names of the output topics, except `status`."""
         return [prefixed(self._camera_name, topic) for topic in (*self._topics, 'label_info')]
 
     def destroy(self) -> None:
-        """Destroy those that were created, the last made first."""
+        """Destroy the publishers, the last one first."""
         if self._label_info is not None:
             self._node.destroy_publisher(self._label_info)
         self._label_info = None
@@ -100,9 +100,9 @@ class Outputs:
 
     def announce(self, now_ns: int) -> None:
         """
-        Latch the names of the labels.
+        Publish the names of the labels once; the topic is latched.
 
-        :param now_ns: the node's clock.
+        :param now_ns: time of the node's clock.
         """
         if self._label_info is not None:
             self._label_info.publish(to_cdr(label_info_to_msg(now_ns)))
@@ -116,32 +116,32 @@ class Outputs:
         raw: NDArray[np.uint8] | None = None,
     ) -> None:
         """
-        Publish what is known of an image; what is for people, only if somebody listens.
+        Publish the results of an image; confidence, overlay and raw mask only for subscribers.
 
-        :param header: the image's, given on untouched.
+        :param header: header of the image, passed on unchanged.
         :param image: (H, W, 3) uint8 RGB.
-        :param segmentation: with confidence, where that is wanted.
-        :param instruments: what was found in it.
-        :param raw: (H, W) uint8, the mask before it was filtered; None if it was not.
+        :param segmentation: with confidence, if `wants_confidence`.
+        :param instruments: the instruments in it.
+        :param raw: (H, W) uint8, the mask before the temporal filter; None without a filter.
         """
         self._send('mask', image_to_msg(segmentation.mask, header))
         self._send('detections', detections_to_msg(header, instruments))
-        if self._is_heard('confidence') and segmentation.confidence is not None:
+        if self._has_subscriber('confidence') and segmentation.confidence is not None:
             self._send('confidence', image_to_msg(segmentation.confidence, header))
-        if self._is_heard('overlay'):
+        if self._has_subscriber('overlay'):
             drawn = draw_overlay(image, segmentation.mask, instruments)
             self._send('overlay', image_to_msg(drawn, header))
 
-        if raw is not None and self._is_heard('raw_mask'):
+        if raw is not None and self._has_subscriber('raw_mask'):
             self._send('raw_mask', image_to_msg(raw, header))
 
     def wants_confidence(self) -> bool:
-        """Tell whether somebody listens to the confidence of each pixel."""
-        return self._is_heard('confidence')
+        """Return whether the topic with the confidence of each pixel has a subscriber."""
+        return self._has_subscriber('confidence')
 
     def _send(self, topic: str, message: Any) -> None:
         self._results[topic].publish(to_cdr(message))
 
-    def _is_heard(self, topic: str) -> bool:
+    def _has_subscriber(self, topic: str) -> bool:
         publisher = self._results.get(topic)
         return publisher is not None and publisher.get_subscription_count() > 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's parameters: declared, read and checked; slips in what was given."""
+"""The node's parameters: declares, reads and checks them, and finds misspelled ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -30,7 +30,7 @@ from surgseg_ros.node.outputs import OUTPUT_POLICIES, RESULTS, prefixed
 
 @dataclass(frozen=True)
 class Settings:
-    """The parameters as one value, checked; the names are those of TABLE."""
+    """The checked values of all parameters; the names are those of TABLE."""
 
     autostart: bool
     model: str
@@ -57,7 +57,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """
-        Hold the values against each other; each by itself is held against TABLE's row.
+        Check the choices in TABLE, and that the values are consistent with each other.
 
         :raises ValueError: naming the parameter, its value and the remedy.
         """
@@ -68,10 +68,11 @@ class Settings:
         if cameras == 0 or '' in self.image_topics or len(names) != cameras:
             raise ValueError(
                 f'image_topics is {list(self.image_topics)} and camera_names {list(names)}: '
-                'give one name to each topic, both at once: in the parameters file, or atomically'
+                'give one name per topic, and set both at once: in the parameters file or '
+                'atomically'
             )
         if len(set(names)) != cameras:
-            raise ValueError(f'camera_names is {list(names)}: give each camera a name of its own')
+            raise ValueError(f'camera_names is {list(names)}: give each camera a different name')
         for name in (*self.image_topics, *filter(None, names)):
             _check_name(name)
         for index in range(cameras):
@@ -80,11 +81,11 @@ class Settings:
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> 'Settings':
         """
-        Make settings of parameter values.
+        Make settings from parameter values.
 
-        :param values: by name; lists become tuples.
+        :param values: values by name; lists become tuples.
         :return: the settings.
-        :raises ValueError: if values do not fit.
+        :raises ValueError: if a value is not valid.
         """
         known = {entry.name for entry in fields(cls)}
         return cls(
@@ -100,9 +101,9 @@ class Settings:
 
     def value_of(self, name: str) -> Any:
         """
-        Find the value of a parameter.
+        Return the value of a parameter.
 
-        :param name: of a row of TABLE.
+        :param name: name of a row of TABLE.
         :return: its value.
         """
         if not name.startswith('gates.'):
@@ -112,22 +113,22 @@ class Settings:
 
     @property
     def policy(self) -> ResultPolicy:
-        """By what results are judged."""
+        """The rules for publishing a result."""
         return ResultPolicy(
             **{entry.name: getattr(self, entry.name) for entry in fields(ResultPolicy)}
         )
 
     @property
     def pipeline(self) -> PipelineSettings:
-        """What a camera's pipeline needs."""
+        """The settings of a camera's pipeline."""
         return pipeline_settings({row.name: self.value_of(row.name) for row in TABLE})
 
     def roi_of(self, camera: int) -> Roi | None:
         """
-        Find a camera's part of the image.
+        Return a camera's region of interest.
 
-        :param camera: its index.
-        :return: the part, or None for the whole image.
+        :param camera: index of the camera.
+        :return: the region, or None for the whole image.
         :raises ValueError: see `camera_roi`.
         """
         return camera_roi(self.roi, camera, len(self.image_topics))
@@ -137,7 +138,7 @@ def declare(node: Node) -> None:
     """
     Declare every parameter of TABLE, with its type, description and range.
 
-    :param node: where; its overrides are held against type and range.
+    :param node: the node; its overrides are checked against type and range.
     """
     for row in TABLE:
         node.declare_parameter(row.name, row.default, descriptor(row))
@@ -147,9 +148,9 @@ def read(node: Node) -> Settings:
     """
     Read the node's parameters.
 
-    :param node: which has declared them.
+    :param node: the node, which has declared them.
     :return: the settings.
-    :raises ValueError: if they do not fit.
+    :raises ValueError: if a value is not valid.
     """
     return Settings.from_values({row.name: node.get_parameter(row.name).value for row in TABLE})
 
@@ -166,33 +167,33 @@ def _check_name(name: str) -> None:
 
 def unknown(node: Node) -> list[str]:
     """
-    Find what was given at the start but is no parameter: a slip in a limit must not go unseen.
+    Find values given on startup whose name is not a parameter: a typo must not go unnoticed.
 
-    :param node: which has declared its parameters.
+    :param node: the node, which has declared its parameters.
     :return: names, sorted.
     """
-    given = getattr(node, '_parameter_overrides', {})  # rclpy has no public way to ask
+    given = getattr(node, '_parameter_overrides', {})  # rclpy has no public API for this
     names = (name for name in given if not name.startswith('qos_overrides.'))
     return sorted(name for name in names if not node.has_parameter(name))
 
 
 def descriptor(row: Parameter) -> ParameterDescriptor:
     """
-    Tell ROS what a row says.
+    Make the descriptor of a parameter.
 
-    :param row: of TABLE.
-    :return: its description, with when it is read, and its range.
+    :param row: a row of TABLE.
+    :return: the descriptor: description, when the parameter is read, and range.
     """
-    reported = ParameterDescriptor(description=row.explanation)
+    described = ParameterDescriptor(description=row.explanation)
     if row.choices:
-        reported.additional_constraints = 'One of: ' + ', '.join(row.choices)
+        described.additional_constraints = 'One of: ' + ', '.join(row.choices)
     if row.span and isinstance(row.default, float):
         low, high = row.span
-        reported.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        described.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
     elif row.span:
         low, high = (int(value) for value in row.span)
-        reported.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
-    return reported
+        described.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+    return described
 
 
 _PREFIX: Final = 'qos_overrides.'
@@ -206,11 +207,11 @@ _ENUMS: Final = {
 
 def overridable(node: Node, settings: Settings) -> dict[str, tuple[str, ...]]:
     """
-    Name what QoS overrides there may be.
+    List the QoS overrides that are possible.
 
-    :param node: whose remappings count.
-    :param settings: name the image topics and the cameras.
-    :return: the policies of each publisher or subscription, by the beginning of the parameters'
+    :param node: the node, whose remappings apply.
+    :param settings: hold the image topics and the camera names.
+    :return: the policies of each publisher or subscription, by the prefix of the parameters'
         names.
     """
 
@@ -230,14 +231,14 @@ def overridable(node: Node, settings: Settings) -> dict[str, tuple[str, ...]]:
 
 def slips(node: Node, known: Mapping[str, Sequence[str]]) -> list[str]:
     """
-    Find what was given at the start and has no effect: a slip must not go unseen.
+    Find values given on startup that have no effect: a typo must not go unnoticed.
 
-    :param node: which has declared its parameters.
-    :param known: see `overridable`.
-    :return: a sentence for each, with what may have been meant.
+    :param node: the node, which has declared its parameters.
+    :param known: result of `overridable`.
+    :return: a sentence for each, with the name that may have been meant.
     :raises ValueError: if a QoS override has a value that its policy cannot have.
     """
-    given: Mapping[str, Any] = getattr(node, '_parameter_overrides', {})  # there is no public way
+    given: Mapping[str, Any] = getattr(node, '_parameter_overrides', {})  # no public API
     names = [row.name for row in TABLE]
     reported = [
         f'there is no parameter {name!r}{did_you_mean(name, names)}' for name in unknown(node)
@@ -266,7 +267,7 @@ def _slip(name: str, known: Mapping[str, Sequence[str]]) -> Iterator[str]:
 
 
 def _check(name: str, value: Any) -> None:
-    """Refuse what rclpy would refuse later, or hand on to the middleware as it is."""
+    """Reject values that rclpy would reject later, or pass to the middleware unchecked."""
     policy = name.rpartition('.')[2]
     if policy == 'depth' and (type(value) is not int or value < 1):
         raise ValueError(f'{name} is {value!r}, expected a whole number from 1 on')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publishes messages of a bag at their times, and the bag's clock."""
+"""Publishes the messages of a bag with their timing, and the time of the bag on /clock."""
 
 import importlib
 import math
@@ -16,7 +16,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE
 
-DEPTH: Final = 5  # fewer lose large images on their way to a reliable subscriber
+DEPTH: Final = 5  # with less, large images are lost on the way to a reliable subscriber
 MATCH_POLL_S: Final = 0.02
 ACKNOWLEDGE_POLL_S: Final = 0.1
 ACKNOWLEDGE_TIMEOUT_S: Final = 10.0
@@ -28,11 +28,11 @@ class Clock:
     Publishes the time of the bag on /clock.
 
     :param node: the node that publishes.
-    :param frequency_hz: ticks per second of real time, at least.
+    :param frequency_hz: minimum publications per second of real time.
     """
 
     def __init__(self, node: Node, frequency_hz: float) -> None:
-        """Make the publisher."""
+        """Create the publisher."""
         self._message = importlib.import_module('rosgraph_msgs.msg').Clock()
         self._publisher = node.create_publisher(type(self._message), '/clock', DEPTH)
         self._period_s = 1.0 / frequency_hz
@@ -42,7 +42,7 @@ class Clock:
         """
         Publish a time.
 
-        :param time_ns: in nanoseconds, of the bag.
+        :param time_ns: time of the bag in nanoseconds.
         """
         stamp = self._message.clock
         stamp.sec, stamp.nanosec = divmod(time_ns, 10**9)
@@ -52,13 +52,13 @@ class Clock:
 
 class Player:
     """
-    Publishes messages of a bag as the bytes that were recorded, reliably.
+    Publishes the recorded bytes of a bag's messages, with reliable QoS.
 
-    :param node: the node that publishes; it need not be spun.
-    :param bag: the bag, open.
-    :param topics: what to play; all images of the bag where None.
-    :param rate: of bag time to real time.
-    :param clock_hz: how often /clock is published; never where None.
+    :param node: the node that publishes; it does not have to be spun.
+    :param bag: the open bag.
+    :param topics: the topics to play; None: all images of the bag.
+    :param rate: bag time per real time.
+    :param clock_hz: rate of /clock; None: it is not published.
     :raises BagError: if the bag lacks a topic or holds no images, or a type is not installed.
     """
 
@@ -71,17 +71,17 @@ class Player:
         rate: float = 1.0,
         clock_hz: float | None = None,
     ) -> None:
-        """Make the publishers, so that subscribers find them before anything is played."""
+        """Create the publishers, so that subscribers find them before playback."""
         self._bag = bag
         self._rate = rate
         self._clock = Clock(node, clock_hz) if clock_hz else None
         names = image_topics(bag) if topics is None else topics
-        bag.messages(names)  # says what topics there are if one is absent
+        bag.messages(names)  # raises an error that lists the topics if one is missing
         self._publishers = {name: _publisher(node, bag, name) for name in names}
         self.topic_names = [publisher.topic_name for publisher in self._publishers.values()]
         self.counts = dict.fromkeys(self._publishers, 0)
-        self._untried: set[str] = set()  # topics to which nobody is known to listen yet
-        self.late_s: list[float] = [0.0, 0.0]  # sum, greatest
+        self._untried: set[str] = set()  # topics without an acknowledged message
+        self.late_s: list[float] = [0.0, 0.0]  # sum, maximum
 
     def wait_for_subscribers(
         self, stop: threading.Event, timeout_s: float = math.inf
@@ -89,29 +89,29 @@ class Player:
         """
         Wait until every topic has a subscriber.
 
-        DDS tells either side by itself, and the subscriber's may be later: what it is sent until
-        then it can only get from the history, which is short. So `play` goes on after a topic's
-        first message when that is acknowledged.
+        DDS discovery runs separately on each side, and the subscriber's may finish later: it gets
+        earlier messages only from the history, which is short. So after a topic's first message,
+        `play` waits until it is acknowledged.
 
-        :param stop: ends the waiting.
-        :param timeout_s: ends it as well.
-        :return: the topics, as they are published, that have no subscriber yet.
+        :param stop: ends the wait.
+        :param timeout_s: ends the wait, too.
+        :return: the topics without a subscriber, by their published names.
         """
         self._untried = set(self._publishers)
         end_s = time.monotonic() + timeout_s
         while True:
             publishers = self._publishers.values()
-            lonely = [x.topic_name for x in publishers if not x.get_subscription_count()]
-            if not lonely or time.monotonic() > end_s or stop.wait(MATCH_POLL_S):
-                return lonely
+            missing = [x.topic_name for x in publishers if not x.get_subscription_count()]
+            if not missing or time.monotonic() > end_s or stop.wait(MATCH_POLL_S):
+                return missing
 
     def play(self, stop: threading.Event, *, loop: bool = False) -> None:
         """
         Publish the messages, each at its time.
 
-        :param stop: ends the playing.
-        :param loop: begin again after the last message, one mean interval later.
-        :raises BagError: after the last whole message of a bag that is cut off.
+        :param stop: ends playback.
+        :param loop: start again after the last message, one mean interval later.
+        :raises BagError: after the last complete message of a truncated bag.
         """
         start_s = self._play_once(time.monotonic(), stop)
         while loop and not stop.is_set():
@@ -119,9 +119,9 @@ class Player:
 
     def wait_until_acknowledged(self, stop: threading.Event) -> bool:
         """
-        Wait until the reliable subscribers have got everything.
+        Wait until the reliable subscribers have received everything.
 
-        :param stop: ends the waiting.
+        :param stop: ends the wait.
         :return: whether they have.
         """
         end_s = time.monotonic() + ACKNOWLEDGE_TIMEOUT_S
@@ -129,28 +129,28 @@ class Player:
 
     def subscriber_counts(self) -> dict[str, int]:
         """
-        Count who listens, reliably or not.
+        Count the subscribers, reliable or not.
 
-        :return: the number of each topic, by the name under which it is published.
+        :return: the number of subscribers by published topic name.
         """
         publishers = self._publishers.values()
         return {x.topic_name: x.get_subscription_count() for x in publishers}
 
     def report(self) -> str:
         """
-        Say what was published and how late.
+        Summarize what was published, and how late.
 
         :return: one line.
         """
         total = sum(self.counts.values())
         parts = zip(self.topic_names, self.counts.values(), strict=True)
         counts = ', '.join(f'{name} {count}' for name, count in parts)
-        mean_ms, greatest_ms = 1e3 * self.late_s[0] / max(total, 1), 1e3 * self.late_s[1]
-        late = f'late by {mean_ms:.1f} ms on average, {greatest_ms:.1f} ms at most'
+        mean_ms, max_ms = 1e3 * self.late_s[0] / max(total, 1), 1e3 * self.late_s[1]
+        late = f'late by {mean_ms:.1f} ms on average, {max_ms:.1f} ms at most'
         return f'{total} messages published ({counts}), {late}'
 
     def _play_once(self, start_s: float, stop: threading.Event) -> float:
-        """Play from a point of monotonic time on; return the one at which to play again."""
+        """Play once, starting at a monotonic time; return the time at which to play again."""
         first_ns = last_ns = None
         count = 0
         for topic, time_ns, cdr in self._bag.messages(self._publishers):
@@ -169,14 +169,14 @@ class Player:
         return start_s + (last_ns - first_ns + interval_ns) / 1e9 / self._rate
 
     def _try_out(self, topic: str, stop: threading.Event) -> float:
-        """Wait until a topic's first message is acknowledged; return how long that took."""
+        """Wait until a topic's first message is acknowledged; return the seconds it took."""
         self._untried.discard(topic)
         start_s = time.monotonic()
         _is_acknowledged(self._publishers[topic], stop, start_s + FIRST_TIMEOUT_S)
         return time.monotonic() - start_s
 
     def _wait_until(self, due_s: float, due_ns: int, stop: threading.Event) -> bool:
-        """Wait for a message's time while the clock ticks; return False if stopped."""
+        """Publish /clock until a message is due; return False if stopped."""
         while self._clock and self._clock.next_s < due_s:
             if stop.wait(max(0.0, self._clock.next_s - time.monotonic())):
                 return False
@@ -185,7 +185,7 @@ class Player:
         if stop.wait(max(0.0, due_s - time.monotonic())):
             return False
         if self._clock:
-            self._clock.publish(due_ns)  # else an image could bear a stamp of the future
+            self._clock.publish(due_ns)  # else the stamp of an image could be in the future
         late_s = time.monotonic() - due_s
         self.late_s = [self.late_s[0] + late_s, max(self.late_s[1], late_s)]
         return True
@@ -195,21 +195,23 @@ def image_topics(bag: Bag) -> list[str]:
     """
     Find the topics of a bag that hold images.
 
-    :param bag: the bag, open.
-    :return: the names of those of type Image and CompressedImage.
+    :param bag: the open bag.
+    :return: the names of the topics of type Image and CompressedImage.
     :raises BagError: if there are none.
     """
     types = (IMAGE, COMPRESSED_IMAGE)
     found = [name for name, topic in bag.topics.items() if topic.type_name in types]
     if not found:
-        there = ', '.join(f'{name} ({topic.type_name})' for name, topic in bag.topics.items())
-        text = f'bag {str(bag.path)!r} has no images but {there}'
+        found_topics = ', '.join(
+            f'{name} ({topic.type_name})' for name, topic in bag.topics.items()
+        )
+        text = f'bag {str(bag.path)!r} has no images but {found_topics}'
         raise BagError(f'{text}: choose some of these with --topics')
     return found
 
 
 def _is_acknowledged(publisher: Publisher, stop: threading.Event, end_s: float) -> bool:
-    """Wait until reliable subscribers have got everything; return False if they have not."""
+    """Wait until reliable subscribers have received everything; return whether they have."""
     patience = Duration(nanoseconds=int(ACKNOWLEDGE_POLL_S * 1e9))
     while not stop.is_set() and time.monotonic() < end_s:
         if publisher.wait_for_all_acked(patience):
@@ -218,7 +220,7 @@ def _is_acknowledged(publisher: Publisher, stop: threading.Event, end_s: float) 
 
 
 def _publisher(node: Node, bag: Bag, topic: str) -> Publisher:
-    """Offer reliability, which serves subscribers of either kind."""
+    """Create a reliable publisher, which suits reliable and best-effort subscribers."""
     qos = QoSProfile(depth=DEPTH)
     if bag.is_latched(topic):
         qos.durability = DurabilityPolicy.TRANSIENT_LOCAL

@@ -20,11 +20,11 @@ from surgseg_ros.node.threads import Ticker
 
 STATUS_DEADLINE_S: Final = 1.5
 _REPEAT_S: Final = 0.5
-"""So that a single lost message does not miss the deadline."""
-_LAST_WORD_S: Final = 3.0
-"""On a busy machine a listener takes its time; launch waits for 5 s before it ends a process."""
+"""A single lost message must not miss the deadline."""
+_LAST_STATUS_S: Final = 3.0
+"""A subscriber on a busy machine may be slow; launch kills a process after 5 s."""
 _LEAST_RATE_TIME_S: Final = 0.5
-"""Rates over less than this say nothing."""
+"""Rates over a shorter time are meaningless."""
 
 LEVELS: Final = {
     VALID: DiagnosticStatus.OK,
@@ -38,14 +38,14 @@ class StatusReport:
     """
     The `status` topic of one camera, and its part of `/diagnostics`.
 
-    The `hardware_id` of `status` is `instance`. In `/diagnostics` it is the node's full name, one
-    for all cameras (diagnostic_updater, too, has one per node) and the same after every start:
-    viewers group by it, and their layouts name it.
+    The `hardware_id` of `status` is `instance`. In `/diagnostics` it is the node's full name: the
+    same for all cameras, as with diagnostic_updater, and the same after every start, because
+    viewers group by it, and their layouts contain it.
 
-    :param node: whose publisher it is.
+    :param node: the node that publishes.
     :param camera_name: prefix of the topic.
-    :param health: what is reported.
-    :param instance: tells this node's `status` from another's of the same name.
+    :param health: counts and state to report.
+    :param instance: distinguishes this node's `status` from that of another of the same name.
     """
 
     def __init__(self, node: Node, camera_name: str, health: Health, instance: str = '') -> None:
@@ -88,13 +88,13 @@ class StatusReport:
 
     def end(self, reason: Reason, model: str) -> None:
         """
-        Publish a last `inactive`, and wait until reliable listeners have it, but not for ever.
+        Publish a last `inactive`, and wait a limited time for reliable subscribers to receive it.
 
-        :param reason: why no masks come any more.
+        :param reason: why no more masks are published.
         :param model: name and hash of the model.
         """
         self._publish_status(Verdict(INACTIVE, (reason,)), model)
-        self._publisher.wait_for_all_acked(Duration(seconds=_LAST_WORD_S))
+        self._publisher.wait_for_all_acked(Duration(seconds=_LAST_STATUS_S))
 
     def destroy(self) -> None:
         """Destroy the publisher."""
@@ -108,7 +108,7 @@ class StatusReport:
 
         :param stale_after_ms: how long a mask is fresh.
         :param model: name and hash of the model.
-        :param facts: of the whole node, the device for example.
+        :param facts: values of the whole node, such as the device.
         :param failed: whether the node could not be configured or activated.
         :return: the verdict and facts as text, and each rate, count and time as one number.
         """
@@ -118,7 +118,7 @@ class StatusReport:
         values = {**texts, **last_stamp, **self._rates(), **self._counts(), **self._times()}
         status = self._status(verdict, values)
         status.hardware_id = self._node_name
-        # Inactive by a person's wish is not an error of the machine.
+        # An operator may have deactivated the node, which is not an error.
         if verdict.state == INACTIVE:
             status.level = DiagnosticStatus.ERROR if failed else DiagnosticStatus.WARN
         status.message = f'{verdict.state}: {verdict.reason}' if verdict.reason else verdict.state
@@ -151,8 +151,8 @@ class StatusReport:
         elapsed_s = now_s - self._past.time_s
         if elapsed_s >= _LEAST_RATE_TIME_S:
             self._last_rates = {
-                f'{word}_hz': (counts[key] - self._past.counts.get(key, 0)) / elapsed_s
-                for word, key in (('in', 'received'), ('out', 'published'))
+                f'{direction}_hz': (counts[key] - self._past.counts.get(key, 0)) / elapsed_s
+                for direction, key in (('in', 'received'), ('out', 'published'))
             }
             self._past = _Past(now_s, counts)
         return {key: f'{rate:.1f}' for key, rate in self._last_rates.items()}
@@ -192,7 +192,7 @@ class Diagnostics:
     """
     The `/diagnostics` topic.
 
-    :param node: whose publisher it is.
+    :param node: the node that publishes.
     """
 
     def __init__(self, node: Node) -> None:
@@ -202,7 +202,7 @@ class Diagnostics:
 
     def publish(self, statuses: list[DiagnosticStatus]) -> None:
         """
-        Publish.
+        Publish all statuses in one message.
 
         :param statuses: one per camera.
         """
@@ -212,16 +212,18 @@ class Diagnostics:
 
 
 _STATUS_PERIOD_S = 0.02
-"""Status is stale so much later than it should be, at most, and the time to wake up."""
-_UPKEEP_PERIOD_S = 1.0
+"""Maximum delay until status becomes stale, apart from the time to wake up."""
+_CHECK_PERIOD_S = 1.0
 
 
 class Reporter:
     """
-    Reports from the node's start to its end, on steady time, whatever its state.
+    Publishes `status` and `/diagnostics` from start to end of the node, in every state.
 
-    :param node: whose publishers these are.
-    :param stale_after_ms: gives how long a mask is fresh.
+    It uses the steady clock.
+
+    :param node: the node that publishes.
+    :param stale_after_ms: returns how long a mask is fresh.
     :param check_subscriptions: called once a second, before `/diagnostics`.
     """
 
@@ -231,16 +233,16 @@ class Reporter:
         stale_after_ms: Callable[[], float],
         check_subscriptions: Callable[[], None],
     ) -> None:
-        """Prepare; nothing is told before `start`."""
+        """Create the publishers; nothing is published before `start`."""
         self.model = ''
         """Name and hash of the model that is loaded."""
         self.device = ''
-        """What runs it."""
+        """Description of the runtime and device."""
         self.failed = False
         """Whether the node could not be configured or activated."""
         self.healths: tuple[Health, ...] = ()
         self.instance = uuid.uuid4().hex[:12]
-        """Another one for each start: what `status` has for a `hardware_id`."""
+        """The `hardware_id` of `status`, different after each start."""
         self._node = node
         self._stale_after_ms = stale_after_ms
         self._check_subscriptions = check_subscriptions
@@ -249,20 +251,20 @@ class Reporter:
         self._reports: tuple[StatusReport, ...] = ()
         self._diagnostics = Diagnostics(node)
         self._status_ticker = Ticker(
-            'status', _STATUS_PERIOD_S, self.publish_status, self._complain
+            'status', _STATUS_PERIOD_S, self.publish_status, self._report_error
         )
         self._check_ticker = Ticker(
-            'upkeep', _UPKEEP_PERIOD_S, self._publish_diagnostics, self._complain
+            'check', _CHECK_PERIOD_S, self._publish_diagnostics, self._report_error
         )
 
     def start(self) -> None:
-        """Begin to report."""
+        """Start to report."""
         self._status_ticker.start()
         self._check_ticker.start()
 
     def set_cameras(self, names: tuple[str, ...]) -> None:
         """
-        Report on other cameras, where they are others; their counts begin again.
+        Change the cameras to report on, if they differ; their counts start again.
 
         :param names: prefixes of the `status` topics.
         """
@@ -280,10 +282,10 @@ class Reporter:
 
     def report_inactive(self, code: ReasonCode, text: str) -> None:
         """
-        Tell at once that no masks come.
+        Report immediately that no masks are published.
 
-        :param code: why not, for programs.
-        :param text: why not, for people.
+        :param code: the reason, for programs.
+        :param text: the reason, for people.
         """
         for health in self.healths:
             health.deactivate(Reason(code, text))
@@ -291,22 +293,22 @@ class Reporter:
 
     def report_failed(self, reason: str) -> None:
         """
-        Tell at once that no masks come, though they should.
+        Report immediately that no masks are published because of a failure.
 
-        :param reason: why not.
+        :param reason: what failed.
         """
         self.failed = True
         self.report_inactive(ReasonCode.TRANSITION_FAILED, reason)
 
     def check_soon(self) -> None:
-        """Make the upkeep due at once."""
+        """Run the next check immediately."""
         self._check_ticker.soon()
 
     def stop(self, reason: str) -> None:
         """
-        End both threads, with `inactive` as the last word, and see that listeners have it.
+        Stop both threads, and publish `inactive` as the last status.
 
-        :param reason: why no masks come any more.
+        :param reason: why no more masks are published.
         """
         self._check_ticker.stop()
         self._status_ticker.stop()
@@ -332,7 +334,7 @@ class Reporter:
                 ]
             )
 
-    def _complain(self, error: Exception) -> None:
+    def _report_error(self, error: Exception) -> None:
         self._node.get_logger().error(
             f'reporting failed: {type(error).__name__}: {error}', throttle_duration_sec=10.0
         )

@@ -16,7 +16,7 @@ from surgseg_ros.core.system import importing, limit_arenas, limit_spinning
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 NEEDED_LATER: Final = ('torch', 'segmentation_models_pytorch', 'safetensors')
-"""Imported only when the first model is loaded; that they are missing is told at once."""
+"""Imported only when the first model is loaded, but checked on startup."""
 
 if TYPE_CHECKING:
     from rclpy.executors import Executor
@@ -28,41 +28,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     Run the node until SIGINT or SIGTERM.
 
     :param argv: arguments without the program's name; ROS arguments follow `--ros-args`.
-    :return: exit status, where the node did not come to run.
+    :return: the exit status; in fact the process exits with it here.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _parser().parse_args(arguments)
-    # Held back for `sigwait`, in threads to come as well: with rclpy's handlers the context is
-    # gone before the last status is out, and one that sets an Event can lock up its waiter.
+    # Blocked for `sigwait`, in later threads as well: rclpy's handlers would shut the context down
+    # before the last status is published, and a handler that sets an Event can deadlock.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     begun, stopped = threading.Event(), threading.Event()
     threading.Thread(target=_wait_for_signal, args=(begun, stopped), daemon=True).start()
     status = _run(arguments, begun, stopped)
     sys.stdout.flush()
     sys.stderr.flush()
-    # Daemon threads inside native code would race the interpreter's own end.
+    # Daemon threads inside native code would race with the interpreter's shutdown.
     os._exit(status)
 
 
 def _wait_for_signal(begun: threading.Event, stopped: threading.Event) -> None:
     signal.sigwait(SIGNALS)
     if not begun.is_set():
-        os._exit(0)  # nobody has heard of the node yet
+        os._exit(0)  # the node has not been visible yet
     stopped.set()
 
 
 def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event) -> int:
-    limit_spinning()  # of this process alone, not of all that a launch file starts
+    limit_spinning()  # in this process only, not in all that a launch file starts
     try:
-        _look_for(NEEDED_LATER)
-        with importing():  # here, once signals are held back: it takes a second
+        _check_installed(NEEDED_LATER)
+        with importing():  # after signals are blocked: it takes a second
             from surgseg_ros.node.compatibility import begin_ros
             from surgseg_ros.node.segmenter_node import SegmenterNode
             from surgseg_ros.node.threads import PatientExecutor
 
         limit_arenas()
         begin_ros(arguments)
-        begun.set()  # the node speaks as soon as it is made, and so owes a last word
+        begun.set()  # the node publishes as soon as it exists, so it must publish a last status
         node = SegmenterNode()
     except ImportError as error:
         print(f'segmenter: {missing_library(error)}', file=sys.stderr)
@@ -80,8 +80,8 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
     return 0
 
 
-def _look_for(libraries: Sequence[str]) -> None:
-    """Raise ModuleNotFoundError for the first that is not installed; nothing is imported."""
+def _check_installed(libraries: Sequence[str]) -> None:
+    """Raise ModuleNotFoundError for the first missing library; nothing is imported."""
     for name in libraries:
         if importlib.util.find_spec(name) is None:
             raise ModuleNotFoundError(f'No module named {name!r}', name=name)
@@ -89,20 +89,20 @@ def _look_for(libraries: Sequence[str]) -> None:
 
 def spin(executor: 'Executor', node: 'Node', stopped: threading.Event) -> None:
     """
-    Spin until stopped, whatever a callback raises.
+    Spin until stopped, even if a callback raises.
 
-    :param executor: which holds the node.
-    :param node: whose logger is told.
-    :param stopped: looked at once a second at least.
+    :param executor: the executor of the node.
+    :param node: the node, whose logger reports errors.
+    :param stopped: checked at least once a second.
     """
     from rclpy.exceptions import InvalidHandle
 
     while not stopped.is_set():
         try:
             executor.spin_once(timeout_sec=1.0)
-        except InvalidHandle:  # a subscription was made again just when the executor held it
+        except InvalidHandle:  # a subscription was replaced while the executor handled it
             continue
-        except Exception as error:  # an exception in a callback ends `spin`
+        except Exception as error:  # an exception in a callback would end `spin`
             if not stopped.is_set():
                 node.get_logger().error(f'callback failed: {type(error).__name__}: {error}')
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The segmenter node: images in, class masks and detections out, with a life cycle."""
+"""The segmenter, a lifecycle node: images in, class masks and detections out."""
 
 import time
 from typing import Any
@@ -36,22 +36,23 @@ FAIL_SAFE_PERIOD_S = 0.02
 
 class SegmenterNode(LifecycleNode):
     """
-    Configure loads the model, activate subscribes; deactivate and cleanup undo them.
+    Segments the images of one or several cameras.
 
-    At rest everything that a transition makes is None or empty.
+    Configure loads the model, activate subscribes; deactivate and cleanup undo this. Whatever a
+    transition creates is None or empty before and after.
     """
 
     def __init__(self, **options: Any) -> None:
         """
-        Declare the parameters and begin to report.
+        Declare the parameters and start to publish status and diagnostics.
 
         :param options: for rclpy.node.Node.
-        :raises ValueError: if a parameter's first value does not fit.
+        :raises ValueError: if the initial value of a parameter is not valid.
         """
         super().__init__('segmenter', **options)
         parameters.declare(self)
         self.settings = parameters.read(self)
-        self._slips_told: set[str] = set()
+        self._slips_reported: set[str] = set()
         self._report_slips()
         self.add_on_set_parameters_callback(self._on_parameters)
         self._generation = Generation()
@@ -73,12 +74,12 @@ class SegmenterNode(LifecycleNode):
             Trigger,
             '~/reload_model',
             self._on_reload,
-            callback_group=MutuallyExclusiveCallbackGroup(),  # nothing else waits for it
+            callback_group=MutuallyExclusiveCallbackGroup(),  # it must not block other callbacks
         )
 
     def set_parameters_atomically(self, parameter_list: list[Any]) -> SetParametersResult:
-        """As rclpy's; but what is so already is accepted, read-only or not, changing nothing."""
-        changes = [parameter for parameter in parameter_list if not self._is_so(parameter)]
+        """Set parameters as in rclpy, but accept unchanged values of any parameter."""
+        changes = [parameter for parameter in parameter_list if not self._is_unchanged(parameter)]
         if parameter_list and not changes:
             return SetParametersResult(successful=True)
         return super().set_parameters_atomically(changes)
@@ -98,35 +99,35 @@ class SegmenterNode(LifecycleNode):
         return self._end('deactivate', lambda: self._deactivate(state))
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything that configure made."""
+        """Release everything that configure created."""
         return self._end('cleanup', self._cleanup)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything, from whatever state."""
+        """Release everything, from any state."""
         result = self._end('shutdown', lambda: self._free(state))
         self._reporter.report_inactive(ReasonCode.SHUT_DOWN, 'shut down')
         return result
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything, and be as at the start."""
+        """Release everything, and return to the unconfigured state."""
         return self.attempt('recovery', lambda: self._free(state), undo=lambda: None)
 
     def report_failed(self, reason: str) -> None:
-        """Tell people and programs that a transition failed."""
+        """Log that a transition failed, and report it in `status`."""
         super().report_failed(reason)
         self._reporter.report_failed(reason)
 
     def stop(self) -> None:
-        """Say `inactive` to the last listener. What is loaded goes with the process."""
+        """Publish a last `inactive`; the model is freed with the process."""
         self._stopping = True
         self._generation.advance()
         if (fail_safe := self._fail_safe) is not None:
-            fail_safe.stop()  # nothing comes after the last word
+            fail_safe.stop()  # nothing may follow the last status
         self._reporter.stop('the process ends')
 
     def _configure(self) -> None:
         self.settings = settings = parameters.read(self)
-        self._report_slips()  # topics and cameras may be others than at the start
+        self._report_slips()  # topics and cameras may have changed since startup
         self._reporter.set_cameras(settings.camera_names)
         self._reporter.report_inactive(ReasonCode.CONFIGURING, 'configuring')
         if not settings.model:
@@ -157,14 +158,16 @@ class SegmenterNode(LifecycleNode):
         )
         self._worker.start()
         fail_safe = FailSafe(self._channels, self._generation, lambda: self.settings.policy)
-        self._fail_safe = Ticker('fail safe', FAIL_SAFE_PERIOD_S, fail_safe.check, self._complain)
+        self._fail_safe = Ticker(
+            'fail safe', FAIL_SAFE_PERIOD_S, fail_safe.check, self._report_fail_safe_error
+        )
         self._fail_safe.start()
         self._report_model()
         self._reporter.failed = False
         self._reporter.report_inactive(ReasonCode.NOT_ACTIVE, 'configured, not active')
 
     def _report_model(self) -> None:
-        """Report which model runs, and what limits it."""
+        """Report the model, its device, and why its masks are degraded."""
         segmenter = self._models.segmenter
         self._reporter.model = self._models.describe()
         self._reporter.device = segmenter.runtime.description if segmenter else ''
@@ -172,7 +175,7 @@ class SegmenterNode(LifecycleNode):
             health.limit(self._models.degraded_reasons())
 
     def _on_model_change(self, degraded_reasons: tuple[Reason, ...]) -> None:
-        """Report that the last mask is not of the model that is in use now."""
+        """Report that the last mask is not from the model in use."""
         for channel in self._channels:
             channel.health.record_model_change(degraded_reasons)
 
@@ -224,7 +227,7 @@ class SegmenterNode(LifecycleNode):
         self._cleanup()
 
     def _end(self, name: str, act: Any) -> TransitionCallbackReturn:
-        """Undo something; what cannot be undone calls for `on_error`."""
+        """Run a transition that releases things; a failure leads to `on_error`."""
         return self.attempt(name, act, undo=lambda: None, otherwise=Transition.ERROR)
 
     def _make_channel(self, index: int) -> CameraChannel:
@@ -261,7 +264,7 @@ class SegmenterNode(LifecycleNode):
             self._reporter.check_soon,
         )
 
-    def _complain(self, error: Exception) -> None:
+    def _report_fail_safe_error(self, error: Exception) -> None:
         text = f'fail_safe failed: {type(error).__name__}: {error}'
         self.get_logger().error(text, throttle_duration_sec=10.0)
 
@@ -271,15 +274,15 @@ class SegmenterNode(LifecycleNode):
         check_other_publishers(self._channels, self._others, self.get_logger())
 
     def _report_slips(self) -> None:
-        """Warn once of what was given at the start and has no effect."""
+        """Warn once of each value that was given on startup and has no effect."""
         known = overridable(self, self.settings)
         for text in slips(self, known):
-            if text not in self._slips_told:
-                self._slips_told.add(text)
+            if text not in self._slips_reported:
+                self._slips_reported.add(text)
                 self.get_logger().warning(text)
 
-    def _is_so(self, parameter: Any) -> bool:
-        """Tell whether a parameter has a value already, and it is in use."""
+    def _is_unchanged(self, parameter: Any) -> bool:
+        """Return whether a parameter already has this value, and the value is in use."""
         name = parameter.name
         if not self.has_parameter(name):
             return False
@@ -288,7 +291,7 @@ class SegmenterNode(LifecycleNode):
         return name != 'model' or self._models.is_settled(parameter.value)
 
     def _on_parameters(self, changed: list[Any]) -> SetParametersResult:
-        """Take changes that are live, or that come while nothing is configured."""
+        """Accept changes of live parameters, and of others while the node is unconfigured."""
         present = {row.name: self.settings.value_of(row.name) for row in TABLE}
         wanted = {change.name: change.value for change in changed if change.name in present}
         configured = self._models.segmenter is not None
@@ -310,23 +313,23 @@ class SegmenterNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _begin_change(self, settings: Settings) -> None:
-        """Look at another model folder, and begin to load it; the present model goes on."""
+        """Check a model folder and start to load it; the present model stays in use."""
         try:
             read_spec(settings.model)
             self._models.change_soon(settings)
         except ValueError as error:
-            self._models.complain(settings.model, error)
+            self._models.report_change_failure(settings.model, error)
             raise
 
     def _on_reload(self, request: Any, response: Any) -> Any:
-        """Load the folder in `model` in the place of what runs; answer once it is done."""
+        """Load the folder in `model` again to replace the present model; answer when done."""
         response.success = False
         if self._models.segmenter is None or self.in_transition():
-            response.message = 'no model is in use: `configure` loads it'
+            response.message = 'no model is in use: configure the node to load it'
             return response
         try:
             response.message = self._models.change(self.settings)
             response.success = True
-        except Exception as error:  # whatever a model, a device or a library has to say
+        except Exception as error:  # of any kind: from a model, a device or a library
             response.message = str(error)
         return response

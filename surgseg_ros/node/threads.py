@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's executor and tickers, which end when they are asked to."""
+"""The node's executor, and threads that call a function periodically."""
 
 import threading
 import time
@@ -15,18 +15,18 @@ _LONG = (ChangeState, Trigger)
 
 class PatientExecutor(SingleThreadedExecutor):
     """
-    Runs callbacks one after another, but what loads a model in a thread of its own.
+    Runs callbacks one after another, except services that load a model, in separate threads.
 
-    So the node answers while its model loads. With rclpy's MultiThreadedExecutor it would as well,
-    but that hands a callback to its pool again and again until a thread there has begun it, and
-    so can keep a core busy, and the interpreter's lock, for seconds.
+    So the node answers while its model loads. rclpy's MultiThreadedExecutor would allow that, too,
+    but it submits a callback to its pool again and again until a thread has started it, and so
+    can keep a core, and the interpreter's lock, busy for seconds.
     """
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """
-        Wait for one callback and run it, or begin it if it takes its time.
+        Wait for one callback and run it, or start a thread for it if it loads a model.
 
-        :param timeout_sec: how long to wait; for ever where None.
+        :param timeout_sec: maximum time to wait; None: no limit.
         """
         try:
             callback, entity, _ = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)
@@ -34,23 +34,23 @@ class PatientExecutor(SingleThreadedExecutor):
             return
         if getattr(entity, 'srv_type', None) not in _LONG:
             callback()
-            callback.result()  # raises what the callback has raised
+            callback.result()  # raises the exception of the callback
             return
         threading.Thread(target=callback, name='long', daemon=True).start()
         while not callback.executing() and not callback.done():
-            time.sleep(0.001)  # or it would be given out again
+            time.sleep(0.001)  # else it would be returned again
 
 
 class Ticker(threading.Thread):
     """
-    Calls a function at least once in a period, on steady time, until stopped.
+    Calls a function periodically until stopped, by the steady clock.
 
     It depends neither on /clock nor on a transition in progress nor on a busy executor.
 
-    :param name: of the thread.
-    :param period_s: longest time between calls.
-    :param function: what to call.
-    :param complain: gets what the function raises; the ticker goes on.
+    :param name: name of the thread.
+    :param period_s: maximum time between calls.
+    :param function: the function to call.
+    :param report_error: called with what the function raises; the ticker continues.
     """
 
     def __init__(
@@ -58,33 +58,33 @@ class Ticker(threading.Thread):
         name: str,
         period_s: float,
         function: Callable[[], None],
-        complain: Callable[[Exception], None],
+        report_error: Callable[[Exception], None],
     ) -> None:
-        """Prepare; `start` begins."""
+        """Store the arguments; `start` starts the thread."""
         super().__init__(name=name, daemon=True)
         self._period_s = period_s
         self._function = function
-        self._complain = complain
+        self._report_error = report_error
         self._due = threading.Event()
         self._stopped = False
 
     def soon(self) -> None:
-        """Make the next call due at once."""
+        """Make the next call immediately."""
         self._due.set()
 
     def stop(self) -> None:
         """End the thread and wait for it."""
         self._stopped = True
         self._due.set()
-        if self.is_alive():  # a signal can come just before it is started
+        if self.is_alive():  # a signal can arrive just before it is started
             self.join()
 
     def run(self) -> None:
-        """Tick; see the class."""
+        """Call the function until stopped."""
         while not self._stopped:
             try:
                 self._function()
-            except Exception as error:  # the thread must outlive whatever happens in a call
-                self._complain(error)
+            except Exception as error:  # the thread must survive errors of a call
+                self._report_error(error)
             self._due.wait(self._period_s)
             self._due.clear()

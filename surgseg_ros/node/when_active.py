@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a command once a lifecycle node answers that it is active; so a bag starts in time."""
+"""Runs a command once a lifecycle node reports that it is active; replay.launch.py uses it."""
 
 import argparse
 import os
@@ -23,35 +23,37 @@ END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Wait for the node, then become the command.
+    Wait for the node, then replace this process with the command.
 
-    :param argv: the arguments; the process's own where None.
-    :return: the exit status where the command was not run.
+    :param argv: the arguments; None: those of the process.
+    :return: the exit status if the command was not run.
     """
     parser = argparse.ArgumentParser(prog='when_active', description=__doc__)
-    parser.add_argument('node', help='full name of the lifecycle node, /segmenter say')
-    parser.add_argument('command', nargs=argparse.REMAINDER, help='what to run, with its options')
+    parser.add_argument('node', help='full name of the lifecycle node, such as /segmenter')
+    parser.add_argument(
+        'command', nargs=argparse.REMAINDER, help='command to run, with its options'
+    )
     arguments = parser.parse_args(argv)
     if not arguments.command:
-        parser.error('there is no command; give one after the name of the node')
-    # Signals are looked for between two questions: one that broke into rclpy would leave a mess.
+        parser.error('no command: give one after the name of the node')
+    # Signals are handled between two requests: rclpy must not be interrupted by one.
     signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
     number = wait_until_active(arguments.node)
     if number is not None:
         return 128 + number
-    # What is blocked now would stay blocked in the command.
+    # Blocked signals would stay blocked in the command.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
-    # The command takes this process's place, so that a signal to it needs no passing on.
+    # The command replaces this process, so signals reach it directly.
     os.execvp(arguments.command[0], arguments.command)
 
 
 def wait_until_active(name: str) -> int | None:
     """
-    Ask a lifecycle node for its state until it says that it is active, or a signal comes.
+    Request the state of a lifecycle node until it is active, or a signal arrives.
 
-    The event of its activation can pass before anyone listens; the answer cannot.
+    A transition event could be missed; a request cannot.
 
-    :param name: the node's full name.
+    :param name: full name of the node.
     :return: the number of the signal, one of END_SIGNALS, which are blocked; None without one.
     """
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
@@ -73,10 +75,10 @@ def wait_until_active(name: str) -> int | None:
 
 def ask_state(node: Node, client: Client) -> str:
     """
-    Ask a lifecycle node once for its state.
+    Request the state of a lifecycle node once.
 
-    :param node: the node that asks.
-    :param client: its client of the other's `get_state`.
+    :param node: the node that sends the request.
+    :param client: its client for the `get_state` service.
     :return: the state's label, or 'not answering'.
     """
     if not client.wait_for_service(timeout_sec=ANSWER_TIMEOUT_S):

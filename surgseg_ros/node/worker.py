@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one thread that turns frames into results."""
+"""The thread that turns frames into results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from surgseg_ros.core.detections import without_decision
 from surgseg_ros.core.errors import describe
@@ -32,47 +32,44 @@ from surgseg_ros.node.health import CameraChannel, LastImage, ReceivedImage
 from surgseg_ros.node.inference import Inference, Input
 from surgseg_ros.node.mailbox import Frame, Generation, Mailbox
 
-if TYPE_CHECKING:
-    pass
-
 MODEL_STAGES: Final = ('fit', 'network', 'upsample')
-"""Stages that are the model's own, whatever carries images to it and masks from it."""
+"""Stages of the model itself, without conversion and transport of images and masks."""
 
 
 class Logger(Protocol):
-    """What is needed of a logger."""
+    """The methods of a logger that are needed here."""
 
     def info(self, message: str) -> Any:
-        """Log what is worth knowing."""
+        """Log at level info."""
 
     def warning(self, message: str) -> Any:
-        """Log what should be fixed."""
+        """Log at level warning."""
 
     def error(self, message: str) -> Any:
-        """Log what failed."""
+        """Log at level error."""
 
 
 class ModelSource(Protocol):
-    """Who knows the model of the moment."""
+    """Provides the model in use."""
 
     @property
     def inference(self) -> Inference | None:
-        """What segments from now on; another one after a change of model."""
+        """The inference with the model in use; another one after a change of model."""
 
 
 class Worker(threading.Thread):
     """
-    Takes frames out of the mailbox, as many as go in one batch, until that is closed.
+    Takes frames from the mailbox, one batch at a time, until it is closed.
 
-    :param models: gives the model, before each batch.
-    :param mailbox: where frames lie.
+    :param models: provides the model before each batch.
+    :param mailbox: holds the frames.
     :param channels: the cameras, by index.
-    :param generation: the node's.
-    :param policy: gives those of the moment, by which results are judged.
-    :param now_ns: the node's clock, which headers are held against.
-    :param logger: the node's.
-    :param settings: of each camera's pipeline; thresholds are taken from the rules.
-    :param report: makes `status` say at once what is known.
+    :param generation: the node's generation.
+    :param policy: returns the present rules for publishing results.
+    :param now_ns: the node's clock, compared with the stamps of headers.
+    :param logger: the node's logger.
+    :param settings: settings of each camera's pipeline; thresholds are those of the policy.
+    :param report: publishes `status` immediately.
     """
 
     def __init__(
@@ -87,14 +84,14 @@ class Worker(threading.Thread):
         settings: PipelineSettings | None = None,
         report: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare; `start` begins."""
+        """Store the arguments; `start` starts the thread."""
         super().__init__(name='segment', daemon=True)
         self._models = models
         self._used: Inference | None = None
         self._mailbox = mailbox
         self._channels = channels
         self._generation = generation
-        self._rules = policy
+        self._policy = policy
         self._now_ns = now_ns
         self._logger = logger
         self._report = report
@@ -103,32 +100,32 @@ class Worker(threading.Thread):
         self._last_used: Callable[[], Inference | None] = lambda: None
 
     def run(self) -> None:
-        """Work; see the class. A frame that fails is reported and counted, and the next taken."""
+        """Process frames. One that fails is reported and counted, and the next one is taken."""
         while frames := self._mailbox.take(self._max_batch_size()):
             inference = self._begin(frames[0].generation)
-            if inference is None:  # it was just cleaned up
+            if inference is None:  # the node has just been cleaned up
                 continue
-            pictures = [seen for frame in frames if (seen := self._read(frame)) is not None]
-            inputs = [Input(picture.input.image, picture.channel.roi) for picture in pictures]
-            outputs = inference.segment(inputs, self._needs_confidence(pictures))
-            for picture, output in zip(pictures, outputs):
-                pipeline = self._pipelines[picture.frame.camera]
-                result = complete(pipeline.decide(picture.input, output))
-                self._answer(picture, result)
+            images = [image for frame in frames if (image := self._read(frame)) is not None]
+            inputs = [Input(image.input.image, image.channel.roi) for image in images]
+            outputs = inference.segment(inputs, self._needs_confidence(images))
+            for image, output in zip(images, outputs):
+                pipeline = self._pipelines[image.frame.camera]
+                result = complete(pipeline.decide(image.input, output))
+                self._answer(image, result)
             del inference
-            self._used = None  # or a model that has been changed would stay in memory
+            self._used = None  # else a replaced model would stay in memory
 
     def _max_batch_size(self) -> int:
         inference = self._models.inference
         return 1 if inference is None else inference.max_batch_size
 
     def _begin(self, generation: int) -> Inference | None:
-        """Take the model of the moment; forget what another, or another activation, saw."""
+        """Take the model in use; reset the pipelines after a change of model or activation."""
         with self._generation.held(generation):
             inference = self._used = self._models.inference
         if inference is None:
             return None
-        policy = self._rules()
+        policy = self._policy()
         for pipeline in self._pipelines:
             pipeline.set_thresholds(policy.min_confidence, policy.least_area)
             if generation != self._last_generation or self._last_used() is not inference:
@@ -136,16 +133,16 @@ class Worker(threading.Thread):
         self._last_generation, self._last_used = generation, weakref.ref(inference)
         return inference
 
-    def _needs_confidence(self, pictures: Sequence[ReceivedImage]) -> bool:
-        """Tell whether that of each pixel is needed, which costs time."""
+    def _needs_confidence(self, images: Sequence[ReceivedImage]) -> bool:
+        """Return whether the confidence of each pixel is needed, which costs time."""
         return any(
-            self._pipelines[picture.frame.camera].needs_confidence
-            or picture.channel.outputs.wants_confidence()
-            for picture in pictures
+            self._pipelines[image.frame.camera].needs_confidence
+            or image.channel.outputs.wants_confidence()
+            for image in images
         )
 
     def _read(self, frame: Frame) -> ReceivedImage | None:
-        """Make an image of a frame; None where there is none in it."""
+        """Read the image of a frame; None if it cannot be read."""
         channel, watch = self._channels[frame.camera], Stopwatch()
         try:
             message = read_image(frame.cdr, channel.type_name)
@@ -156,7 +153,7 @@ class Worker(threading.Thread):
             reason = Reason(ReasonCode.IMAGE_REJECTED, f'image dropped: {error}')
             self._reject(frame, channel, error.cause, (reason,))
             return None
-        except Exception as error:  # a frame must not end the thread, whatever it brings
+        except Exception as error:  # a frame must never end the thread
             self._reject(frame, channel, *_reported(error, 'no mask for an image'))
             return None
         watch.lap('parse')
@@ -172,30 +169,30 @@ class Worker(threading.Thread):
         at_ns = frame.received_ns - frame.age_ns
         channel.health.record_image(LastImage(stamp_ns(header), header.frame_id, size, at_ns))
 
-    def _answer(self, picture: ReceivedImage, result: FrameResult) -> None:
+    def _answer(self, image: ReceivedImage, result: FrameResult) -> None:
         try:
-            self._log_anomalies(picture.channel, result.anomalies)
-            self._judge(picture, result)
-        except Exception as error:  # a frame must not end the thread, whatever it brings
-            self._reject(picture.frame, picture.channel, *_reported(error, 'no mask for an image'))
+            self._log_anomalies(image.channel, result.anomalies)
+            self._judge(image, result)
+        except Exception as error:  # a frame must never end the thread
+            self._reject(image.frame, image.channel, *_reported(error, 'no mask for an image'))
 
-    def _judge(self, picture: ReceivedImage, result: FrameResult) -> None:
+    def _judge(self, image: ReceivedImage, result: FrameResult) -> None:
         """Publish the result, or that there is no decision."""
-        policy, age = self._rules(), self._age(picture)
-        of_clocks = clock_warning(age, policy)
-        doubts = () if of_clocks is None else (of_clocks,)
+        policy, age = self._policy(), self._age(image)
+        clocks = clock_warning(age, policy)
+        clock_warnings = () if clocks is None else (clocks,)
         if result.failed:
-            self._refuse(picture, result.code, _without_decision(result.reasons))
+            self._refuse(image, result.code, _without_decision(result.reasons))
         elif late := staleness(age, policy):
-            said = policy.fail_safe == NO_DECISION
-            self._refuse(picture, 'too_old', (late, *doubts), count='too_old', publish=said)
+            reasons, publish = (late, *clock_warnings), policy.fail_safe == NO_DECISION
+            self._refuse(image, 'too_old', reasons, count='too_old', publish=publish)
         elif not result.is_decided:
             reasons = _without_decision(result.reasons)
-            self._refuse(picture, result.code, reasons, count='undecided')
+            self._refuse(image, result.code, reasons, count='undecided')
         else:
-            self._warn_once(picture.channel, result)
+            self._warn_once(image.channel, result)
             found = (warning.reason for warning in result.warnings)
-            self._publish(picture, result, (*found, *doubts))
+            self._publish(image, result, (*found, *clock_warnings))
 
     def _log_anomalies(self, channel: CameraChannel, anomalies: Sequence[StampAnomaly]) -> None:
         for anomaly in anomalies:
@@ -204,7 +201,7 @@ class Worker(threading.Thread):
                 continue
             if anomaly.degrades:
                 self._logger.warning(text)
-            else:  # rclpy allows one line of code only one severity
+            else:  # rclpy allows only one severity per line of code
                 self._logger.info(text)
 
     def _warn_once(self, channel: CameraChannel, result: FrameResult) -> None:
@@ -214,15 +211,15 @@ class Worker(threading.Thread):
                 self._logger.warning(f'{channel.prefix}{text} (reported once; see status)')
 
     def _publish(
-        self, picture: ReceivedImage, result: FrameResult, warning: tuple[Reason, ...]
+        self, image: ReceivedImage, result: FrameResult, warning: tuple[Reason, ...]
     ) -> None:
-        """Publish a mask, and before it why it is not to be trusted."""
-        frame, channel, header, given, watch = picture
+        """Publish a mask, and before it why it cannot be trusted."""
+        frame, channel, header, given, watch = image
         with self._generation.held(frame.generation) as current:
             if not current or self._used is not self._models.inference:
                 channel.health.count('discarded')
                 return
-            if warning:  # said before the mask is out, as well as two topics have an order
+            if warning:  # published before the mask, as far as two topics have an order
                 channel.health.record_warning(*warning)
                 self._report()
             watch.resume()
@@ -242,14 +239,14 @@ class Worker(threading.Thread):
 
     def _refuse(
         self,
-        picture: ReceivedImage,
+        image: ReceivedImage,
         cause: str,
         reasons: tuple[Reason, ...],
         count: str = 'rejected',
         publish: bool = True,
     ) -> None:
-        """Publish for an image that there is no decision, rather than nothing."""
-        frame, channel, header, given, _ = picture
+        """Publish that there is no decision on an image, rather than nothing."""
+        frame, channel, header, given, _ = image
         with self._generation.held(frame.generation) as current:
             if current and publish and self._used is self._models.inference:
                 unknown = Segmentation.undecided(given.size), without_decision(given.size)
@@ -271,13 +268,13 @@ class Worker(threading.Thread):
             channel.health.record_failure(*reasons, count=count)
         if channel.health.first_time(cause):
             text = '; '.join(reason.text for reason in reasons)
-            said = f'{channel.prefix}{text} (reported once; all are counted in /diagnostics)'
-            self._logger.error(said)
+            line = f'{channel.prefix}{text} (reported once; all are counted in /diagnostics)'
+            self._logger.error(line)
 
-    def _age(self, picture: ReceivedImage) -> Age:
-        frame = picture.frame
+    def _age(self, image: ReceivedImage) -> Age:
+        frame = image.frame
         receipt_ns = frame.age_ns + time.monotonic_ns() - frame.received_ns
-        return Age(receipt_ns / 1e6, (self._now_ns() - stamp_ns(picture.header)) / 1e6)
+        return Age(receipt_ns / 1e6, (self._now_ns() - stamp_ns(image.header)) / 1e6)
 
 
 def _without_decision(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
@@ -286,6 +283,6 @@ def _without_decision(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
 
 
 def _reported(error: Exception, what: str) -> tuple[str, tuple[Reason, ...]]:
-    """Name the cause of a failure, to say it once, and tell it."""
+    """Return the cause of a failure, to report it once, and the reason."""
     reason = Reason(ReasonCode.PROCESSING_FAILED, f'{what}: {describe(error)}')
     return type(error).__name__, (reason,)

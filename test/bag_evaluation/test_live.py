@@ -213,8 +213,8 @@ def check_that_all_occurs(masks, frames):
     assert set(outcomes.values()) == {'mask', 'undecided'}
     reasons = [ordered[place]['reason'] for place in SPOILED]
     assert len(set(reasons)) == len(SPOILED), 'or status may be that of the frame before'
-    assert GATES['black'].trouble in reasons[0]
-    assert GATES['unfocused'].trouble in reasons[-1]
+    assert GATES['black'].problem in reasons[0]
+    assert GATES['unfocused'].problem in reasons[-1]
     warned = [place for place, frame in enumerate(ordered) if frame['warnings']]
     assert set(STILL) <= set(warned) - undecided
     assert not set(range(min(SPOILED))) & set(warned)

@@ -76,7 +76,7 @@ def test_the_same_picture_so_many_times_is_frozen() -> None:
     same = noise(1)
     found = [gates.examine(image.copy()) for image in (noise(0), same, same, same, same, noise(2))]
     assert [bool(findings) for findings in found] == [False, False, False, True, True, False]
-    assert found[4][0].reason == 'the image stands still: 4 times the same (limit 3)'
+    assert found[4][0].reason == 'the image does not change: 4 identical in a row (limit 3)'
 
 
 def test_a_picture_that_differs_a_little_is_not_frozen() -> None:

@@ -87,5 +87,7 @@ def test_a_folder_without_export_is_refused_with_the_command(
 
 
 def test_openvino_has_no_cuda(tiny_model: Path) -> None:
-    with pytest.raises(ValueError, match="device is 'cuda:1', but the runtime openvino has the"):
+    with pytest.raises(
+        ValueError, match="device is 'cuda:1', but the runtime openvino supports only the CPU"
+    ):
         Segmenter.load(tiny_model, 'cuda:1', 'openvino')

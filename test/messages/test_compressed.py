@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.messages.compressed import mask_to_png, picture_to_jpeg
+from surgseg_ros.messages.compressed import image_to_jpeg, mask_to_png
 from surgseg_ros.messages.images import rgb_from_msg
 from surgseg_ros.messages.results import from_cdr, header, stamp_ns, to_cdr
 
@@ -15,7 +15,7 @@ MASK = np.random.default_rng(0).integers(0, 256, (30, 40), np.uint8)
 
 
 def test_a_picture_keeps_its_colours_and_header():
-    message = from_cdr(to_cdr(picture_to_jpeg(PICTURE, header(7, 'left'))),
+    message = from_cdr(to_cdr(image_to_jpeg(PICTURE, header(7, 'left'))),
                        'sensor_msgs/msg/CompressedImage')  # fmt: skip
     assert (stamp_ns(message.header), message.header.frame_id) == (7, 'left')
     assert message.format == 'rgb8; jpeg compressed bgr8'
@@ -23,7 +23,7 @@ def test_a_picture_keeps_its_colours_and_header():
 
 
 def test_quality_costs_bytes():
-    sizes = [len(picture_to_jpeg(PICTURE, header(0), quality).data) for quality in (1, 50, 100)]
+    sizes = [len(image_to_jpeg(PICTURE, header(0), quality).data) for quality in (1, 50, 100)]
     assert sizes == sorted(set(sizes))
 
 
@@ -37,19 +37,19 @@ def test_a_mask_loses_nothing(mask):
 @pytest.mark.parametrize('quality', [0, 101, -5])
 def test_a_quality_out_of_range_is_named(quality):
     with pytest.raises(ValueError, match=f'quality {quality} '):
-        picture_to_jpeg(PICTURE, header(0), quality)
+        image_to_jpeg(PICTURE, header(0), quality)
 
 
 @pytest.mark.parametrize(
     ('make', 'array'),
     [
-        (picture_to_jpeg, MASK),
-        (picture_to_jpeg, PICTURE.astype(np.float32)),
-        (picture_to_jpeg, PICTURE[..., :2]),
+        (image_to_jpeg, MASK),
+        (image_to_jpeg, PICTURE.astype(np.float32)),
+        (image_to_jpeg, PICTURE[..., :2]),
         (mask_to_png, PICTURE),
         (mask_to_png, MASK.astype(np.int32)),
     ],
 )
 def test_another_array_is_named(make, array):
-    with pytest.raises(ValueError, match=rf'{array.dtype} array of shape .* is no '):
+    with pytest.raises(ValueError, match=rf'{array.dtype} array of shape .* is not a valid '):
         make(array, header(0))

@@ -176,6 +176,6 @@ def test_a_damaged_file_is_refused_whatever_its_colors(text: str) -> None:
     whole = message(text, '.png' if 'png' in text else '.jpg', noise)
     middle = len(whole.data) // 2
     whole.data = whole.data[:middle] + bytes(200) + whole.data[middle + 200 :]
-    with pytest.raises(ImageError, match='look for losses') as caught:
+    with pytest.raises(ImageError, match='check for losses') as caught:
         image_from_msg(whole)
     assert caught.value.cause == 'decode'

@@ -152,7 +152,7 @@ def test_what_is_laid_out_otherwise_is_not_guessed(name):
     [
         ('nv12', {'data': bytes(47)}, 'data', '47 bytes .* not the 48 .*step 8 x height 4'),
         # Of a decoder that works on 16 rows at a time: chroma begins below the padding.
-        ('nv12', {'data': bytes(8 * 16 * 3 // 2)}, 'data', 'no room between planes'),
+        ('nv12', {'data': bytes(8 * 16 * 3 // 2)}, 'data', 'no gaps between planes'),
         # Some hand on the height of all planes together.
         ('nv21', {'height': 6, 'data': bytes(48)}, 'data', 'height to that of the image'),
         ('yuv420', {'data': bytes(49)}, 'data', '49 bytes'),

@@ -285,5 +285,5 @@ def test_a_picture_comes_back_from_its_message(shape, encoding):
     'array', [np.zeros((4, 6, 3)), _noise(4), _noise(4, 6, 4), _noise(1, 4, 6, 3)]
 )
 def test_an_array_that_is_no_picture_is_refused(array):
-    with pytest.raises(ValueError, match='no image'):
+    with pytest.raises(ValueError, match='not an image'):
         image_to_msg(array, header(5))

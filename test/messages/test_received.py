@@ -60,9 +60,9 @@ def test_masks_keep_their_values():
 @pytest.mark.parametrize(
     ('message', 'said'),
     [
-        (image_to_msg(np.zeros((4, 4, 3), np.uint8), header(1)), "'rgb8' is no mask"),
-        (compressed('.jpg', MASK), 'JPEG data, which make other classes'),
-        (compressed('.png', np.zeros((4, 4, 3), np.uint8)), 'no mask'),
+        (image_to_msg(np.zeros((4, 4, 3), np.uint8), header(1)), "'rgb8' is not that of a mask"),
+        (compressed('.jpg', MASK), 'JPEG data, which change the classes'),
+        (compressed('.png', np.zeros((4, 4, 3), np.uint8)), 'not a mask'),
         (compressed('.png', np.zeros((4, 4), np.uint16)), '16-bit grey PNG'),
     ],
 )

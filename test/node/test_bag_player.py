@@ -154,7 +154,7 @@ def test_without_a_subscriber_nothing_is_acknowledged(bag_path, play):
     status, out, err = _finish(play(bag_path, '--rate', 100))
     assert (status, err) == (0, '')
     assert ' 12 messages published' in out
-    assert 'nobody subscribed' in out
+    assert 'there was no subscriber' in out
     assert 'acknowledged' not in out
 
 

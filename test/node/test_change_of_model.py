@@ -89,7 +89,7 @@ def test_a_folder_that_is_no_model_is_refused_and_the_reason_is_in_status(world,
     refused = world.bench.set(model='/no/such/folder')
     assert not refused.successful
     assert 'does not exist' in refused.reason
-    assert 'does not exist' in world.wait_for_reason("'/no/such/folder' was asked for")
+    assert 'does not exist' in world.wait_for_reason("'/no/such/folder' was requested")
     assert world.mask_of(picture()) == expected(model)
     heard = len(world.status.messages)
     assert world.reload().success
@@ -118,7 +118,7 @@ def test_what_fails_on_its_way_leaves_the_old_model(world, model, other, tmp_pat
     folder = shutil.copytree(other, tmp_path / 'spoiled')
     spoil(folder)
     assert world.bench.set(model=str(folder)).successful, 'it is looked into later'
-    assert said in world.wait_for_reason(f"'{folder}' was asked for and is not used")
+    assert said in world.wait_for_reason(f"'{folder}' was requested and cannot be used")
     answer = until(lambda: not (a := world.reload()).message.startswith('another') and a, 'a turn')
     assert not answer.success
     assert said in answer.message
@@ -136,7 +136,7 @@ def test_without_a_model_in_use_a_reload_says_what_loads_it(world):
     assert world.bench.change('cleanup')
     answer = world.reload()
     assert (answer.success, answer.message) == (
-        False, 'no model is in use: `configure` loads it',
+        False, 'no model is in use: configure the node to load it',
     )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def test_a_set_reliability_is_kept(start, asked, given):
 def test_a_reliability_that_does_not_match_is_said(start):
     own_node = start(reliability='reliable')
     own_node.bench.camera(best_effort=True)
-    line = own_node.logs.wait_for_text('QoS that this node cannot take')
+    line = own_node.logs.wait_for_text('QoS that is incompatible with this node')
     assert f"'{own_node.bench.namespace}/image'" in line
     assert 'RELIABILITY' in line
 
@@ -159,7 +159,7 @@ def test_a_camera_that_sends_nothing_is_said(start):
     own_node.bench.camera()
     line = own_node.logs.wait_for_text('nothing arrives')
     assert f"'{own_node.bench.namespace}/image' has a publisher" in line
-    assert 'offers reliable volatile; this node asks for reliable' in line
+    assert 'offers reliable volatile; this node requests reliable' in line
 
 
 def test_qos_can_be_overridden(start, request):
@@ -229,7 +229,7 @@ def test_what_is_lost_on_the_way_is_counted_and_the_remedy_said_once():
         subscriber._on_lost(SimpleNamespace(total_count_change=number))
     assert health.counts()['lost'] == 5
     (line,) = said
-    assert "'/rig/image' are lost on their way" in line
+    assert "'/rig/image' are lost in transport" in line
     variable, profile = re.search(r'"export (\w+)=(\S+)"', line).groups()
     assert variable in (OLD_VARIABLE, NEW_VARIABLE)
     assert segment_bytes(Path(profile)) > 0

@@ -102,7 +102,7 @@ def test_where_single_pictures_go_through_it_stays_with_them_and_says_so():
     assert inference.segment(pictures(2)) == [FULL] * 2
     assert segmenter.passes == [2, 2, 1, 1]
     assert inference.max_batch_size == 1
-    assert 'one by one: OutOfMemoryError: no memory is left' in fallback.reasons[0]
+    assert 'one at a time: OutOfMemoryError: no memory is left' in fallback.reasons[0]
 
 
 def test_a_device_that_is_gone_is_not_asked_by_every_picture_of_a_pass():

@@ -90,7 +90,7 @@ class Graph:
             del self.publishers[key]
 
     def report_status(self, name, instance='other'):
-        self.others.hear(DiagnosticStatus(name=name.lstrip('/'), hardware_id=instance))
+        self.others.on_status(DiagnosticStatus(name=name.lstrip('/'), hardware_id=instance))
 
     def check(self, after_s=1.0):
         self.now_s += after_s
@@ -149,7 +149,7 @@ def test_a_node_whose_lifecycle_services_answer_counts_at_once_and_is_named(grap
     graph.services['/or/second'] = True
     assert graph.check() == '', 'it has only been asked'
     reason = graph.check()
-    assert reason.startswith("'/or/second' publishes on '/or/mask' too: stop it")
+    assert reason.startswith("'/or/second' also publishes on '/or/mask': stop it")
     graph.vanish('/or/second')
     assert graph.check() == ''
     assert not graph.clients, 'nobody is asked any more'
@@ -196,7 +196,7 @@ def test_one_without_lifecycle_services_counts_once_it_is_listed_for_longer(grap
     assert graph.check() == ''
     assert graph.check(LISTED_DEAD_S) == ''
     reason = graph.check()
-    assert "publishes on '/or/mask' too" in reason
+    assert "also publishes on '/or/mask'" in reason
     assert ("'/bag_player'" in reason) == (name == '/bag_player')
     assert '_NODE_NAME' not in reason
 
@@ -210,7 +210,9 @@ def test_another_node_of_the_same_name_is_known_by_its_status(graph):
     assert graph.check() == ''
     graph.report_status(OURS)
     reason = graph.check()
-    assert reason.startswith(f"another node named '{OURS}' publishes on '/or/mask', '/or/status'")
+    assert reason.startswith(
+        f"another node named '{OURS}' also publishes on '/or/mask', '/or/status'"
+    )
     assert not graph.clients
     assert graph.check(ALIVE_S + 1) == ''
     graph.report_status(f'{OURS}: left')
@@ -227,12 +229,12 @@ def test_another_node_of_the_same_name_that_is_never_heard_counts_by_time(graph)
 def test_where_a_policy_forbids_to_listen_and_to_ask_others_count_by_time():
     graph = Graph(forbids=True)
     (warning,) = graph.said
-    assert "cannot listen to 'status' (not allowed)" in warning
+    assert "cannot subscribe to 'status' (not allowed)" in warning
     graph.publish('mask', '/or/second')
     graph.publish('mask', OURS)
     assert [graph.check() for _ in range(21)] == [''] * 21
     graph.now_s += LISTED_DEAD_S
-    assert f"'/or/second', another node named '{OURS}' publishes" in graph.check()
+    assert f"'/or/second', another node named '{OURS}' also publishes" in graph.check()
     graph.vanish('/or/second')
     graph.check()
     graph.others.stop()
@@ -289,8 +291,8 @@ def test_two_segmenters_on_the_same_topics_are_degraded_until_one_is_left(start)
     name = f'{second.bench.namespace}/second'
     degraded = status.wait(lambda m: m.message == 'degraded' and name in reason_of(m))
     assert degraded, [reason_of(m) for m in status.messages]
-    assert f"'{first.bench.namespace}/mask' too" in reason_of(degraded)
-    assert name in first.logs.wait_for_text('masks are degraded while it does')
+    assert f"'{first.bench.namespace}/mask': stop it" in reason_of(degraded)
+    assert name in first.logs.wait_for_text('masks are degraded meanwhile')
     heard = len(status.messages)
     second.node.trigger_deactivate()
     second.node.trigger_cleanup()
@@ -314,7 +316,7 @@ def test_masks_that_a_player_publishes_are_noticed(start, monkeypatch):
     heard = len(status.messages)
     player = own_node.bench.node.create_publisher(Image, 'mask', 1)
     degraded = status.wait_for_state('degraded', since=heard)
-    assert f"'{own_node.bench.namespace}/bench' publishes on" in reason_of(degraded)
+    assert f"'{own_node.bench.namespace}/bench' also publishes on" in reason_of(degraded)
     heard = len(status.messages)
     own_node.bench.node.destroy_publisher(player)
     status.wait_for_state('valid', since=heard)
@@ -357,7 +359,7 @@ def test_two_nodes_of_one_name_are_both_degraded(bench, killed, run_node, model)
     run_node(model=model, stale_after_ms=600_000)
     name = f'{bench.namespace}/segmenter'
     camera = bench.camera()
-    text = f'another node named {name!r} publishes on'
+    text = f'another node named {name!r} also publishes on'
 
     def degraded():
         camera.publish(image_cdr(picture(), bench.new_stamp_ns()))

@@ -166,7 +166,7 @@ def slot(intended_use: str = 'research', cpu_works: bool = True) -> ModelSlot:
 
 def refused_change() -> Coded:
     made = slot()
-    made.complain('/other', 'it does not exist')
+    made.report_change_failure('/other', 'it does not exist')
     return made.degraded_reasons()
 
 

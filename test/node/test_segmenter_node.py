@@ -226,7 +226,7 @@ def test_a_picture_that_changes_size_is_followed(start):
         camera.publish(image_cdr(picture(0, *size), sent_ns))
         message = mask.wait_for_stamp(sent_ns)
         assert (message.height, message.width) == size
-    assert 'from 80x48 to 32x24' in own_node.logs.wait_for_text('pictures change')
+    assert 'from 80x48 to 32x24' in own_node.logs.wait_for_text('images change')
 
 
 @pytest.mark.parametrize('ending', ['.png', '.jpg'])

@@ -93,7 +93,7 @@ def test_where_security_is_enforced_and_can_not_be_had_it_ends_with_one_line(tmp
         ('cpu_threads', -1, 'cpu_threads'),
         ('least_area', 2.0, 'least_area'),
         ('image_transport', 'h264', "image_transport is 'h264', expected one of"),
-        ('camera_names', ['left', 'right'], 'give one name to each topic'),
+        ('camera_names', ['left', 'right'], 'give one name per topic'),
         ('image_topics', ['not a name'], 'image_topics'),
         ('camera_names', ['not a name'], 'camera_names'),
     ],

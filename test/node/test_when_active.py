@@ -92,4 +92,4 @@ def test_an_interrupt_while_it_waits_ends_it_without_the_command(answer):
 def test_without_a_command_it_says_so(capsys):
     with pytest.raises(SystemExit):
         main(['/segmenter'])
-    assert 'there is no command' in capsys.readouterr().err
+    assert 'no command: give one after' in capsys.readouterr().err

@@ -185,7 +185,7 @@ def test_by_its_header_a_picture_is_young_old_or_not_to_be_believed(now_ns, publ
 def test_of_a_stamp_too_old_to_be_believed_the_clocks_are_said_to_be_the_cause(caplog):
     policy = dataclasses.replace(PATIENT, max_frame_age_ms=100, age_source=HEADER)
     work([(0, image_cdr(colour(4), 7))], [None], policy=policy, now_ns=lambda: 3600 * 10**9)
-    assert 'let camera and node have one clock' in caplog.text
+    assert 'synchronize the clocks of camera and node' in caplog.text
 
 
 def test_a_doubt_is_told_before_its_mask_is_out():

@@ -49,8 +49,8 @@ WRONG_MASKS = {
         png(np.random.default_rng(0).integers(0, 9, (48, 80), np.uint8))[:400],
         'cut off or damaged',
     ),
-    'empty': (b'', 'is no PNG'),
-    'text': (b'not an image at all, but long enough', 'is no PNG'),
+    'empty': (b'', 'is not a PNG'),
+    'text': (b'not an image at all, but long enough', 'is not a PNG'),
 }
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model as most people's nodes run it: PIL, torchvision, eager float32, interpolate, argmax."""
+"""A model run in the common way: PIL, torchvision, eager float32, interpolate, argmax."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from surgseg_ros.core.timing import Stopwatch
 
 class PlainModel:
     """
-    The model of a folder, run as the paper's code runs its own.
+    The model of a folder, run as in the code of the paper.
 
     :param folder: the model folder.
     :param device: `auto`, `cpu`, `cuda` …
@@ -31,31 +31,31 @@ class PlainModel:
         layers = load_network(self.spec, weights).layers
         self._layers = layers.to(memory_format=torch.contiguous_format).to(self.device)
         self.stage_ms: dict[str, float] = {}
-        """Milliseconds of the last call's `fit`, `network` and `upsample`; what a GPU does counts
-        where it is waited for, at the end."""
+        """Milliseconds of `fit`, `network` and `upsample` of the last call; work of a GPU counts
+        in the stage that waits for it, the last one."""
 
     @property
     def last_ms(self) -> float:
-        """Milliseconds of the last call: what fits, infers, interpolates and takes the argmax."""
+        """Milliseconds of the last call: resizing, inference, interpolation and argmax."""
         return sum(self.stage_ms.values())
 
     @torch.no_grad()
-    def __call__(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """
         Find the class of each pixel.
 
-        :param picture: (H, W, 3) uint8 RGB.
+        :param image: (H, W, 3) uint8 RGB.
         :return: (H, W) uint8.
         """
         watch = Stopwatch()
         height, width = self.spec.input_size
-        small = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+        small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
         scaled = transforms.to_tensor(small)
         planes = transforms.normalize(scaled, list(self.spec.mean), list(self.spec.std))
         watch.lap('fit')
         logits = self._layers(planes[None].to(self.device))
         watch.lap('network')
-        mask = plain_ending(logits, (picture.shape[0], picture.shape[1]))
+        mask = plain_ending(logits, (image.shape[0], image.shape[1]))
         watch.lap('upsample')
         self.stage_ms = watch.times_ms()
         return mask

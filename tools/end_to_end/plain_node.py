@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A segmentation node as most people write it, to measure the real one against.
+A common, simple segmentation node, as a reference for the benchmark.
 
-One callback does everything: typed subscription, cv_bridge or its stand-in, the model, publish.
+It has a typed subscription, and one callback for everything: cv_bridge or its replacement, the
+model, and publishing.
 """
 
 import argparse
@@ -33,8 +34,8 @@ class PlainNode(Node):
     """
     Subscribes to images, publishes masks.
 
-    :param model: what it runs.
-    :param topic: of the images.
+    :param model: the model to run.
+    :param topic: topic of the images.
     """
 
     def __init__(self, model: PlainModel, topic: str) -> None:
@@ -56,7 +57,7 @@ class PlainNode(Node):
         answer.data = array.array('B', mask.tobytes())  # as cv_bridge does it
         self._masks.publish(answer)
         stamp = message.header.stamp
-        # It waited as long as the frame before it kept the node busy; taking it is no wait.
+        # It waited while the previous frame kept the node busy; taking it does not count.
         wait_ms = max(0.0, (self._free_since_ns - info['received_timestamp']) / 1e6)
         self._free_since_ns = time.time_ns()
         self.times.append(

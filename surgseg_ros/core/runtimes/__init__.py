@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs a network: one Protocol, one dict."""
+"""The runtimes of networks: one Protocol, one dict."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,19 +28,19 @@ RUNTIMES: Final[Mapping[str, Callable[[Path, ModelSpec, Options], Runtime]]] = {
     'openvino': OpenVinoRuntime,
     'onnxruntime': OnnxRuntime,
 }
-"""By name, what makes a runtime of a model folder, its specification and a person's options."""
+"""By name, what makes a runtime from a model folder, its specification and the options."""
 
 
 def load_runtime(
     folder: Path, spec: ModelSpec, runtime: str = AUTO, options: Options | None = None
 ) -> Runtime:
     """
-    Make a runtime; whatever it compiles is compiled here, not when it is called.
+    Make a runtime; it compiles here, not when it is called.
 
     :param folder: the model folder.
     :param spec: its specification.
     :param runtime: a key of RUNTIMES, or AUTO; the choice and its reason are in the description.
-    :param options: device, precision and images; all automatic where None.
+    :param options: device, precision and images; None: all automatic.
     :return: the runtime.
     :raises ModelError: if the folder cannot be used, or holds no export for this runtime.
     :raises ValueError: if the machine has no such device or library, or there is no such runtime.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runtime `auto`: the fastest that this machine and the model folder have."""
+"""The runtime `auto`: the fastest one that is installed and that the model folder supports."""
 
 from importlib.util import find_spec
 
@@ -10,11 +10,11 @@ from surgseg_ros.core.runtimes.selection import choose_device
 
 def choose_runtime(spec: ModelSpec, device: str) -> tuple[str, str]:
     """
-    Choose what runs a network.
+    Choose the runtime of a network.
 
-    :param spec: the model folder's specification, which says what exports it holds.
+    :param spec: the model folder's specification, which lists its exports.
     :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
-    :return: a key of RUNTIMES, and for people why it is the one.
+    :return: a key of RUNTIMES, and the reason for people.
     :raises ValueError: if the machine has no such device.
     """
     if choose_device(device).startswith('cuda'):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runtimes of exported networks share: reading an export, and importing its library."""
+"""Shared code of runtimes of exported networks: reading an export, and importing its library."""
 
 import importlib
 import os
@@ -24,7 +24,7 @@ def read_export(
     :param folder: the model folder.
     :param spec: its specification.
     :param backend: a key of EXPORT_FILES.
-    :param precision: what the export's has to be, or `auto`.
+    :param precision: required precision of the export, or `auto`.
     :return: one of PRECISIONS, and the content of the files in the order of EXPORT_FILES.
     :raises ModelError: if the folder holds no such export, or one of another precision, or a file
         is missing or changed.
@@ -50,13 +50,13 @@ def import_library(name: str, remedy: str) -> Any:
     """
     Import an optional library.
 
-    :param name: of the module.
-    :param remedy: what to do where it is not installed.
+    :param name: name of the module.
+    :param remedy: what to do if it is not installed.
     :return: the module.
     :raises ValueError: if it cannot be imported.
     """
-    # They would tell their makers of each use, unasked: OpenVINO and NNCF by a module apart,
-    # ONNX Runtime from 1.29 on by a thread, with hashes of the model.
+    # Disable telemetry, which is on by default: of OpenVINO and NNCF in a separate module, of
+    # ONNX Runtime from 1.29 on in a thread, with hashes of the model.
     os.environ['ORT_DISABLE_TELEMETRY'] = '1'
     sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
     try:
@@ -69,10 +69,10 @@ def one_by_one(run: Callable[[Tensor], Tensor], fitted: Tensor) -> Tensor:
     """
     Run a network whose graph takes one image on a batch.
 
-    :param run: from (1, h, w, 3) to logits, whose memory it may use again.
+    :param run: from (1, h, w, 3) to logits, whose memory it may reuse.
     :param fitted: (N, h, w, 3).
     :return: (N, CLASS_COUNT, h, w) logits; for one image, those of `run` without a copy.
     """
     if len(fitted) == 1:
         return run(fitted)
-    return torch.cat([run(picture[None]).clone() for picture in fitted])
+    return torch.cat([run(image[None]).clone() for image in fitted])

@@ -36,9 +36,9 @@ _DEEPEST: Final = 50
 
 def check_graph(graph: bytes) -> None:
     """
-    Refuse a graph that takes weights or compiled engines from other files.
+    Reject a graph that loads weights or compiled engines from other files.
 
-    Those are opened relative to the present folder, unseen by the hashes in model.json.
+    These are opened relative to the working directory, and have no hashes in model.json.
 
     :param graph: the serialized onnx.ModelProto.
     :raises ValueError: if it does, or cannot be read.
@@ -46,7 +46,7 @@ def check_graph(graph: bytes) -> None:
     try:
         _check(memoryview(graph), 'model', 0)
     except IndexError as error:
-        raise ValueError('it is no ONNX graph: it ends in the middle of a field') from error
+        raise ValueError('it is not an ONNX graph: it ends in the middle of a field') from error
 
 
 def _check(content: memoryview, kind: str, depth: int) -> None:
@@ -54,7 +54,7 @@ def _check(content: memoryview, kind: str, depth: int) -> None:
         raise ValueError(f'it is nested more than {_DEEPEST} deep')
     for number, value in _fields(content):
         if kind == 'tensor' and number == _EXTERNAL_DATA:
-            raise ValueError('a tensor lies in another file; export the model again')
+            raise ValueError('a tensor is in another file; export the model again')
         if kind == 'node' and number == _OPERATOR and bytes(value) == b'EPContext':
             raise ValueError('it names a compiled engine; export the model again')
         if number in _INSIDE[kind]:
@@ -62,7 +62,7 @@ def _check(content: memoryview, kind: str, depth: int) -> None:
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Take a protobuf message apart; of numbers the value is empty."""
+    """Yield the fields of a protobuf message; the value of a number is empty."""
     place = 0
     while place < len(content):
         key, place = _varint(content, place)
@@ -74,7 +74,7 @@ def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
         elif kind in (1, 5):
             place += 8 if kind == 1 else 4
         else:
-            raise ValueError(f'it is no ONNX graph: field {key >> 3} is of type {kind}')
+            raise ValueError(f'it is not an ONNX graph: field {key >> 3} is of type {kind}')
         if place + length > len(content):
             raise IndexError
         yield key >> 3, content[place : place + length]
@@ -82,7 +82,7 @@ def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _varint(content: memoryview, place: int) -> tuple[int, int]:
-    """Read a number of 7 bits a byte; it and the place behind it."""
+    """Read a varint; return it and the position after it."""
     number = 0
     for shift in range(0, 70, 7):
         byte = content[place]
@@ -90,7 +90,7 @@ def _varint(content: memoryview, place: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number, place
-    raise ValueError('it is no ONNX graph: a number has more than ten bytes')
+    raise ValueError('it is not an ONNX graph: a number has more than ten bytes')
 
 
 REMEDY: Final = (
@@ -101,7 +101,7 @@ TENSORRT: Final = 'TensorrtExecutionProvider'
 
 
 class OnnxRuntime:
-    """ONNX Runtime; TensorRT builds its engine when this is made, or takes it from a cache."""
+    """ONNX Runtime; with TensorRT, the engine is built here, or read from a cache."""
 
     def __init__(self, folder: Path, spec: ModelSpec, options: Options) -> None:
         """
@@ -122,11 +122,11 @@ class OnnxRuntime:
         providers = _providers(library, self.device, precision)
         session = library.SessionOptions()
         session.intra_op_num_threads = torch.get_num_threads()
-        session.log_severity_level = 3  # errors; its advice is not for the node's log
+        session.log_severity_level = 3  # only errors; its advice does not belong in the node's log
         try:
             check_graph(graph)
             self._session = library.InferenceSession(graph, session, providers=providers)
-        except Exception as error:  # its own classes, which have nothing else in common
+        except Exception as error:  # its own classes, which have no common base class
             raise ModelError(f'{folder}: ONNX Runtime cannot load the export: {error}') from error
         ports = self._session.get_inputs(), self._session.get_outputs()
         shapes = [tuple(port.shape) for side in ports for port in side]
@@ -165,9 +165,9 @@ class OnnxRuntime:
 
 def has_tensorrt() -> bool:
     """
-    Find whether ONNX Runtime is installed with TensorRT.
+    Return whether ONNX Runtime is installed with TensorRT.
 
-    :return: whether it is.
+    :return: True if it is.
     """
     if not find_spec('onnxruntime'):
         return False
@@ -177,7 +177,7 @@ def has_tensorrt() -> bool:
 
 
 def _providers(library: Any, device: torch.device, precision: str) -> list[Any]:
-    """List what may run the graph, the fastest first."""
+    """List the execution providers to use, the fastest first."""
     available = library.get_available_providers()
     if device.type == 'cpu':
         return ['CPUExecutionProvider']
@@ -192,7 +192,7 @@ def _providers(library: Any, device: torch.device, precision: str) -> list[Any]:
         'device_id': device.index,
         'trt_bf16_enable': precision != 'f32',
         'trt_int8_enable': precision == 'int8',
-        # An engine takes minutes to build; its name says model, TensorRT and GPU.
+        # An engine takes minutes to build; its name depends on model, TensorRT and GPU.
         'trt_engine_cache_enable': True,
         'trt_engine_cache_path': str(_engine_cache()),
     }
@@ -201,7 +201,7 @@ def _providers(library: Any, device: torch.device, precision: str) -> list[Any]:
 
 
 def _check_used(used: str, device: torch.device, precision: str) -> None:
-    """Refuse what ONNX Runtime falls back on with no more than a line in its log."""
+    """Reject a provider that ONNX Runtime falls back to with only a line in its log."""
     if precision == 'bf16' and used != TENSORRT:
         raise ValueError(
             f"the ONNX export is of precision 'bf16', which TensorRT alone has, and {used} would "

@@ -14,12 +14,12 @@ from surgseg_ros.core.runtimes.selection import Options, has_instructions, is_li
 REMEDY: Final = "install it (pip install openvino), or set runtime to 'torch'"
 
 _HINTS: Final = {'f32': 'f32', 'bf16': 'bf16', 'int8': 'bf16'}
-"""What OpenVINO computes in where it may; a CPU without bfloat16 takes float32 instead."""
+"""Precision hint by precision of the export; a CPU without bfloat16 uses float32 instead."""
 
 
 def _hint(precision: str) -> str:
     """
-    Choose what OpenVINO computes in where an export of a precision leaves it the choice.
+    Choose the precision hint of OpenVINO for an export.
 
     OpenVINO asks the processor for bfloat16, but its oneDNN obeys ONEDNN_MAX_CPU_ISA. Where that
     hides bfloat16, a network either fails to compile or gives NaN.
@@ -42,7 +42,7 @@ def _compile(core: Any, graph: bytes, weights: bytes, precision: str) -> Any:
 
 
 class OpenVinoRuntime:
-    """OpenVINO, compiled for this CPU when it is made, with as many threads as torch has then."""
+    """OpenVINO, compiled here for this CPU, with as many threads as torch has."""
 
     def __init__(self, folder: Path, spec: ModelSpec, options: Options) -> None:
         """
@@ -56,14 +56,14 @@ class OpenVinoRuntime:
         """
         if options.device not in ('auto', 'cpu'):
             raise ValueError(
-                f'device is {options.device!r}, but the runtime openvino has the CPU alone: set '
-                "device to 'cpu', or runtime to 'auto'"
+                f'device is {options.device!r}, but the runtime openvino supports only the CPU: '
+                "set device to 'cpu', or runtime to 'auto'"
             )
         precision, (graph, weights) = read_export(folder, spec, 'openvino', options.precision)
         # OpenVINO would take ONNX and others as well, and open the files that these may name.
         if not graph.lstrip().startswith((b'<?xml', b'<net')) or b'<!' in graph:
             raise ModelError(
-                f'{folder}: OpenVINO cannot read the export: openvino.xml is no XML of OpenVINO; '
+                f'{folder}: OpenVINO cannot read the export: openvino.xml is not XML of OpenVINO; '
                 'export the model again'
             )
         self._openvino = import_library('openvino', REMEDY)

@@ -16,51 +16,51 @@ from surgseg_ros.core.network import SegmentationNetwork, load_network
 from surgseg_ros.core.runtimes.selection import AUTO, TORCH_PRECISIONS, Options, choose_device
 
 _SIDE_PX: Final = 128
-"""Of the trial's image: at full size, loading a ResNet-34 took twice as long."""
+"""Side of the test image: at full size, loading a ResNet-34 took twice as long."""
 
 _TOLERANCE: Final = 1e-3
 """
-Of the largest logit, how far one may move; rounding moves them by a hundredth of that.
+Maximum change of a logit, relative to the largest; rounding causes a hundredth of it.
 
-A convolution whose normalisation was another's would move them by about as much as they are.
+Fusing the wrong batch normalization would change logits by about their own size.
 """
 
 
-@torch.no_grad()  # of what is made in inference mode, no half precision can be made
+@torch.no_grad()  # inference tensors could not be converted to half precision
 def fuse_batch_norm(network: SegmentationNetwork, size: tuple[int, int]) -> SegmentationNetwork:
     """
-    Let convolutions do what the batch normalisation behind them does.
+    Fuse batch normalization into the convolutions before it.
 
-    In evaluation that is a factor and a summand per channel, which the weights can hold; a pass
-    over all activations less. Which normalisation is behind which convolution is taken from the
-    order in which a module holds them, and then tried: an architecture that uses them in another
-    order is left as it is, and so is one that does not take the small image of the trial.
+    In evaluation mode it is a scale and an offset per channel, which the weights can include; that
+    saves reading and writing all activations once. Pairs are found by their order in a module, and
+    the result is tested: an architecture that uses them in another order stays unchanged, and so
+    does one that does not accept the small test image.
 
-    :param network: in evaluation mode, in float32, on the CPU; it is not changed.
+    :param network: in evaluation mode, in float32, on the CPU; it is not modified.
     :param size: (h, w) of its input in pixels.
-    :return: a network with logits that differ by rounding alone; `network` where none is found.
+    :return: a network whose logits differ only by rounding; `network` itself if that fails.
     """
     fused = copy.deepcopy(network)
     _fuse(fused)
     fused.to(memory_format=torch.channels_last)
     shape = 1, *(min(side, _SIDE_PX) for side in size), 3
-    picture = torch.randint(256, shape, generator=torch.Generator().manual_seed(0)).byte()
+    image = torch.randint(256, shape, generator=torch.Generator().manual_seed(0)).byte()
     try:
-        expected, found = (_logits(each, picture) for each in (network, fused))
-    except Exception:  # an architecture refuses sizes in its own way
+        expected, found = (_logits(each, image) for each in (network, fused))
+    except Exception:  # architectures reject sizes with different exceptions
         return network
     is_same = (found - expected).abs().max() <= _TOLERANCE * expected.abs().max()
     return fused if is_same else network
 
 
-def _logits(network: nn.Module, picture: Tensor) -> Tensor:
-    logits: Tensor = network(picture)
+def _logits(network: nn.Module, image: Tensor) -> Tensor:
+    logits: Tensor = network(image)
     return logits
 
 
 def _fuse(module: nn.Module) -> None:
     for (name, first), (next_name, second) in pairwise(list(module.named_children())):
-        # What derives from a normalisation may do more: timm's holds an activation.
+        # A subclass may do more: that of timm includes an activation.
         if isinstance(first, nn.Conv2d) and type(second) is nn.BatchNorm2d:
             setattr(module, name, fuse_conv_bn_eval(first, second))
             setattr(module, next_name, nn.Identity())
@@ -69,18 +69,18 @@ def _fuse(module: nn.Module) -> None:
 
 
 _ROUNDS_BEFORE = 3
-"""Passes before the recording: libraries choose their kernels and take their workspace."""
+"""Warm-up calls before the capture: libraries choose kernels and allocate workspaces."""
 
 
 class GraphedNetwork:
     """
-    Replays a network, recorded once for each number of images.
+    A network as CUDA graphs, one captured for each number of images.
 
     :param network: from (N, h, w, 3) uint8 to logits, on `device`, in evaluation mode.
     :param input_size: (h, w).
     :param device: a CUDA device.
-    :param pictures: the greatest N.
-    :raises RuntimeError: if the device or the network does not allow a recording.
+    :param pictures: the maximum N.
+    :raises RuntimeError: if the device or the network does not support capture.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class GraphedNetwork:
         device: torch.device,
         pictures: int,
     ) -> None:
-        """Record; it takes some passes of the network."""
+        """Capture the graphs, which takes a few calls of the network."""
         self._inputs = torch.zeros((pictures, *input_size, 3), dtype=torch.uint8, device=device)
         self._graphs: Mapping[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {
             count: _record(network, self._inputs[:count]) for count in range(pictures, 0, -1)
@@ -99,10 +99,10 @@ class GraphedNetwork:
     @torch.inference_mode()
     def __call__(self, fitted: Tensor) -> Tensor:
         """
-        Find the logits.
+        Compute the logits.
 
         :param fitted: (N, h, w, 3) uint8 RGB on the device.
-        :return: logits in the graph's own memory, which the next call writes to.
+        :return: logits in the graph's memory, which the next call overwrites.
         """
         self._inputs[: len(fitted)].copy_(fitted)
         graph, logits = self._graphs[len(fitted)]
@@ -114,7 +114,7 @@ class GraphedNetwork:
 def _record(
     network: Callable[[Tensor], Tensor], inputs: Tensor
 ) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-    """Record one pass on the memory of `inputs`; the result's memory belongs to the graph."""
+    """Capture one call on the memory of `inputs`; the output's memory belongs to the graph."""
     current = torch.cuda.current_stream(inputs.device)
     warm_up_stream = torch.cuda.Stream(inputs.device)  # type: ignore[no-untyped-call]
     warm_up_stream.wait_stream(current)
@@ -123,7 +123,7 @@ def _record(
             network(inputs)
     current.wait_stream(warm_up_stream)
     graph = torch.cuda.CUDAGraph()
-    # Other threads of the process may use CUDA meanwhile; this one's mistakes are still found.
+    # Other threads may use CUDA meanwhile; errors of this thread are still detected.
     with torch.cuda.graph(graph, stream=warm_up_stream, capture_error_mode='thread_local'):
         logits = network(inputs)
     return graph, logits
@@ -133,7 +133,7 @@ _WORDS: Final = {'f32': 'float32', 'bf16': 'bfloat16', 'f16': 'float16'}
 
 
 class TorchRuntime:
-    """PyTorch, channels last: eager and folded on the CPU, as a CUDA graph where that works."""
+    """PyTorch, channels last: eager with fused batch norm on the CPU, a CUDA graph on a GPU."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class TorchRuntime:
         :param weights: the model folder's tensors.
         :param device: `cpu`, `cuda`, `cuda:1` …
         :param precision: a key of TORCH_PRECISIONS.
-        :param pictures: as many as may come in one pass.
+        :param pictures: the maximum number of images per call.
         """
         self.device = torch.device(device)
         network = load_network(spec, weights)
@@ -189,7 +189,7 @@ class TorchRuntime:
         return self._pass(fitted)
 
     def _on_cuda(self, input_size: tuple[int, int]) -> tuple[Callable[[Tensor], Tensor], str]:
-        """Take a CUDA graph where one can be recorded; say which way it is."""
+        """Use a CUDA graph if one can be captured; return a description, too."""
         try:
             graphed = GraphedNetwork(self._eager, input_size, self.device, self.max_batch_size)
         except RuntimeError as error:
@@ -204,15 +204,16 @@ class TorchRuntime:
         return logits
 
 
-def _choose_precision(asked: str, device: str) -> str:
-    if asked == AUTO:
+def _choose_precision(precision: str, device: str) -> str:
+    if precision == AUTO:
         if not device.startswith('cuda'):
             return 'f32'
-        # From compute capability 8.0 on; before, torch only emulates it.
+        # Compute capability 8.0 is required; on older GPUs, torch only emulates it.
         return 'bf16' if torch.cuda.get_device_capability(device)[0] >= 8 else 'f16'
-    if asked not in TORCH_PRECISIONS:
+    if precision not in TORCH_PRECISIONS:
         raise ValueError(
-            f'precision is {asked!r}, but the runtime torch has {", ".join(TORCH_PRECISIONS)}: '
-            f"export the model for {asked}, or set precision to 'auto'"
+            f'precision is {precision!r}, but the runtime torch has '
+            f'{", ".join(TORCH_PRECISIONS)}: '
+            f"export the model for {precision}, or set precision to 'auto'"
         )
-    return asked
+    return precision

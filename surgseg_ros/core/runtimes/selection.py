@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs a network, and which device, precision and instruction set it uses."""
+"""The protocol of runtimes, and the choice of device, precision and instruction set."""
 
 import contextlib
 import functools
@@ -24,18 +24,18 @@ TORCH_PRECISIONS: Final[Mapping[str, torch.dtype]] = {
     'bf16': torch.bfloat16,
     'f16': torch.float16,
 }
-"""Torch's type of each of `choices.TORCH_PRECISIONS`."""
+"""The torch.dtype of each of `choices.TORCH_PRECISIONS`."""
 
 
 @dataclass(frozen=True)
 class Options:
     """
-    How a network is to run.
+    How to run a network.
 
     :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
-    :param precision: one of CHOICES; `auto` is what an export has, and for torch bfloat16 on CUDA
+    :param precision: one of CHOICES; `auto` is that of the export, and for torch bfloat16 on CUDA
         (float16 on GPUs that lack it) and float32 on the CPU.
-    :param pictures: as many as may come in one pass, at least 1.
+    :param pictures: the maximum number of images per call, at least 1.
     """
 
     device: str = AUTO
@@ -50,21 +50,21 @@ class Runtime(Protocol):
     description: str
     """Runtime, precision and device, for people."""
     max_batch_size: int
-    """So many in one pass are quicker than one after another; more are not, or not possible."""
+    """Number of images up to which one call is faster than several; more may be impossible."""
 
     def __call__(self, fitted: Tensor) -> Tensor:
         """
-        Find the logits of fitted images.
+        Compute the logits of fitted images.
 
         :param fitted: (N, h, w, 3) uint8 RGB on `device`.
-        :return: (N, CLASS_COUNT, h, w) float logits on `device`, until the next call: some
-            runtimes write all of theirs to the same memory.
+        :return: (N, CLASS_COUNT, h, w) float logits on `device`, valid until the next
+            call: some runtimes reuse the memory.
         """
         ...
 
 
 _SUPPORT: Final = {'bf16': '_is_mkldnn_bf16_supported', 'f16': '_is_mkldnn_fp16_supported'}
-"""Operators of torch that ask oneDNN; it has none for int8."""
+"""Operators of torch that query oneDNN; there is none for int8."""
 
 _LIMITS: Final = ('ONEDNN_MAX_CPU_ISA', 'DNNL_MAX_CPU_ISA')
 
@@ -74,23 +74,23 @@ _ANSWER_S: Final = 30.0
 
 def instruction_set() -> str:
     """
-    Name the instruction sets in use, which need not be all that the processor has.
+    Return the instruction sets in use, which may be fewer than the processor has.
 
     ATEN_CPU_CAPABILITY limits torch's own kernels, and ONEDNN_MAX_CPU_ISA those of oneDNN, which
-    does the products of matrices and the convolutions.
+    computes matrix products and convolutions.
 
-    :return: for people, `torch AVX2; oneDNN Intel AVX2` for example.
+    :return: a description such as `torch AVX2; oneDNN Intel AVX2`.
     """
     return f'torch {torch.backends.cpu.get_cpu_capability()}; oneDNN {_onednn_isa()}'
 
 
 def has_instructions(precision: str) -> bool:
     """
-    Tell whether oneDNN, by its own account, has instructions for a precision on this CPU.
+    Return whether oneDNN reports instructions for a precision on this CPU.
 
     :param precision: `f32`, `bf16`, `f16` or `int8`.
-    :return: whether it says so; always for float32, and for int8, which oneDNN has kernels for on
-        any CPU, quick ones or not.
+    :return: True if it does; always for float32, and for int8, for which oneDNN has kernels on any
+        CPU, fast or not.
     """
     if precision not in _SUPPORT:
         return True
@@ -100,15 +100,15 @@ def has_instructions(precision: str) -> bool:
 
 
 def is_limited() -> bool:
-    """Tell whether the environment lets oneDNN use less than the processor has."""
+    """Return whether the environment limits the instruction set of oneDNN."""
     return any(os.environ.get(name) for name in _LIMITS)
 
 
 @functools.cache
 def _onednn_isa() -> str:
-    """Ask oneDNN; it names its instruction set only to the standard output of a process."""
+    """Query oneDNN, which prints its instruction set only to the standard output of a process."""
     try:
-        asked = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, '-c', _ASK_ONEDNN],
             env={**os.environ, 'ONEDNN_VERBOSE': '1'},
             stdin=subprocess.DEVNULL,
@@ -118,16 +118,16 @@ def _onednn_isa() -> str:
         )
     except subprocess.TimeoutExpired:
         return f'did not answer within {_ANSWER_S:g} s'
-    found = re.search(r',info,cpu,isa:(.+)', asked.stdout)
+    found = re.search(r',info,cpu,isa:(.+)', completed.stdout)
     return found[1].strip() if found else 'does not name its own'
 
 
 def choose_device(device: str) -> str:
     """
-    Turn a device as a person names it into one that this machine has.
+    Resolve the name of a device, and check that this machine has it.
 
-    :param device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` …
-    :return: a name that torch.device takes.
+    :param device: `auto` (CUDA if available), `cpu`, `cuda`, `cuda:1` …
+    :return: a name that torch.device accepts.
     :raises ValueError: if the name is unknown, or the machine has no such device.
     """
     if device == 'auto':
