@@ -4,4 +4,4 @@
 from typing import Final
 
 FILE_NAME: Final = 'report.html'
-"""Of a report in its folder; known without importing Jinja2 or Matplotlib."""
+"""File name of a report; defined here to be available without Jinja2 or Matplotlib."""
