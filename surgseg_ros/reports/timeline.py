@@ -17,7 +17,7 @@ from surgseg_ros.reports.pages import INK, LINE
 GAP: Final = 6
 """A step that is more than this many times as long as usual is a gap."""
 
-_MOST_PIECES: Final = 480
+_MOST_BINS: Final = 480
 _WIDTH_PX, _LEFT_PX, _RIGHT_PX = 1130, 132, 1104
 _TOP_PX, _BETWEEN_PX, _BOTTOM_PX, _ROW_PX = 8, 20, 34, 17
 _LEAST_SHARE: Final = 0.4
@@ -84,7 +84,7 @@ def timeline(
     :param unit: of `at`, such as 'second'.
     :return: SVG.
     """
-    whole = Pieces(at)
+    whole = Bins(at)
     heights = [*(panel.height_px for panel in panels), _ROW_PX * len(rows) + 1]
     height = _TOP_PX + sum(heights) + _BETWEEN_PX * len(panels) + _BOTTOM_PX
     left, width = _LEFT_PX / _WIDTH_PX, (_RIGHT_PX - _LEFT_PX) / _WIDTH_PX
@@ -120,19 +120,19 @@ def _draw_panel(axes: Axes, at: Array, panel: Panel) -> None:
     axes.set_yticks(panel.ticks, [f'{tick:g}' for tick in panel.ticks])
     axes.grid(axis='y', clip_on=False)
     for shares, colour in panel.areas:
-        pieces, known = _known(at, shares)
-        high = panel.low + (panel.high - panel.low) * pieces.mean(known)
-        _boxes(axes, pieces, panel.low, high, to_rgba(colour))
+        bins, known = _known(at, shares)
+        high = panel.low + (panel.high - panel.low) * bins.mean(known)
+        _boxes(axes, bins, panel.low, high, to_rgba(colour))
     for curve in panel.curves:
-        pieces, known = _known(at, curve.values)
+        bins, known = _known(at, curve.values)
         if curve.has_band:
-            _boxes(axes, pieces, *pieces.range(known), to_rgba(curve.colour, 0.22))
-        gaps = np.flatnonzero(pieces.is_before_gap) + 1
-        x, y = (np.insert(v, gaps, np.nan) for v in (pieces.middle, pieces.mean(known)))
+            _boxes(axes, bins, *bins.range(known), to_rgba(curve.colour, 0.22))
+        gaps = np.flatnonzero(bins.is_before_gap) + 1
+        x, y = (np.insert(v, gaps, np.nan) for v in (bins.middle, bins.mean(known)))
         axes.plot(x, y, color=curve.colour, linewidth=1.6, clip_on=False)
         alone = np.diff(gaps, prepend=0, append=len(known)) == 1
         first = np.append(0, gaps)[alone]  # a line through one point is not visible
-        axes.plot(pieces.middle[first], pieces.mean(known)[first], '.', color=curve.colour)
+        axes.plot(bins.middle[first], bins.mean(known)[first], '.', color=curve.colour)
 
 
 def _draw_rows(axes: Axes, at: Array, rows: Sequence[Row]) -> None:
@@ -147,21 +147,21 @@ def _draw_rows(axes: Axes, at: Array, rows: Sequence[Row]) -> None:
         height = 13 / len(row.strips) - 1
         for number, (values, colour) in enumerate(row.strips):
             top = _ROW_PX * place + number * (height + 1)
-            pieces, known = _known(at, values)
-            share = pieces.mean(known)
+            bins, known = _known(at, values)
+            share = bins.mean(known)
             shades = np.tile(to_rgba(colour), (len(share), 1))
             shades[:, 3] = np.where(share > 0, np.maximum(share, _LEAST_SHARE), 0)
-            _boxes(axes, pieces, top, top + height, to_rgba(_KNOWN))
-            _boxes(axes, pieces, top, top + height, shades)
+            _boxes(axes, bins, top, top + height, to_rgba(_KNOWN))
+            _boxes(axes, bins, top, top + height, shades)
 
 
 def _boxes(
-    axes: Axes, pieces: 'Pieces', low: Array | float, high: Array | float, colours: object
+    axes: Axes, bins: 'Bins', low: Array | float, high: Array | float, colours: object
 ) -> None:
     """Fill a box for each bin, as an image within the SVG, whose size is bounded."""
     least = (axes.get_xlim()[1] - axes.get_xlim()[0]) * _LEAST_WIDTH_PX / (_RIGHT_PX - _LEFT_PX)
-    right = np.maximum(pieces.right, pieces.left + least)
-    corners = ((pieces.left, low), (pieces.left, high), (right, high), (right, low))
+    right = np.maximum(bins.right, bins.left + least)
+    corners = ((bins.left, low), (bins.left, high), (right, high), (right, low))
     vertices = [np.stack(np.broadcast_arrays(*corner), 1) for corner in corners]
     axes.add_collection(
         PolyCollection(
@@ -172,13 +172,13 @@ def _boxes(
     )  # fmt: skip
 
 
-def _known(at: Array, values: Array) -> tuple['Pieces', Array]:
+def _known(at: Array, values: Array) -> tuple['Bins', Array]:
     """Group the frames that have a value into bins."""
     is_known = ~np.isnan(values)
-    return Pieces(at[is_known]), values[is_known]
+    return Bins(at[is_known]), values[is_known]
 
 
-class Pieces:
+class Bins:
     """
     Bins of consecutive frames, so that few bins represent many frames.
 
@@ -188,7 +188,7 @@ class Pieces:
     :param most: maximum number of bins; gaps may add half as many.
     """
 
-    def __init__(self, at: Array, most: int = _MOST_PIECES) -> None:
+    def __init__(self, at: Array, most: int = _MOST_BINS) -> None:
         """Divide the frames evenly, and at gaps."""
         steps = np.diff(at)
         step = float(np.median(steps)) if steps.size else 1.0
