@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the lock for CI: the exact versions that this environment has of what setup.py needs."""
+"""Writes the lock file for CI: the exact versions in this environment of what setup.py needs."""
 
 import sys
 from importlib.metadata import distribution
@@ -16,7 +16,7 @@ LEFT_OUT: Final = {'', 'fuzz'}
 
 def main() -> int:
     """
-    Write the lock of this Python.
+    Write the lock file for this Python.
 
     :return: exit status.
     """
@@ -31,7 +31,7 @@ def main() -> int:
 
 def versions(package: str) -> dict[str, str]:
     """
-    Find what a package needs, and what that needs, as it is installed here.
+    Find the requirements of a package, recursively, as installed here.
 
     :param package: its name.
     :return: version by name, without the package itself.

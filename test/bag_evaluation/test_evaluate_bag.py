@@ -198,7 +198,7 @@ def test_messages_of_others_are_no_damage(tmp_path, evaluate, capsys):
     writer.finish()
     assert evaluate('--bag', tmp_path / 'bag.mcap', '--json', tmp_path / 'a.json') == 2
     error = capsys.readouterr().err
-    assert "holds messages in JSON of type 'foxglove.RawImage', which are no ROS messages" in error
+    assert "holds messages in JSON of type 'foxglove.RawImage', which are not ROS messages" in error
 
 
 @pytest.mark.parametrize('workers', [1, 2])

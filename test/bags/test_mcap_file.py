@@ -258,7 +258,7 @@ def write_other(path, encoding, schema, name, data=b'x', *, beside=False):
 OTHERS = {
     'ros1': ('ros1', 'ros1msg', 'std_msgs/Header', 'ROS 1 (convert with rosbags-convert'),
     'json': ('json', 'jsonschema', 'foxglove.RawImage', 'in JSON of type'),
-    'json_without_schema': ('json', '', '', 'in JSON, which are no ROS messages'),
+    'json_without_schema': ('json', '', '', 'in JSON, which are not ROS messages'),
     'protobuf': ('protobuf', 'protobuf', 'foxglove.CompressedImage', 'in Protobuf of type'),
     'flatbuffer': ('flatbuffer', 'flatbuffer', 'foxglove.RawImage', 'in FlatBuffers of type'),
     'cbor': ('cbor', '', 'any', 'in CBOR of type'),
