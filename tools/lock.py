@@ -23,8 +23,8 @@ def main() -> int:
     version = f'{sys.version_info.major}.{sys.version_info.minor}'
     path = ROOT / 'tools' / 'ros_from_pypi' / f'lock-{version}.txt'
     lines = [f'{name}=={number}' for name, number in sorted(versions('surgseg_ros').items())]
-    says = f'# What CI installs with Python {version}, Linux, x86-64; made by python -m tools.lock'
-    path.write_text('\n'.join([says, *lines]) + '\n')
+    head = f'# What CI installs with Python {version}, Linux, x86-64; made by python -m tools.lock'
+    path.write_text('\n'.join([head, *lines]) + '\n')
     print(f'{len(lines)} versions in {path}')
     return 0
 

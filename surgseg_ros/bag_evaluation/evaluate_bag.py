@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The verb `evaluate_bag`: bags through a model, frame by frame, without ROS running.
+The verb `evaluate_bag`: runs bags through a model, frame by frame, without ROS running.
 
-Exit status: 0 if all was evaluated; 1 if it was as far as possible, but a bag is damaged or
-nothing of one of several could be evaluated, which the JSON file says too; 2 if nothing was
-evaluated or written, because no image became a mask for example; 130 after Ctrl-C.
+Exit status: 0 if everything was evaluated; 1 if a bag is damaged, or nothing of one of several bags
+could be evaluated, which the JSON file reports too, but the rest was evaluated; 2 if nothing was
+evaluated or written, for example because no image yielded a mask; 130 after Ctrl-C.
 """
 
 import argparse

@@ -161,7 +161,7 @@ def in_processes(workers: int) -> Runner:
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
             for slot in slots:
-                slot.end()  # nobody waits any more for a bag that is being evaluated
+                slot.end()  # no one waits any more for a bag in progress
             threads.shutdown()
 
     return runner

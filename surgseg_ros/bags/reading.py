@@ -118,8 +118,8 @@ class Bag:
         :param topic: name of the topic.
         :return: True if all of them offered transient local durability.
         """
-        said = {x.is_latched for x in self._connections() if x.topic == topic}
-        return said - {None} == {True}
+        latched = {x.is_latched for x in self._connections() if x.topic == topic}
+        return latched - {None} == {True}
 
     def _loss(self, topics: Collection[str]) -> list[str]:
         counts = Counter({name: x.message_count for name, x in self.topics.items()})

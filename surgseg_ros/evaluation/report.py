@@ -141,18 +141,18 @@ def _coloured(mask: NDArray[np.uint8], image: NDArray[np.uint8] | None) -> NDArr
 
 def _differing(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Show errors in red, over the truth's dimmed colours."""
-    picture = (_PALETTE[truth] * _DIMMED).astype(np.uint8)
-    picture[truth != predicted] = _WRONG
-    return picture
+    image = (_PALETTE[truth] * _DIMMED).astype(np.uint8)
+    image[truth != predicted] = _WRONG
+    return image
 
 
-def _uri(picture: NDArray[np.uint8]) -> str:
+def _uri(image: NDArray[np.uint8]) -> str:
     """Encode an image for the page, no larger than it is shown."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if width > _WIDTH_PX:
         size = _WIDTH_PX, max(1, round(height * _WIDTH_PX / width))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return f'data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}'
 

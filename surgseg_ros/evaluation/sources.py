@@ -34,7 +34,7 @@ from surgseg_ros.evaluation.videos import Video, open_video
 VIDEO_EVERY: Final = 60
 """SAR-RARP50 has a mask for every 60th frame of its videos, which is one per second."""
 
-_TOLD: Final = 20
+_NAMED: Final = 20
 """Number of missing frames of a video that are listed; the rest is counted."""
 
 
@@ -194,8 +194,8 @@ def report_losses(source: Source, data_errors: Mapping[int, str]) -> str:
     gaps = () if film is None else film.data_errors
     inside = [text for n, text in data_errors.items() if film is None or not film.why_missing(n)]
     lines = [*gaps, *inside]
-    if len(lines) > _TOLD:
-        lines[_TOLD:] = [f'and {len(lines) - _TOLD} more']
+    if len(lines) > _NAMED:
+        lines[_NAMED:] = [f'and {len(lines) - _NAMED} more']
     return '\n'.join(lines)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports for people: HTML from templates (`pages`), charts as SVG (`charts`, `timeline`)."""
+"""Reports: HTML from templates (`pages`), charts as SVG (`charts`, `timeline`)."""
 
 from typing import Final
 

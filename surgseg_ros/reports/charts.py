@@ -61,7 +61,7 @@ _DIGITS: Final = re.compile(r'\d+\.\d{3,}')
 
 def chart_style() -> AbstractContextManager[None]:
     """
-    Draw with the settings of this package, whatever a matplotlibrc says.
+    Use the settings of this package, whatever is in a matplotlibrc.
 
     :return: context that restores Matplotlib's settings.
     """

@@ -116,8 +116,8 @@ class PredictionImages(lightning.Callback):
         if self._rows:
             width = max(row.shape[1] for row in self._rows)
             rows = [np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0))) for r in self._rows]
-            picture = np.concatenate([_titles(width), *rows]).astype(np.uint8, copy=False)
-            write_png(self._folder / f'{module.global_step:08d}.png', picture)
+            image = np.concatenate([_titles(width), *rows]).astype(np.uint8, copy=False)
+            write_png(self._folder / f'{module.global_step:08d}.png', image)
 
 
 def _row(
@@ -125,8 +125,8 @@ def _row(
 ) -> NDArray[np.uint8]:
     """(h, 3 * _WIDTH_PX, 3) RGB: the input, and both masks over it."""
     size = (_WIDTH_PX, round(image.shape[0] * _WIDTH_PX / image.shape[1]))
-    pictures = (image, draw_overlay(image, truth), draw_overlay(image, predicted))
-    row = [cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in pictures]
+    panels = (image, draw_overlay(image, truth), draw_overlay(image, predicted))
+    row = [cv2.resize(panel, size, interpolation=cv2.INTER_AREA) for panel in panels]
     joined: NDArray[np.uint8] = np.concatenate(row, 1).astype(np.uint8, copy=False)
     return joined
 

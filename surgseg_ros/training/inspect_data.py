@@ -125,7 +125,7 @@ def _write(canvas: NDArray[np.uint8], text: str, x_px: int, y_px: int) -> None:
 
 PICTURE_FILE: Final = 'data.png'
 
-_SAID: Final = 200
+_MOST_PRINTED: Final = 200
 """Number of errors that are printed; the JSON file has all of them."""
 
 
@@ -246,9 +246,9 @@ def _say(data_errors: Sequence[dict[str, str]], file: Path | None) -> int:
         print('\nNo errors found.')
         return 0
     print(f'\n{len(data_errors)} errors:', file=sys.stderr)
-    for data_error in data_errors[:_SAID]:
+    for data_error in data_errors[:_MOST_PRINTED]:
         print(f'{data_error["name"]}: {data_error["what"]}', file=sys.stderr)
-    if len(data_errors) > _SAID:
+    if len(data_errors) > _MOST_PRINTED:
         where = file or 'the file that --json names'
-        print(f'and {len(data_errors) - _SAID} more, in {where}', file=sys.stderr)
+        print(f'and {len(data_errors) - _MOST_PRINTED} more, in {where}', file=sys.stderr)
     return 1

@@ -168,7 +168,7 @@ _SPLITS: Final = {
     'The validation scores say little about other videos.',
 }
 
-_TOLD: Final = (
+_OMITTED: Final = (
     *('name', 'intended_use', 'data', 'output', 'start', 'cache', 'frame_cache'),
     *('device', 'strategy', 'workers', 'picture_every'),
 )
@@ -245,7 +245,7 @@ def _recipe(training: Mapping[str, Any]) -> str:
     reported = {
         key: value
         for key, value in mapping(training.get('recipe')).items()
-        if key not in _TOLD and value not in ('', None, [], {})
+        if key not in _OMITTED and value not in ('', None, [], {})
     }
     runs = _runs(training)
     parts = ['## How it was made'] if reported or runs else []

@@ -104,8 +104,8 @@ def _fitted(
     """Yield (h, w) truth and (C, h, w) logits of each frame at the network's size."""
     for _, image, truth in _reported(frames, what):
         with torch.inference_mode():
-            picture = torch.from_numpy(np.ascontiguousarray(image))[None].to(runtime.device)
-            logits = runtime(fit(picture, spec.input_size, spec.fit))[0].float().cpu().numpy()
+            batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(runtime.device)
+            logits = runtime(fit(batch, spec.input_size, spec.fit))[0].float().cpu().numpy()
         mask = torch.from_numpy(np.ascontiguousarray(truth))[None]
         fitted = fit_mask(mask, spec.input_size, spec.fit, NO_DECISION)
         yield fitted[0].numpy(), logits

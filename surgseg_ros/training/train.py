@@ -76,7 +76,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> None:
     Train a model and write its folder.
 
     :param config: the settings.
-    :param resume: whether to go on from the last checkpoint in the output folder.
+    :param resume: whether to resume from the last checkpoint in the output folder.
     :raises ConfigError: if the output folder is not empty, or the checkpoint is of another run.
     :raises DatasetError: if the data cannot be used.
     :raises ModelError: if there is no such network, or it does not learn.

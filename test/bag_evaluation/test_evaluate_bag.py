@@ -20,7 +20,7 @@ from surgseg_ros.messages.types import TYPES
     ('arguments', 'said'),
     [
         (('--image-topic', '/left'), "'/left' is not in bag"),
-        (('--image-topic', '/text'), 'of type std_msgs/msg/Header, not of images'),
+        (('--image-topic', '/text'), 'has type std_msgs/msg/Header, not an image type'),
         (('--output', 'there.mcap'), 'exists already'),
         (('--output', 'folder'), 'must end with .mcap'),
         (('--output', 'masks.db3'), 'must end with .mcap'),
@@ -198,7 +198,9 @@ def test_messages_of_others_are_no_damage(tmp_path, evaluate, capsys):
     writer.finish()
     assert evaluate('--bag', tmp_path / 'bag.mcap', '--json', tmp_path / 'a.json') == 2
     error = capsys.readouterr().err
-    assert "holds messages in JSON of type 'foxglove.RawImage', which are not ROS messages" in error
+    assert (
+        "holds messages in JSON of type 'foxglove.RawImage', which are not ROS messages" in error
+    )
 
 
 @pytest.mark.parametrize('workers', [1, 2])

@@ -200,8 +200,8 @@ def _row(kind: str, wrong: Sequence[float | None]) -> str:
     shown = [share for share in wrong if share is not None]
     refused = 1 - len(shown) / len(wrong)
     half, most = np.percentile(shown, (50, 90)) if shown else (0.0, 0.0)
-    said = f'{half:.1%}, {most:.1%}' if shown else ''
-    return f'| {kind} | {refused:.1%} | {said} |'
+    shares = f'{half:.1%}, {most:.1%}' if shown else ''
+    return f'| {kind} | {refused:.1%} | {shares} |'
 
 
 def _times(rgb: NDArray[np.uint8]) -> str:

@@ -26,7 +26,7 @@ _BOTH: Final = {
     'accumulate': Change(1, 'a step of both has the same number of images'),
     'margins': Change(False, 'thresholds, such as the least region, must not decide'),
     'validation_share': Change(0.1, 'most videos are for training'),
-    'picture_every': Change(0, 'nobody looks at them'),
+    'picture_every': Change(0, 'they are not needed'),
 }
 _PAPER: Final = {'split': Change('frame', 'as in the file: it selects by similar frames')}
 _OURS: Final = {'split': Change('video', 'as in the file: it selects by unseen videos')}

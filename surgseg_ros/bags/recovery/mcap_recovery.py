@@ -121,22 +121,24 @@ class RecoveredMcap(McapFile):
         rest = file.seek(0, 2) - self._data_end
         file.seek(self._data_end)
         has_end = rest == len(MCAP_MAGIC) and file.read() == MCAP_MAGIC
-        said = []
+        parts = []
         if not has_end:
             what = (
                 f'{saved} can be read, which no checksum covers' if saved else 'none can be read'
             )
-            said.append(f'the end is missing, and of the messages in its last {rest} bytes {what}')
+            parts.append(
+                f'the end is missing, and of the messages in its last {rest} bytes {what}'
+            )
         bad = Counter(place.opcode for place in self._bad)
         if bad[CHUNK]:
             of = f' with {gone} messages' if gone else ''
-            said.append(f'left out as damaged: {bad[CHUNK]} of {chunks} chunks{of}')
+            parts.append(f'left out as damaged: {bad[CHUNK]} of {chunks} chunks{of}')
         if bad[MESSAGE]:
-            said.append(f'left out as damaged: {bad[MESSAGE]} messages')
+            parts.append(f'left out as damaged: {bad[MESSAGE]} messages')
         named = {x.id for x in self.connections}
         if nameless := sum(n for key, n in self._counts.items() if key not in named):
-            said.append(f'left out as of topics whose names are lost: {nameless} messages')
-        return '; '.join(said) or 'the index is damaged'
+            parts.append(f'left out as of topics whose names are lost: {nameless} messages')
+        return '; '.join(parts) or 'the index is damaged'
 
 
 def _end_without_zeros(file: BinaryIO) -> int:
