@@ -2,8 +2,8 @@
 """
 The verb `evaluate_bag`: runs bags through a model, frame by frame, without ROS running.
 
-Exit status: 0 if everything was evaluated; 1 if a bag is damaged, or nothing of one of several bags
-could be evaluated, which the JSON file reports too, but the rest was evaluated; 2 if nothing was
+Exit status: 0 if everything was evaluated; 1 if a bag is damaged, or nothing of one of several
+bags could be evaluated, but the rest was (the JSON file reports it too); 2 if nothing was
 evaluated or written, for example because no image yielded a mask; 130 after Ctrl-C.
 """
 
