@@ -219,7 +219,7 @@ def run(
     :param tasks: of the bags.
     :param runner: executes the jobs.
     :param store: keeps results; None to keep none.
-    :param options: what was asked for.
+    :param options: of the evaluation.
     :return: the JSON file's content; see `results`.
     :raises BagError: if an output exists that is not of a finished task, or no bag could be read.
     """
