@@ -122,17 +122,17 @@ def table(source: Source, outcome: Outcome, node_hz: float, rate: float, dropped
     rows = [
         ('played', f'{source.note}, recorded at {source.rate_hz:g} Hz'),
         ('the node keeps up with', f'{node_hz:.1f} Hz, measured in a trial'),
-        ('so it was played at', f'{rate * source.rate_hz:.1f} Hz ({rate:.2f} of its speed)'),
+        ('so played at', f'{rate * source.rate_hz:.1f} Hz ({rate:.2f} of its speed)'),
         ('frames', str(source.frames)),
         ('masks, stamp and size equal', str(outcome.masks)),
-        ('masks without a frame, or twice', str(outcome.strangers)),
+        ('masks of no frame, or twice', str(outcome.strangers)),
         ('frames without a mask', f'{missing} ({dropped} dropped by the node for a newer one)'),
         ('latency p50 / p99', f'{np.median(times):.0f} / {np.percentile(times, 99):.0f} ms'),
     ]
     if outcome.scores is not None:
         rows += [
             ('mIoU, official', f'{outcome.scores["mIoU"]:.3f}'),
-            ('  of background only', f'{outcome.scores["floor"]["mIoU"]:.3f}'),
+            ('  of a mask of background only', f'{outcome.scores["floor"]["mIoU"]:.3f}'),
         ]
     else:
         rows.append(
