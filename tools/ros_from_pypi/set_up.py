@@ -227,11 +227,11 @@ def check_fits(stamp: dict[str, str], ros: str) -> None:
     """Refuse to mix two ROS 2 or two Pythons in one environment."""
     if stamp['ros'] != ros:
         had, now = stamp['ros'] or 'ROS 2 from PyPI', ros or 'no ROS 2 sourced'
-        raise SetUpError(f'.venv was made for {had}, but now there is {now}: make clean first')
+        raise SetUpError(f'.venv was made for {had}, and there is {now} now: make clean first')
     python = sysconfig.get_python_version()
     if os.environ.get('PYTHON') and stamp['python'] != python:
         had = stamp['python']
-        raise SetUpError(f'.venv has Python {had}, but PYTHON is {python}: make clean first')
+        raise SetUpError(f'.venv has Python {had}, and PYTHON is {python}: make clean first')
 
 
 def digest(paths: list[Path]) -> str:
