@@ -87,12 +87,12 @@ def _positive(text: str) -> int:
 
 def count_pairs(pairs: Sequence[Pair], workers: int = 1) -> dict[str, list[FrameCounts]]:
     """
-    Count every pair.
+    Count the pixels of every pair.
 
     :param pairs: what to count.
     :param workers: processes.
     :return: the counts of each video's frames, in the order of `pairs`.
-    :raises EvaluationError: if a file cannot be read, or a pair does not fit together.
+    :raises EvaluationError: if a file cannot be read, or the two masks of a pair do not match.
     """
     return count_all(pairs, workers)[0]
 
@@ -101,12 +101,12 @@ def count_all(
     pairs: Sequence[Pair], workers: int = 1
 ) -> tuple[dict[str, list[FrameCounts]], dict[str, list[StepCounts]]]:
     """
-    Count every pair, and from each to the next.
+    Count the pixels of every pair, and the changes from each frame to the next.
 
-    :param pairs: what to count, sorted.
+    :param pairs: the pairs to count, sorted.
     :param workers: processes.
     :return: by video, the counts of its frames, in the order of `pairs`, and of its steps.
-    :raises EvaluationError: if a file cannot be read, or masks do not fit together.
+    :raises EvaluationError: if a file cannot be read, or masks do not match.
     """
     counts: dict[str, list[FrameCounts]] = {}
     steps: dict[str, list[StepCounts]] = {}
@@ -140,7 +140,7 @@ def _map(tasks: Sequence[_Task], workers: int) -> Iterator[_Counted]:
 
 
 def _table(summary: dict[str, Any]) -> str:
-    """Lay the numbers out for people."""
+    """Format the numbers as a table."""
     floor = summary['floor']
     missing = summary['missing']
     lines = [f'masks missing, scored 0: {len(missing)}\n'] if missing else []

@@ -29,7 +29,7 @@ _NAME_PX: Final = 200
 _VALUE_PX: Final = 110
 _HEAD_PX: Final = 50
 _LEAST_SHARE: Final = 1e-6
-"""Where the logarithmic scale of the pixels begins."""
+"""Start of the logarithmic scale of the pixels, in percent."""
 
 _PAPER: Final = (30, 30, 30)
 _INK: Final = (230, 230, 230)
@@ -39,9 +39,9 @@ _FONT_SCALE: Final = 0.55
 
 def draw_data(samples: Sequence[Sample], class_px: NDArray[np.int64]) -> NDArray[np.uint8]:
     """
-    Draw bars for each class, and a sheet of frames in which every class is seen.
+    Draw bars for each class, and a sheet of frames that together show every class.
 
-    :param samples: those without a fault.
+    :param samples: those without errors.
     :param class_px: (N, 10) pixels of each class in each.
     :return: (H, W, 3) uint8 RGB.
     """
@@ -58,7 +58,7 @@ def choose(class_px: NDArray[np.int64], count: int = _SHOWN) -> list[int]:
 
     :param class_px: (N, 10) pixels of each class in each sample.
     :param count: how many, at least as many as there are classes.
-    :return: their places, ascending, each once.
+    :return: their indices, ascending, without repetition.
     """
     if not len(class_px):
         return []
@@ -107,7 +107,7 @@ def _draw_frame(sample: Sample) -> NDArray[np.uint8]:
 
 
 def _row(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Frames side by side, of different heights maybe, on paper as wide as the image."""
+    """Place frames, perhaps of different heights, side by side on a sheet as wide as the chart."""
     height = max(len(frame) for frame in frames)
     row = np.full((height, _WIDTH_PX, 3), _PAPER, np.uint8)
     for place, frame in enumerate(frames):
@@ -125,8 +125,8 @@ def _write(canvas: NDArray[np.uint8], text: str, x_px: int, y_px: int) -> None:
 
 PICTURE_FILE: Final = 'data.png'
 
-_SAID: Final = 200
-"""So many faults are printed; all of them are in the JSON file."""
+_MOST_PRINTED: Final = 200
+"""Number of errors that are printed; the JSON file has all of them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -175,12 +175,12 @@ def summarize(
     found: Scan, examinations: Sequence[Examination], losses: Sequence[DataError] = ()
 ) -> dict[str, Any]:
     """
-    Add up what a data set holds.
+    Summarize the contents of a data set.
 
-    :param found: its samples, and the faults of masks without a frame.
-    :param examinations: of the samples, in their order.
-    :param losses: what videos have lost.
-    :return: `videos`, name to what it holds; `all`, the same of all together; `faults`, a list of
+    :param found: its samples, and the errors of masks without a frame.
+    :param examinations: of the samples, in the same order.
+    :param losses: frames that the videos lack.
+    :return: `videos`, name to its contents; `all`, the same of all together; `faults`, a list of
         `name` and `what`. A video holds `frames`, `sizes` ('1920x1080' to the number of masks),
         `pixel_share` and `frame_share` by class name, over the masks that could be read.
     """
@@ -220,7 +220,7 @@ def _holding(examinations: Sequence[Examination]) -> dict[str, Any]:
 
 
 def _table(summary: dict[str, Any]) -> str:
-    """Lay the numbers out for people: videos, then classes."""
+    """Format the numbers as tables: videos, then classes."""
     lines = [f'{"video":20}{"frames":>8}  sizes']
     for video, holding in (*summary['videos'].items(), ('all', summary['all'])):
         sizes = ', '.join(f'{size} ({count})' for size, count in holding['sizes'].items())
@@ -241,14 +241,14 @@ def _picture(samples: Sequence[Sample], examinations: Sequence[Examination]) -> 
 
 
 def _say(data_errors: Sequence[dict[str, str]], file: Path | None) -> int:
-    """Name the faults, and find the exit status."""
+    """Print the errors, and return the exit status."""
     if not data_errors:
-        print('\nNothing is wrong.')
+        print('\nNo errors found.')
         return 0
-    print(f'\n{len(data_errors)} faults:', file=sys.stderr)
-    for data_error in data_errors[:_SAID]:
+    print(f'\n{len(data_errors)} errors:', file=sys.stderr)
+    for data_error in data_errors[:_MOST_PRINTED]:
         print(f'{data_error["name"]}: {data_error["what"]}', file=sys.stderr)
-    if len(data_errors) > _SAID:
+    if len(data_errors) > _MOST_PRINTED:
         where = file or 'the file that --json names'
-        print(f'and {len(data_errors) - _SAID} more, in {where}', file=sys.stderr)
+        print(f'and {len(data_errors) - _MOST_PRINTED} more, in {where}', file=sys.stderr)
     return 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recording over time: few pieces stand for many frames, and no dip is lost."""
+"""A recording over time: few bins stand for many frames, and no dip is lost."""
 
 import base64
 import re
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.reports.timeline import Curve, Panel, Pieces, Row, timeline
+from surgseg_ros.reports.timeline import Bins, Curve, Panel, Row, timeline
 
 
 def draw(values, at=None, rows=(), **of_panel):
@@ -78,21 +78,21 @@ def test_the_axis_begins_where_it_is_asked_to():
 
 @pytest.mark.parametrize('frames', [0, 5])
 def test_pieces_of_few_frames(frames):
-    pieces = Pieces(np.arange(float(frames)))
+    pieces = Bins(np.arange(float(frames)))
     assert len(pieces.mean(np.ones(frames))) == frames
 
 
 def test_more_gaps_than_pieces():
     """The frames are divided evenly then."""
     at = np.arange(2_000.0) + 100 * (np.arange(2_000) // 5)
-    pieces = Pieces(at, 480)
+    pieces = Bins(at, 480)
     assert len(pieces.left) == 480
     assert pieces.mean(np.ones(2_000)).tolist() == [1] * 480
 
 
 def test_few_frames_stay_what_they_are():
     values = np.random.default_rng(0).random(20)
-    pieces = Pieces(np.arange(20.0), 480)
+    pieces = Bins(np.arange(20.0), 480)
     assert pieces.mean(values) == pytest.approx(values)
     assert pieces.left.tolist() == list(range(20))
 
@@ -100,7 +100,7 @@ def test_few_frames_stay_what_they_are():
 def test_pieces_keep_the_mean_and_the_extremes():
     values = np.random.default_rng(0).random(10_000)
     values[1234], values[4321] = -5, 7
-    pieces = Pieces(np.arange(10_000.0), 480)
+    pieces = Bins(np.arange(10_000.0), 480)
     low, high = pieces.range(values)
     assert len(low) == 480
     assert (low.min(), high.max()) == (-5, 7)
@@ -110,7 +110,7 @@ def test_pieces_keep_the_mean_and_the_extremes():
 
 def test_no_piece_covers_a_gap():
     at = np.concatenate((np.arange(1000.0), 5000 + np.arange(1000.0)))
-    pieces = Pieces(at, 30)
+    pieces = Bins(at, 30)
     assert not ((pieces.left < 3000) & (pieces.right > 3000)).any()
     assert (pieces.right > pieces.left).all()
     assert (pieces.left[1:] >= pieces.right[:-1]).all()
