@@ -12,10 +12,10 @@ import pytest
 from nodes import write_tiny_model
 from verbs import verb
 
-from surgseg_ros import benchmark
 from surgseg_ros.benchmarking import floors, stages
 from surgseg_ros.benchmarking.plain import PlainModel
 from surgseg_ros.benchmarking.stages import STAGES, image_cdr, measure, stamp_of, stamped, summary
+from surgseg_ros.cli import benchmark
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.images import IMAGE, rgb_from_msg
 from surgseg_ros.messages.results import from_cdr

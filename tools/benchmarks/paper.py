@@ -21,10 +21,9 @@ from typing import Any, Final
 
 import torch
 
-from surgseg_ros.benchmark import draw
 from surgseg_ros.benchmarking import floors
-from surgseg_ros.benchmarking.options import size_of
 from surgseg_ros.benchmarking.report import machine_line, markdown
+from surgseg_ros.cli.benchmark import draw, size_of
 from tools.benchmarks.model import SCENES, train
 from tools.benchmarks.turns import Variant, export_at, take_turns
 from tools.runs import StepError
