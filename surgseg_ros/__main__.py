@@ -56,7 +56,7 @@ VERBS: Final = {
         'the same command goes on after the masks that are there',
     ),
     'evaluate_bag': Verb(
-        'surgseg_ros.bag_evaluation.evaluate_bag:main',
+        'surgseg_ros.cli.evaluate_bag:main',
         'a bag through a model, frame by frame',
         'of several bags, those that were finished need not be done again',
         limits_spinning=True,
