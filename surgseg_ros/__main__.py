@@ -40,18 +40,16 @@ VERBS: Final = {
         'surgseg_ros.node.segmenter:main', 'the node: images in, masks out', is_node=True
     ),
     'bag_player': Verb(
-        'surgseg_ros.node.bag_player:main', "publishes a bag's images", is_node=True
+        'surgseg_ros.cli.bag_player:main', "publishes a bag's images", is_node=True
     ),
     'train': Verb(
-        'surgseg_ros.training.train:main',
+        'surgseg_ros.cli.train:main',
         'trains a model, writes its folder',
         'the same command with --resume goes on from the last checkpoint',
     ),
-    'evaluate': Verb(
-        'surgseg_ros.evaluation.evaluate:main', 'scores masks against the truth', _NOTHING
-    ),
+    'evaluate': Verb('surgseg_ros.cli.evaluate:main', 'scores masks against the truth', _NOTHING),
     'predict': Verb(
-        'surgseg_ros.evaluation.predict:main',
+        'surgseg_ros.cli.predict:main',
         'masks of videos or folders as PNG',
         'the same command goes on after the masks that are there',
     ),
@@ -61,16 +59,14 @@ VERBS: Final = {
         'of several bags, those that were finished need not be done again',
         limits_spinning=True,
     ),
-    'inspect_data': Verb(
-        'surgseg_ros.training.inspect_data:main', 'what a data set holds', _NOTHING
-    ),
+    'inspect_data': Verb('surgseg_ros.cli.inspect_data:main', 'what a data set holds', _NOTHING),
     'export': Verb(
-        'surgseg_ros.exporting.export:main',
+        'surgseg_ros.cli.export:main',
         'makes a model folder for a faster runtime',
         _NOTHING,
     ),
     'compare': Verb(
-        'surgseg_ros.comparison.compare:main',
+        'surgseg_ros.cli.compare:main',
         'whether a model is worse than another on bags',
         _NOTHING,
     ),

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -215,7 +216,7 @@ def _rows(
                 options.frames,
                 cameras,
                 now_s + (end_s - now_s) / left,
-                lambda done, what=what: progress.update(f'{what}: {done} frames each'),
+                partial(_show, progress, what),
             )
             row = {'size': f'{width}x{height}', 'pixels': width * height, 'cameras': cameras}
             counts = {'rounds': len(rounds), 'rounds_wanted': options.frames}
@@ -223,6 +224,10 @@ def _rows(
             least_ms = floors.stage_floors(segmenter.spec, (height, width), runtime, rates)
             rows.append({**row, **counts, **stages.summary(rounds), 'floor_ms': least_ms})
     return rows
+
+
+def _show(progress: Progress, what: str, done: int) -> None:
+    progress.update(f'{what}: {done} frames each')
 
 
 def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float) -> dict[str, Any]:

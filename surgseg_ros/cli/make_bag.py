@@ -60,10 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         data_errors: dict[int, str] = {}
         frames = labelled_frames(source, options.crop, data_errors)
         film = _own_time(source, options.rate)
-        when = film.time_s if film else options.rate or RATE_HZ
+        rate_hz = options.rate or RATE_HZ
+        when = film.time_s if film else rate_hz
         with tqdm(frames, path.name, len(source), unit='frame', leave=False) as bar:
             written = _write(path, stamped(bar, when, options.start_time), options)
-        print(_report(path, source, written, film.rate_hz if film else when))
+        print(_report(path, source, written, film.rate_hz if film else rate_hz))
         if losses := report_losses(source, data_errors):
             print(f'make_bag: left out of {path}:\n{losses}', file=sys.stderr)
     return 0

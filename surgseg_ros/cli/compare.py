@@ -3,17 +3,20 @@
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from surgseg_ros.comparison import intervals
 from surgseg_ros.comparison.differences import (
     OF_CLASSES,
+    RULES,
     Comparison,
     Difference,
+    Limits,
     as_json,
     compare_frames,
+    find_worse,
 )
 from surgseg_ros.comparison.pairing import (
     Common,
@@ -34,7 +37,7 @@ def table(names: Sequence[str], common: Common, compared: Comparison, worse: Seq
     :param names: what A and B are.
     :param common: the frames.
     :param compared: the differences.
-    :param worse: names of what is worse by more than its bound, see `compare.find_worse`.
+    :param worse: names of what is worse by more than its bound, see `find_worse`.
     :return: lines.
     """
     about = 'bags were' if intervals.are_many(len(common.bags)) else 'blocks of frames were'
@@ -88,19 +91,6 @@ def _remark(row: Difference, is_worse: bool) -> str:
 
 _BOUND: Final = 0.005
 
-Rule = Callable[[Difference, float], bool]
-
-
-def _is_below(value: float | None, bound: float) -> bool:
-    return value is not None and value < -bound
-
-
-RULES: Final[Mapping[str, Rule]] = {
-    'sure': lambda row, bound: _is_below(row.high, bound),
-    'estimate': lambda row, bound: _is_below(row.difference, bound),
-    'possible': lambda row, bound: _is_below(row.low, bound),
-}
-"""When B counts as worse by more than a bound."""
 
 _EPILOG: Final = f"""\
 The frames are paired by bag and stamp. Every difference is B less A, with a 95 % interval from a
@@ -118,14 +108,6 @@ of other bags, and with fewer only of other moments of these.
 
 Exit status: 0 B is not worse; 1 it is; 2 the files cannot be compared.
 """
-
-
-class Limits(NamedTuple):
-    """By how much B may be lower: overall, in a class, in a bag; None where anything goes."""
-
-    overall: float
-    classes: float | None
-    bags: float | None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -193,33 +175,6 @@ def _limit(text: str) -> float:
     if not 0 <= value <= 1:  # neither is NaN
         raise argparse.ArgumentTypeError(f'{text!r} must be between 0 and 1')
     return value
-
-
-def find_worse(compared: Comparison, limits: Limits, rule: str) -> list[str]:
-    """
-    Name everything in which B is worse by more than a bound.
-
-    :param compared: the differences.
-    :param limits: how much is allowed.
-    :param rule: a key of RULES.
-    :return: the names, such as `mIoU`, `thread: NSD`, `bag_3: score`.
-    """
-    is_worse = RULES[rule]
-    return [name for name, bound, row in _bounded(compared, limits) if is_worse(row, bound)]
-
-
-def _bounded(compared: Comparison, limits: Limits) -> Iterator[tuple[str, float, Difference]]:
-    """Go through all that has a bound, by its name."""
-    for name, row in compared.whole.overall.items():
-        yield name, limits.overall, row
-    groups = (
-        (limits.classes, compared.whole.classes),
-        (limits.bags, {name: group.overall for name, group in compared.bags.items()}),
-    )
-    for bound, rows_of in groups:
-        if bound is not None:
-            for name, rows in rows_of.items():
-                yield from ((f'{name}: {kind}', bound, row) for kind, row in rows.items())
 
 
 def _name(result: Mapping[str, Any], path: Path) -> str:
