@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from surgseg_ros.cli.arguments import non_negative_float, positive_float
 from surgseg_ros.node.bag_player import play_bag
 
 CLOCK_HZ: Final = 40.0
@@ -29,47 +30,20 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         epilog='Topics are renamed as those of any node: --ros-args -r from:=to',
     )
-    parser.add_argument('bag', metavar='BAG', help='a folder, a .mcap or a .db3 file')
-    parser.add_argument(
-        '--topics', nargs='+', metavar='T', help='topics of any type (default: all images)'
-    )
-    parser.add_argument(
-        '--rate', type=_positive, default=1.0, metavar='R', help='speed (default: %(default)s)'
-    )
-    parser.add_argument('--loop', action='store_true', help='play again and again')
-    parser.add_argument(
-        '--clock',
-        type=_positive,
-        nargs='?',
-        const=CLOCK_HZ,
-        metavar='HZ',
-        help=f'publish the time of the bag on /clock (so often; {CLOCK_HZ:g} if not said)',
-    )
-    parser.add_argument(
-        '--wait',
-        type=_positive,
-        nargs='?',
-        const=math.inf,
-        metavar='SECONDS',
+    add = parser.add_argument
+    # fmt: off
+    add('bag', metavar='BAG', help='a folder, a .mcap or a .db3 file')
+    add('--topics', nargs='+', metavar='T', help='topics of any type (default: all images)')
+    add('--rate', type=positive_float, default=1.0, metavar='R',
+        help='speed (default: %(default)s)')
+    add('--loop', action='store_true', help='play again and again')
+    add('--clock', type=positive_float, nargs='?', const=CLOCK_HZ, metavar='HZ',
+        help=f'publish the time of the bag on /clock (so often; {CLOCK_HZ:g} if not said)')
+    add('--wait', type=positive_float, nargs='?', const=math.inf, metavar='SECONDS',
         help='wait until each topic that is played (see --topics) has a subscriber (at most so '
-        'long, then exit 1)',
-    )
-    parser.add_argument(
-        '--delay', type=_not_negative, default=0.0, metavar='SECONDS', help='wait before playing'
-    )
-    parser.add_argument('--ros-args', nargs=argparse.REMAINDER, help='arguments for ROS')
+        'long, then exit 1)')
+    add('--delay', type=non_negative_float, default=0.0, metavar='SECONDS',
+        help='wait before playing')
+    add('--ros-args', nargs=argparse.REMAINDER, help='arguments for ROS')
+    # fmt: on
     return parser
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number above 0')
-    return number
-
-
-def _not_negative(text: str) -> float:
-    return 0.0 if text == '0' else _positive(text)

@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from surgseg_ros.benchmarking.report import plot, table
+from surgseg_ros.cli.arguments import (
+    image_size,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    svg_file,
+)
 from surgseg_ros.core.files import check_file, check_folder, scratch_folder, write_whole
 from surgseg_ros.core.timing import Progress
 
@@ -79,7 +86,7 @@ def _read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_measurement(parser)
     alone = parser.add_argument_group('stage by stage, without DDS')
     alone.add_argument(
-        '--cameras', type=_count, nargs='+', default=[1], metavar='N', help='default: 1'
+        '--cameras', type=positive_int, nargs='+', default=[1], metavar='N', help='default: 1'
     )
     _add_end_to_end(parser.add_argument_group('over DDS'))
     options = parser.parse_args(argv)
@@ -91,8 +98,6 @@ def _read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error('--end-to-end takes one --size and one camera; run it for each')
     if options.against and not options.end_to_end:
         parser.error('--against is for --end-to-end')
-    if not (options.rate > 0 and options.seconds > 0):
-        parser.error(f'--rate {options.rate} and --seconds {options.seconds} must be above 0')
     return options
 
 
@@ -100,15 +105,15 @@ def _add_measurement(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add('--model', required=True, metavar='DIR', help='model folder')
     add('--json', required=True, type=Path, metavar='FILE', help='what to write')
-    add('--plot', type=_svg, metavar='FILE.svg', help='draw it as well')
-    add('--size', type=size_of, metavar='WxH', help='default: 1920x1080')
-    add('--sizes', type=size_of, nargs='+', metavar='WxH', help='several, for a table')
+    add('--plot', type=svg_file, metavar='FILE.svg', help='draw it as well')
+    add('--size', type=image_size, metavar='WxH', help='default: 1920x1080')
+    add('--sizes', type=image_size, nargs='+', metavar='WxH', help='several, for a table')
     add('--runtime', default='auto', help="default: auto, as the node's")
     add('--device', default='auto', help='auto, cpu, cuda ... (default: auto)')
-    add('--threads', type=int, default=0, help="on the CPU (0: torch's choice)")
+    add('--threads', type=non_negative_int, default=0, help="on the CPU (0: torch's choice)")
     add(
         '--frames',
-        type=_count,
+        type=positive_int,
         help=f'of a measurement (default: {_FRAMES}, or as many as two minutes allow; over DDS '
         'those of --seconds)',
     )
@@ -117,11 +122,11 @@ def _add_measurement(parser: argparse.ArgumentParser) -> None:
 def _add_end_to_end(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add('--end-to-end', action='store_true', help='camera, node and listener')
-    add('--rate', type=float, default=30.0, metavar='HZ', help='default: 30')
-    add('--seconds', type=float, default=10.0, help='of each run (default: 10)')
+    add('--rate', type=positive_float, default=30.0, metavar='HZ', help='default: 30')
+    add('--seconds', type=positive_float, default=10.0, help='of each run (default: 10)')
     add(
         '--rounds',
-        type=_count,
+        type=positive_int,
         default=3,
         help='default: %(default)s; fewer where starting the processes takes over two minutes',
     )
@@ -133,32 +138,6 @@ def _add_end_to_end(group: argparse._ArgumentGroup) -> None:
     add('--outputs', nargs='+', choices=OUTPUTS, default=[], help='heard besides the mask')
     add('--profile', metavar='XML', help="Fast DDS profile, or none (the package's)")
     add('--logs', metavar='DIR', help='keep what the processes say')
-
-
-def size_of(text: str) -> tuple[int, int]:
-    """
-    Read a size.
-
-    :param text: like 1920x1080.
-    :return: width, height.
-    :raises argparse.ArgumentTypeError: if it is none.
-    """
-    width, _, height = text.partition('x')
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f'{text!r} is no size: write it like 1920x1080')
-    return int(width), int(height)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f'{text!r} is no whole number above 0')
-    return int(text)
-
-
-def _svg(text: str) -> Path:
-    if not text.endswith('.svg'):
-        raise argparse.ArgumentTypeError(f'{text!r} does not end in .svg, the format of the plot')
-    return Path(text)
 
 
 def _stages(options: argparse.Namespace, progress: Progress, begun_s: float) -> dict[str, Any]:

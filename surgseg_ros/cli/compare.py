@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from surgseg_ros.cli.arguments import fraction
 from surgseg_ros.comparison import intervals
 from surgseg_ros.comparison.differences import (
     OF_CLASSES,
@@ -156,11 +157,11 @@ def _parser() -> argparse.ArgumentParser:
     # fmt: off
     add('a', type=Path, metavar='A.json', help='what evaluate_bag wrote of the model there is')
     add('b', type=Path, metavar='B.json', help='what it wrote of the one that may replace it')
-    add('--bound', type=_limit, default=_BOUND, metavar='X',
+    add('--bound', type=fraction, default=_BOUND, metavar='X',
         help=f'B may be lower by this in score, mIoU and mNSD (default: {_BOUND})')
-    add('--class-bound', type=_limit, metavar='X',
+    add('--class-bound', type=fraction, metavar='X',
         help='and by this in IoU, NSD and IoU where present of each class (default: any)')
-    add('--bag-bound', type=_limit, metavar='X',
+    add('--bag-bound', type=fraction, metavar='X',
         help='and by this in score, mIoU and mNSD of each bag (default: any)')
     add('--rule', choices=list(RULES), default='sure', help='see below (default: sure)')
     add('--allow-different', action='store_true',
@@ -168,13 +169,6 @@ def _parser() -> argparse.ArgumentParser:
     add('--json', type=Path, metavar='FILE', help='where the numbers go')
     # fmt: on
     return parser
-
-
-def _limit(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:  # neither is NaN
-        raise argparse.ArgumentTypeError(f'{text!r} must be between 0 and 1')
-    return value
 
 
 def _name(result: Mapping[str, Any], path: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from surgseg_ros.cli.arguments import positive_int
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.evaluation.metrics import MEANINGS, summarize
@@ -64,18 +65,11 @@ def _parser() -> argparse.ArgumentParser:
         help='gets report.html: tables, bars, confusion matrix and the worst frames')
     add('--frames', type=Path, metavar='DIR',
         help='pictures for the report: folder of video_*/ with rgb/, frames/ or video_left.avi')
-    add('--workers', type=_positive, default=1, metavar='N', help='processes (default: 1)')
+    add('--workers', type=positive_int, default=1, metavar='N', help='processes (default: 1)')
     add('--allow-missing', action='store_true',
         help='score a missing mask 0, as officially, and leave out masks without a truth')
     # fmt: on
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
-    return value
 
 
 def _table(summary: dict[str, Any]) -> str:

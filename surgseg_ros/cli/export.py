@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from surgseg_ros.cli.arguments import positive_int
 from surgseg_ros.core.model_folder import PRECISIONS
 from surgseg_ros.exporting.converters import BACKENDS
 from surgseg_ros.exporting.export import RefusedError, export
@@ -53,17 +54,10 @@ def _parser() -> argparse.ArgumentParser:
         help='a data set (default: synthetic scenes, for a model that is a demo)')
     add('--held-out', type=Path, metavar='DATA_DIR',
         help='a data set to compare on (default: half of the videos of --calibration)')
-    add('--frames', type=_count, default=100, metavar='N',
+    add('--frames', type=positive_int, default=100, metavar='N',
         help='to calibrate by, and to compare on, at most (default: %(default)s)')
     # fmt: on
     return parser
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
-    return value
 
 
 def _describe(entry: dict[str, Any]) -> str:

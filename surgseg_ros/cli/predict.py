@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from surgseg_ros.cli.arguments import fraction, positive_int
 from surgseg_ros.core.files import check_folder, folder_for
 from surgseg_ros.core.gates import GATES, OFF
 from surgseg_ros.core.parameters import DEFAULTS, OFFLINE
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         help='a video, a folder of images, or a data set: a folder of video_*')
     add('--output', type=Path, required=True, metavar='DIR',
         help='gets video_*/segmentation/000000060.png; a run that was cut off goes on from there')
-    add('--every', type=_count, metavar='N',
+    add('--every', type=positive_int, metavar='N',
         help='take frames whose number is a multiple of N (default: all images of a folder, '
         f'the frames of a data set that have a mask, each {VIDEO_EVERY}th of a video)')
     add_parameter_arguments(parser)
@@ -85,29 +86,15 @@ def _parser() -> argparse.ArgumentParser:
     add('--runtime', choices=RUNTIMES, help='default: torch')
     add('--least-region', action='store_true',
         help="drop regions that are smaller than the model's least_region of their class")
-    add('--min-confidence', type=_share, metavar='P',
+    add('--min-confidence', type=fraction, metavar='P',
         help='turn pixels below it into 255, no decision (default: 0, none)')
-    add('--steady-frames', type=_count, metavar='N',
+    add('--steady-frames', type=positive_int, metavar='N',
         help='let a pixel change its class only where that lasts N frames, or is sure; for frames '
         'that follow each other closely (default: off)')
     add('--steady-sure', type=float, metavar='P',
         help=f'so sure (default: {DEFAULTS["steady_sure"]})')
     # fmt: on
     return parser
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be from 0 to 1')
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
-    return value
 
 
 def _parameters(options: argparse.Namespace) -> GivenParameters:

@@ -159,7 +159,7 @@ def test_pictures_of_any_size_are_drawn() -> None:
     ('arguments', 'said'),
     [
         (['--size', '1920'], 'write it like 1920x1080'),
-        (['--frames', '0'], "'0' is no whole number above 0"),
+        (['--frames', '0'], "'0' must be at least 1"),
         (['--plot', 'way.png'], 'does not end in .svg'),
         (['--against', 'plain'], 'is for --end-to-end'),
         (['--end-to-end', '--cameras', '2'], 'one camera'),
