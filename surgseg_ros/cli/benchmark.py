@@ -171,6 +171,10 @@ def _stages(options: argparse.Namespace, progress: Progress, begun_s: float) -> 
     return {**rows[0], **facts, 'table': rows}
 
 
+def _show(progress: Progress, what: str, done: int) -> None:
+    progress.update(f'{what}: {done} frames each')
+
+
 def _rows(
     options: argparse.Namespace,
     progress: Progress,
@@ -203,10 +207,6 @@ def _rows(
             least_ms = floors.stage_floors(segmenter.spec, (height, width), runtime, rates)
             rows.append({**row, **counts, **stages.summary(rounds), 'floor_ms': least_ms})
     return rows
-
-
-def _show(progress: Progress, what: str, done: int) -> None:
-    progress.update(f'{what}: {done} frames each')
 
 
 def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float) -> dict[str, Any]:
