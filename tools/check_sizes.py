@@ -21,10 +21,10 @@ _FOLDERS: Final = ('surgseg_ros', 'tools', 'test', 'launch')
 
 def offenders(files: Iterable[Path]) -> Iterator[str]:
     """
-    Find what is too long.
+    Find functions and files that are too long.
 
     :param files: Python files.
-    :return: `path:line: what and how long` of each.
+    :return: `path:line: name and length` of each.
     """
     for path in files:
         text = path.read_text()
@@ -41,10 +41,10 @@ def offenders(files: Iterable[Path]) -> Iterator[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Check files, and folders with all that is in them.
+    Check files, and folders with all their files.
 
     :param argv: their paths; those of this repository by default.
-    :return: 1 if something is too long, 0 if not.
+    :return: 1 if something is too long, else 0.
     :raises FileNotFoundError: if there is no such path.
     """
     paths = [Path(word) for word in (sys.argv[1:] if argv is None else argv) or _FOLDERS]

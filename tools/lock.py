@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the lock for CI: the exact versions that this environment has of what setup.py needs."""
+"""Writes the lock file for CI: the exact versions in this environment of what setup.py needs."""
 
 import sys
 from importlib.metadata import distribution
@@ -16,22 +16,22 @@ LEFT_OUT: Final = {'', 'fuzz'}
 
 def main() -> int:
     """
-    Write the lock of this Python.
+    Write the lock file for this Python.
 
     :return: exit status.
     """
     version = f'{sys.version_info.major}.{sys.version_info.minor}'
     path = ROOT / 'tools' / 'ros_from_pypi' / f'lock-{version}.txt'
     lines = [f'{name}=={number}' for name, number in sorted(versions('surgseg_ros').items())]
-    says = f'# What CI installs with Python {version}, Linux, x86-64; made by python -m tools.lock'
-    path.write_text('\n'.join([says, *lines]) + '\n')
+    head = f'# What CI installs with Python {version}, Linux, x86-64; made by python -m tools.lock'
+    path.write_text('\n'.join([head, *lines]) + '\n')
     print(f'{len(lines)} versions in {path}')
     return 0
 
 
 def versions(package: str) -> dict[str, str]:
     """
-    Find what a package needs, and what that needs, as it is installed here.
+    Find the requirements of a package, recursively, as installed here.
 
     :param package: its name.
     :return: version by name, without the package itself.

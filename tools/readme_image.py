@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Makes the moving image of the README: a synthetic scene beside the demo model's overlay.
+Makes the animation of the README: a synthetic scene beside the demo model's overlay.
 
     python -m tools.readme_image
 """
@@ -21,7 +21,7 @@ from surgseg_ros import Segmenter, draw_overlay
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SIZE: Final = (720, 1280)
-"""(H, W) of the scene in pixels, as the demo model's card has them."""
+"""(H, W) of the scene in pixels, as in the demo model's card."""
 PANEL_SIZE: Final = (270, 480)
 """(H, W) of each half of the image."""
 GAP_PX: Final = 6
@@ -33,7 +33,7 @@ RgbImage = NDArray[np.uint8]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Write the image.
+    Write the animation.
 
     :param argv: the arguments; those of the command line by default.
     :return: exit status.
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def draw(segmenter: Segmenter, seed: int, count: int) -> Iterator[RgbImage]:
     """
-    Draw a scene and what the model finds in it.
+    Draw a scene and the model's overlay.
 
     :param segmenter: the model.
     :param seed: of the scene; one that the model was not trained on.
@@ -71,7 +71,7 @@ def draw(segmenter: Segmenter, seed: int, count: int) -> Iterator[RgbImage]:
 
 def write(path: Path, frames: Sequence[RgbImage]) -> None:
     """
-    Write an animation that never ends.
+    Write an animation that repeats forever.
 
     :param path: a .webp or .gif file.
     :param frames: (h, w, 3) uint8 RGB each.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The long steps of the tools that train: what is done stays done, what was cut off goes on."""
+"""The long steps of tools that train: finished ones are skipped, interrupted ones continue."""
 
 import shutil
 import subprocess
@@ -12,19 +12,19 @@ from surgseg_ros.__main__ import main as run_verb
 
 
 class StepError(RuntimeError):
-    """A step that did not end well; it has said why itself."""
+    """A step that failed; it has already printed the reason."""
 
 
 class Videos(NamedTuple):
     """
     Synthetic videos to draw.
 
-    :param seed: of `synthesize`; no two seeds share a scene.
-    :param videos: how many.
-    :param frames: of each.
-    :param stride: of the frames that would be in between, every so many-th is drawn.
+    :param seed: for `synthesize`; no two seeds share a scene.
+    :param videos: their number.
+    :param frames: number of frames in each.
+    :param stride: only every `stride`-th frame of a scene is drawn.
     :param size: (height, width) in pixels.
-    :param rate_hz: frames a second.
+    :param rate_hz: frames per second.
     """
 
     seed: int
@@ -37,10 +37,10 @@ class Videos(NamedTuple):
 
 def draw(folder: Path, wanted: Videos) -> Path:
     """
-    Draw videos, unless the folder is there; it is never there in part.
+    Draw videos, unless the folder exists; it is never incomplete.
 
-    :param folder: where to.
-    :param wanted: what.
+    :param folder: for the videos.
+    :param wanted: the videos.
     :return: the folder.
     :raises StepError: if they cannot be drawn.
     """
@@ -67,11 +67,11 @@ def draw(folder: Path, wanted: Videos) -> Path:
 
 def train_once(config: Path, output: Path, settings: Sequence[str]) -> Path:
     """
-    Train a model, unless that is done; go on where it was interrupted.
+    Train a model, unless that has been done; resume an interrupted run.
 
     :param config: the recipe.
     :param output: the model folder.
-    :param settings: `key=value`, over the recipe's.
+    :param settings: `key=value`, which override the recipe's.
     :return: the model folder.
     :raises StepError: if it cannot be trained.
     """
@@ -86,9 +86,9 @@ def train_once(config: Path, output: Path, settings: Sequence[str]) -> Path:
 
 def start_training(words: Sequence[str]) -> int:
     """
-    Train in a process of its own, which Lightning can start again where there are to be several.
+    Train in a separate process, which Lightning can start again for several devices.
 
-    :param words: of the verb `train`.
+    :param words: arguments of the verb `train`.
     :return: the exit status.
     """
     return subprocess.run([sys.executable, '-m', 'surgseg_ros', 'train', *words]).returncode
@@ -96,9 +96,9 @@ def start_training(words: Sequence[str]) -> int:
 
 def is_done(output: Path) -> bool:
     """
-    Tell a model that is ready from one that is still being trained.
+    Check whether a model is complete, and not still being trained.
 
     :param output: the model folder.
-    :return: whether it has its card, which is written last.
+    :return: whether it has its model card, which is written last.
     """
     return (output / 'README.md').exists()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What became of each frame of a bag, and its scores."""
+"""Collects the outcome and the scores of each frame of a bag."""
 
 import hashlib
 import zlib
@@ -21,18 +21,18 @@ from surgseg_ros.evaluation.metrics import SCORED, FrameCounts, count_frame
 Mask = NDArray[np.uint8]
 
 _KEPT_AS_THEY_ARE: Final = 8
-"""So many masks wait as they are for the other half; of more, the oldest are compressed."""
+"""Number of uncompressed masks that wait for their counterpart; older ones are compressed."""
 
 
 class _Packed(NamedTuple):
-    """A mask compressed to a hundredth or so, since its rows are much alike."""
+    """A mask, compressed to about a hundredth, since its rows are much alike."""
 
     data: bytes
     shape: tuple[int, ...]
 
 
 class MaskBuffer:
-    """Keeps masks until they are asked for; a truth that comes an hour later costs little."""
+    """Keeps masks until they are needed, in little memory even if that is an hour later."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -43,7 +43,7 @@ class MaskBuffer:
         """
         Keep a mask.
 
-        :param place: of its image.
+        :param place: index of its image.
         :param mask: (H, W) uint8, or None, which is kept too.
         """
         self._fresh[place] = mask
@@ -55,19 +55,19 @@ class MaskBuffer:
 
     def holds(self, place: int) -> bool:
         """
-        Tell whether there is a mask.
+        Check whether there is a mask.
 
-        :param place: of its image.
-        :return: whether it was put and not taken.
+        :param place: index of its image.
+        :return: whether one was put and not taken.
         """
         return place in self._fresh or place in self._packed
 
     def take(self, place: int) -> Mask | None:
         """
-        Give a mask back.
+        Return a mask, and forget it.
 
-        :param place: of its image.
-        :return: what was put.
+        :param place: index of its image.
+        :return: the value that was put.
         """
         if place in self._fresh:
             return self._fresh.pop(place)
@@ -77,11 +77,11 @@ class MaskBuffer:
 
 class Scorer:
     """
-    Counts the frames that have a truth.
+    Counts the pixels of the frames that have a ground truth.
 
-    :param awaited: places of the images whose truth is in the bag.
-    :param refuse: told of a place whose truth and prediction do not fit together, and why.
-    :param workers: count.
+    :param awaited: indices of the images whose truth is in the bag.
+    :param refuse: called with the index and the error if truth and prediction do not match.
+    :param workers: the threads that count.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Scorer:
         refuse: Callable[[int, ValueError], None],
         workers: WorkerPool | None = None,
     ) -> None:
-        """Keep what is awaited; nothing is counted yet."""
+        """Start without counts."""
         self._awaited = awaited
         self._refuse = refuse
         self._workers = workers or WorkerPool()
@@ -100,9 +100,9 @@ class Scorer:
 
     def record_mask(self, place: int, mask: Mask | None) -> None:
         """
-        Take a prediction.
+        Add a prediction.
 
-        :param place: of its image.
+        :param place: index of its image.
         :param mask: (H, W) uint8; None where there is none, which scores 0.
         """
         if place not in self._awaited:
@@ -114,9 +114,9 @@ class Scorer:
 
     def record_truth(self, place: int, truth: Mask) -> None:
         """
-        Take a truth.
+        Add a ground truth.
 
-        :param place: of its image.
+        :param place: index of its image.
         :param truth: (H, W) uint8.
         """
         if self._masks.holds(place):
@@ -126,9 +126,9 @@ class Scorer:
 
     def give_up(self, place: int) -> None:
         """
-        Expect no truth any more.
+        Stop waiting for a truth.
 
-        :param place: of the image.
+        :param place: index of the image.
         """
         self._awaited.discard(place)
         if self._masks.holds(place):
@@ -136,9 +136,9 @@ class Scorer:
 
     def counts(self) -> dict[int, FrameCounts]:
         """
-        Wait for what is still being counted.
+        Wait for pending counts.
 
-        :return: place to counts, of all that were counted.
+        :return: mapping from index to counts, of all frames that were counted.
         """
         self._score_ready(0)
         return self._counts
@@ -150,7 +150,7 @@ class Scorer:
             self._score_ready(2 * self._workers.count)
 
     def _score_ready(self, most: int) -> None:
-        """Take the counts in the order of their beginning, until so many are left at most."""
+        """Collect counts in the order in which they started, until at most so many are pending."""
         while len(self._begun) > most:
             place = next(iter(self._begun))
             found = self._begun.pop(place)
@@ -161,7 +161,7 @@ class Scorer:
 
 
 UNUSABLE: Final = 'ground truth'
-"""Cause of the troubles of truths that could not be used."""
+"""Cause of the problems of truths that could not be used."""
 
 _UNKNOWN: Final = dict.fromkeys(
     (
@@ -175,12 +175,12 @@ class FrameAccumulator:
     """
     Keeps a few hundred bytes of each frame.
 
-    :param awaited: places of the images whose truth is in the bag.
-    :param workers: score.
+    :param awaited: indices of the images whose truth is in the bag.
+    :param workers: the threads that score.
     """
 
     def __init__(self, awaited: set[int], workers: WorkerPool | None = None) -> None:
-        """Start with no frame."""
+        """Start without frames."""
         self.over_time: list[dict[str, Any]] = []
         self.troubles: dict[str, dict[str, Any]] = {}
         self.unusable = self.masks = 0
@@ -192,13 +192,13 @@ class FrameAccumulator:
         self, stamp_ns: int | None, received_ns: int, outcome: str, ms: Mapping[str, float]
     ) -> int:
         """
-        Begin a frame, of which nothing else is known yet.
+        Add a frame, of which nothing else is known yet.
 
-        :param stamp_ns: of the image; None where it has none.
+        :param stamp_ns: of the image; None if it has none.
         :param received_ns: when it was received.
         :param outcome: see `results`.
         :param ms: milliseconds by stage.
-        :return: its place.
+        :return: its index.
         """
         frame = {'stamp_ns': stamp_ns, 'received_ns': received_ns, **_UNKNOWN, 'fate': outcome}
         self.over_time.append({**frame, 'ms': dict(ms)})
@@ -212,12 +212,12 @@ class FrameAccumulator:
         grid_confidence: GridConfidence | None = None,
     ) -> None:
         """
-        Take a frame's mask.
+        Record a frame's mask.
 
-        :param place: of the frame.
+        :param place: index of the frame.
         :param mask: (H, W) uint8 class index or NO_DECISION.
-        :param pixels: what `count_values` finds in it.
-        :param grid_confidence: how sure the network is of it, where known.
+        :param pixels: the result of `count_values` for it.
+        :param grid_confidence: its mean confidence on the network's grid, if known.
         """
         self.masks += 1
         self._pixels.update(np.ascontiguousarray(mask).data)
@@ -229,26 +229,26 @@ class FrameAccumulator:
 
     def record_no_mask(self, place: int) -> None:
         """
-        Say that a frame has no mask, which scores 0 where it has a truth.
+        Record that a frame has no mask, which scores 0 if it has a truth.
 
-        :param place: of the frame.
+        :param place: index of the frame.
         """
         self._scorer.record_mask(place, None)
 
     def record_truth(self, place: int, truth: NDArray[np.uint8]) -> None:
         """
-        Take a frame's truth.
+        Record a frame's ground truth.
 
-        :param place: of the frame, which may be to come.
+        :param place: index of the frame, which may come later.
         :param truth: (H, W) uint8 class index.
         """
         self._scorer.record_truth(place, truth)
 
     def record_unusable(self, place: int, text: str) -> None:
         """
-        Say that a frame's truth is none.
+        Record that a frame's truth is unusable.
 
-        :param place: of the frame.
+        :param place: index of the frame.
         :param text: why.
         """
         self._scorer.give_up(place)
@@ -257,10 +257,10 @@ class FrameAccumulator:
 
     def record_failure(self, cause: str, text: str) -> None:
         """
-        Count what went wrong, by its cause.
+        Count a problem by its cause.
 
         :param cause: a short name.
-        :param text: for people; the first of its cause is kept.
+        :param text: a description; the first of each cause is kept.
         """
         trouble = self.troubles.setdefault(cause, {'cause': cause, 'count': 0, 'first': text})
         trouble['count'] += 1
@@ -276,7 +276,7 @@ class FrameAccumulator:
 
     def finish(self) -> list[FrameCounts]:
         """
-        Write the scores into the frames that have any.
+        Write the scores into the frames that have them.
 
         :return: their counts, in order.
         """
@@ -292,12 +292,12 @@ class FrameAccumulator:
 
     def check_any(self, bag: Path, topic: str, outcomes: Collection[str]) -> None:
         """
-        See that something was evaluated.
+        Check that something was evaluated.
 
         :param bag: the bag.
         :param topic: of its images.
-        :param outcomes: those of frames that were; see `results`.
-        :raises BagError: if no frame has one of these; it counts the reasons.
+        :param outcomes: those that count as evaluated; see `results`.
+        :raises BagError: if no frame has one of these; the message counts the reasons.
         """
         found = Counter(frame['fate'] for frame in self.over_time)
         if any(found[outcome] for outcome in outcomes):
@@ -318,7 +318,7 @@ class FrameAccumulator:
         return self._pixels.hexdigest()
 
     def _refuse(self, place: int, error: ValueError) -> None:
-        """Where mask and truth do not fit together, it is the truth that is no use."""
+        """If mask and truth do not match, the truth counts as unusable."""
         self.record_unusable(place, f'the truth of frame {place} (from 0): {error}')
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluates several bags: what is done stays done, and is merged as the videos of a data set."""
+"""Evaluates several bags: keeps finished results, and merges them like videos of a data set."""
 
 import contextlib
 import hashlib
@@ -29,10 +29,10 @@ _COUNTS: Final = ('confusion', 'met_edge_px', 'edge_px', 'missing')
 
 def is_bag(path: Path) -> bool:
     """
-    Tell a bag from a folder of bags.
+    Distinguish a bag from a folder of bags.
 
     :param path: a file or a folder.
-    :return: whether it is a file, or a folder with metadata.yaml or with files of a bag.
+    :return: True for a file, or a folder with metadata.yaml or with files of a bag.
     """
     if path.is_dir():
         return any(
@@ -45,11 +45,11 @@ def find_bags(paths: Sequence[Path], without: Path | None = None) -> dict[str, P
     """
     Find the bags among paths and in folders of bags, however deep.
 
-    :param paths: bags, and folders that hold some.
-    :param without: a folder that is not looked into: of the bags that are made.
-    :return: name to path, sorted. Of bags that have the same name, the names are those of as many
-        parents as tell them apart.
-    :raises BagError: if there is none, or one is a file of another.
+    :param paths: bags, and folders that contain bags.
+    :param without: a folder that is not searched: that of the output bags.
+    :return: mapping from name to path, sorted. Bags of the same name get the names of as many
+        parents as needed to distinguish them.
+    :raises BagError: if there is no bag, or one is a file of another.
     """
     found: list[Path] = []
     for path in paths:
@@ -57,10 +57,10 @@ def find_bags(paths: Sequence[Path], without: Path | None = None) -> dict[str, P
     unique = sorted({path.resolve() for path in found})
     for path in unique:
         if path.is_file() and path.parent in unique:
-            raise BagError(f'{str(path)!r} is a part of the bag beside it: give one of both')
+            raise BagError(f'{str(path)!r} is a part of the bag beside it: give only one of them')
     if not unique:
         names = ', '.join(repr(str(path)) for path in paths)
-        raise BagError(f'there is no bag in {names}: give bags, or a folder that holds some')
+        raise BagError(f'there is no bag in {names}: give bags, or a folder that contains bags')
     parts = 1
     while len({path.parts[-parts:] for path in unique}) < len(unique):
         parts += 1
@@ -77,9 +77,9 @@ class Task(NamedTuple):
     """
     One bag of a run.
 
-    :param job: what a process has to do; its output is a scratch file beside `output`.
-    :param output: where the bag of answers goes when it is whole, if anywhere.
-    :param key: of the result, made of all that it depends on.
+    :param job: the work of a process; its output is a temporary file beside `output`.
+    :param output: path of the output bag, once it is complete; None if there is none.
+    :param key: of the result, a hash of everything that it depends on.
     """
 
     job: Job
@@ -89,11 +89,11 @@ class Task(NamedTuple):
 
 def plan(bags: Mapping[str, Path], outputs: Mapping[str, Path], options: Options) -> list[Task]:
     """
-    Make the tasks of a run.
+    Create the tasks of a run.
 
     :param bags: name to path.
-    :param outputs: name to the bag to make, or nothing.
-    :param options: what is asked for.
+    :param outputs: name to the output bag; may be empty.
+    :param options: the options of the evaluation.
     :return: the tasks, in order.
     :raises BagError: if a bag does not exist.
     :raises ModelError: if the model folder cannot be used.
@@ -103,14 +103,14 @@ def plan(bags: Mapping[str, Path], outputs: Mapping[str, Path], options: Options
         if not bag.exists():
             raise BagError(f'bag {str(bag)!r} does not exist: check the path')
         key, output = _key(bag, options), outputs.get(name)
-        # In the same folder, so that it comes to its place whole, and with its own ending.
+        # In the same folder, so that a rename puts it in place, and with the same extension.
         scratch = output and output.with_name(f'.{key[:16]}{output.suffix}')
         tasks.append(Task(Job(name, bag, scratch, options), output, key))
     return tasks
 
 
 def _key(bag: Path, options: Options) -> str:
-    """Hash whatever the result depends on; a model's spec names its weights by their hash."""
+    """Hash everything that the result depends on; a model's spec has the hash of its weights."""
     model = options.model and _spec_hash(options.model)
     parts = {
         'format': FORMAT,
@@ -123,19 +123,19 @@ def _key(bag: Path, options: Options) -> str:
 
 
 def _spec_hash(model: Path) -> str:
-    read_spec(model)  # says what is wrong with it, if anything is
+    read_spec(model)  # raises if it is not a model
     return hashlib.sha256((model / SPEC_FILE).read_bytes()).hexdigest()
 
 
 class Store:
     """
-    Keeps results of finished bags, one file each, so that a run that was cut off goes on.
+    Keeps results of finished bags, one file each, so that an interrupted run can continue.
 
     :param folder: for the files.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder."""
+        """Create the folder."""
         with writing(folder):
             self._made = make_folder(folder)
         self._folder = folder
@@ -152,9 +152,9 @@ class Store:
 
     def threads(self, default: int) -> int:
         """
-        Give the number of threads of the first run, so that more workers or fewer go on with it.
+        Return the number of threads of the first run, so that later runs use the same number.
 
-        :param default: where this is the first.
+        :param default: the number if this is the first run.
         :return: the number.
         """
         path = self._folder / _THREADS
@@ -163,17 +163,17 @@ class Store:
         return int(path.read_text())
 
     def remove_if_empty(self) -> None:
-        """Remove the folder again, if no result came to be kept."""
+        """Remove the folder again if it holds no result."""
         if not any(self._folder.glob('*.npz')):
             (self._folder / _THREADS).unlink(missing_ok=True)
             remove_empty([self._folder])  # unless something else is in it
 
     def load(self, key: str) -> Done | None:
         """
-        Find a result.
+        Load a result.
 
         :param key: of the task.
-        :return: what came of it, if it was finished.
+        :return: the outcome; None if the task is not finished.
         """
         path = self._folder / f'{key}.npz'
         if not path.is_file():
@@ -186,10 +186,10 @@ class Store:
 
     def save(self, key: str, done: Done) -> None:
         """
-        Keep a result.
+        Save a result.
 
         :param key: of the task.
-        :param done: what came of it.
+        :param done: its outcome.
         """
         numbers, counts = done.result
         text = json.dumps([numbers, done.model]).encode()
@@ -205,8 +205,8 @@ def _refuse_to_overwrite(outputs: Sequence[Path]) -> None:
     for output in outputs:
         if output.exists():
             raise BagError(
-                f'{str(output)!r} exists already, and is of no bag that this run finished '
-                'before: choose another output or remove it'
+                f'{str(output)!r} exists already, and is not the output of a bag that this run '
+                'finished before: choose another output or remove it'
             )
 
 
@@ -214,14 +214,14 @@ def run(
     tasks: Sequence[Task], runner: Runner, store: Store | None, options: Options
 ) -> dict[str, Any]:
     """
-    Do what is not done, and merge.
+    Evaluate the bags that are not finished, and merge all results.
 
     :param tasks: of the bags.
-    :param runner: who does the jobs.
-    :param store: where results are kept, if at all.
+    :param runner: executes the jobs.
+    :param store: keeps results; None to keep none.
     :param options: what was asked for.
     :return: the JSON file's content; see `results`.
-    :raises BagError: if an output exists that is of no finished task, or no bag could be read.
+    :raises BagError: if an output exists that is not of a finished task, or no bag could be read.
     """
     done = _finished(tasks, store)
     todo = [task for task in tasks if task.job.name not in done]
@@ -251,17 +251,17 @@ def run(
 
 
 def _clear_up(store: Store | None, new_folders: Sequence[Path]) -> None:
-    """Remove the folders that were made for what did not come to be."""
+    """Remove the folders that were created for outputs that do not exist."""
     if store is not None:
         store.remove_if_empty()
     for folder in new_folders:  # each before its parents
-        with contextlib.suppress(OSError):  # it was not made, or something else is in it
+        with contextlib.suppress(OSError):  # it was not created, or it is not empty
             folder.rmdir()
 
 
 @contextmanager
 def _outcomes(runner: Runner, todo: Sequence[Task]) -> Iterator[Iterable[Outcome]]:
-    """Have jobs done; if the block raises, end those under way, and remove what they began."""
+    """Run jobs; if the block raises, stop the running ones, and remove their unfinished output."""
     if not todo:
         yield ()
         return
@@ -277,7 +277,7 @@ def _outcomes(runner: Runner, todo: Sequence[Task]) -> Iterator[Iterable[Outcome
 
 
 def _finished(tasks: Sequence[Task], store: Store | None) -> dict[str, Done]:
-    """Load what an earlier run finished; an output that it had no time to place is placed."""
+    """Load results of an earlier run; an output that it did not move into place is moved now."""
     done = {}
     for job, output, key in tasks:
         found = store and store.load(key)
@@ -291,7 +291,7 @@ def _finished(tasks: Sequence[Task], store: Store | None) -> dict[str, Done]:
 
 
 def _keep(task: Task, done: Done, store: Store | None) -> None:
-    """Keep a result first, and then place its bag: `_finished` knows what to do in between."""
+    """Save a result first, then move its bag into place: `_finished` handles a stop in between."""
     if store is not None:
         store.save(task.key, done)
     if task.output is not None and task.job.output is not None:
@@ -299,7 +299,7 @@ def _keep(task: Task, done: Done, store: Store | None) -> None:
 
 
 def _model(done: Mapping[str, Done]) -> dict[str, Any] | None:
-    """Say what made the masks; machines of a cluster may run the model differently."""
+    """Describe what made the masks; machines of a cluster may run the model differently."""
     models = [done[name].model for name in sorted(done)]
     runtimes = sorted({model['runtime'] for model in models if model})
     return models[0] and {**models[0], 'runtime': ' and '.join(runtimes)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is in a bag before it is evaluated: its topics, and which truth belongs to which image."""
+"""Scans a bag before its evaluation: topics, stamps, and which truth belongs to which image."""
 
 import contextlib
 import hashlib
@@ -16,16 +16,16 @@ from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE
 from surgseg_ros.messages.received import read_size, read_stamp
 
 Stamps = Sequence[int | None]
-"""Nanoseconds in order of receipt; None where a message holds no stamp."""
+"""Nanoseconds in order of receipt; None if a message has no stamp."""
 
 
 class Matching(NamedTuple):
     """
-    What belongs to what.
+    The assignment of messages to images.
 
-    :param of_image: place of an image to that of the message which belongs to it.
-    :param unmatched: messages for whose stamp there is no image.
-    :param ambiguous: messages of which a stamp does not tell where they belong.
+    :param of_image: mapping from an image's index to that of the message that belongs to it.
+    :param unmatched: number of messages without an image of their stamp.
+    :param ambiguous: number of messages whose stamp does not identify one image.
     """
 
     of_image: dict[int, int]
@@ -37,14 +37,14 @@ def match(images: Stamps, others: Stamps, tolerance_ns: int = 0) -> Matching:
     """
     Match messages with images by their stamps; the order of receipt plays no part.
 
-    A stamp of zero means in ROS that there is none. Of several images with the same stamp (a
-    recording that was begun again, a driver that repeats itself) none can be told from the others,
-    nor can several messages with the same one. Such are left alone, and counted. Of what is left
-    the nearest pairs are taken first, each image and each message once; of two as near, the
+    In ROS, a stamp of zero means that there is none. Several images with the same stamp (a
+    recording that was restarted, a driver that repeats itself) cannot be distinguished, nor can
+    several messages with the same stamp. These are not matched, but counted. Of the others, the
+    nearest pairs are matched first, each image and each message once; of equally near ones, the
     earlier image and then the earlier message.
 
     :param images: stamps of the images.
-    :param others: stamps of the messages that belong to them.
+    :param others: stamps of the messages to match with them.
     :param tolerance_ns: greatest distance in time.
     :return: the matching.
     """
@@ -70,7 +70,7 @@ def match(images: Stamps, others: Stamps, tolerance_ns: int = 0) -> Matching:
 
 
 def _clear(stamps: Stamps) -> tuple[dict[int, int], Counter[int]]:
-    """Find the places of the stamps that stand for one message, and how often the others occur."""
+    """Find the indices of unique stamps, and how often the others occur."""
     known = Counter(stamp for stamp in stamps if stamp is not None)
     dubious = Counter({stamp: n for stamp, n in known.items() if n > 1 or stamp == 0})
     places = {
@@ -96,7 +96,7 @@ class Seen(NamedTuple):
 
     :param stamps: of their headers.
     :param received_ns: when they were received.
-    :param sizes: (H, W) in pixels, where they were asked for; None of what is no image.
+    :param sizes: (H, W) in pixels, if requested; None for a message that is not an image.
     """
 
     stamps: list[int | None]
@@ -106,7 +106,7 @@ class Seen(NamedTuple):
 
 def check_topics(bag: Bag, topics: Collection[str]) -> None:
     """
-    See that topics hold images.
+    Check that topics have images.
 
     :param bag: the open bag.
     :param topics: their names.
@@ -116,18 +116,18 @@ def check_topics(bag: Bag, topics: Collection[str]) -> None:
     for name in topics:
         if (found := bag.topics[name].type_name) not in _IMAGE_TYPES:
             there = [x for x, topic in bag.topics.items() if topic.type_name in _IMAGE_TYPES]
-            text = f'topic {name!r} of bag {str(bag.path)!r} is of type {found}, not of images'
+            text = f'topic {name!r} of bag {str(bag.path)!r} has type {found}, not an image type'
             raise BagError(f'{text}: choose among {", ".join(there) or "another bag"}')
 
 
 def scan_bag(bag: Bag, topics: Collection[str], measured: str | None = None) -> dict[str, Seen]:
     """
-    Read the stamps of topics, and of one the sizes; nothing else of their messages.
+    Read only the stamps of topics, and the sizes of one of them.
 
-    :param bag: the open bag; damage ends the look without a word, since reading will say it.
+    :param bag: the open bag; damage ends the scan silently, since reading will report it.
     :param topics: their names.
-    :param measured: the one whose images' sizes are read too, if any.
-    :return: name to what was seen.
+    :param measured: the topic whose images' sizes are read too; None for none.
+    :return: mapping from name to what was read.
     """
     seen = {name: Seen([], [], []) for name in topics}
     with contextlib.suppress(BagError):
@@ -141,7 +141,7 @@ def scan_bag(bag: Bag, topics: Collection[str], measured: str | None = None) -> 
 
 def identify(bag: Bag) -> dict[str, Any]:
     """
-    Say which bag it is, whatever its path.
+    Identify a bag, whatever its path.
 
     :param bag: the open bag.
     :return: `size_bytes`, `topics` and `fingerprint`; see `results`.
@@ -161,7 +161,7 @@ def bag_files(path: Path) -> list[Path]:
     List the files of a bag.
 
     :param path: the bag, a folder or a file.
-    :return: its files, sorted; of folders within it, which metadata.yaml may name, those that
+    :return: its files, sorted; in subfolders, which metadata.yaml may name, only those that
         hold messages.
     """
     if path.is_file():
@@ -172,18 +172,18 @@ def bag_files(path: Path) -> list[Path]:
 
 def reported(error: BagError, path: Path) -> str:
     """
-    Say what is wrong with a bag, without saying where this machine keeps it.
+    Describe a bag's error without the path on this machine.
 
     :param error: of the bag.
     :param path: of the bag.
-    :return: the error's text with the bag's own name alone.
+    :return: the error's text with only the bag's own name.
     """
     return str(error).replace(f'{path.parent}/', '')
 
 
 def fingerprint(path: Path) -> str:
     """
-    Tell a bag from others without reading all of it: the end of a whole file has its index.
+    Fingerprint a bag without reading all of it: the end of a complete file has its index.
 
     :param path: the bag, a folder or a file.
     :return: SHA-256 of the names, the sizes and both ends of its files.
@@ -201,11 +201,11 @@ def fingerprint(path: Path) -> str:
 
 def count_odd_stamps(stamps: Stamps) -> dict[str, int]:
     """
-    Count stamps that tell little or nothing.
+    Count anomalous stamps.
 
-    :param stamps: of the images in order; None is left out.
+    :param stamps: of the images in order; None is skipped.
     :return: how many are `zero`, how many `equal` to that of another image, and how many lie
-        before that of the image in front of them (`backward`).
+        before that of the previous image (`backward`).
     """
     known = [stamp for stamp in stamps if stamp is not None]
     often = Counter(known)

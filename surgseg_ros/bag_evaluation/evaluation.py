@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sends every image of a bag through a model, once and in order; reading and writing overlap."""
+"""Runs every image of a bag through a model, once and in order; reading and writing overlap."""
 
 import time
 from contextlib import ExitStack, closing
@@ -45,7 +45,7 @@ LABEL_INFO_TOPIC: Final = '/label_info'
 CONFIDENCE_TOPIC: Final = '/confidence'
 
 _MOST_HELPERS: Final = 4
-"""Twice as many made nothing quicker beside a GPU: Python runs one thread at a time."""
+"""Twice as many were no faster beside a GPU: Python runs one thread at a time."""
 
 
 def evaluate(
@@ -60,13 +60,13 @@ def evaluate(
     Evaluate a bag.
 
     :param path: the bag.
-    :param output: the bag to make of the answers, if any.
-    :param segmenter: the model, warmed up by this thread, which uses it.
-    :param options: what is asked for.
-    :param progress: whether to draw how far it is.
+    :param output: the output bag; None to write none.
+    :param segmenter: the model, warmed up by this thread, which will also run it.
+    :param options: the options of the evaluation.
+    :param progress: whether to show a progress bar.
     :return: the result.
-    :raises BagError: if the bag or a topic cannot be read at all, none of its images become a
-        mask, or the output cannot be written.
+    :raises BagError: if the bag or a topic cannot be read at all, no image yields a mask, or
+        the output cannot be written.
     """
     started_s = time.monotonic()
     bag = _scan(path, options)
@@ -77,21 +77,21 @@ def evaluate(
         step = _Step(accumulator, writer, options)
         bar = stack.enter_context(_bar(path.name, bag.images, progress))
         items = stack.enter_context(closing(prefetch(decoded(path, options, bag.image_of_truth))))
-        # The network stays in the thread that warmed it up: torch keeps threads for each that
-        # asks, and where there are more of them than cores, all of them get slow.
+        # The network stays in the thread that warmed it up: torch keeps a thread pool for each
+        # calling thread, and with more threads than cores, all of them get slow.
         pipeline = CameraPipeline(options.pipeline, options.roi)
         decisions = decided(items, segmenter, pipeline, options.confidence)
         answers = (workers.begin(answered, item) for item in decisions)
         follow(lambda found: bar.update(step(found())), answers, DEPTH + workers.count)
         counts = accumulator.finish()
-        # Before the writer ends, which leaves no bag if this raises.
+        # Before the writer ends, so that it leaves no bag if this raises.
         accumulator.check_any(path, options.image_topic, ('mask',))
     truth = bag.truth_numbers(accumulator)
     return make_result(accumulator, counts, truth, bag.identity, time.monotonic() - started_s)
 
 
 class _Scanned(NamedTuple):
-    """What is known of a bag before its images are: its truths are None without a topic."""
+    """What is known of a bag before its images are read; `truths` is None without a topic."""
 
     identity: dict[str, Any]
     images: int
@@ -109,7 +109,7 @@ class _Scanned(NamedTuple):
 
 
 def _scan(path: Path, options: Options) -> _Scanned:
-    """See that the topics are there, and which truth belongs to which image."""
+    """Check that the topics exist, and match truths with images."""
     with Bag(path) as bag:
         check_topics(bag, options.topics)
         identity, images = identify(bag), bag.topics[options.image_topic].message_count
@@ -122,7 +122,7 @@ def _scan(path: Path, options: Options) -> _Scanned:
 
 
 def _workers() -> int:
-    """Choose how many threads find instruments and score: none where the network has few."""
+    """Choose the number of threads that find instruments and score: 0 if the network has few."""
     return min(_MOST_HELPERS, torch.get_num_threads() // 4)
 
 
@@ -132,11 +132,11 @@ def _bar(name: str, images: int, progress: bool) -> Any:
 
 class _Step:
     """
-    Takes each item where it belongs.
+    Passes each item to accumulator and writer.
 
-    :param accumulator: counts.
-    :param writer: gets the messages, if any.
-    :param options: whether confidence is written.
+    :param accumulator: collects outcomes and scores.
+    :param writer: writes the messages; None to write none.
+    :param options: with `confidence`, whether to write that too.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class _Step:
         self._announced = False
 
     def __call__(self, item: Answer | NonImage) -> int:
-        """Take one; the number of images that it stands for."""
+        """Process an item, and return the number of images that it stands for."""
         if isinstance(item, Answer):
             self._take_answer(item)
         elif isinstance(item, Rejected):

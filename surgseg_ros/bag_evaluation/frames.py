@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames of a bag on their way through the pipeline, and the options for it."""
+"""Runs the frames of a bag through the pipeline; the options of an evaluation."""
 
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
@@ -40,19 +40,19 @@ _AS_THE_NODE: Final = pipeline_settings()
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """
-    One value that goes to every process.
+    The options of an evaluation, as one value that is sent to every process.
 
     :param image_topic: the images.
     :param ground_truth_topic: their true masks, if any.
-    :param mask_topic: masks that the bag holds; None to make them.
+    :param mask_topic: masks that the bag holds; None to run the model.
     :param tolerance_ns: how far the stamps of an image and of its truth may be apart.
-    :param model: the model folder; None where the bag holds the masks.
+    :param model: the model folder; None if the bag holds the masks.
     :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
     :param runtime: a key of RUNTIMES, or AUTO, which is the node's default too.
     :param precision: one of PRECISIONS of core/choices.py.
     :param threads: torch's on the CPU; 0 for torch's choice.
-    :param roi: the part of the images to look at; None for all.
-    :param pipeline: what becomes of the network's output.
+    :param roi: the part of the images that is segmented; None for all of it.
+    :param pipeline: the processing of the network's output.
     :param confidence: whether the output bag holds the confidence.
     """
 
@@ -71,12 +71,12 @@ class Options:
 
     @property
     def topics(self) -> list[str]:
-        """The topics that are read."""
+        """The topics to read."""
         names = self.image_topic, self.ground_truth_topic, self.mask_topic
         return [name for name in names if name is not None]
 
     def described(self) -> dict[str, Any]:
-        """Give what decides the result, for a JSON file."""
+        """Return the options that determine the result, for a JSON file."""
         roi = self.roi
         return {
             'image_topic': self.image_topic,
@@ -112,7 +112,7 @@ class BagImage(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A message of the image topic that no image can be made of."""
+    """A message of the image topic that cannot be converted to an image."""
 
     received_ns: int
     stamp_ns: int | None
@@ -122,7 +122,7 @@ class Rejected(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """A true mask, by the place of its image; None where it is none, and why."""
+    """A ground-truth mask, with the index of its image; if unusable, None and the reason."""
 
     place: int
     mask: NDArray[np.uint8] | None
@@ -130,21 +130,21 @@ class Truth(NamedTuple):
 
 
 class Truncated(NamedTuple):
-    """The end of what is whole in a damaged bag."""
+    """The point from which a damaged bag cannot be read."""
 
     text: str
 
 
 class Answer(NamedTuple):
     """
-    What the node would publish of an image.
+    What the node would publish for an image.
 
     :param received_ns: when the image was received.
     :param header: the image's.
-    :param result: what the pipeline gives.
-    :param pixels: (256,) how many of the mask have each value.
+    :param result: of the pipeline.
+    :param pixels: (256,) number of pixels of each value in the mask.
     :param ms: milliseconds by stage.
-    :param warnings: what is known against the image since it was read.
+    :param warnings: about the image, from reading it.
     """
 
     received_ns: int
@@ -156,14 +156,14 @@ class Answer(NamedTuple):
 
     @property
     def failure(self) -> tuple[str, str] | None:
-        """Code and text of why there is no decision; None where there is one."""
+        """Code and text of the reason why there is no decision; None if there is one."""
         if self.result.is_decided:
             return None
         return self.result.code, f'no decision on an image: {self.result.reason}'
 
 
 NonImage = Rejected | Truth | Truncated
-"""What passes the network by."""
+"""Items that the network does not process."""
 
 
 def decoded(
@@ -173,8 +173,8 @@ def decoded(
     Read a bag.
 
     :param path: the bag.
-    :param options: which topics.
-    :param image_of_truth: place of a truth to that of its image; the other truths are passed over.
+    :param options: with the topics.
+    :param image_of_truth: index of a truth to that of its image; other truths are skipped.
     :return: every image in order, and the truths between them.
     """
     topics = [name for name in (options.image_topic, options.ground_truth_topic) if name]
@@ -186,7 +186,7 @@ def decoded(
             for topic, received_ns, cdr in bag.messages(topics):
                 watch.lap('read')
                 if topic == options.image_topic:
-                    yield _picture(received_ns, cdr, types[topic], watch)
+                    yield _image(received_ns, cdr, types[topic], watch)
                 else:
                     if truths in image_of_truth:
                         yield _truth(image_of_truth[truths], cdr, types[topic])
@@ -196,9 +196,7 @@ def decoded(
             yield Truncated(reported(error, path))
 
 
-def _picture(
-    received_ns: int, cdr: bytes, type_name: str, watch: Stopwatch
-) -> BagImage | Rejected:
+def _image(received_ns: int, cdr: bytes, type_name: str, watch: Stopwatch) -> BagImage | Rejected:
     cause = ''
     try:
         message = read_image(cdr, type_name)
@@ -207,7 +205,7 @@ def _picture(
         return BagImage(received_ns, message.header, image.rgb, watch.times_ms(), image.warnings)
     except ImageError as error:
         cause, text = error.cause, f'image dropped: {error}'
-    except Exception as error:  # a message must not end the run, whatever it brings
+    except Exception as error:  # no message, whatever its content, may end the run
         cause, text = _reported(error, 'no mask for an image')
     watch.lap('parse')
     return Rejected(received_ns, read_stamp(cdr), cause, text, watch.times_ms())
@@ -221,7 +219,7 @@ def _truth(place: int, cdr: bytes, type_name: str) -> Truth:
 
 
 class Decided(NamedTuple):
-    """An image with what the pipeline decides on it, but for its instruments."""
+    """An image with the result of the pipeline, except for its instruments."""
 
     picture: BagImage
     decision: Decision
@@ -236,11 +234,11 @@ def decided(
     """
     Run the pipeline, up to the mask.
 
-    :param items: what `decoded` gives.
+    :param items: from `decoded`.
     :param segmenter: the model.
     :param pipeline: of the bag's camera.
     :param confidence: whether the confidence of each pixel is to be written.
-    :return: the same, with decisions in the place of images.
+    :return: the same items, with decisions in place of images.
     """
     wanted = confidence or pipeline.needs_confidence
     for item in items:
@@ -257,8 +255,8 @@ def answered(item: Decided | NonImage) -> Answer | NonImage:
     """
     Find the instruments of a decision; thread-safe.
 
-    :param item: what `decided` gives.
-    :return: the answer; or the item, if it is another.
+    :param item: from `decided`.
+    :return: the answer; any other item unchanged.
     """
     if not isinstance(item, Decided):
         return item

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lets threads work ahead, beside and behind, as far as a queue has room; the order stays."""
+"""Threads that read ahead, work in parallel or write behind, with bounded queues and in order."""
 
 import functools
 import queue
@@ -14,18 +14,18 @@ P = ParamSpec('P')
 T = TypeVar('T')
 
 DEPTH: Final = 3
-"""Items that wait at most; an image of 1080p takes 6 MB."""
+"""Maximum number of waiting items; an image of 1080p takes 6 MB."""
 
 _POLL_S: Final = 0.2
-"""How often a thread that finds no room looks whether it is still wanted."""
+"""Interval at which a thread that waits for room checks whether it should stop."""
 
 
 def prefetch(source: Generator[T, None, None], depth: int = DEPTH) -> Generator[T, None, None]:
     """
     Run a generator in a thread, so that it works while its items are used.
 
-    :param source: what to run; it is closed, in its thread, when the result is.
-    :param depth: items that it may be ahead.
+    :param source: the generator; it is closed, in its thread, when the result is closed.
+    :param depth: number of items that it may be ahead.
     :return: its items in their order; what it raises is raised after them.
     """
     runner = _Runner(source, depth)
@@ -38,13 +38,13 @@ def prefetch(source: Generator[T, None, None], depth: int = DEPTH) -> Generator[
 
 def follow(function: Callable[[T], object], items: Iterable[T], depth: int = DEPTH) -> None:
     """
-    Call a function with each item, one after another in a thread, while this one gets the next.
+    Call a function with each item, one at a time in a thread, while this one gets the next.
 
     :param function: what to call.
-    :param items: gone through in this thread.
-    :param depth: items that it may be behind.
-    :raises BaseException: what the function or `items` raise; no further item is got, but those
-        that wait still go through the function.
+    :param items: iterated over in this thread.
+    :param depth: number of items that it may be behind.
+    :raises BaseException: what the function or `items` raise; then no further item is taken, but
+        the function is still called with those that wait.
     """
     waiting: deque[Future[object]] = deque()
     with ThreadPoolExecutor(1, 'behind') as thread:
@@ -58,9 +58,9 @@ def follow(function: Callable[[T], object], items: Iterable[T], depth: int = DEP
 
 class WorkerPool:
     """
-    Threads that work beside others, where there are cores for them.
+    A pool of threads, which may be empty if there are no cores for it.
 
-    :param count: of threads; with 0 who asks for a result finds it by itself.
+    :param count: number of threads; with 0, the caller computes a result when it asks for it.
     """
 
     def __init__(self, count: int = 0) -> None:
@@ -72,10 +72,10 @@ class WorkerPool:
         self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> Callable[[], T]:
         """
-        Begin a call.
+        Submit a call.
 
         :param function: what to call, with its arguments; from any thread, in no order.
-        :return: waits for what the call gives, or raises what it raised.
+        :return: a function that waits for the call, and returns its result or raises its error.
         """
         if self._pool is None:
             return functools.partial(function, *args, **kwargs)
@@ -90,13 +90,13 @@ class WorkerPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Wait for the threads; what has not begun after an error never does."""
+        """Wait for the threads; after an error, calls that have not started never start."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=error is not None)
 
 
 class _End:
-    """The end of the items, and what ended them."""
+    """Marks the end of the items, with the exception that ended them, if any."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
@@ -115,7 +115,7 @@ class _Runner(threading.Thread, Generic[T]):
             for item in self._source:
                 if not self._put(item):
                     break
-        except BaseException as raised:  # belongs to whoever takes the items
+        except BaseException as raised:  # it is raised where the items are used
             error = raised
         finally:
             self._source.close()

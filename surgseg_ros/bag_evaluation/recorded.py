@@ -33,7 +33,7 @@ from surgseg_ros.messages.types import ImageError
 
 
 class _Places(NamedTuple):
-    """Place of a message on its topic to that of its image; and the images' sizes."""
+    """Mapping from the index of a message on its topic to that of its image; and image sizes."""
 
     of_mask: Mapping[int, int]
     of_truth: Mapping[int, int]
@@ -45,7 +45,7 @@ def score_recorded(path: Path, options: Options) -> BagResult:
     Score the masks of a bag.
 
     :param path: the bag.
-    :param options: what is asked for, with `mask_topic`.
+    :param options: of the evaluation, with `mask_topic`.
     :return: the result.
     :raises BagError: if the bag or a topic cannot be read at all, or no image has a mask.
     """
@@ -72,7 +72,7 @@ def score_recorded(path: Path, options: Options) -> BagResult:
 
 
 def _begin(images: Seen, masks: Seen, matching: Matching, awaited: set[int]) -> FrameAccumulator:
-    """Note every image, and how long its mask took."""
+    """Record every image, and the latency of its mask."""
     accumulator = FrameAccumulator(awaited)
     for place, (stamp, received_ns) in enumerate(zip(images.stamps, images.received_ns)):
         if place in matching.of_image:
@@ -88,7 +88,7 @@ def _turned(matching: Matching) -> dict[int, int]:
 
 
 def _read(path: Path, options: Options, accumulator: FrameAccumulator, places: _Places) -> None:
-    """Read masks and truths; the images themselves are not looked at."""
+    """Read masks and truths; the images themselves are not read."""
     wanted = {options.mask_topic: places.of_mask, options.ground_truth_topic: places.of_truth}
     topics = [name for name in wanted if name is not None]
     counts = dict.fromkeys(topics, 0)
@@ -109,14 +109,14 @@ def _read(path: Path, options: Options, accumulator: FrameAccumulator, places: _
 def _mask(
     cdr: bytes, type_name: str, size: tuple[int, int] | None
 ) -> NDArray[np.uint8] | ImageError:
-    """Read a mask, which must have its image's size, where that is known."""
+    """Read a mask, which must have its image's size, if that is known."""
     try:
         mask = mask_from_msg(read_image(cdr, type_name))
     except ImageError as error:
         return error
     if size is not None and mask.shape != size:
         sizes = [f'{width}x{height}' for height, width in (mask.shape, size)]
-        return ImageError('it is of {} pixels, its image of {}'.format(*sizes), 'size')
+        return ImageError('it has {} pixels, its image has {}'.format(*sizes), 'size')
     return mask
 
 
@@ -128,7 +128,7 @@ def _take(accumulator: FrameAccumulator, place: int, mask: Any, is_prediction: b
             return
         frame['fate'] = 'rejected'
         accumulator.record_failure(
-            mask.cause, f'the mask of frame {place} (from 0) is none: {mask}'
+            mask.cause, f'the mask of frame {place} (from 0) cannot be used: {mask}'
         )
         accumulator.record_no_mask(place)
     elif is_prediction:

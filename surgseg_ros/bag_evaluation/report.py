@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of `evaluate_bag` for people: one HTML file that needs nothing beside itself."""
+"""The report of `evaluate_bag`: one self-contained HTML file."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from surgseg_ros.bag_evaluation.series import Series, read_series
-from surgseg_ros.bag_evaluation.worst_frames import Moment, read_moments, worst_of
+from surgseg_ros.bag_evaluation.worst_frames import FrameImages, read_frame_images, worst_of
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.evaluation.metrics import MEANINGS, SCORED
 from surgseg_ros.evaluation.report import ShownFrame, draw_frame
@@ -18,21 +18,21 @@ from surgseg_ros.reports.charts import class_bars, confidence_plot, round_down
 from surgseg_ros.reports.pages import BLUE, class_colour, write_page
 from surgseg_ros.reports.timeline import Curve, Panel, Row, timeline
 
-_MOMENTS: Final = 8
-"""So many of the worst moments are drawn."""
+_WORST_FRAMES: Final = 8
+"""Number of worst frames that are shown."""
 
 _TIMELINES: Final = 40
-"""So many bags are drawn over time, the lowest scores first; the others are in the tables."""
+"""Number of bags that are drawn over time, lowest scores first; the tables have all of them."""
 
 _COUNTS: Final = {
     'dropped': 'without a mask',
     'failed': 'network failed',
     'undecided': 'no decision',
-    'rejected': 'no image',
+    'rejected': 'not an image',
 }
 _TRUTHS: Final = {
-    'unmatched': 'truths of no image',
-    'ambiguous': 'truths of a doubtful stamp',
+    'unmatched': 'truths without an image',
+    'ambiguous': 'truths with an ambiguous stamp',
     'unusable': 'unusable truths',
 }
 _STAMPS: Final = {'zero': 'stamp zero', 'equal': 'equal stamps', 'backward': 'backward stamps'}
@@ -51,10 +51,10 @@ def write_report(
     """
     Write the report.
 
-    :param folder: where; it is made if need be.
-    :param results: what the JSON file of `evaluate_bag` holds.
-    :param bags: name to the bag with the images and truths, for the worst moments' images.
-    :param masks: name to the bag that was written; may be empty.
+    :param folder: of the report; created if it does not exist.
+    :param results: the content of the JSON file of `evaluate_bag`.
+    :param bags: name to the bag with the images and truths, for the images of the worst frames.
+    :param masks: name to the output bag; may be empty.
     :return: the file.
     """
     series = {
@@ -83,7 +83,7 @@ def write_report(
 
 
 def _scores(results: Mapping[str, Any], series: Mapping[str, Series]) -> dict[str, object]:
-    """Give what only a report with a ground truth shows; without one `scores` is empty."""
+    """Build the parts that need a ground truth; without one `scores` is empty."""
     if (floor := results['floor']) is None:
         return {'scores': []}
     bars, classes = _classes(results, series)
@@ -98,7 +98,7 @@ def _scores(results: Mapping[str, Any], series: Mapping[str, Series]) -> dict[st
 
 
 def _lost(results: Mapping[str, Any]) -> Table:
-    """Count what is missing in the scores."""
+    """Count what the scores do not include."""
     counted = list(results['bags'].items())
     return [
         (name, numbers['frames'], numbers['frames'] - numbers['with_ground_truth'],
@@ -118,7 +118,7 @@ def _errors(results: Mapping[str, Any]) -> Iterator[Sequence[object]]:
         for trouble in bag['troubles']:
             yield name, trouble['cause'], trouble['count'], trouble['first']
         if bag.get('strangers'):
-            yield name, 'masks of no image', bag['strangers'], None
+            yield name, 'masks without an image', bag['strangers'], None
 
 
 def _over_time(results: Mapping[str, Any], series: Mapping[str, Series]) -> dict[str, object]:
@@ -132,7 +132,7 @@ def _over_time(results: Mapping[str, Any], series: Mapping[str, Series]) -> dict
     colours = [
         *([(BLUE, 'IoU'), (_ORANGE, 'NSD'), (_GREY, 'floor')] if has_truth else []),
         *([(_GREEN, 'confidence')] if has_confidence else []),
-        *([(_RED, 'without a mask of the network, or without a decision')] if has_lost else []),
+        *([(_RED, 'without a mask from the network, or without a decision')] if has_lost else []),
     ]
     return {
         'colours': colours,
@@ -155,14 +155,14 @@ def draw_timeline(series: Series, name: str) -> Markup:
 
 
 def _panels(series: Series) -> Iterator[Panel]:
-    """Go through what has a value in at least one frame."""
+    """Yield a panel for each quantity that has a value in at least one frame."""
     if not np.isnan(series.iou).all():
         curves = Curve('NSD', series.nsd, _ORANGE, has_band=False), Curve('IoU', series.iou, BLUE)
         ticks = (0, 0.25, 0.5, 0.75, 1)
         yield Panel('score', 112, curves, [(series.floor, _GREY)], ticks=ticks)
     undecided = [(series.no_decision, _RED)] if np.nansum(series.no_decision) else []
     if not np.isnan(series.confidence).all():
-        # Background makes the mean high, so the axis begins below the least that occurs.
+        # Background makes the mean high, so the axis begins just below the lowest value.
         least = round_down(float(np.nanmin(series.confidence)))
         curve = Curve('confidence', series.confidence, _GREEN)
         yield Panel('confidence', 56, [curve], undecided, low=least, ticks=(least, 1))
@@ -174,7 +174,7 @@ def _panels(series: Series) -> Iterator[Panel]:
 
 
 def _rows(series: Series) -> Iterator[Row]:
-    """Go through the classes that are there: above in the truth, below in the mask."""
+    """Yield a row for each class that occurs: above in the truth, below in the mask."""
     has_truth = not np.isnan(series.truth).all()
     for place, label in enumerate(SCORED):
         shown = [*([series.truth] if has_truth else []), series.predicted]
@@ -191,20 +191,20 @@ def _worst(
     bags: Mapping[str, Path],
     masks: Mapping[str, Path],
 ) -> dict[str, object]:
-    """Draw the worst moments, worst first."""
-    worst = worst_of(series, _MOMENTS)
-    worst_frames: dict[tuple[str, int], Moment] = {}
+    """Draw the worst frames, worst first."""
+    worst = worst_of(series, _WORST_FRAMES)
+    worst_frames: dict[tuple[str, int], FrameImages] = {}
     troubles = []
     for name in sorted({name for name, _ in worst}):
         if name not in bags:
-            troubles.append(f'bag {name!r} is not at hand')
+            troubles.append(f'bag {name!r} is not available')
             continue
         places = [place for bag, place in worst if bag == name]
         over_time = results['bags'][name]['over_time']
-        found, trouble = read_moments(
+        found, trouble = read_frame_images(
             places, over_time, bags[name], masks.get(name), results['options']
         )
-        worst_frames |= {(name, place): moment for place, moment in found.items()}
+        worst_frames |= {(name, place): images for place, images in found.items()}
         troubles += [trouble] if trouble else []
     drawn = [
         _frame(
@@ -215,24 +215,26 @@ def _worst(
     return {'worst': drawn, 'unreadable': troubles}
 
 
-def _frame(name: str, place: int, frame: Mapping[str, Any], moment: Moment | None) -> ShownFrame:
+def _frame(
+    name: str, place: int, frame: Mapping[str, Any], images: FrameImages | None
+) -> ShownFrame:
     stamp = '' if frame['stamp_ns'] is None else f' · stamp {frame["stamp_ns"] / 1e9:.3f} s'
-    panels = draw_frame(*moment) if moment else []
+    panels = draw_frame(*images) if images else []
     title = f'{name} · frame {place}{stamp}'
     return ShownFrame(title, _numbers(frame), panels, list(_present(frame)))
 
 
 def _numbers(frame: Mapping[str, Any]) -> str:
-    said = [] if frame['fate'] == 'mask' else [str(frame['fate'])]
+    numbers = [] if frame['fate'] == 'mask' else [str(frame['fate'])]
     if frame['iou'] is not None:
-        said += [f'IoU {np.mean(frame["iou"]):.3f}', f'NSD {np.mean(frame["nsd"]):.3f}']
+        numbers += [f'IoU {np.mean(frame["iou"]):.3f}', f'NSD {np.mean(frame["nsd"]):.3f}']
     if frame['confidence'] is not None:
-        said.append(f'confidence {frame["confidence"]:.3f}')
-    return ' · '.join(said)
+        numbers.append(f'confidence {frame["confidence"]:.3f}')
+    return ' · '.join(numbers)
 
 
 def _present(frame: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
-    """Name the classes of a frame, the lowest IoU first."""
+    """List the classes of a frame, the lowest IoU first."""
     labels = {*(frame['truth'] or ()), *(frame['predicted'] or ())}
     if frame['iou'] is None:
         yield from ((label, CLASS_NAMES[label]) for label in sorted(labels))
@@ -243,7 +245,7 @@ def _present(frame: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
 
 
 def _classes(results: Mapping[str, Any], series: Mapping[str, Series]) -> tuple[Markup, Table]:
-    """Make bars for each class, and the rows of a table."""
+    """Draw bars for each class, and build the rows of the table."""
     scored = [s.truth[~np.isnan(s.truth[:, 0])] for s in series.values()]
     floor = np.mean([1 - truth.mean(0) for truth in scored if len(truth)], 0).tolist()
     seen = np.sum([truth.sum(0) for truth in scored], 0).astype(int).tolist()
@@ -256,7 +258,7 @@ def _classes(results: Mapping[str, Any], series: Mapping[str, Series]) -> tuple[
 
 
 def _confidence(series: Mapping[str, Series]) -> tuple[Markup, Table]:
-    """Give how good the frames are that the network is more or less confident of."""
+    """Compare the scores of frames of high and of low confidence."""
     confidence, iou, floor = (
         np.concatenate([getattr(s, key) for s in series.values()])
         for key in ('confidence', 'iou', 'floor')
@@ -286,7 +288,7 @@ def _bags(results: Mapping[str, Any], series: Mapping[str, Series]) -> Table:
 
 
 def _identity(results: Mapping[str, Any]) -> dict[str, object]:
-    """Give of which model and bags the numbers are."""
+    """List the model and the bags that were evaluated."""
     model = results['model'] or {}
     evaluated = {
         'evaluated': f'{results["kind"]}, {results["elapsed_s"]:.1f} s',

@@ -4,69 +4,71 @@ What `evaluate_bag` writes to its JSON file; one form for one bag and for many.
 
 At the top:
 
-- `format`: FORMAT, raised where a reader would have to change.
+- `format`: FORMAT, increased when readers have to change.
 - `kind`: `lockstep`, every image through the model; or `recorded`, masks that a bag held.
-- `model`: `name`, `weights_sha256`, `runtime` (for people), `threads` (torch's, on the CPU);
+- `model`: `name`, `weights_sha256`, `runtime` (a description), `threads` (torch's, on the CPU);
   None for `recorded`.
-- `options`: what was asked for and decides the result: `image_topic`, `ground_truth_topic` (or
+- `options`: those that determine the result: `image_topic`, `ground_truth_topic` (or
   None), `mask_topic` (`recorded`; else None), `tolerance_ms`, the parameters `device`, `runtime`
-  and `precision` (`model` has what came of them), `roi` ([x, y, width, height] or None), and the
+  and `precision` (for what was used see `model`), `roi` ([x, y, width, height] or None), and the
   settings of the pipeline: `least_area`, `min_confidence`, `steady_frames`,
   `steady_sure`, `gates` (name to action and limit).
-- `classes`: names of the classes 1 to 9; wherever nine values stand, they are in this order.
-- the numbers of all bags together, by the keys below; scores are the official mean over bags,
-  of those that have a ground truth, as over the videos of a data set. `mask_sha256` is the bag's
-  own of one bag, and of several the SHA-256 of their hexadecimal ones, sorted by name, in one
-  piece (None where any failed).
+- `classes`: names of the classes 1 to 9; all lists of nine values are in this order.
+- the numbers of all bags together, by the keys below; scores are the official mean over the bags
+  that have a ground truth, as over the videos of a data set. `mask_sha256` is that of the bag if
+  there is one, else the SHA-256 of the bags' hexadecimal hashes, sorted by name and concatenated
+  (None if any failed).
 - `bags`: name to the numbers of the bag, by the same keys and a few more. Names are those of the
-  paths; of bags that have the same name, with as many parents as tell them apart.
-- `unreadable`: name to text, of bags of which nothing could be evaluated.
+  paths; bags of the same name have as many parents in front as distinguish them.
+- `unreadable`: name to error text, of bags of which nothing could be evaluated.
 
 Numbers, for all bags and for each:
 
-- `frames`: images in the bag, all of which were looked at.
+- `frames`: images in the bag, all of which were processed.
 - `with_ground_truth`: frames that were scored.
 - `dropped`: images without a mask because a newer one came: 0 for `lockstep`, by construction;
   for `recorded` the images that have no mask of their stamp.
-- `failed`: images on which the network failed: the mask is 255 all over, as the node's is; of
-  `recorded` all masks that are so, whatever the node's reason was.
-- `undecided`: images on which a quality gate has taken the decision: the mask is 255 all over. 0
-  for `recorded`, whose `failed` holds them.
-- `rejected`: messages of the image topic that no image could be made of; they have no mask. Of
-  `recorded`, where the images are not looked at, images whose message on the mask topic is none.
+- `failed`: images on which the network failed: the whole mask is 255, as in the node; for
+  `recorded` all such masks, whatever the node's reason was.
+- `undecided`: images for which a quality gate withheld the decision: the whole mask is 255. 0
+  for `recorded`, where `failed` includes them.
+- `rejected`: messages of the image topic that could not be converted to an image, and have no
+  mask. For `recorded`, which does not read images, those whose message on the mask topic is not a
+  mask.
 - `ground_truth`: `messages`, `matched`, `unmatched` (no image of that stamp), `ambiguous` (the
-  stamp is zero or not the only one of its kind, of the image or of the truth), `unusable`
-  (matched, but no mask, of another size, or with values that are no class); None without a topic.
+  stamp is zero, or not unique among the images or the truths), `unusable` (matched, but not a
+  mask, of another size, or with values that are not a class); None without a topic.
 - `frames_by_stamp`: frames whose stamp is `zero`, `equal` to that of another frame, or lies
-  before that of the frame in front of it (`backward`).
+  before that of the previous frame (`backward`).
 - `mIoU`, `mNSD`, `score` (official; a frame with a truth and without a mask scores 0 in a class),
-  `floor` (the same three for a prediction of nothing but background), `class_mIoU`, `class_mNSD`
+  `floor` (the same three for a prediction of background only), `class_mIoU`, `class_mNSD`
   (nine each), `pooled_class_IoU`, `present_class_IoU` (nine each, None where the class never
   occurs), `mean_present_class_IoU`; all None where no frame was scored.
-- `mIoU_of_masks`, `mNSD_of_masks`, `score_of_masks`: `recorded` only, the same of the frames
-  that have a mask, those without left out.
+- `mIoU_of_masks`, `mNSD_of_masks`, `score_of_masks`: `recorded` only, the same over the frames
+  that have a mask.
 - `latency_ms`: stage to `p50`, `p95`, `p99`, in milliseconds, over frames. Of `lockstep`: STAGES;
-  they overlap, so their sum is no time per frame. Of `recorded`: `image_to_mask`, the receive
-  time of the mask less that of the image of the same stamp.
-- `elapsed_s`: how long the evaluation took, of `bags` each; at the top their sum.
+  they overlap, so their sum is not the time per frame. Of `recorded`: `image_to_mask`, the
+  receive time of the mask minus that of the image of the same stamp.
+- `elapsed_s`: how long the evaluation of the bag took; at the top the sum.
 
-Of each bag besides:
+Additionally for each bag:
 
 - `identity`: `size_bytes`, `start_ns`, `duration_ns` (by receipt), `topics` (name to `type` and
   `messages`), `fingerprint` (SHA-256 of names, sizes and both ends of the bag's files).
 - `mask_sha256`: SHA-256 of the pixels of all masks in order, row by row, which are the data of
-  the messages on the output bag's mask topic; `masks`: how many there are.
-- `damage`: what of the bag was lost, as text; None where it is whole.
+  the messages on the output bag's mask topic; `masks`: their number.
+- `damage`: what is lost of the bag, as text; None if it is complete.
 - `troubles`: list of `cause`, `count` and `first` (text) of failed and rejected images, of
   warnings about images that were read (all colour lost, for example), and of unusable truths.
-- `recorded` only: `strangers`, masks of no image's stamp, or of one that is not the only one.
+- `recorded` only: `strangers`, masks without an image of their stamp, or with a stamp that is
+  not unique.
 - `over_time`: one object per frame, in order:
 
   - `stamp_ns` and `received_ns`: of the image; `stamp_ns` is None where it was rejected.
   - `iou`, `nsd`: nine values each; None where there is no truth.
   - `truth`: classes 1 to 9 that the truth shows; None where there is none.
   - `predicted`: classes 1 to 9 that the mask shows; None where there is no mask.
-  - `confidence`: mean probability of the likeliest class over what the network was shown, at its
+  - `confidence`: mean probability of the most likely class over the network's input, at its
     own size, 0 to 1; None where there is no decision, and for `recorded`.
   - `no_decision`: share of the pixels whose value is 255; None where there is no mask.
   - `instruments`: the labels of the detections, `[4, 10, 10]` for example (10 is a robotic tool;
@@ -96,7 +98,7 @@ STAGES: Final = (
     *('read', 'parse', 'fit', 'network', 'upsample', 'download', 'postprocessing', 'detections'),
     *('write', 'score'),
 )
-"""Of a frame's way, in the order of work; the node's, but for the first and the last two."""
+"""Stages of a frame, in order; as in the node, except for the first and the last two."""
 
 IMAGE_TO_MASK: Final = 'image_to_mask'
 
@@ -110,9 +112,9 @@ _OF_VIDEO: Final = ('class_mIoU', 'class_mNSD')
 
 class BagResult(NamedTuple):
     """
-    What became of a bag.
+    The result of a bag.
 
-    :param numbers: as the JSON file has them.
+    :param numbers: as in the JSON file.
     :param counts: of its frames with a truth, in order.
     """
 
@@ -122,10 +124,10 @@ class BagResult(NamedTuple):
 
 def scores(counts: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
     """
-    Divide what was counted.
+    Compute the scores from the counts.
 
     :param counts: bag to the counts of its frames; those without are left out.
-    :return: the official numbers and their companions; all None if there is no frame.
+    :return: the official scores and the additional ones; all None if there is no frame.
     """
     scored = {name: frames for name, frames in counts.items() if frames}
     if not scored:
@@ -141,10 +143,10 @@ def scores(counts: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
 
 def scores_of_masks(counts: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
     """
-    Leave out the frames without a mask, which officially score 0.
+    Compute the scores without the frames that have no mask, which officially score 0.
 
     :param counts: bag to the counts of its frames.
-    :return: the official numbers of the others, each by its name and `_of_masks`.
+    :return: the official scores of the others, with the suffix `_of_masks`.
     """
     found = scores({name: [x for x in of_bag if not x.missing] for name, of_bag in counts.items()})
     return {f'{key}_of_masks': found[key] for key in ('mIoU', 'mNSD', 'score')}
@@ -154,11 +156,11 @@ def ground_truth_numbers(
     messages: int, matching: Matching, accumulator: FrameAccumulator
 ) -> dict[str, int]:
     """
-    Say what became of the truths.
+    Summarize the outcome of the truths.
 
-    :param messages: how many there are.
+    :param messages: their number.
     :param matching: which belong to which image.
-    :param accumulator: how many of these were no use.
+    :param accumulator: with the number of unusable ones.
     :return: for `ground_truth`.
     """
     return {
@@ -178,11 +180,11 @@ def make_result(
     elapsed_s: float,
 ) -> BagResult:
     """
-    Put a bag's numbers together.
+    Collect a bag's numbers.
 
     :param accumulator: of its frames, finished.
     :param counts: of the frames with a truth.
-    :param ground_truth: what became of the truths.
+    :param ground_truth: the outcome of the truths.
     :param identity: which bag it is.
     :param elapsed_s: how long it took.
     :return: the result.
@@ -220,12 +222,12 @@ def merge(
     options: Options,
 ) -> dict[str, Any]:
     """
-    Make the whole file's content.
+    Build the content of the whole file.
 
     :param results: by the bags' names.
     :param unreadable: name to the reason, of the others.
-    :param model: what made the masks, where known.
-    :param options: what was asked for.
+    :param model: what made the masks, if known.
+    :param options: of the evaluation.
     :return: see the module.
     """
     bags = {name: results[name].numbers for name in sorted(results)}

@@ -27,12 +27,12 @@ from surgseg_ros.core.system import keep_freed
 
 class Job(NamedTuple):
     """
-    What a process has to do.
+    The work of a process.
 
     :param name: of the bag, among those of the run.
-    :param bag: where it is.
-    :param output: the bag to make, if any; what is there is left from an attempt that was cut off.
-    :param options: what is asked for.
+    :param bag: its path.
+    :param output: the output bag, if any; what exists there is from an interrupted attempt.
+    :param options: of the evaluation.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Job(NamedTuple):
 
 class Done(NamedTuple):
     """
-    What came of a job.
+    The outcome of a job.
 
     :param result: of the bag.
-    :param model: what made the masks; None where the bag held them.
+    :param model: what made the masks; None if the bag held them.
     """
 
     result: BagResult
@@ -58,8 +58,8 @@ def do(job: Job, *, progress: bool = False) -> Done:
     Evaluate a bag in this process.
 
     :param job: what to do.
-    :param progress: whether to draw how far it is; several processes would draw over one another.
-    :return: what came of it.
+    :param progress: whether to show a progress bar; those of several processes would overlap.
+    :return: the outcome.
     :raises BagError: if the bag cannot be read at all.
     :raises ValueError: if the model cannot be used.
     """
@@ -85,7 +85,7 @@ def do(job: Job, *, progress: bool = False) -> Done:
 
 @functools.lru_cache(maxsize=1)
 def _segmenter(folder: Path, device: str, runtime: str, precision: str, threads: int) -> Segmenter:
-    """Keep the model for the process's next bag; some runtimes keep the number of threads."""
+    """Cache the model for the process's next bag; some runtimes fix the number of threads."""
     segmenter = Segmenter.load(folder, device, runtime, precision=precision)
     segmenter.warm_up()
     return segmenter
@@ -93,7 +93,7 @@ def _segmenter(folder: Path, device: str, runtime: str, precision: str, threads:
 
 def clear(output: Path) -> None:
     """
-    Remove what an attempt left: the bag, and the folders in which it was being written.
+    Remove the files of an attempt: the bag, and the folders in which it was written.
 
     :param output: of the job.
     """
@@ -103,7 +103,7 @@ def clear(output: Path) -> None:
 
 
 ATTEMPTS: Final = 3
-"""How often a bag is begun whose worker dies; what kills three workers will kill a fourth."""
+"""Number of attempts at a bag whose worker dies; what kills three will kill a fourth."""
 
 _PATIENCE_S: Final = 10.0
 
@@ -119,24 +119,24 @@ class WorkerError(RuntimeError):
 
 def run_serial(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
     """
-    Do jobs one by one in this process.
+    Run jobs one by one in this process.
 
-    :param jobs: what to do.
-    :return: each with what came of it, in order.
+    :param jobs: the jobs.
+    :return: each with its outcome, in order.
     """
     for job in jobs:
         try:
             yield job, do(job, progress=True)
-        except Exception as error:  # one bag must not cost the others
+        except Exception as error:  # one bag must not stop the others
             yield job, error
 
 
 def in_processes(workers: int) -> Runner:
     """
-    Do jobs in processes of this machine.
+    Run jobs in processes on this machine.
 
-    :param workers: how many at a time.
-    :return: gives each job with what came of it, as it is done.
+    :param workers: number of processes.
+    :return: a runner, which yields each job with its outcome when it is done.
     """
 
     def runner(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
@@ -161,14 +161,14 @@ def in_processes(workers: int) -> Runner:
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
             for slot in slots:
-                slot.end()  # where a bag is under way, nobody waits for it any more
+                slot.end()  # no one waits any more for a bag in progress
             threads.shutdown()
 
     return runner
 
 
 class _Slot:
-    """One process at a time, made again where it dies; it keeps the model from bag to bag."""
+    """One process at a time, restarted when it dies; it keeps the model from bag to bag."""
 
     def __init__(self) -> None:
         self._pool = self._new_pool()
@@ -186,8 +186,8 @@ class _Slot:
                 self._pool.shutdown()
                 self._pool = self._new_pool()
         raise WorkerError(
-            f'the process that evaluated it died {ATTEMPTS} times: look for too little memory '
-            '(fewer --workers need less), and at the system log'
+            f'the process that evaluated it died {ATTEMPTS} times: check the memory '
+            '(fewer --workers need less) and the system log'
         )
 
     def end(self) -> None:
@@ -196,27 +196,27 @@ class _Slot:
 
     @staticmethod
     def _new_pool() -> ProcessPoolExecutor:
-        # A forked OpenCV or torch may wait for threads that were not forked with it.
+        # After a fork, OpenCV or torch may wait for threads that were not forked with them.
         context = multiprocessing.get_context('spawn')
         return ProcessPoolExecutor(1, context, initializer=exit_with_parent)
 
 
 def on_ray(address: str) -> Runner:
     """
-    Do jobs on a Ray cluster, one task per bag; a task is tried again where its worker dies.
+    Run jobs on a Ray cluster, one task per bag; a task is retried if its worker dies.
 
-    Bags, model and output folder must have the same paths on all its machines. The environment of
-    a cluster that is there already is its own, so `limit_spinning` does not reach its workers.
+    Bags, model and output folder must have the same paths on all machines. A running cluster has
+    its own environment, so `limit_spinning` has no effect on its workers.
 
     :param address: of the cluster, `auto` for the one that this machine belongs to, or `local` to
-        begin one here.
-    :return: gives each job with what came of it, as it is done; it raises ValueError if nobody
-        answers at the address.
+        start one here.
+    :return: a runner, which yields each job with its outcome when it is done, and raises
+        ValueError if nothing answers at the address.
     """
 
     def runner(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
         _knock(address)
-        # It would tell its makers of each use, unasked.
+        # Ray would send usage statistics without being asked.
         os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
         ray = import_library('ray', RAY_REMEDY)
         ray.init(address=address, log_to_driver=False)
@@ -230,10 +230,12 @@ def on_ray(address: str) -> Runner:
                 (ready,), _ = ray.wait(list(pending), num_returns=1)
                 try:
                     outcome: Done | Exception = ray.get(ready)
-                except ray.exceptions.RayTaskError as error:  # what the task has raised
+                except ray.exceptions.RayTaskError as error:  # the task raised it
                     outcome = error
                 except ray.exceptions.RayError as error:  # its worker died too often
-                    outcome = WorkerError(f'it was begun {ATTEMPTS} times on the cluster: {error}')
+                    outcome = WorkerError(
+                        f'it was started {ATTEMPTS} times on the cluster: {error}'
+                    )
                 yield pending.pop(ready), outcome
         finally:
             ray.shutdown()
@@ -242,7 +244,7 @@ def on_ray(address: str) -> Runner:
 
 
 def _knock(address: str) -> None:
-    """See whether anybody is there: Ray would try for minutes, without a word."""
+    """Check that a cluster answers: Ray would silently try for minutes."""
     if found := re.fullmatch(r'(?:ray://)?(.+):([0-9]+)', address):
         try:
             socket.create_connection((found[1].strip('[]'), int(found[2])), _PATIENCE_S).close()

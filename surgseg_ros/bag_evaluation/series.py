@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frames of a bag as arrays, and these in few pieces, however many frames there are."""
+"""The frames of a bag as arrays for its timeline."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -12,23 +12,23 @@ from surgseg_ros.evaluation.metrics import SCORED
 Array = NDArray[np.float64]
 
 _WIDE_GAP: Final = 0.5
-"""From this share of the whole on, a gap leaves no room for what is drawn over time."""
+"""A gap that is at least this share of the whole leaves no room for the data."""
 
 _NINE: Final = len(SCORED)
 
 
 class Series(NamedTuple):
     """
-    A bag's frames in order; NaN where a value is not known.
+    A bag's frames in order; NaN where a value is unknown.
 
     :param at: (N,) seconds since the first image, or the frame's number.
     :param is_time: whether `at` is seconds.
     :param iou: (N,) official, mean over the classes.
     :param nsd: (N,) the same.
-    :param floor: (N,) what a prediction of nothing but background scores.
+    :param floor: (N,) score of a prediction of background only.
     :param confidence: (N,) mean over the network's grid.
     :param no_decision: (N,) share of the pixels.
-    :param instruments: (N,) how many were found.
+    :param instruments: (N,) number of instruments found.
     :param truth: (N, 9) 1 where the truth shows the class.
     :param predicted: (N, 9) the same of the mask.
     :param lost: (N,) 1 where the frame was failed, rejected or dropped.
@@ -49,7 +49,7 @@ class Series(NamedTuple):
 
 def read_series(over_time: Sequence[Mapping[str, Any]]) -> Series:
     """
-    Make arrays of what `evaluate_bag` wrote of each frame.
+    Convert the frames in the output of `evaluate_bag` to arrays.
 
     :param over_time: of a bag, see `results`.
     :return: the arrays.
@@ -95,7 +95,7 @@ def _found(labels: Sequence[int] | None) -> float | None:
 
 
 def _places(frames: Sequence[Mapping[str, Any]]) -> tuple[Array, bool]:
-    """Take seconds, or the frames' numbers where stamps are no measure of time."""
+    """Return seconds, or the frames' numbers if stamps do not measure time."""
     stamps = [frame['stamp_ns'] for frame in frames]
     numbers = np.arange(len(frames), dtype=float)
     known = [stamp for stamp in stamps if stamp is not None]

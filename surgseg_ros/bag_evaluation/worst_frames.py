@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worst moments of bags: which they are, and their images, read again from the bags."""
+"""Chooses the worst frames of bags, and reads their images again from the bags."""
 
 import math
 from bisect import bisect_left
@@ -18,17 +18,17 @@ from surgseg_ros.messages.results import from_cdr, stamp_ns
 from surgseg_ros.messages.types import ImageError
 
 MASK_TOPIC: Final = '/mask'
-"""Where the masks lie in the bag that `evaluate_bag` writes."""
+"""Topic of the masks in the bag that `evaluate_bag` writes."""
 
 _APART: Final = 0.03
-"""Two moments of a bag lie further apart than this share of its frames."""
+"""Two chosen frames of a bag are further apart than this share of its frames."""
 
 BagImage = NDArray[np.uint8]
 
 
-class Moment(NamedTuple):
+class FrameImages(NamedTuple):
     """
-    A frame's images; None where there is none.
+    The images of a frame; None where there is none.
 
     :param image: (H, W, 3) uint8 RGB.
     :param truth: (H, W) uint8.
@@ -42,15 +42,15 @@ class Moment(NamedTuple):
 
 def worst_of(bags: Mapping[str, Series], number: int) -> list[tuple[str, int]]:
     """
-    Choose moments: the worst of each bag before the second worst of any.
+    Choose frames: the worst of each bag before the second worst of any.
 
-    A moment that lasts is many frames, so none lies close to another one of its bag.
+    A bad moment lasts for many frames, so no two chosen frames of a bag are close together.
 
     :param bags: name to frames.
-    :param number: how many at most.
+    :param number: maximum number of frames.
     :return: bag and frame of each, the worst first. Worst is the lowest official IoU of a frame
-        with a mask; of a bag without a truth the lowest confidence; without any, the whole
-        image without a decision.
+        with a mask; in a bag without truth, the lowest confidence; without either, the largest
+        share of the image without a decision.
     """
     ranked: list[tuple[int, float, str, int]] = []
     for name, series in sorted(bags.items()):
@@ -64,14 +64,14 @@ def worst_of(bags: Mapping[str, Series], number: int) -> list[tuple[str, int]]:
 
 
 def _goodness(series: Series) -> NDArray[np.float64]:
-    """Value the frames; NaN for those that there is nothing to say of."""
+    """Rate the frames; NaN for those without any value."""
     if not np.isnan(series.iou).all():
         return np.where(np.isnan(series.predicted[:, 0]), np.nan, series.iou)
     return np.where(np.isnan(series.confidence), 1 - series.no_decision, series.confidence)
 
 
 def _apart(values: NDArray[np.float64], number: int) -> list[int]:
-    """Take the lowest, then the lowest that is not near it, and so on."""
+    """Choose the lowest, then the lowest that is not near it, and so on."""
     left = np.where(np.isnan(values), np.inf, values)
     near = math.ceil(len(values) * _APART)
     taken: list[int] = []
@@ -82,22 +82,22 @@ def _apart(values: NDArray[np.float64], number: int) -> list[int]:
     return taken
 
 
-def read_moments(
+def read_frame_images(
     places: Collection[int],
     over_time: Sequence[Mapping[str, Any]],
     bag: Path,
     masks: Path | None,
     options: Mapping[str, Any],
-) -> tuple[dict[int, Moment], str]:
+) -> tuple[dict[int, FrameImages], str]:
     """
     Read the images of some frames.
 
-    :param places: which frames.
-    :param over_time: all frames of the bag, as the result has them.
-    :param bag: images, truths, and masks where `mask_topic` says that they are there.
-    :param masks: the bag that `evaluate_bag` wrote; None where there is none.
+    :param places: indices of the frames.
+    :param over_time: all frames of the bag, as in the result.
+    :param bag: with images and truths, and with masks if the options have a `mask_topic`.
+    :param masks: the bag that `evaluate_bag` wrote; None if there is none.
     :param options: of the result: the topics and the tolerance.
-    :return: place to images; and what could not be read, or nothing.
+    :return: mapping from index to images; and a text on what could not be read, or an empty one.
     """
     troubles: list[str] = []
     images = dict(_nth(bag, options['image_topic'], places, troubles))
@@ -108,7 +108,7 @@ def read_moments(
     if topic := options['mask_topic']:
         masked = _nearest(bag, topic, with_mask, 0, troubles)
     elif masks is not None:
-        # Stamps may be equal, but there is a mask for each of these frames, in their order.
+        # Stamps may be equal, but each of these frames has a mask, in the same order.
         has_mask = [at for at, frame in enumerate(over_time) if frame['predicted'] is not None]
         order = {bisect_left(has_mask, place): place for place in with_mask}
         masked = {order[nth]: mask for nth, mask in _nth(masks, MASK_TOPIC, order, troubles)}
@@ -120,14 +120,14 @@ def read_moments(
     worst_frames = {}
     for place in places:
         planes = [_plane(found.get(place), troubles) for found in (truths, masked)]
-        worst_frames[place] = Moment(_picture(images.get(place), troubles), *planes)
+        worst_frames[place] = FrameImages(_image(images.get(place), troubles), *planes)
     return worst_frames, '; '.join(dict.fromkeys(troubles))
 
 
 def _with(
     places: Collection[int], over_time: Sequence[Mapping[str, Any]], key: str
 ) -> dict[int, int]:
-    """Find those of which something is known: place to stamp."""
+    """Select the frames with a value of `key`: index to stamp."""
     return {
         place: over_time[place]['stamp_ns']
         for place in places
@@ -136,14 +136,14 @@ def _with(
 
 
 def _messages(path: Path, topic: str, troubles: list[str]) -> Iterator[Any]:
-    """Go through a topic as far as it can be read."""
+    """Iterate over a topic as far as it can be read."""
     try:
         with Bag(path) as bag:
             type_name = bag.topics[topic].type_name if topic in bag.topics else ''
             for _, _, cdr in bag.messages([topic]):
                 try:
                     yield from_cdr(cdr, type_name)
-                except Exception:  # of the parser, whatever the bytes are; the frame was rejected
+                except Exception:  # the parser raises many kinds; the frame was rejected
                     yield None
     except BagError as error:
         troubles.append(str(error))
@@ -152,7 +152,7 @@ def _messages(path: Path, topic: str, troubles: list[str]) -> Iterator[Any]:
 def _nth(
     path: Path, topic: str, wanted: Collection[int], troubles: list[str]
 ) -> Iterator[tuple[int, Any]]:
-    """Find messages by their number, and read no further than to the last."""
+    """Find messages by their number, and stop reading after the last."""
     last = max(wanted, default=-1)
     if last < 0:
         return
@@ -170,7 +170,7 @@ def _nearest(
     tolerance_ns: float,
     troubles: list[str],
 ) -> dict[int, Any]:
-    """Find the message of each place's stamp, or the nearest within the tolerance."""
+    """Find the message of each frame's stamp, or the nearest within the tolerance."""
     if not stamp_of:
         return {}
     places, stamps = list(stamp_of), np.array(list(stamp_of.values()), np.int64)
@@ -188,7 +188,7 @@ def _nearest(
     return {place: message for place, (_, message) in found.items()}
 
 
-def _picture(
+def _image(
     message: Any, troubles: list[str], read: Callable[[Any], BagImage] = rgb_from_msg
 ) -> BagImage | None:
     try:
@@ -199,4 +199,4 @@ def _picture(
 
 
 def _plane(message: Any, troubles: list[str]) -> BagImage | None:
-    return _picture(message, troubles, mask_from_msg)
+    return _image(message, troubles, mask_from_msg)

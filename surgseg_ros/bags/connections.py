@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the files of a bag say about their topics: type, encoding, QoS."""
+"""Connections: what the files of a bag record about their topics (type, encoding, QoS)."""
 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -7,10 +7,10 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 _MOST_QOS_CHARACTERS: Final = 2**18
-"""A longer text is not parsed: a profile takes 400, and a topic rarely has ten publishers."""
+"""Longer texts are not parsed: a profile takes 400, and a topic rarely has ten publishers."""
 
 _TRANSIENT_LOCAL: Final = ('transient_local', '1')
-"""The durability by its name, which version 9 of the format writes, and by its number in rmw."""
+"""Transient local by name, as version 9 of the format writes it, and by its number in rmw."""
 
 _CDR_SCHEMAS: Final = ('', 'ros2msg', 'ros2idl', 'omgidl')
 """Encodings of schemas that describe CDR, for channels that do not name their own encoding."""
@@ -27,7 +27,7 @@ _OTHER_NAMES: Final = {
     'protobuf': 'Protobuf',
 }
 _OTHER_REMEDY: Final = (
-    'which are no ROS messages (record the topic with `ros2 bag record`, or convert it to CDR)'
+    'which are not ROS messages (record the topic with `ros2 bag record`, or convert it to CDR)'
 )
 
 
@@ -35,13 +35,13 @@ class Connection(NamedTuple):
     """
     One publisher of a topic, as a file describes it.
 
-    :param id: by which the file's messages name it.
+    :param id: by which the file's messages refer to it.
     :param topic: the topic's name.
     :param type_name: of the messages, `sensor_msgs/msg/Image` for example.
-    :param message_count: how many messages of it the file holds.
-    :param digest: hash of the type's definition; empty where none is given.
-    :param is_latched: whether it offered transient local durability; None where that is not said.
-    :param foreign: what its messages are where they are not those of ROS 2; else empty.
+    :param message_count: number of its messages in the file.
+    :param digest: hash of the type's definition; empty if there is none.
+    :param is_latched: whether it offered transient local durability; None if unknown.
+    :param foreign: a description of its messages if they are not those of ROS 2, else empty.
     """
 
     id: int
@@ -55,9 +55,9 @@ class Connection(NamedTuple):
 
 def ros_type_name(name: str) -> str:
     """
-    Write a type's name as ROS 2 does.
+    Convert a type's name to that of ROS 2.
 
-    :param name: as a file has it: also of DDS (`sensor_msgs::msg::dds_::Image_`), of OMG IDL
+    :param name: as in a file: also of DDS (`sensor_msgs::msg::dds_::Image_`), of OMG IDL
         (`sensor_msgs::msg::Image`) or without its middle part (`sensor_msgs/Image`).
     :return: `sensor_msgs/msg/Image` for example; other names as they are.
     """
@@ -69,12 +69,12 @@ def ros_type_name(name: str) -> str:
 
 def describe_foreign(encoding: str, schema: str, type_name: str) -> str:
     """
-    Say what messages are that cannot be read as those of ROS 2.
+    Describe messages that cannot be read as those of ROS 2.
 
-    :param encoding: of the messages; where it is empty, that of their schema decides.
-    :param schema: encoding of the schema; empty where there is none.
-    :param type_name: of the messages; empty where it is not said.
-    :return: what they are and a remedy; empty for CDR of a named type, which ROS 2 writes.
+    :param encoding: of the messages; if empty, that of their schema decides.
+    :param schema: encoding of the schema; empty if there is none.
+    :param type_name: of the messages; empty if unknown.
+    :return: a description and a remedy; empty for CDR of a named type, which ROS 2 writes.
     """
     kind, schema = encoding.strip().lower(), schema.strip().lower()
     if kind in _ROS_1 or (not kind and schema in _ROS_1):
@@ -89,11 +89,11 @@ def describe_foreign(encoding: str, schema: str, type_name: str) -> str:
 
 def offers_transient_local(profiles: object) -> bool | None:
     """
-    Tell from QoS profiles whether a topic is latched; nothing else about them matters here.
+    Find from QoS profiles whether a topic is latched; nothing else in them is used.
 
-    :param profiles: what a file says of them: YAML, of a list or of one profile. Recorders write
-        a list; what other tools write here is no reason to doubt the messages.
-    :return: whether all profiles have transient local durability; None where there is none.
+    :param profiles: as in the file: YAML, a list or one profile. Recorders write a list; whatever
+        other tools write here does not affect the messages.
+    :return: whether all profiles have transient local durability; None if there is none.
     """
     found = _loaded(profiles)
     rows = [x for x in (found if isinstance(found, list) else [found]) if isinstance(x, Mapping)]

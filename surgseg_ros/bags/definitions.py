@@ -13,10 +13,10 @@ from surgseg_ros.bags.connections import (
 from surgseg_ros.bags.records import CHANNEL, SCHEMA
 
 TYPE_HASH_KEY: Final = 'topic_type_hash'
-"""Where rosbag2 notes a type's hash in a channel of MCAP."""
+"""Key of a type's hash in rosbag2's channel metadata."""
 
 QOS_KEY: Final = 'offered_qos_profiles'
-"""Where it notes the profiles of the publishers."""
+"""Key of the publishers' QoS profiles there."""
 
 
 class Fields:
@@ -27,16 +27,16 @@ class Fields:
     """
 
     def __init__(self, content: bytes | memoryview) -> None:
-        """Begin with the first field."""
+        """Start at the first field."""
         self._rest = memoryview(content)
 
     def number(self, size: int) -> int:
         """
         Read an integer.
 
-        :param size: its bytes.
+        :param size: number of its bytes.
         :return: the integer.
-        :raises ValueError: if the record ends before.
+        :raises ValueError: if the record is too short.
         """
         return int.from_bytes(self._take(size), 'little')
 
@@ -45,16 +45,16 @@ class Fields:
         Read a string.
 
         :return: the string.
-        :raises ValueError: if the record ends before, or it is no UTF-8.
+        :raises ValueError: if the record is too short, or the string is not UTF-8.
         """
         return str(self.block(), 'utf-8')
 
     def block(self) -> memoryview:
         """
-        Read bytes that have their length in front.
+        Read bytes that are preceded by their length.
 
         :return: the bytes.
-        :raises ValueError: if the record ends before.
+        :raises ValueError: if the record is too short.
         """
         return self._take(self.number(4))
 
@@ -64,7 +64,7 @@ class Fields:
 
         :param size: bytes of each number.
         :return: id of the channel to number.
-        :raises ValueError: if the record ends before.
+        :raises ValueError: if the record is too short.
         """
         block = self.block()
         pairs = Fields(block)
@@ -79,13 +79,13 @@ class Fields:
 
 class ChunkIndex(NamedTuple):
     """
-    What the summary says of a chunk.
+    A chunk according to the summary.
 
     :param start_time_ns: time of receipt of its earliest message.
-    :param place: where in the file the chunk's record begins.
-    :param counts: id of each channel to the number of its messages; empty where the chunk has no
-        index of messages.
-    :param compression: what its messages are packed with.
+    :param place: position of the chunk's record in the file.
+    :param counts: id of each channel to the number of its messages; empty if the chunk has no
+        message index.
+    :param compression: of its messages.
     """
 
     start_time_ns: int
@@ -96,10 +96,10 @@ class ChunkIndex(NamedTuple):
 
 class Statistics(NamedTuple):
     """
-    What the summary counts.
+    The counts in the summary.
 
     :param messages: of the file.
-    :param counts: id of each channel to the number of its messages; may be empty nevertheless.
+    :param counts: id of each channel to the number of its messages; may be empty all the same.
     """
 
     messages: int
@@ -117,15 +117,15 @@ class Definitions:
     """The schemas and channels of an MCAP file, whose records may stand in any order."""
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Start without any."""
         self._schemas: dict[int, tuple[str, str]] = {}
         self._channels: dict[int, _Channel] = {}
 
     def note(self, opcode: int, content: memoryview) -> None:
         """
-        Learn what a record defines; the first definition of an id counts.
+        Add the definition in a record; the first definition of an id is used.
 
-        :param opcode: of the record; those of other records are passed over.
+        :param opcode: of the record; records of other kinds are skipped.
         :param content: of the record.
         :raises ValueError: if it is malformed.
         """
@@ -142,10 +142,10 @@ class Definitions:
 
     def lacks(self, keys: Collection[int]) -> set[int]:
         """
-        Find what is not defined yet.
+        Find channels that are not defined yet.
 
         :param keys: ids of channels.
-        :return: those of which the channel or its schema is unknown.
+        :return: those whose channel or schema is unknown.
         """
         return {key for key in keys if not self._is_defined(key)}
 
@@ -154,7 +154,7 @@ class Definitions:
         Describe the channels.
 
         :param counts: id of each channel to the number of its messages.
-        :return: those whose schema is known too.
+        :return: those whose schema is known as well.
         """
         return [
             self._connection(key, counts.get(key, 0))
@@ -185,7 +185,7 @@ def read_pairs(content: memoryview) -> dict[str, str]:
     Read a map of strings.
 
     :param content: of a channel's metadata.
-    :return: the map; signs that are no UTF-8 are replaced.
+    :return: the map; characters that are not UTF-8 are replaced.
     :raises ValueError: if it is malformed.
     """
     found, fields, left = {}, Fields(content), len(content)
@@ -198,10 +198,10 @@ def read_pairs(content: memoryview) -> dict[str, str]:
 
 def read_chunk_index(content: memoryview) -> ChunkIndex:
     """
-    Read what the summary says of a chunk.
+    Read a chunk's entry in the summary.
 
     :param content: of the record.
-    :return: what it says.
+    :return: the entry.
     :raises ValueError: if it is malformed.
     """
     fields = Fields(content)
@@ -209,14 +209,14 @@ def read_chunk_index(content: memoryview) -> ChunkIndex:
     offsets = sorted((at, key) for key, at in fields.counts(8).items())
     end = place + length + fields.number(8)
     ends = [at for at, _ in offsets[1:]] + [end]
-    # Each index of messages has a head of 9 bytes, an id, a length, and 16 bytes per message.
+    # Each message index has a header of 9 bytes, an id, a length, and 16 bytes per message.
     counts = {key: max(0, end - at - 15) // 16 for (at, key), end in zip(offsets, ends)}
     return ChunkIndex(start_time_ns, place, counts, fields.text())
 
 
 def read_statistics(content: memoryview) -> Statistics:
     """
-    Read what the summary counts.
+    Read the counts in the summary.
 
     :param content: of the record.
     :return: the counts.
@@ -224,6 +224,6 @@ def read_statistics(content: memoryview) -> Statistics:
     """
     fields = Fields(content)
     messages = fields.number(8)
-    for size in (2, 4, 4, 4, 4, 8, 8):  # of schemas, channels and so on, and two times
+    for size in (2, 4, 4, 4, 4, 8, 8):  # numbers of schemas, channels and so on, and two times
         fields.number(size)
     return Statistics(messages, fields.counts(8))

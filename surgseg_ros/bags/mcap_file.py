@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads MCAP files that are whole, whichever optional parts of the format they have."""
+"""Reads complete MCAP files, whichever optional parts of the format they have."""
 
 import heapq
 import struct
@@ -36,7 +36,7 @@ from surgseg_ros.bags.records import (
 )
 
 _FOOTER: Final = struct.Struct('<BQQQI8s')
-"""Opcode, length, begin of the summary, begin of its offsets, checksum; then MCAP_MAGIC."""
+"""Opcode, length, start of the summary, start of its offsets, checksum; then MCAP_MAGIC."""
 
 _FOOTER_HEAD: Final = (2, 20)
 
@@ -47,18 +47,17 @@ _BLOCK_BYTES: Final = 2**20
 
 class McapFile:
     """
-    An MCAP file that is whole.
+    A complete MCAP file.
 
-    Its summary may lack channels, schemas, counts or the index of chunks, or be absent: what is
-    needed of these is looked for among the messages then. Without an index of the messages, as
-    rosbag2's preset `fastwrite` leaves it, they come in the order of the file, as rosbag2 plays
-    them.
+    Its summary may lack channels, schemas, counts or the chunk index, or be absent: then these are
+    read from the data section as needed. Without a message index, as rosbag2's preset `fastwrite`
+    leaves it, messages come in the order of the file, as rosbag2 plays them.
 
     :param path: of the file.
     """
 
     def __init__(self, path: Path) -> None:
-        """Remember the path; nothing is opened yet."""
+        """Store the path; nothing is opened yet."""
         self.path = path
         self.connections: list[Connection] = []
         self._stream: BinaryIO | None = None
@@ -70,7 +69,7 @@ class McapFile:
         """
         Find the connections.
 
-        :raises UnreadableError: if its chunks are packed with what is not known here.
+        :raises UnreadableError: if the compression of its chunks is not supported.
         :raises ValueError: if it is damaged.
         """
         self._stream = self.path.open('rb')
@@ -86,7 +85,7 @@ class McapFile:
             raise
 
     def messages(self, connections: Collection[Connection]) -> Iterator[Received]:
-        """Go through the messages by the index, or else as they stand, past damaged chunks."""
+        """Iterate over the messages by the index, or else in file order; skip damaged chunks."""
         read = self._by_index if self._is_indexed else self._as_they_stand
         bad: list[str] = []
         yield from read({x.id: x for x in connections}, bad)
@@ -111,18 +110,18 @@ class McapFile:
         return places(self._file(), self._data_start, self._data_end)
 
     def _read_summary(self, definitions: Definitions) -> Statistics | None:
-        """Find both ends of the messages, and read what stands behind them."""
+        """Find both ends of the messages, and read the summary after them."""
         file = self._file()
         if file.read(len(MCAP_MAGIC)) != MCAP_MAGIC:
-            raise ValueError('it does not begin as MCAP does')
+            raise ValueError('it does not begin like an MCAP file')
         footer_at = file.seek(-_FOOTER.size, 2)
         *head, summary_at, _, checksum, magic = _FOOTER.unpack(file.read(_FOOTER.size))
         if tuple(head) != _FOOTER_HEAD or magic != MCAP_MAGIC:
-            raise ValueError('it does not end as MCAP does')
+            raise ValueError('it does not end like an MCAP file')
         self._data_end = summary_at or footer_at
         if not self._data_start <= self._data_end <= footer_at:
             raise ValueError('the footer is damaged')
-        # It decides which topics there are, and so what would be missed.
+        # It determines which topics there are, and so which messages would be missed.
         if checksum and checksum != self._summary_checksum(footer_at):
             raise ValueError('the checksum of the summary is wrong')
         statistics, end = None, self._data_end
@@ -142,7 +141,7 @@ class McapFile:
         return statistics
 
     def _summary_checksum(self, footer_at: int) -> int:
-        """Compute what the footer has of the summary, and of the footer up to there."""
+        """Compute the checksum of the summary and of the footer up to there."""
         file, checksum = self._file(), 0
         file.seek(self._data_end)
         left = footer_at + _CHECKED_FOOTER_BYTES - self._data_end
@@ -154,13 +153,13 @@ class McapFile:
     def _note_chunk(self, chunk: ChunkIndex) -> None:
         if chunk.compression not in UNPACKERS:
             raise UnreadableError(
-                f'its chunks are packed with {chunk.compression!r}, which is not known here: '
-                'pack them again with `mcap compress --compression zstd`'
+                f'its chunks are compressed with {chunk.compression!r}, which is not supported: '
+                'compress them again with `mcap compress --compression zstd`'
             )
         self._chunks.append(chunk)
 
     def _count(self, definitions: Definitions, statistics: Statistics | None) -> Mapping[int, int]:
-        """Count each channel's messages: by the summary, where it does that, or one by one."""
+        """Count each channel's messages: from the summary, if it has counts, or one by one."""
         if statistics and sum(statistics.counts.values()) == statistics.messages:
             return statistics.counts
         counts: Counter[int] = Counter()
@@ -180,14 +179,14 @@ class McapFile:
         return counts
 
     def _has_all_in_index(self, counts: Mapping[int, int]) -> bool:
-        """Tell whether the index leads to all messages: it may be there for some chunks only."""
+        """Check whether the index covers all messages: it may exist for some chunks only."""
         indexed: Counter[int] = Counter()
         for chunk in self._chunks:
             indexed.update(chunk.counts)
         return bool(self._chunks) and indexed == Counter(counts)
 
     def _define(self, definitions: Definitions, counts: Mapping[int, int]) -> None:
-        """Look among the messages for what the summary does not define."""
+        """Search the data section for definitions that the summary lacks."""
         needed = {key for key, count in counts.items() if count}
         if not definitions.lacks(needed):
             return
@@ -209,7 +208,7 @@ class McapFile:
     def _of_chunk(
         self, chunk: ChunkIndex, wanted: Mapping[int, Connection], bad: list[str]
     ) -> Iterator[tuple[int, int, tuple[Connection, bytes] | None]]:
-        """Go through a chunk's messages by time; unpack it no sooner than its first is due."""
+        """Iterate over a chunk's messages by time; decompress it when the first one is due."""
         yield chunk.start_time_ns, 0, None
         try:
             found = messages_at(self._file(), self._chunk_at(chunk.place), wanted)
@@ -235,8 +234,8 @@ class McapFile:
             )
 
     def _chunk_at(self, start: int) -> Place:
-        """Find the chunk that the index says to begin at a place of the file."""
+        """Find the chunk that begins at this position according to the index."""
         place = next(places(self._file(), start, self._data_end), None)
         if place is None or place.opcode != CHUNK:
-            raise DamagedError(f'no chunk is whole at byte {start}')
+            raise DamagedError(f'there is no complete chunk at byte {start}')
         return place

@@ -20,10 +20,10 @@ __all__ = ['Bag', 'BagError', 'Topic']
 
 class Topic(NamedTuple):
     """
-    What a bag holds of a topic.
+    A topic of a bag.
 
     :param type_name: `sensor_msgs/msg/Image` for example.
-    :param message_count: how many messages.
+    :param message_count: number of messages.
     """
 
     type_name: str
@@ -32,15 +32,15 @@ class Topic(NamedTuple):
 
 class Bag:
     """
-    A bag, open while the `with` block lasts; its length costs no memory.
+    A bag, open within the `with` block; memory does not grow with its length.
 
     :param path: a folder as `ros2 bag record` writes it, with metadata.yaml or without, or one
-        .mcap or .db3 file, also packed as .mcap.zstd or .db3.zstd.
-    :raises BagError: on entering, if there is no bag or nothing in it.
+        .mcap or .db3 file, also compressed as .mcap.zstd or .db3.zstd.
+    :raises BagError: on entering, if there is no bag or it is empty.
 
-    Once open, `topics` says what the files hold, `foreign` which of their topics have messages
-    that are not those of ROS 2 and what these are, and `damage` what is known to be wrong with
-    the files: sentences, none where the bag is whole.
+    Once open, `topics` has the topics of the files; `foreign` describes the messages of those
+    topics that are not of ROS 2; and `damage` lists what is known to be wrong with the files:
+    sentences, none if the bag is complete.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -53,7 +53,7 @@ class Bag:
         self._stack = ExitStack()
 
     def __enter__(self) -> 'Bag':
-        """Open the bag's files and see what topics there are."""
+        """Open the bag's files and find the topics."""
         with ExitStack() as stack:
             self._opened = open_sources(self.path, stack)
             self.topics = {x.topic: self._topic(x.topic) for x in self._connections()}
@@ -78,15 +78,15 @@ class Bag:
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[tuple[str, int, bytes]]:
         """
-        Go through the messages in the order of their receipt, serialized as they are.
+        Iterate over the messages in the order of their receipt, serialized as they are.
 
-        A file that was cut off, or that has no index, is read in the order in which it was
-        written. Messages that rosbag2 packed one by one are unpacked.
+        A file that is truncated, or has no index, is read in the order in which it was written.
+        Messages that rosbag2 compressed one by one are decompressed.
 
         :param topics: names of topics; all topics if None.
         :return: (topic, time of receipt in nanoseconds, CDR) of each message.
-        :raises BagError: at once if a topic is absent; after the last whole message if the bag
-            is cut off or lacks messages that it lists.
+        :raises BagError: at once if a topic is absent; after the last complete message if the bag
+            is truncated or lacks messages that it lists.
         """
         wanted = set(self.topics if topics is None else topics)
         for name in sorted(wanted - set(self.topics)):
@@ -100,12 +100,12 @@ class Bag:
 
     def read(self, topics: Collection[str] | None = None) -> Iterator[tuple[str, int, Any]]:
         """
-        Go through the messages in the order of their receipt, each as an object.
+        Iterate over the messages in the order of their receipt, each as an object.
 
         :param topics: names of topics; all topics if None.
         :return: (topic, time of receipt in nanoseconds, message of one of TYPES) of each message.
-        :raises BagError: as `messages` does; at once if a type is unknown, or defined otherwise
-            in the bag; on the way if a message is not what its type says.
+        :raises BagError: as `messages` does; at once if a type is unknown, or is defined
+            differently in the bag; later if a message does not match its type.
         """
         received = self.messages(topics)
         self._check_types(self.topics if topics is None else topics)
@@ -113,20 +113,20 @@ class Bag:
 
     def is_latched(self, topic: str) -> bool:
         """
-        Tell whether the publishers of a topic kept messages for late subscribers.
+        Check whether the publishers of a topic kept messages for late subscribers.
 
         :param topic: name of the topic.
         :return: True if all of them offered transient local durability.
         """
-        said = {x.is_latched for x in self._connections() if x.topic == topic}
-        return said - {None} == {True}
+        latched = {x.is_latched for x in self._connections() if x.topic == topic}
+        return latched - {None} == {True}
 
     def _loss(self, topics: Collection[str]) -> list[str]:
         counts = Counter({name: x.message_count for name, x in self.topics.items()})
         return describe_loss(self._opened, counts, topics)
 
     def _emptiness(self) -> str:
-        """Say why there is no message to read."""
+        """Explain why there is no message to read."""
         if self.foreign:
             return f'holds {" and ".join(dict.fromkeys(self.foreign.values()))}'
         return f'holds no message: {"; ".join(self.damage or ["nothing was recorded"])}'
@@ -147,7 +147,7 @@ class Bag:
         return Topic(' and '.join(types), sum(x.message_count for x in connections))
 
     def _counted(self, wanted: set[str]) -> Iterator[tuple[str, int, bytes]]:
-        """Go through the messages, and complain at the end of those that did not come."""
+        """Iterate over the messages, and raise at the end if some are missing."""
         missing = Counter({name: self.topics[name].message_count for name in wanted})
         broken: list[str] = []
         for topic, time_ns, cdr in self._merged(wanted, broken):
@@ -156,13 +156,13 @@ class Bag:
         damage = self._loss(wanted) + broken
         damage += [f'{n} messages of {name!r} are missing' for name, n in missing.items() if n > 0]
         for name in sorted(wanted & self.foreign.keys()):
-            damage.append(f'topic {name!r} holds, besides, {self.foreign[name]}')
+            damage.append(f'topic {name!r} also holds {self.foreign[name]}')
         if damage:
             text = f'bag {str(self.path)!r} is damaged: {"; ".join(damage)}'
-            raise BagError(f'{text}. What can be read of it was read')
+            raise BagError(f'{text}. Everything else was read')
 
     def _merged(self, wanted: set[str], broken: list[str]) -> Iterator[tuple[str, int, bytes]]:
-        """Go through all files by time; note which break off, and go on with the others."""
+        """Iterate over all files by time; record which end early, and continue with the others."""
         streams = []
         for source in self._opened.sources:
             readable = [x for x in source.connections if not x.foreign]
@@ -176,7 +176,7 @@ class Bag:
                 continue
             name = connection.type_name
             if name not in TYPES.fielddefs:
-                text = f'type {name!r} of topic {connection.topic!r} is not known here'
+                text = f'type {name!r} of topic {connection.topic!r} is unknown'
                 raise BagError(f'{text}: choose other topics')
             hash_here = TYPES.hash_rihs01(name)
             listed = self._opened.metadata.hashes if self._opened.metadata else {}
@@ -189,20 +189,20 @@ class Bag:
         type_name = self.topics[topic].type_name
         try:
             return TYPES.deserialize_cdr(cdr, type_name)
-        except Exception as error:  # the readers that rosbags generates raise what comes
-            text = f'a message of topic {topic!r} is no {type_name}: {error}'
+        except Exception as error:  # the readers that rosbags generates raise many kinds
+            text = f'a message of topic {topic!r} is not a {type_name}: {error}'
             raise BagError(f'{text} (bag {str(self.path)!r})') from error
 
 
 def _unpacked(data: bytes) -> bytes:
-    """Unpack a message that was packed by itself, which nothing but its beginning says."""
+    """Decompress a message that was compressed by itself, which shows only in its first bytes."""
     return unpack(data) if data.startswith(MAGIC) else data
 
 
 def _whole_part(
     messages: Iterable[Received], broken: list[str]
 ) -> Iterator[tuple[str, int, bytes]]:
-    """Give a file's messages that can be read, and note which cannot."""
+    """Yield a file's messages that can be read, and record which cannot."""
     unreadable = []
     try:
         for connection, time_ns, data in messages:
@@ -212,11 +212,11 @@ def _whole_part(
                 unreadable.append(str(error))
                 continue
             yield connection.topic, time_ns, cdr
-    except MemoryError:  # is no fault of the file
+    except MemoryError:  # is not the file's fault
         raise
     except DamagedError as error:
         broken.append(str(error))
-    except Exception as error:  # of several libraries, for each way in which a file is broken
-        broken.append(f'a file cannot be read on: {error}')
+    except Exception as error:  # several libraries raise many kinds for a broken file
+        broken.append(f'a file cannot be read further: {error}')
     if unreadable:
-        broken.append(f'{len(unreadable)} messages cannot be unpacked: {unreadable[0]}')
+        broken.append(f'{len(unreadable)} messages cannot be decompressed: {unreadable[0]}')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records of MCAP files, read one by one, and chunks unpacked."""
+"""Reads records of MCAP files one by one, and decompresses chunks."""
 
 import struct
 import sys
@@ -20,32 +20,32 @@ else:
 
 
 MAGIC: Final = b'\x28\xb5\x2f\xfd'
-"""How packed data begins. No CDR does: its first byte is 0."""
+"""First bytes of compressed data. CDR differs: its first byte is 0."""
 
 MOST_BYTES: Final = 2**30
-"""What unpacks to more is neither a message nor a chunk: the largest image takes 800 MB."""
+"""Limit of decompressed data: the largest image takes 800 MB."""
 
 
 def unpack(data: bytes | memoryview, most: int = MOST_BYTES) -> bytes:
     """
-    Unpack a message or a chunk, within bounds: a thousandth of a byte may stand for each.
+    Decompress a message or a chunk, with a limit: Zstandard can expand data a thousandfold.
 
     :param data: one frame of Zstandard.
-    :param most: bytes at most.
-    :return: what it holds.
-    :raises zstd.ZstdError: if it is damaged, cut off, or holds more.
+    :param most: maximum number of bytes.
+    :return: the decompressed bytes.
+    :raises zstd.ZstdError: if it is damaged or truncated, or exceeds the limit.
     """
     unpacker = zstd.ZstdDecompressor()
     unpacked: bytes = unpacker.decompress(data, max_length=most + 1)
     if len(unpacked) > most:
-        raise zstd.ZstdError(f'it unpacks to more than {most} bytes')
+        raise zstd.ZstdError(f'it decompresses to more than {most} bytes')
     if not unpacker.eof:
         raise zstd.ZstdError('it is cut off')
     return unpacked
 
 
 MCAP_MAGIC: Final = b'\x89MCAP0\r\n'
-"""How a file of MCAP begins and ends."""
+"""The first and the last bytes of an MCAP file."""
 
 SCHEMA: Final = 3
 CHANNEL: Final = 4
@@ -59,7 +59,7 @@ MESSAGE_HEAD: Final = struct.Struct('<HIQQ')
 """Channel, sequence, time of receipt, time of sending."""
 
 CHUNK_HEAD: Final = struct.Struct('<QQQI')
-"""First time, last time, size when unpacked, checksum; then the compression's name."""
+"""First time, last time, uncompressed size, checksum; then the compression's name."""
 
 Received = tuple[Connection, int, bytes]
 """Connection, time of receipt in nanoseconds, CDR."""
@@ -72,11 +72,11 @@ class DamagedError(ValueError):
 
 
 class UnreadableError(ValueError):
-    """A file that may well be whole, but is of a kind that is not read here."""
+    """A file that may be intact, but is of an unsupported kind."""
 
 
 class Place(NamedTuple):
-    """Where in a file a record's content is."""
+    """The position of a record's content in a file."""
 
     opcode: int
     start: int
@@ -85,18 +85,18 @@ class Place(NamedTuple):
 
 def places(file: BinaryIO, start: int, end: int) -> Iterator[Place]:
     """
-    Walk over a file's records, each an opcode, 8 bytes of length and that many bytes.
+    Iterate over a file's records, each an opcode, 8 bytes of length and that many bytes.
 
-    :param file: it may be read elsewhere meanwhile.
-    :param start: where the first record begins.
-    :param end: where the file, or its part, ends.
-    :return: the records up to the first that is not whole.
+    :param file: it may be read at other positions meanwhile.
+    :param start: position of the first record.
+    :param end: the end of the file, or of its part.
+    :return: the records up to the first incomplete one.
     """
     while start + _HEAD.size <= end:
         file.seek(start)
         opcode, length = _HEAD.unpack(file.read(_HEAD.size))
         following = start + _HEAD.size + length
-        if opcode == 0 or following > end:  # 0 is none: crashes leave blocks of zeros
+        if opcode == 0 or following > end:  # 0 is not an opcode: crashes leave blocks of zeros
             return
         yield Place(opcode, start + _HEAD.size, following)
         start = following
@@ -104,10 +104,10 @@ def places(file: BinaryIO, start: int, end: int) -> Iterator[Place]:
 
 def records_within(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
     """
-    Walk over the records of a chunk that is unpacked.
+    Iterate over the records of a decompressed chunk.
 
     :param data: the chunk, or the beginning of it.
-    :return: opcode and content of each record, up to the first that is not whole.
+    :return: opcode and content of each record, up to the first incomplete one.
     """
     view, at = memoryview(data), 0
     while at + _HEAD.size <= len(view):
@@ -123,12 +123,12 @@ def records_within(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]
 
 def records_at(file: BinaryIO, place: Place) -> list[tuple[int, memoryview]]:
     """
-    Read what is at a place of a file: a chunk's records, or one schema, channel or message.
+    Read what is at a position in a file: a chunk's records, or one schema, channel or message.
 
     :param file: the file.
-    :param place: where.
+    :param place: the position.
     :return: opcode and content of each; none for records of other kinds.
-    :raises DamagedError: if not all of it is whole.
+    :raises DamagedError: if a part of it is damaged.
     """
     if place.opcode not in (SCHEMA, CHANNEL, MESSAGE, CHUNK):
         return []
@@ -143,13 +143,13 @@ def records_at(file: BinaryIO, place: Place) -> list[tuple[int, memoryview]]:
 
 def messages_at(file: BinaryIO, place: Place, wanted: Mapping[int, Connection]) -> list[Received]:
     """
-    Read the messages at a place of an MCAP file.
+    Read the messages at a position in an MCAP file.
 
     :param file: the file.
-    :param place: a chunk's, or one message's; at others there are none.
+    :param place: of a chunk, or of one message; at others there are none.
     :param wanted: connections by the ids of their channels.
-    :return: the messages as they stand.
-    :raises DamagedError: if not all that is there is whole.
+    :return: the messages in file order.
+    :raises DamagedError: if a part of what is there is damaged.
     """
     return messages_among(records_at(file, place), wanted)
 
@@ -158,11 +158,11 @@ def messages_among(
     records: Iterable[tuple[int, memoryview]], wanted: Mapping[int, Connection]
 ) -> list[Received]:
     """
-    Choose messages among records of MCAP.
+    Select messages among records of MCAP.
 
     :param records: opcode and content of each.
     :param wanted: connections by the ids of their channels.
-    :return: the messages as they stand.
+    :return: the messages in file order.
     """
     found: list[Received] = []
     for opcode, content in records:
@@ -175,11 +175,11 @@ def messages_among(
 
 def packed_part(content: bytes | memoryview) -> tuple[str, memoryview]:
     """
-    Find what a chunk has packed.
+    Find the compressed data of a chunk.
 
-    :param content: of the chunk's record, which may be cut off.
-    :return: the compression's name and the packed data.
-    :raises ValueError: if the name is none.
+    :param content: of the chunk's record, which may be truncated.
+    :return: the name of the compression, and the compressed data.
+    :raises ValueError: if there is no valid name.
     """
     view = memoryview(content)
     name_at = CHUNK_HEAD.size + 4
@@ -189,7 +189,7 @@ def packed_part(content: bytes | memoryview) -> tuple[str, memoryview]:
 
 
 def _unpack_lz4(packed: memoryview, most: int) -> bytes:
-    """Unpack a chunk; what is longer than it should be is refused by its size."""
+    """Decompress a chunk; data that exceeds its stated size is refused."""
     return bytes(lz4.frame.LZ4FrameDecompressor().decompress(packed, max_length=most + 1))
 
 
@@ -199,9 +199,9 @@ UNPACKERS: Final[Mapping[str, Callable[[memoryview, int], bytes | memoryview]]] 
     'zstd': unpack,
 }
 """
-What unpacks a chunk, by the name of its compression, into at most so many bytes.
+Functions that decompress a chunk into at most so many bytes, by the name of its compression.
 
-rosbags has the same table, but unpacks a chunk whole and looks at its size afterwards.
+rosbags has the same table, but decompresses the whole chunk before it checks the size.
 """
 
 
@@ -209,23 +209,23 @@ def _unpack_chunk(content: bytes) -> bytes | memoryview:
     _, _, size, checksum = CHUNK_HEAD.unpack_from(content)
     name, packed = packed_part(content)
     if name not in UNPACKERS:
-        raise DamagedError(f'a chunk is packed with {name!r}, which is not known here')
+        raise DamagedError(f'a chunk is compressed with {name!r}, which is not supported')
     data = UNPACKERS[name](packed, min(size, MOST_BYTES))
     if len(data) != size:
-        raise DamagedError(f'a chunk unpacks to {len(data)} bytes instead of {size}')
+        raise DamagedError(f'a chunk decompresses to {len(data)} bytes instead of {size}')
     if checksum and crc32(data) != checksum:
-        raise DamagedError('a chunk differs from its checksum')
+        raise DamagedError('a chunk does not match its checksum')
     return data
 
 
 def _records_of_chunk(content: bytes) -> list[tuple[int, memoryview]]:
     try:
         data = _unpack_chunk(content)
-    except MemoryError:  # is no fault of the file
+    except MemoryError:  # is not the file's fault
         raise
-    except Exception as error:  # of several libraries, for each way in which a chunk is broken
+    except Exception as error:  # several libraries raise many kinds for a broken chunk
         raise DamagedError(str(error)) from error
     found = list(records_within(data))
     if sum(_HEAD.size + len(record) for _, record in found) != len(data):
-        raise DamagedError('a chunk holds what is no record')
+        raise DamagedError('a chunk contains data that are not a record')
     return found

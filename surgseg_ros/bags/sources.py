@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of a bag: found, opened, and compared with metadata.yaml."""
+"""Finds and opens the files of a bag, and compares them with metadata.yaml."""
 
 import filecmp
 import re
@@ -23,7 +23,7 @@ from surgseg_ros.bags.storages import READERS, Source, with_log
 METADATA_FILE: Final = 'metadata.yaml'
 
 NEWEST_VERSION: Final = 9
-"""Of the format, which Jazzy and Kilted write; a newer one is read as far as it is like this."""
+"""Version of the format that Jazzy and Kilted write; newer ones are read if they are similar."""
 
 
 class MetadataError(ValueError):
@@ -33,12 +33,12 @@ class MetadataError(ValueError):
 @dataclass(frozen=True)
 class Metadata:
     """
-    What there should be, as far as that is said.
+    What a bag should contain according to metadata.yaml, as far as it is given.
 
     :param files: paths of the files, relative to the bag's folder, in the order of recording; one
-        may stand twice by mistake.
-    :param file_counts: messages of each file.
-    :param counts: messages of each topic.
+        may occur twice by mistake.
+    :param file_counts: number of messages of each file.
+    :param counts: number of messages of each topic.
     :param hashes: hash of each topic's type.
     """
 
@@ -50,10 +50,10 @@ class Metadata:
 
 def read_metadata(folder: Path) -> Metadata:
     """
-    Read a bag's metadata.yaml, of any version of the format, or as other tools write it.
+    Read a bag's metadata.yaml, of any version of the format or from other tools.
 
     :param folder: the bag.
-    :return: what it says; what it leaves out, or says in another form, is unknown.
+    :return: its values; those that are missing, or have another form, are unknown.
     :raises MetadataError: if it cannot be read or names no files.
     """
     try:
@@ -64,7 +64,7 @@ def read_metadata(folder: Path) -> Metadata:
         raise MetadataError(f'{METADATA_FILE} cannot be read: {error.strerror}') from error
     except yaml.YAMLError as error:
         text = ' '.join(str(error).split())
-        raise MetadataError(f'{METADATA_FILE} is no YAML: {text}') from error
+        raise MetadataError(f'{METADATA_FILE} is not YAML: {text}') from error
     except KeyError as error:
         raise MetadataError(f'{METADATA_FILE} lacks {error}') from error
     except (AttributeError, RecursionError, TypeError, ValueError) as error:
@@ -100,7 +100,7 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _count(value: Any) -> int:
-    """Read a number of messages: 0 where it is none, for then it does not tell what is missing."""
+    """Read a number of messages: 0 if it is not a number, so that nothing counts as missing."""
     try:
         return max(0, int(value))
     except (OverflowError, TypeError, ValueError):
@@ -108,15 +108,15 @@ def _count(value: Any) -> int:
 
 
 STORAGES: Final = {'.mcap': 'mcap', '.db3': 'sqlite3'}
-"""The storage of a bag by the ending of its files' names."""
+"""The storage of a bag by the extension of its files."""
 
 PACKED: Final = '.zstd'
-"""What rosbag2 adds to the name of a file that it packs as a whole."""
+"""Extension that rosbag2 adds to a file that it compresses as a whole."""
 
 _BLOCK_BYTES: Final = 2**20
 
 _LEAST_FREE_BYTES: Final = 2**28
-"""So much room is left to others where a packed file is unpacked."""
+"""Space that decompressing a file leaves free for others."""
 
 _NUMBERED: Final = re.compile('(.*)_(0|[1-9][0-9]*)')
 
@@ -130,7 +130,7 @@ _REMAINS: Final[dict[str, Callable[[Path], RecoveredMcap | RecoveredSqlite]]] = 
     '.db3': RecoveredSqlite,
 }
 _BEGINNINGS: Final = {MCAP_MAGIC: '.mcap', SQLITE_MAGIC: '.db3', b'#ROSBAG V': '.bag'}
-"""The storage of a file by its first bytes, which are surer than its name."""
+"""The storage of a file by its first bytes, which are more reliable than its name."""
 
 S = TypeVar('S', bound=Source)
 
@@ -144,9 +144,9 @@ class Opened(NamedTuple):
     A bag's files.
 
     :param sources: their readers, open.
-    :param metadata: what metadata.yaml says; None where there is none that can be read.
-    :param damage: what is wrong with the files though something can be read.
-    :param missing: the files that metadata.yaml lists but the folder lacks, in words.
+    :param metadata: from metadata.yaml; None if it is missing or cannot be read.
+    :param damage: what is wrong with files that can be read in part.
+    :param missing: sentences about the files that metadata.yaml lists but the folder lacks.
     """
 
     sources: list[Source]
@@ -159,9 +159,10 @@ def open_sources(path: Path, stack: ExitStack) -> Opened:
     """
     Open a bag's files.
 
-    :param path: a folder, with metadata.yaml or without, or one .mcap or .db3 file, packed (with
-        .zstd behind that) or not. Packed files are unpacked into the folder for temporary files.
-    :param stack: gets what closes the files.
+    :param path: a folder, with metadata.yaml or without, or one .mcap or .db3 file, compressed
+        (with .zstd after that) or not. Compressed files are decompressed into the folder for
+        temporary files.
+    :param stack: closes the files.
     :return: their readers, and what is wrong with them.
     :raises BagError: if nothing can be read.
     """
@@ -179,25 +180,25 @@ def open_sources(path: Path, stack: ExitStack) -> Opened:
     files, missing = _files(path, metadata, damage)
     if not files:
         damage += missing or [_nothing(path)]
-        raise BagError(f'{str(path)!r} is no bag of ROS 2: {"; ".join(damage)}')
+        raise BagError(f'{str(path)!r} is not a bag of ROS 2: {"; ".join(damage)}')
     files = _without_copies(files, damage)
     sources = _open_all(files, stack, damage)
     return Opened(sources, metadata, damage, missing)
 
 
 def _nothing(folder: Path) -> str:
-    """Say what a folder without files of a bag lacks."""
-    text = 'neither metadata.yaml nor .mcap or .db3 files with anything in them'
+    """Describe what a folder without files of a bag lacks."""
+    text = 'neither metadata.yaml nor .mcap or .db3 files that are not empty'
     return f'{text} ({_REMEDIES[".bag"]})' if any(folder.glob('*.bag')) else text
 
 
 def _files(
     folder: Path, metadata: Metadata | None, damage: list[str]
 ) -> tuple[list[Path], list[str]]:
-    """List the files that hold something, and say which are missing."""
+    """List the files that are not empty, and those that are missing."""
     named = sorted(x for x in folder.iterdir() if storage_ending(x) in STORAGES)
     there = [x for x in named if x.stat().st_size]
-    # What was being packed when the recorder crashed, stands beside the packed part of it.
+    # A file that was being compressed when the recorder crashed is beside its compressed part.
     there = [x for x in there if not _is_packed(x) or x.with_suffix('') not in there]
     if metadata is None or not metadata.files:
         damage += _gaps(named, there)
@@ -210,7 +211,7 @@ def _files(
             count = metadata.file_counts.get(path)
             of = f' with {count} messages' if count else ''
             missing.append(f'file {path!r}{of}, which {METADATA_FILE} lists, is missing or empty')
-    if missing:  # a file that was renamed is among the others
+    if missing:  # a renamed file is among the others
         return sorted({*there, *files}), missing
     return files, []
 
@@ -219,8 +220,8 @@ def _located(folder: Path, path: str) -> Path | None:
     """
     Find a file that metadata.yaml lists.
 
-    Until version 3 of the format the paths had the bag's folder in front, which may have got
-    another name since.
+    Up to version 3 of the format, paths began with the bag's folder, which may have been renamed
+    since.
     """
     for file in (folder / path, folder / PurePosixPath(path).name):
         if file.is_file() and file.stat().st_size:
@@ -229,7 +230,7 @@ def _located(folder: Path, path: str) -> Path | None:
 
 
 def _gaps(named: Sequence[Path], there: Sequence[Path]) -> Iterator[str]:
-    """Say which files are empty, or absent by the numbers that rosbag2 gives them, from 0 on."""
+    """Yield which files are empty, or are missing in rosbag2's numbering, which starts at 0."""
     stems = {_stem(x) for x in there}
     for file in named:
         if _stem(file) not in stems:
@@ -242,7 +243,7 @@ def _gaps(named: Sequence[Path], there: Sequence[Path]) -> Iterator[str]:
         lacking = max(known) + 1 - len(known)
         if 0 in known and lacking:
             first, last = f'{name}_0', f'{name}_{max(known)}'
-            yield f'files that are missing between {first!r} and {last!r}: {lacking}'
+            yield f'{lacking} files are missing between {first!r} and {last!r}'
 
 
 def _stem(path: Path) -> str:
@@ -251,7 +252,7 @@ def _stem(path: Path) -> str:
 
 
 def _without_copies(files: Sequence[Path], damage: list[str]) -> list[Path]:
-    """Leave out what is there twice: each of its messages was received once."""
+    """Leave out copies of files: each of their messages was received once."""
     copies: set[Path] = set()
     for one, other in combinations(files, 2):
         if other in copies or one.stat().st_size != other.stat().st_size:
@@ -263,7 +264,7 @@ def _without_copies(files: Sequence[Path], damage: list[str]) -> list[Path]:
 
 
 def _open_all(files: Sequence[Path], stack: ExitStack, damage: list[str]) -> list[Source]:
-    """Open files, and do without those of which nothing can be read, if there are others."""
+    """Open files; leave out those of which nothing can be read, if there are others."""
     sources, errors = [], []
     for file in files:
         try:
@@ -277,19 +278,19 @@ def _open_all(files: Sequence[Path], stack: ExitStack, damage: list[str]) -> lis
 
 
 def _open_file(path: Path, stack: ExitStack, damage: list[str]) -> Source:
-    """Open one file, if need be only the whole part of it, and note the damage."""
+    """Open one file, or only its intact part, and record the damage."""
     if not path.stat().st_size:
         raise BagError(f'{str(path)!r} is empty: record it again')
     file = _unpacked(path, stack, damage) if _is_packed(path) else path
     kind = _kind(file, storage_ending(path))
     remedy = _REMEDIES.get(kind, 'give a folder, a .mcap or a .db3 file')
     if kind not in READERS:
-        raise BagError(f'{str(path)!r} cannot be read: {kind!r} is no storage ({remedy})')
+        raise BagError(f'{str(path)!r} cannot be read: {kind!r} is not a known storage ({remedy})')
     try:
         return _opened(_whole(file, kind), stack)
     except UnreadableError as error:
         raise BagError(f'{str(path)!r} cannot be read: {error}') from error
-    except Exception as error:  # of several libraries, for each way in which a file is broken
+    except Exception as error:  # several libraries raise many kinds for a broken file
         if _kind(file, '') != kind:
             raise BagError(f'{str(path)!r} cannot be read: {error} ({remedy})') from error
     try:
@@ -301,14 +302,14 @@ def _open_file(path: Path, stack: ExitStack, damage: list[str]) -> Source:
 
 
 def _kind(file: Path, named: str) -> str:
-    """Tell the storage of a file by its first bytes, or else take that which its name says."""
+    """Find the storage of a file by its first bytes, or else by its name."""
     with file.open('rb') as stream:
         head = stream.read(max(map(len, _BEGINNINGS)))
     return next((x for magic, x in _BEGINNINGS.items() if head.startswith(magic)), named)
 
 
 def _whole(file: Path, kind: str) -> Source:
-    """Choose the reader of a file that is expected to be whole."""
+    """Choose the reader of a file that is expected to be intact."""
     has_log = kind == '.db3' and file.with_name(f'{file.name}-wal').is_file()
     return with_log(file) if has_log else READERS[kind](file)
 
@@ -320,18 +321,18 @@ def _opened(source: S, stack: ExitStack) -> S:
 
 
 def _unpacked(path: Path, stack: ExitStack, damage: list[str]) -> Path:
-    """Unpack a file, as far as it is whole, into a folder that goes with the bag's closing."""
+    """Decompress a file, as far as it is intact, into a folder that is removed with the bag."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='surgseg_ros.')))
     unpacked = folder / path.with_suffix('').name
     with path.open('rb') as packed, unpacked.open('wb') as file:
         try:
             with zstd.open(packed, 'rb') as stream:
-                while block := stream.read1(_BLOCK_BYTES):  # read would drop the last whole part
+                while block := stream.read1(_BLOCK_BYTES):  # read would drop the last intact part
                     file.write(block)
                     if shutil.disk_usage(folder).free < _LEAST_FREE_BYTES:
                         raise BagError(
-                            f'{str(path)!r} has no room: unpacked into {str(folder.parent)!r} it '
-                            f'leaves less than {_LEAST_FREE_BYTES >> 20} MiB there; set TMPDIR'
+                            f'{str(path)!r} has no room: decompressed into {str(folder.parent)!r} '
+                            f'it leaves less than {_LEAST_FREE_BYTES >> 20} MiB there; set TMPDIR'
                         )
         except (EOFError, zstd.ZstdError) as error:
             damage.append(f'{str(path)!r} is damaged: {error}')
@@ -340,11 +341,11 @@ def _unpacked(path: Path, stack: ExitStack, damage: list[str]) -> Path:
 
 def storage_ending(path: Path) -> str:
     """
-    Take the ending that says the storage, a key of STORAGES if it is that of a bag's file.
+    Return the extension that gives the storage, a key of STORAGES if it is a bag's file.
 
-    :param path: of a file, packed or not.
-    :return: `.mcap` for `a.mcap` and for `a.mcap.zstd`, and for `A.MCAP`, as which other file
-        systems may keep it.
+    :param path: of a file, compressed or not.
+    :return: `.mcap` for `a.mcap` and for `a.mcap.zstd`, and for `A.MCAP`, as other file systems
+        may store it.
     """
     plain = path.with_suffix('') if _is_packed(path) else path
     return plain.suffix.lower()
@@ -356,15 +357,15 @@ def _is_packed(path: Path) -> bool:
 
 def describe_loss(opened: Opened, counts: Counter[str], topics: Collection[str]) -> list[str]:
     """
-    Say what is wrong with a bag's files, and how much that costs.
+    Describe what is wrong with a bag's files, and how many messages are lost.
 
     :param opened: the files.
-    :param counts: messages of each topic that they hold.
-    :param topics: those that matter.
+    :param counts: number of messages of each topic in them.
+    :param topics: those to report on.
     :return: sentences; none where nothing is lost.
     """
     expected = opened.metadata.counts if opened.metadata else Counter[str]()
     lacking = [(name, n) for name, n in (expected - counts).items() if name in topics]
     lost = [f'{n} messages of {name!r} are missing' for name, n in lacking]
-    # Where the messages are all there, a missing file was merely renamed.
+    # If no message is missing, a missing file was only renamed.
     return [*opened.damage, *(opened.missing if lost else ()), *lost]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads bags' files of SQLite that are whole, of any version of rosbag2's tables."""
+"""Reads intact SQLite files of bags, with any version of rosbag2's tables."""
 
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
@@ -16,19 +16,19 @@ from surgseg_ros.bags.connections import (
 from surgseg_ros.bags.records import Received, UnreadableError
 
 _NAMES: Final = ('name', 'type', 'serialization_format', 'type_description_hash')
-"""Columns of a topic that are texts; which of them there are, depends on the version."""
+"""Text columns of a topic; which of them exist depends on the version."""
 
 
 class SqliteFile:
     """
-    A file of SQLite that is whole.
+    An intact SQLite file.
 
     :param path: of the file.
-    :param query: how to open it, as the query of SQLite's URIs.
+    :param query: of the SQLite URI with which to open it.
     """
 
     def __init__(self, path: Path, query: str = 'immutable=1') -> None:
-        """Remember the path; nothing is opened yet."""
+        """Store the path; nothing is opened yet."""
         self.path = path
         self.connections: list[Connection] = []
         self._query = query
@@ -37,7 +37,7 @@ class SqliteFile:
         """
         Find the connections.
 
-        :raises UnreadableError: if it is not a bag's.
+        :raises UnreadableError: if it is not a file of a bag.
         :raises sqlite3.Error: if it is damaged.
         """
         self._database = connect(self.path, self._query)
@@ -52,10 +52,10 @@ class SqliteFile:
             raise
 
     def messages(self, connections: Collection[Connection]) -> Iterator[Received]:
-        """Go through the messages by time; of equal times, in the order of recording."""
+        """Iterate over the messages by time; of equal times, in the order of recording."""
         by_id = {x.id: x for x in connections}
         marks = ', '.join('?' * len(by_id))
-        # Apart from their data, of which SQLite would sort copies where a bag has no index.
+        # Without their data: SQLite would sort copies of it if a bag has no index.
         order = (
             f'SELECT rowid, topic_id, timestamp FROM messages WHERE topic_id IN ({marks}) '
             'ORDER BY timestamp, rowid'
@@ -81,10 +81,10 @@ class SqliteFile:
 
 def as_cdr(data: object) -> bytes:
     """
-    Take a message from its column.
+    Convert a message from its column.
 
-    :param data: what is there; not always bytes where a program other than rosbag2 wrote it.
-    :return: bytes: none for what can be no message, which whoever reads it will say.
+    :param data: the value; not always bytes if a program other than rosbag2 wrote it.
+    :return: the bytes; empty if it cannot be a message, which its reader will report.
     """
     return data if isinstance(data, bytes) else b''
 
@@ -94,10 +94,10 @@ def connect(path: Path, query: str) -> sqlite3.Connection:
     Open a database.
 
     :param path: of the file.
-    :param query: how, as the query of SQLite's URIs.
-    :return: the database, which gives texts as bytes, whether they are UTF-8 or not.
+    :param query: of the SQLite URI.
+    :return: the database, which returns text as bytes, whether it is UTF-8 or not.
     """
-    # Of a URI, `#`, `?` and `%` are signs.
+    # `#`, `?` and `%` have a meaning in a URI.
     uri = f'file:{quote(str(path.absolute()))}?{query}'
     database = sqlite3.connect(uri, uri=True, check_same_thread=False)
     database.text_factory = bytes
@@ -108,19 +108,19 @@ def read_connections(
     database: sqlite3.Connection, counts: Mapping[int, int], errors: str = 'strict'
 ) -> list[Connection]:
     """
-    Read which topics there are.
+    Read the topics.
 
-    :param database: the bag's, of whatever version: later ones have more columns.
+    :param database: the bag's, of any version: later ones have more columns.
     :param counts: id of each topic to the number of its messages.
-    :param errors: what to do with names that are no UTF-8, as `bytes.decode` knows it.
+    :param errors: how to handle names that are not UTF-8, as in `bytes.decode`.
     :return: the topics.
-    :raises ValueError: if a name is no UTF-8.
+    :raises ValueError: if a name is not UTF-8.
     """
     topics = database.execute('SELECT * FROM topics')
     columns = [column[0] for column in topics.description]
     found = []
     for row in topics:
-        # The profiles may be anything: they decide nothing else.
+        # The profiles may be anything: nothing else depends on them.
         is_latched = offers_transient_local(dict(zip(columns, row)).get('offered_qos_profiles'))
         texts = {name: _text(value, errors) for name, value in zip(columns, row) if name in _NAMES}
         key = row[columns.index('id')]
@@ -139,7 +139,7 @@ def read_connections(
 
 
 def _text(value: object, errors: str) -> str:
-    """Read a column of text, whatever was put there: SQLite does not mind."""
+    """Read a text column, whatever its values are: SQLite does not enforce types."""
     if isinstance(value, bytes):
         return value.decode('utf-8', errors)
     return '' if value is None else str(value)

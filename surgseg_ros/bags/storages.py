@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The storages of bags: readers of their files, and the writers of `rosbags`, extended."""
+"""The storages of bags: readers of their files, and extended writers of `rosbags`."""
 
 from collections.abc import Collection, Iterator, Mapping
 from io import BytesIO
@@ -24,19 +24,19 @@ _CHECKSUM_AT: Final = _RECORD_HEAD_BYTES + 24
 
 
 class Source(Protocol):
-    """What the readers of files have in common."""
+    """The interface of the readers of files."""
 
     connections: list[Connection]
-    """The topics' publishers, as far as they were recorded."""
+    """The topics' publishers, as far as they are recorded."""
 
     def open(self) -> None:
         """Open the file and find the connections."""
 
     def messages(self, connections: Collection[Connection]) -> Iterator[Received]:
         """
-        Go through the messages.
+        Iterate over the messages.
 
-        :raises DamagedError: after the last, if some were left out and that is news.
+        :raises DamagedError: after the last, if some were left out that were not reported before.
         """
 
     def close(self) -> None:
@@ -45,7 +45,7 @@ class Source(Protocol):
 
 def with_log(path: Path) -> SqliteFile:
     """
-    Read a file of SQLite together with its log of changes, which `immutable=1` leaves out.
+    Read an SQLite file together with its write-ahead log, which `immutable=1` ignores.
 
     rosbag2's preset `resilient` leaves one where the recorder was killed. SQLite may make a file
     `-shm` beside it.
@@ -57,11 +57,11 @@ def with_log(path: Path) -> SqliteFile:
 
 
 READERS: Final[dict[str, type[McapFile | SqliteFile]]] = {'.mcap': McapFile, '.db3': SqliteFile}
-"""The reader of a file by the ending of its name."""
+"""The reader of a file by its extension."""
 
 
 class McapFileWriter(McapWriter):
-    """Notes the types' hashes where rosbag2 looks for them, and a checksum of each chunk."""
+    """Adds the types' hashes where rosbag2 looks for them, and a checksum of each chunk."""
 
     def add_connection(self, connection: WrittenConnection, offered_qos_profiles: str) -> None:
         """Write the channel of a topic."""
@@ -77,7 +77,7 @@ class McapFileWriter(McapWriter):
         write_channel(self.chunk.bio, self.channels[-1], self.schemas)
 
     def close_chunk(self) -> None:
-        """Write the chunk, and its checksum, for which rosbags puts 0: that there is none."""
+        """Write the chunk and its checksum, for which rosbags writes 0 (none)."""
         start = self.bio.tell()
         checksum = crc32(self.chunk.bio.getbuffer())
         super().close_chunk()
@@ -87,10 +87,10 @@ class McapFileWriter(McapWriter):
 
 
 class SqliteFileWriter(Sqlite3Writer):
-    """Writes the path as a part of a URI, of which `#`, `?` and `%` are signs."""
+    """Escapes the path as a part of a URI, in which `#`, `?` and `%` have a meaning."""
 
     def __init__(self, path: Path, compression: CompressionMode) -> None:
-        """Begin the file."""
+        """Start the file."""
         super().__init__(Path(quote(str(path.absolute()))), compression)
         self.path = path / f'{path.name}.db3'
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes bags of ROS 2, without ROS; whole ones only."""
+"""Writes bags of ROS 2 without ROS; a bag appears only when it is complete."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,22 +35,22 @@ Frame = tuple[int, NDArray[np.uint8], NDArray[np.uint8] | None]
 """Stamp in nanoseconds, (H, W, 3) uint8 RGB, and (H, W) uint8 mask or None."""
 
 START_TIME_NS: Final = 1_000_000_000 * 10**9
-"""When a made recording begins, where nothing says otherwise: the same bytes on every day."""
+"""Default start of a generated recording; fixed, so that its bytes are reproducible."""
 
 LATCHED_TYPES: Final = ('vision_msgs/msg/LabelInfo', 'diagnostic_msgs/msg/DiagnosticStatus')
-"""Types whose last message is for late subscribers too."""
+"""Types whose last message also goes to late subscribers."""
 
 PICTURE_FORMATS: Final[dict[str, Callable[[Any, Any, int], Any]]] = {
     'raw': lambda picture, head, quality: image_to_msg(picture, head),
     'jpeg': picture_to_jpeg,
 }
-"""Makes a message of an image, a header and a quality of JPEG."""
+"""Makes a message from an image, a header and a JPEG quality."""
 
 MASK_FORMATS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     'raw': image_to_msg,
     'png': mask_to_png,
 }
-"""Makes a message of a mask and a header. There is no JPEG: it would make other classes."""
+"""Makes a message from a mask and a header. JPEG is missing: it would change classes."""
 
 _FORMAT_VERSION: Final = 8  # the newest that Iron and Jazzy read; Humble reads it as well
 _FOREVER: Final = QosTime(9223372036, 854775807)
@@ -62,12 +62,12 @@ def stamped(
     start_ns: int = START_TIME_NS,
 ) -> Iterator[Frame]:
     """
-    Give frames the stamps that follow from their numbers.
+    Assign frames the stamps that follow from their numbers.
 
     :param frames: (number, image, mask) of each.
-    :param rate_hz: frames a second; or what tells the time of a number, in seconds from that of 0.
+    :param rate_hz: frames per second; or a function from a number to seconds since number 0.
     :param start_ns: when the frame of number 0 was taken, in nanoseconds.
-    :return: the frames for `write_image_bag`; no stamp has errors that add up with the frames.
+    :return: the frames for `write_image_bag`; rounding errors of stamps do not accumulate.
     """
     for number, image, mask in frames:
         after_ns = rate_hz(number) * 10**9 if callable(rate_hz) else number * 1e9 / rate_hz
@@ -76,12 +76,12 @@ def stamped(
 
 class BagWriter:
     """
-    Writes a bag in a `with` block, beside its place; it comes to its place when all went well.
+    Writes a bag in a `with` block to a temporary place; it is moved to its path on success.
 
-    :param path: the folder to make; or with the ending .mcap or .db3, the file to make.
-    :param storage: `mcap` or `sqlite3`, where the ending does not say it.
-    :param packed: whether to pack the chunks of MCAP with zstd. A mask becomes a hundred times
-        smaller, in less time than its bytes take to the disk; a camera's image hardly smaller.
+    :param path: the folder to create; or with the extension .mcap or .db3, the file to create.
+    :param storage: `mcap` or `sqlite3`, if the extension does not determine it.
+    :param packed: whether to compress the chunks of MCAP with zstd. A mask becomes a hundred times
+        smaller, in less time than writing it takes; a camera's image hardly becomes smaller.
     :raises BagError: if the storage is unknown; on entering and on leaving, if the path exists.
     """
 
@@ -99,12 +99,12 @@ class BagWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> 'BagWriter':
-        """Begin the bag in a hidden folder beside its place."""
+        """Start the bag in a hidden folder beside its path."""
         self._writer = self._stack.enter_context(self._made())
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Put the bag in its place, or remove it if anything failed."""
+        """Move the bag to its path, or remove it if anything failed."""
         self._stack.__exit__(*error)
 
     @contextmanager
@@ -142,7 +142,7 @@ class BagWriter:
 
     def _connect(self, topic: str, type_name: str) -> Connection:
         if type_name not in TYPES.fielddefs:
-            raise BagError(f'type {type_name!r} of topic {topic!r} is not known here: check it')
+            raise BagError(f'type {type_name!r} of topic {topic!r} is unknown: check it')
         qos = _offered_qos(is_latched=type_name in LATCHED_TYPES)
         return self._writer.add_connection(
             topic, type_name, typestore=TYPES, offered_qos_profiles=[qos]
@@ -154,7 +154,7 @@ class BagWriter:
 
 
 class Written(NamedTuple):
-    """How many images and masks a bag got."""
+    """The number of images and masks in a bag."""
 
     pictures: int
     masks: int
@@ -173,10 +173,10 @@ def write_image_bag(
     jpeg_quality: int = JPEG_QUALITY,
 ) -> Written:
     """
-    Write images, and masks where there are any, as they would come from a camera.
+    Write images, and masks if there are any, as they would come from a camera.
 
-    :param path: the bag to make.
-    :param frames: taken one by one, so that their number costs no memory.
+    :param path: of the bag.
+    :param frames: taken one by one, so that memory does not grow with their number.
     :param image_topic: topic of the images.
     :param ground_truth_topic: topic of the masks, with the stamps of their images.
     :param frame_id: the camera's frame.
@@ -184,7 +184,7 @@ def write_image_bag(
     :param picture_format: `raw` for Image as rgb8, `jpeg` for CompressedImage.
     :param mask_format: `raw` for Image as mono8, `png` for CompressedImage.
     :param jpeg_quality: 1 to 100.
-    :return: how many there are in the bag.
+    :return: the number of each in the bag.
     :raises BagError: if the path exists, a format is unknown, or both topics are the same.
     """
     if image_topic == ground_truth_topic:
@@ -217,7 +217,7 @@ def _choose(what: str, name: str, formats: Mapping[str, T]) -> T:
 
 
 def _offered_qos(*, is_latched: bool) -> Qos:
-    """Make what the publisher offered, after which `ros2 bag play` chooses its own offer."""
+    """Build the QoS that the publisher offered, which `ros2 bag play` offers again."""
     return Qos(
         history=QosHistory.KEEP_LAST,
         depth=1 if is_latched else 5,

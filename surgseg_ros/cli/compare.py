@@ -33,17 +33,17 @@ _LEAST_WIDTH = 18
 
 def table(names: Sequence[str], common: Common, compared: Comparison, worse: Sequence[str]) -> str:
     """
-    Lay a comparison out.
+    Format a comparison as tables.
 
-    :param names: what A and B are.
+    :param names: descriptions of A and B.
     :param common: the frames.
     :param compared: the differences.
     :param worse: names of what is worse by more than its bound, see `find_worse`.
-    :return: lines.
+    :return: the text.
     """
-    about = 'bags were' if intervals.are_many(len(common.bags)) else 'blocks of frames were'
+    drawn = 'bags' if intervals.are_many(len(common.bags)) else 'blocks of frames'
     lines = [f'{side}  {name}' for side, name in zip('AB', names, strict=True)]
-    lines.append(f'{common.frames} frames of {len(common.bags)} bags; {about} drawn')
+    lines.append(f'{common.frames} frames of {len(common.bags)} bags; the bootstrap drew {drawn}')
     lines += [f'left out: {text}' for text in common.differences()]
     width = max(_LEAST_WIDTH, *(len(name) + 2 for name in compared.bags))
     head = ''.join(f'{title:>9}' for title in ('A', 'B', 'B - A', 'from', 'to'))
@@ -54,12 +54,12 @@ def table(names: Sequence[str], common: Common, compared: Comparison, worse: Seq
             lines.append(f'{name:{width}}{_cells(row)}  {_remark(row, full in worse)}'.rstrip())
     absent = [name for name, rows in compared.whole.classes.items() if _is_absent(rows)]
     if absent:
-        lines += ['', f'in no frame, of the truth or of a mask: {", ".join(absent)}']
+        lines += ['', f'in no frame of the truth or of a mask: {", ".join(absent)}']
     return '\n'.join(lines)
 
 
 def _parts(compared: Comparison) -> Iterator[tuple[str, Mapping[str, Difference]]]:
-    """Go through the tables: all, the classes, the bags."""
+    """Yield the tables: overall, by class, by bag."""
     yield '', compared.whole.overall
     shown = {name: rows for name, rows in compared.whole.classes.items() if not _is_absent(rows)}
     for kind in OF_CLASSES:
@@ -82,7 +82,7 @@ def _cells(row: Difference) -> str:
 
 
 def _remark(row: Difference, is_worse: bool) -> str:
-    """Say whether it is worse, or at least surely different."""
+    """Mark a difference that is worse than its bound, or at least significant."""
     if is_worse:
         return 'WORSE'
     if row.low is None or row.high is None or row.low <= 0 <= row.high:
@@ -95,14 +95,14 @@ _BOUND: Final = 0.005
 
 _EPILOG: Final = f"""\
 The frames are paired by bag and stamp. Every difference is B less A, with a 95 % interval from a
-bootstrap of the pairs. Frames of a recording hang together, so blocks of consecutive frames are
-drawn, each as long as the frames' own memory asks for.
-From {intervals.MANY_BAGS} bags on, whole bags are drawn: the interval then speaks
-of other bags, and with fewer only of other moments of these.
+bootstrap of the pairs. Frames of a recording are correlated, so blocks of consecutive frames are
+drawn, whose length follows from that correlation.
+From {intervals.MANY_BAGS} bags on, whole bags are drawn: the interval then holds
+for other bags, and with fewer only for other moments of these.
 
---rule says when a difference is worse than the bound:
-  sure       the whole interval lies below -BOUND. B fails only where chance is no excuse, so this
-             is for a test that runs at every change. Few frames make it lenient.
+--rule defines when a difference is worse than the bound:
+  sure       the whole interval lies below -BOUND. B fails only if chance cannot explain it, so
+             this is for a test that runs at every change. Few frames make it lenient.
   estimate   the difference itself lies below -BOUND: these frames are all that counts.
   possible   a part of the interval lies below -BOUND: B must prove that it is not worse by more
              (non-inferiority). Few frames make it strict. For a release.
@@ -173,8 +173,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _name(result: Mapping[str, Any], path: Path) -> str:
     model = result.get('model') or {}
-    said = (model.get('name'), (model.get('weights_sha256') or '')[:12], model.get('runtime'))
-    return ', '.join([str(path), *(part for part in said if part)])
+    parts = (model.get('name'), (model.get('weights_sha256') or '')[:12], model.get('runtime'))
+    return ', '.join([str(path), *(part for part in parts if part)])
 
 
 def _verdict(worse: Sequence[str], options: argparse.Namespace) -> str:

@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _table(summary: dict[str, Any]) -> str:
-    """Lay the numbers out for people."""
+    """Format the numbers as a table."""
     floor = summary['floor']
     missing = summary['missing']
     lines = [f'masks missing, scored 0: {len(missing)}\n'] if missing else []

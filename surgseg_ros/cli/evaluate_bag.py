@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The verb `evaluate_bag`: bags through a model, frame by frame, without ROS running.
+The verb `evaluate_bag`: runs bags through a model, frame by frame, without ROS running.
 
-Exit status: 0 if all was evaluated; 1 if it was as far as possible, but a bag is damaged or
-nothing of one of several could be evaluated, which the JSON file says too; 2 if nothing was
-evaluated or written, because no image became a mask for example; 130 after Ctrl-C.
+Exit status: 0 if everything was evaluated; 1 if a bag is damaged, or nothing of one of several
+bags could be evaluated, but the rest was (the JSON file reports it too); 2 if nothing was
+evaluated or written, for example because no image yielded a mask; 130 after Ctrl-C.
 """
 
 import argparse
@@ -134,13 +134,13 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
 
 
 def _fault(arguments: argparse.Namespace) -> str:
-    """Find what does not go together; empty if all does."""
+    """Describe options that exclude each other; empty if there are none."""
     topics = arguments.image_topic, arguments.ground_truth_topic, arguments.mask_topic
     given = [name for name in topics if name is not None]
     if len(set(given)) < len(given):
         return f'images, ground truth and masks are on different topics, not {", ".join(given)}'
     if arguments.roi and (min(arguments.roi[:2]) < 0 or min(arguments.roi[2:]) < 1):
-        return f'--roi {" ".join(map(str, arguments.roi))} is no part of an image'
+        return f'--roi {" ".join(map(str, arguments.roi))} is not a part of an image'
     if arguments.recorded:
         if arguments.model or arguments.output:
             return '--recorded scores what a node published: leave out --model and --output'
@@ -153,7 +153,7 @@ def _fault(arguments: argparse.Namespace) -> str:
 
 
 def _parameters(arguments: argparse.Namespace) -> GivenParameters:
-    """Read the node's parameters; options of the same meaning win."""
+    """Read the node's parameters; options of the same meaning override them."""
     options = {
         'model': arguments.model,
         'device': arguments.device,
@@ -170,7 +170,8 @@ def _options(
     arguments: argparse.Namespace, parameters: GivenParameters, store: Store | None
 ) -> Options:
     values = parameters.values
-    # Said, for other processes and machines would choose others, and sums of floats be others.
+    # Fixed, since other processes and machines would choose another number, and sums of floats
+    # would differ.
     threads = values['cpu_threads'] or max(1, torch.get_num_threads() // arguments.workers)
     if store is not None and not values['cpu_threads']:
         threads = store.threads(threads)
@@ -191,13 +192,13 @@ def _options(
 
 
 def _check_targets(arguments: argparse.Namespace, bags: Sequence[Path]) -> None:
-    """See that results can be written before hours are spent on them."""
+    """Check that results can be written before hours are spent on them."""
     check_file(arguments.json)
     if arguments.report:
         check_file(arguments.report / FILE_NAME)
     output = arguments.output and arguments.output.resolve()
     if output in [path.resolve() for path in bags]:
-        raise BagError(f'--output {str(output)!r} is where the bags are: give another place')
+        raise BagError(f'--output {str(output)!r} is where the bags are: choose another place')
     if output:
         (check_place if output.suffix == OUTPUT_SUFFIX else check_folder)(output)
     if arguments.work:
@@ -205,15 +206,15 @@ def _check_targets(arguments: argparse.Namespace, bags: Sequence[Path]) -> None:
 
 
 def _outputs(output: Path | None, names: Sequence[str], is_one: bool) -> dict[str, Path]:
-    """Name the bags to make."""
+    """Name the output bags."""
     if output is None:
         return {}
     if is_one and output.suffix != OUTPUT_SUFFIX:
-        raise BagError(f'--output {str(output)!r} has to end with {OUTPUT_SUFFIX}')
+        raise BagError(f'--output {str(output)!r} must end with {OUTPUT_SUFFIX}')
     if is_one:
         return {names[0]: output.resolve()}
     if output.is_file() or output.suffix == OUTPUT_SUFFIX:
-        raise BagError(f'--output {str(output)!r} has to be a folder: there are several bags')
+        raise BagError(f'--output {str(output)!r} must be a folder: there are several bags')
     of_output: dict[Path, str] = {}
     for name in names:
         stem = name.removesuffix('.mcap').removesuffix('.db3')
@@ -238,10 +239,10 @@ def _runner(arguments: argparse.Namespace) -> Runner:
 
 def summary(merged: dict[str, Any]) -> str:
     """
-    Lay the numbers out for people.
+    Format the numbers as tables.
 
     :param merged: the JSON file's content.
-    :return: lines.
+    :return: the text.
     """
     names = ('frames', 'with_ground_truth', 'dropped', 'failed', 'undecided', 'rejected')
     lines = [f'{name:18}{merged[name]:8}' for name in names]
@@ -258,7 +259,7 @@ def summary(merged: dict[str, Any]) -> str:
 
 def complaints(merged: dict[str, Any]) -> list[str]:
     """
-    Say what was lost, failed or left out.
+    Describe what was lost, failed or left out.
 
     :param merged: the JSON file's content.
     :return: lines; none if all is well.
@@ -273,6 +274,6 @@ def complaints(merged: dict[str, Any]) -> list[str]:
             if truth.get(kind):
                 lines.append(f'{name}: {truth[kind]} of {truth["messages"]} truths are {kind}')
         if odd := {kind: n for kind, n in numbers['frames_by_stamp'].items() if n}:
-            said = ', '.join(f'{n} {kind}' for kind, n in odd.items())
-            lines.append(f'{name}: stamps of images that are odd: {said}')
+            counts = ', '.join(f'{n} {kind}' for kind, n in odd.items())
+            lines.append(f'{name}: anomalous stamps of images: {counts}')
     return lines

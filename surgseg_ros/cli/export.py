@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `export`: the network in another runtime's form, held against the original."""
+"""The verb `export`: converts a network for another runtime, and compares it with the original."""
 
 import argparse
 import sys

@@ -22,8 +22,8 @@ from surgseg_ros.training.samples import Sample
 PICTURE_FILE: Final = 'data.png'
 
 
-_SAID: Final = 200
-"""So many faults are printed; all of them are in the JSON file."""
+_MOST_PRINTED: Final = 200
+"""Number of errors that are printed; the JSON file has all of them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _table(summary: dict[str, Any]) -> str:
-    """Lay the numbers out for people: videos, then classes."""
+    """Format the numbers as tables: videos, then classes."""
     lines = [f'{"video":20}{"frames":>8}  sizes']
     for video, holding in (*summary['videos'].items(), ('all', summary['all'])):
         sizes = ', '.join(f'{size} ({count})' for size, count in holding['sizes'].items())
@@ -90,14 +90,14 @@ def _picture(samples: Sequence[Sample], examinations: Sequence[Examination]) -> 
 
 
 def _say(data_errors: Sequence[dict[str, str]], file: Path | None) -> int:
-    """Name the faults, and find the exit status."""
+    """Print the errors, and return the exit status."""
     if not data_errors:
-        print('\nNothing is wrong.')
+        print('\nNo errors found.')
         return 0
-    print(f'\n{len(data_errors)} faults:', file=sys.stderr)
-    for data_error in data_errors[:_SAID]:
+    print(f'\n{len(data_errors)} errors:', file=sys.stderr)
+    for data_error in data_errors[:_MOST_PRINTED]:
         print(f'{data_error["name"]}: {data_error["what"]}', file=sys.stderr)
-    if len(data_errors) > _SAID:
+    if len(data_errors) > _MOST_PRINTED:
         where = file or 'the file that --json names'
-        print(f'and {len(data_errors) - _SAID} more, in {where}', file=sys.stderr)
+        print(f'and {len(data_errors) - _MOST_PRINTED} more, in {where}', file=sys.stderr)
     return 1

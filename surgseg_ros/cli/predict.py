@@ -98,9 +98,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _parameters(options: argparse.Namespace) -> GivenParameters:
-    """Read the node's parameters; options of the same meaning win, and no gate is on unasked."""
+    """Read the node's parameters; options override them, and all gates are off by default."""
     if options.steady_frames == 1:
-        raise ValueError('steady_frames is 1, expected 2 or more, or none at all')
+        raise ValueError('steady_frames is 1, expected 2 or more: leave it out to switch it off')
     names = ('model', 'device', 'runtime', 'min_confidence', 'steady_frames', 'steady_sure')
     chosen = {name: getattr(options, name) for name in names}
     given = {name: value for name, value in chosen.items() if value is not None}

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two results of evaluate_bag held against each other, with confidence intervals."""
+"""Comparison of two results of evaluate_bag, with confidence intervals."""

@@ -23,11 +23,11 @@ Array = NDArray[np.float64]
 
 class Difference(NamedTuple):
     """
-    A number of A and of B, and how far the difference may be off; None where it has no value.
+    A value of A and of B, and the interval of their difference; None where there is no value.
 
     :param a: the value of A.
     :param b: the value of B.
-    :param difference: B less A.
+    :param difference: B minus A.
     :param low: lower end of the interval of the difference.
     :param high: upper end.
     """
@@ -53,11 +53,11 @@ class Group(NamedTuple):
 
 class Comparison(NamedTuple):
     """
-    What was found.
+    The result of a comparison.
 
     :param whole: of all bags, by the official mean over bags.
     :param bags: of each bag.
-    :param block_frames: how many consecutive frames were drawn together, of each bag.
+    :param block_frames: number of consecutive frames that were drawn together, for each bag.
     """
 
     whole: Group
@@ -67,10 +67,10 @@ class Comparison(NamedTuple):
 
 def compare_frames(common: Common, resamples: int = intervals.RESAMPLES) -> Comparison:
     """
-    Compare; chance is seeded, and the order of bags and frames does not matter.
+    Compare two results; draws are seeded, and the order of bags and frames does not matter.
 
     :param common: the frames.
-    :param resamples: how often the bootstrap draws.
+    :param resamples: number of resamples of the bootstrap.
     :return: the differences.
     """
     rng = np.random.default_rng(intervals.SEED)
@@ -85,7 +85,7 @@ def compare_frames(common: Common, resamples: int = intervals.RESAMPLES) -> Comp
 
 def _columns(a: ScoredBag, b: ScoredBag) -> Array:
     """
-    Lay out what is averaged.
+    Build the columns that are averaged.
 
     :return: (N, 63): IoU, NSD and IoU where present of A, of B, and where a class is present.
         The last of each are of all frames together, and not a mean over bags: they are
@@ -114,12 +114,12 @@ def _group(bags: list[intervals.Drawn], rng: np.random.Generator) -> Group:
 
 def _values(means: Array, side: int) -> Array:
     """
-    Divide last.
+    Compute the scores from means of columns; divides last.
 
     :param means: (…, 63) of `_columns`.
     :param side: 0 for A, 1 for B.
     :return: (…, 30) score, mIoU, mNSD, and nine each of IoU, NSD and IoU where present; NaN
-        where a class is not there.
+        where a class does not occur.
     """
     own = means[..., side * _SIDE :][..., :_SIDE]
     iou, nsd, seen = (own[..., at : at + _NINE] for at in range(0, _SIDE, _NINE))
@@ -132,7 +132,7 @@ def _values(means: Array, side: int) -> Array:
 
 def as_json(group: Group) -> dict[str, Any]:
     """
-    Make what a file can hold.
+    Convert to values that can be written as JSON.
 
     :param group: the differences.
     :return: `mIoU`, `mNSD`, `score`, and `classes`, each with `a`, `b`, `difference`, `low`,
@@ -157,11 +157,11 @@ RULES: Final[Mapping[str, Rule]] = {
     'estimate': lambda row, bound: _is_below(row.difference, bound),
     'possible': lambda row, bound: _is_below(row.low, bound),
 }
-"""When B counts as worse by more than a bound."""
+"""The rules by which B counts as worse by more than a bound."""
 
 
 class Limits(NamedTuple):
-    """By how much B may be lower: overall, in a class, in a bag; None where anything goes."""
+    """By how much B may be lower: overall, in a class, in a bag; None for no limit."""
 
     overall: float
     classes: float | None
@@ -170,10 +170,10 @@ class Limits(NamedTuple):
 
 def find_worse(compared: Comparison, limits: Limits, rule: str) -> list[str]:
     """
-    Name everything in which B is worse by more than a bound.
+    List everything in which B is worse by more than a bound.
 
     :param compared: the differences.
-    :param limits: how much is allowed.
+    :param limits: the bounds.
     :param rule: a key of RULES.
     :return: the names, such as `mIoU`, `thread: NSD`, `bag_3: score`.
     """
@@ -182,7 +182,7 @@ def find_worse(compared: Comparison, limits: Limits, rule: str) -> list[str]:
 
 
 def _bounded(compared: Comparison, limits: Limits) -> Iterator[tuple[str, float, Difference]]:
-    """Go through all that has a bound, by its name."""
+    """Yield name, bound and difference of everything that has a bound."""
     for name, row in compared.whole.overall.items():
         yield name, limits.overall, row
     groups = (

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How far a mean over bags may be off: bootstrap intervals that know that frames hang together.
+Bootstrap intervals for a mean over bags, which account for the correlation of frames.
 
 Neighbouring frames of a recording are nearly the same image, so they are not drawn one by one:
 
 - within a bag, circular blocks of consecutive frames are drawn (Politis and Romano 1992, after
-  the moving blocks of Künsch 1989), their length after the data (Politis and White 2004, with the
-  correction of Patton, Politis and White 2009);
+  the moving blocks of Künsch 1989), their length chosen from the data (Politis and White 2004,
+  with the correction of Patton, Politis and White 2009);
 - over many bags, whole bags are drawn, and nothing within them (Davison and Hinkley 1997, 3.8);
-- over few bags, no draw of bags tells how others would be. Then each bag stays, and its blocks
-  are drawn: the interval is about other moments of these recordings.
+- over few bags, resampling bags does not show how others would be. Then each bag stays, and its
+  blocks are drawn: the interval holds for other moments of these recordings.
 
-The percentiles are taken further out than the confidence says, since a few bags or blocks vary
-less among themselves than all that could be recorded (Hesterberg 2015, the expanded percentile).
+The percentiles are further out than the nominal confidence, since a few bags or blocks vary less
+among themselves than all that could be recorded (Hesterberg 2015, the expanded percentile).
 
-NumPy does the arithmetic. SciPy would not shorten it: `scipy.stats.bootstrap` draws observations
-one by one, neither in blocks nor by bag. It has the quantile of Student's distribution, of course,
-but that alone is not worth another library on every robot; a test holds ours against it.
+NumPy does the arithmetic. SciPy would not shorten it: `scipy.stats.bootstrap` draws single
+observations, neither blocks nor bags. It has the quantile of Student's distribution, but that
+alone does not justify another library on every robot; a test compares ours with it.
 """
 
 import math
@@ -33,18 +33,18 @@ SEED: Final = 20_260_101
 
 MANY_BAGS: Final = 6
 """
-From here on bags are drawn. The median of what could be recorded lies between the least and the
-greatest of n bags with a probability of 1 - 2^(1-n), and six are the first to reach 0.95.
+From this number on, bags are drawn. The median of what could be recorded lies between the least
+and the greatest of n bags with a probability of 1 - 2^(1-n), and six are the first to reach 0.95.
 """
 
 _MOST_BLOCKS: Final = 200
-"""More blocks in a bag make the draw dearer and the interval no better."""
+"""Maximum number of blocks of a bag: more cost time and do not improve the interval."""
 
 _LEAST_FRAMES: Final = 9
-"""So few do not tell how long their memory is."""
+"""Fewer frames do not show how far their correlation reaches."""
 
 _AT_ONCE: Final = 250
-"""Resamples that are summed in one step, for the sake of memory."""
+"""Number of resamples that are summed in one step, to limit memory."""
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
@@ -52,7 +52,7 @@ Statistic = Callable[[Array], Array]
 
 
 class Interval(NamedTuple):
-    """Where a statistic lies: its estimate, and the ends; NaN where it has no value."""
+    """The estimate of a statistic, and the ends of its interval; NaN where it has no value."""
 
     estimate: Array
     low: Array
@@ -61,9 +61,9 @@ class Interval(NamedTuple):
 
 def block_length(series: Array) -> int:
     """
-    Choose the length of blocks by the data's own memory.
+    Choose the length of blocks by the autocorrelation of the data.
 
-    :param series: (N, K) values of consecutive frames; the longest need of the K decides.
+    :param series: (N, K) values of consecutive frames; the longest length of the K is used.
     :return: frames in a block, 1 to N.
     """
     count = len(series)
@@ -73,7 +73,7 @@ def block_length(series: Array) -> int:
 
 
 def _block_length(series: Array) -> float:
-    """Follow Politis and White, section 3.2: a flat-top window as wide as the memory is long."""
+    """Follow Politis and White, section 3.2: a flat-top window as wide as the autocorrelation."""
     count = len(series)
     centred = series - series.mean()
     spectrum = np.abs(np.fft.rfft(centred, 2 * count)) ** 2
@@ -99,11 +99,11 @@ def _block_length(series: Array) -> float:
 
 class Drawn(NamedTuple):
     """
-    A bag, and what it might have been.
+    A bag and its resamples.
 
     :param means: (C,) means of the columns.
-    :param draws: (R, C) the same of each draw.
-    :param blocks: how many blocks a draw has.
+    :param draws: (R, C) the same for each resample.
+    :param blocks: number of blocks in a resample.
     """
 
     means: Array
@@ -115,13 +115,13 @@ def draw_bag(
     frames: Array, length: int, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Drawn:
     """
-    Draw a bag's frames again, in blocks.
+    Resample a bag's frames, in blocks.
 
     :param frames: (N, C) columns of consecutive frames.
     :param length: frames in a block, see `block_length`.
-    :param rng: where chance comes from.
-    :param resamples: how often, R.
-    :return: the means.
+    :param rng: source of random numbers.
+    :param resamples: number of resamples, R.
+    :return: the bag with its means.
     """
     count = len(frames)
     blocks = math.ceil(count / length)
@@ -142,8 +142,8 @@ def interval_over_bags(
     Find the interval of a statistic of the mean over bags.
 
     :param bags: one or more.
-    :param statistic: what is asked for.
-    :param rng: where chance comes from.
+    :param statistic: computes the statistics from means.
+    :param rng: source of random numbers.
     :return: (S,) each.
     """
     means = np.stack([bag.means for bag in bags])
@@ -156,23 +156,23 @@ def interval_over_bags(
     values, estimate = statistic(drawn), statistic(means.mean(0))
     lost = np.isnan(values).all(0) | np.isnan(estimate)
     tail = _tail(pieces)
-    # A draw may lack a class; those that have it speak for it.
+    # A resample may lack a class; only those that have it count for it.
     low, high = np.nanquantile(np.where(lost, 0, values), (tail, 1 - tail), 0)
     return Interval(*(np.where(lost, np.nan, value) for value in (estimate, low, high)))
 
 
 def are_many(bags: int) -> bool:
     """
-    Tell whether bags are drawn, or blocks of their frames.
+    Check whether bags are drawn, or blocks of their frames.
 
-    :param bags: how many there are.
+    :param bags: number of bags.
     :return: True for bags.
     """
     return bags >= MANY_BAGS
 
 
 def _tail(pieces: int) -> float:
-    """Take the ends further out, the fewer pieces are drawn: Hesterberg 2015, section 5.3."""
+    """Move the ends further out, the fewer pieces are drawn: Hesterberg 2015, section 5.3."""
     pieces = max(pieces, MANY_BAGS)
     spread = math.sqrt(pieces / (pieces - 1)) * t_quantile((1 + CONFIDENCE) / 2, pieces - 1)
     return NormalDist().cdf(-spread)
@@ -180,10 +180,10 @@ def _tail(pieces: int) -> float:
 
 def t_quantile(probability: float, freedom: int) -> float:
     """
-    Find a quantile of Student's distribution: Abramowitz and Stegun 1964, 26.7.5.
+    Compute a quantile of Student's distribution: Abramowitz and Stegun 1964, 26.7.5.
 
     :param probability: between 0 and 1.
-    :param freedom: degrees of freedom, five or more; from there on it is right to 0.1 %.
+    :param freedom: degrees of freedom, at least five; then the result is accurate to 0.1 %.
     :return: the quantile.
     """
     z = NormalDist().inv_cdf(probability)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from surgseg_ros.evaluation.metrics import SCORED
 
 _NAMED: Final = 5
-"""So many names are said; the rest is counted."""
+"""Number of names that a message lists; the rest is counted."""
 
 
 class ResultError(ValueError):
@@ -29,7 +29,7 @@ class ScoredBag:
     :param iou: (N, 9) of the classes 1 to 9.
     :param nsd: (N, 9) of the same.
     :param present: (N, 9) whether the truth shows the class.
-    :param fingerprint: of the bag's files; empty where none is known.
+    :param fingerprint: of the bag's files; empty if unknown.
     """
 
     stamps_ns: NDArray[np.int64]
@@ -40,10 +40,10 @@ class ScoredBag:
 
     def at(self, places: NDArray[np.intp]) -> 'ScoredBag':
         """
-        Take some of the frames.
+        Select some of the frames.
 
-        :param places: which.
-        :return: those.
+        :param places: their indices.
+        :return: the selected frames.
         """
         return ScoredBag(
             self.stamps_ns[places],
@@ -57,11 +57,11 @@ class ScoredBag:
 @dataclass(frozen=True)
 class Common:
     """
-    What two results have in common, and what only one has.
+    The frames that two results have in common, and those that only one has.
 
     :param bags: name to the same frames as A and as B scored them.
-    :param only: 'A' and 'B' to bag to how many scored frames the other lacks.
-    :param other_files: bags whose files are not the same in both.
+    :param only: 'A' and 'B' to bag to the number of scored frames that the other lacks.
+    :param other_files: bags whose files differ between the two.
     """
 
     bags: Mapping[str, tuple[ScoredBag, ScoredBag]]
@@ -70,25 +70,25 @@ class Common:
 
     @property
     def frames(self) -> int:
-        """How many frames can be compared."""
+        """The number of frames that can be compared."""
         return sum(len(bag.stamps_ns) for bag, _ in self.bags.values())
 
     def differences(self) -> list[str]:
-        """Say in which ways A and B are not about the same frames; empty if they are."""
-        said = [
-            f'{sum(frames.values())} scored frames are in {side} alone ({_named(frames)})'
+        """Describe how the frames of A and B differ; empty if they are the same."""
+        differences = [
+            f'{sum(frames.values())} scored frames are only in {side} ({_named(frames)})'
             for side, frames in self.only.items()
             if frames
         ]
         if self.other_files:
-            said.append(f'the files of {_named(dict.fromkeys(self.other_files))} differ')
-        return said
+            differences.append(f'the files of {_named(dict.fromkeys(self.other_files))} differ')
+        return differences
 
 
 def _named(names: Mapping[str, int | None]) -> str:
-    said = [name if n is None else f'{name}: {n}' for name, n in sorted(names.items())]
-    more = f' and {len(said) - _NAMED} more' if len(said) > _NAMED else ''
-    return f'{", ".join(said[:_NAMED])}{more}'
+    parts = [name if n is None else f'{name}: {n}' for name, n in sorted(names.items())]
+    more = f' and {len(parts) - _NAMED} more' if len(parts) > _NAMED else ''
+    return f'{", ".join(parts[:_NAMED])}{more}'
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def read_result(path: Path) -> dict[str, Any]:
     Read a file that `evaluate_bag` wrote.
 
     :param path: the file.
-    :return: what it holds.
+    :return: its content.
     :raises ResultError: if it cannot be read, or holds something else.
     """
     try:
@@ -110,23 +110,23 @@ def read_result(path: Path) -> dict[str, Any]:
 
 def scored_bags(result: Mapping[str, Any], name: str) -> dict[str, ScoredBag]:
     """
-    Take the frames with a ground truth out of a result.
+    Extract the frames with a ground truth from a result.
 
     :param result: what `evaluate_bag` wrote.
-    :param name: what to call it where something is wrong.
-    :return: name of each bag that has such frames to them.
+    :param name: of the result, for error messages.
+    :return: mapping from the name of each bag that has such frames to them.
     :raises ResultError: if there is none, or a frame is not what `evaluate_bag` writes.
     """
     try:
         bags = {bag: _scored_bag(content) for bag, content in result['bags'].items()}
     except (KeyError, TypeError, ValueError) as error:
         raise ResultError(
-            f'{name!r} is no whole result of evaluate_bag ({type(error).__name__}: {error}): '
+            f'{name!r} is not a whole result of evaluate_bag ({type(error).__name__}: {error}): '
             'evaluate again'
         ) from error
     if empty := {bag: None for bag in bags if result['bags'][bag].get('masks') == 0}:
         raise ResultError(
-            f'{name!r} has bags of which nothing was evaluated, for they have no mask '
+            f'{name!r} has bags of which nothing was evaluated, since they have no mask '
             f'({_named(empty)}): evaluate again'
         )
     scored = {bag: frames for bag, frames in bags.items() if len(frames.stamps_ns)}
@@ -162,7 +162,7 @@ def find_common(a: Mapping[str, ScoredBag], b: Mapping[str, ScoredBag]) -> Commo
 
     :param a: bags of the first.
     :param b: bags of the second.
-    :return: what both have, and what is left.
+    :return: the common frames, and the others.
     :raises ResultError: if they have no frame in common, or a common frame has another truth.
     """
     only: dict[str, dict[str, int]] = {'A': {}, 'B': {}}

@@ -13,58 +13,58 @@ from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.evaluation.metrics import SCORED
 
 BINS: Final = 15
-"""Of equal width, as in the paper; see Reliability."""
+"""Number of bins, of equal width as in the paper; see Reliability."""
 
 _SAMPLED_PX: Final = 4096
-"""Of each frame, so many pixels are looked at: neighbours tell the same."""
+"""Number of pixels that are sampled from each frame: neighbours carry the same information."""
 
 _HALVINGS: Final = 40
 
 
 class Reliability:
     """
-    Counts how often pixels of each confidence are right, then divides.
+    Measures the calibration: how often pixels of each confidence are right.
 
     The expected calibration error is that of Guo, Pleiss, Sun, Weinberger, "On Calibration of
     Modern Neural Networks", ICML 2017: pixels are put into bins by the confidence of their
-    class; it is the mean over all pixels of how far their bin's share of right pixels lies from
-    its mean confidence.
+    class; the error is the mean, over all pixels, of the difference between the share of right
+    pixels in their bin and its mean confidence.
     """
 
     def __init__(self) -> None:
-        """Start with no frame."""
-        # By what is said (background or not), by confidence: all pixels, and those that are right.
+        """Start without frames."""
+        # By prediction (background or not) and confidence: all pixels, and those that are right.
         self._counts = np.zeros((2, 256, 2), np.int64)
 
     def add(self, truth: NDArray[np.uint8], segmentation: Segmentation) -> None:
         """
-        Look at a frame.
+        Add a frame.
 
         :param truth: (H, W) uint8 class index; NO_DECISION does not count.
-        :param segmentation: what was said, with confidence; NO_DECISION does not count.
+        :param segmentation: the prediction, with confidence; NO_DECISION does not count.
         :raises ValueError: if the segmentation has no confidence.
         """
         mask, confidence = segmentation.mask, segmentation.confidence
         if confidence is None:
             raise ValueError('the segmentation has no confidence: segment with confidence=True')
         counted = (truth != NO_DECISION) & (mask != NO_DECISION)
-        for place, said in enumerate((mask == BACKGROUND, mask != BACKGROUND)):
-            of_kind = counted & said
+        for place, is_kind in enumerate((mask == BACKGROUND, mask != BACKGROUND)):
+            of_kind = counted & is_kind
             for column, which in enumerate((of_kind, of_kind & (mask == truth))):
                 self._counts[place, :, column] += np.bincount(confidence[which], minlength=256)
 
     def summarize(self) -> dict[str, Any]:
         """
-        Divide.
+        Compute the errors.
 
-        :return: `ece`, over all pixels; `instrument_ece`, over those that are said to be of an
-            instrument; None where there are none.
+        :return: `ece`, over all pixels; `instrument_ece`, over those predicted as an instrument;
+            None where there are none.
         """
         return {'ece': _ece(self._counts.sum(0)), 'instrument_ece': _ece(self._counts[1])}
 
 
 def _ece(counts: NDArray[np.int64]) -> float | None:
-    """Find the error of (256, 2) counts: pixels, and right ones, by confidence."""
+    """Compute the error from (256, 2) counts: pixels, and right ones, by confidence."""
     total, right = counts.T
     if not total.any():
         return None
@@ -76,21 +76,21 @@ def _ece(counts: NDArray[np.int64]) -> float | None:
 
 class Temperature:
     """
-    Gathers pixels of frames, then finds what to divide the logits by.
+    Collects pixels of frames, then fits the temperature by which to divide the logits.
 
-    As in the same paper: the temperature at which the truth is the most probable, which changes
-    no class. The loss is convex in its inverse, so that its slope tells on which side to look.
+    As in the same paper: the temperature at which the ground truth is the most probable, which
+    changes no class. The loss is convex in its inverse, so its slope gives the side to search.
     """
 
     def __init__(self) -> None:
-        """Start with no frame."""
+        """Start without frames."""
         self._logits: list[NDArray[np.float32]] = []
         self._truth: list[NDArray[np.uint8]] = []
         self._rng = np.random.default_rng(0)
 
     def add(self, truth: NDArray[np.uint8], logits: NDArray[np.float32]) -> None:
         """
-        Look at a frame.
+        Add a frame.
 
         :param truth: (h, w) uint8 class index at the network's size; NO_DECISION does not count.
         :param logits: (C, h, w).
@@ -122,37 +122,37 @@ class Temperature:
 
 
 def _slope(logits: NDArray[np.float64], truth: NDArray[np.uint8], inverse: float) -> float:
-    """Differentiate the mean negative log-likelihood by the inverse of the temperature."""
+    """Differentiate the mean negative log-likelihood with respect to the inverse temperature."""
     weights = np.exp(logits * inverse)
     expected = (weights * logits).sum(1) / weights.sum(1)
     return float((expected - logits[np.arange(truth.size), truth]).mean())
 
 
 MARGINS: Final = tuple(0.25 * step for step in range(17))
-"""Margins to choose from, in logits."""
+"""Candidate margins, in logits."""
 
 LARGEST_LOSS: Final = 0.015
-"""Mean IoU over the frames that show the class, of which a margin may cost no more."""
+"""The most that a margin may cost of the mean IoU over the frames that show the class."""
 
 
 class LeastMargins:
     """
-    Gathers frames, then finds how far each class has to be ahead of the next best.
+    Collects frames, then finds the margin that each class must have over the next best.
 
-    Officially one stray pixel of an absent class costs as much as missing the class altogether,
-    which no loss over pixels knows. Subtracting the margin from the class's logit, in the bias of
-    the last layer, asks for the lead without any filter.
+    In the official metric, one stray pixel of an absent class costs as much as missing the class
+    altogether, which no pixel-wise loss expresses. Subtracting the margin from the class's logit,
+    in the bias of the last layer, demands this lead without any filter.
     """
 
     def __init__(self) -> None:
-        """Start with no frame."""
+        """Start without frames."""
         self._area: list[NDArray[np.int64]] = []
         self._shared: list[NDArray[np.int64]] = []
         self._truth: list[NDArray[np.int64]] = []
 
     def add(self, truth: NDArray[np.uint8], logits: NDArray[np.float32]) -> None:
         """
-        Look at a frame.
+        Add a frame.
 
         :param truth: (h, w) uint8 class index at the network's size; NO_DECISION does not count.
         :param logits: (C, h, w).
@@ -167,7 +167,7 @@ class LeastMargins:
             np.bincount(which, minlength=shape[0] * shape[1]).reshape(shape)
             for which in (code, code[label == wanted])
         ]
-        # Kept at a margin is what is at least that far ahead: sum from the other end.
+        # A margin keeps the pixels that lead by at least as much: sum from the other end.
         area, shared = (table[:, ::-1].cumsum(1)[:, ::-1] for table in tables)
         self._area.append(area)
         self._shared.append(shared)
@@ -192,11 +192,11 @@ class LeastMargins:
 
 
 SHARES: Final = (0.0, *np.geomspace(1e-5, 3e-2, 40).round(7).tolist())
-"""Shares of the image's area to choose from; the smallest of equals is taken."""
+"""Candidate shares of the image's area; of equally good ones, the smallest is chosen."""
 
 
 class _Regions(NamedTuple):
-    """One class in one frame: its connected regions, and the truth."""
+    """One class in one frame: its connected regions, and the ground truth."""
 
     shares: NDArray[np.float64]
     area_px: NDArray[np.int64]
@@ -204,7 +204,7 @@ class _Regions(NamedTuple):
     truth_px: int
 
     def iou(self, least: float) -> float:
-        """Find the official IoU if smaller regions were background."""
+        """Compute the official IoU with smaller regions as background."""
         kept = self.shares >= least
         shared = int(self.shared_px[kept].sum())
         union = self.truth_px + int(self.area_px[kept].sum()) - shared
@@ -212,15 +212,15 @@ class _Regions(NamedTuple):
 
 
 class LeastRegions:
-    """Gathers the regions of frames, then finds the least size per class with the best IoU."""
+    """Collects the regions of frames, then finds the minimum size per class with the best IoU."""
 
     def __init__(self) -> None:
-        """Start with no frame."""
+        """Start without frames."""
         self._tables: dict[int, list[_Regions]] = {label: [] for label in SCORED}
 
     def add(self, truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> None:
         """
-        Look at a frame.
+        Add a frame.
 
         :param truth: (H, W) uint8 class index.
         :param predicted: (H, W) uint8 class index, not filtered.
@@ -232,7 +232,7 @@ class LeastRegions:
         """
         Choose.
 
-        :return: per class, the least share of the image's area, as in ModelSpec.
+        :return: per class, the minimum share of the image's area, as in ModelSpec.
         """
         least = [0.0] * CLASS_COUNT
         for label, table in self._tables.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames of a data set: how images and videos are decoded, and masks and images written."""
+"""Decodes images and videos of a data set, and writes masks and images."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ from surgseg_ros.evaluation.videos import open_video
 __all__ = ['PARTIAL', 'FrameError', 'read_frames', 'read_picture', 'write_png']
 
 PARTIAL: Final = '.part'
-"""What the name of a file ends with while it is written."""
+"""Suffix of a file's name while it is written."""
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -49,7 +49,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     except cv2.error as error:
         raise FrameError(f'{path}: {refusal(error)}') from error
     if image is None:
-        raise FrameError(f'{path}: is no image that OpenCV reads; copy it again')
+        raise FrameError(f'{path}: is not an image that OpenCV reads; copy it again')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
@@ -59,15 +59,15 @@ def read_frames(
     """
     Decode frames of a video by their number, counted from 0.
 
-    Numbers are those of the file's own index or time stamps, not a count of what decodes: a frame
-    that is lost keeps its number. Of a whole video they are what the data set's own tools count,
-    who read frame by frame.
+    Numbers come from the file's own index or time stamps, and are not a count of what decodes: a
+    lost frame keeps its number. For an undamaged video they equal the numbers of the data set's
+    own tools, which read frame by frame.
 
     :param path: the video.
-    :param indices: ascending, maybe without end.
-    :param data_errors: gets those that are missing or damaged, with the reason; without it these
-        raise.
-    :return: index and (H, W, 3) uint8 RGB; ends with the video, even if `indices` go on.
+    :param indices: ascending, possibly infinite.
+    :param data_errors: receives those that are missing or damaged, with the reason; if None,
+        these raise.
+    :return: index and (H, W, 3) uint8 RGB; ends with the video, even if `indices` continue.
     :raises FrameError: if the video, or a frame that is asked for, cannot be decoded.
     """
     yield from open_video(path).read(indices, data_errors)
@@ -75,11 +75,11 @@ def read_frames(
 
 def write_png(path: Path, image: NDArray[np.uint8], compression: int = 1) -> None:
     """
-    Write an image or mask so that its name never stands for a part of it.
+    Write an image or mask atomically: a file of its name is always complete.
 
     :param path: where; its folder must exist.
     :param image: (H, W, 3) uint8 RGB, or (H, W) uint8.
-    :param compression: of zlib, 0 to 9.
+    :param compression: level of zlib, 0 to 9.
     :raises OSError: if it cannot be written; nothing is left.
     """
     planes = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Where the parts of a data set lie.
+The layout of a data set: where its videos, frames and masks are.
 
-Some file systems take `RGB` and `rgb` for the same name, and data sets come from there. So names
-are found however they are capitalized; two that differ in nothing else are refused.
+Data sets also come from file systems for which `RGB` and `rgb` are the same name. So the case of
+names is ignored; two names that differ in nothing else are refused.
 """
 
 import re
@@ -15,7 +15,7 @@ VIDEO_FILE: Final = 'video_left.avi'
 """A video that is not unpacked, beside `segmentation/`."""
 
 PICTURE_FOLDERS: Final = ('rgb', 'frames')
-"""Where an unpacked video's frames may lie, beside `segmentation/`; the first that has it wins."""
+"""Possible folders of an unpacked video's frames, beside `segmentation/`; the first one wins."""
 
 PICTURE_SUFFIXES: Final = ('.png', '.jpg', '.jpeg')
 
@@ -24,7 +24,7 @@ MASK_SUFFIX: Final = '.png'
 
 _VIDEO_PREFIX: Final = 'video_'
 
-# Nine digits are the frame's index. Fewer are somebody's own count, whose frames are others.
+# Nine digits are the frame's index. Fewer are a count of someone's own, of other frames.
 _PICTURE_NAME: Final = re.compile(r'_?(\d{9})')
 
 
@@ -33,8 +33,8 @@ def find_videos(root: Path) -> list[Path]:
     Find the folders of a data set's videos.
 
     :param root: the data set.
-    :return: its folders `video_*`, sorted; none where it is no folder.
-    :raises FrameError: if two names differ in capitals alone.
+    :return: its folders `video_*`, sorted; none if it is not a folder.
+    :raises FrameError: if two names differ only in case.
     """
     named = [x for x in _inside(root) if x.name.lower().startswith(_VIDEO_PREFIX) and x.is_dir()]
     return sorted(_once(named), key=lambda path: official_name(path.name))
@@ -42,7 +42,7 @@ def find_videos(root: Path) -> list[Path]:
 
 def official_name(name: str) -> str:
     """
-    Name a video as the data set does.
+    Give a video the name that the data set would use.
 
     :param name: of its folder or file, without an ending.
     :return: the same with the prefix `video_`.
@@ -58,7 +58,7 @@ def find_video_file(video: Path) -> Path | None:
 
     :param video: its folder.
     :return: the file; None where there is none.
-    :raises FrameError: if two names differ in capitals alone.
+    :raises FrameError: if two names differ only in case.
     """
     return _child(video, VIDEO_FILE)
 
@@ -69,7 +69,7 @@ def find_masks(video: Path) -> list[Path]:
 
     :param video: its folder.
     :return: the PNG files in its folder `segmentation`, sorted by name.
-    :raises FrameError: if two names differ in capitals alone.
+    :raises FrameError: if two names differ only in case.
     """
     folder = _child(video, MASK_FOLDER)
     return [] if folder is None else sorted(_files(folder, [MASK_SUFFIX]))
@@ -80,8 +80,8 @@ def find_pictures(video: Path) -> dict[int, Path]:
     Find the frames of an unpacked video.
 
     :param video: folder of the video.
-    :return: index of the frame to its file, sorted.
-    :raises FrameError: if two names differ in capitals alone.
+    :return: mapping from the frame's index to its file, sorted.
+    :raises FrameError: if two names differ only in case.
     """
     found: dict[int, Path] = {}
     for name in reversed(PICTURE_FOLDERS):
@@ -97,11 +97,11 @@ def find_pictures(video: Path) -> dict[int, Path]:
 
 def has_pictures(video: Path) -> bool:
     """
-    Tell whether a folder is that of a video.
+    Check whether a folder is that of a video.
 
     :param video: the folder.
-    :return: whether there are frames in it, unpacked or not.
-    :raises FrameError: if two names differ in capitals alone.
+    :return: whether it contains frames, unpacked or not.
+    :raises FrameError: if two names differ only in case.
     """
     return any(_child(video, name) is not None for name in (VIDEO_FILE, *PICTURE_FOLDERS))
 
@@ -110,9 +110,9 @@ def pictures_in(folder: Path) -> list[Path]:
     """
     Find the images in a folder.
 
-    :param folder: it.
-    :return: files that are images by their ending, sorted.
-    :raises FrameError: if two names differ in capitals alone.
+    :param folder: the folder.
+    :return: files that are images by their extension, sorted.
+    :raises FrameError: if two names differ only in case.
     """
     return sorted(_files(folder, PICTURE_SUFFIXES))
 
@@ -127,18 +127,18 @@ def _child(folder: Path, name: str) -> Path | None:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """List what is in a folder; nothing where it is none."""
+    """List the content of a folder; nothing if it is not a folder."""
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _once(paths: Iterable[Path]) -> list[Path]:
-    """Refuse two names that are the same elsewhere: nobody knows which of them is meant."""
+    """Refuse two names that other file systems cannot distinguish."""
     by_name: dict[str, Path] = {}
     for path in sorted(paths):
         other = by_name.setdefault(path.name.lower(), path)
         if other is not path:
             raise FrameError(
-                f'{other} and {path.name}: the names differ in capitals alone, so it is not '
+                f'{other} and {path.name}: the names differ only in case, so it is not '
                 'clear which is meant; remove one of them'
             )
     return list(by_name.values())

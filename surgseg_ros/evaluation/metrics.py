@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from surgseg_ros.core.labels import BACKGROUND, CLASS_COUNT
 
 SCORED: Final = tuple(range(BACKGROUND + 1, CLASS_COUNT))
-"""The nine classes that the metric looks at; an array of nine is in this order."""
+"""The nine classes that the metric scores; an array of nine is in this order."""
 
 TOLERANCE_PX: Final = 10
-"""Greatest Euclidean distance at which an edge pixel of the surface Dice counts as met."""
+"""Greatest Euclidean distance at which the surface Dice counts an edge pixel as matched."""
 
 MEANINGS: Final = {
-    'floor': 'what a prediction of nothing but background scores',
+    'floor': 'the score of a prediction of background only',
     'IoU where present': 'the mean over the frames whose truth has the class; not official',
     'pooled IoU': 'over all pixels of all frames; not official',
 }
-"""Of those words in tables that do not speak for themselves."""
+"""Explanations of words in the tables of reports."""
 
 _OTHER: Final = CLASS_COUNT
 _CROSS: Final = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
@@ -35,13 +35,13 @@ _GROWTH_PX: Final = ((4, 1), (2, 1), (1, 1), (1, 1), (1, 2), (1, 4))
 @dataclass(frozen=True)
 class FrameCounts:
     """
-    What a frame's scores are made of; add nothing but these.
+    The counts from which a frame's scores are computed; only these may be added up.
 
     :param confusion: (10, 11) pixels by class in the truth and class in the prediction; the last
-        column holds predicted values that are no class, such as NO_DECISION.
+        column holds predicted values that are not a class, such as NO_DECISION.
     :param met_edge_px: (9,) edge pixels, of both masks, within the tolerance of the other's edge.
     :param edge_px: (9,) edge pixels of both masks.
-    :param missing: there was no prediction, which officially scores 0 for every class.
+    :param missing: whether there was no prediction, which officially scores 0 for every class.
     """
 
     confusion: NDArray[np.int64]
@@ -82,18 +82,18 @@ def count_frame(
     truth: NDArray[np.uint8], predicted: NDArray[np.uint8] | None, *, edges: bool = True
 ) -> FrameCounts:
     """
-    Count one frame.
+    Count the pixels of one frame.
 
     :param truth: (H, W) uint8 class index.
     :param predicted: (H, W) uint8 class index or NO_DECISION; None where there is none.
-    :param edges: whether to count for `nsd` too, which takes most of the time.
-    :return: the counts; without `edges`, those of the edges are 0.
-    :raises ValueError: if the sizes differ, or the truth holds a value that is no class.
+    :param edges: whether to count edge pixels for `nsd` too, which takes most of the time.
+    :return: the counts; without `edges`, those of edge pixels are 0.
+    :raises ValueError: if the sizes differ, or the truth holds a value that is not a class.
     """
     if predicted is not None and truth.shape != predicted.shape:
         raise ValueError(
-            f'the truth is of {_size(truth)} pixels, the prediction of {_size(predicted)}: '
-            "both have to have the image's own size"
+            f'the truth has {_size(truth)} pixels, the prediction {_size(predicted)}: '
+            "both must have the image's own size"
         )
     if truth.max(initial=0) >= CLASS_COUNT:
         raise ValueError(f'the truth holds the value {truth.max()}, expected 0 to 9')
@@ -136,7 +136,7 @@ class _Edges:
 
 
 def _count_edges(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> tuple[int, int]:
-    """Edge pixels within the tolerance of the other mask's edge, and all of them."""
+    """Count edge pixels within the tolerance of the other mask's edge, and all edge pixels."""
     total = ours.shape[1] + theirs.shape[1]
     if not ours.size or not theirs.size:
         return 0, total
@@ -153,10 +153,10 @@ def _count_edges(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> tuple[in
 
 def _grow(points: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
-    Dilate by the disk of the tolerance, several times faster than by its 317 pixels.
+    Dilate by the disk of the tolerance, several times faster than pixel by pixel of its 317.
 
-    The disk is a union of rectangles, the wider the lower. What is widened late takes part only in
-    the steps up and down that are left, and each step is of few pixels.
+    The disk is a union of rectangles: the wider, the lower. What is widened later takes part only
+    in the remaining vertical steps, and each step is a few pixels.
 
     :param points: (H, W) uint8, 0 or 1.
     :return: the same, 1 within the tolerance of a 1.
@@ -170,7 +170,7 @@ def _grow(points: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Divide, with 1 for nothing of nothing."""
+    """Divide; 0 / 0 is 1."""
     return np.where(whole > 0, part / np.maximum(whole, 1), 1.0)
 
 
@@ -180,7 +180,7 @@ def _size(mask: NDArray[np.uint8]) -> str:
 
 def summarize(videos: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
     """
-    Divide what was counted: the official means, and others under their own names.
+    Compute the official means from the counts, and others under their own names.
 
     :param videos: name to the counts of its frames; at least one video, each with a frame.
     :return: `mIoU`, `mNSD`, `score` (official); `floor`, the same three for a prediction of
@@ -219,7 +219,7 @@ def summarize(videos: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
 
 
 def _companions(frames: Sequence[FrameCounts]) -> dict[str, Any]:
-    """Find the values that are not official, by names that say so."""
+    """Compute the values that are not official, under names of their own."""
     truth = np.stack([frame.truth_px for frame in frames])
     predicted = np.stack([frame.predicted_px for frame in frames])
     shared = np.stack([frame.intersection_px for frame in frames])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks of a data set and predictions for them: found, read and checked in pairs."""
+"""Pairs of ground truth and predicted masks: finds, reads and checks them; counts flicker."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -18,11 +18,11 @@ from surgseg_ros.evaluation.layout import FrameError, find_masks, find_videos, o
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame
 
 _VALUES_NAMED: Final = 10
-"""So many values are said; the rest is counted."""
+"""Number of values that a message lists; the rest is counted."""
 
 
 class MaskError(ValueError):
-    """A file that is no mask; the message names it and says what it is."""
+    """A file that is not a mask; the message names it and what is wrong with it."""
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
@@ -31,18 +31,18 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 
     :param path: a grey PNG of 8, 4 or 2 bits.
     :return: (H, W) uint8 class index or NO_DECISION.
-    :raises MaskError: if it is another kind of file, damaged, or holds another value.
+    :raises MaskError: if it is another kind of file, is damaged, or holds another value.
     """
     return _checked(path, undecided=True)
 
 
 def read_truth(path: Path) -> NDArray[np.uint8]:
     """
-    Decode a mask that says what is there.
+    Decode a mask of the ground truth.
 
     :param path: a grey PNG of 8, 4 or 2 bits.
     :return: (H, W) uint8 class index.
-    :raises MaskError: if it is another kind of file, damaged, or holds another value.
+    :raises MaskError: if it is another kind of file, is damaged, or holds another value.
     """
     return _checked(path, undecided=False)
 
@@ -56,11 +56,11 @@ def _checked(path: Path, *, undecided: bool) -> NDArray[np.uint8]:
 
 def read_values(path: Path) -> NDArray[np.uint8]:
     """
-    Decode a mask, whatever its values are.
+    Decode a mask without checking its values.
 
     :param path: a grey PNG of 8, 4 or 2 bits.
     :return: (H, W) uint8.
-    :raises MaskError: if it is another kind of file, or damaged.
+    :raises MaskError: if it is another kind of file, or is damaged.
     """
     try:
         return decode_mask(path.read_bytes())
@@ -72,9 +72,9 @@ def read_values(path: Path) -> NDArray[np.uint8]:
 
 def wrong_values(path: Path, mask: NDArray[np.uint8], *, undecided: bool) -> str | None:
     """
-    Say which values of a mask are no class.
+    Describe the values of a mask that are not a class.
 
-    :param path: where it is from.
+    :param path: of its file.
     :param mask: (H, W) uint8.
     :param undecided: whether NO_DECISION may be among them.
     :return: a sentence, or None.
@@ -89,7 +89,7 @@ def wrong_values(path: Path, mask: NDArray[np.uint8], *, undecided: bool) -> str
 
 
 _NAMED: Final = 20
-"""So many names of what is missing are said; the rest is counted."""
+"""Number of missing names that a message lists; the rest is counted."""
 
 
 class EvaluationError(ValueError):
@@ -97,7 +97,7 @@ class EvaluationError(ValueError):
 
 
 class Pair(NamedTuple):
-    """The truth of a frame, and what was predicted; None where nothing was."""
+    """The ground truth of a frame, and its prediction; None where there is none."""
 
     video: str
     truth: Path
@@ -105,12 +105,12 @@ class Pair(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What both files are called in their folders."""
+        """The name of both files in their folders."""
         return f'{self.video}/segmentation/{self.truth.stem}.png'
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """
-        Decode both masks; those of the last two frames are kept, and must not be written to.
+        Decode both masks; those of the last two frames are cached and must not be modified.
 
         :return: truth and prediction, (H, W) uint8 each.
         :raises EvaluationError: if a file cannot be read.
@@ -136,7 +136,7 @@ def find_pairs(reference: Path, predictions: Path, allow_missing: bool = False) 
     :param predictions: the same with predictions.
     :param allow_missing: whether the folders may differ.
     :return: one pair for each truth, sorted.
-    :raises EvaluationError: if there is no truth, or the folders differ and must not.
+    :raises EvaluationError: if there is no truth, or the folders differ and may not.
     """
     try:
         truths, masks = _masks_of(reference), _masks_of(predictions)
@@ -148,7 +148,7 @@ def find_pairs(reference: Path, predictions: Path, allow_missing: bool = False) 
             'the videos'
         )
     if not predictions.is_dir():
-        raise EvaluationError(f'{str(predictions)!r} is no folder: give the one of the masks')
+        raise EvaluationError(f'{str(predictions)!r} is not a folder: give that of the masks')
     lacking = [
         _lacking(names, folder)
         for names, folder in (
@@ -159,13 +159,13 @@ def find_pairs(reference: Path, predictions: Path, allow_missing: bool = False) 
     ]
     if lacking and not allow_missing:
         raise EvaluationError(
-            '\n'.join((*lacking, 'Add them, or score without by --allow-missing'))
+            '\n'.join((*lacking, 'Add them, or score without them by --allow-missing'))
         )
     return [Pair(name.split('/')[0], truths[name], masks.get(name)) for name in sorted(truths)]
 
 
 def _masks_of(root: Path) -> dict[str, Path]:
-    """Find masks by their official names: a name in capitals is the same one."""
+    """Find masks by their official names, whatever their case."""
     return {
         f'{official_name(video.name)}/segmentation/{mask.stem}.png': mask
         for video in find_videos(root)
@@ -187,7 +187,7 @@ def count_pair(pair: Pair) -> FrameCounts:
 
     :param pair: its files.
     :return: the counts.
-    :raises EvaluationError: if a file cannot be read, or they don't fit together.
+    :raises EvaluationError: if a file cannot be read, or the masks do not match.
     """
     truth, predicted = pair.read()
     try:
@@ -203,10 +203,10 @@ Masks = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 class StepCounts(NamedTuple):
     """
-    What the flicker from a frame to the next is made of; add nothing but these.
+    The counts from which flicker is computed; only these may be added up.
 
     :param still_px: (10,) pixels by class of the truth, which is the same in both frames.
-    :param changed_px: (10,) those of them whose prediction changes to one that is wrong.
+    :param changed_px: (10,) those of them whose prediction changes to a wrong class.
     """
 
     still_px: NDArray[np.int64]
@@ -215,11 +215,12 @@ class StepCounts(NamedTuple):
 
 def count_step(truth: Masks, predicted: Masks) -> StepCounts:
     """
-    Count from one frame to the next.
+    Count the flicker from one frame to the next.
 
-    What becomes wrong, or wrong in another way, where the truth stays. So what moves does not
-    count, nor what is wrong and stays so; and what becomes right does not, or a mask that follows
-    a tool a frame late would seem to flicker. What comes and goes counts each time that it comes.
+    Counts pixels that become wrong, or wrong in another way, where the truth stays. So motion does
+    not count, nor does an error that stays; nor does a pixel that becomes right, or a mask that
+    follows a tool a frame late would seem to flicker. An error that comes and goes counts each
+    time that it comes.
 
     :param truth: of both frames.
     :param predicted: of both frames.
@@ -251,11 +252,11 @@ def find_steps(pairs: Sequence[Pair]) -> list[Pair | None]:
 
 def count_step_of(before: Pair, pair: Pair) -> StepCounts | None:
     """
-    Read and count from one frame to the next.
+    Read two frames and count the flicker between them.
 
     :param before: the first.
     :param pair: the second.
-    :return: the counts; None where a prediction is missing, or the size is another.
+    :return: the counts; None where a prediction is missing, or the sizes differ.
     :raises EvaluationError: if a file cannot be read.
     """
     first, second = before.read(), pair.read()
@@ -268,12 +269,12 @@ def count_step_of(before: Pair, pair: Pair) -> StepCounts | None:
 
 def summarize_steps(videos: Mapping[str, Sequence[StepCounts]]) -> dict[str, Any]:
     """
-    Divide what was counted, over all frames of all videos.
+    Compute the flicker over all frames of all videos.
 
     :param videos: name to the counts of its steps.
-    :return: `steps`, how many; and of the pixels whose truth stays, the share that becomes wrong:
-        `share`, `instrument_share` (truth an instrument), `class_share` by name; None where there
-        is no such pixel.
+    :return: `steps`, their number; and of the pixels whose truth stays, the share that
+        becomes wrong: `share`, `instrument_share` (truth an instrument), `class_share` by name;
+        None where there is no such pixel.
     """
     steps = [step for counts in videos.values() for step in counts]
     still, changed = (
@@ -292,10 +293,10 @@ def summarize_steps(videos: Mapping[str, Sequence[StepCounts]]) -> dict[str, Any
 
 def report(flicker: Mapping[str, Any]) -> str:
     """
-    Put it into words.
+    Describe the flicker.
 
     :param flicker: as `summarize_steps` gives it.
-    :return: a sentence; empty where there is nothing to tell.
+    :return: a sentence; empty if nothing was counted.
     """
     if flicker['share'] is None:
         return ''
@@ -316,12 +317,12 @@ def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> float | None:
 
 def count_pairs(pairs: Sequence[Pair], workers: int = 1) -> dict[str, list[FrameCounts]]:
     """
-    Count every pair.
+    Count the pixels of every pair.
 
     :param pairs: what to count.
     :param workers: processes.
     :return: the counts of each video's frames, in the order of `pairs`.
-    :raises EvaluationError: if a file cannot be read, or a pair does not fit together.
+    :raises EvaluationError: if a file cannot be read, or the two masks of a pair do not match.
     """
     return count_all(pairs, workers)[0]
 
@@ -330,12 +331,12 @@ def count_all(
     pairs: Sequence[Pair], workers: int = 1
 ) -> tuple[dict[str, list[FrameCounts]], dict[str, list[StepCounts]]]:
     """
-    Count every pair, and from each to the next.
+    Count the pixels of every pair, and the changes from each frame to the next.
 
-    :param pairs: what to count, sorted.
+    :param pairs: the pairs to count, sorted.
     :param workers: processes.
     :return: by video, the counts of its frames, in the order of `pairs`, and of its steps.
-    :raises EvaluationError: if a file cannot be read, or masks do not fit together.
+    :raises EvaluationError: if a file cannot be read, or masks do not match.
     """
     counts: dict[str, list[FrameCounts]] = {}
     steps: dict[str, list[StepCounts]] = {}

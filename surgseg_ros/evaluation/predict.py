@@ -34,7 +34,7 @@ from surgseg_ros.evaluation.frames import write_png
 from surgseg_ros.evaluation.sources import Source, report_losses
 
 RECORD_FILE: Final = 'predict.json'
-"""Says what the masks beside it were made by, so that two models' masks are never mixed."""
+"""Records what made the masks beside it, so that two models' masks are never mixed."""
 
 
 OUTPUT_LAYOUT: Final = 'video_*/segmentation'
@@ -47,10 +47,10 @@ class OutputError(ValueError):
 @dataclass(frozen=True)
 class PredictOptions:
     """
-    What becomes of a mask before it is written.
+    The processing of a mask before it is written.
 
     :param settings: of the pipeline.
-    :param roi: the part of the images that is the endoscope's; None: all of them.
+    :param roi: the part of the images that the endoscope fills; None for all of it.
     :param least_region: whether regions smaller than the model's `least_region` are dropped.
     """
 
@@ -67,21 +67,21 @@ class PredictOptions:
 
     def pipeline(self, segmenter: Segmenter) -> CameraPipeline:
         """
-        Begin a video.
+        Start a video.
 
         :param segmenter: the model.
-        :return: what makes masks of the network's output.
-        :raises ValueError: if a value makes no sense.
+        :return: the pipeline that makes masks of the network's output.
+        :raises ValueError: if a value is out of range.
         """
         least_region = segmenter.spec.least_region if self.least_region else ()
         return CameraPipeline(replace(self.settings, least_region=least_region), self.roi)
 
     def record(self, segmenter: Segmenter) -> dict[str, Any]:
         """
-        Say what would make masks differ.
+        List the settings that change the masks.
 
-        :param segmenter: the model; its temperature matters only to what asks for confidence.
-        :return: what can be written as JSON; None for what is not asked for.
+        :param segmenter: the model; its temperature matters only if an option needs confidence.
+        :return: values that can be written as JSON; None for options that are off.
         """
         settings, roi = self.settings, self.roi
         steady = settings.steady_frames > 1
@@ -105,13 +105,13 @@ class PredictOptions:
 @dataclass
 class Totals:
     """
-    What a run made of its input.
+    The counts of a run.
 
     :param sizes: how many masks of each size were written.
-    :param found: how many were there already.
-    :param undecided: of the masks written, how many are of NO_DECISION for each reason's code.
+    :param found: how many existed already.
+    :param undecided: of the masks written, how many are NO_DECISION, by the code of the reason.
     :param warnings: of the others, how many have a warning, by its code.
-    :param losses: what is missing or damaged in the videos, a text for each.
+    :param losses: a text for each missing or damaged frame or range of the videos.
     """
 
     sizes: Counter[str] = field(default_factory=Counter)
@@ -124,7 +124,7 @@ class Totals:
         """
         Count a mask.
 
-        :param decision: that it is of.
+        :param decision: from which the mask was made.
         """
         height, width = decision.mask.shape
         self.sizes[f'{width}x{height}'] += 1
@@ -134,7 +134,7 @@ class Totals:
             self.undecided[decision.code] += 1
 
     def __str__(self) -> str:
-        """Put it into words."""
+        """Describe the counts."""
         written = ', '.join(
             f'{count} mask{"s"[count == 1 :]} of {size}' for size, count in self.sizes.items()
         )
@@ -142,7 +142,7 @@ class Totals:
         return f'{written or "no new masks"}{there}'
 
     def warning_line(self) -> str:
-        """Name in a line what is not to be trusted; empty where all is."""
+        """Count in a line the masks not to be trusted; empty if there are none."""
         parts = ('without a decision', self.undecided), ('with warnings', self.warnings)
         return '; '.join(
             f'masks {what}: ' + ', '.join(f'{count} ({code})' for code, count in counts.items())
@@ -155,14 +155,14 @@ def prepare(
     output: Path, segmenter: Segmenter, values: Mapping[str, Any], predict_options: PredictOptions
 ) -> None:
     """
-    Make the output folder, or see that the masks in it are of the same model.
+    Create the output folder, or check that the masks in it are from the same model.
 
     :param output: the folder.
-    :param segmenter: what will make the masks.
+    :param segmenter: the model that will make the masks.
     :param values: of the parameters, `runtime` and `precision` among them.
-    :param predict_options: what becomes of the masks.
-    :raises OutputError: if it holds something else.
-    :raises ValueError: if the options make no sense.
+    :param predict_options: the processing of the masks.
+    :raises OutputError: if it contains something else.
+    :raises ValueError: if the options are out of range.
     """
     predict_options.pipeline(segmenter)
     record = {
@@ -197,14 +197,14 @@ def _compare(path: Path, record: dict[str, Any]) -> None:
 
 
 def _is_alone(record: Path) -> bool:
-    """Check whether a record has nothing beside it, as after a run that was killed early."""
+    """Check whether the record is the only file, as after a run that was killed early."""
     return not any(x.is_file() and x != record for x in record.parent.rglob('*'))
 
 
 @contextmanager
 def nothing_without_masks(output: Path) -> Iterator[None]:
     """
-    Keep masks if the block raises, for the next run to go on after them, but nothing else.
+    Keep only masks if the block raises, from which the next run continues.
 
     :param output: the folder, see `prepare`.
     """
@@ -221,16 +221,16 @@ def predict(
     segmenter: Segmenter, sources: Sequence[Source], output: Path, predict_options: PredictOptions
 ) -> Totals:
     """
-    Write the masks that are not there yet.
+    Write the masks that do not exist yet.
 
-    :param segmenter: what makes them.
+    :param segmenter: the model.
     :param sources: the videos.
     :param output: the folder, see `prepare`.
-    :param predict_options: what becomes of them; if one needs earlier frames, a cut video starts
-        again.
-    :return: how many there are.
+    :param predict_options: their processing; if it needs earlier frames, an interrupted video
+        starts again.
+    :return: the counts.
     :raises FrameError: if a frame cannot be decoded.
-    :raises OutputError: if there is a file among the masks that is none.
+    :raises OutputError: if there is a file among the masks that is not a mask.
     """
     totals = Totals()
     with tqdm(total=sum(map(len, sources)), unit='frame', leave=False) as bar:
@@ -266,7 +266,7 @@ def _make_folder(video: Path) -> Path:
 
 
 def _numbers(folder: Path) -> set[int]:
-    """List the frames whose masks are there."""
+    """List the frames whose masks exist."""
     found = sorted(folder.glob('*.png'))
     if stray := [mask for mask in found if not mask.stem.isdecimal()]:
         raise OutputError(
@@ -277,7 +277,7 @@ def _numbers(folder: Path) -> set[int]:
 
 
 def _decide(segmenter: Segmenter, image: NDArray[np.uint8], pipeline: CameraPipeline) -> Decision:
-    """Make one mask; a file has no stamps, so its frames are taken to follow each other."""
+    """Make one mask; a file has no stamps, so its frames count as consecutive."""
     output = infer(segmenter, image, pipeline.roi, confidence=pipeline.needs_confidence)
     if isinstance(output, Exception):
         raise output

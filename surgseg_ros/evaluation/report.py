@@ -35,7 +35,7 @@ _WRONG: Final = (255, 70, 70)
 
 
 def _palette() -> NDArray[np.uint8]:
-    """Colours that all stand out from the background, which they don't from black."""
+    """Class colours with a grey background, from which all of them stand out; from black, not."""
     palette = PALETTE.copy()
     palette[BACKGROUND] = 108
     return palette
@@ -53,12 +53,12 @@ class Panel(NamedTuple):
 
 class ShownFrame(NamedTuple):
     """
-    A frame in a report.
+    One frame of a report.
 
-    :param title: which it is.
+    :param title: video and frame.
     :param numbers: its scores.
     :param panels: its images.
-    :param classes: those in the truth or in the prediction, each with what is known of it.
+    :param classes: those in the truth or in the prediction, each with its scores.
     """
 
     title: str
@@ -73,8 +73,8 @@ def draw_panels(pair: Pair, frames: Path | None = None) -> list[Panel]:
 
     :param pair: its masks.
     :param frames: folder of videos with images.
-    :return: truth and prediction, drawn over the input where there is one; before them the
-        input, or after them where they differ.
+    :return: truth and prediction, drawn over the input if there is one; before them the input,
+        or without one, after them the wrong pixels.
     """
     truth, predicted = pair.read()
     return draw_frame(None if frames is None else find_input(frames, pair), truth, predicted)
@@ -86,12 +86,12 @@ def draw_frame(
     predicted: NDArray[np.uint8] | None,
 ) -> list[Panel]:
     """
-    Draw what there is of a frame.
+    Draw the available images of a frame.
 
-    :param image: (H, W, 3) uint8 RGB; of another size than a mask it is left out.
+    :param image: (H, W, 3) uint8 RGB; left out if its size differs from that of a mask.
     :param truth: (H, W) uint8 class index.
     :param predicted: (H, W) uint8 class index or NO_DECISION.
-    :return: as of `draw_panels`; without a truth, none of it.
+    :return: as of `draw_panels`; without a truth, its panel and the wrong pixels are missing.
     """
     masks = (
         {'prediction': predicted} if truth is None else {'truth': truth, 'prediction': predicted}
@@ -140,25 +140,25 @@ def _coloured(mask: NDArray[np.uint8], image: NDArray[np.uint8] | None) -> NDArr
 
 
 def _differing(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Show what is wrong in red, over the truth's dimmed colours."""
-    picture = (_PALETTE[truth] * _DIMMED).astype(np.uint8)
-    picture[truth != predicted] = _WRONG
-    return picture
+    """Show errors in red, over the truth's dimmed colours."""
+    image = (_PALETTE[truth] * _DIMMED).astype(np.uint8)
+    image[truth != predicted] = _WRONG
+    return image
 
 
-def _uri(picture: NDArray[np.uint8]) -> str:
-    """Encode an image as the page holds it, no larger than it is shown."""
-    height, width = picture.shape[:2]
+def _uri(image: NDArray[np.uint8]) -> str:
+    """Encode an image for the page, no larger than it is shown."""
+    height, width = image.shape[:2]
     if width > _WIDTH_PX:
         size = _WIDTH_PX, max(1, round(height * _WIDTH_PX / width))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return f'data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}'
 
 
 _SHOWN: Final = 8
-"""So many of the worst frames are drawn."""
+"""Number of worst frames that are drawn."""
 
 _NAMES: Final = tuple(CLASS_NAMES[label] for label in SCORED)
 
@@ -173,7 +173,7 @@ def write_report(
     """
     Write the report.
 
-    :param folder: where; it is made if need be.
+    :param folder: of the report; created if it does not exist.
     :param summary: the numbers, from `summarize`.
     :param pairs: the masks, by video.
     :param counts: the counts of `pairs`, in the same order.
@@ -203,7 +203,7 @@ def write_report(
 def _classes(
     summary: Mapping[str, Any], counts: Mapping[str, Sequence[FrameCounts]]
 ) -> tuple[Markup, list[Sequence[object]]]:
-    """Make bars for each class, and the rows of a table."""
+    """Draw bars for each class, and build the rows of the table."""
     videos = summary['videos'].values()
     iou, nsd = (
         np.mean([video[key] for video in videos], 0).tolist()
@@ -231,7 +231,7 @@ def _videos(
 def _confusion(
     counts: Mapping[str, Sequence[FrameCounts]],
 ) -> list[tuple[str, list[float | None]]]:
-    """Give the shares of each class's pixels; nothing where no frame has a prediction."""
+    """Compute the shares of each class's pixels; none if no frame has a prediction."""
     frames = [frame for frame in chain.from_iterable(counts.values()) if not frame.missing]
     if not frames:
         return []
@@ -262,7 +262,7 @@ def worst_places(counts: Mapping[str, Sequence[FrameCounts]], number: int = _SHO
 
     :param counts: the counts of each video's frames.
     :param number: how many at most.
-    :return: their places among all frames, video by video; the lowest IoU first.
+    :return: their indices among all frames, video by video; the lowest IoU first.
     """
     ranked, start = [], 0
     for frames in counts.values():

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What verbs take frames from: a video, a folder of images, or a data set with its masks.
+Sources of frames for the verbs: a video, a folder of images, or a data set with its masks.
 
 Frames come one at a time, with their masks where these are asked for.
 """
@@ -32,10 +32,10 @@ from surgseg_ros.evaluation.pairs import read_truth
 from surgseg_ros.evaluation.videos import Video, open_video
 
 VIDEO_EVERY: Final = 60
-"""SAR-RARP50 has a mask for each 60th frame of its videos, which is one a second."""
+"""SAR-RARP50 has a mask for every 60th frame of its videos, which is one per second."""
 
-_TOLD: Final = 20
-"""So many losses of a video are named; the rest is counted."""
+_NAMED: Final = 20
+"""Number of missing frames of a video that are listed; the rest is counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,11 @@ class Source:
     Frames of one video.
 
     :param name: of the video in the official layout, `video_41`.
-    :param numbers: which frames, ascending; None for each `every`-th until the video ends.
+    :param numbers: which frames, ascending; None for every `every`-th until the video ends.
     :param every: see `numbers`.
-    :param pictures: frames that are files of their own, by number.
-    :param video: where the others are.
-    :param masks: the truth of frames, by number; of a data set alone.
+    :param pictures: frames that are image files, by number.
+    :param video: the file of the other frames.
+    :param masks: the ground truth of frames, by number; only of a data set.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Source:
     masks: Mapping[int, Path] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """Count the frames; of a video, those that are missing included."""
+        """Count the frames; of a video, missing ones included."""
         if self.numbers is not None:
             return len(self.numbers)
         film = self.film
@@ -67,7 +67,7 @@ class Source:
 
     @property
     def film(self) -> Video | None:
-        """The video, where one is needed; raises FrameError where it is none."""
+        """The video, if one is needed; raises FrameError if the file is not a video."""
         if self.video is None:
             return None
         if self.numbers is None or any(number not in self.pictures for number in self.numbers):
@@ -76,7 +76,7 @@ class Source:
 
     def wants(self, number: int) -> bool:
         """
-        Tell whether a frame is among these, if the video is long enough.
+        Check whether a frame is one of these, if the video is long enough.
 
         :param number: of the frame.
         :return: whether it is.
@@ -89,9 +89,9 @@ class Source:
         """
         Decode the frames.
 
-        :param is_done: whether a frame, by its number, is not wanted.
-        :param data_errors: gets the frames of a video that are missing or damaged, with the
-            reason; without it these raise.
+        :param is_done: called with a frame's number; if true, the frame is skipped.
+        :param data_errors: receives the frames of a video that are missing or damaged, with the
+            reason; if None, these raise.
         :return: number and (H, W, 3) uint8 RGB.
         :raises FrameError: if a frame cannot be decoded.
         """
@@ -112,7 +112,7 @@ class Source:
 
     def check(self) -> None:
         """
-        See that the video can be read, where one is needed, and that a frame of it decodes.
+        Check that the video, if one is needed, can be read, and that a frame of it decodes.
 
         :raises FrameError: if it cannot.
         """
@@ -120,7 +120,7 @@ class Source:
         data_errors: dict[int, str] = {}
         if film is not None and next(film.read(count(), data_errors), None) is None:
             raise FrameError(
-                f'{next(iter(data_errors.values()))}; nor can any other: copy it again'
+                f'{next(iter(data_errors.values()))}; no other frame decodes either: copy it again'
             )
 
     def _decode(
@@ -130,7 +130,7 @@ class Source:
 
 
 class Crop(NamedTuple):
-    """A part of each image, in pixels."""
+    """A rectangle in each image, in pixels."""
 
     x: int
     y: int
@@ -154,17 +154,17 @@ class LabelledFrame(NamedTuple):
 
 def find_sources(path: Path, every: int | None = None) -> list[Source]:
     """
-    Find out what a path holds.
+    Find the sources in a path.
 
     :param path: a video; a folder of images; or a video's folder or a folder of these, as
         SAR-RARP50 has them, unpacked or not.
-    :param every: take each frame whose number is a multiple of it; by default all images of
-        a folder, the frames that have a mask of a data set, and each 60th of a video.
+    :param every: take each frame whose number is a multiple of it; by default all images of a
+        folder, those frames of a data set that have a mask, and every 60th of a video.
     :return: one source for each video, sorted by name.
-    :raises FrameError: if there is nothing to take frames from.
+    :raises FrameError: if there are no frames.
     """
     if not path.exists():
-        raise FrameError(f'{str(path)!r} does not exist: see whether the path is right')
+        raise FrameError(f'{str(path)!r} does not exist: check the path')
     if path.is_file():
         name = path.parent.name if path.name.lower() == VIDEO_FILE else path.stem
         return [Source(name=official_name(name), every=every or VIDEO_EVERY, video=path)]
@@ -184,18 +184,18 @@ def find_sources(path: Path, every: int | None = None) -> list[Source]:
 
 def report_losses(source: Source, data_errors: Mapping[int, str]) -> str:
     """
-    Say what is missing or damaged in a video.
+    Describe what is missing or damaged in a video.
 
     :param source: of its frames.
-    :param data_errors: what reading them found; see Source.read.
-    :return: a line for each of the first, and how many more there are; empty if nothing is.
+    :param data_errors: found while reading them; see Source.read.
+    :return: a line for each of the first ones, and the number of the others; empty if none.
     """
     film = source.film
     gaps = () if film is None else film.data_errors
     inside = [text for n, text in data_errors.items() if film is None or not film.why_missing(n)]
     lines = [*gaps, *inside]
-    if len(lines) > _TOLD:
-        lines[_TOLD:] = [f'and {len(lines) - _TOLD} more']
+    if len(lines) > _NAMED:
+        lines[_NAMED:] = [f'and {len(lines) - _NAMED} more']
     return '\n'.join(lines)
 
 
@@ -203,17 +203,17 @@ def labelled_frames(
     source: Source, crop: Crop | None = None, data_errors: dict[int, str] | None = None
 ) -> Iterator[LabelledFrame]:
     """
-    Read a video's frames, and the masks that there are, one at a time.
+    Read a video's frames, with their masks if there are any, one at a time.
 
     :param source: the video.
-    :param crop: part to take of image and mask.
-    :param data_errors: gets the frames of a video that are missing or damaged, with the reason,
-        where they have no mask; without it these raise, as do those that have one.
+    :param crop: the part of image and mask to return.
+    :param data_errors: receives the missing or damaged frames of a video without a mask, with the
+        reason; if None, these raise. Those with a mask always raise.
     :return: the frames, all of one size.
     :raises FrameError: if a frame cannot be decoded, has another size than the first one or its
-        mask, or is missing though it has a mask; if the crop leaves the image; or if there is
+        mask, or is missing though it has a mask; if the crop exceeds the image; or if there is
         no frame at all.
-    :raises MaskError: if a mask is none.
+    :raises MaskError: if the file of a mask is not a mask.
     """
     masks = {number: path for number, path in source.masks.items() if source.wants(number)}
     first: tuple[int, ...] | None = None
@@ -264,7 +264,7 @@ def _of_pictures(
 
 
 def _numbered(files: Sequence[Path]) -> dict[int, Path]:
-    """Take numbers from names, or, where names have none of their own, from their order."""
+    """Take numbers from the files' names, or from their order if the names have none."""
     matches = [re.search(r'(\d+)$', file.stem) for file in files]
     numbers = [int(match[1]) for match in matches if match]
     if len(set(numbers)) < len(files):
@@ -273,7 +273,7 @@ def _numbered(files: Sequence[Path]) -> dict[int, Path]:
 
 
 def _refuse_lost(masks: Mapping[int, Path], data_errors: Mapping[int, str]) -> None:
-    """Refuse a video that has lost a frame which has a mask."""
+    """Refuse a video that lacks a frame which has a mask."""
     for number in masks.keys() & data_errors.keys():
         raise FrameError(f'{data_errors[number]}; it has a mask: copy the video again')
 
@@ -287,7 +287,7 @@ def _mask(path: Path, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _cut(image: NDArray[np.uint8], crop: Crop | None) -> NDArray[np.uint8]:
-    """Take a part of (H, W, ...)."""
+    """Crop (H, W, ...)."""
     if crop is None:
         return image
     bottom, right = crop.y + crop.height, crop.x + crop.width

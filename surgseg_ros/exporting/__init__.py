@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks in the form of other runtimes, held against the original."""
+"""Export of networks for other runtimes, compared with the original."""

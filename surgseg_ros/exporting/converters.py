@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the trained network to the files of another runtime."""
+"""Converts a trained network to the files of another runtime."""
 
 import logging
 import warnings
@@ -23,12 +23,12 @@ Fitted = Sequence[NDArray[np.uint8]]
 
 def to_openvino(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Path) -> None:
     """
-    Write a network as OpenVINO's files.
+    Write a network as OpenVINO files.
 
     :param network: in evaluation mode, on the CPU.
     :param spec: its specification.
-    :param fitted: what to calibrate int8 by; none for another precision.
-    :param folder: gets the files.
+    :param fitted: frames to calibrate int8 with; empty for another precision.
+    :param folder: for the files.
     """
     openvino = _library('openvino')
     example = _example(spec)
@@ -49,8 +49,8 @@ def to_onnx(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Path) -
 
     :param network: in evaluation mode, on the CPU.
     :param spec: its specification.
-    :param fitted: what to calibrate int8 by; none for another precision.
-    :param folder: gets the file.
+    :param fitted: frames to calibrate int8 with; empty for another precision.
+    :param folder: for the file.
     """
     onnx = _library('onnx')
     path = folder / EXPORT_FILES['onnx'][0]
@@ -70,11 +70,11 @@ def to_onnx(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Path) -
 
 class Backend(NamedTuple):
     """
-    A form of exports.
+    An export format.
 
-    :param convert: writes it.
+    :param convert: writes the files.
     :param runtime: the key of RUNTIMES that reads it.
-    :param libraries: what both need.
+    :param libraries: that both need.
     """
 
     convert: Callable[[nn.Module, ModelSpec, Fitted, Path], None]
@@ -91,10 +91,10 @@ BACKENDS: Final[Mapping[str, Backend]] = {
 
 def check_libraries(backend: str, *, calibrate: bool) -> None:
     """
-    Make sure that an export can be made here, before anything else takes its time.
+    Check that an export can be made here, before anything takes time.
 
     :param backend: a key of BACKENDS.
-    :param calibrate: whether it is calibrated.
+    :param calibrate: whether it will be calibrated.
     :raises ValueError: if a library is not installed.
     """
     for name in BACKENDS[backend].libraries + (('nncf',) if calibrate else ()):
@@ -103,13 +103,13 @@ def check_libraries(backend: str, *, calibrate: bool) -> None:
 
 def convert(backend: str, network: nn.Module, spec: ModelSpec, fitted: Fitted, to: Path) -> None:
     """
-    Write a network's files for a backend, without the advice of the libraries that do it.
+    Write a network's files for a backend, without the log output of its libraries.
 
     :param backend: a key of BACKENDS.
     :param network: in evaluation mode, on the CPU.
     :param spec: its specification.
-    :param fitted: what to calibrate int8 by; none for another precision.
-    :param to: the folder that gets the files.
+    :param fitted: frames to calibrate int8 with; empty for another precision.
+    :param to: the folder for the files.
     """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -127,7 +127,7 @@ def _example(spec: ModelSpec) -> torch.Tensor:
 
 
 def _quantize(model: Any, items: Sequence[Any]) -> Any:
-    """Turn weights and activations into int8 where NNCF knows how."""
+    """Quantize weights and activations to int8 where NNCF supports it."""
     nncf = _library('nncf')
     nncf.set_log_level(logging.ERROR)
     return nncf.quantize(model, nncf.Dataset(items), subset_size=len(items))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the network in another runtime's form, once it agrees with the original."""
+"""Converts a network for another runtime, and compares it with the original."""
 
 import dataclasses
 import hashlib
@@ -35,26 +35,26 @@ from surgseg_ros.exporting.converters import BACKENDS, check_libraries, convert
 from surgseg_ros.exporting.frames import Frame, Frames, choose_frames
 
 Counts = dict[str, list[FrameCounts]]
-"""Of the frames of each video."""
+"""Number of frames of each video."""
 
 LEAST_CLASS_AGREEMENT: Final = 0.999
-"""Of f32 and bf16: the least share of pixels, at either size, with the class of the original."""
+"""For f32 and bf16: the least share of pixels, at either size, with the class of the original."""
 
 LARGEST_MIOU_LOSS: Final = 0.005
-"""Of int8, which shifts the borders of classes: the most of the official mIoU that may be lost."""
+"""For int8, which shifts the borders of classes: the greatest loss of official mIoU allowed."""
 
 
 def compare(
     spec: ModelSpec, original: Runtime, exported: Runtime, frames: Sequence[Frame]
 ) -> dict[str, Any]:
     """
-    Segment frames both ways.
+    Segment frames with both networks.
 
     :param spec: the model.
     :param original: its network as trained.
-    :param exported: its network as exported.
-    :param frames: held out from calibration.
-    :return: `frames`, `videos` (numbers of); `runtime`, the description of the exported;
+    :param exported: its exported network.
+    :param frames: not used for calibration.
+    :return: `frames`, `videos` (their numbers); `runtime`, the description of the exported;
         `class_agreement` and `class_agreement_at_input_size`, shares of pixels; `original` and
         `exported`, each with the official `mIoU` of the raw masks, and `filtered_mIoU` without
         regions below the model's least.
@@ -91,11 +91,11 @@ def _scores(raw: Counts, filtered: Counts) -> dict[str, float]:
 
 def find_fault(precision: str, agreement: dict[str, Any]) -> str:
     """
-    Hold an agreement against the bounds.
+    Compare an agreement with the limits.
 
     :param precision: one of PRECISIONS.
-    :param agreement: as `compare` gives it.
-    :return: why the export cannot be used, or '' if it can.
+    :param agreement: from `compare`.
+    :return: why the export cannot be used; '' if it can.
     """
     if precision == 'int8':
         before, after = agreement['original']['mIoU'], agreement['exported']['mIoU']
@@ -103,21 +103,21 @@ def find_fault(precision: str, agreement: dict[str, Any]) -> str:
             return ''
         return (
             f'the official mIoU falls from {before:.4f} to {after:.4f} on '
-            f'{agreement["frames"]} held-out frames, and {LARGEST_MIOU_LOSS} is the most: '
-            'calibrate with more frames and of more videos (--frames), or take --precision bf16'
+            f'{agreement["frames"]} held-out frames, by more than {LARGEST_MIOU_LOSS}: '
+            'calibrate with more frames and videos (--frames), or use --precision bf16'
         )
     least = min(agreement['class_agreement'], agreement['class_agreement_at_input_size'])
     if least >= LEAST_CLASS_AGREEMENT:
         return ''
     return (
         f'{least:.5f} of the pixels of {agreement["frames"]} held-out frames have the class of '
-        f'the original, and {LEAST_CLASS_AGREEMENT} is the least'
-        + ('' if precision == 'f32' else ': take --precision f32')
+        f'the original, less than {LEAST_CLASS_AGREEMENT}'
+        + ('' if precision == 'f32' else ': use --precision f32')
     )
 
 
 class _Watched:
-    """A runtime whose last classes at the network's size are kept."""
+    """A runtime that keeps its last classes at the network's size."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -133,7 +133,7 @@ class _Watched:
 
 
 class _Share:
-    """The share of pixels in which pairs of masks agree: counted first, divided last."""
+    """The share of pixels in which pairs of masks agree; counts first, divides last."""
 
     def __init__(self) -> None:
         self._same = self._all = 0
@@ -149,11 +149,11 @@ class _Share:
 
 CARD: Final = 'README.md'
 _ROOM: Final = 1.5
-"""Times the weights: more than an export takes, whose graph and constants come on top."""
+"""Multiple of the weights' size; more than an export with graph and constants takes."""
 
 
 class RefusedError(Exception):
-    """An export that agrees too little with the original; the message says how little."""
+    """An export that agrees too little with the original; the message has the numbers."""
 
 
 def export(
@@ -168,11 +168,11 @@ def export(
     Write an export, compare it with the original, and keep it if it agrees.
 
     :param model: a model folder; exports for other backends in it are kept.
-    :param output: a new folder; it appears whole or not at all.
+    :param output: a new folder; it appears complete or not at all.
     :param backend: a key of BACKENDS.
     :param precision: one of PRECISIONS.
     :param data: data sets for calibration and to compare on, or None; see choose_frames.
-    :param count: the most frames of each.
+    :param count: maximum number of frames of each.
     :return: the specification as written.
     :raises RefusedError: if it agrees too little.
     :raises ValueError: if the model, a data set or the output cannot be used, or a library is
@@ -193,7 +193,7 @@ def export(
 
 
 def _copy(model: Path, spec: ModelSpec, backend: str, folder: Path) -> None:
-    """Copy what the model folder holds already."""
+    """Copy the content of the model folder."""
     names = (WEIGHTS_FILE, CARD) if (model / CARD).is_file() else (WEIGHTS_FILE,)
     for name in names:
         (folder / name).write_bytes((model / name).read_bytes())
@@ -221,7 +221,7 @@ def _check(
     original: TorchRuntime,
     folder: Path,
 ) -> ModelSpec:
-    """Load what was written, compare it, and write into model.json how far it agrees."""
+    """Load the export, compare it, and write the agreement into model.json."""
     files = {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in EXPORT_FILES[backend]

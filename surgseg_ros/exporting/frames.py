@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames to calibrate an export by, and others, held out, to compare it on."""
+"""Frames to calibrate an export with, and held-out ones to compare it on."""
 
 import hashlib
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ _STRIDE: Final = 25
 
 
 class Frame(Protocol):
-    """An image with its truth."""
+    """An image with its ground truth."""
 
     @property
     def video(self) -> str:
-        """Name of the video that it is of."""
+        """Name of its video."""
         ...
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Give (H, W, 3) uint8 RGB, and (H, W) uint8 class index."""
+        """Return (H, W, 3) uint8 RGB, and (H, W) uint8 class index."""
         ...
 
 
@@ -51,20 +51,20 @@ class SyntheticFrame:
 
     @property
     def video(self) -> str:
-        """Name the scene."""
+        """Name of the scene, as that of a video."""
         return f'scene {self.seed}'
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Draw it; see Frame."""
+        """Draw image and mask; see Frame."""
         frame = _scene(self.seed).frame(self.index)
         return np.ascontiguousarray(frame.image), frame.mask
 
 
 class Frames(NamedTuple):
     """
-    What an export is made and judged by; no video is in both parts.
+    The frames with which an export is calibrated and compared; no video is in both parts.
 
-    :param calibration: may be empty where nothing is calibrated.
+    :param calibration: may be empty if nothing is calibrated.
     :param held_out: at least one.
     """
 
@@ -83,10 +83,10 @@ def choose_frames(
     """
     Choose frames, spread evenly over the data sets.
 
-    :param spec: the model; one for demonstration has synthetic scenes where no data set is given.
+    :param spec: the model; if no data set is given, a demo model uses synthetic scenes.
     :param calibration: a data set, or None.
-    :param held_out: another, or None: then some videos of `calibration`.
-    :param count: the most frames of each part.
+    :param held_out: another, or None for some videos of `calibration`.
+    :param count: maximum number of frames of each part.
     :param calibrate: whether frames for calibration are needed.
     :return: the frames.
     :raises DatasetError: if a data set is missing, cannot be used, or has too few videos.
@@ -94,7 +94,7 @@ def choose_frames(
     needed = [path for path in (calibration, held_out) if path]
     if spec.intended_use != 'demo' and (not needed or (calibrate and not calibration)):
         raise DatasetError(
-            f'{spec.name!r} is for {spec.intended_use}, and no data set is given: name one of '
+            f'{spec.name!r} is for {spec.intended_use}, and no data set is given: give one of '
             f'its kind with --calibration{"" if calibrate else " or --held-out"}'
         )
     if calibration and not held_out:
@@ -115,10 +115,10 @@ def _split(samples: Sequence[Sample], count: int) -> Frames:
 
 
 def _others(samples: Sequence[Sample], held_out: Sequence[Frame], root: Path) -> list[Sample]:
-    """Leave out what is held out: by the video's folder, and by content, should it be a copy."""
+    """Leave out held-out videos, by their folders, and by content in case of copies."""
     kept_apart = [frame for frame in held_out if isinstance(frame, Sample)]
     folders = {frame.mask.resolve().parents[1] for frame in kept_apart}
-    sizes = {frame.image.stat().st_size for frame in kept_apart}  # few others need be read
+    sizes = {frame.image.stat().st_size for frame in kept_apart}  # others need not be read
     contents = {_digest(frame.image) for frame in kept_apart}
     rest = [s for s in samples if s.mask.resolve().parents[1] not in folders]
     copied = {
@@ -128,7 +128,7 @@ def _others(samples: Sequence[Sample], held_out: Sequence[Frame], root: Path) ->
     if not others:
         raise DatasetError(
             f'every video of {str(root)!r} is held out as well: give other videos as '
-            '--calibration, or leave --held-out away, and half of the videos are held out'
+            '--calibration, or omit --held-out to hold out half of the videos'
         )
     return others
 
@@ -144,7 +144,7 @@ def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
 
 
 def _draw(seed: int, count: int) -> list[SyntheticFrame]:
-    """Choose some frames of each scene: a new scene takes longer than a new frame."""
+    """Choose some frames of each scene: a new scene takes longer to draw than a new frame."""
     places = (divmod(number, _FRAMES_OF_A_SCENE) for number in range(count))
     return [SyntheticFrame(seed + scene, _STRIDE * index) for scene, index in places]
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports for people: HTML from templates (`pages`), charts as SVG (`charts`, `timeline`)."""
+"""Reports: HTML from templates (`pages`), charts as SVG (`charts`, `timeline`)."""
 
 from typing import Final
 
 FILE_NAME: Final = 'report.html'
-"""Of a report in its folder; known without importing Jinja2 or Matplotlib."""
+"""File name of a report; defined here to be available without Jinja2 or Matplotlib."""

@@ -28,7 +28,7 @@ PX: Final = 1 / 72
 """Inches; Matplotlib writes 72 units of an SVG to the inch, so that a unit is a pixel here."""
 
 _DPI: Final = 144
-"""Of what is drawn as an image within the SVG: sharp on screens of twice the density."""
+"""Resolution of images within the SVG: sharp on screens of twice the density."""
 
 _SETTINGS: Final = {
     'axes.axisbelow': True,
@@ -38,7 +38,7 @@ _SETTINGS: Final = {
     'axes.spines.right': False,
     'axes.spines.top': False,
     'font.family': ['sans-serif'],
-    'font.sans-serif': ['DejaVu Sans'],  # Matplotlib brings it; texts are measured by it
+    'font.sans-serif': ['DejaVu Sans'],  # Matplotlib ships it; texts are measured with it
     'font.size': TEXT_PX,
     'grid.color': LINE,
     'svg.fonttype': 'none',  # text stays text
@@ -61,7 +61,7 @@ _DIGITS: Final = re.compile(r'\d+\.\d{3,}')
 
 def chart_style() -> AbstractContextManager[None]:
     """
-    Draw with the settings of this package, whatever a matplotlibrc says.
+    Use the settings of this package, whatever is in a matplotlibrc.
 
     :return: context that restores Matplotlib's settings.
     """
@@ -72,12 +72,12 @@ def svg_from_figure(
     figure: Figure, title: str, description: str, *, standalone: bool = False
 ) -> Markup:
     """
-    Write a figure as SVG. Call it within `chart_style`.
+    Render a figure as SVG. Call it within `chart_style`.
 
     :param figure: what is drawn.
     :param title: what it is, for screen readers and as a tooltip.
     :param description: what it shows, for those who cannot see it.
-    :param standalone: whether it is a file of its own rather than part of a page.
+    :param standalone: whether it is a file of its own, and not part of a page.
     :return: the element.
     """
     buffer = io.StringIO()
@@ -85,7 +85,7 @@ def svg_from_figure(
     figure.savefig(buffer, format='svg', dpi=_DPI, metadata=nothing)
     drawn = buffer.getvalue()
     drawn = drawn[drawn.index('>', drawn.index('<svg')) + 1 : drawn.rindex('</svg>')]
-    # A page has many charts: no rule of one may reach another, and no name be there twice.
+    # A page has many charts: no style of one may apply to another, and no id may occur twice.
     drawn = _GROUP_ID.sub('<g', _STYLE_ELEMENT.sub('', drawn, count=1))
     drawn = _OUTLINE.sub(lambda d: _DIGITS.sub(lambda n: f'{float(n[0]):.2f}', d[0]), drawn)
     width, height = (round(inches / PX) for inches in figure.get_size_inches())
@@ -143,10 +143,10 @@ def class_bars(
 
 def confidence_plot(confidence: Array, iou: Array) -> Markup:
     """
-    Draw how many frames have which confidence and which IoU.
+    Draw how many frames have each combination of confidence and IoU.
 
     :param confidence: (N,) of the frames, at least one.
-    :param iou: (N,) of the same.
+    :param iou: (N,) of the same frames.
     :return: SVG.
     """
     edges = np.linspace(round_down(float(confidence.min())), 1, 61), np.linspace(0, 1, 41)
@@ -169,10 +169,10 @@ def confidence_plot(confidence: Array, iou: Array) -> Markup:
 
 def round_down(confidence: float) -> float:
     """
-    Choose where an axis of confidences begins.
+    Choose the start of an axis of confidences.
 
-    :param confidence: the least.
-    :return: a round number that is not above it, 0.95 at most.
+    :param confidence: the lowest one.
+    :return: a round number that is not above it, at most 0.95.
     """
     return min(math.floor(confidence * 20) / 20, 0.95)
 
@@ -181,9 +181,9 @@ class Bar(NamedTuple):
     """
     One row of `time_bars`.
 
-    :param name: stands to its left.
+    :param name: its label on the left.
     :param parts: milliseconds by name, laid end to end.
-    :param marks: milliseconds by name, written behind the bar: on the axis they would dwarf it.
+    :param marks: milliseconds by name, written after the bar: drawn, they would dwarf it.
     """
 
     name: str
@@ -197,8 +197,8 @@ def time_bars(
     """
     Draw rows of bars on one axis, as a file of its own.
 
-    :param title: above.
-    :param note: in small print: what it was measured on.
+    :param title: of the chart.
+    :param note: a small note, such as what it was measured on.
     :param rows: at least one.
     :param kinds: colour and meaning of each part, in the order of the legend.
     :return: SVG.

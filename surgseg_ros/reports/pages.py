@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages: one HTML file that needs nothing beside itself, from a template of this package."""
+"""Pages: self-contained HTML files, rendered from the templates of this package."""
 
 from functools import cache
 from pathlib import Path
@@ -21,11 +21,11 @@ _TEMPLATES: Final = Path(__file__).parent / 'templates'
 
 def write_page(path: Path, template: str, **content: object) -> Path:
     """
-    Fill a template in, and write the page.
+    Render a template, and write the page.
 
-    :param path: the file; its folder is made if need be.
+    :param path: the file; its folder is created if it does not exist.
     :param template: name of a file in `templates/`.
-    :param content: what the template names, all of it; text is escaped, `Markup` is not.
+    :param content: all variables of the template; text is escaped, `Markup` is not.
     :return: `path`.
     :raises OSError: if it cannot be written.
     """
@@ -36,10 +36,10 @@ def write_page(path: Path, template: str, **content: object) -> Path:
 
 def class_colour(label: int) -> str:
     """
-    Find the colour in which a class is drawn.
+    Return the colour in which a class is drawn.
 
     :param label: the class.
-    :return: as CSS and Matplotlib have it, such as `#66ccee`.
+    :return: a colour for CSS and Matplotlib, such as `#66ccee`.
     """
     return '#{:02x}{:02x}{:02x}'.format(*PALETTE[label])
 
@@ -65,7 +65,7 @@ def _cell(value: object) -> str:
 
 
 def _share(share: float | None) -> str:
-    """Give a share in percent, short enough for a cell of a matrix."""
+    """Format a share in percent, short enough for a cell of a matrix."""
     if share is None:
         return _cell(None)
     return '·' if not share else '<0.1' if share < 0.001 else f'{100 * share:.1f}'

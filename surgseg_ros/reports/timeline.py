@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recording over time as SVG, in few pieces, however many frames there are."""
+"""Draws a recording over time as SVG, whose size does not depend on the number of frames."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -15,22 +15,22 @@ from surgseg_ros.reports.charts import PX, Array, chart_style, svg_from_figure
 from surgseg_ros.reports.pages import INK, LINE
 
 GAP: Final = 6
-"""A step that is so many times as long as usual is a gap."""
+"""A step that is more than this many times as long as usual is a gap."""
 
-_MOST_PIECES: Final = 480
+_MOST_BINS: Final = 480
 _WIDTH_PX, _LEFT_PX, _RIGHT_PX = 1130, 132, 1104
 _TOP_PX, _BETWEEN_PX, _BOTTOM_PX, _ROW_PX = 8, 20, 34, 17
 _LEAST_SHARE: Final = 0.4
-"""Opacity at least of a class that is in one of a piece's many frames."""
+"""Minimum opacity of a class that is in only one of a bin's many frames."""
 _LEAST_WIDTH_PX: Final = 1.0
 _KNOWN: Final = '#e9edf2'
 
 
 class Curve(NamedTuple):
     """
-    A value over time: a line through the means, and perhaps a band from least to greatest.
+    A value over time: a line through the means, with a band from least to greatest.
 
-    :param values: (N,), NaN where it is not known.
+    :param values: (N,), NaN where it is unknown.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Panel(NamedTuple):
     """
     Curves on one axis.
 
-    :param name: stands to its left.
-    :param curves: each has a value somewhere.
+    :param name: its label on the left.
+    :param curves: each has at least one value.
     :param areas: (N,) shares from 0 to 1, drawn as an area from the bottom, each with its colour.
-    :param low: where the axis begins; `high` is where it ends.
+    :param low: start of the axis; `high` is its end.
     """
 
     name: str
@@ -60,11 +60,11 @@ class Panel(NamedTuple):
 
 class Row(NamedTuple):
     """
-    Where something is there, as one strip or several below each other.
+    When something is present, as one strip or several below each other.
 
-    :param name: stands to its left.
-    :param strips: (N,) each with its colour: 1 where it is there, 0 where not, NaN where nobody
-        knows, which is drawn white instead of grey.
+    :param name: its label on the left.
+    :param strips: (N,) each with its colour: 1 where it is present, 0 where not, NaN where it is
+        unknown, which is drawn white instead of grey.
     """
 
     name: str
@@ -77,14 +77,14 @@ def timeline(
     """
     Draw a recording; the size of the chart does not depend on how many frames there are.
 
-    :param at: (N,) ascending places of the frames, at least one.
+    :param at: (N,) ascending positions of the frames, at least one.
     :param panels: from top to bottom.
     :param rows: below them.
-    :param title: what it is.
+    :param title: of the chart.
     :param unit: of `at`, such as 'second'.
     :return: SVG.
     """
-    whole = Pieces(at)
+    whole = Bins(at)
     heights = [*(panel.height_px for panel in panels), _ROW_PX * len(rows) + 1]
     height = _TOP_PX + sum(heights) + _BETWEEN_PX * len(panels) + _BOTTOM_PX
     left, width = _LEFT_PX / _WIDTH_PX, (_RIGHT_PX - _LEFT_PX) / _WIDTH_PX
@@ -120,19 +120,19 @@ def _draw_panel(axes: Axes, at: Array, panel: Panel) -> None:
     axes.set_yticks(panel.ticks, [f'{tick:g}' for tick in panel.ticks])
     axes.grid(axis='y', clip_on=False)
     for shares, colour in panel.areas:
-        pieces, known = _known(at, shares)
-        high = panel.low + (panel.high - panel.low) * pieces.mean(known)
-        _boxes(axes, pieces, panel.low, high, to_rgba(colour))
+        bins, known = _known(at, shares)
+        high = panel.low + (panel.high - panel.low) * bins.mean(known)
+        _boxes(axes, bins, panel.low, high, to_rgba(colour))
     for curve in panel.curves:
-        pieces, known = _known(at, curve.values)
+        bins, known = _known(at, curve.values)
         if curve.has_band:
-            _boxes(axes, pieces, *pieces.range(known), to_rgba(curve.colour, 0.22))
-        gaps = np.flatnonzero(pieces.is_before_gap) + 1
-        x, y = (np.insert(v, gaps, np.nan) for v in (pieces.middle, pieces.mean(known)))
+            _boxes(axes, bins, *bins.range(known), to_rgba(curve.colour, 0.22))
+        gaps = np.flatnonzero(bins.is_before_gap) + 1
+        x, y = (np.insert(v, gaps, np.nan) for v in (bins.middle, bins.mean(known)))
         axes.plot(x, y, color=curve.colour, linewidth=1.6, clip_on=False)
         alone = np.diff(gaps, prepend=0, append=len(known)) == 1
-        first = np.append(0, gaps)[alone]  # a line through one point is not seen
-        axes.plot(pieces.middle[first], pieces.mean(known)[first], '.', color=curve.colour)
+        first = np.append(0, gaps)[alone]  # a line through one point is not visible
+        axes.plot(bins.middle[first], bins.mean(known)[first], '.', color=curve.colour)
 
 
 def _draw_rows(axes: Axes, at: Array, rows: Sequence[Row]) -> None:
@@ -147,21 +147,21 @@ def _draw_rows(axes: Axes, at: Array, rows: Sequence[Row]) -> None:
         height = 13 / len(row.strips) - 1
         for number, (values, colour) in enumerate(row.strips):
             top = _ROW_PX * place + number * (height + 1)
-            pieces, known = _known(at, values)
-            share = pieces.mean(known)
+            bins, known = _known(at, values)
+            share = bins.mean(known)
             shades = np.tile(to_rgba(colour), (len(share), 1))
             shades[:, 3] = np.where(share > 0, np.maximum(share, _LEAST_SHARE), 0)
-            _boxes(axes, pieces, top, top + height, to_rgba(_KNOWN))
-            _boxes(axes, pieces, top, top + height, shades)
+            _boxes(axes, bins, top, top + height, to_rgba(_KNOWN))
+            _boxes(axes, bins, top, top + height, shades)
 
 
 def _boxes(
-    axes: Axes, pieces: 'Pieces', low: Array | float, high: Array | float, colours: object
+    axes: Axes, bins: 'Bins', low: Array | float, high: Array | float, colours: object
 ) -> None:
-    """Fill a box of each piece, as an image within the SVG, whose size is bounded."""
+    """Fill a box for each bin, as an image within the SVG, whose size is bounded."""
     least = (axes.get_xlim()[1] - axes.get_xlim()[0]) * _LEAST_WIDTH_PX / (_RIGHT_PX - _LEFT_PX)
-    right = np.maximum(pieces.right, pieces.left + least)
-    corners = ((pieces.left, low), (pieces.left, high), (right, high), (right, low))
+    right = np.maximum(bins.right, bins.left + least)
+    corners = ((bins.left, low), (bins.left, high), (right, high), (right, low))
     vertices = [np.stack(np.broadcast_arrays(*corner), 1) for corner in corners]
     axes.add_collection(
         PolyCollection(
@@ -172,24 +172,24 @@ def _boxes(
     )  # fmt: skip
 
 
-def _known(at: Array, values: Array) -> tuple['Pieces', Array]:
-    """Take the frames together that have a value."""
+def _known(at: Array, values: Array) -> tuple['Bins', Array]:
+    """Group the frames that have a value into bins."""
     is_known = ~np.isnan(values)
-    return Pieces(at[is_known]), values[is_known]
+    return Bins(at[is_known]), values[is_known]
 
 
-class Pieces:
+class Bins:
     """
-    Consecutive frames taken together, so that few pieces stand for many frames.
+    Bins of consecutive frames, so that few bins represent many frames.
 
-    A piece ends where the next begins, but does not cover a gap.
+    A bin ends where the next begins, but does not cover a gap.
 
-    :param at: (N,) ascending places of the frames; without any there is no piece.
-    :param most: how many pieces at most; half as many may come by gaps.
+    :param at: (N,) ascending positions of the frames; if empty, there are no bins.
+    :param most: maximum number of bins; gaps may add half as many.
     """
 
-    def __init__(self, at: Array, most: int = _MOST_PIECES) -> None:
-        """Divide the frames evenly, and where there is a gap."""
+    def __init__(self, at: Array, most: int = _MOST_BINS) -> None:
+        """Divide the frames evenly, and at gaps."""
         steps = np.diff(at)
         step = float(np.median(steps)) if steps.size else 1.0
         gaps = np.flatnonzero(steps > GAP * step) + 1
@@ -206,7 +206,7 @@ class Pieces:
 
     def mean(self, values: Array) -> Array:
         """
-        Take the mean of each piece.
+        Compute the mean of each bin.
 
         :param values: (N,).
         :return: (P,).
@@ -215,7 +215,7 @@ class Pieces:
 
     def range(self, values: Array) -> tuple[Array, Array]:
         """
-        Find the least and the greatest of each piece.
+        Compute the least and the greatest value of each bin.
 
         :param values: (N,).
         :return: (P,) each.

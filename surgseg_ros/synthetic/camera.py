@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The endoscope: its light, lens and sensor, and the smoke before it."""
+"""The endoscope: its light, lens and sensor, and the smoke in front of it."""
 
 import math
 
@@ -16,9 +16,9 @@ _GRID_ROWS = 24
 
 class Camera:
     """
-    What lies between the scene and its image.
+    Everything between the scene and its image.
 
-    :param rng: where its faults come from.
+    :param rng: source of its random imperfections.
     :param view: the image.
     """
 
@@ -41,7 +41,7 @@ class Camera:
 
     def expose(self, scene: Image, time_s: float, rng: Generator) -> Image:
         """
-        Take the image.
+        Take an image.
 
         :param scene: (H, W, 3) uint8 RGB under even light.
         :param time_s: the time.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What rests on the tissue: clips, clamps and a catheter."""
+"""Objects that rest on the tissue: clips, clamps and a catheter."""
 
 import math
 
@@ -24,7 +24,7 @@ class Clamp:
     """
     A clamp that lies on the tissue: a plastic clip or a metal bulldog.
 
-    :param rng: where its form comes from.
+    :param rng: source of its random form.
     :param view: the image.
     :param tissue: what it lies on.
     """
@@ -41,7 +41,7 @@ class Clamp:
         self._sprite = make(rng, length, float(view.height))
 
     def anchor(self, time_s: float) -> Place:
-        """Return where it lies."""
+        """Return its position."""
         x, y = self._tissue.place(self._rest[None], time_s)[0]
         return float(x), float(y)
 
@@ -101,7 +101,7 @@ class Catheter:
     """
     A soft tube, from beyond the border to a round tip with an eye.
 
-    :param rng: where its form comes from.
+    :param rng: source of its random form.
     :param view: the image.
     :param tissue: what it lies on.
     """
@@ -154,7 +154,7 @@ def _tube_curve(rng: Generator, view: View) -> Points:
     bends = rng.uniform(-0.45, 0.45, 2)
     first, second = (tip + 0.4 * out + bends[0] * sideways, tip + 0.9 * out + bends[1] * sideways)
     last = middle + (view.aspect / 2 + 0.6) * out
-    at = np.linspace(0, 1, 26)[:, None]  # pieces longer than the tube is wide
+    at = np.linspace(0, 1, 26)[:, None]  # segments longer than the tube is wide
     return np.asarray(
         (1 - at) ** 3 * tip
         + 3 * at * (1 - at) ** 2 * first

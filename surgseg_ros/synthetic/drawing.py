@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Image and mask, painted together, so that the mask is exact.
+Draws image and mask together, so that the mask is exact.
 
 The unit of all lengths is the image's height. Things are drawn as patches: sprites, which are
 drawn once and placed in every frame, and ribbons along curves. A canvas takes the patches from
@@ -31,7 +31,7 @@ across from -1 to 1, and the curve's direction as an angle in radians."""
 @dataclass(frozen=True)
 class Patch:
     """
-    Something drawn, and where it lies in the image.
+    Something drawn, and its position in the image.
 
     :param x: column of its left edge.
     :param y: row of its upper edge.
@@ -63,11 +63,11 @@ class View:
         return self.width / self.height
 
     def to_pixels(self, points: Points) -> Points:
-        """Turn units into pixel coordinates, where whole numbers are pixel centres."""
+        """Convert units to pixel coordinates, in which integers are pixel centres."""
         return points * self.height - 0.5
 
     def clip(self, points_px: Points, margin_px: float) -> tuple[int, int, int, int] | None:
-        """Find the part (left, top, right, bottom) of the image about some points."""
+        """Find the part (left, top, right, bottom) of the image around some points."""
         low = np.floor(points_px.min(axis=0) - margin_px).astype(int)
         high = np.ceil(points_px.max(axis=0) + margin_px).astype(int) + 1
         left, top = max(0, int(low[0])), max(0, int(low[1]))
@@ -78,11 +78,11 @@ class View:
 @dataclass(frozen=True)
 class Sprite:
     """
-    A rigid thing drawn once and placed in every frame.
+    A rigid object, drawn once and placed in every frame.
 
     :param rgba: (h, w, 4) uint8, colours already multiplied by the coverage, and the coverage.
-    :param origin: (x, y) of the point that is placed and turned about, in units from the corner.
-    :param scale_px: pixels to the unit.
+    :param origin: (x, y) of the point that is placed and rotated about, in units from the corner.
+    :param scale_px: pixels per unit.
     :param label: its class.
     """
 
@@ -102,8 +102,8 @@ class Sprite:
         Draw it into an image.
 
         :param view: the image.
-        :param at: where the origin comes to lie, in units.
-        :param angle: by which it is turned, in radians from x towards y.
+        :param at: position of the origin, in units.
+        :param angle: of rotation, in radians from x towards y.
         :param stretch: along its own x and y; negative mirrors it.
         :return: the patch, or None outside the image.
         """
@@ -127,32 +127,32 @@ class Sprite:
 
 class Item(Protocol):
     """
-    Something in the scene.
+    An object in the scene.
 
-    `lift` is its height above the tissue in units: what its shadow is shifted by.
+    `lift` is its height above the tissue in units, by which its shadow is shifted.
     """
 
     lift: float
 
     def draw(self, time_s: float) -> list[Patch]:
-        """Return what is seen of it, from the back to the front."""
+        """Return its visible patches, from the back to the front."""
 
     def anchor(self, time_s: float) -> Place:
-        """Return the point in units whose motion blurs it."""
+        """Return the point, in units, whose motion determines its blur."""
 
 
 def outline(*points: Place) -> Points:
-    """Make a polygon of its corners, in units."""
+    """Make a polygon from its corners, in units."""
     return np.array(points, np.float64)
 
 
 def forward(start: Place, angle: float, length: float) -> Place:
-    """Go some way from a point."""
+    """Move a point by a distance in a direction."""
     return start[0] + length * math.cos(angle), start[1] + length * math.sin(angle)
 
 
 def seen(patches: Sequence[Patch | None]) -> list[Patch]:
-    """Leave out what lies outside the image."""
+    """Crop to the image."""
     return [patch for patch in patches if patch is not None]
 
 
@@ -165,9 +165,9 @@ def ribbon(
     :param view: the image.
     :param points: (N, 2) the curve, x and y in units.
     :param half_width: (N,) half of the band's width at each point, in units.
-    :param shade: gives the colours.
+    :param shade: computes the colours.
     :param label: the class.
-    :param flat: cut the near end straight; else it is round.
+    :param flat: whether the near end is cut straight; otherwise it is round.
     :return: the patch, or None outside the image.
     """
     centres = view.to_pixels(points)
@@ -256,7 +256,7 @@ class Canvas:
         self.mask: Image = np.zeros(image.shape[:2], np.uint8)
 
     def paint(self, patch: Patch) -> None:
-        """Paint a patch over what is there; at least half covered pixels take its class."""
+        """Paint a patch over the image; pixels that it covers by at least half get its class."""
         height, width = patch.rgba.shape[:2]
         area = np.s_[patch.y : patch.y + height, patch.x : patch.x + width]
         alpha = patch.rgba[..., 3]
@@ -269,11 +269,11 @@ class Canvas:
         self, patches: Sequence[Patch], offset: tuple[float, float], soft: float, depth: float
     ) -> None:
         """
-        Darken what lies below patches that are about to be painted.
+        Cast the shadow of patches that will be painted next.
 
-        :param patches: what throws the shadow.
+        :param patches: that cast the shadow.
         :param offset: by which the shadow is shifted, in image heights.
-        :param soft: the blur's deviation, in image heights.
+        :param soft: standard deviation of the blur, in image heights.
         :param depth: 0 for none, 1 for black.
         """
         height, width = self.mask.shape
@@ -311,10 +311,10 @@ class Canvas:
 
     def smear(self, patches: Sequence[Patch], motion_px: tuple[float, float]) -> None:
         """
-        Blur the image, not the mask, along a motion, where the patches are.
+        Blur the image along a motion where the patches are; the mask is not blurred.
 
-        :param patches: what moved, painted already.
-        :param motion_px: the way (x, y) during the exposure.
+        :param patches: that moved; already painted.
+        :param motion_px: displacement (x, y) during the exposure.
         """
         length = min(math.hypot(*motion_px), self.mask.shape[0] / 18)
         if length < 1.2 or not patches:
@@ -337,7 +337,7 @@ class Canvas:
 
 
 def _streak(length_px: float, angle: float) -> FloatImage:
-    """Make the kernel of a straight motion."""
+    """Make the blur kernel of a straight motion."""
     radius = math.ceil(length_px / 2) + 1
     down, across = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float32)
     along = across * math.cos(angle) + down * math.sin(angle)

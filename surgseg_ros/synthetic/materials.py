@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What surfaces look like under an endoscope's light, which shines along the view."""
+"""Appearance of surfaces under an endoscope's light, which shines in the viewing direction."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Gloss:
     :param edge: brightness at its rim relative to its middle.
     :param shine: brightness added in the highlight, 0 to 255.
     :param sharp: how narrow the highlight is.
-    :param side: where across the surface the highlight lies, -1 to 1.
+    :param side: position of the highlight across the surface, -1 to 1.
     :param grain: strength of streaks along it.
     """
 
@@ -40,7 +40,7 @@ def rod(rng: Generator, gloss: Gloss, rings: Sequence[tuple[float, float, float]
     """
     Shade a round rod or tube.
 
-    :param rng: where its streaks come from.
+    :param rng: source of its random streaks.
     :param gloss: its surface.
     :param rings: (from, to, factor) brightness of bands along it, in units from its start.
     :return: the shading of a ribbon.
@@ -69,9 +69,9 @@ def rod(rng: Generator, gloss: Gloss, rings: Sequence[tuple[float, float, float]
 
 def metal_look(rng: Generator, tint: Colour, contrast: float) -> FloatImage:
     """
-    Paint what a metal surface shows for each slope: bright where it faces the light.
+    Paint what a metal surface reflects for each slope: bright where it faces the light.
 
-    :param rng: where the reflected surroundings come from.
+    :param rng: source of the random reflections.
     :param tint: the metal's colour at full brightness.
     :param contrast: strength of the reflections.
     :return: (65, 65, 3) float32, row and column are slope down and across from -1 to 1.
@@ -92,10 +92,10 @@ class Relief:
     """
     A rigid part built from heights, then lit: shapes are added from the back to the front.
 
-    :param rng: where scratches and blood come from.
+    :param rng: source of random scratches and blood.
     :param size: (width, height) of the part's area in units.
-    :param origin: (x, y) in the area that shapes' coordinates count from, in units.
-    :param scale_px: pixels to the unit of the finished sprite.
+    :param origin: (x, y) in the area that is the origin of shapes' coordinates, in units.
+    :param scale_px: pixels per unit of the finished sprite.
     """
 
     rng: Generator
@@ -105,7 +105,7 @@ class Relief:
     fine: int = field(default=3, init=False)
 
     def __post_init__(self) -> None:
-        """Make the empty area, finer than the sprite so that edges come out smooth."""
+        """Create the empty area, finer than the sprite so that edges become smooth."""
         self._pixels = self.scale_px * self.fine
         shape = tuple(math.ceil(side * self.scale_px) * self.fine for side in reversed(self.size))
         self._height = np.zeros(shape, np.float32)
@@ -113,7 +113,7 @@ class Relief:
         self._tint = np.ones((*shape, 3), np.float32)
 
     def plate(self, outline: Points, height: float, bevel: float) -> None:
-        """Lay a plate with rounded edges, of some height in units, upon what is there."""
+        """Add a plate with rounded edges, of a height in units, on top of what is there."""
         inside = self._fill(outline)
         rise = cv2.distanceTransform(inside, cv2.DIST_L2, 3) / max(1.0, bevel * self._pixels)
         rounded = np.sqrt(1 - (1 - np.minimum(rise, 1)) ** 2) * height
@@ -123,7 +123,7 @@ class Relief:
         self._cover[chosen] = 255
 
     def barrel(self, outline: Points, radius: float, middle: float = 0.0) -> None:
-        """Lay a piece of a cylinder along x, whose axis lies at y = `middle`."""
+        """Add a part of a cylinder along x, whose axis is at y = `middle`."""
         chosen = self._fill(outline) > 0
         rows = (np.arange(self._height.shape[0]) + 0.5) / self._pixels - self.origin[1] - middle
         curve = np.sqrt(np.maximum(0, radius**2 - rows**2)).astype(np.float32)
@@ -133,7 +133,7 @@ class Relief:
     def disk(
         self, centre: tuple[float, float], radius: float, height: float, bevel: float
     ) -> None:
-        """Lay a round plate: a pin, a screw or a ring's ground."""
+        """Add a round plate: a pin, a screw or the base of a ring."""
         angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
         ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radius + centre
         self.plate(ring, height, bevel)
@@ -143,7 +143,7 @@ class Relief:
         self._tint[self._fill(outline) > 0] *= factor
 
     def cut(self, outline: Points) -> None:
-        """Cut a hole that shows what lies below."""
+        """Cut a hole through which what is below is visible."""
         self._cover[self._fill(outline) > 0] = 0
 
     def finish(
@@ -152,7 +152,7 @@ class Relief:
         """
         Light the part.
 
-        :param look: what `metal_look` gave.
+        :param look: from `metal_look`.
         :param label: the class.
         :param rough: strength of scratches.
         :param blood: share of the surface that is smeared with it.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Smooth randomness over an area and over time.
+Smooth noise over an area and over time.
 
-The same pattern comes at every resolution, and any frame can be drawn without the others.
+The pattern is the same at every resolution, and any frame can be drawn without the others.
 """
 
 import math
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 FloatImage = NDArray[np.float32]
 
 _SMOOTH_PX = 16
-"""Pixels to a cell from which on noise is smooth enough to be enlarged again."""
+"""Pixels per cell at which noise is smooth enough to be enlarged again."""
 
 
 def branch(rng: Generator) -> Generator:
-    """Split a generator off, so that what is drawn from it does not shift what comes later."""
+    """Split off a generator, so that drawing from it does not change later random numbers."""
     return np.random.default_rng(rng.integers(2**63))
 
 
@@ -29,10 +29,10 @@ def smooth_noise(
     """
     Draw one octave of noise.
 
-    :param rng: where the grid's values come from.
+    :param rng: source of the grid's values.
     :param extent: (height, width) of the area, in units.
-    :param scale_px: pixels to the unit.
-    :param cells: cells to the unit, down and across.
+    :param scale_px: pixels per unit.
+    :param cells: cells per unit, vertically and horizontally.
     :return: (H, W) float32, normally distributed at the grid's knots.
     """
     height, width = (round(side * scale_px) for side in extent)
@@ -49,10 +49,10 @@ def smooth_noise(
 
 def enlarge(values: FloatImage, size: tuple[int, int]) -> FloatImage:
     """
-    Enlarge without the ripples that a cubic interpolation leaves in a slope.
+    Enlarge without the ripples of cubic interpolation on a slope.
 
     :param values: (h, w) float32.
-    :param size: (H, W) to reach.
+    :param size: (H, W) of the result.
     :return: (H, W) float32.
     """
     large = cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR)
@@ -69,15 +69,15 @@ def fractal_noise(
     decay: float = 0.5,
 ) -> FloatImage:
     """
-    Add octaves of noise, each twice as fine as the one before and weaker by `decay`.
+    Sum octaves of noise, each twice as fine as the previous one and weaker by `decay`.
 
-    :param rng: where the grids' values come from.
+    :param rng: source of the grids' values.
     :param extent: (height, width) of the area, in units.
-    :param scale_px: pixels to the unit.
-    :param cells: cells to the unit in the coarsest octave.
-    :param octaves: how many; those finer than the pixels are drawn and left out.
+    :param scale_px: pixels per unit.
+    :param cells: cells per unit in the coarsest octave.
+    :param octaves: their number; those finer than the pixels are drawn but not added.
     :param decay: the strength of an octave relative to the coarser one.
-    :return: (H, W) float32 of about unit deviation.
+    :return: (H, W) float32 with a standard deviation of about 1.
     """
     total = smooth_noise(branch(rng), extent, scale_px, (cells, cells))
     power = 1.0
@@ -95,8 +95,8 @@ def step(values: FloatImage, low: float, high: float) -> FloatImage:
     Rise smoothly from 0 at `low` to 1 at `high`.
 
     :param values: any shape.
-    :param low: where the rise begins.
-    :param high: where it ends; it may be below `low`, for a fall.
+    :param low: start of the rise.
+    :param high: its end; it may be below `low`, for a fall.
     :return: float32 of the same shape, 0 to 1.
     """
     share = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
@@ -111,7 +111,7 @@ def mix(
 
     :param first: (H, W, 3) float32.
     :param second: a colour, or (H, W, 3) float32.
-    :param share: (H, W) float32, how much of the second.
+    :param share: (H, W) float32, weight of the second.
     :return: (H, W, 3) float32.
     """
     target = np.asarray(second, np.float32)
@@ -122,10 +122,10 @@ class Wander:
     """
     A value that drifts smoothly between two bounds.
 
-    :param rng: where its amplitudes, periods and phases come from.
+    :param rng: source of its amplitudes, periods and phases.
     :param low: the least value.
     :param high: the greatest value.
-    :param period_s: about how long it takes to go there and back.
+    :param period_s: approximate duration of one cycle.
     """
 
     def __init__(self, rng: Generator, low: float, high: float, period_s: float = 6.0) -> None:
@@ -141,7 +141,7 @@ class Wander:
         ]
 
     def __call__(self, time_s: float) -> float:
-        """Return the value at a time."""
+        """Return the value at a time, in seconds."""
         waves = sum(
             weight * math.sin(rate * time_s + phase) for weight, rate, phase in self._waves
         )
@@ -150,13 +150,13 @@ class Wander:
 
 def still(rng: Generator, low: float, high: float, share: float, period_s: float = 8.0) -> Wander:
     """
-    Choose a value between two bounds, about which only a share of the range is wandered.
+    Choose a value between two bounds, which drifts over only a share of the range.
 
-    :param rng: where the choice comes from.
+    :param rng: source of the choice.
     :param low: the least value.
     :param high: the greatest value.
     :param share: how much of the range the motion takes, 0 to 1.
-    :param period_s: about how long it takes to go there and back.
+    :param period_s: approximate duration of one cycle.
     :return: the moving value.
     """
     amplitude = (high - low) * share / 2

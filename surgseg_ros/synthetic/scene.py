@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scene: which things are in it, and its frames, each drawn for itself."""
+"""A synthetic scene: the objects in it, and its frames, which are drawn independently."""
 
 import math
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from surgseg_ros.synthetic.tissue import Tissue
 from surgseg_ros.synthetic.tools import NeedleHolder, Suction, Tool
 
 LEAST_SIDE_PX: Final = 64
-"""Below it, no needle would be left to see."""
+"""In a smaller image, needles would not be visible."""
 
 _TOOL_SHARES: Final = (0.04, 0.28, 0.48, 0.20)
-"""How often a scene has none, one, two or three robotic tools."""
+"""Probabilities of zero, one, two or three robotic tools in a scene."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,16 @@ class Frame:
 
 class Scene:
     """
-    A synthetic endoscopic video. A frame depends on the scene's parameters and its index alone.
+    A synthetic endoscopic video. A frame depends only on the scene's parameters and its index.
 
     :param seed: scenes of different seeds have nothing in common.
     :param size: (height, width) of the image in pixels; the same scene at another scale.
-    :param rate_hz: frames in a second.
+    :param rate_hz: frames per second.
     """
 
     def __init__(self, seed: int, size: tuple[int, int], rate_hz: float = 15.0) -> None:
         if min(size) < LEAST_SIDE_PX:
-            raise ValueError(f'size {size!r} is too small: take {LEAST_SIDE_PX} pixels at least')
+            raise ValueError(f'size {size!r} is too small: use at least {LEAST_SIDE_PX} pixels')
         if not rate_hz > 0:
             raise ValueError(f'rate {rate_hz!r} must be above zero')
         self._seed = seed
@@ -122,7 +122,7 @@ class Scene:
 
 
 def _bearings(rng: Generator) -> list[float]:
-    """Spread the ports about the image: tools mostly from the sides and below."""
+    """Spread the ports around the image: tools come mostly from the sides and below."""
     sides = [0.15, math.pi - 0.15, 0.5 * math.pi, -0.5 * math.pi, 0.8]
     first = int(rng.integers(2))
     order = [sides[first], sides[1 - first], sides[2], *sides[3:]]

@@ -22,10 +22,10 @@ class Needle:
     """
     A curved needle, held between a tool's jaws or standing in the tissue.
 
-    :param rng: where its form comes from.
+    :param rng: source of its random form.
     :param view: the image.
-    :param tissue: what it stands in.
-    :param tool: what holds it, or None.
+    :param tissue: that it is stuck in.
+    :param tool: that holds it, or None.
     """
 
     lift = 0.03
@@ -63,7 +63,7 @@ class Needle:
         return np.asarray(self._arc @ np.array([[cosine, sine], [-sine, cosine]]) + at)
 
     def tail(self, time_s: float) -> Place:
-        """Return where the thread is fastened."""
+        """Return the point at which the thread is fastened."""
         x, y = self._curve(time_s)[0]
         return float(x), float(y)
 
@@ -73,7 +73,7 @@ class Needle:
         return float(x), float(y)
 
     def draw(self, time_s: float) -> list[Patch]:
-        """Return the needle; its highlight lies where it runs across the light."""
+        """Return the needle; its highlight is where it runs across the light."""
 
         def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
             light = 165 + 45 * np.sin(3 * facing + 1) - 75 * np.abs(across + 0.2)
@@ -89,10 +89,10 @@ class Thread:
     """
     A suture thread: a soft curve, from a needle's tail or from the tissue.
 
-    :param rng: where its form comes from.
+    :param rng: source of its random form.
     :param view: the image.
-    :param tissue: what it lies on.
-    :param needle: what it is fastened to, or None.
+    :param tissue: on which it lies.
+    :param needle: to which it is fastened, or None.
     """
 
     lift = 0.012
@@ -150,7 +150,7 @@ class Thread:
 
 
 def _soft_curve(rng: Generator, view: View) -> Points:
-    """Walk with a slowly changing curvature, so that the curve stays about the image."""
+    """Walk with a slowly changing curvature, so that the curve stays near the image."""
     count = 90
     stride = float(rng.uniform(0.7, 1.6)) / count
     point = np.array([rng.uniform(0.25, 0.75) * view.aspect, rng.uniform(0.25, 0.75)])

@@ -25,7 +25,7 @@ MARGIN = 0.16
 """How far the tissue reaches beyond the image, in units."""
 
 _CELLS = (9, 16)
-"""Rows and columns of the grid by which the tissue is bent."""
+"""Rows and columns of the grid that deforms the tissue."""
 
 _GROUNDS = (
     # deep, common and pale colour of a kind of tissue
@@ -42,9 +42,9 @@ _BLOOD = (104.0, 6.0, 10.0)
 
 class Tissue:
     """
-    A piece of tissue that breathes and moves before the camera.
+    Tissue that breathes and moves in front of the camera.
 
-    :param rng: where everything comes from.
+    :param rng: source of all random values.
     :param view: the image.
     """
 
@@ -61,9 +61,9 @@ class Tissue:
         """
         Move points that lie on the tissue as the tissue moves.
 
-        :param points: (N, 2) where they lie at rest, in units.
+        :param points: (N, 2) positions at rest, in units.
         :param time_s: the time.
-        :return: (N, 2) where they are seen.
+        :return: (N, 2) visible positions, in units.
         """
         centre = np.array([self._view.aspect / 2, 0.5])
         matrix = self._matrix(time_s)
@@ -102,7 +102,7 @@ class Tissue:
 
 
 def _spread(grid: FloatImage, view: View) -> FloatImage:
-    """Interpolate from the middles of cells, one row and column beyond the image, to pixels."""
+    """Interpolate from cell centres, one row and column beyond the image, to pixels."""
     size = [
         round(count * side / cells)
         for count, side, cells in zip(grid.shape, (view.height, view.width), _CELLS)
@@ -113,7 +113,7 @@ def _spread(grid: FloatImage, view: View) -> FloatImage:
 
 
 def _texture(rng: Generator, view: View) -> Image:
-    """Render (H, W, 4) uint8: colour under even light, and how wetly it shines."""
+    """Render (H, W, 4) uint8: colour under even light, and strength of wet highlights."""
     extent = (1 + 2 * MARGIN, view.aspect + 2 * MARGIN)
     scale = float(view.height)
     height = _folds(rng, extent, scale)
@@ -200,7 +200,7 @@ def _vessels(rng: Generator, extent: tuple[float, float], scale: float) -> Float
 def _lit(
     rng: Generator, colour: FloatImage, height: FloatImage, pools: FloatImage, scale: float
 ) -> Image:
-    """Shade the relief, darken its creases, and find where it shines."""
+    """Shade the relief, darken its creases, and find its highlights."""
     extent = (height.shape[0] / scale, height.shape[1] / scale)
     slopes = [cv2.Sobel(height, cv2.CV_32F, *axis, scale=scale / 8) for axis in ((1, 0), (0, 1))]
     length = np.sqrt(1 + slopes[0] ** 2 + slopes[1] ** 2)

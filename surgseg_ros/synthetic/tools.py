@@ -2,7 +2,7 @@
 """
 Instruments that reach in from the border.
 
-Robotic tools of shaft, wrist and clasper; suction and needle holder, which an assistant holds.
+Robotic tools with shaft, wrist and clasper; suction tube and needle holder, held by an assistant.
 """
 
 import math
@@ -30,9 +30,9 @@ from surgseg_ros.synthetic.noise import FloatImage, Wander, still
 
 class ToolMotion:
     """
-    How a straight instrument comes in: from a port beyond the border to a wandering tip.
+    The pose of a straight instrument, from a port beyond the border to a moving tip.
 
-    :param rng: where port and motion come from.
+    :param rng: source of port and motion.
     :param view: the image.
     :param bearing: direction of the port from the image's middle, in radians.
     :param depth: (least, greatest) distance of the tip from the middle towards the port, as a
@@ -79,9 +79,9 @@ class Tool:
     """
     A robotic tool: shaft, wrist of a collar and a clevis, clasper of two jaws.
 
-    :param rng: where its form and motion come from.
+    :param rng: source of its form and motion.
     :param view: the image.
-    :param bearing: where it comes from, in radians from the image's middle.
+    :param bearing: direction of its port from the image's centre, in radians.
     """
 
     lift = 0.06
@@ -107,11 +107,11 @@ class Tool:
         self.held: Item | None = None
 
     def opening(self, time_s: float) -> float:
-        """Return half the angle between the jaws, which hold tight while they hold something."""
+        """Return half the angle between the jaws, which stay closed while they hold something."""
         return 0.05 if self.held else max(0.03, self._opening(time_s))
 
     def grip(self, time_s: float) -> tuple[Place, float]:
-        """Return the point between the jaws where something is held, and their direction."""
+        """Return the point between the jaws that holds things, and their direction."""
         _, _, pivot, angle = self._joints(time_s)
         return forward(pivot, angle, 0.82 * self.jaw_length * self._short(time_s)), angle
 
@@ -120,7 +120,7 @@ class Tool:
         return self._joints(time_s)[2]
 
     def draw(self, time_s: float) -> list[Patch]:
-        """Return shaft, wrist, one jaw, what is held, and the other jaw."""
+        """Return shaft, wrist, one jaw, the held object, and the other jaw."""
         view, short = self._view, self._short(time_s)
         end, angle, pivot, jaw_angle = self._joints(time_s)
         joint = forward(end, angle, self._collar_length)
@@ -149,11 +149,11 @@ class Tool:
 
 class Suction:
     """
-    A suction tube: polished, with holes before its round tip.
+    A suction tube: polished, with holes near its round tip.
 
-    :param rng: where its form and motion come from.
+    :param rng: source of its form and motion.
     :param view: the image.
-    :param bearing: where it comes from, in radians from the image's middle.
+    :param bearing: direction of its port from the image's centre, in radians.
     """
 
     lift = 0.04
@@ -194,11 +194,11 @@ class Suction:
 
 class NeedleHolder:
     """
-    A needle holder held by hand: a thin steel rod and golden jaws, without a wrist.
+    A manual needle holder: a thin steel rod and golden jaws, without a wrist.
 
-    :param rng: where its form and motion come from.
+    :param rng: source of its form and motion.
     :param view: the image.
-    :param bearing: where it comes from, in radians from the image's middle.
+    :param bearing: direction of its port from the image's centre, in radians.
     """
 
     lift = 0.05
@@ -225,7 +225,7 @@ class NeedleHolder:
         return forward(tip, angle, -self._length)
 
     def draw(self, time_s: float) -> list[Patch]:
-        """Return the rod and both jaws, of which one is fixed."""
+        """Return the rod and both jaws, one of which is fixed."""
         _, angle = self._motion.pose(time_s)
         pivot = self.anchor(time_s)
         opening = max(0.03, self._opening(time_s))

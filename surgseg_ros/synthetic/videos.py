@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos of scenes as a data set: images and masks as numbered files, drawn by processes."""
+"""Draws videos of scenes as a data set: numbered images and masks, in several processes."""
 
 import math
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from surgseg_ros.core.processes import deaf_to_terminal, worker_pool
 from surgseg_ros.synthetic.scene import Scene
 
 SCENES_PER_SEED: Final = 100_000
-"""So many scenes belong to one seed, hence no two seeds share one."""
+"""Number of scenes that are reserved for a seed, so that no two seeds share one."""
 
 LAST_INDEX: Final = 999_999_999
-"""Of a frame: the data set's names have nine digits."""
+"""Greatest number of a frame: names in the data set have nine digits."""
 
 _BYTES_PER_PIXEL: Final = 450
-"""Of memory that a scene takes while it is drawn; measured from 500 to 2000 pixels a side."""
+"""Memory that drawing a scene takes; measured from 500 to 2000 pixels a side."""
 
 _CHUNK: Final = 30
 _JPEG_QUALITY: Final = 92
@@ -32,15 +32,15 @@ _JPEG_QUALITY: Final = 92
 
 class VideoSet(NamedTuple):
     """
-    Which videos to draw.
+    The videos to draw.
 
-    :param videos: how many, each of a scene of its own.
-    :param frames: how many in each.
+    :param videos: their number, each of a scene of its own.
+    :param frames: their number in each.
     :param stride: from one frame to the next; the frames between are not drawn.
     :param size: (height, width) in pixels.
-    :param rate_hz: frames of the scene in a second.
+    :param rate_hz: frames of the scene per second.
     :param seed: the same gives the same videos.
-    :param jpeg: whether images are JPEG; else PNG, as masks always are.
+    :param jpeg: whether images are JPEG; otherwise PNG, as masks always are.
     """
 
     videos: int
@@ -57,7 +57,7 @@ class VideoSet(NamedTuple):
         return (self.frames - 1) * self.stride
 
     def memory_bytes(self, workers: int) -> int:
-        """Estimate what so many processes take at once."""
+        """Estimate the memory that so many processes take at once."""
         chunks = self.videos * math.ceil(self.frames / _CHUNK)
         return _BYTES_PER_PIXEL * math.prod(self.size) * min(workers, chunks)
 
@@ -77,9 +77,9 @@ def draw_videos(wanted: VideoSet, output: Path, workers: int) -> None:
     """
     Draw videos as `video_01/rgb/000000000.png` and `video_01/segmentation/000000000.png`.
 
-    :param wanted: which.
+    :param wanted: the videos.
     :param output: the data set's folder.
-    :param workers: processes; with one, it is this process.
+    :param workers: number of processes; with 1, this process draws.
     :raises OSError: if a file cannot be written.
     """
     jobs = _jobs(wanted, output)
@@ -109,7 +109,7 @@ def _jobs(wanted: VideoSet, output: Path) -> Sequence[Job]:
 
 
 def _draw_alone(job: Job) -> int:
-    """Draw in a worker process, which leaves the other cores to the other workers."""
+    """Draw in a worker process, with one thread: the other cores are for the other workers."""
     cv2.setNumThreads(1)
     return _draw(job)
 
@@ -122,20 +122,20 @@ def _draw(job: Job) -> int:
     for index in job.indices:
         frame = scene.frame(index)
         name = f'{index:09d}'
-        picture = frame.image[..., ::-1]
-        _write(job.folder / 'rgb' / f'{name}{job.picture_suffix}', picture)
+        bgr = frame.image[..., ::-1]
+        _write(job.folder / 'rgb' / f'{name}{job.picture_suffix}', bgr)
         _write(job.folder / 'segmentation' / f'{name}.png', frame.mask)
     return len(job.indices)
 
 
 @lru_cache(maxsize=1)
 def _scene(seed: int, size: tuple[int, int], rate_hz: float) -> Scene:
-    """Keep the last scene: the next job often goes on with it."""
+    """Cache the last scene: the next job often continues it."""
     return Scene(seed, size, rate_hz)
 
 
 def _write(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an image so that its name never stands for a part of it."""
+    """Write an image atomically: a file of its name is always complete."""
     settings = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     chosen = settings[:2] if path.suffix == '.png' else settings[2:]
     _, encoded = cv2.imencode(path.suffix, image, chosen)

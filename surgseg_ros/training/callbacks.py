@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run shows and leaves on its way: progress and images."""
+"""What a run shows and writes while it trains: a progress bar and images."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -27,14 +27,14 @@ class Progress(ProgressBar):
     """One bar for the whole run, with the time that is left, and one for each validation."""
 
     def __init__(self) -> None:
-        """Show nothing yet."""
+        """Create the bars later, when the run starts."""
         super().__init__()
         self._enabled = True
         self._bar: tqdm[Any] | None = None
         self._validation: tqdm[Any] | None = None
 
     def disable(self) -> None:
-        """Be silent, as Lightning asks of all processes but one."""
+        """Show nothing: Lightning calls this in all processes but one."""
         self._enabled = False
 
     def enable(self) -> None:
@@ -42,7 +42,7 @@ class Progress(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Begin where the run goes on."""
+        """Start the bar at the step where the run continues."""
         super().on_train_start(trainer, module)
         self._bar = tqdm(
             total=module.data.steps,
@@ -53,7 +53,7 @@ class Progress(ProgressBar):
         )
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *rest: Any) -> None:
-        """Go on by an optimizer step."""
+        """Advance by an optimizer step."""
         assert self._bar is not None
         values = {k: v for k, v in trainer.callback_metrics.items() if k in _IN_BAR}
         texts = {_IN_BAR[key]: f'{float(value):.3f}' for key, value in values.items()}
@@ -61,7 +61,7 @@ class Progress(ProgressBar):
         self._bar.update(module.global_step - self._bar.n)
 
     def on_validation_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Count the frames."""
+        """Start a bar for the validation frames."""
         total = int(sum(trainer.num_val_batches))
         disable = not self._enabled
         self._validation = tqdm(
@@ -69,17 +69,17 @@ class Progress(ProgressBar):
         )
 
     def on_validation_batch_end(self, *_: Any) -> None:
-        """Go on by a frame."""
+        """Advance by a frame."""
         assert self._validation is not None
         self._validation.update()
 
     def on_validation_end(self, *_: Any) -> None:
-        """Take the frames' bar away."""
+        """Remove the bar of the validation."""
         assert self._validation is not None
         self._validation.close()
 
     def on_train_end(self, *_: Any) -> None:
-        """Leave the bar as it stands."""
+        """Close the bar where it is."""
         assert self._bar is not None
         self._bar.close()
 
@@ -89,17 +89,16 @@ class PredictionImages(lightning.Callback):
     Draws input, truth and prediction of some validation frames side by side.
 
     :param run: the run's folder; the images are `pictures/00000500.png` in it.
-    :param every: validations between two images.
+    :param every: number of validations from one image to the next.
     """
 
     def __init__(self, run: Path, every: int) -> None:
-        """Keep both; see the class."""
         self._folder = run / PICTURES
         self._every = every
         self._rows: list[NDArray[np.uint8]] = []
 
     def on_validation_epoch_start(self, *_: Any) -> None:
-        """Begin an image."""
+        """Start an empty image."""
         self._rows.clear()
 
     def on_validation_batch_end(
@@ -117,8 +116,8 @@ class PredictionImages(lightning.Callback):
         if self._rows:
             width = max(row.shape[1] for row in self._rows)
             rows = [np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0))) for r in self._rows]
-            picture = np.concatenate([_titles(width), *rows]).astype(np.uint8, copy=False)
-            write_png(self._folder / f'{module.global_step:08d}.png', picture)
+            image = np.concatenate([_titles(width), *rows]).astype(np.uint8, copy=False)
+            write_png(self._folder / f'{module.global_step:08d}.png', image)
 
 
 def _row(
@@ -126,8 +125,8 @@ def _row(
 ) -> NDArray[np.uint8]:
     """(h, 3 * _WIDTH_PX, 3) RGB: the input, and both masks over it."""
     size = (_WIDTH_PX, round(image.shape[0] * _WIDTH_PX / image.shape[1]))
-    pictures = (image, draw_overlay(image, truth), draw_overlay(image, predicted))
-    row = [cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in pictures]
+    panels = (image, draw_overlay(image, truth), draw_overlay(image, predicted))
+    row = [cv2.resize(panel, size, interpolation=cv2.INTER_AREA) for panel in panels]
     joined: NDArray[np.uint8] = np.concatenate(row, 1).astype(np.uint8, copy=False)
     return joined
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checkpoint that an interrupted run goes on from, if it is of the same run."""
+"""The checkpoint from which an interrupted run resumes, if it belongs to the same run."""
 
 import io
 import warnings
@@ -26,30 +26,30 @@ _FREE: Final = (
     'workers',
     'picture_every',
 )
-"""Settings that may change between two parts of a run: they do not change its result."""
+"""Settings that may change when a run is resumed: they do not change its result."""
 
 
 _PARTS: Final = ('settings', 'run', 'state_dict', 'optimizer_states', 'loops', 'global_step')
-"""What a checkpoint must hold for a run to go on from it."""
+"""The keys that a checkpoint must have for a run to resume from it."""
 
 _AVERAGING: Final = 'averaging_state'
-"""What it holds besides, of Lightning's WeightAveraging, where weights are averaged."""
+"""An additional key, of Lightning's WeightAveraging, where weights are averaged."""
 
 
 class CheckpointFile(TorchCheckpointIO):
-    """Writes a checkpoint where it goes; Lightning would by way of the system's /tmp."""
+    """Writes a checkpoint directly to its place; Lightning goes through the system's /tmp."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """
-        Write.
+        Write a checkpoint.
 
         :param checkpoint: what to write.
         :param path: where.
-        :param storage_options: of other places than files; of no matter.
+        :param storage_options: for storage other than files; not used.
         """
-        buffer = io.BytesIO()  # for torch has a RuntimeError of its own where a disk is full
+        buffer = io.BytesIO()  # torch would raise a RuntimeError of its own on a full disk
         torch.save(checkpoint, buffer)
         with writing(path):
             Path(path).write_bytes(buffer.getbuffer())
@@ -57,19 +57,18 @@ class CheckpointFile(TorchCheckpointIO):
 
 class Checkpoint(lightning.Callback):
     """
-    Keeps one checkpoint, of the end of the last epoch; there is a whole one at any moment.
+    Keeps one checkpoint, of the end of the last epoch; it is complete at any moment.
 
-    Lightning's ModelCheckpoint does not do: it keeps the best weights and the last state in two
-    files, and removes the former best before it writes the state that still names it. A run that
-    is killed in between would go on with best weights that are gone, or of a step it never reaches
-    again. Here both are in one file that is replaced as a whole.
+    Lightning's ModelCheckpoint is not enough: it keeps the best weights and the last state in two
+    files, and removes the previous best before it writes the state that refers to it. A run that
+    is killed in between would resume with best weights that are gone, or of a step that it never
+    reaches again. Here both are in one file that is replaced as a whole.
 
     :param run: the run's folder.
-    :param config: the settings, which the checkpoint remembers.
+    :param config: the settings, which the checkpoint stores.
     """
 
     def __init__(self, run: Path, config: TrainConfig) -> None:
-        """Keep both; see the class."""
         self._path = run / CHECKPOINT_FILE
         self._settings = _settings(config)
 
@@ -78,8 +77,8 @@ class Checkpoint(lightning.Callback):
         checkpoint['settings'] = self._settings
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Write under another name first: a kill while writing leaves the one before."""
-        if not trainer.is_global_zero:  # takes part, and leaves the writing to the first
+        """Write under another name first: if killed meanwhile, the run keeps the old one."""
+        if not trainer.is_global_zero:  # helps to gather the state; only rank 0 writes
             trainer.save_checkpoint(self._path.with_name(f'{self._path.name}.partial'))
             return
         with replacing(self._path) as partial:
@@ -88,36 +87,38 @@ class Checkpoint(lightning.Callback):
 
 def find_checkpoint(run: Path, config: TrainConfig) -> Path | None:
     """
-    Find where a run goes on.
+    Find the checkpoint to resume from.
 
     :param run: the run's folder.
     :param config: the settings.
-    :return: the checkpoint; None before the first.
-    :raises ConfigError: if it cannot be read, or the settings are others.
+    :return: the checkpoint; None if there is none yet.
+    :raises ConfigError: if it cannot be read, or was written with other settings.
     """
     path = run / CHECKPOINT_FILE
     if not path.exists():
         if run.exists():
-            warnings.warn(f'{run} holds no checkpoint yet: the run begins again', stacklevel=2)
+            warnings.warn(
+                f'{run} holds no checkpoint yet: the run starts from the beginning', stacklevel=2
+            )
         return None
     try:
         content = torch.load(path, 'cpu', weights_only=True, mmap=True)
         needed = (*_PARTS, _AVERAGING) if config.ema_decay else _PARTS
         before = {key: content[key] for key in needed}['settings']
-    except Exception as error:  # torch has many, for a file that is none of its own
+    except Exception as error:  # torch raises many kinds for a file that it did not write
         raise ConfigError(
             f'{path}: cannot be read as a checkpoint ({type(error).__name__}): it is damaged, or '
-            'of another program or version; remove it to begin again'
+            'of another program or version; remove it to start from the beginning'
         ) from error
     now = _settings(config)
     if other := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
-        said = ', '.join(f'{key} (was {before.get(key)}, is {now.get(key)})' for key in other)
-        raise ConfigError(f'{path} is of a run with other settings: {said}; name a new output')
+        changes = ', '.join(f'{key} (was {before.get(key)}, is {now.get(key)})' for key in other)
+        raise ConfigError(f'{path} is of a run with other settings: {changes}; name a new output')
     return path
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
-    """All that decides the result, in values that a checkpoint may hold."""
+    """Everything that determines the result, as values that a checkpoint may hold."""
     values = asdict(config)
     for key in _FREE:
         del values[key]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recipe of a training: its keys, and how it is read."""
+"""Settings of a training run: their keys, and how they are read from a file."""
 
 import contextlib
 import dataclasses
@@ -56,23 +56,23 @@ class TrainConfig:
     :param architecture: as in ModelSpec; any of segmentation_models_pytorch.
     :param encoder: as in ModelSpec; any of segmentation_models_pytorch.
     :param encoder_weights: a name that segmentation_models_pytorch can fetch, a file, or `none`.
-    :param start: folder of a model of the same architecture whose weights to go on from; empty
+    :param start: folder of a model of the same architecture whose weights to start from; empty
         for none.
     :param options: as in ModelSpec.
     :param input_size: (height, width) of the network's input in pixels.
     :param fit: how an image is fitted to it; `letterbox` or `sampler`.
-    :param split: `video`, or `frame`, which flatters.
+    :param split: `video`, or `frame`, whose scores are too high.
     :param validation_share: share of the videos, or of the frames.
-    :param split_seed: chooses them.
+    :param split_seed: seed of the choice.
     :param leave_out: names of videos and samples not to use.
-    :param on_fault: what to do with samples that something is wrong with; `refuse`, `leave_out`.
+    :param on_fault: what to do with unusable samples; `refuse` or `leave_out`.
     :param frame_cache: folder for frames of videos that are not unpacked; empty for the usual one.
     :param cache: folder for fitted frames, which several runs may share; empty for one of the
-        run's own, which goes with its end.
-    :param crop_size: (height, width) of what a step looks at; multiples of 32.
-    :param augmentation: how views differ from the image.
+        run's own, which is removed when the run ends.
+    :param crop_size: (height, width) in pixels of the training crops; multiples of 32.
+    :param augmentation: how training crops differ from the image.
     :param seed: of weights, order and augmentation.
-    :param batch_size: views that go through the network at once, on each device.
+    :param batch_size: crops that go through the network at once, on each device.
     :param accumulate: batches in an optimizer step.
     :param steps: optimizer steps; 0 where `epochs` is set.
     :param epochs: passes over the training frames; 0 where `steps` is set.
@@ -81,22 +81,23 @@ class TrainConfig:
     :param validate_every: steps between two validations on whole videos, each of which ends with
         a checkpoint; 0 for one after each pass over the training frames.
     :param optimizer: `adamw` or `adam`.
-    :param learning_rate: the highest.
-    :param weight_decay: not for biases and normalization.
+    :param learning_rate: its highest value.
+    :param weight_decay: of all weights but biases and normalization.
     :param warm_up_steps: steps until the highest learning rate.
     :param schedule: how the rate falls; `cosine`, `poly`, or `constant`, which does not.
     :param dice_weight: weight of the batch Dice beside the cross-entropy.
-    :param ema_decay: of the running mean of the weights, which is what is validated and written;
-        0 for the weights themselves.
-    :param select: what makes weights the best; the official `score` or `mIoU`, or the `loss`.
+    :param ema_decay: of the exponential moving average of the weights, which is validated and
+        written; 0 for the weights themselves.
+    :param select: the metric that selects the best weights: official `score` or `mIoU`, or `loss`.
     :param patience: validations without a better one after which to stop; 0 never does.
-    :param margins: whether to tune on the validation videos how far each class must lead.
+    :param margins: whether to tune, on the validation videos, the lead in logits that each class
+        must have over the next best.
     :param precision: `float32`, `bfloat16` or `float16` (both mixed).
     :param device: `auto`, `cpu` or `cuda`.
     :param devices: how many on each node, or `auto` for all.
     :param nodes: how many machines.
-    :param strategy: Lightning's name of how to share the work.
-    :param workers: processes that prepare views; 0 prepares them between the steps.
+    :param strategy: Lightning's strategy for sharing the work.
+    :param workers: processes that prepare crops; 0 prepares them between the steps.
     :param picture_every: validations between two images of input, truth and prediction; 0 for
         none.
     """
@@ -148,7 +149,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """
-        Hold the values against what a run can do.
+        Check that a run can use the values.
 
         :raises ConfigError: on the first that does not fit.
         :raises ModelError: on the first that a model cannot have.
@@ -180,9 +181,9 @@ class TrainConfig:
 
     def spec(self) -> ModelSpec:
         """
-        Say what model the run makes.
+        Describe the model that the run makes.
 
-        :return: the specification, without what only the run can tell.
+        :return: the specification, without what is known only after the run.
         """
         shared = {f.name for f in dataclasses.fields(ModelSpec)} & set(vars(self))
         return ModelSpec(**{key: getattr(self, key) for key in shared})
@@ -215,7 +216,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     for override in overrides:
         key, equals, text = override.partition('=')
         if not equals:
-            raise ConfigError(f'{override!r} is no setting: write key=value')
+            raise ConfigError(f'{override!r} is not a setting: write key=value')
         *parents, last = key.split('.')
         inner = values
         for parent in parents:
@@ -225,18 +226,18 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         try:
             inner[last] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f'{override!r}: the value is no YAML ({_line(error)})') from error
+            raise ConfigError(f'{override!r}: the value is not YAML ({_line(error)})') from error
     config: TrainConfig = _build(TrainConfig, values, '')
     return config
 
 
 def _line(error: Exception) -> str:
-    """Put YAML's account of a slip, with its place, into one line."""
+    """Put YAML's description of an error, with its position, into one line."""
     return ' '.join(str(error).split())
 
 
 def _build(kind: Any, values: Mapping[str, Any], prefix: str) -> Any:
-    """Make the dataclass `kind` of plain values, each of its field's type."""
+    """Create the dataclass `kind` from plain values, converted to the types of its fields."""
     known = {entry.name: entry for entry in dataclasses.fields(kind)}
     for key in values:
         if key not in known:
@@ -257,14 +258,14 @@ def _build(kind: Any, values: Mapping[str, Any], prefix: str) -> Any:
 
 
 def _number(value: Any) -> float:
-    """Read a number; 1e-3 is one too, though YAML 1.1 takes it for a text."""
+    """Read a number; 1e-3 is one too, although YAML 1.1 reads it as a string."""
     if isinstance(value, bool):
         raise TypeError
     return float(value)
 
 
 def _convert(key: str, value: Any, kind: Any) -> Any:
-    """Take a plain value for a field of type `kind`, or say why not."""
+    """Convert a plain value for a field of type `kind`, or raise."""
     if kind is Augmentation and isinstance(value, dict):
         return _build(Augmentation, value, f'{key}.')
     if kind is float:

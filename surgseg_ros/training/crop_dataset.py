@@ -17,10 +17,10 @@ from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
 from surgseg_ros.training.fitted_frames import FittedFrames
 
 _BLACK: Final = 3
-"""Up to this in every channel a pixel is as black as the surround of the endoscope's circle."""
+"""A pixel with no channel above this is as black as the border around the endoscope's circle."""
 
 _SURROUND_PX: Final = 7
-"""Black that holds no square of this side is a shadow, not the surround."""
+"""A black area that holds no square of this side is a shadow, not the border."""
 
 _TILE_MARGIN_PX: Final = 64
 _TILE_DEVIATION: Final = 24.0
@@ -34,13 +34,15 @@ class Augmentation:
     How much an image is changed; 0 everywhere changes nothing.
 
     :param flip: chance of a mirror image.
-    :param scale: greatest change of size, as a share; the range is symmetric in the logarithm.
-    :param rotation_deg: greatest turn either way.
-    :param colour: greatest change of brightness, contrast, saturation and white balance, as share.
+    :param scale: greatest change of size, as a fraction; the range is symmetric in the logarithm.
+    :param rotation_deg: greatest rotation in either direction.
+    :param colour: greatest change, as a fraction, of brightness, contrast, saturation and white
+        balance.
     :param smoke: chance of smoke, as of an electrocautery.
     :param blur: chance of a blur.
-    :param noise: greatest deviation of added noise, of 255.
-    :param focus: chance that a view is drawn for a class, each class of the data set alike.
+    :param noise: greatest standard deviation of added noise, in grey levels (0 to 255).
+    :param focus: chance that a crop is drawn for a class; every class of the data set is equally
+        likely.
     """
 
     flip: float = 0.5
@@ -61,14 +63,14 @@ class Augmentation:
         label: int | None = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """
-        Draw one view.
+        Draw one crop.
 
         :param image: (h, w, 3) uint8 RGB, fitted.
-        :param mask: (h, w) uint8 class index, NO_DECISION where the image is padding.
-        :param crop_size: (height, width) of the view in pixels.
-        :param rng: where chance comes from.
-        :param label: a class that the view is put on, where the image shows it; None for a
-            view of anything. Which class and image `focus` leads to is for the caller.
+        :param mask: (h, w) uint8 class index; NO_DECISION where the image is padding.
+        :param crop_size: (height, width) of the crop in pixels.
+        :param rng: source of random numbers.
+        :param label: a class to centre the crop on, where the image shows it; None for a
+            crop of anything. The caller chooses class and image according to `focus`.
         :return: (*crop_size, 3) and (*crop_size); NO_DECISION beyond the image.
         """
         matrix = self._placement(mask, crop_size, rng, label)
@@ -87,7 +89,7 @@ class Augmentation:
         rng: Generator,
         label: int | None,
     ) -> NDArray[np.float64]:
-        """(2, 3) from pixels of the image to pixels of the view."""
+        """(2, 3) from pixels of the image to pixels of the crop."""
         grow = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.scale)))
         turn = float(np.deg2rad(rng.uniform(-1, 1) * self.rotation_deg))
         mirror = -1.0 if rng.random() < self.flip else 1.0
@@ -100,7 +102,7 @@ class Augmentation:
         return np.column_stack([linear, middle - linear @ centre])
 
     def _recolour(self, view: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
-        """Change what lies in the endoscope's circle, in the order of the light's way."""
+        """Change what is inside the endoscope's circle, in the order in which light passes it."""
         changed = view
         if rng.random() < self.smoke:
             changed = _smoke(changed, rng)
@@ -118,7 +120,7 @@ class Augmentation:
 def _centre(
     mask: NDArray[np.uint8], half: NDArray[np.float64], rng: Generator, label: int | None
 ) -> NDArray[np.float64]:
-    """(x, y) in the image of the view's middle; the view stays off the padding if it can."""
+    """(x, y) of the crop's centre in the image; the crop avoids the padding if possible."""
     shown = np.array([(line != NO_DECISION).sum() for line in (mask[0], mask[:, 0])])
     low = half - 0.5
     high = np.maximum(low, shown - half - 0.5)
@@ -131,14 +133,14 @@ def _centre(
 
 
 def _surround(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(h, w), 255 where the view is the black around the endoscope's circle, or padding."""
+    """(h, w), 255 where the crop shows the black around the endoscope's circle, or padding."""
     black = cv2.inRange(view, (0,) * 3, (_BLACK,) * 3)
     square = np.ones((_SURROUND_PX, _SURROUND_PX), np.uint8)
     return _u8(cv2.morphologyEx(black, cv2.MORPH_OPEN, square))
 
 
 def _smoke(view: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
-    """Blend towards a light grey, by a cloud of a few octaves."""
+    """Blend towards a light grey, by noise of a few octaves."""
     height, width = view.shape[:2]
     coarse = (width // 4 + 1, height // 4 + 1)
     veil = np.zeros(coarse[::-1], np.float32)
@@ -147,7 +149,7 @@ def _smoke(view: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
         veil += np.float32(share) * cv2.resize(grid, coarse, None, 0, 0, cv2.INTER_CUBIC)
     veil = (veil - veil.min()) / np.ptp(veil)
     densest, haze = rng.uniform(0.2, 0.6), rng.uniform(0, 0.08)
-    # The square leaves clear places between the swathes; the haze is everywhere.
+    # Squared, the noise leaves clear places between the swathes; the haze is everywhere.
     alpha = (np.square(veil) * (densest - haze) + haze).astype(np.float32)
     alpha = cv2.resize(alpha, (width, height)).astype(np.float32, copy=False)
     grey = np.full_like(view, rng.uniform(175, 225) + rng.uniform(-5, 5, 3))
@@ -164,7 +166,7 @@ def _colour(view: NDArray[np.uint8], most: float, rng: Generator) -> NDArray[np.
 
 
 def _noise(view: NDArray[np.uint8], most: float, rng: Generator) -> NDArray[np.uint8]:
-    """Add a random part of a tile of noise: to draw it again takes longer than all the rest."""
+    """Add a random part of a tile of noise: drawing new noise would take longer than the rest."""
     height, width = view.shape[:2]
     tile = _noise_tile(height + _TILE_MARGIN_PX, width + _TILE_MARGIN_PX)
     top, left = (int(start) for start in rng.integers(0, _TILE_MARGIN_PX, 2))
@@ -182,25 +184,25 @@ def _noise_tile(height: int, width: int) -> NDArray[np.int8]:
 
 
 def _u8(array: ArrayLike) -> NDArray[np.uint8]:
-    """Tell mypy what OpenCV does not."""
+    """Give mypy the type, which OpenCV's stubs leave open."""
     return np.asarray(array, np.uint8)
 
 
 _LEAST_PX: Final = 8
-"""A class with fewer pixels in a frame is not shown by it."""
+"""A class with fewer pixels in a frame counts as absent from it."""
 
 
 class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """
-    An endless sequence of views; view n depends on the seed and n alone.
+    An endless sequence of crops; crop n depends on the seed and n alone.
 
-    Some views are drawn for a class, each class alike, however rare it is: first a frame that
-    shows it, then a crop around it. The frames of the others come in passes, each a permutation
-    of all.
+    Some crops are drawn for a class, each class equally often, however rare it is: first a frame
+    that shows it, then a crop around it. The frames of the others come in passes, each a
+    permutation of all.
 
-    :param frames: what to look at.
-    :param augmentation: how; its `focus` is the chance that a view is drawn for a class.
-    :param crop_size: (height, width) of a view in pixels.
+    :param frames: the frames to crop.
+    :param augmentation: applied to each; its `focus` is the chance that a crop is for a class.
+    :param crop_size: (height, width) of a crop in pixels.
     :param seed: of the order and of the augmentation.
     """
 
@@ -211,7 +213,7 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         crop_size: tuple[int, int],
         seed: int,
     ) -> None:
-        """Find the frames that show each class; see the class."""
+        """Find the frames that show each class."""
         self._frames = frames
         self._augmentation = augmentation
         self._crop_size = crop_size
@@ -221,9 +223,9 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Draw a view.
+        Draw a crop.
 
-        :param number: from 0, without end.
+        :param number: of the crop, from 0, without an upper limit.
         :return: (*crop_size, 3) uint8 RGB and (*crop_size) uint8 class index.
         """
         rng = np.random.default_rng([self._seed, 1, number])
@@ -243,7 +245,7 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return torch.from_numpy(image), torch.from_numpy(mask)
 
     def _next(self, number: int) -> int:
-        """Find the frame whose turn it is."""
+        """Find the frame for a crop that is not drawn for a class."""
         turn, place = divmod(number, len(self._frames))
         order = np.random.default_rng([self._seed, 0, turn]).permutation(len(self._frames))
         return int(order[place])
@@ -251,21 +253,21 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 class EpochSampler(Sampler[int]):
     """
-    The numbers of one epoch's views; the next epoch goes on where it ends.
+    The numbers of one epoch's crops; the next epoch continues where it ends.
 
-    Several processes take turns: what they see together is what one alone would see.
+    Several processes take turns: together they see what a single one would see.
 
-    :param count: views in an epoch, of all processes together.
-    :param rank: which of the processes this is, from 0.
-    :param world: how many there are.
-    :raises ValueError: if the views cannot be shared out evenly.
+    :param count: crops in an epoch, of all processes together.
+    :param rank: of this process, from 0.
+    :param world: number of processes.
+    :raises ValueError: if the crops cannot be shared evenly.
     """
 
     def __init__(self, count: int, rank: int = 0, world: int = 1) -> None:
-        """Start with epoch 0; see the class."""
+        """Start with epoch 0."""
         if count % world:
             raise ValueError(
-                f'{count} views in an epoch are not a multiple of {world} processes: choose an '
+                f'{count} crops in an epoch are not a multiple of {world} processes: choose an '
                 'epoch that is'
             )
         self._count = count
@@ -275,25 +277,25 @@ class EpochSampler(Sampler[int]):
 
     def set_epoch(self, epoch: int) -> None:
         """
-        Go to an epoch; Lightning calls this.
+        Select an epoch; Lightning calls this.
 
         :param epoch: from 0.
         """
         self._epoch = epoch
 
     def __len__(self) -> int:
-        """Count this process's views of an epoch."""
+        """Count this process's crops of an epoch."""
         return self._count // self._world
 
     def __iter__(self) -> Iterator[int]:
-        """Go through them."""
+        """Iterate over their numbers."""
         start = self._epoch * self._count
         return iter(range(start + self._rank, start + self._count, self._world))
 
 
 def keep_to_one_thread(worker: int) -> None:
     """
-    Start a loader's worker: where all cores have a worker, OpenCV's threads only stand in line.
+    Set up a loader's worker: with a worker on every core, OpenCV's threads would only compete.
 
     :param worker: its number, as DataLoader gives it to its `worker_init_fn`.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A data set as Lightning sees it: found, checked, split and fitted once, then read by all."""
+"""The LightningDataModule: finds, checks, splits and fits a data set once for all processes."""
 
 import json
 import math
@@ -21,15 +21,15 @@ from surgseg_ros.training.samples import Sample, split_samples
 from surgseg_ros.training.scoring import ValidationFrame
 
 FAULTS_FILE: Final = 'left_out.json'
-"""In the run's folder: names of the samples that the check found fault with."""
+"""In the run's folder: names of the samples in which the check found errors."""
 
 
 class Data(lightning.LightningDataModule):
     """
-    Hands out views for training, and whole frames for validation.
+    Provides crops for training, and whole frames for validation.
 
     After `setup`, `training` and `validation` hold the samples, `left_out` the names of those
-    with faults, `steps` the run's optimizer steps, and `validate_every` those of an epoch.
+    with errors, `steps` the run's optimizer steps, and `validate_every` those of an epoch.
 
     :param config: the settings.
     :param run: the run's folder.
@@ -42,7 +42,6 @@ class Data(lightning.LightningDataModule):
     validate_every: int
 
     def __init__(self, config: TrainConfig, run: Path) -> None:
-        """Keep both; see the class."""
         super().__init__()
         self.prepare_data_per_node = False  # all machines see the run's folder and the caches
         self._config = config
@@ -50,7 +49,7 @@ class Data(lightning.LightningDataModule):
         self._cache = Path(config.cache) if config.cache else run / 'frames'
 
     def prepare_data(self) -> None:
-        """Check all samples and fit those for training; one process of all does."""
+        """Check all samples and fit those for training; runs in one process only."""
         config = self._config
         found = validate(
             Path(config.data),
@@ -64,9 +63,9 @@ class Data(lightning.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """
-        Find what `prepare_data` left; every process does.
+        Load what `prepare_data` wrote; runs in every process.
 
-        :param stage: Lightning's, of no matter.
+        :param stage: from Lightning; not used.
         :raises ConfigError: if there are too few validation frames for so many processes.
         """
         config = self._config
@@ -77,7 +76,7 @@ class Data(lightning.LightningDataModule):
         if self._world > len(self.validation):
             raise ConfigError(
                 f'devices and nodes make {self._world} processes, more than the number of '
-                f'validation frames to share, {len(self.validation)}: take fewer devices'
+                f'validation frames to share, {len(self.validation)}: use fewer devices'
             )
         views_in_step = config.batch_size * config.accumulate * self._world
         steps_in_pass = math.ceil(len(self.training) / views_in_step)
@@ -86,7 +85,7 @@ class Data(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """
-        Load batches of views without end.
+        Load batches of crops without end.
 
         :return: (batch, h, w, 3) and (batch, h, w) uint8.
         """
@@ -109,7 +108,7 @@ class Data(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[ValidationFrame]:
         """
-        Load validation frames at their own size, each process its share.
+        Load this process's share of the validation frames, at their own size.
 
         :return: one ValidationFrame after the other.
         """
@@ -118,9 +117,9 @@ class Data(lightning.LightningDataModule):
 
     def split(self) -> dict[str, Any]:
         """
-        Say which videos, or frames where they were split by frame, are on which side.
+        List the videos, or the frames if the split is by frame, of each part.
 
-        :return: what can be written as JSON.
+        :return: values that can be written as JSON.
         """
         by_video = self._config.split == 'video'
         parts = {'training': self.training, 'validation': self.validation}
@@ -132,7 +131,7 @@ class Data(lightning.LightningDataModule):
 
     def validation_frames(self) -> Iterator[ValidationFrame]:
         """
-        Go through all validation frames.
+        Iterate over all validation frames.
 
         :return: at their own size.
         """
@@ -161,7 +160,7 @@ class Data(lightning.LightningDataModule):
 
 
 class _Loader(DataLoader[Any]):
-    """Begins its processes so that Ctrl-C, which is for the run, does not reach them."""
+    """Starts its processes so that Ctrl-C, which is for the run, does not reach them."""
 
     def __iter__(self) -> Any:
         with deaf_to_terminal(), writing('/dev/shm'):
@@ -183,7 +182,7 @@ class _Whole(Dataset[ValidationFrame]):
 
 
 def _as_it_is(frame: Any) -> Any:
-    """Keep the arrays, of which torch would make tensors."""
+    """Keep the arrays, which torch would convert to tensors."""
     return frame
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds what is wrong with samples before a run stumbles over it, and sorts such samples out."""
+"""Finds errors in samples before a run fails on them, and leaves such samples out."""
 
 import os
 import warnings
@@ -19,7 +19,7 @@ from surgseg_ros.training.dataset import Scan, scan_samples
 from surgseg_ros.training.samples import DataError, DatasetError, Sample, describe
 
 ON_FAULT: Final = ('refuse', 'leave_out')
-"""What `validate` may do with samples that something is wrong with."""
+"""What `validate` can do with samples that have errors."""
 
 
 class Examination(NamedTuple):
@@ -50,8 +50,8 @@ def validate(
     :param cache: for frames of videos that are not unpacked.
     :param leave_out: names of videos and of samples that are not to be used.
     :param on_fault: one of ON_FAULT; `leave_out` warns of each sample that is left out.
-    :return: the samples that nothing is wrong with, and the faults of those left out.
-    :raises DatasetError: if something is wrong and is to be refused, or nothing is left.
+    :return: the samples without errors, and the errors of those left out.
+    :raises DatasetError: if there are errors and they are to be refused, or no sample is left.
     """
     if on_fault not in ON_FAULT:
         raise DatasetError(f'on_fault is {on_fault!r}, expected one of {", ".join(ON_FAULT)}')
@@ -61,10 +61,10 @@ def validate(
     sound = tuple(sample for sample in found.samples if sample.name not in wrong)
     if data_errors and on_fault == 'refuse':
         raise DatasetError(
-            f'{describe(data_errors)}\nMend these, or leave them out by name: {_named(wrong)}'
+            f'{describe(data_errors)}\nFix these, or leave them out by name: {_named(wrong)}'
         )
     if not sound:
-        raise DatasetError(f'{describe(data_errors)}\nThere is no sample without a fault')
+        raise DatasetError(f'{describe(data_errors)}\nThere is no sample without an error')
     if data_errors:
         warnings.warn(f'left out {_named(wrong)}:\n{describe(data_errors)}', stacklevel=2)
     return Scan(sound, data_errors)
@@ -76,10 +76,10 @@ def _named(names: Collection[str]) -> str:
 
 def check(samples: Sequence[Sample]) -> list[DataError]:
     """
-    Decode all samples, and gather what is wrong with them.
+    Decode all samples, and collect their errors.
 
-    :param samples: what to look at.
-    :return: the faults, in the order of `samples`.
+    :param samples: the samples to check.
+    :return: the errors, in the order of `samples`.
     """
     return [
         data_error
@@ -92,10 +92,10 @@ def examine_all(samples: Sequence[Sample]) -> Iterator[Examination]:
     """
     Decode all samples, several at a time, with a progress bar.
 
-    :param samples: what to look at.
+    :param samples: the samples to check.
     :return: what they hold, in the order of `samples`.
     """
-    # Threads are enough, since OpenCV decodes without Python.
+    # Threads are enough, since OpenCV releases the GIL while it decodes.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         examinations = pool.map(examine, samples)
         yield from tqdm(examinations, 'checking', len(samples), unit='frame', leave=False)
@@ -103,9 +103,9 @@ def examine_all(samples: Sequence[Sample]) -> Iterator[Examination]:
 
 def examine(sample: Sample) -> Examination:
     """
-    Decode a sample, and gather what is wrong with it.
+    Decode a sample, and collect its errors.
 
-    :param sample: what to look at.
+    :param sample: the sample to check.
     :return: what it holds.
     """
     wrong = []
@@ -121,13 +121,13 @@ def examine(sample: Sample) -> Examination:
         if values := wrong_values(sample.mask, mask, undecided=False):
             wrong.append(values)
     try:
-        picture = read_picture(sample.image).shape[:2]
+        image_size = read_picture(sample.image).shape[:2]
     except FrameError as error:
         wrong.append(str(error))
     else:
-        if size and size != picture:
+        if size and size != image_size:
             wrong.append(
                 f'{sample.mask}: is {size[1]}x{size[0]} pixels, its image {sample.image} '
-                f'{picture[1]}x{picture[0]}: both must have the size of the video'
+                f'{image_size[1]}x{image_size[0]}: both must have the size of the video'
             )
     return Examination(size, class_px, tuple(DataError(sample.name, what) for what in wrong))

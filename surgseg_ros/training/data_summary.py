@@ -23,7 +23,7 @@ _NAME_PX: Final = 200
 _VALUE_PX: Final = 110
 _HEAD_PX: Final = 50
 _LEAST_SHARE: Final = 1e-6
-"""Where the logarithmic scale of the pixels begins."""
+"""Start of the logarithmic scale of the pixels, in percent."""
 
 _PAPER: Final = (30, 30, 30)
 _INK: Final = (230, 230, 230)
@@ -33,9 +33,9 @@ _FONT_SCALE: Final = 0.55
 
 def draw_data(samples: Sequence[Sample], class_px: NDArray[np.int64]) -> NDArray[np.uint8]:
     """
-    Draw bars for each class, and a sheet of frames in which every class is seen.
+    Draw bars for each class, and a sheet of frames that together show every class.
 
-    :param samples: those without a fault.
+    :param samples: those without errors.
     :param class_px: (N, 10) pixels of each class in each.
     :return: (H, W, 3) uint8 RGB.
     """
@@ -52,7 +52,7 @@ def choose(class_px: NDArray[np.int64], count: int = _SHOWN) -> list[int]:
 
     :param class_px: (N, 10) pixels of each class in each sample.
     :param count: how many, at least as many as there are classes.
-    :return: their places, ascending, each once.
+    :return: their indices, ascending, without repetition.
     """
     if not len(class_px):
         return []
@@ -101,7 +101,7 @@ def _draw_frame(sample: Sample) -> NDArray[np.uint8]:
 
 
 def _row(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Frames side by side, of different heights maybe, on paper as wide as the image."""
+    """Place frames, perhaps of different heights, side by side on a sheet as wide as the chart."""
     height = max(len(frame) for frame in frames)
     row = np.full((height, _WIDTH_PX, 3), _PAPER, np.uint8)
     for place, frame in enumerate(frames):
@@ -121,12 +121,12 @@ def summarize(
     found: Scan, examinations: Sequence[Examination], losses: Sequence[DataError] = ()
 ) -> dict[str, Any]:
     """
-    Add up what a data set holds.
+    Summarize the contents of a data set.
 
-    :param found: its samples, and the faults of masks without a frame.
-    :param examinations: of the samples, in their order.
-    :param losses: what videos have lost.
-    :return: `videos`, name to what it holds; `all`, the same of all together; `faults`, a list of
+    :param found: its samples, and the errors of masks without a frame.
+    :param examinations: of the samples, in the same order.
+    :param losses: frames that the videos lack.
+    :return: `videos`, name to its contents; `all`, the same of all together; `faults`, a list of
         `name` and `what`. A video holds `frames`, `sizes` ('1920x1080' to the number of masks),
         `pixel_share` and `frame_share` by class name, over the masks that could be read.
     """

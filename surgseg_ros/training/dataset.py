@@ -26,7 +26,7 @@ __all__ = ['DatasetError', 'Sample', 'Scan', 'find_samples', 'scan_samples', 'sp
 
 class Scan(NamedTuple):
     """
-    What a data set holds.
+    The contents of a data set.
 
     :param samples: by video, then by index.
     :param data_errors: of masks that are not among the samples.
@@ -40,7 +40,7 @@ def find_samples(
     root: Path, cache: Path | None = None, *, leave_out: Collection[str] = ()
 ) -> tuple[Sample, ...]:
     """
-    Find every frame that has a truth; see `scan_samples`.
+    Find every frame that has a ground truth; see `scan_samples`.
 
     :param root: the data set.
     :param cache: for frames of videos that are not unpacked.
@@ -64,8 +64,8 @@ def scan_samples(
         `frames/` or `video_left.avi`, where it is the frame of that number, counted from 0.
     :param cache: for frames of videos that are not unpacked; see `default_cache`.
     :param leave_out: names of videos (`video_11`) and of samples (`video_11/000000060`).
-    :return: the samples, and what is wrong with masks that have no frame.
-    :raises DatasetError: if there is no mask, a name to leave out is not there, or the cache
+    :return: the samples, and the errors of masks that have no frame.
+    :raises DatasetError: if there is no mask, a name to leave out does not exist, or the cache
         cannot be written.
     """
     try:
@@ -116,11 +116,11 @@ def _name(mask: Path) -> str:
 
 
 def _without(masks: Sequence[Path], leave_out: Collection[str]) -> Iterator[Path]:
-    """Go through the masks that are not left out, once every name is known to be there."""
+    """Iterate over the masks that are not left out; check first that every name exists."""
     names = [{mask.parents[1].name, _name(mask)} for mask in masks]
     if unknown := sorted(set(leave_out).difference(*names)):
         raise DatasetError(
-            f'to leave out {", ".join(map(repr, unknown))}: there is no such mask; write a '
+            f'cannot leave out {", ".join(map(repr, unknown))}: there is no such mask; write a '
             f'video as {masks[0].parents[1].name!r}, and one of its frames as {_name(masks[0])!r}'
         )
     return (m for m, known in zip(masks, names, strict=True) if known.isdisjoint(leave_out))
@@ -153,10 +153,10 @@ def _unpack(packed: Mapping[Path, Sequence[Path]], cache: Path) -> Scan:
 
 def find_losses(root: Path) -> tuple[DataError, ...]:
     """
-    Find what videos that are not unpacked have lost, whether or not a mask is of it.
+    Find frames that videos (not unpacked) lack, whether or not they have a mask.
 
     :param root: the data set.
-    :return: what shows without decoding, each under the name of its video.
+    :return: what can be found without decoding, each under the name of its video.
     """
     found: list[DataError] = []
     for video in find_videos(root):
@@ -164,7 +164,7 @@ def find_losses(root: Path) -> tuple[DataError, ...]:
         file = find_video_file(video)
         if file is None or numbers <= find_pictures(video).keys():
             continue
-        with suppress(FrameError):  # no video at all is a fault of each of its masks
+        with suppress(FrameError):  # a video that cannot be read is an error of each of its masks
             found += (DataError(video.name, text) for text in open_video(file).data_errors)
     return tuple(found)
 

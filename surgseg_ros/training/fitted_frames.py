@@ -27,18 +27,18 @@ _MASKS: Final = 'masks.npy'
 _CLASS_PX: Final = 'class_px.npy'
 
 _FORMAT: Final = 1
-"""To be raised whenever the same samples would be fitted differently."""
+"""Increase it whenever the same samples would be fitted differently."""
 
 
 class FittedFrames:
     """
-    Frames as the network sees them, mapped from files so that memory need not hold them all.
+    Frames as the network's input, memory-mapped so that they need not all fit in memory.
 
     :param folder: where `prepare` put them.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Map the files; see the class."""
+        """Map the files."""
         self._folder = folder
         self.images: NDArray[np.uint8] = np.load(folder / _IMAGES, mmap_mode='r')
         """(n, height, width, 3) RGB."""
@@ -54,15 +54,15 @@ class FittedFrames:
         """
         Decode and fit samples, each once, or find them in the cache.
 
-        A folder in the cache is whole, whenever this was interrupted. Several processes may do
-        this at the same time: one decodes, the others wait.
+        A folder in the cache is always complete, even after an interruption. Several processes may
+        do this at the same time: one decodes, the others wait.
 
         :param samples: what to decode.
         :param input_size: (height, width) of the network's input in pixels.
         :param mode: one of FIT_MODES.
-        :param cache: made where it does not exist.
+        :param cache: the folder; created if it does not exist.
         :return: the frames, in the order of `samples`.
-        :raises DatasetError: if a sample cannot be read, or the cache not be written.
+        :raises DatasetError: if a sample cannot be read, or the cache cannot be written.
         :raises MaskError: if a mask cannot be read.
         """
         digest = _digest(samples, input_size, mode)
@@ -86,12 +86,12 @@ class FittedFrames:
         return len(self.images)
 
     def __reduce__(self) -> tuple[Callable[[Path], 'FittedFrames'], tuple[Path]]:
-        """Go to another process by name: pickled, a mapped array would be read as a whole."""
+        """Pickle only the folder's name: a mapped array would be copied as a whole."""
         return FittedFrames, (self._folder,)
 
 
 def _digest(samples: Sequence[Sample], input_size: tuple[int, int], mode: str) -> str:
-    """Name what the frames are made of: another file, other frames."""
+    """Describe what the frames are made of: if a file changes, its frames are fitted again."""
     try:
         states = [(s.name, *_state(s.image), *_state(s.mask)) for s in samples]
     except OSError as error:
@@ -111,7 +111,7 @@ def _bytes(count: int, input_size: tuple[int, int]) -> int:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a file against other processes; the system lets go if this one is killed."""
+    """Lock a file against other processes; the system releases it if this one is killed."""
     with path.open('a') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -120,7 +120,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _write(
     samples: Sequence[Sample], input_size: tuple[int, int], mode: str, folder: Path
 ) -> None:
-    """Decode and fit into a folder that gets its name when it is whole."""
+    """Decode and fit into a folder that gets its name when it is complete."""
     partial = folder.with_name(folder.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)  # of an earlier interruption
     partial.mkdir()
@@ -148,7 +148,7 @@ def _write(
 
 
 def _each(act: Callable[[int], None], count: int) -> None:
-    """Act for each number, in threads, since OpenCV and torch work without Python."""
+    """Call a function with each number, in threads: OpenCV and torch release the GIL."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             done = pool.map(act, range(count))
@@ -160,7 +160,7 @@ def _each(act: Callable[[int], None], count: int) -> None:
 
 
 def _reserve(path: Path, shape: tuple[int, ...]) -> Any:
-    """Map a file that has its space on the disk: to lack it while writing would end Python."""
+    """Map a file whose space is allocated: a full disk while writing would kill the process."""
     array = np.lib.format.open_memmap(path, 'w+', np.uint8, shape)
     with path.open('rb+') as file:
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

@@ -13,17 +13,17 @@ from surgseg_ros.evaluation.metrics import SCORED
 
 _CHOSEN_ON: Final = {
     'validation': 'These frames chose the checkpoint, the least region size and the margins if '
-    'there are any. So they flatter; other videos will score lower.',
+    'there are any. So the scores are too high; other videos will score lower.',
 }
-"""Said of scores of this name, unless they bring an `about` of their own."""
+"""Text for scores of this name that have no `about` of their own."""
 
 
 def scores_section(name: str, entry: Any) -> str:
     """
-    Tell one set of scores: the means against the floor, then class by class.
+    Write the section of one set of scores: the means beside the floor, then each class.
 
     :param name: a key of ModelSpec.scores.
-    :param entry: its value; what it does not hold is left out.
+    :param entry: its value; missing values are left out.
     :return: Markdown; empty if there is no number.
     """
     entry = mapping(entry)
@@ -39,13 +39,13 @@ def scores_section(name: str, entry: Any) -> str:
 {title}
 {'. '.join(part for part in (counts, about) if part)}
 
-By the official definition of SAR-RARP50, at the images' own size. The floor is what a prediction
-of nothing but background scores. Filtered is without regions below the least size.
+By the official definition of SAR-RARP50, at the images' own size. The floor is the score of a
+prediction of background only. Filtered means without regions below the least size.
 
 {table(['', 'floor', 'raw', 'filtered'], _means(entry, kinds))}
 
-Per class: the official means, in which an absent class counts 1 if nothing is said of it and 0
-otherwise; and the mean IoU over the frames that do show the class.
+Per class: the official means, in which an absent class counts 1 if it is not predicted and 0
+otherwise; and the mean IoU over the frames that show the class.
 
 {table(['class', 'floor', 'IoU, raw', 'filtered', 'NSD, raw', 'filtered', 'IoU where shown, raw',
          'filtered'], _classes(entry, kinds))}{calibration}"""  # fmt: skip
@@ -76,7 +76,7 @@ def _classes(entry: Mapping[str, Any], kinds: Sequence[Mapping[str, Any]]) -> li
 
 
 def _calibration(values: Mapping[str, Any]) -> str:
-    """Tell how far the confidence is a probability, where that was measured."""
+    """Report the calibration error of the confidence, if it was measured."""
     before, after = (mapping(values.get(key)) for key in ('before', 'after'))
     if 'ece' not in before or 'ece' not in after:
         return ''
@@ -84,7 +84,7 @@ def _calibration(values: Mapping[str, Any]) -> str:
         [name, *(_fine(kind.get(key)) for kind in (before, after))]
         for key, name in (
             ('ece', 'all pixels'),
-            ('instrument_ece', 'pixels said to be of an instrument'),
+            ('instrument_ece', 'pixels predicted as an instrument'),
         )
     ]
     return f"""
@@ -101,10 +101,10 @@ def _fine(value: Any) -> str:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """
-    Lay out a table.
+    Format a table.
 
-    :param heads: of the columns.
-    :param rows: cells, which `number` writes.
+    :param heads: headings of the columns.
+    :param rows: cells, formatted by `number`.
     :return: Markdown.
     """
     lines = [heads, ['---'] * len(heads), *([number(cell) for cell in row] for row in rows)]
@@ -113,7 +113,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def number(value: Any) -> str:
     """
-    Write a float to three places.
+    Format a float with three decimals.
 
     :param value: of any kind.
     :return: its text.
@@ -123,7 +123,7 @@ def number(value: Any) -> str:
 
 def or_dash(value: Any) -> str:
     """
-    Write a dash for what is not known.
+    Format a value, or a dash if it is unknown.
 
     :param value: of any kind.
     :return: its text.
@@ -133,10 +133,10 @@ def or_dash(value: Any) -> str:
 
 def at(values: Any, place: int) -> Any:
     """
-    Take a value of a list that must not be there.
+    Get a value of a list, if there is such a list and it is long enough.
 
     :param values: the list, or anything else.
-    :param place: in it.
+    :param place: the index.
     :return: the value, or None.
     """
     return values[place] if isinstance(values, list | tuple) and len(values) > place else None
@@ -144,10 +144,10 @@ def at(values: Any, place: int) -> Any:
 
 def mapping(value: Any) -> Mapping[str, Any]:
     """
-    Take what must not be one for a mapping.
+    Get a mapping from a value of any kind.
 
     :param value: of any kind.
-    :return: itself, or an empty one.
+    :return: the value if it is a mapping, else an empty one.
     """
     return value if isinstance(value, Mapping) else {}
 
@@ -155,40 +155,40 @@ def mapping(value: Any) -> Mapping[str, Any]:
 _USES: Final = {
     'demo': """\
 **It knows synthetic scenes and nothing else.** It has never seen an image of surgery, and what it
-says of one means nothing. It is there so that the node, the demo and the tests have something to
-run. Its `intended_use` is `demo`: the node never calls itself better than `degraded` with it.""",
+predicts on one means nothing. It exists so that the node, the demo and the tests have a model to
+run. Its `intended_use` is `demo`: with it, the node's status is never better than `degraded`.""",
     'research': """\
-**For research only.** It is not a medical device, and nothing that it says may decide what happens
-to a patient.""",
+**For research only.** It is not a medical device, and nothing that it predicts may decide what
+happens to a patient.""",
 }
 
 _SPLITS: Final = {
-    'video': 'The split is by video: none is on both sides.',
-    'frame': '**The split is by frame**: images of one video, nearly alike, are on both sides. '
-    'The validation scores say little of other videos.',
+    'video': 'The split is by video: no video is in both parts.',
+    'frame': '**The split is by frame**: nearly identical images of one video are in both parts. '
+    'The validation scores say little about other videos.',
 }
 
-_TOLD: Final = (
+_OMITTED: Final = (
     *('name', 'intended_use', 'data', 'output', 'start', 'cache', 'frame_cache'),
     *('device', 'strategy', 'workers', 'picture_every'),
 )
-"""Of the recipe, what is said elsewhere, or is the machine's and changes no weight."""
+"""Settings that the card shows elsewhere, or that depend on the machine and change no weight."""
 
 _LIMITS: Final = """\
 ## Limits
 - The numbers hold for images like those of the data above: this endoscope, these instruments,
-  this light. Of another hospital's they say nothing.
-- A class that the data seldom shows is known badly, whatever the mean says; look at its own row.
-- A mask comes without a promise. The network does not know what it does not know."""
+  this light. They say nothing about images of another hospital.
+- A class that is rare in the data is segmented badly, whatever the mean says; look at its own row.
+- A mask is not guaranteed to be right. The network cannot tell what it does not know."""
 
 
 def model_card(spec: ModelSpec) -> str:
     """
-    Write the card of any model; what the model does not tell is left out.
+    Write the model card of any model; unknown values are left out.
 
-    :param spec: as `write_model` gives it back.
+    :param spec: as `write_model` returns it.
     :return: Markdown.
-    :raises ModelError: if a free-form value is no JSON.
+    :raises ModelError: if a free-form value is not JSON.
     """
     training = json.loads(spec.to_json())['training']
     parts = [
@@ -218,7 +218,7 @@ Weights: SHA-256 `{spec.weights_sha256}`."""
 
 
 def _data(training: Mapping[str, Any]) -> str:
-    """Tell what it was trained on, as far as it is known."""
+    """Describe the training data, as far as they are known."""
     rows = []
     for part in ('training', 'validation'):
         videos, frames = (training.get(f'{part}_{kind}') for kind in ('videos', 'frames'))
@@ -231,37 +231,37 @@ def _data(training: Mapping[str, Any]) -> str:
         _SPLITS.get(str(split), ''),
         f'Split seed: {recipe["split_seed"]}.' if 'split_seed' in recipe else '',
         _listed('Validation videos', training.get('validation_videos')),
-        _listed('Left out, because something is wrong with it', training.get('left_out')),
+        _listed('Left out because of errors', training.get('left_out')),
     ]
-    said = '\n'.join(note for note in notes if note)
-    if not rows and not said:
+    text = '\n'.join(note for note in notes if note)
+    if not rows and not text:
         return ''
     table = '\n'.join(['| | videos | frames |', '| --- | --- | --- |', *rows]) if rows else ''
-    return '\n\n'.join(part for part in ('## Data', table, said) if part)
+    return '\n\n'.join(part for part in ('## Data', table, text) if part)
 
 
 def _recipe(training: Mapping[str, Any]) -> str:
-    """Tell the last run's settings, and the runs before it in few words."""
+    """Describe the last run's settings, and briefly the runs before it."""
     reported = {
         key: value
         for key, value in mapping(training.get('recipe')).items()
-        if key not in _TOLD and value not in ('', None, [], {})
+        if key not in _OMITTED and value not in ('', None, [], {})
     }
     runs = _runs(training)
     parts = ['## How it was made'] if reported or runs else []
     if len(runs) > 1:
-        parts.append('In several runs, each from where the one before ended:')
+        parts.append('In several runs, each from the weights of the one before:')
     parts += ['\n'.join(f'{number}. {run}' for number, run in enumerate(runs, 1))] if runs else []
     if reported:
         block = yaml.safe_dump(reported, sort_keys=False, default_flow_style=None, width=95)
         parts += [f'The {"last " if len(runs) > 1 else ""}recipe:\n\n```yaml\n{block}```']
     if versions := mapping(training.get('versions')):
-        parts.append(f'With {", ".join(f"{name} {said}" for name, said in versions.items())}.')
+        parts.append(f'With {", ".join(f"{name} {of}" for name, of in versions.items())}.')
     return '\n\n'.join(parts)
 
 
 def _runs(training: Mapping[str, Any]) -> list[str]:
-    """Name the runs, the first one first."""
+    """Describe each run in a line, in order."""
     recipe, start = mapping(training.get('recipe')), mapping(training.get('start'))
     parts = [f'{training["steps_done"]} steps'] if 'steps_done' in training else []
     for key, words in (
@@ -279,18 +279,18 @@ def _runs(training: Mapping[str, Any]) -> list[str]:
 
 
 def _confidence(spec: ModelSpec) -> str:
-    """Tell what makes the confidence a probability, if anything does."""
+    """Describe the temperature of the confidence, if there is one."""
     if spec.temperature == 1.0:
         return ''
     return f"""\
 ## Confidence
-It is the probability of the chosen class, of logits that are divided by {spec.temperature:.4f}. This temperature
-was found on validation frames (Guo et al. 2017); it changes no class. Of images of another kind
-the confidence says little: there, too, the network may be sure and wrong."""  # noqa: E501
+It is the softmax probability of the chosen class, with logits divided by {spec.temperature:.4f}. This temperature
+was fitted on validation frames (Guo et al. 2017); it changes no class. On images of another kind
+the confidence says little: there, too, the network may be confident and wrong."""  # noqa: E501
 
 
 def _thresholds(spec: ModelSpec, margins: Any) -> str:
-    """Tell what was tuned per class, if anything was."""
+    """List what was tuned per class, if anything was."""
     if not any(spec.least_region) and not margins:
         return ''
     rows = [
@@ -300,8 +300,8 @@ def _thresholds(spec: ModelSpec, margins: Any) -> str:
     kept = 3 if margins else 2
     return f"""\
 ## Thresholds
-The least region is a share of the image, for whoever filters; the mask itself is not filtered.
-The margin is how far, in logits, the class has to be ahead of the next; it is in the weights.
+The least region is a share of the image, for optional filtering; the mask itself is not filtered.
+The margin is the lead in logits that the class needs over the next one; it is in the weights.
 
 {table(['class', 'least region, %', 'margin'][:kept], [row[:kept] for row in rows])}"""
 

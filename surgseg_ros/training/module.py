@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One training run as Lightning sees it: a step, a validation, the best weights kept."""
+"""The LightningModule of a training run: its steps, its validation, and its best weights."""
 
 import math
 import time
@@ -26,7 +26,7 @@ _STEPS_UNSEEN: Final = 10
 
 
 class _Validated:
-    """A network in training as the Segmenter's runtime: what is validated is what will run."""
+    """A network in training as the Segmenter's runtime: validation runs the node's own code."""
 
     description = 'a network in training'
     max_batch_size = 1
@@ -47,14 +47,14 @@ class Training(lightning.LightningModule):
     Trains a network, and keeps the weights that validated best.
 
     :param config: the settings.
-    :param spec: the model to be.
+    :param spec: of the model that is trained.
     """
 
     best_weights: dict[str, Tensor]
     _validated_weights: dict[str, Tensor]
 
     def __init__(self, config: TrainConfig, spec: ModelSpec) -> None:
-        """Build the network; see the class."""
+        """Build the network."""
         super().__init__()
         self.config = config
         self.spec = spec
@@ -77,7 +77,7 @@ class Training(lightning.LightningModule):
 
     @property
     def progress(self) -> float:
-        """What part of the run is done, by steps or by time, whichever is further."""
+        """The fraction of the run that is done, by steps or by time, whichever is greater."""
         done = self.global_step / self.data.steps
         if self.config.minutes:
             passed_s = self.seconds + time.monotonic() - self._resumed_s
@@ -85,19 +85,19 @@ class Training(lightning.LightningModule):
         return done
 
     def on_train_start(self) -> None:
-        """Start the clock, since decoding does not count; end a run that was done before."""
+        """Start the clock, without the time for decoding; stop at once if the run is complete."""
         self._resumed_s = time.monotonic()
         stopping: Any = self.trainer.early_stopping_callback
         done = self.progress >= 1 or (stopping and stopping.wait_count >= stopping.patience)
         self.trainer.should_stop = done and bool(self.best_weights)
 
     def on_train_epoch_start(self) -> None:
-        """Make chance depend on the epoch alone, so that a killed one starts again alike."""
+        """Seed by the epoch alone, so that an epoch that was killed repeats identically."""
         torch.manual_seed(hash((self.config.seed, self.current_epoch, self.global_rank)))
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """
-        Find the loss of a batch.
+        Compute the loss of a batch.
 
         :param batch: (N, h, w, 3) uint8 images, (N, h, w) uint8 truths.
         :param index: its number in the epoch.
@@ -111,11 +111,11 @@ class Training(lightning.LightningModule):
         return loss
 
     def _record_divergence(self, loss: Tensor) -> None:
-        """End a run that is lost, instead of at its next validation."""
+        """Stop a run that has diverged now, and not at its next validation."""
         if self.config.precision == 'float16':
-            return  # a loss that overflows there is no step, and the next one is scaled down
+            return  # there a step that overflows is skipped, and the next one is scaled down
         self._is_finite = loss.detach().isfinite() & self._is_finite
-        # To look at a value on a device waits for it, hence not at every step.
+        # Reading a value from the device waits for it, hence not at every step.
         due = loss.device.type == 'cpu' or self.global_step % _STEPS_UNSEEN == 0
         if due and not self._is_finite:
             raise self._diverged()
@@ -123,35 +123,35 @@ class Training(lightning.LightningModule):
     def _diverged(self) -> ModelError:
         more = '' if self.config.precision == 'float32' else ', or set precision to float32'
         return ModelError(
-            f'the run diverged at step {self.global_step}, where its loss is no number any more: '
+            f'the run diverged at step {self.global_step}, where its loss is not finite any more: '
             f'lower learning_rate, which is {self.config.learning_rate:g}{more}'
         )
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Stop when the steps are done or the time is up."""
+        """Stop when the steps are done or the time has run out."""
         if self.global_step == self._steps_seen:
-            return  # the batch's gradient is waiting for others
+            return  # gradients are still being accumulated
         self._steps_seen = self.global_step
         done = self.progress >= 1
-        if self.config.minutes:  # clocks differ
+        if self.config.minutes:  # the processes' clocks differ
             done = self.trainer.strategy.broadcast(done)
         self.trainer.should_stop = self.trainer.should_stop or done
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the last validation; the same way to the device and back serves all frames."""
+        """Discard the last validation; one segmenter serves all frames."""
         self._runtime = _Validated(self.network, self.device)
         self._segmenter = Segmenter(self.spec, self._runtime)
         self._frames.clear()
         self._losses.clear()
-        # Kept now: when the epoch ends, the averaged weights are out of the network again.
+        # Keep them now: when the epoch ends, the network has its own weights again.
         weights = self.network.state_dict()
         self._validated_weights = {k: v.detach().cpu().clone() for k, v in weights.items()}
 
-    def validation_step(  # type: ignore[override]  # Lightning hands the output on as it is
+    def validation_step(  # type: ignore[override]  # Lightning passes the output on unchanged
         self, frame: ValidationFrame, index: int
     ) -> NDArray[np.uint8]:
         """
-        Segment a frame of a validation video as the node would, and count.
+        Segment a frame of a validation video as the node would, and update the metrics.
 
         :param frame: the frame.
         :param index: its number.
@@ -184,7 +184,7 @@ class Training(lightning.LightningModule):
             self.best_weights = self._validated_weights
 
     def _gathered(self) -> tuple[dict[str, list[FrameCounts]], list[float]]:
-        """Bring the counts of all processes together."""
+        """Gather the counts of all processes."""
         if not all(map(math.isfinite, self._losses)):
             raise self._diverged()
         mine = (dict(self._frames), self._losses)
@@ -200,9 +200,9 @@ class Training(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """
-        Make the optimizer and its schedule.
+        Create the optimizer and its schedule.
 
-        :return: what Lightning wants.
+        :return: in the form that Lightning expects.
         """
         optimizer = build_optimizer(self.config, self.network)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
@@ -216,7 +216,7 @@ class Training(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """
-        Add what is not in the weights.
+        Add the state that is not in the weights.
 
         :param checkpoint: to be written.
         """
@@ -229,7 +229,7 @@ class Training(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """
-        Take back what `on_save_checkpoint` added.
+        Restore what `on_save_checkpoint` added.
 
         :param checkpoint: as read.
         """

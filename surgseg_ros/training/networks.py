@@ -22,21 +22,21 @@ from surgseg_ros.training.config import ConfigError, TrainConfig
 
 _SMOOTHING = 2e-4
 """
-Added above and below in Dice, as a share of the batch's pixels.
+Added to numerator and denominator of Dice, as a share of the batch's pixels.
 
-A class that is absent from the batch then costs more the more of it is predicted, and a small
-share of it is still felt: the official metric takes a whole frame's point for one stray pixel.
+Then the loss of a class that is absent from the batch grows with its predicted area, and even a
+small area matters: in the official metric, one stray pixel costs the point of a whole frame.
 """
 
 
 def segmentation_loss(logits: Tensor, truth: Tensor, dice_weight: float) -> Tensor:
     """
-    Weigh cross-entropy and batch Dice.
+    Compute a weighted sum of cross-entropy and batch Dice.
 
     :param logits: (N, C, h, w).
     :param truth: (N, h, w) uint8 class index; NO_DECISION does not count.
     :param dice_weight: weight of the Dice; that of the cross-entropy is 1.
-    :return: a number.
+    :return: a scalar.
     """
     logits = logits.float()
     loss = F.cross_entropy(logits, truth.long(), ignore_index=NO_DECISION)
@@ -47,7 +47,7 @@ def segmentation_loss(logits: Tensor, truth: Tensor, dice_weight: float) -> Tens
 
 def batch_dice(logits: Tensor, truth: Tensor) -> Tensor:
     """
-    Find 1 - Dice of each class over the whole batch, absent ones included.
+    Compute 1 - Dice of each class over the whole batch, absent ones included.
 
     :param logits: (N, C, h, w) float.
     :param truth: (N, h, w) uint8 class index; NO_DECISION does not count.
@@ -74,15 +74,15 @@ _FALLS: Final[dict[str, Callable[[float], float]]] = {
     'poly': lambda left: float(left**0.9),  # the power of DeepLab
     'cosine': lambda left: (1 - math.cos(math.pi * left)) / 2,
 }
-"""Share of the highest learning rate by the share of the run that is left."""
+"""Factor on the highest learning rate, by the fraction of the run that is left."""
 
 
 def build_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
     """
-    Make the optimizer; biases and normalization do not decay.
+    Create the optimizer; biases and normalization have no weight decay.
 
     :param config: the settings.
-    :param network: whose weights it moves.
+    :param network: whose weights it updates.
     :return: the optimizer.
     """
     matrices = [p for p in network.parameters() if p.ndim > 1]
@@ -96,12 +96,12 @@ def build_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Opti
 
 def rate(config: TrainConfig, step: int, progress: float) -> float:
     """
-    Find the learning rate.
+    Compute the factor on the learning rate.
 
     :param config: the settings.
     :param step: optimizer steps done.
-    :param progress: share of the run that is done.
-    :return: share of the highest learning rate.
+    :param progress: fraction of the run that is done.
+    :return: factor on the highest learning rate.
     """
     rise = min(1.0, (step + 1) / max(1, config.warm_up_steps))
     return rise * _FALLS[config.schedule](max(0.0, 1 - progress))
@@ -109,10 +109,10 @@ def rate(config: TrainConfig, step: int, progress: float) -> float:
 
 def running_mean(decay: float) -> Callable[[Any, Any, Any], None]:
     """
-    Make the rule by which averaged weights follow.
+    Create the function that updates the averaged weights.
 
-    :param decay: the mean's, once it is long; early on it forgets the random start faster.
-    :return: as torch's AveragedModel wants it.
+    :param decay: of the average later in a run; early on it is lower, to forget the random start.
+    :return: in the form that torch's AveragedModel expects.
     """
 
     @torch.no_grad()
@@ -131,24 +131,24 @@ def running_mean(decay: float) -> Callable[[Any, Any, Any], None]:
 _NONE: Final = 'none'
 _FILE_SUFFIXES: Final = ('.safetensors', '.pth', '.pt', '.bin')
 _CLASSIFIERS: Final = ('fc.', 'classifier.', 'head.', 'last_linear.', 'head_norm.', 'num_batches')
-"""Beginnings of tensors of a classifier, which an encoder has no use for."""
+"""Prefixes of a classifier's tensors, which an encoder does not use."""
 
 _START_BYTES: Final = 512
 _NO_TENSORS: Final = {
-    b'<': 'a page of the web, what a failed download leaves: get the file again',
-    b'version https://git-lfs': 'a pointer of Git LFS: get the file itself by `git lfs pull`',
+    b'<': 'an HTML page, as a failed download leaves it: download the file again',
+    b'version https://git-lfs': 'a pointer of Git LFS: get the file itself with `git lfs pull`',
 }
-"""What is often found in place of weights, by how it begins, in lower case."""
+"""What is often found in place of weights, by its first bytes in lower case."""
 
 
 def build_network(config: TrainConfig, spec: ModelSpec) -> SegmentationNetwork:
     """
-    Build the network that training begins with.
+    Build the network that training starts from.
 
-    :param config: says with which weights: `start`, or `encoder_weights`, or none.
+    :param config: names the weights: `start`, `encoder_weights`, or none.
     :param spec: the model to be.
     :return: the network on the CPU.
-    :raises ModelError: if there is no such network, or its weights cannot be had.
+    :raises ModelError: if there is no such network, or its weights cannot be loaded.
     """
     if config.start:
         return load_network(spec, read_model(config.start)[1]).train()
@@ -161,23 +161,23 @@ def build_network(config: TrainConfig, spec: ModelSpec) -> SegmentationNetwork:
         return network
     try:
         return SegmentationNetwork(spec, wanted)
-    except OSError as error:  # what the hub's client raises, whatever the reason
+    except OSError as error:  # the hub's client raises it for every reason
         raise ModelError(
             f'encoder_weights {wanted!r} of {spec.encoder!r} cannot be fetched ({error}): go '
-            "online, or give a local file (encoder_weights=FILE.safetensors), or 'none' to begin "
-            'from nothing'
+            "online, or give a local file (encoder_weights=FILE.safetensors), or 'none' to start "
+            'from random weights'
         ) from error
 
 
 def _load_encoder(encoder: nn.Module, path: Path, name: str) -> None:
-    """Put a file's tensors into an encoder; a classifier's are left out."""
+    """Load a file's tensors into an encoder; those of a classifier are left out."""
     target: nn.Module = getattr(encoder, 'model', encoder)  # timm's are one level down
     weights = _read_tensors(path)
     wanted = target.state_dict()
     unknown = [k for k in weights if k not in wanted and not k.startswith(_CLASSIFIERS)]
     misshapen = [k for k in weights if k in wanted and weights[k].shape != wanted[k].shape]
     missing = [k for k in wanted if k not in weights and not k.endswith('num_batches_tracked')]
-    for what, keys in (('unknown', unknown), ('misshapen', misshapen), ('missing', missing)):
+    for what, keys in (('unknown', unknown), ('wrong shape', misshapen), ('missing', missing)):
         if keys:
             raise ModelError(
                 f'encoder_weights {str(path)!r} are not those of {name!r}: {what} '
@@ -189,7 +189,7 @@ def _load_encoder(encoder: nn.Module, path: Path, name: str) -> None:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a file of tensors; in the words of people, for torch's are pages of advice."""
+    """Read a file of tensors, with short errors: those of torch are long and give wrong advice."""
     named = f'encoder_weights {str(path)!r}'
     try:
         with path.open('rb') as file:
@@ -207,28 +207,29 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             content: Any = torch.load(path, 'cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f'{named} hold more than tensors, a whole model maybe, which is never unpickled, for '
-            "that can run any code: save the model's state_dict() alone, as safetensors at best"
+            f'{named} contain more than tensors, a whole model perhaps, which is never unpickled, '
+            "since that can run any code: save only the model's state_dict(), as safetensors if "
+            'possible'
         ) from error
-    except Exception as error:  # each reader has its own
+    except Exception as error:  # each reader raises its own kinds
         raise ModelError(
-            f'{named} cannot be read as a file of tensors ({type(error).__name__}): it is cut '
-            'off, or of another kind; get it again'
+            f'{named} cannot be read as a file of tensors ({type(error).__name__}): it is '
+            'truncated, or of another kind; download it again'
         ) from error
     if not isinstance(content, dict) or not all(map(torch.is_tensor, content.values())):
         raise ModelError(
-            f'{named} hold no tensors by name: save the state_dict() of the encoder alone'
+            f'{named} contain no tensors by name: save only the state_dict() of the encoder'
         )
     return content
 
 
 def try_network(config: TrainConfig, network: SegmentationNetwork) -> None:
     """
-    See, before data is prepared, that a network can be trained on such crops and run on images.
+    Check, before data is prepared, that a network can be trained on crops and run on images.
 
-    :param config: says of which sizes.
-    :param network: on the CPU; it is left as it is.
-    :raises ConfigError: if it cannot; with a batch of one some have a single value to normalise.
+    :param config: with their sizes.
+    :param network: on the CPU; it is not changed.
+    :raises ConfigError: if it cannot; some networks cannot normalize a batch of one.
     """
     trial = copy.deepcopy(network)
     named = f'{config.architecture} with encoder {config.encoder!r}'

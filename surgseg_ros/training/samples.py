@@ -15,7 +15,7 @@ from surgseg_ros.evaluation.frames import FrameError, read_picture
 from surgseg_ros.evaluation.pairs import read_truth
 
 _NAMED: Final = 20
-"""So many faults are said in an error; the rest is counted."""
+"""Number of errors that a message lists; the rest is counted."""
 
 
 class DatasetError(ValueError):
@@ -45,10 +45,10 @@ class Sample:
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """
-        Decode both.
+        Decode image and mask.
 
         :return: (H, W, 3) uint8 RGB, and (H, W) uint8 class index.
-        :raises DatasetError: if the image cannot be read, or they don't belong together.
+        :raises DatasetError: if the image cannot be read, or their sizes differ.
         :raises MaskError: if the mask cannot be read.
         """
         try:
@@ -66,10 +66,10 @@ class Sample:
 
 class DataError(NamedTuple):
     """
-    Something wrong with a sample.
+    An error in a sample.
 
     :param name: of the sample, as `video_11/000000060`.
-    :param what: which file, and what about it.
+    :param what: the file, and what is wrong with it.
     """
 
     name: str
@@ -78,10 +78,10 @@ class DataError(NamedTuple):
 
 def describe(data_errors: Sequence[DataError]) -> str:
     """
-    Say what is wrong.
+    List the errors.
 
     :param data_errors: at least one.
-    :return: a line for each of the first, and how many more there are.
+    :return: a line for each of the first ones, and the number of the others.
     """
     lines = [data_error.what for data_error in data_errors[:_NAMED]]
     if len(data_errors) > _NAMED:
@@ -97,12 +97,12 @@ def split_samples(
     samples: Sequence[Sample], by: str, validation_share: float, seed: int
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     """
-    Split as a run's settings say.
+    Split according to a run's settings.
 
-    :param samples: what to split.
+    :param samples: the samples to split.
     :param by: one of SPLITS.
     :param validation_share: share for validation, above 0 and below 1.
-    :param seed: the same gives the same split.
+    :param seed: the same seed gives the same split.
     :return: samples for training and for validation, in their order; each has at least one.
     :raises DatasetError: if there are too few, or `by` is unknown.
     """
@@ -132,7 +132,7 @@ def split_videos(
     wholes = sorted({_whole(name) for name in names})
     if len(wholes) < 2:
         raise DatasetError(
-            f'there is only the video {", ".join(wholes)!r}: a split by video takes two or more'
+            f'there is only the video {", ".join(wholes)!r}: a split by video needs two or more'
         )
     count = min(max(1, round(validation_share * len(wholes))), len(wholes) - 1)
     order = np.random.default_rng(seed).permutation(len(wholes))
@@ -154,10 +154,10 @@ def split_frames(
     :raises DatasetError: if there are not two samples.
     """
     if len(samples) < 2:
-        raise DatasetError(f'there are {len(samples)} frames: a split takes two or more')
+        raise DatasetError(f'there are {len(samples)} frames: a split needs two or more')
     warnings.warn(
         'split by frame: frames for validation have neighbours in training, which look almost '
-        'the same, so the validation scores are too good; split by video to learn how the model '
+        'the same, so the validation scores are too high; split by video to measure how the model '
         'does on a video that it never saw',
         stacklevel=2,
     )
@@ -169,6 +169,6 @@ def split_frames(
 
 
 def _whole(video: str) -> str:
-    """Strip the number of a part."""
+    """Remove the number of a part."""
     found = re.match(r'video_[^_]+', video)
     return found.group() if found else video

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What comes after training: margins, temperature and least regions tuned, and the scores."""
+"""The steps after training: tune margins, temperature and least regions, then score."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ ValidationFrame = tuple[str, NDArray[np.uint8], NDArray[np.uint8]]
 """Video, (H, W, 3) uint8 RGB and (H, W) uint8 truth, at the video's own size."""
 
 Frames = Callable[[], Iterable[ValidationFrame]]
-"""Gives the frames, from the first on at each call: they are gone through more than once."""
+"""Returns the frames, from the first one at each call: they are read more than once."""
 
 
 def tune_and_score(
@@ -48,7 +48,7 @@ def tune_and_score(
     :param spec: the model.
     :param weights: its tensors.
     :param frames: what to tune and score on.
-    :param margins: whether to ask a lead of each class, which changes the weights.
+    :param margins: whether each class must have a margin over the next, which changes the weights.
     :param device: `cpu`, `cuda` …
     :param name: under which the scores are put.
     :return: the model with `temperature`, `least_region`, `scores[name]` and, if asked for,
@@ -70,10 +70,10 @@ def tune_and_score(
 
 def tune_margins(runtime: Runtime, spec: ModelSpec, frames: Frames) -> tuple[float, ...]:
     """
-    Find how far each class has to be ahead of the next to be said.
+    Find the margin that each class must have over the next one to be predicted.
 
     :param runtime: runs the network.
-    :param spec: the model, which says how images are fitted.
+    :param spec: the model, which defines how images are fitted.
     :param frames: what to tune on.
     :return: per class, in logits; 0 for the background.
     """
@@ -85,10 +85,10 @@ def tune_margins(runtime: Runtime, spec: ModelSpec, frames: Frames) -> tuple[flo
 
 def tune_temperature(runtime: Runtime, spec: ModelSpec, frames: Frames) -> float:
     """
-    Find what to divide the logits by to make them probabilities.
+    Find the temperature by which to divide the logits to calibrate the confidence.
 
-    :param runtime: runs the network, with margins if it has any: they change what is said.
-    :param spec: the model, which says how images are fitted.
+    :param runtime: runs the network, with its margins if there are any: they change the classes.
+    :param spec: the model, which defines how images are fitted.
     :param frames: what to tune on.
     :return: the temperature, as in ModelSpec.
     """
@@ -101,11 +101,11 @@ def tune_temperature(runtime: Runtime, spec: ModelSpec, frames: Frames) -> float
 def _fitted(
     runtime: Runtime, spec: ModelSpec, frames: Frames, what: str
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
-    """Give (h, w) truth and (C, h, w) logits of each frame at the network's size."""
+    """Yield (h, w) truth and (C, h, w) logits of each frame at the network's size."""
     for _, image, truth in _reported(frames, what):
         with torch.inference_mode():
-            picture = torch.from_numpy(np.ascontiguousarray(image))[None].to(runtime.device)
-            logits = runtime(fit(picture, spec.input_size, spec.fit))[0].float().cpu().numpy()
+            batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(runtime.device)
+            logits = runtime(fit(batch, spec.input_size, spec.fit))[0].float().cpu().numpy()
         mask = torch.from_numpy(np.ascontiguousarray(truth))[None]
         fitted = fit_mask(mask, spec.input_size, spec.fit, NO_DECISION)
         yield fitted[0].numpy(), logits
@@ -115,10 +115,10 @@ def with_margins(
     spec: ModelSpec, weights: Mapping[str, Tensor], margins: Sequence[float]
 ) -> dict[str, Tensor]:
     """
-    Ask the lead of each class in the last layer itself, so that nobody has to know of it.
+    Subtract the margins in the bias of the last layer, so that no caller has to know of them.
 
-    :param spec: the model, for the message of an error.
-    :param weights: its tensors; not written to.
+    :param spec: the model, for error messages.
+    :param weights: its tensors; not modified.
     :param margins: per class, in logits.
     :return: the tensors, all but one the same.
     :raises ModelError: if the last layer has no bias.
@@ -134,7 +134,7 @@ def with_margins(
     if not biases:
         raise ModelError(
             f'{spec.architecture} of {spec.name!r} has no bias of {CLASS_COUNT} values in its '
-            'segmentation_head, off which the margins could be taken: set margins to false'
+            'segmentation_head, from which to subtract the margins: set margins to false'
         )
     bias = weights[biases[-1]]
     return {**weights, biases[-1]: bias - torch.tensor(margins).to(bias)}
@@ -142,7 +142,7 @@ def with_margins(
 
 def tune_least_region(segmenter: Segmenter, frames: Frames) -> tuple[float, ...]:
     """
-    Find the least size that a region of each class must have to be kept.
+    Find the minimum size that a region of each class must have to be kept.
 
     :param segmenter: the model.
     :param frames: what to tune on.
@@ -161,8 +161,8 @@ def score(segmenter: Segmenter, frames: Frames, least: Sequence[float]) -> dict[
     :param segmenter: the model.
     :param frames: what to score on.
     :param least: per class, the least region of the filtered values.
-    :return: `videos`, `frames` (numbers of); `floor`, that of a prediction of nothing but
-        background: `mIoU`, `mNSD`, `score`; `class_floor`; and `raw` and `filtered`: the same
+    :return: `videos`, `frames` (their numbers); `floor`, the scores of a prediction of
+        background only: `mIoU`, `mNSD`, `score`; `class_floor`; and `raw` and `filtered`: the same
         three, `class_mIoU`, `class_mNSD`, and `present_class_IoU`, the mean over the frames whose
         truth has the class, or None. Nine values each, classes 1 to 9. And `calibration`, as
         Calibration sums up.
@@ -191,23 +191,23 @@ def score(segmenter: Segmenter, frames: Frames, least: Sequence[float]) -> dict[
 
 class Calibration:
     """
-    Finds how far the confidence is a probability, with the model's temperature and without.
+    Measures the calibration of the confidence, with the model's temperature and without.
 
     :param segmenter: the model.
     """
 
     def __init__(self, segmenter: Segmenter) -> None:
-        """Start with no frame."""
+        """Start without frames."""
         plain = Segmenter(dataclasses.replace(segmenter.spec, temperature=1.0), segmenter.runtime)
         self._kinds = {'before': (plain, Reliability()), 'after': (segmenter, Reliability())}
 
     def add(self, image: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """
-        Look at a frame.
+        Add a frame.
 
         :param image: (H, W, 3) uint8 RGB.
         :param truth: (H, W) uint8 class index.
-        :return: (H, W) uint8, what the model says, which no temperature changes.
+        :return: (H, W) uint8, the predicted classes, which no temperature changes.
         """
         for segmenter, reliability in self._kinds.values():
             found = segmenter.segment(image, confidence=True)
@@ -216,7 +216,7 @@ class Calibration:
 
     def summarize(self) -> dict[str, Any]:
         """
-        Divide.
+        Compute the results.
 
         :return: `bins`; and `before` and `after` the temperature, as Reliability sums up.
         """
@@ -225,7 +225,7 @@ class Calibration:
 
 
 def _selected(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Take what a model card tells, classes averaged over the videos as officially."""
+    """Select the values of a model card; classes are averaged over the videos, as officially."""
     videos = summary['videos'].values()
     return {
         **{key: summary[key] for key in ('mIoU', 'mNSD', 'score')},
@@ -238,5 +238,5 @@ def _selected(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reported(frames: Frames, what: str) -> Iterator[ValidationFrame]:
-    """Show how far it is."""
+    """Show progress."""
     yield from tqdm(frames(), what, unit='frame', leave=False)

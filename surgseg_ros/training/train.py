@@ -48,7 +48,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> None:
     Train a model and write its folder.
 
     :param config: the settings.
-    :param resume: whether to go on from the last checkpoint in the output folder.
+    :param resume: whether to resume from the last checkpoint in the output folder.
     :raises ConfigError: if the output folder is not empty, or the checkpoint is of another run.
     :raises DatasetError: if the data cannot be used.
     :raises ModelError: if there is no such network, or it does not learn.
@@ -75,7 +75,7 @@ def _run_folder(run: Path) -> Iterator[None]:
     """
     Make the run's folder; if the start fails, remove it, so that the output can be named again.
 
-    From the first checkpoint on, and after an interruption, it stays, for --resume to go on in it.
+    After the first checkpoint, or an interruption, it stays, so that --resume can continue in it.
     """
     with writing(run):
         made = make_folder(run)
@@ -98,24 +98,24 @@ def _fit(
 
 
 def _find_checkpoint(config: TrainConfig, output: Path, resume: bool) -> Path | None:
-    """Find where to go on, or refuse to write over what is there."""
+    """Find the checkpoint to resume from, or refuse to overwrite what is there."""
     if resume:
         return find_checkpoint(output / RUN, config)
     if rank_zero_only.rank:  # type: ignore[attr-defined]
-        return None  # the folder may be this run's already
+        return None  # rank 0 may have created the folder already
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         unfinished = (output / RUN).is_dir() and not (output / CARD).exists()
         raise ConfigError(
             f'output {str(output)!r} is not an empty folder: name a new one'
-            + (', or go on with the run in it by --resume' if unfinished else '')
+            + (', or continue the run in it with --resume' if unfinished else '')
         )
     return None
 
 
 def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
-    """Set Lightning up, without its advice."""
+    """Set up Lightning, without its tips."""
     warnings.filterwarnings('ignore', category=UserWarning, module='lightning')
-    # Lightning uses a class of torch that is on its way out.
+    # Lightning uses a deprecated class of torch.
     warnings.filterwarnings('ignore', '.*LeafSpec', FutureWarning)
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
     try:
@@ -123,7 +123,7 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if accelerator == 'cpu' and config.precision == 'float16':
-        raise ConfigError("precision is 'float16', which a CPU cannot train with: take bfloat16")
+        raise ConfigError("precision is 'float16', which does not train on a CPU: use bfloat16")
     tensorboard = TensorBoardLogger(run, name='logs')
     try:
         return lightning.Trainer(
@@ -134,7 +134,7 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
             precision=_PRECISIONS[config.precision],  # type: ignore[arg-type]
             accumulate_grad_batches=config.accumulate,
             default_root_dir=run,
-            max_epochs=-1,  # the module knows when to stop
+            max_epochs=-1,  # the module stops the run
             logger=[tensorboard, CSVLogger(run, name='logs', version=tensorboard.version)],
             callbacks=_callbacks(config, run, accelerator),
             enable_checkpointing=False,
@@ -147,18 +147,18 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
             f'devices={config.devices}, nodes={config.nodes}, strategy={config.strategy!r} and '
-            f'precision={config.precision} on {accelerator} cannot be had: {error}'
+            f'precision={config.precision} on {accelerator} cannot be used: {error}'
         ) from error
 
 
 def _callbacks(config: TrainConfig, run: Path, device: str) -> list[lightning.Callback]:
-    """List them in the order of their work: the checkpoint holds what the others know."""
+    """List the callbacks in order of work: the checkpoint stores the state of the others."""
     callbacks: list[lightning.Callback] = [Progress()]
     if config.picture_every:
         callbacks.append(PredictionImages(run, config.picture_every))
     if config.ema_decay:
-        # Not EMAWeightAveraging: of one decay for all steps, it would long remember the random
-        # start. The device is named, since the callback is set up while the network is on the CPU.
+        # Not EMAWeightAveraging: with one decay for all steps, its average would long contain the
+        # random start. The device is given, since the network is on the CPU during set-up.
         callbacks.append(WeightAveraging(device, multi_avg_fn=running_mean(config.ema_decay)))
     if config.patience:
         mode = 'min' if config.select == 'loss' else 'max'
@@ -191,14 +191,14 @@ def _finish(module: Training, data: Data, output: Path) -> None:
     print(
         f'{output}: official mIoU {scores["raw"]["mIoU"]:.4f} '
         f'({scores["filtered"]["mIoU"]:.4f} without small regions, '
-        f'{scores["floor"]["mIoU"]:.4f} of background only) on {scores["frames"]} frames of '
+        f'{scores["floor"]["mIoU"]:.4f} for background only) on {scores["frames"]} frames of '
         f'{scores["videos"]} validation videos; the best of {config.select} after '
         f'{module.best_step} steps'
     )
 
 
 def _provenance(module: Training, data: Data) -> dict[str, Any]:
-    """Tell model.json of the run; folders by name only, for the rest is this machine's."""
+    """Describe the run for model.json; folders by name only, since paths differ by machine."""
     config = module.config
     recipe = asdict(config)
     for key in _PATHS:

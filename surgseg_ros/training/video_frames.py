@@ -16,15 +16,15 @@ from tqdm import tqdm
 from surgseg_ros.evaluation.frames import PARTIAL, FrameError, read_frames, write_png
 
 _NUMBERED: Final = 'by time stamps and index'
-"""How frames were numbered; other caches, of frames that were counted, are not used."""
+"""How frames are numbered; caches of frames that were counted instead are not used."""
 
 
 def default_cache(root: Path) -> Path:
     """
-    Choose a cache: beside the data set where one may write there, else among the user's caches.
+    Choose a cache: beside the data set if that is writable, else among the user's caches.
 
     :param root: the data set.
-    :return: a folder, which must not exist yet.
+    :return: a folder, which need not exist.
     """
     whole = root.resolve()
     beside = whole.parent / f'{whole.name}.frames'
@@ -36,13 +36,13 @@ def default_cache(root: Path) -> Path:
 
 def cache_folder(video: Path, cache: Path) -> Path:
     """
-    Say where the frames of a video are in the cache, each as `000000060.png`.
+    Name the folder of a video's frames in the cache, each as `000000060.png`.
 
-    The name holds a digest of the file's size and time: another file, other frames.
+    The name contains a digest of the file's size and time: a changed file is decoded again.
 
     :param video: the video's file, in the video's folder.
     :param cache: the cache.
-    :return: a folder, which must not exist yet.
+    :return: a folder, which need not exist.
     """
     state = video.stat()
     source = _digest(f'{_NUMBERED} {state.st_size} {state.st_mtime_ns}')
@@ -53,15 +53,15 @@ def unpack(
     wanted: Mapping[Path, Sequence[int]], cache: Path, workers: int = 1
 ) -> dict[Path, dict[int, str]]:
     """
-    Decode what the cache lacks of videos, several at a time.
+    Decode the frames of videos that the cache lacks, several videos at a time.
 
-    A file in the cache is whole, whenever this was interrupted, and the next call goes on from
-    there. Several processes may do so at the same time: one decodes, the others wait.
+    A file in the cache is always complete, even after an interruption, and the next call
+    continues from there. Several processes may do so at once: one decodes, the others wait.
 
     :param wanted: for each video, the frames' numbers, ascending.
-    :param cache: made where it does not exist.
-    :param workers: videos at a time; threads, since OpenCV decodes and encodes without Python.
-    :return: for each video, the frames that it lacks or that don't decode, with the reason.
+    :param cache: the folder; created if it does not exist.
+    :param workers: videos at a time; threads, since OpenCV releases the GIL.
+    :return: for each video, the frames that are missing or do not decode, with the reason.
     :raises OSError: if the cache cannot be written.
     """
     lacking = {
@@ -84,14 +84,14 @@ def unpack(
             reasons = zip(lacking, pool.map(unpack_one, lacking), strict=True)
             return {video: reason for video, reason in reasons if reason}
         except BaseException:
-            stop.set()  # or leaving would wait for whole videos
+            stop.set()  # otherwise leaving would wait for whole videos
             raise
 
 
 def _unpack_video(
     video: Path, indices: Sequence[int], folder: Path, bar: 'tqdm[NoReturn]', stop: Event
 ) -> dict[int, str]:
-    """Decode one video, and say what is wrong with its frames."""
+    """Decode one video, and return the errors of its frames."""
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder, stop):
         if stop.is_set():
@@ -122,7 +122,7 @@ def _lacking(indices: Sequence[int], folder: Path) -> list[int]:
 
 @contextmanager
 def _locked(folder: Path, stop: Event) -> Iterator[None]:
-    """Hold the folder against other processes; the system lets go if this one is killed."""
+    """Lock the folder against other processes; the system releases it if this one is killed."""
     with (folder / '.lock').open('a') as file:
         while not stop.is_set():
             try:

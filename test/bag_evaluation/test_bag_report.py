@@ -187,7 +187,7 @@ def test_a_bag_that_can_not_be_read_again_is_said(tmp_path, make):
     assert 'Not all images could be read' in page.text
     assert 'gone' in page.text
     _, page = make(results)
-    assert "bag 'bag' is not at hand" in page.text
+    assert "bag 'bag' is not available" in page.text
 
 
 def test_a_long_bag_is_drawn_small(make):

@@ -20,10 +20,10 @@ from surgseg_ros.messages.types import TYPES
     ('arguments', 'said'),
     [
         (('--image-topic', '/left'), "'/left' is not in bag"),
-        (('--image-topic', '/text'), 'of type std_msgs/msg/Header, not of images'),
+        (('--image-topic', '/text'), 'has type std_msgs/msg/Header, not an image type'),
         (('--output', 'there.mcap'), 'exists already'),
-        (('--output', 'folder'), 'has to end with .mcap'),
-        (('--output', 'masks.db3'), 'has to end with .mcap'),
+        (('--output', 'folder'), 'must end with .mcap'),
+        (('--output', 'masks.db3'), 'must end with .mcap'),
         (('--json', '.'), 'a folder is in the place of a file'),
         (('--report', 'there.mcap'), 'there.mcap/report.html: Not a directory'),
         (('--device', 'tpu'), "device is 'tpu'"),
@@ -54,7 +54,7 @@ def test_what_can_not_be_done_is_said(
         (('--bag', 'x', '--ray', 'auto', '--workers', '2'), 'exclude one another'),
         (('--bag', 'x', '--tolerance-ms', '-1'), '0 or more'),
         (('--bag', 'x', '--image-topic', '/camera/ground_truth'), 'are on different topics'),
-        (('--bag', 'x', '--roi', '0', '0', '-5', '9'), '--roi 0 0 -5 9 is no part of an image'),
+        (('--bag', 'x', '--roi', '0', '0', '-5', '9'), '--roi 0 0 -5 9 is not a part of an image'),
     ],
 )
 def test_what_does_not_go_together_is_said(evaluate, capsys, arguments, said):
@@ -198,7 +198,9 @@ def test_messages_of_others_are_no_damage(tmp_path, evaluate, capsys):
     writer.finish()
     assert evaluate('--bag', tmp_path / 'bag.mcap', '--json', tmp_path / 'a.json') == 2
     error = capsys.readouterr().err
-    assert "holds messages in JSON of type 'foxglove.RawImage', which are no ROS messages" in error
+    assert (
+        "holds messages in JSON of type 'foxglove.RawImage', which are not ROS messages" in error
+    )
 
 
 @pytest.mark.parametrize('workers', [1, 2])

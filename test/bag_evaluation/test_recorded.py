@@ -85,7 +85,7 @@ def test_masks_that_can_not_be_told_apart_or_are_none(tmp_path, frame, predicted
     assert numbers['strangers'] == 3
     assert numbers['frames_by_stamp'] == {'zero': 1, 'equal': 2, 'backward': 1}
     assert [trouble['cause'] for trouble in numbers['troubles']] == ['cdr', 'size']
-    assert 'is of 40x24 pixels, its image of 80x48' in numbers['troubles'][1]['first']
+    assert 'it has 40x24 pixels, its image has 80x48' in numbers['troubles'][1]['first']
     assert numbers['with_ground_truth'] == 2
     assert numbers['over_time'][5]['iou'] == [0.0] * 9
 

@@ -46,7 +46,7 @@ def test_what_does_not_fit_is_told_of_its_place(workers):
         scorer.record_mask(place, mask(place))
     assert sorted(scorer.counts()) == [0, 10]
     assert [place for place, _ in refused] == [x for x in range(20) if x % 10]
-    assert '15x12 pixels, the prediction of 16x12' in refused[0][1]
+    assert '15x12 pixels, the prediction 16x12' in refused[0][1]
 
 
 def test_truths_at_the_end_of_a_recording():

@@ -47,7 +47,7 @@ def test_a_gap_in_the_numbers_of_files(tmp_path):
     bag = write_split(tmp_path / 'bag', [[1], [2], [3], [4]])
     for name in ('metadata.yaml', 'bag_1.mcap', 'bag_2.mcap'):
         (bag / name).unlink()
-    assert read(bag, "missing between 'bag_0' and 'bag_3': 2") == expected([1, 4])
+    assert read(bag, "2 files are missing between 'bag_0' and 'bag_3'") == expected([1, 4])
 
 
 @BY_TWO
@@ -107,7 +107,7 @@ def test_a_file_that_is_listed_twice_is_read_once(tmp_path, storage):
 @pytest.mark.parametrize(
     ('text', 'said'),
     [
-        ('{', 'no YAML'),
+        ('{', 'not YAML'),
         ('', 'not as rosbag2 writes it'),
         ('rosbag2_bagfile_information: 3', 'not as rosbag2 writes it'),
         ('rosbag2_bagfile_information: {version: 9}', "lacks 'relative_file_paths'"),
@@ -135,7 +135,7 @@ def test_a_message_that_is_no_zstd_is_named(tmp_path):
     data = (bag / 'bag.mcap').read_bytes()
     place = data.find(b'\x28\xb5\x2f\xfd')
     (bag / 'bag.mcap').write_bytes(data[: place + 4] + b'\xff' * 12 + data[place + 16 :])
-    said = '1 messages cannot be unpacked: .*; 1 messages of .* are missing'
+    said = '1 messages cannot be decompressed: .*; 1 messages of .* are missing'
     assert read(bag, said) == expected([2])
 
 
@@ -151,7 +151,7 @@ def test_after_a_broken_message_the_other_files_are_read(tmp_path):
     both.mkdir()
     (both / 'a.mcap').write_bytes(broken)
     shutil.copy(bags[1] / 'second.mcap', both / 'b.mcap')
-    assert read(both, 'cannot be unpacked.*1 messages of .* are missing') == expected([2])
+    assert read(both, 'cannot be decompressed.*1 messages of .* are missing') == expected([2])
 
 
 def test_what_unpacks_to_more_than_anything_holds_is_refused():

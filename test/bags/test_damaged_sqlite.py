@@ -41,7 +41,7 @@ def test_where_sqlite_stops_it_is_said(tmp_path):
     place = data.index(cdr(2, 50_000)[20_000:20_100]) // 4096 * 4096  # not where the row begins
     data[place : place + 4096] = b'\xff' * 4096
     (bag / 'bag.db3').write_bytes(data)
-    found = read(bag, 'a file cannot be read on')
+    found = read(bag, 'a file cannot be read further')
     assert found == expected([0, 1], 50_000)
 
 

@@ -258,7 +258,7 @@ def write_other(path, encoding, schema, name, data=b'x', *, beside=False):
 OTHERS = {
     'ros1': ('ros1', 'ros1msg', 'std_msgs/Header', 'ROS 1 (convert with rosbags-convert'),
     'json': ('json', 'jsonschema', 'foxglove.RawImage', 'in JSON of type'),
-    'json_without_schema': ('json', '', '', 'in JSON, which are no ROS messages'),
+    'json_without_schema': ('json', '', '', 'in JSON, which are not ROS messages'),
     'protobuf': ('protobuf', 'protobuf', 'foxglove.CompressedImage', 'in Protobuf of type'),
     'flatbuffer': ('flatbuffer', 'flatbuffer', 'foxglove.RawImage', 'in FlatBuffers of type'),
     'cbor': ('cbor', '', 'any', 'in CBOR of type'),
@@ -309,6 +309,9 @@ def test_what_chunks_are_packed_with_is_named(tmp_path):
     data = path.read_bytes()
     name = (3).to_bytes(4, 'little') + b'lz4'
     path.write_bytes(data.replace(name, name.replace(b'lz4', b'bz2')))
-    with pytest.raises(BagError, match=r"packed with 'bz2'.*mcap compress") as caught, Bag(path):
+    with (
+        pytest.raises(BagError, match=r"compressed with 'bz2'.*mcap comp") as caught,
+        Bag(path),
+    ):
         pass
     assert 'damage' not in str(caught.value)

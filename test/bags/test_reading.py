@@ -134,7 +134,7 @@ def test_a_type_defined_otherwise_is_refused(tmp_path):
 def test_a_message_that_is_not_of_its_type_is_named(tmp_path):
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write('/one', HEADER, b'\x00\x01\x00\x00\xff\xff', 1)
-    with Bag(tmp_path / 'bag') as bag, pytest.raises(BagError, match="'/one' is no std_msgs"):
+    with Bag(tmp_path / 'bag') as bag, pytest.raises(BagError, match="'/one' is not a std_msgs"):
         list(bag.read())
 
 

@@ -121,7 +121,7 @@ def test_messages_that_are_no_bytes_are_no_messages(tmp_path):
         database.commit()
     with Bag(path) as bag:
         assert [data for _, _, data in bag.messages()] == [cdr(0), b'', cdr(2)]
-        with pytest.raises(BagError, match=r'a message of topic .* is no std_msgs/'):
+        with pytest.raises(BagError, match=r'a message of topic .* is not a std_msgs/'):
             list(bag.read())
 
 

@@ -185,7 +185,7 @@ def test_a_class_in_no_frame_has_no_value(write, compared, capsys):
     _, found = compared(write('a.json', bags(1)), write('b.json', bags(4)))
     assert set(found['classes']['clamps']['IoU where present'].values()) == {None}
     said = capsys.readouterr().out
-    assert 'in no frame, of the truth or of a mask: tool clasper' in said
+    assert 'in no frame of the truth or of a mask: tool clasper' in said
     assert 'suturing needle' in said
 
 
@@ -197,8 +197,8 @@ def test_frames_that_one_lacks_are_refused_or_counted(write, compared, capsys):
     files = write('a.json', a), write('b.json', b)
     assert compared(*files) == (2, None)
     said = capsys.readouterr().err
-    assert '5 scored frames are in A alone (one: 4, two: 1)' in said
-    assert '7 scored frames are in B alone (three: 7)' in said
+    assert '5 scored frames are only in A (one: 4, two: 1)' in said
+    assert '7 scored frames are only in B (three: 7)' in said
     assert '--allow-different' in said
     status, found = compared(*files, '--allow-different')
     assert status == 0
@@ -268,9 +268,9 @@ def no_bags(document):
         (other_names, 'no scored frame in common'),
         (other_truth, "bag 'two': the ground truth of 1 frames shows other classes"),
         (no_nsd, "(KeyError: 'nsd'): evaluate again"),
-        (short_iou, 'no whole result of evaluate_bag'),
+        (short_iou, 'not a whole result of evaluate_bag'),
         (same_stamp, 'the same stamp'),
-        (no_mask, 'nothing was evaluated, for they have no mask (two): evaluate again'),
+        (no_mask, 'nothing was evaluated, since they have no mask (two): evaluate again'),
         (no_bags, 'has no "bags"'),
     ],
 )
@@ -307,4 +307,4 @@ def test_from_six_bags_on_bags_are_drawn(write, compared, capsys):
     five, six = bags(2, 'abcde', 20), bags(2, 'abcdef', 20)
     assert compared(*[write('a.json', five)] * 2)[1]['drawn'] == 'blocks'
     assert compared(*[write('a.json', six)] * 2)[1]['drawn'] == 'bags'
-    assert 'bags were drawn' in capsys.readouterr().out
+    assert 'the bootstrap drew bags' in capsys.readouterr().out

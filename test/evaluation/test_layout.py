@@ -64,5 +64,5 @@ def test_masks_pictures_and_films(tmp_path):
     ],
 )
 def test_two_names_that_differ_in_capitals_alone_are_refused(tmp_path, find, names):
-    with pytest.raises(FrameError, match='the names differ in capitals alone'):
+    with pytest.raises(FrameError, match='the names differ only in case'):
         find(touch(tmp_path, *names))

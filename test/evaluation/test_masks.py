@@ -74,4 +74,4 @@ def test_names_in_capitals_are_the_same_names(tmp_path, capsys):
     assert (summary['score'], sorted(summary['videos'])) == (1, ['video_01', 'video_02'])
     shutil.copytree(capitals / 'Video_01', capitals / 'video_01')
     assert evaluate([str(word) for word in words]) == 2
-    assert 'Video_01 and video_01: the names differ in capitals alone' in capsys.readouterr().err
+    assert 'Video_01 and video_01: the names differ only in case' in capsys.readouterr().err

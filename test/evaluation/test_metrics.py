@@ -107,7 +107,7 @@ def test_an_empty_frame_that_is_predicted_empty_scores_all():
 
 
 def test_sizes_that_differ_are_refused():
-    with pytest.raises(ValueError, match='5x4 pixels, the prediction of 4x4'):
+    with pytest.raises(ValueError, match='5x4 pixels, the prediction 4x4'):
         count_frame(np.zeros((4, 5), np.uint8), np.zeros((4, 4), np.uint8))
 
 

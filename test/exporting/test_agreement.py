@@ -30,4 +30,4 @@ def test_bounds_of_int8_are_of_the_official_score(precision, after, fault):
 @pytest.mark.parametrize('key', ['class_agreement', 'class_agreement_at_input_size'])
 def test_bounds_of_bf16_are_of_the_classes_at_both_sizes(key):
     found = {'frames': 1, 'class_agreement': 1.0, 'class_agreement_at_input_size': 1.0}
-    assert 'take --precision f32' in export.find_fault('bf16', {**found, key: 0.9989})
+    assert 'use --precision f32' in export.find_fault('bf16', {**found, key: 0.9989})

@@ -41,7 +41,7 @@ def test_half_of_the_videos_are_held_out(tmp_path):
 
 
 def test_one_video_can_not_be_halved(tmp_path):
-    with pytest.raises(DatasetError, match='takes two or more'):
+    with pytest.raises(DatasetError, match='needs two or more'):
         choose_frames(RESEARCH, write(tmp_path, 'video_01'), None, 9, calibrate=True)
 
 

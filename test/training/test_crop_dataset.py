@@ -92,5 +92,5 @@ def test_processes_share_an_epoch_out(world):
 
 
 def test_an_epoch_that_can_not_be_shared_out_is_refused():
-    with pytest.raises(ValueError, match='7 views in an epoch are not a multiple of 2'):
+    with pytest.raises(ValueError, match='7 crops in an epoch are not a multiple of 2'):
         EpochSampler(7, 0, 2)

@@ -122,7 +122,7 @@ def test_what_is_left_out_by_name_is_no_fault(data):
 def test_nothing_left_is_an_error(data):
     for path in data.glob('*/segmentation/*.png'):
         path.write_bytes(b'')
-    with pytest.raises(DatasetError, match='no sample without a fault'):
+    with pytest.raises(DatasetError, match='no sample without an error'):
         validate(data, on_fault='leave_out')
 
 

@@ -32,7 +32,7 @@ def test_a_sound_data_set(data, tmp_path, capsys):
     assert list(report['videos']) == ['video_01', 'video_02', 'video_03']
     assert cv2.imread(str(tmp_path / 'out/data.png')).shape[1] == 1600
     said = capsys.readouterr()
-    assert 'Nothing is wrong' in said.out
+    assert 'No errors found' in said.out
     assert 'video_02                   2  80x48 (2)' in said.out
 
 

@@ -93,7 +93,7 @@ def test_the_confidence_is_told_where_it_was_calibrated():
     assert 'divided by 1.2500' in said
     assert said.count('| all pixels | 0.0345 | 0.0012 |') == 2
     assert '- frames: 8\n\nExpected calibration error' in said
-    assert '| pixels said to be of an instrument | - | - |' in said
+    assert '| pixels predicted as an instrument | - | - |' in said
     assert 'emperature' not in model_card(SPEC)
 
 

@@ -116,8 +116,8 @@ def _text(text: str):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     ('make', 'said'),
     [
-        (_text('<html>404</html>'), 'a page of the web'),
-        (_text('\n  <!DOCTYPE html>\n<title>Sign in</title>'), 'a page of the web'),
+        (_text('<html>404</html>'), 'an HTML page'),
+        (_text('\n  <!DOCTYPE html>\n<title>Sign in</title>'), 'an HTML page'),
         (_text('version https://git-lfs.github.com/spec/v1\noid sha256:0'), 'git lfs pull'),
         (_text(''), 'cannot be read as a file of tensors'),
         (_text('{"error": "not found"}'), 'hold'),
@@ -162,7 +162,7 @@ def test_a_checkpoint_that_is_none_is_told_in_a_line(
     assert main([*given, '--resume']) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f'{path}: cannot be read as a checkpoint' in line
-    assert 'remove it to begin again' in line
+    assert 'remove it to start from the beginning' in line
     assert path.exists(), 'what another run left is not removed'
 
 
@@ -182,7 +182,7 @@ def test_more_processes_than_frames_to_validate_are_refused(
     (tmp_path / FAULTS_FILE).write_text('[]')
     data.setup('fit')
     monkeypatch.setattr(Data, '_world', 9)
-    with pytest.raises(ConfigError, match=r'make 9 processes, more than .* 2: take fewer devices'):
+    with pytest.raises(ConfigError, match=r'make 9 processes, more than .* 2: use fewer devices'):
         data.setup('fit')
 
 

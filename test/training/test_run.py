@@ -108,7 +108,7 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, arguments, place, cap
     assert any(not torch.equal(averaged[key], current[key]) for key in current)
 
     assert main(arguments('killed')) == 2
-    assert 'by --resume' in capsys.readouterr().err
+    assert 'with --resume' in capsys.readouterr().err
     assert main([*arguments('killed'), '--resume']) == 0
     assert _digest(tmp_path / 'killed') == _digest(tmp_path / 'whole')
     leftovers = [path.name for path in (tmp_path / 'killed').rglob('*partial*')]
@@ -122,7 +122,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, arguments, capsys):
     assert 'learning_rate (was 0.001, is 0.5)' in capsys.readouterr().err
     (tmp_path / 'model/run/last.ckpt').write_bytes(b'none')
     assert main([*arguments('model', 'steps=2'), '--resume']) == 2
-    assert 'remove it to begin again' in capsys.readouterr().err
+    assert 'remove it to start from the beginning' in capsys.readouterr().err
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path, arguments):

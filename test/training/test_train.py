@@ -117,7 +117,7 @@ def test_an_output_folder_that_is_not_empty_is_refused(tmp_path, config, capsys)
         ('data=nowhere', 'holds no video_'),
         ('device=tpu', "device is 'tpu'"),
         ('strategy=dpp', "strategy='dpp'"),
-        ('precision=float16', 'take bfloat16'),
+        ('precision=float16', 'use bfloat16'),
         ('encoder_weights=none.pth', "'none.pth' cannot be read"),
     ],
 )

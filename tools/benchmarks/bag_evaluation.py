@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times `evaluate_bag` against the bare network on the same images; prints Markdown."""
+"""Compares the time of `evaluate_bag` with that of the network alone; prints Markdown."""
 
 import argparse
 import json
@@ -29,13 +29,13 @@ from tools.benchmarks.machine import describe
 IMAGE_TOPIC: Final = '/camera/image_raw'
 SIZE: Final = (1080, 1920)
 LONGER: Final = 4
-"""How many times as long the bag is with which memory is compared."""
+"""Length of the long bag, for the comparison of memory, as a multiple of the short one."""
 
 RgbArray = NDArray[np.uint8]
 
 
 class Evaluated(NamedTuple):
-    """What came of a run of `evaluate_bag`: ms per frame, its peak of memory, ms by stage."""
+    """The result of a run of `evaluate_bag`: ms per frame, peak memory, ms by stage."""
 
     ms_per_frame: float
     peak_mib: float
@@ -46,9 +46,9 @@ class Round(NamedTuple):
     """
     Milliseconds per frame.
 
-    :param plain: of the bare network, as PyTorch runs it.
-    :param network: of the network as the runtime runs it.
-    :param segment: of all of the model.
+    :param plain: of the network alone, as PyTorch runs it.
+    :param network: of the network alone, in the model's runtime.
+    :param segment: of the whole model.
     :param evaluate_bag: of the verb.
     """
 
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(_table(rounds))
     print(f'\nMedian of each stage, ms: {_stages(last.stages)}.\n')
     print(
-        f'A bag {LONGER} times as long took {growth_mib:.1f} MiB more of memory at its peak than '
+        f'A bag {LONGER} times as long took {growth_mib:.1f} MiB more memory at its peak than '
         f'the {last.peak_mib:.0f} MiB before. {segmenter.spec.name}, '
         f'{segmenter.runtime.description}, {options.frames} frames of 1920x1080 rgb8 in MCAP, '
         f'{options.rounds} rounds in turn.'
@@ -115,7 +115,7 @@ def _measure(
     evaluate_bag: Callable[[], Evaluated],
     number: int,
 ) -> Round:
-    """Measure each, each round beginning with another, since the machine may grow slower."""
+    """Measure each; each round starts with another, since the machine may become slower."""
     spec, device = segmenter.spec, segmenter.runtime.device
     fitted = [
         fit(torch.from_numpy(picture.copy())[None].to(device), spec.input_size, spec.fit)
@@ -146,7 +146,7 @@ def _per_frame_ms(act: Callable[[int], Any], pictures: int, device: torch.device
 
 
 def _evaluate_bag(options: argparse.Namespace, bag: Path) -> Evaluated:
-    """Run the verb as its users do, in a process of its own."""
+    """Run the verb as users do, in a process of its own."""
     report, output = bag.with_name('out.json'), bag.with_name('out.mcap')
     output.unlink(missing_ok=True)
     command = [
@@ -170,7 +170,7 @@ def _evaluate_bag(options: argparse.Namespace, bag: Path) -> Evaluated:
 
 
 def _peak_mib(process_id: int) -> float:
-    """Most resident memory so far; the usage that the system keeps would count its parent's."""
+    """Peak of resident memory; the system's own number would include that of the parent."""
     lines = Path(f'/proc/{process_id}/status').read_text().splitlines()
     return next((int(x.split()[1]) for x in lines if x.startswith('VmHWM')), 0) / 1024
 
@@ -191,7 +191,7 @@ def _table(rounds: Sequence[Round]) -> str:
 
 
 def _spread(values: Sequence[float], bare: Sequence[float]) -> str:
-    """Write the median of ratios, round by round, with the lowest and the highest."""
+    """Format the median of the ratios of all rounds, with the lowest and the highest."""
     ratios = [value / base for value, base in zip(values, bare, strict=True)]
     return f'{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})'
 

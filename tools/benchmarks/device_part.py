@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The whole way of an image on its device against the bare network, in turns in one process.
+Compares the whole path of an image on its device with the network alone, in turn in one process.
 
     python -m tools.benchmarks.device_part --model DIR --device cuda
 
-The way: upload, fit, network, upsampling, argmax, download. The network alone: on CUDA the replay
-of its graph. Wanted on a GPU: a ratio of at most 1.25, and 120 images of 1920x1080 a second.
+The path: upload, fit, network, upsampling, argmax, download. The network alone: on CUDA the replay
+of its graph. The goal on a GPU: a ratio of at most 1.25, and 120 images of 1920x1080 per second.
 """
 
 import argparse
@@ -28,11 +28,11 @@ _UNTIMED: Final = 5
 
 class Row(NamedTuple):
     """
-    What was measured of one number of images.
+    The measurements for one batch size.
 
-    :param pictures: in one pass.
-    :param network_ms: median of the bare network.
-    :param whole_ms: median of the whole way.
+    :param pictures: number of images in one batch.
+    :param network_ms: median of the network alone.
+    :param whole_ms: median of the whole path.
     """
 
     pictures: int
@@ -69,11 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(segmenter: Segmenter, pictures: list[NDArray[np.uint8]], rounds: int) -> Row:
     """
-    Time the network and the whole way, in turns.
+    Time the network and the whole path, in turn.
 
     :param segmenter: on the device.
-    :param pictures: (H, W, 3) uint8 RGB each, in one pass.
-    :param rounds: that count.
+    :param pictures: (H, W, 3) uint8 RGB each, in one batch.
+    :param rounds: number of measured rounds.
     :return: the medians.
     """
     size = (len(pictures), *segmenter.spec.input_size, 3)
@@ -90,13 +90,13 @@ def measure(segmenter: Segmenter, pictures: list[NDArray[np.uint8]], rounds: int
 
 def table(rows: Sequence[Row]) -> str:
     """
-    Lay the medians out as markdown.
+    Format the medians as Markdown.
 
-    :param rows: what was measured.
+    :param rows: the measurements.
     :return: the table.
     """
     lines = [
-        '| images in a pass | network, ms | whole way, ms | ratio | images a second |',
+        '| images in a batch | network, ms | whole path, ms | ratio | images per second |',
         '| --- | --- | --- | --- | --- |',
     ]
     lines += [

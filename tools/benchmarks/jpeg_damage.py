@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Measures which share of damaged JPEGs is refused, and what reading a whole one costs.
+Measures the share of damaged JPEGs that is refused, and the time of reading an intact one.
 
 python -m tools.benchmarks.jpeg_damage --data DIR [--cases 500] [--seed 0]
 
-DIR is a data set, of `synthesize` for example, whose frames follow each other closely: damage
-often mixes two frames. Each case is another pair of frames, size, noise and quality. For damage
-that is not refused, the table says how much of the image is then wrong.
+DIR is a data set, from `synthesize` for example, of closely spaced frames, since damage often
+mixes two of them. Each case has another pair of frames, size, noise and quality. For damage that
+is not refused, the table has the share of the image that is wrong.
 """
 
 import argparse
@@ -31,7 +31,7 @@ QUALITIES: Final = (50, 75, 90, 95)
 SIZES: Final = ((320, 240), (640, 360), (960, 540))
 NOISES: Final = (0, 2, 5)
 VISIBLE: Final = 16
-"""Of 255; a pixel that differs by more in any channel counts as wrong."""
+"""In grey levels; a pixel that differs by more in any channel counts as wrong."""
 
 _PLAIN: Final[dict[int, int]] = {}
 _RESTARTS: Final = {cv2.IMWRITE_JPEG_RST_INTERVAL: 8}
@@ -39,11 +39,11 @@ _SCANS: Final = {cv2.IMWRITE_JPEG_PROGRESSIVE: 1}
 _EOI: Final = b'\xff\xd9'
 
 Damage = Callable[[bytes, bytes, np.random.Generator], bytes]
-"""From a file, that of the frame before, and chance to a damaged file."""
+"""From a file, that of the previous frame, and a random generator to a damaged file."""
 
 
 def _place(data: bytes, chance: np.random.Generator, room: int = 0) -> int:
-    """Choose a place in the coded data."""
+    """Choose a position in the coded data."""
     start = data.find(b'\xff\xda') + 14
     return int(chance.integers(start, max(start + 1, len(data) - 2 - room)))
 
@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not videos:
         print(f'{options.data}: no video of at least two frames', file=sys.stderr)
         return 2
-    print('| damage | refused | of the others: share of the image that is wrong, p50, p90 |')
+    print('| damage | refused | if not refused: wrong share of the image, p50, p90 |')
     print('| --- | --- | --- |')
     for kind, (damage, settings) in DAMAGES.items():
         chance = np.random.default_rng(options.seed)
@@ -167,7 +167,7 @@ def _try(
     settings: dict[int, int],
     chance: np.random.Generator,
 ) -> float | None:
-    """Damage one file; the share of its image that is wrong, or None where it is refused."""
+    """Damage a file; return the wrong share of its image, or None if it is refused."""
     paths = videos[int(chance.integers(len(videos)))]
     place = int(chance.integers(1, len(paths)))
     size = SIZES[int(chance.integers(len(SIZES)))]
@@ -200,12 +200,12 @@ def _row(kind: str, wrong: Sequence[float | None]) -> str:
     shown = [share for share in wrong if share is not None]
     refused = 1 - len(shown) / len(wrong)
     half, most = np.percentile(shown, (50, 90)) if shown else (0.0, 0.0)
-    said = f'{half:.1%}, {most:.1%}' if shown else ''
-    return f'| {kind} | {refused:.1%} | {said} |'
+    shares = f'{half:.1%}, {most:.1%}' if shown else ''
+    return f'| {kind} | {refused:.1%} | {shares} |'
 
 
 def _times(rgb: NDArray[np.uint8]) -> str:
-    """Time both ways of decoding in turn, at 1920x1080."""
+    """Time both kinds of decoding in turn, at 1920x1080."""
     data = _encoded(rgb, (1920, 1080), 4, {cv2.IMWRITE_JPEG_QUALITY: 90})
     decoders: dict[str, Callable[[], object]] = {
         'OpenCV': lambda: cv2.cvtColor(

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Times training fed by the real loader against the same steps on a batch that lies in memory.
+Compares training steps fed by the real loader with the same steps on a batch in memory.
 
 python -m tools.benchmarks.loading --json FILE [--workers 0 1 2] [key=value …]
 
-Both go in turn, in pairs, within one process. A step is forward, loss, backward and optimizer;
-what a run does beside it (running mean, logs, validation) would make the loader look better.
+Both run in turn, in pairs, in one process. A step is forward, loss, backward and optimizer; the
+other work of a run (weight averaging, logs, validation) would make the loader look better.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(config: TrainConfig, device: torch.device) -> dict[str, Any]:
-    """Say what the numbers hold for."""
+    """Print the machine and the settings of the numbers."""
     cores = len(os.sched_getaffinity(0))
     on = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'steps on the CPU'
     machine = describe(f'{cores} cores, {on}', _PACKAGES)
@@ -108,9 +108,9 @@ def _report(config: TrainConfig, device: torch.device) -> dict[str, Any]:
 
 def draw(folder: Path, size: str = '1280x720') -> None:
     """
-    Draw a small data set: once fitted, its frames are as dear to load as those of a large one.
+    Draw a small data set: once fitted, its frames take as long to load as those of a large one.
 
-    :param folder: where to.
+    :param folder: for the data set.
     :param size: of the images, width x height.
     """
     words = ['--videos', '3', '--frames', '8', '--stride', '15', '--seed', '77', '--jpeg']
@@ -119,9 +119,9 @@ def draw(folder: Path, size: str = '1280x720') -> None:
 
 def summarize(timings: dict[int, list[Pair]]) -> dict[str, Any]:
     """
-    Put the numbers together.
+    Summarize the numbers.
 
-    :param timings: number of workers to its pairs.
+    :param timings: number of workers to its pairs of measurements.
     :return: what goes into the JSON file.
     """
     ratios = {workers: median(pair.ratio for pair in pairs) for workers, pairs in timings.items()}

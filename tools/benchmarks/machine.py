@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names what a benchmark's numbers hold for."""
+"""Describes the machine of a benchmark's numbers."""
 
 import platform
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from surgseg_ros.benchmarking.floors import processor
 
 def describe(where: str, packages: Sequence[str]) -> str:
     """
-    Name processor and versions.
+    Describe processor and versions.
 
-    :param where: what of the machine is in use, such as `one core`.
-    :param packages: which versions matter.
+    :param where: the part of the machine in use, such as `one core`.
+    :param packages: whose versions matter.
     :return: a line.
     """
     versions = ', '.join(f'{name} {version(name)}' for name in packages)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Times our metric against MONAI's, frame by frame in turn, in processor time of one core.
+Compares the speed of our metric with MONAI's, frame by frame in turn, in CPU time of one core.
 
 python -m tools.benchmarks.metrics
 """
@@ -38,9 +38,9 @@ Scores = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 class Timing(NamedTuple):
     """
-    One frame, timed.
+    The times of one frame.
 
-    :param classes: how many are in it, without background.
+    :param classes: their number in it, without background.
     :param ours_s: seconds of each run of ours.
     :param monai_s: seconds of each run of MONAI's, without making its one-hot tensors.
     :param differ: the greatest difference between the scores.
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def keep_to_one_core() -> None:
-    """Leave this process one core, and each library one thread."""
+    """Restrict this process to one core, and each library to one thread."""
     os.sched_setaffinity(0, [max(os.sched_getaffinity(0))])
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
@@ -89,7 +89,7 @@ def draw_frames(count: int, size: tuple[int, int]) -> Iterator[tuple[Mask, Mask]
 
     :param count: how many, each of another scene.
     :param size: (height, width).
-    :return: truth, and as prediction the mask of the next frame, enlarged from a network's size.
+    :return: truth, and as prediction the mask of the next frame, upsampled from a network's size.
     """
     for seed in range(count):
         scene = Scene(seed, size)
@@ -120,7 +120,7 @@ def time_frame(truth: Mask, predicted: Mask, runs: int) -> Timing:
 
 def ours(truth: Mask, predicted: Mask) -> Scores:
     """
-    Score by our metric.
+    Score with our metric.
 
     :param truth: (H, W) uint8 class index.
     :param predicted: the same.
@@ -150,7 +150,7 @@ class Monai:
         :return: nine IoU, nine NSD; 1 for a class in neither mask, as officially.
         """
         with warnings.catch_warnings():
-            # It warns of classes that are absent, and calls itself in a deprecated way.
+            # MONAI warns of absent classes, and uses a deprecated call of its own.
             warnings.simplefilter('ignore')
             iou, nsd = (metric(*self._tensors)[0].numpy() for metric in (self._iou, self._nsd))
         return iou.astype(float), np.where(np.isnan(nsd), 1, nsd).astype(float)
@@ -162,7 +162,7 @@ def _one_hot(mask: Mask) -> torch.Tensor:
 
 
 def _seconds(act: Callable[[], object]) -> float:
-    # Of the processor, not of the wall: what else runs on the machine does not count.
+    # CPU time, not wall time: other processes on the machine do not count.
     start = time.process_time()
     act()
     return time.process_time() - start

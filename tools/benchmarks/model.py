@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Makes the models of the benchmarks from nothing: draws scenes, trains, exports for OpenVINO.
+Makes the models of the benchmarks from scratch: draws scenes, trains, exports for OpenVINO.
 
 python -m tools.benchmarks.model [--recipe small|resnet34] --output DIR [key=value …]
 
-Each takes some minutes on two cores. What is done already is not done again.
+Each takes some minutes on two cores. Finished steps are not repeated.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from tools.runs import StepError, Videos, draw, train_once
 RECIPES: Final = {name: Path(__file__).with_name(f'{name}.yaml') for name in ('small', 'resnet34')}
 
 SCENES: Final = Videos(seed=2, videos=160, frames=4, stride=25, size=(360, 640))
-"""Twice the network's input each way, which is quick to draw."""
+"""Twice the network's input in each dimension, which is quick to draw."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,14 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(recipe: str, work: Path, videos: int, settings: Sequence[str] = ()) -> Path:
     """
-    Draw scenes and train, unless that is done.
+    Draw scenes and train, unless that has been done.
 
     :param recipe: a key of RECIPES.
     :param work: for scenes and training runs.
     :param videos: how many to draw.
-    :param settings: `key=value`, over the recipe's.
+    :param settings: `key=value`, which override the recipe's.
     :return: the model folder.
-    :raises StepError: if it cannot be done.
+    :raises StepError: if a step fails.
     """
     scenes = draw(work / 'scenes', SCENES._replace(videos=videos))
     return train_once(RECIPES[recipe], work / recipe, [f'data={scenes}', *settings])

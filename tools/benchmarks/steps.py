@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps of training, timed on what the loader brings and on what lies in memory."""
+"""Times training steps on batches from the loader and on a batch in memory."""
 
 import dataclasses
 import time
@@ -17,7 +17,7 @@ from surgseg_ros.training.data import Data
 from surgseg_ros.training.networks import build_network, segmentation_loss
 
 _PREFETCHED: Final = 2
-"""Batches that each worker of torch's loader has ready."""
+"""Batches that each worker of torch's loader prefetches."""
 
 _AUTOCAST: Final = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
@@ -26,9 +26,9 @@ Batch = tuple[Tensor, Tensor]
 
 class Pair(NamedTuple):
     """
-    Frames per second, measured one after the other.
+    A pair of measurements, in frames per second, one after the other.
 
-    :param loader: of steps on what the loader brings.
+    :param loader: of steps on batches from the loader.
     :param memory: of steps on one batch in memory.
     """
 
@@ -37,13 +37,13 @@ class Pair(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How little the loader holds the steps back; 1 is not at all."""
+        """Speed with the loader relative to that without; 1 if the loader costs nothing."""
         return self.loader / self.memory
 
 
 def time_loader(config: TrainConfig, folder: Path, pairs: int, steps: int) -> list[Pair]:
     """
-    Time steps on what the loader brings, and on one batch of it, in turn.
+    Time steps on batches from the loader, and on one batch in memory, in turn.
 
     :param config: the recipe, with its `workers`.
     :param folder: for fitted frames.
@@ -51,8 +51,8 @@ def time_loader(config: TrainConfig, folder: Path, pairs: int, steps: int) -> li
     :param steps: of each measurement.
     :return: the pairs.
     """
-    # What lies ready when a measurement begins must not count, nor may workers fill up their store
-    # in the time of the other one.
+    # Batches that are ready when a measurement starts must not count, nor may workers prefetch
+    # more during the other measurement.
     before = 1 + _PREFETCHED * config.workers
     needed = 1 + pairs * (before + steps)
     config = dataclasses.replace(
@@ -68,7 +68,7 @@ def time_loader(config: TrainConfig, folder: Path, pairs: int, steps: int) -> li
     step(kept)
     timings = []
     for turn in range(pairs):
-        # Each of the two comes first as often, in case the machine grows slower.
+        # Each of the two comes first equally often, in case the machine becomes slower.
         sources = (loader, in_memory) if turn % 2 else (in_memory, loader)
         rates = [frames_per_s(step, source, before, steps) for source in sources]
         timings.append(Pair(*(rates if turn % 2 else rates[::-1])))
@@ -91,7 +91,7 @@ class Step:
 
     def __call__(self, batch: Batch) -> None:
         """
-        Take the step.
+        Make the step.
 
         :param batch: (N, h, w, 3) uint8 images, (N, h, w) uint8 truths.
         """
@@ -105,19 +105,19 @@ class Step:
         self._optimizer.step()
 
     def wait(self) -> None:
-        """Let the device finish."""
+        """Wait until the device has finished."""
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
 
 
 def frames_per_s(step: Step, batches: Iterator[Batch], before: int, steps: int) -> float:
     """
-    Time steps, by the wall's clock, since workers are other processes.
+    Time steps in wall time, since workers are other processes.
 
     :param step: what to time.
-    :param batches: what it is fed.
-    :param before: steps that do not count.
-    :param steps: steps that do.
+    :param batches: its input.
+    :param before: steps before the measurement.
+    :param steps: steps that are measured.
     :return: frames per second.
     """
     for _ in range(before):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done to an image before and after the network, in our way and in the plain one."""
+"""The steps before and after the network, as ours and as plain implementations."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -33,17 +33,17 @@ Size = tuple[int, int]
 Plane = NDArray[np.uint8]
 
 SEED = 6
-"""Of a scene with every class in it."""
+"""Seed of a scene that has every class."""
 
 
 class Step(NamedTuple):
     """
-    A step in two ways.
+    A step in two implementations.
 
     :param name: what it does.
-    :param ours: as this package does it.
-    :param plain: as it is mostly done.
-    :param least_bytes: what it cannot but read and write.
+    :param ours: the implementation of this package.
+    :param plain: the usual implementation.
+    :param least_bytes: that it must read and write at least.
     """
 
     name: str
@@ -58,7 +58,7 @@ def steps(size: Size, inputs: Sequence[Size]) -> Iterator[Step]:
 
     :param size: (height, width) of the image.
     :param inputs: (height, width) of networks' inputs.
-    :return: the steps, each with what it works on in memory.
+    :return: the steps, each with its input in memory.
     """
     frame = Scene(SEED, size).frame(3)
     yield from _parsing(frame.image)
@@ -93,7 +93,7 @@ def _parsing(image: Plane) -> Iterator[Step]:
         message.encoding = encoding
         cdr = to_cdr(message)
         yield Step(
-            f'picture from CDR, {encoding}',
+            f'image from CDR, {encoding}',
             lambda cdr=cdr: rgb_from_image(from_cdr(cdr, IMAGE)),
             lambda cdr=cdr: np.array(bridge(TYPES.deserialize_cdr(cdr, IMAGE), 'rgb8')),
             least,
@@ -136,7 +136,7 @@ def _around_network(image: Plane, truth: Plane, input_size: Size) -> Iterator[St
 
 def logits_of(truth: Plane, grid: Size) -> Tensor:
     """
-    Make logits as a network that has learnt gives them.
+    Make logits like those of a trained network.
 
     :param truth: (H, W) class.
     :param grid: (h, w) of the logits.
@@ -150,11 +150,11 @@ def logits_of(truth: Plane, grid: Size) -> Tensor:
 
 def plain_upsample(logits: Tensor, size: Size, confidence: bool) -> tuple[Tensor, Tensor | None]:
     """
-    Interpolate all planes to the image's size, and take the largest.
+    Interpolate all planes to the image's size, and take the argmax.
 
     :param logits: (C, h, w).
     :param size: (H, W).
-    :param confidence: whether it is wanted.
+    :param confidence: whether to compute it.
     :return: (H, W) uint8 class; (H, W) uint8 confidence.
     """
     full = F.interpolate(logits[None], size, mode='bilinear')[0]
@@ -168,7 +168,7 @@ def plain_upsample(logits: Tensor, size: Size, confidence: bool) -> tuple[Tensor
 
 def plain_instruments(mask: Plane, confidence: Plane) -> list[tuple[int, float, int, object]]:
     """
-    Find the regions of each kind by OpenCV on the whole image.
+    Find the regions of each class with OpenCV on the whole image.
 
     :param mask: (H, W) class.
     :param confidence: (H, W).
@@ -182,7 +182,7 @@ def plain_instruments(mask: Plane, confidence: Plane) -> list[tuple[int, float, 
         areas_px = stats[:, cv2.CC_STAT_AREA]
         for index in np.flatnonzero(areas_px >= DEFAULT_LEAST_AREA * mask.size):
             if not index:
-                continue  # all the rest
+                continue  # the background
             region = (regions == index).view(np.uint8)
             outline = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0][0]
             score = cv2.mean(confidence, region)[0] / 255

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Times what surrounds the network on a CPU, each step beside the plain way of doing it.
+Times the steps around the network on a CPU, each beside a plain implementation.
 
 python -m tools.benchmarks.surroundings [--pictures 1920x1080 …] [--inputs 640x512 …] [--json FILE]
 
-No network is run: its logits are made of a scene's truth, with soft borders and some noise. Ours
-and plain take turns in one process with one thread; what counts is the processor's time. The floor
-is the bytes that a step must read and write over the rate at which memory is copied. Prints a
-table in Markdown.
+No network is run: the logits are made from a scene's truth, with soft borders and some noise. Ours
+and plain run in turn in one process with one thread; CPU time is measured. The floor is the bytes
+that a step must read and write, divided by the rate at which memory is copied. Prints a table in
+Markdown.
 """
 
 import argparse
@@ -34,13 +34,13 @@ _COPIED_BYTES: Final = 1 << 26
 
 class Row(NamedTuple):
     """
-    What was measured of a step.
+    The measurements of a step.
 
     :param picture: size of the image, width x height.
     :param step: its name.
     :param ours_ms: median.
     :param plain_ms: median.
-    :param floor_ms: what memory alone would take.
+    :param floor_ms: the time for memory access alone.
     """
 
     picture: str
@@ -51,7 +51,7 @@ class Row(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How many times as fast ours is."""
+        """The speed-up of ours."""
         return self.plain_ms / self.ours_ms
 
 
@@ -84,12 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(picture: str, step: Step, repeats: int, bytes_per_s: float) -> Row:
     """
-    Time a step both ways, in turn.
+    Time both implementations of a step, in turn.
 
     :param picture: its size.
     :param step: the step.
-    :param repeats: how often, after one time that does not count.
-    :param bytes_per_s: how fast memory is copied.
+    :param repeats: number of repetitions, after one that does not count.
+    :param bytes_per_s: rate at which memory is copied.
     :return: the medians.
     """
     times_ms: tuple[list[float], list[float]] = ([], [])
@@ -102,7 +102,7 @@ def measure(picture: str, step: Step, repeats: int, bytes_per_s: float) -> Row:
 
 def copy_rate() -> float:
     """
-    Measure memory.
+    Measure the speed of memory.
 
     :return: bytes read and written per second while a large array is copied.
     """
@@ -114,9 +114,9 @@ def copy_rate() -> float:
 
 def line(row: Row) -> str:
     """
-    Write a row of the table.
+    Format a row of the table.
 
-    :param row: what was measured.
+    :param row: the measurements.
     :return: Markdown.
     """
     times = f'{row.ours_ms:.2f} | {row.plain_ms:.2f} | {row.ratio:.1f} | {row.floor_ms:.2f}'
@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition('x')
     if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 64):
-        raise argparse.ArgumentTypeError(f'{text!r} is no size from 64x64 on, like 1920x1080')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a size from 64x64 on, like 1920x1080')
     return int(width), int(height)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's way and ours, taking turns on the same images."""
+"""Times the paper's path and ours, in turn on the same images."""
 
 import dataclasses
 import time
@@ -27,15 +27,16 @@ RgbArray = NDArray[np.uint8]
 @dataclass
 class Variant:
     """
-    What was measured of one way, round by round, in milliseconds.
+    The measurements of one path, round by round, in milliseconds.
 
     :param runtime: its description.
-    :param agreement: what the export said of itself.
+    :param agreement: that the export recorded.
     :param whole_ms: from image to mask.
     :param stages_ms: `fit`, `network` and `upsample`.
-    :param with_confidence_ms: our ending where the confidence is wanted too.
-    :param same_ending: share of pixels that have the class of the plain ending on the same logits.
-    :param same_as_plain: share of pixels that have the class of the paper's whole way.
+    :param with_confidence_ms: our postprocessing with confidence.
+    :param same_ending: share of pixels with the class of the plain postprocessing on the same
+        logits.
+    :param same_as_plain: share of pixels with the class of the paper's whole path.
     """
 
     runtime: str
@@ -47,7 +48,7 @@ class Variant:
     same_as_plain: float = 1.0
 
     def note(self, whole_ms: float, stages_ms: Mapping[str, float]) -> None:
-        """Keep the times of one image."""
+        """Add the times of one image."""
         self.whole_ms.append(whole_ms)
         for stage in ('fit', 'network', 'upsample'):
             self.stages_ms.setdefault(stage, []).append(stages_ms[stage])
@@ -67,9 +68,9 @@ def export_at(
     :param model: a model folder; its network must take any size.
     :param input_size: (height, width) in pixels.
     :param precisions: to export, for OpenVINO.
-    :param folder: gets `plain`, the model without export, and one folder for each precision.
-    :param frames: to calibrate by, and to compare on, at most.
-    :param data: a data set of them; None for synthetic scenes.
+    :param folder: for `plain`, the model without export, and one folder for each precision.
+    :param frames: maximum number to calibrate with, and to compare on.
+    :param data: a data set with these; None for synthetic scenes.
     :return: the specification; the folders by precision; why others were refused.
     """
     spec, weights = read_model(model)
@@ -91,13 +92,13 @@ def take_turns(
     plain_folder: Path, exports: Mapping[str, Path], pictures: Sequence[RgbArray], rounds: int
 ) -> dict[str, Variant]:
     """
-    Time all ways on the same image, then on the next; each round begins with another way.
+    Time all paths on one image, then on the next; each round starts with another path.
 
-    :param plain_folder: the model folder for the paper's way.
+    :param plain_folder: the model folder for the paper's path.
     :param exports: model folders for ours, by precision.
-    :param pictures: (H, W, 3) uint8 RGB, taken in turn.
-    :param rounds: images that count.
-    :return: `plain` and the precisions, as measured.
+    :param pictures: (H, W, 3) uint8 RGB, used in turn.
+    :param rounds: number of measured images.
+    :return: the measurements of `plain` and of the precisions.
     """
     plain = PlainModel(plain_folder, 'cpu')
     ours = {name: Segmenter.load(path, 'cpu', 'openvino') for name, path in exports.items()}
@@ -128,7 +129,7 @@ def take_turns(
 def _compare(
     variant: Variant, segmenter: Segmenter, plain: PlainModel, pictures: Sequence[RgbArray]
 ) -> None:
-    """Hold our masks against the plain ones, and time our ending with confidence."""
+    """Compare our masks with the plain ones, and time our postprocessing with confidence."""
     spec, endings, wholes = segmenter.spec, [], []
     for picture in pictures:
         size = (picture.shape[0], picture.shape[1])

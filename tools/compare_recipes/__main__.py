@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Trains the paper's recipe and ours alike, and scores both on videos that neither ever saw.
+Trains the paper's recipe and ours alike, and scores both on videos that neither has seen.
 
-The videos are the same, and so are encoder, start and number of steps. The least region size is
-tuned for both on videos of its own, and the scores are told with it and without.
+The videos are the same, and so are encoder, initial weights and number of steps. The least region
+size is tuned for both on separate videos, and the scores are reported with it and without.
 """
 
 import argparse
@@ -27,7 +27,7 @@ VIDEOS: Final = {
     'tune': Videos(seed=12, videos=16, frames=4, stride=40),
     'test': Videos(seed=13, videos=24, frames=6, stride=25),
 }
-"""Frames far apart, for they shall differ; no two of these share a scene."""
+"""Frames far apart, so that they differ; no two of these videos share a scene."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _compare(options)
     except (StepError, DatasetError) as error:
-        print(f'compare_recipes: {error}; the same command goes on from there', file=sys.stderr)
+        print(f'compare_recipes: {error}; the same command continues from there', file=sys.stderr)
         return 2
     return 0
 
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    """Draw, train, score, and write what came of it, as much as there is."""
+    """Draw, train, score, and write the results that are available."""
     data = {part: _folder(options, part) for part in VIDEOS}
     tune, test = (Folder(find_samples(data[part])) for part in ('tune', 'test'))
     steps = options.steps or STEPS[options.scale]
@@ -138,10 +138,10 @@ def _count(folder: Path) -> dict[str, int]:
 def _scored(
     model: Path, tune: Folder, test: Folder, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Tune and score a model, unless that is done."""
+    """Tune and score a model, unless that has been done."""
     segmenter = Segmenter.load(model, options.device, 'torch')
     kept = options.work / 'scores' / f'{model.name}.json'
-    # As it is when read again: a list, not a tuple.
+    # As when it is read again: a list, not a tuple.
     of = [segmenter.spec.weights_sha256, [str(s.mask) for f in (tune, test) for s in f.samples]]
     if kept.exists() and (result := json.loads(kept.read_text()))['of'] == of:
         return dict(result['result'])

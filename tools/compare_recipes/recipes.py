@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two recipes, and all that is changed of either: each change with its reason."""
+"""The two recipes, and the changes to each, with their reasons."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ CONFIGS: Final = {'paper': Path('config/train_paper.yaml'), 'ours': Path('config
 
 
 class Change(NamedTuple):
-    """A value that the recipe's file does not say, and why."""
+    """A value that differs from the recipe's file, and why."""
 
     value: Any
     reason: str
@@ -19,17 +19,17 @@ class Change(NamedTuple):
 
 _BOTH: Final = {
     'intended_use': Change('demo', 'they know synthetic scenes only'),
-    'encoder_weights': Change('none', 'the same start for both, of which nothing is downloaded'),
-    'epochs': Change(0, 'both do the same number of steps'),
-    'minutes': Change(0, 'both do the same number of steps'),
-    'patience': Change(0, 'both do all steps; what is kept is chosen as each recipe says'),
-    'accumulate': Change(1, 'a step of both looks at as many images'),
-    'margins': Change(False, 'a threshold, like the least region, must not decide'),
-    'validation_share': Change(0.1, 'most videos are for learning'),
-    'picture_every': Change(0, 'nobody looks at them'),
+    'encoder_weights': Change('none', 'the same initial weights for both, without a download'),
+    'epochs': Change(0, 'both make the same number of steps'),
+    'minutes': Change(0, 'both make the same number of steps'),
+    'patience': Change(0, 'both make all steps; each recipe selects its weights in its own way'),
+    'accumulate': Change(1, 'a step of both has the same number of images'),
+    'margins': Change(False, 'thresholds, such as the least region, must not decide'),
+    'validation_share': Change(0.1, 'most videos are for training'),
+    'picture_every': Change(0, 'they are not needed'),
 }
-_PAPER: Final = {'split': Change('frame', 'as the file has it: it chooses by frames alike')}
-_OURS: Final = {'split': Change('video', 'as the file has it: it chooses by unseen videos')}
+_PAPER: Final = {'split': Change('frame', 'as in the file: it selects by similar frames')}
+_OURS: Final = {'split': Change('video', 'as in the file: it selects by unseen videos')}
 
 SCALES: Final[Mapping[str, Mapping[str, Mapping[str, Change]]]] = {
     'small': {
@@ -40,14 +40,14 @@ SCALES: Final[Mapping[str, Mapping[str, Mapping[str, Change]]]] = {
                 {'decoder_channels': [64, 48, 32, 24, 16]}, 'two cores can train it'
             ),
             'batch_size': Change(4, 'two cores can train it, and in more steps'),
-            'precision': Change('float32', 'a CPU is slower with less'),
+            'precision': Change('float32', 'a CPU is slower with lower precision'),
         },
         'paper': _PAPER,
         'ours': {
             **_OURS,
             'input_size': Change([384, 640], 'two cores can train it'),
-            'crop_size': Change([256, 256], 'as many pixels in a step as the other recipe has'),
-            'ema_decay': Change(0.99, 'a short run; the mean must not reach back to its start'),
+            'crop_size': Change([256, 256], 'as many pixels per step as the other recipe'),
+            'ema_decay': Change(0.99, 'a short run; the average must not reach back to its start'),
             'warm_up_steps': Change(50, 'a short run'),
             'learning_rate': Change(0.0015, 'a short run, and no pretrained encoder to spare'),
         },
@@ -56,13 +56,13 @@ SCALES: Final[Mapping[str, Mapping[str, Mapping[str, Change]]]] = {
         'both': {
             **_BOTH,
             'encoder': Change('resnet34', 'the same for both'),
-            'precision': Change('bfloat16', 'the same for both, and quicker'),
+            'precision': Change('bfloat16', 'the same for both, and faster'),
         },
         'paper': _PAPER,
         'ours': _OURS,
     },
 }
-"""Scale, then whom it concerns, then setting."""
+"""Scale, then the recipe it applies to, then setting."""
 
 STEPS: Final = {'small': 2000, 'full': 4000}
 VALIDATIONS: Final = 5
@@ -70,7 +70,7 @@ VALIDATIONS: Final = 5
 
 def settings(scale: str, recipe: str, seed: int, steps: int) -> list[str]:
     """
-    Say a run in `train`'s words.
+    Build the settings of a run for `train`.
 
     :param scale: a key of SCALES.
     :param recipe: a key of CONFIGS.
@@ -91,7 +91,7 @@ def settings(scale: str, recipe: str, seed: int, steps: int) -> list[str]:
 
 def changes(scale: str) -> str:
     """
-    Tell what is changed, for people.
+    List the changes.
 
     :param scale: a key of SCALES.
     :return: Markdown, a line for each.

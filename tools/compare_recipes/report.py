@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the scores of several seeds come to: means and spreads, and the text that tells them."""
+"""Means and ranges of the scores of several seeds, and the report about them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -20,13 +20,13 @@ _TITLES: Final = {
 
 def summarize(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
-    Take the seeds of each recipe together.
+    Summarize the seeds of each recipe.
 
-    :param models: each with `recipe`, and `scores` as surgseg_ros.training.scoring.score gives
-        them; of each recipe at least one.
+    :param models: each with `recipe`, and `scores` from surgseg_ros.training.scoring.score; at
+        least one of each recipe.
     :return: `floor`, `class_floor`; recipe → `raw`, `filtered` → metric → mean, min, max; and
-        `gain` → `raw`, `filtered` → metric: by how much the second recipe's mean is ahead.
-        A metric of classes has nine of each; None for a class that is not there.
+        `gain` → `raw`, `filtered` → metric: by how much the second recipe's mean is higher.
+        A metric of classes has nine of each; None for a class that does not occur.
     """
     scores = {
         recipe: [model['scores'] for model in models if model['recipe'] == recipe]
@@ -54,7 +54,7 @@ def _completed(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _together(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Metric to mean, min and max; of each class for itself where there are nine."""
+    """Metric to mean, min and max; for each class if there are nine."""
     together: dict[str, Any] = {}
     for metric in runs[0]:
         values = [run[metric] for run in runs]
@@ -78,9 +78,9 @@ def _gain(before: Any, after: Any) -> Any:
 
 def report(result: Mapping[str, Any]) -> str:
     """
-    Tell a comparison.
+    Format a comparison.
 
-    :param result: as comparison.json has it.
+    :param result: the content of comparison.json.
     :return: Markdown.
     """
     counts = {
@@ -95,28 +95,28 @@ def report(result: Mapping[str, Any]) -> str:
     return f"""\
 # The paper's recipe and ours
 
-Made by `python -m tools.compare_recipes`. Both recipes did {result['steps']} optimizer steps, from
-random weights; seeds: {seeds}.
+Made by `python -m tools.compare_recipes`. Both recipes made {result['steps']} optimizer steps,
+from random weights; seeds: {seeds}.
 
 Synthetic videos:
 - training and validation: {counts['train']};
 - for the least region size, tuned alike for both: {counts['tune']};
-- for the scores: {counts['test']}, which played no part in training or tuning.
+- for the scores: {counts['test']}, which had no part in training or tuning.
 
 All scores are by the official definition at the images' own size: the mean over the seeds, and
-in brackets the lowest and the highest. The floor is what a prediction of nothing but background
-scores. Raw is what the network says; filtered is without regions below the least size.
+in brackets the lowest and the highest. The floor is the score of a prediction of background only.
+Raw is the output of the network; filtered means without regions below the least size.
 
 {tables(result['summary'])}
 
-## What is changed of the recipes' files (scale `{result['scale']}`)
+## Changes to the recipes' files (scale `{result['scale']}`)
 {chr(10).join([changes(result['scale']), *by_hand])}
 """
 
 
 def tables(summary: Mapping[str, Any]) -> str:
     """
-    Write the table of means and the table by class.
+    Format the table of means and the table by class.
 
     :param summary: of `summarize`.
     :return: Markdown.
@@ -152,10 +152,10 @@ def _cells(summary: Mapping[str, Any], metric: str, place: int | None = None) ->
 def _with_spread(value: Mapping[str, float] | None) -> str:
     if value is None:
         return '-'
-    said = f'{value["mean"]:.3f}'
+    text = f'{value["mean"]:.3f}'
     if value['min'] < value['max']:
-        said += f' ({value["min"]:.3f} to {value["max"]:.3f})'
-    return said
+        text += f' ({value["min"]:.3f} to {value["max"]:.3f})'
+    return text
 
 
 def _number(value: float | None) -> str:

@@ -23,17 +23,17 @@ from tools.demo.source import Source, make_scene_bag, make_video_bag
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_PLAY_S = 60.0
-"""Of a video of one's own."""
+"""Longest time for which a video of the user's own is played."""
 LEAST_PLAY_S = 15.0
 PLAYED_S = 75.0
-"""The scene has been played so long after the start: all of the demo takes 90 s at most."""
+"""Time after the start by which the scene has been played: the demo takes at most 90 s."""
 
 
 def main() -> int:
     """
     Run the demo.
 
-    :return: exit status; 0 only if each frame has its mask and detections, but for a few dropped.
+    :return: exit status; 0 only if all frames but dropped ones have their mask and detections.
     """
     parser = argparse.ArgumentParser(prog='python -m tools.demo', description=__doc__)
     parser.add_argument('--input', type=Path, metavar='VIDEO', help='a video of your own')
@@ -50,11 +50,11 @@ def main() -> int:
 
 def run(options: argparse.Namespace, folder: Path, progress: Progress) -> int:
     """
-    Make the bag, play it, report.
+    Make the bag, play it, and report.
 
     :param options: of the command line.
-    :param folder: for everything that is written.
-    :param progress: is told what is being done.
+    :param folder: for all output.
+    :param progress: shows the current step.
     :return: exit status.
     """
     begun_s = time.monotonic()
@@ -65,21 +65,21 @@ def run(options: argparse.Namespace, folder: Path, progress: Progress) -> int:
         progress.print_line('starting the segmenter')
         with segmenter(options.model, log) as node:
             wait_until_active(recorder, node, log)
-            progress.print_line('trying how many masks a second it makes')
+            progress.print_line('measuring how many masks per second it makes')
             node_hz = measure_rate_hz(recorder, source)
-            progress.print_line(f'it makes {node_hz:.1f} masks a second')
+            progress.print_line(f'it makes {node_hz:.1f} masks per second')
             left_s = begun_s + PLAYED_S - time.monotonic()
             longest_s = LONGEST_PLAY_S if options.input else max(LEAST_PLAY_S, left_s)
             recorded, rate, dropped = play_in_step(recorder, source, node_hz, longest_s, progress)
-            progress.print_line('ending the segmenter')
+            progress.print_line('stopping the segmenter')
     finally:
         recorder.close()
-    progress.print_line('drawing what was found')
+    progress.print_line('drawing the results')
     write_bag(folder / 'output_bag', recorded)
     outcome = report(source, recorded, folder)
     print(table(source, outcome, node_hz, rate, dropped))
     print(f'\nmasks and detections, images and overlay.mp4 are in {folder.resolve()}')
-    # Only what the node itself dropped may be missing: a busy machine is no fault.
+    # Only frames that the node itself dropped may be missing: a busy machine is not an error.
     explained = outcome.masks > 0 and source.frames - outcome.masks <= dropped
     whole = explained and not outcome.strangers and outcome.detections == outcome.masks
     if not whole:
@@ -92,9 +92,9 @@ def make_source(video: Path | None, bag: Path, progress: Progress) -> Source:
     Make the bag that is played.
 
     :param video: one of the user's own, or None for a synthetic scene.
-    :param bag: the bag to make.
-    :param progress: is told how far it is.
-    :return: what was made.
+    :param bag: path of the bag.
+    :param progress: shows the progress.
+    :return: the source that was made.
     """
     what = f'copying the beginning of {video.name}' if video else 'drawing a scene'
     progress.print_line(what)
@@ -109,13 +109,13 @@ def play_in_step(
     recorder: Recorder, source: Source, node_hz: float, longest_s: float, progress: Progress
 ) -> tuple[list[Recorded], float, int]:
     """
-    Play at a rate that the node keeps up with; where it drops frames after all, slower once more.
+    Play at a rate that the node keeps up with; if it drops frames all the same, play slower.
 
-    :param recorder: listens.
+    :param recorder: receives the results.
     :param source: what to play.
-    :param node_hz: masks a second in the trial.
-    :param longest_s: how long it may take; where that is too short for the node, it drops frames.
-    :param progress: is told for how long it plays.
+    :param node_hz: masks per second in the trial.
+    :param longest_s: how long it may take; if that is too short for the node, it drops frames.
+    :param progress: shows how long it plays.
     :return: what was recorded, the factor of the speed, and frames dropped for a newer one.
     """
     end_s = time.monotonic() + longest_s
@@ -134,16 +134,16 @@ def play_in_step(
 
 
 def count(counts: Mapping[str, str]) -> int:
-    """Frames that the node dropped for a newer one, of its diagnostics."""
+    """Return the number of frames dropped for a newer one, from the node's diagnostics."""
     return int(counts.get('dropped_for_newer', 0))
 
 
 def new_folder(folder: Path) -> Path:
     """
-    Make a folder for this run inside the one for all.
+    Create a folder for this run inside the one for all runs.
 
     :param folder: `demo_output`.
-    :return: `demo_output/01`, `02` …: nothing that an earlier run showed is lost.
+    :return: `demo_output/01`, `02` …, so that results of earlier runs are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     number = 1 + max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo shows: a table, images and a short video."""
+"""The output of the demo: a table, images and a short video."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,13 +27,13 @@ RgbArray = NDArray[np.uint8]
 
 class Outcome(NamedTuple):
     """
-    Numbers of the demo.
+    The numbers of the demo.
 
-    :param masks: how many frames have one that fits in stamp and size.
-    :param strangers: masks that fit no frame, or came twice.
-    :param detections: how many frames have theirs.
-    :param latencies_ms: from the player's sending of a frame to the receipt of its mask.
-    :param scores: of `summarize`, where there is a truth.
+    :param masks: number of frames with a mask of the same stamp and size.
+    :param strangers: number of masks that match no frame, or came twice.
+    :param detections: number of frames with detections.
+    :param latencies_ms: from sending a frame in the player to receiving its mask.
+    :param scores: from `summarize`, if there is a ground truth.
     """
 
     masks: int
@@ -45,10 +45,10 @@ class Outcome(NamedTuple):
 
 def write_bag(path: Path, recorded: Sequence[Recorded]) -> None:
     """
-    Keep what the node published.
+    Write what the node published.
 
-    :param path: the bag to make.
-    :param recorded: what was recorded.
+    :param path: of the bag.
+    :param recorded: the recorded messages.
     """
     with BagWriter(path) as bag:
         for message in recorded:
@@ -59,11 +59,11 @@ def write_bag(path: Path, recorded: Sequence[Recorded]) -> None:
 
 def report(source: Source, recorded: Sequence[Recorded], folder: Path) -> Outcome:
     """
-    Hold the results against their frames, and draw them.
+    Compare the results with their frames, and draw them.
 
     :param source: what was played.
-    :param recorded: what was recorded.
-    :param folder: gets `overlay.mp4` and `frame_*.png`.
+    :param recorded: the recorded messages.
+    :param folder: for `overlay.mp4` and `frame_*.png`.
     :return: the numbers.
     """
     masks = _by_stamp(recorded, 'mask')
@@ -108,11 +108,11 @@ def _latencies_ms(
 
 def table(source: Source, outcome: Outcome, node_hz: float, rate: float, dropped: int) -> str:
     """
-    Put the numbers into lines.
+    Format the numbers as a table.
 
     :param source: what was played.
     :param outcome: its numbers.
-    :param node_hz: masks a second that the node was measured to make.
+    :param node_hz: masks per second that were measured in the trial.
     :param rate: factor of the recorded speed at which the bag was played.
     :param dropped: frames that the node dropped for a newer one.
     :return: the table.
@@ -122,17 +122,17 @@ def table(source: Source, outcome: Outcome, node_hz: float, rate: float, dropped
     rows = [
         ('played', f'{source.note}, recorded at {source.rate_hz:g} Hz'),
         ('the node keeps up with', f'{node_hz:.1f} Hz, measured in a trial'),
-        ('so played at', f'{rate * source.rate_hz:.1f} Hz ({rate:.2f} of its speed)'),
+        ('so it was played at', f'{rate * source.rate_hz:.1f} Hz ({rate:.2f} of its speed)'),
         ('frames', str(source.frames)),
         ('masks, stamp and size equal', str(outcome.masks)),
-        ('masks of no frame, or twice', str(outcome.strangers)),
+        ('masks without a frame, or twice', str(outcome.strangers)),
         ('frames without a mask', f'{missing} ({dropped} dropped by the node for a newer one)'),
         ('latency p50 / p99', f'{np.median(times):.0f} / {np.percentile(times, 99):.0f} ms'),
     ]
     if outcome.scores is not None:
         rows += [
             ('mIoU, official', f'{outcome.scores["mIoU"]:.3f}'),
-            ('  of a mask of background only', f'{outcome.scores["floor"]["mIoU"]:.3f}'),
+            ('  of background only', f'{outcome.scores["floor"]["mIoU"]:.3f}'),
         ]
     else:
         rows.append(
@@ -195,7 +195,7 @@ def _video(path: Path, rate_hz: float, image: RgbArray) -> cv2.VideoWriter:
 def _write_picture(
     path: Path, image: RgbArray, truth: RgbArray | None, mask: RgbArray | None, overlay: RgbArray
 ) -> None:
-    """Input, truth and prediction side by side, as far as there are any."""
+    """Write input, truth and prediction side by side, as far as they exist."""
     panels = [('input', image)]
     if truth is not None:
         panels.append(('truth', draw_overlay(image, truth)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's processes: segmenter and bag player, and this one, which records what they do."""
+"""The demo's processes: segmenter and bag player, and this one, which records their output."""
 
 import contextlib
 import os
@@ -25,14 +25,14 @@ from tools.demo.source import IMAGE_TOPIC, Source
 CONFIG = Path(__file__).resolve().parents[2] / 'config'
 START_TIMEOUT_S = 120.0
 SETTLE_S = 3.0
-"""From the player's start to its first frame: both ends find each other and agree on QoS."""
+"""From the player's start to its first frame, for discovery and matching of QoS."""
 TRIAL_S = 6.0
 MARGIN = 0.5
-"""Share of the rate at which the node was seen to work that is then asked of it."""
+"""Playback rate as a share of the measured rate of the node."""
 
 
 class Recorded(NamedTuple):
-    """A message as it came: topic, serialized, sent and received by the system's clock."""
+    """A received message: topic, CDR, and system times of sending and receipt."""
 
     topic: str
     cdr: bytes
@@ -41,11 +41,11 @@ class Recorded(NamedTuple):
 
 
 class Recorder:
-    """Listens to the node and to the camera that the player plays; its callbacks only collect."""
+    """Subscribes to the node and to the played camera; its callbacks only collect messages."""
 
     def __init__(self) -> None:
         """Subscribe; `listen` runs the callbacks."""
-        # The caller's own handlers stay, so that Ctrl-C ends the demo and its processes.
+        # The caller's signal handlers stay, so that Ctrl-C ends the demo and its processes.
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         self.messages: list[Recorded] = []
         self.status = self.reason = ''
@@ -68,15 +68,15 @@ class Recorder:
         rclpy.shutdown()
 
     def take(self) -> list[Recorded]:
-        """Hand over what was collected, and begin again."""
+        """Return the collected messages, and start again."""
         taken, self.messages = self.messages, []
         return taken
 
     def listen(self, until: Callable[[], bool], timeout_s: float) -> bool:
         """
-        Run the callbacks until something holds.
+        Run the callbacks until a condition holds.
 
-        :param until: what shall hold.
+        :param until: the condition.
         :param timeout_s: how long to wait for it.
         :return: whether it holds.
         """
@@ -87,7 +87,7 @@ class Recorder:
 
     def count(self, topic: str) -> int:
         """
-        Count what was collected of a topic.
+        Count the collected messages of a topic.
 
         :param topic: as subscribed to.
         :return: messages since the last `take`.
@@ -96,10 +96,12 @@ class Recorder:
 
     def _collect(self, topic: str) -> Callable[[bytes, Mapping[str, int]], None]:
         def collect(cdr: bytes, info: Mapping[str, int]) -> None:
-            # Of the image only its beginning, with stamp and time, is of interest.
+            # Of the image, only its beginning with the stamp, and its times are needed.
             kept = bytes(cdr[:256]) if topic == IMAGE_TOPIC else cdr
             received_ns = info['received_timestamp']
-            sent_ns = info.get('source_timestamp', received_ns)  # not told by Humble's rclpy
+            sent_ns = info.get(
+                'source_timestamp', received_ns
+            )  # Humble's rclpy does not provide it
             self.messages.append(Recorded(topic, kept, sent_ns, received_ns))
 
         return collect
@@ -118,10 +120,10 @@ def segmenter(model: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     Run the segmenter as its own process.
 
     :param model: the model folder.
-    :param log: gets what it prints.
-    :return: context with the process, which is ended as Ctrl-C would.
+    :param log: file for its output.
+    :return: context with the process, which is ended as with Ctrl-C.
     """
-    # The demo tells how late masks are on whatever machine this is, however late.
+    # The demo measures the latency on any machine, so no mask may be too late.
     given = [f'model:={model}', 'stale_after_ms:=600000']
     arguments = [*(w for value in given for w in ('-p', value)), '-r', f'image:={IMAGE_TOPIC}']
     with log.open('wb') as file, _process('segmenter', '--ros-args', *arguments, out=file) as node:
@@ -130,11 +132,11 @@ def segmenter(model: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def wait_until_active(recorder: Recorder, node: subprocess.Popen[bytes], log: Path) -> None:
     """
-    Wait until the node reports that it looks for images.
+    Wait until the node reports that it waits for images.
 
-    :param recorder: hears its status.
+    :param recorder: receives its status.
     :param node: its process.
-    :param log: what it printed, for the error.
+    :param log: its output, for the error message.
     :raises RuntimeError: if it ends or fails first.
     """
     recorder.listen(
@@ -146,16 +148,16 @@ def wait_until_active(recorder: Recorder, node: subprocess.Popen[bytes], log: Pa
         START_TIMEOUT_S,
     )
     if recorder.status in ('', 'inactive'):
-        raise RuntimeError(f'the segmenter did not start; it says:\n{log.read_text()}')
+        raise RuntimeError(f'the segmenter did not start; its output:\n{log.read_text()}')
 
 
 def measure_rate_hz(recorder: Recorder, source: Source) -> float:
     """
-    Play as fast as the camera was, and see how many masks come.
+    Play at the camera's rate, and count the masks.
 
     :param recorder: listens.
     :param source: what to play.
-    :return: masks a second while frames are always waiting, or the camera's rate.
+    :return: masks per second while frames are always waiting, or the camera's rate.
     :raises RuntimeError: if no mask comes.
     """
     with player(source.bag, '--loop') as process:
@@ -168,17 +170,17 @@ def measure_rate_hz(recorder: Recorder, source: Source) -> float:
         ended = f'the bag player ended with {process.returncode}' if process.returncode else ''
         raise RuntimeError(f'no mask came within the trial; {ended or "see segmenter.log"}')
     seen_hz = (len(received_ns) - 1) * 1e9 / (received_ns[-1] - received_ns[0])
-    wait_for_quiet(recorder, max(1.0, 3.0 / seen_hz))  # what is on its way belongs to the trial
+    wait_for_quiet(recorder, max(1.0, 3.0 / seen_hz))  # masks still to come belong to the trial
     recorder.take()
     return min(seen_hz, source.rate_hz)
 
 
 def wait_for_quiet(recorder: Recorder, quiet_s: float) -> None:
     """
-    Wait until no mask comes any more, once nothing is played.
+    Wait until no more masks come, after playback has ended.
 
     :param recorder: listens.
-    :param quiet_s: after so long without a mask none is on its way.
+    :param quiet_s: after so long without a mask, no more are expected.
     """
     seen = -1
     while recorder.count('mask') > seen:
@@ -193,7 +195,7 @@ def play(recorder: Recorder, source: Source, rate: float) -> list[Recorded]:
     :param recorder: listens.
     :param source: what to play.
     :param rate: factor of the recorded speed.
-    :return: images' beginnings, masks and detections.
+    :return: beginnings of images, masks and detections.
     """
     with player(source.bag, '--rate', f'{rate:.3f}') as process:
         recorder.listen(lambda: process.poll() is not None, 600.0)
@@ -213,7 +215,7 @@ def player(bag: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
 
     :param bag: what to play.
     :param options: further options of the verb.
-    :return: context with the process, which is ended as Ctrl-C would.
+    :return: context with the process, which is ended as with Ctrl-C.
     """
     arguments = [str(bag), '--topics', IMAGE_TOPIC, '--wait', '--delay', f'{SETTLE_S:g}']
     with _process('bag_player', *arguments, *options, out=subprocess.DEVNULL) as process:
@@ -237,6 +239,6 @@ def _process(verb: str, *arguments: str, out: Any) -> Iterator[subprocess.Popen[
                 process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(20.0)
-        finally:  # an interrupt while it waits must not leave it
+        finally:  # an interrupt during the wait must not leave it running
             process.kill()
             process.wait()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo plays: a synthetic scene with its truth, or a video of one's own, as a bag."""
+"""The input of the demo as a bag: a synthetic scene with its truth, or the user's own video."""
 
 import multiprocessing
 import os
@@ -23,13 +23,13 @@ IMAGE_TOPIC = '/camera/image_raw'
 GROUND_TRUTH_TOPIC = '/camera/ground_truth'
 
 SCENE_SEED = 424_242_001
-"""The model never saw it: `tools/demo_model` takes others."""
+"""Seed of a scene that the model has not seen: `tools/demo_model` uses others."""
 SCENE_SIZE = (720, 1280)
 SCENE_RATE_HZ = 10.0
 SCENE_FRAMES = 60
 
 LONGEST_S = 10.0
-"""So much of a video is played; raw frames of more would fill the disk."""
+"""The length of a video that is played; more raw frames would fill the disk."""
 
 
 class Source(NamedTuple):
@@ -37,9 +37,9 @@ class Source(NamedTuple):
     A bag to play.
 
     :param bag: its path.
-    :param rate_hz: frames a second, as recorded.
-    :param frames: how many.
-    :param note: what it shows, for people.
+    :param rate_hz: frames per second, as recorded.
+    :param frames: their number.
+    :param note: a description of its content.
     """
 
     bag: Path
@@ -58,12 +58,12 @@ def make_scene_bag(
     """
     Draw a synthetic scene into a bag, on all cores.
 
-    :param path: the bag to make.
-    :param count: frames; fewer are the beginning of more.
-    :param report: is told how far it is.
-    :return: what was made.
+    :param path: of the bag.
+    :param count: number of frames; a shorter scene is the beginning of a longer one.
+    :param report: called with the progress.
+    :return: the source.
     """
-    # A forked OpenCV may wait for threads that were not forked with it.
+    # After a fork, OpenCV may wait for threads that were not forked with it.
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(os.cpu_count(), context) as pool:
         frames = pool.map(_draw, range(count), chunksize=5)
@@ -85,10 +85,10 @@ def make_video_bag(
     """
     Copy the beginning of a video into a bag.
 
-    :param path: the bag to make.
+    :param path: of the bag.
     :param video: any file that FFmpeg decodes; frames that are damaged are left out.
-    :param report: is told how far it is.
-    :return: what was made.
+    :param report: called with the progress.
+    :return: the source.
     :raises ValueError: if the video is missing, or not one frame of it can be decoded.
     """
     if not video.is_file():
@@ -103,7 +103,7 @@ def make_video_bag(
 
 
 def _reported(frames: Iterable[T], what: str, report: Callable[[str], None]) -> Iterator[T]:
-    """Pass frames on, and tell how many there were."""
+    """Pass frames on, and report their number."""
     for number, frame in enumerate(frames, 1):
         report(f'frame {number} {what}')
         yield frame
@@ -111,7 +111,7 @@ def _reported(frames: Iterable[T], what: str, report: Callable[[str], None]) -> 
 
 @lru_cache(1)
 def _scene() -> Scene:
-    cv2.setNumThreads(1)  # the processes share the cores already
+    cv2.setNumThreads(1)  # the processes already use all cores
     return Scene(SCENE_SEED, SCENE_SIZE, SCENE_RATE_HZ)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes models/demo from nothing: draws scenes, trains, scores on other scenes, writes a card."""
+"""Makes models/demo from scratch: draws scenes, trains, scores, and writes the model card."""
 
 import argparse
 import dataclasses
@@ -20,19 +20,19 @@ LEGS: Final = {
     'rough': 'config/train_demo.yaml',
     'trained': 'config/train_demo_finish.yaml',
 }
-"""Folder to recipe, in order: each leg goes on from the one before."""
+"""Folder to recipe, in order: each run continues from the previous one."""
 
 SCENES: Final = Videos(seed=1, videos=321, frames=4, stride=25)
-"""Few frames of a scene, far apart: many scenes teach more than many frames."""
+"""Few frames per scene, far apart: many scenes are worth more than many frames."""
 
 TEST_SEEDS: Final = range(900_000, 900_030)
 TEST_FRAMES: Final = range(0, 100, 25)
-"""Scenes of these seeds are drawn neither for training nor for tuning."""
+"""Scenes of these seeds are used neither for training nor for tuning."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Make the model, or only score one that is trained already.
+    Make the model, or only score one that has been trained.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _finish(trained: Path, output: Path) -> None:
-    """Score on scenes that played no part, and write model and card."""
+    """Score on unseen scenes, and write model and model card."""
     spec, weights = read_model(trained)
     first, last = TEST_SEEDS.start, TEST_SEEDS.stop - 1
     test = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make fuzz`: malformed messages by the hundred thousand, then others guided by coverage."""
+"""`make fuzz`: a hundred thousand malformed messages, then others guided by coverage."""
 
 import argparse
 import faulthandler
@@ -19,14 +19,14 @@ from tools.fuzz.seeds import seeds
 ROOT: Final = Path(__file__).resolve().parents[2]
 CORPUS: Final = ROOT / 'test' / 'messages' / 'corpus'
 LONGEST_S: Final = 60.0
-"""For one message, however busy the machine; then the process tells where it hangs, and ends."""
+"""Timeout of a message on a busy machine; then the process prints where it hangs, and ends."""
 
 
 def main() -> int:
     """
     Fuzz both kinds of image message.
 
-    :return: exit status; 0 only if every promise was kept.
+    :return: exit status; 0 only if all guarantees held.
     """
     parser = argparse.ArgumentParser(prog='fuzz', description=__doc__)
     parser.add_argument('--number', type=int, default=100_000, help='of refused messages')
@@ -46,14 +46,14 @@ def main() -> int:
 
 def refuse(kind: str, seed: int, number: int) -> dict[str, Any]:
     """
-    Check malformed messages until so many were refused.
+    Check malformed messages until a number of them was refused.
 
     :param kind: a key of TYPES.
-    :param seed: of their choice.
+    :param seed: of the random choice.
     :param number: how many must be refused.
-    :return: how many were refused for which cause, and how many gave a mask of the right size and
-        header ('' and 'mask'); the slowest in seconds, and the process's largest memory in MB.
-    :raises BrokenPromiseError: if one broke a promise.
+    :return: numbers of refused messages by cause, and of those that gave a mask of the right size
+        and header ('' and 'mask'); the slowest in seconds, and the peak memory in MB.
+    :raises BrokenPromiseError: if a guarantee did not hold.
     """
     causes: Counter[str] = Counter()
     slowest_s = 0.0
@@ -75,7 +75,7 @@ def guide(kind: str, given: argparse.Namespace) -> int:
 
     :param kind: a key of TYPES.
     :param given: seconds, seed and output.
-    :return: the exit status; other than 0 if a promise was broken: the message lies in output.
+    :return: the exit status; other than 0 if a guarantee did not hold: the message is in output.
     """
     grown, sown = given.output / kind, given.output / f'{kind}_seeds'
     grown.mkdir(exist_ok=True)

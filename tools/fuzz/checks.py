@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of one message from CDR to a mask's CDR, and what must be true of it, whatever comes."""
+"""Sends a message through all steps from CDR to a mask's CDR, and checks what must always hold."""
 
 import io
 import struct
@@ -21,20 +21,20 @@ from surgseg_ros.node.worker import read_image
 TYPES: Final = {'image': IMAGE, 'compressed': COMPRESSED_IMAGE}
 
 LONGEST_TEXT: Final = 1000
-"""Characters of a refusal: what goes to the log must not grow with what came."""
+"""Maximum length of a refusal: log text must not grow with the message."""
 
 
 class BrokenPromiseError(Exception):
-    """A promise that a message broke; the text says which."""
+    """A guarantee that did not hold for a message; the text names it."""
 
 
 class Seen(NamedTuple):
     """
-    What a reader of its own, without rosbags, finds in a message.
+    The content of a message, read independently of rosbags.
 
     :param header: seconds, nanoseconds and the bytes of frame_id.
     :param size: (height, width) of an Image; None of a CompressedImage.
-    :param rest: what stands behind.
+    :param rest: the bytes after that.
     """
 
     header: tuple[int, int, bytes]
@@ -44,12 +44,12 @@ class Seen(NamedTuple):
 
 def check(cdr: bytes, kind: str) -> str:
     """
-    Send a message the whole way, with a stand-in for the network.
+    Send a message through all steps, with a stand-in for the network.
 
     :param cdr: any bytes.
     :param kind: a key of TYPES.
-    :return: the cause of the refusal, or '' where a mask came.
-    :raises BrokenPromiseError: if anything but an ImageError or the right mask came of it.
+    :return: the cause of the refusal, or '' if there was a mask.
+    :raises BrokenPromiseError: unless the result is an ImageError or the right mask.
     """
     try:
         message = read_image(cdr, TYPES[kind])
@@ -71,11 +71,11 @@ def check(cdr: bytes, kind: str) -> str:
 
 def look(cdr: bytes, kind: str) -> Seen:
     """
-    Read a message by the rules of CDR alone.
+    Read a message by only the rules of CDR.
 
     :param cdr: of a message that was accepted.
     :param kind: a key of TYPES.
-    :return: what is in it.
+    :return: its content.
     """
     order = '<' if cdr[1] else '>'
     body = cdr[4:]
@@ -90,10 +90,10 @@ def look(cdr: bytes, kind: str) -> Seen:
 
 def file_size(data: bytes) -> tuple[int, int] | None:
     """
-    Have another library than OpenCV find the size of a JPEG or PNG file.
+    Find the size of a JPEG or PNG file with another library than OpenCV.
 
     :param data: the file.
-    :return: (height, width); None where that library does not take the file.
+    :return: (height, width); None if that library rejects the file.
     """
     with warnings.catch_warnings():  # its argument `action` is new in Python 3.11
         warnings.simplefilter('ignore')
@@ -105,7 +105,7 @@ def file_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _compare(came: Seen, went: Seen, message: Any) -> None:
-    """Hold the mask's message against the image's."""
+    """Compare the mask's message with the image's."""
     if went.header != came.header:
         raise BrokenPromiseError(f'the header {came.header} became {went.header}')
     size = came.size or file_size(bytes(message.data)) or went.size

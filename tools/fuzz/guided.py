@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Coverage-guided fuzzing: libFuzzer keeps what reaches new code, and spoils that further."""
+"""Coverage-guided fuzzing: libFuzzer keeps inputs that reach new code, and mutates them."""
 
 import argparse
 import random
@@ -15,8 +15,8 @@ LARGEST_MESSAGE_BYTES = 1 << 16
 
 
 def main() -> None:
-    """Fuzz one kind of message; libFuzzer ends the process, with an error where it found one."""
-    # Here, since atheris rewrites what is imported meanwhile.
+    """Fuzz one kind of message; libFuzzer ends the process, with an error if it found one."""
+    # Imported here, since atheris instruments what is imported within this block.
     with atheris.instrument_imports(include=['rosbags', 'surgseg_ros.messages']):
         from tools.fuzz import checks
         from tools.fuzz.malformed import BYTES, FIELDS
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _options(given: argparse.Namespace) -> dict[str, Any]:
-    """List what libFuzzer is told, by its names."""
+    """List the arguments of libFuzzer."""
     return {
         'max_total_time': given.seconds,
         'seed': given.seed,
@@ -64,7 +64,7 @@ def _options(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _instrument_generated_code(types: Iterable[str]) -> None:
-    """Watch the functions that rosbags makes while it runs, which have no import to hook."""
+    """Instrument the functions that rosbags generates at run time, without an import to hook."""
     from surgseg_ros.messages.types import TYPES
 
     for name in (*types, 'std_msgs/msg/Header', 'builtin_interfaces/msg/Time'):

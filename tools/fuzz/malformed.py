@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Malformed messages without end, the same ones for the same seed."""
+"""An endless sequence of malformed messages, the same for the same seed."""
 
 import random
 import struct
@@ -22,11 +22,11 @@ Change = Callable[[random.Random, bytearray], None]
 
 def malformed(kind: str, seed: int) -> Iterator[bytes]:
     """
-    Spoil good messages, in one to four places each.
+    Corrupt valid messages, in one to four places each.
 
     :param kind: `image` or `compressed`.
-    :param seed: of the choice.
-    :return: CDR, without end; some are still messages that an image can be made of.
+    :param seed: of the random choice.
+    :return: CDR, without end; some can still be converted to an image.
     """
     chance = random.Random(seed)
     good = list(seeds(kind).values())
@@ -44,7 +44,7 @@ def _flip(chance: random.Random, cdr: bytearray) -> None:
 
 
 def _number(chance: random.Random, cdr: bytearray) -> None:
-    """Put a number that is hard to bear where one may stand."""
+    """Write a problematic number where a number may be."""
     if len(cdr) >= 8:
         place = chance.randrange(0, min(len(cdr), 100) - 3, 4)
         order = chance.choice('<>')
@@ -92,13 +92,13 @@ BYTES: Final[tuple[Change, ...]] = (
 
 
 def _field(name: str, choose: Callable[[random.Random], object]) -> Change:
-    """Make a change that puts another value into a field, where the message still has fields."""
+    """Make a change that sets a field to another value, if the message still has fields."""
 
     def change(chance: random.Random, cdr: bytearray) -> None:
         kind = 'compressed' if name == 'format' else 'image'
         try:
             message = from_cdr(bytes(cdr), TYPES[kind])
-        except Exception:  # an earlier change has left no message
+        except Exception:  # an earlier change has destroyed the message
             return
         setattr(message, name, choose(chance))
         cdr[:] = to_cdr(message)
@@ -118,7 +118,7 @@ def _not_utf8(chance: random.Random, cdr: bytearray) -> None:
 
 
 def _png_chunk(chance: random.Random, cdr: bytearray) -> None:
-    """Change a chunk of a PNG file and make its checksum right, so that the decoder reads it."""
+    """Change a chunk of a PNG file and correct its checksum, so that the decoder reads it."""
     start = cdr.find(_PNG)
     places = list(_chunks(cdr, start + 8)) if start >= 0 else []
     if not places:
@@ -143,7 +143,7 @@ def _chunks(cdr: bytearray, place: int) -> Iterator[tuple[int, int]]:
 
 
 def _jpeg_segment(chance: random.Random, cdr: bytearray) -> None:
-    """Change what stands right behind a marker of a JPEG file."""
+    """Change the bytes right after a marker of a JPEG file."""
     markers = [i for i in range(len(cdr) - 12) if cdr[i] == 0xFF and cdr[i + 1] >= 0xC0]
     if markers:
         place = chance.choice(markers) + chance.randrange(1, 12)
@@ -165,4 +165,4 @@ FIELDS: Final[dict[str, tuple[Change, ...]]] = {
         _not_utf8,
     ),
 }
-"""Changes that know where things stand in a message of that kind."""
+"""Changes that depend on the layout of a message of that kind."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Good messages to begin with: every encoding, both byte orders, JPEG and PNG of several kinds."""
+"""Valid messages to start with: all encodings, both byte orders, several kinds of JPEG and PNG."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -28,7 +28,7 @@ ENCODINGS: Final = {
     **dict.fromkeys(('yuv422', 'yuv422_yuy2', 'uyvy', 'yuyv'), 2),
     **dict.fromkeys(('nv12', 'nv21', 'nv24', 'yuv420', 'I420'), 1),
 }
-"""Bytes per pixel, in the first plane, of each encoding that the node takes."""
+"""Bytes per pixel, in the first plane, of each encoding that the node accepts."""
 
 _HALF_PLANES: Final = {'nv12': 3, 'nv21': 3, 'nv24': 6, 'yuv420': 3, 'I420': 3}
 """Size of the data in halves of step x height; 2 for the others."""
@@ -47,10 +47,10 @@ _FILES: Final = {
 
 def seeds(kind: str) -> dict[str, bytes]:
     """
-    Make good messages.
+    Make valid messages.
 
     :param kind: `image` or `compressed`.
-    :return: CDR by a name for people.
+    :return: CDR by a descriptive name.
     """
     return dict(_images() if kind == 'image' else _compressed())
 

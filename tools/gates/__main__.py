@@ -21,18 +21,18 @@ from tools.gates.spoiling import SEVERITIES, SPOILERS, RgbArray, Source
 
 FIT_SEED: Final = 840_000_000
 TEST_SEED: Final = 850_000_000
-"""Scenes of other seeds than any model saw, and other ones for the limits than for the table."""
+"""Scenes whose seeds no model has seen; those for the limits differ from those for the table."""
 
 _FIELD_S: Final = 0.1
-"""From one field to the next; a fiftieth is real, but scenes move slower than surgeons."""
+"""Time between fields; a fiftieth is real, but scenes move more slowly than surgeons."""
 
 
 class Counted(NamedTuple):
     """
-    What a gate's sign was, of images.
+    The values of a gate's metric.
 
-    :param good: of images that are good.
-    :param spoiled: by severity, of images that are spoiled in the gate's own way.
+    :param good: of good images.
+    :param spoiled: by severity, of images that are degraded in the gate's own way.
     """
 
     good: list[float]
@@ -87,9 +87,9 @@ def sources(seed: int, count: int, size: Sequence[int]) -> Iterator[Source]:
 
 def measure(pictures: Iterator[Source]) -> dict[str, Counted]:
     """
-    Take each gate's sign of good images and of those spoiled in its own way.
+    Compute each gate's metric on good images and on those degraded in its own way.
 
-    :param pictures: good ones.
+    :param pictures: good images.
     :return: by gate.
     """
     rng = np.random.default_rng(0)
@@ -97,12 +97,12 @@ def measure(pictures: Iterator[Source]) -> dict[str, Counted]:
     for source in pictures:
         sample = sample_image(source.first)
         for name, spoil in SPOILERS.items():
-            sign = GATES[name].measure
-            if sign is None:
+            metric = GATES[name].measure
+            if metric is None:
                 continue
-            counted[name].good.append(sign(sample))
+            counted[name].good.append(metric(sample))
             for severity, values in counted[name].spoiled.items():
-                values.append(sign(sample_image(spoil(source, severity, rng))))
+                values.append(metric(sample_image(spoil(source, severity, rng))))
     return counted
 
 
@@ -111,8 +111,8 @@ def fit(name: str, counted: Counted) -> float:
     Choose a limit.
 
     :param name: of the gate.
-    :param counted: its signs.
-    :return: the middle between the worst of the good and the mildest of the wholly spoiled ones.
+    :param counted: its values.
+    :return: the midpoint between the worst good image and the mildest fully degraded one.
     """
     spoiled = counted.spoiled[SEVERITIES[-1]]
     if GATES[name].below:
@@ -122,10 +122,10 @@ def fit(name: str, counted: Counted) -> float:
 
 def table(fitted: Mapping[str, float], tested: Mapping[str, Counted]) -> str:
     """
-    Lay out the limits and the alarms that they give.
+    Format the limits and the alarms that they give.
 
-    :param fitted: by gate, what `fit` chose.
-    :param tested: by gate, signs of images that had no part in that.
+    :param fitted: by gate, the limit that `fit` chose.
+    :param tested: by gate, values of images that were not used for that.
     :return: Markdown.
     """
     heads = ['gate', 'fitted', 'in use', 'false alarms', *(f'at {s:g}' for s in SEVERITIES)]
@@ -146,11 +146,11 @@ def _rate(name: str, values: Sequence[float], limit: float) -> str:
 
 def alarms_of(video: Path, roi: Sequence[int] | None) -> str:
     """
-    Count the alarms of the gates as they are in use.
+    Count the alarms of the gates with the limits in use.
 
     :param video: the file.
-    :param roi: x, y, width and height of the part to look at, or None.
-    :return: in words.
+    :param roi: x, y, width and height of the part to use, or None.
+    :return: a description.
     """
     gates = Gates()
     found: dict[str, int] = {}
@@ -168,9 +168,9 @@ def alarms_of(video: Path, roi: Sequence[int] | None) -> str:
 
 def draw(folder: Path, source: Source) -> None:
     """
-    Show what the severities look like.
+    Show the severities as images.
 
-    :param folder: gets a sheet for each gate, severities from left to right.
+    :param folder: for a sheet per gate, severities from left to right.
     :param source: the good image.
     """
     folder.mkdir(parents=True, exist_ok=True)

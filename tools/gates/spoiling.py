@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images spoiled on purpose, each kind by a severity of 0 (not at all) to 1 (wholly)."""
+"""Degrades images, each kind with a severity from 0 (not at all) to 1 (fully)."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -28,12 +28,12 @@ class Source(NamedTuple):
 
 
 def dim(source: Source, severity: float, rng: Generator) -> RgbArray:
-    """Take the light away; at 1, all of it."""
+    """Darken the image; at 1, completely."""
     return _scaled(source.first, (1 - severity) ** 3, rng)
 
 
 def dazzle(source: Source, severity: float, rng: Generator) -> RgbArray:
-    """Give up to twelve times the light."""
+    """Brighten the image, by a factor of up to twelve."""
     return _scaled(source.first, 1 + 11 * severity**2, rng)
 
 
@@ -44,14 +44,14 @@ def defocus(source: Source, severity: float, rng: Generator) -> RgbArray:
 
 
 def veil(source: Source, severity: float, rng: Generator) -> RgbArray:
-    """Put smoke before it, denser here and there."""
+    """Add smoke of uneven density in front of the scene."""
     size = source.first.shape[:2]
     density = np.clip(severity * 1.05 + 0.12 * _clouds(size, rng), 0, 1)
     return _mixed(source.first, np.float32((176, 176, 176)), density, rng)
 
 
 def bleed(source: Source, severity: float, rng: Generator) -> RgbArray:
-    """Cover a growing part of it with blood, as on the lens."""
+    """Cover a part of the image with blood, as on the lens."""
     size = source.first.shape[:2]
     clouds = _clouds(size, rng)
     edge = np.quantile(clouds, 1 - severity)
@@ -91,7 +91,7 @@ _ROOM: Final = np.array(
 
 
 def weave(source: Source, severity: float, rng: Generator) -> RgbArray:
-    """Take every other row of what was a field later, in a part of the image."""
+    """Take every other row from the next field, in a part of the image."""
     woven = source.first.copy()
     columns = round(severity * woven.shape[1])
     woven[1::2, :columns] = source.second[1::2, :columns]
@@ -109,11 +109,11 @@ SPOILERS: Final[Mapping[str, Spoiler]] = {
     'outside': leave,
     'interlaced': weave,
 }
-"""By the gate that is to see it."""
+"""The degradation by the gate that should detect it."""
 
 
 def _clouds(size: tuple[int, int], rng: Generator) -> NDArray[np.float32]:
-    """(H, W) smooth noise of mean 0 and deviation 1."""
+    """(H, W) smooth noise of mean 0 and standard deviation 1."""
     coarse = rng.standard_normal((6, 10)).astype(np.float32)
     clouds = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
     return np.asarray((clouds - clouds.mean()) / clouds.std(), np.float32)
@@ -133,7 +133,7 @@ def _mixed(
 
 
 def _noisy(picture: RgbArray, rng: Generator) -> RgbArray:
-    """Add a sensor's noise: what is spoiled before the sensor has all of it."""
+    """Add sensor noise: what degrades the image before the sensor does not reduce the noise."""
     height, width = picture.shape[:2]
     top, left = rng.integers(0, _SPARE_PX, 2)
     noise = _noise(height, width)[top : top + height, left : left + width]
@@ -142,7 +142,7 @@ def _noisy(picture: RgbArray, rng: Generator) -> RgbArray:
 
 @lru_cache(maxsize=1)
 def _noise(height: int, width: int) -> NDArray[np.int16]:
-    """Make noise once, larger than the image, so that each image takes another part."""
+    """Make noise once, larger than the image, so that each image uses another part."""
     rng = np.random.default_rng(0)
     size = (height + _SPARE_PX, width + _SPARE_PX, 3)
     return np.asarray(np.rint(1.5 * rng.standard_normal(size, np.float32)), np.int16)

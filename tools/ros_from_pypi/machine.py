@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this machine has: a ROS 2 that is sourced, a compiler, Python's headers."""
+"""Checks what this machine has: a sourced ROS 2, a compiler, Python's headers."""
 
 import importlib.metadata
 import importlib.util
@@ -13,20 +13,20 @@ from pathlib import Path
 
 
 class SetUpError(Exception):
-    """Set-up cannot go on; the message says why, and what to do."""
+    """Set-up cannot continue; the message has the reason and a remedy."""
 
 
 def sourced_ros() -> str:
-    """Name the ROS 2 distribution that is sourced; '' where there is none."""
+    """Name the sourced ROS 2 distribution; '' if there is none."""
     return os.environ.get('ROS_DISTRO', '') if os.environ.get('AMENT_PREFIX_PATH') else ''
 
 
 def check(ros: str) -> None:
     """
-    Look for what set-up needs before it begins.
+    Check the requirements of set-up before it starts.
 
-    :param ros: the distribution that is sourced, or ''.
-    :raises SetUpError: the first thing that is missing, in one line.
+    :param ros: the sourced distribution, or ''.
+    :raises SetUpError: with the first requirement that is missing, in one line.
     """
     version = f'{sys.version_info.major}.{sys.version_info.minor}'
     if importlib.util.find_spec('ensurepip') is None:
@@ -38,7 +38,7 @@ def check(ros: str) -> None:
 
 
 def constraints() -> str:
-    """Keep NumPy 1 where the machine has it: the ROS 2 on it was compiled against that."""
+    """Keep NumPy 1 if the machine has it: its ROS 2 was compiled against that."""
     try:
         numpy = importlib.metadata.version('numpy')
     except importlib.metadata.PackageNotFoundError:
@@ -47,9 +47,9 @@ def constraints() -> str:
 
 
 def _check_ros(ros: str) -> None:
-    """See that the sourced ROS 2 works with this Python, and has the messages."""
+    """Check that the sourced ROS 2 works with this Python, and has the messages."""
     for module, remedy in (
-        ('rclpy', "PYTHON=/usr/bin/python3 make setup, or whichever Python is that ROS 2's"),
+        ('rclpy', 'PYTHON=/usr/bin/python3 make setup, or the Python of that ROS 2'),
         ('vision_msgs.msg', 'rosdep install --from-paths . --ignore-src, then make setup'),
     ):
         command = [sys.executable, '-c', f'import {module}']
@@ -61,7 +61,7 @@ def _check_ros(ros: str) -> None:
 
 
 def _check_build(version: str) -> None:
-    """See that the wheels are for this machine, and that vision_msgs can be compiled."""
+    """Check that the wheels support this machine, and that vision_msgs can be compiled."""
     kind = f'{platform.system()} on {platform.machine()}'
     if kind != 'Linux on x86_64':
         raise SetUpError(

@@ -13,7 +13,7 @@ PACKAGE = HERE / 'vision_msgs'
 
 
 def sources() -> list[Path]:
-    """List what decides, besides the messages, what is built."""
+    """List what the build depends on besides the messages."""
     return [Path(__file__), *sorted(PACKAGE.iterdir())]
 
 
@@ -22,8 +22,8 @@ def build(messages: Path, prefix: Path, run: Callable[..., None]) -> None:
     Build vision_msgs with CMake, and install it.
 
     :param messages: the folder of the .msg files.
-    :param prefix: the environment, where the bootstrapper of the wheels finds libraries.
-    :param run: runs a command, and raises where it fails.
+    :param prefix: the environment, in which the bootstrapper of the wheels finds libraries.
+    :param run: runs a command, and raises if it fails.
     """
     mend_paths(prefix)
     work = prefix / 'build_vision_msgs'
@@ -50,7 +50,7 @@ def build(messages: Path, prefix: Path, run: Callable[..., None]) -> None:
 
 
 def mend_paths(prefix: Path) -> None:
-    """Put this Python's folders where the wheels' CMake files name those of their build image."""
+    """Replace the folders of the build image in the wheels' CMake files with this Python's."""
     version = sysconfig.get_python_version()
     image = r'/opt/python/cp\d+-cp\d+'
     for folder in (prefix / 'share', prefix / 'lib' / 'cmake'):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Runs tests with NumPy and OpenCV as Ubuntu 24.04 has them; what `make test-reference` runs.
+`make test-reference`: runs tests with NumPy and OpenCV as in Ubuntu 24.04.
 
-`.venv.reference` holds these two alone. All other packages are those of `.venv`, behind them on
-the path, so that PyTorch is neither downloaded nor stored a second time. It is run by the Python
-of `.venv`, which has found the libraries of ROS 2 and hands them on.
+`.venv.reference` contains only these two. All other packages are those of `.venv`, after them on
+the path, so that PyTorch is neither downloaded nor stored twice. The Python of `.venv` starts it,
+since it has found the libraries of ROS 2 and passes them on.
 """
 
 import json
@@ -19,14 +19,14 @@ from set_up import ROOT, STAMP, Runner, digest, locked
 
 PINNED = ('numpy==1.26.4', 'opencv-python-headless==4.6.0.66')
 LATEST_PYTHON = (3, 12)
-"""There are no wheels of that NumPy for later ones."""
+"""Later versions of Python have no wheels of that NumPy."""
 
 FOLDER = ROOT / '.venv.reference'
 KEY = FOLDER / 'made_from.txt'
 
 TESTS = (
     *('test/messages', 'test/core', 'test/bags', 'test/reports', 'test/synthetic'),
-    'test/training/test_train.py',  # a run from its start to a model that segments
+    'test/training/test_train.py',  # a complete run, up to a model that segments
     'test/cli/test_synthesize.py',
     'test/test_main.py',  # every verb's --help
 )
@@ -34,15 +34,13 @@ TESTS = (
 
 def main() -> int:
     """
-    Make the environment if need be, and become pytest in it.
+    Create the environment if necessary, and replace this process by pytest in it.
 
-    :return: the exit status where it does not come to that.
+    :return: the exit status if that is not possible.
     """
     if sys.version_info[:2] > LATEST_PYTHON:
         last, this = ('.'.join(map(str, v)) for v in (LATEST_PYTHON, sys.version_info[:2]))
-        print(
-            f'make test-reference: skipped: {PINNED[0]} is there up to Python {last}, not {this}'
-        )
+        print(f'make test-reference: skipped: {PINNED[0]} exists up to Python {last}, not {this}')
         return 0
     try:
         with locked() as lock:
@@ -58,9 +56,9 @@ def main() -> int:
 
 def make(run: Runner) -> None:
     """
-    Make the environment, unless it is there and `.venv` is what it was then.
+    Create the environment, unless it exists and `.venv` has not changed since.
 
-    :param run: runs a command, and raises where it fails.
+    :param run: runs a command, and raises if it fails.
     """
     key = digest([Path(__file__), STAMP])
     if KEY.is_file() and KEY.read_text() == key:
@@ -73,7 +71,7 @@ def make(run: Runner) -> None:
     pip = (sys.executable, '-m', 'pip', '--disable-pip-version-check', 'install')
     run(*pip, '--no-deps', '--only-binary', ':all:', '--target', packages, *PINNED)
     base = sysconfig.get_path('purelib')
-    # A path alone would leave out what .pth files add, this package among it.
+    # A path alone would omit what .pth files add, such as this package.
     (packages / 'base.pth').write_text(f'import site; site.addsitedir({base!r})\n')
     KEY.write_text(key)
 

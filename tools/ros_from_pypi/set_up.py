@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes .venv: ROS 2 from PyPI, or around the ROS 2 that is sourced; what `make setup` runs."""
+"""`make setup`: creates .venv, with ROS 2 from PyPI or for the ROS 2 that is sourced."""
 
 import contextlib
 import fcntl
@@ -25,18 +25,18 @@ VENV = ROOT / '.venv'
 STAMP = VENV / 'set_up.json'
 LOG = VENV / 'set_up.log'
 SILENCE_S = 8.0
-"""Seconds of a long command without a word on the terminal."""
+"""Interval of progress lines during a long command, in seconds."""
 MESSAGES = ROOT / 'surgseg_ros' / 'messages' / 'vision_msgs' / 'msg'
 
 
 class Stage(NamedTuple):
     """
-    A part of set-up, done again when its inputs change.
+    A part of set-up, repeated when its inputs change.
 
     :param name: its key in the stamp.
-    :param notice: what is said when it begins.
+    :param notice: printed when it starts.
     :param inputs: the files it depends on.
-    :param act: does it.
+    :param act: performs it.
     """
 
     name: str
@@ -46,13 +46,13 @@ class Stage(NamedTuple):
 
 
 class Runner:
-    """Runs commands that write into the log and hold the lock, even should this process die."""
+    """Runs commands that write into the log and hold the lock, even if this process dies."""
 
     def __init__(self, lock: int) -> None:
         self._lock = lock
 
     def __call__(self, *command: str | Path, env: dict[str, str] | None = None) -> None:
-        """Run a command; where it fails, its last lines are part of the error."""
+        """Run a command; if it fails, its last lines are part of the error."""
         with LOG.open('ab') as log:
             start = log.tell()
             process = subprocess.Popen(
@@ -65,17 +65,17 @@ class Runner:
                 process.wait()
                 raise
         if status:
-            said = LOG.read_bytes()[start:].decode(errors='replace').rstrip().splitlines()
+            lines = LOG.read_bytes()[start:].decode(errors='replace').rstrip().splitlines()
             called = ' '.join(Path(part).name for part in map(str, command[:4]))
-            raise SetUpError('\n'.join((f'{called} ... failed ({LOG}):', *said[-15:])))
+            raise SetUpError('\n'.join((f'{called} ... failed ({LOG}):', *lines[-15:])))
 
 
 def wait(process: 'subprocess.Popen[bytes]', start: int) -> int:
     """
-    Wait for a command, and show now and then what it has come to.
+    Wait for a command, and show its progress from time to time.
 
     :param process: it writes into the log.
-    :param start: where in the log its part begins.
+    :param start: position in the log at which its output starts.
     :return: its exit status.
     """
     begun_s = time.monotonic()
@@ -83,13 +83,13 @@ def wait(process: 'subprocess.Popen[bytes]', start: int) -> int:
         try:
             return process.wait(SILENCE_S)
         except subprocess.TimeoutExpired:
-            said = LOG.read_bytes()[start:].decode(errors='replace').split('\n')
-            last = next((line.strip() for line in reversed(said) if line.strip()), '')
+            lines = LOG.read_bytes()[start:].decode(errors='replace').split('\n')
+            last = next((line.strip() for line in reversed(lines) if line.strip()), '')
             print(f'  {time.monotonic() - begun_s:.0f} s  {last[:90]}', flush=True)
 
 
 def main() -> int:
-    """Set up, and say in one line what stands in the way."""
+    """Set up, and report an error in one line."""
     try:
         with locked() as lock:
             set_up(Runner(lock))
@@ -97,14 +97,14 @@ def main() -> int:
         print(f'make setup: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('make setup: interrupted; make setup goes on', file=sys.stderr)
+        print('make setup: interrupted; make setup continues', file=sys.stderr)
         return 130
     return 0
 
 
 @contextlib.contextmanager
 def locked() -> Iterator[int]:
-    """Wait for another set-up of this checkout, then keep others waiting."""
+    """Lock this checkout; waits for another set-up of it."""
     with (ROOT / '.venv.lock').open('w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,7 +115,7 @@ def locked() -> Iterator[int]:
 
 
 def set_up(run: Runner) -> None:
-    """Bring .venv up to date, stage by stage; a stage is stamped once it is done."""
+    """Bring .venv up to date, stage by stage; a finished stage is recorded in the stamp."""
     ros = machine.sourced_ros()
     stamp = read_stamp()
     if stamp is None:
@@ -135,7 +135,7 @@ def set_up(run: Runner) -> None:
 
 
 def stages(ros: str, run: Runner) -> list[Stage]:
-    """List what is to be done where `ros` is the distribution that is sourced, or ''."""
+    """List the stages; `ros` is the sourced distribution, or ''."""
     extras = 'docs,onnx,openvino,ray,training,test'
     extras = extras if ros else f'ros,{extras}'
     lock = lock_files(ros)
@@ -155,7 +155,7 @@ def stages(ros: str, run: Runner) -> list[Stage]:
 
 
 def make_venv(ros: str, run: Runner) -> dict[str, str]:
-    """Make an empty environment, and its stamp."""
+    """Create an empty environment, and its stamp."""
     machine.check(ros)
     discard_unfinished()
     VENV.mkdir(exist_ok=True)
@@ -171,7 +171,7 @@ def make_venv(ros: str, run: Runner) -> dict[str, str]:
 
 
 def lock_files(ros: str) -> list[Path]:
-    """Find the exact versions that CI asks for by LOCKED=1, if there are any for this Python."""
+    """Find the exact versions that CI requests with LOCKED=1, if there are any for this Python."""
     lock = HERE / f'lock-{sysconfig.get_python_version()}.txt'
     return [lock] if os.environ.get('LOCKED') == '1' and not ros and lock.is_file() else []
 
@@ -182,30 +182,30 @@ def install(extras: str, run: Runner, lock: list[Path]) -> None:
     constraints.write_text(machine.constraints())
     pip = (VENV / 'bin' / 'python', '-m', 'pip', '--disable-pip-version-check', 'install')
     run(*pip, '--upgrade', 'pip')  # the one that comes with Python can be years old, and slow
-    # pip compiles to byte code: where the environment forbids Python to keep its own, each process
-    # would spend many seconds on torch's.
+    # pip compiles to byte code: if the environment forbids Python to write byte code, each process
+    # would spend many seconds on compiling torch.
     package = ('--editable', f'.[{extras}]')
     for path in lock:
         try:
             return run(*pip, '-c', constraints, '-c', path, *package)
-        except SetUpError as error:  # a package index need not have all of them for ever
+        except SetUpError as error:  # a package index need not keep all versions for ever
             print(f'make setup: without {path.name}, as that failed:\n{error}', flush=True)
     run(*pip, '-c', constraints, *package)
 
 
 def read_stamp() -> dict[str, str] | None:
-    """Read what is set up; None where there is nothing, or nothing of use."""
+    """Read the stamp of the environment; None if there is none, or it is not usable."""
     if not STAMP.exists():
         return None
     stamp: dict[str, str] = json.loads(STAMP.read_text())
-    # Half an installation is not fixed but made again; so is one whose checkout was moved, or
-    # whose Python was removed.
+    # An incomplete installation is not repaired but made again; so is one whose checkout was
+    # moved, or whose Python was removed.
     whole = 'packages' in stamp and stamp['root'] == str(ROOT)
     return stamp if whole and (VENV / 'bin' / 'python').exists() else None
 
 
 def write_stamp(stamp: dict[str, str]) -> None:
-    """Write the stamp whole or not at all."""
+    """Write the stamp atomically."""
     fresh = STAMP.with_suffix('.tmp')
     fresh.write_text(json.dumps(stamp, indent=1))
     fresh.replace(STAMP)
@@ -218,7 +218,7 @@ def discard_unfinished() -> None:
     if not VENV.exists():
         return
     if not STAMP.exists() and any(path.name != 'set_up.tmp' for path in VENV.iterdir()):
-        raise SetUpError(f'{VENV} was not made by make setup: move it away')
+        raise SetUpError(f'{VENV} was not created by make setup: move it away')
     VENV.rename(discarded)
     shutil.rmtree(discarded)
 
@@ -227,15 +227,15 @@ def check_fits(stamp: dict[str, str], ros: str) -> None:
     """Refuse to mix two ROS 2 or two Pythons in one environment."""
     if stamp['ros'] != ros:
         had, now = stamp['ros'] or 'ROS 2 from PyPI', ros or 'no ROS 2 sourced'
-        raise SetUpError(f'.venv was made for {had}, and there is {now} now: make clean first')
+        raise SetUpError(f'.venv was made for {had}, but now there is {now}: make clean first')
     python = sysconfig.get_python_version()
     if os.environ.get('PYTHON') and stamp['python'] != python:
         had = stamp['python']
-        raise SetUpError(f'.venv has Python {had}, and PYTHON is {python}: make clean first')
+        raise SetUpError(f'.venv has Python {had}, but PYTHON is {python}: make clean first')
 
 
 def digest(paths: list[Path]) -> str:
-    """Sum up the names and contents of files."""
+    """Hash the names and contents of files."""
     total = hashlib.sha256()
     for path in paths:
         total.update(path.name.encode() + b'\0' + hashlib.sha256(path.read_bytes()).digest())

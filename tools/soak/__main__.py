@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `make soak` runs: the node under random faults for minutes, and how soon it is stale."""
+"""`make soak`: runs the node under random faults, and measures how soon it reports stale."""
 
 import argparse
 import contextlib
@@ -31,17 +31,17 @@ ALLOWED_MS: Final = 50.0
 LARGEST_GROWTH: Final = 0.02
 VALID: Final = ('valid',)
 _APART: Final = 35
-"""Two new beginnings within 30 images are taken for two cameras that alternate."""
+"""Two restarts within 30 images look like two cameras that alternate."""
 DEMO: Final = ('valid', 'degraded')
-"""A model for demonstration is never better than degraded."""
+"""With a demo model, the status is never better than degraded."""
 
 
 class Check(NamedTuple):
     """
-    One thing that was to be shown.
+    One property that was checked.
 
-    :param what: it was.
-    :param found: what came of it.
+    :param what: the property.
+    :param found: the result.
     :param holds: whether it holds.
     """
 
@@ -52,7 +52,7 @@ class Check(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Soak, and write what was found.
+    Run the soak test, and write the results.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status: 1 if something does not hold.
@@ -93,15 +93,15 @@ def _run(options: argparse.Namespace) -> list[Check]:
                 checks.append(_cycles(world, options.cycles))
             if options.minutes:
                 checks += _soak(world, options.minutes, random.Random(options.seed))
-        except RuntimeError as error:  # what was waited for did not come
-            checks.append(Check('all that is waited for comes', str(error), False))
+        except RuntimeError as error:  # an expected message did not come
+            checks.append(Check('all expected messages come', str(error), False))
         finally:
-            checks.append(Check('the node lives', f'{node.poll()}', node.poll() is None))
+            checks.append(Check('the node is running', f'{node.poll()}', node.poll() is None))
             world.camera.kill()
             watch.close()
             clear_shared_memory()
     text = log.read_text()
-    checks.append(Check('ends by SIGINT', f'exit status {node.returncode}', node.returncode == 0))
+    checks.append(Check('exits on SIGINT', f'exit status {node.returncode}', node.returncode == 0))
     checks.append(Check('no traceback', f'{text.count("Traceback")}', 'Traceback' not in text))
     return checks
 
@@ -124,7 +124,7 @@ def _small_model(folder: Path) -> Path:
 def _node(model: Path, device: str, log: Path) -> Iterator['subprocess.Popen[bytes]']:
     values = {'model': model, 'device': device, 'stale_after_ms': STALE_AFTER_MS}
     values |= {'fail_safe': 'no_decision'}
-    # The images are of no body.
+    # The images do not show a body.
     values |= {f'gates.{name}.action': 'none' for name in GATES}
     given = [word for name, value in values.items() for word in ('-p', f'{name}:={value}')]
     command = [sys.executable, '-m', 'surgseg_ros', 'segmenter', '--ros-args']
@@ -139,22 +139,22 @@ def _node(model: Path, device: str, log: Path) -> Iterator['subprocess.Popen[byt
             node.send_signal(2)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 node.wait(30)
-        finally:  # a second Ctrl-C must not leave it
+        finally:  # a second Ctrl-C must not leave it running
             node.kill()
             node.wait()
 
 
 def _stale_tries(world: World, tries: int, alive: tuple[str, ...]) -> list[Check]:
-    """Kill the camera and start it again, again and again."""
+    """Kill and restart the camera repeatedly."""
     late_ms: list[float] = []
     frames: list[int] = []
     while len(late_ms) < tries:
         world.watch.wait_for_masks(_APART)
-        # At any time between two frames.
+        # At a random time between two frames.
         time.sleep(0.033 * len(late_ms) / tries)
         since = len(world.watch.history)
         if world.watch.history[-1][0] not in alive:
-            continue  # the machine was busy; this would be no try
+            continue  # the machine was busy; this try does not count
         killed_ns = time.monotonic_ns()
         world.camera.kill()
         _, stale_ns, masks = world.watch.wait_for_state(('stale',), since)
@@ -184,9 +184,9 @@ def _stale_tries(world: World, tries: int, alive: tuple[str, ...]) -> list[Check
 
 
 def _soak(world: World, minutes: float, chance: random.Random) -> list[Check]:
-    """Do something to the node every few seconds."""
+    """Inject a fault every few seconds."""
     done: Counter[str] = Counter()
-    for injection in FAULTS.values():  # once each, so that all memory is taken that is needed
+    for injection in FAULTS.values():  # once each, so that all needed memory is allocated
         injection(world, chance)
         world.watch.wait_for_masks(5)
     resident: list[int] = []
@@ -208,7 +208,7 @@ def _soak(world: World, minutes: float, chance: random.Random) -> list[Check]:
     return [
         Check(
             f'{minutes:g} minutes at 30 Hz: every mask fits its image in size and header',
-            f'{world.watch.masks} masks ({world.watch.without_picture} of no decision while '
+            f'{world.watch.masks} masks ({world.watch.without_picture} without a decision while '
             f'stale), {len(injections)} do not fit {injections[:1] or ""}',
             not injections,
         ),
@@ -226,7 +226,7 @@ def _soak(world: World, minutes: float, chance: random.Random) -> list[Check]:
 
 
 def _cycles(world: World, cycles: int) -> Check:
-    """Go through the life cycle again and again."""
+    """Run through the life cycle repeatedly."""
     held = []
     for _ in range(cycles):
         for label in ('deactivate', 'cleanup', 'configure', 'activate'):
@@ -243,7 +243,7 @@ def _cycles(world: World, cycles: int) -> Check:
         f'{cycles} cycles from active to active without growth of memory, threads, files',
         f'{_growth(*resident_mib)}, threads {held[part].threads} to {held[-1].threads}, files '
         f'{held[part].files} to {held[-1].files}, '
-        + (f'of the GPU {_growth(*gpu_mib)}' if gpu_mib[1] else 'no GPU here'),
+        + (f'of the GPU {_growth(*gpu_mib)}' if gpu_mib[1] else 'no GPU'),
         flat and all(b <= (1 + LARGEST_GROWTH) * a for a, b in (resident_mib, gpu_mib)),
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A camera to be ill-treated: it publishes images for ever, and obeys lines on its input."""
+"""A test camera: it publishes images until it is killed, and obeys commands on its input."""
 
 import argparse
 import array
@@ -16,15 +16,15 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
 BYTES: Final = {'rgb8': 3, 'bgr8': 3, 'mono8': 1, 'rgba8': 4}
-"""Encodings that it can publish, and the bytes of a pixel."""
+"""Encodings that it can publish, with their bytes per pixel."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
     Publish until killed, or until the input ends.
 
-    A line `rate 15`, `size 64x48` or `encoding mono8` changes what comes from then on. The
-    frame_id of an image is its stamp and its size, so that a mask tells which image it is of.
+    A line `rate 15`, `size 64x48` or `encoding mono8` changes the following images. The
+    frame_id of an image is its stamp and its size, so that a mask identifies its image.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def picture(size: str, encoding: str, stamp_ns: int) -> Image:
     """
-    Make an image that goes from dark to bright.
+    Make an image with a gradient from dark to bright.
 
     :param size: width and height, `640x360` for example.
     :param encoding: a key of BYTES.
@@ -73,7 +73,7 @@ def _obey(state: dict[str, str]) -> None:
     for line in sys.stdin:
         name, value = line.split()
         state[name] = value
-    os._exit(0)  # whoever started this is gone
+    os._exit(0)  # the parent process has ended
 
 
 if __name__ == '__main__':

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a soak does to the node, one thing at a time; each leaves a camera that runs."""
+"""The faults of the soak test, injected one at a time; after each, a camera is running."""
 
 import random
 import signal
@@ -33,7 +33,7 @@ class World:
         self.camera = CameraProcess(TOPIC, *options)
 
     def restart_camera(self) -> None:
-        """Kill the camera as -9 does, and start another."""
+        """Kill the camera with SIGKILL, and start another."""
         self.camera.kill()
         self.camera = CameraProcess(TOPIC, *self.options)
 
@@ -96,7 +96,7 @@ def _whole_cycle(world: World, chance: random.Random) -> None:
 
 
 FAULTS: Final[Mapping[str, Callable[[World, random.Random], None]]] = {
-    'camera killed with -9 and started again': _kill_camera,
+    'camera killed with SIGKILL and started again': _kill_camera,
     'node paused and continued': _pause_node,
     'camera paused and continued': _pause_camera,
     'rate changed': _change_rate,

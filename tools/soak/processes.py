@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The camera's process, and what the system knows of any process."""
+"""The camera's process, and the resource usage of processes."""
 
 import contextlib
 import subprocess
@@ -14,7 +14,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 class CameraProcess:
     """
-    A camera that can be killed, stopped and told to change.
+    A camera process that can be killed, paused and reconfigured.
 
     :param topic: where it publishes.
     :param options: for tools.soak.camera.
@@ -31,7 +31,7 @@ class CameraProcess:
 
     def report(self, line: str) -> None:
         """
-        Change what it publishes.
+        Send a command to the camera.
 
         :param line: see tools.soak.camera.
         """
@@ -39,7 +39,7 @@ class CameraProcess:
         print(line, file=self.process.stdin, flush=True)
 
     def kill(self) -> None:
-        """End it as -9 does, without a farewell."""
+        """Kill it with SIGKILL."""
         self.process.kill()
         self.process.wait()
         if self.process.stdin is not None:
@@ -49,12 +49,12 @@ class CameraProcess:
 
 class Usage(NamedTuple):
     """
-    What a process holds.
+    The resources of a process.
 
     :param resident_kib: memory.
     :param threads: number of threads.
     :param files: number of open files.
-    :param gpu_kib: memory of the GPU that is taken, by whatever process; 0 where there is none.
+    :param gpu_kib: used memory of the GPU, by any process; 0 without a GPU.
     """
 
     resident_kib: int
@@ -65,9 +65,9 @@ class Usage(NamedTuple):
 
 def usage(pid: int) -> Usage:
     """
-    Ask the system what a process holds.
+    Read the resources of a process from the system.
 
-    :param pid: its number.
+    :param pid: of the process.
     :return: the present usage.
     """
     lines = Path(f'/proc/{pid}/status').read_text().splitlines()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frees the shared memory that killed processes leave behind."""
+"""Frees shared memory that killed processes leave behind."""
 
 import shutil
 import subprocess
@@ -12,11 +12,11 @@ FOLDER: Final = Path('/dev/shm')
 
 def clear_shared_memory() -> str:
     """
-    Remove Fast DDS's segments that no living process holds.
+    Remove segments of Fast DDS that no running process uses.
 
-    By `fastdds shm clean` where that tool is; else each file that no process has mapped or open.
+    With `fastdds shm clean` if that tool exists; else files that no process has mapped or open.
 
-    :return: how it was done.
+    :return: the method that was used.
     """
     tool = shutil.which('fastdds', path=str(Path(sys.executable).parent)) or shutil.which(
         'fastdds'
@@ -27,14 +27,14 @@ def clear_shared_memory() -> str:
             return 'fastdds shm clean'
     held = _held()
     for path in FOLDER.glob('fastrtps_*'):
-        # The lock of a segment is held for as long as its process lives.
+        # The lock of a segment is held as long as its process runs.
         if not held & {path.name, path.name.removesuffix('_el'), f'{path.name}_el'}:
             path.unlink(missing_ok=True)
-    return 'removal of files that no process holds'
+    return 'removal of files that no process uses'
 
 
 def _held() -> set[str]:
-    """Find the files of FOLDER that some process has mapped or open."""
+    """Find the files in FOLDER that a process has mapped or open."""
     names: set[str] = set()
     for process in Path('/proc').iterdir():
         if not process.name.isdigit():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The listener of a soak: holds every mask against its image, and keeps what the status says."""
+"""The listener of the soak test: compares each mask with its image, and records the status."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ _ALLOWED: Final = frozenset([*range(CLASS_COUNT), 255])
 
 
 class Watch:
-    """A node that listens from its making to `close`."""
+    """A node that listens from its construction to `close`."""
 
     def __init__(self) -> None:
         """Subscribe."""
@@ -35,7 +35,7 @@ class Watch:
         self.injections: list[str] = []
         self.states: Counter[str] = Counter()
         self.history: list[tuple[str, int, int]] = []
-        """Each change: the state, the steady clock in ns, masks of images by then."""
+        """Each change: the state, the steady clock in ns, and the number of masks until then."""
         self._news = threading.Condition()
         self._node = rclpy.create_node(
             'watch', namespace=NAMESPACE, start_parameter_services=False
@@ -58,11 +58,11 @@ class Watch:
 
     def wait(self, holds: Callable[[], Any], what: str) -> None:
         """
-        Wait for something that a message brings.
+        Wait for a condition that messages fulfil.
 
-        :param holds: what shall hold.
-        :param what: for the error.
-        :raises RuntimeError: if it does not come.
+        :param holds: the condition.
+        :param what: its description, for the error.
+        :raises RuntimeError: if it is not met in time.
         """
         with self._news:
             if not self._news.wait_for(holds, TIMEOUT_S):
@@ -73,7 +73,7 @@ class Watch:
         Wait for a change of the state.
 
         :param states: to one of these.
-        :param since: index into `history` from which on it counts.
+        :param since: index into `history` from which it counts.
         :return: the entry of `history`.
         """
 
@@ -85,19 +85,19 @@ class Watch:
 
     def wait_for_masks(self, number: int) -> None:
         """
-        Wait for so many masks from now on.
+        Wait for a number of masks from now on.
 
-        :param number: how many.
+        :param number: of masks.
         """
         before = self.masks
         self.wait(lambda: self.masks >= before + number, f'{number} masks')
 
     def change(self, label: str) -> None:
         """
-        Make the node go through a transition.
+        Trigger a transition of the node.
 
         :param label: `deactivate` for example.
-        :raises RuntimeError: if it does not.
+        :raises RuntimeError: if it fails.
         """
         answered = threading.Event()
         request = ChangeState.Request(transition=Transition(label=label))
@@ -116,7 +116,7 @@ class Watch:
         with self._news:
             self.masks += 1
             if fits and int(stamp) != stamp_ns and set(data) == {255}:
-                self.without_picture += 1  # fail_safe: it belongs to none, and says so
+                self.without_picture += 1  # fail_safe: its header shows that it has no image
             elif int(stamp) != stamp_ns or not fits:
                 reported = f'{mask.width}x{mask.height} {mask.encoding}, {len(data)} bytes'
                 self.injections.append(f'a mask of {mask.header.frame_id}: {stamp_ns} {reported}')

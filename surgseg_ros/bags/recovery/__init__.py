@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be read of bags that are damaged or cut off."""
+"""Readers of bags that are damaged or truncated."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads of MCAP files that a crash or a full disk cut off the part that is whole."""
+"""Reads the intact part of MCAP files that a crash or a full disk has truncated."""
 
 import contextlib
 from collections import Counter
@@ -31,15 +31,15 @@ from surgseg_ros.bags.records import (
 )
 
 _MOST_TAIL_BYTES: Final = 2**28
-"""A longer chunk is none: its length is among what is damaged."""
+"""Limit of a chunk's length: if it is greater, the length itself is damaged."""
 
 _BLOCK_BYTES: Final = 2**20
 
 _MOST_OWN_ZEROS: Final = 8
-"""More zeros at a file's end are taken for what a crash left in place of something else."""
+"""More zeros than this at a file's end are what a crash left in place of data."""
 
 _INDEX_HEAD_BYTES: Final = 2 + 4
-"""Of a message index, in front of 16 for each message."""
+"""Bytes of a message index before the 16 of each message."""
 
 _PIECE_BYTES: Final = 2**12
 
@@ -47,14 +47,14 @@ _UNPACKERS: Final[dict[str, Callable[[], Any]]] = {
     'zstd': zstd.ZstdDecompressor,
     'lz4': lz4.frame.LZ4FrameDecompressor,
 }
-"""What unpacks a chunk piece by piece, by the name of its compression."""
+"""Functions that decompress a chunk piece by piece, by the name of its compression."""
 
 
 class RecoveredMcap(McapFile):
-    """An MCAP file without its end: the whole messages of it, in the order of the file."""
+    """A truncated MCAP file: its intact messages, in the order of the file."""
 
     def open(self) -> None:
-        """Count what is there; the index at the end of the file, which says it, is lost."""
+        """Find connections and counts; the index at the end of the file is lost."""
         self._stream = file = self.path.open('rb')
         self._bad: set[Place] = set()
         self._counts: Counter[int] = Counter()
@@ -65,7 +65,7 @@ class RecoveredMcap(McapFile):
             chunks, gone = self._walk(file, end)
             self._tail = _whole_part_of_chunk(file, self._data_end, end)
             saved = self._note(records_within(self._tail))
-            for place in self._bad:  # definitions stand once, in the first chunks
+            for place in self._bad:  # definitions occur once, in the first chunks
                 part = _whole_part_of_chunk(file, place.start - 9, place.end)
                 for opcode, content in records_within(part):
                     self._learn(opcode, content)
@@ -76,7 +76,7 @@ class RecoveredMcap(McapFile):
             raise
 
     def messages(self, connections: Collection[Connection]) -> Iterator[Received]:
-        """Go through the whole records."""
+        """Iterate over the intact records."""
         wanted = {x.id: x for x in connections}
         for place in self._data():
             if place not in self._bad:
@@ -84,7 +84,7 @@ class RecoveredMcap(McapFile):
         yield from messages_among(records_within(self._tail), wanted)
 
     def _walk(self, file: BinaryIO, end: int) -> tuple[int, int]:
-        """Note what is in the file, and count its chunks, and the messages of damaged ones."""
+        """Record the content of the file; count its chunks, and the messages of damaged ones."""
         chunks = gone = 0
         is_bad = False
         for place in places(file, self._data_start, end):
@@ -102,7 +102,7 @@ class RecoveredMcap(McapFile):
         return chunks, gone
 
     def _note(self, records: Iterable[tuple[int, memoryview]]) -> int:
-        """Learn what records define, and count the messages among them."""
+        """Add definitions from records, and count the messages among them."""
         count = 0
         for opcode, content in records:
             if opcode == MESSAGE:
@@ -113,7 +113,7 @@ class RecoveredMcap(McapFile):
         return count
 
     def _learn(self, opcode: int, content: memoryview) -> None:
-        """Note a definition; one that is broken says nothing."""
+        """Add a definition; a broken one is ignored."""
         with contextlib.suppress(ValueError):
             self._definitions.note(opcode, content)
 
@@ -121,26 +121,28 @@ class RecoveredMcap(McapFile):
         rest = file.seek(0, 2) - self._data_end
         file.seek(self._data_end)
         has_end = rest == len(MCAP_MAGIC) and file.read() == MCAP_MAGIC
-        said = []
+        parts = []
         if not has_end:
             what = (
                 f'{saved} can be read, which no checksum covers' if saved else 'none can be read'
             )
-            said.append(f'the end is missing, and of the messages in its last {rest} bytes {what}')
+            parts.append(
+                f'the end is missing, and of the messages in its last {rest} bytes {what}'
+            )
         bad = Counter(place.opcode for place in self._bad)
         if bad[CHUNK]:
             of = f' with {gone} messages' if gone else ''
-            said.append(f'left out as damaged: {bad[CHUNK]} of {chunks} chunks{of}')
+            parts.append(f'left out as damaged: {bad[CHUNK]} of {chunks} chunks{of}')
         if bad[MESSAGE]:
-            said.append(f'left out as damaged: {bad[MESSAGE]} messages')
+            parts.append(f'left out as damaged: {bad[MESSAGE]} messages')
         named = {x.id for x in self.connections}
         if nameless := sum(n for key, n in self._counts.items() if key not in named):
-            said.append(f'left out as of topics whose names are lost: {nameless} messages')
-        return '; '.join(said) or 'the index is damaged'
+            parts.append(f'left out as of topics whose names are lost: {nameless} messages')
+        return '; '.join(parts) or 'the index is damaged'
 
 
 def _end_without_zeros(file: BinaryIO) -> int:
-    """Find the end of what was written: in place of the rest, crashes may leave zeros."""
+    """Find the end of what was written: crashes may leave zeros after it."""
     size = end = file.seek(0, 2)
     while end:
         start = max(0, end - _BLOCK_BYTES)
@@ -152,7 +154,7 @@ def _end_without_zeros(file: BinaryIO) -> int:
 
 
 def _whole_part_of_chunk(file: BinaryIO, start: int, end: int) -> bytes:
-    """Unpack the beginning of a chunk that is cut off or damaged, if there is one."""
+    """Decompress the beginning of a truncated or damaged chunk, if there is one."""
     if end - start > _MOST_TAIL_BYTES:
         return b''
     file.seek(start)
@@ -169,7 +171,7 @@ def _whole_part_of_chunk(file: BinaryIO, start: int, end: int) -> bytes:
 
 
 def _unpack_beginning(packed: memoryview, unpacker: Any) -> bytes:
-    """Unpack piece by piece, up to the first that is damaged."""
+    """Decompress piece by piece, up to the first damaged one."""
     found = BytesIO()
     for start in range(0, len(packed), _PIECE_BYTES):
         left = MOST_BYTES - found.tell()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads of SQLite files that are cut off or damaged the rows that are whole."""
+"""Reads the intact rows of SQLite files that are truncated or damaged."""
 
 import sqlite3
 import struct
@@ -15,21 +15,21 @@ from surgseg_ros.bags.sqlite_file import as_cdr, connect, read_connections
 SQLITE_MAGIC: Final = b'SQLite format 3\x00'
 
 _MOST_LOST_ROWS: Final = 10_000
-"""So many rows in succession that cannot be read are taken for the end."""
+"""After so many unreadable rows in succession, reading ends."""
 
 _SQLITE_SIZES: Final = struct.Struct('>16xH6xII60xI')
-"""Bytes of a page, changes so far, pages, and the change at which pages were counted."""
+"""Page size, change counter, number of pages, and the change at which they were counted."""
 
 
 class RecoveredSqlite:
     """
-    A file of SQLite that is damaged: the rows that can be read, in the order of recording.
+    A damaged SQLite file: the rows that can be read, in the order of recording.
 
     :param path: of the file.
     """
 
     def __init__(self, path: Path) -> None:
-        """Remember the path; nothing is opened yet."""
+        """Store the path; nothing is opened yet."""
         self.path = path
         self.connections: list[Connection] = []
 
@@ -37,7 +37,7 @@ class RecoveredSqlite:
         """Find the topics, and count the rows that can be reached."""
         self._database = connect(self.path, 'immutable=1')
         try:
-            # Otherwise SQLite refuses a file that is shorter than its first page says.
+            # Otherwise SQLite refuses a file that is shorter than its header says.
             self._database.execute('PRAGMA writable_schema=ON')
             counts: Counter[int] = Counter()
             last = 0
@@ -48,7 +48,7 @@ class RecoveredSqlite:
         except BaseException:
             self.close()
             raise
-        lost = f'{max(0, last - counts.total())} before the last that is there'
+        lost = f'{max(0, last - counts.total())} before the last one that exists'
         if lacking := _lacking_bytes(self.path):
             lost += f', and those in {lacking} bytes that are missing at the end'
         self.lost = f'the rows in damaged pages are lost: {lost}'
@@ -56,7 +56,7 @@ class RecoveredSqlite:
     def messages(
         self, connections: Collection[Connection]
     ) -> Iterator[tuple[Connection, int, bytes]]:
-        """Go through the rows."""
+        """Iterate over the rows."""
         by_id = {x.id: x for x in connections}
         for _, topic, time_ns, data in self._rows('topic_id, timestamp, data'):
             if topic in by_id:
@@ -67,7 +67,7 @@ class RecoveredSqlite:
         self._database.close()
 
     def _rows(self, columns: str) -> Iterator[tuple[Any, ...]]:
-        """Go through the rows, each with its id first, and past those that cannot be read."""
+        """Iterate over the rows, each with its id first; skip those that cannot be read."""
         query = f'SELECT id, {columns} FROM messages WHERE id > ? ORDER BY id'
         last, lost = 0, 0
         while lost < _MOST_LOST_ROWS:
@@ -82,11 +82,11 @@ class RecoveredSqlite:
 
 
 def _lacking_bytes(path: Path) -> int:
-    """Tell how much shorter a file of SQLite is than its first page says."""
+    """Compute how much shorter an SQLite file is than its header says."""
     with path.open('rb') as file:
         head = file.read(_SQLITE_SIZES.size)
         size = file.seek(0, 2)
     page_bytes, changes, pages, counted_at = _SQLITE_SIZES.unpack(head)
     page_bytes = 2**16 if page_bytes == 1 else page_bytes
-    # A count that was not made at the last change says nothing.
+    # A count that was not updated at the last change is meaningless.
     return max(0, page_bytes * pages - size) if changes == counted_at else 0

@@ -17,38 +17,38 @@ from surgseg_ros.evaluation.videos.numbering import number_frames
 from surgseg_ros.evaluation.videos.packets import Contents, Numbering, demux
 
 _KEPT: Final = 16
-"""So many videos' packets are remembered; of an hour at 60 Hz that is 50 MB."""
+"""Number of videos whose packets are cached; for an hour at 60 Hz they take 50 MB."""
 
 
 @dataclass(frozen=True)
 class Video:
     """
-    A video file, read through once without decoding it.
+    A video file whose packets were read once, without decoding.
 
     :param contents: its packets.
-    :param numbering: which of them is which frame.
+    :param numbering: which packet is which frame.
     """
 
     contents: Contents = field(repr=False)
     numbering: Numbering = field(repr=False)
 
     def __len__(self) -> int:
-        """Count the frames, those included that are known to be missing."""
+        """Count the frames, known missing ones included."""
         return self.numbering.count
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """The path of the file."""
         return self.contents.path
 
     @property
     def rate_hz(self) -> Fraction | None:
-        """Frames a second; None where the rate varies."""
+        """Frames per second; None if the rate varies."""
         return self.numbering.rate
 
     @property
     def mean_rate_hz(self) -> Fraction:
-        """Frames a second, on average where the rate varies."""
+        """Frames per second; the average if the rate varies."""
         last = len(self) - 1
         if self.rate_hz is not None:
             return self.rate_hz
@@ -58,12 +58,12 @@ class Video:
 
     @property
     def data_errors(self) -> tuple[str, ...]:
-        """What is missing, as far as the file tells without decoding: a sentence for each gap."""
+        """What is missing, as far as is known without decoding: a sentence for each gap."""
         return tuple(f'{self.path}: {gap}' for gap in self.numbering.gaps)
 
     def time_s(self, frame: int) -> Fraction:
         """
-        Tell when a frame is shown.
+        Give the time at which a frame is shown.
 
         :param frame: its number, counted from 0.
         :return: seconds from frame 0, by the video's own time stamps.
@@ -72,10 +72,10 @@ class Video:
 
     def why_missing(self, frame: int) -> str | None:
         """
-        Tell why a frame is missing, as far as the file tells without decoding.
+        Explain why a frame is missing, as far as is known without decoding.
 
         :param frame: its number, counted from 0.
-        :return: a sentence without an end; None where nothing tells so.
+        :return: a sentence without a full stop; None if it is not known to be missing.
         """
         return self.numbering.why_missing(frame)
 
@@ -85,10 +85,10 @@ class Video:
         """
         Decode frames.
 
-        :param frames: their numbers, counted from 0: ascending, maybe without end.
-        :param data_errors: gets those that are missing or damaged, with the reason; without it
+        :param frames: their numbers, counted from 0: ascending, possibly infinite.
+        :param data_errors: receives those that are missing or damaged, with the reason; if None,
             these raise.
-        :return: number and (H, W, 3) uint8 RGB; ends with the video, even if `frames` go on.
+        :return: number and (H, W, 3) uint8 RGB; ends with the video, even if `frames` continue.
         :raises FrameError: if a frame is missing or damaged.
         """
         for frame, found in decode(self.contents, self.numbering, iter(frames)):
@@ -103,17 +103,17 @@ class Video:
 
 def open_video(path: Path) -> Video:
     """
-    Read through a video, without decoding it.
+    Read the packets of a video, without decoding it.
 
     :param path: the file.
-    :return: what is there; the same as before while the file is the same.
-    :raises FrameError: if it is no video, or holds no frame.
+    :return: the video; the same object as before while the file is unchanged.
+    :raises FrameError: if it is not a video, or holds no frame.
     """
     try:
         state = path.stat()
     except OSError as error:
         raise FrameError(
-            f'{path}: does not decode as a video ({error.strerror}); see whether the path is right'
+            f'{path}: does not decode as a video ({error.strerror}); check the path'
         ) from error
     return _read_through(path, state.st_size, state.st_mtime_ns)
 

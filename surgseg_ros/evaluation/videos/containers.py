@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the elements of a video file follow one another without a hole, and reach its end."""
+"""Checks that the elements of a video file follow each other without a gap, up to its end."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -8,13 +8,13 @@ from typing import BinaryIO, Final
 from surgseg_ros.evaluation.videos.packets import Contents, Streams
 
 _MOST_ELEMENTS: Final = 1_000_000
-"""Between two places; what has more is not a video of anybody."""
+"""Limit between two positions; no real video has more."""
 
 _LONGEST_HEAD: Final = 24
 """Bytes that hold the name and the size of an element."""
 
 _RIFF_LISTS: Final = {b'AVI ', b'AVIX', b'movi', b'rec '}
-"""What to look into; other lists are passed over as a whole."""
+"""Lists to descend into; others are skipped as a whole."""
 _RIFF_OTHERS: Final = re.compile(rb'ix[0-9A-Fa-f]{2}|JUNK|idx1|LIST|RIFF')
 _RIFF_CHUNK: Final = re.compile(rb'(\d\d)([a-z]{2})')
 
@@ -32,17 +32,17 @@ _BOX: Final = re.compile(rb'[A-Za-z0-9 ]{4}')
 
 def are_connected(contents: Contents, file: BinaryIO, start: int, target: int) -> bool:
     """
-    Check that elements follow one another without a hole, from one place in a file to another.
+    Check that elements follow each other without a gap, from one position in a file to another.
 
-    FFmpeg reads on behind a damaged place without a word, and numbers the frames there as if
-    nothing had been lost. Here only the sizes and names of elements are read, never what is in
-    them.
+    FFmpeg continues after a damaged place without an error, and numbers the frames there as if
+    nothing had been lost. This function reads only sizes and names of elements, never their
+    content.
 
     :param contents: of the video.
     :param file: the same, open.
-    :param start: where an element begins.
-    :param target: where one has to begin, or of Matroska the body of a block.
-    :return: False if they lead elsewhere; True of a format whose elements are not known here.
+    :param start: position at which an element begins.
+    :param target: position at which one must begin, or in Matroska the body of a block.
+    :return: False if they lead elsewhere; True for formats whose elements are not known here.
     """
     length_of = _LENGTHS.get(contents.format)
     place = start
@@ -58,7 +58,7 @@ def are_connected(contents: Contents, file: BinaryIO, start: int, target: int) -
 
 
 def _riff_length(head: bytes, _: int, streams: Streams) -> int:
-    """Measure a chunk of an AVI file: of other streams, or of no bytes."""
+    """Measure a chunk of an AVI file: of another stream, or an empty one."""
     if len(head) < 8:
         return 0
     size = int.from_bytes(head[4:8], 'little')
@@ -87,7 +87,7 @@ def _ebml_length(head: bytes, rest: int, _: Streams) -> int:
 
 
 def _vint_bytes(head: bytes, place: int) -> int:
-    """Count the bytes of a number of variable length; 0 where there is none."""
+    """Count the bytes of a number of variable length; 0 if there is none."""
     return 9 - head[place].bit_length() if place < len(head) and head[place] else 0
 
 
@@ -96,7 +96,7 @@ def _box_length(head: bytes, rest: int, _: Streams) -> int:
     if len(head) < 8 or not _BOX.fullmatch(head[4:8]):
         return 0
     size = int.from_bytes(head[:4], 'big')
-    if size == 0:  # to the end of the file
+    if size == 0:  # the box extends to the end of the file
         return rest
     if size == 1:
         size = int.from_bytes(head[8:16], 'big')
@@ -109,22 +109,22 @@ _LENGTHS: Final[Mapping[str, Callable[[bytes, int, Streams], int]]] = {
     'mov': _box_length,
 }
 """
-By the first of FFmpeg's names of a format, what measures an element.
+The function that measures an element, by the first of FFmpeg's names of a format.
 
-It gets the first bytes, and how many there are up to the target; it gives how many there are up to
-the next element, or the first one within: 0 where there is none.
+It takes the first bytes, and the number of bytes up to the target; it returns the number of bytes
+up to the next element, or to the first one within: 0 if there is none.
 """
 
 
 def fragments_are_connected(file: BinaryIO, start: int, target: int) -> bool:
     """
-    Check that no data of the only stream of a fragmented MP4 file lies between two places.
+    Check that no data of the only stream of a fragmented MP4 file is between two positions.
 
-    A fragment whose head is damaged is passed over by FFmpeg, and nothing misses its frames.
+    FFmpeg skips a fragment with a damaged header, and nothing else shows that its frames are lost.
 
     :param file: the file.
-    :param start: where a frame ends, or 0.
-    :param target: where the next one begins, or the end of the file.
+    :param start: the end of a frame, or 0.
+    :param target: the beginning of the next one, or the end of the file.
     :return: False if there is data that belongs to no frame, or no chain of boxes.
     """
     place = start
@@ -144,7 +144,7 @@ def fragments_are_connected(file: BinaryIO, start: int, target: int) -> bool:
 
 
 def _transport_stream_is_whole(file: BinaryIO, size: int) -> bool:
-    """See whether the last packet of an MPEG transport stream is all there."""
+    """Check that the last packet of an MPEG transport stream is complete."""
     head = file.read(4 + 204 + 1)
     for first, packet_bytes in ((0, 188), (4, 192), (0, 204)):
         if head[first : first + packet_bytes + 1 : packet_bytes] == b'\x47\x47':
@@ -153,14 +153,14 @@ def _transport_stream_is_whole(file: BinaryIO, size: int) -> bool:
 
 
 def _asf_is_whole(file: BinaryIO, size: int) -> bool:
-    """Hold the size of a WMV file against that in its header; 0 is that of a live stream."""
+    """Compare the size of a WMV file with that in its header; a live stream has 0 there."""
     head = file.read(_ASF_HEADER_BYTES)
     place = head.find(_ASF_PROPERTIES) + 40
     return place < 40 or size >= int.from_bytes(head[place : place + 8], 'little')
 
 
 def _flv_is_whole(file: BinaryIO, size: int) -> bool:
-    """See whether an FLV file ends with the size of its last tag, as each tag does."""
+    """Check that an FLV file ends with the size of its last tag, as each tag does."""
     file.seek(size - 4)
     tag_bytes = int.from_bytes(file.read(4), 'big')
     if not 11 <= tag_bytes <= size - 4:
@@ -181,11 +181,11 @@ _WHOLE: Final[Mapping[str, Callable[[BinaryIO, int], bool]]] = {
 
 def is_whole(contents: Contents, file: BinaryIO) -> bool:
     """
-    Tell whether a file has its end, in formats whose elements are not walked over.
+    Check whether a file has its end, in formats whose elements are not walked.
 
     :param contents: of the video.
     :param file: the same, open.
-    :return: False if it is cut off; True also where nothing tells.
+    :return: False if it is truncated; True also if that is unknown.
     """
     size = file.seek(0, 2)
     file.seek(0)

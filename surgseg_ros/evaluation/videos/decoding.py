@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Decodes the frames of a video that are asked for, and refuses those that a damage spoils.
+Decodes the requested frames of a video, and refuses those that damage affects.
 
-A decoder that meets damaged bytes fills the hole from the frame before, and goes on; each frame
-that refers to that one is wrong too, and nobody says so. Hence a frame counts only if it, and all
-that was decoded since the last frame that stands alone, came without an error.
+A decoder conceals damaged bytes with content of the previous frame, and continues; each frame that
+refers to that one is wrong too, without an error. Hence a frame counts only if it, and all that
+was decoded since the last key frame, decoded without an error.
 
-What a decoder overlooks in a packet is looked for before: JPEGs have to be whole, and packets of
-H.264 and HEVC made of whole NAL units. Three bytes of zeros never occur within one: the encoder
-breaks them up by a 3 (ITU-T H.264, 7.4.1). A sector that came back as zeros does hold them.
+What decoders overlook is checked first: JPEGs must be complete, and packets of H.264 and HEVC must
+consist of complete NAL units. Three zero bytes never occur within one: the encoder breaks them up
+with a 3 (ITU-T H.264, 7.4.1). A sector that was lost and reads as zeros does contain them.
 """
 
 import os
@@ -40,7 +40,7 @@ Decoded = NDArray[np.uint8] | str
 """(H, W, 3) uint8 RGB, or why there is none."""
 
 _HELD: Final = 17
-"""Packets after which a frame is not coming any more: a decoder holds 16 at most."""
+"""Packets after which a frame will not come any more: a decoder holds 16 at most."""
 
 _MOST_THREADS: Final = 8
 
@@ -48,7 +48,7 @@ _NEVER: Final = re.compile(rb'\x00\x00[\x00-\x02]')
 _NEVER_BETWEEN_STARTS: Final = re.compile(rb'\x00\x00(?:\x02|\x00(?!\x00*\x01))')
 _MOST_ZEROS: Final = 3
 _CONFIGURATION: Final = {'h264': 4, 'hevc': 21}
-"""Where the configuration record says of how many bytes the lengths are, less one."""
+"""Position in the configuration record of the number of bytes per length, minus one."""
 
 _DAMAGED: Final = 'its data are damaged'
 _REFERS: Final = 'it is built on a frame that is damaged or missing'
@@ -62,8 +62,8 @@ def decode(
 
     :param contents: of the video.
     :param numbering: of the same.
-    :param frames: the numbers asked for, ascending, maybe without end.
-    :return: number, and the image or what is wrong with it; ends with the video.
+    :param frames: the requested numbers, ascending, possibly infinite.
+    :return: number, and the image or its error; ends with the video.
     :raises FrameError: if the file cannot be opened any more.
     """
     threads = min(os.cpu_count() or 1, _MOST_THREADS)
@@ -76,7 +76,7 @@ def decode(
 def _prefetched(
     decoder: '_Alone | _Dependent', numbering: Numbering, frames: Iterator[int], length: int
 ) -> Iterator[tuple[int, Decoded]]:
-    """Keep some frames under way, while the first of them is used."""
+    """Decode some frames ahead, while the first of them is used."""
     under_way: deque[tuple[int, Future[Decoded] | str]] = deque()
     for frame in frames:
         why = numbering.why_missing(frame)
@@ -84,7 +84,7 @@ def _prefetched(
             break
         under_way.append((frame, why or decoder.get(numbering.repeats.get(frame, frame))))
         if frame >= numbering.count:
-            break  # nobody knows how many more are missing
+            break  # the number of missing frames is unknown
         if len(under_way) >= length:
             yield _settled(*under_way.popleft())
     while under_way:
@@ -101,8 +101,8 @@ def length_bytes(codec: str, extradata: bytes | None) -> int | None:
 
     :param codec: as FFmpeg names it.
     :param extradata: what goes before the stream.
-    :return: of how many bytes the length before each unit is; 0 where units begin with start
-        codes; None for a codec that has no such units.
+    :return: number of bytes of the length before each unit; 0 if units begin with start codes;
+        None for a codec without such units.
     """
     if codec not in _CONFIGURATION:
         return None
@@ -113,7 +113,7 @@ def length_bytes(codec: str, extradata: bytes | None) -> int | None:
 
 def are_whole(data: bytes, length_size: int) -> bool:
     """
-    Tell whether a packet is made of whole units, as far as that shows without decoding.
+    Check whether a packet consists of complete units, as far as possible without decoding.
 
     :param data: the packet.
     :param length_size: see `length_bytes`.
@@ -148,7 +148,7 @@ class _Decoder:
         self._pool = pool
 
     def fault_of(self, number: int, packet: Coded) -> str | None:
-        """Find what is wrong with a packet, as far as that shows without FFmpeg's decoder."""
+        """Describe the error of a packet, as far as possible without FFmpeg's decoder."""
         if self.contents.packets[number].is_cut:
             return _DAMAGED
         if self.contents.codec == 'mjpeg':
@@ -160,13 +160,13 @@ class _Decoder:
         return None if size is None or are_whole(bytes(packet), size) else _DAMAGED
 
     def close(self) -> None:
-        """Drop what is under way, and close the file."""
+        """Drop pending frames, and close the file."""
         self._pool.shutdown(cancel_futures=True)
         self.packets.close()
 
 
 class _Alone(_Decoder):
-    """Frames that need no other: those that nobody asks for are passed over."""
+    """Intra frames, which need no other: those that are not requested are skipped."""
 
     def __init__(self, contents: Contents, numbering: Numbering, pool: ThreadPoolExecutor) -> None:
         super().__init__(contents, numbering, pool)
@@ -174,7 +174,7 @@ class _Alone(_Decoder):
         self._open = ExitStack()
 
     def close(self) -> None:
-        """Close what each thread has opened, too."""
+        """Also close what each thread has opened."""
         super().close()
         self._open.close()
 
@@ -187,7 +187,7 @@ class _Alone(_Decoder):
         return _DAMAGED if packet is None else self._pool.submit(self._decode, number, packet)
 
     def _decode(self, number: int, packet: Coded) -> Decoded:
-        # Its images are FFmpeg's all the same, since all tools that read videos make these.
+        # The images come from FFmpeg all the same, as in all other tools that read videos.
         if fault := self.fault_of(number, packet):
             return fault
         if not hasattr(self._decoders, 'own'):
@@ -204,10 +204,10 @@ class _Alone(_Decoder):
 
 class _Dependent(_Decoder):
     """
-    Frames that refer to others: decoding begins at a frame that stands alone.
+    Frames that refer to others: decoding begins at a key frame.
 
-    Where one cannot be had so, it is tried once more from the video's first frame on: what a file
-    says of where decoding may begin is not always true.
+    If that fails, decoding is tried once more from the video's first frame: what a file marks as
+    key frames is not always right.
     """
 
     def __init__(self, contents: Contents, numbering: Numbering, pool: ThreadPoolExecutor) -> None:
@@ -234,7 +234,7 @@ class _Dependent(_Decoder):
         return self._pool.submit(_picture, found, self.contents.size)
 
     def _start_for(self, frame: int) -> int:
-        """Find the last packet from which on this frame can be decoded."""
+        """Find the last packet from which this frame can be decoded."""
         packets, slots = self.contents.packets, self.numbering.frames
         if self.numbering.by_output:
             at = bisect_right(self._keys, frame - _HELD, key=lambda n: slots[n] or 0)
@@ -250,9 +250,9 @@ class _Came(NamedTuple):
     """
     A frame that came out of the decoder.
 
-    :param picture: itself.
-    :param order: its place among those that came.
-    :param frame: its number in the video; None where that is not sure.
+    :param picture: the frame itself.
+    :param order: its position in the order of output.
+    :param frame: its number in the video; None if that is uncertain.
     """
 
     picture: av.VideoFrame
@@ -262,7 +262,7 @@ class _Came(NamedTuple):
 
 class _Run:
     """
-    Decodes on and on, from some packet, and judges the frames in the order of decoding.
+    Decodes continuously from some packet, and judges the frames in the order of decoding.
 
     :param source: whose packets and decoder these are.
     :param start: the first packet.
@@ -279,15 +279,15 @@ class _Run:
         self._came: dict[int, _Came] = {}
         self._count = 0
         self._latest: deque[int] = deque(maxlen=2 * _HELD)
-        self._place: int | None = None  # of the last one that came, where the order must tell
+        self._place: int | None = None  # of the last output, where only the order gives the number
         self._is_broken = True
-        self._leads: int | None = None  # the order of the frame by which a break was fixed
+        self._leads: int | None = None  # the order of the frame by which a gap was located
         self._found: dict[int, av.VideoFrame | str] = {}
-        self._unsure: dict[int, int] = {}  # frames since the last that stands alone, by packet
+        self._unsure: dict[int, int] = {}  # frames since the last key frame, by packet
         self._highest = -1
 
     def find(self, frame: int) -> av.VideoFrame | str:
-        """Decode up to a frame, and give it, or the reason why it cannot be had."""
+        """Decode up to a frame, and return it, or the reason why it cannot be used."""
         self._found = {f: x for f, x in self._found.items() if f >= frame}
         while not self._is_past(frame) and (frame not in self._found or self._is_unsure(frame)):
             self._step()
@@ -295,7 +295,7 @@ class _Run:
         return self._found.get(frame, _REFERS)
 
     def _is_unsure(self, frame: int) -> bool:
-        """Tell whether a packet may yet turn out to hold no frame, so that numbers are wrong."""
+        """Check whether a packet may still turn out to hold no frame: then numbers are wrong."""
         return frame in self._unsure and self._unsure[frame] + _HELD > self._judged
 
     def _is_past(self, frame: int) -> bool:
@@ -306,7 +306,7 @@ class _Run:
         return self._judged > self._source.numbers[frame]
 
     def _step(self) -> None:
-        """Feed one packet, or let the decoder run dry."""
+        """Feed one packet, or flush the decoder."""
         packet = self._source.packets.take(self._fed)
         number, self._fed = self._fed, self._fed + 1
         self._is_done = packet is None
@@ -341,7 +341,7 @@ class _Run:
             self._came[number] = _Came(picture, self._count, frame)
 
     def _judge_all(self, wanted: int) -> None:
-        """Judge packets one after another, as long as it is known what became of them."""
+        """Judge packets one after another, as long as their outcome is known."""
         last = min(self._fed, len(self._contents.packets))
         while self._judged < last and (
             self._judged in self._came
@@ -367,7 +367,7 @@ class _Run:
             self._judged += 1
 
     def _judge(self, number: int, came: _Came | None) -> str | None:
-        """Say what is wrong with the frame of a packet."""
+        """Describe the error of a packet's frame."""
         packet = self._contents.packets[number]
         self._is_broken |= number in self._numbering.lost_before
         if not packet.is_shown:
@@ -386,11 +386,11 @@ class _Run:
 
 def _picture(frame: av.VideoFrame, size: tuple[int, int]) -> Decoded:
     """
-    Convert a frame, to the bit as OpenCV's own reading of videos does, and turn it upright.
+    Convert a frame bit-exactly as OpenCV's VideoCapture does, and rotate it upright.
 
     :param frame: as decoded.
     :param size: (width, height) that it must have.
-    :return: (H, W, 3) uint8 RGB, or what is wrong.
+    :return: (H, W, 3) uint8 RGB, or the error.
     """
     if (frame.width, frame.height) != size:
         return f'it is {frame.width}x{frame.height}, the video {size[0]}x{size[1]}'

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Which packet of a video is which frame, and which frames it lacks.
+Finds which packet of a video is which frame, and which frames the video lacks.
 
-Counting what decodes would give every frame behind a damaged place a number too small. So frames
-are numbered by what the file says of them: by the slots of an AVI file, by time stamps in others.
+Counting what decodes would give every frame after a damaged place too small a number. So frames
+are numbered by the file's own data: by the slots of an AVI file, by time stamps in others.
 """
 
 from bisect import bisect_left
@@ -22,7 +22,7 @@ from surgseg_ros.evaluation.videos.containers import (
 from surgseg_ros.evaluation.videos.packets import Contents, Gap, Numbering, Packet
 
 _REORDERED: Final = 16
-"""Frames that a packet may be away from its place in the order of display, in every codec."""
+"""Greatest distance of a packet from its place in display order, in frames, for every codec."""
 
 _CHUNK_HEAD: Final = 8
 """Bytes of an AVI chunk before its content."""
@@ -35,7 +35,7 @@ def number_frames(contents: Contents) -> Numbering:
     """
     Find which packet is which frame.
 
-    :param contents: what was demuxed.
+    :param contents: of the video.
     :return: the numbers.
     """
     with contents.path.open('rb') as file:
@@ -48,7 +48,7 @@ def number_frames(contents: Contents) -> Numbering:
 
 
 def _number_by_order(contents: Contents) -> Numbering:
-    """Count on in a bare stream, which has neither times nor anything else to go by."""
+    """Count packets of a bare stream, which has neither times nor other numbers."""
     count = len(contents.packets)
     rate = contents.rates[0] if contents.rates else None
     times = () if rate else tuple(Fraction(n) for n in range(count))
@@ -59,9 +59,9 @@ class _Avi:
     """
     Numbers the frames of an AVI file, each of which has a slot of its own.
 
-    A slot may hold a frame, or a chunk of no bytes: the frame before is shown once more. The index
-    at the file's end names the slots. Where it is missing or damaged, chunks are counted as long
-    as each one follows the one before without a hole.
+    A slot may hold a frame, or an empty chunk: then the previous frame is shown once more. The
+    index at the file's end lists the slots. If it is missing or damaged, chunks are counted as
+    long as each one follows the previous one without a gap.
     """
 
     def __init__(self, contents: Contents, connected: Callable[[int, int], bool]) -> None:
@@ -97,7 +97,7 @@ class _Avi:
         )
 
     def _slots_of_packets(self) -> tuple[list[int | None], str | None]:
-        """Give each packet its slot, and say why there is none from some packet on."""
+        """Give each packet its slot, and the reason if there is none from some packet on."""
         packets = self._contents.packets
         frames: list[int | None] = []
         before: Packet | None = None
@@ -115,7 +115,7 @@ class _Avi:
             before = packet
         lacks_some = (frames[-1] or 0) + 1 < self._contents.promised
         if lacks_some and not self._slots and self._goes_on_behind(packets[-1]):
-            # Cut off, it would lack its last frames. As it is not, nobody knows which.
+            # A truncated file would lack its last frames. This one is not, so it is unknown which.
             why = 'the file lacks frames, and has no index by which the others are numbered'
             return [None] * len(frames), why
         return frames, None
@@ -123,7 +123,7 @@ class _Avi:
     def _fill(
         self, known: set[int], taken: set[int], count: int, end_why: str | None
     ) -> tuple[list[Gap], dict[int, int]]:
-        """Tell slots that are empty on purpose from those whose frame is lost."""
+        """Distinguish slots that are empty on purpose from those whose frame is lost."""
         gaps: list[Gap] = []
         repeats: dict[int, int] = {}
         last, shown = max(known, default=-1), -1
@@ -143,7 +143,7 @@ class _Avi:
         return _joined(gaps), repeats
 
     def _index_agrees(self) -> bool:
-        """See whether the index counts what lies side by side as the chunks themselves do."""
+        """Check that the index and the chunks agree on what is adjacent."""
         indexed: tuple[int, int] | None = None
         before: Packet | None = None
         for packet in self._contents.packets:
@@ -175,7 +175,7 @@ def _end(packet: Packet) -> int:
 
 
 def _next_slot(frames: Sequence[int | None], before: Packet | None, packet: Packet) -> int:
-    """Count on; FFmpeg counts chunks of no bytes in `dts`, too."""
+    """Continue counting; FFmpeg counts empty chunks in `dts`, too."""
     dts = packet.dts or 0
     if before is None or not frames or frames[-1] is None:
         return dts
@@ -186,9 +186,9 @@ class _Timed:
     """
     Numbers frames by their time stamps.
 
-    Where these lie on a grid of a constant rate, the number is the place on the grid; where they
-    do not, it is the place in the order of time. A grid with holes is either a video of variable
-    rate, or one that has lost frames: where nothing in the file is damaged, it is the former.
+    If these lie on a grid of a constant rate, the number is the place on the grid; if not, it is
+    the place in the order of time. A grid with gaps is either a video of variable rate, or one
+    that has lost frames: if nothing in the file is damaged, it is the former.
     """
 
     def __init__(
@@ -253,7 +253,7 @@ class _Timed:
             rates.add(1 / (Fraction(median(steps)) * base))
         after = [pts - self._pts[0] for pts in self._pts]
         for rate in sorted(rates):
-            # In whole numbers: fractions would take seconds for an hour of video.
+            # In integers: fractions would take seconds for an hour of video.
             above, below = (base * rate).as_integer_ratio()
             slots = [(2 * pts * above + below) // (2 * below) for pts in after]
             near = min(base * rate, Fraction(1, 4)) * below
@@ -272,9 +272,9 @@ class _Timed:
 
     def _breaks(self) -> list[int]:
         """
-        Find the packets in front of which something is lost, as far as the format tells.
+        Find the packets before which something is lost, as far as the format shows it.
 
-        Where frames follow one another without a hole in time, nothing is lost between them.
+        Where frames follow each other without a gap in time, nothing is lost between them.
         """
         packets = self._contents.packets
         whole = self._grid is not None and self._grid[1] == list(range(len(self._order)))
@@ -293,7 +293,7 @@ class _Timed:
             ]
         if self._contents.format == 'mov' and (self._contents.promised or self._ends_well()):
             return []
-        # Others don't tell: a hole in the grid is taken for a loss.
+        # Other formats do not show it: a gap in the grid counts as a loss.
         slots = self._grid[1] if self._grid else []
         jumps = [n for n, (a, b) in enumerate(pairwise(slots), 1) if b > a + 1]
         return sorted(self._order[n] for n in jumps)
@@ -303,20 +303,20 @@ class _Timed:
         return self._pts[0] * self._contents.time_base * rate < 1
 
     def _explained(self, slots: Sequence[int], breaks: Sequence[int]) -> bool:
-        """See whether there is something lost near each hole in the grid."""
+        """Check whether something is lost near each gap in the grid."""
         for place in range(1, len(slots)):
             if slots[place] == slots[place - 1] + 1:
                 continue
             sides = self._order[place - 1], self._order[place]
             low, high = min(sides) - _REORDERED, max(sides) + _REORDERED
-            # Of a file that is cut off, frames that come later in the file are lost too.
+            # In a truncated file, frames that come later in the file are lost too.
             ends = [len(self._contents.packets)] if self._is_cut else []
             if not any(low <= number <= high for number in (*breaks, *ends)):
                 return False
         return True
 
     def _certain(self, lost: int) -> int:
-        """Count the frames that are shown before all that come behind the place of a loss."""
+        """Count the frames that are shown before all that come after the place of a loss."""
         behind = [x.pts or 0 for x in self._contents.packets[lost:] if x.is_shown]
         return bisect_left(self._pts, min((*behind, *self._undelivered)))
 
@@ -350,7 +350,7 @@ class _Timed:
 
 
 def _block_end(packet: Packet) -> int:
-    """Find where a block of Matroska ends; FFmpeg's place of it is that of its track's number."""
+    """Find the end of a block of Matroska; FFmpeg's position is that of its track number."""
     return packet.place + _BLOCK_HEAD + packet.size
 
 
@@ -359,7 +359,7 @@ def _ends_early(count: int) -> str:
 
 
 def _joined(gaps: Sequence[Gap]) -> list[Gap]:
-    """Put neighbours of one reason together."""
+    """Merge adjacent gaps of the same reason."""
     joined: list[Gap] = []
     for gap in gaps:
         if joined and joined[-1].last == gap.first - 1 and joined[-1].why == gap.why:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a video file holds, packet by packet, and which is which frame; nothing is decoded."""
+"""The packets of a video file, read without decoding, and how they relate to frames."""
 
 import re
 from bisect import bisect_right
@@ -23,13 +23,13 @@ Coded: TypeAlias = 'av.Packet[VideoStream]'
 """A packet with its data; at run time the class takes no argument."""
 
 _ATTACHED_PICTURE: Final = 0x400
-"""AV_DISPOSITION_ATTACHED_PIC: the cover of a video, which is no video."""
+"""AV_DISPOSITION_ATTACHED_PIC: the cover of a video, which is not a video."""
 
 _READ_AT_ONCE: Final = 4
-"""So many packets, at most, FFmpeg reads when it may read 32 bytes."""
+"""Most packets that FFmpeg reads when it may read 32 bytes."""
 
 _VP8_SHOWN: Final = 0x10
-"""In the first byte of a frame (RFC 6386, 9.1); others are only referred to."""
+"""In the first byte of a frame (RFC 6386, 9.1); other frames are only references."""
 
 _CLOCK: Final = re.compile(r'(\d+):(\d+):(\d+(?:\.\d+)?)')
 
@@ -38,8 +38,8 @@ class Streams(NamedTuple):
     """
     The streams of a file.
 
-    :param own: which of them the video is.
-    :param total: how many there are.
+    :param own: index of the video stream.
+    :param total: number of streams.
     """
 
     own: int
@@ -52,11 +52,11 @@ class Packet(NamedTuple):
 
     :param pts: when it is to be shown, in the stream's time base.
     :param dts: when it is to be decoded, in the same.
-    :param place: of its first byte in the file; -1 where the format does not tell.
+    :param place: position of its first byte in the file; -1 if the format does not give it.
     :param size: in bytes.
-    :param is_key: whether decoding may begin here, as the file says.
-    :param is_shown: whether it is a frame of the video, and not cut away by an edit list.
-    :param is_cut: whether the demuxer says that a part of it is missing.
+    :param is_key: whether decoding may begin here, according to the file.
+    :param is_shown: whether it is a frame of the video, and not removed by an edit list.
+    :param is_cut: whether the demuxer reports that a part of it is missing.
     """
 
     pts: int | None
@@ -69,7 +69,7 @@ class Packet(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What the file's own index says of a frame; for the fields see Packet."""
+    """A frame in the file's own index; for the fields see Packet."""
 
     place: int
     dts: int
@@ -78,7 +78,7 @@ class Entry(NamedTuple):
 @dataclass(frozen=True)
 class Contents:
     """
-    What demuxing a video found.
+    The result of demuxing a video.
 
     :param path: the file.
     :param format: the first of FFmpeg's names, `avi`, `matroska`, `mov` or another.
@@ -86,11 +86,11 @@ class Contents:
     :param packets: in the order of decoding.
     :param entries: the index as the file has it.
     :param time_base: seconds for a unit of pts and dts.
-    :param rates: frames a second, as the stream claims in one way or another.
-    :param promised: how many frames the header promises; 0 where it does not.
-    :param duration_s: of the video stream, as the header promises; None where it does not.
+    :param rates: frames per second, by each of the stream's own statements.
+    :param promised: number of frames according to the header; 0 if it has none.
+    :param duration_s: of the video stream, according to the header; None if it has none.
     :param size: (width, height) in pixels.
-    :param streams: which stream of the file it is.
+    :param streams: of the file, and which of them the video is.
     :param stands_alone: whether every frame decodes without another.
     """
 
@@ -113,8 +113,8 @@ class Gap(NamedTuple):
     Frames that a video lacks.
 
     :param first: number of the first.
-    :param last: number of the last; None where nobody knows how many there are.
-    :param why: a sentence without an end.
+    :param last: number of the last; None if it is unknown.
+    :param why: a sentence without a full stop.
     """
 
     first: int
@@ -133,18 +133,18 @@ class Gap(NamedTuple):
 @dataclass(frozen=True)
 class Numbering:
     """
-    Which packet is which frame.
+    The assignment of packets to frames.
 
-    :param frames: by packet, in the order of decoding, the number of its frame; None for one
-        that is not shown, or whose number is not known.
+    :param frames: for each packet in the order of decoding, the number of its frame; None for
+        one that is not shown, or whose number is unknown.
     :param gaps: what is missing, in order.
     :param count: of frames, those that are missing included.
-    :param rate: frames a second, where it is constant; None else.
-    :param times: of each frame, in seconds from frame 0, where the rate is not constant.
-    :param repeats: frames that are the one before once more, with the number of that one.
-    :param lost_before: packets in front of which others are missing.
-    :param by_output: whether `frames` are places in the order of decoding, since the file does
-        not say in which order they are shown.
+    :param rate: frames per second if it is constant, else None.
+    :param times: of each frame, in seconds from frame 0, if the rate is not constant.
+    :param repeats: frames that repeat the previous one, with its number.
+    :param lost_before: packets before which others are missing.
+    :param by_output: whether `frames` are positions in the order of decoding, since the file
+        does not give the order of display.
     """
 
     frames: Sequence[int | None]
@@ -158,10 +158,10 @@ class Numbering:
 
     def why_missing(self, frame: int) -> str | None:
         """
-        Tell why there is no such frame.
+        Explain why there is no such frame.
 
         :param frame: its number.
-        :return: a sentence without an end; None if nothing is known to be wrong with it.
+        :return: a sentence without a full stop; None if nothing is known to be wrong with it.
         """
         place = bisect_right(self.gaps, frame, key=lambda gap: gap.first) - 1
         if place < 0:
@@ -173,7 +173,7 @@ class Numbering:
 @contextmanager
 def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """
-    Open a video; within the block, whatever FFmpeg refuses is told as a FrameError.
+    Open a video; within the block, errors of FFmpeg are raised as FrameError.
 
     :param path: the file.
     :param options: for the demuxer, as FFmpeg names them.
@@ -181,8 +181,8 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
     :raises FrameError: if there is no such stream, or images are too large.
     """
     try:
-        # The prefix keeps a colon in a name from being read as a protocol; the list keeps a
-        # playlist under a video's name from opening a connection.
+        # The prefix keeps FFmpeg from reading a colon in a name as a protocol; the list keeps a
+        # playlist with a video's name from opening a connection.
         fixed = {'protocol_whitelist': 'file', 'max_pixels': str(MAX_PIXELS)}
         with av.open(f'file:{path.absolute()}', options={**options, **fixed}) as container:
             yield container, _film_of(container, path)
@@ -197,9 +197,9 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
 
 def strict(codec: VideoCodecContext) -> VideoCodecContext:
     """
-    Have a decoder report each error, at the packet that it is in, so without threads.
+    Make a decoder report each error at the packet that contains it, hence without threads.
 
-    :param codec: of a stream that was opened just now.
+    :param codec: of a stream that was just opened.
     :return: the same.
     """
     codec.thread_type = ThreadType.NONE
@@ -234,11 +234,11 @@ def _film_of(container: InputContainer, path: Path) -> VideoStream:
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Coded]:
     """
-    Demux a stream up to its end, or to where its file cannot be read any more.
+    Demux a stream up to its end, or to the point from which its file cannot be read.
 
     :param container: the open file.
     :param stream: of it.
-    :return: the packets that hold something; the same ones in every run.
+    :return: the packets that are not empty; the same ones in every run.
     """
     packets = container.demux(stream)
     while True:
@@ -268,11 +268,11 @@ class Packets:
         return stream
 
     def take(self, number: int) -> 'Coded | None':
-        """Go forward to a packet; None where the file ends before."""
+        """Advance to a packet; None if the file ends before."""
         for packet in self._packets:
             self.next += 1
             if self.next > number:
-                packet.pts = packet.dts = number  # by which its frame is known when it comes
+                packet.pts = packet.dts = number  # to recognize its frame in the output
                 return packet
         return None
 
@@ -285,11 +285,11 @@ class Packets:
 
 def demux(path: Path) -> Contents:
     """
-    Read through a video, without decoding it.
+    Read the packets of a video, without decoding it.
 
     :param path: the file.
-    :return: what is there.
-    :raises FrameError: if it is no video, or holds no frame.
+    :return: its contents.
+    :raises FrameError: if it is not a video, or holds no frame.
     """
     with opened(path) as (container, stream):
         codec = stream.codec_context
@@ -306,7 +306,7 @@ def demux(path: Path) -> Contents:
             format=name,
             codec=codec.name,
             packets=packets,
-            # An MP4 file has more of its index with each fragment.
+            # The index of an MP4 file grows with each fragment.
             entries=_avi_index(path) if name == 'avi' else _entries(stream),
             time_base=Fraction(stream.time_base or 1),
             rates=_rates(stream),
@@ -336,7 +336,7 @@ def _entries(stream: VideoStream) -> tuple[Entry, ...]:
 
 
 def _avi_index(path: Path) -> tuple[Entry, ...]:
-    """Read the index that an AVI file has, before FFmpeg adds what it makes up on its way."""
+    """Read the index of an AVI file, before FFmpeg adds entries of its own."""
     with opened(path, probesize='32', fpsprobesize='0', analyzeduration='1') as (_, stream):
         found = _entries(stream)
         return found if len(found) > _READ_AT_ONCE else ()
@@ -348,7 +348,7 @@ def _rates(stream: VideoStream) -> tuple[Fraction, ...]:
 
 
 def _duration_s(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    """Find how long the video is to be; the container's time may be that of its sound."""
+    """Find the duration of the video; that of the container may be that of its sound."""
     if tagged := _CLOCK.match(stream.metadata.get('DURATION', '')):  # of Matroska
         hours, minutes, seconds = tagged.groups()
         return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)

@@ -87,7 +87,7 @@ def row(**best):
 @pytest.mark.parametrize(
     ('best', 'said'),
     [
-        ({'ratio': 2.9}, '2.90 times as fast, 3 are wanted'),
+        ({'ratio': 2.9}, '2.90 times as fast, less than 3'),
         ({'share': 0.3}, 'takes 0.30 of the network'),
         ({'same_ending': 0.998}, '0.99800 of the plain classes'),
     ],

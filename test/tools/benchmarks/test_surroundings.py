@@ -46,7 +46,7 @@ def test_both_ways_find_the_same_instruments(by_name: dict[str, Step], name: str
 
 @pytest.mark.parametrize('encoding', ['rgb8', 'bgr8'])
 def test_both_ways_read_the_same_picture(by_name: dict[str, Step], encoding: str) -> None:
-    step = by_name[f'picture from CDR, {encoding}']
+    step = by_name[f'image from CDR, {encoding}']
     assert np.array_equal(step.ours(), step.plain())
 
 
@@ -84,4 +84,4 @@ def test_a_run_prints_a_table_and_writes_its_numbers(tmp_path, capsys) -> None:
 def test_a_size_too_small_for_a_scene_is_refused(capsys) -> None:
     with pytest.raises(SystemExit):
         main(['--pictures', '1920x10'])
-    assert "'1920x10' is no size" in capsys.readouterr().err
+    assert "'1920x10' is not a size" in capsys.readouterr().err

@@ -110,7 +110,7 @@ def test_an_environment_of_someone_else_is_left_alone(checkout: Path) -> None:
     (checkout / '.venv').mkdir()
     mine = checkout / '.venv' / 'mine'
     mine.touch()
-    assert 'was not made by make setup' in refusal(checkout)
+    assert 'was not created by make setup' in refusal(checkout)
     assert mine.exists()
 
 
