@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
-    from surgseg_ros.endings import Command
+    from surgseg_ros.cli.endings import Command
 
 
 class Verb(NamedTuple):
@@ -40,54 +40,50 @@ VERBS: Final = {
         'surgseg_ros.node.segmenter:main', 'the node: images in, masks out', is_node=True
     ),
     'bag_player': Verb(
-        'surgseg_ros.node.bag_player:main', "publishes a bag's images", is_node=True
+        'surgseg_ros.cli.bag_player:main', "publishes a bag's images", is_node=True
     ),
     'train': Verb(
-        'surgseg_ros.training.train:main',
+        'surgseg_ros.cli.train:main',
         'trains a model, writes its folder',
         'the same command with --resume goes on from the last checkpoint',
     ),
-    'evaluate': Verb(
-        'surgseg_ros.evaluation.evaluate:main', 'scores masks against the truth', _NOTHING
-    ),
+    'evaluate': Verb('surgseg_ros.cli.evaluate:main', 'scores masks against the truth', _NOTHING),
     'predict': Verb(
-        'surgseg_ros.evaluation.predict:main',
+        'surgseg_ros.cli.predict:main',
         'masks of videos or folders as PNG',
         'the same command goes on after the masks that are there',
     ),
     'evaluate_bag': Verb(
-        'surgseg_ros.bag_evaluation.evaluate_bag:main',
+        'surgseg_ros.cli.evaluate_bag:main',
         'a bag through a model, frame by frame',
         'of several bags, those that were finished need not be done again',
         limits_spinning=True,
     ),
-    'inspect_data': Verb(
-        'surgseg_ros.training.inspect_data:main', 'what a data set holds', _NOTHING
-    ),
+    'inspect_data': Verb('surgseg_ros.cli.inspect_data:main', 'what a data set holds', _NOTHING),
     'export': Verb(
-        'surgseg_ros.exporting.export:main',
+        'surgseg_ros.cli.export:main',
         'makes a model folder for a faster runtime',
         _NOTHING,
     ),
     'compare': Verb(
-        'surgseg_ros.comparison.compare:main',
+        'surgseg_ros.cli.compare:main',
         'whether a model is worse than another on bags',
         _NOTHING,
     ),
     'calibrate': Verb(
-        'surgseg_ros.calibrate:main',
+        'surgseg_ros.cli.calibrate:main',
         'makes the confidence a probability, again',
         _NOTHING,
     ),
     'benchmark': Verb(
-        'surgseg_ros.benchmark:main', 'what a frame costs, by stage and over DDS', _NOTHING
+        'surgseg_ros.cli.benchmark:main', 'what a frame costs, by stage and over DDS', _NOTHING
     ),
     'make_bag': Verb(
-        'surgseg_ros.make_bag:main',
+        'surgseg_ros.cli.make_bag:main',
         'a bag of a video, of images, or a data set',
         'bags that were not whole are not left',
     ),
-    'synthesize': Verb('surgseg_ros.synthesize:main', 'makes synthetic scenes', _NOTHING),
+    'synthesize': Verb('surgseg_ros.cli.synthesize:main', 'makes synthetic scenes', _NOTHING),
 }
 
 
@@ -98,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: the verb and its arguments; those of the command line by default.
     :return: the exit status; see `endings.run`.
     """
-    from surgseg_ros.endings import run
+    from surgseg_ros.cli.endings import run
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     if (status := _find(arguments)) is not None:
@@ -111,7 +107,7 @@ def script() -> NoReturn:
     """Be the command line: of `python -m surgseg_ros`, or of the executable that a verb has."""
     # Held back until there is somebody to hear them: imports take time, and so this one is here.
     signal.pthread_sigmask(signal.SIG_BLOCK, _EARLY)
-    from surgseg_ros.endings import Output, Signals, run
+    from surgseg_ros.cli.endings import Output, Signals, run
 
     called = sys.argv[0].rpartition('/')[2]
     arguments = [called, *sys.argv[1:]] if called in VERBS else sys.argv[1:]
@@ -148,7 +144,7 @@ def _prepare(verb: Verb) -> None:
 
 
 def _command(name: str) -> 'Command':
-    from surgseg_ros.endings import FAILED, Command
+    from surgseg_ros.cli.endings import FAILED, Command
 
     verb = VERBS[name]
     return Command(name, verb.target, verb.leftovers, failed=1 if verb.is_node else FAILED)

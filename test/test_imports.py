@@ -32,6 +32,7 @@ ARROWS = {
     'evaluation': {'reports', 'core'},
     'reports': {'core'},
 }
+ARROWS['cli'] = set(ARROWS)
 
 ROOMS_WITH_ROS = {'node'}
 ROS_OF_THE_NODE = {'rclpy', 'ament_index_python', 'launch', 'launch_ros'}
@@ -128,7 +129,7 @@ def test_the_node_is_made_without_torch() -> None:
 
 
 def test_stages_are_measured_without_ros() -> None:
-    script = 'import sys, surgseg_ros.benchmark, surgseg_ros.benchmarking.stages; '
+    script = 'import sys, surgseg_ros.cli.benchmark, surgseg_ros.benchmarking.stages; '
     script += 'print(*sys.modules)'
     run = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

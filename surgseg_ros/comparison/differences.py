@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """By how much B differs from A on the same frames: overall, per class and per bag."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -143,3 +143,53 @@ def as_json(group: Group) -> dict[str, Any]:
         for name, rows in group.classes.items()
     }
     return {**{kind: row._asdict() for kind, row in group.overall.items()}, 'classes': classes}
+
+
+Rule = Callable[[Difference, float], bool]
+
+
+def _is_below(value: float | None, bound: float) -> bool:
+    return value is not None and value < -bound
+
+
+RULES: Final[Mapping[str, Rule]] = {
+    'sure': lambda row, bound: _is_below(row.high, bound),
+    'estimate': lambda row, bound: _is_below(row.difference, bound),
+    'possible': lambda row, bound: _is_below(row.low, bound),
+}
+"""The rules by which B counts as worse by more than a bound."""
+
+
+class Limits(NamedTuple):
+    """By how much B may be lower: overall, in a class, in a bag; None for no limit."""
+
+    overall: float
+    classes: float | None
+    bags: float | None
+
+
+def find_worse(compared: Comparison, limits: Limits, rule: str) -> list[str]:
+    """
+    List everything in which B is worse by more than a bound.
+
+    :param compared: the differences.
+    :param limits: the bounds.
+    :param rule: a key of RULES.
+    :return: the names, such as `mIoU`, `thread: NSD`, `bag_3: score`.
+    """
+    is_worse = RULES[rule]
+    return [name for name, bound, row in _bounded(compared, limits) if is_worse(row, bound)]
+
+
+def _bounded(compared: Comparison, limits: Limits) -> Iterator[tuple[str, float, Difference]]:
+    """Yield name, bound and difference of everything that has a bound."""
+    for name, row in compared.whole.overall.items():
+        yield name, limits.overall, row
+    groups = (
+        (limits.classes, compared.whole.classes),
+        (limits.bags, {name: group.overall for name, group in compared.bags.items()}),
+    )
+    for bound, rows_of in groups:
+        if bound is not None:
+            for name, rows in rows_of.items():
+                yield from ((f'{name}: {kind}', bound, row) for kind, row in rows.items())

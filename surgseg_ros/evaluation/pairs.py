@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pairs of ground truth and predicted masks: finds, reads and checks them; counts flicker."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -9,9 +9,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from surgseg_ros.core.image_files import decode_mask, no_classes
 from surgseg_ros.core.labels import CLASS_COUNT, CLASS_NAMES, NO_DECISION
+from surgseg_ros.core.processes import deaf_to_terminal, worker_pool
 from surgseg_ros.evaluation.layout import FrameError, find_masks, find_videos, official_name
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame
 
@@ -311,3 +313,59 @@ def report(flicker: Mapping[str, Any]) -> str:
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> float | None:
     total = int(np.sum(whole))
     return int(np.sum(part)) / total if total else None
+
+
+def count_pairs(pairs: Sequence[Pair], workers: int = 1) -> dict[str, list[FrameCounts]]:
+    """
+    Count the pixels of every pair.
+
+    :param pairs: what to count.
+    :param workers: processes.
+    :return: the counts of each video's frames, in the order of `pairs`.
+    :raises EvaluationError: if a file cannot be read, or the two masks of a pair do not match.
+    """
+    return count_all(pairs, workers)[0]
+
+
+def count_all(
+    pairs: Sequence[Pair], workers: int = 1
+) -> tuple[dict[str, list[FrameCounts]], dict[str, list[StepCounts]]]:
+    """
+    Count the pixels of every pair, and the changes from each frame to the next.
+
+    :param pairs: the pairs to count, sorted.
+    :param workers: processes.
+    :return: by video, the counts of its frames, in the order of `pairs`, and of its steps.
+    :raises EvaluationError: if a file cannot be read, or masks do not match.
+    """
+    counts: dict[str, list[FrameCounts]] = {}
+    steps: dict[str, list[StepCounts]] = {}
+    tasks = list(zip(find_steps(pairs), pairs, strict=True))
+    progress = tqdm(_map(tasks, workers), 'scoring', len(pairs), unit='frame', leave=False)
+    for pair, (frame, step) in zip(pairs, progress, strict=True):
+        counts.setdefault(pair.video, []).append(frame)
+        if step is not None:
+            steps.setdefault(pair.video, []).append(step)
+    return counts, steps
+
+
+_Task = tuple[Pair | None, Pair]
+
+
+_Counted = tuple[FrameCounts, StepCounts | None]
+
+
+def _count(task: _Task) -> _Counted:
+    before, pair = task
+    step = None if before is None else count_step_of(before, pair)
+    return count_pair(pair), step
+
+
+def _map(tasks: Sequence[_Task], workers: int) -> Iterator[_Counted]:
+    if workers == 1:
+        yield from map(_count, tasks)
+        return
+    with worker_pool(min(workers, len(tasks))) as pool:
+        with deaf_to_terminal():
+            counted = pool.map(_count, tasks, chunksize=8)
+        yield from counted

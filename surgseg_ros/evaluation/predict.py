@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `predict`: masks of videos or images as PNG, in the layout of SAR-RARP50."""
+"""Writes masks of videos or images as PNG, in the layout of SAR-RARP50."""
 
-import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,25 +10,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from surgseg_ros.core.files import (
-    check_folder,
-    folder_for,
     make_folder,
     remove_empty,
     write_whole,
     writing,
 )
-from surgseg_ros.core.gates import FROZEN, GATES, NO_DECISION, OFF
-from surgseg_ros.core.parameters import DEFAULTS, OFFLINE
-from surgseg_ros.core.params_file import (
-    GivenParameters,
-    add_parameter_arguments,
-    resolve_parameters,
-)
+from surgseg_ros.core.gates import FROZEN, NO_DECISION, OFF
 from surgseg_ros.core.pipeline import (
     CameraPipeline,
     Decision,
@@ -38,12 +27,11 @@ from surgseg_ros.core.pipeline import (
     PipelineSettings,
     infer,
 )
-from surgseg_ros.core.runtimes import AUTO, RUNTIMES
+from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import write_png
-from surgseg_ros.evaluation.layout import FrameError
-from surgseg_ros.evaluation.sources import VIDEO_EVERY, Source, find_sources, report_losses
+from surgseg_ros.evaluation.sources import Source, report_losses
 
 RECORD_FILE: Final = 'predict.json'
 """Records what made the masks beside it, so that two models' masks are never mixed."""
@@ -163,106 +151,6 @@ class Totals:
         )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Predict.
-
-    :param argv: the arguments; those of the command line by default.
-    :return: the exit status; 1 if frames of a video are missing or damaged, and have no mask.
-    :raises ValueError: of a frame, the model or the device, if it cannot be used.
-    :raises OSError: if masks cannot be written.
-    """
-    parser = _parser()
-    options = parser.parse_args(argv)
-    parameters = _parameters(options)
-    if parameters.model is None:
-        parser.error('a model is needed: give --model, or the parameter model')
-    predict_options = PredictOptions(parameters.pipeline, parameters.roi, options.least_region)
-    check_folder(options.output)
-    sources = find_sources(options.input, options.every)
-    for source in sources:
-        source.check()  # before there is an output
-    if said := parameters.ignored_line():
-        print(f'predict: {said}', file=sys.stderr)
-    segmenter = _load(parameters)
-    with folder_for(options.output / RECORD_FILE):
-        prepare(options.output, segmenter, parameters.values, predict_options)
-        with _nothing_without_masks(options.output):
-            totals = predict(segmenter, sources, options.output, predict_options)
-            if not (totals.sizes or totals.found):
-                raise FrameError('\n'.join(totals.losses) or _no_frames(options.input))
-    print(f'{totals} in {options.output / OUTPUT_LAYOUT}')
-    if said := totals.warning_line():
-        print(f'predict: {said}', file=sys.stderr)
-    if totals.losses:
-        lost = '\n'.join(totals.losses)
-        print(f'predict: no mask of what is missing or damaged:\n{lost}', file=sys.stderr)
-        return 1
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='surgseg_ros predict', description=__doc__)
-    add = parser.add_argument
-    # fmt: off
-    add('--model', metavar='DIR', help='the model folder (or the parameter model)')
-    add('--input', type=Path, required=True, metavar='PATH',
-        help='a video, a folder of images, or a data set: a folder of video_*')
-    add('--output', type=Path, required=True, metavar='DIR',
-        help='gets video_*/segmentation/000000060.png; a run that was cut off goes on from there')
-    add('--every', type=_count, metavar='N',
-        help='take frames whose number is a multiple of N (default: all images of a folder, '
-        f'the frames of a data set that have a mask, each {VIDEO_EVERY}th of a video)')
-    add_parameter_arguments(parser)
-    add('--device', help='auto, cpu, cuda or cuda:N (default: auto)')
-    add('--runtime', choices=RUNTIMES, help='default: torch')
-    add('--least-region', action='store_true',
-        help="drop regions that are smaller than the model's least_region of their class")
-    add('--min-confidence', type=_share, metavar='P',
-        help='turn pixels below it into 255, no decision (default: 0, none)')
-    add('--steady-frames', type=_count, metavar='N',
-        help='let a pixel change its class only where that lasts N frames, or is sure; for frames '
-        'that follow each other closely (default: off)')
-    add('--steady-sure', type=float, metavar='P',
-        help=f'so sure (default: {DEFAULTS["steady_sure"]})')
-    # fmt: on
-    return parser
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be from 0 to 1')
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
-    return value
-
-
-def _parameters(options: argparse.Namespace) -> GivenParameters:
-    """Read the node's parameters; options override them, and all gates are off by default."""
-    if options.steady_frames == 1:
-        raise ValueError('steady_frames is 1, expected 2 or more: leave it out to switch it off')
-    names = ('model', 'device', 'runtime', 'min_confidence', 'steady_frames', 'steady_sure')
-    chosen = {name: getattr(options, name) for name in names}
-    given = {name: value for name, value in chosen.items() if value is not None}
-    defaults = {'runtime': 'torch', **{f'gates.{name}.action': OFF for name in GATES}}
-    # There are no detections.
-    return resolve_parameters(options, given, defaults, OFFLINE - {'least_area'})
-
-
-def _load(parameters: GivenParameters) -> Segmenter:
-    values = parameters.values
-    if values['cpu_threads']:
-        torch.set_num_threads(values['cpu_threads'])
-    how = values['device'], values['runtime']
-    return Segmenter.load(values['model'], *how, precision=values['precision'])
-
-
 def prepare(
     output: Path, segmenter: Segmenter, values: Mapping[str, Any], predict_options: PredictOptions
 ) -> None:
@@ -313,13 +201,13 @@ def _is_alone(record: Path) -> bool:
     return not any(x.is_file() and x != record for x in record.parent.rglob('*'))
 
 
-def _no_frames(path: Path) -> str:
-    return f'{str(path)!r} holds no frame that is asked for: choose another --every'
-
-
 @contextmanager
-def _nothing_without_masks(output: Path) -> Iterator[None]:
-    """Keep only masks if the block raises, from which the next run continues."""
+def nothing_without_masks(output: Path) -> Iterator[None]:
+    """
+    Keep only masks if the block raises, from which the next run continues.
+
+    :param output: the folder, see `prepare`.
+    """
     try:
         yield
     except BaseException:

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `export`: converts a network for another runtime, and compares it with the original."""
+"""Converts a network for another runtime, and compares it with the original."""
 
-import argparse
 import dataclasses
 import hashlib
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +18,6 @@ from surgseg_ros.core.files import check_new_folder, check_room, new_folder, wri
 from surgseg_ros.core.fitting import fit, place
 from surgseg_ros.core.model_folder import (
     EXPORT_FILES,
-    PRECISIONS,
     SPEC_FILE,
     WEIGHTS_FILE,
     ModelError,
@@ -159,60 +156,6 @@ class RefusedError(Exception):
     """An export that agrees too little with the original; the message has the numbers."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Export.
-
-    :param argv: the arguments; those of the command line by default.
-    :return: the exit status: 1 if the export agrees too little.
-    :raises ValueError: of the model or a data set, if it cannot be used.
-    :raises OSError: if the export cannot be written.
-    """
-    options = _parser().parse_args(argv)
-    try:
-        written = export(
-            options.model,
-            options.output,
-            options.backend,
-            options.precision,
-            (options.calibration, options.held_out),
-            options.frames,
-        )
-    except RefusedError as error:
-        print(f'export: refused: {error}', file=sys.stderr)
-        return 1
-    print(f'{options.output}: {_describe(written.exports[options.backend])}')
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='surgseg_ros export', description=__doc__)
-    add = parser.add_argument
-    # fmt: off
-    add('--model', type=Path, required=True, metavar='DIR', help='the model folder')
-    add('--backend', required=True, choices=BACKENDS,
-        help='openvino: for CPUs; onnx: for TensorRT, by ONNX Runtime')
-    add('--precision', required=True, choices=PRECISIONS,
-        help='int8 is calibrated by frames; bf16 of onnx takes TensorRT')
-    add('--output', type=Path, required=True, metavar='DIR',
-        help='a new folder; gets all that is in the model folder, and the export')
-    add('--calibration', type=Path, metavar='DATA_DIR',
-        help='a data set (default: synthetic scenes, for a model that is a demo)')
-    add('--held-out', type=Path, metavar='DATA_DIR',
-        help='a data set to compare on (default: half of the videos of --calibration)')
-    add('--frames', type=_count, default=100, metavar='N',
-        help='to calibrate by, and to compare on, at most (default: %(default)s)')
-    # fmt: on
-    return parser
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
-    return value
-
-
 def export(
     model: Path,
     output: Path,
@@ -302,13 +245,3 @@ def _check(
     entry['agreement'] = agreement
     write_whole(folder / SPEC_FILE, written.to_json().encode())
     return written
-
-
-def _describe(entry: dict[str, Any]) -> str:
-    agreement = entry['agreement']
-    return (
-        f'{agreement["runtime"]}; {100 * agreement["class_agreement"]:.3f} % of pixels as the '
-        f'original, official mIoU {agreement["exported"]["mIoU"]:.4f} against '
-        f'{agreement["original"]["mIoU"]:.4f}, on {agreement["frames"]} held-out frames of '
-        f'{agreement["videos"]} videos'
-    )

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publishes the images of a bag with the timing of their recording."""
+"""Plays a bag in a process with a node of its own, until its end or a signal."""
 
 import argparse
-import math
 import signal
 import sys
 import threading
@@ -15,21 +14,19 @@ from surgseg_ros.core.errors import missing_library
 if TYPE_CHECKING:
     from surgseg_ros.node.playing import Player
 
-CLOCK_HZ: Final = 40.0
 END_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 SIGNAL_POLL_S: Final = 0.1
 REMINDER_S: Final = 5.0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def play_bag(options: argparse.Namespace, arguments: list[str]) -> int:
     """
     Play a bag until its end, or until SIGINT or SIGTERM.
 
-    :param argv: the arguments, including those of ROS (`--ros-args -r from:=to`).
+    :param options: the parsed options of the verb `bag_player`.
+    :param arguments: all arguments, including those of ROS (`--ros-args -r from:=to`).
     :return: the exit status.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    options = _parser().parse_args(arguments)
     # Signals are blocked here, and so in all later threads, and waited for below. A handler must
     # not set an event: a second signal during the first one's handler would deadlock on its lock.
     signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
@@ -118,55 +115,3 @@ def _end(player: 'Player', stop: threading.Event) -> str:
     subscribers = ', '.join(f'{name} {count}' for name, count in counts.items())
     end = 'acknowledged' if acknowledged else 'not received by all'
     return f'{end} (subscribers: {subscribers})'
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog='surgseg_ros bag_player',
-        description=__doc__,
-        epilog='Topics are remapped as for any node: --ros-args -r from:=to',
-    )
-    parser.add_argument('bag', metavar='BAG', help='a folder, a .mcap or a .db3 file')
-    parser.add_argument(
-        '--topics', nargs='+', metavar='T', help='topics of any type (default: all images)'
-    )
-    parser.add_argument(
-        '--rate', type=_positive, default=1.0, metavar='R', help='speed (default: %(default)s)'
-    )
-    parser.add_argument('--loop', action='store_true', help='play again and again')
-    parser.add_argument(
-        '--clock',
-        type=_positive,
-        nargs='?',
-        const=CLOCK_HZ,
-        metavar='HZ',
-        help=f'publish the time of the bag on /clock at this rate (default: {CLOCK_HZ:g})',
-    )
-    parser.add_argument(
-        '--wait',
-        type=_positive,
-        nargs='?',
-        const=math.inf,
-        metavar='SECONDS',
-        help='wait until each topic to play (see --topics) has a subscriber; exit with status 1 '
-        'after this time',
-    )
-    parser.add_argument(
-        '--delay', type=_not_negative, default=0.0, metavar='SECONDS', help='wait before playing'
-    )
-    parser.add_argument('--ros-args', nargs=argparse.REMAINDER, help='arguments for ROS')
-    return parser
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a number above 0')
-    return number
-
-
-def _not_negative(text: str) -> float:
-    return 0.0 if text == '0' else _positive(text)

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `train`: from a folder of videos and a file of settings to a model folder."""
+"""Trains a model, and writes its folder."""
 
-import argparse
 import dataclasses
 import json
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +29,7 @@ from surgseg_ros.training.checkpoints import (
     CheckpointFile,
     find_checkpoint,
 )
-from surgseg_ros.training.config import ConfigError, TrainConfig, read_config
+from surgseg_ros.training.config import ConfigError, TrainConfig
 from surgseg_ros.training.data import Data
 from surgseg_ros.training.model_card import model_card
 from surgseg_ros.training.module import Training
@@ -42,33 +41,6 @@ CARD: Final = 'README.md'
 SPLIT_FILE: Final = 'split.json'
 _PRECISIONS: Final = {'float32': '32-true', 'bfloat16': 'bf16-mixed', 'float16': '16-mixed'}
 _PATHS: Final = ('data', 'output', 'cache', 'frame_cache', 'start', 'encoder_weights')
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Train.
-
-    :param argv: the arguments; those of the command line by default.
-    :return: the exit status.
-    :raises ValueError: of the settings, the data or the network, if they cannot be used.
-    :raises OSError: if the model, or a file of the run, cannot be written.
-    """
-    options = _parser().parse_args(argv)
-    train(read_config(options.config, options.settings), resume=options.resume)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='surgseg_ros train', description=__doc__)
-    add = parser.add_argument
-    add('--config', type=Path, required=True, metavar='FILE', help='YAML settings')
-    add(
-        '--resume',
-        action='store_true',
-        help='go on from the last checkpoint in the output folder, if there is one',
-    )
-    add('settings', nargs='*', metavar='key=value', help='instead of what the file says')
-    return parser
 
 
 def train(config: TrainConfig, *, resume: bool = False) -> None:

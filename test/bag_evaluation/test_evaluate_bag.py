@@ -9,8 +9,8 @@ import pytest
 from independent import IMAGES, TRUTHS
 from mcap.writer import Writer
 
-from surgseg_ros.bag_evaluation import evaluate_bag
 from surgseg_ros.bags.writing import BagWriter
+from surgseg_ros.cli import evaluate_bag
 from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_to_msg
 from surgseg_ros.messages.results import header, to_cdr
 from surgseg_ros.messages.types import TYPES

@@ -12,9 +12,9 @@ import pytest
 from nodes import write_tiny_model
 from verbs import verb
 
-from surgseg_ros import benchmark
 from surgseg_ros.benchmarking import floors, stages
 from surgseg_ros.benchmarking.stages import STAGES, image_cdr, measure, stamp_of, stamped, summary
+from surgseg_ros.cli import benchmark
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.images import IMAGE, rgb_from_msg
 from surgseg_ros.messages.results import from_cdr
@@ -149,7 +149,7 @@ def test_pictures_of_any_size_are_drawn() -> None:
     ('arguments', 'said'),
     [
         (['--size', '1920'], 'write it like 1920x1080'),
-        (['--frames', '0'], "'0' is not a whole number above 0"),
+        (['--frames', '0'], "'0' must be at least 1"),
         (['--plot', 'way.png'], 'does not end in .svg'),
         (['--against', 'plain'], 'is for --end-to-end'),
         (['--end-to-end', '--cameras', '2'], 'one camera'),

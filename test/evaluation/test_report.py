@@ -9,9 +9,8 @@ import pytest
 from page import Page
 
 from surgseg_ros.core.labels import CLASS_NAMES, NO_DECISION
-from surgseg_ros.evaluation.evaluate import count_pairs
 from surgseg_ros.evaluation.metrics import MEANINGS, count_frame, summarize
-from surgseg_ros.evaluation.pairs import find_pairs
+from surgseg_ros.evaluation.pairs import count_pairs, find_pairs
 from surgseg_ros.evaluation.report import worst_places, write_report
 
 FRAMES = {'video_1': range(3), 'video_2': range(2)}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
-from surgseg_ros.benchmark import draw
+from surgseg_ros.cli.benchmark import draw
 from surgseg_ros.core.fitting import fit
 from surgseg_ros.core.model_folder import read_model
 from surgseg_ros.core.network import load_network

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from surgseg_ros.benchmark import draw
+from surgseg_ros.cli.benchmark import draw
 from surgseg_ros.core.segmenter import Segmenter
 from tools.benchmarks.machine import describe
 

@@ -21,10 +21,10 @@ from typing import Any, Final
 
 import torch
 
-from surgseg_ros.benchmark import draw
 from surgseg_ros.benchmarking import floors
-from surgseg_ros.benchmarking.options import size_of
 from surgseg_ros.benchmarking.report import machine_line, markdown
+from surgseg_ros.cli.arguments import image_size
+from surgseg_ros.cli.benchmark import draw
 from tools.benchmarks.model import SCENES, train
 from tools.benchmarks.turns import Variant, export_at, take_turns
 from tools.runs import StepError
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--model', type=Path, metavar='DIR', help='a trained one (default: trained in --work)')
     add('--work', type=Path, default=Path('runs/benchmark_model'), metavar='DIR',
         help='scenes and training run (default: %(default)s)')
-    add('--sizes', type=size_of, nargs='+', default=[(256, 256), (640, 512)], metavar='WxH',
+    add('--sizes', type=image_size, nargs='+', default=[(256, 256), (640, 512)], metavar='WxH',
         help="the network's inputs (default: 256x256 640x512)")
     add('--precisions', nargs='+', default=['bf16', 'int8'], choices=['f32', 'bf16', 'int8'],
         help='of OpenVINO (default: bf16 int8)')

@@ -27,6 +27,7 @@ KEY = FOLDER / 'made_from.txt'
 TESTS = (
     *('test/messages', 'test/core', 'test/bags', 'test/reports', 'test/synthetic'),
     'test/training/test_train.py',  # a complete run, up to a model that segments
+    'test/cli/test_synthesize.py',
     'test/test_main.py',  # every verb's --help
 )
 

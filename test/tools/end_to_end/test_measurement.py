@@ -11,8 +11,8 @@ import pytest
 from nodes import write_tiny_model
 from verbs import verb
 
-from surgseg_ros import benchmark
 from surgseg_ros.benchmarking.report import ratios, sum_up
+from surgseg_ros.cli import benchmark
 from surgseg_ros.core.timing import Percentiles
 from surgseg_ros.node.compatibility import local_discovery
 from surgseg_ros.node.dds_profile import NEW_VARIABLE, NO_PROFILE, OLD_VARIABLE, shipped_profile

@@ -9,7 +9,6 @@ evaluated or written, for example because no image yielded a mask; 130 after Ctr
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -22,6 +21,7 @@ from surgseg_ros.bag_evaluation.archive import Store, find_bags, is_bag, plan, r
 from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.bag_evaluation.runners import Runner, in_processes, on_ray, run_serial
 from surgseg_ros.bags.reading import BagError
+from surgseg_ros.cli.arguments import fraction, non_negative_float, positive_int
 from surgseg_ros.core.files import check_file, check_folder, check_place, write_whole
 from surgseg_ros.core.parameters import DEFAULTS
 from surgseg_ros.core.params_file import (
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--ground-truth-topic', metavar='TOPIC',
         help='true masks, by the stamps of their images: mono8, or PNG in a CompressedImage')
     add('--mask-topic', metavar='TOPIC', help='only with --recorded')
-    add('--tolerance-ms', type=_not_negative, default=0.0, metavar='MS',
+    add('--tolerance-ms', type=non_negative_float, default=0.0, metavar='MS',
         help='how far the stamps of image and truth may be apart (default: not at all)')
     _add_outputs(parser)
     add_parameter_arguments(parser)
@@ -116,42 +116,21 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
     # fmt: off
     add('--roi', type=int, nargs=4, metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
         help="the endoscope's part of the images; outside it the mask is 255")
-    add('--least-area', type=_share, metavar='SHARE',
+    add('--least-area', type=fraction, metavar='SHARE',
         help="least share of the image's area of a detection (default: the node's, "
         f'{DEFAULTS["least_area"]:g})')
     add('--device', help='auto, cpu, cuda or cuda:N (default: auto)')
     add('--runtime', choices=(AUTO, *RUNTIMES), help='default: auto')
-    add('--threads', type=_positive, metavar='N',
+    add('--threads', type=positive_int, metavar='N',
         help="torch's threads on the CPU (default: the parameter cpu_threads, or torch's choice, "
         'shared among --workers, and of several bags what the first run had that --work knows)')
-    add('--workers', type=_positive, default=1, metavar='N',
+    add('--workers', type=positive_int, default=1, metavar='N',
         help='processes, one bag each at a time (default: 1)')
     add('--ray', metavar='ADDRESS',
         help='of a Ray cluster to send the bags to, or auto, or local')
     add('--work', type=Path, metavar='DIR',
         help='where results of finished bags are kept, of several (default: FILE.work)')
     # fmt: on
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f'{text!r} must be 0 or more')
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be from 0 to 1')
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
-    return value
 
 
 def _fault(arguments: argparse.Namespace) -> str:

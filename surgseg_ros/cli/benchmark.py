@@ -8,12 +8,19 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import surgseg_ros
-from surgseg_ros.benchmarking.options import read_options
 from surgseg_ros.benchmarking.report import plot, table
+from surgseg_ros.cli.arguments import (
+    image_size,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    svg_file,
+)
 from surgseg_ros.core.files import check_file, check_folder, scratch_folder, write_whole
 from surgseg_ros.core.timing import Progress
 
@@ -29,6 +36,12 @@ OVERHEAD_S: Final = 120.0
 _SPARE_S: Final = 20.0
 """Of that, for what was underway, for the end of the processes, and for the report."""
 _TOOL: Final = 'tools.end_to_end.measurement'
+
+_FRAMES: Final = 100
+"""Of a measurement without DDS."""
+
+OUTPUTS: Final = ('detections', 'confidence', 'overlay')
+"""What the listener may subscribe to besides the mask; the last two are made only then."""
 
 PICTURES: Final = 4
 _DRAWN_ROWS: Final = 1080
@@ -46,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :raises OSError: if results cannot be written.
     """
     begun_s = time.monotonic()
-    options = read_options(argv, __doc__)
+    options = _read_options(argv)
     for path in (options.json, options.plot):
         if path:
             check_file(path)
@@ -60,6 +73,76 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_whole(options.plot, plot(report).encode())
     print(table(report))
     return 0
+
+
+def _read_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """
+    Read the arguments; what makes no sense ends the process.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the options; `sizes` are (width, height) in pixels, `frames` those of a measurement,
+        which may be cut short where it is `bounded`.
+    """
+    parser = argparse.ArgumentParser(prog='surgseg_ros benchmark', description=__doc__)
+    _add_measurement(parser)
+    alone = parser.add_argument_group('stage by stage, without DDS')
+    alone.add_argument(
+        '--cameras', type=positive_int, nargs='+', default=[1], metavar='N', help='default: 1'
+    )
+    _add_end_to_end(parser.add_argument_group('over DDS'))
+    options = parser.parse_args(argv)
+    options.bounded = options.frames is None
+    given = round(options.rate * options.seconds) if options.end_to_end else _FRAMES
+    options.frames = options.frames or max(1, given)
+    options.sizes = options.sizes or [options.size or (1920, 1080)]
+    if options.end_to_end and (len(options.sizes) > 1 or options.cameras != [1]):
+        parser.error('--end-to-end takes one --size and one camera; run it for each')
+    if options.against and not options.end_to_end:
+        parser.error('--against is for --end-to-end')
+    return options
+
+
+def _add_measurement(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('--model', required=True, metavar='DIR', help='model folder')
+    add('--json', required=True, type=Path, metavar='FILE', help='result file')
+    add('--plot', type=svg_file, metavar='FILE.svg', help='plot of the result')
+    add('--size', type=image_size, metavar='WxH', help='default: 1920x1080')
+    add('--sizes', type=image_size, nargs='+', metavar='WxH', help='several sizes, for a table')
+    add('--runtime', default='auto', help='as the parameter of the node (default: auto)')
+    add('--device', default='auto', help='auto, cpu, cuda ... (default: auto)')
+    add('--threads', type=non_negative_int, default=0, help="CPU threads (0: torch's default)")
+    add(
+        '--frames',
+        type=positive_int,
+        help=f'frames of a measurement (default: {_FRAMES}, or as many as two minutes allow; over '
+        'DDS those of --seconds)',
+    )
+
+
+def _add_end_to_end(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        '--end-to-end',
+        action='store_true',
+        help='measure from camera to listener over DDS, in a checkout',
+    )
+    add('--rate', type=positive_float, default=30.0, metavar='HZ', help='default: 30')
+    add('--seconds', type=positive_float, default=10.0, help='duration of each run (default: 10)')
+    add(
+        '--rounds',
+        type=positive_int,
+        default=3,
+        help='default: %(default)s; fewer if starting the processes takes over two minutes',
+    )
+    add(
+        '--against',
+        choices=['plain'],
+        help='alternate with a plain node, and with a camera without the DDS profile',
+    )
+    add('--outputs', nargs='+', choices=OUTPUTS, default=[], help='further topics to subscribe to')
+    add('--profile', metavar='XML', help="Fast DDS profile, or none (default: the package's)")
+    add('--logs', metavar='DIR', help='folder for the logs of the processes')
 
 
 def _stages(options: argparse.Namespace, progress: Progress, begun_s: float) -> dict[str, Any]:
@@ -93,6 +176,10 @@ def _stages(options: argparse.Namespace, progress: Progress, begun_s: float) -> 
     return {**rows[0], **facts, 'table': rows}
 
 
+def _show(progress: Progress, what: str, done: int) -> None:
+    progress.update(f'{what}: {done} frames each')
+
+
 def _rows(
     options: argparse.Namespace,
     progress: Progress,
@@ -117,7 +204,7 @@ def _rows(
                 options.frames,
                 cameras,
                 now_s + (end_s - now_s) / left,
-                lambda done, what=what: progress.update(f'{what}: {done} frames each'),
+                partial(_show, progress, what),
             )
             row = {'size': f'{width}x{height}', 'pixels': width * height, 'cameras': cameras}
             counts = {'rounds': len(rounds), 'rounds_wanted': options.frames}

@@ -100,7 +100,7 @@ def test_what_either_side_lacks_is_named_at_once(folders, capsys):
 def test_a_mistyped_folder_is_not_scored_zero(folders, capsys):
     (folders / 'masks').rename(folders / 'elsewhere')
     assert evaluate(folders, '--allow-missing') == 2
-    assert 'is no folder' in capsys.readouterr().err
+    assert 'is not a folder' in capsys.readouterr().err
 
 
 def test_a_bad_truth_is_named(folders, capsys):

@@ -2,7 +2,6 @@
 """The verb `synthesize`: synthetic endoscopic videos with exact masks, as a data set or bags."""
 
 import argparse
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from surgseg_ros.bags.writing import stamped, write_image_bag
+from surgseg_ros.cli.arguments import image_size, non_negative_int, positive_float, positive_int
 from surgseg_ros.core.files import check_new_folder, new_folder
 from surgseg_ros.evaluation.sources import find_sources, labelled_frames
 from surgseg_ros.synthetic.scene import LEAST_SIDE_PX
@@ -55,15 +55,18 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     # fmt: off
     add('--output', type=Path, required=True, metavar='DIR', help='a folder, new or empty')
-    add('--videos', type=_count, default=1, metavar='N', help='how many (default: 1)')
-    add('--frames', type=_count, default=150, metavar='N', help='in each video (default: 150)')
-    add('--stride', type=_count, default=1, metavar='K',
+    add('--videos', type=positive_int, default=1, metavar='N', help='how many (default: 1)')
+    add('--frames', type=positive_int, default=150, metavar='N',
+        help='in each video (default: 150)')
+    add('--stride', type=positive_int, default=1, metavar='K',
         help='draw every K-th frame only, so that few frames show much (default: 1)')
-    add('--size', type=_size, default=(720, 1280), metavar='WxH', help='default: 1280x720')
-    add('--rate', type=_rate, default=15.0, metavar='HZ', help='frames a second (default: 15)')
-    add('--seed', type=_seed, default=0, metavar='S', help='the same gives the same files')
+    add('--size', type=_scene_size, default=(720, 1280), metavar='WxH', help='default: 1280x720')
+    add('--rate', type=positive_float, default=15.0, metavar='HZ',
+        help='frames a second (default: 15)')
+    add('--seed', type=non_negative_int, default=0, metavar='S',
+        help='the same gives the same files')
     add('--jpeg', action='store_true', help='pictures as JPEG; masks are PNG always')
-    add('--workers', type=_count, default=os.cpu_count() or 1, metavar='W',
+    add('--workers', type=positive_int, default=os.cpu_count() or 1, metavar='W',
         help='processes (default: one for each core)')
     add('--bag', action='store_true', help='write a bag of each video too: DIR/bags/video_01 ...')
     add('--image-topic', default='/camera/image_raw', metavar='TOPIC', help='default: %(default)s')
@@ -74,34 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
-    return value
-
-
-def _seed(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f'{text!r} must not be negative')
-    return value
-
-
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f'{text!r} must be above zero, and finite')
-    return value
-
-
-def _size(text: str) -> tuple[int, int]:
+def _scene_size(text: str) -> tuple[int, int]:
     """Read 1280x720 into (height, width)."""
-    try:
-        width, height = (int(side) for side in text.lower().split('x'))
-    except ValueError as error:
-        message = f'{text!r} must be width x height, such as 1280x720'
-        raise argparse.ArgumentTypeError(message) from error
+    width, height = image_size(text)
     if min(height, width) < LEAST_SIDE_PX:
         raise argparse.ArgumentTypeError(f'{text!r} is too small: {LEAST_SIDE_PX} pixels at least')
     return height, width

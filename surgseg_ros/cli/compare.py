@@ -3,17 +3,21 @@
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from surgseg_ros.cli.arguments import fraction
 from surgseg_ros.comparison import intervals
 from surgseg_ros.comparison.differences import (
     OF_CLASSES,
+    RULES,
     Comparison,
     Difference,
+    Limits,
     as_json,
     compare_frames,
+    find_worse,
 )
 from surgseg_ros.comparison.pairing import (
     Common,
@@ -88,19 +92,6 @@ def _remark(row: Difference, is_worse: bool) -> str:
 
 _BOUND: Final = 0.005
 
-Rule = Callable[[Difference, float], bool]
-
-
-def _is_below(value: float | None, bound: float) -> bool:
-    return value is not None and value < -bound
-
-
-RULES: Final[Mapping[str, Rule]] = {
-    'sure': lambda row, bound: _is_below(row.high, bound),
-    'estimate': lambda row, bound: _is_below(row.difference, bound),
-    'possible': lambda row, bound: _is_below(row.low, bound),
-}
-"""The rules by which B counts as worse by more than a bound."""
 
 _EPILOG: Final = f"""\
 The frames are paired by bag and stamp. Every difference is B less A, with a 95 % interval from a
@@ -118,14 +109,6 @@ for other bags, and with fewer only for other moments of these.
 
 Exit status: 0 B is not worse; 1 it is; 2 the files cannot be compared.
 """
-
-
-class Limits(NamedTuple):
-    """By how much B may be lower: overall, in a class, in a bag; None for no limit."""
-
-    overall: float
-    classes: float | None
-    bags: float | None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -174,11 +157,11 @@ def _parser() -> argparse.ArgumentParser:
     # fmt: off
     add('a', type=Path, metavar='A.json', help='what evaluate_bag wrote of the model there is')
     add('b', type=Path, metavar='B.json', help='what it wrote of the one that may replace it')
-    add('--bound', type=_limit, default=_BOUND, metavar='X',
+    add('--bound', type=fraction, default=_BOUND, metavar='X',
         help=f'B may be lower by this in score, mIoU and mNSD (default: {_BOUND})')
-    add('--class-bound', type=_limit, metavar='X',
+    add('--class-bound', type=fraction, metavar='X',
         help='and by this in IoU, NSD and IoU where present of each class (default: any)')
-    add('--bag-bound', type=_limit, metavar='X',
+    add('--bag-bound', type=fraction, metavar='X',
         help='and by this in score, mIoU and mNSD of each bag (default: any)')
     add('--rule', choices=list(RULES), default='sure', help='see below (default: sure)')
     add('--allow-different', action='store_true',
@@ -186,40 +169,6 @@ def _parser() -> argparse.ArgumentParser:
     add('--json', type=Path, metavar='FILE', help='where the numbers go')
     # fmt: on
     return parser
-
-
-def _limit(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:  # neither is NaN
-        raise argparse.ArgumentTypeError(f'{text!r} must be between 0 and 1')
-    return value
-
-
-def find_worse(compared: Comparison, limits: Limits, rule: str) -> list[str]:
-    """
-    List everything in which B is worse by more than a bound.
-
-    :param compared: the differences.
-    :param limits: the bounds.
-    :param rule: a key of RULES.
-    :return: the names, such as `mIoU`, `thread: NSD`, `bag_3: score`.
-    """
-    is_worse = RULES[rule]
-    return [name for name, bound, row in _bounded(compared, limits) if is_worse(row, bound)]
-
-
-def _bounded(compared: Comparison, limits: Limits) -> Iterator[tuple[str, float, Difference]]:
-    """Yield name, bound and difference of everything that has a bound."""
-    for name, row in compared.whole.overall.items():
-        yield name, limits.overall, row
-    groups = (
-        (limits.classes, compared.whole.classes),
-        (limits.bags, {name: group.overall for name, group in compared.bags.items()}),
-    )
-    for bound, rows_of in groups:
-        if bound is not None:
-            for name, rows in rows_of.items():
-                yield from ((f'{name}: {kind}', bound, row) for kind, row in rows.items())
 
 
 def _name(result: Mapping[str, Any], path: Path) -> str:

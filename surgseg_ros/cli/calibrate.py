@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from surgseg_ros.cli.arguments import positive_int
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.model_folder import SPEC_FILE, ModelSpec, read_spec, write_spec
 from surgseg_ros.core.segmenter import Segmenter
@@ -52,18 +53,11 @@ def _parser() -> argparse.ArgumentParser:
         'model that is a demo)')
     add('--held-out', type=Path, metavar='DATA_DIR',
         help='a data set to measure on (default: half of the videos of --calibration)')
-    add('--frames', type=_count, default=100, metavar='N',
+    add('--frames', type=positive_int, default=100, metavar='N',
         help='to calibrate by, and to measure on, at most (default: %(default)s)')
     add('--device', default='auto', help='auto, cpu, cuda or cuda:N (default: %(default)s)')
     # fmt: on
     return parser
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
-    return value
 
 
 def calibrate(

@@ -10,7 +10,7 @@ from made_results import frame, made_bag, masks, result, unscored
 from verbs import verb
 
 from surgseg_ros.bag_evaluation.results import FORMAT
-from surgseg_ros.comparison.compare import RULES
+from surgseg_ros.comparison.differences import RULES
 from surgseg_ros.evaluation.metrics import summarize
 
 main = verb('compare')

@@ -3,24 +3,18 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from surgseg_ros.cli.arguments import positive_int
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.labels import CLASS_NAMES
-from surgseg_ros.core.processes import deaf_to_terminal, worker_pool
-from surgseg_ros.evaluation.metrics import MEANINGS, FrameCounts, summarize
+from surgseg_ros.evaluation.metrics import MEANINGS, summarize
 from surgseg_ros.evaluation.pairs import (
     EvaluationError,
-    Pair,
-    StepCounts,
-    count_pair,
-    count_step_of,
+    count_all,
     find_pairs,
-    find_steps,
     report,
     summarize_steps,
 )
@@ -71,72 +65,11 @@ def _parser() -> argparse.ArgumentParser:
         help='gets report.html: tables, bars, confusion matrix and the worst frames')
     add('--frames', type=Path, metavar='DIR',
         help='pictures for the report: folder of video_*/ with rgb/, frames/ or video_left.avi')
-    add('--workers', type=_positive, default=1, metavar='N', help='processes (default: 1)')
+    add('--workers', type=positive_int, default=1, metavar='N', help='processes (default: 1)')
     add('--allow-missing', action='store_true',
         help='score a missing mask 0, as officially, and leave out masks without a truth')
     # fmt: on
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
-    return value
-
-
-def count_pairs(pairs: Sequence[Pair], workers: int = 1) -> dict[str, list[FrameCounts]]:
-    """
-    Count the pixels of every pair.
-
-    :param pairs: what to count.
-    :param workers: processes.
-    :return: the counts of each video's frames, in the order of `pairs`.
-    :raises EvaluationError: if a file cannot be read, or the two masks of a pair do not match.
-    """
-    return count_all(pairs, workers)[0]
-
-
-def count_all(
-    pairs: Sequence[Pair], workers: int = 1
-) -> tuple[dict[str, list[FrameCounts]], dict[str, list[StepCounts]]]:
-    """
-    Count the pixels of every pair, and the changes from each frame to the next.
-
-    :param pairs: the pairs to count, sorted.
-    :param workers: processes.
-    :return: by video, the counts of its frames, in the order of `pairs`, and of its steps.
-    :raises EvaluationError: if a file cannot be read, or masks do not match.
-    """
-    counts: dict[str, list[FrameCounts]] = {}
-    steps: dict[str, list[StepCounts]] = {}
-    tasks = list(zip(find_steps(pairs), pairs, strict=True))
-    progress = tqdm(_map(tasks, workers), 'scoring', len(pairs), unit='frame', leave=False)
-    for pair, (frame, step) in zip(pairs, progress, strict=True):
-        counts.setdefault(pair.video, []).append(frame)
-        if step is not None:
-            steps.setdefault(pair.video, []).append(step)
-    return counts, steps
-
-
-_Task = tuple[Pair | None, Pair]
-_Counted = tuple[FrameCounts, StepCounts | None]
-
-
-def _count(task: _Task) -> _Counted:
-    before, pair = task
-    step = None if before is None else count_step_of(before, pair)
-    return count_pair(pair), step
-
-
-def _map(tasks: Sequence[_Task], workers: int) -> Iterator[_Counted]:
-    if workers == 1:
-        yield from map(_count, tasks)
-        return
-    with worker_pool(min(workers, len(tasks))) as pool:
-        with deaf_to_terminal():
-            counted = pool.map(_count, tasks, chunksize=8)
-        yield from counted
 
 
 def _table(summary: dict[str, Any]) -> str:

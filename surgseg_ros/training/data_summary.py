@@ -1,12 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `inspect_data`: what is in a data set, and what is wrong with it."""
+"""Sums up what a data set holds, in numbers and as an image."""
 
-import argparse
-import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import cv2
@@ -14,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import draw_overlay
-from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.labels import CLASS_COUNT, CLASS_NAMES, PALETTE
-from surgseg_ros.evaluation.frames import write_png
-from surgseg_ros.training.data_errors import Examination, examine_all
-from surgseg_ros.training.dataset import Scan, find_losses, scan_samples
+from surgseg_ros.training.data_errors import Examination
+from surgseg_ros.training.dataset import Scan
 from surgseg_ros.training.samples import DataError, Sample
 
 _WIDTH_PX: Final = 1600
@@ -123,54 +117,6 @@ def _write(canvas: NDArray[np.uint8], text: str, x_px: int, y_px: int) -> None:
     cv2.putText(canvas, text, (x_px, y_px), _FONT, _FONT_SCALE, _INK, 1, cv2.LINE_AA)
 
 
-PICTURE_FILE: Final = 'data.png'
-
-_MOST_PRINTED: Final = 200
-"""Number of errors that are printed; the JSON file has all of them."""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Inspect.
-
-    :param argv: the arguments; those of the command line by default.
-    :return: the exit status; 1 if something is wrong in the data.
-    :raises DatasetError: if there are none.
-    :raises OSError: if results cannot be written.
-    """
-    options = _parser().parse_args(argv)
-    if options.json:
-        check_file(options.json)
-    if options.output:
-        check_file(options.output / PICTURE_FILE)
-    found = scan_samples(options.data, options.cache)
-    examinations = list(examine_all(found.samples))
-    summary = summarize(found, examinations, find_losses(options.data))
-    print(_table(summary))
-    if options.json:
-        write_whole(options.json, (json.dumps(summary, indent=2) + '\n').encode())
-    if options.output:
-        write_png(options.output / PICTURE_FILE, _picture(found.samples, examinations))
-        print(f'\npicture: {options.output / PICTURE_FILE}')
-    return _say(summary['faults'], options.json)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='surgseg_ros inspect_data', description=__doc__)
-    add = parser.add_argument
-    add('--data', type=Path, required=True, metavar='DIR', help='folder of video_*')
-    add('--output', type=Path, metavar='DIR', help=f'gets an image of the data, {PICTURE_FILE}')
-    add('--json', type=Path, metavar='FILE', help='gets all numbers and all faults')
-    add(
-        '--cache',
-        type=Path,
-        metavar='DIR',
-        help='gets the frames of videos that are not unpacked (default: DIR.frames beside the '
-        "data, or the user's cache)",
-    )
-    return parser
-
-
 def summarize(
     found: Scan, examinations: Sequence[Examination], losses: Sequence[DataError] = ()
 ) -> dict[str, Any]:
@@ -217,38 +163,3 @@ def _holding(examinations: Sequence[Examination]) -> dict[str, Any]:
         'pixel_share': dict(zip(CLASS_NAMES, pixels.tolist(), strict=True)),
         'frame_share': dict(zip(CLASS_NAMES, frames.tolist(), strict=True)),
     }
-
-
-def _table(summary: dict[str, Any]) -> str:
-    """Format the numbers as tables: videos, then classes."""
-    lines = [f'{"video":20}{"frames":>8}  sizes']
-    for video, holding in (*summary['videos'].items(), ('all', summary['all'])):
-        sizes = ', '.join(f'{size} ({count})' for size, count in holding['sizes'].items())
-        lines.append(f'{video:20}{holding["frames"]:8}  {sizes}')
-    lines += ['', f'{"class":20}{"% of pixels":>12}{"% of frames":>12}{"videos":>8}']
-    for name in CLASS_NAMES:
-        pixels, frames = (
-            100 * summary['all'][key][name] for key in ('pixel_share', 'frame_share')
-        )
-        videos = sum(holding['frame_share'][name] > 0 for holding in summary['videos'].values())
-        lines.append(f'{name:20}{pixels:12.4f}{frames:12.1f}{videos:8}')
-    return '\n'.join(lines)
-
-
-def _picture(samples: Sequence[Sample], examinations: Sequence[Examination]) -> NDArray[np.uint8]:
-    sound = [pair for pair in zip(samples, examinations, strict=True) if not pair[1].data_errors]
-    return draw_data([s for s, _ in sound], np.array([x.class_px for _, x in sound]))
-
-
-def _say(data_errors: Sequence[dict[str, str]], file: Path | None) -> int:
-    """Print the errors, and return the exit status."""
-    if not data_errors:
-        print('\nNo errors found.')
-        return 0
-    print(f'\n{len(data_errors)} errors:', file=sys.stderr)
-    for data_error in data_errors[:_MOST_PRINTED]:
-        print(f'{data_error["name"]}: {data_error["what"]}', file=sys.stderr)
-    if len(data_errors) > _MOST_PRINTED:
-        where = file or 'the file that --json names'
-        print(f'and {len(data_errors) - _MOST_PRINTED} more, in {where}', file=sys.stderr)
-    return 1

@@ -11,11 +11,11 @@ import pytest
 import torch
 from verbs import verb
 
+from surgseg_ros.cli import evaluate
 from surgseg_ros.core.model_folder import ModelSpec, read_model, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.postprocessing import drop_small_regions
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.evaluation import evaluate
 from surgseg_ros.evaluation.frames import read_picture
 
 main = verb('predict')

@@ -2,11 +2,8 @@
 """The verb `make_bag`: a bag of a video, of images, or of a data set with its masks."""
 
 import argparse
-import math
-import re
 import sys
 from collections.abc import Iterable, Sequence
-from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -23,6 +20,13 @@ from surgseg_ros.bags.writing import (
     stamped,
     write_image_bag,
 )
+from surgseg_ros.cli.arguments import (
+    jpeg_quality,
+    positive_float,
+    positive_int,
+    stamp_ns,
+    topic_name,
+)
 from surgseg_ros.core.files import check_place
 from surgseg_ros.evaluation.layout import VIDEO_FILE, find_videos, has_pictures
 from surgseg_ros.evaluation.sources import (
@@ -37,9 +41,6 @@ from surgseg_ros.messages.compressed import JPEG_QUALITY
 
 RATE_HZ: Final = 60.0
 """SAR-RARP50 numbers its frames at 60 Hz, whichever of them there are."""
-
-LATEST_S: Final = 2**31 - 1
-"""ROS counts the seconds of a stamp in 32 bits with a sign."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,10 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         data_errors: dict[int, str] = {}
         frames = labelled_frames(source, options.crop, data_errors)
         film = _own_time(source, options.rate)
-        when = film.time_s if film else options.rate or RATE_HZ
+        rate_hz = options.rate or RATE_HZ
+        when = film.time_s if film else rate_hz
         with tqdm(frames, path.name, len(source), unit='frame', leave=False) as bar:
             written = _write(path, stamped(bar, when, options.start_time), options)
-        print(_report(path, source, written, film.rate_hz if film else when))
+        print(_report(path, source, written, film.rate_hz if film else rate_hz))
         if losses := report_losses(source, data_errors):
             print(f'make_bag: left out of {path}:\n{losses}', file=sys.stderr)
     return 0
@@ -133,35 +135,29 @@ def _parser() -> argparse.ArgumentParser:
         help="default: what --output's ending says, or mcap")
     add('--picture-format', default='raw', choices=PICTURE_FORMATS,
         help='raw: Image, jpeg: CompressedImage (default: %(default)s)')
-    add('--jpeg-quality', type=_quality, default=JPEG_QUALITY, metavar='Q',
+    add('--jpeg-quality', type=jpeg_quality, default=JPEG_QUALITY, metavar='Q',
         help='1 to 100 (default: %(default)s)')
     add('--mask-format', default='raw', choices=MASK_FORMATS,
         help='raw: Image, png: CompressedImage; never JPEG, which would change classes '
         '(default: %(default)s)')
-    add('--every', type=_count, default=1, metavar='N',
+    add('--every', type=positive_int, default=1, metavar='N',
         help='take frames whose number is a multiple of N (default: all)')
-    add('--rate', type=_rate, metavar='HZ',
+    add('--rate', type=positive_float, metavar='HZ',
         help="frames a second, by their numbers (default: a video's own time stamps; for images "
         f'and data sets {RATE_HZ:g}, as SAR-RARP50 numbers them)')
-    add('--start-time', type=_start_ns, default=START_TIME_NS, metavar='SECONDS',
+    add('--start-time', type=stamp_ns, default=START_TIME_NS, metavar='SECONDS',
         help=f'stamp of the frame of number 0 (default: {START_TIME_NS // 10**9}; 0 would say '
         'that there is no time)')
     add('--crop', type=int, nargs=4, action=_CropAction, metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
         help='take this part, in pixels, of images and masks: 320 28 1280 1024 is what a da '
         'Vinci Xi shows within 1920x1080')
-    add('--image-topic', type=_topic, metavar='TOPIC',
+    add('--image-topic', type=topic_name, metavar='TOPIC',
         help='default: /camera/image_raw, and /camera/image_raw/compressed for jpeg')
-    add('--ground-truth-topic', type=_topic, default='/camera/ground_truth', metavar='TOPIC',
+    add('--ground-truth-topic', type=topic_name, default='/camera/ground_truth', metavar='TOPIC',
         help='default: %(default)s')
     add('--frame-id', default='endoscope', metavar='NAME', help='default: %(default)s')
     # fmt: on
     return parser
-
-
-def _topic(text: str) -> str:
-    if not re.fullmatch(r'(/[A-Za-z_][A-Za-z0-9_]*)+', text):
-        raise argparse.ArgumentTypeError(f'{text!r} is no name of a topic such as /left/image_raw')
-    return text
 
 
 class _CropAction(argparse.Action):
@@ -173,37 +169,3 @@ class _CropAction(argparse.Action):
             text = f'{" ".join(map(str, crop))} is no X Y WIDTH HEIGHT of a part of an image'
             raise argparse.ArgumentError(self, text)
         setattr(namespace, self.dest, crop)
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
-    return value
-
-
-def _quality(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 100:
-        raise argparse.ArgumentTypeError(f'{text!r} is not within 1 to 100')
-    return value
-
-
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f'{text!r} must be above zero, and finite')
-    return value
-
-
-def _start_ns(text: str) -> int:
-    """Read seconds into nanoseconds, exactly."""
-    try:
-        value = Decimal(text)
-    except InvalidOperation as error:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number of seconds') from error
-    if not value.is_finite() or not 0 < value <= LATEST_S:
-        raise argparse.ArgumentTypeError(
-            f'{text!r} is not within 1e-9 to {LATEST_S}: 0 says in ROS that there is no time'
-        )
-    return int(value * 10**9)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The types of the verbs' options, for argparse.
+
+Each takes the text of an option and gives its value, or raises ArgumentTypeError, which names text
+and remedy.
+"""
+
+import argparse
+import math
+import re
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Final
+
+LATEST_S: Final = 2**31 - 1
+"""ROS counts the seconds of a stamp in 32 bits with a sign."""
+
+
+def positive_int(text: str) -> int:
+    """Read a whole number from 1 on."""
+    value = _whole(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} must be at least 1')
+    return value
+
+
+def non_negative_int(text: str) -> int:
+    """Read a whole number from 0 on."""
+    value = _whole(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'{text!r} must be at least 0')
+    return value
+
+
+def jpeg_quality(text: str) -> int:
+    """Read a quality, from 1 to 100."""
+    value = _whole(text)
+    if not 1 <= value <= 100:
+        raise argparse.ArgumentTypeError(f'{text!r} must be from 1 to 100')
+    return value
+
+
+def positive_float(text: str) -> float:
+    """Read a finite number above 0."""
+    value = _number(text)
+    if not 0 < value < math.inf:  # NaN is not either
+        raise argparse.ArgumentTypeError(f'{text!r} must be above 0, and finite')
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    """Read a finite number from 0 on."""
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f'{text!r} must be 0 or more, and finite')
+    return value
+
+
+def fraction(text: str) -> float:
+    """Read a number from 0 to 1."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'{text!r} must be from 0 to 1')
+    return value
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Read a size such as 1920x1080 into (width, height), in pixels."""
+    width, _, height = text.lower().partition('x')
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a size: write it like 1920x1080')
+    return int(width), int(height)
+
+
+def topic_name(text: str) -> str:
+    """Read the full name of a topic."""
+    if not re.fullmatch(r'(/[A-Za-z_][A-Za-z0-9_]*)+', text):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not the name of a topic such as /left/image_raw'
+        )
+    return text
+
+
+def stamp_ns(text: str) -> int:
+    """Read seconds that a stamp can hold into nanoseconds, exactly."""
+    try:
+        value = Decimal(text)
+    except InvalidOperation as error:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of seconds') from error
+    if not value.is_finite() or not 0 < value <= LATEST_S:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not within 1e-9 to {LATEST_S}: 0 says in ROS that there is no time'
+        )
+    return int(value * 10**9)
+
+
+def svg_file(text: str) -> Path:
+    """Read the path of a plot."""
+    if not text.endswith('.svg'):
+        raise argparse.ArgumentTypeError(f'{text!r} does not end in .svg, the format of the plot')
+    return Path(text)
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number') from error
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number') from error

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verb `predict`: masks of videos or images as PNG, in the layout of SAR-RARP50."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from surgseg_ros.cli.arguments import fraction, positive_int
+from surgseg_ros.core.files import check_folder, folder_for
+from surgseg_ros.core.gates import GATES, OFF
+from surgseg_ros.core.parameters import DEFAULTS, OFFLINE
+from surgseg_ros.core.params_file import (
+    GivenParameters,
+    add_parameter_arguments,
+    resolve_parameters,
+)
+from surgseg_ros.core.runtimes import RUNTIMES
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.evaluation.layout import FrameError
+from surgseg_ros.evaluation.predict import (
+    OUTPUT_LAYOUT,
+    RECORD_FILE,
+    PredictOptions,
+    nothing_without_masks,
+    predict,
+    prepare,
+)
+from surgseg_ros.evaluation.sources import VIDEO_EVERY, find_sources
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Predict.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status; 1 if frames of a video are missing or damaged, and have no mask.
+    :raises ValueError: of a frame, the model or the device, if it cannot be used.
+    :raises OSError: if masks cannot be written.
+    """
+    parser = _parser()
+    options = parser.parse_args(argv)
+    parameters = _parameters(options)
+    if parameters.model is None:
+        parser.error('a model is needed: give --model, or the parameter model')
+    predict_options = PredictOptions(parameters.pipeline, parameters.roi, options.least_region)
+    check_folder(options.output)
+    sources = find_sources(options.input, options.every)
+    for source in sources:
+        source.check()  # before there is an output
+    if said := parameters.ignored_line():
+        print(f'predict: {said}', file=sys.stderr)
+    segmenter = _load(parameters)
+    with folder_for(options.output / RECORD_FILE):
+        prepare(options.output, segmenter, parameters.values, predict_options)
+        with nothing_without_masks(options.output):
+            totals = predict(segmenter, sources, options.output, predict_options)
+            if not (totals.sizes or totals.found):
+                raise FrameError('\n'.join(totals.losses) or _no_frames(options.input))
+    print(f'{totals} in {options.output / OUTPUT_LAYOUT}')
+    if said := totals.warning_line():
+        print(f'predict: {said}', file=sys.stderr)
+    if totals.losses:
+        lost = '\n'.join(totals.losses)
+        print(f'predict: no mask of what is missing or damaged:\n{lost}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='surgseg_ros predict', description=__doc__)
+    add = parser.add_argument
+    # fmt: off
+    add('--model', metavar='DIR', help='the model folder (or the parameter model)')
+    add('--input', type=Path, required=True, metavar='PATH',
+        help='a video, a folder of images, or a data set: a folder of video_*')
+    add('--output', type=Path, required=True, metavar='DIR',
+        help='gets video_*/segmentation/000000060.png; a run that was cut off goes on from there')
+    add('--every', type=positive_int, metavar='N',
+        help='take frames whose number is a multiple of N (default: all images of a folder, '
+        f'the frames of a data set that have a mask, each {VIDEO_EVERY}th of a video)')
+    add_parameter_arguments(parser)
+    add('--device', help='auto, cpu, cuda or cuda:N (default: auto)')
+    add('--runtime', choices=RUNTIMES, help='default: torch')
+    add('--least-region', action='store_true',
+        help="drop regions that are smaller than the model's least_region of their class")
+    add('--min-confidence', type=fraction, metavar='P',
+        help='turn pixels below it into 255, no decision (default: 0, none)')
+    add('--steady-frames', type=positive_int, metavar='N',
+        help='let a pixel change its class only where that lasts N frames, or is sure; for frames '
+        'that follow each other closely (default: off)')
+    add('--steady-sure', type=float, metavar='P',
+        help=f'so sure (default: {DEFAULTS["steady_sure"]})')
+    # fmt: on
+    return parser
+
+
+def _parameters(options: argparse.Namespace) -> GivenParameters:
+    """Read the node's parameters; options override them, and all gates are off by default."""
+    if options.steady_frames == 1:
+        raise ValueError('steady_frames is 1, expected 2 or more: leave it out to switch it off')
+    names = ('model', 'device', 'runtime', 'min_confidence', 'steady_frames', 'steady_sure')
+    chosen = {name: getattr(options, name) for name in names}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    defaults = {'runtime': 'torch', **{f'gates.{name}.action': OFF for name in GATES}}
+    # There are no detections.
+    return resolve_parameters(options, given, defaults, OFFLINE - {'least_area'})
+
+
+def _load(parameters: GivenParameters) -> Segmenter:
+    values = parameters.values
+    if values['cpu_threads']:
+        torch.set_num_threads(values['cpu_threads'])
+    how = values['device'], values['runtime']
+    return Segmenter.load(values['model'], *how, precision=values['precision'])
+
+
+def _no_frames(path: Path) -> str:
+    return f'{str(path)!r} holds no frame that is asked for: choose another --every'
