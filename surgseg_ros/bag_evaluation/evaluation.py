@@ -44,7 +44,7 @@ DETECTIONS_TOPIC: Final = '/detections'
 LABEL_INFO_TOPIC: Final = '/label_info'
 CONFIDENCE_TOPIC: Final = '/confidence'
 
-_MOST_HELPERS: Final = 4
+_MAX_WORKERS: Final = 4
 """Twice as many were no faster beside a GPU: Python runs one thread at a time."""
 
 
@@ -123,7 +123,7 @@ def _scan(path: Path, options: Options) -> _Scanned:
 
 def _workers() -> int:
     """Choose the number of threads that find instruments and score: 0 if the network has few."""
-    return min(_MOST_HELPERS, torch.get_num_threads() // 4)
+    return min(_MAX_WORKERS, torch.get_num_threads() // 4)
 
 
 def _bar(name: str, images: int, progress: bool) -> Any:

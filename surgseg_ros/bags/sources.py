@@ -125,7 +125,7 @@ _REMEDIES: Final = {
     '.db3': 'give a whole copy, or try `sqlite3 FILE .recover`',
     '.bag': 'convert this bag of ROS 1 with `rosbags-convert`',
 }
-_REMAINS: Final[dict[str, Callable[[Path], RecoveredMcap | RecoveredSqlite]]] = {
+_RECOVERIES: Final[dict[str, Callable[[Path], RecoveredMcap | RecoveredSqlite]]] = {
     '.mcap': RecoveredMcap,
     '.db3': RecoveredSqlite,
 }
@@ -294,7 +294,7 @@ def _open_file(path: Path, stack: ExitStack, damage: list[str]) -> Source:
         if _kind(file, '') != kind:
             raise BagError(f'{str(path)!r} cannot be read: {error} ({remedy})') from error
     try:
-        source = _opened(_REMAINS[kind](file), stack)
+        source = _opened(_RECOVERIES[kind](file), stack)
     except Exception as error:
         raise BagError(f'{str(path)!r} cannot be read: {error} ({remedy})') from error
     damage.append(f'of {str(path)!r} {source.lost} ({remedy})')

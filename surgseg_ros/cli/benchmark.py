@@ -161,7 +161,7 @@ def _stages(options: argparse.Namespace, progress: Progress, begun_s: float) -> 
     if options.threads:
         torch.set_num_threads(options.threads)
     segmenter = Segmenter.load(
-        options.model, options.device, options.runtime, pictures=max(options.cameras)
+        options.model, options.device, options.runtime, max_batch_size=max(options.cameras)
     )
     rates = floors.measure_rates(segmenter.runtime.device, progress.print_line)
     progress.print_line('asking for the instruction set')

@@ -15,8 +15,8 @@ from surgseg_ros.core.reasons import ReasonCode
 
 OFF: Final = 'none'  # `off` is false in the YAML of ROS
 WARN: Final = 'warn'
-NO_DECISION: Final = 'no_decision'
-ACTIONS: Final = (OFF, WARN, NO_DECISION)
+REFUSE: Final = 'no_decision'
+ACTIONS: Final = (OFF, WARN, REFUSE)
 
 FROZEN: Final = 'frozen'
 
@@ -109,7 +109,7 @@ class Finding(NamedTuple):
     A gate that an image did not pass.
 
     :param gate: a key of GATES.
-    :param action: WARN or NO_DECISION.
+    :param action: WARN or REFUSE.
     :param reason: for `status`.
     """
 

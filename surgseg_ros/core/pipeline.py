@@ -332,7 +332,7 @@ class CameraPipeline:
         # By the stamp, so that a bag gives the same warnings at any speed.
         now_ns = frame.stamp_ns or 0
         for finding in findings:
-            decided = finding.action != quality_gates.NO_DECISION
+            decided = finding.action != quality_gates.REFUSE
             warning = ResultWarning(finding.code, finding.reason, decided)
             self._held[finding.gate] = warning, now_ns
         found = {finding.gate for finding in findings}

@@ -61,7 +61,7 @@ class Segmenter:
         runtime: str = AUTO,
         *,
         precision: str = AUTO,
-        pictures: int = 1,
+        max_batch_size: int = 1,
     ) -> 'Segmenter':
         """
         Load a model folder onto a device.
@@ -72,13 +72,13 @@ class Segmenter:
             installed and that the model folder supports.
         :param precision: `auto`, `f32`, `bf16`, `f16` or `int8`; `auto` is the precision of the
             export, and with `torch` bf16 on CUDA and f32 on the CPU.
-        :param pictures: the largest number of images in one call of `segment_all`.
+        :param max_batch_size: the largest number of images in one call of `segment_all`.
         :return: the segmenter.
         :raises ModelError: if the folder cannot be used; a subclass of ValueError.
         :raises ValueError: if there is no such device, runtime or precision.
         """
         spec = read_spec(folder)
-        options = Options(device, precision, pictures)
+        options = Options(device, precision, max_batch_size)
         return cls(spec, load_runtime(Path(folder), spec, runtime, options))
 
     @property

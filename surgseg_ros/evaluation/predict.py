@@ -19,7 +19,7 @@ from surgseg_ros.core.files import (
     write_whole,
     writing,
 )
-from surgseg_ros.core.gates import FROZEN, NO_DECISION, OFF
+from surgseg_ros.core.gates import FROZEN, OFF, REFUSE
 from surgseg_ros.core.pipeline import (
     CameraPipeline,
     Decision,
@@ -62,7 +62,7 @@ class PredictOptions:
     def needs_earlier_frames(self) -> bool:
         """Whether a mask depends on the frames before its own."""
         frozen = self.settings.gates.get(FROZEN)
-        refuses_frozen = frozen is not None and frozen.action == NO_DECISION
+        refuses_frozen = frozen is not None and frozen.action == REFUSE
         return self.settings.steady_frames > 1 or refuses_frozen
 
     def pipeline(self, segmenter: Segmenter) -> CameraPipeline:

@@ -18,7 +18,7 @@ from surgseg_ros.node.health import STALE, CameraChannel
 from surgseg_ros.node.mailbox import Generation
 
 RECEIPT, HEADER = AGE_SOURCES
-SILENT, NO_DECISION = FAIL_SAFES
+SILENT, PUBLISH_NO_DECISION = FAIL_SAFES
 
 OLDEST_BELIEVED_MS: Final = float(LARGEST_FRAME_AGE_MS)
 """If a stamp is older than this, or in the future, the clocks are assumed to disagree."""
@@ -148,7 +148,7 @@ class FailSafe:
         policy, now_ns = self._policy(), self._now_ns()
         last = channel.health.last_image()
         state = channel.health.verdict(now_ns, policy.stale_after_ms).state
-        if policy.fail_safe != NO_DECISION or state != STALE or last is None:
+        if policy.fail_safe != PUBLISH_NO_DECISION or state != STALE or last is None:
             self._published_ns.pop(channel.name, None)
             return
         published_ns = self._published_ns.get(channel.name)

@@ -27,7 +27,13 @@ from surgseg_ros.messages.images import RgbImage, image_from_msg
 from surgseg_ros.messages.received import read_image
 from surgseg_ros.messages.results import stamp_ns
 from surgseg_ros.messages.types import ImageError
-from surgseg_ros.node.freshness import NO_DECISION, Age, ResultPolicy, clock_warning, staleness
+from surgseg_ros.node.freshness import (
+    PUBLISH_NO_DECISION,
+    Age,
+    ResultPolicy,
+    clock_warning,
+    staleness,
+)
 from surgseg_ros.node.health import CameraChannel, LastImage, ReceivedImage
 from surgseg_ros.node.inference import Inference, Input
 from surgseg_ros.node.mailbox import Frame, Generation, Mailbox
@@ -184,7 +190,7 @@ class Worker(threading.Thread):
         if result.failed:
             self._refuse(image, result.code, _without_decision(result.reasons))
         elif late := staleness(age, policy):
-            reasons, publish = (late, *clock_warnings), policy.fail_safe == NO_DECISION
+            reasons, publish = (late, *clock_warnings), policy.fail_safe == PUBLISH_NO_DECISION
             self._refuse(image, 'too_old', reasons, count='too_old', publish=publish)
         elif not result.is_decided:
             reasons = _without_decision(result.reasons)

@@ -20,7 +20,7 @@ from surgseg_ros.training.fitted_frames import FittedFrames
 from surgseg_ros.training.samples import Sample, split_samples
 from surgseg_ros.training.scoring import ValidationFrame
 
-FAULTS_FILE: Final = 'left_out.json'
+LEFT_OUT_FILE: Final = 'left_out.json'
 """In the run's folder: names of the samples in which the check found errors."""
 
 
@@ -58,7 +58,7 @@ class Data(lightning.LightningDataModule):
             on_fault=config.on_fault,
         )
         names = sorted({data_error.name for data_error in found.data_errors})
-        write_whole(self._run / FAULTS_FILE, json.dumps(names).encode())
+        write_whole(self._run / LEFT_OUT_FILE, json.dumps(names).encode())
         self._fit(self._split(found.samples)[0])
 
     def setup(self, stage: str) -> None:
@@ -69,7 +69,7 @@ class Data(lightning.LightningDataModule):
         :raises ConfigError: if there are too few validation frames for so many processes.
         """
         config = self._config
-        self.left_out = tuple(json.loads((self._run / FAULTS_FILE).read_text()))
+        self.left_out = tuple(json.loads((self._run / LEFT_OUT_FILE).read_text()))
         leave_out = {*config.leave_out, *self.left_out}
         samples = find_samples(Path(config.data), _path(config.frame_cache), leave_out=leave_out)
         self.training, self.validation = self._split(samples)

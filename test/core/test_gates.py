@@ -8,7 +8,7 @@ from surgseg_ros.core.gates import (
     DEFAULTS,
     FROZEN,
     GATES,
-    NO_DECISION,
+    REFUSE,
     WARN,
     Gates,
     GateSetting,
@@ -53,8 +53,8 @@ def test_a_recording_of_fields_passes_all_but_that_it_is_interlaced() -> None:
 
 
 def test_the_action_is_what_was_asked_for() -> None:
-    strict = Gates({'black': GateSetting(NO_DECISION, 0.7)})
-    assert [finding.action for finding in strict.examine(BLACK)] == [NO_DECISION]
+    strict = Gates({'black': GateSetting(REFUSE, 0.7)})
+    assert [finding.action for finding in strict.examine(BLACK)] == [REFUSE]
     assert Gates({'black': GateSetting()}).examine(BLACK) == ()
     assert Gates({}).examine(BLACK) == ()
 

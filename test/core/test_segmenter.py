@@ -242,7 +242,7 @@ def test_cuda_gives_the_mask_of_the_cpu(tiny_model: Path, precision: str) -> Non
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((270, 480), (90, 160))]
     on_cpu = Segmenter.load(tiny_model, device='cpu')
-    on_cuda = Segmenter.load(tiny_model, device='cuda', precision=precision, pictures=2)
+    on_cuda = Segmenter.load(tiny_model, device='cuda', precision=precision, max_batch_size=2)
     assert 'as a CUDA graph' in on_cuda.runtime.description
     for result, picture in zip(on_cuda.segment_all(pictures, confidence=True), pictures):
         expected = on_cpu.segment(picture, confidence=True)

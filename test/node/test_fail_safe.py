@@ -7,7 +7,7 @@ import pytest
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.messages.images import IMAGE
 from surgseg_ros.messages.results import stamp_ns
-from surgseg_ros.node.freshness import NO_DECISION, SILENT, FailSafe, ResultPolicy
+from surgseg_ros.node.freshness import PUBLISH_NO_DECISION, SILENT, FailSafe, ResultPolicy
 from surgseg_ros.node.health import CameraChannel, Health, LastImage
 from surgseg_ros.node.mailbox import Generation
 
@@ -67,7 +67,7 @@ class World:
 
 @pytest.fixture
 def world():
-    return World(NO_DECISION)
+    return World(PUBLISH_NO_DECISION)
 
 
 def test_without_any_picture_nothing_is_said(world):

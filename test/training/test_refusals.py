@@ -10,7 +10,7 @@ from verbs import verb
 
 from surgseg_ros.core.errors import explain
 from surgseg_ros.training.config import ConfigError, read_config
-from surgseg_ros.training.data import FAULTS_FILE, Data
+from surgseg_ros.training.data import LEFT_OUT_FILE, Data
 
 main = verb('train')
 
@@ -179,7 +179,7 @@ def test_more_processes_than_frames_to_validate_are_refused(
     given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = Data(read_config(Path(given[1]), given[2:]), tmp_path)
-    (tmp_path / FAULTS_FILE).write_text('[]')
+    (tmp_path / LEFT_OUT_FILE).write_text('[]')
     data.setup('fit')
     monkeypatch.setattr(Data, '_world', 9)
     with pytest.raises(ConfigError, match=r'make 9 processes, more than .* 2: use fewer devices'):

@@ -57,7 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     width, height = (int(side) for side in options.size.split('x'))
     segmenter = Segmenter.load(
-        options.model, options.device, options.runtime, precision=options.precision, pictures=2
+        options.model,
+        options.device,
+        options.runtime,
+        precision=options.precision,
+        max_batch_size=2,
     )
     pictures = draw((height, width))
     rows = [measure(segmenter, pictures[:count], options.rounds) for count in (1, 2)]

@@ -79,7 +79,7 @@ class GraphedNetwork:
     :param network: from (N, h, w, 3) uint8 to logits, on `device`, in evaluation mode.
     :param input_size: (h, w).
     :param device: a CUDA device.
-    :param pictures: the maximum N.
+    :param max_batch_size: the maximum N.
     :raises RuntimeError: if the device or the network does not support capture.
     """
 
@@ -88,12 +88,14 @@ class GraphedNetwork:
         network: Callable[[Tensor], Tensor],
         input_size: tuple[int, int],
         device: torch.device,
-        pictures: int,
+        max_batch_size: int,
     ) -> None:
         """Capture the graphs, which takes a few calls of the network."""
-        self._inputs = torch.zeros((pictures, *input_size, 3), dtype=torch.uint8, device=device)
+        self._inputs = torch.zeros(
+            (max_batch_size, *input_size, 3), dtype=torch.uint8, device=device
+        )
         self._graphs: Mapping[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {
-            count: _record(network, self._inputs[:count]) for count in range(pictures, 0, -1)
+            count: _record(network, self._inputs[:count]) for count in range(max_batch_size, 0, -1)
         }
 
     @torch.inference_mode()
@@ -141,7 +143,7 @@ class TorchRuntime:
         weights: Mapping[str, Tensor],
         device: str,
         precision: str = 'f32',
-        pictures: int = 1,
+        max_batch_size: int = 1,
     ) -> None:
         """
         Load a network onto a device.
@@ -150,7 +152,7 @@ class TorchRuntime:
         :param weights: the model folder's tensors.
         :param device: `cpu`, `cuda`, `cuda:1` …
         :param precision: a key of TORCH_PRECISIONS.
-        :param pictures: the maximum number of images per call.
+        :param max_batch_size: the maximum number of images per call.
         """
         self.device = torch.device(device)
         network = load_network(spec, weights)
@@ -161,7 +163,7 @@ class TorchRuntime:
         self._allow_tf32 = precision != 'f32'
         self._pass: Callable[[Tensor], Tensor] = self.network
         # A CPU takes twice as long for two images; a GPU is seldom filled by one.
-        self.max_batch_size = pictures if self.device.type == 'cuda' else 1
+        self.max_batch_size = max_batch_size if self.device.type == 'cuda' else 1
         where = 'CPU'
         if self.device.type == 'cuda':
             self._pass, how = self._on_cuda(spec.input_size)
@@ -182,7 +184,7 @@ class TorchRuntime:
         """
         device = choose_device(options.device)
         precision = _choose_precision(options.precision, device)
-        return cls(spec, read_weights(folder, spec), device, precision, options.pictures)
+        return cls(spec, read_weights(folder, spec), device, precision, options.max_batch_size)
 
     def __call__(self, fitted: Tensor) -> Tensor:
         """Find the logits; see Runtime."""

@@ -35,12 +35,12 @@ class Options:
     :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
     :param precision: one of CHOICES; `auto` is that of the export, and for torch bfloat16 on CUDA
         (float16 on GPUs that lack it) and float32 on the CPU.
-    :param pictures: the maximum number of images per call, at least 1.
+    :param max_batch_size: the maximum number of images per call, at least 1.
     """
 
     device: str = AUTO
     precision: str = AUTO
-    pictures: int = 1
+    max_batch_size: int = 1
 
 
 class Runtime(Protocol):
