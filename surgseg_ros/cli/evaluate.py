@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--report', type=Path, metavar='DIR',
         help='gets report.html: tables, bars, confusion matrix and the worst frames')
     add('--frames', type=Path, metavar='DIR',
-        help='pictures for the report: folder of video_*/ with rgb/, frames/ or video_left.avi')
+        help='images for the report: folder of video_*/ with rgb/, frames/ or video_left.avi')
     add('--workers', type=positive_int, default=1, metavar='N', help='processes (default: 1)')
     add('--allow-missing', action='store_true',
         help='score a missing mask 0, as officially, and leave out masks without a truth')

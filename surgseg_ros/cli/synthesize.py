@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         help='frames a second (default: 15)')
     add('--seed', type=non_negative_int, default=0, metavar='S',
         help='the same gives the same files')
-    add('--jpeg', action='store_true', help='pictures as JPEG; masks are PNG always')
+    add('--jpeg', action='store_true', help='images as JPEG; masks are always PNG')
     add('--workers', type=positive_int, default=os.cpu_count() or 1, metavar='W',
         help='processes (default: one for each core)')
     add('--bag', action='store_true', help='write a bag of each video too: DIR/bags/video_01 ...')
