@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The list of verbs, and what a wrong one gets."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,11 @@ def test_the_verbs_are_listed(
     assert commands.main(arguments) == status
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
     assert listed == list(commands.VERBS)
+
+
+def test_the_docs_list_every_verb() -> None:
+    page = (ROOT / 'docs' / 'commands.md').read_text().split('\n## ')[0]
+    assert set(re.findall(r'^\| `(\w+)` \|', page, re.MULTILINE)) == set(commands.VERBS)
 
 
 def test_a_wrong_verb_is_named_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,9 @@ def test_every_output_topic_is_listed() -> None:
     outputs = pytest.importorskip('surgseg_ros.node.outputs', reason='needs rclpy')
     listed = set(re.findall(r'^\| out `([\w/]+)` \|', README, re.MULTILINE))
     assert listed == {*outputs.RESULTS, 'label_info', 'status', '/diagnostics'}
+    page = (ROOT / 'docs' / 'nodes.md').read_text()
+    section = page.split('### Published topics')[1].split('\n### ')[0]
+    assert set(re.findall(r'^\| `([\w/]+)` \| \w+_msgs/', section, re.MULTILINE)) == listed
 
 
 def test_the_python_example_runs(

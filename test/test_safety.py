@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from surgseg_ros.core import model_folder
+from surgseg_ros.core.gates import GATES
 from surgseg_ros.messages.images import MAX_PIXELS, MAX_SIDE_PX
 from tools.fuzz.checks import LONGEST_TEXT
 
@@ -43,6 +44,17 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f'{MAX_SIDE_PX:,} a side' in SECURITY
     assert f'below {model_folder._LARGEST_FILE_BYTES >> 30} GiB' in SECURITY
     assert f'at most {LONGEST_TEXT:,} characters' in SAFETY
+
+
+def test_every_gate_is_listed_with_its_limit() -> None:
+    section = SAFETY.split('### Quality gates')[1]
+    rows = re.findall(
+        r'^\| `(\w+)` \|.*\| (below|at or above) ([\d.]+) \|$', section, re.MULTILINE
+    )
+    assert rows == [
+        (name, 'below' if gate.below else 'at or above', f'{gate.limit:g}')
+        for name, gate in GATES.items()
+    ]
 
 
 @pytest.mark.parametrize('name', ['README.md', 'docs/safety.md'])

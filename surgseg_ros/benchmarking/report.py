@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of the benchmark's times, and ratios of variants."""
+"""Tables and plots of the benchmark's times, and ratios of variants."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final

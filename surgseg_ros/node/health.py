@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera of the node: its counts and times, and whether its masks can be used now."""
+"""One camera of the node: counts, times, and whether its masks are valid, degraded or stale."""
 
 import threading
 from collections import Counter, deque

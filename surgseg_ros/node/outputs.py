@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera's output topics."""
+"""One camera's output topics, except `status`, which `reporter` publishes."""
 
 from collections.abc import Sequence
 from typing import Any, Final
