@@ -212,12 +212,12 @@ def test_a_gate_takes_the_decision_in_both(runs, capsys):
     assert runs.run('predict', *words) == 0
     undecided = [bool((mask == 255).all()) for mask in runs.masks()]
     assert undecided == [outcome == 'undecided' for outcome in outcomes]
-    assert 'predict: masks without a decision: 1 (black)' in capsys.readouterr().err
+    assert 'predict: masks without a decision: 1 (gate_black)' in capsys.readouterr().err
 
 
 def test_predict_counts_what_gates_warn_of_and_leaves_those_masks(runs, capsys):
     assert runs.run('predict', '--param', 'gates.black.action:=warn') == 0
-    assert 'predict: masks with warnings: 1 (black)' in capsys.readouterr().err
+    assert 'predict: masks with warnings: 1 (gate_black)' in capsys.readouterr().err
     assert not any((mask == 255).any() for mask in runs.masks())
 
 
