@@ -208,6 +208,9 @@ class _OneModel:
 class _Serializer:
     """Serializes what the node publishes without subscribers of confidence and overlay."""
 
+    def topics(self) -> list[str]:
+        return []
+
     def publish(
         self,
         header: Any,

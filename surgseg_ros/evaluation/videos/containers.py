@@ -27,6 +27,9 @@ _EBML_OTHERS: Final = {
 }  # fmt: skip
 """From the EBML header to DiscardPadding, all that Matroska has at these levels (RFC 9559)."""
 
+_FLV_TAGS: Final = {8, 9, 18}
+"""Audio, video and script data; the stream number of a tag is always 0."""
+
 _BOX: Final = re.compile(rb'[A-Za-z0-9 ]{4}')
 
 
@@ -103,8 +106,16 @@ def _box_length(head: bytes, rest: int, _: Streams) -> int:
     return size if size >= 8 else 0
 
 
+def _flv_length(head: bytes, _: int, __: Streams) -> int:
+    """Measure a tag of an FLV file, with the size that is repeated behind it."""
+    if len(head) < 11 or head[0] & 0x1F not in _FLV_TAGS or any(head[8:11]):
+        return 0
+    return 11 + int.from_bytes(head[1:4], 'big') + 4
+
+
 _LENGTHS: Final[Mapping[str, Callable[[bytes, int, Streams], int]]] = {
     'avi': _riff_length,
+    'flv': _flv_length,
     'matroska': _ebml_length,
     'mov': _box_length,
 }
@@ -159,23 +170,12 @@ def _asf_is_whole(file: BinaryIO, size: int) -> bool:
     return place < 40 or size >= int.from_bytes(head[place : place + 8], 'little')
 
 
-def _flv_is_whole(file: BinaryIO, size: int) -> bool:
-    """Check that an FLV file ends with the size of its last tag, as each tag does."""
-    file.seek(size - 4)
-    tag_bytes = int.from_bytes(file.read(4), 'big')
-    if not 11 <= tag_bytes <= size - 4:
-        return False
-    file.seek(size - 4 - tag_bytes)
-    return int.from_bytes(file.read(4)[1:], 'big') == tag_bytes - 11
-
-
 _ASF_PROPERTIES: Final = bytes.fromhex('a1dcab8c47a9cf118ee400c00c205365')
 _ASF_HEADER_BYTES: Final = 2**16
 
 _WHOLE: Final[Mapping[str, Callable[[BinaryIO, int], bool]]] = {
     'mpegts': _transport_stream_is_whole,
     'asf': _asf_is_whole,
-    'flv': _flv_is_whole,
 }
 
 

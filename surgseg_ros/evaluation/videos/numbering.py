@@ -30,6 +30,9 @@ _CHUNK_HEAD: Final = 8
 _BLOCK_HEAD: Final = 4
 """Bytes of a Matroska block before its frame: track (below 127), time, flags."""
 
+_FLV_HEAD: Final = 13
+"""Bytes of an FLV file before its first tag: the header, and the size of no tag."""
+
 
 def number_frames(contents: Contents) -> Numbering:
     """
@@ -207,6 +210,7 @@ class _Timed:
             and contents.streams.total == 1
         )
         self._grid = self._find_grid()
+        self._first_element = _FLV_HEAD if contents.format == 'flv' else 0
         self._is_cut = not self._ends_well()
 
     def number(self) -> Numbering:
@@ -278,8 +282,8 @@ class _Timed:
         """
         packets = self._contents.packets
         whole = self._grid is not None and self._grid[1] == list(range(len(self._order)))
-        if self._contents.format == 'matroska':
-            ends = [0, *map(_block_end, packets)]
+        if self._contents.format in ('matroska', 'flv'):
+            ends = [self._first_element, *map(self._element_end, packets)]
             doubted = range(1 if self._begins_at_zero() else 0, 1 if whole else len(packets))
             return [n for n in doubted if not self._connected(ends[n], packets[n].place)]
         if self._undelivered:
@@ -346,7 +350,13 @@ class _Timed:
         end = self._contents.path.stat().st_size
         if self._is_fragmented:
             return fragments_are_connected(self._file, last.place + last.size, end)
-        return self._connected(0 if self._contents.format == 'mov' else _block_end(last), end)
+        return self._connected(
+            0 if self._contents.format == 'mov' else self._element_end(last), end
+        )
+
+    def _element_end(self, packet: Packet) -> int:
+        """Find a position after a frame at which an element begins; in FLV, its own tag's."""
+        return packet.place if self._contents.format == 'flv' else _block_end(packet)
 
 
 def _block_end(packet: Packet) -> int:

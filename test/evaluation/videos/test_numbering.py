@@ -178,6 +178,18 @@ def test_a_cut_in_other_formats_is_told_where_their_end_says_it(tmp_path, name, 
     assert any('cut off' in fault for fault in open_video(path).data_errors)
 
 
+@pytest.mark.parametrize('place', [0.2, 0.37, 0.5, 0.71, 0.9])
+def test_bytes_lost_from_an_flv_file_keep_the_numbers_behind_them(tmp_path, place):
+    path = write_video(tmp_path / 'x.flv', COUNT)
+    assert open_video(path).data_errors == ()
+    whole = path.read_bytes()
+    start = int(place * len(whole))
+    rewrite(path, whole[:start] + whole[start + 300 :])
+    found, _ = read(path)
+    assert found == {frame: frame for frame in found}
+    assert open_video(path).data_errors
+
+
 def test_an_mp4_whose_codec_is_lost_is_refused(tmp_path):
     path = write_video(tmp_path / 'x.mp4', 5)
     overwrite(path, path.read_bytes().rindex(b'avc1'), b'x\0\0x')
