@@ -216,7 +216,7 @@ def stage_floors(
     return {stage: 1e3 * floor_s for stage, floor_s in floors.items()}
 
 
-def way_floors(
+def path_floors(
     spec: ModelSpec, size: tuple[int, int], runtime: str, rates: Rates
 ) -> dict[str, float]:
     """

@@ -246,7 +246,7 @@ def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float)
         'rounds_wanted': options.rounds,
         'size': f'{width}x{height}',
         'rate_hz': options.rate,
-        'floor_ms': floors.way_floors(spec, (height, width), runtime, rates),
+        'floor_ms': floors.path_floors(spec, (height, width), runtime, rates),
         'hardware': hardware,
         'rates': floors.described(rates),
         'model': floors.model(spec, runtime),

@@ -198,7 +198,7 @@ class Signals:
         self._to_zero = to_zero
         self._is_raised = False
         # Of the processes that share a training, one speaks.
-        self._is_told = os.environ.get('LOCAL_RANK', '0') != '0'
+        self._is_reported = os.environ.get('LOCAL_RANK', '0') != '0'
         self._at_once = True  # there is nothing to tidy up yet
 
     def listen(self) -> None:
@@ -235,8 +235,8 @@ class Signals:
 
         :return: the exit status.
         """
-        if not self._is_told:
-            self._is_told = True
+        if not self._is_reported:
+            self._is_reported = True
             print_line(self._command.name, self._command.interrupted(self.number))
         return 128 + self.number
 
@@ -277,7 +277,7 @@ class Signals:
             self.report()
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()
-        elif not self._is_told:  # without locks, one of which the main thread may hold
+        elif not self._is_reported:  # without locks, one of which the main thread may hold
             line = f'{self._command.name}: {self._command.interrupted(self.number)}\n'
             start = '\n' if _bars() else ''
             with contextlib.suppress(OSError):

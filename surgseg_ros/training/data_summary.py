@@ -137,12 +137,12 @@ def summarize(
         'all': _holding(examinations),
         'videos': {video: _holding(of_video) for video, of_video in by_video.items()},
         'faults': [
-            data_error._asdict() for data_error in _all_faults(found, examinations, losses)
+            data_error._asdict() for data_error in _all_errors(found, examinations, losses)
         ],
     }
 
 
-def _all_faults(
+def _all_errors(
     found: Scan, examinations: Sequence[Examination], losses: Sequence[DataError]
 ) -> list[DataError]:
     of_samples = [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from bench import REPOSITORY, TopicRecorder, stamp_ns, until
-from nodes import NodeHere
+from nodes import NodeInProcess
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 from verbs import verb
@@ -72,7 +72,7 @@ def start():
     def start(**parameters):
         # However slow the machine is, it is not the age of masks that is asked about.
         patience = {'device': 'auto', 'stale_after_ms': 600_000}
-        nodes.append(NodeHere(model=str(MODEL), **patience, **parameters))
+        nodes.append(NodeInProcess(model=str(MODEL), **patience, **parameters))
         return nodes[-1]
 
     yield start

@@ -73,7 +73,7 @@ def test_a_precision_that_the_machine_lacks_counts_as_float32() -> None:
 
 def test_the_way_is_the_model_and_all_the_rest() -> None:
     stages = floors.stage_floors(SPEC, SIZE, 'torch', RATES)
-    floor = floors.way_floors(SPEC, SIZE, 'torch', RATES)
+    floor = floors.path_floors(SPEC, SIZE, 'torch', RATES)
     in_and_out = 2 * 2 * 4 * PIXELS / 1e3
     assert floor['model'] + floor['rest'] == pytest.approx(stages['total'] + in_and_out)
     assert floor['model'] == pytest.approx(stages['fit'] + stages['network'] + stages['upsample'])

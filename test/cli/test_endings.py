@@ -50,7 +50,7 @@ def _raise(error: BaseException) -> Callable[[], Any]:
     return act
 
 
-TOLD: dict[str, tuple[Callable[[], Any], str]] = {
+REPORTED: dict[str, tuple[Callable[[], Any], str]] = {
     'no room': (_full, 'No space left on device; free some space'),
     'no folder': (_write('/nowhere/x'), '/nowhere/x: No such file or directory; check the path'),
     'a folder': (_write('/'), '/: Is a directory; a folder is in the place of a file'),
@@ -93,11 +93,11 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return run_it
 
 
-@pytest.mark.parametrize('case', TOLD)
+@pytest.mark.parametrize('case', REPORTED)
 def test_what_input_or_machine_cause_is_a_line(
     case: str, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    act, said = TOLD[case]
+    act, said = REPORTED[case]
     assert run(case, act) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f'{case}: ')

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bench import Bench
-from nodes import NodeHere, NodeProcess, write_tiny_model
+from nodes import NodeInProcess, NodeProcess, write_tiny_model
 
 
 @pytest.fixture(scope='session')
@@ -42,12 +42,12 @@ def run_node(
 
 
 @pytest.fixture
-def start_here() -> Iterator[Callable[..., NodeHere]]:
+def start_here() -> Iterator[Callable[..., NodeInProcess]]:
     """Give a function that starts the node in this process; it ends with the test."""
     with contextlib.ExitStack() as started:
 
-        def start(*arguments: str, **parameters: Any) -> NodeHere:
-            own_node = NodeHere(*arguments, **parameters)
+        def start(*arguments: str, **parameters: Any) -> NodeInProcess:
+            own_node = NodeInProcess(*arguments, **parameters)
             started.callback(own_node.close)
             return own_node
 

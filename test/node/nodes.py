@@ -31,7 +31,7 @@ CHOSEN: Final = {**NO_GATES, 'device': 'cpu'}
 """What a test's node has unless the test says otherwise: a GPU's masks are not the CPU's."""
 
 
-class NodeHere:
+class NodeInProcess:
     """The node in this process, configured and active, with a bench in a namespace of its own."""
 
     _numbers = itertools.count()

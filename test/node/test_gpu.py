@@ -23,11 +23,11 @@ MIB = 2**20
 SPOIL = """
 import sys
 import torch
-from nodes import NodeHere
+from nodes import NodeInProcess
 from sensor_msgs.msg import Image
 from tools.soak.processes import CameraProcess
 
-own_node = NodeHere(model=sys.argv[1], device='cuda', stale_after_ms=60000)
+own_node = NodeInProcess(model=sys.argv[1], device='cuda', stale_after_ms=60000)
 mask, status = own_node.bench.listen(Image, 'mask'), own_node.bench.status()
 camera = CameraProcess(f'{own_node.bench.namespace}/image', '--size', '96x64')
 try:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from bench import REPOSITORY
-from nodes import NodeHere
+from nodes import NodeInProcess
 from sensor_msgs.msg import Image
 
 from surgseg_ros.node.health import DEGRADED, INACTIVE, STALE, VALID
@@ -27,7 +27,7 @@ FIELD = re.compile(r"\.(\w+)(\[:\])?(?:\{(\w+)=='([^']*)'\})?")
 @pytest.fixture(scope='module')
 def offered(model) -> Iterator[SimpleNamespace]:
     """Give the topics of a running node, with their types, and its keys in /diagnostics."""
-    own_node = NodeHere(model=str(model))
+    own_node = NodeInProcess(model=str(model))
     try:
         name, namespace = own_node.node.get_name(), own_node.node.get_namespace()
         by_node = own_node.node.get_publisher_names_and_types_by_node(

@@ -21,7 +21,7 @@ from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.self_test import add_self_test
 from surgseg_ros.node.compatibility import local_discovery
-from tools.soak.injections import FAULTS, World
+from tools.soak.injections import INJECTIONS, World
 from tools.soak.processes import ROOT, usage
 from tools.soak.shared_memory import clear_shared_memory
 from tools.soak.watch import NAMESPACE, Watch
@@ -186,13 +186,13 @@ def _stale_tries(world: World, tries: int, alive: tuple[str, ...]) -> list[Check
 def _soak(world: World, minutes: float, chance: random.Random) -> list[Check]:
     """Inject a fault every few seconds."""
     done: Counter[str] = Counter()
-    for injection in FAULTS.values():  # once each, so that all needed memory is allocated
+    for injection in INJECTIONS.values():  # once each, so that all needed memory is allocated
         injection(world, chance)
         world.watch.wait_for_masks(5)
     resident: list[int] = []
     end_s = time.monotonic() + 60 * minutes
     while time.monotonic() < end_s:
-        name, injection = chance.choice([*FAULTS.items()])
+        name, injection = chance.choice([*INJECTIONS.items()])
         injection(world, chance)
         done[name] += 1
         world.watch.wait_for_masks(5)

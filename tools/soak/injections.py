@@ -95,7 +95,7 @@ def _whole_cycle(world: World, chance: random.Random) -> None:
         world.watch.change(label)
 
 
-FAULTS: Final[Mapping[str, Callable[[World, random.Random], None]]] = {
+INJECTIONS: Final[Mapping[str, Callable[[World, random.Random], None]]] = {
     'camera killed with SIGKILL and started again': _kill_camera,
     'node paused and continued': _pause_node,
     'camera paused and continued': _pause_camera,

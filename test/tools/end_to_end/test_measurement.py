@@ -25,7 +25,7 @@ benchmark_main = verb('benchmark')
 MS = 10**6
 SENT = [(1, 100 * MS), (2, 200 * MS), (3, 300 * MS)]
 COUNTS = {'rejected': 0, 'lost_on_the_way': 0, 'overwritten_unread': 0}
-TOLD = {'memory_mib': {}, 'heard': {}}
+REPORTED = {'memory_mib': {}, 'heard': {}}
 
 
 def test_masks_are_matched_with_their_frames_and_others_left_out() -> None:
@@ -73,7 +73,7 @@ def test_the_plain_nodes_times_of_other_frames_do_not_count() -> None:
 
 def test_runs_are_summed_up_and_compared() -> None:
     reported = Percentiles(4.0, 5.0, 6.0)
-    run = {'sent': 3, 'received': 2, 'dropped': 1, 'lost': 0, **COUNTS, **TOLD}
+    run = {'sent': 3, 'received': 2, 'dropped': 1, 'lost': 0, **COUNTS, **REPORTED}
     ours = sum_up(
         [{**run, 'latencies_ms': [8.0, 10.0], 'model_ms': reported, 'slot_ms': reported}] * 2
     )
