@@ -22,7 +22,6 @@ from surgseg_ros.core.pipeline import (
     PipelineSettings,
     ResultWarning,
     complete,
-    infer,
 )
 from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmentation import Roi
@@ -240,15 +239,13 @@ def decided(
     :param confidence: whether the confidence of each pixel is to be written.
     :return: the same items, with decisions in place of images.
     """
-    wanted = confidence or pipeline.needs_confidence
     for item in items:
         if not isinstance(item, BagImage):
             yield item
             continue
         known = tuple(ResultWarning(*given) for given in item.warnings)
         frame = InputFrame(item.image, stamp_ns(item.header), item.received_ns, known)
-        output = infer(segmenter, item.image, pipeline.roi, confidence=wanted)
-        yield Decided(item, pipeline.decide(frame, output))
+        yield Decided(item, pipeline.segment(segmenter, frame, confidence=confidence))
 
 
 def answered(item: Decided | NonImage) -> Answer | NonImage:

@@ -256,9 +256,21 @@ class CameraPipeline:
         :param confidence: whether the result must hold the confidence of each pixel.
         :return: the result; an error does not raise, but is the reason for no decision.
         """
+        return complete(self.segment(segmenter, frame, confidence=confidence))
+
+    def segment(
+        self, segmenter: Segmenter, frame: InputFrame, *, confidence: bool = False
+    ) -> Decision:
+        """
+        Run the pipeline on the next image of the camera, up to the mask.
+
+        :param segmenter: the model.
+        :param frame: the image.
+        :param confidence: whether the decision must hold the confidence of each pixel.
+        :return: the decision; an error does not raise, but is the reason why there is none.
+        """
         wanted = confidence or self.needs_confidence
-        output = infer(segmenter, frame.image, self.roi, confidence=wanted)
-        return complete(self.decide(frame, output))
+        return self.decide(frame, infer(segmenter, frame.image, self.roi, confidence=wanted))
 
     def decide(self, frame: InputFrame, output: Segmentation | Exception) -> Decision:
         """
