@@ -141,7 +141,7 @@ def test_the_launch_files_and_their_arguments_are_there() -> None:
             )
 
 
-def test_docker_is_told_of_files_and_arguments_that_are_there() -> None:
+def test_docker_is_reported_of_files_and_arguments_that_are_there() -> None:
     arguments = {rest.split('=')[0] for word, rest in instructions() if word == 'ARG'}
     page = (ROOT / 'docs/containers.md').read_text()
     assert set(re.findall(r'--build-arg (\w+)', page)) == arguments == {'USER_ID'}

@@ -74,7 +74,7 @@ def write_masks(video, *numbers):
         cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH), np.uint8))
 
 
-def test_predict_of_a_film_that_is_cut_off_says_so_and_ends_with_1(tmp_path, model, capsys):
+def test_predict_of_a_video_that_is_cut_off_reports_so_and_ends_with_1(tmp_path, model, capsys):
     film = cut(write_video(tmp_path / 'x.avi', COUNT, 'mjpeg'))
     options = {'model': model, 'input': film, 'output': tmp_path / 'out', 'device': 'cpu'}
     assert run('predict', **options, every=5) == 1
@@ -89,7 +89,7 @@ def test_predict_of_a_film_that_is_cut_off_says_so_and_ends_with_1(tmp_path, mod
 
 
 @pytest.mark.parametrize(('name', 'codec'), [('x.avi', 'mjpeg'), ('x.mp4', 'h264')])
-def test_predict_of_a_damaged_film_leaves_out_what_is_damaged(
+def test_predict_of_a_damaged_video_leaves_out_what_is_damaged(
     tmp_path, model, capsys, name, codec
 ):
     film = write_video(tmp_path / name, COUNT, codec)
@@ -105,7 +105,7 @@ def test_predict_of_a_damaged_film_leaves_out_what_is_damaged(
         assert f'{film}: frame {number} cannot be used' in said
 
 
-def test_predict_of_a_film_without_a_sound_frame_ends_with_2(tmp_path, model, capsys):
+def test_predict_of_a_video_without_a_sound_frame_ends_with_2(tmp_path, model, capsys):
     film = write_video(tmp_path / 'x.avi', 3, 'mjpeg')
     for place, size in packets(film):
         overwrite(film, place + size // 2, bytes(size // 2))
@@ -127,7 +127,7 @@ def test_make_bag_keeps_the_stamps_behind_a_damaged_frame(tmp_path, capsys):
     assert f'promises {COUNT}' in said.out
 
 
-def test_make_bag_refuses_a_film_that_has_lost_a_frame_with_a_mask(tmp_path, capsys):
+def test_make_bag_refuses_a_video_that_has_lost_a_frame_with_a_mask(tmp_path, capsys):
     spoil(write_video(tmp_path / 'video_1/video_left.avi', COUNT, 'mjpeg'))
     write_masks(tmp_path / 'video_1', 0, BAD)
     assert run('make_bag', input=tmp_path / 'video_1', output=tmp_path / 'bag') == 2
@@ -136,7 +136,7 @@ def test_make_bag_refuses_a_film_that_has_lost_a_frame_with_a_mask(tmp_path, cap
 
 
 @pytest.mark.parametrize('name', ['x.mp4', 'x.mkv'])
-def test_make_bag_stamps_a_varying_rate_by_the_films_own_times(tmp_path, name, capsys):
+def test_make_bag_stamps_a_varying_rate_by_the_videos_own_times(tmp_path, name, capsys):
     times = [*range(15), 15, 20, 25]
     film = write_video(tmp_path / name, len(times), times=times)
     assert run('make_bag', input=film, output=tmp_path / 'bag') == 0
@@ -177,7 +177,7 @@ def test_training_leaves_out_a_mask_whose_frame_is_lost(data, tmp_path):
     ]  # fmt: skip
 
 
-def test_inspect_data_names_what_a_film_has_lost_every_time(data, tmp_path, capsys):
+def test_inspect_data_names_what_a_video_has_lost_every_time(data, tmp_path, capsys):
     options = {'data': data, 'cache': tmp_path / 'cache', 'json': tmp_path / 'x.json'}
     for _ in range(2):  # the second time all frames are in the cache
         assert run('inspect_data', **options) == 1

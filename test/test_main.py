@@ -42,7 +42,7 @@ def test_the_arguments_reach_the_verb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize('verb', commands.VERBS)
-def test_every_verb_starts_and_says_what_it_takes(verb: str) -> None:
+def test_every_verb_starts_and_reports_what_it_takes(verb: str) -> None:
     """In a process of its own, which imports what the verb needs and nothing else."""
     command = [sys.executable, '-m', 'surgseg_ros', verb, '--help']
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

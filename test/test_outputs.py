@@ -116,7 +116,7 @@ TRIED = [
 
 
 @pytest.mark.parametrize(('name', 'target', 'case'), TRIED)
-def test_an_output_that_can_not_be_written_is_said_before_any_work(
+def test_an_output_that_can_not_be_written_is_reported_before_any_work(
     name: str, target: Target, case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ending = {'--plot': '.svg', '--output': '.mcap' if name == 'evaluate_bag' else ''}
@@ -201,7 +201,7 @@ def test_every_verb_that_writes_meets_a_disk_that_becomes_full(name: str) -> Non
 
 
 @pytest.mark.parametrize('name', LATE)
-def test_a_disk_that_becomes_full_is_said_and_nothing_half_written_is_left(
+def test_a_disk_that_becomes_full_is_reported_and_nothing_half_written_is_left(
     name: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if name == 'export':
@@ -219,7 +219,7 @@ def test_a_disk_that_becomes_full_is_said_and_nothing_half_written_is_left(
     assert not [path for path in tmp_path.rglob('*') if path.is_dir() and not any(path.iterdir())]
 
 
-def test_what_is_printed_into_a_full_disk_is_said(data: Path, tmp_path: Path) -> None:
+def test_what_is_printed_into_a_full_disk_is_reported(data: Path, tmp_path: Path) -> None:
     words = ['evaluate', '--reference', data, '--predictions', data, '--json', tmp_path / 'a.json']
     command = [sys.executable, '-m', 'surgseg_ros', *map(str, words)]
     with Path('/dev/full').open('wb') as full:

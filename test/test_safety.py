@@ -58,7 +58,7 @@ def test_every_gate_is_listed_with_its_limit() -> None:
 
 
 @pytest.mark.parametrize('name', ['README.md', 'docs/safety.md'])
-def test_the_intended_use_is_said(name: str) -> None:
+def test_the_intended_use_is_reported(name: str) -> None:
     assert 'not a medical device' in (ROOT / name).read_text()
 
 

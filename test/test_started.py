@@ -88,7 +88,7 @@ def test_where_the_run_is_killed_all_that_it_started_ends(tmp_path: Path) -> Non
     assert not marked(mark)
 
 
-def test_what_is_left_over_is_told_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_over_is_reported_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(started.MARK, 'a-run-of-its-own')
     with running(python(FOREVER), stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b'runs\n'

@@ -61,7 +61,7 @@ def test_the_file_needs_nothing_beside_itself(world, make):
     assert 'http' not in html
 
 
-def test_it_says_what_the_file_says(world, make):
+def test_it_reports_what_the_file_reports(world, make):
     results, *_ = world
     _, page = make(*world)
     said = page.text
@@ -83,7 +83,7 @@ def test_text_is_escaped(world, make):
     assert '<memory>' not in html
 
 
-def test_what_was_lost_is_said(make):
+def test_what_was_lost_is_reported(make):
     truths = {'messages': 20, 'matched': 12, 'unmatched': 31, 'ambiguous': 32, 'unusable': 33}
     bag = made_bag(
         dropped=21,
@@ -101,7 +101,7 @@ def test_what_was_lost_is_said(make):
     assert 'is no bag' in page.text
 
 
-def test_the_worst_moment_comes_first_with_its_own_pictures(world, make):
+def test_the_worst_moment_comes_first_with_its_own_images(world, make):
     html, page = make(*world)
     titles = re.findall('<figcaption>(.*?)<span>(.*?)</span>', html)
     assert titles[0][0].startswith('a &lt;bag&gt; · frame 7 · stamp 1000000000.280 s')
@@ -181,7 +181,7 @@ def test_a_truth_within_the_tolerance_is_shown(tmp_path, make):
     assert 'not found again' not in page.text
 
 
-def test_a_bag_that_can_not_be_read_again_is_said(tmp_path, make):
+def test_a_bag_that_can_not_be_read_again_is_reported(tmp_path, make):
     results = result({'bag': made_bag(FRAMES)})
     _, page = make(results, {'bag': tmp_path / 'gone'}, {})
     assert 'Not all images could be read' in page.text

@@ -42,7 +42,7 @@ def encoded(pixels: np.ndarray, suffix: str = '.jpg') -> bytes:
     return cv2.imencode(suffix, pixels)[1].tobytes()
 
 
-def test_damaged_pictures_of_a_bag_are_rejected_and_told(tmp_path, evaluate, capsys) -> None:
+def test_damaged_images_of_a_bag_are_rejected_and_reported(tmp_path, evaluate, capsys) -> None:
     whole = encoded(drawn(0))
     half = len(whole) // 2
     files = [
@@ -62,7 +62,7 @@ def test_damaged_pictures_of_a_bag_are_rejected_and_told(tmp_path, evaluate, cap
     assert 'bytes of a JPEG are damaged' in capsys.readouterr().err
 
 
-def test_lost_color_is_counted_and_told(tmp_path, evaluate, capsys) -> None:
+def test_lost_color_is_counted_and_reported(tmp_path, evaluate, capsys) -> None:
     grey = encoded(cv2.cvtColor(drawn(0), cv2.COLOR_BGR2GRAY))
     lost = 'yuv422_yuy2; jpeg compressed mono8'
     write(tmp_path / 'bag', [(lost, grey), ('jpeg', encoded(drawn(0))), (lost, grey)])
@@ -73,7 +73,7 @@ def test_lost_color_is_counted_and_told(tmp_path, evaluate, capsys) -> None:
     assert f'all colour is lost: format {lost!r}' in capsys.readouterr().err
 
 
-def test_a_format_gives_the_masks_of_the_same_picture(tmp_path, evaluate) -> None:
+def test_a_format_gives_the_masks_of_the_same_image(tmp_path, evaluate) -> None:
     bgr = drawn(0)
     rgb = np.ascontiguousarray(bgr[..., ::-1])
     images = [

@@ -31,7 +31,7 @@ from surgseg_ros.messages.types import TYPES
         (('--ray', '127.0.0.1:1'), "no Ray cluster answers at '127.0.0.1:1'"),
     ],
 )
-def test_what_can_not_be_done_is_said(
+def test_what_can_not_be_done_is_reported(
     tmp_path, frame, evaluate, capsys, monkeypatch, arguments, said
 ):
     monkeypatch.chdir(tmp_path)
@@ -57,14 +57,14 @@ def test_what_can_not_be_done_is_said(
         (('--bag', 'x', '--roi', '0', '0', '-5', '9'), '--roi 0 0 -5 9 is not a part of an image'),
     ],
 )
-def test_what_does_not_go_together_is_said(evaluate, capsys, arguments, said):
+def test_what_does_not_go_together_is_reported(evaluate, capsys, arguments, said):
     with pytest.raises(SystemExit) as ended:
         evaluate(*arguments, '--json', 'a.json')
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
 
 
-def test_an_interruption_is_told_in_a_line(tmp_path, write_bag, evaluate, capsys, monkeypatch):
+def test_an_interruption_is_reported_in_a_line(tmp_path, write_bag, evaluate, capsys, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 

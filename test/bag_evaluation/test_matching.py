@@ -23,7 +23,7 @@ def test_of_two_as_near_the_earlier_is_taken():
     assert match([90, 110], [100], tolerance_ns=10) == ({0: 0}, 0, 0)
 
 
-def test_a_stamp_of_zero_tells_nothing():
+def test_a_stamp_of_zero_reports_nothing():
     assert match([0, 10], [0, 10]) == ({1: 1}, 0, 1)
     assert match([0], [1], tolerance_ns=5) == ({}, 0, 1)
 

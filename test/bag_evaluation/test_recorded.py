@@ -63,7 +63,7 @@ def test_skipped_frames_latency_and_scores(tmp_path, frame, predicted, score):
     assert numbers['over_time'][2]['iou'] == [0.0] * 9
 
 
-def test_masks_that_can_not_be_told_apart_or_are_none(tmp_path, frame, predicted, score):
+def test_masks_that_cannot_be_distinguished_or_are_none(tmp_path, frame, predicted, score):
     base = frame(0)[0]
     with BagWriter(tmp_path / 'bag') as bag:
         for number, stamp in enumerate([base, base + 1, base + 1, 0, base + 2, base + 3]):
@@ -110,7 +110,7 @@ def test_without_a_mask_of_an_image_nothing_is_scored(
     assert not (tmp_path / 'a.json').exists()
 
 
-def test_masks_without_any_decision_are_what_the_node_said(tmp_path, frame, score):
+def test_masks_without_any_decision_are_what_the_node_reported(tmp_path, frame, score):
     with BagWriter(tmp_path / 'bag') as bag:
         for number in range(2):
             stamp, image, truth = frame(number)

@@ -35,7 +35,7 @@ def test_each_pair_is_counted_whichever_comes_first(truth_first, workers):
 
 
 @pytest.mark.parametrize('workers', [0, 3])
-def test_what_does_not_fit_is_told_of_its_place(workers):
+def test_what_does_not_fit_is_reported_of_its_place(workers):
     refused = []
     awaited = WorkerPool(workers)
     scorer = Scorer(

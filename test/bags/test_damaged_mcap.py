@@ -80,7 +80,7 @@ def test_without_the_chunk_that_names_the_topic(tmp_path):
 
 
 @pytest.mark.parametrize('packed', [True, False])
-def test_a_bit_that_fell_over_makes_no_other_picture(tmp_path, packed):
+def test_a_bit_that_fell_over_makes_no_other_image(tmp_path, packed):
     with BagWriter(tmp_path / 'bag.mcap', packed=packed) as bag:
         for number in range(30):
             bag.write('/one', HEADER, cdr(number, 50_000), number)

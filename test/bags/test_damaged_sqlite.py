@@ -35,7 +35,7 @@ def test_of_sqlite_rows_in_damaged_pages_alone_are_lost(tmp_path):
     assert found[-1] >= 380
 
 
-def test_where_sqlite_stops_it_is_said(tmp_path):
+def test_where_sqlite_stops_it_is_reported(tmp_path):
     bag = write_headers(tmp_path / 'bag', range(4), 'sqlite3', size=50_000)
     data = bytearray((bag / 'bag.db3').read_bytes())
     place = data.index(cdr(2, 50_000)[20_000:20_100]) // 4096 * 4096  # not where the row begins

@@ -112,7 +112,7 @@ def test_what_is_latched_is_offered_so(tmp_path, storage):
     assert (profile['durability'], profile['depth']) == (1, 1)  # transient local
 
 
-def test_a_single_mcap_file_says_as_much(tmp_path):
+def test_a_single_mcap_file_reports_as_much(tmp_path):
     write_image_bag(tmp_path / 'bag', [(START_NS, np.zeros((6, 8, 3), np.uint8), None)])
     expected = yaml.safe_load((tmp_path / 'bag/metadata.yaml').read_text())
     with (tmp_path / 'bag/bag.mcap').open('rb') as file:

@@ -104,7 +104,7 @@ def test_other_tables_and_rows_do_no_harm(tmp_path, statement):
 
 @pytest.mark.parametrize('name', ['serialization_format', 'type_description_hash'])
 @pytest.mark.parametrize('value', ['', None])
-def test_what_is_not_said_is_taken_for_the_usual(tmp_path, name, value):
+def test_what_is_not_reported_is_taken_for_the_usual(tmp_path, name, value):
     path = write(tmp_path / 'x.db3', range(3), **{name: value})
     assert read_whole(path) == expected(range(3))
 

@@ -221,7 +221,7 @@ def test_several_image_topics_and_compressed_images(tmp_path, storage):
 
 
 @BY_TWO
-def test_a_file_says_the_hashes_of_its_types_itself(tmp_path, storage):
+def test_a_file_reports_the_hashes_of_its_types_itself(tmp_path, storage):
     writer = Writer(tmp_path / 'bag', version=8, storage_plugin=StoragePlugin[storage.upper()])
     with writer:
         other = {'msgdef': 'uint8 x\n', 'rihs01': 'RIHS01_' + '0' * 64}

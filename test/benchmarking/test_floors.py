@@ -175,7 +175,7 @@ def test_instructions_that_the_environment_hides_are_not_measured() -> None:
 @pytest.mark.skipif(
     not has_instructions('bf16'), reason='oneDNN has no bfloat16 instructions here'
 )
-def test_what_onednn_says_it_has_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_onednn_reports_it_has_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it is quicker than float32 is for the trial to say: AVX-512 alone emulates it."""
     tried: list[torch.dtype] = []
     monkeypatch.setattr(floors, '_is_emulated', lambda of_type: tried.append(of_type) or True)

@@ -72,7 +72,7 @@ def test_cost_by_pixels_and_cameras_stands_beside_its_floor() -> None:
     assert 'two minutes' not in table({'table': [{**row, 'rounds': 100}], **FACTS})
 
 
-def test_all_variants_their_counts_memory_and_ratios_are_told() -> None:
+def test_all_variants_their_counts_memory_and_ratios_are_reported() -> None:
     ours = over_dds(stages_ms={'wait': MS, 'age': MS, 'network': MS})
     report = {
         **{'end_to_end': ours, 'no_profile': ours, 'plain': over_dds(), **FACTS},

@@ -89,7 +89,7 @@ def test_a_frame_that_the_node_rejects_ends_it(
         measure(Segmenter.load(model, 'cpu'), [picture()], frames=1)
 
 
-def test_the_command_writes_table_and_picture(
+def test_the_command_writes_table_and_image(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report, drawn = tmp_path / 'b.json', tmp_path / 'b.svg'
@@ -141,7 +141,7 @@ def test_two_minutes_are_shared_among_all_rows(
     assert said in capsys.readouterr().out
 
 
-def test_pictures_of_any_size_are_drawn() -> None:
+def test_images_of_any_size_are_drawn() -> None:
     assert {image.shape for image in benchmark.draw((96, 128))} == {(96, 128, 3)}
 
 
@@ -164,7 +164,7 @@ def test_what_makes_no_sense_is_refused(
     assert said in capsys.readouterr().err
 
 
-def test_a_folder_that_is_no_model_is_said(
+def test_a_folder_that_is_no_model_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert benchmark_main(['--model', f'{tmp_path}', '--json', f'{tmp_path / "f"}']) == 2

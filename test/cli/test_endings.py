@@ -104,7 +104,9 @@ def test_what_input_or_machine_cause_is_a_line(
     assert said in line
 
 
-def test_a_node_says_it_with_the_status_that_is_documented_for_it(run: Callable[..., int]) -> None:
+def test_a_node_reports_it_with_the_status_that_is_documented_for_it(
+    run: Callable[..., int],
+) -> None:
     assert run('node', _raise(ModelError('this one')), is_node=True) == 1
 
 
@@ -124,7 +126,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(
     assert 'Traceback' in capsys.readouterr().err
 
 
-def test_an_interruption_is_told_with_what_remains(
+def test_an_interruption_is_reported_with_what_remains(
     run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run('long', _raise(KeyboardInterrupt()), leftovers='go on by --resume') == 130

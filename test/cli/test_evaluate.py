@@ -53,7 +53,7 @@ def test_a_perfect_prediction_scores_one(folders, capsys, workers):
 
 
 @pytest.mark.parametrize('workers', ['1', '2'])
-def test_flicker_is_told_where_frames_follow_each_other(folders, capsys, workers):
+def test_flicker_is_reported_where_frames_follow_each_other(folders, capsys, workers):
     mask = cv2.imread(str(folders / 'masks' / NAMES[1]), cv2.IMREAD_UNCHANGED)
     mask[0, :6] = 7
     write(folders / 'masks' / NAMES[1], mask)
@@ -116,7 +116,7 @@ def test_a_report_is_written_where_asked_for(folders, capsys):
     assert str(path) in capsys.readouterr().out
 
 
-def test_a_folder_of_pictures_that_is_not_there_is_named(folders, capsys):
+def test_a_folder_of_images_that_is_not_there_is_named(folders, capsys):
     nowhere = folders / 'nowhere'
     assert evaluate(folders, '--report', str(folders / 'out'), '--frames', str(nowhere)) == 2
     assert repr(str(nowhere)) in capsys.readouterr().err

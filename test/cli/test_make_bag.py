@@ -74,7 +74,7 @@ def test_the_folder_of_one_video_becomes_one_bag(tmp_path):
     assert stamps(read(tmp_path / 'one.mcap', TRUTH)) == [10**8]
 
 
-def test_masks_that_unpacked_pictures_lack_are_taken_with_the_video(tmp_path, write_video):
+def test_masks_that_unpacked_images_lack_are_taken_with_the_video(tmp_path, write_video):
     pictures(tmp_path / 'video_1/rgb', 0, 6)
     masks(tmp_path / 'video_1/segmentation', 0, 3)
     write_video(tmp_path / 'video_1/video_left.avi', 7)
@@ -101,7 +101,7 @@ def test_the_options_reach_the_bag(tmp_path):
     assert np.array_equal(truth[0].data.reshape(24, 30), mask(12)[part])
 
 
-def test_compressed_pictures_are_jpeg_and_masks_png_without_loss(tmp_path):
+def test_compressed_images_are_jpeg_and_masks_png_without_loss(tmp_path):
     pictures(tmp_path / 'video_1/rgb', 0)
     masks(tmp_path / 'video_1/segmentation', 0)
     formats = ('--picture-format', 'jpeg', '--mask-format', 'png')
@@ -119,7 +119,7 @@ def test_compressed_pictures_are_jpeg_and_masks_png_without_loss(tmp_path):
     assert np.array_equal(decoded, mask(0))
 
 
-def test_it_says_what_it_wrote(tmp_path, capsys, write_video):
+def test_it_reports_what_it_wrote(tmp_path, capsys, write_video):
     pictures(tmp_path / 'video_1/rgb', 0, 6, 12)
     masks(tmp_path / 'video_1/segmentation', 0, 6)
     make_bag(tmp_path / 'video_1', tmp_path / 'bag', '--every', 12)
@@ -127,7 +127,9 @@ def test_it_says_what_it_wrote(tmp_path, capsys, write_video):
     assert capsys.readouterr().out == expected
 
 
-def test_a_video_that_is_shorter_than_its_header_says_is_told(tmp_path, capsys, write_video):
+def test_a_video_that_is_shorter_than_its_header_reports_is_reported(
+    tmp_path, capsys, write_video
+):
     write_video(tmp_path / 'clip.avi', 30)
     data = (tmp_path / 'clip.avi').read_bytes()
     (tmp_path / 'clip.avi').write_bytes(data[: len(data) // 2])
@@ -136,7 +138,7 @@ def test_a_video_that_is_shorter_than_its_header_says_is_told(tmp_path, capsys, 
     assert 0 < len(read(tmp_path / 'bag', IMAGES)) < 30
 
 
-def test_a_damaged_picture_ends_it_with_its_name(tmp_path, capsys):
+def test_a_damaged_image_ends_it_with_its_name(tmp_path, capsys):
     noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     jpeg = cv2.imencode('.jpg', noise)[1].tobytes()
     (tmp_path / 'case').mkdir()

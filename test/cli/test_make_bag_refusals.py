@@ -123,7 +123,7 @@ def test_a_video_that_ends_before_a_mask_is_named(tmp_path, write_video, capsys)
     assert [path.name for path in tmp_path.iterdir()] == ['video_1']
 
 
-def test_a_crop_beyond_the_picture_is_named(tmp_path, capsys):
+def test_a_crop_beyond_the_image_is_named(tmp_path, capsys):
     pictures(tmp_path / 'case', 0)
     assert make_bag(tmp_path / 'case', tmp_path / 'bag', '--crop', 320, 28, 1280, 1024) == 2
     said = capsys.readouterr().err

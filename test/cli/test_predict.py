@@ -70,7 +70,7 @@ def test_a_video_gets_a_mask_a_second_at_its_own_size(model, tmp_path, write_vid
     assert (mask.shape, mask.dtype) == ((48, 80), np.uint8)
 
 
-def test_it_says_how_many_masks_there_are_and_where(model, tmp_path, capsys):
+def test_it_reports_how_many_masks_there_are_and_where(model, tmp_path, capsys):
     pictures(tmp_path / 'case', '0.png', '1.png', '2.png')
     where = tmp_path / 'out/video_*/segmentation'
     predict(model, tmp_path / 'case', tmp_path / 'out')
@@ -93,7 +93,7 @@ def test_every(model, tmp_path, write_video):
 
 
 @pytest.mark.parametrize('least', [(), ('--least-region',)])
-def test_a_mask_is_what_the_segmenter_says(model, tmp_path, least):
+def test_a_mask_is_what_the_segmenter_reports(model, tmp_path, least):
     pictures(tmp_path / 'case', 'a_7.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out', *least) == 0
     segmenter = Segmenter.load(model, 'cpu')
@@ -112,7 +112,7 @@ def test_a_mask_is_what_the_segmenter_says(model, tmp_path, least):
         (('left_1.png', 'right_1.png'), (0, 1)),
     ],
 )
-def test_a_folder_of_pictures(model, tmp_path, names, numbers):
+def test_a_folder_of_images(model, tmp_path, names, numbers):
     pictures(tmp_path / 'video_5/frames', *names)
     assert predict(model, tmp_path / 'video_5/frames', tmp_path / 'out') == 0
     assert masks(tmp_path / 'out') == [f'video_5/segmentation/{n:09d}.png' for n in numbers]
@@ -172,7 +172,7 @@ def test_a_run_goes_on_where_it_was_cut_off(model, tmp_path, monkeypatch):
     assert not half.exists()
 
 
-def test_a_stray_picture_among_masks_is_named(model, tmp_path, capsys):
+def test_a_stray_image_among_masks_is_named(model, tmp_path, capsys):
     pictures(tmp_path / 'case', '0.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out') == 0
     (tmp_path / 'out/video_case/segmentation/foo.png').write_bytes(b'')

@@ -42,7 +42,7 @@ def test_layout_is_the_data_sets(tmp_path):
 
 
 @pytest.mark.parametrize('more', [(), ('--bag',)])
-def test_it_says_what_it_wrote_and_where(tmp_path, capsys, more):
+def test_it_reports_what_it_wrote_and_where(tmp_path, capsys, more):
     assert synthesize(tmp_path / 'out', *more) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f'{tmp_path / "out"}: 2 videos of 3 frames of 128x72')
@@ -67,13 +67,13 @@ def test_several_processes_write_the_same_files(tmp_path):
     assert files(tmp_path / 'one') == files(tmp_path / 'two')
 
 
-def test_jpeg_pictures_keep_png_masks(tmp_path):
+def test_jpeg_images_keep_png_masks(tmp_path):
     synthesize(tmp_path, '--jpeg')
     assert (tmp_path / 'video_01/rgb/000000004.jpg').is_file()
     assert (tmp_path / 'video_01/segmentation/000000004.png').is_file()
 
 
-def test_bag_holds_pictures_and_truth_with_stamps_of_index_and_rate(tmp_path):
+def test_bag_holds_images_and_truth_with_stamps_of_index_and_rate(tmp_path):
     more = ('--bag', '--rate', '8', '--frame-id', 'left', '--image-topic', '/left/image_raw')
     assert synthesize(tmp_path, *more) == 0
     images, masks, stamps = [], [], []

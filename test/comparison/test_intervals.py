@@ -38,7 +38,7 @@ def hits(bags_of, draws=150):
 
 
 @pytest.mark.parametrize('memory', [0, 0.8])
-def test_of_one_bag_the_interval_holds_the_truth_as_often_as_it_says(memory):
+def test_of_one_bag_the_interval_holds_the_truth_as_often_as_it_reports(memory):
     assert 0.89 <= hits(lambda rng: [(correlated(rng, 400, memory), None)]) <= 0.99
 
 
@@ -98,7 +98,7 @@ def test_a_draw_holds_as_many_frames_as_the_bag_in_blocks():
     assert all(max(row) <= 3 for row in seen)
 
 
-def test_a_statistic_that_some_draws_lack_is_told_by_the_others():
+def test_a_statistic_that_some_draws_lack_is_reported_by_the_others():
     frames = np.zeros((40, 2))
     frames[3] = 0.5, 1
     rng = np.random.default_rng(0)

@@ -41,7 +41,7 @@ def test_without_confidence_nothing_can_be_unsure() -> None:
         apply_confidence_threshold(Segmentation(MASK), 0.5)
 
 
-def test_a_picture_without_a_decided_pixel_is_without_decision() -> None:
+def test_an_image_without_a_decided_pixel_is_without_decision() -> None:
     plane = np.full((20, 30), NEEDLE, np.uint8)
     unsure = Segmentation(plane, np.full_like(plane, 90))
     (needle,) = instruments_in(unsure)

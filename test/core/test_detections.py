@@ -99,7 +99,7 @@ def test_a_region_inside_a_ring_of_its_class_is_its_own() -> None:
     assert sum(areas) == np.count_nonzero(mask)
 
 
-def test_least_area_is_a_share_of_the_picture() -> None:
+def test_least_area_is_a_share_of_the_image() -> None:
     mask = empty()
     mask[0, :24], mask[9, :23] = THREAD, THREAD
     assert [i.area_px for i in find(mask, least_area=24 / mask.size)] == [24]
@@ -174,12 +174,12 @@ def test_views_are_taken_as_they_are() -> None:
     assert find(view) == find(view.copy())
 
 
-def test_without_confidence_the_remedy_is_said() -> None:
+def test_without_confidence_the_remedy_is_reported() -> None:
     with pytest.raises(ValueError, match='grid_confidence=True'):
         find_instruments(Segmentation(empty()))
 
 
-def test_without_decision_is_the_whole_picture_with_score_0() -> None:
+def test_without_decision_is_the_whole_image_with_score_0() -> None:
     (unknown,) = without_decision((1080, 1920))
     box = OrientedBox(959.5, 539.5, 1920, 1080, 0)
     assert unknown == Instrument(NO_DECISION, 0.0, box, 1080 * 1920)

@@ -89,7 +89,7 @@ def test_an_absent_library_is_named_with_a_remedy() -> None:
         import_library('no_such_library', 'make it')
 
 
-def test_a_batch_is_run_picture_by_picture_though_memory_is_used_again() -> None:
+def test_a_batch_is_run_image_by_image_though_memory_is_used_again() -> None:
     memory = torch.empty(1, 2)
 
     def run(fitted: torch.Tensor) -> torch.Tensor:

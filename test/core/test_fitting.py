@@ -28,14 +28,14 @@ def test_letterbox_pads_below_and_right_with_black() -> None:
     assert (fitted[:, :, 51:] == 0).all()
 
 
-def test_large_picture_is_antialiased() -> None:
+def test_large_image_is_antialiased() -> None:
     stripes = torch.zeros(1, 256, 384, 3, dtype=torch.uint8)
     stripes[:, :, ::2] = 254
     inner = fit(stripes, (64, 96), 'letterbox')[:, 4:-4, 4:-4].float()
     assert (inner - 127).abs().max() <= 2
 
 
-def test_picture_of_the_input_s_size_is_untouched() -> None:
+def test_image_of_the_input_s_size_is_untouched() -> None:
     picture = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
     assert torch.equal(fit(picture, (64, 96), 'letterbox'), picture)
 
@@ -47,7 +47,7 @@ def test_padded_rows_give_the_same() -> None:
 
 
 @pytest.mark.parametrize('mode', ['letterbox', 'stretch'])
-def test_mask_lies_where_its_picture_lies(mode: str) -> None:
+def test_mask_lies_where_its_image_lies(mode: str) -> None:
     picture = torch.zeros(1, 300, 200, 3, dtype=torch.uint8)
     picture[:, 90:240, 60:110] = 255
     mask = (picture[..., 0] > 0).to(torch.uint8) * 4

@@ -32,7 +32,7 @@ def test_every_gate_warns_by_default_within_its_span() -> None:
         assert low <= setting.limit <= high
 
 
-def test_a_good_picture_passes_all_and_a_black_one_is_told() -> None:
+def test_a_good_image_passes_all_and_a_black_one_is_reported() -> None:
     gates = Gates()
     assert gates.examine(noise(0)) == ()
     (finding,) = gates.examine(BLACK)
@@ -71,7 +71,7 @@ def test_sharpness_is_too_little_and_not_too_much() -> None:
     assert not Gates({'unfocused': GateSetting(WARN, 0.1)}).examine(noise(0))
 
 
-def test_the_same_picture_so_many_times_is_frozen() -> None:
+def test_the_same_image_so_many_times_is_frozen() -> None:
     gates = Gates({FROZEN: GateSetting(WARN, 3)})
     same = noise(1)
     found = [gates.examine(image.copy()) for image in (noise(0), same, same, same, same, noise(2))]
@@ -79,7 +79,7 @@ def test_the_same_picture_so_many_times_is_frozen() -> None:
     assert found[4][0].reason == 'the image does not change: 4 identical in a row (limit 3)'
 
 
-def test_a_picture_that_differs_a_little_is_not_frozen() -> None:
+def test_an_image_that_differs_a_little_is_not_frozen() -> None:
     gates = Gates({FROZEN: GateSetting(WARN, 2)})
     image = noise(0)
     gates.examine(image)
@@ -87,7 +87,7 @@ def test_a_picture_that_differs_a_little_is_not_frozen() -> None:
     assert gates.examine(image) == ()
 
 
-def test_another_size_and_a_reset_begin_anew() -> None:
+def test_another_size_and_a_reset_begin_again() -> None:
     gates = Gates({FROZEN: GateSetting(WARN, 2)})
     gates.examine(noise(0))
     assert gates.examine(noise(0)[:80]) == ()

@@ -72,7 +72,7 @@ def test_a_png_by_hand_is_read() -> None:
 
 
 @pytest.mark.parametrize('name', [b'zTXt', b'iTXt', b'iCCP', b'eXIf', b'tEXt', b'pHYs', b'zzZz'])
-def test_what_is_no_part_of_the_picture_is_not_decoded(name: bytes) -> None:
+def test_what_is_no_part_of_the_image_is_not_decoded(name: bytes) -> None:
     packed = chunk(name, b'k\0\0' + zlib.compress(bytes(1 << 20)))
     data = START + ihdr() + packed * 3 + IDAT + packed + IEND
     assert check_file(data) == (PNG, 16, 24, False)
@@ -255,12 +255,12 @@ def test_an_interlaced_file_is_read():
         (write_png(MASK)[:-40], 'cut off or damaged'),
     ],
 )
-def test_what_is_no_mask_is_told(data, said):
+def test_what_is_no_mask_is_reported(data, said):
     with pytest.raises(ValueError, match=said):
         decode_mask(data)
 
 
-def test_every_changed_byte_of_the_picture_is_told():
+def test_every_changed_byte_of_the_image_is_reported():
     data = write_png(MASK)
     for place in range(len(data)):
         changed = bytearray(data)

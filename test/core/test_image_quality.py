@@ -31,7 +31,7 @@ def half(left: tuple[int, int, int], right: tuple[int, int, int]) -> np.ndarray:
         (image_quality.blood_share, (100, 20, 25)),
     ],
 )
-def test_half_a_picture_is_a_half(sign: object, colour: tuple[int, int, int]) -> None:
+def test_half_an_image_is_a_half(sign: object, colour: tuple[int, int, int]) -> None:
     assert sign(sample_image(plain(TISSUE))) == 0  # type: ignore[operator]
     assert sign(sample_image(half(TISSUE, colour))) == pytest.approx(0.5, abs=0.02)  # type: ignore[operator]
     assert sign(sample_image(plain(colour))) == 1  # type: ignore[operator]

@@ -38,7 +38,7 @@ def test_both_libraries_are_named_as_the_environment_limits_them() -> None:
     assert support == 'False True True'
 
 
-def test_a_library_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     selection._onednn_isa.cache_clear()
     monkeypatch.setattr(selection, '_ASK_ONEDNN', 'print("nothing of use")')
     assert selection.instruction_set().endswith('oneDNN does not name its own')

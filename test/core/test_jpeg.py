@@ -91,7 +91,7 @@ def test_zeros_in_it_are_refused(whole: bytes, number: int) -> None:
 @pytest.mark.parametrize('value', [0, 128, 255])
 @pytest.mark.parametrize('options', [{}, {'optimize': True}, {'progressive': True}])
 @pytest.mark.parametrize('mode', ['RGB', 'L', 'CMYK'])
-def test_a_flat_picture_is_read_though_its_codes_may_be_zeros(mode, options, value) -> None:
+def test_a_flat_image_is_read_though_its_codes_may_be_zeros(mode, options, value) -> None:
     stream = io.BytesIO()
     flat = Image.new(mode, (1280, 720), (value,) * len(mode))
     flat.save(stream, 'JPEG', quality=75, **options)
@@ -101,7 +101,7 @@ def test_a_flat_picture_is_read_though_its_codes_may_be_zeros(mode, options, val
 @pytest.mark.parametrize('place', PLACES)
 @pytest.mark.parametrize('kind', DAMAGES)
 @pytest.mark.parametrize('whole', [WHOLE, RESTARTS, PROGRESSIVE], ids=['plain', 'rst', 'scans'])
-def test_a_picture_that_lost_a_part_is_refused(whole: bytes, kind: str, place: float) -> None:
+def test_an_image_that_lost_a_part_is_refused(whole: bytes, kind: str, place: float) -> None:
     damaged = DAMAGES[kind](whole, min(at(whole, place), len(whole) - 1600))
     assert damaged != whole
     assert refusal(damaged) in ('damaged', 'cut off')
@@ -154,7 +154,7 @@ def scans(data: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize('kept', range(1, 10))
-def test_a_progressive_picture_without_its_last_scans_is_refused(kept: int) -> None:
+def test_a_progressive_image_without_its_last_scans_is_refused(kept: int) -> None:
     places = scans(PROGRESSIVE)
     assert len(places) == 10
     cut = PROGRESSIVE[: places[kept]]
@@ -207,7 +207,7 @@ def of_one_color(components: tuple[int, ...] = (1, 2, 3)) -> bytes:
 
 
 @pytest.mark.parametrize('components', [(1,), (1, 2), (2, 3), ()])
-def test_a_picture_whose_components_are_not_all_there_is_refused(components) -> None:
+def test_an_image_whose_components_are_not_all_there_is_refused(components) -> None:
     """Where chroma never came, libjpeg shows grey without a word."""
     assert refusal(of_one_color(components)) == 'damaged'
 
@@ -231,7 +231,7 @@ def test_zeros_in_a_quantization_table_are_refused(whole: bytes, table: int, num
 
 
 @pytest.mark.parametrize('height', [120, 240, 257, 400])
-def test_a_size_that_the_picture_does_not_have_is_refused(height: int) -> None:
+def test_a_size_that_the_image_does_not_have_is_refused(height: int) -> None:
     """Within one row of blocks (242 to 256) nothing tells the right height."""
     a = WHOLE.find(b'\xff\xc0') + 5
     assert refusal(WHOLE[:a] + struct.pack('>H', height) + WHOLE[a + 2 :]) == 'damaged'
@@ -288,7 +288,7 @@ UNUSUAL = {
 
 
 @pytest.mark.parametrize('name', UNUSUAL)
-def test_an_unusual_picture_that_is_whole_is_read_as_opencv_reads_it(name: str) -> None:
+def test_an_unusual_image_that_is_whole_is_read_as_opencv_reads_it(name: str) -> None:
     data = UNUSUAL[name]
     assert ('Huffman' not in name and name != 'AVI1') or b'\xff\xc4' not in data[:SOS]
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -299,13 +299,13 @@ def test_an_unusual_picture_that_is_whole_is_read_as_opencv_reads_it(name: str) 
     check_jpeg(data)
 
 
-def test_samples_of_a_grey_picture_are_read_as_they_are() -> None:
+def test_samples_of_a_grey_image_are_read_as_they_are() -> None:
     data = by_pillow('L')
     grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     np.testing.assert_array_equal(decode_grey(check_file(data)), grey)
 
 
-def test_of_an_uncommon_subsampling_it_is_told_that_nothing_checks_it() -> None:
+def test_of_an_uncommon_subsampling_it_is_reported_that_nothing_checks_it() -> None:
     data = by_pillow('CMYK', subsampling=1)
     check_jpeg(data)
     decoded = decode_rgb(check_file(data))
@@ -314,7 +314,7 @@ def test_of_an_uncommon_subsampling_it_is_told_that_nothing_checks_it() -> None:
 
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 7), (9, 17), (33, 65)])
-def test_a_small_picture_is_read(size: tuple[int, int]) -> None:
+def test_a_small_image_is_read(size: tuple[int, int]) -> None:
     data = cv2.imencode('.jpg', picture(0, *size))[1].tobytes()
     assert opened(data).shape == (*size, 3)
     check_jpeg(data)

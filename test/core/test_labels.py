@@ -67,7 +67,7 @@ def test_order_is_that_of_the_data_set() -> None:
 
 @pytest.mark.parametrize('vision', VISION)
 @pytest.mark.parametrize('place', SURROUNDINGS)
-def test_classes_differ_for_every_kind_of_eye(vision: str, place: str) -> None:
+def test_classes_differ_for_every_kind_of_camera(vision: str, place: str) -> None:
     below = SURROUNDINGS[place]
     drawn = {name: (below + PALETTE[n]) / 2 for n, name in enumerate(CLASS_NAMES) if n}
     drawn['background'] = below

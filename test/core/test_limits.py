@@ -28,7 +28,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
 
-def test_a_picture_of_too_many_pixels_is_refused(tmp_path):
+def test_an_image_of_too_many_pixels_is_refused(tmp_path):
     packer = zlib.compressobj(1)
     rows = b''.join(packer.compress(bytes(SIDE_PX + 1)) for _ in range(SIDE_PX)) + packer.flush()
     head = struct.pack('>IIBBBBB', SIDE_PX, SIDE_PX, 8, 0, 0, 0, 0)

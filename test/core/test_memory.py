@@ -24,7 +24,7 @@ def settled():
     gc.unfreeze()
 
 
-def test_what_stays_is_not_looked_at_again(settled):
+def test_what_stays_is_not_examined_at_again(settled):
     assert all(one is not settled for one in gc.get_objects())
 
 

@@ -111,7 +111,7 @@ def test_a_temperature_is_a_finite_number(temperature: float) -> None:
         ModelSpec(name='x', temperature=temperature)
 
 
-def test_the_specification_alone_is_written_anew(tmp_path: Path) -> None:
+def test_the_specification_alone_is_written_again(tmp_path: Path) -> None:
     spec = write_model(tmp_path, SPEC, {'a': torch.zeros(2)})
     write_spec(tmp_path, replace(spec, temperature=1.5))
     again, weights = read_model(tmp_path)

@@ -10,7 +10,7 @@ from surgseg_ros.core.model_folder import ModelError, ModelSpec
 from surgseg_ros.core.network import SegmentationNetwork, load_network
 
 
-def test_logits_have_the_pictures_size(tiny_network: SegmentationNetwork) -> None:
+def test_logits_have_the_images_size(tiny_network: SegmentationNetwork) -> None:
     logits = tiny_network(torch.zeros(2, 64, 96, 3, dtype=torch.uint8))
     assert logits.shape == (2, 10, 64, 96)
 
@@ -54,7 +54,7 @@ def test_building_asks_no_other_machine(
         ({'options': {'encoder_depth': None}}, 'encoder_depth'),
     ],
 )
-def test_what_can_not_be_built_is_said(
+def test_what_can_not_be_built_is_reported(
     tiny_spec: ModelSpec, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):

@@ -61,7 +61,7 @@ def on_played_cuda(monkeypatch: pytest.MonkeyPatch, model: Path, pictures: int) 
     return TorchRuntime(spec, read_weights(model, spec), 'cuda', 'f32', pictures)
 
 
-def test_without_a_graph_it_says_so_and_runs(
+def test_without_a_graph_it_reports_so_and_runs(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = logits(TorchRuntime.load(tiny_model, read_spec(tiny_model), Options('cpu')))
@@ -78,7 +78,7 @@ def test_without_a_graph_it_says_so_and_runs(
     torch.testing.assert_close(logits(runtime), expected)  # which is folded
 
 
-def test_a_graph_is_recorded_for_each_number_of_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_is_recorded_for_each_number_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """A recording that is played: replaying does what was recorded, on the same memory."""
     replayed: list[int] = []
 

@@ -71,7 +71,7 @@ def test_auto_takes_the_fastest_there_is(
     assert reason in why
 
 
-def test_the_description_says_what_auto_took_and_why(tiny_model: Path) -> None:
+def test_the_description_reports_what_auto_took_and_why(tiny_model: Path) -> None:
     runtime = Segmenter.load(tiny_model, 'cpu', AUTO).runtime
     assert runtime.description == (
         'torch float32 on CPU (auto: the model has no OpenVINO export, which `export` makes)'

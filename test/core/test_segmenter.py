@@ -46,7 +46,7 @@ def scene(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize('mode', ['letterbox', 'stretch'])
 @pytest.mark.parametrize('size', SIZES)
-def test_mask_lies_on_its_picture(size: tuple[int, int], mode: str) -> None:
+def test_mask_lies_on_its_image(size: tuple[int, int], mode: str) -> None:
     spec = ModelSpec(name='painter', input_size=(256, 320), fit=mode)
     picture, truth = scene(*size)
     result = Segmenter(spec, Painter()).segment(picture, confidence=True)
@@ -99,7 +99,7 @@ def test_roi_is_segmented_alone_and_the_rest_is_without_decision(painter: Segmen
 
 
 @pytest.mark.parametrize('roi', [Roi(0, 0, 301, 10), Roi(-1, 0, 10, 10), Roi(0, 0, 0, 10)])
-def test_roi_beyond_the_picture_is_refused(painter: Segmenter, roi: Roi) -> None:
+def test_roi_beyond_the_image_is_refused(painter: Segmenter, roi: Roi) -> None:
     with pytest.raises(ValueError, match='reaches beyond the image of 300x200'):
         painter.segment(scene(200, 300)[0], roi=roi)
 
@@ -113,7 +113,7 @@ def test_roi_beyond_the_picture_is_refused(painter: Segmenter, roi: Roi) -> None
         np.zeros((4, 4, 3), np.uint16),
     ],
 )
-def test_what_is_no_rgb_picture_is_refused(painter: Segmenter, picture: np.ndarray) -> None:
+def test_what_is_no_rgb_image_is_refused(painter: Segmenter, picture: np.ndarray) -> None:
     with pytest.raises(ValueError, match='expected \\(H, W, 3\\) uint8 RGB'):
         painter.segment(picture)
 
@@ -141,7 +141,7 @@ def test_certainty_is_of_the_roi(painter: Segmenter) -> None:
     assert grid_confidence.grid.shape == (177, 320)
 
 
-def test_pictures_of_any_sizes_share_a_pass(painter: Segmenter) -> None:
+def test_images_of_any_sizes_share_a_pass(painter: Segmenter) -> None:
     """One pass gives each image what it gets alone, its own roi and size included."""
     passes = []
 
@@ -164,7 +164,7 @@ def test_pictures_of_any_sizes_share_a_pass(painter: Segmenter) -> None:
     ]
 
 
-def test_the_warm_up_takes_as_many_pictures_as_will_come(painter: Segmenter) -> None:
+def test_the_warm_up_takes_as_many_images_as_will_come(painter: Segmenter) -> None:
     seen = []
 
     class Two(Painter):

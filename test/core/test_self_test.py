@@ -50,7 +50,7 @@ def test_a_runtime_that_computes_something_else_fails_it(folder):
         check_self_test(spec, lambda picture: np.roll(found(picture), 1))
 
 
-def test_a_model_without_one_is_told_from_one_that_passes(folder):
+def test_a_model_without_one_is_reported_from_one_that_passes(folder):
     spec = dataclasses.replace(read_model(folder)[0], self_test={})
     assert check_self_test(spec, segment(folder)) is None
 

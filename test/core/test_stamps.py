@@ -42,7 +42,7 @@ def test_stamps_that_go_on_are_nothing_odd(steps):
         ([(5 * S, 0), (17 * S, S)], 'stamps jump ahead from 5000000000', None, True),
     ],
 )
-def test_odd_stamps_are_told_and_only_those_that_tell_nothing_are_doubted(
+def test_odd_stamps_are_reported_and_only_those_that_tell_nothing_are_doubted(
     steps, said, code, restarts
 ):
     (anomaly,) = check(*steps)
@@ -51,7 +51,7 @@ def test_odd_stamps_are_told_and_only_those_that_tell_nothing_are_doubted(
     assert anomaly.degrades == (code is not None)
 
 
-def test_another_size_begins_anew():
+def test_another_size_begins_again():
     (anomaly,) = check((5 * S, 0), (6 * S, S), size=(24, 32))
     assert 'from 80x48 to 32x24' in anomaly.text
     assert (anomaly.degrades, anomaly.restarts) == (False, True)

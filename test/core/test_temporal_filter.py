@@ -34,7 +34,7 @@ def test_what_comes_and_goes_is_not_shown() -> None:
     assert follow(TemporalFilter(3), [0, 3, 3, 0, 3, 3, 0]) == [0] * 7
 
 
-def test_another_class_in_between_starts_anew() -> None:
+def test_another_class_in_between_starts_again() -> None:
     assert follow(TemporalFilter(3), [0, 3, 4, 3, 3, 3]) == [0, 0, 0, 0, 0, 3]
 
 
@@ -44,7 +44,7 @@ def test_what_is_sure_is_shown_at_once() -> None:
     assert follow(TemporalFilter(3, sure=1.1), [0, 3, 0], confidence=255) == [0, 0, 0]
 
 
-def test_doubt_comes_at_once_and_trust_has_to_last() -> None:
+def test_warning_comes_at_once_and_trust_has_to_last() -> None:
     labels = [3, NO_DECISION, 3, 3, 3]
     assert follow(TemporalFilter(3), labels) == [3, NO_DECISION, NO_DECISION, NO_DECISION, 3]
 
@@ -91,7 +91,7 @@ def beginning(found: Filtered) -> str:
     return found.began
 
 
-def test_another_size_begins_anew() -> None:
+def test_another_size_begins_again() -> None:
     temporal_filter = TemporalFilter(3)
     begin(temporal_filter)
     found = temporal_filter.apply(VIEW[:80], said(3, size=(80, 120)), 10**9 + 2 * STEP_NS)
@@ -101,13 +101,13 @@ def test_another_size_begins_anew() -> None:
 @pytest.mark.parametrize(
     ('after_ns', 'began'), [(-1, 'stamp'), (0, ''), (10**8, ''), (10**9, 'stamp')]
 )
-def test_a_jump_of_the_stamp_begins_anew(after_ns: int, began: str) -> None:
+def test_a_jump_of_the_stamp_begins_again(after_ns: int, began: str) -> None:
     temporal_filter = TemporalFilter(3, longest_gap_ns=5 * 10**8)
     begin(temporal_filter)
     assert beginning(temporal_filter.apply(VIEW, said(3), 10**9 + STEP_NS + after_ns)) == began
 
 
-def test_a_cut_begins_anew_and_a_moving_thing_does_not() -> None:
+def test_a_cut_begins_again_and_a_moving_thing_does_not() -> None:
     temporal_filter = TemporalFilter(3)
     begin(temporal_filter)
     moved = VIEW.copy()
@@ -118,7 +118,7 @@ def test_a_cut_begins_anew_and_a_moving_thing_does_not() -> None:
     assert beginning(temporal_filter.apply(cut, said(4), 10**9 + 3 * STEP_NS)) == 'cut'
 
 
-def test_a_reset_begins_anew() -> None:
+def test_a_reset_begins_again() -> None:
     temporal_filter = TemporalFilter(3)
     begin(temporal_filter)
     temporal_filter.reset()

@@ -37,7 +37,7 @@ def test_names_of_videos(name, official):
     assert official_name(name) == official
 
 
-def test_masks_pictures_and_films(tmp_path):
+def test_masks_images_and_videos(tmp_path):
     video = touch(
         tmp_path, 'Segmentation/000000000.PNG', 'Segmentation/000000060.png', 'Segmentation/x.txt',
         'RGB/000000000.PNG', 'RGB/000000060.JPG', 'RGB/6.png', 'VIDEO_LEFT.AVI',

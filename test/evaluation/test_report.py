@@ -62,7 +62,7 @@ def test_bars_of_classes_are_described_in_words(world):
     assert 'thread' not in words.split('IoU where present')[1], 'it is in no frame'
 
 
-def test_it_says_scores_floors_and_every_class(world):
+def test_it_reports_scores_floors_and_every_class(world):
     _, page = make(world)
     summary = summarize(count_pairs(find_pairs(world / 'truth', world / 'masks', True)))
     assert f'{summary["score"]:.4f}' in page.text
@@ -72,7 +72,7 @@ def test_it_says_scores_floors_and_every_class(world):
     assert all(f'{word}: {meaning}' in page.text for word, meaning in MEANINGS.items())
 
 
-def test_the_worst_frame_comes_first_and_says_that_it_has_no_prediction(world):
+def test_the_worst_frame_comes_first_and_reports_that_it_has_no_prediction(world):
     html, _ = make(world)
     titles = re.findall('<figcaption>(.*?)<span>', html)
     assert titles[0] == 'video_2 · 000000001'
@@ -88,7 +88,7 @@ def test_the_input_is_shown_where_there_is_one(world, given, first):
     assert all(reds) == given
 
 
-def test_a_picture_of_another_size_is_not_drawn_over(world):
+def test_an_image_of_another_size_is_not_drawn_over(world):
     write(world / 'truth/video_1/rgb/000000000.png', np.zeros((18, 32, 3), np.uint8))
     html, _ = make(world, world / 'truth')
     assert html.count('<span>input</span>') == 4

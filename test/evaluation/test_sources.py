@@ -41,7 +41,7 @@ def test_both_are_cut(video):
 
 
 @pytest.mark.parametrize('crop', [Crop(11, 5, 20, 15), Crop(10, 6, 20, 15)])
-def test_a_crop_beyond_the_picture_is_named(video, crop):
+def test_a_crop_beyond_the_image_is_named(video, crop):
     (source,) = find_sources(video)
     with pytest.raises(FrameError, match=f'the crop {crop.x} {crop.y} 20 15 .* of 30x20'):
         list(labelled_frames(source, crop))
@@ -55,7 +55,7 @@ def test_frames_are_read_when_they_are_asked_for(video):
         next(frames)
 
 
-def test_where_nothing_is_asked_for_that_is_said(video):
+def test_where_nothing_is_asked_for_that_is_reported(video):
     for number in (0, 6):
         (video / f'rgb/{number:09d}.png').unlink()
     (video / 'segmentation/000000006.png').unlink()

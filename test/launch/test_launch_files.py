@@ -94,7 +94,7 @@ def test_every_argument_is_described(launch, name):
     assert all(len(text) > 10 and 'no description' not in text for text in described.values())
 
 
-def test_what_is_not_given_is_as_the_file_says(launch, tmp_path):
+def test_what_is_not_given_is_as_the_file_reports(launch, tmp_path):
     parameters = tmp_path / 'my.yaml'
     parameters.write_text('/**: {ros__parameters: {model: mine}}')
     run = launch('segment', f'params_file:={parameters}')
@@ -171,7 +171,7 @@ exec sleep 100
 
 
 @pytest.mark.parametrize('flag', ['true', 'True', '1'])
-def test_a_node_that_dies_is_started_anew_where_asked_for(install, launching, tmp_path, flag):
+def test_a_node_that_dies_is_started_again_where_asked_for(install, launching, tmp_path, flag):
     install('segmenter', DIES_ONCE)
     command = launching('segment', f'respawn:={flag}')
     with running(command, stdin=subprocess.DEVNULL) as run:

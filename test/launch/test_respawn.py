@@ -141,7 +141,7 @@ def last_stamp_ns(status):
 
 
 @pytest.mark.timeout(6 * TIMEOUT_S)
-def test_a_node_that_is_killed_is_started_anew_and_masks_fit_again(run, bench, camera):
+def test_a_node_that_is_killed_is_started_again_and_masks_fit_again(run, bench, camera):
     mask, status = bench.listen(Image, 'mask'), bench.status()
     wait_for_results(run, mask, status, since_ns=0)
     (killed,) = run.nodes()

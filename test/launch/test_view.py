@@ -98,7 +98,7 @@ def test_replay_shows_the_topic_of_the_bag(view, install):
     assert remaps(note) == {'/image:=/camera/image_raw'}
 
 
-def test_foxglove_is_told_of_the_shipped_layout_where_the_names_are_those(view):
+def test_foxglove_is_reported_of_the_shipped_layout_where_the_names_are_those(view):
     _, output = view('foxglove')
     assert layout_named(output).parts[-3:] == ('config', 'foxglove', 'segmenter.json')
     assert layout_named(output).read_text() == FOXGLOVE.read_text()

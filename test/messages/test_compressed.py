@@ -14,7 +14,7 @@ PICTURE = np.stack(np.broadcast_arrays(RAMP[:, None], RAMP[::-1][None], np.uint8
 MASK = np.random.default_rng(0).integers(0, 256, (30, 40), np.uint8)
 
 
-def test_a_picture_keeps_its_colours_and_header():
+def test_an_image_keeps_its_colours_and_header():
     message = from_cdr(to_cdr(image_to_jpeg(PICTURE, header(7, 'left'))),
                        'sensor_msgs/msg/CompressedImage')  # fmt: skip
     assert (stamp_ns(message.header), message.header.frame_id) == (7, 'left')

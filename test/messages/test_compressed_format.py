@@ -126,7 +126,7 @@ def test_a_mosaic_is_demosaiced_as_an_uncompressed_one(
     ],
 )
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])
-def test_what_has_lost_its_color_is_told(text: str, suffix: str) -> None:
+def test_what_has_lost_its_color_is_reported(text: str, suffix: str) -> None:
     given = message(text, suffix, GREY)
     assert_shows(given, np.repeat(GREY[..., None], 3, 2), 3)
     assert codes(given) == ['color_lost']
@@ -150,7 +150,9 @@ def test_what_had_no_color_loses_none(text: str) -> None:
 @pytest.mark.parametrize(
     'text', ['bgr8; jpeg compressed', 'rgb8; png compressed ', 'yuv422; jpeg compressed mono8']
 )
-def test_where_the_order_of_colors_is_not_told_the_files_own_is_taken_and_told(text: str) -> None:
+def test_where_the_order_of_colors_is_not_reported_the_files_own_is_taken_and_reported(
+    text: str,
+) -> None:
     given = message(text, '.png', BGR)
     np.testing.assert_array_equal(rgb_from_msg(given), RGB)
     assert codes(given) == ['color_order']
@@ -163,7 +165,7 @@ def test_where_the_order_of_colors_is_not_told_the_files_own_is_taken_and_told(t
         *('16UC1; png compressed ', 'hsv8; png compressed ', 'z' * 3000 + '; png compressed'),
     ],
 )
-def test_what_is_no_picture_is_refused(text: str) -> None:
+def test_what_is_no_image_is_refused(text: str) -> None:
     with pytest.raises(ImageError) as caught:
         image_from_msg(message(text, '.png', GREY.astype(np.uint16)))
     assert caught.value.cause == 'encoding'

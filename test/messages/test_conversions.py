@@ -121,7 +121,7 @@ def picture_or_cause(message: object) -> NDArray[np.uint8] | str:
 
 @FEW
 @given(SIDES, SIDES, st.sampled_from([1, 3]), HEADERS, st.integers(0, 99))
-def test_a_mask_or_picture_comes_back_from_cdr(height, width, channels, head, seed):
+def test_a_mask_or_image_comes_back_from_cdr(height, width, channels, head, seed):
     picture = noise(seed, height, width, channels)
     sent = picture[..., 0] if channels == 1 else picture
     message = from_cdr(to_cdr(image_to_msg(sent, head)), IMAGE)

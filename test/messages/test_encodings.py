@@ -234,7 +234,7 @@ def _guarded(convert, shape):
 
 
 @pytest.mark.parametrize('encoding', sorted({*ENCODINGS, *MOSAICS} - {'rgb8', 'nv24'}))
-def test_nothing_is_written_outside_of_a_picture(monkeypatch, encoding):
+def test_nothing_is_written_outside_of_an_image(monkeypatch, encoding):
     """By the OpenCV that is here; `make test-reference` tries an older one."""
     convert, came = cv2.cvtColor, 0
     for height in range(1, 9):

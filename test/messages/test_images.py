@@ -115,7 +115,7 @@ def test_data_of_every_library_is_taken(kind):
     np.testing.assert_array_equal(rgb_from_msg(message), pixels)
 
 
-def test_data_longer_than_the_picture_is_accepted():
+def test_data_longer_than_the_image_is_accepted():
     pixels = _noise(HEIGHT, WIDTH, 3)
     message = _message(pixels, 'rgb8', PADDING)
     message.data += b'more'
@@ -236,7 +236,7 @@ ENCODINGS = st.one_of(st.text(max_size=20), st.sampled_from([*KNOWN, 'mono16', '
 
 @settings(FUZZ, max_examples=400)
 @given(UINT32, UINT32, UINT32, ENCODINGS, st.integers(0, 255), st.binary(max_size=600))
-def test_any_fields_give_a_picture_of_the_size_or_an_image_error(
+def test_any_fields_give_an_image_of_the_size_or_an_image_error(
     height, width, step, encoding, is_bigendian, data
 ):
     message = Message(
@@ -260,7 +260,7 @@ WHOLE = [_compressed(_noise(16, 16, 3), suffix).data for suffix in ('.jpg', '.pn
 
 @settings(FUZZ, max_examples=200)
 @given(st.sampled_from(WHOLE), st.lists(st.tuples(st.integers(0, 999), st.integers(0, 255))))
-def test_any_compressed_data_give_a_picture_or_an_image_error(whole, changes):
+def test_any_compressed_data_give_an_image_or_an_image_error(whole, changes):
     data = bytearray(whole)
     for place, value in changes:
         data[place % len(data)] = value
@@ -273,7 +273,7 @@ def test_any_compressed_data_give_a_picture_or_an_image_error(whole, changes):
 
 
 @pytest.mark.parametrize(('shape', 'encoding'), [((4, 6, 3), 'rgb8'), ((4, 6), 'mono8')])
-def test_a_picture_comes_back_from_its_message(shape, encoding):
+def test_an_image_comes_back_from_its_message(shape, encoding):
     picture = _noise(*shape)
     message = image_to_msg(picture[:, ::-1], header(5))
     assert (message.encoding, message.step) == (encoding, 6 * (3 if len(shape) == 3 else 1))
@@ -284,6 +284,6 @@ def test_a_picture_comes_back_from_its_message(shape, encoding):
 @pytest.mark.parametrize(
     'array', [np.zeros((4, 6, 3)), _noise(4), _noise(4, 6, 4), _noise(1, 4, 6, 3)]
 )
-def test_an_array_that_is_no_picture_is_refused(array):
+def test_an_array_that_is_no_image_is_refused(array):
     with pytest.raises(ValueError, match='not an image'):
         image_to_msg(array, header(5))

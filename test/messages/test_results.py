@@ -48,7 +48,7 @@ def test_every_field_of_a_detection_is_where_it_belongs() -> None:
     assert not np.any(result.pose.covariance)
 
 
-def test_no_decision_is_said_of_the_whole_picture() -> None:
+def test_no_decision_is_reported_of_the_whole_image() -> None:
     (detection,) = detections_to_msg(HEADER, without_decision((48, 64))).detections
 
     hypothesis, box = detection.results[0].hypothesis, detection.bbox

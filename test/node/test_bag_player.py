@@ -158,7 +158,7 @@ def test_without_a_subscriber_nothing_is_acknowledged(bag_path, play):
     assert 'acknowledged' not in out
 
 
-def test_it_says_which_topic_it_waits_for(bag_path, monkeypatch, capsys):
+def test_it_reports_which_topic_it_waits_for(bag_path, monkeypatch, capsys):
     monkeypatch.setattr(signal, 'pthread_sigmask', lambda *_: None)  # pytest shall hear Ctrl-C
     monkeypatch.setattr(bag_player, 'REMINDER_S', 0.02)
     heard = {'/camera/image_raw': 1, '/camera/image_raw/compressed': 0}

@@ -131,7 +131,7 @@ def test_what_fails_on_its_way_leaves_the_old_model(world, model, other, tmp_pat
     assert world.mask_of(picture()) == expected(other)
 
 
-def test_without_a_model_in_use_a_reload_says_what_loads_it(world):
+def test_without_a_model_in_use_a_reload_reports_what_loads_it(world):
     assert world.bench.change('deactivate')
     assert world.bench.change('cleanup')
     answer = world.reload()

@@ -79,7 +79,7 @@ def takes(own_node, row):
     return True
 
 
-def test_a_description_says_truly_when_a_parameter_is_read(own_node):
+def test_a_description_reports_truly_when_a_parameter_is_read(own_node):
     """Found out by trying in each state."""
     rows = [row for row in TABLE if row.name != 'model']  # which has a test of its own
     active = {row.name: takes(own_node, row) for row in rows}
@@ -123,7 +123,7 @@ def test_what_is_read_at_configure_is_in_use_after_it(own_node):
     assert own_node.bench.change('deactivate')
 
 
-def test_another_folder_takes_over_as_its_description_says(own_node, loads):
+def test_another_folder_takes_over_as_its_description_reports(own_node, loads):
     assert 'another folder that is set afterwards is loaded' in describe(own_node.bench)['model']
     assert own_node.bench.set(model='two').successful
     until(lambda: loads == ['one', 'two'], 'the other folder is loaded')

@@ -54,7 +54,7 @@ def connected(own_node):
     ],
     ids=['packet lost', 'zeros', 'old tail', 'end too soon'],
 )
-def test_a_damaged_picture_gets_no_mask_and_is_told_and_counted(own_node, connected, damaged):
+def test_a_damaged_image_gets_no_mask_and_is_reported_and_counted(own_node, connected, damaged):
     camera, masks, status = connected
     heard, rejected = len(status.messages), own_node.bench.diagnostics()
     damaged_ns = send(own_node.bench, camera, damaged)
@@ -74,7 +74,7 @@ def test_a_damaged_picture_gets_no_mask_and_is_told_and_counted(own_node, connec
 @pytest.mark.parametrize(
     'text', ['bayer_rggb8; jpeg compressed mono8', 'yuv422_yuy2; jpeg compressed mono8']
 )
-def test_a_picture_without_its_color_is_degraded_and_said_once(own_node, connected, text):
+def test_an_image_without_its_color_is_degraded_and_reported_once(own_node, connected, text):
     camera, masks, status = connected
     grey = cv2.imencode('.jpg', cv2.cvtColor(picture(0, 240, 320), cv2.COLOR_RGB2GRAY))[1]
     heard = len(status.messages)

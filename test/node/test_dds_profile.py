@@ -77,7 +77,7 @@ def test_a_broken_file_is_named(tmp_path):
     assert str(broken) in choice.message
 
 
-def test_where_shared_memory_has_no_room_the_remedy_is_said(monkeypatch):
+def test_where_shared_memory_has_no_room_the_remedy_is_reported(monkeypatch):
     monkeypatch.setattr(dds_profile, 'free_bytes', lambda folder: 64 << 20)
     choice = choose_profile(str(SHIPPED), {})
     assert not choice.variables

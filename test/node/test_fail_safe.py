@@ -70,35 +70,35 @@ def world():
     return World(PUBLISH_NO_DECISION)
 
 
-def test_without_any_picture_nothing_is_said(world):
+def test_without_any_image_nothing_is_reported(world):
     assert world.pass_until(5000) == []
 
 
-def test_it_is_said_on_becoming_stale_and_then_again_and_again(world):
+def test_it_is_reported_on_becoming_stale_and_then_again_and_again(world):
     world.record_image()
     assert world.pass_until(3000) == [1510, 2010, 2510]
     assert world.health.counts()['no_decision'] == 3
 
 
-def test_its_stamps_go_on_by_the_cameras_clock_and_are_never_a_pictures(world):
+def test_its_stamps_go_on_by_the_cameras_clock_and_are_never_an_images(world):
     world.record_image()
     world.pass_until(2100)
     assert world.reported.headers == [STAMP_NS + 510 * MS, STAMP_NS + 1010 * MS]
 
 
-def test_a_mask_ends_it_and_the_next_silence_begins_anew(world):
+def test_a_mask_ends_it_and_the_next_silence_begins_again(world):
     world.record_image()
     assert world.pass_until(1600) == [1510]
     world.record_image()
     assert world.pass_until(2200) == [2110]
 
 
-def test_a_picture_that_gets_no_mask_is_enough_to_say_it(world):
+def test_an_image_that_gets_no_mask_is_enough_to_say_it(world):
     world.record_image(mask=False)
     assert world.pass_until(1020) == [1010]
 
 
-def test_inactive_or_silent_nothing_is_said(world):
+def test_inactive_or_silent_nothing_is_reported(world):
     world.record_image()
     world.health.deactivate(Reason(ReasonCode.NOT_ACTIVE, 'a person asked'))
     assert world.pass_until(5000) == []

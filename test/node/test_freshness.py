@@ -45,7 +45,7 @@ def test_a_result_is_too_old_by_the_clock_that_is_asked_for(age, policy, said):
         (1e12, RECEIPT, ''),
     ],
 )
-def test_stamps_that_can_not_be_believed_are_told_where_they_count(header_ms, source, said):
+def test_stamps_that_can_not_be_believed_are_reported_where_they_count(header_ms, source, said):
     reason = clock_warning(Age(0, header_ms), ResultPolicy(age_source=source))
     assert (reason is not None) == bool(said)
     assert reason is None or (reason.code is ReasonCode.CLOCKS_DIFFER and said in reason.text)

@@ -36,7 +36,7 @@ def test_the_node_obeys_the_action(start_here, model, action, values):
     assert values[3].value == 'gate_black'
 
 
-def test_the_raw_mask_is_there_where_masks_are_steadied(start_here, model):
+def test_the_raw_mask_is_there_where_masks_are_filtered(start_here, model):
     filtered = {'steady_frames': 3, 'stale_after_ms': 600_000}
     bench = start_here(model=str(model), **filtered).bench
     masks, raw = bench.listen(Image, 'mask'), bench.listen(Image, 'raw_mask')

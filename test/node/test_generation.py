@@ -6,7 +6,7 @@ import threading
 from surgseg_ros.node.mailbox import Generation
 
 
-def test_a_result_of_an_older_generation_is_told():
+def test_a_result_of_an_older_generation_is_reported():
     generation = Generation()
     first = generation.advance()
     with generation.held(first) as current:

@@ -103,7 +103,7 @@ def test_where_its_memory_is_full_the_cpu_takes_over(bench, camera, node, mask):
     wait_for_decisions(mask, 96)
 
 
-def test_it_goes_back_to_the_gpu_when_it_is_told_to(bench, node, mask):
+def test_it_goes_back_to_the_gpu_when_it_is_reported_to(bench, node, mask):
     answer = bench.call(Trigger, 'segmenter/reload_model', Trigger.Request())
     assert answer.success
     assert 'as a CUDA graph' in answer.message

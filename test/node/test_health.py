@@ -66,7 +66,7 @@ def test_a_mask_is_as_old_as_its_image(health):
     assert health.verdict(2001 * MS, LIMIT_MS).state == STALE
 
 
-def test_images_without_masks_are_told_from_silence(health):
+def test_images_without_masks_are_reported_from_silence(health):
     record_frame(health, at_ms=2000)
     health.record_arrival(2550 * MS)
     reason = 'images come, but no mask is ready within 500 ms'
@@ -88,7 +88,7 @@ def test_trouble_explains_why_there_is_no_mask(health):
     assert reported(health, 1200) == (STALE, 'bad image', ('image_rejected',))
 
 
-def test_before_the_first_mask_images_are_told_from_none(health):
+def test_before_the_first_mask_images_are_reported_from_none(health):
     health.record_arrival(1100 * MS)
     reason = 'images come, but no mask is ready yet'
     assert reported(health, 1200) == (STALE, reason, ('no_mask_yet',))
@@ -104,7 +104,7 @@ def test_a_limited_model_is_never_valid():
     assert reported(health, 2) == (DEGRADED, 'demo only; bad image', codes)
 
 
-def test_codes_are_sorted_and_each_is_told_once(health):
+def test_codes_are_sorted_and_each_is_reported_once(health):
     record_frame(health, at_ms=2000)
     health.record_warning(*(Reason(code, code.value) for code in reversed(ReasonCode)), DEMO)
     _, reason, codes = reported(health, 2100)

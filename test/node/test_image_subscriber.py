@@ -68,7 +68,7 @@ def test_a_set_reliability_is_kept(start, asked, given):
     assert own_node.bench.readers() == [given]
 
 
-def test_a_reliability_that_does_not_match_is_said(start):
+def test_a_reliability_that_does_not_match_is_reported(start):
     own_node = start(reliability='reliable')
     own_node.bench.camera(best_effort=True)
     line = own_node.logs.wait_for_text('QoS that is incompatible with this node')
@@ -93,7 +93,7 @@ def test_a_camera_that_has_just_come_is_not_called_silent(start):
     assert silent_since_ns() == since_ns, 'the same camera does not count again'
 
 
-def test_another_type_on_the_topic_is_said(start):
+def test_another_type_on_the_topic_is_reported(start):
     own_node = start(no_image_warning_s=0.1)
     own_node.bench.camera(message_type=CompressedImage)
     line = own_node.logs.wait_for_text('is published as sensor_msgs/msg/CompressedImage')
@@ -101,7 +101,7 @@ def test_another_type_on_the_topic_is_said(start):
     assert 'set image_transport' in own_node.logs.wait_for_text('no image for 0.1 s')
 
 
-def test_compressed_images_are_looked_for_beside_the_raw_ones(start):
+def test_compressed_images_are_examined_for_beside_the_raw_ones(start):
     """As image_transport does, though the name that is given carries images as well."""
     own_node = start(image_transport='compressed')
     bench = own_node.bench
@@ -149,12 +149,12 @@ def test_what_is_there_instead_of_compressed_images_is_in_log_status_and_diagnos
     assert diagnostics.wait(lambda part: 'set image_transport to raw' in part.message)
 
 
-def test_a_topic_that_never_appears_is_said_by_its_resolved_name(start):
+def test_a_topic_that_never_appears_is_reported_by_its_resolved_name(start):
     own_node = start('-r', 'image:=/rig/left/image_raw', no_image_warning_s=0.1)
     assert "'/rig/left/image_raw' has no publisher" in own_node.logs.wait_for_text('no image for')
 
 
-def test_a_camera_that_sends_nothing_is_said(start):
+def test_a_camera_that_sends_nothing_is_reported(start):
     own_node = start(no_image_warning_s=0.1)
     own_node.bench.camera()
     line = own_node.logs.wait_for_text('nothing arrives')
@@ -218,7 +218,7 @@ def test_the_age_at_receipt_and_the_time_on_the_way_come_from_the_information():
     assert health.times_ms()['transport'].p50 == 5.0
 
 
-def test_what_is_lost_on_the_way_is_counted_and_the_remedy_said_once():
+def test_what_is_lost_on_the_way_is_counted_and_the_remedy_reported_once():
     health, said = Health(), []
     node = SimpleNamespace(
         resolve_topic_name=lambda topic: f'/rig/{topic}',
@@ -235,7 +235,7 @@ def test_what_is_lost_on_the_way_is_counted_and_the_remedy_said_once():
     assert segment_bytes(Path(profile)) > 0
 
 
-def test_made_anew_in_the_executors_hands_the_subscription_still_hears(start):
+def test_made_again_in_the_executors_hands_the_subscription_still_hears(start):
     """Rclpy leaves the group of what is destroyed just before it is taken locked for ever."""
     own_node = start()
     old = own_node.node._subscribers[0]._subscription

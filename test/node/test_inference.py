@@ -58,7 +58,7 @@ def pictures(count):
         (ArithmeticError('NaN'), False),
     ],
 )
-def test_what_is_of_the_machine_is_told_from_what_is_of_the_picture(error, machine):
+def test_what_is_of_the_machine_is_reported_from_what_is_of_the_image(error, machine):
     assert is_of_machine(error) == machine
 
 
@@ -74,7 +74,7 @@ def test_what_fails_once_goes_through_at_the_second_try():
     assert (segmenter.passes, fallback.reported) == ([1, 1], [])
 
 
-def test_what_is_of_the_picture_is_not_tried_again():
+def test_what_is_of_the_image_is_not_tried_again():
     error = ArithmeticError('NaN')
     segmenter, fallback = FailingOnDemand(error), Fallback()
     assert Inference(segmenter, fallback).segment(pictures(1)) == [error]
@@ -89,14 +89,14 @@ def test_after_two_failures_another_way_is_sought_and_nothing_is_tried_until_it_
     assert (segmenter.passes, fallback.reported) == ([1, 1], [OUT_OF_MEMORY])
 
 
-def test_where_no_other_way_comes_it_is_tried_with_each_picture():
+def test_where_no_other_way_comes_it_is_tried_with_each_image():
     segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 2), Fallback(comes=False)
     inference = Inference(segmenter, fallback)
     assert inference.segment(pictures(1)) == [OUT_OF_MEMORY]
     assert inference.segment(pictures(1)) == [FULL]
 
 
-def test_where_single_pictures_go_through_it_stays_with_them_and_says_so():
+def test_where_single_images_go_through_it_stays_with_them_and_reports_so():
     segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 2), Fallback()
     inference = Inference(segmenter, fallback)
     assert inference.segment(pictures(2)) == [FULL] * 2
@@ -105,7 +105,7 @@ def test_where_single_pictures_go_through_it_stays_with_them_and_says_so():
     assert 'one at a time: OutOfMemoryError: no memory is left' in fallback.reasons[0]
 
 
-def test_a_device_that_is_gone_is_not_asked_by_every_picture_of_a_pass():
+def test_a_device_that_is_gone_is_not_asked_by_every_image_of_a_pass():
     segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 9), Fallback()
     assert Inference(segmenter, fallback).segment(pictures(2)) == [OUT_OF_MEMORY] * 2
     assert segmenter.passes == [2, 2, 1, 1]

@@ -27,7 +27,7 @@ def mask(bench, node):
     return bench.listen(Image, 'mask')
 
 
-def test_it_starts_unconfigured_and_says_so(bench, status):
+def test_it_starts_unconfigured_and_reports_so(bench, status):
     assert status.wait_for_state('inactive').values[0].value == 'not configured yet'
     assert bench.state() == 'unconfigured'
 
@@ -87,7 +87,7 @@ def test_deactivated_it_is_silent(bench, status, mask):
     until(lambda: bench.readers() == [], 'the node has unsubscribed')
 
 
-def test_it_begins_anew_again_and_again(bench, mask):
+def test_it_begins_again_again_and_again(bench, mask):
     camera = bench.camera()
     for _ in range(3):
         assert bench.change('cleanup')
@@ -114,7 +114,7 @@ def test_shutdown_frees_all_and_the_process_lives(bench, node, status):
     assert last.level == b'\x02'
 
 
-def test_interrupted_it_ends_well_and_says_inactive_last(bench, node, status):
+def test_interrupted_it_ends_well_and_reports_inactive_last(bench, node, status):
     assert node.interrupt() == 0
     until(lambda: status.messages[-1].values[0].value == 'the process ends', 'the last word')
     assert status.messages[-1].message == 'inactive'

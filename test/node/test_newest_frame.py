@@ -146,7 +146,7 @@ def test_shutdown_during_inference(camera):
     assert camera.counts()['published'] == 0
 
 
-def test_a_network_that_hangs_is_said(camera):
+def test_a_network_that_hangs_is_reported(camera):
     """The images come, the masks do not."""
     status = camera.bench.status()
     camera.send()

@@ -35,7 +35,7 @@ def bench(monkeypatch, start_here):
     return start_here(model='fickle', stale_after_ms=600_000).bench
 
 
-def test_a_picture_without_a_decision_says_so_and_the_next_is_decided(bench):
+def test_an_image_without_a_decision_reports_so_and_the_next_is_decided(bench):
     masks = bench.listen(Image, 'mask')
     detections = bench.listen(Detection2DArray, 'detections')
     status = bench.status()
@@ -64,7 +64,7 @@ def test_a_picture_without_a_decision_says_so_and_the_next_is_decided(bench):
     status.wait_for_state('valid', since=heard)
 
 
-def test_while_stale_it_says_again_and_again_that_nothing_is_known(bench):
+def test_while_stale_it_reports_again_and_again_that_nothing_is_known(bench):
     masks, status = bench.listen(Image, 'mask'), bench.status()
     detections = bench.listen(Detection2DArray, 'detections')
     bench.connect(bench.camera(), masks)
@@ -104,7 +104,7 @@ def test_by_default_it_is_silent_while_stale(bench):
     assert len(masks.messages) == heard
 
 
-def test_a_stamp_of_the_future_is_said_where_the_age_is_asked_for_by_headers(bench):
+def test_a_stamp_of_the_future_is_reported_where_the_age_is_asked_for_by_headers(bench):
     masks, status = bench.listen(Image, 'mask'), bench.status()
     camera = bench.camera()
     bench.connect(camera, masks)
@@ -117,7 +117,7 @@ def test_a_stamp_of_the_future_is_said_where_the_age_is_asked_for_by_headers(ben
     assert 'one clock' in reason
 
 
-def test_a_mask_with_a_stamp_that_tells_nothing_is_degraded(bench):
+def test_a_mask_with_a_stamp_that_reports_nothing_is_degraded(bench):
     masks, status = bench.listen(Image, 'mask'), bench.status()
     camera = bench.camera()
     bench.connect(camera, masks)

@@ -168,7 +168,7 @@ def test_one_that_is_killed_after_it_answered_no_longer_counts_though_it_is_list
         assert graph.check() == ''
 
 
-def test_a_question_that_gets_no_answer_is_given_up_and_asked_anew(graph):
+def test_a_question_that_gets_no_answer_is_given_up_and_asked_again(graph):
     graph.publish('mask', '/or/second')
     graph.services['/or/second'] = False
     graph.check()
@@ -299,7 +299,7 @@ def test_two_segmenters_on_the_same_topics_are_degraded_until_one_is_left(start)
     status.wait_for_state('valid', since=heard)
 
 
-def test_two_eyes_and_other_namespaces_are_no_other_publishers(start, monkeypatch):
+def test_two_cameras_and_other_namespaces_are_no_other_publishers(start, monkeypatch):
     monkeypatch.setattr(other_publishers, 'LISTED_DEAD_S', 0.0)
     own_node = start(image_topics=['l/image', 'r/image'], camera_names=['left', 'right'])
     start()
@@ -343,7 +343,7 @@ def killed(run_node, bench, model, tmp_path_factory):
     return run_node(model=model, stale_after_ms=600_000)
 
 
-def test_a_node_that_was_started_anew_is_not_degraded_by_its_dead_predecessor(bench, killed):
+def test_a_node_that_was_started_again_is_not_degraded_by_its_dead_predecessor(bench, killed):
     until(lambda: bench.node.count_publishers('mask') == 2, 'the dead one is listed beside it')
     status, diagnostics = bench.status(), bench.diagnostics()
     bench.connect(bench.camera(), bench.listen(Image, 'mask'))

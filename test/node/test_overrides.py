@@ -132,7 +132,7 @@ def test_a_compressed_topic_may_have_either_name(reported):
         ('gates.blak.limit', "did you mean 'gates.black.limit'?"),
     ],
 )
-def test_a_slip_in_a_name_is_told_with_what_was_meant(reported, name, said):
+def test_a_slip_in_a_name_is_reported_with_what_was_meant(reported, name, said):
     value = 'reliable' if name.endswith('reliability') else 3
     value = 'volatile' if name.endswith('durability') else value
     (text,) = reported({name: value})
@@ -166,7 +166,7 @@ def test_a_slip_in_a_value_ends_the_start_and_is_named(context, name, value, sai
         SegmenterNode(context=context, parameter_overrides=[Parameter(full, value=value)])
 
 
-def test_the_node_tells_it_once(start_here, monkeypatch):
+def test_the_node_reports_it_once(start_here, monkeypatch):
     network = SimpleNamespace(**stand_in('none'))
     monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: network)
     name = 'qos_overrides./no/such.publisher.depth'

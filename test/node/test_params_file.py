@@ -85,7 +85,7 @@ def test_nested_names_are_found_either_way(tmp_path, text):
     assert read_parameter(path, NAME, 'gates.black.action') is None
 
 
-def test_the_last_source_that_says_something_wins(tmp_path):
+def test_the_last_source_that_reports_something_wins(tmp_path):
     file, silent = tmp_path / 'a.yaml', tmp_path / 'b.yaml'
     file.write_text('/**: {ros__parameters: {topics: [a]}}')
     silent.write_text('/**: {ros__parameters: {other: 1}}')

@@ -98,7 +98,7 @@ def test_the_overlay_can_be_left_out(start):
     assert bench.node.count_publishers('overlay') == 0
 
 
-def test_status_says_whether_masks_can_be_used(start):
+def test_status_reports_whether_masks_can_be_used(start):
     bench = start().bench
     status = bench.status()
     stale = status.wait_for_state('stale')
@@ -200,7 +200,7 @@ def test_outside_the_roi_there_is_no_decision(start, segment):
     bench.connect(camera, mask)
 
 
-def test_odd_stamps_are_processed_and_said_once(start):
+def test_odd_stamps_are_processed_and_reported_once(start):
     own_node = start()
     bench = own_node.bench
     mask, camera = bench.listen(Image, 'mask'), bench.camera()
@@ -216,7 +216,7 @@ def test_odd_stamps_are_processed_and_said_once(start):
         assert len([line for line in own_node.logs.messages if said in line]) == 1, said
 
 
-def test_a_picture_that_changes_size_is_followed(start):
+def test_an_image_that_changes_size_is_followed(start):
     own_node = start()
     bench = own_node.bench
     mask, camera = bench.listen(Image, 'mask'), bench.camera()
@@ -244,7 +244,7 @@ def test_compressed_images(start, segment, ending):
     assert np.array_equal(pixels_of(mask.messages[0]), expected)
 
 
-def test_two_eyes_do_not_wait_for_each_other(start):
+def test_two_cameras_do_not_wait_for_each_other(start):
     bench = start(image_topics=['l/image', 'r/image'], camera_names=['left', 'right']).bench
     masks = [bench.listen(Image, f'{channel}/mask') for channel in ('left', 'right')]
     left, right = bench.status('left/status'), bench.status('right/status')

@@ -186,7 +186,7 @@ def worlds(request, tmp_path_factory, bench, model):
 
 
 @pytest.mark.parametrize(('state', 'number'), CASES)
-def test_it_ends_well_and_says_inactive_last(worlds, model, tmp_path, state, number):
+def test_it_ends_well_and_reports_inactive_last(worlds, model, tmp_path, state, number):
     world = worlds[state, number]
     assert world.status.wait()
     if (state, number) == AT_ONCE:

@@ -109,7 +109,7 @@ def test_a_parameter_that_does_not_fit_is_named(name, value, said):
     assert '\n' not in str(raised.value)
 
 
-def test_without_a_model_it_says_so_and_waits(no_model, bench):
+def test_without_a_model_it_reports_so_and_waits(no_model, bench):
     diagnostics = bench.diagnostics()
     part = diagnostics.wait(lambda part: part.level == b'\x02')
     assert part.message.startswith('inactive: configure failed: /no/such/model')

@@ -89,7 +89,7 @@ def test_an_interrupt_while_it_waits_ends_it_without_the_command(answer):
     assert 'Traceback' not in errors
 
 
-def test_without_a_command_it_says_so(capsys):
+def test_without_a_command_it_reports_so(capsys):
     with pytest.raises(SystemExit):
         main(['/segmenter'])
     assert 'no command: give one after' in capsys.readouterr().err

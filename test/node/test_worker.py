@@ -103,14 +103,14 @@ def colour(value, size=(8, 12)):
     return np.full((*size, 3), value, np.uint8)
 
 
-def test_two_eyes_share_a_pass_and_each_keeps_its_header_and_size():
+def test_two_cameras_share_a_pass_and_each_keeps_its_header_and_size():
     frames = [(1, image_cdr(colour(4), 11)), (0, image_cdr(colour(6, (5, 5)), 22))]
     sizes, published, _ = work(frames, [None, None])
     assert sizes == [2]
     assert published == [[(22, [6], [6])], [(11, [4], [4])]]
 
 
-def test_an_eye_whose_picture_fails_spoils_no_other():
+def test_an_camera_whose_image_fails_spoils_no_other():
     frames = [(n, image_cdr(colour(4 + n), n + 1)) for n in range(3)]
     sizes, published, counts = work(frames, [None, Roi(0, 0, 99, 99), None])
     assert sizes == [3, 1, 1, 1], 'all together, then each by itself'
@@ -124,7 +124,7 @@ def test_an_eye_whose_picture_fails_spoils_no_other():
     ]
 
 
-def test_an_eye_that_sends_no_picture_is_left_out_of_the_pass():
+def test_an_camera_that_sends_no_image_is_left_out_of_the_pass():
     frames = [(0, b'nothing'), (1, image_cdr(colour(4), 7))]
     sizes, published, counts = work(frames, [None, None])
     assert sizes == [1]
@@ -159,7 +159,7 @@ def test_a_result_that_is_too_old_when_done_is_never_published_as_valid(
     ('now_ns', 'published', 'doubted'),
     [(50, 1, False), (0, 1, True), (10**9, 0, False), (11 * 10**9, 0, False)],
 )
-def test_by_its_header_a_picture_is_young_old_or_not_to_be_believed(now_ns, published, doubted):
+def test_by_its_header_an_image_is_young_old_or_not_to_be_believed(now_ns, published, doubted):
     policy = dataclasses.replace(PATIENT, max_frame_age_ms=100, age_source=HEADER)
     seen = {}
 
@@ -182,13 +182,13 @@ def test_by_its_header_a_picture_is_young_old_or_not_to_be_believed(now_ns, publ
     assert all('in the future' in reason.text for reason in reasons)
 
 
-def test_of_a_stamp_too_old_to_be_believed_the_clocks_are_said_to_be_the_cause(caplog):
+def test_of_a_stamp_too_old_to_be_believed_the_clocks_are_reported_to_be_the_cause(caplog):
     policy = dataclasses.replace(PATIENT, max_frame_age_ms=100, age_source=HEADER)
     work([(0, image_cdr(colour(4), 7))], [None], policy=policy, now_ns=lambda: 3600 * 10**9)
     assert 'synchronize the clocks of camera and node' in caplog.text
 
 
-def test_a_doubt_is_told_before_its_mask_is_out():
+def test_a_warning_is_reported_before_its_mask_is_out():
     reported = []
 
     def report(health, outputs):

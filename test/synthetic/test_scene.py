@@ -141,7 +141,7 @@ def test_needle_is_wide_enough_to_be_learnt():
     assert min(widths) >= 2.5
 
 
-def test_ribbon_covers_exactly_what_its_geometry_says():
+def test_ribbon_covers_exactly_what_its_geometry_reports():
     view = View(100, 200)
     points = np.array([[0.205, 0.5], [1.505, 0.5]])
     patch = ribbon(view, points, np.array([0.1, 0.1]), white, NEEDLE, flat=True)
@@ -154,7 +154,7 @@ def test_ribbon_covers_exactly_what_its_geometry_says():
     assert (canvas.image[canvas.mask == NEEDLE] >= 128).all()
 
 
-def test_what_lies_outside_the_picture_is_not_drawn():
+def test_what_lies_outside_the_image_is_not_drawn():
     points = np.array([[3.0, 3.0], [4.0, 4.0]])
     assert ribbon(View(100, 200), points, np.array([0.1, 0.1]), white, NEEDLE) is None
 

@@ -80,7 +80,7 @@ def test_another_python_has_no_lock(set_up: ModuleType, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize('fails', [False, True])
-def test_where_a_version_is_not_to_be_had_it_is_said_and_done_without(
+def test_where_a_version_is_not_to_be_had_it_is_reported_and_done_without(
     set_up: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

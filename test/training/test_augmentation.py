@@ -43,7 +43,7 @@ def test_nothing_changes_where_nothing_is_asked_for(padded):
 
 
 @pytest.mark.parametrize('seed', range(8))
-def test_the_truth_follows_the_picture(seed):
+def test_the_truth_follows_the_image(seed):
     view, truth = GEOMETRY(*scene(), (64, 96), np.random.default_rng(seed), label=4)
     assert view.shape == (64, 96, 3)
     assert truth.shape == (64, 96)
@@ -52,7 +52,7 @@ def test_the_truth_follows_the_picture(seed):
     assert agree[inside].mean() > 0.95
 
 
-def test_beyond_the_picture_there_is_no_truth():
+def test_beyond_the_image_there_is_no_truth():
     image, mask = scene()
     view, truth = NOTHING(image, mask, (160, 160), np.random.default_rng(0))
     assert (truth == NO_DECISION).sum() == 160 * 160 - mask.size

@@ -54,7 +54,7 @@ WRONG_MASKS = {
 }
 
 
-def test_a_sound_data_set_has_no_faults(data):
+def test_a_sound_data_set_has_no_errors(data):
     samples = find_samples(data)
     assert check(samples) == []
     assert validate(data) == (samples, ())
@@ -70,7 +70,7 @@ def test_a_wrong_mask_is_named(data, kind):
     assert said in data_error.what
 
 
-def test_a_wrong_picture_is_named(data):
+def test_a_wrong_image_is_named(data):
     path = data / 'video_02/rgb/000000060.png'
     path.write_bytes(path.read_bytes()[:200])
     (data_error,) = check(find_samples(data))
@@ -79,7 +79,7 @@ def test_a_wrong_picture_is_named(data):
     assert 'lack the end of the image' in data_error.what
 
 
-def test_everything_wrong_with_a_sample_is_said(data):
+def test_everything_wrong_with_a_sample_is_reported(data):
     (data / MASK).write_bytes(png(FLAT[:24] + np.uint8(99)))
     assert [error.what.split(': ')[1][:9] for error in check(find_samples(data)[:1])] == [
         'holds the', 'is 80x24 ',
@@ -94,7 +94,7 @@ def test_pixels_are_counted(data):
     assert examination.class_px.tolist() == [48 * 80 - shaft, 0, 0, shaft, 0, 0, 0, 0, 0, 0]
 
 
-def test_faults_are_refused_with_every_name(data):
+def test_errors_are_refused_with_every_name(data):
     (data / MASK).write_bytes(palette_png(FLAT))
     (data / 'video_03/rgb/000000060.png').unlink()
     with pytest.raises(DatasetError, match='palette') as caught:
@@ -102,7 +102,7 @@ def test_faults_are_refused_with_every_name(data):
     assert f'leave them out by name: [{NAME}, video_03/000000060]' in str(caught.value)
 
 
-def test_faults_are_left_out_with_a_warning(data):
+def test_errors_are_left_out_with_a_warning(data):
     (data / MASK).write_bytes(palette_png(FLAT))
     (data / 'video_03/rgb/000000060.png').unlink()
     with pytest.warns(UserWarning, match=f'left out .{NAME}, video_03/000000060') as warned:
@@ -113,7 +113,7 @@ def test_faults_are_left_out_with_a_warning(data):
     assert NAME not in {sample.name for sample in samples}
 
 
-def test_what_is_left_out_by_name_is_no_fault(data):
+def test_what_is_left_out_by_name_is_no_error(data):
     (data / MASK).write_bytes(palette_png(FLAT))
     assert len(validate(data, leave_out=[NAME]).samples) == 5
     assert len(validate(data, leave_out=['video_01']).samples) == 4

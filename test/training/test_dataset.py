@@ -32,7 +32,7 @@ def test_frames_are_found_by_each_naming(data, name):
     assert set(np.unique(mask)) == {0, 3}
 
 
-def test_pictures_are_read_as_rgb(data):
+def test_images_are_read_as_rgb(data):
     blue_in_opencv = np.zeros((48, 80, 3), np.uint8)
     blue_in_opencv[..., 0] = 200
     cv2.imwrite(str(data / 'video_01/rgb/000000000.png'), blue_in_opencv)

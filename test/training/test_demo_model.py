@@ -14,7 +14,7 @@ from surgseg_ros.training.scoring import Calibration
 MODEL = Path(__file__).resolve().parents[2] / 'models/demo'
 
 
-def test_it_is_whole_and_says_that_it_is_a_demo():
+def test_it_is_whole_and_reports_that_it_is_a_demo():
     spec, _ = read_model(MODEL)  # which checks the hash
     assert spec.intended_use == 'demo'
     assert 'synthetic' in spec.name

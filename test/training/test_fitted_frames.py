@@ -71,7 +71,7 @@ def test_what_an_interruption_left_is_not_taken_for_whole(data, tmp_path, monkey
     assert len(folders(cache)) == 1
 
 
-def test_a_broken_picture_is_named_and_leaves_nothing(data, tmp_path):
+def test_a_broken_image_is_named_and_leaves_nothing(data, tmp_path):
     samples = find_samples(data)
     samples[3].image.write_bytes(b'no image')
     with pytest.raises(DatasetError, match=str(samples[3].image)):
@@ -79,7 +79,7 @@ def test_a_broken_picture_is_named_and_leaves_nothing(data, tmp_path):
     assert folders(tmp_path / 'cache') == []
 
 
-def test_a_full_disk_is_said_with_what_to_do(data, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_what_to_do(data, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
@@ -89,7 +89,7 @@ def test_a_full_disk_is_said_with_what_to_do(data, tmp_path, monkeypatch):
     assert folders(tmp_path / 'cache') == []
 
 
-def test_a_picture_that_went_away_is_named(data, tmp_path):
+def test_an_image_that_went_away_is_named(data, tmp_path):
     samples = find_samples(data)
     samples[2].image.unlink()
     with pytest.raises(DatasetError, match=str(samples[2].image)):

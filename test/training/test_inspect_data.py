@@ -58,7 +58,7 @@ def test_everything_wrong_is_named(data, tmp_path, capsys):
     assert (tmp_path / 'out/data.png').is_file()
 
 
-def test_a_damaged_picture_is_a_fault_of_its_file(data, tmp_path, capsys):
+def test_a_damaged_image_is_an_error_of_its_file(data, tmp_path, capsys):
     video = data / 'video_02'
     sizes = cv2.imread(str(video / 'segmentation/000000060.png'), -1).shape
     noise = np.random.default_rng(0).integers(0, 256, (*sizes, 3), np.uint8)
@@ -78,7 +78,7 @@ def test_nothing_at_all(tmp_path, capsys):
     assert 'holds no video_' in capsys.readouterr().err
 
 
-def test_nothing_sound_still_gets_a_picture(data, tmp_path):
+def test_nothing_sound_still_gets_an_image(data, tmp_path):
     for path in data.glob('*/segmentation/*.png'):
         path.write_bytes(b'')
     status, report = inspect(data, tmp_path, '--output', str(tmp_path / 'out'))

@@ -26,7 +26,7 @@ def test_the_truth_costs_nothing(truth):
     assert segmentation_loss(sure(truth), truth, 1.0).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_an_absent_class_costs_the_more_the_more_of_it_is_said(truth):
+def test_an_absent_class_costs_the_more_the_more_of_it_is_reported(truth):
     costs = []
     for pixels in (0, 1, 4):
         wrong = truth.clone()

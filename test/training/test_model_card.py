@@ -82,7 +82,7 @@ def test_a_whole_card():
     assert 'output' not in said
 
 
-def test_the_confidence_is_told_where_it_was_calibrated():
+def test_the_confidence_is_reported_where_it_was_calibrated():
     errors = {'ece': 0.0345, 'instrument_ece': None}
     calibration = {'bins': 15, 'before': errors, 'after': {**errors, 'ece': 0.00121}}
     scores = {
@@ -97,7 +97,7 @@ def test_the_confidence_is_told_where_it_was_calibrated():
     assert 'emperature' not in model_card(SPEC)
 
 
-def test_a_demo_says_so():
+def test_a_demo_reports_so():
     said = model_card(dataclasses.replace(SPEC, intended_use='demo'))
     assert 'knows synthetic scenes and nothing else' in said
     assert 'For research only' not in said

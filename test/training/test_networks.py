@@ -58,7 +58,7 @@ def test_a_file_that_would_have_to_be_unpickled_is_refused(tmp_path):
         _build(encoder='resnet18', encoder_weights=str(tmp_path / 'code.pth'))
 
 
-def test_without_the_hub_the_error_says_what_to_do(monkeypatch):
+def test_without_the_hub_the_error_reports_what_to_do(monkeypatch):
     def unreachable(*_, **__):
         raise huggingface_hub.errors.LocalEntryNotFoundError('no connection')
 

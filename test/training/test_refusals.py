@@ -70,7 +70,7 @@ def test_what_can_not_be_trained_is_a_line_and_the_output_can_be_named_again(
     assert not (tmp_path / 'model').exists()
 
 
-def test_a_diverging_run_is_told_with_its_step_and_rate(
+def test_a_diverging_run_is_reported_with_its_step_and_rate(
     given: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*given, 'learning_rate=1e30', 'ema_decay=0', 'steps=9', 'validate_every=9']) == 2
@@ -128,7 +128,7 @@ def _text(text: str):  # type: ignore[no-untyped-def]
     ],
 )
 @pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
-def test_weights_that_are_none_are_told_without_torchs_advice(
+def test_weights_that_are_none_are_reported_without_torchs_advice(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
     make, said: str, suffix: str,
 ) -> None:  # fmt: skip
@@ -144,7 +144,7 @@ def test_weights_that_are_none_are_told_without_torchs_advice(
 
 
 @pytest.mark.parametrize('damage', ['html', 'cut', 'pickle', 'empty', 'parts'])
-def test_a_checkpoint_that_is_none_is_told_in_a_line(
+def test_a_checkpoint_that_is_none_is_reported_in_a_line(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
     path = tmp_path / 'model/run/last.ckpt'
@@ -167,7 +167,7 @@ def test_a_checkpoint_that_is_none_is_told_in_a_line(
 
 
 @pytest.mark.parametrize('text', ['', 'a: [1\nb: {', '- a', 'a', '\x00', 'steps: [1]'])
-def test_a_file_of_settings_that_is_none_is_told_in_a_line(
+def test_a_file_of_settings_that_is_none_is_reported_in_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     (tmp_path / 'train.yaml').write_text(text)
@@ -195,7 +195,7 @@ def test_more_processes_than_frames_to_validate_are_refused(
         "dataloader's workers are out of shared memory. Please try to raise your limit.",
     ],
 )
-def test_a_small_shared_memory_is_told_with_both_remedies(text: str) -> None:
+def test_a_small_shared_memory_is_reported_with_both_remedies(text: str) -> None:
     said = explain(RuntimeError(text))
     assert said is not None
     assert '--shm-size' in said

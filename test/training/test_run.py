@@ -132,7 +132,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, arguments):
     assert _digest(tmp_path / 'model') == before
 
 
-def test_logs_and_pictures_are_left(tmp_path, arguments):
+def test_logs_and_images_are_left(tmp_path, arguments):
     assert main(arguments('model', 'picture_every=2')) == 0
     run = tmp_path / 'model/run'
     for key in ('validation_score', 'validation_mIoU', 'validation_mNSD'):

@@ -46,7 +46,7 @@ def test_one_frame_can_not_be_split(data):
         split_frames(find_samples(data)[:1], 0.2, 0)
 
 
-def test_samples_are_split_as_told(data):
+def test_samples_are_split_as_reported(data):
     samples = find_samples(data)
     training, validation = split_samples(samples, 'video', 0.33, 0)
     assert (len(training), len(validation)) == (4, 2)

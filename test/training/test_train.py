@@ -126,13 +126,13 @@ def test_what_can_not_be_used_is_named(config, capsys, setting, said):
     assert said in capsys.readouterr().err
 
 
-def test_a_broken_picture_is_named(config, data, capsys):
+def test_a_broken_image_is_named(config, data, capsys):
     (data / 'video_01/rgb/000000060.png').write_bytes(b'no image')
     assert main(['--config', str(config)]) == 2
     assert 'video_01/rgb/000000060.png' in capsys.readouterr().err
 
 
-def test_a_fault_is_refused_or_left_out_by_name(tmp_path, config, data, capsys):
+def test_an_error_is_refused_or_left_out_by_name(tmp_path, config, data, capsys):
     mask = data / 'video_01/segmentation/000000060.png'
     assert cv2.imwrite(str(mask), np.full((48, 80), 12, np.uint8))
     assert main(['--config', str(config)]) == 2

@@ -93,7 +93,7 @@ def test_what_is_lacking_is_added(packed, tmp_path, monkeypatch, frame_number):
     assert read == [('video_01', [60])]
 
 
-def test_another_file_is_decoded_anew(packed, tmp_path):
+def test_another_file_is_decoded_again(packed, tmp_path):
     video = packed / 'video_01/video_left.avi'
     before = cache_folder(video, tmp_path)
     os.utime(video, ns=(0, 0))

@@ -47,7 +47,7 @@ def read_by_opencv(path):
         ('x.mp4', 'h264', {'rotation': 180}),
     ],
 )
-def test_pictures_are_those_of_opencv(tmp_path, name, codec, more):
+def test_images_are_those_of_opencv(tmp_path, name, codec, more):
     path = write_video(tmp_path / name, 8, codec, **more)
     found, data_errors = read(path)
     expected = list(read_by_opencv(path))
@@ -185,7 +185,7 @@ def test_a_size_that_changes_midway_is_refused_by_name(tmp_path, codec):
     assert f'frame {GOP} cannot be used: it is 96x48, the video 192x96' in data_errors[GOP]
 
 
-def test_without_a_place_for_faults_the_first_one_raises(tmp_path):
+def test_without_a_place_for_errors_the_first_one_raises(tmp_path):
     path = write_video(tmp_path / 'x.avi', COUNT, 'mjpeg')
     overwrite(path, packets(path)[4][0] + 300, bytes(300))
     frames = open_video(path).read(count())

@@ -131,7 +131,7 @@ def test_of_a_video_that_is_cut_off_the_rest_is_named(tmp_path, name, codec, con
     assert f'the header promises {COUNT} frames' in open_video(path).data_errors[-1]
 
 
-def test_a_fragmented_video_that_is_cut_off_is_told(tmp_path):
+def test_a_fragmented_video_that_is_cut_off_is_reported(tmp_path):
     options = {'movflags': 'frag_keyframe+empty_moov'}
     path = write_video(tmp_path / 'x.mp4', COUNT, container=options)
     assert assert_true(path) == []
@@ -169,7 +169,7 @@ def test_of_a_cut_video_frames_that_come_later_in_the_file_are_missing(tmp_path)
 @pytest.mark.parametrize(
     ('name', 'codec'), [('x.ts', 'h264'), ('x.flv', 'h264'), ('x.wmv', 'wmv2')]
 )
-def test_a_cut_in_other_formats_is_told_where_their_end_says_it(tmp_path, name, codec):
+def test_a_cut_in_other_formats_is_reported_where_their_end_reports_it(tmp_path, name, codec):
     path = write_video(tmp_path / name, COUNT, codec)
     assert open_video(path).data_errors == ()
     rewrite(path, path.read_bytes()[: path.stat().st_size * 2 // 3 + 1])
@@ -197,7 +197,7 @@ def test_an_mp4_whose_codec_is_lost_is_refused(tmp_path):
         open_video(path)
 
 
-def test_a_recording_that_never_ended_well_is_told(tmp_path):
+def test_a_recording_that_never_ended_well_is_reported(tmp_path):
     path = write_video(tmp_path / 'x.mkv', COUNT, container={'live': '1'})
     assert open_video(path).data_errors == ()
     rewrite(path, path.read_bytes()[:-20])
@@ -242,7 +242,7 @@ def test_a_lost_packet_of_a_transport_stream_keeps_the_numbers_behind_it(tmp_pat
 
 
 @pytest.mark.parametrize('name', ['x.mp4', 'x.mkv'])
-def test_a_rate_that_varies_is_told_by_the_time_stamps(tmp_path, name):
+def test_a_rate_that_varies_is_reported_by_the_time_stamps(tmp_path, name):
     path = write_video(tmp_path / name, len(VARYING), times=VARYING)
     video = open_video(path)
     assert (len(video), video.rate_hz, video.data_errors) == (len(VARYING), None, ())

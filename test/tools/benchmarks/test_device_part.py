@@ -11,7 +11,7 @@ from tools.benchmarks import device_part
 from tools.benchmarks.device_part import Row, table
 
 
-def test_a_row_says_the_ratio_and_the_rate() -> None:
+def test_a_row_reports_the_ratio_and_the_rate() -> None:
     assert table([Row(2, 8.0, 10.0)]).splitlines()[-1] == '| 2 | 8.00 | 10.00 | 1.250 | 200 |'
 
 

@@ -26,7 +26,7 @@ def test_each_kind_has_its_row(tmp_path, capsys, monkeypatch):
     assert rows[-1][0].startswith('1920x1080')
 
 
-def test_without_frames_it_says_so(tmp_path, capsys):
+def test_without_frames_it_reports_so(tmp_path, capsys):
     assert main(['--data', str(tmp_path)]) == 2
     assert 'no video' in capsys.readouterr().err
 

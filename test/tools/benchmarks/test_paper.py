@@ -64,7 +64,7 @@ def test_all_ways_are_timed_on_all_rounds_and_compared(model, data, tmp_path):
     assert variants['f32'].same_as_plain > 0.99, 'the same network on images of one colour'
 
 
-def test_what_is_refused_is_told(model, tmp_path, monkeypatch):
+def test_what_is_refused_is_reported(model, tmp_path, monkeypatch):
     def refuse(*arguments):
         raise turns.RefusedError('too far off')
 

@@ -45,7 +45,7 @@ def test_both_ways_find_the_same_instruments(by_name: dict[str, Step], name: str
 
 
 @pytest.mark.parametrize('encoding', ['rgb8', 'bgr8'])
-def test_both_ways_read_the_same_picture(by_name: dict[str, Step], encoding: str) -> None:
+def test_both_ways_read_the_same_image(by_name: dict[str, Step], encoding: str) -> None:
     step = by_name[f'image from CDR, {encoding}']
     assert np.array_equal(step.ours(), step.plain())
 
@@ -58,7 +58,7 @@ def test_both_ways_write_the_same_mask_and_fit_to_the_same_size(by_name: dict[st
     assert np.abs(fitted[0, : plain.height].numpy().astype(int) - np.asarray(plain)).mean() < 1
 
 
-def test_the_first_turn_does_not_count_and_medians_are_told(
+def test_the_first_turn_does_not_count_and_medians_are_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     times_ms = iter([99, 99, 2, 8, 1, 9, 3, 10])

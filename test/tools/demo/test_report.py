@@ -49,7 +49,9 @@ def heard(index: int, mask: np.ndarray, stamp_ns: int | None = None) -> list[Rec
     ]
 
 
-def test_perfect_masks_score_one_and_their_latency_is_told(source: Source, tmp_path: Path) -> None:
+def test_perfect_masks_score_one_and_their_latency_is_reported(
+    source: Source, tmp_path: Path
+) -> None:
     recorded = [message for i in range(FRAMES) for message in heard(i, truth(i))]
 
     outcome = report(source, recorded, tmp_path)

@@ -43,7 +43,7 @@ def test_the_same_seed_gives_the_same_messages(kind: str) -> None:
 
 
 @pytest.mark.parametrize('path', KEPT, ids=lambda path: f'{path.parent.name}-{path.stem}')
-def test_what_was_found_once_stays_mended(path: Any) -> None:
+def test_what_was_found_once_stays_fixed(path: Any) -> None:
     """The name says what comes of it; decoders of other releases may be more or less strict."""
     expected = path.stem.split('-')[0]
     cause = check(path.read_bytes(), path.parent.name) or 'mask'

@@ -66,7 +66,7 @@ def test_its_own_packages_come_first_and_the_others_are_those_below(reference: M
     assert reported.stdout == f'of the reference {rosbags.__file__}\n'
 
 
-def test_it_is_made_anew_only_where_the_one_below_has_changed(reference: ModuleType) -> None:
+def test_it_is_made_again_only_where_the_one_below_has_changed(reference: ModuleType) -> None:
     run = PlayedRunner()
     for _ in range(2):
         reference.make(run)
@@ -76,7 +76,7 @@ def test_it_is_made_anew_only_where_the_one_below_has_changed(reference: ModuleT
     assert len(run.installed) == 2
 
 
-def test_one_that_was_cut_off_is_made_anew(reference: ModuleType) -> None:
+def test_one_that_was_cut_off_is_made_again(reference: ModuleType) -> None:
     def cut(*command: object) -> None:
         if 'pip' in command:
             raise reference.SetUpError('no network')

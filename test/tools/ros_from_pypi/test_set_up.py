@@ -126,7 +126,7 @@ def test_two_pythons_are_not_mixed(checkout: Path) -> None:
     assert '.venv has Python 3.7' in refusal(checkout)
 
 
-def test_half_an_environment_is_made_anew(checkout: Path) -> None:
+def test_half_an_environment_is_made_again(checkout: Path) -> None:
     """Here it ends at the missing package; the point is that nothing of the old one is left."""
     stamp = stamped(checkout)
     left = json.loads(stamp.read_text())

@@ -21,7 +21,7 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize(('encoding', 'step'), [('rgb8', 210), ('mono8', 70), ('rgba8', 280)])
-def test_a_picture_says_in_its_frame_id_which_it_is(encoding, step):
+def test_an_image_reports_in_its_frame_id_which_it_is(encoding, step):
     pytest.importorskip('rclpy', reason='needs rclpy')
     from tools.soak.camera import picture
 
