@@ -40,7 +40,7 @@ START_TIME_NS: Final = 1_000_000_000 * 10**9
 LATCHED_TYPES: Final = ('vision_msgs/msg/LabelInfo', 'diagnostic_msgs/msg/DiagnosticStatus')
 """Types whose last message also goes to late subscribers."""
 
-PICTURE_FORMATS: Final[dict[str, Callable[[Any, Any, int], Any]]] = {
+IMAGE_FORMATS: Final[dict[str, Callable[[Any, Any, int], Any]]] = {
     'raw': lambda picture, head, quality: image_to_msg(picture, head),
     'jpeg': image_to_jpeg,
 }
@@ -156,7 +156,7 @@ class BagWriter:
 class Written(NamedTuple):
     """The number of images and masks in a bag."""
 
-    pictures: int
+    images: int
     masks: int
 
 
@@ -189,13 +189,13 @@ def write_image_bag(
     """
     if image_topic == ground_truth_topic:
         raise BagError(f'both topics are {image_topic!r}: give the masks one of their own')
-    to_picture = _choose('pictures', picture_format, PICTURE_FORMATS)
+    to_image = _choose('pictures', picture_format, IMAGE_FORMATS)
     to_mask = _choose('masks', mask_format, MASK_FORMATS)
     counts: Counter[str] = Counter()
     with BagWriter(path, storage) as bag:
         for stamp_ns, image, mask in frames:
             head = header(stamp_ns, frame_id)
-            messages = {image_topic: to_picture(image, head, jpeg_quality)}
+            messages = {image_topic: to_image(image, head, jpeg_quality)}
             if mask is not None:
                 messages[ground_truth_topic] = to_mask(mask, head)
             counts.update(_write(bag, messages, stamp_ns))

@@ -79,7 +79,7 @@ def _of(package: str) -> str | None:
 
 _SIDES: Final = (512, 1024, 2048)
 """Sides of square matrices; which is the fastest depends on caches."""
-_PICTURE: Final = 1920 * 1080 * 3
+_IMAGE: Final = 1920 * 1080 * 3
 _TRIES: Final = 15
 _LEAST_S: Final = 0.3
 """Minimum time of a measurement: other work on the machine comes in bursts."""
@@ -145,15 +145,13 @@ def measure_rates(device: torch.device, say: Callable[[str], None] = lambda text
             matrix[name] = rate
         else:
             not_measured[name] = reason or 'torch has no such product on this device'
-    source, destination = (
-        torch.zeros(_PICTURE, dtype=torch.uint8, device=device) for _ in range(2)
-    )
+    source, destination = (torch.zeros(_IMAGE, dtype=torch.uint8, device=device) for _ in range(2))
     copy_s = _best_s(lambda: destination.copy_(source), device)
     link = 0.0
     if device.type != 'cpu':
-        host = torch.zeros(_PICTURE, dtype=torch.uint8, pin_memory=True)
-        link = _PICTURE / _best_s(lambda: source.copy_(host, non_blocking=True), device)
-    return Rates(matrix, 2 * _PICTURE / copy_s, link, not_measured)
+        host = torch.zeros(_IMAGE, dtype=torch.uint8, pin_memory=True)
+        link = _IMAGE / _best_s(lambda: source.copy_(host, non_blocking=True), device)
+    return Rates(matrix, 2 * _IMAGE / copy_s, link, not_measured)
 
 
 def count_flops(spec: ModelSpec) -> int:

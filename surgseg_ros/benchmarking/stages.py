@@ -83,7 +83,7 @@ Times = Mapping[str, float]
 
 def measure(
     segmenter: Segmenter,
-    pictures: Sequence[NDArray[np.uint8]],
+    images: Sequence[NDArray[np.uint8]],
     frames: int,
     cameras: int = 1,
     end_s: float = math.inf,
@@ -96,7 +96,7 @@ def measure(
     are processed; with one camera, a frame waits only until the thread wakes up.
 
     :param segmenter: the model; it is warmed up first.
-    :param pictures: (H, W, 3) uint8 RGB, taken in turn.
+    :param images: (H, W, 3) uint8 RGB, taken in turn.
     :param frames: number of measured rounds.
     :param cameras: number of cameras.
     :param end_s: monotonic time after which no further round starts, if one is measured.
@@ -104,12 +104,12 @@ def measure(
     :return: for each round and camera, the milliseconds of STAGES and of `age`, the total.
     :raises RuntimeError: if the node would have rejected a frame.
     """
-    segmenter.warm_up((pictures[0].shape[0], pictures[0].shape[1]))
+    segmenter.warm_up((images[0].shape[0], images[0].shape[1]))
     results: queue.SimpleQueue[Times | str] = queue.SimpleQueue()
     mailbox = Mailbox()
     worker = _worker(segmenter, mailbox, results, cameras)
     worker.start()
-    cdrs = [image_cdr(picture) for picture in pictures]
+    cdrs = [image_cdr(image) for image in images]
     rounds: list[list[Times]] = []
     try:
         for cdr in islice(cycle(cdrs), _UNTIMED + frames):

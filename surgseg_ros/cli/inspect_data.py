@@ -19,7 +19,7 @@ from surgseg_ros.training.data_summary import draw_data, summarize
 from surgseg_ros.training.dataset import find_losses, scan_samples
 from surgseg_ros.training.samples import Sample
 
-PICTURE_FILE: Final = 'data.png'
+IMAGE_FILE: Final = 'data.png'
 
 
 _MOST_PRINTED: Final = 200
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         check_file(options.json)
     if options.output:
-        check_file(options.output / PICTURE_FILE)
+        check_file(options.output / IMAGE_FILE)
     found = scan_samples(options.data, options.cache)
     examinations = list(examine_all(found.samples))
     summary = summarize(found, examinations, find_losses(options.data))
@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         write_whole(options.json, (json.dumps(summary, indent=2) + '\n').encode())
     if options.output:
-        write_png(options.output / PICTURE_FILE, _picture(found.samples, examinations))
-        print(f'\npicture: {options.output / PICTURE_FILE}')
+        write_png(options.output / IMAGE_FILE, _picture(found.samples, examinations))
+        print(f'\npicture: {options.output / IMAGE_FILE}')
     return _say(summary['faults'], options.json)
 
 
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='surgseg_ros inspect_data', description=__doc__)
     add = parser.add_argument
     add('--data', type=Path, required=True, metavar='DIR', help='folder of video_*')
-    add('--output', type=Path, metavar='DIR', help=f'gets an image of the data, {PICTURE_FILE}')
+    add('--output', type=Path, metavar='DIR', help=f'gets an image of the data, {IMAGE_FILE}')
     add('--json', type=Path, metavar='FILE', help='gets all numbers and all faults')
     add(
         '--cache',

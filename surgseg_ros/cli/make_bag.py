@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from surgseg_ros.bags.sources import STORAGES, BagError
 from surgseg_ros.bags.writing import (
+    IMAGE_FORMATS,
     MASK_FORMATS,
-    PICTURE_FORMATS,
     START_TIME_NS,
     Frame,
     Written,
@@ -28,7 +28,7 @@ from surgseg_ros.cli.arguments import (
     topic_name,
 )
 from surgseg_ros.core.files import check_place
-from surgseg_ros.evaluation.layout import VIDEO_FILE, find_videos, has_pictures
+from surgseg_ros.evaluation.layout import VIDEO_FILE, find_videos, has_images
 from surgseg_ros.evaluation.sources import (
     Crop,
     Source,
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _plan(path: Path, output: Path, every: int) -> list[tuple[Path, Source]]:
     """Decide which bag each video becomes, once all can be read and none is there."""
     sources = find_sources(path, every)
-    is_set = any(has_pictures(video) for video in find_videos(path))
+    is_set = any(has_images(video) for video in find_videos(path))
     plan = [(output / x.name if is_set else output, x) for x in sources]
     for bag, source in plan:
         if bag.exists():
@@ -107,7 +107,7 @@ def _write(path: Path, frames: Iterable[Frame], options: argparse.Namespace) -> 
 
 def _report(path: Path, source: Source, written: Written, rate_hz: Fraction | float | None) -> str:
     """Say what a bag holds, and what the video's header had promised beyond that."""
-    text = f'{path}: {written.pictures} image{"s"[written.pictures == 1 :]}'
+    text = f'{path}: {written.images} image{"s"[written.images == 1 :]}'
     if source.masks:
         text += f', {written.masks} mask{"s"[written.masks == 1 :]}'
         text += f' (of {len(source.masks)})' if written.masks < len(source.masks) else ''
@@ -116,7 +116,7 @@ def _report(path: Path, source: Source, written: Written, rate_hz: Fraction | fl
         if rate_hz is None
         else f', numbered at {float(rate_hz):g} Hz'
     )
-    if source.numbers is None and written.pictures < len(source):
+    if source.numbers is None and written.images < len(source):
         text += f'; the header of {source.video} promises {len(source)}: it may be cut off'
     return text
 
@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         'set, a folder that gets a bag of each video: video_01 ...')
     add('--storage', choices=sorted(set(STORAGES.values())),
         help="default: what --output's ending says, or mcap")
-    add('--picture-format', default='raw', choices=PICTURE_FORMATS,
+    add('--picture-format', default='raw', choices=IMAGE_FORMATS,
         help='raw: Image, jpeg: CompressedImage (default: %(default)s)')
     add('--jpeg-quality', type=jpeg_quality, default=JPEG_QUALITY, metavar='Q',
         help='1 to 100 (default: %(default)s)')

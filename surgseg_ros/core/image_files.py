@@ -17,21 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core import jpeg
-from surgseg_ros.core.jpeg import PictureFile, PictureFileError, UncommonSubsamplingError
+from surgseg_ros.core.jpeg import EncodedImage, ImageFileError, UncommonSubsamplingError
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
 from surgseg_ros.core.limits import MAX_PIXELS, TOO_LARGE, refusal
 
 __all__ = [
     'MASK_FORMAT',
     'MAX_CHUNKS',
-    'DecodedPicture',
-    'PictureFile',
-    'PictureFileError',
+    'DecodedImage',
+    'EncodedImage',
+    'ImageFileError',
     'check_file',
     'decode_grey',
     'decode_mask',
     'decode_rgb',
-    'is_picture_file',
+    'is_image_file',
     'no_classes',
 ]
 
@@ -43,7 +43,7 @@ MASK_FORMAT: Final = 'a mask is an 8-bit grey PNG with the class index as grey v
 _PNG_START: Final = b'\x89PNG\r\n\x1a\n'
 _PNG_HEAD: Final = 33
 """Length of the signature and IHDR."""
-_PNG_PICTURE: Final = frozenset({b'IHDR', b'PLTE', b'IDAT', b'IEND'})
+_PNG_IMAGE: Final = frozenset({b'IHDR', b'PLTE', b'IDAT', b'IEND'})
 _PNG_ANIMATION: Final = frozenset({b'acTL', b'fcTL', b'fdAT'})
 _COLOUR_TYPES: Final = {
     0: 'grey',
@@ -65,7 +65,7 @@ _OTHER_KINDS: Final = {
 }
 
 
-class DecodedPicture(NamedTuple):
+class DecodedImage(NamedTuple):
     """
     The image in a file.
 
@@ -78,7 +78,7 @@ class DecodedPicture(NamedTuple):
     is_checked: bool
 
 
-def is_picture_file(data: bytes) -> bool:
+def is_image_file(data: bytes) -> bool:
     """
     Return whether data is JPEG or PNG, by its first bytes.
 
@@ -88,7 +88,7 @@ def is_picture_file(data: bytes) -> bool:
     return data.startswith((_PNG_START, jpeg.START))
 
 
-def check_file(data: bytes) -> PictureFile:
+def check_file(data: bytes) -> EncodedImage:
     """
     Check that a file is a complete JPEG or PNG and within limits; nothing is decoded.
 
@@ -97,42 +97,42 @@ def check_file(data: bytes) -> PictureFile:
 
     :param data: content of the file.
     :return: what to decode, and its size.
-    :raises PictureFileError: if it is neither, is incomplete, or of a kind that no camera sends.
+    :raises ImageFileError: if it is neither, is incomplete, or of a kind that no camera sends.
     """
     if data.startswith(_PNG_START):
         return _check_png(data)
     if not data.startswith(jpeg.START):
-        raise PictureFileError(f'{_beginning(data)} are not a readable JPEG or PNG', 'unreadable')
+        raise ImageFileError(f'{_beginning(data)} are not a readable JPEG or PNG', 'unreadable')
     return jpeg.read_segments(data)
 
 
-def decode_rgb(file: PictureFile) -> DecodedPicture:
+def decode_rgb(file: EncodedImage) -> DecodedImage:
     """
     Decode an image; an orientation tag in the file is ignored.
 
     :param file: result of `check_file`.
     :return: the image, without transparency; of 16-bit samples the high byte.
-    :raises PictureFileError: if its data is damaged.
+    :raises ImageFileError: if its data is damaged.
     """
     is_checked = True
     if file.data.startswith(jpeg.START):
         try:
-            return DecodedPicture(jpeg.decode_jpeg(file, 'RGB'), is_checked)
+            return DecodedImage(jpeg.decode_jpeg(file, 'RGB'), is_checked)
         except UncommonSubsamplingError:
             is_checked = False
     bgr = _decode_by_opencv(file, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if bgr.shape != (file.height, file.width, 3):
         raise file.another_size()
-    return DecodedPicture(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), is_checked)
+    return DecodedImage(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), is_checked)
 
 
-def decode_grey(file: PictureFile) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def decode_grey(file: EncodedImage) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """
     Decode the samples of a grey file unchanged: those of a mask, or of a Bayer mosaic.
 
     :param file: result of `check_file`, with `is_grey`.
     :return: (H, W) uint8, or uint16 from a 16-bit PNG.
-    :raises PictureFileError: if its data is damaged, or it has transparency.
+    :raises ImageFileError: if its data is damaged, or it has transparency.
     """
     if file.data.startswith(jpeg.START):
         return jpeg.decode_jpeg(file, 'GRAY')[..., 0]
@@ -142,36 +142,36 @@ def decode_grey(file: PictureFile) -> NDArray[np.uint8] | NDArray[np.uint16]:
     return samples
 
 
-def _decode_by_opencv(file: PictureFile, flags: int) -> NDArray[np.uint8]:
+def _decode_by_opencv(file: EncodedImage, flags: int) -> NDArray[np.uint8]:
     """Decode a file with OpenCV, whose libpng checks the checksums of a PNG."""
     if file.height * file.width > MAX_PIXELS:
-        raise PictureFileError(TOO_LARGE, 'refused')
+        raise ImageFileError(TOO_LARGE, 'refused')
     try:
         image = cv2.imdecode(np.frombuffer(file.data, np.uint8), flags)
     except cv2.error as error:
-        raise PictureFileError(refusal(error), 'refused') from error
+        raise ImageFileError(refusal(error), 'refused') from error
     if image is None:
         raise file.another_size()
     return np.asarray(image)
 
 
-def _check_png(data: bytes) -> PictureFile:
+def _check_png(data: bytes) -> EncodedImage:
     """Check the chunks: a wrong length makes the decoder allocate gigabytes."""
     chunks = list(islice(_chunks(data), MAX_CHUNKS))
     names = [name for name, _, _ in chunks]
     if names[-1:] != [b'IEND'] and len(names) < MAX_CHUNKS:
-        raise PictureFileError(f'{_beginning(data)} lack the end of the image', 'cut off')
+        raise ImageFileError(f'{_beginning(data)} lack the end of the image', 'cut off')
     if names[0] != b'IHDR' or names.count(b'IHDR') > 1 or chunks[0][2] != _PNG_HEAD:
-        raise PictureFileError(f'{_beginning(data)} are not a readable PNG', 'unreadable')
+        raise ImageFileError(f'{_beginning(data)} are not a readable PNG', 'unreadable')
     if len(names) == MAX_CHUNKS:
-        raise PictureFileError(f'a PNG file of more than {MAX_CHUNKS} chunks', 'refused')
+        raise ImageFileError(f'a PNG file of more than {MAX_CHUNKS} chunks', 'refused')
     if animation := _PNG_ANIMATION.intersection(names):
         text = f'an animated PNG file, with {min(animation).decode()}'
-        raise PictureFileError(text, 'refused')
+        raise ImageFileError(text, 'refused')
     width, height, _, color = struct.unpack_from('>IIBB', data, 16)
-    kept = [data[start:end] for name, start, end in chunks if name in _PNG_PICTURE]
+    kept = [data[start:end] for name, start, end in chunks if name in _PNG_IMAGE]
     whole = data if len(kept) == len(chunks) else b''.join([_PNG_START, *kept])
-    return PictureFile(whole, height, width, color in (0, 4))
+    return EncodedImage(whole, height, width, color in (0, 4))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -45,7 +45,7 @@ _COEFFICIENTS: Final = 64
 _NEVER_SENT: Final = 255
 
 
-class PictureFileError(ValueError):
+class ImageFileError(ValueError):
     """
     A file that cannot be decoded to an image.
 
@@ -60,11 +60,11 @@ class PictureFileError(ValueError):
         self.kind = kind
 
 
-class UncommonSubsamplingError(PictureFileError):
+class UncommonSubsamplingError(ImageFileError):
     """A JPEG that the TurboJPEG API of libjpeg-turbo does not decode, damaged or not."""
 
 
-class PictureFile(NamedTuple):
+class EncodedImage(NamedTuple):
     """
     A file that may be decoded.
 
@@ -79,10 +79,10 @@ class PictureFile(NamedTuple):
     width: int
     is_grey: bool
 
-    def another_size(self) -> PictureFileError:
+    def another_size(self) -> ImageFileError:
         """Return the error for a file that decodes to another size, or to nothing."""
         text = f'{len(self.data)} bytes do not decode to the {self.width}x{self.height}'
-        return PictureFileError(f'{text} that their header says', 'damaged')
+        return ImageFileError(f'{text} that their header says', 'damaged')
 
 
 class _Frame(NamedTuple):
@@ -101,14 +101,14 @@ def check_jpeg(data: bytes) -> None:
     The coded data of an uncommon chroma subsampling cannot be checked, and is not read.
 
     :param data: content of the file; anything may follow the end of the image.
-    :raises PictureFileError: if a part is missing or damaged, or no camera sends such files.
+    :raises ImageFileError: if a part is missing or damaged, or no camera sends such files.
     """
     with suppress(UncommonSubsamplingError):
         # An eighth of the size needs every code word, and little else.
         decode_jpeg(read_segments(data), 'GRAY', shrink=8)
 
 
-def decode_jpeg(file: PictureFile, colors: str, *, shrink: int = 1) -> NDArray[np.uint8]:
+def decode_jpeg(file: EncodedImage, colors: str, *, shrink: int = 1) -> NDArray[np.uint8]:
     """
     Decode a JPEG with libjpeg-turbo; its warnings are errors.
 
@@ -116,11 +116,11 @@ def decode_jpeg(file: PictureFile, colors: str, *, shrink: int = 1) -> NDArray[n
     :param colors: 'RGB' or 'GRAY'.
     :param shrink: 1 for the full image; 8 for a small one, which is a fast check for damage.
     :return: (H, W, 3) or (H, W, 1) uint8, each side divided by `shrink` and rounded up.
-    :raises PictureFileError: if the coded data is damaged, or the image has too many pixels.
+    :raises ImageFileError: if the coded data is damaged, or the image has too many pixels.
     """
     if file.height * file.width > MAX_PIXELS:
         text = f'{len(file.data)} bytes of JPEG say that they have more than {MAX_PIXELS} pixels'
-        raise PictureFileError(text, 'refused')
+        raise ImageFileError(text, 'refused')
     side_px = 1 if shrink > 1 else 0  # at least; 0 keeps the size
     try:
         image = simplejpeg.decode_jpeg(
@@ -137,19 +137,19 @@ def decode_jpeg(file: PictureFile, colors: str, *, shrink: int = 1) -> NDArray[n
             text = f'a JPEG file of an uncommon chroma subsampling ({error})'
             raise UncommonSubsamplingError(text, 'refused') from error
         text = f'{len(file.data)} bytes of a JPEG are damaged ({error})'
-        raise PictureFileError(text, 'damaged') from error
+        raise ImageFileError(text, 'damaged') from error
     if image.shape[:2] != (-(-file.height // shrink), -(-file.width // shrink)):
         raise file.another_size()
     return np.asarray(image)
 
 
-def read_segments(data: bytes) -> PictureFile:
+def read_segments(data: bytes) -> EncodedImage:
     """
     Check that the segments and scans of a JPEG are complete; nothing is decoded.
 
     :param data: content of the file; anything may follow the end of the image.
     :return: what to decode.
-    :raises PictureFileError: if a part is missing or contradicts another, or no camera sends such
+    :raises ImageFileError: if a part is missing or contradicts another, or no camera sends such
         files.
     """
     return _Reader(data).read()
@@ -178,7 +178,7 @@ class _Reader:
         self._places = np.flatnonzero((array[:-1] == 0xFF) & (codes != 0) & (codes != 0xFF))
         self._codes = codes[self._places]
 
-    def read(self) -> PictureFile:
+    def read(self) -> EncodedImage:
         """Read the whole file; see `read_segments`."""
         place = len(START)
         if not self._data.startswith(START):
@@ -242,7 +242,7 @@ class _Reader:
         bits, height, width, count = struct.unpack_from('>BHHB', segment, 4)
         if marker not in _FRAMES or bits != 8:
             text = f'a JPEG file of {bits} bits with the frame marker {marker:#x}'
-            raise PictureFileError(text, 'refused')
+            raise ImageFileError(text, 'refused')
         if self._frame is not None:
             raise self._wrong('it has two frame headers')
         described = segment[10 : 10 + 3 * count]
@@ -288,7 +288,7 @@ class _Reader:
         pixels = (self._scans - 1) * frame.height * frame.width
         if self._scans > MAX_SCANS or pixels > MAX_SCANNED_PIXELS:
             text = f'a JPEG file of {frame.width}x{frame.height} pixels in {self._scans} scans'
-            raise PictureFileError(text, 'refused')
+            raise ImageFileError(text, 'refused')
         identifiers = segment[5 : 5 + 2 * count : 2]
         if not set(identifiers) <= set(frame.sampling):
             raise self._wrong('a scan of a component that its frame header does not name')
@@ -333,30 +333,28 @@ class _Reader:
             raise self._wrong('the restart markers of a scan are not in order')
         return int(self._places[index + count])
 
-    def _finish(self) -> PictureFile:
+    def _finish(self) -> EncodedImage:
         frame = self._frame
         if frame is None:
             raise self._wrong('it has no image')
         if any(precision.any() for precision in self._precision.values()):
             raise self._wrong(f'scans are missing behind the {self._scans} that are there')
         data = b''.join((*self._parts, b'\xff\xd9'))
-        return PictureFile(data, frame.height, frame.width, len(frame.sampling) == 1)
+        return EncodedImage(data, frame.height, frame.width, len(frame.sampling) == 1)
 
-    def _cut_off(self) -> PictureFileError:
+    def _cut_off(self) -> ImageFileError:
         text = f'{len(self._data)} bytes that begin with {self._data[:8]!r} lack the end of the'
-        return PictureFileError(f'{text} image', 'cut off')
+        return ImageFileError(f'{text} image', 'cut off')
 
-    def _wrong(self, what: str) -> PictureFileError:
+    def _wrong(self, what: str) -> ImageFileError:
         """Return an error: unreadable before the frame header, damaged after it."""
         if self._frame is None:
             text = f'{len(self._data)} bytes that begin with {self._data[:8]!r} are not a readable'
-            return PictureFileError(f'{text} JPEG ({what})', 'unreadable')
+            return ImageFileError(f'{text} JPEG ({what})', 'unreadable')
         return self._damaged(what)
 
-    def _damaged(self, what: str) -> PictureFileError:
-        return PictureFileError(
-            f'{len(self._data)} bytes of a JPEG are damaged ({what})', 'damaged'
-        )
+    def _damaged(self, what: str) -> ImageFileError:
+        return ImageFileError(f'{len(self._data)} bytes of a JPEG are damaged ({what})', 'damaged')
 
 
 def _blocks_in_scan(frame: _Frame, identifiers: bytes) -> int:

@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.files import replacing
 from surgseg_ros.core.image_files import (
-    PictureFileError,
+    ImageFileError,
     check_file,
     decode_rgb,
-    is_picture_file,
+    is_image_file,
 )
 from surgseg_ros.core.limits import refusal
 from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.videos import open_video
 
-__all__ = ['PARTIAL', 'FrameError', 'read_frames', 'read_picture', 'write_png']
+__all__ = ['PARTIAL', 'FrameError', 'read_frames', 'read_image_file', 'write_png']
 
 PARTIAL: Final = '.part'
 """Suffix of a file's name while it is written."""
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
+def read_image_file(path: Path) -> NDArray[np.uint8]:
     """
     Decode an image.
 
@@ -38,10 +38,10 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         data = path.read_bytes()
     except OSError as error:
         raise FrameError(f'{path}: cannot be read ({error.strerror})') from error
-    if is_picture_file(data):
+    if is_image_file(data):
         try:
             return decode_rgb(check_file(data)).rgb
-        except PictureFileError as error:
+        except ImageFileError as error:
             raise FrameError(f'{path}: {error}; copy it again') from error
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:

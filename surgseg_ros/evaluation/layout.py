@@ -14,10 +14,10 @@ from typing import Final
 VIDEO_FILE: Final = 'video_left.avi'
 """A video that is not unpacked, beside `segmentation/`."""
 
-PICTURE_FOLDERS: Final = ('rgb', 'frames')
+IMAGE_FOLDERS: Final = ('rgb', 'frames')
 """Possible folders of an unpacked video's frames, beside `segmentation/`; the first one wins."""
 
-PICTURE_SUFFIXES: Final = ('.png', '.jpg', '.jpeg')
+IMAGE_SUFFIXES: Final = ('.png', '.jpg', '.jpeg')
 
 MASK_FOLDER: Final = 'segmentation'
 MASK_SUFFIX: Final = '.png'
@@ -25,7 +25,7 @@ MASK_SUFFIX: Final = '.png'
 _VIDEO_PREFIX: Final = 'video_'
 
 # Nine digits are the frame's index. Fewer are a count of someone's own, of other frames.
-_PICTURE_NAME: Final = re.compile(r'_?(\d{9})')
+_IMAGE_NAME: Final = re.compile(r'_?(\d{9})')
 
 
 def find_videos(root: Path) -> list[Path]:
@@ -75,7 +75,7 @@ def find_masks(video: Path) -> list[Path]:
     return [] if folder is None else sorted(_files(folder, [MASK_SUFFIX]))
 
 
-def find_pictures(video: Path) -> dict[int, Path]:
+def find_images(video: Path) -> dict[int, Path]:
     """
     Find the frames of an unpacked video.
 
@@ -84,18 +84,18 @@ def find_pictures(video: Path) -> dict[int, Path]:
     :raises FrameError: if two names differ only in case.
     """
     found: dict[int, Path] = {}
-    for name in reversed(PICTURE_FOLDERS):
+    for name in reversed(IMAGE_FOLDERS):
         folder = _child(video, name)
-        files = [] if folder is None else _files(folder, PICTURE_SUFFIXES)
-        for suffix in reversed(PICTURE_SUFFIXES):
+        files = [] if folder is None else _files(folder, IMAGE_SUFFIXES)
+        for suffix in reversed(IMAGE_SUFFIXES):
             for path in files:
-                match = _PICTURE_NAME.fullmatch(path.stem)
+                match = _IMAGE_NAME.fullmatch(path.stem)
                 if match and path.suffix.lower() == suffix:
                     found[int(match[1])] = path
     return dict(sorted(found.items()))
 
 
-def has_pictures(video: Path) -> bool:
+def has_images(video: Path) -> bool:
     """
     Check whether a folder is that of a video.
 
@@ -103,10 +103,10 @@ def has_pictures(video: Path) -> bool:
     :return: whether it contains frames, unpacked or not.
     :raises FrameError: if two names differ only in case.
     """
-    return any(_child(video, name) is not None for name in (VIDEO_FILE, *PICTURE_FOLDERS))
+    return any(_child(video, name) is not None for name in (VIDEO_FILE, *IMAGE_FOLDERS))
 
 
-def pictures_in(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
     """
     Find the images in a folder.
 
@@ -114,7 +114,7 @@ def pictures_in(folder: Path) -> list[Path]:
     :return: files that are images by their extension, sorted.
     :raises FrameError: if two names differ only in case.
     """
-    return sorted(_files(folder, PICTURE_SUFFIXES))
+    return sorted(_files(folder, IMAGE_SUFFIXES))
 
 
 def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:

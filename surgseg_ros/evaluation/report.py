@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import draw_overlay
 from surgseg_ros.core.labels import BACKGROUND, CLASS_NAMES, PALETTE
-from surgseg_ros.evaluation.frames import read_frames, read_picture
+from surgseg_ros.evaluation.frames import read_frames, read_image_file
 from surgseg_ros.evaluation.layout import (
     FrameError,
-    find_pictures,
+    find_images,
     find_video_file,
     find_videos,
     official_name,
@@ -126,8 +126,8 @@ def find_input(frames: Path, pair: Pair) -> NDArray[np.uint8] | None:
         video = named.get(official_name(pair.video))
         if video is None:
             return None
-        if picture := find_pictures(video).get(index):
-            return read_picture(picture)
+        if picture := find_images(video).get(index):
+            return read_image_file(picture)
         if file := find_video_file(video):
             return next((image for _, image in read_frames(file, [index])), None)
     except FrameError:

@@ -15,18 +15,18 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.evaluation.frames import read_picture
+from surgseg_ros.evaluation.frames import read_image_file
 from surgseg_ros.evaluation.layout import (
-    PICTURE_FOLDERS,
+    IMAGE_FOLDERS,
     VIDEO_FILE,
     FrameError,
+    find_images,
     find_masks,
-    find_pictures,
     find_video_file,
     find_videos,
-    has_pictures,
+    has_images,
+    images_in,
     official_name,
-    pictures_in,
 )
 from surgseg_ros.evaluation.pairs import read_truth
 from surgseg_ros.evaluation.videos import Video, open_video
@@ -46,7 +46,7 @@ class Source:
     :param name: of the video in the official layout, `video_41`.
     :param numbers: which frames, ascending; None for every `every`-th until the video ends.
     :param every: see `numbers`.
-    :param pictures: frames that are image files, by number.
+    :param images: frames that are image files, by number.
     :param video: the file of the other frames.
     :param masks: the ground truth of frames, by number; only of a data set.
     """
@@ -54,7 +54,7 @@ class Source:
     name: str
     numbers: Sequence[int] | None = None
     every: int = VIDEO_EVERY
-    pictures: Mapping[int, Path] = field(default_factory=dict)
+    images: Mapping[int, Path] = field(default_factory=dict)
     video: Path | None = None
     masks: Mapping[int, Path] = field(default_factory=dict)
 
@@ -70,7 +70,7 @@ class Source:
         """The video, if one is needed; raises FrameError if the file is not a video."""
         if self.video is None:
             return None
-        if self.numbers is None or any(number not in self.pictures for number in self.numbers):
+        if self.numbers is None or any(number not in self.images for number in self.numbers):
             return open_video(self.video)
         return None
 
@@ -102,9 +102,9 @@ class Source:
             return
         rest = [number for number in self.numbers if not is_done(number)]
         for number in rest:
-            if number in self.pictures:
-                yield number, read_picture(self.pictures[number])
-        packed = [number for number in rest if number not in self.pictures]
+            if number in self.images:
+                yield number, read_image_file(self.images[number])
+        packed = [number for number in rest if number not in self.images]
         film = self.film
         if packed and film is not None and packed[-1] >= len(film):
             raise FrameError(f'{self.video}: ends before frame {packed[-1]}, which has a mask')
@@ -168,18 +168,18 @@ def find_sources(path: Path, every: int | None = None) -> list[Source]:
     if path.is_file():
         name = path.parent.name if path.name.lower() == VIDEO_FILE else path.stem
         return [Source(name=official_name(name), every=every or VIDEO_EVERY, video=path)]
-    videos = [video for video in find_videos(path) if has_pictures(video)]
-    if videos or has_pictures(path):
+    videos = [video for video in find_videos(path) if has_images(video)]
+    if videos or has_images(path):
         return [_of_data_set(video, every) for video in videos or [path.resolve()]]
-    files = pictures_in(path)
+    files = images_in(path)
     if not files:
         raise FrameError(
             f'{str(path)!r} holds no frames: give a video, a folder of PNG or JPEG files, or a '
-            f'folder of video_* with {VIDEO_FILE}, {" or ".join(PICTURE_FOLDERS)}'
+            f'folder of video_* with {VIDEO_FILE}, {" or ".join(IMAGE_FOLDERS)}'
         )
     whole = path.resolve()
-    name = whole.parent.name if whole.name.lower() in PICTURE_FOLDERS else whole.name
-    return [_of_pictures(name, _numbered(files), every or 1)]
+    name = whole.parent.name if whole.name.lower() in IMAGE_FOLDERS else whole.name
+    return [_of_images(name, _numbered(files), every or 1)]
 
 
 def report_losses(source: Source, data_errors: Mapping[int, str]) -> str:
@@ -239,28 +239,28 @@ def labelled_frames(
 
 def _of_data_set(video: Path, every: int | None) -> Source:
     """Take the frames that have a mask, or, without any, those at the masks' rate."""
-    name, pictures = official_name(video.name), find_pictures(video)
+    name, images = official_name(video.name), find_images(video)
     file = find_video_file(video)
     masks = {int(mask.stem): mask for mask in find_masks(video) if mask.stem.isdecimal()}
-    lacking = [number for number in masks if number not in pictures]
+    lacking = [number for number in masks if number not in images]
     if lacking and file is None:
         raise FrameError(
             f'{video}: frame {lacking[0]:09d} has a mask, but is neither in '
-            f'{" or ".join(PICTURE_FOLDERS)}, nor is there {VIDEO_FILE}'
+            f'{" or ".join(IMAGE_FOLDERS)}, nor is there {VIDEO_FILE}'
         )
     if masks and not every:
-        return Source(name=name, numbers=sorted(masks), pictures=pictures, video=file, masks=masks)
+        return Source(name=name, numbers=sorted(masks), images=images, video=file, masks=masks)
     every = every or VIDEO_EVERY
-    if lacking or not pictures:
+    if lacking or not images:
         return Source(name=name, every=every, video=file, masks=masks)
-    return _of_pictures(video.name, pictures, every, masks)
+    return _of_images(video.name, images, every, masks)
 
 
-def _of_pictures(
-    name: str, pictures: Mapping[int, Path], every: int, masks: Mapping[int, Path] | None = None
+def _of_images(
+    name: str, images: Mapping[int, Path], every: int, masks: Mapping[int, Path] | None = None
 ) -> Source:
-    numbers = [number for number in pictures if number % every == 0]
-    return Source(name=official_name(name), numbers=numbers, pictures=pictures, masks=masks or {})
+    numbers = [number for number in images if number % every == 0]
+    return Source(name=official_name(name), numbers=numbers, images=images, masks=masks or {})
 
 
 def _numbered(files: Sequence[Path]) -> dict[int, Path]:

@@ -65,7 +65,7 @@ def to_onnx(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Path) -
         verbose=False,
     )
     if fitted:
-        onnx.save(_quantize(onnx.load(path), [{_INPUT: picture} for picture in fitted]), path)
+        onnx.save(_quantize(onnx.load(path), [{_INPUT: image} for image in fitted]), path)
 
 
 class Backend(NamedTuple):

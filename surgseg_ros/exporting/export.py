@@ -235,7 +235,7 @@ def _check(
     exported = load_runtime(folder, written, BACKENDS[backend].runtime)
     segmenter = Segmenter(written, exported)
     try:
-        check_self_test(written, lambda picture: segmenter.segment(picture).mask)
+        check_self_test(written, lambda image: segmenter.segment(image).mask)
     except ModelError as error:
         raise RefusedError(str(error)) from error
     agreement = compare(written, original, exported, frames.held_out)

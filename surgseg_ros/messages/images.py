@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.image_files import (
-    PictureFile,
-    PictureFileError,
+    EncodedImage,
+    ImageFileError,
     check_file,
     decode_grey,
     decode_rgb,
@@ -36,7 +36,7 @@ _REMEDIES: Final = {
     'damaged': 'check for losses between the camera and this machine',
     'refused': 'send baseline or progressive JPEG, or plain PNG',
 }
-"""By the kind of a PictureFileError."""
+"""By the kind of a ImageFileError."""
 
 
 _NOT_CHECKED: Final = ImageWarning(
@@ -128,7 +128,7 @@ def image_from_compressed(message: Any) -> RgbImage:
         if layout.bayer_encoding:
             return RgbImage(_demosaiced(decode_grey(file), layout.bayer_encoding))
         rgb, is_checked = decode_rgb(file)
-    except PictureFileError as error:
+    except ImageFileError as error:
         raise _image_error(error) from error
     if layout.is_exchanged:
         rgb = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_BGR2RGB), np.uint8)
@@ -149,7 +149,7 @@ def _demosaiced(mosaic: NDArray[np.uint8] | NDArray[np.uint16], encoding: str) -
     return rgb_from_image(message)
 
 
-def _image_error(error: PictureFileError) -> ImageError:
+def _image_error(error: ImageFileError) -> ImageError:
     return ImageError(f'{error}: {_REMEDIES[error.kind]}', 'decode')
 
 
@@ -233,7 +233,7 @@ def _check_size(height: int, width: int) -> None:
         raise ImageError(f'{text}: check the settings of the camera', 'size')
 
 
-def check_compressed(data: bytes) -> PictureFile:
+def check_compressed(data: bytes) -> EncodedImage:
     """
     Check that a JPEG or PNG is complete and within limits, before it is decoded.
 
@@ -244,7 +244,7 @@ def check_compressed(data: bytes) -> PictureFile:
     """
     try:
         file = check_file(data)
-    except PictureFileError as error:
+    except ImageFileError as error:
         raise _image_error(error) from error
     _check_size(file.height, file.width)
     return file

@@ -70,7 +70,7 @@ class Job(NamedTuple):
     size: tuple[int, int]
     rate_hz: float
     indices: range
-    picture_suffix: str
+    image_suffix: str
 
 
 def draw_videos(wanted: VideoSet, output: Path, workers: int) -> None:
@@ -123,7 +123,7 @@ def _draw(job: Job) -> int:
         frame = scene.frame(index)
         name = f'{index:09d}'
         bgr = frame.image[..., ::-1]
-        _write(job.folder / 'rgb' / f'{name}{job.picture_suffix}', bgr)
+        _write(job.folder / 'rgb' / f'{name}{job.image_suffix}', bgr)
         _write(job.folder / 'segmentation' / f'{name}.png', frame.mask)
     return len(job.indices)
 

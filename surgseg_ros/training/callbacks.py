@@ -14,7 +14,7 @@ from tqdm import tqdm
 from surgseg_ros.core.detections import draw_overlay
 from surgseg_ros.evaluation.frames import write_png
 
-PICTURES: Final = 'pictures'
+IMAGES: Final = 'pictures'
 _SHOWN: Final = 4
 _WIDTH_PX: Final = 480
 _TITLES: Final = ('input', 'truth', 'prediction')
@@ -93,7 +93,7 @@ class PredictionImages(lightning.Callback):
     """
 
     def __init__(self, run: Path, every: int) -> None:
-        self._folder = run / PICTURES
+        self._folder = run / IMAGES
         self._every = every
         self._rows: list[NDArray[np.uint8]] = []
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from surgseg_ros.core.labels import CLASS_COUNT
-from surgseg_ros.evaluation.frames import FrameError, read_picture
+from surgseg_ros.evaluation.frames import FrameError, read_image_file
 from surgseg_ros.evaluation.pairs import MaskError, read_values, wrong_values
 from surgseg_ros.training.dataset import Scan, scan_samples
 from surgseg_ros.training.samples import DataError, DatasetError, Sample, describe
@@ -121,7 +121,7 @@ def examine(sample: Sample) -> Examination:
         if values := wrong_values(sample.mask, mask, undecided=False):
             wrong.append(values)
     try:
-        image_size = read_picture(sample.image).shape[:2]
+        image_size = read_image_file(sample.image).shape[:2]
     except FrameError as error:
         wrong.append(str(error))
     else:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from surgseg_ros.evaluation.layout import (
-    PICTURE_FOLDERS,
+    IMAGE_FOLDERS,
     VIDEO_FILE,
     FrameError,
+    find_images,
     find_masks,
-    find_pictures,
     find_video_file,
     find_videos,
 )
@@ -85,7 +85,7 @@ def _scan(root: Path, cache: Path | None, leave_out: Collection[str]) -> Scan:
     data_errors: list[DataError] = []
     packed: dict[Path, list[Path]] = {}
     for video, of_video in groupby(_without(masks, leave_out), lambda mask: mask.parents[1]):
-        pictures, file = find_pictures(video), find_video_file(video)
+        images, file = find_images(video), find_video_file(video)
         by_number: dict[int, Path] = {}
         for mask in of_video:
             if not mask.stem.isdecimal():
@@ -98,7 +98,7 @@ def _scan(root: Path, cache: Path | None, leave_out: Collection[str]) -> Scan:
                         _name(mask), f'{mask}: is of the same frame as {other.name}; remove one'
                     )
                 )
-            elif image := pictures.get(int(mask.stem)):
+            elif image := images.get(int(mask.stem)):
                 samples.append(Sample(video.name, int(mask.stem), image, mask))
             elif file is not None:
                 packed.setdefault(file, []).append(mask)
@@ -162,7 +162,7 @@ def find_losses(root: Path) -> tuple[DataError, ...]:
     for video in find_videos(root):
         numbers = {int(mask.stem) for mask in find_masks(video) if mask.stem.isdecimal()}
         file = find_video_file(video)
-        if file is None or numbers <= find_pictures(video).keys():
+        if file is None or numbers <= find_images(video).keys():
             continue
         with suppress(FrameError):  # a video that cannot be read is an error of each of its masks
             found += (DataError(video.name, text) for text in open_video(file).data_errors)
@@ -170,7 +170,7 @@ def find_losses(root: Path) -> tuple[DataError, ...]:
 
 
 def _no_frame(mask: Path) -> str:
-    folders = ' or '.join(f'{folder}/' for folder in PICTURE_FOLDERS)
+    folders = ' or '.join(f'{folder}/' for folder in IMAGE_FOLDERS)
     number = f'{int(mask.stem):09d}'
     return (
         f'{mask}: has no frame; looked for {number} or _{number} as PNG or JPEG in {folders}, '

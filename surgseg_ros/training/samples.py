@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.evaluation.frames import FrameError, read_picture
+from surgseg_ros.evaluation.frames import FrameError, read_image_file
 from surgseg_ros.evaluation.pairs import read_truth
 
 _NAMED: Final = 20
@@ -52,7 +52,7 @@ class Sample:
         :raises MaskError: if the mask cannot be read.
         """
         try:
-            image = read_picture(self.image)
+            image = read_image_file(self.image)
         except FrameError as error:
             raise DatasetError(str(error)) from error
         mask = read_truth(self.mask)

@@ -24,7 +24,7 @@ resource.setrlimit(resource.RLIMIT_DATA, (now + {ALLOWED_BYTES},) * 2)
 WRITE = f"""
 image = np.random.default_rng(0).integers(0, 256, ({SIDE_PX}, {SIDE_PX}, 3), np.uint8)
 frames = ((10**18 + n, image, image[..., 0]) for n in range({FRAMES}))
-print(write_image_bag(PATH, frames, storage=STORAGE).pictures)
+print(write_image_bag(PATH, frames, storage=STORAGE).images)
 """
 
 READ = """

@@ -16,7 +16,7 @@ from surgseg_ros.core.model_folder import ModelSpec, read_model, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.postprocessing import drop_small_regions
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.evaluation.frames import read_picture
+from surgseg_ros.evaluation.frames import read_image_file
 
 main = verb('predict')
 
@@ -97,7 +97,7 @@ def test_a_mask_is_what_the_segmenter_reports(model, tmp_path, least):
     pictures(tmp_path / 'case', 'a_7.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out', *least) == 0
     segmenter = Segmenter.load(model, 'cpu')
-    expected = segmenter.segment(read_picture(tmp_path / 'case/a_7.png')).mask
+    expected = segmenter.segment(read_image_file(tmp_path / 'case/a_7.png')).mask
     filtered = drop_small_regions(expected, segmenter.spec.least_region)
     assert (filtered != expected).any()
     found = cv2.imread(str(tmp_path / 'out/video_case/segmentation/000000007.png'), -1)

@@ -13,7 +13,7 @@ import simplejpeg
 from PIL import Image
 
 from surgseg_ros.core.image_files import (
-    PictureFileError,
+    ImageFileError,
     check_file,
     decode_grey,
     decode_rgb,
@@ -53,9 +53,9 @@ def opened(data: bytes) -> np.ndarray:
 
 def refusal(data: bytes) -> str:
     """Find why a file is refused, the same where it is only checked, as frames of videos are."""
-    with pytest.raises(PictureFileError) as caught:
+    with pytest.raises(ImageFileError) as caught:
         opened(data)
-    with pytest.raises(PictureFileError) as checked:
+    with pytest.raises(ImageFileError) as checked:
         check_jpeg(data)
     assert checked.value.kind == caught.value.kind
     return caught.value.kind
@@ -118,7 +118,7 @@ def share_refused(whole: bytes, damage: Callable[[bytes, int], bytes]) -> float:
     for data in damaged:
         try:
             opened(data)
-        except PictureFileError:
+        except ImageFileError:
             refused += 1
     return refused / len(damaged)
 

@@ -11,11 +11,11 @@ SIDE_PX = 12_000
 CODE = """
 import resource, sys
 from pathlib import Path
-from surgseg_ros.evaluation.frames import FrameError, read_picture
+from surgseg_ros.evaluation.frames import FrameError, read_image_file
 from surgseg_ros.evaluation.pairs import MaskError, read_mask
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for read, kind in ((read_picture, FrameError), (read_mask, MaskError)):
+for read, kind in ((read_image_file, FrameError), (read_mask, MaskError)):
     try:
         read(Path(sys.argv[1]))
     except kind as error:

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.evaluation.frames import FrameError, read_frames, read_picture, write_png
-from surgseg_ros.evaluation.layout import find_pictures
+from surgseg_ros.evaluation.frames import FrameError, read_frames, read_image_file, write_png
+from surgseg_ros.evaluation.layout import find_images
 from surgseg_ros.evaluation.videos import open_video
 
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
@@ -50,12 +50,12 @@ def test_images_are_found_by_nine_digits_alone(tmp_path):
     for name in (*names, 'frames/frame_000000120.jpg', 'frames/000000180.txt'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert find_pictures(tmp_path) == {6: tmp_path / names[0], 60: tmp_path / names[3]}
+    assert find_images(tmp_path) == {6: tmp_path / names[0], 60: tmp_path / names[3]}
 
 
 def test_an_image_is_rgb_and_survives_writing(tmp_path):
     write_png(tmp_path / 'x.png', NOISE)
-    assert np.array_equal(read_picture(tmp_path / 'x.png'), NOISE)
+    assert np.array_equal(read_image_file(tmp_path / 'x.png'), NOISE)
     assert np.array_equal(cv2.imread(str(tmp_path / 'x.png'))[..., ::-1], NOISE)
 
 
@@ -66,7 +66,7 @@ def test_a_cut_image_is_named(tmp_path, suffix, share):
     data = cv2.imencode(suffix, NOISE)[1].tobytes()
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(FrameError, match=path.name):
-        read_picture(path)
+        read_image_file(path)
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])
@@ -80,14 +80,14 @@ def test_an_image_that_lost_a_part_is_named(tmp_path, suffix):
     ):
         path.write_bytes(damaged)
         with pytest.raises(FrameError, match=rf'{path.name}: .*copy it again'):
-            read_picture(path)
+            read_image_file(path)
 
 
 def test_an_image_of_another_format_is_read_as_opencv_reads_it(tmp_path):
     cv2.imwrite(str(tmp_path / 'x.bmp'), NOISE[..., ::-1])
-    assert np.array_equal(read_picture(tmp_path / 'x.bmp'), NOISE)
+    assert np.array_equal(read_image_file(tmp_path / 'x.bmp'), NOISE)
 
 
 def test_a_missing_image_is_named(tmp_path):
     with pytest.raises(FrameError, match=r'x\.png: cannot be read'):
-        read_picture(tmp_path / 'x.png')
+        read_image_file(tmp_path / 'x.png')

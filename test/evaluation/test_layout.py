@@ -5,13 +5,13 @@ import pytest
 
 from surgseg_ros.evaluation.layout import (
     FrameError,
+    find_images,
     find_masks,
-    find_pictures,
     find_video_file,
     find_videos,
-    has_pictures,
+    has_images,
+    images_in,
     official_name,
-    pictures_in,
 )
 
 
@@ -43,12 +43,12 @@ def test_masks_images_and_videos(tmp_path):
         'RGB/000000000.PNG', 'RGB/000000060.JPG', 'RGB/6.png', 'VIDEO_LEFT.AVI',
     )  # fmt: skip
     assert [path.name for path in find_masks(video)] == ['000000000.PNG', '000000060.png']
-    assert find_pictures(video) == {
+    assert find_images(video) == {
         0: video / 'RGB/000000000.PNG', 60: video / 'RGB/000000060.JPG'
     }  # fmt: skip
     assert find_video_file(video) == video / 'VIDEO_LEFT.AVI'
-    assert has_pictures(video)
-    assert len(pictures_in(video / 'RGB')) == 3
+    assert has_images(video)
+    assert len(images_in(video / 'RGB')) == 3
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,10 @@ def test_masks_images_and_videos(tmp_path):
         (find_videos, ('video_04/x', 'Video_04/x')),
         (find_masks, ('segmentation/x.png', 'Segmentation/y.png')),
         (find_masks, ('segmentation/000000000.png', 'segmentation/000000000.PNG')),
-        (find_pictures, ('rgb/000000000.png', 'RGB/000000060.png')),
-        (find_pictures, ('rgb/000000000.jpg', 'rgb/000000000.JPG')),
+        (find_images, ('rgb/000000000.png', 'RGB/000000060.png')),
+        (find_images, ('rgb/000000000.jpg', 'rgb/000000000.JPG')),
         (find_video_file, ('video_left.avi', 'video_left.AVI')),
-        (pictures_in, ('a.png', 'A.png')),
+        (images_in, ('a.png', 'A.png')),
     ],
 )
 def test_two_names_that_differ_in_capitals_alone_are_refused(tmp_path, find, names):

@@ -23,9 +23,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.image_files import PictureFileError, check_file, decode_rgb
-from surgseg_ros.evaluation.frames import read_picture
-from surgseg_ros.evaluation.layout import find_pictures
+from surgseg_ros.core.image_files import ImageFileError, check_file, decode_rgb
+from surgseg_ros.evaluation.frames import read_image_file
+from surgseg_ros.evaluation.layout import find_images
 
 QUALITIES: Final = (50, 75, 90, 95)
 SIZES: Final = ((320, 240), (640, 360), (960, 540))
@@ -102,7 +102,7 @@ def _last_scans_lost(data: bytes, _: bytes, chance: np.random.Generator) -> byte
     return data[: places[int(chance.integers(1, len(places)))]] + _EOI
 
 
-_read: Final = functools.lru_cache(64)(read_picture)
+_read: Final = functools.lru_cache(64)(read_image_file)
 
 DAMAGES: Final[dict[str, tuple[Damage, dict[int, int]]]] = {
     **{f'{n} bytes lost': (_lost(n), _PLAIN) for n in (64, 188, 512, 1500)},
@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--cases', type=int, default=500, help='of each kind of damage')
     parser.add_argument('--seed', type=int, default=0)
     options = parser.parse_args(argv)
-    videos = [list(find_pictures(video).values()) for video in sorted(options.data.glob('video*'))]
+    videos = [list(find_images(video).values()) for video in sorted(options.data.glob('video*'))]
     videos = [paths for paths in videos if len(paths) > 1]
     if not videos:
         print(f'{options.data}: no video of at least two frames', file=sys.stderr)
@@ -157,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         chance = np.random.default_rng(options.seed)
         wrong = [_try(videos, damage, settings, chance) for _ in range(options.cases)]
         print(_row(kind, wrong), flush=True)
-    print(_times(read_picture(videos[0][0])))
+    print(_times(read_image_file(videos[0][0])))
     return 0
 
 
@@ -179,7 +179,7 @@ def _try(
     damaged = damage(data, before, chance)
     try:
         shown = decode_rgb(check_file(damaged)).rgb
-    except PictureFileError:
+    except ImageFileError:
         return None
     whole = decode_rgb(check_file(data)).rgb
     difference = np.abs(shown.astype(np.int16) - whole).max(2)

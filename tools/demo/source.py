@@ -99,7 +99,7 @@ def make_video_bag(
     reported = _reported(beginning, 'copied', report)
     written = write_image_bag(path, stamped(reported, film.time_s), image_topic=IMAGE_TOPIC)
     part = f', its first {LONGEST_S:g} s' if float(film.time_s(len(film) - 1)) >= LONGEST_S else ''
-    return Source(path, float(film.mean_rate_hz), written.pictures, f'{video.name}{part}')
+    return Source(path, float(film.mean_rate_hz), written.images, f'{video.name}{part}')
 
 
 def _reported(frames: Iterable[T], what: str, report: Callable[[str], None]) -> Iterator[T]:

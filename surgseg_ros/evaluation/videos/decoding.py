@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.jpeg import PictureFileError, check_jpeg
+from surgseg_ros.core.jpeg import ImageFileError, check_jpeg
 from surgseg_ros.evaluation.videos.packets import (
     Coded,
     Contents,
@@ -154,7 +154,7 @@ class _Decoder:
         if self.contents.codec == 'mjpeg':
             try:
                 check_jpeg(bytes(packet))
-            except PictureFileError as error:
+            except ImageFileError as error:
                 return str(error)
         size = self._length_size
         return None if size is None or are_whole(bytes(packet), size) else _DAMAGED

@@ -22,7 +22,7 @@ from surgseg_ros.evaluation.layout import FrameError
 Coded: TypeAlias = 'av.Packet[VideoStream]'
 """A packet with its data; at run time the class takes no argument."""
 
-_ATTACHED_PICTURE: Final = 0x400
+_COVER_IMAGE: Final = 0x400
 """AV_DISPOSITION_ATTACHED_PIC: the cover of a video, which is not a video."""
 
 _READ_AT_ONCE: Final = 4
@@ -215,7 +215,7 @@ def _reported(error: Exception) -> str:
 
 def _film_of(container: InputContainer, path: Path) -> VideoStream:
     for stream in container.streams.video:
-        if int(stream.disposition) & _ATTACHED_PICTURE:
+        if int(stream.disposition) & _COVER_IMAGE:
             continue
         if stream.codec_context is None:
             raise FrameError(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_videos import GOP, overwrite, packets, rewrite, write_video
 
-from surgseg_ros.core.image_files import PictureFileError, check_file, decode_rgb
+from surgseg_ros.core.image_files import ImageFileError, check_file, decode_rgb
 from surgseg_ros.core.limits import MAX_PIXELS
 from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.videos import open_video
@@ -152,7 +152,7 @@ def test_a_jpeg_in_a_video_is_checked_as_one_in_a_file(tmp_path, damage):
     data = path.read_bytes()[place : place + length].rstrip(b'\0')
     assert data.count(b'\xff\xdd') == 1, 'an encoder that writes restart markers'
     damaged = DAMAGES[damage](data)
-    with pytest.raises(PictureFileError) as refused:
+    with pytest.raises(ImageFileError) as refused:
         decode_rgb(check_file(damaged.ljust(length, b'\0')))
     overwrite(path, place, damaged.ljust(length, b'\0'))
     found, data_errors = read(path)
