@@ -143,7 +143,9 @@ def test_model_and_roi_are_what_they_stand_for(resolve):
     found = resolve('--param', 'model:=models/demo', '--param', 'roi:=[1, 2, 3, 4]')
     assert (str(found.model), found.roi) == ('models/demo', Roi(1, 2, 3, 4))
     assert (resolve().model, resolve().roi) == (None, None)
-    with pytest.raises(ValueError, match=r"choose that of the images, --param 'roi:=\[0, 0, 5"):
+    with pytest.raises(
+        ValueError, match=r"choose the one of these images, --param 'roi:=\[0, 0, 5"
+    ):
         assert resolve('--param', 'roi:=[0, 0, 5, 5, 5, 0, 5, 5]').roi
     with pytest.raises(ValueError, match='expected x, y, width, height'):
         assert resolve('--param', 'roi:=[1, 2, 3]').roi
