@@ -124,7 +124,7 @@ def test_what_is_read_at_configure_is_in_use_after_it(own_node):
 
 
 def test_another_folder_takes_over_as_its_description_reports(own_node, loads):
-    assert 'another folder that is set afterwards is loaded' in describe(own_node.bench)['model']
+    assert 'If set while configured, the new model is loaded' in describe(own_node.bench)['model']
     assert own_node.bench.set(model='two').successful
     until(lambda: loads == ['one', 'two'], 'the other folder is loaded')
 
