@@ -118,7 +118,7 @@ def test_without_a_model_it_reports_so_and_waits(no_model, bench):
     assert part.message.removeprefix('inactive: ') in no_model.log()
     name = f'{bench.namespace}/segmenter'
     steps = ' && '.join(f'ros2 lifecycle set {name} {step}' for step in ('configure', 'activate'))
-    remedy = f'ros2 param set {name} model FOLDER), then {steps}'
+    remedy = f'ros2 param set {name} model FOLDER), then run {steps}'
     assert remedy in no_model.wait_for_log(remedy)
 
 
@@ -143,7 +143,7 @@ def changed_classes(folder):
     ('spoil', 'said'),
     [
         (no_parameter, "model is '': set the parameter"),
-        (truncated_weights, 'truncated or another one'),
+        (truncated_weights, 'the file is truncated'),
         (changed_classes, "is 'tool wrist', expected 'tool clasper'"),
     ],
 )
