@@ -142,7 +142,7 @@ def test_one_topic_in_the_place_of_two_is_refused(
     around = "PushRosNamespace('a')" + (f', {set_both}' if given_by == 'around' else '')
     ran = include(f"{around}, ours('segment', image_topic='/image_of_one'{given})")
     assert ran.returncode == 1
-    assert "image_topic is '/image_of_one', and image_topics is ['one', 'two']" in ran.stdout
+    assert "image_topic is '/image_of_one', but image_topics is ['one', 'two']" in ran.stdout
     assert not [*tmp_path.glob('node-*')]
 
 
