@@ -72,7 +72,7 @@ VERBS: Final = {
     ),
     'calibrate': Verb(
         'surgseg_ros.cli.calibrate:main',
-        'makes the confidence a probability, again',
+        'fits the temperature of a model again, so that its confidence is a probability',
         _NOTHING,
     ),
     'benchmark': Verb(
