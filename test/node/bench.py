@@ -98,6 +98,15 @@ class TopicRecorder:
         assert message is not None, f'never {state}: {[m.message for m in self.messages]}'
         return message
 
+    def wait_for_reason(self, state: str, reason: str, since: int = 0) -> DiagnosticStatus:
+        """Wait for a status with this in its reason; others of the same state may come before."""
+        message = self.wait(
+            lambda m: m.message == state and reason in m.values[0].value, since=since
+        )
+        heard = [(m.message, m.values[0].value) for m in self.messages[since:]]
+        assert message is not None, f'never {state} with {reason!r}: {heard}'
+        return message
+
 
 class DiagnosticsPart(NamedTuple):
     name: str

@@ -58,11 +58,9 @@ def test_a_damaged_image_gets_no_mask_and_is_reported_and_counted(own_node, conn
     camera, masks, status = connected
     heard, rejected = len(status.messages), own_node.bench.diagnostics()
     damaged_ns = send(own_node.bench, camera, damaged)
-    values = status.wait_for_state('degraded', since=heard).values
-    reason = values[0].value
-    assert (values[3].key, values[3].value) == ('reason_codes', 'image_rejected')
-    assert reason.startswith('image dropped: ')
-    assert 'bytes of a JPEG are damaged' in reason
+    reason, *_, codes = status.wait_for_reason('degraded', 'image dropped: ', since=heard).values
+    assert (codes.key, codes.value) == ('reason_codes', 'image_rejected')
+    assert 'bytes of a JPEG are damaged' in reason.value
     assert rejected.wait(lambda part: part.numbers['rejected'] == '1')
     assert 'are damaged' in own_node.logs.wait_for_text('image dropped')
     masks.wait_for_stamp(send(own_node.bench, camera, WHOLE))
@@ -80,8 +78,7 @@ def test_an_image_without_its_color_is_degraded_and_reported_once(own_node, conn
     heard = len(status.messages)
     for _ in range(3):
         masks.wait_for_stamp(send(own_node.bench, camera, grey.tobytes(), text))
-    reason = status.wait_for_state('degraded', since=heard).values[0].value
-    assert f'all colour is lost: format {text!r}' in reason
+    status.wait_for_reason('degraded', f'all colour is lost: format {text!r}', since=heard)
     said = [line for line in own_node.logs.messages if 'all colour is lost' in line]
     assert len(said) == 1
     masks.wait_for_stamp(send(own_node.bench, camera, WHOLE))

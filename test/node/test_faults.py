@@ -71,8 +71,7 @@ def test_three_times_a_camera_is_killed_and_comes_again(start_camera, mask, stat
         assert all(map(fits, wait_for_masks(mask)))
         heard = len(status.messages)
         camera.kill()
-        reason = status.wait_for_state('stale', since=heard).values[0].value
-        assert reason == 'no image has come within 2000 ms'
+        status.wait_for_reason('stale', 'no image has come within 2000 ms', since=heard)
 
 
 def test_a_camera_may_be_slower_and_faster_and_masks_never_go_back(start_camera, mask, status):

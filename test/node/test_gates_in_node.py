@@ -31,9 +31,8 @@ def test_the_node_obeys_the_action(start_here, model, action, values):
     assert (set(bytes(mask.data)) == values) == bool(values)
     labels = [d.results[0].hypothesis.class_id for d in found.wait_for_stamp(black_ns).detections]
     assert (labels == ['255']) == bool(values)
-    values = status.wait_for_state('degraded').values
-    assert 'the image is black' in values[0].value
-    assert values[3].value == 'gate_black'
+    degraded = status.wait_for_reason('degraded', 'the image is black')
+    assert degraded.values[3].value == 'gate_black'
 
 
 def test_the_raw_mask_is_there_where_masks_are_filtered(start_here, model):

@@ -315,8 +315,8 @@ def test_masks_that_a_player_publishes_are_noticed(start, monkeypatch):
     status.wait_for_state('valid')
     heard = len(status.messages)
     player = own_node.bench.node.create_publisher(Image, 'mask', 1)
-    degraded = status.wait_for_state('degraded', since=heard)
-    assert f"'{own_node.bench.namespace}/bench' also publishes on" in reason_of(degraded)
+    player_found = f"'{own_node.bench.namespace}/bench' also publishes on"
+    status.wait_for_reason('degraded', player_found, since=heard)
     heard = len(status.messages)
     own_node.bench.node.destroy_publisher(player)
     status.wait_for_state('valid', since=heard)
