@@ -25,18 +25,21 @@ class Camera:
     def __init__(self, rng: Generator, view: View) -> None:
         self._view = view
         self._centre = [still(rng, -0.15, 0.15, 0.2), still(rng, -0.12, 0.12, 0.2)]
-        self._fall = float(rng.uniform(0.5, 1.7))
-        self._exposure = still(rng, 0.8, 1.3, 0.25, 7)
-        self._warmth = [still(rng, 0.9, 1.1, 0.2, 12), still(rng, 0.9, 1.1, 0.2, 10)]
-        smoky = rng.random() < 0.3
+        self._fall = float(rng.choice([rng.uniform(0.2, 1.7), np.exp(rng.uniform(0.4, 2.1))]))
+        level = float(np.exp(rng.normal(0.0, 0.35)))
+        self._exposure = still(rng, 0.85 * level, 1.2 * level, 0.25, 7)
+        self._warmth = [still(rng, 0.82, 1.22, 0.2, 12), still(rng, 0.8, 1.2, 0.2, 10)]
+        smoky = rng.random() < 0.2
         self._smoke = Wander(rng, -0.25, float(rng.uniform(0.2, 0.6)) if smoky else -0.2, 9)
         self._veil_noise = np.asarray(rng.standard_normal((32, 32)), np.float32)
         self._drift = rng.uniform(-0.12, 0.12, 2)
         blurry = rng.random() < 0.35
         self._defocus = Wander(rng, -0.0012, 0.0035 if blurry else 0.0004, 8)
-        self._sharpen = float(rng.uniform(0.1, 0.7))
+        self._sharpen = float(rng.uniform(0.0, 1.2))
         self._noise = _noise_tile(branch(rng), view, float(rng.uniform(1.0, 4.5)))
         self._curve = _tone(rng)
+        self._mixing = _mixing(rng)
+        self._codec = Codec(rng, view)
         self.window = _window(rng, view)
 
     def expose(self, scene: Image, time_s: float, rng: Generator) -> Image:
@@ -48,8 +51,8 @@ class Camera:
         :param rng: the frame's own, for the sensor's noise.
         :return: (H, W, 3) uint8 RGB.
         """
-        image = cv2.LUT(scene, self._curve)
-        image = cv2.multiply(image, self._gain(time_s), dtype=cv2.CV_8U)
+        image = cv2.multiply(scene, self._gain(time_s), dtype=cv2.CV_8U)
+        image = cv2.LUT(cv2.transform(image, self._mixing), self._curve)
         image = self._veil(np.asarray(image, np.uint8), time_s)
         sigma = self._defocus(time_s) * self._view.height
         if sigma > 0.35:
@@ -59,7 +62,7 @@ class Camera:
             image = cv2.addWeighted(image, 1 + self._sharpen, soft, -self._sharpen, 0)
         y, x = (int(shift) for shift in rng.integers(0, 64, 2))
         tile = self._noise[y : y + self._view.height, x : x + self._view.width]
-        image = cv2.add(image, tile, dtype=cv2.CV_8U)
+        image = self._codec(np.asarray(cv2.add(image, tile, dtype=cv2.CV_8U), np.uint8))
         if self.window is not None:
             image = cv2.multiply(image, self.window, scale=1 / 255)
         return np.asarray(image, np.uint8)
@@ -100,10 +103,55 @@ class Camera:
         return np.asarray(cv2.add(cv2.multiply(image, rest, dtype=cv2.CV_8U), fog), np.uint8)
 
 
+class Codec:
+    """
+    What recording does to an image: a smaller source enlarged, fields, blocks.
+
+    :param rng: source of the choices.
+    :param view: the image.
+    """
+
+    def __init__(self, rng: Generator, view: View) -> None:
+        shrink = float(rng.uniform(0.3, 0.9)) if rng.random() < 0.35 else 1.0
+        squeeze = float(rng.uniform(0.6, 1.0)) if rng.random() < 0.3 else 1.0
+        self._size = (round(view.width * shrink * squeeze), round(view.height * shrink))
+        self._view = view
+        self._quality = int(rng.integers(18, 75)) if rng.random() < 0.4 else 0
+        self._fields = int(rng.integers(1, 6)) if rng.random() < 0.06 else 0
+
+    def __call__(self, image: Image) -> Image:
+        """
+        Record and play back.
+
+        :param image: (H, W, 3) uint8 RGB.
+        :return: (H, W, 3) uint8 RGB.
+        """
+        full = (self._view.width, self._view.height)
+        small = image
+        if self._size != full:
+            small = np.asarray(cv2.resize(image, self._size, interpolation=cv2.INTER_AREA))
+        if self._fields:  # every other line is of another moment
+            small = small.copy()
+            small[1::2] = np.roll(small[1::2], self._fields, axis=1)
+        if self._quality:
+            _, encoded = cv2.imencode('.jpg', small, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
+            small = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
+        if self._size != full:
+            small = np.asarray(cv2.resize(small, full, interpolation=cv2.INTER_LINEAR))
+        return np.asarray(small, np.uint8)
+
+
+def _mixing(rng: Generator) -> FloatImage:
+    """Choose how the camera mixes colours: (3, 3), from a weak to a strong saturation."""
+    saturation = float(np.exp(rng.normal(0.1, 0.25)))
+    grey = np.array([0.3, 0.59, 0.11], np.float32)
+    return np.asarray(saturation * np.eye(3) + (1 - saturation) * grey, np.float32)
+
+
 def _tone(rng: Generator) -> Image:
     """Choose a tone curve: contrast and gamma."""
     level = np.arange(256) / 255
-    gamma, contrast = rng.uniform(0.8, 1.2), rng.uniform(0.0, 0.5)
+    gamma, contrast = np.exp(rng.normal(0.05, 0.3)), rng.uniform(0.0, 0.6)
     curve = level**gamma
     curve += contrast * (curve * curve * (3 - 2 * curve) - curve)
     return np.asarray(np.rint(255 * np.clip(curve, 0, 1)), np.uint8)
@@ -118,19 +166,22 @@ def _noise_tile(rng: Generator, view: View, sigma: float) -> NDArray[np.int16]:
 
 
 def _window(rng: Generator, view: View) -> Image | None:
-    """Choose what the endoscope fills of the image: all, a disk, or a narrower field."""
+    """Choose what the endoscope fills of the image: all, a disk, or a lower or narrower field."""
     kind = rng.random()
-    if kind < 0.65:
+    if kind < 0.6:
         return None
     fine = 2
     cover = np.zeros((view.height * fine, view.width * fine), np.uint8)
     scale = view.height * fine
-    if kind < 0.85:
+    if kind < 0.8:
         radius = rng.uniform(0.56, 0.95 * math.hypot(0.5, view.aspect / 2))
         centre = (round(view.aspect / 2 * scale), round(scale / 2))
         cv2.circle(cover, centre, round(radius * scale), (255,), -1)
+    elif kind < 0.9:  # letterbox
+        bar = round(rng.uniform(0.02, 0.14) * scale)
+        cover[bar : scale - bar] = 255
     else:
-        half = min(view.aspect / 2, rng.uniform(0.6, 0.68))
+        half = min(view.aspect / 2, rng.uniform(0.56, 0.72))
         left, right = (
             round((view.aspect / 2 - half) * scale),
             round((view.aspect / 2 + half) * scale),

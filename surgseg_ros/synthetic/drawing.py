@@ -37,12 +37,14 @@ class Patch:
     :param y: row of its upper edge.
     :param rgba: (h, w, 4) uint8, colours already multiplied by the coverage, and the coverage.
     :param label: the class of all its pixels.
+    :param area: (h, w) uint8, what gets the class; None for what it covers.
     """
 
     x: int
     y: int
     rgba: Image
     label: int
+    area: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,14 @@ class Sprite:
     :param origin: (x, y) of the point that is placed and rotated about, in units from the corner.
     :param scale_px: pixels per unit.
     :param label: its class.
+    :param area: (h, w) uint8, what gets the class; None for what it covers.
     """
 
     rgba: Image
     origin: tuple[float, float]
     scale_px: float
     label: int
+    area: Image | None = None
 
     def place(
         self,
@@ -121,24 +125,58 @@ class Sprite:
             return None
         left, top, right, bottom = box
         matrix = np.hstack([turn * zoom, (shift - (left, top))[:, None]])
-        rgba = cv2.warpAffine(self.rgba, matrix, (right - left, bottom - top))
-        return Patch(left, top, np.asarray(rgba, np.uint8), self.label)
+        size = (right - left, bottom - top)
+        rgba = np.asarray(cv2.warpAffine(self.rgba, matrix, size), np.uint8)
+        area = None if self.area is None else cv2.warpAffine(self.area, matrix, size)
+        return Patch(left, top, rgba, self.label, None if area is None else np.asarray(area))
 
 
 class Item(Protocol):
     """
     An object in the scene.
 
-    `lift` is its height above the tissue in units, by which its shadow is shifted.
+    `lift` is its height above the tissue in units, by which its shadow is shifted. `defocus` is
+    the standard deviation, in units, of its blur where it is out of the camera's focus.
     """
 
     lift: float
+    defocus: float
 
     def draw(self, time_s: float) -> list[Patch]:
         """Return its visible patches, from the back to the front."""
 
     def anchor(self, time_s: float) -> Place:
         """Return the point, in units, whose motion determines its blur."""
+
+
+def defocused(patch: Patch, sigma_px: float, view: View) -> Patch:
+    """
+    Blur a patch; its class stays where it was.
+
+    :param patch: the patch.
+    :param sigma_px: standard deviation of the blur, in pixels.
+    :param view: the image, which limits how far the blur reaches.
+    :return: the blurred patch.
+    """
+    if sigma_px < 0.4:
+        return patch
+    pad = math.ceil(2 * sigma_px)
+    height, width = patch.rgba.shape[:2]
+    top, left = min(pad, patch.y), min(pad, patch.x)
+    bottom = min(pad, view.height - patch.y - height)
+    right = min(pad, view.width - patch.x - width)
+    solid = patch.rgba[..., 3] if patch.area is None else patch.area
+    # Beyond the picture's border the object goes on.
+    edges = [0 if side else pad for side in (top, bottom, left, right)]
+    grown = cv2.copyMakeBorder(patch.rgba, *edges, cv2.BORDER_REPLICATE)
+    spare = (pad - edges[0], pad - edges[1], pad - edges[2], pad - edges[3])
+    grown = cv2.copyMakeBorder(grown, *spare, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
+    blurred = cv2.GaussianBlur(grown, (0, 0), sigma_px)
+    rows = slice(pad - top, pad + height + bottom)
+    columns = slice(pad - left, pad + width + right)
+    area = cv2.copyMakeBorder(solid, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(0,))
+    rgba = np.ascontiguousarray(blurred[rows, columns])
+    return Patch(patch.x - left, patch.y - top, rgba, patch.label, np.asarray(area, np.uint8))
 
 
 def outline(*points: Place) -> Points:
@@ -263,7 +301,8 @@ class Canvas:
         rest = cv2.cvtColor(cv2.bitwise_not(alpha), cv2.COLOR_GRAY2RGB)
         below = cv2.multiply(self.image[area], rest, scale=1 / 255)
         self.image[area] = cv2.add(below, np.ascontiguousarray(patch.rgba[..., :3]))
-        self.mask[area][alpha >= 128] = patch.label
+        covered = alpha if patch.area is None else patch.area
+        self.mask[area][covered >= 128] = patch.label
 
     def shadow(
         self, patches: Sequence[Patch], offset: tuple[float, float], soft: float, depth: float

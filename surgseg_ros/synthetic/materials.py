@@ -4,6 +4,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import cv2
 import numpy as np
@@ -13,6 +14,9 @@ from surgseg_ros.synthetic.drawing import Points, Shade, Sprite
 from surgseg_ros.synthetic.noise import FloatImage, branch, fractal_noise, smooth_noise, step
 
 Colour = tuple[float, float, float]
+
+BLOOD: Final[Colour] = (95.0, 14.0, 16.0)
+"""Drying blood, RGB."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ class Relief:
         shape = tuple(math.ceil(side * self.scale_px) * self.fine for side in reversed(self.size))
         self._height = np.zeros(shape, np.float32)
         self._cover = np.zeros(shape, np.uint8)
+        self._holes = np.zeros(shape, np.uint8)
         self._tint = np.ones((*shape, 3), np.float32)
 
     def plate(self, outline: Points, height: float, bevel: float) -> None:
@@ -143,8 +148,10 @@ class Relief:
         self._tint[self._fill(outline) > 0] *= factor
 
     def cut(self, outline: Points) -> None:
-        """Cut a hole through which what is below is visible."""
-        self._cover[self._fill(outline) > 0] = 0
+        """Cut a hole through which what is below is visible; it has the part's class."""
+        hole = (self._fill(outline) > 0) & (self._cover > 0)
+        self._cover[hole] = 0
+        self._holes[hole] = 255
 
     def finish(
         self, look: FloatImage, label: int, rough: float = 0.02, blood: float = 0.0
@@ -168,7 +175,7 @@ class Relief:
         colour = colour * self._tint * (1 + 2 * scratches[..., None])
         stain = fractal_noise(self.rng, area, self._pixels, 18, 3)
         share = step(stain, 2.2 - 3 * blood, 2.7 - 3 * blood)[..., None] * 0.7
-        colour = colour * (1 - share) + share * np.array([95, 14, 16], np.float32)
+        colour = colour * (1 - share) + share * np.array(BLOOD, np.float32)
         return self._sprite(np.asarray(np.clip(colour, 0, 255), np.float32), label)
 
     def _sprite(self, colour: FloatImage, label: int) -> Sprite:
@@ -176,7 +183,11 @@ class Relief:
         full = np.concatenate([colour * cover, cover * 255], axis=-1)
         size = (full.shape[1] // self.fine, full.shape[0] // self.fine)
         small = cv2.resize(full, size, interpolation=cv2.INTER_AREA)
-        return Sprite(np.rint(small).astype(np.uint8), self.origin, self.scale_px, label)
+        rgba = np.rint(small).astype(np.uint8)
+        if not self._holes.any():
+            return Sprite(rgba, self.origin, self.scale_px, label)
+        whole = cv2.resize(self._cover | self._holes, size, interpolation=cv2.INTER_AREA)
+        return Sprite(rgba, self.origin, self.scale_px, label, np.asarray(whole, np.uint8))
 
     def _fill(self, outline: Points) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         fixed = np.rint(((outline + self.origin) * self._pixels - 0.5) * 16).astype(np.int32)

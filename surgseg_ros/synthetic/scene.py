@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from surgseg_ros.core import labels
 from surgseg_ros.synthetic.camera import Camera
 from surgseg_ros.synthetic.clips_and_catheter import Catheter, Clamp
-from surgseg_ros.synthetic.drawing import Canvas, Item, View
+from surgseg_ros.synthetic.distractors import Distractor
+from surgseg_ros.synthetic.drawing import Canvas, Item, View, defocused
 from surgseg_ros.synthetic.suture import Needle, Thread
 from surgseg_ros.synthetic.tissue import Tissue
 from surgseg_ros.synthetic.tools import NeedleHolder, Suction, Tool
@@ -20,8 +21,8 @@ from surgseg_ros.synthetic.tools import NeedleHolder, Suction, Tool
 LEAST_SIDE_PX: Final = 64
 """In a smaller image, needles would not be visible."""
 
-_TOOL_SHARES: Final = (0.04, 0.28, 0.48, 0.20)
-"""Probabilities of zero, one, two or three robotic tools in a scene."""
+_TOOL_SHARES: Final = (0.05, 0.22, 0.46, 0.22, 0.05)
+"""Probabilities of zero to four robotic tools in a scene."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,10 @@ class Scene:
         time_s = index / self._rate_hz
         canvas = Canvas(self._tissue.draw(time_s))
         for item in self._items:
-            patches = item.draw(time_s)
+            patches = [
+                defocused(patch, item.defocus * self._view.height, self._view)
+                for patch in item.draw(time_s)
+            ]
             canvas.shadow(patches, (item.lift * 0.5, item.lift), 0.3 * item.lift + 0.004, 0.5)
             for patch in patches:
                 canvas.paint(patch)
@@ -90,19 +94,23 @@ class Scene:
         has = {
             name: rng.random() < share
             for name, share in (
-                ('needle', 0.62), ('thread', 0.62), ('suction', 0.36), ('holder', 0.36),
-                ('clamp', 0.36), ('catheter', 0.36),
+                ('needle', 0.62), ('thread', 0.66), ('suction', 0.3), ('holder', 0.26),
+                ('clamp', 0.4), ('catheter', 0.4), ('distractor', 0.4),
             )
         }  # fmt: skip
         bearings = _bearings(self._rng(5))
         resting: list[Item] = []
         if has['catheter']:
             resting.append(Catheter(self._rng(6), view, tissue))
-        if has['clamp']:
+        if has['distractor']:
             count = int(rng.integers(1, 3))
+            resting += [Distractor(self._rng(13, i), view, tissue) for i in range(count)]
+        if has['clamp']:
+            count = int(rng.integers(1, 6))
             resting += [Clamp(self._rng(7, i), view, tissue) for i in range(count)]
         count = int(rng.choice(len(_TOOL_SHARES), p=_TOOL_SHARES))
-        tools = [Tool(self._rng(8, i), view, bearings[i]) for i in range(count)]
+        places = (0, 1, 2, 5)
+        tools = [Tool(self._rng(8, i), view, bearings[places[i]]) for i in range(count)]
         needle = None
         if has['needle']:
             holder = tools[-1] if tools and rng.random() < 0.6 else None
@@ -113,6 +121,8 @@ class Scene:
                 resting.append(needle)
         if has['thread']:
             resting.append(Thread(self._rng(10), view, tissue, needle))
+            if rng.random() < 0.35:
+                resting.append(Thread(self._rng(14), view, tissue, None))
         instruments: list[Item] = [*tools]
         if has['suction']:
             instruments.insert(0, Suction(self._rng(11), view, bearings[3]))
@@ -123,9 +133,9 @@ class Scene:
 
 def _bearings(rng: Generator) -> list[float]:
     """Spread the ports around the image: tools come mostly from the sides and below."""
-    sides = [0.15, math.pi - 0.15, 0.5 * math.pi, -0.5 * math.pi, 0.8]
+    sides = [0.15, math.pi - 0.15, 0.5 * math.pi, -0.5 * math.pi, 0.8, -2.4]
     first = int(rng.integers(2))
     order = [sides[first], sides[1 - first], sides[2], *sides[3:]]
     if rng.random() < 0.3:
-        order = [order[i] for i in rng.permutation(5)]
-    return [bearing + float(rng.uniform(-0.45, 0.45)) for bearing in order]
+        order = [order[i] for i in rng.permutation(6)]
+    return [bearing + float(rng.uniform(-0.6, 0.6)) for bearing in order]

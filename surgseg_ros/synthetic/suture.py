@@ -15,6 +15,7 @@ from surgseg_ros.synthetic.tools import Tool
 
 _THREADS: tuple[Colour, ...] = (
     (96, 62, 190), (64, 84, 205), (52, 150, 120), (226, 222, 232), (60, 190, 225),
+    (150, 110, 170), (196, 160, 200), (34, 26, 40), (52, 36, 74), (20, 18, 20), (110, 84, 70),
 )  # fmt: skip
 
 
@@ -29,13 +30,14 @@ class Needle:
     """
 
     lift = 0.03
+    defocus = 0.0
 
     def __init__(self, rng: Generator, view: View, tissue: Tissue, tool: Tool | None) -> None:
         self._view = view
         self._tissue = tissue
         self._tool = tool
-        self._half = float(rng.uniform(0.0050, 0.0068))
-        radius = float(rng.uniform(0.075, 0.13))
+        self._half = float(rng.uniform(0.0048, 0.0095))
+        radius = float(rng.uniform(0.07, 0.16))
         angles = np.linspace(0, float(rng.uniform(2.5, 3.4)), 36)
         lean = float(rng.uniform(0.6, 1.0))
         arc = np.stack([np.cos(angles), np.sin(angles) * lean], axis=1) * radius
@@ -96,12 +98,13 @@ class Thread:
     """
 
     lift = 0.012
+    defocus = 0.0
 
     def __init__(self, rng: Generator, view: View, tissue: Tissue, needle: Needle | None) -> None:
         self._view = view
         self._tissue = tissue
         self._needle = needle
-        self._half = float(rng.uniform(0.0046, 0.0066))
+        self._half = float(rng.uniform(0.0034, 0.0072))
         self._colour = _THREADS[rng.integers(len(_THREADS))]
         self._rest = _soft_curve(rng, view)
         self._waves = [Wander(rng, -0.02, 0.02, 5) for _ in range(4)]

@@ -35,8 +35,21 @@ _GROUNDS = (
     ((122, 52, 42), (190, 110, 86), (228, 176, 138)),
     ((130, 48, 62), (196, 102, 114), (230, 170, 174)),
     ((112, 46, 50), (170, 92, 92), (214, 164, 158)),
+    # the deep red of a bleeding cavity
+    ((52, 4, 6), (104, 14, 14), (150, 40, 32)),
+    ((42, 6, 8), (126, 22, 18), (176, 58, 40)),
+    ((60, 14, 12), (140, 40, 30), (196, 96, 70)),
+    # pale: serosa, cartilage, peritoneum
+    ((176, 126, 120), (216, 180, 172), (242, 226, 220)),
+    ((150, 120, 112), (196, 176, 164), (236, 226, 214)),
+    # liver, kidney, bluish bowel, and fat all over
+    ((78, 26, 22), (112, 50, 42), (160, 100, 88)),
+    ((96, 70, 84), (150, 118, 130), (196, 172, 178)),
+    ((150, 84, 34), (208, 152, 76), (238, 208, 136)),
 )
-_FAT = (222.0, 182.0, 112.0)
+_FAT = (
+    (222.0, 182.0, 112.0), (236.0, 200.0, 120.0), (206.0, 150.0, 72.0), (240.0, 222.0, 180.0),
+)  # fmt: skip
 _BLOOD = (104.0, 6.0, 10.0)
 
 
@@ -55,7 +68,7 @@ class Tissue:
         self._turn = Wander(rng, -0.03, 0.03, 11)
         self._zoom = Wander(rng, 0.97, 1.04, 9)
         self._swell = [still(rng, -0.012, 0.012, 0.8, 3.5) for _ in range(24)]
-        self._wet = still(rng, 0.5, 1.3, 0.3, 2.5)
+        self._wet = still(rng, 0.2, 1.3, 0.3, 2.5)
 
     def place(self, points: NDArray[np.float64], time_s: float) -> NDArray[np.float64]:
         """
@@ -118,25 +131,40 @@ def _texture(rng: Generator, view: View) -> Image:
     scale = float(view.height)
     height = _folds(rng, extent, scale)
     lumps = fractal_noise(rng, extent, scale, 9, 4, 0.55)
-    height += np.float32(rng.uniform(0.004, 0.009)) * lumps
-    ground = _GROUNDS[rng.integers(len(_GROUNDS))]
-    patches = fractal_noise(rng, extent, scale, 1.6, 5, 0.6)
-    colour = np.empty((*height.shape, 3), np.float32)
-    colour[:] = ground[1]
-    colour = mix(colour, ground[2], step(patches, 0.1, 2.0) * np.float32(rng.uniform(0.4, 1)))
-    colour = mix(colour, ground[0], step(patches, -0.2, -2.0) * np.float32(0.8))
+    height *= np.float32(rng.uniform(0.25, 1.3))
+    height += np.float32(rng.uniform(0.001, 0.009)) * lumps
+    colour = _ground(rng, extent, scale)
+    if rng.random() < 0.45:  # an organ of another kind
+        organ = fractal_noise(rng, extent, scale, 1.1, 3, 0.4)
+        edge = float(rng.uniform(-0.4, 0.8))
+        colour = mix(colour, _ground(rng, extent, scale), step(organ, edge, edge + 0.12))
+        height += np.float32(rng.uniform(0.0, 0.03)) * step(organ, edge - 0.1, edge + 0.5)
     fibres = smooth_noise(branch(rng), extent, scale, (9, 70) if rng.random() < 0.5 else (70, 9))
     colour *= (1 + np.float32(rng.uniform(0, 0.09)) * fibres)[..., None]
-    fat = step(fractal_noise(rng, extent, scale, 1.8, 4), *_threshold(rng, 0.4, 2.4, 1.0))
+    fat = step(fractal_noise(rng, extent, scale, 1.8, 4), *_threshold(rng, -0.4, 2.4, 1.0))
     globules = fractal_noise(rng, extent, scale, 22, 2)
-    colour = mix(colour, _FAT, fat * step(globules, -2.2, 0.4) * np.float32(0.8))
+    fat_colour = _FAT[rng.integers(len(_FAT))]
+    colour = mix(colour, fat_colour, fat * step(globules, -2.2, 0.4) * np.float32(0.8))
     height += fat * (np.float32(0.012) + np.float32(0.004) * globules)
     vessels = _vessels(rng, extent, scale)
     colour = mix(colour, (118, 14, 24), vessels * np.float32(rng.uniform(0.55, 0.85)))
     height += vessels * np.float32(0.003)
     pools = step(fractal_noise(rng, extent, scale, 2.2, 4), *_threshold(rng, 1.2, 3.2, 0.35))
     colour = mix(colour, _BLOOD, pools * np.float32(0.85))
+    if rng.random() < 0.4:  # a cavity that the lamp does not reach
+        cavity = step(fractal_noise(rng, extent, scale, 1.3, 3), *_threshold(rng, -0.3, 1.2, 1.2))
+        colour *= (1 - cavity * np.float32(rng.uniform(0.4, 0.95)))[..., None]
     return _lit(rng, colour, height, pools, scale)
+
+
+def _ground(rng: Generator, extent: tuple[float, float], scale: float) -> FloatImage:
+    """Colour an area like one kind of tissue: (H, W, 3), RGB 0 to 255."""
+    ground = _GROUNDS[rng.integers(6, 9) if rng.random() < 0.25 else rng.integers(len(_GROUNDS))]
+    patches = fractal_noise(rng, extent, scale, float(rng.uniform(0.9, 2.6)), 5, 0.6)
+    colour = np.empty((*patches.shape, 3), np.float32)
+    colour[:] = ground[1]
+    colour = mix(colour, ground[2], step(patches, 0.1, 2.0) * np.float32(rng.uniform(0.2, 1)))
+    return mix(colour, ground[0], step(patches, -0.2, -2.0) * np.float32(rng.uniform(0.2, 0.9)))
 
 
 def _threshold(rng: Generator, low: float, high: float, width: float) -> tuple[float, float]:
@@ -211,11 +239,14 @@ def _lit(
     shade *= 1 - 0.42 * step(hollow, 0.0, 0.035)
     lit = colour * shade[..., None]
     lit[..., 1:] *= (1 - 0.25 * step(hollow, 0.0, 0.03))[..., None]  # a crease glows red
-    fine = [smooth_noise(branch(rng), extent, scale, (36, 36)) * np.float32(0.17) for _ in '12']
+    cells = float(rng.uniform(18, 70))
+    rough = np.float32(rng.uniform(0.08, 0.2))
+    fine = [smooth_noise(branch(rng), extent, scale, (cells, cells)) * rough for _ in '12']
     tilt = [slope * (1 - 0.6 * pools) + bump for slope, bump in zip(slopes, fine)]
     aim = rng.uniform(-0.3, 0.3, 2)
     away = (tilt[0] - aim[0]) ** 2 + (tilt[1] - aim[1]) ** 2
-    patchy = step(fractal_noise(rng, extent, scale, 3, 3), -0.2, 1.0)
-    shine = np.exp(-away * np.float32(rng.uniform(25, 60))) * (0.25 + 0.75 * patchy)
+    start = float(rng.uniform(-0.4, 1.2))
+    patchy = step(fractal_noise(rng, extent, scale, 3, 3), start, start + 1.2)
+    shine = np.exp(-away * np.float32(rng.uniform(25, 60))) * (0.15 + 0.85 * patchy)
     full = np.concatenate([lit, 255 * shine[..., None]], axis=-1)
     return np.asarray(np.rint(np.clip(full, 0, 255)), np.uint8)

@@ -6,6 +6,7 @@ Robotic tools with shaft, wrist and clasper; suction tube and needle holder, hel
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -15,17 +16,16 @@ from surgseg_ros.synthetic.drawing import (
     Item,
     Patch,
     Place,
-    Points,
     Shade,
-    Sprite,
     View,
     forward,
-    outline,
     ribbon,
     seen,
 )
-from surgseg_ros.synthetic.materials import Gloss, Relief, metal_look, rod
+from surgseg_ros.synthetic.jaws import KINDS, choose_kind, jaw_of, wrist_of
+from surgseg_ros.synthetic.materials import Gloss, metal_look, rod
 from surgseg_ros.synthetic.noise import FloatImage, Wander, still
+from surgseg_ros.synthetic.shafts import TipCover, fork_of, shaft_colour, shaft_shade
 
 
 class ToolMotion:
@@ -75,9 +75,17 @@ def shank(
     return ribbon(view, np.array([end, far]), halves, shade, label, flat)
 
 
+class ToolLengths(NamedTuple):
+    """Lengths of a tool's parts beyond the tube, in units: forked end, wrist and jaws."""
+
+    fork: float
+    wrist: float
+    jaw: float
+
+
 class Tool:
     """
-    A robotic tool: shaft, wrist of a collar and a clevis, clasper of two jaws.
+    A robotic tool: shaft with a forked end, wrist, and one or two jaws.
 
     :param rng: source of its form and motion.
     :param view: the image.
@@ -88,68 +96,86 @@ class Tool:
 
     def __init__(self, rng: Generator, view: View, bearing: float) -> None:
         self._view = view
-        self._motion = ToolMotion(rng, view, bearing)
-        self.width = float(rng.uniform(0.10, 0.24))
-        self._taper = float(rng.uniform(0.02, 0.35))
-        self._shade = shaft_shade(rng, self.width)
-        look = metal_look(rng, (238, 240, 245), float(rng.uniform(0.5, 1.2)))
-        blood = float(rng.uniform(0, 0.5))
-        self._collar_length = self.width * float(rng.uniform(0.35, 0.7))
-        self._clevis_length = self.width * float(rng.uniform(0.9, 1.3))
-        self.jaw_length = self.width * float(rng.uniform(0.8, 1.5))
-        scale = float(view.height)
-        self._collar = collar_of(rng, self.width, self._collar_length, scale, look, blood)
-        self._clevis = clevis_of(rng, self.width, self._clevis_length, scale, look, blood)
-        self._jaw = jaw_of(rng, self.width, self.jaw_length, scale, look, blood)
+        self.kind = choose_kind(rng)
+        depth = ((-0.15, 0.6), (0.55, 1.1), (-0.6, 0.0))[rng.choice(3, p=(0.65, 0.2, 0.15))]
+        self._motion = ToolMotion(rng, view, bearing, depth)
+        widths = ((0.09, 0.2), (0.18, 0.36), (0.05, 0.1))[rng.choice(3, p=(0.5, 0.35, 0.15))]
+        self.width = float(rng.uniform(*widths))
+        self._taper = float(rng.choice([rng.uniform(0.02, 0.3), rng.uniform(0.3, 0.9)]))
+        self._lengths = ToolLengths(
+            self.width * float(rng.uniform(0.3, 1.3)),
+            self.width * float(rng.uniform(0.8, 1.8)),
+            self.width * float(rng.uniform(*self.kind.length)),
+        )
+        self._make_parts(rng)
         self._bends = [still(rng, -0.7, 0.7, 0.5, 5), still(rng, -0.6, 0.6, 0.5, 4)]
-        self._opening = Wander(rng, -0.25, 0.45, float(rng.uniform(3, 7)))
-        self._short = still(rng, 0.65, 1.0, 0.4, 6)
+        self._opening = Wander(rng, -0.25, 0.5, float(rng.uniform(3, 7)))
+        self._short = still(rng, float(rng.choice([0.35, 0.7])), 1.0, 0.4, 6)
         self.held: Item | None = None
+        self.defocus = float(rng.uniform(0.0015, 0.009)) if rng.random() < 0.25 else 0.0
+
+    def _make_parts(self, rng: Generator) -> None:
+        width, lengths, scale = self.width, self._lengths, float(self._view.height)
+        colour = shaft_colour(rng)
+        self._shade = shaft_shade(rng, width, colour)
+        tint = float(rng.uniform(0.35, 1.05))
+        metal = (238 * tint, 240 * tint, 245 * tint)
+        look = metal_look(rng, metal, float(rng.uniform(0.4, 1.2)))
+        dull = rng.random() < 0.5
+        fork_tint = tuple(min(255.0, 1.5 * part) for part in colour) if dull else metal
+        fork_look = metal_look(rng, fork_tint, 0.2 if dull else float(rng.uniform(0.5, 1.0)))
+        blood = float(rng.uniform(0, 0.6))
+        self._fork = fork_of(rng, width, lengths.fork, scale, fork_look, blood)
+        self._wrist = wrist_of(rng, width, lengths.wrist, scale, look, blood)
+        self._jaw = jaw_of(rng, self.kind, width, lengths.jaw, scale, look, blood)
+        self._cover = TipCover(rng, width) if self.kind.covered else None
 
     def opening(self, time_s: float) -> float:
         """Return half the angle between the jaws, which stay closed while they hold something."""
-        return 0.05 if self.held else max(0.03, self._opening(time_s))
+        return 0.05 if self.held else max(0.02, self._opening(time_s))
 
     def grip(self, time_s: float) -> tuple[Place, float]:
         """Return the point between the jaws that holds things, and their direction."""
         _, _, pivot, angle = self._joints(time_s)
-        return forward(pivot, angle, 0.82 * self.jaw_length * self._short(time_s)), angle
+        return forward(pivot, angle, 0.82 * self._lengths.jaw * self._short(time_s)), angle
 
     def anchor(self, time_s: float) -> Place:
         """Return the pivot of the jaws."""
         return self._joints(time_s)[2]
 
     def draw(self, time_s: float) -> list[Patch]:
-        """Return shaft, wrist, one jaw, the held object, and the other jaw."""
+        """Return shaft, one jaw, the held object, the other jaw, and wrist and fork or cover."""
         view, short = self._view, self._short(time_s)
         end, angle, pivot, jaw_angle = self._joints(time_s)
-        joint = forward(end, angle, self._collar_length)
-        clevis_angle = math.atan2(pivot[1] - joint[1], pivot[0] - joint[0])
+        joint = forward(end, angle, 0.7 * self._lengths.fork)
         opening = self.opening(time_s)
-        half = self.width / 2
-        shaft = shank(view, end, angle, half, self._taper, self._shade, labels.SHAFT)
+        shaft = shank(view, end, angle, self.width / 2, self._taper, self._shade, labels.SHAFT)
         lower = self._jaw.place(view, pivot, jaw_angle - opening, (short, -1.0))
-        upper = self._jaw.place(view, pivot, jaw_angle + opening, (short, 1.0))
         between = self.held.draw(time_s) if self.held else []
-        clevis = self._clevis.place(view, joint, clevis_angle, (short, 1.0))
-        collar = self._collar.place(view, end, angle)
-        return seen([shaft, lower, *between, upper, clevis, collar])
+        upper = self._jaw.place(view, pivot, jaw_angle + opening, (short, 1.0))
+        jaws = [lower, *between, upper] if self.kind.blades == 2 else [*between, upper]
+        if self._cover:
+            return seen([shaft, *jaws, self._cover.draw(view, np.array([end, joint, pivot]))])
+        wrist_angle = math.atan2(pivot[1] - joint[1], pivot[0] - joint[0])
+        wrist = self._wrist.place(view, joint, wrist_angle, (short, 1.0))
+        fork = self._fork.place(view, end, angle)
+        return seen([shaft, *jaws, wrist, fork])
 
     def _joints(self, time_s: float) -> tuple[Place, float, Place, float]:
-        """Return the shaft's end and angle, the jaws' pivot and angle."""
+        """Return the tube's end and angle, the jaws' pivot and angle."""
         tip, angle = self._motion.pose(time_s)
         short = self._short(time_s)
-        length = self._collar_length + (self._clevis_length + self.jaw_length / 2) * short
-        end = forward(tip, angle, -length)
+        fork, wrist, jaw = self._lengths
+        end = forward(tip, angle, -(fork + (wrist + jaw / 2) * short))
         bend = angle + self._bends[0](time_s)
-        joint = forward(end, angle, self._collar_length)
-        pivot = forward(joint, bend, 0.88 * self._clevis_length * short)
+        joint = forward(end, angle, 0.7 * fork)
+        pivot = forward(joint, bend, 0.88 * wrist * short)
         return end, angle, pivot, bend + self._bends[1](time_s)
 
 
 class Suction:
     """
-    A suction tube: polished, with holes near its round tip.
+    A suction tube: smooth and bright, some with holes near the round tip.
 
     :param rng: source of its form and motion.
     :param view: the image.
@@ -160,16 +186,18 @@ class Suction:
 
     def __init__(self, rng: Generator, view: View, bearing: float) -> None:
         self._view = view
-        self._motion = ToolMotion(rng, view, bearing, (-0.2, 0.5))
-        self._half = float(rng.uniform(0.026, 0.042))
-        tint = rng.uniform(140, 185)
-        base = (tint * 0.86, tint * 0.95, tint * 1.04)
-        body = rod(rng, Gloss(base, 0.2, 150, 14, float(rng.uniform(-0.35, 0.35)), 0.03))
+        self._motion = ToolMotion(rng, view, bearing, (-0.2, 0.8))
+        self._half = float(rng.uniform(0.018, 0.06))
+        tint = rng.uniform(120, 225)
+        base = (tint * rng.uniform(0.86, 1.04), tint * 0.97, tint * 1.0)
+        body = rod(rng, Gloss(base, 0.3, 130, 9, float(rng.uniform(-0.35, 0.35)), 0.02))
         pitch, count = (self._half * float(rng.uniform(1.3, 1.8)), int(rng.integers(4, 8)))
-        half = self._half
+        half, holes = self._half, rng.random() < 0.4
 
         def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
             colours = body(along, across, facing)
+            if not holes:
+                return colours
             place = along / pitch - 0.7
             row = np.rint(place)
             shift = np.where(row % 2 == 0, -0.42, 0.42)
@@ -178,6 +206,7 @@ class Suction:
             return np.asarray(np.where(hole[:, None], (26, 12, 14), colours), np.float32)
 
         self._shade = shade
+        self.defocus = float(rng.uniform(0.002, 0.012)) if rng.random() < 0.3 else 0.0
 
     def anchor(self, time_s: float) -> Place:
         """Return the tip."""
@@ -194,7 +223,7 @@ class Suction:
 
 class NeedleHolder:
     """
-    A manual needle holder: a thin steel rod and golden jaws, without a wrist.
+    A manual needle holder: a thin bright steel rod with short jaws, without a wrist.
 
     :param rng: source of its form and motion.
     :param view: the image.
@@ -205,19 +234,23 @@ class NeedleHolder:
 
     def __init__(self, rng: Generator, view: View, bearing: float) -> None:
         self._view = view
-        self._motion = ToolMotion(rng, view, bearing, (-0.15, 0.5))
-        self._half = float(rng.uniform(0.02, 0.03))
+        self._motion = ToolMotion(rng, view, bearing, (-0.15, 0.7))
+        self._half = float(rng.uniform(0.016, 0.034))
+        tint = float(rng.uniform(110, 215))
         self._shade = rod(
             rng,
-            Gloss((150, 152, 158), 0.25, 90, 10, 0.2, 0.04),
-            ((0.012, 0.022, 0.5), (0.034, 0.044, 0.5)),
+            Gloss((tint, tint, tint * 1.03), 0.25, 90, 10, 0.2, 0.04),
+            ((0.012, 0.022, 0.5), (0.034, 0.044, 0.5)) if rng.random() < 0.5 else (),
         )
-        gold = metal_look(rng, (246, 196, 84), 0.6)
-        width = self._half * float(rng.uniform(4.2, 5.2))
-        self._length = float(rng.uniform(0.16, 0.24))
+        gold = rng.random() < 0.4
+        look = metal_look(rng, (246, 196, 84) if gold else (tint * 1.2,) * 3, 0.6)
+        width = self._half * float(rng.uniform(3.0, 5.2))
+        self._length = self._half * float(rng.uniform(4, 9))
         scale = float(view.height)
-        self._jaw = jaw_of(rng, width, self._length, scale, gold, 0.15, labels.HOLDER)
-        self._opening = Wander(rng, -0.2, 0.4, 5)
+        kind = KINDS['needle_driver']
+        self._jaw = jaw_of(rng, kind, width, self._length, scale, look, 0.15, labels.HOLDER)
+        self._opening = Wander(rng, -0.3, 0.4, 5)
+        self.defocus = 0.0
 
     def anchor(self, time_s: float) -> Place:
         """Return the jaws' pivot."""
@@ -233,130 +266,3 @@ class NeedleHolder:
         fixed = self._jaw.place(self._view, pivot, angle)
         moving = self._jaw.place(self._view, pivot, angle - opening, (1.0, -1.0))
         return seen([moving, rod_patch, fixed])
-
-
-def shaft_shade(rng: Generator, width: float) -> Shade:
-    """Choose between a dark composite shaft and a grey metal one."""
-    rings: list[tuple[float, float, float]] = [(0.0, 0.02, 0.45)]
-    if rng.random() < 0.7:
-        level = rng.uniform(34, 80)
-        base = (level, level * rng.uniform(0.98, 1.06), level * rng.uniform(0.9, 1.0))
-        gloss = Gloss(
-            base, 0.35, float(rng.uniform(15, 60)), 5, float(rng.uniform(-0.4, 0.4)), 0.22
-        )
-    else:
-        level = rng.uniform(105, 150)
-        gloss = Gloss(
-            (level, level, level * 1.03), 0.3, 60, 4, float(rng.uniform(-0.3, 0.3)), 0.10
-        )
-        rings.append((0.3 * width, 0.34 * width, 0.6))
-    return rod(rng, gloss, rings)
-
-
-def collar_of(
-    rng: Generator, width: float, length: float, scale: float, look: FloatImage, blood: float
-) -> Sprite:
-    """Make the metal ring at the shaft's end; its origin is the middle of the shaft's end."""
-    half = width / 2
-    relief = Relief(rng, (length + 0.04, width + 0.04), (0.02, half + 0.02), scale)
-    tip = 0.42 * half
-    bend, rim = 0.6 * length, 0.8 * half
-    upper, lower = ((0, -half), (bend, -half), (length, -rim)), ((bend, half), (0, half))
-    relief.barrel(outline(*upper, (length, rim), *lower), half)
-    tongue = outline((0.55 * length, -tip), (length, -tip), (length, tip), (0.55 * length, tip))
-    relief.plate(tongue, 0.01, 0.01)
-    for at in (0.08, 0.3, 0.5):
-        start, stop = at * length, (at + 0.05) * length
-        relief.dark(outline((start, -half), (stop, -half), (stop, half), (start, half)), 0.55)
-    return relief.finish(look, labels.WRIST, 0.05, blood)
-
-
-def clevis_of(
-    rng: Generator, width: float, length: float, scale: float, look: FloatImage, blood: float
-) -> Sprite:
-    """Make the fork that carries the jaws; its origin is the joint at the collar."""
-    half = width * float(rng.uniform(0.38, 0.48))
-    back = 0.35 * width
-    relief = Relief(
-        rng, (length + back + 0.06, 2 * half + 0.06), (back + 0.02, half + 0.03), scale
-    )
-    relief.plate(_rounded(-back, length, half, 0.75 * half), 0.8 * half, 0.7 * half)
-    relief.plate(_rounded(-0.7 * back, 0.95 * length, 0.78 * half, 0.55 * half), 0.012, 0.02)
-    slot = 0.1 * half
-    relief.dark(
-        outline((0.35 * length, -slot), (length, -slot), (length, slot), (0.35 * length, slot)),
-        0.35,
-    )
-    for x, radius in ((0.0, 0.42), (0.88 * length, 0.34)):
-        relief.disk((x, 0.0), radius * half, 0.012, 0.012)
-        relief.disk((x, 0.0), 0.5 * radius * half, 0.008, 0.006)
-    for _ in range(int(rng.integers(1, 4))):
-        spot = (float(rng.uniform(0.2, 0.7)) * length, float(rng.uniform(-0.6, 0.6)) * half)
-        relief.disk(spot, 0.14 * half, 0.008, 0.006)
-    return relief.finish(look, labels.WRIST, 0.05, blood)
-
-
-def _rounded(start: float, stop: float, half_start: float, half_stop: float) -> Points:
-    """Make a tapered bar whose far end is round."""
-    angles = np.linspace(-np.pi / 2, np.pi / 2, 16)
-    cap = np.stack([np.cos(angles) * half_stop + stop - half_stop, np.sin(angles) * half_stop], 1)
-    corner = 0.3 * half_start
-    near = outline(
-        (start, half_start - corner), (start, corner - half_start), (start + corner, -half_start)
-    )
-    return np.concatenate([near, cap, outline((start + corner, half_start))])
-
-
-def jaw_of(
-    rng: Generator,
-    width: float,
-    length: float,
-    scale: float,
-    look: FloatImage,
-    blood: float,
-    label: int = labels.CLASPER,
-) -> Sprite:
-    """Make one jaw, which closes towards negative y; its origin is the pivot."""
-    base, tip = 0.27 * width, width * float(rng.uniform(0.09, 0.15))
-    bulge = float(rng.uniform(0.85, 1.1))
-    relief = Relief(
-        rng,
-        (length + base + 0.04, base + 0.3 * width + 0.04),
-        (base + 0.02, 0.2 * width + 0.02),
-        scale,
-    )
-    relief.disk((0.0, 0.0), 0.8 * base, 0.03, 0.03)
-    finger = outline(
-        (-0.2 * base, -0.2 * base),
-        (0.25 * length, -0.01 * width),
-        (length, 0.0),
-        (length * 1.01, 0.6 * tip),
-        (0.96 * length, tip),
-        (0.45 * length, base * bulge),
-        (0.1 * length, base * 1.1),
-    )
-    relief.plate(finger, 0.35 * width, 0.16 * width)
-    if rng.random() < 0.45 and label == labels.CLASPER:
-        _fenestrate(relief, length, base, tip)
-    _serrate(relief, rng, length, base)
-    return relief.finish(look, label, 0.04, blood)
-
-
-def _fenestrate(relief: Relief, length: float, base: float, tip: float) -> None:
-    """Cut the hole that grasping forceps have in each jaw."""
-    hole = outline(
-        (0.5 * length, 0.45 * base),
-        (0.75 * length, 0.5 * tip),
-        (0.74 * length, 0.9 * tip),
-        (0.5 * length, 0.66 * base),
-    )
-    relief.cut(hole)
-
-
-def _serrate(relief: Relief, rng: Generator, length: float, base: float) -> None:
-    """Darken grooves across the edge that grips."""
-    edges = np.linspace(0.4, 0.97, int(rng.integers(8, 14))) * length
-    depth = 0.22 * base
-    for start, stop in zip(edges[:-1:2], edges[1::2]):
-        groove = outline((start, -0.01), (stop, -0.01), (stop, depth), (start, depth))
-        relief.dark(groove, 0.7)

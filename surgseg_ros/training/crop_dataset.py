@@ -35,9 +35,13 @@ class Augmentation:
 
     :param flip: chance of a mirror image.
     :param scale: greatest change of size, as a fraction; the range is symmetric in the logarithm.
+    :param stretch: greatest change of the ratio of width to height, as `scale`; squeezed sources
+        and other cameras differ in it.
     :param rotation_deg: greatest rotation in either direction.
     :param colour: greatest change, as a fraction, of brightness, contrast, saturation and white
         balance.
+    :param gamma: greatest exponent of the tone curve, as a fraction, as `scale`: dark and bright
+        exposures.
     :param smoke: chance of smoke, as of an electrocautery.
     :param blur: chance of a blur.
     :param noise: greatest standard deviation of added noise, in grey levels (0 to 255).
@@ -47,8 +51,10 @@ class Augmentation:
 
     flip: float = 0.5
     scale: float = 0.25
+    stretch: float = 0.0
     rotation_deg: float = 15.0
     colour: float = 0.15
+    gamma: float = 0.0
     smoke: float = 0.1
     blur: float = 0.2
     noise: float = 6.0
@@ -95,8 +101,11 @@ class Augmentation:
         mirror = -1.0 if rng.random() < self.flip else 1.0
         linear = grow * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
         linear[:, 0] *= mirror
+        ratio = float(np.exp(rng.uniform(-0.5, 0.5) * np.log1p(self.stretch)))
+        linear = np.diag([ratio, 1 / ratio]) @ linear
         size = np.array(mask.shape[::-1], float)
-        half = np.minimum(np.array(crop_size[::-1]) / grow, size) / 2
+        reach = np.array([crop_size[1] / ratio, crop_size[0] * ratio]) / grow
+        half = np.minimum(reach, size) / 2
         centre = _centre(mask, half, rng, label)
         middle = (np.array(crop_size[::-1]) - 1) / 2
         return np.column_stack([linear, middle - linear @ centre])
@@ -108,6 +117,8 @@ class Augmentation:
             changed = _smoke(changed, rng)
         if rng.random() < self.blur:
             changed = _u8(cv2.GaussianBlur(changed, (0, 0), rng.uniform(0.3, 1.2)))
+        if self.gamma:
+            changed = _gamma(changed, self.gamma, rng)
         if self.colour:
             changed = _colour(changed, self.colour, rng)
         if self.noise:
@@ -181,6 +192,13 @@ def _noise_tile(height: int, width: int) -> NDArray[np.int8]:
     noise = np.random.default_rng(0).standard_normal((height, width, 3), np.float32)
     tile: NDArray[np.int8] = np.clip(np.rint(noise * _TILE_DEVIATION), -127, 127).astype(np.int8)
     return tile
+
+
+def _gamma(view: NDArray[np.uint8], most: float, rng: Generator) -> NDArray[np.uint8]:
+    """Apply a tone curve with a random exponent."""
+    exponent = float(np.exp(rng.uniform(-1, 1) * np.log1p(most)))
+    curve = 255 * (np.arange(256) / 255) ** exponent
+    return _u8(cv2.LUT(view, np.rint(curve).astype(np.uint8)))
 
 
 def _u8(array: ArrayLike) -> NDArray[np.uint8]:

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Shafts of robotic tools: the tube, its forked metal end, and the soft cover of scissors.
+
+By the rules of the data sets all of this is shaft, up to the ears that hold the wrist.
+"""
+
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+from surgseg_ros.core import labels
+from surgseg_ros.synthetic.drawing import Patch, Points, Shade, Sprite, View, outline, ribbon
+from surgseg_ros.synthetic.materials import BLOOD, Colour, Gloss, Relief, rod
+from surgseg_ros.synthetic.noise import FloatImage, fractal_noise, step
+
+_MAP_SIZE: Final = (64, 512)
+"""Rows across and columns along of the maps of stains and letters on a shaft."""
+
+_MAP_UNITS: Final = 2.0
+"""Length of the shaft that the maps cover before they repeat, in image heights."""
+
+
+def shaft_colour(rng: Generator) -> Colour:
+    """
+    Choose the colour of a shaft: from black composite to nearly white under the lamp.
+
+    :param rng: source of the choice.
+    :return: RGB, 0 to 255.
+    """
+    low, high = ((26, 75), (75, 145), (145, 225))[rng.choice(3, p=(0.35, 0.4, 0.25))]
+    level = float(rng.uniform(low, high))
+    warm = float(rng.uniform(-0.07, 0.07))
+    return (level * (1 + warm), level * float(rng.uniform(0.97, 1.03)), level * (1 - warm))
+
+
+def shaft_shade(rng: Generator, width: float, colour: Colour) -> Shade:
+    """
+    Shade a shaft: its rings, letters, dried blood, and the tissue that it mirrors.
+
+    :param rng: source of its random looks.
+    :param width: of the shaft, in units.
+    :param colour: as `shaft_colour` chooses it.
+    :return: the shading of a ribbon.
+    """
+    level = max(colour)
+    gloss = Gloss(
+        colour,
+        float(rng.uniform(0.12, 0.55)),
+        level * float(rng.uniform(0.15, 0.7)),
+        float(rng.uniform(2, 9)),
+        float(rng.uniform(-0.5, 0.5)),
+        float(rng.uniform(0.0, 0.22)),
+    )
+    body = rod(rng, gloss, _rings(rng, width))
+    red = float(rng.uniform(0, 0.6)) if rng.random() < 0.6 else 0.0
+    lane, slope = float(rng.uniform(-0.8, 0.8)), float(rng.uniform(-0.3, 0.6))
+    stains = _stains(rng)
+    letters = _letters(rng, width, level) if rng.random() < 0.3 else None
+
+    def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
+        row = ((across + 1) / 2 * (_MAP_SIZE[0] - 1)).astype(int)
+        column = (along * (_MAP_SIZE[1] / _MAP_UNITS)).astype(int) % _MAP_SIZE[1]
+        colours = body(along, across, facing)
+        if letters is not None:
+            colours = colours * letters[row, column][:, None]
+        mirrored = red * np.exp(-3 * (across - lane) ** 2)
+        colours *= np.stack([1 + 0.3 * mirrored, 1 - mirrored, 1 - mirrored], axis=1)
+        light = np.clip(1 + slope * along, 0.3, 2.0)
+        share = stains[row, column][:, None]
+        colours = colours * (1 - share) + share * np.array(BLOOD, np.float32)
+        return np.asarray(colours * light[:, None], np.float32)
+
+    return shade
+
+
+def _rings(rng: Generator, width: float) -> list[tuple[float, float, float]]:
+    """Choose a dark seam at the end, and bright rings behind it."""
+    rings = [(0.0, 0.02, float(rng.uniform(0.4, 1.0)))]
+    if rng.random() < 0.5:
+        at = width * float(rng.uniform(0.15, 0.6))
+        thick = width * float(rng.uniform(0.02, 0.06))
+        for _ in range(int(rng.integers(1, 4))):
+            rings.append((at, at + thick, float(rng.uniform(1.3, 2.4))))
+            at += width * float(rng.uniform(0.08, 0.2))
+    if rng.random() < 0.3:  # the tube is of two materials
+        rings.append((width * float(rng.uniform(0.5, 2.0)), 9.0, float(rng.uniform(0.35, 1.6))))
+    return rings
+
+
+def _stains(rng: Generator) -> FloatImage:
+    """Smear dried blood over the map: (64, 512), share 0 to 0.9."""
+    start = float(rng.uniform(0.6, 3.0))
+    noise = fractal_noise(rng, (1, 8), _MAP_SIZE[0], float(rng.uniform(1.5, 6)), 4, 0.7)
+    return np.asarray(step(noise, start, start + 0.5) * np.float32(0.9), np.float32)
+
+
+def _letters(rng: Generator, width: float, level: float) -> FloatImage:
+    """Print letters on the map: (64, 512) factors."""
+    text = ''.join(chr(code) for code in rng.integers(65, 91, int(rng.integers(3, 9))))
+    printed = np.zeros(_MAP_SIZE, np.uint8)
+    start = (int(rng.integers(20, 160)), int(rng.integers(28, 58)))
+    cv2.putText(printed, text, start, cv2.FONT_HERSHEY_DUPLEX, 0.9, (255,), 2, cv2.LINE_AA)
+    length = np.clip(width * _MAP_SIZE[1] / _MAP_UNITS / _MAP_SIZE[0], 0.3, 2)
+    printed = np.asarray(cv2.resize(printed, None, fx=float(length), fy=1.0), np.uint8)
+    full = np.zeros(_MAP_SIZE, np.float32)
+    columns = min(_MAP_SIZE[1], printed.shape[1])
+    full[:, :columns] = printed[:, :columns] / np.float32(255)
+    factor = 0.45 if level > 120 else float(rng.uniform(1.6, 3))
+    return np.asarray(1 + full * np.float32(factor - 1), np.float32)
+
+
+def fork_of(
+    rng: Generator, width: float, length: float, scale: float, look: FloatImage, blood: float
+) -> Sprite:
+    """
+    Make the metal end of the shaft with its ears; its origin is the middle of the tube's end.
+
+    :param rng: source of its random form.
+    :param width: of the shaft, in units.
+    :param length: from the tube's end to the ends of the ears, in units.
+    :param scale: pixels per unit.
+    :param look: from `metal_look`.
+    :param blood: share that is smeared with it.
+    :return: the sprite.
+    """
+    half = width / 2
+    sleeve = length * float(rng.uniform(0.3, 0.75))
+    relief = Relief(rng, (length + 0.04, width + 0.04), (0.02, half + 0.02), scale)
+    relief.barrel(outline((0, -half), (sleeve, -half), (sleeve, half), (0, half)), half)
+    for at in (0.05, float(rng.uniform(0.2, 0.8))):
+        start, stop = at * sleeve, (at + 0.06) * sleeve
+        relief.dark(outline((start, -half), (stop, -half), (stop, half), (start, half)), 0.6)
+    start = 0.8 * sleeve
+    kind = rng.random()
+    if kind < 0.5:  # seen from the side: an ear on either side of the wrist
+        inner = half * float(rng.uniform(0.45, 0.7))
+        for low, high in ((-half, -inner), (inner, half)):
+            relief.plate(_tongue(start, length, low, high), 0.01, 0.012)
+    elif kind < 0.9:  # seen from the front: one ear covers the wrist's root
+        wide = half * float(rng.uniform(0.45, 0.85))
+        relief.plate(_tongue(start, length, -wide, wide), 0.012, 0.015)
+        relief.disk((length - 0.6 * wide, 0.0), 0.4 * wide, 0.01, 0.01)
+    return relief.finish(look, labels.SHAFT, 0.05, blood)
+
+
+def _tongue(start: float, stop: float, low: float, high: float) -> Points:
+    """Make a bar along x with a round far end."""
+    radius = min((high - low) / 2, (stop - start) / 2)
+    angles = np.linspace(-np.pi / 2, np.pi / 2, 12)
+    middle = (low + high) / 2
+    stretch = (high - low) / 2 / radius
+    cap = np.stack(
+        [np.cos(angles) * radius + stop - radius, np.sin(angles) * radius * stretch + middle], 1
+    )
+    return np.concatenate([outline((start, high), (start, low)), cap])
+
+
+class TipCover:
+    """
+    The soft cover of electrosurgical scissors, from the shaft over the wrist to the blades.
+
+    :param rng: source of its looks.
+    :param width: of the shaft, in units.
+    """
+
+    def __init__(self, rng: Generator, width: float) -> None:
+        level = float(rng.uniform(70, 190))
+        tint = ((0.9, 0.97, 1.08), (1.0, 1.0, 1.0), (1.0, 0.93, 0.84))[rng.integers(3)]
+        colour = (level * tint[0], level * tint[1], level * tint[2])
+        gloss = Gloss(colour, 0.3, float(rng.uniform(20, 80)), 5, float(rng.uniform(-0.5, 0.5)))
+        self._body = rod(rng, gloss)
+        self._stains = _stains(rng)
+        self._halves = width * np.array([0.52, 0.54, 0.5, 0.44, float(rng.uniform(0.2, 0.32))])
+
+    def draw(self, view: View, joints: Points) -> Patch | None:
+        """
+        Draw it.
+
+        :param view: the image.
+        :param joints: (3, 2) the shaft's end, the joint and the blades' pivot, in units.
+        :return: the patch, or None outside the image.
+        """
+        at = np.linspace(0, 1, len(self._halves))[:, None]
+        curve = (1 - at) ** 2 * joints[0] + 2 * at * (1 - at) * joints[1] + at**2 * joints[2]
+
+        def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
+            row = ((across + 1) / 2 * (_MAP_SIZE[0] - 1)).astype(int)
+            column = (along * (_MAP_SIZE[1] / _MAP_UNITS)).astype(int) % _MAP_SIZE[1]
+            share = self._stains[row, column][:, None]
+            colours = self._body(along, across, facing)
+            return np.asarray(colours * (1 - share) + share * np.array(BLOOD), np.float32)
+
+        return ribbon(view, curve, self._halves, shade, labels.SHAFT)
