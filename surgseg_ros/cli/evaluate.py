@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `evaluate`: scores a folder of masks against the truth, as SAR-RARP50 does."""
+"""The verb `evaluate`: scores a folder of masks, or a model, against the truth."""
 
 import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from surgseg_ros.cli.arguments import positive_int
+from surgseg_ros.core.choices import AUTO, RUNTIME_NAMES
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.labels import CLASS_NAMES
-from surgseg_ros.evaluation.metrics import MEANINGS, summarize
+from surgseg_ros.evaluation.metrics import MEANINGS, SCORED, summarize
 from surgseg_ros.evaluation.pairs import (
     EvaluationError,
     count_all,
@@ -27,22 +28,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
-    :raises EvaluationError: if the folders cannot be scored.
+    :raises ValueError: if the folders cannot be scored, or the model cannot be used.
     :raises OSError: if results cannot be written.
     """
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if fault := _fault(options):
+        parser.error(fault)
     check_file(options.json)
+    return _score_model(options) if options.labelled else _score_masks(options)
+
+
+def _score_masks(options: argparse.Namespace) -> int:
     if options.report:
         check_file(options.report / FILE_NAME)
         # Before the work begins, should Matplotlib not load; and only here: that takes a second.
         from surgseg_ros.evaluation.report import write_report
-    pairs = find_pairs(options.reference, options.predictions, options.allow_missing)
+    pairs = find_pairs(options.reference, options.predictions, bool(options.allow_missing))
     if options.frames and not options.frames.is_dir():
         raise EvaluationError(
             f'--frames {str(options.frames)!r} is no folder: give the one that holds the '
             'videos, or leave it out'
         )
-    counts, steps = count_all(pairs, options.workers)
+    counts, steps = count_all(pairs, options.workers or 1)
     missing = [pair.name for pair in pairs if pair.predicted is None]
     summary = {**summarize(counts), 'flicker': summarize_steps(steps), 'missing': missing}
     write_whole(options.json, (json.dumps(summary, indent=2) + '\n').encode())
@@ -53,23 +61,73 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _score_model(options: argparse.Namespace) -> int:
+    # Only here: masks are scored without torch, whose import takes seconds.
+    from surgseg_ros.core.segmenter import Segmenter
+    from surgseg_ros.evaluation.labelled import find_sets, measure
+
+    sets = find_sets(options.labelled)
+    how = options.device or AUTO, options.runtime or 'torch'
+    segmenter = Segmenter.load(options.model, *how)
+    measured = measure(segmenter, sets, options.leave_out or ())
+    write_whole(options.json, (json.dumps(measured, indent=2) + '\n').encode())
+    print(_measured_table(measured))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='surgseg_ros evaluate', description=__doc__)
-    add = parser.add_argument
-    layout = 'folder of video_*/segmentation/*.png'
+    parser = argparse.ArgumentParser(
+        prog='surgseg_ros evaluate',
+        description=f'{__doc__} Give either --reference and --predictions, or --model and '
+        '--labelled.',
+    )
     # fmt: off
-    add('--reference', type=Path, required=True, metavar='DIR', help=f'the truth: {layout}')
-    add('--predictions', type=Path, required=True, metavar='DIR', help=f'the masks: {layout}')
-    add('--json', type=Path, required=True, metavar='FILE', help='where the numbers go')
+    parser.add_argument('--json', type=Path, required=True, metavar='FILE',
+        help='where the numbers go')
+    add = parser.add_argument_group('masks of videos, as SAR-RARP50 scores them').add_argument
+    layout = 'folder of video_*/segmentation/*.png'
+    add('--reference', type=Path, metavar='DIR', help=f'the truth: {layout}')
+    add('--predictions', type=Path, metavar='DIR', help=f'the masks: {layout}')
     add('--report', type=Path, metavar='DIR',
         help='gets report.html: tables, bars, confusion matrix and the worst frames')
     add('--frames', type=Path, metavar='DIR',
         help='images for the report: folder of video_*/ with rgb/, frames/ or video_left.avi')
-    add('--workers', type=positive_int, default=1, metavar='N', help='processes (default: 1)')
-    add('--allow-missing', action='store_true',
+    add('--workers', type=positive_int, metavar='N', help='processes (default: 1)')
+    add('--allow-missing', action='store_true', default=None,
         help='score a missing mask 0, as officially, and leave out masks without a truth')
+    add = parser.add_argument_group('a model, on labelled images').add_argument
+    add('--model', type=Path, metavar='DIR', help='the model folder')
+    add('--labelled', type=Path, nargs='+', metavar='DIR',
+        help='sets: folders with images/ and masks/, whose files have the same names; 255 in a '
+        'mask is not scored')
+    add('--leave-out', type=int, nargs='+', choices=SCORED, metavar='CLASS',
+        help='classes, 1 to 9, that count as background: those that the sets do not label')
+    add('--device', help='auto, cpu, cuda or cuda:N (default: auto)')
+    add('--runtime', choices=(AUTO, *RUNTIME_NAMES), help='default: torch')
     # fmt: on
     return parser
+
+
+OF_MASKS: Final = ('reference', 'predictions', 'report', 'frames', 'workers', 'allow_missing')
+OF_MODEL: Final = ('model', 'labelled', 'leave_out', 'device', 'runtime')
+
+
+def _fault(options: argparse.Namespace) -> str:
+    """Describe options that lack or exclude others, and set the defaults; empty if none do."""
+    of_masks, of_model = (
+        [f'--{name.replace("_", "-")}' for name in names if getattr(options, name) is not None]
+        for names in (OF_MASKS, OF_MODEL)
+    )
+    if of_masks and of_model:
+        return (
+            f'{", ".join(of_masks)} scores masks, {", ".join(of_model)} a model: leave out '
+            'the ones or the others'
+        )
+    if of_model and not (options.model and options.labelled):
+        return 'a model is scored with both --model and --labelled: add the other'
+    if not of_model and not (options.reference and options.predictions):
+        return 'give --reference and --predictions to score masks, --model and --labelled a model'
+    return ''
 
 
 def _table(summary: dict[str, Any]) -> str:
@@ -87,3 +145,30 @@ def _table(summary: dict[str, Any]) -> str:
     lines += ['', *(f'{word}: {meaning}' for word, meaning in MEANINGS.items())]
     lines += [reported] if (reported := report(summary['flicker'])) else []
     return '\n'.join(lines)
+
+
+def _measured_table(measured: dict[str, Any]) -> str:
+    """Format what was measured of a model as a table for each set."""
+    model, left_out = measured['model'], ', '.join(measured['left_out'])
+    lines = [f'{model["name"]} ({model["weights_sha256"][:12]}), {model["runtime"]}']
+    lines += [f'left out: {left_out}'] if left_out else []
+    for name, values in measured['sets'].items():
+        lines += ['', f'{name}: {values["frames"]} image{"s"[values["frames"] == 1 :]}']
+        lines += [_row('', 'pooled IoU', 'where present')]
+        lines += [_row('tools together', values['tools_iou'])]
+        lines += [_row(key, *iou.values()) for key, iou in values['class_iou'].items()]
+        lines += [_row('', 'F1', 'precision', 'recall')]
+        for key in ('needle', 'thread'):
+            lines += [_row(key, *(values[key][part] for part in ('f1', 'precision', 'recall')))]
+        lines += [_row('', 'score', 'floor')]
+        lines += [_row('official mIoU', values['official_miou'], values['official_miou_floor'])]
+    width_px = 640
+    near_px = measured['tolerance_share_of_width'] * width_px
+    lines += ['', f'F1, precision, recall: within {near_px:g} px of images {width_px} px wide']
+    lines += [f'floor: {MEANINGS["floor"]}']
+    return '\n'.join(lines)
+
+
+def _row(name: str, *cells: float | str | None) -> str:
+    texts = ['-' if x is None else x if isinstance(x, str) else f'{x:.4f}' for x in cells]
+    return f'{name:16}' + ''.join(f'{text:>15}' for text in texts)

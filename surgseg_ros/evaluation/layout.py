@@ -9,7 +9,7 @@ names is ignored; two names that differ in nothing else are refused.
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 VIDEO_FILE: Final = 'video_left.avi'
 """A video that is not unpacked, beside `segmentation/`."""
@@ -21,6 +21,12 @@ IMAGE_SUFFIXES: Final = ('.png', '.jpg', '.jpeg')
 
 MASK_FOLDER: Final = 'segmentation'
 MASK_SUFFIX: Final = '.png'
+
+LABELLED_FOLDERS: Final = ('images', 'masks')
+"""Folders of a set of labelled images that are no frames of videos."""
+
+_NAMED: Final = 20
+"""Number of files that a message lists; the rest is counted."""
 
 _VIDEO_PREFIX: Final = 'video_'
 
@@ -115,6 +121,58 @@ def images_in(folder: Path) -> list[Path]:
     :raises FrameError: if two names differ only in case.
     """
     return sorted(_files(folder, IMAGE_SUFFIXES))
+
+
+class LabelledImage(NamedTuple):
+    """An image of any format, and the mask of the same name."""
+
+    image: Path
+    mask: Path
+
+
+def find_labelled(folder: Path) -> list[LabelledImage]:
+    """
+    Find the images of a set and their masks: files of the same name, without its ending.
+
+    :param folder: holds `images/` and `masks/`.
+    :return: the pairs, sorted by name; at least one.
+    :raises FrameError: if a folder or file is missing, or two files have the same name.
+    """
+    folders = [_child(folder, name) for name in LABELLED_FOLDERS]
+    if None in folders:
+        name = LABELLED_FOLDERS[folders.index(None)]
+        raise FrameError(
+            f'{str(folder)!r} has no folder {name}/: give one that holds images/ and masks/'
+        )
+    images, masks = (_by_stem(path) for path in folders if path is not None)
+    if not (images or masks):
+        raise FrameError(f'{str(folder)!r} holds no labelled image: images/ and masks/ are empty')
+    for kind, names in (
+        ('images without a mask', sorted(images.keys() - masks.keys())),
+        ('masks without an image', sorted(masks.keys() - images.keys())),
+    ):
+        if names:
+            more = f' and {len(names) - _NAMED} more' if len(names) > _NAMED else ''
+            raise FrameError(
+                f'{str(folder)!r} holds {kind} ({len(names)}): {", ".join(names[:_NAMED])}{more}; '
+                'add what is missing, or remove these'
+            )
+    return [LabelledImage(images[name], masks[name]) for name in sorted(images)]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """Find the files of a folder, hidden ones left out, by name without ending."""
+    found: dict[str, Path] = {}
+    for path in sorted(_inside(folder)):
+        if path.name.startswith('.'):
+            continue
+        other = found.setdefault(path.stem.lower(), path)
+        if other is not path:
+            raise FrameError(
+                f'{other} and {path.name}: have the same name but for the ending, so it is not '
+                'clear which is meant; remove one of them'
+            )
+    return found
 
 
 def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:

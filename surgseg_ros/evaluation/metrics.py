@@ -4,19 +4,33 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.labels import BACKGROUND, CLASS_COUNT
+from surgseg_ros.core.labels import (
+    BACKGROUND,
+    CLASPER,
+    CLASS_COUNT,
+    HOLDER,
+    SHAFT,
+    SUCTION,
+    WRIST,
+)
 
 SCORED: Final = tuple(range(BACKGROUND + 1, CLASS_COUNT))
 """The nine classes that the metric scores; an array of nine is in this order."""
 
 TOLERANCE_PX: Final = 10
 """Greatest Euclidean distance at which the surface Dice counts an edge pixel as matched."""
+
+TOOLS: Final = (CLASPER, WRIST, SHAFT, SUCTION, HOLDER)
+"""The classes that are rigid tools; a score of tools does not ask which of them a pixel is."""
+
+NEAR_SHARE: Final = 3 / 640
+"""Greatest distance at which a thin class counts as found, as a share of the image's width."""
 
 MEANINGS: Final = {
     'floor': 'the score of a prediction of background only',
@@ -237,3 +251,76 @@ def _companions(frames: Sequence[FrameCounts]) -> dict[str, Any]:
         'present_class_IoU': in_present,
         'mean_present_class_IoU': float(np.mean(known)) if known else None,
     }
+
+
+def pooled_iou(frames: Sequence[FrameCounts], labels: Sequence[int]) -> float | None:
+    """
+    Compute the IoU of several classes as if they were one, over all pixels of all frames.
+
+    :param frames: the counts.
+    :param labels: the classes.
+    :return: the IoU; None if neither truth nor prediction has one of them.
+    """
+    total = np.sum([frame.confusion for frame in frames], 0)
+    shared = total[np.ix_(labels, labels)].sum()
+    union = total[labels, :].sum() + total[:, labels].sum() - shared
+    return float(shared / union) if union else None
+
+
+class NearCounts(NamedTuple):
+    """
+    The pixels of a thin class, which a shift by a pixel would rob of its IoU; they add up.
+
+    :param right_px: predicted pixels that are near one of the truth.
+    :param predicted_px: predicted pixels.
+    :param found_px: pixels of the truth that are near a predicted one.
+    :param truth_px: pixels of the truth.
+    """
+
+    right_px: int
+    predicted_px: int
+    found_px: int
+    truth_px: int
+
+
+def count_near(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> NearCounts:
+    """
+    Count the pixels of a thin class within NEAR_SHARE of the other mask's.
+
+    :param truth: (H, W) bool.
+    :param predicted: (H, W) bool.
+    :return: the counts.
+    """
+    tolerance_px = NEAR_SHARE * truth.shape[1]
+    return NearCounts(
+        _count_within(predicted, truth, tolerance_px),
+        int(np.count_nonzero(predicted)),
+        _count_within(truth, predicted, tolerance_px),
+        int(np.count_nonzero(truth)),
+    )
+
+
+def _count_within(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], tolerance_px: float) -> int:
+    if not ours.any() or not theirs.any():
+        return 0
+    away = (~theirs).astype(np.uint8)
+    distance_px = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return int(np.count_nonzero(distance_px[ours] <= tolerance_px))
+
+
+def summarize_near(frames: Sequence[NearCounts]) -> dict[str, float | None]:
+    """
+    Compute the scores of a thin class over all pixels of all frames.
+
+    :param frames: the counts.
+    :return: `precision`, None if nothing was predicted; `recall`, None if the truth has nothing;
+        `f1`, None if neither has.
+    """
+    right, predicted, found, truth = (sum(column) for column in zip(*frames, strict=True))
+    precision = right / predicted if predicted else None
+    recall = found / truth if truth else None
+    if precision is None and recall is None:
+        return {'precision': None, 'recall': None, 'f1': None}
+    both = (precision or 0.0, recall or 0.0)
+    f1 = 2 * both[0] * both[1] / sum(both) if any(both) else 0.0
+    return {'precision': precision, 'recall': recall, 'f1': f1}

@@ -249,7 +249,7 @@ def predict(
                 if len(data_errors) > lost:
                     pipeline.reset()  # nothing is filtered across a gap
                 lost = len(data_errors)
-                decision = _decide(segmenter, image, pipeline)
+                decision = decide(segmenter, image, pipeline)
                 write_png(folder / f'{number:09d}.png', decision.mask)
                 bar.update()
                 totals.add(decision)
@@ -276,8 +276,16 @@ def _numbers(folder: Path) -> set[int]:
     return {int(mask.stem) for mask in found}
 
 
-def _decide(segmenter: Segmenter, image: NDArray[np.uint8], pipeline: CameraPipeline) -> Decision:
-    """Make one mask; a file has no stamps, so its frames count as consecutive."""
+def decide(segmenter: Segmenter, image: NDArray[np.uint8], pipeline: CameraPipeline) -> Decision:
+    """
+    Make one mask; a file has no stamps, so its frames count as consecutive.
+
+    :param segmenter: the model.
+    :param image: (H, W, 3) uint8 RGB.
+    :param pipeline: of the image's video.
+    :return: the mask, and what is to be said of it.
+    :raises Exception: whatever the network raised.
+    """
     output = infer(segmenter, image, pipeline.roi, confidence=pipeline.needs_confidence)
     if isinstance(output, Exception):
         raise output

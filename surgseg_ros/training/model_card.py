@@ -274,7 +274,11 @@ def _runs(training: Mapping[str, Any]) -> list[str]:
             parts.append(words.format(recipe[key]))
     if parts and not start and recipe.get('encoder_weights'):
         named = recipe['encoder_weights']
-        parts.append('from random weights' if named == 'none' else f'encoder from {named}')
+        origin = mapping(training.get('encoder_weights'))
+        words = (('source', 'weights of {}'), ('license', 'license {}'))
+        known = ', '.join(form.format(origin[key]) for key, form in words if key in origin)
+        of = f' ({known})' if known else ''
+        parts.append('from random weights' if named == 'none' else f'encoder from {named}{of}')
     return [*(_runs(start) if start else []), *([', '.join(parts)] if parts else [])]
 
 

@@ -2,6 +2,8 @@
 """What is trained and how: network, loss, optimizer, schedule."""
 
 import copy
+import dataclasses
+import json
 import math
 import pickle
 import warnings
@@ -16,7 +18,7 @@ from torch.nn import functional as F
 
 from surgseg_ros.core.errors import first_line
 from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
-from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_model
+from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_model, read_spec
 from surgseg_ros.core.network import SegmentationNetwork, load_network
 from surgseg_ros.training.config import ConfigError, TrainConfig
 
@@ -130,7 +132,10 @@ def running_mean(decay: float) -> Callable[[Any, Any, Any], None]:
 
 _NONE: Final = 'none'
 _FILE_SUFFIXES: Final = ('.safetensors', '.pth', '.pt', '.bin')
-_CLASSIFIERS: Final = ('fc.', 'classifier.', 'head.', 'last_linear.', 'head_norm.', 'num_batches')
+_CLASSIFIERS: Final = (
+    *('fc.', 'classifier.', 'head.', 'last_linear.', 'head_norm.', 'num_batches'),
+    *('conv_head.', 'bn2.'),  # between EfficientNet's last block and its classifier
+)
 """Prefixes of a classifier's tensors, which an encoder does not use."""
 
 _START_BYTES: Final = 512
@@ -139,6 +144,49 @@ _NO_TENSORS: Final = {
     b'version https://git-lfs': 'a pointer of Git LFS: get the file itself with `git lfs pull`',
 }
 """What is often found in place of weights, by its first bytes in lower case."""
+
+
+def starting_spec(config: TrainConfig) -> ModelSpec:
+    """
+    Describe the model that a run makes, with the normalization of the weights it starts from.
+
+    :param config: the settings.
+    :return: the specification; its mean and std are those of the model that the run starts from,
+        or those in the metadata of the encoder's file; else those of ImageNet.
+    :raises ModelError: if the weights cannot be read, or their normalization is invalid.
+    """
+    spec = config.spec()
+    if config.start:
+        start = read_spec(config.start)
+        return dataclasses.replace(spec, mean=start.mean, std=start.std)
+    facts = weights_metadata(config)
+    try:
+        normalization = {
+            key: tuple(json.loads(facts[key])) for key in ('mean', 'std') if key in facts
+        }
+        return dataclasses.replace(spec, **normalization)
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f'encoder_weights {config.encoder_weights!r}: its metadata have an invalid '
+            f'normalization ({error}): make the file again'
+        ) from error
+
+
+def weights_metadata(config: TrainConfig) -> dict[str, str]:
+    """
+    Read what the file of the encoder's weights says about them.
+
+    :param config: the settings.
+    :return: the metadata, `source`, `license`, `mean` and `std` for example; empty if the run
+        starts from other weights, or the file has none.
+    :raises ModelError: if the file cannot be read.
+    """
+    path = Path(config.encoder_weights)
+    if config.start or path.suffix != '.safetensors':
+        return {}
+    _read_tensors(path)  # its errors are the better ones
+    with safetensors.safe_open(path, 'pt') as file:
+        return dict(file.metadata() or {})
 
 
 def build_network(config: TrainConfig, spec: ModelSpec) -> SegmentationNetwork:

@@ -33,7 +33,12 @@ from surgseg_ros.training.config import ConfigError, TrainConfig
 from surgseg_ros.training.data import Data
 from surgseg_ros.training.model_card import model_card
 from surgseg_ros.training.module import Training
-from surgseg_ros.training.networks import running_mean, try_network
+from surgseg_ros.training.networks import (
+    running_mean,
+    starting_spec,
+    try_network,
+    weights_metadata,
+)
 from surgseg_ros.training.scoring import tune_and_score
 
 RUN: Final = 'run'
@@ -59,7 +64,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> None:
     checkpoint = _find_checkpoint(config, output, resume)
     check_folder(run)
     lightning.seed_everything(config.seed, verbose=False)
-    module = Training(config, config.spec())
+    module = Training(config, starting_spec(config))
     try_network(config, module.network)
     with _run_folder(run):
         data = Data(config, run)
@@ -204,8 +209,10 @@ def _provenance(module: Training, data: Data) -> dict[str, Any]:
     for key in _PATHS:
         recipe[key] = Path(recipe[key]).name
     before = {'start': read_spec(config.start).training} if config.start else {}
+    origin = {k: v for k, v in weights_metadata(config).items() if k in ('source', 'license')}
     return {
         **before,
+        **({'encoder_weights': origin} if origin else {}),
         'recipe': recipe,
         'split': config.split,
         'training_videos': len({s.video for s in data.training}),
