@@ -40,6 +40,7 @@ class Camera:
         self._curve = _tone(rng)
         self._mixing = _mixing(rng)
         self._codec = Codec(rng, view)
+        self._bloom = float(rng.uniform(0.1, 0.6)) if rng.random() < 0.5 else 0.0
         self.window = _window(rng, view)
 
     def expose(self, scene: Image, time_s: float, rng: Generator) -> Image:
@@ -53,7 +54,7 @@ class Camera:
         """
         image = cv2.multiply(scene, self._gain(time_s), dtype=cv2.CV_8U)
         image = cv2.LUT(cv2.transform(image, self._mixing), self._curve)
-        image = self._veil(np.asarray(image, np.uint8), time_s)
+        image = self._veil(self._glow(np.asarray(image, np.uint8)), time_s)
         sigma = self._defocus(time_s) * self._view.height
         if sigma > 0.35:
             image = cv2.GaussianBlur(image, (0, 0), sigma)
@@ -81,6 +82,17 @@ class Camera:
         tints = (self._warmth[0](time_s), 1.0, self._warmth[1](time_s))
         planes = np.stack([light * np.float32(tint) for tint in tints], axis=-1)
         return np.asarray(cv2.resize(planes, (self._view.width, self._view.height)), np.float32)
+
+    def _glow(self, image: Image) -> Image:
+        """Let what is too bright shine on its surroundings."""
+        if not self._bloom:
+            return image
+        size = (self._view.width // 4, self._view.height // 4)
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        bright = cv2.subtract(small, (190, 190, 190, 0))
+        soft = cv2.GaussianBlur(bright, (0, 0), 0.02 * size[1])
+        soft = cv2.resize(soft, (self._view.width, self._view.height))
+        return np.asarray(cv2.scaleAdd(soft, 4 * self._bloom, image), np.uint8)
 
     def _veil(self, image: Image, time_s: float) -> Image:
         strength = self._smoke(time_s)

@@ -85,9 +85,11 @@ def metal_look(rng: Generator, tint: Colour, contrast: float) -> FloatImage:
     blobs = fractal_noise(rng, (65, 65), 1.0, 0.09, 2)
     light = 0.2 + 0.52 * facing**2 + contrast * 0.22 * blobs * (1.1 - facing)
     light += 0.65 * np.exp(-14 * ((across + 0.18) ** 2 + (down + 0.22) ** 2))
-    red = 0.25 * step(1 - facing, 0.2, 0.8)  # a steep slope mirrors the tissue
+    # What does not face the light mirrors the tissue: a polished surface more, and in patches.
+    red = float(rng.uniform(0.1, 0.9)) * step(1 - facing, 0.15, 0.7)
+    red *= step(fractal_noise(rng, (65, 65), 1.0, 0.06, 2), -1.5, 0.8)
     colour = light[..., None] * np.asarray(tint, np.float32)
-    colour *= np.stack([1 + red, 1 - 0.45 * red, 1 - 0.45 * red], axis=-1)
+    colour *= np.stack([1 + 0.1 * red, 1 - 0.85 * red, 1 - 0.85 * red], axis=-1)
     return np.asarray(np.clip(colour, 4, 255), np.float32)
 
 

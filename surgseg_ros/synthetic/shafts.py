@@ -56,7 +56,7 @@ def shaft_shade(rng: Generator, width: float, colour: Colour) -> Shade:
     )
     body = rod(rng, gloss, _rings(rng, width))
     red = float(rng.uniform(0, 0.6)) if rng.random() < 0.6 else 0.0
-    lane, slope = float(rng.uniform(-0.8, 0.8)), float(rng.uniform(-0.3, 0.6))
+    lane, slope = float(rng.uniform(-0.8, 0.8)), float(rng.uniform(-1.4, 0.6))
     stains = _stains(rng)
     letters = _letters(rng, width, level) if rng.random() < 0.3 else None
 
@@ -68,7 +68,7 @@ def shaft_shade(rng: Generator, width: float, colour: Colour) -> Shade:
             colours = colours * letters[row, column][:, None]
         mirrored = red * np.exp(-3 * (across - lane) ** 2)
         colours *= np.stack([1 + 0.3 * mirrored, 1 - mirrored, 1 - mirrored], axis=1)
-        light = np.clip(1 + slope * along, 0.3, 2.0)
+        light = np.clip(1 + slope * along, 0.15, 2.0)
         share = stains[row, column][:, None]
         colours = colours * (1 - share) + share * np.array(BLOOD, np.float32)
         return np.asarray(colours * light[:, None], np.float32)

@@ -139,8 +139,9 @@ def _texture(rng: Generator, view: View) -> Image:
         edge = float(rng.uniform(-0.4, 0.8))
         colour = mix(colour, _ground(rng, extent, scale), step(organ, edge, edge + 0.12))
         height += np.float32(rng.uniform(0.0, 0.03)) * step(organ, edge - 0.1, edge + 0.5)
-    fibres = smooth_noise(branch(rng), extent, scale, (9, 70) if rng.random() < 0.5 else (70, 9))
-    colour *= (1 + np.float32(rng.uniform(0, 0.09)) * fibres)[..., None]
+    fibres = _fibres(rng, extent, scale)
+    colour *= (1 + np.float32(rng.uniform(0, 0.16)) * fibres)[..., None]
+    height += np.float32(rng.uniform(0, 0.004)) * fibres
     fat = step(fractal_noise(rng, extent, scale, 1.8, 4), *_threshold(rng, -0.4, 2.4, 1.0))
     globules = fractal_noise(rng, extent, scale, 22, 2)
     fat_colour = _FAT[rng.integers(len(_FAT))]
@@ -165,6 +166,24 @@ def _ground(rng: Generator, extent: tuple[float, float], scale: float) -> FloatI
     colour[:] = ground[1]
     colour = mix(colour, ground[2], step(patches, 0.1, 2.0) * np.float32(rng.uniform(0.2, 1)))
     return mix(colour, ground[0], step(patches, -0.2, -2.0) * np.float32(rng.uniform(0.2, 0.9)))
+
+
+def _fibres(rng: Generator, extent: tuple[float, float], scale: float) -> FloatImage:
+    """Draw fibres that run from a point, near or far, with a swirl: (H, W) of deviation 1."""
+    rows, columns = (round(side * scale) for side in extent)
+    middle = rng.uniform(-1.0, 2.0, 2) * extent
+    down, across = (
+        axis.astype(np.float32) / np.float32(scale) for axis in np.indices((rows, columns))
+    )
+    down, across = down - np.float32(middle[0]), across - np.float32(middle[1])
+    radius = np.hypot(down, across)
+    angle = np.arctan2(down, across) + np.float32(rng.uniform(-0.6, 0.6)) * radius
+    tile = smooth_noise(branch(rng), (128, 512), 1.0, (0.25, 0.5))
+    around = (angle * np.float32(512 / (2 * np.pi) * rng.integers(1, 4))) % 512
+    along = (radius * np.float32(rng.uniform(8, 40))) % 128
+    return np.asarray(
+        cv2.remap(tile, around, along, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), np.float32
+    )
 
 
 def _threshold(rng: Generator, low: float, high: float, width: float) -> tuple[float, float]:
