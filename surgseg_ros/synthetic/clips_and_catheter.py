@@ -100,8 +100,8 @@ class Catheter:
         self._body = rod(rng, Gloss(colour, 0.5, 75, 18, float(rng.uniform(-0.45, 0.45))))
         self._line = float(rng.uniform(-0.5, 0.5)) if rng.random() < 0.3 else 9.0
         self._eye = rng.random() < 0.4
-        reach = 0.01 if short else 0.05
-        self._sway = [Wander(rng, -reach, reach, 6) for _ in range(2)]
+        sway_width = 0.01 if short else 0.05
+        self._sway = [Wander(rng, -sway_width, sway_width, 6) for _ in range(2)]
 
     def _curve(self, time_s: float) -> Points:
         curve = self._tissue.place(self._rest, time_s)

@@ -131,7 +131,7 @@ def jaw_of(
     :param label: its class.
     :return: the sprite.
     """
-    base, tip = (width * float(rng.uniform(*bounds)) for bounds in (kind.base, kind.tip))
+    base, tip = (width * float(rng.uniform(*limits)) for limits in (kind.base, kind.tip))
     bend = length * float(rng.uniform(*kind.bend))
     at = np.linspace(0, 1, 14)
     inner = bend * at**2

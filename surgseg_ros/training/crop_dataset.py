@@ -104,8 +104,8 @@ class Augmentation:
         ratio = float(np.exp(rng.uniform(-0.5, 0.5) * np.log1p(self.stretch)))
         linear = np.diag([ratio, 1 / ratio]) @ linear
         size = np.array(mask.shape[::-1], float)
-        reach = np.array([crop_size[1] / ratio, crop_size[0] * ratio]) / grow
-        half = np.minimum(reach, size) / 2
+        shown = np.array([crop_size[1] / ratio, crop_size[0] * ratio]) / grow
+        half = np.minimum(shown, size) / 2
         centre = _centre(mask, half, rng, label)
         middle = (np.array(crop_size[::-1]) - 1) / 2
         return np.column_stack([linear, middle - linear @ centre])

@@ -23,7 +23,7 @@ from surgseg_ros.synthetic.noise import Wander
 
 SIZE = (180, 320)
 DRAWN = Path(__file__).with_name('frames')
-"""Frames as they were drawn when the demo model was trained."""
+"""Frames as they were drawn when models/default was trained."""
 
 
 def overlap(first, second):
@@ -91,7 +91,7 @@ def test_every_class_is_met_within_some_scenes():
     assert (met >= 2).all(), met
 
 
-@pytest.mark.parametrize('seed', [0, 2])
+@pytest.mark.parametrize('seed', [1, 3])
 def test_another_size_shows_the_same_scene(seed):
     small = Scene(seed, SIZE).frame(30)
     large = Scene(seed, (SIZE[0] * 2, SIZE[1] * 2)).frame(30)
@@ -103,7 +103,7 @@ def test_another_size_shows_the_same_scene(seed):
     assert np.abs(pale.astype(int) - small.image).mean() < 12
 
 
-@pytest.mark.parametrize('seed', [1, 5])
+@pytest.mark.parametrize('seed', [1, 7])
 def test_motion_is_smooth(seed):
     scene = Scene(seed, SIZE)
     masks = [scene.frame(index).mask for index in range(20, 26)]
