@@ -32,6 +32,7 @@ _NOT_NEGATIVE: Final = (
     'minutes',
     'validate_every',
     'weight_decay',
+    'encoder_rate',
     'warm_up_steps',
     'dice_weight',
     'patience',
@@ -82,6 +83,8 @@ class TrainConfig:
         a checkpoint; 0 for one after each pass over the training frames.
     :param optimizer: `adamw` or `adam`.
     :param learning_rate: its highest value.
+    :param encoder_rate: the encoder's learning rate as a share of the decoder's; 0 leaves the
+        encoder as it is, with the statistics of its batch normalization.
     :param weight_decay: of all weights but biases and normalization.
     :param warm_up_steps: steps until the highest learning rate.
     :param schedule: how the rate falls; `cosine`, `poly`, or `constant`, which does not.
@@ -131,6 +134,7 @@ class TrainConfig:
     validate_every: int = 500
     optimizer: str = 'adamw'
     learning_rate: float = 1e-3
+    encoder_rate: float = 1.0
     weight_decay: float = 1e-2
     warm_up_steps: int = 200
     schedule: str = 'cosine'

@@ -19,7 +19,13 @@ from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
 from surgseg_ros.training.config import TrainConfig
 from surgseg_ros.training.data import Data
-from surgseg_ros.training.networks import build_network, build_optimizer, rate, segmentation_loss
+from surgseg_ros.training.networks import (
+    build_network,
+    build_optimizer,
+    freeze_encoder,
+    rate,
+    segmentation_loss,
+)
 from surgseg_ros.training.scoring import ValidationFrame
 
 _STEPS_UNSEEN: Final = 10
@@ -59,6 +65,8 @@ class Training(lightning.LightningModule):
         self.config = config
         self.spec = spec
         self.network = build_network(config, spec).to(memory_format=torch.channels_last)
+        if not config.encoder_rate:  # before the strategy wraps it
+            freeze_encoder(self.network)
         self.best = -math.inf
         self.best_step = 0
         self.best_weights = {}
@@ -94,6 +102,8 @@ class Training(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Seed by the epoch alone, so that an epoch that was killed repeats identically."""
         torch.manual_seed(hash((self.config.seed, self.current_epoch, self.global_rank)))
+        if not self.config.encoder_rate:
+            freeze_encoder(self.network)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """

@@ -9,7 +9,7 @@ import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import safetensors.torch
 import torch
@@ -83,17 +83,40 @@ def build_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Opti
     """
     Create the optimizer; biases and normalization have no weight decay.
 
-    :param config: the settings.
+    :param config: the settings; with an `encoder_rate` other than 1, the encoder's weights are
+        groups of their own, and with 0 they are in none.
     :param network: whose weights it updates.
     :return: the optimizer.
     """
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
+    parts = [(1.0, list(network.parameters()))]
+    if config.encoder_rate != 1:
+        layers = cast(nn.Module, network.layers)
+        encoder = list(cast(nn.Module, layers.encoder).parameters())
+        known = {id(p) for p in encoder}
+        parts = [
+            (1.0, [p for p in network.parameters() if id(p) not in known]),
+            (config.encoder_rate, encoder),
+        ]
     groups = [
-        {'params': matrices, 'weight_decay': config.weight_decay},
-        {'params': others, 'weight_decay': 0.0},
+        {'params': chosen, 'weight_decay': decay, 'lr': share * config.learning_rate}
+        for share, weights in parts
+        for chosen, decay in (
+            ([p for p in weights if p.ndim > 1], config.weight_decay),
+            ([p for p in weights if p.ndim <= 1], 0.0),
+        )
+        if share > 0
     ]
     return _OPTIMIZERS[config.optimizer](groups, lr=config.learning_rate)
+
+
+def freeze_encoder(network: nn.Module) -> None:
+    """
+    Leave the encoder as it is: no gradients, and batch normalization by its own statistics.
+
+    :param network: in training mode.
+    """
+    encoder = cast(nn.Module, cast(nn.Module, network.layers).encoder)
+    encoder.eval().requires_grad_(False)
 
 
 def rate(config: TrainConfig, step: int, progress: float) -> float:

@@ -3,6 +3,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -139,3 +140,31 @@ def test_noise_is_as_strong_as_asked_for():
     ]
     assert max(deviations) < 6.5
     assert 2 < np.mean(deviations) < 4
+
+
+def test_a_stretch_changes_the_ratio_both_ways_and_never_more_than_asked_for():
+    mask = cv2.circle(np.zeros((128, 160), np.uint8), (80, 64), 20, (1,), -1)
+    image = np.zeros((128, 160, 3), np.uint8)
+    stretched = replace(NOTHING, stretch=0.8)
+    ratios = []
+    for seed in range(30):
+        _, truth = stretched(image, mask, (128, 160), rng_of(seed))
+        _, _, width, height = cv2.boundingRect((truth == 1).astype(np.uint8))
+        ratios.append(width / height)
+    assert 0.5 < min(ratios) < 0.8
+    assert 1.25 < max(ratios) < 1.9
+
+
+def test_gamma_darkens_and_brightens_but_leaves_black_and_white():
+    image = np.full((64, 64, 3), 100, np.uint8)
+    image[:8], image[-8:] = 0, 255
+    mask = np.zeros((64, 64), np.uint8)
+    exposed = replace(NOTHING, gamma=0.5)
+    levels = []
+    for seed in range(20):
+        view, _ = exposed(image, mask, (64, 64), rng_of(seed))
+        assert (view[:8] == 0).all()
+        assert (view[-8:] == 255).all()
+        levels.append(int(view[32, 32, 0]))
+    assert min(levels) < 85
+    assert max(levels) > 115

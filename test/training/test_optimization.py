@@ -7,7 +7,12 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from surgseg_ros.training.config import TrainConfig
-from surgseg_ros.training.networks import build_optimizer, rate, running_mean
+from surgseg_ros.training.networks import (
+    build_optimizer,
+    freeze_encoder,
+    rate,
+    running_mean,
+)
 
 
 def _config(**settings):
@@ -33,6 +38,32 @@ def test_biases_do_not_decay(name, kind):
     assert type(optimizer).__name__ == kind
     decay = [(len(g['params']), g['weight_decay']) for g in optimizer.param_groups]
     assert decay == [(1, 0.1), (3, 0.0)]
+
+
+def _unet():
+    network = nn.Module()
+    network.layers = nn.Module()
+    network.layers.encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    network.layers.decoder = nn.Conv2d(4, 2, 1)
+    return network
+
+
+def test_the_encoder_may_learn_more_slowly():
+    optimizer = build_optimizer(_config(learning_rate=0.5, encoder_rate=0.1), _unet())
+    rates = [(len(g['params']), g['lr'], g['weight_decay']) for g in optimizer.param_groups]
+    assert rates == [(1, 0.5, 0.01), (1, 0.5, 0.0), (1, 0.05, 0.01), (3, 0.05, 0.0)]
+
+
+def test_a_frozen_encoder_keeps_weights_and_statistics():
+    network = _unet().train()
+    optimizer = build_optimizer(_config(encoder_rate=0), network)
+    freeze_encoder(network)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    features = network.layers.encoder(torch.rand(2, 3, 8, 8))
+    network.layers.decoder(features).sum().backward()
+    optimizer.step()
+    changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {'layers.decoder.weight', 'layers.decoder.bias'}
 
 
 def test_the_mean_follows_fast_at_first_and_then_slowly():
