@@ -6,7 +6,6 @@ The verb `benchmark` calls it for `--end-to-end`.
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.timing import Percentiles
 from surgseg_ros.node.dds_profile import shipped_profile
-from tools.end_to_end.processes import VARIANTS, Child, Settings, Variant, processes, times_file
+from tools.end_to_end.processes import VARIANTS, Child, Settings, Variant, processes
 
 SETTLED_FRAMES: Final = 500
 """After so many the node has all memory that it should ever need."""
@@ -204,10 +203,10 @@ def run(variant: Variant, settings: Settings) -> dict[str, Any]:
         after = _settled(listener) if not variant.plain else {}
         watch()
         heard = listener.ask('heard')
+        times = node.ask('times') if variant.plain else []
     result = {'sent': len(sent), **latencies(sent, masks), 'heard': heard}
     result['memory_mib'] = memory(watch.samples)
     if variant.plain:
-        times = json.loads(times_file(settings).read_text())
         return {**result, **plain_times(times, sent), **counts(result, {}, {})}
     reported = {'runtime': after.get('device', ''), **node_times([*watch.reports, after])}
     return {**result, **reported, **counts(result, before, after)}

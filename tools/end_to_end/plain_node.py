@@ -9,11 +9,10 @@ model, and publishing.
 import argparse
 import array
 import contextlib
-import json
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from sensor_msgs.msg import Image
 from surgseg_ros.messages.encodings import converter
 from surgseg_ros.node.compatibility import with_info
 from tools.end_to_end.plain_model import PlainModel
+from tools.end_to_end.processes import answer, questions
 
 DEPTH = 10
 
@@ -69,9 +69,14 @@ class PlainNode(Node):
         )
 
 
+def _answer_questions(node: PlainNode) -> None:
+    for _ in questions():
+        answer(list(node.times))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Run the node until it is interrupted, then write its times.
+    Run the node until it is interrupted; each line of standard input asks for its times so far.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
@@ -83,18 +88,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--topic', required=True)
     parser.add_argument('--device', default='auto')
     parser.add_argument('--threads', type=int, default=0)
-    parser.add_argument('--times', type=Path, required=True, help='JSON file to write at the end')
     options = parser.parse_args(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
     model = PlainModel(options.model, options.device)
     rclpy.init(args=[])
     node = PlainNode(model, options.topic)
-    try:
-        with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-            rclpy.spin(node)
-    finally:
-        options.times.write_text(json.dumps(node.times))
+    threading.Thread(target=_answer_questions, args=(node,), daemon=True).start()
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+        rclpy.spin(node)
     node.destroy_node()
     rclpy.try_shutdown()
     return 0

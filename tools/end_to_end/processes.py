@@ -293,15 +293,5 @@ def _node_arguments(settings: Settings) -> list[str]:
 def _plain_arguments(settings: Settings) -> list[str]:
     return [
         *('--model', settings.model, '--topic', TOPIC, '--device', settings.device),
-        *('--threads', str(settings.threads), '--times', str(times_file(settings))),
+        *('--threads', str(settings.threads)),
     ]
-
-
-def times_file(settings: Settings) -> Path:
-    """
-    Name the file into which the plain node writes its times.
-
-    :param settings: of the run.
-    :return: its path.
-    """
-    return settings.folder / 'plain_times.json'
