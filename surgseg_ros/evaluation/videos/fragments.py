@@ -260,18 +260,15 @@ def _read_trun(data: bytes, defaults: _Defaults) -> tuple[int, int, int]:
     flags, count = struct.unpack_from('>II', data)
     columns = [bit for bit in (0x100, 0x200, 0x400, 0x800) if flags & bit]
     place = 8 + 4 * (flags & 1) + 4 * (flags >> 2 & 1)
-    width = 4 * len(columns)
-    if place + width * count > len(data):
+    end = place + 4 * len(columns) * count
+    if end > len(data):
         raise ValueError(f'{count} samples in {len(data)} bytes')
-    table = np.frombuffer(data[place : place + width * count], '>u4').reshape(
-        -1, max(1, len(columns))
-    )
-    sums = dict(zip(columns, table.sum(axis=0, dtype=np.uint64).tolist()))
-    return (
-        sums.get(0x100, count * defaults.duration),
-        count,
-        sums.get(0x200, count * defaults.size),
-    )
+    sums: dict[int, int] = {}
+    if end > place:
+        table = np.frombuffer(data[place:end], '>u4').reshape(count, len(columns))
+        sums = dict(zip(columns, table.sum(axis=0, dtype=np.uint64).tolist()))
+    length, size = count * defaults.duration, count * defaults.size
+    return sums.get(0x100, length), count, sums.get(0x200, size)
 
 
 def _index_of(data: bytes, track: int) -> tuple[int, int, int] | None:

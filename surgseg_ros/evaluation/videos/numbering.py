@@ -218,8 +218,8 @@ class _Timed:
         if rate is not None and slots != places and not self._explained(slots, breaks):
             rate, slots = None, places
         known = len(slots)
-        if breaks and (rate is None or breaks[0] == 0):
-            known = self._certain(breaks[0])
+        if doubted := [n for n in breaks if rate is None or self._is_doubtful(slots, n)]:
+            known = self._certain(doubted[0])
         return self._numbering(rate, slots, known, breaks)
 
     def _numbering(
@@ -285,18 +285,16 @@ class _Timed:
             return [n for n in doubted if not self._connected(ends[n], packets[n].place)]
         end = [len(packets)] if self._undelivered else []
         if self._fragments:
-            places = [packet.place for packet in packets]
-            lost = self._fragments.lost_before
-            return [n for n in map(partial(bisect_left, places), lost) if n < len(packets)] + end
+            find = partial(bisect_left, [packet.place for packet in packets])
+            return [n for n in map(find, self._fragments.lost_before) if n < len(packets)] + end
         if end:
             return end
         if self._contents.format == 'mov' and (self._contents.promised or self._ends_well()):
             return []
         # Other formats do not show it: a gap in the grid counts as a loss.
         slots = self._grid[1] if self._grid else []
-        jumps = [n for n, (a, b) in enumerate(pairwise(slots), 1) if b > a + 1]
         start = [] if self._begins_whole() else [0]
-        return start + sorted(self._order[n] for n in jumps)
+        return start + sorted(self._order[place] for place in _jumps(slots))
 
     def _begins_whole(self) -> bool:
         """
@@ -318,16 +316,21 @@ class _Timed:
 
     def _explained(self, slots: Sequence[int], breaks: Sequence[int]) -> bool:
         """Check whether something is lost near each gap in the grid."""
-        for place in range(1, len(slots)):
-            if slots[place] == slots[place - 1] + 1:
-                continue
-            sides = self._order[place - 1], self._order[place]
-            low, high = min(sides) - self._reordered, max(sides) + self._reordered
-            # In a truncated file, frames that come later in the file are lost too.
-            ends = [len(self._contents.packets)] if self._is_cut else []
-            if not any(low < number <= high for number in (*breaks, *ends)):
-                return False
-        return True
+        # In a truncated file, frames that come later in the file are lost too.
+        places = [*breaks, *([len(self._contents.packets)] if self._is_cut else [])]
+        return all(self._is_near(place, places) for place in _jumps(slots))
+
+    def _is_near(self, place: int, breaks: Sequence[int]) -> bool:
+        """Check whether something is lost near a place in the order of display."""
+        sides = self._order[place - 1], self._order[place]
+        low, high = min(sides) - self._reordered, max(sides) + self._reordered
+        return any(low < number <= high for number in breaks)
+
+    def _is_doubtful(self, slots: Sequence[int], lost: int) -> bool:
+        """Check whether the number of lost frames is unknown, as no time stamp shows it."""
+        if lost == 0 or self._fragments is None or lost == len(self._contents.packets):
+            return lost == 0
+        return not any(self._is_near(place, [lost]) for place in _jumps(slots))
 
     def _certain(self, lost: int) -> int:
         """Count the frames that are shown before all that come after the place of a loss."""
@@ -376,6 +379,11 @@ class _Timed:
 def _block_end(packet: Packet) -> int:
     """Find the end of a block of Matroska; FFmpeg's position is that of its track number."""
     return packet.place + _BLOCK_HEAD + packet.size
+
+
+def _jumps(slots: Sequence[int]) -> list[int]:
+    """Find the places after a gap in the grid."""
+    return [place for place, (a, b) in enumerate(pairwise(slots), 1) if b > a + 1]
 
 
 def _ends_early(count: int) -> str:
