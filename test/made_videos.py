@@ -5,6 +5,7 @@ import os
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 192, 96
 RATE_HZ = 30
+SOUND_HZ = 48_000
 CODECS = {'h264': 'libx264', 'mpeg4': 'mpeg4', 'mjpeg': 'mjpeg'}
 GOP = 12
 """Frames from one that stands alone to the next."""
@@ -47,6 +49,7 @@ def write_video(
     options: Mapping[str, str] | None = None,
     container: Mapping[str, str] | None = None,
     rotation: int = 0,
+    sound: bool = False,
 ) -> Path:
     """Encode `count` images; `times` are in frames at RATE_HZ, one after another by default."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,13 +61,49 @@ def write_video(
         stream.options = {'threads': '1', **(options or {})}
         if rotation:
             stream.set_display_rotation(rotation)
+        voice = file.add_stream('aac', rate=SOUND_HZ, layout='mono') if sound else None
         for number, time in enumerate(range(count) if times is None else times):
             frame = av.VideoFrame.from_ndarray(picture(number, *size), format='rgb24')
             frame = frame.reformat(format=pixels)
             frame.pts, frame.time_base = time, Fraction(1, RATE_HZ)
             file.mux(stream.encode(frame))
-        file.mux(stream.encode(None))
+            if voice is not None:
+                file.mux(voice.encode(silence(time)))
+        for ending in filter(None, (stream, voice)):
+            file.mux(ending.encode(None))
     return path
+
+
+def silence(time: int) -> av.AudioFrame:
+    """Make the sound of one frame."""
+    samples = np.zeros((1, SOUND_HZ // RATE_HZ), np.float32)
+    sound = av.AudioFrame.from_ndarray(samples, format='fltp', layout='mono')
+    sound.sample_rate, sound.time_base = SOUND_HZ, Fraction(1, SOUND_HZ)
+    sound.pts = time * samples.size
+    return sound
+
+
+def boxes(path: Path) -> list[tuple[bytes, int, int]]:
+    """List the outermost boxes of an MP4 file, whose sizes have 32 bits: name, start, end."""
+    content = path.read_bytes()
+    found, start = [], 0
+    while start < len(content):
+        size, name = struct.unpack_from('>I4s', content, start)
+        found.append((name, start, start + size))
+        start += size
+    return found
+
+
+def fragments(path: Path) -> list[tuple[int, int]]:
+    """List the start of each `moof` of an MP4 file, and the end of the `mdat` behind it."""
+    pairs = pairwise(boxes(path))
+    return [(start, end) for (name, start, _), (_, _, end) in pairs if name == b'moof']
+
+
+def without(path: Path, start: int, end: int) -> None:
+    """Cut bytes out of a file."""
+    content = path.read_bytes()
+    rewrite(path, content[:start] + content[end:])
 
 
 def packets(path: Path) -> list[tuple[int, int]]:

@@ -127,39 +127,53 @@ up to the next element, or to the first one within: 0 if there is none.
 """
 
 
-def fragments_are_connected(file: BinaryIO, start: int, target: int) -> bool:
-    """
-    Check that no data of the only stream of a fragmented MP4 file is between two positions.
+def _transport_packets(file: BinaryIO) -> tuple[int, int, int]:
+    """Find the first packet of a transport stream, its sync byte, and the length of packets."""
+    file.seek(0)
+    head = file.read(_TRANSPORT_HEAD_BYTES)
+    for sync in range(len(head)):
+        for ahead, length in ((0, 188), (4, 192), (0, 204)):
+            if head[sync : sync + _SYNCS * length : length] == b'\x47' * _SYNCS:
+                return sync - ahead, sync, length
+    return 0, 0, 0
 
-    FFmpeg skips a fragment with a damaged header, and nothing else shows that its frames are lost.
 
-    :param file: the file.
-    :param start: the end of a frame, or 0.
-    :param target: the beginning of the next one, or the end of the file.
-    :return: False if there is data that belongs to no frame, or no chain of boxes.
-    """
-    place = start
-    for _step in range(_MOST_ELEMENTS):
-        if place >= target:
-            break
-        file.seek(place)
-        head = file.read(_LONGEST_HEAD)
-        size = _box_length(head, target - place, Streams(0, 1))
-        head_bytes = 16 if head[:4] == b'\0\0\0\1' else 8
-        if not size:
-            return False
-        if head[4:8] == b'mdat' and size != head_bytes:
-            return place + head_bytes == target
-        place += size
-    return place == target
+_TRANSPORT_HEAD_BYTES: Final = 2**16
+_SYNCS: Final = 4
+"""Packets in a row that begin with a sync byte, where a transport stream is recognized."""
+_LIST_OF_STREAMS: Final = 0
+_HAS_PAYLOAD, _BEGINS_UNIT = 0x10, 0x40
 
 
 def _transport_stream_is_whole(file: BinaryIO, size: int) -> bool:
     """Check that the last packet of an MPEG transport stream is complete."""
-    head = file.read(4 + 204 + 1)
-    for first, packet_bytes in ((0, 188), (4, 192), (0, 204)):
-        if head[first : first + packet_bytes + 1 : packet_bytes] == b'\x47\x47':
-            return size % packet_bytes == 0
+    start, _, length = _transport_packets(file)
+    return not length or (size - start) % length == 0
+
+
+def begins_whole(contents: Contents, file: BinaryIO) -> bool:
+    """
+    Check whether an MPEG transport stream has its beginning.
+
+    A writer begins with a list of the streams, and marks the packet in which a frame begins. What
+    was cut out of a longer stream begins in the middle of something.
+
+    :param contents: of the video.
+    :param file: the same, open.
+    :return: False if something is missing; True also if that is unknown, or in other formats.
+    """
+    if contents.format != 'mpegts':
+        return True
+    start, sync, length = _transport_packets(file)
+    is_listed = False
+    while length and sync <= contents.packets[0].place + length:
+        file.seek(sync)
+        head = file.read(4)
+        number = int.from_bytes(head[1:3], 'big') & 0x1FFF
+        if number == contents.streams.name and head[3] & _HAS_PAYLOAD:
+            return start == 0 and is_listed and bool(head[1] & _BEGINS_UNIT)
+        is_listed |= number == _LIST_OF_STREAMS
+        sync += length
     return True
 
 

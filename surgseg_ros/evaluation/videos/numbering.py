@@ -16,13 +16,11 @@ from typing import BinaryIO, Final
 
 from surgseg_ros.evaluation.videos.containers import (
     are_connected,
-    fragments_are_connected,
+    begins_whole,
     is_whole,
 )
+from surgseg_ros.evaluation.videos.fragments import find_lost_fragments
 from surgseg_ros.evaluation.videos.packets import Contents, Gap, Numbering, Packet
-
-_REORDERED: Final = 16
-"""Greatest distance of a packet from its place in display order, in frames, for every codec."""
 
 _CHUNK_HEAD: Final = 8
 """Bytes of an AVI chunk before its content."""
@@ -203,11 +201,10 @@ class _Timed:
         shown = [n for n, packet in enumerate(contents.packets) if packet.is_shown]
         self._order = sorted(shown, key=lambda n: (contents.packets[n].pts or 0, n))
         self._pts = [contents.packets[n].pts or 0 for n in self._order]
+        self._reordered = max((abs(a - b) for a, b in zip(shown, self._order)), default=0)
         self._undelivered = self._find_undelivered()
-        self._is_fragmented = (
-            contents.format == 'mov'
-            and contents.promised < len(contents.packets)
-            and contents.streams.total == 1
+        self._fragments = (
+            find_lost_fragments(file, contents.streams.name) if contents.format == 'mov' else None
         )
         self._grid = self._find_grid()
         self._first_element = _FLV_HEAD if contents.format == 'flv' else 0
@@ -221,8 +218,8 @@ class _Timed:
         if rate is not None and slots != places and not self._explained(slots, breaks):
             rate, slots = None, places
         known = len(slots)
-        if breaks and (rate is None or breaks[0] == 0):
-            known = self._certain(breaks[0])
+        if doubted := [n for n in breaks if rate is None or self._is_doubtful(slots, n)]:
+            known = self._certain(doubted[0])
         return self._numbering(rate, slots, known, breaks)
 
     def _numbering(
@@ -286,21 +283,32 @@ class _Timed:
             ends = [self._first_element, *map(self._element_end, packets)]
             doubted = range(1 if self._begins_at_zero() else 0, 1 if whole else len(packets))
             return [n for n in doubted if not self._connected(ends[n], packets[n].place)]
-        if self._undelivered:
-            return [len(packets)]
-        if self._is_fragmented:
-            ends = [0, *(packet.place + packet.size for packet in packets)]
-            return [
-                n
-                for n, packet in enumerate(packets)
-                if not fragments_are_connected(self._file, ends[n], packet.place)
-            ]
+        end = [len(packets)] if self._undelivered else []
+        if self._fragments:
+            find = partial(bisect_left, [packet.place for packet in packets])
+            return [n for n in map(find, self._fragments.lost_before) if n < len(packets)] + end
+        if end:
+            return end
         if self._contents.format == 'mov' and (self._contents.promised or self._ends_well()):
             return []
         # Other formats do not show it: a gap in the grid counts as a loss.
         slots = self._grid[1] if self._grid else []
-        jumps = [n for n, (a, b) in enumerate(pairwise(slots), 1) if b > a + 1]
-        return sorted(self._order[n] for n in jumps)
+        start = [] if self._begins_whole() else [0]
+        return start + sorted(self._order[place] for place in _jumps(slots))
+
+    def _begins_whole(self) -> bool:
+        """
+        Check whether an MPEG stream may be one from its first frame on.
+
+        That is a key frame, and in a transport stream no frame is shown before it: those would
+        refer to frames before it. DVDs may have such frames, which refer to later ones only.
+        """
+        first = self._contents.packets[0]
+        has_keys = any(packet.is_key for packet in self._contents.packets)
+        if self._contents.format not in ('mpeg', 'mpegts') or not has_keys:
+            return True
+        leads = first.pts == self._pts[0] or self._contents.format == 'mpeg'
+        return first.is_key and leads and begins_whole(self._contents, self._file)
 
     def _begins_at_zero(self) -> bool:
         rate = self._grid[0] if self._grid else max(self._contents.rates, default=Fraction(30))
@@ -308,34 +316,42 @@ class _Timed:
 
     def _explained(self, slots: Sequence[int], breaks: Sequence[int]) -> bool:
         """Check whether something is lost near each gap in the grid."""
-        for place in range(1, len(slots)):
-            if slots[place] == slots[place - 1] + 1:
-                continue
-            sides = self._order[place - 1], self._order[place]
-            low, high = min(sides) - _REORDERED, max(sides) + _REORDERED
-            # In a truncated file, frames that come later in the file are lost too.
-            ends = [len(self._contents.packets)] if self._is_cut else []
-            if not any(low <= number <= high for number in (*breaks, *ends)):
-                return False
-        return True
+        # In a truncated file, frames that come later in the file are lost too.
+        places = [*breaks, *([len(self._contents.packets)] if self._is_cut else [])]
+        return all(self._is_near(place, places) for place in _jumps(slots))
+
+    def _is_near(self, place: int, breaks: Sequence[int]) -> bool:
+        """Check whether something is lost near a place in the order of display."""
+        sides = self._order[place - 1], self._order[place]
+        low, high = min(sides) - self._reordered, max(sides) + self._reordered
+        return any(low < number <= high for number in breaks)
+
+    def _is_doubtful(self, slots: Sequence[int], lost: int) -> bool:
+        """Check whether the number of lost frames is unknown, as no time stamp shows it."""
+        if lost == 0 or self._fragments is None or lost == len(self._contents.packets):
+            return lost == 0
+        return not any(self._is_near(place, [lost]) for place in _jumps(slots))
 
     def _certain(self, lost: int) -> int:
         """Count the frames that are shown before all that come after the place of a loss."""
-        behind = [x.pts or 0 for x in self._contents.packets[lost:] if x.is_shown]
+        packets = self._contents.packets
+        behind = [x.pts or 0 for x in packets[lost:] if x.is_shown]
+        if lost and (dts := packets[lost - 1].dts) is not None:
+            behind.append(dts + 1)  # the earliest time of what is lost
         return bisect_left(self._pts, min((*behind, *self._undelivered)))
 
     def _tail(self, rate: Fraction | None, count: int, is_uncertain: bool) -> Gap | None:
         """Find what is missing at the end."""
-        if self._undelivered:
+        if self._undelivered and not self._fragments:
             total = len(self._contents.entries)
             return Gap(count, total - 1, _ends_early(total)) if total > count else None
         if is_uncertain:
-            why = 'the file is damaged before it, and the rest cannot be numbered'
-            return Gap(count, None, why)
+            before = 'the file is damaged before it' if count else 'the file lacks its beginning'
+            return Gap(count, None, f'{before}, and the rest cannot be numbered')
         is_cut = self._is_cut or not is_whole(self._contents, self._file)
         if not is_cut and self._contents.format != 'flv':
             return None
-        if self._contents.format == 'mov' and self._contents.promised and not self._is_fragmented:
+        if self._contents.format == 'mov' and self._contents.promised and not self._fragments:
             return None  # its index has no frame that is not there
         promised_s = self._contents.duration_s
         if promised_s is not None and self._contents.format == 'flv':  # counted from time 0
@@ -348,8 +364,9 @@ class _Timed:
     def _ends_well(self) -> bool:
         last = max(self._contents.packets, key=lambda packet: packet.place)
         end = self._contents.path.stat().st_size
-        if self._is_fragmented:
-            return fragments_are_connected(self._file, last.place + last.size, end)
+        if self._fragments:
+            known = all(place <= last.place for place in self._fragments.lost_before)
+            return known and not self._fragments.is_cut and not self._undelivered
         return self._connected(
             0 if self._contents.format == 'mov' else self._element_end(last), end
         )
@@ -362,6 +379,11 @@ class _Timed:
 def _block_end(packet: Packet) -> int:
     """Find the end of a block of Matroska; FFmpeg's position is that of its track number."""
     return packet.place + _BLOCK_HEAD + packet.size
+
+
+def _jumps(slots: Sequence[int]) -> list[int]:
+    """Find the places after a gap in the grid."""
+    return [place for place, (a, b) in enumerate(pairwise(slots), 1) if b > a + 1]
 
 
 def _ends_early(count: int) -> str:

@@ -40,10 +40,13 @@ class Streams(NamedTuple):
 
     :param own: index of the video stream.
     :param total: number of streams.
+    :param name: of the video stream in the file: in MP4 the number of its track, in an MPEG
+        transport stream that of its packets.
     """
 
     own: int
     total: int
+    name: int
 
 
 class Packet(NamedTuple):
@@ -313,7 +316,7 @@ def demux(path: Path) -> Contents:
             promised=stream.frames,
             duration_s=_duration_s(container, stream),
             size=(codec.width, codec.height),
-            streams=Streams(stream.index, len(container.streams)),
+            streams=Streams(stream.index, len(container.streams), stream.id),
             stands_alone=alone,
         )
 

@@ -144,8 +144,9 @@ def test_a_fragmented_video_that_is_cut_off_is_reported(tmp_path):
 
 @pytest.mark.parametrize('flags', ['frag_keyframe+empty_moov', 'frag_keyframe'])
 @pytest.mark.parametrize('lost', [1, 2])
-def test_a_destroyed_fragment_keeps_the_numbers_behind_it(tmp_path, flags, lost):
-    path = write_video(tmp_path / 'x.mp4', COUNT, container={'movflags': flags})
+@pytest.mark.parametrize('sound', [False, True])
+def test_a_destroyed_fragment_keeps_the_numbers_behind_it(tmp_path, flags, lost, sound):
+    path = write_video(tmp_path / 'x.mp4', COUNT, container={'movflags': flags}, sound=sound)
     assert open_video(path).data_errors == ()
     heads = [match.start() for match in re.finditer(b'moof', path.read_bytes())]
     overwrite(path, heads[lost - (flags == 'frag_keyframe')] + 20, bytes(60))
