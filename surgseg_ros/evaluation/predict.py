@@ -238,7 +238,7 @@ def predict(
     segmenter: Segmenter, sources: Sequence[Source], output: Path, predict_options: PredictOptions
 ) -> Totals:
     """
-    Write the masks that do not exist yet.
+    Write the masks that do not exist yet. Without stamps, frames count as consecutive.
 
     :param segmenter: the model.
     :param sources: the videos.
@@ -267,7 +267,6 @@ def predict(
                 if len(data_errors) > lost:
                     pipeline.reset()  # nothing is filtered across a gap
                 lost = len(data_errors)
-                # A file has no stamps, so its frames count as consecutive.
                 decision = pipeline.segment(segmenter, InputFrame(image))
                 _write(folder / f'{number:09d}.png', decision, totals)
                 bar.update()
