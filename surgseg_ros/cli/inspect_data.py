@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.labels import CLASS_COUNT, CLASS_NAMES
-from surgseg_ros.evaluation.frames import write_png
 from surgseg_ros.reports import SHEET_IMAGE_PX
 from surgseg_ros.training.data_errors import Examination, examine_all
 from surgseg_ros.training.data_summary import choose, class_shares, draw_sample, summarize
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_whole(options.json, (json.dumps(summary, indent=2) + '\n').encode())
     if options.output:
         sheet = data_sheet(*_for_sheet(found.samples, examinations))
-        write_png(options.output / IMAGE_FILE, sheet)
+        write_whole(options.output / IMAGE_FILE, sheet)
         print(f'\nimage: {options.output / IMAGE_FILE}')
     return _say(summary['faults'], options.json)
 

@@ -12,7 +12,6 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -251,7 +250,7 @@ def data_sheet(
     frame_share: Sequence[float],
     frame_count: int,
     images: Sequence[tuple[str, NDArray[np.uint8]]],
-) -> NDArray[np.uint8]:
+) -> bytes:
     """
     Draw how often each class occurs in a data set, and images of it below.
 
@@ -259,7 +258,7 @@ def data_sheet(
     :param frame_share: of each class, 0..1.
     :param frame_count: how many frames there are.
     :param images: their names, and (h, SHEET_IMAGE_PX, 3) uint8 RGB each.
-    :return: (H, 4 * SHEET_IMAGE_PX, 3) uint8 RGB.
+    :return: a PNG file, as wide as four images.
     """
     bars_px, name_px = 34 * CLASS_COUNT + 90, TEXT_PX + 11
     rows = [images[at : at + _SHEET_COLUMNS] for at in range(0, len(images), _SHEET_COLUMNS)]
@@ -281,9 +280,9 @@ def data_sheet(
                 at = (x_px + 6) / _SHEET_PX, (below - name_px + 6) / whole
                 figure.text(*at, name)
             below -= row_px
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format='png', metadata={'Software': None})
+        return buffer.getvalue()
 
 
 def _draw_shares(axes: Axes, title: str, shares: Sequence[float], digits: int) -> None:
