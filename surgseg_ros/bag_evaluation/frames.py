@@ -48,7 +48,7 @@ class Options:
     :param model: the model folder; None if the bag holds the masks.
     :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
     :param runtime: a key of RUNTIMES, or AUTO, which is the node's default too.
-    :param precision: one of PRECISIONS of core/choices.py.
+    :param precision: one of PRECISIONS of core/parameters.py.
     :param threads: torch's on the CPU; 0 for torch's choice.
     :param roi: the part of the images that is segmented; None for all of it.
     :param pipeline: the processing of the network's output.

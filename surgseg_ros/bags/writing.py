@@ -24,8 +24,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from surgseg_ros.bags.sources import STORAGES, BagError
 from surgseg_ros.bags.storages import FolderWriter
 from surgseg_ros.core.files import workshop
-from surgseg_ros.messages.compressed import JPEG_QUALITY, image_to_jpeg, mask_to_png
-from surgseg_ros.messages.images import image_to_msg
+from surgseg_ros.messages.images import JPEG_QUALITY, image_to_jpeg, image_to_msg, mask_to_png
 from surgseg_ros.messages.results import header
 from surgseg_ros.messages.types import TYPES
 

@@ -5,8 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.messages.compressed import image_to_jpeg, mask_to_png
-from surgseg_ros.messages.images import rgb_from_msg
+from surgseg_ros.messages.images import image_to_jpeg, mask_to_png, rgb_from_msg
 from surgseg_ros.messages.results import from_cdr, header, stamp_ns, to_cdr
 
 RAMP = np.linspace(0, 255, 40, dtype=np.uint8)
