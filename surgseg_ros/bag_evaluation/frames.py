@@ -220,7 +220,7 @@ def _truth(place: int, cdr: bytes, type_name: str) -> Truth:
 class Decided(NamedTuple):
     """An image with the result of the pipeline, except for its instruments."""
 
-    picture: BagImage
+    image: BagImage
     decision: Decision
 
 
@@ -257,12 +257,12 @@ def answered(item: Decided | NonImage) -> Answer | NonImage:
     """
     if not isinstance(item, Decided):
         return item
-    picture, result = item.picture, complete(item.decision)
+    image, result = item.image, complete(item.decision)
     watch = Stopwatch()
     pixels = count_values(result.mask)
     watch.lap('score')
-    ms = {**picture.ms, **result.stage_ms, **watch.times_ms()}
-    return Answer(picture.received_ns, picture.header, result, pixels, ms, picture.warnings)
+    ms = {**image.ms, **result.stage_ms, **watch.times_ms()}
+    return Answer(image.received_ns, image.header, result, pixels, ms, image.warnings)
 
 
 def _reported(error: Exception, what: str) -> tuple[str, str]:

@@ -40,7 +40,7 @@ LATCHED_TYPES: Final = ('vision_msgs/msg/LabelInfo', 'diagnostic_msgs/msg/Diagno
 """Types whose last message also goes to late subscribers."""
 
 IMAGE_FORMATS: Final[dict[str, Callable[[Any, Any, int], Any]]] = {
-    'raw': lambda picture, head, quality: image_to_msg(picture, head),
+    'raw': lambda image, head, quality: image_to_msg(image, head),
     'jpeg': image_to_jpeg,
 }
 """Makes a message from an image, a header and a JPEG quality."""
