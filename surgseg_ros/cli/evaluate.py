@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pairs = find_pairs(options.reference, options.predictions, options.allow_missing)
     if options.frames and not options.frames.is_dir():
         raise EvaluationError(
-            f'--frames {str(options.frames)!r} is no folder: give the one that holds the '
+            f'--frames {str(options.frames)!r} is not a folder: give the one that holds the '
             'videos, or leave it out'
         )
     counts, steps = count_all(pairs, options.workers)
