@@ -180,13 +180,14 @@ def complete(decision: Decision) -> FrameResult:
     try:
         instruments = instruments_in(decision.segmentation, decision.least_area)
     except Exception as error:  # one image must never end the stream
-        failed = dataclasses.replace(
-            _failure(error, _size(decision.mask)),
-            warnings=decision.warnings,
-            anomalies=decision.anomalies,
-            stage_ms=decision.stage_ms,
+        return complete(
+            dataclasses.replace(  # not in a variable: see `_decision`
+                _failure(error, _size(decision.mask)),
+                warnings=decision.warnings,
+                anomalies=decision.anomalies,
+                stage_ms=decision.stage_ms,
+            )
         )
-        return complete(failed)
     watch.lap('detections')
     values['stage_ms'] = {**decision.stage_ms, **watch.times_ms()}
     return FrameResult(**values, instruments=instruments)
@@ -272,15 +273,25 @@ class CameraPipeline:
         warnings = frame.warnings + tuple(
             ResultWarning(anomaly.code, anomaly.text) for anomaly in anomalies if anomaly.code
         )
-        try:
-            if isinstance(output, Exception):
-                raise output
-            decision = self._decide(frame, output, warnings)
-        except Exception as error:  # one image must never end the stream
-            decision = dataclasses.replace(_failure(error, frame.size), warnings=warnings)
         return dataclasses.replace(
-            decision, anomalies=anomalies, least_area=self._settings.least_area
+            self._decision(frame, output, warnings),
+            anomalies=anomalies,
+            least_area=self._settings.least_area,
         )
+
+    def _decision(
+        self,
+        frame: InputFrame,
+        output: Segmentation | Exception,
+        warnings: tuple[ResultWarning, ...],
+    ) -> Decision:
+        """Decide; a failure is not kept in a variable of the frame that its traceback holds."""
+        if isinstance(output, Exception):
+            return dataclasses.replace(_failure(output, frame.size), warnings=warnings)
+        try:
+            return self._decide(frame, output, warnings)
+        except Exception as error:  # one image must never end the stream
+            return dataclasses.replace(_failure(error, frame.size), warnings=warnings)
 
     def _decide(
         self, frame: InputFrame, output: Segmentation, warnings: tuple[ResultWarning, ...]
