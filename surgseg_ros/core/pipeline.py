@@ -280,18 +280,15 @@ class CameraPipeline:
         )
 
     def _decision(
-        self,
-        frame: InputFrame,
-        output: Segmentation | Exception,
-        warnings: tuple[ResultWarning, ...],
+        self, frame: InputFrame, output: Segmentation | Exception, known: tuple[ResultWarning, ...]
     ) -> Decision:
         """Decide; a failure is not kept in a variable of the frame that its traceback holds."""
         if isinstance(output, Exception):
-            return dataclasses.replace(_failure(output, frame.size), warnings=warnings)
+            return dataclasses.replace(_failure(output, frame.size), warnings=known)
         try:
-            return self._decide(frame, output, warnings)
+            return self._decide(frame, output, known)
         except Exception as error:  # one image must never end the stream
-            return dataclasses.replace(_failure(error, frame.size), warnings=warnings)
+            return dataclasses.replace(_failure(error, frame.size), warnings=known)
 
     def _decide(
         self, frame: InputFrame, output: Segmentation, warnings: tuple[ResultWarning, ...]
