@@ -15,7 +15,7 @@ def make_bag(source, output, *more):
     return main([str(word) for word in ('--input', source, '--output', output, *more)])
 
 
-def picture(number):
+def make_image(number):
     """Draw a smooth image, which JPEG keeps, unlike any other one."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     planes = rows * 3, columns * 2, np.full_like(rows, 20 * (number % 12))
@@ -26,10 +26,10 @@ def mask(number):
     return np.random.default_rng(number).integers(0, 10, (HEIGHT, WIDTH), np.uint8)
 
 
-def pictures(folder, *numbers):
+def write_images(folder, *numbers):
     folder.mkdir(parents=True)
     for number in numbers:
-        write_png(folder / f'{number:09d}.png', picture(number))
+        write_png(folder / f'{number:09d}.png', make_image(number))
 
 
 def masks(folder, *numbers):

@@ -20,7 +20,7 @@ GOP = 12
 """Frames from one that stands alone to the next."""
 
 
-def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
+def make_image(number: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
     """Draw something that moves, under a stripe of eight bits that say the number."""
     grid = np.random.default_rng(1).integers(60, 190, (height // 16 + 1, width // 16 + 1, 3))
     image = np.kron(grid, np.ones((16, 16, 1))).astype(np.uint8)[:height, :width]
@@ -63,7 +63,7 @@ def write_video(
             stream.set_display_rotation(rotation)
         voice = file.add_stream('aac', rate=SOUND_HZ, layout='mono') if sound else None
         for number, time in enumerate(range(count) if times is None else times):
-            frame = av.VideoFrame.from_ndarray(picture(number, *size), format='rgb24')
+            frame = av.VideoFrame.from_ndarray(make_image(number, *size), format='rgb24')
             frame = frame.reformat(format=pixels)
             frame.pts, frame.time_base = time, Fraction(1, RATE_HZ)
             file.mux(stream.encode(frame))

@@ -37,7 +37,7 @@ class Page(HTMLParser):
         assert all(re.match('data:image/|#', link) for link in self.links)
         assert all(re.search(r'url\(#', value) for value in self.styles)
 
-    def pictures(self):
+    def images(self):
         """Decode the JPEG images: (H, W, 3) uint8 RGB."""
         for link in self.links:
             if link.startswith('data:image/jpeg'):

@@ -28,7 +28,7 @@ FRAMES = 1000
 """More than a network gets through between the word that it begins and the signal."""
 
 
-class Moment(NamedTuple):
+class Interruption(NamedTuple):
     """
     When a verb is interrupted.
 
@@ -40,54 +40,56 @@ class Moment(NamedTuple):
     begun: str | None = None
 
 
-MOMENTS = {
-    'train': Moment(
+INTERRUPTIONS = {
+    'train': Interruption(
         (
             *('--config', str(ROOT / 'config/train_demo.yaml'), 'data={data}', 'output={out}'),
             *('input_size=[64, 96]', 'crop_size=[64, 64]', 'batch_size=2', 'device=cpu'),
         )
     ),
-    'evaluate': Moment(
+    'evaluate': Interruption(
         (
             *('--reference', '{masks}', '--predictions', '{masks}', '--workers', '2'),
             *('--json', '{out}/a.json'),
         )
     ),
-    'predict': Moment(('--model', str(DEMO), '--input', '{data}', '--output', '{out}')),
-    'evaluate_bag': Moment(
+    'predict': Interruption(('--model', str(DEMO), '--input', '{data}', '--output', '{out}')),
+    'evaluate_bag': Interruption(
         (
             *('--model', str(DEMO), '--bag', '{bag}', '--image-topic', '/camera/image_raw'),
             *('--json', '{out}/a.json', '--output', '{out}/b.mcap'),
         ),
         'frame/s',
     ),
-    'inspect_data': Moment(('--data', '{data}', '--json', '{out}/a.json')),
-    'export': Moment(
+    'inspect_data': Interruption(('--data', '{data}', '--json', '{out}/a.json')),
+    'export': Interruption(
         (
             *('--model', str(DEMO), '--calibration', '{data}', '--output', '{out}'),
             *('--backend', 'openvino', '--precision', 'int8'),
         )
     ),
-    'compare': Moment(('{json}', '{json}', '--json', '{out}/a.json')),
-    'calibrate': Moment(('--model', '{model}', '--calibration', '{data}')),
-    'benchmark': Moment(
+    'compare': Interruption(('{json}', '{json}', '--json', '{out}/a.json')),
+    'calibrate': Interruption(('--model', '{model}', '--calibration', '{data}')),
+    'benchmark': Interruption(
         (*('--model', str(DEMO), '--end-to-end', '--size', '96x64', '--json', '{out}/a.json'),),
         'end_to_end\n',
     ),
-    'make_bag': Moment(('--input', '{data}', '--output', '{out}')),
-    'synthesize': Moment(
+    'make_bag': Interruption(('--input', '{data}', '--output', '{out}')),
+    'synthesize': Interruption(
         ('--output', '{out}', '--size', '640x480', '--frames', '100000', '--workers', '2'),
         'frame/s',
     ),
 }
-"""Of each verb, a moment amid its work."""
+"""Of each verb, when it is amid its work."""
 
 INTERRUPTED = [name for name, described in VERBS.items() if not described.is_node]
 
 
 @pytest.mark.parametrize('name', INTERRUPTED)
 def test_every_verb_is_interrupted_here(name: str) -> None:
-    assert name in MOMENTS, 'say when the new verb is to be interrupted, so that this is tried'
+    assert name in INTERRUPTIONS, (
+        'say when the new verb is to be interrupted, so that this is tried'
+    )
 
 
 class Run:
@@ -200,8 +202,8 @@ def places(tmp_path: Path) -> Iterator[dict[str, Path]]:
         os.mkfifo(segmentation.with_name('rgb') / '000000000.png')
     (tmp_path / 'masks/video_01/segmentation').mkdir(parents=True)
     os.mkfifo(tmp_path / 'masks/video_01/segmentation/000000000.png')
-    picture = np.zeros((64, 96, 3), np.uint8)
-    write_image_bag(tmp_path / 'bag', ((10**9 + n, picture, None) for n in range(FRAMES)))
+    image = np.zeros((64, 96, 3), np.uint8)
+    write_image_bag(tmp_path / 'bag', ((10**9 + n, image, None) for n in range(FRAMES)))
     os.mkfifo(tmp_path / 'json')
     shutil.copytree(DEMO, tmp_path / 'model')
     names = ('data', 'masks', 'bag', 'json', 'model', 'out')
@@ -218,10 +220,10 @@ def test_an_interruption_is_a_line_and_leaves_nothing(
         pytest.importorskip('nncf')
     if name == 'benchmark':
         pytest.importorskip('rclpy')
-    words = [word.format(**places) for word in MOMENTS[name].words]
+    words = [word.format(**places) for word in INTERRUPTIONS[name].words]
     fifos = [path for path in tmp_path.rglob('*') if path.is_fifo()]
     run = start([sys.executable, '-m', 'surgseg_ros', name, *words])
-    if begun := MOMENTS[name].begun:
+    if begun := INTERRUPTIONS[name].begun:
         run.wait_for(lambda: begun in ''.join(run.said.values()))
     else:
         run.wait_for(lambda: any(map(is_read, fifos)))
@@ -315,7 +317,7 @@ def test_a_signal_that_is_ignored_stays_ignored(start: Callable[..., Run], tmp_p
 def test_workers_end_with_a_parent_that_is_killed(
     places: dict[str, Path], start: Callable[..., Run]
 ) -> None:
-    words = [word.format(**places) for word in MOMENTS['synthesize'].words]
+    words = [word.format(**places) for word in INTERRUPTIONS['synthesize'].words]
     run = start([sys.executable, '-m', 'surgseg_ros', 'synthesize', *words])
     run.wait_for(lambda: any(places['out'].parent.glob('.out.*/made/video_01/rgb/*.png')))
     assert run.end(signal.SIGKILL, group=False) == -signal.SIGKILL

@@ -157,8 +157,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path = root / video / kind / '000000000.png'
             path.parent.mkdir(parents=True)
             assert cv2.imwrite(str(path), array)
-    picture = rng.integers(0, 256, (480, 640, 3), np.uint8)
-    write_image_bag(root / 'bag', [(10**9, picture, None)])
+    image = rng.integers(0, 256, (480, 640, 3), np.uint8)
+    write_image_bag(root / 'bag', [(10**9, image, None)])
     return root
 
 

@@ -13,6 +13,7 @@ from verbs import verb
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.core.model_folder import ModelSpec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.segmenter import Segmenter
 
 VERBS = ('evaluate_bag', 'predict')
 SHIPPED = Path(__file__).resolve().parents[1] / 'config/segmenter.yaml'
@@ -229,9 +230,47 @@ def test_predict_looks_at_the_roi_alone(runs):
         assert np.array_equal(mask != 255, inside)
 
 
-def test_a_roi_beyond_the_images_is_named(runs, capsys):
-    assert runs.run('predict', '--param', 'roi:=[8, 4, 600, 40]') == 2
+@pytest.mark.parametrize('name', VERBS)
+def test_a_roi_beyond_all_images_is_named_and_nothing_written(runs, name, capsys):
+    assert runs.run(name, '--param', 'roi:=[8, 4, 600, 40]') == 2
     assert '600' in capsys.readouterr().err
+    assert list(runs.folder.rglob('*')) == []
+
+
+def test_where_the_network_fails_both_give_no_decision_with_the_reason(runs, capsys, monkeypatch):
+    segment = Segmenter.segment
+
+    def fail_on_dark(self, image, **more):
+        if not image.any():
+            raise ArithmeticError('logits that are not finite')
+        return segment(self, image, **more)
+
+    monkeypatch.setattr(Segmenter, 'segment', fail_on_dark)
+    words = ('--param', 'gates.black.action:=none')
+    assert runs.run('evaluate_bag', *words) == 0
+    found = json.loads((runs.folder / 'a.json').read_text())
+    outcomes = [frame['fate'] for frame in found['bags']['bag']['over_time']]
+    assert outcomes == ['mask', 'mask', 'failed', 'mask']
+
+    capsys.readouterr()
+    assert runs.run('predict', *words) == 1
+    failed = [bool((mask == 255).all()) for mask in runs.masks()]
+    assert failed == [outcome == 'failed' for outcome in outcomes]
+    said = 'could not be processed: 1, first video_case/000000002: ArithmeticError: logits that'
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_that_the_machine_stops_goes_on_from_there(runs, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError('CUDA error: unspecified launch failure')
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Segmenter, 'segment', fail)
+        assert runs.run('predict') == 2
+    assert 'check the device' in capsys.readouterr().err
+    assert list(runs.folder.rglob('*.png')) == []
+    assert runs.run('predict') == 0
+    assert len(runs.masks()) == 4
 
 
 def test_where_a_gate_counts_frames_a_video_that_was_cut_off_starts_again(runs, tmp_path):

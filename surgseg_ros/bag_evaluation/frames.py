@@ -48,7 +48,7 @@ class Options:
     :param model: the model folder; None if the bag holds the masks.
     :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
     :param runtime: a key of RUNTIMES, or AUTO, which is the node's default too.
-    :param precision: one of PRECISIONS of core/choices.py.
+    :param precision: one of PRECISIONS of core/parameters.py.
     :param threads: torch's on the CPU; 0 for torch's choice.
     :param roi: the part of the images that is segmented; None for all of it.
     :param pipeline: the processing of the network's output.
@@ -220,7 +220,7 @@ def _truth(place: int, cdr: bytes, type_name: str) -> Truth:
 class Decided(NamedTuple):
     """An image with the result of the pipeline, except for its instruments."""
 
-    picture: BagImage
+    image: BagImage
     decision: Decision
 
 
@@ -257,12 +257,12 @@ def answered(item: Decided | NonImage) -> Answer | NonImage:
     """
     if not isinstance(item, Decided):
         return item
-    picture, result = item.picture, complete(item.decision)
+    image, result = item.image, complete(item.decision)
     watch = Stopwatch()
     pixels = count_values(result.mask)
     watch.lap('score')
-    ms = {**picture.ms, **result.stage_ms, **watch.times_ms()}
-    return Answer(picture.received_ns, picture.header, result, pixels, ms, picture.warnings)
+    ms = {**image.ms, **result.stage_ms, **watch.times_ms()}
+    return Answer(image.received_ns, image.header, result, pixels, ms, image.warnings)
 
 
 def _reported(error: Exception, what: str) -> tuple[str, str]:

@@ -178,12 +178,12 @@ class Bag:
             if name not in TYPES.fielddefs:
                 text = f'type {name!r} of topic {connection.topic!r} is unknown'
                 raise BagError(f'{text}: choose other topics')
-            hash_here = TYPES.hash_rihs01(name)
+            own_hash = TYPES.hash_rihs01(name)
             listed = self._opened.metadata.hashes if self._opened.metadata else {}
-            hash_there = connection.digest or listed.get(connection.topic, '')
-            if hash_there.startswith('RIHS01_') and hash_there != hash_here:
-                text = f'type {name!r} of topic {connection.topic!r} has the hash {hash_there}'
-                raise BagError(f'{text} in the bag and {hash_here} here: choose other topics')
+            bag_hash = connection.digest or listed.get(connection.topic, '')
+            if bag_hash.startswith('RIHS01_') and bag_hash != own_hash:
+                text = f'type {name!r} of topic {connection.topic!r} has the hash {bag_hash}'
+                raise BagError(f'{text} in the bag and {own_hash} here: choose other topics')
 
     def _message(self, topic: str, cdr: bytes) -> Any:
         type_name = self.topics[topic].type_name

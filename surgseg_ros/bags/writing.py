@@ -24,8 +24,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from surgseg_ros.bags.sources import STORAGES, BagError
 from surgseg_ros.bags.storages import FolderWriter
 from surgseg_ros.core.files import workshop
-from surgseg_ros.messages.compressed import JPEG_QUALITY, image_to_jpeg, mask_to_png
-from surgseg_ros.messages.images import image_to_msg
+from surgseg_ros.messages.images import JPEG_QUALITY, image_to_jpeg, image_to_msg, mask_to_png
 from surgseg_ros.messages.results import header
 from surgseg_ros.messages.types import TYPES
 
@@ -41,7 +40,7 @@ LATCHED_TYPES: Final = ('vision_msgs/msg/LabelInfo', 'diagnostic_msgs/msg/Diagno
 """Types whose last message also goes to late subscribers."""
 
 IMAGE_FORMATS: Final[dict[str, Callable[[Any, Any, int], Any]]] = {
-    'raw': lambda picture, head, quality: image_to_msg(picture, head),
+    'raw': lambda image, head, quality: image_to_msg(image, head),
     'jpeg': image_to_jpeg,
 }
 """Makes a message from an image, a header and a JPEG quality."""

@@ -79,7 +79,7 @@ _MEANINGS: Final = {
 
 _PERCENTILES: Final = ('p50', 'p95', 'p99')
 _COUNTS: Final = ('sent', 'received', 'dropped', 'lost', 'lost_on_the_way', 'overwritten_unread')
-_ON_THE_WAY: Final = (
+_NODE_TIMES: Final = (
     *('transport', 'wait', 'parse', 'postprocessing', 'detections', 'publish', 'age'),
 )
 """Times that the node reports per frame, besides those of the model."""
@@ -209,7 +209,7 @@ def _over_dds(report: Mapping[str, Any]) -> list[str]:
             f'camera that has no profile {bare["rest"]:.1f} and {bare["latency"]:.1f} times.'
         )
     reported = [name for name in names if 'stages_ms' in report[name]]
-    stages = [name for name in _ON_THE_WAY if name in report[reported[0]]['stages_ms']]
+    stages = [name for name in _NODE_TIMES if name in report[reported[0]]['stages_ms']]
     parts.append('What the node reports of the rest (`age`: from the middleware to the mask):')
     parts.append(
         markdown(

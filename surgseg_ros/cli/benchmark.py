@@ -43,7 +43,7 @@ _FRAMES: Final = 100
 OUTPUTS: Final = ('detections', 'confidence', 'overlay')
 """What the listener may subscribe to besides the mask; the last two are made only then."""
 
-PICTURES: Final = 4
+IMAGE_COUNT: Final = 4
 _DRAWN_ROWS: Final = 1080
 """Larger scenes are drawn at this height and enlarged: drawing takes seconds."""
 
@@ -193,14 +193,14 @@ def _rows(
     rows: list[dict[str, Any]] = []
     for width, height in options.sizes:
         progress.print_line(f'drawing images of {width}x{height}')
-        pictures = draw((height, width))
+        images = draw((height, width))
         for cameras in options.cameras:
             what = f'measuring {width}x{height} with {cameras} camera(s)'
             progress.print_line(what)
             now_s, left = time.monotonic(), len(options.sizes) * len(options.cameras) - len(rows)
             rounds = stages.measure(
                 segmenter,
-                pictures,
+                images,
                 options.frames,
                 cameras,
                 now_s + (end_s - now_s) / left,
@@ -293,7 +293,7 @@ def draw(size: tuple[int, int]) -> 'list[NDArray[np.uint8]]':
     height, width = size
     shrink = min(1.0, _DRAWN_ROWS / height)
     scene = Scene(1, (round(height * shrink), round(width * shrink)))
-    drawn = (scene.frame(20 * number).image for number in range(PICTURES))
+    drawn = (scene.frame(20 * number).image for number in range(IMAGE_COUNT))
     if shrink == 1.0:
         return list(drawn)
     return [np.asarray(cv2.resize(image, (width, height)), np.uint8) for image in drawn]

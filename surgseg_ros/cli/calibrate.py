@@ -16,7 +16,7 @@ from surgseg_ros.exporting.frames import Frame, choose_frames
 from surgseg_ros.training.model_card import model_card
 from surgseg_ros.training.scoring import Calibration, ValidationFrame, tune_temperature
 
-CARD: Final = 'README.md'
+README: Final = 'README.md'
 SCORES: Final = 'confidence'
 """Key of ModelSpec.scores."""
 
@@ -108,7 +108,7 @@ def _read(frames: Sequence[Frame]) -> Iterator[ValidationFrame]:
 
 def _write(model: Path, before: ModelSpec, spec: ModelSpec) -> None:
     """Write model.json, and the card unless somebody has written in it."""
-    path = model / CARD
+    path = model / README
     reported = path.read_text() if path.exists() else model_card(before)
     write_spec(model, spec)
     if reported == model_card(before):

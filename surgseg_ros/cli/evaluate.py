@@ -47,7 +47,7 @@ def _score_masks(options: argparse.Namespace) -> int:
     pairs = find_pairs(options.reference, options.predictions, bool(options.allow_missing))
     if options.frames and not options.frames.is_dir():
         raise EvaluationError(
-            f'--frames {str(options.frames)!r} is no folder: give the one that holds the '
+            f'--frames {str(options.frames)!r} is not a folder: give the one that holds the '
             'videos, or leave it out'
         )
     counts, steps = count_all(pairs, options.workers or 1)

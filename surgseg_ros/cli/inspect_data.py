@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.files import check_file, write_whole
-from surgseg_ros.core.labels import CLASS_NAMES
-from surgseg_ros.evaluation.frames import write_png
+from surgseg_ros.core.labels import CLASS_COUNT, CLASS_NAMES
+from surgseg_ros.reports import SHEET_IMAGE_PX
 from surgseg_ros.training.data_errors import Examination, examine_all
-from surgseg_ros.training.data_summary import draw_data, summarize
+from surgseg_ros.training.data_summary import choose, class_shares, draw_sample, summarize
 from surgseg_ros.training.dataset import find_losses, scan_samples
 from surgseg_ros.training.samples import Sample
 
@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_file(options.json)
     if options.output:
         check_file(options.output / IMAGE_FILE)
+        # Before the work begins, should Matplotlib not load; and only here: that takes a second.
+        from surgseg_ros.reports.charts import data_sheet
     found = scan_samples(options.data, options.cache)
     examinations = list(examine_all(found.samples))
     summary = summarize(found, examinations, find_losses(options.data))
@@ -47,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         write_whole(options.json, (json.dumps(summary, indent=2) + '\n').encode())
     if options.output:
-        write_png(options.output / IMAGE_FILE, _picture(found.samples, examinations))
-        print(f'\npicture: {options.output / IMAGE_FILE}')
+        sheet = data_sheet(*_for_sheet(found.samples, examinations))
+        write_whole(options.output / IMAGE_FILE, sheet)
+        print(f'\nimage: {options.output / IMAGE_FILE}')
     return _say(summary['faults'], options.json)
 
 
@@ -84,9 +87,15 @@ def _table(summary: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def _picture(samples: Sequence[Sample], examinations: Sequence[Examination]) -> NDArray[np.uint8]:
+def _for_sheet(
+    samples: Sequence[Sample], examinations: Sequence[Examination]
+) -> tuple[list[float], list[float], int, list[tuple[str, NDArray[np.uint8]]]]:
+    """Return what `data_sheet` draws of the samples without errors."""
     sound = [pair for pair in zip(samples, examinations, strict=True) if not pair[1].data_errors]
-    return draw_data([s for s, _ in sound], np.array([x.class_px for _, x in sound]))
+    class_px = np.array([x.class_px for _, x in sound], np.int64).reshape(-1, CLASS_COUNT)
+    shown = [sound[place][0] for place in choose(class_px)]
+    images = [(sample.name, draw_sample(sample, SHEET_IMAGE_PX)) for sample in shown]
+    return *class_shares(class_px), len(sound), images
 
 
 def _say(data_errors: Sequence[dict[str, str]], file: Path | None) -> int:

@@ -37,7 +37,7 @@ from surgseg_ros.evaluation.sources import (
     report_losses,
 )
 from surgseg_ros.evaluation.videos import Video
-from surgseg_ros.messages.compressed import JPEG_QUALITY
+from surgseg_ros.messages.images import JPEG_QUALITY
 
 RATE_HZ: Final = 60.0
 """SAR-RARP50 numbers its frames at 60 Hz, whichever of them there are."""

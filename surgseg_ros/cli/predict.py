@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Predict.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the exit status; 1 if frames of a video are missing or damaged, and have no mask.
+    :return: the exit status; 1 if frames of a video are missing or damaged, and have no mask, or
+        if some could not be processed, whose mask is NO_DECISION.
     :raises ValueError: of a frame, the model or the device, if it cannot be used.
     :raises OSError: if masks cannot be written.
     """
@@ -60,13 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not (totals.sizes or totals.found):
                 raise FrameError('\n'.join(totals.losses) or _no_frames(options.input))
     print(f'{totals} in {options.output / OUTPUT_LAYOUT}')
-    if said := totals.warning_line():
+    for said in filter(None, (totals.warning_line(), totals.failure_line())):
         print(f'predict: {said}', file=sys.stderr)
     if totals.losses:
         lost = '\n'.join(totals.losses)
         print(f'predict: no mask of what is missing or damaged:\n{lost}', file=sys.stderr)
-        return 1
-    return 0
+    return 1 if totals.losses or totals.failures else 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,13 +5,24 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from surgseg_ros.core.choices import AUTO, PRECISIONS, RUNTIME_NAMES
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 from surgseg_ros.core.gates import ACTIONS, GATES, GateSetting
 from surgseg_ros.core.gates import DEFAULTS as GATE_DEFAULTS
+from surgseg_ros.core.model_folder import PRECISIONS as EXPORTED_PRECISIONS
 from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.postprocessing import LARGEST_FRAMES
 from surgseg_ros.core.segmentation import Roi
+
+AUTO: Final = 'auto'
+
+RUNTIME_NAMES: Final = ('torch', 'openvino', 'onnxruntime')
+"""The keys of `runtimes.RUNTIMES`, for code that must not import torch."""
+
+TORCH_PRECISIONS: Final = ('f32', 'bf16', 'f16')
+"""Precisions in which torch can run a network, independent of training."""
+
+PRECISIONS: Final = (AUTO, *dict.fromkeys((*TORCH_PRECISIONS, *EXPORTED_PRECISIONS)))
+"""Precisions that at least one runtime supports."""
 
 TRANSPORTS: Final = ('raw', 'compressed')
 RELIABILITIES: Final = ('auto', 'reliable', 'best_effort')

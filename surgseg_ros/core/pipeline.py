@@ -6,7 +6,7 @@ The processing of an image: the sequence of steps that node, evaluation and benc
           ─> least regions ─> instruments ─> FrameResult
 
 `CameraPipeline` holds the state of one camera (stamps, gates, filter). The network is shared by
-all cameras and is not part of it: `infer` runs it, or the caller does. `decide` must get the
+all cameras and is not part of it: `segment` runs it, or the caller does. `decide` must get the
 images in order; `complete`, which finds the instruments, may run in any thread.
 """
 
@@ -118,7 +118,7 @@ class Decision:
     :param anomalies: anomalies of stamp and size.
     :param code: the kind of reason why there is no decision; empty if there is one.
     :param reasons: why there is no decision; empty if there is one.
-    :param failed: whether network, device or settings failed, rather than the image.
+    :param error: what network, device or settings raised, if that is why there is no decision.
     :param stage_ms: milliseconds by stage, in the order of work.
     :param least_area: minimum area of an instrument as a share of the image's area.
     """
@@ -129,7 +129,7 @@ class Decision:
     anomalies: tuple[StampAnomaly, ...] = ()
     code: str = ''
     reasons: tuple[Reason, ...] = ()
-    failed: bool = False
+    error: Exception | None = None
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     least_area: float = DEFAULT_LEAST_AREA
 
@@ -137,6 +137,11 @@ class Decision:
     def is_decided(self) -> bool:
         """Whether there is a mask."""
         return not self.code
+
+    @property
+    def failed(self) -> bool:
+        """Whether network, device or settings failed, rather than the image."""
+        return self.error is not None
 
     @property
     def reason(self) -> str:
@@ -161,24 +166,6 @@ class FrameResult(Decision):
     instruments: tuple[Instrument, ...] = ()
 
 
-def infer(
-    segmenter: Segmenter, image: NDArray[np.uint8], roi: Roi | None, *, confidence: bool = False
-) -> Segmentation | Exception:
-    """
-    Run the network on one image.
-
-    :param segmenter: the model.
-    :param image: (H, W, 3) uint8 RGB.
-    :param roi: the part to segment; None: the whole image.
-    :param confidence: whether the confidence of each pixel is needed.
-    :return: its segmentation, or why there is none.
-    """
-    try:
-        return segmenter.segment(image, roi=roi, confidence=confidence, grid_confidence=True)
-    except Exception as error:  # from the network, the device, or a roi beyond the image
-        return error
-
-
 def complete(decision: Decision) -> FrameResult:
     """
     Find the instruments of a decision.
@@ -193,13 +180,14 @@ def complete(decision: Decision) -> FrameResult:
     try:
         instruments = instruments_in(decision.segmentation, decision.least_area)
     except Exception as error:  # one image must never end the stream
-        failed = dataclasses.replace(
-            _failure(error, _size(decision.mask)),
-            warnings=decision.warnings,
-            anomalies=decision.anomalies,
-            stage_ms=decision.stage_ms,
+        return complete(
+            dataclasses.replace(  # not in a variable: see `_decision`
+                _failure(error, _size(decision.mask)),
+                warnings=decision.warnings,
+                anomalies=decision.anomalies,
+                stage_ms=decision.stage_ms,
+            )
         )
-        return complete(failed)
     watch.lap('detections')
     values['stage_ms'] = {**decision.stage_ms, **watch.times_ms()}
     return FrameResult(**values, instruments=instruments)
@@ -270,29 +258,37 @@ class CameraPipeline:
         :return: the decision; an error does not raise, but is the reason why there is none.
         """
         wanted = confidence or self.needs_confidence
-        return self.decide(frame, infer(segmenter, frame.image, self.roi, confidence=wanted))
+        return self.decide(frame, _infer(segmenter, frame.image, self.roi, confidence=wanted))
 
     def decide(self, frame: InputFrame, output: Segmentation | Exception) -> Decision:
         """
         Turn the network's output for the next image into a mask that may be published.
 
         :param frame: the image.
-        :param output: what `infer` returns for it; with confidence if `needs_confidence`.
+        :param output: its segmentation, with confidence if `needs_confidence`; or why there is
+            none.
         :return: the decision.
         """
         anomalies = self._check_stamp(frame)
         warnings = frame.warnings + tuple(
             ResultWarning(anomaly.code, anomaly.text) for anomaly in anomalies if anomaly.code
         )
-        try:
-            if isinstance(output, Exception):
-                raise output
-            decision = self._decide(frame, output, warnings)
-        except Exception as error:  # one image must never end the stream
-            decision = dataclasses.replace(_failure(error, frame.size), warnings=warnings)
         return dataclasses.replace(
-            decision, anomalies=anomalies, least_area=self._settings.least_area
+            self._decision(frame, output, warnings),
+            anomalies=anomalies,
+            least_area=self._settings.least_area,
         )
+
+    def _decision(
+        self, frame: InputFrame, output: Segmentation | Exception, known: tuple[ResultWarning, ...]
+    ) -> Decision:
+        """Decide; a failure is not kept in a variable of the frame that its traceback holds."""
+        if isinstance(output, Exception):
+            return dataclasses.replace(_failure(output, frame.size), warnings=known)
+        try:
+            return self._decide(frame, output, known)
+        except Exception as error:  # one image must never end the stream
+            return dataclasses.replace(_failure(error, frame.size), warnings=known)
 
     def _decide(
         self, frame: InputFrame, output: Segmentation, warnings: tuple[ResultWarning, ...]
@@ -380,12 +376,22 @@ class CameraPipeline:
         return segmentation, unsure
 
 
+def _infer(
+    segmenter: Segmenter, image: NDArray[np.uint8], roi: Roi | None, *, confidence: bool
+) -> Segmentation | Exception:
+    """Run the network on one image; return its segmentation, or why there is none."""
+    try:
+        return segmenter.segment(image, roi=roi, confidence=confidence, grid_confidence=True)
+    except Exception as error:  # from the network, the device, or a roi beyond the image
+        return error
+
+
 def _failure(error: Exception, size: tuple[int, int]) -> Decision:
     return Decision(
         Segmentation.undecided(size),
         code=type(error).__name__,
         reasons=(Reason(ReasonCode.PROCESSING_FAILED, describe(error)),),
-        failed=True,
+        error=error,
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from surgseg_ros.core.labels import BACKGROUND, CLASS_NAMES, NEEDLE, NO_DECISION, THREAD
+from surgseg_ros.core.pipeline import InputFrame
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import read_image_file
 from surgseg_ros.evaluation.layout import FrameError, LabelledImage, find_labelled
@@ -26,7 +27,7 @@ from surgseg_ros.evaluation.metrics import (
     summarize_near,
 )
 from surgseg_ros.evaluation.pairs import read_mask
-from surgseg_ros.evaluation.predict import PredictOptions, decide
+from surgseg_ros.evaluation.predict import PredictOptions
 
 THIN: Final = {'needle': NEEDLE, 'thread': THREAD}
 """The classes that are found if they are near; by their keys in the JSON file."""
@@ -76,6 +77,7 @@ def measure(
         `summarize_labelled`.
     :raises FrameError: if an image cannot be read, or its mask does not fit it.
     :raises MaskError: if the file of a mask is not a mask.
+    :raises Exception: what the network raised on an image.
     """
     pipeline = PredictOptions().pipeline(segmenter)
     measured: dict[str, Any] = {}
@@ -85,8 +87,10 @@ def measure(
             counts = []
             for pair in pairs:
                 image, truth = _read(pair)
-                mask = decide(segmenter, image, pipeline).mask
-                counts.append(count_labelled(truth, mask, left_out))
+                decision = pipeline.segment(segmenter, InputFrame(image))
+                if decision.error is not None:
+                    raise decision.error
+                counts.append(count_labelled(truth, decision.mask, left_out))
                 bar.update()
             measured[name] = {'frames': len(pairs), **summarize_labelled(counts)}
     return {

@@ -7,30 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from surgseg_ros.core.files import (
-    make_folder,
-    remove_empty,
-    write_whole,
-    writing,
-)
+from surgseg_ros.core.errors import is_of_machine
+from surgseg_ros.core.files import make_folder, remove_empty, write_whole, writing
 from surgseg_ros.core.gates import FROZEN, OFF, REFUSE
-from surgseg_ros.core.pipeline import (
-    CameraPipeline,
-    Decision,
-    InputFrame,
-    PipelineSettings,
-    infer,
-)
+from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.pipeline import CameraPipeline, Decision, InputFrame, PipelineSettings
 from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import write_png
+from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.sources import Source, report_losses
 
 RECORD_FILE: Final = 'predict.json'
@@ -102,6 +93,20 @@ class PredictOptions:
         }
 
 
+class Failure(NamedTuple):
+    """
+    A frame that the network could not process.
+
+    :param path: of its mask, which is NO_DECISION everywhere.
+    :param size: (H, W) of the frame in pixels.
+    :param reason: why, for people.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    reason: str
+
+
 @dataclass
 class Totals:
     """
@@ -112,6 +117,7 @@ class Totals:
     :param undecided: of the masks written, how many are NO_DECISION, by the code of the reason.
     :param warnings: of the others, how many have a warning, by its code.
     :param losses: a text for each missing or damaged frame or range of the videos.
+    :param failures: the frames that the network could not process.
     """
 
     sizes: Counter[str] = field(default_factory=Counter)
@@ -119,6 +125,7 @@ class Totals:
     undecided: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
     losses: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
 
     def add(self, decision: Decision) -> None:
         """
@@ -148,6 +155,16 @@ class Totals:
             f'masks {what}: ' + ', '.join(f'{count} ({code})' for code, count in counts.items())
             for what, counts in parts
             if counts
+        )
+
+    def failure_line(self) -> str:
+        """Describe in a line the frames that could not be processed; empty if there are none."""
+        if not self.failures:
+            return ''
+        count, first = len(self.failures), self.failures[0]
+        return (
+            f'frames that could not be processed: {count}, first '
+            f'{first.path.parts[-3]}/{first.path.stem}: {first.reason}'
         )
 
 
@@ -221,7 +238,7 @@ def predict(
     segmenter: Segmenter, sources: Sequence[Source], output: Path, predict_options: PredictOptions
 ) -> Totals:
     """
-    Write the masks that do not exist yet.
+    Write the masks that do not exist yet. Without stamps, frames count as consecutive.
 
     :param segmenter: the model.
     :param sources: the videos.
@@ -229,7 +246,8 @@ def predict(
     :param predict_options: their processing; if it needs earlier frames, an interrupted video
         starts again.
     :return: the counts.
-    :raises FrameError: if a frame cannot be decoded.
+    :raises FrameError: if a frame cannot be decoded, or none can be processed.
+    :raises RuntimeError: if the machine fails.
     :raises OutputError: if there is a file among the masks that is not a mask.
     """
     totals = Totals()
@@ -249,13 +267,38 @@ def predict(
                 if len(data_errors) > lost:
                     pipeline.reset()  # nothing is filtered across a gap
                 lost = len(data_errors)
-                decision = decide(segmenter, image, pipeline)
-                write_png(folder / f'{number:09d}.png', decision.mask)
+                decision = pipeline.segment(segmenter, InputFrame(image))
+                _write(folder / f'{number:09d}.png', decision, totals)
                 bar.update()
-                totals.add(decision)
             if losses := report_losses(source, data_errors):
                 totals.losses.append(losses)
+    _write_failures(totals)
     return totals
+
+
+def _write(path: Path, decision: Decision, totals: Totals) -> None:
+    """
+    Write a mask; if the network failed, only note it.
+
+    Where the machine is the cause, a later run may succeed: it goes on from this frame.
+    """
+    if decision.error is None:
+        write_png(path, decision.mask)
+        totals.add(decision)
+    elif is_of_machine(decision.error):
+        raise decision.error
+    else:
+        height, width = decision.mask.shape
+        totals.failures.append(Failure(path, (height, width), decision.reason))
+
+
+def _write_failures(totals: Totals) -> None:
+    """Write the masks of frames that failed; if all did, the model or an option is the cause."""
+    if totals.failures and not (totals.sizes or totals.found):
+        raise FrameError(totals.failure_line())
+    for path, size, _ in totals.failures:
+        write_png(path, np.full(size, NO_DECISION, np.uint8))
+        totals.sizes[f'{size[1]}x{size[0]}'] += 1
 
 
 def _make_folder(video: Path) -> Path:
@@ -274,19 +317,3 @@ def _numbers(folder: Path) -> set[int]:
             'another output'
         )
     return {int(mask.stem) for mask in found}
-
-
-def decide(segmenter: Segmenter, image: NDArray[np.uint8], pipeline: CameraPipeline) -> Decision:
-    """
-    Make one mask; a file has no stamps, so its frames count as consecutive.
-
-    :param segmenter: the model.
-    :param image: (H, W, 3) uint8 RGB.
-    :param pipeline: of the image's video.
-    :return: the mask, and what is to be said of it.
-    :raises Exception: whatever the network raised.
-    """
-    output = infer(segmenter, image, pipeline.roi, confidence=pipeline.needs_confidence)
-    if isinstance(output, Exception):
-        raise output
-    return pipeline.decide(InputFrame(image), output)

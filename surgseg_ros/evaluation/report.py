@@ -126,8 +126,8 @@ def find_input(frames: Path, pair: Pair) -> NDArray[np.uint8] | None:
         video = named.get(official_name(pair.video))
         if video is None:
             return None
-        if picture := find_images(video).get(index):
-            return read_image_file(picture)
+        if path := find_images(video).get(index):
+            return read_image_file(path)
         if file := find_video_file(video):
             return next((image for _, image in read_frames(file, [index])), None)
     except FrameError:

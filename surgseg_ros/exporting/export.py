@@ -147,7 +147,7 @@ class _Share:
         return self._same / self._all
 
 
-CARD: Final = 'README.md'
+README: Final = 'README.md'
 _ROOM: Final = 1.5
 """Multiple of the weights' size; more than an export with graph and constants takes."""
 
@@ -194,7 +194,7 @@ def export(
 
 def _copy(model: Path, spec: ModelSpec, backend: str, folder: Path) -> None:
     """Copy the content of the model folder."""
-    names = (WEIGHTS_FILE, CARD) if (model / CARD).is_file() else (WEIGHTS_FILE,)
+    names = (WEIGHTS_FILE, README) if (model / README).is_file() else (WEIGHTS_FILE,)
     for name in names:
         (folder / name).write_bytes((model / name).read_bytes())
     check_room(folder, math.ceil(_ROOM * (folder / WEIGHTS_FILE).stat().st_size))

@@ -180,8 +180,8 @@ class Player:
         while self._clock and self._clock.next_s < due_s:
             if stop.wait(max(0.0, self._clock.next_s - time.monotonic())):
                 return False
-            ahead_s = max(0.0, due_s - time.monotonic())
-            self._clock.publish(max(0, due_ns - int(ahead_s * self._rate * 1e9)))
+            until_due_s = max(0.0, due_s - time.monotonic())
+            self._clock.publish(max(0, due_ns - int(until_due_s * self._rate * 1e9)))
         if stop.wait(max(0.0, due_s - time.monotonic())):
             return False
         if self._clock:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Charts as SVG, drawn by Matplotlib: `Figure` objects, never pyplot and its global state."""
+"""Charts, drawn by Matplotlib: `Figure` objects, never pyplot and its global state."""
 
 import io
 import math
@@ -15,9 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from surgseg_ros.core.labels import CLASS_NAMES
+from surgseg_ros.core.labels import CLASS_COUNT, CLASS_NAMES
+from surgseg_ros.reports import SHEET_IMAGE_PX
 from surgseg_ros.reports.pages import BLUE, INK, LINE, SOFT, class_colour
 
 Array = NDArray[np.float64]
@@ -233,3 +235,72 @@ def _draw_parts(axes: Axes, place: int, row: Bar, kinds: Mapping[str, tuple[str,
     axes.annotate(text, (whole, place), (6, 0), textcoords='offset points', va='center')
     parts = ', '.join(f'{name} {time_ms:.2f}' for name, time_ms in row.parts.items())
     axes.text(0, place + 0.43, parts, va='center', fontsize=10, color=SOFT)
+
+
+_SHEET_COLUMNS: Final = 4
+_SHEET_PX: Final = _SHEET_COLUMNS * SHEET_IMAGE_PX
+"""Width of a data sheet."""
+
+_LEAST_SHARE: Final = 1e-6
+"""Start of the logarithmic axis of the pixels' shares."""
+
+
+def data_sheet(
+    pixel_share: Sequence[float],
+    frame_share: Sequence[float],
+    frame_count: int,
+    images: Sequence[tuple[str, NDArray[np.uint8]]],
+) -> bytes:
+    """
+    Draw how often each class occurs in a data set, and images of it below.
+
+    :param pixel_share: of each class, 0..1.
+    :param frame_share: of each class, 0..1.
+    :param frame_count: how many frames there are.
+    :param images: their names, and (h, SHEET_IMAGE_PX, 3) uint8 RGB each.
+    :return: a PNG file, as wide as four images.
+    """
+    bars_px, name_px = 34 * CLASS_COUNT + 90, TEXT_PX + 11
+    rows = [images[at : at + _SHEET_COLUMNS] for at in range(0, len(images), _SHEET_COLUMNS)]
+    heights = [max(len(image) for _, image in row) + name_px for row in rows]
+    whole = bars_px + sum(heights)
+    with chart_style():
+        figure = Figure((_SHEET_PX * PX, whole * PX), dpi=1 / PX)
+        bottom, height = 1 - (bars_px - 45) / whole, (bars_px - 90) / whole
+        left = figure.add_axes((0.1, bottom, 0.38, height), xscale='log', xlim=(_LEAST_SHARE, 1))
+        _draw_shares(left, 'pixels (logarithmic)', pixel_share, 4)
+        right = figure.add_axes((0.56, bottom, 0.38, height), xlim=(0, 1))
+        _draw_shares(right, f'{frame_count} frames', frame_share, 1)
+        right.tick_params(labelleft=False)
+        below = whole - bars_px
+        for row, row_px in zip(rows, heights):
+            for column, (name, image) in enumerate(row):
+                x_px = column * SHEET_IMAGE_PX
+                figure.figimage(image, x_px, below - name_px - len(image), origin='upper')
+                at = (x_px + 6) / _SHEET_PX, (below - name_px + 6) / whole
+                figure.text(*at, name)
+            below -= row_px
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format='png', metadata={'Software': None})
+        return buffer.getvalue()
+
+
+def _draw_shares(axes: Axes, title: str, shares: Sequence[float], digits: int) -> None:
+    """Draw a bar for each class, with its share in percent."""
+    for label, share in enumerate(shares):
+        colour = class_colour(label)
+        axes.barh(label, share, 0.7, color=colour, edgecolor=INK, linewidth=0.6)
+        axes.annotate(
+            f'{100 * share:.{digits}f} %',
+            (max(share, axes.get_xlim()[0]), label),
+            (6, 0),
+            textcoords='offset points',
+            va='center',
+        )
+    axes.set_title(f'share of {title}', loc='left', fontsize=TEXT_PX, fontweight='bold')
+    axes.set_ylim(len(shares) - 0.5, -0.5)
+    axes.set_yticks(range(len(shares)), CLASS_NAMES)
+    axes.tick_params('y', labelcolor=INK)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f'{100 * share:g} %'))
+    axes.minorticks_off()
+    axes.grid(axis='x')

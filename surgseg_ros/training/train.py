@@ -42,7 +42,7 @@ from surgseg_ros.training.networks import (
 from surgseg_ros.training.scoring import tune_and_score
 
 RUN: Final = 'run'
-CARD: Final = 'README.md'
+README: Final = 'README.md'
 SPLIT_FILE: Final = 'split.json'
 _PRECISIONS: Final = {'float32': '32-true', 'bfloat16': 'bf16-mixed', 'float16': '16-mixed'}
 _PATHS: Final = ('data', 'output', 'cache', 'frame_cache', 'start', 'encoder_weights')
@@ -109,7 +109,7 @@ def _find_checkpoint(config: TrainConfig, output: Path, resume: bool) -> Path | 
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         return None  # rank 0 may have created the folder already
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        unfinished = (output / RUN).is_dir() and not (output / CARD).exists()
+        unfinished = (output / RUN).is_dir() and not (output / README).exists()
         raise ConfigError(
             f'output {str(output)!r} is not an empty folder: name a new one'
             + (', or continue the run in it with --resume' if unfinished else '')
@@ -189,7 +189,7 @@ def _finish(module: Training, data: Data, output: Path) -> None:
     write_model(output, spec, weights)
     written = add_self_test(output)
     write_whole(output / SPLIT_FILE, (json.dumps(data.split(), indent=2) + '\n').encode())
-    write_whole(output / CARD, model_card(written).encode())
+    write_whole(output / README, model_card(written).encode())
     if not config.cache:
         shutil.rmtree(output / RUN / 'frames', ignore_errors=True)
     scores = spec.scores['validation']

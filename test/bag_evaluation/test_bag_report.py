@@ -106,7 +106,7 @@ def test_the_worst_moment_comes_first_with_its_own_images(world, make):
     titles = re.findall('<figcaption>(.*?)<span>(.*?)</span>', html)
     assert titles[0][0].startswith('a &lt;bag&gt; · frame 7 · stamp 1000000000.280 s')
     assert titles[0][1].startswith('failed · ')
-    image, truth, predicted = list(page.pictures())[:3]
+    image, truth, predicted = list(page.images())[:3]
     assert image.mean((0, 1)) == pytest.approx((200, 70, 0), abs=4)  # the frame's own green
     expected = next(pair[0] for n, pair in enumerate(masks(FRAMES)) if n == 7)
     differs = np.abs(truth.astype(int) - image).max(2) > 30

@@ -77,8 +77,8 @@ def test_an_interruption_is_reported_in_a_line(tmp_path, write_bag, evaluate, ca
 def raw(encoding, channels):
     """Give a function that makes an Image of an encoding that is not read."""
 
-    def make(picture, head):
-        pixels = picture[..., :channels].ravel()
+    def make(image, head):
+        pixels = image[..., :channels].ravel()
         return TYPES.types[IMAGE](
             header=head, height=48, width=80, encoding=encoding, is_bigendian=0,
             step=80 * channels, data=pixels,
@@ -90,15 +90,15 @@ def raw(encoding, channels):
 def packed(text, encode):
     """Give a function that makes a CompressedImage whose format or data are not read."""
 
-    def make(picture, head):
-        data = np.frombuffer(encode(picture), np.uint8)
+    def make(image, head):
+        data = np.frombuffer(encode(image), np.uint8)
         return TYPES.types[COMPRESSED_IMAGE](header=head, format=text, data=data)
 
     return make
 
 
-def webp(picture):
-    return cv2.imencode('.webp', picture)[1].tobytes()
+def webp(image):
+    return cv2.imencode('.webp', image)[1].tobytes()
 
 
 REJECTED = {
@@ -106,8 +106,8 @@ REJECTED = {
     '8UC1': (raw('8UC1', 1), "encoding: 2 times, first: image dropped: encoding '8UC1'"),
     'webp': (packed('webp', webp), 'decode: 2 times, first: '),
     'depth': (packed('16UC1; compressedDepth png', webp), 'encoding: 2 times, first: '),
-    'empty': (packed('jpeg', lambda picture: b''), 'decode: 2 times, first: '),
-    'malformed': (lambda picture, head: to_cdr(image_to_msg(picture, head))[:60], 'cdr: 2 times'),
+    'empty': (packed('jpeg', lambda image: b''), 'decode: 2 times, first: '),
+    'malformed': (lambda image, head: to_cdr(image_to_msg(image, head))[:60], 'cdr: 2 times'),
 }
 """What no image can be made of, and what is said of two of them."""
 
@@ -118,8 +118,8 @@ def write_rejected(frame):
 
     def write(path, make, numbers=range(2)):
         with BagWriter(path) as bag:
-            for stamp, picture, truth in map(frame, numbers):
-                message = make(picture, header(stamp))
+            for stamp, image, truth in map(frame, numbers):
+                message = make(image, header(stamp))
                 type_name = IMAGE if isinstance(message, bytes) else message.__msgtype__
                 bag.write(IMAGES, type_name, message, stamp)
                 bag.write(TRUTHS, IMAGE, image_to_msg(truth, header(stamp)), stamp)
@@ -158,9 +158,9 @@ def test_where_the_network_fails_on_every_image_nothing_is_written(
 def test_an_image_that_is_left_is_evaluated(tmp_path, frame, evaluate, capsys):
     with BagWriter(tmp_path / 'bag') as bag:
         for number in range(2):
-            stamp, picture, truth = frame(number)
+            stamp, image, truth = frame(number)
             make = raw('8UC3', 3) if number else image_to_msg
-            bag.write(IMAGES, IMAGE, make(picture, header(stamp)), stamp)
+            bag.write(IMAGES, IMAGE, make(image, header(stamp)), stamp)
             bag.write(TRUTHS, IMAGE, image_to_msg(truth, header(stamp)), stamp)
     assert evaluate('--bag', tmp_path / 'bag', '--json', tmp_path / 'a.json') == 0
     found = json.loads((tmp_path / 'a.json').read_text())

@@ -43,7 +43,7 @@ TAKING_DECISIONS = {
 }
 LIMIT = 'the model is for demonstration only'
 """What the node's status says with every mask of this model."""
-SETTLE_S = 2  # both ends find each other; what came too early would be lost on its way
+DISCOVERY_S = 2  # both ends find each other; what came too early would be lost on its way
 
 
 class Masks(TopicRecorder):
@@ -86,7 +86,7 @@ def play(bag, own_node, rate, newest_ns):
     player = subprocess.run(
         [
             *(sys.executable, '-m', 'surgseg_ros', 'bag_player', str(bag), '--wait'),
-            *('--topics', IMAGE_TOPIC, '--delay', f'{SETTLE_S}', '--rate', f'{rate:.3f}'),
+            *('--topics', IMAGE_TOPIC, '--delay', f'{DISCOVERY_S}', '--rate', f'{rate:.3f}'),
             *('--ros-args', '-r', f'{IMAGE_TOPIC}:={own_node.bench.namespace}/image'),
         ],
         cwd=REPOSITORY,

@@ -29,10 +29,10 @@ for command in json.loads(sys.argv[1]):
 
 def frames(count):
     random = np.random.default_rng(0)
-    picture = random.integers(0, 256, (SIDE_PX, SIDE_PX, 3), np.uint8)
+    image = random.integers(0, 256, (SIDE_PX, SIDE_PX, 3), np.uint8)
     truth = np.kron(random.integers(0, 10, (8, 8), np.uint8), np.ones((100, 100), np.uint8))
     for number in range(count):
-        yield START_TIME_NS + number * 10**8, picture, None if number % 4 else truth
+        yield START_TIME_NS + number * 10**8, image, None if number % 4 else truth
 
 
 def commands(tmp_path, model):

@@ -201,8 +201,8 @@ def test_stamps_are_left_as_they_are(tmp_path, storage, stamps):
 
 @BY_TWO
 def test_several_image_topics_and_compressed_images(tmp_path, storage):
-    picture = np.full((8, 16, 3), (200, 100, 50), np.uint8)
-    frames = [(10, picture, None), (20, picture, None)]
+    image = np.full((8, 16, 3), (200, 100, 50), np.uint8)
+    frames = [(10, image, None), (20, image, None)]
     write_image_bag(
         tmp_path / 'bag', frames, image_topic='/left', storage=storage, picture_format='jpeg'
     )
@@ -210,13 +210,13 @@ def test_several_image_topics_and_compressed_images(tmp_path, storage):
     with BagWriter(both, storage) as bag, Bag(tmp_path / 'bag') as jpeg:
         for topic, time_ns, message in jpeg.read():
             bag.write(topic, message.__msgtype__, message, time_ns)
-            bag.write('/right', IMAGE, image_to_msg(picture, header(time_ns)), time_ns)
+            bag.write('/right', IMAGE, image_to_msg(image, header(time_ns)), time_ns)
     with Bag(both) as bag:
         assert set(bag.topics) == {'/left', '/right'}
         left, right = ([x for _, _, x in bag.read([name])] for name in ('/left', '/right'))
     assert [stamp_ns(message.header) for message in left] == [10, 20]
-    assert np.abs(rgb_from_msg(left[0]).astype(int) - picture).max() < 10
-    assert np.array_equal(rgb_from_msg(right[1]), picture)
+    assert np.abs(rgb_from_msg(left[0]).astype(int) - image).max() < 10
+    assert np.array_equal(rgb_from_msg(right[1]), image)
     assert cv2.imdecode(left[0].data, cv2.IMREAD_COLOR).shape == (8, 16, 3)
 
 

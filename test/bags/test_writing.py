@@ -32,10 +32,10 @@ def test_frames_come_back_with_their_stamps(tmp_path, storage):
             (connection.topic, stamp, reader.deserialize(cdr, connection.msgtype))
             for connection, stamp, cdr in reader.messages()
         ]
-    pictures = [item for item in found if item[0] == '/camera/image_raw']
+    images = [item for item in found if item[0] == '/camera/image_raw']
     masks = [item for item in found if item[0] == '/camera/ground_truth']
-    assert (len(pictures), len(masks)) == (4, 2)
-    for (_, received_ns, message), (stamp_ns, image, _) in zip(pictures, _frames(4), strict=True):
+    assert (len(images), len(masks)) == (4, 2)
+    for (_, received_ns, message), (stamp_ns, image, _) in zip(images, _frames(4), strict=True):
         stamp = message.header.stamp
         assert received_ns == stamp_ns == stamp.sec * 10**9 + stamp.nanosec
         assert message.header.frame_id == 'endoscope'
@@ -52,8 +52,8 @@ def test_another_library_reads_the_file_by_its_own_definitions(tmp_path):
     with (tmp_path / 'one.mcap').open('rb') as file:
         reader = make_reader(file, True, decoder_factories=[DecoderFactory()])
         found = reader.iter_decoded_messages(['/camera/image_raw'])
-        pictures = [message for _, _, _, message in found]
-    for message, (_, image, _) in zip(pictures, _frames(2), strict=True):
+        images = [message for _, _, _, message in found]
+    for message, (_, image, _) in zip(images, _frames(2), strict=True):
         assert bytes(message.data) == image.tobytes()
 
 

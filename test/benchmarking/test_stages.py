@@ -31,21 +31,23 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp('model'))
 
 
-def picture(height: int = 60, width: int = 101) -> np.ndarray:
+def make_image(height: int = 60, width: int = 101) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
 @pytest.mark.parametrize('stamp_ns', [1, 1_700_000_000_123_456_789])
 def test_a_stamp_changes_nothing_else(stamp_ns: int) -> None:
-    cdr = stamped(image_cdr(picture()), stamp_ns)
+    cdr = stamped(image_cdr(make_image()), stamp_ns)
     assert stamp_of(cdr) == stamp_ns
     message = from_cdr(cdr, IMAGE)
     assert (message.header.stamp.sec, message.header.stamp.nanosec) == divmod(stamp_ns, 10**9)
-    assert np.array_equal(rgb_from_msg(message), picture())
+    assert np.array_equal(rgb_from_msg(message), make_image())
 
 
 def test_every_camera_has_every_stage_in_every_round(model: Path) -> None:
-    rounds = measure(Segmenter.load(model, 'cpu'), [picture(), picture()], frames=3, cameras=2)
+    rounds = measure(
+        Segmenter.load(model, 'cpu'), [make_image(), make_image()], frames=3, cameras=2
+    )
     assert [len(cameras) for cameras in rounds] == [2, 2, 2]
     assert all(set(STAGES) <= times.keys() for cameras in rounds for times in cameras)
     for first, second in rounds:
@@ -63,7 +65,7 @@ def test_a_measurement_is_cut_short_but_never_empty(
         monotonic=lambda: float(reported[-1]), monotonic_ns=time.monotonic_ns, time_ns=time.time_ns
     ))  # fmt: skip
     segmenter = Segmenter.load(model, 'cpu')
-    found = measure(segmenter, [picture()], frames=100, end_s=rounds, report=reported.append)
+    found = measure(segmenter, [make_image()], frames=100, end_s=rounds, report=reported.append)
     assert reported == list(range(1, rounds + 1))
     assert len(found) == counted
 
@@ -86,7 +88,7 @@ def test_a_frame_that_the_node_rejects_ends_it(
 
     monkeypatch.setattr(worker, 'image_from_msg', fail)
     with pytest.raises(RuntimeError, match='broken'):
-        measure(Segmenter.load(model, 'cpu'), [picture()], frames=1)
+        measure(Segmenter.load(model, 'cpu'), [make_image()], frames=1)
 
 
 def test_the_command_writes_table_and_image(

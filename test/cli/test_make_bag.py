@@ -3,7 +3,7 @@
 
 import cv2
 import numpy as np
-from drawn_frames import HEIGHT, WIDTH, make_bag, mask, masks, picture, pictures
+from drawn_frames import HEIGHT, WIDTH, make_bag, make_image, mask, masks, write_images
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 
@@ -25,7 +25,7 @@ def stamps(messages):
 
 
 def test_a_folder_of_frames_is_read_by_another_librarys_reader(tmp_path):
-    pictures(tmp_path / 'case', 0, 6, 60)
+    write_images(tmp_path / 'case', 0, 6, 60)
     assert make_bag(tmp_path / 'case', tmp_path / 'bag') == 0
     with (tmp_path / 'bag/bag.mcap').open('rb') as file:
         reader = make_reader(file, decoder_factories=[DecoderFactory()])
@@ -35,7 +35,7 @@ def test_a_folder_of_frames_is_read_by_another_librarys_reader(tmp_path):
         stamp = message.header.stamp
         assert stamp.sec * 10**9 + stamp.nanosec == START_NS + round(number / 60 * 1e9)
         assert (message.encoding, message.header.frame_id) == ('rgb8', 'endoscope')
-        assert bytes(message.data) == picture(number).tobytes()
+        assert bytes(message.data) == make_image(number).tobytes()
 
 
 def test_every_frame_of_a_video_comes_at_the_videos_rate(tmp_path, write_video, frame_number):
@@ -48,9 +48,9 @@ def test_every_frame_of_a_video_comes_at_the_videos_rate(tmp_path, write_video, 
 
 def test_a_data_set_becomes_a_bag_of_each_video_with_its_masks(tmp_path, write_video):
     data = tmp_path / 'data'
-    pictures(data / 'video_1/rgb', 0, 6, 12)
+    write_images(data / 'video_1/rgb', 0, 6, 12)
     masks(data / 'video_1/segmentation', 0, 12)
-    pictures(data / 'video_2_1/frames', 60)
+    write_images(data / 'video_2_1/frames', 60)
     masks(data / 'video_2_1/segmentation', 60)
     write_video(data / 'video_3/video_left.avi', 8)
     masks(data / 'video_3/segmentation', 0, 7)
@@ -68,14 +68,14 @@ def test_a_data_set_becomes_a_bag_of_each_video_with_its_masks(tmp_path, write_v
 
 
 def test_the_folder_of_one_video_becomes_one_bag(tmp_path):
-    pictures(tmp_path / 'video_1/rgb', 0, 6)
+    write_images(tmp_path / 'video_1/rgb', 0, 6)
     masks(tmp_path / 'video_1/segmentation', 6)
     assert make_bag(tmp_path / 'video_1', tmp_path / 'one.mcap') == 0
     assert stamps(read(tmp_path / 'one.mcap', TRUTH)) == [10**8]
 
 
 def test_masks_that_unpacked_images_lack_are_taken_with_the_video(tmp_path, write_video):
-    pictures(tmp_path / 'video_1/rgb', 0, 6)
+    write_images(tmp_path / 'video_1/rgb', 0, 6)
     masks(tmp_path / 'video_1/segmentation', 0, 3)
     write_video(tmp_path / 'video_1/video_left.avi', 7)
     assert make_bag(tmp_path / 'video_1', tmp_path / 'bag') == 0
@@ -84,7 +84,7 @@ def test_masks_that_unpacked_images_lack_are_taken_with_the_video(tmp_path, writ
 
 
 def test_the_options_reach_the_bag(tmp_path):
-    pictures(tmp_path / 'video_1/rgb', 0, 6, 12)
+    write_images(tmp_path / 'video_1/rgb', 0, 6, 12)
     masks(tmp_path / 'video_1/segmentation', 6, 12)
     more = ('--storage', 'sqlite3', '--rate', 30, '--start-time', '1700000000.25', '--every', 12)
     names = ('--frame-id', 'left', '--image-topic', '/left', '--ground-truth-topic', '/truth')
@@ -97,12 +97,12 @@ def test_the_options_reach_the_bag(tmp_path):
     assert [stamp_ns(x.header) for x in truth] == [start_ns + 4 * 10**8]
     assert {x.header.frame_id for x in (*found, *truth)} == {'left'}
     part = (slice(20, 44), slice(10, 40))
-    assert np.array_equal(rgb_from_msg(found[1]), picture(12)[part])
+    assert np.array_equal(rgb_from_msg(found[1]), make_image(12)[part])
     assert np.array_equal(truth[0].data.reshape(24, 30), mask(12)[part])
 
 
 def test_compressed_images_are_jpeg_and_masks_png_without_loss(tmp_path):
-    pictures(tmp_path / 'video_1/rgb', 0)
+    write_images(tmp_path / 'video_1/rgb', 0)
     masks(tmp_path / 'video_1/segmentation', 0)
     formats = ('--picture-format', 'jpeg', '--mask-format', 'png')
     for quality in (30, 95):
@@ -111,7 +111,7 @@ def test_compressed_images_are_jpeg_and_masks_png_without_loss(tmp_path):
     coarse, fine = (read(tmp_path / q, f'{IMAGES}/compressed')[0] for q in ('30', '95'))
     assert bytes(fine.data[:3]) == b'\xff\xd8\xff'
     assert len(coarse.data) < len(fine.data)
-    difference = rgb_from_msg(fine).astype(int) - picture(0)
+    difference = rgb_from_msg(fine).astype(int) - make_image(0)
     assert np.abs(difference).mean() < 3
     (truth,) = read(tmp_path / '95', TRUTH)
     assert truth.format.startswith('mono8; png')
@@ -120,7 +120,7 @@ def test_compressed_images_are_jpeg_and_masks_png_without_loss(tmp_path):
 
 
 def test_it_reports_what_it_wrote(tmp_path, capsys, write_video):
-    pictures(tmp_path / 'video_1/rgb', 0, 6, 12)
+    write_images(tmp_path / 'video_1/rgb', 0, 6, 12)
     masks(tmp_path / 'video_1/segmentation', 0, 6)
     make_bag(tmp_path / 'video_1', tmp_path / 'bag', '--every', 12)
     expected = f'{tmp_path / "bag"}: 2 images, 1 mask (of 2), numbered at 60 Hz\n'

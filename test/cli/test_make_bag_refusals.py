@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from drawn_frames import make_bag, mask, masks, picture, pictures
+from drawn_frames import make_bag, make_image, mask, masks, write_images
 from started import running
 
 from surgseg_ros.evaluation.frames import write_png
@@ -33,7 +33,7 @@ from surgseg_ros.evaluation.frames import write_png
     ],
 )
 def test_absurd_arguments_are_named(tmp_path, capsys, option, values):
-    pictures(tmp_path / 'case', 0)
+    write_images(tmp_path / 'case', 0)
     with pytest.raises(SystemExit):
         make_bag(tmp_path / 'case', tmp_path / 'bag', option, *values)
     said = capsys.readouterr().err
@@ -43,7 +43,7 @@ def test_absurd_arguments_are_named(tmp_path, capsys, option, values):
 
 
 def test_what_no_message_can_say_is_named(tmp_path, capsys):
-    pictures(tmp_path / 'case', 0, 1)
+    write_images(tmp_path / 'case', 0, 1)
     late = ('--start-time', '2147483647', '--rate', 1)
     assert make_bag(tmp_path / 'case', tmp_path / 'bag', *late) == 2
     assert 'a stamp of 2147483648 s is beyond 2147483647' in capsys.readouterr().err
@@ -63,35 +63,35 @@ def _no_video(folder):
 
 
 def _other_size(folder):
-    pictures(folder, 0, 1)
-    write_png(folder / '000000002.png', picture(2)[1:])
+    write_images(folder, 0, 1)
+    write_png(folder / '000000002.png', make_image(2)[1:])
 
 
-def _cut_picture(folder):
-    pictures(folder, 0, 1)
+def _cut_image(folder):
+    write_images(folder, 0, 1)
     data = (folder / '000000001.png').read_bytes()
     (folder / '000000001.png').write_bytes(data[:-20])
 
 
 def _mask_of_other_size(folder):
-    pictures(folder / 'rgb', 0)
+    write_images(folder / 'rgb', 0)
     (folder / 'segmentation').mkdir()
     write_png(folder / 'segmentation/000000000.png', mask(0)[1:])
 
 
 def _mask_in_colour(folder):
-    pictures(folder / 'rgb', 0)
-    pictures(folder / 'segmentation', 0)
+    write_images(folder / 'rgb', 0)
+    write_images(folder / 'segmentation', 0)
 
 
 def _mask_with_a_class_too_many(folder):
-    pictures(folder / 'rgb', 0)
+    write_images(folder / 'rgb', 0)
     (folder / 'segmentation').mkdir()
     write_png(folder / 'segmentation/000000000.png', mask(0) + np.uint8(1))
 
 
 def _mask_without_frame(folder):
-    pictures(folder / 'rgb', 0)
+    write_images(folder / 'rgb', 0)
     masks(folder / 'segmentation', 0, 6)
 
 
@@ -101,7 +101,7 @@ def _mask_without_frame(folder):
         (_no_frames, 'holds no frames'),
         (_no_video, 'video_left.avi: does not decode'),
         (_other_size, 'frame 2 is 80x47, those before it 80x48'),
-        (_cut_picture, 'lack the end of the image'),
+        (_cut_image, 'lack the end of the image'),
         (_mask_of_other_size, '000000000.png: is 80x47, its frame 80x48'),
         (_mask_in_colour, '000000000.png: is an 8-bit colour PNG'),
         (_mask_with_a_class_too_many, '000000000.png: holds the value 10'),
@@ -124,7 +124,7 @@ def test_a_video_that_ends_before_a_mask_is_named(tmp_path, write_video, capsys)
 
 
 def test_a_crop_beyond_the_image_is_named(tmp_path, capsys):
-    pictures(tmp_path / 'case', 0)
+    write_images(tmp_path / 'case', 0)
     assert make_bag(tmp_path / 'case', tmp_path / 'bag', '--crop', 320, 28, 1280, 1024) == 2
     said = capsys.readouterr().err
     assert 'crop 320 28 1280 1024' in said
@@ -134,7 +134,7 @@ def test_a_crop_beyond_the_image_is_named(tmp_path, capsys):
 
 def test_no_bag_of_a_data_set_is_begun_where_one_is_there(tmp_path, capsys):
     for video in ('video_1', 'video_2'):
-        pictures(tmp_path / 'data' / video / 'rgb', 0)
+        write_images(tmp_path / 'data' / video / 'rgb', 0)
     (tmp_path / 'out/video_2').mkdir(parents=True)
     assert make_bag(tmp_path / 'data', tmp_path / 'out') == 2
     assert 'video_2' in capsys.readouterr().err
@@ -143,7 +143,7 @@ def test_no_bag_of_a_data_set_is_begun_where_one_is_there(tmp_path, capsys):
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
 def test_an_interruption_leaves_nothing(tmp_path, storage):
-    pictures(tmp_path / 'case', 0)
+    write_images(tmp_path / 'case', 0)
     endless = tmp_path / 'case/000000001.png'
     os.mkfifo(endless)  # reading it waits until the test has sent the signal
     words = ['make_bag', '--input', tmp_path / 'case', '--output', tmp_path / 'out/bag']

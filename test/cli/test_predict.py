@@ -53,7 +53,7 @@ def masks(output):
     return sorted(str(path.relative_to(output)) for path in output.rglob('*.png'))
 
 
-def pictures(folder, *names):
+def write_images(folder, *names):
     folder.mkdir(parents=True)
     for place, name in enumerate(names):
         image = np.random.default_rng(place).integers(0, 256, (50, 70, 3), np.uint8)
@@ -71,7 +71,7 @@ def test_a_video_gets_a_mask_a_second_at_its_own_size(model, tmp_path, write_vid
 
 
 def test_it_reports_how_many_masks_there_are_and_where(model, tmp_path, capsys):
-    pictures(tmp_path / 'case', '0.png', '1.png', '2.png')
+    write_images(tmp_path / 'case', '0.png', '1.png', '2.png')
     where = tmp_path / 'out/video_*/segmentation'
     predict(model, tmp_path / 'case', tmp_path / 'out')
     assert capsys.readouterr().out == f'3 masks of 70x50 in {where}\n'
@@ -94,7 +94,7 @@ def test_every(model, tmp_path, write_video):
 
 @pytest.mark.parametrize('least', [(), ('--least-region',)])
 def test_a_mask_is_what_the_segmenter_reports(model, tmp_path, least):
-    pictures(tmp_path / 'case', 'a_7.png')
+    write_images(tmp_path / 'case', 'a_7.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out', *least) == 0
     segmenter = Segmenter.load(model, 'cpu')
     expected = segmenter.segment(read_image_file(tmp_path / 'case/a_7.png')).mask
@@ -113,7 +113,7 @@ def test_a_mask_is_what_the_segmenter_reports(model, tmp_path, least):
     ],
 )
 def test_a_folder_of_images(model, tmp_path, names, numbers):
-    pictures(tmp_path / 'video_5/frames', *names)
+    write_images(tmp_path / 'video_5/frames', *names)
     assert predict(model, tmp_path / 'video_5/frames', tmp_path / 'out') == 0
     assert masks(tmp_path / 'out') == [f'video_5/segmentation/{n:09d}.png' for n in numbers]
 
@@ -121,8 +121,8 @@ def test_a_folder_of_images(model, tmp_path, names, numbers):
 def test_a_data_set_gets_the_masks_that_evaluate_wants(model, tmp_path, write_video):
     data = tmp_path / 'data'
     write_video(data / 'video_41/video_left.avi', 70)
-    pictures(data / 'video_42_1/rgb', '000000000.png', '000000006.png', '000000060.png')
-    pictures(data / 'video_42_2/frames', '_000000060.jpg')
+    write_images(data / 'video_42_1/rgb', '000000000.png', '000000006.png', '000000060.png')
+    write_images(data / 'video_42_2/frames', '_000000060.jpg')
     for name in ('video_41/000000060', 'video_42_1/000000000', 'video_42_1/000000060',
                  'video_42_2/000000060'):  # fmt: skip
         video, frame = name.split('/')
@@ -142,7 +142,7 @@ def test_a_data_set_gets_the_masks_that_evaluate_wants(model, tmp_path, write_vi
 
 def test_a_data_set_without_masks_gets_one_a_second(model, tmp_path, write_video):
     write_video(tmp_path / 'data/video_41/video_left.avi', 61)
-    pictures(tmp_path / 'data/video_42/rgb', '000000000.png', '000000006.png', '000000060.png')
+    write_images(tmp_path / 'data/video_42/rgb', '000000000.png', '000000006.png', '000000060.png')
     assert predict(model, tmp_path / 'data', tmp_path / 'out') == 0
     assert masks(tmp_path / 'out') == [
         f'video_{video}/segmentation/{index:09d}.png' for video in (41, 42) for index in (0, 60)
@@ -150,7 +150,7 @@ def test_a_data_set_without_masks_gets_one_a_second(model, tmp_path, write_video
 
 
 def test_a_run_goes_on_where_it_was_cut_off(model, tmp_path, monkeypatch):
-    pictures(tmp_path / 'case', '0.png', '1.png', '2.png', '3.png')
+    write_images(tmp_path / 'case', '0.png', '1.png', '2.png', '3.png')
     seen = []
     segment = Segmenter.segment
 
@@ -173,7 +173,7 @@ def test_a_run_goes_on_where_it_was_cut_off(model, tmp_path, monkeypatch):
 
 
 def test_a_stray_image_among_masks_is_named(model, tmp_path, capsys):
-    pictures(tmp_path / 'case', '0.png')
+    write_images(tmp_path / 'case', '0.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out') == 0
     (tmp_path / 'out/video_case/segmentation/foo.png').write_bytes(b'')
     assert predict(model, tmp_path / 'case', tmp_path / 'out') == 2
@@ -184,7 +184,7 @@ def test_a_stray_image_among_masks_is_named(model, tmp_path, capsys):
 @pytest.mark.parametrize('first', ['junk', 'nothing that is asked for'])
 def test_where_nothing_is_predicted_nothing_is_left(model, tmp_path, capsys, first, before):
     case, output = tmp_path / 'case', tmp_path / 'new/out'
-    pictures(case, '1.png', '2.png')
+    write_images(case, '1.png', '2.png')
     if before != 'nothing':
         output.mkdir(parents=True)
     if before == 'a run that was killed':
@@ -205,7 +205,7 @@ def test_where_nothing_is_predicted_nothing_is_left(model, tmp_path, capsys, fir
 
 
 def test_masks_of_two_models_are_not_mixed(model, tmp_path, capsys):
-    pictures(tmp_path / 'case', '0.png', '1.png')
+    write_images(tmp_path / 'case', '0.png', '1.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out') == 0
     assert predict(model, tmp_path / 'case', tmp_path / 'out', '--least-region') == 2
     assert 'made with least_region None' in capsys.readouterr().err
@@ -232,8 +232,8 @@ def test_an_input_without_frames_is_named(model, tmp_path, name, capsys):
 
 
 def test_a_mask_without_its_frame_is_named(model, tmp_path, write_video, capsys):
-    pictures(tmp_path / 'data/video_1/segmentation', '000000060.png')
-    pictures(tmp_path / 'data/video_1/rgb', '000000000.png')
+    write_images(tmp_path / 'data/video_1/segmentation', '000000060.png')
+    write_images(tmp_path / 'data/video_1/rgb', '000000000.png')
     assert predict(model, tmp_path / 'data', tmp_path / 'out') == 2
     assert 'frame 000000060 has a mask' in capsys.readouterr().err
     write_video(tmp_path / 'data/video_1/video_left.avi', 60)
@@ -242,7 +242,7 @@ def test_a_mask_without_its_frame_is_named(model, tmp_path, write_video, capsys)
 
 
 def test_an_output_that_is_in_use_is_named(model, tmp_path, capsys):
-    pictures(tmp_path / 'case', '0.png')
+    write_images(tmp_path / 'case', '0.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'case') == 2
     assert 'not an empty folder' in capsys.readouterr().err
 
@@ -251,7 +251,7 @@ def test_an_output_that_is_in_use_is_named(model, tmp_path, capsys):
     ('more', 'said'), [(('--device', 'tpu'), "'tpu'"), (('--model', 'nowhere'), 'nowhere')]
 )
 def test_a_model_or_device_that_is_not_there_is_named(model, tmp_path, more, said, capsys):
-    pictures(tmp_path / 'case', '0.png')
+    write_images(tmp_path / 'case', '0.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out', *more) == 2
     assert said in capsys.readouterr().err
 
@@ -304,7 +304,7 @@ def test_masks_are_steady_where_asked_for_and_raw_else(model, blinking, tmp_path
 
 
 def test_raw_and_steady_masks_are_not_mixed(model, tmp_path, capsys):
-    pictures(tmp_path / 'case', '0.png')
+    write_images(tmp_path / 'case', '0.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out') == 0
     assert predict(model, tmp_path / 'case', tmp_path / 'out', '--steady-frames', 3) == 2
     assert 'made with steady None, these would be with [3, 0.95]' in capsys.readouterr().err

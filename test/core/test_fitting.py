@@ -36,8 +36,8 @@ def test_large_image_is_antialiased() -> None:
 
 
 def test_image_of_the_input_s_size_is_untouched() -> None:
-    picture = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
-    assert torch.equal(fit(picture, (64, 96), 'letterbox'), picture)
+    image = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
+    assert torch.equal(fit(image, (64, 96), 'letterbox'), image)
 
 
 def test_padded_rows_give_the_same() -> None:
@@ -48,10 +48,10 @@ def test_padded_rows_give_the_same() -> None:
 
 @pytest.mark.parametrize('mode', ['letterbox', 'stretch'])
 def test_mask_lies_where_its_image_lies(mode: str) -> None:
-    picture = torch.zeros(1, 300, 200, 3, dtype=torch.uint8)
-    picture[:, 90:240, 60:110] = 255
-    mask = (picture[..., 0] > 0).to(torch.uint8) * 4
-    fitted = fit(picture, (128, 192), mode)[..., 0] > 127
+    image = torch.zeros(1, 300, 200, 3, dtype=torch.uint8)
+    image[:, 90:240, 60:110] = 255
+    mask = (image[..., 0] > 0).to(torch.uint8) * 4
+    fitted = fit(image, (128, 192), mode)[..., 0] > 127
     fitted_mask = fit_mask(mask, (128, 192), mode, fill=0)
     agreement = (fitted == (fitted_mask == 4)).float().mean()
     assert agreement > 0.99

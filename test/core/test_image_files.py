@@ -23,7 +23,7 @@ from surgseg_ros.messages.images import rgb_from_msg
 from surgseg_ros.messages.types import ImageError
 
 START = b'\x89PNG\r\n\x1a\n'
-PICTURE = np.arange(16 * 24 * 3, dtype=np.uint8).reshape(16, 24, 3)
+IMAGE = np.arange(16 * 24 * 3, dtype=np.uint8).reshape(16, 24, 3)
 
 
 def chunk(name: bytes, content: bytes = b'') -> bytes:
@@ -35,7 +35,7 @@ def ihdr(width: int = 24, height: int = 16) -> bytes:
     return chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0))
 
 
-ROWS = b''.join(b'\0' + row.tobytes() for row in PICTURE)
+ROWS = b''.join(b'\0' + row.tobytes() for row in IMAGE)
 IDAT = chunk(b'IDAT', zlib.compress(ROWS))
 IEND = chunk(b'IEND')
 PNG = START + ihdr() + IDAT + IEND
@@ -68,7 +68,7 @@ def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_png_by_hand_is_read() -> None:
     assert check_file(PNG) == (PNG, 16, 24, False)
-    np.testing.assert_array_equal(rgb_from_msg(Message(format='', data=PNG)), PICTURE)
+    np.testing.assert_array_equal(rgb_from_msg(Message(format='', data=PNG)), IMAGE)
 
 
 @pytest.mark.parametrize('name', [b'zTXt', b'iTXt', b'iCCP', b'eXIf', b'tEXt', b'pHYs', b'zzZz'])
@@ -76,7 +76,7 @@ def test_what_is_no_part_of_the_image_is_not_decoded(name: bytes) -> None:
     packed = chunk(name, b'k\0\0' + zlib.compress(bytes(1 << 20)))
     data = START + ihdr() + packed * 3 + IDAT + packed + IEND
     assert check_file(data) == (PNG, 16, 24, False)
-    np.testing.assert_array_equal(rgb_from_msg(Message(format='', data=data)), PICTURE)
+    np.testing.assert_array_equal(rgb_from_msg(Message(format='', data=data)), IMAGE)
 
 
 @pytest.mark.usefixtures('no_decoder')

@@ -16,9 +16,9 @@ def plain(colour: tuple[int, int, int], size: tuple[int, int] = (216, 384)) -> n
 
 
 def half(left: tuple[int, int, int], right: tuple[int, int, int]) -> np.ndarray:
-    picture = plain(left)
-    picture[:, 192:] = right
-    return picture
+    image = plain(left)
+    image[:, 192:] = right
+    return image
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_noise_is_no_comb() -> None:
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 999), (2, 3), (7, 5), (107, 33), (1920, 1080)])
 def test_any_size_gives_numbers(size: tuple[int, int]) -> None:
-    picture = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
-    sample = sample_image(picture)
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    sample = sample_image(image)
     for sign in (
         image_quality.dark_share, image_quality.clipped_share, image_quality.not_red_share,
         image_quality.haze, image_quality.blood_share,
@@ -124,9 +124,9 @@ def test_any_size_gives_numbers(size: tuple[int, int]) -> None:
 
 
 def test_memory_layout_changes_nothing() -> None:
-    picture = np.random.default_rng(0).integers(0, 255, (216, 384, 3), np.uint8)
-    padded = np.pad(picture, ((0, 0), (0, 16), (0, 0)))[:, :384]
+    image = np.random.default_rng(0).integers(0, 255, (216, 384, 3), np.uint8)
+    padded = np.pad(image, ((0, 0), (0, 16), (0, 0)))[:, :384]
     assert not padded.flags.c_contiguous
-    for ours, theirs in zip(sample_image(picture)[:3], sample_image(padded)[:3], strict=True):
+    for ours, theirs in zip(sample_image(image)[:3], sample_image(padded)[:3], strict=True):
         assert np.array_equal(ours, theirs)
-    sample_image(np.ascontiguousarray(picture[..., ::-1])[..., ::-1])
+    sample_image(np.ascontiguousarray(image[..., ::-1])[..., ::-1])

@@ -24,7 +24,7 @@ EOI = b'\xff\xd9'
 PLACES = [0.02, 0.2, 0.4, 0.5, 0.6, 0.8, 0.95]
 
 
-def picture(seed: int = 0, height: int = 242, width: int = 324) -> np.ndarray:
+def make_image(seed: int = 0, height: int = 242, width: int = 324) -> np.ndarray:
     """Make (H, W, 3) RGB with smooth and with rough parts, as a camera gives it."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (9, 12, 3), np.uint8)
@@ -37,14 +37,14 @@ def jpeg(seed: int = 0, **options: int) -> bytes:
     """Encode an image; options are OpenCV's, without their prefix."""
     settings = {'QUALITY': 90, **options}
     flat = [n for k, v in settings.items() for n in (getattr(cv2, f'IMWRITE_JPEG_{k}'), v)]
-    return cv2.imencode('.jpg', picture(seed)[..., ::-1], flat)[1].tobytes()
+    return cv2.imencode('.jpg', make_image(seed)[..., ::-1], flat)[1].tobytes()
 
 
 WHOLE = jpeg()
 OTHER = jpeg(1)
 RESTARTS = jpeg(RST_INTERVAL=8)
 PROGRESSIVE = jpeg(PROGRESSIVE=1)
-GREY = cv2.imencode('.jpg', picture()[..., 1])[1].tobytes()
+GREY = cv2.imencode('.jpg', make_image()[..., 1])[1].tobytes()
 
 
 def opened(data: bytes) -> np.ndarray:
@@ -245,13 +245,13 @@ def without_huffman_tables(data: bytes) -> bytes:
 
 def by_pillow(mode: str = 'RGB', **options: object) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(picture()).convert(mode).save(stream, 'JPEG', quality=90, **options)
+    Image.fromarray(make_image()).convert(mode).save(stream, 'JPEG', quality=90, **options)
     return stream.getvalue()
 
 
-def several_pictures() -> bytes:
+def several_images() -> bytes:
     stream = io.BytesIO()
-    first, second = (Image.fromarray(picture(seed)) for seed in (0, 1))
+    first, second = (Image.fromarray(make_image(seed)) for seed in (0, 1))
     first.save(stream, 'MPO', save_all=True, append_images=[second])
     return stream.getvalue()
 
@@ -283,7 +283,7 @@ UNUSUAL = {
     'broken colour profile': WHOLE[:2] + segment(0xE2, b'ICC_PROFILE\0\2\7') + WHOLE[2:],
     'JFIF of another revision': WHOLE[:11] + b'\2\0' + WHOLE[13:],
     'odd parameters of its scan': WHOLE[: SOS + 11] + bytes(3) + WHOLE[SOS + 14 :],
-    'several images': several_pictures(),
+    'several images': several_images(),
 }
 
 
@@ -310,12 +310,12 @@ def test_of_an_uncommon_subsampling_it_is_reported_that_nothing_checks_it() -> N
     check_jpeg(data)
     decoded = decode_rgb(check_file(data))
     assert not decoded.is_checked
-    assert decoded.rgb.shape == picture().shape
+    assert decoded.rgb.shape == make_image().shape
 
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 7), (9, 17), (33, 65)])
 def test_a_small_image_is_read(size: tuple[int, int]) -> None:
-    data = cv2.imencode('.jpg', picture(0, *size))[1].tobytes()
+    data = cv2.imencode('.jpg', make_image(0, *size))[1].tobytes()
     assert opened(data).shape == (*size, 3)
     check_jpeg(data)
 

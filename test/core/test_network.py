@@ -16,11 +16,11 @@ def test_logits_have_the_images_size(tiny_network: SegmentationNetwork) -> None:
 
 
 def test_normalisation_is_inside(tiny_spec: ModelSpec, tiny_network: SegmentationNetwork) -> None:
-    picture = torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8)
+    image = torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8)
     mean, std = torch.tensor(tiny_spec.mean), torch.tensor(tiny_spec.std)
-    normalised = ((picture / 255 - mean) / std).permute(0, 3, 1, 2)
+    normalised = ((image / 255 - mean) / std).permute(0, 3, 1, 2)
     torch.testing.assert_close(
-        tiny_network(picture), tiny_network.layers(normalised), rtol=1e-4, atol=1e-4
+        tiny_network(image), tiny_network.layers(normalised), rtol=1e-4, atol=1e-4
     )
 
 
@@ -62,10 +62,10 @@ def test_what_can_not_be_built_is_reported(
 
 
 def test_weights_come_back(tiny_spec: ModelSpec, tiny_network: SegmentationNetwork) -> None:
-    picture = torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8)
+    image = torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8)
     loaded = load_network(tiny_spec, tiny_network.state_dict())
     assert not loaded.training
-    torch.testing.assert_close(loaded(picture), tiny_network(picture), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loaded(image), tiny_network(image), rtol=1e-4, atol=1e-4)
 
 
 def test_weights_of_another_network_are_refused(

@@ -2,11 +2,15 @@
 """The steps after the network: gates, temporal filter, confidence threshold, instruments."""
 
 import dataclasses
+import gc
+import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from surgseg_ros.core.gates import GateSetting
+from surgseg_ros.core import pipeline as pipeline_module
+from surgseg_ros.core.gates import Gates, GateSetting
 from surgseg_ros.core.labels import NEEDLE, NO_DECISION
 from surgseg_ros.core.pipeline import (
     CameraPipeline,
@@ -129,6 +133,28 @@ def test_a_network_that_fails_is_no_decision_with_its_reason():
     assert [reason.code for reason in failed.reasons] == [ReasonCode.PROCESSING_FAILED]
     assert (failed.mask == NO_DECISION).all()
     assert [instrument.label for instrument in failed.instruments] == [NO_DECISION]
+
+
+@pytest.mark.parametrize('fails', ['network', 'postprocessing', 'instruments'])
+def test_a_failed_image_is_freed_with_its_result(fails, monkeypatch):
+    def fail(*_, **__):
+        raise ArithmeticError(fails)
+
+    segmenter = SimpleNamespace(segment=fail if fails == 'network' else lambda *_, **__: output())
+    if fails == 'postprocessing':
+        monkeypatch.setattr(Gates, 'examine', fail)
+    elif fails == 'instruments':
+        monkeypatch.setattr(pipeline_module, 'instruments_in', fail)
+    image = SCENE.copy()
+    freed = weakref.ref(image)
+    gc.disable()
+    try:
+        result = CameraPipeline().process(segmenter, frame(image, 0))
+        assert str(result.error) == fails
+        del image, result
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 def test_instruments_that_cannot_be_found_are_no_decision():

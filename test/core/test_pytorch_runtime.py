@@ -53,12 +53,12 @@ def test_an_export_of_another_precision_is_refused(tmp_path: Path) -> None:
         read_export(tmp_path, spec, 'onnx', 'f32')
 
 
-def on_played_cuda(monkeypatch: pytest.MonkeyPatch, model: Path, pictures: int) -> TorchRuntime:
+def on_played_cuda(monkeypatch: pytest.MonkeyPatch, model: Path, images: int) -> TorchRuntime:
     """Make a runtime that takes the CPU for a CUDA device."""
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'played GPU')
     monkeypatch.setattr(torch.nn.Module, 'to', lambda module, *how, **more: module)
     spec = read_spec(model)
-    return TorchRuntime(spec, read_weights(model, spec), 'cuda', 'f32', pictures)
+    return TorchRuntime(spec, read_weights(model, spec), 'cuda', 'f32', images)
 
 
 def test_without_a_graph_it_reports_so_and_runs(

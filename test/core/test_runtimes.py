@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from surgseg_ros.core.choices import RUNTIME_NAMES
-from surgseg_ros.core.choices import TORCH_PRECISIONS as PRECISION_NAMES
+from surgseg_ros.core import runtimes
 from surgseg_ros.core.model_folder import ModelError, ModelSpec
-from surgseg_ros.core.runtimes import AUTO, RUNTIMES, choice, choose_device
+from surgseg_ros.core.parameters import RUNTIME_NAMES
+from surgseg_ros.core.parameters import TORCH_PRECISIONS as PRECISION_NAMES
+from surgseg_ros.core.runtimes import AUTO, RUNTIMES, choose_device
 from surgseg_ros.core.runtimes.selection import TORCH_PRECISIONS
 from surgseg_ros.core.segmenter import Segmenter
 
@@ -62,11 +63,11 @@ def test_auto_takes_the_fastest_there_is(
     chosen: str,
     reason: str,
 ) -> None:
-    monkeypatch.setattr(choice, 'choose_device', lambda name: device)
-    monkeypatch.setattr(choice, 'find_spec', lambda name: name in libraries)
-    monkeypatch.setattr(choice, 'has_tensorrt', lambda: 'tensorrt' in libraries)
+    monkeypatch.setattr(runtimes, 'choose_device', lambda name: device)
+    monkeypatch.setattr(runtimes, 'find_spec', lambda name: name in libraries)
+    monkeypatch.setattr(runtimes, 'has_tensorrt', lambda: 'tensorrt' in libraries)
     spec = ModelSpec(name='any', exports={name: EXPORTS[name] for name in exports})
-    name, why = choice.choose_runtime(spec, AUTO)
+    name, why = runtimes.choose_runtime(spec, AUTO)
     assert name == chosen
     assert reason in why
 

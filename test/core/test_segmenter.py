@@ -48,8 +48,8 @@ def scene(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize('size', SIZES)
 def test_mask_lies_on_its_image(size: tuple[int, int], mode: str) -> None:
     spec = ModelSpec(name='painter', input_size=(256, 320), fit=mode)
-    picture, truth = scene(*size)
-    result = Segmenter(spec, Painter()).segment(picture, confidence=True)
+    image, truth = scene(*size)
+    result = Segmenter(spec, Painter()).segment(image, confidence=True)
     assert result.mask.shape == size
     assert result.mask.dtype == np.uint8
     assert result.confidence is not None
@@ -76,18 +76,18 @@ def test_mask_lies_on_its_image(size: tuple[int, int], mode: str) -> None:
     ids=['read-only', 'padded', 'bgr', 'upside down', 'fortran', 'rgba'],
 )
 def test_memory_layout_changes_nothing(painter: Segmenter, view: object) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (130, 170, 3), dtype=np.uint8)
-    seen = view(picture)  # type: ignore[operator]
+    image = np.random.default_rng(0).integers(0, 256, (130, 170, 3), dtype=np.uint8)
+    seen = view(image)  # type: ignore[operator]
     before = seen.copy()
-    assert np.array_equal(painter.segment(seen).mask, painter.segment(picture).mask)
+    assert np.array_equal(painter.segment(seen).mask, painter.segment(image).mask)
     assert np.array_equal(seen, before)
 
 
 def test_roi_is_segmented_alone_and_the_rest_is_without_decision(painter: Segmenter) -> None:
-    picture, _ = scene(200, 300)
+    image, _ = scene(200, 300)
     roi = Roi(40, 30, 201, 111)
-    whole = painter.segment(picture, roi=roi, confidence=True)
-    alone = painter.segment(roi.view(picture).copy(), confidence=True)
+    whole = painter.segment(image, roi=roi, confidence=True)
+    alone = painter.segment(roi.view(image).copy(), confidence=True)
     assert np.array_equal(roi.view(whole.mask), alone.mask)
     assert whole.confidence is not None
     assert alone.confidence is not None
@@ -105,7 +105,7 @@ def test_roi_beyond_the_image_is_refused(painter: Segmenter, roi: Roi) -> None:
 
 
 @pytest.mark.parametrize(
-    'picture',
+    'image',
     [
         np.zeros((4, 4), np.uint8),
         np.zeros((4, 4, 4), np.uint8),
@@ -113,16 +113,16 @@ def test_roi_beyond_the_image_is_refused(painter: Segmenter, roi: Roi) -> None:
         np.zeros((4, 4, 3), np.uint16),
     ],
 )
-def test_what_is_no_rgb_image_is_refused(painter: Segmenter, picture: np.ndarray) -> None:
+def test_what_is_no_rgb_image_is_refused(painter: Segmenter, image: np.ndarray) -> None:
     with pytest.raises(ValueError, match='expected \\(H, W, 3\\) uint8 RGB'):
-        painter.segment(picture)
+        painter.segment(image)
 
 
 def test_confidence_comes_on_demand_alone(painter: Segmenter) -> None:
-    picture, _ = scene(64, 64)
-    plain, certain = painter.segment(picture), painter.segment(picture, grid_confidence=True)
+    image, _ = scene(64, 64)
+    plain, certain = painter.segment(image), painter.segment(image, grid_confidence=True)
     assert (plain.confidence, plain.grid_confidence, certain.confidence) == (None, None, None)
-    sure = painter.segment(picture, confidence=True).confidence
+    sure = painter.segment(image, confidence=True).confidence
     assert sure is not None
     expected = 255 / (1 + np.exp(-4) + 8 * np.exp(-13))
     assert abs(int(sure[20, 40]) - expected) <= 1
@@ -150,15 +150,15 @@ def test_images_of_any_sizes_share_a_pass(painter: Segmenter) -> None:
             passes.append(len(fitted))
             return super().__call__(fitted)
 
-    pictures = [scene(200, 300)[0], scene(90, 70)[0], scene(200, 300)[0][::-1]]
+    images = [scene(200, 300)[0], scene(90, 70)[0], scene(200, 300)[0][::-1]]
     rois = [None, None, Roi(40, 30, 201, 111)]
-    together = Segmenter(painter.spec, Counted()).segment_all(pictures, rois, confidence=True)
+    together = Segmenter(painter.spec, Counted()).segment_all(images, rois, confidence=True)
     assert passes == [3]
-    for picture, roi, result in zip(pictures, rois, together, strict=True):
-        alone = painter.segment(picture, roi=roi, confidence=True)
+    for image, roi, result in zip(images, rois, together, strict=True):
+        alone = painter.segment(image, roi=roi, confidence=True)
         assert np.array_equal(result.mask, alone.mask)
         assert np.array_equal(result.confidence, alone.confidence)
-    plain = painter.segment_all(pictures)
+    plain = painter.segment_all(images)
     assert [(part.mask.shape, part.confidence) for part in plain] == [
         *(((200, 300), None), ((90, 70), None), ((200, 300), None)),
     ]
@@ -179,9 +179,9 @@ def test_the_warm_up_takes_as_many_images_as_will_come(painter: Segmenter) -> No
 
 
 def test_confidence_is_of_the_models_own_temperature(painter: Segmenter) -> None:
-    picture, _ = scene(64, 64)
+    image, _ = scene(64, 64)
     spec = replace(painter.spec, temperature=2.0)
-    sure = Segmenter(spec, Painter()).segment(picture, confidence=True).confidence
+    sure = Segmenter(spec, Painter()).segment(image, confidence=True).confidence
     assert sure is not None
     expected = 255 / (1 + np.exp(-2) + 8 * np.exp(-6.5))
     assert abs(int(sure[20, 40]) - expected) <= 1
@@ -209,13 +209,13 @@ def threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures('threads')
 def test_folder_gives_the_same_mask_with_any_number_of_threads(tiny_model: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (270, 480, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (270, 480, 3), dtype=np.uint8)
     segmenter = Segmenter.load(tiny_model, device='cpu')
     segmenter.warm_up((27, 48))
     results = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        results.append(segmenter.segment(picture, confidence=True))
+        results.append(segmenter.segment(image, confidence=True))
     assert len(np.unique(results[0].mask)) > 1
     assert list(results[0].stage_ms) == ['fit', 'network', 'upsample', 'download']
     for other in results[1:]:  # the network's float sums may differ in their last bit
@@ -240,12 +240,12 @@ def test_folder_with_the_weights_of_another_network_is_refused(
 @pytest.mark.parametrize('precision', ['auto', 'f32', 'bf16', 'f16'])
 def test_cuda_gives_the_mask_of_the_cpu(tiny_model: Path, precision: str) -> None:
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((270, 480), (90, 160))]
+    images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((270, 480), (90, 160))]
     on_cpu = Segmenter.load(tiny_model, device='cpu')
     on_cuda = Segmenter.load(tiny_model, device='cuda', precision=precision, max_batch_size=2)
     assert 'as a CUDA graph' in on_cuda.runtime.description
-    for result, picture in zip(on_cuda.segment_all(pictures, confidence=True), pictures):
-        expected = on_cpu.segment(picture, confidence=True)
+    for result, image in zip(on_cuda.segment_all(images, confidence=True), images):
+        expected = on_cpu.segment(image, confidence=True)
         assert np.mean(result.mask == expected.mask) > 0.98  # random weights decide by a hair
         assert result.confidence is not None
         assert expected.confidence is not None
@@ -261,6 +261,6 @@ def test_an_answer_that_is_no_number_is_no_background(value: float) -> None:
             return logits
 
     segmenter = Segmenter(ModelSpec(name='sick', input_size=(64, 96)), Sick())
-    for pictures in (1, 2):
+    for images in (1, 2):
         with pytest.raises(ArithmeticError, match="'sick' gives NaN or infinite logits"):
-            segmenter.segment_all([scene(48, 64)[0]] * pictures)
+            segmenter.segment_all([scene(48, 64)[0]] * images)

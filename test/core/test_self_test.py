@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 
 def segment(folder, precision='f32'):
     segmenter = Segmenter.load(folder, 'cpu', precision=precision)
-    return lambda picture: segmenter.segment(picture).mask
+    return lambda image: segmenter.segment(image).mask
 
 
 def test_the_drawings_are_the_same_on_every_machine():
@@ -47,7 +47,7 @@ def test_it_passes_in_every_precision(folder, precision):
 def test_a_runtime_that_computes_something_else_fails_it(folder):
     spec, found = read_model(folder)[0], segment(folder)
     with pytest.raises(ModelError, match=r"self-test of 'tiny' fails: .* runtime to 'torch'"):
-        check_self_test(spec, lambda picture: np.roll(found(picture), 1))
+        check_self_test(spec, lambda image: np.roll(found(image), 1))
 
 
 def test_a_model_without_one_is_reported_from_one_that_passes(folder):

@@ -19,7 +19,7 @@ KINDS: dict[str, Callable[[], Transfer]] = {
 }
 
 
-def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:
+def make_images(*sizes: tuple[int, int]) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
 
@@ -28,7 +28,7 @@ def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:
 def test_what_goes_up_and_down_is_the_same(kind: str) -> None:
     transfer = KINDS[kind]()
     for sizes in (((4, 6), (8, 5)), ((9, 9), (2, 2)), ((4, 6),)):  # larger, smaller, fewer
-        sent = pictures(*sizes)
+        sent = make_images(*sizes)
         with transfer.working():
             came = transfer.download([tensor[0] for tensor in transfer.upload(sent)])
         assert all(np.array_equal(*pair) for pair in zip(sent, came, strict=True))
@@ -62,15 +62,15 @@ def test_memory_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, 'empty', counted)
     transfer = StagedTransfer(CPU, None, pinned=False)
     for sizes in (((8, 8), (2, 2)), ((4, 4), (2, 2)), ((8, 8),)):
-        transfer.upload(pictures(*sizes))
+        transfer.upload(make_images(*sizes))
     assert taken == [192, 12]
 
 
 def test_the_host_is_no_way_to_go() -> None:
     assert isinstance(transfer_to(CPU), HostTransfer)
-    (picture,) = pictures((5, 7))
-    (tensor,) = HostTransfer().upload([picture])
-    assert np.shares_memory(tensor.numpy(), picture)
+    (image,) = make_images((5, 7))
+    (tensor,) = HostTransfer().upload([image])
+    assert np.shares_memory(tensor.numpy(), image)
 
 
 class PlayedStream:
@@ -88,7 +88,7 @@ class PlayedStream:
 def test_memory_that_a_lost_device_knew_is_never_freed(works: bool) -> None:
     stream: Any = PlayedStream(works)
     transfer = StagedTransfer(CPU, stream, pinned=False)
-    transfer.upload(pictures((4, 6)))
+    transfer.upload(make_images((4, 6)))
     (buffer,) = map(weakref.ref, transfer._buffers.values())
     del transfer
     gc.collect()

@@ -15,14 +15,14 @@ evaluate, make_bag, inspect_data = verb('evaluate'), verb('make_bag'), verb('ins
 
 MASK = np.zeros((24, 40), np.uint8)
 MASK[4:9, 3:30] = 3
-PICTURE = np.full((24, 40, 3), 90, np.uint8)
+IMAGE = np.full((24, 40, 3), 90, np.uint8)
 JPEG = cv2.imencode('.jpg', MASK)[1].tobytes()
 TIMES_25 = cv2.imencode('.png', MASK * np.uint8(25))[1].tobytes()
 
 
 def write_set(root, content=None):
     for name in ('video_01', 'video_02'):
-        for kind, image in (('rgb', PICTURE), ('segmentation', MASK)):
+        for kind, image in (('rgb', IMAGE), ('segmentation', MASK)):
             (root / name / kind).mkdir(parents=True)
             cv2.imwrite(str(root / name / kind / '000000060.png'), image)
     if content is not None:

@@ -84,7 +84,7 @@ def test_the_worst_frame_comes_first_and_reports_that_it_has_no_prediction(world
 def test_the_input_is_shown_where_there_is_one(world, given, first):
     html, page = make(world, world / 'truth' if given else None)
     assert re.search('<div class="panel"><span>(.*?)</span>', html)[1] == first
-    reds = [picture[0, 0, 0] > 150 and picture[0, 0, 2] < 50 for picture in page.pictures()]
+    reds = [image[0, 0, 0] > 150 and image[0, 0, 2] < 50 for image in page.images()]
     assert all(reds) == given
 
 

@@ -42,7 +42,7 @@ SPEC = ModelSpec(
     input_size=(64, 96),
     temperature=1.25,
 )
-PICTURE = np.random.default_rng(7).integers(0, 256, (100, 130, 3), np.uint8)
+IMAGE = np.random.default_rng(7).integers(0, 256, (100, 130, 3), np.uint8)
 
 # What `import_library` keeps out by itself can be loaded before, by another test.
 sys.modules.setdefault('openvino_telemetry', None)
@@ -135,8 +135,8 @@ def test_what_is_written_runs_as_the_original(
 
     original = Segmenter.load(model, 'cpu')
     exported = Segmenter.load(output, 'auto', RUNTIMES[backend])
-    assert np.mean(exported.segment(PICTURE).mask == original.segment(PICTURE).mask) > 0.999
-    fitted = fit(torch.from_numpy(PICTURE)[None], SPEC.input_size, SPEC.fit)
+    assert np.mean(exported.segment(IMAGE).mask == original.segment(IMAGE).mask) > 0.999
+    fitted = fit(torch.from_numpy(IMAGE)[None], SPEC.input_size, SPEC.fit)
     with torch.inference_mode():
         logits = [s.runtime(fitted.to(s.runtime.device)).cpu() for s in (original, exported)]
     error = (logits[0] - logits[1]).abs().mean() / logits[0].std()
@@ -158,13 +158,13 @@ def test_auto_takes_the_export(exported):
 
 def test_logits_come_without_a_copy_and_batches_whole(exported):
     runtime = Segmenter.load(exported, 'cpu', 'openvino').runtime
-    pictures = torch.randint(0, 256, (3, 64, 96, 3), dtype=torch.uint8)
-    batch = runtime(pictures)
-    first = runtime(pictures[:1])
+    images = torch.randint(0, 256, (3, 64, 96, 3), dtype=torch.uint8)
+    batch = runtime(images)
+    first = runtime(images[:1])
     assert torch.equal(batch[:1], first)
     assert not torch.equal(batch[1:2], first)
-    assert runtime(pictures[1:2]).data_ptr() == first.data_ptr()
-    transposed = pictures[:1].transpose(1, 2).contiguous().transpose(1, 2)
+    assert runtime(images[1:2]).data_ptr() == first.data_ptr()
+    transposed = images[:1].transpose(1, 2).contiguous().transpose(1, 2)
     assert torch.equal(runtime(transposed), batch[:1])
 
 

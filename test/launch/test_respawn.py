@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from bench import TIMEOUT_S, Bench, image_cdr, picture, stamp_ns, until
+from bench import TIMEOUT_S, Bench, image_cdr, make_image, stamp_ns, until
 from nodes import CHOSEN, write_tiny_model
 from sensor_msgs.msg import Image
 
@@ -80,10 +80,10 @@ class Camera:
 
     def _run(self):
         for number, (height, width) in enumerate(itertools.cycle(SIZES)):
-            stamp, frame_id = self._bench.new_stamp_ns(), f'picture {number}'
+            stamp, frame_id = self._bench.new_stamp_ns(), f'image {number}'
             self.sent[stamp] = (frame_id, height, width)
             self.last_ns = stamp
-            self._publisher.publish(image_cdr(picture(number, height, width), stamp, frame_id))
+            self._publisher.publish(image_cdr(make_image(number, height, width), stamp, frame_id))
             if self._ended.wait(0.1):
                 return
 

@@ -5,25 +5,24 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.messages.compressed import image_to_jpeg, mask_to_png
-from surgseg_ros.messages.images import rgb_from_msg
+from surgseg_ros.messages.images import image_to_jpeg, mask_to_png, rgb_from_msg
 from surgseg_ros.messages.results import from_cdr, header, stamp_ns, to_cdr
 
 RAMP = np.linspace(0, 255, 40, dtype=np.uint8)
-PICTURE = np.stack(np.broadcast_arrays(RAMP[:, None], RAMP[::-1][None], np.uint8(90)), axis=2)
+IMAGE = np.stack(np.broadcast_arrays(RAMP[:, None], RAMP[::-1][None], np.uint8(90)), axis=2)
 MASK = np.random.default_rng(0).integers(0, 256, (30, 40), np.uint8)
 
 
 def test_an_image_keeps_its_colours_and_header():
-    message = from_cdr(to_cdr(image_to_jpeg(PICTURE, header(7, 'left'))),
+    message = from_cdr(to_cdr(image_to_jpeg(IMAGE, header(7, 'left'))),
                        'sensor_msgs/msg/CompressedImage')  # fmt: skip
     assert (stamp_ns(message.header), message.header.frame_id) == (7, 'left')
     assert message.format == 'rgb8; jpeg compressed bgr8'
-    assert np.abs(rgb_from_msg(message).astype(int) - PICTURE).mean() < 2
+    assert np.abs(rgb_from_msg(message).astype(int) - IMAGE).mean() < 2
 
 
 def test_quality_costs_bytes():
-    sizes = [len(image_to_jpeg(PICTURE, header(0), quality).data) for quality in (1, 50, 100)]
+    sizes = [len(image_to_jpeg(IMAGE, header(0), quality).data) for quality in (1, 50, 100)]
     assert sizes == sorted(set(sizes))
 
 
@@ -37,16 +36,16 @@ def test_a_mask_loses_nothing(mask):
 @pytest.mark.parametrize('quality', [0, 101, -5])
 def test_a_quality_out_of_range_is_named(quality):
     with pytest.raises(ValueError, match=f'quality {quality} '):
-        image_to_jpeg(PICTURE, header(0), quality)
+        image_to_jpeg(IMAGE, header(0), quality)
 
 
 @pytest.mark.parametrize(
     ('make', 'array'),
     [
         (image_to_jpeg, MASK),
-        (image_to_jpeg, PICTURE.astype(np.float32)),
-        (image_to_jpeg, PICTURE[..., :2]),
-        (mask_to_png, PICTURE),
+        (image_to_jpeg, IMAGE.astype(np.float32)),
+        (image_to_jpeg, IMAGE[..., :2]),
+        (mask_to_png, IMAGE),
         (mask_to_png, MASK.astype(np.int32)),
     ],
 )

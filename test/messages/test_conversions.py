@@ -94,12 +94,12 @@ def test_mosaics_do_not_depend_on_layout(height, width, encoding, padding, big_s
         (mosaic, 0, {'encoding': f'{encoding}8'}),
         (wide.view(np.uint8), padding, {'encoding': f'{encoding}16', 'is_bigendian': big_samples}),
     ]
-    pictures = []
+    images = []
     for rows, space, fields in layouts:
         cdr = image_cdr(rows.reshape(height, -1), width, space, True, **fields)
-        pictures.append(picture_or_cause(from_cdr(cdr, IMAGE)))
-    np.testing.assert_array_equal(*pictures)
-    assert isinstance(pictures[0], str) or pictures[0].shape == (height, width, 3)
+        images.append(image_or_cause(from_cdr(cdr, IMAGE)))
+    np.testing.assert_array_equal(*images)
+    assert isinstance(images[0], str) or images[0].shape == (height, width, 3)
 
 
 @FEW
@@ -109,10 +109,10 @@ def test_yuv422_does_not_depend_on_padding_nor_name(height, width, encoding, pad
     rows = noise(3, height, width * 2)
     one = from_cdr(image_cdr(rows, width, 0, True, encoding=encoding), IMAGE)
     other = from_cdr(image_cdr(rows, width, padding, False, encoding=younger), IMAGE)
-    np.testing.assert_array_equal(picture_or_cause(one), picture_or_cause(other))
+    np.testing.assert_array_equal(image_or_cause(one), image_or_cause(other))
 
 
-def picture_or_cause(message: object) -> NDArray[np.uint8] | str:
+def image_or_cause(message: object) -> NDArray[np.uint8] | str:
     try:
         return rgb_from_msg(message)
     except ValueError as error:
@@ -122,23 +122,23 @@ def picture_or_cause(message: object) -> NDArray[np.uint8] | str:
 @FEW
 @given(SIDES, SIDES, st.sampled_from([1, 3]), HEADERS, st.integers(0, 99))
 def test_a_mask_or_image_comes_back_from_cdr(height, width, channels, head, seed):
-    picture = noise(seed, height, width, channels)
-    sent = picture[..., 0] if channels == 1 else picture
+    image = noise(seed, height, width, channels)
+    sent = image[..., 0] if channels == 1 else image
     message = from_cdr(to_cdr(image_to_msg(sent, head)), IMAGE)
     assert message.header == head
     assert (message.height, message.width, message.step) == (height, width, width * channels)
-    np.testing.assert_array_equal(message.data.reshape(picture.shape), picture)
+    np.testing.assert_array_equal(message.data.reshape(image.shape), image)
 
 
 @FEW
 @given(SIDES, SIDES, st.sampled_from([1, 3, 4]), st.booleans(), HEADERS, st.integers(0, 99))
 def test_a_png_comes_back(height, width, channels, little, head, seed):
-    picture = noise(seed, height, width, channels)
-    _, data = cv2.imencode('.png', picture)
+    image = noise(seed, height, width, channels)
+    _, data = cv2.imencode('.png', image)
     message = TYPES.types[COMPRESSED_IMAGE](header=head, format='png', data=data.reshape(-1))
     cdr = bytes(TYPES.serialize_cdr(message, COMPRESSED_IMAGE, little_endian=little))
     read = from_cdr(cdr, COMPRESSED_IMAGE)
-    bgr = picture[..., :3] if channels > 1 else np.repeat(picture, 3, axis=2)
+    bgr = image[..., :3] if channels > 1 else np.repeat(image, 3, axis=2)
     assert read.header == head
     np.testing.assert_array_equal(rgb_from_msg(read), bgr[..., ::-1])
 

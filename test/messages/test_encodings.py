@@ -31,7 +31,7 @@ def _samples(encoding, height, width):
     return _noise(height, width), *_noise(2, height // down, width // across)
 
 
-def _lay_out(encoding, samples, padding):
+def _driver_message(encoding, samples, padding):
     """Write what a driver does: V4L2's pixel formats UYVY, YUYV, NV12, NV21, NV24 and YU12."""
     luma, blue, red = samples
     height, width = luma.shape
@@ -66,7 +66,7 @@ def _lay_out(encoding, samples, padding):
 
 
 def _message(encoding, height, width, padding=0):
-    return _lay_out(encoding, _samples(encoding, height, width), padding)
+    return _driver_message(encoding, _samples(encoding, height, width), padding)
 
 
 def _bt601(encoding, samples):
@@ -86,7 +86,7 @@ def _bt601(encoding, samples):
 @pytest.mark.parametrize(('height', 'width'), [(2, 2), (4, 6), (6, 70), (34, 130)])
 def test_yuv_is_that_of_bt601_in_limited_range(encoding, height, width, padding):
     samples = _samples(encoding, height, width)
-    rgb = rgb_from_msg(_lay_out(encoding, samples, padding))
+    rgb = rgb_from_msg(_driver_message(encoding, samples, padding))
     assert rgb.dtype == np.uint8
     np.testing.assert_allclose(rgb, _bt601(encoding, samples), atol=1.1)
 
@@ -107,14 +107,14 @@ def test_the_colours_of_the_standard_come_out(encoding, ycbcr, expected):
         np.full_like(plane, value)
         for plane, value in zip(_samples(encoding, 4, 6), ycbcr, strict=True)
     ]
-    rgb = rgb_from_msg(_lay_out(encoding, samples, padding=4))
+    rgb = rgb_from_msg(_driver_message(encoding, samples, padding=4))
     np.testing.assert_allclose(rgb, np.broadcast_to(expected, (4, 6, 3)), atol=2)
 
 
 @pytest.mark.parametrize(('height', 'width'), [(1, 1), (3, 5), (7, 1), (1, 8)])
 def test_nv24_may_have_any_size(height, width):
     samples = _samples('nv24', height, width)
-    rgb = rgb_from_msg(_lay_out('nv24', samples, padding=3))
+    rgb = rgb_from_msg(_driver_message('nv24', samples, padding=3))
     np.testing.assert_allclose(rgb, _bt601('nv24', samples), atol=1.1)
 
 
@@ -224,11 +224,11 @@ def _guarded(convert, shape):
 
     def guarded(source, code):
         room = np.full(2 * GUARD_BYTES + int(np.prod(shape)), 7, np.uint8)
-        picture = room[GUARD_BYTES:-GUARD_BYTES].reshape(shape)
-        assert np.shares_memory(convert(source, code, picture), room)
+        image = room[GUARD_BYTES:-GUARD_BYTES].reshape(shape)
+        assert np.shares_memory(convert(source, code, image), room)
         assert np.all(room[:GUARD_BYTES] == 7)
         assert np.all(room[-GUARD_BYTES:] == 7)
-        return picture
+        return image
 
     return guarded
 

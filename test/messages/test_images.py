@@ -152,15 +152,15 @@ def test_contradictions_are_named(changes, cause, words):
     assert len(str(caught.value)) < 500
 
 
-def _compressed(picture: np.ndarray, suffix: str, *options: int) -> Message:
-    bgr = picture[..., ::-1] if picture.ndim == 3 else picture
+def _compressed(image: np.ndarray, suffix: str, *options: int) -> Message:
+    bgr = image[..., ::-1] if image.ndim == 3 else image
     data = cv2.imencode(suffix, bgr, options)[1].tobytes()
     return Message(format=f'bgr8; {suffix[1:]} compressed', data=data)
 
 
 def test_png_is_lossless():
-    picture = _noise(HEIGHT, WIDTH, 3)
-    np.testing.assert_array_equal(rgb_from_msg(_compressed(picture, '.png')), picture)
+    image = _noise(HEIGHT, WIDTH, 3)
+    np.testing.assert_array_equal(rgb_from_msg(_compressed(image, '.png')), image)
 
 
 def test_png_of_16_bits_gives_the_high_byte():
@@ -171,9 +171,9 @@ def test_png_of_16_bits_gives_the_high_byte():
 
 @pytest.mark.parametrize('options', [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)])
 def test_jpeg_keeps_color_and_size(options):
-    picture = np.full((40, 30, 3), (200, 120, 30), np.uint8)
-    rgb = rgb_from_msg(_compressed(picture, '.jpg', *options))
-    np.testing.assert_allclose(rgb, picture, atol=3)
+    image = np.full((40, 30, 3), (200, 120, 30), np.uint8)
+    rgb = rgb_from_msg(_compressed(image, '.jpg', *options))
+    np.testing.assert_allclose(rgb, image, atol=3)
 
 
 def test_orientation_noted_in_a_jpeg_is_not_followed():
@@ -274,10 +274,10 @@ def test_any_compressed_data_give_an_image_or_an_image_error(whole, changes):
 
 @pytest.mark.parametrize(('shape', 'encoding'), [((4, 6, 3), 'rgb8'), ((4, 6), 'mono8')])
 def test_an_image_comes_back_from_its_message(shape, encoding):
-    picture = _noise(*shape)
-    message = image_to_msg(picture[:, ::-1], header(5))
+    image = _noise(*shape)
+    message = image_to_msg(image[:, ::-1], header(5))
     assert (message.encoding, message.step) == (encoding, 6 * (3 if len(shape) == 3 else 1))
-    expected = picture[:, ::-1].reshape(4, 6, -1)
+    expected = image[:, ::-1].reshape(4, 6, -1)
     np.testing.assert_array_equal(rgb_from_msg(message), np.broadcast_to(expected, (4, 6, 3)))
 
 

@@ -44,7 +44,7 @@ def until(holds: Callable[[], Any], what: str) -> Any:
     return result
 
 
-def picture(seed: int = 0, height: int = 48, width: int = 80) -> np.ndarray:
+def make_image(seed: int = 0, height: int = 48, width: int = 80) -> np.ndarray:
     """Make (H, W, 3) uint8 RGB with something to find in it."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
     return np.kron(coarse, np.ones((height // 6 + 1, width // 8 + 1, 1), np.uint8))[
@@ -201,7 +201,7 @@ class Bench:
         until(lambda: self.readers(camera.topic_name) == [wanted], 'the node listens')
         while True:
             sent_ns = self.new_stamp_ns()
-            camera.publish(image_cdr(picture(), sent_ns))
+            camera.publish(image_cdr(make_image(), sent_ns))
             if mask.wait(lambda m, ns=sent_ns: stamp_ns(m) >= ns, timeout_s=1.0):
                 return
 

@@ -42,7 +42,7 @@ def run_node(
 
 
 @pytest.fixture
-def start_here() -> Iterator[Callable[..., NodeInProcess]]:
+def start_node() -> Iterator[Callable[..., NodeInProcess]]:
     """Give a function that starts the node in this process; it ends with the test."""
     with contextlib.ExitStack() as started:
 

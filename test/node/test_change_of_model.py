@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from bench import TIMEOUT_S, image_cdr, picture, stamp_ns, until
+from bench import TIMEOUT_S, image_cdr, make_image, stamp_ns, until
 from nodes import stand_in, write_tiny_model
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
@@ -29,8 +29,8 @@ def other(tmp_path_factory):
 
 
 @pytest.fixture
-def world(start_here, model):
-    return World(start_here(model=str(model), **PATIENT))
+def world(start_node, model):
+    return World(start_node(model=str(model), **PATIENT))
 
 
 class World:
@@ -64,13 +64,13 @@ class World:
 
 
 def expected(folder):
-    return Segmenter.load(folder, 'cpu').segment(picture()).mask.tobytes()
+    return Segmenter.load(folder, 'cpu').segment(make_image()).mask.tobytes()
 
 
 def test_a_model_that_is_set_comes_in_its_own_time_while_the_old_one_works(world, model, other):
     old, new = expected(model), expected(other)
     assert old != new
-    assert world.mask_of(picture()) == old
+    assert world.mask_of(make_image()) == old
 
     assert world.bench.set(model=str(other)).successful
 
@@ -90,7 +90,7 @@ def test_a_folder_that_is_no_model_is_refused_and_the_reason_is_in_status(world,
     assert not refused.successful
     assert 'does not exist' in refused.reason
     assert 'does not exist' in world.wait_for_reason("'/no/such/folder' was requested")
-    assert world.mask_of(picture()) == expected(model)
+    assert world.mask_of(make_image()) == expected(model)
     heard = len(world.status.messages)
     assert world.reload().success
     changed = world.status.wait(lambda m: 'changed' in m.values[0].value, since=heard)
@@ -122,13 +122,13 @@ def test_what_fails_on_its_way_leaves_the_old_model(world, model, other, tmp_pat
     answer = until(lambda: not (a := world.reload()).message.startswith('another') and a, 'a turn')
     assert not answer.success
     assert said in answer.message
-    assert world.mask_of(picture()) == expected(model)
+    assert world.mask_of(make_image()) == expected(model)
 
     shutil.copytree(other, folder, dirs_exist_ok=True)
     answer = world.reload()
     assert answer.success
     assert answer.message.startswith('other (')
-    assert world.mask_of(picture()) == expected(other)
+    assert world.mask_of(make_image()) == expected(other)
 
 
 def test_without_a_model_in_use_a_reload_reports_what_loads_it(world):
@@ -154,7 +154,7 @@ class OnThisDevice:
                 for i in images]  # fmt: skip
 
 
-def test_a_device_that_fails_gives_way_to_the_cpu_and_masks_are_degraded(monkeypatch, start_here):
+def test_a_device_that_fails_gives_way_to_the_cpu_and_masks_are_degraded(monkeypatch, start_node):
     devices, seen = [], threading.Event()
 
     def load(folder, device, *arguments, **more):
@@ -163,7 +163,7 @@ def test_a_device_that_fails_gives_way_to_the_cpu_and_masks_are_degraded(monkeyp
         return OnThisDevice(device)
 
     monkeypatch.setattr(Segmenter, 'load', load)
-    bench = start_here(model='fragile', device='auto', **PATIENT).bench
+    bench = start_node(model='fragile', device='auto', **PATIENT).bench
     mask, status, camera = bench.listen(Image, 'mask'), bench.status(), bench.camera()
     bench.connect(camera, mask)
     assert set(mask.messages[-1].data) == {255}, 'no decision while the CPU is not there'

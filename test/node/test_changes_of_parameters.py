@@ -39,8 +39,8 @@ def loads(monkeypatch):
 
 
 @pytest.fixture
-def own_node(start_here, loads):
-    return start_here(model='one')
+def own_node(start_node, loads):
+    return start_node(model='one')
 
 
 def another_value(row, present):

@@ -61,11 +61,11 @@ def test_the_old_module_is_taken_where_there_is_no_other(humble):
 
 
 def test_with_humbles_rclpy_masks_come_without_what_it_does_not_tell(
-    humble, monkeypatch, start_here, model
+    humble, monkeypatch, start_node, model
 ):
     monkeypatch.setattr('surgseg_ros.node.image_subscriber.subscribe', humble.subscribe)
     monkeypatch.setattr(CallbacksOfHumble, 'made', [])
-    own_node = start_here(model=str(model), stale_after_ms=60000)
+    own_node = start_node(model=str(model), stale_after_ms=60000)
     own_node.bench.connect(own_node.bench.camera(), own_node.bench.listen(Image, 'mask'))
     assert CallbacksOfHumble.made
     assert all(

@@ -4,14 +4,14 @@
 import cv2
 import numpy as np
 import pytest
-from bench import Bench, picture, until
+from bench import Bench, make_image, until
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from surgseg_ros.messages.results import header, to_cdr
 from surgseg_ros.messages.types import TYPES
 
-WHOLE = cv2.imencode('.jpg', picture(0, 240, 320)[..., ::-1])[1].tobytes()
+WHOLE = cv2.imencode('.jpg', make_image(0, 240, 320)[..., ::-1])[1].tobytes()
 HALF = len(WHOLE) // 2
 
 
@@ -25,8 +25,8 @@ def send(bench: Bench, camera, data: bytes, text: str = 'rgb8; jpeg compressed b
 
 
 @pytest.fixture
-def own_node(start_here, model):
-    return start_here(
+def own_node(start_node, model):
+    return start_node(
         model=str(model), image_transport='compressed', stale_after_ms=600_000, cpu_threads=1
     )
 
@@ -74,7 +74,7 @@ def test_a_damaged_image_gets_no_mask_and_is_reported_and_counted(own_node, conn
 )
 def test_an_image_without_its_color_is_degraded_and_reported_once(own_node, connected, text):
     camera, masks, status = connected
-    grey = cv2.imencode('.jpg', cv2.cvtColor(picture(0, 240, 320), cv2.COLOR_RGB2GRAY))[1]
+    grey = cv2.imencode('.jpg', cv2.cvtColor(make_image(0, 240, 320), cv2.COLOR_RGB2GRAY))[1]
     heard = len(status.messages)
     for _ in range(3):
         masks.wait_for_stamp(send(own_node.bench, camera, grey.tobytes(), text))

@@ -14,9 +14,9 @@ SCENE = np.ascontiguousarray(Scene(3, (72, 128)).frame(0).image)
 
 
 @pytest.mark.parametrize(('action', 'values'), [('warn', set()), ('no_decision', {255})])
-def test_the_node_obeys_the_action(start_here, model, action, values):
+def test_the_node_obeys_the_action(start_node, model, action, values):
     patience = {'stale_after_ms': 600_000, 'gates.black.action': action}
-    bench = start_here(model=str(model), **patience).bench
+    bench = start_node(model=str(model), **patience).bench
     masks, status = bench.listen(Image, 'mask'), bench.status()
     found = bench.listen(Detection2DArray, 'detections')
     camera = bench.camera()
@@ -35,9 +35,9 @@ def test_the_node_obeys_the_action(start_here, model, action, values):
     assert degraded.values[3].value == 'gate_black'
 
 
-def test_the_raw_mask_is_there_where_masks_are_filtered(start_here, model):
+def test_the_raw_mask_is_there_where_masks_are_filtered(start_node, model):
     filtered = {'steady_frames': 3, 'stale_after_ms': 600_000}
-    bench = start_here(model=str(model), **filtered).bench
+    bench = start_node(model=str(model), **filtered).bench
     masks, raw = bench.listen(Image, 'mask'), bench.listen(Image, 'raw_mask')
     camera = bench.camera()
     bench.connect(camera, masks)

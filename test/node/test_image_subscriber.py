@@ -21,11 +21,11 @@ RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFOR
 
 
 @pytest.fixture
-def start(start_here, monkeypatch):
+def start(start_node, monkeypatch):
     """Start the node without a network; no image is sent here."""
     network = SimpleNamespace(**stand_in('none'))
     monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: network)
-    return lambda *arguments, **more: start_here(*arguments, model='none', **more)
+    return lambda *arguments, **more: start_node(*arguments, model='none', **more)
 
 
 def wait_for_reader(bench, reliability):

@@ -42,7 +42,7 @@ class Fallback:
         self.reasons.append(reason)
 
 
-def pictures(count):
+def make_images(count):
     return [Input(np.zeros((2, 2, 3), np.uint8), None)] * count
 
 
@@ -70,36 +70,36 @@ def test_advice_for_those_who_write_kernels_is_left_out():
 
 def test_what_fails_once_goes_through_at_the_second_try():
     segmenter, fallback = FailingOnDemand(OUT_OF_MEMORY), Fallback()
-    assert Inference(segmenter, fallback).segment(pictures(1)) == [FULL]
+    assert Inference(segmenter, fallback).segment(make_images(1)) == [FULL]
     assert (segmenter.passes, fallback.reported) == ([1, 1], [])
 
 
 def test_what_is_of_the_image_is_not_tried_again():
     error = ArithmeticError('NaN')
     segmenter, fallback = FailingOnDemand(error), Fallback()
-    assert Inference(segmenter, fallback).segment(pictures(1)) == [error]
+    assert Inference(segmenter, fallback).segment(make_images(1)) == [error]
     assert (segmenter.passes, fallback.reported) == ([1], [])
 
 
 def test_after_two_failures_another_way_is_sought_and_nothing_is_tried_until_it_comes():
     segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 9), Fallback()
     inference = Inference(segmenter, fallback)
-    assert inference.segment(pictures(1)) == [OUT_OF_MEMORY]
-    assert inference.segment(pictures(2)) == [OUT_OF_MEMORY] * 2
+    assert inference.segment(make_images(1)) == [OUT_OF_MEMORY]
+    assert inference.segment(make_images(2)) == [OUT_OF_MEMORY] * 2
     assert (segmenter.passes, fallback.reported) == ([1, 1], [OUT_OF_MEMORY])
 
 
 def test_where_no_other_way_comes_it_is_tried_with_each_image():
     segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 2), Fallback(comes=False)
     inference = Inference(segmenter, fallback)
-    assert inference.segment(pictures(1)) == [OUT_OF_MEMORY]
-    assert inference.segment(pictures(1)) == [FULL]
+    assert inference.segment(make_images(1)) == [OUT_OF_MEMORY]
+    assert inference.segment(make_images(1)) == [FULL]
 
 
 def test_where_single_images_go_through_it_stays_with_them_and_reports_so():
     segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 2), Fallback()
     inference = Inference(segmenter, fallback)
-    assert inference.segment(pictures(2)) == [FULL] * 2
+    assert inference.segment(make_images(2)) == [FULL] * 2
     assert segmenter.passes == [2, 2, 1, 1]
     assert inference.max_batch_size == 1
     assert 'one at a time: OutOfMemoryError: no memory is left' in fallback.reasons[0]
@@ -107,6 +107,6 @@ def test_where_single_images_go_through_it_stays_with_them_and_reports_so():
 
 def test_a_device_that_is_gone_is_not_asked_by_every_image_of_a_pass():
     segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 9), Fallback()
-    assert Inference(segmenter, fallback).segment(pictures(2)) == [OUT_OF_MEMORY] * 2
+    assert Inference(segmenter, fallback).segment(make_images(2)) == [OUT_OF_MEMORY] * 2
     assert segmenter.passes == [2, 2, 1, 1]
     assert (len(fallback.reported), fallback.reasons) == (1, [])

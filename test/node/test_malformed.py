@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from bench import FRAME_ID, image_cdr, picture, until
+from bench import FRAME_ID, image_cdr, make_image, until
 from sensor_msgs.msg import Image
 
 from surgseg_ros.core.segmenter import Segmenter
@@ -18,7 +18,7 @@ LARGEST = 2**32 - 1
 
 
 def _changed(chance, **values):
-    message = image_to_msg(picture(), header(chance.randrange(2**60), FRAME_ID))
+    message = image_to_msg(make_image(), header(chance.randrange(2**60), FRAME_ID))
     for name, value in values.items():
         setattr(message, name, value)
     return to_cdr(message)
@@ -92,9 +92,9 @@ def test_a_thousand_malformed_messages(bench, node, model):
 
     until(lambda: rejected() >= NUMBER, f'{NUMBER} rejected messages')
     good_ns = 7 * 10**9
-    camera.publish(image_cdr(picture(5), good_ns))
+    camera.publish(image_cdr(make_image(5), good_ns))
     message = mask.wait_for_stamp(good_ns)
-    expected = Segmenter.load(model, 'cpu').segment(picture(5)).mask
+    expected = Segmenter.load(model, 'cpu').segment(make_image(5)).mask
     assert bytes(message.data) == expected.tobytes()
     log = node.log()
     assert 'Traceback' not in log

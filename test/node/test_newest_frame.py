@@ -39,9 +39,9 @@ def slow(monkeypatch):
 
 
 @pytest.fixture
-def camera(slow, start_here):
+def camera(slow, start_node):
     """Give a camera that is connected; no frame has been sent."""
-    own_node = start_here(model='slow', stale_after_ms=600_000)
+    own_node = start_node(model='slow', stale_after_ms=600_000)
     yield Camera(own_node, slow)
     slow.let_go.release(1000)  # the node ends only once no frame is held
 

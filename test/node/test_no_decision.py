@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from bench import FRAME_ID, image_cdr, picture, stamp_ns, until
+from bench import FRAME_ID, image_cdr, make_image, stamp_ns, until
 from nodes import stand_in
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
@@ -30,9 +30,9 @@ class FickleNetwork:
 
 
 @pytest.fixture
-def bench(monkeypatch, start_here):
+def bench(monkeypatch, start_node):
     monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: FickleNetwork())
-    return start_here(model='fickle', stale_after_ms=600_000).bench
+    return start_node(model='fickle', stale_after_ms=600_000).bench
 
 
 def test_an_image_without_a_decision_reports_so_and_the_next_is_decided(bench):
@@ -56,7 +56,7 @@ def test_an_image_without_a_decision_reports_so_and_the_next_is_decided(bench):
     assert status.wait_for_reason('degraded', failed).values[3].value == 'processing_failed'
 
     heard = len(status.messages)
-    camera.publish(image_cdr(picture(), SOUND_NS))
+    camera.publish(image_cdr(make_image(), SOUND_NS))
     assert stamp_ns(masks.wait_for_stamp(SOUND_NS)) == SOUND_NS
     status.wait_for_state('valid', since=heard)
 
@@ -90,7 +90,7 @@ def test_by_default_it_is_silent_while_stale(bench):
     heard = len(masks.messages)
     assert bench.set(max_frame_age_ms=10, age_source='header').successful
 
-    camera.publish(image_cdr(picture(), 10**9 * 10**9))  # of the year 2001
+    camera.publish(image_cdr(make_image(), 10**9 * 10**9))  # of the year 2001
     reason = status.wait(lambda m: 'after its stamp' in m.values[0].value).values[0].value
     assert 'max_frame_age_ms is 10' in reason
     diagnostics.wait(lambda part: part.numbers['too_old'] == '1')
@@ -107,7 +107,7 @@ def test_a_stamp_of_the_future_is_reported_where_the_age_is_asked_for_by_headers
     bench.connect(camera, masks)
     assert bench.set(age_source='header').successful
     future_ns = 4 * 10**9 * 10**9 // 2
-    camera.publish(image_cdr(picture(), future_ns))
+    camera.publish(image_cdr(make_image(), future_ns))
     masks.wait_for_stamp(future_ns)
     reason = status.wait_for_reason('degraded', 'in the future').values[0].value
     assert 'synchronize the clocks' in reason
@@ -118,7 +118,7 @@ def test_a_mask_with_a_stamp_that_reports_nothing_is_degraded(bench):
     camera = bench.camera()
     bench.connect(camera, masks)
 
-    camera.publish(image_cdr(picture(), 0))
+    camera.publish(image_cdr(make_image(), 0))
     masks.wait_for_stamp(0)
 
     status.wait_for_reason('degraded', 'the stamp is zero')
@@ -131,7 +131,7 @@ def test_two_cameras_on_one_topic_are_degraded_until_one_is_left(bench):
 
     def alternate():
         for camera in cameras:
-            camera.publish(image_cdr(picture(), bench.new_stamp_ns()))
+            camera.publish(image_cdr(make_image(), bench.new_stamp_ns()))
         return masks.wait(timeout_s=0.2) and status.wait(
             lambda m: m.values[0].value == 'images of several publishers alternate', timeout_s=0.2
         )
@@ -141,13 +141,13 @@ def test_two_cameras_on_one_topic_are_degraded_until_one_is_left(bench):
     assert any(message.message == 'degraded' for message in status.messages)
 
     def go_on():
-        cameras[0].publish(image_cdr(picture(), bench.new_stamp_ns()))
+        cameras[0].publish(image_cdr(make_image(), bench.new_stamp_ns()))
         return any(message.message == 'valid' for message in status.messages[heard:])
 
     until(go_on, 'one camera to be trusted again')
 
 
-def test_a_slip_in_the_name_of_a_parameter_is_found(monkeypatch, start_here):
+def test_a_slip_in_the_name_of_a_parameter_is_found(monkeypatch, start_node):
     monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: FickleNetwork())
-    node = start_here(model='fickle', stale_after='600').node
+    node = start_node(model='fickle', stale_after='600').node
     assert parameters.unknown(node) == ['stale_after']

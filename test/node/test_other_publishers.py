@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from bench import image_cdr, picture, stamp_ns, until
+from bench import image_cdr, make_image, stamp_ns, until
 from diagnostic_msgs.msg import DiagnosticStatus
 from nodes import stand_in
 from sensor_msgs.msg import Image
@@ -260,9 +260,9 @@ class FlatNetwork:
 
 
 @pytest.fixture
-def start(start_here, monkeypatch):
+def start(start_node, monkeypatch):
     monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: FlatNetwork())
-    return lambda *arguments, **more: start_here(
+    return lambda *arguments, **more: start_node(
         *arguments, model='flat', stale_after_ms=600_000, **more
     )
 
@@ -272,7 +272,7 @@ def feed(own_node, topic='image'):
     camera, mask = own_node.bench.camera(topic), own_node.bench.listen(Image, 'mask')
     own_node.bench.connect(camera, mask)
     sent_ns = own_node.bench.new_stamp_ns()
-    camera.publish(image_cdr(picture(), sent_ns))
+    camera.publish(image_cdr(make_image(), sent_ns))
     assert stamp_ns(mask.wait_for_stamp(sent_ns)) == sent_ns
 
 
@@ -362,7 +362,7 @@ def test_two_nodes_of_one_name_are_both_degraded(bench, killed, run_node, model)
     text = f'another node named {name!r} also publishes on'
 
     def degraded():
-        camera.publish(image_cdr(picture(), bench.new_stamp_ns()))
+        camera.publish(image_cdr(make_image(), bench.new_stamp_ns()))
         reported = [m for m in status.messages if m.message == 'degraded' and text in reason_of(m)]
         return len({m.hardware_id for m in reported}) == 2
 

@@ -166,11 +166,11 @@ def test_a_slip_in_a_value_ends_the_start_and_is_named(context, name, value, sai
         SegmenterNode(context=context, parameter_overrides=[Parameter(full, value=value)])
 
 
-def test_the_node_reports_it_once(start_here, monkeypatch):
+def test_the_node_reports_it_once(start_node, monkeypatch):
     network = SimpleNamespace(**stand_in('none'))
     monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: network)
     name = 'qos_overrides./no/such.publisher.depth'
-    own_node = start_here(model='none', **{name: 3})
+    own_node = start_node(model='none', **{name: 3})
     own_node.logs.wait_for_text(name)
     assert own_node.bench.change('deactivate')
     assert own_node.bench.change('cleanup')

@@ -51,8 +51,8 @@ def allowed(policy: ElementTree.Element) -> set[tuple[str, str]]:
     }
 
 
-def test_the_running_node_does_what_the_policy_allows(policy, start_here, model):
-    own_node = start_here(model=str(model), steady_frames=2)  # with every topic that it can have
+def test_the_running_node_does_what_the_policy_allows(policy, start_node, model):
+    own_node = start_node(model=str(model), steady_frames=2)  # with every topic that it can have
     namespace, node = own_node.bench.namespace, own_node.bench.node
 
     def named(name: str) -> str:

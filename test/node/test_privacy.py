@@ -3,7 +3,7 @@
 
 import contextlib
 
-from bench import image_cdr, picture
+from bench import image_cdr, make_image
 from nodes import NodeProcess
 from sensor_msgs.msg import Image
 
@@ -22,9 +22,9 @@ def test_no_frame_is_written_anywhere(bench, model, tmp_path, monkeypatch):
         bench.connect(camera, mask)
         for number in range(3):
             stamp_ns = bench.new_stamp_ns()
-            camera.publish(image_cdr(picture(number), stamp_ns))
+            camera.publish(image_cdr(make_image(number), stamp_ns))
             mask.wait_for_stamp(stamp_ns)
-        camera.publish(image_cdr(picture(5), bench.new_stamp_ns())[:500])
+        camera.publish(image_cdr(make_image(5), bench.new_stamp_ns())[:500])
         node.wait_for_log('image dropped')
         assert node.interrupt() == 0
     written = [path for place in places.values() for path in place.rglob('*') if path.is_file()]
@@ -32,4 +32,4 @@ def test_no_frame_is_written_anywhere(bench, model, tmp_path, monkeypatch):
     for path in [log, *written]:
         content = path.read_bytes()
         assert len(content) < 10_000, path
-        assert not any(row.tobytes() in content for row in picture(0)), path
+        assert not any(row.tobytes() in content for row in make_image(0)), path

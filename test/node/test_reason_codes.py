@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from bench import TIMEOUT_S, image_cdr, picture, until
+from bench import TIMEOUT_S, image_cdr, make_image, until
 from nodes import stand_in
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -44,7 +44,7 @@ Coded = Iterable[Any]
 
 def decide(image: Any = None, stamps: Iterable[int] = (1,), **settings: Any) -> Coded:
     """Send an image through the pipeline for each stamp; the warnings of the last."""
-    pixels = picture() if image is None else image
+    pixels = make_image() if image is None else image
     pipeline = CameraPipeline(PipelineSettings(**settings))
     size = pixels.shape[:2]
     output = Segmentation(np.zeros(size, np.uint8), np.zeros(size, np.uint8))
@@ -60,7 +60,7 @@ def gate(name: str) -> Coded:
 
 
 def failed_network() -> Coded:
-    return CameraPipeline().decide(InputFrame(picture()), ArithmeticError('NaN')).reasons
+    return CameraPipeline().decide(InputFrame(make_image()), ArithmeticError('NaN')).reasons
 
 
 def unchecked_jpeg() -> Coded:
@@ -226,7 +226,7 @@ def test_no_code_is_left_out():
     assert not PRODUCED.keys() & OVER_DDS
 
 
-def test_codes_of_the_life_cycle_and_of_a_rejected_image_are_in_status(start_here, monkeypatch):
+def test_codes_of_the_life_cycle_and_of_a_rejected_image_are_in_status(start_node, monkeypatch):
     heard = threading.Event()
 
     def load(*arguments, **more):
@@ -234,7 +234,7 @@ def test_codes_of_the_life_cycle_and_of_a_rejected_image_are_in_status(start_her
         return Network()
 
     monkeypatch.setattr(Segmenter, 'load', load)
-    bench = start_here(model='').bench
+    bench = start_node(model='').bench
     status = bench.status()
 
     def wait_for(code):
@@ -251,7 +251,7 @@ def test_codes_of_the_life_cycle_and_of_a_rejected_image_are_in_status(start_her
     wait_for(ReasonCode.NO_IMAGE_YET)
     camera = bench.camera()
     bench.connect(camera, bench.listen(Image, 'mask'))
-    camera.publish(image_cdr(picture(), 1)[:-1])
+    camera.publish(image_cdr(make_image(), 1)[:-1])
     wait_for(ReasonCode.IMAGE_REJECTED)
     for step in ('deactivate', 'cleanup'):
         assert bench.change(step)

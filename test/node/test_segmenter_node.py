@@ -4,7 +4,7 @@
 import cv2
 import numpy as np
 import pytest
-from bench import FRAME_ID, image_cdr, picture, stamp_ns, until
+from bench import FRAME_ID, image_cdr, make_image, stamp_ns, until
 from nodes import write_tiny_model
 from rclpy.duration import Duration
 from rclpy.qos import ReliabilityPolicy
@@ -23,9 +23,9 @@ PATIENT = {'stale_after_ms': FRESH, 'cpu_threads': 1}
 
 
 @pytest.fixture
-def start(start_here, model):
+def start(start_node, model):
     """Start the node with the tiny model; a slow machine shall not make it stale."""
-    return lambda *arguments, **more: start_here(
+    return lambda *arguments, **more: start_node(
         *arguments, **{'model': str(model), **PATIENT, **more}
     )
 
@@ -47,7 +47,7 @@ def test_results_are_exact_and_carry_the_header(start, segment):
     camera = bench.camera()
     bench.connect(camera, mask)
     for seed, size in enumerate([(48, 80), (61, 37), (1, 1), (480, 640)]):
-        pixels, sent_ns = picture(seed, *size), bench.new_stamp_ns()
+        pixels, sent_ns = make_image(seed, *size), bench.new_stamp_ns()
         camera.publish(image_cdr(pixels, sent_ns))
         expected = segment(pixels, confidence=True)
         message = mask.wait_for_stamp(sent_ns)
@@ -171,7 +171,7 @@ def test_live_parameters_take_effect_and_others_are_refused_while_configured(sta
     bench.connect(camera, mask)
     assert bench.set(least_area=1.0).successful
     sent_ns = bench.new_stamp_ns()
-    camera.publish(image_cdr(picture(), sent_ns))
+    camera.publish(image_cdr(make_image(), sent_ns))
     assert list(found.wait_for_stamp(sent_ns).detections) == []
     refused = bench.set(roi=[0, 0, 8, 8])
     assert not refused.successful
@@ -187,7 +187,7 @@ def test_live_parameters_take_effect_and_others_are_refused_while_configured(sta
 
 def test_outside_the_roi_there_is_no_decision(start, segment):
     own_node = start(roi=[16, 8, 40, 32])
-    bench, pixels = own_node.bench, picture()
+    bench, pixels = own_node.bench, make_image()
     mask, camera = bench.listen(Image, 'mask'), bench.camera()
     bench.connect(camera, mask)
     expected = segment(pixels, roi=Roi(16, 8, 40, 32)).mask
@@ -206,7 +206,7 @@ def test_odd_stamps_are_processed_and_reported_once(start):
     heard = len(mask.messages)
     stamps = [0, 0, 10**9 * 500, 10**9 * 500, 10**9 * 400, 10**9 * 300, 10**9 * 300, -(10**9)]
     for number, sent_ns in enumerate(stamps, start=1):
-        camera.publish(image_cdr(picture(), sent_ns))
+        camera.publish(image_cdr(make_image(), sent_ns))
         until(lambda: len(mask.messages) == heard + number, f'mask {number}')  # noqa: B023
     assert [stamp_ns(message) for message in mask.messages[heard:]] == stamps
     for said in ('the stamp is zero', 'the same stamp', 'stamps go back'):
@@ -221,7 +221,7 @@ def test_an_image_that_changes_size_is_followed(start):
     bench.connect(camera, mask)
     for size in [(24, 32), (100, 20)]:
         sent_ns = bench.new_stamp_ns()
-        camera.publish(image_cdr(picture(0, *size), sent_ns))
+        camera.publish(image_cdr(make_image(0, *size), sent_ns))
         message = mask.wait_for_stamp(sent_ns)
         assert (message.height, message.width) == size
     assert 'from 80x48 to 32x24' in own_node.logs.wait_for_text('images change')
@@ -233,7 +233,7 @@ def test_compressed_images(start, segment, ending):
     mask = bench.listen(Image, 'mask')
     camera = bench.camera(message_type=CompressedImage)
     until(lambda: bench.readers() == [ReliabilityPolicy.RELIABLE], 'the node listens')
-    data = cv2.imencode(ending, picture()[..., ::-1])[1].reshape(-1)
+    data = cv2.imencode(ending, make_image()[..., ::-1])[1].reshape(-1)
     compressed = TYPES.types['sensor_msgs/msg/CompressedImage']
     while not mask.wait(timeout_s=0.5):
         message = compressed(header=header(bench.new_stamp_ns()), format='jpeg', data=data)
@@ -277,7 +277,7 @@ def test_both_halves_of_a_side_by_side_image_are_cameras(start, segment):
     camera = bench.camera()
     both = [ReliabilityPolicy.RELIABLE] * 2
     until(lambda: bench.readers(camera.topic_name) == both, 'both cameras listen')
-    pixels, sent_ns = picture(3, 48, 160), 0
+    pixels, sent_ns = make_image(3, 48, 160), 0
     while not all(mask.wait(lambda m, ns=sent_ns: stamp_ns(m) == ns, 1.0) for mask in masks):
         sent_ns = bench.new_stamp_ns()
         camera.publish(image_cdr(pixels, sent_ns))

@@ -19,7 +19,7 @@ import os
 import signal
 
 import pytest
-from bench import TIMEOUT_S, image_cdr, picture, until
+from bench import TIMEOUT_S, image_cdr, make_image, until
 from lifecycle_msgs.msg import Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState
 from nodes import NodeProcess, write_tiny_model
@@ -31,7 +31,7 @@ from vision_msgs.msg import Detection2DArray
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 CHANGING = 'changing its model'
-WAYS = {
+TRANSITIONS = {
     'unconfigured': (),
     'inactive': ('configure',),
     'active': ('configure', 'activate'),
@@ -137,7 +137,7 @@ class World:
         for recorder in (found, overlay):
             self._bench.connect(camera, recorder)
         sent_ns = self._bench.new_stamp_ns()
-        camera.publish(image_cdr(picture(height=1440, width=2560), sent_ns))
+        camera.publish(image_cdr(make_image(height=1440, width=2560), sent_ns))
         found.wait_for_stamp(sent_ns)
 
     def _set_model(self, folder):
@@ -191,7 +191,7 @@ def test_it_ends_well_and_reports_inactive_last(worlds, model, tmp_path, state, 
     assert world.status.wait()
     if (state, number) == AT_ONCE:
         world.send(number)
-    for step in WAYS[state]:
+    for step in TRANSITIONS[state]:
         assert world.change(step)
     if state in STEPS:
         world.stop_in(state)

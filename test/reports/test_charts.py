@@ -6,11 +6,13 @@ import subprocess
 import sys
 from xml.etree import ElementTree
 
+import cv2
 import matplotlib as mpl
 import numpy as np
 import pytest
 
-from surgseg_ros.reports.charts import Bar, class_bars, confidence_plot, time_bars
+from surgseg_ros.reports.charts import Bar, class_bars, confidence_plot, data_sheet, time_bars
+from surgseg_ros.reports.pages import class_colour
 from surgseg_ros.reports.timeline import Curve, Panel, Row, timeline
 
 BAR = Bar('1080p <one>', {'parse': 0.5, 'network': 20.25}, {'p95': 30.04})
@@ -87,3 +89,27 @@ def test_confidence_against_iou(frames):
     assert ('correlation 1.00' in drawn) == (frames > 1)
     assert '>0.800</text>' in drawn
     assert len(drawn) < 30_000
+
+
+def sheet_of(*content):
+    return cv2.imdecode(np.frombuffer(data_sheet(*content), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def test_a_data_sheet_has_all_images_as_they_are_and_grows_with_them():
+    shares = np.linspace(0, 1, 10)
+    empty = sheet_of(shares, shares, 0, [])
+    images = [(f'video_{n}', np.full((30 + n, 400, 3), 10 + n, np.uint8)) for n in range(5)]
+    sheet = sheet_of(shares, shares, 5, images)
+    assert (sheet.dtype, sheet.shape[1:], empty.shape[1:]) == (np.uint8, (1600, 3), (1600, 3))
+    for number, (_, image) in enumerate(images):
+        below = sheet[len(empty) :, number % 4 * 400 : (number % 4 + 1) * 400]
+        assert (below == image[0, 0]).all(2).sum() == image.shape[0] * 400, number
+
+
+def test_a_bar_of_a_data_sheet_is_as_long_as_its_share():
+    widths = []
+    for share in (0.25, 0.5):
+        sheet = sheet_of(np.zeros(10), [0.0] * 4 + [share] + [0.0] * 5, 5, [])
+        colour = [int(class_colour(4)[at : at + 2], 16) for at in (1, 3, 5)]
+        widths.append(np.ptp(np.nonzero((sheet == colour).all(2))[1]))
+    assert widths[1] == pytest.approx(2 * widths[0], abs=3)

@@ -55,7 +55,7 @@ def set_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleTy
     monkeypatch.syspath_prepend(str(SET_UP))
     module = importlib.import_module('set_up')
     monkeypatch.setattr(module, 'VENV', tmp_path)
-    monkeypatch.setattr(module, 'HERE', tmp_path)
+    monkeypatch.setattr(module, 'FOLDER', tmp_path)
     version = f'{sys.version_info.major}.{sys.version_info.minor}'
     (tmp_path / f'lock-{version}.txt').write_text('numpy==2.0\n')
     yield module

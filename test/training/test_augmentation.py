@@ -28,7 +28,7 @@ def scene():
     return np.repeat(mask[..., None] * np.uint8(50), 3, 2), mask
 
 
-def picture(size=(128, 160)):
+def make_image(size=(128, 160)):
     """Draw tissue of a kind, without black."""
     rng = np.random.default_rng(1)
     return rng.integers((90, 40, 30), (200, 90, 80), (*size, 3)).astype(np.uint8)
@@ -90,12 +90,12 @@ def test_a_class_that_is_not_there_is_no_obstacle():
 def test_a_view_stays_off_the_padding_where_it_can():
     mask = np.zeros((128, 160), np.uint8)
     mask[72:] = NO_DECISION
-    truths = [NOTHING(picture(), mask, (64, 64), rng_of(seed))[1] for seed in range(20)]
+    truths = [NOTHING(make_image(), mask, (64, 64), rng_of(seed))[1] for seed in range(20)]
     assert all((truth != NO_DECISION).mean() > 0.95 for truth in truths)
 
 
 def test_the_black_around_the_endoscope_stays_black():
-    image = picture()
+    image = make_image()
     rows, columns = np.mgrid[:128, :160]
     surround = (rows - 64) ** 2 + (columns - 80) ** 2 > 75**2
     image[surround] = 0
@@ -108,7 +108,7 @@ def test_the_black_around_the_endoscope_stays_black():
 
 
 def test_smoke_whitens_and_takes_contrast():
-    image, mask = picture(), np.zeros((128, 160), np.uint8)
+    image, mask = make_image(), np.zeros((128, 160), np.uint8)
     smoke = replace(NOTHING, smoke=1)
     for seed in range(8):
         view, truth = smoke(image, mask, mask.shape, rng_of(seed))
@@ -120,7 +120,7 @@ def test_smoke_whitens_and_takes_contrast():
 
 
 def test_each_change_of_colour_is_one_of_brightness_contrast_saturation_and_balance():
-    image, mask = picture(), np.zeros((128, 160), np.uint8)
+    image, mask = make_image(), np.zeros((128, 160), np.uint8)
     means = np.array(
         [
             replace(NOTHING, colour=0.15)(image, mask, mask.shape, rng_of(seed))[0].mean((0, 1))

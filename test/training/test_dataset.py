@@ -17,10 +17,10 @@ from surgseg_ros.training.dataset import DatasetError, find_samples
 )
 def test_frames_are_found_by_each_naming(data, name):
     video = data / 'video_02'
-    picture = cv2.imread(str(video / 'rgb/000000060.png'))
+    image = cv2.imread(str(video / 'rgb/000000060.png'))
     shutil.rmtree(video / 'rgb')
     (video / name).parent.mkdir()
-    cv2.imwrite(str(video / name), picture)
+    cv2.imwrite(str(video / name), image)
     (video / 'segmentation/000000000.png').unlink()
 
     sample = next(s for s in find_samples(data) if s.video == 'video_02')

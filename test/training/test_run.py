@@ -140,9 +140,9 @@ def test_logs_and_images_are_left(tmp_path, arguments):
         assert all(0 <= value <= 1 for value in values)
     assert _logged(tmp_path / 'model', 'loss')
     assert [*run.glob('logs/version_0/events*')]
-    pictures = sorted(run.glob('pictures/*.png'))
-    assert [path.name for path in pictures] == ['00000002.png', '00000006.png']
-    assert cv2.imread(str(pictures[0])).shape == (32 + 2 * 288, 3 * 480, 3)
+    images = sorted(run.glob('pictures/*.png'))
+    assert [path.name for path in images] == ['00000002.png', '00000006.png']
+    assert cv2.imread(str(images[0])).shape == (32 + 2 * 288, 3 * 480, 3)
     assert not (run / 'frames').exists()
 
 

@@ -69,16 +69,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     segmenter = Segmenter.load(options.model, options.device, options.runtime)
     segmenter.warm_up()
     plain = load_network(*read_model(options.model)).to(segmenter.runtime.device)
-    pictures = draw(SIZE)
+    images = draw(SIZE)
     with tempfile.TemporaryDirectory() as name:
         bag, longer = (Path(name) / word for word in ('bag', 'longer'))
-        write_image_bag(bag, _frames(pictures, options.frames))
+        write_image_bag(bag, _frames(images, options.frames))
         rounds = [
-            _measure(plain, segmenter, pictures, lambda: _evaluate_bag(options, bag), number)
+            _measure(plain, segmenter, images, lambda: _evaluate_bag(options, bag), number)
             for number in range(options.rounds)
         ]
         last = _evaluate_bag(options, bag)
-        write_image_bag(longer, _frames(pictures, LONGER * options.frames))
+        write_image_bag(longer, _frames(images, LONGER * options.frames))
         growth_mib = _evaluate_bag(options, longer).peak_mib - last.peak_mib
     print(_table(rounds))
     print(f'\nMedian of each stage, ms: {_stages(last.stages)}.\n')
@@ -103,29 +103,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _frames(pictures: Sequence[RgbArray], count: int) -> Iterator[tuple[int, RgbArray, None]]:
+def _frames(images: Sequence[RgbArray], count: int) -> Iterator[tuple[int, RgbArray, None]]:
     for number in range(count):
-        yield START_TIME_NS + number * 10**8, pictures[number % len(pictures)], None
+        yield START_TIME_NS + number * 10**8, images[number % len(images)], None
 
 
 def _measure(
     plain: Callable[[Tensor], Tensor],
     segmenter: Segmenter,
-    pictures: Sequence[RgbArray],
+    images: Sequence[RgbArray],
     evaluate_bag: Callable[[], Evaluated],
     number: int,
 ) -> Round:
     """Measure each; each round starts with another, since the machine may become slower."""
     spec, device = segmenter.spec, segmenter.runtime.device
     fitted = [
-        fit(torch.from_numpy(picture.copy())[None].to(device), spec.input_size, spec.fit)
-        for picture in pictures
+        fit(torch.from_numpy(image.copy())[None].to(device), spec.input_size, spec.fit)
+        for image in images
     ]
     acts: list[Callable[[], float]] = [
-        lambda: _per_frame_ms(lambda n: plain(fitted[n]), len(pictures), device),
-        lambda: _per_frame_ms(lambda n: segmenter.runtime(fitted[n]), len(pictures), device),
+        lambda: _per_frame_ms(lambda n: plain(fitted[n]), len(images), device),
+        lambda: _per_frame_ms(lambda n: segmenter.runtime(fitted[n]), len(images), device),
         lambda: _per_frame_ms(
-            lambda n: segmenter.segment(pictures[n], grid_confidence=True), len(pictures), device
+            lambda n: segmenter.segment(images[n], grid_confidence=True), len(images), device
         ),
         lambda: evaluate_bag().ms_per_frame,
     ]
@@ -135,11 +135,11 @@ def _measure(
 
 
 @torch.inference_mode()
-def _per_frame_ms(act: Callable[[int], Any], pictures: int, device: torch.device) -> float:
-    count = 4 * pictures
+def _per_frame_ms(act: Callable[[int], Any], images: int, device: torch.device) -> float:
+    count = 4 * images
     start_s = time.perf_counter()
     for number in range(count):
-        act(number % pictures)
+        act(number % images)
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
     return 1e3 * (time.perf_counter() - start_s) / count

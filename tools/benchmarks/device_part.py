@@ -30,12 +30,12 @@ class Row(NamedTuple):
     """
     The measurements for one batch size.
 
-    :param pictures: number of images in one batch.
+    :param images: number of images in one batch.
     :param network_ms: median of the network alone.
     :param whole_ms: median of the whole path.
     """
 
-    pictures: int
+    images: int
     network_ms: float
     whole_ms: float
 
@@ -63,33 +63,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         precision=options.precision,
         max_batch_size=2,
     )
-    pictures = draw((height, width))
-    rows = [measure(segmenter, pictures[:count], options.rounds) for count in (1, 2)]
+    images = draw((height, width))
+    rows = [measure(segmenter, images[:count], options.rounds) for count in (1, 2)]
     print(table(rows))
     print(f'\n{segmenter.runtime.description}; {options.size}; {options.rounds} rounds')
     print(describe('', ['torch']))
     return 0
 
 
-def measure(segmenter: Segmenter, pictures: list[NDArray[np.uint8]], rounds: int) -> Row:
+def measure(segmenter: Segmenter, images: list[NDArray[np.uint8]], rounds: int) -> Row:
     """
     Time the network and the whole path, in turn.
 
     :param segmenter: on the device.
-    :param pictures: (H, W, 3) uint8 RGB each, in one batch.
+    :param images: (H, W, 3) uint8 RGB each, in one batch.
     :param rounds: number of measured rounds.
     :return: the medians.
     """
-    size = (len(pictures), *segmenter.spec.input_size, 3)
+    size = (len(images), *segmenter.spec.input_size, 3)
     fitted = torch.full(size, 127, dtype=torch.uint8, device=segmenter.runtime.device)
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(_UNTIMED + rounds):
         network = _timed(segmenter, lambda: segmenter.runtime(fitted))
-        whole = _timed(segmenter, lambda: segmenter.segment_all(pictures))
+        whole = _timed(segmenter, lambda: segmenter.segment_all(images))
         if number >= _UNTIMED:
             times[0].append(network)
             times[1].append(whole)
-    return Row(len(pictures), *(median(of_one) for of_one in times))
+    return Row(len(images), *(median(of_one) for of_one in times))
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -104,8 +104,8 @@ def table(rows: Sequence[Row]) -> str:
         '| --- | --- | --- | --- | --- |',
     ]
     lines += [
-        f'| {row.pictures} | {row.network_ms:.2f} | {row.whole_ms:.2f} '
-        f'| {row.whole_ms / row.network_ms:.3f} | {1e3 * row.pictures / row.whole_ms:.0f} |'
+        f'| {row.images} | {row.network_ms:.2f} | {row.whole_ms:.2f} '
+        f'| {row.whole_ms / row.network_ms:.3f} | {1e3 * row.images / row.whole_ms:.0f} |'
         for row in rows
     ]
     return '\n'.join(lines)

@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure(options: argparse.Namespace, model: Path) -> dict[str, Any]:
-    pictures = draw(_SIZE)
+    images = draw(_SIZE)
     rates = floors.measure_rates(torch.device('cpu'))
     inputs = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -96,7 +96,7 @@ def _measure(options: argparse.Namespace, model: Path) -> dict[str, Any]:
                 model, (height, width), options.precisions, folder, options.frames
             )
             print(f'paper: {width}x{height}, {options.rounds} rounds', file=sys.stderr)
-            variants = take_turns(folder / 'plain', exports, pictures, options.rounds)
+            variants = take_turns(folder / 'plain', exports, images, options.rounds)
             inputs.append({
                 'input': f'{width}x{height}',
                 'flops': floors.count_flops(spec),

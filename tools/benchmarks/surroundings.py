@@ -26,7 +26,7 @@ import torch
 from tools.benchmarks.machine import describe
 from tools.benchmarks.surrounding_steps import Step, steps
 
-_PICTURES: Final = ((640, 480), (1280, 720), (1920, 1080), (3840, 2160))
+_SIZES: Final = ((640, 480), (1280, 720), (1920, 1080), (3840, 2160))
 _INPUTS: Final = ((192, 128), (320, 192), (640, 512))
 _PACKAGES: Final = ('torch', 'numpy', 'opencv-python-headless')
 _COPIED_BYTES: Final = 1 << 26
@@ -36,14 +36,14 @@ class Row(NamedTuple):
     """
     The measurements of a step.
 
-    :param picture: size of the image, width x height.
+    :param image: size of the image, width x height.
     :param step: its name.
     :param ours_ms: median.
     :param plain_ms: median.
     :param floor_ms: the time for memory access alone.
     """
 
-    picture: str
+    image: str
     step: str
     ours_ms: float
     plain_ms: float
@@ -82,11 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(picture: str, step: Step, repeats: int, bytes_per_s: float) -> Row:
+def measure(image: str, step: Step, repeats: int, bytes_per_s: float) -> Row:
     """
     Time both implementations of a step, in turn.
 
-    :param picture: its size.
+    :param image: its size.
     :param step: the step.
     :param repeats: number of repetitions, after one that does not count.
     :param bytes_per_s: rate at which memory is copied.
@@ -97,7 +97,7 @@ def measure(picture: str, step: Step, repeats: int, bytes_per_s: float) -> Row:
         for variant, found in zip((step.ours, step.plain), times_ms):
             found.append(_time_ms(variant))
     ours_ms, plain_ms = (median(found[1:]) for found in times_ms)
-    return Row(picture, step.name, ours_ms, plain_ms, 1e3 * step.least_bytes / bytes_per_s)
+    return Row(image, step.name, ours_ms, plain_ms, 1e3 * step.least_bytes / bytes_per_s)
 
 
 def copy_rate() -> float:
@@ -120,7 +120,7 @@ def line(row: Row) -> str:
     :return: Markdown.
     """
     times = f'{row.ours_ms:.2f} | {row.plain_ms:.2f} | {row.ratio:.1f} | {row.floor_ms:.2f}'
-    return f'| {row.picture} | {row.step} | {times} |'
+    return f'| {row.image} | {row.step} | {times} |'
 
 
 def _time_ms(variant: Callable[[], object]) -> float:
@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add('--pictures', type=_size, nargs='+', default=_PICTURES, metavar='WxH', help='480p to 4K')
+    add('--pictures', type=_size, nargs='+', default=_SIZES, metavar='WxH', help='480p to 4K')
     add('--inputs', type=_size, nargs='+', default=_INPUTS, metavar='WxH', help="the network's")
     add('--repeats', type=int, default=15, help='of each step (default: %(default)s)')
     add('--json', type=Path, metavar='FILE', help='where to write the numbers')

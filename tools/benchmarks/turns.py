@@ -89,14 +89,14 @@ def export_at(
 
 
 def take_turns(
-    plain_folder: Path, exports: Mapping[str, Path], pictures: Sequence[RgbArray], rounds: int
+    plain_folder: Path, exports: Mapping[str, Path], images: Sequence[RgbArray], rounds: int
 ) -> dict[str, Variant]:
     """
     Time all paths on one image, then on the next; each round starts with another path.
 
     :param plain_folder: the model folder for the paper's path.
     :param exports: model folders for ours, by precision.
-    :param pictures: (H, W, 3) uint8 RGB, used in turn.
+    :param images: (H, W, 3) uint8 RGB, used in turn.
     :param rounds: number of measured images.
     :return: the measurements of `plain` and of the precisions.
     """
@@ -108,36 +108,36 @@ def take_turns(
         for name, s in ours.items()
     }
     for number in range(-_UNTIMED, rounds):
-        picture = pictures[number % len(pictures)]
+        image = images[number % len(images)]
         names = list(variants)
         for name in names[number % len(names) :] + names[: number % len(names)]:
             started_s = time.perf_counter()
             if name == 'plain':
-                plain(picture)
+                plain(image)
                 stages_ms = plain.stage_ms
             else:
-                stages_ms = dict(ours[name].segment(picture).stage_ms)
+                stages_ms = dict(ours[name].segment(image).stage_ms)
             whole_ms = 1e3 * (time.perf_counter() - started_s)
             if number >= 0:
                 variants[name].note(whole_ms, stages_ms)
     for name, segmenter in ours.items():
-        _compare(variants[name], segmenter, plain, pictures)
+        _compare(variants[name], segmenter, plain, images)
     return variants
 
 
 @torch.inference_mode()
 def _compare(
-    variant: Variant, segmenter: Segmenter, plain: PlainModel, pictures: Sequence[RgbArray]
+    variant: Variant, segmenter: Segmenter, plain: PlainModel, images: Sequence[RgbArray]
 ) -> None:
     """Compare our masks with the plain ones, and time our postprocessing with confidence."""
     spec, endings, wholes = segmenter.spec, [], []
-    for picture in pictures:
-        size = (picture.shape[0], picture.shape[1])
-        fitted = fit(torch.from_numpy(picture)[None], spec.input_size, spec.fit)
+    for image in images:
+        size = (image.shape[0], image.shape[1])
+        fitted = fit(torch.from_numpy(image)[None], spec.input_size, spec.fit)
         logits = segmenter.runtime(fitted)
         mask, *_ = upsample(logits[0], size, False)
         endings.append(np.mean(mask.numpy() == plain_ending(logits, size)))
-        found = segmenter.segment(picture, confidence=True)
+        found = segmenter.segment(image, confidence=True)
         variant.with_confidence_ms.append(found.stage_ms['upsample'])
-        wholes.append(np.mean(found.mask == plain(picture)))
+        wholes.append(np.mean(found.mask == plain(image)))
     variant.same_ending, variant.same_as_plain = float(np.mean(endings)), float(np.mean(wholes))

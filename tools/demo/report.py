@@ -19,7 +19,7 @@ from tools.demo.session import Recorded
 from tools.demo.source import GROUND_TRUTH_TOPIC, IMAGE_TOPIC, Source
 
 TYPES_OF = {'mask': IMAGE, 'detections': DETECTIONS}
-PICTURES = 4
+IMAGE_COUNT = 4
 PANEL_HEIGHT_PX = 360
 
 RgbArray = NDArray[np.uint8]
@@ -70,7 +70,7 @@ def report(source: Source, recorded: Sequence[Recorded], folder: Path) -> Outcom
     found = _by_stamp(recorded, 'detections')
     counts: list[FrameCounts] = []
     fitting = 0
-    shown = set(np.linspace(0, source.frames - 1, PICTURES, dtype=int).tolist())
+    shown = set(np.linspace(0, source.frames - 1, IMAGE_COUNT, dtype=int).tolist())
     video: cv2.VideoWriter | None = None
     for index, (stamp, image, truth) in enumerate(_frames(source.bag)):
         mask = _plane(masks[stamp][1]) if stamp in masks else None
@@ -87,7 +87,7 @@ def report(source: Source, recorded: Sequence[Recorded], folder: Path) -> Outcom
         if truth is not None:
             counts.append(count_frame(truth, mask, edges=False))
         if index in shown:
-            _write_picture(folder / f'frame_{index:06d}.png', image, truth, mask, overlay)
+            _write_image(folder / f'frame_{index:06d}.png', image, truth, mask, overlay)
     if video is not None:
         video.release()
     scores = summarize({'demo': counts}) if counts else None
@@ -192,7 +192,7 @@ def _video(path: Path, rate_hz: float, image: RgbArray) -> cv2.VideoWriter:
     return video
 
 
-def _write_picture(
+def _write_image(
     path: Path, image: RgbArray, truth: RgbArray | None, mask: RgbArray | None, overlay: RgbArray
 ) -> None:
     """Write input, truth and prediction side by side, as far as they exist."""
@@ -203,8 +203,8 @@ def _write_picture(
     scale = PANEL_HEIGHT_PX / image.shape[0]
     size = round(image.shape[1] * scale), PANEL_HEIGHT_PX
     drawn = []
-    for title, picture in panels:
-        panel = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    for title, whole in panels:
+        panel = cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
         for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
             cv2.putText(
                 panel, title, (10, 26), cv2.FONT_HERSHEY_SIMPLEX, 0.8, colour, thickness,

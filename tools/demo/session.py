@@ -24,7 +24,7 @@ from tools.demo.source import IMAGE_TOPIC, Source
 
 CONFIG = Path(__file__).resolve().parents[2] / 'config'
 START_TIMEOUT_S = 120.0
-SETTLE_S = 3.0
+DISCOVERY_S = 3.0
 """From the player's start to its first frame, for discovery and matching of QoS."""
 TRIAL_S = 6.0
 MARGIN = 0.5
@@ -217,7 +217,7 @@ def player(bag: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     :param options: further options of the verb.
     :return: context with the process, which is ended as with Ctrl-C.
     """
-    arguments = [str(bag), '--topics', IMAGE_TOPIC, '--wait', '--delay', f'{SETTLE_S:g}']
+    arguments = [str(bag), '--topics', IMAGE_TOPIC, '--wait', '--delay', f'{DISCOVERY_S:g}']
     with _process('bag_player', *arguments, *options, out=subprocess.DEVNULL) as process:
         yield process
 

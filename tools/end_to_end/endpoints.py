@@ -104,9 +104,9 @@ def run_camera(options: argparse.Namespace) -> None:
 
     `readers` is answered with the number of subscriptions.
 
-    :param options: `pictures` and `topic`.
+    :param options: `images` and `topic`.
     """
-    cdrs = itertools.cycle([image_cdr(picture) for picture in np.load(options.pictures)])
+    cdrs = itertools.cycle([image_cdr(image) for image in np.load(options.images)])
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node('benchmark_camera', start_parameter_services=False)
     publisher = node.create_publisher(Image, options.topic, DEPTH)
@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ends = parser.add_subparsers(required=True)
     camera = ends.add_parser('camera')
     camera.set_defaults(run=run_camera)
-    camera.add_argument('--pictures', type=Path, required=True, help='(N, H, W, 3) as .npy')
+    camera.add_argument('--images', type=Path, required=True, help='(N, H, W, 3) as .npy')
     listener = ends.add_parser('listener')
     listener.set_defaults(run=run_listener)
     listener.add_argument('--others', nargs='*', default=[], choices=RESULTS)

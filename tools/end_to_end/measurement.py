@@ -121,21 +121,21 @@ def resident_mib(process_id: int) -> float:
 
 
 def common_settings(
-    options: argparse.Namespace, pictures: Sequence[NDArray[np.uint8]], folder: Path
+    options: argparse.Namespace, images: Sequence[NDArray[np.uint8]], folder: Path
 ) -> Settings:
     """
     Write the camera's images to a file, and collect what all runs have in common.
 
     :param options: of the verb `benchmark`.
-    :param pictures: (H, W, 3) uint8 RGB, all of one size.
+    :param images: (H, W, 3) uint8 RGB, all of one size.
     :param folder: for that file, and for logs that nobody wants to keep.
     :return: the settings.
     """
-    path = folder / 'pictures.npy'
-    np.save(path, np.stack(pictures))
+    path = folder / 'images.npy'
+    np.save(path, np.stack(images))
     return Settings(
         model=options.model,
-        pictures=path,
+        images=path,
         rate_hz=options.rate,
         frames=options.frames,
         folder=folder,

@@ -49,8 +49,8 @@ class PlainNode(Node):
         self.create_subscription(Image, topic, with_info(self._on_image), DEPTH)
 
     def _on_image(self, message: Any, info: Mapping[str, int]) -> None:
-        picture = np.asarray(self._bridge(message, 'rgb8'))
-        mask = self._model(picture)
+        image = np.asarray(self._bridge(message, 'rgb8'))
+        mask = self._model(image)
         answer = Image(height=mask.shape[0], width=mask.shape[1], encoding='mono8')
         answer.header = message.header
         answer.step = mask.shape[1]

@@ -184,7 +184,7 @@ class Settings(NamedTuple):
     What all runs have in common.
 
     :param model: the model folder.
-    :param pictures: .npy file of (N, H, W, 3) uint8 RGB.
+    :param images: .npy file of (N, H, W, 3) uint8 RGB.
     :param rate_hz: of the camera.
     :param frames: of a run.
     :param folder: for logs.
@@ -197,7 +197,7 @@ class Settings(NamedTuple):
     """
 
     model: str
-    pictures: Path
+    images: Path
     rate_hz: float
     frames: int
     folder: Path
@@ -261,7 +261,7 @@ def processes(variant: Variant, settings: Settings) -> Iterator[tuple[Child, Chi
 
     module = 'tools.end_to_end.plain_node' if variant.plain else 'surgseg_ros'
     arguments = (_plain_arguments if variant.plain else _node_arguments)(settings)
-    camera = ['camera', '--pictures', str(settings.pictures), '--topic', TOPIC]
+    camera = ['camera', '--images', str(settings.images), '--topic', TOPIC]
     others = [] if variant.plain else settings.outputs
     listener = ['listener', '--topic', 'mask', '--others', *others]
     patience_s = _PATIENCE_S

@@ -74,8 +74,8 @@ def _images() -> Iterator[tuple[str, bytes]]:
 
 def _compressed() -> Iterator[tuple[str, bytes]]:
     for name, (suffix, channels, options) in _FILES.items():
-        picture = _noise(24 * 20 * channels).reshape(24, 20, channels)
-        _, data = cv2.imencode(suffix, picture, options)
+        image = _noise(24 * 20 * channels).reshape(24, 20, channels)
+        _, data = cv2.imencode(suffix, image, options)
         message = TYPES.types[COMPRESSED_IMAGE](
             header=_HEADER, format=suffix[1:], data=np.asarray(data).reshape(-1)
         )

@@ -85,16 +85,16 @@ def sources(seed: int, count: int, size: Sequence[int]) -> Iterator[Source]:
         yield Source(scene.frame(20).image, scene.frame(21).image)
 
 
-def measure(pictures: Iterator[Source]) -> dict[str, Counted]:
+def measure(images: Iterator[Source]) -> dict[str, Counted]:
     """
     Compute each gate's metric on good images and on those degraded in its own way.
 
-    :param pictures: good images.
+    :param images: good images.
     :return: by gate.
     """
     rng = np.random.default_rng(0)
     counted = {name: Counted([], {s: [] for s in SEVERITIES}) for name in SPOILERS}
-    for source in pictures:
+    for source in images:
         sample = sample_image(source.first)
         for name, spoil in SPOILERS.items():
             metric = GATES[name].measure
@@ -180,10 +180,10 @@ def draw(folder: Path, source: Source) -> None:
         cv2.imwrite(str(folder / f'{name}.png'), np.hstack(row)[..., ::-1])
 
 
-def _thumbnail(picture: RgbArray) -> NDArray[np.uint8]:
-    height, width = picture.shape[:2]
+def _thumbnail(image: RgbArray) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
     size = (round(240 * width / height), 240)
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 if __name__ == '__main__':

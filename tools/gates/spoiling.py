@@ -119,25 +119,25 @@ def _clouds(size: tuple[int, int], rng: Generator) -> NDArray[np.float32]:
     return np.asarray((clouds - clouds.mean()) / clouds.std(), np.float32)
 
 
-def _scaled(picture: RgbArray, gain: float, rng: Generator) -> RgbArray:
-    return _noisy(cv2.convertScaleAbs(picture, alpha=gain), rng)
+def _scaled(image: RgbArray, gain: float, rng: Generator) -> RgbArray:
+    return _noisy(cv2.convertScaleAbs(image, alpha=gain), rng)
 
 
 def _mixed(
-    picture: RgbArray, colour: NDArray[np.float32], share: NDArray[np.float32], rng: Generator
+    image: RgbArray, colour: NDArray[np.float32], share: NDArray[np.float32], rng: Generator
 ) -> RgbArray:
     share = cv2.merge([share] * 3)
     over = cv2.multiply(share, np.asarray([*map(float, colour), 0.0]))
-    mixed = cv2.add(cv2.multiply(picture, 1 - share, dtype=cv2.CV_32F), over)
+    mixed = cv2.add(cv2.multiply(image, 1 - share, dtype=cv2.CV_32F), over)
     return _noisy(cv2.convertScaleAbs(mixed), rng)
 
 
-def _noisy(picture: RgbArray, rng: Generator) -> RgbArray:
+def _noisy(image: RgbArray, rng: Generator) -> RgbArray:
     """Add sensor noise: what degrades the image before the sensor does not reduce the noise."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     top, left = rng.integers(0, _SPARE_PX, 2)
     noise = _noise(height, width)[top : top + height, left : left + width]
-    return np.asarray(cv2.add(picture, noise, dtype=cv2.CV_8U), np.uint8)
+    return np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U), np.uint8)
 
 
 @lru_cache(maxsize=1)

@@ -8,8 +8,8 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-PACKAGE = HERE / 'vision_msgs'
+FOLDER = Path(__file__).resolve().parent
+PACKAGE = FOLDER / 'vision_msgs'
 
 
 def sources() -> list[Path]:

@@ -19,8 +19,8 @@ import machine
 import message_build
 from machine import SetUpError
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+FOLDER = Path(__file__).resolve().parent
+ROOT = FOLDER.parents[1]
 VENV = ROOT / '.venv'
 STAMP = VENV / 'set_up.json'
 LOG = VENV / 'set_up.log'
@@ -172,7 +172,7 @@ def make_venv(ros: str, run: Runner) -> dict[str, str]:
 
 def lock_files(ros: str) -> list[Path]:
     """Find the exact versions that CI requests with LOCKED=1, if there are any for this Python."""
-    lock = HERE / f'lock-{sysconfig.get_python_version()}.txt'
+    lock = FOLDER / f'lock-{sysconfig.get_python_version()}.txt'
     return [lock] if os.environ.get('LOCKED') == '1' and not ros and lock.is_file() else []
 
 

@@ -208,7 +208,7 @@ def _soak(world: World, minutes: float, chance: random.Random) -> list[Check]:
     return [
         Check(
             f'{minutes:g} minutes at 30 Hz: every mask fits its image in size and header',
-            f'{world.watch.masks} masks ({world.watch.without_picture} without a decision while '
+            f'{world.watch.masks} masks ({world.watch.without_image} without a decision while '
             f'stale), {len(injections)} do not fit {injections[:1] or ""}',
             not injections,
         ),

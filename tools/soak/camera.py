@@ -46,12 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     publisher = node.create_publisher(Image, options.topic, profile)
     due_s = time.monotonic()
     while True:
-        publisher.publish(picture(state['size'], state['encoding'], time.time_ns()))
+        publisher.publish(image_msg(state['size'], state['encoding'], time.time_ns()))
         due_s = max(due_s + 1 / float(state['rate']), time.monotonic())
         time.sleep(due_s - time.monotonic() if due_s > time.monotonic() else 0.0)
 
 
-def picture(size: str, encoding: str, stamp_ns: int) -> Image:
+def image_msg(size: str, encoding: str, stamp_ns: int) -> Image:
     """
     Make an image with a gradient from dark to bright.
 

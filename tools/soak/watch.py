@@ -31,7 +31,7 @@ class Watch:
         """Subscribe."""
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         self.masks = 0
-        self.without_picture = 0
+        self.without_image = 0
         self.injections: list[str] = []
         self.states: Counter[str] = Counter()
         self.history: list[tuple[str, int, int]] = []
@@ -116,7 +116,7 @@ class Watch:
         with self._news:
             self.masks += 1
             if fits and int(stamp) != stamp_ns and set(data) == {255}:
-                self.without_picture += 1  # fail_safe: its header shows that it has no image
+                self.without_image += 1  # fail_safe: its header shows that it has no image
             elif int(stamp) != stamp_ns or not fits:
                 reported = f'{mask.width}x{mask.height} {mask.encoding}, {len(data)} bytes'
                 self.injections.append(f'a mask of {mask.header.frame_id}: {stamp_ns} {reported}')
@@ -127,7 +127,7 @@ class Watch:
         with self._news:
             self.states[status.message] += 1
             if not self.history or self.history[-1][0] != status.message:
-                self.history.append((status.message, now_ns, self.masks - self.without_picture))
+                self.history.append((status.message, now_ns, self.masks - self.without_image))
             self._news.notify_all()
 
     def _spin(self) -> None:

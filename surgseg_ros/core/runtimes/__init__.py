@@ -2,12 +2,12 @@
 """The runtimes of networks: one Protocol, one dict."""
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from surgseg_ros.core.model_folder import ModelSpec
-from surgseg_ros.core.runtimes.choice import choose_runtime
-from surgseg_ros.core.runtimes.onnx import OnnxRuntime
+from surgseg_ros.core.runtimes.onnx import OnnxRuntime, has_tensorrt
 from surgseg_ros.core.runtimes.openvino import OpenVinoRuntime
 from surgseg_ros.core.runtimes.pytorch import TorchRuntime
 from surgseg_ros.core.runtimes.selection import AUTO, CHOICES, Options, Runtime, choose_device
@@ -54,3 +54,23 @@ def load_runtime(
     if runtime not in RUNTIMES:
         raise ValueError(f'runtime is {runtime!r}, expected one of {", ".join((AUTO, *RUNTIMES))}')
     return RUNTIMES[runtime](folder, spec, options)
+
+
+def choose_runtime(spec: ModelSpec, device: str) -> tuple[str, str]:
+    """
+    Choose the fastest runtime that is installed and that the model folder supports.
+
+    :param spec: the model folder's specification, which lists its exports.
+    :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
+    :return: a key of RUNTIMES, and the reason for people.
+    :raises ValueError: if the machine has no such device.
+    """
+    if choose_device(device).startswith('cuda'):
+        if 'onnx' in spec.exports and has_tensorrt():
+            return 'onnxruntime', 'TensorRT is here, and the model has an ONNX export'
+        return 'torch', 'CUDA is here'
+    if 'openvino' not in spec.exports:
+        return 'torch', 'the model has no OpenVINO export, which `export` makes'
+    if not find_spec('openvino'):
+        return 'torch', 'the model has an OpenVINO export, but openvino is not installed'
+    return 'openvino', 'no CUDA, and the model has an OpenVINO export'

@@ -14,8 +14,8 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor
 
-from surgseg_ros.core.choices import AUTO
-from surgseg_ros.core.choices import PRECISIONS as CHOICES
+from surgseg_ros.core.parameters import AUTO
+from surgseg_ros.core.parameters import PRECISIONS as CHOICES
 
 __all__ = ['AUTO', 'CHOICES', 'TORCH_PRECISIONS', 'Options']
 
@@ -24,7 +24,7 @@ TORCH_PRECISIONS: Final[Mapping[str, torch.dtype]] = {
     'bf16': torch.bfloat16,
     'f16': torch.float16,
 }
-"""The torch.dtype of each of `choices.TORCH_PRECISIONS`."""
+"""The torch.dtype of each of `parameters.TORCH_PRECISIONS`."""
 
 
 @dataclass(frozen=True)

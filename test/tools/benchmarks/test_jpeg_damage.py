@@ -14,8 +14,8 @@ def test_each_kind_has_its_row(tmp_path, capsys, monkeypatch):
     (tmp_path / 'video_01/rgb').mkdir(parents=True)
     for number in (0, 60):
         noise = np.random.default_rng(number).integers(0, 256, (90, 160, 3), np.uint8)
-        picture = cv2.GaussianBlur(noise, (5, 5), 2)
-        write_png(tmp_path / f'video_01/rgb/{number:09d}.png', picture)
+        image = cv2.GaussianBlur(noise, (5, 5), 2)
+        write_png(tmp_path / f'video_01/rgb/{number:09d}.png', image)
     monkeypatch.setattr(jpeg_damage, 'SIZES', ((320, 240),))
     assert main(['--data', str(tmp_path), '--cases', '3']) == 0
     rows = [line.split(' | ') for line in capsys.readouterr().out.splitlines()]

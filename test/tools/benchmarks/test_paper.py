@@ -49,8 +49,8 @@ def test_all_ways_are_timed_on_all_rounds_and_compared(model, data, tmp_path):
     spec, exports, refused = turns.export_at(model, (64, 96), ['f32'], tmp_path / 'at', 1, data)
     assert (spec.input_size, spec.fit, refused) == ((64, 96), 'stretch', {})
     assert read_spec(exports['f32']).exports['openvino']['precision'] == 'f32'
-    pictures = [np.full((90, 120, 3), 30 * n, np.uint8) for n in range(2)]
-    variants = turns.take_turns(tmp_path / 'at' / 'plain', exports, pictures, 3)
+    images = [np.full((90, 120, 3), 30 * n, np.uint8) for n in range(2)]
+    variants = turns.take_turns(tmp_path / 'at' / 'plain', exports, images, 3)
     assert list(variants) == ['plain', 'f32']
     for variant in variants.values():
         assert len(variant.whole_ms) == 3

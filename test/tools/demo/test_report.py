@@ -61,9 +61,9 @@ def test_perfect_masks_score_one_and_their_latency_is_reported(
     assert outcome.scores is not None
     assert outcome.scores['mIoU'] == 1
     assert outcome.scores['floor']['mIoU'] == pytest.approx(8 / 9)
-    pictures = sorted(tmp_path.glob('frame_*.png'))
-    assert len(pictures) == FRAMES
-    assert cv2.imread(str(pictures[0])).shape == (360, 3 * 480, 3)
+    images = sorted(tmp_path.glob('frame_*.png'))
+    assert len(images) == FRAMES
+    assert cv2.imread(str(images[0])).shape == (360, 3 * 480, 3)
     assert cv2.VideoCapture(str(tmp_path / 'overlay.mp4')).get(cv2.CAP_PROP_FRAME_COUNT) == FRAMES
 
 

@@ -12,10 +12,10 @@ from tools.end_to_end.plain_model import PlainModel
 
 def test_a_plain_model_gives_masks_of_the_same_size(tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path)
-    picture = np.random.default_rng(0).integers(0, 256, (96, 144, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (96, 144, 3), np.uint8)
     plain, ours = PlainModel(model, 'cpu'), Segmenter.load(model, 'cpu')
-    mask = plain(picture)
+    mask = plain(image)
     assert (mask.shape, mask.dtype) == ((96, 144), np.uint8)
     assert plain.last_ms > 0
-    same = np.mean(mask == ours.segment(picture).mask)
+    same = np.mean(mask == ours.segment(image).mask)
     assert same > 0.8, 'the two resize differently, but it is the same network'

@@ -23,9 +23,9 @@ sys.stdin.read()
 @pytest.mark.parametrize(('encoding', 'step'), [('rgb8', 210), ('mono8', 70), ('rgba8', 280)])
 def test_an_image_reports_in_its_frame_id_which_it_is(encoding, step):
     pytest.importorskip('rclpy', reason='needs rclpy')
-    from tools.soak.camera import picture
+    from tools.soak.camera import image_msg
 
-    image = picture('70x3', encoding, 5 * 10**9 + 7)
+    image = image_msg('70x3', encoding, 5 * 10**9 + 7)
     assert (image.width, image.height, image.step, len(image.data)) == (70, 3, step, 3 * step)
     assert image.header.frame_id == '5000000007 70x3'
     assert (image.header.stamp.sec, image.header.stamp.nanosec) == (5, 7)
