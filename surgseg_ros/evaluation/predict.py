@@ -30,7 +30,7 @@ from surgseg_ros.core.pipeline import (
 from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.evaluation.frames import write_png
+from surgseg_ros.evaluation.frames import FrameError, write_png
 from surgseg_ros.evaluation.sources import Source, report_losses
 
 RECORD_FILE: Final = 'predict.json'
@@ -182,6 +182,23 @@ def prepare(
     write_whole(path, (json.dumps(record, indent=2) + '\n').encode())
 
 
+def check_names(source: Source) -> None:
+    """
+    Check that no two images would have the same mask.
+
+    :param source: the images.
+    :raises FrameError: if two differ only in ending or case.
+    """
+    found: dict[str, Path] = {}
+    for number in source.names:
+        image = source.images[number]
+        other = found.setdefault(image.stem.lower(), image)
+        if other is not image:
+            raise FrameError(
+                f'{other} and {image.name}: both masks would be {image.stem}.png; rename one'
+            )
+
+
 def _compare(path: Path, record: dict[str, Any]) -> None:
     try:
         found = json.loads(path.read_text())
@@ -237,7 +254,7 @@ def predict(
         for source in sources:
             bar.set_description(source.name)
             folder = _make_folder(output / source.name)
-            there = _numbers(folder)
+            there = _find_done(folder, source)
             pipeline = predict_options.pipeline(segmenter)
             if predict_options.needs_earlier_frames and len(there) < len(source):
                 there = set()
@@ -250,7 +267,7 @@ def predict(
                     pipeline.reset()  # nothing is filtered across a gap
                 lost = len(data_errors)
                 decision = decide(segmenter, image, pipeline)
-                write_png(folder / f'{number:09d}.png', decision.mask)
+                write_png(folder / f'{source.mask_name(number)}.png', decision.mask)
                 bar.update()
                 totals.add(decision)
             if losses := report_losses(source, data_errors):
@@ -265,15 +282,18 @@ def _make_folder(video: Path) -> Path:
     return folder
 
 
-def _numbers(folder: Path) -> set[int]:
+def _find_done(folder: Path, source: Source) -> set[int]:
     """List the frames whose masks exist."""
-    found = sorted(folder.glob('*.png'))
-    if stray := [mask for mask in found if not mask.stem.isdecimal()]:
-        raise OutputError(
-            f'{stray[0]}: is not named by the number of a frame, as masks are: remove it, or name '
-            'another output'
-        )
-    return {int(mask.stem) for mask in found}
+    numbers = {name: number for number, name in source.names.items()}
+    done = set()
+    for mask in sorted(folder.glob('*.png')):
+        if mask.stem not in numbers and (numbers or not mask.stem.isdecimal()):
+            expected = 'like an image' if numbers else 'by the number of a frame'
+            raise OutputError(
+                f'{mask}: is not named {expected}, as masks are: remove it, or name another output'
+            )
+        done.add(numbers[mask.stem] if numbers else int(mask.stem))
+    return done
 
 
 def decide(segmenter: Segmenter, image: NDArray[np.uint8], pipeline: CameraPipeline) -> Decision:
