@@ -2,6 +2,7 @@
 """`evaluate --model --labelled`: the model's own masks, what is recorded, and refusals."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from verbs import verb
 from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.evaluation.frames import read_image_file
 
 main = verb('evaluate')
 SIZES = {'a.png': (50, 70), 'b.bmp': (40, 40), 'c.jpg': (64, 96)}
@@ -32,21 +34,26 @@ def model(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def labelled(model, tmp_path):
-    """Give a set whose truth is the model's own mask, but for what is not labelled."""
-    folder = tmp_path / 'set'
+@pytest.fixture(scope='module')
+def made(model, tmp_path_factory):
+    """Make a set whose truth is the model's own mask, but for what is not labelled."""
+    folder = tmp_path_factory.mktemp('made')
     segmenter = Segmenter.load(model, 'cpu', 'torch')
     for kind in ('images', 'masks'):
-        (folder / kind).mkdir(parents=True)
+        (folder / kind).mkdir()
     for place, (name, size) in enumerate(SIZES.items()):
         image = np.random.default_rng(place).integers(0, 256, (*size, 3), np.uint8)
         path = folder / 'images' / name
         assert cv2.imwrite(str(path), image)
-        mask = segmenter.segment(cv2.imread(str(path))[..., ::-1]).mask
+        mask = segmenter.segment(read_image_file(path)).mask
         mask[:5] = 255
         assert cv2.imwrite(str(folder / f'masks/{path.stem}.png'), mask)
     return folder
+
+
+@pytest.fixture
+def labelled(made, tmp_path):
+    return shutil.copytree(made, tmp_path / 'set')
 
 
 def evaluate(model, *folders, more=()):
