@@ -47,7 +47,9 @@ VERBS: Final = {
         'trains a model, writes its folder',
         'the same command with --resume goes on from the last checkpoint',
     ),
-    'evaluate': Verb('surgseg_ros.cli.evaluate:main', 'scores masks against the truth', _NOTHING),
+    'evaluate': Verb(
+        'surgseg_ros.cli.evaluate:main', 'scores masks or a model against the truth', _NOTHING
+    ),
     'predict': Verb(
         'surgseg_ros.cli.predict:main',
         'masks of videos or folders as PNG',

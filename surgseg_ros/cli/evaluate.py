@@ -21,6 +21,11 @@ from surgseg_ros.evaluation.pairs import (
 )
 from surgseg_ros.reports import FILE_NAME
 
+OF_MASKS: Final = ('reference', 'predictions', 'report', 'frames', 'workers', 'allow_missing')
+"""Options that score masks; they exclude those that score a model."""
+
+OF_MODEL: Final = ('model', 'labelled', 'leave_out', 'device', 'runtime')
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
@@ -31,10 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     :raises ValueError: if the folders cannot be scored, or the model cannot be used.
     :raises OSError: if results cannot be written.
     """
-    parser = _parser()
-    options = parser.parse_args(argv)
+    options = _parser().parse_args(argv)
     if fault := _fault(options):
-        parser.error(fault)
+        raise EvaluationError(fault)
     check_file(options.json)
     return _score_model(options) if options.labelled else _score_masks(options)
 
@@ -108,20 +112,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-OF_MASKS: Final = ('reference', 'predictions', 'report', 'frames', 'workers', 'allow_missing')
-OF_MODEL: Final = ('model', 'labelled', 'leave_out', 'device', 'runtime')
-
-
 def _fault(options: argparse.Namespace) -> str:
-    """Describe options that lack or exclude others, and set the defaults; empty if none do."""
+    """Describe options that lack or exclude others; empty if none do."""
     of_masks, of_model = (
         [f'--{name.replace("_", "-")}' for name in names if getattr(options, name) is not None]
         for names in (OF_MASKS, OF_MODEL)
     )
     if of_masks and of_model:
         return (
-            f'{", ".join(of_masks)} scores masks, {", ".join(of_model)} a model: leave out '
-            'the ones or the others'
+            f'{", ".join(of_masks)} score masks, {", ".join(of_model)} a model: leave out the '
+            'ones or the others'
         )
     if of_model and not (options.model and options.labelled):
         return 'a model is scored with both --model and --labelled: add the other'
@@ -162,9 +162,8 @@ def _measured_table(measured: dict[str, Any]) -> str:
             lines += [_row(key, *(values[key][part] for part in ('f1', 'precision', 'recall')))]
         lines += [_row('', 'score', 'floor')]
         lines += [_row('official mIoU', values['official_miou'], values['official_miou_floor'])]
-    width_px = 640
-    near_px = measured['tolerance_share_of_width'] * width_px
-    lines += ['', f'F1, precision, recall: within {near_px:g} px of images {width_px} px wide']
+    near_px, width_px = measured['tolerance'].values()
+    lines += ['', f'F1, precision, recall: within {near_px} px in an image {width_px} px wide']
     lines += [f'floor: {MEANINGS["floor"]}']
     return '\n'.join(lines)
 

@@ -24,6 +24,7 @@ from surgseg_ros.evaluation.predict import (
     OUTPUT_LAYOUT,
     RECORD_FILE,
     PredictOptions,
+    check_names,
     nothing_without_masks,
     predict,
     prepare,
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sources = find_sources(options.input, options.every)
     for source in sources:
         source.check()  # before there is an output
+        check_names(source)
     if said := parameters.ignored_line():
         print(f'predict: {said}', file=sys.stderr)
     segmenter = _load(parameters)
@@ -77,7 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--input', type=Path, required=True, metavar='PATH',
         help='a video, a folder of images, or a data set: a folder of video_*')
     add('--output', type=Path, required=True, metavar='DIR',
-        help='gets video_*/segmentation/000000060.png; a run that was cut off goes on from there')
+        help='gets video_*/segmentation/000000060.png, or the names of the images of a folder; a '
+        'run that was cut off goes on from there')
     add('--every', type=positive_int, metavar='N',
         help='take frames whose number is a multiple of N (default: all images of a folder, '
         f'the frames of a data set that have a mask, each {VIDEO_EVERY}th of a video)')

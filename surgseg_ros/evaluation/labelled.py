@@ -15,7 +15,8 @@ from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import read_image_file
 from surgseg_ros.evaluation.layout import FrameError, LabelledImage, find_labelled
 from surgseg_ros.evaluation.metrics import (
-    NEAR_SHARE,
+    NEAR_PX,
+    NEAR_WIDTH_PX,
     SCORED,
     TOOLS,
     FrameCounts,
@@ -100,7 +101,7 @@ def measure(
             'runtime': segmenter.runtime.description,
         },
         'left_out': [CLASS_NAMES[label] for label in sorted(set(left_out))],
-        'tolerance_share_of_width': NEAR_SHARE,
+        'tolerance': {'px': NEAR_PX, 'at_width_px': NEAR_WIDTH_PX},
         'sets': measured,
     }
 
@@ -153,8 +154,8 @@ def summarize_labelled(images: Sequence[LabelledCounts]) -> dict[str, Any]:
         absent in both masks; `official_miou_floor`, the same for a prediction of background only;
         `tools_iou`, of TOOLS as if they were one class; `class_iou`, by name `pooled` (over all
         pixels of all images) and `present` (the mean over the images whose truth has the class);
-        `needle` and `thread`, `precision`, `recall` and `f1` within NEAR_SHARE. None where there
-        is nothing to divide by.
+        `needle` and `thread`, `precision`, `recall` and `f1`, see `summarize_near`. None
+        where there is nothing to divide by.
     """
     frames = [image.classes for image in images]
     summary = summarize({'': frames})

@@ -30,8 +30,9 @@ _NAMED: Final = 20
 
 _VIDEO_PREFIX: Final = 'video_'
 
-# Nine digits are the frame's index. Fewer are a count of someone's own, of other frames.
-_IMAGE_NAME: Final = re.compile(r'_?(\d{9})')
+IMAGE_NAME: Final = re.compile(r'_?(\d{9})')
+"""Of a frame's file without its ending: nine digits are the frame's index. Fewer are a count of
+someone's own, of other frames."""
 
 
 def find_videos(root: Path) -> list[Path]:
@@ -95,7 +96,7 @@ def find_images(video: Path) -> dict[int, Path]:
         files = [] if folder is None else _files(folder, IMAGE_SUFFIXES)
         for suffix in reversed(IMAGE_SUFFIXES):
             for path in files:
-                match = _IMAGE_NAME.fullmatch(path.stem)
+                match = IMAGE_NAME.fullmatch(path.stem)
                 if match and path.suffix.lower() == suffix:
                     found[int(match[1])] = path
     return dict(sorted(found.items()))
@@ -147,15 +148,15 @@ def find_labelled(folder: Path) -> list[LabelledImage]:
     images, masks = (_by_stem(path) for path in folders if path is not None)
     if not (images or masks):
         raise FrameError(f'{str(folder)!r} holds no labelled image: images/ and masks/ are empty')
-    for kind, names in (
-        ('images without a mask', sorted(images.keys() - masks.keys())),
-        ('masks without an image', sorted(masks.keys() - images.keys())),
+    for kind, those, others in (
+        ('images without a mask', images, masks),
+        ('masks without an image', masks, images),
     ):
-        if names:
+        if names := [those[stem].name for stem in sorted(those.keys() - others.keys())]:
             more = f' and {len(names) - _NAMED} more' if len(names) > _NAMED else ''
             raise FrameError(
                 f'{str(folder)!r} holds {kind} ({len(names)}): {", ".join(names[:_NAMED])}{more}; '
-                'add what is missing, or remove these'
+                'add what they lack, under the same name, or remove them'
             )
     return [LabelledImage(images[name], masks[name]) for name in sorted(images)]
 

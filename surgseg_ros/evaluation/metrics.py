@@ -29,8 +29,11 @@ TOLERANCE_PX: Final = 10
 TOOLS: Final = (CLASPER, WRIST, SHAFT, SUCTION, HOLDER)
 """The classes that are rigid tools; a score of tools does not ask which of them a pixel is."""
 
-NEAR_SHARE: Final = 3 / 640
-"""Greatest distance at which a thin class counts as found, as a share of the image's width."""
+NEAR_PX: Final = 3
+"""Greatest Euclidean distance at which a pixel of a thin class counts as found, in an image that
+is NEAR_WIDTH_PX wide; in others in proportion."""
+
+NEAR_WIDTH_PX: Final = 640
 
 MEANINGS: Final = {
     'floor': 'the score of a prediction of background only',
@@ -285,13 +288,13 @@ class NearCounts(NamedTuple):
 
 def count_near(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> NearCounts:
     """
-    Count the pixels of a thin class within NEAR_SHARE of the other mask's.
+    Count the pixels of a thin class that are near the other mask's; see NEAR_PX.
 
     :param truth: (H, W) bool.
     :param predicted: (H, W) bool.
     :return: the counts.
     """
-    tolerance_px = NEAR_SHARE * truth.shape[1]
+    tolerance_px = NEAR_PX * truth.shape[1] / NEAR_WIDTH_PX
     return NearCounts(
         _count_within(predicted, truth, tolerance_px),
         int(np.count_nonzero(predicted)),

@@ -199,6 +199,23 @@ def prepare(
     write_whole(path, (json.dumps(record, indent=2) + '\n').encode())
 
 
+def check_names(source: Source) -> None:
+    """
+    Check that no two images would have the same mask.
+
+    :param source: the images.
+    :raises FrameError: if two differ only in ending or case.
+    """
+    found: dict[str, Path] = {}
+    for number in source.names:
+        image = source.images[number]
+        other = found.setdefault(image.stem.lower(), image)
+        if other is not image:
+            raise FrameError(
+                f'{other} and {image.name}: both masks would be {image.stem}.png; rename one'
+            )
+
+
 def _compare(path: Path, record: dict[str, Any]) -> None:
     try:
         found = json.loads(path.read_text())
@@ -255,7 +272,7 @@ def predict(
         for source in sources:
             bar.set_description(source.name)
             folder = _make_folder(output / source.name)
-            there = _numbers(folder)
+            there = _find_done(folder, source)
             pipeline = predict_options.pipeline(segmenter)
             if predict_options.needs_earlier_frames and len(there) < len(source):
                 there = set()
@@ -268,7 +285,7 @@ def predict(
                     pipeline.reset()  # nothing is filtered across a gap
                 lost = len(data_errors)
                 decision = pipeline.segment(segmenter, InputFrame(image))
-                _write(folder / f'{number:09d}.png', decision, totals)
+                _write(folder / f'{source.mask_name(number)}.png', decision, totals)
                 bar.update()
             if losses := report_losses(source, data_errors):
                 totals.losses.append(losses)
@@ -308,12 +325,15 @@ def _make_folder(video: Path) -> Path:
     return folder
 
 
-def _numbers(folder: Path) -> set[int]:
+def _find_done(folder: Path, source: Source) -> set[int]:
     """List the frames whose masks exist."""
-    found = sorted(folder.glob('*.png'))
-    if stray := [mask for mask in found if not mask.stem.isdecimal()]:
-        raise OutputError(
-            f'{stray[0]}: is not named by the number of a frame, as masks are: remove it, or name '
-            'another output'
-        )
-    return {int(mask.stem) for mask in found}
+    numbers = {name: number for number, name in source.names.items()}
+    done = set()
+    for mask in sorted(folder.glob('*.png')):
+        if mask.stem not in numbers and (numbers or not mask.stem.isdecimal()):
+            expected = 'like an image' if numbers else 'by the number of a frame'
+            raise OutputError(
+                f'{mask}: is not named {expected}, as masks are: remove it, or name another output'
+            )
+        done.add(numbers[mask.stem] if numbers else int(mask.stem))
+    return done

@@ -7,7 +7,7 @@ Frames come one at a time, with their masks where these are asked for.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from surgseg_ros.evaluation.frames import read_image_file
 from surgseg_ros.evaluation.layout import (
     IMAGE_FOLDERS,
+    IMAGE_NAME,
     VIDEO_FILE,
     FrameError,
     find_images,
@@ -49,6 +50,7 @@ class Source:
     :param images: frames that are image files, by number.
     :param video: the file of the other frames.
     :param masks: the ground truth of frames, by number; only of a data set.
+    :param names: of image files without endings, by number, where they are no official names.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Source:
     images: Mapping[int, Path] = field(default_factory=dict)
     video: Path | None = None
     masks: Mapping[int, Path] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Count the frames; of a video, missing ones included."""
@@ -73,6 +76,15 @@ class Source:
         if self.numbers is None or any(number not in self.images for number in self.numbers):
             return open_video(self.video)
         return None
+
+    def mask_name(self, number: int) -> str:
+        """
+        Name the mask of a frame: like its image, or officially by nine digits.
+
+        :param number: of the frame.
+        :return: the name of the file, without ending.
+        """
+        return self.names.get(number, f'{number:09d}')
 
     def wants(self, number: int) -> bool:
         """
@@ -179,7 +191,8 @@ def find_sources(path: Path, every: int | None = None) -> list[Source]:
         )
     whole = path.resolve()
     name = whole.parent.name if whole.name.lower() in IMAGE_FOLDERS else whole.name
-    return [_of_images(name, _numbered(files), every or 1)]
+    numbered = _numbered(files)
+    return [replace(_of_images(name, numbered, every or 1), names=_own_names(numbered))]
 
 
 def report_losses(source: Source, data_errors: Mapping[int, str]) -> str:
@@ -270,6 +283,14 @@ def _numbered(files: Sequence[Path]) -> dict[int, Path]:
     if len(set(numbers)) < len(files):
         numbers = list(range(len(files)))
     return dict(sorted(zip(numbers, files, strict=True)))
+
+
+def _own_names(images: Mapping[int, Path]) -> dict[int, str]:
+    """Name images by their files; none if all have the names of a data set's frames."""
+    matches = {number: IMAGE_NAME.fullmatch(path.stem) for number, path in images.items()}
+    if all(match and int(match[1]) == number for number, match in matches.items()):
+        return {}
+    return {number: path.stem for number, path in images.items()}
 
 
 def _refuse_lost(masks: Mapping[int, Path], data_errors: Mapping[int, str]) -> None:

@@ -100,22 +100,47 @@ def test_a_mask_is_what_the_segmenter_reports(model, tmp_path, least):
     expected = segmenter.segment(read_image_file(tmp_path / 'case/a_7.png')).mask
     filtered = drop_small_regions(expected, segmenter.spec.least_region)
     assert (filtered != expected).any()
-    found = cv2.imread(str(tmp_path / 'out/video_case/segmentation/000000007.png'), -1)
+    found = cv2.imread(str(tmp_path / 'out/video_case/segmentation/a_7.png'), -1)
     assert np.array_equal(found, filtered if least else expected)
 
 
 @pytest.mark.parametrize(
-    ('names', 'numbers'),
+    ('names', 'stems'),
     [
-        (('_000000060.jpg', '_000000120.jpg'), (60, 120)),
-        (('b.png', 'a.png', 'c.jpeg'), (0, 1, 2)),
-        (('left_1.png', 'right_1.png'), (0, 1)),
+        (('_000000060.jpg', '_000000120.jpg'), ('000000060', '000000120')),
+        (('b.png', 'a.png', 'c.jpeg'), ('a', 'b', 'c')),
+        (('left_1.png', 'right_1.png'), ('left_1', 'right_1')),
+        (('000000060.jpg', '_000000060.png'), ('000000060', '_000000060')),
     ],
 )
-def test_a_folder_of_images(model, tmp_path, names, numbers):
+def test_masks_of_a_folder_of_images_have_their_names(model, tmp_path, names, stems):
     write_images(tmp_path / 'video_5/frames', *names)
-    assert predict(model, tmp_path / 'video_5/frames', tmp_path / 'out') == 0
-    assert masks(tmp_path / 'out') == [f'video_5/segmentation/{n:09d}.png' for n in numbers]
+    for _ in range(2):  # and so has what goes on
+        assert predict(model, tmp_path / 'video_5/frames', tmp_path / 'out') == 0
+        assert masks(tmp_path / 'out') == [f'video_5/segmentation/{stem}.png' for stem in stems]
+
+
+def test_each_mask_is_of_the_image_of_its_name(model, tmp_path):
+    write_images(tmp_path / 'case', 'b_2.png', 'a_10.png', 'c_1.png')
+    assert predict(model, tmp_path / 'case', tmp_path / 'out', '--every', 2) == 0
+    assert masks(tmp_path / 'out') == [f'video_case/segmentation/{x}.png' for x in ('a_10', 'b_2')]
+    segmenter = Segmenter.load(model, 'cpu')
+    for name in ('a_10.png', 'b_2.png'):
+        found = cv2.imread(str(tmp_path / 'out/video_case/segmentation' / name), -1)
+        assert np.array_equal(
+            found, segmenter.segment(read_image_file(tmp_path / 'case' / name)).mask
+        )
+
+
+@pytest.mark.parametrize('other', ['a.jpg', 'A.png'])
+def test_images_whose_masks_would_have_one_name_are_refused(model, tmp_path, capsys, other):
+    write_images(tmp_path / 'case', 'a.png')
+    write_images(tmp_path / 'more', other)
+    (tmp_path / 'more' / other).rename(tmp_path / 'case' / other)
+    assert predict(model, tmp_path / 'case', tmp_path / 'out') == 2
+    said = capsys.readouterr().err
+    assert 'remove one' in said or 'rename one' in said
+    assert not (tmp_path / 'out').exists()
 
 
 def test_a_data_set_gets_the_masks_that_evaluate_wants(model, tmp_path, write_video):
@@ -162,7 +187,7 @@ def test_a_run_goes_on_where_it_was_cut_off(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Segmenter, 'segment', cut)
     assert predict(model, tmp_path / 'case', tmp_path / 'out') == 130
-    half = tmp_path / 'out/video_case/segmentation/000000002.png.part'
+    half = tmp_path / 'out/video_case/segmentation/2.png.part'
     half.write_bytes(b'half of a mask')
     assert len(masks(tmp_path / 'out')) == 2
 
@@ -172,12 +197,16 @@ def test_a_run_goes_on_where_it_was_cut_off(model, tmp_path, monkeypatch):
     assert not half.exists()
 
 
-def test_a_stray_image_among_masks_is_named(model, tmp_path, capsys):
-    write_images(tmp_path / 'case', '0.png')
+@pytest.mark.parametrize(
+    ('name', 'said'),
+    [('0.png', 'is not named like an image'), ('000000000.png', 'is not named by the number')],
+)
+def test_a_stray_image_among_masks_is_named(model, tmp_path, capsys, name, said):
+    write_images(tmp_path / 'case', name)
     assert predict(model, tmp_path / 'case', tmp_path / 'out') == 0
     (tmp_path / 'out/video_case/segmentation/foo.png').write_bytes(b'')
     assert predict(model, tmp_path / 'case', tmp_path / 'out') == 2
-    assert 'segmentation/foo.png: is not named by the number' in capsys.readouterr().err
+    assert f'segmentation/foo.png: {said}' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('before', ['nothing', 'an empty folder', 'a run that was killed'])
