@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace) -> list[Check]:
     with _node(model, options.device, log) as node:
         watch = Watch()
         world = World(node, watch, ('--rate', '30', '--size', '640x360'))
-        alive = DEMO if read_spec(model).intended_use == 'demo' else VALID
+        alive = DEMO if read_spec(model).intended_use != 'research' else VALID
         try:
             watch.wait_for_state(alive, 0)
             if options.tries:
