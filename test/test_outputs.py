@@ -90,9 +90,9 @@ CASES = {
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a model folder with random weights."""
     spec = ModelSpec(
-        name='tiny',
-        encoder='resnet18',
-        options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
+        name='small',
+        encoder='mobilenet_v2',  # of its weights are ROOM_BYTES
+        options={'decoder_channels': [64, 48, 32, 24, 16]},
         input_size=(64, 96),
     )
     folder = tmp_path_factory.mktemp('models') / 'tiny'
