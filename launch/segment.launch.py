@@ -74,7 +74,9 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         'model',
         default_value='',
-        description='model folder, with model.json and weights.safetensors' + ELSE,
+        description='model folder, with model.json and weights.safetensors'
+        + ELSE
+        + ', else the model that ships',
     ),
     DeclareLaunchArgument(
         'device',

@@ -7,7 +7,7 @@ Each is imported when it is first used: `import surgseg_ros` loads neither PyTor
 
     from surgseg_ros import Segmenter
 
-    result = Segmenter.load('models/demo').segment(rgb)
+    result = Segmenter.load().segment(rgb)
 """
 
 from importlib import import_module

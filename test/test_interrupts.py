@@ -4,7 +4,6 @@
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +16,20 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from surgseg_ros.__main__ import VERBS
 from surgseg_ros.bags.writing import write_image_bag
+from surgseg_ros.core.model_folder import ModelSpec, write_model
+from surgseg_ros.core.network import SegmentationNetwork
 
 ROOT = Path(__file__).resolve().parents[1]
-DEMO = ROOT / 'models/demo'
+SPEC = ModelSpec(
+    name='tiny',
+    encoder='resnet18',
+    options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
+    input_size=(64, 96),
+)
 TIMEOUT_S = 100
 FRAMES = 1000
 """More than a network gets through between the word that it begins and the signal."""
@@ -43,8 +50,9 @@ class Interruption(NamedTuple):
 INTERRUPTIONS = {
     'train': Interruption(
         (
-            *('--config', str(ROOT / 'config/train_demo.yaml'), 'data={data}', 'output={out}'),
+            *('--config', str(ROOT / 'config/train_default.yaml'), 'data={data}', 'output={out}'),
             *('input_size=[64, 96]', 'crop_size=[64, 64]', 'batch_size=2', 'device=cpu'),
+            'encoder_weights=none',
         )
     ),
     'evaluate': Interruption(
@@ -53,10 +61,10 @@ INTERRUPTIONS = {
             *('--json', '{out}/a.json'),
         )
     ),
-    'predict': Interruption(('--model', str(DEMO), '--input', '{data}', '--output', '{out}')),
+    'predict': Interruption(('--model', '{model}', '--input', '{data}', '--output', '{out}')),
     'evaluate_bag': Interruption(
         (
-            *('--model', str(DEMO), '--bag', '{bag}', '--image-topic', '/camera/image_raw'),
+            *('--model', '{model}', '--bag', '{bag}', '--image-topic', '/camera/image_raw'),
             *('--json', '{out}/a.json', '--output', '{out}/b.mcap'),
         ),
         'frame/s',
@@ -64,14 +72,14 @@ INTERRUPTIONS = {
     'inspect_data': Interruption(('--data', '{data}', '--json', '{out}/a.json')),
     'export': Interruption(
         (
-            *('--model', str(DEMO), '--calibration', '{data}', '--output', '{out}'),
+            *('--model', '{model}', '--calibration', '{data}', '--output', '{out}'),
             *('--backend', 'openvino', '--precision', 'int8'),
         )
     ),
     'compare': Interruption(('{json}', '{json}', '--json', '{out}/a.json')),
     'calibrate': Interruption(('--model', '{model}', '--calibration', '{data}')),
     'benchmark': Interruption(
-        (*('--model', str(DEMO), '--end-to-end', '--size', '96x64', '--json', '{out}/a.json'),),
+        (*('--model', '{model}', '--end-to-end', '--size', '96x64', '--json', '{out}/a.json'),),
         'end_to_end\n',
     ),
     'make_bag': Interruption(('--input', '{data}', '--output', '{out}')),
@@ -205,7 +213,8 @@ def places(tmp_path: Path) -> Iterator[dict[str, Path]]:
     image = np.zeros((64, 96, 3), np.uint8)
     write_image_bag(tmp_path / 'bag', ((10**9 + n, image, None) for n in range(FRAMES)))
     os.mkfifo(tmp_path / 'json')
-    shutil.copytree(DEMO, tmp_path / 'model')
+    torch.manual_seed(0)
+    write_model(tmp_path / 'model', SPEC, SegmentationNetwork(SPEC).state_dict())
     names = ('data', 'masks', 'bag', 'json', 'model', 'out')
     yield {name: tmp_path / name for name in names}
     while KEPT:

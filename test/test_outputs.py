@@ -17,10 +17,11 @@ from verbs import verb
 
 from surgseg_ros.__main__ import VERBS, main
 from surgseg_ros.bags.writing import write_image_bag
+from surgseg_ros.core.model_folder import ModelSpec, write_model
+from surgseg_ros.core.network import SegmentationNetwork
 
 ROOT = Path(__file__).resolve().parents[1]
-DEMO = ROOT / 'models/demo'
-CONFIG = ROOT / 'config/train_demo.yaml'
+CONFIG = ROOT / 'config/train_default.yaml'
 NOWHERE = '/nowhere'
 """In place of every input: whoever looks at an output first does not come to miss it."""
 
@@ -85,6 +86,20 @@ CASES = {
 }
 
 
+@pytest.fixture(scope='module')
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a model folder with random weights."""
+    spec = ModelSpec(
+        name='small',
+        encoder='mobilenet_v2',  # of its weights are ROOM_BYTES
+        options={'decoder_channels': [64, 48, 32, 24, 16]},
+        input_size=(64, 96),
+    )
+    folder = tmp_path_factory.mktemp('models') / 'tiny'
+    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
+    return folder
+
+
 @contextmanager
 def room(size: int) -> Iterator[None]:
     """Let no file become larger: as on a full disk, but for the error's name."""
@@ -117,7 +132,12 @@ TRIED = [
 
 @pytest.mark.parametrize(('name', 'target', 'case'), TRIED)
 def test_an_output_that_can_not_be_written_is_reported_before_any_work(
-    name: str, target: Target, case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    target: Target,
+    case: str,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     ending = {'--plot': '.svg', '--output': '.mcap' if name == 'evaluate_bag' else ''}
     path = tmp_path / ('x' * 300 if case == 'a name too long' else 'out')
@@ -130,7 +150,7 @@ def test_an_output_that_can_not_be_written_is_reported_before_any_work(
     if case == 'a file in its place':
         path.write_text('mine')
     if target.kind == 'model':
-        shutil.copytree(DEMO, path)
+        shutil.copytree(model, path)
     before = content(tmp_path)
     named = [f'output={path}'] if target.option == 'output=' else [target.option, str(path)]
     if (other := REQUIRED.get(name)) and other != target.option:
@@ -170,18 +190,18 @@ LATE = {
         *('--reference', '{data}', '--predictions', '{data}', '--json', '{out}/a.json'),
         *('--report', '{out}/report'),
     ),
-    'predict': ('--model', '{demo}', '--input', '{data}', '--output', '{out}/masks'),
+    'predict': ('--model', '{model}', '--input', '{data}', '--output', '{out}/masks'),
     'evaluate_bag': (
-        *('--model', '{demo}', '--bag', '{data}/bag', '--image-topic', '/camera/image_raw'),
+        *('--model', '{model}', '--bag', '{data}/bag', '--image-topic', '/camera/image_raw'),
         *('--json', '{out}/a.json', '--output', '{out}/masks.mcap'),
     ),
     'train': (
         *('--config', '{config}', 'data={data}', 'output={out}/model', 'steps=1', 'device=cpu'),
         *('input_size=[64, 96]', 'crop_size=[64, 64]', 'batch_size=2', 'validate_every=1'),
-        'picture_every=0',
+        *('picture_every=0', 'encoder_weights=none'),
     ),
     'export': (
-        *('--model', '{demo}', '--calibration', '{data}', '--frames', '1'),
+        *('--model', '{model}', '--calibration', '{data}', '--frames', '1'),
         *('--backend', 'openvino', '--precision', 'f32', '--output', '{out}/model'),
     ),
 }
@@ -192,7 +212,7 @@ TRIED_BYTES = 4096
 """As much as is written beforehand."""
 
 ROOM_BYTES = {'train': 1_000_000, 'export': 14_000_000}
-"""So much that fitted frames find room, but no checkpoint; the demo's weights, but no export."""
+"""So much that fitted frames find room, but no checkpoint; a model's weights, but no export."""
 
 
 @pytest.mark.parametrize('name', WRITERS)
@@ -202,11 +222,11 @@ def test_every_verb_that_writes_meets_a_disk_that_becomes_full(name: str) -> Non
 
 @pytest.mark.parametrize('name', LATE)
 def test_a_disk_that_becomes_full_is_reported_and_nothing_half_written_is_left(
-    name: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if name == 'export':
         pytest.importorskip('openvino')
-    places = {'data': data, 'out': tmp_path / 'out', 'demo': DEMO, 'config': CONFIG}
+    places = {'data': data, 'out': tmp_path / 'out', 'model': model, 'config': CONFIG}
     words = [word.format(**places) for word in LATE[name]]
     with room(ROOM_BYTES.get(name, TRIED_BYTES)):
         assert verb(name)(words) == 2

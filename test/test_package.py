@@ -126,7 +126,7 @@ def test_what_needs_a_checkout_is_refused_by_an_installed_package(
     installed: Path, tmp_path: Path
 ) -> None:
     (packages,) = installed.glob('lib/python*/site-packages')
-    words = ['--model', ROOT / 'models' / 'demo', '--json', tmp_path / 'way.json', '--end-to-end']
+    words = ['--json', tmp_path / 'way.json', '--end-to-end']
     run = subprocess.run(
         [sys.executable, installed / 'lib' / 'surgseg_ros' / 'benchmark', *words],
         env={**os.environ, 'PYTHONPATH': str(packages)},
@@ -139,6 +139,20 @@ def test_what_needs_a_checkout_is_refused_by_an_installed_package(
     assert line.startswith('benchmark: --end-to-end needs tools.end_to_end')
     assert 'run it from a checkout' in line
     assert not list(tmp_path.iterdir())
+
+
+def test_an_installed_package_finds_the_model_that_ships(installed: Path, tmp_path: Path) -> None:
+    (packages,) = installed.glob('lib/python*/site-packages')
+    script = 'from surgseg_ros.core.default_model import find_model; print(find_model("default"))'
+    run = subprocess.run(
+        [sys.executable, '-c', script],
+        env={**os.environ, 'PYTHONPATH': str(packages)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(run.stdout.strip()) == installed / 'share/surgseg_ros/models/default'
 
 
 def test_everything_that_is_shared_travels(installed: Path) -> None:

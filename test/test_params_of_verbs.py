@@ -11,7 +11,8 @@ import torch
 from verbs import verb
 
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
-from surgseg_ros.core.model_folder import ModelSpec, write_model
+from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
+from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
 
@@ -146,10 +147,17 @@ def test_all_that_applies_is_recorded(runs):
 @pytest.mark.parametrize('name', VERBS)
 def test_the_model_may_be_a_parameter(runs, model, name, capsys):
     with pytest.raises(SystemExit) as ended:
-        runs.run(name, model=False)
+        runs.run(name, '--param', "model:=''", model=False)
     assert ended.value.code == 2
-    assert 'or the parameter model' in capsys.readouterr().err
+    assert 'the parameter model is empty' in capsys.readouterr().err
     assert runs.run(name, '--param', f'model:={model}', model=False) == 0
+
+
+@pytest.mark.parametrize('name', VERBS)
+def test_without_a_model_the_one_that_ships_is_used(runs, name):
+    assert runs.run(name, model=False) == 0
+    report = runs.folder / ('a.json' if name == 'evaluate_bag' else 'masks/predict.json')
+    assert read_spec(find_model(DEFAULT_MODEL)).weights_sha256 in report.read_text()
 
 
 @pytest.mark.parametrize('name', VERBS)

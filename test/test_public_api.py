@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope='module')
 def segmenter() -> 'surgseg_ros.Segmenter':
-    return surgseg_ros.Segmenter.load(ROOT / 'models' / 'demo', device='cpu')
+    return surgseg_ros.Segmenter.load(ROOT / 'models' / 'default', device='cpu')
 
 
 def run(script: str) -> str:
@@ -47,7 +47,7 @@ def test_the_segmenter_needs_no_ros() -> None:
         'import numpy\n'
         'from surgseg_ros import Segmenter\n'
         'rgb = numpy.zeros((90, 160, 3), numpy.uint8)\n'
-        'print(Segmenter.load("models/demo", "cpu").segment(rgb).mask.shape)'
+        'print(Segmenter.load("models/default", "cpu").segment(rgb).mask.shape)'
     )
     assert run(script).strip() == '(90, 160)'
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Makes the animation of the README: a synthetic scene beside the demo model's overlay.
+Makes the animation of the README: a synthetic scene beside the default model's overlay.
 
     python -m tools.readme_image
 """
@@ -21,7 +21,7 @@ from surgseg_ros.synthetic.scene import Scene
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SIZE: Final = (720, 1280)
-"""(H, W) of the scene in pixels, as in the demo model's card."""
+"""(H, W) of the scene in pixels, as in that model's card."""
 PANEL_SIZE: Final = (270, 480)
 """(H, W) of each half of the image."""
 GAP_PX: Final = 6
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='tools.readme_image', description=__doc__)
     parser.add_argument('--seed', type=int, default=900002, help='scene (default: %(default)s)')
     parser.add_argument('--frames', type=int, default=45, help='length (default: %(default)s)')
-    parser.add_argument('--model', type=Path, default=ROOT / 'models' / 'demo')
+    parser.add_argument('--model', type=Path, default=ROOT / 'models' / 'default')
     parser.add_argument('--output', type=Path, default=ROOT / 'docs' / 'images' / 'overlay.webp')
     options = parser.parse_args(argv)
     segmenter = Segmenter.load(options.model, 'cpu')

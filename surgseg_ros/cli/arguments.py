@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The types of the verbs' options, for argparse.
+The types of the verbs' options, for argparse, and what several verbs say of one.
 
-Each takes the text of an option and gives its value, or raises ArgumentTypeError, which names text
-and remedy.
+Each type takes the text of an option and gives its value, or raises ArgumentTypeError, which names
+text and remedy.
 """
 
 import argparse
@@ -12,6 +12,10 @@ import re
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Final
+
+from surgseg_ros.core.default_model import DEFAULT_MODEL
+
+MODEL_HELP: Final = f'the model folder (default: {DEFAULT_MODEL}, the one that ships)'
 
 LATEST_S: Final = 2**31 - 1
 """ROS counts the seconds of a stamp in 32 bits with a sign."""

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 import surgseg_ros
 from surgseg_ros.benchmarking.report import plot, table
 from surgseg_ros.cli.arguments import (
+    MODEL_HELP,
     image_size,
     non_negative_int,
     positive_float,
     positive_int,
     svg_file,
 )
+from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.files import check_file, check_folder, scratch_folder, write_whole
 from surgseg_ros.core.timing import Progress
 
@@ -65,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_file(path)
     if options.logs:
         check_folder(Path(options.logs))
+    options.model = str(find_model(options.model))
     measure = _end_to_end if options.end_to_end else _stages
     with Progress('benchmark') as progress:
         report: dict[str, Any] = measure(options, progress, begun_s)
@@ -104,7 +107,7 @@ def _read_options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _add_measurement(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add('--model', required=True, metavar='DIR', help='model folder')
+    add('--model', default=DEFAULT_MODEL, metavar='DIR', help=MODEL_HELP)
     add('--json', required=True, type=Path, metavar='FILE', help='result file')
     add('--plot', type=svg_file, metavar='FILE.svg', help='plot of the result')
     add('--size', type=image_size, metavar='WxH', help='default: 1920x1080')

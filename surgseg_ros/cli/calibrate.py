@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         help='the model folder, whose model.json and card are written again')
     add('--calibration', type=Path, metavar='DATA_DIR',
         help='a data set that the model was not trained on (default: synthetic scenes, for a '
-        'model that is a demo)')
+        'model that has seen no others)')
     add('--held-out', type=Path, metavar='DATA_DIR',
         help='a data set to measure on (default: half of the videos of --calibration)')
     add('--frames', type=positive_int, default=100, metavar='N',

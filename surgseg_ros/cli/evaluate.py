@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from surgseg_ros.cli.arguments import positive_int
-from surgseg_ros.core.choices import AUTO, RUNTIME_NAMES
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.labels import CLASS_NAMES
+from surgseg_ros.core.parameters import AUTO, RUNTIME_NAMES
 from surgseg_ros.evaluation.metrics import MEANINGS, SCORED, summarize
 from surgseg_ros.evaluation.pairs import (
     EvaluationError,

@@ -21,7 +21,12 @@ from surgseg_ros.bag_evaluation.archive import Store, find_bags, is_bag, plan, r
 from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.bag_evaluation.runners import Runner, in_processes, on_ray, run_serial
 from surgseg_ros.bags.reading import BagError
-from surgseg_ros.cli.arguments import fraction, non_negative_float, positive_int
+from surgseg_ros.cli.arguments import (
+    MODEL_HELP,
+    fraction,
+    non_negative_float,
+    positive_int,
+)
 from surgseg_ros.core.files import check_file, check_folder, check_place, write_whole
 from surgseg_ros.core.parameters import DEFAULTS
 from surgseg_ros.core.params_file import (
@@ -50,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(fault)
     parameters = _parameters(arguments)
     if arguments.bag and parameters.model is None:
-        parser.error('--bag needs --model, or the parameter model')
+        parser.error('--bag needs a model, and the parameter model is empty: name one')
     paths = arguments.recorded or arguments.bag
     _check_targets(arguments, paths)
     if said := parameters.ignored_line():
@@ -85,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         help='bags, or folders of bags, to send through --model')
     what.add_argument('--recorded', type=Path, nargs='+', metavar='BAG',
         help="bags that hold a node's masks on --mask-topic, to score these")
-    add('--model', metavar='DIR', help='the model folder (or the parameter model)')
+    add('--model', metavar='DIR', help=f'{MODEL_HELP}; also the parameter model')
     add('--image-topic', required=True, metavar='TOPIC', help='Image or CompressedImage')
     add('--ground-truth-topic', metavar='TOPIC',
         help='true masks, by the stamps of their images: mono8, or PNG in a CompressedImage')
@@ -180,7 +185,7 @@ def _options(
         ground_truth_topic=arguments.ground_truth_topic,
         mask_topic=arguments.mask_topic,
         tolerance_ns=round(arguments.tolerance_ms * 1e6),
-        model=parameters.model and parameters.model.resolve(),
+        model=parameters.model.resolve() if arguments.bag and parameters.model else None,
         device=values['device'],
         runtime=values['runtime'],
         precision=values['precision'],

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from surgseg_ros.cli.arguments import positive_int
+from surgseg_ros.cli.arguments import MODEL_HELP, positive_int
+from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.model_folder import PRECISIONS
 from surgseg_ros.exporting.converters import BACKENDS
 from surgseg_ros.exporting.export import RefusedError, export
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         written = export(
-            options.model,
+            find_model(options.model),
             options.output,
             options.backend,
             options.precision,
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='surgseg_ros export', description=__doc__)
     add = parser.add_argument
     # fmt: off
-    add('--model', type=Path, required=True, metavar='DIR', help='the model folder')
+    add('--model', default=DEFAULT_MODEL, metavar='DIR', help=MODEL_HELP)
     add('--backend', required=True, choices=BACKENDS,
         help='openvino: for CPUs; onnx: for TensorRT, by ONNX Runtime')
     add('--precision', required=True, choices=PRECISIONS,
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--output', type=Path, required=True, metavar='DIR',
         help='a new folder; gets all that is in the model folder, and the export')
     add('--calibration', type=Path, metavar='DATA_DIR',
-        help='a data set (default: synthetic scenes, for a model that is a demo)')
+        help='a data set (default: synthetic scenes, for a model that has seen no others)')
     add('--held-out', type=Path, metavar='DATA_DIR',
         help='a data set to compare on (default: half of the videos of --calibration)')
     add('--frames', type=positive_int, default=100, metavar='N',

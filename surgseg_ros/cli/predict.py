@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from surgseg_ros.cli.arguments import fraction, positive_int
+from surgseg_ros.cli.arguments import MODEL_HELP, fraction, positive_int
 from surgseg_ros.core.files import check_folder, folder_for
 from surgseg_ros.core.gates import GATES, OFF
 from surgseg_ros.core.parameters import DEFAULTS, OFFLINE
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     parameters = _parameters(options)
     if parameters.model is None:
-        parser.error('a model is needed: give --model, or the parameter model')
+        parser.error('a model is needed, and the parameter model is empty: name one')
     predict_options = PredictOptions(parameters.pipeline, parameters.roi, options.least_region)
     check_folder(options.output)
     sources = find_sources(options.input, options.every)
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='surgseg_ros predict', description=__doc__)
     add = parser.add_argument
     # fmt: off
-    add('--model', metavar='DIR', help='the model folder (or the parameter model)')
+    add('--model', metavar='DIR', help=f'{MODEL_HELP}; also the parameter model')
     add('--input', type=Path, required=True, metavar='PATH',
         help='a video, a folder of images, or a data set: a folder of video_*')
     add('--output', type=Path, required=True, metavar='DIR',

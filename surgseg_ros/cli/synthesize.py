@@ -2,6 +2,7 @@
 """The verb `synthesize`: synthetic endoscopic videos with exact masks, as a data set or bags."""
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from tqdm import tqdm
 
 from surgseg_ros.bags.writing import stamped, write_image_bag
 from surgseg_ros.cli.arguments import image_size, non_negative_int, positive_float, positive_int
-from surgseg_ros.core.files import check_new_folder, new_folder
+from surgseg_ros.core.files import check_new_folder, new_folder, replacing
+from surgseg_ros.evaluation.layout import DRAWN_FILE, find_videos
 from surgseg_ros.evaluation.sources import find_sources, labelled_frames
 from surgseg_ros.synthetic.scene import LEAST_SIDE_PX
 from surgseg_ros.synthetic.videos import LAST_INDEX, SCENES_PER_SEED, VideoSet, draw_videos
@@ -40,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_new_folder(folder)
     with new_folder(folder) as making:
         draw_videos(wanted, making, options.workers)
+        _mark(wanted, making)
         if options.bag:
             _bag(options, making)
     height, width = options.size
@@ -106,6 +109,14 @@ def _check(wanted: VideoSet, workers: int) -> None:
             f'{needed / 1e9:,.0f} GB of memory, and this machine has {memory / 1e9:,.0f} GB: ask '
             'for a smaller size or fewer workers'
         )
+
+
+def _mark(wanted: VideoSet, output: Path) -> None:
+    """Say in each video that it is drawn, so that `train` can say so of the model."""
+    for video in find_videos(output):
+        scene = wanted.seed * SCENES_PER_SEED + int(video.name.rpartition('_')[2]) - 1
+        with replacing(video / DRAWN_FILE, sync=False) as partial:
+            partial.write_text(json.dumps({'scene': scene, 'rate_hz': wanted.rate_hz}) + '\n')
 
 
 def _bag(options: argparse.Namespace, output: Path) -> None:

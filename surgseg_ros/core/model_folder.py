@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT_VERSION: Final = 1
-INTENDED_USES: Final = ('demo', 'research')
+INTENDED_USES: Final = ('demo', 'synthetic', 'research')
+"""`demo`: only to show that the software runs; `synthetic`: trained on drawn scenes alone."""
 FIT_MODES: Final = ('letterbox', 'stretch')
 """`letterbox` keeps the aspect ratio and pads with black; `stretch` does not keep it."""
 TEMPERATURES: Final = (0.05, 20.0)
@@ -54,7 +55,7 @@ class ModelSpec:
         image's area; smaller ones are dropped if the filter is used; 0 keeps all.
     :param temperature: divisor of the logits that calibrates the probabilities; it does not change
         the classes. 1 for a model that was not calibrated.
-    :param intended_use: one of INTENDED_USES; with `demo`, a node's status is never valid.
+    :param intended_use: one of INTENDED_USES; a node's status is valid only with `research`.
     :param training: how it was trained, and on what; free form.
     :param scores: its scores; free form.
     :param weights_sha256: hex digest of weights.safetensors.

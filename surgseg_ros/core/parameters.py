@@ -5,6 +5,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from surgseg_ros.core.default_model import DEFAULT_MODEL
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 from surgseg_ros.core.gates import ACTIONS, GATES, GateSetting
 from surgseg_ros.core.gates import DEFAULTS as GATE_DEFAULTS
@@ -94,8 +95,10 @@ TABLE: Final = (
     ),
     Parameter(
         'model',
-        '',
-        'Path of the model folder, which holds model.json and weights.safetensors. No default.',
+        DEFAULT_MODEL,
+        'Path of the model folder, which holds model.json and weights.safetensors; default: the '
+        'model that comes with the package, trained on drawn scenes alone; empty: no model, so '
+        'that configure fails.',
         when='Read when the node is configured. If set while configured, the new model is loaded '
         'and tested in the background, and replaces the current one between two frames.',
         offline=True,

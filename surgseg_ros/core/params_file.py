@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
+from surgseg_ros.core.default_model import find_model
 from surgseg_ros.core.parameters import (
     DEFAULTS,
     OFFLINE,
@@ -204,8 +205,12 @@ class GivenParameters(NamedTuple):
 
     @property
     def model(self) -> Path | None:
-        """The model folder; None if none was given."""
-        return Path(self.values['model']) if self.values['model'] else None
+        """
+        The model folder; None if the parameter is empty.
+
+        :raises ModelError: if it is the model that ships, and that is missing.
+        """
+        return find_model(self.values['model']) if self.values['model'] else None
 
     @property
     def roi(self) -> Roi | None:

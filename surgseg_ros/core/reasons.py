@@ -33,6 +33,7 @@ class ReasonCode(Enum):
     STALE_MASK = 'stale_mask', 'Images arrive, but no mask is ready within `stale_after_ms`.'
 
     MODEL_DEMO = 'model_demo', "The model's `intended_use` is `demo`."
+    MODEL_SYNTHETIC = 'model_synthetic', "The model's `intended_use` is `synthetic`."
     MODEL_CHANGED = 'model_changed', 'The model was replaced, and has produced no mask yet.'
     MODEL_CHANGE_FAILED = (
         'model_change_failed',

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.fitting import fit, place
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_spec
@@ -33,15 +34,15 @@ class Segmenter:
 
     >>> import numpy as np
     >>> from surgseg_ros import Segmenter
-    >>> segmenter = Segmenter.load('models/demo', device='cpu')
+    >>> segmenter = Segmenter.load(device='cpu')  # the model that ships
     >>> rgb = np.full((480, 640, 3), (150, 60, 50), np.uint8)  # or an image of your own
     >>> result = segmenter.segment(rgb, confidence=True, instruments=True)
     >>> result.mask.shape, result.mask.dtype
     ((480, 640), dtype('uint8'))
     >>> result.confidence.shape, result.confidence.dtype
     ((480, 640), dtype('uint8'))
-    >>> result.instruments
-    ()
+    >>> isinstance(result.instruments, tuple)
+    True
 
     :param spec: the model's specification.
     :param runtime: what runs its network.
@@ -56,7 +57,7 @@ class Segmenter:
     @classmethod
     def load(
         cls,
-        folder: Path | str,
+        folder: Path | str = DEFAULT_MODEL,
         device: str = AUTO,
         runtime: str = AUTO,
         *,
@@ -66,7 +67,8 @@ class Segmenter:
         """
         Load a model folder onto a device.
 
-        :param folder: the model folder, with model.json and weights.safetensors.
+        :param folder: the model folder, with model.json and weights.safetensors; `default` is the
+            model that comes with the package, trained on drawn scenes alone.
         :param device: `auto` (CUDA if available), `cpu`, `cuda`, `cuda:1` …
         :param runtime: `torch`, `openvino`, `onnxruntime`, or `auto`: the fastest one that is
             installed and that the model folder supports.
@@ -77,9 +79,10 @@ class Segmenter:
         :raises ModelError: if the folder cannot be used; a subclass of ValueError.
         :raises ValueError: if there is no such device, runtime or precision.
         """
-        spec = read_spec(folder)
+        found = find_model(folder)
+        spec = read_spec(found)
         options = Options(device, precision, max_batch_size)
-        return cls(spec, load_runtime(Path(folder), spec, runtime, options))
+        return cls(spec, load_runtime(found, spec, runtime, options))
 
     @property
     def max_batch_size(self) -> int:

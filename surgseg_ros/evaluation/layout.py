@@ -19,6 +19,9 @@ IMAGE_FOLDERS: Final = ('rgb', 'frames')
 
 IMAGE_SUFFIXES: Final = ('.png', '.jpg', '.jpeg')
 
+DRAWN_FILE: Final = 'synthetic.json'
+"""Beside `segmentation/`, where `synthesize` drew the video; says of which scene."""
+
 MASK_FOLDER: Final = 'segmentation'
 MASK_SUFFIX: Final = '.png'
 

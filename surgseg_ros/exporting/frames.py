@@ -83,7 +83,7 @@ def choose_frames(
     """
     Choose frames, spread evenly over the data sets.
 
-    :param spec: the model; if no data set is given, a demo model uses synthetic scenes.
+    :param spec: the model; without a data set, one that has seen synthetic scenes only uses such.
     :param calibration: a data set, or None.
     :param held_out: another, or None for some videos of `calibration`.
     :param count: maximum number of frames of each part.
@@ -92,7 +92,7 @@ def choose_frames(
     :raises DatasetError: if a data set is missing, cannot be used, or has too few videos.
     """
     needed = [path for path in (calibration, held_out) if path]
-    if spec.intended_use != 'demo' and (not needed or (calibrate and not calibration)):
+    if spec.intended_use == 'research' and (not needed or (calibrate and not calibration)):
         raise DatasetError(
             f'{spec.name!r} is for {spec.intended_use}, and no data set is given: give one of '
             f'its kind with --calibration{"" if calibrate else " or --held-out"}'

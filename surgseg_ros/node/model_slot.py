@@ -9,8 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from surgseg_ros.core.default_model import find_model
 from surgseg_ros.core.errors import describe
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.reasons import Reason, ReasonCode
@@ -21,6 +22,13 @@ from surgseg_ros.node.parameters import Settings
 
 if TYPE_CHECKING:
     from surgseg_ros.core.segmenter import Segmenter
+
+
+_LIMITS: Final = {
+    'demo': Reason(ReasonCode.MODEL_DEMO, 'the model is for demonstration only'),
+    'synthetic': Reason(ReasonCode.MODEL_SYNTHETIC, 'the model was trained on drawn scenes alone'),
+}
+"""By intended use: why masks of such a model are at best degraded."""
 
 
 class Logger(Protocol):
@@ -86,6 +94,7 @@ class ModelSlot:
         self._batching_reason: Reason | None = None
         self._number = 0
         self._usual_threads = 0
+        self._advised = False
 
     def fill(self, settings: Settings) -> Segmenter:
         """
@@ -118,10 +127,8 @@ class ModelSlot:
 
     def _degraded_reasons(self) -> tuple[Reason, ...]:
         segmenter = self.segmenter
-        demo = segmenter is not None and segmenter.spec.intended_use == 'demo'
-        demo_reason = Reason(ReasonCode.MODEL_DEMO, 'the model is for demonstration only')
         reported = (
-            demo_reason if demo else None,
+            _LIMITS.get(segmenter.spec.intended_use) if segmenter is not None else None,
             self._change_failure,
             self._fallback_reason,
             self._batching_reason,
@@ -224,7 +231,7 @@ class ModelSlot:
         """
         if 'torch' in sys.modules:
             return
-        read_spec(folder)
+        read_spec(find_model(folder))
         self._logger.info('importing PyTorch')
         with importing():  # before the model is made, which must stay collectable
             import surgseg_ros.core.self_test  # noqa: F401
@@ -318,7 +325,7 @@ class ModelSlot:
         from surgseg_ros.core.self_test import check_self_test
 
         started_s = time.monotonic()
-        self._logger.info(f'loading {settings.model!r}')
+        self._logger.info(f'loading {str(find_model(settings.model))!r}')
         segmenter = Segmenter.load(
             settings.model,
             settings.device,
@@ -336,4 +343,16 @@ class ModelSlot:
             )
         model = f'{segmenter.spec.name} on {segmenter.runtime.description}'
         self._logger.info(f'{model}, ready in {time.monotonic() - started_s:.1f} s')
+        self._advise(segmenter)
         return segmenter, agreement is not None
+
+    def _advise(self, segmenter: Segmenter) -> None:
+        """Tell once how to use another model than one that limits the status."""
+        limit = _LIMITS.get(segmenter.spec.intended_use)
+        if limit is not None and not self._advised:
+            self._advised = True
+            self._logger.warning(
+                f'{limit.text}: status will be degraded at best ({limit.code.value}); for a model '
+                'of your own: model:=FOLDER with ros2 launch, -p model:=FOLDER with ros2 run, or '
+                'ros2 param set NODE model FOLDER while it runs'
+            )

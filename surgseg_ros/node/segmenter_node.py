@@ -9,6 +9,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
+from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.parameters import AT_START, LIVE, TABLE
 from surgseg_ros.core.reasons import Reason, ReasonCode
@@ -132,8 +133,8 @@ class SegmenterNode(LifecycleNode):
         self._reporter.report_inactive(ReasonCode.CONFIGURING, 'configuring')
         if not settings.model:
             raise ValueError(
-                "model is '': set the parameter to a model folder (model:=FOLDER with "
-                'ros2 launch, -p model:=FOLDER with ros2 run)'
+                "model is '': set the parameter to a folder (model:=FOLDER with ros2 launch, "
+                f'-p model:=FOLDER with ros2 run), or to {DEFAULT_MODEL!r} for the one that ships'
             )
         self._models.fill(settings)
         self._mailbox = Mailbox()
@@ -315,7 +316,7 @@ class SegmenterNode(LifecycleNode):
     def _begin_change(self, settings: Settings) -> None:
         """Check a model folder and start to load it; the present model stays in use."""
         try:
-            read_spec(settings.model)
+            read_spec(find_model(settings.model))
             self._models.change_soon(settings)
         except ValueError as error:
             self._models.report_change_failure(settings.model, error)

@@ -25,6 +25,7 @@ _FREE: Final = (
     'device',
     'workers',
     'picture_every',
+    'intended_use',
 )
 """Settings that may change when a run is resumed: they do not change its result."""
 
@@ -111,7 +112,8 @@ def find_checkpoint(run: Path, config: TrainConfig) -> Path | None:
             'of another program or version; remove it to start from the beginning'
         ) from error
     now = _settings(config)
-    if other := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
+    keys = {*before, *now}.difference(_FREE)  # earlier releases stored some of these
+    if other := sorted(key for key in keys if before.get(key) != now.get(key)):
         changes = ', '.join(f'{key} (was {before.get(key)}, is {now.get(key)})' for key in other)
         raise ConfigError(f'{path} is of a run with other settings: {changes}; name a new output')
     return path

@@ -12,12 +12,14 @@ from typing import Any, Final
 
 import yaml
 
-from surgseg_ros.core.model_folder import ModelSpec
+from surgseg_ros.core.model_folder import INTENDED_USES, ModelSpec
+from surgseg_ros.core.parameters import AUTO
 from surgseg_ros.training.crop_dataset import Augmentation
 from surgseg_ros.training.data_errors import ON_FAULT
 from surgseg_ros.training.samples import SPLITS
 
 _CHOICES: Final = {
+    'intended_use': (AUTO, *INTENDED_USES),
     'split': SPLITS,
     'on_fault': ON_FAULT,
     'optimizer': ('adamw', 'adam'),
@@ -53,7 +55,8 @@ class TrainConfig:
     :param data: folder of `video_*`.
     :param output: model folder to write, new or empty; the run's own files go to `run/` in it.
     :param name: the model's name.
-    :param intended_use: `demo` or `research`.
+    :param intended_use: as in ModelSpec, or `auto`: `synthetic` if `synthesize` drew every video
+        of the data, and `start` has seen no others; else `research`.
     :param architecture: as in ModelSpec; any of segmentation_models_pytorch.
     :param encoder: as in ModelSpec; any of segmentation_models_pytorch.
     :param encoder_weights: a name that segmentation_models_pytorch can fetch, a file, or `none`.
@@ -108,7 +111,7 @@ class TrainConfig:
     data: str
     output: str
     name: str = 'surgseg'
-    intended_use: str = 'research'
+    intended_use: str = AUTO
     architecture: str = 'Unet'
     encoder: str = 'resnet34'
     encoder_weights: str = 'none'
@@ -187,10 +190,14 @@ class TrainConfig:
         """
         Describe the model that the run makes.
 
-        :return: the specification, without what is known only after the run.
+        :return: the specification, without what is known only after the run; an `intended_use`
+            of `auto` is among that.
         """
         shared = {f.name for f in dataclasses.fields(ModelSpec)} & set(vars(self))
-        return ModelSpec(**{key: getattr(self, key) for key in shared})
+        values = {key: getattr(self, key) for key in shared}
+        if self.intended_use == AUTO:
+            del values['intended_use']
+        return ModelSpec(**values)
 
 
 _EXPECTED: Final = {

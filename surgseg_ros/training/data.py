@@ -11,7 +11,10 @@ import lightning
 from torch.utils.data import DataLoader, Dataset
 
 from surgseg_ros.core.files import write_whole, writing
+from surgseg_ros.core.model_folder import read_spec
+from surgseg_ros.core.parameters import AUTO
 from surgseg_ros.core.processes import deaf_to_terminal
+from surgseg_ros.evaluation.layout import DRAWN_FILE
 from surgseg_ros.training.config import ConfigError, TrainConfig
 from surgseg_ros.training.crop_dataset import CropDataset, EpochSampler, keep_to_one_thread
 from surgseg_ros.training.data_errors import validate
@@ -128,6 +131,22 @@ class Data(lightning.LightningDataModule):
             'seed': self._config.split_seed,
             **{k: sorted({s.video if by_video else s.name for s in v}) for k, v in parts.items()},
         }
+
+    def intended_use(self) -> str:
+        """
+        Tell what a model trained on these data is for.
+
+        :return: one of INTENDED_USES; `auto` is `research` with a single video that is not drawn,
+            or from the weights of such a model.
+        """
+        config = self._config
+        if config.intended_use != AUTO:
+            return config.intended_use
+        videos = {s.mask.parents[1] for s in (*self.training, *self.validation)}
+        drawn = all((video / DRAWN_FILE).is_file() for video in videos)
+        if config.start:
+            drawn = drawn and read_spec(config.start).intended_use != 'research'
+        return 'synthetic' if drawn else 'research'
 
     def validation_frames(self) -> Iterator[ValidationFrame]:
         """

@@ -181,7 +181,11 @@ def _callbacks(config: TrainConfig, run: Path, device: str) -> list[lightning.Ca
 def _finish(module: Training, data: Data, output: Path) -> None:
     """Tune and score the best weights, and write the model folder and its card."""
     config = module.config
-    spec = dataclasses.replace(module.spec, training=_provenance(module, data))
+    spec = dataclasses.replace(
+        module.spec,
+        intended_use=data.intended_use(),
+        training=_provenance(module, data),
+    )
     device = choose_device(config.device)
     spec, weights = tune_and_score(
         spec, module.best_weights, data.validation_frames, margins=config.margins, device=device

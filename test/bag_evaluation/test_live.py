@@ -25,7 +25,7 @@ from tools.gates.spoiling import Source, defocus, dim
 
 main = verb('evaluate_bag')
 
-MODEL = REPOSITORY / 'models/demo'
+MODEL = REPOSITORY / 'models/default'
 FRAMES = 24
 """Of the demo's sixty."""
 SPOILED = {4: (dim, 0.5), 5: (dim, 0.53), 9: (defocus, 0.9), 10: (defocus, 1.0)}
@@ -41,7 +41,7 @@ TAKING_DECISIONS = {
     'min_confidence': 0.6,
     'steady_frames': 3,
 }
-LIMIT = 'the model is for demonstration only'
+LIMIT = 'the model was trained on drawn scenes alone'
 """What the node's status says with every mask of this model."""
 DISCOVERY_S = 2  # both ends find each other; what came too early would be lost on its way
 

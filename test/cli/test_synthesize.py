@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verb `synthesize`: the data set's layout, the same files again, bags, refusals."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -38,7 +40,10 @@ def test_layout_is_the_data_sets(tmp_path):
         for kind in ('rgb', 'segmentation')
         for index in (0, 4, 8)
     }
-    assert set(files(tmp_path / 'out')) == names
+    marks = {'video_01/synthetic.json': 500_000, 'video_02/synthetic.json': 500_001}
+    found = files(tmp_path / 'out')
+    assert set(found) == names | set(marks)
+    assert {name: json.loads(found[name])['scene'] for name in marks} == marks
 
 
 @pytest.mark.parametrize('more', [(), ('--bag',)])

@@ -5,6 +5,7 @@ import argparse
 
 import pytest
 
+from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.params_file import (
     add_parameter_arguments,
     read_node_parameters,
@@ -115,7 +116,7 @@ def test_what_has_no_meaning_is_named_whatever_its_value(resolve):
     assert found.ignored == (
         *('overlay', 'use_sim_time', 'qos_overrides./image.depth', 'roi', 'least_area'),
     )
-    assert found.values == {'model': ''}
+    assert found.values == {'model': DEFAULT_MODEL}
     assert found.ignored_line().endswith(': ' + ', '.join(found.ignored))
     assert resolve().ignored_line() == ''
 
@@ -140,9 +141,10 @@ def test_a_word_that_does_not_fit_is_named(resolve, word, said):
 
 
 def test_model_and_roi_are_what_they_stand_for(resolve):
-    found = resolve('--param', 'model:=models/demo', '--param', 'roi:=[1, 2, 3, 4]')
-    assert (str(found.model), found.roi) == ('models/demo', Roi(1, 2, 3, 4))
-    assert (resolve().model, resolve().roi) == (None, None)
+    found = resolve('--param', 'model:=models/mine', '--param', 'roi:=[1, 2, 3, 4]')
+    assert (str(found.model), found.roi) == ('models/mine', Roi(1, 2, 3, 4))
+    assert (resolve().model, resolve().roi) == (find_model(DEFAULT_MODEL), None)
+    assert resolve('--param', "model:=''").model is None
     with pytest.raises(
         ValueError, match=r"choose the one of these images, --param 'roi:=\[0, 0, 5"
     ):

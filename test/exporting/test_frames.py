@@ -13,7 +13,7 @@ from surgseg_ros.exporting.frames import SIZE, choose_frames
 from surgseg_ros.training.dataset import DatasetError
 
 RESEARCH = ModelSpec(name='some')
-DEMO = dataclasses.replace(RESEARCH, intended_use='demo')
+DRAWN = dataclasses.replace(RESEARCH, intended_use='synthetic')
 
 
 def write(root, *videos):
@@ -79,7 +79,7 @@ def test_a_model_for_research_is_not_judged_by_synthetic_scenes(tmp_path, calibr
 
 
 def test_a_demo_has_scenes_drawn_for_it():
-    calibration, held_out = choose_frames(DEMO, None, None, 6, calibrate=True)
+    calibration, held_out = choose_frames(DRAWN, None, None, 6, calibrate=True)
     assert len(calibration) == len(held_out) == 6
     assert len(videos(held_out)) == 2
     assert not videos(calibration) & videos(held_out)

@@ -218,16 +218,22 @@ def model(tmp_path):
 
 
 @pytest.mark.timeout(TIMEOUT_S)
+@pytest.mark.parametrize('which', ['one of your own', 'the one that ships'])
 def test_replay_plays_a_bag_through_the_node_and_ends(
-    install, launch, tmp_path, model, stamps_of_masks
+    install, launch, tmp_path, model, stamps_of_masks, which
 ):
     for verb in ('segmenter', 'bag_player'):
         install(verb)
     image = np.zeros((64, 96, 3), np.uint8)
     stamps_ns = [START_TIME_NS + 10**8 * index for index in range(30)]
     write_image_bag(tmp_path / 'bag', ((stamp, image, None) for stamp in stamps_ns))
-    run = launch('replay', f'bag:={tmp_path / "bag"}', f'model:={model}', 'namespace:=left')
+    patient = tmp_path / 'patient.yaml'
+    patient.write_text('/**: {ros__parameters: {stale_after_ms: 600000}}')
+    given = [f'model:={model}'] if which == 'one of your own' else []
+    given += ['namespace:=left', f'params_file:={patient}']
+    run = launch('replay', f'bag:={tmp_path / "bag"}', *given)
     assert run.returncode == 0, run.stdout
+    assert ('(model_synthetic)' in run.stdout) == (which == 'the one that ships')
     assert stamps_of_masks, run.stdout
     assert stamps_of_masks == sorted(set(stamps_ns) & set(stamps_of_masks))
 

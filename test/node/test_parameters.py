@@ -42,12 +42,12 @@ def test_the_pipeline_is_made_of_the_parameters_as_it_is_offline():
     assert settings(**changes).pipeline == pipeline_settings(changes)
 
 
-def test_the_shipped_file_holds_the_defaults_and_no_model():
+def test_the_shipped_file_holds_the_defaults():
     text = (REPOSITORY / 'config' / 'segmenter.yaml').read_text()
     shipped = yaml.safe_load(text)['/**']['ros__parameters']
     for gate, values in shipped.pop('gates').items():
         shipped |= {f'gates.{gate}.{part}': value for part, value in values.items()}
-    assert shipped == {name: value for name, value in DEFAULTS.items() if name != 'model'}
+    assert shipped == DEFAULTS
 
 
 def test_lists_of_ros_are_taken():

@@ -188,6 +188,7 @@ PRODUCED: dict[ReasonCode, Callable[[], Coded]] = {
         a_mask, lambda health: health.record_arrival(550 * MS), at_ms=600
     ),
     ReasonCode.MODEL_DEMO: lambda: slot('demo').degraded_reasons(),
+    ReasonCode.MODEL_SYNTHETIC: lambda: slot('synthetic').degraded_reasons(),
     ReasonCode.MODEL_CHANGED: lambda: watched(
         a_mask, lambda health: health.record_model_change(())
     ),

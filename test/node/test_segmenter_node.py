@@ -11,7 +11,9 @@ from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
+from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.detections import find_instruments
+from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.results import header, to_cdr
@@ -124,14 +126,33 @@ def test_status_is_offered_with_a_deadline(start):
     assert bench.status(deadline=Duration(seconds=1.5)).wait()
 
 
-def test_a_demo_model_is_never_better_than_degraded(start, tmp_path):
-    bench = start(model=str(write_tiny_model(tmp_path, intended_use='demo'))).bench
+@pytest.mark.parametrize(
+    ('intended_use', 'reason'), [('demo', 'demonstration'), ('synthetic', 'drawn scenes alone')]
+)
+def test_a_model_that_knows_no_surgery_is_never_better_than_degraded(
+    start, tmp_path, intended_use, reason
+):
+    own_node = start(model=str(write_tiny_model(tmp_path, intended_use=intended_use)))
+    bench = own_node.bench
     status = bench.status()
     bench.connect(bench.camera(), bench.listen(Image, 'mask'))
-    degraded = status.wait_for_reason('degraded', 'demonstration')
+    degraded = status.wait_for_reason('degraded', reason)
     assert degraded.level == b'\x01'
-    assert degraded.values[3].value == 'model_demo'
+    assert degraded.values[3].value == f'model_{intended_use}'
+    other = write_tiny_model(tmp_path / 'other', 7, 'other', intended_use=intended_use)
+    assert bench.set(model=str(other)).successful
+    own_node.logs.wait_for_text('the model is now other')
+    (advice,) = [x for x in own_node.logs.messages if f'(model_{intended_use})' in x]
+    assert 'model:=FOLDER' in advice, 'said once'
     assert 'valid' not in [message.message for message in status.messages]
+
+
+def test_without_a_model_given_it_takes_the_one_that_ships(start_here):
+    own_node = start_here(**PATIENT)
+    spec = read_spec(find_model(DEFAULT_MODEL))
+    status = own_node.bench.status()
+    assert status.wait(lambda message: spec.weights_sha256[:12] in message.values[2].value)
+    assert own_node.node.get_parameter('model').value == DEFAULT_MODEL
 
 
 def test_diagnostics_hold_texts_and_one_number_for_each_other_key(start):

@@ -103,6 +103,12 @@ def test_a_demo_reports_so():
     assert 'For research only' not in said
 
 
+def test_a_model_of_drawn_scenes_reports_so():
+    said = model_card(dataclasses.replace(SPEC, intended_use='synthetic'))
+    assert 'it has not seen one image of surgery' in said
+    assert 'For research only' in said
+
+
 def test_a_split_by_frame_is_warned_of():
     said = model_card(dataclasses.replace(SPEC, training={**TRAINING, 'split': 'frame'}))
     assert '**The split is by frame**' in said
@@ -129,6 +135,6 @@ def test_a_few_numbers_are_a_list():
 
 
 def test_a_model_of_before_has_a_card():
-    folder = Path(__file__).resolve().parents[2] / 'models/demo'
+    folder = Path(__file__).resolve().parents[2] / 'models/default'
     spec = read_spec(folder)
     assert f'{spec.scores["unseen_scenes"]["raw"]["mIoU"]:.3f}' in model_card(spec)

@@ -9,8 +9,13 @@ import pytest
 import torch
 from verbs import verb
 
-from surgseg_ros.core.model_folder import read_model
+from surgseg_ros.core.model_folder import ModelSpec, read_model, write_model
+from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.evaluation.layout import DRAWN_FILE
+from surgseg_ros.training.config import TrainConfig
+from surgseg_ros.training.data import Data
+from surgseg_ros.training.dataset import find_samples
 
 main = verb('train')
 
@@ -156,3 +161,32 @@ def test_the_split_is_written(tmp_path, config):
     assert (split['by'], split['seed']) == ('video', 0)
     assert (len(split['training']), len(split['validation'])) == (2, 1)
     assert sorted(split['training'] + split['validation']) == ['video_01', 'video_02', 'video_03']
+
+
+@pytest.mark.parametrize(
+    ('drawn', 'start', 'chosen', 'expected'),
+    [
+        (3, '', 'auto', 'synthetic'),
+        (2, '', 'auto', 'research'),
+        (0, '', 'auto', 'research'),
+        (3, 'synthetic', 'auto', 'synthetic'),
+        (0, 'synthetic', 'auto', 'research'),
+        (3, 'research', 'auto', 'research'),
+        (3, '', 'demo', 'demo'),
+    ],
+)
+def test_what_a_model_is_for_depends_on_what_it_has_seen(
+    tmp_path, data, drawn, start, chosen, expected
+):
+    for video in sorted(data.iterdir())[:drawn]:
+        (video / DRAWN_FILE).write_text('{}')
+    if start:
+        options = {'encoder_depth': 3, 'decoder_channels': [16, 8, 8]}
+        spec = ModelSpec(name='first', encoder='resnet18', options=options, intended_use=start)
+        write_model(tmp_path / 'start', spec, SegmentationNetwork(spec).state_dict())
+        start = str(tmp_path / 'start')
+    config = TrainConfig(data=str(data), output='o', steps=1, start=start, intended_use=chosen)
+    module = Data(config, tmp_path / 'run')
+    *module.training, last = find_samples(data)
+    module.validation = (last,)
+    assert module.intended_use() == expected

@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='tools.benchmarks.bag_evaluation', description=__doc__)
     add = parser.add_argument
-    add('--model', type=Path, default=Path('models/demo'), metavar='DIR')
+    add('--model', type=Path, default=Path('models/default'), metavar='DIR')
     add('--device', default='auto')
     add('--runtime', default=AUTO)
     add('--frames', type=int, default=100, metavar='N')

@@ -28,7 +28,7 @@ from tools.benchmarks.machine import describe
 from tools.benchmarks.steps import Pair, time_loader
 
 LEAST_RATIO: Final = 0.9
-RECIPE: Final = Path(__file__).parents[2] / 'config' / 'train_demo.yaml'
+RECIPE: Final = Path(__file__).parents[2] / 'config' / 'train_default.yaml'
 
 _PACKAGES: Final = ('torch', 'numpy', 'opencv-python-headless')
 _SHOWN: Final = (
@@ -82,7 +82,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add('--config', type=Path, default=RECIPE, metavar='FILE', help="default: the demo model's")
+    add(
+        '--config',
+        type=Path,
+        default=RECIPE,
+        metavar='FILE',
+        help="default: the shipped model's",
+    )
     add('--data', type=Path, metavar='DIR', help='a data set (default: some synthetic frames)')
     add('--workers', type=int, nargs='+', default=[0, 1, 2], metavar='N', help='default: 0 1 2')
     add('--pairs', type=int, default=5, help='for each number of workers (default: %(default)s)')

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from surgseg_ros.bags.sources import BagError
+from surgseg_ros.core.default_model import DEFAULT_MODEL
 from surgseg_ros.core.timing import Progress
 from tools.demo.report import report, table, write_bag
 from tools.demo.session import (
@@ -21,7 +22,6 @@ from tools.demo.session import (
 )
 from tools.demo.source import Source, make_scene_bag, make_video_bag
 
-ROOT = Path(__file__).resolve().parents[2]
 LONGEST_PLAY_S = 60.0
 """Longest time for which a video of the user's own is played."""
 LEAST_PLAY_S = 15.0
@@ -37,7 +37,7 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(prog='python -m tools.demo', description=__doc__)
     parser.add_argument('--input', type=Path, metavar='VIDEO', help='a video of your own')
-    parser.add_argument('--model', type=Path, default=ROOT / 'models/demo', metavar='DIR')
+    parser.add_argument('--model', default=DEFAULT_MODEL, metavar='DIR')
     parser.add_argument('--output', type=Path, default=Path('demo_output'), metavar='DIR')
     options = parser.parse_args()
     try:
@@ -77,7 +77,8 @@ def run(options: argparse.Namespace, folder: Path, progress: Progress) -> int:
     progress.print_line('drawing the results')
     write_bag(folder / 'output_bag', recorded)
     outcome = report(source, recorded, folder)
-    print(table(source, outcome, node_hz, rate, dropped))
+    said = f'{recorder.status}, because {recorder.reason}' if recorder.reason else recorder.status
+    print(table(source, outcome, node_hz, rate, dropped, said))
     print(f'\nmasks and detections, images and overlay.mp4 are in {folder.resolve()}')
     # Only frames that the node itself dropped may be missing: a busy machine is not an error.
     explained = outcome.masks > 0 and source.frames - outcome.masks <= dropped

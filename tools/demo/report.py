@@ -106,7 +106,9 @@ def _latencies_ms(
     ]
 
 
-def table(source: Source, outcome: Outcome, node_hz: float, rate: float, dropped: int) -> str:
+def table(
+    source: Source, outcome: Outcome, node_hz: float, rate: float, dropped: int, status: str
+) -> str:
     """
     Format the numbers as a table.
 
@@ -115,6 +117,7 @@ def table(source: Source, outcome: Outcome, node_hz: float, rate: float, dropped
     :param node_hz: masks per second that were measured in the trial.
     :param rate: factor of the recorded speed at which the bag was played.
     :param dropped: frames that the node dropped for a newer one.
+    :param status: the node's status in the end, and why.
     :return: the table.
     """
     times = outcome.latencies_ms or [float('nan')]
@@ -128,6 +131,7 @@ def table(source: Source, outcome: Outcome, node_hz: float, rate: float, dropped
         ('masks of no frame, or twice', str(outcome.strangers)),
         ('frames without a mask', f'{missing} ({dropped} dropped by the node for a newer one)'),
         ('latency p50 / p99', f'{np.median(times):.0f} / {np.percentile(times, 99):.0f} ms'),
+        ('status of the node', status),
     ]
     if outcome.scores is not None:
         rows += [
@@ -135,9 +139,7 @@ def table(source: Source, outcome: Outcome, node_hz: float, rate: float, dropped
             ('  of a mask of background only', f'{outcome.scores["floor"]["mIoU"]:.3f}'),
         ]
     else:
-        rows.append(
-            ('mIoU', 'no truth for this video; the demo model knows synthetic scenes only')
-        )
+        rows.append(('mIoU', 'no truth for this video: look at the overlay'))
     width = max(len(name) for name, _ in rows)
     return '\n'.join(f'  {name:<{width}}  {value}' for name, value in rows)
 

@@ -115,11 +115,11 @@ class Recorder:
 
 
 @contextlib.contextmanager
-def segmenter(model: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def segmenter(model: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """
     Run the segmenter as its own process.
 
-    :param model: the model folder.
+    :param model: value of the parameter `model`.
     :param log: file for its output.
     :return: context with the process, which is ended as with Ctrl-C.
     """

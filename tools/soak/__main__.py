@@ -32,8 +32,8 @@ LARGEST_GROWTH: Final = 0.02
 VALID: Final = ('valid',)
 _APART: Final = 35
 """Two restarts within 30 images look like two cameras that alternate."""
-DEMO: Final = ('valid', 'degraded')
-"""With a demo model, the status is never better than degraded."""
+LIMITED: Final = ('valid', 'degraded')
+"""With a model that is not for research, the status is never better than degraded."""
 
 
 class Check(NamedTuple):
@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace) -> list[Check]:
     with _node(model, options.device, log) as node:
         watch = Watch()
         world = World(node, watch, ('--rate', '30', '--size', '640x360'))
-        alive = DEMO if read_spec(model).intended_use == 'demo' else VALID
+        alive = LIMITED if read_spec(model).intended_use != 'research' else VALID
         try:
             watch.wait_for_state(alive, 0)
             if options.tries:

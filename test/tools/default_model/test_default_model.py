@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The maker of the demo model: legs in their order, each once, and a scored model at the end."""
+"""The maker of the model that ships: legs in order, each once, and a scored model in the end."""
 
 import dataclasses
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.training.config import read_config
-from tools.demo_model import __main__ as demo_model
+from tools.default_model import __main__ as default_model
 from tools.runs import Videos
 
 SPEC = ModelSpec(
@@ -17,7 +17,7 @@ SPEC = ModelSpec(
     encoder='resnet18',
     options={'encoder_depth': 3, 'decoder_channels': [8, 8, 8]},
     input_size=(64, 64),
-    intended_use='demo',
+    intended_use='synthetic',
 )
 
 
@@ -35,31 +35,31 @@ def trained(monkeypatch, tmp_path):
         return 0
 
     monkeypatch.setattr('tools.runs.start_training', fake)
-    monkeypatch.setattr(demo_model, 'SCENES', Videos(1, 2, 1, 25, (64, 64)))
-    monkeypatch.setattr(demo_model, 'TEST_SEEDS', range(900_000, 900_002))
-    monkeypatch.setattr(demo_model, 'TEST_FRAMES', range(1))
+    monkeypatch.setattr(default_model, 'SCENES', Videos(1, 2, 1, 25, (64, 64)))
+    monkeypatch.setattr(default_model, 'TEST_SEEDS', range(900_000, 900_002))
+    monkeypatch.setattr(default_model, 'TEST_FRAMES', range(1))
     return calls
 
 
 def test_it_draws_trains_in_legs_scores_and_writes(tmp_path, trained, capsys):
-    arguments = ['--work', str(tmp_path), '--output', str(tmp_path / 'demo'), 'minutes=1']
-    assert demo_model.main(arguments) == 0
+    arguments = ['--work', str(tmp_path), '--output', str(tmp_path / 'made'), 'minutes=1']
+    assert default_model.main(arguments) == 0
 
     assert len([*(tmp_path / 'scenes').glob('video_*/segmentation/*.png')]) == 2
-    assert [words[1] for words in trained] == [*demo_model.LEGS.values()]
+    assert [words[1] for words in trained] == [*default_model.LEGS.values()]
     for words, before in zip(trained, (None, 'rough'), strict=True):
         assert f'data={tmp_path / "scenes"}' in words
         assert 'minutes=1' in words
         starts = [word for word in words if word.startswith('start=')]
         assert starts == ([f'start={tmp_path / before}'] if before else [])
-    test = read_spec(tmp_path / 'demo').scores['unseen_scenes']
+    test = read_spec(tmp_path / 'made').scores['unseen_scenes']
     assert (test['videos'], test['frames'], test['seeds']) == (2, 2, [900_000, 900_001])
-    model_card = (tmp_path / 'demo/README.md').read_text()
+    model_card = (tmp_path / 'made/README.md').read_text()
     assert 'seeds 900000 to 900001' in model_card
     assert f'{test["raw"]["mIoU"]:.3f}' in model_card
     assert f'{test["raw"]["mIoU"]:.3f}' in capsys.readouterr().out
 
-    assert demo_model.main(arguments) == 0
+    assert default_model.main(arguments) == 0
     assert len(trained) == 2
 
 
@@ -67,7 +67,7 @@ def test_a_trained_model_is_scored_again_and_keeps_its_temperature(tmp_path, tra
     spec = dataclasses.replace(SPEC, temperature=1.5)
     write_model(tmp_path / 'old', spec, SegmentationNetwork(SPEC).state_dict())
     output = str(tmp_path / 'new')
-    assert demo_model.main(['--trained', str(tmp_path / 'old'), '--output', output]) == 0
+    assert default_model.main(['--trained', str(tmp_path / 'old'), '--output', output]) == 0
     assert not trained
     found = read_spec(output)
     assert found.temperature == 1.5
@@ -79,12 +79,12 @@ def test_a_trained_model_is_scored_again_and_keeps_its_temperature(tmp_path, tra
 def test_what_was_interrupted_goes_on(tmp_path, trained):
     (tmp_path / 'rough/run').mkdir(parents=True)
     (tmp_path / 'scenes').mkdir()
-    assert demo_model.main(['--work', str(tmp_path), '--output', str(tmp_path / 'demo')]) == 0
+    assert default_model.main(['--work', str(tmp_path), '--output', str(tmp_path / 'made')]) == 0
     assert ['--resume' in words for words in trained] == [True, False]
 
 
 def test_a_failure_ends_it(tmp_path, trained, monkeypatch, capsys):
     monkeypatch.setattr('tools.runs.start_training', lambda words: 2)
-    assert demo_model.main(['--work', str(tmp_path), '--output', str(tmp_path / 'demo')]) == 2
+    assert default_model.main(['--work', str(tmp_path), '--output', str(tmp_path / 'made')]) == 2
     assert 'rough' in capsys.readouterr().err
-    assert not (tmp_path / 'demo').exists()
+    assert not (tmp_path / 'made').exists()

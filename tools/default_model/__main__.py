@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes models/demo from scratch: draws scenes, trains, scores, and writes the model card."""
+"""Makes models/default from scratch: draws scenes, trains, scores, and writes the model card."""
 
 import argparse
 import dataclasses
@@ -17,8 +17,8 @@ from surgseg_ros.training.scoring import ValidationFrame, score
 from tools.runs import StepError, Videos, draw, train_once
 
 LEGS: Final = {
-    'rough': 'config/train_demo.yaml',
-    'trained': 'config/train_demo_finish.yaml',
+    'rough': 'config/train_default.yaml',
+    'trained': 'config/train_default_finish.yaml',
 }
 """Folder to recipe, in order: each run continues from the previous one."""
 
@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
     """
-    parser = argparse.ArgumentParser(prog='python -m tools.demo_model', description=__doc__)
+    parser = argparse.ArgumentParser(prog='python -m tools.default_model', description=__doc__)
     add = parser.add_argument
-    add('--work', type=Path, default=Path('runs/demo_model'), help='scenes and training runs')
-    add('--output', type=Path, default=Path('models/demo'), help='the model folder')
+    add('--work', type=Path, default=Path('runs/default_model'), help='scenes and training runs')
+    add('--output', type=Path, default=Path('models/default'), help='the model folder')
     add('--trained', type=Path, metavar='DIR', help='score this model again; nothing is trained')
     add('settings', nargs='*', metavar='key=value', help='given to `train`')
     options = parser.parse_args(argv)
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             trained = train_once(Path(config), options.work / name, settings)
             start = [f'start={trained}']
     except StepError as error:
-        print(f'demo_model: ended at {error}', file=sys.stderr)
+        print(f'default_model: ended at {error}', file=sys.stderr)
         return 2
     _finish(trained, options.output)
     return 0

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model that ships is found in a checkout and wherever the package is installed."""
+
+from pathlib import Path
+
+import pytest
+
+from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
+from surgseg_ros.core.model_folder import ModelError, read_spec
+
+PLACES = {
+    'checkout': ('surgseg_ros', 'models/default'),
+    'colcon': ('lib/python3.12/site-packages/surgseg_ros', 'share/surgseg_ros/models/default'),
+    'debian': (
+        'local/lib/python3.12/dist-packages/surgseg_ros',
+        'local/share/surgseg_ros/models/default',
+    ),
+    'pip --target': ('surgseg_ros', 'share/surgseg_ros/models/default'),
+}
+
+
+def test_the_model_that_ships_has_seen_drawn_scenes_alone():
+    assert read_spec(find_model(DEFAULT_MODEL)).intended_use == 'synthetic'
+
+
+@pytest.mark.parametrize(('package', 'place'), PLACES.values(), ids=PLACES)
+def test_it_is_found_beside_the_package_or_in_share(tmp_path, package, place):
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / 'model.json').touch()
+    assert find_model('default', tmp_path / package) == tmp_path / place
+
+
+def test_where_it_is_missing_places_and_remedy_are_named(tmp_path):
+    (tmp_path / 'models/default').mkdir(parents=True)  # without its files
+    with pytest.raises(ModelError, match='install the package again, or name') as raised:
+        find_model('default', tmp_path / 'surgseg_ros')
+    assert str(tmp_path / 'models/default') in str(raised.value)
+    assert str(tmp_path / 'share/surgseg_ros/models/default') in str(raised.value)
+
+
+@pytest.mark.parametrize('folder', ['./default', 'mine', '/models/mine', Path('models/default')])
+def test_any_other_text_is_a_folder(folder):
+    assert find_model(folder) == Path(folder)
