@@ -213,10 +213,17 @@ def model_card(spec: ModelSpec) -> str:
 def _what_it_is(spec: ModelSpec) -> str:
     fit = {'letterbox': 'ratio kept, padded with black', 'stretch': 'ratio not kept'}[spec.fit]
     height, width = spec.input_size
+    colours = spec.colour_normalization
+    drawn = (
+        f'\nThe means of red, green and blue of each image are drawn to {list(colours["target"])} '
+        f'by a power of {colours["power"]:g} before the network.'
+        if colours
+        else ''
+    )
     return f"""\
 ## What it is
 {spec.architecture} with encoder {spec.encoder}, from segmentation_models_pytorch.
-Input: {height} rows by {width} columns, {spec.fit} ({fit}). Classes: those of SAR-RARP50.
+Input: {height} rows by {width} columns, {spec.fit} ({fit}). Classes: those of SAR-RARP50.{drawn}
 The folder is ready for the node and for `surgseg_ros predict`.
 
 Weights: SHA-256 `{spec.weights_sha256}`."""

@@ -97,6 +97,18 @@ def test_the_confidence_is_reported_where_it_was_calibrated():
     assert 'emperature' not in model_card(SPEC)
 
 
+def test_the_origin_of_the_encoder_is_named_with_its_license():
+    training = {
+        'recipe': {'encoder_weights': 'lite0.safetensors'},
+        'encoder_weights': {'source': 'some-package of PyPI', 'license': 'Apache-2.0'},
+        'steps_done': 5,
+    }
+    named = 'encoder from lite0.safetensors (weights of some-package of PyPI, license Apache-2.0)'
+    assert named in model_card(dataclasses.replace(SPEC, training=training))
+    later = {'recipe': {}, 'steps_done': 7, 'start': training}
+    assert named in model_card(dataclasses.replace(SPEC, training=later))
+
+
 def test_a_demo_reports_so():
     said = model_card(dataclasses.replace(SPEC, intended_use='demo'))
     assert 'knows synthetic scenes and nothing else' in said

@@ -9,7 +9,7 @@ import torch
 
 from surgseg_ros.core.model_folder import ModelError
 from surgseg_ros.training.config import TrainConfig
-from surgseg_ros.training.networks import build_network
+from surgseg_ros.training.networks import build_network, starting_spec
 
 
 def _build(**settings):
@@ -43,6 +43,15 @@ def test_an_encoder_of_timm_is_read_from_a_file(tmp_path):
     torch.testing.assert_close(
         network.layers.encoder.model.state_dict()['conv1.weight'], source.conv1.weight.data
     )
+
+
+@pytest.mark.parametrize('text', ['half', '[0.5]', '[2, 2, 2]', '{}', '3'])
+def test_a_file_with_an_invalid_normalization_is_refused(tmp_path, text):
+    path = str(tmp_path / 'encoder.safetensors')
+    safetensors.torch.save_file({'a': torch.zeros(1)}, path, {'mean': text})
+    config = TrainConfig(data='d', output='o', steps=1, encoder_weights=path)
+    with pytest.raises(ModelError, match='invalid normalization'):
+        starting_spec(config)
 
 
 def test_the_file_of_another_encoder_is_refused(tmp_path):
