@@ -22,6 +22,7 @@ from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.bag_evaluation.runners import Runner, in_processes, on_ray, run_serial
 from surgseg_ros.bags.reading import BagError
 from surgseg_ros.cli.arguments import fraction, non_negative_float, positive_int
+from surgseg_ros.core.choices import FIXED, ROI_MODES
 from surgseg_ros.core.files import check_file, check_folder, check_place, write_whole
 from surgseg_ros.core.parameters import DEFAULTS
 from surgseg_ros.core.params_file import (
@@ -116,6 +117,9 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
     # fmt: off
     add('--roi', type=int, nargs=4, metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
         help="the endoscope's part of the images; outside it the mask is 255")
+    add('--roi-mode', choices=ROI_MODES,
+        help='fixed: that of --roi; auto: found in the images, by the edges of black borders '
+        f'(default: {FIXED})')
     add('--least-area', type=fraction, metavar='SHARE',
         help="least share of the image's area of a detection (default: the node's, "
         f'{DEFAULTS["least_area"]:g})')
@@ -160,6 +164,7 @@ def _parameters(arguments: argparse.Namespace) -> GivenParameters:
         'runtime': arguments.runtime,
         'cpu_threads': arguments.threads,
         'roi': arguments.roi,
+        'roi_mode': arguments.roi_mode,
         'least_area': arguments.least_area,
     }
     given = {name: value for name, value in options.items() if value is not None}

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of the runtimes and precisions to choose from; does not import torch."""
+"""Names of runtimes, precisions and modes to choose from; does not import torch."""
 
 from typing import Final
 
 from surgseg_ros.core.model_folder import PRECISIONS as EXPORTED_PRECISIONS
 
 AUTO: Final = 'auto'
+
+FIXED: Final = 'fixed'
+ROI_MODES: Final = (FIXED, AUTO)
+"""Where the region of interest comes from: the parameter `roi`, or the images."""
 
 RUNTIME_NAMES: Final = ('torch', 'openvino', 'onnxruntime')
 """The keys of `runtimes.RUNTIMES`, for code that must not import torch."""

@@ -56,12 +56,29 @@ _TRIPLES: Final = 120
 _SECTORS: Final = 120
 
 
+class _Followed(NamedTuple):
+    """
+    Content that is followed from image to image.
+
+    :param first: where it was found.
+    :param now: the same, widened by what has been lit outside since.
+    """
+
+    first: Roi
+    now: Roi
+
+    def widened(self, image: Image, turn: int, tolerance_px: int) -> _Followed | None:
+        """Take in what is lit in the next image; None if that is farther than the tolerance."""
+        now = _widened(self.now, image, turn)
+        return self._replace(now=now) if _are_alike(now, self.first, tolerance_px) else None
+
+
 class ContentFinder:
     """
     Follows the content of one camera's images; not thread-safe.
 
-    It depends on the images alone, not on stamps or time. Content outside the found area widens it
-    in the very image that shows it: by a few pixels, or else to the whole image.
+    It depends on the images alone, not on time. Content outside the found area widens it in the
+    very image that shows it: by a few pixels, or else to the whole image.
     """
 
     def __init__(self) -> None:
@@ -71,8 +88,8 @@ class ContentFinder:
     def reset(self) -> None:
         """Forget all images: another camera, activation or video starts."""
         self._size: tuple[int, int] | None = None
-        self._found: Roi | None = None
-        self._pending: Roi | None = None
+        self._found: _Followed | None = None
+        self._pending: _Followed | None = None
         self._seen = self._count = 0
 
     def find(self, image: Image) -> Roi | None:
@@ -88,27 +105,28 @@ class ContentFinder:
         if size != self._size:
             self.reset()
             self._size = size
-        turn = self._count % 4
-        self._found = self._found and _widened(self._found, image, turn)
-        self._pending = self._pending and _widened(self._pending, image, turn)
+        turn, reach = self._count % 4, _reach(image)
+        self._found = self._found and self._found.widened(image, turn, 4 * reach)
+        self._pending = self._pending and self._pending.widened(image, turn, reach)
         if self._count % (_PENDING_EVERY if self._pending else _EVERY) == 0:
             self._search(image)
         self._count += 1
-        return self._found
+        return self._found and self._found.now
 
     def _search(self, image: Image) -> None:
         """Search borders; those that are found several times in a row are believed."""
         candidate, reach = find_content(image), _reach(image)
         if candidate is None or (
-            self._found and not _is_tighter(candidate, self._found, 2 * reach)
+            self._found and not _is_tighter(candidate, self._found.now, 2 * reach)
         ):
             self._pending = None
-        elif self._pending is None or not _are_alike(candidate, self._pending, reach):
-            self._pending, self._seen = candidate, 1
+        elif self._pending is None or not _are_alike(candidate, self._pending.first, reach):
+            self._pending, self._seen = _Followed(candidate, candidate), 1
         else:
-            self._pending, self._seen = _both(candidate, self._pending), self._seen + 1
+            both = _both(candidate, self._pending.now)
+            self._pending, self._seen = self._pending._replace(now=both), self._seen + 1
             if self._seen == _CONFIRMED:
-                self._found, self._pending = self._pending, None
+                self._found, self._pending = _Followed(both, both), None
 
 
 def find_content(image: Image) -> Roi | None:
@@ -305,36 +323,25 @@ def _box_of(circle: Circle, box: Roi) -> Roi:
     return Roi(left, top, right - left, bottom - top, circle)
 
 
-def _widened(content: Roi, image: Image, turn: int) -> Roi | None:
-    """
-    Widen the content by what is lit outside.
-
-    :param content: where it was before.
-    :param image: the image.
-    :param turn: which of four rows are looked at around a circle.
-    :return: where it is now; None for the whole image.
-    """
+def _widened(content: Roi, image: Image, turn: int) -> Roi:
+    """Widen the content by what is lit outside; `turn`: see `_is_lit_outside`."""
     if not _is_lit_outside(content, image, turn):
         return content
     lit = _largest(image) >= LIT
     content.view(lit)[content.outside() == 0] = False
     rows, columns = np.nonzero(lit)
     left, top, right, bottom = _sides(content)
-    new_left, new_right = min(left, int(columns.min())), max(right, int(columns.max()) + 1)
-    new_top, new_bottom = min(top, int(rows.min())), max(bottom, int(rows.max()) + 1)
-    steps = [left - new_left, new_right - right, top - new_top, new_bottom - bottom]
+    left, right = min(left, int(columns.min())), max(right, int(columns.max()) + 1)
+    top, bottom = min(top, int(rows.min())), max(bottom, int(rows.max()) + 1)
     circle = content.circle
     if circle is not None:
         radius = max(circle.radius_px, float(circle.distances(rows, columns).max()) + 0.5)
-        steps.append(int(radius - circle.radius_px))
         circle = replace(circle, radius_px=radius)
-    if max(steps) > 4 * _reach(image):
-        return None
-    return Roi(new_left, new_top, new_right - new_left, new_bottom - new_top, circle)
+    return Roi(left, top, right - left, bottom - top, circle)
 
 
 def _is_lit_outside(content: Roi, image: Image, turn: int) -> bool:
-    """Check the pixels around the rectangle, and each fourth row around the circle."""
+    """Check the pixels around the rectangle, and rows turn, turn + 4 … around the circle."""
     left, top, right, bottom = _sides(content)
     rows = image[top:bottom]
     around = image[:top], image[bottom:], rows[:, :left], rows[:, right:]

@@ -63,7 +63,7 @@ class PredictOptions:
         """Whether a mask depends on the frames before its own."""
         frozen = self.settings.gates.get(FROZEN)
         refuses_frozen = frozen is not None and frozen.action == REFUSE
-        return self.settings.steady_frames > 1 or refuses_frozen
+        return self.settings.steady_frames > 1 or refuses_frozen or self.settings.roi_mode == AUTO
 
     def pipeline(self, segmenter: Segmenter) -> CameraPipeline:
         """
@@ -99,6 +99,7 @@ class PredictOptions:
             ),
             'gates': gates or None,
             'roi': roi and [roi.x_px, roi.y_px, roi.width_px, roi.height_px],
+            'roi_mode': AUTO if settings.roi_mode == AUTO else None,
         }
 
 
@@ -278,7 +279,8 @@ def _numbers(folder: Path) -> set[int]:
 
 def _decide(segmenter: Segmenter, image: NDArray[np.uint8], pipeline: CameraPipeline) -> Decision:
     """Make one mask; a file has no stamps, so its frames count as consecutive."""
-    output = infer(segmenter, image, pipeline.roi, confidence=pipeline.needs_confidence)
+    roi = pipeline.find_roi(image)
+    output = infer(segmenter, image, roi, confidence=pipeline.needs_confidence)
     if isinstance(output, Exception):
         raise output
     return pipeline.decide(InputFrame(image), output)
