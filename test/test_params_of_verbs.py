@@ -181,6 +181,7 @@ def test_what_has_no_meaning_here_is_named_in_a_line(runs, name, capsys):
         (('--param', 'gates.smoke.action:=stop'), "is 'stop', expected one of"),
         (('--param', 'min_confidence'), 'expected NAME:=VALUE'),
         (('--param', 'roi:=[0, 0, 9, 9, 9, 0, 9, 9]'), 'for several cameras: choose'),
+        (('--param', 'roi_mode:=auto', '--param', 'roi:=[0, 0, 9, 9]'), 'leave roi out, or set'),
         (('--params-file', '{file}'), "no parameter 'steady_frame' (did you mean 'steady_frames'"),
         (('--params-file', '{other}'), "has nothing for the node 'segmenter', only for /camera"),
         (('--params-file', '{other}', '--node-name', 'eye'), "for the node 'eye', only for"),

@@ -20,9 +20,9 @@ from surgseg_ros.core.pipeline import (
     FrameResult,
     InputFrame,
     PipelineSettings,
-    ResultWarning,
     complete,
 )
+from surgseg_ros.core.reasons import ResultWarning
 from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter
@@ -86,6 +86,7 @@ class Options:
             'runtime': self.runtime,
             'precision': self.precision,
             'roi': roi and [roi.x_px, roi.y_px, roi.width_px, roi.height_px],
+            'roi_mode': self.pipeline.roi_mode,
             'least_area': self.pipeline.least_area,
             'min_confidence': self.pipeline.min_confidence,
             'steady_frames': self.pipeline.steady_frames,

@@ -35,6 +35,7 @@ from surgseg_ros.core.params_file import (
     resolve_parameters,
 )
 from surgseg_ros.core.runtimes import AUTO, RUNTIMES
+from surgseg_ros.core.segmentation import ROI_FIXED, ROI_MODES
 from surgseg_ros.reports import FILE_NAME
 
 OUTPUT_SUFFIX: Final = '.mcap'
@@ -121,6 +122,9 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
     # fmt: off
     add('--roi', type=int, nargs=4, metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
         help="the endoscope's part of the images; outside it the mask is 255")
+    add('--roi-mode', choices=ROI_MODES,
+        help='fixed: that of --roi; auto: found in the images, by the edges of black borders '
+        f'(default: {ROI_FIXED})')
     add('--least-area', type=fraction, metavar='SHARE',
         help="least share of the image's area of a detection (default: the node's, "
         f'{DEFAULTS["least_area"]:g})')
@@ -165,6 +169,7 @@ def _parameters(arguments: argparse.Namespace) -> GivenParameters:
         'runtime': arguments.runtime,
         'cpu_threads': arguments.threads,
         'roi': arguments.roi,
+        'roi_mode': arguments.roi_mode,
         'least_area': arguments.least_area,
     }
     given = {name: value for name, value in options.items() if value is not None}

@@ -12,7 +12,7 @@ from surgseg_ros.core.gates import DEFAULTS as GATE_DEFAULTS
 from surgseg_ros.core.model_folder import PRECISIONS as EXPORTED_PRECISIONS
 from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.postprocessing import LARGEST_FRAMES
-from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.core.segmentation import ROI_AUTO, ROI_FIXED, ROI_MODES, Roi
 
 AUTO: Final = 'auto'
 
@@ -157,6 +157,14 @@ TABLE: Final = (
         'Region of interest, the part of the image that the endoscope fills: x, y, width, height '
         'in pixels, once for all cameras or once per camera. Outside it the mask is 255. All 0: '
         'the whole image.',
+        offline=True,
+    ),
+    Parameter(
+        'roi_mode',
+        ROI_FIXED,
+        'fixed: the region of interest is roi; auto: it is found in the images, by the sharp '
+        'edges of black borders, or of the black around a round view, that stay for some images.',
+        choices=ROI_MODES,
         offline=True,
     ),
     Parameter(
@@ -324,23 +332,33 @@ def pipeline_settings(values: Mapping[str, Any] | None = None) -> PipelineSettin
         steady_sure=every['steady_sure'],
         min_confidence=every['min_confidence'],
         least_area=every['least_area'],
+        roi_mode=every['roi_mode'],
     )
 
 
-def camera_roi(values: Sequence[int], camera: int = 0, cameras: int = 1) -> Roi | None:
+def camera_roi(
+    values: Sequence[int], camera: int = 0, cameras: int = 1, *, mode: str = ROI_FIXED
+) -> Roi | None:
     """
     Find a camera's region of interest in the value of `roi`.
 
     :param values: x, y, width and height in pixels, once or for each camera in turn.
     :param camera: its index.
     :param cameras: how many there are.
-    :return: the region; None for the whole image.
-    :raises ValueError: if the count of numbers is wrong, one is negative, or a side is 0.
+    :param mode: value of `roi_mode`.
+    :return: the region; None for the whole image, or if it is to be found.
+    :raises ValueError: if the count of numbers is wrong, one is negative, a side is 0, or a region
+        is given that is to be found.
     """
     if len(values) not in (4, 4 * cameras) or min(values) < 0:
         raise ValueError(
             f'roi is {list(values)}, expected x, y, width, height in pixels, '
             f'once or for each of {cameras} cameras'
+        )
+    if mode == ROI_AUTO and any(values):
+        raise ValueError(
+            f'roi is {list(values)}, but roi_mode auto finds it in the images: leave roi out, or '
+            'set roi_mode to fixed'
         )
     own = values[4 * camera : 4 * camera + 4] if len(values) > 4 else values
     if not any(own):

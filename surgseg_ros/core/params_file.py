@@ -217,7 +217,7 @@ class GivenParameters(NamedTuple):
         """
         The region of interest; None for the whole images.
 
-        :raises ValueError: if it is invalid, or there are several, one per camera.
+        :raises ValueError: if it is invalid, not needed, or there are several, one per camera.
         """
         values = self.values['roi']
         if len(values) > 4:
@@ -225,7 +225,7 @@ class GivenParameters(NamedTuple):
                 f'roi is {values}, for several cameras: choose the one of these images, '
                 f"--param 'roi:={values[:4]}' for example"
             )
-        return camera_roi(values)
+        return camera_roi(values, mode=self.values['roi_mode'])
 
     @property
     def pipeline(self) -> PipelineSettings:

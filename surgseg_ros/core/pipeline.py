@@ -2,12 +2,12 @@
 """
 The processing of an image: the sequence of steps that node, evaluation and benchmark share.
 
-    image ─> network ─> quality gates ─> temporal filter ─> confidence threshold
+    image ─> roi ─> network ─> quality gates ─> temporal filter ─> confidence threshold
           ─> least regions ─> instruments ─> FrameResult
 
-`CameraPipeline` holds the state of one camera (stamps, gates, filter). The network is shared by
-all cameras and is not part of it: `segment` runs it, or the caller does. `decide` must get the
-images in order; `complete`, which finds the instruments, may run in any thread.
+`CameraPipeline` holds the state of one camera (roi, stamps, gates, filter). The network is shared
+by all cameras and is not part of it: `segment` runs it, or the caller does. `find_roi` and
+`decide` must get the images in order; `complete`, which finds instruments, may run in any thread.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core import gates as quality_gates
+from surgseg_ros.core.content_area import ContentFinder
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA, Instrument, without_decision
 from surgseg_ros.core.errors import describe
 from surgseg_ros.core.gates import Finding, Gates, GateSetting
@@ -31,8 +32,8 @@ from surgseg_ros.core.postprocessing import (
     drop_small_regions,
     instruments_in,
 )
-from surgseg_ros.core.reasons import Reason, ReasonCode
-from surgseg_ros.core.segmentation import Roi, Segmentation
+from surgseg_ros.core.reasons import Reason, ReasonCode, ResultWarning
+from surgseg_ros.core.segmentation import ROI_AUTO, ROI_FIXED, Roi, Segmentation
 from surgseg_ros.core.stamps import StampAnomaly, StampMonitor
 from surgseg_ros.core.timing import Stopwatch
 
@@ -56,6 +57,7 @@ class PipelineSettings:
     :param least_region: per class, the minimum area of a connected region as a share of the
         image's area; empty: all are kept.
     :param least_area: minimum area of an instrument as a share of the image's area, 0..1.
+    :param roi_mode: ROI_FIXED, or ROI_AUTO to find in the images what the endoscope fills.
     """
 
     gates: Mapping[str, GateSetting] = field(default_factory=dict)
@@ -64,25 +66,7 @@ class PipelineSettings:
     min_confidence: float = 0.0
     least_region: Sequence[float] = ()
     least_area: float = DEFAULT_LEAST_AREA
-
-
-class ResultWarning(NamedTuple):
-    """
-    Why the mask of an image cannot be trusted.
-
-    :param code: the kind of warning.
-    :param text: for people; may hold numbers that change from image to image.
-    :param decided: whether there is a mask nevertheless; else there is no decision.
-    """
-
-    code: ReasonCode
-    text: str
-    decided: bool = True
-
-    @property
-    def reason(self) -> Reason:
-        """The reason for `status`."""
-        return Reason(self.code, self.text)
+    roi_mode: str = ROI_FIXED
 
 
 class InputFrame(NamedTuple):
@@ -121,6 +105,7 @@ class Decision:
     :param error: what network, device or settings raised, if that is why there is no decision.
     :param stage_ms: milliseconds by stage, in the order of work.
     :param least_area: minimum area of an instrument as a share of the image's area.
+    :param roi: the part of the image that was segmented; None for all of it.
     """
 
     segmentation: Segmentation
@@ -132,6 +117,7 @@ class Decision:
     error: Exception | None = None
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     least_area: float = DEFAULT_LEAST_AREA
+    roi: Roi | None = None
 
     @property
     def is_decided(self) -> bool:
@@ -186,6 +172,7 @@ def complete(decision: Decision) -> FrameResult:
                 warnings=decision.warnings,
                 anomalies=decision.anomalies,
                 stage_ms=decision.stage_ms,
+                roi=decision.roi,
             )
         )
     watch.lap('detections')
@@ -198,14 +185,16 @@ class CameraPipeline:
     The pipeline of one camera; not thread-safe, except for `complete`.
 
     :param settings: see PipelineSettings.
-    :param roi: the part of the images that the endoscope fills; None: the whole images.
+    :param roi: the part of the images that the endoscope fills; None: the whole images, or what
+        is found if `roi_mode` is ROI_AUTO.
     :raises ValueError: if a setting is out of its range.
     """
 
     def __init__(self, settings: PipelineSettings | None = None, roi: Roi | None = None) -> None:
         """Start without a previous image."""
-        self.roi = roi
+        self._roi = roi
         self._settings = settings or PipelineSettings()
+        self._finder = ContentFinder() if self._settings.roi_mode == ROI_AUTO else None
         self._monitor = StampMonitor()
         self._gates = Gates(self._settings.gates)
         filtered = self._settings.steady_frames, self._settings.steady_sure
@@ -233,6 +222,19 @@ class CameraPipeline:
         self._monitor.reset()
         self._restart()
 
+    def find_roi(self, image: NDArray[np.uint8]) -> Roi | None:
+        """
+        Find the part of the next image to segment; `decide` needs it too, and relies on this call.
+
+        :param image: (H, W, 3) uint8 RGB.
+        :return: the part; None for the whole image.
+        """
+        if self._finder is not None:
+            before, self._roi = self._roi, self._finder.find(image)
+            if self._filter is not None and self._roi != before:
+                self._filter.reset()  # it would keep what was outside undecided
+        return self._roi
+
     def process(
         self, segmenter: Segmenter, frame: InputFrame, *, confidence: bool = False
     ) -> FrameResult:
@@ -257,8 +259,8 @@ class CameraPipeline:
         :param confidence: whether the decision must hold the confidence of each pixel.
         :return: the decision; an error does not raise, but is the reason why there is none.
         """
-        wanted = confidence or self.needs_confidence
-        return self.decide(frame, _infer(segmenter, frame.image, self.roi, confidence=wanted))
+        wanted, roi = confidence or self.needs_confidence, self.find_roi(frame.image)
+        return self.decide(frame, _infer(segmenter, frame.image, roi, confidence=wanted))
 
     def decide(self, frame: InputFrame, output: Segmentation | Exception) -> Decision:
         """
@@ -277,6 +279,7 @@ class CameraPipeline:
             self._decision(frame, output, warnings),
             anomalies=anomalies,
             least_area=self._settings.least_area,
+            roi=self._roi,
         )
 
     def _decision(
@@ -294,7 +297,7 @@ class CameraPipeline:
         self, frame: InputFrame, output: Segmentation, warnings: tuple[ResultWarning, ...]
     ) -> Decision:
         watch = Stopwatch()
-        view = frame.image if self.roi is None else self.roi.view(frame.image)
+        view = frame.image if self._roi is None else self._roi.view(frame.image)
         warnings += self._warnings(self._gates.examine(view), frame)
         undecided = [warning for warning in warnings if not warning.decided]
         if undecided:
@@ -330,8 +333,9 @@ class CameraPipeline:
         """Forget what earlier images showed."""
         self._gates.reset()
         self._held.clear()
-        if self._filter is not None:
-            self._filter.reset()
+        for part in (self._finder, self._filter):
+            if part is not None:
+                part.reset()
 
     def _warnings(
         self, findings: tuple[Finding, ...], frame: InputFrame

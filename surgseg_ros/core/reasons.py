@@ -102,3 +102,22 @@ class Reason(NamedTuple):
 
     code: ReasonCode
     text: str
+
+
+class ResultWarning(NamedTuple):
+    """
+    Why the mask of an image cannot be trusted.
+
+    :param code: the kind of warning.
+    :param text: for people; may hold numbers that change from image to image.
+    :param decided: whether there is a mask nevertheless; else there is no decision.
+    """
+
+    code: ReasonCode
+    text: str
+    decided: bool = True
+
+    @property
+    def reason(self) -> Reason:
+        """The reason for `status`."""
+        return Reason(self.code, self.text)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,36 @@ from surgseg_ros.core.labels import NO_DECISION
 
 if TYPE_CHECKING:
     from surgseg_ros.core.detections import Instrument
+
+ROI_FIXED: Final = 'fixed'
+ROI_AUTO: Final = 'auto'
+ROI_MODES: Final = (ROI_FIXED, ROI_AUTO)
+"""Where the region of interest comes from: the parameter `roi`, or the images."""
+
+
+@dataclass(frozen=True)
+class Circle:
+    """
+    A circle in an image.
+
+    :param x_px: column of its centre.
+    :param y_px: row of its centre.
+    :param radius_px: distance of the farthest pixels in it.
+    """
+
+    x_px: float
+    y_px: float
+    radius_px: float
+
+    def distances(self, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
+        """
+        Measure how far pixels are from the centre.
+
+        :param rows: their rows.
+        :param columns: their columns, of a shape that fits to that of the rows.
+        :return: the distances in pixels.
+        """
+        return np.asarray(np.hypot(columns - self.x_px, rows - self.y_px), np.float64)
 
 
 @dataclass(frozen=True)
@@ -26,12 +56,14 @@ class Roi:
     :param y_px: first row.
     :param width_px: columns.
     :param height_px: rows.
+    :param circle: only what lies in this circle, too, is of interest; None for all of it.
     """
 
     x_px: int
     y_px: int
     width_px: int
     height_px: int
+    circle: Circle | None = None
 
     def view(self, plane: NDArray[Any]) -> NDArray[Any]:
         """
@@ -51,6 +83,25 @@ class Roi:
                 'set roi to [x, y, width, height] inside it, or to [0, 0, 0, 0] for all of it'
             )
         return plane[self.y_px : bottom, self.x_px : right]
+
+    def outside(self) -> NDArray[np.uint8]:
+        """
+        Show which pixels of the view lie outside the circle.
+
+        :return: (height_px, width_px) uint8, read-only: NO_DECISION outside, 0 in the circle.
+        """
+        return _outside(self)
+
+
+@lru_cache(maxsize=8)
+def _outside(roi: Roi) -> NDArray[np.uint8]:
+    plane = np.zeros((roi.height_px, roi.width_px), np.uint8)
+    if roi.circle is not None:
+        rows, columns = np.ogrid[: roi.height_px, : roi.width_px]
+        distances = roi.circle.distances(rows + roi.y_px, columns + roi.x_px)
+        plane[distances > roi.circle.radius_px] = NO_DECISION
+    plane.flags.writeable = False
+    return plane
 
 
 @dataclass(frozen=True)

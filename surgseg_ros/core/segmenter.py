@@ -113,7 +113,8 @@ class Segmenter:
         Find the class of each pixel.
 
         :param image: (H, W, 3) uint8 RGB of any size; may be a view, and is not modified.
-        :param roi: the part of the image to segment; outside it the mask is NO_DECISION (255).
+        :param roi: the part of the image to segment; outside it, and outside of its circle if it
+            has one, the mask is NO_DECISION (255). The network sees the rectangle.
         :param confidence: whether the result has the confidence of each pixel.
         :param grid_confidence: whether the result has the confidence at the network's own
             resolution.
@@ -257,11 +258,16 @@ def _remedy(image: NDArray[Any]) -> str:
 def _paste(part: Segmentation, size: tuple[int, int], roi: Roi) -> Segmentation:
     """Put the result of a roi into an image of NO_DECISION with confidence 0."""
     whole = Segmentation.undecided(size)
-    roi.view(whole.mask)[:] = part.mask
+    mask = roi.view(whole.mask)
+    mask[:] = part.mask
+    if roi.circle is not None:
+        np.maximum(mask, roi.outside(), out=mask)
     confidence, grid_confidence = None, None
     if part.confidence is not None and whole.confidence is not None:
         confidence = whole.confidence
         roi.view(confidence)[:] = part.confidence
+        if roi.circle is not None:
+            roi.view(confidence)[roi.outside() > 0] = 0
     if part.grid_confidence is not None:
         grid_confidence = GridConfidence(part.grid_confidence.grid, roi)
     return Segmentation(whole.mask, confidence, part.stage_ms, grid_confidence)

@@ -54,7 +54,7 @@ class PredictOptions:
         """Whether a mask depends on the frames before its own."""
         frozen = self.settings.gates.get(FROZEN)
         refuses_frozen = frozen is not None and frozen.action == REFUSE
-        return self.settings.steady_frames > 1 or refuses_frozen
+        return self.settings.steady_frames > 1 or refuses_frozen or self.settings.roi_mode == AUTO
 
     def pipeline(self, segmenter: Segmenter) -> CameraPipeline:
         """
@@ -90,6 +90,7 @@ class PredictOptions:
             ),
             'gates': gates or None,
             'roi': roi and [roi.x_px, roi.y_px, roi.width_px, roi.height_px],
+            'roi_mode': AUTO if settings.roi_mode == AUTO else None,
         }
 
 

@@ -90,6 +90,7 @@ class Health:
         self._image_ns: int | None = None
         self._mask_ns: int | None = None
         self._stamp_ns: int | None = None
+        self._roi: Roi | None = None
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to one of the counts; their names are in the docstring of the class."""
@@ -125,6 +126,7 @@ class Health:
             self._ambiguity = self._silence = None
             self._expecting_since_ns = now_ns
             self._image_ns = self._mask_ns = self._stamp_ns = self._last_image = None
+            self._roi = None
             self._reported.clear()
             self._times.clear()
 
@@ -201,6 +203,16 @@ class Health:
             self._mask_ns, self._stamp_ns = image_ns, stamp_ns
             for stage, time_ms in times_ms.items():
                 self._keep(stage, time_ms)
+
+    def record_roi(self, roi: Roi | None) -> None:
+        """Record the part of the image that the last mask is of; None for all of it."""
+        with self._lock:
+            self._roi = roi
+
+    def roi(self) -> Roi | None:
+        """Return the part of the image that the last mask since the activation is of."""
+        with self._lock:
+            return self._roi
 
     def record_warning(self, *reasons: Reason) -> None:
         """Record why the next mask cannot be trusted."""

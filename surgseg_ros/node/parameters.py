@@ -43,6 +43,7 @@ class Settings:
     image_topics: tuple[str, ...]
     camera_names: tuple[str, ...]
     roi: tuple[int, ...]
+    roi_mode: str
     overlay: bool
     least_area: float
     min_confidence: float
@@ -131,7 +132,7 @@ class Settings:
         :return: the region, or None for the whole image.
         :raises ValueError: see `camera_roi`.
         """
-        return camera_roi(self.roi, camera, len(self.image_topics))
+        return camera_roi(self.roi, camera, len(self.image_topics), mode=self.roi_mode)
 
 
 def declare(node: Node) -> None:

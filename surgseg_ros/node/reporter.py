@@ -115,8 +115,8 @@ class StatusReport:
         verdict = self._health.verdict(time.monotonic_ns(), stale_after_ms)
         texts = {**self._values(verdict, model), **facts}
         last_stamp = {'last_stamp_s': stamp} if (stamp := texts.pop('last_stamp')) else {}
-        values = {**texts, **last_stamp, **self._rates(), **self._counts(), **self._times()}
-        status = self._status(verdict, values)
+        numbers = {**last_stamp, **self._roi(), **self._rates(), **self._counts(), **self._times()}
+        status = self._status(verdict, {**texts, **numbers})
         status.hardware_id = self._node_name
         # An operator may have deactivated the node, which is not an error.
         if verdict.state == INACTIVE:
@@ -145,6 +145,23 @@ class StatusReport:
             'model': model,
             'reason_codes': ','.join(verdict.codes),
         }
+
+    def _roi(self) -> dict[str, str]:
+        """Return the part of the image that is segmented; empty if it is all of it."""
+        roi = self._health.roi()
+        if roi is None:
+            return {}
+        sides = {
+            f'roi_{side}_px': f'{getattr(roi, side + "_px")}'
+            for side in ('x', 'y', 'width', 'height')
+        }
+        if roi.circle is None:
+            return sides
+        circle = {
+            f'roi_circle_{name}_px': f'{getattr(roi.circle, name + "_px"):.1f}'
+            for name in ('x', 'y', 'radius')
+        }
+        return sides | circle
 
     def _rates(self) -> dict[str, str]:
         counts, now_s = self._health.counts(), time.monotonic()

@@ -16,10 +16,9 @@ from surgseg_ros.core.pipeline import (
     FrameResult,
     InputFrame,
     PipelineSettings,
-    ResultWarning,
     complete,
 )
-from surgseg_ros.core.reasons import Reason, ReasonCode
+from surgseg_ros.core.reasons import Reason, ReasonCode, ResultWarning
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.stamps import StampAnomaly
 from surgseg_ros.core.timing import Stopwatch
@@ -112,7 +111,7 @@ class Worker(threading.Thread):
             if inference is None:  # the node has just been cleaned up
                 continue
             images = [image for frame in frames if (image := self._read(frame)) is not None]
-            inputs = [Input(image.input.image, image.channel.roi) for image in images]
+            inputs = [self._find_roi(image) for image in images]
             outputs = inference.segment(inputs, self._needs_confidence(images))
             for image, output in zip(images, outputs):
                 pipeline = self._pipelines[image.frame.camera]
@@ -138,6 +137,10 @@ class Worker(threading.Thread):
                 pipeline.reset()
         self._last_generation, self._last_used = generation, weakref.ref(inference)
         return inference
+
+    def _find_roi(self, image: ReceivedImage) -> Input:
+        roi = self._pipelines[image.frame.camera].find_roi(image.input.image)
+        return Input(image.input.image, roi)
 
     def _needs_confidence(self, images: Sequence[ReceivedImage]) -> bool:
         """Return whether the confidence of each pixel is needed, which costs time."""
@@ -241,6 +244,7 @@ class Worker(threading.Thread):
                 'age': (frame.age_ns + watch.last_ns - frame.received_ns) / 1e6,
             }
             image_ns = frame.received_ns - frame.age_ns
+            channel.health.record_roi(result.roi)
             channel.health.record_mask(image_ns, stamp_ns(header), times_ms, warning)
 
     def _refuse(

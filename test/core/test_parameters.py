@@ -62,6 +62,7 @@ def test_every_parameter_of_the_pipeline_reaches_it_and_applies_offline():
         'steady_frames': 3,
         'steady_sure': 0.8,
         'least_area': 0.01,
+        'roi_mode': 'auto',
         'gates.smoke.action': 'no_decision',
         'gates.black.limit': 0.5,
     }

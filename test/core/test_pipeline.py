@@ -16,10 +16,9 @@ from surgseg_ros.core.pipeline import (
     CameraPipeline,
     InputFrame,
     PipelineSettings,
-    ResultWarning,
     complete,
 )
-from surgseg_ros.core.reasons import ReasonCode
+from surgseg_ros.core.reasons import ReasonCode, ResultWarning
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 from surgseg_ros.synthetic import Scene
 
@@ -201,3 +200,53 @@ def test_process_runs_the_network_with_what_the_settings_need():
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match='expected'):
         CameraPipeline(PipelineSettings(**wrong))
+
+
+class Kept:
+    """A network that sees needles, and keeps the rois that it is given."""
+
+    def __init__(self):
+        self.rois = []
+
+    def segment(self, image, *, roi, confidence, grid_confidence):
+        self.rois.append(roi)
+        full = np.full(image.shape[:2], NEEDLE, np.uint8)
+        return _paste(Segmentation(full, np.full_like(full, 255)), image.shape[:2], roi)
+
+
+def _paste(part, size, roi):
+    if roi is None:
+        return part
+    whole = np.full(size, NO_DECISION, np.uint8)
+    roi.view(whole)[:] = np.maximum(roi.view(part.mask), roi.outside())
+    return Segmentation(whole, part.confidence)
+
+
+def test_with_roi_mode_auto_borders_are_found_widened_at_once_and_forgotten_by_a_reset():
+    image, part = np.full((128, 128, 3), 90, np.uint8), Roi(30, 0, 70, 128)
+    bordered = np.zeros_like(image)
+    part.view(bordered)[:] = 90
+    settings = PipelineSettings({'black': GateSetting('warn', 0.3)}, 3, roi_mode='auto')
+    pipeline, network = CameraPipeline(settings), Kept()
+    results = [pipeline.segment(network, frame(bordered, 33 * n)) for n in range(12)]
+    assert network.rois == [None] * 10 + [part] * 2
+    assert (results[9].mask == NEEDLE).all()
+    assert np.array_equal(results[10].mask == NEEDLE, bordered[..., 0] == 90)
+    assert (results[9].roi, results[10].roi) == (None, part)
+    wide = pipeline.segment(network, frame(image, 400))
+    assert (wide.mask == NEEDLE).all(), 'the filter keeps nothing of what was outside'
+    for n in range(40):
+        pipeline.segment(network, frame(bordered, 433 + 33 * n))
+    assert network.rois[-1] == part
+    pipeline.reset()
+    assert pipeline.segment(network, frame(bordered, 3000)).roi is None
+
+
+def test_with_roi_mode_auto_the_gates_see_the_content_alone():
+    bordered = np.zeros((128, 128, 3), np.uint8)
+    bordered[:, 40:90] = 90
+    gates = {'black': GateSetting('warn', 0.5)}
+    pipeline = CameraPipeline(PipelineSettings(gates, roi_mode='auto'))
+    results = [pipeline.segment(Kept(), frame(bordered, 500 * n)) for n in range(16)]
+    assert results[0].warnings
+    assert not results[-1].warnings

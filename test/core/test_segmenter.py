@@ -12,7 +12,7 @@ from torch import Tensor
 from surgseg_ros.core.labels import CLASS_COUNT, NEEDLE, NO_DECISION
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
-from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.core.segmentation import Circle, Roi
 from surgseg_ros.core.segmenter import Segmenter
 
 SIZES = [(1, 1), (1, 999), (7, 5), (480, 640), (1024, 1280), (1080, 1920), (1920, 1080), (33, 900)]
@@ -96,6 +96,18 @@ def test_roi_is_segmented_alone_and_the_rest_is_without_decision(painter: Segmen
     roi.view(outside)[:] = False
     assert (whole.mask[outside] == NO_DECISION).all()
     assert not whole.confidence[outside].any()
+
+
+def test_outside_the_circle_of_a_roi_nothing_is_decided(painter: Segmenter) -> None:
+    roi = Roi(50, 20, 200, 160, Circle(150.0, 100.0, 90.0))
+    result = painter.segment(scene(200, 300)[0], roi=roi, confidence=True)
+    rows, columns = np.indices((200, 300))
+    inside = np.hypot(columns - 150, rows - 100) <= 90
+    inside[:20] = inside[180:] = False
+    assert np.array_equal(result.mask != NO_DECISION, inside)
+    assert result.confidence is not None
+    assert not result.confidence[~inside].any()
+    assert result.confidence[inside].all()
 
 
 @pytest.mark.parametrize('roi', [Roi(0, 0, 301, 10), Roi(-1, 0, 10, 10), Roi(0, 0, 0, 10)])

@@ -78,6 +78,8 @@ def test_a_roi_is_for_all_cameras_or_for_each():
         ({'roi': [0, 0, 10]}, r'roi is \[0, 0, 10\], expected'),
         ({'roi': [0, 0, -1, 10]}, r'roi is \[0, 0, -1, 10\], expected'),
         ({'roi': [0, 0, 10, 0]}, 'width and height must be above 0'),
+        ({'roi': [0, 0, 9, 9], 'roi_mode': 'auto'}, 'leave roi out, or set roi_mode to fixed'),
+        ({'roi_mode': 'guess'}, "roi_mode is 'guess', expected one of"),
     ],
 )
 def test_what_does_not_fit_is_named(changes, said):
