@@ -113,7 +113,7 @@ class ModelSpec:
         _check_colour_normalization(self.colour_normalization)
         _check_numbers('least_region', self.least_region, len(CLASS_NAMES), 0.0, 1.0)
         _check_numbers('temperature', (self.temperature,), 1, *TEMPERATURES)
-        if any(not isinstance(side, int) or side % 32 for side in self.input_size):
+        if any(type(side) is not int or side % 32 for side in self.input_size):
             raise ModelError(f'input_size is {self.input_size!r}: give multiples of 32 pixels')
         try:
             check_exports(self.exports)
@@ -378,15 +378,14 @@ def write_model(folder: Path | str, spec: ModelSpec, weights: Mapping[str, Tenso
     import safetensors.torch
 
     folder = Path(folder)
-    content = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    )
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    content = safetensors.torch.save(on_cpu)
     digest = hashlib.sha256(content).hexdigest()
     written = replace(spec, weights_sha256=digest, exports={}, self_test={})
-    text = written.to_json()
+    text = written.to_json().encode()  # before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / WEIGHTS_FILE, content)
-    write_whole(folder / SPEC_FILE, text.encode())
+    write_whole(folder / SPEC_FILE, text)
     return written
 
 

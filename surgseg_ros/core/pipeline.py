@@ -275,12 +275,8 @@ class CameraPipeline:
         warnings = frame.warnings + tuple(
             ResultWarning(anomaly.code, anomaly.text) for anomaly in anomalies if anomaly.code
         )
-        return dataclasses.replace(
-            self._decision(frame, output, warnings),
-            anomalies=anomalies,
-            least_area=self._settings.least_area,
-            roi=self._roi,
-        )
+        decision, area = self._decision(frame, output, warnings), self._settings.least_area
+        return dataclasses.replace(decision, anomalies=anomalies, least_area=area, roi=self._roi)
 
     def _decision(
         self, frame: InputFrame, output: Segmentation | Exception, known: tuple[ResultWarning, ...]

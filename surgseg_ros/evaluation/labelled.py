@@ -80,8 +80,7 @@ def measure(
     :raises MaskError: if the file of a mask is not a mask.
     :raises Exception: what the network raised on an image.
     """
-    pipeline = PredictOptions().pipeline(segmenter)
-    measured: dict[str, Any] = {}
+    pipeline, measured = PredictOptions().pipeline(segmenter), {}
     with tqdm(total=sum(map(len, sets.values())), unit='frame', leave=False) as bar:
         for name, pairs in sets.items():
             bar.set_description(name)
@@ -89,7 +88,7 @@ def measure(
             for pair in pairs:
                 image, truth = _read(pair)
                 decision = pipeline.segment(segmenter, InputFrame(image))
-                if decision.error is not None:
+                if decision.error:
                     raise decision.error
                 counts.append(count_labelled(truth, decision.mask, left_out))
                 bar.update()

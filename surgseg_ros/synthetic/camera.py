@@ -89,7 +89,7 @@ class Camera:
             return image
         size = (self._view.width // 4, self._view.height // 4)
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        bright = cv2.subtract(small, (190, 190, 190, 0))
+        bright = cv2.subtract(small, np.full_like(small, 190))
         soft = cv2.GaussianBlur(bright, (0, 0), 0.02 * size[1])
         soft = cv2.resize(soft, (self._view.width, self._view.height))
         return np.asarray(cv2.scaleAdd(soft, 4 * self._bloom, image), np.uint8)

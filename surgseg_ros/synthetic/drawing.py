@@ -166,15 +166,15 @@ def defocused(patch: Patch, sigma_px: float, view: View) -> Patch:
     bottom = min(pad, view.height - patch.y - height)
     right = min(pad, view.width - patch.x - width)
     solid = patch.rgba[..., 3] if patch.area is None else patch.area
-    # Beyond the picture's border the object goes on.
-    edges = [0 if side else pad for side in (top, bottom, left, right)]
-    grown = cv2.copyMakeBorder(patch.rgba, *edges, cv2.BORDER_REPLICATE)
-    spare = (pad - edges[0], pad - edges[1], pad - edges[2], pad - edges[3])
-    grown = cv2.copyMakeBorder(grown, *spare, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
+    # Beyond the image's border the object goes on.
+    sides = [0 if side else pad for side in (top, bottom, left, right)]
+    grown = np.pad(patch.rgba, (sides[:2], sides[2:], (0, 0)), 'edge')
+    spare = [pad - side for side in sides]
+    grown = np.pad(grown, (spare[:2], spare[2:], (0, 0)))
     blurred = cv2.GaussianBlur(grown, (0, 0), sigma_px)
     rows = slice(pad - top, pad + height + bottom)
     columns = slice(pad - left, pad + width + right)
-    area = cv2.copyMakeBorder(solid, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(0,))
+    area = np.pad(solid, ((top, bottom), (left, right)))
     rgba = np.ascontiguousarray(blurred[rows, columns])
     return Patch(patch.x - left, patch.y - top, rgba, patch.label, np.asarray(area, np.uint8))
 

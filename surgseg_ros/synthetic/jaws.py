@@ -135,17 +135,14 @@ def jaw_of(
     bend = length * float(rng.uniform(*kind.bend))
     at = np.linspace(0, 1, 14)
     inner = bend * at**2
-    profile = base + (tip - base) * at ** float(rng.uniform(0.7, 2.0))
-    profile[-3:] *= (0.93, 0.75, 0.4)
-    outer = inner + profile
+    outer = inner + base + (tip - base) * at ** float(rng.uniform(0.7, 2.0))
+    outer[-3:] -= (outer - inner)[-3:] * (0.07, 0.25, 0.6)
     if kind.blades == 1:
         outer[-4:] += 0.25 * length  # the hook's point
     above, below = float(outer.max()) + 0.02, 0.5 * base + 0.02
     relief = Relief(rng, (length + base + 0.04, above + below), (base + 0.02, below), scale)
     relief.disk((0.0, 0.3 * base), 0.55 * base, 0.02, 0.02)
-    forth = np.stack([at * length, inner], axis=1)
-    back = np.stack([at * length, outer], axis=1)[::-1]
-    relief.plate(np.concatenate([forth, back]), 0.8 * base, 0.4 * base)
+    relief.plate(_between(at * length, inner, outer), 0.8 * base, 0.4 * base)
     if kind.hole:
         _hole(relief, rng, length, inner, outer)
     if kind.teeth:
@@ -153,17 +150,19 @@ def jaw_of(
     return relief.finish(look, label, 0.04, blood)
 
 
-def _hole(
-    relief: Relief, rng: Generator, length: float, inner: FloatImage, outer: FloatImage
-) -> None:
+def _hole(relief: Relief, rng: Generator, length: float, inner: Points, outer: Points) -> None:
     """Cut the hole of grasping forceps, through which the tissue is seen; it is clasper too."""
     first, last = int(rng.integers(3, 6)), int(rng.integers(10, 13))
     at = np.linspace(0, 1, len(inner))[first:last] * length
     low, high = inner[first:last], outer[first:last]
     margin = float(rng.uniform(0.2, 0.34)) * (high - low)
-    forth = np.stack([at, low + margin], axis=1)
-    back = np.stack([at, high - margin], axis=1)[::-1]
-    relief.cut(np.concatenate([forth, back]))
+    relief.cut(_between(at, low + margin, high - margin))
+
+
+def _between(x: Points, low: Points, high: Points) -> Points:
+    """Make the polygon between two curves over x."""
+    forth, back = np.stack([x, low], axis=1), np.stack([x, high], axis=1)
+    return np.concatenate([forth, back[::-1]])
 
 
 def _serrate(relief: Relief, rng: Generator, length: float, base: float) -> None:

@@ -108,9 +108,8 @@ class Scene:
         if has['clamp']:
             count = int(rng.integers(1, 6))
             resting += [Clamp(self._rng(7, i), view, tissue) for i in range(count)]
-        count = int(rng.choice(len(_TOOL_SHARES), p=_TOOL_SHARES))
-        places = (0, 1, 2, 5)
-        tools = [Tool(self._rng(8, i), view, bearings[places[i]]) for i in range(count)]
+        ports = (bearings[i] for i in (0, 1, 2, 5)[: rng.choice(5, p=_TOOL_SHARES)])
+        tools = [Tool(self._rng(8, i), view, bearing) for i, bearing in enumerate(ports)]
         needle = None
         if has['needle']:
             holder = tools[-1] if tools and rng.random() < 0.6 else None

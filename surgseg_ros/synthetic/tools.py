@@ -122,7 +122,8 @@ class Tool:
         metal = (238 * tint, 240 * tint, 245 * tint)
         look = metal_look(rng, metal, float(rng.uniform(0.4, 1.2)))
         dull = rng.random() < 0.5
-        fork_tint = tuple(min(255.0, 1.5 * part) for part in colour) if dull else metal
+        red, green, blue = (min(255.0, 1.5 * part) for part in colour)
+        fork_tint = (red, green, blue) if dull else metal
         fork_look = metal_look(rng, fork_tint, 0.2 if dull else float(rng.uniform(0.5, 1.0)))
         blood = float(rng.uniform(0, 0.6))
         self._fork = fork_of(rng, width, lengths.fork, scale, fork_look, blood)
