@@ -275,8 +275,10 @@ class CameraPipeline:
         warnings = frame.warnings + tuple(
             ResultWarning(anomaly.code, anomaly.text) for anomaly in anomalies if anomaly.code
         )
-        decision, area = self._decision(frame, output, warnings), self._settings.least_area
-        return dataclasses.replace(decision, anomalies=anomalies, least_area=area, roi=self._roi)
+        area, roi = self._settings.least_area, self._roi
+        return dataclasses.replace(  # not in a variable: see `_decision`
+            self._decision(frame, output, warnings), anomalies=anomalies, least_area=area, roi=roi
+        )
 
     def _decision(
         self, frame: InputFrame, output: Segmentation | Exception, known: tuple[ResultWarning, ...]
