@@ -272,9 +272,8 @@ class CameraPipeline:
         :return: the decision.
         """
         anomalies = self._check_stamp(frame)
-        warnings = frame.warnings + tuple(
-            ResultWarning(anomaly.code, anomaly.text) for anomaly in anomalies if anomaly.code
-        )
+        coded = (ResultWarning(a.code, a.text) for a in anomalies if a.code)
+        warnings = (*frame.warnings, *coded)
         area, roi = self._settings.least_area, self._roi
         return dataclasses.replace(  # not in a variable: see `_decision`
             self._decision(frame, output, warnings), anomalies=anomalies, least_area=area, roi=roi
