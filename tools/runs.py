@@ -25,6 +25,7 @@ class Videos(NamedTuple):
     :param stride: only every `stride`-th frame of a scene is drawn.
     :param size: (height, width) in pixels.
     :param rate_hz: frames per second.
+    :param jpeg: whether images are JPEG; otherwise PNG.
     """
 
     seed: int
@@ -33,6 +34,7 @@ class Videos(NamedTuple):
     stride: int
     size: tuple[int, int] = (720, 1280)
     rate_hz: float = 15.0
+    jpeg: bool = True
 
 
 def draw(folder: Path, wanted: Videos) -> Path:
@@ -59,7 +61,7 @@ def draw(folder: Path, wanted: Videos) -> Path:
         'seed': wanted.seed,
     }
     words = [word for key, value in arguments.items() for word in (f'--{key}', str(value))]
-    if run_verb(['synthesize', *words, '--jpeg']):
+    if run_verb(['synthesize', *words, *(['--jpeg'] if wanted.jpeg else [])]):
         raise StepError(f'drawing {folder}')
     partial.rename(folder)
     return folder

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes models/default from scratch: draws scenes, trains, scores, and writes the model card."""
+"""
+Makes models/default from nothing: draws scenes, trains, scores, and writes the model card.
+
+The encoder starts from ImageNet weights, which `tools.encoder_weights` finds in a package.
+"""
 
 import argparse
 import dataclasses
@@ -14,6 +18,7 @@ from surgseg_ros.core.self_test import add_self_test
 from surgseg_ros.synthetic import Scene
 from surgseg_ros.training.model_card import model_card
 from surgseg_ros.training.scoring import ValidationFrame, score
+from tools.encoder_weights import main as make_encoder_file
 from tools.runs import StepError, Videos, draw, train_once
 
 LEGS: Final = {
@@ -22,7 +27,7 @@ LEGS: Final = {
 }
 """Folder to recipe, in order: each run continues from the previous one."""
 
-SCENES: Final = Videos(seed=1, videos=321, frames=4, stride=25)
+SCENES: Final = Videos(seed=42, videos=900, frames=2, stride=40, size=(360, 640), jpeg=False)
 """Few frames per scene, far apart: many scenes are worth more than many frames."""
 
 TEST_SEEDS: Final = range(900_000, 900_030)
@@ -41,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add('--work', type=Path, default=Path('runs/default_model'), help='scenes and training runs')
     add('--output', type=Path, default=Path('models/default'), help='the model folder')
+    add('--encoder-weights', type=Path, metavar='FILE', help='instead of those of the package')
     add('--trained', type=Path, metavar='DIR', help='score this model again; nothing is trained')
     add('settings', nargs='*', metavar='key=value', help='given to `train`')
     options = parser.parse_args(argv)
@@ -49,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         scenes = draw(options.work / 'scenes', SCENES)
-        start: list[str] = []
+        start = [f'encoder_weights={_encoder_weights(options.work, options.encoder_weights)}']
         for name, config in LEGS.items():
             settings = [f'data={scenes}', *start, *options.settings]
             trained = train_once(Path(config), options.work / name, settings)
@@ -59,6 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     _finish(trained, options.output)
     return 0
+
+
+def _encoder_weights(work: Path, given: Path | None) -> Path:
+    made = given or work / 'encoder.safetensors'
+    if not made.exists() and make_encoder_file(['--output', str(made)]):
+        raise StepError(f'making {made}')
+    return made
 
 
 def _finish(trained: Path, output: Path) -> None:

@@ -43,6 +43,7 @@ def trained(monkeypatch, tmp_path):
 
 def test_it_draws_trains_in_legs_scores_and_writes(tmp_path, trained, capsys):
     arguments = ['--work', str(tmp_path), '--output', str(tmp_path / 'made'), 'minutes=1']
+    (tmp_path / 'encoder.safetensors').touch()
     assert default_model.main(arguments) == 0
 
     assert len([*(tmp_path / 'scenes').glob('video_*/segmentation/*.png')]) == 2
@@ -50,8 +51,9 @@ def test_it_draws_trains_in_legs_scores_and_writes(tmp_path, trained, capsys):
     for words, before in zip(trained, (None, 'rough'), strict=True):
         assert f'data={tmp_path / "scenes"}' in words
         assert 'minutes=1' in words
-        starts = [word for word in words if word.startswith('start=')]
-        assert starts == ([f'start={tmp_path / before}'] if before else [])
+        encoder = f'encoder_weights={tmp_path / "encoder.safetensors"}'
+        starts = [word for word in words if word.startswith(('start=', 'encoder_weights='))]
+        assert starts == [f'start={tmp_path / before}' if before else encoder]
     test = read_spec(tmp_path / 'made').scores['unseen_scenes']
     assert (test['videos'], test['frames'], test['seeds']) == (2, 2, [900_000, 900_001])
     model_card = (tmp_path / 'made/README.md').read_text()
@@ -79,12 +81,26 @@ def test_a_trained_model_is_scored_again_and_keeps_its_temperature(tmp_path, tra
 def test_what_was_interrupted_goes_on(tmp_path, trained):
     (tmp_path / 'rough/run').mkdir(parents=True)
     (tmp_path / 'scenes').mkdir()
-    assert default_model.main(['--work', str(tmp_path), '--output', str(tmp_path / 'made')]) == 0
+    encoder = ['--encoder-weights', str(tmp_path)]
+    output = ['--output', str(tmp_path / 'made')]
+    assert default_model.main(['--work', str(tmp_path), *encoder, *output]) == 0
     assert ['--resume' in words for words in trained] == [True, False]
 
 
 def test_a_failure_ends_it(tmp_path, trained, monkeypatch, capsys):
     monkeypatch.setattr('tools.runs.start_training', lambda words: 2)
-    assert default_model.main(['--work', str(tmp_path), '--output', str(tmp_path / 'made')]) == 2
+    encoder = ['--encoder-weights', str(tmp_path)]
+    output = ['--output', str(tmp_path / 'made')]
+    assert default_model.main(['--work', str(tmp_path), *encoder, *output]) == 2
     assert 'rough' in capsys.readouterr().err
     assert not (tmp_path / 'made').exists()
+
+
+def test_without_the_package_of_the_encoder_it_ends_at_once(
+    tmp_path, trained, monkeypatch, capsys
+):
+    monkeypatch.setattr(default_model, 'make_encoder_file', lambda words: 2)
+    (tmp_path / 'scenes').mkdir()
+    assert default_model.main(['--work', str(tmp_path), '--output', str(tmp_path / 'made')]) == 2
+    assert 'encoder.safetensors' in capsys.readouterr().err
+    assert not trained
