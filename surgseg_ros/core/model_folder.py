@@ -26,9 +26,10 @@ FIT_MODES: Final = ('letterbox', 'stretch')
 TEMPERATURES: Final = (0.05, 20.0)
 """Smallest and largest: beyond them, one class has probability 1, or all are equal."""
 _LARGEST_INPUT_PX: Final = 8192
-_OPTIONAL: Final = frozenset(
-    {'options', 'least_region', 'temperature', 'training', 'scores', 'exports', 'self_test'}
+_OBJECTS: Final = frozenset(
+    {'options', 'colour_normalization', 'training', 'scores', 'exports', 'self_test'}
 )
+_OPTIONAL: Final = _OBJECTS | {'least_region', 'temperature'}
 
 
 class ModelError(ValueError):
@@ -48,6 +49,8 @@ class ModelSpec:
     :param fit: one of FIT_MODES.
     :param mean: mean per channel, of images scaled to 0..1.
     :param std: standard deviation per channel, of images scaled to 0..1.
+    :param colour_normalization: `target`, means of red, green and blue (0..255) to which images
+        are drawn, and `power`, how far (0..1); empty for images as they are.
     :param colour_order: `rgb`, the order of the training images.
     :param classes: class names by index; must be the table of surgseg_ros.core.labels.
     :param least_region: per class, the minimum area of a connected region as a share of the
@@ -70,6 +73,7 @@ class ModelSpec:
     fit: str = 'letterbox'
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    colour_normalization: Mapping[str, Any] = field(default_factory=dict)
     colour_order: str = 'rgb'
     classes: tuple[str, ...] = CLASS_NAMES
     least_region: tuple[float, ...] = (0.0,) * len(CLASS_NAMES)
@@ -105,6 +109,7 @@ class ModelSpec:
         _check_numbers('input_size', self.input_size, 2, 32, _LARGEST_INPUT_PX)
         _check_numbers('mean', self.mean, 3, 0.0, 1.0)
         _check_numbers('std', self.std, 3, 1e-6, 10.0)
+        _check_colour_normalization(self.colour_normalization)
         _check_numbers('least_region', self.least_region, len(CLASS_NAMES), 0.0, 1.0)
         _check_numbers('temperature', (self.temperature,), 1, *TEMPERATURES)
         if any(not isinstance(side, int) or side % 32 for side in self.input_size):
@@ -143,7 +148,7 @@ class ModelSpec:
                 values[key] = tuple(values[key])
             elif key in values:
                 raise ModelError(f'{key} is {values[key]!r}, expected a list')
-        for key in ('options', 'training', 'scores', 'exports', 'self_test'):
+        for key in _OBJECTS:
             if not isinstance(values.get(key, {}), dict):
                 raise ModelError(f'{key} is {values[key]!r}, expected an object')
         return cls(**values)
@@ -201,6 +206,15 @@ def _check_numbers(
         raise ModelError(
             f'{key} is {values!r}, expected {count} numbers between {least} and {largest}'
         )
+
+
+def _check_colour_normalization(value: Mapping[str, Any]) -> None:
+    if not value:
+        return
+    if set(value) != {'target', 'power'} or not isinstance(value['target'], list | tuple):
+        raise ModelError(f'colour_normalization is {value!r}, expected a list target and a power')
+    _check_numbers('target of colour_normalization', tuple(value['target']), 3, 1.0, 255.0)
+    _check_numbers('power of colour_normalization', (value['power'],), 1, 0.0, 1.0)
 
 
 EXPORT_FILES: Final[Mapping[str, tuple[str, ...]]] = {

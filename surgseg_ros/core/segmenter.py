@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from surgseg_ros.core.fitting import fit, place
+from surgseg_ros.core.fitting import place, prepare
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_spec
 from surgseg_ros.core.postprocessing import instruments_in
@@ -190,11 +190,8 @@ class Segmenter:
         return results
 
     def _fit(self, views: Sequence[RgbArray]) -> Tensor:
-        """Resize images to the network's input size, on the device."""
-        fitted = [
-            fit(image, self.spec.input_size, self.spec.fit)
-            for image in self._transfer.upload(views)
-        ]
+        """Prepare images for the network, on the device."""
+        fitted = [prepare(image, self.spec) for image in self._transfer.upload(views)]
         return fitted[0] if len(fitted) == 1 else torch.cat(fitted)
 
     def _infer(self, fitted: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from surgseg_ros.core.files import write_whole
+from surgseg_ros.core.fitting import prepare
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
 from surgseg_ros.core.model_folder import SPEC_FILE, ModelError, ModelSpec, read_model
 from surgseg_ros.core.network import load_network
@@ -68,7 +69,8 @@ def make_self_test(spec: ModelSpec, network: Callable[[Tensor], Tensor]) -> dict
     :return: `drawing`, its number, and `classes`, (h, w) bytes by zlib and base64; NO_DECISION
         where nothing is expected.
     """
-    maps = [_sure_classes(network, draw(spec.input_size, n)) for n in range(_DRAWINGS)]
+    drawings = (torch.from_numpy(draw(spec.input_size, n))[None] for n in range(_DRAWINGS))
+    maps = [_sure_classes(network, prepare(drawing, spec)) for drawing in drawings]
     number = max(range(_DRAWINGS), key=lambda n: (_classes_found(maps[n]), -n))
     packed = base64.b64encode(zlib.compress(maps[number].tobytes(), 9)).decode()
     return {'drawing': number, 'classes': packed}
@@ -116,11 +118,9 @@ def check_self_test(
 
 
 @torch.inference_mode()
-def _sure_classes(
-    network: Callable[[Tensor], Tensor], image: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
+def _sure_classes(network: Callable[[Tensor], Tensor], fitted: Tensor) -> NDArray[np.uint8]:
     """Find the classes; NO_DECISION where the lead is less than the median of the class."""
-    logits = network(torch.from_numpy(image)[None])[0].float()  # (CLASS_COUNT, h, w)
+    logits = network(fitted)[0].float()  # (CLASS_COUNT, h, w)
     best = logits.topk(2, 0)
     leads = (best.values[0] - best.values[1]).numpy()
     classes: NDArray[np.uint8] = best.indices[0].numpy().astype(np.uint8)

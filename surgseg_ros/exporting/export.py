@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from surgseg_ros.core.files import check_new_folder, check_room, new_folder, write_whole
-from surgseg_ros.core.fitting import fit, place
+from surgseg_ros.core.fitting import place, prepare
 from surgseg_ros.core.model_folder import (
     EXPORT_FILES,
     SPEC_FILE,
@@ -209,7 +209,7 @@ def _fit(spec: ModelSpec, frames: Sequence[Frame]) -> list[NDArray[np.uint8]]:
     fitted = []
     for frame in tqdm(frames, 'reading calibration', unit='frame', leave=False):
         image = torch.from_numpy(np.ascontiguousarray(frame.read()[0]))[None]
-        fitted.append(fit(image, spec.input_size, spec.fit).contiguous().numpy())
+        fitted.append(prepare(image, spec).contiguous().numpy())
     return fitted
 
 

@@ -60,7 +60,10 @@ class TrainConfig:
         for none.
     :param options: as in ModelSpec.
     :param input_size: (height, width) of the network's input in pixels.
-    :param fit: how an image is fitted to it; `letterbox` or `sampler`.
+    :param fit: how an image is fitted to it; `letterbox` or `stretch`.
+    :param colour_normalization: as in ModelSpec; empty for that of the model of `start`, or none.
+    :param normalize_training_colours: whether training crops come from images that are prepared
+        by it too; validation always prepares them, as running does.
     :param split: `video`, or `frame`, whose scores are too high.
     :param validation_share: share of the videos, or of the frames.
     :param split_seed: seed of the choice.
@@ -113,6 +116,8 @@ class TrainConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     input_size: tuple[int, int] = (512, 640)
     fit: str = 'letterbox'
+    colour_normalization: Mapping[str, Any] = field(default_factory=dict)
+    normalize_training_colours: bool = False
     split: str = 'video'
     validation_share: float = 0.2
     split_seed: int = 0
@@ -172,6 +177,11 @@ class TrainConfig:
             raise ConfigError(
                 f'steps is {self.steps!r} and epochs is {self.epochs!r}: set one of them, and the '
                 'other to 0'
+            )
+        if self.normalize_training_colours and not (self.colour_normalization or self.start):
+            raise ConfigError(
+                'normalize_training_colours is True without a colour_normalization: set both, for '
+                'example colour_normalization={target: [130, 70, 70], power: 0.6}'
             )
         self.spec()
 

@@ -17,6 +17,7 @@ from surgseg_ros.training.crop_dataset import CropDataset, EpochSampler, keep_to
 from surgseg_ros.training.data_errors import validate
 from surgseg_ros.training.dataset import find_samples
 from surgseg_ros.training.fitted_frames import FittedFrames
+from surgseg_ros.training.networks import starting_spec
 from surgseg_ros.training.samples import Sample, split_samples
 from surgseg_ros.training.scoring import ValidationFrame
 
@@ -143,8 +144,10 @@ class Data(lightning.LightningDataModule):
         return split_samples(samples, config.split, config.validation_share, config.split_seed)
 
     def _fit(self, samples: Sequence[Sample]) -> FittedFrames:
-        spec = self._config.spec()
-        return FittedFrames.prepare(samples, spec.input_size, spec.fit, self._cache)
+        config = self._config
+        is_drawn = config.normalize_training_colours
+        colours = starting_spec(config).colour_normalization if is_drawn else None
+        return FittedFrames.prepare(samples, config.input_size, config.fit, self._cache, colours)
 
     @property
     def _rank(self) -> int:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from surgseg_ros.core.fitting import fit, fit_mask
+from surgseg_ros.core.fitting import fit, fit_mask, normalize_colours
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
 from surgseg_ros.evaluation.frames import PARTIAL
 from surgseg_ros.training.samples import DatasetError, Sample
@@ -49,7 +49,12 @@ class FittedFrames:
 
     @classmethod
     def prepare(
-        cls, samples: Sequence[Sample], input_size: tuple[int, int], mode: str, cache: Path
+        cls,
+        samples: Sequence[Sample],
+        input_size: tuple[int, int],
+        mode: str,
+        cache: Path,
+        colours: Mapping[str, Any] | None = None,
     ) -> 'FittedFrames':
         """
         Decode and fit samples, each once, or find them in the cache.
@@ -61,11 +66,12 @@ class FittedFrames:
         :param input_size: (height, width) of the network's input in pixels.
         :param mode: one of FIT_MODES.
         :param cache: the folder; created if it does not exist.
+        :param colours: as `colour_normalization` in ModelSpec; None for images as they are.
         :return: the frames, in the order of `samples`.
         :raises DatasetError: if a sample cannot be read, or the cache cannot be written.
         :raises MaskError: if a mask cannot be read.
         """
-        digest = _digest(samples, input_size, mode)
+        digest = _digest(samples, input_size, mode, colours)
         folder = cache / digest
         if folder.is_dir():
             return cls(folder)
@@ -73,7 +79,7 @@ class FittedFrames:
             cache.mkdir(parents=True, exist_ok=True)
             with _locked(cache / f'.{digest}.lock'):
                 if not folder.is_dir():
-                    _write(samples, input_size, mode, folder)
+                    _write(samples, input_size, mode, colours, folder)
         except OSError as error:
             raise DatasetError(
                 f'fitted frames cannot be written to the cache {str(cache)!r} ({error}): free '
@@ -90,13 +96,19 @@ class FittedFrames:
         return FittedFrames, (self._folder,)
 
 
-def _digest(samples: Sequence[Sample], input_size: tuple[int, int], mode: str) -> str:
+def _digest(
+    samples: Sequence[Sample],
+    input_size: tuple[int, int],
+    mode: str,
+    colours: Mapping[str, Any] | None,
+) -> str:
     """Describe what the frames are made of: if a file changes, its frames are fitted again."""
     try:
         states = [(s.name, *_state(s.image), *_state(s.mask)) for s in samples]
     except OSError as error:
         raise DatasetError(f'{error.filename}: cannot be read ({error.strerror})') from error
-    text = json.dumps([_FORMAT, [*input_size], mode, states])
+    made_by = [mode, dict(colours)] if colours else [mode]
+    text = json.dumps([_FORMAT, [*input_size], *made_by, states])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -118,7 +130,11 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(
-    samples: Sequence[Sample], input_size: tuple[int, int], mode: str, folder: Path
+    samples: Sequence[Sample],
+    input_size: tuple[int, int],
+    mode: str,
+    colours: Mapping[str, Any] | None,
+    folder: Path,
 ) -> None:
     """Decode and fit into a folder that gets its name when it is complete."""
     partial = folder.with_name(folder.name + PARTIAL)
@@ -132,7 +148,8 @@ def _write(
 
         def put(place: int) -> None:
             image, mask = (torch.from_numpy(array)[None] for array in samples[place].read())
-            images[place] = fit(image, input_size, mode)[0].numpy()
+            shown = fit(image, input_size, mode)
+            images[place] = (normalize_colours(shown, **colours) if colours else shown)[0].numpy()
             fitted = fit_mask(mask, input_size, mode, NO_DECISION)[0].numpy()
             masks[place] = fitted
             class_px[place] = np.bincount(fitted.ravel(), minlength=CLASS_COUNT)[:CLASS_COUNT]

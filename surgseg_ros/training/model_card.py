@@ -208,10 +208,17 @@ def model_card(spec: ModelSpec) -> str:
 def _what_it_is(spec: ModelSpec) -> str:
     fit = {'letterbox': 'ratio kept, padded with black', 'stretch': 'ratio not kept'}[spec.fit]
     height, width = spec.input_size
+    colours = spec.colour_normalization
+    drawn = (
+        f'\nThe means of red, green and blue of each image are drawn to {list(colours["target"])} '
+        f'by a power of {colours["power"]:g} before the network.'
+        if colours
+        else ''
+    )
     return f"""\
 ## What it is
 {spec.architecture} with encoder {spec.encoder}, from segmentation_models_pytorch.
-Input: {height} rows by {width} columns, {spec.fit} ({fit}). Classes: those of SAR-RARP50.
+Input: {height} rows by {width} columns, {spec.fit} ({fit}). Classes: those of SAR-RARP50.{drawn}
 The folder is ready for the node and for `surgseg_ros predict`.
 
 Weights: SHA-256 `{spec.weights_sha256}`."""
@@ -275,8 +282,8 @@ def _runs(training: Mapping[str, Any]) -> list[str]:
     if parts and not start and recipe.get('encoder_weights'):
         named = recipe['encoder_weights']
         origin = mapping(training.get('encoder_weights'))
-        words = (('source', 'weights of {}'), ('license', 'license {}'))
-        known = ', '.join(form.format(origin[key]) for key, form in words if key in origin)
+        facts = (('source', 'weights of {}'), ('license', 'license {}'))
+        known = ', '.join(form.format(origin[key]) for key, form in facts if key in origin)
         of = f' ({known})' if known else ''
         parts.append('from random weights' if named == 'none' else f'encoder from {named}{of}')
     return [*(_runs(start) if start else []), *([', '.join(parts)] if parts else [])]

@@ -148,23 +148,28 @@ _NO_TENSORS: Final = {
 
 def starting_spec(config: TrainConfig) -> ModelSpec:
     """
-    Describe the model that a run makes, with the normalization of the weights it starts from.
+    Describe the model that a run makes, which prepares images as its first weights expect.
 
     :param config: the settings.
     :return: the specification; its mean and std are those of the model that the run starts from,
-        or those in the metadata of the encoder's file; else those of ImageNet.
+        or those in the metadata of the encoder's file; else those of ImageNet. Its colour
+        normalization is that of the settings, or of the model that the run starts from.
     :raises ModelError: if the weights cannot be read, or their normalization is invalid.
     """
     spec = config.spec()
     if config.start:
         start = read_spec(config.start)
-        return dataclasses.replace(spec, mean=start.mean, std=start.std)
+        colours = spec.colour_normalization or start.colour_normalization
+        return dataclasses.replace(
+            spec, mean=start.mean, std=start.std, colour_normalization=colours
+        )
     facts = weights_metadata(config)
     try:
-        normalization = {
-            key: tuple(json.loads(facts[key])) for key in ('mean', 'std') if key in facts
-        }
-        return dataclasses.replace(spec, **normalization)
+        mean, std = (
+            tuple(json.loads(facts[key])) if key in facts else usual
+            for key, usual in (('mean', spec.mean), ('std', spec.std))
+        )
+        return dataclasses.replace(spec, mean=mean, std=std)
     except (TypeError, ValueError) as error:
         raise ModelError(
             f'encoder_weights {config.encoder_weights!r}: its metadata have an invalid '

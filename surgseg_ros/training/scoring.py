@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from surgseg_ros.core.fitting import fit, fit_mask
+from surgseg_ros.core.fitting import fit_mask, prepare
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
 from surgseg_ros.core.model_folder import ModelError, ModelSpec
 from surgseg_ros.core.postprocessing import drop_small_regions
@@ -105,7 +105,7 @@ def _fitted(
     for _, image, truth in _reported(frames, what):
         with torch.inference_mode():
             batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(runtime.device)
-            logits = runtime(fit(batch, spec.input_size, spec.fit))[0].float().cpu().numpy()
+            logits = runtime(prepare(batch, spec))[0].float().cpu().numpy()
         mask = torch.from_numpy(np.ascontiguousarray(truth))[None]
         fitted = fit_mask(mask, spec.input_size, spec.fit, NO_DECISION)
         yield fitted[0].numpy(), logits

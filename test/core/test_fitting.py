@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import Tensor
 
-from surgseg_ros.core.fitting import Placement, fit, fit_mask, place
+from surgseg_ros.core.fitting import Placement, fit, fit_mask, normalize_colours, place, prepare
+from surgseg_ros.core.model_folder import ModelSpec
+
+TARGET = (130, 70, 70)
+SPEC = ModelSpec(name='any', input_size=(64, 96))
 
 
 @pytest.mark.parametrize(
@@ -62,3 +69,90 @@ def test_mask_s_padding_has_the_value_asked_for() -> None:
     mask = fit_mask(torch.zeros(1, 50, 40, dtype=torch.uint8), (64, 96), 'letterbox', fill=255)
     assert (mask[:, :, :51] == 0).all()
     assert (mask[:, :, 51:] == 255).all()
+
+
+def tissue(red: int, green: int, blue: int, spread: int = 20) -> Tensor:
+    """Draw (1, 64, 96, 3) uint8 of noise around a colour."""
+    noise = torch.randint(-spread, spread + 1, (1, 64, 96, 3), generator=torch.manual_seed(0))
+    return (torch.tensor([red, green, blue]) + noise).clamp(0, 255).to(torch.uint8)
+
+
+def means(image: Tensor) -> list[float]:
+    return image.float().mean((0, 1, 2)).tolist()
+
+
+def test_the_means_of_the_channels_reach_the_target_with_power_one() -> None:
+    drawn = normalize_colours(tissue(80, 90, 60), TARGET, 1)
+    assert means(drawn) == pytest.approx(TARGET, abs=2)
+
+
+def test_a_power_draws_them_a_part_of_the_way() -> None:
+    drawn = normalize_colours(tissue(80, 90, 60), TARGET, 0.5)
+    expected = [(80 * 130) ** 0.5, (90 * 70) ** 0.5, (60 * 70) ** 0.5]
+    assert means(drawn) == pytest.approx(expected, abs=2)
+
+
+def test_power_zero_changes_nothing() -> None:
+    image = tissue(80, 90, 60)
+    assert torch.equal(normalize_colours(image, TARGET, 0), image)
+
+
+@pytest.mark.parametrize(('colour', 'gain'), [((14, 12, 12), 2.5), ((245, 240, 240), 0.5)])
+def test_the_gain_has_limits(colour: tuple[int, int, int], gain: float) -> None:
+    drawn = normalize_colours(tissue(*colour, spread=1), (130, 100, 100), 1)
+    assert means(drawn) == pytest.approx([gain * value for value in colour], rel=0.1)
+
+
+@pytest.mark.parametrize('value', [0, 7, 255])
+def test_an_image_without_content_is_left_as_it_is(value: int) -> None:
+    image = torch.full((1, 64, 96, 3), value, dtype=torch.uint8)
+    assert torch.equal(normalize_colours(image, TARGET, 1), image)
+
+
+def test_borders_do_not_count() -> None:
+    image = tissue(80, 90, 60, spread=4)
+    framed = image.clone()
+    framed[:, :, :40] = 3
+    drawn = normalize_colours(framed, TARGET, 1)
+    whole = normalize_colours(image, TARGET, 1)
+    assert means(drawn[:, :, 40:]) == pytest.approx(means(whole[:, :, 40:]), rel=0.02)
+
+
+def test_a_highlight_changes_the_rest_by_less_than_a_level_or_two() -> None:
+    image = tissue(100, 60, 60)
+    lit = image.clone()
+    lit[:, 20:36, 30:54] = 255  # clipped, six percent of the image
+    lit[:, 40:48, 30:54] = 235  # not quite
+    before, after = (normalize_colours(each, TARGET, 0.6) for each in (image, lit))
+    assert (before[:, :16].int() - after[:, :16].int()).abs().max() <= 2
+
+
+def test_red_that_is_clipped_alone_counts() -> None:
+    drawn = normalize_colours(tissue(255, 70, 70, spread=0), TARGET, 1)
+    assert means(drawn) == pytest.approx(TARGET, abs=4)
+
+
+def test_each_image_of_a_batch_has_its_own_gain() -> None:
+    images = [tissue(80, 90, 60), tissue(150, 40, 50)]
+    together = normalize_colours(torch.cat(images), TARGET, 0.6)
+    for each, image in zip(together, images, strict=True):
+        assert torch.equal(each, normalize_colours(image, TARGET, 0.6)[0])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device here')
+def test_cuda_gives_the_same_to_a_level() -> None:
+    images = torch.cat([tissue(80, 90, 60), tissue(150, 40, 50)])
+    drawn = normalize_colours(images.cuda(), TARGET, 0.6).cpu()
+    assert (drawn.int() - normalize_colours(images, TARGET, 0.6).int()).abs().max() <= 1
+
+
+def test_a_model_that_names_none_gets_its_images_as_they_are() -> None:
+    image = torch.randint(0, 256, (1, 100, 120, 3), dtype=torch.uint8)
+    assert torch.equal(prepare(image, SPEC), fit(image, (64, 96), 'letterbox'))
+
+
+def test_padding_stays_black_and_does_not_count() -> None:
+    spec = replace(SPEC, colour_normalization={'target': [130, 70, 70], 'power': 1})
+    drawn = prepare(tissue(80, 90, 60, spread=4)[:, :, :64], spec)  # 64 columns of 96
+    assert means(drawn[:, :, :64]) == pytest.approx(TARGET, abs=2)
+    assert not drawn[:, :, 64:].any()

@@ -81,6 +81,19 @@ def test_hostile_json_is_refused(content: str) -> None:
         ('temperature', 10**400, 'temperature is'),
         ('temperature', True, r'temperature is \(True,\)'),
         ('temperature', '1', r"temperature is \('1',\)"),
+        ('colour_normalization', [1], r'colour_normalization is \[1\], expected an object'),
+        ('colour_normalization', {'power': 1}, "is {'power': 1}, expected a list target"),
+        ('colour_normalization', {'target': 130, 'power': 1}, 'expected a list target'),
+        (
+            'colour_normalization',
+            {'target': [130, 70], 'power': 1},
+            r'target of colour_normalization is \(130, 70\), expected 3 numbers between 1.0',
+        ),
+        (
+            'colour_normalization',
+            {'target': [130, 70, 70], 'power': 1.5},
+            r'power of colour_normalization is \(1.5,\), expected 1 numbers between 0.0 and 1.0',
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(key: str, value: object, message: str) -> None:
@@ -98,6 +111,11 @@ def test_what_decides_the_mask_is_not_guessed(key: str) -> None:
     values = {name: value for name, value in VALUES.items() if name != key}
     with pytest.raises(ModelError, match=f"missing keys \\['{key}'\\]"):
         ModelSpec.from_json(json.dumps(values))
+
+
+def test_a_model_of_before_leaves_colours_as_they_are() -> None:
+    values = {name: value for name, value in VALUES.items() if name != 'colour_normalization'}
+    assert ModelSpec.from_json(json.dumps(values)).colour_normalization == {}
 
 
 def test_a_model_of_before_has_no_temperature() -> None:

@@ -76,3 +76,13 @@ def test_what_does_not_fit_is_refused(folder, changes, said):
     spoiled = dataclasses.replace(spec, self_test={**spec.self_test, **changes})
     with pytest.raises(ModelError, match=said):
         check_self_test(spoiled, segment(folder))
+
+
+def test_it_includes_the_preparation_of_colours(folder, tmp_path):
+    spec, weights = read_model(folder)
+    colours = {'target': [60, 160, 160], 'power': 1.0}
+    write_model(tmp_path, dataclasses.replace(spec, colour_normalization=colours), weights)
+    with_it = add_self_test(tmp_path)
+    assert check_self_test(with_it, segment(tmp_path)) >= 0.99
+    with pytest.raises(ModelError, match='self-test'):
+        check_self_test(with_it, segment(folder))

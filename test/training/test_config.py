@@ -47,6 +47,7 @@ def test_file_and_command_line_come_together(path):
         ('crop_size=64', 'two whole numbers'),
         ('precision=int8', 'expected one of float32, bfloat16'),
         ('validation_share=1', 'between 0 and 1'),
+        ('normalize_training_colours=true', 'True without a colour_normalization: set both'),
         ('steps', 'write key=value'),
         ('steps.more=1', "'steps' has no keys"),
         ('seed=[', 'seed='),
@@ -61,6 +62,11 @@ def test_a_bad_setting_is_named(path, setting, said):
 def test_what_a_model_can_not_have_is_refused(path):
     with pytest.raises(ModelError, match='input_size'):
         read_config(path, ['input_size=[60, 64]'])
+
+
+def test_colours_that_a_model_can_not_be_drawn_to_are_refused(path):
+    with pytest.raises(ModelError, match='colour_normalization'):
+        read_config(path, ['colour_normalization={target: [1], power: 1}'])
 
 
 def test_a_missing_value_is_named(tmp_path):

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from surgseg_ros.core.fitting import fit
+from surgseg_ros.core.fitting import fit, prepare
+from surgseg_ros.core.model_folder import ModelSpec
 from surgseg_ros.training import fitted_frames
 from surgseg_ros.training.dataset import DatasetError, find_samples
 from surgseg_ros.training.fitted_frames import FittedFrames
 
 SIZE = (64, 96)
+COLOURS = {'target': [130, 70, 70], 'power': 0.6}
 
 
 def folders(cache):
@@ -51,9 +53,19 @@ def test_whatever_else_goes_in_gets_a_folder_of_its_own(data, tmp_path):
     FittedFrames.prepare(samples, SIZE, 'stretch', cache)
     FittedFrames.prepare(samples, (32, 96), 'stretch', cache)
     FittedFrames.prepare(samples[::-1], SIZE, 'stretch', cache)
+    FittedFrames.prepare(samples, SIZE, 'stretch', cache, COLOURS)
     os.utime(samples[0].mask, ns=(1, 1))
     FittedFrames.prepare(samples, SIZE, 'stretch', cache)
-    assert len(folders(cache)) == 5
+    assert len(folders(cache)) == 6
+
+
+def test_colours_are_prepared_as_the_segmenter_does_where_asked_for(data, tmp_path):
+    samples = find_samples(data)
+    spec = ModelSpec(name='any', input_size=SIZE, colour_normalization=COLOURS)
+    frames = FittedFrames.prepare(samples, SIZE, 'letterbox', tmp_path / 'cache', COLOURS)
+    image = torch.from_numpy(samples[1].read()[0])[None]
+    np.testing.assert_array_equal(frames.images[1], prepare(image, spec)[0].numpy())
+    assert (frames.images[1] != fit(image, SIZE, 'letterbox')[0].numpy()).any()
 
 
 def test_what_an_interruption_left_is_not_taken_for_whole(data, tmp_path, monkeypatch):

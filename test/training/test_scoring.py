@@ -119,6 +119,23 @@ def test_the_temperature_makes_the_confidence_as_sure_as_the_network_is_right(fr
     assert calibration['after']['ece'] < 0.003
 
 
+def test_tuning_sees_colours_as_running_does(frames):
+    seen = []
+
+    class Recording(Red):
+        def __call__(self, fitted):
+            seen.append(fitted.clone().numpy())
+            return super().__call__(fitted // 64)
+
+    colours = {'target': [130, 70, 70], 'power': 1.0}
+    spec = dataclasses.replace(SPEC, colour_normalization=colours)
+    tune_temperature(Recording(), spec, frames)
+    for _, image, _ in frames():
+        Segmenter(spec, Recording()).segment(image)
+    np.testing.assert_array_equal(seen[:3], seen[3:])
+    assert (seen[0] != next(iter(frames()))[1]).any()
+
+
 @pytest.mark.parametrize('architecture', sorted(smp.MODEL_ARCHITECTURES_MAPPING))
 def test_margins_are_taken_off_the_logits_of_any_architecture(architecture):
     with torch.device('meta'):

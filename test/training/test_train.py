@@ -6,6 +6,8 @@ import json
 import cv2
 import numpy as np
 import pytest
+import safetensors.torch
+import segmentation_models_pytorch as smp
 import torch
 from verbs import verb
 
@@ -84,6 +86,35 @@ def test_a_run_goes_on_from_a_model(tmp_path, config):
     torch.testing.assert_close(before, after)
     spec = json.loads((tmp_path / 'more/model.json').read_text())
     assert spec['training']['start']['steps_done'] == 1
+
+
+def test_colours_are_prepared_by_the_model_and_by_what_starts_from_it(tmp_path, config):
+    colours = {'target': [130, 70, 70], 'power': 0.5}
+    settings = [f'colour_normalization={json.dumps(colours)}', 'normalize_training_colours=true']
+    assert main(['--config', str(config), 'steps=1', *settings]) == 0
+    settings = [f'output={tmp_path / "more"}', f'start={tmp_path / "model"}', 'steps=1']
+    assert main(['--config', str(config), *settings]) == 0
+    specs = [read_model(tmp_path / name)[0] for name in ('model', 'more')]
+    assert [spec.colour_normalization for spec in specs] == [colours, colours]
+    assert 'drawn to [130, 70, 70] by a power of 0.5' in (tmp_path / 'more/README.md').read_text()
+
+
+def test_a_model_is_normalized_as_its_encoders_file_says(tmp_path, config):
+    encoder = smp.encoders.get_encoder('resnet18', depth=3, weights=None)
+    path = tmp_path / 'resnet18.safetensors'
+    metadata = {'source': 'a package', 'license': 'Apache-2.0', 'mean': '[0.5, 0.5, 0.25]'}
+    tensors = encoder.state_dict()
+    safetensors.torch.save_file(tensors, path, metadata)
+    assert main(['--config', str(config), f'encoder_weights={path}', 'steps=1']) == 0
+    spec = read_model(tmp_path / 'model')[0]
+    assert spec.mean == (0.5, 0.5, 0.25)
+    assert spec.training['encoder_weights'] == {'source': 'a package', 'license': 'Apache-2.0'}
+    written = (tmp_path / 'model/README.md').read_text()
+    assert 'resnet18.safetensors (weights of a package, license Apache-2.0)' in written
+    settings = [f'output={tmp_path / "more"}', f'start={tmp_path / "model"}', 'steps=1']
+    assert main(['--config', str(config), *settings]) == 0
+    assert read_model(tmp_path / 'more')[0].mean == (0.5, 0.5, 0.25)
+    assert 'license Apache-2.0' in (tmp_path / 'more/README.md').read_text()
 
 
 def test_it_learns(tmp_path, config):
