@@ -163,9 +163,9 @@ class Data(lightning.LightningDataModule):
         return split_samples(samples, config.split, config.validation_share, config.split_seed)
 
     def _fit(self, samples: Sequence[Sample]) -> FittedFrames:
-        config, colours = self._config, {}
-        if config.normalize_training_colours:
-            colours = starting_spec(config).colour_normalization
+        config = self._config
+        is_drawn = config.normalize_training_colours
+        colours = starting_spec(config).colour_normalization if is_drawn else None
         return FittedFrames.prepare(samples, config.input_size, config.fit, self._cache, colours)
 
     @property

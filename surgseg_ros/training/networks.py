@@ -188,10 +188,11 @@ def starting_spec(config: TrainConfig) -> ModelSpec:
         )
     facts = weights_metadata(config)
     try:
-        normalization = {
-            key: tuple(json.loads(facts[key])) for key in ('mean', 'std') if key in facts
-        }
-        return dataclasses.replace(spec, **normalization)
+        mean, std = (
+            tuple(json.loads(facts[key])) if key in facts else usual
+            for key, usual in (('mean', spec.mean), ('std', spec.std))
+        )
+        return dataclasses.replace(spec, mean=mean, std=std)
     except (TypeError, ValueError) as error:
         raise ModelError(
             f'encoder_weights {config.encoder_weights!r}: its metadata have an invalid '

@@ -110,7 +110,7 @@ def test_an_image_without_content_is_left_as_it_is(value: int) -> None:
 
 
 def test_borders_do_not_count() -> None:
-    image = tissue(80, 90, 60)
+    image = tissue(80, 90, 60, spread=4)
     framed = image.clone()
     framed[:, :, :40] = 3
     drawn = normalize_colours(framed, TARGET, 1)
@@ -153,6 +153,6 @@ def test_a_model_that_names_none_gets_its_images_as_they_are() -> None:
 
 def test_padding_stays_black_and_does_not_count() -> None:
     spec = replace(SPEC, colour_normalization={'target': [130, 70, 70], 'power': 1})
-    drawn = prepare(tissue(80, 90, 60)[:, :, :64], spec)  # 64 columns of 96
+    drawn = prepare(tissue(80, 90, 60, spread=4)[:, :, :64], spec)  # 64 columns of 96
     assert means(drawn[:, :, :64]) == pytest.approx(TARGET, abs=2)
     assert not drawn[:, :, 64:].any()
