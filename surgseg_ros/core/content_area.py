@@ -107,7 +107,7 @@ class ContentFinder:
             self._size = size
         turn, blur = self._count % 4, _blur(image)
         self._found = self._found and self._found.widened(image, turn, 4 * blur)
-        self._pending = self._pending and self._pending.widened(image, turn, 2 * blur)
+        self._pending = self._pending and self._pending.widened(image, turn, 3 * blur)
         if self._count % (_PENDING_EVERY if self._pending else _EVERY) == 0:
             self._search(image)
         self._count += 1
@@ -120,7 +120,7 @@ class ContentFinder:
             self._found and not _is_tighter(candidate, self._found.now, 2 * blur)
         ):
             self._pending = None
-        elif self._pending is None or not _are_alike(candidate, self._pending.first, 2 * blur):
+        elif self._pending is None or not _are_alike(candidate, self._pending.first, 3 * blur):
             self._pending, self._seen = _Followed(candidate, candidate), 1
         else:
             both = _both(candidate, self._pending.now)
@@ -228,11 +228,12 @@ def _in_circle(image: Image, box: Roi) -> Roi | None:
     if circle is None:
         return None
     distances = circle.distances(edge.rows, edge.columns)
-    farthest = float(distances.max())
     on_it = edge.sharp & (np.abs(distances - circle.radius_px) <= tolerance)
-    if farthest > circle.radius_px + 2 * _blur(image) or not _is_seen(circle, box, edge, on_it):
+    if distances.max() > circle.radius_px + 4 * _blur(image) or not _is_seen(
+        circle, box, edge, on_it
+    ):
         return None
-    return _box_of(replace(circle, radius_px=max(circle.radius_px, farthest) + 0.5), box)
+    return _box_of(replace(circle, radius_px=circle.radius_px + 1), box)
 
 
 def _edge(image: Image, box: Roi) -> _Edge:
