@@ -105,9 +105,9 @@ class ContentFinder:
         if size != self._size:
             self.reset()
             self._size = size
-        turn, reach = self._count % 4, _reach(image)
-        self._found = self._found and self._found.widened(image, turn, 4 * reach)
-        self._pending = self._pending and self._pending.widened(image, turn, reach)
+        turn, blur = self._count % 4, _blur(image)
+        self._found = self._found and self._found.widened(image, turn, 4 * blur)
+        self._pending = self._pending and self._pending.widened(image, turn, 3 * blur)
         if self._count % (_PENDING_EVERY if self._pending else _EVERY) == 0:
             self._search(image)
         self._count += 1
@@ -115,12 +115,12 @@ class ContentFinder:
 
     def _search(self, image: Image) -> None:
         """Search borders; those that are found several times in a row are believed."""
-        candidate, reach = find_content(image), _reach(image)
+        candidate, blur = find_content(image), _blur(image)
         if candidate is None or (
-            self._found and not _is_tighter(candidate, self._found.now, 2 * reach)
+            self._found and not _is_tighter(candidate, self._found.now, 2 * blur)
         ):
             self._pending = None
-        elif self._pending is None or not _are_alike(candidate, self._pending.first, reach):
+        elif self._pending is None or not _are_alike(candidate, self._pending.first, 3 * blur):
             self._pending, self._seen = _Followed(candidate, candidate), 1
         else:
             both = _both(candidate, self._pending.now)
@@ -171,10 +171,10 @@ def _straight_sides(image: Image) -> Roi:
     top, bottom = _ends(image.max((1, 2)))
     upright = image[top:bottom].transpose(1, 0, 2)  # (W, …, 3)
     level = image[:, left:right]  # (H, …, 3)
-    reach = _reach(image)
-    if not _are_sharp(upright, left, right, reach):
+    blur = _blur(image)
+    if not _are_sharp(upright, left, right, blur):
         left, right = 0, width
-    if not _are_sharp(level, top, bottom, reach):
+    if not _are_sharp(level, top, bottom, blur):
         top, bottom = 0, height
     return Roi(left, top, right - left, bottom - top)
 
@@ -185,14 +185,14 @@ def _ends(profile: NDArray[np.uint8]) -> tuple[int, int]:
     return (int(lit[0]), int(lit[-1]) + 1) if len(lit) else (0, len(profile))
 
 
-def _are_sharp(lines: Image, start: int, end: int, reach: int) -> bool:
+def _are_sharp(lines: Image, start: int, end: int, blur: int) -> bool:
     """Check that (L, n, 3) lines have borders before `start` and from `end`, with sharp edges."""
     count = len(lines)
-    if min(start, count - end) < max(2 * reach, _LEAST_BORDER * count) or end - start < 4 * reach:
+    if min(start, count - end) < max(2 * blur, _LEAST_BORDER * count) or end - start < 4 * blur:
         return False
     return all(
         (_rise(lines[outer], lines[inner]) >= _EDGE).mean() >= _LEAST_STRAIGHT
-        for outer, inner in ((start - reach, start + reach), (end - 1 + reach, end - 1 - reach))
+        for outer, inner in ((start - blur, start + blur), (end - 1 + blur, end - 1 - blur))
     )
 
 
@@ -201,7 +201,7 @@ def _rise(outer: Image, inner: Image) -> NDArray[np.int16]:
     return np.asarray(inner.max(-1).astype(np.int16) - outer.max(-1))
 
 
-def _reach(image: Image) -> int:
+def _blur(image: Image) -> int:
     """Pixels from an edge to where it must be dark or bright: edges are not quite sharp."""
     return max(2, int(min(image.shape[:2])) // 270)
 
@@ -228,16 +228,17 @@ def _in_circle(image: Image, box: Roi) -> Roi | None:
     if circle is None:
         return None
     distances = circle.distances(edge.rows, edge.columns)
-    farthest = float(distances.max())
     on_it = edge.sharp & (np.abs(distances - circle.radius_px) <= tolerance)
-    if farthest > circle.radius_px + 2 * tolerance or not _is_seen(circle, box, edge, on_it):
+    if distances.max() > circle.radius_px + 4 * _blur(image) or not _is_seen(
+        circle, box, edge, on_it
+    ):
         return None
-    return _box_of(replace(circle, radius_px=max(circle.radius_px, farthest) + 0.5), box)
+    return _box_of(replace(circle, radius_px=circle.radius_px + 1), box)
 
 
 def _edge(image: Image, box: Roi) -> _Edge:
     """Find the ends of the content on rows and columns, but those on the sides of the box."""
-    view, reach = box.view(image), _reach(image)
+    view, blur = box.view(image), _blur(image)
     found: list[tuple[Numbers, Numbers, Flags]] = []
     for axis in (0, 1):
         count, length = view.shape[axis], view.shape[1 - axis]
@@ -246,16 +247,16 @@ def _edge(image: Image, box: Roi) -> _Edge:
         lit = _largest(np.ascontiguousarray(lines)) >= LIT  # (n, length)
         some = lit.any(1)
         for ends, inward in ((lit.argmax(1), 1), (length - 1 - lit[:, ::-1].argmax(1), -1)):
-            use = np.flatnonzero(some & (np.minimum(ends, length - 1 - ends) > reach))
+            use = np.flatnonzero(some & (np.minimum(ends, length - 1 - ends) > blur))
             at = ends[use]
             outer, inner = (
-                lines[use, (at + step * inward).clip(0, length - 1)] for step in (-reach, reach)
+                lines[use, (at + step * inward).clip(0, length - 1)] for step in (-blur, blur)
             )
             sharp = _rise(outer, inner) >= _EDGE
             places = (chosen[use], at) if axis == 0 else (at, chosen[use])
-            found.append((places[0] + float(box.y_px), places[1] + float(box.x_px), sharp))
-    rows, columns, sharps = (np.concatenate(part) for part in zip(*found, strict=True))
-    return _Edge(rows, columns, sharps)
+            rows, columns = (place.astype(np.float64) for place in places)
+            found.append((rows + box.y_px, columns + box.x_px, sharp))
+    return _Edge(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
 
 def _fit(rows: Numbers, columns: Numbers, tolerance: float) -> Circle | None:
@@ -306,7 +307,7 @@ def _is_seen(circle: Circle, box: Roi, edge: _Edge, on_it: Flags) -> bool:
         if (count := np.count_nonzero(part))
     ]
     total = np.count_nonzero(visible)
-    return (
+    return bool(
         len(quadrants) >= 3
         and total >= _SECTORS // 10
         and np.count_nonzero(seen & visible) >= _LEAST_ARC * total

@@ -363,7 +363,8 @@ def camera_roi(
     own = values[4 * camera : 4 * camera + 4] if len(values) > 4 else values
     if not any(own):
         return None
-    roi = Roi(*(int(value) for value in own))
+    x, y, width, height = (int(value) for value in own)
+    roi = Roi(x, y, width, height)
     if not roi.width_px or not roi.height_px:
         raise ValueError(f'roi is {list(values)}: width and height must be above 0')
     return roi
