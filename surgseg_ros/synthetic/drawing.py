@@ -175,7 +175,7 @@ def defocused(patch: Patch, sigma_px: float, view: View) -> Patch:
     rows = slice(pad - top, pad + height + bottom)
     columns = slice(pad - left, pad + width + right)
     area = np.pad(solid, ((top, bottom), (left, right)))
-    rgba = np.ascontiguousarray(blurred[rows, columns])
+    rgba = np.ascontiguousarray(blurred[rows, columns], np.uint8)
     return Patch(patch.x - left, patch.y - top, rgba, patch.label, np.asarray(area, np.uint8))
 
 
@@ -332,7 +332,13 @@ class Canvas:
         box = cv2.boundingRect((dark > 1).astype(np.uint8))
         if box[2] == 0:
             return
-        edges = [math.floor(edge * small) for edge in (*box[:2], box[0] + box[2], box[1] + box[3])]
+        corners = (
+            (box[0], width),
+            (box[1], height),
+            (box[0] + box[2], width),
+            (box[1] + box[3], height),
+        )
+        edges = [min(math.floor(edge * small), most) for edge, most in corners]
         self._darken(dark * np.float32(depth / 255), small, edges)
 
     def _darken(self, dark: FloatImage, small: float, edges: Sequence[int]) -> None:

@@ -138,14 +138,6 @@ def test_the_network_gets_what_the_model_prepares() -> None:
     assert Segmenter(spec, Painter()).segment(dim).mask.any()
 
 
-def test_the_network_gets_what_the_model_prepares() -> None:
-    colours = {'target': [60, 200, 70], 'power': 1.0}
-    spec = ModelSpec(name='painter', input_size=(256, 320), colour_normalization=colours)
-    dim = scene(480, 640)[0] // 3 + 20  # the rectangle is below half, as the network sees it
-    assert not Segmenter(replace(spec, colour_normalization={}), Painter()).segment(dim).mask.any()
-    assert Segmenter(spec, Painter()).segment(dim).mask.any()
-
-
 def test_confidence_comes_on_demand_alone(painter: Segmenter) -> None:
     image, _ = scene(64, 64)
     plain, certain = painter.segment(image), painter.segment(image, grid_confidence=True)

@@ -194,3 +194,9 @@ def test_wander_stays_within_its_bounds():
 def test_absurd_parameters_are_named(size, rate_hz, named):
     with pytest.raises(ValueError, match=named):
         Scene(0, size, rate_hz)
+
+
+@pytest.mark.parametrize('size', [(816, 1920), (70, 333), (211, 64)])
+def test_sizes_whose_grids_do_not_fit_are_drawn_too(size):
+    for seed in range(3, 8):
+        assert Scene(seed, size).frame(0).image.shape == (*size, 3)
