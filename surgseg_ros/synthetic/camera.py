@@ -186,7 +186,7 @@ def _window(rng: Generator, view: View) -> Image | None:
     cover = np.zeros((view.height * fine, view.width * fine), np.uint8)
     scale = view.height * fine
     if kind < 0.8:
-        radius = rng.uniform(0.56, 0.95 * math.hypot(0.5, view.aspect / 2))
+        radius = rng.uniform(0.56, max(0.57, 0.95 * math.hypot(0.5, view.aspect / 2)))
         centre = (round(view.aspect / 2 * scale), round(scale / 2))
         cv2.circle(cover, centre, round(radius * scale), (255,), -1)
     elif kind < 0.9:  # letterbox
