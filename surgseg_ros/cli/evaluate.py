@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from surgseg_ros.cli.arguments import positive_int
+from surgseg_ros.cli.arguments import MODEL_HELP, positive_int
+from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.core.parameters import AUTO, RUNTIME_NAMES
@@ -72,7 +73,7 @@ def _score_model(options: argparse.Namespace) -> int:
 
     sets = find_sets(options.labelled)
     how = options.device or AUTO, options.runtime or 'torch'
-    segmenter = Segmenter.load(options.model, *how)
+    segmenter = Segmenter.load(find_model(options.model or DEFAULT_MODEL), *how)
     measured = measure(segmenter, sets, options.leave_out or ())
     write_whole(options.json, (json.dumps(measured, indent=2) + '\n').encode())
     print(_measured_table(measured))
@@ -82,8 +83,7 @@ def _score_model(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='surgseg_ros evaluate',
-        description=f'{__doc__} Give either --reference and --predictions, or --model and '
-        '--labelled.',
+        description=f'{__doc__} Give either --reference and --predictions, or --labelled.',
     )
     # fmt: off
     parser.add_argument('--json', type=Path, required=True, metavar='FILE',
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--allow-missing', action='store_true', default=None,
         help='score a missing mask 0, as officially, and leave out masks without a truth')
     add = parser.add_argument_group('a model, on labelled images').add_argument
-    add('--model', type=Path, metavar='DIR', help='the model folder')
+    add('--model', metavar='DIR', help=MODEL_HELP)
     add('--labelled', type=Path, nargs='+', metavar='DIR',
         help='sets: folders with images/ and masks/, whose files have the same names; 255 in a '
         'mask is not scored')
@@ -123,10 +123,10 @@ def _fault(options: argparse.Namespace) -> str:
             f'{", ".join(of_masks)} score masks, {", ".join(of_model)} a model: leave out the '
             'ones or the others'
         )
-    if of_model and not (options.model and options.labelled):
-        return 'a model is scored with both --model and --labelled: add the other'
+    if of_model and not options.labelled:
+        return f'{", ".join(of_model)} given, which is for scoring a model: add --labelled'
     if not of_model and not (options.reference and options.predictions):
-        return 'give --reference and --predictions to score masks, --model and --labelled a model'
+        return 'give --reference and --predictions to score masks, or --labelled to score a model'
     return ''
 
 
