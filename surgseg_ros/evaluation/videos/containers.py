@@ -132,9 +132,9 @@ def _transport_packets(file: BinaryIO) -> tuple[int, int, int]:
     file.seek(0)
     head = file.read(_TRANSPORT_HEAD_BYTES)
     for sync in range(len(head)):
-        for ahead, length in ((0, 188), (4, 192), (0, 204)):
+        for prefix, length in ((0, 188), (4, 192), (0, 204)):
             if head[sync : sync + _SYNCS * length : length] == b'\x47' * _SYNCS:
-                return sync - ahead, sync, length
+                return sync - prefix, sync, length
     return 0, 0, 0
 
 

@@ -52,7 +52,7 @@ class _Part(NamedTuple):
     track: int
     start: int | None
     length: int
-    count: int
+    frames: int
     size: int
 
 
@@ -128,12 +128,12 @@ class _Walk:
         self._number = number
         self._unclaimed = -sum(part.size for part in parts)
         for part in parts:
-            if part.track == self._track and part.count:
+            if part.track == self._track and part.frames:
                 self._join(part, box.place)
 
     def _join(self, part: _Part, place: int) -> None:
         """Compare a part of the video with the one before."""
-        frame = part.length / part.count
+        frame = part.length / part.frames
         near = min(frame, self._frame or frame) / 10
         known = part.start is not None and self._end is not None
         follows = known and abs((part.start or 0) - (self._end or 0)) <= near
@@ -301,4 +301,4 @@ def _bytes_behind(data: bytes) -> int:
         sizes = struct.unpack_from('>' + 'I8x' * count, data, place + 4)
     except _UNREADABLE:
         return 0
-    return first + sum(size & 0x7FFFFFFF for size in sizes)
+    return int(first + sum(size & 0x7FFFFFFF for size in sizes))

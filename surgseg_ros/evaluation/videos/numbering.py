@@ -298,17 +298,16 @@ class _Timed:
 
     def _begins_whole(self) -> bool:
         """
-        Check whether an MPEG stream may be one from its first frame on.
+        Check whether an MPEG transport stream may be one from its first frame on.
 
-        That is a key frame, and in a transport stream no frame is shown before it: those would
-        refer to frames before it. DVDs may have such frames, which refer to later ones only.
+        That is a key frame, and no frame is shown before it: it would refer to one that is lost.
         """
         first = self._contents.packets[0]
         has_keys = any(packet.is_key for packet in self._contents.packets)
-        if self._contents.format not in ('mpeg', 'mpegts') or not has_keys:
+        if self._contents.format != 'mpegts' or not has_keys:
             return True
-        leads = first.pts == self._pts[0] or self._contents.format == 'mpeg'
-        return first.is_key and leads and begins_whole(self._contents, self._file)
+        is_first = first.is_key and first.pts == self._pts[0]
+        return is_first and begins_whole(self._contents, self._file)
 
     def _begins_at_zero(self) -> bool:
         rate = self._grid[0] if self._grid else max(self._contents.rates, default=Fraction(30))

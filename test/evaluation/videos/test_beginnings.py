@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MPEG streams without their beginning: it is said wherever the stream shows it."""
+"""Transport streams without their beginning: it is said wherever the stream shows it."""
 
 from itertools import count
 
@@ -97,11 +97,3 @@ def test_a_stream_that_begins_with_a_key_frame_lacks_its_list_of_streams(tmp_pat
     rewrite(path, content[:HEAD] + content[start:])  # nothing shows that there was more before
     assert open_video(path).data_errors == ()
     assert numbers(path) == {n: n + GOP for n in range(2 * GOP)}
-
-
-def test_a_program_stream_that_begins_between_key_frames_is_not_numbered(tmp_path):
-    path = write_video(tmp_path / 'x.mpg', COUNT, 'mpeg2video', options={'bf': '0'})
-    assert open_video(path).data_errors == ()
-    content = path.read_bytes()
-    rewrite(path, content[content.index(b'\0\0\1\xba', packets(path)[4][0]) :])
-    assert_no_number(path)

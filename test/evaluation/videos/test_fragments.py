@@ -157,7 +157,8 @@ def test_without_times_the_numbers_of_fragments_count(tmp_path, flags):
     without_times(path)
     assert_whole(path)
     without(path, *fragments(path)[1 + ('separate' in flags)])
-    assert assert_never_shifted(path) == set(range(GOP))
+    believed = assert_never_shifted(path)
+    assert set(range(GOP - 3)) <= believed <= set(range(GOP)), 'lost frames may be shown earlier'
 
 
 def test_other_boxes_between_fragments_are_no_loss(tmp_path):
