@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
+from surgseg_ros.core.model_folder import ModelSpec, read_model, read_spec, write_model
 from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.training.config import read_config
 from tools.default_model import __main__ as default_model
@@ -36,6 +36,7 @@ def trained(monkeypatch, tmp_path):
 
     monkeypatch.setattr('tools.runs.start_training', fake)
     monkeypatch.setattr(default_model, 'SCENES', Videos(1, 2, 1, 25, (64, 64)))
+    monkeypatch.setattr(default_model, 'TUNING_SEEDS', range(800_000, 800_001))
     monkeypatch.setattr(default_model, 'TEST_SEEDS', range(900_000, 900_002))
     monkeypatch.setattr(default_model, 'TEST_FRAMES', range(1))
     return calls
@@ -66,7 +67,7 @@ def test_it_draws_trains_in_legs_scores_and_writes(tmp_path, trained, capsys):
 
 
 def test_a_trained_model_is_scored_again_and_keeps_its_temperature(tmp_path, trained, capsys):
-    spec = dataclasses.replace(SPEC, temperature=1.5)
+    spec = dataclasses.replace(SPEC, temperature=1.5, training={'margins': [1.0] * 10})
     write_model(tmp_path / 'old', spec, SegmentationNetwork(SPEC).state_dict())
     output = str(tmp_path / 'new')
     assert default_model.main(['--trained', str(tmp_path / 'old'), '--output', output]) == 0
@@ -104,3 +105,17 @@ def test_without_the_package_of_the_encoder_it_ends_at_once(
     assert default_model.main(['--work', str(tmp_path), '--output', str(tmp_path / 'made')]) == 2
     assert 'encoder.safetensors' in capsys.readouterr().err
     assert not trained
+
+
+def test_the_background_must_lead_by_its_margin_which_is_taken_off_once(tmp_path, trained):
+    weights = SegmentationNetwork(SPEC).state_dict()
+    write_model(tmp_path / 'plain', SPEC, weights)
+    for before, after in (('plain', 'once'), ('once', 'twice')):
+        words = ['--trained', str(tmp_path / before), '--output', str(tmp_path / after)]
+        assert default_model.main(words) == 0
+    key = 'layers.segmentation_head.0.bias'
+    taken = [default_model.BACKGROUND_MARGIN, *[0.0] * 9]
+    for made in ('once', 'twice'):
+        spec, found = read_model(tmp_path / made)
+        assert spec.training['margins'] == taken
+        assert (weights[key] - found[key]).tolist() == pytest.approx(taken, abs=1e-6)
