@@ -28,6 +28,8 @@ def scores_section(name: str, entry: Any) -> str:
     """
     entry = mapping(entry)
     title = f'## Scores: {name.replace("_", " ")}'
+    if 'tools_iou' in entry:
+        return f'{title}\n{_labelled(entry)}'
     calibration = _calibration(mapping(entry.get('calibration')))
     if not entry.get('raw') or not entry.get('filtered'):
         plain = [f'- {key}: {number(v)}' for key, v in entry.items() if isinstance(v, int | float)]
@@ -49,6 +51,32 @@ otherwise; and the mean IoU over the frames that show the class.
 
 {table(['class', 'floor', 'IoU, raw', 'filtered', 'NSD, raw', 'filtered', 'IoU where shown, raw',
          'filtered'], _classes(entry, kinds))}{calibration}"""  # fmt: skip
+
+
+def _labelled(entry: Mapping[str, Any]) -> str:
+    """Report what `evaluate --labelled` measured on a set of labelled images."""
+    left_out = entry.get('left_out') or []
+    classes = mapping(entry.get('class_iou'))
+    thin = {name: mapping(entry.get(name)) for name in ('needle', 'thread')}
+    rows = [
+        ['official mIoU', entry.get('official_miou'), entry.get('official_miou_floor')],
+        ['IoU of all tools together', entry.get('tools_iou'), 0.0],
+        *([f'F1 of the {name}', values.get('f1'), 0.0] for name, values in thin.items()),
+    ]
+    of_class = [
+        [name, *(mapping(classes.get(name)).get(key) for key in ('pooled', 'present'))]
+        for name in (CLASS_NAMES[label] for label in SCORED)
+        if name not in left_out
+    ]
+    return f"""\
+{entry.get('frames')} images{f'; left out: {", ".join(left_out)}' if left_out else ''}. {entry.get('about', '')}
+
+The floor is the score of a prediction of background only. Needle and thread are found within 3 pixels in an
+image 640 wide.
+
+{table(['', 'score', 'floor'], rows)}
+
+{table(['class', 'IoU, pooled', 'IoU where shown'], of_class)}"""  # noqa: E501
 
 
 def _means(entry: Mapping[str, Any], kinds: Sequence[Mapping[str, Any]]) -> list[list[Any]]:

@@ -2,6 +2,7 @@
 """The maker of the model that ships: legs in order, each once, and a scored model in the end."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,34 @@ def test_the_background_must_lead_by_its_margin_which_is_taken_off_once(tmp_path
         spec, found = read_model(tmp_path / made)
         assert spec.training['margins'] == taken
         assert (weights[key] - found[key]).tolist() == pytest.approx(taken, abs=1e-6)
+
+
+def measured_of(weights_sha256):
+    tools = {'frames': 3, 'official_miou': 0.5, 'official_miou_floor': 0.4, 'tools_iou': 0.625}
+    of_class = {'tool shaft': {'pooled': 0.375, 'present': None}}
+    values = {**tools, 'class_iou': of_class, 'needle': {'f1': 0.125}, 'thread': {'f1': None}}
+    model = {'weights_sha256': weights_sha256}
+    return {'model': model, 'left_out': ['clamps'], 'sets': {'clinic': values}}
+
+
+def test_scores_on_labelled_images_are_put_on_the_card(tmp_path, trained, capsys):
+    spec = dataclasses.replace(SPEC, training={'margins': [1.0] * 10})
+    made = write_model(tmp_path / 'old', spec, SegmentationNetwork(SPEC).state_dict())
+    file = tmp_path / 'a.json'
+    file.write_text(json.dumps(measured_of(made.weights_sha256)))
+    words = ['--trained', str(tmp_path / 'old'), '--output', str(tmp_path / 'new')]
+    assert default_model.main([*words, '--measured', str(file)]) == 0
+    card = (tmp_path / 'new/README.md').read_text()
+    assert '## Scores: clinic\n3 images; left out: clamps.' in card
+    for row in (
+        '| official mIoU | 0.500 | 0.400 |',
+        '| IoU of all tools together | 0.625 | 0.000 |',
+        '| F1 of the needle | 0.125 | 0.000 |',
+        '| F1 of the thread | - | 0.000 |',
+        '| tool shaft | 0.375 | - |',
+    ):
+        assert row in card
+    assert '| clamps | - | - |' not in card
+    file.write_text(json.dumps(measured_of('0' * 64)))
+    assert default_model.main([*words, '--measured', str(file)]) == 2
+    assert 'of other weights' in capsys.readouterr().err
