@@ -42,7 +42,7 @@ def test_a_good_image_passes_all_and_a_black_one_is_reported() -> None:
 
 def test_a_recording_of_fields_passes_all_but_that_it_is_interlaced() -> None:
     """Within black borders, as a da Vinci sends it; rows of two moments show a moving tool."""
-    gates, scene = Gates(), Scene(6, (360, 450), 10.0)
+    gates, scene = Gates(), Scene(3, (360, 450), 10.0)
     found = []
     for number in range(0, 12, 2):
         image = scene.frame(number).image

@@ -147,8 +147,8 @@ def test_a_model_that_knows_no_surgery_is_never_better_than_degraded(
     assert 'valid' not in [message.message for message in status.messages]
 
 
-def test_without_a_model_given_it_takes_the_one_that_ships(start_here):
-    own_node = start_here(**PATIENT)
+def test_without_a_model_given_it_takes_the_one_that_ships(start_node):
+    own_node = start_node(**PATIENT)
     spec = read_spec(find_model(DEFAULT_MODEL))
     status = own_node.bench.status()
     assert status.wait(lambda message: spec.weights_sha256[:12] in message.values[2].value)

@@ -137,8 +137,8 @@ def test_scores_on_labelled_images_are_put_on_the_card(tmp_path, trained, capsys
     file.write_text(json.dumps(measured_of(made.weights_sha256)))
     words = ['--trained', str(tmp_path / 'old'), '--output', str(tmp_path / 'new')]
     assert default_model.main([*words, '--measured', str(file)]) == 0
-    card = (tmp_path / 'new/README.md').read_text()
-    assert '## Scores: clinic\n3 images; left out: clamps.' in card
+    model_card = (tmp_path / 'new/README.md').read_text()
+    assert '## Scores: clinic\n3 images; left out: clamps.' in model_card
     for row in (
         '| official mIoU | 0.500 | 0.400 |',
         '| IoU of all tools together | 0.625 | 0.000 |',
@@ -146,8 +146,8 @@ def test_scores_on_labelled_images_are_put_on_the_card(tmp_path, trained, capsys
         '| F1 of the thread | - | 0.000 |',
         '| tool shaft | 0.375 | - |',
     ):
-        assert row in card
-    assert '| clamps | - | - |' not in card
+        assert row in model_card
+    assert '| clamps | - | - |' not in model_card
     file.write_text(json.dumps(measured_of('0' * 64)))
     assert default_model.main([*words, '--measured', str(file)]) == 2
     assert 'of other weights' in capsys.readouterr().err
