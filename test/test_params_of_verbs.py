@@ -265,7 +265,7 @@ def test_where_the_network_fails_both_give_no_decision_with_the_reason(runs, cap
     assert runs.run('predict', *words) == 1
     failed = [bool((mask == 255).all()) for mask in runs.masks()]
     assert failed == [outcome == 'failed' for outcome in outcomes]
-    said = 'could not be processed: 1, first video_case/000000002: ArithmeticError: logits that'
+    said = 'could not be processed: 1, first video_case/2: ArithmeticError: logits that'
     assert said in capsys.readouterr().err
 
 
