@@ -30,11 +30,15 @@ def play_bag(options: argparse.Namespace, arguments: list[str]) -> int:
     # Signals are blocked here, and so in all later threads, and waited for below. A handler must
     # not set an event: a second signal during the first one's handler would deadlock on its lock.
     signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
+    # A library's thread that is older than that may get one, which must not end the process.
+    received: list[int] = []
+    for number in END_SIGNALS:
+        signal.signal(number, lambda number, frame: received.append(number))
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         session = pool.submit(_session, options, arguments, stop)
         while not session.done():
-            if signal.sigtimedwait(END_SIGNALS, SIGNAL_POLL_S):
+            if signal.sigtimedwait(END_SIGNALS, SIGNAL_POLL_S) or received:
                 stop.set()
     return session.result()
 

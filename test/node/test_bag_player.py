@@ -211,6 +211,28 @@ def test_a_loop_goes_on_until_a_signal(bag_path, listen, play, number):
     assert found == list(itertools.islice(itertools.cycle(IMAGES), len(found)))
 
 
+OLDER_THREAD = """
+import signal, threading
+from surgseg_ros.node import bag_player
+idle = threading.Thread(target=threading.Event().wait, daemon=True)
+idle.start()
+def session(options, arguments, stop):
+    for _ in range(3):
+        signal.pthread_kill(idle.ident, signal.SIGTERM)
+    return 0 if stop.wait(60) else 1
+bag_player._session = session
+print(bag_player.play_bag(None, []))
+"""
+"""As a library starts one before the player blocks signals; the system may give it any signal."""
+
+
+def test_a_signal_that_another_thread_gets_stops_it_in_order():
+    found = subprocess.run(
+        [sys.executable, '-c', OLDER_THREAD], capture_output=True, text=True, timeout=TIMEOUT_S
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (0, '0\n', '')
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_waiting(bag_path, play, number):
     process = play(bag_path, '--wait')
