@@ -25,6 +25,7 @@ SIZE: Final = (720, 1280)
 PANEL_SIZE: Final = (270, 480)
 """(H, W) of each half of the image."""
 GAP_PX: Final = 6
+SEED: Final = 424_242_008
 RATE_HZ: Final = 15
 QUALITY: Final = 60
 
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: exit status.
     """
     parser = argparse.ArgumentParser(prog='tools.readme_image', description=__doc__)
-    parser.add_argument('--seed', type=int, default=424242008, help='scene (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=SEED, help='scene (default: %(default)s)')
     parser.add_argument('--frames', type=int, default=45, help='length (default: %(default)s)')
     parser.add_argument('--model', type=Path, default=ROOT / 'models' / 'default')
     parser.add_argument('--output', type=Path, default=ROOT / 'docs' / 'images' / 'overlay.webp')
