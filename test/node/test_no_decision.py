@@ -121,7 +121,7 @@ def test_a_mask_with_a_stamp_that_reports_nothing_is_degraded(bench):
     camera.publish(image_cdr(make_image(), 0))
     masks.wait_for_stamp(0)
 
-    status.wait_for_reason('degraded', 'the stamp is zero')
+    assert status.wait_for_reason('degraded', 'the stamp is zero').level == b'\x01'
 
 
 def test_two_cameras_on_one_topic_are_degraded_until_one_is_left(bench):

@@ -316,10 +316,10 @@ def test_masks_that_a_player_publishes_are_noticed(start, monkeypatch):
     heard = len(status.messages)
     player = own_node.bench.node.create_publisher(Image, 'mask', 1)
     player_found = f"'{own_node.bench.namespace}/bench' also publishes on"
-    status.wait_for_reason('degraded', player_found, since=heard)
+    assert status.wait_for_reason('degraded', player_found, since=heard).level == b'\x01'
     heard = len(status.messages)
     own_node.bench.node.destroy_publisher(player)
-    status.wait_for_state('valid', since=heard)
+    assert status.wait_for_state('valid', since=heard).level == b'\x00'
 
 
 LONG_LEASE = """<dds><profiles xmlns="http://www.eprosima.com">
