@@ -7,31 +7,14 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-import torch
 from verbs import verb
 
-from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import read_image_file
 
 main = verb('evaluate')
 SIZES = {'a.png': (50, 70), 'b.bmp': (40, 40), 'c.jpg': (64, 96)}
-
-
-@pytest.fixture(scope='module')
-def model(tmp_path_factory):
-    torch.manual_seed(0)
-    spec = ModelSpec(
-        name='tiny',
-        encoder='resnet18',
-        options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
-        input_size=(32, 64),
-        least_region=(0.0, *[0.02] * 9),
-    )
-    folder = tmp_path_factory.mktemp('models') / 'tiny'
-    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
-    return folder
 
 
 @pytest.fixture(scope='module')

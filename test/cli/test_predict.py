@@ -12,8 +12,7 @@ import torch
 from verbs import verb
 
 from surgseg_ros.cli import evaluate
-from surgseg_ros.core.model_folder import ModelSpec, read_model, write_model
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.model_folder import read_model, write_model
 from surgseg_ros.core.postprocessing import drop_small_regions
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import read_image_file
@@ -27,21 +26,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope='module')
-def model(tmp_path_factory):
-    torch.manual_seed(0)
-    spec = ModelSpec(
-        name='tiny',
-        encoder='resnet18',
-        options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
-        input_size=(32, 64),
-        least_region=(0.0, *[0.02] * 9),
-    )
-    folder = tmp_path_factory.mktemp('models') / 'tiny'
-    write_model(folder, spec, SegmentationNetwork(spec).state_dict())
-    return folder
 
 
 def predict(model, source, output, *more):
