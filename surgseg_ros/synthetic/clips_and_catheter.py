@@ -8,9 +8,9 @@ from numpy.random import Generator
 
 from surgseg_ros.core import labels
 from surgseg_ros.synthetic.drawing import Patch, Place, Points, Sprite, View, ribbon, seen
-from surgseg_ros.synthetic.materials import Colour, Gloss, Relief, metal_look, rod
+from surgseg_ros.synthetic.materials import Colour, Gloss, Relief, bar, metal_look, rod
 from surgseg_ros.synthetic.noise import FloatImage, Wander, still
-from surgseg_ros.synthetic.tissue import Tissue
+from surgseg_ros.synthetic.tissue import Resting, Tissue
 
 _CATHETERS: tuple[Colour, ...] = (
     (226, 158, 52), (214, 120, 40), (232, 206, 150), (226, 190, 84),
@@ -21,7 +21,7 @@ _PLASTICS: tuple[Colour, ...] = (
 )  # fmt: skip
 
 
-class Clamp:
+class Clamp(Resting):
     """
     A small clip of metal or plastic in the tissue: one bar, or two that meet.
 
@@ -34,29 +34,13 @@ class Clamp:
     defocus = 0.0
 
     def __init__(self, rng: Generator, view: View, tissue: Tissue) -> None:
-        self._view = view
-        self._tissue = tissue
-        self._rest = np.array([rng.uniform(0.1, 0.9) * view.aspect, rng.uniform(0.1, 0.9)])
+        super().__init__(rng, view, tissue, 0.1)
         self._angle = still(rng, 0, 2 * np.pi, 0.04, 6)
         self._sprite = _clip(rng, float(rng.uniform(0.02, 0.1)), float(view.height))
-
-    def anchor(self, time_s: float) -> Place:
-        """Return its position."""
-        x, y = self._tissue.place(self._rest[None], time_s)[0]
-        return float(x), float(y)
 
     def draw(self, time_s: float) -> list[Patch]:
         """Return the clamp."""
         return seen([self._sprite.place(self._view, self.anchor(time_s), self._angle(time_s))])
-
-
-def _bar(length: float, half: float, angle: float) -> Points:
-    """Make a bar with round ends, from the origin."""
-    ends = np.linspace(np.pi / 2, 3 * np.pi / 2, 10)
-    near = np.stack([np.cos(ends) * half, np.sin(ends) * half], axis=1)
-    far = np.stack([length - np.cos(ends) * half, -np.sin(ends) * half], axis=1)
-    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    return np.asarray(np.concatenate([near, far]) @ turn)
 
 
 def _clip(rng: Generator, length: float, scale: float) -> Sprite:
@@ -72,7 +56,7 @@ def _clip(rng: Generator, length: float, scale: float) -> Sprite:
     size = (length + 6 * half + 0.02, 2 * length * math.sin(gape) + 6 * half + 0.02)
     relief = Relief(rng, size, (3 * half, size[1] / 2), scale)
     for angle in (-gape, gape) if gape else (0.0,):
-        relief.plate(_bar(length, half, angle), 0.02, half)
+        relief.plate(bar(length, half, angle), 0.02, half)
         tip = (length * math.cos(angle), length * math.sin(angle))
         relief.disk(tip, half * 1.3, 0.01, half * 0.8)
     return relief.finish(look, labels.CLAMPS, 0.02, float(rng.uniform(0, 0.4)))

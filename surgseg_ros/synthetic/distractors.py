@@ -7,10 +7,10 @@ import numpy as np
 from numpy.random import Generator
 
 from surgseg_ros.core import labels
-from surgseg_ros.synthetic.drawing import Patch, Place, Points, Sprite, View, ribbon, seen
-from surgseg_ros.synthetic.materials import Colour, Gloss, Relief, metal_look, rod
+from surgseg_ros.synthetic.drawing import Patch, Points, Sprite, View, ribbon, seen
+from surgseg_ros.synthetic.materials import Colour, Gloss, Relief, bar, metal_look, rod
 from surgseg_ros.synthetic.noise import still
-from surgseg_ros.synthetic.tissue import Tissue
+from surgseg_ros.synthetic.tissue import Resting, Tissue
 
 _TUBES: tuple[Colour, ...] = (
     (236, 232, 226), (226, 196, 150), (190, 60, 56), (120, 190, 226), (40, 40, 44),
@@ -20,7 +20,7 @@ _PLASTICS: tuple[Colour, ...] = (
 )  # fmt: skip
 
 
-class Distractor:
+class Distractor(Resting):
     """
     A thing of no class: gauze, a bulldog clamp, a plastic strip, an ultrasound probe or a drain.
 
@@ -33,9 +33,7 @@ class Distractor:
     defocus = 0.0
 
     def __init__(self, rng: Generator, view: View, tissue: Tissue) -> None:
-        self._view = view
-        self._tissue = tissue
-        self._rest = np.array([rng.uniform(0.0, 1.0) * view.aspect, rng.uniform(0.0, 1.0)])
+        super().__init__(rng, view, tissue, 0.0)
         self._angle = still(rng, 0, 2 * np.pi, 0.04, 6)
         self._sprite: Sprite | None = None
         kind = rng.random()
@@ -52,11 +50,6 @@ class Distractor:
             self._shade = rod(rng, Gloss(colour, 0.5, shine, 12, float(rng.uniform(-0.4, 0.4))))
             self._half = float(rng.uniform(0.008, 0.04))
             self._curve = _bent(rng, float(rng.uniform(0.3, 1.2)))
-
-    def anchor(self, time_s: float) -> Place:
-        """Return its position."""
-        x, y = self._tissue.place(self._rest[None], time_s)[0]
-        return float(x), float(y)
 
     def draw(self, time_s: float) -> list[Patch]:
         """Return it."""
@@ -94,15 +87,6 @@ def _gauze(rng: Generator, scale: float) -> Sprite:
     return relief.finish(look, labels.BACKGROUND, 0.05, float(rng.uniform(0, 0.9)))
 
 
-def _bar(length: float, half: float, angle: float) -> Points:
-    """Make a bar with round ends, from the origin."""
-    ends = np.linspace(np.pi / 2, 3 * np.pi / 2, 10)
-    near = np.stack([np.cos(ends) * half, np.sin(ends) * half], axis=1)
-    far = np.stack([length - np.cos(ends) * half, -np.sin(ends) * half], axis=1)
-    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    return np.asarray(np.concatenate([near, far]) @ turn)
-
-
 def _bulldog(rng: Generator, length: float, scale: float) -> Sprite:
     """Make a bulldog clamp of metal or plastic: two serrated jaws, crossed before a spring."""
     plastic = rng.random() < 0.5
@@ -113,12 +97,12 @@ def _bulldog(rng: Generator, length: float, scale: float) -> Sprite:
     half, gape = length * float(rng.uniform(0.06, 0.1)), float(rng.uniform(0.06, 0.2))
     relief = Relief(rng, (length * 1.5, length * 0.9), (length * 0.4, length * 0.45), scale)
     for side in (-1, 1):
-        relief.plate(_bar(length * 0.34, half, math.pi + side * 0.55), 0.02, half)
-        relief.plate(_bar(length, half, side * gape), 0.025, half)
+        relief.plate(bar(length * 0.34, half, math.pi + side * 0.55), 0.02, half)
+        relief.plate(bar(length, half, side * gape), 0.025, half)
         for at in np.linspace(0.3, 0.95, 10):
             turn = side * gape
             shift = at * length * np.array([math.cos(turn), math.sin(turn)])
-            relief.dark(_bar(length * 0.012, half * 0.9, turn) + shift, 0.6)
+            relief.dark(bar(length * 0.012, half * 0.9, turn) + shift, 0.6)
     for radius, factor in ((0.13, 1.0), (0.085, 0.35), (0.055, 1.0)):
         angles = np.linspace(0, 2 * np.pi, 30, endpoint=False)
         ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radius * length
@@ -133,7 +117,7 @@ def _probe(rng: Generator, scale: float) -> Sprite:
     level = float(rng.choice([rng.uniform(20, 60), rng.uniform(180, 245)]))
     look = metal_look(rng, (level, level, level * 1.02), 0.2)
     relief = Relief(rng, (length + 3 * half, 4 * half), (1.2 * half, 2 * half), scale)
-    relief.plate(_bar(length, half, 0.0), half, half)
-    fin = _bar(0.3 * length, 0.3 * half, 0.0) + np.array([0.35 * length, 0.0])
+    relief.plate(bar(length, half, 0.0), half, half)
+    fin = bar(0.3 * length, 0.3 * half, 0.0) + np.array([0.35 * length, 0.0])
     relief.plate(fin, 0.02, 0.02)
     return relief.finish(look, labels.BACKGROUND, 0.01, float(rng.uniform(0, 0.3)))

@@ -93,6 +93,22 @@ def metal_look(rng: Generator, tint: Colour, contrast: float) -> FloatImage:
     return np.asarray(np.clip(colour, 4, 255), np.float32)
 
 
+def bar(length: float, half: float, angle: float) -> Points:
+    """
+    Make a bar with round ends.
+
+    :param length: from its near end, which is at the origin, to its far one, in units.
+    :param half: half of its width, in units.
+    :param angle: of its direction, in radians from x towards y.
+    :return: (N, 2) corners.
+    """
+    ends = np.linspace(np.pi / 2, 3 * np.pi / 2, 10)
+    near = np.stack([np.cos(ends) * half, np.sin(ends) * half], axis=1)
+    far = np.stack([length - np.cos(ends) * half, -np.sin(ends) * half], axis=1)
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    return np.asarray(np.concatenate([near, far]) @ turn)
+
+
 @dataclass
 class Relief:
     """

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from surgseg_ros.synthetic.drawing import Image, View
+from surgseg_ros.synthetic.drawing import Image, Place, View
 from surgseg_ros.synthetic.noise import (
     FloatImage,
     Wander,
@@ -112,6 +112,28 @@ class Tissue:
         return np.array(
             [[cosine, -sine, self._shift[0](time_s)], [sine, cosine, self._shift[1](time_s)]]
         )
+
+
+class Resting:
+    """
+    Something small that lies on the tissue and moves with it.
+
+    :param rng: source of its place.
+    :param view: the image.
+    :param tissue: what it lies on.
+    :param margin: its least distance from the border at rest, as a share of the image's side.
+    """
+
+    def __init__(self, rng: Generator, view: View, tissue: Tissue, margin: float) -> None:
+        self._view = view
+        self._tissue = tissue
+        across, down = rng.uniform(margin, 1 - margin), rng.uniform(margin, 1 - margin)
+        self._rest = np.array([across * view.aspect, down])
+
+    def anchor(self, time_s: float) -> Place:
+        """Return its position at a time, in units."""
+        x, y = self._tissue.place(self._rest[None], time_s)[0]
+        return float(x), float(y)
 
 
 def _spread(grid: FloatImage, view: View) -> FloatImage:
