@@ -324,6 +324,8 @@ class CameraPipeline:
         anomalies = self._monitor.check(frame.stamp_ns, frame.received_ns, frame.size)
         if any(anomaly.restarts for anomaly in anomalies):
             self._restart()
+            if self._finder is not None:
+                self._finder.find(frame.image)  # the first one of the new stream
         return anomalies
 
     def _restart(self) -> None:

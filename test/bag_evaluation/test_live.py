@@ -204,6 +204,32 @@ def test_with_gates_filter_and_threshold_they_agree_too(tmp_path, source, start)
     assert raw.wait(was_filtered), 'the filter changes no mask'
 
 
+def test_with_the_roi_found_in_the_images_they_agree_too(tmp_path, source, start):
+    bag = pillarbox(source.bag, tmp_path / 'pillarbox')
+    masks, _, _ = evaluate(bag, tmp_path, '--roi-mode', 'auto')
+    shown = [np.frombuffer(masks[stamp], np.uint8) for stamp in sorted(masks)]
+    outside = [(mask == 255).mean() for mask in shown]
+    assert outside[0] == 0, 'one image is no proof of a border'
+    assert outside[-1] == pytest.approx(0.25, abs=0.01)
+
+    own_node = start(roi_mode='auto')
+    live = step(bag, own_node)
+    assert {stamp: live.pixels.get(stamp) for stamp in masks} == masks
+
+
+def pillarbox(bag, path):
+    """Copy a bag's first images, an eighth of each black on either side."""
+    with Bag(bag) as frames:
+        read = [(stamp_ns(m), image_from_msg(m).rgb) for _, _, m in frames.read([IMAGE_TOPIC])]
+    stamps = [stamp for stamp, _ in read[:SOME]]
+    images = [image.copy() for _, image in read[:SOME]]
+    for image in images:
+        border = image.shape[1] // 8
+        image[:, :border] = image[:, -border:] = 0
+    write_image_bag(path, zip(stamps, images, [None] * SOME), image_topic=IMAGE_TOPIC)
+    return path
+
+
 def check_that_all_occurs(masks, frames):
     """See that the bag has frames of every kind, or their agreement would tell little."""
     ordered = [frames[stamp] for stamp in sorted(frames)]

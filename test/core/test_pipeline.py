@@ -242,6 +242,19 @@ def test_with_roi_mode_auto_borders_are_found_widened_at_once_and_forgotten_by_a
     assert pipeline.segment(network, frame(bordered, 3000)).roi is None
 
 
+def test_with_roi_mode_auto_the_image_whose_stamp_jumps_is_the_first_of_a_new_search():
+    bordered = np.zeros((128, 128, 3), np.uint8)
+    bordered[:, 30:100] = 90
+    pipeline, network = CameraPipeline(PipelineSettings(roi_mode='auto')), Kept()
+    for n in range(11):
+        pipeline.segment(network, frame(bordered, 33 * n))
+    for n in range(11, 23):
+        jumped = InputFrame(bordered, 10**9 + (60_000 + 33 * n) * MS, 33 * n * MS)
+        pipeline.segment(network, jumped)
+    found = Roi(30, 0, 70, 128)
+    assert network.rois == [None] * 10 + [found] * 2 + [None] * 9 + [found] * 2
+
+
 def test_with_roi_mode_auto_the_gates_see_the_content_alone():
     bordered = np.zeros((128, 128, 3), np.uint8)
     bordered[:, 40:90] = 90
