@@ -26,7 +26,7 @@ class Camera:
         self._view = view
         self._centre = [still(rng, -0.15, 0.15, 0.2), still(rng, -0.12, 0.12, 0.2)]
         self._fall = float(rng.choice([rng.uniform(0.2, 1.7), np.exp(rng.uniform(0.4, 2.1))]))
-        level = float(np.exp(rng.normal(0.0, 0.35)))
+        level = float(np.exp(rng.normal(-0.1, 0.4)))
         self._exposure = still(rng, 0.85 * level, 1.2 * level, 0.25, 7)
         self._warmth = [still(rng, 0.82, 1.22, 0.2, 12), still(rng, 0.8, 1.2, 0.2, 10)]
         smoky = rng.random() < 0.2

@@ -39,9 +39,9 @@ class JawKind(NamedTuple):
 
 
 KINDS: Final = {
-    'needle_driver': JawKind(0.34, (0.5, 1.0), (0.24, 0.36), (0.12, 0.24)),
+    'needle_driver': JawKind(0.3, (0.5, 1.1), (0.24, 0.36), (0.12, 0.24)),
     'fenestrated': JawKind(0.2, (1.3, 2.8), (0.24, 0.4), (0.16, 0.3), hole=True),
-    'grasper': JawKind(0.08, (0.9, 1.5), (0.3, 0.45), (0.2, 0.34), hole=True),
+    'grasper': JawKind(0.14, (0.9, 2.2), (0.3, 0.5), (0.2, 0.34), (0.0, 0.25), hole=True),
     'maryland': JawKind(0.16, (0.9, 1.7), (0.22, 0.34), (0.07, 0.13), (0.05, 0.3)),
     'scissors': JawKind(
         0.17, (0.6, 1.2), (0.2, 0.34), (0.05, 0.12), (0.0, 0.25), teeth=False, covered=True
@@ -72,13 +72,11 @@ def wrist_of(
     :param blood: share that is smeared with it.
     :return: the sprite.
     """
-    half = width * float(rng.uniform(0.3, 0.48))
+    half = width * float(rng.uniform(0.32, 0.6))
     back = 0.35 * width
     area = (length + back + 0.06, 2 * half + 0.06)
     relief = Relief(rng, area, (back + 0.02, half + 0.03), scale)
-    end = float(rng.uniform(0.55, 0.95))
-    relief.plate(_rounded(-back, length, half, end * half), 0.8 * half, 0.7 * half)
-    relief.plate(_rounded(-0.7 * back, 0.95 * length, 0.78 * half, 0.75 * end * half), 0.012, 0.02)
+    _add_body(relief, rng, (-back, length), half)
     if rng.random() < 0.6:
         slot = half * float(rng.uniform(0.06, 0.25))
         start = length * float(rng.uniform(0.1, 0.5))
@@ -97,6 +95,18 @@ def wrist_of(
     return relief.finish(look, labels.WRIST, 0.05, blood)
 
 
+def _add_body(relief: Relief, rng: Generator, ends: tuple[float, float], half: float) -> None:
+    """Add the wrist's body, from one of the ends to the other along x."""
+    start, stop = ends
+    if rng.random() < 0.4:  # of one polished piece, like an egg
+        relief.plate(_egg(start, stop, half), 0.9 * half, half)
+        return
+    end = float(rng.uniform(0.55, 0.95))
+    relief.plate(_rounded(start, stop, half, end * half), 0.8 * half, 0.7 * half)
+    inner = _rounded(0.7 * start, 0.95 * stop, 0.78 * half, 0.75 * end * half)
+    relief.plate(inner, 0.012, 0.02)
+
+
 def _rounded(start: float, stop: float, half_start: float, half_stop: float) -> Points:
     """Make a tapered bar whose far end is round."""
     angles = np.linspace(-np.pi / 2, np.pi / 2, 16)
@@ -106,6 +116,13 @@ def _rounded(start: float, stop: float, half_start: float, half_stop: float) -> 
         (start, half_start - corner), (start, corner - half_start), (start + corner, -half_start)
     )
     return np.concatenate([near, cap, outline((start + corner, half_start))])
+
+
+def _egg(start: float, stop: float, half: float) -> Points:
+    """Make an ellipse along x."""
+    angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    long = (stop - start) / 2
+    return np.stack([(start + stop) / 2 + long * np.cos(angles), half * np.sin(angles)], axis=1)
 
 
 def jaw_of(

@@ -21,7 +21,7 @@ from surgseg_ros.synthetic.tools import NeedleHolder, Suction, Tool
 LEAST_SIDE_PX: Final = 64
 """In a smaller image, needles would not be visible."""
 
-_TOOL_SHARES: Final = (0.05, 0.22, 0.46, 0.22, 0.05)
+_TOOL_SHARES: Final = (0.03, 0.12, 0.52, 0.25, 0.08)
 """Probabilities of zero to four robotic tools in a scene."""
 
 
@@ -94,7 +94,7 @@ class Scene:
         has = {
             name: rng.random() < share
             for name, share in (
-                ('needle', 0.62), ('thread', 0.66), ('suction', 0.3), ('holder', 0.26),
+                ('needle', 0.75), ('thread', 0.66), ('suction', 0.3), ('holder', 0.26),
                 ('clamp', 0.4), ('catheter', 0.4), ('distractor', 0.4),
             )
         }  # fmt: skip

@@ -36,8 +36,8 @@ class Needle:
         self._view = view
         self._tissue = tissue
         self._tool = tool
-        self._half = float(rng.uniform(0.0048, 0.0095))
-        radius = float(rng.uniform(0.07, 0.16))
+        self._half = float(rng.uniform(0.0048, 0.013))
+        radius = float(rng.uniform(0.07, 0.19))
         angles = np.linspace(0, float(rng.uniform(2.5, 3.4)), 36)
         lean = float(rng.uniform(0.6, 1.0))
         arc = np.stack([np.cos(angles), np.sin(angles) * lean], axis=1) * radius
@@ -104,7 +104,7 @@ class Thread:
         self._view = view
         self._tissue = tissue
         self._needle = needle
-        self._half = float(rng.uniform(0.0034, 0.0072))
+        self._half = float(rng.uniform(0.0032, 0.0095))
         self._colour = _THREADS[rng.integers(len(_THREADS))]
         self._rest = _soft_curve(rng, view)
         self._waves = [Wander(rng, -0.02, 0.02, 5) for _ in range(4)]

@@ -162,8 +162,8 @@ def _texture(rng: Generator, view: View) -> Image:
         colour = mix(colour, _ground(rng, extent, scale), step(organ, edge, edge + 0.12))
         height += np.float32(rng.uniform(0.0, 0.03)) * step(organ, edge - 0.1, edge + 0.5)
     fibres = _fibres(rng, extent, scale)
-    colour *= (1 + np.float32(rng.uniform(0, 0.16)) * fibres)[..., None]
-    height += np.float32(rng.uniform(0, 0.004)) * fibres
+    colour *= (1 + np.float32(0.14 * rng.uniform(0, 1) ** 2) * fibres)[..., None]
+    height += np.float32(0.0016 * rng.uniform(0, 1) ** 2) * fibres
     fat = step(fractal_noise(rng, extent, scale, 1.8, 4), *_threshold(rng, -0.4, 2.4, 1.0))
     globules = fractal_noise(rng, extent, scale, 22, 2)
     fat_colour = _FAT[rng.integers(len(_FAT))]

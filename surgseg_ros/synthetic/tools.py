@@ -97,9 +97,9 @@ class Tool:
     def __init__(self, rng: Generator, view: View, bearing: float) -> None:
         self._view = view
         self.kind = choose_kind(rng)
-        depth = ((-0.15, 0.6), (0.55, 1.1), (-0.6, 0.0))[rng.choice(3, p=(0.65, 0.2, 0.15))]
+        depth = ((-0.15, 0.6), (0.55, 1.1), (-0.6, 0.0))[rng.choice(3, p=(0.72, 0.1, 0.18))]
         self._motion = ToolMotion(rng, view, bearing, depth)
-        widths = ((0.09, 0.2), (0.18, 0.36), (0.05, 0.1))[rng.choice(3, p=(0.5, 0.35, 0.15))]
+        widths = ((0.09, 0.2), (0.18, 0.4), (0.05, 0.1))[rng.choice(3, p=(0.47, 0.43, 0.1))]
         self.width = float(rng.uniform(*widths))
         self._taper = float(rng.choice([rng.uniform(0.02, 0.3), rng.uniform(0.3, 0.9)]))
         self._lengths = ToolLengths(
@@ -112,15 +112,18 @@ class Tool:
         self._opening = Wander(rng, -0.25, 0.5, float(rng.uniform(3, 7)))
         self._short = still(rng, float(rng.choice([0.35, 0.7])), 1.0, 0.4, 6)
         self.held: Item | None = None
-        self.defocus = float(rng.uniform(0.0015, 0.009)) if rng.random() < 0.25 else 0.0
+        self.defocus = float(rng.uniform(0.0015, 0.009)) if rng.random() < 0.35 else 0.0
 
     def _make_parts(self, rng: Generator) -> None:
         width, lengths, scale = self.width, self._lengths, float(self._view.height)
         colour = shaft_colour(rng)
         self._shade = shaft_shade(rng, width, colour)
-        tint = float(rng.uniform(0.35, 1.05))
+        polished = rng.random() < 0.45  # as bright as the picture can be, with dark reflections
+        tint = float(rng.uniform(0.9, 1.5) if polished else rng.uniform(0.3, 0.95))
         metal = (238 * tint, 240 * tint, 245 * tint)
-        look = metal_look(rng, metal, float(rng.uniform(0.4, 1.2)))
+        look = metal_look(
+            rng, metal, float(rng.uniform(0.9, 2.0) if polished else rng.uniform(0.3, 1.2))
+        )
         dull = rng.random() < 0.5
         red, green, blue = (min(255.0, 1.5 * part) for part in colour)
         fork_tint = (red, green, blue) if dull else metal

@@ -48,9 +48,10 @@ def test_a_seed_shows_what_it_always_showed(seed):
     frame = Scene(seed, (72, 128)).frame(17)
     image = cv2.imread(str(DRAWN / f'seed_{seed}.png'))[..., ::-1]
     mask = cv2.imread(str(DRAWN / f'seed_{seed}_mask.png'), cv2.IMREAD_UNCHANGED)
-    # Other versions of OpenCV and NumPy, and other processors, round a little differently.
+    # Other versions of OpenCV and NumPy, and other processors, round a little differently: before
+    # OpenCV 5, `remap` rounded positions to 1/32 of a pixel, which moves the sharpest highlights.
     off = np.abs(frame.image.astype(int) - image)
-    assert off.mean() < 0.5
+    assert off.mean() < 2
     assert np.count_nonzero(frame.mask != mask) <= 30
 
 
