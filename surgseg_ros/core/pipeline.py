@@ -162,13 +162,13 @@ def complete(decision: Decision) -> FrameResult:
     watch = Stopwatch()
     values = {entry.name: getattr(decision, entry.name) for entry in dataclasses.fields(decision)}
     if not decision.is_decided:
-        return FrameResult(**values, instruments=without_decision(_size(decision.mask)))
+        return FrameResult(**values, instruments=without_decision(decision.mask.shape[:2]))
     try:
         instruments = instruments_in(decision.segmentation, decision.least_area)
     except Exception as error:  # one image must never end the stream
         return complete(
             dataclasses.replace(  # not in a variable: see `_decision`
-                _failure(error, _size(decision.mask)),
+                _failure(error, decision.mask.shape[:2]),
                 warnings=decision.warnings,
                 anomalies=decision.anomalies,
                 stage_ms=decision.stage_ms,
@@ -324,7 +324,7 @@ class CameraPipeline:
         anomalies = self._monitor.check(frame.stamp_ns, frame.received_ns, frame.size)
         if any(anomaly.restarts for anomaly in anomalies):
             self._restart()
-            if self._finder is not None:
+            if self._finder:
                 self._finder.find(frame.image)  # the first one of the new stream
         return anomalies
 
@@ -396,7 +396,3 @@ def _failure(error: Exception, size: tuple[int, int]) -> Decision:
         reasons=(Reason(ReasonCode.PROCESSING_FAILED, describe(error)),),
         error=error,
     )
-
-
-def _size(mask: NDArray[np.uint8]) -> tuple[int, int]:
-    return mask.shape[0], mask.shape[1]
