@@ -77,6 +77,7 @@ VERBS: Final = {
         'fits the temperature of a model again, so that its confidence is a probability',
         _NOTHING,
     ),
+    'adapt': Verb('surgseg_ros.cli.adapt:main', 'adapts a model to unlabelled videos', _NOTHING),
     'benchmark': Verb(
         'surgseg_ros.cli.benchmark:main', 'what a frame costs, by stage and over DDS', _NOTHING
     ),
