@@ -218,7 +218,8 @@ def ribbon(
     rows, columns, segments = _near(centres, halves, (bottom - top, right - left))
     if not len(rows):
         return None
-    along, offset, gap, facing = _project(centres, halves, columns, rows, segments, flat)
+    at = columns.astype(np.float32), rows.astype(np.float32)
+    along, offset, gap, facing = _project(centres, halves, at, segments, flat)
     coverage = np.clip(0.5 - gap, 0, 1)
     along /= view.height
     colours = np.clip(shade(along, offset, facing), 0, 255)
@@ -245,8 +246,7 @@ def _near(
 def _project(
     centres: Points,
     halves: Points,
-    columns: NDArray[np.intp],
-    rows: NDArray[np.intp],
+    at: tuple[FloatImage, FloatImage],
     segments: NDArray[np.intp],
     flat: bool,
 ) -> tuple[FloatImage, FloatImage, FloatImage, FloatImage]:
@@ -260,8 +260,8 @@ def _project(
     last = len(starts) - 1
     best: list[FloatImage] = []
     for shift in (0, -1, 1) if last else (0,):
-        seg = np.clip(segments + shift, 0, last)
-        dx, dy = columns - starts[seg, 0], rows - starts[seg, 1]
+        seg = np.clip(segments + shift, 0, last) if last else np.zeros(1, np.intp)
+        dx, dy = at[0] - starts[seg, 0], at[1] - starts[seg, 1]
         unit = units[seg]
         free = dx * unit[:, 0] + dy * unit[:, 1]
         foot = np.clip(free, 0, lengths[seg])
@@ -300,7 +300,7 @@ class Canvas:
         alpha = patch.rgba[..., 3]
         rest = cv2.cvtColor(cv2.bitwise_not(alpha), cv2.COLOR_GRAY2RGB)
         below = cv2.multiply(self.image[area], rest, scale=1 / 255)
-        self.image[area] = cv2.add(below, np.ascontiguousarray(patch.rgba[..., :3]))
+        self.image[area] = cv2.add(below, cv2.cvtColor(patch.rgba, cv2.COLOR_RGBA2RGB))
         covered = alpha if patch.area is None else patch.area
         self.mask[area][covered >= 128] = patch.label
 

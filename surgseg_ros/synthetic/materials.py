@@ -54,7 +54,7 @@ def rod(rng: Generator, gloss: Gloss, rings: Sequence[tuple[float, float, float]
         np.asarray(streaks[None], np.float32), (512, 1), interpolation=cv2.INTER_CUBIC
     )
     grain = np.asarray(fine[0], np.float32) * gloss.grain
-    waves = rng.uniform(5, 14, 2)
+    waves = rng.uniform(5, 14, 2).astype(np.float32)
     base = np.asarray(gloss.base, np.float32)
 
     def shade(along: FloatImage, across: FloatImage, facing: FloatImage) -> FloatImage:
@@ -133,7 +133,7 @@ class Relief:
         self._height = np.zeros(shape, np.float32)
         self._cover = np.zeros(shape, np.uint8)
         self._holes = np.zeros(shape, np.uint8)
-        self._tint = np.ones((*shape, 3), np.float32)
+        self._tint = np.ones(shape, np.float32)
 
     def plate(self, outline: Points, height: float, bevel: float) -> None:
         """Add a plate with rounded edges, of a height in units, on top of what is there."""
@@ -190,7 +190,7 @@ class Relief:
         scratches = smooth_noise(branch(self.rng), area, self._pixels, (160, 22)) * rough
         maps = [(32 - 32 * slope / length + 32 * scratches) for slope in slopes]
         colour = cv2.remap(look, maps[0].astype(np.float32), maps[1].astype(np.float32), 1)
-        colour = colour * self._tint * (1 + 2 * scratches[..., None])
+        colour = colour * (self._tint * (1 + 2 * scratches))[..., None]
         stain = fractal_noise(self.rng, area, self._pixels, 18, 3)
         share = step(stain, 2.2 - 3 * blood, 2.7 - 3 * blood)[..., None] * 0.7
         colour = colour * (1 - share) + share * np.array(BLOOD, np.float32)

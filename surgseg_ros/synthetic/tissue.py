@@ -100,11 +100,9 @@ class Tissue:
             self._texture, across_px, down_px, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
         )
         levels = np.clip((np.arange(256) - 60) * self._wet(time_s) * 1.6, 0, 255)
-        wet = cv2.LUT(np.ascontiguousarray(seen[..., 3]), levels.astype(np.uint8))
-        return np.asarray(
-            cv2.add(np.ascontiguousarray(seen[..., :3]), cv2.cvtColor(wet, cv2.COLOR_GRAY2RGB)),
-            np.uint8,
-        )
+        wet = cv2.LUT(cv2.extractChannel(seen, 3), levels.astype(np.uint8))
+        colours = cv2.cvtColor(seen, cv2.COLOR_RGBA2RGB)
+        return np.asarray(cv2.add(colours, cv2.cvtColor(wet, cv2.COLOR_GRAY2RGB)), np.uint8)
 
     def _matrix(self, time_s: float) -> NDArray[np.float64]:
         zoom, turn = self._zoom(time_s), self._turn(time_s)
@@ -273,8 +271,10 @@ def _lit(
     extent = (height.shape[0] / scale, height.shape[1] / scale)
     slopes = [cv2.Sobel(height, cv2.CV_32F, *axis, scale=scale / 8) for axis in ((1, 0), (0, 1))]
     length = np.sqrt(1 + slopes[0] ** 2 + slopes[1] ** 2)
-    lean = rng.uniform(-0.35, 0.35, 2)
-    facing = (1 - lean[0] * slopes[0] - lean[1] * slopes[1]) / (length * math.hypot(1, *lean))
+    lean = rng.uniform(-0.35, 0.35, 2).astype(np.float32)
+    facing = (1 - lean[0] * slopes[0] - lean[1] * slopes[1]) / (
+        length * math.hypot(1, *map(float, lean))
+    )
     hollow = cv2.GaussianBlur(height, (0, 0), 0.03 * scale) - height
     shade = 0.30 + 0.78 * np.clip(facing, 0, 1) ** 1.3
     shade *= 1 - 0.42 * step(hollow, 0.0, 0.035)
@@ -284,7 +284,7 @@ def _lit(
     rough = np.float32(rng.uniform(0.08, 0.2))
     fine = [smooth_noise(branch(rng), extent, scale, (cells, cells)) * rough for _ in '12']
     tilt = [slope * (1 - 0.6 * pools) + bump for slope, bump in zip(slopes, fine)]
-    aim = rng.uniform(-0.3, 0.3, 2)
+    aim = rng.uniform(-0.3, 0.3, 2).astype(np.float32)
     away = (tilt[0] - aim[0]) ** 2 + (tilt[1] - aim[1]) ** 2
     start = float(rng.uniform(-0.4, 1.2))
     patchy = step(fractal_noise(rng, extent, scale, 3, 3), start, start + 1.2)
