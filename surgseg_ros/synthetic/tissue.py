@@ -264,6 +264,17 @@ def _vessels(rng: Generator, extent: tuple[float, float], scale: float) -> Float
     return np.asarray(soft, np.float32) / np.float32(255)
 
 
+def _film(
+    rng: Generator, slopes: list[FloatImage], aim: NDArray[np.float32], scale: float
+) -> FloatImage:
+    """Find the broad, smooth highlights of a film of liquid: (H, W), 0 to 1."""
+    sigma = float(rng.uniform(0.006, 0.025)) * scale
+    soft = [cv2.GaussianBlur(slope, (0, 0), sigma) for slope in slopes]
+    away = (soft[0] - aim[0]) ** 2 + (soft[1] - aim[1]) ** 2
+    shine = np.exp(-away * np.float32(np.exp(rng.uniform(4, 6.5))))
+    return np.asarray(shine * np.float32(rng.uniform(0.5, 1.3)), np.float32)
+
+
 def _lit(
     rng: Generator, colour: FloatImage, height: FloatImage, pools: FloatImage, scale: float
 ) -> Image:
@@ -289,5 +300,7 @@ def _lit(
     start = float(rng.uniform(-0.4, 1.2))
     patchy = step(fractal_noise(rng, extent, scale, 3, 3), start, start + 1.2)
     shine = np.exp(-away * np.float32(rng.uniform(25, 60))) * (0.15 + 0.85 * patchy)
+    if rng.random() < 0.5:
+        shine = np.maximum(shine, _film(rng, slopes, aim, scale))
     full = np.concatenate([lit, 255 * shine[..., None]], axis=-1)
     return np.asarray(np.rint(np.clip(full, 0, 255)), np.uint8)
