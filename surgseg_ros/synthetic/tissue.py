@@ -280,7 +280,10 @@ def _lit(
 ) -> Image:
     """Shade the relief, darken its creases, and find its highlights."""
     extent = (height.shape[0] / scale, height.shape[1] / scale)
-    slopes = [cv2.Sobel(height, cv2.CV_32F, *axis, scale=scale / 8) for axis in ((1, 0), (0, 1))]
+    slopes = [
+        np.asarray(cv2.Sobel(height, cv2.CV_32F, *axis, scale=scale / 8), np.float32)
+        for axis in ((1, 0), (0, 1))
+    ]
     length = np.sqrt(1 + slopes[0] ** 2 + slopes[1] ** 2)
     lean = rng.uniform(-0.35, 0.35, 2).astype(np.float32)
     facing = (1 - lean[0] * slopes[0] - lean[1] * slopes[1]) / (

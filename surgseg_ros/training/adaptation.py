@@ -78,19 +78,24 @@ def adapt(
     losses: list[str] = []
     images = torch.cat(list(_read(chosen, spec, losses)))
     _mix(network, norms, images, weight)
-    made_of = {
-        'model': spec.weights_sha256,
-        'videos': [source.name for source in chosen],
-        'images': len(images),
-        'weight': weight,
-    }
-    training = {**spec.training, 'adapted': made_of}
-    named = replace(spec, name=f'{spec.name[:190]}, adapted', training=training, scores={})
+    named = _name(spec, chosen, len(images), weight)
     with new_folder(output) as folder:
         write_model(folder, named, network.state_dict())
         written = add_self_test(folder)
         (folder / 'README.md').write_text(model_card(written))
     return Adapted(written, tuple(losses))
+
+
+def _name(spec: ModelSpec, sources: Sequence[Source], count: int, weight: float) -> ModelSpec:
+    """Say what a model was adapted to; its scores are those of other statistics."""
+    made_of = {
+        'model': spec.weights_sha256,
+        'videos': [source.name for source in sources],
+        'images': count,
+        'weight': weight,
+    }
+    training = {**spec.training, 'adapted': made_of}
+    return replace(spec, name=f'{spec.name[:190]}, adapted', training=training, scores={})
 
 
 def _choose(sources: Sequence[Source], count: int) -> list[Source]:
