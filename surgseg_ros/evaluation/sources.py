@@ -254,7 +254,7 @@ def _of_data_set(video: Path, every: int | None) -> Source:
     """Take the frames that have a mask, or, without any, those at the masks' rate."""
     name, images = official_name(video.name), find_images(video)
     file = find_video_file(video)
-    masks = {int(mask.stem): mask for mask in find_masks(video) if mask.stem.isdecimal()}
+    masks = _masks_by_number(video)
     lacking = [number for number in masks if number not in images]
     if lacking and file is None:
         raise FrameError(
@@ -267,6 +267,17 @@ def _of_data_set(video: Path, every: int | None) -> Source:
     if lacking or not images:
         return Source(name=name, every=every, video=file, masks=masks)
     return _of_images(video.name, images, every, masks)
+
+
+def _masks_by_number(video: Path) -> dict[int, Path]:
+    """Find a video's masks; refuse those whose frame is not clear."""
+    masks: dict[int, Path] = {}
+    for mask in find_masks(video):
+        if not mask.stem.isdecimal():
+            raise FrameError(f'{mask}: is not named by the number of its frame')
+        if (other := masks.setdefault(int(mask.stem), mask)) is not mask:
+            raise FrameError(f'{mask}: is of the same frame as {other.name}; remove one')
+    return masks
 
 
 def _of_images(

@@ -65,6 +65,8 @@ REPORTED: dict[str, tuple[Callable[[], Any], str]] = {
     'no number': (_raise(OSError('the hub says no')), 'OSError: the hub says no; check the input'),
     'memory': (lambda: np.empty(1 << 62, np.uint8), 'Unable to allocate 4.00 EiB'),
     "torch's memory": (lambda: torch.empty(1 << 45), 'free some memory'),
+    'threads': (_raise(RuntimeError("can't start new thread")), 'raise the limit of processes'),
+    "a library's memory": (_raise(RuntimeError("can't allocate memory")), 'free some memory'),
     'a dead worker': (_dead_worker, 'a worker process was killed'),
     'ours': (_raise(ModelError('this one')), 'ours: this one'),
     'not given': (lambda: ModelSpec(name=''), 'name is'),
