@@ -16,7 +16,7 @@ from surgseg_ros.core.image_files import (
     decode_rgb,
     is_image_file,
 )
-from surgseg_ros.core.limits import refusal
+from surgseg_ros.core.processes import refusal
 from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.videos import open_video
 

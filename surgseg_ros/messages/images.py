@@ -16,7 +16,7 @@ from surgseg_ros.core.image_files import (
     decode_grey,
     decode_rgb,
 )
-from surgseg_ros.core.limits import MAX_PIXELS
+from surgseg_ros.core.processes import MAX_PIXELS
 from surgseg_ros.core.reasons import ReasonCode
 from surgseg_ros.messages.compressed_format import color_layout, refuse_depth
 from surgseg_ros.messages.encodings import ENCODINGS, Encoding, check_form, find_encoding

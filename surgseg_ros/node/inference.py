@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.errors import describe, is_of_machine
+from surgseg_ros.core.processes import empty_device_cache
 from surgseg_ros.core.segmentation import Roi, Segmentation
-from surgseg_ros.core.system import empty_device_cache
 
 if TYPE_CHECKING:
     from surgseg_ros.core.segmenter import Segmenter

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from surgseg_ros.core.errors import missing_library
-from surgseg_ros.core.system import importing, limit_arenas, limit_spinning
+from surgseg_ros.core.processes import importing, limit_arenas, limit_spinning
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 

@@ -12,8 +12,8 @@ from std_srvs.srv import Trigger
 from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.parameters import AT_START, LIVE, TABLE
+from surgseg_ros.core.processes import release_memory
 from surgseg_ros.core.reasons import Reason, ReasonCode
-from surgseg_ros.core.system import release_memory
 from surgseg_ros.node import parameters
 from surgseg_ros.node.freshness import FailSafe
 from surgseg_ros.node.health import CameraChannel, Health
