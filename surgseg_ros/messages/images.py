@@ -18,8 +18,14 @@ from surgseg_ros.core.image_files import (
 )
 from surgseg_ros.core.processes import MAX_PIXELS
 from surgseg_ros.core.reasons import ReasonCode
-from surgseg_ros.messages.compressed_format import color_layout, refuse_depth
-from surgseg_ros.messages.encodings import ENCODINGS, Encoding, check_form, find_encoding
+from surgseg_ros.messages.encodings import (
+    ENCODINGS,
+    Encoding,
+    check_form,
+    color_layout,
+    find_encoding,
+    refuse_depth,
+)
 from surgseg_ros.messages.types import TYPES, ImageError, ImageWarning
 
 RgbArray = NDArray[np.uint8]

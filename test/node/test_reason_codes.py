@@ -23,7 +23,7 @@ from surgseg_ros.core.pipeline import CameraPipeline, InputFrame, PipelineSettin
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.messages.compressed_format import color_layout
+from surgseg_ros.messages.encodings import color_layout
 from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_from_compressed
 from surgseg_ros.messages.results import header
 from surgseg_ros.messages.types import TYPES
