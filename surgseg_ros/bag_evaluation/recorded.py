@@ -28,7 +28,7 @@ from surgseg_ros.bag_evaluation.results import (
     scores_of_masks,
 )
 from surgseg_ros.bags.reading import Bag, BagError
-from surgseg_ros.messages.received import mask_from_msg, read_image
+from surgseg_ros.messages.images import mask_from_msg, read_image
 from surgseg_ros.messages.types import ImageError
 
 

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from surgseg_ros.bag_evaluation.series import Series
 from surgseg_ros.bags.reading import Bag, BagError
-from surgseg_ros.messages.images import rgb_from_msg
-from surgseg_ros.messages.received import mask_from_msg
-from surgseg_ros.messages.results import from_cdr, stamp_ns
-from surgseg_ros.messages.types import ImageError
+from surgseg_ros.messages.images import mask_from_msg, rgb_from_msg
+from surgseg_ros.messages.results import stamp_ns
+from surgseg_ros.messages.types import ImageError, from_cdr
 
 MASK_TOPIC: Final = '/mask'
 """Topic of the masks in the bag that `evaluate_bag` writes."""
