@@ -17,7 +17,7 @@ import yaml
 
 from surgseg_ros.bags.records import MCAP_MAGIC, UnreadableError, zstd
 from surgseg_ros.bags.recovery.mcap_recovery import RecoveredMcap
-from surgseg_ros.bags.recovery.sqlite_recovery import SQLITE_MAGIC, RecoveredSqlite
+from surgseg_ros.bags.sqlite_file import SQLITE_MAGIC, RecoveredSqlite
 from surgseg_ros.bags.storages import READERS, Source, with_log
 
 METADATA_FILE: Final = 'metadata.yaml'
