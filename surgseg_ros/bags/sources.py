@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import yaml
 
+from surgseg_ros.bags.mcap_file import RecoveredMcap
 from surgseg_ros.bags.records import MCAP_MAGIC, UnreadableError, zstd
-from surgseg_ros.bags.recovery.mcap_recovery import RecoveredMcap
 from surgseg_ros.bags.sqlite_file import SQLITE_MAGIC, RecoveredSqlite
 from surgseg_ros.bags.storages import READERS, Source, with_log
 
