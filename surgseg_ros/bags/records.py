@@ -3,9 +3,9 @@
 
 import struct
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from io import BytesIO
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 from zlib import crc32
 
 import lz4.frame  # type: ignore[import-untyped]
@@ -74,6 +74,26 @@ class DamagedError(ValueError):
 
 class UnreadableError(ValueError):
     """A file that may be intact, but is of an unsupported kind."""
+
+
+class Source(Protocol):
+    """The interface of the readers of files."""
+
+    connections: list[Connection]
+    """The topics' publishers, as far as they are recorded."""
+
+    def open(self) -> None:
+        """Open the file and find the connections."""
+
+    def messages(self, connections: Collection[Connection]) -> Iterator[Received]:
+        """
+        Iterate over the messages.
+
+        :raises DamagedError: after the last, if some were left out that were not reported before.
+        """
+
+    def close(self) -> None:
+        """Close the file."""
 
 
 class Place(NamedTuple):

@@ -86,6 +86,19 @@ class SqliteFile:
             )
 
 
+def with_log(path: Path) -> SqliteFile:
+    """
+    Read an SQLite file together with its write-ahead log, which `immutable=1` ignores.
+
+    rosbag2's preset `resilient` leaves one where the recorder was killed. SQLite may make a file
+    `-shm` beside it.
+
+    :param path: of the file.
+    :return: its reader.
+    """
+    return SqliteFile(path, 'mode=ro')
+
+
 def as_cdr(data: object) -> bytes:
     """
     Convert a message from its column.
