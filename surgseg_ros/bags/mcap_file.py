@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from zlib import crc32
 
-from surgseg_ros.bags.connections import Connection
+from surgseg_ros.bags.connections import Connection, DamagedError, Received, UnreadableError
 from surgseg_ros.bags.definitions import (
     ChunkIndex,
     Definitions,
@@ -33,10 +33,7 @@ from surgseg_ros.bags.records import (
     SCHEMA,
     STATISTICS,
     UNPACKERS,
-    DamagedError,
     Place,
-    Received,
-    UnreadableError,
     messages_among,
     messages_at,
     packed_part,

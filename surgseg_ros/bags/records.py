@@ -3,14 +3,14 @@
 
 import struct
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BytesIO
-from typing import Any, BinaryIO, Final, NamedTuple, Protocol
+from typing import Any, BinaryIO, Final, NamedTuple
 from zlib import crc32
 
 import lz4.frame  # type: ignore[import-untyped]
 
-from surgseg_ros.bags.connections import Connection
+from surgseg_ros.bags.connections import Connection, DamagedError, Received
 
 __all__ = ['MAGIC', 'MOST_BYTES', 'unpack', 'zstd']
 
@@ -62,38 +62,7 @@ MESSAGE_HEAD: Final = struct.Struct('<HIQQ')
 CHUNK_HEAD: Final = struct.Struct('<QQQI')
 """First time, last time, uncompressed size, checksum; then the compression's name."""
 
-Received = tuple[Connection, int, bytes]
-"""Connection, time of receipt in nanoseconds, CDR."""
-
 _HEAD: Final = struct.Struct('<BQ')  # opcode, length
-
-
-class DamagedError(ValueError):
-    """A part of a file that cannot be read, though others can."""
-
-
-class UnreadableError(ValueError):
-    """A file that may be intact, but is of an unsupported kind."""
-
-
-class Source(Protocol):
-    """The interface of the readers of files."""
-
-    connections: list[Connection]
-    """The topics' publishers, as far as they are recorded."""
-
-    def open(self) -> None:
-        """Open the file and find the connections."""
-
-    def messages(self, connections: Collection[Connection]) -> Iterator[Received]:
-        """
-        Iterate over the messages.
-
-        :raises DamagedError: after the last, if some were left out that were not reported before.
-        """
-
-    def close(self) -> None:
-        """Close the file."""
 
 
 class Place(NamedTuple):

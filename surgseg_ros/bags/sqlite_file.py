@@ -16,11 +16,12 @@ from urllib.parse import quote
 
 from surgseg_ros.bags.connections import (
     Connection,
+    Received,
+    UnreadableError,
     describe_foreign,
     offers_transient_local,
     ros_type_name,
 )
-from surgseg_ros.bags.records import Received, UnreadableError
 
 _NAMES: Final = ('name', 'type', 'serialization_format', 'type_description_hash')
 """Text columns of a topic; which of them exist depends on the version."""
