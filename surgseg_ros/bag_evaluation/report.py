@@ -8,8 +8,13 @@ from typing import Any, Final
 import numpy as np
 from markupsafe import Markup
 
-from surgseg_ros.bag_evaluation.series import Series, read_series
-from surgseg_ros.bag_evaluation.worst_frames import FrameImages, read_frame_images, worst_of
+from surgseg_ros.bag_evaluation.over_time import (
+    FrameImages,
+    Series,
+    read_frame_images,
+    read_series,
+    worst_of,
+)
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.evaluation.metrics import MEANINGS, SCORED
 from surgseg_ros.evaluation.report import ShownFrame, draw_frame
