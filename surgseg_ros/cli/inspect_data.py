@@ -16,8 +16,7 @@ from surgseg_ros.core.labels import CLASS_COUNT, CLASS_NAMES
 from surgseg_ros.reports import SHEET_IMAGE_PX
 from surgseg_ros.training.data_errors import Examination, examine_all
 from surgseg_ros.training.data_summary import choose, class_shares, draw_sample, summarize
-from surgseg_ros.training.dataset import find_losses, scan_samples
-from surgseg_ros.training.samples import Sample
+from surgseg_ros.training.dataset import Sample, find_losses, scan_samples
 
 IMAGE_FILE: Final = 'data.png'
 

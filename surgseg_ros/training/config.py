@@ -16,7 +16,7 @@ from surgseg_ros.core.model_folder import INTENDED_USES, ModelSpec
 from surgseg_ros.core.parameters import AUTO
 from surgseg_ros.training.crop_dataset import Augmentation
 from surgseg_ros.training.data_errors import ON_FAULT
-from surgseg_ros.training.samples import SPLITS
+from surgseg_ros.training.dataset import SPLITS
 
 _CHOICES: Final = {
     'intended_use': (AUTO, *INTENDED_USES),

@@ -15,8 +15,14 @@ from tqdm import tqdm
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.evaluation.frames import FrameError, read_image_file
 from surgseg_ros.evaluation.pairs import MaskError, read_values, wrong_values
-from surgseg_ros.training.dataset import Scan, scan_samples
-from surgseg_ros.training.samples import DataError, DatasetError, Sample, describe
+from surgseg_ros.training.dataset import (
+    DataError,
+    DatasetError,
+    Sample,
+    Scan,
+    describe,
+    scan_samples,
+)
 
 ON_FAULT: Final = ('refuse', 'leave_out')
 """What `validate` can do with samples that have errors."""

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.detections import draw_overlay
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.training.data_errors import Examination
-from surgseg_ros.training.dataset import Scan
-from surgseg_ros.training.samples import DataError, Sample
+from surgseg_ros.training.dataset import DataError, Sample, Scan
 
 _SHOWN: Final = 16
 

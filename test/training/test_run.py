@@ -15,7 +15,7 @@ import torch
 from verbs import verb
 
 from surgseg_ros.core.model_folder import read_model
-from surgseg_ros.training.samples import split_videos
+from surgseg_ros.training.dataset import split_videos
 
 main = verb('train')
 
