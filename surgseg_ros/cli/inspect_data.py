@@ -14,9 +14,15 @@ from numpy.typing import NDArray
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.labels import CLASS_COUNT, CLASS_NAMES
 from surgseg_ros.reports import SHEET_IMAGE_PX
-from surgseg_ros.training.data_errors import Examination, examine_all
-from surgseg_ros.training.data_summary import choose, class_shares, draw_sample, summarize
 from surgseg_ros.training.dataset import Sample, find_losses, scan_samples
+from surgseg_ros.training.examination import (
+    Examination,
+    choose,
+    class_shares,
+    draw_sample,
+    examine_all,
+    summarize,
+)
 
 IMAGE_FILE: Final = 'data.png'
 
