@@ -18,7 +18,7 @@ from surgseg_ros.node import parameters
 from surgseg_ros.node.freshness import FailSafe
 from surgseg_ros.node.health import CameraChannel, Health
 from surgseg_ros.node.image_subscriber import TYPE_NAMES, ImageSubscriber
-from surgseg_ros.node.lifecycle import LifecycleNode, Transition
+from surgseg_ros.node.lifecycle import LifecycleNode, Ticker, Transition
 from surgseg_ros.node.mailbox import Frame, Generation, Mailbox
 from surgseg_ros.node.model_slot import ModelSlot
 from surgseg_ros.node.other_publishers import (
@@ -29,7 +29,6 @@ from surgseg_ros.node.other_publishers import (
 from surgseg_ros.node.outputs import Outputs, prefixed
 from surgseg_ros.node.parameters import Settings, overridable, slips
 from surgseg_ros.node.reporter import Reporter
-from surgseg_ros.node.threads import Ticker
 from surgseg_ros.node.worker import Worker
 
 FAIL_SAFE_PERIOD_S = 0.02
