@@ -16,9 +16,8 @@ from surgseg_ros.messages.images import IMAGE
 from surgseg_ros.messages.results import stamp_ns
 from surgseg_ros.node.freshness import HEADER, ResultPolicy
 from surgseg_ros.node.health import CameraChannel, Health
-from surgseg_ros.node.inference import Inference
 from surgseg_ros.node.mailbox import Frame, Generation, Mailbox
-from surgseg_ros.node.worker import Worker
+from surgseg_ros.node.worker import Inference, Worker
 
 
 class Passes:
