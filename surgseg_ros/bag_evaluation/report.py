@@ -19,8 +19,14 @@ from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.evaluation.metrics import MEANINGS, SCORED
 from surgseg_ros.evaluation.report import ShownFrame, draw_frame
 from surgseg_ros.reports import FILE_NAME
-from surgseg_ros.reports.charts import class_bars, confidence_plot, round_down
-from surgseg_ros.reports.pages import BLUE, class_colour, write_page
+from surgseg_ros.reports.pages import (
+    BLUE,
+    class_bars,
+    class_colour,
+    confidence_plot,
+    round_down,
+    write_page,
+)
 from surgseg_ros.reports.timeline import Curve, Panel, Row, timeline
 
 _WORST_FRAMES: Final = 8

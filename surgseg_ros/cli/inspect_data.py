@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.output:
         check_file(options.output / IMAGE_FILE)
         # Before the work begins, should Matplotlib not load; and only here: that takes a second.
-        from surgseg_ros.reports.charts import data_sheet
+        from surgseg_ros.reports.pages import data_sheet
     found = scan_samples(options.data, options.cache)
     examinations = list(examine_all(found.samples))
     summary = summarize(found, examinations, find_losses(options.data))
