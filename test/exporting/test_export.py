@@ -23,7 +23,7 @@ from surgseg_ros.core.model_folder import (
     read_spec,
     write_model,
 )
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.exporting import export as exporting
 

@@ -19,7 +19,7 @@ from started import end
 
 from surgseg_ros.core.gates import GATES
 from surgseg_ros.core.model_folder import ModelSpec, write_model
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.node.lifecycle import PatientExecutor
 from surgseg_ros.node.segmenter import spin
 from surgseg_ros.node.segmenter_node import SegmenterNode
