@@ -15,11 +15,10 @@ from surgseg_ros.core.parameters import AT_START, LIVE, TABLE
 from surgseg_ros.core.processes import release_memory
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.node import parameters
-from surgseg_ros.node.freshness import FailSafe
-from surgseg_ros.node.health import CameraChannel, Health
+from surgseg_ros.node.freshness import FailSafe, Generation, Mailbox
+from surgseg_ros.node.health import CameraChannel, Frame, Health
 from surgseg_ros.node.image_subscriber import TYPE_NAMES, ImageSubscriber
 from surgseg_ros.node.lifecycle import LifecycleNode, Ticker, Transition
-from surgseg_ros.node.mailbox import Frame, Generation, Mailbox
 from surgseg_ros.node.model_slot import ModelSlot
 from surgseg_ros.node.other_publishers import (
     OtherPublishers,

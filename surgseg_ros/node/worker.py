@@ -32,12 +32,13 @@ from surgseg_ros.messages.types import ImageError
 from surgseg_ros.node.freshness import (
     PUBLISH_NO_DECISION,
     Age,
+    Generation,
+    Mailbox,
     ResultPolicy,
     clock_warning,
     staleness,
 )
-from surgseg_ros.node.health import CameraChannel, LastImage, ReceivedImage
-from surgseg_ros.node.mailbox import Frame, Generation, Mailbox
+from surgseg_ros.node.health import CameraChannel, Frame, LastImage, ReceivedImage
 
 if TYPE_CHECKING:
     from surgseg_ros.core.segmenter import Segmenter
