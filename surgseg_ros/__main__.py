@@ -138,8 +138,7 @@ def _find(arguments: Sequence[str]) -> int | None:
 
 def _prepare(verb: Verb) -> None:
     """Set what OpenCV and OpenMP read once, when they are loaded, which is with the verb."""
-    from surgseg_ros.core.limits import limit_image_size
-    from surgseg_ros.core.system import limit_spinning
+    from surgseg_ros.core.processes import limit_image_size, limit_spinning
 
     limit_image_size()
     if verb.limits_spinning:

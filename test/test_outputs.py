@@ -18,7 +18,7 @@ from verbs import verb
 from surgseg_ros.__main__ import VERBS, main
 from surgseg_ros.bags.writing import write_image_bag
 from surgseg_ros.core.model_folder import ModelSpec, write_model
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'config/train_default.yaml'

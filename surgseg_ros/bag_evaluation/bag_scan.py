@@ -12,8 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.bags.sources import STORAGES, storage_ending
-from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE
-from surgseg_ros.messages.received import read_size, read_stamp
+from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, read_size, read_stamp
 
 Stamps = Sequence[int | None]
 """Nanoseconds in order of receipt; None if a message has no stamp."""

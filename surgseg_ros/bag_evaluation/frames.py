@@ -27,8 +27,7 @@ from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.timing import Stopwatch
-from surgseg_ros.messages.images import image_from_msg
-from surgseg_ros.messages.received import mask_from_msg, read_image, read_stamp
+from surgseg_ros.messages.images import image_from_msg, mask_from_msg, read_image, read_stamp
 from surgseg_ros.messages.results import stamp_ns
 from surgseg_ros.messages.types import ImageError, ImageWarning
 

@@ -8,14 +8,25 @@ from typing import Any, Final
 import numpy as np
 from markupsafe import Markup
 
-from surgseg_ros.bag_evaluation.series import Series, read_series
-from surgseg_ros.bag_evaluation.worst_frames import FrameImages, read_frame_images, worst_of
+from surgseg_ros.bag_evaluation.over_time import (
+    FrameImages,
+    Series,
+    read_frame_images,
+    read_series,
+    worst_of,
+)
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.evaluation.metrics import MEANINGS, SCORED
 from surgseg_ros.evaluation.report import ShownFrame, draw_frame
 from surgseg_ros.reports import FILE_NAME
-from surgseg_ros.reports.charts import class_bars, confidence_plot, round_down
-from surgseg_ros.reports.pages import BLUE, class_colour, write_page
+from surgseg_ros.reports.pages import (
+    BLUE,
+    class_bars,
+    class_colour,
+    confidence_plot,
+    round_down,
+    write_page,
+)
 from surgseg_ros.reports.timeline import Curve, Panel, Row, timeline
 
 _WORST_FRAMES: Final = 8

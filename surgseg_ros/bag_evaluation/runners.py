@@ -15,14 +15,12 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-from surgseg_ros.bag_evaluation.evaluation import evaluate
+from surgseg_ros.bag_evaluation.evaluation import evaluate, score_recorded
 from surgseg_ros.bag_evaluation.frames import Options
-from surgseg_ros.bag_evaluation.recorded import score_recorded
 from surgseg_ros.bag_evaluation.results import BagResult
-from surgseg_ros.core.processes import deaf_to_terminal, end_pool, exit_with_parent
+from surgseg_ros.core.processes import deaf_to_terminal, end_pool, exit_with_parent, keep_freed
 from surgseg_ros.core.runtimes.exported import import_library
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.core.system import keep_freed
 
 
 class Job(NamedTuple):

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections: what the files of a bag record about their topics (type, encoding, QoS)."""
+"""
+What the readers of all storages share: connections, their interface and their errors.
 
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+A connection is what the files of a bag record about a topic: type, encoding, QoS.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Final, NamedTuple, Protocol
 
 import yaml
 
@@ -51,6 +55,38 @@ class Connection(NamedTuple):
     digest: str = ''
     is_latched: bool | None = None
     foreign: str = ''
+
+
+Received = tuple[Connection, int, bytes]
+"""Connection, time of receipt in nanoseconds, CDR."""
+
+
+class DamagedError(ValueError):
+    """A part of a file that cannot be read, though others can."""
+
+
+class UnreadableError(ValueError):
+    """A file that may be intact, but is of an unsupported kind."""
+
+
+class Source(Protocol):
+    """The interface of the readers of files."""
+
+    connections: list[Connection]
+    """The topics' publishers, as far as they are recorded."""
+
+    def open(self) -> None:
+        """Open the file and find the connections."""
+
+    def messages(self, connections: Collection[Connection]) -> Iterator[Received]:
+        """
+        Iterate over the messages.
+
+        :raises DamagedError: after the last, if some were left out that were not reported before.
+        """
+
+    def close(self) -> None:
+        """Close the file."""
 
 
 def ros_type_name(name: str) -> str:

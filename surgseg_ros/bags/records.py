@@ -4,12 +4,13 @@
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import BinaryIO, Final, NamedTuple
+from io import BytesIO
+from typing import Any, BinaryIO, Final, NamedTuple
 from zlib import crc32
 
 import lz4.frame  # type: ignore[import-untyped]
 
-from surgseg_ros.bags.connections import Connection
+from surgseg_ros.bags.connections import Connection, DamagedError, Received
 
 __all__ = ['MAGIC', 'MOST_BYTES', 'unpack', 'zstd']
 
@@ -61,18 +62,7 @@ MESSAGE_HEAD: Final = struct.Struct('<HIQQ')
 CHUNK_HEAD: Final = struct.Struct('<QQQI')
 """First time, last time, uncompressed size, checksum; then the compression's name."""
 
-Received = tuple[Connection, int, bytes]
-"""Connection, time of receipt in nanoseconds, CDR."""
-
 _HEAD: Final = struct.Struct('<BQ')  # opcode, length
-
-
-class DamagedError(ValueError):
-    """A part of a file that cannot be read, though others can."""
-
-
-class UnreadableError(ValueError):
-    """A file that may be intact, but is of an unsupported kind."""
 
 
 class Place(NamedTuple):
@@ -203,6 +193,38 @@ Functions that decompress a chunk into at most so many bytes, by the name of its
 
 rosbags has the same table, but decompresses the whole chunk before it checks the size.
 """
+
+_PIECE_BYTES: Final = 2**12
+
+_PIECEWISE: Final[Mapping[str, Callable[[], Any]]] = {
+    'zstd': zstd.ZstdDecompressor,
+    'lz4': lz4.frame.LZ4FrameDecompressor,
+}
+"""Objects that decompress a chunk piece by piece, by the name of its compression."""
+
+
+def unpack_beginning(compression: str, packed: memoryview) -> bytes:
+    """
+    Decompress the beginning of a truncated or damaged chunk.
+
+    :param compression: the name of the compression.
+    :param packed: the compressed data, as far as they are there.
+    :return: what comes before the first damaged piece; empty if the compression is unknown.
+    """
+    if not compression:
+        return bytes(packed)
+    if compression not in _PIECEWISE:
+        return b''
+    unpacker, found = _PIECEWISE[compression](), BytesIO()
+    for start in range(0, len(packed), _PIECE_BYTES):
+        left = MOST_BYTES - found.tell()
+        try:
+            found.write(unpacker.decompress(packed[start : start + _PIECE_BYTES], max_length=left))
+        except (zstd.ZstdError, EOFError, RuntimeError):  # the last is lz4's
+            break
+        if unpacker.eof or found.tell() >= MOST_BYTES:
+            break
+    return found.getvalue()
 
 
 def _unpack_chunk(content: bytes) -> bytes | memoryview:

@@ -15,10 +15,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import yaml
 
-from surgseg_ros.bags.records import MCAP_MAGIC, UnreadableError, zstd
-from surgseg_ros.bags.recovery.mcap_recovery import RecoveredMcap
-from surgseg_ros.bags.recovery.sqlite_recovery import SQLITE_MAGIC, RecoveredSqlite
-from surgseg_ros.bags.storages import READERS, Source, with_log
+from surgseg_ros.bags.connections import Source, UnreadableError
+from surgseg_ros.bags.mcap_file import McapFile, RecoveredMcap
+from surgseg_ros.bags.records import MCAP_MAGIC, zstd
+from surgseg_ros.bags.sqlite_file import SQLITE_MAGIC, RecoveredSqlite, SqliteFile, with_log
 
 METADATA_FILE: Final = 'metadata.yaml'
 
@@ -125,6 +125,10 @@ _REMEDIES: Final = {
     '.db3': 'give a whole copy, or try `sqlite3 FILE .recover`',
     '.bag': 'convert this bag of ROS 1 with `rosbags-convert`',
 }
+
+_READERS: Final[dict[str, type[McapFile | SqliteFile]]] = {'.mcap': McapFile, '.db3': SqliteFile}
+"""The reader of a file by its extension."""
+
 _RECOVERIES: Final[dict[str, Callable[[Path], RecoveredMcap | RecoveredSqlite]]] = {
     '.mcap': RecoveredMcap,
     '.db3': RecoveredSqlite,
@@ -284,7 +288,7 @@ def _open_file(path: Path, stack: ExitStack, damage: list[str]) -> Source:
     file = _unpacked(path, stack, damage) if _is_packed(path) else path
     kind = _kind(file, storage_ending(path))
     remedy = _REMEDIES.get(kind, 'give a folder, a .mcap or a .db3 file')
-    if kind not in READERS:
+    if kind not in _READERS:
         raise BagError(f'{str(path)!r} cannot be read: {kind!r} is not a known storage ({remedy})')
     try:
         return _opened(_whole(file, kind), stack)
@@ -311,7 +315,7 @@ def _kind(file: Path, named: str) -> str:
 def _whole(file: Path, kind: str) -> Source:
     """Choose the reader of a file that is expected to be intact."""
     has_log = kind == '.db3' and file.with_name(f'{file.name}-wal').is_file()
-    return with_log(file) if has_log else READERS[kind](file)
+    return with_log(file) if has_log else _READERS[kind](file)
 
 
 def _opened(source: S, stack: ExitStack) -> S:

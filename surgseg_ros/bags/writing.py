@@ -5,8 +5,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import quote
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +22,12 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2.storage_mcap import McapWriter, write_channel, write_string
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
+from surgseg_ros.bags.definitions import TYPE_HASH_KEY
 from surgseg_ros.bags.sources import STORAGES, BagError
-from surgseg_ros.bags.storages import FolderWriter
 from surgseg_ros.core.files import workshop
 from surgseg_ros.messages.images import JPEG_QUALITY, image_to_jpeg, image_to_msg, mask_to_png
 from surgseg_ros.messages.results import header
@@ -53,6 +58,53 @@ MASK_FORMATS: Final[dict[str, Callable[[Any, Any], Any]]] = {
 
 _FORMAT_VERSION: Final = 8  # the newest that Iron and Jazzy read; Humble reads it as well
 _FOREVER: Final = QosTime(9223372036, 854775807)
+
+_RECORD_HEAD_BYTES: Final = 9
+_CHECKSUM_AT: Final = _RECORD_HEAD_BYTES + 24
+
+
+class McapFileWriter(McapWriter):
+    """Adds the types' hashes where rosbag2 looks for them, and a checksum of each chunk."""
+
+    def add_connection(self, connection: Connection, offered_qos_profiles: str) -> None:
+        """Write the channel of a topic."""
+        start = self.chunk.bio.tell()
+        super().add_connection(connection, offered_qos_profiles)
+        self.chunk.bio.seek(start)
+        self.chunk.bio.truncate()
+        metadata = BytesIO()
+        write_string(metadata, TYPE_HASH_KEY)
+        write_string(metadata, connection.digest)
+        channel = self.channels[-1]
+        self.channels[-1] = channel._replace(metadata=channel.metadata + metadata.getvalue())
+        write_channel(self.chunk.bio, self.channels[-1], self.schemas)
+
+    def close_chunk(self) -> None:
+        """Write the chunk and its checksum, for which rosbags writes 0 (none)."""
+        start = self.bio.tell()
+        checksum = crc32(self.chunk.bio.getbuffer())
+        super().close_chunk()
+        self.bio.seek(start + _CHECKSUM_AT)
+        self.bio.write(checksum.to_bytes(4, 'little'))
+        self.bio.seek(0, 2)
+
+
+class SqliteFileWriter(Sqlite3Writer):
+    """Escapes the path as a part of a URI, in which `#`, `?` and `%` have a meaning."""
+
+    def __init__(self, path: Path, compression: CompressionMode) -> None:
+        """Start the file."""
+        super().__init__(Path(quote(str(path.absolute()))), compression)
+        self.path = path / f'{path.name}.db3'
+
+
+class FolderWriter(Writer):
+    """Writes a bag's folder with these files."""
+
+    STORAGE_PLUGINS: Mapping[StoragePlugin, Any] = {
+        StoragePlugin.MCAP: McapFileWriter,
+        StoragePlugin.SQLITE3: SqliteFileWriter,
+    }
 
 
 def stamped(

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import ModelSpec
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.runtimes.selection import has_instructions, instruction_set
 
 _PACKAGES: Final = ('torch', 'numpy', 'rosbags', 'openvino', 'opencv-python-headless')

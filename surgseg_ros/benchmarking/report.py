@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from surgseg_ros.core.timing import Percentiles, percentiles
 
 if TYPE_CHECKING:
-    from surgseg_ros.reports.charts import Bar
+    from surgseg_ros.reports.pages import Bar
 
 _SUMMED_COUNTS: Final = (
     *('sent', 'received', 'dropped', 'rejected', 'lost', 'lost_on_the_way', 'overwritten_unread'),
@@ -255,7 +255,7 @@ def plot(report: Mapping[str, Any]) -> str:
     :param report: content of the JSON file.
     :return: SVG.
     """
-    from surgseg_ros.reports.charts import Bar, time_bars  # imports Matplotlib, only for a plot
+    from surgseg_ros.reports.pages import Bar, time_bars  # imports Matplotlib, only for a plot
 
     machine, model = report['hardware'], report['model']
     note = f'{machine["processor"]}, {machine["cores"]} cores; {model["name"]}; {model["runtime"]}'

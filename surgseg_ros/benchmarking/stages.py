@@ -21,11 +21,9 @@ from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.timing import percentiles
 from surgseg_ros.messages.images import IMAGE, image_to_msg
 from surgseg_ros.messages.results import detections_to_msg, header, to_cdr
-from surgseg_ros.node.freshness import ResultPolicy
-from surgseg_ros.node.health import CameraChannel, Health
-from surgseg_ros.node.inference import Inference
-from surgseg_ros.node.mailbox import Frame, Generation, Mailbox
-from surgseg_ros.node.worker import Worker
+from surgseg_ros.node.freshness import Generation, Mailbox, ResultPolicy
+from surgseg_ros.node.health import CameraChannel, Frame, Health
+from surgseg_ros.node.worker import Inference, Worker
 
 _STAMP: Final = struct.Struct('<iI')
 _STAMP_AT: Final = 4

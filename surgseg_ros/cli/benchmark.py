@@ -149,15 +149,15 @@ def _add_end_to_end(group: argparse._ArgumentGroup) -> None:
 
 
 def _stages(options: argparse.Namespace, progress: Progress, begun_s: float) -> dict[str, Any]:
-    from surgseg_ros.core.system import limit_spinning
+    from surgseg_ros.core.processes import limit_spinning
 
     progress.print_line('loading the model')
     limit_spinning()  # as the node's process does, before torch is imported
     import torch
 
     from surgseg_ros.benchmarking import floors
+    from surgseg_ros.core.processes import freeze_garbage, limit_arenas
     from surgseg_ros.core.segmenter import Segmenter
-    from surgseg_ros.core.system import freeze_garbage, limit_arenas
 
     limit_arenas()
     freeze_garbage()

@@ -12,17 +12,15 @@ from surgseg_ros.comparison import intervals
 from surgseg_ros.comparison.differences import (
     OF_CLASSES,
     RULES,
+    Common,
     Comparison,
     Difference,
     Limits,
+    ResultError,
     as_json,
     compare_frames,
-    find_worse,
-)
-from surgseg_ros.comparison.pairing import (
-    Common,
-    ResultError,
     find_common,
+    find_worse,
     read_result,
     scored_bags,
 )

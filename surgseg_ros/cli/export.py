@@ -10,8 +10,7 @@ from typing import Any
 from surgseg_ros.cli.arguments import MODEL_HELP, positive_int
 from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.model_folder import PRECISIONS
-from surgseg_ros.exporting.converters import BACKENDS
-from surgseg_ros.exporting.export import RefusedError, export
+from surgseg_ros.exporting.export import BACKENDS, RefusedError, export
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,10 +14,15 @@ from numpy.typing import NDArray
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.labels import CLASS_COUNT, CLASS_NAMES
 from surgseg_ros.reports import SHEET_IMAGE_PX
-from surgseg_ros.training.data_errors import Examination, examine_all
-from surgseg_ros.training.data_summary import choose, class_shares, draw_sample, summarize
-from surgseg_ros.training.dataset import find_losses, scan_samples
-from surgseg_ros.training.samples import Sample
+from surgseg_ros.training.dataset import Sample, find_losses, scan_samples
+from surgseg_ros.training.examination import (
+    Examination,
+    choose,
+    class_shares,
+    draw_sample,
+    examine_all,
+    summarize,
+)
 
 IMAGE_FILE: Final = 'data.png'
 
@@ -41,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.output:
         check_file(options.output / IMAGE_FILE)
         # Before the work begins, should Matplotlib not load; and only here: that takes a second.
-        from surgseg_ros.reports.charts import data_sheet
+        from surgseg_ros.reports.pages import data_sheet
     found = scan_samples(options.data, options.cache)
     examinations = list(examine_all(found.samples))
     summary = summarize(found, examinations, find_losses(options.data))

@@ -28,14 +28,14 @@ from surgseg_ros.cli.arguments import (
     topic_name,
 )
 from surgseg_ros.core.files import check_place
-from surgseg_ros.evaluation.layout import VIDEO_FILE, find_videos, has_images
-from surgseg_ros.evaluation.sources import (
+from surgseg_ros.evaluation.frames import (
     Crop,
     Source,
     find_sources,
     labelled_frames,
     report_losses,
 )
+from surgseg_ros.evaluation.layout import VIDEO_FILE, find_videos, has_images
 from surgseg_ros.evaluation.videos import Video
 from surgseg_ros.messages.images import JPEG_QUALITY
 

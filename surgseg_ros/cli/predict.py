@@ -19,6 +19,7 @@ from surgseg_ros.core.params_file import (
 )
 from surgseg_ros.core.runtimes import RUNTIMES
 from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.evaluation.frames import VIDEO_EVERY, find_sources
 from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.predict import (
     OUTPUT_LAYOUT,
@@ -29,7 +30,6 @@ from surgseg_ros.evaluation.predict import (
     predict,
     prepare,
 )
-from surgseg_ros.evaluation.sources import VIDEO_EVERY, find_sources
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from surgseg_ros.bags.writing import stamped, write_image_bag
 from surgseg_ros.cli.arguments import image_size, non_negative_int, positive_float, positive_int
 from surgseg_ros.core.files import check_new_folder, new_folder, replacing
+from surgseg_ros.evaluation.frames import find_sources, labelled_frames
 from surgseg_ros.evaluation.layout import DRAWN_FILE, find_videos
-from surgseg_ros.evaluation.sources import find_sources, labelled_frames
 from surgseg_ros.synthetic.scene import LEAST_SIDE_PX
 from surgseg_ros.synthetic.videos import LAST_INDEX, SCENES_PER_SEED, VideoSet, draw_videos
 

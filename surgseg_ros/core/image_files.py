@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core import jpeg
 from surgseg_ros.core.jpeg import EncodedImage, ImageFileError, UncommonSubsamplingError
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
-from surgseg_ros.core.limits import MAX_PIXELS, TOO_LARGE, refusal
+from surgseg_ros.core.processes import MAX_PIXELS, TOO_LARGE, refusal
 
 __all__ = [
     'MASK_FORMAT',

@@ -15,7 +15,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from surgseg_ros.core.limits import MAX_PIXELS
+from surgseg_ros.core.processes import MAX_PIXELS
 
 MAX_SCANS: Final = 100
 MAX_SCANNED_PIXELS: Final = 1_000_000_000

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
-from surgseg_ros.core.fitting import place, prepare
+from surgseg_ros.core.fitting import place, prepare, transfer_to
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_spec
 from surgseg_ros.core.postprocessing import instruments_in
 from surgseg_ros.core.runtimes import AUTO, Options, Runtime, load_runtime
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 from surgseg_ros.core.timing import stopwatch
-from surgseg_ros.core.transfer import transfer_to
 from surgseg_ros.core.upsampling import Upsampled, upsample
 
 RgbArray = NDArray[np.uint8]

@@ -18,7 +18,7 @@ from surgseg_ros.core.files import write_whole
 from surgseg_ros.core.fitting import prepare
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
 from surgseg_ros.core.model_folder import SPEC_FILE, ModelError, ModelSpec, read_model
-from surgseg_ros.core.network import load_network
+from surgseg_ros.core.runtimes.pytorch import load_network
 
 LEAST_AGREEMENT: Final = 0.99
 """

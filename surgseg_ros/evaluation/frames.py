@@ -1,26 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decodes images and videos of a data set, and writes masks and images."""
+"""
+Frames of images, videos and data sets: how they are decoded and written, and where they are.
 
-from collections.abc import Iterable, Iterator
+The sources of a verb give them one at a time, with their masks where these are asked for.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.files import replacing
-from surgseg_ros.core.image_files import (
-    ImageFileError,
-    check_file,
-    decode_rgb,
-    is_image_file,
+from surgseg_ros.core.image_files import ImageFileError, check_file, decode_rgb, is_image_file
+from surgseg_ros.core.processes import refusal
+from surgseg_ros.evaluation.layout import (
+    IMAGE_FOLDERS,
+    IMAGE_NAME,
+    VIDEO_FILE,
+    FrameError,
+    find_images,
+    find_video_file,
+    find_videos,
+    has_images,
+    images_in,
+    masks_by_number,
+    official_name,
 )
-from surgseg_ros.core.limits import refusal
-from surgseg_ros.evaluation.layout import FrameError
-from surgseg_ros.evaluation.videos import open_video
-
-__all__ = ['PARTIAL', 'FrameError', 'read_frames', 'read_image_file', 'write_png']
+from surgseg_ros.evaluation.pairs import read_truth
+from surgseg_ros.evaluation.videos import Video, open_video
 
 PARTIAL: Final = '.part'
 """Suffix of a file's name while it is written."""
@@ -86,3 +99,296 @@ def write_png(path: Path, image: NDArray[np.uint8], compression: int = 1) -> Non
     _, encoded = cv2.imencode('.png', planes, [cv2.IMWRITE_PNG_COMPRESSION, compression])
     with replacing(path, partial=PARTIAL, sync=False) as partial:
         partial.write_bytes(encoded.tobytes())
+
+
+VIDEO_EVERY: Final = 60
+"""SAR-RARP50 has a mask for every 60th frame of its videos, which is one per second."""
+
+_NAMED: Final = 20
+"""Number of missing frames of a video that are listed; the rest is counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """
+    Frames of one video.
+
+    :param name: of the video in the official layout, `video_41`.
+    :param numbers: which frames, ascending; None for every `every`-th until the video ends.
+    :param every: see `numbers`.
+    :param images: frames that are image files, by number.
+    :param video: the file of the other frames.
+    :param masks: the ground truth of frames, by number; only of a data set.
+    :param names: of image files without endings, by number, where they are no official names.
+    """
+
+    name: str
+    numbers: Sequence[int] | None = None
+    every: int = VIDEO_EVERY
+    images: Mapping[int, Path] = field(default_factory=dict)
+    video: Path | None = None
+    masks: Mapping[int, Path] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Count the frames; of a video, missing ones included."""
+        if self.numbers is not None:
+            return len(self.numbers)
+        film = self.film
+        return 0 if film is None else -(-len(film) // self.every)
+
+    @property
+    def film(self) -> Video | None:
+        """The video, if one is needed; raises FrameError if the file is not a video."""
+        if self.video is None:
+            return None
+        if self.numbers is None or any(number not in self.images for number in self.numbers):
+            return open_video(self.video)
+        return None
+
+    def mask_name(self, number: int) -> str:
+        """
+        Name the mask of a frame: like its image, or officially by nine digits.
+
+        :param number: of the frame.
+        :return: the name of the file, without ending.
+        """
+        return self.names.get(number, f'{number:09d}')
+
+    def wants(self, number: int) -> bool:
+        """
+        Check whether a frame is one of these, if the video is long enough.
+
+        :param number: of the frame.
+        :return: whether it is.
+        """
+        return number % self.every == 0 if self.numbers is None else number in self.numbers
+
+    def read(
+        self, is_done: Callable[[int], bool], data_errors: dict[int, str] | None = None
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """
+        Decode the frames.
+
+        :param is_done: called with a frame's number; if true, the frame is skipped.
+        :param data_errors: receives the frames of a video that are missing or damaged, with the
+            reason; if None, these raise.
+        :return: number and (H, W, 3) uint8 RGB.
+        :raises FrameError: if a frame cannot be decoded.
+        """
+        if self.numbers is None:
+            yield from self._decode(
+                (n for n in count(0, self.every) if not is_done(n)), data_errors
+            )
+            return
+        rest = [number for number in self.numbers if not is_done(number)]
+        for number in rest:
+            if number in self.images:
+                yield number, read_image_file(self.images[number])
+        packed = [number for number in rest if number not in self.images]
+        film = self.film
+        if packed and film is not None and packed[-1] >= len(film):
+            raise FrameError(f'{self.video}: ends before frame {packed[-1]}, which has a mask')
+        yield from self._decode(iter(packed), data_errors)
+
+    def check(self) -> None:
+        """
+        Check that the video, if one is needed, can be read, and that a frame of it decodes.
+
+        :raises FrameError: if it cannot.
+        """
+        film = self.film
+        data_errors: dict[int, str] = {}
+        if film is not None and next(film.read(count(), data_errors), None) is None:
+            raise FrameError(
+                f'{next(iter(data_errors.values()))}; no other frame decodes either: copy it again'
+            )
+
+    def _decode(
+        self, numbers: Iterator[int], data_errors: dict[int, str] | None
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        return open_video(self.video).read(numbers, data_errors) if self.video else iter(())
+
+
+class Crop(NamedTuple):
+    """A rectangle in each image, in pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class LabelledFrame(NamedTuple):
+    """
+    A frame of a video.
+
+    :param number: of the frame in the video.
+    :param image: (H, W, 3) uint8 RGB.
+    :param mask: (H, W) uint8 class index, or None where there is no truth.
+    """
+
+    number: int
+    image: NDArray[np.uint8]
+    mask: NDArray[np.uint8] | None
+
+
+def find_sources(path: Path, every: int | None = None) -> list[Source]:
+    """
+    Find the sources in a path.
+
+    :param path: a video; a folder of images; or a video's folder or a folder of these, as
+        SAR-RARP50 has them, unpacked or not.
+    :param every: take each frame whose number is a multiple of it; by default all images of a
+        folder, those frames of a data set that have a mask, and every 60th of a video.
+    :return: one source for each video, sorted by name.
+    :raises FrameError: if there are no frames.
+    """
+    if not path.exists():
+        raise FrameError(f'{str(path)!r} does not exist: check the path')
+    if path.is_file():
+        name = path.parent.name if path.name.lower() == VIDEO_FILE else path.stem
+        return [Source(name=official_name(name), every=every or VIDEO_EVERY, video=path)]
+    videos = [video for video in find_videos(path) if has_images(video)]
+    if videos or has_images(path):
+        return [_of_data_set(video, every) for video in videos or [path.resolve()]]
+    files = images_in(path)
+    if not files:
+        raise FrameError(
+            f'{str(path)!r} holds no frames: give a video, a folder of PNG or JPEG files, or a '
+            f'folder of video_* with {VIDEO_FILE}, {" or ".join(IMAGE_FOLDERS)}'
+        )
+    whole = path.resolve()
+    name = whole.parent.name if whole.name.lower() in IMAGE_FOLDERS else whole.name
+    numbered = _numbered(files)
+    return [replace(_of_images(name, numbered, every or 1), names=_own_names(numbered))]
+
+
+def report_losses(source: Source, data_errors: Mapping[int, str]) -> str:
+    """
+    Describe what is missing or damaged in a video.
+
+    :param source: of its frames.
+    :param data_errors: found while reading them; see Source.read.
+    :return: a line for each of the first ones, and the number of the others; empty if none.
+    """
+    film = source.film
+    gaps = () if film is None else film.data_errors
+    inside = [text for n, text in data_errors.items() if film is None or not film.why_missing(n)]
+    lines = [*gaps, *inside]
+    if len(lines) > _NAMED:
+        lines[_NAMED:] = [f'and {len(lines) - _NAMED} more']
+    return '\n'.join(lines)
+
+
+def labelled_frames(
+    source: Source, crop: Crop | None = None, data_errors: dict[int, str] | None = None
+) -> Iterator[LabelledFrame]:
+    """
+    Read a video's frames, with their masks if there are any, one at a time.
+
+    :param source: the video.
+    :param crop: the part of image and mask to return.
+    :param data_errors: receives the missing or damaged frames of a video without a mask, with the
+        reason; if None, these raise. Those with a mask always raise.
+    :return: the frames, all of one size.
+    :raises FrameError: if a frame cannot be decoded, has another size than the first one or its
+        mask, or is missing though it has a mask; if the crop exceeds the image; or if there is
+        no frame at all.
+    :raises MaskError: if the file of a mask is not a mask.
+    """
+    masks = {number: path for number, path in source.masks.items() if source.wants(number)}
+    first: tuple[int, ...] | None = None
+    found: dict[int, str] = {} if data_errors is None else data_errors
+    for number, image in source.read(lambda _: False, None if data_errors is None else found):
+        _refuse_lost(masks, found)
+        size = image.shape[:2]
+        if size != (first := first or size):
+            raise FrameError(
+                f'{source.name}: frame {number} is {_words(size)}, those before it '
+                f'{_words(first)}: give the images of one camera, in one size'
+            )
+        mask = _mask(masks.pop(number), image) if number in masks else None
+        yield LabelledFrame(number, _cut(image, crop), None if mask is None else _cut(mask, crop))
+    _refuse_lost(masks, found)
+    if first is None and found:
+        raise FrameError(next(iter(found.values())))
+    if first is None:
+        raise FrameError(f'{source.name}: holds no frame that is asked for')
+    if masks:
+        raise FrameError(f'{source.video}: ends before frame {min(masks)}, which has a mask')
+
+
+def _of_data_set(video: Path, every: int | None) -> Source:
+    """Take the frames that have a mask, or, without any, those at the masks' rate."""
+    name, images = official_name(video.name), find_images(video)
+    file = find_video_file(video)
+    masks = masks_by_number(video)
+    lacking = [number for number in masks if number not in images]
+    if lacking and file is None:
+        raise FrameError(
+            f'{video}: frame {lacking[0]:09d} has a mask, but is neither in '
+            f'{" or ".join(IMAGE_FOLDERS)}, nor is there {VIDEO_FILE}'
+        )
+    if masks and not every:
+        return Source(name=name, numbers=sorted(masks), images=images, video=file, masks=masks)
+    every = every or VIDEO_EVERY
+    if lacking or not images:
+        return Source(name=name, every=every, video=file, masks=masks)
+    return _of_images(video.name, images, every, masks)
+
+
+def _of_images(
+    name: str, images: Mapping[int, Path], every: int, masks: Mapping[int, Path] | None = None
+) -> Source:
+    numbers = [number for number in images if number % every == 0]
+    return Source(name=official_name(name), numbers=numbers, images=images, masks=masks or {})
+
+
+def _numbered(files: Sequence[Path]) -> dict[int, Path]:
+    """Take numbers from the files' names, or from their order if the names have none."""
+    matches = [re.search(r'(\d+)$', file.stem) for file in files]
+    numbers = [int(match[1]) for match in matches if match]
+    if len(set(numbers)) < len(files):
+        numbers = list(range(len(files)))
+    return dict(sorted(zip(numbers, files, strict=True)))
+
+
+def _own_names(images: Mapping[int, Path]) -> dict[int, str]:
+    """Name images by their files; none if all have the names of a data set's frames."""
+    matches = {number: IMAGE_NAME.fullmatch(path.stem) for number, path in images.items()}
+    if all(match and int(match[1]) == number for number, match in matches.items()):
+        return {}
+    return {number: path.stem for number, path in images.items()}
+
+
+def _refuse_lost(masks: Mapping[int, Path], data_errors: Mapping[int, str]) -> None:
+    """Refuse a video that lacks a frame which has a mask."""
+    for number in masks.keys() & data_errors.keys():
+        raise FrameError(f'{data_errors[number]}; it has a mask: copy the video again')
+
+
+def _mask(path: Path, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    mask = read_truth(path)
+    if mask.shape != image.shape[:2]:
+        sizes = f'{_words(mask.shape)}, its frame {_words(image.shape)}'
+        raise FrameError(f'{path}: is {sizes}: both must have the size of the video')
+    return mask
+
+
+def _cut(image: NDArray[np.uint8], crop: Crop | None) -> NDArray[np.uint8]:
+    """Crop (H, W, ...)."""
+    if crop is None:
+        return image
+    bottom, right = crop.y + crop.height, crop.x + crop.width
+    height, width = image.shape[:2]
+    if bottom > height or right > width:
+        raise FrameError(
+            f'the crop {" ".join(map(str, crop))} reaches to {right},{bottom}, beyond an image '
+            f'of {width}x{height}: it is X Y WIDTH HEIGHT, in pixels'
+        )
+    return image[crop.y : bottom, crop.x : right]
+
+
+def _words(shape: Sequence[int]) -> str:
+    return f'{shape[1]}x{shape[0]}'

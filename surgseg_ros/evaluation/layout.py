@@ -85,6 +85,23 @@ def find_masks(video: Path) -> list[Path]:
     return [] if folder is None else sorted(_files(folder, [MASK_SUFFIX]))
 
 
+def masks_by_number(video: Path) -> dict[int, Path]:
+    """
+    Find the masks of a video by the number of their frame.
+
+    :param video: its folder.
+    :return: mapping from the frame's index to its mask, sorted by name.
+    :raises FrameError: if a name is no number, or two are the same number.
+    """
+    masks: dict[int, Path] = {}
+    for mask in find_masks(video):
+        if not mask.stem.isdecimal():
+            raise FrameError(f'{mask}: is not named by the number of its frame')
+        if (other := masks.setdefault(int(mask.stem), mask)) is not mask:
+            raise FrameError(f'{mask}: is of the same frame as {other.name}; remove one')
+    return masks
+
+
 def find_images(video: Path) -> dict[int, Path]:
     """
     Find the frames of an unpacked video.

@@ -20,9 +20,8 @@ from surgseg_ros.core.pipeline import CameraPipeline, Decision, InputFrame, Pipe
 from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.evaluation.frames import write_png
+from surgseg_ros.evaluation.frames import Source, report_losses, write_png
 from surgseg_ros.evaluation.layout import FrameError
-from surgseg_ros.evaluation.sources import Source, report_losses
 
 RECORD_FILE: Final = 'predict.json'
 """Records what made the masks beside it, so that two models' masks are never mixed."""

@@ -25,8 +25,7 @@ from surgseg_ros.evaluation.layout import (
 from surgseg_ros.evaluation.metrics import MEANINGS, SCORED, FrameCounts
 from surgseg_ros.evaluation.pairs import Pair, report
 from surgseg_ros.reports import FILE_NAME
-from surgseg_ros.reports.charts import class_bars
-from surgseg_ros.reports.pages import write_page
+from surgseg_ros.reports.pages import class_bars, write_page
 
 _WIDTH_PX: Final = 640
 _QUALITY: Final = 85

@@ -34,17 +34,6 @@ def to_cdr(message: Any) -> bytes:
     return bytes(TYPES.serialize_cdr(message, message.__msgtype__))
 
 
-def from_cdr(cdr: bytes, type_name: str) -> Any:
-    """
-    Read a serialized message; arrays are views of `cdr`.
-
-    :param cdr: CDR with its encapsulation header, of either byte order.
-    :param type_name: `sensor_msgs/msg/Image`, for example.
-    :return: the message, of a type in TYPES.
-    """
-    return TYPES.deserialize_cdr(memoryview(cdr), type_name)  # bytes would be copied
-
-
 def header(stamp_ns: int, frame_id: str = '') -> Any:
     """
     Make a header.

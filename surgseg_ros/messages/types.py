@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Message types of rosbags, and the errors and warnings of image messages."""
+"""Message types of rosbags, how they are read, and errors and warnings of image messages."""
 
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -62,3 +62,14 @@ def message_class(name: str) -> type[Any]:
         raise ValueError(f'there is no message type {name!r}: write it like sensor_msgs/msg/Image')
     found: type[Any] = TYPES.types[name]
     return found
+
+
+def from_cdr(cdr: bytes, type_name: str) -> Any:
+    """
+    Read a serialized message; arrays are views of `cdr`.
+
+    :param cdr: CDR with its encapsulation header, of either byte order.
+    :param type_name: `sensor_msgs/msg/Image`, for example.
+    :return: the message, of a type in TYPES.
+    """
+    return TYPES.deserialize_cdr(memoryview(cdr), type_name)  # bytes would be copied

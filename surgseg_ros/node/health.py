@@ -14,7 +14,6 @@ from surgseg_ros.core.pipeline import InputFrame
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.timing import Percentiles, Stopwatch, percentiles
-from surgseg_ros.node.mailbox import Frame
 
 VALID: Final = 'valid'
 DEGRADED: Final = 'degraded'
@@ -337,6 +336,24 @@ class CameraChannel(NamedTuple):
     def prefix(self) -> str:
         """Prefix of the log messages of this camera."""
         return f'{self.name}: ' if self.name else ''
+
+
+class Frame(NamedTuple):
+    """
+    A received frame, still serialized.
+
+    :param camera: index of its camera.
+    :param cdr: the serialized message.
+    :param received_ns: steady clock in the callback.
+    :param age_ns: nanoseconds from its receipt by the middleware to the callback; 0 if unknown.
+    :param generation: the generation that it belongs to.
+    """
+
+    camera: int
+    cdr: bytes
+    received_ns: int
+    age_ns: int
+    generation: int
 
 
 class ReceivedImage(NamedTuple):

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 from surgseg_ros.core.default_model import find_model
 from surgseg_ros.core.errors import describe
 from surgseg_ros.core.model_folder import read_spec
+from surgseg_ros.core.processes import importing
 from surgseg_ros.core.reasons import Reason, ReasonCode
-from surgseg_ros.core.system import importing
-from surgseg_ros.node.inference import Inference
-from surgseg_ros.node.mailbox import Generation
+from surgseg_ros.node.freshness import Generation
 from surgseg_ros.node.parameters import Settings
+from surgseg_ros.node.worker import Inference
 
 if TYPE_CHECKING:
     from surgseg_ros.core.segmenter import Segmenter

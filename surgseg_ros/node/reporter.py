@@ -15,8 +15,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.node.health import DEGRADED, INACTIVE, STALE, VALID, Health, Verdict
+from surgseg_ros.node.lifecycle import Ticker
 from surgseg_ros.node.outputs import prefixed
-from surgseg_ros.node.threads import Ticker
 
 STATUS_DEADLINE_S: Final = 1.5
 _REPEAT_S: Final = 0.5

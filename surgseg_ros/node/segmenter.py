@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from surgseg_ros.core.errors import missing_library
-from surgseg_ros.core.system import importing, limit_arenas, limit_spinning
+from surgseg_ros.core.processes import importing, limit_arenas, limit_spinning
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -57,8 +57,8 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
         _check_installed(NEEDED_LATER)
         with importing():  # after signals are blocked: it takes a second
             from surgseg_ros.node.compatibility import begin_ros
+            from surgseg_ros.node.lifecycle import PatientExecutor
             from surgseg_ros.node.segmenter_node import SegmenterNode
-            from surgseg_ros.node.threads import PatientExecutor
 
         limit_arenas()
         begin_ros(arguments)

@@ -12,14 +12,13 @@ from std_srvs.srv import Trigger
 from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.parameters import AT_START, LIVE, TABLE
+from surgseg_ros.core.processes import release_memory
 from surgseg_ros.core.reasons import Reason, ReasonCode
-from surgseg_ros.core.system import release_memory
 from surgseg_ros.node import parameters
-from surgseg_ros.node.freshness import FailSafe
-from surgseg_ros.node.health import CameraChannel, Health
+from surgseg_ros.node.freshness import FailSafe, Generation, Mailbox
+from surgseg_ros.node.health import CameraChannel, Frame, Health
 from surgseg_ros.node.image_subscriber import TYPE_NAMES, ImageSubscriber
-from surgseg_ros.node.lifecycle import LifecycleNode, Transition
-from surgseg_ros.node.mailbox import Frame, Generation, Mailbox
+from surgseg_ros.node.lifecycle import LifecycleNode, Ticker, Transition
 from surgseg_ros.node.model_slot import ModelSlot
 from surgseg_ros.node.other_publishers import (
     OtherPublishers,
@@ -29,7 +28,6 @@ from surgseg_ros.node.other_publishers import (
 from surgseg_ros.node.outputs import Outputs, prefixed
 from surgseg_ros.node.parameters import Settings, overridable, slips
 from surgseg_ros.node.reporter import Reporter
-from surgseg_ros.node.threads import Ticker
 from surgseg_ros.node.worker import Worker
 
 FAIL_SAFE_PERIOD_S = 0.02

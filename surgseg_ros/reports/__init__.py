@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports: HTML from templates (`pages`), charts (`charts`, `timeline`)."""
+"""Reports: HTML from templates, and the charts in it (`pages`, `timeline`)."""
 
 from typing import Final
 

@@ -11,8 +11,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from surgseg_ros.reports.charts import PX, Array, chart_style, svg_from_figure
-from surgseg_ros.reports.pages import INK, LINE
+from surgseg_ros.reports.pages import INK, LINE, PX, Array, chart_style, svg_from_figure
 
 GAP: Final = 6
 """A step that is more than this many times as long as usual is a gap."""

@@ -21,10 +21,10 @@ from tqdm import tqdm
 from surgseg_ros.core.files import check_new_folder, new_folder
 from surgseg_ros.core.fitting import prepare
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_model, write_model
-from surgseg_ros.core.network import load_network
+from surgseg_ros.core.runtimes.pytorch import load_network
 from surgseg_ros.core.self_test import add_self_test
+from surgseg_ros.evaluation.frames import Source, find_sources, report_losses
 from surgseg_ros.evaluation.layout import FrameError
-from surgseg_ros.evaluation.sources import Source, find_sources, report_losses
 from surgseg_ros.training.model_card import model_card
 
 WEIGHT: Final = 0.5

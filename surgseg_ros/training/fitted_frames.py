@@ -20,7 +20,7 @@ from tqdm import tqdm
 from surgseg_ros.core.fitting import fit, fit_mask, normalize_colours
 from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
 from surgseg_ros.evaluation.frames import PARTIAL
-from surgseg_ros.training.samples import DatasetError, Sample
+from surgseg_ros.training.dataset import DatasetError, Sample
 
 _IMAGES: Final = 'images.npy'
 _MASKS: Final = 'masks.npy'

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from surgseg_ros.core.errors import first_line
 from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_model, read_spec
-from surgseg_ros.core.network import SegmentationNetwork, load_network
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork, load_network
 from surgseg_ros.training.config import ConfigError, TrainConfig
 
 _SMOOTHING = 2e-4

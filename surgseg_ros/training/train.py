@@ -22,11 +22,12 @@ from surgseg_ros.core.files import check_folder, make_folder, remove_empty, writ
 from surgseg_ros.core.model_folder import read_spec, write_model
 from surgseg_ros.core.runtimes import choose_device
 from surgseg_ros.core.self_test import add_self_test
-from surgseg_ros.training.callbacks import PredictionImages, Progress
-from surgseg_ros.training.checkpoints import (
+from surgseg_ros.training.callbacks import (
     CHECKPOINT_FILE,
     Checkpoint,
     CheckpointFile,
+    PredictionImages,
+    Progress,
     find_checkpoint,
 )
 from surgseg_ros.training.config import ConfigError, TrainConfig

@@ -13,7 +13,8 @@ from typing import Final, NoReturn
 
 from tqdm import tqdm
 
-from surgseg_ros.evaluation.frames import PARTIAL, FrameError, read_frames, write_png
+from surgseg_ros.evaluation.frames import PARTIAL, read_frames, write_png
+from surgseg_ros.evaluation.layout import FrameError
 
 _NUMBERED: Final = 'by time stamps and index'
 """How frames are numbered; caches of frames that were counted instead are not used."""

@@ -12,7 +12,7 @@ from verbs import verb
 
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.core.model_folder import ModelSpec, write_model
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 
 main = verb('evaluate_bag')
 

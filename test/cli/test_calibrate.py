@@ -11,7 +11,7 @@ import torch
 from verbs import verb
 
 from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.training.model_card import model_card
 
 main = verb('calibrate')

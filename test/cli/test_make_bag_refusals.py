@@ -95,6 +95,16 @@ def _mask_without_frame(folder):
     masks(folder / 'segmentation', 0, 6)
 
 
+def _mask_without_number(folder):
+    _mask_without_frame(folder)
+    write_png(folder / 'segmentation/foo.png', mask(0))
+
+
+def _two_masks_of_a_frame(folder):
+    _mask_without_frame(folder)
+    write_png(folder / 'segmentation/6.png', mask(0))
+
+
 @pytest.mark.parametrize(
     ('make', 'words'),
     [
@@ -106,6 +116,8 @@ def _mask_without_frame(folder):
         (_mask_in_colour, '000000000.png: is an 8-bit colour PNG'),
         (_mask_with_a_class_too_many, '000000000.png: holds the value 10'),
         (_mask_without_frame, 'frame 000000006 has a mask'),
+        (_mask_without_number, 'foo.png: is not named by the number of its frame'),
+        (_two_masks_of_a_frame, '6.png: is of the same frame as 000000006.png; remove one'),
     ],
 )
 def test_what_can_not_become_a_bag_is_named_and_leaves_nothing(tmp_path, capsys, make, words):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from surgseg_ros.core.model_folder import ModelSpec, write_model
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 
 
 @pytest.fixture(scope='session')

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from surgseg_ros.core.model_folder import ModelSpec, read_spec
-from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.runtimes import Options, TorchRuntime
-from surgseg_ros.core.runtimes.pytorch import fuse_batch_norm
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork, fuse_batch_norm
 
 SIZE = (64, 96)
 FITTED = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3), np.uint8))

@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.core import image_quality
-from surgseg_ros.core.image_quality import sample_image
+from surgseg_ros.core import gates
+from surgseg_ros.core.gates import sample_image
 
 TISSUE = (150, 60, 50)
 
@@ -24,11 +24,11 @@ def half(left: tuple[int, int, int], right: tuple[int, int, int]) -> np.ndarray:
 @pytest.mark.parametrize(
     ('sign', 'colour'),
     [
-        (image_quality.dark_share, (23, 10, 0)),
-        (image_quality.clipped_share, (251, 255, 30)),
-        (image_quality.not_red_share, (100, 90, 110)),
-        (image_quality.not_red_share, (180, 180, 175)),
-        (image_quality.blood_share, (100, 20, 25)),
+        (gates.dark_share, (23, 10, 0)),
+        (gates.clipped_share, (251, 255, 30)),
+        (gates.not_red_share, (100, 90, 110)),
+        (gates.not_red_share, (180, 180, 175)),
+        (gates.blood_share, (100, 20, 25)),
     ],
 )
 def test_half_an_image_is_a_half(sign: object, colour: tuple[int, int, int]) -> None:
@@ -40,10 +40,10 @@ def test_half_an_image_is_a_half(sign: object, colour: tuple[int, int, int]) -> 
 @pytest.mark.parametrize(
     'sign',
     [
-        image_quality.clipped_share,
-        image_quality.not_red_share,
-        image_quality.blood_share,
-        image_quality.haze,
+        gates.clipped_share,
+        gates.not_red_share,
+        gates.blood_share,
+        gates.haze,
     ],
 )
 def test_what_is_dark_does_not_count(sign: object) -> None:
@@ -58,16 +58,16 @@ def test_haze_is_what_the_darkest_channel_has_everywhere() -> None:
     rng = np.random.default_rng(0)
     clear = rng.integers(0, 200, (216, 384, 3), np.uint8)
     fog = (clear * 0.4 + 176 * 0.6).astype(np.uint8)
-    assert image_quality.haze(sample_image(clear)) < 0.1
-    assert image_quality.haze(sample_image(fog)) > image_quality.haze(sample_image(clear)) + 0.2
-    assert image_quality.haze(sample_image(plain((200, 120, 130)))) == pytest.approx(120 / 255)
+    assert gates.haze(sample_image(clear)) < 0.1
+    assert gates.haze(sample_image(fog)) > gates.haze(sample_image(clear)) + 0.2
+    assert gates.haze(sample_image(plain((200, 120, 130)))) == pytest.approx(120 / 255)
 
 
 def test_blood_has_nothing_to_see_in_it() -> None:
     textured = plain((100, 20, 20))
     textured[::8, :] = (200, 40, 40)
     textured[:, ::16] = (30, 5, 5)
-    assert image_quality.blood_share(sample_image(textured)) < 0.1
+    assert gates.blood_share(sample_image(textured)) < 0.1
 
 
 def edges(size: tuple[int, int]) -> np.ndarray:
@@ -80,35 +80,35 @@ def edges(size: tuple[int, int]) -> np.ndarray:
 def test_sharpness_falls_with_blur_at_any_size_contrast_and_light(size: tuple[int, int]) -> None:
     sharp = edges(size)
     values = [
-        image_quality.sharpness(sample_image(cv2.GaussianBlur(sharp, (0, 0), size[0] * share)))
+        gates.sharpness(sample_image(cv2.GaussianBlur(sharp, (0, 0), size[0] * share)))
         for share in (1e-4, 1 / 180, 1 / 60)
     ]
     assert values[0] > 0.42
     assert values[0] > values[1] + 0.05
     assert values[2] < 0.28
     blurred = cv2.GaussianBlur(sharp, (0, 0), size[0] / 60)
-    dim = image_quality.sharpness(sample_image((blurred // 3).astype(np.uint8)))
+    dim = gates.sharpness(sample_image((blurred // 3).astype(np.uint8)))
     assert dim == pytest.approx(values[2], abs=0.02)
 
 
 def test_nothing_at_all_is_not_blurred() -> None:
-    assert image_quality.sharpness(sample_image(plain(TISSUE))) == 1
+    assert gates.sharpness(sample_image(plain(TISSUE))) == 1
 
 
 def test_a_comb_is_seen_where_it_is() -> None:
     first, second = edges((720, 1280)), np.roll(edges((720, 1280)), 24, 1)
     woven = first.copy()
     woven[1::2] = second[1::2]
-    assert image_quality.comb_share(sample_image(first)) == 0
-    whole = image_quality.comb_share(sample_image(woven))
+    assert gates.comb_share(sample_image(first)) == 0
+    whole = gates.comb_share(sample_image(woven))
     assert whole > 0.15
     woven[:, :640] = first[:, :640]
-    assert image_quality.comb_share(sample_image(woven)) == pytest.approx(whole / 2, rel=0.3)
+    assert gates.comb_share(sample_image(woven)) == pytest.approx(whole / 2, rel=0.3)
 
 
 def test_noise_is_no_comb() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (720, 1280, 3), np.uint8)
-    assert image_quality.comb_share(sample_image(noise)) == 0
+    assert gates.comb_share(sample_image(noise)) == 0
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 999), (2, 3), (7, 5), (107, 33), (1920, 1080)])
@@ -116,9 +116,9 @@ def test_any_size_gives_numbers(size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
     sample = sample_image(image)
     for sign in (
-        image_quality.dark_share, image_quality.clipped_share, image_quality.not_red_share,
-        image_quality.haze, image_quality.blood_share,
-        image_quality.sharpness, image_quality.comb_share,
+        gates.dark_share, gates.clipped_share, gates.not_red_share,
+        gates.haze, gates.blood_share,
+        gates.sharpness, gates.comb_share,
     ):  # fmt: skip
         assert 0 <= sign(sample) <= 2
 

@@ -11,7 +11,8 @@ SIDE_PX = 12_000
 CODE = """
 import resource, sys
 from pathlib import Path
-from surgseg_ros.evaluation.frames import FrameError, read_image_file
+from surgseg_ros.evaluation.frames import read_image_file
+from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.pairs import MaskError, read_mask
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from surgseg_ros.core.system import freeze_garbage, importing
+from surgseg_ros.core.processes import freeze_garbage, importing
 
 
 class Knot:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from surgseg_ros.core.model_folder import ModelError, ModelSpec
-from surgseg_ros.core.network import SegmentationNetwork, load_network
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork, load_network
 
 
 def test_logits_have_the_images_size(tiny_network: SegmentationNetwork) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from surgseg_ros.core.model_folder import ModelError, ModelSpec
 from surgseg_ros.core.runtimes import Options, load_runtime
-from surgseg_ros.core.runtimes.onnx import check_graph
+from surgseg_ros.core.runtimes.exported import check_graph
 
 onnx = pytest.importorskip('onnx', reason='pip install onnx')
 

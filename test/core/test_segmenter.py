@@ -11,7 +11,7 @@ from torch import Tensor
 
 from surgseg_ros.core.labels import CLASS_COUNT, NEEDLE, NO_DECISION
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, write_model
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.segmentation import Circle, Roi
 from surgseg_ros.core.segmenter import Segmenter
 

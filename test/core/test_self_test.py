@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_model, write_model
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.self_test import add_self_test, check_self_test, draw
 

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.evaluation.frames import FrameError, read_frames, read_image_file, write_png
-from surgseg_ros.evaluation.layout import find_images
+from surgseg_ros.evaluation.frames import read_frames, read_image_file, write_png
+from surgseg_ros.evaluation.layout import FrameError, find_images
 from surgseg_ros.evaluation.videos import open_video
 
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from surgseg_ros.core.labels import CLASS_NAMES, NEEDLE, NO_DECISION, THREAD
-from surgseg_ros.evaluation.frames import FrameError, write_png
+from surgseg_ros.evaluation.frames import write_png
 from surgseg_ros.evaluation.labelled import count_labelled, find_sets, summarize_labelled
+from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.metrics import count_near, summarize_near
 
 WIDTH = 64

@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from surgseg_ros.evaluation.frames import FrameError, write_png
-from surgseg_ros.evaluation.sources import Crop, find_sources, labelled_frames
+from surgseg_ros.evaluation.frames import Crop, find_sources, labelled_frames, write_png
+from surgseg_ros.evaluation.layout import FrameError
 
 GENERATOR = np.random.default_rng(0)
 IMAGE = GENERATOR.integers(0, 256, (20, 30, 3), np.uint8)

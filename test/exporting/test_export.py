@@ -23,9 +23,8 @@ from surgseg_ros.core.model_folder import (
     read_spec,
     write_model,
 )
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.exporting import converters
 from surgseg_ros.exporting import export as exporting
 
 main = verb('export')
@@ -245,10 +244,10 @@ def test_the_graph_of_another_network_is_refused(model, data, tmp_path, monkeypa
 
     def other(network, spec, fitted, folder):
         torch.manual_seed(1)
-        converters.to_openvino(SegmentationNetwork(spec).eval(), spec, fitted, folder)
+        exporting.to_openvino(SegmentationNetwork(spec).eval(), spec, fitted, folder)
 
-    backend = converters.BACKENDS['openvino']._replace(convert=other)
-    monkeypatch.setitem(converters.BACKENDS, 'openvino', backend)
+    backend = exporting.BACKENDS['openvino']._replace(convert=other)
+    monkeypatch.setitem(exporting.BACKENDS, 'openvino', backend)
     assert export(model, data, tmp_path / 'exported') == 1
     assert '99 % is the least' in capsys.readouterr().err
 

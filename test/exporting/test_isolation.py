@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from surgseg_ros.core.model_folder import EXPORT_FILES, ModelSpec, write_model
-from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.runtimes import RUNTIMES
-from surgseg_ros.exporting.converters import convert
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
+from surgseg_ros.exporting.export import convert
 
 # The kernel ends the process where it makes a socket of IPv4 or IPv6: a filter of six instructions
 # on x86-64, where 41 is socket() and its first argument lies 16 bytes into what the filter sees.

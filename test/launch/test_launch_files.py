@@ -20,8 +20,8 @@ from started import running
 
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.core.model_folder import ModelSpec, write_model
-from surgseg_ros.core.network import SegmentationNetwork
 from surgseg_ros.core.parameters import TABLE
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.messages.images import IMAGE
 from surgseg_ros.messages.types import TYPES
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_to_msg, rgb_from_msg
-from surgseg_ros.messages.results import from_cdr, header, to_cdr
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.results import header, to_cdr
+from surgseg_ros.messages.types import TYPES, from_cdr
 
 FEW = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True

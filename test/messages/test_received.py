@@ -5,8 +5,14 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_to_msg
-from surgseg_ros.messages.received import mask_from_msg, read_image, read_stamp
+from surgseg_ros.messages.images import (
+    COMPRESSED_IMAGE,
+    IMAGE,
+    image_to_msg,
+    mask_from_msg,
+    read_image,
+    read_stamp,
+)
 from surgseg_ros.messages.results import header, to_cdr
 from surgseg_ros.messages.types import TYPES, ImageError
 

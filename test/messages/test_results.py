@@ -13,13 +13,12 @@ from surgseg_ros.messages.results import (
     DETECTIONS,
     LABEL_INFO,
     detections_to_msg,
-    from_cdr,
     header,
     label_info_to_msg,
     stamp_ns,
     to_cdr,
 )
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.types import TYPES, from_cdr
 
 HEADER = header(12 * 10**9 + 34, 'endoscope')
 

@@ -7,9 +7,14 @@ import pytest
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.messages.images import IMAGE
 from surgseg_ros.messages.results import stamp_ns
-from surgseg_ros.node.freshness import PUBLISH_NO_DECISION, SILENT, FailSafe, ResultPolicy
+from surgseg_ros.node.freshness import (
+    PUBLISH_NO_DECISION,
+    SILENT,
+    FailSafe,
+    Generation,
+    ResultPolicy,
+)
 from surgseg_ros.node.health import CameraChannel, Health, LastImage
-from surgseg_ros.node.mailbox import Generation
 
 MS = 10**6
 STAMP_NS = 77 * 10**9

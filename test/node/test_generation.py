@@ -3,7 +3,7 @@
 
 import threading
 
-from surgseg_ros.node.mailbox import Generation
+from surgseg_ros.node.freshness import Generation
 
 
 def test_a_result_of_an_older_generation_is_reported():

@@ -3,7 +3,8 @@
 
 import threading
 
-from surgseg_ros.node.mailbox import Frame, Mailbox
+from surgseg_ros.node.freshness import Mailbox
+from surgseg_ros.node.health import Frame
 
 
 def frame(camera: int, number: int) -> Frame:

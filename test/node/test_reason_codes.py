@@ -23,14 +23,20 @@ from surgseg_ros.core.pipeline import CameraPipeline, InputFrame, PipelineSettin
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.messages.compressed_format import color_layout
+from surgseg_ros.messages.encodings import color_layout
 from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_from_compressed
 from surgseg_ros.messages.results import header
 from surgseg_ros.messages.types import TYPES
-from surgseg_ros.node.freshness import HEADER, Age, ResultPolicy, clock_warning, staleness
+from surgseg_ros.node.freshness import (
+    HEADER,
+    Age,
+    Generation,
+    ResultPolicy,
+    clock_warning,
+    staleness,
+)
 from surgseg_ros.node.health import Health
 from surgseg_ros.node.image_subscriber import ImageSubscriber
-from surgseg_ros.node.mailbox import Generation
 from surgseg_ros.node.model_slot import ModelSlot
 from surgseg_ros.node.other_publishers import LISTED_DEAD_S, UNKNOWN_NAME, OtherPublishers
 from surgseg_ros.node.parameters import Settings

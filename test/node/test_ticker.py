@@ -3,7 +3,7 @@
 
 import threading
 
-from surgseg_ros.node.threads import Ticker
+from surgseg_ros.node.lifecycle import Ticker
 
 NEVER_S = 3600.0
 

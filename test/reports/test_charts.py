@@ -11,8 +11,14 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from surgseg_ros.reports.charts import Bar, class_bars, confidence_plot, data_sheet, time_bars
-from surgseg_ros.reports.pages import class_colour
+from surgseg_ros.reports.pages import (
+    Bar,
+    class_bars,
+    class_colour,
+    confidence_plot,
+    data_sheet,
+    time_bars,
+)
 from surgseg_ros.reports.timeline import Curve, Panel, Row, timeline
 
 BAR = Bar('1080p <one>', {'parse': 0.5, 'network': 20.25}, {'p95': 30.04})

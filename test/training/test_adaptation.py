@@ -11,7 +11,7 @@ from verbs import verb
 
 from surgseg_ros.core.fitting import prepare
 from surgseg_ros.core.model_folder import ModelSpec, read_model, read_spec, write_model
-from surgseg_ros.core.network import SegmentationNetwork, load_network
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork, load_network
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.training.model_card import model_card
 
@@ -95,10 +95,10 @@ def test_the_new_folder_says_what_it_was_made_of_and_runs(model, images, tmp_pat
     assert spec.training['adapted'] == {
         'model': old.weights_sha256, 'videos': ['video_mine'], 'images': 5, 'weight': 0.5,
     }  # fmt: skip
-    card = (tmp_path / 'new/README.md').read_text()
-    assert card == model_card(spec)
-    assert 'video_mine' in card
-    assert old.weights_sha256 in card
+    readme = (tmp_path / 'new/README.md').read_text()
+    assert readme == model_card(spec)
+    assert 'video_mine' in readme
+    assert old.weights_sha256 in readme
     mask = Segmenter.load(tmp_path / 'new', 'cpu').segment(np.zeros((48, 80, 3), np.uint8)).mask
     assert mask.shape == (48, 80)
 

@@ -15,7 +15,7 @@ import torch
 from verbs import verb
 
 from surgseg_ros.core.model_folder import read_model
-from surgseg_ros.training.samples import split_videos
+from surgseg_ros.training.dataset import split_videos
 
 main = verb('train')
 
@@ -38,7 +38,7 @@ KILLED = """
 import os, signal, sys
 import torch
 from surgseg_ros.__main__ import main
-from surgseg_ros.training import checkpoints, module
+from surgseg_ros.training import callbacks, module
 
 torch.set_num_threads(1)
 place, *argv = sys.argv[1:]
@@ -56,11 +56,11 @@ def die_in_a_checkpoint(self, trainer, *rest):
     return save(self, trainer, *rest)
 
 step = module.Training.training_step
-save = checkpoints.Checkpoint.on_train_epoch_end
+save = callbacks.Checkpoint.on_train_epoch_end
 if place == 'step':
     module.Training.training_step = die_in_a_step
 else:
-    checkpoints.Checkpoint.on_train_epoch_end = die_in_a_checkpoint
+    callbacks.Checkpoint.on_train_epoch_end = die_in_a_checkpoint
 sys.exit(main(['train', *argv]))
 """
 

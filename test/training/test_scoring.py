@@ -10,7 +10,7 @@ import segmentation_models_pytorch as smp
 import torch
 
 from surgseg_ros.core.model_folder import ModelError, ModelSpec
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.training.scoring import (
     score,

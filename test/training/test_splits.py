@@ -3,8 +3,13 @@
 
 import pytest
 
-from surgseg_ros.training.dataset import find_samples
-from surgseg_ros.training.samples import DatasetError, split_frames, split_samples, split_videos
+from surgseg_ros.training.dataset import (
+    DatasetError,
+    find_samples,
+    split_frames,
+    split_samples,
+    split_videos,
+)
 
 
 def test_the_split_is_by_video_and_seeded():

@@ -12,7 +12,7 @@ import torch
 from verbs import verb
 
 from surgseg_ros.core.model_folder import ModelSpec, read_model, write_model
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.layout import DRAWN_FILE
 from surgseg_ros.training.config import TrainConfig

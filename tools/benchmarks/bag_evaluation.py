@@ -21,8 +21,8 @@ from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.cli.benchmark import draw
 from surgseg_ros.core.fitting import fit
 from surgseg_ros.core.model_folder import read_model
-from surgseg_ros.core.network import load_network
 from surgseg_ros.core.runtimes import AUTO
+from surgseg_ros.core.runtimes.pytorch import load_network
 from surgseg_ros.core.segmenter import Segmenter
 from tools.benchmarks.machine import describe
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.bags.writing import stamped, write_image_bag
-from surgseg_ros.evaluation.sources import find_sources, labelled_frames
+from surgseg_ros.evaluation.frames import find_sources, labelled_frames
 from surgseg_ros.evaluation.videos import open_video
 from surgseg_ros.synthetic import Scene
 

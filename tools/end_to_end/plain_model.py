@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torchvision.transforms import functional as transforms
 
 from surgseg_ros.core.model_folder import read_model
-from surgseg_ros.core.network import load_network
 from surgseg_ros.core.runtimes import choose_device
+from surgseg_ros.core.runtimes.pytorch import load_network
 from surgseg_ros.core.timing import Stopwatch
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from surgseg_ros.core.model_folder import ModelSpec
-from surgseg_ros.core.runtimes.onnx import OnnxRuntime, has_tensorrt
-from surgseg_ros.core.runtimes.openvino import OpenVinoRuntime
+from surgseg_ros.core.runtimes.exported import OnnxRuntime, OpenVinoRuntime, has_tensorrt
 from surgseg_ros.core.runtimes.pytorch import TorchRuntime
 from surgseg_ros.core.runtimes.selection import AUTO, CHOICES, Options, Runtime, choose_device
 

@@ -1,18 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared code of runtimes of exported networks: reading an export, and importing its library."""
+"""The runtimes of exported networks, `openvino` and `onnxruntime`, and how both read an export."""
 
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from ctypes.util import find_library
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import EXPORT_FILES, ModelError, ModelSpec, read_checked
-from surgseg_ros.core.runtimes.selection import AUTO
+from surgseg_ros.core.runtimes.selection import (
+    AUTO,
+    Options,
+    choose_device,
+    has_instructions,
+    is_limited,
+)
 
 
 def read_export(
@@ -76,3 +86,290 @@ def one_by_one(run: Callable[[Tensor], Tensor], fitted: Tensor) -> Tensor:
     if len(fitted) == 1:
         return run(fitted)
     return torch.cat([run(image[None]).clone() for image in fitted])
+
+
+_OPENVINO_REMEDY: Final = "install it (pip install openvino), or set runtime to 'torch'"
+
+_PRECISION_HINTS: Final = {'f32': 'f32', 'bf16': 'bf16', 'int8': 'bf16'}
+"""Precision hint by precision of the export; a CPU without bfloat16 uses float32 instead."""
+
+
+def _precision_hint(precision: str) -> str:
+    """
+    Choose the precision hint of OpenVINO for an export.
+
+    OpenVINO asks the processor for bfloat16, but its oneDNN obeys ONEDNN_MAX_CPU_ISA. Where that
+    hides bfloat16, a network either fails to compile or gives NaN.
+    """
+    if is_limited() and not has_instructions('bf16'):
+        return 'f32'
+    return _PRECISION_HINTS[precision]
+
+
+def _compile(core: Any, graph: bytes, weights: bytes, precision: str) -> Any:
+    settings = {
+        'PERFORMANCE_HINT': 'LATENCY',
+        'NUM_STREAMS': 1,
+        'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+        'INFERENCE_PRECISION_HINT': _precision_hint(precision),
+        # Two nodes would be pinned to the same cores.
+        'ENABLE_CPU_PINNING': False,
+    }
+    return core.compile_model(core.read_model(graph, weights), 'CPU', settings)
+
+
+class OpenVinoRuntime:
+    """OpenVINO, compiled here for this CPU, with as many threads as torch has."""
+
+    def __init__(self, folder: Path, spec: ModelSpec, options: Options) -> None:
+        """
+        Read and compile an export.
+
+        :param folder: the model folder.
+        :param spec: its specification.
+        :param options: device, and the precision that the export has, or `auto`.
+        :raises ModelError: if the folder holds no usable OpenVINO export.
+        :raises ValueError: if the device is another one, or openvino is not installed.
+        """
+        if options.device not in ('auto', 'cpu'):
+            raise ValueError(
+                f'device is {options.device!r}, but the runtime openvino supports only the CPU: '
+                "set device to 'cpu', or runtime to 'auto'"
+            )
+        precision, (graph, weights) = read_export(folder, spec, 'openvino', options.precision)
+        # OpenVINO would take ONNX and others as well, and open the files that these may name.
+        if not graph.lstrip().startswith((b'<?xml', b'<net')) or b'<!' in graph:
+            raise ModelError(
+                f'{folder}: OpenVINO cannot read the export: openvino.xml is not XML of OpenVINO; '
+                'export the model again'
+            )
+        self._openvino = import_library('openvino', _OPENVINO_REMEDY)
+        self.device = torch.device('cpu')
+        self.max_batch_size = 1
+        try:
+            compiled = _compile(self._openvino.Core(), graph, weights, precision)
+            shapes = [tuple(port.shape) for port in compiled.inputs]
+        except RuntimeError as error:
+            raise ModelError(f'{folder}: OpenVINO cannot read the export: {error}') from error
+        if shapes != [(1, *spec.input_size, 3)]:
+            raise ModelError(
+                f'{folder}: the OpenVINO export takes {shapes}, expected (1, *input_size, 3) with '
+                f'input_size {spec.input_size}: export the model again'
+            )
+        self._request = compiled.create_infer_request()
+        computed = compiled.get_property('INFERENCE_PRECISION_HINT').to_string()
+        parts = f'int8 and {computed}' if precision == 'int8' else computed
+        self.description = f'openvino {parts} on CPU'
+
+    def __call__(self, fitted: Tensor) -> Tensor:
+        """Find the logits; see Runtime."""
+        return one_by_one(self._run, fitted)
+
+    def _run(self, fitted: Tensor) -> Tensor:
+        array = fitted.contiguous().numpy()
+        self._request.set_input_tensor(self._openvino.Tensor(array, shared_memory=True))
+        self._request.infer()
+        return torch.from_numpy(self._request.get_output_tensor().data)
+
+
+_INSIDE: Final[Mapping[str, Mapping[int, str]]] = {
+    'model': {7: 'graph', 20: 'training', 25: 'function'},
+    'training': {1: 'graph', 2: 'graph'},
+    'function': {7: 'node', 11: 'attribute'},
+    'graph': {1: 'node', 5: 'tensor', 15: 'sparse'},
+    'node': {5: 'attribute'},
+    'attribute': {5: 'tensor', 6: 'graph', 10: 'tensor', 11: 'graph', 22: 'sparse', 23: 'sparse'},
+    'sparse': {1: 'tensor', 2: 'tensor'},
+    'tensor': {},
+}
+"""By kind of message in onnx.proto, its fields that lead to tensors, and what they are."""
+
+_EXTERNAL_DATA: Final = 13  # of a tensor
+_OPERATOR: Final = 4  # of a node
+_DEEPEST: Final = 50
+
+
+def check_graph(graph: bytes) -> None:
+    """
+    Reject a graph that loads weights or compiled engines from other files.
+
+    These are opened relative to the working directory, and have no hashes in model.json.
+
+    :param graph: the serialized onnx.ModelProto.
+    :raises ValueError: if it does, or cannot be read.
+    """
+    try:
+        _check_message(memoryview(graph), 'model', 0)
+    except IndexError as error:
+        raise ValueError('it is not an ONNX graph: it ends in the middle of a field') from error
+
+
+def _check_message(content: memoryview, kind: str, depth: int) -> None:
+    if depth > _DEEPEST:
+        raise ValueError(f'it is nested more than {_DEEPEST} deep')
+    for number, value in _fields(content):
+        if kind == 'tensor' and number == _EXTERNAL_DATA:
+            raise ValueError('a tensor is in another file; export the model again')
+        if kind == 'node' and number == _OPERATOR and bytes(value) == b'EPContext':
+            raise ValueError('it names a compiled engine; export the model again')
+        if number in _INSIDE[kind]:
+            _check_message(value, _INSIDE[kind][number], depth + 1)
+
+
+def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield the fields of a protobuf message; the value of a number is empty."""
+    place = 0
+    while place < len(content):
+        key, place = _varint(content, place)
+        kind, length = key & 7, 0
+        if kind == 0:
+            _, place = _varint(content, place)
+        elif kind == 2:
+            length, place = _varint(content, place)
+        elif kind in (1, 5):
+            place += 8 if kind == 1 else 4
+        else:
+            raise ValueError(f'it is not an ONNX graph: field {key >> 3} is of type {kind}')
+        if place + length > len(content):
+            raise IndexError
+        yield key >> 3, content[place : place + length]
+        place += length
+
+
+def _varint(content: memoryview, place: int) -> tuple[int, int]:
+    """Read a varint; return it and the position after it."""
+    number = 0
+    for shift in range(0, 70, 7):
+        byte = content[place]
+        place += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, place
+    raise ValueError('it is not an ONNX graph: a number has more than ten bytes')
+
+
+_ONNX_REMEDY: Final = (
+    'install it (pip install onnxruntime-gpu for TensorRT and CUDA, onnxruntime for the CPU), or '
+    "set runtime to 'torch'"
+)
+TENSORRT: Final = 'TensorrtExecutionProvider'
+
+
+class OnnxRuntime:
+    """ONNX Runtime; with TensorRT, the engine is built here, or read from a cache."""
+
+    def __init__(self, folder: Path, spec: ModelSpec, options: Options) -> None:
+        """
+        Read and compile an export.
+
+        :param folder: the model folder.
+        :param spec: its specification.
+        :param options: device, and the precision that the export has, or `auto`.
+        :raises ModelError: if the folder holds no usable ONNX export.
+        :raises ValueError: if the machine has no such device, or onnxruntime is not installed or
+            cannot use the device.
+        """
+        chosen = torch.device(choose_device(options.device))
+        precision, (graph,) = read_export(folder, spec, 'onnx', options.precision)
+        library = import_library('onnxruntime', _ONNX_REMEDY)
+        self.device = torch.device('cuda', chosen.index or 0) if chosen.type == 'cuda' else chosen
+        self.max_batch_size = 1
+        providers = _providers(library, self.device, precision)
+        session = library.SessionOptions()
+        session.intra_op_num_threads = torch.get_num_threads()
+        session.log_severity_level = 3  # only errors; its advice does not belong in the node's log
+        try:
+            check_graph(graph)
+            self._session = library.InferenceSession(graph, session, providers=providers)
+        except Exception as error:  # its own classes, which have no common base class
+            raise ModelError(f'{folder}: ONNX Runtime cannot load the export: {error}') from error
+        ports = self._session.get_inputs(), self._session.get_outputs()
+        shapes = [tuple(port.shape) for side in ports for port in side]
+        expected = [(1, *spec.input_size, 3), (1, CLASS_COUNT, *spec.input_size)]
+        if shapes != expected:
+            raise ModelError(
+                f'{folder}: the ONNX export has the shapes {shapes}, expected {expected}: export '
+                'the model again'
+            )
+        self._names = ports[0][0].name, ports[1][0].name
+        self._logits = torch.empty(expected[1], device=self.device)
+        used = self._session.get_providers()[0]
+        _check_used(used, self.device, precision)
+        name = torch.cuda.get_device_name(self.device) if self.device.type == 'cuda' else 'CPU'
+        self.description = f'onnxruntime {precision} by {used} on {name}'
+
+    def __call__(self, fitted: Tensor) -> Tensor:
+        """Find the logits; see Runtime."""
+        return one_by_one(self._run, fitted)
+
+    def _run(self, fitted: Tensor) -> Tensor:
+        fitted = fitted.contiguous()
+        kind, index = self.device.type, self.device.index or 0
+        binding = self._session.io_binding()
+        for bind, name, element, tensor in (
+            (binding.bind_input, self._names[0], np.uint8, fitted),
+            (binding.bind_output, self._names[1], np.float32, self._logits),
+        ):
+            bind(name, kind, index, element, tuple(tensor.shape), tensor.data_ptr())
+        if kind == 'cuda':  # torch and ONNX Runtime have streams of their own
+            torch.cuda.current_stream(self.device).synchronize()
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return self._logits
+
+
+def has_tensorrt() -> bool:
+    """
+    Return whether ONNX Runtime is installed with TensorRT.
+
+    :return: True if it is.
+    """
+    if not find_spec('onnxruntime'):
+        return False
+    if not find_spec('tensorrt') and not find_library('nvinfer'):
+        return False  # ONNX Runtime lists it all the same
+    return TENSORRT in import_library('onnxruntime', _ONNX_REMEDY).get_available_providers()
+
+
+def _providers(library: Any, device: torch.device, precision: str) -> list[Any]:
+    """List the execution providers to use, the fastest first."""
+    available = library.get_available_providers()
+    if device.type == 'cpu':
+        return ['CPUExecutionProvider']
+    if 'CUDAExecutionProvider' not in available:
+        raise ValueError(
+            f'onnxruntime has {", ".join(available)}, none of which runs on CUDA: pip install '
+            "onnxruntime-gpu in its place, or set device to 'cpu'"
+        )
+    if find_spec('tensorrt'):
+        import_library('tensorrt', _ONNX_REMEDY)  # its libraries are then found
+    tensorrt = {
+        'device_id': device.index,
+        'trt_bf16_enable': precision != 'f32',
+        'trt_int8_enable': precision == 'int8',
+        # An engine takes minutes to build; its name depends on model, TensorRT and GPU.
+        'trt_engine_cache_enable': True,
+        'trt_engine_cache_path': str(_engine_cache()),
+    }
+    first = [(TENSORRT, tensorrt)] if TENSORRT in available else []
+    return [*first, ('CUDAExecutionProvider', {'device_id': device.index}), 'CPUExecutionProvider']
+
+
+def _check_used(used: str, device: torch.device, precision: str) -> None:
+    """Reject a provider that ONNX Runtime falls back to with only a line in its log."""
+    if precision == 'bf16' and used != TENSORRT:
+        raise ValueError(
+            f"the ONNX export is of precision 'bf16', which TensorRT alone has, and {used} would "
+            'run it: install TensorRT, or export with --precision f32'
+        )
+    if device.type == 'cuda' and used == 'CPUExecutionProvider':
+        raise ValueError(
+            'onnxruntime finds no CUDA libraries that it can use, and would run on the CPU: '
+            "install those of its own CUDA version, or set runtime to 'torch'"
+        )
+
+
+def _engine_cache() -> Path:
+    folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'surgseg_ros'
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -16,7 +16,7 @@ from av.container import InputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from surgseg_ros.core.limits import MAX_PIXELS
+from surgseg_ros.core.processes import MAX_PIXELS
 from surgseg_ros.evaluation.layout import FrameError
 
 Coded: TypeAlias = 'av.Packet[VideoStream]'

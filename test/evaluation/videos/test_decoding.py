@@ -11,7 +11,7 @@ import pytest
 from made_videos import GOP, overwrite, packets, rewrite, write_video
 
 from surgseg_ros.core.image_files import ImageFileError, check_file, decode_rgb
-from surgseg_ros.core.limits import MAX_PIXELS
+from surgseg_ros.core.processes import MAX_PIXELS
 from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.videos import open_video
 from surgseg_ros.evaluation.videos.decoding import are_whole, length_bytes

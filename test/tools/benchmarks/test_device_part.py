@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from surgseg_ros.core.model_folder import ModelSpec, write_model
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from tools.benchmarks import device_part
 from tools.benchmarks.device_part import Row, table
 

@@ -3,7 +3,7 @@
 
 import pytest
 
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.training.config import read_config
 from tools.benchmarks import model
 from tools.runs import StepError

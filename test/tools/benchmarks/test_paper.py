@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from tools.benchmarks import paper, turns
 
 SPEC = ModelSpec(

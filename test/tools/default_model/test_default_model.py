@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from surgseg_ros.core.model_folder import ModelSpec, read_model, read_spec, write_model
-from surgseg_ros.core.network import SegmentationNetwork
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.training.config import read_config
 from tools.default_model import __main__ as default_model
 from tools.runs import Videos
