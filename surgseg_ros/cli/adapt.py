@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Adapt.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the exit status.
+    :return: the exit status; 1 if images of a video are missing or damaged, and were left out.
     :raises ValueError: of the model, a video or the output, if it cannot be used.
     :raises OSError: if the model cannot be written.
     """
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f'{options.output}: adapted to {made_of["images"]} images of '
         f'{len(made_of["videos"])} videos; measure whether that helps (`evaluate --labelled`)'
     )
-    return 0
+    return 1 if adapted.losses else 0
 
 
 def _parser() -> argparse.ArgumentParser:

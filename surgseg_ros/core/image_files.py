@@ -9,7 +9,7 @@ bytes. So files are checked before native code reads them.
 import struct
 import zlib
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final, NamedTuple
 
 import cv2
@@ -170,6 +170,8 @@ def _check_png(data: bytes) -> EncodedImage:
         raise ImageFileError(text, 'refused')
     width, height, _, color = struct.unpack_from('>IIBB', data, 16)
     kept = [data[start:end] for name, start, end in chunks if name in _PNG_IMAGE]
+    if not all(map(_is_sound, kept)):  # libpng would print a line of its own on stderr
+        raise ImageFileError(f'{_beginning(data)} have a wrong checksum', 'damaged')
     whole = data if len(kept) == len(chunks) else b''.join([_PNG_START, *kept])
     return EncodedImage(whole, height, width, color in (0, 4))
 
@@ -220,12 +222,12 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
 
 def _sound_chunks(data: bytes) -> list[bytes]:
     """List the chunks before the first wrong checksum; OpenCV would silently ignore it."""
-    names = []
-    for name, start, end in _chunks(data):
-        if zlib.crc32(data[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], 'big'):
-            break
-        names.append(name)
-    return names
+    sound = takewhile(lambda chunk: _is_sound(data[chunk[1] : chunk[2]]), _chunks(data))
+    return [name for name, _, _ in sound]
+
+
+def _is_sound(chunk: bytes) -> bool:
+    return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], 'big')
 
 
 def _decode_indices(data: bytes, scale: int) -> NDArray[np.uint8]:

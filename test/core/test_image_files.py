@@ -53,6 +53,14 @@ def with_scans(data: bytes, number: int) -> bytes:
     return data[:end] + data[last:end] * more + data[end:]
 
 
+def test_a_wrong_checksum_is_reported_and_nothing_else_is_printed(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    wrong = IDAT[:-1] + bytes([IDAT[-1] ^ 1])
+    assert cause(START + ihdr() + wrong + IEND) == 'damaged'
+    assert capfd.readouterr().err == ''
+
+
 def cause(data: bytes) -> str:
     with pytest.raises(ImageError) as caught:
         rgb_from_msg(Message(format='', data=data))
