@@ -84,6 +84,7 @@ CASES = {
     'a file in the place of its folder': ('file', 'folder', 'new'),
     'a name too long': ('file', 'folder', 'new'),
     'no room': ('file', 'folder', 'new', 'model'),
+    'a place that takes no files': ('file', 'folder', 'new'),
 }
 
 
@@ -145,6 +146,8 @@ def test_an_output_that_can_not_be_written_is_reported_before_any_work(
     if case == 'a file in the place of its folder':
         (tmp_path / 'file').write_text('mine')
         path = tmp_path / 'file/out'
+    if case == 'a place that takes no files':  # of nobody, root included
+        path = Path('/sys/surgseg_out')
     path = path.with_name(path.name + ending.get(target.option, ''))
     if case == 'a folder in its place':
         path.mkdir()
