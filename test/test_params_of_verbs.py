@@ -163,17 +163,17 @@ def test_without_a_model_the_one_that_ships_is_used(runs, name):
 @pytest.mark.parametrize('name', VERBS)
 def test_what_has_no_meaning_here_is_named_in_a_line(runs, name, capsys):
     assert runs.run(name, '--params-file', SHIPPED, '--param', 'use_sim_time:=true') == 0
-    said = [line for line in capsys.readouterr().err.splitlines() if 'ignored' in line]
-    assert len(said) == 1
-    assert said[0].startswith(f'{name}: parameters that have no effect here are ignored: ')
-    ignored = said[0].rpartition(': ')[2].split(', ')
+    text = [line for line in capsys.readouterr().err.splitlines() if 'ignored' in line]
+    assert len(text) == 1
+    assert text[0].startswith(f'{name}: parameters that have no effect here are ignored: ')
+    ignored = text[0].rpartition(': ')[2].split(', ')
     assert {'image_topics', 'stale_after_ms', 'use_sim_time'} <= set(ignored)
     assert not {'min_confidence', 'roi', 'gates.smoke.action'} & set(ignored)
     assert ('least_area' in ignored) == (name == 'predict'), 'there are no detections'
 
 
 @pytest.mark.parametrize(
-    ('words', 'said'),
+    ('words', 'expected'),
     [
         (('--param', 'min_confidance:=0.5'), "(did you mean 'min_confidence'?)"),
         (('--param', 'min_confidence:=1'), 'a decimal point: write 1.0'),
@@ -189,7 +189,9 @@ def test_what_has_no_meaning_here_is_named_in_a_line(runs, name, capsys):
     ],
 )
 @pytest.mark.parametrize('name', VERBS)
-def test_what_does_not_fit_is_refused_in_a_line(runs, tmp_path_factory, name, words, said, capsys):
+def test_what_does_not_fit_is_refused_in_a_line(
+    runs, tmp_path_factory, name, words, expected, capsys
+):
     folder = tmp_path_factory.mktemp('files')
     places = {
         'file': params_file(folder, {'steady_frame': 3}),
@@ -200,7 +202,7 @@ def test_what_does_not_fit_is_refused_in_a_line(runs, tmp_path_factory, name, wo
     assert runs.run(name, *(word.format(**places) for word in words)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f'{name}: ')
-    assert said in line
+    assert expected in line
     assert not any(runs.folder.iterdir())
 
 
@@ -265,8 +267,8 @@ def test_where_the_network_fails_both_give_no_decision_with_the_reason(runs, cap
     assert runs.run('predict', *words) == 1
     failed = [bool((mask == 255).all()) for mask in runs.masks()]
     assert failed == [outcome == 'failed' for outcome in outcomes]
-    said = 'could not be processed: 1, first video_case/2: ArithmeticError: logits that'
-    assert said in capsys.readouterr().err
+    text = 'could not be processed: 1, first video_case/2: ArithmeticError: logits that'
+    assert text in capsys.readouterr().err
 
 
 def test_a_run_that_the_machine_stops_goes_on_from_there(runs, capsys, monkeypatch):

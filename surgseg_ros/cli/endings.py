@@ -108,12 +108,12 @@ def _report(command: Command, error: BaseException) -> int:
         _forget_output()
         if isinstance(error, BrokenPipeError):
             return CLOSED
-    said = explain(error)
-    if said is None or sys.flags.dev_mode:
+    text = explain(error)
+    if text is None or sys.flags.dev_mode:
         traceback.print_exception(error)
-    if said is None:
+    if text is None:
         return BUG
-    print_line(command.name, said)
+    print_line(command.name, text)
     return command.failed
 
 

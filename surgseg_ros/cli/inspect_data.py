@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sheet = data_sheet(*_for_sheet(found.samples, examinations))
         write_whole(options.output / IMAGE_FILE, sheet)
         print(f'\nimage: {options.output / IMAGE_FILE}')
-    return _say(summary['faults'], options.json)
+    return _print_errors(summary['faults'], options.json)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,7 +103,7 @@ def _for_sheet(
     return *class_shares(class_px), len(sound), images
 
 
-def _say(data_errors: Sequence[dict[str, str]], file: Path | None) -> int:
+def _print_errors(data_errors: Sequence[dict[str, str]], file: Path | None) -> int:
     """Print the errors, and return the exit status."""
     if not data_errors:
         print('\nNo errors found.')
