@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.labels import CLASS_COUNT, CLASS_NAMES
 from surgseg_ros.reports import SHEET_IMAGE_PX
-from surgseg_ros.training.dataset import Sample, find_losses, scan_samples
-from surgseg_ros.training.examination import (
+from surgseg_ros.training.data_check import (
     Examination,
     choose,
     class_shares,
@@ -23,6 +22,7 @@ from surgseg_ros.training.examination import (
     examine_all,
     summarize,
 )
+from surgseg_ros.training.dataset import Sample, find_losses, scan_samples
 
 IMAGE_FILE: Final = 'data.png'
 

@@ -18,8 +18,8 @@ from made_results import (
 )
 from page import Page
 
-from surgseg_ros.bag_evaluation.over_time import read_series
 from surgseg_ros.bag_evaluation.report import draw_timeline, write_report
+from surgseg_ros.bag_evaluation.timeline_data import read_series
 from surgseg_ros.core.labels import CLASS_NAMES, NO_DECISION
 
 FRAMES = 12

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from surgseg_ros.training.data_check import check, examine, validate
 from surgseg_ros.training.dataset import DatasetError, find_samples
-from surgseg_ros.training.examination import check, examine, validate
 
 MASK = 'video_01/segmentation/000000000.png'
 NAME = 'video_01/000000000'

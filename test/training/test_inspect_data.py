@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from verbs import verb
 
-from surgseg_ros.training.examination import choose
+from surgseg_ros.training.data_check import choose
 
 main = verb('inspect_data')
 
