@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`evaluate_bag` and `predict` take the node's parameters, and record those that applied."""
 
+import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,11 +12,15 @@ import pytest
 import torch
 from verbs import verb
 
+from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
+from surgseg_ros.core.gates import GateSetting
 from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
+from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.evaluation.predict import PredictOptions
 
 VERBS = ('evaluate_bag', 'predict')
 SHIPPED = Path(__file__).resolve().parents[1] / 'config/segmenter.yaml'
@@ -309,3 +315,33 @@ def test_masks_of_a_release_without_parameters_are_added_to(runs):
     file.write_text(json.dumps(earlier))
     assert runs.run('predict') == 0
     assert runs.run('predict', '--param', 'precision:=f32') == 2
+
+
+OTHER_SETTINGS = {
+    'gates': {'black': GateSetting('warn', 0.5)},
+    'steady_frames': 4,
+    'steady_sure': 0.5,
+    'min_confidence': 0.5,
+    'least_region': (0.1,) * 10,
+    'least_area': 0.5,
+    'roi_mode': 'auto',
+}
+"""For each field of PipelineSettings, a value that is not the one of `record_of`."""
+
+WITHOUT_EFFECT = {'evaluate_bag': {'least_region'}, 'predict': {'least_region', 'least_area'}}
+"""No option sets `least_region`, `predict` takes the model's, and it finds no instruments."""
+
+
+def record_of(name, **changes):
+    """Return what a verb compares before it reuses results of an earlier run."""
+    settings = dataclasses.replace(PipelineSettings(steady_frames=3), **changes)
+    if name == 'evaluate_bag':
+        return Options(image_topic='/image', pipeline=settings).described()
+    return PredictOptions(settings).record(SimpleNamespace(spec=ModelSpec(name='a model')))
+
+
+@pytest.mark.parametrize('setting', [field.name for field in dataclasses.fields(PipelineSettings)])
+@pytest.mark.parametrize('name', VERBS)
+def test_every_setting_of_the_pipeline_is_recorded(name, setting):
+    is_recorded = record_of(name, **{setting: OTHER_SETTINGS[setting]}) != record_of(name)
+    assert is_recorded == (setting not in WITHOUT_EFFECT[name])
