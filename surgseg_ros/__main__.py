@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def script() -> NoReturn:
-    """Be the command line: of `python -m surgseg_ros`, or of the executable that a verb has."""
+    """Run a verb from the command line or from its executable."""
     # Held back until there is somebody to hear them: imports take time, and so this one is here.
     signal.pthread_sigmask(signal.SIG_BLOCK, _EARLY)
     from surgseg_ros.cli.endings import Output, Signals, run
@@ -126,7 +126,7 @@ def script() -> NoReturn:
 
 
 def _find(arguments: Sequence[str]) -> int | None:
-    """See that there is a verb; give the exit status if there is none."""
+    """Check the verb's name; return an exit status if it is unknown."""
     if not arguments or arguments[0] in ('-h', '--help'):
         print(_usage())
         return 0 if arguments else 2

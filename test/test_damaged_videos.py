@@ -23,8 +23,8 @@ from surgseg_ros.core.model_folder import ModelSpec, write_model
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.messages.images import rgb_from_msg
 from surgseg_ros.messages.results import stamp_ns
+from surgseg_ros.training.data_check import validate
 from surgseg_ros.training.dataset import DatasetError, find_samples
-from surgseg_ros.training.examination import validate
 
 COUNT = 30
 BAD = 9
@@ -76,10 +76,10 @@ def write_masks(video, *numbers):
 def test_adapt_leaves_out_what_is_damaged_names_it_and_ends_with_1(model, tmp_path, capsys):
     path = spoil(write_video(tmp_path / 'video_7/x.avi', COUNT, 'mjpeg'))
     assert run('adapt', model=model, video=path, output=tmp_path / 'new', images=COUNT) == 1
-    said = capsys.readouterr()
-    assert 'adapt: left out what is missing or damaged:' in said.err
-    assert f'x.avi: frame {BAD}' in said.err.replace('frames', 'frame')
-    assert f'adapted to {COUNT - 2} images' in said.out
+    captured = capsys.readouterr()
+    assert 'adapt: left out what is missing or damaged:' in captured.err
+    assert f'x.avi: frame {BAD}' in captured.err.replace('frames', 'frame')
+    assert f'adapted to {COUNT - 2} images' in captured.out
 
 
 def test_predict_of_a_video_that_is_cut_off_reports_so_and_ends_with_1(tmp_path, model, capsys):
@@ -88,9 +88,9 @@ def test_predict_of_a_video_that_is_cut_off_reports_so_and_ends_with_1(tmp_path,
     assert run('predict', **options, every=5) == 1
     written = masks(tmp_path / 'out')
     assert written == list(range(0, written[-1] + 1, 5))
-    said = capsys.readouterr()
-    assert f'to {COUNT - 1}: the header promises {COUNT} frames' in said.err
-    assert f'{len(written)} masks' in said.out
+    captured = capsys.readouterr()
+    assert f'to {COUNT - 1}: the header promises {COUNT} frames' in captured.err
+    assert f'{len(written)} masks' in captured.out
     assert run('predict', **options, every=5) == 1, 'once more: nothing new, and no better'
     assert 'promises' in capsys.readouterr().err
     assert masks(tmp_path / 'out') == written
@@ -105,12 +105,12 @@ def test_predict_of_a_damaged_video_leaves_out_what_is_damaged(
     overwrite(film, place + size // 3, bytes(size // 2))
     options = {'model': model, 'input': film, 'output': tmp_path / 'out', 'device': 'cpu'}
     assert run('predict', **options, every=1) == 1
-    written, said = masks(tmp_path / 'out'), capsys.readouterr().err
+    written, text = masks(tmp_path / 'out'), capsys.readouterr().err
     left_out = sorted(set(range(COUNT)) - set(written))
     assert left_out
     assert set(left_out) <= set(range(12, 24)), 'after the next key frame all is well'
     for number in left_out:
-        assert f'{film}: frame {number} cannot be used' in said
+        assert f'{film}: frame {number} cannot be used' in text
 
 
 def test_predict_of_a_video_without_a_sound_frame_ends_with_2(tmp_path, model, capsys):
@@ -129,10 +129,10 @@ def test_make_bag_keeps_the_stamps_behind_a_damaged_frame(tmp_path, capsys):
     times, numbers = messages(tmp_path / 'bag')
     assert numbers == [n for n in range(COUNT) if n not in (BAD - 1, BAD)]
     assert times == pytest.approx([number / 30 for number in numbers], abs=1e-9)
-    said = capsys.readouterr()
-    assert f'frame {BAD}: its place in the file is damaged' in said.err
-    assert f'frame {BAD - 1} cannot be used' in said.err
-    assert f'promises {COUNT}' in said.out
+    captured = capsys.readouterr()
+    assert f'frame {BAD}: its place in the file is damaged' in captured.err
+    assert f'frame {BAD - 1} cannot be used' in captured.err
+    assert f'promises {COUNT}' in captured.out
 
 
 def test_make_bag_refuses_a_video_that_has_lost_a_frame_with_a_mask(tmp_path, capsys):
@@ -151,9 +151,9 @@ def test_make_bag_stamps_a_varying_rate_by_the_videos_own_times(tmp_path, name, 
     found, numbers = messages(tmp_path / 'bag')
     assert numbers == list(range(len(times)))
     assert found == pytest.approx([time / 30 for time in times], abs=0.0006)
-    said = capsys.readouterr()
-    assert 'whose rate varies' in said.out
-    assert 'cut off' not in said.out + said.err
+    captured = capsys.readouterr()
+    assert 'whose rate varies' in captured.out
+    assert 'cut off' not in captured.out + captured.err
     assert run('make_bag', input=film, output=tmp_path / 'other', rate=10) == 0
     assert messages(tmp_path / 'other')[0] == pytest.approx([n / 10 for n in numbers])
 
@@ -190,8 +190,8 @@ def test_inspect_data_names_what_a_video_has_lost_every_time(data, tmp_path, cap
     for _ in range(2):  # the second time all frames are in the cache
         assert run('inspect_data', **options) == 1
         assert f'frame {BAD}: its place in the file is damaged' in capsys.readouterr().err
-    (fault,) = json.loads((tmp_path / 'x.json').read_text())['faults']
-    assert fault['name'] == 'video_01'
+    (error,) = json.loads((tmp_path / 'x.json').read_text())['faults']
+    assert error['name'] == 'video_01'
 
 
 def test_names_in_capitals_are_found(data, tmp_path, capsys):

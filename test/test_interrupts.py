@@ -105,7 +105,7 @@ class Run:
     """A command in a process group of its own, as a shell begins it, and what it says."""
 
     def __init__(self, command: list[str], **more: object) -> None:
-        self.said = {'stdout': '', 'stderr': ''}
+        self.output = {'stdout': '', 'stderr': ''}
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -113,21 +113,21 @@ class Run:
             start_new_session=True,
             **more,  # type: ignore[call-overload]
         )
-        self._readers = [threading.Thread(target=self._read, args=(name,)) for name in self.said]
+        self._readers = [threading.Thread(target=self._read, args=(name,)) for name in self.output]
         for reader in self._readers:
             reader.start()
 
     def _read(self, name: str) -> None:
         stream = getattr(self.process, name)
         while part := os.read(stream.fileno(), 1 << 16):
-            self.said[name] += part.decode()
+            self.output[name] += part.decode()
 
     def wait_for(self, met: Callable[[], bool]) -> None:
         """Wait for something that the running command does."""
         end_s = time.monotonic() + TIMEOUT_S
         while not met():
-            assert self.process.poll() is None, self.said
-            assert time.monotonic() < end_s, self.said
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < end_s, self.output
             time.sleep(0.02)
 
     def others(self) -> list[str]:
@@ -156,12 +156,12 @@ class Run:
         """Close the pipes."""
         for reader in self._readers:
             reader.join()
-        for name in self.said:
+        for name in self.output:
             getattr(self.process, name).close()
 
     def lines(self) -> list[str]:
         """Give the lines of stderr that are of no progress bar."""
-        text = re.sub(r'\x1b\[[0-9;]*[A-Za-z]', '', self.said['stderr'])
+        text = re.sub(r'\x1b\[[0-9;]*[A-Za-z]', '', self.output['stderr'])
         lines = [line.strip() for line in re.split(r'[\r\n]+', text)]
         return [
             line for line in lines if line and not re.search(r'\d%\||\d+(frame|step)? \[', line)
@@ -234,7 +234,7 @@ def test_an_interruption_is_a_line_and_leaves_nothing(
     fifos = [path for path in tmp_path.rglob('*') if path.is_fifo()]
     run = start([sys.executable, '-m', 'surgseg_ros', name, *words])
     if begun := INTERRUPTIONS[name].begun:
-        run.wait_for(lambda: begun in ''.join(run.said.values()))
+        run.wait_for(lambda: begun in ''.join(run.output.values()))
     else:
         run.wait_for(lambda: any(map(is_read, fifos)))
     status = run.end()
@@ -293,7 +293,7 @@ def start_script(start: Callable[..., Run], kind: str, tmp_path: Path) -> Run:
     (tmp_path / 'slow_module.py').write_text(module)
     paths = os.pathsep.join((str(ROOT), str(tmp_path)))
     run = start([sys.executable, '-c', SCRIPT, kind], env={**os.environ, 'PYTHONPATH': paths})
-    run.wait_for(lambda: 'begun' in run.said['stdout'])
+    run.wait_for(lambda: 'begun' in run.output['stdout'])
     return run
 
 
@@ -306,15 +306,15 @@ def test_no_verb_escapes(kind: str, start: Callable[..., Run], tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ('number', 'said'),
+    ('number', 'text'),
     [(signal.SIGTERM, 'terminated'), (signal.SIGHUP, 'the terminal was closed')],
 )
 def test_other_signals_end_it_alike(
-    number: int, said: str, start: Callable[..., Run], tmp_path: Path
+    number: int, text: str, start: Callable[..., Run], tmp_path: Path
 ) -> None:
     run = start_script(start, 'obey', tmp_path)
     assert run.end(number) == 128 + number
-    assert run.lines() == [f'verb: {said}; go on']
+    assert run.lines() == [f'verb: {text}; go on']
 
 
 def test_a_signal_that_is_ignored_stays_ignored(start: Callable[..., Run], tmp_path: Path) -> None:

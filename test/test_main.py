@@ -29,9 +29,9 @@ def test_the_docs_list_every_verb() -> None:
 
 def test_a_wrong_verb_is_named_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert commands.main(['segment']) == 2
-    said = capsys.readouterr().err
-    assert "'segment'" in said
-    assert all(verb in said for verb in commands.VERBS)
+    text = capsys.readouterr().err
+    assert "'segment'" in text
+    assert all(verb in text for verb in commands.VERBS)
 
 
 def test_the_arguments_reach_the_verb(monkeypatch: pytest.MonkeyPatch) -> None:

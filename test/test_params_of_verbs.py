@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`evaluate_bag` and `predict` take the node's parameters, and record those that applied."""
 
+import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,11 +12,15 @@ import pytest
 import torch
 from verbs import verb
 
+from surgseg_ros.bag_evaluation.frames import Options
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
+from surgseg_ros.core.gates import GateSetting
 from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
+from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.evaluation.predict import PredictOptions
 
 VERBS = ('evaluate_bag', 'predict')
 SHIPPED = Path(__file__).resolve().parents[1] / 'config/segmenter.yaml'
@@ -163,17 +169,17 @@ def test_without_a_model_the_one_that_ships_is_used(runs, name):
 @pytest.mark.parametrize('name', VERBS)
 def test_what_has_no_meaning_here_is_named_in_a_line(runs, name, capsys):
     assert runs.run(name, '--params-file', SHIPPED, '--param', 'use_sim_time:=true') == 0
-    said = [line for line in capsys.readouterr().err.splitlines() if 'ignored' in line]
-    assert len(said) == 1
-    assert said[0].startswith(f'{name}: parameters that have no effect here are ignored: ')
-    ignored = said[0].rpartition(': ')[2].split(', ')
+    text = [line for line in capsys.readouterr().err.splitlines() if 'ignored' in line]
+    assert len(text) == 1
+    assert text[0].startswith(f'{name}: parameters that have no effect here are ignored: ')
+    ignored = text[0].rpartition(': ')[2].split(', ')
     assert {'image_topics', 'stale_after_ms', 'use_sim_time'} <= set(ignored)
     assert not {'min_confidence', 'roi', 'gates.smoke.action'} & set(ignored)
     assert ('least_area' in ignored) == (name == 'predict'), 'there are no detections'
 
 
 @pytest.mark.parametrize(
-    ('words', 'said'),
+    ('words', 'expected'),
     [
         (('--param', 'min_confidance:=0.5'), "(did you mean 'min_confidence'?)"),
         (('--param', 'min_confidence:=1'), 'a decimal point: write 1.0'),
@@ -189,7 +195,9 @@ def test_what_has_no_meaning_here_is_named_in_a_line(runs, name, capsys):
     ],
 )
 @pytest.mark.parametrize('name', VERBS)
-def test_what_does_not_fit_is_refused_in_a_line(runs, tmp_path_factory, name, words, said, capsys):
+def test_what_does_not_fit_is_refused_in_a_line(
+    runs, tmp_path_factory, name, words, expected, capsys
+):
     folder = tmp_path_factory.mktemp('files')
     places = {
         'file': params_file(folder, {'steady_frame': 3}),
@@ -200,7 +208,7 @@ def test_what_does_not_fit_is_refused_in_a_line(runs, tmp_path_factory, name, wo
     assert runs.run(name, *(word.format(**places) for word in words)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f'{name}: ')
-    assert said in line
+    assert expected in line
     assert not any(runs.folder.iterdir())
 
 
@@ -265,8 +273,8 @@ def test_where_the_network_fails_both_give_no_decision_with_the_reason(runs, cap
     assert runs.run('predict', *words) == 1
     failed = [bool((mask == 255).all()) for mask in runs.masks()]
     assert failed == [outcome == 'failed' for outcome in outcomes]
-    said = 'could not be processed: 1, first video_case/2: ArithmeticError: logits that'
-    assert said in capsys.readouterr().err
+    text = 'could not be processed: 1, first video_case/2: ArithmeticError: logits that'
+    assert text in capsys.readouterr().err
 
 
 def test_a_run_that_the_machine_stops_goes_on_from_there(runs, capsys, monkeypatch):
@@ -307,3 +315,33 @@ def test_masks_of_a_release_without_parameters_are_added_to(runs):
     file.write_text(json.dumps(earlier))
     assert runs.run('predict') == 0
     assert runs.run('predict', '--param', 'precision:=f32') == 2
+
+
+OTHER_SETTINGS = {
+    'gates': {'black': GateSetting('warn', 0.5)},
+    'steady_frames': 4,
+    'steady_sure': 0.5,
+    'min_confidence': 0.5,
+    'least_region': (0.1,) * 10,
+    'least_area': 0.5,
+    'roi_mode': 'auto',
+}
+"""For each field of PipelineSettings, a value that is not the one of `record_of`."""
+
+WITHOUT_EFFECT = {'evaluate_bag': {'least_region'}, 'predict': {'least_region', 'least_area'}}
+"""No option sets `least_region`, `predict` takes the model's, and it finds no instruments."""
+
+
+def record_of(name, **changes):
+    """Return what a verb compares before it reuses results of an earlier run."""
+    settings = dataclasses.replace(PipelineSettings(steady_frames=3), **changes)
+    if name == 'evaluate_bag':
+        return Options(image_topic='/image', pipeline=settings).described()
+    return PredictOptions(settings).record(SimpleNamespace(spec=ModelSpec(name='a model')))
+
+
+@pytest.mark.parametrize('setting', [field.name for field in dataclasses.fields(PipelineSettings)])
+@pytest.mark.parametrize('name', VERBS)
+def test_every_setting_of_the_pipeline_is_recorded(name, setting):
+    is_recorded = record_of(name, **{setting: OTHER_SETTINGS[setting]}) != record_of(name)
+    assert is_recorded == (setting not in WITHOUT_EFFECT[name])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Use masks only while they are young and the node stands by them; see docs/using_masks.md."""
+"""Use masks only while they are young and `status` accepts them; see docs/using_masks.md."""
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -55,7 +55,7 @@ class MaskConsumer(Node):
             self.use(mask)
 
     def use(self, mask):
-        """Move something; here the mask is young, and the node stands by it."""
+        """Act on the mask, which is young and accepted."""
 
 
 if __name__ == '__main__':

@@ -82,7 +82,7 @@ def cells_of(row: Parameter) -> tuple[str, ...]:
 
 
 class ParameterTable(Directive):
-    """See the module."""
+    """Directive that inserts a table of parameters."""
 
     option_spec: ClassVar[Any] = {'gates': directives.flag}
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from markupsafe import Markup
 
-from surgseg_ros.bag_evaluation.over_time import (
+from surgseg_ros.bag_evaluation.timeline_data import (
     FrameImages,
     Series,
     read_frame_images,

@@ -125,7 +125,9 @@ class Rates(NamedTuple):
     not_measured: Mapping[str, str] = {}
 
 
-def measure_rates(device: torch.device, say: Callable[[str], None] = lambda text: None) -> Rates:
+def measure_rates(
+    device: torch.device, report: Callable[[str], None] = lambda text: None
+) -> Rates:
     """
     Measure a device with the threads of torch; the best of several tries counts.
 
@@ -134,12 +136,12 @@ def measure_rates(device: torch.device, say: Callable[[str], None] = lambda text
     products are tried.
 
     :param device: the CPU or a CUDA device.
-    :param say: called with what is being measured.
+    :param report: called with what is being measured.
     :return: its rates.
     """
     matrix, not_measured = {}, {}
     for name, of_type in _TYPES.items():
-        say(f'measuring products of matrices in {name}')
+        report(f'measuring products of matrices in {name}')
         reason = _absent(name, of_type) if device.type == 'cpu' else ''
         if not reason and (rate := _matrix_rate(device, of_type)):
             matrix[name] = rate

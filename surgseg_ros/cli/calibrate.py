@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     data = (options.calibration, options.held_out)
     spec = calibrate(options.model, data, options.frames, options.device)
     found = spec.scores[SCORES]['calibration']
-    before, after = (_said(found[key]['ece']) for key in ('before', 'after'))
+    before, after = (_format_error(found[key]['ece']) for key in ('before', 'after'))
     print(
         f'{options.model}: temperature {spec.temperature:.4f}; calibration error {before} before '
         f'and {after} after, on {spec.scores[SCORES]["frames"]} held-out frames'
@@ -117,5 +117,5 @@ def _write(model: Path, before: ModelSpec, spec: ModelSpec) -> None:
         print(f'calibrate: {path} was not written by `train` alone, and stays as it is')
 
 
-def _said(error: float | None) -> str:
+def _format_error(error: float | None) -> str:
     return '-' if error is None else f'{error:.4f}'

@@ -55,7 +55,7 @@ class Command(NamedTuple):
 
     def interrupted(self, number: int) -> str:
         """
-        Say what has happened.
+        Describe what has happened.
 
         :param number: of the signal that came.
         :return: a line.
@@ -66,14 +66,14 @@ class Command(NamedTuple):
 
 def run(command: Command, arguments: Sequence[str], signals: 'Signals | None' = None) -> int:
     """
-    Run a command, and tell on stderr in one line why it failed, if it did.
+    Run a command, and print one line on stderr if it fails.
 
     :param command: what to run.
     :param arguments: its arguments.
     :param signals: what listens to signals, in a process that is the command's alone.
     :return: the exit status: the function's; the command's `failed`; 128 + the signal's number;
         CLOSED; or BUG, after a traceback.
-    :raises SystemExit: by the command's parser of arguments, which has said why.
+    :raises SystemExit: by the command's parser of arguments, which has printed why.
     """
     try:
         module, _, function = command.target.partition(':')
@@ -91,7 +91,7 @@ def run(command: Command, arguments: Sequence[str], signals: 'Signals | None' = 
 
 
 def _leave(command: Command, error: SystemExit) -> int:
-    """Go on leaving, unless what was printed on the way cannot be written."""
+    """Re-raise SystemExit, unless stdout cannot be flushed."""
     try:
         sys.stdout.flush()
     except OSError as unwritten:
@@ -100,7 +100,7 @@ def _leave(command: Command, error: SystemExit) -> int:
 
 
 def _report(command: Command, error: BaseException) -> int:
-    """Say what an error means; find the status."""
+    """Print what an error means; find the status."""
     if isinstance(error, KeyboardInterrupt):
         print_line(command.name, command.interrupted(signal.SIGINT))
         return 128 + signal.SIGINT
@@ -108,17 +108,17 @@ def _report(command: Command, error: BaseException) -> int:
         _forget_output()
         if isinstance(error, BrokenPipeError):
             return CLOSED
-    said = explain(error)
-    if said is None or sys.flags.dev_mode:
+    text = explain(error)
+    if text is None or sys.flags.dev_mode:
         traceback.print_exception(error)
-    if said is None:
+    if text is None:
         return BUG
-    print_line(command.name, said)
+    print_line(command.name, text)
     return command.failed
 
 
 def _forget_output() -> None:
-    """Have Python's end not fail on what was printed and cannot be written."""
+    """Redirect stdout to /dev/null so that shutdown does not fail."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -127,7 +127,7 @@ def _forget_output() -> None:
 
 class Output:
     """
-    Standard output whose errors say that they are of it.
+    Standard output whose errors name it.
 
     :param stream: standard output.
     """
@@ -161,7 +161,7 @@ class Output:
 
 def print_line(name: str, text: str) -> None:
     """
-    Tell people something on stderr, below whatever progress bars stand there.
+    Print a line on stderr, below any progress bars.
 
     :param name: of the command.
     :param text: a line, or several where there is a list.
@@ -231,7 +231,7 @@ class Signals:
 
     def report(self) -> int:
         """
-        Say, once, which signal came.
+        Print once which signal came.
 
         :return: the exit status.
         """
@@ -286,4 +286,4 @@ class Signals:
 
 
 def _ignore(*_: object) -> None:
-    """Say nothing of what threads, or the ends of objects, raise while all is being ended."""
+    """Ignore exceptions raised while the process exits."""

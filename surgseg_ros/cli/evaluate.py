@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     :raises OSError: if results cannot be written.
     """
     options = _parser().parse_args(argv)
-    if fault := _fault(options):
-        raise EvaluationError(fault)
+    if error := _option_error(options):
+        raise EvaluationError(error)
     check_file(options.json)
     return _score_model(options) if options.labelled else _score_masks(options)
 
@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fault(options: argparse.Namespace) -> str:
+def _option_error(options: argparse.Namespace) -> str:
     """Describe options that lack or exclude others; empty if none do."""
     of_masks, of_model = (
         [f'--{name.replace("_", "-")}' for name in names if getattr(options, name) is not None]

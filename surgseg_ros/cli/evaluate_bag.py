@@ -52,15 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if fault := _fault(arguments):
-        parser.error(fault)
+    if error := _option_error(arguments):
+        parser.error(error)
     parameters = _parameters(arguments)
     if arguments.bag and parameters.model is None:
         parser.error('--bag needs a model, and the parameter model is empty: name one')
     paths = arguments.recorded or arguments.bag
     _check_targets(arguments, paths)
-    if said := parameters.ignored_line():
-        print(f'evaluate_bag: {said}', file=sys.stderr)
+    if text := parameters.ignored_line():
+        print(f'evaluate_bag: {text}', file=sys.stderr)
     if arguments.report:
         # Before the work begins, should Matplotlib not load; and only here: that takes a second.
         from surgseg_ros.bag_evaluation.report import write_report
@@ -142,7 +142,7 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
     # fmt: on
 
 
-def _fault(arguments: argparse.Namespace) -> str:
+def _option_error(arguments: argparse.Namespace) -> str:
     """Describe options that exclude each other; empty if there are none."""
     topics = arguments.image_topic, arguments.ground_truth_topic, arguments.mask_topic
     given = [name for name in topics if name is not None]

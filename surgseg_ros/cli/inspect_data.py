@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from surgseg_ros.core.files import check_file, write_whole
 from surgseg_ros.core.labels import CLASS_COUNT, CLASS_NAMES
 from surgseg_ros.reports import SHEET_IMAGE_PX
-from surgseg_ros.training.dataset import Sample, find_losses, scan_samples
-from surgseg_ros.training.examination import (
+from surgseg_ros.training.data_check import (
     Examination,
     choose,
     class_shares,
@@ -23,6 +22,7 @@ from surgseg_ros.training.examination import (
     examine_all,
     summarize,
 )
+from surgseg_ros.training.dataset import Sample, find_losses, scan_samples
 
 IMAGE_FILE: Final = 'data.png'
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sheet = data_sheet(*_for_sheet(found.samples, examinations))
         write_whole(options.output / IMAGE_FILE, sheet)
         print(f'\nimage: {options.output / IMAGE_FILE}')
-    return _say(summary['faults'], options.json)
+    return _print_errors(summary['faults'], options.json)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,7 +103,7 @@ def _for_sheet(
     return *class_shares(class_px), len(sound), images
 
 
-def _say(data_errors: Sequence[dict[str, str]], file: Path | None) -> int:
+def _print_errors(data_errors: Sequence[dict[str, str]], file: Path | None) -> int:
     """Print the errors, and return the exit status."""
     if not data_errors:
         print('\nNo errors found.')

@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for source in sources:
         source.check()  # before there is an output
         check_names(source)
-    if said := parameters.ignored_line():
-        print(f'predict: {said}', file=sys.stderr)
+    if text := parameters.ignored_line():
+        print(f'predict: {text}', file=sys.stderr)
     segmenter = _load(parameters)
     with folder_for(options.output / RECORD_FILE):
         prepare(options.output, segmenter, parameters.values, predict_options)
@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not (totals.sizes or totals.found):
                 raise FrameError('\n'.join(totals.losses) or _no_frames(options.input))
     print(f'{totals} in {options.output / OUTPUT_LAYOUT}')
-    for said in filter(None, (totals.warning_line(), totals.failure_line())):
-        print(f'predict: {said}', file=sys.stderr)
+    for text in filter(None, (totals.warning_line(), totals.failure_line())):
+        print(f'predict: {text}', file=sys.stderr)
     if totals.losses:
         lost = '\n'.join(totals.losses)
         print(f'predict: no mask of what is missing or damaged:\n{lost}', file=sys.stderr)

@@ -309,12 +309,12 @@ class CameraPipeline:
                 stage_ms={**output.stage_ms, **watch.times_ms()},
             )
         segmentation, raw_mask = self._filtered(view, output, frame.stamp_ns or 0)
-        segmentation, unsure = self._thresholded(segmentation)
+        segmentation, below_threshold = self._thresholded(segmentation)
         watch.lap('postprocessing')
         return Decision(
             segmentation,
             raw_mask,
-            warnings + unsure,
+            warnings + below_threshold,
             stage_ms={**output.stage_ms, **watch.times_ms()},
         )
 
@@ -368,15 +368,15 @@ class CameraPipeline:
     ) -> tuple[Segmentation, tuple[ResultWarning, ...]]:
         """Apply the stateless steps; add a warning if no pixel is left."""
         least = self._settings.min_confidence
-        unsure: tuple[ResultWarning, ...] = ()
+        below_threshold: tuple[ResultWarning, ...] = ()
         segmentation = apply_confidence_threshold(segmentation, least)
         if least and segmentation.mask.min() == NO_DECISION:
             reason = f'no pixel has a confidence of {least:g}'
-            unsure = (ResultWarning(ReasonCode.LOW_CONFIDENCE, reason),)
+            below_threshold = (ResultWarning(ReasonCode.LOW_CONFIDENCE, reason),)
         if self._settings.least_region:
             mask = drop_small_regions(segmentation.mask, self._settings.least_region)
             segmentation = dataclasses.replace(segmentation, mask=mask)
-        return segmentation, unsure
+        return segmentation, below_threshold
 
 
 def _infer(

@@ -37,10 +37,10 @@ def apply_confidence_threshold(segmentation: Segmentation, min_confidence: float
         raise ValueError('the segmentation has no confidence: segment with confidence=True')
     # Confidence is rounded to 255ths; a value that may have reached the minimum is kept.
     least = math.floor(255 * min_confidence)
-    _, unsure = cv2.threshold(
+    _, below_threshold = cv2.threshold(
         segmentation.confidence, least - 1, NO_DECISION, cv2.THRESH_BINARY_INV
     )
-    mask = np.asarray(cv2.max(segmentation.mask, unsure), np.uint8)
+    mask = np.asarray(cv2.max(segmentation.mask, below_threshold), np.uint8)
     return dataclasses.replace(segmentation, mask=mask)
 
 

@@ -108,7 +108,7 @@ def interpolate_mixed(grid: Grid, mask: Classes, confidence: Classes | None) -> 
     if len(mixed) > _MANY * grid.top.size:
         _repaint(grid, mask, confidence)
         return
-    unsure = []
+    remaining = []
     for cells in _portions(grid, mixed):
         corners = _corners(grid, cells)
         logits = grid.logits.reshape(len(grid.logits), -1).take(corners, 1)  # (C, 4, m)
@@ -118,9 +118,9 @@ def interpolate_mixed(grid: Grid, mask: Classes, confidence: Classes | None) -> 
         is_sure = _no_third(logits, of_two)
         sure = np.flatnonzero(is_sure)  # `take` keeps the cells next to one another in memory
         _paint(grid, cells[sure], of_two.take(sure, 2), two.take(sure, 1), (mask, confidence))
-        unsure.append(cells[~is_sure])
+        remaining.append(cells[~is_sure])
     every = np.arange(len(grid.logits), dtype=np.uint8)[:, None]
-    for cells in _portions(grid, np.concatenate(unsure)):
+    for cells in _portions(grid, np.concatenate(remaining)):
         logits = grid.logits.reshape(len(grid.logits), -1).take(_corners(grid, cells), 1)
         _paint(grid, cells, logits, every, (mask, confidence))
 

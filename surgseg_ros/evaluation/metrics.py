@@ -179,8 +179,8 @@ def _grow(points: NDArray[np.uint8]) -> NDArray[np.uint8]:
     :return: the same, 1 within the tolerance of a 1.
     """
     wide, near = points.copy(), points.copy()
-    for aside, upward in _GROWTH_PX:
-        cv2.dilate(wide, np.ones((1, 2 * aside + 1), np.uint8), dst=wide)
+    for across, upward in _GROWTH_PX:
+        cv2.dilate(wide, np.ones((1, 2 * across + 1), np.uint8), dst=wide)
         cv2.dilate(near, np.ones((2 * upward + 1, 1), np.uint8), dst=near)
         cv2.bitwise_or(near, wide, dst=near)
     return near

@@ -208,7 +208,7 @@ def _scores(raw: Counts, filtered: Counts) -> dict[str, float]:
     return {'mIoU': summarize(raw)['mIoU'], 'filtered_mIoU': summarize(filtered)['mIoU']}
 
 
-def find_fault(precision: str, agreement: dict[str, Any]) -> str:
+def find_error(precision: str, agreement: dict[str, Any]) -> str:
     """
     Compare an agreement with the limits.
 
@@ -358,8 +358,8 @@ def _check(
     except ModelError as error:
         raise RefusedError(str(error)) from error
     agreement = compare(written, original, exported, frames.held_out)
-    if fault := find_fault(precision, agreement):
-        raise RefusedError(fault)
+    if reason := find_error(precision, agreement):
+        raise RefusedError(reason)
     agreement['calibration_frames'] = len(frames.calibration) if precision == 'int8' else 0
     entry['agreement'] = agreement
     write_whole(folder / SPEC_FILE, written.to_json().encode())

@@ -129,7 +129,7 @@ class Health:
             self._reported.clear()
             self._times.clear()
 
-    def limit(self, degraded_reasons: tuple[Reason, ...]) -> None:
+    def set_degraded_reasons(self, degraded_reasons: tuple[Reason, ...]) -> None:
         """
         Replace the reasons that `activate` was given.
 
@@ -280,12 +280,12 @@ class Health:
             if self._inactive:
                 return Verdict(INACTIVE, (self._inactive,))
             if self._mask_ns is None or now_ns - self._mask_ns > stale_after_ms * 1e6:
-                return Verdict(STALE, self._staleness(now_ns, stale_after_ms))
+                return Verdict(STALE, self._stale_reasons(now_ns, stale_after_ms))
             reported = (*self._degraded_reasons, self._others, self._ambiguity, *self._warnings)
             reasons = tuple(reason for reason in reported if reason is not None)
             return Verdict(DEGRADED if reasons else VALID, reasons)
 
-    def _staleness(self, now_ns: int, stale_after_ms: float) -> tuple[Reason, ...]:
+    def _stale_reasons(self, now_ns: int, stale_after_ms: float) -> tuple[Reason, ...]:
         """Explain why there is no fresh mask."""
         ever, image_ns = self._mask_ns is not None, self._image_ns
         within = f' within {stale_after_ms:g} ms' if ever else ' yet'

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from surgseg_ros.core.segmenter import Segmenter
 
 
-_LIMITS: Final = {
+_DEGRADED_BY_USE: Final = {
     'demo': Reason(ReasonCode.MODEL_DEMO, 'the model is for demonstration only'),
     'synthetic': Reason(ReasonCode.MODEL_SYNTHETIC, 'the model was trained on drawn scenes alone'),
 }
@@ -128,14 +128,14 @@ class ModelSlot:
     def _degraded_reasons(self) -> tuple[Reason, ...]:
         segmenter = self.segmenter
         reported = (
-            _LIMITS.get(segmenter.spec.intended_use) if segmenter is not None else None,
+            _DEGRADED_BY_USE.get(segmenter.spec.intended_use) if segmenter is not None else None,
             self._change_failure,
             self._fallback_reason,
             self._batching_reason,
         )
         return tuple(reason for reason in reported if reason is not None)
 
-    def is_settled(self, folder: str) -> bool:
+    def is_in_use(self, folder: str) -> bool:
         """
         Return whether requesting a folder again would change nothing.
 
@@ -348,11 +348,11 @@ class ModelSlot:
 
     def _advise(self, segmenter: Segmenter) -> None:
         """Tell once how to use another model than one that limits the status."""
-        limit = _LIMITS.get(segmenter.spec.intended_use)
-        if limit is not None and not self._advised:
+        reason = _DEGRADED_BY_USE.get(segmenter.spec.intended_use)
+        if reason is not None and not self._advised:
             self._advised = True
             self._logger.warning(
-                f'{limit.text}: status will be degraded at best ({limit.code.value}); for a model '
-                'of your own: model:=FOLDER with ros2 launch, -p model:=FOLDER with ros2 run, or '
-                'ros2 param set NODE model FOLDER while it runs'
+                f'{reason.text}: status will be degraded at best ({reason.code.value}); for a '
+                'model of your own: model:=FOLDER with ros2 launch, -p model:=FOLDER with ros2 '
+                'run, or ros2 param set NODE model FOLDER while it runs'
             )

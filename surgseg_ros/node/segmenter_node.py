@@ -171,7 +171,7 @@ class SegmenterNode(LifecycleNode):
         self._reporter.model = self._models.describe()
         self._reporter.device = segmenter.runtime.description if segmenter else ''
         for health in self._reporter.healths:
-            health.limit(self._models.degraded_reasons())
+            health.set_degraded_reasons(self._models.degraded_reasons())
 
     def _on_model_change(self, degraded_reasons: tuple[Reason, ...]) -> None:
         """Report that the last mask is not from the model in use."""
@@ -287,7 +287,7 @@ class SegmenterNode(LifecycleNode):
             return False
         if self.get_parameter(name).get_parameter_value() != parameter.get_parameter_value():
             return False
-        return name != 'model' or self._models.is_settled(parameter.value)
+        return name != 'model' or self._models.is_in_use(parameter.value)
 
     def _on_parameters(self, changed: list[Any]) -> SetParametersResult:
         """Accept changes of live parameters, and of others while the node is unconfigured."""

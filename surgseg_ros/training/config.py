@@ -15,8 +15,8 @@ import yaml
 from surgseg_ros.core.model_folder import INTENDED_USES, ModelSpec
 from surgseg_ros.core.parameters import AUTO
 from surgseg_ros.training.crop_dataset import Augmentation
+from surgseg_ros.training.data_check import ON_FAULT
 from surgseg_ros.training.dataset import SPLITS
-from surgseg_ros.training.examination import ON_FAULT
 
 _CHOICES: Final = {
     'intended_use': (AUTO, *INTENDED_USES),

@@ -17,8 +17,8 @@ from surgseg_ros.core.processes import deaf_to_terminal
 from surgseg_ros.evaluation.layout import DRAWN_FILE
 from surgseg_ros.training.config import ConfigError, TrainConfig
 from surgseg_ros.training.crop_dataset import CropDataset, EpochSampler, keep_to_one_thread
+from surgseg_ros.training.data_check import validate
 from surgseg_ros.training.dataset import Sample, find_samples, split_samples
-from surgseg_ros.training.examination import validate
 from surgseg_ros.training.fitted_frames import FittedFrames
 from surgseg_ros.training.networks import starting_spec
 from surgseg_ros.training.scoring import ValidationFrame

@@ -18,8 +18,8 @@ from made_results import (
 )
 from page import Page
 
-from surgseg_ros.bag_evaluation.over_time import read_series
 from surgseg_ros.bag_evaluation.report import draw_timeline, write_report
+from surgseg_ros.bag_evaluation.timeline_data import read_series
 from surgseg_ros.core.labels import CLASS_NAMES, NO_DECISION
 
 FRAMES = 12
@@ -47,7 +47,7 @@ def world(tmp_path):
         7,
         truth,
         np.full_like(mask, NO_DECISION),
-        fate='failed',
+        **{'fate': 'failed'},
         confidence=None,
         instruments=[255],
     )
@@ -64,15 +64,15 @@ def test_the_file_needs_nothing_beside_itself(world, make):
 def test_it_reports_what_the_file_reports(world, make):
     results, *_ = world
     _, page = make(*world)
-    said = page.text
+    text = page.text
     for key in ('mIoU', 'mNSD', 'score'):
-        assert f'{results[key]:.4f}' in said
-        assert f'floor {results["floor"][key]:.4f}' in said
-    assert all(name in said for name in CLASS_NAMES[1:])
-    assert results['model']['weights_sha256'] in said
-    assert results['mask_sha256'] in said
-    assert 'ab' * 32 in said
-    assert re.search(r'network\D*10.00\D*12.00\D*13.00', said)
+        assert f'{results[key]:.4f}' in text
+        assert f'floor {results["floor"][key]:.4f}' in text
+    assert all(name in text for name in CLASS_NAMES[1:])
+    assert results['model']['weights_sha256'] in text
+    assert results['mask_sha256'] in text
+    assert 'ab' * 32 in text
+    assert re.search(r'network\D*10.00\D*12.00\D*13.00', text)
 
 
 def test_text_is_escaped(world, make):

@@ -17,7 +17,7 @@ from surgseg_ros.messages.types import TYPES
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'expected'),
     [
         (('--image-topic', '/left'), "'/left' is not in bag"),
         (('--image-topic', '/text'), 'has type std_msgs/msg/Header, not an image type'),
@@ -32,7 +32,7 @@ from surgseg_ros.messages.types import TYPES
     ],
 )
 def test_what_can_not_be_done_is_reported(
-    tmp_path, frame, evaluate, capsys, monkeypatch, arguments, said
+    tmp_path, frame, evaluate, capsys, monkeypatch, arguments, expected
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'there.mcap').touch()
@@ -41,12 +41,12 @@ def test_what_can_not_be_done_is_reported(
         bag.write('/text', 'std_msgs/msg/Header', header(1), 1)
     given = ('--bag', 'bag', '--json', 'a.json', '--no-truth', *arguments)
     assert evaluate(*given) == 2
-    assert said in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
     assert not (tmp_path / 'a.json').exists()
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'expected'),
     [
         (('--bag', 'x', '--mask-topic', '/mask'), '--mask-topic goes with --recorded'),
         (('--recorded', 'x'), '--recorded needs --mask-topic'),
@@ -57,11 +57,11 @@ def test_what_can_not_be_done_is_reported(
         (('--bag', 'x', '--roi', '0', '0', '-5', '9'), '--roi 0 0 -5 9 is not a part of an image'),
     ],
 )
-def test_what_does_not_go_together_is_reported(evaluate, capsys, arguments, said):
+def test_what_does_not_go_together_is_reported(evaluate, capsys, arguments, expected):
     with pytest.raises(SystemExit) as ended:
         evaluate(*arguments, '--json', 'a.json')
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 def test_an_interruption_is_reported_in_a_line(tmp_path, write_bag, evaluate, capsys, monkeypatch):
@@ -129,9 +129,9 @@ def write_rejected(frame):
 
 
 @pytest.mark.parametrize('arguments', [(), ('--no-truth',)])
-@pytest.mark.parametrize(('make', 'said'), REJECTED.values(), ids=REJECTED)
+@pytest.mark.parametrize(('make', 'expected'), REJECTED.values(), ids=REJECTED)
 def test_where_every_image_is_rejected_nothing_is_written(
-    tmp_path, write_rejected, evaluate, capsys, make, said, arguments
+    tmp_path, write_rejected, evaluate, capsys, make, expected, arguments
 ):
     write_rejected(tmp_path / 'bag', make)
     targets = ('--output', tmp_path / 'new/out.mcap', '--json', tmp_path / 'a.json')
@@ -139,7 +139,7 @@ def test_where_every_image_is_rejected_nothing_is_written(
     assert evaluate('--bag', tmp_path / 'bag', *targets, *more) == 2
     error = capsys.readouterr().err
     assert f"nothing of bag 'bag' was evaluated: topic '{IMAGES}' has 2 rejected images" in error
-    assert said in error
+    assert expected in error
     assert [path.name for path in tmp_path.iterdir()] == ['bag']
 
 
@@ -208,13 +208,13 @@ def test_of_several_bags_some_without_anything(
     tmp_path, write_bag, write_rejected, evaluate, capsys, workers
 ):
     write_bag(tmp_path / 'bags/good', range(2))
-    make, said = REJECTED['8UC3']
+    make, text = REJECTED['8UC3']
     write_rejected(tmp_path / 'bags/bad', make)
     targets = ('--output', tmp_path / 'masks', '--json', tmp_path / 'a.json')
     assert evaluate('--bag', tmp_path / 'bags', *targets, '--workers', workers) == 1
     found = json.loads((tmp_path / 'a.json').read_text())
     assert list(found['bags']) == ['good']
-    assert said in found['unreadable']['bad']
+    assert text in found['unreadable']['bad']
     assert "bad: nothing of bag 'bad' was evaluated" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / 'masks').iterdir()] == ['good.mcap']
 

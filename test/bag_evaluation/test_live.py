@@ -172,8 +172,8 @@ def wait_for_status(status, frame, since):
         return is_its and values['reason'] == wanted
 
     found = status.wait(is_of_frame, since=since)
-    said = [message.values[0].value for message in status.messages[since:]]
-    assert found, f'never {wanted!r} of {stamp}, but {said}'
+    text = [message.values[0].value for message in status.messages[since:]]
+    assert found, f'never {wanted!r} of {stamp}, but {text}'
 
 
 def test_with_gates_filter_and_threshold_they_agree_too(tmp_path, source, start):

@@ -105,8 +105,8 @@ def test_without_a_mask_of_an_image_nothing_is_scored(
             bag.write(MASKS, IMAGE, cdr if late is not head else cdr[:99], stamp)
     given = ('--recorded', tmp_path / 'bag', '--mask-topic', MASKS, '--json', tmp_path / 'a.json')
     assert evaluate(*given) == 2
-    said = {'none of a stamp': '3 dropped images', 'none readable': '3 rejected images; cdr: 3'}
-    assert f"topic '{IMAGES}' has {said[case]}" in capsys.readouterr().err
+    text = {'none of a stamp': '3 dropped images', 'none readable': '3 rejected images; cdr: 3'}
+    assert f"topic '{IMAGES}' has {text[case]}" in capsys.readouterr().err
     assert not (tmp_path / 'a.json').exists()
 
 

@@ -52,5 +52,5 @@ def test_a_cluster_begins_again_what_a_dead_worker_had(tmp_path):
     command = [sys.executable, '-c', RAY_CODE, str(tmp_path / 'died')]
     process = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert (tmp_path / 'died').exists(), process.stderr
-    said = {'True int', 'False WorkerError'}
-    assert said <= set(process.stdout.splitlines()), process.stderr
+    text = {'True int', 'False WorkerError'}
+    assert text <= set(process.stdout.splitlines()), process.stderr

@@ -27,20 +27,20 @@ BY_TWO = pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
 def test_a_file_that_is_missing(tmp_path, storage):
     bag = write_split(tmp_path / 'bag', [[1, 2], [3, 4, 5], [6]], storage)
     (bag / f'bag_1{ENDINGS[storage]}').unlink()
-    said = r"'bag_1\..*' with 3 messages.*is missing or empty; 3 messages of '/one' are missing"
-    assert read(bag, said) == expected([1, 2, 6])
+    text = r"'bag_1\..*' with 3 messages.*is missing or empty; 3 messages of '/one' are missing"
+    assert read(bag, text) == expected([1, 2, 6])
 
 
 @BY_TWO
 @pytest.mark.parametrize(
-    ('with_metadata', 'said'), [(True, 'missing or empty; 1 messages'), (False, 'is empty')]
+    ('with_metadata', 'message'), [(True, 'missing or empty; 1 messages'), (False, 'is empty')]
 )
-def test_a_file_that_is_empty(tmp_path, storage, with_metadata, said):
+def test_a_file_that_is_empty(tmp_path, storage, with_metadata, message):
     bag = write_split(tmp_path / 'bag', [[1, 2], [3]], storage)
     (bag / f'bag_1{ENDINGS[storage]}').write_bytes(b'')
     if not with_metadata:
         (bag / 'metadata.yaml').unlink()
-    assert read(bag, rf"'bag_1\..*{said}") == expected([1, 2])
+    assert read(bag, rf"'bag_1\..*{message}") == expected([1, 2])
 
 
 def test_a_gap_in_the_numbers_of_files(tmp_path):
@@ -105,7 +105,7 @@ def test_a_file_that_is_listed_twice_is_read_once(tmp_path, storage):
 
 
 @pytest.mark.parametrize(
-    ('text', 'said'),
+    ('text', 'message'),
     [
         ('{', 'not YAML'),
         ('', 'not as rosbag2 writes it'),
@@ -114,10 +114,10 @@ def test_a_file_that_is_listed_twice_is_read_once(tmp_path, storage):
         ('rosbag2_bagfile_information: {version: 10}', 'version 10'),
     ],
 )
-def test_metadata_that_say_nothing(tmp_path, text, said):
+def test_metadata_that_say_nothing(tmp_path, text, message):
     bag = write_split(tmp_path / 'bag', [[1, 2], [3]])
     (bag / 'metadata.yaml').write_text(text)
-    assert read(bag, said) == expected([1, 2, 3])
+    assert read(bag, message) == expected([1, 2, 3])
 
 
 @BY_TWO
@@ -135,8 +135,8 @@ def test_a_message_that_is_no_zstd_is_named(tmp_path):
     data = (bag / 'bag.mcap').read_bytes()
     place = data.find(b'\x28\xb5\x2f\xfd')
     (bag / 'bag.mcap').write_bytes(data[: place + 4] + b'\xff' * 12 + data[place + 16 :])
-    said = '1 messages cannot be decompressed: .*; 1 messages of .* are missing'
-    assert read(bag, said) == expected([2])
+    text = '1 messages cannot be decompressed: .*; 1 messages of .* are missing'
+    assert read(bag, text) == expected([2])
 
 
 def test_after_a_broken_message_the_other_files_are_read(tmp_path):

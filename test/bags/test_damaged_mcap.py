@@ -42,21 +42,21 @@ def test_zeros_in_place_of_an_end_become_no_message(tmp_path, compression, chunk
 
 @pytest.mark.parametrize('compression', CompressionType)
 @pytest.mark.parametrize(
-    ('cut_bytes', 'message_index', 'said'),
+    ('cut_bytes', 'message_index', 'message'),
     [
         (300_000, True, 'the end is missing.*: 1 of 2 chunks with 21 messages'),
         (0, True, "1 of 3 chunks .*; 21 messages of '/one' are missing"),
         (0, False, "1 of 3 chunks .*; 21 messages of '/one' are missing"),
     ],
 )
-def test_past_a_damaged_chunk(tmp_path, compression, cut_bytes, message_index, said):
+def test_past_a_damaged_chunk(tmp_path, compression, cut_bytes, message_index, message):
     more = {'size': 50_000, 'message_index': message_index}
     file = write_foreign(tmp_path / 'bag.mcap', range(60), compression, **more)
     data = bytearray(file.read_bytes())
     place = len(data) // 5  # in the first chunk, behind what it alone says of the topic
     data[place : place + 100] = bytes(reversed(data[place : place + 100]))
     file.write_bytes(data[: len(data) - cut_bytes])
-    found = read(file, said)
+    found = read(file, message)
     assert found == expected(range(21, 21 + len(found)), 50_000)
     assert len(found) >= (20 if cut_bytes else 39)
 
@@ -66,8 +66,8 @@ def test_a_chunk_that_holds_no_records_and_has_no_checksum(tmp_path):
     data = bytearray((bag / 'bag.mcap').read_bytes())
     data[1_500_000:1_560_000] = bytes(60_000)  # the end of one image, and all of the next one
     (bag / 'bag.mcap').write_bytes(data)
-    said = "1 of 3 chunks .*; 21 messages of '/one' are missing"
-    assert read(bag, said) == expected([*range(21), *range(42, 60)], 50_000)
+    text = "1 of 3 chunks .*; 21 messages of '/one' are missing"
+    assert read(bag, text) == expected([*range(21), *range(42, 60)], 50_000)
 
 
 def test_without_the_chunk_that_names_the_topic(tmp_path):
@@ -87,8 +87,8 @@ def test_a_bit_that_fell_over_makes_no_other_image(tmp_path, packed):
     data = bytearray((tmp_path / 'bag.mcap').read_bytes())
     data[300_000] ^= 1
     (tmp_path / 'bag.mcap').write_bytes(data)
-    said = "1 of 2 chunks .*; 21 messages of '/one' are missing"
-    assert read(tmp_path / 'bag.mcap', said) == expected(range(21, 30), 50_000)
+    text = "1 of 2 chunks .*; 21 messages of '/one' are missing"
+    assert read(tmp_path / 'bag.mcap', text) == expected(range(21, 30), 50_000)
 
 
 @pytest.mark.parametrize('cut_bytes', [1, 8, 37, 38, 200])

@@ -268,21 +268,21 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize(('encoding', 'schema', 'name', 'said'), OTHERS.values(), ids=OTHERS)
-def test_messages_of_others_are_called_what_they_are(tmp_path, encoding, schema, name, said):
+@pytest.mark.parametrize(('encoding', 'schema', 'name', 'text'), OTHERS.values(), ids=OTHERS)
+def test_messages_of_others_are_called_what_they_are(tmp_path, encoding, schema, name, text):
     path = write_other(tmp_path / 'x.mcap', encoding, schema, name)
-    with pytest.raises(BagError, match=re.escape(said)) as caught, Bag(path):
+    with pytest.raises(BagError, match=re.escape(text)) as caught, Bag(path):
         pass
     assert not re.search('damage|lost|recover', str(caught.value))
 
 
-@pytest.mark.parametrize(('encoding', 'schema', 'name', 'said'), OTHERS.values(), ids=OTHERS)
-def test_beside_messages_of_ros_2_they_matter_to_who_asks(tmp_path, encoding, schema, name, said):
+@pytest.mark.parametrize(('encoding', 'schema', 'name', 'text'), OTHERS.values(), ids=OTHERS)
+def test_beside_messages_of_ros_2_they_matter_to_who_asks(tmp_path, encoding, schema, name, text):
     path = write_other(tmp_path / 'x.mcap', encoding, schema, name, beside=True)
     assert read_whole(path) == [('/one', 5, cdr(5))]
     with Bag(path) as bag:
         assert set(bag.topics) == {'/one'}
-        with pytest.raises(BagError, match=f"topic '/other' of bag.* holds .*{re.escape(said)}"):
+        with pytest.raises(BagError, match=f"topic '/other' of bag.* holds .*{re.escape(text)}"):
             bag.messages(['/other'])
 
 

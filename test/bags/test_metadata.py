@@ -131,8 +131,8 @@ def test_a_single_mcap_file_reports_as_much(tmp_path):
     offered = yaml.safe_load(topic['offered_qos_profiles'])
     assert yaml.safe_load(channel.metadata['offered_qos_profiles']) == offered
     assert record.name == 'rosbag2'
-    said = yaml.safe_load(record.metadata['serialized_metadata'])
-    assert said == expected['rosbag2_bagfile_information']
+    text = yaml.safe_load(record.metadata['serialized_metadata'])
+    assert text == expected['rosbag2_bagfile_information']
     assert summary.statistics.channel_message_counts == {channel.id: 1}
     assert summary.chunk_indexes  # without which `ros2 bag play` cannot go by time
 
@@ -150,7 +150,7 @@ def test_tables_of_sqlite(tmp_path):
             for row in database.execute(f'PRAGMA table_info({table})')
         ]
         definition = database.execute('SELECT * FROM message_definitions').fetchone()
-        said = database.execute('SELECT metadata_version, metadata FROM metadata').fetchone()
+        text = database.execute('SELECT metadata_version, metadata FROM metadata').fetchone()
         stamps = database.execute('SELECT timestamp FROM messages').fetchall()
     database.close()
     assert (version, isinstance(distribution, str)) == (4, True)
@@ -163,6 +163,6 @@ def test_tables_of_sqlite(tmp_path):
     ]  # fmt: skip
     assert definition[1:3] == ('sensor_msgs/msg/Image', 'ros2msg')
     assert definition[4] == TYPES.hash_rihs01('sensor_msgs/msg/Image')
-    assert said[0] == 8
-    assert yaml.safe_load(said[1]) == expected['rosbag2_bagfile_information']
+    assert text[0] == 8
+    assert yaml.safe_load(text[1]) == expected['rosbag2_bagfile_information']
     assert stamps == [(START_NS,)]

@@ -137,7 +137,7 @@ def test_a_database_that_is_no_bag_is_called_so(tmp_path, statement):
     with closing(sqlite3.connect(tmp_path / 'x.db3')) as database:
         database.execute(statement)
         database.commit()
-    said = r'without the tables topics and messages of a bag, and has (patients|none)'
-    with pytest.raises(BagError, match=said) as caught, Bag(tmp_path / 'x.db3'):
+    text = r'without the tables topics and messages of a bag, and has (patients|none)'
+    with pytest.raises(BagError, match=text) as caught, Bag(tmp_path / 'x.db3'):
         pass
     assert 'recover' not in str(caught.value)

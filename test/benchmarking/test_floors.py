@@ -81,12 +81,12 @@ def test_the_way_is_the_model_and_all_the_rest() -> None:
 
 def test_this_machine_has_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(floors, '_SIDES', (64,))
-    said: list[str] = []
-    rates = floors.measure_rates(torch.device('cpu'), said.append)
+    reports: list[str] = []
+    rates = floors.measure_rates(torch.device('cpu'), reports.append)
     assert rates.matrix['f32'] > 0
     assert rates.matrix.keys() | rates.not_measured.keys() == {'f32', 'bf16', 'f16', 'int8'}
     assert not rates.matrix.keys() & rates.not_measured.keys()
-    assert len(said) == 4
+    assert len(reports) == 4
     assert rates.copy > 0
     assert rates.link == 0
     assert floors.described(rates)['matrix_gflop_per_s'].keys() == rates.matrix.keys()

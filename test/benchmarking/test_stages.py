@@ -139,8 +139,8 @@ def test_two_minutes_are_shared_among_all_rows(
     assert benchmark_main([*arguments, '--sizes', '128x96', '160x96']) == 0
     found = json.loads(report.read_text())['table']
     assert [(row['rounds'], row['rounds_wanted']) for row in found] == [(1, 100), (1, 100)]
-    said = '1 of 100 at 128x96 with 1, 1 of 100 at 160x96 with 1; two minutes allow no more'
-    assert said in capsys.readouterr().out
+    text = '1 of 100 at 128x96 with 1, 1 of 100 at 160x96 with 1; two minutes allow no more'
+    assert text in capsys.readouterr().out
 
 
 def test_images_of_any_size_are_drawn() -> None:
@@ -148,7 +148,7 @@ def test_images_of_any_size_are_drawn() -> None:
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'expected'),
     [
         (['--size', '1920'], 'write it like 1920x1080'),
         (['--frames', '0'], "'0' must be at least 1"),
@@ -159,11 +159,11 @@ def test_images_of_any_size_are_drawn() -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         benchmark_main(['--model', 'm', '--json', 'f', *arguments])
-    assert said in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_model_is_reported(

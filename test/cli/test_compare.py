@@ -184,9 +184,9 @@ def test_a_class_and_a_bag_have_bounds_of_their_own(without_needle, compared):
 def test_a_class_in_no_frame_has_no_value(write, compared, capsys):
     _, found = compared(write('a.json', bags(1)), write('b.json', bags(4)))
     assert set(found['classes']['clamps']['IoU where present'].values()) == {None}
-    said = capsys.readouterr().out
-    assert 'in no frame of the truth or of a mask: tool clasper' in said
-    assert 'suturing needle' in said
+    text = capsys.readouterr().out
+    assert 'in no frame of the truth or of a mask: tool clasper' in text
+    assert 'suturing needle' in text
 
 
 def test_frames_that_one_lacks_are_refused_or_counted(write, compared, capsys):
@@ -196,10 +196,10 @@ def test_frames_that_one_lacks_are_refused_or_counted(write, compared, capsys):
     b['three'] = made_bag(7)
     files = write('a.json', a), write('b.json', b)
     assert compared(*files) == (2, None)
-    said = capsys.readouterr().err
-    assert '5 scored frames are only in A (one: 4, two: 1)' in said
-    assert '7 scored frames are only in B (three: 7)' in said
-    assert '--allow-different' in said
+    text = capsys.readouterr().err
+    assert '5 scored frames are only in A (one: 4, two: 1)' in text
+    assert '7 scored frames are only in B (three: 7)' in text
+    assert '--allow-different' in text
     status, found = compared(*files, '--allow-different')
     assert status == 0
     assert found['only_in_a'] == {'one': 4, 'two': 1}
@@ -262,7 +262,7 @@ def no_bags(document):
 
 
 @pytest.mark.parametrize(
-    ('spoil', 'said'),
+    ('spoil', 'message'),
     [
         (no_truth, 'no frame with a ground truth: evaluate with --ground-truth-topic'),
         (other_names, 'no scored frame in common'),
@@ -274,7 +274,7 @@ def no_bags(document):
         (no_bags, 'has no "bags"'),
     ],
 )
-def test_files_that_can_not_be_compared(spoil, said, write, compared, tmp_path, capsys):
+def test_files_that_can_not_be_compared(spoil, message, write, compared, tmp_path, capsys):
     a = result(bags(2))
     b = copy.deepcopy(a)
     spoil(b)
@@ -283,7 +283,7 @@ def test_files_that_can_not_be_compared(spoil, said, write, compared, tmp_path, 
     assert compared(write('a.json', a['bags']), str(path)) == (2, None)
     error = capsys.readouterr().err
     assert error.startswith('compare: ')
-    assert said in error
+    assert message in error
 
 
 @pytest.mark.parametrize('content', [None, 'not JSON', '[1]'])

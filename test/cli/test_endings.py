@@ -99,11 +99,11 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 def test_what_input_or_machine_cause_is_a_line(
     case: str, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    act, said = REPORTED[case]
+    act, text = REPORTED[case]
     assert run(case, act) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f'{case}: ')
-    assert said in line
+    assert text in line
 
 
 def test_a_node_reports_it_with_the_status_that_is_documented_for_it(

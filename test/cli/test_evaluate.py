@@ -45,11 +45,11 @@ def test_a_perfect_prediction_scores_one(folders, capsys, workers):
     assert summary['floor']['mIoU'] == pytest.approx(8 / 9)
     assert sorted(summary['videos']) == ['video_41', 'video_42_1']
     assert summary['missing'] == []
-    said = capsys.readouterr().out
-    assert 'suturing needle' in said
-    assert 'missing' not in said
+    text = capsys.readouterr().out
+    assert 'suturing needle' in text
+    assert 'missing' not in text
     for word in MEANINGS:
-        assert f'\n{word}: ' in said, 'a column is explained'
+        assert f'\n{word}: ' in text, 'a column is explained'
 
 
 @pytest.mark.parametrize('workers', ['1', '2'])
@@ -92,9 +92,9 @@ def test_what_either_side_lacks_is_named_at_once(folders, capsys):
     (folders / 'masks' / NAMES[1]).unlink()
     (folders / 'truth' / NAMES[2]).unlink()
     assert evaluate(folders) == 2
-    said = capsys.readouterr().err
-    assert NAMES[1] in said
-    assert NAMES[2] in said
+    text = capsys.readouterr().err
+    assert NAMES[1] in text
+    assert NAMES[2] in text
 
 
 def test_a_mistyped_folder_is_not_scored_zero(folders, capsys):
@@ -135,19 +135,19 @@ def test_no_truth_at_all(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ('mask', 'said'),
+    ('mask', 'expected'),
     [
         (np.zeros((10, 30), np.uint8), '30x10'),
         (np.zeros((20, 30, 3), np.uint8), '8-bit grey'),
         (np.zeros((20, 30), np.uint16), '8-bit grey'),
     ],
 )
-def test_a_file_that_does_not_fit_is_named(folders, capsys, mask, said):
+def test_a_file_that_does_not_fit_is_named(folders, capsys, mask, expected):
     write(folders / 'masks' / NAMES[0], mask)
     assert evaluate(folders) == 2
     error = capsys.readouterr().err
     assert NAMES[0] in error
-    assert said in error
+    assert expected in error
 
 
 def test_a_truncated_file_is_named(folders, capsys):

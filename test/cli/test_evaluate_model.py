@@ -62,9 +62,9 @@ def test_the_mask_that_is_scored_is_the_networks_own(model, labelled, capsys):
     assert found['model']['runtime'] == 'torch float32 on CPU'
     assert found['left_out'] == []
     assert found['tolerance'] == {'px': 3, 'at_width_px': 640}
-    said = capsys.readouterr().out
+    text = capsys.readouterr().out
     for word in ('tiny', 'torch float32 on CPU', 'set: 3 images', 'official mIoU', 'tool shaft'):
-        assert word in said
+        assert word in text
 
 
 def test_what_is_wrong_lowers_the_score(model, labelled):
@@ -96,7 +96,7 @@ def test_several_sets_are_scored_by_themselves(model, labelled, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('content', 'said'),
+    ('content', 'expected'),
     [
         (np.zeros((50, 71), np.uint8), 'masks/a.png: is 71x50, '),
         (np.full((50, 70), 11, np.uint8), 'masks/a.png: holds the value 11, expected 0 to 9 or'),
@@ -104,12 +104,12 @@ def test_several_sets_are_scored_by_themselves(model, labelled, tmp_path):
         (np.zeros((50, 70, 3), np.uint8), 'masks/a.png: is an 8-bit colour PNG'),
     ],
 )
-def test_a_mask_that_cannot_be_scored_is_named(model, labelled, capsys, content, said):
+def test_a_mask_that_cannot_be_scored_is_named(model, labelled, capsys, content, expected):
     assert cv2.imwrite(str(labelled / 'masks/a.png'), content)
     assert evaluate(model, labelled) == 2
     *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith('evaluate: ')
-    assert said in line
+    assert expected in line
     assert not (labelled.parent / 'out').exists()
 
 
@@ -144,7 +144,7 @@ def test_a_result_that_cannot_be_written_is_named_first(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ('words', 'said'),
+    ('words', 'expected'),
     [
         ('--reference a --predictions b --model m', 'leave out the ones or the others'),
         (
@@ -158,10 +158,10 @@ def test_a_result_that_cannot_be_written_is_named_first(tmp_path, capsys):
         ('', 'give --reference and --predictions to score masks'),
     ],
 )
-def test_options_that_do_not_go_together_are_named(tmp_path, capsys, words, said):
+def test_options_that_do_not_go_together_are_named(tmp_path, capsys, words, expected):
     assert main(['--json', str(tmp_path / 'a.json'), *words.split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert expected in line
 
 
 @pytest.mark.parametrize('label', [0, 10])

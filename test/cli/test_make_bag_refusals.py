@@ -36,9 +36,9 @@ def test_absurd_arguments_are_named(tmp_path, capsys, option, values):
     write_images(tmp_path / 'case', 0)
     with pytest.raises(SystemExit):
         make_bag(tmp_path / 'case', tmp_path / 'bag', option, *values)
-    said = capsys.readouterr().err
-    assert option in said
-    assert all(value in said for value in values)
+    text = capsys.readouterr().err
+    assert option in text
+    assert all(value in text for value in values)
     assert not (tmp_path / 'bag').exists()
 
 
@@ -138,9 +138,9 @@ def test_a_video_that_ends_before_a_mask_is_named(tmp_path, write_video, capsys)
 def test_a_crop_beyond_the_image_is_named(tmp_path, capsys):
     write_images(tmp_path / 'case', 0)
     assert make_bag(tmp_path / 'case', tmp_path / 'bag', '--crop', 320, 28, 1280, 1024) == 2
-    said = capsys.readouterr().err
-    assert 'crop 320 28 1280 1024' in said
-    assert '80x48' in said
+    text = capsys.readouterr().err
+    assert 'crop 320 28 1280 1024' in text
+    assert '80x48' in text
     assert not (tmp_path / 'bag').exists()
 
 
@@ -166,7 +166,7 @@ def test_an_interruption_leaves_nothing(tmp_path, storage):
     ):
         assert [path.name[:5] for path in (tmp_path / 'out').iterdir()] == ['.bag.']
         run.send_signal(signal.SIGINT)
-        _, said = run.communicate(timeout=300)
+        _, text = run.communicate(timeout=300)
     assert run.returncode == 130
-    assert said.endswith('make_bag: interrupted; bags that were not whole are not left\n')
+    assert text.endswith('make_bag: interrupted; bags that were not whole are not left\n')
     assert not (tmp_path / 'out').exists()

@@ -122,8 +122,8 @@ def test_images_whose_masks_would_have_one_name_are_refused(model, tmp_path, cap
     write_images(tmp_path / 'more', other)
     (tmp_path / 'more' / other).rename(tmp_path / 'case' / other)
     assert predict(model, tmp_path / 'case', tmp_path / 'out') == 2
-    said = capsys.readouterr().err
-    assert 'remove one' in said or 'rename one' in said
+    text = capsys.readouterr().err
+    assert 'remove one' in text or 'rename one' in text
     assert not (tmp_path / 'out').exists()
 
 
@@ -182,15 +182,15 @@ def test_a_run_goes_on_where_it_was_cut_off(model, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('name', 'said'),
+    ('name', 'message'),
     [('0.png', 'is not named like an image'), ('000000000.png', 'is not named by the number')],
 )
-def test_a_stray_image_among_masks_is_named(model, tmp_path, capsys, name, said):
+def test_a_stray_image_among_masks_is_named(model, tmp_path, capsys, name, message):
     write_images(tmp_path / 'case', name)
     assert predict(model, tmp_path / 'case', tmp_path / 'out') == 0
     (tmp_path / 'out/video_case/segmentation/foo.png').write_bytes(b'')
     assert predict(model, tmp_path / 'case', tmp_path / 'out') == 2
-    assert f'segmentation/foo.png: {said}' in capsys.readouterr().err
+    assert f'segmentation/foo.png: {message}' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('before', ['nothing', 'an empty folder', 'a run that was killed'])
@@ -238,9 +238,9 @@ def test_an_input_without_frames_is_named(model, tmp_path, name, capsys):
     if name == 'clip.avi':
         source.write_bytes(b'no video')
     assert predict(model, source, tmp_path / 'out') == 2
-    said = capsys.readouterr().err
-    assert str(source) in said
-    assert ('does not exist' in said) == (name == 'nowhere')
+    text = capsys.readouterr().err
+    assert str(source) in text
+    assert ('does not exist' in text) == (name == 'nowhere')
     assert not (tmp_path / 'out').exists()
 
 
@@ -261,12 +261,12 @@ def test_an_output_that_is_in_use_is_named(model, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ('more', 'said'), [(('--device', 'tpu'), "'tpu'"), (('--model', 'nowhere'), 'nowhere')]
+    ('more', 'message'), [(('--device', 'tpu'), "'tpu'"), (('--model', 'nowhere'), 'nowhere')]
 )
-def test_a_model_or_device_that_is_not_there_is_named(model, tmp_path, more, said, capsys):
+def test_a_model_or_device_that_is_not_there_is_named(model, tmp_path, more, message, capsys):
     write_images(tmp_path / 'case', '0.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out', *more) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 class Flickering:

@@ -117,7 +117,7 @@ def test_an_empty_folder_is_taken(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('words', 'said'),
+    ('words', 'expected'),
     [
         (['--size', '100000x100000'], '--size 100000x100000'),
         (['--frames', '1000000001'], '--frames 1000000001'),
@@ -125,10 +125,10 @@ def test_an_empty_folder_is_taken(tmp_path):
         (['--videos', str(SCENES_PER_SEED + 1)], 'with another --seed'),
     ],
 )
-def test_what_can_not_be_drawn_is_refused_at_once(tmp_path, capsys, words, said):
+def test_what_can_not_be_drawn_is_refused_at_once(tmp_path, capsys, words, expected):
     assert main(['--output', str(tmp_path / 'out'), '--workers', '1', *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert expected in line
     assert not (tmp_path / 'out').exists()
 
 

@@ -43,10 +43,10 @@ def test_without_confidence_nothing_can_be_unsure() -> None:
 
 def test_an_image_without_a_decided_pixel_is_without_decision() -> None:
     plane = np.full((20, 30), NEEDLE, np.uint8)
-    unsure = Segmentation(plane, np.full_like(plane, 90))
-    (needle,) = instruments_in(unsure)
+    low = Segmentation(plane, np.full_like(plane, 90))
+    (needle,) = instruments_in(low)
     assert needle.label == NEEDLE
-    (nothing,) = instruments_in(apply_confidence_threshold(unsure, 0.6))
+    (nothing,) = instruments_in(apply_confidence_threshold(low, 0.6))
     assert (nothing.label, nothing.score, nothing.area_px) == (NO_DECISION, 0.0, 600)
 
 

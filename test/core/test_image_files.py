@@ -244,7 +244,7 @@ def test_an_interlaced_file_is_read():
 
 
 @pytest.mark.parametrize(
-    ('data', 'said'),
+    ('data', 'expected'),
     [
         (write_png(MASK % 2, 1), 'is a 1-bit grey PNG'),
         (write_png(MASK, 8, PALETTE, PALETTE_CHUNK), 'is an 8-bit palette PNG'),
@@ -263,8 +263,8 @@ def test_an_interlaced_file_is_read():
         (write_png(MASK)[:-40], 'cut off or damaged'),
     ],
 )
-def test_what_is_no_mask_is_reported(data, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_is_no_mask_is_reported(data, expected):
+    with pytest.raises(ValueError, match=expected):
         decode_mask(data)
 
 

@@ -17,7 +17,7 @@ ASK = (
 )
 
 
-def said(**variables: str) -> list[str]:
+def instructions(**variables: str) -> list[str]:
     """Ask in a process of its own: the libraries read the variables once."""
     run = subprocess.run(
         [sys.executable, '-c', ASK],
@@ -33,7 +33,7 @@ def said(**variables: str) -> list[str]:
     'AVX' not in torch.backends.cpu.get_cpu_capability(), reason='no AVX2 instructions here'
 )
 def test_both_libraries_are_named_as_the_environment_limits_them() -> None:
-    name, support = said(ATEN_CPU_CAPABILITY='avx2', ONEDNN_MAX_CPU_ISA='AVX2')
+    name, support = instructions(ATEN_CPU_CAPABILITY='avx2', ONEDNN_MAX_CPU_ISA='AVX2')
     assert name == 'torch AVX2; oneDNN Intel AVX2'
     assert support == 'False True True'
 

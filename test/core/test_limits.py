@@ -38,7 +38,7 @@ def test_an_image_of_too_many_pixels_is_refused(tmp_path):
         b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', rows) + chunk(b'IEND', b'')
     )
     ran = subprocess.run([sys.executable, '-c', CODE, path], capture_output=True, text=True)
-    *said, growth_kib = ran.stdout.splitlines()
-    assert len(said) == 2, ran.stderr
-    assert all('large.png: says that it has more than 100000000 pixels' in line for line in said)
+    *lines, growth_kib = ran.stdout.splitlines()
+    assert len(lines) == 2, ran.stderr
+    assert all('large.png: says that it has more than 100000000 pixels' in line for line in lines)
     assert int(growth_kib) < SIDE_PX**2 / 1024 / 4

@@ -25,7 +25,7 @@ def test_every_default_passes_the_check():
 
 
 @pytest.mark.parametrize(
-    ('name', 'value', 'said'),
+    ('name', 'value', 'expected'),
     [
         ('min_confidence', 1, 'expected a number with a decimal point: write 1.0'),
         ('min_confidence', '0.6', "is '0.6', expected a number"),
@@ -44,10 +44,10 @@ def test_every_default_passes_the_check():
         ('roi', ['0'], 'expected a list, each a whole number'),
     ],
 )
-def test_a_value_that_does_not_fit_is_named_with_what_does(name, value, said):
+def test_a_value_that_does_not_fit_is_named_with_what_does(name, value, expected):
     with pytest.raises(ValueError, match=f'^{name} is ') as raised:
         check_value(ROWS[name], value)
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
 
 
 def test_the_defaults_are_the_pipelines_and_the_gates_warn():

@@ -55,7 +55,7 @@ def test_the_sections_of_a_node_are_found_by_its_name(tmp_path, name, text, valu
 
 
 @pytest.mark.parametrize(
-    ('text', 'said'),
+    ('text', 'expected'),
     [
         (section('/camera') + section('/left/*'), 'only for /camera, /left/*: choose one'),
         (section('/left/segmenter') + section('/right/segmenter'), 'several nodes, /left/segm'),
@@ -67,12 +67,12 @@ def test_the_sections_of_a_node_are_found_by_its_name(tmp_path, name, text, valu
         ('[' * 5000, 'is not YAML'),
     ],
 )
-def test_a_file_that_has_nothing_for_the_node_is_refused(tmp_path, text, said):
+def test_a_file_that_has_nothing_for_the_node_is_refused(tmp_path, text, expected):
     path = tmp_path / 'parameters.yaml'
     path.write_text(text)
     with pytest.raises(ValueError, match=r'parameters\.yaml') as raised:
         read_node_parameters(path)
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
     assert '\n' not in str(raised.value)
 
 
@@ -122,7 +122,7 @@ def test_what_has_no_meaning_is_named_whatever_its_value(resolve):
 
 
 @pytest.mark.parametrize(
-    ('word', 'said'),
+    ('word', 'expected'),
     [
         ('min_confidance:=0.5', "no parameter 'min_confidance' (did you mean 'min_confidence'?)"),
         ('gates.smok.action:=warn', "did you mean 'gates.smoke.action'?"),
@@ -132,11 +132,11 @@ def test_what_has_no_meaning_is_named_whatever_its_value(resolve):
         ('roi:=[1', 'is not YAML'),
     ],
 )
-def test_a_word_that_does_not_fit_is_named(resolve, word, said):
+def test_a_word_that_does_not_fit_is_named(resolve, word, expected):
     with pytest.raises(ValueError, match='--param') as raised:
         resolve('--param', word)
     assert repr(word) in str(raised.value)
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
     assert '\n' not in str(raised.value)
 
 

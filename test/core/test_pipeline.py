@@ -72,13 +72,13 @@ def test_gates_see_the_roi_alone():
 def test_pixels_below_the_threshold_are_undecided_and_an_image_without_others_is_warned_of():
     pipeline = CameraPipeline(PipelineSettings(min_confidence=0.5))
     assert pipeline.needs_confidence
-    unsure = output(sure=100)
-    unsure.confidence[:, :9] = 200
-    some = pipeline.decide(frame(SCENE, 0), unsure)
-    assert np.array_equal(some.mask == NO_DECISION, unsure.confidence < 127)
+    low = output(sure=100)
+    low.confidence[:, :9] = 200
+    some = pipeline.decide(frame(SCENE, 0), low)
+    assert np.array_equal(some.mask == NO_DECISION, low.confidence < 127)
     assert some.warnings == ()
     pipeline.set_thresholds(0.9, 1e-4)
-    none = pipeline.decide(frame(SCENE, 33), unsure)
+    none = pipeline.decide(frame(SCENE, 33), low)
     assert (none.mask == NO_DECISION).all()
     assert [warning.reason for warning in none.warnings] == [
         (ReasonCode.LOW_CONFIDENCE, 'no pixel has a confidence of 0.9')

@@ -62,7 +62,7 @@ def test_it_goes_with_its_weights(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('changes', 'said'),
+    ('changes', 'expected'),
     [
         ({'drawing': 99}, 'drawing 99 of'),
         ({'drawing': 'x'}, "drawing 'x' of"),
@@ -71,10 +71,10 @@ def test_it_goes_with_its_weights(folder, tmp_path):
         ({'classes': 'eJztwQEBAAAAgJD+r+4ICgAAAAAAAAAAAAAAAAAAAAAAAAAAGAAAAAE='}, 'self_test'),
     ],
 )
-def test_what_does_not_fit_is_refused(folder, changes, said):
+def test_what_does_not_fit_is_refused(folder, changes, expected):
     spec = read_model(folder)[0]
     spoiled = dataclasses.replace(spec, self_test={**spec.self_test, **changes})
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=expected):
         check_self_test(spoiled, segment(folder))
 
 

@@ -33,7 +33,7 @@ def test_stamps_that_go_on_are_nothing_odd(steps):
 
 
 @pytest.mark.parametrize(
-    ('steps', 'said', 'code', 'restarts'),
+    ('steps', 'expected', 'code', 'restarts'),
     [
         ([(0, 0)], 'the stamp is zero', ReasonCode.STAMP_ZERO, False),
         ([(5 * S, 0), (0, S)], 'the stamp is zero', ReasonCode.STAMP_ZERO, False),
@@ -43,10 +43,10 @@ def test_stamps_that_go_on_are_nothing_odd(steps):
     ],
 )
 def test_odd_stamps_are_reported_and_only_those_that_tell_nothing_are_doubted(
-    steps, said, code, restarts
+    steps, expected, code, restarts
 ):
     (anomaly,) = check(*steps)
-    assert said in anomaly.text
+    assert expected in anomaly.text
     assert (anomaly.code, anomaly.restarts) == (code, restarts)
     assert anomaly.degrades == (code is not None)
 

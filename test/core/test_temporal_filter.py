@@ -12,14 +12,14 @@ VIEW = np.random.default_rng(0).integers(60, 200, (90, 120, 3), np.uint8)
 STEP_NS = 33_000_000
 
 
-def said(label: int, confidence: int = 150, size: tuple[int, int] = (90, 120)) -> Segmentation:
+def uniform(label: int, confidence: int = 150, size: tuple[int, int] = (90, 120)) -> Segmentation:
     return Segmentation(np.full(size, label, np.uint8), np.full(size, confidence, np.uint8))
 
 
 def follow(temporal_filter: TemporalFilter, labels: list[int], confidence: int = 150) -> list[int]:
     shown = []
     for place, label in enumerate(labels):
-        found = temporal_filter.apply(VIEW, said(label, confidence), place * STEP_NS)
+        found = temporal_filter.apply(VIEW, uniform(label, confidence), place * STEP_NS)
         assert (found.filtered.mask == found.filtered.mask[0, 0]).all()
         assert (found.raw.mask == label).all()
         shown.append(int(found.filtered.mask[0, 0]))
@@ -63,26 +63,26 @@ def test_each_pixel_is_for_itself_whatever_the_size() -> None:
 
 def test_a_kept_class_has_the_confidence_that_is_left_to_it() -> None:
     temporal_filter = TemporalFilter(3)
-    temporal_filter.apply(VIEW, said(0, 240), 0)
-    assert (temporal_filter.apply(VIEW, said(3, 180), 1).filtered.confidence == 75).all()
-    assert (temporal_filter.apply(VIEW, said(4, 90), 2).filtered.confidence == 90).all()
-    assert (temporal_filter.apply(VIEW, said(0, 200), 3).filtered.confidence == 200).all()
+    temporal_filter.apply(VIEW, uniform(0, 240), 0)
+    assert (temporal_filter.apply(VIEW, uniform(3, 180), 1).filtered.confidence == 75).all()
+    assert (temporal_filter.apply(VIEW, uniform(4, 90), 2).filtered.confidence == 90).all()
+    assert (temporal_filter.apply(VIEW, uniform(0, 200), 3).filtered.confidence == 200).all()
 
 
 def test_what_was_given_out_does_not_change_any_more() -> None:
     temporal_filter = TemporalFilter(2)
-    raw = said(0)
+    raw = uniform(0)
     first = temporal_filter.apply(VIEW, raw, 0)
-    second = temporal_filter.apply(VIEW, said(3), 1)
-    temporal_filter.apply(VIEW, said(3), 2)
+    second = temporal_filter.apply(VIEW, uniform(3), 1)
+    temporal_filter.apply(VIEW, uniform(3), 2)
     assert not first.filtered.mask.any()
     assert not second.filtered.mask.any()
     assert not raw.mask.any()
 
 
 def begin(temporal_filter: TemporalFilter) -> None:
-    assert temporal_filter.apply(VIEW, said(0), 10**9).began == 'first'
-    assert temporal_filter.apply(VIEW, said(0), 10**9 + STEP_NS).began == ''
+    assert temporal_filter.apply(VIEW, uniform(0), 10**9).began == 'first'
+    assert temporal_filter.apply(VIEW, uniform(0), 10**9 + STEP_NS).began == ''
 
 
 def beginning(found: Filtered) -> str:
@@ -94,7 +94,7 @@ def beginning(found: Filtered) -> str:
 def test_another_size_begins_again() -> None:
     temporal_filter = TemporalFilter(3)
     begin(temporal_filter)
-    found = temporal_filter.apply(VIEW[:80], said(3, size=(80, 120)), 10**9 + 2 * STEP_NS)
+    found = temporal_filter.apply(VIEW[:80], uniform(3, size=(80, 120)), 10**9 + 2 * STEP_NS)
     assert beginning(found) == 'size'
 
 
@@ -104,7 +104,7 @@ def test_another_size_begins_again() -> None:
 def test_a_jump_of_the_stamp_begins_again(after_ns: int, began: str) -> None:
     temporal_filter = TemporalFilter(3, longest_gap_ns=5 * 10**8)
     begin(temporal_filter)
-    assert beginning(temporal_filter.apply(VIEW, said(3), 10**9 + STEP_NS + after_ns)) == began
+    assert beginning(temporal_filter.apply(VIEW, uniform(3), 10**9 + STEP_NS + after_ns)) == began
 
 
 def test_a_cut_begins_again_and_a_moving_thing_does_not() -> None:
@@ -112,17 +112,17 @@ def test_a_cut_begins_again_and_a_moving_thing_does_not() -> None:
     begin(temporal_filter)
     moved = VIEW.copy()
     moved[20:50, 20:50] = 230
-    assert beginning(temporal_filter.apply(moved, said(3), 10**9 + 2 * STEP_NS)) == ''
+    assert beginning(temporal_filter.apply(moved, uniform(3), 10**9 + 2 * STEP_NS)) == ''
     cut = np.zeros_like(VIEW)
     cut[:, :60] = (150, 30, 30)
-    assert beginning(temporal_filter.apply(cut, said(4), 10**9 + 3 * STEP_NS)) == 'cut'
+    assert beginning(temporal_filter.apply(cut, uniform(4), 10**9 + 3 * STEP_NS)) == 'cut'
 
 
 def test_a_reset_begins_again() -> None:
     temporal_filter = TemporalFilter(3)
     begin(temporal_filter)
     temporal_filter.reset()
-    assert beginning(temporal_filter.apply(VIEW, said(3), 10**9 + 2 * STEP_NS)) == 'first'
+    assert beginning(temporal_filter.apply(VIEW, uniform(3), 10**9 + 2 * STEP_NS)) == 'first'
 
 
 def test_without_confidence_nothing_is_sure() -> None:

@@ -17,8 +17,8 @@ def test_the_error_is_the_mean_gap_of_the_bins():
     reliability = Reliability()
     # 153 is 0.6, 255 is 1: half of the first are right, all of the second but one.
     truth = np.array([[0, 0, 0, 0, 3, 3, 3, 0]], np.uint8)
-    said = segmentation([0, 0, 3, 3, 3, 3, 3, 3], [153, 153, 153, 153, 255, 255, 255, 255])
-    reliability.add(truth, said)
+    predicted = segmentation([0, 0, 3, 3, 3, 3, 3, 3], [153, 153, 153, 153, 255, 255, 255, 255])
+    reliability.add(truth, predicted)
     found = reliability.summarize()
     assert found['ece'] == pytest.approx(0.5 * abs(0.5 - 0.6) + 0.5 * abs(0.75 - 1))
     # Said to be of an instrument: two of 0.6, both wrong, and four of 1.

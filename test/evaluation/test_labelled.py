@@ -155,7 +155,7 @@ def test_sets_of_one_name_are_told_apart(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('images', 'truths', 'said'),
+    ('images', 'truths', 'message'),
     [
         (['a.png', 'b.png'], ['a.png'], r'images without a mask \(1\): b\.png; add'),
         (['a.png'], ['a.png', 'b.png'], r'masks without an image \(1\): b\.png; add'),
@@ -164,8 +164,8 @@ def test_sets_of_one_name_are_told_apart(tmp_path):
         ([], [], 'holds no labelled image'),
     ],
 )
-def test_files_that_do_not_pair_are_named(tmp_path, images, truths, said):
-    with pytest.raises(FrameError, match=said):
+def test_files_that_do_not_pair_are_named(tmp_path, images, truths, message):
+    with pytest.raises(FrameError, match=message):
         find_sets([write_set(tmp_path / 'set', images, truths)])
 
 

@@ -44,12 +44,12 @@ def test_many_values_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('content', 'said'),
+    ('content', 'expected'),
     [(JPEG, 'is JPEG data'), (TIMES_25, 'holds the value 75, expected 0 to 9')],
 )
-def test_each_verb_refuses_it_by_name(tmp_path, capsys, content, said):
+def test_each_verb_refuses_it_by_name(tmp_path, capsys, content, expected):
     good, bad = write_set(tmp_path / 'good'), write_set(tmp_path / 'bad', content)
-    named = f'{bad / "video_02/segmentation/000000060.png"}: {said}'
+    named = f'{bad / "video_02/segmentation/000000060.png"}: {expected}'
     for truth, predictions in ((good, bad), (bad, good)):
         words = ['--reference', truth, '--predictions', predictions, '--json', tmp_path / 'x.json']
         assert evaluate([str(word) for word in words]) == 2
@@ -58,7 +58,7 @@ def test_each_verb_refuses_it_by_name(tmp_path, capsys, content, said):
     assert named in capsys.readouterr().err
     assert inspect_data(['--data', str(bad), '--json', str(tmp_path / 'y.json')]) == 1
     data_errors = json.loads((tmp_path / 'y.json').read_text())['faults']
-    assert [fault['name'] for fault in data_errors] == ['video_02/000000060']
+    assert [error['name'] for error in data_errors] == ['video_02/000000060']
     assert named in data_errors[0]['what']
 
 

@@ -7,14 +7,14 @@ from surgseg_ros.exporting import export
 
 
 @pytest.mark.parametrize(
-    ('precision', 'after', 'fault'),
+    ('precision', 'after', 'error'),
     [
         ('int8', 0.6951, ''),
         ('int8', 0.694, 'falls from 0.7000 to 0.6940'),
         ('bf16', 0.1, ''),
     ],
 )
-def test_bounds_of_int8_are_of_the_official_score(precision, after, fault):
+def test_bounds_of_int8_are_of_the_official_score(precision, after, error):
     found = {
         'frames': 1,
         'class_agreement': 0.9995,
@@ -22,12 +22,12 @@ def test_bounds_of_int8_are_of_the_official_score(precision, after, fault):
         'original': {'mIoU': 0.7},
         'exported': {'mIoU': after},
     }
-    said = export.find_fault(precision, found)
-    assert fault in said
-    assert bool(fault) == bool(said)
+    text = export.find_error(precision, found)
+    assert error in text
+    assert bool(error) == bool(text)
 
 
 @pytest.mark.parametrize('key', ['class_agreement', 'class_agreement_at_input_size'])
 def test_bounds_of_bf16_are_of_the_classes_at_both_sizes(key):
     found = {'frames': 1, 'class_agreement': 1.0, 'class_agreement_at_input_size': 1.0}
-    assert 'use --precision f32' in export.find_fault('bf16', {**found, key: 0.9989})
+    assert 'use --precision f32' in export.find_error('bf16', {**found, key: 0.9989})

@@ -221,21 +221,21 @@ def test_a_graph_of_another_size_is_refused(exported, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('bound', 'value', 'precision', 'said'),
+    ('bound', 'value', 'precision', 'expected'),
     [
         ('LEAST_CLASS_AGREEMENT', 1.1, 'f32', 'of 2 held-out frames have the class of'),
         ('LARGEST_MIOU_LOSS', -2, 'int8', 'use --precision bf16'),
     ],
 )
 def test_below_the_bound_nothing_is_left(
-    model, data, tmp_path, monkeypatch, capsys, bound, value, precision, said
+    model, data, tmp_path, monkeypatch, capsys, bound, value, precision, expected
 ):
     need('openvino')
     monkeypatch.setattr(exporting, bound, value)
     assert export(model, data, tmp_path / 'exported', 'openvino', precision) == 1
     err = capsys.readouterr().err
     assert 'export: refused: ' in err
-    assert said in err
+    assert expected in err
     assert not any(tmp_path.iterdir())
 
 

@@ -37,15 +37,15 @@ def test_an_image_is_read_without_a_copy():
 
 
 @pytest.mark.parametrize(
-    ('spoil', 'said', 'cause'),
+    ('spoil', 'expected', 'cause'),
     [
         (lambda cdr: cdr[:50], 'cannot be read as sensor_msgs/msg/Image', 'cdr'),
         (lambda cdr: b'', '0 bytes cannot be read', 'cdr'),
         (lambda cdr: cdr.replace(b'endo', b'\xff\xfe\xfd\xfc'), 'is not UTF-8', 'text'),
     ],
 )
-def test_what_is_no_image_is_refused(spoil, said, cause):
-    with pytest.raises(ImageError, match=said) as raised:
+def test_what_is_no_image_is_refused(spoil, expected, cause):
+    with pytest.raises(ImageError, match=expected) as raised:
         read_image(spoil(image_cdr()), IMAGE)
     assert raised.value.cause == cause
 
@@ -64,7 +64,7 @@ def test_masks_keep_their_values():
 
 
 @pytest.mark.parametrize(
-    ('message', 'said'),
+    ('message', 'expected'),
     [
         (image_to_msg(np.zeros((4, 4, 3), np.uint8), header(1)), "'rgb8' is not that of a mask"),
         (compressed('.jpg', MASK), 'JPEG data, which change the classes'),
@@ -72,8 +72,8 @@ def test_masks_keep_their_values():
         (compressed('.png', np.zeros((4, 4), np.uint16)), '16-bit grey PNG'),
     ],
 )
-def test_what_is_no_mask_is_refused(message, said):
-    with pytest.raises(ImageError, match=said):
+def test_what_is_no_mask_is_refused(message, expected):
+    with pytest.raises(ImageError, match=expected):
         mask_from_msg(message)
 
 

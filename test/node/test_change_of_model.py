@@ -112,16 +112,16 @@ def wrong_self_test(folder):
 
 
 @pytest.mark.parametrize(
-    ('spoil', 'said'), [(wrong_weights, 'truncated'), (wrong_self_test, 'self-test of')]
+    ('spoil', 'message'), [(wrong_weights, 'truncated'), (wrong_self_test, 'self-test of')]
 )
-def test_what_fails_on_its_way_leaves_the_old_model(world, model, other, tmp_path, spoil, said):
+def test_what_fails_on_its_way_leaves_the_old_model(world, model, other, tmp_path, spoil, message):
     folder = shutil.copytree(other, tmp_path / 'spoiled')
     spoil(folder)
     assert world.bench.set(model=str(folder)).successful, 'it is looked into later'
-    assert said in world.wait_for_reason(f"'{folder}' was requested and cannot be used")
+    assert message in world.wait_for_reason(f"'{folder}' was requested and cannot be used")
     answer = until(lambda: not (a := world.reload()).message.startswith('another') and a, 'a turn')
     assert not answer.success
-    assert said in answer.message
+    assert message in answer.message
     assert world.mask_of(make_image()) == expected(model)
 
     shutil.copytree(other, folder, dirs_exist_ok=True)

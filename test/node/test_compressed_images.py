@@ -79,7 +79,7 @@ def test_an_image_without_its_color_is_degraded_and_reported_once(own_node, conn
     for _ in range(3):
         masks.wait_for_stamp(send(own_node.bench, camera, grey.tobytes(), text))
     status.wait_for_reason('degraded', f'all colour is lost: format {text!r}', since=heard)
-    said = [line for line in own_node.logs.messages if 'all colour is lost' in line]
-    assert len(said) == 1
+    output = [line for line in own_node.logs.messages if 'all colour is lost' in line]
+    assert len(output) == 1
     masks.wait_for_stamp(send(own_node.bench, camera, WHOLE))
     assert status.wait_for_state('valid', since=heard)

@@ -61,13 +61,13 @@ class World:
 
     def pass_until(self, end_ms):
         """Go on by 10 ms steps; the times at which something was said."""
-        said = []
+        times_ms = []
         while self.now_ms < end_ms:
             self.now_ms += 10
             before = len(self.reported.headers)
             self._fail_safe.check()
-            said += [self.now_ms] * (len(self.reported.headers) - before)
-        return said
+            times_ms += [self.now_ms] * (len(self.reported.headers) - before)
+        return times_ms
 
 
 @pytest.fixture

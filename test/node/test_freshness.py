@@ -8,7 +8,7 @@ from surgseg_ros.node.freshness import HEADER, RECEIPT, Age, ResultPolicy, clock
 
 
 @pytest.mark.parametrize(
-    ('age', 'policy', 'said'),
+    ('age', 'policy', 'text'),
     [
         (Age(500, 9e9), ResultPolicy(), ''),
         (Age(501, 0), ResultPolicy(), '501 ms after its receipt, and stale_after_ms is 500'),
@@ -28,14 +28,14 @@ from surgseg_ros.node.freshness import HEADER, RECEIPT, Age, ResultPolicy, clock
         (Age(0, 9e9), ResultPolicy(age_source=HEADER), ''),
     ],
 )
-def test_a_result_is_too_old_by_the_clock_that_is_asked_for(age, policy, said):
+def test_a_result_is_too_old_by_the_clock_that_is_asked_for(age, policy, text):
     reason = staleness(age, policy)
-    assert (reason is not None) == bool(said)
-    assert reason is None or (reason.code is ReasonCode.TOO_OLD and said in reason.text)
+    assert (reason is not None) == bool(text)
+    assert reason is None or (reason.code is ReasonCode.TOO_OLD and text in reason.text)
 
 
 @pytest.mark.parametrize(
-    ('header_ms', 'source', 'said'),
+    ('header_ms', 'source', 'text'),
     [
         (-1, HEADER, '0.001 s in the future'),
         (0, HEADER, ''),
@@ -45,7 +45,7 @@ def test_a_result_is_too_old_by_the_clock_that_is_asked_for(age, policy, said):
         (1e12, RECEIPT, ''),
     ],
 )
-def test_stamps_that_can_not_be_believed_are_reported_where_they_count(header_ms, source, said):
+def test_stamps_that_can_not_be_believed_are_reported_where_they_count(header_ms, source, text):
     reason = clock_warning(Age(0, header_ms), ResultPolicy(age_source=source))
-    assert (reason is not None) == bool(said)
-    assert reason is None or (reason.code is ReasonCode.CLOCKS_DIFFER and said in reason.text)
+    assert (reason is not None) == bool(text)
+    assert reason is None or (reason.code is ReasonCode.CLOCKS_DIFFER and text in reason.text)

@@ -219,16 +219,16 @@ def test_the_age_at_receipt_and_the_time_on_the_way_come_from_the_information():
 
 
 def test_what_is_lost_on_the_way_is_counted_and_the_remedy_reported_once():
-    health, said = Health(), []
+    health, warnings = Health(), []
     node = SimpleNamespace(
         resolve_topic_name=lambda topic: f'/rig/{topic}',
-        get_logger=lambda: SimpleNamespace(warning=said.append),
+        get_logger=lambda: SimpleNamespace(warning=warnings.append),
     )
     subscriber = ImageSubscriber(node, 'image', 'raw', 'auto', health, None, None)
     for number in (2, 3):
         subscriber._on_lost(SimpleNamespace(total_count_change=number))
     assert health.counts()['lost'] == 5
-    (line,) = said
+    (line,) = warnings
     assert "'/rig/image' are lost in transport" in line
     variable, profile = re.search(r'"export (\w+)=(\S+)"', line).groups()
     assert variable in (OLD_VARIABLE, NEW_VARIABLE)

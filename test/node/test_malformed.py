@@ -98,12 +98,12 @@ def test_a_thousand_malformed_messages(bench, node, model):
     assert bytes(message.data) == expected.tobytes()
     log = node.log()
     assert 'Traceback' not in log
-    for said in (
+    for text in (
         'is not known: publish',
         'less than a row',
         'is not within',
         'is not UTF-8',
         ', or rgb8',
     ):
-        assert said in log
+        assert text in log
     assert len(log.splitlines()) < 40, 'each cause is reported once'

@@ -66,7 +66,7 @@ class Graph:
     """A node and what it sees of others; time stands still unless it is told to go on."""
 
     def __init__(self, forbids=False):
-        self.forbids, self.said = forbids, []
+        self.forbids, self.warnings = forbids, []
         self.now_s = 1000.0
         self.publishers = {}
         self.services = {}
@@ -121,7 +121,7 @@ class Graph:
         pass
 
     def get_logger(self):
-        return SimpleNamespace(warning=self.said.append)
+        return SimpleNamespace(warning=self.warnings.append)
 
     def create_client(self, service_type, name, **more):
         if self.forbids:
@@ -228,7 +228,7 @@ def test_another_node_of_the_same_name_that_is_never_heard_counts_by_time(graph)
 
 def test_where_a_policy_forbids_to_listen_and_to_ask_others_count_by_time():
     graph = Graph(forbids=True)
-    (warning,) = graph.said
+    (warning,) = graph.warnings
     assert "cannot subscribe to 'status' (not allowed)" in warning
     graph.publish('mask', '/or/second')
     graph.publish('mask', OURS)

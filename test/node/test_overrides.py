@@ -88,7 +88,7 @@ def test_a_compressed_topic_may_have_either_name(reported):
 
 
 @pytest.mark.parametrize(
-    ('name', 'said'),
+    ('name', 'expected'),
     [
         # in the topic
         (
@@ -132,17 +132,17 @@ def test_a_compressed_topic_may_have_either_name(reported):
         ('gates.blak.limit', "did you mean 'gates.black.limit'?"),
     ],
 )
-def test_a_slip_in_a_name_is_reported_with_what_was_meant(reported, name, said):
+def test_a_slip_in_a_name_is_reported_with_what_was_meant(reported, name, expected):
     value = 'reliable' if name.endswith('reliability') else 3
     value = 'volatile' if name.endswith('durability') else value
     (text,) = reported({name: value})
     assert text.startswith(f'there is no parameter {name!r}')
     assert text.endswith(': it is ignored')
-    assert said in text
+    assert expected in text
 
 
 @pytest.mark.parametrize(
-    ('name', 'value', 'said'),
+    ('name', 'value', 'expected'),
     [
         (
             'mask.publisher.reliability',
@@ -160,9 +160,9 @@ def test_a_slip_in_a_name_is_reported_with_what_was_meant(reported, name, said):
         ('image.subscription.depth', True, 'True, expected a whole number from 1 on'),
     ],
 )
-def test_a_slip_in_a_value_ends_the_start_and_is_named(context, name, value, said):
+def test_a_slip_in_a_value_ends_the_start_and_is_named(context, name, value, expected):
     full = f'qos_overrides./{name}'
-    with pytest.raises(ValueError, match=f'^{full} is {said}'):
+    with pytest.raises(ValueError, match=f'^{full} is {expected}'):
         SegmenterNode(context=context, parameter_overrides=[Parameter(full, value=value)])
 
 

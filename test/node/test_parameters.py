@@ -62,7 +62,7 @@ def test_a_roi_is_for_all_cameras_or_for_each():
 
 
 @pytest.mark.parametrize(
-    ('changes', 'said'),
+    ('changes', 'expected'),
     [
         ({'image_transport': 'h264'}, "image_transport is 'h264', expected one of"),
         ({'reliability': 'best'}, "reliability is 'best'"),
@@ -82,6 +82,6 @@ def test_a_roi_is_for_all_cameras_or_for_each():
         ({'roi_mode': 'guess'}, "roi_mode is 'guess', expected one of"),
     ],
 )
-def test_what_does_not_fit_is_named(changes, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_does_not_fit_is_named(changes, expected):
+    with pytest.raises(ValueError, match=expected):
         settings(**changes)

@@ -96,7 +96,7 @@ def test_the_last_source_that_reports_something_wins(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('content', 'said'),
+    ('content', 'message'),
     [
         (b'/**: [', 'is not YAML'),
         (b'/**: \xff', 'is not YAML'),
@@ -104,10 +104,10 @@ def test_the_last_source_that_reports_something_wins(tmp_path):
         (b'', 'holds NoneType, expected a mapping'),
     ],
 )
-def test_what_is_no_file_of_parameters_is_named(tmp_path, content, said):
+def test_what_is_no_file_of_parameters_is_named(tmp_path, content, message):
     path = tmp_path / 'parameters.yaml'
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=said) as raised:
+    with pytest.raises(ValueError, match=message) as raised:
         read_parameter(path, NAME, 'topics')
     assert str(path) in str(raised.value)
     assert '\n' not in str(raised.value)

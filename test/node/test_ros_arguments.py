@@ -13,7 +13,7 @@ from surgseg_ros.node.compatibility import RosArgumentError, begin_ros
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'expected'),
     [
         (['--ros-args', '--bogus'], 'does not know --bogus after'),
         (['--ros-args', '--one', '--two', '--', 'x'], 'does not know --one --two after'),
@@ -21,8 +21,8 @@ from surgseg_ros.node.compatibility import RosArgumentError, begin_ros
         (['--ros-args', '--params-file', '/nowhere.yaml'], '/nowhere.yaml'),
     ],
 )
-def test_what_ros_does_not_take_is_named(arguments: list[str], said: str) -> None:
-    with pytest.raises(RosArgumentError, match=said):
+def test_what_ros_does_not_take_is_named(arguments: list[str], expected: str) -> None:
+    with pytest.raises(RosArgumentError, match=expected):
         begin_ros(arguments)
     assert not rclpy.ok()
 

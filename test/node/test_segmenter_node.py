@@ -230,9 +230,9 @@ def test_odd_stamps_are_processed_and_reported_once(start):
         camera.publish(image_cdr(make_image(), sent_ns))
         until(lambda: len(mask.messages) == heard + number, f'mask {number}')  # noqa: B023
     assert [stamp_ns(message) for message in mask.messages[heard:]] == stamps
-    for said in ('the stamp is zero', 'the same stamp', 'stamps go back'):
-        own_node.logs.wait_for_text(said)
-        assert len([line for line in own_node.logs.messages if said in line]) == 1, said
+    for text in ('the stamp is zero', 'the same stamp', 'stamps go back'):
+        own_node.logs.wait_for_text(text)
+        assert len([line for line in own_node.logs.messages if text in line]) == 1, text
 
 
 def test_an_image_that_changes_size_is_followed(start):

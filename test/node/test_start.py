@@ -88,7 +88,7 @@ def test_where_security_is_enforced_and_can_not_be_had_it_ends_with_one_line(tmp
 
 
 @pytest.mark.parametrize(
-    ('name', 'value', 'said'),
+    ('name', 'value', 'expected'),
     [
         ('cpu_threads', -1, 'cpu_threads'),
         ('least_area', 2.0, 'least_area'),
@@ -98,11 +98,11 @@ def test_where_security_is_enforced_and_can_not_be_had_it_ends_with_one_line(tmp
         ('camera_names', ['not a name'], 'camera_names'),
     ],
 )
-def test_a_parameter_that_does_not_fit_is_named(name, value, said):
+def test_a_parameter_that_does_not_fit_is_named(name, value, expected):
     context = rclpy.Context()
     rclpy.init(args=[], context=context)
     try:
-        with pytest.raises(Exception, match=said) as raised:
+        with pytest.raises(Exception, match=expected) as raised:
             SegmenterNode(context=context, parameter_overrides=[Parameter(name, value=value)])
     finally:
         rclpy.shutdown(context=context)
@@ -140,21 +140,21 @@ def changed_classes(folder):
 
 
 @pytest.mark.parametrize(
-    ('spoil', 'said'),
+    ('spoil', 'expected'),
     [
         (no_parameter, "model is '': set the parameter"),
         (truncated_weights, 'the file is truncated'),
         (changed_classes, "is 'tool wrist', expected 'tool clasper'"),
     ],
 )
-def test_a_model_that_does_not_fit_is_refused(no_model, bench, model, tmp_path, spoil, said):
+def test_a_model_that_does_not_fit_is_refused(no_model, bench, model, tmp_path, spoil, expected):
     folder = spoil(shutil.copytree(model, tmp_path / 'model'))
     status = bench.status()
     assert bench.set(model=str(folder)).successful
     assert not bench.change('configure')
     assert bench.state() == 'unconfigured'
-    assert status.wait(lambda m: said in m.values[0].value)
-    assert said in no_model.log()
+    assert status.wait(lambda m: expected in m.values[0].value)
+    assert expected in no_model.log()
 
 
 def test_then_the_right_model_is_taken(no_model, bench, model):

@@ -28,7 +28,7 @@ def test_file_and_command_line_come_together(path):
 
 
 @pytest.mark.parametrize(
-    ('setting', 'said'),
+    ('setting', 'expected'),
     [
         ('batchsize=2', "unknown key 'batchsize': did you mean 'batch_size'"),
         ('augmentation.flipp=1', "'augmentation.flipp': did you mean 'augmentation.flip'"),
@@ -53,10 +53,10 @@ def test_file_and_command_line_come_together(path):
         ('seed=[', 'seed='),
     ],
 )
-def test_a_bad_setting_is_named(path, setting, said):
+def test_a_bad_setting_is_named(path, setting, expected):
     with pytest.raises(ConfigError) as caught:
         read_config(path, [setting])
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_what_a_model_can_not_have_is_refused(path):

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from surgseg_ros.training.data_check import check, examine, validate
 from surgseg_ros.training.dataset import DatasetError, find_samples
-from surgseg_ros.training.examination import check, examine, validate
 
 MASK = 'video_01/segmentation/000000000.png'
 NAME = 'video_01/000000000'
@@ -61,12 +61,12 @@ def test_a_sound_data_set_has_no_errors(data):
 
 @pytest.mark.parametrize('kind', WRONG_MASKS)
 def test_a_wrong_mask_is_named(data, kind):
-    content, said = WRONG_MASKS[kind]
+    content, text = WRONG_MASKS[kind]
     (data / MASK).write_bytes(content)
     (data_error,) = check(find_samples(data))
     assert data_error.name == NAME
     assert MASK in data_error.what
-    assert said in data_error.what
+    assert text in data_error.what
 
 
 def test_a_wrong_image_is_named(data):

@@ -57,30 +57,30 @@ def test_a_mask_without_its_frame_is_named(data):
 
 
 @pytest.mark.parametrize(
-    ('name', 'said'),
+    ('name', 'expected'),
     [
         ('foo.png', 'is not named by the number of its frame'),
         ('._000000060.png', 'is not named by the number of its frame'),
         ('60.png', 'is of the same frame as 000000060.png; remove one'),
     ],
 )
-def test_a_stray_file_among_the_masks_is_named(data, name, said):
+def test_a_stray_file_among_the_masks_is_named(data, name, expected):
     masks = data / 'video_02/segmentation'
     shutil.copy(masks / '000000060.png', masks / name)
-    with pytest.raises(DatasetError, match=f'video_02/segmentation/{name}: {said}'):
+    with pytest.raises(DatasetError, match=f'video_02/segmentation/{name}: {expected}'):
         find_samples(data)
 
 
 @pytest.mark.parametrize(
-    ('mask', 'error', 'said'),
+    ('mask', 'error', 'expected'),
     [
         (np.zeros((24, 40), np.uint8), DatasetError, '40x24 pixels'),
         (np.full((48, 80), 12, np.uint8), MaskError, 'the value 12'),
         (np.zeros((48, 80, 3), np.uint8), MaskError, '8-bit grey PNG'),
     ],
 )
-def test_a_mask_that_does_not_fit_is_named(data, mask, error, said):
+def test_a_mask_that_does_not_fit_is_named(data, mask, error, expected):
     cv2.imwrite(str(data / 'video_01/segmentation/000000000.png'), mask)
-    with pytest.raises(error, match=said) as caught:
+    with pytest.raises(error, match=expected) as caught:
         find_samples(data)[0].read()
     assert 'video_01/segmentation/000000000.png' in str(caught.value)

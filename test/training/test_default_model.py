@@ -48,10 +48,10 @@ def test_the_card_has_scores_on_real_operations_with_their_floors():
 
 def test_the_card_names_each_class_that_it_does_not_find():
     spec, model_card = read_model(MODEL)[0], (MODEL / 'README.md').read_text()
-    said = model_card[model_card.index('## What it does not find') :].lower()
+    text = model_card[model_card.index('## What it does not find') :].lower()
     found = spec.scores['unseen_scenes']['raw']['present_class_IoU']
     missing = [CLASS_NAMES[label] for label in SCORED if found[label - 1] < 0.1]
-    assert all(name.split()[-1].rstrip('s') in said for name in missing), missing
+    assert all(name.split()[-1].rstrip('s') in text for name in missing), missing
 
 
 def test_its_confidence_is_a_probability():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from verbs import verb
 
-from surgseg_ros.training.examination import choose
+from surgseg_ros.training.data_check import choose
 
 main = verb('inspect_data')
 
@@ -31,9 +31,9 @@ def test_a_sound_data_set(data, tmp_path, capsys):
     assert report['all']['frame_share']['thread'] == 0
     assert list(report['videos']) == ['video_01', 'video_02', 'video_03']
     assert cv2.imread(str(tmp_path / 'out/data.png')).shape[1] == 1600
-    said = capsys.readouterr()
-    assert 'No errors found' in said.out
-    assert 'video_02                   2  80x48 (2)' in said.out
+    captured = capsys.readouterr()
+    assert 'No errors found' in captured.out
+    assert 'video_02                   2  80x48 (2)' in captured.out
 
 
 def test_everything_wrong_is_named(data, tmp_path, capsys):
@@ -51,8 +51,8 @@ def test_everything_wrong_is_named(data, tmp_path, capsys):
         'video_01/000000000', 'video_02/000000000', 'video_02/000000060', 'video_03/000000000',
         'video_03/000000060',
     ]  # fmt: skip
-    said = capsys.readouterr().err
-    assert all(name in said for name in names)
+    text = capsys.readouterr().err
+    assert all(name in text for name in names)
     assert report['videos']['video_02']['sizes'] == {'80x24': 1}
     assert report['all']['frames'] == 5
     assert (tmp_path / 'out/data.png').is_file()

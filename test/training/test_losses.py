@@ -36,10 +36,10 @@ def test_an_absent_class_costs_the_more_the_more_of_it_is_reported(truth):
 
 
 def test_padding_does_not_count(truth):
-    said = truth.clone()
-    said[:, 12:] = 2
+    predicted = truth.clone()
+    predicted[:, 12:] = 2
     truth[:, 12:] = NO_DECISION
-    assert segmentation_loss(sure(said), truth, 1.0).item() == pytest.approx(0, abs=1e-6)
+    assert segmentation_loss(sure(predicted), truth, 1.0).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_a_missed_class_costs_its_share_of_dice(truth):

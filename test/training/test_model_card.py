@@ -57,7 +57,7 @@ SPEC = ModelSpec(
 
 
 def test_a_whole_card():
-    said = model_card(SPEC)
+    text = model_card(SPEC)
     for part in (
         '# a model',
         'For research only',
@@ -78,8 +78,8 @@ def test_a_whole_card():
         '| tool clasper | 0.120 | 0.250 |',
         'ab' * 32,
     ):
-        assert part in said, part
-    assert 'output' not in said
+        assert part in text, part
+    assert 'output' not in text
 
 
 def test_the_confidence_is_reported_where_it_was_calibrated():
@@ -89,11 +89,11 @@ def test_the_confidence_is_reported_where_it_was_calibrated():
         'unseen_scenes': {**SCORES, 'calibration': calibration},
         'confidence': {'videos': 2, 'frames': 8, 'calibration': calibration},
     }
-    said = model_card(dataclasses.replace(SPEC, scores=scores, temperature=1.25))
-    assert 'divided by 1.2500' in said
-    assert said.count('| all pixels | 0.0345 | 0.0012 |') == 2
-    assert '- frames: 8\n\nExpected calibration error' in said
-    assert '| pixels predicted as an instrument | - | - |' in said
+    text = model_card(dataclasses.replace(SPEC, scores=scores, temperature=1.25))
+    assert 'divided by 1.2500' in text
+    assert text.count('| all pixels | 0.0345 | 0.0012 |') == 2
+    assert '- frames: 8\n\nExpected calibration error' in text
+    assert '| pixels predicted as an instrument | - | - |' in text
     assert 'emperature' not in model_card(SPEC)
 
 
@@ -110,20 +110,20 @@ def test_the_origin_of_the_encoder_is_named_with_its_license():
 
 
 def test_a_demo_reports_so():
-    said = model_card(dataclasses.replace(SPEC, intended_use='demo'))
-    assert 'knows synthetic scenes and nothing else' in said
-    assert 'For research only' not in said
+    text = model_card(dataclasses.replace(SPEC, intended_use='demo'))
+    assert 'knows synthetic scenes and nothing else' in text
+    assert 'For research only' not in text
 
 
 def test_a_model_of_drawn_scenes_reports_so():
-    said = model_card(dataclasses.replace(SPEC, intended_use='synthetic'))
-    assert 'it has not seen one image of surgery' in said
-    assert 'For research only' in said
+    text = model_card(dataclasses.replace(SPEC, intended_use='synthetic'))
+    assert 'it has not seen one image of surgery' in text
+    assert 'For research only' in text
 
 
 def test_a_split_by_frame_is_warned_of():
-    said = model_card(dataclasses.replace(SPEC, training={**TRAINING, 'split': 'frame'}))
-    assert '**The split is by frame**' in said
+    text = model_card(dataclasses.replace(SPEC, training={**TRAINING, 'split': 'frame'}))
+    assert '**The split is by frame**' in text
 
 
 @pytest.mark.parametrize(
@@ -135,15 +135,15 @@ def test_a_split_by_frame_is_warned_of():
     ],
 )
 def test_what_is_not_known_is_left_out(spec):
-    said = model_card(spec)
-    assert 'None' not in said
+    text = model_card(spec)
+    assert 'None' not in text
     for title in ('Data', 'How', 'Scores', 'Thresholds'):
-        assert f'## {title}' not in said
+        assert f'## {title}' not in text
 
 
 def test_a_few_numbers_are_a_list():
-    said = model_card(ModelSpec(name='a model', scores={'validation': {'mIoU': 0.5, 'frames': 3}}))
-    assert '## Scores: validation\n- mIoU: 0.500\n- frames: 3' in said
+    text = model_card(ModelSpec(name='a model', scores={'validation': {'mIoU': 0.5, 'frames': 3}}))
+    assert '## Scores: validation\n- mIoU: 0.500\n- frames: 3' in text
 
 
 def test_a_model_of_before_has_a_card():

@@ -37,12 +37,12 @@ def given(tmp_path: Path, data: Path) -> list[str]:
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Give what was said, less progress bars."""
-    said = capsys.readouterr().err.replace('\r', '\n').splitlines()
-    return [line for line in said if line.startswith('train: ')]
+    text = capsys.readouterr().err.replace('\r', '\n').splitlines()
+    return [line for line in text if line.startswith('train: ')]
 
 
 @pytest.mark.parametrize(
-    ('settings', 'said'),
+    ('settings', 'expected'),
     [
         (
             ['batch_size=1', 'architecture=DeepLabV3Plus', 'options={}'],
@@ -62,11 +62,11 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 )
 def test_what_can_not_be_trained_is_a_line_and_the_output_can_be_named_again(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    settings: list[str], said: str,
+    settings: list[str], expected: str,
 ) -> None:  # fmt: skip
     assert main([*given, *settings]) == 2
     (line,) = lines(capsys)
-    assert said in line
+    assert expected in line
     assert not (tmp_path / 'model').exists()
 
 
@@ -114,7 +114,7 @@ def _text(text: str):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(
-    ('make', 'said'),
+    ('make', 'expected'),
     [
         (_text('<html>404</html>'), 'an HTML page'),
         (_text('\n  <!DOCTYPE html>\n<title>Sign in</title>'), 'an HTML page'),
@@ -130,15 +130,15 @@ def _text(text: str):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
 def test_weights_that_are_none_are_reported_without_torchs_advice(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    make, said: str, suffix: str,
+    make, expected: str, suffix: str,
 ) -> None:  # fmt: skip
     path = tmp_path / f'weights.{suffix}'
     make(path)
     assert main([*given, f'encoder_weights={path}']) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert str(path) in line
-    if suffix == 'pth' and said != 'hold':
-        assert said in line
+    if suffix == 'pth' and expected != 'hold':
+        assert expected in line
     assert 'weights_only' not in line
     assert not (tmp_path / 'model').exists()
 
@@ -196,8 +196,8 @@ def test_more_processes_than_frames_to_validate_are_refused(
     ],
 )
 def test_a_small_shared_memory_is_reported_with_both_remedies(text: str) -> None:
-    said = explain(RuntimeError(text))
-    assert said is not None
-    assert '--shm-size' in said
-    assert 'workers=0' in said
-    assert '\n' not in said
+    output = explain(RuntimeError(text))
+    assert output is not None
+    assert '--shm-size' in output
+    assert 'workers=0' in output
+    assert '\n' not in output

@@ -146,7 +146,7 @@ def test_an_output_folder_that_is_not_empty_is_refused(tmp_path, config, capsys)
 
 
 @pytest.mark.parametrize(
-    ('setting', 'said'),
+    ('setting', 'message'),
     [
         ('encoder=resnet17', "encoder 'resnet17'"),
         ('stepz=1', "did you mean 'steps'"),
@@ -157,9 +157,9 @@ def test_an_output_folder_that_is_not_empty_is_refused(tmp_path, config, capsys)
         ('encoder_weights=none.pth', "'none.pth' cannot be read"),
     ],
 )
-def test_what_can_not_be_used_is_named(config, capsys, setting, said):
+def test_what_can_not_be_used_is_named(config, capsys, setting, message):
     assert main(['--config', str(config), setting]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_broken_image_is_named(config, data, capsys):
@@ -172,9 +172,9 @@ def test_an_error_is_refused_or_left_out_by_name(tmp_path, config, data, capsys)
     mask = data / 'video_01/segmentation/000000060.png'
     assert cv2.imwrite(str(mask), np.full((48, 80), 12, np.uint8))
     assert main(['--config', str(config)]) == 2
-    said = capsys.readouterr().err
-    assert '12, expected 0 to 9' in said
-    assert '[video_01/000000060]' in said
+    text = capsys.readouterr().err
+    assert '12, expected 0 to 9' in text
+    assert '[video_01/000000060]' in text
 
     with pytest.warns(UserWarning, match=r'left out .video_01/000000060.'):
         assert main(['--config', str(config), 'on_fault=leave_out', f'output={tmp_path}/a']) == 0

@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the network's inputs (default: 256x256 640x512)")
     add('--precisions', nargs='+', default=['bf16', 'int8'], choices=['f32', 'bf16', 'int8'],
         help='of OpenVINO (default: bf16 int8)')
-    add('--rounds', type=int, default=16, help='of all ways in turn (default: %(default)s)')
+    add('--rounds', type=int, default=16, help='of all variants in turn (default: %(default)s)')
     add('--frames', type=int, default=30, help='to export by (default: %(default)s)')
     add('--threads', type=int, default=0, help="0: torch's choice")
     add('--json', type=Path, metavar='FILE', help='where to write the numbers')
@@ -101,7 +101,7 @@ def _measure(options: argparse.Namespace, model: Path) -> dict[str, Any]:
                 'input': f'{width}x{height}',
                 'flops': floors.count_flops(spec),
                 'refused': refused,
-                'ways': {
+                'variants': {
                     name: _summary(each, variants['plain']) for name, each in variants.items()
                 },
                 'floor_ms': {
@@ -147,7 +147,7 @@ def find_missed(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
     missed = []
     for row in inputs:
         name, best = max(
-            ((name, variant) for name, variant in row['ways'].items() if name != 'plain'),
+            ((name, variant) for name, variant in row['variants'].items() if name != 'plain'),
             key=lambda pair: pair[1]['ratio'],
         )
         at = f'{row["input"]}, {name}'
@@ -173,7 +173,7 @@ def _times(report: Mapping[str, Any]) -> str:
             [row['input'], name, timed['stages_ms']['fit'], timed['stages_ms']['network'],
              row['floor_ms'][name]['network'], timed['stages_ms']['upsample'], timed['whole_ms'],
              f'{timed["ratio"]:.2f} ({timed["ratios"][0]:.2f} to {timed["ratios"][1]:.2f})']
-            for row in report['inputs'] for name, timed in row['ways'].items()
+            for row in report['inputs'] for name, timed in row['variants'].items()
         ),
     )  # fmt: skip
 
@@ -181,7 +181,7 @@ def _times(report: Mapping[str, Any]) -> str:
 def _endings(report: Mapping[str, Any]) -> str:
     rows = []
     for row in report['inputs']:
-        for name, timed in row['ways'].items():
+        for name, timed in row['variants'].items():
             if name != 'plain':
                 held = timed['export']['class_agreement']
                 rows.append([

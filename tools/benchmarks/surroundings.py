@@ -2,7 +2,7 @@
 """
 Times the steps around the network on a CPU, each beside a plain implementation.
 
-python -m tools.benchmarks.surroundings [--pictures 1920x1080 …] [--inputs 640x512 …] [--json FILE]
+python -m tools.benchmarks.surroundings [--images 1920x1080 …] [--inputs 640x512 …] [--json FILE]
 
 No network is run: the logits are made from a scene's truth, with soft borders and some noise. Ours
 and plain run in turn in one process with one thread; CPU time is measured. The floor is the bytes
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print('| --- | --- | --- | --- | --- | --- |')
     rows = []
     inputs = [(height, width) for width, height in options.inputs]
-    for width, height in options.pictures:
+    for width, height in options.images:
         for step in steps((height, width), inputs):
             rows.append(measure(f'{width}x{height}', step, options.repeats, rate))
             print(line(rows[-1]), flush=True)
@@ -136,7 +136,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add('--pictures', type=_size, nargs='+', default=_SIZES, metavar='WxH', help='480p to 4K')
+    add(
+        '--images',
+        '--pictures',
+        type=_size,
+        nargs='+',
+        default=_SIZES,
+        metavar='WxH',
+        help='480p to 4K',
+    )
     add('--inputs', type=_size, nargs='+', default=_INPUTS, metavar='WxH', help="the network's")
     add('--repeats', type=int, default=15, help='of each step (default: %(default)s)')
     add('--json', type=Path, metavar='FILE', help='where to write the numbers')

@@ -77,8 +77,8 @@ def run(options: argparse.Namespace, folder: Path, progress: Progress) -> int:
     progress.print_line('drawing the results')
     write_bag(folder / 'output_bag', recorded)
     outcome = report(source, recorded, folder)
-    said = f'{recorder.status}, because {recorder.reason}' if recorder.reason else recorder.status
-    print(table(source, outcome, node_hz, rate, dropped, said))
+    text = f'{recorder.status}, because {recorder.reason}' if recorder.reason else recorder.status
+    print(table(source, outcome, node_hz, rate, dropped, text))
     print(f'\nmasks and detections, images and overlay.mp4 are in {folder.resolve()}')
     # Only frames that the node itself dropped may be missing: a busy machine is not an error.
     explained = outcome.masks > 0 and source.frames - outcome.masks <= dropped

@@ -88,8 +88,8 @@ class Child:
         :raises RuntimeError: if it has ended, with the end of its log.
         """
         if self._process.poll() is not None:
-            said = self._log.read_text(errors='replace')[-2000:]
-            raise RuntimeError(f'{self._name} ended with {self._process.returncode}:\n{said}')
+            text = self._log.read_text(errors='replace')[-2000:]
+            raise RuntimeError(f'{self._name} ended with {self._process.returncode}:\n{text}')
 
     def ask(
         self,

@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table({name: fit(name, counted) for name, counted in fitted.items()}, tested))
     for path in options.video:
         print(f'\n{path.name}: {alarms_of(path, options.roi)}')
-    if options.pictures:
-        draw(options.pictures, next(sources(TEST_SEED, 1, options.size)))
+    if options.sheets:
+        draw(options.sheets, next(sources(TEST_SEED, 1, options.size)))
     return 0
 
 
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--video', type=Path, action='append', default=[], metavar='FILE',
         help='of good images: count the alarms there')
     add('--roi', type=int, nargs=4, metavar=('X', 'Y', 'W', 'H'), help='of the videos')
-    add('--pictures', type=Path, metavar='DIR', help='gets a sheet of spoiled images')
+    add('--sheets', '--pictures', type=Path, metavar='DIR', help='gets a sheet of spoiled images')
     # fmt: on
     return parser
 

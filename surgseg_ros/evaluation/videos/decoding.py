@@ -147,7 +147,7 @@ class _Decoder:
         self._length_size = length_bytes(contents.codec, self.codec.extradata)
         self._pool = pool
 
-    def fault_of(self, number: int, packet: Coded) -> str | None:
+    def error_of(self, number: int, packet: Coded) -> str | None:
         """Describe the error of a packet, as far as possible without FFmpeg's decoder."""
         if self.contents.packets[number].is_cut:
             return _DAMAGED
@@ -188,8 +188,8 @@ class _Alone(_Decoder):
 
     def _decode(self, number: int, packet: Coded) -> Decoded:
         # The images come from FFmpeg all the same, as in all other tools that read videos.
-        if fault := self.fault_of(number, packet):
-            return fault
+        if error := self.error_of(number, packet):
+            return error
         if not hasattr(self._decoders, 'own'):
             _, stream = self._open.enter_context(opened(self.contents.path))
             self._decoders.own = strict(stream.codec_context)
@@ -283,20 +283,20 @@ class _Run:
         self._is_broken = True
         self._leads: int | None = None  # the order of the frame by which a gap was located
         self._found: dict[int, av.VideoFrame | str] = {}
-        self._unsure: dict[int, int] = {}  # frames since the last key frame, by packet
+        self._uncertain: dict[int, int] = {}  # frames since the last key frame, by packet
         self._highest = -1
 
     def find(self, frame: int) -> av.VideoFrame | str:
         """Decode up to a frame, and return it, or the reason why it cannot be used."""
         self._found = {f: x for f, x in self._found.items() if f >= frame}
-        while not self._is_past(frame) and (frame not in self._found or self._is_unsure(frame)):
+        while not self._is_past(frame) and (frame not in self._found or self._is_uncertain(frame)):
             self._step()
             self._judge_all(frame)
         return self._found.get(frame, _REFERS)
 
-    def _is_unsure(self, frame: int) -> bool:
+    def _is_uncertain(self, frame: int) -> bool:
         """Check whether a packet may still turn out to hold no frame: then numbers are wrong."""
-        return frame in self._unsure and self._unsure[frame] + _HELD > self._judged
+        return frame in self._uncertain and self._uncertain[frame] + _HELD > self._judged
 
     def _is_past(self, frame: int) -> bool:
         if self._is_done:
@@ -312,14 +312,14 @@ class _Run:
         self._is_done = packet is None
         if number in self._numbering.lost_before:
             self._place = None
-        fault = None if packet is None else self._source.fault_of(number, packet)
+        error = None if packet is None else self._source.error_of(number, packet)
         try:
             for picture in self._codec.decode(packet):
                 self._take(picture)
         except av.FFmpegError:
-            fault = fault or _DAMAGED
-        if fault is not None:
-            self._errors[number] = fault
+            error = error or _DAMAGED
+        if error is not None:
+            self._errors[number] = error
             self._place = None
 
     def _take(self, picture: av.VideoFrame) -> None:
@@ -355,12 +355,12 @@ class _Run:
             if self._numbering.by_output:
                 if came is None:
                     frame = self._place = None
-                    self._found.update(dict.fromkeys(self._unsure, _REFERS))
-                    self._unsure.clear()
+                    self._found.update(dict.fromkeys(self._uncertain, _REFERS))
+                    self._uncertain.clear()
                 elif came.picture.key_frame:
-                    self._unsure.clear()
+                    self._uncertain.clear()
                 elif frame is not None and frame >= wanted:
-                    self._unsure[frame] = self._judged
+                    self._uncertain[frame] = self._judged
             if frame is not None and frame >= wanted:
                 self._found[frame] = came.picture if came and verdict is None else verdict or ''
             self._highest = max(self._highest, -1 if frame is None else frame)

@@ -176,7 +176,7 @@ def test_a_cut_in_other_formats_is_reported_where_their_end_reports_it(tmp_path,
     rewrite(path, path.read_bytes()[: path.stat().st_size * 2 // 3 + 1])
     found, _ = read(path)
     assert found == {frame: frame for frame in found}
-    assert any('cut off' in fault for fault in open_video(path).data_errors)
+    assert any('cut off' in error for error in open_video(path).data_errors)
 
 
 @pytest.mark.parametrize('place', [0.2, 0.37, 0.5, 0.71, 0.9])
@@ -220,7 +220,7 @@ def test_a_destroyed_cluster_of_a_matroska_file_keeps_the_numbers_behind_it(tmp_
     data_errors = assert_true(path)
     assert data_errors
     assert set(data_errors) <= set(range(GOP, 2 * GOP)), 'nothing else is lost'
-    assert any('is damaged' in fault for fault in open_video(path).data_errors)
+    assert any('is damaged' in error for error in open_video(path).data_errors)
 
 
 def test_of_a_matroska_file_without_its_first_frames_no_number_is_believed(tmp_path):

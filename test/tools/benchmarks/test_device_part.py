@@ -21,7 +21,7 @@ def test_both_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     write_model(tmp_path, spec, SegmentationNetwork(spec).state_dict())
     arguments = ['--model', str(tmp_path), '--device', 'cpu', '--size', '96x64', '--rounds', '1']
     assert device_part.main(arguments) == 0
-    said = capsys.readouterr().out
-    rows = [line for line in said.splitlines() if line.startswith(('| 1 |', '| 2 |'))]
+    text = capsys.readouterr().out
+    rows = [line for line in text.splitlines() if line.startswith(('| 1 |', '| 2 |'))]
     assert len(rows) == 2
-    assert 'torch float32 on CPU' in said
+    assert 'torch float32 on CPU' in text

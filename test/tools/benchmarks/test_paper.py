@@ -80,22 +80,22 @@ def variant(ratio=3.5, share=0.2, same_ending=1.0):
 def row(**best):
     return {
         'input': '640x512',
-        'ways': {'plain': variant(1.0), 'f32': variant(1.5, 9), 'bf16': variant(**best)},
+        'variants': {'plain': variant(1.0), 'f32': variant(1.5, 9), 'bf16': variant(**best)},
     }
 
 
 @pytest.mark.parametrize(
-    ('best', 'said'),
+    ('best', 'text'),
     [
         ({'ratio': 2.9}, '2.90 times as fast, less than 3'),
         ({'share': 0.3}, 'takes 0.30 of the network'),
         ({'same_ending': 0.998}, '0.99800 of the plain classes'),
     ],
 )
-def test_our_fastest_way_is_held_to_the_bounds(best, said):
+def test_our_fastest_way_is_held_to_the_bounds(best, text):
     assert not paper.find_missed([row()])
     (missed,) = paper.find_missed([row(**best)])
-    assert said in missed
+    assert text in missed
     assert missed.startswith('640x512, bf16')
 
 
@@ -114,9 +114,9 @@ def test_a_small_run_prints_its_tables_and_writes_its_numbers(
     words = ['--model', f'{model}', '--sizes', '96x64', '--precisions', 'f32', '--rounds', '2']
     # How fast it is is no matter here.
     assert paper.main([*words, '--frames', '1', '--json', f'{tmp_path / "paper.json"}']) in (0, 1)
-    said = capsys.readouterr().out
-    assert '| 96x64 | plain |' in said
-    assert '| 96x64 | f32 |' in said
+    text = capsys.readouterr().out
+    assert '| 96x64 | plain |' in text
+    assert '| 96x64 | f32 |' in text
     (found,) = json.loads((tmp_path / 'paper.json').read_text())['inputs']
-    assert found['ways']['plain']['ratio'] == 1.0
-    assert found['ways']['f32']['export']['class_agreement'] > 0.99
+    assert found['variants']['plain']['ratio'] == 1.0
+    assert found['variants']['f32']['export']['class_agreement'] > 0.99

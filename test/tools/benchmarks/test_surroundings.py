@@ -71,7 +71,7 @@ def test_the_first_turn_does_not_count_and_medians_are_reported(
 def test_a_run_prints_a_table_and_writes_its_numbers(tmp_path, capsys) -> None:
     threads = torch.get_num_threads(), cv2.getNumThreads()
     path = tmp_path / 'numbers.json'
-    words = ['--pictures', '96x64', '--inputs', '96x64', '--repeats', '1', '--json', str(path)]
+    words = ['--images', '96x64', '--inputs', '96x64', '--repeats', '1', '--json', str(path)]
     assert main(words) == 0
     torch.set_num_threads(threads[0])
     cv2.setNumThreads(threads[1])
@@ -83,5 +83,5 @@ def test_a_run_prints_a_table_and_writes_its_numbers(tmp_path, capsys) -> None:
 
 def test_a_size_too_small_for_a_scene_is_refused(capsys) -> None:
     with pytest.raises(SystemExit):
-        main(['--pictures', '1920x10'])
+        main(['--images', '1920x10'])
     assert "'1920x10' is not a size" in capsys.readouterr().err

@@ -55,7 +55,7 @@ def test_the_seeds_of_a_recipe_are_taken_together():
 
 def test_the_report_has_the_means_the_classes_and_what_was_changed():
     count = {'videos': 3, 'frames': 9}
-    said = report(
+    text = report(
         {
             'scale': 'small',
             'steps': 7,
@@ -66,13 +66,13 @@ def test_the_report_has_the_means_the_classes_and_what_was_changed():
         }
     )
     paper, ours = '0.300 (0.200 to 0.400)', '0.610 (0.600 to 0.620)'
-    assert '7 optimizer steps' in said
-    assert 'seeds: paper 0, 1; ours 0, 1, 2' in said
-    assert f'| mIoU | 0.100 | {paper} | {ours} | +0.310 | 0.310' in said
-    assert f'| suturing needle | 0.100 | {paper} | {ours} | +0.310 |' in said
-    assert '| tool clasper | 0.000 | - | - | - | - | - | - |' in said
-    assert 'batch_size=1' in said
-    assert changes('small') in said
+    assert '7 optimizer steps' in text
+    assert 'seeds: paper 0, 1; ours 0, 1, 2' in text
+    assert f'| mIoU | 0.100 | {paper} | {ours} | +0.310 | 0.310' in text
+    assert f'| suturing needle | 0.100 | {paper} | {ours} | +0.310 |' in text
+    assert '| tool clasper | 0.000 | - | - | - | - | - | - |' in text
+    assert 'batch_size=1' in text
+    assert changes('small') in text
 
 
 @pytest.mark.parametrize('scale', SCALES)

@@ -53,10 +53,10 @@ def test_it_counts_in_a_video_and_draws(tmp_path, monkeypatch, capsys):
         writer.write(np.zeros((96, 160, 3), np.uint8))
     writer.release()
     words = ['--scenes', '1', '--size', '90', '160', '--video', str(video)]
-    words += ['--roi', '0', '0', '80', '60', '--pictures', str(tmp_path / 'sheets')]
+    words += ['--roi', '0', '0', '80', '60', '--sheets', str(tmp_path / 'sheets')]
     assert tool.main(words) == 0
-    said = capsys.readouterr().out
-    assert 'v.avi: 3 images, alarms: black 3' in said
+    text = capsys.readouterr().out
+    assert 'v.avi: 3 images, alarms: black 3' in text
     for name in SPOILERS:
-        assert f'\n| {name} |' in said
+        assert f'\n| {name} |' in text
         assert (tmp_path / 'sheets' / f'{name}.png').stat().st_size > 1000

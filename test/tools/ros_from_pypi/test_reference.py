@@ -94,8 +94,8 @@ def test_a_python_that_is_too_new_for_it_skips_with_that_reason(
 ) -> None:
     monkeypatch.setattr(reference.sys, 'version_info', (3, 13, 1))
     assert reference.main() == 0
-    said = capsys.readouterr().out
-    assert 'skipped: numpy==1.26.4 exists up to Python 3.12, not 3.13' in said
+    text = capsys.readouterr().out
+    assert 'skipped: numpy==1.26.4 exists up to Python 3.12, not 3.13' in text
     assert not reference.FOLDER.exists()
 
 

@@ -71,9 +71,9 @@ def fake_python(folder: Path, version: tuple[int, int]) -> Path:
 
 @pytest.mark.parametrize('version', [(2, 7), (3, 9), (3, 14)])
 def test_a_python_that_will_not_do(checkout: Path, version: tuple[int, int]) -> None:
-    said = refusal(checkout, PYTHON=str(fake_python(checkout, version)))
-    assert 'Python 3.10 to 3.13 is needed' in said
-    assert f'is {version[0]}.{version[1]}.0' in said
+    text = refusal(checkout, PYTHON=str(fake_python(checkout, version)))
+    assert 'Python 3.10 to 3.13 is needed' in text
+    assert f'is {version[0]}.{version[1]}.0' in text
 
 
 def test_a_python_that_is_not_there(checkout: Path) -> None:
@@ -82,8 +82,8 @@ def test_a_python_that_is_not_there(checkout: Path) -> None:
 
 @pytest.mark.parametrize('variable', ['CC', 'CXX'])
 def test_a_compiler_that_is_missing(checkout: Path, variable: str) -> None:
-    said = refusal(checkout, **{variable: 'no_such_compiler'})
-    assert 'the compiler no_such_compiler is missing' in said
+    text = refusal(checkout, **{variable: 'no_such_compiler'})
+    assert 'the compiler no_such_compiler is missing' in text
     assert not (checkout / '.venv').exists()
 
 
@@ -93,17 +93,17 @@ def test_headers_that_are_missing(checkout: Path) -> None:
         'real = sysconfig.get_path\n'
         "sysconfig.get_path = lambda name: '/nowhere' if name == 'include' else real(name)\n"
     )
-    said = refusal(checkout, PYTHONPATH=str(checkout))
-    assert '/nowhere/Python.h is missing' in said
+    text = refusal(checkout, PYTHONPATH=str(checkout))
+    assert '/nowhere/Python.h is missing' in text
     assert not (checkout / '.venv').exists()
 
 
 def test_a_ros_of_another_python(checkout: Path) -> None:
     (checkout / 'rclpy.py').write_text('raise ImportError')
     variables = {'ROS_DISTRO': 'humble', 'AMENT_PREFIX_PATH': '/opt/ros/humble'}
-    said = refusal(checkout, PYTHONPATH=str(checkout), **variables)
-    assert 'ROS 2 humble is sourced' in said
-    assert 'cannot import rclpy' in said
+    text = refusal(checkout, PYTHONPATH=str(checkout), **variables)
+    assert 'ROS 2 humble is sourced' in text
+    assert 'cannot import rclpy' in text
 
 
 def test_an_environment_of_someone_else_is_left_alone(checkout: Path) -> None:

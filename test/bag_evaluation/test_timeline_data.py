@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from made_results import START_NS, STEP_NS, made_bag, unscored
 
-from surgseg_ros.bag_evaluation.over_time import read_series
+from surgseg_ros.bag_evaluation.timeline_data import read_series
 
 
 def stamped(stamps):
