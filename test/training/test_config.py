@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from surgseg_ros.core.model_folder import ModelError
+from surgseg_ros.core.model_folder import ModelError, read_spec
 from surgseg_ros.training.config import ConfigError, read_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,3 +87,11 @@ def test_a_file_that_is_none_is_refused(tmp_path, content):
 @pytest.mark.parametrize('path', sorted(ROOT.glob('config/train*.yaml')), ids=lambda p: p.name)
 def test_the_shipped_files_are_understood(path):
     assert read_config(path, ['data=d', 'output=o']).name
+
+
+def test_the_recipe_for_few_frames_continues_the_model_that_ships():
+    config = read_config(ROOT / 'config/train_few_frames.yaml', [])
+    assert config.start == 'models/default'
+    spec, start = config.spec(), read_spec(ROOT / config.start)
+    for key in ('architecture', 'encoder', 'options', 'input_size', 'fit'):
+        assert getattr(spec, key) == getattr(start, key), key
