@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The maker of the model that ships: legs in order, each once, and a scored model in the end."""
+"""The maker of the model that ships: each step once, and a scored model in the end."""
 
 import dataclasses
 import json
@@ -43,19 +43,17 @@ def trained(monkeypatch, tmp_path):
     return calls
 
 
-def test_it_draws_trains_in_legs_scores_and_writes(tmp_path, trained, capsys):
+def test_it_draws_trains_scores_and_writes(tmp_path, trained, capsys):
     arguments = ['--work', str(tmp_path), '--output', str(tmp_path / 'made'), 'minutes=1']
     (tmp_path / 'encoder.safetensors').touch()
     assert default_model.main(arguments) == 0
 
     assert len([*(tmp_path / 'scenes').glob('video_*/segmentation/*.png')]) == 2
-    assert [words[1] for words in trained] == [*default_model.LEGS.values()]
-    for words, before in zip(trained, (None, 'rough'), strict=True):
-        assert f'data={tmp_path / "scenes"}' in words
-        assert 'minutes=1' in words
-        encoder = f'encoder_weights={tmp_path / "encoder.safetensors"}'
-        starts = [word for word in words if word.startswith(('start=', 'encoder_weights='))]
-        assert starts == [f'start={tmp_path / before}' if before else encoder]
+    (words,) = trained
+    assert words[1] == str(default_model.RECIPE)
+    assert f'data={tmp_path / "scenes"}' in words
+    assert f'encoder_weights={tmp_path / "encoder.safetensors"}' in words
+    assert 'minutes=1' in words
     test = read_spec(tmp_path / 'made').scores['unseen_scenes']
     assert (test['videos'], test['frames'], test['seeds']) == (2, 2, [900_000, 900_001])
     model_card = (tmp_path / 'made/README.md').read_text()
@@ -64,7 +62,7 @@ def test_it_draws_trains_in_legs_scores_and_writes(tmp_path, trained, capsys):
     assert f'{test["raw"]["mIoU"]:.3f}' in capsys.readouterr().out
 
     assert default_model.main(arguments) == 0
-    assert len(trained) == 2
+    assert len(trained) == 1
 
 
 def test_a_trained_model_is_scored_again_and_keeps_its_temperature(tmp_path, trained, capsys):
@@ -81,12 +79,12 @@ def test_a_trained_model_is_scored_again_and_keeps_its_temperature(tmp_path, tra
 
 
 def test_what_was_interrupted_goes_on(tmp_path, trained):
-    (tmp_path / 'rough/run').mkdir(parents=True)
+    (tmp_path / 'trained/run').mkdir(parents=True)
     (tmp_path / 'scenes').mkdir()
     encoder = ['--encoder-weights', str(tmp_path)]
     output = ['--output', str(tmp_path / 'made')]
     assert default_model.main(['--work', str(tmp_path), *encoder, *output]) == 0
-    assert ['--resume' in words for words in trained] == [True, False]
+    assert ['--resume' in words for words in trained] == [True]
 
 
 def test_a_failure_ends_it(tmp_path, trained, monkeypatch, capsys):
@@ -94,7 +92,7 @@ def test_a_failure_ends_it(tmp_path, trained, monkeypatch, capsys):
     encoder = ['--encoder-weights', str(tmp_path)]
     output = ['--output', str(tmp_path / 'made')]
     assert default_model.main(['--work', str(tmp_path), *encoder, *output]) == 2
-    assert 'rough' in capsys.readouterr().err
+    assert 'trained' in capsys.readouterr().err
     assert not (tmp_path / 'made').exists()
 
 
