@@ -3,12 +3,17 @@
 # make demo INPUT=video.mp4       runs the demo on a video of one's own
 # make soak MINUTES=3             the node under random faults; 20 minutes where not said
 # make test TESTS=test/core       runs a part of the tests
+# make test WORKERS=1             one test at a time; else two where there are two cores
 # make docs                      builds the documentation as a site, in docs/_build/html; a test does too
 # make test-reference             runs those of messages, bags and the like with Ubuntu 24.04's NumPy and OpenCV
 # make fuzz FUZZ='--seconds 600'  malformed messages, then others guided by coverage; see docs/safety.md
 
 VENV_PYTHON := .venv/bin/python
 TESTS ?= test
+
+# Files of tests run side by side. More than two would need more memory than small machines have.
+WORKERS ?= $(shell [ "$$(nproc)" -gt 1 ] && echo 2 || echo 1)
+PARALLEL := --numprocesses $(WORKERS) --dist loadfile
 
 # Tests and demo keep to this machine, and to a domain of their own (1 to 100). Humble reads only the
 # second variable, which later distributions deprecate.
@@ -27,13 +32,13 @@ check: setup
 	$(VENV_PYTHON) -m mypy
 
 test: check
-	$(ISOLATE) $(VENV_PYTHON) -m pytest $(TESTS)
+	$(ISOLATE) $(VENV_PYTHON) -m pytest $(PARALLEL) $(TESTS)
 ifeq ($(TESTS),test)
 	@$(MAKE) --no-print-directory test-reference
 endif
 
 test-reference: setup
-	@$(ISOLATE) $(VENV_PYTHON) tools/ros_from_pypi/reference.py
+	@$(ISOLATE) $(VENV_PYTHON) tools/ros_from_pypi/reference.py $(PARALLEL)
 
 docs: setup
 	$(VENV_PYTHON) -m sphinx -W --keep-going --quiet -b html docs docs/_build/html

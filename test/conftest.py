@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +16,9 @@ from surgseg_ros.node.compatibility import local_discovery
 for name, value in local_discovery(os.environ).items():
     os.environ.setdefault(name, value)
 os.environ.setdefault('ROS_DOMAIN_ID', str(os.getpid() % 100 + 1))
+if worker := os.environ.get('PYTEST_XDIST_WORKER'):  # gw0, gw1 …: each in a domain of its own
+    domain = int(os.environ['ROS_DOMAIN_ID']) + int(worker.removeprefix('gw'))
+    os.environ['ROS_DOMAIN_ID'] = str((domain - 1) % 100 + 1)
 
 # A shell's background job ignores Ctrl-C, and so would all that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -27,6 +31,8 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 MARK = mark_this_run()
 END_S = 30.0
 WATCHDOG = pytest.StashKey[object]()
+LEFT_BY_WORKERS = pytest.StashKey[list[str]]()
+LEFT_RUNNING = 'left_running'
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile('busy', deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -40,11 +46,21 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail where a test has left a process behind."""
-    found = left_over(MARK, END_S)
+    found = [f'{pid}: {command[:300]}' for pid, command in left_over(MARK, END_S).items()]
+    if hasattr(session.config, 'workeroutput'):  # the process that started this worker fails
+        session.config.workeroutput[LEFT_RUNNING] = found
+        return
+    found += session.config.stash.get(LEFT_BY_WORKERS, [])
     if found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        lines = (f'\n  {pid}: {command[:300]}' for pid, command in found.items())
-        print('\nleft running by a test, and killed now:', *lines)
+        print('\nleft running by a test, and killed now:', *found, sep='\n  ')
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Remember what a worker's tests have left behind."""
+    found = getattr(node, 'workeroutput', {}).get(LEFT_RUNNING, [])
+    node.config.stash.setdefault(LEFT_BY_WORKERS, []).extend(found)
 
 
 @pytest.fixture

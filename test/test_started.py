@@ -29,6 +29,17 @@ print(child.pid, os.environ[started.MARK], flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
+WORKERS_TEST = """
+import os, subprocess, sys
+from pathlib import Path
+import conftest
+
+def test(request):
+    conftest.END_S = 0.0
+    Path(__file__).with_suffix('.domain').write_text(os.environ['ROS_DOMAIN_ID'])
+    subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)'])
+"""
+
 
 def lives(pid: int) -> bool:
     try:
@@ -157,3 +168,25 @@ def test_tests_run_by_nohup_survive_the_terminal_and_what_they_start_does_not(
 def test_there_is_room_for_one_at_least_and_for_no_more_than_cores() -> None:
     assert room_for(1e9) == 1
     assert 1 <= room_for(0.001) <= len(os.sched_getaffinity(0))
+
+
+def test_workers_have_domains_of_their_own_and_what_they_leave_running_is_told(
+    tmp_path: Path,
+) -> None:
+    for name in ('one', 'two'):
+        (tmp_path / f'test_{name}.py').write_text(WORKERS_TEST)
+    here = Path(__file__).parent
+    options = ('-p', 'conftest', '--numprocesses', '2', '--dist', 'loadfile', '-c', os.devnull)
+    run = subprocess.run(
+        [sys.executable, '-m', 'pytest', *options, '--rootdir', tmp_path, tmp_path],
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(here), str(here.parent)])},
+        capture_output=True,
+        text=True,
+    )
+    assert '2 passed' in run.stdout, run.stdout + run.stderr
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED
+    assert len({path.read_text() for path in tmp_path.glob('*.domain')}) == 2
+    left = [line for line in run.stdout.splitlines() if 'time.sleep(1000)' in line]
+    assert len(left) == 2, run.stdout
+    for line in left:
+        wait_for_the_end_of(int(line.split(':')[0]))

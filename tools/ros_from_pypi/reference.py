@@ -36,6 +36,8 @@ def main() -> int:
     """
     Create the environment if necessary, and replace this process by pytest in it.
 
+    The command line's arguments are given to pytest.
+
     :return: the exit status if that is not possible.
     """
     if sys.version_info[:2] > LATEST_PYTHON:
@@ -51,7 +53,7 @@ def main() -> int:
     python = str(FOLDER / 'bin' / 'python')
     print(f'make test-reference: {" and ".join(PINNED)}', flush=True)
     os.chdir(ROOT)
-    os.execv(python, [python, '-m', 'pytest', *(sys.argv[1:] or TESTS)])
+    os.execv(python, [python, '-m', 'pytest', *sys.argv[1:], *TESTS])
 
 
 def make(run: Runner) -> None:
