@@ -37,6 +37,7 @@ _NOT_NEGATIVE: Final = (
     'encoder_rate',
     'warm_up_steps',
     'dice_weight',
+    'class_balance',
     'patience',
     'workers',
     'picture_every',
@@ -95,6 +96,10 @@ class TrainConfig:
     :param warm_up_steps: steps until the highest learning rate.
     :param schedule: how the rate falls; `cosine`, `poly`, or `constant`, which does not.
     :param dice_weight: weight of the batch Dice beside the cross-entropy.
+    :param dice_absent: whether the Dice counts classes too that a batch does not show. It keeps
+        stray pixels away; in batches of few crops it also keeps rare classes from being learnt.
+    :param class_balance: exponent by which rare classes weigh more in the cross-entropy; 0 weighs
+        all pixels alike, 1 all classes.
     :param ema_decay: of the exponential moving average of the weights, which is validated and
         written; 0 for the weights themselves.
     :param select: the metric that selects the best weights: official `score` or `mIoU`, or `loss`.
@@ -147,6 +152,8 @@ class TrainConfig:
     warm_up_steps: int = 200
     schedule: str = 'cosine'
     dice_weight: float = 1.0
+    dice_absent: bool = True
+    class_balance: float = 0.0
     ema_decay: float = 0.998
     select: str = 'score'
     patience: int = 0

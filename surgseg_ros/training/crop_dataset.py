@@ -13,7 +13,7 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset, Sampler
 
-from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
+from surgseg_ros.core.labels import BACKGROUND, CLASS_COUNT, NO_DECISION
 from surgseg_ros.training.fitted_frames import FittedFrames
 
 _BLACK: Final = 3
@@ -44,6 +44,10 @@ class Augmentation:
         exposures.
     :param smoke: chance of smoke, as of an electrocautery.
     :param blur: chance of a blur.
+    :param blur_px: its greatest standard deviation in pixels of the crop; small sources that were
+        enlarged are blurred by more than the optics do.
+    :param apart: chance that instruments and all else are recoloured apart, as surfaces that are
+        darker, brighter, or of another colour than any that was drawn.
     :param noise: greatest standard deviation of added noise, in grey levels (0 to 255).
     :param focus: chance that a crop is drawn for a class; every class of the data set is equally
         likely.
@@ -57,6 +61,8 @@ class Augmentation:
     gamma: float = 0.0
     smoke: float = 0.1
     blur: float = 0.2
+    blur_px: float = 1.2
+    apart: float = 0.0
     noise: float = 6.0
     focus: float = 0.5
 
@@ -85,8 +91,8 @@ class Augmentation:
         truth = cv2.warpAffine(
             mask, matrix, size, flags=cv2.INTER_NEAREST, borderValue=(NO_DECISION,)
         )
-        changed = self._recolour(view.astype(np.uint8, copy=False), rng)
-        return changed, truth.astype(np.uint8, copy=False)
+        truth = truth.astype(np.uint8, copy=False)
+        return self._recolour(view.astype(np.uint8, copy=False), truth, rng), truth
 
     def _placement(
         self,
@@ -110,13 +116,17 @@ class Augmentation:
         middle = (np.array(crop_size[::-1]) - 1) / 2
         return np.column_stack([linear, middle - linear @ centre])
 
-    def _recolour(self, view: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
+    def _recolour(
+        self, view: NDArray[np.uint8], truth: NDArray[np.uint8], rng: Generator
+    ) -> NDArray[np.uint8]:
         """Change what is inside the endoscope's circle, in the order in which light passes it."""
         changed = view
+        if self.apart and rng.random() < self.apart:
+            changed = _recolour_apart(changed, truth, rng)
         if rng.random() < self.smoke:
             changed = _smoke(changed, rng)
         if rng.random() < self.blur:
-            changed = _u8(cv2.GaussianBlur(changed, (0, 0), rng.uniform(0.3, 1.2)))
+            changed = _u8(cv2.GaussianBlur(changed, (0, 0), rng.uniform(0.3, self.blur_px)))
         if self.gamma:
             changed = _gamma(changed, self.gamma, rng)
         if self.colour:
@@ -148,6 +158,27 @@ def _surround(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
     black = cv2.inRange(view, (0,) * 3, (_BLACK,) * 3)
     square = np.ones((_SURROUND_PX, _SURROUND_PX), np.uint8)
     return _u8(cv2.morphologyEx(black, cv2.MORPH_OPEN, square))
+
+
+_APART_COLOUR: Final = 0.5
+_APART_GAMMA: Final = 0.8
+_APART_EDGE_PX: Final = 1.0
+"""Standard deviation by which the border between both is softened."""
+
+
+def _recolour_apart(
+    view: NDArray[np.uint8], truth: NDArray[np.uint8], rng: Generator
+) -> NDArray[np.uint8]:
+    """Change the tone curves and colours of instruments and of all else independently."""
+    instruments = ((truth != BACKGROUND) & (truth != NO_DECISION)).astype(np.float32)
+    share = cv2.GaussianBlur(instruments, (0, 0), _APART_EDGE_PX).astype(np.float32)
+    parts = [
+        _colour(_gamma(view, _APART_GAMMA, rng), _APART_COLOUR, rng)
+        if rng.random() < 0.7
+        else view
+        for _ in range(2)
+    ]
+    return _u8(cv2.blendLinear(parts[0], parts[1], share, 1 - share))
 
 
 def _smoke(view: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import lightning
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from surgseg_ros.core.files import write_whole, writing
@@ -85,6 +87,11 @@ class Data(lightning.LightningDataModule):
         steps_in_pass = math.ceil(len(self.training) / views_in_step)
         self.steps = config.steps or config.epochs * steps_in_pass
         self.validate_every = min(config.validate_every or steps_in_pass, self.steps)
+
+    @property
+    def class_px(self) -> NDArray[np.int64]:
+        """(CLASS_COUNT,) pixels of each class in all training frames, as the network sees them."""
+        return np.asarray(self._fit(self.training).class_px.sum(0))
 
     def train_dataloader(self) -> DataLoader[Any]:
         """

@@ -22,6 +22,7 @@ from surgseg_ros.training.data import Data
 from surgseg_ros.training.networks import (
     build_network,
     build_optimizer,
+    class_weights,
     freeze_encoder,
     rate,
     segmentation_loss,
@@ -76,6 +77,7 @@ class Training(lightning.LightningModule):
         self._is_finite: Tensor | bool = True
         self._frames: dict[str, list[FrameCounts]] = defaultdict(list)
         self._losses: list[float] = []
+        self._class_weights: Tensor | None = None
 
     @property
     def data(self) -> Data:
@@ -114,11 +116,20 @@ class Training(lightning.LightningModule):
         :return: the loss.
         """
         images, truth = batch
-        loss = segmentation_loss(self.network(images), truth, self.config.dice_weight)
+        loss = self._loss(self.network(images), truth)
         self._record_divergence(loss)
         self.log('loss', loss)
         self.log('learning_rate', self.optimizers().param_groups[0]['lr'])  # type: ignore[union-attr]
         return loss
+
+    def _loss(self, logits: Tensor, truth: Tensor) -> Tensor:
+        config = self.config
+        if self._class_weights is None:
+            weights = class_weights(self.data.class_px, config.class_balance)
+            self._class_weights = weights.to(self.device)
+        return segmentation_loss(
+            logits, truth, config.dice_weight, self._class_weights, absent=config.dice_absent
+        )
 
     def _record_divergence(self, loss: Tensor) -> None:
         """Stop a run that has diverged now, and not at its next validation."""
@@ -176,7 +187,7 @@ class Training(lightning.LightningModule):
         mask = torch.from_numpy(truth)[None]
         fitted = fit_mask(mask, self.spec.input_size, self.spec.fit, NO_DECISION)
         logits = self._runtime.logits
-        loss = segmentation_loss(logits, fitted.to(self.device), self.config.dice_weight)
+        loss = self._loss(logits, fitted.to(self.device))
         self._losses.append(float(loss))
         return predicted
 

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, cast
 
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,29 +33,41 @@ small area matters: in the official metric, one stray pixel costs the point of a
 """
 
 
-def segmentation_loss(logits: Tensor, truth: Tensor, dice_weight: float) -> Tensor:
+def segmentation_loss(
+    logits: Tensor,
+    truth: Tensor,
+    dice_weight: float,
+    weights: Tensor | None = None,
+    *,
+    absent: bool = True,
+) -> Tensor:
     """
     Compute a weighted sum of cross-entropy and batch Dice.
 
     :param logits: (N, C, h, w).
     :param truth: (N, h, w) uint8 class index; NO_DECISION does not count.
     :param dice_weight: weight of the Dice; that of the cross-entropy is 1.
+    :param weights: (C,) float, of each class in the cross-entropy; None for equal ones.
+    :param absent: as for `batch_dice`.
     :return: a scalar.
     """
     logits = logits.float()
-    loss = F.cross_entropy(logits, truth.long(), ignore_index=NO_DECISION)
+    loss = F.cross_entropy(logits, truth.long(), weights, ignore_index=NO_DECISION)
     if dice_weight:
-        loss = loss + dice_weight * batch_dice(logits, truth)
+        loss = loss + dice_weight * batch_dice(logits, truth, absent=absent)
     return loss
 
 
-def batch_dice(logits: Tensor, truth: Tensor) -> Tensor:
+def batch_dice(logits: Tensor, truth: Tensor, *, absent: bool = True) -> Tensor:
     """
-    Compute 1 - Dice of each class over the whole batch, absent ones included.
+    Compute 1 - Dice of each class over the whole batch.
 
     :param logits: (N, C, h, w) float.
     :param truth: (N, h, w) uint8 class index; NO_DECISION does not count.
-    :return: the mean over all classes but the background.
+    :param absent: whether classes that the batch does not show count too. In a batch of few
+        crops most rare classes are absent, and their Dice then pushes them down far more often
+        and more strongly than anything raises them: they are never learnt.
+    :return: the mean over the counted classes but the background; 0 if there are none.
     """
     counted = (truth != NO_DECISION)[:, None]
     chance = logits.softmax(1) * counted  # (N, C, h, w)
@@ -63,7 +77,24 @@ def batch_dice(logits: Tensor, truth: Tensor) -> Tensor:
     shared = (chance * of_truth).sum((0, 2, 3))
     total = chance.sum((0, 2, 3)) + of_truth.sum((0, 2, 3))
     dice = (2 * shared + smoothing) / (total + smoothing)
-    return 1 - dice[BACKGROUND + 1 :].mean()
+    lost = 1 - dice[BACKGROUND + 1 :]
+    if absent:
+        return lost.mean()
+    shown = of_truth.sum((0, 2, 3))[BACKGROUND + 1 :] > 0
+    return (lost * shown).sum() / shown.sum().clamp(min=1)
+
+
+def class_weights(pixels: NDArray[np.int64], balance: float) -> Tensor:
+    """
+    Weigh the classes by how rare they are.
+
+    :param pixels: (C,) number of pixels of each class in the training frames.
+    :param balance: exponent; with 1 each class counts as much as any other, with 0.5 by the
+        square root of its pixels, with 0 by its pixels.
+    :return: (C,) float, 1 for the background and for classes that are absent.
+    """
+    shares = np.where(pixels > 0, pixels, pixels[BACKGROUND]) / max(1, pixels[BACKGROUND])
+    return torch.from_numpy(shares**-balance).float()
 
 
 _OPTIMIZERS: Final[dict[str, Callable[..., torch.optim.Optimizer]]] = {

@@ -168,3 +168,30 @@ def test_gamma_darkens_and_brightens_but_leaves_black_and_white():
         levels.append(int(view[32, 32, 0]))
     assert min(levels) < 85
     assert max(levels) > 115
+
+
+def test_instruments_and_the_rest_are_recoloured_apart():
+    image = np.full((64, 64, 3), 120, np.uint8)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, 32:] = 3
+    contrasts = []
+    for seed in range(30):
+        view, truth = replace(NOTHING, apart=1)(image, mask, (64, 64), rng_of(seed))
+        np.testing.assert_array_equal(truth, mask)
+        contrasts.append(float(view[:, 40:].mean()) - float(view[:, :24].mean()))
+    assert min(contrasts) < -40  # dark instruments on bright tissue
+    assert max(contrasts) > 40
+    unseen = replace(NOTHING, apart=1)(image, np.zeros_like(mask), (64, 64), rng_of(3))[0]
+    assert np.ptp(unseen) == 0 or unseen.std((0, 1)).max() == 0  # without one, all changes alike
+
+
+def test_a_blur_reaches_as_far_as_it_may():
+    image = np.full((64, 64, 3), 50, np.uint8)
+    image[:, 32:] = 200
+    mask = np.zeros((64, 64), np.uint8)
+    widths = []
+    for most in (1.2, 4.0):
+        blurred = replace(NOTHING, blur=1, blur_px=most)
+        rows = [blurred(image, mask, (64, 64), rng_of(seed))[0][32, :, 0] for seed in range(20)]
+        widths.append(max(np.count_nonzero((row > 55) & (row < 195)) for row in rows))
+    assert widths[0] < 7 < 10 < widths[1]

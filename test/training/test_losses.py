@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loss: nothing for the truth, more for every class that is wrongly there."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from surgseg_ros.core.labels import NO_DECISION
-from surgseg_ros.training.networks import batch_dice, segmentation_loss
+from surgseg_ros.training.networks import batch_dice, class_weights, segmentation_loss
 
 
 def sure(labels):
@@ -45,3 +46,37 @@ def test_padding_does_not_count(truth):
 def test_a_missed_class_costs_its_share_of_dice(truth):
     wrong = torch.where(truth == 7, 0, truth)
     assert batch_dice(sure(wrong), truth).item() == pytest.approx(1 / 9, abs=1e-3)
+
+
+def test_without_the_absent_classes_dice_is_of_those_that_are_shown(truth):
+    wrong = torch.where(truth == 7, 9, truth)
+    assert batch_dice(sure(wrong), truth, absent=False).item() == pytest.approx(1 / 2, abs=1e-3)
+    empty = torch.zeros_like(truth)
+    assert batch_dice(sure(wrong), empty, absent=False).item() == 0
+
+
+def test_a_batch_without_a_class_pushes_it_down_only_if_absent_classes_count(truth):
+    """Below its chance at the start, and where nothing else of the truth is."""
+    pushes = {}
+    for absent in (True, False):
+        logits = torch.zeros(2, 10, 16, 16)
+        logits[:, 4] = -3
+        logits.requires_grad_()
+        batch_dice(logits, truth, absent=absent).backward()
+        pushes[absent] = logits.grad[1, 4, 10:].mean().item()
+    assert pushes[True] > 3 * abs(pushes[False])
+
+
+def test_class_weights_count_classes_by_the_root_of_their_pixels():
+    pixels = np.array([400, 100, 25, 0, 1, 4, 16, 64, 400, 100])
+    weights = class_weights(pixels, 0.5)
+    assert weights.tolist() == pytest.approx([1, 2, 4, 1, 20, 10, 5, 2.5, 1, 2])
+    assert class_weights(pixels, 0.0).tolist() == [1.0] * 10
+
+
+def test_a_rare_class_costs_more_by_its_weight(truth):
+    missed = torch.where(truth == 7, 0, truth)
+    weights = torch.ones(10)
+    weights[7] = 10
+    cost = segmentation_loss(sure(missed), truth, 0.0, weights).item()
+    assert cost > 2 * segmentation_loss(sure(missed), truth, 0.0).item()
