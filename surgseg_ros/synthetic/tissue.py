@@ -151,17 +151,22 @@ def _texture(rng: Generator, view: View) -> Image:
     scale = float(view.height)
     height = _folds(rng, extent, scale)
     lumps = fractal_noise(rng, extent, scale, 9, 4, 0.55)
+    rough = float(rng.choice([rng.uniform(0.05, 0.3), rng.uniform(0.3, 1)]))  # smooth, or lumpy
     height *= np.float32(rng.uniform(0.25, 1.3))
-    height += np.float32(rng.uniform(0.001, 0.009)) * lumps
+    height += np.float32(0.009 * rough) * lumps
+    height += np.float32(rng.uniform(0.0, 0.25)) * fractal_noise(
+        rng, extent, scale, float(rng.uniform(0.6, 1.4)), 2, 0.4
+    )
     colour = _ground(rng, extent, scale)
     if rng.random() < 0.45:  # an organ of another kind
         organ = fractal_noise(rng, extent, scale, 1.1, 3, 0.4)
         edge = float(rng.uniform(-0.4, 0.8))
         colour = mix(colour, _ground(rng, extent, scale), step(organ, edge, edge + 0.12))
         height += np.float32(rng.uniform(0.0, 0.03)) * step(organ, edge - 0.1, edge + 0.5)
+    colour, height = _organs(rng, extent, scale, colour, height)
     fibres = _fibres(rng, extent, scale)
-    colour *= (1 + np.float32(0.14 * rng.uniform(0, 1) ** 2) * fibres)[..., None]
-    height += np.float32(0.0016 * rng.uniform(0, 1) ** 2) * fibres
+    colour *= (1 + np.float32(0.14 * rough * rng.uniform(0, 1)) * fibres)[..., None]
+    height += np.float32(0.0016 * rough * rng.uniform(0, 1)) * fibres
     fat = step(fractal_noise(rng, extent, scale, 1.8, 4), *_threshold(rng, -0.4, 2.4, 1.0))
     globules = fractal_noise(rng, extent, scale, 22, 2)
     fat_colour = _FAT[rng.integers(len(_FAT))]
@@ -175,7 +180,45 @@ def _texture(rng: Generator, view: View) -> Image:
     if rng.random() < 0.4:  # a cavity that the lamp does not reach
         cavity = step(fractal_noise(rng, extent, scale, 1.3, 3), *_threshold(rng, -0.3, 1.2, 1.2))
         colour *= (1 - cavity * np.float32(rng.uniform(0.4, 0.95)))[..., None]
-    return _lit(rng, colour, height, pools, scale)
+    return _lit(rng, colour, height, pools, scale, rough)
+
+
+_ORGAN_SHARES = (0.35, 0.25, 0.2, 0.2)
+"""Probabilities of zero to three organs."""
+
+
+def _organs(
+    rng: Generator,
+    extent: tuple[float, float],
+    scale: float,
+    colour: FloatImage,
+    height: FloatImage,
+) -> tuple[FloatImage, FloatImage]:
+    """Lay smooth, rounded bodies, such as kidney, bowel and bladder, over a ground."""
+    coarse = scale / 3
+    rows, columns = height.shape
+    for _ in range(int(rng.choice(len(_ORGAN_SHARES), p=_ORGAN_SHARES))):
+        ground = _ground(rng, extent, coarse)
+        warp = np.float32(0.12) * fractal_noise(rng, extent, coarse, 1.6, 2, 0.4)
+        down, across = (
+            axis.astype(np.float32) / np.float32(coarse) for axis in np.indices(warp.shape)
+        )
+        centre = rng.uniform(0.0, 1.0, 2) * extent
+        radii = rng.uniform(0.22, 0.8, 2)
+        turn = float(rng.uniform(0, math.pi))
+        down, across = down - np.float32(centre[0]), across - np.float32(centre[1])
+        along = (math.cos(turn) * across + math.sin(turn) * down) / radii[0]
+        aside = (math.cos(turn) * down - math.sin(turn) * across) / radii[1]
+        inside = 1 - along**2 - aside**2 - warp  # 0 at its outline
+        dome = float(rng.uniform(0.1, 0.5)) * radii.min() * np.sqrt(np.clip(inside, 0, 1))
+        share = step(np.asarray(inside, np.float32), 0.0, 0.05)
+        layers = (dome, share, *cv2.split(ground))
+        dome, share, *planes = (
+            enlarge(np.asarray(layer, np.float32), (rows, columns)) for layer in layers
+        )
+        colour = mix(colour, np.stack(planes, axis=-1), share)
+        height = height * (1 - np.float32(0.8) * share) + dome + np.float32(0.03) * share
+    return colour, height
 
 
 def _ground(rng: Generator, extent: tuple[float, float], scale: float) -> FloatImage:
@@ -276,7 +319,12 @@ def _film(
 
 
 def _lit(
-    rng: Generator, colour: FloatImage, height: FloatImage, pools: FloatImage, scale: float
+    rng: Generator,
+    colour: FloatImage,
+    height: FloatImage,
+    pools: FloatImage,
+    scale: float,
+    rough: float,
 ) -> Image:
     """Shade the relief, darken its creases, and find its highlights."""
     extent = (height.shape[0] / scale, height.shape[1] / scale)
@@ -292,11 +340,13 @@ def _lit(
     hollow = cv2.GaussianBlur(height, (0, 0), 0.03 * scale) - height
     shade = 0.30 + 0.78 * np.clip(facing, 0, 1) ** 1.3
     shade *= 1 - 0.42 * step(hollow, 0.0, 0.035)
+    near = height - np.float32(np.median(height))
+    shade *= np.exp(np.clip(near * np.float32(rng.uniform(0, 4)), -1.5, 0.7))  # to lamp and lens
     lit = colour * shade[..., None]
     lit[..., 1:] *= (1 - 0.25 * step(hollow, 0.0, 0.03))[..., None]  # a crease glows red
     cells = float(rng.uniform(18, 70))
-    rough = np.float32(rng.uniform(0.08, 0.2))
-    fine = [smooth_noise(branch(rng), extent, scale, (cells, cells)) * rough for _ in '12']
+    bumps = np.float32(rng.uniform(0.08, 0.2) * min(1.0, 0.25 + rough))
+    fine = [smooth_noise(branch(rng), extent, scale, (cells, cells)) * bumps for _ in '12']
     tilt = [slope * (1 - 0.6 * pools) + bump for slope, bump in zip(slopes, fine)]
     aim = rng.uniform(-0.3, 0.3, 2).astype(np.float32)
     away = (tilt[0] - aim[0]) ** 2 + (tilt[1] - aim[1]) ** 2
