@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core import labels
 from surgseg_ros.synthetic.camera import Camera
-from surgseg_ros.synthetic.clips_and_catheter import Catheter, Clamp
-from surgseg_ros.synthetic.distractors import Distractor
 from surgseg_ros.synthetic.drawing import Canvas, Item, View, defocused
+from surgseg_ros.synthetic.resting_objects import Catheter, Clamp, Distractor
 from surgseg_ros.synthetic.suture import Needle, Thread
 from surgseg_ros.synthetic.tissue import Tissue
 from surgseg_ros.synthetic.tools import NeedleHolder, Suction, Tool
