@@ -14,8 +14,13 @@ from surgseg_ros.cli.arguments import image_size, non_negative_int, positive_flo
 from surgseg_ros.core.files import check_new_folder, new_folder, replacing
 from surgseg_ros.evaluation.frames import find_sources, labelled_frames
 from surgseg_ros.evaluation.layout import DRAWN_FILE, find_videos
-from surgseg_ros.synthetic.scene import LEAST_SIDE_PX
-from surgseg_ros.synthetic.videos import LAST_INDEX, SCENES_PER_SEED, VideoSet, draw_videos
+from surgseg_ros.synthetic.scene import (
+    LAST_INDEX,
+    LEAST_SIDE_PX,
+    SCENES_PER_SEED,
+    VideoSet,
+    draw_videos,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

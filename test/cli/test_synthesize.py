@@ -11,7 +11,7 @@ from verbs import verb
 
 from surgseg_ros.messages.types import TYPES
 from surgseg_ros.synthetic import Scene
-from surgseg_ros.synthetic.videos import SCENES_PER_SEED
+from surgseg_ros.synthetic.scene import SCENES_PER_SEED
 from surgseg_ros.training.dataset import find_samples
 
 main = verb('synthesize')
