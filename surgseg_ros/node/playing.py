@@ -14,7 +14,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from surgseg_ros.bags.reading import Bag, BagError
-from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE
+from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE
 
 DEPTH: Final = 5  # with less, large images are lost on the way to a reliable subscriber
 MATCH_POLL_S: Final = 0.02

@@ -22,7 +22,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from surgseg_ros.messages.images import image_to_msg
-from surgseg_ros.messages.results import header, to_cdr
+from surgseg_ros.messages.serialization import header, to_cdr
 from surgseg_ros.node.compatibility import local_discovery
 
 # Where pytest is called by hand; `make test` sets both.

@@ -21,9 +21,8 @@ from started import running
 from surgseg_ros.bags.reading import Bag
 from surgseg_ros.bags.writing import START_TIME_NS, BagWriter
 from surgseg_ros.cli.bag_player import main
-from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_to_msg
-from surgseg_ros.messages.results import header, to_cdr
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.images import image_to_msg
+from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE, TYPES, header, to_cdr
 from surgseg_ros.node import bag_player
 from surgseg_ros.node.playing import Player
 
