@@ -50,7 +50,7 @@ def _session(options: argparse.Namespace, arguments: list[str], stop: threading.
         import rclpy
 
         from surgseg_ros.bags.reading import Bag
-        from surgseg_ros.node.compatibility import begin_ros
+        from surgseg_ros.node.middleware import begin_ros
         from surgseg_ros.node.playing import Player
     except ImportError as error:
         return _fail(missing_library(error))

@@ -56,8 +56,8 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
     try:
         _check_installed(NEEDED_LATER)
         with importing():  # after signals are blocked: it takes a second
-            from surgseg_ros.node.compatibility import begin_ros
             from surgseg_ros.node.lifecycle import PatientExecutor
+            from surgseg_ros.node.middleware import begin_ros
             from surgseg_ros.node.segmenter_node import SegmenterNode
 
         limit_arenas()

@@ -34,7 +34,7 @@ def test_it_is_set_before_torch_reads_it(given, expected):
 
 NODE = """
 import os, sys, threading
-import surgseg_ros.node.dds_profile  # as launch files do, whose environment others inherit
+import surgseg_ros.node.middleware  # as launch files do, whose environment others inherit
 assert 'GOMP_SPINCOUNT' not in os.environ
 from surgseg_ros.node import segmenter
 assert 'torch' not in sys.modules

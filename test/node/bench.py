@@ -23,7 +23,7 @@ from sensor_msgs.msg import Image
 
 from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.serialization import header, to_cdr
-from surgseg_ros.node.compatibility import local_discovery
+from surgseg_ros.node.middleware import local_discovery
 
 # Where pytest is called by hand; `make test` sets both.
 for name, value in local_discovery(os.environ).items():
