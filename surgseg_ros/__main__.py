@@ -43,7 +43,7 @@ VERBS: Final = {
         'surgseg_ros.cli.bag_player:main', "publishes a bag's images", is_node=True
     ),
     'train': Verb(
-        'surgseg_ros.cli.train:main',
+        'surgseg_ros.cli.models:run_train',
         'trains a model, writes its folder',
         'the same command with --resume goes on from the last checkpoint',
     ),
@@ -63,7 +63,7 @@ VERBS: Final = {
     ),
     'inspect_data': Verb('surgseg_ros.cli.inspect_data:main', 'what a data set holds', _NOTHING),
     'export': Verb(
-        'surgseg_ros.cli.export:main',
+        'surgseg_ros.cli.models:run_export',
         'makes a model folder for a faster runtime',
         _NOTHING,
     ),
@@ -73,11 +73,13 @@ VERBS: Final = {
         _NOTHING,
     ),
     'calibrate': Verb(
-        'surgseg_ros.cli.calibrate:main',
+        'surgseg_ros.cli.models:run_calibrate',
         'fits the temperature of a model again, so that its confidence is a probability',
         _NOTHING,
     ),
-    'adapt': Verb('surgseg_ros.cli.adapt:main', 'adapts a model to unlabelled videos', _NOTHING),
+    'adapt': Verb(
+        'surgseg_ros.cli.models:run_adapt', 'adapts a model to unlabelled videos', _NOTHING
+    ),
     'benchmark': Verb(
         'surgseg_ros.cli.benchmark:main', 'what a frame costs, by stage and over DDS', _NOTHING
     ),
