@@ -84,11 +84,13 @@ VERBS: Final = {
         'surgseg_ros.cli.benchmark:main', 'what a frame costs, by stage and over DDS', _NOTHING
     ),
     'make_bag': Verb(
-        'surgseg_ros.cli.make_bag:main',
+        'surgseg_ros.cli.make_data:run_make_bag',
         'a bag of a video, of images, or a data set',
         'bags that were not whole are not left',
     ),
-    'synthesize': Verb('surgseg_ros.cli.synthesize:main', 'makes synthetic scenes', _NOTHING),
+    'synthesize': Verb(
+        'surgseg_ros.cli.make_data:run_synthesize', 'makes synthetic scenes', _NOTHING
+    ),
 }
 
 
