@@ -48,7 +48,9 @@ VERBS: Final = {
         'the same command with --resume goes on from the last checkpoint',
     ),
     'evaluate': Verb(
-        'surgseg_ros.cli.evaluate:main', 'scores masks or a model against the truth', _NOTHING
+        'surgseg_ros.cli.scores:run_evaluate',
+        'scores masks or a model against the truth',
+        _NOTHING,
     ),
     'predict': Verb(
         'surgseg_ros.cli.predict:main',
@@ -68,7 +70,7 @@ VERBS: Final = {
         _NOTHING,
     ),
     'compare': Verb(
-        'surgseg_ros.cli.compare:main',
+        'surgseg_ros.cli.scores:run_compare',
         'whether a model is worse than another on bags',
         _NOTHING,
     ),
