@@ -37,7 +37,9 @@ _NOTHING: Final = 'nothing half-written is left'
 
 VERBS: Final = {
     'segmenter': Verb(
-        'surgseg_ros.node.segmenter:main', 'the node: images in, masks out', is_node=True
+        'surgseg_ros.node.entry_points:run_segmenter',
+        'the node: images in, masks out',
+        is_node=True,
     ),
     'bag_player': Verb(
         'surgseg_ros.cli.bag_player:main', "publishes a bag's images", is_node=True
