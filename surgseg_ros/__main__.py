@@ -65,7 +65,9 @@ VERBS: Final = {
         'of several bags, those that were finished need not be done again',
         limits_spinning=True,
     ),
-    'inspect_data': Verb('surgseg_ros.cli.inspect_data:main', 'what a data set holds', _NOTHING),
+    'inspect_data': Verb(
+        'surgseg_ros.cli.data:run_inspect_data', 'what a data set holds', _NOTHING
+    ),
     'export': Verb(
         'surgseg_ros.cli.models:run_export',
         'makes a model folder for a faster runtime',
@@ -88,13 +90,11 @@ VERBS: Final = {
         'surgseg_ros.cli.benchmark:main', 'what a frame costs, by stage and over DDS', _NOTHING
     ),
     'make_bag': Verb(
-        'surgseg_ros.cli.make_data:run_make_bag',
+        'surgseg_ros.cli.data:run_make_bag',
         'a bag of a video, of images, or a data set',
         'bags that were not whole are not left',
     ),
-    'synthesize': Verb(
-        'surgseg_ros.cli.make_data:run_synthesize', 'makes synthetic scenes', _NOTHING
-    ),
+    'synthesize': Verb('surgseg_ros.cli.data:run_synthesize', 'makes synthetic scenes', _NOTHING),
 }
 
 

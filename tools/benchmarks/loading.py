@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import torch
 
-from surgseg_ros.cli.make_data import run_synthesize
+from surgseg_ros.cli.data import run_synthesize
 from surgseg_ros.core.runtimes import choose_device
 from surgseg_ros.training.config import ConfigError, TrainConfig, read_config
 from tools.benchmarks.machine import describe

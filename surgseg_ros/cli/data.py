@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs that make data: `make_bag` of videos and images, `synthesize` of drawn scenes."""
+"""The verbs around data: `make_bag` of videos and images, `synthesize`, and `inspect_data`."""
 
 import argparse
 import json
@@ -31,7 +31,14 @@ from surgseg_ros.cli.arguments import (
     stamp_ns,
     topic_name,
 )
-from surgseg_ros.core.files import check_new_folder, check_place, new_folder, replacing
+from surgseg_ros.core.files import (
+    check_file,
+    check_new_folder,
+    check_place,
+    new_folder,
+    replacing,
+    write_whole,
+)
 from surgseg_ros.evaluation.frames import (
     Crop,
     Source,
@@ -42,6 +49,7 @@ from surgseg_ros.evaluation.frames import (
 from surgseg_ros.evaluation.layout import DRAWN_FILE, VIDEO_FILE, find_videos, has_images
 from surgseg_ros.evaluation.videos import Video
 from surgseg_ros.messages.images import JPEG_QUALITY
+from surgseg_ros.reports import SHEET_IMAGE_PX
 from surgseg_ros.synthetic.scene import (
     LAST_INDEX,
     LEAST_SIDE_PX,
@@ -49,6 +57,13 @@ from surgseg_ros.synthetic.scene import (
     VideoSet,
     draw_videos,
 )
+from surgseg_ros.training.data_check import (
+    examine_all,
+    format_summary,
+    sheet_contents,
+    summarize,
+)
+from surgseg_ros.training.dataset import find_losses, scan_samples
 
 RATE_HZ: Final = 60.0
 """SAR-RARP50 numbers its frames at 60 Hz, whichever of them there are."""
@@ -56,6 +71,11 @@ RATE_HZ: Final = 60.0
 _MAKE_BAG: Final = (
     'The verb `make_bag`: a bag of a video, of images, or of a data set with its masks.'
 )
+
+IMAGE_FILE: Final = 'data.png'
+
+_MOST_PRINTED: Final = 200
+"""Number of errors that are printed; the JSON file has all of them."""
 
 
 def run_make_bag(argv: Sequence[str] | None = None) -> int:
@@ -301,3 +321,65 @@ def _write_bags(options: argparse.Namespace, output: Path) -> None:
             ground_truth_topic=options.ground_truth_topic,
             frame_id=options.frame_id,
         )
+
+
+def run_inspect_data(argv: Sequence[str] | None = None) -> int:
+    """
+    Inspect.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status; 1 if something is wrong in the data.
+    :raises DatasetError: if there are none.
+    :raises OSError: if results cannot be written.
+    """
+    options = _inspect_data_parser().parse_args(argv)
+    if options.json:
+        check_file(options.json)
+    if options.output:
+        check_file(options.output / IMAGE_FILE)
+        # Before the work begins, should Matplotlib not load; and only here: that takes a second.
+        from surgseg_ros.reports.pages import data_sheet
+    found = scan_samples(options.data, options.cache)
+    examinations = list(examine_all(found.samples))
+    summary = summarize(found, examinations, find_losses(options.data))
+    print(format_summary(summary))
+    if options.json:
+        write_whole(options.json, (json.dumps(summary, indent=2) + '\n').encode())
+    if options.output:
+        sheet = data_sheet(*sheet_contents(found.samples, examinations, SHEET_IMAGE_PX))
+        write_whole(options.output / IMAGE_FILE, sheet)
+        print(f'\nimage: {options.output / IMAGE_FILE}')
+    return _print_errors(summary['faults'], options.json)
+
+
+def _inspect_data_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='surgseg_ros inspect_data',
+        description='The verb `inspect_data`: what is in a data set, and what is wrong with it.',
+    )
+    add = parser.add_argument
+    add('--data', type=Path, required=True, metavar='DIR', help='folder of video_*')
+    add('--output', type=Path, metavar='DIR', help=f'gets an image of the data, {IMAGE_FILE}')
+    add('--json', type=Path, metavar='FILE', help='gets all numbers and all faults')
+    add(
+        '--cache',
+        type=Path,
+        metavar='DIR',
+        help='gets the frames of videos that are not unpacked (default: DIR.frames beside the '
+        "data, or the user's cache)",
+    )
+    return parser
+
+
+def _print_errors(data_errors: Sequence[dict[str, str]], file: Path | None) -> int:
+    """Print the errors, and return the exit status."""
+    if not data_errors:
+        print('\nNo errors found.')
+        return 0
+    print(f'\n{len(data_errors)} errors:', file=sys.stderr)
+    for data_error in data_errors[:_MOST_PRINTED]:
+        print(f'{data_error["name"]}: {data_error["what"]}', file=sys.stderr)
+    if len(data_errors) > _MOST_PRINTED:
+        where = file or 'the file that --json names'
+        print(f'and {len(data_errors) - _MOST_PRINTED} more, in {where}', file=sys.stderr)
+    return 1
