@@ -37,18 +37,22 @@ _NOTHING: Final = 'nothing half-written is left'
 
 VERBS: Final = {
     'segmenter': Verb(
-        'surgseg_ros.node.segmenter:main', 'the node: images in, masks out', is_node=True
+        'surgseg_ros.node.entry_points:run_segmenter',
+        'the node: images in, masks out',
+        is_node=True,
     ),
     'bag_player': Verb(
         'surgseg_ros.cli.bag_player:main', "publishes a bag's images", is_node=True
     ),
     'train': Verb(
-        'surgseg_ros.cli.train:main',
+        'surgseg_ros.cli.models:run_train',
         'trains a model, writes its folder',
         'the same command with --resume goes on from the last checkpoint',
     ),
     'evaluate': Verb(
-        'surgseg_ros.cli.evaluate:main', 'scores masks or a model against the truth', _NOTHING
+        'surgseg_ros.cli.scores:run_evaluate',
+        'scores masks or a model against the truth',
+        _NOTHING,
     ),
     'predict': Verb(
         'surgseg_ros.cli.predict:main',
@@ -61,32 +65,36 @@ VERBS: Final = {
         'of several bags, those that were finished need not be done again',
         limits_spinning=True,
     ),
-    'inspect_data': Verb('surgseg_ros.cli.inspect_data:main', 'what a data set holds', _NOTHING),
+    'inspect_data': Verb(
+        'surgseg_ros.cli.data:run_inspect_data', 'what a data set holds', _NOTHING
+    ),
     'export': Verb(
-        'surgseg_ros.cli.export:main',
+        'surgseg_ros.cli.models:run_export',
         'makes a model folder for a faster runtime',
         _NOTHING,
     ),
     'compare': Verb(
-        'surgseg_ros.cli.compare:main',
+        'surgseg_ros.cli.scores:run_compare',
         'whether a model is worse than another on bags',
         _NOTHING,
     ),
     'calibrate': Verb(
-        'surgseg_ros.cli.calibrate:main',
+        'surgseg_ros.cli.models:run_calibrate',
         'fits the temperature of a model again, so that its confidence is a probability',
         _NOTHING,
     ),
-    'adapt': Verb('surgseg_ros.cli.adapt:main', 'adapts a model to unlabelled videos', _NOTHING),
+    'adapt': Verb(
+        'surgseg_ros.cli.models:run_adapt', 'adapts a model to unlabelled videos', _NOTHING
+    ),
     'benchmark': Verb(
         'surgseg_ros.cli.benchmark:main', 'what a frame costs, by stage and over DDS', _NOTHING
     ),
     'make_bag': Verb(
-        'surgseg_ros.cli.make_bag:main',
+        'surgseg_ros.cli.data:run_make_bag',
         'a bag of a video, of images, or a data set',
         'bags that were not whole are not left',
     ),
-    'synthesize': Verb('surgseg_ros.cli.synthesize:main', 'makes synthetic scenes', _NOTHING),
+    'synthesize': Verb('surgseg_ros.cli.data:run_synthesize', 'makes synthetic scenes', _NOTHING),
 }
 
 

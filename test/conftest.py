@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from started import left_over, mark_this_run, start_watchdog
 
-from surgseg_ros.node.compatibility import local_discovery
+from surgseg_ros.node.middleware import local_discovery
 
 for name, value in local_discovery(os.environ).items():
     os.environ.setdefault(name, value)

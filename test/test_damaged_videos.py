@@ -22,7 +22,7 @@ from surgseg_ros.bags.reading import Bag
 from surgseg_ros.core.model_folder import ModelSpec, write_model
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.messages.images import rgb_from_msg
-from surgseg_ros.messages.results import stamp_ns
+from surgseg_ros.messages.serialization import stamp_ns
 from surgseg_ros.training.data_check import validate
 from surgseg_ros.training.dataset import DatasetError, find_samples
 

@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.bags.sources import STORAGES, storage_ending
-from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, read_size, read_stamp
+from surgseg_ros.messages.images import read_size, read_stamp
+from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE
 
 Stamps = Sequence[int | None]
 """Nanoseconds in order of receipt; None if a message has no stamp."""

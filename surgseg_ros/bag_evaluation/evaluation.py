@@ -47,15 +47,16 @@ from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.core.pipeline import CameraPipeline, FrameResult
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.timing import Stopwatch
-from surgseg_ros.messages.images import IMAGE, image_to_msg, mask_from_msg, read_image
-from surgseg_ros.messages.results import (
+from surgseg_ros.messages.encodings import ImageError
+from surgseg_ros.messages.images import image_to_msg, mask_from_msg, read_image
+from surgseg_ros.messages.serialization import (
     DETECTIONS,
+    IMAGE,
     LABEL_INFO,
     detections_to_msg,
     label_info_to_msg,
     stamp_ns,
 )
-from surgseg_ros.messages.types import ImageError
 
 MASK_TOPIC: Final = '/mask'
 DETECTIONS_TOPIC: Final = '/detections'

@@ -27,9 +27,9 @@ from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.timing import Stopwatch
+from surgseg_ros.messages.encodings import ImageError, ImageWarning
 from surgseg_ros.messages.images import image_from_msg, mask_from_msg, read_image, read_stamp
-from surgseg_ros.messages.results import stamp_ns
-from surgseg_ros.messages.types import ImageError, ImageWarning
+from surgseg_ros.messages.serialization import stamp_ns
 
 _AS_THE_NODE: Final = pipeline_settings()
 """The node's defaults."""

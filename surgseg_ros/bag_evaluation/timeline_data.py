@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.evaluation.metrics import SCORED
+from surgseg_ros.messages.encodings import ImageError
 from surgseg_ros.messages.images import mask_from_msg, rgb_from_msg
-from surgseg_ros.messages.results import stamp_ns
-from surgseg_ros.messages.types import ImageError, from_cdr
+from surgseg_ros.messages.serialization import from_cdr, stamp_ns
 
 Array = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from surgseg_ros.bags.connections import Connection, DamagedError, Received
 from surgseg_ros.bags.records import MAGIC, unpack, zstd
 from surgseg_ros.bags.sources import BagError, Opened, describe_loss, open_sources
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.serialization import TYPES
 
 _NOTHING: Final = Opened([], None, [], [])
 

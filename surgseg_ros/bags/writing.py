@@ -30,8 +30,7 @@ from surgseg_ros.bags.definitions import TYPE_HASH_KEY
 from surgseg_ros.bags.sources import STORAGES, BagError
 from surgseg_ros.core.files import workshop
 from surgseg_ros.messages.images import JPEG_QUALITY, image_to_jpeg, image_to_msg, mask_to_png
-from surgseg_ros.messages.results import header
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.serialization import TYPES, header
 
 T = TypeVar('T')
 

@@ -19,8 +19,8 @@ from surgseg_ros.core.reasons import Reason
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.timing import percentiles
-from surgseg_ros.messages.images import IMAGE, image_to_msg
-from surgseg_ros.messages.results import detections_to_msg, header, to_cdr
+from surgseg_ros.messages.images import image_to_msg
+from surgseg_ros.messages.serialization import IMAGE, detections_to_msg, header, to_cdr
 from surgseg_ros.node.freshness import Generation, Mailbox, ResultPolicy
 from surgseg_ros.node.health import CameraChannel, Frame, Health
 from surgseg_ros.node.worker import Inference, Worker

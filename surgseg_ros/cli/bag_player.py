@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from surgseg_ros.cli.arguments import non_negative_float, positive_float
-from surgseg_ros.node.bag_player import play_bag
+from surgseg_ros.node.entry_points import play_bag
 
 CLOCK_HZ: Final = 40.0
 

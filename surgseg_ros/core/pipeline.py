@@ -34,8 +34,7 @@ from surgseg_ros.core.postprocessing import (
 )
 from surgseg_ros.core.reasons import Reason, ReasonCode, ResultWarning
 from surgseg_ros.core.segmentation import ROI_AUTO, ROI_FIXED, Roi, Segmentation
-from surgseg_ros.core.stamps import StampAnomaly, StampMonitor
-from surgseg_ros.core.timing import Stopwatch
+from surgseg_ros.core.timing import StampAnomaly, StampMonitor, Stopwatch
 
 if TYPE_CHECKING:  # torch is imported with the first model
     from surgseg_ros.core.segmenter import Segmenter

@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times by stage, their percentiles, and progress on the terminal."""
+"""Times by stage, their percentiles, progress on the terminal, and checks of images' stamps."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import sys
+import threading
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TextIO
 
 import numpy as np
 
+from surgseg_ros.core.reasons import ReasonCode
+
 if TYPE_CHECKING:
     import torch
-import contextlib
-import sys
-import threading
-from typing import Final, TextIO
+
+LONGEST_SILENCE_S: Final = 5.0
+"""Half of the ten seconds that are guaranteed, because a busy machine wakes a thread late."""
+
+_JUMP_NS: Final = 10 * 10**9
+"""Stamps that run ahead of the receiver's clock by more than this have jumped."""
 
 
 class Percentiles(NamedTuple):
@@ -119,10 +126,6 @@ def stopwatch(device: torch.device) -> Stopwatch | CudaStopwatch:
     return CudaStopwatch(device) if device.type == 'cuda' else Stopwatch()
 
 
-LONGEST_SILENCE_S: Final = 5.0
-"""Half of the ten seconds that are guaranteed, because a busy machine wakes a thread late."""
-
-
 class Progress:
     """
     A context manager that prints what is being done, and repeats it while it continues.
@@ -185,3 +188,86 @@ class Progress:
     def _print(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # the output is closed
             print(f'{self._command}: {text}', file=self._file or sys.stderr, flush=True)
+
+
+class StampAnomaly(NamedTuple):
+    """
+    Something unusual about an image, which is processed all the same.
+
+    :param text: what it is.
+    :param remedy: what can be done about it; the same for every anomaly of a kind.
+    :param restarts: whether the image starts a new sequence, to which no earlier image belongs.
+    :param code: of the reason why the mask of the image is not to be trusted; None where it is.
+    """
+
+    text: str
+    remedy: str
+    restarts: bool = False
+    code: ReasonCode | None = None
+
+    @property
+    def degrades(self) -> bool:
+        """Whether the mask of the image is not to be trusted because of it."""
+        return self.code is not None
+
+
+class StampMonitor:
+    """Compares each image of a camera with the one before; not thread-safe."""
+
+    def __init__(self) -> None:
+        """Start without a previous image."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the previous image."""
+        self._size: tuple[int, int] | None = None
+        self._stamp_ns: int | None = None
+        self._received_ns = 0
+
+    def check(
+        self, stamp_ns: int, received_ns: int, size: tuple[int, int]
+    ) -> tuple[StampAnomaly, ...]:
+        """
+        Check the next image.
+
+        :param stamp_ns: the stamp of its header in nanoseconds.
+        :param received_ns: when it was received, by a clock that never goes back.
+        :param size: (H, W) in pixels.
+        :return: the anomalies found.
+        """
+        found = (
+            _size_anomaly(self._size, size),
+            _stamp_anomaly(self._stamp_ns, stamp_ns, received_ns - self._received_ns),
+        )
+        self._size, self._stamp_ns, self._received_ns = size, stamp_ns, received_ns
+        return tuple(anomaly for anomaly in found if anomaly is not None)
+
+
+def _size_anomaly(before: tuple[int, int] | None, now: tuple[int, int]) -> StampAnomaly | None:
+    if before is None or before == now:
+        return None
+    text = f'images change from {before[1]}x{before[0]} to {now[1]}x{now[0]} pixels'
+    return StampAnomaly(text, 'the masks change, too', restarts=True)
+
+
+def _stamp_anomaly(before_ns: int | None, now_ns: int, elapsed_ns: int) -> StampAnomaly | None:
+    if now_ns == 0:
+        remedy = 'let the camera driver set header.stamp'
+        return StampAnomaly('the stamp is zero', remedy, code=ReasonCode.STAMP_ZERO)
+    if before_ns is None:
+        return None
+    if now_ns == before_ns:
+        text = f'two images have the same stamp {now_ns} ns'
+        return StampAnomaly(text, 'check the camera driver', code=ReasonCode.STAMP_REPEATED)
+    remedy = 'expected if a bag or a simulation starts again, else look for a second publisher'
+    # A restart says nothing against the image itself.
+    if now_ns < before_ns:
+        return StampAnomaly(
+            f'stamps go back from {before_ns} to {now_ns} ns', remedy, restarts=True
+        )
+    if before_ns and now_ns - before_ns > elapsed_ns + _JUMP_NS:
+        text = f'stamps jump ahead from {before_ns} to {now_ns} ns'
+        return StampAnomaly(
+            text, remedy + ', or set the clock before the camera starts', restarts=True
+        )
+    return None

@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.reasons import ReasonCode
-from surgseg_ros.messages.types import ImageError, ImageWarning
 
 _CV_BRIDGE_TRIAL: Final = """
 from types import SimpleNamespace as Message
@@ -30,6 +29,32 @@ from cv_bridge import CvBridge
 grey = Message(height=2, width=2, encoding='mono8', is_bigendian=0, step=2, data=bytes(4))
 assert CvBridge().imgmsg_to_cv2(grey, 'rgb8').shape == (2, 2, 3)
 """
+
+
+class ImageError(ValueError):
+    """
+    An image message that cannot be converted to an image.
+
+    :param text: what is wrong, and the remedy.
+    :param cause: short name of the kind of error; it is counted, and reported once, by this name.
+    """
+
+    def __init__(self, text: str, cause: str) -> None:
+        """Store the cause with the text."""
+        super().__init__(text)
+        self.cause = cause
+
+
+class ImageWarning(NamedTuple):
+    """
+    Why an image that could be read cannot be trusted.
+
+    :param code: the kind of fault; it is counted, and reported once, by this code.
+    :param text: what is wrong, and the remedy.
+    """
+
+    code: ReasonCode
+    text: str
 
 
 @functools.cache

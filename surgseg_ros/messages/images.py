@@ -23,17 +23,16 @@ from surgseg_ros.core.reasons import ReasonCode
 from surgseg_ros.messages.encodings import (
     ENCODINGS,
     Encoding,
+    ImageError,
+    ImageWarning,
     check_form,
     color_layout,
     find_encoding,
     refuse_depth,
 )
-from surgseg_ros.messages.types import TYPES, ImageError, ImageWarning, from_cdr
+from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE, TYPES, from_cdr
 
 RgbArray = NDArray[np.uint8]
-
-IMAGE: Final = 'sensor_msgs/msg/Image'
-COMPRESSED_IMAGE: Final = 'sensor_msgs/msg/CompressedImage'
 
 MAX_SIDE_PX: Final = 16_384
 

@@ -22,7 +22,7 @@ from surgseg_ros.core.detections import DEFAULT_LEAST_AREA, without_decision
 from surgseg_ros.core.parameters import AGE_SOURCES, FAIL_SAFES, LARGEST_FRAME_AGE_MS
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Segmentation
-from surgseg_ros.messages.results import header
+from surgseg_ros.messages.serialization import header
 from surgseg_ros.node.health import STALE, CameraChannel, Frame
 
 

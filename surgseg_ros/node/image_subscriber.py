@@ -19,9 +19,8 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 
 from surgseg_ros.core.reasons import Reason, ReasonCode
-from surgseg_ros.node.compatibility import subscribe
-from surgseg_ros.node.dds_profile import advice_to_sender
 from surgseg_ros.node.health import Health
+from surgseg_ros.node.middleware import advice_to_sender, subscribe
 
 RAW: Final = 'raw'
 COMPRESSED: Final = 'compressed'

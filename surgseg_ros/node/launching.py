@@ -15,7 +15,7 @@ from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 from surgseg_ros.core.params_file import effective_value
-from surgseg_ros.node.dds_profile import ProfileChoice, choose_profile
+from surgseg_ros.node.middleware import ProfileChoice, choose_profile
 
 CONFIG: Final = Path(get_package_share_directory('surgseg_ros'), 'config')
 

@@ -17,7 +17,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 from surgseg_ros.core.detections import Instrument, draw_overlay
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.messages.images import image_to_msg
-from surgseg_ros.messages.results import detections_to_msg, label_info_to_msg, to_cdr
+from surgseg_ros.messages.serialization import detections_to_msg, label_info_to_msg, to_cdr
 
 LATCHED_QOS: Final = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 

@@ -24,11 +24,10 @@ from surgseg_ros.core.pipeline import (
 from surgseg_ros.core.processes import empty_device_cache
 from surgseg_ros.core.reasons import Reason, ReasonCode, ResultWarning
 from surgseg_ros.core.segmentation import Roi, Segmentation
-from surgseg_ros.core.stamps import StampAnomaly
-from surgseg_ros.core.timing import Stopwatch
+from surgseg_ros.core.timing import StampAnomaly, Stopwatch
+from surgseg_ros.messages.encodings import ImageError
 from surgseg_ros.messages.images import RgbImage, image_from_msg, read_image
-from surgseg_ros.messages.results import stamp_ns
-from surgseg_ros.messages.types import ImageError
+from surgseg_ros.messages.serialization import stamp_ns
 from surgseg_ros.node.freshness import (
     PUBLISH_NO_DECISION,
     Age,

@@ -22,10 +22,18 @@ from surgseg_ros.synthetic.drawing import (
     ribbon,
     seen,
 )
-from surgseg_ros.synthetic.jaws import KINDS, choose_kind, jaw_of, wrist_of
 from surgseg_ros.synthetic.materials import Gloss, metal_look, rod
 from surgseg_ros.synthetic.noise import FloatImage, Wander, still
-from surgseg_ros.synthetic.shafts import TipCover, fork_of, shaft_colour, shaft_shade
+from surgseg_ros.synthetic.tool_parts import (
+    KINDS,
+    TipCover,
+    choose_kind,
+    fork_of,
+    jaw_of,
+    shaft_colour,
+    shaft_shade,
+    wrist_of,
+)
 
 
 class ToolMotion:

@@ -190,6 +190,24 @@ def draw_sample(sample: Sample, width_px: int) -> NDArray[np.uint8]:
     return draw_overlay(small, truth)
 
 
+def sheet_contents(
+    samples: Sequence[Sample], examinations: Sequence[Examination], width_px: int
+) -> tuple[list[float], list[float], int, list[tuple[str, NDArray[np.uint8]]]]:
+    """
+    Collect what `data_sheet` draws of the samples without errors.
+
+    :param samples: the samples.
+    :param examinations: of the samples, in the same order.
+    :param width_px: of each image.
+    :return: both of `class_shares`, the number of samples, and names and images of some.
+    """
+    sound = [pair for pair in zip(samples, examinations, strict=True) if not pair[1].data_errors]
+    class_px = np.array([x.class_px for _, x in sound], np.int64).reshape(-1, CLASS_COUNT)
+    shown = [sound[place][0] for place in choose(class_px)]
+    images = [(sample.name, draw_sample(sample, width_px)) for sample in shown]
+    return *class_shares(class_px), len(sound), images
+
+
 def summarize(
     found: Scan, examinations: Sequence[Examination], losses: Sequence[DataError] = ()
 ) -> dict[str, Any]:
@@ -235,3 +253,24 @@ def _holding(examinations: Sequence[Examination]) -> dict[str, Any]:
         'pixel_share': dict(zip(CLASS_NAMES, pixels, strict=True)),
         'frame_share': dict(zip(CLASS_NAMES, frames, strict=True)),
     }
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """
+    Format the contents of a data set as tables: videos, then classes.
+
+    :param summary: from `summarize`.
+    :return: the text.
+    """
+    lines = [f'{"video":20}{"frames":>8}  sizes']
+    for video, holding in (*summary['videos'].items(), ('all', summary['all'])):
+        sizes = ', '.join(f'{size} ({count})' for size, count in holding['sizes'].items())
+        lines.append(f'{video:20}{holding["frames"]:8}  {sizes}')
+    lines += ['', f'{"class":20}{"% of pixels":>12}{"% of frames":>12}{"videos":>8}']
+    for name in CLASS_NAMES:
+        pixels, frames = (
+            100 * summary['all'][key][name] for key in ('pixel_share', 'frame_share')
+        )
+        videos = sum(holding['frame_share'][name] > 0 for holding in summary['videos'].values())
+        lines.append(f'{name:20}{pixels:12.4f}{frames:12.1f}{videos:8}')
+    return '\n'.join(lines)

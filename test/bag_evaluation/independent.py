@@ -8,7 +8,7 @@ from mcap_ros2.decoder import DecoderFactory
 from mcap_ros2.writer import Writer
 from rosbags.typesys import Stores, get_typestore
 
-from surgseg_ros.messages.images import IMAGE
+from surgseg_ros.messages.serialization import IMAGE
 
 IMAGES, TRUTHS = '/camera/image_raw', '/camera/ground_truth'
 

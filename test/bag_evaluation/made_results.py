@@ -6,8 +6,8 @@ import numpy as np
 from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.evaluation.metrics import count_frame, summarize
-from surgseg_ros.messages.images import IMAGE, image_to_msg
-from surgseg_ros.messages.results import header
+from surgseg_ros.messages.images import image_to_msg
+from surgseg_ros.messages.serialization import IMAGE, header
 
 START_NS = 10**18
 STEP_NS = 40_000_000

@@ -8,9 +8,7 @@ import numpy as np
 from independent import IMAGES
 
 from surgseg_ros.bags.writing import BagWriter
-from surgseg_ros.messages.images import COMPRESSED_IMAGE
-from surgseg_ros.messages.results import header
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, TYPES, header
 
 SIZE = (240, 320)
 

@@ -11,9 +11,8 @@ from mcap.writer import Writer
 
 from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.cli import evaluate_bag
-from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_to_msg
-from surgseg_ros.messages.results import header, to_cdr
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.images import image_to_msg
+from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE, TYPES, header, to_cdr
 
 
 @pytest.mark.parametrize(

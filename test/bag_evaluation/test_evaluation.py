@@ -17,9 +17,8 @@ from surgseg_ros.core.detections import find_instruments
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import read_frames
 from surgseg_ros.evaluation.metrics import count_frame, summarize
-from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_to_msg
-from surgseg_ros.messages.results import header, to_cdr
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.images import image_to_msg
+from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE, TYPES, header, to_cdr
 
 
 def read_json(path):

@@ -19,7 +19,7 @@ from surgseg_ros.bags.reading import Bag
 from surgseg_ros.bags.writing import write_image_bag
 from surgseg_ros.core.gates import GATES
 from surgseg_ros.messages.images import image_from_msg
-from surgseg_ros.messages.results import to_cdr
+from surgseg_ros.messages.serialization import to_cdr
 from tools.demo.source import IMAGE_TOPIC, make_scene_bag
 from tools.gates.spoiling import Source, defocus, dim
 

@@ -8,8 +8,8 @@ import pytest
 
 from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.evaluation.metrics import count_frame, summarize
-from surgseg_ros.messages.images import IMAGE, image_to_msg
-from surgseg_ros.messages.results import header, to_cdr
+from surgseg_ros.messages.images import image_to_msg
+from surgseg_ros.messages.serialization import IMAGE, header, to_cdr
 
 IMAGES, TRUTHS, MASKS = '/camera/image_raw', '/camera/ground_truth', '/mask'
 LATE_NS = 30_000_000

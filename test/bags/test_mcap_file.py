@@ -14,7 +14,7 @@ from unusual_bags import HEADER, QOS, cdr, definition, expected, read
 from surgseg_ros.bags.definitions import Definitions
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.bags.records import CHANNEL, SCHEMA
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.serialization import TYPES
 
 NO_INDEX = IndexType.NONE
 NO_MESSAGE_INDEX = IndexType.ALL & ~IndexType.MESSAGE

@@ -15,8 +15,7 @@ import yaml
 from mcap.reader import make_reader
 
 from surgseg_ros.bags.writing import BagWriter, write_image_bag
-from surgseg_ros.messages.results import header
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.serialization import TYPES, header
 
 START_NS, STEP_NS, COUNT = 10**18, 10**8, 4
 LABEL_INFO = 'vision_msgs/msg/LabelInfo'

@@ -9,8 +9,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.bags.writing import BagWriter, write_image_bag
-from surgseg_ros.messages.results import header, to_cdr
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.serialization import TYPES, header, to_cdr
 
 HEADER = 'std_msgs/msg/Header'
 STAMPS = [5, 1, 3, 3, 9]

@@ -8,7 +8,7 @@ import pytest
 from unusual_bags import HEADER, QOS, cdr, expected
 
 from surgseg_ros.bags.reading import Bag, BagError
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.serialization import TYPES
 
 MESSAGES = (
     'CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, '

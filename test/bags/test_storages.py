@@ -21,9 +21,8 @@ from unusual_bags import (
 
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.bags.writing import BagWriter, write_image_bag
-from surgseg_ros.messages.images import IMAGE, image_to_msg, rgb_from_msg
-from surgseg_ros.messages.results import header, stamp_ns
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.images import image_to_msg, rgb_from_msg
+from surgseg_ros.messages.serialization import IMAGE, TYPES, header, stamp_ns
 
 BY_TWO = pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
 

@@ -9,9 +9,8 @@ from rosbags.highlevel import AnyReader
 
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.bags.writing import START_TIME_NS, BagWriter, write_image_bag
-from surgseg_ros.messages.images import IMAGE, image_to_msg, rgb_from_msg
-from surgseg_ros.messages.results import header
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.images import image_to_msg, rgb_from_msg
+from surgseg_ros.messages.serialization import IMAGE, TYPES, header
 
 HEADER = 'std_msgs/msg/Header'
 LABEL_INFO = 'vision_msgs/msg/LabelInfo'

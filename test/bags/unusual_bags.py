@@ -13,8 +13,7 @@ from rosbags.rosbag2 import Writer as Rosbags
 
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.bags.writing import BagWriter
-from surgseg_ros.messages.results import header, to_cdr
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.serialization import TYPES, header, to_cdr
 
 HEADER = 'std_msgs/msg/Header'
 ENDINGS = {'mcap': '.mcap', 'sqlite3': '.db3'}

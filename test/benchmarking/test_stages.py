@@ -16,8 +16,8 @@ from surgseg_ros.benchmarking import floors, stages
 from surgseg_ros.benchmarking.stages import STAGES, image_cdr, measure, stamp_of, stamped, summary
 from surgseg_ros.cli import benchmark
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.messages.images import IMAGE, rgb_from_msg
-from surgseg_ros.messages.types import from_cdr
+from surgseg_ros.messages.images import rgb_from_msg
+from surgseg_ros.messages.serialization import IMAGE, from_cdr
 from surgseg_ros.node import worker
 
 benchmark_main = verb('benchmark')

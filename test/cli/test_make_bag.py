@@ -9,7 +9,7 @@ from mcap_ros2.decoder import DecoderFactory
 
 from surgseg_ros.bags.reading import Bag
 from surgseg_ros.messages.images import rgb_from_msg
-from surgseg_ros.messages.results import stamp_ns
+from surgseg_ros.messages.serialization import stamp_ns
 
 IMAGES, TRUTH = '/camera/image_raw', '/camera/ground_truth'
 START_NS = 10**18

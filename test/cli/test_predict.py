@@ -11,7 +11,7 @@ import pytest
 import torch
 from verbs import verb
 
-from surgseg_ros.cli import evaluate
+from surgseg_ros.cli.scores import run_evaluate
 from surgseg_ros.core.model_folder import read_model, write_model
 from surgseg_ros.core.postprocessing import drop_small_regions
 from surgseg_ros.core.segmenter import Segmenter
@@ -142,7 +142,7 @@ def test_a_data_set_gets_the_masks_that_evaluate_wants(model, tmp_path, write_vi
     assert predict(model, data, tmp_path / 'out') == 0
     numbers = tmp_path / 'numbers.json'
     words = ['--reference', data, '--predictions', tmp_path / 'out', '--json', numbers]
-    assert evaluate.main([str(word) for word in words]) == 0
+    assert run_evaluate([str(word) for word in words]) == 0
     assert len(json.loads(numbers.read_text())['videos']) == 3
 
     assert predict(model, data / 'video_42_1', tmp_path / 'one') == 0

@@ -9,9 +9,9 @@ import pytest
 from rosbags.highlevel import AnyReader
 from verbs import verb
 
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.serialization import TYPES
 from surgseg_ros.synthetic import Scene
-from surgseg_ros.synthetic.videos import SCENES_PER_SEED
+from surgseg_ros.synthetic.scene import SCENES_PER_SEED
 from surgseg_ros.training.dataset import find_samples
 
 main = verb('synthesize')

@@ -19,8 +19,8 @@ import simplejpeg
 from surgseg_ros.core import jpeg as jpeg_module
 from surgseg_ros.core.image_files import MAX_CHUNKS, check_file, decode_mask, no_classes
 from surgseg_ros.core.jpeg import MAX_SCANS
+from surgseg_ros.messages.encodings import ImageError
 from surgseg_ros.messages.images import rgb_from_msg
-from surgseg_ros.messages.types import ImageError
 
 START = b'\x89PNG\r\n\x1a\n'
 IMAGE = np.arange(16 * 24 * 3, dtype=np.uint8).reshape(16, 24, 3)
@@ -167,7 +167,7 @@ def test_no_marker_hides_another_size_from_us(marker: bytes) -> None:
 BOMBS = """
 import resource, sys
 from types import SimpleNamespace as Message
-from surgseg_ros.messages.types import ImageError
+from surgseg_ros.messages.encodings import ImageError
 from surgseg_ros.messages.images import rgb_from_msg
 rgb_from_msg(Message(format='', data=open(sys.argv[1], 'rb').read()))
 before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

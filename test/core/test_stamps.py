@@ -4,7 +4,7 @@
 import pytest
 
 from surgseg_ros.core.reasons import ReasonCode
-from surgseg_ros.core.stamps import StampMonitor
+from surgseg_ros.core.timing import StampMonitor
 
 S = 10**9
 SIZE = (48, 80)

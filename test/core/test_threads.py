@@ -34,11 +34,11 @@ def test_it_is_set_before_torch_reads_it(given, expected):
 
 NODE = """
 import os, sys, threading
-import surgseg_ros.node.dds_profile  # as launch files do, whose environment others inherit
+import surgseg_ros.node.middleware  # as launch files do, whose environment others inherit
 assert 'GOMP_SPINCOUNT' not in os.environ
-from surgseg_ros.node import segmenter
+from surgseg_ros.node import entry_points
 assert 'torch' not in sys.modules
-segmenter._run(['--ros-args', '-p', 'cpu_threads:=many'], threading.Event(), threading.Event())
+entry_points._run(['--ros-args', '-p', 'cpu_threads:=many'], threading.Event(), threading.Event())
 print(os.environ.get('GOMP_SPINCOUNT'))
 """
 

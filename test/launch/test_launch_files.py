@@ -22,8 +22,7 @@ from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.core.model_folder import ModelSpec, write_model
 from surgseg_ros.core.parameters import TABLE
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
-from surgseg_ros.messages.images import IMAGE
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.serialization import IMAGE, TYPES
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 600.0

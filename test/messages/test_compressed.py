@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from surgseg_ros.messages.images import image_to_jpeg, mask_to_png, rgb_from_msg
-from surgseg_ros.messages.results import header, stamp_ns, to_cdr
-from surgseg_ros.messages.types import from_cdr
+from surgseg_ros.messages.serialization import from_cdr, header, stamp_ns, to_cdr
 
 RAMP = np.linspace(0, 255, 40, dtype=np.uint8)
 IMAGE = np.stack(np.broadcast_arrays(RAMP[:, None], RAMP[::-1][None], np.uint8(90)), axis=2)

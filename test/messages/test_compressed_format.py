@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
+from surgseg_ros.messages.encodings import ImageError
 from surgseg_ros.messages.images import image_from_msg, rgb_from_msg
-from surgseg_ros.messages.types import ImageError
 
 COLOR = (200, 120, 30)
 HEIGHT, WIDTH = 48, 64

@@ -11,9 +11,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_to_msg, rgb_from_msg
-from surgseg_ros.messages.results import header, to_cdr
-from surgseg_ros.messages.types import TYPES, from_cdr
+from surgseg_ros.messages.images import image_to_msg, rgb_from_msg
+from surgseg_ros.messages.serialization import (
+    COMPRESSED_IMAGE,
+    IMAGE,
+    TYPES,
+    from_cdr,
+    header,
+    to_cdr,
+)
 
 FEW = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True

@@ -10,9 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.messages.encodings import ENCODINGS, OTHER_NAMES, find_encoding
+from surgseg_ros.messages.encodings import ENCODINGS, OTHER_NAMES, ImageError, find_encoding
 from surgseg_ros.messages.images import rgb_from_msg
-from surgseg_ros.messages.types import ImageError
 
 YUV = ['yuv422', 'yuv422_yuy2', 'nv12', 'nv21', 'nv24', 'yuv420']
 SHARED_PX = {'yuv422': (1, 2), 'yuv422_yuy2': (1, 2), 'nv24': (1, 1)}

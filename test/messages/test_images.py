@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from surgseg_ros.messages.encodings import ENCODINGS as KNOWN
+from surgseg_ros.messages.encodings import ImageError
 from surgseg_ros.messages.images import image_to_msg, rgb_from_msg
-from surgseg_ros.messages.results import header
-from surgseg_ros.messages.types import ImageError
+from surgseg_ros.messages.serialization import header
 
 HEIGHT, WIDTH = 4, 6
 PADDING = 3

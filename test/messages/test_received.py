@@ -5,16 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.messages.images import (
-    COMPRESSED_IMAGE,
-    IMAGE,
-    image_to_msg,
-    mask_from_msg,
-    read_image,
-    read_stamp,
-)
-from surgseg_ros.messages.results import header, to_cdr
-from surgseg_ros.messages.types import TYPES, ImageError
+from surgseg_ros.messages.encodings import ImageError
+from surgseg_ros.messages.images import image_to_msg, mask_from_msg, read_image, read_stamp
+from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE, TYPES, header, to_cdr
 
 MASK = np.arange(48, dtype=np.uint8).reshape(6, 8)
 FRAME_ID = '/endoscope left'

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 
 from surgseg_ros.core.detections import Instrument, OrientedBox, without_decision
-from surgseg_ros.messages.images import IMAGE, image_to_msg
-from surgseg_ros.messages.results import (
+from surgseg_ros.messages.images import image_to_msg
+from surgseg_ros.messages.serialization import (
     DETECTIONS,
+    IMAGE,
     LABEL_INFO,
+    TYPES,
     detections_to_msg,
+    from_cdr,
     header,
     label_info_to_msg,
     stamp_ns,
     to_cdr,
 )
-from surgseg_ros.messages.types import TYPES, from_cdr
 
 HEADER = header(12 * 10**9 + 34, 'endoscope')
 

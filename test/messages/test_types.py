@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from surgseg_ros.messages.types import TYPES, VISION_MSGS, message_class
+from surgseg_ros.messages.serialization import TYPES, VISION_MSGS, message_class
 
 HASHES = {
     'Detection2DArray': '214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968',

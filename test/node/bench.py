@@ -22,8 +22,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from surgseg_ros.messages.images import image_to_msg
-from surgseg_ros.messages.results import header, to_cdr
-from surgseg_ros.node.compatibility import local_discovery
+from surgseg_ros.messages.serialization import header, to_cdr
+from surgseg_ros.node.middleware import local_discovery
 
 # Where pytest is called by hand; `make test` sets both.
 for name, value in local_discovery(os.environ).items():

@@ -20,8 +20,8 @@ from started import end
 from surgseg_ros.core.gates import GATES
 from surgseg_ros.core.model_folder import ModelSpec, write_model
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
+from surgseg_ros.node.entry_points import spin
 from surgseg_ros.node.lifecycle import PatientExecutor
-from surgseg_ros.node.segmenter import spin
 from surgseg_ros.node.segmenter_node import SegmenterNode
 
 NO_GATES: Final = {f'gates.{name}.action': 'none' for name in GATES}

@@ -21,11 +21,10 @@ from started import running
 from surgseg_ros.bags.reading import Bag
 from surgseg_ros.bags.writing import START_TIME_NS, BagWriter
 from surgseg_ros.cli.bag_player import main
-from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_to_msg
-from surgseg_ros.messages.results import header, to_cdr
-from surgseg_ros.messages.types import TYPES
-from surgseg_ros.node import bag_player
-from surgseg_ros.node.playing import Player
+from surgseg_ros.messages.images import image_to_msg
+from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE, TYPES, header, to_cdr
+from surgseg_ros.node import entry_points
+from surgseg_ros.node.bag_player import Player
 
 HEADER = 'std_msgs/msg/Header'
 STATUS = 'diagnostic_msgs/msg/DiagnosticStatus'
@@ -160,7 +159,7 @@ def test_without_a_subscriber_nothing_is_acknowledged(bag_path, play):
 
 def test_it_reports_which_topic_it_waits_for(bag_path, monkeypatch, capsys):
     monkeypatch.setattr(signal, 'pthread_sigmask', lambda *_: None)  # pytest shall hear Ctrl-C
-    monkeypatch.setattr(bag_player, 'REMINDER_S', 0.02)
+    monkeypatch.setattr(entry_points, 'REMINDER_S', 0.02)
     heard = {'/camera/image_raw': 1, '/camera/image_raw/compressed': 0}
     monkeypatch.setattr(Publisher, 'get_subscription_count', lambda p: heard[p.topic_name])
     assert main([str(bag_path), '--wait', '0.1']) == 1
@@ -213,15 +212,15 @@ def test_a_loop_goes_on_until_a_signal(bag_path, listen, play, number):
 
 OLDER_THREAD = """
 import signal, threading
-from surgseg_ros.node import bag_player
+from surgseg_ros.node import entry_points
 idle = threading.Thread(target=threading.Event().wait, daemon=True)
 idle.start()
 def session(options, arguments, stop):
     for _ in range(3):
         signal.pthread_kill(idle.ident, signal.SIGTERM)
     return 0 if stop.wait(60) else 1
-bag_player._session = session
-print(bag_player.play_bag(None, []))
+entry_points._session = session
+print(entry_points.play_bag(None, []))
 """
 """As a library starts one before the player blocks signals; the system may give it any signal."""
 

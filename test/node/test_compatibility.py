@@ -12,7 +12,7 @@ from rclpy import event_handler
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-from surgseg_ros.node import compatibility
+from surgseg_ros.node import middleware
 
 
 class CallbacksOfHumble(event_handler.SubscriptionEventCallbacks):
@@ -47,8 +47,8 @@ def humble(monkeypatch):
     old.UnsupportedEventTypeError = event_handler.UnsupportedEventTypeError
     monkeypatch.setitem(sys.modules, 'rclpy.qos_event', old)
     monkeypatch.setitem(sys.modules, 'rclpy.event_handler', None)  # an import of it raises
-    path = REPOSITORY / 'surgseg_ros/node/compatibility.py'
-    spec = importlib.util.spec_from_file_location('compatibility_of_humble', path)
+    path = REPOSITORY / 'surgseg_ros/node/middleware.py'
+    spec = importlib.util.spec_from_file_location('middleware_of_humble', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, 'Subscription', type('Subscription', (), {}))
@@ -57,7 +57,7 @@ def humble(monkeypatch):
 
 def test_the_old_module_is_taken_where_there_is_no_other(humble):
     assert humble.SubscriptionEventCallbacks is CallbacksOfHumble
-    assert compatibility.SubscriptionEventCallbacks is event_handler.SubscriptionEventCallbacks
+    assert middleware.SubscriptionEventCallbacks is event_handler.SubscriptionEventCallbacks
 
 
 def test_with_humbles_rclpy_masks_come_without_what_it_does_not_tell(
@@ -100,7 +100,7 @@ class NodeOfMiddleware:
 )
 def test_events_that_the_middleware_lacks_do_not_keep_the_node_from_subscribing(lacking, left):
     names = ('matched', 'message_lost', 'incompatible_qos')
-    made = compatibility.subscribe(
+    made = middleware.subscribe(
         NodeOfMiddleware(*lacking),
         Image,
         'image',
@@ -118,4 +118,4 @@ def test_humbles_callback_gets_the_message_and_the_time_of_its_receipt(humble):
     ((message, info),) = came
     assert message == 'an image'
     assert info.keys() == {'received_timestamp'}
-    assert compatibility.with_info(print) is print
+    assert middleware.with_info(print) is print

@@ -8,8 +8,7 @@ from bench import Bench, make_image, until
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from surgseg_ros.messages.results import header, to_cdr
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.serialization import TYPES, header, to_cdr
 
 WHOLE = cv2.imencode('.jpg', make_image(0, 240, 320)[..., ::-1])[1].tobytes()
 HALF = len(WHOLE) // 2

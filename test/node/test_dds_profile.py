@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from surgseg_ros.node import dds_profile
-from surgseg_ros.node.dds_profile import (
+from surgseg_ros.node import middleware
+from surgseg_ros.node.middleware import (
     NEW_VARIABLE,
     OLD_VARIABLE,
     advice_to_sender,
@@ -78,7 +78,7 @@ def test_a_broken_file_is_named(tmp_path):
 
 
 def test_where_shared_memory_has_no_room_the_remedy_is_reported(monkeypatch):
-    monkeypatch.setattr(dds_profile, 'free_bytes', lambda folder: 64 << 20)
+    monkeypatch.setattr(middleware, 'free_bytes', lambda folder: 64 << 20)
     choice = choose_profile(str(SHIPPED), {})
     assert not choice.variables
     assert choice.severity == logging.WARNING
@@ -89,8 +89,8 @@ def test_where_shared_memory_has_no_room_the_remedy_is_reported(monkeypatch):
 
 def test_room_is_measured_where_shared_memory_is(tmp_path):
     status = os.statvfs(tmp_path)
-    assert 0 < dds_profile.free_bytes(tmp_path) <= status.f_blocks * status.f_frsize
-    assert dds_profile.free_bytes(tmp_path / 'absent') == 0
+    assert 0 < middleware.free_bytes(tmp_path) <= status.f_blocks * status.f_frsize
+    assert middleware.free_bytes(tmp_path / 'absent') == 0
 
 
 def test_the_shipped_profile_has_shared_memory_and_udp_and_names_no_address():

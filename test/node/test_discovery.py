@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from bench import REPOSITORY
 
-from surgseg_ros.node.compatibility import local_discovery
+from surgseg_ros.node.middleware import local_discovery
 
 LATER = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
 HUMBLE = LATER | {'ROS_LOCALHOST_ONLY': '1'}

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from surgseg_ros.core.reasons import Reason, ReasonCode
-from surgseg_ros.messages.images import IMAGE
-from surgseg_ros.messages.results import stamp_ns
+from surgseg_ros.messages.serialization import IMAGE, stamp_ns
 from surgseg_ros.node.freshness import (
     PUBLISH_NO_DECISION,
     SILENT,

@@ -13,7 +13,7 @@ from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 
-from surgseg_ros.node.compatibility import SubscriptionEventCallbacks
+from surgseg_ros.node.middleware import SubscriptionEventCallbacks
 from tools.soak.processes import CameraProcess, usage
 from tools.soak.shared_memory import clear_shared_memory
 

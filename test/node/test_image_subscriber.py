@@ -13,9 +13,9 @@ from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.node.dds_profile import NEW_VARIABLE, OLD_VARIABLE, segment_bytes
 from surgseg_ros.node.health import Health
 from surgseg_ros.node.image_subscriber import ImageSubscriber
+from surgseg_ros.node.middleware import NEW_VARIABLE, OLD_VARIABLE, segment_bytes
 
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 

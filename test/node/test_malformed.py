@@ -11,7 +11,7 @@ from sensor_msgs.msg import Image
 
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.images import image_to_msg
-from surgseg_ros.messages.results import header, to_cdr
+from surgseg_ros.messages.serialization import header, to_cdr
 
 NUMBER = 1000
 LARGEST = 2**32 - 1

@@ -16,7 +16,7 @@ from surgseg_ros.core.reasons import ReasonCode
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.node import other_publishers
-from surgseg_ros.node.dds_profile import profile_variable
+from surgseg_ros.node.middleware import profile_variable
 from surgseg_ros.node.other_publishers import (
     ALIVE_S,
     LISTED_DEAD_S,

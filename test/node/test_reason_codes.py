@@ -24,9 +24,8 @@ from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.encodings import color_layout
-from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE, image_from_compressed
-from surgseg_ros.messages.results import header
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.images import image_from_compressed
+from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE, TYPES, header
 from surgseg_ros.node.freshness import (
     HEADER,
     Age,

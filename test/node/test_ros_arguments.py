@@ -9,7 +9,7 @@ import pytest
 import rclpy
 
 from surgseg_ros.bags.writing import write_image_bag
-from surgseg_ros.node.compatibility import RosArgumentError, begin_ros
+from surgseg_ros.node.middleware import RosArgumentError, begin_ros
 
 
 @pytest.mark.parametrize(

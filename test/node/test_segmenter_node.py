@@ -16,8 +16,7 @@ from surgseg_ros.core.detections import find_instruments
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter
-from surgseg_ros.messages.results import header, to_cdr
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.serialization import TYPES, header, to_cdr
 from surgseg_ros.node import outputs
 
 FRESH = 600_000

@@ -15,7 +15,7 @@ import rclpy
 from bench import REPOSITORY, TIMEOUT_S, until
 from rclpy.parameter import Parameter
 
-from surgseg_ros.node import segmenter
+from surgseg_ros.node import entry_points
 from surgseg_ros.node.segmenter_node import SegmenterNode
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -51,8 +51,8 @@ def test_ended_while_it_imports_torch_it_ends_well(run_node, model):
 
 def test_a_library_that_is_missing_is_named_at_once(monkeypatch, capsys):
     """Before anything is imported that takes its time, and not in `configure` alone."""
-    monkeypatch.setattr(segmenter, 'NEEDED_LATER', ('sys', 'no_such_library'))
-    assert segmenter._run([], threading.Event(), threading.Event()) == 1
+    monkeypatch.setattr(entry_points, 'NEEDED_LATER', ('sys', 'no_such_library'))
+    assert entry_points._run([], threading.Event(), threading.Event()) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("segmenter: No module named 'no_such_library': this is ")
 
@@ -60,7 +60,7 @@ def test_a_library_that_is_missing_is_named_at_once(monkeypatch, capsys):
 def test_a_parameter_of_a_wrong_type_ends_it_with_one_line(capsys):
     arguments = ['--ros-args', '-p', 'cpu_threads:=many']
     try:
-        assert segmenter._run(arguments, threading.Event(), threading.Event()) == 1
+        assert entry_points._run(arguments, threading.Event(), threading.Event()) == 1
     finally:
         rclpy.try_shutdown()
     (line,) = capsys.readouterr().err.splitlines()

@@ -12,8 +12,7 @@ from bench import image_cdr
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Roi, Segmentation
-from surgseg_ros.messages.images import IMAGE
-from surgseg_ros.messages.results import stamp_ns
+from surgseg_ros.messages.serialization import IMAGE, stamp_ns
 from surgseg_ros.node.freshness import HEADER, Generation, Mailbox, ResultPolicy
 from surgseg_ros.node.health import CameraChannel, Frame, Health
 from surgseg_ros.node.worker import Inference, Worker

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import torch
 
-from surgseg_ros.cli import synthesize
+from surgseg_ros.cli.data import run_synthesize
 from surgseg_ros.core.runtimes import choose_device
 from surgseg_ros.training.config import ConfigError, TrainConfig, read_config
 from tools.benchmarks.machine import describe
@@ -120,7 +120,7 @@ def draw(folder: Path, size: str = '1280x720') -> None:
     :param size: of the images, width x height.
     """
     words = ['--videos', '3', '--frames', '8', '--stride', '15', '--seed', '77', '--jpeg']
-    synthesize.main(['--output', str(folder), *words, '--size', size])
+    run_synthesize(['--output', str(folder), *words, '--size', size])
 
 
 def summarize(timings: dict[int, list[Pair]]) -> dict[str, Any]:

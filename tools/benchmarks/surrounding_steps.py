@@ -24,9 +24,8 @@ from surgseg_ros.core.labels import (
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.upsampling import upsample
 from surgseg_ros.messages.encodings import converter
-from surgseg_ros.messages.images import IMAGE, image_to_msg, rgb_from_image
-from surgseg_ros.messages.results import header, to_cdr
-from surgseg_ros.messages.types import TYPES, from_cdr
+from surgseg_ros.messages.images import image_to_msg, rgb_from_image
+from surgseg_ros.messages.serialization import IMAGE, TYPES, from_cdr, header, to_cdr
 from surgseg_ros.synthetic import Scene
 
 Size = tuple[int, int]

@@ -13,9 +13,8 @@ from surgseg_ros.bags.reading import Bag
 from surgseg_ros.bags.writing import BagWriter
 from surgseg_ros.core.detections import Instrument, OrientedBox, draw_overlay
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
-from surgseg_ros.messages.images import IMAGE, rgb_from_msg
-from surgseg_ros.messages.results import DETECTIONS, stamp_ns
-from surgseg_ros.messages.types import from_cdr
+from surgseg_ros.messages.images import rgb_from_msg
+from surgseg_ros.messages.serialization import DETECTIONS, IMAGE, from_cdr, stamp_ns
 from tools.demo.session import Recorded
 from tools.demo.source import GROUND_TRUTH_TOPIC, IMAGE_TOPIC, Source
 

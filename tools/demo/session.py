@@ -18,8 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
-from surgseg_ros.node.compatibility import with_info
-from surgseg_ros.node.dds_profile import choose_profile
+from surgseg_ros.node.middleware import choose_profile, with_info
 from tools.demo.source import IMAGE_TOPIC, Source
 
 CONFIG = Path(__file__).resolve().parents[2] / 'config'

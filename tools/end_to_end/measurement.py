@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.timing import Percentiles
-from surgseg_ros.node.dds_profile import shipped_profile
+from surgseg_ros.node.middleware import shipped_profile
 from tools.end_to_end.processes import VARIANTS, Child, Settings, Variant, processes
 
 SETTLED_FRAMES: Final = 500

@@ -23,7 +23,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from surgseg_ros.messages.encodings import converter
-from surgseg_ros.node.compatibility import with_info
+from surgseg_ros.node.middleware import with_info
 from tools.end_to_end.plain_model import PlainModel
 from tools.end_to_end.processes import answer, questions
 

@@ -18,8 +18,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from surgseg_ros.core.processes import register
-from surgseg_ros.node.compatibility import local_discovery
-from surgseg_ros.node.dds_profile import NEW_VARIABLE, NO_PROFILE, OLD_VARIABLE, choose_profile
+from surgseg_ros.node.middleware import (
+    NEW_VARIABLE,
+    NO_PROFILE,
+    OLD_VARIABLE,
+    choose_profile,
+    local_discovery,
+)
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 """From where the processes import this checkout, whatever the working directory is."""

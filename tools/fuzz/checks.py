@@ -8,14 +8,8 @@ from typing import Any, Final, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from surgseg_ros.messages.images import (
-    COMPRESSED_IMAGE,
-    IMAGE,
-    ImageError,
-    image_to_msg,
-    rgb_from_msg,
-)
-from surgseg_ros.messages.results import to_cdr
+from surgseg_ros.messages.images import ImageError, image_to_msg, rgb_from_msg
+from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE, to_cdr
 from surgseg_ros.node.worker import read_image
 
 TYPES: Final = {'image': IMAGE, 'compressed': COMPRESSED_IMAGE}

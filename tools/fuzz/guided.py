@@ -65,7 +65,7 @@ def _options(given: argparse.Namespace) -> dict[str, Any]:
 
 def _instrument_generated_code(types: Iterable[str]) -> None:
     """Instrument the functions that rosbags generates at run time, without an import to hook."""
-    from surgseg_ros.messages.types import TYPES
+    from surgseg_ros.messages.serialization import TYPES
 
     for name in (*types, 'std_msgs/msg/Header', 'builtin_interfaces/msg/Time'):
         definition: Any = TYPES.get_msgdef(name)

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from surgseg_ros.messages.images import MAX_SIDE_PX
-from surgseg_ros.messages.results import to_cdr
-from surgseg_ros.messages.types import from_cdr
+from surgseg_ros.messages.serialization import from_cdr, to_cdr
 from tools.fuzz.checks import TYPES
 from tools.fuzz.seeds import ENCODINGS, seeds
 

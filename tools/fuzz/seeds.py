@@ -8,9 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.messages.images import COMPRESSED_IMAGE, IMAGE
-from surgseg_ros.messages.results import header
-from surgseg_ros.messages.types import TYPES
+from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE, TYPES, header
 
 _HEIGHT: Final = 6
 _WIDTH: Final = 10

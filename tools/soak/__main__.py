@@ -20,7 +20,7 @@ from surgseg_ros.core.gates import GATES
 from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.self_test import add_self_test
-from surgseg_ros.node.compatibility import local_discovery
+from surgseg_ros.node.middleware import local_discovery
 from tools.soak.injections import INJECTIONS, World
 from tools.soak.processes import ROOT, usage
 from tools.soak.shared_memory import clear_shared_memory

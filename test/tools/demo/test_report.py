@@ -10,7 +10,7 @@ import pytest
 from surgseg_ros.bags.writing import START_TIME_NS, write_image_bag
 from surgseg_ros.core.detections import without_decision
 from surgseg_ros.messages.images import image_to_msg
-from surgseg_ros.messages.results import detections_to_msg, header, to_cdr
+from surgseg_ros.messages.serialization import detections_to_msg, header, to_cdr
 from tools.demo.report import report, table
 from tools.demo.session import Recorded
 from tools.demo.source import IMAGE_TOPIC, Source

@@ -10,7 +10,7 @@ import pytest
 from surgseg_ros.bags.reading import Bag
 from surgseg_ros.bags.writing import START_TIME_NS
 from surgseg_ros.messages.images import rgb_from_msg
-from surgseg_ros.messages.results import stamp_ns
+from surgseg_ros.messages.serialization import stamp_ns
 from tools.demo import source
 from tools.demo.source import IMAGE_TOPIC, make_video_bag
 

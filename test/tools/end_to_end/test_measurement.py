@@ -14,8 +14,13 @@ from verbs import verb
 from surgseg_ros.benchmarking.report import ratios, sum_up
 from surgseg_ros.cli import benchmark
 from surgseg_ros.core.timing import Percentiles
-from surgseg_ros.node.compatibility import local_discovery
-from surgseg_ros.node.dds_profile import NEW_VARIABLE, NO_PROFILE, OLD_VARIABLE, shipped_profile
+from surgseg_ros.node.middleware import (
+    NEW_VARIABLE,
+    NO_PROFILE,
+    OLD_VARIABLE,
+    local_discovery,
+    shipped_profile,
+)
 from tools.end_to_end import measurement
 from tools.end_to_end.measurement import Sample, Watch, memory
 from tools.end_to_end.processes import Settings, Variant, environment
@@ -87,14 +92,14 @@ def test_only_who_should_gets_the_profile_and_all_stay_on_this_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(OLD_VARIABLE, '/of/the/user.xml')
-    monkeypatch.setattr('surgseg_ros.node.dds_profile.free_bytes', lambda folder: 1 << 40)
+    monkeypatch.setattr('surgseg_ros.node.middleware.free_bytes', lambda folder: 1 << 40)
     profile = str(shipped_profile())
     assert profile in environment(True, profile).values()
     for bare in (environment(False, profile), environment(True, NO_PROFILE)):
         assert not {OLD_VARIABLE, NEW_VARIABLE} & bare.keys()
         assert local_discovery({}).items() <= bare.items()
         assert bare['ROS_DOMAIN_ID']
-    monkeypatch.setattr('surgseg_ros.node.dds_profile.free_bytes', lambda folder: 0)
+    monkeypatch.setattr('surgseg_ros.node.middleware.free_bytes', lambda folder: 0)
     with pytest.raises(RuntimeError, match='--shm-size'):
         environment(True, profile)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from surgseg_ros.messages.images import image_to_msg
-from surgseg_ros.messages.results import header
+from surgseg_ros.messages.serialization import header
 from tools.fuzz import checks
 from tools.fuzz.__main__ import CORPUS, refuse
 from tools.fuzz.checks import TYPES, BrokenPromiseError, check

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects that rest on the tissue: clips, clamps and a catheter."""
+"""
+Objects that rest on the tissue: clips, clamps, a catheter, and things of no class.
+
+The last lie in an operation's field too, and are drawn so that metal alone is no tool.
+"""
 
 import math
 
@@ -16,7 +20,7 @@ _CATHETERS: tuple[Colour, ...] = (
     (226, 158, 52), (214, 120, 40), (232, 206, 150), (226, 190, 84),
     (250, 248, 246), (244, 240, 250), (240, 226, 196), (228, 226, 236),
 )  # fmt: skip
-_PLASTICS: tuple[Colour, ...] = (
+_CLIP_PLASTICS: tuple[Colour, ...] = (
     (238, 236, 240), (150, 96, 205), (70, 185, 105), (80, 140, 235),
 )  # fmt: skip
 
@@ -49,7 +53,7 @@ def _clip(rng: Generator, length: float, scale: float) -> Sprite:
         level = float(rng.uniform(40, 250))
         look = metal_look(rng, (level, level, level), 0.5)
     else:
-        look = metal_look(rng, _PLASTICS[rng.integers(len(_PLASTICS))], 0.15)
+        look = metal_look(rng, _CLIP_PLASTICS[rng.integers(len(_CLIP_PLASTICS))], 0.15)
         look = np.asarray(np.clip(look * 1.25 + 12, 0, 255), np.float32)
     half = max(0.0035, length * float(rng.uniform(0.08, 0.16)))
     gape = float(rng.uniform(0.05, 0.25)) if rng.random() < 0.5 else 0.0
@@ -141,3 +145,114 @@ def _tube_curve(rng: Generator, view: View) -> Points:
         + 3 * at**2 * (1 - at) * second
         + at**3 * last
     )
+
+
+_TUBES: tuple[Colour, ...] = (
+    (236, 232, 226), (226, 196, 150), (190, 60, 56), (120, 190, 226), (40, 40, 44),
+)  # fmt: skip
+_PLASTICS: tuple[Colour, ...] = (
+    (240, 238, 242), (246, 246, 250), (150, 96, 205), (70, 185, 105), (80, 140, 235), (30, 30, 32),
+)  # fmt: skip
+
+
+class Distractor(Resting):
+    """
+    A thing of no class: gauze, a bulldog clamp, a plastic strip, an ultrasound probe or a drain.
+
+    :param rng: source of its random form.
+    :param view: the image.
+    :param tissue: what it lies on.
+    """
+
+    lift = 0.02
+    defocus = 0.0
+
+    def __init__(self, rng: Generator, view: View, tissue: Tissue) -> None:
+        super().__init__(rng, view, tissue, 0.0)
+        self._angle = still(rng, 0, 2 * np.pi, 0.04, 6)
+        self._sprite: Sprite | None = None
+        kind = rng.random()
+        scale = float(view.height)
+        if kind < 0.22:
+            self._sprite = _gauze(rng, scale)
+        elif kind < 0.5:
+            self._sprite = _bulldog(rng, float(rng.uniform(0.16, 0.34)), scale)
+        elif kind < 0.7:
+            self._sprite = _probe(rng, scale)
+        else:
+            colour = _TUBES[rng.integers(len(_TUBES))]
+            shine = float(rng.uniform(10, 90))
+            self._shade = rod(rng, Gloss(colour, 0.5, shine, 12, float(rng.uniform(-0.4, 0.4))))
+            self._half = float(rng.uniform(0.008, 0.04))
+            self._curve = _bent(rng, float(rng.uniform(0.3, 1.2)))
+
+    def draw(self, time_s: float) -> list[Patch]:
+        """Return it."""
+        angle, at = self._angle(time_s), self.anchor(time_s)
+        if self._sprite:
+            return seen([self._sprite.place(self._view, at, angle)])
+        turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+        curve = self._curve @ turn + at
+        halves = np.full(len(curve), self._half)
+        return seen([ribbon(self._view, curve, halves, self._shade, labels.BACKGROUND)])
+
+
+def _bent(rng: Generator, length: float) -> Points:
+    """Bend a line of some length at random, from the origin."""
+    headings = np.cumsum(np.cumsum(rng.normal(0, 0.035, 20)) + rng.normal(0, 0.08))
+    steps = np.stack([np.cos(headings), np.sin(headings)], axis=1) * length / 20
+    return np.asarray(np.cumsum(steps, axis=0))
+
+
+def _gauze(rng: Generator, scale: float) -> Sprite:
+    """Make a ragged piece of gauze, white or soaked with blood."""
+    radius = float(rng.uniform(0.1, 0.3))
+    look = metal_look(rng, (236, 232, 226), 0.1)
+    look = np.asarray(np.clip(look * 0.5 + rng.uniform(70, 130), 0, 255), np.float32)
+    relief = Relief(rng, (2.6 * radius, 2.6 * radius), (1.3 * radius, 1.3 * radius), scale)
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    ragged = radius * (1 + 0.16 * rng.standard_normal(24).clip(-1.6, 1.6))
+    ring = np.stack([np.cos(angles), np.sin(angles) * rng.uniform(0.5, 1)], axis=1)
+    relief.plate(ring * ragged[:, None], 0.03, 0.05)
+    for at in np.arange(-radius, radius, 0.012):  # the weave
+        for line in ((at, -radius, at + 0.004, radius), (-radius, at, radius, at + 0.004)):
+            left, top, right, bottom = line
+            corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+            relief.dark(np.array(corners), 0.93)
+    return relief.finish(look, labels.BACKGROUND, 0.05, float(rng.uniform(0, 0.9)))
+
+
+def _bulldog(rng: Generator, length: float, scale: float) -> Sprite:
+    """Make a bulldog clamp of metal or plastic: two serrated jaws, crossed before a spring."""
+    plastic = rng.random() < 0.5
+    tint = _PLASTICS[rng.integers(len(_PLASTICS))] if plastic else (250.0, 250.0, 250.0)
+    look = metal_look(rng, tint, 0.15 if plastic else 0.5)
+    if plastic:
+        look = np.asarray(np.clip(look * 1.25 + 12, 0, 255), np.float32)
+    half, gape = length * float(rng.uniform(0.06, 0.1)), float(rng.uniform(0.06, 0.2))
+    relief = Relief(rng, (length * 1.5, length * 0.9), (length * 0.4, length * 0.45), scale)
+    for side in (-1, 1):
+        relief.plate(bar(length * 0.34, half, math.pi + side * 0.55), 0.02, half)
+        relief.plate(bar(length, half, side * gape), 0.025, half)
+        for at in np.linspace(0.3, 0.95, 10):
+            turn = side * gape
+            shift = at * length * np.array([math.cos(turn), math.sin(turn)])
+            relief.dark(bar(length * 0.012, half * 0.9, turn) + shift, 0.6)
+    for radius, factor in ((0.13, 1.0), (0.085, 0.35), (0.055, 1.0)):
+        angles = np.linspace(0, 2 * np.pi, 30, endpoint=False)
+        ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radius * length
+        relief.plate(ring, 0.012, 0.01)
+        relief.dark(ring, factor)
+    return relief.finish(look, labels.BACKGROUND, 0.03, float(rng.uniform(0, 0.5)))
+
+
+def _probe(rng: Generator, scale: float) -> Sprite:
+    """Make a drop-in probe: a smooth dark or white body with a fin."""
+    length, half = float(rng.uniform(0.2, 0.45)), float(rng.uniform(0.03, 0.07))
+    level = float(rng.choice([rng.uniform(20, 60), rng.uniform(180, 245)]))
+    look = metal_look(rng, (level, level, level * 1.02), 0.2)
+    relief = Relief(rng, (length + 3 * half, 4 * half), (1.2 * half, 2 * half), scale)
+    relief.plate(bar(length, half, 0.0), half, half)
+    fin = bar(0.3 * length, 0.3 * half, 0.0) + np.array([0.35 * length, 0.0])
+    relief.plate(fin, 0.02, 0.02)
+    return relief.finish(look, labels.BACKGROUND, 0.01, float(rng.uniform(0, 0.3)))

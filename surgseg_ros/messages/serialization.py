@@ -1,18 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converts results to messages, with the unchanged header of their image."""
+"""
+Message types as rosbags knows them, how messages are read and written, and those of results.
+
+A result's messages have the unchanged header of their image.
+"""
 
 import dataclasses
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.labels import LABELS
-from surgseg_ros.messages.images import IMAGE
-from surgseg_ros.messages.types import TYPES
 
+VISION_MSGS: Final = Path(__file__).parent / 'vision_msgs' / 'msg'
+
+IMAGE: Final = 'sensor_msgs/msg/Image'
+COMPRESSED_IMAGE: Final = 'sensor_msgs/msg/CompressedImage'
 DETECTIONS = 'vision_msgs/msg/Detection2DArray'
 LABEL_INFO = 'vision_msgs/msg/LabelInfo'
 
@@ -20,6 +29,42 @@ _LENGTH: Final = struct.Struct('<I')
 _NO_PIXELS: Final = np.empty(0, np.uint8)
 
 _LATEST_S: Final = 2**31 - 1
+
+
+def make_typestore() -> Typestore:
+    """Make a store of all types in use; bags with other types register them in a copy."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for path in sorted(VISION_MSGS.glob('*.msg')):
+        store.register(get_types_from_msg(path.read_text(), f'vision_msgs/msg/{path.stem}'))
+    return store
+
+
+TYPES: Final = make_typestore()
+
+
+def message_class(name: str) -> type[Any]:
+    """
+    Return the class of a message type.
+
+    :param name: the type's full name, such as 'sensor_msgs/msg/Image'.
+    :return: its dataclass, for use with the functions of TYPES.
+    :raises ValueError: if there is no such type.
+    """
+    if name not in TYPES.types:
+        raise ValueError(f'there is no message type {name!r}: write it like sensor_msgs/msg/Image')
+    found: type[Any] = TYPES.types[name]
+    return found
+
+
+def from_cdr(cdr: bytes, type_name: str) -> Any:
+    """
+    Read a serialized message; arrays are views of `cdr`.
+
+    :param cdr: CDR with its encapsulation header, of either byte order.
+    :param type_name: `sensor_msgs/msg/Image`, for example.
+    :return: the message, of a type in TYPES.
+    """
+    return TYPES.deserialize_cdr(memoryview(cdr), type_name)  # bytes would be copied
 
 
 def to_cdr(message: Any) -> bytes:

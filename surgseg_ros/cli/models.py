@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs `train`, `adapt`, `calibrate` and `export`, which write model folders."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from surgseg_ros.cli.arguments import MODEL_HELP, fraction, positive_int
+from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
+from surgseg_ros.core.files import check_file, write_whole
+from surgseg_ros.core.model_folder import PRECISIONS, SPEC_FILE, ModelSpec, read_spec, write_spec
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.exporting.export import BACKENDS, RefusedError, export
+from surgseg_ros.exporting.frames import Frame, choose_frames
+from surgseg_ros.training.adaptation import WEIGHT, adapt
+from surgseg_ros.training.config import read_config
+from surgseg_ros.training.model_card import model_card
+from surgseg_ros.training.scoring import Calibration, ValidationFrame, tune_temperature
+
+README: Final = 'README.md'
+SCORES: Final = 'confidence'
+"""Key of ModelSpec.scores."""
+
+
+def run_train(argv: Sequence[str] | None = None) -> int:
+    """
+    Train.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status.
+    :raises ValueError: of the settings, the data or the network, if they cannot be used.
+    :raises OSError: if the model, or a file of the run, cannot be written.
+    """
+    # Only here: Lightning takes seconds to import, and the other verbs do without it.
+    from surgseg_ros.training.train import train
+
+    options = _train_parser().parse_args(argv)
+    train(read_config(options.config, options.settings), resume=options.resume)
+    return 0
+
+
+def _train_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='surgseg_ros train',
+        description='The verb `train`: from a folder of videos and a file of settings to a model '
+        'folder.',
+    )
+    add = parser.add_argument
+    add('--config', type=Path, required=True, metavar='FILE', help='YAML settings')
+    add(
+        '--resume',
+        action='store_true',
+        help='go on from the last checkpoint in the output folder, if there is one',
+    )
+    add('settings', nargs='*', metavar='key=value', help='instead of what the file says')
+    return parser
+
+
+def run_adapt(argv: Sequence[str] | None = None) -> int:
+    """
+    Adapt.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status; 1 if images of a video are missing or damaged, and were left out.
+    :raises ValueError: of the model, a video or the output, if it cannot be used.
+    :raises OSError: if the model cannot be written.
+    """
+    parser = _adapt_parser()
+    options = parser.parse_args(argv)
+    if not options.weight:
+        parser.error('argument --weight: 0 changes nothing; give a number above 0, up to 1')
+    adapted = adapt(
+        find_model(options.model), options.video, options.output, options.images, options.weight
+    )
+    if adapted.losses:
+        lost = '\n'.join(adapted.losses)
+        print(f'adapt: left out what is missing or damaged:\n{lost}', file=sys.stderr)
+    made_of = adapted.spec.training['adapted']
+    print(
+        f'{options.output}: adapted to {made_of["images"]} images of '
+        f'{len(made_of["videos"])} videos; measure whether that helps (`evaluate --labelled`)'
+    )
+    return 1 if adapted.losses else 0
+
+
+def _adapt_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='surgseg_ros adapt',
+        description="The verb `adapt`: adapts a model to unlabelled videos of one's own, without "
+        'training.',
+    )
+    add = parser.add_argument
+    # fmt: off
+    add('--model', default=DEFAULT_MODEL, metavar='DIR', help=MODEL_HELP)
+    add('--video', type=Path, required=True, nargs='+', metavar='PATH',
+        help='videos, folders of images or data sets of one camera; masks are not read')
+    add('--output', type=Path, required=True, metavar='DIR', help='a new folder, for the model')
+    add('--images', type=positive_int, default=64, metavar='N',
+        help='to adapt to, spread over all videos, at most (default: %(default)s)')
+    add('--weight', type=fraction, default=WEIGHT, metavar='W',
+        help="of the images' statistics against those of the training, up to 1 "
+        '(default: %(default)s)')
+    # fmt: on
+    return parser
+
+
+def run_calibrate(argv: Sequence[str] | None = None) -> int:
+    """
+    Calibrate.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status.
+    :raises ValueError: of the model or a data set, if it cannot be used.
+    :raises OSError: if the folder cannot be written.
+    """
+    options = _calibrate_parser().parse_args(argv)
+    data = (options.calibration, options.held_out)
+    spec = calibrate(options.model, data, options.frames, options.device)
+    found = spec.scores[SCORES]['calibration']
+    before, after = (_format_error(found[key]['ece']) for key in ('before', 'after'))
+    print(
+        f'{options.model}: temperature {spec.temperature:.4f}; calibration error {before} before '
+        f'and {after} after, on {spec.scores[SCORES]["frames"]} held-out frames'
+    )
+    return 0
+
+
+def _calibrate_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='surgseg_ros calibrate',
+        description="The verb `calibrate`: finds a model's temperature again, so that confidence "
+        'is a probability.',
+    )
+    add = parser.add_argument
+    # fmt: off
+    add('--model', type=Path, required=True, metavar='DIR',
+        help='the model folder, whose model.json and card are written again')
+    add('--calibration', type=Path, metavar='DATA_DIR',
+        help='a data set that the model was not trained on (default: synthetic scenes, for a '
+        'model that has seen no others)')
+    add('--held-out', type=Path, metavar='DATA_DIR',
+        help='a data set to measure on (default: half of the videos of --calibration)')
+    add('--frames', type=positive_int, default=100, metavar='N',
+        help='to calibrate by, and to measure on, at most (default: %(default)s)')
+    add('--device', default='auto', help='auto, cpu, cuda or cuda:N (default: %(default)s)')
+    # fmt: on
+    return parser
+
+
+def calibrate(
+    model: Path,
+    data: tuple[Path | None, Path | None] = (None, None),
+    count: int = 100,
+    device: str = 'auto',
+) -> ModelSpec:
+    """
+    Find a temperature, measure what it does on other frames, and write both into the folder.
+
+    :param model: a model folder; its weights and exports stay as they are.
+    :param data: data sets to calibrate by and to measure on, or None; see choose_frames.
+    :param count: the most frames of each.
+    :param device: `auto`, `cpu`, `cuda` …
+    :return: the specification as written.
+    :raises ValueError: if the model or a data set cannot be used.
+    :raises OSError: if the folder cannot be written.
+    """
+    spec = read_spec(model)
+    check_file(model / SPEC_FILE)
+    frames = choose_frames(spec, *data, count, calibrate=True)
+    runtime = Segmenter.load(model, device, 'torch').runtime
+    temperature = tune_temperature(runtime, spec, partial(_read_frames, frames.calibration))
+    found = dataclasses.replace(spec, temperature=temperature)
+    scores = {**spec.scores, SCORES: _measure(Segmenter(found, runtime), frames.held_out)}
+    found = dataclasses.replace(found, scores=scores)
+    _write_calibrated(model, spec, found)
+    return found
+
+
+def _measure(segmenter: Segmenter, frames: Sequence[Frame]) -> dict[str, Any]:
+    calibration = Calibration(segmenter)
+    for _, image, truth in _read_frames(frames):
+        calibration.add(image, truth)
+    return {
+        'videos': len({frame.video for frame in frames}),
+        'frames': len(frames),
+        'about': 'Videos that played no part in finding the temperature.',
+        'calibration': calibration.summarize(),
+    }
+
+
+def _read_frames(frames: Sequence[Frame]) -> Iterator[ValidationFrame]:
+    for frame in frames:
+        yield frame.video, *frame.read()
+
+
+def _write_calibrated(model: Path, before: ModelSpec, spec: ModelSpec) -> None:
+    """Write model.json, and the card unless somebody has written in it."""
+    path = model / README
+    reported = path.read_text() if path.exists() else model_card(before)
+    write_spec(model, spec)
+    if reported == model_card(before):
+        write_whole(path, model_card(spec).encode())
+    else:
+        print(f'calibrate: {path} was not written by `train` alone, and stays as it is')
+
+
+def _format_error(error: float | None) -> str:
+    return '-' if error is None else f'{error:.4f}'
+
+
+def run_export(argv: Sequence[str] | None = None) -> int:
+    """
+    Export.
+
+    :param argv: the arguments; those of the command line by default.
+    :return: the exit status: 1 if the export agrees too little.
+    :raises ValueError: of the model or a data set, if it cannot be used.
+    :raises OSError: if the export cannot be written.
+    """
+    options = _export_parser().parse_args(argv)
+    try:
+        written = export(
+            find_model(options.model),
+            options.output,
+            options.backend,
+            options.precision,
+            (options.calibration, options.held_out),
+            options.frames,
+        )
+    except RefusedError as error:
+        print(f'export: refused: {error}', file=sys.stderr)
+        return 1
+    print(f'{options.output}: {_describe_export(written.exports[options.backend])}')
+    return 0
+
+
+def _export_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='surgseg_ros export',
+        description='The verb `export`: converts a network for another runtime, and compares it '
+        'with the original.',
+    )
+    add = parser.add_argument
+    # fmt: off
+    add('--model', default=DEFAULT_MODEL, metavar='DIR', help=MODEL_HELP)
+    add('--backend', required=True, choices=BACKENDS,
+        help='openvino: for CPUs; onnx: for TensorRT, by ONNX Runtime')
+    add('--precision', required=True, choices=PRECISIONS,
+        help='int8 is calibrated by frames; bf16 of onnx takes TensorRT')
+    add('--output', type=Path, required=True, metavar='DIR',
+        help='a new folder; gets all that is in the model folder, and the export')
+    add('--calibration', type=Path, metavar='DATA_DIR',
+        help='a data set (default: synthetic scenes, for a model that has seen no others)')
+    add('--held-out', type=Path, metavar='DATA_DIR',
+        help='a data set to compare on (default: half of the videos of --calibration)')
+    add('--frames', type=positive_int, default=100, metavar='N',
+        help='to calibrate by, and to compare on, at most (default: %(default)s)')
+    # fmt: on
+    return parser
+
+
+def _describe_export(entry: dict[str, Any]) -> str:
+    agreement = entry['agreement']
+    return (
+        f'{agreement["runtime"]}; {100 * agreement["class_agreement"]:.3f} % of pixels as the '
+        f'original, official mIoU {agreement["exported"]["mIoU"]:.4f} against '
+        f'{agreement["original"]["mIoU"]:.4f}, on {agreement["frames"]} held-out frames of '
+        f'{agreement["videos"]} videos'
+    )
