@@ -14,9 +14,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from surgseg_ros.core.detections import Instrument, OrientedBox, draw_overlay
+    from surgseg_ros.core.detections import Instrument, OrientedBox
     from surgseg_ros.core.labels import LABELS, NO_DECISION
     from surgseg_ros.core.model_folder import ModelError
+    from surgseg_ros.core.overlay import draw_overlay
     from surgseg_ros.core.segmentation import Roi, Segmentation
     from surgseg_ros.core.segmenter import Segmenter
 
@@ -44,7 +45,7 @@ _MODULES: Final = {
     'Roi': 'surgseg_ros.core.segmentation',
     'Segmentation': 'surgseg_ros.core.segmentation',
     'Segmenter': 'surgseg_ros.core.segmenter',
-    'draw_overlay': 'surgseg_ros.core.detections',
+    'draw_overlay': 'surgseg_ros.core.overlay',
 }
 """Public name to the module that defines it."""
 

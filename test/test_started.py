@@ -175,11 +175,11 @@ def test_workers_have_domains_of_their_own_and_what_they_leave_running_is_told(
 ) -> None:
     for name in ('one', 'two'):
         (tmp_path / f'test_{name}.py').write_text(WORKERS_TEST)
-    here = Path(__file__).parent
+    tests = Path(__file__).parent
     options = ('-p', 'conftest', '--numprocesses', '2', '--dist', 'loadfile', '-c', os.devnull)
     run = subprocess.run(
         [sys.executable, '-m', 'pytest', *options, '--rootdir', tmp_path, tmp_path],
-        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(here), str(here.parent)])},
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(tests), str(tests.parent)])},
         capture_output=True,
         text=True,
     )

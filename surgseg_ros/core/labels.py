@@ -49,6 +49,32 @@ LABELS: Final = {
 """Name of each number in a mask or a detection."""
 
 
+KEYPOINT_LABELS: Final = {
+    20: 'tip',
+    21: 'left_jaw_tip',
+    22: 'right_jaw_tip',
+    23: 'jaw_pivot',
+    24: 'wrist_joint',
+    25: 'shaft_entry',
+    26: 'left_shaft_edge',
+    27: 'right_shaft_edge',
+    28: 'shaft_axis',
+    29: 'needle_point',
+    30: 'needle_tail',
+    31: 'needle_middle',
+    32: 'needle_centre',
+    33: 'needle_thread_end',
+    34: 'thread_end',
+    35: 'thread_line',
+    36: 'centre',
+    60: 'hidden',
+    61: 'beyond_image',
+}
+"""Name of each number in the topic `keypoints`; of the last two, flags of a point."""
+
+HIDDEN: Final = 60
+BEYOND_IMAGE: Final = 61
+
 # Based on Paul Tol's qualitative schemes (SRON/EPS/TN/09-002), shifted until any two classes
 # differ over tissue and metal, also with a colour vision deficiency; a test checks this.
 _COLOURS: Final = {

@@ -12,8 +12,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from surgseg_ros.core.detections import draw_overlay
 from surgseg_ros.core.labels import BACKGROUND, CLASS_NAMES, PALETTE
+from surgseg_ros.core.overlay import draw_overlay
 from surgseg_ros.evaluation.frames import read_frames, read_image_file
 from surgseg_ros.evaluation.layout import (
     FrameError,

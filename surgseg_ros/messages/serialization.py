@@ -16,7 +16,8 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from surgseg_ros.core.detections import Instrument
-from surgseg_ros.core.labels import LABELS
+from surgseg_ros.core.keypoints import Geometry, Keypoint
+from surgseg_ros.core.labels import BEYOND_IMAGE, HIDDEN, KEYPOINT_LABELS, LABELS, NO_DECISION
 
 VISION_MSGS: Final = Path(__file__).parent / 'vision_msgs' / 'msg'
 
@@ -117,15 +118,50 @@ def detections_to_msg(message_header: Any, instruments: Sequence[Instrument]) ->
     return TYPES.types[DETECTIONS](header=message_header, detections=detections)
 
 
+def keypoints_to_msg(
+    message_header: Any, geometries: Sequence[Geometry], *, decided: bool = True
+) -> Any:
+    """
+    Make the keypoints message of an image.
+
+    :param message_header: std_msgs/Header of the array and of each point.
+    :param geometries: of the instruments, in the order of `detections`.
+    :param decided: whether there is a decision; without one the message says so.
+    :return: vision_msgs/Detection2DArray; `id` is the instrument's place in `detections`, from 1,
+        `class_id` one of KEYPOINT_LABELS, the centre in pixels, the size twice the deviation.
+    """
+    array = TYPES.types[DETECTIONS]
+    if not decided:
+        nothing = [(str(NO_DECISION), 0.0)]
+        return array(message_header, [_box(message_header, nothing, (0.0, 0.0, 0.0), (0.0, 0.0))])
+    points = [
+        _keypoint(message_header, str(number), point)
+        for number, geometry in enumerate(geometries, 1)
+        for point in geometry.keypoints
+    ]
+    return array(message_header, points)
+
+
+def _keypoint(message_header: Any, number: str, point: Keypoint) -> Any:
+    flags = [(HIDDEN, point.is_hidden), (BEYOND_IMAGE, point.is_beyond)]
+    results = [
+        (str(int(point.kind)), point.score),
+        *((str(flag), 1.0) for flag, is_set in flags if is_set),
+    ]
+    place = point.x_px, point.y_px, point.angle_rad
+    return _box(message_header, results, place, (2 * point.sigma_px,) * 2, number)
+
+
 def label_info_to_msg(time_ns: int) -> Any:
     """
-    Make the message that names every number in masks and detections.
+    Make the message that names every number in masks, detections and keypoints.
 
     :param time_ns: now, in nanoseconds.
     :return: vision_msgs/LabelInfo.
     """
     vision_class = TYPES.types['vision_msgs/msg/VisionClass']
-    table = [vision_class(class_id=label, class_name=name) for label, name in LABELS.items()]
+    names = {**LABELS, **KEYPOINT_LABELS}
+    table = [vision_class(class_id=label, class_name=name) for label, name in names.items()]
     return TYPES.types[LABEL_INFO](header=header(time_ns), class_map=table, threshold=0.0)
 
 
@@ -138,22 +174,35 @@ def _image_to_cdr(message: Any) -> bytes:
 
 
 def _detection(message_header: Any, instrument: Instrument) -> Any:
-    types, box = TYPES.types, instrument.box
-    hypothesis = types['vision_msgs/msg/ObjectHypothesis'](
-        class_id=str(instrument.label), score=instrument.score
-    )
-    result = types['vision_msgs/msg/ObjectHypothesisWithPose'](
-        hypothesis=hypothesis, pose=_no_pose()
-    )
-    position = types['vision_msgs/msg/Point2D'](x=box.center_x_px, y=box.center_y_px)
-    center = types['vision_msgs/msg/Pose2D'](position=position, theta=box.angle_rad)
+    box = instrument.box
+    place = box.center_x_px, box.center_y_px, box.angle_rad
+    results = [(str(instrument.label), instrument.score)]
+    return _box(message_header, results, place, (box.size_x_px, box.size_y_px))
+
+
+def _box(
+    message_header: Any,
+    results: Sequence[tuple[str, float]],
+    place: tuple[float, float, float],
+    size: tuple[float, float],
+    name: str = '',
+) -> Any:
+    """Make a detection from class and score of each result, (x, y, angle) and (width, height)."""
+    types = TYPES.types
+    hypotheses = [
+        types['vision_msgs/msg/ObjectHypothesisWithPose'](
+            hypothesis=types['vision_msgs/msg/ObjectHypothesis'](class_id=label, score=score),
+            pose=_no_pose(),
+        )
+        for label, score in results
+    ]
+    position = types['vision_msgs/msg/Point2D'](x=place[0], y=place[1])
+    center = types['vision_msgs/msg/Pose2D'](position=position, theta=place[2])
     return types['vision_msgs/msg/Detection2D'](
         header=message_header,
-        results=[result],
-        bbox=types['vision_msgs/msg/BoundingBox2D'](
-            center=center, size_x=box.size_x_px, size_y=box.size_y_px
-        ),
-        id='',
+        results=hypotheses,
+        bbox=types['vision_msgs/msg/BoundingBox2D'](center=center, size_x=size[0], size_y=size[1]),
+        id=name,
     )
 
 

@@ -14,10 +14,18 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
-from surgseg_ros.core.detections import Instrument, draw_overlay
+from surgseg_ros.core.detections import Instrument, instance_image
+from surgseg_ros.core.geometry import find_geometry
+from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.overlay import draw_overlay
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.messages.images import image_to_msg
-from surgseg_ros.messages.serialization import detections_to_msg, label_info_to_msg, to_cdr
+from surgseg_ros.messages.serialization import (
+    detections_to_msg,
+    keypoints_to_msg,
+    label_info_to_msg,
+    to_cdr,
+)
 
 LATCHED_QOS: Final = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -29,6 +37,8 @@ RESULTS: Final = {
     'detections': Detection2DArray,
     'confidence': Image,
     'overlay': Image,
+    'instances': Image,
+    'keypoints': Detection2DArray,
     'raw_mask': Image,
 }
 """Topics that are published only while the node is active, and their types."""
@@ -116,7 +126,7 @@ class Outputs:
         raw: NDArray[np.uint8] | None = None,
     ) -> None:
         """
-        Publish the results of an image; confidence, overlay and raw mask only for subscribers.
+        Publish the results of an image: mask and detections, and what else has a subscriber.
 
         :param header: header of the image, passed on unchanged.
         :param image: (H, W, 3) uint8 RGB.
@@ -131,7 +141,14 @@ class Outputs:
         if self._has_subscriber('overlay'):
             drawn = draw_overlay(image, segmentation.mask, instruments)
             self._send('overlay', image_to_msg(drawn, header))
-
+        if self._has_subscriber('instances'):
+            self._send(
+                'instances', image_to_msg(instance_image(instruments, segmentation.mask), header)
+            )
+        if self._has_subscriber('keypoints'):
+            found = [find_geometry(i, segmentation.mask, instruments) for i in instruments]
+            decided = any(i.label != NO_DECISION for i in instruments) or not instruments
+            self._send('keypoints', keypoints_to_msg(header, found, decided=decided))
         if raw is not None and self._has_subscriber('raw_mask'):
             self._send('raw_mask', image_to_msg(raw, header))
 

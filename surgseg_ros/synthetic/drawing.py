@@ -17,12 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.synthetic.noise import FloatImage
+from surgseg_ros.synthetic.truth import Place, Truth
 
 Image = NDArray[np.uint8]
 Points = NDArray[np.float64]
-Place = tuple[float, float]
-"""x and y in units."""
-
 Shade = Callable[[FloatImage, FloatImage, FloatImage], FloatImage]
 """(along, across, facing), each (N,), to (N, 3) colours: distance along the curve in units, place
 across from -1 to 1, and the curve's direction as an angle in radians."""
@@ -147,6 +145,9 @@ class Item(Protocol):
 
     def anchor(self, time_s: float) -> Place:
         """Return the point, in units, whose motion determines its blur."""
+
+    def truth(self, time_s: float) -> Truth | None:
+        """Return what is true of it at a time; None of what is not an instrument."""
 
 
 def defocused(patch: Patch, sigma_px: float, view: View) -> Patch:
@@ -292,9 +293,10 @@ class Canvas:
     def __init__(self, image: Image) -> None:
         self.image = image
         self.mask: Image = np.zeros(image.shape[:2], np.uint8)
+        self.instances = self.mask.copy()
 
-    def paint(self, patch: Patch) -> None:
-        """Paint a patch over the image; pixels that it covers by at least half get its class."""
+    def paint(self, patch: Patch, number: int = 0) -> None:
+        """Paint a patch; pixels that it covers by at least half get its class and a number."""
         height, width = patch.rgba.shape[:2]
         area = np.s_[patch.y : patch.y + height, patch.x : patch.x + width]
         alpha = patch.rgba[..., 3]
@@ -303,6 +305,7 @@ class Canvas:
         self.image[area] = cv2.add(below, cv2.cvtColor(patch.rgba, cv2.COLOR_RGBA2RGB))
         covered = alpha if patch.area is None else patch.area
         self.mask[area][covered >= 128] = patch.label
+        self.instances[area][covered >= 128] = number
 
     def shadow(
         self, patches: Sequence[Patch], offset: tuple[float, float], soft: float, depth: float

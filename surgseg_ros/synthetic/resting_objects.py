@@ -11,10 +11,11 @@ import numpy as np
 from numpy.random import Generator
 
 from surgseg_ros.core import labels
-from surgseg_ros.synthetic.drawing import Patch, Place, Points, Sprite, View, ribbon, seen
+from surgseg_ros.synthetic.drawing import Patch, Points, Sprite, View, ribbon, seen
 from surgseg_ros.synthetic.materials import Colour, Gloss, Relief, bar, metal_look, rod
 from surgseg_ros.synthetic.noise import FloatImage, Wander, still
 from surgseg_ros.synthetic.tissue import Resting, Tissue
+from surgseg_ros.synthetic.truth import Place, Truth
 
 _CATHETERS: tuple[Colour, ...] = (
     (226, 158, 52), (214, 120, 40), (232, 206, 150), (226, 190, 84),
@@ -41,6 +42,10 @@ class Clamp(Resting):
         super().__init__(rng, view, tissue, 0.1)
         self._angle = still(rng, 0, 2 * np.pi, 0.04, 6)
         self._sprite = _clip(rng, float(rng.uniform(0.02, 0.1)), float(view.height))
+
+    def truth(self, time_s: float) -> Truth:
+        """Return its class; its centre is that of its pixels."""
+        return Truth(labels.CLAMPS, [])
 
     def draw(self, time_s: float) -> list[Patch]:
         """Return the clamp."""
@@ -100,6 +105,10 @@ class Catheter:
         """Return the tip."""
         x, y = self._curve(time_s)[0]
         return float(x), float(y)
+
+    def truth(self, time_s: float) -> Truth:
+        """Return its class; its centre is that of its pixels."""
+        return Truth(labels.CATHETER, [])
 
     def draw(self, time_s: float) -> list[Patch]:
         """Return the tube."""
@@ -185,6 +194,9 @@ class Distractor(Resting):
             self._shade = rod(rng, Gloss(colour, 0.5, shine, 12, float(rng.uniform(-0.4, 0.4))))
             self._half = float(rng.uniform(0.008, 0.04))
             self._curve = _bent(rng, float(rng.uniform(0.3, 1.2)))
+
+    def truth(self, time_s: float) -> None:
+        """Return nothing: it is no instrument."""
 
     def draw(self, time_s: float) -> list[Patch]:
         """Return it."""

@@ -23,11 +23,12 @@ from surgseg_ros.core import labels
 from surgseg_ros.core.files import replacing
 from surgseg_ros.core.processes import deaf_to_terminal, worker_pool
 from surgseg_ros.synthetic.camera import Camera
-from surgseg_ros.synthetic.drawing import Canvas, Item, View, defocused
+from surgseg_ros.synthetic.drawing import Canvas, Item, Patch, View, defocused
 from surgseg_ros.synthetic.resting_objects import Catheter, Clamp, Distractor
 from surgseg_ros.synthetic.suture import Needle, Thread
 from surgseg_ros.synthetic.tissue import Tissue
 from surgseg_ros.synthetic.tools import NeedleHolder, Suction, Tool
+from surgseg_ros.synthetic.truth import TrueInstrument, true_geometry
 
 LEAST_SIDE_PX: Final = 64
 """In a smaller image, needles would not be visible."""
@@ -55,10 +56,14 @@ class Frame:
 
     :param image: (H, W, 3) uint8 RGB.
     :param mask: (H, W) uint8, the class of each pixel.
+    :param instances: (H, W) uint8, the number of the instrument of each pixel; 0 for none.
+    :param instruments: those that are seen, in the order of their numbers.
     """
 
     image: NDArray[np.uint8]
     mask: NDArray[np.uint8]
+    instances: NDArray[np.uint8]
+    instruments: tuple[TrueInstrument, ...]
 
 
 class Scene:
@@ -82,6 +87,8 @@ class Scene:
         self._camera = Camera(self._rng(1), self._view)
         self._exposure_s = float(self._rng(2).uniform(0.2, 0.7)) / 25
         self._items = self._furnish(self._rng(3))
+        held = [item.held for item in self._items if isinstance(item, Tool) and item.held]
+        self._numbers = {item: number for number, item in enumerate([*self._items, *held], 1)}
 
     def frame(self, index: int) -> Frame:
         """
@@ -99,14 +106,33 @@ class Scene:
             ]
             canvas.shadow(patches, (item.lift * 0.5, item.lift), 0.3 * item.lift + 0.004, 0.5)
             for patch in patches:
-                canvas.paint(patch)
+                canvas.paint(patch, self._number(item, patch))
             before = np.array(item.anchor(time_s - self._exposure_s))
             motion = (np.array(item.anchor(time_s)) - before) * self._view.height
             canvas.smear(patches, (float(motion[0]), float(motion[1])))
         image = self._camera.expose(canvas.image, time_s, self._rng(4, index))
         if self._camera.window is not None:
-            canvas.mask[self._camera.window[..., 0] < 128] = labels.BACKGROUND
-        return Frame(image, canvas.mask)
+            outside = self._camera.window[..., 0] < 128
+            canvas.mask[outside], canvas.instances[outside] = labels.BACKGROUND, 0
+        return Frame(image, canvas.mask, canvas.instances, self._seen(canvas.instances, time_s))
+
+    def _number(self, item: Item, patch: Patch) -> int:
+        """Return the number of a patch's instrument; what a tool holds has one of its own."""
+        if patch.label == labels.BACKGROUND:
+            return 0
+        held = getattr(item, 'held', None)
+        return self._numbers[held if held is not None and patch.label == labels.NEEDLE else item]
+
+    def _seen(self, instances: NDArray[np.uint8], time_s: float) -> tuple[TrueInstrument, ...]:
+        """Describe the instruments that have pixels in the image."""
+        seen = set(np.unique(instances).tolist())
+        found = []
+        for item, number in self._numbers.items():
+            truth = item.truth(time_s) if number in seen else None
+            if truth is not None:
+                geometry = true_geometry(truth, instances == number)
+                found.append(TrueInstrument(number, truth.label, geometry))
+        return tuple(found)
 
     def _rng(self, *stream: int) -> Generator:
         return np.random.default_rng([self._seed, *stream])

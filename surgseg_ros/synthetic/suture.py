@@ -7,11 +7,14 @@ import numpy as np
 from numpy.random import Generator
 
 from surgseg_ros.core import labels
-from surgseg_ros.synthetic.drawing import Patch, Place, Points, View, ribbon, seen
+from surgseg_ros.core.curves import fit_circle, resample
+from surgseg_ros.core.keypoints import KeypointKind
+from surgseg_ros.synthetic.drawing import Patch, Points, View, ribbon, seen
 from surgseg_ros.synthetic.materials import Colour
 from surgseg_ros.synthetic.noise import FloatImage, Wander, still
 from surgseg_ros.synthetic.tissue import Tissue
 from surgseg_ros.synthetic.tools import Tool
+from surgseg_ros.synthetic.truth import Place, Truth
 
 _THREADS: tuple[Colour, ...] = (
     (96, 62, 190), (64, 84, 205), (52, 150, 120), (226, 222, 232), (60, 190, 225),
@@ -36,6 +39,7 @@ class Needle:
         self._view = view
         self._tissue = tissue
         self._tool = tool
+        self.has_thread = False
         self._half = float(rng.uniform(0.0048, 0.013))
         radius = float(rng.uniform(0.07, 0.19))
         angles = np.linspace(0, float(rng.uniform(2.5, 3.4)), 36)
@@ -74,6 +78,22 @@ class Needle:
         x, y = self._curve(time_s)[len(self._arc) // 2]
         return float(x), float(y)
 
+    def truth(self, time_s: float) -> Truth:
+        """Return its ends, its middle, and the centre of the circle that fits it."""
+        kinds, curve = KeypointKind, self._curve(time_s)
+        fitted = fit_circle(curve)
+        middle = curve[len(curve) // 2]
+        points = [
+            (kinds.NEEDLE_POINT, _place(curve[-1]), _heading(curve[-2], curve[-1])),
+            (kinds.NEEDLE_TAIL, _place(curve[0]), _heading(curve[1], curve[0])),
+            (kinds.NEEDLE_MIDDLE, _place(middle), _heading(curve[0], curve[-1])),
+        ]
+        if fitted:
+            points.append((kinds.NEEDLE_CENTRE, _place(fitted[0]), 0.0))
+        if self.has_thread:
+            points.append((kinds.NEEDLE_THREAD_END, *points[1][1:]))
+        return Truth(labels.NEEDLE, points, radius=fitted[1] if fitted else None)
+
     def draw(self, time_s: float) -> list[Patch]:
         """Return the needle; its highlight is where it runs across the light."""
 
@@ -104,6 +124,8 @@ class Thread:
         self._view = view
         self._tissue = tissue
         self._needle = needle
+        if needle:
+            needle.has_thread = True
         self._half = float(rng.uniform(0.0032, 0.0095))
         self._colour = _THREADS[rng.integers(len(_THREADS))]
         self._rest = _soft_curve(rng, view)
@@ -129,6 +151,21 @@ class Thread:
         x, y = self._curve(time_s)[20]
         return float(x), float(y)
 
+    def truth(self, time_s: float) -> Truth:
+        """Return its ends, and its line."""
+        kinds, curve = KeypointKind, self._curve(time_s)
+        ends = [
+            (kinds.THREAD_END, _place(curve[0]), _heading(curve[1], curve[0])),
+            (kinds.THREAD_END, _place(curve[-1]), _heading(curve[-2], curve[-1])),
+        ]
+        line = resample(curve)
+        steps = np.diff(line, axis=0, append=line[-1:] * 2 - line[-2:-1])
+        along = [
+            (kinds.THREAD_LINE, _place(point), math.atan2(step[1], step[0]))
+            for point, step in zip(line, steps)
+        ]
+        return Truth(labels.THREAD, [*ends, *along])
+
     def draw(self, time_s: float) -> list[Patch]:
         """Return the thread, in two pieces where it runs through tissue."""
         base = np.array(self._colour, np.float32)
@@ -150,6 +187,14 @@ class Thread:
                 for piece in pieces
             ]
         )
+
+
+def _place(point: Points) -> Place:
+    return float(point[0]), float(point[1])
+
+
+def _heading(start: Points, stop: Points) -> float:
+    return math.atan2(float(stop[1] - start[1]), float(stop[0] - start[0]))
 
 
 def _soft_curve(rng: Generator, view: View) -> Points:

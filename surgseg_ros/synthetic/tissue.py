@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from surgseg_ros.synthetic.drawing import Image, Place, View
+from surgseg_ros.synthetic.drawing import Image, View
 from surgseg_ros.synthetic.noise import (
     FloatImage,
     Wander,
@@ -20,6 +20,7 @@ from surgseg_ros.synthetic.noise import (
     step,
     still,
 )
+from surgseg_ros.synthetic.truth import Place
 
 MARGIN = 0.16
 """How far the tissue reaches beyond the image, in units."""
@@ -208,8 +209,8 @@ def _organs(
         turn = float(rng.uniform(0, math.pi))
         down, across = down - np.float32(centre[0]), across - np.float32(centre[1])
         along = (math.cos(turn) * across + math.sin(turn) * down) / radii[0]
-        aside = (math.cos(turn) * down - math.sin(turn) * across) / radii[1]
-        inside = 1 - along**2 - aside**2 - warp  # 0 at its outline
+        across = (math.cos(turn) * down - math.sin(turn) * across) / radii[1]
+        inside = 1 - along**2 - across**2 - warp  # 0 at its outline
         dome = float(rng.uniform(0.1, 0.5)) * radii.min() * np.sqrt(np.clip(inside, 0, 1))
         share = step(np.asarray(inside, np.float32), 0.0, 0.05)
         layers = (dome, share, *cv2.split(ground))

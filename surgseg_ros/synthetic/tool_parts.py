@@ -16,6 +16,7 @@ from surgseg_ros.core import labels
 from surgseg_ros.synthetic.drawing import Patch, Points, Shade, Sprite, View, outline, ribbon
 from surgseg_ros.synthetic.materials import BLOOD, Colour, Gloss, Relief, rod
 from surgseg_ros.synthetic.noise import FloatImage, fractal_noise, step
+from surgseg_ros.synthetic.truth import Place
 
 _MAP_SIZE: Final = (64, 512)
 """Rows across and columns along of the maps of stains and letters on a shaft."""
@@ -319,7 +320,7 @@ def jaw_of(
     look: FloatImage,
     blood: float,
     label: int = labels.CLASPER,
-) -> Sprite:
+) -> tuple[Sprite, Place]:
     """
     Make one jaw, which closes towards negative y; its origin is the pivot.
 
@@ -331,7 +332,7 @@ def jaw_of(
     :param look: from `metal_look`.
     :param blood: share that is smeared with it.
     :param label: its class.
-    :return: the sprite.
+    :return: the sprite, and the middle of its far end, from the pivot.
     """
     base, tip = (width * float(rng.uniform(*limits)) for limits in (kind.base, kind.tip))
     bend = length * float(rng.uniform(*kind.bend))
@@ -349,7 +350,7 @@ def jaw_of(
         _hole(relief, rng, length, inner, outer)
     if kind.teeth:
         _serrate(relief, rng, length, base)
-    return relief.finish(look, label, 0.04, blood)
+    return relief.finish(look, label, 0.04, blood), (length, float(inner[-1] + outer[-1]) / 2)
 
 
 def _hole(relief: Relief, rng: Generator, length: float, inner: Points, outer: Points) -> None:

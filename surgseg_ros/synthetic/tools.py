@@ -12,16 +12,8 @@ import numpy as np
 from numpy.random import Generator
 
 from surgseg_ros.core import labels
-from surgseg_ros.synthetic.drawing import (
-    Item,
-    Patch,
-    Place,
-    Shade,
-    View,
-    forward,
-    ribbon,
-    seen,
-)
+from surgseg_ros.core.keypoints import KeypointKind
+from surgseg_ros.synthetic.drawing import Item, Patch, Shade, View, forward, ribbon, seen
 from surgseg_ros.synthetic.materials import Gloss, metal_look, rod
 from surgseg_ros.synthetic.noise import FloatImage, Wander, still
 from surgseg_ros.synthetic.tool_parts import (
@@ -34,6 +26,7 @@ from surgseg_ros.synthetic.tool_parts import (
     shaft_shade,
     wrist_of,
 )
+from surgseg_ros.synthetic.truth import Place, Truth
 
 
 class ToolMotion:
@@ -83,12 +76,56 @@ def shank(
     return ribbon(view, np.array([end, far]), halves, shade, label, flat)
 
 
+def shank_points(
+    view: View, end: Place, angle: float, half: float, taper: float
+) -> list[tuple[KeypointKind, Place, float]]:
+    """
+    Find where the straight part of an instrument enters the image.
+
+    :param view: the image.
+    :param end: its end in the image, in units.
+    :param angle: at which it points to the tip.
+    :param half: half of its width at the end, in units.
+    :param taper: as for `shank`.
+    :return: axis, entry, left and right edge at the entry.
+    """
+    kinds = KeypointKind
+    found = [(kinds.SHAFT_AXIS, end, angle), (kinds.SHAFT_ENTRY, _entry(view, end, angle), angle)]
+    for kind, side in ((kinds.LEFT_SHAFT_EDGE, -1), (kinds.RIGHT_SHAFT_EDGE, 1)):
+        start = forward(end, angle + side * math.pi / 2, half)
+        lean = angle - side * math.atan(half * taper)
+        found.append((kind, _entry(view, start, lean), angle))
+    return found
+
+
+def _entry(view: View, start: Place, angle: float) -> Place:
+    """Follow a line back from a point to the image's border."""
+    steps = []
+    for at, out, limit in (
+        (start[0], -math.cos(angle), view.aspect),
+        (start[1], -math.sin(angle), 1.0),
+    ):
+        if abs(out) > 1e-9:
+            steps.append(((limit if out > 0 else 0.0) - at) / out)
+    return forward(start, angle + math.pi, max(0.0, min(steps)))
+
+
 class ToolLengths(NamedTuple):
     """Lengths of a tool's parts beyond the tube, in units: forked end, wrist and jaws."""
 
     fork: float
     wrist: float
     jaw: float
+
+
+def turned(origin: Place, angle: float, place: Place) -> Place:
+    """Place a point that is given relative to an origin and a direction."""
+    return forward(forward(origin, angle, place[0]), angle + math.pi / 2, place[1])
+
+
+def _side(origin: Place, angle: float, place: Place) -> float:
+    """Tell how far to the right of a direction a point lies, as seen in the image."""
+    return math.cos(angle) * (place[1] - origin[1]) - math.sin(angle) * (place[0] - origin[0])
 
 
 class Tool:
@@ -139,7 +176,7 @@ class Tool:
         blood = float(rng.uniform(0, 0.6))
         self._fork = fork_of(rng, width, lengths.fork, scale, fork_look, blood)
         self._wrist = wrist_of(rng, width, lengths.wrist, scale, look, blood)
-        self._jaw = jaw_of(rng, self.kind, width, lengths.jaw, scale, look, blood)
+        self._jaw, self._jaw_end = jaw_of(rng, self.kind, width, lengths.jaw, scale, look, blood)
         self._cover = TipCover(rng, width) if self.kind.covered else None
 
     def opening(self, time_s: float) -> float:
@@ -154,6 +191,36 @@ class Tool:
     def anchor(self, time_s: float) -> Place:
         """Return the pivot of the jaws."""
         return self._joints(time_s)[2]
+
+    def truth(self, time_s: float) -> Truth:
+        """Return its points; the left jaw is on the left as seen along the shaft."""
+        kinds, (end, angle, pivot, jaw_angle) = KeypointKind, self._joints(time_s)
+        joint, short = forward(end, angle, 0.7 * self._lengths.fork), self._short(time_s)
+        opening = self.opening(time_s)
+        tips = [
+            turned(
+                pivot,
+                jaw_angle + side * opening,
+                (short * self._jaw_end[0], side * self._jaw_end[1]),
+            )
+            for side in ((-1, 1) if self.kind.blades == 2 else (1,))
+        ]
+        headings = [math.atan2(tip[1] - pivot[1], tip[0] - pivot[0]) for tip in tips]
+        middle = (sum(tip[0] for tip in tips) / len(tips), sum(tip[1] for tip in tips) / len(tips))
+        points = [
+            *shank_points(self._view, end, angle, self.width / 2, self._taper),
+            (kinds.WRIST_JOINT, joint, angle),
+            (kinds.JAW_PIVOT, pivot, jaw_angle),
+            (kinds.TIP, middle, jaw_angle),
+        ]
+        if len(tips) == 1:
+            return Truth(labels.ROBOTIC_TOOL, points, None, self.width)
+        cross = [_side(pivot, angle, tip) for tip in tips]
+        left = cross.index(min(cross))
+        points.append((kinds.LEFT_JAW_TIP, tips[left], headings[left]))
+        points.append((kinds.RIGHT_JAW_TIP, tips[1 - left], headings[1 - left]))
+        gape = abs(math.remainder(headings[1] - headings[0], 2 * math.pi))
+        return Truth(labels.ROBOTIC_TOOL, points, math.degrees(gape), self.width)
 
     def draw(self, time_s: float) -> list[Patch]:
         """Return shaft, one jaw, the held object, the other jaw, and wrist and fork or cover."""
@@ -224,6 +291,15 @@ class Suction:
         """Return the tip."""
         return self._motion.pose(time_s)[0]
 
+    def truth(self, time_s: float) -> Truth:
+        """Return tip, axis and entry."""
+        tip, angle = self._motion.pose(time_s)
+        end = forward(tip, angle, self._half)
+        points = shank_points(self._view, end, angle, self._half, 0.05)
+        return Truth(
+            labels.SUCTION, [*points, (KeypointKind.TIP, end, angle)], None, 2 * self._half
+        )
+
     def draw(self, time_s: float) -> list[Patch]:
         """Return the tube."""
         tip, angle = self._motion.pose(time_s)
@@ -260,7 +336,9 @@ class NeedleHolder:
         self._length = self._half * float(rng.uniform(4, 9))
         scale = float(view.height)
         kind = KINDS['needle_driver']
-        self._jaw = jaw_of(rng, kind, width, self._length, scale, look, 0.15, labels.HOLDER)
+        self._jaw, self._jaw_end = jaw_of(
+            rng, kind, width, self._length, scale, look, 0.15, labels.HOLDER
+        )
         self._opening = Wander(rng, -0.3, 0.4, 5)
         self.defocus = 0.0
 
@@ -268,6 +346,22 @@ class NeedleHolder:
         """Return the jaws' pivot."""
         tip, angle = self._motion.pose(time_s)
         return forward(tip, angle, -self._length)
+
+    def truth(self, time_s: float) -> Truth:
+        """Return axis, entry, and the point between the tips of both jaws."""
+        _, angle = self._motion.pose(time_s)
+        pivot = self.anchor(time_s)
+        opening = max(0.03, self._opening(time_s))
+        length, side = self._jaw_end
+        tips = (
+            turned(pivot, angle, (length, side)),
+            turned(pivot, angle - opening, (length, -side)),
+        )
+        tip = ((tips[0][0] + tips[1][0]) / 2, (tips[0][1] + tips[1][1]) / 2)
+        points = shank_points(self._view, pivot, angle, self._half, 0.05)
+        return Truth(
+            labels.HOLDER, [*points, (KeypointKind.TIP, tip, angle)], None, 2 * self._half
+        )
 
     def draw(self, time_s: float) -> list[Patch]:
         """Return the rod and both jaws, one of which is fixed."""

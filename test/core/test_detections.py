@@ -53,9 +53,11 @@ def empty() -> np.ndarray:
     return np.zeros((120, 200), np.uint8)
 
 
-MASKS = {
+SCENES = {
     'scene': Scene(6, (270, 480)).frame(3).mask,
     'scene of many things': Scene(2, (270, 480)).frame(0).mask,
+}
+MASKS = {
     'noise': np.random.default_rng(1).integers(0, 11, (40, 60), dtype=np.uint8) % 10,
     'specks': np.where(np.random.default_rng(2).random((90, 120)) < 0.1, THREAD, 0).astype('u1'),
 }
@@ -75,6 +77,17 @@ def test_equals_what_opencv_finds(mask: np.ndarray, least_area_px: int) -> None:
         if one.area_px >= 50:
             centres = [(i.box.center_x_px, i.box.center_y_px) for i in (one, other)]
             assert centres[0] == pytest.approx(centres[1], abs=1e-3)
+
+
+@pytest.mark.parametrize('mask', SCENES.values(), ids=SCENES)
+def test_each_pixel_of_an_instrument_is_in_one_detection(mask: np.ndarray) -> None:
+    seen = np.zeros_like(mask)
+    for instrument in find(mask):
+        for row, start, end in zip(*instrument.runs[1:]):
+            assert not seen[row, start:end].any()
+            seen[row, start:end] = instrument.label
+    tool = np.isin(mask, (CLASPER, WRIST, SHAFT))
+    np.testing.assert_array_equal(seen, np.where(tool, ROBOTIC_TOOL, mask))
 
 
 def test_touching_parts_are_one_tool_and_tools_apart_are_two() -> None:
@@ -204,7 +217,7 @@ def test_scores_of_the_networks_grid_are_near_those_of_the_pixels(roi: Roi) -> N
 
 
 def test_a_grid_of_the_pixels_gives_the_same_scores() -> None:
-    mask = MASKS['scene']
+    mask = SCENES['scene']
     confidence = np.random.default_rng(0).integers(0, 256, mask.shape, dtype=np.uint8)
     whole = GridConfidence(confidence, Roi(0, 0, mask.shape[1], mask.shape[0]))
     other = np.zeros_like(confidence)

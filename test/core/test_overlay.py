@@ -2,8 +2,9 @@
 import numpy as np
 import pytest
 
-from surgseg_ros.core.detections import Instrument, OrientedBox, draw_overlay, without_decision
+from surgseg_ros.core.detections import Instrument, OrientedBox, without_decision
 from surgseg_ros.core.labels import NEEDLE, NO_DECISION, PALETTE, ROBOTIC_TOOL
+from surgseg_ros.core.overlay import draw_overlay
 
 IMAGE = np.random.default_rng(0).integers(60, 200, (90, 160, 3), dtype=np.uint8)
 

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.core.detections import connect, find_runs
+from surgseg_ros.core.runs import connect, find_runs
 
 TABLE = np.arange(256, dtype=np.uint8)
 TABLE[2], TABLE[255] = 1, 0  # 1 and 2 are of one kind, 255 of none

@@ -66,7 +66,7 @@ def test_label_info_names_every_number(label: int, name: str) -> None:
     message = from_cdr(to_cdr(label_info_to_msg(5)), 'vision_msgs/msg/LabelInfo')
 
     names = {entry.class_id: entry.class_name for entry in message.class_map}
-    assert list(names) == [*range(11), 255]
+    assert list(names) == [*range(11), 255, *range(20, 37), 60, 61]
     assert names[label] == name
     assert stamp_ns(message.header) == 5
     assert message.header.frame_id == ''

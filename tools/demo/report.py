@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from surgseg_ros.bags.reading import Bag
 from surgseg_ros.bags.writing import BagWriter
-from surgseg_ros.core.detections import Instrument, OrientedBox, draw_overlay
+from surgseg_ros.core.detections import Instrument, OrientedBox
+from surgseg_ros.core.overlay import draw_overlay
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
 from surgseg_ros.messages.images import rgb_from_msg
 from surgseg_ros.messages.serialization import DETECTIONS, IMAGE, from_cdr, stamp_ns

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Needles and threads: the arc of a needle, and the course of a thread, found in a mask."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.labels import BACKGROUND
+from surgseg_ros.core.strips import Points
+
+LINE_POINTS: Final = 16
+"""Number of points of a thread's line."""
+
+_LEAST_POINTS: Final = 8
+_NEAR_ARC: Final = 0.3
+_END: Final = 0.1
+
+
+class Arc(NamedTuple):
+    """
+    The arc of a needle.
+
+    :param centre: (2,) of the circle, in pixels.
+    :param radius_px: of the circle.
+    :param start: (2,) one end.
+    :param stop: (2,) the other end.
+    :param middle: (2,) halfway along the arc.
+    :param start_width: width near the first end, in arbitrary units.
+    :param stop_width: width near the other end, in the same units.
+    :param residual_px: standard deviation of the middle line about the circle.
+    """
+
+    centre: Points
+    radius_px: float
+    start: Points
+    stop: Points
+    middle: Points
+    start_width: float
+    stop_width: float
+    residual_px: float
+
+
+def fit_arc(points: Points, step_px: float) -> Arc | None:
+    """
+    Fit an arc to samples of a needle.
+
+    :param points: (n, 2) x and y in pixels.
+    :param step_px: distance of neighbouring samples.
+    :return: the arc; None if the samples are too few, or lie on a line.
+    """
+    fitted = fit_circle(points) if len(points) >= _LEAST_POINTS else None
+    if fitted is None:
+        return None
+    centre, radius = fitted
+    away = points - centre
+    extent = float(np.hypot(*np.ptp(points, axis=0)))
+    if radius > 4 * extent:
+        return None
+    angles = np.sort(np.arctan2(away[:, 1], away[:, 0]))
+    gaps = np.diff(angles, append=angles[0] + 2 * math.pi)
+    place = int(gaps.argmax())
+    first, length = float(angles[(place + 1) % len(angles)]), 2 * math.pi - float(gaps[place])
+    turned = (np.arctan2(away[:, 1], away[:, 0]) - first) % (2 * math.pi)
+    distance = np.hypot(*away.T)
+
+    def at(low: float, high: float, share: float) -> tuple[Points, float]:
+        chosen = (turned >= low * length - 1e-9) & (turned <= high * length + 1e-9)
+        mean = float(distance[chosen].mean()) if chosen.any() else radius
+        angle = first + share * length
+        return centre + mean * np.array([math.cos(angle), math.sin(angle)]), float(chosen.sum())
+
+    start, start_width = at(0, _END, 0.0)
+    stop, stop_width = at(1 - _END, 1, 1.0)
+    middle, _ = at(0.4, 0.6, 0.5)
+    residual = float(np.std(distance))
+    return Arc(centre, radius, start, stop, middle, start_width, stop_width, residual)
+
+
+def fit_circle(points: Points) -> tuple[Points, float] | None:
+    """
+    Fit a circle by Taubin's method, which is hardly biased towards small radii.
+
+    G. Taubin, Estimation of planar curves, surfaces and nonplanar space curves defined by implicit
+    equations with applications to edge and range image segmentation, IEEE TPAMI 13 (1991).
+
+    :param points: (n, 2) with n at least 3.
+    :return: (2,) centre and radius; None if the points lie on a line.
+    """
+    middle = points.mean(axis=0)
+    x, y = (points - middle).T
+    z = x * x + y * y
+    mean = float(z.mean())
+    if mean <= 0:
+        return None
+    scaled = (z - mean) / (2 * math.sqrt(mean))
+    _, _, vectors = np.linalg.svd(np.stack([scaled, x, y], axis=1), full_matrices=False)
+    a, b, c = vectors[2]
+    a = a / (2 * math.sqrt(mean))
+    if abs(a) < 1e-9:
+        return None
+    d = -mean * a
+    centre = np.array([-b, -c]) / (2 * a)
+    radius = math.sqrt(max(0.0, b * b + c * c - 4 * a * d)) / (2 * abs(a))
+    return centre + middle, radius
+
+
+def lies_on(arc: Arc, points: Points) -> bool:
+    """Tell whether most of some points lie near the circle of an arc."""
+    gaps = np.abs(np.hypot(*(points - arc.centre).T) - arc.radius_px)
+    return float(np.median(gaps)) < _NEAR_ARC * arc.radius_px
+
+
+def course(points: Points, cell_px: float) -> Points:
+    """
+    Order samples of a thread from one end to the other.
+
+    :param points: (n, 2) samples of one piece, on a grid.
+    :param cell_px: size of the cells whose samples become one point of the course.
+    :return: (m, 2) along the shortest path in the thread between the two ends farthest apart.
+    """
+    # Here, since the node imports this module before it may take time.
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import dijkstra
+    from scipy.spatial import cKDTree
+
+    cells = np.floor(points / cell_px).astype(np.intp)
+    _, number = np.unique(cells[:, 0] * 1_000_000 + cells[:, 1], return_inverse=True)
+    number = number.reshape(-1)
+    count = np.bincount(number).astype(float)
+    nodes = np.stack([np.bincount(number, points[:, axis]) / count for axis in (0, 1)], axis=1)
+    if len(nodes) < 3:
+        return nodes
+    pairs = cKDTree(nodes).query_pairs(1.9 * cell_px, output_type='ndarray')
+    lengths = np.hypot(*(nodes[pairs[:, 0]] - nodes[pairs[:, 1]]).T)
+    graph = csr_array((lengths, (pairs[:, 0], pairs[:, 1])), shape=(len(nodes),) * 2)
+    start = 0
+    for _ in range(2):
+        away, before = dijkstra(graph, False, start, return_predecessors=True)
+        far = int(np.where(np.isfinite(away), away, -1).argmax())
+        begin, start = start, far
+    path = [far]
+    while path[-1] != begin and before[path[-1]] >= 0:
+        path.append(int(before[path[-1]]))
+    return np.asarray(nodes[path[::-1]])
+
+
+def resample(line: Points, count: int = LINE_POINTS) -> Points:
+    """
+    Place points evenly along a line.
+
+    :param line: (n, 2) with n at least 1.
+    :param count: how many.
+    :return: (count, 2) with the first and the last point of the line.
+    """
+    travelled = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
+    at = np.linspace(0, travelled[-1], count)
+    return np.stack([np.interp(at, travelled, line[:, axis]) for axis in (0, 1)], axis=1)
+
+
+COURSE_CELLS: Final = 90
+"""Cells of a thread's course in the image's height."""
+
+_GAP_CELLS: Final = 5.0
+_TURN_RAD: Final = 0.9
+
+
+def is_same_thread(thread: Points, piece: Points, mask: NDArray[np.uint8]) -> bool:
+    """
+    Tell whether a piece of thread continues another one across a short gap.
+
+    :param thread: (n, 2) samples of one.
+    :param piece: (m, 2) samples of the other.
+    :param mask: (H, W) uint8 class index; something else may cover the gap.
+    :return: whether an end of each points at the other.
+    """
+    cell = mask.shape[0] / COURSE_CELLS
+    ends = [_ends(course(points, cell)) for points in (thread, piece)]
+    for start, out in ends[0]:
+        for stop, back in ends[1]:
+            gap = stop - start
+            length = float(np.hypot(*gap))
+            line = np.rint(np.linspace(start, stop, 9)[1:-1]).astype(np.intp)
+            covered = (mask[line[:, 1], line[:, 0]] != BACKGROUND).mean() > 0.5
+            if length > _GAP_CELLS * cell * (3 if covered else 1):
+                continue
+            turns = [_turn(out, gap), _turn(back, -gap)]
+            if length < 1.5 * cell or max(turns) < _TURN_RAD:
+                return True
+    return False
+
+
+def _ends(line: Points) -> list[tuple[Points, Points]]:
+    """Return both ends of a line, with the directions in which they point outwards."""
+    if len(line) < 2:
+        return [(line[0], np.zeros(2))]
+    span = min(3, len(line) - 1)
+    return [(line[0], line[0] - line[span]), (line[-1], line[-1] - line[-1 - span])]
+
+
+def _turn(first: Points, second: Points) -> float:
+    """Compute the angle between two directions; 0 if one of them has no length."""
+    lengths = float(np.hypot(*first)) * float(np.hypot(*second))
+    if lengths == 0:
+        return 0.0
+    return math.acos(float(np.clip(first @ second / lengths, -1, 1)))

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the points of any instrument in a mask."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.curves import COURSE_CELLS, course, fit_arc, resample
+from surgseg_ros.core.detections import Instrument
+from surgseg_ros.core.instances import sample_runs
+from surgseg_ros.core.keypoints import IN_THE_AIR, Geometry, Keypoint, KeypointKind, make_point
+from surgseg_ros.core.labels import (
+    HOLDER,
+    NEEDLE,
+    ROBOTIC_TOOL,
+    ROBOTIC_TOOL_PARTS,
+    SUCTION,
+    THREAD,
+)
+from surgseg_ros.core.robotic_tools import border_gap, grid_step
+from surgseg_ros.core.strips import Points, fit_strip
+from surgseg_ros.core.tool_geometry import shaft_points, tool_geometry
+
+_NEAR: Final = 0.006
+
+_LEAST_SAMPLES: Final = 3
+
+_THREAD_NEAR: Final = 0.03
+"""How near a thread must be to a needle's end to be fastened to it, in image heights."""
+
+
+def find_geometry(
+    instrument: Instrument, mask: NDArray[np.uint8], instruments: Sequence[Instrument] = ()
+) -> Geometry:
+    """
+    Find the points of an instrument.
+
+    :param instrument: as `find_instruments` returns it.
+    :param mask: (H, W) uint8 class index.
+    :param instruments: all of the image; threads among them tell the needle's tail.
+    :return: the points that can be told; none without a decision.
+    """
+    if instrument.runs is None:
+        return Geometry()
+    size = mask.shape[0], mask.shape[1]
+    if instrument.label == ROBOTIC_TOOL:
+        found = tool_geometry(instrument.parts, size) if instrument.parts else Geometry()
+    elif instrument.label == NEEDLE:
+        threads = [i.runs for i in instruments if i.label == THREAD and i.runs is not None]
+        step = grid_step(size)
+        of_threads = [sample_runs(thread, step) for thread in threads]
+        found = _needle_geometry(sample_runs(instrument.runs, step), of_threads, step, size)
+    else:
+        find = _OTHERS.get(instrument.label, _centre)
+        found = find(sample_runs(instrument.runs, grid_step(size)), size)
+    flagged = tuple(_flagged(point, instrument.label, mask) for point in found.keypoints)
+    return dataclasses.replace(found, keypoints=flagged)
+
+
+def window(image: NDArray[Any], row: int, column: int, radius_px: int) -> NDArray[Any]:
+    """
+    Take the square around a pixel.
+
+    :param image: (H, W).
+    :param row: of the pixel; it may lie outside.
+    :param column: of the pixel.
+    :param radius_px: pixels to each side.
+    :return: the part of the square that is in the image.
+    """
+    rows, columns = (
+        slice(max(0, at - radius_px), max(0, at + radius_px + 1)) for at in (row, column)
+    )
+    return image[rows, columns]
+
+
+def _flagged(point: Keypoint, label: int, mask: NDArray[np.uint8]) -> Keypoint:
+    """Flag a point as hidden if no pixel of its instrument's class is near."""
+    if point.is_beyond or point.is_hidden or point.kind in IN_THE_AIR:
+        return point
+    radius_px = max(1, round(_NEAR * mask.shape[0]))
+    row, column = round(point.y_px), round(point.x_px)
+    near = window(mask, row, column, radius_px)
+    own = ROBOTIC_TOOL_PARTS if label == ROBOTIC_TOOL else (label,)
+    return point._replace(is_hidden=not np.isin(near, own).any())
+
+
+def _centre(points: Points, size: tuple[int, int]) -> Geometry:
+    """Find the centre of something small."""
+    sigma = grid_step(size) / 2
+    middle = points.mean(axis=0)
+    return Geometry((make_point(KeypointKind.CENTRE, middle, np.zeros(2), sigma, size),))
+
+
+def _rod_geometry(points: Points, size: tuple[int, int]) -> Geometry:
+    """Find tip, axis and entry of a rod."""
+    if len(points) < _LEAST_SAMPLES:
+        return Geometry()
+    step_px = float(grid_step(size))
+    strip = fit_strip(points, step_px, size)
+    gaps = [border_gap(end, size) for end in (strip.start, strip.end)]
+    strip = strip if gaps[0] <= gaps[1] else strip.reversed()
+    tip = make_point(
+        KeypointKind.TIP, strip.end, strip.direction, strip.residual_px + step_px / 2, size
+    )
+    points_found = (tip, *shaft_points(strip, size))
+    return Geometry(points_found, shaft_width_px=2 * float(strip.half_at(strip.end_px)))
+
+
+def _needle_geometry(
+    points: Points, threads: Sequence[Points], step_px: float, size: tuple[int, int]
+) -> Geometry:
+    """Find a needle's ends; the thread is at its tail, and its point is thin."""
+    arc = fit_arc(points, step_px)
+    if arc is None:
+        return Geometry()
+    ends = [arc.start, arc.stop]
+    radius_px = _THREAD_NEAR * size[0]
+    gaps = [
+        min((float(np.hypot(*(thread - end).T).min()) for thread in threads), default=math.inf)
+        for end in ends
+    ]
+    fastened = min(gaps) < radius_px and abs(gaps[0] - gaps[1]) > radius_px / 2
+    first_is_tail = gaps[0] < gaps[1] if fastened else arc.start_width >= arc.stop_width
+    tail, point = ends if first_is_tail else ends[::-1]
+    kinds, sigma = KeypointKind, math.hypot(1.5 * arc.residual_px, step_px / 2)
+    out, back = (_tangent(arc.centre, end, arc.middle) for end in (point, tail))
+    found = [
+        make_point(kinds.NEEDLE_POINT, point, out, sigma, size),
+        make_point(kinds.NEEDLE_TAIL, tail, back, sigma, size),
+        make_point(kinds.NEEDLE_MIDDLE, arc.middle, point - tail, sigma, size),
+        make_point(kinds.NEEDLE_CENTRE, arc.centre, np.zeros(2), sigma, size),
+    ]
+    if fastened:
+        found.append(found[1]._replace(kind=kinds.NEEDLE_THREAD_END))
+    return Geometry(tuple(found), needle_radius_px=arc.radius_px)
+
+
+def _tangent(centre: Points, end: Points, middle: Points) -> Points:
+    """Return the direction in which an arc leaves its end, away from its middle."""
+    away = end - centre
+    tangent = np.array([-away[1], away[0]])
+    return np.asarray(tangent if tangent @ (end - middle) > 0 else -tangent)
+
+
+def _thread_geometry(points: Points, size: tuple[int, int]) -> Geometry:
+    """Find a thread's ends, and points along it."""
+    line = resample(course(points, size[0] / COURSE_CELLS))
+    steps = np.gradient(line, axis=0)
+    sigma = size[0] / COURSE_CELLS / 4
+    kinds = KeypointKind
+    found = [
+        make_point(kinds.THREAD_END, line[0], -steps[0], 2 * sigma, size),
+        make_point(kinds.THREAD_END, line[-1], steps[-1], 2 * sigma, size),
+    ]
+    found += [make_point(kinds.THREAD_LINE, *place, sigma, size) for place in zip(line, steps)]
+    return Geometry(tuple(found))
+
+
+_OTHERS: Final = {SUCTION: _rod_geometry, HOLDER: _rod_geometry, THREAD: _thread_geometry}

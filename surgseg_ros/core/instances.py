@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which pixels of a mask belong to which instrument, where instruments touch or are cut in two."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.curves import fit_arc, is_same_thread, lies_on
+from surgseg_ros.core.labels import HOLDER, NEEDLE, ROBOTIC_TOOL, SUCTION, THREAD
+from surgseg_ros.core.robotic_tools import (
+    LEAST_SAMPLES,
+    MOST_PARTS,
+    Part,
+    ToolParts,
+    continues,
+    grid_step,
+    group_tools,
+)
+from surgseg_ros.core.runs import Runs
+from surgseg_ros.core.strips import Points, fit_strip
+
+
+def separate_instruments(
+    mask: NDArray[np.uint8], runs: Runs, regions: NDArray[np.intp]
+) -> list[tuple[Runs, ToolParts | None]]:
+    """
+    Turn connected regions into instruments: tools that touch are separated, pieces joined.
+
+    :param mask: (H, W) uint8 class index.
+    :param runs: its runs; all parts of robotic tools are of the kind ROBOTIC_TOOL.
+    :param regions: (n,) the region of each run, as `connect` returns it.
+    :return: the runs of each instrument, and its parts if it is a robotic tool; every run belongs
+        to one instrument.
+    """
+    owners = _Owners(mask, runs, regions)
+    is_tool = runs.kinds == ROBOTIC_TOOL
+    found = owners.tools(np.flatnonzero(is_tool))
+    others = np.flatnonzero(~is_tool)
+    others = others[np.argsort(regions[others], kind='stable')]
+    borders = np.flatnonzero(np.diff(regions[others])) + 1
+    pieces = [runs.take(region) for region in np.split(others, borders) if len(region)]
+    return found + [(piece, None) for piece in join_pieces(pieces, mask)]
+
+
+class _Owners:
+    """
+    Finds which runs belong to which robotic tool.
+
+    :param mask: (H, W) uint8 class index.
+    :param runs: its runs.
+    :param regions: (n,) the region of each run.
+    """
+
+    def __init__(self, mask: NDArray[np.uint8], runs: Runs, regions: NDArray[np.intp]) -> None:
+        self._runs, self._regions, self._width = runs, regions, mask.shape[1]
+        self._mask = mask
+
+    def tools(self, chosen: NDArray[np.intp]) -> list[tuple[Runs, ToolParts | None]]:
+        """Return the tools among some runs, which are in reading order."""
+        if not len(chosen):
+            return []
+        tools = group_tools(self._mask)
+        step = grid_step((self._mask.shape[0], self._mask.shape[1]))
+        members: dict[int, set[int]] = {}
+        starts = self._runs.rows[chosen] * self._width + self._runs.starts[chosen]
+        for number, tool in enumerate(tools):
+            points = np.concatenate([part.points for part in tool.parts]).astype(np.intp)
+            places = np.searchsorted(starts, points[:, 1] * self._width + points[:, 0], 'right')
+            for region in np.unique(self._regions[chosen[places - 1]]):
+                members.setdefault(int(region), set()).add(number)
+        own: dict[int, list[Runs]] = {}
+        alone: list[tuple[Runs, ToolParts | None]] = []
+        order = chosen[np.argsort(self._regions[chosen], kind='stable')]
+        borders = np.flatnonzero(np.diff(self._regions[order])) + 1
+        for region in np.split(order, borders):
+            numbers = members.get(int(self._regions[region[0]]), set())
+            runs = self._runs.take(region)
+            if not numbers:
+                alone.append((runs, None))
+            elif len(numbers) == 1:
+                own.setdefault(min(numbers), []).append(runs)
+            else:
+                grid = _owner_grid([tools[n] for n in sorted(numbers)], self._mask.shape)
+                for number, part in _cut(runs, grid, step, sorted(numbers)):
+                    own.setdefault(number, []).append(part)
+        return [*((_merged(group), tools[n]) for n, group in sorted(own.items())), *alone]
+
+
+def _owner_grid(tools: list[ToolParts], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Give each cell of the grid the number, from 1, of the tool whose sample is nearest."""
+    step = grid_step((shape[0], shape[1]))
+    grid = np.zeros([-(-side // step) for side in shape[:2]], np.uint8)
+    for number, tool in enumerate(tools, 1):
+        points = np.concatenate([part.points for part in tool.parts]).astype(np.intp) // step
+        grid[points[:, 1], points[:, 0]] = number
+    empty = grid == 0
+    _, nearest = cv2.distanceTransformWithLabels(
+        empty.view(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    numbers = np.zeros(int(nearest.max()) + 1, np.uint8)
+    numbers[nearest[~empty]] = grid[~empty]
+    return np.asarray(numbers[nearest])
+
+
+def _cut(
+    runs: Runs, grid: NDArray[np.uint8], step: int, numbers: list[int]
+) -> list[tuple[int, Runs]]:
+    """Cut runs where the owner changes from one cell of the grid to the next."""
+    first = runs.starts // step
+    counts = (runs.ends - 1) // step - first + 1
+    of_run = np.repeat(np.arange(len(counts)), counts)
+    cells = np.arange(len(of_run)) - np.repeat(np.cumsum(counts) - counts - first, counts)
+    owners = grid[runs.rows[of_run] // step, cells]
+    changes = np.ones(len(of_run), bool)
+    changes[1:] = (of_run[1:] != of_run[:-1]) | (owners[1:] != owners[:-1])
+    begins = np.flatnonzero(changes)
+    lasts = np.append(begins[1:], len(of_run)) - 1
+    whole = of_run[begins]
+    starts = np.maximum(runs.starts[whole], cells[begins] * step)
+    ends = np.minimum(runs.ends[whole], (cells[lasts] + 1) * step)
+    cut = Runs(runs.kinds[whole], runs.rows[whole], starts, ends)
+    owners = owners[begins]
+    return [
+        (number, cut.take(np.flatnonzero(owners == place)))
+        for place, number in enumerate(numbers, 1)
+        if (owners == place).any()
+    ]
+
+
+def _merged(pieces: list[Runs]) -> Runs:
+    """Put the runs of several pieces together, in reading order."""
+    if len(pieces) == 1:
+        return pieces[0]
+    joined = Runs(*(np.concatenate(columns) for columns in zip(*pieces)))
+    return joined.take(np.lexsort((joined.starts, joined.rows)))
+
+
+def sample_runs(runs: Runs, step: int) -> Points:
+    """
+    Take samples of some pixels.
+
+    :param runs: the pixels.
+    :param step: distance of the samples in both directions.
+    :return: (n, 2) x and y on the grid; the middles of the runs where few are on it.
+    """
+    first = step // 2
+    chosen = runs.take(np.flatnonzero(runs.rows % step == first))
+    starts = -(-(chosen.starts - first) // step)
+    counts = np.maximum(0, (chosen.ends - 1 - first) // step - starts + 1)
+    if counts.sum() < LEAST_SAMPLES:
+        middles = (runs.starts + runs.ends - 1) / 2
+        return np.stack([middles, runs.rows.astype(float)], axis=1)
+    of_run = np.repeat(np.arange(len(counts)), counts)
+    columns = np.arange(len(of_run)) - np.repeat(np.cumsum(counts) - counts - starts, counts)
+    return np.stack([columns * step + first, chosen.rows[of_run]], axis=1).astype(float)
+
+
+def join_pieces(pieces: list[Runs], mask: NDArray[np.uint8]) -> list[Runs]:
+    """
+    Join pieces of one rod, needle or thread that something in front of it separates.
+
+    :param pieces: connected regions.
+    :param mask: (H, W) uint8 class index.
+    :return: the instruments.
+    """
+    joined = []
+    for label in sorted({int(piece.kinds[0]) for piece in pieces}):
+        group = [piece for piece in pieces if int(piece.kinds[0]) == label]
+        same = _CONTINUATIONS.get(label)
+        if same is None or not 1 < len(group) <= MOST_PARTS:
+            joined += group
+            continue
+        group.sort(key=lambda piece: -int(piece.lengths.sum()))
+        step = grid_step((mask.shape[0], mask.shape[1]))
+        samples = [sample_runs(piece, step) for piece in group]
+        kept: list[tuple[list[Runs], Points]] = []
+        for piece, points in zip(group, samples):
+            for place, (members, others) in enumerate(kept):
+                if same(others, points, mask):
+                    kept[place] = [*members, piece], np.concatenate([others, points])
+                    break
+            else:
+                kept.append(([piece], points))
+        joined += [_merged(members) for members, _ in kept]
+    return joined
+
+
+def _is_same_rod(rod: Points, piece: Points, mask: NDArray[np.uint8]) -> bool:
+    if min(len(rod), len(piece)) < 3:
+        return False
+    size, step = (mask.shape[0], mask.shape[1]), float(grid_step((mask.shape[0], mask.shape[1])))
+    parts = [Part(0, points, fit_strip(points, step, size)) for points in (rod, piece)]
+    return continues(parts[0], parts[1])
+
+
+def _is_same_needle(needle: Points, piece: Points, mask: NDArray[np.uint8]) -> bool:
+    arc = fit_arc(needle, float(grid_step((mask.shape[0], mask.shape[1]))))
+    return arc is not None and lies_on(arc, piece)
+
+
+_CONTINUATIONS: Final = {
+    SUCTION: _is_same_rod,
+    HOLDER: _is_same_rod,
+    NEEDLE: _is_same_needle,
+    THREAD: is_same_thread,
+}
+"""Whether a piece continues what is larger, by class."""

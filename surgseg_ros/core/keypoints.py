@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Points of an instrument that a controller needs: tips, joints, ends."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from surgseg_ros.core.strips import Points
+
+SIGMA_PX: Final = 20.0
+"""The deviation of a point whose score is 0.5."""
+
+
+class KeypointKind(IntEnum):
+    """What a point is; names and numbers are those of KEYPOINT_LABELS."""
+
+    TIP = 20
+    LEFT_JAW_TIP = 21
+    RIGHT_JAW_TIP = 22
+    JAW_PIVOT = 23
+    WRIST_JOINT = 24
+    SHAFT_ENTRY = 25
+    LEFT_SHAFT_EDGE = 26
+    RIGHT_SHAFT_EDGE = 27
+    SHAFT_AXIS = 28
+    NEEDLE_POINT = 29
+    NEEDLE_TAIL = 30
+    NEEDLE_MIDDLE = 31
+    NEEDLE_CENTRE = 32
+    NEEDLE_THREAD_END = 33
+    THREAD_END = 34
+    THREAD_LINE = 35
+    CENTRE = 36
+
+
+class Keypoint(NamedTuple):
+    """
+    A point of an instrument.
+
+    :param kind: what it is.
+    :param x_px: column; integers are centres of pixels.
+    :param y_px: row.
+    :param angle_rad: its direction, from x towards y; 0 if it has none.
+    :param sigma_px: standard deviation of its place in each direction.
+    :param is_hidden: whether something else covers it.
+    :param is_beyond: whether it lies outside of the image.
+    """
+
+    kind: KeypointKind
+    x_px: float
+    y_px: float
+    angle_rad: float = 0.0
+    sigma_px: float = 0.0
+    is_hidden: bool = False
+    is_beyond: bool = False
+
+    @property
+    def score(self) -> float:
+        """How sure it is, 0..1: 1 for a deviation of 0, 0.5 for one of SIGMA_PX."""
+        return SIGMA_PX / (SIGMA_PX + self.sigma_px) if not self.is_hidden else 0.0
+
+    @property
+    def place(self) -> Points:
+        """(2,) x and y."""
+        return np.array([self.x_px, self.y_px])
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """
+    Points and measures of an instrument.
+
+    :param keypoints: its points, in the order of their kinds.
+    :param opening_deg: angle between the jaws; None where they are not seen.
+    :param shaft_width_px: width of the shaft at its end; None without a shaft.
+    :param needle_radius_px: of the circle that fits a needle; None of what is no needle.
+    """
+
+    keypoints: tuple[Keypoint, ...] = ()
+    opening_deg: float | None = None
+    shaft_width_px: float | None = None
+    needle_radius_px: float | None = None
+
+
+IN_THE_AIR: Final = (KeypointKind.TIP, KeypointKind.NEEDLE_CENTRE)
+"""Points that need not lie on the instrument: between open jaws, in the middle of an arc."""
+
+
+def make_point(
+    kind: KeypointKind, place: Points, direction: Points, sigma_px: float, size: tuple[int, int]
+) -> Keypoint:
+    """
+    Make a point.
+
+    :param kind: what it is.
+    :param place: (2,) x and y in pixels.
+    :param direction: (2,) in which it points, of any length.
+    :param sigma_px: standard deviation of its place.
+    :param size: (H, W) of the image, beyond which it may lie.
+    :return: the point.
+    """
+    x, y = map(float, place)
+    beyond = not (-0.5 <= x <= size[1] - 0.5 and -0.5 <= y <= size[0] - 0.5)
+    angle = math.atan2(float(direction[1]), float(direction[0]))
+    return Keypoint(kind, x, y, angle, sigma_px, is_beyond=beyond)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs of consecutive pixels of a mask, and the connected regions that they form."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Whole = NDArray[np.intp]
+
+
+class Runs(NamedTuple):
+    """
+    Runs of consecutive pixels of one kind within a row; ordered by kind, then in reading order.
+
+    A 1080p mask has a few thousand of them, so work that is done once per run is cheap.
+
+    :param kinds: (n,) uint8, never 0.
+    :param rows: (n,) row.
+    :param starts: (n,) first column.
+    :param ends: (n,) column behind the last.
+    """
+
+    kinds: NDArray[np.uint8]
+    rows: Whole
+    starts: Whole
+    ends: Whole
+
+    @property
+    def lengths(self) -> Whole:
+        """(n,) number of pixels of each run."""
+        return self.ends - self.starts
+
+    def take(self, chosen: Whole) -> 'Runs':
+        """
+        Select some of the runs.
+
+        :param chosen: (m,) indices.
+        :return: these runs, in this order.
+        """
+        kinds, rows, starts, ends = self
+        return Runs(kinds[chosen], rows[chosen], starts[chosen], ends[chosen])
+
+
+def find_runs(mask: NDArray[np.uint8], table: NDArray[np.uint8]) -> Runs:
+    """
+    Split a mask into runs.
+
+    :param mask: (H, W) uint8; not modified.
+    :param table: (256,) uint8, the kind of each mask value; pixels of kind 0 are in no run.
+    :return: the runs.
+    """
+    width = mask.shape[1]
+    flat = np.ascontiguousarray(mask).reshape(-1)
+    changes = np.empty(flat.size, bool)
+    np.not_equal(flat[1:], flat[:-1], out=changes[1:])
+    changes[::width] = True
+    starts = np.flatnonzero(changes)
+    kinds = table[flat[starts]]
+    rows = starts // width
+    # Adjacent values of one kind, such as the parts of a tool, are one run.
+    first = np.ones(len(kinds), bool)
+    first[1:] = (kinds[1:] != kinds[:-1]) | (rows[1:] != rows[:-1])
+    kinds, rows, starts = kinds[first], rows[first], starts[first]
+    ends = np.append(starts[1:], flat.size)
+    order = np.argsort(kinds, kind='stable')[np.count_nonzero(kinds == 0) :]
+    rows, shift = rows[order], rows[order] * width
+    return Runs(kinds[order], rows, starts[order] - shift, ends[order] - shift)
+
+
+def connect(runs: Runs, size: tuple[int, int]) -> Whole:
+    """
+    Find the 8-connected regions of runs.
+
+    :param runs: runs of a mask.
+    :param size: (H, W) of the mask.
+    :return: (n,) for each run, the smallest index of a run in its region.
+    """
+    lower, upper = _touching(runs, size)
+    parents = np.arange(len(runs.rows))
+    while len(lower):
+        # If a run has several candidates, any will do: the others follow in the next round.
+        parents[lower] = upper
+        parents = _roots(parents)
+        ends = parents[lower], parents[upper]
+        lower, upper = np.maximum(*ends), np.minimum(*ends)
+        apart = lower != upper
+        lower, upper = lower[apart], upper[apart]
+    return parents
+
+
+def _touching(runs: Runs, size: tuple[int, int]) -> tuple[Whole, Whole]:
+    """Return pairs of touching runs (8-connected) of one kind in neighbouring rows."""
+    stride = size[1] + 1  # a gap after each row keeps its end apart from the start of the next
+    line = (runs.rows + runs.kinds.astype(np.intp) * (size[0] + 1)) * stride
+    starts, ends = line + runs.starts, line + runs.ends  # both ascend over all runs
+    first = np.searchsorted(ends, starts - stride, 'left')
+    counts = np.searchsorted(starts, ends - stride, 'right') - first
+    lower = np.repeat(np.arange(len(counts)), counts)
+    before = np.cumsum(counts) - counts
+    return lower, np.arange(len(lower)) + np.repeat(first - before, counts)
+
+
+def _roots(parents: Whole) -> Whole:
+    """Follow parents to the root; each round halves the distance."""
+    while True:
+        grandparents = parents[parents]
+        if np.array_equal(grandparents, parents):
+            return parents
+        parents = grandparents

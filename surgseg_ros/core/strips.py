@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Straight strips, such as the shafts of instruments, fitted to the pixels of a mask."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float64]
+"""(n, 2) x and y in pixels; integers are centres of pixels."""
+
+_BINS: Final = 24
+_LEAST_BINS: Final = 4
+_ROUNDS: Final = 3
+_NORMAL: Final = 1.4826
+"""Standard deviation over median absolute deviation of a normal distribution."""
+
+_SPARE: Final = 0.12
+"""A set of points is one strip if at most this share of them lies outside of it."""
+
+_LEAST_CONTACT: Final = 3
+_MOST_STRIPS: Final = 4
+_SAME_RAD: Final = 0.15
+_SAMPLE: Final = 200
+_LEAST_POINTS: Final = 12
+
+
+@dataclass(frozen=True)
+class Strip:
+    """
+    A straight strip whose width may change linearly along it.
+
+    :param origin: (2,) a point on its axis.
+    :param direction: (2,) unit vector along the axis.
+    :param start_px: where it starts along the direction, from the origin.
+    :param end_px: where it ends.
+    :param half_px: half of its width at the origin.
+    :param slope: change of the half width along the direction.
+    :param residual_px: standard deviation of its edges about straight lines.
+    """
+
+    origin: Points
+    direction: Points
+    start_px: float
+    end_px: float
+    half_px: float
+    slope: float
+    residual_px: float
+
+    @property
+    def normal(self) -> Points:
+        """(2,) unit vector to the right of the direction, as seen in the image."""
+        return np.array([-self.direction[1], self.direction[0]])
+
+    @property
+    def length_px(self) -> float:
+        """Its length."""
+        return self.end_px - self.start_px
+
+    @property
+    def width_px(self) -> float:
+        """Its mean width."""
+        return 2 * float(self.half_at((self.start_px + self.end_px) / 2))
+
+    @property
+    def end(self) -> Points:
+        """(2,) the point on the axis where it ends."""
+        return np.asarray(self.origin + self.end_px * self.direction)
+
+    @property
+    def start(self) -> Points:
+        """(2,) the point on the axis where it starts."""
+        return np.asarray(self.origin + self.start_px * self.direction)
+
+    def half_at(self, along_px: float | Points) -> float | Points:
+        """Return half of the width at a place along the direction, at least half a pixel."""
+        return np.maximum(self.half_px + self.slope * np.asarray(along_px), 0.5)
+
+    def coordinates(self, points: Points) -> tuple[Points, Points]:
+        """Return where points lie along and across, in pixels; to the right is positive."""
+        away = points - self.origin
+        return away @ self.direction, away @ self.normal
+
+    def reversed(self) -> 'Strip':
+        """Return the same strip with the opposite direction."""
+        ends = -self.end_px, -self.start_px
+        return Strip(
+            self.origin, -self.direction, *ends, self.half_px, -self.slope, self.residual_px
+        )
+
+
+def fit_strip(points: Points, step_px: float, size: tuple[int, int]) -> Strip:
+    """
+    Fit a strip: the bisector of two straight edges, each the median line of its points.
+
+    :param points: (n, 2) on a regular grid; at least three.
+    :param step_px: distance of neighbours in the grid.
+    :param size: (H, W) of the image in pixels; at its border the edges are cut, not seen.
+    :return: the strip; its direction is arbitrary.
+    """
+    origin = points.mean(axis=0)
+    away = points - origin
+    _, vectors = np.linalg.eigh(away.T @ away)
+    direction = vectors[:, 1]
+    for _ in range(_ROUNDS):
+        normal = np.array([-direction[1], direction[0]])
+        along, across = (points - origin) @ direction, (points - origin) @ normal
+        start, end = float(along.min()), float(along.max())
+        middles, low, high = _edges(points, along, across, step_px, size)
+        if len(middles) < _LEAST_BINS:
+            half = (float(np.ptp(across)) + step_px) / 2
+            shift = (float(across.max()) + float(across.min())) / 2
+            return Strip(origin + shift * normal, direction, start, end, half, 0.0, half)
+        lines = [_median_line(middles, values) for values in (low, high)]
+        shift = (lines[0][1] + lines[1][1]) / 2
+        lean = (lines[0][0] + lines[1][0]) / 2
+        origin = origin + shift * normal
+        direction = direction + lean * normal
+        direction /= np.linalg.norm(direction)
+    rests = [np.abs(edge - line[0] * middles - line[1]) for line, edge in zip(lines, (low, high))]
+    residual = max(0.3, _NORMAL * float(np.median(np.concatenate(rests))))
+    half, slope = (lines[1][1] - lines[0][1]) / 2, (lines[1][0] - lines[0][0]) / 2
+    along = (points - origin) @ direction
+    pad = step_px / 2
+    ends = float(along.min()) - pad, float(along.max()) + pad
+    return Strip(origin, direction, *ends, half + pad, slope, residual)
+
+
+def _edges(
+    points: Points, along: Points, across: Points, step_px: float, size: tuple[int, int]
+) -> tuple[Points, Points, Points]:
+    """Find the least and the greatest place across, in bins along; without those at the border."""
+    start, length = float(along.min()), float(np.ptp(along))
+    count = max(1, min(_BINS, int(length / (1.5 * step_px))))
+    bins = np.minimum(((along - start) / max(length, 1e-9) * count).astype(np.intp), count - 1)
+    order = np.lexsort((across, bins))
+    firsts = np.searchsorted(bins[order], np.arange(count))
+    lasts = np.append(firsts[1:], len(bins)) - 1
+    full = lasts >= firsts
+    lowest, highest = order[firsts[full]], order[lasts[full]]
+    inside = _is_inside(points[lowest], step_px, size) & _is_inside(points[highest], step_px, size)
+    middles = start + (np.flatnonzero(full) + 0.5) * (length / count)
+    return np.asarray(middles[inside]), across[lowest][inside], across[highest][inside]
+
+
+def _is_inside(points: Points, margin_px: float, size: tuple[int, int]) -> NDArray[np.bool_]:
+    limits = np.array([size[1], size[0]]) - 1 - margin_px
+    return np.asarray(((points > margin_px) & (points < limits)).all(axis=1))
+
+
+def _median_line(x: Points, y: Points) -> tuple[float, float]:
+    """Fit a line that half of the points may miss (Siegel's repeated medians): slope, offset."""
+    count = len(x)
+    apart = ~np.eye(count, dtype=bool)
+    runs = (x[None] - x[:, None])[apart].reshape(count, count - 1)
+    rises = (y[None] - y[:, None])[apart].reshape(count, count - 1)
+    slope = float(np.median(np.median(rises / runs, axis=1)))
+    return slope, float(np.median(y - slope * x))
+
+
+def strip_along(points: Points, direction: Points, step_px: float) -> Strip:
+    """
+    Lay a strip of constant width in a given direction around points.
+
+    :param points: (n, 2) on a regular grid.
+    :param direction: (2,) unit vector.
+    :param step_px: distance of neighbours in the grid.
+    :return: the strip, whose axis is in the middle of the points.
+    """
+    origin = points.mean(axis=0)
+    normal = np.array([-direction[1], direction[0]])
+    along, across = (points - origin) @ direction, (points - origin) @ normal
+    low, high = float(across.min()), float(across.max())
+    pad = step_px / 2
+    ends = float(along.min()) - pad, float(along.max()) + pad
+    half = (high - low) / 2 + pad
+    return Strip(origin + (low + high) / 2 * normal, direction, *ends, half, 0.0, half / 4)
+
+
+def split_strips(
+    points: Points, step_px: float, size: tuple[int, int]
+) -> list[tuple[Strip, NDArray[np.bool_]]]:
+    """
+    Split the points of a region into strips that touch or cross.
+
+    Each strip enters the image somewhere else, so a region is split only if it touches the
+    image's border in several places, and one strip does not explain it.
+
+    :param points: (n, 2) on a regular grid; at least three.
+    :param step_px: distance of neighbours in the grid.
+    :param size: (H, W) of the image in pixels.
+    :return: each strip with (n,) which points are its own; every point belongs to one.
+    """
+    whole = fit_strip(points, step_px, size)
+    everything = [(whole, np.ones(len(points), bool))]
+    alone = _misfit(points, [whole], step_px)
+    if len(points) < _LEAST_POINTS or alone <= _SPARE:
+        return everything
+    contacts = _contacts(points, step_px, size)
+    if len(contacts) < 2:
+        return everything
+    sample = points[:: max(1, len(points) // _SAMPLE)]
+    strips = [_ray(sample, contact, step_px, size) for contact in contacts]
+    for _ in range(_ROUNDS):
+        owner = _nearest(sample, strips)
+        groups = [sample[owner == number] for number in range(len(strips))]
+        if min(map(len, groups)) < 3:
+            return everything
+        strips = _distinct([_rough(group) for group in groups])
+        if len(strips) < 2:
+            return everything
+    if _misfit(points, strips, step_px) > alone - _SPARE / 3:
+        return everything
+    owner = _nearest(points, strips)
+    own = [owner == number for number in range(len(strips))]
+    if min(mask.sum() for mask in own) < 3:
+        return everything
+    return [(fit_strip(points[mask], step_px, size), mask) for mask in own]
+
+
+def _misfit(points: Points, strips: Sequence[Strip], step_px: float) -> float:
+    """Add the share of points that are in no strip, and the share of the strips that is empty."""
+    owner = _nearest(points, strips) if len(strips) > 1 else np.zeros(len(points), np.intp)
+    outside, covered = 0, 0.0
+    for number, strip in enumerate(strips):
+        along, across = strip.coordinates(points[owner == number])
+        outside += int((np.abs(across) - strip.half_at(along) > 0.75 * step_px).sum())
+        covered += _covered(along, across, step_px)
+    return outside / len(points) + max(0.0, 1 - len(points) * step_px**2 / max(covered, 1.0))
+
+
+def _covered(along: Points, across: Points, step_px: float) -> float:
+    """Compute the area between the outermost points across, in bins along."""
+    if len(along) < 2:
+        return 0.0
+    width = 2 * step_px
+    bins = ((along - along.min()) / width).astype(np.intp)
+    low, high = np.full(bins.max() + 1, np.inf), np.full(bins.max() + 1, -np.inf)
+    np.minimum.at(low, bins, across)
+    np.maximum.at(high, bins, across)
+    full = high >= low
+    return float((high[full] - low[full] + step_px).sum() * width)
+
+
+def _contacts(points: Points, step_px: float, size: tuple[int, int]) -> list[Points]:
+    """Find where points touch the image's border: (n, 2) each, longest first."""
+    at_border = points[~_is_inside(points, 1.01 * step_px, size)]
+    if not len(at_border):
+        return []
+    height, width = size
+    x, y = at_border.T
+    sides = np.stack([y, width - 1 - x, height - 1 - y, x])  # top, right, bottom, left
+    place = np.choose(
+        sides.argmin(axis=0),
+        [x, width + y, width + height + (width - x), 2 * width + height + (height - y)],
+    )
+    order = np.argsort(place, kind='stable')
+    ring = 2 * (width + height)
+    gaps = np.diff(place[order], append=place[order][0] + ring)
+    cut = np.flatnonzero(gaps > 3 * step_px)
+    if not len(cut):
+        return [at_border]
+    turned = np.roll(order, -int(cut[-1]) - 1)
+    sizes = np.diff(np.append(cut, cut[0] + len(order)))
+    groups = np.split(turned, np.cumsum(np.roll(sizes, 1))[:-1])
+    found = [at_border[group] for group in groups if len(group) >= _LEAST_CONTACT]
+    return sorted(found, key=len, reverse=True)[:_MOST_STRIPS]
+
+
+def _ray(points: Points, contact: Points, step_px: float, size: tuple[int, int]) -> Strip:
+    """Find the strip from a contact with the border into the image that holds most points."""
+    start = contact.mean(axis=0)
+    length = float(np.hypot(*np.ptp(contact, axis=0))) + step_px
+    middle = np.array([size[1] / 2, size[0] / 2])
+    inward = math.atan2(*(middle - start)[::-1])
+    side = np.linalg.svd(contact - start, full_matrices=False)[2][0] if len(contact) > 1 else None
+    away = points - start
+    best, most = (inward, step_px), -1.0
+    for angle in inward + np.linspace(-1.4, 1.4, 29):
+        direction = np.array([math.cos(angle), math.sin(angle)])
+        sine = 1.0 if side is None else abs(direction[0] * side[1] - direction[1] * side[0])
+        half = max(step_px, 0.55 * length * sine)
+        along = away @ direction
+        across = np.abs(away[:, 1] * direction[0] - away[:, 0] * direction[1])
+        held = (across <= half) & (along > -half)
+        density = float(held.sum()) / half**0.5
+        if density > most:
+            best, most = (float(angle), half), density
+    angle, half = best
+    direction = np.array([math.cos(angle), math.sin(angle)])
+    along = away @ direction
+    return Strip(start, direction, 0.0, float(along.max()), half, 0.0, 1.0)
+
+
+def _distinct(strips: Sequence[Strip]) -> list[Strip]:
+    """Leave out strips that continue another one."""
+    kept: list[Strip] = []
+    for strip in strips:
+        for other in kept:
+            turned = angle_between(strip.direction, other.direction)
+            along, across = other.coordinates((strip.start + strip.end)[None] / 2)
+            on_axis = abs(float(across[0])) < 0.7 * float(other.half_at(float(along[0])))
+            if min(turned, math.pi - turned) < _SAME_RAD and on_axis:
+                break
+        else:
+            kept.append(strip)
+    return kept
+
+
+def _rough(points: Points) -> Strip:
+    """Fit a strip of constant width by moments, which is quick and not exact."""
+    origin = points.mean(axis=0)
+    x, y = (points - origin).T
+    angle = 0.5 * math.atan2(2 * float(x @ y), float(x @ x - y @ y))
+    direction = np.array([math.cos(angle), math.sin(angle)])
+    along = x * direction[0] + y * direction[1]
+    across = np.abs(y * direction[0] - x * direction[1])
+    half = max(2 * float(across.mean()), 1.0)  # of even points in a strip
+    return Strip(origin, direction, float(along.min()), float(along.max()), half, 0.0, 1.0)
+
+
+def _nearest(points: Points, strips: Sequence[Strip]) -> NDArray[np.intp]:
+    """Find for each point the strip whose axis is nearest, in half widths."""
+    gaps = []
+    for strip in strips:
+        along, across = strip.coordinates(points)
+        beyond = np.maximum(0, np.maximum(strip.start_px - along, along - strip.end_px))
+        gaps.append(np.hypot(across / strip.half_at(along), beyond / strip.half_px))
+    return np.asarray(np.argmin(gaps, axis=0))
+
+
+def angle_between(first: Points, second: Points) -> float:
+    """
+    Compute the angle between two directions.
+
+    :param first: (2,) unit vector.
+    :param second: (2,) unit vector.
+    :return: in radians, 0 to pi.
+    """
+    return math.acos(float(np.clip(first @ second, -1, 1)))

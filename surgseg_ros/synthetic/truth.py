@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is true of the instruments in a scene, whether it is seen or not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.geometry import window
+from surgseg_ros.core.keypoints import IN_THE_AIR, Geometry, Keypoint, KeypointKind
+
+Place = tuple[float, float]
+"""x and y in units."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """
+    What is true of an instrument at a time.
+
+    :param label: a key of LABELS.
+    :param points: kind, place in units, and direction in radians of each point.
+    :param opening_deg: angle between its jaws.
+    :param shaft_width: width of its shaft at the end, in units.
+    :param radius: of a needle, in units.
+    """
+
+    label: int
+    points: Sequence[tuple[KeypointKind, Place, float]]
+    opening_deg: float | None = None
+    shaft_width: float | None = None
+    radius: float | None = None
+
+
+@dataclass(frozen=True)
+class TrueInstrument:
+    """
+    An instrument of a scene, as it is, and not only as it is seen.
+
+    :param number: of its pixels in `Frame.instances`; the same in all frames of the scene.
+    :param label: a key of LABELS.
+    :param geometry: its points; `is_hidden` where none of its pixels is near.
+    """
+
+    number: int
+    label: int
+    geometry: Geometry
+
+
+_NEAR: Final = 0.006
+"""A point is hidden if no pixel of its instrument is so near, in image heights."""
+
+
+def true_geometry(truth: Truth, own: NDArray[np.bool_]) -> Geometry:
+    """
+    Convert units to pixels, and tell which points are hidden or beyond the image.
+
+    :param truth: of an instrument.
+    :param own: (H, W) which pixels are its own.
+    :return: the geometry; of what has no points, the centre of its pixels.
+    """
+    height, width = own.shape
+    radius_px = max(1, round(_NEAR * height))
+    points = []
+    for kind, place, angle in truth.points:
+        x, y = (value * height - 0.5 for value in place)
+        beyond = not (-1 <= x <= width and -1 <= y <= height)
+        column, row = (min(max(0, round(v)), n - 1) for v, n in ((x, width), (y, height)))
+        near = window(own, row, column, radius_px)
+        hidden = not beyond and kind not in IN_THE_AIR and not near.any()
+        points.append(Keypoint(kind, x, y, angle, 0.0, hidden, beyond))
+    if not points:
+        rows, columns = np.nonzero(own)
+        points.append(Keypoint(KeypointKind.CENTRE, float(columns.mean()), float(rows.mean())))
+    return Geometry(
+        tuple(points),
+        truth.opening_deg,
+        None if truth.shaft_width is None else truth.shaft_width * height,
+        None if truth.radius is None else truth.radius * height,
+    )

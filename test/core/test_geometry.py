@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Points of instruments: where they are drawn, with true deviations, and flagged where unseen."""
+
+from collections import defaultdict
+
+import cv2
+import numpy as np
+import pytest
+from drawn_masks import bar, empty, find, tool
+
+from surgseg_ros.core.curves import LINE_POINTS, course, fit_arc, fit_circle, resample
+from surgseg_ros.core.detections import instance_image, without_decision
+from surgseg_ros.core.geometry import find_geometry
+from surgseg_ros.core.keypoints import KeypointKind
+from surgseg_ros.core.labels import (
+    CLAMPS,
+    CLASPER,
+    KEYPOINT_LABELS,
+    NEEDLE,
+    NO_DECISION,
+    ROBOTIC_TOOL,
+    SUCTION,
+    THREAD,
+)
+from surgseg_ros.synthetic import Scene
+
+KINDS = KeypointKind
+
+
+def points_of(mask, label=None):
+    """Find the points of the only instrument, or of the only one of a class."""
+    found = find(mask)
+    (one,) = [i for i in found if label in (None, i.label)]
+    geometry = find_geometry(one, mask, found)
+    return {point.kind: point for point in geometry.keypoints}, geometry
+
+
+def test_kinds_have_the_names_of_the_labels():
+    assert {kind.value: kind.name.lower() for kind in KINDS} == {
+        number: name for number, name in KEYPOINT_LABELS.items() if number < 60
+    }
+
+
+def test_a_tool_has_its_points_where_it_is_drawn():
+    points, geometry = points_of(tool(empty(), (-20, 130), (400, 130)))
+    assert points[KINDS.TIP].place == pytest.approx((400, 130), abs=2)
+    assert points[KINDS.JAW_PIVOT].place == pytest.approx((316, 130), abs=8)
+    assert points[KINDS.WRIST_JOINT].place == pytest.approx((232, 130), abs=5)
+    assert points[KINDS.SHAFT_ENTRY].place == pytest.approx((0, 130), abs=1)
+    assert points[KINDS.LEFT_SHAFT_EDGE].place == pytest.approx((0, 115), abs=2)
+    assert points[KINDS.RIGHT_SHAFT_EDGE].place == pytest.approx((0, 145), abs=2)
+    assert points[KINDS.SHAFT_AXIS].angle_rad == pytest.approx(0, abs=0.01)
+    assert geometry.shaft_width_px == pytest.approx(30, abs=2)
+    assert not any(point.is_hidden or point.is_beyond for point in points.values())
+
+
+def test_open_jaws_have_two_tips_and_an_angle():
+    mask = tool(empty(), (-20, 130), (300, 130))
+    mask[mask == CLASPER] = 0
+    pivot = np.array([236.0, 130])
+    for degrees in (-30, 30):
+        away = np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
+        bar(mask, pivot, pivot + 90 * away, 10, CLASPER)
+    points, geometry = points_of(mask)
+    assert geometry.opening_deg == pytest.approx(60, abs=6)
+    left, right = points[KINDS.LEFT_JAW_TIP], points[KINDS.RIGHT_JAW_TIP]
+    assert left.place == pytest.approx(pivot + np.array([78, -45]), abs=4)
+    assert right.place == pytest.approx(pivot + np.array([78, 45]), abs=4)
+    assert points[KINDS.TIP].place == pytest.approx((left.place + right.place) / 2, abs=0.1)
+
+
+def test_left_and_right_are_as_seen_along_the_shaft():
+    points, _ = points_of(tool(empty(), (500, 130), (200, 130)))
+    assert points[KINDS.LEFT_SHAFT_EDGE].y_px > points[KINDS.RIGHT_SHAFT_EDGE].y_px
+    assert abs(points[KINDS.SHAFT_AXIS].angle_rad) == pytest.approx(np.pi, abs=0.01)
+
+
+def test_where_something_covers_the_entry_it_is_hidden():
+    mask = tool(empty(), (-20, 130), (400, 130))
+    mask[:, :100] = THREAD
+    points, _ = points_of(mask, ROBOTIC_TOOL)
+    assert points[KINDS.SHAFT_ENTRY].is_hidden
+    assert KINDS.LEFT_SHAFT_EDGE not in points
+
+
+def test_a_rod_has_its_tip_away_from_the_border():
+    points, geometry = points_of(bar(empty(), (200, -20), (240, 160), 16, SUCTION))
+    assert points[KINDS.TIP].place == pytest.approx((240, 160), abs=3)
+    assert geometry.shaft_width_px == pytest.approx(17, abs=1.6)
+
+
+def test_the_thread_tells_the_tail_of_a_needle():
+    mask = empty()
+    cv2.ellipse(mask, (240, 130), (60, 60), 0, 0, 170, NEEDLE, 6)
+    line = [np.array([(300, 130), (340, 100), (420, 90)], np.int32)]
+    cv2.polylines(mask, line, False, THREAD, 3)
+    points, geometry = points_of(mask, NEEDLE)
+    assert points[KINDS.NEEDLE_TAIL].place == pytest.approx((300, 130), abs=5)
+    assert points[KINDS.NEEDLE_POINT].place == pytest.approx((181, 140), abs=5)
+    assert points[KINDS.NEEDLE_CENTRE].place == pytest.approx((240, 130), abs=2)
+    assert points[KINDS.NEEDLE_THREAD_END].place == pytest.approx((300, 130), abs=5)
+    assert geometry.needle_radius_px == pytest.approx(60, abs=2)
+
+
+def test_a_thread_is_a_line_of_points_in_order():
+    mask = empty()
+    x = np.linspace(30, 450, 100)
+    curve = np.stack([x, 130 + 60 * np.sin(x / 60)], axis=1)
+    cv2.polylines(mask, [np.rint(curve).astype(np.int32)], False, THREAD, 4)
+    (found,) = find(mask)
+    points = find_geometry(found, mask).keypoints
+    line = np.array([p.place for p in points if p.kind == KINDS.THREAD_LINE])
+    ends = np.array([p.place for p in points if p.kind == KINDS.THREAD_END])
+    assert len(line) == LINE_POINTS
+    assert (np.diff(line[:, 0]) > 0).all() or (np.diff(line[:, 0]) < 0).all()
+    assert sorted(ends[:, 0]) == pytest.approx([30, 450], abs=6)
+    gaps = np.hypot(*(line[:, None] - curve[None]).transpose(2, 0, 1)).min(axis=1)
+    assert gaps.max() < 4
+
+
+@pytest.mark.parametrize('shape', ['loop', 'speck', 'full'])
+@pytest.mark.parametrize('label', [NEEDLE, THREAD, SUCTION, CLASPER, CLAMPS])
+def test_odd_shapes_give_points_or_none_but_no_error(shape, label):
+    mask = empty()
+    if shape == 'loop':
+        cv2.circle(mask, (240, 130), 50, label, 4)
+    elif shape == 'speck':
+        mask[100, 100] = label
+    else:
+        mask[:] = label
+    for found in find(mask):
+        for point in find_geometry(found, mask).keypoints:
+            assert np.isfinite(point[1:5]).all()
+
+
+def test_without_a_decision_there_are_no_points():
+    mask = np.full((270, 480), NO_DECISION, np.uint8)
+    (unknown,) = without_decision(mask.shape)
+    assert find_geometry(unknown, mask).keypoints == ()
+
+
+def test_a_circle_is_fitted_to_a_short_arc_without_bias():
+    rng = np.random.default_rng(0)
+    angles = rng.uniform(0, 1.2, 300)
+    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * rng.normal(50, 0.8, 300)[:, None]
+    centre, radius = fit_circle(ring + np.array([200, 100]))
+    assert radius == pytest.approx(50, abs=1.5)
+    assert centre == pytest.approx((200, 100), abs=2)
+    assert fit_arc(np.stack([np.arange(20.0), np.arange(20.0)], axis=1), 1.0) is None
+
+
+def test_a_course_and_its_points_keep_the_ends():
+    points = np.stack([np.arange(0.0, 60), np.zeros(60)], axis=1)
+    line = resample(course(points, 3.0), 5)
+    assert sorted(line[:, 0]) == pytest.approx([1, 15.5, 29.5, 44, 58], abs=1.5)
+    assert resample(points[:1], 3).tolist() == [[0, 0]] * 3
+
+
+def test_points_of_drawn_scenes_are_near_the_truth_and_their_deviations_true():
+    """On true masks; the errors are those of the definitions and of what is covered."""
+    errors, inside = defaultdict(list), []
+    for seed in range(5_000_030, 5_000_060):
+        frame = Scene(seed, (270, 480)).frame(20)
+        found = find(frame.mask, 4e-4)
+        drawn = instance_image(found, frame.mask)
+        for number, instrument in enumerate(found, 1):
+            owners = np.bincount(frame.instances[drawn == number])
+            if owners.max() < 0.8 * owners.sum():
+                continue
+            true = [t for t in frame.instruments if t.number == owners.argmax()]
+            seen = {p.kind: p for t in true for p in t.geometry.keypoints if _is_seen(p)}
+            for point in find_geometry(instrument, frame.mask, found).keypoints:
+                if point.kind in seen and point.kind != KINDS.THREAD_LINE:
+                    away = np.abs(point.place - seen[point.kind].place)
+                    errors[point.kind].append(np.hypot(*away) * 4)  # as of 1080 rows
+                    inside += (away <= point.sigma_px).tolist()
+    assert np.median(errors[KINDS.TIP]) < 12
+    assert np.median(errors[KINDS.SHAFT_ENTRY]) < 6
+    assert np.median(errors[KINDS.NEEDLE_POINT]) < 20
+    assert 0.5 < np.mean(inside) < 0.85
+
+
+def _is_seen(point):
+    return not (point.is_hidden or point.is_beyond)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instruments that touch are told apart, and pieces of one are joined."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+from drawn_masks import SIZE, bar, empty, find, tool
+from hypothesis import given
+from hypothesis import strategies as st
+
+from surgseg_ros.core.detections import instance_image
+from surgseg_ros.core.labels import (
+    CATHETER,
+    CLASPER,
+    NEEDLE,
+    NO_DECISION,
+    ROBOTIC_TOOL,
+    SHAFT,
+    SUCTION,
+    THREAD,
+    WRIST,
+)
+from surgseg_ros.core.robotic_tools import find_parts, group_tools
+from surgseg_ros.synthetic import Scene
+
+
+def tools_of(mask):
+    return [i for i in find(mask) if i.label == ROBOTIC_TOOL]
+
+
+def test_tools_that_cross_are_two_with_their_own_wrists_and_claspers():
+    mask = tool(tool(empty(), (-20, 60), (330, 200)), (-20, 220), (330, 40))
+    first, second = tools_of(mask)
+    assert first.area_px + second.area_px == np.count_nonzero(mask)
+    assert 0.6 < first.area_px / second.area_px < 1.7
+    for one in (first, second):
+        assert {part.label for part in one.parts.parts} == {SHAFT, WRIST, CLASPER}
+
+
+def test_a_tip_that_touches_another_shaft_stays_with_its_tool():
+    mask = tool(empty(), (-20, 60), (450, 60), 36)
+    tool(mask, (200, 300), (200, 80), 30)
+    sizes = sorted(i.area_px for i in tools_of(mask))
+    alone = np.count_nonzero(tool(empty(), (200, 300), (200, 80), 30))
+    assert len(sizes) == 2
+    assert sizes[0] == pytest.approx(alone, rel=0.05)
+
+
+def test_a_shaft_that_something_covers_is_one_and_so_is_its_wrist():
+    mask = tool(empty(), (-20, 130), (400, 140))
+    bar(mask, (120, 0), (120, 269), 20, THREAD)
+    bar(mask, (300, 0), (240, 269), 12, NEEDLE)
+    assert len(tools_of(mask)) == 1
+
+
+def test_a_bent_cover_does_not_make_two_shafts():
+    mask = bar(empty(), (-20, 60), (200, 80), 40, SHAFT)
+    bar(mask, (195, 80), (300, 160), 38, SHAFT)
+    assert len(tools_of(mask)) == 1
+
+
+def test_a_clasper_behind_tissue_is_a_tool_of_its_own():
+    mask = tool(empty(), (-20, 130), (200, 140))
+    bar(mask, (400, 200), (440, 269), 16, CLASPER)
+    assert len(tools_of(mask)) == 2
+
+
+def test_a_rod_that_a_shaft_covers_is_one_and_two_rods_are_two():
+    mask = bar(empty(), (100, -10), (100, 250), 14, SUCTION)
+    bar(mask, (-10, 120), (300, 120), 40, SHAFT)
+    assert [i.label for i in find(mask)] == [SUCTION, ROBOTIC_TOOL]
+    bar(mask, (400, -10), (300, 100), 14, SUCTION)
+    assert [i.label for i in find(mask)] == [SUCTION, SUCTION, ROBOTIC_TOOL]
+
+
+def test_a_needle_between_jaws_is_one():
+    mask = empty()
+    cv2.ellipse(mask, (240, 130), (60, 60), 0, 0, 170, NEEDLE, 6)
+    bar(mask, (240, 120), (240, 269), 20, CLASPER)
+    assert [i.label for i in find(mask)].count(NEEDLE) == 1
+
+
+def test_a_thread_in_three_is_one_and_another_one_is_not():
+    mask = empty()
+    course = np.stack([np.linspace(20, 460, 90), 60 + 25 * np.sin(np.linspace(0, 7, 90))], axis=1)
+    cv2.polylines(mask, [np.rint(course).astype(np.int32)], False, THREAD, 4)
+    for x in (150, 320):
+        bar(mask, (x, -10), (x, 200), 24, SHAFT)
+    cv2.line(mask, (40, 240), (400, 250), THREAD, 4)
+    assert [i.label for i in find(mask)].count(THREAD) == 2
+
+
+def test_the_instance_image_numbers_detections_and_keeps_what_is_not_decided():
+    mask = tool(empty(), (-20, 130), (400, 140))
+    cv2.circle(mask, (60, 40), 12, CATHETER, -1)
+    mask[200:] = NO_DECISION
+    found = find(mask)
+    drawn = instance_image(found, mask)
+    assert set(np.unique(drawn)) == {0, 1, 2, NO_DECISION}
+    np.testing.assert_array_equal(drawn == NO_DECISION, mask == NO_DECISION)
+    for number, instrument in enumerate(found, 1):
+        assert np.count_nonzero(drawn == number) == instrument.area_px
+
+
+@pytest.mark.parametrize('value', [SHAFT, CLASPER, NEEDLE, THREAD, SUCTION])
+def test_a_class_that_fills_the_image_is_one_instrument(value):
+    (found,) = find(np.full(SIZE, value, np.uint8))
+    assert found.area_px == SIZE[0] * SIZE[1]
+
+
+def test_of_noise_few_parts_are_looked_at():
+    noise = np.random.default_rng(3).integers(0, 10, (1080, 1920), dtype=np.uint8)
+    assert len(find_parts(noise, (SHAFT, WRIST, CLASPER))) <= 3 * 24
+
+
+@pytest.mark.parametrize('upside_down', [False, True])
+@given(height=st.integers(40, 230), tip=st.tuples(st.integers(120, 330), st.integers(60, 210)))
+def test_a_mirrored_mask_gives_mirrored_instruments(height, tip, upside_down):
+    mask = tool(empty(), (-20, height), tip, 24)
+    tool(mask, (500, 260 - height // 2), (420, 130), 24)
+    turned = np.ascontiguousarray(mask[::-1] if upside_down else mask[:, ::-1])
+    sizes = [sorted(i.area_px for i in tools_of(either)) for either in (mask, turned)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
+
+
+def test_tools_of_drawn_scenes_are_told_apart():
+    """Held against the truth that is drawn with them, where tools touch and where not."""
+    found = wanted = matched = 0
+    for seed in range(5_000_000, 5_000_030):
+        frame = Scene(seed, SIZE).frame(20)
+        least = 4e-4 * frame.mask.size
+        true = [frame.instances == t.number for t in frame.instruments if t.label == ROBOTIC_TOOL]
+        true = [own for own in true if own.sum() >= least]
+        drawn = instance_image(find(frame.mask), frame.mask)
+        numbers = [n for n, i in enumerate(find(frame.mask), 1) if i.label == ROBOTIC_TOOL]
+        ours = [drawn == n for n in numbers if (drawn == n).sum() >= least]
+        found, wanted = found + len(ours), wanted + len(true)
+        matched += sum(any(_iou(a, b) >= 0.5 for b in ours) for a in true)
+    assert wanted > 40
+    assert 2 * matched / (found + wanted) > 0.85
+
+
+def _iou(first, second):
+    return np.count_nonzero(first & second) / max(1, np.count_nonzero(first | second))
+
+
+def test_the_directions_of_shafts_point_to_their_tips():
+    for angle in np.linspace(0, 2 * math.pi, 12, endpoint=False):
+        away = np.array([math.cos(angle), math.sin(angle)])
+        mask = tool(empty(), np.array([240, 135]) + 300 * away, np.array([240, 135]) - 100 * away)
+        (found,) = group_tools(mask)
+        assert found.shafts[0].strip.direction @ away < -0.99

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks of instruments, drawn from straight bars."""
+
+import cv2
+import numpy as np
+
+from surgseg_ros.core.detections import find_instruments
+from surgseg_ros.core.labels import CLASPER, SHAFT, WRIST
+from surgseg_ros.core.segmentation import Segmentation
+
+SIZE = (270, 480)
+
+
+def empty():
+    return np.zeros(SIZE, np.uint8)
+
+
+def find(mask, least_area=0.0):
+    return find_instruments(Segmentation(mask, np.full(mask.shape, 204, np.uint8)), least_area)
+
+
+def bar(mask, start, stop, width, label):
+    """Draw a straight bar with square ends."""
+    away = np.subtract(stop, start)
+    across = np.array([-away[1], away[0]]) / np.hypot(*away) * width / 2
+    corners = [start + across, stop + across, stop - across, start - across]
+    cv2.fillPoly(mask, [np.rint(corners).astype(np.int32)], label)
+    return mask
+
+
+def tool(mask, start, tip, width=30):
+    """Draw a shaft from the border, a wrist and a clasper, of 0.6, 0.2 and 0.2 of the way."""
+    start, tip = np.array(start, float), np.array(tip, float)
+    joints = [start + share * (tip - start) for share in (0, 0.6, 0.8, 1)]
+    for label, first, last in zip((SHAFT, WRIST, CLASPER), joints, joints[1:]):
+        bar(mask, first, last, width if label == SHAFT else 0.7 * width, label)
+    return mask
