@@ -16,8 +16,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from surgseg_ros.core.detections import draw_overlay
 from surgseg_ros.core.files import replacing, writing
+from surgseg_ros.core.overlay import draw_overlay
 from surgseg_ros.evaluation.frames import write_png
 from surgseg_ros.training.config import ConfigError, TrainConfig
 

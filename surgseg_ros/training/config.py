@@ -102,6 +102,8 @@ class TrainConfig:
         all pixels alike, 1 all classes.
     :param ema_decay: of the exponential moving average of the weights, which is validated and
         written; 0 for the weights themselves.
+    :param keep_weights: whether to keep the weights of every validation in `run/weights/`, to
+        average some of them afterwards.
     :param select: the metric that selects the best weights: official `score` or `mIoU`, or `loss`.
     :param patience: validations without a better one after which to stop; 0 never does.
     :param margins: whether to tune, on the validation videos, the lead in logits that each class
@@ -155,6 +157,7 @@ class TrainConfig:
     dice_absent: bool = True
     class_balance: float = 0.0
     ema_decay: float = 0.998
+    keep_weights: bool = False
     select: str = 'score'
     patience: int = 0
     margins: bool = False

@@ -91,8 +91,8 @@ class Augmentation:
         truth = cv2.warpAffine(
             mask, matrix, size, flags=cv2.INTER_NEAREST, borderValue=(NO_DECISION,)
         )
-        truth = truth.astype(np.uint8, copy=False)
-        return self._recolour(view.astype(np.uint8, copy=False), truth, rng), truth
+        labels = _u8(truth)
+        return self._recolour(_u8(view), labels, rng), labels
 
     def _placement(
         self,

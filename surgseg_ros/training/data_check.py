@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from surgseg_ros.core.detections import draw_overlay
 from surgseg_ros.core.labels import CLASS_COUNT, CLASS_NAMES
+from surgseg_ros.core.overlay import draw_overlay
 from surgseg_ros.evaluation.frames import read_image_file
 from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.pairs import MaskError, read_values, wrong_values

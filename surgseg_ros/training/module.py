@@ -4,14 +4,17 @@
 import math
 import time
 from collections import defaultdict
+from pathlib import Path
 from typing import Any, Final
 
 import lightning
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from surgseg_ros.core.files import make_folder, write_whole
 from surgseg_ros.core.fitting import fit_mask
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.model_folder import ModelError, ModelSpec
@@ -47,6 +50,17 @@ class _Validated:
         with torch.autocast(self.device.type, enabled=False):
             self.logits = self.network(fitted)
         return self.logits
+
+
+def kept_weights(run: Path, step: int) -> Path:
+    """
+    Name the file of the weights that were validated after a step.
+
+    :param run: the run's folder.
+    :param step: number of optimizer steps.
+    :return: the path; there is such a file with `keep_weights` alone.
+    """
+    return run / 'weights' / f'{step:06d}.safetensors'
 
 
 class Training(lightning.LightningModule):
@@ -195,6 +209,8 @@ class Training(lightning.LightningModule):
         """Score the videos, and keep the weights if they are the best."""
         frames, losses = self._gathered()
         summary = summarize(frames)
+        if self.config.keep_weights and self.global_rank == 0:
+            self._keep_weights()
         values = {key: summary[key] for key in ('mIoU', 'mNSD', 'score')}
         values['loss'] = float(np.mean(losses))
         self.log_dict({f'validation_{key}': value for key, value in values.items()})
@@ -203,6 +219,13 @@ class Training(lightning.LightningModule):
         if value > self.best:
             self.best, self.best_step = value, self.global_step
             self.best_weights = self._validated_weights
+
+    def _keep_weights(self) -> None:
+        """Write the weights that were validated, as safetensors."""
+        path = kept_weights(Path(self.trainer.default_root_dir), self.global_step)
+        make_folder(path.parent)
+        weights = {k: v.contiguous() for k, v in self._validated_weights.items()}
+        write_whole(path, safetensors.torch.save(weights))
 
     def _gathered(self) -> tuple[dict[str, list[FrameCounts]], list[float]]:
         """Gather the counts of all processes."""

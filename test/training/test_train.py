@@ -69,6 +69,14 @@ def test_two_epochs_end_with_a_model_that_segments(tmp_path, config, data, capsy
     assert 'official mIoU' in capsys.readouterr().out
 
 
+def test_the_weights_of_every_validation_are_kept_where_asked_for(tmp_path, config):
+    assert main(['--config', str(config), 'keep_weights=true']) == 0
+    kept = sorted((tmp_path / 'model/run/weights').iterdir())
+    assert [path.stem for path in kept] == ['000002', '000004']
+    final = read_model(tmp_path / 'model')[1]
+    assert set(safetensors.torch.load_file(kept[0])) == set(final)
+
+
 def test_the_same_seed_gives_the_same_weights(tmp_path, config):
     digests = []
     for name, seed in (('a', 1), ('b', 1), ('c', 2)):

@@ -13,18 +13,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import safetensors.torch
+import torch
 from torch import Tensor
 
-from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import ModelSpec, read_model, write_model
 from surgseg_ros.core.runtimes.pytorch import TorchRuntime
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.self_test import add_self_test
 from surgseg_ros.synthetic import Scene
 from surgseg_ros.training.model_card import model_card
+from surgseg_ros.training.module import kept_weights
 from surgseg_ros.training.scoring import (
     ValidationFrame,
     score,
+    tune_least_region,
     tune_temperature,
     with_margins,
 )
@@ -36,30 +39,40 @@ RECIPE: Final = Path('config/train_default.yaml')
 ON_TWO_CORES: Final = ('device=cpu', 'devices=2', 'strategy=ddp', 'batch_size=2')
 """Two processes of one thread are thrice as quick as one of two; each has half of the batch."""
 
-SCENES: Final = Videos(seed=42, videos=1100, frames=2, stride=40, size=(360, 640), jpeg=False)
+SCENES: Final = Videos(seed=42, videos=1400, frames=2, stride=40, size=(360, 640), jpeg=False)
 """Few frames per scene, far apart: many scenes are worth more than many frames."""
 
-BACKGROUND_MARGIN: Final = 2.5
-"""By how many logits the background must lead to be chosen."""
+AVERAGED: Final = (3000, 4000, 5000, 6000)
+"""
+The shipped weights are the mean of those after these steps. Later ones know drawn scenes better,
+and real images less.
+"""
+
+MARGINS: Final = (2.0, 0.0, 0.0, 0.0, 3.5, 3.0, 3.0, 6.0, 4.0, 6.0)
+"""By how many logits each class must lead to be chosen, in the order of CLASS_NAMES."""
 
 COLOURS: Final = {'target': [90.0, 90.0, 90.0], 'power': 0.4}
 """As `colour_normalization` of model.json."""
 
 AFTER_TRAINING: Final = f"""\
 ## After training
-Real instruments look less like drawn ones than real tissue looks like other tissue, so the network
+The weights are the mean of those after {', '.join(map(str, AVERAGED))} steps. Real
+instruments look less like drawn ones than real tissue looks like other tissue, so the network
 takes much of a real instrument for background. Therefore the background must lead by
-{BACKGROUND_MARGIN:g} logits to be chosen, and each image is drawn towards a medium grey before the
-network sees it (`colour_normalization`). Both values were chosen on labelled
-images of real operations, none of which was trained on.
+{MARGINS[0]:g} logits to be chosen, and each image is drawn towards a medium grey before the
+network sees it (`colour_normalization`). Rare classes were given more weight in training, and must
+lead too: needle {MARGINS[4]:g}, thread {MARGINS[5]:g}, suction tool {MARGINS[6]:g}, needle holder
+{MARGINS[7]:g}, clamps {MARGINS[8]:g}, catheter {MARGINS[9]:g}. These values were chosen by
+labelled images of real operations, none of which was trained on.
 
 ## What it does not find
-Needles, needle holders, clamps and catheters: it takes them for background or for other classes.
-Of a real wrist or clasper it finds a small part; see the tables of real operations above.
+Needle holders and catheters, nor suction tools and clamps of real operations: it takes them for
+background or for other classes. Of a real wrist, clasper or needle it finds a part; see the tables
+of real operations above.
 """
 
 ABOUT_REAL: Final = (
-    'Real operations, published with masks; not one was trained on. Margin and colours were '
+    'Real operations, published with masks; not one was trained on. Margins and colours were '
     'chosen by them, scenes and recipe with an eye on them: other images will score lower.'
 )
 
@@ -103,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StepError as error:
         print(f'default_model: ended at {error}', file=sys.stderr)
         return 2
-    _finish(trained, options.output)
+    _finish(trained, options.output, average=AVERAGED)
     return 0
 
 
@@ -114,9 +127,18 @@ def _encoder_weights(work: Path, given: Path | None) -> Path:
     return made
 
 
-def _finish(trained: Path, output: Path, measured: Sequence[Path] = ()) -> None:
+def _finish(
+    trained: Path,
+    output: Path,
+    measured: Sequence[Path] = (),
+    average: Sequence[int] = (),
+) -> None:
     """Prepare the model for real images, score it on unseen scenes, and write model and card."""
     spec, weights = read_model(trained)
+    if average:
+        weights = average_weights([kept_weights(trained / 'run', step) for step in average])
+        training = {**spec.training, 'averaged_steps': [*average]}
+        spec = dataclasses.replace(spec, training=training)
     if not spec.training.get('margins'):
         spec, weights = _for_real_images(spec, weights)
     first, last = TEST_SEEDS.start, TEST_SEEDS.stop - 1
@@ -138,6 +160,20 @@ def _finish(trained: Path, output: Path, measured: Sequence[Path] = ()) -> None:
           f'{test["calibration"]["after"]["ece"]:.4f} with it')  # fmt: skip
 
 
+def average_weights(paths: Sequence[Path]) -> dict[str, Tensor]:
+    """
+    Average the weights of several steps of one run.
+
+    :param paths: files of safetensors with the same tensors.
+    :return: the mean of each tensor, in its own type.
+    """
+    parts = [safetensors.torch.load_file(path) for path in paths]
+    return {
+        key: torch.stack([part[key].float() for part in parts]).mean(0).to(first.dtype)
+        for key, first in parts[0].items()
+    }
+
+
 def _labelled_scores(measured: Iterable[Path], weights_sha256: str) -> dict[str, Any]:
     """Read what `evaluate --labelled` has written of these weights, by the names of the sets."""
     scores = {}
@@ -153,14 +189,16 @@ def _labelled_scores(measured: Iterable[Path], weights_sha256: str) -> dict[str,
 def _for_real_images(
     spec: ModelSpec, weights: Mapping[str, Tensor]
 ) -> tuple[ModelSpec, Mapping[str, Tensor]]:
-    """Set margin and colours, and tune the temperature, which depends on them."""
-    margins = (BACKGROUND_MARGIN, *(0.0,) * (CLASS_COUNT - 1))
-    weights = with_margins(spec, weights, margins)
-    training = {**spec.training, 'margins': list(margins)}
+    """Set margins and colours, and tune temperature and least regions, which depend on them."""
+    weights = with_margins(spec, weights, MARGINS)
+    training = {**spec.training, 'margins': list(MARGINS)}
     spec = dataclasses.replace(spec, training=training, colour_normalization=COLOURS)
     runtime = TorchRuntime(spec, weights, 'cpu')
-    temperature = tune_temperature(runtime, spec, lambda: _draw_frames(TUNING_SEEDS))
-    return dataclasses.replace(spec, temperature=temperature), weights
+    frames = [*_draw_frames(TUNING_SEEDS)]
+    temperature = tune_temperature(runtime, spec, lambda: frames)
+    spec = dataclasses.replace(spec, temperature=temperature)
+    least = tune_least_region(Segmenter(spec, runtime), lambda: frames)
+    return dataclasses.replace(spec, least_region=least), weights
 
 
 def _draw_frames(seeds: Iterable[int]) -> Iterator[ValidationFrame]:

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 
 from surgseg_ros.core.model_folder import ModelSpec, read_model, read_spec, write_model
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.training.config import read_config
+from surgseg_ros.training.module import kept_weights
 from tools.default_model import __main__ as default_model
 from tools.runs import Videos
 
@@ -31,7 +34,12 @@ def trained(monkeypatch, tmp_path):
         calls.append(words)
         read_config(Path(words[1]), [word for word in words[2:] if word != '--resume'])
         output = Path(next(w for w in words if w.startswith('output=')).partition('=')[2])
-        write_model(output, SPEC, SegmentationNetwork(SPEC).state_dict())
+        weights = SegmentationNetwork(SPEC).state_dict()
+        write_model(output, SPEC, weights)
+        for step in default_model.AVERAGED:
+            path = kept_weights(output / 'run', step)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            safetensors.torch.save_file(weights, path)
         (output / 'README.md').write_text('trained')
         return 0
 
@@ -113,7 +121,7 @@ def test_the_background_must_lead_by_its_margin_which_is_taken_off_once(tmp_path
         words = ['--trained', str(tmp_path / before), '--output', str(tmp_path / after)]
         assert default_model.main(words) == 0
     key = 'layers.segmentation_head.0.bias'
-    taken = [default_model.BACKGROUND_MARGIN, *[0.0] * 9]
+    taken = [*default_model.MARGINS]
     for made in ('once', 'twice'):
         spec, found = read_model(tmp_path / made)
         assert spec.training['margins'] == taken
@@ -149,3 +157,13 @@ def test_scores_on_labelled_images_are_put_on_the_card(tmp_path, trained, capsys
     file.write_text(json.dumps(measured_of('0' * 64)))
     assert default_model.main([*words, '--measured', str(file)]) == 2
     assert 'of other weights' in capsys.readouterr().err
+
+
+def test_weights_are_averaged_and_counts_stay_counts(tmp_path):
+    for number in (1, 3):
+        parts = {'a': torch.full((2,), float(number)), 'n': torch.tensor(number)}
+        safetensors.torch.save_file(parts, tmp_path / f'{number}.safetensors')
+    mean = default_model.average_weights(sorted(tmp_path.glob('*.safetensors')))
+    assert mean['a'].tolist() == [2, 2]
+    assert mean['n'].item() == 2
+    assert mean['n'].dtype == torch.int64
