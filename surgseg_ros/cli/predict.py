@@ -56,12 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if text := parameters.ignored_line():
         print(f'predict: {text}', file=sys.stderr)
     segmenter = _load(parameters)
-    with folder_for(options.output / RECORD_FILE):
+    with folder_for(options.output / RECORD_FILE), nothing_without_masks(options.output):
         prepare(options.output, segmenter, parameters.values, predict_options)
-        with nothing_without_masks(options.output):
-            totals = predict(segmenter, sources, options.output, predict_options)
-            if not (totals.sizes or totals.found):
-                raise FrameError('\n'.join(totals.losses) or _no_frames(options.input))
+        totals = predict(segmenter, sources, options.output, predict_options)
+        if not (totals.sizes or totals.found):
+            raise FrameError('\n'.join(totals.losses) or _no_frames(options.input))
     print(f'{totals} in {options.output / OUTPUT_LAYOUT}')
     for text in filter(None, (totals.warning_line(), totals.failure_line())):
         print(f'predict: {text}', file=sys.stderr)

@@ -240,13 +240,16 @@ def nothing_without_masks(output: Path) -> Iterator[None]:
     """
     Keep only masks if the block raises, from which the next run continues.
 
-    :param output: the folder, see `prepare`.
+    :param output: the folder; the block prepares it, see `prepare`. A record beside other
+        files is kept.
     """
+    record = output / RECORD_FILE
+    is_ours = not record.exists() or _is_alone(record)
     try:
         yield
     except BaseException:
-        if not any(output.glob(f'{OUTPUT_LAYOUT}/*.png')):
-            (output / RECORD_FILE).unlink(missing_ok=True)
+        if is_ours and not any(output.glob(f'{OUTPUT_LAYOUT}/*.png')):
+            record.unlink(missing_ok=True)
         remove_empty([*output.glob('video_*'), *output.glob(OUTPUT_LAYOUT)])
         raise
 

@@ -206,16 +206,19 @@ class Checkpoint(lightning.Callback):
     def __init__(self, run: Path, config: TrainConfig) -> None:
         self._path = run / CHECKPOINT_FILE
         self._settings = _settings(config)
+        self._keeps_weights = config.keep_weights
 
     def on_save_checkpoint(self, _: Any, __: Any, checkpoint: dict[str, Any]) -> None:
         """Add the settings."""
         checkpoint['settings'] = self._settings
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Write under another name first: if killed meanwhile, the run keeps the old one."""
         if not trainer.is_global_zero:  # helps to gather the state; only rank 0 writes
             trainer.save_checkpoint(self._path.with_name(f'{self._path.name}.partial'))
             return
+        if self._keeps_weights:
+            module.write_validated_weights()
         with replacing(self._path) as partial:
             trainer.save_checkpoint(partial)
 

@@ -209,8 +209,6 @@ class Training(lightning.LightningModule):
         """Score the videos, and keep the weights if they are the best."""
         frames, losses = self._gathered()
         summary = summarize(frames)
-        if self.config.keep_weights and self.global_rank == 0:
-            self._keep_weights()
         values = {key: summary[key] for key in ('mIoU', 'mNSD', 'score')}
         values['loss'] = float(np.mean(losses))
         self.log_dict({f'validation_{key}': value for key, value in values.items()})
@@ -220,8 +218,8 @@ class Training(lightning.LightningModule):
             self.best, self.best_step = value, self.global_step
             self.best_weights = self._validated_weights
 
-    def _keep_weights(self) -> None:
-        """Write the weights that were validated, as safetensors."""
+    def write_validated_weights(self) -> None:
+        """Write the weights that were validated last, as `kept_weights` names them."""
         path = kept_weights(Path(self.trainer.default_root_dir), self.global_step)
         make_folder(path.parent)
         weights = {k: v.contiguous() for k, v in self._validated_weights.items()}

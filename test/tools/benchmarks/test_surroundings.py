@@ -38,10 +38,13 @@ def test_both_ways_give_the_same_confidence(by_name: dict[str, Step], noise: str
 
 @pytest.mark.parametrize('name', ['instruments', 'instruments, 1 % specks'])
 def test_both_ways_find_the_same_instruments(by_name: dict[str, Step], name: str) -> None:
-    ours = sorted((i.label, round(i.score, 6), i.area_px) for i in by_name[name].ours())
-    plain = sorted((label, round(s, 6), area) for label, s, area, _ in by_name[name].plain())
+    ours = [(i.label, i.score, i.area_px) for i in by_name[name].ours()]
+    plain = [found[:3] for found in by_name[name].plain()]
     assert len(ours) > 3
-    assert ours == plain
+    # Ours joins pieces, some of them too small to be one alone, and separates tools that touch.
+    for label in {label for label, _, _ in plain}:
+        areas = [sum(area for kind, _, area in found if kind == label) for found in (ours, plain)]
+        assert areas[1] <= areas[0] < 1.5 * areas[1]
 
 
 @pytest.mark.parametrize('encoding', ['rgb8', 'bgr8'])
