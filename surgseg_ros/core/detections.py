@@ -25,6 +25,9 @@ from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 DEFAULT_LEAST_AREA: Final = 2e-4
 """Minimum area of an instrument as a share of the image's area: 415 pixels of 1920x1080."""
 
+_PIECES: Final = 8
+"""A region of less than this share of the minimum area is not even joined: noise has thousands."""
+
 _CORNERS: Final = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]], np.float32)
 
 
@@ -106,6 +109,9 @@ def find_instruments(
     runs = find_runs(segmentation.mask, _KINDS)
     regions = connect(runs, (height, width))
     least_px = max(1, math.ceil(least_area * height * width))
+    areas_px = np.bincount(regions, runs.lengths)[regions]
+    kept = np.flatnonzero(areas_px >= max(1, least_px // _PIECES))
+    runs, regions = runs.take(kept), regions[kept]
     found = []
     for group, parts in separate_instruments(segmentation.mask, runs, regions):
         if int(group.lengths.sum()) >= least_px:

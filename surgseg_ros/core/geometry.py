@@ -27,7 +27,10 @@ from surgseg_ros.core.robotic_tools import border_gap, grid_step
 from surgseg_ros.core.strips import Points, fit_strip
 from surgseg_ros.core.tool_geometry import shaft_points, tool_geometry
 
+MOST_INSTRUMENTS: Final = 64
+
 _NEAR: Final = 0.006
+"""A point is hidden if no pixel of its instrument is so near, in image heights."""
 
 _LEAST_SAMPLES: Final = 3
 
@@ -35,30 +38,40 @@ _THREAD_NEAR: Final = 0.03
 """How near a thread must be to a needle's end to be fastened to it, in image heights."""
 
 
-def find_geometry(
-    instrument: Instrument, mask: NDArray[np.uint8], instruments: Sequence[Instrument] = ()
-) -> Geometry:
+def find_geometries(instruments: Sequence[Instrument], mask: NDArray[np.uint8]) -> list[Geometry]:
     """
-    Find the points of an instrument.
+    Find the points of all instruments of an image.
 
-    :param instrument: as `find_instruments` returns it.
+    :param instruments: as `find_instruments` returns them; of more than MOST_INSTRUMENTS, the
+        largest have points: a mask of noise has thousands.
     :param mask: (H, W) uint8 class index.
-    :param instruments: all of the image; threads among them tell the needle's tail.
-    :return: the points that can be told; none without a decision.
+    :return: the points that can be told, of each instrument; none without a decision.
     """
+    step = grid_step((mask.shape[0], mask.shape[1]))
+    chosen = sorted(instruments, key=lambda i: -i.area_px)[:MOST_INSTRUMENTS]
+    threads = [i.runs for i in chosen if i.label == THREAD and i.runs is not None]
+    samples = [sample_runs(thread, step) for thread in threads]
+    of_threads = np.concatenate(samples) if samples else np.empty((0, 2))
+    numbers = {id(instrument) for instrument in chosen}
+    return [
+        _find(instrument, mask, of_threads) if id(instrument) in numbers else Geometry()
+        for instrument in instruments
+    ]
+
+
+def _find(instrument: Instrument, mask: NDArray[np.uint8], threads: Points) -> Geometry:
+    """Find the points of an instrument; `threads` are samples of all threads."""
     if instrument.runs is None:
         return Geometry()
     size = mask.shape[0], mask.shape[1]
+    step = grid_step(size)
     if instrument.label == ROBOTIC_TOOL:
         found = tool_geometry(instrument.parts, size) if instrument.parts else Geometry()
     elif instrument.label == NEEDLE:
-        threads = [i.runs for i in instruments if i.label == THREAD and i.runs is not None]
-        step = grid_step(size)
-        of_threads = [sample_runs(thread, step) for thread in threads]
-        found = _needle_geometry(sample_runs(instrument.runs, step), of_threads, step, size)
+        found = _needle_geometry(sample_runs(instrument.runs, step), threads, step, size)
     else:
         find = _OTHERS.get(instrument.label, _centre)
-        found = find(sample_runs(instrument.runs, grid_step(size)), size)
+        found = find(sample_runs(instrument.runs, step), size)
     flagged = tuple(_flagged(point, instrument.label, mask) for point in found.keypoints)
     return dataclasses.replace(found, keypoints=flagged)
 
@@ -113,7 +126,7 @@ def _rod_geometry(points: Points, size: tuple[int, int]) -> Geometry:
 
 
 def _needle_geometry(
-    points: Points, threads: Sequence[Points], step_px: float, size: tuple[int, int]
+    points: Points, threads: Points, step_px: float, size: tuple[int, int]
 ) -> Geometry:
     """Find a needle's ends; the thread is at its tail, and its point is thin."""
     arc = fit_arc(points, step_px)
@@ -121,11 +134,8 @@ def _needle_geometry(
         return Geometry()
     ends = [arc.start, arc.stop]
     radius_px = _THREAD_NEAR * size[0]
-    gaps = [
-        min((float(np.hypot(*(thread - end).T).min()) for thread in threads), default=math.inf)
-        for end in ends
-    ]
-    fastened = min(gaps) < radius_px and abs(gaps[0] - gaps[1]) > radius_px / 2
+    gaps = [float(np.hypot(*(threads - end).T).min(initial=np.inf)) for end in ends]
+    fastened = min(gaps) < radius_px and max(gaps) - min(gaps) > radius_px / 2
     first_is_tail = gaps[0] < gaps[1] if fastened else arc.start_width >= arc.stop_width
     tail, point = ends if first_is_tail else ends[::-1]
     kinds, sigma = KeypointKind, math.hypot(1.5 * arc.residual_px, step_px / 2)

@@ -31,7 +31,7 @@ def separate_instruments(
     Turn connected regions into instruments: tools that touch are separated, pieces joined.
 
     :param mask: (H, W) uint8 class index.
-    :param runs: its runs; all parts of robotic tools are of the kind ROBOTIC_TOOL.
+    :param runs: those to use; all parts of robotic tools are of the kind ROBOTIC_TOOL.
     :param regions: (n,) the region of each run, as `connect` returns it.
     :return: the runs of each instrument, and its parts if it is a robotic tool; every run belongs
         to one instrument.
@@ -66,11 +66,14 @@ class _Owners:
         tools = group_tools(self._mask)
         step = grid_step((self._mask.shape[0], self._mask.shape[1]))
         members: dict[int, set[int]] = {}
-        starts = self._runs.rows[chosen] * self._width + self._runs.starts[chosen]
+        rows = self._runs.rows[chosen] * self._width
+        starts, ends = rows + self._runs.starts[chosen], rows + self._runs.ends[chosen]
         for number, tool in enumerate(tools):
             points = np.concatenate([part.points for part in tool.parts]).astype(np.intp)
-            places = np.searchsorted(starts, points[:, 1] * self._width + points[:, 0], 'right')
-            for region in np.unique(self._regions[chosen[places - 1]]):
+            pixels = points[:, 1] * self._width + points[:, 0]
+            places = np.searchsorted(starts, pixels, 'right') - 1
+            places = places[(places >= 0) & (pixels < ends[places])]  # not of regions left out
+            for region in np.unique(self._regions[chosen[places]]):
                 members.setdefault(int(region), set()).add(number)
         own: dict[int, list[Runs]] = {}
         alone: list[tuple[Runs, ToolParts | None]] = []

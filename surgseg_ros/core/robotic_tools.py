@@ -41,7 +41,7 @@ _SHARED: Final = 0.35
 """A part that is as near as this to two shafts is divided between them."""
 
 _BEHIND: Final = 2.0
-"""By how much more a gap counts that lies beside the shaft instead of before its end."""
+"""By how much more a gap counts that lies behind the shaft's end, along the shaft."""
 
 
 @dataclass(frozen=True)
@@ -174,15 +174,14 @@ def continues(shaft: Part, piece: Part) -> bool:
     if strip is None or other is None:
         return False
     along, across = strip.coordinates(piece.points)
-    middle, half = float(along.mean()), float(strip.half_at(float(along.mean())))
+    half = float(strip.half_at(float(along.mean())))
     gap = max(strip.start_px - float(along.max()), float(along.min()) - strip.end_px)
     fits = abs(float(across.mean())) < _OFFSET * half * 2 and gap > -half
     wide = float(np.ptp(across))
     if not fits or gap > _APART * 2 * half or not 0.5 < wide / (2 * half) < 1.6:
         return False
     turned = angle_between(strip.direction, other.direction)
-    straight = min(turned, np.pi - turned) < _PARALLEL_RAD or other.length_px < 1.5 * wide
-    return straight and abs(middle) > 0
+    return min(turned, np.pi - turned) < _PARALLEL_RAD or other.length_px < 1.5 * wide
 
 
 def _flanks(shaft: Part, piece: Part, ends: list[Part]) -> bool:

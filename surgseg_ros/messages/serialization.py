@@ -15,9 +15,9 @@ import numpy as np
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from surgseg_ros.core.detections import Instrument
+from surgseg_ros.core.detections import Instrument, without_decision
 from surgseg_ros.core.keypoints import Geometry, Keypoint
-from surgseg_ros.core.labels import BEYOND_IMAGE, HIDDEN, KEYPOINT_LABELS, LABELS, NO_DECISION
+from surgseg_ros.core.labels import BEYOND_IMAGE, HIDDEN, KEYPOINT_LABELS, LABELS
 
 VISION_MSGS: Final = Path(__file__).parent / 'vision_msgs' / 'msg'
 
@@ -119,27 +119,26 @@ def detections_to_msg(message_header: Any, instruments: Sequence[Instrument]) ->
 
 
 def keypoints_to_msg(
-    message_header: Any, geometries: Sequence[Geometry], *, decided: bool = True
+    message_header: Any, geometries: Sequence[Geometry] | None, size: tuple[int, ...]
 ) -> Any:
     """
     Make the keypoints message of an image.
 
     :param message_header: std_msgs/Header of the array and of each point.
-    :param geometries: of the instruments, in the order of `detections`.
-    :param decided: whether there is a decision; without one the message says so.
+    :param geometries: of the instruments, in the order of `detections`; None without a decision,
+        of which the only entry is that of `detections`.
+    :param size: (H, W) of the image in pixels.
     :return: vision_msgs/Detection2DArray; `id` is the instrument's place in `detections`, from 1,
         `class_id` one of KEYPOINT_LABELS, the centre in pixels, the size twice the deviation.
     """
-    array = TYPES.types[DETECTIONS]
-    if not decided:
-        nothing = [(str(NO_DECISION), 0.0)]
-        return array(message_header, [_box(message_header, nothing, (0.0, 0.0, 0.0), (0.0, 0.0))])
+    if geometries is None:
+        return detections_to_msg(message_header, without_decision((size[0], size[1])))
     points = [
         _keypoint(message_header, str(number), point)
         for number, geometry in enumerate(geometries, 1)
         for point in geometry.keypoints
     ]
-    return array(message_header, points)
+    return TYPES.types[DETECTIONS](message_header, points)
 
 
 def _keypoint(message_header: Any, number: str, point: Keypoint) -> Any:

@@ -15,7 +15,8 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from surgseg_ros.core.detections import Instrument, instance_image
-from surgseg_ros.core.geometry import find_geometry
+from surgseg_ros.core.errors import describe
+from surgseg_ros.core.geometry import find_geometries
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.overlay import draw_overlay
 from surgseg_ros.core.segmentation import Segmentation
@@ -146,11 +147,22 @@ class Outputs:
                 'instances', image_to_msg(instance_image(instruments, segmentation.mask), header)
             )
         if self._has_subscriber('keypoints'):
-            found = [find_geometry(i, segmentation.mask, instruments) for i in instruments]
-            decided = any(i.label != NO_DECISION for i in instruments) or not instruments
-            self._send('keypoints', keypoints_to_msg(header, found, decided=decided))
+            self._send('keypoints', self._keypoints(header, segmentation.mask, instruments))
         if raw is not None and self._has_subscriber('raw_mask'):
             self._send('raw_mask', image_to_msg(raw, header))
+
+    def _keypoints(
+        self, header: Any, mask: NDArray[np.uint8], instruments: Sequence[Instrument]
+    ) -> Any:
+        """Make the message; where that fails, one without a decision: the mask is published."""
+        if any(instrument.label == NO_DECISION for instrument in instruments):
+            return keypoints_to_msg(header, None, mask.shape)
+        try:
+            return keypoints_to_msg(header, find_geometries(instruments, mask), mask.shape)
+        except Exception as error:  # one image must never end the stream
+            text = f'no keypoints for an image: {describe(error)} (reported once)'
+            self._node.get_logger().error(text, once=True)
+            return keypoints_to_msg(header, None, mask.shape)
 
     def wants_confidence(self) -> bool:
         """Return whether the topic with the confidence of each pixel has a subscriber."""

@@ -57,13 +57,11 @@ class Frame:
     :param image: (H, W, 3) uint8 RGB.
     :param mask: (H, W) uint8, the class of each pixel.
     :param instances: (H, W) uint8, the number of the instrument of each pixel; 0 for none.
-    :param instruments: those that are seen, in the order of their numbers.
     """
 
     image: NDArray[np.uint8]
     mask: NDArray[np.uint8]
     instances: NDArray[np.uint8]
-    instruments: tuple[TrueInstrument, ...]
 
 
 class Scene:
@@ -114,17 +112,17 @@ class Scene:
         if self._camera.window is not None:
             outside = self._camera.window[..., 0] < 128
             canvas.mask[outside], canvas.instances[outside] = labels.BACKGROUND, 0
-        return Frame(image, canvas.mask, canvas.instances, self._seen(canvas.instances, time_s))
+        return Frame(image, canvas.mask, canvas.instances)
 
-    def _number(self, item: Item, patch: Patch) -> int:
-        """Return the number of a patch's instrument; what a tool holds has one of its own."""
-        if patch.label == labels.BACKGROUND:
-            return 0
-        held = getattr(item, 'held', None)
-        return self._numbers[held if held is not None and patch.label == labels.NEEDLE else item]
+    def truth(self, index: int, instances: NDArray[np.uint8]) -> tuple[TrueInstrument, ...]:
+        """
+        Describe the instruments of a frame that are seen.
 
-    def _seen(self, instances: NDArray[np.uint8], time_s: float) -> tuple[TrueInstrument, ...]:
-        """Describe the instruments that have pixels in the image."""
+        :param index: the frame's number.
+        :param instances: (H, W) uint8, those of the frame.
+        :return: in the order of their numbers.
+        """
+        time_s = index / self._rate_hz
         seen = set(np.unique(instances).tolist())
         found = []
         for item, number in self._numbers.items():
@@ -133,6 +131,13 @@ class Scene:
                 geometry = true_geometry(truth, instances == number)
                 found.append(TrueInstrument(number, truth.label, geometry))
         return tuple(found)
+
+    def _number(self, item: Item, patch: Patch) -> int:
+        """Return the number of a patch's instrument; what a tool holds has one of its own."""
+        if patch.label == labels.BACKGROUND:
+            return 0
+        held = getattr(item, 'held', None)
+        return self._numbers[held if held is not None and patch.label == labels.NEEDLE else item]
 
     def _rng(self, *stream: int) -> Generator:
         return np.random.default_rng([self._seed, *stream])

@@ -10,7 +10,7 @@ from drawn_masks import bar, empty, find, tool
 
 from surgseg_ros.core.curves import LINE_POINTS, course, fit_arc, fit_circle, resample
 from surgseg_ros.core.detections import instance_image, without_decision
-from surgseg_ros.core.geometry import find_geometry
+from surgseg_ros.core.geometry import MOST_INSTRUMENTS, find_geometries
 from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.core.labels import (
     CLAMPS,
@@ -31,7 +31,7 @@ def points_of(mask, label=None):
     """Find the points of the only instrument, or of the only one of a class."""
     found = find(mask)
     (one,) = [i for i in found if label in (None, i.label)]
-    geometry = find_geometry(one, mask, found)
+    geometry = find_geometries(found, mask)[found.index(one)]
     return {point.kind: point for point in geometry.keypoints}, geometry
 
 
@@ -108,7 +108,7 @@ def test_a_thread_is_a_line_of_points_in_order():
     curve = np.stack([x, 130 + 60 * np.sin(x / 60)], axis=1)
     cv2.polylines(mask, [np.rint(curve).astype(np.int32)], False, THREAD, 4)
     (found,) = find(mask)
-    points = find_geometry(found, mask).keypoints
+    points = find_geometries([found], mask)[0].keypoints
     line = np.array([p.place for p in points if p.kind == KINDS.THREAD_LINE])
     ends = np.array([p.place for p in points if p.kind == KINDS.THREAD_END])
     assert len(line) == LINE_POINTS
@@ -128,15 +128,15 @@ def test_odd_shapes_give_points_or_none_but_no_error(shape, label):
         mask[100, 100] = label
     else:
         mask[:] = label
-    for found in find(mask):
-        for point in find_geometry(found, mask).keypoints:
+    for geometry in find_geometries(find(mask), mask):
+        for point in geometry.keypoints:
             assert np.isfinite(point[1:5]).all()
 
 
 def test_without_a_decision_there_are_no_points():
     mask = np.full((270, 480), NO_DECISION, np.uint8)
     (unknown,) = without_decision(mask.shape)
-    assert find_geometry(unknown, mask).keypoints == ()
+    assert find_geometries([unknown], mask)[0].keypoints == ()
 
 
 def test_a_circle_is_fitted_to_a_short_arc_without_bias():
@@ -164,16 +164,18 @@ def test_points_of_drawn_scenes_are_near_the_truth_and_their_deviations_true():
     """On true masks; the errors are those of the definitions and of what is covered."""
     errors, inside = defaultdict(list), []
     for seed in range(5_000_030, 5_000_060):
-        frame = Scene(seed, (270, 480)).frame(20)
+        scene = Scene(seed, (270, 480))
+        frame = scene.frame(20)
+        instruments = scene.truth(20, frame.instances)
         found = find(frame.mask, 4e-4)
         drawn = instance_image(found, frame.mask)
-        for number, instrument in enumerate(found, 1):
+        for number, geometry in enumerate(find_geometries(found, frame.mask), 1):
             owners = np.bincount(frame.instances[drawn == number])
             if owners.max() < 0.8 * owners.sum():
                 continue
-            true = [t for t in frame.instruments if t.number == owners.argmax()]
+            true = [t for t in instruments if t.number == owners.argmax()]
             seen = {p.kind: p for t in true for p in t.geometry.keypoints if _is_seen(p)}
-            for point in find_geometry(instrument, frame.mask, found).keypoints:
+            for point in geometry.keypoints:
                 if point.kind in seen and point.kind not in ANYWHERE:
                     away = np.abs(point.place - seen[point.kind].place)
                     errors[point.kind].append(np.hypot(*away) * 4)  # as of 1080 rows
@@ -186,3 +188,11 @@ def test_points_of_drawn_scenes_are_near_the_truth_and_their_deviations_true():
 
 def _is_seen(point):
     return not (point.is_hidden or point.is_beyond)
+
+
+def test_of_noise_only_the_largest_instruments_have_points():
+    mask = np.random.default_rng(0).integers(0, 10, (90, 160), dtype=np.uint8)
+    found = find(mask)
+    geometries = find_geometries(found, mask)
+    assert len(found) == len(geometries) > 10 * MOST_INSTRUMENTS
+    assert 0 < sum(bool(geometry.keypoints) for geometry in geometries) <= MOST_INSTRUMENTS

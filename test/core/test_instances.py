@@ -130,9 +130,11 @@ def test_tools_of_drawn_scenes_are_told_apart():
     """Held against the truth that is drawn with them, where tools touch and where not."""
     found = wanted = matched = 0
     for seed in range(5_000_000, 5_000_030):
-        frame = Scene(seed, SIZE).frame(20)
+        scene = Scene(seed, SIZE)
+        frame = scene.frame(20)
+        instruments = scene.truth(20, frame.instances)
         least = 4e-4 * frame.mask.size
-        true = [frame.instances == t.number for t in frame.instruments if t.label == ROBOTIC_TOOL]
+        true = [frame.instances == t.number for t in instruments if t.label == ROBOTIC_TOOL]
         true = [own for own in true if own.sum() >= least]
         drawn = instance_image(find(frame.mask), frame.mask)
         numbers = [n for n, i in enumerate(find(frame.mask), 1) if i.label == ROBOTIC_TOOL]

@@ -3,11 +3,13 @@
 
 import importlib
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from surgseg_ros.core.detections import Instrument, OrientedBox, without_decision
+from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
 from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.serialization import (
     DETECTIONS,
@@ -17,6 +19,7 @@ from surgseg_ros.messages.serialization import (
     detections_to_msg,
     from_cdr,
     header,
+    keypoints_to_msg,
     label_info_to_msg,
     stamp_ns,
     to_cdr,
@@ -56,6 +59,33 @@ def test_no_decision_is_reported_of_the_whole_image() -> None:
     assert (hypothesis.class_id, hypothesis.score) == ('255', 0.0)
     assert (box.center.position.x, box.center.position.y) == (31.5, 23.5)
     assert (box.size_x, box.size_y) == (64.0, 48.0)
+
+
+def test_every_field_of_a_keypoint_is_where_it_belongs() -> None:
+    tip = Keypoint(KeypointKind.TIP, 3.0, 4.0, 0.5, 20.0)
+    entry = tip._replace(kind=KeypointKind.SHAFT_ENTRY, is_hidden=True, is_beyond=True)
+    sent = keypoints_to_msg(HEADER, [Geometry(), Geometry((tip, entry))], (48, 64))
+
+    first, second = from_cdr(to_cdr(sent), 'vision_msgs/msg/Detection2DArray').detections
+
+    assert (first.header, first.id, second.id) == (HEADER, '2', '2')
+    center = first.bbox.center
+    assert (center.position.x, center.position.y, center.theta) == (3.0, 4.0, 0.5)
+    assert (first.bbox.size_x, first.bbox.size_y) == (40.0, 40.0)
+    results = [
+        [(r.hypothesis.class_id, r.hypothesis.score) for r in p.results] for p in (first, second)
+    ]
+    assert results == [[('20', 0.5)], [('25', 0.0), ('60', 1.0), ('61', 1.0)]]
+
+
+def _results(point: Any) -> list[tuple[str, float]]:
+    return [(r.hypothesis.class_id, r.hypothesis.score) for r in point.results]
+
+
+def test_keypoints_without_a_decision_are_those_of_detections() -> None:
+    undecided = detections_to_msg(HEADER, without_decision((48, 64)))
+    assert to_cdr(keypoints_to_msg(HEADER, None, (48, 64))) == to_cdr(undecided)
+    assert keypoints_to_msg(HEADER, [], (48, 64)).detections == []
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
 from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
-from surgseg_ros.core.detections import find_instruments
+from surgseg_ros.core.detections import find_instruments, instance_image
+from surgseg_ros.core.geometry import find_geometries
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter
@@ -61,6 +62,49 @@ def test_results_are_exact_and_carry_the_header(start, segment):
         assert detections.header.frame_id == FRAME_ID
         labels = [d.results[0].hypothesis.class_id for d in detections.detections]
         assert labels == [str(i.label) for i in find_instruments(expected)]
+
+
+def test_instances_and_keypoints_are_those_of_the_detections(start, segment):
+    bench = start().bench
+    found, points = (
+        bench.listen(Detection2DArray, topic) for topic in ('detections', 'keypoints')
+    )
+    instances = bench.listen(Image, 'instances')
+    camera = bench.camera()
+    bench.connect(camera, found)
+    pixels, sent_ns = make_image(3, 480, 640), bench.new_stamp_ns()
+    camera.publish(image_cdr(pixels, sent_ns))
+    expected = segment(pixels, grid_confidence=True)
+    instruments = find_instruments(expected)
+    geometries = find_geometries(instruments, expected.mask)
+    drawn = instances.wait_for_stamp(sent_ns)
+    assert drawn.header.frame_id == FRAME_ID
+    np.testing.assert_array_equal(pixels_of(drawn), instance_image(instruments, expected.mask))
+    message = points.wait_for_stamp(sent_ns)
+    assert message.header.frame_id == FRAME_ID
+    heard = [(point.id, point.results[0].hypothesis.class_id) for point in message.detections]
+    assert heard == [
+        (str(number), str(int(point.kind)))
+        for number, geometry in enumerate(geometries, 1)
+        for point in geometry.keypoints
+    ]
+    assert heard
+
+
+def test_points_that_cannot_be_found_are_no_decision_and_the_mask_is_there(start, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError('of a test')
+
+    monkeypatch.setattr(outputs, 'find_geometries', fail)
+    bench = start().bench
+    mask, points = bench.listen(Image, 'mask'), bench.listen(Detection2DArray, 'keypoints')
+    camera = bench.camera()
+    bench.connect(camera, mask)
+    sent_ns = bench.new_stamp_ns()
+    camera.publish(image_cdr(make_image(3, 480, 640), sent_ns))
+    assert mask.wait_for_stamp(sent_ns)
+    (point,) = points.wait_for_stamp(sent_ns).detections
+    assert point.results[0].hypothesis.class_id == '255'
 
 
 def test_what_nobody_hears_is_not_made(start, monkeypatch):
