@@ -136,10 +136,13 @@ def course(points: Points, cell_px: float) -> Points:
         return nodes
     pairs = cKDTree(nodes).query_pairs(1.9 * cell_px, output_type='ndarray')
     lengths = np.hypot(*(nodes[pairs[:, 0]] - nodes[pairs[:, 1]]).T)
-    graph = csr_array((lengths, (pairs[:, 0], pairs[:, 1])), shape=(len(nodes),) * 2)
+    froms, tos = np.concatenate([pairs, pairs[:, ::-1]]).T
+    order = np.argsort(froms, kind='stable')  # as a csr_array stores it
+    rows = np.searchsorted(froms[order], np.arange(len(nodes) + 1))
+    graph = csr_array((np.tile(lengths, 2)[order], tos[order], rows), shape=(len(nodes),) * 2)
     start = 0
     for _ in range(2):
-        away, before = dijkstra(graph, False, start, return_predecessors=True)
+        away, before = dijkstra(graph, True, start, return_predecessors=True)
         far = int(np.where(np.isfinite(away), away, -1).argmax())
         begin, start = start, far
     path = [far]
@@ -168,37 +171,57 @@ _GAP_CELLS: Final = 5.0
 _TURN_RAD: Final = 0.9
 
 
-def is_same_thread(thread: Points, piece: Points, mask: NDArray[np.uint8]) -> bool:
+class ThreadEnds(NamedTuple):
+    """
+    The two ends of a piece of thread; one, if it is hardly longer than wide.
+
+    :param places: (2,) x and y in pixels of each.
+    :param directions: (2,) in which each points outwards, of any length.
+    """
+
+    places: tuple[Points, ...]
+    directions: tuple[Points, ...]
+
+
+def thread_ends(points: Points, size: tuple[int, int]) -> ThreadEnds:
+    """
+    Find the ends of a piece of thread.
+
+    :param points: (n, 2) samples.
+    :param size: (H, W) of the image in pixels.
+    :return: its ends.
+    """
+    line = course(points, size[0] / COURSE_CELLS)
+    if len(line) < 2:
+        return ThreadEnds((line[0],), (np.zeros(2),))
+    span = min(3, len(line) - 1)
+    return ThreadEnds((line[0], line[-1]), (line[0] - line[span], line[-1] - line[-1 - span]))
+
+
+def is_same_thread(thread: ThreadEnds, piece: ThreadEnds, mask: NDArray[np.uint8]) -> bool:
     """
     Tell whether a piece of thread continues another one across a short gap.
 
-    :param thread: (n, 2) samples of one.
-    :param piece: (m, 2) samples of the other.
+    :param thread: the ends of one.
+    :param piece: the ends of the other.
     :param mask: (H, W) uint8 class index; something else may cover the gap.
     :return: whether an end of each points at the other.
     """
     cell = mask.shape[0] / COURSE_CELLS
-    ends = [_ends(course(points, cell)) for points in (thread, piece)]
-    for start, out in ends[0]:
-        for stop, back in ends[1]:
+    for start, out in zip(*thread):
+        for stop, back in zip(*piece):
             gap = stop - start
-            length = float(np.hypot(*gap))
-            line = np.rint(np.linspace(start, stop, 9)[1:-1]).astype(np.intp)
-            covered = (mask[line[:, 1], line[:, 0]] != BACKGROUND).mean() > 0.5
-            if length > _GAP_CELLS * cell * (3 if covered else 1):
+            length = math.hypot(*gap)
+            if length > 3 * _GAP_CELLS * cell:
                 continue
+            if length > _GAP_CELLS * cell:
+                line = np.rint(np.linspace(start, stop, 9)[1:-1]).astype(np.intp)
+                if (mask[line[:, 1], line[:, 0]] != BACKGROUND).mean() <= 0.5:
+                    continue
             turns = [_turn(out, gap), _turn(back, -gap)]
             if length < 1.5 * cell or max(turns) < _TURN_RAD:
                 return True
     return False
-
-
-def _ends(line: Points) -> list[tuple[Points, Points]]:
-    """Return both ends of a line, with the directions in which they point outwards."""
-    if len(line) < 2:
-        return [(line[0], np.zeros(2))]
-    span = min(3, len(line) - 1)
-    return [(line[0], line[0] - line[span]), (line[-1], line[-1] - line[-1 - span])]
 
 
 def _turn(first: Points, second: Points) -> float:

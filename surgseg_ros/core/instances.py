@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.curves import fit_arc, is_same_thread, lies_on
+from surgseg_ros.core.curves import Arc, fit_arc, is_same_thread, lies_on, thread_ends
 from surgseg_ros.core.labels import HOLDER, NEEDLE, ROBOTIC_TOOL, SUCTION, THREAD
 from surgseg_ros.core.robotic_tools import (
     LEAST_SAMPLES,
@@ -170,45 +171,55 @@ def join_pieces(pieces: list[Runs], mask: NDArray[np.uint8]) -> list[Runs]:
     :param mask: (H, W) uint8 class index.
     :return: the instruments.
     """
+    size = mask.shape[0], mask.shape[1]
     joined = []
     for label in sorted({int(piece.kinds[0]) for piece in pieces}):
         group = [piece for piece in pieces if int(piece.kinds[0]) == label]
-        same = _CONTINUATIONS.get(label)
-        if same is None or not 1 < len(group) <= MOST_PARTS:
+        if label not in _CONTINUATIONS or not 1 < len(group) <= MOST_PARTS:
             joined += group
             continue
+        describe, same = _CONTINUATIONS[label]
         group.sort(key=lambda piece: -int(piece.lengths.sum()))
-        step = grid_step((mask.shape[0], mask.shape[1]))
-        samples = [sample_runs(piece, step) for piece in group]
-        kept: list[tuple[list[Runs], Points]] = []
-        for piece, points in zip(group, samples):
-            for place, (members, others) in enumerate(kept):
-                if same(others, points, mask):
-                    kept[place] = [*members, piece], np.concatenate([others, points])
+        kept: list[tuple[list[Runs], Points, Any]] = []
+        for piece in group:
+            points = sample_runs(piece, grid_step(size))
+            described = describe(points, size)
+            for place, (members, others, form) in enumerate(kept):
+                if same(form, described, mask):
+                    points = np.concatenate([others, points])
+                    kept[place] = [*members, piece], points, describe(points, size)
                     break
             else:
-                kept.append(([piece], points))
-        joined += [_merged(members) for members, _ in kept]
+                kept.append(([piece], points, described))
+        joined += [_merged(members) for members, *_ in kept]
     return joined
 
 
-def _is_same_rod(rod: Points, piece: Points, mask: NDArray[np.uint8]) -> bool:
-    if min(len(rod), len(piece)) < 3:
-        return False
-    size, step = (mask.shape[0], mask.shape[1]), float(grid_step((mask.shape[0], mask.shape[1])))
-    parts = [Part(0, points, fit_strip(points, step, size)) for points in (rod, piece)]
-    return continues(parts[0], parts[1])
+def _rod(points: Points, size: tuple[int, int]) -> Part | None:
+    if len(points) < 3:
+        return None
+    return Part(0, points, fit_strip(points, float(grid_step(size)), size))
 
 
-def _is_same_needle(needle: Points, piece: Points, mask: NDArray[np.uint8]) -> bool:
-    arc = fit_arc(needle, float(grid_step((mask.shape[0], mask.shape[1]))))
-    return arc is not None and lies_on(arc, piece)
+def _is_same_rod(rod: Part | None, piece: Part | None, _: NDArray[np.uint8]) -> bool:
+    return rod is not None and piece is not None and continues(rod, piece)
 
 
-_CONTINUATIONS: Final = {
-    SUCTION: _is_same_rod,
-    HOLDER: _is_same_rod,
-    NEEDLE: _is_same_needle,
-    THREAD: is_same_thread,
+_Needle = tuple[Points, Arc | None]
+
+
+def _needle(points: Points, size: tuple[int, int]) -> _Needle:
+    return points, fit_arc(points, float(grid_step(size)))
+
+
+def _is_same_needle(needle: _Needle, piece: _Needle, _: NDArray[np.uint8]) -> bool:
+    return needle[1] is not None and lies_on(needle[1], piece[0])
+
+
+_CONTINUATIONS: Final[dict[int, tuple[Callable[..., Any], Callable[..., bool]]]] = {
+    SUCTION: (_rod, _is_same_rod),
+    HOLDER: (_rod, _is_same_rod),
+    NEEDLE: (_needle, _is_same_needle),
+    THREAD: (thread_ends, is_same_thread),
 }
-"""Whether a piece continues what is larger, by class."""
+"""How the form of a piece is described, and whether one continues what is larger, by class."""

@@ -97,7 +97,9 @@ def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
     parts = []
     for label in labels:
         chosen = cv2.inRange(small, label, label)
-        _, marks, stats, _ = cv2.connectedComponentsWithStats(chosen, connectivity=8)
+        _, marks, stats, _ = cv2.connectedComponentsWithStats(
+            chosen, None, None, None, 8, cv2.CV_16U
+        )
         areas = stats[1:, cv2.CC_STAT_AREA]
         large = [n for n in np.argsort(-areas, kind='stable') if areas[n] >= LEAST_SAMPLES]
         for number in large[:MOST_PARTS]:

@@ -15,6 +15,9 @@ Points = NDArray[np.float64]
 _BINS: Final = 24
 _LEAST_BINS: Final = 4
 _ROUNDS: Final = 3
+_SETTLED_RAD: Final = 2e-3
+"""A strip is not fitted again where it turned by less than this."""
+
 _NORMAL: Final = 1.4826
 """Standard deviation over median absolute deviation of a normal distribution."""
 
@@ -114,15 +117,16 @@ def fit_strip(points: Points, step_px: float, size: tuple[int, int]) -> Strip:
             half = (float(np.ptp(across)) + step_px) / 2
             shift = (float(across.max()) + float(across.min())) / 2
             return Strip(origin + shift * normal, direction, start, end, half, 0.0, half)
-        lines = [_median_line(middles, values) for values in (low, high)]
-        shift = (lines[0][1] + lines[1][1]) / 2
-        lean = (lines[0][0] + lines[1][0]) / 2
+        slopes, offsets = median_lines(middles, np.stack([low, high]))
+        shift, lean = float(offsets.mean()), float(slopes.mean())
         origin = origin + shift * normal
         direction = direction + lean * normal
-        direction /= np.linalg.norm(direction)
-    rests = [np.abs(edge - line[0] * middles - line[1]) for line, edge in zip(lines, (low, high))]
-    residual = max(0.3, _NORMAL * float(np.median(np.concatenate(rests))))
-    half, slope = (lines[1][1] - lines[0][1]) / 2, (lines[1][0] - lines[0][0]) / 2
+        direction /= math.hypot(*direction)
+        if abs(lean) < _SETTLED_RAD:
+            break
+    rests = np.abs(np.stack([low, high]) - slopes[:, None] * middles - offsets[:, None])
+    residual = max(0.3, _NORMAL * float(np.median(rests)))
+    half, slope = float(np.diff(offsets)[0]) / 2, float(np.diff(slopes)[0]) / 2
     along = (points - origin) @ direction
     pad = step_px / 2
     ends = float(along.min()) - pad, float(along.max()) + pad
@@ -151,14 +155,27 @@ def _is_inside(points: Points, margin_px: float, size: tuple[int, int]) -> NDArr
     return np.asarray(((points > margin_px) & (points < limits)).all(axis=1))
 
 
-def _median_line(x: Points, y: Points) -> tuple[float, float]:
-    """Fit a line that half of the points may miss (Siegel's repeated medians): slope, offset."""
-    count = len(x)
-    apart = ~np.eye(count, dtype=bool)
-    runs = (x[None] - x[:, None])[apart].reshape(count, count - 1)
-    rises = (y[None] - y[:, None])[apart].reshape(count, count - 1)
-    slope = float(np.median(np.median(rises / runs, axis=1)))
-    return slope, float(np.median(y - slope * x))
+def median_lines(x: Points, rows: Points) -> tuple[Points, Points]:
+    """
+    Fit lines that half of the points may miss.
+
+    A. F. Siegel, Robust regression using repeated medians, Biometrika 69 (1982).
+
+    :param x: (n,) with n at least 2, all different.
+    :param rows: (m, n) the values of each line.
+    :return: (m,) slopes and (m,) values at 0.
+    """
+    apart = ~np.eye(len(x), dtype=bool)
+    runs = (x[None] - x[:, None])[apart]
+    rises = (rows[:, None] - rows[:, :, None])[:, apart]
+    slopes = _medians(_medians((rises / runs).reshape(len(rows), len(x), -1)))
+    return slopes, _medians(rows - slopes[:, None] * x)
+
+
+def _medians(values: Points) -> Points:
+    """Compute medians along the last axis; NumPy's own take several times as long for few."""
+    ordered, count = np.sort(values), values.shape[-1]
+    return np.asarray((ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2)
 
 
 def strip_along(points: Points, direction: Points, step_px: float) -> Strip:
