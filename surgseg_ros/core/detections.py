@@ -18,7 +18,7 @@ from surgseg_ros.core.labels import (
     ROBOTIC_TOOL,
     ROBOTIC_TOOL_PARTS,
 )
-from surgseg_ros.core.robotic_tools import ToolParts
+from surgseg_ros.core.parts import ToolParts
 from surgseg_ros.core.runs import Runs, connect, find_runs
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 

@@ -23,7 +23,7 @@ from surgseg_ros.core.labels import (
     SUCTION,
     THREAD,
 )
-from surgseg_ros.core.robotic_tools import border_gap, grid_step
+from surgseg_ros.core.parts import border_gap, grid_step
 from surgseg_ros.core.strips import Points, fit_strip
 from surgseg_ros.core.tool_geometry import shaft_points, tool_geometry
 

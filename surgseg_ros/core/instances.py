@@ -12,15 +12,8 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.curves import Arc, fit_arc, is_same_thread, lies_on, thread_ends
 from surgseg_ros.core.labels import HOLDER, NEEDLE, ROBOTIC_TOOL, SUCTION, THREAD
-from surgseg_ros.core.robotic_tools import (
-    LEAST_SAMPLES,
-    MOST_PARTS,
-    Part,
-    ToolParts,
-    continues,
-    grid_step,
-    group_tools,
-)
+from surgseg_ros.core.parts import LEAST_SAMPLES, MOST_PARTS, Part, ToolParts, grid_step
+from surgseg_ros.core.robotic_tools import continues, group_tools
 from surgseg_ros.core.runs import Runs
 from surgseg_ros.core.strips import Points, fit_strip
 

@@ -4,30 +4,32 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from dataclasses import dataclass
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.labels import BACKGROUND, CLASPER, SHAFT, WRIST
+from surgseg_ros.core.parts import (
+    LEAST_SAMPLES,
+    Part,
+    ToolParts,
+    border_gap,
+    distances,
+    find_parts,
+    grid_step,
+    tool_width,
+    touch,
+)
 from surgseg_ros.core.strips import (
     Points,
-    Strip,
     angle_between,
     split_strips,
     strip_along,
 )
 
-GRID_ROWS: Final = 270
-"""The structure is found in every nth row and column, so that about so many rows are left."""
-
-LEAST_SAMPLES: Final = 6
 _SAMPLE: Final = 96
-MOST_PARTS: Final = 24
-"""Of each class, the largest; a mask of noise has thousands, and none of them is an instrument."""
+"""Points of a part that are held against tools."""
 
 _FARTHEST: Final = 1.3
 """A part belongs to a shaft if the gap is at most this many of the shaft's widths."""
@@ -40,75 +42,17 @@ _COVERED: Final = 0.6
 _SHARED: Final = 0.35
 """A part that is as near as this to two shafts is divided between them."""
 
+_EARS: Final = 0.4
+"""Most area of a forked shaft's ears, in that of the wrist between them."""
+
+_JAW_GAP: Final = 0.5
+"""A jaw that continues nothing belongs to a tool no farther away than this, in its own length."""
+
+_PIECE: Final = 0.4
+"""By how much more a gap to another piece of the jaws counts than one to the wrist."""
+
 _BEHIND: Final = 2.0
 """By how much more a gap counts that lies behind the shaft's end, along the shaft."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """
-    A connected region of one class, or the share of it that belongs to one instrument.
-
-    :param label: its class.
-    :param points: (n, 2) x and y in pixels, samples on the grid.
-    :param strip: of a shaft; its direction points to the tip once that is known.
-    """
-
-    label: int
-    points: Points
-    strip: Strip | None = None
-
-    @property
-    def middle(self) -> Points:
-        """(2,) the centre of its points."""
-        return np.asarray(self.points.mean(axis=0))
-
-
-@dataclass
-class ToolParts:
-    """The parts of one robotic tool: pieces of its shaft, of its wrist and of its clasper."""
-
-    shafts: list[Part]
-    wrists: list[Part]
-    claspers: list[Part]
-
-    @property
-    def parts(self) -> list[Part]:
-        """All of them."""
-        return [*self.shafts, *self.wrists, *self.claspers]
-
-
-def grid_step(size: tuple[int, int]) -> int:
-    """Return how many pixels apart the samples are in an image of (H, W) pixels."""
-    return max(1, round(size[0] / GRID_ROWS))
-
-
-def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
-    """
-    Find the connected regions of some classes.
-
-    :param mask: (H, W) uint8 class index.
-    :param labels: the classes.
-    :return: the largest regions of each class, in the order of the classes.
-    """
-    step = grid_step((mask.shape[0], mask.shape[1]))
-    first = step // 2
-    small = np.ascontiguousarray(mask[first::step, first::step])
-    parts = []
-    for label in labels:
-        chosen = cv2.inRange(small, label, label)
-        _, marks, stats, _ = cv2.connectedComponentsWithStats(
-            chosen, None, None, None, 8, cv2.CV_16U
-        )
-        areas = stats[1:, cv2.CC_STAT_AREA]
-        large = [n for n in np.argsort(-areas, kind='stable') if areas[n] >= LEAST_SAMPLES]
-        for number in large[:MOST_PARTS]:
-            left, top, width, height = stats[number + 1, :4]
-            window = marks[top : top + height, left : left + width] == number + 1
-            rows, columns = np.nonzero(window)
-            points = np.stack([columns + left, rows + top], axis=1) * float(step) + first
-            parts.append(Part(label, points))
-    return parts
 
 
 def group_tools(mask: NDArray[np.uint8]) -> list[ToolParts]:
@@ -130,7 +74,7 @@ def group_tools(mask: NDArray[np.uint8]) -> list[ToolParts]:
         if part.label == SHAFT:
             for strip, own in split_strips(part.points, step, size):
                 shafts.append(Part(SHAFT, part.points[own], strip))
-    tools = [ToolParts(group, [], []) for group in _joined(shafts, ends)]
+    tools = [ToolParts(group, [], []) for group in _joined(shafts, ends, size)]
     for tool in tools:
         _point_to_the_tip(tool, ends, size)
     for label in (WRIST, CLASPER):
@@ -140,17 +84,48 @@ def group_tools(mask: NDArray[np.uint8]) -> list[ToolParts]:
     return sorted(tools, key=lambda tool: float(tool.parts[0].middle[0]))
 
 
-def _joined(shafts: list[Part], ends: list[Part]) -> list[list[Part]]:
+def _joined(shafts: list[Part], ends: list[Part], size: tuple[int, int]) -> list[list[Part]]:
     """Join pieces of one shaft that something in front of it separates, or its own wrist."""
     groups: list[list[Part]] = []
     for part in sorted(shafts, key=lambda part: -len(part.points)):
         for group in groups:
+            if _are_ears(group[0], part, ends, float(grid_step(size))):
+                group.append(part)
+                break
+            if _enter_apart(group[0], part, size):
+                continue
             if continues(group[0], part) or _flanks(group[0], part, ends):
                 group.append(part)
                 break
         else:
             groups.append([part])
     return groups
+
+
+def _are_ears(first: Part, second: Part, ends: list[Part], step_px: float) -> bool:
+    """Whether two shafts are what is seen of one beside the wrist that both touch."""
+    area = len(first.points) + len(second.points)
+    return any(
+        area < _EARS * len(part.points)
+        and touch(first, part, step_px)
+        and touch(second, part, step_px)
+        for part in ends
+        if part.label == WRIST
+    )
+
+
+def _enter_apart(first: Part, second: Part, size: tuple[int, int]) -> bool:
+    """Whether two shafts enter the image at different places: they are two tools."""
+    places = []
+    for part in (first, second):
+        if part.strip is None:
+            return False
+        ends = sorted((part.strip.start, part.strip.end), key=lambda end: border_gap(end, size))
+        if border_gap(ends[0], size) > part.strip.width_px / 2:
+            return False
+        places.append(ends[0])
+        width_px = part.strip.width_px
+    return float(np.hypot(*(places[0] - places[1]))) > 2 * width_px
 
 
 _STUB: Final = 2.5
@@ -230,7 +205,7 @@ def _point_to_the_tip(tool: ToolParts, ends: list[Part], size: tuple[int, int]) 
     forward = votes[0] < votes[1]
     if not clear and ends:  # both ends are at the border, or both are not
         gaps = [
-            min(float(_gaps(end[None], [part])[0]) for part in ends)
+            min(float(distances(end[None], [part])[0]) for part in ends)
             for end in (strip.start, strip.end)
         ]
         forward = gaps[1] <= gaps[0]
@@ -240,7 +215,7 @@ def _point_to_the_tip(tool: ToolParts, ends: list[Part], size: tuple[int, int]) 
 def _towards_what_it_carries(shaft: Part, ends: list[Part], width_px: float) -> Points | None:
     """Find the direction from a shaft to the wrist or clasper that touches it, if one does."""
     sample = shaft.points[:: max(1, len(shaft.points) // _SAMPLE)]
-    gaps = [float(_gaps(sample, [part]).min()) for part in ends]
+    gaps = [float(distances(sample, [part]).min()) for part in ends]
     nearest = int(np.argmin(gaps))
     if gaps[nearest] > 0.5 * width_px:
         return None
@@ -248,28 +223,20 @@ def _towards_what_it_carries(shaft: Part, ends: list[Part], width_px: float) -> 
     return np.asarray(away / max(float(np.hypot(*away)), 1e-9))
 
 
-def border_gap(point: Points, size: tuple[int, int]) -> float:
-    """
-    Compute how far a point is from the image's border.
-
-    :param point: (2,) x and y in pixels.
-    :param size: (H, W) of the image in pixels.
-    :return: the distance in pixels; 0 beyond the border.
-    """
-    height, width = size
-    return max(0.0, float(min(point[0], point[1], width - 1 - point[0], height - 1 - point[1])))
-
-
 def _attach(part: Part, tools: list[ToolParts], mask: NDArray[np.uint8]) -> None:
     """Give a wrist or a clasper to the tool that it continues, in shares if to several."""
     sample = part.points[:: max(1, len(part.points) // _SAMPLE)]
     costs = [_costs(sample, part.label, tool) for tool in tools]
+    step_px = float(grid_step((mask.shape[0], mask.shape[1])))
     near = [
         n
         for n, cost in enumerate(costs)
         if cost.min() <= _TOUCHING
-        or (cost.min() <= _FARTHEST and _is_covered(sample[cost.argmin()], tools[n], mask))
+        or _ends_in(tools[n], part, step_px)
+        or (cost.min() <= _FARTHEST and _is_covered(sample[cost.argmin()], part, tools[n], mask))
     ]
+    if not near and part.label == CLASPER:
+        near = _beside(sample, tools)
     if not near:
         own = ToolParts([], [], [])
         _part_list(own, part.label).append(part)
@@ -287,12 +254,31 @@ def _attach(part: Part, tools: list[ToolParts], mask: NDArray[np.uint8]) -> None
             _part_list(tools[number], part.label).append(Part(part.label, own_points))
 
 
-def _is_covered(point: Points, tool: ToolParts, mask: NDArray[np.uint8]) -> bool:
-    """Whether something, and not tissue, is seen between a point and a tool."""
+def _ends_in(tool: ToolParts, wrist: Part, step_px: float) -> bool:
+    """Whether a tool's shaft is so little of a fork that its direction says nothing of a wrist."""
+    if wrist.label != WRIST or not tool.shafts:
+        return False
+    area = sum(len(shaft.points) for shaft in tool.shafts)
+    small = area < _EARS * len(wrist.points)
+    return small and any(touch(shaft, wrist, step_px) for shaft in tool.shafts)
+
+
+def _beside(jaw: Points, tools: list[ToolParts]) -> list[int]:
+    """Find the tool to whose jaws or wrist a jaw is near, in its own length: what it hangs on."""
+    length = float(np.hypot(*np.ptp(jaw, axis=0)))
+    gaps = [float(distances(jaw, tool.parts).min()) for tool in tools]
+    nearest = int(np.argmin(gaps)) if gaps else 0
+    return [nearest] if gaps and gaps[nearest] < _JAW_GAP * length else []
+
+
+def _is_covered(point: Points, part: Part, tool: ToolParts, mask: NDArray[np.uint8]) -> bool:
+    """Whether something, and not tissue, is seen between a point of a part and a tool."""
     others = np.concatenate([part.points for part in tool.parts])
     nearest = others[int(np.hypot(*(others - point).T).argmin())]
     line = np.rint(np.linspace(point, nearest, 9)[1:-1]).astype(np.intp)
-    return bool((mask[line[:, 1], line[:, 0]] != BACKGROUND).mean() >= _COVERED)
+    clear = (BACKGROUND, WRIST, CLASPER) if part.label == WRIST else (BACKGROUND,)
+    between = mask[line[:, 1], line[:, 0]]
+    return bool(np.isin(between, clear, invert=True).mean() >= _COVERED)
 
 
 def _least_cost(part: Part, tools: list[ToolParts]) -> float:
@@ -307,10 +293,14 @@ def _part_list(tool: ToolParts, label: int) -> list[Part]:
 def _costs(points: Points, label: int, tool: ToolParts) -> Points:
     """Compute how far each point is from what it would continue, in widths of the tool."""
     if label == CLASPER and tool.wrists:
-        return _gaps(points, tool.wrists) / tool_width(tool)
+        gaps = distances(points, tool.wrists)
+        if tool.claspers:  # a piece beyond a thread or needle that lies over the jaw
+            beyond = distances(points, tool.claspers) + _PIECE * tool_width(tool)
+            gaps = np.minimum(gaps, beyond)
+        return np.asarray(gaps / tool_width(tool))
     if not tool.shafts or tool.shafts[0].strip is None:
         both_jaws = label == CLASPER and not tool.wrists
-        return (0.3 if both_jaws else 1) * _gaps(points, tool.parts) / tool_width(tool)
+        return (0.3 if both_jaws else 1) * distances(points, tool.parts) / tool_width(tool)
     strip = tool.shafts[0].strip
     along, across = strip.coordinates(points)
     half = float(strip.half_at(strip.end_px))
@@ -320,30 +310,5 @@ def _costs(points: Points, label: int, tool: ToolParts) -> Points:
     beyond_px = np.where(beyond_px < 0, _BEHIND * behind_px, beyond_px)
     costs = np.hypot(beyond_px, beside_px) / (2 * half)
     if label == WRIST and tool.wrists:  # a piece beyond something that covers the wrist
-        costs = np.minimum(costs, _gaps(points, tool.wrists) / (2 * half))
+        costs = np.minimum(costs, distances(points, tool.wrists) / (2 * half))
     return np.asarray(costs)
-
-
-def _gaps(points: Points, parts: list[Part]) -> Points:
-    """Compute the distance of each point from the nearest of about 64 points of some parts."""
-    others = np.concatenate([part.points for part in parts])
-    others = others[:: max(1, len(others) // 64)]
-    squares = (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)[None]
-    least = (squares - 2 * points @ others.T).min(axis=1)
-    return np.asarray(np.sqrt(np.maximum(least, 0)))
-
-
-def tool_width(tool: ToolParts) -> float:
-    """
-    Measure a tool.
-
-    :param tool: its parts.
-    :return: the width of its shaft at the end in pixels; without one, about that of its parts.
-    """
-    if tool.shafts and tool.shafts[0].strip is not None:
-        strip = tool.shafts[0].strip
-        return 2 * float(strip.half_at(strip.end_px))
-    points = np.concatenate([part.points for part in tool.parts])
-    spread = points - points.mean(axis=0)
-    least = float(np.linalg.eigvalsh(spread.T @ spread / len(points))[0])
-    return max(2.0, 4 * math.sqrt(max(0.0, least)))

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind, make_point
-from surgseg_ros.core.robotic_tools import Part, ToolParts, grid_step, tool_width
+from surgseg_ros.core.parts import Part, ToolParts, grid_step, tool_width
 from surgseg_ros.core.strips import Points, Strip
 
 _SIGMA: Final = {

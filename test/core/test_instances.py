@@ -22,7 +22,8 @@ from surgseg_ros.core.labels import (
     THREAD,
     WRIST,
 )
-from surgseg_ros.core.robotic_tools import find_parts, group_tools
+from surgseg_ros.core.parts import find_parts
+from surgseg_ros.core.robotic_tools import group_tools
 from surgseg_ros.synthetic import Scene
 
 
@@ -58,6 +59,38 @@ def test_a_shaft_that_something_covers_is_one_and_so_is_its_wrist():
 def test_a_bent_cover_does_not_make_two_shafts():
     mask = bar(empty(), (-20, 60), (200, 80), 40, SHAFT)
     bar(mask, (195, 80), (300, 160), 38, SHAFT)
+    assert len(tools_of(mask)) == 1
+
+
+def test_shafts_from_opposite_sides_are_two_however_they_are_aligned():
+    mask = bar(empty(), (-20, 130), (200, 130), 30, SHAFT)
+    bar(mask, (500, 132), (290, 132), 30, SHAFT)
+    bar(mask, (200, 130), (235, 130), 24, WRIST)
+    bar(mask, (290, 132), (250, 132), 24, WRIST)
+    assert len(tools_of(mask)) == 2
+
+
+def test_a_jaw_in_pieces_belongs_to_its_tool():
+    mask = bar(empty(), (-20, 130), (60, 130), 30, WRIST)
+    bar(mask, (60, 122), (300, 90), 12, CLASPER)
+    bar(mask, (60, 138), (300, 170), 12, CLASPER)
+    bar(mask, (200, 0), (240, 269), 8, THREAD)
+    assert len(tools_of(mask)) == 1
+
+
+def test_two_jaws_whose_wrist_is_not_seen_are_one_tool():
+    mask = bar(empty(), (480, 170), (400, 130), 10, CLASPER)
+    bar(mask, (480, 205), (400, 225), 10, CLASPER)
+    assert len(tools_of(mask)) == 1
+
+
+@pytest.mark.parametrize('joined', [False, True])
+def test_what_is_seen_of_a_fork_around_a_wrist_is_no_tool_of_its_own(joined):
+    mask = bar(empty(), (-20, 130), (120, 130), 110, WRIST)
+    bar(mask, (-20, 75), (10, 75), 12, SHAFT)
+    bar(mask, (-20, 185), (16, 185), 16, SHAFT)
+    if joined:
+        bar(mask, (3, 70), (3, 190), 7, SHAFT)
     assert len(tools_of(mask)) == 1
 
 

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The regions of a mask that robotic tools consist of, as samples on a grid."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.strips import Points, Strip
+
+GRID_ROWS: Final = 270
+"""The structure is found in every nth row and column, so that about so many rows are left."""
+
+LEAST_SAMPLES: Final = 6
+MOST_PARTS: Final = 24
+"""Of each class, the largest; a mask of noise has thousands, and none of them is an instrument."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """
+    A connected region of one class, or the share of it that belongs to one instrument.
+
+    :param label: its class.
+    :param points: (n, 2) x and y in pixels, samples on the grid.
+    :param strip: of a shaft; its direction points to the tip once that is known.
+    """
+
+    label: int
+    points: Points
+    strip: Strip | None = None
+
+    @property
+    def middle(self) -> Points:
+        """(2,) the centre of its points."""
+        return np.asarray(self.points.mean(axis=0))
+
+
+@dataclass
+class ToolParts:
+    """The parts of one robotic tool: pieces of its shaft, of its wrist and of its clasper."""
+
+    shafts: list[Part]
+    wrists: list[Part]
+    claspers: list[Part]
+
+    @property
+    def parts(self) -> list[Part]:
+        """All of them."""
+        return [*self.shafts, *self.wrists, *self.claspers]
+
+
+def grid_step(size: tuple[int, int]) -> int:
+    """Return how many pixels apart the samples are in an image of (H, W) pixels."""
+    return max(1, round(size[0] / GRID_ROWS))
+
+
+def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
+    """
+    Find the connected regions of some classes.
+
+    :param mask: (H, W) uint8 class index.
+    :param labels: the classes.
+    :return: the largest regions of each class, in the order of the classes.
+    """
+    step = grid_step((mask.shape[0], mask.shape[1]))
+    first = step // 2
+    small = np.ascontiguousarray(mask[first::step, first::step])
+    parts = []
+    for label in labels:
+        chosen = cv2.inRange(small, label, label)
+        _, marks, stats, _ = cv2.connectedComponentsWithStats(
+            chosen, None, None, None, 8, cv2.CV_16U
+        )
+        areas = stats[1:, cv2.CC_STAT_AREA]
+        large = [n for n in np.argsort(-areas, kind='stable') if areas[n] >= LEAST_SAMPLES]
+        for number in large[:MOST_PARTS]:
+            left, top, width, height = stats[number + 1, :4]
+            window = marks[top : top + height, left : left + width] == number + 1
+            rows, columns = np.nonzero(window)
+            points = np.stack([columns + left, rows + top], axis=1) * float(step) + first
+            parts.append(Part(label, points))
+    return parts
+
+
+def border_gap(point: Points, size: tuple[int, int]) -> float:
+    """
+    Compute how far a point is from the image's border.
+
+    :param point: (2,) x and y in pixels.
+    :param size: (H, W) of the image in pixels.
+    :return: the distance in pixels; 0 beyond the border.
+    """
+    height, width = size
+    return max(0.0, float(min(point[0], point[1], width - 1 - point[0], height - 1 - point[1])))
+
+
+def touch(first: Part, second: Part, step_px: float) -> bool:
+    """
+    Tell whether two parts have neighbouring points.
+
+    :param first: a part.
+    :param second: another.
+    :param step_px: distance of neighbours in the grid.
+    :return: whether a point of each is next to one of the other.
+    """
+    margin = 1.5 * step_px
+    low, high = first.points.min(axis=0) - margin, first.points.max(axis=0) + margin
+    near = second.points[((second.points >= low) & (second.points <= high)).all(axis=1)]
+    if not len(near):
+        return False
+    away = np.abs(first.points[:, None] - near[None]).max(axis=2)
+    return bool(away.min() <= margin)
+
+
+def distances(points: Points, parts: list[Part]) -> Points:
+    """
+    Compute how far points are from some parts.
+
+    :param points: (n, 2) x and y in pixels.
+    :param parts: at least one.
+    :return: (n,) distances in pixels from the nearest of about 64 of the parts' points.
+    """
+    others = np.concatenate([part.points for part in parts])
+    others = others[:: max(1, len(others) // 64)]
+    squares = (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)[None]
+    least = (squares - 2 * points @ others.T).min(axis=1)
+    return np.asarray(np.sqrt(np.maximum(least, 0)))
+
+
+def tool_width(tool: ToolParts) -> float:
+    """
+    Measure a tool.
+
+    :param tool: its parts.
+    :return: the width of its shaft at the end in pixels; without one, about that of its parts.
+    """
+    if tool.shafts and tool.shafts[0].strip is not None:
+        strip = tool.shafts[0].strip
+        return 2 * float(strip.half_at(strip.end_px))
+    points = np.concatenate([part.points for part in tool.parts])
+    spread = points - points.mean(axis=0)
+    least = float(np.linalg.eigvalsh(spread.T @ spread / len(points))[0])
+    return max(2.0, 4 * math.sqrt(max(0.0, least)))
