@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draws masks, instruments and their points over images, for people's eyes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import cv2
@@ -9,26 +9,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import Instrument
+from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
 from surgseg_ros.core.labels import BACKGROUND, LABELS, NO_DECISION, PALETTE
 
 _OPACITY: Final = 0.5
 _DIMMED: Final = 0.5
 """Brightness of pixels without a decision."""
 _FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
+_AA: Final = cv2.LINE_AA
+_SHIFT: Final = 3
+_FARTHEST_PX: Final = 1e5
 _LUMA: Final = (0.299, 0.587, 0.114)
 
 
+_DOTS: Final = (
+    KeypointKind.TIP,
+    KeypointKind.LEFT_JAW_TIP,
+    KeypointKind.RIGHT_JAW_TIP,
+    KeypointKind.JAW_PIVOT,
+    KeypointKind.WRIST_JOINT,
+    KeypointKind.NEEDLE_POINT,
+    KeypointKind.NEEDLE_TAIL,
+    KeypointKind.THREAD_END,
+    KeypointKind.CENTRE,
+)
+
+
 def draw_overlay(
-    image: NDArray[np.uint8], mask: NDArray[np.uint8], instruments: Sequence[Instrument] = ()
+    image: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
+    instruments: Sequence[Instrument] = (),
+    geometries: Sequence[Geometry] = (),
 ) -> NDArray[np.uint8]:
     """
-    Blend the colours of the classes into an image, and draw boxes and names of instruments.
+    Blend the colours of the classes into an image, and draw boxes, names and points.
 
-    Background is unchanged; pixels without a decision are dimmed and grey.
+    Background is unchanged; pixels without a decision are dimmed and grey. Axes of tools, arcs of
+    needles and lines of threads are drawn; a point that is hidden is a ring, others are dots.
 
     :param image: (H, W, 3) uint8 RGB.
     :param mask: (H, W) uint8 class index or NO_DECISION.
     :param instruments: those to draw.
+    :param geometries: points of instruments, as `find_geometries` returns them.
     :return: (H, W, 3) uint8 RGB, a new array.
     """
     canvas = image.copy()
@@ -43,7 +65,62 @@ def draw_overlay(
         cv2.copyTo(cv2.cvtColor(dimmed, cv2.COLOR_GRAY2RGB), undecided.view(np.uint8), canvas)
     for instrument in instruments:
         _draw_instrument(canvas, instrument)
+    for geometry in geometries:
+        _draw_geometry(canvas, geometry)
     return canvas
+
+
+def _draw_geometry(canvas: NDArray[np.uint8], geometry: Geometry) -> None:
+    """Draw the lines and points of an instrument, white on black."""
+    points = {point.kind: point for point in geometry.keypoints}
+    lines = [
+        [(points[kind].x_px, points[kind].y_px) for kind in chain if kind in points]
+        for chain in _chains(points)
+    ]
+    of_thread = [p for p in geometry.keypoints if p.kind == KeypointKind.THREAD_LINE]
+    lines.append([(point.x_px, point.y_px) for point in of_thread])
+    lines.append(_arc(points))
+    thickness = max(1, canvas.shape[0] // 540)
+    drawn = [_fixed(line) for line in lines if len(line) > 1]
+    for ink, wider in (((0, 0, 0), 2), ((255, 255, 255), 0)):
+        cv2.polylines(canvas, drawn, False, ink, thickness + wider, cv2.LINE_AA, _SHIFT)
+    radius = max(3, canvas.shape[0] // 180)
+    for point in geometry.keypoints:
+        if point.kind in _DOTS and not point.is_beyond:
+            (centre,) = _fixed([(point.x_px, point.y_px)])
+            cv2.circle(canvas, centre, radius << _SHIFT, (0, 0, 0), thickness + 2, _AA, _SHIFT)
+            filled = thickness if point.is_hidden else cv2.FILLED
+            cv2.circle(canvas, centre, radius << _SHIFT, (255, 255, 255), filled, _AA, _SHIFT)
+
+
+def _chains(points: Mapping[KeypointKind, Keypoint]) -> list[tuple[KeypointKind, ...]]:
+    """List the points of a tool that lines connect."""
+    kinds = KeypointKind
+    end = kinds.WRIST_JOINT if kinds.WRIST_JOINT in points else kinds.SHAFT_AXIS
+    jaws = (kinds.LEFT_JAW_TIP, kinds.RIGHT_JAW_TIP)
+    return [(kinds.SHAFT_ENTRY, end, kinds.JAW_PIVOT), *((kinds.JAW_PIVOT, jaw) for jaw in jaws)]
+
+
+def _arc(points: Mapping[KeypointKind, Keypoint]) -> list[tuple[float, float]]:
+    """Follow a needle from its tail by its middle to its point; empty without a needle."""
+    kinds = KeypointKind
+    if kinds.NEEDLE_CENTRE not in points:
+        return []
+    centre = points[kinds.NEEDLE_CENTRE]
+    ends = [points[kind] for kind in (kinds.NEEDLE_TAIL, kinds.NEEDLE_MIDDLE, kinds.NEEDLE_POINT)]
+    away = np.array([[end.x_px - centre.x_px, end.y_px - centre.y_px] for end in ends])
+    angles = np.unwrap(np.arctan2(away[:, 1], away[:, 0]))
+    at = np.linspace(0, 2, 25)
+    angle = np.interp(at, range(3), angles)
+    radius = np.interp(at, range(3), np.hypot(*away.T))
+    x, y = centre.x_px + radius * np.cos(angle), centre.y_px + radius * np.sin(angle)
+    return list(zip(x.tolist(), y.tolist()))
+
+
+def _fixed(places: Sequence[tuple[float, float]]) -> NDArray[np.int32]:
+    """Convert to OpenCV's fixed-point coordinates; far beyond the image they would overflow."""
+    limited = np.clip(np.array(places), -_FARTHEST_PX, _FARTHEST_PX)
+    return np.asarray(np.rint(limited * (1 << _SHIFT)), np.int32)
 
 
 def _draw_instrument(canvas: NDArray[np.uint8], instrument: Instrument) -> None:

@@ -17,6 +17,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 from surgseg_ros.core.detections import Instrument, instance_image
 from surgseg_ros.core.errors import describe
 from surgseg_ros.core.geometry import find_geometries
+from surgseg_ros.core.keypoints import Geometry
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.overlay import draw_overlay
 from surgseg_ros.core.segmentation import Segmentation
@@ -139,30 +140,32 @@ class Outputs:
         self._send('detections', detections_to_msg(header, instruments))
         if self._has_subscriber('confidence') and segmentation.confidence is not None:
             self._send('confidence', image_to_msg(segmentation.confidence, header))
+        geometries = self._geometries(segmentation.mask, instruments)
         if self._has_subscriber('overlay'):
-            drawn = draw_overlay(image, segmentation.mask, instruments)
+            drawn = draw_overlay(image, segmentation.mask, instruments, geometries or ())
             self._send('overlay', image_to_msg(drawn, header))
         if self._has_subscriber('instances'):
             self._send(
                 'instances', image_to_msg(instance_image(instruments, segmentation.mask), header)
             )
         if self._has_subscriber('keypoints'):
-            self._send('keypoints', self._keypoints(header, segmentation.mask, instruments))
+            self._send('keypoints', keypoints_to_msg(header, geometries, segmentation.mask.shape))
         if raw is not None and self._has_subscriber('raw_mask'):
             self._send('raw_mask', image_to_msg(raw, header))
 
-    def _keypoints(
-        self, header: Any, mask: NDArray[np.uint8], instruments: Sequence[Instrument]
-    ) -> Any:
-        """Make the message; where that fails, one without a decision: the mask is published."""
-        if any(instrument.label == NO_DECISION for instrument in instruments):
-            return keypoints_to_msg(header, None, mask.shape)
+    def _geometries(
+        self, mask: NDArray[np.uint8], instruments: Sequence[Instrument]
+    ) -> list[Geometry] | None:
+        """Find the points of instruments; None without a decision, subscriber, or success."""
+        wanted = self._has_subscriber('keypoints') or self._has_subscriber('overlay')
+        if not wanted or any(instrument.label == NO_DECISION for instrument in instruments):
+            return None
         try:
-            return keypoints_to_msg(header, find_geometries(instruments, mask), mask.shape)
+            return find_geometries(instruments, mask)
         except Exception as error:  # one image must never end the stream
             text = f'no keypoints for an image: {describe(error)} (reported once)'
             self._node.get_logger().error(text, once=True)
-            return keypoints_to_msg(header, None, mask.shape)
+            return None
 
     def wants_confidence(self) -> bool:
         """Return whether the topic with the confidence of each pixel has a subscriber."""

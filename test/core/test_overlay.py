@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from surgseg_ros.core.detections import Instrument, OrientedBox, without_decision
+from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
 from surgseg_ros.core.labels import NEEDLE, NO_DECISION, PALETTE, ROBOTIC_TOOL
 from surgseg_ros.core.overlay import draw_overlay
 
@@ -35,6 +36,39 @@ def test_box_is_drawn_around_its_instrument() -> None:
     assert ink[60, 50]
     assert ink[70, 80]
     assert not drawn[55:65, 60:100].any()
+
+
+def test_points_are_drawn_dots_and_rings_and_those_beyond_the_image_are_not() -> None:
+    black = np.zeros((180, 320, 3), np.uint8)
+    kinds = KeypointKind
+    geometry = Geometry(
+        (
+            Keypoint(kinds.TIP, 40, 50),
+            Keypoint(kinds.WRIST_JOINT, 100, 50, is_hidden=True),
+            Keypoint(kinds.THREAD_END, -1e9, 1e9, is_beyond=True),
+        )
+    )
+    drawn = draw_overlay(black, np.zeros((180, 320), np.uint8), (), [geometry])
+    assert drawn[50, 40].min() == 255
+    assert drawn[50, 100].max() < 255
+    assert drawn[50, 96:105].max() > 180
+    assert drawn[:, 130:].max() == 0
+
+
+def test_the_axis_of_a_shaft_and_the_arc_of_a_needle_are_drawn() -> None:
+    black, kinds = np.zeros((180, 320, 3), np.uint8), KeypointKind
+    shaft = [Keypoint(kinds.SHAFT_ENTRY, 0, 20), Keypoint(kinds.SHAFT_AXIS, 200, 20)]
+    ends = {kinds.NEEDLE_TAIL: (110, 100), kinds.NEEDLE_MIDDLE: (160, 150)}
+    ends |= {kinds.NEEDLE_POINT: (210, 100), kinds.NEEDLE_CENTRE: (160, 100)}
+    needle = [Keypoint(kind, *place) for kind, place in ends.items()]
+    geometries = [Geometry(tuple(shaft)), Geometry(tuple(needle))]
+    drawn = draw_overlay(black, np.zeros((180, 320), np.uint8), (), geometries)
+    assert drawn[20, 100].min() > 200
+    for angle in np.linspace(0.3, 2.8, 9):
+        column, row = 160 + 50 * np.cos(angle), 100 + 50 * np.sin(angle)
+        near = drawn[round(row) - 2 : round(row) + 3, round(column) - 2 : round(column) + 3]
+        assert near.max() > 200
+    assert drawn[60:95, 150:170].max() == 0
 
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 500), (500, 3), (90, 160)])
