@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from surgseg_ros.core.field import Field, Points
 from surgseg_ros.core.labels import BACKGROUND
-from surgseg_ros.core.strips import Points
 
 LINE_POINTS: Final = 16
 """Number of points of a thread's line."""
@@ -183,15 +183,15 @@ class ThreadEnds(NamedTuple):
     directions: tuple[Points, ...]
 
 
-def thread_ends(points: Points, size: tuple[int, int]) -> ThreadEnds:
+def thread_ends(points: Points, field: Field) -> ThreadEnds:
     """
     Find the ends of a piece of thread.
 
     :param points: (n, 2) samples.
-    :param size: (H, W) of the image in pixels.
+    :param field: where it is seen.
     :return: its ends.
     """
-    line = course(points, size[0] / COURSE_CELLS)
+    line = course(points, field.size[0] / COURSE_CELLS)
     if len(line) < 2:
         return ThreadEnds((line[0],), (np.zeros(2),))
     span = min(3, len(line) - 1)

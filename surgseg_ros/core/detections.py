@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from surgseg_ros.core.field import Field
 from surgseg_ros.core.instances import separate_instruments
 from surgseg_ros.core.labels import (
     BACKGROUND,
@@ -112,8 +113,9 @@ def find_instruments(
     areas_px = np.bincount(regions, runs.lengths)[regions]
     kept = np.flatnonzero(areas_px >= max(1, least_px // _PIECES))
     runs, regions = runs.take(kept), regions[kept]
+    field = Field((height, width), segmentation.roi)
     found = []
-    for group, parts in separate_instruments(segmentation.mask, runs, regions):
+    for group, parts in separate_instruments(segmentation.mask, runs, regions, field):
         if int(group.lengths.sum()) >= least_px:
             found.append(_instrument(group, grid_confidence, parts))
     return tuple(sorted(found, key=_order))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.curves import COURSE_CELLS, course, fit_arc, resample
 from surgseg_ros.core.detections import Instrument
+from surgseg_ros.core.field import Field, Points
 from surgseg_ros.core.instances import sample_runs
 from surgseg_ros.core.keypoints import IN_THE_AIR, Geometry, Keypoint, KeypointKind, make_point
 from surgseg_ros.core.labels import (
@@ -23,8 +24,8 @@ from surgseg_ros.core.labels import (
     SUCTION,
     THREAD,
 )
-from surgseg_ros.core.parts import border_gap, grid_step
-from surgseg_ros.core.strips import Points, fit_strip
+from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.core.strips import fit_strip
 from surgseg_ros.core.tool_geometry import shaft_points, tool_geometry
 
 MOST_INSTRUMENTS: Final = 64
@@ -38,40 +39,43 @@ _THREAD_NEAR: Final = 0.03
 """How near a thread must be to a needle's end to be fastened to it, in image heights."""
 
 
-def find_geometries(instruments: Sequence[Instrument], mask: NDArray[np.uint8]) -> list[Geometry]:
+def find_geometries(
+    instruments: Sequence[Instrument], mask: NDArray[np.uint8], roi: Roi | None = None
+) -> list[Geometry]:
     """
     Find the points of all instruments of an image.
 
     :param instruments: as `find_instruments` returns them; of more than MOST_INSTRUMENTS, the
         largest have points: a mask of noise has thousands.
     :param mask: (H, W) uint8 class index.
+    :param roi: the part of the image that was segmented; None for all of it.
     :return: the points that can be told, of each instrument; none without a decision.
     """
-    step = grid_step((mask.shape[0], mask.shape[1]))
+    field = Field((mask.shape[0], mask.shape[1]), roi)
     chosen = sorted(instruments, key=lambda i: -i.area_px)[:MOST_INSTRUMENTS]
     threads = [i.runs for i in chosen if i.label == THREAD and i.runs is not None]
-    samples = [sample_runs(thread, step) for thread in threads]
+    samples = [sample_runs(thread, field.step) for thread in threads]
     of_threads = np.concatenate(samples) if samples else np.empty((0, 2))
     numbers = {id(instrument) for instrument in chosen}
     return [
-        _find(instrument, mask, of_threads) if id(instrument) in numbers else Geometry()
+        _find(instrument, mask, field, of_threads) if id(instrument) in numbers else Geometry()
         for instrument in instruments
     ]
 
 
-def _find(instrument: Instrument, mask: NDArray[np.uint8], threads: Points) -> Geometry:
+def _find(
+    instrument: Instrument, mask: NDArray[np.uint8], field: Field, threads: Points
+) -> Geometry:
     """Find the points of an instrument; `threads` are samples of all threads."""
     if instrument.runs is None:
         return Geometry()
-    size = mask.shape[0], mask.shape[1]
-    step = grid_step(size)
     if instrument.label == ROBOTIC_TOOL:
-        found = tool_geometry(instrument.parts, size) if instrument.parts else Geometry()
+        found = tool_geometry(instrument.parts, field) if instrument.parts else Geometry()
     elif instrument.label == NEEDLE:
-        found = _needle_geometry(sample_runs(instrument.runs, step), threads, step, size)
+        found = _needle_geometry(sample_runs(instrument.runs, field.step), threads, field)
     else:
         find = _OTHERS.get(instrument.label, _centre)
-        found = find(sample_runs(instrument.runs, step), size)
+        found = find(sample_runs(instrument.runs, field.step), field)
     flagged = tuple(_flagged(point, instrument.label, mask) for point in found.keypoints)
     return dataclasses.replace(found, keypoints=flagged)
 
@@ -103,48 +107,45 @@ def _flagged(point: Keypoint, label: int, mask: NDArray[np.uint8]) -> Keypoint:
     return point._replace(is_hidden=not np.isin(near, own).any())
 
 
-def _centre(points: Points, size: tuple[int, int]) -> Geometry:
+def _centre(points: Points, field: Field) -> Geometry:
     """Find the centre of something small."""
-    sigma = grid_step(size) / 2
+    sigma = field.step / 2
     middle = points.mean(axis=0)
-    return Geometry((make_point(KeypointKind.CENTRE, middle, np.zeros(2), sigma, size),))
+    return Geometry((make_point(KeypointKind.CENTRE, middle, np.zeros(2), sigma, field),))
 
 
-def _rod_geometry(points: Points, size: tuple[int, int]) -> Geometry:
+def _rod_geometry(points: Points, field: Field) -> Geometry:
     """Find tip, axis and entry of a rod."""
     if len(points) < _LEAST_SAMPLES:
         return Geometry()
-    step_px = float(grid_step(size))
-    strip = fit_strip(points, step_px, size)
-    gaps = [border_gap(end, size) for end in (strip.start, strip.end)]
+    strip = fit_strip(points, field)
+    gaps = np.maximum(0, field.gaps(np.stack([strip.start, strip.end])))
     strip = strip if gaps[0] <= gaps[1] else strip.reversed()
     tip = make_point(
-        KeypointKind.TIP, strip.end, strip.direction, strip.residual_px + step_px / 2, size
+        KeypointKind.TIP, strip.end, strip.direction, strip.residual_px + field.step / 2, field
     )
-    points_found = (tip, *shaft_points(strip, size))
+    points_found = (tip, *shaft_points(strip, field))
     return Geometry(points_found, shaft_width_px=2 * float(strip.half_at(strip.end_px)))
 
 
-def _needle_geometry(
-    points: Points, threads: Points, step_px: float, size: tuple[int, int]
-) -> Geometry:
+def _needle_geometry(points: Points, threads: Points, field: Field) -> Geometry:
     """Find a needle's ends; the thread is at its tail, and its point is thin."""
-    arc = fit_arc(points, step_px)
+    arc = fit_arc(points, field.step)
     if arc is None:
         return Geometry()
     ends = [arc.start, arc.stop]
-    radius_px = _THREAD_NEAR * size[0]
+    radius_px = _THREAD_NEAR * field.size[0]
     gaps = [float(np.hypot(*(threads - end).T).min(initial=np.inf)) for end in ends]
     fastened = min(gaps) < radius_px and max(gaps) - min(gaps) > radius_px / 2
     first_is_tail = gaps[0] < gaps[1] if fastened else arc.start_width >= arc.stop_width
     tail, point = ends if first_is_tail else ends[::-1]
-    kinds, sigma = KeypointKind, math.hypot(1.5 * arc.residual_px, step_px / 2)
+    kinds, sigma = KeypointKind, math.hypot(1.5 * arc.residual_px, field.step / 2)
     out, back = (_tangent(arc.centre, end, arc.middle) for end in (point, tail))
     found = [
-        make_point(kinds.NEEDLE_POINT, point, out, sigma, size),
-        make_point(kinds.NEEDLE_TAIL, tail, back, sigma, size),
-        make_point(kinds.NEEDLE_MIDDLE, arc.middle, point - tail, sigma, size),
-        make_point(kinds.NEEDLE_CENTRE, arc.centre, np.zeros(2), sigma, size),
+        make_point(kinds.NEEDLE_POINT, point, out, sigma, field),
+        make_point(kinds.NEEDLE_TAIL, tail, back, sigma, field),
+        make_point(kinds.NEEDLE_MIDDLE, arc.middle, point - tail, sigma, field),
+        make_point(kinds.NEEDLE_CENTRE, arc.centre, np.zeros(2), sigma, field),
     ]
     if fastened:
         found.append(found[1]._replace(kind=kinds.NEEDLE_THREAD_END))
@@ -158,17 +159,17 @@ def _tangent(centre: Points, end: Points, middle: Points) -> Points:
     return np.asarray(tangent if tangent @ (end - middle) > 0 else -tangent)
 
 
-def _thread_geometry(points: Points, size: tuple[int, int]) -> Geometry:
+def _thread_geometry(points: Points, field: Field) -> Geometry:
     """Find a thread's ends, and points along it."""
-    line = resample(course(points, size[0] / COURSE_CELLS))
+    line = resample(course(points, field.size[0] / COURSE_CELLS))
     steps = np.gradient(line, axis=0)
-    sigma = size[0] / COURSE_CELLS / 4
+    sigma = field.size[0] / COURSE_CELLS / 4
     kinds = KeypointKind
     found = [
-        make_point(kinds.THREAD_END, line[0], -steps[0], 2 * sigma, size),
-        make_point(kinds.THREAD_END, line[-1], steps[-1], 2 * sigma, size),
+        make_point(kinds.THREAD_END, line[0], -steps[0], 2 * sigma, field),
+        make_point(kinds.THREAD_END, line[-1], steps[-1], 2 * sigma, field),
     ]
-    found += [make_point(kinds.THREAD_LINE, *place, sigma, size) for place in zip(line, steps)]
+    found += [make_point(kinds.THREAD_LINE, *place, sigma, field) for place in zip(line, steps)]
     return Geometry(tuple(found))
 
 

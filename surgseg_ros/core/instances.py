@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.curves import Arc, fit_arc, is_same_thread, lies_on, thread_ends
+from surgseg_ros.core.field import Field, Points
 from surgseg_ros.core.labels import HOLDER, NEEDLE, ROBOTIC_TOOL, SUCTION, THREAD
-from surgseg_ros.core.parts import LEAST_SAMPLES, MOST_PARTS, Part, ToolParts, grid_step
+from surgseg_ros.core.parts import LEAST_SAMPLES, MOST_PARTS, Part, ToolParts
 from surgseg_ros.core.robotic_tools import continues, group_tools
 from surgseg_ros.core.runs import Runs
-from surgseg_ros.core.strips import Points, fit_strip
+from surgseg_ros.core.strips import fit_strip
 
 
 def separate_instruments(
-    mask: NDArray[np.uint8], runs: Runs, regions: NDArray[np.intp]
+    mask: NDArray[np.uint8], runs: Runs, regions: NDArray[np.intp], field: Field
 ) -> list[tuple[Runs, ToolParts | None]]:
     """
     Turn connected regions into instruments: tools that touch are separated, pieces joined.
@@ -27,17 +28,18 @@ def separate_instruments(
     :param mask: (H, W) uint8 class index.
     :param runs: those to use; all parts of robotic tools are of the kind ROBOTIC_TOOL.
     :param regions: (n,) the region of each run, as `connect` returns it.
+    :param field: where instruments are seen.
     :return: the runs of each instrument, and its parts if it is a robotic tool; every run belongs
         to one instrument.
     """
-    owners = _Owners(mask, runs, regions)
+    owners = _Owners(mask, runs, regions, field)
     is_tool = runs.kinds == ROBOTIC_TOOL
     found = owners.tools(np.flatnonzero(is_tool))
     others = np.flatnonzero(~is_tool)
     others = others[np.argsort(regions[others], kind='stable')]
     borders = np.flatnonzero(np.diff(regions[others])) + 1
     pieces = [runs.take(region) for region in np.split(others, borders) if len(region)]
-    return found + [(piece, None) for piece in join_pieces(pieces, mask)]
+    return found + [(piece, None) for piece in join_pieces(pieces, mask, field)]
 
 
 class _Owners:
@@ -49,16 +51,17 @@ class _Owners:
     :param regions: (n,) the region of each run.
     """
 
-    def __init__(self, mask: NDArray[np.uint8], runs: Runs, regions: NDArray[np.intp]) -> None:
+    def __init__(
+        self, mask: NDArray[np.uint8], runs: Runs, regions: NDArray[np.intp], field: Field
+    ) -> None:
         self._runs, self._regions, self._width = runs, regions, mask.shape[1]
-        self._mask = mask
+        self._mask, self._field = mask, field
 
     def tools(self, chosen: NDArray[np.intp]) -> list[tuple[Runs, ToolParts | None]]:
         """Return the tools among some runs, which are in reading order."""
         if not len(chosen):
             return []
-        tools = group_tools(self._mask)
-        step = grid_step((self._mask.shape[0], self._mask.shape[1]))
+        tools = group_tools(self._mask, self._field)
         members: dict[int, set[int]] = {}
         rows = self._runs.rows[chosen] * self._width
         starts, ends = rows + self._runs.starts[chosen], rows + self._runs.ends[chosen]
@@ -81,16 +84,16 @@ class _Owners:
             elif len(numbers) == 1:
                 own.setdefault(min(numbers), []).append(runs)
             else:
-                grid = _owner_grid([tools[n] for n in sorted(numbers)], self._mask.shape)
-                for number, part in _cut(runs, grid, step, sorted(numbers)):
+                grid = _owner_grid([tools[n] for n in sorted(numbers)], self._field)
+                for number, part in _cut(runs, grid, self._field.step, sorted(numbers)):
                     own.setdefault(number, []).append(part)
         return [*((_merged(group), tools[n]) for n, group in sorted(own.items())), *alone]
 
 
-def _owner_grid(tools: list[ToolParts], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def _owner_grid(tools: list[ToolParts], field: Field) -> NDArray[np.uint8]:
     """Give each cell of the grid the number, from 1, of the tool whose sample is nearest."""
-    step = grid_step((shape[0], shape[1]))
-    grid = np.zeros([-(-side // step) for side in shape[:2]], np.uint8)
+    step = field.step
+    grid = np.zeros([-(-side // step) for side in field.size], np.uint8)
     for number, tool in enumerate(tools, 1):
         points = np.concatenate([part.points for part in tool.parts]).astype(np.intp) // step
         grid[points[:, 1], points[:, 0]] = number
@@ -156,15 +159,15 @@ def sample_runs(runs: Runs, step: int) -> Points:
     return np.stack([columns * step + first, chosen.rows[of_run]], axis=1).astype(float)
 
 
-def join_pieces(pieces: list[Runs], mask: NDArray[np.uint8]) -> list[Runs]:
+def join_pieces(pieces: list[Runs], mask: NDArray[np.uint8], field: Field) -> list[Runs]:
     """
     Join pieces of one rod, needle or thread that something in front of it separates.
 
     :param pieces: connected regions.
     :param mask: (H, W) uint8 class index.
+    :param field: where instruments are seen.
     :return: the instruments.
     """
-    size = mask.shape[0], mask.shape[1]
     joined = []
     for label in sorted({int(piece.kinds[0]) for piece in pieces}):
         group = [piece for piece in pieces if int(piece.kinds[0]) == label]
@@ -175,12 +178,12 @@ def join_pieces(pieces: list[Runs], mask: NDArray[np.uint8]) -> list[Runs]:
         group.sort(key=lambda piece: -int(piece.lengths.sum()))
         kept: list[tuple[list[Runs], Points, Any]] = []
         for piece in group:
-            points = sample_runs(piece, grid_step(size))
-            described = describe(points, size)
+            points = sample_runs(piece, field.step)
+            described = describe(points, field)
             for place, (members, others, form) in enumerate(kept):
                 if same(form, described, mask):
                     points = np.concatenate([others, points])
-                    kept[place] = [*members, piece], points, describe(points, size)
+                    kept[place] = [*members, piece], points, describe(points, field)
                     break
             else:
                 kept.append(([piece], points, described))
@@ -188,10 +191,10 @@ def join_pieces(pieces: list[Runs], mask: NDArray[np.uint8]) -> list[Runs]:
     return joined
 
 
-def _rod(points: Points, size: tuple[int, int]) -> Part | None:
+def _rod(points: Points, field: Field) -> Part | None:
     if len(points) < 3:
         return None
-    return Part(0, points, fit_strip(points, float(grid_step(size)), size))
+    return Part(0, points, fit_strip(points, field))
 
 
 def _is_same_rod(rod: Part | None, piece: Part | None, _: NDArray[np.uint8]) -> bool:
@@ -201,8 +204,8 @@ def _is_same_rod(rod: Part | None, piece: Part | None, _: NDArray[np.uint8]) -> 
 _Needle = tuple[Points, Arc | None]
 
 
-def _needle(points: Points, size: tuple[int, int]) -> _Needle:
-    return points, fit_arc(points, float(grid_step(size)))
+def _needle(points: Points, field: Field) -> _Needle:
+    return points, fit_arc(points, field.step)
 
 
 def _is_same_needle(needle: _Needle, piece: _Needle, _: NDArray[np.uint8]) -> bool:

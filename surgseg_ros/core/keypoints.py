@@ -10,7 +10,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from surgseg_ros.core.strips import Points
+from surgseg_ros.core.field import Field, Points
+
+_HALF_PIXEL: Final = 0.5
 
 SIGMA_PX: Final = 20.0
 """The deviation of a point whose score is 0.5."""
@@ -92,7 +94,7 @@ IN_THE_AIR: Final = (KeypointKind.TIP, KeypointKind.NEEDLE_CENTRE)
 
 
 def make_point(
-    kind: KeypointKind, place: Points, direction: Points, sigma_px: float, size: tuple[int, int]
+    kind: KeypointKind, place: Points, direction: Points, sigma_px: float, field: Field
 ) -> Keypoint:
     """
     Make a point.
@@ -101,10 +103,10 @@ def make_point(
     :param place: (2,) x and y in pixels.
     :param direction: (2,) in which it points, of any length.
     :param sigma_px: standard deviation of its place.
-    :param size: (H, W) of the image, beyond which it may lie.
+    :param field: beyond which it may lie.
     :return: the point.
     """
     x, y = map(float, place)
-    beyond = not (-0.5 <= x <= size[1] - 0.5 and -0.5 <= y <= size[0] - 0.5)
+    beyond = float(field.gaps(place)) < -_HALF_PIXEL
     angle = math.atan2(float(direction[1]), float(direction[0]))
     return Keypoint(kind, x, y, angle, sigma_px, is_beyond=beyond)

@@ -11,10 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.strips import Points, Strip
-
-GRID_ROWS: Final = 270
-"""The structure is found in every nth row and column, so that about so many rows are left."""
+from surgseg_ros.core.field import Field, Points
+from surgseg_ros.core.strips import Strip
 
 LEAST_SAMPLES: Final = 6
 MOST_PARTS: Final = 24
@@ -55,11 +53,6 @@ class ToolParts:
         return [*self.shafts, *self.wrists, *self.claspers]
 
 
-def grid_step(size: tuple[int, int]) -> int:
-    """Return how many pixels apart the samples are in an image of (H, W) pixels."""
-    return max(1, round(size[0] / GRID_ROWS))
-
-
 def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
     """
     Find the connected regions of some classes.
@@ -68,7 +61,7 @@ def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
     :param labels: the classes.
     :return: the largest regions of each class, in the order of the classes.
     """
-    step = grid_step((mask.shape[0], mask.shape[1]))
+    step = Field((mask.shape[0], mask.shape[1])).step
     first = step // 2
     small = np.ascontiguousarray(mask[first::step, first::step])
     parts = []
@@ -86,18 +79,6 @@ def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
             points = np.stack([columns + left, rows + top], axis=1) * float(step) + first
             parts.append(Part(label, points))
     return parts
-
-
-def border_gap(point: Points, size: tuple[int, int]) -> float:
-    """
-    Compute how far a point is from the image's border.
-
-    :param point: (2,) x and y in pixels.
-    :param size: (H, W) of the image in pixels.
-    :return: the distance in pixels; 0 beyond the border.
-    """
-    height, width = size
-    return max(0.0, float(min(point[0], point[1], width - 1 - point[0], height - 1 - point[1])))
 
 
 def touch(first: Part, second: Part, step_px: float) -> bool:

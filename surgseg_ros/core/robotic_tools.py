@@ -9,20 +9,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from surgseg_ros.core.field import Field, Points
 from surgseg_ros.core.labels import BACKGROUND, CLASPER, SHAFT, WRIST
 from surgseg_ros.core.parts import (
     LEAST_SAMPLES,
     Part,
     ToolParts,
-    border_gap,
     distances,
     find_parts,
-    grid_step,
     tool_width,
     touch,
 )
 from surgseg_ros.core.strips import (
-    Points,
     angle_between,
     split_strips,
     strip_along,
@@ -55,7 +53,7 @@ _BEHIND: Final = 2.0
 """By how much more a gap counts that lies behind the shaft's end, along the shaft."""
 
 
-def group_tools(mask: NDArray[np.uint8]) -> list[ToolParts]:
+def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
     """
     Tell robotic tools apart.
 
@@ -63,36 +61,35 @@ def group_tools(mask: NDArray[np.uint8]) -> list[ToolParts]:
     nothing is a tool of its own.
 
     :param mask: (H, W) uint8 class index.
+    :param field: where instruments are seen.
     :return: the tools, from the left.
     """
-    size = mask.shape[0], mask.shape[1]
-    step = float(grid_step(size))
     found = find_parts(mask, (SHAFT, WRIST, CLASPER))
     ends = [part for part in found if part.label != SHAFT]
     shafts = []
     for part in found:
         if part.label == SHAFT:
-            for strip, own in split_strips(part.points, step, size):
+            for strip, own in split_strips(part.points, field):
                 shafts.append(Part(SHAFT, part.points[own], strip))
-    tools = [ToolParts(group, [], []) for group in _joined(shafts, ends, size)]
+    tools = [ToolParts(group, [], []) for group in _joined(shafts, ends, field)]
     for tool in tools:
-        _point_to_the_tip(tool, ends, size)
+        _point_to_the_tip(tool, ends, field)
     for label in (WRIST, CLASPER):
         waiting = [part for part in ends if part.label == label]
         for part in sorted(waiting, key=lambda part: _least_cost(part, tools)):
-            _attach(part, tools, mask)
+            _attach(part, tools, mask, field)
     return sorted(tools, key=lambda tool: float(tool.parts[0].middle[0]))
 
 
-def _joined(shafts: list[Part], ends: list[Part], size: tuple[int, int]) -> list[list[Part]]:
+def _joined(shafts: list[Part], ends: list[Part], field: Field) -> list[list[Part]]:
     """Join pieces of one shaft that something in front of it separates, or its own wrist."""
     groups: list[list[Part]] = []
     for part in sorted(shafts, key=lambda part: -len(part.points)):
         for group in groups:
-            if _are_ears(group[0], part, ends, float(grid_step(size))):
+            if _are_ears(group[0], part, ends, field.step):
                 group.append(part)
                 break
-            if _enter_apart(group[0], part, size):
+            if _enter_apart(group[0], part, field):
                 continue
             if continues(group[0], part) or _flanks(group[0], part, ends):
                 group.append(part)
@@ -114,16 +111,17 @@ def _are_ears(first: Part, second: Part, ends: list[Part], step_px: float) -> bo
     )
 
 
-def _enter_apart(first: Part, second: Part, size: tuple[int, int]) -> bool:
+def _enter_apart(first: Part, second: Part, field: Field) -> bool:
     """Whether two shafts enter the image at different places: they are two tools."""
     places = []
     for part in (first, second):
         if part.strip is None:
             return False
-        ends = sorted((part.strip.start, part.strip.end), key=lambda end: border_gap(end, size))
-        if border_gap(ends[0], size) > part.strip.width_px / 2:
+        ends = np.stack([part.strip.start, part.strip.end])
+        gaps = field.gaps(ends)
+        if gaps.min() > part.strip.width_px / 2:
             return False
-        places.append(ends[0])
+        places.append(ends[gaps.argmin()])
         width_px = part.strip.width_px
     return float(np.hypot(*(places[0] - places[1]))) > 2 * width_px
 
@@ -182,7 +180,7 @@ def _flanks(shaft: Part, piece: Part, ends: list[Part]) -> bool:
     return False
 
 
-def _point_to_the_tip(tool: ToolParts, ends: list[Part], size: tuple[int, int]) -> None:
+def _point_to_the_tip(tool: ToolParts, ends: list[Part], field: Field) -> None:
     """Turn the directions of a tool's shaft to the end that is not where it enters the image."""
     shaft = tool.shafts[0]
     strip = shaft.strip
@@ -196,13 +194,13 @@ def _point_to_the_tip(tool: ToolParts, ends: list[Part], size: tuple[int, int]) 
     if strip.length_px < _STUB * strip.width_px and ends:
         hint = _towards_what_it_carries(shaft, ends, strip.width_px)
         if hint is not None and abs(float(hint @ strip.direction)) < _CLEAR:
-            strip = strip_along(shaft.points, hint, float(grid_step(size)))
+            strip = strip_along(shaft.points, hint, field.step)
             tool.shafts[0] = dataclasses.replace(shaft, strip=strip)
             return
-    votes = [border_gap(strip.start, size), border_gap(strip.end, size)]
+    votes = np.maximum(0, field.gaps(np.stack([strip.start, strip.end])))
     width = strip.width_px
     clear = abs(votes[0] - votes[1]) > 0.5 * width
-    forward = votes[0] < votes[1]
+    forward = bool(votes[0] < votes[1])
     if not clear and ends:  # both ends are at the border, or both are not
         gaps = [
             min(float(distances(end[None], [part])[0]) for part in ends)
@@ -223,16 +221,15 @@ def _towards_what_it_carries(shaft: Part, ends: list[Part], width_px: float) -> 
     return np.asarray(away / max(float(np.hypot(*away)), 1e-9))
 
 
-def _attach(part: Part, tools: list[ToolParts], mask: NDArray[np.uint8]) -> None:
+def _attach(part: Part, tools: list[ToolParts], mask: NDArray[np.uint8], field: Field) -> None:
     """Give a wrist or a clasper to the tool that it continues, in shares if to several."""
     sample = part.points[:: max(1, len(part.points) // _SAMPLE)]
     costs = [_costs(sample, part.label, tool) for tool in tools]
-    step_px = float(grid_step((mask.shape[0], mask.shape[1])))
     near = [
         n
         for n, cost in enumerate(costs)
         if cost.min() <= _TOUCHING
-        or _ends_in(tools[n], part, step_px)
+        or _ends_in(tools[n], part, field.step)
         or (cost.min() <= _FARTHEST and _is_covered(sample[cost.argmin()], part, tools[n], mask))
     ]
     if not near and part.label == CLASPER:

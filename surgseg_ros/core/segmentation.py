@@ -165,6 +165,7 @@ class Segmentation:
         enough for the scores of instruments; None unless requested.
     :param instruments: those in the mask, ordered by label; None unless requested. If no pixel is
         decided, it is a single one of the whole image with label NO_DECISION and score 0.
+    :param roi: the part of the image that was segmented; None for all of it.
     """
 
     mask: NDArray[np.uint8]
@@ -172,6 +173,7 @@ class Segmentation:
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     grid_confidence: GridConfidence | None = None
     instruments: tuple[Instrument, ...] | None = None
+    roi: Roi | None = None
 
     @classmethod
     def undecided(cls, size: tuple[int, int]) -> Segmentation:

@@ -271,4 +271,4 @@ def _paste(part: Segmentation, size: tuple[int, int], roi: Roi) -> Segmentation:
             roi.view(confidence)[roi.outside() > 0] = 0
     if part.grid_confidence is not None:
         grid_confidence = GridConfidence(part.grid_confidence.grid, roi)
-    return Segmentation(whole.mask, confidence, part.stage_ms, grid_confidence)
+    return Segmentation(whole.mask, confidence, part.stage_ms, grid_confidence, roi=roi)

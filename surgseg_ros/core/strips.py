@@ -9,8 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-Points = NDArray[np.float64]
-"""(n, 2) x and y in pixels; integers are centres of pixels."""
+from surgseg_ros.core.field import Field, Points
 
 _BINS: Final = 24
 _LEAST_BINS: Final = 4
@@ -95,16 +94,15 @@ class Strip:
         )
 
 
-def fit_strip(points: Points, step_px: float, size: tuple[int, int]) -> Strip:
+def fit_strip(points: Points, field: Field) -> Strip:
     """
     Fit a strip: the bisector of two straight edges, each the median line of its points.
 
-    :param points: (n, 2) on a regular grid; at least three.
-    :param step_px: distance of neighbours in the grid.
-    :param size: (H, W) of the image in pixels; at its border the edges are cut, not seen.
+    :param points: (n, 2) on the field's grid; at least three.
+    :param field: at its border the edges are cut, not seen.
     :return: the strip; its direction is arbitrary.
     """
-    origin = points.mean(axis=0)
+    step_px, origin = field.step, points.mean(axis=0)
     away = points - origin
     _, vectors = np.linalg.eigh(away.T @ away)
     direction = vectors[:, 1]
@@ -112,7 +110,7 @@ def fit_strip(points: Points, step_px: float, size: tuple[int, int]) -> Strip:
         normal = np.array([-direction[1], direction[0]])
         along, across = (points - origin) @ direction, (points - origin) @ normal
         start, end = float(along.min()), float(along.max())
-        middles, low, high = _edges(points, along, across, step_px, size)
+        middles, low, high = _edges(points, along, across, field)
         if len(middles) < _LEAST_BINS:
             half = (float(np.ptp(across)) + step_px) / 2
             shift = (float(across.max()) + float(across.min())) / 2
@@ -134,25 +132,21 @@ def fit_strip(points: Points, step_px: float, size: tuple[int, int]) -> Strip:
 
 
 def _edges(
-    points: Points, along: Points, across: Points, step_px: float, size: tuple[int, int]
+    points: Points, along: Points, across: Points, field: Field
 ) -> tuple[Points, Points, Points]:
     """Find the least and the greatest place across, in bins along; without those at the border."""
     start, length = float(along.min()), float(np.ptp(along))
-    count = max(1, min(_BINS, int(length / (1.5 * step_px))))
+    count = max(1, min(_BINS, int(length / (1.5 * field.step))))
     bins = np.minimum(((along - start) / max(length, 1e-9) * count).astype(np.intp), count - 1)
     order = np.lexsort((across, bins))
     firsts = np.searchsorted(bins[order], np.arange(count))
     lasts = np.append(firsts[1:], len(bins)) - 1
     full = lasts >= firsts
     lowest, highest = order[firsts[full]], order[lasts[full]]
-    inside = _is_inside(points[lowest], step_px, size) & _is_inside(points[highest], step_px, size)
+    gaps = np.minimum(field.gaps(points[lowest]), field.gaps(points[highest]))
+    inside = gaps > field.step
     middles = start + (np.flatnonzero(full) + 0.5) * (length / count)
     return np.asarray(middles[inside]), across[lowest][inside], across[highest][inside]
-
-
-def _is_inside(points: Points, margin_px: float, size: tuple[int, int]) -> NDArray[np.bool_]:
-    limits = np.array([size[1], size[0]]) - 1 - margin_px
-    return np.asarray(((points > margin_px) & (points < limits)).all(axis=1))
 
 
 def median_lines(x: Points, rows: Points) -> tuple[Points, Points]:
@@ -197,30 +191,27 @@ def strip_along(points: Points, direction: Points, step_px: float) -> Strip:
     return Strip(origin + (low + high) / 2 * normal, direction, *ends, half, 0.0, half / 4)
 
 
-def split_strips(
-    points: Points, step_px: float, size: tuple[int, int]
-) -> list[tuple[Strip, NDArray[np.bool_]]]:
+def split_strips(points: Points, field: Field) -> list[tuple[Strip, NDArray[np.bool_]]]:
     """
     Split the points of a region into strips that touch or cross.
 
     Each strip enters the image somewhere else, so a region is split only if it touches the
-    image's border in several places, and one strip does not explain it.
+    border in several places, and one strip does not explain it.
 
-    :param points: (n, 2) on a regular grid; at least three.
-    :param step_px: distance of neighbours in the grid.
-    :param size: (H, W) of the image in pixels.
+    :param points: (n, 2) on the field's grid; at least three.
+    :param field: in which they are seen.
     :return: each strip with (n,) which points are its own; every point belongs to one.
     """
-    whole = fit_strip(points, step_px, size)
+    step_px, whole = field.step, fit_strip(points, field)
     everything = [(whole, np.ones(len(points), bool))]
     alone = _misfit(points, [whole], step_px)
     if len(points) < _LEAST_POINTS or alone <= _SPARE:
         return everything
-    contacts = _contacts(points, step_px, size)
+    contacts = _contacts(points, field)
     if len(contacts) < 2:
         return everything
     sample = points[:: max(1, len(points) // _SAMPLE)]
-    strips = [_ray(sample, contact, step_px, size) for contact in contacts]
+    strips = [_ray(sample, contact, field) for contact in contacts]
     for _ in range(_ROUNDS):
         owner = _nearest(sample, strips)
         groups = [sample[owner == number] for number in range(len(strips))]
@@ -235,7 +226,7 @@ def split_strips(
     own = [owner == number for number in range(len(strips))]
     if min(mask.sum() for mask in own) < 3:
         return everything
-    return [(fit_strip(points[mask], step_px, size), mask) for mask in own]
+    return [(fit_strip(points[mask], field), mask) for mask in own]
 
 
 def _misfit(points: Points, strips: Sequence[Strip], step_px: float) -> float:
@@ -262,37 +253,28 @@ def _covered(along: Points, across: Points, step_px: float) -> float:
     return float((high[full] - low[full] + step_px).sum() * width)
 
 
-def _contacts(points: Points, step_px: float, size: tuple[int, int]) -> list[Points]:
-    """Find where points touch the image's border: (n, 2) each, longest first."""
-    at_border = points[~_is_inside(points, 1.01 * step_px, size)]
+def _contacts(points: Points, field: Field) -> list[Points]:
+    """Find where points touch the border: (n, 2) each, longest first."""
+    at_border = points[field.gaps(points) <= 1.01 * field.step]
     if not len(at_border):
         return []
-    height, width = size
-    x, y = at_border.T
-    sides = np.stack([y, width - 1 - x, height - 1 - y, x])  # top, right, bottom, left
-    place = np.choose(
-        sides.argmin(axis=0),
-        [x, width + y, width + height + (width - x), 2 * width + height + (height - y)],
-    )
-    order = np.argsort(place, kind='stable')
-    ring = 2 * (width + height)
-    gaps = np.diff(place[order], append=place[order][0] + ring)
-    cut = np.flatnonzero(gaps > 3 * step_px)
+    away = at_border - field.middle
+    around = at_border[np.argsort(np.arctan2(away[:, 1], away[:, 0]), kind='stable')]
+    steps = np.diff(around, axis=0, append=around[:1])
+    cut = np.flatnonzero(np.hypot(*steps.T) > 3 * field.step)
     if not len(cut):
         return [at_border]
-    turned = np.roll(order, -int(cut[-1]) - 1)
-    sizes = np.diff(np.append(cut, cut[0] + len(order)))
-    groups = np.split(turned, np.cumsum(np.roll(sizes, 1))[:-1])
-    found = [at_border[group] for group in groups if len(group) >= _LEAST_CONTACT]
+    turned = np.roll(around, -int(cut[-1]) - 1, axis=0)
+    groups = np.split(turned, (cut[:-1] - cut[-1]) % len(around))
+    found = [group for group in groups if len(group) >= _LEAST_CONTACT]
     return sorted(found, key=len, reverse=True)[:_MOST_STRIPS]
 
 
-def _ray(points: Points, contact: Points, step_px: float, size: tuple[int, int]) -> Strip:
+def _ray(points: Points, contact: Points, field: Field) -> Strip:
     """Find the strip from a contact with the border into the image that holds most points."""
-    start = contact.mean(axis=0)
+    step_px, start = float(field.step), contact.mean(axis=0)
     length = float(np.hypot(*np.ptp(contact, axis=0))) + step_px
-    middle = np.array([size[1] / 2, size[0] / 2])
-    inward = math.atan2(*(middle - start)[::-1])
+    inward = math.atan2(*(field.middle - start)[::-1])
     side = np.linalg.svd(contact - start, full_matrices=False)[2][0] if len(contact) > 1 else None
     away = points - start
     best, most = (inward, step_px), -1.0

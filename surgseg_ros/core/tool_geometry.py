@@ -9,9 +9,10 @@ from typing import Final
 
 import numpy as np
 
+from surgseg_ros.core.field import Field, Points
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind, make_point
-from surgseg_ros.core.parts import Part, ToolParts, grid_step, tool_width
-from surgseg_ros.core.strips import Points, Strip
+from surgseg_ros.core.parts import Part, ToolParts, tool_width
+from surgseg_ros.core.strips import Strip
 
 _SIGMA: Final = {
     KeypointKind.TIP: 0.07,
@@ -38,47 +39,47 @@ _LEAST_SHARE: Final = 0.15
 _TIP_SHARE: Final = 0.95
 
 
-def tool_geometry(tool: ToolParts, size: tuple[int, int]) -> Geometry:
+def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
     """
     Find the points of a robotic tool.
 
     :param tool: its parts.
-    :param size: (H, W) of the image in pixels.
+    :param field: where it is seen.
     :return: the points that can be told.
     """
-    step = float(grid_step(size))
+    step = float(field.step)
     strip = tool.shafts[0].strip if tool.shafts else None
     width = tool_width(tool)
     found: list[Keypoint] = []
     heading, joint = None, None
     if strip is not None:
-        found += shaft_points(strip, size)
+        found += shaft_points(strip, field)
         heading, joint = strip.direction, strip.end
     wrist = _all(tool.wrists)
     clasper = _all(tool.claspers)
     if strip is not None and len(wrist):
         joint = _between(strip, wrist)
         place = joint, strip.direction
-        found.append(_point(KeypointKind.WRIST_JOINT, *place, width, size))
+        found.append(_point(KeypointKind.WRIST_JOINT, *place, width, field))
     pivot = _pivot(joint, wrist, clasper)
     opening = None
     if pivot is not None:
         towards = clasper.mean(axis=0) - pivot
         heading = heading if heading is not None else towards
         if len(wrist):
-            found.append(_point(KeypointKind.JAW_PIVOT, pivot, towards, width, size))
+            found.append(_point(KeypointKind.JAW_PIVOT, pivot, towards, width, field))
         tips = jaw_tips(clasper, pivot, step)
         opening = _opening_deg(tips, pivot)
-        found += _tip_points(tips, pivot, heading, width, size)
+        found += _tip_points(tips, pivot, heading, width, field)
     return Geometry(tuple(sorted(found)), opening, width if strip is not None else None)
 
 
 def _point(
-    kind: KeypointKind, place: Points, direction: Points, width_px: float, size: tuple[int, int]
+    kind: KeypointKind, place: Points, direction: Points, width_px: float, field: Field
 ) -> Keypoint:
     """Make a point whose deviation grows with the tool's width."""
-    sigma = math.hypot(grid_step(size) / 2, _SIGMA[kind] * width_px)
-    return make_point(kind, place, direction, sigma, size)
+    sigma = math.hypot(field.step / 2, _SIGMA[kind] * width_px)
+    return make_point(kind, place, direction, sigma, field)
 
 
 def _all(parts: Iterable[Part]) -> Points:
@@ -86,21 +87,21 @@ def _all(parts: Iterable[Part]) -> Points:
     return np.concatenate(points) if points else np.empty((0, 2))
 
 
-def shaft_points(strip: Strip, size: tuple[int, int]) -> list[Keypoint]:
+def shaft_points(strip: Strip, field: Field) -> list[Keypoint]:
     """
     Find where a shaft enters the image, its edges there, and its axis.
 
     :param strip: the shaft, pointing to the tip.
-    :param size: (H, W) of the image in pixels.
+    :param field: where it is seen.
     :return: the points; the axis is given at the shaft's end.
     """
     kinds = KeypointKind
     direction, normal = strip.direction, strip.normal
-    entry = _to_border(strip.end, -direction, size)
+    entry = field.border_ahead(strip.end, -direction)
     along = float((entry - strip.origin) @ direction)
     found = [
-        make_point(kinds.SHAFT_AXIS, strip.end, direction, strip.residual_px, size),
-        make_point(kinds.SHAFT_ENTRY, entry, direction, 2 * strip.residual_px, size),
+        make_point(kinds.SHAFT_AXIS, strip.end, direction, strip.residual_px, field),
+        make_point(kinds.SHAFT_ENTRY, entry, direction, 2 * strip.residual_px, field),
     ]
     reaches = strip.start_px - along < 2 * float(strip.half_at(along))
     if not reaches:
@@ -108,18 +109,9 @@ def shaft_points(strip: Strip, size: tuple[int, int]) -> list[Keypoint]:
     for kind, side in ((kinds.LEFT_SHAFT_EDGE, -1.0), (kinds.RIGHT_SHAFT_EDGE, 1.0)):
         lean = direction + side * strip.slope * normal
         start = strip.end + side * float(strip.half_at(strip.end_px)) * normal
-        edge = _to_border(start, -lean / float(np.hypot(*lean)), size)
-        found.append(make_point(kind, edge, direction, 2 * strip.residual_px, size))
+        edge = field.border_ahead(start, -lean / float(np.hypot(*lean)))
+        found.append(make_point(kind, edge, direction, 2 * strip.residual_px, field))
     return found
-
-
-def _to_border(start: Points, direction: Points, size: tuple[int, int]) -> Points:
-    """Follow a ray to the image's border; from outside, to where it leaves the image again."""
-    limits = np.array([size[1] - 1.0, size[0] - 1.0])
-    with np.errstate(divide='ignore', invalid='ignore'):
-        steps = np.where(direction > 0, (limits - start) / direction, -start / direction)
-    steps = steps[np.isfinite(steps) & (direction != 0)]
-    return np.asarray(start + max(0.0, float(steps.min(initial=np.inf))) * direction)
 
 
 def _between(strip: Strip, wrist: Points) -> Points:
@@ -210,13 +202,13 @@ def _opening_deg(tips: list[Points], pivot: Points) -> float:
 
 
 def _tip_points(
-    tips: list[Points], pivot: Points, heading: Points, width_px: float, size: tuple[int, int]
+    tips: list[Points], pivot: Points, heading: Points, width_px: float, field: Field
 ) -> list[Keypoint]:
     """Make the points of the tips: left and right as seen along the shaft, and between them."""
     middle = np.mean(tips, axis=0)
-    found = [_point(KeypointKind.TIP, middle, middle - pivot, width_px, size)]
+    found = [_point(KeypointKind.TIP, middle, middle - pivot, width_px, field)]
     side = [float(heading[0] * (t - pivot)[1] - heading[1] * (t - pivot)[0]) for t in tips]
     left, right = tips[int(np.argmin(side))], tips[int(np.argmax(side))]
     for kind, tip in ((KeypointKind.LEFT_JAW_TIP, left), (KeypointKind.RIGHT_JAW_TIP, right)):
-        found.append(_point(kind, tip, tip - pivot, width_px, size))
+        found.append(_point(kind, tip, tip - pivot, width_px, field))
     return found

@@ -140,7 +140,7 @@ class Outputs:
         self._send('detections', detections_to_msg(header, instruments))
         if self._has_subscriber('confidence') and segmentation.confidence is not None:
             self._send('confidence', image_to_msg(segmentation.confidence, header))
-        geometries = self._geometries(segmentation.mask, instruments)
+        geometries = self._geometries(segmentation, instruments)
         if self._has_subscriber('overlay'):
             drawn = draw_overlay(image, segmentation.mask, instruments, geometries or ())
             self._send('overlay', image_to_msg(drawn, header))
@@ -154,14 +154,14 @@ class Outputs:
             self._send('raw_mask', image_to_msg(raw, header))
 
     def _geometries(
-        self, mask: NDArray[np.uint8], instruments: Sequence[Instrument]
+        self, segmentation: Segmentation, instruments: Sequence[Instrument]
     ) -> list[Geometry] | None:
         """Find the points of instruments; None without a decision, subscriber, or success."""
         wanted = self._has_subscriber('keypoints') or self._has_subscriber('overlay')
         if not wanted or any(instrument.label == NO_DECISION for instrument in instruments):
             return None
         try:
-            return find_geometries(instruments, mask)
+            return find_geometries(instruments, segmentation.mask, segmentation.roi)
         except Exception as error:  # one image must never end the stream
             text = f'no keypoints for an image: {describe(error)} (reported once)'
             self._node.get_logger().error(text, once=True)

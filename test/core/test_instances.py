@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surgseg_ros.core.detections import instance_image
+from surgseg_ros.core.field import Field
 from surgseg_ros.core.labels import (
     CATHETER,
     CLASPER,
@@ -187,5 +188,5 @@ def test_the_directions_of_shafts_point_to_their_tips():
     for angle in np.linspace(0, 2 * math.pi, 12, endpoint=False):
         away = np.array([math.cos(angle), math.sin(angle)])
         mask = tool(empty(), np.array([240, 135]) + 300 * away, np.array([240, 135]) - 100 * away)
-        (found,) = group_tools(mask)
+        (found,) = group_tools(mask, Field(SIZE))
         assert found.shafts[0].strip.direction @ away < -0.99

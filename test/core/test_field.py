@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The border at which instruments are cut off: of the image, of a roi, of a circle."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from drawn_masks import SIZE, empty, find, tool
+
+from surgseg_ros.core.detections import find_instruments
+from surgseg_ros.core.field import Field
+from surgseg_ros.core.geometry import find_geometries
+from surgseg_ros.core.keypoints import KeypointKind
+from surgseg_ros.core.labels import NO_DECISION, ROBOTIC_TOOL
+from surgseg_ros.core.segmentation import Circle, Roi, Segmentation
+
+CIRCLE = Circle(240, 135, 130)
+ROUND = Roi(110, 5, 261, 261, CIRCLE)
+
+
+@pytest.mark.parametrize(
+    ('field', 'gaps'),
+    [
+        (Field(SIZE), [0, 10, -5, 134]),
+        (Field(SIZE, Roi(10, 20, 400, 200)), [-10, 0, -15, 84]),
+        (Field(SIZE, ROUND), [-124.6, -115.2, -129.3, 129]),
+    ],
+)
+def test_gaps_are_distances_from_the_nearest_border(field, gaps):
+    points = np.array([[0, 50], [10, 50], [-5, 50], [239, 135]], float)
+    np.testing.assert_allclose(field.gaps(points), gaps, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ('roi', 'place'),
+    [
+        (None, (479, 135)),
+        (Roi(10, 20, 400, 200), (409, 135)),
+        (ROUND, (370, 135)),
+    ],
+)
+def test_a_ray_is_followed_to_the_border(roi, place):
+    ahead = Field(SIZE, roi).border_ahead(np.array([200.0, 135]), np.array([1.0, 0]))
+    np.testing.assert_allclose(ahead, place)
+
+
+def segmented(mask, roi):
+    whole = np.where(mask == NO_DECISION, 0, 204).astype(np.uint8)
+    return dataclasses.replace(Segmentation(mask, whole), roi=roi)
+
+
+def test_what_is_found_in_a_roi_is_what_is_found_in_its_view_alone():
+    view = tool(tool(empty(), (-20, 60), (330, 200)), (-20, 220), (330, 40))
+    mask = np.full((SIZE[0] + 60, SIZE[1] + 100), NO_DECISION, np.uint8)
+    roi = Roi(70, 40, SIZE[1], SIZE[0])
+    roi.view(mask)[:] = view
+    alone, inside = find(view), find_instruments(segmented(mask, roi), 0.0)
+    assert [i.label for i in inside] == [i.label for i in alone] == [ROBOTIC_TOOL] * 2
+    assert [i.area_px for i in inside] == pytest.approx([i.area_px for i in alone], rel=0.02)
+    points = [find_geometries(alone, view), find_geometries(inside, mask, roi)]
+    for first, second in zip(*points):
+        assert [p.kind for p in first.keypoints] == [p.kind for p in second.keypoints]
+        for one, other in zip(first.keypoints, second.keypoints):
+            assert (other.x_px - 70, other.y_px - 40) == pytest.approx(one[1:3], abs=4)
+            assert other.is_hidden == one.is_hidden
+
+
+def test_tools_that_enter_at_the_edge_of_a_circle_are_told_apart_and_enter_there():
+    mask = tool(tool(empty(), (60, 60), (330, 200)), (60, 220), (330, 40))
+    ROUND.view(mask)[ROUND.outside() > 0] = NO_DECISION
+    mask[:, :110] = mask[:, 371:] = mask[:5] = mask[266:] = NO_DECISION
+    found = find_instruments(segmented(mask, ROUND), 0.0)
+    assert [i.label for i in found] == [ROBOTIC_TOOL] * 2
+    for geometry in find_geometries(found, mask, ROUND):
+        (entry,) = [p for p in geometry.keypoints if p.kind == KeypointKind.SHAFT_ENTRY]
+        assert not entry.is_hidden
+        assert np.hypot(entry.x_px - 240, entry.y_px - 135) == pytest.approx(130, abs=3)
