@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from surgseg_ros.core.detections import Instrument, OrientedBox
+    from surgseg_ros.core.geometry import find_geometries, least_distances
+    from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
     from surgseg_ros.core.labels import LABELS, NO_DECISION
     from surgseg_ros.core.model_folder import ModelError
     from surgseg_ros.core.overlay import draw_overlay
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
 __all__ = [
     'LABELS',
     'NO_DECISION',
+    'Geometry',
     'Instrument',
+    'Keypoint',
+    'KeypointKind',
     'ModelError',
     'OrientedBox',
     'Roi',
@@ -34,10 +39,15 @@ __all__ = [
     'Segmenter',
     '__version__',
     'draw_overlay',
+    'find_geometries',
+    'least_distances',
 ]
 
 _MODULES: Final = {
+    'Geometry': 'surgseg_ros.core.keypoints',
     'Instrument': 'surgseg_ros.core.detections',
+    'Keypoint': 'surgseg_ros.core.keypoints',
+    'KeypointKind': 'surgseg_ros.core.keypoints',
     'LABELS': 'surgseg_ros.core.labels',
     'ModelError': 'surgseg_ros.core.model_folder',
     'NO_DECISION': 'surgseg_ros.core.labels',
@@ -46,6 +56,8 @@ _MODULES: Final = {
     'Segmentation': 'surgseg_ros.core.segmentation',
     'Segmenter': 'surgseg_ros.core.segmenter',
     'draw_overlay': 'surgseg_ros.core.overlay',
+    'find_geometries': 'surgseg_ros.core.geometry',
+    'least_distances': 'surgseg_ros.core.geometry',
 }
 """Public name to the module that defines it."""
 

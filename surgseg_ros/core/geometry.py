@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,82 @@ def find_geometries(
         _find(instrument, mask, field, of_threads) if id(instrument) in numbers else Geometry()
         for instrument in instruments
     ]
+
+
+class Distance(NamedTuple):
+    """
+    The distance between points of two instruments.
+
+    :param px: in pixels.
+    :param sigma_px: its standard deviation; the points' errors are taken for independent.
+    :param first: the place of the one instrument in the list.
+    :param second: the place of the other one.
+    """
+
+    px: float
+    sigma_px: float
+    first: int
+    second: int
+
+
+class Distances(NamedTuple):
+    """
+    Distances that a controller asks for; None where a point is not seen.
+
+    :param needle_to_tip: from a needle's point to the nearest tip of a robotic tool.
+    :param tip_to_tip: between the tips of the two robotic tools that are nearest to each other.
+    """
+
+    needle_to_tip: Distance | None
+    tip_to_tip: Distance | None
+
+
+def least_distances(
+    instruments: Sequence[Instrument], geometries: Sequence[Geometry]
+) -> Distances:
+    """
+    Find the least distances between points of instruments.
+
+    :param instruments: those of an image.
+    :param geometries: of each; points that are hidden or beyond the image do not count.
+    :return: the distances.
+    """
+    tips = _seen(instruments, geometries, ROBOTIC_TOOL, KeypointKind.TIP)
+    needles = _seen(instruments, geometries, NEEDLE, KeypointKind.NEEDLE_POINT)
+    return Distances(_least(needles, tips), _least(tips, tips))
+
+
+def _seen(
+    instruments: Sequence[Instrument],
+    geometries: Sequence[Geometry],
+    label: int,
+    kind: KeypointKind,
+) -> list[tuple[int, Keypoint]]:
+    """List the points of a kind that are in sight, with the places of their instruments."""
+    return [
+        (place, point)
+        for place, (instrument, geometry) in enumerate(zip(instruments, geometries))
+        if instrument.label == label
+        for point in geometry.keypoints
+        if point.kind == kind and not point.is_hidden and not point.is_beyond
+    ]
+
+
+def _least(
+    firsts: list[tuple[int, Keypoint]], seconds: list[tuple[int, Keypoint]]
+) -> Distance | None:
+    distances = [
+        Distance(
+            math.hypot(one.x_px - other.x_px, one.y_px - other.y_px),
+            math.hypot(one.sigma_px, other.sigma_px),
+            first,
+            second,
+        )
+        for first, one in firsts
+        for second, other in seconds
+        if first != second
+    ]
+    return min(distances, default=None)
 
 
 def _find(

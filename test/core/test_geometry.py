@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Points of instruments: where they are drawn, with true deviations, and flagged where unseen."""
 
+import dataclasses
 from collections import defaultdict
 
 import cv2
@@ -10,7 +11,7 @@ from drawn_masks import bar, empty, find, tool
 
 from surgseg_ros.core.curves import LINE_POINTS, course, fit_arc, fit_circle, resample
 from surgseg_ros.core.detections import instance_image, without_decision
-from surgseg_ros.core.geometry import MOST_INSTRUMENTS, find_geometries
+from surgseg_ros.core.geometry import MOST_INSTRUMENTS, find_geometries, least_distances
 from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.core.labels import (
     CLAMPS,
@@ -188,6 +189,28 @@ def test_points_of_drawn_scenes_are_near_the_truth_and_their_deviations_true():
 
 def _is_seen(point):
     return not (point.is_hidden or point.is_beyond)
+
+
+def test_distances_are_those_of_the_nearest_points_in_sight():
+    mask = tool(tool(empty(), (-20, 60), (200, 60), 24), (500, 70), (280, 70), 24)
+    cv2.ellipse(mask, (240, 180), (40, 40), 0, 0, 180, NEEDLE, 6)
+    found = find(mask)
+    geometries = find_geometries(found, mask)
+    distances = least_distances(found, geometries)
+    assert distances.tip_to_tip.px == pytest.approx(80.6, abs=3)
+    assert {found[n].label for n in distances.tip_to_tip[2:]} == {ROBOTIC_TOOL}
+    assert found[distances.needle_to_tip.first].label == NEEDLE
+    places = [p.place for g in geometries for p in g.keypoints if p.kind == KINDS.TIP]
+    (point,) = [p.place for g in geometries for p in g.keypoints if p.kind == KINDS.NEEDLE_POINT]
+    least = min(np.hypot(*(place - point)) for place in places)
+    assert distances.needle_to_tip.px == pytest.approx(least)
+    assert 0 < distances.needle_to_tip.sigma_px < 20
+    hidden = [
+        dataclasses.replace(g, keypoints=tuple(p._replace(is_hidden=True) for p in g.keypoints))
+        for g in geometries
+    ]
+    assert least_distances(found, hidden) == (None, None)
+    assert least_distances(found[:1], geometries[:1]) == (None, None)
 
 
 def test_of_noise_only_the_largest_instruments_have_points():
