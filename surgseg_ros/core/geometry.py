@@ -15,7 +15,7 @@ from surgseg_ros.core.curves import COURSE_CELLS, course, fit_arc, resample
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.field import Field, Points
 from surgseg_ros.core.instances import sample_runs
-from surgseg_ros.core.keypoints import IN_THE_AIR, Geometry, Keypoint, KeypointKind, make_point
+from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind, hide_tip, make_point
 from surgseg_ros.core.labels import (
     HOLDER,
     NEEDLE,
@@ -34,6 +34,11 @@ _NEAR: Final = 0.006
 """A point is hidden if no pixel of its instrument is so near, in image heights."""
 
 _LEAST_SAMPLES: Final = 3
+
+_ENDS: Final = (KeypointKind.TIP, KeypointKind.LEFT_JAW_TIP, KeypointKind.RIGHT_JAW_TIP)
+_COVERS: Final = (*ROBOTIC_TOOL_PARTS, SUCTION, HOLDER)
+_AHEAD: Final = 0.012
+"""Where an end is looked whether something covers it, in image heights."""
 
 _THREAD_NEAR: Final = 0.03
 """How near a thread must be to a needle's end to be fastened to it, in image heights."""
@@ -152,8 +157,8 @@ def _find(
     else:
         find = _OTHERS.get(instrument.label, _centre)
         found = find(sample_runs(instrument.runs, field.step), field)
-    flagged = tuple(_flagged(point, instrument.label, mask) for point in found.keypoints)
-    return dataclasses.replace(found, keypoints=flagged)
+    flagged = [_flagged(point, instrument.label, mask) for point in found.keypoints]
+    return dataclasses.replace(found, keypoints=hide_tip(flagged))
 
 
 def window(image: NDArray[Any], row: int, column: int, radius_px: int) -> NDArray[Any]:
@@ -173,14 +178,27 @@ def window(image: NDArray[Any], row: int, column: int, radius_px: int) -> NDArra
 
 
 def _flagged(point: Keypoint, label: int, mask: NDArray[np.uint8]) -> Keypoint:
-    """Flag a point as hidden if no pixel of its instrument's class is near."""
-    if point.is_beyond or point.is_hidden or point.kind in IN_THE_AIR:
+    """Flag a point as hidden if no pixel of its class is near, or if something covers its end."""
+    if point.is_beyond or point.is_hidden:
+        return point
+    if point.kind in _ENDS and _is_cut(point, mask):
+        return point._replace(is_hidden=True)
+    if point.kind == KeypointKind.NEEDLE_CENTRE or point.kind == KeypointKind.TIP:
         return point
     radius_px = max(1, round(_NEAR * mask.shape[0]))
     row, column = round(point.y_px), round(point.x_px)
     near = window(mask, row, column, radius_px)
     own = ROBOTIC_TOOL_PARTS if label == ROBOTIC_TOOL else (label,)
     return point._replace(is_hidden=not np.isin(near, own).any())
+
+
+def _is_cut(end: Keypoint, mask: NDArray[np.uint8]) -> bool:
+    """Whether a tool or a rod lies where an end points: what is seen is not its end."""
+    ahead = _AHEAD * mask.shape[0] * np.array([[1.0], [2.0]])
+    out = np.array([math.cos(end.angle_rad), math.sin(end.angle_rad)])
+    columns, rows = np.rint(end.place + ahead * out).astype(np.intp).T
+    inside = (rows >= 0) & (rows < mask.shape[0]) & (columns >= 0) & (columns < mask.shape[1])
+    return bool(inside.all() and np.isin(mask[rows, columns], _COVERS).all())
 
 
 def _centre(points: Points, field: Field) -> Geometry:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.curves import Arc, fit_arc, is_same_thread, lies_on, thread_ends
 from surgseg_ros.core.field import Field, Points
-from surgseg_ros.core.labels import HOLDER, NEEDLE, ROBOTIC_TOOL, SUCTION, THREAD
+from surgseg_ros.core.labels import BACKGROUND, HOLDER, NEEDLE, ROBOTIC_TOOL, SUCTION, THREAD
 from surgseg_ros.core.parts import LEAST_SAMPLES, MOST_PARTS, Part, ToolParts
 from surgseg_ros.core.robotic_tools import continues, group_tools
 from surgseg_ros.core.runs import Runs
@@ -191,15 +191,34 @@ def join_pieces(pieces: list[Runs], mask: NDArray[np.uint8], field: Field) -> li
     return joined
 
 
+_UNDER_A_TOOL: Final = 20.0
+"""The widest gap between two pieces of a rod, in its widths, where something covers it."""
+
+_HIDDEN: Final = 0.8
+
+
 def _rod(points: Points, field: Field) -> Part | None:
     if len(points) < 3:
         return None
     return Part(0, points, fit_strip(points, field))
 
 
-def _is_same_rod(rod: Part | None, piece: Part | None, _: NDArray[np.uint8]) -> bool:
-    return rod is not None and piece is not None and continues(rod, piece)
+def _is_same_rod(rod: Part | None, piece: Part | None, mask: NDArray[np.uint8]) -> bool:
+    if rod is None or piece is None:
+        return False
+    if continues(rod, piece):
+        return True
+    if not continues(rod, piece, _UNDER_A_TOOL):
+        return False
+    farthest = np.hypot(*(piece.points - rod.middle).T).argmin()
+    nearest = np.hypot(*(rod.points - piece.points[farthest]).T).argmin()
+    line = np.linspace(rod.points[nearest], piece.points[farthest], 17)[1:-1]
+    columns, rows = np.rint(line).astype(np.intp).T
+    return bool((mask[rows, columns] != BACKGROUND).mean() > _HIDDEN)
 
+
+_ON_ONE_ARC: Final = 0.08
+"""Two pieces lie on one circle if the deviation from it is below this share of its radius."""
 
 _Needle = tuple[Points, Arc | None]
 
@@ -209,7 +228,11 @@ def _needle(points: Points, field: Field) -> _Needle:
 
 
 def _is_same_needle(needle: _Needle, piece: _Needle, _: NDArray[np.uint8]) -> bool:
-    return needle[1] is not None and lies_on(needle[1], piece[0])
+    if needle[1] is not None and lies_on(needle[1], piece[0]):
+        return True
+    both = np.concatenate([needle[0], piece[0]])  # a short piece says little of the circle
+    arc = fit_arc(both, 1.0)
+    return arc is not None and arc.residual_px < _ON_ONE_ARC * arc.radius_px
 
 
 _CONTINUATIONS: Final[dict[int, tuple[Callable[..., Any], Callable[..., bool]]]] = {

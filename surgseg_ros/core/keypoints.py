@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -89,8 +90,17 @@ class Geometry:
     needle_radius_px: float | None = None
 
 
-IN_THE_AIR: Final = (KeypointKind.TIP, KeypointKind.NEEDLE_CENTRE)
-"""Points that need not lie on the instrument: between open jaws, in the middle of an arc."""
+def hide_tip(points: Sequence[Keypoint]) -> tuple[Keypoint, ...]:
+    """
+    Flag the tip between two jaws as hidden if the end of either is.
+
+    :param points: of an instrument.
+    :return: the same points.
+    """
+    jaws = (KeypointKind.LEFT_JAW_TIP, KeypointKind.RIGHT_JAW_TIP)
+    hidden = any(point.kind in jaws and point.is_hidden for point in points)
+    tip = KeypointKind.TIP
+    return tuple(p._replace(is_hidden=True) if hidden and p.kind == tip else p for p in points)
 
 
 def make_point(

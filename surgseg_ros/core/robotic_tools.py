@@ -134,15 +134,15 @@ _CLEAR: Final = 0.8
 
 _PARALLEL_RAD: Final = 0.2
 _OFFSET: Final = 0.3
-_APART: Final = 4.0
 
 
-def continues(shaft: Part, piece: Part) -> bool:
+def continues(shaft: Part, piece: Part, apart: float = 4.0) -> bool:
     """
     Tell whether a piece continues a shaft or a rod.
 
     :param shaft: with its strip.
     :param piece: the smaller one, with its strip.
+    :param apart: the widest gap between them, in widths.
     :return: whether the piece lies on the axis, beyond the shaft, and is as wide.
     """
     strip, other = shaft.strip, piece.strip
@@ -153,7 +153,7 @@ def continues(shaft: Part, piece: Part) -> bool:
     gap = max(strip.start_px - float(along.max()), float(along.min()) - strip.end_px)
     fits = abs(float(across.mean())) < _OFFSET * half * 2 and gap > -half
     wide = float(np.ptp(across))
-    if not fits or gap > _APART * 2 * half or not 0.5 < wide / (2 * half) < 1.6:
+    if not fits or gap > apart * 2 * half or not 0.5 < wide / (2 * half) < 1.6:
         return False
     turned = angle_between(strip.direction, other.direction)
     return min(turned, np.pi - turned) < _PARALLEL_RAD or other.length_px < 1.5 * wide

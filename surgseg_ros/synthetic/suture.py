@@ -22,6 +22,10 @@ _THREADS: tuple[Colour, ...] = (
 )  # fmt: skip
 
 
+_SHARP = 0.45
+"""Width of a needle at its point, as a share of that of its body."""
+
+
 class Needle:
     """
     A curved needle, held between a tool's jaws or standing in the tissue.
@@ -83,9 +87,14 @@ class Needle:
         kinds, curve = KeypointKind, self._curve(time_s)
         fitted = fit_circle(curve)
         middle = curve[len(curve) // 2]
+        ends = [(curve[-2], curve[-1], _SHARP * self._half), (curve[1], curve[0], self._half)]
+        point, tail = (  # the ends are drawn round
+            (_place(end + half * (end - near) / math.dist(end, near)), _heading(near, end))
+            for near, end, half in ends
+        )
         points = [
-            (kinds.NEEDLE_POINT, _place(curve[-1]), _heading(curve[-2], curve[-1])),
-            (kinds.NEEDLE_TAIL, _place(curve[0]), _heading(curve[1], curve[0])),
+            (kinds.NEEDLE_POINT, *point),
+            (kinds.NEEDLE_TAIL, *tail),
             (kinds.NEEDLE_MIDDLE, _place(middle), _heading(curve[0], curve[-1])),
         ]
         if fitted:
@@ -103,7 +112,7 @@ class Needle:
             return np.asarray(light[:, None] * np.array([0.97, 1.0, 1.04]), np.float32)
 
         halves = np.full(len(self._arc), self._half)
-        halves[-5:] *= (1, 0.9, 0.8, 0.65, 0.45)
+        halves[-5:] *= (1, 0.9, 0.8, 0.65, _SHARP)
         return seen([ribbon(self._view, self._curve(time_s), halves, shade, labels.NEEDLE)])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.geometry import window
-from surgseg_ros.core.keypoints import IN_THE_AIR, Geometry, Keypoint, KeypointKind
+from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind, hide_tip
 
 Place = tuple[float, float]
 """x and y in units."""
@@ -64,18 +64,20 @@ def true_geometry(truth: Truth, own: NDArray[np.bool_]) -> Geometry:
     height, width = own.shape
     radius_px = max(1, round(_NEAR * height))
     points = []
+    has_jaws = any(kind == KeypointKind.LEFT_JAW_TIP for kind, _, _ in truth.points)
     for kind, place, angle in truth.points:
         x, y = (value * height - 0.5 for value in place)
         beyond = not (-1 <= x <= width and -1 <= y <= height)
         column, row = (min(max(0, round(v)), n - 1) for v, n in ((x, width), (y, height)))
         near = window(own, row, column, radius_px)
-        hidden = not beyond and kind not in IN_THE_AIR and not near.any()
+        free = kind == KeypointKind.NEEDLE_CENTRE or (kind == KeypointKind.TIP and has_jaws)
+        hidden = not beyond and not free and not near.any()
         points.append(Keypoint(kind, x, y, angle, 0.0, hidden, beyond))
     if not points:
         rows, columns = np.nonzero(own)
         points.append(Keypoint(KeypointKind.CENTRE, float(columns.mean()), float(rows.mean())))
     return Geometry(
-        tuple(points),
+        hide_tip(points),
         truth.opening_deg,
         None if truth.shaft_width is None else truth.shaft_width * height,
         None if truth.radius is None else truth.radius * height,

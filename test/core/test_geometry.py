@@ -20,6 +20,7 @@ from surgseg_ros.core.labels import (
     NEEDLE,
     NO_DECISION,
     ROBOTIC_TOOL,
+    SHAFT,
     SUCTION,
     THREAD,
 )
@@ -189,6 +190,17 @@ def test_points_of_drawn_scenes_are_near_the_truth_and_their_deviations_true():
 
 def _is_seen(point):
     return not (point.is_hidden or point.is_beyond)
+
+
+def test_a_tip_that_another_tool_covers_is_hidden():
+    mask = tool(empty(), (-20, 130), (400, 130))
+    bar(mask, (380, -10), (380, 280), 60, SHAFT)
+    found = find(mask)
+    geometries = [g for i, g in zip(found, find_geometries(found, mask)) if len(i.parts.wrists)]
+    tips = {point.kind: point for point in geometries[0].keypoints}
+    for kind in (KINDS.TIP, KINDS.LEFT_JAW_TIP, KINDS.RIGHT_JAW_TIP):
+        assert tips[kind].is_hidden
+        assert tips[kind].score == 0
 
 
 def test_distances_are_those_of_the_nearest_points_in_sight():

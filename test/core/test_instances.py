@@ -109,6 +109,23 @@ def test_a_rod_that_a_shaft_covers_is_one_and_two_rods_are_two():
     assert [i.label for i in find(mask)] == [SUCTION, SUCTION, ROBOTIC_TOOL]
 
 
+def test_a_thin_rod_under_a_wide_tool_is_one():
+    mask = bar(empty(), (100, -10), (260, 230), 10, SUCTION)
+    bar(mask, (-10, 120), (490, 120), 90, SHAFT)
+    assert [i.label for i in find(mask)] == [SUCTION, ROBOTIC_TOOL]
+    mask[mask == SHAFT] = 0
+    assert [i.label for i in find(mask)] == [SUCTION, SUCTION]
+
+
+def test_a_short_piece_of_a_needle_belongs_to_the_rest_of_it():
+    mask = empty()
+    cv2.ellipse(mask, (240, 130), (60, 60), 0, 0, 30, NEEDLE, 6)
+    cv2.ellipse(mask, (240, 130), (60, 60), 0, 120, 155, NEEDLE, 6)
+    assert [i.label for i in find(mask)] == [NEEDLE]
+    cv2.ellipse(mask, (60, 60), (40, 40), 0, 0, 120, NEEDLE, 6)
+    assert [i.label for i in find(mask)].count(NEEDLE) == 2
+
+
 def test_a_needle_between_jaws_is_one():
     mask = empty()
     cv2.ellipse(mask, (240, 130), (60, 60), 0, 0, 170, NEEDLE, 6)
