@@ -33,6 +33,7 @@ from surgseg_ros.bag_evaluation.frames import (
     answered,
     decided,
     decoded,
+    tracked,
 )
 from surgseg_ros.bag_evaluation.prefetch import DEPTH, WorkerPool, follow, prefetch
 from surgseg_ros.bag_evaluation.results import (
@@ -101,7 +102,11 @@ def evaluate(
         pipeline = CameraPipeline(options.pipeline, options.roi)
         decisions = decided(items, segmenter, pipeline, options.confidence)
         answers = (workers.begin(answered, item) for item in decisions)
-        follow(lambda found: bar.update(step(found())), answers, DEPTH + workers.count)
+        follow(
+            lambda found: bar.update(step(tracked(found(), pipeline))),
+            answers,
+            DEPTH + workers.count,
+        )
         counts = accumulator.finish()
         # Before the writer ends, so that it leaves no bag if this raises.
         accumulator.check_any(path, options.image_topic, ('mask',))

@@ -87,6 +87,7 @@ class Options:
             'roi': roi and [roi.x_px, roi.y_px, roi.width_px, roi.height_px],
             'roi_mode': self.pipeline.roi_mode,
             'least_area': self.pipeline.least_area,
+            'track_lost_ms': self.pipeline.track_lost_ms,
             'min_confidence': self.pipeline.min_confidence,
             'steady_frames': self.pipeline.steady_frames,
             'steady_sure': self.pipeline.steady_sure,
@@ -263,6 +264,20 @@ def answered(item: Decided | NonImage) -> Answer | NonImage:
     watch.lap('score')
     ms = {**image.ms, **result.stage_ms, **watch.times_ms()}
     return Answer(image.received_ns, image.header, result, pixels, ms, image.warnings)
+
+
+def tracked(item: Answer | NonImage, pipeline: CameraPipeline) -> Answer | NonImage:
+    """
+    Give the instruments of an answer the ids of their tracks.
+
+    :param item: from `answered`, in the order of the bag.
+    :param pipeline: of the bag's camera.
+    :return: the answer; any other item unchanged.
+    """
+    if not isinstance(item, Answer):
+        return item
+    result = pipeline.track(item.result)
+    return item._replace(result=result, ms={**item.ms, **result.stage_ms})
 
 
 def _reported(error: Exception, what: str) -> tuple[str, str]:

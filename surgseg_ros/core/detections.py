@@ -76,6 +76,8 @@ class Instrument:
     :param area_px: its number of pixels.
     :param runs: its pixels; None without a decision.
     :param parts: of a robotic tool, shaft, wrist and clasper; None if they are too small.
+    :param track_id: number of its track, from 1, which it keeps from image to image; 0 if it is
+        not tracked.
     """
 
     label: int
@@ -84,6 +86,7 @@ class Instrument:
     area_px: int
     runs: Runs | None = field(default=None, compare=False, repr=False)
     parts: ToolParts | None = field(default=None, compare=False, repr=False)
+    track_id: int = 0
 
 
 def find_instruments(

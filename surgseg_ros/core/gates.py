@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.reasons import ReasonCode
+from surgseg_ros.core.reasons import ReasonCode, ResultWarning
 
 Plane = NDArray[np.uint8]
 
@@ -291,6 +291,11 @@ class Finding(NamedTuple):
     def code(self) -> ReasonCode:
         """The reason code of the gate."""
         return GATES[self.gate].code
+
+    @property
+    def warning(self) -> ResultWarning:
+        """Why the mask of the image cannot be trusted, or is not made."""
+        return ResultWarning(self.code, self.reason, decided=self.action != REFUSE)
 
 
 class Gates:

@@ -42,7 +42,7 @@ def draw_overlay(
     geometries: Sequence[Geometry] = (),
 ) -> NDArray[np.uint8]:
     """
-    Blend the colours of the classes into an image, and draw boxes, names and points.
+    Blend the colours of the classes into an image, and draw boxes, names, ids and points.
 
     Background is unchanged; pixels without a decision are dimmed and grey. Axes of tools, arcs of
     needles and lines of threads are drawn; a point that is hidden is a ring, others are dots.
@@ -134,7 +134,9 @@ def _draw_instrument(canvas: NDArray[np.uint8], instrument: Instrument) -> None:
     )
     corners = np.rint(cv2.boxPoints(rectangle)).astype(np.int32)
     cv2.polylines(canvas, [corners], True, colour, thickness, cv2.LINE_AA)
-    _draw_tag(canvas, corners, f'{LABELS[instrument.label]} {instrument.score:.2f}', colour)
+    number = f' #{instrument.track_id}' if instrument.track_id else ''
+    text = f'{LABELS[instrument.label]}{number} {instrument.score:.2f}'
+    _draw_tag(canvas, corners, text, colour)
 
 
 def _draw_tag(

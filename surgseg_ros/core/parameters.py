@@ -13,6 +13,7 @@ from surgseg_ros.core.model_folder import PRECISIONS as EXPORTED_PRECISIONS
 from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.postprocessing import LARGEST_FRAMES
 from surgseg_ros.core.segmentation import ROI_AUTO, ROI_FIXED, ROI_MODES, Roi
+from surgseg_ros.core.tracking import DEFAULT_TRACK_LOST_MS, LONGEST_LOSS_MS
 
 AUTO: Final = 'auto'
 
@@ -202,6 +203,14 @@ TABLE: Final = (
         (0.01, 1.0),
         offline=True,
     ),
+    Parameter(
+        'track_lost_ms',
+        DEFAULT_TRACK_LOST_MS,
+        'Milliseconds for which an instrument may be out of sight and keep its id; 0: not even '
+        'for one image.',
+        (0, LONGEST_LOSS_MS),
+        offline=True,
+    ),
     *_GATES,
     Parameter(
         'stale_after_ms',
@@ -333,6 +342,7 @@ def pipeline_settings(values: Mapping[str, Any] | None = None) -> PipelineSettin
         min_confidence=every['min_confidence'],
         least_area=every['least_area'],
         roi_mode=every['roi_mode'],
+        track_lost_ms=every['track_lost_ms'],
     )
 
 

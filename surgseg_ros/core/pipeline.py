@@ -3,11 +3,12 @@
 The processing of an image: the sequence of steps that node, evaluation and benchmark share.
 
     image ─> roi ─> network ─> quality gates ─> temporal filter ─> confidence threshold
-          ─> least regions ─> instruments ─> FrameResult
+          ─> least regions ─> instruments ─> tracks ─> FrameResult
 
-`CameraPipeline` holds the state of one camera (roi, stamps, gates, filter). The network is shared
-by all cameras and is not part of it: `segment` runs it, or the caller does. `find_roi` and
-`decide` must get the images in order; `complete`, which finds instruments, may run in any thread.
+`CameraPipeline` holds the state of one camera (roi, stamps, gates, filter, tracks). The network is
+shared by all cameras and is not part of it: `segment` runs it, or the caller does. `find_roi` and
+`decide` must get the images in order, and `track` their results; it may lag behind, in another
+thread. `complete`, which finds instruments, may run in any thread.
 """
 
 from __future__ import annotations
@@ -15,32 +16,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core import gates as quality_gates
 from surgseg_ros.core.content_area import ContentFinder
 from surgseg_ros.core.detections import DEFAULT_LEAST_AREA, Instrument, without_decision
 from surgseg_ros.core.errors import describe
-from surgseg_ros.core.gates import Finding, Gates, GateSetting
-from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.gates import Gates, GateSetting
 from surgseg_ros.core.postprocessing import (
+    CutDetector,
     TemporalFilter,
-    apply_confidence_threshold,
-    drop_small_regions,
+    apply_thresholds,
     instruments_in,
 )
-from surgseg_ros.core.reasons import Reason, ReasonCode, ResultWarning
+from surgseg_ros.core.reasons import HeldWarnings, Reason, ReasonCode, ResultWarning
 from surgseg_ros.core.segmentation import ROI_AUTO, ROI_FIXED, Roi, Segmentation
 from surgseg_ros.core.timing import StampAnomaly, StampMonitor, Stopwatch
+from surgseg_ros.core.tracking import DEFAULT_TRACK_LOST_MS, Tracker
 
 if TYPE_CHECKING:  # torch is imported with the first model
     from surgseg_ros.core.segmenter import Segmenter
-
-_HOLD_NS: Final = 10**9
-"""How long a gate's warning is held: some come and go from one image to the next."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,7 @@ class PipelineSettings:
         image's area; empty: all are kept.
     :param least_area: minimum area of an instrument as a share of the image's area, 0..1.
     :param roi_mode: ROI_FIXED, or ROI_AUTO to find in the images what the endoscope fills.
+    :param track_lost_ms: how long an instrument may be out of sight and keep its id.
     """
 
     gates: Mapping[str, GateSetting] = field(default_factory=dict)
@@ -66,6 +64,7 @@ class PipelineSettings:
     least_region: Sequence[float] = ()
     least_area: float = DEFAULT_LEAST_AREA
     roi_mode: str = ROI_FIXED
+    track_lost_ms: int = DEFAULT_TRACK_LOST_MS
 
 
 class InputFrame(NamedTuple):
@@ -105,6 +104,8 @@ class Decision:
     :param stage_ms: milliseconds by stage, in the order of work.
     :param least_area: minimum area of an instrument as a share of the image's area.
     :param roi: the part of the image that was segmented; None for all of it.
+    :param stamp_ns: the image's; None if it has none.
+    :param begins: whether it shows another view than the images before, so that no track goes on.
     """
 
     segmentation: Segmentation
@@ -117,6 +118,8 @@ class Decision:
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     least_area: float = DEFAULT_LEAST_AREA
     roi: Roi | None = None
+    stamp_ns: int | None = None
+    begins: bool = False
 
     @property
     def is_decided(self) -> bool:
@@ -153,35 +156,33 @@ class FrameResult(Decision):
 
 def complete(decision: Decision) -> FrameResult:
     """
-    Find the instruments of a decision.
+    Find the instruments of a decision; `CameraPipeline.track` gives them their ids.
 
     :param decision: from `CameraPipeline.decide`.
     :return: the same with instruments; no decision if that fails.
     """
     watch = Stopwatch()
-    values = {entry.name: getattr(decision, entry.name) for entry in dataclasses.fields(decision)}
     if not decision.is_decided:
-        return FrameResult(**values, instruments=without_decision(decision.mask.shape[:2]))
+        return FrameResult(**vars(decision), instruments=without_decision(decision.mask.shape[:2]))
     try:
         instruments = instruments_in(decision.segmentation, decision.least_area)
     except Exception as error:  # one image must never end the stream
-        return complete(
-            dataclasses.replace(  # not in a variable: see `_decision`
-                _failure(error, decision.mask.shape[:2]),
-                warnings=decision.warnings,
-                anomalies=decision.anomalies,
-                stage_ms=decision.stage_ms,
-                roi=decision.roi,
-            )
-        )
+        return _failed(decision, error)
     watch.lap('detections')
-    values['stage_ms'] = {**decision.stage_ms, **watch.times_ms()}
-    return FrameResult(**values, instruments=instruments)
+    times_ms = {**decision.stage_ms, **watch.times_ms()}
+    return FrameResult(**{**vars(decision), 'stage_ms': times_ms}, instruments=instruments)
+
+
+def _failed(decision: Decision, error: Exception) -> FrameResult:
+    """Give no decision because a later step failed."""
+    size = decision.mask.shape[0], decision.mask.shape[1]
+    changes = {'raw_mask': None, 'instruments': without_decision(size), **_failure(error, size)}
+    return FrameResult(**{**vars(decision), **changes})
 
 
 class CameraPipeline:
     """
-    The pipeline of one camera; not thread-safe, except for `complete`.
+    The pipeline of one camera; not thread-safe, but `track` may run beside all but itself.
 
     :param settings: see PipelineSettings.
     :param roi: the part of the images that the endoscope fills; None: the whole images, or what
@@ -198,7 +199,9 @@ class CameraPipeline:
         self._gates = Gates(self._settings.gates)
         filtered = self._settings.steady_frames, self._settings.steady_sure
         self._filter = TemporalFilter(*filtered) if filtered[0] > 1 else None
-        self._held: dict[str, tuple[ResultWarning, int]] = {}
+        self._held = HeldWarnings()
+        self._cuts = CutDetector()
+        self._tracker = Tracker(self._settings.track_lost_ms)
 
     @property
     def needs_confidence(self) -> bool:
@@ -245,7 +248,7 @@ class CameraPipeline:
         :param confidence: whether the result must hold the confidence of each pixel.
         :return: the result; an error does not raise, but is the reason for no decision.
         """
-        return complete(self.segment(segmenter, frame, confidence=confidence))
+        return self.track(complete(self.segment(segmenter, frame, confidence=confidence)))
 
     def segment(
         self, segmenter: Segmenter, frame: InputFrame, *, confidence: bool = False
@@ -272,29 +275,51 @@ class CameraPipeline:
         """
         anomalies = self._check_stamp(frame)
         coded = (ResultWarning(a.code, a.text) for a in anomalies if a.code)
-        warnings = (*frame.warnings, *coded)
-        area, roi = self._settings.least_area, self._roi
         return dataclasses.replace(  # not in a variable: see `_decision`
-            self._decision(frame, output, warnings), anomalies=anomalies, least_area=area, roi=roi
+            self._decision(frame, output, (*frame.warnings, *coded)),
+            anomalies=anomalies,
+            least_area=self._settings.least_area,
+            roi=self._roi,
+            stamp_ns=frame.stamp_ns,
         )
+
+    def track(self, result: FrameResult) -> FrameResult:
+        """
+        Follow the instruments from the last result to this one.
+
+        :param result: from `complete`; every one, in the order of the images.
+        :return: the same with the ids of the instruments; no decision if that fails.
+        """
+        watch, size = Stopwatch(), (result.mask.shape[0], result.mask.shape[1])
+        try:
+            if result.begins:
+                self._tracker.end_tracks()
+            instruments = self._tracker.update(result.instruments, size, result.stamp_ns)
+        except Exception as error:  # one image must never end the stream
+            return _failed(result, error)
+        watch.lap('detections')
+        times_ms, stage = watch.times_ms(), 'detections'
+        times_ms = {**result.stage_ms, stage: times_ms[stage] + result.stage_ms.get(stage, 0.0)}
+        return dataclasses.replace(result, instruments=instruments, stage_ms=times_ms)
 
     def _decision(
         self, frame: InputFrame, output: Segmentation | Exception, known: tuple[ResultWarning, ...]
     ) -> Decision:
         """Decide; a failure is not kept in a variable of the frame that its traceback holds."""
         if isinstance(output, Exception):
-            return dataclasses.replace(_failure(output, frame.size), warnings=known)
+            return Decision(**_failure(output, frame.size), warnings=known)
         try:
             return self._decide(frame, output, known)
         except Exception as error:  # one image must never end the stream
-            return dataclasses.replace(_failure(error, frame.size), warnings=known)
+            return Decision(**_failure(error, frame.size), warnings=known)
 
     def _decide(
         self, frame: InputFrame, output: Segmentation, warnings: tuple[ResultWarning, ...]
     ) -> Decision:
         watch = Stopwatch()
         view = frame.image if self._roi is None else self._roi.view(frame.image)
-        warnings += self._warnings(self._gates.examine(view), frame)
+        found = {finding.gate: finding.warning for finding in self._gates.examine(view)}
+        warnings += self._held.update(found, frame.stamp_ns or 0)
         undecided = [warning for warning in warnings if not warning.decided]
         if undecided:
             if self._filter is not None:
@@ -308,13 +333,19 @@ class CameraPipeline:
                 stage_ms={**output.stage_ms, **watch.times_ms()},
             )
         segmentation, raw_mask = self._filtered(view, output, frame.stamp_ns or 0)
-        segmentation, below_threshold = self._thresholded(segmentation)
+        settings = self._settings
+        segmentation, below_threshold = apply_thresholds(
+            segmentation, settings.min_confidence, settings.least_region
+        )
+        # What is found to be the view changes, but only by black borders.
+        begins = self._cuts.is_cut(view if self._finder is None else frame.image)
         watch.lap('postprocessing')
         return Decision(
             segmentation,
             raw_mask,
             warnings + below_threshold,
             stage_ms={**output.stage_ms, **watch.times_ms()},
+            begins=begins,
         )
 
     def _check_stamp(self, frame: InputFrame) -> tuple[StampAnomaly, ...]:
@@ -329,29 +360,9 @@ class CameraPipeline:
 
     def _restart(self) -> None:
         """Forget what earlier images showed."""
-        self._gates.reset()
-        self._held.clear()
-        for part in (self._finder, self._filter):
+        for part in (self._gates, self._held, self._cuts, self._finder, self._filter):
             if part is not None:
                 part.reset()
-
-    def _warnings(
-        self, findings: tuple[Finding, ...], frame: InputFrame
-    ) -> tuple[ResultWarning, ...]:
-        """Return warnings of what the gates found, in this image or shortly before."""
-        # By the stamp, so that a bag gives the same warnings at any speed.
-        now_ns = frame.stamp_ns or 0
-        for finding in findings:
-            decided = finding.action != quality_gates.REFUSE
-            warning = ResultWarning(finding.code, finding.reason, decided)
-            self._held[finding.gate] = warning, now_ns
-        found = {finding.gate for finding in findings}
-        self._held = {
-            gate: (warning, at_ns)
-            for gate, (warning, at_ns) in self._held.items()
-            if gate in found or (warning.decided and 0 < now_ns - at_ns < _HOLD_NS)
-        }
-        return tuple(warning for warning, _ in self._held.values())
 
     def _filtered(
         self, view: NDArray[np.uint8], output: Segmentation, stamp_ns: int
@@ -361,21 +372,6 @@ class CameraPipeline:
             return output, None
         filtered = self._filter.apply(view, output, stamp_ns)
         return filtered.filtered, filtered.raw.mask
-
-    def _thresholded(
-        self, segmentation: Segmentation
-    ) -> tuple[Segmentation, tuple[ResultWarning, ...]]:
-        """Apply the stateless steps; add a warning if no pixel is left."""
-        least = self._settings.min_confidence
-        below_threshold: tuple[ResultWarning, ...] = ()
-        segmentation = apply_confidence_threshold(segmentation, least)
-        if least and segmentation.mask.min() == NO_DECISION:
-            reason = f'no pixel has a confidence of {least:g}'
-            below_threshold = (ResultWarning(ReasonCode.LOW_CONFIDENCE, reason),)
-        if self._settings.least_region:
-            mask = drop_small_regions(segmentation.mask, self._settings.least_region)
-            segmentation = dataclasses.replace(segmentation, mask=mask)
-        return segmentation, below_threshold
 
 
 def _infer(
@@ -388,10 +384,11 @@ def _infer(
         return error
 
 
-def _failure(error: Exception, size: tuple[int, int]) -> Decision:
-    return Decision(
-        Segmentation.undecided(size),
-        code=type(error).__name__,
-        reasons=(Reason(ReasonCode.PROCESSING_FAILED, describe(error)),),
-        error=error,
-    )
+def _failure(error: Exception, size: tuple[int, int]) -> dict[str, Any]:
+    """Make the fields of a decision that failed."""
+    return {
+        'segmentation': Segmentation.undecided(size),
+        'code': type(error).__name__,
+        'reasons': (Reason(ReasonCode.PROCESSING_FAILED, describe(error)),),
+        'error': error,
+    }

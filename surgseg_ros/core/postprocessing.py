@@ -17,6 +17,7 @@ from surgseg_ros.core.detections import (
     without_decision,
 )
 from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
+from surgseg_ros.core.reasons import ReasonCode, ResultWarning
 from surgseg_ros.core.segmentation import Segmentation
 
 
@@ -78,6 +79,28 @@ _BAND_ROWS: Final = 54
 _COARSE: Final = (32, 18)
 
 
+class CutDetector:
+    """Tells where a sequence of images continues with another view; not thread-safe."""
+
+    def __init__(self) -> None:
+        """Start without an earlier image."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the earlier image."""
+        self._coarse: NDArray[np.float32] | None = None
+
+    def is_cut(self, image: NDArray[np.uint8]) -> bool:
+        """
+        Compare the next image with the one before.
+
+        :param image: (H, W, 3) uint8 RGB; not kept.
+        :return: whether it shows another view, or is the first one.
+        """
+        before, self._coarse = self._coarse, _coarse(image)
+        return before is None or _difference(self._coarse, before) > CUT
+
+
 class Filtered(NamedTuple):
     """
     The segmentation of an image, with and without temporal filter.
@@ -128,7 +151,7 @@ class TemporalFilter:
         self._wanted = self._shown
         self._count = self._shown
         self._stamp_ns: int | None = None
-        self._coarse = np.zeros(0, np.float32)
+        self._cuts = CutDetector()
 
     def apply(
         self, image: NDArray[np.uint8], segmentation: Segmentation, stamp_ns: int
@@ -145,9 +168,8 @@ class TemporalFilter:
         confidence = segmentation.confidence
         if confidence is None:
             raise ValueError('the segmentation has no confidence: segment with confidence=True')
-        coarse = _coarse(image)
-        began = self._begins(segmentation.mask, stamp_ns, coarse)
-        self._stamp_ns, self._coarse = stamp_ns, coarse
+        began = self._begins(segmentation.mask, stamp_ns, self._cuts.is_cut(image))
+        self._stamp_ns = stamp_ns
         if began:
             self._shown = segmentation.mask.copy()
             self._wanted = self._shown.copy()
@@ -163,7 +185,7 @@ class TemporalFilter:
             '',
         )
 
-    def _begins(self, mask: NDArray[np.uint8], stamp_ns: int, coarse: NDArray[np.float32]) -> str:
+    def _begins(self, mask: NDArray[np.uint8], stamp_ns: int, is_cut: bool) -> str:
         """Return why the filter starts again with this image; empty if it does not."""
         if self._stamp_ns is None:
             return 'first'
@@ -171,7 +193,7 @@ class TemporalFilter:
             return 'size'
         if not 0 <= stamp_ns - self._stamp_ns <= self._longest_gap_ns:
             return 'stamp'
-        return 'cut' if _difference(coarse, self._coarse) > CUT else ''
+        return 'cut' if is_cut else ''
 
     def _follow(self, raw: Plane, confidence: Plane) -> Plane:
         """
@@ -249,3 +271,26 @@ def drop_small_regions(
         if small.any():
             kept[small[regions]] = BACKGROUND
     return kept
+
+
+def apply_thresholds(
+    segmentation: Segmentation, min_confidence: float, least_region: Sequence[float]
+) -> tuple[Segmentation, tuple[ResultWarning, ...]]:
+    """
+    Apply the steps that need no earlier image.
+
+    :param segmentation: with confidence if there is a minimum; not modified.
+    :param min_confidence: see apply_confidence_threshold.
+    :param least_region: see drop_small_regions; empty: all are kept.
+    :return: the segmentation; a warning if no pixel reaches the minimum.
+    :raises ValueError: see apply_confidence_threshold.
+    """
+    warnings: tuple[ResultWarning, ...] = ()
+    segmentation = apply_confidence_threshold(segmentation, min_confidence)
+    if min_confidence and segmentation.mask.min() == NO_DECISION:
+        text = f'no pixel has a confidence of {min_confidence:g}'
+        warnings = (ResultWarning(ReasonCode.LOW_CONFIDENCE, text),)
+    if least_region:
+        mask = drop_small_regions(segmentation.mask, least_region)
+        segmentation = dataclasses.replace(segmentation, mask=mask)
+    return segmentation, warnings

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every reason why a camera's `status` can be anything but OK; light to import."""
 
+from collections.abc import Mapping
 from enum import Enum, unique
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 @unique
@@ -121,3 +122,36 @@ class ResultWarning(NamedTuple):
     def reason(self) -> Reason:
         """The reason for `status`."""
         return Reason(self.code, self.text)
+
+
+_HOLD_NS: Final = 10**9
+
+
+class HeldWarnings:
+    """Holds warnings for a second: some come and go from one image to the next."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._held: dict[str, tuple[ResultWarning, int]] = {}
+
+    def reset(self) -> None:
+        """Forget all warnings, because another sequence of images starts."""
+        self._held.clear()
+
+    def update(
+        self, found: Mapping[str, ResultWarning], stamp_ns: int
+    ) -> tuple[ResultWarning, ...]:
+        """
+        Add the warnings of the next image.
+
+        :param found: by what warns.
+        :param stamp_ns: the image's, so that a bag gives the same warnings at any speed.
+        :return: these, and the earlier ones that are held; no decision is of one image alone.
+        """
+        self._held |= {name: (warning, stamp_ns) for name, warning in found.items()}
+        self._held = {
+            name: (warning, at_ns)
+            for name, (warning, at_ns) in self._held.items()
+            if name in found or (warning.decided and 0 < stamp_ns - at_ns < _HOLD_NS)
+        }
+        return tuple(warning for warning, _ in self._held.values())

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse.csgraph  # else the first image with two threads waits for it
+import scipy.optimize  # else the first image with instruments waits for it
+import scipy.sparse.csgraph
 import scipy.spatial  # noqa: F401
 import torch
 from numpy.typing import NDArray

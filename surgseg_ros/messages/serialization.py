@@ -112,43 +112,52 @@ def detections_to_msg(message_header: Any, instruments: Sequence[Instrument]) ->
 
     :param message_header: std_msgs/Header of the array and of each detection.
     :param instruments: the instruments found; `without_decision` if there is no decision.
-    :return: vision_msgs/Detection2DArray; boxes in pixels, `class_id` a decimal string.
+    :return: vision_msgs/Detection2DArray; boxes in pixels, `class_id` a decimal string, as is
+        `id`, the track's; it is empty without a track.
     """
     detections = [_detection(message_header, instrument) for instrument in instruments]
     return TYPES.types[DETECTIONS](header=message_header, detections=detections)
 
 
 def keypoints_to_msg(
-    message_header: Any, geometries: Sequence[Geometry] | None, size: tuple[int, ...]
+    message_header: Any,
+    instruments: Sequence[Instrument],
+    geometries: Sequence[Geometry] | None,
+    size: tuple[int, ...],
 ) -> Any:
     """
     Make the keypoints message of an image.
 
     :param message_header: std_msgs/Header of the array and of each point.
-    :param geometries: of the instruments, in the order of `detections`; None without a decision,
-        of which the only entry is that of `detections`.
+    :param instruments: the instruments found.
+    :param geometries: of each of them; None without a decision, of which the only entry is that of
+        `detections`.
     :param size: (H, W) of the image in pixels.
-    :return: vision_msgs/Detection2DArray; `id` is the instrument's place in `detections`, from 1,
+    :return: vision_msgs/Detection2DArray; `id` is that of the instrument in `detections`,
         `class_id` one of KEYPOINT_LABELS, the centre in pixels, the size twice the deviation.
     """
     if geometries is None:
         return detections_to_msg(message_header, without_decision((size[0], size[1])))
     points = [
-        _keypoint(message_header, str(number), point)
-        for number, geometry in enumerate(geometries, 1)
+        _keypoint(message_header, _name(instrument), point)
+        for instrument, geometry in zip(instruments, geometries)
         for point in geometry.keypoints
     ]
     return TYPES.types[DETECTIONS](message_header, points)
 
 
-def _keypoint(message_header: Any, number: str, point: Keypoint) -> Any:
+def _name(instrument: Instrument) -> str:
+    return str(instrument.track_id) if instrument.track_id else ''
+
+
+def _keypoint(message_header: Any, name: str, point: Keypoint) -> Any:
     flags = [(HIDDEN, point.is_hidden), (BEYOND_IMAGE, point.is_beyond)]
     results = [
         (str(int(point.kind)), point.score),
         *((str(flag), 1.0) for flag, is_set in flags if is_set),
     ]
     place = point.x_px, point.y_px, point.angle_rad
-    return _box(message_header, results, place, (2 * point.sigma_px,) * 2, number)
+    return _box(message_header, results, place, (2 * point.sigma_px,) * 2, name)
 
 
 def label_info_to_msg(time_ns: int) -> Any:
@@ -176,7 +185,9 @@ def _detection(message_header: Any, instrument: Instrument) -> Any:
     box = instrument.box
     place = box.center_x_px, box.center_y_px, box.angle_rad
     results = [(str(instrument.label), instrument.score)]
-    return _box(message_header, results, place, (box.size_x_px, box.size_y_px))
+    return _box(
+        message_header, results, place, (box.size_x_px, box.size_y_px), _name(instrument)
+    )
 
 
 def _box(

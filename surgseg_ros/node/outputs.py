@@ -149,7 +149,8 @@ class Outputs:
                 'instances', image_to_msg(instance_image(instruments, segmentation.mask), header)
             )
         if self._has_subscriber('keypoints'):
-            self._send('keypoints', keypoints_to_msg(header, geometries, segmentation.mask.shape))
+            size = segmentation.mask.shape
+            self._send('keypoints', keypoints_to_msg(header, instruments, geometries, size))
         if raw is not None and self._has_subscriber('raw_mask'):
             self._send('raw_mask', image_to_msg(raw, header))
 

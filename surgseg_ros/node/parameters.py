@@ -49,6 +49,7 @@ class Settings:
     min_confidence: float
     steady_frames: int
     steady_sure: float
+    track_lost_ms: int
     stale_after_ms: int
     max_frame_age_ms: int
     age_source: str

@@ -213,7 +213,7 @@ class Worker(threading.Thread):
             for image, output in zip(images, outputs):
                 pipeline = self._pipelines[image.frame.camera]
                 result = complete(pipeline.decide(image.input, output))
-                self._answer(image, result)
+                self._answer(image, pipeline.track(result))
             del inference
             self._used = None  # else a replaced model would stay in memory
 

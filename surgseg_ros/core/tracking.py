@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which instrument of an image is which one of the images before it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.detections import Instrument
+from surgseg_ros.core.labels import NO_DECISION
+
+DEFAULT_TRACK_LOST_MS: Final = 500
+LONGEST_LOSS_MS: Final = 10_000
+
+MOST_TRACKED: Final = 64
+"""Of more instruments, the largest have an id, and as many lost tracks are remembered."""
+
+INTERVAL_NS: Final = 10**9 // 30
+"""Assumed between two images where their stamps do not tell it."""
+
+LONGEST_GAP_NS: Final = 2 * 10**9
+"""After a longer time without an image, nothing is known of where instruments went."""
+
+# Places are in image heights from the image's middle, times in seconds.
+_PLACE_SIGMA: Final = 0.02
+"""Deviation of the middle of an instrument's visible pixels from one image to the next."""
+_FIRST_SPEED: Final = 0.4
+"""Deviation of the speed of a new track."""
+_SHAKE: Final = 1.0
+"""Spectral density of the acceleration, in heights²/s³."""
+
+_GATE: Final = 3.0
+"""An instrument that is farther from a track's place, in deviations, must overlap with it."""
+_LEAST_OVERLAP: Final = 0.5
+_FARTHEST: Final = 0.5
+"""In image heights."""
+
+_OVERLAP_COST: Final = 4.0
+_AXIS_COST: Final = 4.0
+_AREA_COST: Final = 0.5
+_NO_MATCH: Final = 1e3
+_CELLS: Final = 64
+"""Cells of the coarse masks along the longer side."""
+_ROWS: Final = 64
+"""An instrument's pixels are taken from at most twice so many of its runs."""
+
+Values = NDArray[np.float64]
+
+
+class _Features(NamedTuple):
+    """
+    What tracks and instruments are compared by; one row each.
+
+    :param labels: (n,) class.
+    :param places: (n, 2) x and y of the middle of the pixels.
+    :param axes: (n, 2) cosine and sine of twice the axis's angle, as long as it is clear, 0..1.
+    :param areas: (n,) logarithm of the number of pixels.
+    :param cells: (n, rows, columns) share of the pixels in each cell; of unit length.
+    """
+
+    labels: NDArray[np.intp]
+    places: Values
+    axes: Values
+    areas: Values
+    cells: Values
+
+
+class _Motion(NamedTuple):
+    """
+    The state of a constant-velocity Kalman filter of each track; x and y have the same variances.
+
+    :param places: (n, 2) x and y.
+    :param speeds: (n, 2) their change per second.
+    :param variances: (n, 3) of place, place with speed, speed.
+    """
+
+    places: Values
+    speeds: Values
+    variances: Values
+
+    def after(self, dt_s: float) -> _Motion:
+        """Predict."""
+        place, both, speed = self.variances.T
+        variances = [
+            place + 2 * dt_s * both + dt_s**2 * speed + _SHAKE * dt_s**3 / 3,
+            both + dt_s * speed + _SHAKE * dt_s**2 / 2,
+            speed + _SHAKE * dt_s,
+        ]
+        places = self.places + dt_s * self.speeds
+        return _Motion(places, self.speeds, np.stack(variances, axis=1))
+
+    def corrected(self, places: Values) -> _Motion:
+        """Take in where each instrument was seen."""
+        place, both, speed = self.variances.T
+        gain_place, gain_speed = np.stack([place, both]) / (place + _PLACE_SIGMA**2)
+        away = places - self.places
+        variances = [(1 - gain_place) * place, (1 - gain_place) * both, speed - gain_speed * both]
+        return _Motion(
+            self.places + gain_place[:, None] * away,
+            self.speeds + gain_speed[:, None] * away,
+            np.stack(variances, axis=1),
+        )
+
+
+class _Tracks(NamedTuple):
+    """
+    The tracks that may go on; one row each.
+
+    :param numbers: (n,) ids.
+    :param seen_ns: (n,) when the instrument was last seen.
+    :param features: as it was seen then.
+    :param motion: where it is expected.
+    """
+
+    numbers: NDArray[np.intp]
+    seen_ns: NDArray[np.int64]
+    features: _Features
+    motion: _Motion
+
+    def take(self, chosen: NDArray[np.intp]) -> _Tracks:
+        """Select some tracks."""
+        return _Tracks(
+            self.numbers[chosen],
+            self.seen_ns[chosen],
+            _Features(*(values[chosen] for values in self.features)),
+            _Motion(*(values[chosen] for values in self.motion)),
+        )
+
+    def joined(self, others: _Tracks) -> _Tracks:
+        """Put others behind these."""
+        features, motion = (
+            [np.concatenate(both) for both in zip(*pair)]
+            for pair in ((self.features, others.features), (self.motion, others.motion))
+        )
+        return _Tracks(
+            np.concatenate([self.numbers, others.numbers]),
+            np.concatenate([self.seen_ns, others.seen_ns]),
+            _Features(*features),
+            _Motion(*motion),
+        )
+
+
+class Tracker:
+    """
+    Gives the instruments of one camera ids that stay the same from image to image.
+
+    An id is the number of a track, from 1; none is given twice. An instrument continues the track
+    of its class at whose expected place it is, with the same axis, pixels and area; classes are
+    never exchanged, so that a tool whose class flickers comes back with its id.
+
+    Not thread-safe.
+
+    :param lost_ms: how long an instrument may be out of sight and keep its id; 0: never.
+    """
+
+    def __init__(self, lost_ms: float = DEFAULT_TRACK_LOST_MS) -> None:
+        """Start without tracks."""
+        self._lost_ns = round(lost_ms * 1e6)
+        self._last_number = 0
+        self.end_tracks()
+
+    def end_tracks(self) -> None:
+        """End all tracks: what is seen next has new ids."""
+        self._tracks: _Tracks | None = None
+        self._size = (0, 0)
+        self._stamp_ns: int | None = None
+        self._now_ns = 0
+
+    def update(
+        self, instruments: Sequence[Instrument], size: tuple[int, int], stamp_ns: int | None
+    ) -> tuple[Instrument, ...]:
+        """
+        Follow the tracks into the next image.
+
+        :param instruments: of the image, as `find_instruments` returns them; of one without a
+            decision, as `without_decision` does.
+        :param size: (H, W) of the image in pixels.
+        :param stamp_ns: the camera's stamp; None if there is none.
+        :return: the same with `track_id`; it is 0 without a decision, and for all but the
+            MOST_TRACKED largest.
+        """
+        dt_ns = self._elapsed_ns(stamp_ns)
+        if size != self._size or not 0 < dt_ns <= LONGEST_GAP_NS:
+            self.end_tracks()
+        self._size, self._stamp_ns = size, stamp_ns
+        self._now_ns += dt_ns
+        if self._tracks is not None:
+            motion = self._tracks.motion.after(dt_ns / 1e9)
+            self._tracks = self._tracks._replace(motion=motion)
+        places = _largest(instruments)
+        numbers = np.zeros(len(instruments), np.intp)
+        if len(places):
+            numbers[places] = self._follow([instruments[n] for n in places])
+        self._forget()
+        return tuple(
+            dataclasses.replace(instrument, track_id=number)
+            for instrument, number in zip(instruments, numbers.tolist())
+        )
+
+    def _elapsed_ns(self, stamp_ns: int | None) -> int:
+        """Tell the time since the last image; assume it where stamps are equal or missing."""
+        if stamp_ns is None or self._stamp_ns is None:
+            return INTERVAL_NS
+        return stamp_ns - self._stamp_ns or INTERVAL_NS
+
+    def _follow(self, instruments: list[Instrument]) -> NDArray[np.intp]:
+        """Match instruments with tracks, start tracks for the others, and return all ids."""
+        seen = _features(instruments, self._size)
+        numbers = np.zeros(len(instruments), np.intp)
+        tracks = self._tracks
+        if tracks is not None and len(tracks.numbers):
+            old, new = _assign(_costs(tracks, seen, self._size))
+            numbers[new] = tracks.numbers[old]
+            found = tracks.take(old)
+            found = found._replace(
+                seen_ns=np.full(len(old), self._now_ns),
+                features=_Features(*(values[new] for values in seen)),
+                motion=found.motion.corrected(seen.places[new]),
+            )
+            lost = np.setdiff1d(np.arange(len(tracks.numbers)), old)
+            self._tracks = tracks.take(lost).joined(found)
+        fresh = np.flatnonzero(numbers == 0)
+        numbers[fresh] = self._last_number + 1 + np.arange(len(fresh))
+        self._last_number += len(fresh)
+        started = self._started(numbers[fresh], _Features(*(values[fresh] for values in seen)))
+        self._tracks = started if self._tracks is None else self._tracks.joined(started)
+        return numbers
+
+    def _started(self, numbers: NDArray[np.intp], seen: _Features) -> _Tracks:
+        variances = np.tile([_PLACE_SIGMA**2, 0.0, _FIRST_SPEED**2], (len(numbers), 1))
+        motion = _Motion(seen.places, np.zeros_like(seen.places), variances)
+        return _Tracks(numbers, np.full(len(numbers), self._now_ns), seen, motion)
+
+    def _forget(self) -> None:
+        """End the tracks that are lost for too long, and the first ones of too many."""
+        if self._tracks is not None:
+            lost_ns = self._now_ns - self._tracks.seen_ns
+            kept = np.flatnonzero(lost_ns <= self._lost_ns)
+            order = np.argsort(lost_ns[kept], kind='stable')[: 2 * MOST_TRACKED]
+            self._tracks = self._tracks.take(kept[np.sort(order)])
+
+
+def _largest(instruments: Sequence[Instrument]) -> NDArray[np.intp]:
+    """Return the places, in order, of the instruments to track."""
+    areas = [0 if i.runs is None or i.label == NO_DECISION else i.area_px for i in instruments]
+    order = sorted(range(len(areas)), key=lambda place: -areas[place])[:MOST_TRACKED]
+    return np.array(sorted(place for place in order if areas[place]), np.intp)
+
+
+def _features(instruments: Sequence[Instrument], size: tuple[int, int]) -> _Features:
+    """Describe instruments by samples of their runs."""
+    every = [i.runs for i in instruments if i.runs is not None]
+    steps = [slice(None, None, max(1, len(runs.rows) // _ROWS)) for runs in every]
+    counts = [-(-len(runs.rows) // step.step) for runs, step in zip(every, steps)]
+    owners = np.repeat(np.arange(len(every)), counts)
+    rows, starts, ends = (
+        np.concatenate([columns[step] for columns, step in zip(parts, steps)])
+        for parts in list(zip(*every))[1:]
+    )
+    lengths = ends - starts
+    areas = np.bincount(owners, lengths)
+    x = np.bincount(owners, lengths * (starts + ends - 1) / 2) / areas
+    y = np.bincount(owners, lengths * rows) / areas
+    middle = (np.array(size[::-1]) - 1) / 2
+    places = (np.stack([x, y], axis=1) - middle) / size[0]
+    return _Features(
+        np.array([i.label for i in instruments], np.intp),
+        places,
+        np.array([_axis(i) for i in instruments]),
+        np.log([float(i.area_px) for i in instruments]),
+        _cells(owners, rows, starts, ends, size),
+    )
+
+
+def _axis(instrument: Instrument) -> tuple[float, float]:
+    """Return cosine and sine of twice the axis's angle, shorter where it is less clear."""
+    box = instrument.box
+    angle_rad, length, width = box.angle_rad, box.size_x_px, box.size_y_px
+    shafts = instrument.parts.shafts if instrument.parts else []
+    if shafts and shafts[0].strip is not None:
+        strip = shafts[0].strip
+        angle_rad = float(np.arctan2(strip.direction[1], strip.direction[0]))
+        length, width = max(strip.length_px, length), min(strip.width_px, width)
+    clear = 1 - min(1.0, width / max(length, 1e-9))
+    return clear * float(np.cos(2 * angle_rad)), clear * float(np.sin(2 * angle_rad))
+
+
+def _cells(
+    owners: NDArray[np.intp],
+    rows: NDArray[np.intp],
+    starts: NDArray[np.intp],
+    ends: NDArray[np.intp],
+    size: tuple[int, int],
+) -> Values:
+    """Count the pixels of runs in square cells: (n, rows, columns), each of unit length."""
+    side = -(-max(size) // _CELLS)
+    shape = owners[-1] + 1, -(-size[0] // side), -(-size[1] // side)
+    first = starts // side
+    counts = (ends - 1) // side - first + 1
+    of_run = np.repeat(np.arange(len(counts)), counts)
+    columns = np.arange(len(of_run)) - np.repeat(np.cumsum(counts) - counts - first, counts)
+    pixels = np.minimum(ends[of_run], (columns + 1) * side)
+    pixels -= np.maximum(starts[of_run], columns * side)
+    cell = (owners[of_run] * shape[1] + rows[of_run] // side) * shape[2] + columns
+    found = np.bincount(cell, pixels, int(np.prod(shape))).reshape(shape)
+    return np.asarray(found / np.sqrt((found**2).sum(axis=(1, 2), keepdims=True)))
+
+
+def _costs(tracks: _Tracks, seen: _Features, size: tuple[int, int]) -> Values:
+    """Compute how ill each instrument (column) fits to each track; _NO_MATCH if not at all."""
+    known, motion = tracks.features, tracks.motion
+    moved = _moved(known.cells, motion.places - known.places, size)
+    overlaps = moved.reshape(len(moved), -1) @ seen.cells.reshape(len(seen.cells), -1).T
+    variances = motion.variances[:, :1] + _PLACE_SIGMA**2
+    away = np.hypot(*(motion.places[:, None] - seen.places).transpose(2, 0, 1))
+    squares = away**2 / variances
+    clear = np.hypot(*known.axes.T)[:, None] * np.hypot(*seen.axes.T)
+    costs = (
+        np.minimum(squares, _GATE**2) / 2
+        + np.log(variances / _PLACE_SIGMA**2) / 2
+        + _OVERLAP_COST * (1 - overlaps)
+        + _AXIS_COST * (clear - known.axes @ seen.axes.T) / 2
+        + _AREA_COST * np.abs(known.areas[:, None] - seen.areas)
+    )
+    near = (squares < _GATE**2) & (away < _FARTHEST) | (overlaps > _LEAST_OVERLAP)
+    allowed = near & (known.labels[:, None] == seen.labels)
+    return np.where(allowed, costs, _NO_MATCH)
+
+
+def _moved(cells: Values, ways: Values, size: tuple[int, int]) -> Values:
+    """Move coarse masks by whole cells, as far as they stay in the image."""
+    side = -(-max(size) // _CELLS)
+    steps = np.rint(ways * size[0] / side).astype(np.intp)
+    changed = np.flatnonzero(steps.any(axis=1))
+    if not len(changed):
+        return cells
+    moved = cells.copy()
+    for place in changed.tolist():
+        right, down = steps[place].tolist()
+        moved[place] = 0
+        target = moved[place, max(0, down) :, max(0, right) :]
+        source = cells[place, max(0, -down) :, max(0, -right) :]
+        rows, columns = (min(a, b) for a, b in zip(target.shape, source.shape))
+        target[:rows, :columns] = source[:rows, :columns]
+    return moved
+
+
+def _assign(costs: Values) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Choose the pairs of the least total cost; return their rows and columns."""
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(costs)
+    fits = costs[rows, columns] < _NO_MATCH
+    return rows[fits], columns[fits]
