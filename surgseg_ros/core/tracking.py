@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.runs import Runs
 
 DEFAULT_TRACK_LOST_MS: Final = 500
 LONGEST_LOSS_MS: Final = 10_000
@@ -26,13 +27,14 @@ LONGEST_GAP_NS: Final = 2 * 10**9
 """After a longer time without an image, nothing is known of where instruments went."""
 
 # Places are in image heights from the image's middle, times in seconds.
-_PLACE_SIGMA: Final = 0.02
+_PLACE_SIGMA: Final = 0.04
 """Deviation of the middle of an instrument's visible pixels from one image to the next."""
 _FIRST_SPEED: Final = 0.4
 """Deviation of the speed of a new track."""
 _SHAKE: Final = 1.0
 """Spectral density of the acceleration, in heights²/s³."""
 
+_JUMP: Final = 2.0
 _GATE: Final = 3.0
 """An instrument that is farther from a track's place, in deviations, must overlap with it."""
 _LEAST_OVERLAP: Final = 0.5
@@ -41,12 +43,16 @@ _FARTHEST: Final = 0.5
 
 _OVERLAP_COST: Final = 4.0
 _AXIS_COST: Final = 4.0
-_AREA_COST: Final = 0.5
+_AREA_COST: Final = 1.0
+_LOST_COST: Final = 3.0
+"""Of a track that was not seen in the last image, lest two take turns with one instrument."""
+_YOUNG_COST: Final = 3.0
+"""Of a track that has just begun: of the pieces of an instrument the first one keeps its id."""
 _NO_MATCH: Final = 1e3
 _CELLS: Final = 64
 """Cells of the coarse masks along the longer side."""
 _ROWS: Final = 64
-"""An instrument's pixels are taken from at most twice so many of its runs."""
+"""An instrument's pixels are taken from so many of its rows."""
 
 Values = NDArray[np.float64]
 
@@ -96,9 +102,13 @@ class _Motion(NamedTuple):
     def corrected(self, places: Values) -> _Motion:
         """Take in where each instrument was seen."""
         place, both, speed = self.variances.T
-        gain_place, gain_speed = np.stack([place, both]) / (place + _PLACE_SIGMA**2)
         away = places - self.places
-        variances = [(1 - gain_place) * place, (1 - gain_place) * both, speed - gain_speed * both]
+        gain_place, gain_speed = np.stack([place, both]) / (place + _PLACE_SIGMA**2)
+        # What jumps has been covered or uncovered in part, and says nothing about the speed.
+        jumps = (away**2).sum(axis=1) > _JUMP**2 * (place + _PLACE_SIGMA**2)
+        gain_place, gain_speed = np.where(jumps, 1.0, gain_place), np.where(jumps, 0.0, gain_speed)
+        seen_place = np.where(jumps, _PLACE_SIGMA**2, (1 - gain_place) * place)
+        variances = [seen_place, (1 - gain_place) * both, speed - gain_speed * both]
         return _Motion(
             self.places + gain_place[:, None] * away,
             self.speeds + gain_speed[:, None] * away,
@@ -111,12 +121,14 @@ class _Tracks(NamedTuple):
     The tracks that may go on; one row each.
 
     :param numbers: (n,) ids.
-    :param seen_ns: (n,) when the instrument was last seen.
+    :param began_ns: (n,) when the instrument was first seen.
+    :param seen_ns: (n,) when it was last seen.
     :param features: as it was seen then.
     :param motion: where it is expected.
     """
 
     numbers: NDArray[np.intp]
+    began_ns: NDArray[np.int64]
     seen_ns: NDArray[np.int64]
     features: _Features
     motion: _Motion
@@ -125,6 +137,7 @@ class _Tracks(NamedTuple):
         """Select some tracks."""
         return _Tracks(
             self.numbers[chosen],
+            self.began_ns[chosen],
             self.seen_ns[chosen],
             _Features(*(values[chosen] for values in self.features)),
             _Motion(*(values[chosen] for values in self.motion)),
@@ -138,6 +151,7 @@ class _Tracks(NamedTuple):
         )
         return _Tracks(
             np.concatenate([self.numbers, others.numbers]),
+            np.concatenate([self.began_ns, others.began_ns]),
             np.concatenate([self.seen_ns, others.seen_ns]),
             _Features(*features),
             _Motion(*motion),
@@ -168,7 +182,7 @@ class Tracker:
         self._tracks: _Tracks | None = None
         self._size = (0, 0)
         self._stamp_ns: int | None = None
-        self._now_ns = 0
+        self._now_ns = self._last_ns = 0
 
     def update(
         self, instruments: Sequence[Instrument], size: tuple[int, int], stamp_ns: int | None
@@ -187,7 +201,7 @@ class Tracker:
         if size != self._size or not 0 < dt_ns <= LONGEST_GAP_NS:
             self.end_tracks()
         self._size, self._stamp_ns = size, stamp_ns
-        self._now_ns += dt_ns
+        self._last_ns, self._now_ns = self._now_ns, self._now_ns + dt_ns
         if self._tracks is not None:
             motion = self._tracks.motion.after(dt_ns / 1e9)
             self._tracks = self._tracks._replace(motion=motion)
@@ -213,7 +227,10 @@ class Tracker:
         numbers = np.zeros(len(instruments), np.intp)
         tracks = self._tracks
         if tracks is not None and len(tracks.numbers):
-            old, new = _assign(_costs(tracks, seen, self._size))
+            ages_s = (self._now_ns - tracks.began_ns) / 1e9
+            costs = _costs(tracks, seen, self._size) + (_YOUNG_COST / (1 + ages_s))[:, None]
+            costs[tracks.seen_ns < self._last_ns] += _LOST_COST
+            old, new = _assign(costs)
             numbers[new] = tracks.numbers[old]
             found = tracks.take(old)
             found = found._replace(
@@ -233,7 +250,8 @@ class Tracker:
     def _started(self, numbers: NDArray[np.intp], seen: _Features) -> _Tracks:
         variances = np.tile([_PLACE_SIGMA**2, 0.0, _FIRST_SPEED**2], (len(numbers), 1))
         motion = _Motion(seen.places, np.zeros_like(seen.places), variances)
-        return _Tracks(numbers, np.full(len(numbers), self._now_ns), seen, motion)
+        now_ns = np.full(len(numbers), self._now_ns)
+        return _Tracks(numbers, now_ns, now_ns, seen, motion)
 
     def _forget(self) -> None:
         """End the tracks that are lost for too long, and the first ones of too many."""
@@ -253,14 +271,9 @@ def _largest(instruments: Sequence[Instrument]) -> NDArray[np.intp]:
 
 def _features(instruments: Sequence[Instrument], size: tuple[int, int]) -> _Features:
     """Describe instruments by samples of their runs."""
-    every = [i.runs for i in instruments if i.runs is not None]
-    steps = [slice(None, None, max(1, len(runs.rows) // _ROWS)) for runs in every]
-    counts = [-(-len(runs.rows) // step.step) for runs, step in zip(every, steps)]
-    owners = np.repeat(np.arange(len(every)), counts)
-    rows, starts, ends = (
-        np.concatenate([columns[step] for columns, step in zip(parts, steps)])
-        for parts in list(zip(*every))[1:]
-    )
+    samples = [_sampled(i.runs) for i in instruments if i.runs is not None]
+    owners = np.repeat(np.arange(len(samples)), [len(runs.rows) for runs in samples])
+    _, rows, starts, ends = (np.concatenate(columns) for columns in zip(*samples))
     lengths = ends - starts
     areas = np.bincount(owners, lengths)
     x = np.bincount(owners, lengths * (starts + ends - 1) / 2) / areas
@@ -274,6 +287,12 @@ def _features(instruments: Sequence[Instrument], size: tuple[int, int]) -> _Feat
         np.log([float(i.area_px) for i in instruments]),
         _cells(owners, rows, starts, ends, size),
     )
+
+
+def _sampled(runs: Runs) -> Runs:
+    """Take some rows of an instrument, which are enough to tell where it is."""
+    step = (int(runs.rows[-1]) - int(runs.rows[0])) // _ROWS + 1
+    return runs.take(np.flatnonzero((runs.rows - runs.rows[0]) % step == 0)) if step > 1 else runs
 
 
 def _axis(instrument: Instrument) -> tuple[float, float]:
@@ -313,8 +332,9 @@ def _cells(
 def _costs(tracks: _Tracks, seen: _Features, size: tuple[int, int]) -> Values:
     """Compute how ill each instrument (column) fits to each track; _NO_MATCH if not at all."""
     known, motion = tracks.features, tracks.motion
+    cells = seen.cells.reshape(len(seen.cells), -1).T
     moved = _moved(known.cells, motion.places - known.places, size)
-    overlaps = moved.reshape(len(moved), -1) @ seen.cells.reshape(len(seen.cells), -1).T
+    overlaps = np.maximum(*(x.reshape(len(x), -1) @ cells for x in (known.cells, moved)))
     variances = motion.variances[:, :1] + _PLACE_SIGMA**2
     away = np.hypot(*(motion.places[:, None] - seen.places).transpose(2, 0, 1))
     squares = away**2 / variances
