@@ -26,31 +26,41 @@ INTERVAL_NS: Final = 10**9 // 30
 LONGEST_GAP_NS: Final = 2 * 10**9
 """After a longer time without an image, nothing is known of where instruments went."""
 
-# Places are in image heights from the image's middle, times in seconds.
+# Lengths are in image heights, times in seconds.
 _PLACE_SIGMA: Final = 0.04
-"""Deviation of the middle of an instrument's visible pixels from one image to the next."""
+"""Deviation of the middle of an instrument's pixels, some of which something covers."""
+
 _FIRST_SPEED: Final = 0.4
 """Deviation of the speed of a new track."""
+
 _SHAKE: Final = 1.0
 """Spectral density of the acceleration, in heights²/s³."""
 
 _JUMP: Final = 2.0
+"""What is farther from its expected place, in deviations, has been covered or uncovered."""
+
 _GATE: Final = 3.0
-"""An instrument that is farther from a track's place, in deviations, must overlap with it."""
-_LEAST_OVERLAP: Final = 0.5
+"""What is farther from a track's expected place, in deviations, must overlap with its pixels."""
+
 _FARTHEST: Final = 0.5
-"""In image heights."""
+_LEAST_OVERLAP: Final = 0.5
+
+# What costs are the sum of, beside the negative logarithm of the likelihood of the place.
 
 _OVERLAP_COST: Final = 4.0
 _AXIS_COST: Final = 4.0
 _AREA_COST: Final = 1.0
+
 _LOST_COST: Final = 3.0
 """Of a track that was not seen in the last image, lest two take turns with one instrument."""
+
 _YOUNG_COST: Final = 3.0
 """Of a track that has just begun: of the pieces of an instrument the first one keeps its id."""
+
 _NO_MATCH: Final = 1e3
 _CELLS: Final = 64
 """Cells of the coarse masks along the longer side."""
+
 _ROWS: Final = 64
 """An instrument's pixels are taken from so many of its rows."""
 
@@ -104,7 +114,7 @@ class _Motion(NamedTuple):
         place, both, speed = self.variances.T
         away = places - self.places
         gain_place, gain_speed = np.stack([place, both]) / (place + _PLACE_SIGMA**2)
-        # What jumps has been covered or uncovered in part, and says nothing about the speed.
+        # What was covered or uncovered says nothing about the speed.
         jumps = (away**2).sum(axis=1) > _JUMP**2 * (place + _PLACE_SIGMA**2)
         gain_place, gain_speed = np.where(jumps, 1.0, gain_place), np.where(jumps, 0.0, gain_speed)
         seen_place = np.where(jumps, _PLACE_SIGMA**2, (1 - gain_place) * place)
@@ -211,7 +221,7 @@ class Tracker:
             numbers[places] = self._follow([instruments[n] for n in places])
         self._forget()
         return tuple(
-            dataclasses.replace(instrument, track_id=number)
+            dataclasses.replace(instrument, track_id=number) if number else instrument
             for instrument, number in zip(instruments, numbers.tolist())
         )
 

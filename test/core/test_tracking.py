@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instruments keep their ids from image to image."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from drawn_masks import SIZE, bar, empty, find, tool
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from surgseg_ros.core.detections import find_instruments, without_decision
+from surgseg_ros.core.labels import CLAMPS, HOLDER, NEEDLE, ROBOTIC_TOOL, SUCTION
+from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
+from surgseg_ros.core.tracking import LONGEST_GAP_NS, MOST_TRACKED, Tracker
+from surgseg_ros.synthetic import Scene
+
+MS = 10**6
+STEP_MS = 33
+
+
+def ids(tracker, mask, at_ms, label=None):
+    """Follow the tracks into a mask; the ids from left to right."""
+    found = tracker.update(find(mask), mask.shape, at_ms if at_ms is None else 10**9 + at_ms * MS)
+    return [i.track_id for i in found if label in (None, i.label)]
+
+
+def rod(x, y=40, label=SUCTION):
+    return bar(empty(), (x, -10), (x, y + 90), 24, label)
+
+
+def test_ids_count_from_one_and_stay_while_instruments_move():
+    tracker = Tracker()
+    for number in range(20):
+        mask = rod(60 + 6 * number) | rod(380 - 3 * number)
+        assert ids(tracker, mask, number * STEP_MS) == [1, 2]
+
+
+def test_one_that_comes_later_has_the_next_id():
+    tracker = Tracker()
+    assert ids(tracker, rod(60), 0) == [1]
+    assert ids(tracker, rod(60) | rod(300), 33) == [1, 2]
+    assert ids(tracker, rod(61) | rod(200) | rod(300), 66) == [1, 3, 2]
+
+
+@pytest.mark.parametrize('step_ms', [33, 100])
+def test_tools_that_cross_keep_their_ids(step_ms):
+    """One swings over the other: in the middle, their tips have changed sides."""
+    tracker = Tracker()
+    for at_ms in range(0, 1501, step_ms):
+        swing = 300 * at_ms / 1500
+        mask = tool(empty(), (80, 290), (90 + swing, 60))
+        tool(mask, (400, 290), (390 - swing, 40))
+        found = tracker.update(find(mask), SIZE, 10**9 + at_ms * MS)
+        numbers = {
+            side: i.track_id
+            for i in found
+            for side, entry in ((1, 80), (2, 400))
+            if i.label == ROBOTIC_TOOL and abs(i.parts.shafts[0].strip.start[0] - entry) < 60
+        }
+        assert numbers == {1: 1, 2: 2}, at_ms
+
+
+@pytest.mark.parametrize(('away_ms', 'expected'), [(400, 1), (500, 1), (600, 2)])
+def test_what_is_out_of_sight_keeps_its_id_for_half_a_second(away_ms, expected):
+    tracker = Tracker()
+    for at_ms in range(0, 300, 20):
+        assert ids(tracker, rod(100 + at_ms // 10), at_ms) == [1]
+    for at_ms in range(300, 280 + away_ms, 20):
+        assert ids(tracker, empty(), at_ms) == []
+    back_ms = 280 + away_ms
+    assert ids(tracker, rod(100 + back_ms // 10), back_ms) == [expected]
+
+
+def test_with_no_time_to_be_lost_one_image_ends_a_track():
+    tracker = Tracker(0)
+    assert [ids(tracker, mask, at) for at, mask in enumerate((rod(9), rod(9), empty(), rod(9)))] == [
+        *([1], [1], [], [2])
+    ]  # fmt: skip
+
+
+def test_images_without_a_decision_are_time_out_of_sight():
+    tracker = Tracker()
+    assert ids(tracker, rod(100), 0) == [1]
+    for at_ms in (100, 200, 300, 400):
+        (unknown,) = tracker.update(without_decision(SIZE), SIZE, 10**9 + at_ms * MS)
+        assert unknown.track_id == 0
+    assert ids(tracker, rod(100), 450) == [1]
+    for at_ms in range(500, 1100, 100):
+        tracker.update(without_decision(SIZE), SIZE, 10**9 + at_ms * MS)
+    assert ids(tracker, rod(100), 1100) == [2]
+
+
+def test_motion_counts_by_stamps_so_that_the_rate_may_jump():
+    """At a constant speed, of two alike, with a hundred pixels from one image to the next."""
+    tracker = Tracker()
+    for at_ms in (0, 33, 66, 100, 133, 166, 200, 500, 533, 566, 900, 933, 966, 1000):
+        mask = rod(30 + 0.3 * at_ms) | rod(130 + 0.3 * at_ms)
+        assert ids(tracker, mask, at_ms) == [1, 2], at_ms
+
+
+def test_far_ones_and_other_classes_are_never_the_same():
+    tracker = Tracker()
+    assert ids(tracker, rod(30), 0) == [1]
+    assert ids(tracker, rod(440), 33) == [2]
+    assert ids(tracker, rod(440, label=HOLDER), 66) == [3]
+    assert ids(tracker, rod(440), 100) == [2], 'back with its class and its id'
+
+
+def test_of_the_pieces_of_one_the_larger_keeps_the_id_and_has_it_when_whole_again():
+    tracker = Tracker()
+    whole = bar(empty(), (100, 130), (340, 130), 8, CLAMPS)
+    cut = whole.copy()
+    cut[:, 240:250] = NEEDLE
+    for at_ms in range(0, 1000, 33):
+        assert ids(tracker, whole, at_ms, CLAMPS) == [1]
+    for at_ms in range(1000, 1200, 33):
+        assert ids(tracker, cut, at_ms, CLAMPS) == [1, 3]
+    for at_ms in range(1200, 1400, 33):
+        assert ids(tracker, whole, at_ms, CLAMPS) == [1]
+
+
+@pytest.mark.parametrize('at_ms', [-1, -5000, LONGEST_GAP_NS // MS + 1], ids=str)
+def test_a_stamp_that_goes_back_and_a_long_gap_end_all_tracks(at_ms):
+    tracker = Tracker()
+    assert ids(tracker, rod(30) | rod(200), 0) == [1, 2]
+    assert ids(tracker, rod(30) | rod(200), at_ms) == [3, 4]
+
+
+@pytest.mark.parametrize('stamps', [(None,) * 9, (0,) * 9, (5, 5, 6, 6, 7, 7)])
+def test_without_stamps_or_with_equal_ones_images_follow_each_other(stamps):
+    tracker = Tracker()
+    for number, stamp in enumerate(stamps):
+        assert ids(tracker, rod(60 + 5 * number), stamp) == [1]
+
+
+def test_another_size_and_an_end_begin_new_tracks():
+    tracker = Tracker()
+    assert ids(tracker, rod(30), 0) == [1]
+    assert ids(tracker, rod(30)[:, :400].copy(), 33) == [2]
+    tracker.end_tracks()
+    assert ids(tracker, rod(30)[:, :400].copy(), 66) == [3]
+
+
+def test_of_a_mask_of_noise_the_largest_are_tracked():
+    tracker, rng = Tracker(), np.random.default_rng(0)
+    for number in range(40):
+        noise = rng.integers(0, 10, (45, 80), dtype=np.uint8)
+        found = tracker.update(find(noise), noise.shape, 10**9 + number * 10 * MS)
+        tracked = [i for i in found if i.track_id]
+        assert len(found) > 2 * len(tracked) == 2 * MOST_TRACKED
+        smallest = min(i.area_px for i in tracked)
+        assert all(i.area_px <= smallest for i in found if not i.track_id)
+        assert len({i.track_id for i in tracked}) == MOST_TRACKED
+    assert len(tracker._tracks.numbers) <= 2 * MOST_TRACKED
+
+
+steps = st.lists(
+    st.tuples(
+        st.integers(-100, 900),  # milliseconds from the image before
+        st.lists(st.tuples(st.integers(0, 479), st.sampled_from((SUCTION, NEEDLE))), max_size=4),
+        st.booleans(),  # whether all tracks end
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(steps)
+def test_an_id_is_of_one_class_is_once_in_an_image_and_never_comes_back(images):
+    tracker, at_ms = Tracker(), 10_000
+    classes, gone, ended = {}, set(), set()
+    for step_ms, drawn, ends in images:
+        at_ms += step_ms
+        if ends:
+            tracker.end_tracks()
+        if ends or step_ms < 0:
+            ended |= classes.keys()
+        mask = empty()
+        for x, label in drawn:
+            mask |= np.where(mask, 0, rod(x, label=label)).astype(np.uint8)
+        found = tracker.update(find(mask), SIZE, at_ms * MS)
+        numbers = [i.track_id for i in found]
+        assert len(set(numbers)) == len(numbers)
+        assert not set(numbers) & ended
+        assert set(numbers) - classes.keys() <= set(range(len(classes) + 1, len(classes) + 9))
+        for instrument in found:
+            assert classes.setdefault(instrument.track_id, instrument.label) == instrument.label
+
+
+def true_instruments(frame):
+    """Make an instrument of the pixels of each true one."""
+    found = []
+    for number in set(np.unique(frame.instances).tolist()) - {0}:
+        own = np.where(frame.instances == number, frame.mask, 0).astype(np.uint8)
+        sure = GridConfidence(np.full((2, 2), 255, np.uint8), Roi(0, 0, own.shape[1], own.shape[0]))
+        pieces = find_instruments(Segmentation(own, grid_confidence=sure), 0.0)
+        found.append((number, max(pieces, key=lambda i: i.area_px)))
+    return [(number, i) for number, i in found if i.area_px > 20]
+
+
+@pytest.mark.parametrize('seed', [7_000_005, 7_000_009])
+def test_ids_of_the_true_instruments_of_a_scene_do_not_switch(seed):
+    scene, tracker, last, mirrored = Scene(seed, (135, 240)), Tracker(), {}, Tracker()
+    for index in range(12):
+        truth = true_instruments(scene.frame(index))
+        found = tracker.update([i for _, i in truth], (135, 240), 10**9 + index * 66 * MS)
+        for (number, _), instrument in zip(truth, found):
+            assert last.setdefault(number, instrument.track_id) == instrument.track_id
+        turned = [dataclasses.replace(i, **mirror(i)) for _, i in truth]
+        again = mirrored.update(turned, (135, 240), 10**9 + index * 66 * MS)
+        assert [i.track_id for i in again] == [i.track_id for i in found]
+
+
+def mirror(instrument):
+    """Exchange left and right."""
+    box, runs, width = instrument.box, instrument.runs, 240
+    turned = dataclasses.replace(
+        box, center_x_px=width - 1 - box.center_x_px, angle_rad=-box.angle_rad
+    )
+    rows = runs._replace(starts=width - runs.ends, ends=width - runs.starts)
+    order = np.lexsort((rows.starts, rows.rows))
+    return {'box': turned, 'runs': rows.take(order), 'parts': None}
