@@ -325,10 +325,14 @@ OTHER_SETTINGS = {
     'least_region': (0.1,) * 10,
     'least_area': 0.5,
     'roi_mode': 'auto',
+    'track_lost_ms': 200,
 }
 """For each field of PipelineSettings, a value that is not the one of `record_of`."""
 
-WITHOUT_EFFECT = {'evaluate_bag': {'least_region'}, 'predict': {'least_region', 'least_area'}}
+WITHOUT_EFFECT = {
+    'evaluate_bag': {'least_region'},
+    'predict': {'least_region', 'least_area', 'track_lost_ms'},
+}
 """No option sets `least_region`, `predict` takes the model's, and it finds no instruments."""
 
 

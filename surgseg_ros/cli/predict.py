@@ -108,7 +108,7 @@ def _parameters(options: argparse.Namespace) -> GivenParameters:
     given = {name: value for name, value in chosen.items() if value is not None}
     defaults = {'runtime': 'torch', **{f'gates.{name}.action': OFF for name in GATES}}
     # There are no detections.
-    return resolve_parameters(options, given, defaults, OFFLINE - {'least_area'})
+    return resolve_parameters(options, given, defaults, OFFLINE - {'least_area', 'track_lost_ms'})
 
 
 def _load(parameters: GivenParameters) -> Segmenter:

@@ -212,14 +212,11 @@ class Tracker:
             self.end_tracks()
         self._size, self._stamp_ns = size, stamp_ns
         self._last_ns, self._now_ns = self._now_ns, self._now_ns + dt_ns
-        if self._tracks is not None:
-            motion = self._tracks.motion.after(dt_ns / 1e9)
-            self._tracks = self._tracks._replace(motion=motion)
+        self._predict(dt_ns / 1e9)
         places = _largest(instruments)
         numbers = np.zeros(len(instruments), np.intp)
         if len(places):
             numbers[places] = self._follow([instruments[n] for n in places])
-        self._forget()
         return tuple(
             dataclasses.replace(instrument, track_id=number) if number else instrument
             for instrument, number in zip(instruments, numbers.tolist())
@@ -263,13 +260,17 @@ class Tracker:
         now_ns = np.full(len(numbers), self._now_ns)
         return _Tracks(numbers, now_ns, now_ns, seen, motion)
 
-    def _forget(self) -> None:
-        """End the tracks that are lost for too long, and the first ones of too many."""
-        if self._tracks is not None:
-            lost_ns = self._now_ns - self._tracks.seen_ns
-            kept = np.flatnonzero(lost_ns <= self._lost_ns)
-            order = np.argsort(lost_ns[kept], kind='stable')[: 2 * MOST_TRACKED]
-            self._tracks = self._tracks.take(kept[np.sort(order)])
+    def _predict(self, dt_s: float) -> None:
+        """Move the tracks on; end those that were lost for too long, or first, of too many."""
+        if self._tracks is None:
+            return
+        seen_ns = self._tracks.seen_ns
+        kept = np.flatnonzero(
+            (seen_ns == self._last_ns) | (self._now_ns - seen_ns <= self._lost_ns)
+        )
+        kept = np.sort(kept[np.argsort(-seen_ns[kept], kind='stable')[: 2 * MOST_TRACKED]])
+        tracks = self._tracks.take(kept)
+        self._tracks = tracks._replace(motion=tracks.motion.after(dt_s))
 
 
 def _largest(instruments: Sequence[Instrument]) -> NDArray[np.intp]:

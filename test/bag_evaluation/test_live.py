@@ -197,11 +197,23 @@ def test_with_gates_filter_and_threshold_they_agree_too(tmp_path, source, start)
     assert {stamp: live.pixels.get(stamp) for stamp in masks} == masks
     seen = {stamp_ns(message): message for message in found.messages}
     assert {stamp: seen.get(stamp) for stamp in detections} == detections
+    check_ids(detections)
 
     def was_filtered(mask):
         return bytes(mask.data) != live.pixels.get(stamp_ns(mask), bytes(mask.data))
 
     assert raw.wait(was_filtered), 'the filter changes no mask'
+
+
+def check_ids(detections):
+    """See that instruments have ids, and keep them from one frame to the next."""
+    ids = [
+        {found.id for found in detections[stamp].detections} - {''} for stamp in sorted(detections)
+    ]
+    assert any(before & after for before, after in zip(ids, ids[1:]))
+    for message in detections.values():
+        for found in message.detections:
+            assert (found.id == '') == (found.results[0].hypothesis.class_id == '255')
 
 
 def test_with_the_roi_found_in_the_images_they_agree_too(tmp_path, source, start):

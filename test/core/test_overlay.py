@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import itertools
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,16 @@ def test_the_axis_of_a_shaft_and_the_arc_of_a_needle_are_drawn() -> None:
         near = drawn[round(row) - 2 : round(row) + 3, round(column) - 2 : round(column) + 3]
         assert near.max() > 200
     assert drawn[60:95, 150:170].max() == 0
+
+
+def test_the_id_of_a_track_is_in_its_tag() -> None:
+    black, mask = np.zeros_like(IMAGE), np.zeros((90, 160), np.uint8)
+    tools = [
+        Instrument(NEEDLE, 0.9, OrientedBox(80, 60, 60, 20, 0.0), 1200, track_id=number)
+        for number in (0, 3, 4, 12)
+    ]
+    drawn = [draw_overlay(black, mask, [tool]) for tool in tools]
+    assert not any(np.array_equal(a, b) for a, b in itertools.combinations(drawn, 2))
 
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 500), (500, 3), (90, 160)])

@@ -63,6 +63,7 @@ def test_every_parameter_of_the_pipeline_reaches_it_and_applies_offline():
         'steady_sure': 0.8,
         'least_area': 0.01,
         'roi_mode': 'auto',
+        'track_lost_ms': 200,
         'gates.smoke.action': 'no_decision',
         'gates.black.limit': 0.5,
     }

@@ -20,6 +20,7 @@ from surgseg_ros.core.pipeline import (
 )
 from surgseg_ros.core.reasons import ReasonCode, ResultWarning
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
+from surgseg_ros.core.tracking import Tracker
 from surgseg_ros.synthetic import Scene
 
 MS = 10**6
@@ -134,7 +135,7 @@ def test_a_network_that_fails_is_no_decision_with_its_reason():
     assert [instrument.label for instrument in failed.instruments] == [NO_DECISION]
 
 
-@pytest.mark.parametrize('fails', ['network', 'postprocessing', 'instruments'])
+@pytest.mark.parametrize('fails', ['network', 'postprocessing', 'instruments', 'tracks'])
 def test_a_failed_image_is_freed_with_its_result(fails, monkeypatch):
     def fail(*_, **__):
         raise ArithmeticError(fails)
@@ -144,6 +145,8 @@ def test_a_failed_image_is_freed_with_its_result(fails, monkeypatch):
         monkeypatch.setattr(Gates, 'examine', fail)
     elif fails == 'instruments':
         monkeypatch.setattr(pipeline_module, 'instruments_in', fail)
+    elif fails == 'tracks':
+        monkeypatch.setattr(Tracker, 'update', fail)
     image = SCENE.copy()
     freed = weakref.ref(image)
     gc.disable()
@@ -263,3 +266,61 @@ def test_with_roi_mode_auto_the_gates_see_the_content_alone():
     results = [pipeline.segment(Kept(), frame(bordered, 500 * n)) for n in range(16)]
     assert results[0].warnings
     assert not results[-1].warnings
+
+
+def ids(results):
+    return [[instrument.track_id for instrument in result.instruments] for result in results]
+
+
+def followed(pipeline, frames):
+    """Take each image to its end before the next one."""
+    return [pipeline.track(complete(pipeline.decide(one, output()))) for one in frames]
+
+
+OTHER = np.ascontiguousarray(Scene(4, (72, 128)).frame(0).image)
+"""Another view than SCENE."""
+
+STREAM = [
+    *(frame(SCENE, at_ms) for at_ms in (0, 33)),
+    *(frame(OTHER, at_ms) for at_ms in (66, 100)),  # a cut
+    frame(BLACK, 133),  # without a decision
+    *(frame(OTHER, at_ms) for at_ms in (166, 50, 83)),  # stamps that go back
+    InputFrame(OTHER, 61 * 10**9, 200 * MS),  # and jump ahead
+    InputFrame(OTHER[:, :100], 61 * 10**9 + 33 * MS, 233 * MS),
+]
+
+
+def test_ids_stay_until_a_cut_a_jump_of_stamps_another_size_and_a_reset():
+    pipeline = watch_for_black('no_decision')
+    found = [number for (number,) in ids(followed(pipeline, STREAM))]
+    assert found == [1, 1, 2, 2, 0, 2, 3, 3, 4, 5]
+    pipeline.reset()
+    assert ids(followed(pipeline, [STREAM[-1]._replace(stamp_ns=62 * 10**9)])) == [[6]]
+
+
+def test_tracks_may_lag_behind_the_decisions():
+    pipeline = watch_for_black('no_decision')
+    decisions = [pipeline.decide(one, output()) for one in STREAM]
+    results = [complete(decision) for decision in reversed(decisions)][::-1]
+    late = [pipeline.track(result) for result in results]
+    assert ids(late) == ids(followed(watch_for_black('no_decision'), STREAM))
+
+
+def test_a_border_that_is_found_is_no_cut():
+    bordered = np.zeros((128, 128, 3), np.uint8)
+    bordered[:, 30:60], bordered[:, 60:100] = 90, 200
+    pipeline = CameraPipeline(PipelineSettings(roi_mode='auto'))
+    results = [pipeline.process(Kept(), frame(bordered, 33 * n)) for n in range(12)]
+    assert results[-1].roi is not None
+    assert ids(results) == [[1]] * 12
+
+
+def test_how_long_an_instrument_may_be_lost_is_a_setting():
+    for lost_ms, expected in ((20, 2), (50, 1)):
+        pipeline = CameraPipeline(PipelineSettings(track_lost_ms=lost_ms))
+        masks = output(), output(0), output()
+        results = [
+            pipeline.track(complete(pipeline.decide(frame(SCENE, 20 * n), mask)))
+            for n, mask in enumerate(masks)
+        ]
+        assert ids(results) == [[1], [], [expected]]

@@ -35,14 +35,14 @@ def test_a_header_keeps_its_nanoseconds() -> None:
 
 def test_every_field_of_a_detection_is_where_it_belongs() -> None:
     box = OrientedBox(1.0, 2.0, 30.0, 4.0, math.pi / 3)
-    sent = detections_to_msg(HEADER, [Instrument(10, 0.75, box, 99)])
+    sent = detections_to_msg(HEADER, [Instrument(10, 0.75, box, 99, track_id=12)])
 
     message = from_cdr(to_cdr(sent), 'vision_msgs/msg/Detection2DArray')
 
     assert message.header == HEADER
     (detection,) = message.detections
     assert detection.header == HEADER
-    assert detection.id == ''
+    assert detection.id == '12'
     center = detection.bbox.center
     assert (center.position.x, center.position.y, center.theta) == (1.0, 2.0, math.pi / 3)
     assert (detection.bbox.size_x, detection.bbox.size_y) == (30.0, 4.0)
@@ -54,6 +54,7 @@ def test_every_field_of_a_detection_is_where_it_belongs() -> None:
 
 def test_no_decision_is_reported_of_the_whole_image() -> None:
     (detection,) = detections_to_msg(HEADER, without_decision((48, 64))).detections
+    assert detection.id == ''
 
     hypothesis, box = detection.results[0].hypothesis, detection.bbox
     assert (hypothesis.class_id, hypothesis.score) == ('255', 0.0)
@@ -64,11 +65,13 @@ def test_no_decision_is_reported_of_the_whole_image() -> None:
 def test_every_field_of_a_keypoint_is_where_it_belongs() -> None:
     tip = Keypoint(KeypointKind.TIP, 3.0, 4.0, 0.5, 20.0)
     entry = tip._replace(kind=KeypointKind.SHAFT_ENTRY, is_hidden=True, is_beyond=True)
-    sent = keypoints_to_msg(HEADER, [Geometry(), Geometry((tip, entry))], (48, 64))
+    box = OrientedBox(1.0, 2.0, 30.0, 4.0, 0.0)
+    tools = [Instrument(10, 0.75, box, 99, track_id=number) for number in (3, 12)]
+    sent = keypoints_to_msg(HEADER, tools, [Geometry(), Geometry((tip, entry))], (48, 64))
 
     first, second = from_cdr(to_cdr(sent), 'vision_msgs/msg/Detection2DArray').detections
 
-    assert (first.header, first.id, second.id) == (HEADER, '2', '2')
+    assert (first.header, first.id, second.id) == (HEADER, '12', '12')
     center = first.bbox.center
     assert (center.position.x, center.position.y, center.theta) == (3.0, 4.0, 0.5)
     assert (first.bbox.size_x, first.bbox.size_y) == (40.0, 40.0)
@@ -84,8 +87,8 @@ def _results(point: Any) -> list[tuple[str, float]]:
 
 def test_keypoints_without_a_decision_are_those_of_detections() -> None:
     undecided = detections_to_msg(HEADER, without_decision((48, 64)))
-    assert to_cdr(keypoints_to_msg(HEADER, None, (48, 64))) == to_cdr(undecided)
-    assert keypoints_to_msg(HEADER, [], (48, 64)).detections == []
+    assert to_cdr(keypoints_to_msg(HEADER, [], None, (48, 64))) == to_cdr(undecided)
+    assert keypoints_to_msg(HEADER, [], [], (48, 64)).detections == []
 
 
 @pytest.mark.parametrize(
