@@ -94,19 +94,15 @@ def evaluate(
         workers = stack.enter_context(WorkerPool(_workers()))
         accumulator = FrameAccumulator(set(bag.matching.of_image), workers)
         writer = stack.enter_context(BagWriter(output, packed=True)) if output else None
-        step = _Step(accumulator, writer, options)
+        pipeline = CameraPipeline(options.pipeline, options.roi)
+        step = _Step(accumulator, writer, options, pipeline)
         bar = stack.enter_context(_bar(path.name, bag.images, progress))
         items = stack.enter_context(closing(prefetch(decoded(path, options, bag.image_of_truth))))
         # The network stays in the thread that warmed it up: torch keeps a thread pool for each
         # calling thread, and with more threads than cores, all of them get slow.
-        pipeline = CameraPipeline(options.pipeline, options.roi)
         decisions = decided(items, segmenter, pipeline, options.confidence)
         answers = (workers.begin(answered, item) for item in decisions)
-        follow(
-            lambda found: bar.update(step(tracked(found(), pipeline))),
-            answers,
-            DEPTH + workers.count,
-        )
+        follow(lambda found: bar.update(step(found())), answers, DEPTH + workers.count)
         counts = accumulator.finish()
         # Before the writer ends, so that it leaves no bag if this raises.
         accumulator.check_any(path, options.image_topic, ('mask',))
@@ -156,25 +152,31 @@ def _bar(name: str, images: int, progress: bool) -> Any:
 
 class _Step:
     """
-    Passes each item to accumulator and writer.
+    Follows the tracks into each item, and passes it to accumulator and writer.
 
     :param accumulator: collects outcomes and scores.
     :param writer: writes the messages; None to write none.
     :param options: with `confidence`, whether to write that too.
+    :param pipeline: holds the tracks.
     """
 
     def __init__(
-        self, accumulator: FrameAccumulator, writer: BagWriter | None, options: Options
+        self,
+        accumulator: FrameAccumulator,
+        writer: BagWriter | None,
+        options: Options,
+        pipeline: CameraPipeline,
     ) -> None:
         self._accumulator = accumulator
         self._writer = writer
         self._confidence = options.confidence
+        self._pipeline = pipeline
         self._announced = False
 
     def __call__(self, item: Answer | NonImage) -> int:
         """Process an item, and return the number of images that it stands for."""
         if isinstance(item, Answer):
-            self._take_answer(item)
+            self._take_answer(tracked(item, self._pipeline))
         elif isinstance(item, Rejected):
             place = self._accumulator.add_frame(
                 item.stamp_ns, item.received_ns, 'rejected', item.ms

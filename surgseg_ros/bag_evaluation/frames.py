@@ -266,18 +266,16 @@ def answered(item: Decided | NonImage) -> Answer | NonImage:
     return Answer(image.received_ns, image.header, result, pixels, ms, image.warnings)
 
 
-def tracked(item: Answer | NonImage, pipeline: CameraPipeline) -> Answer | NonImage:
+def tracked(answer: Answer, pipeline: CameraPipeline) -> Answer:
     """
     Give the instruments of an answer the ids of their tracks.
 
-    :param item: from `answered`, in the order of the bag.
+    :param answer: every one, in the order of the bag.
     :param pipeline: of the bag's camera.
-    :return: the answer; any other item unchanged.
+    :return: the answer with ids.
     """
-    if not isinstance(item, Answer):
-        return item
-    result = pipeline.track(item.result)
-    return item._replace(result=result, ms={**item.ms, **result.stage_ms})
+    result = pipeline.track(answer.result)
+    return answer._replace(result=result, ms={**answer.ms, **result.stage_ms})
 
 
 def _reported(error: Exception, what: str) -> tuple[str, str]:

@@ -84,6 +84,13 @@ class _Features(NamedTuple):
     areas: Values
     cells: Values
 
+    def take(self, chosen: NDArray[np.intp]) -> _Features:
+        """Select some rows."""
+        labels, places, axes, areas, cells = self
+        return _Features(
+            labels[chosen], places[chosen], axes[chosen], areas[chosen], cells[chosen]
+        )
+
 
 class _Motion(NamedTuple):
     """
@@ -149,7 +156,7 @@ class _Tracks(NamedTuple):
             self.numbers[chosen],
             self.began_ns[chosen],
             self.seen_ns[chosen],
-            _Features(*(values[chosen] for values in self.features)),
+            self.features.take(chosen),
             _Motion(*(values[chosen] for values in self.motion)),
         )
 
@@ -242,7 +249,7 @@ class Tracker:
             found = tracks.take(old)
             found = found._replace(
                 seen_ns=np.full(len(old), self._now_ns),
-                features=_Features(*(values[new] for values in seen)),
+                features=seen.take(new),
                 motion=found.motion.corrected(seen.places[new]),
             )
             lost = np.setdiff1d(np.arange(len(tracks.numbers)), old)
@@ -250,7 +257,7 @@ class Tracker:
         fresh = np.flatnonzero(numbers == 0)
         numbers[fresh] = self._last_number + 1 + np.arange(len(fresh))
         self._last_number += len(fresh)
-        started = self._started(numbers[fresh], _Features(*(values[fresh] for values in seen)))
+        started = self._started(numbers[fresh], seen.take(fresh))
         self._tracks = started if self._tracks is None else self._tracks.joined(started)
         return numbers
 

@@ -185,9 +185,7 @@ def _detection(message_header: Any, instrument: Instrument) -> Any:
     box = instrument.box
     place = box.center_x_px, box.center_y_px, box.angle_rad
     results = [(str(instrument.label), instrument.score)]
-    return _box(
-        message_header, results, place, (box.size_x_px, box.size_y_px), _name(instrument)
-    )
+    return _box(message_header, results, place, (box.size_x_px, box.size_y_px), _name(instrument))
 
 
 def _box(

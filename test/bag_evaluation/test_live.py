@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Offline and live agree: what the node publishes of the demo bag is what evaluate_bag writes."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -210,7 +211,7 @@ def check_ids(detections):
     ids = [
         {found.id for found in detections[stamp].detections} - {''} for stamp in sorted(detections)
     ]
-    assert any(before & after for before, after in zip(ids, ids[1:]))
+    assert any(before & after for before, after in itertools.pairwise(ids))
     for message in detections.values():
         for found in message.detections:
             assert (found.id == '') == (found.results[0].hypothesis.class_id == '255')

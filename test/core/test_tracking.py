@@ -9,9 +9,8 @@ from drawn_masks import SIZE, bar, empty, find, tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surgseg_ros.core.detections import find_instruments, without_decision
+from surgseg_ros.core.detections import without_decision
 from surgseg_ros.core.labels import CLAMPS, HOLDER, NEEDLE, ROBOTIC_TOOL, SUCTION
-from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 from surgseg_ros.core.tracking import LONGEST_GAP_NS, MOST_TRACKED, Tracker
 from surgseg_ros.synthetic import Scene
 
@@ -74,9 +73,8 @@ def test_what_is_out_of_sight_keeps_its_id_for_half_a_second(away_ms, expected):
 
 def test_with_no_time_to_be_lost_one_image_ends_a_track():
     tracker = Tracker(0)
-    assert [ids(tracker, mask, at) for at, mask in enumerate((rod(9), rod(9), empty(), rod(9)))] == [
-        *([1], [1], [], [2])
-    ]  # fmt: skip
+    masks = rod(9), rod(9), empty(), rod(9)
+    assert [ids(tracker, mask, at_ms) for at_ms, mask in enumerate(masks)] == [[1], [1], [], [2]]
 
 
 def test_images_without_a_decision_are_time_out_of_sight():
@@ -169,7 +167,7 @@ steps = st.lists(
 @given(steps)
 def test_an_id_is_of_one_class_is_once_in_an_image_and_never_comes_back(images):
     tracker, at_ms = Tracker(), 10_000
-    classes, gone, ended = {}, set(), set()
+    classes, ended = {}, set()
     for step_ms, drawn, ends in images:
         at_ms += step_ms
         if ends:
@@ -189,13 +187,11 @@ def test_an_id_is_of_one_class_is_once_in_an_image_and_never_comes_back(images):
 
 
 def true_instruments(frame):
-    """Make an instrument of the pixels of each true one."""
+    """Find the largest piece of each true instrument, by its number."""
     found = []
     for number in set(np.unique(frame.instances).tolist()) - {0}:
         own = np.where(frame.instances == number, frame.mask, 0).astype(np.uint8)
-        sure = GridConfidence(np.full((2, 2), 255, np.uint8), Roi(0, 0, own.shape[1], own.shape[0]))
-        pieces = find_instruments(Segmentation(own, grid_confidence=sure), 0.0)
-        found.append((number, max(pieces, key=lambda i: i.area_px)))
+        found.append((number, max(find(own), key=lambda i: i.area_px)))
     return [(number, i) for number, i in found if i.area_px > 20]
 
 
