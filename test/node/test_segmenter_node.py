@@ -84,7 +84,7 @@ def test_instances_and_keypoints_are_those_of_the_detections(start, segment):
     assert message.header.frame_id == FRAME_ID
     heard = [(point.id, point.results[0].hypothesis.class_id) for point in message.detections]
     ids = [detection.id for detection in found.wait_for_stamp(sent_ns).detections]
-    assert sorted(ids, key=int) == [str(number) for number in range(1, len(instruments) + 1)]
+    assert len({int(number) for number in ids}) == len(instruments)
     assert heard == [
         (number, str(int(point.kind)))
         for number, geometry in zip(ids, geometries, strict=True)
