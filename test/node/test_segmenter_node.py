@@ -93,6 +93,29 @@ def test_instances_and_keypoints_are_those_of_the_detections(start, segment):
     assert heard
 
 
+def test_another_activation_begins_new_tracks(start):
+    bench = start().bench
+    found, camera = bench.listen(Detection2DArray, 'detections'), bench.camera()
+
+    def ids():
+        bench.connect(camera, found)
+        heard = []
+        for _ in range(2):
+            sent_ns = bench.new_stamp_ns()
+            camera.publish(image_cdr(make_image(3, 480, 640), sent_ns))
+            detections = found.wait_for_stamp(sent_ns).detections
+            heard.append([int(detection.id) for detection in detections])
+        return heard
+
+    first, again = ids()
+    assert first == again
+    assert bench.change('deactivate')
+    assert bench.change('activate')
+    afresh, _ = ids()
+    assert len(afresh) == len(first)
+    assert min(afresh) > max(first)
+
+
 def test_points_that_cannot_be_found_are_no_decision_and_the_mask_is_there(start, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError('of a test')
