@@ -369,10 +369,10 @@ def _costs(tracks: _Tracks, seen: _Features, size: tuple[int, int]) -> Values:
     return np.where(allowed, costs, _NO_MATCH)
 
 
-def _moved(cells: Values, ways: Values, size: tuple[int, int]) -> Values:
+def _moved(cells: Values, shifts: Values, size: tuple[int, int]) -> Values:
     """Move coarse masks by whole cells, as far as they stay in the image."""
     side = -(-max(size) // _CELLS)
-    steps = np.rint(ways * size[0] / side).astype(np.intp)
+    steps = np.rint(shifts * size[0] / side).astype(np.intp)
     changed = np.flatnonzero(steps.any(axis=1))
     if not len(changed):
         return cells
