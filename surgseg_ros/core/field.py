@@ -64,7 +64,7 @@ class Field:
         away = circle.distances(points[..., 1], points[..., 0])
         return np.asarray(np.minimum(gaps, circle.radius_px - away))
 
-    def border_ahead(self, start: Points, direction: Points) -> Points:
+    def border_hit(self, start: Points, direction: Points) -> Points:
         """
         Follow a ray to the border; from outside, to where it leaves the field again.
 

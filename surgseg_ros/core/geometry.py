@@ -37,7 +37,7 @@ _LEAST_SAMPLES: Final = 3
 
 _ENDS: Final = (KeypointKind.TIP, KeypointKind.LEFT_JAW_TIP, KeypointKind.RIGHT_JAW_TIP)
 _COVERS: Final = (*ROBOTIC_TOOL_PARTS, SUCTION, HOLDER)
-_AHEAD: Final = 0.012
+_PROBE: Final = 0.012
 """Where an end is looked whether something covers it, in image heights."""
 
 _THREAD_NEAR: Final = 0.03
@@ -194,9 +194,9 @@ def _flagged(point: Keypoint, label: int, mask: NDArray[np.uint8]) -> Keypoint:
 
 def _is_cut(end: Keypoint, mask: NDArray[np.uint8]) -> bool:
     """Whether a tool or a rod lies where an end points: what is seen is not its end."""
-    ahead = _AHEAD * mask.shape[0] * np.array([[1.0], [2.0]])
+    probes = _PROBE * mask.shape[0] * np.array([[1.0], [2.0]])
     out = np.array([math.cos(end.angle_rad), math.sin(end.angle_rad)])
-    columns, rows = np.rint(end.place + ahead * out).astype(np.intp).T
+    columns, rows = np.rint(end.place + probes * out).astype(np.intp).T
     inside = (rows >= 0) & (rows < mask.shape[0]) & (columns >= 0) & (columns < mask.shape[1])
     return bool(inside.all() and np.isin(mask[rows, columns], _COVERS).all())
 

@@ -97,7 +97,7 @@ def shaft_points(strip: Strip, field: Field) -> list[Keypoint]:
     """
     kinds = KeypointKind
     direction, normal = strip.direction, strip.normal
-    entry = field.border_ahead(strip.end, -direction)
+    entry = field.border_hit(strip.end, -direction)
     along = float((entry - strip.origin) @ direction)
     found = [
         make_point(kinds.SHAFT_AXIS, strip.end, direction, strip.residual_px, field),
@@ -109,7 +109,7 @@ def shaft_points(strip: Strip, field: Field) -> list[Keypoint]:
     for kind, side in ((kinds.LEFT_SHAFT_EDGE, -1.0), (kinds.RIGHT_SHAFT_EDGE, 1.0)):
         lean = direction + side * strip.slope * normal
         start = strip.end + side * float(strip.half_at(strip.end_px)) * normal
-        edge = field.border_ahead(start, -lean / float(np.hypot(*lean)))
+        edge = field.border_hit(start, -lean / float(np.hypot(*lean)))
         found.append(make_point(kind, edge, direction, 2 * strip.residual_px, field))
     return found
 

@@ -40,8 +40,8 @@ def test_gaps_are_distances_from_the_nearest_border(field, gaps):
     ],
 )
 def test_a_ray_is_followed_to_the_border(roi, place):
-    ahead = Field(SIZE, roi).border_ahead(np.array([200.0, 135]), np.array([1.0, 0]))
-    np.testing.assert_allclose(ahead, place)
+    probes = Field(SIZE, roi).border_hit(np.array([200.0, 135]), np.array([1.0, 0]))
+    np.testing.assert_allclose(probes, place)
 
 
 def segmented(mask, roi):
