@@ -118,7 +118,7 @@ def course(points: Points, cell_px: float) -> Points:
     """
     Order samples of a thread from one end to the other.
 
-    :param points: (n, 2) samples of one piece, on a grid.
+    :param points: (n, 2) samples on a grid; pieces are connected where they are nearest.
     :param cell_px: size of the cells whose samples become one point of the course.
     :return: (m, 2) along the shortest path in the thread between the two ends farthest apart.
     """
@@ -135,6 +135,7 @@ def course(points: Points, cell_px: float) -> Points:
     if len(nodes) < 3:
         return nodes
     pairs = cKDTree(nodes).query_pairs(1.9 * cell_px, output_type='ndarray')
+    pairs = _bridged(nodes, pairs)
     lengths = np.hypot(*(nodes[pairs[:, 0]] - nodes[pairs[:, 1]]).T)
     froms, tos = np.concatenate([pairs, pairs[:, ::-1]]).T
     order = np.argsort(froms, kind='stable')  # as a csr_array stores it
@@ -149,6 +150,23 @@ def course(points: Points, cell_px: float) -> Points:
     while path[-1] != begin and before[path[-1]] >= 0:
         path.append(int(before[path[-1]]))
     return np.asarray(nodes[path[::-1]])
+
+
+def _bridged(nodes: Points, pairs: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Add the shortest pairs that connect what the given ones do not."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ones = np.ones(len(pairs), bool)
+    graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(len(nodes),) * 2)
+    count, part = connected_components(graph, directed=False)
+    for _ in range(count - 1):
+        first, others = np.flatnonzero(part == part[0]), np.flatnonzero(part != part[0])
+        gaps = np.hypot(*(nodes[first][:, None] - nodes[others][None]).transpose(2, 0, 1))
+        one, other = np.unravel_index(gaps.argmin(), gaps.shape)
+        pairs = np.concatenate([pairs, [[first[one], others[other]]]])
+        part[part == part[others[other]]] = part[0]
+    return pairs
 
 
 def resample(line: Points, count: int = LINE_POINTS) -> Points:
@@ -167,7 +185,12 @@ def resample(line: Points, count: int = LINE_POINTS) -> Points:
 COURSE_CELLS: Final = 90
 """Cells of a thread's course in the image's height."""
 
-_GAP_CELLS: Final = 5.0
+_GAP_CELLS: Final = 9.0
+"""The widest gap between two pieces of a thread that runs through tissue."""
+
+_COVERED_GAP_CELLS: Final = 36.0
+"""The same where a tool covers it."""
+
 _TURN_RAD: Final = 0.9
 
 
@@ -212,7 +235,7 @@ def is_same_thread(thread: ThreadEnds, piece: ThreadEnds, mask: NDArray[np.uint8
         for stop, back in zip(*piece):
             gap = stop - start
             length = math.hypot(*gap)
-            if length > 3 * _GAP_CELLS * cell:
+            if length > _COVERED_GAP_CELLS * cell:
                 continue
             if length > _GAP_CELLS * cell:
                 line = np.rint(np.linspace(start, stop, 9)[1:-1]).astype(np.intp)

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.curves import Arc, fit_arc, is_same_thread, lies_on, thread_ends
 from surgseg_ros.core.field import Field, Points
-from surgseg_ros.core.labels import BACKGROUND, HOLDER, NEEDLE, ROBOTIC_TOOL, SUCTION, THREAD
+from surgseg_ros.core.labels import (
+    BACKGROUND,
+    CATHETER,
+    HOLDER,
+    NEEDLE,
+    ROBOTIC_TOOL,
+    SUCTION,
+    THREAD,
+)
 from surgseg_ros.core.parts import LEAST_SAMPLES, MOST_PARTS, Part, ToolParts
 from surgseg_ros.core.robotic_tools import continues, group_tools
 from surgseg_ros.core.runs import Runs
@@ -195,6 +203,7 @@ _UNDER_A_TOOL: Final = 20.0
 """The widest gap between two pieces of a rod, in its widths, where something covers it."""
 
 _HIDDEN: Final = 0.8
+_SAMPLE: Final = 200
 
 
 def _rod(points: Points, field: Field) -> Part | None:
@@ -208,13 +217,21 @@ def _is_same_rod(rod: Part | None, piece: Part | None, mask: NDArray[np.uint8]) 
         return False
     if continues(rod, piece):
         return True
-    if not continues(rod, piece, _UNDER_A_TOOL):
-        return False
-    farthest = np.hypot(*(piece.points - rod.middle).T).argmin()
-    nearest = np.hypot(*(rod.points - piece.points[farthest]).T).argmin()
-    line = np.linspace(rod.points[nearest], piece.points[farthest], 17)[1:-1]
+    return continues(rod, piece, _UNDER_A_TOOL) and _is_covered(rod.points, piece.points, mask)
+
+
+def _is_covered(first: Points, second: Points, mask: NDArray[np.uint8]) -> bool:
+    """Whether something is seen on all of the way from one piece to another."""
+    first, second = (points[:: max(1, len(points) // _SAMPLE)] for points in (first, second))
+    gaps = np.hypot(*(first[:, None] - second[None]).transpose(2, 0, 1))
+    one, other = np.unravel_index(gaps.argmin(), gaps.shape)
+    line = np.linspace(first[one], second[other], 17)[1:-1]
     columns, rows = np.rint(line).astype(np.intp).T
     return bool((mask[rows, columns] != BACKGROUND).mean() > _HIDDEN)
+
+
+def _points(points: Points, _: Field) -> Points:
+    return points
 
 
 _ON_ONE_ARC: Final = 0.08
@@ -238,6 +255,7 @@ def _is_same_needle(needle: _Needle, piece: _Needle, _: NDArray[np.uint8]) -> bo
 _CONTINUATIONS: Final[dict[int, tuple[Callable[..., Any], Callable[..., bool]]]] = {
     SUCTION: (_rod, _is_same_rod),
     HOLDER: (_rod, _is_same_rod),
+    CATHETER: (_points, _is_covered),
     NEEDLE: (_needle, _is_same_needle),
     THREAD: (thread_ends, is_same_thread),
 }

@@ -133,6 +133,7 @@ _CLEAR: Final = 0.8
 """Cosine of the angle from which on the two disagree."""
 
 _PARALLEL_RAD: Final = 0.2
+_INSIDE: Final = 1.15
 _OFFSET: Final = 0.3
 
 
@@ -153,7 +154,11 @@ def continues(shaft: Part, piece: Part, apart: float = 4.0) -> bool:
     gap = max(strip.start_px - float(along.max()), float(along.min()) - strip.end_px)
     fits = abs(float(across.mean())) < _OFFSET * half * 2 and gap > -half
     wide = float(np.ptp(across))
-    if not fits or gap > apart * 2 * half or not 0.5 < wide / (2 * half) < 1.6:
+    if not fits or gap > apart * 2 * half:
+        return False
+    if float(np.abs(across).max()) < _INSIDE * half:  # what is seen of it between other things
+        return True
+    if not 0.5 < wide / (2 * half) < 1.6:
         return False
     turned = angle_between(strip.direction, other.direction)
     return min(turned, np.pi - turned) < _PARALLEL_RAD or other.length_px < 1.5 * wide

@@ -203,6 +203,18 @@ def test_a_tip_that_another_tool_covers_is_hidden():
         assert tips[kind].score == 0
 
 
+def test_the_line_of_a_thread_in_pieces_runs_through_all_of_them():
+    mask = empty()
+    for first, last in ((20, 140), (155, 300), (316, 450)):
+        cv2.line(mask, (first, 100), (last, 100), THREAD, 3)
+    (found,) = find(mask)
+    (geometry,) = find_geometries([found], mask)
+    line = [point for point in geometry.keypoints if point.kind == KINDS.THREAD_LINE]
+    x = [point.x_px for point in line]
+    assert sorted(x) in (x, x[::-1])
+    assert (min(x), max(x)) == pytest.approx((20, 450), abs=4)
+
+
 def test_distances_are_those_of_the_nearest_points_in_sight():
     mask = tool(tool(empty(), (-20, 60), (200, 60), 24), (500, 70), (280, 70), 24)
     cv2.ellipse(mask, (240, 180), (40, 40), 0, 0, 180, NEEDLE, 6)

@@ -117,6 +117,30 @@ def test_a_thin_rod_under_a_wide_tool_is_one():
     assert [i.label for i in find(mask)] == [SUCTION, SUCTION]
 
 
+def test_a_catheter_under_a_tool_is_one_and_two_beside_it_are_two():
+    mask = empty()
+    cv2.ellipse(mask, (240, 130), (120, 80), 0, 0, 180, CATHETER, 20)
+    bar(mask, (240, -10), (240, 280), 50, SHAFT)
+    assert [i.label for i in find(mask)] == [CATHETER, ROBOTIC_TOOL]
+    mask[mask == SHAFT] = 0
+    assert [i.label for i in find(mask)] == [CATHETER, CATHETER]
+
+
+def test_a_thread_that_runs_through_tissue_or_under_a_tool_is_one():
+    mask = empty()
+    line = np.stack([np.linspace(20, 460, 90), 60 + 10 * np.sin(np.linspace(0, 3, 90))], axis=1)
+    cv2.polylines(mask, [np.rint(line).astype(np.int32)], False, THREAD, 4)
+    mask[:, 150:168] = 0
+    bar(mask, (320, -10), (320, 200), 80, SHAFT)
+    assert [i.label for i in find(mask)].count(THREAD) == 1
+
+
+def test_a_sliver_of_a_shaft_between_what_covers_it_belongs_to_it():
+    mask = bar(empty(), (-20, 130), (200, 130), 40, SHAFT)
+    bar(mask, (230, 138), (260, 138), 10, SHAFT)
+    assert len(tools_of(mask)) == 1
+
+
 def test_a_short_piece_of_a_needle_belongs_to_the_rest_of_it():
     mask = empty()
     cv2.ellipse(mask, (240, 130), (60, 60), 0, 0, 30, NEEDLE, 6)
