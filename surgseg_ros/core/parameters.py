@@ -26,6 +26,9 @@ TORCH_PRECISIONS: Final = ('f32', 'bf16', 'f16')
 PRECISIONS: Final = (AUTO, *dict.fromkeys((*TORCH_PRECISIONS, *EXPORTED_PRECISIONS)))
 """Precisions that at least one runtime supports."""
 
+PAIRINGS: Final = (AUTO, 'none')
+"""Whether images of two cameras are taken in pairs."""
+
 TRANSPORTS: Final = ('raw', 'compressed')
 RELIABILITIES: Final = ('auto', 'reliable', 'best_effort')
 
@@ -151,6 +154,28 @@ TABLE: Final = (
         'camera_names',
         [''],
         'Prefixes of the output topics, one per image topic: left and right, for example.',
+    ),
+    Parameter(
+        'pairing',
+        AUTO,
+        'auto: of two cameras, the newest pair of images is taken, those whose stamps belong '
+        'together; none: the newest image of each camera in turn, as with any other number of '
+        'cameras.',
+        choices=PAIRINGS,
+    ),
+    Parameter(
+        'pair_tolerance_ms',
+        5,
+        'Pairs: the largest difference of the stamps of two images in milliseconds, less than '
+        'half of the time between two images; 0: equal stamps.',
+        (0, 1000),
+    ),
+    Parameter(
+        'pair_wait_ms',
+        30,
+        'Pairs: how long an image waits for that of the other camera, in milliseconds from its '
+        'receipt, before it is taken alone.',
+        (0, 10_000),
     ),
     Parameter(
         'roi',

@@ -2,16 +2,14 @@
 """
 Keeps what is stale from being published as valid.
 
-The newest frame of each camera waits for the worker. A result of an earlier generation is
-discarded, and one that is too old does not count as valid; what is published while there is no
-valid one is up to the fail-safe.
+A result of an earlier generation is discarded, and one that is too old does not count as valid;
+what is published while there is no valid one is up to the fail-safe.
 """
 
 import contextlib
 import math
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -23,7 +21,7 @@ from surgseg_ros.core.parameters import AGE_SOURCES, FAIL_SAFES, LARGEST_FRAME_A
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.messages.serialization import header
-from surgseg_ros.node.health import STALE, CameraChannel, Frame
+from surgseg_ros.node.health import STALE, CameraChannel
 
 
 class Generation:
@@ -54,55 +52,6 @@ class Generation:
         """
         with self._lock:
             yield number == self.number
-
-
-class Mailbox:
-    """Passes the newest frame of each camera in turn to the worker; drops older ones."""
-
-    def __init__(self) -> None:
-        """Start empty and open."""
-        self._slots: OrderedDict[int, Frame] = OrderedDict()
-        self._changed = threading.Condition()
-        self._closed = False
-
-    def put(self, frame: Frame) -> bool:
-        """
-        Put a frame into its camera's slot.
-
-        :param frame: replaces the previous one, but keeps the camera's place in the queue.
-        :return: whether a frame was dropped for it.
-        """
-        with self._changed:
-            dropped = frame.camera in self._slots
-            self._slots[frame.camera] = frame
-            self._changed.notify()
-            return dropped
-
-    def take(self, most: int = 1) -> tuple[Frame, ...]:
-        """
-        Wait for a frame, and take those of other cameras that are present by then.
-
-        :param most: the maximum number of frames.
-        :return: the newest frame of each camera, the one that waited longest first; empty once
-            the mailbox is closed.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._slots or self._closed)
-            if self._closed:
-                return ()
-            count = min(most, len(self._slots))
-            return tuple(self._slots.popitem(last=False)[1] for _ in range(count))
-
-    def clear(self) -> None:
-        """Drop all frames."""
-        with self._changed:
-            self._slots.clear()
-
-    def close(self) -> None:
-        """Make `take` return nothing from now on."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
 
 
 RECEIPT, HEADER = AGE_SOURCES

@@ -14,6 +14,7 @@ from surgseg_ros.core.pipeline import InputFrame
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.timing import Percentiles, Stopwatch, percentiles
+from surgseg_ros.messages.images import read_stamp
 
 VALID: Final = 'valid'
 DEGRADED: Final = 'degraded'
@@ -69,7 +70,8 @@ class Health:
     Counts: `received`; `lost` on the way; `missing` in the publisher's sequence numbers (lost, or
     overwritten unread); `dropped` by design for a newer frame; `rejected` as malformed or failed;
     `too_old` when ready; `undecided` because of a gate; `discarded` after a change of state or
-    model; `published`; `no_decision`, published while there is no mask.
+    model; `published`; `no_decision`, published while there is no mask; `pairs`, taken together
+    with the other camera's image, and `singles`, taken alone.
     """
 
     def __init__(self) -> None:
@@ -354,6 +356,11 @@ class Frame(NamedTuple):
     received_ns: int
     age_ns: int
     generation: int
+
+    @property
+    def stamp_ns(self) -> int | None:
+        """Stamp of the image's header in nanoseconds; None if there are too few bytes."""
+        return read_stamp(self.cdr)
 
 
 class ReceivedImage(NamedTuple):

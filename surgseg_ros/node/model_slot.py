@@ -17,8 +17,8 @@ from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.processes import importing
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.node.freshness import Generation
+from surgseg_ros.node.inference import Inference
 from surgseg_ros.node.parameters import Settings
-from surgseg_ros.node.worker import Inference
 
 if TYPE_CHECKING:
     from surgseg_ros.core.segmenter import Segmenter

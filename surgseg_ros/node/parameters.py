@@ -13,6 +13,7 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from surgseg_ros.core.gates import GateSetting
 from surgseg_ros.core.parameters import (
+    AUTO,
     TABLE,
     Parameter,
     camera_roi,
@@ -25,6 +26,7 @@ from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.node.freshness import ResultPolicy
 from surgseg_ros.node.image_subscriber import INPUT_POLICIES, possible_topics
+from surgseg_ros.node.mailbox import Pairing
 from surgseg_ros.node.outputs import OUTPUT_POLICIES, RESULTS, prefixed
 
 
@@ -42,6 +44,9 @@ class Settings:
     reliability: str
     image_topics: tuple[str, ...]
     camera_names: tuple[str, ...]
+    pairing: str
+    pair_tolerance_ms: int
+    pair_wait_ms: int
     roi: tuple[int, ...]
     roi_mode: str
     overlay: bool
@@ -119,6 +124,13 @@ class Settings:
         return ResultPolicy(
             **{entry.name: getattr(self, entry.name) for entry in fields(ResultPolicy)}
         )
+
+    @property
+    def pairs(self) -> Pairing | None:
+        """When images of two cameras are a pair; None: they are taken one by one."""
+        if self.pairing != AUTO or len(self.image_topics) != 2:
+            return None
+        return Pairing(self.pair_tolerance_ms, self.pair_wait_ms)
 
     @property
     def pipeline(self) -> PipelineSettings:

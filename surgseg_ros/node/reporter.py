@@ -187,6 +187,8 @@ class StatusReport:
             'undecided': counts['undecided'],
             'no_decision_published': counts['no_decision'],
             'discarded': counts['discarded'],
+            'pairs': counts['pairs'],
+            'singles': counts['singles'],
         }
         return {key: str(value) for key, value in named.items()}
 

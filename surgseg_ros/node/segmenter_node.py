@@ -15,10 +15,11 @@ from surgseg_ros.core.parameters import AT_START, LIVE, TABLE
 from surgseg_ros.core.processes import release_memory
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.node import parameters
-from surgseg_ros.node.freshness import FailSafe, Generation, Mailbox
+from surgseg_ros.node.freshness import FailSafe, Generation
 from surgseg_ros.node.health import CameraChannel, Frame, Health
 from surgseg_ros.node.image_subscriber import TYPE_NAMES, ImageSubscriber
 from surgseg_ros.node.lifecycle import LifecycleNode, Ticker, Transition
+from surgseg_ros.node.mailbox import Mailbox
 from surgseg_ros.node.model_slot import ModelSlot
 from surgseg_ros.node.other_publishers import (
     OtherPublishers,
@@ -135,7 +136,7 @@ class SegmenterNode(LifecycleNode):
                 f'-p model:=FOLDER with ros2 run), or to {DEFAULT_MODEL!r} for the one that ships'
             )
         self._models.fill(settings)
-        self._mailbox = Mailbox()
+        self._mailbox = Mailbox(settings.pairs, self._count_dropped)
         self._channels = tuple(
             self._make_channel(index) for index in range(len(settings.camera_names))
         )
@@ -250,8 +251,8 @@ class SegmenterNode(LifecycleNode):
 
         def receive(cdr: bytes, age_ns: int) -> None:
             frame = Frame(index, cdr, time.monotonic_ns(), age_ns, generation)
-            if mailbox is not None and mailbox.put(frame):
-                health.count('dropped')
+            if mailbox is not None:
+                mailbox.put(frame)
 
         return ImageSubscriber(
             self,
@@ -262,6 +263,9 @@ class SegmenterNode(LifecycleNode):
             receive,
             self._reporter.check_soon,
         )
+
+    def _count_dropped(self, frame: Frame) -> None:
+        self._channels[frame.camera].health.count('dropped')
 
     def _report_fail_safe_error(self, error: Exception) -> None:
         text = f'fail_safe failed: {type(error).__name__}: {error}'

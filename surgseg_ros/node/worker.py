@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that turns frames into results, and how it runs the network."""
+"""The thread that turns frames into results."""
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Protocol
 
 from surgseg_ros.core.detections import without_decision
-from surgseg_ros.core.errors import describe, is_of_machine
+from surgseg_ros.core.errors import describe
 from surgseg_ros.core.pipeline import (
     CameraPipeline,
     FrameResult,
@@ -21,9 +19,8 @@ from surgseg_ros.core.pipeline import (
     PipelineSettings,
     complete,
 )
-from surgseg_ros.core.processes import empty_device_cache
 from surgseg_ros.core.reasons import Reason, ReasonCode, ResultWarning
-from surgseg_ros.core.segmentation import Roi, Segmentation
+from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.timing import StampAnomaly, Stopwatch
 from surgseg_ros.messages.encodings import ImageError
 from surgseg_ros.messages.images import RgbImage, image_from_msg, read_image
@@ -32,107 +29,13 @@ from surgseg_ros.node.freshness import (
     PUBLISH_NO_DECISION,
     Age,
     Generation,
-    Mailbox,
     ResultPolicy,
     clock_warning,
     staleness,
 )
 from surgseg_ros.node.health import CameraChannel, Frame, LastImage, ReceivedImage
-
-if TYPE_CHECKING:
-    from surgseg_ros.core.segmenter import Segmenter
-
-Result = Segmentation | Exception
-
-
-class Input(NamedTuple):
-    """
-    One camera's input of the network.
-
-    :param image: (H, W, 3) uint8 RGB.
-    :param roi: the part to segment; None: the whole image.
-    """
-
-    image: NDArray[np.uint8]
-    roi: Roi | None
-
-
-class FallbackHandler(Protocol):
-    """Handles failures of the machine that `Inference` reports."""
-
-    def fall_back(self, error: Exception) -> bool:
-        """
-        Start to replace the runtime that failed.
-
-        :param error: raised by the second attempt, too.
-        :return: whether a replacement is being loaded; until it is ready, retrying is useless.
-        """
-
-    def disable_batching(self, reason: str) -> None:
-        """Record that images are segmented one by one from now on."""
-
-
-class Inference:
-    """
-    Segments images with one model; not thread-safe.
-
-    :param segmenter: the model.
-    :param fallback: handles failures of the machine.
-    """
-
-    def __init__(self, segmenter: Segmenter, fallback: FallbackHandler) -> None:
-        """Start with the batch size that the model supports."""
-        self.segmenter = segmenter
-        self.max_batch_size = segmenter.max_batch_size
-        self._fallback = fallback
-        self._failed: Exception | None = None
-
-    def segment(self, inputs: Sequence[Input], confidence: bool = False) -> list[Result]:
-        """
-        Segment a batch; if that fails, segment each image alone, to find the one that fails.
-
-        :param inputs: one per camera; may be empty.
-        :param confidence: whether to compute the confidence of each pixel, not only on the
-            network's grid.
-        :return: for each input its segmentation, or the error.
-        """
-        if not inputs:
-            return []
-        if self._failed is not None:
-            return [self._failed] * len(inputs)
-        try:
-            return self._try(lambda: self._run(inputs, confidence))
-        except Exception as error:  # from the network, the device, or a roi beyond the image
-            if len(inputs) > 1:
-                results = [result for one in inputs for result in self.segment([one], confidence)]
-                self._check_batching(error, results)
-                return results
-            if is_of_machine(error) and self._fallback.fall_back(error):
-                self._failed = error
-            return [error]
-
-    def _try(self, attempt: Callable[[], list[Result]]) -> list[Result]:
-        """Try again once if the machine failed."""
-        try:
-            return attempt()
-        except Exception as error:
-            if not is_of_machine(error):
-                raise
-        empty_device_cache()
-        return attempt()
-
-    def _run(self, inputs: Sequence[Input], confidence: bool) -> list[Result]:
-        images, rois = [x.image for x in inputs], [x.roi for x in inputs]
-        wanted = {'confidence': confidence, 'grid_confidence': True}
-        return list(self.segmenter.segment_all(images, rois, **wanted))
-
-    def _check_batching(self, error: Exception, results: Sequence[Result]) -> None:
-        """Process images one at a time from now on if that works and a batch does not."""
-        if is_of_machine(error) and not any(isinstance(one, Exception) for one in results):
-            self.max_batch_size = 1
-            reason = f'images are processed one at a time: {describe(error)}'
-            self._fallback.disable_batching(reason)
-
+from surgseg_ros.node.inference import Inference, Input
+from surgseg_ros.node.mailbox import Mailbox, Pair
 
 MODEL_STAGES: Final = ('fit', 'network', 'upsample')
 """Stages of the model itself, without conversion and transport of images and masks."""
@@ -207,15 +110,25 @@ class Worker(threading.Thread):
             inference = self._begin(frames[0].generation)
             if inference is None:  # the node has just been cleaned up
                 continue
-            images = [image for frame in frames if (image := self._read(frame)) is not None]
-            inputs = [self._find_roi(image) for image in images]
-            outputs = inference.segment(inputs, self._needs_confidence(images))
-            for image, output in zip(images, outputs):
-                pipeline = self._pipelines[image.frame.camera]
-                result = complete(pipeline.decide(image.input, output))
-                self._answer(image, pipeline.track(result))
+            for frame in frames:
+                count = 'pairs' if isinstance(frames, Pair) else 'singles'
+                self._channels[frame.camera].health.count(count)
+            for image, result in self._results(frames, inference):
+                self._answer(image, result)
             del inference
             self._used = None  # else a replaced model would stay in memory
+
+    def _results(
+        self, frames: Sequence[Frame], inference: Inference
+    ) -> Iterator[tuple[ReceivedImage, FrameResult]]:
+        """Yield the result of each frame, as soon as the batch that it belongs to is ready."""
+        images = (image for frame in frames if (image := self._read(frame)) is not None)
+        while batch := tuple(itertools.islice(images, inference.max_batch_size)):
+            inputs = [self._find_roi(image) for image in batch]
+            outputs = inference.segment(inputs, self._needs_confidence(batch))
+            for image, output in zip(batch, outputs):
+                pipeline = self._pipelines[image.frame.camera]
+                yield image, pipeline.track(complete(pipeline.decide(image.input, output)))
 
     def _max_batch_size(self) -> int:
         inference = self._models.inference

@@ -13,9 +13,11 @@ from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.messages.serialization import IMAGE, stamp_ns
-from surgseg_ros.node.freshness import HEADER, Generation, Mailbox, ResultPolicy
+from surgseg_ros.node.freshness import HEADER, Generation, ResultPolicy
 from surgseg_ros.node.health import CameraChannel, Frame, Health
-from surgseg_ros.node.worker import Inference, Worker
+from surgseg_ros.node.inference import Inference
+from surgseg_ros.node.mailbox import Mailbox
+from surgseg_ros.node.worker import Worker
 
 
 class Passes:
@@ -89,7 +91,7 @@ def work(
     for camera, cdr in frames:
         mailbox.put(Frame(camera, cdr, time.monotonic_ns(), 0, 0))
     worker.start()
-    while mailbox._slots:
+    while mailbox._queue.due_ns() is not None:
         pass
     mailbox.close()
     worker.join()

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Passes the newest frames to the worker, and drops older ones.
+
+Which ones is up to a queue: `NewestOfEach` gives the newest frame of each camera, `NewestPair` the
+newest two whose stamps belong together. The queues know no thread, and no clock but the one that
+they are given.
+"""
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
+
+from surgseg_ros.node.health import Frame
+
+_MOST_WAITING: Final = 5
+"""Frames of an eye that wait, at most: a large `pair_wait_ms` must not fill the memory."""
+
+_MOST_MISSES: Final = 5
+"""Frames in a row without a partner after which no frame waits for one."""
+
+
+class Pairing(NamedTuple):
+    """
+    When two frames are a pair, and how long one waits for the other.
+
+    :param tolerance_ms: the largest difference of their stamps.
+    :param wait_ms: how long a frame waits, from its receipt.
+    """
+
+    tolerance_ms: float
+    wait_ms: float
+
+
+class Pair(NamedTuple):
+    """Frames of two cameras whose stamps belong together."""
+
+    first: Frame
+    second: Frame
+
+
+class FrameQueue(Protocol):
+    """The frames that wait; calls `dropped` for each one that it drops for a newer one."""
+
+    def add(self, frame: Frame) -> None:
+        """Add a frame that has just been received."""
+
+    def pop(self, most: int, now_ns: int) -> tuple[Frame, ...]:
+        """Remove the frames that are next, a Pair or at most `most`; empty if none is due."""
+
+    def due_ns(self) -> int | None:
+        """Return when a frame is due, by the steady clock; None while none waits."""
+
+    def clear(self) -> None:
+        """Forget all frames."""
+
+
+class NewestOfEach:
+    """
+    The newest frame of each camera, the one that waited longest first.
+
+    :param dropped: called with each frame that is dropped for a newer one.
+    """
+
+    def __init__(self, dropped: Callable[[Frame], None]) -> None:
+        """Start empty."""
+        self._slots: OrderedDict[int, Frame] = OrderedDict()
+        self._dropped = dropped
+
+    def add(self, frame: Frame) -> None:
+        """Replace the camera's frame, but keep its place in the queue."""
+        if frame.camera in self._slots:
+            self._dropped(self._slots[frame.camera])
+        self._slots[frame.camera] = frame
+
+    def pop(self, most: int, now_ns: int) -> tuple[Frame, ...]:
+        """Remove the frames of the first `most` cameras in the queue."""
+        count = min(most, len(self._slots))
+        return tuple(self._slots.popitem(last=False)[1] for _ in range(count))
+
+    def due_ns(self) -> int | None:
+        """Return that a frame is due at once if there is one."""
+        return 0 if self._slots else None
+
+    def clear(self) -> None:
+        """Forget all frames."""
+        self._slots.clear()
+
+
+class _Arrival(NamedTuple):
+    """When a frame came, which may have been taken since."""
+
+    stamp_ns: int | None
+    received_ns: int
+
+
+class NewestPair:
+    """
+    The newest pair of two cameras; frames without a partner alone, the eyes in turn.
+
+    A pair is kept until a newer one is complete, and comes before frames that are alone. A frame
+    without a usable stamp has no partner. After `_MOST_MISSES` frames in a row that waited in
+    vain, the other eye is taken to be gone: frames are due at once, until two come that would have
+    been a pair.
+
+    :param pairing: which frames are a pair.
+    :param dropped: called with each frame that is dropped for a newer one.
+    """
+
+    def __init__(self, pairing: Pairing, dropped: Callable[[Frame], None]) -> None:
+        """Start empty."""
+        self._tolerance_ns = pairing.tolerance_ms * 1e6
+        self._wait_ns = round(pairing.wait_ms * 1e6)
+        self._dropped = dropped
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all frames, and that an eye was gone."""
+        self._pair: Pair | None = None
+        self._waiting: tuple[deque[Frame], deque[Frame]] = deque(), deque()
+        recent: deque[_Arrival] = deque(maxlen=_MOST_WAITING)
+        self._arrivals = recent, recent.copy()
+        self._misses = 0
+        self._last_camera = 1
+
+    def add(self, frame: Frame) -> None:
+        """Make a pair of the frame and its partner if that waits, or let it wait."""
+        arrival = _Arrival(frame.stamp_ns, frame.received_ns)
+        if any(self._came_together(arrival, x) for x in self._arrivals[1 - frame.camera]):
+            self._misses = 0
+        self._arrivals[frame.camera].append(arrival)
+        own, partner = self._waiting[frame.camera], self._partner(frame)
+        if partner is None:
+            if len(own) == _MOST_WAITING:
+                self._dropped(own.popleft())
+            own.append(frame)
+            return
+        self._misses = 0
+        for older in (*(self._pair or ()), *own):
+            self._dropped(older)
+        own.clear()
+        self._remove(partner)
+        self._pair = Pair(frame, partner) if frame.camera == 0 else Pair(partner, frame)
+
+    def pop(self, most: int, now_ns: int) -> tuple[Frame, ...]:
+        """Remove the pair, or else the newest frame of each eye that has waited long enough."""
+        if self._pair is not None:
+            pair, self._pair = self._pair, None
+            return pair
+        in_turn = (1 - self._last_camera, self._last_camera)
+        due = (self._newest_due(camera, now_ns) for camera in in_turn)
+        taken = tuple(frame for frame in due if frame is not None)[:most]
+        for frame in taken:
+            self._remove(frame)
+            self._last_camera = frame.camera
+        self._misses += len(taken)
+        return taken
+
+    def due_ns(self) -> int | None:
+        """Return when a pair or a frame that is alone is due."""
+        if self._pair is not None:
+            return 0
+        return min((self._due_ns(x) for waiting in self._waiting for x in waiting), default=None)
+
+    def _came_together(self, one: _Arrival, other: _Arrival) -> bool:
+        late_ns = one.received_ns - other.received_ns
+        return late_ns <= self._wait_ns and self._differ_by_ns(one, other) <= self._tolerance_ns
+
+    def _partner(self, frame: Frame) -> Frame | None:
+        """Find the waiting frame of the other eye with the nearest stamp, the newest of equals."""
+        others = (
+            other
+            for other in reversed(self._waiting[1 - frame.camera])
+            if other.generation == frame.generation
+            and self._differ_by_ns(frame, other) <= self._tolerance_ns
+        )
+        return min(others, key=lambda other: self._differ_by_ns(frame, other), default=None)
+
+    def _newest_due(self, camera: int, now_ns: int) -> Frame | None:
+        due = (x for x in reversed(self._waiting[camera]) if self._due_ns(x) <= now_ns)
+        return next(due, None)
+
+    def _due_ns(self, frame: Frame) -> int:
+        alone = not frame.stamp_ns or self._misses >= _MOST_MISSES
+        return frame.received_ns + (0 if alone else self._wait_ns)
+
+    def _remove(self, frame: Frame) -> None:
+        """Remove a waiting frame, and drop those of its eye that came before."""
+        waiting = self._waiting[frame.camera]
+        while (older := waiting.popleft()) is not frame:
+            self._dropped(older)
+
+    @staticmethod
+    def _differ_by_ns(one: Frame | _Arrival, other: Frame | _Arrival) -> float:
+        """Return the difference of two stamps; infinite if one is zero or missing."""
+        if not one.stamp_ns or not other.stamp_ns:
+            return float('inf')
+        return abs(one.stamp_ns - other.stamp_ns)
+
+
+class Mailbox:
+    """
+    Passes frames to the worker; thread-safe.
+
+    :param pairing: makes pairs of two cameras; None: the newest frame of each camera in turn.
+    :param dropped: called with each frame that is dropped for a newer one.
+    :param now_ns: the steady clock.
+    """
+
+    def __init__(
+        self,
+        pairing: Pairing | None = None,
+        dropped: Callable[[Frame], None] = lambda frame: None,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """Start empty and open."""
+        self._queue: FrameQueue = (
+            NewestOfEach(dropped) if pairing is None else NewestPair(pairing, dropped)
+        )
+        self._now_ns = now_ns
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, frame: Frame) -> None:
+        """
+        Add a frame that has just been received.
+
+        :param frame: the newest of its camera.
+        """
+        with self._changed:
+            self._queue.add(frame)
+            self._changed.notify()
+
+    def take(self, most: int = 1) -> tuple[Frame, ...]:
+        """
+        Wait for a frame, and take those of other cameras that are present by then.
+
+        :param most: the maximum number of frames that are no pair.
+        :return: a Pair, whatever the maximum; or the newest frame of each camera, in turn; empty
+            once the mailbox is closed.
+        """
+        with self._changed:
+            while not self._closed:
+                now_ns = self._now_ns()
+                if frames := self._queue.pop(most, now_ns):
+                    return frames
+                due_ns = self._queue.due_ns()
+                self._changed.wait(None if due_ns is None else max(0, due_ns - now_ns) / 1e9)
+            return ()
+
+    def clear(self) -> None:
+        """Drop all frames."""
+        with self._changed:
+            self._queue.clear()
+
+    def close(self) -> None:
+        """Make `take` return nothing from now on."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
