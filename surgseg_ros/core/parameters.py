@@ -12,7 +12,7 @@ from surgseg_ros.core.gates import DEFAULTS as GATE_DEFAULTS
 from surgseg_ros.core.model_folder import PRECISIONS as EXPORTED_PRECISIONS
 from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.postprocessing import LARGEST_FRAMES
-from surgseg_ros.core.segmentation import ROI_AUTO, ROI_FIXED, ROI_MODES, Roi
+from surgseg_ros.core.segmentation import ROI_AUTO, ROI_FIXED, ROI_MODES, STEREO_LAYOUTS, Roi
 from surgseg_ros.core.tracking import DEFAULT_TRACK_LOST_MS, LONGEST_LOSS_MS
 
 AUTO: Final = 'auto'
@@ -28,6 +28,9 @@ PRECISIONS: Final = (AUTO, *dict.fromkeys((*TORCH_PRECISIONS, *EXPORTED_PRECISIO
 
 PAIRINGS: Final = (AUTO, 'none')
 """Whether images of two cameras are taken in pairs."""
+
+SPLIT_CAMERAS: Final = ('left', 'right')
+"""Names of the cameras of a `stereo_layout` for which `camera_names` has none."""
 
 TRANSPORTS: Final = ('raw', 'compressed')
 RELIABILITIES: Final = ('auto', 'reliable', 'best_effort')
@@ -154,6 +157,15 @@ TABLE: Final = (
         'camera_names',
         [''],
         'Prefixes of the output topics, one per image topic: left and right, for example.',
+    ),
+    Parameter(
+        'stereo_layout',
+        STEREO_LAYOUTS[0],
+        'How each image holds the views of two cameras: none (it is one view), side_by_side (left '
+        'and right half) or top_bottom (upper and lower half). The two are cameras of their own, '
+        'and results have the coordinates of the half; camera_names are left and right unless '
+        'given.',
+        choices=STEREO_LAYOUTS,
     ),
     Parameter(
         'pairing',
@@ -283,35 +295,6 @@ AT_START: Final = frozenset({'autostart'})
 
 DEFAULTS: Final[Mapping[str, Any]] = {row.name: row.default for row in TABLE}
 OFFLINE: Final = frozenset(row.name for row in TABLE if row.offline)
-
-_EXPECTED: Final = {
-    bool: 'true or false',
-    int: 'a whole number',
-    float: 'a number with a decimal point',
-    str: 'text: put it in quotes',
-}
-
-
-def check_value(row: Parameter, value: Any) -> None:
-    """
-    Check a value as the node does, which does not accept 1 for 1.0.
-
-    :param row: of TABLE.
-    :param value: as parsed from YAML.
-    :raises ValueError: naming the value and what is expected, if its type or range does not fit.
-    """
-    check_choice(row, value)
-    is_list = isinstance(row.default, list)
-    values = value if is_list and isinstance(value, (list, tuple)) else [value]
-    kind = type(row.default[0] if is_list else row.default)
-    if any(type(item) is not kind for item in values) or (is_list and values is not value):
-        expected = f'a list, each {_EXPECTED[kind]}' if is_list else _EXPECTED[kind]
-        if kind is float and type(value) is int:
-            expected += f': write {float(value)}'
-        raise ValueError(f'{row.name} is {value!r}, expected {expected}')
-    if row.span and not row.span[0] <= value <= row.span[1]:
-        low, high = row.span
-        raise ValueError(f'{row.name} is {value!r}, expected {low:g} to {high:g}')
 
 
 def check_choice(row: Parameter, value: Any) -> None:

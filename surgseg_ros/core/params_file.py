@@ -18,13 +18,14 @@ from surgseg_ros.core.parameters import (
     DEFAULTS,
     OFFLINE,
     TABLE,
+    Parameter,
     camera_roi,
-    check_value,
+    check_choice,
     did_you_mean,
     pipeline_settings,
 )
 from surgseg_ros.core.pipeline import PipelineSettings
-from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.core.segmentation import STEREO_LAYOUTS, Roi
 
 NODE_NAME: Final = 'segmenter'
 """The default name of the node."""
@@ -192,6 +193,51 @@ def _flatten(parameters: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
             yield f'{prefix}{key}', value
 
 
+_EXPECTED: Final = {
+    bool: 'true or false',
+    int: 'a whole number',
+    float: 'a number with a decimal point',
+    str: 'text: put it in quotes',
+}
+
+
+def read_value(name: str, text: str) -> Any:
+    """
+    Read the value of a parameter as a node does from its command line; text stays text.
+
+    :param name: name of a row of TABLE.
+    :param text: the value, in YAML unless the parameter is text.
+    :return: the checked value.
+    :raises ValueError: naming the parameter and what is expected, if it does not fit.
+    """
+    row = next(row for row in TABLE if row.name == name)
+    value = text if isinstance(row.default, str) else _read_override(f'{name}:={text}')[1][0]
+    check_value(row, value)
+    return value
+
+
+def check_value(row: Parameter, value: Any) -> None:
+    """
+    Check a value as the node does, which does not accept 1 for 1.0.
+
+    :param row: of TABLE.
+    :param value: as parsed from YAML.
+    :raises ValueError: naming the value and what is expected, if its type or range does not fit.
+    """
+    check_choice(row, value)
+    is_list = isinstance(row.default, list)
+    values = value if is_list and isinstance(value, (list, tuple)) else [value]
+    kind = type(row.default[0] if is_list else row.default)
+    if any(type(item) is not kind for item in values) or (is_list and values is not value):
+        expected = f'a list, each {_EXPECTED[kind]}' if is_list else _EXPECTED[kind]
+        if kind is float and type(value) is int:
+            expected += f': write {float(value)}'
+        raise ValueError(f'{row.name} is {value!r}, expected {expected}')
+    if row.span and not row.span[0] <= value <= row.span[1]:
+        low, high = row.span
+        raise ValueError(f'{row.name} is {value!r}, expected {low:g} to {high:g}')
+
+
 class GivenParameters(NamedTuple):
     """
     The node's parameters in a verb.
@@ -285,6 +331,8 @@ def resolve_parameters(
         if not _is_known(name):
             near = did_you_mean(name, DEFAULTS)
             raise ValueError(f'{source}: there is no parameter {name!r}{near}: correct the name')
+    if 'stereo_layout' in found:
+        _check_one_view(*found['stereo_layout'])
     every = {**DEFAULTS, **(defaults or {}), **options}
     values = {name: every[name] for name in applicable}
     for row in TABLE:
@@ -295,6 +343,16 @@ def resolve_parameters(
             except ValueError as error:
                 raise ValueError(f'{source}: {error}') from error
     return GivenParameters(values, tuple(name for name in found if name not in applicable))
+
+
+def _check_one_view(layout: Any, source: str) -> None:
+    """Refuse images of two views: these verbs would take both for one."""
+    if layout != STEREO_LAYOUTS[0]:
+        raise ValueError(
+            f'{source}: stereo_layout is {layout!r}, and images with two views are for the node '
+            'alone: choose one view, with --param stereo_layout:=none and a roi that is its half '
+            "of the image, --param 'roi:=[0, 0, 960, 1080]' for example"
+        )
 
 
 def _read_override(text: str) -> tuple[str, tuple[Any, str]]:

@@ -21,6 +21,33 @@ ROI_AUTO: Final = 'auto'
 ROI_MODES: Final = (ROI_FIXED, ROI_AUTO)
 """Where the region of interest comes from: the parameter `roi`, or the images."""
 
+SIDE_BY_SIDE: Final = 'side_by_side'
+TOP_BOTTOM: Final = 'top_bottom'
+STEREO_LAYOUTS: Final = ('none', SIDE_BY_SIDE, TOP_BOTTOM)
+"""Where the views of two cameras are in one image."""
+
+
+def split_views(image: NDArray[Any], layout: str) -> tuple[NDArray[Any], ...]:
+    """
+    Split an image into the views of its cameras, without a copy.
+
+    :param image: (H, W, …).
+    :param layout: one of STEREO_LAYOUTS.
+    :return: the image itself; or the left and right half, or the upper and lower one.
+    :raises ValueError: if its width or height cannot be halved.
+    """
+    if layout not in (SIDE_BY_SIDE, TOP_BOTTOM):
+        return (image,)
+    axis = 1 if layout == SIDE_BY_SIDE else 0
+    if image.shape[axis] % 2:
+        raise ValueError(
+            f'an image of {image.shape[1]}x{image.shape[0]} has an odd '
+            f'{"width" if axis else "height"}: stereo_layout {layout} needs two halves of the '
+            'same size; crop the image at its source, or set stereo_layout to none'
+        )
+    first, second = np.split(image, 2, axis)
+    return first, second
+
 
 @dataclass(frozen=True)
 class Circle:

@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -165,7 +165,7 @@ class ImageSubscriber:
     :param topic: relative name of the image topic.
     :param transport: a key of MESSAGE_TYPES.
     :param reliability: `auto`, `reliable` or `best_effort`.
-    :param health: counts the images.
+    :param healths: of the cameras whose views the images hold; each counts the images.
     :param receive: called with each serialized message and its age in nanoseconds.
     :param check_soon: called when the publishers have changed and `check` has to run.
     """
@@ -176,7 +176,7 @@ class ImageSubscriber:
         topic: str,
         transport: str,
         reliability: str,
-        health: Health,
+        healths: Sequence[Health],
         receive: Callable[[bytes, int], None],
         check_soon: Callable[[], None],
     ) -> None:
@@ -187,7 +187,8 @@ class ImageSubscriber:
         self._has_received = False
         self._transport = transport
         self._choice = reliability
-        self._health = health
+        self.healths = healths
+        """Of the cameras whose views the images hold; the first one logs."""
         self._receive = receive
         self._check_soon = check_soon
         self._lock = threading.Lock()  # transitions and checks run in different threads
@@ -227,7 +228,8 @@ class ImageSubscriber:
             known = self._publisher_ids
             self._publisher_ids = {bytes(info.endpoint_gid) for info in right}
             if self._publisher_ids - known:
-                self._health.record_publisher(time.monotonic_ns())
+                for health in self.healths:
+                    health.record_publisher(time.monotonic_ns())
             self._report_several(right)
             for type_name in sorted({info.topic_type for info in wrong}):
                 self._report_wrong_type(type_name)
@@ -313,7 +315,8 @@ class ImageSubscriber:
         sent_ns = info.get('source_timestamp') or 0
         transport_ms = (received_ns - sent_ns) / 1e6 if received_ns and sent_ns else None
         self._has_received = True
-        self._health.record_arrival(time.monotonic_ns(), transport_ms)
+        for health in self.healths:
+            health.record_arrival(time.monotonic_ns(), transport_ms)
         self._follow(info.get('publication_sequence_number'))
         age_ns = time.time_ns() - received_ns if received_ns else 0
         self._receive(cdr, max(0, age_ns))
@@ -324,20 +327,28 @@ class ImageSubscriber:
             sequence is None
         ):  # the middleware has no numbers: any of several publishers may have sent it
             several = Reason(ReasonCode.TWO_CAMERAS, 'there are several publishers')
-            self._health.record_ambiguity(several if self._publishers_seen > 1 else None)
+            self._record_ambiguity(several if self._publishers_seen > 1 else None)
             return
         last, self._last_sequence = self._last_sequence, sequence
         self._backward.append(last is not None and sequence <= last)
         # The numbers of a restarted camera go back once; those of two cameras again and again.
         mixed = Reason(ReasonCode.TWO_CAMERAS, 'images of several publishers alternate')
-        self._health.record_ambiguity(mixed if sum(self._backward) > 1 else None)
+        self._record_ambiguity(mixed if sum(self._backward) > 1 else None)
         if last is not None and sequence > last + 1 and self._publishers_seen == 1:
-            self._health.count('missing', sequence - last - 1)
+            self._count('missing', sequence - last - 1)
+
+    def _record_ambiguity(self, reason: Reason | None) -> None:
+        for health in self.healths:
+            health.record_ambiguity(reason)
+
+    def _count(self, name: str, number: int) -> None:
+        for health in self.healths:
+            health.count(name, number)
 
     def _on_lost(self, event: Any) -> None:
         """Count, and log once what to set for the camera driver, which this node cannot change."""
-        self._health.count('lost', event.total_count_change)
-        if self._health.first_time('lost'):
+        self._count('lost', event.total_count_change)
+        if self.healths[0].first_time('lost'):
             advice = advice_to_sender(get_rmw_implementation_identifier(), os.environ)
             self._node.get_logger().warning(
                 f'images of {self.resolved_topic!r} are lost in transport: {advice} '
@@ -345,7 +356,7 @@ class ImageSubscriber:
             )
 
     def _on_incompatible(self, event: Any) -> None:
-        if self._health.first_time(f'incompatible {self._is_reliable()}'):
+        if self.healths[0].first_time(f'incompatible {self._is_reliable()}'):
             self._node.get_logger().warning(
                 f'a publisher of {self.resolved_topic!r} offers a QoS that is incompatible with '
                 f'this node (policy {event.last_policy_kind.name}): its images do not arrive; set '
@@ -356,11 +367,11 @@ class ImageSubscriber:
     def _report_several(self, publishers: list[TopicEndpointInfo]) -> None:
         names = sorted(f'{p.node_namespace.rstrip("/")}/{p.node_name}' for p in publishers)
         text = f'{len(names)} publishers on {self.resolved_topic!r}: {", ".join(names)}'
-        if len(names) > 1 and self._health.first_time(text):
+        if len(names) > 1 and self.healths[0].first_time(text):
             self._node.get_logger().warning(f'{text}; stop or remap all but one')
 
     def _report_wrong_type(self, type_name: str) -> None:
-        if self._health.first_time(f'type {type_name}'):
+        if self.healths[0].first_time(f'type {type_name}'):
             self._node.get_logger().warning(
                 f'{self.resolved_topic!r} is published as {type_name}, this node reads '
                 f'{TYPE_NAMES[self._transport]}: {remedy_for_type(type_name, self._transport)}'

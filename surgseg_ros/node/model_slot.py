@@ -331,7 +331,7 @@ class ModelSlot:
             settings.device,
             settings.runtime,
             precision=settings.precision,
-            max_batch_size=len(settings.camera_names),
+            max_batch_size=len(settings.cameras),
         )
         segmenter.warm_up()
         agreement = check_self_test(segmenter.spec, lambda image: segmenter.segment(image).mask)

@@ -17,7 +17,7 @@ from rclpy.task import Future
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from surgseg_ros.core.reasons import Reason, ReasonCode
-from surgseg_ros.node.health import CameraChannel, Health
+from surgseg_ros.node.health import CameraChannel
 from surgseg_ros.node.image_subscriber import ImageSubscriber
 
 LISTED_DEAD_S: Final = 25.0
@@ -230,23 +230,19 @@ def _full_name(info: TopicEndpointInfo | Any) -> str:
 
 
 def check_subscriptions(
-    channels: Sequence[CameraChannel],
-    subscribers: Sequence[ImageSubscriber],
-    limit_s: float,
-    logger: Any,
+    subscribers: Sequence[ImageSubscriber], limit_s: float, logger: Any
 ) -> None:
     """
-    Check the image subscription of each camera, and warn if no image arrives.
+    Check the image subscriptions, and warn if no image arrives.
 
-    :param channels: the node's cameras.
-    :param subscribers: one per camera; empty while the node is not active.
+    :param subscribers: one per image topic; empty while the node is not active.
     :param limit_s: seconds without an image after which to warn.
     :param logger: the rclpy logger of the node.
     """
-    for channel, subscriber in zip(channels, subscribers, strict=False):
+    for subscriber in subscribers:
         try:
             subscriber.check()
-            _report_silence(channel.health, subscriber, limit_s, logger)
+            _report_silence(subscriber, limit_s, logger)
         except Exception as error:  # of one camera; the others, and /diagnostics, continue
             text = f'checking the publishers of {subscriber.resolved_topic!r} failed: {error}'
             logger.error(text, throttle_duration_sec=10.0)
@@ -274,14 +270,14 @@ def check_other_publishers(
             logger.warning(f'{channel.prefix}{reason.text} (masks are degraded meanwhile)')
 
 
-def _report_silence(
-    health: Health, subscriber: ImageSubscriber, limit_s: float, logger: Any
-) -> None:
+def _report_silence(subscriber: ImageSubscriber, limit_s: float, logger: Any) -> None:
+    health = subscriber.healths[0]
     silent_ns = health.silent_for_ns(time.monotonic_ns())
     if silent_ns is None or silent_ns < limit_s * 1e9:
         return
     explanation = subscriber.explain_silence()
-    health.record_silence(explanation)
+    for each in subscriber.healths:
+        each.record_silence(explanation)
     text = f'no image for {limit_s:g} s: {explanation.text}'
     if health.first_time(explanation.text):
         logger.warning(text)

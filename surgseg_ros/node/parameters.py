@@ -14,6 +14,7 @@ from rclpy.validate_topic_name import validate_topic_name
 from surgseg_ros.core.gates import GateSetting
 from surgseg_ros.core.parameters import (
     AUTO,
+    SPLIT_CAMERAS,
     TABLE,
     Parameter,
     camera_roi,
@@ -23,7 +24,7 @@ from surgseg_ros.core.parameters import (
     pipeline_settings,
 )
 from surgseg_ros.core.pipeline import PipelineSettings
-from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.core.segmentation import STEREO_LAYOUTS, Roi
 from surgseg_ros.node.freshness import ResultPolicy
 from surgseg_ros.node.image_subscriber import INPUT_POLICIES, possible_topics
 from surgseg_ros.node.mailbox import Pairing
@@ -44,6 +45,7 @@ class Settings:
     reliability: str
     image_topics: tuple[str, ...]
     camera_names: tuple[str, ...]
+    stereo_layout: str
     pairing: str
     pair_tolerance_ms: int
     pair_wait_ms: int
@@ -70,13 +72,18 @@ class Settings:
         """
         for row in TABLE:
             check_choice(row, self.value_of(row.name))
-        cameras = len(self.image_topics)
-        names = self.camera_names
+        if self.is_split and len(self.image_topics) > 1:
+            raise ValueError(
+                f'stereo_layout is {self.stereo_layout!r}, and image_topics '
+                f'{list(self.image_topics)}: give the one topic whose images hold both views, or '
+                'set stereo_layout to none'
+            )
+        names, cameras = self.cameras, len(self.image_topics) * (2 if self.is_split else 1)
         if cameras == 0 or '' in self.image_topics or len(names) != cameras:
             raise ValueError(
                 f'image_topics is {list(self.image_topics)} and camera_names {list(names)}: '
-                'give one name per topic, and set both at once: in the parameters file or '
-                'atomically'
+                f'give {"two names" if self.is_split else "one name per topic"}, and set both at '
+                'once: in the parameters file or atomically'
             )
         if len(set(names)) != cameras:
             raise ValueError(f'camera_names is {list(names)}: give each camera a different name')
@@ -126,6 +133,17 @@ class Settings:
         )
 
     @property
+    def is_split(self) -> bool:
+        """Whether each image holds the views of two cameras."""
+        return self.stereo_layout != STEREO_LAYOUTS[0]
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The names of the cameras, which are the prefixes of their outputs."""
+        is_named = not self.is_split or any(self.camera_names)
+        return self.camera_names if is_named else SPLIT_CAMERAS
+
+    @property
     def pairs(self) -> Pairing | None:
         """When images of two cameras are a pair; None: they are taken one by one."""
         if self.pairing != AUTO or len(self.image_topics) != 2:
@@ -145,7 +163,7 @@ class Settings:
         :return: the region, or None for the whole image.
         :raises ValueError: see `camera_roi`.
         """
-        return camera_roi(self.roi, camera, len(self.image_topics), mode=self.roi_mode)
+        return camera_roi(self.roi, camera, len(self.cameras), mode=self.roi_mode)
 
 
 def declare(node: Node) -> None:
@@ -224,7 +242,7 @@ def overridable(node: Node, settings: Settings) -> dict[str, tuple[str, ...]]:
     List the QoS overrides that are possible.
 
     :param node: the node, whose remappings apply.
-    :param settings: hold the image topics and the camera names.
+    :param settings: hold the image topics and the cameras.
     :return: the policies of each publisher or subscription, by the prefix of the parameters'
         names.
     """
@@ -237,7 +255,7 @@ def overridable(node: Node, settings: Settings) -> dict[str, tuple[str, ...]]:
     for topic in settings.image_topics:
         for name in possible_topics(node, topic, settings.image_transport):
             named(name, 'subscription', INPUT_POLICIES)
-    for camera in settings.camera_names:
+    for camera in settings.cameras:
         for topic in RESULTS:
             named(prefixed(camera, topic), 'publisher', OUTPUT_POLICIES)
     return policies

@@ -16,7 +16,7 @@ from surgseg_ros.core.processes import release_memory
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.node import parameters
 from surgseg_ros.node.freshness import FailSafe, Generation
-from surgseg_ros.node.health import CameraChannel, Frame, Health
+from surgseg_ros.node.health import CameraChannel, Frame
 from surgseg_ros.node.image_subscriber import TYPE_NAMES, ImageSubscriber
 from surgseg_ros.node.lifecycle import LifecycleNode, Ticker, Transition
 from surgseg_ros.node.mailbox import Mailbox
@@ -68,7 +68,7 @@ class SegmenterNode(LifecycleNode):
         self._reporter = Reporter(
             self, lambda: self.settings.stale_after_ms, self._check_subscriptions
         )
-        self._reporter.set_cameras(self.settings.camera_names)
+        self._reporter.set_cameras(self.settings.cameras)
         self._reporter.start()
         self.create_service(
             Trigger,
@@ -128,7 +128,7 @@ class SegmenterNode(LifecycleNode):
     def _configure(self) -> None:
         self.settings = settings = parameters.read(self)
         self._report_slips()  # topics and cameras may have changed since startup
-        self._reporter.set_cameras(settings.camera_names)
+        self._reporter.set_cameras(settings.cameras)
         self._reporter.report_inactive(ReasonCode.CONFIGURING, 'configuring')
         if not settings.model:
             raise ValueError(
@@ -137,9 +137,7 @@ class SegmenterNode(LifecycleNode):
             )
         self._models.fill(settings)
         self._mailbox = Mailbox(settings.pairs, self._count_dropped)
-        self._channels = tuple(
-            self._make_channel(index) for index in range(len(settings.camera_names))
-        )
+        self._channels = tuple(self._make_channel(index) for index in range(len(settings.cameras)))
         for channel in self._channels:
             channel.outputs.create()
         self._others = tuple(self._other_publishers(channel) for channel in self._channels)
@@ -155,6 +153,7 @@ class SegmenterNode(LifecycleNode):
             self.get_logger(),
             settings.pipeline,
             self._reporter.publish_status,
+            settings.stereo_layout,
         )
         self._worker.start()
         fail_safe = FailSafe(self._channels, self._generation, lambda: self.settings.policy)
@@ -186,8 +185,8 @@ class SegmenterNode(LifecycleNode):
             channel.outputs.announce(self.get_clock().now().nanoseconds)
         super().on_activate(state)
         self._subscribers = tuple(
-            self._make_subscriber(index, channel.health, generation)
-            for index, channel in enumerate(self._channels)
+            self._make_subscriber(index, generation)
+            for index in range(len(self.settings.image_topics))
         )
         for subscriber in self._subscribers:
             subscriber.start()
@@ -232,7 +231,7 @@ class SegmenterNode(LifecycleNode):
 
     def _make_channel(self, index: int) -> CameraChannel:
         settings = self.settings
-        name = settings.camera_names[index]
+        name = settings.cameras[index]
         return CameraChannel(
             name,
             TYPE_NAMES[settings.image_transport],
@@ -246,7 +245,7 @@ class SegmenterNode(LifecycleNode):
         topics = [*channel.outputs.topics(), status]
         return OtherPublishers(self, topics, status, self._reporter.instance)
 
-    def _make_subscriber(self, index: int, health: Health, generation: int) -> ImageSubscriber:
+    def _make_subscriber(self, index: int, generation: int) -> ImageSubscriber:
         settings, mailbox = self.settings, self._mailbox
 
         def receive(cdr: bytes, age_ns: int) -> None:
@@ -259,13 +258,18 @@ class SegmenterNode(LifecycleNode):
             settings.image_topics[index],
             settings.image_transport,
             settings.reliability,
-            health,
+            [channel.health for channel in self._channels_of(index)],
             receive,
             self._reporter.check_soon,
         )
 
     def _count_dropped(self, frame: Frame) -> None:
-        self._channels[frame.camera].health.count('dropped')
+        for channel in self._channels_of(frame.camera):
+            channel.health.count('dropped')
+
+    def _channels_of(self, topic: int) -> tuple[CameraChannel, ...]:
+        """Return the cameras whose views the images of a topic hold."""
+        return self._channels if self.settings.is_split else self._channels[topic : topic + 1]
 
     def _report_fail_safe_error(self, error: Exception) -> None:
         text = f'fail_safe failed: {type(error).__name__}: {error}'
@@ -273,7 +277,7 @@ class SegmenterNode(LifecycleNode):
 
     def _check_subscriptions(self) -> None:
         limit_s = self.settings.no_image_warning_s
-        check_subscriptions(self._channels, self._subscribers, limit_s, self.get_logger())
+        check_subscriptions(self._subscribers, limit_s, self.get_logger())
         check_other_publishers(self._channels, self._others, self.get_logger())
 
     def _report_slips(self) -> None:

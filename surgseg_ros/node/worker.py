@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import without_decision
 from surgseg_ros.core.errors import describe
@@ -20,10 +24,10 @@ from surgseg_ros.core.pipeline import (
     complete,
 )
 from surgseg_ros.core.reasons import Reason, ReasonCode, ResultWarning
-from surgseg_ros.core.segmentation import Segmentation
+from surgseg_ros.core.segmentation import STEREO_LAYOUTS, Segmentation, split_views
 from surgseg_ros.core.timing import StampAnomaly, Stopwatch
 from surgseg_ros.messages.encodings import ImageError
-from surgseg_ros.messages.images import RgbImage, image_from_msg, read_image
+from surgseg_ros.messages.images import image_from_msg, read_image
 from surgseg_ros.messages.serialization import stamp_ns
 from surgseg_ros.node.freshness import (
     PUBLISH_NO_DECISION,
@@ -75,6 +79,7 @@ class Worker(threading.Thread):
     :param logger: the node's logger.
     :param settings: settings of each camera's pipeline; thresholds are those of the policy.
     :param report: publishes `status` immediately.
+    :param stereo_layout: how each image holds the views of both cameras, one of STEREO_LAYOUTS.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class Worker(threading.Thread):
         logger: Logger,
         settings: PipelineSettings | None = None,
         report: Callable[[], None] = lambda: None,
+        stereo_layout: str = STEREO_LAYOUTS[0],
     ) -> None:
         """Store the arguments; `start` starts the thread."""
         super().__init__(name='segment', daemon=True)
@@ -100,6 +106,7 @@ class Worker(threading.Thread):
         self._now_ns = now_ns
         self._logger = logger
         self._report = report
+        self._layout = stereo_layout
         self._pipelines = tuple(CameraPipeline(settings, channel.roi) for channel in channels)
         self._last_generation = -1
         self._last_used: Callable[[], Inference | None] = lambda: None
@@ -110,19 +117,29 @@ class Worker(threading.Thread):
             inference = self._begin(frames[0].generation)
             if inference is None:  # the node has just been cleaned up
                 continue
-            for frame in frames:
-                count = 'pairs' if isinstance(frames, Pair) else 'singles'
-                self._channels[frame.camera].health.count(count)
+            self._count(frames)
             for image, result in self._results(frames, inference):
                 self._answer(image, result)
             del inference
             self._used = None  # else a replaced model would stay in memory
 
+    def _of_cameras(self, frame: Frame) -> tuple[Frame, ...]:
+        """Return the frame for each camera that it holds a view of."""
+        if self._layout == STEREO_LAYOUTS[0]:
+            return (frame,)
+        return tuple(frame._replace(camera=camera) for camera in range(len(self._channels)))
+
+    def _count(self, frames: tuple[Frame, ...]) -> None:
+        every = [each for frame in frames for each in self._of_cameras(frame)]
+        is_pair = isinstance(frames, Pair) or len(every) > len(frames)
+        for frame in every:
+            self._channels[frame.camera].health.count('pairs' if is_pair else 'singles')
+
     def _results(
         self, frames: Sequence[Frame], inference: Inference
     ) -> Iterator[tuple[ReceivedImage, FrameResult]]:
-        """Yield the result of each frame, as soon as the batch that it belongs to is ready."""
-        images = (image for frame in frames if (image := self._read(frame)) is not None)
+        """Yield the result of each image, as soon as the batch that it belongs to is ready."""
+        images = itertools.chain.from_iterable(map(self._read, frames))
         while batch := tuple(itertools.islice(images, inference.max_batch_size)):
             inputs = [self._find_roi(image) for image in batch]
             outputs = inference.segment(inputs, self._needs_confidence(batch))
@@ -160,33 +177,45 @@ class Worker(threading.Thread):
             for image in images
         )
 
-    def _read(self, frame: Frame) -> ReceivedImage | None:
-        """Read the image of a frame; None if it cannot be read."""
-        channel, watch = self._channels[frame.camera], Stopwatch()
+    def _read(self, frame: Frame) -> tuple[ReceivedImage, ...]:
+        """Read the image of each camera in a frame; none if it cannot be read."""
         try:
-            message = read_image(frame.cdr, channel.type_name)
-            received = image_from_msg(message)
-            given = self._input(frame, message.header, received)
-            self._record(frame, channel, message.header, given.size)
+            return self._images(frame)
         except ImageError as error:
-            reason = Reason(ReasonCode.IMAGE_REJECTED, f'image dropped: {error}')
-            self._reject(frame, channel, error.cause, (reason,))
-            return None
+            cause, reasons = error.cause, _rejected(error)
         except Exception as error:  # a frame must never end the thread
-            self._reject(frame, channel, *_reported(error, 'no mask for an image'))
-            return None
-        watch.lap('parse')
-        return ReceivedImage(frame, channel, message.header, given, watch)
+            cause, reasons = _reported(error, 'no mask for an image')
+        for each in self._of_cameras(frame):
+            self._reject(each, self._channels[each.camera], cause, reasons)
+        return ()
 
-    def _input(self, frame: Frame, header: Any, received: RgbImage) -> InputFrame:
+    def _images(self, frame: Frame) -> tuple[ReceivedImage, ...]:
+        watch = Stopwatch()
+        message = read_image(frame.cdr, self._channels[frame.camera].type_name)
+        header, received = message.header, image_from_msg(message)
         warnings = tuple(ResultWarning(*known) for known in received.warnings)
-        return InputFrame(received.rgb, stamp_ns(header), frame.received_ns, warnings)
+        frames, views = self._of_cameras(frame), self._split(received.rgb)
+        watch.lap('parse')
+        images = []
+        for each, view in zip(frames, views):
+            given = InputFrame(view, stamp_ns(header), frame.received_ns, warnings)
+            channel, own_watch = self._channels[each.camera], copy.deepcopy(watch)
+            images.append(ReceivedImage(each, channel, header, given, own_watch))
+            self._record(images[-1])
+        return tuple(images)
 
-    def _record(
-        self, frame: Frame, channel: CameraChannel, header: Any, size: tuple[int, int]
-    ) -> None:
+    def _split(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
+        try:
+            return split_views(image, self._layout)
+        except ValueError as error:
+            raise ImageError(str(error), 'stereo_layout') from error
+
+    def _record(self, image: ReceivedImage) -> None:
+        frame, channel, header, given, _ = image
         at_ns = frame.received_ns - frame.age_ns
-        channel.health.record_image(LastImage(stamp_ns(header), header.frame_id, size, at_ns))
+        channel.health.record_image(
+            LastImage(stamp_ns(header), header.frame_id, given.size, at_ns)
+        )
 
     def _answer(self, image: ReceivedImage, result: FrameResult) -> None:
         try:
@@ -300,6 +329,10 @@ class Worker(threading.Thread):
 def _without_decision(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
     first, *others = reasons
     return first._replace(text=f'no decision on an image: {first.text}'), *others
+
+
+def _rejected(error: ImageError) -> tuple[Reason, ...]:
+    return (Reason(ReasonCode.IMAGE_REJECTED, f'image dropped: {error}'),)
 
 
 def _reported(error: Exception, what: str) -> tuple[str, tuple[Reason, ...]]:

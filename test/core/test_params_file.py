@@ -6,12 +6,48 @@ import argparse
 import pytest
 
 from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
+from surgseg_ros.core.parameters import TABLE
 from surgseg_ros.core.params_file import (
     add_parameter_arguments,
+    check_value,
     read_node_parameters,
+    read_value,
     resolve_parameters,
 )
 from surgseg_ros.core.segmentation import Roi
+
+ROWS = {row.name: row for row in TABLE}
+
+
+def test_every_default_passes_the_check():
+    for row in TABLE:
+        check_value(row, row.default)
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'expected'),
+    [
+        ('min_confidence', 1, 'expected a number with a decimal point: write 1.0'),
+        ('min_confidence', '0.6', "is '0.6', expected a number"),
+        ('min_confidence', 1.5, 'is 1.5, expected 0 to 1'),
+        ('min_confidence', float('nan'), 'is nan, expected 0 to 1'),
+        ('steady_frames', 3.0, 'is 3.0, expected a whole number'),
+        ('steady_frames', True, 'is True, expected a whole number'),
+        ('steady_frames', 61, 'is 61, expected 0 to 60'),
+        ('gates.smoke.limit', -0.1, 'gates.smoke.limit is -0.1, expected 0 to 1'),
+        ('gates.smoke.action', 'stop', "is 'stop', expected one of"),
+        ('gates.smoke.action', False, 'is False, expected one of'),
+        ('model', 5, 'is 5, expected text'),
+        ('overlay', 'yes', "is 'yes', expected true or false"),
+        ('roi', 5, 'is 5, expected a list, each a whole number'),
+        ('roi', [0, 0, 1.5, 2], 'expected a list, each a whole number'),
+        ('roi', ['0'], 'expected a list, each a whole number'),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named_with_what_does(name, value, expected):
+    with pytest.raises(ValueError, match=f'^{name} is ') as raised:
+        check_value(ROWS[name], value)
+    assert expected in str(raised.value)
 
 
 @pytest.fixture
@@ -151,3 +187,34 @@ def test_model_and_roi_are_what_they_stand_for(resolve):
         assert resolve('--param', 'roi:=[0, 0, 5, 5, 5, 0, 5, 5]').roi
     with pytest.raises(ValueError, match='expected x, y, width, height'):
         assert resolve('--param', 'roi:=[1, 2, 3]').roi
+
+
+@pytest.mark.parametrize('in_file', [True, False])
+def test_images_with_two_views_are_refused_with_the_way_to_choose_one(resolve, in_file):
+    layout = 'stereo_layout: side_by_side'
+    given = {'files': [section('/**', f'{{{layout}}}')]} if in_file else {}
+    words = () if in_file else ('--param', 'stereo_layout:=side_by_side')
+    with pytest.raises(ValueError, match="stereo_layout is 'side_by_side'") as raised:
+        resolve(*words, **given)
+    assert '--param stereo_layout:=none' in str(raised.value)
+    chosen = ('--param', 'stereo_layout:=none', '--param', 'roi:=[0, 0, 960, 1080]')
+    assert resolve(*chosen, **given).roi == Roi(0, 0, 960, 1080)
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'value'),
+    [
+        ('cpu_threads', '2', 2),
+        ('roi', '[320, 28, 1280, 1024]', [320, 28, 1280, 1024]),
+        ('image_topics', '[/left/image, /right/image]', ['/left/image', '/right/image']),
+        ('model', '2026', '2026'),
+    ],
+)
+def test_a_value_given_as_text_has_the_type_of_its_parameter(name, text, value):
+    assert read_value(name, text) == value
+
+
+@pytest.mark.parametrize(('name', 'text'), [('cpu_threads', 'many'), ('roi', '320')])
+def test_text_that_does_not_fit_is_named(name, text):
+    with pytest.raises(ValueError, match=f'{name} is .*{text}.*, expected'):
+        read_value(name, text)

@@ -182,7 +182,7 @@ def test_frames_that_were_overwritten_unread_are_counted():
     """Gaps in the numbers of a lone publisher; those of several say nothing."""
     health, got = Health(), []
     subscriber = ImageSubscriber(
-        None, 'image', 'raw', 'auto', health, lambda *given: got.append(given), None
+        None, 'image', 'raw', 'auto', [health], lambda *given: got.append(given), None
     )
     subscriber._publishers_seen = 1
     for number in (7, 8, 12, 1, 2):
@@ -199,7 +199,7 @@ def test_frames_that_were_overwritten_unread_are_counted():
 def test_without_numbers_any_of_several_publishers_may_have_sent_it(publishers, state):
     health = Health()
     health.activate(0)
-    subscriber = ImageSubscriber(None, 'image', 'raw', 'auto', health, lambda *given: None, None)
+    subscriber = ImageSubscriber(None, 'image', 'raw', 'auto', [health], lambda *given: None, None)
     subscriber._publishers_seen = publishers
     subscriber._on_image(b'', {})
     health.record_mask(1, 1, {})
@@ -209,7 +209,7 @@ def test_without_numbers_any_of_several_publishers_may_have_sent_it(publishers, 
 def test_the_age_at_receipt_and_the_time_on_the_way_come_from_the_information():
     health, got = Health(), []
     subscriber = ImageSubscriber(
-        None, 'image', 'raw', 'auto', health, lambda *given: got.append(given), None
+        None, 'image', 'raw', 'auto', [health], lambda *given: got.append(given), None
     )
     before_ns = time.time_ns()
     info = {'source_timestamp': before_ns - 7_000_000, 'received_timestamp': before_ns - 2_000_000}
@@ -224,7 +224,7 @@ def test_what_is_lost_on_the_way_is_counted_and_the_remedy_reported_once():
         resolve_topic_name=lambda topic: f'/rig/{topic}',
         get_logger=lambda: SimpleNamespace(warning=warnings.append),
     )
-    subscriber = ImageSubscriber(node, 'image', 'raw', 'auto', health, None, None)
+    subscriber = ImageSubscriber(node, 'image', 'raw', 'auto', [health], None, None)
     for number in (2, 3):
         subscriber._on_lost(SimpleNamespace(total_count_change=number))
     assert health.counts()['lost'] == 5

@@ -291,16 +291,17 @@ def test_with_a_slow_network_every_stamp_that_is_taken_is_taken_of_both(period_m
         for number in range(1, 41)
         for camera in (LEFT, RIGHT)
     )
-    queue, taken, free_ms = Queue(), [], 0.0
+    queue, taken, free_ms, clock_ms = Queue(), [], 0.0, 0.0
     for at_ms, camera, stamp_ms in [*arrivals, (float('inf'), LEFT, 0)]:
         while (due_ns := queue.due_ns()) is not None:
-            now_ms = max(free_ms, due_ns / MS)
+            now_ms = max(free_ms, clock_ms, due_ns / MS)
             if now_ms >= at_ms:
                 break
             taken.append(queue.popped(now_ms)[1])
             free_ms = now_ms + busy_ms * len(taken[-1])
         if stamp_ms:
             queue.add(stamped(camera, stamp_ms, received_ms=at_ms))
+        clock_ms = at_ms
     assert len(taken) > 2
     assert all(found == [(LEFT, found[0][1]), (RIGHT, found[0][1])] for found in taken), taken
     assert taken == sorted(taken, key=lambda found: found[0][1])

@@ -12,16 +12,18 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from nodes import stand_in
 from sensor_msgs.msg import Image
 
-from surgseg_ros.core.reasons import ReasonCode
+from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.node import other_publishers
+from surgseg_ros.node.health import Health
 from surgseg_ros.node.middleware import profile_variable
 from surgseg_ros.node.other_publishers import (
     ALIVE_S,
     LISTED_DEAD_S,
     UNKNOWN_NAME,
     OtherPublishers,
+    check_subscriptions,
 )
 
 OURS = '/or/segmenter'
@@ -367,3 +369,19 @@ def test_two_nodes_of_one_name_are_both_degraded(bench, killed, run_node, model)
         return len({m.hardware_id for m in reported}) == 2
 
     until(degraded, 'both to say so')
+
+
+def test_all_cameras_of_a_silent_topic_report_why():
+    healths = Health(), Health()
+    for health in healths:
+        health.activate(0)
+    reason = Reason(ReasonCode.NO_PUBLISHER, 'nobody publishes')
+    warnings = []
+    subscriber = SimpleNamespace(
+        healths=healths, check=lambda: None, explain_silence=lambda: reason
+    )
+    logger = SimpleNamespace(warning=lambda text, **more: warnings.append(text))
+    check_subscriptions([subscriber], 0.0, logger)
+    assert warnings == ['no image for 0 s: nobody publishes'], 'once for the topic'
+    for health in healths:
+        assert reason in health.verdict(10**9, 500).reasons

@@ -10,6 +10,7 @@ from bench import REPOSITORY
 from surgseg_ros.core.parameters import LIVE, TABLE, pipeline_settings
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.node.freshness import ResultPolicy
+from surgseg_ros.node.mailbox import Pairing
 from surgseg_ros.node.parameters import Settings
 
 FRESHNESS = ('stale_after_ms', 'max_frame_age_ms', 'age_source', 'fail_safe')
@@ -61,9 +62,40 @@ def test_a_roi_is_for_all_cameras_or_for_each():
     assert (each.roi_of(0), each.roi_of(1)) == (None, Roi(5, 6, 7, 8))
 
 
+def test_two_cameras_are_paired_and_no_other_number_is():
+    two = {'image_topics': ['a', 'b'], 'camera_names': ['left', 'right']}
+    assert settings(**two).pairs == Pairing(5, 30)
+    assert settings(**two, pair_tolerance_ms=0, pair_wait_ms=9).pairs == Pairing(0, 9)
+    assert settings(**two, pairing='none').pairs is None
+    assert settings().pairs is None
+    three = {'image_topics': ['a', 'b', 'c'], 'camera_names': ['x', 'y', 'z']}
+    assert settings(**three).pairs is None
+
+
+def test_the_cameras_of_a_stereo_layout_are_named_or_left_and_right():
+    split = settings(stereo_layout='side_by_side', roi=[1, 2, 3, 4, 5, 6, 7, 8])
+    assert split.cameras == ('left', 'right')
+    assert split.roi_of(1) == Roi(5, 6, 7, 8)
+    assert split.pairs is None, 'they are a pair whatever comes'
+    named = settings(stereo_layout='top_bottom', camera_names=['upper', 'lower'])
+    assert named.cameras == ('upper', 'lower')
+    assert settings(camera_names=['ecm']).cameras == ('ecm',)
+
+
 @pytest.mark.parametrize(
     ('changes', 'expected'),
     [
+        ({'stereo_layout': 'both'}, "stereo_layout is 'both', expected one of"),
+        ({'stereo_layout': 'side_by_side', 'camera_names': ['ecm']}, 'two names'),
+        (
+            {
+                'stereo_layout': 'side_by_side',
+                'image_topics': ['a', 'b'],
+                'camera_names': ['l', 'r'],
+            },
+            'give the one topic',
+        ),
+        ({'pairing': 'some'}, "pairing is 'some', expected one of"),
         ({'image_transport': 'h264'}, "image_transport is 'h264', expected one of"),
         ({'reliability': 'best'}, "reliability is 'best'"),
         ({'age_source': 'guess'}, "age_source is 'guess'"),

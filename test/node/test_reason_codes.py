@@ -101,7 +101,7 @@ def subscriber(*published: Any, health: Health | None = None) -> ImageSubscriber
         get_topic_names_and_types=lambda: [],
     )
     return ImageSubscriber(
-        node, 'image', 'raw', 'auto', health or Health(), lambda *given: None, None
+        node, 'image', 'raw', 'auto', [health or Health()], lambda *given: None, None
     )
 
 

@@ -237,7 +237,7 @@ def test_diagnostics_hold_texts_and_one_number_for_each_other_key(start):
     assert values.keys() == {
         *('in_hz', 'out_hz', 'last_stamp_s', 'received', 'published', 'lost_on_the_way'),
         *('overwritten_unread', 'dropped_for_newer', 'rejected', 'too_old', 'undecided'),
-        *('no_decision_published', 'discarded'),
+        *('no_decision_published', 'discarded', 'pairs', 'singles'),
         *(f'{stage}_{share}_ms' for stage in stages for share in ('p50', 'p95', 'p99')),
     }
     for stage in stages:
@@ -357,7 +357,7 @@ def test_without_a_clock_it_reports_all_the_same(start):
 
 
 def test_both_halves_of_a_side_by_side_image_are_cameras(start, segment):
-    """One topic named twice, each time with its half as roi; see docs/stereo_and_roi.md."""
+    """One topic named twice, each time with its half as roi: as before there was stereo_layout."""
     halves = [0, 0, 80, 48, 80, 0, 80, 48]
     bench = start(
         image_topics=['image', 'image'], camera_names=['left', 'right'], roi=halves

@@ -12,11 +12,13 @@ from bench import image_cdr
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Roi, Segmentation
-from surgseg_ros.messages.serialization import IMAGE, stamp_ns
+from surgseg_ros.messages.images import image_to_jpeg
+from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE, header, stamp_ns, to_cdr
+from surgseg_ros.node import worker
 from surgseg_ros.node.freshness import HEADER, Generation, ResultPolicy
 from surgseg_ros.node.health import CameraChannel, Frame, Health
 from surgseg_ros.node.inference import Inference
-from surgseg_ros.node.mailbox import Mailbox
+from surgseg_ros.node.mailbox import Mailbox, Pairing
 from surgseg_ros.node.worker import Worker
 
 
@@ -73,29 +75,45 @@ PATIENT = ResultPolicy(stale_after_ms=600_000)
 
 
 def work(
-    frames, rois, segmenter=None, policy=PATIENT, now_ns=lambda: 0, health=Health, report=None
+    frames,
+    rois,
+    segmenter=None,
+    policy=PATIENT,
+    now_ns=lambda: 0,
+    health=Health,
+    report=None,
+    pairing=None,
+    type_name=IMAGE,
+    **more,
 ):
     """Lay frames (camera, CDR) into a mailbox, and have a worker take them all at once."""
     segmenter = segmenter or Passes()
     models = segmenter.models = Models(segmenter)
-    mailbox, outputs = Mailbox(), [Kept() for _ in rois]
+    mailbox, outputs = Mailbox(pairing), [Kept() for _ in rois]
     healths = [health() for _ in rois]
     channels = tuple(
-        CameraChannel(f'eye {n}', IMAGE, roi, healths[n], outputs[n]) for n, roi in enumerate(rois)
+        CameraChannel(f'eye {n}', type_name, roi, healths[n], outputs[n])
+        for n, roi in enumerate(rois)
     )
     logger = logging.getLogger('worker')
-    worker = Worker(
+    thread = Worker(
         *(models, mailbox, channels, Generation(), lambda: policy, now_ns, logger),
         report=lambda: report and report(healths[0], outputs[0]),
+        **more,
     )
     for camera, cdr in frames:
         mailbox.put(Frame(camera, cdr, time.monotonic_ns(), 0, 0))
-    worker.start()
-    while mailbox._queue.due_ns() is not None:
+    thread.start()
+    while not is_empty(mailbox):
         pass
     mailbox.close()
-    worker.join()
+    thread.join()
     return segmenter.sizes, [o.published for o in outputs], [h.counts() for h in healths]
+
+
+def is_empty(mailbox):
+    with mailbox._changed:
+        return mailbox._queue.due_ns() is None
 
 
 def colour(value, size=(8, 12)):
@@ -237,3 +255,79 @@ def test_a_result_in_flight_across_a_change_of_model_is_discarded():
     _, published, counts = work(frames, [None, None], segmenter)
     assert published == [[], [(2, [4], [4])]]
     assert [(count['published'], count['discarded']) for count in counts] == [(0, 1), (1, 0)]
+
+
+def one_at_a_time():
+    segmenter = Passes()
+    segmenter.max_batch_size = 1
+    return segmenter
+
+
+@pytest.mark.parametrize(
+    ('segmenter', 'sizes'), [(Passes(), [2, 1]), (one_at_a_time(), [1, 1, 1])]
+)
+def test_both_images_of_a_pair_are_answered_whatever_the_device_takes_at_once(segmenter, sizes):
+    frames = [(0, image_cdr(colour(6), 11)), (1, image_cdr(colour(4), 11))]
+    frames += [(0, image_cdr(colour(5), 99_000_000))]
+    got, published, counts = work(frames, [None, None], segmenter, pairing=Pairing(5, 0))
+    assert got == sizes
+    assert published == [[(11, [6], [6]), (99_000_000, [5], [5])], [(11, [4], [4])]]
+    assert [(count['pairs'], count['singles']) for count in counts] == [(1, 1), (1, 0)]
+
+
+def test_an_image_of_a_pair_that_cannot_be_read_spoils_not_the_other():
+    broken = image_cdr(colour(6), 11)[:40]
+    frames = [(0, broken), (1, image_cdr(colour(4), 11))]
+    sizes, published, counts = work(frames, [None, None], pairing=Pairing(5, 600_000))
+    assert (sizes, published) == ([1], [[], [(11, [4], [4])]])
+    assert [(count['pairs'], count['rejected']) for count in counts] == [(1, 1), (1, 0)]
+
+
+def views(layout, first, second):
+    return np.concatenate([first, second], 1 if layout == 'side_by_side' else 0)
+
+
+@pytest.mark.parametrize('layout', ['side_by_side', 'top_bottom'])
+@pytest.mark.parametrize(('segmenter', 'sizes'), [(Passes(), [2]), (one_at_a_time(), [1, 1])])
+def test_an_image_of_two_views_has_two_masks_of_a_views_size(layout, segmenter, sizes):
+    image = views(layout, colour(6), colour(4))
+    segmenter.sizes.clear()
+    got, published, counts = work(
+        [(0, image_cdr(image, 7))], [None, None], segmenter, stereo_layout=layout
+    )
+    assert got == sizes
+    assert published == [[(7, [6], [6])], [(7, [4], [4])]]
+    assert [count['pairs'] for count in counts] == [1, 1]
+
+
+def test_a_roi_counts_within_the_view():
+    image = views('side_by_side', colour(6), colour(4))
+    rois = [None, Roi(6, 0, 12, 8)]  # within the image, but beyond the right view
+    _, published, counts = work([(0, image_cdr(image, 7))], rois, stereo_layout='side_by_side')
+    assert published == [[(7, [6], [6])], [(7, [NO_DECISION], [NO_DECISION])]]
+    assert [count['rejected'] for count in counts] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ('layout', 'size', 'side'),
+    [('side_by_side', (8, 13), 'width'), ('top_bottom', (7, 12), 'height')],
+)
+def test_an_image_that_has_no_two_halves_is_refused_for_both(layout, size, side, caplog):
+    frames = [(0, image_cdr(colour(6, size), 7))]
+    _, published, counts = work(frames, [None, None], stereo_layout=layout)
+    assert published == [[], []]
+    assert [count['rejected'] for count in counts] == [1, 1]
+    assert f'an image of {size[1]}x{size[0]} has an odd {side}' in caplog.text
+
+
+def test_a_compressed_image_of_two_views_is_decoded_once(monkeypatch):
+    decoded = []
+    whole = worker.image_from_msg
+    monkeypatch.setattr(worker, 'image_from_msg', lambda m: decoded.append(m) or whole(m))
+    image = views('side_by_side', colour(60, (16, 16)), colour(40, (16, 16)))
+    cdr = to_cdr(image_to_jpeg(image, header(7, 'both')))
+    _, published, _ = work(
+        [(0, cdr)], [None, None], stereo_layout='side_by_side', type_name=COMPRESSED_IMAGE
+    )
+    assert len(decoded) == 1
+    assert published == [[(7, [0], [])], [(7, [0], [])]], 'JPEG keeps these values'
