@@ -17,6 +17,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from surgseg_ros.core.params_file import read_value
+from surgseg_ros.core.segmentation import STEREO_LAYOUTS
 from surgseg_ros.node.launching import (
     CONFIG,
     DEFAULTS,
@@ -39,6 +41,29 @@ ARGUMENTS = [
         default_value='',
         description="topic of the camera's images; a relative name is resolved in the namespace"
         + ELSE,
+    ),
+    DeclareLaunchArgument(
+        'image_topics',
+        default_value='',
+        description='topics of several cameras, "[/left/image, /right/image]" for example, which '
+        'need camera_names' + ELSE,
+    ),
+    DeclareLaunchArgument(
+        'camera_names',
+        default_value='',
+        description='prefixes of the outputs, one per camera: "[left, right]"' + ELSE,
+    ),
+    DeclareLaunchArgument(
+        'stereo_layout',
+        default_value='',
+        description='how each image holds the views of two cameras' + ELSE,
+        choices=['', *STEREO_LAYOUTS],
+    ),
+    DeclareLaunchArgument(
+        'roi',
+        default_value='',
+        description='part of the image that the endoscope fills, "[x, y, width, height]" in '
+        'pixels, once or for each camera' + ELSE,
     ),
     DeclareLaunchArgument('name', default_value=DEFAULTS['name'], description='name of the node'),
     DeclareLaunchArgument(
@@ -84,6 +109,11 @@ ARGUMENTS = [
         description='device that runs the network: auto, cpu, cuda, cuda:1 ...' + ELSE,
     ),
     DeclareLaunchArgument(
+        'cpu_threads',
+        default_value='',
+        description="number of CPU threads of torch; 0: torch's default" + ELSE,
+    ),
+    DeclareLaunchArgument(
         'overlay',
         default_value='',
         description='whether to publish the overlay topic, for viewers' + ELSE,
@@ -119,6 +149,11 @@ NODE_PARAMETERS = {
     'image_transport': str,
     'model': str,
     'device': str,
+    'cpu_threads': int,
+    'image_topics': list,
+    'camera_names': list,
+    'stereo_layout': str,
+    'roi': list,
     'overlay': bool,
     'autostart': bool,
     'use_sim_time': bool,
@@ -154,7 +189,7 @@ def parameters_given(context: LaunchContext) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for name, kind in NODE_PARAMETERS.items():
         if value := value_of(name, context):
-            given[name] = value in TRUE if kind is bool else ParameterValue(value, value_type=str)
+            given[name] = parameter_value(name, value, kind)
     if image_topic := value_of('image_topic', context):
         others = image_topics(context)
         if len(others) > 1:
@@ -164,3 +199,10 @@ def parameters_given(context: LaunchContext) -> dict[str, Any]:
             )
         given['image_topics'] = [image_topic]
     return given
+
+
+def parameter_value(name: str, value: str, kind: type) -> Any:
+    """Convert the value of an argument to that of the parameter of its name."""
+    if kind is bool:
+        return value in TRUE
+    return ParameterValue(value, value_type=str) if kind is str else read_value(name, value)

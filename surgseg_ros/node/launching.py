@@ -14,7 +14,9 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
-from surgseg_ros.core.params_file import effective_value
+from surgseg_ros.core.parameters import SPLIT_CAMERAS
+from surgseg_ros.core.params_file import effective_value, read_value
+from surgseg_ros.core.segmentation import STEREO_LAYOUTS
 from surgseg_ros.node.middleware import ProfileChoice, choose_profile
 
 CONFIG: Final = Path(get_package_share_directory('surgseg_ros'), 'config')
@@ -28,6 +30,9 @@ DEFAULTS: Final = {
     'namespace': '',
     'params_file': '',
     'dds_profile': str(CONFIG / 'fastdds.xml'),
+    'image_topics': '',
+    'camera_names': '',
+    'stereo_layout': '',
 }
 """Of arguments that both launch files read: those of an included file are gone when it ends."""
 
@@ -80,10 +85,10 @@ def params_file(context: LaunchContext) -> str:
 
 def image_topics(context: LaunchContext) -> list[str]:
     """
-    Find the value that the parameter `image_topics` will have without launch arguments.
+    Find the value that the parameter `image_topics` will have without `image_topic`.
 
-    :param context: holds `params_file`, and the parameters of SetParameter.
-    :return: the topics; empty if neither sets them.
+    :param context: holds `image_topics`, `params_file`, and the parameters of SetParameter.
+    :return: the topics; empty if none of them sets any.
     :raises OSError: if a file is missing or cannot be read.
     :raises ValueError: if a file is not a parameters file.
     """
@@ -91,10 +96,17 @@ def image_topics(context: LaunchContext) -> list[str]:
 
 
 def _names(parameter: str, context: LaunchContext) -> list[str]:
+    names = _value(parameter, context)
+    return [*names] if isinstance(names, (list, tuple)) else []
+
+
+def _value(parameter: str, context: LaunchContext) -> Any:
+    """Return the value that a parameter will have; None for the node's default."""
+    if given := value_of(parameter, context):
+        return read_value(parameter, given)
     sources: list[Any] = [*context.launch_configurations.get('global_params', [])]
     sources += filter(None, [params_file(context)])
-    names = effective_value(sources, node_name(context), parameter)
-    return [*names] if isinstance(names, (list, tuple)) else []
+    return effective_value(sources, node_name(context), parameter)
 
 
 def profile(context: LaunchContext) -> ProfileChoice:
@@ -194,7 +206,9 @@ def foxglove_layout(context: LaunchContext) -> Path:
 
 
 def _camera(context: LaunchContext) -> str:
-    return next(iter(_names('camera_names', context)), '')
+    names = _names('camera_names', context)
+    is_split = _value('stereo_layout', context) not in (None, STEREO_LAYOUTS[0])
+    return next(iter(SPLIT_CAMERAS if is_split and not any(names) else names), '')
 
 
 def _remapped(topic: str, context: LaunchContext) -> str:

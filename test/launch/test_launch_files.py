@@ -30,7 +30,7 @@ TIMEOUT_S = 600.0
 SEGMENT = {
     *('image_topic', 'image_transport', 'model', 'device', 'namespace', 'params_file'),
     *('use_sim_time', 'overlay', 'autostart', 'log_level', 'dds_profile', 'respawn', 'name'),
-    'view',
+    *('view', 'image_topics', 'camera_names', 'stereo_layout', 'roi', 'cpu_threads'),
 }
 ARGUMENTS = {'segment': SEGMENT, 'replay': SEGMENT | {'bag', 'rate', 'loop'}}
 
@@ -136,9 +136,35 @@ def test_what_is_given_reaches_the_node_with_its_type(launch, tmp_path):
     }
 
 
+def test_cameras_roi_and_threads_reach_the_node_as_lists_and_numbers(launch, tmp_path):
+    run = launch(
+        'segment',
+        *('image_topics:=[/left/image_raw, /right/image_raw]', 'camera_names:=[left, right]'),
+        *('roi:=[320, 28, 1280, 1024]', 'cpu_threads:=1', 'stereo_layout:=none'),
+    )
+    assert run.returncode == 0, run.stdout
+    written = note_of(tmp_path)['parameters'][-1].replace('!!python/tuple', '')
+    (given,) = yaml.safe_load(written).values()
+    assert given['ros__parameters'] == {
+        'image_topics': ['/left/image_raw', '/right/image_raw'],
+        'camera_names': ['left', 'right'],
+        'roi': [320, 28, 1280, 1024],
+        'cpu_threads': 1,
+        'stereo_layout': 'none',
+    }
+
+
 @pytest.mark.parametrize(
     'argument',
-    ['overlay:=perhaps', 'respawn:=perhaps', 'log_level:=loud', 'params_file:=/no/such.yaml'],
+    [
+        'overlay:=perhaps',
+        'stereo_layout:=both',
+        'cpu_threads:=many',
+        'roi:=all',
+        'respawn:=perhaps',
+        'log_level:=loud',
+        'params_file:=/no/such.yaml',
+    ],
 )
 def test_a_wrong_value_is_named_and_nothing_starts(launch, tmp_path, argument):
     run = launch('segment', argument)
