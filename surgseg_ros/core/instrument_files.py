@@ -41,7 +41,7 @@ class ListedInstrument(NamedTuple):
     :param number: of its pixels in the image in INSTANCES_FOLDER, 1 to 254.
     :param label: a key of LABELS.
     :param geometry: its points.
-    :param track_id: the same in all frames of a video.
+    :param track_id: the same in all frames of a video; 0 of what is not tracked.
     :param score: how sure it is, 0..1; 1 in the truth.
     :param tip_m: x, y and z of its tip in metres in the rectified frame of the first camera; None
         where it is not known.
@@ -120,9 +120,12 @@ def read_instruments(path: Path) -> tuple[ListedInstrument, ...]:
         if len(data) > MAX_FILE_BYTES:
             raise ValueError(f'more than {MAX_FILE_BYTES} bytes')
         found = tuple(_instrument(entry) for entry in json.loads(data)['instruments'])
-        numbers = [instrument.number for instrument in found]
-        if repeated := {number for number in numbers if numbers.count(number) > 1}:
-            raise ValueError(f'number {min(repeated)} twice')
+        for key, values in (
+            ('number', [instrument.number for instrument in found]),
+            ('id', [instrument.track_id for instrument in found if instrument.track_id]),
+        ):
+            if repeated := {value for value in values if values.count(value) > 1}:
+                raise ValueError(f'{key} {min(repeated)} twice')
     except OSError as error:
         raise InstrumentFileError(f'{path}: cannot be read ({error.strerror})') from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:

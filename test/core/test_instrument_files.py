@@ -76,6 +76,7 @@ def damaged(key, value):
         (damaged('points', 7), 'int'),
         (damaged('tip_m', [1, 2]), 'unpack'),
         (instruments_to_json([TOOL, TOOL]).decode(), 'number 3 twice'),
+        (instruments_to_json([TOOL, TOOL._replace(number=5)]).decode(), 'id 17 twice'),
         (' ' * (MAX_FILE_BYTES + 1), f'more than {MAX_FILE_BYTES} bytes'),
     ],
 )
