@@ -74,7 +74,7 @@ VERBS: Final = {
         _NOTHING,
     ),
     'compare': Verb(
-        'surgseg_ros.cli.scores:run_compare',
+        'surgseg_ros.cli.compare:main',
         'whether a model is worse than another on bags',
         _NOTHING,
     ),

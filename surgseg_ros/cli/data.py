@@ -224,6 +224,8 @@ def run_synthesize(argv: Sequence[str] | None = None) -> int:
         rate_hz=options.rate,
         seed=options.seed,
         jpeg=options.jpeg,
+        touching=options.touching,
+        instruments=options.instruments,
     )
     _check_amount(wanted, options.workers)
     folder: Path = options.output
@@ -261,6 +263,9 @@ def _synthesize_parser() -> argparse.ArgumentParser:
     add('--seed', type=non_negative_int, default=0, metavar='S',
         help='the same gives the same files')
     add('--jpeg', action='store_true', help='images as JPEG; masks are always PNG')
+    add('--touching', action='store_true', help='robotic tools touch or cross in most frames')
+    add('--instruments', action='store_true',
+        help='write the truth of the instruments too: instances/ (pixels), instruments/ (points)')
     add('--workers', type=positive_int, default=os.cpu_count() or 1, metavar='W',
         help='processes (default: one for each core)')
     add('--bag', action='store_true', help='write a bag of each video too: DIR/bags/video_01 ...')

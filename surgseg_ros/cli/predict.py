@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `predict`: masks of videos or images as PNG, in the layout of SAR-RARP50."""
+"""The verb `predict`: masks of videos or images as PNG, and the instruments in them."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import torch
 
 from surgseg_ros.cli.arguments import MODEL_HELP, fraction, positive_int
-from surgseg_ros.core.files import check_folder, folder_for
+from surgseg_ros.core.files import check_folder, check_new_folder, folder_for, new_folder
 from surgseg_ros.core.gates import GATES, OFF
 from surgseg_ros.core.parameters import DEFAULTS, OFFLINE
 from surgseg_ros.core.params_file import (
@@ -20,6 +21,7 @@ from surgseg_ros.core.params_file import (
 from surgseg_ros.core.runtimes import RUNTIMES
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import VIDEO_EVERY, find_sources
+from surgseg_ros.evaluation.instrument_folders import predict_from_masks
 from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.predict import (
     OUTPUT_LAYOUT,
@@ -30,6 +32,15 @@ from surgseg_ros.evaluation.predict import (
     predict,
     prepare,
 )
+
+OF_IMAGES: Final = (
+    *('input', 'model', 'device', 'runtime', 'every', 'least_region', 'min_confidence'),
+    *('steady_frames', 'steady_sure'),
+)
+"""Options that make masks of images; they exclude --masks."""
+
+OF_INSTRUMENTS: Final = frozenset({'least_area', 'track_lost_ms'})
+"""Parameters on which masks do not depend."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,10 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(argv)
+    if error := _option_error(options):
+        raise ValueError(error)
+    if options.masks:
+        return _predict_from_masks(options)
     parameters = _parameters(options)
     if parameters.model is None:
         parser.error('a model is needed, and the parameter model is empty: name one')
-    predict_options = PredictOptions(parameters.pipeline, parameters.roi, options.least_region)
+    return _predict_from_images(options, parameters)
+
+
+def _predict_from_images(options: argparse.Namespace, parameters: GivenParameters) -> int:
+    predict_options = PredictOptions(
+        parameters.pipeline, parameters.roi, options.least_region, options.instruments
+    )
     check_folder(options.output)
     sources = find_sources(options.input, options.every)
     for source in sources:
@@ -70,16 +91,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if totals.losses or totals.failures else 0
 
 
+def _predict_from_masks(options: argparse.Namespace) -> int:
+    parameters = resolve_parameters(options, {}, {}, OF_INSTRUMENTS)
+    check_new_folder(options.output)
+    if text := parameters.ignored_line():
+        print(f'predict: {text}', file=sys.stderr)
+    with new_folder(options.output) as making:
+        count = predict_from_masks(options.masks, making, parameters.pipeline)
+    print(f'instruments of {count} mask{"s"[count == 1 :]} in {options.output / "video_*"}')
+    return 0
+
+
+def _option_error(options: argparse.Namespace) -> str:
+    """Describe options that lack or exclude others; empty if none do."""
+    if not options.masks:
+        return '' if options.input else 'give --input, or masks by --masks'
+    if not options.instruments:
+        return '--masks are there already: add --instruments to find the instruments in them'
+    given = [f'--{name.replace("_", "-")}' for name in OF_IMAGES if getattr(options, name)]
+    return f'{", ".join(given)} would make masks: leave out these, or --masks' if given else ''
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='surgseg_ros predict', description=__doc__)
     add = parser.add_argument
     # fmt: off
     add('--model', metavar='DIR', help=f'{MODEL_HELP}; also the parameter model')
-    add('--input', type=Path, required=True, metavar='PATH',
+    add('--input', type=Path, metavar='PATH',
         help='a video, a folder of images, or a data set: a folder of video_*')
     add('--output', type=Path, required=True, metavar='DIR',
         help='gets video_*/segmentation/000000060.png, or the names of the images of a folder; a '
         'run that was cut off goes on from there')
+    add('--instruments', action='store_true',
+        help='write the instruments in the masks too: their pixels as '
+        'video_*/instances/000000060.png, their points as video_*/instruments/000000060.json')
+    add('--masks', type=Path, metavar='DIR',
+        help='with --instruments: find those of these masks, video_*/segmentation/*.png, instead '
+        'of images; no model is needed, and --output must be new or empty')
     add('--every', type=positive_int, metavar='N',
         help='take frames whose number is a multiple of N (default: all images of a folder, '
         f'the frames of a data set that have a mask, each {VIDEO_EVERY}th of a video)')
@@ -107,8 +155,8 @@ def _parameters(options: argparse.Namespace) -> GivenParameters:
     chosen = {name: getattr(options, name) for name in names}
     given = {name: value for name, value in chosen.items() if value is not None}
     defaults = {'runtime': 'torch', **{f'gates.{name}.action': OFF for name in GATES}}
-    # There are no detections.
-    return resolve_parameters(options, given, defaults, OFFLINE - {'least_area', 'track_lost_ms'})
+    unused = frozenset() if options.instruments else OF_INSTRUMENTS
+    return resolve_parameters(options, given, defaults, OFFLINE - unused)
 
 
 def _load(parameters: GivenParameters) -> Segmenter:

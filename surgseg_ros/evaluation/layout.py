@@ -73,15 +73,16 @@ def find_video_file(video: Path) -> Path | None:
     return _child(video, VIDEO_FILE)
 
 
-def find_masks(video: Path) -> list[Path]:
+def find_masks(video: Path, name: str = MASK_FOLDER) -> list[Path]:
     """
     Find the masks of a video.
 
     :param video: its folder.
-    :return: the PNG files in its folder `segmentation`, sorted by name.
+    :param name: of the folder in it that holds them.
+    :return: the PNG files in that folder, sorted by name.
     :raises FrameError: if two names differ only in case.
     """
-    folder = _child(video, MASK_FOLDER)
+    folder = _child(video, name)
     return [] if folder is None else sorted(_files(folder, [MASK_SUFFIX]))
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pairs of ground truth and predicted masks: finds, reads and checks them; counts flicker."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,17 @@ from tqdm import tqdm
 from surgseg_ros.core.image_files import decode_mask, no_classes
 from surgseg_ros.core.labels import CLASS_COUNT, CLASS_NAMES, NO_DECISION
 from surgseg_ros.core.processes import deaf_to_terminal, worker_pool
-from surgseg_ros.evaluation.layout import FrameError, find_masks, find_videos, official_name
+from surgseg_ros.evaluation.layout import (
+    MASK_FOLDER,
+    FrameError,
+    find_masks,
+    find_videos,
+    official_name,
+)
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame
+
+T = TypeVar('T')
+R = TypeVar('R')
 
 _VALUES_NAMED: Final = 10
 """Number of values that a message lists; the rest is counted."""
@@ -106,7 +115,7 @@ class Pair(NamedTuple):
     @property
     def name(self) -> str:
         """The name of both files in their folders."""
-        return f'{self.video}/segmentation/{self.truth.stem}.png'
+        return f'{self.video}/{self.truth.parent.name}/{self.truth.stem}.png'
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """
@@ -128,24 +137,27 @@ def _read(
     return read_truth(truth), None if predicted is None else read_mask(predicted)
 
 
-def find_pairs(reference: Path, predictions: Path, allow_missing: bool = False) -> list[Pair]:
+def find_pairs(
+    reference: Path, predictions: Path, allow_missing: bool = False, name: str = MASK_FOLDER
+) -> list[Pair]:
     """
     Match the masks of two folders by the names of video and file.
 
     :param reference: folder of `video_*/segmentation/*.png` with the truth.
     :param predictions: the same with predictions.
     :param allow_missing: whether the folders may differ.
+    :param name: of the folders of masks, if it is not `segmentation`.
     :return: one pair for each truth, sorted.
     :raises EvaluationError: if there is no truth, or the folders differ and may not.
     """
     try:
-        truths, masks = _masks_of(reference), _masks_of(predictions)
+        truths, masks = _masks_of(reference, name), _masks_of(predictions, name)
     except FrameError as error:
         raise EvaluationError(str(error)) from error
     if not truths:
         raise EvaluationError(
-            f'{str(reference)!r} holds no video_*/segmentation/*.png: give the folder that holds '
-            'the videos'
+            f'{str(reference)!r} holds no video_*/{name}/*.png: give the folder that holds the '
+            'videos'
         )
     if not predictions.is_dir():
         raise EvaluationError(f'{str(predictions)!r} is not a folder: give that of the masks')
@@ -161,15 +173,15 @@ def find_pairs(reference: Path, predictions: Path, allow_missing: bool = False) 
         raise EvaluationError(
             '\n'.join((*lacking, 'Add them, or score without them by --allow-missing'))
         )
-    return [Pair(name.split('/')[0], truths[name], masks.get(name)) for name in sorted(truths)]
+    return [Pair(path.split('/')[0], truths[path], masks.get(path)) for path in sorted(truths)]
 
 
-def _masks_of(root: Path) -> dict[str, Path]:
+def _masks_of(root: Path, name: str) -> dict[str, Path]:
     """Find masks by their official names, whatever their case."""
     return {
-        f'{official_name(video.name)}/segmentation/{mask.stem}.png': mask
+        f'{official_name(video.name)}/{name}/{mask.stem}.png': mask
         for video in find_videos(root)
-        for mask in find_masks(video)
+        for mask in find_masks(video, name)
     }
 
 
@@ -341,7 +353,9 @@ def count_all(
     counts: dict[str, list[FrameCounts]] = {}
     steps: dict[str, list[StepCounts]] = {}
     tasks = list(zip(find_steps(pairs), pairs, strict=True))
-    progress = tqdm(_map(tasks, workers), 'scoring', len(pairs), unit='frame', leave=False)
+    progress = tqdm(
+        map_tasks(_count, tasks, workers), 'scoring', len(pairs), unit='frame', leave=False
+    )
     for pair, (frame, step) in zip(pairs, progress, strict=True):
         counts.setdefault(pair.video, []).append(frame)
         if step is not None:
@@ -352,20 +366,25 @@ def count_all(
 _Task = tuple[Pair | None, Pair]
 
 
-_Counted = tuple[FrameCounts, StepCounts | None]
-
-
-def _count(task: _Task) -> _Counted:
+def _count(task: _Task) -> tuple[FrameCounts, StepCounts | None]:
     before, pair = task
     step = None if before is None else count_step_of(before, pair)
     return count_pair(pair), step
 
 
-def _map(tasks: Sequence[_Task], workers: int) -> Iterator[_Counted]:
+def map_tasks(count: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[R]:
+    """
+    Call a function with each task, in several processes.
+
+    :param count: the function, of a module.
+    :param tasks: its arguments.
+    :param workers: processes; with 1, this one does it.
+    :return: the results in the order of the tasks.
+    """
     if workers == 1:
-        yield from map(_count, tasks)
+        yield from map(count, tasks)
         return
     with worker_pool(min(workers, len(tasks))) as pool:
         with deaf_to_terminal():
-            counted = pool.map(_count, tasks, chunksize=8)
+            counted = pool.map(count, tasks, chunksize=8)
         yield from counted

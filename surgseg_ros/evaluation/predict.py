@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes masks of videos or images as PNG, in the layout of SAR-RARP50."""
+"""Writes masks of videos or images as PNG, in the layout of SAR-RARP50, and their instruments."""
 
 import json
 from collections import Counter
@@ -9,25 +9,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
 from surgseg_ros.core.errors import is_of_machine
 from surgseg_ros.core.files import make_folder, remove_empty, write_whole, writing
 from surgseg_ros.core.gates import FROZEN, OFF, REFUSE
-from surgseg_ros.core.labels import NO_DECISION
-from surgseg_ros.core.pipeline import CameraPipeline, Decision, InputFrame, PipelineSettings
+from surgseg_ros.core.pipeline import (
+    CameraPipeline,
+    Decision,
+    FrameResult,
+    InputFrame,
+    PipelineSettings,
+)
 from surgseg_ros.core.runtimes import AUTO
-from surgseg_ros.core.segmentation import Roi
+from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import Source, report_losses, write_png
-from surgseg_ros.evaluation.layout import FrameError
+from surgseg_ros.evaluation.instrument_folders import OF_INSTRUMENTS, write_instruments
+from surgseg_ros.evaluation.layout import MASK_FOLDER, FrameError
 
 RECORD_FILE: Final = 'predict.json'
 """Records what made the masks beside it, so that two models' masks are never mixed."""
 
 
-OUTPUT_LAYOUT: Final = 'video_*/segmentation'
+OUTPUT_LAYOUT: Final = f'video_*/{MASK_FOLDER}'
 
 
 class OutputError(ValueError):
@@ -42,18 +47,21 @@ class PredictOptions:
     :param settings: of the pipeline.
     :param roi: the part of the images that the endoscope fills; None for all of it.
     :param least_region: whether regions smaller than the model's `least_region` are dropped.
+    :param instruments: whether instruments are written, too.
     """
 
     settings: PipelineSettings = field(default_factory=PipelineSettings)
     roi: Roi | None = None
     least_region: bool = False
+    instruments: bool = False
 
     @property
     def needs_earlier_frames(self) -> bool:
-        """Whether a mask depends on the frames before its own."""
+        """Whether a mask, or the track of an instrument, depends on the frames before its own."""
         frozen = self.settings.gates.get(FROZEN)
         refuses_frozen = frozen is not None and frozen.action == REFUSE
-        return self.settings.steady_frames > 1 or refuses_frozen or self.settings.roi_mode == AUTO
+        filtered = self.settings.steady_frames > 1 or self.settings.roi_mode == AUTO
+        return filtered or refuses_frozen or self.instruments
 
     def pipeline(self, segmenter: Segmenter) -> CameraPipeline:
         """
@@ -90,6 +98,9 @@ class PredictOptions:
             'gates': gates or None,
             'roi': roi and [roi.x_px, roi.y_px, roi.width_px, roi.height_px],
             'roi_mode': AUTO if settings.roi_mode == AUTO else None,
+            'instruments': (
+                [settings.least_area, settings.track_lost_ms] if self.instruments else None
+            ),
         }
 
 
@@ -248,9 +259,9 @@ def nothing_without_masks(output: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if is_ours and not any(output.glob(f'{OUTPUT_LAYOUT}/*.png')):
+        if is_ours and not any(output.glob('video_*/*/*.png')):
             record.unlink(missing_ok=True)
-        remove_empty([*output.glob('video_*'), *output.glob(OUTPUT_LAYOUT)])
+        remove_empty([*output.glob('video_*'), *output.glob('video_*/*')])
         raise
 
 
@@ -274,9 +285,8 @@ def predict(
     with tqdm(total=sum(map(len, sources)), unit='frame', leave=False) as bar:
         for source in sources:
             bar.set_description(source.name)
-            folder = _make_folder(output / source.name)
-            there = _find_done(folder, source)
-            pipeline = predict_options.pipeline(segmenter)
+            folder = _make_folder(output / source.name, predict_options.instruments)
+            there, pipeline = _find_done(folder, source), predict_options.pipeline(segmenter)
             if predict_options.needs_earlier_frames and len(there) < len(source):
                 there = set()
             bar.update(len(there))
@@ -287,12 +297,13 @@ def predict(
                 if len(data_errors) > lost:
                     pipeline.reset()  # nothing is filtered across a gap
                 lost = len(data_errors)
-                decision = pipeline.segment(segmenter, InputFrame(image))
+                process = pipeline.process if predict_options.instruments else pipeline.segment
+                decision = process(segmenter, InputFrame(image))
                 _write(folder / f'{source.mask_name(number)}.png', decision, totals)
                 bar.update()
             if losses := report_losses(source, data_errors):
                 totals.losses.append(losses)
-    _write_failures(totals)
+    _write_failures(totals, predict_options.instruments)
     return totals
 
 
@@ -303,7 +314,9 @@ def _write(path: Path, decision: Decision, totals: Totals) -> None:
     Where the machine is the cause, a later run may succeed: it goes on from this frame.
     """
     if decision.error is None:
-        write_png(path, decision.mask)
+        if isinstance(decision, FrameResult):
+            write_instruments(path, decision.segmentation, decision.instruments)
+        write_png(path, decision.mask)  # last: a frame that has a mask is done
         totals.add(decision)
     elif is_of_machine(decision.error):
         raise decision.error
@@ -312,20 +325,23 @@ def _write(path: Path, decision: Decision, totals: Totals) -> None:
         totals.failures.append(Failure(path, (height, width), decision.reason))
 
 
-def _write_failures(totals: Totals) -> None:
+def _write_failures(totals: Totals, instruments: bool) -> None:
     """Write the masks of frames that failed; if all did, the model or an option is the cause."""
     if totals.failures and not (totals.sizes or totals.found):
         raise FrameError(totals.failure_line())
     for path, size, _ in totals.failures:
-        write_png(path, np.full(size, NO_DECISION, np.uint8))
+        undecided = Segmentation.undecided(size)
+        if instruments:
+            write_instruments(path, undecided, ())
+        write_png(path, undecided.mask)
         totals.sizes[f'{size[1]}x{size[0]}'] += 1
 
 
-def _make_folder(video: Path) -> Path:
-    folder = video / 'segmentation'
-    with writing(folder):
-        make_folder(folder)
-    return folder
+def _make_folder(video: Path, instruments: bool) -> Path:
+    for name in (MASK_FOLDER, *(OF_INSTRUMENTS if instruments else ())):
+        with writing(video / name):
+            make_folder(video / name)
+    return video / MASK_FOLDER
 
 
 def _find_done(folder: Path, source: Source) -> set[int]:

@@ -21,6 +21,12 @@ from tqdm import tqdm
 
 from surgseg_ros.core import labels
 from surgseg_ros.core.files import replacing
+from surgseg_ros.core.instrument_files import (
+    INSTANCES_FOLDER,
+    INSTRUMENTS_FOLDER,
+    ListedInstrument,
+    instruments_to_json,
+)
 from surgseg_ros.core.processes import deaf_to_terminal, worker_pool
 from surgseg_ros.synthetic.camera import Camera
 from surgseg_ros.synthetic.drawing import Canvas, Item, Patch, View, defocused
@@ -71,15 +77,19 @@ class Scene:
     :param seed: scenes of different seeds have nothing in common.
     :param size: (height, width) of the image in pixels; the same scene at another scale.
     :param rate_hz: frames per second.
+    :param touching: whether it has robotic tools that touch or cross in most frames.
     """
 
-    def __init__(self, seed: int, size: tuple[int, int], rate_hz: float = 15.0) -> None:
+    def __init__(
+        self, seed: int, size: tuple[int, int], rate_hz: float = 15.0, touching: bool = False
+    ) -> None:
         if min(size) < LEAST_SIDE_PX:
             raise ValueError(f'size {size!r} is too small: use at least {LEAST_SIDE_PX} pixels')
         if not rate_hz > 0:
             raise ValueError(f'rate {rate_hz!r} must be above zero')
         self._seed = seed
         self._rate_hz = rate_hz
+        self._touching = touching
         self._view = View(*size)
         self._tissue = Tissue(self._rng(0), self._view)
         self._camera = Camera(self._rng(1), self._view)
@@ -123,7 +133,7 @@ class Scene:
         :return: in the order of their numbers.
         """
         time_s = index / self._rate_hz
-        seen = set(np.unique(instances).tolist())
+        seen = set(np.flatnonzero(np.bincount(instances.ravel())).tolist())
         found = []
         for item, number in self._numbers.items():
             truth = item.truth(time_s) if number in seen else None
@@ -162,8 +172,7 @@ class Scene:
         if has['clamp']:
             count = int(rng.integers(1, 6))
             resting += [Clamp(self._rng(7, i), view, tissue) for i in range(count)]
-        ports = (bearings[i] for i in (0, 1, 2, 5)[: rng.choice(5, p=_TOOL_SHARES)])
-        tools = [Tool(self._rng(8, i), view, bearing) for i, bearing in enumerate(ports)]
+        tools = self._tools(int(rng.choice(5, p=_TOOL_SHARES)), bearings)
         needle = None
         if has['needle']:
             holder = tools[-1] if tools and rng.random() < 0.6 else None
@@ -182,6 +191,16 @@ class Scene:
         if has['holder']:
             instruments.insert(0, NeedleHolder(self._rng(12), view, bearings[4]))
         return resting + instruments
+
+    def _tools(self, count: int, bearings: Sequence[float]) -> list[Tool]:
+        """Make so many robotic tools; of those that touch, two or more."""
+        count = max(2, count) if self._touching else count
+        tools: list[Tool] = []
+        for place, port in enumerate((0, 1, 2, 5)[:count]):
+            tools.append(Tool(self._rng(8, place), self._view, bearings[port]))
+            if self._touching and place:
+                tools[place].follow(tools[place - 1], self._rng(15, place))
+        return tools
 
 
 def _bearings(rng: Generator) -> list[float]:
@@ -205,6 +224,8 @@ class VideoSet(NamedTuple):
     :param rate_hz: frames of the scene per second.
     :param seed: the same gives the same videos.
     :param jpeg: whether images are JPEG; otherwise PNG, as masks always are.
+    :param touching: whether robotic tools touch or cross in most frames, see `Scene`.
+    :param instruments: whether to write the truth of the instruments, too.
     """
 
     videos: int
@@ -214,6 +235,8 @@ class VideoSet(NamedTuple):
     rate_hz: float
     seed: int
     jpeg: bool
+    touching: bool = False
+    instruments: bool = False
 
     @property
     def last_index(self) -> int:
@@ -235,11 +258,16 @@ class Job(NamedTuple):
     rate_hz: float
     indices: range
     image_suffix: str
+    touching: bool
+    instruments: bool
 
 
 def draw_videos(wanted: VideoSet, output: Path, workers: int) -> None:
     """
     Draw videos as `video_01/rgb/000000000.png` and `video_01/segmentation/000000000.png`.
+
+    The truth of the instruments, if wanted, is in `video_01/instances/000000000.png` and
+    `video_01/instruments/000000000.json`; a number is the same instrument in all frames.
 
     :param wanted: the videos.
     :param output: the data set's folder.
@@ -268,7 +296,8 @@ def _jobs(wanted: VideoSet, output: Path) -> Sequence[Job]:
         for start in range(0, wanted.frames, _CHUNK):
             stop = min(start + _CHUNK, wanted.frames)
             indices = range(start * wanted.stride, stop * wanted.stride, wanted.stride)
-            jobs.append(Job(folder, seed, wanted.size, wanted.rate_hz, indices, suffix))
+            what = indices, suffix, wanted.touching, wanted.instruments
+            jobs.append(Job(folder, seed, wanted.size, wanted.rate_hz, *what))
     return jobs
 
 
@@ -280,8 +309,9 @@ def _draw_alone(job: Job) -> int:
 
 def _draw(job: Job) -> int:
     """Draw one job's frames into its folder, and return how many."""
-    scene = _scene(job.scene_seed, job.size, job.rate_hz)
-    for kind in ('rgb', 'segmentation'):
+    scene = _scene(job.scene_seed, job.size, job.rate_hz, job.touching)
+    of_instruments = (INSTANCES_FOLDER, INSTRUMENTS_FOLDER) if job.instruments else ()
+    for kind in ('rgb', 'segmentation', *of_instruments):
         (job.folder / kind).mkdir(parents=True, exist_ok=True)
     for index in job.indices:
         frame = scene.frame(index)
@@ -289,13 +319,28 @@ def _draw(job: Job) -> int:
         bgr = frame.image[..., ::-1]
         _write(job.folder / 'rgb' / f'{name}{job.image_suffix}', bgr)
         _write(job.folder / 'segmentation' / f'{name}.png', frame.mask)
+        if job.instruments:
+            _write(job.folder / INSTANCES_FOLDER / f'{name}.png', frame.instances)
+            path = job.folder / INSTRUMENTS_FOLDER / f'{name}.json'
+            with replacing(path, sync=False) as partial:
+                partial.write_bytes(_describe(scene.truth(index, frame.instances)))
     return len(job.indices)
 
 
+def _describe(instruments: Sequence[TrueInstrument]) -> bytes:
+    """List the instruments of a frame; their numbers are their tracks."""
+    return instruments_to_json(
+        [
+            ListedInstrument(true.number, true.label, true.geometry, true.number)
+            for true in instruments
+        ]
+    )
+
+
 @lru_cache(maxsize=1)
-def _scene(seed: int, size: tuple[int, int], rate_hz: float) -> Scene:
+def _scene(seed: int, size: tuple[int, int], rate_hz: float, touching: bool) -> Scene:
     """Cache the last scene: the next job often continues it."""
-    return Scene(seed, size, rate_hz)
+    return Scene(seed, size, rate_hz, touching)
 
 
 def _write(path: Path, image: NDArray[np.uint8]) -> None:

@@ -6,6 +6,7 @@ Robotic tools with shaft, wrist and clasper; suction tube and needle holder, hel
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -52,11 +53,15 @@ class ToolMotion:
         period = float(rng.uniform(4, 9))
         self._depth = still(rng, depth[0] * border, depth[1] * border, 0.6, period)
         self._sideways = still(rng, -0.36, 0.36, 0.5, period * 0.9)
+        self.aim: Callable[[float], Place] | None = None  # where the tip is instead
 
     def pose(self, time_s: float) -> tuple[Place, float]:
         """Return the tip, and the angle at which the instrument points."""
-        tip = forward(self._start, self._bearing, self._depth(time_s))
-        tip = forward(tip, self._bearing + math.pi / 2, self._sideways(time_s))
+        if self.aim:
+            tip = self.aim(time_s)
+        else:
+            tip = forward(self._start, self._bearing, self._depth(time_s))
+            tip = forward(tip, self._bearing + math.pi / 2, self._sideways(time_s))
         return tip, math.atan2(tip[1] - self._port[1], tip[0] - self._port[0])
 
 
@@ -178,6 +183,24 @@ class Tool:
         self._wrist = wrist_of(rng, width, lengths.wrist, scale, look, blood)
         self._jaw, self._jaw_end = jaw_of(rng, self.kind, width, lengths.jaw, scale, look, blood)
         self._cover = TipCover(rng, width) if self.kind.covered else None
+
+    def follow(self, other: 'Tool', rng: Generator) -> None:
+        """
+        Reach for the jaws, the wrist or the shaft of another tool, and at times across.
+
+        :param other: the tool, which must not follow this one.
+        :param rng: source of the place on it, and of the motion about that.
+        """
+        back = float(rng.choice([-0.5, 0.5, 2.5])) * other.width
+        along, across = (still(rng, -0.6, 0.6, 0.5, 5) for _ in range(2))
+
+        def aim(time_s: float) -> Place:
+            _, angle, pivot, _ = other._joints(time_s)
+            place = forward(pivot, angle, other.width * along(time_s) - back)
+            x, y = forward(place, angle + math.pi / 2, other.width * across(time_s))
+            return min(max(x, 0.1), self._view.aspect - 0.1), min(max(y, 0.1), 0.9)
+
+        self._motion.aim = aim
 
     def opening(self, time_s: float) -> float:
         """Return half the angle between the jaws, which stay closed while they hold something."""

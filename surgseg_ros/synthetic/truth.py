@@ -74,8 +74,8 @@ def true_geometry(truth: Truth, own: NDArray[np.bool_]) -> Geometry:
         hidden = not beyond and not free and not near.any()
         points.append(Keypoint(kind, x, y, angle, 0.0, hidden, beyond))
     if not points:
-        rows, columns = np.nonzero(own)
-        points.append(Keypoint(KeypointKind.CENTRE, float(columns.mean()), float(rows.mean())))
+        x, y = (float(np.average(np.arange(len(n)), weights=n)) for n in (own.sum(0), own.sum(1)))
+        points.append(Keypoint(KeypointKind.CENTRE, x, y))
     return Geometry(
         hide_tip(points),
         truth.opening_deg,

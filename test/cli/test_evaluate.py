@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from verbs import verb
 
+from surgseg_ros.core.instrument_files import ListedInstrument, instruments_to_json
+from surgseg_ros.core.keypoints import Geometry
+from surgseg_ros.core.labels import ROBOTIC_TOOL
 from surgseg_ros.evaluation.metrics import MEANINGS
 
 main = verb('evaluate')
@@ -155,3 +158,63 @@ def test_a_truncated_file_is_named(folders, capsys):
     path.write_bytes(path.read_bytes()[:20])
     assert evaluate(folders) == 2
     assert NAMES[0] in capsys.readouterr().err
+
+
+def write_instruments(folder, number=1, listed=(1,)):
+    instances = np.zeros((54, 96), np.uint8)
+    instances[5:20, :50] = number
+    for side in ('truth', 'masks'):
+        for index in (0, 1):
+            write(folder / side / f'video_01/instances/{index:09d}.png', instances)
+            path = folder / side / f'video_01/instruments/{index:09d}.json'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tools = [ListedInstrument(n, ROBOTIC_TOOL, Geometry(), n) for n in listed]
+            path.write_bytes(instruments_to_json(tools))
+
+
+@pytest.mark.parametrize('workers', ['1', '2'])
+def test_instruments_are_scored_where_asked_for(tmp_path, capsys, workers):
+    write_instruments(tmp_path)
+    assert evaluate(tmp_path, '--instruments', '--workers', workers) == 0
+    summary = json.loads((tmp_path / 'out/scores.json').read_text())
+    assert (summary['frames'], summary['f1'], summary['idf1']) == (2, 1, 1)
+    assert summary['tip_px'] == {'p50': None, 'p95': None, 'count': 0}
+    assert summary['missing'] == []
+    text = capsys.readouterr().out
+    assert 'robotic tool' in text
+    assert 'hota' in text
+
+
+def test_instruments_that_are_missing_are_named_or_count_as_not_found(tmp_path, capsys):
+    write_instruments(tmp_path)
+    (tmp_path / 'masks/video_01/instances/000000001.png').unlink()
+    assert evaluate(tmp_path, '--instruments') == 2
+    assert 'video_01/instances/000000001.png' in capsys.readouterr().err
+    assert evaluate(tmp_path, '--instruments', '--allow-missing') == 0
+    summary = json.loads((tmp_path / 'out/scores.json').read_text())
+    assert summary['f1'] == pytest.approx(2 / 3)
+    assert summary['missing'] == ['video_01/instances/000000001.png']
+
+
+def test_pixels_of_an_instrument_that_is_not_listed_are_named(tmp_path, capsys):
+    write_instruments(tmp_path, number=3, listed=(1, 2))
+    assert evaluate(tmp_path, '--instruments') == 2
+    assert 'pixels of number 3' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('file', ['instances/000000000.png', 'instruments/000000000.json'])
+def test_a_damaged_file_of_instruments_is_named(tmp_path, capsys, file):
+    write_instruments(tmp_path)
+    (tmp_path / 'masks/video_01' / file).write_text('no')
+    assert evaluate(tmp_path, '--instruments') == 2
+    assert file in capsys.readouterr().err
+
+
+def test_masks_without_instruments_are_no_input(folders, capsys):
+    assert evaluate(folders, '--instruments') == 2
+    assert 'holds no video_*/instances/*.png' in capsys.readouterr().err
+
+
+def test_a_report_of_instruments_is_refused(tmp_path, capsys):
+    assert evaluate(tmp_path, '--instruments', '--report', str(tmp_path)) == 2
+    assert 'leave them out' in capsys.readouterr().err

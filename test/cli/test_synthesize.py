@@ -9,6 +9,7 @@ import pytest
 from rosbags.highlevel import AnyReader
 from verbs import verb
 
+from surgseg_ros.core.instrument_files import read_instruments
 from surgseg_ros.messages.serialization import TYPES
 from surgseg_ros.synthetic import Scene
 from surgseg_ros.synthetic.scene import SCENES_PER_SEED
@@ -44,6 +45,46 @@ def test_layout_is_the_data_sets(tmp_path):
     found = files(tmp_path / 'out')
     assert set(found) == names | set(marks)
     assert {name: json.loads(found[name])['scene'] for name in marks} == marks
+
+
+def test_the_truth_of_the_instruments_is_beside_the_masks_where_asked_for(tmp_path):
+    assert synthesize(tmp_path, '--instruments') == 0
+    video = tmp_path / 'video_02'
+    assert {path.name for path in video.iterdir() if path.is_dir()} == {
+        *('rgb', 'segmentation', 'instances', 'instruments')
+    }
+    scene = Scene(5 * SCENES_PER_SEED + 1, (72, 128))
+    for index in (0, 4, 8):
+        stored = cv2.imread(str(video / f'instances/{index:09d}.png'), cv2.IMREAD_UNCHANGED)
+        frame = scene.frame(index)
+        np.testing.assert_array_equal(stored, frame.instances)
+        listed = read_instruments(video / f'instruments/{index:09d}.json')
+        true = scene.truth(index, frame.instances)
+        assert [(x.number, x.track_id, x.label) for x in listed] == [
+            (x.number, x.number, x.label) for x in true
+        ]
+        for found, expected in zip(listed, true, strict=True):
+            places = [[p.x_px, p.y_px] for p in found.geometry.keypoints]
+            assert places == pytest.approx(
+                np.array([p.place for p in expected.geometry.keypoints]), abs=1e-3
+            )
+
+
+def test_the_truth_of_instruments_does_no_harm_to_who_reads_the_data_set(tmp_path):
+    synthesize(tmp_path / 'plain')
+    synthesize(tmp_path / 'more', '--instruments', '--bag')
+    assert len(find_samples(tmp_path / 'more')) == len(find_samples(tmp_path / 'plain')) == 6
+    assert verb('inspect_data')(['--data', str(tmp_path / 'more')]) == 0
+    plain, more = files(tmp_path / 'plain'), files(tmp_path / 'more')
+    assert {name: more[name] for name in plain} == plain
+
+
+def test_touching_draws_other_scenes(tmp_path):
+    synthesize(tmp_path / 'plain')
+    synthesize(tmp_path / 'touching', '--touching')
+    plain, touching = files(tmp_path / 'plain'), files(tmp_path / 'touching')
+    assert set(plain) == set(touching)
+    assert any(plain[name] != touching[name] for name in plain)
 
 
 @pytest.mark.parametrize('more', [(), ('--bag',)])

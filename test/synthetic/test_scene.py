@@ -13,6 +13,7 @@ from surgseg_ros.core.labels import (
     CLASPER,
     CLASS_COUNT,
     NEEDLE,
+    ROBOTIC_TOOL,
     ROBOTIC_TOOL_PARTS,
     SHAFT,
     WRIST,
@@ -201,3 +202,27 @@ def test_absurd_parameters_are_named(size, rate_hz, named):
 def test_sizes_whose_grids_do_not_fit_are_drawn_too(size):
     for seed in range(3, 8):
         assert Scene(seed, size).frame(0).image.shape == (*size, 3)
+
+
+def touch(mask_of_tools):
+    """Tell whether pixels of two numbers are at most two apart."""
+    near = cv2.dilate(mask_of_tools, np.ones((5, 5), np.uint8))
+    return bool(((mask_of_tools > 0) & (near != mask_of_tools)).any())
+
+
+def tools_of(scene, index):
+    instances = scene.frame(index).instances
+    tools = np.zeros_like(instances)
+    for true in scene.truth(index, instances):
+        if true.label == ROBOTIC_TOOL:
+            tools[instances == true.number] = true.number
+    return tools
+
+
+def test_tools_touch_in_most_frames_where_asked_for():
+    shares = []
+    for touching in (False, True):
+        scenes = [Scene(seed, SIZE, touching=touching) for seed in range(30, 42)]
+        found = [touch(tools_of(scene, index)) for scene in scenes for index in (0, 30)]
+        shares.append(np.mean(found))
+    assert shares[1] > 0.6 > 0.4 > shares[0]

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Instruments of a frame as files: an image of their pixels, and a JSON file of their points.
+
+`synthesize` writes the truth, `predict` what it finds, and `evaluate` reads both.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
+from surgseg_ros.core.labels import BACKGROUND, CLASS_COUNT, KEYPOINT_LABELS, LABELS, NO_DECISION
+
+INSTANCES_FOLDER: Final = 'instances'
+"""Beside `segmentation/`: of each frame an image (mono8), whose value is the number of the
+instrument of a pixel, 0 of none, NO_DECISION."""
+
+INSTRUMENTS_FOLDER: Final = 'instruments'
+"""Beside `segmentation/`: of each frame a JSON file of the instruments in `instances/`."""
+
+MAX_FILE_BYTES: Final = 4_000_000
+"""Of a JSON file; 254 threads take 1 MB."""
+
+_DIGITS: Final = 3
+"""Decimals of what is in pixels or degrees."""
+
+
+class InstrumentFileError(ValueError):
+    """A file that is no list of instruments; the message names it, and what is wrong."""
+
+
+class ListedInstrument(NamedTuple):
+    """
+    An instrument of a frame.
+
+    :param number: of its pixels in the image in INSTANCES_FOLDER, 1 to 254.
+    :param label: a key of LABELS.
+    :param geometry: its points.
+    :param track_id: the same in all frames of a video; 0 of what is not tracked.
+    :param score: how sure it is, 0..1; 1 in the truth.
+    :param tip_m: x, y and z of its tip in metres in the rectified frame of the first camera; None
+        where it is not known.
+    """
+
+    number: int
+    label: int
+    geometry: Geometry
+    track_id: int
+    score: float = 1.0
+    tip_m: tuple[float, float, float] | None = None
+
+
+def instruments_to_json(
+    instruments: Sequence[ListedInstrument], *, is_decided: bool = True
+) -> bytes:
+    """
+    Write the instruments of a frame.
+
+    :param instruments: those in it.
+    :param is_decided: False without a decision, where an empty list does not mean that there are
+        none.
+    :return: the content of a JSON file.
+    """
+    entries = [_entry(instrument) for instrument in instruments]
+    return (json.dumps({'is_decided': is_decided, 'instruments': entries}) + '\n').encode()
+
+
+def _entry(instrument: ListedInstrument) -> dict[str, Any]:
+    geometry = instrument.geometry
+    measures = {
+        key: _rounded(getattr(geometry, key))
+        for key in ('opening_deg', 'shaft_width_px', 'needle_radius_px')
+    }
+    return {
+        'number': instrument.number,
+        'id': instrument.track_id,
+        'label': instrument.label,
+        'name': LABELS[instrument.label],
+        'score': round(instrument.score, 4),
+        'points': [_point_entry(point) for point in geometry.keypoints],
+        **measures,
+        'tip_m': instrument.tip_m and list(instrument.tip_m),
+    }
+
+
+def _point_entry(point: Keypoint) -> dict[str, Any]:
+    return {
+        'kind': int(point.kind),
+        'name': KEYPOINT_LABELS[point.kind],
+        'x_px': _rounded(point.x_px),
+        'y_px': _rounded(point.y_px),
+        'angle_rad': round(point.angle_rad, 5),
+        'sigma_px': _rounded(point.sigma_px),
+        'score': round(point.score, 4),
+        'hidden': point.is_hidden,
+        'beyond_image': point.is_beyond,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, _DIGITS)
+
+
+def read_instruments(path: Path) -> tuple[ListedInstrument, ...]:
+    """
+    Read the instruments of a frame.
+
+    :param path: a file as `instruments_to_json` writes it.
+    :return: the instruments, in the order of the file.
+    :raises InstrumentFileError: if it cannot be read, or is something else.
+    """
+    try:
+        with path.open('rb') as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise ValueError(f'more than {MAX_FILE_BYTES} bytes')
+        found = tuple(_instrument(entry) for entry in json.loads(data)['instruments'])
+        for key, values in (
+            ('number', [instrument.number for instrument in found]),
+            ('id', [instrument.track_id for instrument in found if instrument.track_id]),
+        ):
+            if repeated := {value for value in values if values.count(value) > 1}:
+                raise ValueError(f'{key} {min(repeated)} twice')
+    except OSError as error:
+        raise InstrumentFileError(f'{path}: cannot be read ({error.strerror})') from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = (
+            f'without {error}' if isinstance(error, KeyError) else ' '.join(str(error).split())
+        )
+        raise InstrumentFileError(
+            f'{path}: is no list of instruments as synthesize and predict write it ({reason}): '
+            'write it again'
+        ) from error
+    return found
+
+
+def _instrument(entry: Mapping[str, Any]) -> ListedInstrument:
+    label, tip = _whole(entry, 'label'), entry.get('tip_m')
+    if label not in LABELS or label in (BACKGROUND, NO_DECISION):
+        raise ValueError(f'label {label}, expected 1 to {CLASS_COUNT}')
+    number = _whole(entry, 'number')
+    if not 0 < number < NO_DECISION:
+        raise ValueError(f'number {number}, expected 1 to {NO_DECISION - 1}')
+    opening, width, radius = (
+        None if entry.get(key) is None else _finite(entry, key)
+        for key in ('opening_deg', 'shaft_width_px', 'needle_radius_px')
+    )
+    points = tuple(_point(point) for point in entry['points'])
+    if tip is not None:
+        x, y, z = (_finite({'tip_m': value}, 'tip_m') for value in tip)
+        tip = (x, y, z)
+    return ListedInstrument(
+        number,
+        label,
+        Geometry(points, opening, width, radius),
+        _whole(entry, 'id'),
+        _finite(entry, 'score'),
+        tip,
+    )
+
+
+def _point(entry: Mapping[str, Any]) -> Keypoint:
+    kind = KeypointKind(_whole(entry, 'kind'))
+    x_px, y_px, angle_rad, sigma_px = (
+        _finite(entry, key) for key in ('x_px', 'y_px', 'angle_rad', 'sigma_px')
+    )
+    flags = entry['hidden'] is True, entry['beyond_image'] is True
+    return Keypoint(kind, x_px, y_px, angle_rad, sigma_px, *flags)
+
+
+def _whole(entry: Mapping[str, Any], key: str) -> int:
+    value = entry[key]
+    if type(value) is not int:
+        raise ValueError(f'{key} {value!r}, expected a whole number')
+    return value
+
+
+def _finite(entry: Mapping[str, Any], key: str) -> float:
+    value = entry[key]
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f'{key} {value!r}, expected a finite number')
+    return float(value)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`predict --instruments`: what a model finds, or what is in masks that are given."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from verbs import verb
+
+from surgseg_ros.core.detections import instance_image
+from surgseg_ros.core.geometry import find_geometries
+from surgseg_ros.core.pipeline import CameraPipeline, InputFrame
+from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.evaluation.frames import read_image_file
+from surgseg_ros.evaluation.instrument_folders import read_frame
+
+main = verb('predict')
+
+
+def predict(model, source, output, *more):
+    words = ['--model', model, '--input', source, '--output', output, '--device', 'cpu', *more]
+    return main([str(word) for word in words])
+
+
+def write_images(folder, *names):
+    folder.mkdir(parents=True)
+    for place, name in enumerate(names):
+        image = np.random.default_rng(place).integers(0, 256, (50, 70, 3), np.uint8)
+        cv2.imwrite(str(folder / name), image)
+
+
+def read_video(output, name='video_case'):
+    """Read the instruments of every frame of a video."""
+    return [read_frame(path) for path in sorted((output / name / 'instances').glob('*.png'))]
+
+
+def test_instruments_are_those_of_the_pipeline(model, tmp_path):
+    write_images(tmp_path / 'case', 'a.png', 'b.png')
+    assert predict(model, tmp_path / 'case', tmp_path / 'out', '--instruments') == 0
+    segmenter = Segmenter.load(model, 'cpu')
+    found, pipeline = read_video(tmp_path / 'out'), CameraPipeline()
+    assert any(frame.listed for frame in found)
+    for frame, name in zip(found, ('a.png', 'b.png'), strict=True):
+        image = read_image_file(tmp_path / 'case' / name)
+        result = pipeline.process(segmenter, InputFrame(image))
+        assert np.array_equal(frame.instances, instance_image(result.instruments, result.mask))
+        assert [(x.label, x.track_id) for x in frame.listed] == [
+            (x.label, x.track_id) for x in result.instruments
+        ]
+        assert [x.score for x in frame.listed] == pytest.approx(
+            [x.score for x in result.instruments], abs=1e-4
+        )
+        for listed, geometry in zip(
+            frame.listed, find_geometries(result.instruments, result.mask), strict=True
+        ):
+            for point, expected in zip(listed.geometry.keypoints, geometry.keypoints, strict=True):
+                assert (point.kind, *point[5:]) == (expected.kind, *expected[5:])
+                assert point[1:5] == pytest.approx(expected[1:5], abs=1e-3)
+
+
+def test_the_minimum_area_of_instruments_counts_and_is_recorded(model, tmp_path, capsys):
+    write_images(tmp_path / 'case', 'a.png')
+    words = (model, tmp_path / 'case', tmp_path / 'out', '--instruments')
+    assert predict(*words, '--param', 'least_area:=0.9') == 0
+    assert len(read_video(tmp_path / 'out')[0].listed) <= 1
+    assert predict(*words) == 2
+    assert 'instruments' in capsys.readouterr().err
+
+
+def test_an_interrupted_video_gets_instruments_anew(model, tmp_path):
+    write_images(tmp_path / 'case', 'a.png', 'b.png')
+    words = (model, tmp_path / 'case', tmp_path / 'out', '--instruments')
+    assert predict(*words) == 0
+    (tmp_path / 'out/video_case/segmentation/b.png').unlink()
+    (tmp_path / 'out/video_case/instruments/a.json').unlink()
+    assert predict(*words) == 0
+    assert len(read_video(tmp_path / 'out')) == 2
+
+
+def from_masks(folder, output, *more):
+    return main([str(x) for x in ('--masks', folder, '--output', output, *more)])
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    folder = tmp_path / 'drawn'
+    words = ('--videos', '1', '--frames', '2', '--stride', '5', '--size', '240x136', '--seed', '2')
+    assert verb('synthesize')(['--output', str(folder), *words, '--instruments']) == 0
+    return folder
+
+
+def test_instruments_of_masks_that_are_given_are_scored_against_the_truth(drawn, tmp_path, capsys):
+    assert from_masks(drawn, tmp_path / 'out', '--instruments') == 0
+    assert 'instruments of 2 masks' in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / 'out/video_01').iterdir()} == {
+        *('instances', 'instruments')
+    }
+    names = {'reference': drawn, 'predictions': tmp_path / 'out', 'json': tmp_path / 'a.json'}
+    words = [str(word) for key, name in names.items() for word in (f'--{key}', name)]
+    assert verb('evaluate')([*words, '--instruments']) == 0
+    scores = json.loads((tmp_path / 'a.json').read_text())
+    assert scores['frames'] == 2
+    assert scores['f1'] > 0.7
+    assert scores['tip_px']['count'] > 0
+    assert all(
+        x.score == 1 for frame in read_video(tmp_path / 'out', 'video_01') for x in frame[1]
+    )
+
+
+def test_a_mask_without_a_decision_has_no_instruments_and_says_so(tmp_path):
+    (tmp_path / 'masks/video_1/segmentation').mkdir(parents=True)
+    mask = np.full((20, 30), 255, np.uint8)
+    cv2.imwrite(str(tmp_path / 'masks/video_1/segmentation/000000000.png'), mask)
+    assert from_masks(tmp_path / 'masks', tmp_path / 'out', '--instruments') == 0
+    document = json.loads((tmp_path / 'out/video_1/instruments/000000000.json').read_text())
+    assert document == {'is_decided': False, 'instruments': []}
+    (frame,) = read_video(tmp_path / 'out', 'video_1')
+    assert (frame.instances == 255).all()
+
+
+@pytest.mark.parametrize(
+    ('words', 'expected'),
+    [
+        ((), 'add --instruments'),
+        (('--instruments', '--every', '2', '--model', 'x'), '--model, --every'),
+        (('--instruments',), 'holds no video_*/segmentation/*.png'),
+    ],
+)
+def test_masks_that_can_not_be_used_are_refused(tmp_path, capsys, words, expected):
+    assert from_masks(tmp_path, tmp_path / 'out', *words) == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_without_images_or_masks_the_remedy_is_named(tmp_path, capsys):
+    assert main(['--output', str(tmp_path / 'out')]) == 2
+    assert 'give --input, or masks by --masks' in capsys.readouterr().err
