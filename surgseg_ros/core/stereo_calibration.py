@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The calibration of two cameras, as two `camera_info` describe it, and whether it can be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.strips import Points
+
+Matrix = NDArray[np.float64]
+
+_COUNTS: Final = {'plumb_bob': (4, 5), 'rational_polynomial': (8, 12, 14), 'equidistant': (4,)}
+"""Numbers of coefficients of each distortion model that ROS names."""
+
+_FOCAL: Final = (0.2, 20.0)
+"""Focal lengths that an endoscope can have, in widths of its image."""
+
+_BASELINE_M: Final = (0.0005, 0.1)
+"""Distances between the eyes of an endoscope."""
+
+_SAME_PX: Final = 0.5
+_SAME_FOCAL: Final = 1e-3
+
+
+@dataclass(frozen=True)
+class CameraInfo:
+    """
+    What sensor_msgs/CameraInfo says of a camera; fields as there.
+
+    :param size: (H, W) of its images in pixels; 0 if it is not said.
+    :param model: name of the distortion model.
+    :param d: (n,) its coefficients.
+    :param k: (3, 3) intrinsic matrix of the raw images.
+    :param r: (3, 3) rotation into the rectified frame.
+    :param p: (3, 4) projection from the rectified frame of the first camera of the pair into the
+        rectified images, in pixels and metres.
+    :param is_part: whether the images are binned or a region of what is described.
+    """
+
+    size: tuple[int, int]
+    model: str
+    d: Matrix
+    k: Matrix
+    r: Matrix
+    p: Matrix
+    is_part: bool = False
+
+
+class StereoError(ValueError):
+    """Calibration or images that cannot be used; the message says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class StereoCalibration:
+    """
+    Two calibrated cameras; places in metres are in the rectified frame of the first.
+
+    :param cameras: of the first and of the second image.
+    :param rectified: whether the images are rectified already.
+    :raises StereoError: if they are not calibrated as a pair.
+    """
+
+    cameras: tuple[CameraInfo, CameraInfo]
+    rectified: bool = True
+
+    def __post_init__(self) -> None:
+        """Check what both say alone, and together."""
+        for name, info in zip(('first', 'second'), self.cameras):
+            problem = _problem(info) or ('' if self.rectified else _problem_of_raw(info))
+            if problem:
+                raise StereoError(f'camera_info of the {name} camera: {problem}')
+        if problem := _problem_of_pair(*self.cameras):
+            raise StereoError(f'camera_info of both cameras: {problem}')
+
+    @property
+    def focal_px(self) -> tuple[float, float]:
+        """Focal length of the rectified images along x and y."""
+        return float(self.cameras[0].p[0, 0]), float(self.cameras[0].p[1, 1])
+
+    @property
+    def centre_px(self) -> tuple[float, float]:
+        """Principal point of the first rectified image, x and y."""
+        return float(self.cameras[0].p[0, 2]), float(self.cameras[0].p[1, 2])
+
+    @property
+    def baseline_m(self) -> float:
+        """How far the second camera lies to the right of the first; negative if to its left."""
+        first, second = self.cameras
+        return float(first.p[0, 3] - second.p[0, 3]) / self.focal_px[0]
+
+    def check_size(self, camera: int, size: tuple[int, int]) -> None:
+        """
+        Check that a calibration is that of the images.
+
+        :param camera: 0 or 1.
+        :param size: (H, W) of the camera's image in pixels.
+        :raises StereoError: if it is of another size.
+        """
+        known = self.cameras[camera].size
+        if known != size:
+            raise StereoError(
+                f'camera_info of the {("first", "second")[camera]} camera is of '
+                f'{known[1]}x{known[0]}, but its images have {size[1]}x{size[0]}: publish the '
+                'camera_info of these images'
+            )
+
+    def rectify(self, camera: int, points: Points) -> Points:
+        """
+        Find where points of an image lie in the rectified image.
+
+        :param camera: 0 or 1.
+        :param points: (n, 2) x and y in pixels.
+        :return: (n, 2) the same points in pixels of the rectified image; those of the second
+            camera are shifted so that both images have the same principal point.
+        """
+        info = self.cameras[camera]
+        found = points
+        if not self.rectified and len(points):
+            given = np.ascontiguousarray(points, np.float64)[:, None]
+            is_fisheye = info.model == 'equidistant'
+            undistort = cv2.fisheye.undistortPoints if is_fisheye else cv2.undistortPoints
+            placed = undistort(given, info.k, info.d, R=info.r, P=info.p[:, :3])
+            found = np.asarray(placed, np.float64).reshape(-1, 2)
+        shift = np.array([self.centre_px[0] - float(info.p[0, 2]), 0.0])
+        return np.asarray(found + shift)
+
+    def disparity_px(self, depth_m: float) -> float:
+        """
+        Return how far a point is shifted to the left in the second image.
+
+        :param depth_m: its distance along z, in metres.
+        :return: focal length times baseline over depth; negative if the second camera is to the
+            left of the first.
+        """
+        return self.focal_px[0] * self.baseline_m / depth_m
+
+    def place_m(self, point: Points, disparity_px: float) -> Points:
+        """
+        Find a point in space.
+
+        :param point: (2,) x and y in the first rectified image, in pixels.
+        :param disparity_px: see the method `disparity_px`.
+        :return: (3,) in metres from the first camera; x to the right, y down, z forward.
+        """
+        away = (point - self.centre_px) / self.focal_px
+        depth = self.focal_px[0] * self.baseline_m / disparity_px
+        return np.array([away[0], away[1], 1.0]) * depth
+
+
+def _problem(info: CameraInfo) -> str:
+    """Say why a camera_info cannot be that of a calibrated camera; empty if it can."""
+    if min(info.size) < 1:
+        return 'it gives no size of the image: the camera is not calibrated'
+    numbers = np.concatenate([info.p.ravel(), info.k.ravel(), info.r.ravel(), info.d.ravel()])
+    if not np.isfinite(numbers).all():
+        return 'it has values that are not finite: calibrate the cameras'
+    if info.is_part:
+        return 'it has a region of interest or binning, which are not supported'
+    if not info.p.any():
+        return 'P is all 0: the camera is not calibrated (camera_calibration with two cameras)'
+    low, high = (share * info.size[1] for share in _FOCAL)
+    if not (low <= info.p[0, 0] <= high and low <= info.p[1, 1] <= high):
+        return (
+            f'P has focal lengths of {info.p[0, 0]:g} and {info.p[1, 1]:g} px for images of '
+            f'{info.size[1]} px, which is a placeholder: calibrate the cameras'
+        )
+    height, width = info.size
+    if not (0 <= info.p[0, 2] <= width and 0 <= info.p[1, 2] <= height):
+        return f'P has its centre at ({info.p[0, 2]:g}, {info.p[1, 2]:g}), outside of the image'
+    return ''
+
+
+def _problem_of_raw(info: CameraInfo) -> str:
+    """Say why points of raw images cannot be rectified; empty if they can."""
+    counts = _COUNTS.get(info.model)
+    if counts is None:
+        return f'distortion_model is {info.model!r}, expected one of {list(_COUNTS)}'
+    if len(info.d) not in counts:
+        return f'{info.model} has {len(info.d)} coefficients in d, expected {counts}'
+    low, high = (share * info.size[1] for share in _FOCAL)
+    if not (low <= info.k[0, 0] <= high and low <= info.k[1, 1] <= high):
+        return f'K has focal lengths of {info.k[0, 0]:g} and {info.k[1, 1]:g} px: a placeholder'
+    if not np.allclose(info.r @ info.r.T, np.eye(3), atol=1e-3) or np.linalg.det(info.r) < 0:
+        return 'R is no rotation: calibrate the cameras as a pair'
+    return ''
+
+
+def _problem_of_pair(first: CameraInfo, second: CameraInfo) -> str:
+    """Say why two cameras are no rectified pair; empty if they are."""
+    focal = first.p[0, 0]
+    if not np.allclose(first.p[[0, 1], [0, 1]], second.p[[0, 1], [0, 1]], rtol=_SAME_FOCAL) or (
+        abs(first.p[1, 2] - second.p[1, 2]) > _SAME_PX
+    ):
+        return (
+            'the rows of their P do not agree: both need the same focal length and the same '
+            'centre in y, as stereo calibration makes them'
+        )
+    if first.p[1, 3] or second.p[1, 3]:
+        return 'P[1, 3] is not 0: cameras above each other are not supported'
+    baseline = abs(first.p[0, 3] - second.p[0, 3]) / focal
+    if not baseline:
+        return (
+            'P[0, 3] is the same for both, so that there is no baseline: calibrate them as a '
+            'pair; in P of the second it is -fx times the baseline'
+        )
+    low, high = _BASELINE_M
+    if not low <= baseline <= high:
+        return (
+            f'their baseline is {baseline:g} m, which no endoscope has: P[0, 3] of the second is '
+            '-fx times the baseline in metres'
+        )
+    return ''
