@@ -45,6 +45,7 @@ class ListedInstrument(NamedTuple):
     :param score: how sure it is, 0..1; 1 in the truth.
     :param tip_m: x, y and z of its tip in metres in the rectified frame of the first camera; None
         where it is not known.
+    :param axis: unit vector along its shaft to the tip, in the same frame; None likewise.
     """
 
     number: int
@@ -53,6 +54,7 @@ class ListedInstrument(NamedTuple):
     track_id: int
     score: float = 1.0
     tip_m: tuple[float, float, float] | None = None
+    axis: tuple[float, float, float] | None = None
 
 
 def instruments_to_json(
@@ -85,6 +87,7 @@ def _entry(instrument: ListedInstrument) -> dict[str, Any]:
         'points': [_point_entry(point) for point in geometry.keypoints],
         **measures,
         'tip_m': instrument.tip_m and list(instrument.tip_m),
+        'axis': instrument.axis and list(instrument.axis),
     }
 
 
@@ -140,7 +143,7 @@ def read_instruments(path: Path) -> tuple[ListedInstrument, ...]:
 
 
 def _instrument(entry: Mapping[str, Any]) -> ListedInstrument:
-    label, tip = _whole(entry, 'label'), entry.get('tip_m')
+    label = _whole(entry, 'label')
     if label not in LABELS or label in (BACKGROUND, NO_DECISION):
         raise ValueError(f'label {label}, expected 1 to {CLASS_COUNT}')
     number = _whole(entry, 'number')
@@ -151,16 +154,14 @@ def _instrument(entry: Mapping[str, Any]) -> ListedInstrument:
         for key in ('opening_deg', 'shaft_width_px', 'needle_radius_px')
     )
     points = tuple(_point(point) for point in entry['points'])
-    if tip is not None:
-        x, y, z = (_finite({'tip_m': value}, 'tip_m') for value in tip)
-        tip = (x, y, z)
     return ListedInstrument(
         number,
         label,
         Geometry(points, opening, width, radius),
         _whole(entry, 'id'),
         _finite(entry, 'score'),
-        tip,
+        _vector(entry, 'tip_m'),
+        _vector(entry, 'axis'),
     )
 
 
@@ -171,6 +172,13 @@ def _point(entry: Mapping[str, Any]) -> Keypoint:
     )
     flags = entry['hidden'] is True, entry['beyond_image'] is True
     return Keypoint(kind, x_px, y_px, angle_rad, sigma_px, *flags)
+
+
+def _vector(entry: Mapping[str, Any], key: str) -> tuple[float, float, float] | None:
+    if entry.get(key) is None:
+        return None
+    x, y, z = (_finite({key: value}, key) for value in entry[key])
+    return x, y, z
 
 
 def _whole(entry: Mapping[str, Any], key: str) -> int:

@@ -52,10 +52,12 @@ class View:
 
     :param height: in pixels.
     :param width: in pixels.
+    :param beyond: columns to the right of the image that are drawn too, for the second eye.
     """
 
     height: int
     width: int
+    beyond: int = 0
 
     @property
     def aspect(self) -> float:
@@ -71,7 +73,8 @@ class View:
         low = np.floor(points_px.min(axis=0) - margin_px).astype(int)
         high = np.ceil(points_px.max(axis=0) + margin_px).astype(int) + 1
         left, top = max(0, int(low[0])), max(0, int(low[1]))
-        right, bottom = min(self.width, int(high[0])), min(self.height, int(high[1]))
+        right = min(self.width + self.beyond, int(high[0]))
+        bottom = min(self.height, int(high[1]))
         return (left, top, right, bottom) if left < right and top < bottom else None
 
 
@@ -165,7 +168,7 @@ def defocused(patch: Patch, sigma_px: float, view: View) -> Patch:
     height, width = patch.rgba.shape[:2]
     top, left = min(pad, patch.y), min(pad, patch.x)
     bottom = min(pad, view.height - patch.y - height)
-    right = min(pad, view.width - patch.x - width)
+    right = min(pad, view.width + view.beyond - patch.x - width)
     solid = patch.rgba[..., 3] if patch.area is None else patch.area
     # Beyond the image's border the object goes on.
     sides = [0 if side else pad for side in (top, bottom, left, right)]

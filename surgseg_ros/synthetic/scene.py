@@ -11,7 +11,7 @@ from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,14 +27,16 @@ from surgseg_ros.core.instrument_files import (
     ListedInstrument,
     instruments_to_json,
 )
+from surgseg_ros.core.keypoints import KeypointKind
 from surgseg_ros.core.processes import deaf_to_terminal, worker_pool
 from surgseg_ros.synthetic.camera import Camera
-from surgseg_ros.synthetic.drawing import Canvas, Item, Patch, View, defocused
+from surgseg_ros.synthetic.drawing import Canvas, Item, Patch, View, defocused, seen
 from surgseg_ros.synthetic.resting_objects import Catheter, Clamp, Distractor
+from surgseg_ros.synthetic.stereo import EYES, Depths, beyond_px, calibration_files, seen_by
 from surgseg_ros.synthetic.suture import Needle, Thread
 from surgseg_ros.synthetic.tissue import Tissue
 from surgseg_ros.synthetic.tools import NeedleHolder, Suction, Tool
-from surgseg_ros.synthetic.truth import TrueInstrument, true_geometry
+from surgseg_ros.synthetic.truth import TrueInstrument, Truth, true_geometry
 
 LEAST_SIDE_PX: Final = 64
 """In a smaller image, needles would not be visible."""
@@ -78,10 +80,16 @@ class Scene:
     :param size: (height, width) of the image in pixels; the same scene at another scale.
     :param rate_hz: frames per second.
     :param touching: whether it has robotic tools that touch or cross in most frames.
+    :param stereo: whether a second eye can be drawn.
     """
 
     def __init__(
-        self, seed: int, size: tuple[int, int], rate_hz: float = 15.0, touching: bool = False
+        self,
+        seed: int,
+        size: tuple[int, int],
+        rate_hz: float = 15.0,
+        touching: bool = False,
+        stereo: bool = False,
     ) -> None:
         if min(size) < LEAST_SIDE_PX:
             raise ValueError(f'size {size!r} is too small: use at least {LEAST_SIDE_PX} pixels')
@@ -90,39 +98,49 @@ class Scene:
         self._seed = seed
         self._rate_hz = rate_hz
         self._touching = touching
-        self._view = View(*size)
+        self._view = View(*size, beyond_px(size[0]) if stereo else 0)
         self._tissue = Tissue(self._rng(0), self._view)
         self._camera = Camera(self._rng(1), self._view)
         self._exposure_s = float(self._rng(2).uniform(0.2, 0.7)) / 25
         self._items = self._furnish(self._rng(3))
+        self._depths = Depths(self._rng(16), self._items) if stereo else None
         held = [item.held for item in self._items if isinstance(item, Tool) and item.held]
         self._numbers = {item: number for number, item in enumerate([*self._items, *held], 1)}
 
-    def frame(self, index: int) -> Frame:
+    def frame(self, index: int, eye: int = 0) -> Frame:
         """
         Draw a frame.
 
         :param index: its number, from 0.
+        :param eye: 0, or of a stereo scene 1, which is to the right of it.
         :return: image and mask.
         """
         time_s = index / self._rate_hz
-        canvas = Canvas(self._tissue.draw(time_s))
+        shift = self._depths.tissue_shift(eye) if self._depths else 0.0
+        canvas = Canvas(self._tissue.draw(time_s, shift))
         for item in self._items:
-            patches = [
-                defocused(patch, item.defocus * self._view.height, self._view)
-                for patch in item.draw(time_s)
-            ]
+            patches = self._patches(item, time_s, eye)
             canvas.shadow(patches, (item.lift * 0.5, item.lift), 0.3 * item.lift + 0.004, 0.5)
             for patch in patches:
                 canvas.paint(patch, self._number(item, patch))
             before = np.array(item.anchor(time_s - self._exposure_s))
             motion = (np.array(item.anchor(time_s)) - before) * self._view.height
             canvas.smear(patches, (float(motion[0]), float(motion[1])))
-        image = self._camera.expose(canvas.image, time_s, self._rng(4, index))
+        noise = self._rng(4, index, eye) if eye else self._rng(4, index)
+        image = self._camera.expose(canvas.image, time_s, noise)
         if self._camera.window is not None:
             outside = self._camera.window[..., 0] < 128
             canvas.mask[outside], canvas.instances[outside] = labels.BACKGROUND, 0
         return Frame(image, canvas.mask, canvas.instances)
+
+    def _patches(self, item: Item, time_s: float, eye: int) -> list[Patch]:
+        """Draw an object as an eye sees it."""
+        view, sigma_px = self._view, item.defocus * self._view.height
+        patches = [defocused(patch, sigma_px, view) for patch in item.draw(time_s)]
+        if self._depths is None:
+            return patches
+        plane = self._depths.plane(item, time_s)
+        return seen([seen_by(patch, plane, eye, view) for patch in patches])
 
     def truth(self, index: int, instances: NDArray[np.uint8]) -> tuple[TrueInstrument, ...]:
         """
@@ -139,8 +157,19 @@ class Scene:
             truth = item.truth(time_s) if number in seen else None
             if truth is not None:
                 geometry = true_geometry(truth, instances == number)
-                found.append(TrueInstrument(number, truth.label, geometry))
+                space = self._in_space(item, truth, time_s)
+                found.append(TrueInstrument(number, truth.label, geometry, **space))
         return tuple(found)
+
+    def _in_space(self, item: Item, truth: Truth, time_s: float) -> dict[str, Any]:
+        """Return tip and axis of what has both, in a stereo scene."""
+        places = {kind: (place, angle) for kind, place, angle in truth.points}
+        if self._depths is None or not {KeypointKind.TIP, KeypointKind.SHAFT_AXIS} <= set(places):
+            return {}
+        plane, view = self._depths.plane(item, time_s), self._view
+        tip = plane.place_m(places[KeypointKind.TIP][0], view)
+        axis = plane.direction(*places[KeypointKind.SHAFT_AXIS], view)
+        return {'tip_m': tuple(tip.tolist()), 'axis': tuple(axis.tolist())}
 
     def _number(self, item: Item, patch: Patch) -> int:
         """Return the number of a patch's instrument; what a tool holds has one of its own."""
@@ -226,6 +255,7 @@ class VideoSet(NamedTuple):
     :param jpeg: whether images are JPEG; otherwise PNG, as masks always are.
     :param touching: whether robotic tools touch or cross in most frames, see `Scene`.
     :param instruments: whether to write the truth of the instruments, too.
+    :param stereo: whether to draw two eyes.
     """
 
     videos: int
@@ -237,6 +267,7 @@ class VideoSet(NamedTuple):
     jpeg: bool
     touching: bool = False
     instruments: bool = False
+    stereo: bool = False
 
     @property
     def last_index(self) -> int:
@@ -260,6 +291,7 @@ class Job(NamedTuple):
     image_suffix: str
     touching: bool
     instruments: bool
+    stereo: bool
 
 
 def draw_videos(wanted: VideoSet, output: Path, workers: int) -> None:
@@ -267,7 +299,9 @@ def draw_videos(wanted: VideoSet, output: Path, workers: int) -> None:
     Draw videos as `video_01/rgb/000000000.png` and `video_01/segmentation/000000000.png`.
 
     The truth of the instruments, if wanted, is in `video_01/instances/000000000.png` and
-    `video_01/instruments/000000000.json`; a number is the same instrument in all frames.
+    `video_01/instruments/000000000.json`; a number is the same instrument in all frames. Of two
+    eyes, each has the same in a folder of its own, `video_01/left` and `video_01/right`, with its
+    calibration; the truth is that of the left one.
 
     :param wanted: the videos.
     :param output: the data set's folder.
@@ -275,6 +309,10 @@ def draw_videos(wanted: VideoSet, output: Path, workers: int) -> None:
     :raises OSError: if a file cannot be written.
     """
     jobs = _jobs(wanted, output)
+    if wanted.stereo:
+        for folder in {job.folder for job in jobs}:
+            for name, text in calibration_files(View(*wanted.size)).items():
+                _replace(folder / name, text.encode())
     with tqdm(total=sum(len(job.indices) for job in jobs), unit='frame', leave=False) as bar:
         if workers == 1:
             for job in jobs:
@@ -296,7 +334,7 @@ def _jobs(wanted: VideoSet, output: Path) -> Sequence[Job]:
         for start in range(0, wanted.frames, _CHUNK):
             stop = min(start + _CHUNK, wanted.frames)
             indices = range(start * wanted.stride, stop * wanted.stride, wanted.stride)
-            what = indices, suffix, wanted.touching, wanted.instruments
+            what = indices, suffix, wanted.touching, wanted.instruments, wanted.stereo
             jobs.append(Job(folder, seed, wanted.size, wanted.rate_hz, *what))
     return jobs
 
@@ -309,21 +347,18 @@ def _draw_alone(job: Job) -> int:
 
 def _draw(job: Job) -> int:
     """Draw one job's frames into its folder, and return how many."""
-    scene = _scene(job.scene_seed, job.size, job.rate_hz, job.touching)
-    of_instruments = (INSTANCES_FOLDER, INSTRUMENTS_FOLDER) if job.instruments else ()
-    for kind in ('rgb', 'segmentation', *of_instruments):
-        (job.folder / kind).mkdir(parents=True, exist_ok=True)
+    scene = _scene(job.scene_seed, job.size, job.rate_hz, job.touching, job.stereo)
+    folders = [job.folder / name for name in EYES] if job.stereo else [job.folder]
     for index in job.indices:
-        frame = scene.frame(index)
-        name = f'{index:09d}'
-        bgr = frame.image[..., ::-1]
-        _write(job.folder / 'rgb' / f'{name}{job.image_suffix}', bgr)
-        _write(job.folder / 'segmentation' / f'{name}.png', frame.mask)
-        if job.instruments:
-            _write(job.folder / INSTANCES_FOLDER / f'{name}.png', frame.instances)
-            path = job.folder / INSTRUMENTS_FOLDER / f'{name}.json'
-            with replacing(path, sync=False) as partial:
-                partial.write_bytes(_describe(scene.truth(index, frame.instances)))
+        for eye, folder in enumerate(folders):
+            frame = scene.frame(index, eye)
+            _write(folder / 'rgb' / f'{index:09d}{job.image_suffix}', frame.image[..., ::-1])
+            _write(folder / 'segmentation' / f'{index:09d}.png', frame.mask)
+            if job.instruments:
+                _write(folder / INSTANCES_FOLDER / f'{index:09d}.png', frame.instances)
+            if job.instruments and not eye:
+                path = folder / INSTRUMENTS_FOLDER / f'{index:09d}.json'
+                _replace(path, _describe(scene.truth(index, frame.instances)))
     return len(job.indices)
 
 
@@ -331,16 +366,20 @@ def _describe(instruments: Sequence[TrueInstrument]) -> bytes:
     """List the instruments of a frame; their numbers are their tracks."""
     return instruments_to_json(
         [
-            ListedInstrument(true.number, true.label, true.geometry, true.number)
+            ListedInstrument(
+                true.number, true.label, true.geometry, true.number, 1.0, true.tip_m, true.axis
+            )
             for true in instruments
         ]
     )
 
 
 @lru_cache(maxsize=1)
-def _scene(seed: int, size: tuple[int, int], rate_hz: float, touching: bool) -> Scene:
+def _scene(
+    seed: int, size: tuple[int, int], rate_hz: float, touching: bool, stereo: bool
+) -> Scene:
     """Cache the last scene: the next job often continues it."""
-    return Scene(seed, size, rate_hz, touching)
+    return Scene(seed, size, rate_hz, touching, stereo)
 
 
 def _write(path: Path, image: NDArray[np.uint8]) -> None:
@@ -348,5 +387,10 @@ def _write(path: Path, image: NDArray[np.uint8]) -> None:
     settings = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     chosen = settings[:2] if path.suffix == '.png' else settings[2:]
     _, encoded = cv2.imencode(path.suffix, image, chosen)
+    _replace(path, encoded.tobytes())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, sync=False) as partial:
-        partial.write_bytes(encoded.tobytes())
+        partial.write_bytes(content)

@@ -83,13 +83,13 @@ class Tissue:
         matrix = self._matrix(time_s)
         return np.asarray((points - centre) @ matrix[:, :2].T + matrix[:, 2] + centre)
 
-    def draw(self, time_s: float) -> Image:
-        """Return the (H, W, 3) uint8 RGB image of the tissue."""
+    def draw(self, time_s: float, shift: float = 0.0) -> Image:
+        """Return the (H, W, 3) uint8 RGB image of the tissue, moved to the left by a shift."""
         view = self._view
         inverse = np.linalg.inv(np.vstack([self._matrix(time_s), [0, 0, 1]]))
         rows, columns = (count + 2 for count in _CELLS)  # one beyond each border
         down = ((np.arange(rows) - 0.5) / _CELLS[0] - 0.5)[:, None]
-        across = (((np.arange(columns) - 0.5) / _CELLS[1] - 0.5) * view.aspect)[None]
+        across = (((np.arange(columns) - 0.5) / _CELLS[1] - 0.5) * view.aspect + shift)[None]
         swell = np.array([wave(time_s) for wave in self._swell], np.float32).reshape(2, 3, 4)
         grids = []
         for axis, middle in ((0, view.aspect / 2), (1, 0.5)):

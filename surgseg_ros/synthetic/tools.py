@@ -7,7 +7,7 @@ Robotic tools with shaft, wrist and clasper; suction tube and needle holder, hel
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -28,6 +28,8 @@ from surgseg_ros.synthetic.tool_parts import (
     wrist_of,
 )
 from surgseg_ros.synthetic.truth import Place, Truth
+
+_ROD_TAPER: Final = 0.05  # growth of a rod's width per unit, towards its port
 
 
 class ToolMotion:
@@ -237,13 +239,14 @@ class Tool:
             (kinds.TIP, middle, jaw_angle),
         ]
         if len(tips) == 1:
-            return Truth(labels.ROBOTIC_TOOL, points, None, self.width)
+            return Truth(labels.ROBOTIC_TOOL, points, None, self.width, taper=self._taper)
         cross = [_side(pivot, angle, tip) for tip in tips]
         left = cross.index(min(cross))
         points.append((kinds.LEFT_JAW_TIP, tips[left], headings[left]))
         points.append((kinds.RIGHT_JAW_TIP, tips[1 - left], headings[1 - left]))
         gape = abs(math.remainder(headings[1] - headings[0], 2 * math.pi))
-        return Truth(labels.ROBOTIC_TOOL, points, math.degrees(gape), self.width)
+        degrees = math.degrees(gape)
+        return Truth(labels.ROBOTIC_TOOL, points, degrees, self.width, taper=self._taper)
 
     def draw(self, time_s: float) -> list[Patch]:
         """Return shaft, one jaw, the held object, the other jaw, and wrist and fork or cover."""
@@ -318,16 +321,15 @@ class Suction:
         """Return tip, axis and entry."""
         tip, angle = self._motion.pose(time_s)
         end = forward(tip, angle, self._half)
-        points = shank_points(self._view, end, angle, self._half, 0.05)
-        return Truth(
-            labels.SUCTION, [*points, (KeypointKind.TIP, end, angle)], None, 2 * self._half
-        )
+        points = shank_points(self._view, end, angle, self._half, _ROD_TAPER)
+        points.append((KeypointKind.TIP, end, angle))
+        return Truth(labels.SUCTION, points, None, 2 * self._half, taper=_ROD_TAPER)
 
     def draw(self, time_s: float) -> list[Patch]:
         """Return the tube."""
         tip, angle = self._motion.pose(time_s)
         tube = shank(
-            self._view, tip, angle, self._half, 0.05, self._shade, labels.SUCTION, flat=False
+            self._view, tip, angle, self._half, _ROD_TAPER, self._shade, labels.SUCTION, flat=False
         )
         return seen([tube])
 
@@ -381,17 +383,18 @@ class NeedleHolder:
             turned(pivot, angle - opening, (length, -side)),
         )
         tip = ((tips[0][0] + tips[1][0]) / 2, (tips[0][1] + tips[1][1]) / 2)
-        points = shank_points(self._view, pivot, angle, self._half, 0.05)
-        return Truth(
-            labels.HOLDER, [*points, (KeypointKind.TIP, tip, angle)], None, 2 * self._half
-        )
+        points = shank_points(self._view, pivot, angle, self._half, _ROD_TAPER)
+        points.append((KeypointKind.TIP, tip, angle))
+        return Truth(labels.HOLDER, points, None, 2 * self._half, taper=_ROD_TAPER)
 
     def draw(self, time_s: float) -> list[Patch]:
         """Return the rod and both jaws, one of which is fixed."""
         _, angle = self._motion.pose(time_s)
         pivot = self.anchor(time_s)
         opening = max(0.03, self._opening(time_s))
-        rod_patch = shank(self._view, pivot, angle, self._half, 0.05, self._shade, labels.HOLDER)
+        rod_patch = shank(
+            self._view, pivot, angle, self._half, _ROD_TAPER, self._shade, labels.HOLDER
+        )
         fixed = self._jaw.place(self._view, pivot, angle)
         moving = self._jaw.place(self._view, pivot, angle - opening, (1.0, -1.0))
         return seen([moving, rod_patch, fixed])

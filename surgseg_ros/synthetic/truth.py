@@ -25,6 +25,7 @@ class Truth:
     :param opening_deg: angle between its jaws.
     :param shaft_width: width of its shaft at the end, in units.
     :param radius: of a needle, in units.
+    :param taper: relative growth of its shaft's width per unit, away from the tip.
     """
 
     label: int
@@ -32,6 +33,7 @@ class Truth:
     opening_deg: float | None = None
     shaft_width: float | None = None
     radius: float | None = None
+    taper: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,15 @@ class TrueInstrument:
     :param number: of its pixels in `Frame.instances`; the same in all frames of the scene.
     :param label: a key of LABELS.
     :param geometry: its points; `is_hidden` where none of its pixels is near.
+    :param tip_m: x, y and z of its tip in the first eye's optical frame, of a stereo scene.
+    :param axis: unit vector along its shaft to the tip, in the same frame.
     """
 
     number: int
     label: int
     geometry: Geometry
+    tip_m: tuple[float, float, float] | None = None
+    axis: tuple[float, float, float] | None = None
 
 
 _NEAR: Final = 0.006

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The second eye of a drawn endoscope.
+
+Each object lies in a plane of its own. The inverse of its depth is then linear in the image, and
+the second eye sees the same drawing, sheared and shifted. The images are those of ideal cameras.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+from surgseg_ros.core.keypoints import KeypointKind
+from surgseg_ros.core.stereo_calibration import CameraInfo
+from surgseg_ros.synthetic.drawing import Image, Item, Patch, Points, View
+from surgseg_ros.synthetic.truth import Place
+
+EYES: Final = ('left', 'right')
+"""Their folders in a video's."""
+
+CALIBRATION_FILE: Final = 'camera_info.yaml'
+"""In an eye's folder, as camera_calibration writes it and camera_info_manager reads it."""
+
+BASELINE_M: Final = 0.0045
+FOCAL: Final = 1500 / 1080
+"""Focal length in units: 1500 pixels at 1080p."""
+
+NEAREST_M: Final = 0.03
+"""Of what is drawn: the second eye sees no more beyond the first one's border."""
+
+TOOL_DEPTHS_M: Final = (0.06, 0.15)
+"""Of the ends of shafts."""
+
+TISSUE_DEPTHS_M: Final = (0.16, 0.2)
+
+
+class Plane(NamedTuple):
+    """
+    A plane in space by the inverse depth of its points.
+
+    :param inverse_m: inverse depth at the origin of the units, in 1/m.
+    :param along_x: its change per unit to the right.
+    :param along_y: its change per unit down.
+    """
+
+    inverse_m: float
+    along_x: float = 0.0
+    along_y: float = 0.0
+
+    @classmethod
+    def through(cls, place: Place, depth_m: float, angle: float, growth: float) -> 'Plane':
+        """
+        Find the plane of what grows along a line as things that come nearer do.
+
+        :param place: a point on the line, in units.
+        :param depth_m: its depth in metres.
+        :param angle: direction of the line.
+        :param growth: relative growth of the width per unit against the direction.
+        :return: the plane, level across the line.
+        """
+        slope = -growth / depth_m
+        x, y = slope * np.cos(angle), slope * np.sin(angle)
+        return cls(1 / depth_m - x * place[0] - y * place[1], float(x), float(y))
+
+    def inverse_at(self, place: Place) -> float:
+        """Return the inverse depth of a point in 1/m."""
+        return self.inverse_m + self.along_x * place[0] + self.along_y * place[1]
+
+    def place_m(self, place: Place, view: View) -> Points:
+        """Return (3,), where a point lies in the first camera's optical frame, in metres."""
+        away = np.array([(place[0] - view.aspect / 2), place[1] - 0.5, FOCAL]) / FOCAL
+        return np.asarray(away / self.inverse_at(place))
+
+    def direction(self, place: Place, angle: float, view: View) -> Points:
+        """Return (3,), the unit vector in space of a direction in the image at a point."""
+        step = 1e-4
+        beside = place[0] + step * np.cos(angle), place[1] + step * np.sin(angle)
+        away = self.place_m(beside, view) - self.place_m(place, view)
+        return np.asarray(away / np.linalg.norm(away))
+
+
+class Depths:
+    """
+    How far away the objects of a scene are: those in front, painted last, are nearer.
+
+    :param rng: source of the depths.
+    :param items: the objects, from the back to the front.
+    """
+
+    def __init__(self, rng: Generator, items: Sequence[Item]) -> None:
+        self.tissue_m = float(rng.uniform(*TISSUE_DEPTHS_M))
+        self._ends_m = dict(zip(items, sorted(rng.uniform(*TOOL_DEPTHS_M, len(items)))[::-1]))
+
+    def tissue_shift(self, eye: int) -> float:
+        """Return by how many units an eye sees the tissue to the left of where eye 0 sees it."""
+        return eye * shift_of(1 / self.tissue_m)
+
+    def plane(self, item: Item, time_s: float) -> Plane:
+        """
+        Return the plane of an object at a time.
+
+        A shaft has the same diameter everywhere, so that its taper tells how it comes nearer.
+        """
+        if truth := item.truth(time_s):
+            for kind, place, angle in truth.points:
+                if kind == KeypointKind.SHAFT_AXIS:
+                    return Plane.through(place, self._ends_m[item], angle, truth.taper)
+        return Plane(1 / (self.tissue_m * (1 - item.lift / FOCAL)))
+
+
+def shift_of(inverse_m: float) -> float:
+    """Return by how many units a point of an inverse depth moves to the left for eye 1."""
+    return FOCAL * BASELINE_M * inverse_m
+
+
+def beyond_px(height: int) -> int:
+    """Return how many columns to the right of the first eye's image the second one sees."""
+    return int(np.ceil(shift_of(1 / NEAREST_M) * height)) + 1
+
+
+def seen_by(patch: Patch, plane: Plane, eye: int, view: View) -> Patch | None:
+    """
+    Draw a patch as an eye sees it.
+
+    :param patch: as the first eye sees it, also beyond the right border of its image.
+    :param plane: in which it lies.
+    :param eye: 0 or 1.
+    :param view: the image.
+    :return: the patch, cropped to the image; None outside of it.
+    """
+    height, width = patch.rgba.shape[:2]
+    if not eye:
+        seen = min(width, view.width - patch.x)
+        return None if seen < 1 else _map(patch, lambda image: image[:, :seen])
+    scale = FOCAL * BASELINE_M
+    # From a pixel of the second eye to one of the first: x = (x' + shift at (0, y)) / share.
+    share = 1 - scale * plane.along_x
+    rows = (patch.y + np.array([0.0, height - 1.0]) + 0.5) / view.height
+    offsets = scale * (plane.inverse_m + plane.along_y * rows) * view.height
+    corners = [share * (x + 0.5) - 0.5 - o for x in (patch.x, patch.x + width) for o in offsets]
+    left = max(0, int(np.floor(min(corners))) - 1)
+    right = min(view.width, int(np.ceil(max(corners))) + 2)
+    if right <= left:
+        return None
+    slant = scale * plane.along_y / share
+    start = (left + 0.5 + offsets[0]) / share - 0.5 - patch.x
+    matrix = np.array([[1 / share, slant, start], [0.0, 1.0, 0.0]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    size = (right - left, height)
+    warped = _map(
+        patch, lambda image: np.asarray(cv2.warpAffine(image, matrix, size, flags=flags), np.uint8)
+    )
+    return dataclasses.replace(warped, x=left)
+
+
+def _map(patch: Patch, change: Callable[[Image], Image]) -> Patch:
+    area = None if patch.area is None else change(patch.area)
+    return dataclasses.replace(patch, rgba=change(patch.rgba), area=area)
+
+
+def camera_infos(view: View) -> tuple[CameraInfo, CameraInfo]:
+    """
+    Describe both cameras, which are ideal.
+
+    :param view: the image.
+    :return: of the first and the second.
+    """
+    focal = FOCAL * view.height
+    k = np.array(
+        [[focal, 0, (view.width - 1) / 2], [0, focal, (view.height - 1) / 2], [0, 0, 1]], float
+    )
+    size = view.height, view.width
+
+    def info(baseline_m: float) -> CameraInfo:
+        p = np.hstack([k, np.array([[-focal * baseline_m], [0.0], [0.0]])])
+        return CameraInfo(size, 'plumb_bob', np.zeros(5), k, np.eye(3), p)
+
+    return info(0.0), info(BASELINE_M)
+
+
+def calibration_files(view: View) -> dict[str, str]:
+    """
+    Write the calibrations of both cameras.
+
+    :param view: the image.
+    :return: the content of each file by its path in a video's folder.
+    """
+    infos = zip(EYES, camera_infos(view))
+    return {f'{name}/{CALIBRATION_FILE}': _calibration_yaml(info, name) for name, info in infos}
+
+
+def _calibration_yaml(info: CameraInfo, name: str) -> str:
+    """Write a calibration as camera_calibration does."""
+
+    def matrix(values: Points) -> str:
+        rows, columns = np.atleast_2d(values).shape
+        return f'{{rows: {rows}, cols: {columns}, data: {values.ravel().tolist()}}}'
+
+    height, width = info.size
+    return (
+        f'image_width: {width}\nimage_height: {height}\ncamera_name: {name}\n'
+        f'camera_matrix: {matrix(info.k)}\n'
+        f'distortion_model: {info.model}\n'
+        f'distortion_coefficients: {matrix(info.d)}\n'
+        f'rectification_matrix: {matrix(info.r)}\n'
+        f'projection_matrix: {matrix(info.p)}\n'
+    )
