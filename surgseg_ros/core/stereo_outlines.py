@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+How far the outline of an instrument is shifted between rectified images.
+
+Two tips that are found independently differ by pixels. Their outlines, which are nearly the same
+in both eyes, differ by a fraction of one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.detections import Instrument
+from surgseg_ros.core.labels import ROBOTIC_TOOL, ROBOTIC_TOOL_PARTS
+from surgseg_ros.core.strips import Points
+
+_BLUR_PX: Final = 2.0
+_TURN_PX: Final = 20.0
+"""A normal that is turned by one radian counts like a point that is so far away."""
+
+_MOST_POINTS: Final = 600
+_LEAST_POINTS: Final = 12
+_ROUNDS: Final = 8
+_LEAST_PX: Final = 0.5
+_NORMAL: Final = 1.4826
+"""Standard deviation over median absolute deviation of a normal distribution."""
+
+_AGREE: Final = 2.0
+"""Deviations by which the outlines' shift may differ from that of the tips."""
+
+_LEAST_SHARE: Final = 0.5
+"""Of the outline, which must be seen by both eyes."""
+
+_MOST_CONDITION: Final = 1e12
+
+_CORRELATED: Final = 20.0
+"""How many neighbours along an outline err alike."""
+
+
+class Outline(NamedTuple):
+    """
+    Points on the outlines of an instrument's parts.
+
+    :param points: (n, 2) x and y in pixels.
+    :param normals: (n, 2) unit vectors out of the part.
+    """
+
+    points: Points
+    normals: Points
+
+
+class Shift(NamedTuple):
+    """
+    The shift between two outlines.
+
+    :param disparity_px: at the tip.
+    :param sigma_px: its standard deviation.
+    """
+
+    disparity_px: float
+    sigma_px: float
+
+
+def find_outline(
+    mask: NDArray[np.uint8], instrument: Instrument, place: Points, radius_px: float
+) -> Outline:
+    """
+    Find the outlines of an instrument's parts around a place.
+
+    :param mask: (H, W) uint8 class index.
+    :param instrument: in the mask.
+    :param place: (2,) x and y in pixels.
+    :param radius_px: how far the outlines reach.
+    :return: the outline; what lies at the image's border is not part of it.
+    """
+    height, width = mask.shape
+    low = np.maximum(np.floor(place - radius_px).astype(int), 0)
+    high = np.minimum(np.ceil(place + radius_px).astype(int) + 1, (width, height))
+    if instrument.runs is None or not (low < high).all():
+        return Outline(np.empty((0, 2)), np.empty((0, 2)))
+    part = mask[low[1] : high[1], low[0] : high[0]]
+    own = np.zeros(part.shape, np.uint8)
+    runs = instrument.runs
+    near = (runs.rows >= low[1]) & (runs.rows < high[1])
+    for row, start, end in zip(runs.rows[near], runs.starts[near], runs.ends[near]):
+        own[row - low[1], max(0, start - low[0]) : max(0, end - low[0])] = 1
+    labels = ROBOTIC_TOOL_PARTS if instrument.label == ROBOTIC_TOOL else (instrument.label,)
+    found = [_outline_of(own & (part == label).astype(np.uint8)) for label in labels]
+    points = np.concatenate([points for points, _ in found])
+    normals = np.concatenate([normals for _, normals in found])
+    near = np.hypot(*(points + low - place).T) <= radius_px
+    return Outline(points[near] + low, normals[near])
+
+
+def _outline_of(area: NDArray[np.uint8]) -> Outline:
+    """Find where an area ends, between two pixels, and the normals there."""
+    soft = cv2.GaussianBlur(area.astype(np.float32), (0, 0), _BLUR_PX)
+    slopes = [cv2.Sobel(soft, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1))]
+    found = []
+    for axis, shift in ((1, (0.5, 0.0)), (0, (0.0, 0.5))):
+        rows, columns = np.nonzero(np.diff(area.astype(np.int8), axis=axis))
+        found.append((np.stack([columns, rows], 1) + np.array(shift), rows, columns))
+    points = np.concatenate([places for places, _, _ in found])
+    rows, columns = (np.concatenate([each[k] for each in found]) for k in (1, 2))
+    normals = -np.stack([slope[rows, columns] for slope in slopes], 1).astype(np.float64)
+    lengths = np.hypot(*normals.T)
+    sharp = lengths > 0.1 * lengths.max(initial=0.0)
+    return Outline(points[sharp], normals[sharp] / lengths[sharp, None])
+
+
+def fit_shift(
+    first: Outline,
+    second: Outline,
+    place: Points,
+    direction: Points,
+    guess_px: tuple[float, float],
+    slope_sigma: float,
+) -> Shift | None:
+    """
+    Fit the shift of an outline to the left, which may change linearly in a direction.
+
+    Least squares of distances along normals, as in point-to-line ICP (Chen and Medioni 1992).
+
+    :param first: outline in the first image.
+    :param second: outline in the second image.
+    :param place: (2,) x and y in the first image, whose shift is returned.
+    :param direction: (2,) unit vector in which the shift may change.
+    :param guess_px: shift to start from, and its deviation.
+    :param slope_sigma: expected deviation of the relative change, per pixel.
+    :return: the shift; None if the outlines do not tell it, or do not agree with the guess.
+    """
+    from scipy.spatial import cKDTree
+
+    if min(len(first.points), len(second.points)) < _LEAST_POINTS:
+        return None
+    step = -(-len(first.points) // _MOST_POINTS)
+    sample = Outline(first.points[::step], first.normals[::step])
+    tree = cKDTree(np.hstack([second.points, _TURN_PX * second.normals]))
+    along = np.stack([np.ones(len(sample.points)), (sample.points - place) @ direction], 1)
+    slope = slope_sigma * max(1.0, abs(guess_px[0]))
+    state = _Fit(np.array([guess_px[0], 0.0]), np.diag([0.0, slope**-2]), guess_px[1])
+    for _ in range(_ROUNDS):
+        moved = sample.points - np.outer(along @ state.values, [1.0, 0.0])
+        _, nearest = tree.query(np.hstack([moved, _TURN_PX * sample.normals]))
+        rest = np.einsum('ij,ij->i', sample.normals, moved - second.points[nearest])
+        kept = np.abs(rest) < 3 * max(state.sigma_px, _LEAST_PX)
+        if not state.improve(sample.normals[kept, :1] * along[kept], rest[kept], step):
+            return None
+    off = abs(state.values[0] - guess_px[0]) > _AGREE * guess_px[1]
+    return None if off or kept.mean() < _LEAST_SHARE else state.shift()
+
+
+class _Fit:
+    """Least squares for a shift and its change, of which something is known before."""
+
+    def __init__(self, values: Points, prior: Points, sigma_px: float) -> None:
+        self.values = values
+        self.sigma_px = sigma_px
+        self._prior = prior
+        self._information = prior
+
+    def improve(self, design: Points, rest: Points, step: int) -> bool:
+        """Take one step, of every `step`-th point; False if the points do not tell the shift."""
+        if len(design) < _LEAST_POINTS:
+            return False
+        self.sigma_px = max(_LEAST_PX, _NORMAL * float(np.median(np.abs(rest))))
+        weight = 1 / (self.sigma_px**2 * max(1.0, _CORRELATED / step))
+        self._information = weight * design.T @ design + self._prior
+        if np.linalg.cond(self._information) > _MOST_CONDITION:
+            return False
+        slopes = weight * design.T @ rest - self._prior @ self.values
+        self.values = self.values + np.linalg.solve(self._information, slopes)
+        return True
+
+    def shift(self) -> Shift:
+        """Return the shift, and its deviation."""
+        variance = float(np.linalg.inv(self._information)[0, 0])
+        return Shift(float(self.values[0]), math.sqrt(variance))

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tips and axes in space: of masks that are shifted, of drawn scenes, and their covariance."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+from drawn_masks import SIZE, bar, empty, find, tool
+
+from surgseg_ros.core.labels import HOLDER, ROBOTIC_TOOL, SUCTION
+from surgseg_ros.core.stereo import CameraResult, locate_instruments, triangulate, turn_from_x
+from surgseg_ros.core.stereo_calibration import CameraInfo, StereoCalibration, StereoError
+from surgseg_ros.synthetic import Scene
+from surgseg_ros.synthetic.drawing import View
+from surgseg_ros.synthetic.stereo import camera_infos
+
+FOCAL, SCALE = 375.0, 375.0 * 0.0045
+K = np.array([[FOCAL, 0, 239.5], [0, FOCAL, 134.5], [0, 0, 1]])
+
+
+def info(offset=0.0, d=(0.0,) * 5):
+    p = np.hstack([K, [[offset], [0], [0]]])
+    return CameraInfo(SIZE, 'plumb_bob', np.array(d), K, np.eye(3), p)
+
+
+CALIBRATION = StereoCalibration((info(), info(-SCALE)))
+
+
+def eye(mask):
+    return CameraResult(mask, find(mask))
+
+
+def shifted(mask, by_px):
+    """Return what an eye to the right sees of a mask that is `SCALE / by_px` away."""
+    moved = np.zeros_like(mask)
+    moved[:, :-by_px] = mask[:, by_px:]
+    return moved
+
+
+def two_tools():
+    mask = tool(empty(), (60, 269), (150, 120))
+    return tool(mask, (479, 60), (330, 130), width=24)
+
+
+def test_tools_are_where_their_shift_puts_them():
+    mask, disparity = two_tools(), 15
+    first = eye(mask)
+    found = locate_instruments(CALIBRATION, first, eye(shifted(mask, disparity)))
+    assert [one.instrument for one in found] == list(first.instruments)
+    for one, pixel, start in zip(found, [(150, 120), (330, 130)], [(60, 269), (479, 60)]):
+        assert one.instrument.label == ROBOTIC_TOOL
+        assert one.score == one.instrument.score
+        depth = SCALE / disparity
+        sigmas = np.sqrt(np.diag(one.covariance))
+        tip = np.append((np.array(pixel) - K[:2, 2]) / FOCAL, 1.0) * depth
+        assert (np.abs(one.tip_m - tip) < 2.5 * sigmas[:3]).all()
+        assert abs(one.tip_m[2] - depth) < 0.01 * depth
+        direction = np.append(np.subtract(pixel, start), 0.0)
+        turn = math.acos(one.axis @ direction / np.linalg.norm(direction))
+        assert turn < math.radians(12)
+
+
+def test_the_turn_about_the_shaft_is_unknown_and_the_rest_is_not():
+    mask = two_tools()
+    for one in locate_instruments(CALIBRATION, eye(mask), eye(shifted(mask, 15))):
+        turns = one.covariance[3:, 3:]
+        assert one.axis @ turns @ one.axis == pytest.approx(math.pi**2)
+        values = np.linalg.eigvalsh(turns)
+        assert values[:2].max() < 0.5
+        assert np.linalg.eigvalsh(one.covariance).min() > -1e-9
+
+
+def test_rods_are_located_and_classes_are_not_mixed():
+    mask = bar(empty(), (20, 269), (140, 150), 16, SUCTION)
+    found = locate_instruments(CALIBRATION, eye(mask), eye(shifted(mask, 12)))
+    assert [one.instrument.label for one in found] == [SUCTION]
+    other = shifted(mask, 12)
+    other[other == SUCTION] = HOLDER
+    assert locate_instruments(CALIBRATION, eye(mask), eye(other)) == []
+
+
+def test_swapped_eyes_are_refused():
+    mask = two_tools()
+    with pytest.raises(StereoError, match='swapped'):
+        locate_instruments(CALIBRATION, eye(shifted(mask, 15)), eye(mask))
+
+
+def test_the_first_camera_may_be_the_right_one():
+    mask = two_tools()
+    calibration = StereoCalibration((info(-SCALE), info()))
+    found = locate_instruments(calibration, eye(shifted(mask, 15)), eye(mask))
+    assert len(found) == 2
+    for one in found:
+        assert one.tip_m[2] == pytest.approx(SCALE / 15, rel=0.01)
+
+
+def test_what_one_eye_does_not_see_is_left_out():
+    both, one = two_tools(), tool(empty(), (60, 269), (150, 120))
+    found = locate_instruments(CALIBRATION, eye(both), eye(shifted(one, 15)))
+    assert [one.instrument for one in found] == [eye(both).instruments[0]]
+    assert locate_instruments(CALIBRATION, eye(both), eye(empty())) == []
+
+
+def test_images_of_another_size_are_refused():
+    small = np.zeros((135, 240), np.uint8)
+    with pytest.raises(StereoError, match='240x135'):
+        locate_instruments(CALIBRATION, eye(empty()), eye(small))
+
+
+def test_points_of_distorted_images_are_rectified():
+    """The masks are distorted by a remapping; places are as of the undistorted ones."""
+    d = (-0.3, 0.1, 0.0, 0.0, 0.0)
+    grid = np.stack(np.meshgrid(np.arange(SIZE[1]), np.arange(SIZE[0])), -1).astype(np.float64)
+    ideal = cv2.undistortPoints(grid.reshape(-1, 1, 2), K, np.array(d), P=K)
+    maps = np.float32(ideal.reshape(*SIZE, 2))
+
+    def distorted(mask):
+        return eye(cv2.remap(mask, maps[..., 0], maps[..., 1], cv2.INTER_NEAREST))
+
+    mask, disparity = two_tools(), 15
+    raw = StereoCalibration((info(d=d), info(-SCALE, d)), rectified=False)
+    found = locate_instruments(raw, distorted(mask), distorted(shifted(mask, disparity)))
+    depth = SCALE / disparity
+    assert len(found) == 2
+    for one, pixel in zip(found, [(150, 120), (330, 130)]):
+        tip = np.append((np.array(pixel) - K[:2, 2]) / FOCAL, 1.0) * depth
+        assert (np.abs(one.tip_m - tip) < 2.5 * np.sqrt(np.diag(one.covariance))[:3]).all()
+        assert abs(one.tip_m[2] - depth) < 0.02 * depth
+
+
+def test_the_covariance_is_that_of_many_measurements():
+    end, means = np.array([200.0, 160.0]), np.array([300.0, 100.0, 16.0, -0.5, 4e-4])
+    sigmas = np.array([2.0, 2.0, 0.2, 0.01, 1e-4])
+    tip, axis, covariance = triangulate(CALIBRATION, end, means, sigmas)
+    random = np.random.default_rng(0)
+    drawn = [
+        triangulate(CALIBRATION, end, means + sigmas * random.standard_normal(5), sigmas)[:2]
+        for _ in range(4000)
+    ]
+    tips, axes = (np.array(values) for values in zip(*drawn))
+    turns = np.cross(axis, axes - axis)
+    measured = np.cov(np.hstack([tips - tip, turns]).T)
+    covariance[3:, 3:] -= math.pi**2 * np.outer(axis, axis)
+    scale = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose(
+        measured / np.outer(scale, scale), covariance / np.outer(scale, scale), atol=0.08
+    )
+
+
+@pytest.mark.parametrize('axis', [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0.6, 0, -0.8)])
+def test_the_quaternion_turns_x_into_the_axis(axis):
+    x, y, z, w = turn_from_x(np.array(axis, float))
+    direction = [1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)]
+    np.testing.assert_allclose(direction, axis, atol=1e-12)
+
+
+def test_drawn_tools_are_near_their_true_places():
+    """Of each tool that is located, the true place; most errors are within three deviations."""
+    size, far = (270, 480), []
+    calibration = StereoCalibration(camera_infos(View(*size)))
+    for seed in (5, 11):
+        scene = Scene(seed, size, stereo=True)
+        first, second = scene.frame(3), scene.frame(3, 1)
+        truth = {one.number: one for one in scene.truth(3, first.instances)}
+        eyes = eye(first.mask), eye(second.mask)
+        for one in locate_instruments(calibration, *eyes):
+            runs = one.instrument.runs
+            pixels = [first.instances[row, a:b] for _, row, a, b in zip(*runs)]
+            true = truth[int(np.bincount(np.concatenate(pixels)).argmax())]
+            error = one.tip_m - true.tip_m
+            far.append(np.abs(error / np.sqrt(np.diag(one.covariance))[:3]).max())
+    assert len(far) >= 3
+    assert np.median(far) < 3
