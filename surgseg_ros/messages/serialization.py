@@ -18,12 +18,16 @@ from rosbags.typesys.store import Typestore
 from surgseg_ros.core.detections import Instrument, without_decision
 from surgseg_ros.core.keypoints import Geometry, Keypoint
 from surgseg_ros.core.labels import BEYOND_IMAGE, HIDDEN, KEYPOINT_LABELS, LABELS
+from surgseg_ros.core.stereo import LocatedInstrument, turn_from_x
+from surgseg_ros.core.stereo_calibration import CameraInfo
 
 VISION_MSGS: Final = Path(__file__).parent / 'vision_msgs' / 'msg'
 
 IMAGE: Final = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE: Final = 'sensor_msgs/msg/CompressedImage'
+CAMERA_INFO: Final = 'sensor_msgs/msg/CameraInfo'
 DETECTIONS = 'vision_msgs/msg/Detection2DArray'
+DETECTIONS_3D: Final = 'vision_msgs/msg/Detection3DArray'
 LABEL_INFO = 'vision_msgs/msg/LabelInfo'
 
 _LENGTH: Final = struct.Struct('<I')
@@ -160,6 +164,66 @@ def _keypoint(message_header: Any, name: str, point: Keypoint) -> Any:
     return _box(message_header, results, place, (2 * point.sigma_px,) * 2, name)
 
 
+def detections_3d_to_msg(message_header: Any, located: Sequence[LocatedInstrument]) -> Any:
+    """
+    Make the message of instruments in space.
+
+    :param message_header: std_msgs/Header of the first camera's image.
+    :param located: the instruments, in that camera's rectified frame.
+    :return: vision_msgs/Detection3DArray; x of each pose is along the shaft, of which any turn is
+        as good as another; the box is the tip, of size 0; `id` is that of `detections`.
+    """
+    detections = [_detection_3d(message_header, instrument) for instrument in located]
+    return TYPES.types[DETECTIONS_3D](header=message_header, detections=detections)
+
+
+def _detection_3d(message_header: Any, located: LocatedInstrument) -> Any:
+    types, instrument = TYPES.types, located.instrument
+    pose = _pose(located.tip_m.tolist(), turn_from_x(located.axis).tolist())
+    hypothesis = types['vision_msgs/msg/ObjectHypothesisWithPose'](
+        hypothesis=types['vision_msgs/msg/ObjectHypothesis'](
+            class_id=str(instrument.label), score=located.score
+        ),
+        pose=types['geometry_msgs/msg/PoseWithCovariance'](
+            pose=pose, covariance=located.covariance.ravel()
+        ),
+    )
+    size = types['geometry_msgs/msg/Vector3'](x=0.0, y=0.0, z=0.0)
+    box = types['vision_msgs/msg/BoundingBox3D'](center=pose, size=size)
+    name = str(instrument.track_id) if instrument.track_id else ''
+    return types['vision_msgs/msg/Detection3D'](message_header, [hypothesis], box, name)
+
+
+def camera_info_from_msg(message: Any) -> CameraInfo:
+    """
+    Read the calibration of a camera.
+
+    :param message: sensor_msgs/CameraInfo.
+    :return: the same.
+    """
+    matrices = (np.array(values, np.float64) for values in (message.k, message.r, message.p))
+    k, r, p = (matrix.reshape(3, -1) for matrix in matrices)
+    size, roi = (message.height, message.width), message.roi
+    is_part = max(message.binning_x, message.binning_y) > 1 or (
+        roi.width > 0 and (roi.x_offset, roi.y_offset, roi.height, roi.width) != (0, 0, *size)
+    )
+    d = np.array(message.d, np.float64)
+    return CameraInfo(size, message.distortion_model, d, k, r, p, is_part)
+
+
+def camera_info_to_msg(message_header: Any, info: CameraInfo) -> Any:
+    """
+    Make the message of a camera's calibration.
+
+    :param message_header: std_msgs/Header of the camera's image.
+    :param info: the calibration, of whole images.
+    :return: sensor_msgs/CameraInfo.
+    """
+    whole = TYPES.types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
+    matrices = (matrix.ravel() for matrix in (info.d, info.k, info.r, info.p))
+    return TYPES.types[CAMERA_INFO](message_header, *info.size, info.model, *matrices, 0, 0, whole)
+
+
 def label_info_to_msg(time_ns: int) -> Any:
     """
     Make the message that names every number in masks, detections and keypoints.
@@ -216,9 +280,14 @@ def _box(
 
 def _no_pose() -> Any:
     """Make an identity pose with zero covariance: the pose in space is unknown."""
+    pose = _pose((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+    return TYPES.types['geometry_msgs/msg/PoseWithCovariance'](pose=pose, covariance=np.zeros(36))
+
+
+def _pose(position: Sequence[float], orientation: Sequence[float]) -> Any:
+    """Make a pose from x, y, z and a quaternion x, y, z, w."""
     types = TYPES.types
-    pose = types['geometry_msgs/msg/Pose'](
-        position=types['geometry_msgs/msg/Point'](x=0.0, y=0.0, z=0.0),
-        orientation=types['geometry_msgs/msg/Quaternion'](x=0.0, y=0.0, z=0.0, w=1.0),
+    return types['geometry_msgs/msg/Pose'](
+        position=types['geometry_msgs/msg/Point'](*position),
+        orientation=types['geometry_msgs/msg/Quaternion'](*orientation),
     )
-    return types['geometry_msgs/msg/PoseWithCovariance'](pose=pose, covariance=np.zeros(36))

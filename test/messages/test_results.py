@@ -10,12 +10,19 @@ import pytest
 
 from surgseg_ros.core.detections import Instrument, OrientedBox, without_decision
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
+from surgseg_ros.core.stereo import LocatedInstrument
+from surgseg_ros.core.stereo_calibration import CameraInfo
 from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.serialization import (
+    CAMERA_INFO,
     DETECTIONS,
+    DETECTIONS_3D,
     IMAGE,
     LABEL_INFO,
     TYPES,
+    camera_info_from_msg,
+    camera_info_to_msg,
+    detections_3d_to_msg,
     detections_to_msg,
     from_cdr,
     header,
@@ -50,6 +57,66 @@ def test_every_field_of_a_detection_is_where_it_belongs() -> None:
     assert (result.hypothesis.class_id, result.hypothesis.score) == ('10', 0.75)
     assert result.pose.pose.orientation.w == 1.0
     assert not np.any(result.pose.covariance)
+
+
+def test_every_field_of_a_detection_in_space_is_where_it_belongs() -> None:
+    box = OrientedBox(1.0, 2.0, 30.0, 4.0, 0.0)
+    covariance = np.arange(36.0).reshape(6, 6)
+    axis = np.array([0.0, 0.6, 0.8])
+    located = LocatedInstrument(
+        Instrument(10, 0.75, box, 99, track_id=7),
+        0.5,
+        np.array([0.01, -0.02, 0.1]),
+        axis,
+        covariance,
+    )
+
+    message = from_cdr(to_cdr(detections_3d_to_msg(HEADER, [located])), DETECTIONS_3D)
+
+    assert message.header == HEADER
+    (detection,) = message.detections
+    assert (detection.header, detection.id) == (HEADER, '7')
+    (result,) = detection.results
+    assert (result.hypothesis.class_id, result.hypothesis.score) == ('10', 0.5)
+    pose = result.pose.pose
+    assert (pose.position.x, pose.position.y, pose.position.z) == (0.01, -0.02, 0.1)
+    x, y, z, w = (getattr(pose.orientation, name) for name in 'xyzw')
+    direction = [1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)]
+    np.testing.assert_allclose(direction, axis, atol=1e-12)
+    np.testing.assert_array_equal(result.pose.covariance, np.arange(36.0))
+    assert detection.bbox.center == pose
+    size = detection.bbox.size
+    assert (size.x, size.y, size.z) == (0.0, 0.0, 0.0)
+
+
+def test_a_calibration_comes_back_as_it_was() -> None:
+    p = np.arange(12.0).reshape(3, 4)
+    info = CameraInfo((1080, 1920), 'plumb_bob', np.arange(5.0), p[:, :3], p[:, 1:], p)
+    message = from_cdr(to_cdr(camera_info_to_msg(HEADER, info)), CAMERA_INFO)
+    assert message.header == HEADER
+    found = camera_info_from_msg(message)
+    assert (found.size, found.model, found.is_part) == ((1080, 1920), 'plumb_bob', False)
+    for name in 'dkrp':
+        np.testing.assert_array_equal(getattr(found, name), getattr(info, name))
+
+
+@pytest.mark.parametrize(
+    ('binning', 'roi', 'is_part'),
+    [
+        ((0, 0), (0, 0, 0, 0), False),
+        ((1, 1), (0, 0, 1080, 1920), False),
+        ((2, 2), (0, 0, 0, 0), True),
+        ((0, 0), (320, 28, 1024, 1280), True),
+    ],
+)
+def test_binning_and_regions_of_a_calibration_are_noticed(
+    binning: tuple[int, int], roi: tuple[int, int, int, int], is_part: bool
+) -> None:
+    info = CameraInfo((1080, 1920), '', np.zeros(0), np.eye(3), np.eye(3), np.zeros((3, 4)))
+    message = camera_info_to_msg(HEADER, info)
+    message.binning_x, message.binning_y = binning
+    message.roi = type(message.roi)(*roi, False)
+    assert camera_info_from_msg(message).is_part == is_part
 
 
 def test_no_decision_is_reported_of_the_whole_image() -> None:
