@@ -2,7 +2,7 @@
 """Writes bags of ROS 2 without ROS; a bag appears only when it is complete."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from io import BytesIO
@@ -29,8 +29,9 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from surgseg_ros.bags.definitions import TYPE_HASH_KEY
 from surgseg_ros.bags.sources import STORAGES, BagError
 from surgseg_ros.core.files import workshop
+from surgseg_ros.core.stereo_calibration import CameraInfo
 from surgseg_ros.messages.images import JPEG_QUALITY, image_to_jpeg, image_to_msg, mask_to_png
-from surgseg_ros.messages.serialization import TYPES, header
+from surgseg_ros.messages.serialization import TYPES, camera_info_to_msg, header
 
 T = TypeVar('T')
 
@@ -250,6 +251,45 @@ def write_image_bag(
                 messages[ground_truth_topic] = to_mask(mask, head)
             counts.update(_write(bag, messages, stamp_ns))
     return Written(counts[image_topic], counts[ground_truth_topic])
+
+
+def write_stereo_bag(
+    path: Path,
+    eyes: Mapping[str, Iterable[Frame]],
+    infos: Sequence[CameraInfo],
+    *,
+    image_topic: str,
+    ground_truth_topic: str,
+    frame_id: str,
+) -> None:
+    """
+    Write images, masks and calibrations of several eyes of the same moments.
+
+    :param path: of the bag.
+    :param eyes: frames by the name of the eye, which comes before the last part of each topic
+        (`/camera/left/image_raw`), and after the frame's name (`endoscope_left`).
+    :param infos: the calibration of each eye; its topic is `camera_info` beside the images.
+    :param image_topic: topic of the images.
+    :param ground_truth_topic: topic of the masks.
+    :param frame_id: the cameras' frame.
+    :raises BagError: if the path exists.
+    """
+
+    def topic_of(topic: str, name: str) -> str:
+        return '/'.join([*topic.split('/')[:-1], name, topic.rpartition('/')[2]])
+
+    beside = '/'.join([*image_topic.split('/')[:-1], 'camera_info'])
+    with BagWriter(path) as bag:
+        for frames in zip(*eyes.values(), strict=True):
+            for name, info, (stamp_ns, image, mask) in zip(eyes, infos, frames, strict=True):
+                head = header(stamp_ns, f'{frame_id}_{name}')
+                messages = {
+                    topic_of(image_topic, name): image_to_msg(image, head),
+                    topic_of(beside, name): camera_info_to_msg(head, info),
+                }
+                if mask is not None:
+                    messages[topic_of(ground_truth_topic, name)] = image_to_msg(mask, head)
+                _write(bag, messages, stamp_ns)
 
 
 def _write(bag: BagWriter, messages: Mapping[str, Any], stamp_ns: int) -> list[str]:

@@ -21,6 +21,7 @@ from surgseg_ros.bags.writing import (
     Written,
     stamped,
     write_image_bag,
+    write_stereo_bag,
 )
 from surgseg_ros.cli.arguments import (
     image_size,
@@ -50,6 +51,7 @@ from surgseg_ros.evaluation.layout import DRAWN_FILE, VIDEO_FILE, find_videos, h
 from surgseg_ros.evaluation.videos import Video
 from surgseg_ros.messages.images import JPEG_QUALITY
 from surgseg_ros.reports import SHEET_IMAGE_PX
+from surgseg_ros.synthetic.drawing import View
 from surgseg_ros.synthetic.scene import (
     LAST_INDEX,
     LEAST_SIDE_PX,
@@ -57,6 +59,7 @@ from surgseg_ros.synthetic.scene import (
     VideoSet,
     draw_videos,
 )
+from surgseg_ros.synthetic.stereo import EYES, camera_infos
 from surgseg_ros.training.data_check import (
     examine_all,
     format_summary,
@@ -225,7 +228,8 @@ def run_synthesize(argv: Sequence[str] | None = None) -> int:
         seed=options.seed,
         jpeg=options.jpeg,
         touching=options.touching,
-        instruments=options.instruments,
+        instruments=options.instruments or options.stereo,
+        stereo=options.stereo,
     )
     _check_amount(wanted, options.workers)
     folder: Path = options.output
@@ -266,6 +270,8 @@ def _synthesize_parser() -> argparse.ArgumentParser:
     add('--touching', action='store_true', help='robotic tools touch or cross in most frames')
     add('--instruments', action='store_true',
         help='write the truth of the instruments too: instances/ (pixels), instruments/ (points)')
+    add('--stereo', action='store_true',
+        help='two eyes, in left/ and right/ of each video, with calibrations and --instruments')
     add('--workers', type=positive_int, default=os.cpu_count() or 1, metavar='W',
         help='processes (default: one for each core)')
     add('--bag', action='store_true', help='write a bag of each video too: DIR/bags/video_01 ...')
@@ -318,14 +324,17 @@ def _mark(wanted: VideoSet, output: Path) -> None:
 
 def _write_bags(options: argparse.Namespace, output: Path) -> None:
     """Record each video as a camera would have sent it, in a bag beside the videos."""
-    for source in tqdm(find_sources(output, 1), unit='bag', leave=False):
-        write_image_bag(
-            output / 'bags' / source.name,
-            stamped(labelled_frames(source), options.rate),
-            image_topic=options.image_topic,
-            ground_truth_topic=options.ground_truth_topic,
-            frame_id=options.frame_id,
-        )
+    named = ('image_topic', 'ground_truth_topic', 'frame_id')
+    topics = {name: getattr(options, name) for name in named}
+    for video in tqdm(find_videos(output), unit='bag', leave=False):
+        path = output / 'bags' / video.name
+        folders = {eye: video / eye for eye in EYES} if options.stereo else {'': video}
+        sources = {eye: find_sources(folder, 1)[0] for eye, folder in folders.items()}
+        frames = {eye: stamped(labelled_frames(x), options.rate) for eye, x in sources.items()}
+        if options.stereo:
+            write_stereo_bag(path, frames, camera_infos(View(*options.size)), **topics)
+        else:
+            write_image_bag(path, frames[''], **topics)
 
 
 def run_inspect_data(argv: Sequence[str] | None = None) -> int:

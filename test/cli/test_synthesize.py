@@ -6,6 +6,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+import yaml
 from rosbags.highlevel import AnyReader
 from verbs import verb
 
@@ -77,6 +78,50 @@ def test_the_truth_of_instruments_does_no_harm_to_who_reads_the_data_set(tmp_pat
     assert verb('inspect_data')(['--data', str(tmp_path / 'more')]) == 0
     plain, more = files(tmp_path / 'plain'), files(tmp_path / 'more')
     assert {name: more[name] for name in plain} == plain
+
+
+def test_stereo_has_both_eyes_with_calibration_and_places_in_space(tmp_path):
+    assert synthesize(tmp_path, '--stereo') == 0
+    scene = Scene(5 * SCENES_PER_SEED + 1, (72, 128), stereo=True)
+    for eye, name in enumerate(('left', 'right')):
+        folder = tmp_path / 'video_02' / name
+        frame = scene.frame(4, eye)
+        for kind, expected in (('segmentation', frame.mask), ('instances', frame.instances)):
+            stored = cv2.imread(str(folder / kind / '000000004.png'), cv2.IMREAD_UNCHANGED)
+            np.testing.assert_array_equal(stored, expected)
+        stored = cv2.imread(str(folder / 'rgb/000000004.png'))[..., ::-1]
+        np.testing.assert_array_equal(stored, frame.image)
+        calibration = yaml.safe_load((folder / 'camera_info.yaml').read_text())
+        assert (calibration['image_width'], calibration['image_height']) == (128, 72)
+        assert calibration['projection_matrix']['data'] == pytest.approx(
+            [100, 0, 63.5, -0.45 * eye, 0, 100, 35.5, 0, 0, 0, 1, 0]
+        )
+    listed = read_instruments(tmp_path / 'video_02/left/instruments/000000004.json')
+    true = scene.truth(4, scene.frame(4).instances)
+    assert [x.tip_m for x in listed] == [x.tip_m for x in true]
+    assert [x.axis for x in listed] == [x.axis for x in true]
+    assert any(x.tip_m for x in listed)
+
+
+def test_a_bag_of_stereo_has_images_and_calibrations_of_both_eyes(tmp_path):
+    assert synthesize(tmp_path, '--stereo', '--bag') == 0
+    with AnyReader([tmp_path / 'bags' / 'video_01'], default_typestore=TYPES) as reader:
+        counts = {topic: info.msgcount for topic, info in reader.topics.items()}
+        infos = {
+            connection.topic: reader.deserialize(raw, connection.msgtype)
+            for connection, _, raw in reader.messages()
+            if connection.topic.endswith('camera_info')
+        }
+    assert counts == {
+        f'/camera/{eye}/{name}': 3
+        for eye in ('left', 'right')
+        for name in ('image_raw', 'ground_truth', 'camera_info')
+    }
+    right = infos['/camera/right/camera_info']
+    assert (right.header.frame_id, right.width, right.p[3]) == (
+        *('endoscope_right', 128),
+        pytest.approx(-0.45),
+    )
 
 
 def test_touching_draws_other_scenes(tmp_path):
