@@ -154,9 +154,7 @@ TABLE: Final = (
     ),
     Parameter('image_topics', ['image'], 'Image topics, one per camera; relative names.'),
     Parameter(
-        'camera_names',
-        [''],
-        'Prefixes of the output topics, one per image topic: left and right, for example.',
+        'camera_names', [''], 'Prefixes of the output topics, one per image topic: left and right.'
     ),
     Parameter(
         'stereo_layout',
@@ -189,6 +187,12 @@ TABLE: Final = (
         'receipt, before it is taken alone.',
         (0, 10_000),
     ),
+    Parameter(
+        'camera_info_topics',
+        [''],
+        'Calibrations of two cameras; empty: camera_info beside images.',
+    ),
+    Parameter('rectified', True, 'Whether images of two cameras are rectified; false: raw.'),
     Parameter(
         'roi',
         [0, 0, 0, 0],

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One camera's output topics, except `status`, which `reporter` publishes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -45,6 +45,8 @@ RESULTS: Final = {
 }
 """Topics that are published only while the node is active, and their types."""
 
+Observer = Callable[[Any, NDArray[np.uint8], Sequence[Instrument]], None]
+
 
 def prefixed(camera_name: str, topic: str) -> str:
     """
@@ -65,13 +67,20 @@ class Outputs:
     :param camera_name: prefix of the topics.
     :param overlay: whether to offer the overlay.
     :param raw_mask: whether to offer the mask before the temporal filter.
+    :param observe: called with header, mask and instruments of each image, after the rest.
     """
 
     def __init__(
-        self, node: LifecycleNodeMixin, camera_name: str, overlay: bool, raw_mask: bool = False
+        self,
+        node: LifecycleNodeMixin,
+        camera_name: str,
+        overlay: bool,
+        raw_mask: bool = False,
+        observe: Observer | None = None,
     ) -> None:
         """Store the arguments; nothing is created yet."""
         self._node = node
+        self._observe = observe
         self._camera_name = camera_name
         offered = {'overlay': overlay, 'raw_mask': raw_mask}
         self._topics = [topic for topic in RESULTS if offered.get(topic, True)]
@@ -153,6 +162,8 @@ class Outputs:
             self._send('keypoints', keypoints_to_msg(header, instruments, geometries, size))
         if raw is not None and self._has_subscriber('raw_mask'):
             self._send('raw_mask', image_to_msg(raw, header))
+        if self._observe is not None:
+            self._observe(header, segmentation.mask, instruments)
 
     def _geometries(
         self, segmentation: Segmentation, instruments: Sequence[Instrument]

@@ -29,6 +29,7 @@ from surgseg_ros.node.freshness import ResultPolicy
 from surgseg_ros.node.image_subscriber import INPUT_POLICIES, possible_topics
 from surgseg_ros.node.mailbox import Pairing
 from surgseg_ros.node.outputs import OUTPUT_POLICIES, RESULTS, prefixed
+from surgseg_ros.node.stereo_output import DETECTIONS_3D_TOPIC
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Settings:
     pairing: str
     pair_tolerance_ms: int
     pair_wait_ms: int
+    camera_info_topics: tuple[str, ...]
+    rectified: bool
     roi: tuple[int, ...]
     roi_mode: str
     overlay: bool
@@ -87,7 +90,13 @@ class Settings:
             )
         if len(set(names)) != cameras:
             raise ValueError(f'camera_names is {list(names)}: give each camera a different name')
-        for name in (*self.image_topics, *filter(None, names)):
+        infos = self.camera_info_topics
+        if any(infos) and ('' in infos or len(infos) != cameras):
+            raise ValueError(
+                f'camera_info_topics is {list(infos)}: give one topic per camera, or leave '
+                "it out for 'camera_info' beside each of them"
+            )
+        for name in (*self.image_topics, *filter(None, (*names, *infos))):
             _check_name(name)
         for index in range(cameras):
             self.roi_of(index)
@@ -193,7 +202,7 @@ def _check_name(name: str) -> None:
     except InvalidTopicNameException as error:
         reason = str(error).partition('\n')[0].rstrip(':')
         raise ValueError(
-            f'image_topics and camera_names cannot have {name!r}: {reason}'
+            f'image_topics, camera_info_topics and camera_names cannot have {name!r}: {reason}'
         ) from error
 
 
@@ -258,6 +267,8 @@ def overridable(node: Node, settings: Settings) -> dict[str, tuple[str, ...]]:
     for camera in settings.cameras:
         for topic in RESULTS:
             named(prefixed(camera, topic), 'publisher', OUTPUT_POLICIES)
+    if len(settings.cameras) == 2:
+        named(DETECTIONS_3D_TOPIC, 'publisher', OUTPUT_POLICIES)
     return policies
 
 

@@ -257,6 +257,8 @@ class Reporter:
         """Name and hash of the model that is loaded."""
         self.device = ''
         """Description of the runtime and device."""
+        self.detections_3d: Callable[[], str] | None = None
+        """Returns whether `detections_3d` is published, or why not; None without two cameras."""
         self.failed = False
         """Whether the node could not be configured or activated."""
         self.healths: tuple[Health, ...] = ()
@@ -343,12 +345,13 @@ class Reporter:
 
     def _publish_diagnostics(self) -> None:
         self._check_subscriptions()
+        facts = {'device': self.device}
+        if (state := self.detections_3d) is not None:
+            facts['detections_3d'] = state()
         with self._lock:
             self._diagnostics.publish(
                 [
-                    report.diagnostics(
-                        self._stale_after_ms(), self.model, {'device': self.device}, self.failed
-                    )
+                    report.diagnostics(self._stale_after_ms(), self.model, facts, self.failed)
                     for report in self._reports
                 ]
             )

@@ -2,6 +2,7 @@
 """The segmenter, a lifecycle node: images in, class masks and detections out."""
 
 import time
+from functools import partial
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
@@ -29,6 +30,7 @@ from surgseg_ros.node.other_publishers import (
 from surgseg_ros.node.outputs import Outputs, prefixed
 from surgseg_ros.node.parameters import Settings, overridable, slips
 from surgseg_ros.node.reporter import Reporter
+from surgseg_ros.node.stereo_output import StereoOutput, camera_info_beside
 from surgseg_ros.node.worker import Worker
 
 FAIL_SAFE_PERIOD_S = 0.02
@@ -62,6 +64,7 @@ class SegmenterNode(LifecycleNode):
         self._mailbox: Mailbox | None = None
         self._worker: Worker | None = None
         self._fail_safe: Ticker | None = None
+        self._stereo: StereoOutput | None = None
         self._channels: tuple[CameraChannel, ...] = ()
         self._subscribers: tuple[ImageSubscriber, ...] = ()
         self._others: tuple[OtherPublishers, ...] = ()
@@ -137,12 +140,7 @@ class SegmenterNode(LifecycleNode):
             )
         self._models.fill(settings)
         self._mailbox = Mailbox(settings.pairs, self._count_dropped)
-        self._channels = tuple(self._make_channel(index) for index in range(len(settings.cameras)))
-        for channel in self._channels:
-            channel.outputs.create()
-        self._others = tuple(self._other_publishers(channel) for channel in self._channels)
-        for others in self._others:
-            others.start()
+        self._create_outputs()
         self._worker = Worker(
             self._models,
             self._mailbox,
@@ -164,6 +162,19 @@ class SegmenterNode(LifecycleNode):
         self._report_model()
         self._reporter.failed = False
         self._reporter.report_inactive(ReasonCode.NOT_ACTIVE, 'configured, not active')
+
+    def _create_outputs(self) -> None:
+        self._stereo = self._make_stereo()
+        if self._stereo is not None:
+            self._stereo.create()
+        self._channels = tuple(
+            self._make_channel(index) for index in range(len(self.settings.cameras))
+        )
+        for channel in self._channels:
+            channel.outputs.create()
+        self._others = tuple(self._other_publishers(channel) for channel in self._channels)
+        for others in self._others:
+            others.start()
 
     def _report_model(self) -> None:
         """Report the model, its device, and why its masks are degraded."""
@@ -199,6 +210,8 @@ class SegmenterNode(LifecycleNode):
             subscriber.stop()
         if self._mailbox is not None:
             self._mailbox.clear()
+        if self._stereo is not None:
+            self._stereo.forget()
         super().on_deactivate(state)
         self._reporter.report_inactive(ReasonCode.NOT_ACTIVE, 'not active')
 
@@ -215,6 +228,9 @@ class SegmenterNode(LifecycleNode):
         channels, self._channels = self._channels, ()
         for channel in reversed(channels):
             channel.outputs.destroy()
+        if self._stereo is not None:
+            self._stereo.destroy()
+        self._stereo = self._reporter.detections_3d = None
         self._worker = self._fail_safe = self._mailbox = None
         self._models.empty()
         release_memory()
@@ -229,15 +245,38 @@ class SegmenterNode(LifecycleNode):
         """Run a transition that releases things; a failure leads to `on_error`."""
         return self.attempt(name, act, undo=lambda: None, otherwise=Transition.ERROR)
 
-    def _make_channel(self, index: int) -> CameraChannel:
+    def _make_stereo(self) -> StereoOutput | None:
+        """Make what joins the results of two cameras; None of any other number."""
         settings = self.settings
+        if len(settings.cameras) != 2:
+            return None
+        topics = settings.camera_info_topics
+        if not any(topics):
+            images = [self.resolve_topic_name(topic) for topic in settings.image_topics]
+            topics = (
+                tuple(camera_info_beside(images[0], name) for name in settings.cameras)
+                if settings.is_split
+                else tuple(map(camera_info_beside, images))
+            )
+        stereo = StereoOutput(self, topics, settings.rectified, settings.pair_tolerance_ms)
+        self._reporter.detections_3d = lambda: stereo.state
+        return stereo
+
+    def _make_channel(self, index: int) -> CameraChannel:
+        settings, stereo = self.settings, self._stereo
         name = settings.cameras[index]
         return CameraChannel(
             name,
             TYPE_NAMES[settings.image_transport],
             settings.roi_of(index),
             self._reporter.healths[index],
-            Outputs(self, name, settings.overlay, raw_mask=settings.steady_frames > 1),
+            Outputs(
+                self,
+                name,
+                settings.overlay,
+                raw_mask=settings.steady_frames > 1,
+                observe=None if stereo is None else partial(stereo.receive, index),
+            ),
         )
 
     def _other_publishers(self, channel: CameraChannel) -> OtherPublishers:

@@ -43,9 +43,9 @@ def test_every_parameter_of_the_pipeline_reaches_it_and_applies_offline():
 def test_what_only_a_running_node_needs_does_not_apply_offline():
     assert {row.name for row in TABLE} - OFFLINE == {
         *('autostart', 'image_transport', 'reliability', 'image_topics', 'camera_names'),
-        *('stereo_layout', 'pairing', 'pair_tolerance_ms', 'pair_wait_ms'),
+        *('stereo_layout', 'pairing', 'pair_tolerance_ms', 'pair_wait_ms', 'rectified'),
         *('overlay', 'stale_after_ms', 'max_frame_age_ms', 'age_source', 'fail_safe'),
-        'no_image_warning_s',
+        *('no_image_warning_s', 'camera_info_topics'),
     }
 
 

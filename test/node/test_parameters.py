@@ -117,3 +117,14 @@ def test_the_cameras_of_a_stereo_layout_are_named_or_left_and_right():
 def test_what_does_not_fit_is_named(changes, expected):
     with pytest.raises(ValueError, match=expected):
         settings(**changes)
+
+
+def test_calibrations_are_of_all_cameras_or_beside_the_images():
+    two = {'image_topics': ['a', 'b'], 'camera_names': ['left', 'right']}
+    assert settings(**two).camera_info_topics == ('',)
+    assert settings(camera_info_topics=['x', 'y'], **two).camera_info_topics == ('x', 'y')
+    for wrong in (['x'], ['x', ''], ['x', 'y', 'z']):
+        with pytest.raises(ValueError, match=r'camera_info_topics is .* one topic per camera'):
+            settings(camera_info_topics=wrong, **two)
+    with pytest.raises(ValueError, match='cannot have'):
+        settings(camera_info_topics=['x', '1 2'], **two)

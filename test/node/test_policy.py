@@ -21,8 +21,14 @@ SCHEMA = {
     'service': (set(), set()),
 }
 
-# Which the node has only where it is asked for simulated time, or for another model.
-AT_TIMES = {('subscribe', '/clock'), ('reply', '~/reload_model')}
+# Which the node has only where it is asked for simulated time, for another model, or for two
+# cameras.
+AT_TIMES = {
+    ('subscribe', '/clock'),
+    ('reply', '~/reload_model'),
+    ('subscribe', 'camera_info'),
+    ('publish', 'detections_3d'),
+}
 
 
 @pytest.fixture(scope='module')

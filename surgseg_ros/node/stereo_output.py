@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The topic `detections_3d`: instruments in space, from the results of two cameras."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.lifecycle import LifecycleNodeMixin
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo
+from vision_msgs.msg import Detection3DArray
+
+from surgseg_ros.core.detections import Instrument
+from surgseg_ros.core.errors import describe
+from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.stereo import CameraResult, locate_instruments
+from surgseg_ros.core.stereo_calibration import StereoCalibration, StereoError
+from surgseg_ros.messages.serialization import (
+    CAMERA_INFO,
+    camera_info_from_msg,
+    detections_3d_to_msg,
+    from_cdr,
+    stamp_ns,
+    to_cdr,
+)
+from surgseg_ros.node.outputs import OUTPUT_POLICIES
+
+DETECTIONS_3D_TOPIC: Final = 'detections_3d'
+
+_INFO_BYTES: Final = 10_000
+"""Of a camera_info, at most; longer messages are not kept."""
+
+_MOST_REPORTED: Final = 20
+
+
+def camera_info_beside(image_topic: str, view: str = '') -> str:
+    """
+    Return the topic of a camera's calibration, as image_transport names it.
+
+    :param image_topic: the full name of an image topic.
+    :param view: the camera's name if the images hold the views of two.
+    :return: `camera_info` beside it; of one of two views `VIEW/camera_info`.
+    """
+    base = image_topic.removesuffix('/compressed').rpartition('/')[0]
+    return f'{base}/{view}/camera_info' if view else f'{base}/camera_info'
+
+
+class _Result(NamedTuple):
+    """The last result of a camera."""
+
+    header: Any
+    result: CameraResult
+
+
+class StereoOutput:
+    """
+    Joins the results of two cameras, and publishes what is in both, from configure to cleanup.
+
+    :param node: the node that publishes and subscribes.
+    :param info_topics: topics of camera_info, one per camera.
+    :param rectified: whether the images are rectified.
+    :param tolerance_ms: the largest difference of the stamps of both images.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNodeMixin,
+        info_topics: Sequence[str],
+        rectified: bool,
+        tolerance_ms: float,
+    ) -> None:
+        """Store the arguments; nothing is created yet."""
+        self._node = node
+        self._info_topics = tuple(info_topics)
+        self._rectified = rectified
+        self._tolerance_ns = tolerance_ms * 1e6
+        self._publisher: Publisher | None = None
+        self._subscriptions: list[Subscription] = []
+        self._lock = threading.Lock()
+        self._infos: list[bytes | None] = [None, None]
+        self._eyes: list[_Result | None] = [None, None]
+        self._reported: set[str] = set()
+        self.state = 'no pair of images yet'
+        """`published`, or why nothing is."""
+
+    def create(self) -> None:
+        """Create the publisher, and subscribe to the calibrations."""
+        group = MutuallyExclusiveCallbackGroup()
+        self._publisher = self._node.create_lifecycle_publisher(
+            Detection3DArray,
+            DETECTIONS_3D_TOPIC,
+            QoSProfile(depth=1),
+            callback_group=group,
+            qos_overriding_options=QoSOverridingOptions(OUTPUT_POLICIES),
+        )
+        for camera, topic in enumerate(self._info_topics):
+            self._subscriptions.append(self._subscribe(camera, topic, group))
+
+    def _subscribe(self, camera: int, topic: str, group: Any) -> Subscription:
+        def hear(cdr: bytes) -> None:
+            with self._lock:
+                self._infos[camera] = cdr if len(cdr) <= _INFO_BYTES else None
+
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # fits any publisher
+        return self._node.create_subscription(
+            CameraInfo, topic, hear, qos, callback_group=group, raw=True
+        )
+
+    def destroy(self) -> None:
+        """Destroy what `create` created, and forget the calibrations."""
+        while self._subscriptions:
+            self._node.destroy_subscription(self._subscriptions.pop())
+        if self._publisher is not None:
+            self._node.destroy_lifecycle_publisher(self._publisher)
+        self._publisher = None
+        self._infos = [None, None]
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the last results, which no later one belongs to."""
+        self._eyes = [None, None]
+
+    def receive(
+        self,
+        camera: int,
+        header: Any,
+        mask: NDArray[np.uint8],
+        instruments: Sequence[Instrument],
+    ) -> None:
+        """
+        Take the result of a camera, and publish what both see if that of the other is there.
+
+        :param camera: 0 or 1.
+        :param header: std_msgs/Header of the image.
+        :param mask: (H, W) uint8 class index.
+        :param instruments: the instruments in it.
+        """
+        if self._publisher is None or not self._publisher.get_subscription_count():
+            self.state = 'no subscriber'
+            return self.forget()
+        undecided = any(instrument.label == NO_DECISION for instrument in instruments)
+        self._eyes[camera] = (
+            None if undecided else _Result(header, CameraResult(mask, instruments))
+        )
+        if undecided:
+            self.state = 'no decision on an image'
+        first, second = self._eyes
+        if first is None or second is None:
+            return
+        if abs(stamp_ns(first.header) - stamp_ns(second.header)) > self._tolerance_ns:
+            return
+        self.forget()
+        try:
+            located = locate_instruments(self._calibration(), first.result, second.result)
+            self._publisher.publish(to_cdr(detections_3d_to_msg(first.header, located)))
+            self.state = 'published'
+        except StereoError as error:
+            self._report(str(error))
+        except Exception as error:  # one image must never end the stream
+            self._report(describe(error))
+
+    def _calibration(self) -> StereoCalibration:
+        """Read the last calibrations."""
+        if len(set(self._info_topics)) == 1:
+            raise StereoError(
+                f'both cameras have the camera_info {self._info_topics[0]!r}: set '
+                'camera_info_topics'
+            )
+        with self._lock:
+            infos = tuple(self._infos)
+        first, second = infos
+        if first is None or second is None:
+            missing = self._info_topics[0 if first is None else 1]
+            raise StereoError(
+                f'no camera_info on {missing!r}: publish it, or set camera_info_topics'
+            )
+        read = (camera_info_from_msg(from_cdr(cdr, CAMERA_INFO)) for cdr in (first, second))
+        return StereoCalibration((next(read), next(read)), self._rectified)
+
+    def _report(self, reason: str) -> None:
+        """Log a reason once, and keep it for the diagnostics."""
+        self.state = reason
+        if reason not in self._reported and len(self._reported) < _MOST_REPORTED:
+            self._reported.add(reason)
+            self._node.get_logger().warning(f'nothing on detections_3d: {reason} (reported once)')
