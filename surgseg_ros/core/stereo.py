@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import Instrument
+from surgseg_ros.core.field import Points
 from surgseg_ros.core.geometry import find_geometries
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
 from surgseg_ros.core.stereo_calibration import StereoCalibration, StereoError
 from surgseg_ros.core.stereo_outlines import Outline, Shift, find_outline, fit_shift
-from surgseg_ros.core.strips import Points
 
 DEPTHS_M: Final = (0.01, 0.5)
 """What can be seen sharply by an endoscope; matches beyond are none."""

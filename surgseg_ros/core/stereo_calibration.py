@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.strips import Points
+from surgseg_ros.core.field import Points
 
 Matrix = NDArray[np.float64]
 

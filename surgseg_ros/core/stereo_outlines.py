@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import Instrument
+from surgseg_ros.core.field import Points
 from surgseg_ros.core.labels import ROBOTIC_TOOL, ROBOTIC_TOOL_PARTS
-from surgseg_ros.core.strips import Points
 
 _BLUR_PX: Final = 2.0
 _TURN_PX: Final = 20.0
@@ -38,7 +38,7 @@ _LEAST_SHARE: Final = 0.5
 
 _MOST_CONDITION: Final = 1e12
 
-_CORRELATED: Final = 20.0
+_CORRELATED: Final = 10.0
 """How many neighbours along an outline err alike."""
 
 
