@@ -213,6 +213,11 @@ TABLE: Final = (
         'overlay', True, 'Publish the overlay topic; it is drawn only while it has a subscriber.'
     ),
     Parameter(
+        'report_distances',
+        False,
+        'Report distances between tips, and of a needle from tips, in /diagnostics.',
+    ),
+    Parameter(
         'least_area',
         DEFAULT_LEAST_AREA,
         "Minimum area of a detection, as a share of the image's area.",

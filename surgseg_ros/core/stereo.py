@@ -21,6 +21,7 @@ from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.field import Points
 from surgseg_ros.core.geometry import find_geometries
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
+from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.stereo_calibration import StereoCalibration, StereoError
 from surgseg_ros.core.stereo_outlines import Outline, Shift, find_outline, fit_shift
 
@@ -59,10 +60,12 @@ class CameraResult(NamedTuple):
 
     :param mask: (H, W) uint8 class index.
     :param instruments: those found in it.
+    :param roi: the part of the image that was segmented; None for all of it.
     """
 
     mask: NDArray[np.uint8]
     instruments: Sequence[Instrument]
+    roi: Roi | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def locate_instruments(
 def _sightings(calibration: StereoCalibration, camera: int, eye: CameraResult) -> list[_Sighting]:
     """Find the instruments whose tip and shaft an eye sees."""
     found = []
-    geometries = find_geometries(eye.instruments, eye.mask)
+    geometries = find_geometries(eye.instruments, eye.mask, eye.roi)
     for instrument, geometry in zip(eye.instruments, geometries):
         sighting = _sighting(calibration, camera, instrument, geometry)
         if sighting is not None:

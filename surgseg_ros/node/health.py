@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import Instrument
+from surgseg_ros.core.geometry import Distances
 from surgseg_ros.core.pipeline import InputFrame
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Roi, Segmentation
@@ -92,6 +93,7 @@ class Health:
         self._mask_ns: int | None = None
         self._stamp_ns: int | None = None
         self._roi: Roi | None = None
+        self._distances: Distances | None = None
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to one of the counts; their names are in the docstring of the class."""
@@ -127,7 +129,7 @@ class Health:
             self._ambiguity = self._silence = None
             self._expecting_since_ns = now_ns
             self._image_ns = self._mask_ns = self._stamp_ns = self._last_image = None
-            self._roi = None
+            self._roi = self._distances = None
             self._reported.clear()
             self._times.clear()
 
@@ -214,6 +216,16 @@ class Health:
         """Return the part of the image that the last mask since the activation is of."""
         with self._lock:
             return self._roi
+
+    def record_distances(self, distances: Distances | None) -> None:
+        """Record distances between instruments in the last mask; None without a decision."""
+        with self._lock:
+            self._distances = distances
+
+    def distances(self) -> Distances | None:
+        """Return the distances between instruments in the last mask, if they are recorded."""
+        with self._lock:
+            return self._distances
 
     def record_warning(self, *reasons: Reason) -> None:
         """Record why the next mask cannot be trusted."""

@@ -16,7 +16,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from surgseg_ros.core.detections import Instrument, instance_image
 from surgseg_ros.core.errors import describe
-from surgseg_ros.core.geometry import find_geometries
+from surgseg_ros.core.geometry import Distances, find_geometries, least_distances
 from surgseg_ros.core.keypoints import Geometry
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.overlay import draw_overlay
@@ -34,6 +34,8 @@ LATCHED_QOS: Final = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_L
 OUTPUT_POLICIES: Final = (QoSPolicyKind.DEPTH, QoSPolicyKind.HISTORY, QoSPolicyKind.RELIABILITY)
 """QoS policies of the publishers that can be overridden."""
 
+_WITH_POINTS: Final = ('keypoints', 'overlay')
+
 RESULTS: Final = {
     'mask': Image,
     'detections': Detection2DArray,
@@ -45,7 +47,7 @@ RESULTS: Final = {
 }
 """Topics that are published only while the node is active, and their types."""
 
-Observer = Callable[[Any, NDArray[np.uint8], Sequence[Instrument]], None]
+Observer = Callable[[Any, Segmentation, Sequence[Instrument]], None]
 
 
 def prefixed(camera_name: str, topic: str) -> str:
@@ -67,7 +69,8 @@ class Outputs:
     :param camera_name: prefix of the topics.
     :param overlay: whether to offer the overlay.
     :param raw_mask: whether to offer the mask before the temporal filter.
-    :param observe: called with header, mask and instruments of each image, after the rest.
+    :param observe: called with header, segmentation and instruments of each image, after the rest.
+    :param measure: called with distances between instruments in each mask; None without decision.
     """
 
     def __init__(
@@ -77,10 +80,11 @@ class Outputs:
         overlay: bool,
         raw_mask: bool = False,
         observe: Observer | None = None,
+        measure: Callable[[Distances | None], None] | None = None,
     ) -> None:
         """Store the arguments; nothing is created yet."""
         self._node = node
-        self._observe = observe
+        self._observe, self._measure = observe, measure
         self._camera_name = camera_name
         offered = {'overlay': overlay, 'raw_mask': raw_mask}
         self._topics = [topic for topic in RESULTS if offered.get(topic, True)]
@@ -163,13 +167,16 @@ class Outputs:
         if raw is not None and self._has_subscriber('raw_mask'):
             self._send('raw_mask', image_to_msg(raw, header))
         if self._observe is not None:
-            self._observe(header, segmentation.mask, instruments)
+            self._observe(header, segmentation, instruments)
+        if self._measure is not None:
+            found = None if geometries is None else least_distances(instruments, geometries)
+            self._measure(found)
 
     def _geometries(
         self, segmentation: Segmentation, instruments: Sequence[Instrument]
     ) -> list[Geometry] | None:
-        """Find the points of instruments; None without a decision, subscriber, or success."""
-        wanted = self._has_subscriber('keypoints') or self._has_subscriber('overlay')
+        """Find the points of instruments; None without a decision, a use for them, or success."""
+        wanted = self._measure is not None or any(map(self._has_subscriber, _WITH_POINTS))
         if not wanted or any(instrument.label == NO_DECISION for instrument in instruments):
             return None
         try:

@@ -55,6 +55,7 @@ class Settings:
     roi: tuple[int, ...]
     roi_mode: str
     overlay: bool
+    report_distances: bool
     least_area: float
     min_confidence: float
     steady_frames: int

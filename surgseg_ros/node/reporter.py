@@ -115,7 +115,14 @@ class StatusReport:
         verdict = self._health.verdict(time.monotonic_ns(), stale_after_ms)
         texts = {**self._values(verdict, model), **facts}
         last_stamp = {'last_stamp_s': stamp} if (stamp := texts.pop('last_stamp')) else {}
-        numbers = {**last_stamp, **self._roi(), **self._rates(), **self._counts(), **self._times()}
+        numbers = {
+            **last_stamp,
+            **self._roi(),
+            **self._distances(),
+            **self._rates(),
+            **self._counts(),
+            **self._times(),
+        }
         status = self._status(verdict, {**texts, **numbers})
         status.hardware_id = self._node_name
         # An operator may have deactivated the node, which is not an error.
@@ -144,6 +151,16 @@ class StatusReport:
             'last_stamp': stamp,
             'model': model,
             'reason_codes': ','.join(verdict.codes),
+        }
+
+    def _distances(self) -> dict[str, str]:
+        """Return distances between instruments in the last mask, and their deviations."""
+        distances = self._health.distances()
+        return {
+            f'{name}_{part}': f'{getattr(distance, part):.1f}'
+            for name, distance in ({} if distances is None else distances._asdict()).items()
+            if distance is not None
+            for part in ('px', 'sigma_px')
         }
 
     def _roi(self) -> dict[str, str]:

@@ -264,18 +264,19 @@ class SegmenterNode(LifecycleNode):
 
     def _make_channel(self, index: int) -> CameraChannel:
         settings, stereo = self.settings, self._stereo
-        name = settings.cameras[index]
+        name, health = settings.cameras[index], self._reporter.healths[index]
         return CameraChannel(
             name,
             TYPE_NAMES[settings.image_transport],
             settings.roi_of(index),
-            self._reporter.healths[index],
+            health,
             Outputs(
                 self,
                 name,
                 settings.overlay,
                 raw_mask=settings.steady_frames > 1,
                 observe=None if stereo is None else partial(stereo.receive, index),
+                measure=health.record_distances if settings.report_distances else None,
             ),
         )
 

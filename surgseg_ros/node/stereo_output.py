@@ -5,8 +5,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNodeMixin
 from rclpy.publisher import Publisher
@@ -19,6 +17,7 @@ from vision_msgs.msg import Detection3DArray
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.errors import describe
 from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.stereo import CameraResult, locate_instruments
 from surgseg_ros.core.stereo_calibration import StereoCalibration, StereoError
 from surgseg_ros.messages.serialization import (
@@ -130,7 +129,7 @@ class StereoOutput:
         self,
         camera: int,
         header: Any,
-        mask: NDArray[np.uint8],
+        segmentation: Segmentation,
         instruments: Sequence[Instrument],
     ) -> None:
         """
@@ -138,16 +137,15 @@ class StereoOutput:
 
         :param camera: 0 or 1.
         :param header: std_msgs/Header of the image.
-        :param mask: (H, W) uint8 class index.
+        :param segmentation: its result.
         :param instruments: the instruments in it.
         """
         if self._publisher is None or not self._publisher.get_subscription_count():
             self.state = 'no subscriber'
             return self.forget()
         undecided = any(instrument.label == NO_DECISION for instrument in instruments)
-        self._eyes[camera] = (
-            None if undecided else _Result(header, CameraResult(mask, instruments))
-        )
+        seen = CameraResult(segmentation.mask, instruments, segmentation.roi)
+        self._eyes[camera] = None if undecided else _Result(header, seen)
         if undecided:
             self.state = 'no decision on an image'
         first, second = self._eyes

@@ -45,7 +45,7 @@ def test_what_only_a_running_node_needs_does_not_apply_offline():
         *('autostart', 'image_transport', 'reliability', 'image_topics', 'camera_names'),
         *('stereo_layout', 'pairing', 'pair_tolerance_ms', 'pair_wait_ms', 'rectified'),
         *('overlay', 'stale_after_ms', 'max_frame_age_ms', 'age_source', 'fail_safe'),
-        *('no_image_warning_s', 'camera_info_topics'),
+        *('no_image_warning_s', 'camera_info_topics', 'report_distances'),
     }
 
 

@@ -13,7 +13,7 @@ from vision_msgs.msg import Detection2DArray
 
 from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.detections import find_instruments, instance_image
-from surgseg_ros.core.geometry import find_geometries
+from surgseg_ros.core.geometry import Distance, Distances, find_geometries
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter
@@ -114,6 +114,27 @@ def test_another_activation_begins_new_tracks(start):
     afresh, _ = ids()
     assert len(afresh) == len(first)
     assert min(afresh) > max(first)
+
+
+def test_distances_are_reported_where_that_is_wanted(start, monkeypatch):
+    found = {'distances': Distances(Distance(12.34, 2.0, 0, 1), None)}
+    monkeypatch.setattr(outputs, 'least_distances', lambda *_: found['distances'])
+    bench = start(report_distances=True).bench
+    mask, diagnostics, camera = bench.listen(Image, 'mask'), bench.diagnostics(), bench.camera()
+    bench.connect(camera, mask)
+
+    def send():
+        sent_ns = bench.new_stamp_ns()
+        camera.publish(image_cdr(make_image(3, 480, 640), sent_ns))
+        assert mask.wait_for_stamp(sent_ns)
+        return len(diagnostics.messages)
+
+    reported = {'needle_to_tip_px': '12.3', 'needle_to_tip_sigma_px': '2.0'}.items()
+    since = send()
+    assert diagnostics.wait(lambda part: reported <= part.numbers.items(), since=since)
+    found['distances'] = Distances(None, None)
+    since = send()
+    assert diagnostics.wait(lambda part: 'needle_to_tip_px' not in part.numbers, since=since)
 
 
 def test_points_that_cannot_be_found_are_no_decision_and_the_mask_is_there(start, monkeypatch):

@@ -88,7 +88,7 @@ def make(subscribers=1, tolerance_ms=5, infos=INFOS, topics=TOPICS):
 def give(output, masks, stamps_ns=(10**9, 10**9), frame_ids=('left', 'right')):
     for camera, mask in enumerate(masks):
         head = header(stamps_ns[camera], frame_ids[camera])
-        output.receive(camera, head, mask, found_in(mask))
+        output.receive(camera, head, Segmentation(mask), found_in(mask))
 
 
 def test_what_both_see_is_published_with_the_first_header(masks):
@@ -109,14 +109,16 @@ def test_stamps_may_differ_by_the_tolerance_and_order_does_not_count(masks):
     give(output, masks, (2 * 10**9, 2 * 10**9 + 5_000_001))
     assert len(node.published) == 1
     for camera in (1, 0):
-        output.receive(camera, header(3 * 10**9), masks[camera], found_in(masks[camera]))
+        output.receive(
+            camera, header(3 * 10**9), Segmentation(masks[camera]), found_in(masks[camera])
+        )
     assert len(node.published) == 2
 
 
 def test_a_result_is_used_once(masks):
     node, output = make()
     give(output, masks)
-    output.receive(0, header(10**9), masks[0], found_in(masks[0]))
+    output.receive(0, header(10**9), Segmentation(masks[0]), found_in(masks[0]))
     assert len(node.published) == 1
 
 
@@ -128,8 +130,8 @@ def test_nothing_is_computed_without_a_subscriber(masks):
 
 def test_without_a_decision_of_both_nothing_is_published(masks):
     node, output = make()
-    output.receive(0, header(10**9), masks[0], found_in(masks[0]))
-    output.receive(1, header(10**9), np.full(SIZE, 255, np.uint8), without_decision(SIZE))
+    output.receive(0, header(10**9), Segmentation(masks[0]), found_in(masks[0]))
+    output.receive(1, header(10**9), Segmentation.undecided(SIZE), without_decision(SIZE))
     assert node.published == []
     assert output.state == 'no decision on an image'
 
