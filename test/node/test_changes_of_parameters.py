@@ -18,6 +18,7 @@ OTHERS = {
     'cpu_threads': 1,
     'image_topics': ['other'],
     'camera_names': ['left'],
+    'camera_info_topics': ['info'],
     'roi': [0, 0, 16, 16],
 }
 
@@ -108,7 +109,8 @@ def test_a_description_reports_truly_when_a_parameter_is_read(own_node):
 def test_what_is_read_at_configure_is_in_use_after_it(own_node):
     assert own_node.bench.change('deactivate')
     assert own_node.bench.change('cleanup')
-    others = 'autostart', 'roi_mode'  # one is read at the start; the other excludes a roi
+    # The first is read at the start, the second excludes a roi, the third makes two cameras.
+    others = 'autostart', 'roi_mode', 'stereo_layout'
     rows = [row for row in TABLE if not row.live and row.name not in others]
     present = own_node.node.settings
     wanted = {row.name: another_value(row, present.value_of(row.name)) for row in rows}
