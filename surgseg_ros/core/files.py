@@ -7,8 +7,8 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -24,14 +24,34 @@ _TRIAL_BYTES: Final = 4096
 _OPENED: Final = re.compile(r'/dev/(stdout|stderr|fd/\d+)|/proc/(self|\d+)/fd/\d+')
 """Paths of open file descriptors, maybe of a regular file that others write to as well."""
 
-_unfinished: dict[Path, bool] = {}
-"""Paths being written; the value is True for a folder of which only the content is removed."""
+_tidying: dict[object, Callable[[], None]] = {}
+"""What removes the traces of each block that is not complete, the outermost first."""
 
 
 def remove_unfinished() -> None:
     """Remove whatever is being written, before the process exits without unwinding its stack."""
-    for path, keep in list(_unfinished.items()):
-        _remove(path, keep=keep)
+    for tidy in reversed(list(_tidying.values())):
+        with suppress(OSError):
+            tidy()
+
+
+@contextmanager
+def tidied(tidy: Callable[[], None]) -> Iterator[None]:
+    """
+    Tidy up if the block raises, or if the process exits in it.
+
+    :param tidy: removes what the block leaves; in the second case another thread calls it.
+    :return: context manager.
+    """
+    block = object()
+    _tidying[block] = tidy
+    try:
+        yield
+    except BaseException:
+        tidy()
+        raise
+    finally:
+        _tidying.pop(block, None)
 
 
 @contextmanager
@@ -286,24 +306,13 @@ def folder_for(path: Path) -> Iterator[None]:
     """
     with writing(path):
         made = make_folder(path.parent)
-    try:
+    with tidied(lambda: remove_empty(made)):
         yield
-    except BaseException:
-        remove_empty(made)
-        raise
 
 
-@contextmanager
-def _unfinished_at(path: Path, *, keep: bool = False) -> Iterator[None]:
+def _unfinished_at(path: Path, *, keep: bool = False) -> AbstractContextManager[None]:
     """Remove what is at a path if the block raises, or if the process exits in it."""
-    _unfinished[path] = keep
-    try:
-        yield
-    except BaseException:
-        _remove(path, keep=keep)
-        raise
-    finally:
-        _unfinished.pop(path, None)
+    return tidied(lambda: _remove(path, keep=keep))
 
 
 def _remove(path: Path, *, keep: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from tqdm import tqdm
 
 from surgseg_ros.core.errors import is_of_machine
-from surgseg_ros.core.files import make_folder, remove_empty, write_whole, writing
+from surgseg_ros.core.files import make_folder, remove_empty, tidied, write_whole, writing
 from surgseg_ros.core.gates import FROZEN, OFF, REFUSE
 from surgseg_ros.core.pipeline import (
     CameraPipeline,
@@ -256,13 +256,14 @@ def nothing_without_masks(output: Path) -> Iterator[None]:
     """
     record = output / RECORD_FILE
     is_ours = not record.exists() or _is_alone(record)
-    try:
-        yield
-    except BaseException:
+
+    def tidy() -> None:
         if is_ours and not any(output.glob('video_*/*/*.png')):
             record.unlink(missing_ok=True)
         remove_empty([*output.glob('video_*'), *output.glob('video_*/*')])
-        raise
+
+    with tidied(tidy):
+        yield
 
 
 def predict(

@@ -14,10 +14,12 @@ from surgseg_ros.core.files import (
     check_new_folder,
     check_place,
     check_room,
+    folder_for,
     new_folder,
     remove_unfinished,
     replacing,
     scratch_folder,
+    tidied,
     workshop,
     write_whole,
     writing,
@@ -141,6 +143,23 @@ def test_what_is_begun_is_removed_without_unwinding(tmp_path: Path) -> None:
             scratch.mkdir()
             new.mkdir(parents=True)
         partial.write_bytes(b'')
+
+
+def test_blocks_that_are_not_complete_are_tidied_innermost_first(tmp_path: Path) -> None:
+    called: list[str] = []
+    with pytest.raises(KeyError), tidied(lambda: called.append('failed')):
+        raise KeyError
+    assert called == ['failed']
+    with folder_for(tmp_path / 'made/file'), tidied((tmp_path / 'made/record').unlink):
+        (tmp_path / 'made/record').touch()
+        remove_unfinished()
+        assert not content(tmp_path)
+        (tmp_path / 'made').mkdir()
+    called.clear()
+    with tidied(lambda: called.append('complete')):
+        pass
+    remove_unfinished()
+    assert not called
 
 
 def test_a_look_leaves_nothing(tmp_path: Path) -> None:
