@@ -15,8 +15,9 @@ def empty():
     return np.zeros(SIZE, np.uint8)
 
 
-def find(mask, least_area=0.0):
-    return find_instruments(Segmentation(mask, np.full(mask.shape, 204, np.uint8)), least_area)
+def find(mask, least_area=0.0, confidence=204):
+    whole = np.full(mask.shape, confidence, np.uint8)
+    return find_instruments(Segmentation(mask, whole), least_area)
 
 
 def bar(mask, start, stop, width, label):

@@ -194,7 +194,7 @@ def _match(
 
     if not first or not second:
         return [], 0.0
-    most = 3 * _GATE**2  # of the three measures that are compared
+    most = 4 * _GATE**2  # of the four measures that are compared
     costs = np.array([[_cost(calibration, one, two, sign) for two in second] for one in first])
     rows, columns = linear_sum_assignment(np.minimum(costs, 1e6))
     kept = [(i, j) for i, j in zip(rows, columns) if costs[i, j] <= most]
@@ -216,6 +216,7 @@ def _cost(calibration: StereoCalibration, one: _Sighting, two: _Sighting, sign: 
         (one.tip[1] - two.tip[1]) / sigma,
         turn / math.hypot(_ANGLE_RAD, one.angle_sigma_rad, two.angle_sigma_rad),
         math.log(one.width_px / two.width_px) / _LOG_WIDTH,
+        max(0.0, abs(far) - shift) / sigma,  # tells eyes that are swapped, however unsure tips are
     )
     return sum(value**2 for value in apart) if max(map(abs, apart)) < _GATE else math.inf
 

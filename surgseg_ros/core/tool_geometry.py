@@ -101,7 +101,7 @@ def shaft_points(strip: Strip, field: Field) -> list[Keypoint]:
     along = float((entry - strip.origin) @ direction)
     found = [
         make_point(kinds.SHAFT_AXIS, strip.end, direction, strip.residual_px, field),
-        make_point(kinds.SHAFT_ENTRY, entry, direction, 2 * strip.residual_px, field),
+        make_point(kinds.SHAFT_ENTRY, entry, direction, 1.3 * strip.residual_px, field),
     ]
     reaches = strip.start_px - along < 2 * float(strip.half_at(along))
     if not reaches:

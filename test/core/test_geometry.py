@@ -169,7 +169,7 @@ def test_points_of_drawn_scenes_are_near_the_truth_and_their_deviations_true():
         scene = Scene(seed, (270, 480))
         frame = scene.frame(20)
         instruments = scene.truth(20, frame.instances)
-        found = find(frame.mask, 4e-4)
+        found = find(frame.mask, 4e-4, 255)
         drawn = instance_image(found, frame.mask)
         for number, geometry in enumerate(find_geometries(found, frame.mask), 1):
             owners = np.bincount(frame.instances[drawn == number])
@@ -190,6 +190,18 @@ def test_points_of_drawn_scenes_are_near_the_truth_and_their_deviations_true():
 
 def _is_seen(point):
     return not (point.is_hidden or point.is_beyond)
+
+
+def test_deviations_grow_with_doubt():
+    mask = tool(empty(), (-20, 130), (300, 130))
+    sigmas = []
+    for confidence in (255, 204, 153):
+        (geometry,) = find_geometries(find(mask, confidence=confidence), mask)
+        sigmas.append({point.kind: point.sigma_px for point in geometry.keypoints})
+    for kind in (KINDS.TIP, KINDS.JAW_PIVOT, KINDS.WRIST_JOINT):
+        assert 5 < sigmas[1][kind] / sigmas[0][kind] < 12
+        assert sigmas[2][kind] > 5 * sigmas[1][kind]
+    assert sigmas[0][KINDS.SHAFT_ENTRY] == sigmas[2][KINDS.SHAFT_ENTRY]
 
 
 def test_a_tip_that_another_tool_covers_is_hidden():
@@ -218,7 +230,7 @@ def test_the_line_of_a_thread_in_pieces_runs_through_all_of_them():
 def test_distances_are_those_of_the_nearest_points_in_sight():
     mask = tool(tool(empty(), (-20, 60), (200, 60), 24), (500, 70), (280, 70), 24)
     cv2.ellipse(mask, (240, 180), (40, 40), 0, 0, 180, NEEDLE, 6)
-    found = find(mask)
+    found = find(mask, confidence=255)
     geometries = find_geometries(found, mask)
     distances = least_distances(found, geometries)
     assert distances.tip_to_tip.px == pytest.approx(80.6, abs=3)

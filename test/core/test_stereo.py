@@ -80,10 +80,12 @@ def test_rods_are_located_and_classes_are_not_mixed():
     assert locate_instruments(CALIBRATION, eye(mask), eye(other)) == []
 
 
-def test_swapped_eyes_are_refused():
-    mask = two_tools()
+@pytest.mark.parametrize('confidence', [255, 204, 140])
+def test_swapped_eyes_are_refused_however_unsure_tips_are(confidence):
+    masks = shifted(two_tools(), 15), two_tools()
+    eyes = [CameraResult(mask, find(mask, confidence=confidence)) for mask in masks]
     with pytest.raises(StereoError, match='swapped'):
-        locate_instruments(CALIBRATION, eye(shifted(mask, 15)), eye(mask))
+        locate_instruments(CALIBRATION, *eyes)
 
 
 def test_the_first_camera_may_be_the_right_one():
