@@ -166,6 +166,7 @@ UNUSABLE: Final = 'ground truth'
 _UNKNOWN: Final = dict.fromkeys(
     (
         *('iou', 'nsd', 'truth', 'predicted', 'confidence', 'no_decision', 'instruments'),
+        *('tracks', 'opening_deg', 'shaft_width_px', 'needle_radius_px'),
         *('warnings', 'reason'),
     )
 )

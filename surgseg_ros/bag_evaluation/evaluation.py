@@ -55,6 +55,7 @@ from surgseg_ros.messages.serialization import (
     IMAGE,
     LABEL_INFO,
     detections_to_msg,
+    keypoints_to_msg,
     label_info_to_msg,
     stamp_ns,
 )
@@ -62,6 +63,10 @@ from surgseg_ros.messages.serialization import (
 MASK_TOPIC: Final = '/mask'
 DETECTIONS_TOPIC: Final = '/detections'
 LABEL_INFO_TOPIC: Final = '/label_info'
+MEASURES: Final = ('opening_deg', 'shaft_width_px', 'needle_radius_px')
+"""Of each instrument, as in Geometry."""
+
+KEYPOINTS_TOPIC: Final = '/keypoints'
 CONFIDENCE_TOPIC: Final = '/confidence'
 
 _MAX_WORKERS: Final = 4
@@ -211,6 +216,10 @@ class _Step:
         watch.lap('score')
         frame, times_ms = self._accumulator.over_time[place], dict(watch.times_ms())
         frame['instruments'] = [instrument.label for instrument in result.instruments]
+        frame['tracks'] = [instrument.track_id for instrument in result.instruments]
+        for name in MEASURES:
+            values = item.geometries and [getattr(found, name) for found in item.geometries]
+            frame[name] = None if values is None else list(values)
         frame['warnings'] = [warning.text for warning in result.warnings]
         frame['reason'] = result.reason or None
         times_ms['score'] += item.ms.get('score', 0.0)
@@ -225,6 +234,10 @@ class _Step:
         writer.write(MASK_TOPIC, IMAGE, image_to_msg(found.mask, header), time_ns)
         detections = detections_to_msg(header, item.result.instruments)
         writer.write(DETECTIONS_TOPIC, DETECTIONS, detections, time_ns)
+        points = keypoints_to_msg(
+            header, item.result.instruments, item.geometries, found.mask.shape
+        )
+        writer.write(KEYPOINTS_TOPIC, DETECTIONS, points, time_ns)
         if self._confidence and found.confidence is not None:
             message = image_to_msg(found.confidence, header)
             writer.write(CONFIDENCE_TOPIC, IMAGE, message, time_ns)

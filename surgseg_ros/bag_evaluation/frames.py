@@ -13,6 +13,8 @@ from surgseg_ros.bag_evaluation.accumulator import count_values
 from surgseg_ros.bag_evaluation.bag_scan import reported
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.core.errors import describe
+from surgseg_ros.core.geometry import find_geometries
+from surgseg_ros.core.keypoints import Geometry
 from surgseg_ros.core.parameters import pipeline_settings
 from surgseg_ros.core.pipeline import (
     CameraPipeline,
@@ -145,6 +147,7 @@ class Answer(NamedTuple):
     :param pixels: (256,) number of pixels of each value in the mask.
     :param ms: milliseconds by stage.
     :param warnings: about the image, from reading it.
+    :param geometries: points of the instruments; None without a decision, or if that failed.
     """
 
     received_ns: int
@@ -153,6 +156,7 @@ class Answer(NamedTuple):
     pixels: NDArray[np.int64]
     ms: Times
     warnings: tuple[ImageWarning, ...] = ()
+    geometries: tuple[Geometry, ...] | None = None
 
     @property
     def failure(self) -> tuple[str, str] | None:
@@ -251,7 +255,7 @@ def decided(
 
 def answered(item: Decided | NonImage) -> Answer | NonImage:
     """
-    Find the instruments of a decision; thread-safe.
+    Find the instruments of a decision, and their points; thread-safe.
 
     :param item: from `decided`.
     :return: the answer; any other item unchanged.
@@ -262,8 +266,24 @@ def answered(item: Decided | NonImage) -> Answer | NonImage:
     watch = Stopwatch()
     pixels = count_values(result.mask)
     watch.lap('score')
-    ms = {**image.ms, **result.stage_ms, **watch.times_ms()}
-    return Answer(image.received_ns, image.header, result, pixels, ms, image.warnings)
+    geometries = _geometries(result)
+    watch.lap('detections')
+    ms = {**image.ms, **result.stage_ms}
+    for stage, time_ms in watch.times_ms().items():
+        ms[stage] = ms.get(stage, 0.0) + time_ms
+    warnings = image.warnings
+    return Answer(image.received_ns, image.header, result, pixels, ms, warnings, geometries)
+
+
+def _geometries(result: FrameResult) -> tuple[Geometry, ...] | None:
+    """Find the points of instruments, as the node does where something subscribes to them."""
+    if not result.is_decided:
+        return None
+    found = result.segmentation
+    try:
+        return tuple(find_geometries(result.instruments, found.mask, found.roi))
+    except Exception:  # the node publishes no decision about points then
+        return None
 
 
 def tracked(answer: Answer, pipeline: CameraPipeline) -> Answer:

@@ -73,6 +73,10 @@ Additionally for each bag:
   - `no_decision`: share of the pixels whose value is 255; None where there is no mask.
   - `instruments`: the labels of the detections, `[4, 10, 10]` for example (10 is a robotic tool;
     255, no decision); None for `recorded` and where the image was rejected.
+  - `tracks`: the ids of the detections; 0 for one without. None where `instruments` is.
+  - `opening_deg`, `shaft_width_px`, `needle_radius_px`: of each detection, the angle between the
+    jaws, the width of the shaft at its end, and the radius of the needle's circle; None for one
+    without. None where `instruments` is, and where there is no decision.
   - `warnings`: the reasons for which the node would call the mask `degraded`; None for `recorded`
     and where the image was rejected.
   - `reason`: why there is no decision; None where there is one, or no mask.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.field import Field, Points
-from surgseg_ros.core.labels import BACKGROUND
+from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
 
 LINE_POINTS: Final = 16
 """Number of points of a thread's line."""
@@ -239,7 +239,8 @@ def is_same_thread(thread: ThreadEnds, piece: ThreadEnds, mask: NDArray[np.uint8
                 continue
             if length > _GAP_CELLS * cell:
                 line = np.rint(np.linspace(start, stop, 9)[1:-1]).astype(np.intp)
-                if (mask[line[:, 1], line[:, 0]] != BACKGROUND).mean() <= 0.5:
+                between = mask[line[:, 1], line[:, 0]]
+                if np.isin(between, (BACKGROUND, NO_DECISION)).mean() >= 0.5:
                     continue
             turns = [_turn(out, gap), _turn(back, -gap)]
             if length < 1.5 * cell or max(turns) < _TURN_RAD:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from surgseg_ros.core.curves import Arc, fit_arc, is_same_thread, lies_on, thread_ends
 from surgseg_ros.core.field import Field, Points
 from surgseg_ros.core.labels import (
-    BACKGROUND,
     CATHETER,
     HOLDER,
     NEEDLE,
@@ -21,7 +20,7 @@ from surgseg_ros.core.labels import (
     SUCTION,
     THREAD,
 )
-from surgseg_ros.core.parts import LEAST_SAMPLES, MOST_PARTS, Part, ToolParts
+from surgseg_ros.core.parts import CLEAR, LEAST_SAMPLES, MOST_PARTS, Part, ToolParts
 from surgseg_ros.core.robotic_tools import continues, group_tools
 from surgseg_ros.core.runs import Runs
 from surgseg_ros.core.strips import fit_strip
@@ -40,6 +39,10 @@ def separate_instruments(
     :return: the runs of each instrument, and its parts if it is a robotic tool; every run belongs
         to one instrument.
     """
+    if len(np.unique(regions)) > MOST_REGIONS:  # noise: nothing in it continues anything
+        order = np.argsort(regions, kind='stable')
+        borders = np.flatnonzero(np.diff(regions[order])) + 1
+        return [(runs.take(region), None) for region in np.split(order, borders)]
     owners = _Owners(mask, runs, regions, field)
     is_tool = runs.kinds == ROBOTIC_TOOL
     found = owners.tools(np.flatnonzero(is_tool))
@@ -48,6 +51,10 @@ def separate_instruments(
     borders = np.flatnonzero(np.diff(regions[others])) + 1
     pieces = [runs.take(region) for region in np.split(others, borders) if len(region)]
     return found + [(piece, None) for piece in join_pieces(pieces, mask, field)]
+
+
+MOST_REGIONS: Final = 150
+"""Of more regions, each is an instrument; twenty tools in pieces have fewer."""
 
 
 class _Owners:
@@ -203,6 +210,9 @@ _UNDER_A_TOOL: Final = 20.0
 """The widest gap between two pieces of a rod, in its widths, where something covers it."""
 
 _HIDDEN: Final = 0.8
+_LONGEST: Final = 0.35
+"""The widest gap that something covers, in image heights."""
+
 _SAMPLE: Final = 200
 
 
@@ -221,13 +231,15 @@ def _is_same_rod(rod: Part | None, piece: Part | None, mask: NDArray[np.uint8]) 
 
 
 def _is_covered(first: Points, second: Points, mask: NDArray[np.uint8]) -> bool:
-    """Whether something is seen on all of the way from one piece to another."""
+    """Whether something is seen on all of the way from one piece to another, which is short."""
     first, second = (points[:: max(1, len(points) // _SAMPLE)] for points in (first, second))
     gaps = np.hypot(*(first[:, None] - second[None]).transpose(2, 0, 1))
     one, other = np.unravel_index(gaps.argmin(), gaps.shape)
+    if gaps[one, other] > _LONGEST * mask.shape[0]:
+        return False
     line = np.linspace(first[one], second[other], 17)[1:-1]
     columns, rows = np.rint(line).astype(np.intp).T
-    return bool((mask[rows, columns] != BACKGROUND).mean() > _HIDDEN)
+    return bool(np.isin(mask[rows, columns], CLEAR, invert=True).mean() > _HIDDEN)
 
 
 def _points(points: Points, _: Field) -> Points:
@@ -237,6 +249,9 @@ def _points(points: Points, _: Field) -> Points:
 _ON_ONE_ARC: Final = 0.08
 """Two pieces lie on one circle if the deviation from it is below this share of its radius."""
 
+_LIKE: Final = 1.5
+"""By what factor the circle of both may differ from that of the larger piece."""
+
 _Needle = tuple[Points, Arc | None]
 
 
@@ -244,12 +259,16 @@ def _needle(points: Points, field: Field) -> _Needle:
     return points, fit_arc(points, field.step)
 
 
-def _is_same_needle(needle: _Needle, piece: _Needle, _: NDArray[np.uint8]) -> bool:
-    if needle[1] is not None and lies_on(needle[1], piece[0]):
+def _is_same_needle(needle: _Needle, piece: _Needle, mask: NDArray[np.uint8]) -> bool:
+    points, own = needle
+    if own is not None and lies_on(own, piece[0]):
         return True
-    both = np.concatenate([needle[0], piece[0]])  # a short piece says little of the circle
-    arc = fit_arc(both, 1.0)
-    return arc is not None and arc.residual_px < _ON_ONE_ARC * arc.radius_px
+    both = np.concatenate([points, piece[0]])  # a short piece says little of the circle
+    arc = fit_arc(both, Field((mask.shape[0], mask.shape[1])).step)
+    if arc is None or arc.residual_px > _ON_ONE_ARC * arc.radius_px:
+        return False
+    fits = own is None or 1 / _LIKE < arc.radius_px / own.radius_px < _LIKE
+    return fits and _is_covered(points, piece[0], mask)
 
 
 _CONTINUATIONS: Final[dict[int, tuple[Callable[..., Any], Callable[..., bool]]]] = {

@@ -12,7 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.field import Field, Points
+from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
 from surgseg_ros.core.strips import Strip
+
+CLEAR: Final = (BACKGROUND, NO_DECISION)
+"""Labels of pixels that cover nothing: what is behind them would be seen, or nobody knows."""
 
 LEAST_SAMPLES: Final = 6
 MOST_PARTS: Final = 24

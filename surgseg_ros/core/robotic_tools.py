@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.field import Field, Points
-from surgseg_ros.core.labels import BACKGROUND, CLASPER, SHAFT, WRIST
+from surgseg_ros.core.labels import CLASPER, SHAFT, WRIST
 from surgseg_ros.core.parts import (
+    CLEAR,
     LEAST_SAMPLES,
     Part,
     ToolParts,
@@ -278,7 +279,7 @@ def _is_covered(point: Points, part: Part, tool: ToolParts, mask: NDArray[np.uin
     others = np.concatenate([part.points for part in tool.parts])
     nearest = others[int(np.hypot(*(others - point).T).argmin())]
     line = np.rint(np.linspace(point, nearest, 9)[1:-1]).astype(np.intp)
-    clear = (BACKGROUND, WRIST, CLASPER) if part.label == WRIST else (BACKGROUND,)
+    clear = (*CLEAR, WRIST, CLASPER) if part.label == WRIST else CLEAR
     between = mask[line[:, 1], line[:, 0]]
     return bool(np.isin(between, clear, invert=True).mean() >= _COVERED)
 

@@ -133,8 +133,9 @@ class NewestPair:
         self._arrivals[frame.camera].append(arrival)
         own, partner = self._waiting[frame.camera], self._partner(frame)
         if partner is None:
-            if len(own) == _MOST_WAITING:
+            if len(own) == _MOST_WAITING:  # its oldest has waited in vain, if not for long enough
                 self._dropped(own.popleft())
+                self._misses += 1
             own.append(frame)
             return
         self._misses = 0

@@ -118,7 +118,7 @@ class StatusReport:
         numbers = {
             **last_stamp,
             **self._roi(),
-            **self._distances(),
+            **(self._distances() if verdict.state in (VALID, DEGRADED) else {}),
             **self._rates(),
             **self._counts(),
             **self._times(),

@@ -151,7 +151,7 @@ class StereoOutput:
         first, second = self._eyes
         if first is None or second is None:
             return
-        if abs(stamp_ns(first.header) - stamp_ns(second.header)) > self._tolerance_ns:
+        if not self._have_same_time(first.header, second.header):
             return
         self.forget()
         try:
@@ -162,6 +162,12 @@ class StereoOutput:
             self._report(str(error))
         except Exception as error:  # one image must never end the stream
             self._report(describe(error))
+
+    def _have_same_time(self, first: Any, second: Any) -> bool:
+        """Compare stamps; two that are zero say nothing, but of one image with both views."""
+        stamps = stamp_ns(first), stamp_ns(second)
+        known = first is second or all(stamps)
+        return known and abs(stamps[0] - stamps[1]) <= self._tolerance_ns
 
     def _calibration(self) -> StereoCalibration:
         """Read the last calibrations."""

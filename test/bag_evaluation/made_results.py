@@ -37,6 +37,10 @@ def frame(number, truth, predicted, **changes):
         'confidence': 0.9 - 0.1 * (number % 7 == 0),
         'no_decision': float(np.mean(predicted == 255)),
         'instruments': [4, 10],
+        'tracks': [2, 1],
+        'opening_deg': [None, 31.5],
+        'shaft_width_px': [None, 60.0],
+        'needle_radius_px': [44.0, None],
         'fate': 'mask',
         'ms': {'network': 10.0},
     }

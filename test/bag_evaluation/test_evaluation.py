@@ -44,7 +44,7 @@ def test_a_bag_of_another_writer_becomes_one_for_its_reader(
     sent = read_independently(independent)[IMAGES]
     by_topic = read_independently(output)
     assert {topic: len(found) for topic, found in by_topic.items()} == {
-        '/mask': 20, '/detections': 20, '/label_info': 1
+        '/mask': 20, '/detections': 20, '/keypoints': 20, '/label_info': 1
     }  # fmt: skip
     pixels = hashlib.sha256()
     (labels,) = by_topic['/label_info']

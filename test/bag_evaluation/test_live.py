@@ -111,23 +111,24 @@ def step(bag, own_node, ears=(), heard=lambda stamp: None):
 
 
 def evaluate(bag, folder, *words):
-    """Run the verb; its masks and detections by their stamps, and what it says of the frames."""
+    """Run the verb; its masks, detections and keypoints by stamp, and what it says of frames."""
     output, file = folder / 'out.mcap', folder / 'a.json'
     given = ['--model', MODEL, '--bag', bag, '--image-topic', IMAGE_TOPIC, *words]
     assert main([str(word) for word in (*given, '--output', output, '--json', file)]) == 0
-    masks, detections = {}, {}
+    masks, detections, keypoints = {}, {}, {}
+    found = {'/mask': masks, '/detections': detections, '/keypoints': keypoints}
     with Bag(output) as made:
-        for topic, _, cdr in made.messages(['/mask', '/detections']):
-            kind, found = (Image, masks) if topic == '/mask' else (Detection2DArray, detections)
-            message = deserialize_message(cdr, kind)
-            found[stamp_ns(message)] = message
+        for topic, _, cdr in made.messages([*found]):
+            message = deserialize_message(cdr, Image if topic == '/mask' else Detection2DArray)
+            found[topic][stamp_ns(message)] = message
     (numbers,) = json.loads(file.read_text())['bags'].values()
     frames = {frame['stamp_ns']: frame for frame in numbers['over_time']}
-    return {stamp: bytes(mask.data) for stamp, mask in masks.items()}, detections, frames
+    pixels = {stamp: bytes(mask.data) for stamp, mask in masks.items()}
+    return pixels, detections, keypoints, frames
 
 
 def test_the_node_and_the_evaluation_agree_to_the_bit(tmp_path, source, start):
-    offline, _, _ = evaluate(source.bag, tmp_path)
+    offline, *_ = evaluate(source.bag, tmp_path)
     assert len(offline) == FRAMES
 
     own_node = start()
@@ -180,17 +181,18 @@ def wait_for_status(status, frame, since):
 def test_with_gates_filter_and_threshold_they_agree_too(tmp_path, source, start):
     bag, file = spoil(source.bag, tmp_path / 'spoiled'), tmp_path / 'parameters.yaml'
     file.write_text(yaml.safe_dump({'/**': {'ros__parameters': TAKING_DECISIONS}}))
-    masks, detections, frames = evaluate(bag, tmp_path, '--params-file', file)
+    masks, detections, keypoints, frames = evaluate(bag, tmp_path, '--params-file', file)
     check_that_all_occurs(masks, frames)
 
     own_node = start(**TAKING_DECISIONS)
     bench = own_node.bench
     found, status = bench.listen(Detection2DArray, 'detections'), bench.status(depth=100)
-    raw = bench.listen(Image, 'raw_mask')
+    raw, points = bench.listen(Image, 'raw_mask'), bench.listen(Detection2DArray, 'keypoints')
     heard = [0]
 
     def hear_the_rest(stamp):
         found.wait_for_stamp(stamp)
+        points.wait_for_stamp(stamp)
         wait_for_status(status, frames[stamp], heard[-1])
         heard.append(len(status.messages))
 
@@ -199,6 +201,9 @@ def test_with_gates_filter_and_threshold_they_agree_too(tmp_path, source, start)
     seen = {stamp_ns(message): message for message in found.messages}
     assert {stamp: seen.get(stamp) for stamp in detections} == detections
     check_ids(detections)
+    seen = {stamp_ns(message): message for message in points.messages}
+    assert {stamp: seen.get(stamp) for stamp in keypoints} == keypoints
+    assert any(len(message.detections) > 5 for message in keypoints.values())
 
     def was_filtered(mask):
         return bytes(mask.data) != live.pixels.get(stamp_ns(mask), bytes(mask.data))
@@ -219,7 +224,7 @@ def check_ids(detections):
 
 def test_with_the_roi_found_in_the_images_they_agree_too(tmp_path, source, start):
     bag = pillarbox(source.bag, tmp_path / 'pillarbox')
-    masks, _, _ = evaluate(bag, tmp_path, '--roi-mode', 'auto')
+    masks, *_ = evaluate(bag, tmp_path, '--roi-mode', 'auto')
     shown = [np.frombuffer(masks[stamp], np.uint8) for stamp in sorted(masks)]
     outside = [(mask == 255).mean() for mask in shown]
     assert outside[0] == 0, 'one image is no proof of a border'

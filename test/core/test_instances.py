@@ -111,7 +111,7 @@ def test_a_rod_that_a_shaft_covers_is_one_and_two_rods_are_two():
 
 def test_a_thin_rod_under_a_wide_tool_is_one():
     mask = bar(empty(), (100, -10), (260, 230), 10, SUCTION)
-    bar(mask, (-10, 120), (490, 120), 90, SHAFT)
+    bar(mask, (-10, 120), (490, 120), 70, SHAFT)
     assert [i.label for i in find(mask)] == [SUCTION, ROBOTIC_TOOL]
     mask[mask == SHAFT] = 0
     assert [i.label for i in find(mask)] == [SUCTION, SUCTION]
@@ -148,6 +148,26 @@ def test_a_short_piece_of_a_needle_belongs_to_the_rest_of_it():
     assert [i.label for i in find(mask)] == [NEEDLE]
     cv2.ellipse(mask, (60, 60), (40, 40), 0, 0, 120, NEEDLE, 6)
     assert [i.label for i in find(mask)].count(NEEDLE) == 2
+
+
+@pytest.mark.parametrize('between', [0, NO_DECISION])
+def test_what_is_far_apart_over_nothing_is_not_joined(between):
+    mask = np.full(SIZE, between, np.uint8)
+    cv2.ellipse(mask, (100, 80), (50, 50), 0, 0, 150, NEEDLE, 6)
+    cv2.ellipse(mask, (360, 200), (45, 45), 0, 200, 330, NEEDLE, 6)
+    bar(mask, (20, 240), (140, 240), 12, SUCTION)
+    bar(mask, (320, 240), (460, 240), 12, SUCTION)
+    bar(mask, (240, -10), (240, 40), 16, CATHETER)
+    bar(mask, (240, 180), (240, 220), 16, CATHETER)
+    assert sorted(i.label for i in find(mask)) == [NEEDLE] * 2 + [SUCTION] * 2 + [CATHETER] * 2
+
+
+def test_of_noise_each_region_is_an_instrument():
+    values = np.random.default_rng(1).integers(0, 4, (40, 60), dtype=np.uint8)
+    values[values > 1] = 0
+    tools = tools_of(np.kron(values, np.ones((6, 6), np.uint8)))
+    assert len(tools) > 150
+    assert all(tool.parts is None for tool in tools)
 
 
 def test_a_needle_between_jaws_is_one():

@@ -211,6 +211,17 @@ def test_an_eye_that_is_gone_is_not_waited_for_until_it_is_back():
     assert queue.popped(833) == (True, [(LEFT, 833), (RIGHT, 833)])
 
 
+def test_an_eye_that_is_gone_ends_the_wait_though_nothing_waits_so_long():
+    """A wait of many frames: the oldest is dropped before it is due."""
+    queue = Queue(wait_ms=400)
+    served = []
+    for stamp in range(100, 2000, 50):
+        queue.add(stamped(LEFT, stamp))
+        served += queue.popped(stamp)[1]
+    assert len(served) > 25
+    assert served[-1] == (LEFT, 1950)
+
+
 def test_eyes_whose_stamps_never_fit_take_turns_without_waiting():
     queue, taken = Queue(), []
     for number in range(20):

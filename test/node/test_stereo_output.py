@@ -115,6 +115,17 @@ def test_stamps_may_differ_by_the_tolerance_and_order_does_not_count(masks):
     assert len(node.published) == 2
 
 
+def test_images_without_stamps_are_only_of_one_moment_if_they_are_of_one_image(masks):
+    node, output = make()
+    give(output, masks, (0, 0))
+    assert not node.published
+    output.forget()
+    one = header(0, 'ecm')
+    for camera, mask in enumerate(masks):
+        output.receive(camera, one, Segmentation(mask), found_in(mask))
+    assert len(node.published) == 1
+
+
 def test_a_result_is_used_once(masks):
     node, output = make()
     give(output, masks)
