@@ -211,7 +211,7 @@ def read_value(name: str, text: str) -> Any:
     :raises ValueError: naming the parameter and what is expected, if it does not fit.
     """
     row = next(row for row in TABLE if row.name == name)
-    value = text if isinstance(row.default, str) else _read_override(f'{name}:={text}')[1][0]
+    value = text if isinstance(row.default, str) else _read_override(f'{name}:={text}', name)[1][0]
     check_value(row, value)
     return value
 
@@ -229,7 +229,7 @@ def check_value(row: Parameter, value: Any) -> None:
     values = value if is_list and isinstance(value, (list, tuple)) else [value]
     kind = type(row.default[0] if is_list else row.default)
     if any(type(item) is not kind for item in values) or (is_list and values is not value):
-        expected = f'a list, each {_EXPECTED[kind]}' if is_list else _EXPECTED[kind]
+        expected = f'a list in brackets, each {_EXPECTED[kind]}' if is_list else _EXPECTED[kind]
         if kind is float and type(value) is int:
             expected += f': write {float(value)}'
         raise ValueError(f'{row.name} is {value!r}, expected {expected}')
@@ -355,9 +355,9 @@ def _check_one_view(layout: Any, source: str) -> None:
         )
 
 
-def _read_override(text: str) -> tuple[str, tuple[Any, str]]:
+def _read_override(text: str, source: str = '') -> tuple[str, tuple[Any, str]]:
     """Read NAME:=VALUE; return the name, and the value with its source for error messages."""
-    source = f'--param {text!r}'
+    source = source or f'--param {text!r}'
     name, separator, value = text.partition(':=')
     if not separator or not name:
         raise ValueError(f'{source}: expected NAME:=VALUE, min_confidence:=0.6 for example')

@@ -39,9 +39,9 @@ def test_every_default_passes_the_check():
         ('gates.smoke.action', False, 'is False, expected one of'),
         ('model', 5, 'is 5, expected text'),
         ('overlay', 'yes', "is 'yes', expected true or false"),
-        ('roi', 5, 'is 5, expected a list, each a whole number'),
-        ('roi', [0, 0, 1.5, 2], 'expected a list, each a whole number'),
-        ('roi', ['0'], 'expected a list, each a whole number'),
+        ('roi', 5, 'is 5, expected a list in brackets, each a whole number'),
+        ('roi', [0, 0, 1.5, 2], 'expected a list in brackets, each a whole number'),
+        ('roi', ['0'], 'expected a list in brackets, each a whole number'),
     ],
 )
 def test_a_value_that_does_not_fit_is_named_with_what_does(name, value, expected):
@@ -218,3 +218,8 @@ def test_a_value_given_as_text_has_the_type_of_its_parameter(name, text, value):
 def test_text_that_does_not_fit_is_named(name, text):
     with pytest.raises(ValueError, match=f'{name} is .*{text}.*, expected'):
         read_value(name, text)
+
+
+def test_a_list_that_is_not_closed_is_named():
+    with pytest.raises(ValueError, match='^image_topics: the value is not YAML'):
+        read_value('image_topics', '[/a, /b')
