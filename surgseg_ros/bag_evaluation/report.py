@@ -15,7 +15,7 @@ from surgseg_ros.bag_evaluation.timeline_data import (
     read_series,
     worst_of,
 )
-from surgseg_ros.core.labels import CLASS_NAMES
+from surgseg_ros.core.labels import CLASS_NAMES, LABELS, ROBOTIC_TOOL
 from surgseg_ros.evaluation.metrics import MEANINGS, SCORED
 from surgseg_ros.evaluation.report import ShownFrame, draw_frame
 from surgseg_ros.reports import FILE_NAME
@@ -185,13 +185,17 @@ def _panels(series: Series) -> Iterator[Panel]:
 
 
 def _rows(series: Series) -> Iterator[Row]:
-    """Yield a row for each class that occurs: above in the truth, below in the mask."""
+    """Yield a row for each class that occurs (above the truth, below the mask) and each track."""
     has_truth = not np.isnan(series.truth).all()
     for place, label in enumerate(SCORED):
         shown = [*([series.truth] if has_truth else []), series.predicted]
         if any(np.nansum(classes[:, place]) for classes in shown):
             strips = [(classes[:, place], class_colour(label)) for classes in shown]
             yield Row(CLASS_NAMES[label], strips)
+    for track in series.tracks:
+        # The colour of robotic tools is white, which is that of what is unknown here.
+        colour = _PURPLE if track.label == ROBOTIC_TOOL else class_colour(track.label)
+        yield Row(f'{LABELS[track.label]} #{track.number}', [(track.seen, colour)])
     if series.lost.any():
         yield Row('without a mask', [(series.lost, _RED)])
 

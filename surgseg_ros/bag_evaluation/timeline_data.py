@@ -23,6 +23,23 @@ _WIDE_GAP: Final = 0.5
 
 _NINE: Final = len(SCORED)
 
+_MOST_TRACKS: Final = 16
+"""So many tracks are drawn; masks of a poor model have hundreds."""
+
+
+class Track(NamedTuple):
+    """
+    An instrument over time.
+
+    :param number: its id in `detections`.
+    :param label: its class.
+    :param seen: (N,) 1 in the frames that show it, 0 in the others.
+    """
+
+    number: int
+    label: int
+    seen: Array
+
 
 class Series(NamedTuple):
     """
@@ -39,6 +56,7 @@ class Series(NamedTuple):
     :param truth: (N, 9) 1 where the truth shows the class.
     :param predicted: (N, 9) the same of the mask.
     :param lost: (N,) 1 where the frame was failed, rejected or dropped.
+    :param tracks: the instruments that are seen in most frames, in the order in which they appear.
     """
 
     at: Array
@@ -52,6 +70,7 @@ class Series(NamedTuple):
     truth: Array
     predicted: Array
     lost: Array
+    tracks: Sequence[Track] = ()
 
 
 def read_series(over_time: Sequence[Mapping[str, Any]]) -> Series:
@@ -75,7 +94,26 @@ def read_series(over_time: Sequence[Mapping[str, Any]]) -> Series:
         truth,
         _each(over_time, lambda frame: _shown(frame['predicted']), _NINE),
         _each(over_time, lambda frame: float(frame['fate'] != 'mask')),
+        _tracks(over_time),
     )
+
+
+def _tracks(over_time: Sequence[Mapping[str, Any]]) -> list[Track]:
+    """Find the tracks that last longest; results of an earlier version have none."""
+    labels: dict[int, int] = {}
+    seen: dict[int, list[int]] = {}
+    for place, frame in enumerate(over_time):
+        for number, label in zip(frame.get('tracks') or (), frame['instruments'] or ()):
+            if number:
+                labels[number] = label
+                seen.setdefault(number, []).append(place)
+    longest = sorted(seen, key=lambda number: (-len(seen[number]), number))[:_MOST_TRACKS]
+    tracks = []
+    for number in sorted(longest):
+        shown = np.zeros(len(over_time))
+        shown[seen[number]] = 1
+        tracks.append(Track(number, labels[number], shown))
+    return tracks
 
 
 def _each(

@@ -47,3 +47,19 @@ def test_what_is_not_known_is_no_number():
     assert np.isnan(series.truth[:2]).all()
     assert series.instruments.tolist() == [2, 0, 2]
     assert series.floor[2] == pytest.approx(7 / 9)
+
+
+def test_tracks_are_the_longest_with_the_frames_that_show_them():
+    frames = [
+        unscored(0, instruments=[4, 10], tracks=[2, 1]),
+        unscored(1, instruments=[10], tracks=[1]),
+        unscored(2, instruments=[255], tracks=[0]),
+        unscored(3, instruments=[10, 5], tracks=[1, 7]),
+    ]
+    found = [(t.number, t.label, t.seen.tolist()) for t in read_series(frames).tracks]
+    assert found == [(1, 10, [1, 1, 0, 1]), (2, 4, [1, 0, 0, 0]), (7, 5, [0, 0, 0, 1])]
+    many = [unscored(0, instruments=[10] * 40, tracks=[*range(1, 41)]), unscored(1)]
+    assert len(read_series(many).tracks) == 16
+    older = unscored(0, instruments=[10])
+    del older['tracks']
+    assert read_series([older]).tracks == []

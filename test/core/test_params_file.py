@@ -221,5 +221,5 @@ def test_text_that_does_not_fit_is_named(name, text):
 
 
 def test_a_list_that_is_not_closed_is_named():
-    with pytest.raises(ValueError, match='^image_topics: the value is not YAML'):
+    with pytest.raises(ValueError, match=r'^image_topics: the value is not YAML'):
         read_value('image_topics', '[/a, /b')
