@@ -247,6 +247,9 @@ class Signals:
         :param status: to end with, if no signal came.
         """
         if not self.number:
+            # Python takes handlers away before its end: one more signal would kill it then.
+            for number in (signal.SIGINT, signal.SIGTERM) if self._to_zero else ():
+                signal.signal(number, signal.SIG_IGN)
             sys.exit(status)
         self._end_now()
 

@@ -145,8 +145,6 @@ def play_bag(options: argparse.Namespace, arguments: list[str]) -> int:
         while not session.done():
             if signal.sigtimedwait(SIGNALS, SIGNAL_POLL_S) or received:
                 stop.set()
-    for number in SIGNALS:  # Python takes its handlers away before its end: one more would kill it
-        signal.signal(number, signal.SIG_IGN)
     return session.result()
 
 
