@@ -11,15 +11,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
+import numpy as np
 import rclpy
 import torch
 from bench import REPOSITORY, TIMEOUT_S, Bench, until
+from numpy.typing import NDArray
 from rclpy.parameter import Parameter
 from started import end
 
 from surgseg_ros.core.gates import GATES
 from surgseg_ros.core.model_folder import ModelSpec, write_model
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
+from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.node.entry_points import spin
 from surgseg_ros.node.lifecycle import PatientExecutor
 from surgseg_ros.node.segmenter_node import SegmenterNode
@@ -133,3 +136,25 @@ def write_tiny_model(folder: Path, seed: int = 0, name: str = 'tiny', **changes:
     torch.manual_seed(seed)
     write_model(folder, spec, SegmentationNetwork(spec).state_dict())
     return folder
+
+
+class SlowNetwork:
+    """Stands in for a Segmenter that takes one image at a time: holds it until it is let go."""
+
+    def __init__(self) -> None:
+        vars(self).update(stand_in('slow'))
+        self.taken, self.let_go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def segment_all(
+        self,
+        images: list[NDArray[np.uint8]],
+        rois: list[Any],
+        *,
+        confidence: bool,
+        grid_confidence: bool,
+    ) -> list[Segmentation]:
+        """Give masks that say which image they are of."""
+        self.taken.release()
+        assert self.let_go.acquire(timeout=TIMEOUT_S)
+        masks = (image[..., 0].copy() for image in images)
+        return [Segmentation(mask, np.full_like(mask, 255)) for mask in masks]

@@ -6,29 +6,12 @@ import threading
 import numpy as np
 import pytest
 from bench import FRAME_ID, TIMEOUT_S, image_cdr, stamp_ns, until
-from nodes import stand_in
+from nodes import SlowNetwork
 from sensor_msgs.msg import Image
 
-from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 
 HEIGHT, WIDTH = 30, 50
-
-
-class SlowNetwork:
-    """Stands in for a Segmenter: takes a frame, and holds it until the test lets it go."""
-
-    def __init__(self):
-        vars(self).update(stand_in('slow'))
-        self.taken = threading.Semaphore(0)
-        self.let_go = threading.Semaphore(0)
-
-    def segment_all(self, images, rois, *, confidence, grid_confidence):
-        """Give masks that say which image they are of."""
-        self.taken.release()
-        assert self.let_go.acquire(timeout=TIMEOUT_S)
-        masks = (image[..., 0].copy() for image in images)
-        return [Segmentation(mask, np.full_like(mask, 255)) for mask in masks]
 
 
 @pytest.fixture

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two cameras over DDS: their images are taken in pairs, or are the halves of one image."""
 
-import threading
-
 import numpy as np
 import pytest
 from bench import TIMEOUT_S, image_cdr, make_image, stamp_ns, until
-from nodes import stand_in
+from nodes import SlowNetwork
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
-from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.images import image_to_jpeg
 from surgseg_ros.messages.serialization import header, to_cdr
@@ -20,21 +17,6 @@ PATIENT = {'stale_after_ms': 600_000, 'cpu_threads': 1, 'reliability': 'reliable
 """With `auto` it subscribes again once it knows the cameras, and an image might be lost."""
 
 TWO_TOPICS = {'image_topics': [f'{eye}/image' for eye in EYES], 'camera_names': list(EYES)}
-
-
-class SlowNetwork:
-    """Stands in for a Segmenter that takes one image at a time: holds it until it is let go."""
-
-    def __init__(self):
-        vars(self).update(stand_in('slow'))
-        self.taken, self.let_go = threading.Semaphore(0), threading.Semaphore(0)
-
-    def segment_all(self, images, rois, *, confidence, grid_confidence):
-        """Give masks that say which image they are of."""
-        self.taken.release()
-        assert self.let_go.acquire(timeout=TIMEOUT_S)
-        masks = (image[..., 0].copy() for image in images)
-        return [Segmentation(mask, np.full_like(mask, 255)) for mask in masks]
 
 
 @pytest.fixture
