@@ -190,8 +190,9 @@ def _detection_3d(message_header: Any, located: LocatedInstrument) -> Any:
     )
     size = types['geometry_msgs/msg/Vector3'](x=0.0, y=0.0, z=0.0)
     box = types['vision_msgs/msg/BoundingBox3D'](center=pose, size=size)
-    name = str(instrument.track_id) if instrument.track_id else ''
-    return types['vision_msgs/msg/Detection3D'](message_header, [hypothesis], box, name)
+    return types['vision_msgs/msg/Detection3D'](
+        message_header, [hypothesis], box, _name(instrument)
+    )
 
 
 def camera_info_from_msg(message: Any) -> CameraInfo:

@@ -323,9 +323,7 @@ class ImageSubscriber:
 
     def _follow(self, sequence: int | None) -> None:
         """Count gaps in the sequence numbers, and detect several publishers."""
-        if (
-            sequence is None
-        ):  # the middleware has no numbers: any of several publishers may have sent it
+        if sequence is None:  # without numbers, any of several publishers may have sent it
             several = Reason(ReasonCode.TWO_CAMERAS, 'there are several publishers')
             self._record_ambiguity(several if self._publishers_seen > 1 else None)
             return
