@@ -17,7 +17,7 @@ GAP: Final = 6
 """A step that is more than this many times as long as usual is a gap."""
 
 _MOST_BINS: Final = 480
-_WIDTH_PX, _LEFT_PX, _RIGHT_PX = 1130, 132, 1104
+_WIDTH_PX, _LEFT_PX, _RIGHT_PX = 1130, 150, 1104
 _TOP_PX, _BETWEEN_PX, _BOTTOM_PX, _ROW_PX = 8, 20, 34, 17
 _LEAST_SHARE: Final = 0.4
 """Minimum opacity of a class that is in only one of a bin's many frames."""
