@@ -26,6 +26,8 @@ START_TIMEOUT_S = 120.0
 DISCOVERY_S = 3.0
 """From the player's start to its first frame, for discovery and matching of QoS."""
 TRIAL_S = 6.0
+TRIAL_QUIET_S = 5.0
+"""After so long without a mask none is on its way, even where others use the machine."""
 MARGIN = 0.5
 """Playback rate as a share of the measured rate of the node."""
 
@@ -169,7 +171,8 @@ def measure_rate_hz(recorder: Recorder, source: Source) -> float:
         ended = f'the bag player ended with {process.returncode}' if process.returncode else ''
         raise RuntimeError(f'no mask came within the trial; {ended or "see segmenter.log"}')
     seen_hz = (len(received_ns) - 1) * 1e9 / (received_ns[-1] - received_ns[0])
-    wait_for_quiet(recorder, max(1.0, 3.0 / seen_hz))  # masks still to come belong to the trial
+    # Masks still to come belong to the trial, and have the stamps of frames that are played again.
+    wait_for_quiet(recorder, max(TRIAL_QUIET_S, 3.0 / seen_hz))
     recorder.take()
     return min(seen_hz, source.rate_hz)
 
