@@ -110,6 +110,7 @@ def left_over(mark: str, patience_s: float) -> dict[int, str]:
 def _watch(parent: int, mark: str) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK_S)
+    time.sleep(_LOOK_S)  # one that it started last has no command line and environment yet
     while left_over(mark, 0.0):  # again: it may have started another meanwhile
         time.sleep(_LOOK_S)
 

@@ -23,8 +23,9 @@ import os, signal, subprocess, sys
 import started
 
 started.start_watchdog(started.mark_this_run())
-command = [sys.executable, '-c', 'import time; time.sleep(1000)']
-child = subprocess.Popen(command, start_new_session=True)
+command = [sys.executable, '-c', 'import time; print("runs", flush=True); time.sleep(1000)']
+child = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)
+child.stdout.readline()
 print(child.pid, os.environ[started.MARK], flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -37,7 +38,9 @@ import conftest
 def test(request):
     conftest.END_S = 0.0
     Path(__file__).with_suffix('.domain').write_text(os.environ['ROS_DOMAIN_ID'])
-    subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)'])
+    command = [sys.executable, '-c', 'import time; print("runs", flush=True); time.sleep(1000)']
+    child = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b'runs\\n'  # a process that has just begun has no words yet
 """
 
 
