@@ -45,7 +45,8 @@ from surgseg_ros.bag_evaluation.results import (
 )
 from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.bags.writing import BagWriter
-from surgseg_ros.core.pipeline import CameraPipeline, FrameResult
+from surgseg_ros.core.pipeline import CameraPipeline
+from surgseg_ros.core.results import FrameResult
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.timing import Stopwatch
 from surgseg_ros.messages.encodings import ImageError

@@ -16,15 +16,9 @@ from surgseg_ros.core.errors import describe
 from surgseg_ros.core.geometry import find_geometries
 from surgseg_ros.core.keypoints import Geometry
 from surgseg_ros.core.parameters import pipeline_settings
-from surgseg_ros.core.pipeline import (
-    CameraPipeline,
-    Decision,
-    FrameResult,
-    InputFrame,
-    PipelineSettings,
-    complete,
-)
+from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
 from surgseg_ros.core.reasons import ResultWarning
+from surgseg_ros.core.results import Decision, FrameResult, InputFrame, complete
 from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.core.segmenter import Segmenter

@@ -99,8 +99,8 @@ from surgseg_ros.evaluation.metrics import SCORED, FrameCounts, summarize
 FORMAT: Final = 4
 
 STAGES: Final = (
-    *('read', 'parse', 'fit', 'network', 'upsample', 'download', 'postprocessing', 'detections'),
-    *('write', 'score'),
+    *('read', 'parse', 'fit', 'network', 'upsample', 'download', 'gates', 'postprocessing'),
+    *('detections', 'instruments', 'write', 'score'),
 )
 """Stages of a frame, in order; as in the node, except for the first and the last two."""
 

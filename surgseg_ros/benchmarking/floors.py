@@ -208,9 +208,12 @@ def stage_floors(
         'network': count_flops(spec) / matrix,
         'upsample': (logits + mask + fitted) / rates.copy,  # the mask, and the grid confidence
         'download': over_link(mask + fitted),
-        'postprocessing': 0.0,  # it reads a small part of the image
+        'gates': 0.0,  # they read a small part of the image
+        'postprocessing': 0.0,
         'detections': (mask + fitted) / rates.copy,
+        'instruments': 0.0,
         'publish': 2 * mask / rates.copy,  # into the message
+        'publish_others': 0.0,
     }
     floors['total'] = sum(floors.values())
     return {stage: 1e3 * floor_s for stage, floor_s in floors.items()}

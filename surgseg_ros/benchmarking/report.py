@@ -23,8 +23,8 @@ def sum_up(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     :param runs: as tools.end_to_end.measurement.run returns them.
     :return: `latency_ms`, `model_ms`, `slot_ms`, `rest_ms` (p50 of the first less those of the
-        other two), counts, `memory_mib` and messages `heard` of the last run, and `stages_ms`
-        if the node reported them.
+        other two), counts, `heard_ms` (latencies of further outputs), `memory_mib` and messages
+        `heard` of the last run, and `stages_ms` if the node reported them.
     """
     latency = percentiles(time for run in runs for time in run['latencies_ms'])
     model, slot = (_together([run[name] for run in runs]) for name in ('model_ms', 'slot_ms'))
@@ -40,6 +40,7 @@ def sum_up(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         'rest_ms': {'p50': latency.p50 - model.p50 - slot.p50},
         **{name: sum(run[name] for run in runs) for name in _SUMMED_COUNTS},
         **({'stages_ms': stages} if stages else {}),
+        'heard_ms': _heard(runs),
         'memory_mib': runs[-1]['memory_mib'],
         'heard': runs[-1]['heard'],
         'runs': len(runs),
@@ -60,6 +61,15 @@ def ratios(ours: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, float
     }
 
 
+def _heard(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Pool the latencies of further outputs; those that nothing came on are left out."""
+    pooled = {
+        name: [time for run in runs for time in run['heard_ms'].get(name, ())]
+        for name in runs[0]['heard_ms']
+    }
+    return {name: percentiles(times)._asdict() for name, times in pooled.items() if times}
+
+
 def _together(parts: Sequence[Any]) -> Percentiles:
     if all(isinstance(part, Percentiles) for part in parts):
         return Percentiles(*(sum(values) / len(parts) for values in zip(*parts)))
@@ -70,6 +80,7 @@ _COLOURS: Final = {
     **{'rest': '#c44e52', 'slot': '#ccb974', 'model': '#4c72b0', 'wait': '#ccb974'},
     **{'parse': '#c44e52', 'fit': '#8fb3dd', 'network': '#4c72b0', 'upsample': '#2f4b7c'},
     **{'download': '#937860', 'detections': '#55a868', 'publish': '#dd8452'},
+    **{'instruments': '#8cc39b', 'publish_others': '#eeb48d', 'gates': '#bbbbbb'},
 }
 _MEANINGS: Final = {
     'rest': 'all that is not the model',
@@ -80,7 +91,8 @@ _MEANINGS: Final = {
 _PERCENTILES: Final = ('p50', 'p95', 'p99')
 _COUNTS: Final = ('sent', 'received', 'dropped', 'lost', 'lost_on_the_way', 'overwritten_unread')
 _NODE_TIMES: Final = (
-    *('transport', 'wait', 'parse', 'postprocessing', 'detections', 'publish', 'age'),
+    *('transport', 'wait', 'parse', 'postprocessing', 'publish', 'age', 'detections'),
+    *('instruments', 'publish_others', 'detections_age'),
 )
 """Times that the node reports per frame, besides those of the model."""
 
@@ -165,10 +177,12 @@ def _cell(value: object) -> str:
 def _by_stage(report: Mapping[str, Any]) -> list[str]:
     rows = report['table']
     whole = markdown(
-        ['size', 'cameras', *(f'{p}, ms' for p in _PERCENTILES), 'floor, ms', 'frames/s',
+        ['size', 'cameras', *(f'mask {p}, ms' for p in _PERCENTILES),
+         *(f'all {p}, ms' for p in _PERCENTILES), 'floor, ms', 'frames/s',
          'ms per frame', 'ms per frame and megapixel'],
         (
-            [row['size'], row['cameras'], *(row['total'][p] for p in _PERCENTILES),
+            [row['size'], row['cameras'],
+             *(row[part][p] for part in ('mask', 'total') for p in _PERCENTILES),
              row['cameras'] * row['floor_ms']['total'], row['frames_per_s'],
              1e3 / row['frames_per_s'], 1e9 / row['frames_per_s'] / row['pixels']]
             for row in rows
@@ -208,9 +222,14 @@ def _over_dds(report: Mapping[str, Any]) -> list[str]:
             f'{ratio["latency"]:.1f} times as long from camera to listener; beside ours with a '
             f'camera that has no profile {bare["rest"]:.1f} and {bare["latency"]:.1f} times.'
         )
+    if heard := _latencies_of_others(report, names):
+        parts.append(heard)
     reported = [name for name in names if 'stages_ms' in report[name]]
     stages = [name for name in _NODE_TIMES if name in report[reported[0]]['stages_ms']]
-    parts.append('What the node reports of the rest (`age`: from the middleware to the mask):')
+    parts.append(
+        'What the node reports of the rest (`age`: from the middleware to the mask, '
+        '`detections_age`: to the detections):'
+    )
     parts.append(
         markdown(
             ['p50 / p99, ms', *stages],
@@ -220,6 +239,17 @@ def _over_dds(report: Mapping[str, Any]) -> list[str]:
     )  # fmt: skip
     parts.append(_memory(report, names))
     return parts
+
+
+def _latencies_of_others(report: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Format the latencies of further outputs; empty if there are none."""
+    rows = [
+        [name, output, *(times[p] for p in _PERCENTILES)]
+        for name in names
+        for output, times in report[name]['heard_ms'].items()
+    ]
+    head = ['from camera to listener', 'output', *(f'{p}, ms' for p in _PERCENTILES)]
+    return markdown(head, rows) if rows else ''
 
 
 def _median_and_last(times: Mapping[str, float]) -> str:

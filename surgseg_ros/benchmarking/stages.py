@@ -67,9 +67,9 @@ def stamp_of(cdr: bytes) -> int:
 
 STAGES: Final = (
     *('wait', 'parse', 'fit', 'network', 'upsample', 'download'),
-    *('postprocessing', 'detections', 'publish'),
+    *('gates', 'postprocessing', 'publish', 'detections', 'instruments', 'publish_others'),
 )
-"""The stages as in /diagnostics, in order of processing."""
+"""The stages as in /diagnostics, in order of processing; `gates` run beside the network."""
 
 _UNTIMED: Final = 5
 """Warm-up rounds, in which memory is allocated, and the processor's clock rises."""
@@ -101,7 +101,8 @@ def measure(
     :param cameras: number of cameras.
     :param end_s: monotonic time after which no further round starts, if one is measured.
     :param report: called with the number of rounds so far, including the warm-up.
-    :return: for each round and camera, the milliseconds of STAGES and of `age`, the total.
+    :return: for each round and camera, the milliseconds of STAGES, of `age`, from receipt to mask,
+        and of `detections_age`, from receipt to detections.
     :raises RuntimeError: if the node would have rejected a frame.
     """
     segmenter.warm_up((images[0].shape[0], images[0].shape[1]))
@@ -144,15 +145,17 @@ def summary(rounds: Sequence[Sequence[Times]]) -> dict[str, Any]:
     Summarize a measurement.
 
     :param rounds: result of `measure`.
-    :return: `stages` and `total` in milliseconds, and frames per second of all cameras together.
+    :return: `stages`, `mask`, from receipt to mask, and `total`, from receipt to detections, in
+        milliseconds, and frames per second of all cameras together.
     """
     frames = [times for cameras in rounds for times in cameras]
-    longest = [max(times['age'] for times in cameras) for cameras in rounds]
+    longest = [max(times['detections_age'] for times in cameras) for cameras in rounds]
     return {
         'stages': {
             stage: percentiles(times[stage] for times in frames)._asdict() for stage in STAGES
         },
-        'total': percentiles(times['age'] for times in frames)._asdict(),
+        'mask': percentiles(times['age'] for times in frames)._asdict(),
+        'total': percentiles(times['detections_age'] for times in frames)._asdict(),
         'frames': len(frames),
         'frames_per_s': 1e3 * len(frames) / sum(longest),
     }
@@ -178,6 +181,7 @@ class _Record(Health):
     def __init__(self, results: 'queue.SimpleQueue[Times | str]') -> None:
         super().__init__()
         self._results = results
+        self._times_ms: Times = {}
 
     def record_mask(
         self,
@@ -186,7 +190,10 @@ class _Record(Health):
         times_ms: Mapping[str, float],
         warning: tuple[Reason, ...] = (),
     ) -> None:
-        self._results.put(times_ms)
+        self._times_ms = times_ms
+
+    def record_times(self, times_ms: Mapping[str, float]) -> None:
+        self._results.put({**self._times_ms, **times_ms})
 
     def record_failure(self, *reasons: Reason, count: str = 'rejected') -> None:
         self._results.put('; '.join(reason.text for reason in reasons))
@@ -211,7 +218,13 @@ class _Serializer:
     def topics(self) -> list[str]:
         return []
 
-    def publish(
+    def publish_mask(self, header: Any, mask: NDArray[np.uint8]) -> None:
+        to_cdr(image_to_msg(mask, header))
+
+    def publish_detections(self, header: Any, instruments: Sequence[Instrument]) -> None:
+        to_cdr(detections_to_msg(header, instruments))
+
+    def publish_others(
         self,
         header: Any,
         image: NDArray[np.uint8],
@@ -219,8 +232,10 @@ class _Serializer:
         instruments: Sequence[Instrument],
         raw: NDArray[np.uint8] | None = None,
     ) -> None:
-        to_cdr(image_to_msg(segmentation.mask, header))
-        to_cdr(detections_to_msg(header, instruments))
+        pass
+
+    def publish_no_decision(self, header: Any, image: NDArray[np.uint8]) -> None:
+        pass
 
     def wants_confidence(self) -> bool:
         return False

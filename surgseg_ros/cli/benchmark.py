@@ -143,7 +143,13 @@ def _add_end_to_end(group: argparse._ArgumentGroup) -> None:
         choices=['plain'],
         help='alternate with a plain node, and with a camera without the DDS profile',
     )
-    add('--outputs', nargs='+', choices=OUTPUTS, default=[], help='further topics to subscribe to')
+    add(
+        '--outputs',
+        nargs='+',
+        choices=OUTPUTS,
+        default=['detections'],
+        help='further topics to subscribe to (default: detections)',
+    )
     add('--profile', metavar='XML', help="Fast DDS profile, or none (default: the package's)")
     add('--logs', metavar='DIR', help='folder for the logs of the processes')
 

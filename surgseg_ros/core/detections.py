@@ -22,6 +22,7 @@ from surgseg_ros.core.labels import (
 from surgseg_ros.core.parts import ToolParts
 from surgseg_ros.core.runs import Runs, connect, find_runs
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
+from surgseg_ros.core.timing import Stopwatch
 
 DEFAULT_LEAST_AREA: Final = 2e-4
 """Minimum area of an instrument as a share of the image's area: 415 pixels of 1920x1080."""
@@ -90,7 +91,9 @@ class Instrument:
 
 
 def find_instruments(
-    segmentation: Segmentation, least_area: float = DEFAULT_LEAST_AREA
+    segmentation: Segmentation,
+    least_area: float = DEFAULT_LEAST_AREA,
+    watch: Stopwatch | None = None,
 ) -> tuple[Instrument, ...]:
     """
     Find the instruments of a segmented image.
@@ -99,6 +102,8 @@ def find_instruments(
 
     :param segmentation: with grid confidence, or with confidence, which takes longer.
     :param least_area: minimum area of an instrument as a share of the image's area, 0..1.
+    :param watch: measures `detections`, the regions and their boxes, and `instruments`, telling
+        those apart that touch and joining pieces.
     :return: ordered by label, then from left to right, then from top to bottom.
     :raises ValueError: if the segmentation has neither.
     """
@@ -116,12 +121,19 @@ def find_instruments(
     areas_px = np.bincount(regions, runs.lengths)[regions]
     kept = np.flatnonzero(areas_px >= max(1, least_px // _PIECES))
     runs, regions = runs.take(kept), regions[kept]
+    watch = watch or Stopwatch()
+    watch.lap('detections')
     field = Field((height, width), segmentation.roi)
-    found = []
-    for group, parts in separate_instruments(segmentation.mask, runs, regions, field):
-        if int(group.lengths.sum()) >= least_px:
-            found.append(_instrument(group, grid_confidence, parts))
-    return tuple(sorted(found, key=_order))
+    groups = separate_instruments(segmentation.mask, runs, regions, field)
+    watch.lap('instruments')
+    found = [
+        _instrument(group, grid_confidence, parts)
+        for group, parts in groups
+        if int(group.lengths.sum()) >= least_px
+    ]
+    found.sort(key=_order)
+    watch.lap('detections')
+    return tuple(found)
 
 
 def instance_image(

@@ -2,13 +2,15 @@
 """
 The processing of an image: the sequence of steps that node, evaluation and benchmark share.
 
-    image ─> roi ─> network ─> quality gates ─> temporal filter ─> confidence threshold
-          ─> least regions ─> instruments ─> tracks ─> FrameResult
+    image ─> roi ─> network ────────┐
+              └───> quality gates ──┴─> temporal filter ─> confidence threshold
+          ─> least regions ─> Decision, a mask ─> instruments ─> tracks ─> FrameResult
 
 `CameraPipeline` holds the state of one camera (roi, stamps, gates, filter, tracks). The network is
-shared by all cameras and is not part of it: `segment` runs it, or the caller does. `find_roi` and
-`decide` must get the images in order, and `track` their results; it may lag behind, in another
-thread. `complete`, which finds instruments, may run in any thread.
+shared by all cameras and is not part of it: `segment` runs it, or the caller does. `find_roi`,
+`examine` and `decide` must get the images in order, one after the other; `examine` may run beside
+the network. `track` must get the results in order; it may lag behind, in another thread.
+`complete` (`core/results.py`), which finds instruments, may run in any thread.
 """
 
 from __future__ import annotations
@@ -16,22 +18,27 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from surgseg_ros.core.content_area import ContentFinder
-from surgseg_ros.core.detections import DEFAULT_LEAST_AREA, Instrument, without_decision
-from surgseg_ros.core.errors import describe
+from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 from surgseg_ros.core.gates import Gates, GateSetting
-from surgseg_ros.core.postprocessing import (
-    CutDetector,
-    TemporalFilter,
-    apply_thresholds,
-    instruments_in,
+from surgseg_ros.core.postprocessing import CutDetector, TemporalFilter, apply_thresholds
+from surgseg_ros.core.reasons import HeldWarnings, ResultWarning
+from surgseg_ros.core.results import (
+    Decision,
+    Examination,
+    FrameResult,
+    InputFrame,
+    complete,
+    failure,
+    instruments_failed,
+    with_times,
+    without_instruments,
 )
-from surgseg_ros.core.reasons import HeldWarnings, Reason, ReasonCode, ResultWarning
 from surgseg_ros.core.segmentation import ROI_AUTO, ROI_FIXED, Roi, Segmentation
 from surgseg_ros.core.timing import StampAnomaly, StampMonitor, Stopwatch
 from surgseg_ros.core.tracking import DEFAULT_TRACK_LOST_MS, Tracker
@@ -65,119 +72,6 @@ class PipelineSettings:
     least_area: float = DEFAULT_LEAST_AREA
     roi_mode: str = ROI_FIXED
     track_lost_ms: int = DEFAULT_TRACK_LOST_MS
-
-
-class InputFrame(NamedTuple):
-    """
-    An image as input of the pipeline.
-
-    :param image: (H, W, 3) uint8 RGB; rows may be padded, it is not modified.
-    :param stamp_ns: the camera's stamp; None for images without one (files), which are then
-        assumed to follow each other closely.
-    :param received_ns: when it was received, by a clock that never goes back.
-    :param warnings: warnings about the image from before the pipeline.
-    """
-
-    image: NDArray[np.uint8]
-    stamp_ns: int | None = None
-    received_ns: int = 0
-    warnings: tuple[ResultWarning, ...] = ()
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) of the image in pixels."""
-        return self.image.shape[0], self.image.shape[1]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """
-    A mask, or no decision, before instruments are searched.
-
-    :param segmentation: the result to publish; NO_DECISION everywhere without a decision.
-    :param raw_mask: (H, W) uint8, the mask of the network, if the temporal filter is on.
-    :param warnings: warnings about the result.
-    :param anomalies: anomalies of stamp and size.
-    :param code: the kind of reason why there is no decision; empty if there is one.
-    :param reasons: why there is no decision; empty if there is one.
-    :param error: what network, device or settings raised, if that is why there is no decision.
-    :param stage_ms: milliseconds by stage, in the order of work.
-    :param least_area: minimum area of an instrument as a share of the image's area.
-    :param roi: the part of the image that was segmented; None for all of it.
-    :param stamp_ns: the image's; None if it has none.
-    :param begins: whether it shows another view than the images before, so that no track goes on.
-    """
-
-    segmentation: Segmentation
-    raw_mask: NDArray[np.uint8] | None = None
-    warnings: tuple[ResultWarning, ...] = ()
-    anomalies: tuple[StampAnomaly, ...] = ()
-    code: str = ''
-    reasons: tuple[Reason, ...] = ()
-    error: Exception | None = None
-    stage_ms: Mapping[str, float] = field(default_factory=dict)
-    least_area: float = DEFAULT_LEAST_AREA
-    roi: Roi | None = None
-    stamp_ns: int | None = None
-    begins: bool = False
-
-    @property
-    def is_decided(self) -> bool:
-        """Whether there is a mask."""
-        return not self.code
-
-    @property
-    def failed(self) -> bool:
-        """Whether network, device or settings failed, rather than the image."""
-        return self.error is not None
-
-    @property
-    def reason(self) -> str:
-        """Why there is no decision, for people; empty if there is one."""
-        return '; '.join(reason.text for reason in self.reasons)
-
-    @property
-    def mask(self) -> NDArray[np.uint8]:
-        """(H, W) uint8 class index, or NO_DECISION."""
-        return self.segmentation.mask
-
-
-@dataclass(frozen=True)
-class FrameResult(Decision):
-    """
-    The complete result of an image.
-
-    :param instruments: those in the mask; without a decision, a single one of the whole image with
-        label NO_DECISION.
-    """
-
-    instruments: tuple[Instrument, ...] = ()
-
-
-def complete(decision: Decision) -> FrameResult:
-    """
-    Find the instruments of a decision; `CameraPipeline.track` gives them their ids.
-
-    :param decision: from `CameraPipeline.decide`.
-    :return: the same with instruments; no decision if that fails.
-    """
-    watch = Stopwatch()
-    if not decision.is_decided:
-        return FrameResult(**vars(decision), instruments=without_decision(decision.mask.shape[:2]))
-    try:
-        instruments = instruments_in(decision.segmentation, decision.least_area)
-    except Exception as error:  # one image must never end the stream
-        return _failed(decision, error)
-    watch.lap('detections')
-    times_ms = {**decision.stage_ms, **watch.times_ms()}
-    return FrameResult(**{**vars(decision), 'stage_ms': times_ms}, instruments=instruments)
-
-
-def _failed(decision: Decision, error: Exception) -> FrameResult:
-    """Give no decision because a later step failed."""
-    size = decision.mask.shape[0], decision.mask.shape[1]
-    changes = {'raw_mask': None, 'instruments': without_decision(size), **_failure(error, size)}
-    return FrameResult(**{**vars(decision), **changes})
 
 
 class CameraPipeline:
@@ -264,20 +158,42 @@ class CameraPipeline:
         wanted, roi = confidence or self.needs_confidence, self.find_roi(frame.image)
         return self.decide(frame, _infer(segmenter, frame.image, roi, confidence=wanted))
 
-    def decide(self, frame: InputFrame, output: Segmentation | Exception) -> Decision:
+    def examine(self, frame: InputFrame) -> Examination:
+        """
+        Check the next image by itself, before, beside or after the network.
+
+        :param frame: the image.
+        :return: for `decide`; an error does not raise.
+        """
+        anomalies, watch = self._check_stamp(frame), Stopwatch()
+        try:
+            view = frame.image if self._roi is None else self._roi.view(frame.image)
+            findings = self._gates.examine(view)
+        except Exception as error:  # one image must never end the stream
+            return Examination(anomalies=anomalies, error=error)
+        watch.lap('gates')
+        return Examination(findings, anomalies, watch.times_ms())
+
+    def decide(
+        self,
+        frame: InputFrame,
+        output: Segmentation | Exception,
+        examination: Examination | None = None,
+    ) -> Decision:
         """
         Turn the network's output for the next image into a mask that may be published.
 
         :param frame: the image.
         :param output: its segmentation, with confidence if `needs_confidence`; or why there is
             none.
+        :param examination: from `examine`; None: it is called here.
         :return: the decision.
         """
-        anomalies = self._check_stamp(frame)
-        coded = (ResultWarning(a.code, a.text) for a in anomalies if a.code)
+        examined = examination or self.examine(frame)
+        coded = (ResultWarning(a.code, a.text) for a in examined.anomalies if a.code)
         return dataclasses.replace(  # not in a variable: see `_decision`
-            self._decision(frame, output, (*frame.warnings, *coded)),
-            anomalies=anomalies,
+            self._decision(frame, output, examined, (*frame.warnings, *coded)),
+            anomalies=examined.anomalies,
             least_area=self._settings.least_area,
             roi=self._roi,
             stamp_ns=frame.stamp_ns,
@@ -288,37 +204,45 @@ class CameraPipeline:
         Follow the instruments from the last result to this one.
 
         :param result: from `complete`; every one, in the order of the images.
-        :return: the same with the ids of the instruments; no decision if that fails.
+        :return: the same with the ids of the instruments; `without_instruments` if that fails.
         """
-        watch, size = Stopwatch(), (result.mask.shape[0], result.mask.shape[1])
+        watch, (height, width) = Stopwatch(), result.mask.shape
         try:
             if result.begins:
                 self._tracker.end_tracks()
-            instruments = self._tracker.update(result.instruments, size, result.stamp_ns)
+            found = self._tracker.update(result.instruments, (height, width), result.stamp_ns)
         except Exception as error:  # one image must never end the stream
-            return _failed(result, error)
-        watch.lap('detections')
-        times_ms, stage = watch.times_ms(), 'detections'
-        times_ms = {**result.stage_ms, stage: times_ms[stage] + result.stage_ms.get(stage, 0.0)}
-        return dataclasses.replace(result, instruments=instruments, stage_ms=times_ms)
+            return without_instruments(result, instruments_failed(error))
+        watch.lap('instruments')
+        return with_times(dataclasses.replace(result, instruments=found), watch)
 
     def _decision(
-        self, frame: InputFrame, output: Segmentation | Exception, known: tuple[ResultWarning, ...]
+        self,
+        frame: InputFrame,
+        output: Segmentation | Exception,
+        examined: Examination,
+        known: tuple[ResultWarning, ...],
     ) -> Decision:
         """Decide; a failure is not kept in a variable of the frame that its traceback holds."""
         if isinstance(output, Exception):
-            return Decision(**_failure(output, frame.size), warnings=known)
+            return Decision(**failure(output, frame.size), warnings=known)
+        if examined.error is not None:
+            return Decision(**failure(examined.error, frame.size), warnings=known)
         try:
-            return self._decide(frame, output, known)
+            return self._decide(frame, output, examined, known)
         except Exception as error:  # one image must never end the stream
-            return Decision(**_failure(error, frame.size), warnings=known)
+            return Decision(**failure(error, frame.size), warnings=known)
 
     def _decide(
-        self, frame: InputFrame, output: Segmentation, warnings: tuple[ResultWarning, ...]
+        self,
+        frame: InputFrame,
+        output: Segmentation,
+        examined: Examination,
+        warnings: tuple[ResultWarning, ...],
     ) -> Decision:
         watch = Stopwatch()
         view = frame.image if self._roi is None else self._roi.view(frame.image)
-        found = {finding.gate: finding.warning for finding in self._gates.examine(view)}
+        found = {finding.gate: finding.warning for finding in examined.findings}
         warnings += self._held.update(found, frame.stamp_ns or 0)
         undecided = [warning for warning in warnings if not warning.decided]
         if undecided:
@@ -330,7 +254,7 @@ class CameraPipeline:
                 warnings=warnings,
                 code=undecided[0].code.value,
                 reasons=tuple(warning.reason for warning in undecided),
-                stage_ms={**output.stage_ms, **watch.times_ms()},
+                stage_ms={**output.stage_ms, **examined.stage_ms, **watch.times_ms()},
             )
         segmentation, raw_mask = self._filtered(view, output, frame.stamp_ns or 0)
         settings = self._settings
@@ -344,7 +268,7 @@ class CameraPipeline:
             segmentation,
             raw_mask,
             warnings + below_threshold,
-            stage_ms={**output.stage_ms, **watch.times_ms()},
+            stage_ms={**output.stage_ms, **examined.stage_ms, **watch.times_ms()},
             begins=begins,
         )
 
@@ -382,13 +306,3 @@ def _infer(
         return segmenter.segment(image, roi=roi, confidence=confidence, grid_confidence=True)
     except Exception as error:  # from the network, the device, or a roi beyond the image
         return error
-
-
-def _failure(error: Exception, size: tuple[int, int]) -> dict[str, Any]:
-    """Make the fields of a decision that failed."""
-    return {
-        'segmentation': Segmentation.undecided(size),
-        'code': type(error).__name__,
-        'reasons': (Reason(ReasonCode.PROCESSING_FAILED, describe(error)),),
-        'error': error,
-    }

@@ -19,6 +19,7 @@ from surgseg_ros.core.detections import (
 from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
 from surgseg_ros.core.reasons import ReasonCode, ResultWarning
 from surgseg_ros.core.segmentation import Segmentation
+from surgseg_ros.core.timing import Stopwatch
 
 
 def apply_confidence_threshold(segmentation: Segmentation, min_confidence: float) -> Segmentation:
@@ -46,13 +47,16 @@ def apply_confidence_threshold(segmentation: Segmentation, min_confidence: float
 
 
 def instruments_in(
-    segmentation: Segmentation, least_area: float = DEFAULT_LEAST_AREA
+    segmentation: Segmentation,
+    least_area: float = DEFAULT_LEAST_AREA,
+    watch: Stopwatch | None = None,
 ) -> tuple[Instrument, ...]:
     """
     Find the instruments, or report no decision if no pixel is decided.
 
     :param segmentation: with grid confidence or confidence.
     :param least_area: see find_instruments.
+    :param watch: see find_instruments.
     :return: as `find_instruments`; as `without_decision` if the whole mask is NO_DECISION, since
         an empty list would mean no instruments.
     :raises ValueError: if the segmentation has neither.
@@ -60,7 +64,7 @@ def instruments_in(
     if segmentation.mask.min() == NO_DECISION:
         height, width = segmentation.mask.shape
         return without_decision((height, width))
-    return find_instruments(segmentation, least_area)
+    return find_instruments(segmentation, least_area, watch)
 
 
 LARGEST_FRAMES: Final = 60

@@ -63,12 +63,13 @@ class Stopwatch:
 
     def lap(self, stage: str) -> None:
         """
-        End a stage.
+        End a stage, or a part of one.
 
-        :param stage: its name.
+        :param stage: its name; the times of its parts are added.
         """
         now_ns = time.monotonic_ns()
-        self._times_ms[stage] = (now_ns - self.last_ns) / 1e6
+        before_ms = self._times_ms.get(stage, 0.0)
+        self._times_ms[stage] = before_ms + (now_ns - self.last_ns) / 1e6
         self.last_ns = now_ns
 
     def resume(self) -> None:

@@ -25,7 +25,8 @@ from surgseg_ros.core.instrument_files import (
     read_instruments,
 )
 from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
-from surgseg_ros.core.pipeline import CameraPipeline, Decision, PipelineSettings, complete
+from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
+from surgseg_ros.core.results import Decision, complete
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 from surgseg_ros.evaluation.frames import write_png
 from surgseg_ros.evaluation.layout import (

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from surgseg_ros.core.labels import BACKGROUND, CLASS_NAMES, NEEDLE, NO_DECISION, THREAD
-from surgseg_ros.core.pipeline import InputFrame
+from surgseg_ros.core.results import InputFrame
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import read_image_file
 from surgseg_ros.evaluation.layout import FrameError, LabelledImage, find_labelled

@@ -14,13 +14,8 @@ from tqdm import tqdm
 from surgseg_ros.core.errors import is_of_machine
 from surgseg_ros.core.files import make_folder, remove_empty, tidied, write_whole, writing
 from surgseg_ros.core.gates import FROZEN, OFF, REFUSE
-from surgseg_ros.core.pipeline import (
-    CameraPipeline,
-    Decision,
-    FrameResult,
-    InputFrame,
-    PipelineSettings,
-)
+from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
+from surgseg_ros.core.results import Decision, FrameResult, InputFrame
 from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.segmenter import Segmenter

@@ -16,10 +16,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from surgseg_ros.core.detections import DEFAULT_LEAST_AREA, without_decision
+from surgseg_ros.core.detections import DEFAULT_LEAST_AREA
 from surgseg_ros.core.parameters import AGE_SOURCES, FAIL_SAFES, LARGEST_FRAME_AGE_MS
 from surgseg_ros.core.reasons import Reason, ReasonCode
-from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.messages.serialization import header
 from surgseg_ros.node.health import STALE, CameraChannel
 
@@ -194,10 +193,5 @@ class FailSafe:
         self._published_ns[channel.name] = now_ns
         stamp_ns = last.stamp_ns + max(1, now_ns - last.received_ns)
         black = np.zeros((*last.size, 3), np.uint8)
-        channel.outputs.publish(
-            header(stamp_ns, last.frame_id),
-            black,
-            Segmentation.undecided(last.size),
-            without_decision(last.size),
-        )
+        channel.outputs.publish_no_decision(header(stamp_ns, last.frame_id), black)
         channel.health.count('no_decision')

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from surgseg_ros.core.detections import Instrument
 from surgseg_ros.core.geometry import Distances
-from surgseg_ros.core.pipeline import InputFrame
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.segmentation import Roi, Segmentation
-from surgseg_ros.core.timing import Percentiles, Stopwatch, percentiles
+from surgseg_ros.core.timing import Percentiles, percentiles
 from surgseg_ros.messages.images import read_stamp
 
 VALID: Final = 'valid'
@@ -207,6 +206,12 @@ class Health:
             for stage, time_ms in times_ms.items():
                 self._keep(stage, time_ms)
 
+    def record_times(self, times_ms: Mapping[str, float]) -> None:
+        """Record milliseconds by stage of what follows a mask."""
+        with self._lock:
+            for stage, time_ms in times_ms.items():
+                self._keep(stage, time_ms)
+
     def record_roi(self, roi: Roi | None) -> None:
         """Record the part of the image that the last mask is of; None for all of it."""
         with self._lock:
@@ -323,7 +328,13 @@ class Sink(Protocol):
     def topics(self) -> list[str]:
         """List the relative names of the output topics, except `status`."""
 
-    def publish(
+    def publish_mask(self, header: Any, mask: NDArray[np.uint8]) -> None:
+        """Publish the mask of an image; see Outputs."""
+
+    def publish_detections(self, header: Any, instruments: Sequence[Instrument]) -> None:
+        """Publish the instruments in a mask."""
+
+    def publish_others(
         self,
         header: Any,
         image: NDArray[np.uint8],
@@ -331,7 +342,10 @@ class Sink(Protocol):
         instruments: Sequence[Instrument],
         raw: NDArray[np.uint8] | None = None,
     ) -> None:
-        """Publish the results of an image; see Outputs."""
+        """Publish what else has a subscriber."""
+
+    def publish_no_decision(self, header: Any, image: NDArray[np.uint8]) -> None:
+        """Publish on every topic that there is no decision."""
 
     def wants_confidence(self) -> bool:
         """Return whether the topic with the confidence of each pixel has a subscriber."""
@@ -374,20 +388,6 @@ class Frame(NamedTuple):
         """Stamp of the image's header in nanoseconds; None if there are too few bytes."""
         return read_stamp(self.cdr)
 
-
-class ReceivedImage(NamedTuple):
-    """
-    A frame that was read and waits for its result.
-
-    :param frame: the serialized frame.
-    :param channel: its camera.
-    :param header: std_msgs/Header of the image.
-    :param input: input of the pipeline.
-    :param watch: started before the frame was read.
-    """
-
-    frame: Frame
-    channel: CameraChannel
-    header: Any
-    input: InputFrame
-    watch: Stopwatch
+    def age_ms(self, now_ns: int) -> float:
+        """Return the milliseconds from its receipt by the middleware to now, by steady clock."""
+        return (self.age_ns + now_ns - self.received_ns) / 1e6

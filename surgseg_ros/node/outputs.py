@@ -14,7 +14,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
-from surgseg_ros.core.detections import Instrument, instance_image
+from surgseg_ros.core.detections import Instrument, instance_image, without_decision
 from surgseg_ros.core.errors import describe
 from surgseg_ros.core.geometry import Distances, find_geometries, least_distances
 from surgseg_ros.core.keypoints import Geometry
@@ -132,7 +132,25 @@ class Outputs:
         if self._label_info is not None:
             self._label_info.publish(to_cdr(label_info_to_msg(now_ns)))
 
-    def publish(
+    def publish_mask(self, header: Any, mask: NDArray[np.uint8]) -> None:
+        """
+        Publish the mask of an image.
+
+        :param header: header of the image, passed on unchanged.
+        :param mask: (H, W) uint8.
+        """
+        self._send('mask', image_to_msg(mask, header))
+
+    def publish_detections(self, header: Any, instruments: Sequence[Instrument]) -> None:
+        """
+        Publish the instruments in a mask, after it.
+
+        :param header: header of the image, passed on unchanged.
+        :param instruments: the instruments.
+        """
+        self._send('detections', detections_to_msg(header, instruments))
+
+    def publish_others(
         self,
         header: Any,
         image: NDArray[np.uint8],
@@ -141,7 +159,7 @@ class Outputs:
         raw: NDArray[np.uint8] | None = None,
     ) -> None:
         """
-        Publish the results of an image: mask and detections, and what else has a subscriber.
+        Publish what else has a subscriber, after mask and detections.
 
         :param header: header of the image, passed on unchanged.
         :param image: (H, W, 3) uint8 RGB.
@@ -149,8 +167,6 @@ class Outputs:
         :param instruments: the instruments in it.
         :param raw: (H, W) uint8, the mask before the temporal filter; None without a filter.
         """
-        self._send('mask', image_to_msg(segmentation.mask, header))
-        self._send('detections', detections_to_msg(header, instruments))
         if self._has_subscriber('confidence') and segmentation.confidence is not None:
             self._send('confidence', image_to_msg(segmentation.confidence, header))
         geometries = self._geometries(segmentation, instruments)
@@ -171,6 +187,19 @@ class Outputs:
         if self._measure is not None:
             found = None if geometries is None else least_distances(instruments, geometries)
             self._measure(found)
+
+    def publish_no_decision(self, header: Any, image: NDArray[np.uint8]) -> None:
+        """
+        Publish on every topic that there is no decision.
+
+        :param header: of the image, or of none.
+        :param image: (H, W, 3) uint8 RGB.
+        """
+        size = image.shape[0], image.shape[1]
+        unknown, instruments = Segmentation.undecided(size), without_decision(size)
+        self.publish_mask(header, unknown.mask)
+        self.publish_detections(header, instruments)
+        self.publish_others(header, image, unknown, instruments)
 
     def _geometries(
         self, segmentation: Segmentation, instruments: Sequence[Instrument]

@@ -72,28 +72,28 @@ class StatusReport:
         self._past = _Past(time.monotonic(), {})
         self._last_rates = {'in_hz': 0.0, 'out_hz': 0.0}
 
-    def publish(self, stale_after_ms: float, model: str) -> None:
+    def publish(self, stale_after_ms: float, facts: Mapping[str, str]) -> None:
         """
         Publish the status if it has changed, or is due again.
 
         :param stale_after_ms: how long a mask is fresh.
-        :param model: name and hash of the model.
+        :param facts: values of the whole node: `model`, name and hash of the model, and others.
         """
         now_ns = time.monotonic_ns()
         verdict = self._health.verdict(now_ns, stale_after_ms)
         if verdict == self._last and now_ns / 1e9 - self._last_s < _REPEAT_S:
             return
         self._last, self._last_s = verdict, now_ns / 1e9
-        self._publish_status(verdict, model)
+        self._publish_status(verdict, facts)
 
-    def end(self, reason: Reason, model: str) -> None:
+    def end(self, reason: Reason, facts: Mapping[str, str]) -> None:
         """
         Publish a last `inactive`, and wait a limited time for reliable subscribers to receive it.
 
         :param reason: why no more masks are published.
-        :param model: name and hash of the model.
+        :param facts: see `publish`.
         """
-        self._publish_status(Verdict(INACTIVE, (reason,)), model)
+        self._publish_status(Verdict(INACTIVE, (reason,)), facts)
         self._publisher.wait_for_all_acked(Duration(seconds=_LAST_STATUS_S))
 
     def destroy(self) -> None:
@@ -101,19 +101,18 @@ class StatusReport:
         self._node.destroy_publisher(self._publisher)
 
     def diagnostics(
-        self, stale_after_ms: float, model: str, facts: Mapping[str, str], failed: bool
+        self, stale_after_ms: float, facts: Mapping[str, str], failed: bool
     ) -> DiagnosticStatus:
         """
         Make the camera's part of `/diagnostics`.
 
         :param stale_after_ms: how long a mask is fresh.
-        :param model: name and hash of the model.
-        :param facts: values of the whole node, such as the device.
+        :param facts: values of the whole node: `model`, `device` and others.
         :param failed: whether the node could not be configured or activated.
         :return: the verdict and facts as text, and each rate, count and time as one number.
         """
         verdict = self._health.verdict(time.monotonic_ns(), stale_after_ms)
-        texts = {**self._values(verdict, model), **facts}
+        texts = self._values(verdict, facts)
         last_stamp = {'last_stamp_s': stamp} if (stamp := texts.pop('last_stamp')) else {}
         numbers = {
             **last_stamp,
@@ -131,8 +130,8 @@ class StatusReport:
         status.message = f'{verdict.state}: {verdict.reason}' if verdict.reason else verdict.state
         return status
 
-    def _publish_status(self, verdict: Verdict, model: str) -> None:
-        self._publisher.publish(self._status(verdict, self._values(verdict, model)))
+    def _publish_status(self, verdict: Verdict, facts: Mapping[str, str]) -> None:
+        self._publisher.publish(self._status(verdict, self._values(verdict, facts)))
 
     def _status(self, verdict: Verdict, values: Mapping[str, str]) -> DiagnosticStatus:
         return DiagnosticStatus(
@@ -143,14 +142,15 @@ class StatusReport:
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
 
-    def _values(self, verdict: Verdict, model: str) -> dict[str, str]:
+    def _values(self, verdict: Verdict, facts: Mapping[str, str]) -> dict[str, str]:
         stamp_ns = self._health.last_stamp_ns()
         stamp = '' if stamp_ns is None else f'{stamp_ns // 10**9}.{stamp_ns % 10**9:09d}'
         return {
             'reason': verdict.reason,
             'last_stamp': stamp,
-            'model': model,
+            'model': facts['model'],
             'reason_codes': ','.join(verdict.codes),
+            **facts,
         }
 
     def _distances(self) -> dict[str, str]:
@@ -352,26 +352,29 @@ class Reporter:
         self._status_ticker.stop()
         with self._lock:
             for report in self._reports:
-                report.end(Reason(ReasonCode.SHUT_DOWN, reason), self.model)
+                report.end(Reason(ReasonCode.SHUT_DOWN, reason), self._facts())
 
     def publish_status(self) -> None:
         """Publish each `status` that has changed, or is due again."""
         with self._lock:
             for report in self._reports:
-                report.publish(self._stale_after_ms(), self.model)
+                report.publish(self._stale_after_ms(), self._facts())
 
     def _publish_diagnostics(self) -> None:
         self._check_subscriptions()
-        facts = {'device': self.device}
-        if (state := self.detections_3d) is not None:
-            facts['detections_3d'] = state()
+        facts = {**self._facts(), 'device': self.device}
         with self._lock:
             self._diagnostics.publish(
                 [
-                    report.diagnostics(self._stale_after_ms(), self.model, facts, self.failed)
+                    report.diagnostics(self._stale_after_ms(), facts, self.failed)
                     for report in self._reports
                 ]
             )
+
+    def _facts(self) -> dict[str, str]:
+        """Return the values of the whole node that `status` has too."""
+        state = self.detections_3d
+        return {'model': self.model, **({} if state is None else {'detections_3d': state()})}
 
     def _report_error(self, error: Exception) -> None:
         self._node.get_logger().error(

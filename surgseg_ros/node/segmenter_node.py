@@ -185,7 +185,9 @@ class SegmenterNode(LifecycleNode):
             health.set_degraded_reasons(self._models.degraded_reasons())
 
     def _on_model_change(self, degraded_reasons: tuple[Reason, ...]) -> None:
-        """Report that the last mask is not from the model in use."""
+        """Report that the last mask is not from the model in use, and forget its results."""
+        if self._stereo is not None:
+            self._stereo.forget()
         for channel in self._channels:
             channel.health.record_model_change(degraded_reasons)
 

@@ -10,7 +10,8 @@ from verbs import verb
 
 from surgseg_ros.core.detections import instance_image
 from surgseg_ros.core.geometry import find_geometries
-from surgseg_ros.core.pipeline import CameraPipeline, InputFrame
+from surgseg_ros.core.pipeline import CameraPipeline
+from surgseg_ros.core.results import InputFrame
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.frames import read_image_file
 from surgseg_ros.evaluation.instrument_folders import read_frame

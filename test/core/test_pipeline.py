@@ -9,16 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from surgseg_ros.core import pipeline as pipeline_module
+from surgseg_ros.core import results
 from surgseg_ros.core.gates import Gates, GateSetting
 from surgseg_ros.core.labels import NEEDLE, NO_DECISION
-from surgseg_ros.core.pipeline import (
-    CameraPipeline,
-    InputFrame,
-    PipelineSettings,
-    complete,
-)
+from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
 from surgseg_ros.core.reasons import ReasonCode, ResultWarning
+from surgseg_ros.core.results import InputFrame, complete
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 from surgseg_ros.core.tracking import Tracker
 from surgseg_ros.synthetic import Scene
@@ -144,7 +140,7 @@ def test_a_failed_image_is_freed_with_its_result(fails, monkeypatch):
     if fails == 'postprocessing':
         monkeypatch.setattr(Gates, 'examine', fail)
     elif fails == 'instruments':
-        monkeypatch.setattr(pipeline_module, 'instruments_in', fail)
+        monkeypatch.setattr(results, 'instruments_in', fail)
     elif fails == 'tracks':
         monkeypatch.setattr(Tracker, 'update', fail)
     image = SCENE.copy()
@@ -152,19 +148,24 @@ def test_a_failed_image_is_freed_with_its_result(fails, monkeypatch):
     gc.disable()
     try:
         result = CameraPipeline().process(segmenter, frame(image, 0))
-        assert str(result.error) == fails
+        texts = [str(result.error), *(warning.text for warning in result.warnings)]
+        assert any(fails in text for text in texts)
         del image, result
         assert freed() is None
     finally:
         gc.enable()
 
 
-def test_instruments_that_cannot_be_found_are_no_decision():
+def test_instruments_that_cannot_be_found_are_no_decision_and_the_mask_stays():
     """A segmentation without any confidence has no scores."""
     bare = dataclasses.replace(output(), confidence=None)
-    failed = complete(CameraPipeline().decide(frame(SCENE, 0), bare))
-    assert (failed.failed, failed.code) == (True, 'ValueError')
-    assert (failed.mask == NO_DECISION).all()
+    result = complete(CameraPipeline().decide(frame(SCENE, 0), bare))
+    assert result.is_decided
+    assert (result.mask == NEEDLE).all()
+    assert [instrument.label for instrument in result.instruments] == [NO_DECISION]
+    (warning,) = result.warnings
+    assert warning.code == ReasonCode.PROCESSING_FAILED
+    assert 'no decision on instruments: ValueError' in warning.text
 
 
 def test_small_regions_are_dropped_where_asked_for():
@@ -192,7 +193,8 @@ def test_process_runs_the_network_with_what_the_settings_need():
     roi = Roi(0, 0, 64, 64)
     result = CameraPipeline(roi=roi).process(Network(), frame(SCENE, 0))
     assert [instrument.label for instrument in result.instruments] == [NEEDLE]
-    assert {'network', 'detections'} <= result.stage_ms.keys()
+    stages = {'network', 'gates', 'postprocessing', 'detections', 'instruments'}
+    assert stages <= result.stage_ms.keys()
     CameraPipeline(PipelineSettings(min_confidence=0.1)).process(Network(), frame(SCENE, 0))
     assert wanted == [(roi, False, True), (None, True, True)]
 

@@ -19,8 +19,9 @@ from sensor_msgs.msg import Image
 
 from surgseg_ros.core.gates import GATES, WARN, GateSetting
 from surgseg_ros.core.parameters import TABLE
-from surgseg_ros.core.pipeline import CameraPipeline, InputFrame, PipelineSettings
+from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
 from surgseg_ros.core.reasons import Reason, ReasonCode
+from surgseg_ros.core.results import InputFrame
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.encodings import color_layout

@@ -254,7 +254,8 @@ def test_diagnostics_hold_texts_and_one_number_for_each_other_key(start):
     values = {key: float(text) for key, text in numbers.items() if key not in texts}
     assert values['received'] >= values['published']
     stages = ('transport', 'wait', 'parse', 'fit', 'network', 'upsample', 'model', 'download')
-    stages += ('postprocessing', 'detections', 'publish', 'age')
+    stages += ('gates', 'postprocessing', 'publish', 'age')
+    stages += ('detections', 'instruments', 'publish_others', 'detections_age')
     assert values.keys() == {
         *('in_hz', 'out_hz', 'last_stamp_s', 'received', 'published', 'lost_on_the_way'),
         *('overwritten_unread', 'dropped_for_newer', 'rejected', 'too_old', 'undecided'),

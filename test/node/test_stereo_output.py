@@ -268,3 +268,7 @@ def test_the_node_publishes_what_both_cameras_see(start_node, masks, monkeypatch
     message = send_until(found, lambda message: message.detections)
     assert message.header.frame_id == FRAME_ID
     assert diagnostics.wait(lambda part: part.numbers['detections_3d'] == 'published')
+    status = bench.status('right/status')
+    assert status.wait(
+        lambda m: {v.key: v.value for v in m.values}['detections_3d'] == 'published'
+    )

@@ -2,122 +2,22 @@
 """A result belongs to a generation, and a pass serves several eyes."""
 
 import dataclasses
-import logging
 import time
 
 import numpy as np
 import pytest
 from bench import image_cdr
+from workers import PATIENT, Active, Kept, Passes, colour, work
 
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.reasons import Reason, ReasonCode
-from surgseg_ros.core.segmentation import Roi, Segmentation
+from surgseg_ros.core.segmentation import Roi
 from surgseg_ros.messages.images import image_to_jpeg
-from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE, header, stamp_ns, to_cdr
+from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, header, to_cdr
 from surgseg_ros.node import worker
-from surgseg_ros.node.freshness import HEADER, Generation, ResultPolicy
-from surgseg_ros.node.health import CameraChannel, Frame, Health
-from surgseg_ros.node.inference import Inference
-from surgseg_ros.node.mailbox import Mailbox, Pairing
-from surgseg_ros.node.worker import Worker
-
-
-class Passes:
-    """Stands in for a Segmenter: a class per image, and no answer to one beyond its roi."""
-
-    max_batch_size = 3
-
-    def __init__(self):
-        self.sizes = []
-
-    def segment_all(self, images, rois, *, confidence, grid_confidence):
-        assert grid_confidence
-        self.sizes.append(len(images))
-        for image, roi in zip(images, rois):
-            if roi is not None:
-                roi.view(image)
-        full = ((image.shape[:2], image[0, 0, 0] % 10) for image in images)
-        return [Segmentation(np.full(s, c, np.uint8), np.full(s, 255, np.uint8)) for s, c in full]
-
-
-class Kept:
-    """Stands in for Outputs."""
-
-    def __init__(self):
-        self.published = []
-
-    def wants_confidence(self):
-        return False
-
-    def publish(self, header, image, segmentation, instruments, raw=None):
-        assert segmentation.mask.shape == image.shape[:2]
-        values = np.unique(segmentation.mask).tolist()
-        self.published.append((stamp_ns(header), values, [i.label for i in instruments]))
-
-
-class Models:
-    """Stands in for ModelSlot: there is no fallback."""
-
-    def __init__(self, segmenter):
-        self.use(segmenter)
-
-    def use(self, segmenter):
-        self.inference = Inference(segmenter, self)
-
-    def fall_back(self, error):
-        return False
-
-    def disable_batching(self, reason):
-        raise AssertionError(reason)
-
-
-PATIENT = ResultPolicy(stale_after_ms=600_000)
-
-
-def work(
-    frames,
-    rois,
-    segmenter=None,
-    policy=PATIENT,
-    now_ns=lambda: 0,
-    health=Health,
-    report=None,
-    pairing=None,
-    type_name=IMAGE,
-    **more,
-):
-    """Lay frames (camera, CDR) into a mailbox, and have a worker take them all at once."""
-    segmenter = segmenter or Passes()
-    models = segmenter.models = Models(segmenter)
-    mailbox, outputs = Mailbox(pairing), [Kept() for _ in rois]
-    healths = [health() for _ in rois]
-    channels = tuple(
-        CameraChannel(f'eye {n}', type_name, roi, healths[n], outputs[n])
-        for n, roi in enumerate(rois)
-    )
-    logger = logging.getLogger('worker')
-    thread = Worker(
-        *(models, mailbox, channels, Generation(), lambda: policy, now_ns, logger),
-        report=lambda: report and report(healths[0], outputs[0]),
-        **more,
-    )
-    for camera, cdr in frames:
-        mailbox.put(Frame(camera, cdr, time.monotonic_ns(), 0, 0))
-    thread.start()
-    while not is_empty(mailbox):
-        pass
-    mailbox.close()
-    thread.join()
-    return segmenter.sizes, [o.published for o in outputs], [h.counts() for h in healths]
-
-
-def is_empty(mailbox):
-    with mailbox._changed:
-        return mailbox._queue.due_ns() is None
-
-
-def colour(value, size=(8, 12)):
-    return np.full((*size, 3), value, np.uint8)
+from surgseg_ros.node.freshness import HEADER
+from surgseg_ros.node.health import Health
+from surgseg_ros.node.mailbox import Pairing
 
 
 def test_two_cameras_share_a_pass_and_each_keeps_its_header_and_size():
@@ -153,7 +53,7 @@ def test_a_worker_outlives_outputs_that_fail(monkeypatch):
     def fail(*arguments):
         raise RuntimeError('no publisher')
 
-    monkeypatch.setattr(Kept, 'publish', fail)
+    monkeypatch.setattr(Kept, 'publish_mask', fail)
     _, _, counts = work([(0, image_cdr(colour(4), 7)), (1, b'')], [None, None])
     assert [count['rejected'] for count in counts] == [1, 1]
 
@@ -211,11 +111,6 @@ def test_a_warning_is_reported_before_its_mask_is_out():
     def report(health, outputs):
         verdict = health.verdict(time.monotonic_ns(), 600_000)
         reported.append((verdict.reason, verdict.codes, len(outputs.published)))
-
-    class Active(Health):
-        def __init__(self):
-            super().__init__()
-            self.activate(0)
 
     frames = [(0, image_cdr(colour(4), 0))]  # a stamp of zero
     _, (got,), _ = work(frames, [None], health=Active, report=report)

@@ -37,12 +37,13 @@ class Listener:
     Subscribes to masks and to /diagnostics; its callbacks only collect.
 
     :param topic: of the masks.
-    :param others: further outputs of the node, of which messages are counted.
+    :param others: further outputs of the node.
     """
 
     def __init__(self, topic: str, others: Sequence[str] = ()) -> None:
         """Subscribe; the executor's thread runs the callbacks."""
-        self.heard = dict.fromkeys(others, 0)
+        self.heard: dict[str, list[tuple[int, int]]] = {name: [] for name in others}
+        """The stamp and the time of receipt of each message, by output."""
         self._masks: list[tuple[int, int]] = []
         self._diagnostics: dict[str, Any] = {'count': 0, 'values': {}}
         self.node = rclpy.create_node('benchmark_listener', start_parameter_services=False)
@@ -67,7 +68,8 @@ class Listener:
         self._masks.append((stamp_of(cdr), now_ns))
 
     def _on_other(self, name: str, cdr: bytes) -> None:
-        self.heard[name] += 1
+        now_ns = time.time_ns()
+        self.heard[name].append((stamp_of(cdr), now_ns))
 
     def _on_report(self, message: Any) -> None:
         values = {value.key: value.value for value in message.status[0].values}

@@ -188,7 +188,8 @@ def run(variant: Variant, settings: Settings) -> dict[str, Any]:
 
     :param variant: what to run.
     :param settings: how.
-    :return: `latencies_ms`, counts, `memory_mib`, messages `heard` on further topics, and
+    :return: `latencies_ms`, counts, `memory_mib`, of further outputs `heard`, the number of
+        messages, and `heard_ms`, their latencies, and
         `model_ms` and `slot_ms`: percentiles of our node, single times of the plain one; of ours
         also `stages_ms` and `runtime`.
     :raises RuntimeError: if a process ends, or no mask comes.
@@ -204,7 +205,11 @@ def run(variant: Variant, settings: Settings) -> dict[str, Any]:
         watch()
         heard = listener.ask('heard')
         times = node.ask('times') if variant.plain else []
-    result = {'sent': len(sent), **latencies(sent, masks), 'heard': heard}
+    result = {'sent': len(sent), **latencies(sent, masks)}
+    result['heard'] = {name: len(messages) for name, messages in heard.items()}
+    result['heard_ms'] = {
+        name: latencies(sent, messages)['latencies_ms'] for name, messages in heard.items()
+    }
     result['memory_mib'] = memory(watch.samples)
     if variant.plain:
         return {**result, **plain_times(times, sent), **counts(result, {}, {})}

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the pipeline takes and gives: an image, what was found wrong with it, mask, instruments."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgseg_ros.core.detections import DEFAULT_LEAST_AREA, Instrument, without_decision
+from surgseg_ros.core.errors import describe
+from surgseg_ros.core.gates import Finding
+from surgseg_ros.core.postprocessing import instruments_in
+from surgseg_ros.core.reasons import Reason, ReasonCode, ResultWarning
+from surgseg_ros.core.segmentation import Roi, Segmentation
+from surgseg_ros.core.timing import StampAnomaly, Stopwatch
+
+
+class InputFrame(NamedTuple):
+    """
+    An image as input of the pipeline.
+
+    :param image: (H, W, 3) uint8 RGB; rows may be padded, it is not modified.
+    :param stamp_ns: the camera's stamp; None for images without one (files), which are then
+        assumed to follow each other closely.
+    :param received_ns: when it was received, by a clock that never goes back.
+    :param warnings: warnings about the image from before the pipeline.
+    """
+
+    image: NDArray[np.uint8]
+    stamp_ns: int | None = None
+    received_ns: int = 0
+    warnings: tuple[ResultWarning, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+
+class Examination(NamedTuple):
+    """
+    What is known of an image from its pixels and its stamp alone.
+
+    :param findings: of the quality gates.
+    :param anomalies: of stamp and size.
+    :param stage_ms: milliseconds of `gates`.
+    :param error: what the gates raised.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    anomalies: tuple[StampAnomaly, ...] = ()
+    stage_ms: Mapping[str, float] = MappingProxyType({})
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """
+    A mask, or no decision, before instruments are searched.
+
+    :param segmentation: the result to publish; NO_DECISION everywhere without a decision.
+    :param raw_mask: (H, W) uint8, the mask of the network, if the temporal filter is on.
+    :param warnings: warnings about the result.
+    :param anomalies: anomalies of stamp and size.
+    :param code: the kind of reason why there is no decision; empty if there is one.
+    :param reasons: why there is no decision; empty if there is one.
+    :param error: what network, device or settings raised, if that is why there is no decision.
+    :param stage_ms: milliseconds by stage, in the order of work.
+    :param least_area: minimum area of an instrument as a share of the image's area.
+    :param roi: the part of the image that was segmented; None for all of it.
+    :param stamp_ns: the image's; None if it has none.
+    :param begins: whether it shows another view than the images before, so that no track goes on.
+    """
+
+    segmentation: Segmentation
+    raw_mask: NDArray[np.uint8] | None = None
+    warnings: tuple[ResultWarning, ...] = ()
+    anomalies: tuple[StampAnomaly, ...] = ()
+    code: str = ''
+    reasons: tuple[Reason, ...] = ()
+    error: Exception | None = None
+    stage_ms: Mapping[str, float] = field(default_factory=dict)
+    least_area: float = DEFAULT_LEAST_AREA
+    roi: Roi | None = None
+    stamp_ns: int | None = None
+    begins: bool = False
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether there is a mask."""
+        return not self.code
+
+    @property
+    def failed(self) -> bool:
+        """Whether network, device or settings failed, rather than the image."""
+        return self.error is not None
+
+    @property
+    def reason(self) -> str:
+        """Why there is no decision, for people; empty if there is one."""
+        return '; '.join(reason.text for reason in self.reasons)
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """(H, W) uint8 class index, or NO_DECISION."""
+        return self.segmentation.mask
+
+
+@dataclass(frozen=True)
+class FrameResult(Decision):
+    """
+    The complete result of an image.
+
+    :param instruments: those in the mask; without a decision, a single one of the whole image with
+        label NO_DECISION.
+    """
+
+    instruments: tuple[Instrument, ...] = ()
+
+
+def complete(decision: Decision) -> FrameResult:
+    """
+    Find the instruments of a decision; `CameraPipeline.track` gives them their ids.
+
+    :param decision: from `CameraPipeline.decide`.
+    :return: the same with instruments; see `without_instruments` for a failure.
+    """
+    watch = Stopwatch()
+    if not decision.is_decided:
+        return FrameResult(**vars(decision), instruments=without_decision(decision.mask.shape[:2]))
+    try:
+        instruments = instruments_in(decision.segmentation, decision.least_area, watch)
+    except Exception as error:  # one image must never end the stream
+        return without_instruments(decision, instruments_failed(error))
+    return with_times(FrameResult(**vars(decision), instruments=instruments), watch)
+
+
+def without_instruments(decision: Decision, warning: ResultWarning) -> FrameResult:
+    """
+    Give no decision on the instruments in a mask.
+
+    :param decision: whose mask is not affected.
+    :param warning: why.
+    :return: the decision with the warning, and a single instrument with label NO_DECISION.
+    """
+    height, width = decision.mask.shape
+    changes = {
+        'warnings': (*decision.warnings, warning),
+        'instruments': without_decision((height, width)),
+    }
+    return FrameResult(**{**vars(decision), **changes})
+
+
+def instruments_failed(error: Exception) -> ResultWarning:
+    """
+    Make the warning for `without_instruments` after an error.
+
+    :param error: what was raised.
+    :return: the warning.
+    """
+    text = f'no decision on instruments: {describe(error)}'
+    return ResultWarning(ReasonCode.PROCESSING_FAILED, text)
+
+
+def with_times(result: FrameResult, watch: Stopwatch) -> FrameResult:
+    """
+    Add times to those of a result.
+
+    :param result: the result.
+    :param watch: with the times of a later step.
+    :return: the result with the sum of both in each stage.
+    """
+    times_ms = dict(result.stage_ms)
+    for stage, time_ms in watch.times_ms().items():
+        times_ms[stage] = times_ms.get(stage, 0.0) + time_ms
+    return dataclasses.replace(result, stage_ms=times_ms)
+
+
+def failure(error: Exception, size: tuple[int, int]) -> dict[str, Any]:
+    """
+    Make the fields of a decision that failed.
+
+    :param error: what was raised.
+    :param size: (H, W) of the image in pixels.
+    :return: by name.
+    """
+    return {
+        'segmentation': Segmentation.undecided(size),
+        'code': type(error).__name__,
+        'reasons': (Reason(ReasonCode.PROCESSING_FAILED, describe(error)),),
+        'error': error,
+    }

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mask goes out first, checked by the gates; what belongs to it follows, or is no decision."""
+
+import dataclasses
+import threading
+import time
+
+from bench import image_cdr
+from workers import PATIENT, Active, Kept, Passes, colour, work
+
+from surgseg_ros.core.gates import Gates, GateSetting
+from surgseg_ros.core.labels import NO_DECISION
+from surgseg_ros.core.pipeline import PipelineSettings
+from surgseg_ros.core.tracking import Tracker
+
+
+def test_all_masks_of_a_batch_go_out_before_what_belongs_to_them():
+    order = []
+
+    class Listed(Kept):
+        def __init__(self):
+            self.published, self.order = [], order
+
+    frames = [(0, image_cdr(colour(6), 11)), (1, image_cdr(colour(4), 22))]
+    work(frames, [None, None], outputs=Listed)
+    assert order == [
+        *(('mask', 11), ('mask', 22)),
+        *(('detections', 11), ('others', 11), ('detections', 22), ('others', 22)),
+    ]
+
+
+def test_gates_examine_the_image_while_the_network_works(monkeypatch):
+    working, examined = threading.Event(), threading.Event()
+    examine = Gates.examine
+
+    def wait_for_network(gates, image):
+        assert working.wait(60)
+        found = examine(gates, image)
+        examined.set()
+        return found
+
+    class Waiting(Passes):
+        def segment_all(self, *arguments, **options):
+            working.set()
+            assert examined.wait(60)
+            return super().segment_all(*arguments, **options)
+
+    monkeypatch.setattr(Gates, 'examine', wait_for_network)
+    refusing = PipelineSettings(gates={'black': GateSetting('no_decision', 0.9)})
+    frames = [(0, image_cdr(colour(4), 7)), (1, image_cdr(colour(224), 8))]
+    _, published, counts = work(frames, [None, None], Waiting(), settings=refusing)
+    assert published == [[(7, [NO_DECISION], [NO_DECISION])], [(8, [4], [4])]]
+    assert [(count['undecided'], count['published']) for count in counts] == [(1, 0), (0, 1)]
+
+
+def test_instruments_that_cannot_be_found_are_no_decision_and_reported(monkeypatch, caplog):
+    def fail(*_):
+        raise ArithmeticError('no assignment')
+
+    monkeypatch.setattr(Tracker, 'update', fail)
+    reported = []
+
+    def report(health, outputs):
+        reported.append((health.verdict(time.monotonic_ns(), 600_000).codes, list(outputs.order)))
+
+    frames = [(0, image_cdr(colour(4), 7))]
+    _, (got,), (counts,) = work(frames, [None], health=Active, report=report)
+    assert got == [(7, [4], [NO_DECISION])]
+    assert reported == [(('processing_failed',), [('mask', 7)])], 'before the detections'
+    assert (counts['published'], counts['rejected']) == (1, 0)
+    assert 'no decision on instruments: ArithmeticError: no assignment' in caplog.text
+
+
+def test_instruments_that_are_found_too_late_are_no_decision(monkeypatch, caplog):
+    policies = iter([PATIENT, PATIENT])  # one when the batch begins, one for the mask
+
+    def policy():
+        return next(policies, dataclasses.replace(PATIENT, stale_after_ms=-1))
+
+    _, (got,), (counts,) = work([(0, image_cdr(colour(4), 7))], [None], policy=policy)
+    assert got == [(7, [4], [NO_DECISION])]
+    assert (counts['published'], counts['too_old']) == (1, 0)
+    assert 'no decision on instruments: a result was ready' in caplog.text
+
+
+def test_outputs_that_fail_after_the_mask_degrade_it(monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError('no publisher')
+
+    monkeypatch.setattr(Kept, 'publish_others', fail)
+    healths = []
+
+    def kept():
+        healths.append(Active())
+        return healths[-1]
+
+    _, (got,), (counts,) = work([(0, image_cdr(colour(4), 7))], [None], health=kept)
+    assert got == [(7, [4], [4])]
+    assert (counts['published'], counts['rejected']) == (1, 0)
+    assert healths[0].verdict(0, 600_000).codes == ('processing_failed',)
+    assert 'a mask without all that belongs to it' in caplog.text
