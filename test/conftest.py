@@ -19,6 +19,7 @@ os.environ.setdefault('ROS_DOMAIN_ID', str(os.getpid() % 100 + 1))
 if worker := os.environ.get('PYTEST_XDIST_WORKER'):  # gw0, gw1 …: each in a domain of its own
     domain = int(os.environ['ROS_DOMAIN_ID']) + int(worker.removeprefix('gw'))
     os.environ['ROS_DOMAIN_ID'] = str((domain - 1) % 100 + 1)
+os.environ.setdefault('RAY_worker_niceness', '0')  # 15 by default: beside other work they starve
 
 # A shell's background job ignores Ctrl-C, and so would all that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
