@@ -68,11 +68,13 @@ class ReasonCode(Enum):
     )
     TOO_OLD = (
         'too_old',
-        'The last result was older than `stale_after_ms` or `max_frame_age_ms` when it was ready.',
+        'The last result, or the instruments in it, was older than `stale_after_ms` or '
+        '`max_frame_age_ms` when it was ready.',
     )
     PROCESSING_FAILED = (
         'processing_failed',
-        'The network, the device or another step failed on the last image.',
+        'The network, the device or another step failed on the last image; if only its '
+        'instruments could not be found, its mask is published and `degraded`.',
     )
 
     GATE_BLACK = 'gate_black', 'Quality gate `black`: the image is black.'

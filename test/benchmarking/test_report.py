@@ -40,6 +40,7 @@ def over_dds(**changes: Any) -> dict[str, Any]:
     return {
         **counts,
         **{'lost_on_the_way': 0, 'overwritten_unread': 5, 'heard': {'overlay': 3}},
+        'heard_ms': {'overlay': MS},
         **{f'{name}_ms': MS for name in ('latency', 'model', 'slot', 'rest')},
         'memory_mib': {
             **{'after_500_frames': 100.0, 'last': 101.0, 'frames': 900},
@@ -56,14 +57,16 @@ def test_numbers_get_few_digits_and_what_is_unknown_a_dash() -> None:
 
 def test_cost_by_pixels_and_cameras_stands_beside_its_floor() -> None:
     row = {
-        **{'size': '1000x1000', 'pixels': 10**6, 'cameras': 2, 'total': MS, 'frames_per_s': 50.0},
+        **{'size': '1000x1000', 'pixels': 10**6, 'cameras': 2, 'frames_per_s': 50.0},
+        **{'mask': {'p50': 0.5, 'p95': 0.6, 'p99': 0.7}, 'total': MS},
         'stages': {'wait': MS, 'network': MS},
         'floor_ms': {'wait': 0.0, 'network': 0.25, 'total': 0.5},
         **{'rounds': 37, 'rounds_wanted': 100},
     }
     lines = table({'table': [row], **FACTS}).splitlines()
     assert cells(lines[2]) == [
-        *('1000x1000', '2', '1.00', '2.00', '30.0', '1.00', '50.0', '20.0', '20.0')
+        *('1000x1000', '2', '0.50', '0.60', '0.70', '1.00', '2.00', '30.0'),
+        *('1.00', '50.0', '20.0', '20.0'),
     ]
     assert '| 1000x1000 | 2 | 1.00 | 1.00 (0.25) |' in lines
     assert 'f32 100 GFLOP/s; bf16 not measured: emulated; a copy' in lines[-1]
@@ -87,6 +90,7 @@ def test_all_variants_their_counts_memory_and_ratios_are_reported() -> None:
     assert plain[heads.index('overwritten unread')] == '5'
     assert 'takes 3.0 times as long for the rest, and 4.0 times' in text
     assert '| end_to_end | 1.00 / 30.0 | 1.00 / 30.0 |' in text, 'wait and age, not the network'
+    assert '| plain | overlay | 1.00 | 2.00 | 30.0 |' in text
     assert '1 of 3 rounds: the time of all and two minutes were over.' in text
     assert 'two minutes' not in table({**report, 'rounds': 3})
     assert '| end_to_end | 100.0 | 101.0 | 900 | +1.00 % | 12 | overlay 3 |' in text
