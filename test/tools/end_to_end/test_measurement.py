@@ -30,7 +30,7 @@ benchmark_main = verb('benchmark')
 MS = 10**6
 SENT = [(1, 100 * MS), (2, 200 * MS), (3, 300 * MS)]
 COUNTS = {'rejected': 0, 'lost_on_the_way': 0, 'overwritten_unread': 0}
-REPORTED = {'memory_mib': {}, 'heard': {}}
+REPORTED = {'memory_mib': {}, 'heard': {}, 'heard_ms': {'detections': [9.0, 11.0], 'overlay': []}}
 
 
 def test_masks_are_matched_with_their_frames_and_others_left_out() -> None:
@@ -84,6 +84,9 @@ def test_runs_are_summed_up_and_compared() -> None:
     )
     assert ours['rest_ms'] == {'p50': 1.0}
     assert (ours['sent'], ours['dropped'], ours['runs']) == (6, 2, 2)
+    assert ours['heard_ms'] == {
+        'detections': pytest.approx({'p50': 10.0, 'p95': 11.0, 'p99': 11.0})
+    }
     plain = sum_up([{**run, 'latencies_ms': [18.0], 'model_ms': [9.0, 11.0], 'slot_ms': [5.0]}])
     assert ratios(ours, plain) == {'rest': 3.0, 'latency': 2.0}
 
