@@ -101,8 +101,7 @@ def measure(
     :param cameras: number of cameras.
     :param end_s: monotonic time after which no further round starts, if one is measured.
     :param report: called with the number of rounds so far, including the warm-up.
-    :return: for each round and camera, the milliseconds of STAGES, of `age`, from receipt to mask,
-        and of `detections_age`, from receipt to detections.
+    :return: for each round and camera, the milliseconds of STAGES, `age` and `detections_age`.
     :raises RuntimeError: if the node would have rejected a frame.
     """
     segmenter.warm_up((images[0].shape[0], images[0].shape[1]))

@@ -108,13 +108,7 @@ def find_instruments(
     :raises ValueError: if the segmentation has neither.
     """
     height, width = segmentation.mask.shape
-    grid_confidence = segmentation.grid_confidence
-    if grid_confidence is None and segmentation.confidence is not None:
-        grid_confidence = GridConfidence(segmentation.confidence, Roi(0, 0, width, height))
-    if grid_confidence is None:
-        raise ValueError(
-            'the segmentation has no grid confidence: segment with grid_confidence=True'
-        )
+    grid_confidence = _grid_confidence(segmentation)
     runs = find_runs(segmentation.mask, _KINDS)
     regions = connect(runs, (height, width))
     least_px = max(1, math.ceil(least_area * height * width))
@@ -134,6 +128,18 @@ def find_instruments(
     found.sort(key=_order)
     watch.lap('detections')
     return tuple(found)
+
+
+def _grid_confidence(segmentation: Segmentation) -> GridConfidence:
+    """Return the grid confidence, or the confidence as one of the finest grid."""
+    if segmentation.grid_confidence is not None:
+        return segmentation.grid_confidence
+    if segmentation.confidence is None:
+        raise ValueError(
+            'the segmentation has no grid confidence: segment with grid_confidence=True'
+        )
+    height, width = segmentation.mask.shape
+    return GridConfidence(segmentation.confidence, Roi(0, 0, width, height))
 
 
 def instance_image(
