@@ -327,18 +327,6 @@ def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> float | None:
     return int(np.sum(part)) / total if total else None
 
 
-def count_pairs(pairs: Sequence[Pair], workers: int = 1) -> dict[str, list[FrameCounts]]:
-    """
-    Count the pixels of every pair.
-
-    :param pairs: what to count.
-    :param workers: processes.
-    :return: the counts of each video's frames, in the order of `pairs`.
-    :raises EvaluationError: if a file cannot be read, or the two masks of a pair do not match.
-    """
-    return count_all(pairs, workers)[0]
-
-
 def count_all(
     pairs: Sequence[Pair], workers: int = 1
 ) -> tuple[dict[str, list[FrameCounts]], dict[str, list[StepCounts]]]:

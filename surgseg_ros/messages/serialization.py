@@ -47,20 +47,6 @@ def make_typestore() -> Typestore:
 TYPES: Final = make_typestore()
 
 
-def message_class(name: str) -> type[Any]:
-    """
-    Return the class of a message type.
-
-    :param name: the type's full name, such as 'sensor_msgs/msg/Image'.
-    :return: its dataclass, for use with the functions of TYPES.
-    :raises ValueError: if there is no such type.
-    """
-    if name not in TYPES.types:
-        raise ValueError(f'there is no message type {name!r}: write it like sensor_msgs/msg/Image')
-    found: type[Any] = TYPES.types[name]
-    return found
-
-
 def from_cdr(cdr: bytes, type_name: str) -> Any:
     """
     Read a serialized message; arrays are views of `cdr`.

@@ -10,7 +10,7 @@ from page import Page
 
 from surgseg_ros.core.labels import CLASS_NAMES, NO_DECISION
 from surgseg_ros.evaluation.metrics import MEANINGS, count_frame, summarize
-from surgseg_ros.evaluation.pairs import count_pairs, find_pairs
+from surgseg_ros.evaluation.pairs import count_all, find_pairs
 from surgseg_ros.evaluation.report import worst_places, write_report
 
 FRAMES = {'video_1': range(3), 'video_2': range(2)}
@@ -43,7 +43,7 @@ def world(tmp_path):
 
 def make(world, frames=None):
     pairs = find_pairs(world / 'truth', world / 'masks', allow_missing=True)
-    counts = count_pairs(pairs)
+    counts, _ = count_all(pairs)
     html = write_report(world / 'report', summarize(counts), pairs, counts, frames).read_text()
     return html, Page(html)
 
@@ -64,7 +64,7 @@ def test_bars_of_classes_are_described_in_words(world):
 
 def test_it_reports_scores_floors_and_every_class(world):
     _, page = make(world)
-    summary = summarize(count_pairs(find_pairs(world / 'truth', world / 'masks', True)))
+    summary = summarize(count_all(find_pairs(world / 'truth', world / 'masks', True))[0])
     assert f'{summary["score"]:.4f}' in page.text
     assert f'floor {summary["floor"]["score"]:.4f}' in page.text
     assert all(name in page.text for name in CLASS_NAMES)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from surgseg_ros.messages.serialization import CAMERA_INFO, TYPES, VISION_MSGS, message_class
+from surgseg_ros.messages.serialization import CAMERA_INFO, TYPES, VISION_MSGS
 
 HASHES = {
     'Detection2DArray': '214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968',
@@ -37,17 +37,6 @@ def test_the_files_are_the_public_types(name: str) -> None:
 
 def test_camera_info_is_the_public_type() -> None:
     assert TYPES.hash_rihs01(CAMERA_INFO) == f'RIHS01_{CAMERA_INFO_HASH}'
-
-
-def test_a_type_is_found_by_name() -> None:
-    point = message_class('vision_msgs/msg/Point2D')(x=1.5, y=-2.0)
-    raw = TYPES.serialize_cdr(point, 'vision_msgs/msg/Point2D')
-    assert TYPES.deserialize_cdr(raw, 'vision_msgs/msg/Point2D') == point
-
-
-def test_an_unknown_type_is_named() -> None:
-    with pytest.raises(ValueError, match="'sensor_msgs/Picture'"):
-        message_class('sensor_msgs/Picture')
 
 
 @pytest.fixture(scope='module')
