@@ -38,35 +38,35 @@ _NOTHING: Final = 'nothing half-written is left'
 VERBS: Final = {
     'segmenter': Verb(
         'surgseg_ros.node.entry_points:run_segmenter',
-        'the node: images in, masks out',
+        'runs the node: images in, masks out',
         is_node=True,
     ),
     'bag_player': Verb(
-        'surgseg_ros.cli.bag_player:main', "publishes a bag's images", is_node=True
+        'surgseg_ros.cli.bag_player:main', 'publishes the images of a bag', is_node=True
     ),
     'train': Verb(
         'surgseg_ros.cli.models:run_train',
-        'trains a model, writes its folder',
-        'the same command with --resume goes on from the last checkpoint',
+        'trains a model and writes its folder',
+        'the same command with --resume continues from the last checkpoint',
     ),
     'evaluate': Verb(
         'surgseg_ros.cli.scores:run_evaluate',
-        'scores masks or a model against the truth',
+        'scores masks or a model against the ground truth',
         _NOTHING,
     ),
     'predict': Verb(
         'surgseg_ros.cli.predict:main',
-        'masks of videos or folders as PNG',
-        'the same command goes on after the masks that are there',
+        'writes masks of videos or folders as PNG',
+        'the same command continues after the masks that exist',
     ),
     'evaluate_bag': Verb(
         'surgseg_ros.cli.evaluate_bag:main',
-        'a bag through a model, frame by frame',
-        'of several bags, those that were finished need not be done again',
+        'runs a model over a bag, frame by frame',
+        'the same command continues after the bags that are finished',
         limits_spinning=True,
     ),
     'inspect_data': Verb(
-        'surgseg_ros.cli.data:run_inspect_data', 'what a data set holds', _NOTHING
+        'surgseg_ros.cli.data:run_inspect_data', 'reports what a data set contains', _NOTHING
     ),
     'export': Verb(
         'surgseg_ros.cli.models:run_export',
@@ -75,7 +75,7 @@ VERBS: Final = {
     ),
     'compare': Verb(
         'surgseg_ros.cli.compare:main',
-        'whether a model is worse than another on bags',
+        'decides whether a model is worse than another on bags',
         _NOTHING,
     ),
     'calibrate': Verb(
@@ -87,14 +87,16 @@ VERBS: Final = {
         'surgseg_ros.cli.models:run_adapt', 'adapts a model to unlabelled videos', _NOTHING
     ),
     'benchmark': Verb(
-        'surgseg_ros.cli.benchmark:main', 'what a frame costs, by stage and over DDS', _NOTHING
+        'surgseg_ros.cli.benchmark:main',
+        'measures the cost of a frame, by stage and over DDS',
+        _NOTHING,
     ),
     'make_bag': Verb(
         'surgseg_ros.cli.data:run_make_bag',
-        'a bag of a video, of images, or a data set',
-        'bags that were not whole are not left',
+        'makes a bag of a video, of images or of a data set',
+        'incomplete bags are removed',
     ),
-    'synthesize': Verb('surgseg_ros.cli.data:run_synthesize', 'makes synthetic scenes', _NOTHING),
+    'synthesize': Verb('surgseg_ros.cli.data:run_synthesize', 'draws synthetic scenes', _NOTHING),
 }
 
 
@@ -165,7 +167,7 @@ def _usage() -> str:
     width = max(map(len, VERBS))
     lines = (f'  {name:<{width}}  {verb.summary}' for name, verb in VERBS.items())
     return '\n'.join(
-        ('usage: python -m surgseg_ros VERB ... (--help after a verb says more)', *lines)
+        ('usage: python -m surgseg_ros VERB ... (VERB --help lists its options)', *lines)
     )
 
 

@@ -129,11 +129,11 @@ class McapFile:
         """Find both ends of the messages, and read the summary after them."""
         file = self._file()
         if file.read(len(MCAP_MAGIC)) != MCAP_MAGIC:
-            raise ValueError('it does not begin like an MCAP file')
+            raise ValueError('it does not begin as an MCAP file does')
         footer_at = file.seek(-_FOOTER.size, 2)
         *head, summary_at, _, checksum, magic = _FOOTER.unpack(file.read(_FOOTER.size))
         if tuple(head) != _FOOTER_HEAD or magic != MCAP_MAGIC:
-            raise ValueError('it does not end like an MCAP file')
+            raise ValueError('it does not end as an MCAP file does')
         self._data_end = summary_at or footer_at
         if not self._data_start <= self._data_end <= footer_at:
             raise ValueError('the footer is damaged')
@@ -344,7 +344,7 @@ class RecoveredMcap(McapFile):
             parts.append(f'left out as damaged: {bad[MESSAGE]} messages')
         named = {x.id for x in self.connections}
         if nameless := sum(n for key, n in self._counts.items() if key not in named):
-            parts.append(f'left out as of topics whose names are lost: {nameless} messages')
+            parts.append(f'left out, their topics being unknown: {nameless} messages')
         return '; '.join(parts) or 'the index is damaged'
 
 

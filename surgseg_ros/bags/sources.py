@@ -68,10 +68,10 @@ def read_metadata(folder: Path) -> Metadata:
     except KeyError as error:
         raise MetadataError(f'{METADATA_FILE} lacks {error}') from error
     except (AttributeError, RecursionError, TypeError, ValueError) as error:
-        raise MetadataError(f'{METADATA_FILE} is not as rosbag2 writes it: {error}') from error
+        raise MetadataError(f'{METADATA_FILE} is not in the format of rosbag2: {error}') from error
     if not metadata.files and not metadata.counts:
         version = found.get('version')
-        known = f'it is of version {version!r}, known are 1 to {NEWEST_VERSION}'
+        known = f'its version is {version!r}, and 1 to {NEWEST_VERSION} are supported'
         raise MetadataError(f"{METADATA_FILE} lacks 'relative_file_paths' ({known})")
     return metadata
 

@@ -83,8 +83,8 @@ _COLOURS: Final = {
     **{'instruments': '#8cc39b', 'publish_others': '#eeb48d', 'gates': '#bbbbbb'},
 }
 _MEANINGS: Final = {
-    'rest': 'all that is not the model',
-    'slot': 'wait for the one before',
+    'rest': 'everything but the model',
+    'slot': 'wait for the frame before',
     'model': 'model: fit, network, upsampling and argmax',
 }
 
@@ -151,7 +151,7 @@ def _cut(report: Mapping[str, Any]) -> list[str]:
     """Report measurements that were shortened for lack of time."""
     if 'table' not in report:
         done, wanted = report['rounds'], report['rounds_wanted']
-        more = 'the time of all and two minutes were over'
+        more = 'the time for all of them and two minutes more had passed'
         return [f'{done} of {wanted} rounds: {more}.'] if done < wanted else []
     short = [
         f'{row["rounds"]} of {row["rounds_wanted"]} at {row["size"]} with {row["cameras"]}'
@@ -227,8 +227,8 @@ def _over_dds(report: Mapping[str, Any]) -> list[str]:
     reported = [name for name in names if 'stages_ms' in report[name]]
     stages = [name for name in _NODE_TIMES if name in report[reported[0]]['stages_ms']]
     parts.append(
-        'What the node reports of the rest (`age`: from the middleware to the mask, '
-        '`detections_age`: to the detections):'
+        'Times that the node reports (`age`: from the receipt of an image to its mask, '
+        '`detections_age`: to its detections):'
     )
     parts.append(
         markdown(
@@ -269,7 +269,7 @@ def _memory(report: Mapping[str, Any], names: Sequence[str]) -> str:
         ])  # fmt: skip
     return markdown(
         ['resident memory', 'after 500 frames, MiB', 'last, MiB', 'frames then', 'growth',
-         'bytes per frame', 'heard besides the mask'],
+         'bytes per frame', 'subscribed to besides the mask'],
         rows,
     )  # fmt: skip
 

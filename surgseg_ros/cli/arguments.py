@@ -94,7 +94,7 @@ def stamp_ns(text: str) -> int:
         raise argparse.ArgumentTypeError(f'{text!r} is not a number of seconds') from error
     if not value.is_finite() or not 0 < value <= LATEST_S:
         raise argparse.ArgumentTypeError(
-            f'{text!r} is not within 1e-9 to {LATEST_S}: 0 says in ROS that there is no time'
+            f'{text!r} is not within 1e-9 to {LATEST_S}: in ROS, 0 means that there is no time'
         )
     return int(value * 10**9)
 

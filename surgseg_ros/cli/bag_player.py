@@ -38,10 +38,10 @@ def _parser() -> argparse.ArgumentParser:
         help='speed (default: %(default)s)')
     add('--loop', action='store_true', help='play again and again')
     add('--clock', type=positive_float, nargs='?', const=CLOCK_HZ, metavar='HZ',
-        help=f'publish the time of the bag on /clock (so often; {CLOCK_HZ:g} if not said)')
+        help=f'publish the time of the bag on /clock, HZ times a second (default: {CLOCK_HZ:g})')
     add('--wait', type=positive_float, nargs='?', const=math.inf, metavar='SECONDS',
-        help='wait until each topic that is played (see --topics) has a subscriber (at most so '
-        'long, then exit 1)')
+        help='wait until each topic that is played (see --topics) has a subscriber (at most '
+        'SECONDS, then exit with 1)')
     add('--delay', type=non_negative_float, default=0.0, metavar='SECONDS',
         help='wait before playing')
     add('--ros-args', nargs=argparse.REMAINDER, help='arguments for ROS')

@@ -99,9 +99,9 @@ def _read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     options.frames = options.frames or max(1, given)
     options.sizes = options.sizes or [options.size or (1920, 1080)]
     if options.end_to_end and (len(options.sizes) > 1 or options.cameras != [1]):
-        parser.error('--end-to-end takes one --size and one camera; run it for each')
+        parser.error('--end-to-end takes one --size and one camera: run it once for each')
     if options.against and not options.end_to_end:
-        parser.error('--against is for --end-to-end')
+        parser.error('--against needs --end-to-end')
     return options
 
 
@@ -173,7 +173,7 @@ def _stages(options: argparse.Namespace, progress: Progress, begun_s: float) -> 
         options.model, options.device, options.runtime, max_batch_size=max(options.cameras)
     )
     rates = floors.measure_rates(segmenter.runtime.device, progress.print_line)
-    progress.print_line('asking for the instruction set')
+    progress.print_line('detecting the instruction set')
     hardware = floors.hardware()
     end_s = begun_s + OVERHEAD_S - _SPARE_S if options.bounded else math.inf
     rows = _rows(options, progress, segmenter, rates, end_s)
@@ -235,7 +235,7 @@ def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float)
     spec = read_spec(options.model)
     (width, height), *_ = options.sizes
     rates = floors.measure_rates(torch.device(choose_device(options.device)), progress.print_line)
-    progress.print_line('asking for the instruction set')
+    progress.print_line('detecting the instruction set')
     hardware = floors.hardware()
     names = ['end_to_end', 'plain', 'no_profile'] if options.against else ['end_to_end']
     sending_s = options.rounds * len(names) * options.frames / options.rate

@@ -31,11 +31,11 @@ _LEAST_WIDTH = 18
 _BOUND: Final = 0.005
 
 _EPILOG: Final = f"""\
-The frames are paired by bag and stamp. Every difference is B less A, with a 95 % interval from a
+The frames are paired by bag and stamp. Every difference is B minus A, with a 95 % interval from a
 bootstrap of the pairs. Frames of a recording are correlated, so blocks of consecutive frames are
 drawn, whose length follows from that correlation.
 From {intervals.MANY_BAGS} bags on, whole bags are drawn: the interval then holds
-for other bags, and with fewer only for other moments of these.
+for other bags, with fewer only for other frames of these.
 
 --rule defines when a difference is worse than the bound:
   sure       the whole interval lies below -BOUND. B fails only if chance cannot explain it, so
@@ -147,15 +147,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='surgseg_ros compare',
-        description='The verb `compare`: holds two evaluations against each other, frame by '
-        'frame.',
+        description='The verb `compare`: compares two evaluations, frame by frame.',
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     # fmt: off
-    add('a', type=Path, metavar='A.json', help='what evaluate_bag wrote of the model there is')
-    add('b', type=Path, metavar='B.json', help='what it wrote of the one that may replace it')
+    add('a', type=Path, metavar='A.json', help='result of evaluate_bag --json: the present model')
+    add('b', type=Path, metavar='B.json', help='another: the model that may replace it')
     add('--bound', type=fraction, default=_BOUND, metavar='X',
         help=f'B may be lower by this in score, mIoU and mNSD (default: {_BOUND})')
     add('--class-bound', type=fraction, metavar='X',
@@ -165,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--rule', choices=list(RULES), default='sure', help='see below (default: sure)')
     add('--allow-different', action='store_true',
         help='compare the frames that both have where bags or frames differ; they are counted')
-    add('--json', type=Path, metavar='FILE', help='where the numbers go')
+    add('--json', type=Path, metavar='FILE', help='file for the numbers')
     # fmt: on
     return parser
 

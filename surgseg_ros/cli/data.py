@@ -170,7 +170,7 @@ def _make_bag_parser() -> argparse.ArgumentParser:
         help='the bag to make, a folder (or a file, with the ending .mcap or .db3); of a data '
         'set, a folder that gets a bag of each video: video_01 ...')
     add('--storage', choices=sorted(set(STORAGES.values())),
-        help="default: what --output's ending says, or mcap")
+        help='default: by the ending of --output, or mcap')
     add('--picture-format', default='raw', choices=IMAGE_FORMATS,
         help='raw: Image, jpeg: CompressedImage (default: %(default)s)')
     add('--jpeg-quality', type=jpeg_quality, default=JPEG_QUALITY, metavar='Q',
@@ -184,8 +184,8 @@ def _make_bag_parser() -> argparse.ArgumentParser:
         help="frames a second, by their numbers (default: a video's own time stamps; for images "
         f'and data sets {RATE_HZ:g}, as SAR-RARP50 numbers them)')
     add('--start-time', type=stamp_ns, default=START_TIME_NS, metavar='SECONDS',
-        help=f'stamp of the frame of number 0 (default: {START_TIME_NS // 10**9}; 0 would say '
-        'that there is no time)')
+        help=f'stamp of the frame of number 0 (default: {START_TIME_NS // 10**9}; 0 would '
+        'mean that there is no time)')
     add('--crop', type=int, nargs=4, action=_CropAction, metavar=('X', 'Y', 'WIDTH', 'HEIGHT'),
         help='take this part, in pixels, of images and masks: 320 28 1280 1024 is what a da '
         'Vinci Xi shows within 1920x1080')
@@ -204,7 +204,7 @@ class _CropAction(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
         crop = Crop(*values)
         if min(crop.x, crop.y) < 0 or min(crop.width, crop.height) < 1:
-            text = f'{" ".join(map(str, crop))} is no X Y WIDTH HEIGHT of a part of an image'
+            text = f'{" ".join(map(str, crop))} is not a part of an image: give X Y WIDTH HEIGHT'
             raise argparse.ArgumentError(self, text)
         setattr(namespace, self.dest, crop)
 
@@ -265,7 +265,7 @@ def _synthesize_parser() -> argparse.ArgumentParser:
     add('--rate', type=positive_float, default=15.0, metavar='HZ',
         help='frames a second (default: 15)')
     add('--seed', type=non_negative_int, default=0, metavar='S',
-        help='the same gives the same files')
+        help='the same seed gives the same files')
     add('--jpeg', action='store_true', help='images as JPEG; masks are always PNG')
     add('--touching', action='store_true', help='robotic tools touch or cross in most frames')
     add('--instruments', action='store_true',
@@ -369,12 +369,12 @@ def run_inspect_data(argv: Sequence[str] | None = None) -> int:
 def _inspect_data_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='surgseg_ros inspect_data',
-        description='The verb `inspect_data`: what is in a data set, and what is wrong with it.',
+        description='The verb `inspect_data`: reports what a data set contains, and its errors.',
     )
     add = parser.add_argument
     add('--data', type=Path, required=True, metavar='DIR', help='folder of video_*')
     add('--output', type=Path, metavar='DIR', help=f'gets an image of the data, {IMAGE_FILE}')
-    add('--json', type=Path, metavar='FILE', help='gets all numbers and all faults')
+    add('--json', type=Path, metavar='FILE', help='file for all numbers and errors')
     add(
         '--cache',
         type=Path,

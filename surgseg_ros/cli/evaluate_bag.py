@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         help='true masks, by the stamps of their images: mono8, or PNG in a CompressedImage')
     add('--mask-topic', metavar='TOPIC', help='only with --recorded')
     add('--tolerance-ms', type=non_negative_float, default=0.0, metavar='MS',
-        help='how far the stamps of image and truth may be apart (default: not at all)')
+        help='largest difference of the stamps of image and truth (default: 0)')
     _add_outputs(parser)
     add_parameter_arguments(parser)
     _add_execution(parser)
@@ -110,9 +110,9 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     # fmt: off
     add('--output', type=Path, metavar='OUT.mcap',
         help='the bag to make, with mask, detections and label_info; for several bags, a folder')
-    add('--json', type=Path, required=True, metavar='FILE', help='where the numbers go')
+    add('--json', type=Path, required=True, metavar='FILE', help='file for the numbers')
     add('--report', type=Path, metavar='DIR',
-        help='gets report.html: scores over time, the worst moments as images, tables')
+        help='gets report.html: scores over time, the worst frames as images, tables')
     add('--confidence', action='store_true', help='write the confidence to the output bag too')
     # fmt: on
 
@@ -132,13 +132,13 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
     add('--runtime', choices=(AUTO, *RUNTIMES), help='default: auto')
     add('--threads', type=positive_int, metavar='N',
         help="torch's threads on the CPU (default: the parameter cpu_threads, or torch's choice, "
-        'shared among --workers, and of several bags what the first run had that --work knows)')
+        'shared among --workers; if --work has results, as many as they were made with)')
     add('--workers', type=positive_int, default=1, metavar='N',
         help='processes, one bag each at a time (default: 1)')
     add('--ray', metavar='ADDRESS',
-        help='of a Ray cluster to send the bags to, or auto, or local')
+        help='Ray cluster that evaluates the bags: its address, auto, or local')
     add('--work', type=Path, metavar='DIR',
-        help='where results of finished bags are kept, of several (default: FILE.work)')
+        help='folder for the results of finished bags, if there are several (default: FILE.work)')
     # fmt: on
 
 
@@ -157,8 +157,8 @@ def _option_error(arguments: argparse.Namespace) -> str:
             return '--recorded scores what a node published: leave out --params-file and --param'
         return '' if arguments.mask_topic else '--recorded needs --mask-topic'
     if arguments.ray and arguments.workers > 1:
-        return '--ray and --workers exclude one another: a cluster knows its own size'
-    return '--mask-topic goes with --recorded' if arguments.mask_topic else ''
+        return '--ray and --workers exclude each other: a cluster knows its own size'
+    return '--mask-topic needs --recorded' if arguments.mask_topic else ''
 
 
 def _parameters(arguments: argparse.Namespace) -> GivenParameters:

@@ -46,17 +46,21 @@ def run_train(argv: Sequence[str] | None = None) -> int:
 def _train_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='surgseg_ros train',
-        description='The verb `train`: from a folder of videos and a file of settings to a model '
-        'folder.',
+        description='The verb `train`: trains a model on a data set, and writes its folder.',
     )
     add = parser.add_argument
     add('--config', type=Path, required=True, metavar='FILE', help='YAML settings')
     add(
         '--resume',
         action='store_true',
-        help='go on from the last checkpoint in the output folder, if there is one',
+        help='continue from the last checkpoint in the output folder, if there is one',
     )
-    add('settings', nargs='*', metavar='key=value', help='instead of what the file says')
+    add(
+        'settings',
+        nargs='*',
+        metavar='key=value',
+        help='settings that override the file',
+    )
     return parser
 
 
@@ -100,7 +104,7 @@ def _adapt_parser() -> argparse.ArgumentParser:
         help='videos, folders of images or data sets of one camera; masks are not read')
     add('--output', type=Path, required=True, metavar='DIR', help='a new folder, for the model')
     add('--images', type=positive_int, default=64, metavar='N',
-        help='to adapt to, spread over all videos, at most (default: %(default)s)')
+        help='largest number to adapt to, spread over all videos (default: %(default)s)')
     add('--weight', type=fraction, default=WEIGHT, metavar='W',
         help="of the images' statistics against those of the training, up to 1 "
         '(default: %(default)s)')
@@ -138,14 +142,14 @@ def _calibrate_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     # fmt: off
     add('--model', type=Path, required=True, metavar='DIR',
-        help='the model folder, whose model.json and card are written again')
+        help='the model folder, whose model.json and card are rewritten')
     add('--calibration', type=Path, metavar='DATA_DIR',
         help='a data set that the model was not trained on (default: synthetic scenes, for a '
-        'model that has seen no others)')
+        'model that was trained on nothing else)')
     add('--held-out', type=Path, metavar='DATA_DIR',
         help='a data set to measure on (default: half of the videos of --calibration)')
     add('--frames', type=positive_int, default=100, metavar='N',
-        help='to calibrate by, and to measure on, at most (default: %(default)s)')
+        help='largest number to calibrate with, and to measure on (default: %(default)s)')
     add('--device', default='auto', help='auto, cpu, cuda or cuda:N (default: %(default)s)')
     # fmt: on
     return parser
@@ -205,7 +209,7 @@ def _write_calibrated(model: Path, before: ModelSpec, spec: ModelSpec) -> None:
     if reported == model_card(before):
         write_whole(path, model_card(spec).encode())
     else:
-        print(f'calibrate: {path} was not written by `train` alone, and stays as it is')
+        print(f'calibrate: {path} differs from what `train` writes, and is unchanged')
 
 
 def _format_error(error: float | None) -> str:
@@ -250,15 +254,15 @@ def _export_parser() -> argparse.ArgumentParser:
     add('--backend', required=True, choices=BACKENDS,
         help='openvino: for CPUs; onnx: for TensorRT, by ONNX Runtime')
     add('--precision', required=True, choices=PRECISIONS,
-        help='int8 is calibrated by frames; bf16 of onnx takes TensorRT')
+        help='int8 is calibrated with frames; bf16 of onnx needs TensorRT')
     add('--output', type=Path, required=True, metavar='DIR',
         help='a new folder; gets all that is in the model folder, and the export')
     add('--calibration', type=Path, metavar='DATA_DIR',
-        help='a data set (default: synthetic scenes, for a model that has seen no others)')
+        help='a data set (default: synthetic scenes, for a model trained on nothing else)')
     add('--held-out', type=Path, metavar='DATA_DIR',
         help='a data set to compare on (default: half of the videos of --calibration)')
     add('--frames', type=positive_int, default=100, metavar='N',
-        help='to calibrate by, and to compare on, at most (default: %(default)s)')
+        help='largest number to calibrate with, and to compare on (default: %(default)s)')
     # fmt: on
     return parser
 

@@ -105,7 +105,7 @@ def _predict_from_masks(options: argparse.Namespace) -> int:
 def _option_error(options: argparse.Namespace) -> str:
     """Describe options that lack or exclude others; empty if none do."""
     if not options.masks:
-        return '' if options.input else 'give --input, or masks by --masks'
+        return '' if options.input else 'give --input, or --masks'
     if not options.instruments:
         return '--masks are there already: add --instruments to find the instruments in them'
     given = [f'--{name.replace("_", "-")}' for name in OF_IMAGES if getattr(options, name)]
@@ -120,8 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--input', type=Path, metavar='PATH',
         help='a video, a folder of images, or a data set: a folder of video_*')
     add('--output', type=Path, required=True, metavar='DIR',
-        help='gets video_*/segmentation/000000060.png, or the names of the images of a folder; a '
-        'run that was cut off goes on from there')
+        help='gets video_*/segmentation/000000060.png, or the names of the images of a folder; '
+        'an interrupted run continues from there')
     add('--instruments', action='store_true',
         help='write the instruments in the masks too: their pixels as '
         'video_*/instances/000000060.png, their points as video_*/instruments/000000060.json')
@@ -139,10 +139,10 @@ def _parser() -> argparse.ArgumentParser:
     add('--min-confidence', type=fraction, metavar='P',
         help='turn pixels below it into 255, no decision (default: 0, none)')
     add('--steady-frames', type=positive_int, metavar='N',
-        help='let a pixel change its class only where that lasts N frames, or is sure; for frames '
-        'that follow each other closely (default: off)')
+        help='let a pixel change its class only after N frames that show the new one, or a sure '
+        'one; for frames that follow each other closely (default: off)')
     add('--steady-sure', type=float, metavar='P',
-        help=f'so sure (default: {DEFAULTS["steady_sure"]})')
+        help=f'confidence of a sure one (default: {DEFAULTS["steady_sure"]})')
     # fmt: on
     return parser
 
@@ -168,4 +168,4 @@ def _load(parameters: GivenParameters) -> Segmenter:
 
 
 def _no_frames(path: Path) -> str:
-    return f'{str(path)!r} holds no frame that is asked for: choose another --every'
+    return f'{str(path)!r} has none of the requested frames: choose another --every'

@@ -109,7 +109,7 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     )
     # fmt: off
     parser.add_argument('--json', type=Path, required=True, metavar='FILE',
-        help='where the numbers go')
+        help='file for the numbers')
     add = parser.add_argument_group('masks of videos, as SAR-RARP50 scores them').add_argument
     layout = 'folder of video_*/segmentation/*.png'
     add('--reference', type=Path, metavar='DIR', help=f'the truth: {layout}')
@@ -146,8 +146,7 @@ def _option_error(options: argparse.Namespace) -> str:
     )
     if of_masks and of_model:
         return (
-            f'{", ".join(of_masks)} score masks, {", ".join(of_model)} a model: leave out the '
-            'ones or the others'
+            f'{", ".join(of_masks)} score masks, {", ".join(of_model)} a model: give only one kind'
         )
     if of_model and not options.labelled:
         return f'{", ".join(of_model)} given, which is for scoring a model: add --labelled'

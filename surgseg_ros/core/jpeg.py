@@ -119,7 +119,7 @@ def decode_jpeg(file: EncodedImage, colors: str, *, shrink: int = 1) -> NDArray[
     :raises ImageFileError: if the coded data is damaged, or the image has too many pixels.
     """
     if file.height * file.width > MAX_PIXELS:
-        text = f'{len(file.data)} bytes of JPEG say that they have more than {MAX_PIXELS} pixels'
+        text = f'a JPEG of {len(file.data)} bytes declares more than {MAX_PIXELS} pixels'
         raise ImageFileError(text, 'refused')
     side_px = 1 if shrink > 1 else 0  # at least; 0 keeps the size
     try:
@@ -254,7 +254,7 @@ class _Reader:
         if not count or len(segment) != 10 + 3 * count or len(sampling) != count:
             raise self._wrong('its frame header contradicts itself')
         if not factors_fit or not height or not width:
-            raise self._wrong(f'its frame header says {width}x{height} pixels, {sampling}')
+            raise self._wrong(f'its frame header declares {width}x{height} pixels, {sampling}')
         self._frame = _Frame(marker, height, width, sampling)
         self._precision = {
             identifier: np.full(_COEFFICIENTS, _NEVER_SENT, np.uint8) for identifier in sampling

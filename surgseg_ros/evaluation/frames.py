@@ -314,7 +314,7 @@ def labelled_frames(
     if first is None and found:
         raise FrameError(next(iter(found.values())))
     if first is None:
-        raise FrameError(f'{source.name}: holds no frame that is asked for')
+        raise FrameError(f'{source.name}: has none of the requested frames')
     if masks:
         raise FrameError(f'{source.video}: ends before frame {min(masks)}, which has a mask')
 

@@ -191,7 +191,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
         other = found.setdefault(path.stem.lower(), path)
         if other is not path:
             raise FrameError(
-                f'{other} and {path.name}: have the same name but for the ending, so it is not '
+                f'{other} and {path.name}: the names differ only in the ending, so it is not '
                 'clear which is meant; remove one of them'
             )
     return found

@@ -151,7 +151,7 @@ class Totals:
         written = ', '.join(
             f'{count} mask{"s"[count == 1 :]} of {size}' for size, count in self.sizes.items()
         )
-        there = f' ({self.found} were there already)' if self.found else ''
+        there = f' ({self.found} existed already)' if self.found else ''
         return f'{written or "no new masks"}{there}'
 
     def warning_line(self) -> str:

@@ -314,9 +314,9 @@ class Health:
         if silent:
             code = ReasonCode.STALE_CAMERA if ever else ReasonCode.NO_IMAGE_YET
             silence = () if self._silence is None else (self._silence,)
-            return (Reason(code, f'no image has come{within}'), *silence)
+            return (Reason(code, f'no image has arrived{within}'), *silence)
         code = ReasonCode.STALE_MASK if ever else ReasonCode.NO_MASK_YET
-        return (Reason(code, f'images come, but no mask is ready{within}'),)
+        return (Reason(code, f'images arrive, but no mask is ready{within}'),)
 
     def _keep(self, stage: str, time_ms: float) -> None:
         self._times.setdefault(stage, deque(maxlen=_WINDOW)).append(time_ms)

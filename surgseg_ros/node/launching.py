@@ -79,7 +79,7 @@ def params_file(context: LaunchContext) -> str:
     """
     path = value_of('params_file', context)
     if path and not Path(path).is_file():
-        raise FileNotFoundError(f'params_file is {path!r}, and there is no such file')
+        raise FileNotFoundError(f'params_file is {path!r}, which does not exist')
     return path
 
 

@@ -252,7 +252,9 @@ def find_checkpoint(run: Path, config: TrainConfig) -> Path | None:
     keys = {*before, *now}.difference(_FREE)  # earlier releases stored some of these
     if other := sorted(key for key in keys if before.get(key) != now.get(key)):
         changes = ', '.join(f'{key} (was {before.get(key)}, is {now.get(key)})' for key in other)
-        raise ConfigError(f'{path} is of a run with other settings: {changes}; name a new output')
+        raise ConfigError(
+            f'{path} belongs to a run with other settings: {changes}; name another output'
+        )
     return path
 
 

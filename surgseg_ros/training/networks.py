@@ -270,9 +270,9 @@ def build_network(config: TrainConfig, spec: ModelSpec) -> SegmentationNetwork:
         return SegmentationNetwork(spec, wanted)
     except OSError as error:  # the hub's client raises it for every reason
         raise ModelError(
-            f'encoder_weights {wanted!r} of {spec.encoder!r} cannot be fetched ({error}): go '
-            "online, or give a local file (encoder_weights=FILE.safetensors), or 'none' to start "
-            'from random weights'
+            f'encoder_weights {wanted!r} of {spec.encoder!r} cannot be fetched ({error}): '
+            'connect to the network, or give a local file (encoder_weights=FILE.safetensors), or '
+            "'none' to start from random weights"
         ) from error
 
 

@@ -50,7 +50,7 @@ def test_what_can_not_be_done_is_reported(
         (('--bag', 'x', '--mask-topic', '/mask'), '--mask-topic goes with --recorded'),
         (('--recorded', 'x'), '--recorded needs --mask-topic'),
         (('--recorded', 'x', '--mask-topic', '/m', '--output', 'o.mcap'), 'leave out'),
-        (('--bag', 'x', '--ray', 'auto', '--workers', '2'), 'exclude one another'),
+        (('--bag', 'x', '--ray', 'auto', '--workers', '2'), 'exclude each other'),
         (('--bag', 'x', '--tolerance-ms', '-1'), '0 or more'),
         (('--bag', 'x', '--image-topic', '/camera/ground_truth'), 'are on different topics'),
         (('--bag', 'x', '--roi', '0', '0', '-5', '9'), '--roi 0 0 -5 9 is not a part of an image'),

@@ -108,10 +108,10 @@ def test_a_file_that_is_listed_twice_is_read_once(tmp_path, storage):
     ('text', 'message'),
     [
         ('{', 'not YAML'),
-        ('', 'not as rosbag2 writes it'),
-        ('rosbag2_bagfile_information: 3', 'not as rosbag2 writes it'),
+        ('', 'not in the format of rosbag2'),
+        ('rosbag2_bagfile_information: 3', 'not in the format of rosbag2'),
         ('rosbag2_bagfile_information: {version: 9}', "lacks 'relative_file_paths'"),
-        ('rosbag2_bagfile_information: {version: 10}', 'version 10'),
+        ('rosbag2_bagfile_information: {version: 10}', 'its version is 10'),
     ],
 )
 def test_metadata_that_say_nothing(tmp_path, text, message):

@@ -91,7 +91,7 @@ def test_all_variants_their_counts_memory_and_ratios_are_reported() -> None:
     assert 'takes 3.0 times as long for the rest, and 4.0 times' in text
     assert '| end_to_end | 1.00 / 30.0 | 1.00 / 30.0 |' in text, 'wait and age, not the network'
     assert '| plain | overlay | 1.00 | 2.00 | 30.0 |' in text
-    assert '1 of 3 rounds: the time of all and two minutes were over.' in text
+    assert '1 of 3 rounds: the time for all of them and two minutes more had passed.' in text
     assert 'two minutes' not in table({**report, 'rounds': 3})
     assert '| end_to_end | 100.0 | 101.0 | 900 | +1.00 % | 12 | overlay 3 |' in text
 
@@ -111,4 +111,4 @@ def test_a_plot_over_dds_has_every_variant_and_explains_the_parts() -> None:
     report = {**{'end_to_end': over_dds(), 'plain': over_dds()}, **FACTS}
     written = texts(plot({**report, 'size': '96x64', 'rate_hz': 30.0}))
     assert {'Camera to listener, 96x64 at 30 Hz', 'end_to_end', 'plain'} <= written
-    assert {'all that is not the model', 'rest 1.00, slot 1.00, model 1.00'} <= written
+    assert {'everything but the model', 'rest 1.00, slot 1.00, model 1.00'} <= written

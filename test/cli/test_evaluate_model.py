@@ -146,12 +146,12 @@ def test_a_result_that_cannot_be_written_is_named_first(tmp_path, capsys):
 @pytest.mark.parametrize(
     ('words', 'expected'),
     [
-        ('--reference a --predictions b --model m', 'leave out the ones or the others'),
+        ('--reference a --predictions b --model m', 'give only one kind'),
         (
             '--labelled a --model m --workers 2',
             '--workers score masks, --model, --labelled a model',
         ),
-        ('--reference a --predictions b --leave-out 4', 'leave out the ones or the others'),
+        ('--reference a --predictions b --leave-out 4', 'give only one kind'),
         ('--labelled a', "'a' has no folder images/"),
         ('--model m', '--model given, which is for scoring a model: add --labelled'),
         ('--reference a', 'give --reference and --predictions to score masks'),

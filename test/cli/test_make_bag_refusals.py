@@ -168,5 +168,5 @@ def test_an_interruption_leaves_nothing(tmp_path, storage):
         run.send_signal(signal.SIGINT)
         _, text = run.communicate(timeout=300)
     assert run.returncode == 130
-    assert text.endswith('make_bag: interrupted; bags that were not whole are not left\n')
+    assert text.endswith('make_bag: interrupted; incomplete bags are removed\n')
     assert not (tmp_path / 'out').exists()

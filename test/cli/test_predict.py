@@ -61,9 +61,9 @@ def test_it_reports_how_many_masks_there_are_and_where(model, tmp_path, capsys):
     assert capsys.readouterr().out == f'3 masks of 70x50 in {where}\n'
     (tmp_path / 'out' / masks(tmp_path / 'out')[0]).unlink()
     predict(model, tmp_path / 'case', tmp_path / 'out')
-    assert capsys.readouterr().out == f'1 mask of 70x50 (2 were there already) in {where}\n'
+    assert capsys.readouterr().out == f'1 mask of 70x50 (2 existed already) in {where}\n'
     predict(model, tmp_path / 'case', tmp_path / 'out')
-    assert capsys.readouterr().out == f'no new masks (3 were there already) in {where}\n'
+    assert capsys.readouterr().out == f'no new masks (3 existed already) in {where}\n'
 
 
 def test_every(model, tmp_path, write_video):
@@ -194,7 +194,7 @@ def test_a_stray_image_among_masks_is_named(model, tmp_path, capsys, name, messa
 
 
 @pytest.mark.parametrize('before', ['nothing', 'an empty folder', 'a run that was killed'])
-@pytest.mark.parametrize('first', ['junk', 'nothing that is asked for'])
+@pytest.mark.parametrize('first', ['junk', 'nothing that is requested'])
 def test_where_nothing_is_predicted_nothing_is_left(model, tmp_path, capsys, first, before):
     case, output = tmp_path / 'case', tmp_path / 'new/out'
     write_images(case, '1.png', '2.png')
@@ -206,7 +206,7 @@ def test_where_nothing_is_predicted_nothing_is_left(model, tmp_path, capsys, fir
     if first == 'junk':
         (case / '0.png').write_bytes(b'junk')
     assert predict(model, case, output, *(() if first == 'junk' else ('--every', 60))) == 2
-    named = case / '0.png' if first == 'junk' else f"'{case}' holds no frame that is asked for"
+    named = case / '0.png' if first == 'junk' else f"'{case}' has none of the requested frames"
     assert str(named) in capsys.readouterr().err
     assert list(tmp_path.glob('new/out/*')) == []
     assert output.exists() == (before != 'nothing')

@@ -50,9 +50,9 @@ def test_absent_device_is_refused_with_a_remedy() -> None:
         ('cpu', ['onnx'], ['openvino'], 'torch', 'has no OpenVINO export'),
         ('cpu', ['openvino'], [], 'torch', 'openvino is not installed'),
         ('cpu', ['openvino', 'onnx'], ['openvino', 'tensorrt'], 'openvino', 'no CUDA'),
-        ('cuda', ['openvino'], ['openvino', 'tensorrt'], 'torch', 'CUDA is here'),
-        ('cuda', ['onnx'], ['openvino'], 'torch', 'CUDA is here'),
-        ('cuda', ['openvino', 'onnx'], ['tensorrt'], 'onnxruntime', 'TensorRT is here'),
+        ('cuda', ['openvino'], ['openvino', 'tensorrt'], 'torch', 'CUDA is available'),
+        ('cuda', ['onnx'], ['openvino'], 'torch', 'CUDA is available'),
+        ('cuda', ['openvino', 'onnx'], ['tensorrt'], 'onnxruntime', 'TensorRT is available'),
     ],
 )
 def test_auto_takes_the_fastest_there_is(

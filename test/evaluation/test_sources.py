@@ -59,5 +59,5 @@ def test_where_nothing_is_asked_for_that_is_reported(video):
     for number in (0, 6):
         (video / f'rgb/{number:09d}.png').unlink()
     (video / 'segmentation/000000006.png').unlink()
-    with pytest.raises(FrameError, match='video_1: holds no frame that is asked for'):
+    with pytest.raises(FrameError, match='video_1: has none of the requested frames'):
         list(labelled_frames(find_sources(video, 5)[0]))

@@ -71,7 +71,7 @@ def test_three_times_a_camera_is_killed_and_comes_again(start_camera, mask, stat
         assert all(map(fits, wait_for_masks(mask)))
         heard = len(status.messages)
         camera.kill()
-        status.wait_for_reason('stale', 'no image has come within 2000 ms', since=heard)
+        status.wait_for_reason('stale', 'no image has arrived within 2000 ms', since=heard)
 
 
 def test_a_camera_may_be_slower_and_faster_and_masks_never_go_back(start_camera, mask, status):

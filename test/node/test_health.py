@@ -37,14 +37,14 @@ def test_at_first_it_is_inactive():
 
 
 def test_without_an_image_it_is_stale(health):
-    assert reported(health, 1000) == (STALE, 'no image has come yet', ('no_image_yet',))
+    assert reported(health, 1000) == (STALE, 'no image has arrived yet', ('no_image_yet',))
     assert health.silent_for_ns(1300 * MS) == 300 * MS
 
 
 def test_a_young_mask_is_valid_and_its_image_counts(health):
     record_frame(health, at_ms=2000)
     assert reported(health, 2500) == (VALID, '', ())
-    stale = 'no image has come within 500 ms'
+    stale = 'no image has arrived within 500 ms'
     assert reported(health, 2501) == (STALE, stale, ('stale_camera',))
     health.record_silence(Reason(ReasonCode.NO_PUBLISHER, 'nobody publishes'))
     codes = ('no_publisher', 'stale_camera')
@@ -69,7 +69,7 @@ def test_a_mask_is_as_old_as_its_image(health):
 def test_images_without_masks_are_reported_from_silence(health):
     record_frame(health, at_ms=2000)
     health.record_arrival(2550 * MS)
-    reason = 'images come, but no mask is ready within 500 ms'
+    reason = 'images arrive, but no mask is ready within 500 ms'
     assert reported(health, 2600) == (STALE, reason, ('stale_mask',))
 
 
@@ -90,7 +90,7 @@ def test_trouble_explains_why_there_is_no_mask(health):
 
 def test_before_the_first_mask_images_are_reported_from_none(health):
     health.record_arrival(1100 * MS)
-    reason = 'images come, but no mask is ready yet'
+    reason = 'images arrive, but no mask is ready yet'
     assert reported(health, 1200) == (STALE, reason, ('no_mask_yet',))
 
 
@@ -125,7 +125,7 @@ def test_an_activation_forgets_the_last_but_keeps_its_counts(health):
     assert not health.first_time('cause')
     health.deactivate(RESTING)
     health.activate(9000 * MS)
-    assert reported(health, 9001) == (STALE, 'no image has come yet', ('no_image_yet',))
+    assert reported(health, 9001) == (STALE, 'no image has arrived yet', ('no_image_yet',))
     assert health.last_stamp_ns() is None
     assert health.first_time('cause')
     assert health.times_ms() == {}

@@ -145,7 +145,7 @@ def test_what_is_there_instead_of_compressed_images_is_in_log_status_and_diagnos
     assert f"topic '{name}/compressed' has no publisher, but '{name}' is published as" in line
     assert line.endswith('set image_transport to raw')
     stale = status.wait(lambda m: m.message == 'stale' and 'set image_' in m.values[0].value)
-    assert stale.values[0].value.startswith('no image has come yet; topic ')
+    assert stale.values[0].value.startswith('no image has arrived yet; topic ')
     assert diagnostics.wait(lambda part: 'set image_transport to raw' in part.message)
 
 

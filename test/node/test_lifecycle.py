@@ -72,7 +72,7 @@ def test_it_answers_while_it_configures(bench, node):
 def test_active_it_gives_masks_and_latches_the_labels(bench, status, mask):
     assert bench.change('activate')
     assert bench.state() == 'active'
-    status.wait_for_reason('stale', 'no image has come yet')
+    status.wait_for_reason('stale', 'no image has arrived yet')
     bench.connect(bench.camera(), mask)
     status.wait_for_state('valid')
     info = bench.listen(LabelInfo, 'label_info', durability=LATCHED).wait()

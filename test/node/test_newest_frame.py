@@ -136,7 +136,7 @@ def test_a_network_that_hangs_is_reported(camera):
     camera.network.let_go.release()
     status.wait_for_state('valid')
     assert camera.bench.set(stale_after_ms=1000).successful
-    reason = 'images come, but no mask is ready within 1000 ms'
+    reason = 'images arrive, but no mask is ready within 1000 ms'
     while not status.wait(lambda m: m.values[0].value == reason, timeout_s=0.1):
         camera.send()
     camera.network.let_go.release()

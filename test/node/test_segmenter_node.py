@@ -193,7 +193,7 @@ def test_status_reports_whether_masks_can_be_used(start):
     bench = start().bench
     status = bench.status()
     stale = status.wait_for_state('stale')
-    assert (stale.level, stale.values[0].value) == (b'\x03', 'no image has come yet')
+    assert (stale.level, stale.values[0].value) == (b'\x03', 'no image has arrived yet')
     mask, camera = bench.listen(Image, 'mask'), bench.camera()
     bench.connect(camera, mask)
     assert status.wait_for_state('valid').level == b'\x00'
@@ -205,7 +205,7 @@ def test_status_reports_whether_masks_can_be_used(start):
     assert values[2].value.startswith('tiny (')
     heard = len(status.messages)
     assert bench.set(stale_after_ms=10).successful
-    stale = status.wait_for_reason('stale', 'no image has come within 10 ms', since=heard)
+    stale = status.wait_for_reason('stale', 'no image has arrived within 10 ms', since=heard)
     assert stale.values[3].value == 'stale_camera'
 
 

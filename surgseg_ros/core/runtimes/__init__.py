@@ -66,10 +66,10 @@ def choose_runtime(spec: ModelSpec, device: str) -> tuple[str, str]:
     """
     if choose_device(device).startswith('cuda'):
         if 'onnx' in spec.exports and has_tensorrt():
-            return 'onnxruntime', 'TensorRT is here, and the model has an ONNX export'
-        return 'torch', 'CUDA is here'
+            return 'onnxruntime', 'TensorRT is available, and the model has an ONNX export'
+        return 'torch', 'CUDA is available'
     if 'openvino' not in spec.exports:
-        return 'torch', 'the model has no OpenVINO export, which `export` makes'
+        return 'torch', 'the model has no OpenVINO export: `export` makes one'
     if not find_spec('openvino'):
         return 'torch', 'the model has an OpenVINO export, but openvino is not installed'
     return 'openvino', 'no CUDA, and the model has an OpenVINO export'

@@ -326,7 +326,7 @@ def _choose_precision(precision: str, device: str) -> str:
         return 'bf16' if torch.cuda.get_device_capability(device)[0] >= 8 else 'f16'
     if precision not in TORCH_PRECISIONS:
         raise ValueError(
-            f'precision is {precision!r}, but the runtime torch has '
+            f'precision is {precision!r}, but the runtime torch supports '
             f'{", ".join(TORCH_PRECISIONS)}: '
             f"export the model for {precision}, or set precision to 'auto'"
         )

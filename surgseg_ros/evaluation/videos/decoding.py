@@ -51,7 +51,7 @@ _CONFIGURATION: Final = {'h264': 4, 'hevc': 21}
 """Position in the configuration record of the number of bytes per length, minus one."""
 
 _DAMAGED: Final = 'its data are damaged'
-_REFERS: Final = 'it is built on a frame that is damaged or missing'
+_REFERS: Final = 'it depends on a frame that is damaged or missing'
 
 
 def decode(

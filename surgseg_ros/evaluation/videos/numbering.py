@@ -140,7 +140,7 @@ class _Avi:
         elif last + 1 < count:
             gaps.append(Gap(last + 1, count - 1, _ends_early(count)))
         elif not self._contents.promised and not self._ends_well():
-            gaps.append(Gap(count, None, 'the file ends in the middle of something'))
+            gaps.append(Gap(count, None, 'the file ends in the middle of an element'))
         return _joined(gaps), repeats
 
     def _index_agrees(self) -> bool:

@@ -232,7 +232,7 @@ def _film_of(container: InputContainer, path: Path) -> VideoStream:
                 'scale it down'
             )
         return stream
-    raise FrameError(f'{path}: does not decode as a video; it holds no stream of images')
+    raise FrameError(f'{path}: does not decode as a video; it contains no video stream')
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Coded]:

@@ -90,7 +90,7 @@ def test_frames_are_lost_up_to_the_next_that_stands_alone(tmp_path):
     _, data_errors = read(path)
     assert sorted(data_errors) == list(range(GOP + 2, 2 * GOP))
     assert 'its data are damaged' in data_errors[GOP + 2]
-    assert 'built on a frame that is damaged' in data_errors[GOP + 3]
+    assert 'depends on a frame that is damaged' in data_errors[GOP + 3]
 
 
 def test_a_frame_asked_for_alone_is_judged_the_same(tmp_path):
