@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION: Final = 1
 INTENDED_USES: Final = ('demo', 'synthetic', 'research')
-"""`demo`: only to show that the software runs; `synthetic`: trained on drawn scenes alone."""
+"""`demo`: only to show that the software runs; `synthetic`: trained on synthetic scenes only."""
 FIT_MODES: Final = ('letterbox', 'stretch')
 """`letterbox` keeps the aspect ratio and pads with black; `stretch` does not keep it."""
 TEMPERATURES: Final = (0.05, 20.0)

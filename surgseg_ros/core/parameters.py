@@ -104,7 +104,7 @@ TABLE: Final = (
         'model',
         DEFAULT_MODEL,
         'Path of the model folder, which holds model.json and weights.safetensors; default: the '
-        'model that comes with the package, trained on drawn scenes alone; empty: no model, so '
+        'model that comes with the package, trained on synthetic scenes only; empty: no model, so '
         'that configure fails.',
         when='Read when the node is configured. If set while configured, the new model is loaded '
         'and tested in the background, and replaces the current one between two frames.',

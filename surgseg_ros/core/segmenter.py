@@ -70,7 +70,7 @@ class Segmenter:
         Load a model folder onto a device.
 
         :param folder: the model folder, with model.json and weights.safetensors; `default` is the
-            model that comes with the package, trained on drawn scenes alone.
+            model that comes with the package, trained on synthetic scenes only.
         :param device: `auto` (CUDA if available), `cpu`, `cuda`, `cuda:1` …
         :param runtime: `torch`, `openvino`, `onnxruntime`, or `auto`: the fastest one that is
             installed and that the model folder supports.

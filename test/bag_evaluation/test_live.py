@@ -42,7 +42,7 @@ TAKING_DECISIONS = {
     'min_confidence': 0.6,
     'steady_frames': 3,
 }
-LIMIT = 'the model was trained on drawn scenes alone'
+LIMIT = 'the model was trained on synthetic scenes only'
 """What the node's status says with every mask of this model."""
 DISCOVERY_S = 2  # both ends find each other; what came too early would be lost on its way
 

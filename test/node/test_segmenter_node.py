@@ -216,7 +216,7 @@ def test_status_is_offered_with_a_deadline(start):
 
 
 @pytest.mark.parametrize(
-    ('intended_use', 'reason'), [('demo', 'demonstration'), ('synthetic', 'drawn scenes alone')]
+    ('intended_use', 'reason'), [('demo', 'demonstration'), ('synthetic', 'synthetic scenes only')]
 )
 def test_a_model_that_knows_no_surgery_is_never_better_than_degraded(
     start, tmp_path, intended_use, reason
