@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     checks = _run(options)
     rows = [f'| {c.what} | {c.found} | {"yes" if c.holds else "NO"} |' for c in checks]
-    text = '\n'.join(['| what | found | holds |', '| --- | --- | --- |', *rows])
+    text = '\n'.join(['| requirement | measured | met |', '| --- | --- | --- |', *rows])
     (options.output / 'result.md').write_text(text + '\n')
     print(text)
     return 0 if all(check.holds for check in checks) else 1
@@ -209,7 +209,7 @@ def _soak(world: World, minutes: float, chance: random.Random) -> list[Check]:
         Check(
             f'{minutes:g} minutes at 30 Hz: every mask fits its image in size and header',
             f'{world.watch.masks} masks ({world.watch.without_image} without a decision while '
-            f'stale), {len(injections)} do not fit {injections[:1] or ""}',
+            f'stale), {len(injections)} do not match {injections[:1] or ""}',
             not injections,
         ),
         Check(
