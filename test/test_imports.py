@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The house: an import may only go along an arrow of the drawing in CONTRIBUTING.md."""
+"""The layout: imports only follow the arrows of the drawing in CONTRIBUTING.md."""
 
 import ast
 import json
@@ -15,8 +15,8 @@ import pytest
 from surgseg_ros.__main__ import VERBS
 
 ROOT = Path(__file__).resolve().parents[1]
-HOUSE = ROOT / 'surgseg_ros'
-SOURCES = sorted([*HOUSE.rglob('*.py'), *(ROOT / 'tools').rglob('*.py')])
+PACKAGE = ROOT / 'surgseg_ros'
+SOURCES = sorted([*PACKAGE.rglob('*.py'), *(ROOT / 'tools').rglob('*.py')])
 
 ARROWS = {
     'core': set(),
@@ -34,12 +34,12 @@ ARROWS = {
 }
 ARROWS['cli'] = set(ARROWS)
 
-ROOMS_WITH_ROS = {'node'}
+WITH_ROS = {'node'}
 ROS_OF_THE_NODE = {'rclpy', 'ament_index_python', 'launch', 'launch_ros'}
 
 
-def modules(room: str) -> list[Path]:
-    return sorted((HOUSE / room).rglob('*.py'))
+def modules(package: str) -> list[Path]:
+    return sorted((PACKAGE / package).rglob('*.py'))
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -53,41 +53,41 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f'{node.module}.{alias.name}' for alias in node.names)
 
 
-def rooms_in(names: Iterator[str]) -> set[str]:
+def packages_in(names: Iterator[str]) -> set[str]:
     parts = (name.split('.') for name in names)
     return {part[1] for part in parts if part[0] == 'surgseg_ros' and len(part) > 1} & set(ARROWS)
 
 
-def test_the_drawing_has_every_room() -> None:
-    assert {path.parent.name for path in HOUSE.glob('*/__init__.py')} == set(ARROWS)
+def test_the_drawing_has_every_package() -> None:
+    assert {path.parent.name for path in PACKAGE.glob('*/__init__.py')} == set(ARROWS)
 
 
-@pytest.mark.parametrize('room', ARROWS)
-def test_no_import_runs_against_an_arrow(room: str) -> None:
-    allowed = ARROWS[room] | {room}
+@pytest.mark.parametrize('package', ARROWS)
+def test_no_import_runs_against_an_arrow(package: str) -> None:
+    allowed = ARROWS[package] | {package}
     wrong = {
-        f'{path.relative_to(HOUSE)}: {sorted(beyond)}'
-        for path in modules(room)
-        if (beyond := rooms_in(imported(path)) - allowed)
+        f'{path.relative_to(PACKAGE)}: {sorted(beyond)}'
+        for path in modules(package)
+        if (beyond := packages_in(imported(path)) - allowed)
     }
     assert not wrong
 
 
-@pytest.mark.parametrize('room', sorted(set(ARROWS) - ROOMS_WITH_ROS))
-def test_ros_is_known_to_the_node_alone(room: str) -> None:
+@pytest.mark.parametrize('package', sorted(set(ARROWS) - WITH_ROS))
+def test_ros_is_known_to_the_node_alone(package: str) -> None:
     wrong = {
-        f'{path.relative_to(HOUSE)}: {name}'
-        for path in modules(room)
+        f'{path.relative_to(PACKAGE)}: {name}'
+        for path in modules(package)
         for name in imported(path)
         if name.split('.')[0] in ROS_OF_THE_NODE or name.split('.')[0].endswith('_msgs')
     }
     assert not wrong
 
 
-@pytest.mark.parametrize('room', sorted(set(ARROWS) - {'reports'}))
-def test_pages_and_charts_are_made_in_one_room(room: str) -> None:
+@pytest.mark.parametrize('package', sorted(set(ARROWS) - {'reports'}))
+def test_pages_and_charts_are_made_in_one_package(package: str) -> None:
     libraries = {'jinja2', 'matplotlib'}
-    names = {name.split('.')[0] for path in modules(room) for name in imported(path)}
+    names = {name.split('.')[0] for path in modules(package) for name in imported(path)}
     assert not names & libraries
 
 
@@ -113,8 +113,8 @@ def test_what_needs_neither_ros_nor_torch(verb: str) -> None:
 def test_the_node_is_made_without_torch() -> None:
     """Its services answer while torch is still being imported, which takes seconds."""
     script = (
-        'import pkgutil, importlib, sys, surgseg_ros.node as room\n'
-        'for module in pkgutil.iter_modules(room.__path__, "surgseg_ros.node."):\n'
+        'import pkgutil, importlib, sys, surgseg_ros.node as package\n'
+        'for module in pkgutil.iter_modules(package.__path__, "surgseg_ros.node."):\n'
         '    if module.name != "surgseg_ros.node.launching":\n'
         '        importlib.import_module(module.name)\n'
         'import rclpy\n'

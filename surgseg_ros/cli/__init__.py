@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs: what each of them takes, prints and ends with; any room does their work."""
+"""The verbs: what each of them takes, prints and ends with; the other packages do their work."""

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 _DEGRADED_BY_USE: Final = {
     'demo': Reason(ReasonCode.MODEL_DEMO, 'the model is for demonstration only'),
-    'synthetic': Reason(ReasonCode.MODEL_SYNTHETIC, 'the model was trained on synthetic scenes only'),
+    'synthetic': Reason(
+        ReasonCode.MODEL_SYNTHETIC, 'the model was trained on synthetic scenes only'
+    ),
 }
 """By intended use: why masks of such a model are at best degraded."""
 

@@ -65,9 +65,9 @@ def run(options: argparse.Namespace, folder: Path, progress: Progress) -> int:
         progress.print_line('starting the segmenter')
         with segmenter(options.model, log) as node:
             wait_until_active(recorder, node, log)
-            progress.print_line('measuring how many masks per second it makes')
+            progress.print_line('measuring the rate of the node')
             node_hz = measure_rate_hz(recorder, source)
-            progress.print_line(f'it makes {node_hz:.1f} masks per second')
+            progress.print_line(f'the node makes {node_hz:.1f} masks per second')
             left_s = begun_s + PLAYED_S - time.monotonic()
             longest_s = LONGEST_PLAY_S if options.input else max(LEAST_PLAY_S, left_s)
             recorded, rate, dropped = play_in_step(recorder, source, node_hz, longest_s, progress)
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace, folder: Path, progress: Progress) -> int:
     explained = outcome.masks > 0 and source.frames - outcome.masks <= dropped
     whole = explained and not outcome.strangers and outcome.detections == outcome.masks
     if not whole:
-        print('demo: frames are unaccounted for; see the table and segmenter.log', file=sys.stderr)
+        print('demo: masks are missing or wrong: see the table and segmenter.log', file=sys.stderr)
     return 0 if whole else 1
 
 

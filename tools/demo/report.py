@@ -125,22 +125,22 @@ def table(
     missing = source.frames - outcome.masks
     rows = [
         ('played', f'{source.note}, recorded at {source.rate_hz:g} Hz'),
-        ('the node keeps up with', f'{node_hz:.1f} Hz, measured in a trial'),
-        ('so played at', f'{rate * source.rate_hz:.1f} Hz ({rate:.2f} of its speed)'),
+        ('largest rate of the node', f'{node_hz:.1f} Hz, measured in a trial'),
+        ('playback rate', f'{rate * source.rate_hz:.1f} Hz ({rate:.2f} of its speed)'),
         ('frames', str(source.frames)),
-        ('masks, stamp and size equal', str(outcome.masks)),
-        ('masks of no frame, or twice', str(outcome.strangers)),
+        ('masks with the stamp and size of a frame', str(outcome.masks)),
+        ('other masks, or duplicates', str(outcome.strangers)),
         ('frames without a mask', f'{missing} ({dropped} dropped by the node for a newer one)'),
         ('latency p50 / p99', f'{np.median(times):.0f} / {np.percentile(times, 99):.0f} ms'),
-        ('status of the node', status),
+        ('final status of the node', status),
     ]
     if outcome.scores is not None:
         rows += [
             ('mIoU, official', f'{outcome.scores["mIoU"]:.3f}'),
-            ('  of a mask of background only', f'{outcome.scores["floor"]["mIoU"]:.3f}'),
+            ('  of a background-only mask', f'{outcome.scores["floor"]["mIoU"]:.3f}'),
         ]
     else:
-        rows.append(('mIoU', 'no truth for this video: look at the overlay'))
+        rows.append(('mIoU', 'no ground truth for this video: look at the overlay'))
     width = max(len(name) for name, _ in rows)
     return '\n'.join(f'  {name:<{width}}  {value}' for name, value in rows)
 

@@ -169,7 +169,7 @@ def measure_rate_hz(recorder: Recorder, source: Source) -> float:
     received_ns = [m.received_ns for m in recorder.messages if m.topic == 'mask']
     if len(received_ns) < 2:
         ended = f'the bag player ended with {process.returncode}' if process.returncode else ''
-        raise RuntimeError(f'no mask came within the trial; {ended or "see segmenter.log"}')
+        raise RuntimeError(f'no mask arrived during the trial: {ended or "see segmenter.log"}')
     seen_hz = (len(received_ns) - 1) * 1e9 / (received_ns[-1] - received_ns[0])
     # Masks still to come belong to the trial, and have the stamps of frames that are played again.
     wait_for_quiet(recorder, max(TRIAL_QUIET_S, 3.0 / seen_hz))

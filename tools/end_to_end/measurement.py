@@ -304,7 +304,7 @@ def _connect(node: Child, camera: Child, listener: Child, start_s: float) -> flo
     while in_a_row < _IN_A_ROW:
         node.check()
         if time.monotonic() > end_s:
-            raise RuntimeError(f'no mask came within {start_s:.0f} s: see the logs of the run')
+            raise RuntimeError(f'no mask arrived within {start_s:.0f} s: see the logs of the run')
         if not _until(lambda: camera.ask('readers') > 0, _ANSWER_S):
             continue
         asked_s = time.monotonic()
