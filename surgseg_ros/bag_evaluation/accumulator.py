@@ -25,7 +25,7 @@ _KEPT_AS_THEY_ARE: Final = 8
 
 
 class _Packed(NamedTuple):
-    """A mask, compressed to about a hundredth, since its rows are much alike."""
+    """A mask, compressed to about a hundredth, since its rows are similar."""
 
     data: bytes
     shape: tuple[int, ...]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The types of the verbs' options, for argparse, and what several verbs say of one.
+The types of the verbs' options, for argparse, and help texts that several verbs share.
 
 Each type takes the text of an option and gives its value, or raises ArgumentTypeError, which names
 text and remedy.

@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status: 0 if B is not worse, 1 if it is.
-    :raises ResultError: if that cannot be told.
+    :raises ResultError: if that cannot be decided.
     :raises OSError: if numbers cannot be written.
     """
     options = _parser().parse_args(argv)

@@ -315,7 +315,7 @@ def _check_amount(wanted: VideoSet, workers: int) -> None:
 
 
 def _mark(wanted: VideoSet, output: Path) -> None:
-    """Say in each video that it is drawn, so that `train` can say so of the model."""
+    """Mark each video as drawn, so that `train` can mark the model as synthetic."""
     for video in find_videos(output):
         scene = wanted.seed * SCENES_PER_SEED + int(video.name.rpartition('_')[2]) - 1
         with replacing(video / DRAWN_FILE, sync=False) as partial:

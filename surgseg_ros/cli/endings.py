@@ -168,7 +168,7 @@ def print_line(name: str, text: str) -> None:
     """
     for bar in _bars():
         bar.close()
-    # Stderr is full, closed, or being written to while a signal comes: nobody can be told.
+    # Stderr is full, closed, or being written to while a signal comes: it cannot be reported.
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         print(f'{name}: {text}', file=sys.stderr, flush=True)
 

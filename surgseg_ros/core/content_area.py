@@ -131,7 +131,7 @@ class ContentFinder:
 
 def find_content(image: Image) -> Roi | None:
     """
-    Find the content of a single image, which is no proof: `ContentFinder` asks for several.
+    Find the content of a single image, which is not enough: `ContentFinder` needs several.
 
     :param image: (H, W, 3) uint8 RGB.
     :return: the content; None if there are no borders, or it is too dark to tell.
@@ -382,7 +382,7 @@ def _is_tighter(one: Roi, other: Roi, tolerance_px: float) -> bool:
 
 
 def _both(one: Roi, other: Roi) -> Roi:
-    """Contain two contents that are alike."""
+    """Contain two contents that are similar."""
     (left, top, right, bottom), (x0, y0, x1, y1) = _sides(one), _sides(other)
     left, top, right, bottom = min(left, x0), min(top, y0), max(right, x1), max(bottom, y1)
     circle = one.circle

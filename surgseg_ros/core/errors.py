@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Explains errors to users, and tells input, machine and bugs apart."""
+"""Explains errors to users, and distinguishes input, machine and bugs."""
 
 import errno
 import os

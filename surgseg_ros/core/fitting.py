@@ -103,7 +103,7 @@ def _channel_means(fitted: Tensor, prior: Tensor) -> Tensor:
 
     Neither borders nor highlights, which come and go, count: not the dark, not what is clipped in
     two channels (red alone is in many a good image of tissue), and of the rest in each channel not
-    the least and the greatest tenth. Few pixels say little: then the prior outweighs them.
+    the least and the greatest tenth. With few pixels, the prior outweighs them.
     """
     half = _SAMPLE_STEP_PX // 2
     sample = fitted[:, half::_SAMPLE_STEP_PX, half::_SAMPLE_STEP_PX].flatten(1, 2).mT  # (N, 3, P)

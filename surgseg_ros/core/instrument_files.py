@@ -31,7 +31,7 @@ _DIGITS: Final = 3
 
 
 class InstrumentFileError(ValueError):
-    """A file that is no list of instruments; the message names it, and what is wrong."""
+    """A file that is not a list of instruments; the message names it and the error."""
 
 
 class ListedInstrument(NamedTuple):
@@ -136,7 +136,7 @@ def read_instruments(path: Path) -> tuple[ListedInstrument, ...]:
             f'without {error}' if isinstance(error, KeyError) else ' '.join(str(error).split())
         )
         raise InstrumentFileError(
-            f'{path}: is no list of instruments as synthesize and predict write it ({reason}): '
+            f'{path}: is not a list of instruments as synthesize and predict write it ({reason}): '
             'write it again'
         ) from error
     return found

@@ -82,7 +82,7 @@ class EncodedImage(NamedTuple):
     def another_size(self) -> ImageFileError:
         """Return the error for a file that decodes to another size, or to nothing."""
         text = f'{len(self.data)} bytes do not decode to the {self.width}x{self.height}'
-        return ImageFileError(f'{text} that their header says', 'damaged')
+        return ImageFileError(f'{text} that their header declares', 'damaged')
 
 
 class _Frame(NamedTuple):

@@ -339,7 +339,7 @@ def read_checked(path: Path, sha256: str) -> bytes:
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:
         raise ModelError(
-            f'{path}: SHA-256 is {digest!r}, {SPEC_FILE} says {sha256!r}: the file is truncated '
+            f'{path}: SHA-256 is {digest!r}, {SPEC_FILE} has {sha256!r}: the file is truncated '
             'or another one; copy the model folder again'
         )
     return content

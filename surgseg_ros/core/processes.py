@@ -125,7 +125,7 @@ def limit_spinning() -> None:
 MAX_PIXELS: Final = 100_000_000
 """Maximum of an image from outside: twelve times 4K."""
 
-TOO_LARGE: Final = f'says that it has more than {MAX_PIXELS} pixels, or a side that is too long'
+TOO_LARGE: Final = f'declares more than {MAX_PIXELS} pixels, or a side that is too long'
 """Error text for a larger image."""
 
 

@@ -30,9 +30,9 @@ _SAME_FOCAL: Final = 1e-3
 @dataclass(frozen=True)
 class CameraInfo:
     """
-    What sensor_msgs/CameraInfo says of a camera; fields as there.
+    The calibration in a sensor_msgs/CameraInfo, with the same fields.
 
-    :param size: (H, W) of its images in pixels; 0 if it is not said.
+    :param size: (H, W) of its images in pixels; 0 if it is unknown.
     :param model: name of the distortion model.
     :param d: (n,) its coefficients.
     :param k: (3, 3) intrinsic matrix of the raw images.
@@ -52,7 +52,7 @@ class CameraInfo:
 
 
 class StereoError(ValueError):
-    """Calibration or images that cannot be used; the message says why, and what to do."""
+    """Calibration or images that cannot be used; the message gives the reason and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class StereoCalibration:
     rectified: bool = True
 
     def __post_init__(self) -> None:
-        """Check what both say alone, and together."""
+        """Check each of both, then both together."""
         for name, info in zip(('first', 'second'), self.cameras):
             problem = _problem(info) or ('' if self.rectified else _problem_of_raw(info))
             if problem:
@@ -186,12 +186,12 @@ def _problem_of_raw(info: CameraInfo) -> str:
     if not (low <= info.k[0, 0] <= high and low <= info.k[1, 1] <= high):
         return f'K has focal lengths of {info.k[0, 0]:g} and {info.k[1, 1]:g} px: a placeholder'
     if not np.allclose(info.r @ info.r.T, np.eye(3), atol=1e-3) or np.linalg.det(info.r) < 0:
-        return 'R is no rotation: calibrate the cameras as a pair'
+        return 'R is not a rotation: calibrate the cameras as a pair'
     return ''
 
 
 def _problem_of_pair(first: CameraInfo, second: CameraInfo) -> str:
-    """Say why two cameras are no rectified pair; empty if they are."""
+    """Explain why two cameras are not a rectified pair; empty if they are."""
     focal = first.p[0, 0]
     if not np.allclose(first.p[[0, 1], [0, 1]], second.p[[0, 1], [0, 1]], rtol=_SAME_FOCAL) or (
         abs(first.p[1, 2] - second.p[1, 2]) > _SAME_PX

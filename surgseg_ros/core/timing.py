@@ -261,7 +261,7 @@ def _stamp_anomaly(before_ns: int | None, now_ns: int, elapsed_ns: int) -> Stamp
         text = f'two images have the same stamp {now_ns} ns'
         return StampAnomaly(text, 'check the camera driver', code=ReasonCode.STAMP_REPEATED)
     remedy = 'expected if a bag or a simulation starts again, else look for a second publisher'
-    # A restart says nothing against the image itself.
+    # A restart does not concern the image itself.
     if now_ns < before_ns:
         return StampAnomaly(
             f'stamps go back from {before_ns} to {now_ns} ns', remedy, restarts=True

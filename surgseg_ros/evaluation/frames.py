@@ -119,7 +119,7 @@ class Source:
     :param images: frames that are image files, by number.
     :param video: the file of the other frames.
     :param masks: the ground truth of frames, by number; only of a data set.
-    :param names: of image files without endings, by number, where they are no official names.
+    :param names: of image files without endings, by number, if they are not official names.
     """
 
     name: str

@@ -20,13 +20,13 @@ IMAGE_FOLDERS: Final = ('rgb', 'frames')
 IMAGE_SUFFIXES: Final = ('.png', '.jpg', '.jpeg')
 
 DRAWN_FILE: Final = 'synthetic.json'
-"""Beside `segmentation/`, where `synthesize` drew the video; says of which scene."""
+"""Beside `segmentation/`, if `synthesize` drew the video; names its scene."""
 
 MASK_FOLDER: Final = 'segmentation'
 MASK_SUFFIX: Final = '.png'
 
 LABELLED_FOLDERS: Final = ('images', 'masks')
-"""Folders of a set of labelled images that are no frames of videos."""
+"""Folders of a set of labelled images that are not frames of videos."""
 
 _NAMED: Final = 20
 """Number of files that a message lists; the rest is counted."""
@@ -92,7 +92,7 @@ def masks_by_number(video: Path) -> dict[int, Path]:
 
     :param video: its folder.
     :return: mapping from the frame's index to its mask, sorted by name.
-    :raises FrameError: if a name is no number, or two are the same number.
+    :raises FrameError: if a name is not a number, or two are the same number.
     """
     masks: dict[int, Path] = {}
     for mask in find_masks(video):

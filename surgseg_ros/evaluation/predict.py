@@ -307,7 +307,7 @@ def _write(path: Path, decision: Decision, totals: Totals) -> None:
     """
     Write a mask; if the network failed, only note it.
 
-    Where the machine is the cause, a later run may succeed: it goes on from this frame.
+    If the machine is the cause, a later run may succeed: it continues from this frame.
     """
     if decision.error is None:
         if isinstance(decision, FrameResult):

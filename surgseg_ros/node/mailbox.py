@@ -238,7 +238,7 @@ class Mailbox:
         """
         Wait for a frame, and take those of other cameras that are present by then.
 
-        :param most: the maximum number of frames that are no pair.
+        :param most: the maximum number of frames that are not pairs.
         :return: a Pair, whatever the maximum; or the newest frame of each camera, in turn; empty
             once the mailbox is closed.
         """

@@ -164,7 +164,7 @@ class StereoOutput:
             self._report(describe(error))
 
     def _have_same_time(self, first: Any, second: Any) -> bool:
-        """Compare stamps; two that are zero say nothing, but of one image with both views."""
+        """Compare stamps; zero stamps match only for one image with both views."""
         stamps = stamp_ns(first), stamp_ns(second)
         known = first is second or all(stamps)
         return known and abs(stamps[0] - stamps[1]) <= self._tolerance_ns

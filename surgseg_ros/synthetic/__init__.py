@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Synthetic endoscopic scenes whose masks are exact, because image and mask are drawn alike."""
+"""Synthetic endoscopic scenes; masks are exact, since they are drawn with the same shapes."""
 
 from surgseg_ros.synthetic.scene import LEAST_SIDE_PX, Frame, Scene
 

@@ -170,7 +170,7 @@ def defocused(patch: Patch, sigma_px: float, view: View) -> Patch:
     bottom = min(pad, view.height - patch.y - height)
     right = min(pad, view.width + view.beyond - patch.x - width)
     solid = patch.rgba[..., 3] if patch.area is None else patch.area
-    # Beyond the image's border the object goes on.
+    # The object continues beyond the image's border.
     sides = [0 if side else pad for side in (top, bottom, left, right)]
     grown = np.pad(patch.rgba, (sides[:2], sides[2:], (0, 0)), 'edge')
     spare = [pad - side for side in sides]

@@ -2,7 +2,7 @@
 """
 Objects that rest on the tissue: clips, clamps, a catheter, and things of no class.
 
-The last lie in an operation's field too, and are drawn so that metal alone is no tool.
+The last ones also occur in operations, and are drawn so that not all metal is a tool.
 """
 
 import math
@@ -196,7 +196,7 @@ class Distractor(Resting):
             self._curve = _bent(rng, float(rng.uniform(0.3, 1.2)))
 
     def truth(self, time_s: float) -> None:
-        """Return nothing: it is no instrument."""
+        """Return nothing: it is not an instrument."""
 
     def draw(self, time_s: float) -> list[Patch]:
         """Return it."""

@@ -103,7 +103,7 @@ class Depths:
         """
         Return the plane of an object at a time.
 
-        A shaft has the same diameter everywhere, so that its taper tells how it comes nearer.
+        A shaft has the same diameter everywhere, so that its taper shows how it comes nearer.
         """
         if truth := item.truth(time_s):
             for kind, place, angle in truth.points:

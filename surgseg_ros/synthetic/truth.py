@@ -61,7 +61,7 @@ _NEAR: Final = 0.006
 
 def true_geometry(truth: Truth, own: NDArray[np.bool_]) -> Geometry:
     """
-    Convert units to pixels, and tell which points are hidden or beyond the image.
+    Convert units to pixels, and determine which points are hidden or beyond the image.
 
     :param truth: of an instrument.
     :param own: (H, W) which pixels are its own.

@@ -84,7 +84,7 @@ class TrainConfig:
     :param accumulate: batches in an optimizer step.
     :param steps: optimizer steps; 0 where `epochs` is set.
     :param epochs: passes over the training frames; 0 where `steps` is set.
-    :param minutes: the longest time; the learning rate then falls with the time. 0 is no limit,
+    :param minutes: the longest time; the learning rate then falls with the time. 0: no limit,
         and the only value with which a run can be repeated exactly.
     :param validate_every: steps between two validations on whole videos, each of which ends with
         a checkpoint; 0 for one after each pass over the training frames.
@@ -99,7 +99,7 @@ class TrainConfig:
     :param dice_absent: whether the Dice counts classes too that a batch does not show. It keeps
         stray pixels away; in batches of few crops it also keeps rare classes from being learnt.
     :param class_balance: exponent by which rare classes weigh more in the cross-entropy; 0 weighs
-        all pixels alike, 1 all classes.
+        all pixels equally, 1 all classes.
     :param ema_decay: of the exponential moving average of the weights, which is validated and
         written; 0 for the weights themselves.
     :param keep_weights: whether to keep the weights of every validation in `run/weights/`, to

@@ -233,7 +233,7 @@ def starting_spec(config: TrainConfig) -> ModelSpec:
 
 def weights_metadata(config: TrainConfig) -> dict[str, str]:
     """
-    Read what the file of the encoder's weights says about them.
+    Read the metadata in the file of the encoder's weights.
 
     :param config: the settings.
     :return: the metadata, `source`, `license`, `mean` and `std` for example; empty if the run

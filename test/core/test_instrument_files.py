@@ -64,7 +64,7 @@ def damaged(key, value):
         ('', 'Expecting value'),
         ('[]', 'list'),
         ('{}', "without 'instruments'"),
-        ('[' * 100_000, 'is no list of instruments'),
+        ('[' * 100_000, 'is not a list of instruments'),
         (damaged('label', 0), 'label 0'),
         (damaged('label', 255), 'label 255'),
         (damaged('number', 255), 'number 255'),

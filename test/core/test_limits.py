@@ -40,5 +40,5 @@ def test_an_image_of_too_many_pixels_is_refused(tmp_path):
     ran = subprocess.run([sys.executable, '-c', CODE, path], capture_output=True, text=True)
     *lines, growth_kib = ran.stdout.splitlines()
     assert len(lines) == 2, ran.stderr
-    assert all('large.png: says that it has more than 100000000 pixels' in line for line in lines)
+    assert all('large.png: declares more than 100000000 pixels' in line for line in lines)
     assert int(growth_kib) < SIDE_PX**2 / 1024 / 4

@@ -116,7 +116,7 @@ def test_placeholders_are_refused_with_a_reason(first, second, reason):
         ({'model': 'fisheye'}, "distortion_model is 'fisheye'"),
         ({'d': np.zeros(3)}, 'plumb_bob has 3 coefficients'),
         ({'k': np.eye(3)}, 'K has focal lengths of 1'),
-        ({'r': np.zeros((3, 3))}, 'R is no rotation'),
+        ({'r': np.zeros((3, 3))}, 'R is not a rotation'),
     ],
 )
 def test_what_raw_images_need_is_asked_for_them_alone(changes, reason):

@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--pairs', type=int, default=5, help='for each number of workers (default: %(default)s)')
     add('--steps', type=int, default=12, help='of each measurement (default: %(default)s)')
     add('--json', type=Path, metavar='FILE', help='where to write the numbers')
-    add('settings', nargs='*', metavar='key=value', help='instead of what the recipe says')
+    add('settings', nargs='*', metavar='key=value', help='settings that override the recipe')
     return parser
 
 

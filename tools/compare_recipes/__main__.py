@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Trains the paper's recipe and ours alike, and scores both on videos that neither has seen.
+Trains the paper's recipe and ours in the same way, and scores both on videos new to them.
 
 The videos are the same, and so are encoder, initial weights and number of steps. The least region
 size is tuned for both on separate videos, and the scores are reported with it and without.

@@ -93,7 +93,7 @@ class _Walk:
         self._index: tuple[int, int, int] | None = None
 
     def follow(self, boxes: list[_Box]) -> Fragments:
-        """Read what the boxes say of each other."""
+        """Read how the boxes refer to each other."""
         promised = 0
         for box in boxes:
             self._is_damaged |= box.end > self._size or not _NAME.fullmatch(box.name)
