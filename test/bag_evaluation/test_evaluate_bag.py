@@ -47,7 +47,7 @@ def test_what_can_not_be_done_is_reported(
 @pytest.mark.parametrize(
     ('arguments', 'expected'),
     [
-        (('--bag', 'x', '--mask-topic', '/mask'), '--mask-topic goes with --recorded'),
+        (('--bag', 'x', '--mask-topic', '/mask'), '--mask-topic needs --recorded'),
         (('--recorded', 'x'), '--recorded needs --mask-topic'),
         (('--recorded', 'x', '--mask-topic', '/m', '--output', 'o.mcap'), 'leave out'),
         (('--bag', 'x', '--ray', 'auto', '--workers', '2'), 'exclude each other'),

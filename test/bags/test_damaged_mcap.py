@@ -75,7 +75,7 @@ def test_without_the_chunk_that_names_the_topic(tmp_path):
     data = file.read_bytes()[:-300_000]
     name_at = data.index(b'/one')
     file.write_bytes(data[: name_at - 9] + b'\xff' * 9 + data[name_at:])
-    with pytest.raises(BagError, match=r'names are lost: \d+ messages'), Bag(file):
+    with pytest.raises(BagError, match=r'topics being unknown: \d+ messages'), Bag(file):
         pass
 
 

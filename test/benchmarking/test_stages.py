@@ -160,7 +160,7 @@ def test_images_of_any_size_are_drawn() -> None:
         (['--size', '1920'], 'write it like 1920x1080'),
         (['--frames', '0'], "'0' must be at least 1"),
         (['--plot', 'way.png'], 'does not end in .svg'),
-        (['--against', 'plain'], 'is for --end-to-end'),
+        (['--against', 'plain'], 'needs --end-to-end'),
         (['--end-to-end', '--cameras', '2'], 'one camera'),
         (['--end-to-end', '--rate', '0'], 'must be above 0'),
     ],

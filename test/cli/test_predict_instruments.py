@@ -136,4 +136,4 @@ def test_masks_that_can_not_be_used_are_refused(tmp_path, capsys, words, expecte
 
 def test_without_images_or_masks_the_remedy_is_named(tmp_path, capsys):
     assert main(['--output', str(tmp_path / 'out')]) == 2
-    assert 'give --input, or masks by --masks' in capsys.readouterr().err
+    assert 'give --input, or --masks' in capsys.readouterr().err

@@ -46,7 +46,7 @@ def test_absent_device_is_refused_with_a_remedy() -> None:
 @pytest.mark.parametrize(
     ('device', 'exports', 'libraries', 'chosen', 'reason'),
     [
-        ('cpu', [], ['openvino'], 'torch', 'has no OpenVINO export, which `export` makes'),
+        ('cpu', [], ['openvino'], 'torch', 'has no OpenVINO export: `export` makes one'),
         ('cpu', ['onnx'], ['openvino'], 'torch', 'has no OpenVINO export'),
         ('cpu', ['openvino'], [], 'torch', 'openvino is not installed'),
         ('cpu', ['openvino', 'onnx'], ['openvino', 'tensorrt'], 'openvino', 'no CUDA'),
@@ -75,7 +75,7 @@ def test_auto_takes_the_fastest_there_is(
 def test_the_description_reports_what_auto_took_and_why(tiny_model: Path) -> None:
     runtime = Segmenter.load(tiny_model, 'cpu', AUTO).runtime
     assert runtime.description == (
-        'torch float32 on CPU (auto: the model has no OpenVINO export, which `export` makes)'
+        'torch float32 on CPU (auto: the model has no OpenVINO export: `export` makes one)'
     )
 
 
