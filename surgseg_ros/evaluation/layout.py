@@ -191,8 +191,8 @@ def _by_stem(folder: Path) -> dict[str, Path]:
         other = found.setdefault(path.stem.lower(), path)
         if other is not path:
             raise FrameError(
-                f'{other} and {path.name}: the names differ only in the ending, so it is not '
-                'clear which is meant; remove one of them'
+                f'{other} and {path.name}: the names differ only in ending or case, so it '
+                'is not clear which is meant; remove one of them'
             )
     return found
 
