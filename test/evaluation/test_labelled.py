@@ -159,8 +159,8 @@ def test_sets_of_one_name_are_told_apart(tmp_path):
     [
         (['a.png', 'b.png'], ['a.png'], r'images without a mask \(1\): b\.png; add'),
         (['a.png'], ['a.png', 'b.png'], r'masks without an image \(1\): b\.png; add'),
-        (['a.png', 'a.jpg'], ['a.png'], r'a\.jpg and a\.png: the names differ only in ending or case'),
-        (['a.png'], ['a.png', 'A.png'], r'A\.png and a\.png: the names differ only in ending or case'),
+        (['a.png', 'a.jpg'], ['a.png'], r'a\.jpg and a\.png: the names differ only in ending'),
+        (['a.png'], ['a.png', 'A.png'], r'A\.png and a\.png: the names differ only in ending'),
         ([], [], 'holds no labelled image'),
     ],
 )
