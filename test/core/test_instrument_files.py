@@ -82,7 +82,7 @@ def damaged(key, value):
 )
 def test_what_is_no_list_of_instruments_is_named(path, content, expected):
     path.write_text(content)
-    with pytest.raises(InstrumentFileError, match=r'000000000\.json: is no list') as caught:
+    with pytest.raises(InstrumentFileError, match=r'000000000\.json: is not a list') as caught:
         read_instruments(path)
     assert expected in str(caught.value)
     assert '\n' not in str(caught.value)

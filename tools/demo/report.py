@@ -128,7 +128,7 @@ def table(
         ('largest rate of the node', f'{node_hz:.1f} Hz, measured in a trial'),
         ('playback rate', f'{rate * source.rate_hz:.1f} Hz ({rate:.2f} of its speed)'),
         ('frames', str(source.frames)),
-        ('masks with the stamp and size of a frame', str(outcome.masks)),
+        ('masks that match a frame', str(outcome.masks)),
         ('other masks, or duplicates', str(outcome.strangers)),
         ('frames without a mask', f'{missing} ({dropped} dropped by the node for a newer one)'),
         ('latency p50 / p99', f'{np.median(times):.0f} / {np.percentile(times, 99):.0f} ms'),
