@@ -160,9 +160,8 @@ TABLE: Final = (
         'stereo_layout',
         STEREO_LAYOUTS[0],
         'How each image holds the views of two cameras: none (it is one view), side_by_side (left '
-        'and right half) or top_bottom (upper and lower half). The two are cameras of their own, '
-        'and results have the coordinates of the half; camera_names are left and right unless '
-        'given.',
+        'and right half) or top_bottom (upper and lower half). Each half is processed as a camera '
+        'of its own, in its own coordinates; camera_names are left and right unless given.',
         choices=STEREO_LAYOUTS,
     ),
     Parameter(
@@ -190,7 +189,7 @@ TABLE: Final = (
     Parameter(
         'camera_info_topics',
         [''],
-        'Calibrations of two cameras; empty: camera_info beside images.',
+        'Calibration topics of two cameras; empty: camera_info beside each image topic.',
     ),
     Parameter('rectified', True, 'Whether images of two cameras are rectified; false: raw.'),
     Parameter(
@@ -215,7 +214,7 @@ TABLE: Final = (
     Parameter(
         'report_distances',
         False,
-        'Report distances between tips, and of a needle from tips, in /diagnostics.',
+        'Report distances between tips, and from a needle to the nearest tip, in /diagnostics.',
     ),
     Parameter(
         'least_area',
