@@ -17,7 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from surgseg_ros.core.model_folder import ModelSpec, read_model, write_model
+from surgseg_ros.core.files import check_folder
+from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_model, write_model
 from surgseg_ros.core.runtimes.pytorch import TorchRuntime
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.self_test import add_self_test
@@ -105,23 +106,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add('settings', nargs='*', metavar='key=value', help='given to `train`')
     options = parser.parse_args(argv)
+    if options.measured and not options.trained:
+        parser.error('--measured is given, which is for a trained model: add --trained')
     try:
+        check_folder(options.output)
         if options.trained:
             _finish(options.trained, options.output, options.measured)
-            return 0
-        scenes = draw(options.work / 'scenes', SCENES)
-        start = f'encoder_weights={_encoder_weights(options.work, options.encoder_weights)}'
-        settings = [f'data={scenes}', start, *ON_TWO_CORES, *options.settings]
-        trained = train_once(RECIPE, options.work / 'trained', settings)
+        else:
+            trained = _train(options.work, options.encoder_weights, options.settings)
+            _finish(trained, options.output, average=AVERAGED)
     except StepError as error:
         print(f'default_model: ended at {error}', file=sys.stderr)
         return 2
-    _finish(trained, options.output, average=AVERAGED)
+    except (ModelError, OSError) as error:
+        print(f'default_model: {error}', file=sys.stderr)
+        return 2
     return 0
+
+
+def _train(work: Path, encoder_weights: Path | None, settings: Sequence[str]) -> Path:
+    """Draw and train; first make the encoder's file, for which a package may be missing."""
+    encoder = _encoder_weights(work, encoder_weights)
+    scenes = draw(work / 'scenes', SCENES)
+    own = [f'data={scenes}', f'encoder_weights={encoder}', *ON_TWO_CORES]
+    return train_once(RECIPE, work / 'trained', [*own, *settings])
 
 
 def _encoder_weights(work: Path, given: Path | None) -> Path:
     made = given or work / 'encoder.safetensors'
+    if given and not given.exists():
+        raise ModelError(f'{given}: there is no such file; without it, a package is used')
     if not made.exists() and make_encoder_file(['--output', str(made)]):
         raise StepError(f'making {made}')
     return made
@@ -180,7 +194,7 @@ def _labelled_scores(measured: Iterable[Path], weights_sha256: str) -> dict[str,
     for path in measured:
         content = json.loads(path.read_text())
         if content['model']['weights_sha256'] != weights_sha256:
-            raise StepError(f'{path}: it is of other weights; measure this model')
+            raise ModelError(f'{path}: it is of other weights; measure this model')
         for name, values in content['sets'].items():
             scores[name] = {**values, 'left_out': content['left_out'], 'about': ABOUT_REAL}
     return scores

@@ -108,9 +108,34 @@ def test_without_the_package_of_the_encoder_it_ends_at_once(
     tmp_path, trained, monkeypatch, capsys
 ):
     monkeypatch.setattr(default_model, 'make_encoder_file', lambda words: 2)
-    (tmp_path / 'scenes').mkdir()
     assert default_model.main(['--work', str(tmp_path), '--output', str(tmp_path / 'made')]) == 2
     assert 'encoder.safetensors' in capsys.readouterr().err
+    assert not trained
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--output', '{file}'], 'taken'),
+        (['--encoder-weights', '{folder}/none', '--output', '{folder}/made'], 'none'),
+        (['--trained', '{folder}/none', '--output', '{folder}/made'], 'none'),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_a_line(tmp_path, trained, capsys, words, message):
+    (tmp_path / 'taken').touch()
+    named = [word.format(file=tmp_path / 'taken', folder=tmp_path) for word in words]
+    assert default_model.main(['--work', str(tmp_path), *named]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('default_model: ')
+    assert message in error
+    assert not trained
+
+
+def test_scores_without_the_model_that_they_are_of_are_refused(tmp_path, trained, capsys):
+    with pytest.raises(SystemExit):
+        default_model.main(['--work', str(tmp_path), '--measured', 'scores.json'])
+    assert 'add --trained' in capsys.readouterr().err
     assert not trained
 
 
