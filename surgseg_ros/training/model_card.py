@@ -318,8 +318,10 @@ def _runs(training: Mapping[str, Any]) -> list[str]:
     """Describe each run in a line, in order."""
     recipe, start = mapping(training.get('recipe')), mapping(training.get('start'))
     parts = [f'{training["steps_done"]} steps'] if 'steps_done' in training else []
+    devices = str(recipe.get('devices', 1))
+    each = f' on each of {devices} devices' if devices.isdecimal() and devices != '1' else ''
     for key, words in (
-        ('batch_size', 'of {} images'),
+        ('batch_size', f'of {{}} images{each}'),
         ('learning_rate', 'learning rate {:g}'),
         ('minutes', 'at most {:g} minutes'),
         ('seed', 'seed {}'),

@@ -82,6 +82,14 @@ def test_a_whole_card():
     assert 'output' not in text
 
 
+@pytest.mark.parametrize(
+    ('devices', 'text'), [('2', 'of 4 images on each of 2 devices'), ('1', 'of 4 images\n')]
+)
+def test_the_images_of_a_step_are_of_each_device(devices, text):
+    training = {'recipe': {'batch_size': 4, 'devices': devices}, 'steps_done': 5}
+    assert f'1. 5 steps, {text}' in model_card(dataclasses.replace(SPEC, training=training))
+
+
 def test_the_confidence_is_reported_where_it_was_calibrated():
     errors = {'ece': 0.0345, 'instrument_ece': None}
     calibration = {'bins': 15, 'before': errors, 'after': {**errors, 'ece': 0.00121}}

@@ -151,7 +151,7 @@ def _finish(
     spec, weights = read_model(trained)
     if average:
         weights = average_weights([kept_weights(trained / 'run', step) for step in average])
-        training = {**spec.training, 'averaged_steps': [*average]}
+        training = {**spec.training, 'steps_done': max(average), 'averaged_steps': [*average]}
         spec = dataclasses.replace(spec, training=training)
     if not spec.training.get('margins'):
         spec, weights = _for_real_images(spec, weights)
@@ -163,8 +163,8 @@ def _finish(
         'about': f'Scenes of the seeds {first} to {last}, of {SCENES.size[1]}x{SCENES.size[0]} '
         'pixels, which played no part in training or tuning.',
     }
-    labelled = _labelled_scores(measured, spec.weights_sha256)
-    scores = {**spec.scores, 'unseen_scenes': test, **labelled}
+    # Those of training are of the weights that validated best, without margins and colours.
+    scores = {'unseen_scenes': test, **_labelled_scores(measured, spec.weights_sha256)}
     write_model(output, dataclasses.replace(spec, scores=scores), weights)
     written = add_self_test(output)
     (output / 'README.md').write_text(model_card(written) + '\n' + AFTER_TRAINING)

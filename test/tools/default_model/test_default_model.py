@@ -35,7 +35,8 @@ def trained(monkeypatch, tmp_path):
         read_config(Path(words[1]), [word for word in words[2:] if word != '--resume'])
         output = Path(next(w for w in words if w.startswith('output=')).partition('=')[2])
         weights = SegmentationNetwork(SPEC).state_dict()
-        write_model(output, SPEC, weights)
+        spec = dataclasses.replace(SPEC, scores={'validation': {'mIoU': 0.5}})
+        write_model(output, spec, weights)
         for step in default_model.AVERAGED:
             path = kept_weights(output / 'run', step)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +63,10 @@ def test_it_draws_trains_scores_and_writes(tmp_path, trained, capsys):
     assert f'data={tmp_path / "scenes"}' in words
     assert f'encoder_weights={tmp_path / "encoder.safetensors"}' in words
     assert 'minutes=1' in words
-    test = read_spec(tmp_path / 'made').scores['unseen_scenes']
+    made = read_spec(tmp_path / 'made')
+    assert made.training['steps_done'] == default_model.AVERAGED[-1]
+    assert [*made.scores] == ['unseen_scenes'], 'those of training are of other weights'
+    test = made.scores['unseen_scenes']
     assert (test['videos'], test['frames'], test['seeds']) == (2, 2, [900_000, 900_001])
     model_card = (tmp_path / 'made/README.md').read_text()
     assert 'seeds 900000 to 900001' in model_card
