@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The long steps of tools that train: finished ones are skipped, interrupted ones continue."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -39,7 +38,7 @@ class Videos(NamedTuple):
 
 def draw(folder: Path, wanted: Videos) -> Path:
     """
-    Draw videos, unless the folder exists; it is never incomplete.
+    Draw videos, unless the folder exists: `synthesize` leaves none that is incomplete.
 
     :param folder: for the videos.
     :param wanted: the videos.
@@ -48,11 +47,8 @@ def draw(folder: Path, wanted: Videos) -> Path:
     """
     if folder.exists():
         return folder
-    partial = folder.with_name(folder.name + '.partial')
-    if partial.exists():
-        shutil.rmtree(partial)
     arguments = {
-        'output': partial,
+        'output': folder,
         'videos': wanted.videos,
         'frames': wanted.frames,
         'stride': wanted.stride,
@@ -63,7 +59,6 @@ def draw(folder: Path, wanted: Videos) -> Path:
     words = [word for key, value in arguments.items() for word in (f'--{key}', str(value))]
     if run_verb(['synthesize', *words, *(['--jpeg'] if wanted.jpeg else [])]):
         raise StepError(f'drawing {folder}')
-    partial.rename(folder)
     return folder
 
 
