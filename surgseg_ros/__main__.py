@@ -83,9 +83,6 @@ VERBS: Final = {
         'fits the temperature of a model again, so that its confidence is a probability',
         _NOTHING,
     ),
-    'adapt': Verb(
-        'surgseg_ros.cli.models:run_adapt', 'adapts a model to unlabelled videos', _NOTHING
-    ),
     'benchmark': Verb(
         'surgseg_ros.cli.benchmark:main',
         'measures the cost of a frame, by stage and over DDS',

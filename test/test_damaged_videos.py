@@ -73,15 +73,6 @@ def write_masks(video, *numbers):
         cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH), np.uint8))
 
 
-def test_adapt_leaves_out_what_is_damaged_names_it_and_ends_with_1(model, tmp_path, capsys):
-    path = spoil(write_video(tmp_path / 'video_7/x.avi', COUNT, 'mjpeg'))
-    assert run('adapt', model=model, video=path, output=tmp_path / 'new', images=COUNT) == 1
-    captured = capsys.readouterr()
-    assert 'adapt: left out what is missing or damaged:' in captured.err
-    assert f'x.avi: frame {BAD}' in captured.err.replace('frames', 'frame')
-    assert f'adapted to {COUNT - 2} images' in captured.out
-
-
 def test_predict_of_a_video_that_is_cut_off_reports_so_and_ends_with_1(tmp_path, model, capsys):
     film = cut(write_video(tmp_path / 'x.avi', COUNT, 'mjpeg'))
     options = {'model': model, 'input': film, 'output': tmp_path / 'out', 'device': 'cpu'}

@@ -78,7 +78,6 @@ INTERRUPTIONS = {
     ),
     'compare': Interruption(('{json}', '{json}', '--json', '{out}/a.json')),
     'calibrate': Interruption(('--model', '{model}', '--calibration', '{data}')),
-    'adapt': Interruption(('--model', '{model}', '--video', '{data}', '--output', '{out}')),
     'benchmark': Interruption(
         (*('--model', '{model}', '--end-to-end', '--size', '96x64', '--json', '{out}/a.json'),),
         'end_to_end\n',

@@ -65,7 +65,6 @@ OUTPUTS: dict[str, tuple[tuple[str, ...], list[Target]]] = {
     ),
     'compare': ((NOWHERE, NOWHERE), targets('file', '--json')),
     'calibrate': ((), targets('model', '--model')),
-    'adapt': (('--model', NOWHERE, '--video', NOWHERE), targets('new', '--output')),
     'benchmark': (
         ('--model', NOWHERE),
         [*targets('file', '--json', '--plot'), *targets('folder', '--logs')],
@@ -210,7 +209,6 @@ LATE = {
         *('--model', '{model}', '--calibration', '{data}', '--frames', '1'),
         *('--backend', 'openvino', '--precision', 'f32', '--output', '{out}/model'),
     ),
-    'adapt': ('--model', '{model}', '--video', '{data}', '--output', '{out}/model'),
 }
 SMALL = {'compare', 'benchmark', 'calibrate'}
 """What these write is less than what is tried beforehand."""

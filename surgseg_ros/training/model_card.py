@@ -230,7 +230,6 @@ def model_card(spec: ModelSpec) -> str:
         _what_it_is(spec),
         _data(training),
         _recipe(training),
-        _adaptation(mapping(training.get('adapted'))),
         *(scores_section(name, entry) for name, entry in spec.scores.items()),
         _confidence(spec),
         _thresholds(spec, training.get('margins')),
@@ -299,19 +298,6 @@ def _recipe(training: Mapping[str, Any]) -> str:
     if versions := mapping(training.get('versions')):
         parts.append(f'With {", ".join(f"{name} {of}" for name, of in versions.items())}.')
     return '\n\n'.join(parts)
-
-
-def _adaptation(made_of: Mapping[str, Any]) -> str:
-    """Describe to which images the statistics were adapted, if they were."""
-    if not made_of:
-        return ''
-    weight = made_of.get('weight')
-    return f"""\
-## Adaptation
-{_listed('Adapted without labels to images of', made_of.get('videos'))}
-The statistics of batch normalization are those of {made_of.get('images')} images by a weight of {number(weight)}, and
-those of the training for the rest; no other weight was changed. The model before has the weights
-`{made_of.get('model')}`, and its scores are not those of this one: measure it."""  # noqa: E501
 
 
 def _runs(training: Mapping[str, Any]) -> list[str]:
