@@ -246,7 +246,7 @@ GATES: Final[Mapping[str, Gate]] = {
     'smoke': Gate(ReasonCode.GATE_SMOKE, 0.46, (0.0, 1.0), 'smoke covers the image', haze),
     'blood': Gate(ReasonCode.GATE_BLOOD, 0.5, (0.0, 1.0), 'blood covers the image', blood_share),
     'outside': Gate(
-        ReasonCode.GATE_OUTSIDE, 0.35, (0.0, 1.0), 'the image is not of a body', not_red_share
+        ReasonCode.GATE_OUTSIDE, 0.5, (0.0, 1.0), 'the image is not of a body', not_red_share
     ),
     'interlaced': Gate(
         ReasonCode.GATE_INTERLACED, 0.02, (0.0, 1.0), 'the image is interlaced', comb_share
