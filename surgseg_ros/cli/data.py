@@ -40,6 +40,7 @@ from surgseg_ros.core.files import (
     replacing,
     write_whole,
 )
+from surgseg_ros.core.stereo_calibration import EYES
 from surgseg_ros.evaluation.frames import (
     Crop,
     Source,
@@ -47,7 +48,7 @@ from surgseg_ros.evaluation.frames import (
     labelled_frames,
     report_losses,
 )
-from surgseg_ros.evaluation.layout import DRAWN_FILE, VIDEO_FILE, find_videos, has_images
+from surgseg_ros.evaluation.layout import DRAWN_FILE, VIDEO_FILE, find_videos, find_views
 from surgseg_ros.evaluation.videos import Video
 from surgseg_ros.messages.images import JPEG_QUALITY
 from surgseg_ros.reports import SHEET_IMAGE_PX
@@ -59,7 +60,7 @@ from surgseg_ros.synthetic.scene import (
     VideoSet,
     draw_videos,
 )
-from surgseg_ros.synthetic.stereo import EYES, camera_infos
+from surgseg_ros.synthetic.stereo import camera_infos
 from surgseg_ros.training.data_check import (
     examine_all,
     format_summary,
@@ -112,7 +113,7 @@ def run_make_bag(argv: Sequence[str] | None = None) -> int:
 def _plan(path: Path, output: Path, every: int) -> list[tuple[Path, Source]]:
     """Decide which bag each video becomes, once all can be read and none is there."""
     sources = find_sources(path, every)
-    is_set = any(has_images(video) for video in find_videos(path))
+    is_set = bool(find_views(path).keys() & {x.name for x in sources})
     plan = [(output / x.name if is_set else output, x) for x in sources]
     for bag, source in plan:
         if bag.exists():

@@ -32,6 +32,7 @@ from surgseg_ros.evaluation.predict import (
     predict,
     prepare,
 )
+from surgseg_ros.evaluation.stereo import Locator
 
 OF_IMAGES: Final = (
     *('input', 'model', 'device', 'runtime', 'every', 'least_region', 'min_confidence'),
@@ -70,6 +71,7 @@ def _predict_from_images(options: argparse.Namespace, parameters: GivenParameter
         parameters.pipeline, parameters.roi, options.least_region, options.instruments
     )
     check_folder(options.output)
+    locator = Locator(options.input) if options.instruments else None
     sources = find_sources(options.input, options.every)
     for source in sources:
         source.check()  # before there is an output
@@ -79,11 +81,12 @@ def _predict_from_images(options: argparse.Namespace, parameters: GivenParameter
     segmenter = _load(parameters)
     with folder_for(options.output / RECORD_FILE), nothing_without_masks(options.output):
         prepare(options.output, segmenter, parameters.values, predict_options)
-        totals = predict(segmenter, sources, options.output, predict_options)
+        totals = predict(segmenter, sources, options.output, predict_options, locator)
         if not (totals.sizes or totals.found):
             raise FrameError('\n'.join(totals.losses) or _no_frames(options.input))
     print(f'{totals} in {options.output / OUTPUT_LAYOUT}')
-    for text in filter(None, (totals.warning_line(), totals.failure_line())):
+    unlocated = locator.report() if locator else ''
+    for text in filter(None, (totals.warning_line(), totals.failure_line(), unlocated)):
         print(f'predict: {text}', file=sys.stderr)
     if totals.losses:
         lost = '\n'.join(totals.losses)
@@ -96,9 +99,12 @@ def _predict_from_masks(options: argparse.Namespace) -> int:
     check_new_folder(options.output)
     if text := parameters.ignored_line():
         print(f'predict: {text}', file=sys.stderr)
+    locator = Locator(options.masks)
     with new_folder(options.output) as making:
-        count = predict_from_masks(options.masks, making, parameters.pipeline)
+        count = predict_from_masks(options.masks, making, parameters.pipeline, locator)
     print(f'instruments of {count} mask{"s"[count == 1 :]} in {options.output / "video_*"}')
+    if text := locator.report():
+        print(f'predict: {text}', file=sys.stderr)
     return 0
 
 

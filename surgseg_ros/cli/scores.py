@@ -10,7 +10,7 @@ from typing import Any, Final
 from surgseg_ros.cli.arguments import MODEL_HELP, positive_int
 from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.files import check_file, write_whole
-from surgseg_ros.core.instrument_files import INSTANCES_FOLDER
+from surgseg_ros.core.instrument_files import INSTANCES_FOLDER, INSTRUMENTS_FOLDER
 from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.core.parameters import AUTO, RUNTIME_NAMES
 from surgseg_ros.evaluation.instruments import (
@@ -77,9 +77,8 @@ def _score_masks(options: argparse.Namespace) -> int:
 
 
 def _score_instruments(options: argparse.Namespace) -> int:
-    pairs = find_pairs(
-        options.reference, options.predictions, bool(options.allow_missing), INSTANCES_FOLDER
-    )
+    folders, missing = (options.reference, options.predictions), bool(options.allow_missing)
+    pairs = find_pairs(*folders, missing, INSTANCES_FOLDER, INSTRUMENTS_FOLDER)
     summary = summarize_instruments(count_instrument_pairs(pairs, options.workers or 1))
     summary['missing'] = [pair.name for pair in pairs if pair.predicted is None]
     write_whole(options.json, (json.dumps(summary, indent=2) + '\n').encode())
@@ -220,5 +219,8 @@ def _instruments_table(summary: dict[str, Any]) -> str:
         f'{key:22}{"-" if summary[key] is None else format(summary[key], ".4f"):>9}'
         for key in keys
     ]
+    if (in_space := summary['error_3d_mm'])['count']:
+        texts = (f'{key} {in_space[key]:.2f}' for key in ('across', 'depth'))
+        lines += ['', f'tips in 3-D, median in mm: {", ".join(texts)} (of {in_space["count"]})']
     lines += ['', f'px: of an image of {FULL_HEIGHT} rows']
     return '\n'.join(lines)

@@ -46,6 +46,7 @@ class ListedInstrument(NamedTuple):
     :param tip_m: x, y and z of its tip in metres in the rectified frame of the first camera; None
         where it is not known.
     :param axis: unit vector along its shaft to the tip, in the same frame; None likewise.
+    :param tip_sigma_m: standard deviations of x, y and z of the tip; None in the truth.
     """
 
     number: int
@@ -55,6 +56,7 @@ class ListedInstrument(NamedTuple):
     score: float = 1.0
     tip_m: tuple[float, float, float] | None = None
     axis: tuple[float, float, float] | None = None
+    tip_sigma_m: tuple[float, float, float] | None = None
 
 
 def instruments_to_json(
@@ -88,6 +90,7 @@ def _entry(instrument: ListedInstrument) -> dict[str, Any]:
         **measures,
         'tip_m': instrument.tip_m and list(instrument.tip_m),
         'axis': instrument.axis and list(instrument.axis),
+        'tip_sigma_m': instrument.tip_sigma_m and list(instrument.tip_sigma_m),
     }
 
 
@@ -162,6 +165,7 @@ def _instrument(entry: Mapping[str, Any]) -> ListedInstrument:
         _finite(entry, 'score'),
         _vector(entry, 'tip_m'),
         _vector(entry, 'axis'),
+        _vector(entry, 'tip_sigma_m'),
     )
 
 

@@ -14,6 +14,9 @@ from surgseg_ros.core.field import Points
 
 Matrix = NDArray[np.float64]
 
+EYES: Final = ('left', 'right')
+"""Names of the first and the second camera, and of their folders in that of a video."""
+
 _COUNTS: Final = {'plumb_bob': (4, 5), 'rational_polynomial': (8, 12, 14), 'equidistant': (4,)}
 """Numbers of coefficients of each distortion model that ROS names."""
 

@@ -26,7 +26,7 @@ from surgseg_ros.evaluation.layout import (
     FrameError,
     find_images,
     find_video_file,
-    find_videos,
+    find_views,
     has_images,
     images_in,
     masks_by_number,
@@ -238,10 +238,10 @@ def find_sources(path: Path, every: int | None = None) -> list[Source]:
     Find the sources in a path.
 
     :param path: a video; a folder of images; or a video's folder or a folder of these, as
-        SAR-RARP50 has them, unpacked or not.
+        SAR-RARP50 has them, unpacked or not, or with the two eyes in each.
     :param every: take each frame whose number is a multiple of it; by default all images of a
         folder, those frames of a data set that have a mask, and every 60th of a video.
-    :return: one source for each video, sorted by name.
+    :return: one source for each video, or for each eye of one, sorted by name.
     :raises FrameError: if there are no frames.
     """
     if not path.exists():
@@ -249,16 +249,18 @@ def find_sources(path: Path, every: int | None = None) -> list[Source]:
     if path.is_file():
         name = path.parent.name if path.name.lower() == VIDEO_FILE else path.stem
         return [Source(name=official_name(name), every=every or VIDEO_EVERY, video=path)]
-    videos = [video for video in find_videos(path) if has_images(video)]
-    if videos or has_images(path):
-        return [_of_data_set(video, every) for video in videos or [path.resolve()]]
+    whole = path.resolve()
+    views = {name: view for name, view in find_views(path).items() if has_images(view)}
+    if not views and has_images(path):
+        views = {official_name(whole.name): whole}
+    if views:
+        return [_of_data_set(name, view, every) for name, view in views.items()]
     files = images_in(path)
     if not files:
         raise FrameError(
             f'{str(path)!r} holds no frames: give a video, a folder of PNG or JPEG files, or a '
             f'folder of video_* with {VIDEO_FILE}, {" or ".join(IMAGE_FOLDERS)}'
         )
-    whole = path.resolve()
     name = whole.parent.name if whole.name.lower() in IMAGE_FOLDERS else whole.name
     numbered = _numbered(files)
     return [replace(_of_images(name, numbered, every or 1), names=_own_names(numbered))]
@@ -319,10 +321,9 @@ def labelled_frames(
         raise FrameError(f'{source.video}: ends before frame {min(masks)}, which has a mask')
 
 
-def _of_data_set(video: Path, every: int | None) -> Source:
+def _of_data_set(name: str, video: Path, every: int | None) -> Source:
     """Take the frames that have a mask, or, without any, those at the masks' rate."""
-    name, images = official_name(video.name), find_images(video)
-    file = find_video_file(video)
+    images, file = find_images(video), find_video_file(video)
     masks = masks_by_number(video)
     lacking = [number for number in masks if number not in images]
     if lacking and file is None:
@@ -335,7 +336,7 @@ def _of_data_set(video: Path, every: int | None) -> Source:
     every = every or VIDEO_EVERY
     if lacking or not images:
         return Source(name=name, every=every, video=file, masks=masks)
-    return _of_images(video.name, images, every, masks)
+    return _of_images(name, images, every, masks)
 
 
 def _of_images(

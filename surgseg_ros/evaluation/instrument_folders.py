@@ -7,6 +7,7 @@ Each frame has an image of the pixels of its instruments and a JSON file of thei
 """
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,19 +25,21 @@ from surgseg_ros.core.instrument_files import (
     instruments_to_json,
     read_instruments,
 )
+from surgseg_ros.core.keypoints import Geometry
 from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
 from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
-from surgseg_ros.core.results import Decision, complete
+from surgseg_ros.core.results import Decision, FrameResult, complete
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
+from surgseg_ros.core.stereo import LocatedInstrument
 from surgseg_ros.evaluation.frames import write_png
 from surgseg_ros.evaluation.layout import (
     MASK_FOLDER,
     FrameError,
     find_masks,
-    find_videos,
-    official_name,
+    find_views,
 )
 from surgseg_ros.evaluation.pairs import EvaluationError, read_mask, read_values
+from surgseg_ros.evaluation.stereo import Locator, in_step
 
 OF_INSTRUMENTS: Final = (INSTANCES_FOLDER, INSTRUMENTS_FOLDER)
 
@@ -73,7 +76,10 @@ def read_frame(instances: Path) -> InstrumentFrame:
 
 
 def write_instruments(
-    path: Path, segmentation: Segmentation, instruments: Sequence[Instrument]
+    path: Path,
+    segmentation: Segmentation,
+    instruments: Sequence[Instrument],
+    located: Sequence[LocatedInstrument] = (),
 ) -> None:
     """
     Write the instruments of a mask into the folders of its video, which must exist.
@@ -81,52 +87,87 @@ def write_instruments(
     :param path: of the mask, in a folder beside these.
     :param segmentation: with the mask, and the roi if there is one.
     :param instruments: those in the mask; at most 254 are written.
+    :param located: those of them that are known in space.
     :raises OSError: if they cannot be written.
     """
     video, mask = path.parents[1], segmentation.mask
     is_decided = bool(mask.min() < NO_DECISION)
     found = instruments[: NO_DECISION - 1] if is_decided else ()
     geometries = find_geometries(found, mask, segmentation.roi)
-    listed = []
-    for place, (one, geometry) in enumerate(zip(found, geometries, strict=True), 1):
-        listed.append(ListedInstrument(place, one.label, geometry, one.track_id, one.score))
+    in_space = {id(one.instrument): one for one in located}
+    listed = [
+        _listed(place, one, geometry, in_space.get(id(one)))
+        for place, (one, geometry) in enumerate(zip(found, geometries, strict=True), 1)
+    ]
     write_png(video / INSTANCES_FOLDER / path.name, instance_image(found, mask))
     with replacing(video / INSTRUMENTS_FOLDER / f'{path.stem}.json', sync=False) as partial:
         partial.write_bytes(instruments_to_json(listed, is_decided=is_decided))
 
 
-def predict_from_masks(masks: Path, output: Path, settings: PipelineSettings) -> int:
+def _listed(
+    number: int, instrument: Instrument, geometry: Geometry, located: LocatedInstrument | None
+) -> ListedInstrument:
+    named = instrument.track_id, instrument.score
+    listed = ListedInstrument(number, instrument.label, geometry, *named)
+    if located is None:
+        return listed
+    sigmas_m = np.sqrt(np.diag(located.covariance)[:3])
+    tip, axis, sigma = (
+        (float(x), float(y), float(z)) for x, y, z in (located.tip_m, located.axis, sigmas_m)
+    )
+    return listed._replace(tip_m=tip, axis=axis, tip_sigma_m=sigma)
+
+
+def predict_from_masks(
+    masks: Path, output: Path, settings: PipelineSettings, locator: Locator
+) -> int:
     """
     Write the instruments of masks that are given; all their pixels count as sure.
 
-    :param masks: folder of `video_*/segmentation/*.png`.
+    :param masks: folder of `video_*/segmentation/*.png`, or of these of each eye.
     :param output: gets the folders of each video.
     :param settings: `least_area` and `track_lost_ms` count.
+    :param locator: of what both eyes of a stereo video see.
     :return: the number of masks.
     :raises ValueError: if there are none, or one is not a mask.
     :raises OSError: if a file cannot be written.
     """
-    videos = {official_name(video.name): find_masks(video) for video in find_videos(masks)}
-    total = sum(map(len, videos.values()))
+    views = {name: find_masks(view) for name, view in find_views(masks).items()}
+    total = sum(map(len, views.values()))
     if not total:
         raise FrameError(
             f'{str(masks)!r} holds no video_*/{MASK_FOLDER}/*.png: give the folder that holds the '
             'videos'
         )
     with tqdm(total=total, unit='frame', leave=False) as bar:
-        for name, paths in videos.items():
-            for folder in OF_INSTRUMENTS:
-                make_folder(output / name / folder)
-            pipeline = CameraPipeline(settings)
-            for path in paths:
-                decision = Decision(_sure(read_mask(path)), least_area=settings.least_area)
-                result = pipeline.track(complete(decision))
-                if result.error:
-                    raise result.error
-                place = output / name / MASK_FOLDER / path.name
-                write_instruments(place, result.segmentation, result.instruments)
-                bar.update()
+        for video, names in groupby(views, lambda name: name.split('/')[0]):
+            eyes = list(names)
+            pipelines = [_begin(output / name, settings) for name in eyes]
+            paths = [[(path.name, path) for path in views[name]] for name in eyes]
+            for _, frames in in_step(paths):
+                results = [_find(pipelines[place], path, settings) for place, path in frames]
+                located = locator.locate(video, results)
+                for (place, path), result in zip(frames, results, strict=True):
+                    written = output / eyes[place] / MASK_FOLDER / path.name
+                    found = result.segmentation, result.instruments
+                    write_instruments(written, *found, () if place else located)
+                    bar.update()
     return total
+
+
+def _begin(video: Path, settings: PipelineSettings) -> CameraPipeline:
+    for folder in OF_INSTRUMENTS:
+        make_folder(video / folder)
+    return CameraPipeline(settings)
+
+
+def _find(pipeline: CameraPipeline, path: Path, settings: PipelineSettings) -> FrameResult:
+    """Find the instruments of a mask."""
+    decision = Decision(_sure(read_mask(path)), least_area=settings.least_area)
+    result = pipeline.track(complete(decision))
+    if result.error:
+        raise result.error
+    return result
 
 
 def _sure(mask: NDArray[np.uint8]) -> Segmentation:

@@ -58,6 +58,15 @@ class PointError(NamedTuple):
         return math.hypot(self.x_px, self.y_px)
 
 
+class TipError(NamedTuple):
+    """The error of a tip in space, in x, y and z, and its deviations; None if unknown."""
+
+    x_mm: float
+    y_mm: float
+    z_mm: float
+    sigma_m: tuple[float, float, float] | None
+
+
 @dataclass(frozen=True)
 class InstrumentCounts:
     """
@@ -72,7 +81,7 @@ class InstrumentCounts:
     :param invented: points that are predicted but not seen in the truth, by kind.
     :param axis_deg: errors of axes.
     :param opening_deg: errors of the angles between jaws.
-    :param tip_mm: errors of tips in 3-D, across the line of sight and in depth.
+    :param tip_errors: errors of tips in 3-D.
     """
 
     tracks: TrackFrame
@@ -84,7 +93,7 @@ class InstrumentCounts:
     invented: Counter[KeypointKind] = field(default_factory=Counter)
     axis_deg: list[float] = field(default_factory=list)
     opening_deg: list[float] = field(default_factory=list)
-    tip_mm: list[tuple[float, float]] = field(default_factory=list)
+    tip_errors: list[TipError] = field(default_factory=list)
 
     @property
     def matches(self) -> list[tuple[int, int]]:
@@ -175,9 +184,9 @@ def _compare(
     opening, found = truth.geometry.opening_deg, predicted.geometry.opening_deg
     if opening is not None and found is not None and all(seen.get(tip) for tip in _JAW_TIPS):
         counts.opening_deg.append(abs(opening - found))
-    if truth.tip_m and predicted.tip_m:
+    if truth.tip_m and predicted.tip_m and seen.get(KeypointKind.TIP, True):
         x, y, z = (1000 * (a - b) for a, b in zip(truth.tip_m, predicted.tip_m, strict=True))
-        counts.tip_mm.append((math.hypot(x, y), abs(z)))
+        counts.tip_errors.append(TipError(x, y, z, predicted.tip_sigma_m))
 
 
 def _paired(
@@ -237,17 +246,38 @@ def summarize_instruments(videos: Mapping[str, Sequence[InstrumentCounts]]) -> d
     :param videos: name to the counts of its frames.
     :return: values for a JSON file, None where there is nothing to divide by: `frames`; what
         `_summarize_detections`, `_summarize_points` and `summarize_tracks` return;
-        `error_3d_mm`, of tips, the medians `across` the line of sight and in `depth`, and `count`.
+        `error_3d_mm`, see `_summarize_tips`.
     """
     frames = [frame for video in videos.values() for frame in video]
-    tips_mm = np.array([tip for frame in frames for tip in frame.tip_mm]).reshape(-1, 2)
-    medians: list[float | None] = np.median(tips_mm, 0).tolist() if len(tips_mm) else [None, None]
     return {
         'frames': len(frames),
         **_summarize_detections(frames),
         **_summarize_points(frames),
         **summarize_tracks([count_tracks([x.tracks for x in video]) for video in videos.values()]),
-        'error_3d_mm': {'across': medians[0], 'depth': medians[1], 'count': len(tips_mm)},
+        'error_3d_mm': _summarize_tips([tip for frame in frames for tip in frame.tip_errors]),
+    }
+
+
+def _summarize_tips(tips: Sequence[TipError]) -> dict[str, float | int | None]:
+    """
+    Score places of tips in space.
+
+    :return: the medians `across` the line of sight and in `depth`; `sigma_coverage`, the share of
+        errors in x, y and z within the predicted deviation; `count`.
+    """
+    across = [math.hypot(tip.x_mm, tip.y_mm) for tip in tips]
+    depth = [abs(tip.z_mm) for tip in tips]
+    within = [
+        abs(error) <= 1000 * sigma
+        for tip in tips
+        if tip.sigma_m
+        for error, sigma in zip(tip[:3], tip.sigma_m, strict=True)
+    ]
+    return {
+        'across': float(np.median(across)) if tips else None,
+        'depth': float(np.median(depth)) if tips else None,
+        'sigma_coverage': float(np.mean(within)) if within else None,
+        'count': len(tips),
     }
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from surgseg_ros.core.stereo_calibration import EYES
+
 VIDEO_FILE: Final = 'video_left.avi'
 """A video that is not unpacked, beside `segmentation/`."""
 
@@ -60,6 +62,37 @@ def official_name(name: str) -> str:
     if name.lower().startswith(_VIDEO_PREFIX):
         return _VIDEO_PREFIX + name[len(_VIDEO_PREFIX) :]
     return _VIDEO_PREFIX + name
+
+
+def find_views(root: Path) -> dict[str, Path]:
+    """
+    Find the folders that hold the frames of a data set's videos.
+
+    :param root: the data set.
+    :return: name to folder, sorted: `video_01` and the video's folder; of a stereo video, which
+        has neither frames nor masks beside `left/` and `right/`, `video_01/left` and
+        `video_01/right`, and these.
+    :raises FrameError: if two names differ only in case.
+    """
+    views = {}
+    for video in find_videos(root):
+        name, eyes = official_name(video.name), find_eyes(video)
+        views.update({f'{name}/{eye}': path for eye, path in eyes.items()} or {name: video})
+    return views
+
+
+def find_eyes(video: Path) -> dict[str, Path]:
+    """
+    Find the folders of the eyes of a stereo video.
+
+    :param video: its folder.
+    :return: name of each of EYES to its folder; empty if it is no stereo video.
+    :raises FrameError: if two names differ only in case.
+    """
+    eyes = {name: _child(video, name) for name in EYES}
+    found = {name: path for name, path in eyes.items() if path is not None and path.is_dir()}
+    is_stereo = len(found) == len(EYES) and not has_images(video) and not find_masks(video)
+    return found if is_stereo else {}
 
 
 def find_video_file(video: Path) -> Path | None:

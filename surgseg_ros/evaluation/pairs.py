@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pairs of ground truth and predicted masks: finds, reads and checks them; counts flicker."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +18,7 @@ from surgseg_ros.evaluation.layout import (
     MASK_FOLDER,
     FrameError,
     find_masks,
-    find_videos,
-    official_name,
+    find_views,
 )
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame
 
@@ -106,7 +105,11 @@ class EvaluationError(ValueError):
 
 
 class Pair(NamedTuple):
-    """The ground truth of a frame, and its prediction; None where there is none."""
+    """
+    The ground truth of a frame, and its prediction; None where there is none.
+
+    A video is named as `find_views` names it.
+    """
 
     video: str
     truth: Path
@@ -138,7 +141,11 @@ def _read(
 
 
 def find_pairs(
-    reference: Path, predictions: Path, allow_missing: bool = False, name: str = MASK_FOLDER
+    reference: Path,
+    predictions: Path,
+    allow_missing: bool = False,
+    name: str = MASK_FOLDER,
+    lists: str = '',
 ) -> list[Pair]:
     """
     Match the masks of two folders by the names of video and file.
@@ -147,11 +154,13 @@ def find_pairs(
     :param predictions: the same with predictions.
     :param allow_missing: whether the folders may differ.
     :param name: of the folders of masks, if it is not `segmentation`.
+    :param lists: of the folders beside them without which an eye of a stereo video is left out.
     :return: one pair for each truth, sorted.
     :raises EvaluationError: if there is no truth, or the folders differ and may not.
     """
     try:
-        truths, masks = _masks_of(reference, name), _masks_of(predictions, name)
+        left_out = _without(reference, lists)
+        truths, masks = (_masks_of(root, name, left_out) for root in (reference, predictions))
     except FrameError as error:
         raise EvaluationError(str(error)) from error
     if not truths:
@@ -161,27 +170,28 @@ def find_pairs(
         )
     if not predictions.is_dir():
         raise EvaluationError(f'{str(predictions)!r} is not a folder: give that of the masks')
-    lacking = [
-        _lacking(names, folder)
-        for names, folder in (
-            (sorted(set(truths) - set(masks)), predictions),
-            (sorted(set(masks) - set(truths)), reference),
-        )
-        if names
-    ]
+    sides = (truths.keys() - masks, predictions), (masks.keys() - truths, reference)
+    lacking = [_lacking(sorted(names), folder) for names, folder in sides if names]
     if lacking and not allow_missing:
         raise EvaluationError(
             '\n'.join((*lacking, 'Add them, or score without them by --allow-missing'))
         )
-    return [Pair(path.split('/')[0], truths[path], masks.get(path)) for path in sorted(truths)]
+    return [Pair(path.rsplit('/', 2)[0], truths[path], masks.get(path)) for path in sorted(truths)]
 
 
-def _masks_of(root: Path, name: str) -> dict[str, Path]:
+def _without(root: Path, folder: str) -> set[str]:
+    """Find the eyes of stereo videos that lack a folder."""
+    eyes = {name: view for name, view in find_views(root).items() if '/' in name}
+    return {name for name, eye in eyes.items() if not (eye / folder).is_dir()}
+
+
+def _masks_of(root: Path, name: str, left_out: Set[str]) -> dict[str, Path]:
     """Find masks by their official names, whatever their case."""
     return {
-        f'{official_name(video.name)}/{name}/{mask.stem}.png': mask
-        for video in find_videos(root)
-        for mask in find_masks(video, name)
+        f'{view}/{name}/{mask.stem}.png': mask
+        for view, folder in find_views(root).items()
+        if view not in left_out
+        for mask in find_masks(folder, name)
     }
 
 

@@ -2,13 +2,15 @@
 """Writes masks of videos or images as PNG, in the layout of SAR-RARP50, and their instruments."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from surgseg_ros.core.errors import is_of_machine
@@ -19,9 +21,12 @@ from surgseg_ros.core.results import Decision, FrameResult, InputFrame
 from surgseg_ros.core.runtimes import AUTO
 from surgseg_ros.core.segmentation import Roi, Segmentation
 from surgseg_ros.core.segmenter import Segmenter
+from surgseg_ros.core.stereo import LocatedInstrument
 from surgseg_ros.evaluation.frames import Source, report_losses, write_png
 from surgseg_ros.evaluation.instrument_folders import OF_INSTRUMENTS, write_instruments
 from surgseg_ros.evaluation.layout import MASK_FOLDER, FrameError
+from surgseg_ros.evaluation.predict_totals import Failure, Totals
+from surgseg_ros.evaluation.stereo import Locator, in_step
 
 RECORD_FILE: Final = 'predict.json'
 """Records what made the masks beside it, so that two models' masks are never mixed."""
@@ -97,81 +102,6 @@ class PredictOptions:
                 [settings.least_area, settings.track_lost_ms] if self.instruments else None
             ),
         }
-
-
-class Failure(NamedTuple):
-    """
-    A frame that the network could not process.
-
-    :param path: of its mask, which is NO_DECISION everywhere.
-    :param size: (H, W) of the frame in pixels.
-    :param reason: why, for people.
-    """
-
-    path: Path
-    size: tuple[int, int]
-    reason: str
-
-
-@dataclass
-class Totals:
-    """
-    The counts of a run.
-
-    :param sizes: how many masks of each size were written.
-    :param found: how many existed already.
-    :param undecided: of the masks written, how many are NO_DECISION, by the code of the reason.
-    :param warnings: of the others, how many have a warning, by its code.
-    :param losses: a text for each missing or damaged frame or range of the videos.
-    :param failures: the frames that the network could not process.
-    """
-
-    sizes: Counter[str] = field(default_factory=Counter)
-    found: int = 0
-    undecided: Counter[str] = field(default_factory=Counter)
-    warnings: Counter[str] = field(default_factory=Counter)
-    losses: list[str] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-
-    def add(self, decision: Decision) -> None:
-        """
-        Count a mask.
-
-        :param decision: from which the mask was made.
-        """
-        height, width = decision.mask.shape
-        self.sizes[f'{width}x{height}'] += 1
-        if decision.is_decided:
-            self.warnings.update({warning.code.value for warning in decision.warnings})
-        else:
-            self.undecided[decision.code] += 1
-
-    def __str__(self) -> str:
-        """Describe the counts."""
-        written = ', '.join(
-            f'{count} mask{"s"[count == 1 :]} of {size}' for size, count in self.sizes.items()
-        )
-        there = f' ({self.found} existed already)' if self.found else ''
-        return f'{written or "no new masks"}{there}'
-
-    def warning_line(self) -> str:
-        """Count in a line the masks not to be trusted; empty if there are none."""
-        parts = ('without a decision', self.undecided), ('with warnings', self.warnings)
-        return '; '.join(
-            f'masks {what}: ' + ', '.join(f'{count} ({code})' for code, count in counts.items())
-            for what, counts in parts
-            if counts
-        )
-
-    def failure_line(self) -> str:
-        """Describe in a line the frames that could not be processed; empty if there are none."""
-        if not self.failures:
-            return ''
-        count, first = len(self.failures), self.failures[0]
-        return (
-            f'frames that could not be processed: {count}, first '
-            f'{first.path.parts[-3]}/{first.path.stem}: {first.reason}'
-        )
 
 
 def prepare(
@@ -253,16 +183,49 @@ def nothing_without_masks(output: Path) -> Iterator[None]:
     is_ours = not record.exists() or _is_alone(record)
 
     def tidy() -> None:
-        if is_ours and not any(output.glob('video_*/*/*.png')):
+        if is_ours and not any(output.glob('video_*/**/*.png')):
             record.unlink(missing_ok=True)
-        remove_empty([*output.glob('video_*'), *output.glob('video_*/*')])
+        remove_empty(
+            [*output.glob('video_*'), *output.glob('video_*/*'), *output.glob('video_*/*/*')]
+        )
 
     with tidied(tidy):
         yield
 
 
+class _View:
+    """
+    The frames of a video, or of an eye of one, and the state of its camera.
+
+    :param source: the frames.
+    :param folder: gets its masks, and the instruments beside them.
+    :param pipeline: of its camera.
+    """
+
+    def __init__(self, source: Source, folder: Path, pipeline: CameraPipeline) -> None:
+        self.source, self.folder, self.pipeline = source, folder, pipeline
+        self.done = _find_done(folder, source)
+        self.data_errors: dict[int, str] = {}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all its masks exist."""
+        return len(self.done) >= len(self.source)
+
+    def read(self) -> Iterator[tuple[int, tuple[NDArray[np.uint8], bool]]]:
+        """Return the number of each frame, the image, and whether frames before it are lost."""
+        lost = 0
+        for number, image in self.source.read(self.done.__contains__, self.data_errors):
+            yield number, (image, len(self.data_errors) > lost)
+            lost = len(self.data_errors)
+
+
 def predict(
-    segmenter: Segmenter, sources: Sequence[Source], output: Path, predict_options: PredictOptions
+    segmenter: Segmenter,
+    sources: Sequence[Source],
+    output: Path,
+    predict_options: PredictOptions,
+    locator: Locator | None = None,
 ) -> Totals:
     """
     Write the masks that do not exist yet. Without stamps, frames count as consecutive.
@@ -272,6 +235,7 @@ def predict(
     :param output: the folder, see `prepare`.
     :param predict_options: their processing; if it needs earlier frames, an interrupted video
         starts again.
+    :param locator: of what both eyes of a stereo video see; with `instruments` only.
     :return: the counts.
     :raises FrameError: if a frame cannot be decoded, or none can be processed.
     :raises RuntimeError: if the machine fails.
@@ -279,39 +243,67 @@ def predict(
     """
     totals = Totals()
     with tqdm(total=sum(map(len, sources)), unit='frame', leave=False) as bar:
-        for source in sources:
-            bar.set_description(source.name)
-            folder = _make_folder(output / source.name, predict_options.instruments)
-            there, pipeline = _find_done(folder, source), predict_options.pipeline(segmenter)
-            if predict_options.needs_earlier_frames and len(there) < len(source):
-                there = set()
-            bar.update(len(there))
-            totals.found += len(there)
-            data_errors: dict[int, str] = {}
-            lost = 0
-            for number, image in source.read(there.__contains__, data_errors):
-                if len(data_errors) > lost:
-                    pipeline.reset()  # nothing is filtered across a gap
-                lost = len(data_errors)
-                process = pipeline.process if predict_options.instruments else pipeline.segment
-                decision = process(segmenter, InputFrame(image))
-                _write(folder / f'{source.mask_name(number)}.png', decision, totals)
-                bar.update()
-            if losses := report_losses(source, data_errors):
-                totals.losses.append(losses)
+        for name, eyes in groupby(sources, lambda source: source.name.split('/')[0]):
+            bar.set_description(name)
+            views = [_begin(segmenter, source, output, predict_options) for source in eyes]
+            if predict_options.needs_earlier_frames and not all(x.is_done for x in views):
+                for view in views:
+                    view.done = set()
+            totals.found += sum(len(view.done) for view in views)
+            bar.update(sum(len(view.done) for view in views))
+            for decided in _decide(segmenter, views, predict_options):
+                located = locator.locate(name, [x.decision for x in decided]) if locator else ()
+                for frame in decided:
+                    _write(frame, located if frame.is_first else (), totals)
+                bar.update(len(decided))
+            losses = (report_losses(view.source, view.data_errors) for view in views)
+            totals.losses += filter(None, losses)
     _write_failures(totals, predict_options.instruments)
     return totals
 
 
-def _write(path: Path, decision: Decision, totals: Totals) -> None:
+class _Decided(NamedTuple):
+    """A frame's path of its mask, its decision, and whether it is the first eye's."""
+
+    path: Path
+    decision: Decision
+    is_first: bool
+
+
+def _decide(
+    segmenter: Segmenter, views: Sequence[_View], predict_options: PredictOptions
+) -> Iterator[list[_Decided]]:
+    """Run the pipelines; frames of both eyes with one number come together."""
+    for number, frames in in_step([view.read() for view in views]):
+        decided = []
+        for place, (image, is_after_gap) in frames:
+            view = views[place]
+            if is_after_gap:
+                view.pipeline.reset()  # nothing is filtered across a gap
+            pipeline = view.pipeline
+            process = pipeline.process if predict_options.instruments else pipeline.segment
+            path = view.folder / f'{view.source.mask_name(number)}.png'
+            decided.append(_Decided(path, process(segmenter, InputFrame(image)), not place))
+        yield decided
+
+
+def _begin(
+    segmenter: Segmenter, source: Source, output: Path, predict_options: PredictOptions
+) -> _View:
+    folder = _make_folder(output / source.name, predict_options.instruments)
+    return _View(source, folder, predict_options.pipeline(segmenter))
+
+
+def _write(frame: _Decided, located: Sequence[LocatedInstrument], totals: Totals) -> None:
     """
     Write a mask; if the network failed, only note it.
 
     If the machine is the cause, a later run may succeed: it continues from this frame.
     """
+    path, decision = frame.path, frame.decision
     if decision.error is None:
         if isinstance(decision, FrameResult):
-            write_instruments(path, decision.segmentation, decision.instruments)
+            write_instruments(path, decision.segmentation, decision.instruments, located)
         write_png(path, decision.mask)  # last: a frame that has a mask is done
         totals.add(decision)
     elif is_of_machine(decision.error):

@@ -19,8 +19,7 @@ from surgseg_ros.evaluation.layout import (
     FrameError,
     find_images,
     find_video_file,
-    find_videos,
-    official_name,
+    find_views,
 )
 from surgseg_ros.evaluation.metrics import MEANINGS, SCORED, FrameCounts
 from surgseg_ros.evaluation.pairs import Pair, report
@@ -121,8 +120,7 @@ def find_input(frames: Path, pair: Pair) -> NDArray[np.uint8] | None:
         return None
     index = int(pair.truth.stem)
     try:
-        named = {official_name(video.name): video for video in find_videos(frames)}
-        video = named.get(official_name(pair.video))
+        video = find_views(frames).get(pair.video)
         if video is None:
             return None
         if path := find_images(video).get(index):

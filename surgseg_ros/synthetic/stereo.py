@@ -14,16 +14,11 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
+from surgseg_ros.core.calibration_files import CALIBRATION_FILE, calibration_yaml
 from surgseg_ros.core.keypoints import KeypointKind
-from surgseg_ros.core.stereo_calibration import CameraInfo
+from surgseg_ros.core.stereo_calibration import EYES, CameraInfo
 from surgseg_ros.synthetic.drawing import Image, Item, Patch, Points, View
 from surgseg_ros.synthetic.truth import Place
-
-EYES: Final = ('left', 'right')
-"""Their folders in a video's."""
-
-CALIBRATION_FILE: Final = 'camera_info.yaml'
-"""In an eye's folder, as camera_calibration writes it and camera_info_manager reads it."""
 
 BASELINE_M: Final = 0.0045
 FOCAL: Final = 1500 / 1080
@@ -190,22 +185,4 @@ def calibration_files(view: View) -> dict[str, str]:
     :return: the content of each file by its path in a video's folder.
     """
     infos = zip(EYES, camera_infos(view))
-    return {f'{name}/{CALIBRATION_FILE}': _calibration_yaml(info, name) for name, info in infos}
-
-
-def _calibration_yaml(info: CameraInfo, name: str) -> str:
-    """Write a calibration as camera_calibration does."""
-
-    def matrix(values: Points) -> str:
-        rows, columns = np.atleast_2d(values).shape
-        return f'{{rows: {rows}, cols: {columns}, data: {values.ravel().tolist()}}}'
-
-    height, width = info.size
-    return (
-        f'image_width: {width}\nimage_height: {height}\ncamera_name: {name}\n'
-        f'camera_matrix: {matrix(info.k)}\n'
-        f'distortion_model: {info.model}\n'
-        f'distortion_coefficients: {matrix(info.d)}\n'
-        f'rectification_matrix: {matrix(info.r)}\n'
-        f'projection_matrix: {matrix(info.p)}\n'
-    )
+    return {f'{name}/{CALIBRATION_FILE}': calibration_yaml(info, name) for name, info in infos}

@@ -137,3 +137,73 @@ def test_masks_that_can_not_be_used_are_refused(tmp_path, capsys, words, expecte
 def test_without_images_or_masks_the_remedy_is_named(tmp_path, capsys):
     assert main(['--output', str(tmp_path / 'out')]) == 2
     assert 'give --input, or --masks' in capsys.readouterr().err
+
+
+@pytest.fixture
+def stereo(tmp_path):
+    folder = tmp_path / 'stereo'
+    words = ('--videos', '1', '--frames', '2', '--stride', '9', '--size', '480x270', '--seed', '3')
+    assert verb('synthesize')(['--output', str(folder), *words, '--stereo']) == 0
+    return folder
+
+
+def evaluate(reference, predictions, file):
+    names = {'reference': reference, 'predictions': predictions, 'json': file}
+    words = [str(word) for key, name in names.items() for word in (f'--{key}', name)]
+    return verb('evaluate')([*words, '--instruments'])
+
+
+def test_tips_of_stereo_videos_are_located_and_scored_in_space(stereo, tmp_path, capsys):
+    assert from_masks(stereo, tmp_path / 'out', '--instruments') == 0
+    assert evaluate(stereo, tmp_path / 'out', tmp_path / 'scores.json') == 0
+    assert 'tips in 3-D' in capsys.readouterr().out
+    scores = json.loads((tmp_path / 'scores.json').read_text())
+    assert scores['frames'] == 2  # the truth is of the left eye
+    found = scores['error_3d_mm']
+    assert found['count'] > 0
+    assert found['across'] < 3
+    assert found['depth'] < 5
+    assert 0 < found['sigma_coverage'] <= 1
+    left, right = (
+        [x for frame in read_video(tmp_path / 'out/video_01', eye) for x in frame.listed]
+        for eye in ('left', 'right')
+    )
+    located = [x for x in left if x.tip_m]
+    assert len(located) >= found['count']
+    for one in located:
+        assert np.linalg.norm(one.axis) == pytest.approx(1)
+        assert min(one.tip_sigma_m) > 0
+    assert all(x.tip_m is None and x.axis is None for x in right)
+
+
+def test_a_model_on_stereo_images_writes_both_eyes(model, stereo, tmp_path):
+    assert predict(model, stereo, tmp_path / 'out', '--instruments') == 0
+    for eye in ('left', 'right'):
+        for folder in ('segmentation', 'instances', 'instruments'):
+            assert len(list((tmp_path / 'out/video_01' / eye / folder).iterdir())) == 2
+    assert evaluate(stereo, tmp_path / 'out', tmp_path / 'scores.json') == 0
+    (tmp_path / 'out/video_01/right/segmentation/000000009.png').unlink()
+    (tmp_path / 'out/video_01/left/instruments/000000000.json').unlink()
+    assert predict(model, stereo, tmp_path / 'out', '--instruments') == 0
+    assert len(read_video(tmp_path / 'out/video_01', 'left')) == 2
+
+
+def test_stereo_without_or_with_wrong_calibrations(stereo, tmp_path, capsys):
+    left, right = (stereo / 'video_01' / eye / 'camera_info.yaml' for eye in ('left', 'right'))
+    texts = left.read_text(), right.read_text()
+    left.write_text(texts[1].replace('right', 'left'))
+    right.write_text(texts[0].replace('left', 'right'))  # as if the second eye were left
+    assert from_masks(stereo, tmp_path / 'swapped', '--instruments') == 0
+    assert 'the eyes seem to be swapped' in capsys.readouterr().err
+    right.write_text('nothing')
+    assert from_masks(stereo, tmp_path / 'wrong', '--instruments') == 2
+    assert 'right/camera_info.yaml: is no calibration' in capsys.readouterr().err
+    right.unlink()
+    assert from_masks(stereo, tmp_path / 'out', '--instruments') == 0
+    assert evaluate(stereo, tmp_path / 'out', tmp_path / 'scores.json') == 0
+    scores = json.loads((tmp_path / 'scores.json').read_text())
+    assert scores['error_3d_mm'] == {
+        **dict.fromkeys(('across', 'depth', 'sigma_coverage')),
+        'count': 0,
+    }
+    assert scores['classes']['robotic tool']['truth'] > 0

@@ -49,7 +49,10 @@ def test_the_truth_scores_perfectly():
     assert found['tip_px'] == {'p50': 0, 'p95': 0, 'count': 1}
     assert (found['missed'], found['invented'], found['sigma_coverage']) == (0, 0, 1)
     assert found['f1_touching'] is None
-    assert found['error_3d_mm'] == {'across': None, 'depth': None, 'count': 0}
+    assert found['error_3d_mm'] == {
+        **dict.fromkeys(('across', 'depth', 'sigma_coverage')),
+        'count': 0,
+    }
 
 
 def test_detections_are_matched_by_overlap_and_class():
@@ -193,8 +196,20 @@ def test_tips_in_space_are_scored_in_millimetres():
     assert score(sides)['error_3d_mm'] == {
         'across': pytest.approx(5),
         'depth': pytest.approx(2),
+        'sigma_coverage': None,
         'count': 1,
     }
+
+
+def test_deviations_in_space_are_of_each_axis_and_hidden_tips_do_not_count():
+    truth = listed(1, Keypoint(KINDS.TIP, 50, 10), tip_m=(0, 0, 0.1))
+    found = listed(1, Keypoint(KINDS.TIP, 50, 10), tip_m=(0.003, 0.001, 0.1))
+    found = found._replace(tip_sigma_m=(0.002, 0.002, 0.002))
+    assert score((frame(truth), frame(found)))['error_3d_mm']['sigma_coverage'] == (
+        pytest.approx(2 / 3)
+    )
+    hidden = listed(1, Keypoint(KINDS.TIP, 50, 10, is_hidden=True), tip_m=(0, 0, 0.1))
+    assert score((frame(hidden), frame(found)))['error_3d_mm']['count'] == 0
 
 
 def test_ids_are_those_of_the_files():

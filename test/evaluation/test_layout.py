@@ -9,6 +9,7 @@ from surgseg_ros.evaluation.layout import (
     find_masks,
     find_video_file,
     find_videos,
+    find_views,
     has_images,
     images_in,
     official_name,
@@ -66,3 +67,20 @@ def test_masks_images_and_videos(tmp_path):
 def test_two_names_that_differ_in_capitals_alone_are_refused(tmp_path, find, names):
     with pytest.raises(FrameError, match='the names differ only in case'):
         find(touch(tmp_path, *names))
+
+
+def test_views_are_videos_or_the_eyes_of_stereo_videos(tmp_path):
+    touch(
+        tmp_path,
+        *('Video_2/Left/rgb/000000000.png', 'Video_2/right/segmentation/000000000.png'),
+        *('video_1/rgb/000000000.png', 'video_1/left/x.png', 'video_1/right/x.png'),
+        *('video_3/left/x.png', 'video_4/left/x.png', 'video_4/right/x.png'),
+        'video_4/segmentation/000000000.png',
+    )
+    assert find_views(tmp_path) == {
+        'video_1': tmp_path / 'video_1',
+        'video_2/left': tmp_path / 'Video_2/Left',
+        'video_2/right': tmp_path / 'Video_2/right',
+        'video_3': tmp_path / 'video_3',
+        'video_4': tmp_path / 'video_4',
+    }

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Calibrations of cameras as files.
+
+Their format is that of camera_calibration, which camera_info_manager reads.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import yaml
+
+from surgseg_ros.core.stereo_calibration import (
+    CameraInfo,
+    Matrix,
+    StereoCalibration,
+    StereoError,
+)
+
+CALIBRATION_FILE: Final = 'camera_info.yaml'
+"""In the folder of an eye, beside its images and masks."""
+
+_MAX_BYTES: Final = 100_000
+
+
+def calibration_yaml(info: CameraInfo, name: str) -> str:
+    """
+    Write a calibration.
+
+    :param info: the calibration.
+    :param name: of the camera.
+    :return: the content of a file.
+    """
+
+    def matrix(values: Matrix) -> str:
+        rows, columns = np.atleast_2d(values).shape
+        return f'{{rows: {rows}, cols: {columns}, data: {values.ravel().tolist()}}}'
+
+    height, width = info.size
+    return (
+        f'image_width: {width}\nimage_height: {height}\ncamera_name: {name}\n'
+        f'camera_matrix: {matrix(info.k)}\n'
+        f'distortion_model: {info.model}\n'
+        f'distortion_coefficients: {matrix(info.d)}\n'
+        f'rectification_matrix: {matrix(info.r)}\n'
+        f'projection_matrix: {matrix(info.p)}\n'
+    )
+
+
+def read_calibration(path: Path) -> CameraInfo:
+    """
+    Read a calibration.
+
+    :param path: of the file.
+    :return: the calibration.
+    :raises StereoError: if the file cannot be read, or is something else.
+    """
+    try:
+        with path.open('rb') as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise ValueError(f'more than {_MAX_BYTES} bytes')
+        return _info(yaml.load(data, _Loader))
+    except OSError as error:
+        raise StereoError(f'{path}: cannot be read ({error.strerror})') from error
+    except (ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
+        reason = (
+            f'without {error}' if isinstance(error, KeyError) else ' '.join(str(error).split())
+        )
+        raise StereoError(
+            f'{path}: is no calibration as camera_calibration writes it ({reason}): calibrate the '
+            'cameras, or remove the file'
+        ) from error
+
+
+def read_stereo_calibration(first: Path, second: Path) -> StereoCalibration:
+    """
+    Read the calibrations of two cameras whose images are rectified.
+
+    :param first: file of the first camera.
+    :param second: file of the second camera.
+    :return: both.
+    :raises StereoError: if a file cannot be read, or they are not calibrated as a pair.
+    """
+    infos = read_calibration(first), read_calibration(second)
+    try:
+        return StereoCalibration(infos)
+    except StereoError as error:
+        raise StereoError(f'{first} and {second}: {error}') from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses aliases, with which a short file can take all memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError('it has aliases')
+        return super().compose_node(parent, index)
+
+
+def _info(content: Mapping[str, Any]) -> CameraInfo:
+    size = content['image_height'], content['image_width']
+    if any(type(side) is not int for side in size):
+        raise ValueError(f'image size {size}, expected whole numbers')
+    shapes = {
+        'camera_matrix': (3, 3),
+        'rectification_matrix': (3, 3),
+        'projection_matrix': (3, 4),
+    }
+    k, r, p = (_values(content, key).reshape(shape) for key, shape in shapes.items())
+    d = _values(content, 'distortion_coefficients')
+    return CameraInfo(size, str(content['distortion_model']), d, k, r, p)
+
+
+def _values(content: Mapping[str, Any], key: str) -> Matrix:
+    return np.array(content[key]['data'], np.float64).ravel()

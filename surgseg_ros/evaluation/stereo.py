@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instruments in space, of stereo videos with calibrations: `video_*/{left,right}`."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from surgseg_ros.core.calibration_files import CALIBRATION_FILE, read_stereo_calibration
+from surgseg_ros.core.results import Decision, FrameResult
+from surgseg_ros.core.stereo import CameraResult, LocatedInstrument, locate_instruments
+from surgseg_ros.core.stereo_calibration import StereoError
+from surgseg_ros.evaluation.layout import find_eyes, find_videos, official_name
+
+T = TypeVar('T')
+
+_BOTH: Final = 2
+
+
+class Locator:
+    """
+    Finds tips and axes in the frames of stereo videos whose images are rectified.
+
+    :param root: the data set; a video without calibrations of both eyes is left out.
+    :raises StereoError: if a calibration cannot be used.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Read the calibrations."""
+        self._calibrations = {}
+        self._reasons = Counter[str]()
+        for video in find_videos(root):
+            files = [eye / CALIBRATION_FILE for eye in find_eyes(video).values()]
+            if files and all(file.is_file() for file in files):
+                name = official_name(video.name)
+                self._calibrations[name] = read_stereo_calibration(*files)
+
+    def locate(self, video: str, eyes: Sequence[Decision]) -> list[LocatedInstrument]:
+        """
+        Find the instruments that both eyes see; nothing without a calibration or a decision.
+
+        :param video: its name.
+        :param eyes: the results of one frame, in the order of EYES.
+        :return: as `locate_instruments` returns them.
+        """
+        calibration = self._calibrations.get(video)
+        seen = [
+            CameraResult(eye.mask, eye.instruments, eye.segmentation.roi)
+            for eye in eyes
+            if isinstance(eye, FrameResult) and eye.is_decided
+        ]
+        if calibration is None or len(seen) < _BOTH:
+            return []
+        try:
+            return locate_instruments(calibration, *seen)
+        except StereoError as error:
+            self._reasons[str(error)] += 1
+            return []
+
+    def report(self) -> str:
+        """Say in which frames nothing could be located, and why; empty if there are none."""
+        return '; '.join(f'nothing in 3-D ({n} times): {x}' for x, n in self._reasons.items())
+
+
+def in_step(eyes: Sequence[Iterable[tuple[Any, T]]]) -> Iterator[tuple[Any, list[tuple[int, T]]]]:
+    """
+    Put the frames of several eyes side by side.
+
+    :param eyes: of each, numbers or names that ascend, with what belongs to them.
+    :return: of each number, the places of the eyes that have it, with what belongs to it.
+    """
+
+    def placed(place: int, eye: Iterable[tuple[Any, T]]) -> Iterator[tuple[Any, int, T]]:
+        return ((number, place, frame) for number, frame in eye)
+
+    both = merge(*(placed(*eye) for eye in enumerate(eyes)), key=itemgetter(0, 1))
+    for number, frames in groupby(both, key=itemgetter(0)):
+        yield number, [(place, frame) for _, place, frame in frames]
