@@ -32,14 +32,23 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.substitutions import ExecutableInPackage
 
-from surgseg_ros.node.launching import FLAGS, TRUE, image_topics, node_name, profile, value_of
+from surgseg_ros.node.launching import (
+    FLAGS,
+    TRUE,
+    calibration_topics,
+    image_topics,
+    node_name,
+    profile,
+    value_of,
+)
 
 SEGMENT = str(Path(__file__).with_name('segment.launch.py'))
 
 # Each: the program, and the options to play without a keyboard, from the first image on. As
 # `ros2 bag play` cannot wait for subscribers, it is delayed: DDS discovery may take two seconds.
-ROS2_BAG = (['ros2', 'bag', 'play'], ['--disable-keyboard-controls', '--delay', '2'])
-BAG_PLAYER = ([ExecutableInPackage('bag_player', 'surgseg_ros')], ['--wait'])
+# It leaves out topics that the bag lacks; ours does so with those after `--also`.
+ROS2_BAG = (['ros2', 'bag', 'play'], ['--disable-keyboard-controls', '--delay', '2'], [])
+BAG_PLAYER = ([ExecutableInPackage('bag_player', 'surgseg_ros')], ['--wait'], ['--also'])
 
 LAST_FRAME_S = 3.0
 """Time for the segmenter to process its last image after the end of the bag."""
@@ -51,8 +60,8 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         'image_topic',
         default_value='',
-        description='topic of the images in the bag; only this topic is played; empty: from '
-        'params_file or SetParameter, else ' + IMAGE_TOPIC,
+        description='topic of the images in the bag; only this topic is played, and camera_info '
+        'of two cameras; empty: from params_file or SetParameter, else ' + IMAGE_TOPIC,
     ),
     DeclareLaunchArgument('rate', default_value='1.0', description='playback rate of the bag'),
     DeclareLaunchArgument(
@@ -82,8 +91,9 @@ def name_topic(context: LaunchContext) -> list[Action]:
 
 def start_player(context: LaunchContext) -> list[Action]:
     """Start the player through a process that waits until the segmenter is active."""
-    program, options = ROS2_BAG if has_resource('packages', 'ros2bag') else BAG_PLAYER
-    segmenter = node_name(context)
+    program, options, also = ROS2_BAG if has_resource('packages', 'ros2bag') else BAG_PLAYER
+    segmenter, images = node_name(context), topics_to_play(context)
+    calibrations = calibration_topics(images, context)
     player = ExecuteProcess(
         name='player',
         cmd=[
@@ -91,7 +101,8 @@ def start_player(context: LaunchContext) -> list[Action]:
             *program,
             LaunchConfiguration('bag'),
             *options,
-            *('--topics', *topics_to_play(context)),
+            *('--topics', *images),
+            *((*also, *calibrations) if calibrations else ()),
             *('--rate', LaunchConfiguration('rate')),
             *(['--loop'] if value_of('loop', context) in TRUE else []),
             '--clock',

@@ -34,6 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     # fmt: off
     add('bag', metavar='BAG', help='a folder, a .mcap or a .db3 file')
     add('--topics', nargs='+', metavar='T', help='topics of any type (default: all images)')
+    add('--also', nargs='+', default=(), metavar='T',
+        help='topics to play too where the bag has them, such as camera_info; --wait does not '
+        'wait for their subscribers')
     add('--rate', type=positive_float, default=1.0, metavar='R',
         help='speed (default: %(default)s)')
     add('--loop', action='store_true', help='play again and again')

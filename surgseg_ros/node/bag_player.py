@@ -57,6 +57,7 @@ class Player:
     :param node: the node that publishes; it does not have to be spun.
     :param bag: the open bag.
     :param topics: the topics to play; None: all images of the bag.
+    :param also: further topics, which the bag may lack, and whose subscribers are not awaited.
     :param rate: bag time per real time.
     :param clock_hz: rate of /clock; None: it is not published.
     :raises BagError: if the bag lacks a topic or holds no images, or a type is not installed.
@@ -67,6 +68,7 @@ class Player:
         node: Node,
         bag: Bag,
         topics: Collection[str] | None = None,
+        also: Collection[str] = (),
         *,
         rate: float = 1.0,
         clock_hz: float | None = None,
@@ -77,6 +79,8 @@ class Player:
         self._clock = Clock(node, clock_hz) if clock_hz else None
         names = image_topics(bag) if topics is None else topics
         bag.messages(names)  # raises an error that lists the topics if one is missing
+        self._awaited = frozenset(names)
+        names = [*names, *(name for name in also if name in bag.topics and name not in names)]
         self._publishers = {name: _publisher(node, bag, name) for name in names}
         self.topic_names = [publisher.topic_name for publisher in self._publishers.values()]
         self.counts = dict.fromkeys(self._publishers, 0)
@@ -87,7 +91,7 @@ class Player:
         self, stop: threading.Event, timeout_s: float = math.inf
     ) -> list[str]:
         """
-        Wait until every topic has a subscriber.
+        Wait until every topic has a subscriber, except for those that are played also.
 
         DDS discovery runs separately on each side, and the subscriber's may finish later: it gets
         earlier messages only from the history, which is short. So after a topic's first message,
@@ -100,7 +104,7 @@ class Player:
         self._untried = set(self._publishers)
         end_s = time.monotonic() + timeout_s
         while True:
-            publishers = self._publishers.values()
+            publishers = [self._publishers[name] for name in self._awaited]
             missing = [x.topic_name for x in publishers if not x.get_subscription_count()]
             if not missing or time.monotonic() > end_s or stop.wait(MATCH_POLL_S):
                 return missing

@@ -164,9 +164,8 @@ def _session(options: argparse.Namespace, arguments: list[str], stop: threading.
             begin_ros(arguments)
             node = rclpy.create_node('bag_player', start_parameter_services=False)
             try:
-                player = Player(
-                    node, bag, options.topics, rate=options.rate, clock_hz=options.clock
-                )
+                how = {'rate': options.rate, 'clock_hz': options.clock}
+                player = Player(node, bag, options.topics, options.also, **how)
                 return _play(player, options, stop)
             finally:
                 node.destroy_node()

@@ -3,6 +3,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from surgseg_ros.core.parameters import SPLIT_CAMERAS
 from surgseg_ros.core.params_file import effective_value, read_value
 from surgseg_ros.core.segmentation import STEREO_LAYOUTS
 from surgseg_ros.node.middleware import ProfileChoice, choose_profile
+from surgseg_ros.node.stereo_output import camera_info_topics
 
 CONFIG: Final = Path(get_package_share_directory('surgseg_ros'), 'config')
 
@@ -95,6 +97,26 @@ def image_topics(context: LaunchContext) -> list[str]:
     return _names('image_topics', context)
 
 
+def calibration_topics(images: Sequence[str], context: LaunchContext) -> list[str]:
+    """
+    Find the topics of `camera_info` to which the segmenter subscribes.
+
+    :param images: the full names of its image topics.
+    :param context: holds what the arguments and parameters are.
+    :return: the full names; empty unless it has two cameras.
+    """
+    names = [name for name in _names('camera_names', context) if name]
+    views = (names or SPLIT_CAMERAS) if _is_split(context) else ()
+    if len(views or images) != len(SPLIT_CAMERAS):
+        return []
+    given = [name for name in _names('camera_info_topics', context) if name]
+    return [_absolute(name, context) for name in given or camera_info_topics(images, views)]
+
+
+def _is_split(context: LaunchContext) -> bool:
+    return _value('stereo_layout', context) not in (None, STEREO_LAYOUTS[0])
+
+
 def _names(parameter: str, context: LaunchContext) -> list[str]:
     names = _value(parameter, context)
     return [*names] if isinstance(names, (list, tuple)) else []
@@ -102,7 +124,7 @@ def _names(parameter: str, context: LaunchContext) -> list[str]:
 
 def _value(parameter: str, context: LaunchContext) -> Any:
     """Return the value that a parameter will have; None for the node's default."""
-    if given := value_of(parameter, context):
+    if parameter in DEFAULTS and (given := value_of(parameter, context)):
         return read_value(parameter, given)
     sources: list[Any] = [*context.launch_configurations.get('global_params', [])]
     sources += filter(None, [params_file(context)])
@@ -207,8 +229,7 @@ def foxglove_layout(context: LaunchContext) -> Path:
 
 def _camera(context: LaunchContext) -> str:
     names = _names('camera_names', context)
-    is_split = _value('stereo_layout', context) not in (None, STEREO_LAYOUTS[0])
-    return next(iter(SPLIT_CAMERAS if is_split and not any(names) else names), '')
+    return next(iter(SPLIT_CAMERAS if _is_split(context) and not any(names) else names), '')
 
 
 def _remapped(topic: str, context: LaunchContext) -> str:

@@ -30,7 +30,7 @@ from surgseg_ros.node.other_publishers import (
 from surgseg_ros.node.outputs import Outputs, prefixed
 from surgseg_ros.node.parameters import Settings, overridable, slips
 from surgseg_ros.node.reporter import Reporter
-from surgseg_ros.node.stereo_output import StereoOutput, camera_info_beside
+from surgseg_ros.node.stereo_output import StereoOutput, camera_info_topics
 from surgseg_ros.node.worker import Worker
 
 FAIL_SAFE_PERIOD_S = 0.02
@@ -255,11 +255,7 @@ class SegmenterNode(LifecycleNode):
         topics = settings.camera_info_topics
         if not any(topics):
             images = [self.resolve_topic_name(topic) for topic in settings.image_topics]
-            topics = (
-                tuple(camera_info_beside(images[0], name) for name in settings.cameras)
-                if settings.is_split
-                else tuple(map(camera_info_beside, images))
-            )
+            topics = camera_info_topics(images, settings.cameras if settings.is_split else ())
         stereo = StereoOutput(self, topics, settings.rectified, settings.pair_tolerance_ms)
         self._reporter.detections_3d = lambda: stereo.state
         return stereo

@@ -38,16 +38,18 @@ _INFO_BYTES: Final = 10_000
 _MOST_REPORTED: Final = 20
 
 
-def camera_info_beside(image_topic: str, view: str = '') -> str:
+def camera_info_topics(images: Sequence[str], views: Sequence[str] = ()) -> tuple[str, ...]:
     """
-    Return the topic of a camera's calibration, as image_transport names it.
+    Return the topics of the cameras' calibrations, as image_transport names them.
 
-    :param image_topic: the full name of an image topic.
-    :param view: the camera's name if the images hold the views of two.
-    :return: `camera_info` beside it; of one of two views `VIEW/camera_info`.
+    :param images: the full names of the image topics.
+    :param views: the names of the cameras, if the images of the one topic hold the views of two.
+    :return: `camera_info` beside each topic; of two views `VIEW/camera_info` beside the one.
     """
-    base = image_topic.removesuffix('/compressed').rpartition('/')[0]
-    return f'{base}/{view}/camera_info' if view else f'{base}/camera_info'
+    bases = [image.removesuffix('/compressed').rpartition('/')[0] for image in images]
+    if views:
+        return tuple(f'{bases[0]}/{view}/camera_info' for view in views)
+    return tuple(f'{base}/camera_info' for base in bases)
 
 
 class _Result(NamedTuple):

@@ -170,8 +170,19 @@ def test_one_topic_in_the_place_of_one_or_of_another_nodes_is_taken(
 def test_replay_plays_the_topics_of_several_cameras(run, tmp_path, set_around):
     """As the player's command line says: `/a`, and what is relative in the namespace."""
     ran = run(f"{set_around('[/a, b]')}, ours('replay', bag='any', namespace='rig')")
-    assert '--topics /a /rig/b --rate' in ran.stdout
+    assert '--topics /a /rig/b --also /camera_info /rig/camera_info --rate' in ran.stdout
     assert parameters(tmp_path, 'rig-segmenter')['image_topics'] == ['/a', 'b']
+
+
+def test_replay_plays_the_calibrations_of_one_image_with_both_views(run):
+    ran = run("ours('replay', bag='any', image_topic='/rig/image', stereo_layout='side_by_side')")
+    also = '/rig/left/camera_info /rig/right/camera_info'
+    assert f'--topics /rig/image --also {also} --rate' in ran.stdout
+
+
+def test_replay_of_one_camera_plays_its_images_alone(run):
+    ran = run("ours('replay', bag='any', image_topic='/rig/image')")
+    assert '--topics /rig/image --rate' in ran.stdout
 
 
 def test_replay_does_not_end_with_other_processes(run):

@@ -180,6 +180,16 @@ def test_chosen_topics_and_new_names(bag_path, listen, play):
     assert '/left/head 6' in out
 
 
+def test_topics_that_are_also_played_may_lack_and_are_not_waited_for(bag_path, listen, play):
+    """As `replay.launch.py` plays camera_info, which a bag may lack and a node not want."""
+    listener = listen({'/camera/image_raw': IMAGE})
+    words = '--topics', '/camera/image_raw', '--also', '/header', '/camera/camera_info', '--wait'
+    status, out, err = _finish(play(bag_path, *words, '--rate', 10))
+    assert (status, err) == (0, '')
+    assert listener.wait_for('/camera/image_raw', 6) == IMAGES
+    assert '12 messages published (/camera/image_raw 6, /header 6)' in out
+
+
 def test_a_late_subscriber_gets_the_last_of_a_latched_topic(tmp_path, play, listen):
     status_type = TYPES.types[STATUS]
     with BagWriter(tmp_path / 'bag') as bag:

@@ -15,7 +15,7 @@ from surgseg_ros.core.detections import find_instruments, without_decision
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.serialization import camera_info_to_msg, from_cdr, header, to_cdr
-from surgseg_ros.node.stereo_output import StereoOutput, camera_info_beside
+from surgseg_ros.node.stereo_output import StereoOutput, camera_info_topics
 from surgseg_ros.synthetic import Scene
 from surgseg_ros.synthetic.drawing import View
 from surgseg_ros.synthetic.stereo import camera_infos
@@ -217,7 +217,14 @@ def test_what_is_created_is_destroyed():
     ],
 )
 def test_camera_info_is_beside_the_images(image, info):
-    assert camera_info_beside(image) == info
+    assert camera_info_topics([image, '/other/image']) == (info, '/other/camera_info')
+
+
+def test_camera_info_of_one_image_with_both_views_is_beside_it_by_the_names_of_the_cameras():
+    assert camera_info_topics(['/stereo/image_raw'], ['left', 'right']) == (
+        '/stereo/left/camera_info',
+        '/stereo/right/camera_info',
+    )
 
 
 class TrueMasks:
