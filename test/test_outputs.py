@@ -51,7 +51,7 @@ OUTPUTS: dict[str, tuple[tuple[str, ...], list[Target]]] = {
         BAG,
         [
             *targets('file', '--json'),
-            *targets('folder', '--report', '--work'),
+            *targets('folder', '--report', '--work', '--instruments'),
             *targets('new', '--output'),
         ],
     ),

@@ -116,7 +116,7 @@ def _key(bag: Path, options: Options) -> str:
         'format': FORMAT,
         'bag': [fingerprint(bag), *(file.stat().st_mtime_ns for file in bag_files(bag))],
         'model': model,
-        'how': [options.threads, options.confidence],
+        'how': [options.threads, options.confidence, str(options.instruments)],
         **options.described(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

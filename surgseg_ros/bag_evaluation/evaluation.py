@@ -36,6 +36,7 @@ from surgseg_ros.bag_evaluation.frames import (
     tracked,
 )
 from surgseg_ros.bag_evaluation.prefetch import DEPTH, WorkerPool, follow, prefetch
+from surgseg_ros.bag_evaluation.recorded_instruments import frame_path, write_recorded
 from surgseg_ros.bag_evaluation.results import (
     IMAGE_TO_MASK,
     BagResult,
@@ -49,6 +50,7 @@ from surgseg_ros.core.pipeline import CameraPipeline
 from surgseg_ros.core.results import FrameResult
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.timing import Stopwatch
+from surgseg_ros.evaluation.instrument_folders import write_instruments
 from surgseg_ros.messages.encodings import ImageError
 from surgseg_ros.messages.images import image_to_msg, mask_from_msg, read_image
 from surgseg_ros.messages.serialization import (
@@ -79,6 +81,7 @@ def evaluate(
     output: Path | None,
     segmenter: Segmenter,
     options: Options,
+    instruments: Path | None = None,
     *,
     progress: bool = False,
 ) -> BagResult:
@@ -89,10 +92,10 @@ def evaluate(
     :param output: the output bag; None to write none.
     :param segmenter: the model, warmed up by this thread, which will also run it.
     :param options: the options of the evaluation.
+    :param instruments: gets those of each image, see `folder_of`; None to write none.
     :param progress: whether to show a progress bar.
     :return: the result.
-    :raises BagError: if the bag or a topic cannot be read at all, no image yields a mask, or
-        the output cannot be written.
+    :raises BagError: if bag, topic or output cannot be used, or no image yields a mask.
     """
     started_s = time.monotonic()
     bag = _scan(path, options)
@@ -100,13 +103,12 @@ def evaluate(
         workers = stack.enter_context(WorkerPool(_workers()))
         accumulator = FrameAccumulator(set(bag.matching.of_image), workers)
         writer = stack.enter_context(BagWriter(output, packed=True)) if output else None
-        pipeline = CameraPipeline(options.pipeline, options.roi)
-        step = _Step(accumulator, writer, options, pipeline)
+        step = _Step(accumulator, writer, options, instruments)
         bar = stack.enter_context(_bar(path.name, bag.images, progress))
         items = stack.enter_context(closing(prefetch(decoded(path, options, bag.image_of_truth))))
-        # The network stays in the thread that warmed it up: torch keeps a thread pool for each
-        # calling thread, and with more threads than cores, all of them get slow.
-        decisions = decided(items, segmenter, pipeline, options.confidence)
+        # The network stays in the thread that warmed it up: torch keeps a pool for each, and with
+        # more threads than cores, all of them get slow.
+        decisions = decided(items, segmenter, step.pipeline, options.confidence)
         answers = (workers.begin(answered, item) for item in decisions)
         follow(lambda found: bar.update(step(found())), answers, DEPTH + workers.count)
         counts = accumulator.finish()
@@ -162,8 +164,8 @@ class _Step:
 
     :param accumulator: collects outcomes and scores.
     :param writer: writes the messages; None to write none.
-    :param options: with `confidence`, whether to write that too.
-    :param pipeline: holds the tracks.
+    :param options: of the evaluation.
+    :param instruments: gets the instruments; None to write none.
     """
 
     def __init__(
@@ -171,18 +173,20 @@ class _Step:
         accumulator: FrameAccumulator,
         writer: BagWriter | None,
         options: Options,
-        pipeline: CameraPipeline,
+        instruments: Path | None,
     ) -> None:
+        self._instruments = instruments
         self._accumulator = accumulator
         self._writer = writer
         self._confidence = options.confidence
-        self._pipeline = pipeline
+        self.pipeline = CameraPipeline(options.pipeline, options.roi)
+        """Holds the tracks."""
         self._announced = False
 
     def __call__(self, item: Answer | NonImage) -> int:
         """Process an item, and return the number of images that it stands for."""
         if isinstance(item, Answer):
-            self._take_answer(tracked(item, self._pipeline))
+            self._take_answer(tracked(item, self.pipeline))
         elif isinstance(item, Rejected):
             place = self._accumulator.add_frame(
                 item.stamp_ns, item.received_ns, 'rejected', item.ms
@@ -206,6 +210,9 @@ class _Step:
         place = self._accumulator.add_frame(
             stamp_ns(item.header), item.received_ns, _outcome(item.result), item.ms
         )
+        if self._instruments is not None:
+            path, found = frame_path(self._instruments, place), item.result
+            write_instruments(path, found.segmentation, found.instruments)
         if item.failure:
             self._accumulator.record_failure(*item.failure)
         for warning in item.warnings:
@@ -258,12 +265,13 @@ class _Places(NamedTuple):
     sizes: Sequence[tuple[int, int] | None]
 
 
-def score_recorded(path: Path, options: Options) -> BagResult:
+def score_recorded(path: Path, options: Options, instruments: Path | None = None) -> BagResult:
     """
     Score the masks of a bag.
 
     :param path: the bag.
     :param options: of the evaluation, with `mask_topic`.
+    :param instruments: gets those that the bag holds, see `folder_of`; None to write none.
     :return: the result.
     :raises BagError: if the bag or a topic cannot be read at all, or no image has a mask.
     """
@@ -273,6 +281,8 @@ def score_recorded(path: Path, options: Options) -> BagResult:
         identity = identify(bag)
         seen = scan_bag(bag, options.topics, options.image_topic)
     images, masks = seen[options.image_topic], seen[str(options.mask_topic)]
+    if instruments is not None:
+        write_recorded(path, str(options.mask_topic), images.stamps, instruments)
     truths = seen[options.ground_truth_topic] if options.ground_truth_topic else None
     of_masks = match(images.stamps, masks.stamps)
     of_truths = Matching({}, 0, 0)

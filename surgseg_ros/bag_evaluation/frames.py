@@ -48,6 +48,7 @@ class Options:
     :param roi: the part of the images that is segmented; None for all of it.
     :param pipeline: the processing of the network's output.
     :param confidence: whether the output bag holds the confidence.
+    :param instruments: gets a folder of the instruments of each bag; None to write none.
     """
 
     image_topic: str
@@ -62,6 +63,7 @@ class Options:
     roi: Roi | None = None
     pipeline: PipelineSettings = _AS_THE_NODE
     confidence: bool = False
+    instruments: Path | None = None
 
     @property
     def topics(self) -> list[str]:

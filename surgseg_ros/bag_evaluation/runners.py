@@ -17,6 +17,7 @@ import torch
 
 from surgseg_ros.bag_evaluation.evaluation import evaluate, score_recorded
 from surgseg_ros.bag_evaluation.frames import Options
+from surgseg_ros.bag_evaluation.recorded_instruments import folder_of
 from surgseg_ros.bag_evaluation.results import BagResult
 from surgseg_ros.core.processes import deaf_to_terminal, end_pool, exit_with_parent, keep_freed
 from surgseg_ros.core.runtimes.exported import import_library
@@ -62,8 +63,9 @@ def do(job: Job, *, progress: bool = False) -> Done:
     :raises ValueError: if the model cannot be used.
     """
     options = job.options
+    video = folder_of(options.instruments, job.name) if options.instruments else None
     if options.model is None:
-        return Done(score_recorded(job.bag, options), None)
+        return Done(score_recorded(job.bag, options, video), None)
     if job.output is not None:
         clear(job.output)
     keep_freed()
@@ -71,7 +73,7 @@ def do(job: Job, *, progress: bool = False) -> Done:
         torch.set_num_threads(options.threads)
     how = options.device, options.runtime, options.precision, options.threads
     segmenter = _segmenter(options.model, *how)
-    result = evaluate(job.bag, job.output, segmenter, options, progress=progress)
+    result = evaluate(job.bag, job.output, segmenter, options, video, progress=progress)
     model = {
         'name': segmenter.spec.name,
         'weights_sha256': segmenter.spec.weights_sha256,

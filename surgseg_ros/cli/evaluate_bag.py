@@ -10,8 +10,9 @@ evaluated or written, for example because no image yielded a mask; 130 after Ctr
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,14 @@ from surgseg_ros.cli.arguments import (
     non_negative_float,
     positive_int,
 )
-from surgseg_ros.core.files import check_file, check_folder, check_place, write_whole
+from surgseg_ros.core.files import (
+    check_file,
+    check_folder,
+    check_new_folder,
+    check_place,
+    new_folder,
+    write_whole,
+)
 from surgseg_ros.core.parameters import DEFAULTS
 from surgseg_ros.core.params_file import (
     GivenParameters,
@@ -68,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     bags = find_bags(paths, arguments.output)
     outputs = _outputs(arguments.output, list(bags), is_one)
     store = None if is_one else Store(arguments.work or _beside(arguments.json))
-    with store.kept() if store else nullcontext():
-        options = _options(arguments, parameters, store)
+    with _made(arguments, store) as making:
+        options = replace(_options(arguments, parameters, store), instruments=making)
         merged = run(plan(bags, outputs, options), _runner(arguments), store, options)
     write_whole(arguments.json, (json.dumps(merged, indent=1) + '\n').encode())
     print(summary(merged))
@@ -79,6 +87,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'evaluate_bag: {line}', file=sys.stderr)
     damaged = any(numbers['damage'] for numbers in merged['bags'].values())
     return 1 if damaged or merged['unreadable'] else 0
+
+
+@contextmanager
+def _made(arguments: argparse.Namespace, store: Store | None) -> Iterator[Path | None]:
+    """Yield the folder for instruments, if any is wanted; leave nothing if the block raises."""
+    with store.kept() if store else nullcontext():
+        if not arguments.instruments:
+            yield None
+            return
+        with new_folder(arguments.instruments) as making:
+            yield making
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,6 +133,11 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add('--report', type=Path, metavar='DIR',
         help='gets report.html: scores over time, the worst frames as images, tables')
     add('--confidence', action='store_true', help='write the confidence to the output bag too')
+    add('--instruments', type=Path, metavar='DIR',
+        help='a new folder, gets video_BAG/instances/ and video_BAG/instruments/ for evaluate '
+        '--instruments: what the model found, or with --recorded what the node published on '
+        'instances, detections and keypoints beside --mask-topic; frames are numbered in the '
+        'order of the images, from 0')
     # fmt: on
 
 
@@ -156,6 +180,8 @@ def _option_error(arguments: argparse.Namespace) -> str:
         if arguments.params_file or arguments.param:
             return '--recorded scores what a node published: leave out --params-file and --param'
         return '' if arguments.mask_topic else '--recorded needs --mask-topic'
+    if arguments.ray and arguments.instruments:
+        return '--ray runs on other machines: leave it out, or --instruments'
     if arguments.ray and arguments.workers > 1:
         return '--ray and --workers exclude each other: a cluster knows its own size'
     return '--mask-topic needs --recorded' if arguments.mask_topic else ''
@@ -213,6 +239,8 @@ def _check_targets(arguments: argparse.Namespace, bags: Sequence[Path]) -> None:
         (check_place if output.suffix == OUTPUT_SUFFIX else check_folder)(output)
     if arguments.work:
         check_folder(arguments.work)
+    if arguments.instruments:
+        check_new_folder(arguments.instruments)
 
 
 def _outputs(output: Path | None, names: Sequence[str], is_one: bool) -> dict[str, Path]:

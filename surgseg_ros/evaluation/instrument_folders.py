@@ -90,7 +90,7 @@ def write_instruments(
     :param located: those of them that are known in space.
     :raises OSError: if they cannot be written.
     """
-    video, mask = path.parents[1], segmentation.mask
+    mask = segmentation.mask
     is_decided = bool(mask.min() < NO_DECISION)
     found = instruments[: NO_DECISION - 1] if is_decided else ()
     geometries = find_geometries(found, mask, segmentation.roi)
@@ -99,7 +99,27 @@ def write_instruments(
         _listed(place, one, geometry, in_space.get(id(one)))
         for place, (one, geometry) in enumerate(zip(found, geometries, strict=True), 1)
     ]
-    write_png(video / INSTANCES_FOLDER / path.name, instance_image(found, mask))
+    write_listed(path, instance_image(found, mask), listed, is_decided=is_decided)
+
+
+def write_listed(
+    path: Path,
+    instances: NDArray[np.uint8],
+    listed: Sequence[ListedInstrument],
+    *,
+    is_decided: bool = True,
+) -> None:
+    """
+    Write the instruments of a mask, see `write_instruments`.
+
+    :param path: of the mask.
+    :param instances: (H, W) uint8, number of the instrument of each pixel.
+    :param listed: the instruments.
+    :param is_decided: whether there is a decision.
+    :raises OSError: if they cannot be written.
+    """
+    video = path.parents[1]
+    write_png(video / INSTANCES_FOLDER / path.name, instances)
     with replacing(video / INSTRUMENTS_FOLDER / f'{path.stem}.json', sync=False) as partial:
         partial.write_bytes(instruments_to_json(listed, is_decided=is_decided))
 
