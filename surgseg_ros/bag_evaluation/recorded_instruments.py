@@ -17,7 +17,7 @@ from surgseg_ros.bags.reading import Bag, BagError
 from surgseg_ros.core.files import make_folder
 from surgseg_ros.core.instrument_files import ListedInstrument
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
-from surgseg_ros.core.labels import BEYOND_IMAGE, HIDDEN, NO_DECISION
+from surgseg_ros.core.labels import BEYOND_IMAGE, HIDDEN, LABELS, NO_DECISION
 from surgseg_ros.evaluation.instrument_folders import OF_INSTRUMENTS, write_listed
 from surgseg_ros.evaluation.layout import MASK_FOLDER, official_name
 from surgseg_ros.messages.encodings import ImageError
@@ -118,6 +118,8 @@ def _write(path: Path, instances: Any, detections: Any, keypoints: Any) -> None:
     labels = [int(hypothesis.class_id) for _, hypothesis in found]
     if NO_DECISION in labels:
         return write_listed(path, instances, (), is_decided=False)
+    if others := set(labels) - LABELS.keys():
+        raise ValueError(f'class_id {min(others)} is no class')
     points: dict[str, list[Keypoint]] = defaultdict(list)
     for entry in keypoints.detections:
         points[entry.id].append(_keypoint(entry))

@@ -20,7 +20,7 @@ from surgseg_ros.core.labels import (
     ROBOTIC_TOOL_PARTS,
 )
 from surgseg_ros.core.parts import ToolParts
-from surgseg_ros.core.runs import Runs, connect, find_runs
+from surgseg_ros.core.runs import Runs, connect, find_runs, without_noise
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
 from surgseg_ros.core.timing import Stopwatch
 
@@ -107,9 +107,10 @@ def find_instruments(
     :return: ordered by label, then from left to right, then from top to bottom.
     :raises ValueError: if the segmentation has neither.
     """
-    height, width = segmentation.mask.shape
+    mask = without_noise(segmentation.mask)
+    height, width = mask.shape
     grid_confidence = _grid_confidence(segmentation)
-    runs = find_runs(segmentation.mask, _KINDS)
+    runs = find_runs(mask, _KINDS)
     regions = connect(runs, (height, width))
     least_px = max(1, math.ceil(least_area * height * width))
     areas_px = np.bincount(regions, runs.lengths)[regions]
@@ -118,7 +119,7 @@ def find_instruments(
     watch = watch or Stopwatch()
     watch.lap('detections')
     field = Field((height, width), segmentation.roi)
-    groups = separate_instruments(segmentation.mask, runs, regions, field)
+    groups = separate_instruments(mask, runs, regions, field)
     watch.lap('instruments')
     found = [
         _instrument(group, grid_confidence, parts)

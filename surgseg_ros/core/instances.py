@@ -219,7 +219,7 @@ _SAMPLE: Final = 200
 def _rod(points: Points, field: Field) -> Part | None:
     if len(points) < 3:
         return None
-    return Part(0, points, fit_strip(points, field))
+    return Part(0, points, field.step, fit_strip(points, field))
 
 
 def _is_same_rod(rod: Part | None, piece: Part | None, mask: NDArray[np.uint8]) -> bool:

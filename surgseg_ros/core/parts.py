@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import cv2
@@ -19,6 +20,8 @@ CLEAR: Final = (BACKGROUND, NO_DECISION)
 """Labels of pixels that cover nothing: what is behind them would be seen, or nobody knows."""
 
 LEAST_SAMPLES: Final = 6
+SAMPLE: Final = 96
+_CROSS: Final = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 MOST_PARTS: Final = 24
 """Of each class, the largest; a mask of noise has thousands, and none of them is an instrument."""
 
@@ -30,12 +33,28 @@ class Part:
 
     :param label: its class.
     :param points: (n, 2) x and y in pixels, samples on the grid.
+    :param step: distance of the samples in both directions.
     :param strip: of a shaft; its direction points to the tip once that is known.
     """
 
     label: int
     points: Points
+    step: int
     strip: Strip | None = None
+
+    @cached_property
+    def rim(self) -> Points:
+        """(m, 2) its points that lack a neighbour: what is nearest to anything outside of it."""
+        columns, rows = (self.points // self.step).astype(np.intp).T
+        columns, rows = columns - columns.min() + 1, rows - rows.min() + 1
+        own = np.zeros((int(rows.max()) + 2, int(columns.max()) + 2), np.uint8)
+        own[rows, columns] = 1
+        return self.points[cv2.erode(own, _CROSS)[rows, columns] == 0]
+
+    @cached_property
+    def sample(self) -> Points:
+        """(m, 2) about SAMPLE of its points, evenly spread in reading order."""
+        return self.points[:: max(1, len(self.points) // SAMPLE)]
 
     @property
     def middle(self) -> Points:
@@ -81,7 +100,7 @@ def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
             window = marks[top : top + height, left : left + width] == number + 1
             rows, columns = np.nonzero(window)
             points = np.stack([columns + left, rows + top], axis=1) * float(step) + first
-            parts.append(Part(label, points))
+            parts.append(Part(label, points, step))
     return parts
 
 
@@ -95,12 +114,18 @@ def touch(first: Part, second: Part, step_px: float) -> bool:
     :return: whether a point of each is next to one of the other.
     """
     margin = 1.5 * step_px
-    low, high = first.points.min(axis=0) - margin, first.points.max(axis=0) + margin
-    near = second.points[((second.points >= low) & (second.points <= high)).all(axis=1)]
-    if not len(near):
+    near, other = _within(second.rim, first.rim, margin), first.rim
+    other = _within(other, near, margin) if len(near) else near
+    if not len(other):
         return False
-    away = np.abs(first.points[:, None] - near[None]).max(axis=2)
+    away = np.abs(other[:, None] - near[None]).max(axis=2)
     return bool(away.min() <= margin)
+
+
+def _within(points: Points, others: Points, margin: float) -> Points:
+    """Select the points that are in the rectangle around others, or near it."""
+    low, high = others.min(axis=0) - margin, others.max(axis=0) + margin
+    return np.asarray(points[((points >= low) & (points <= high)).all(axis=1)])
 
 
 def distances(points: Points, parts: list[Part]) -> Points:
@@ -109,10 +134,20 @@ def distances(points: Points, parts: list[Part]) -> Points:
 
     :param points: (n, 2) x and y in pixels.
     :param parts: at least one.
-    :return: (n,) distances in pixels from the nearest of about 64 of the parts' points.
+    :return: (n,) distances in pixels from the nearest point of a rim.
     """
-    others = np.concatenate([part.points for part in parts])
-    others = others[:: max(1, len(others) // 64)]
+    return rim_distances(points, np.concatenate([part.rim for part in parts]))
+
+
+def rim_distances(points: Points, others: Points) -> Points:
+    """
+    Compute how far points are from the nearest of others.
+
+    :param points: (n, 2) x and y in pixels.
+    :param others: (m, 2) likewise; at least one.
+    :return: (n,) distances in pixels from about SAMPLE of them.
+    """
+    others = others[:: max(1, len(others) // SAMPLE)]
     squares = (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)[None]
     least = (squares - 2 * points @ others.T).min(axis=1)
     return np.asarray(np.sqrt(np.maximum(least, 0)))

@@ -18,6 +18,7 @@ from surgseg_ros.core.parts import (
     ToolParts,
     distances,
     find_parts,
+    rim_distances,
     tool_width,
     touch,
 )
@@ -26,9 +27,6 @@ from surgseg_ros.core.strips import (
     split_strips,
     strip_along,
 )
-
-_SAMPLE: Final = 96
-"""Points of a part that are held against tools."""
 
 _FARTHEST: Final = 1.3
 """A part belongs to a shaft if the gap is at most this many of the shaft's widths."""
@@ -49,6 +47,12 @@ _JAW_GAP: Final = 0.5
 
 _PIECE: Final = 0.4
 """By how much more a gap to another piece of the jaws counts than one to the wrist."""
+
+_WRIST_END: Final = 0.5
+"""Jaws begin in the part of the wrist beyond this share of its length."""
+
+_AHEAD: Final = 0.5
+"""Cosine of the angle to the wrist's direction from which on what lies beside it counts less."""
 
 _BEHIND: Final = 2.0
 """By how much more a gap counts that lies behind the shaft's end, along the shaft."""
@@ -71,14 +75,15 @@ def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
     for part in found:
         if part.label == SHAFT:
             for strip, own in split_strips(part.points, field):
-                shafts.append(Part(SHAFT, part.points[own], strip))
+                shafts.append(Part(SHAFT, part.points[own], field.step, strip))
     tools = [ToolParts(group, [], []) for group in _joined(shafts, ends, field)]
     for tool in tools:
         _point_to_the_tip(tool, ends, field)
+    costs = _SampleCosts()
     for label in (WRIST, CLASPER):
         waiting = [part for part in ends if part.label == label]
-        for part in sorted(waiting, key=lambda part: _least_cost(part, tools)):
-            _attach(part, tools, mask, field)
+        for part in sorted(waiting, key=lambda part: costs.least(part, tools)):
+            _attach(part, tools, costs, mask, field)
     return sorted(tools, key=lambda tool: float(tool.parts[0].middle[0]))
 
 
@@ -90,9 +95,10 @@ def _joined(shafts: list[Part], ends: list[Part], field: Field) -> list[list[Par
             if _are_ears(group[0], part, ends, field.step):
                 group.append(part)
                 break
-            if _enter_apart(group[0], part, field):
+            if _enter_apart(group[0], part, field) or _ends_before(group[0], part, ends):
                 continue
-            if continues(group[0], part) or _flanks(group[0], part, ends):
+            known = group[0], part
+            if continues(*known) or _lies_within(*known) or _flanks(*known, ends):
                 group.append(part)
                 break
         else:
@@ -127,6 +133,35 @@ def _enter_apart(first: Part, second: Part, field: Field) -> bool:
     return float(np.hypot(*(places[0] - places[1]))) > 2 * width_px
 
 
+def _lies_within(shaft: Part, piece: Part) -> bool:
+    """Whether a piece is what is seen of a shaft beside something that lies on it."""
+    if shaft.strip is None:
+        return False
+    along, across = shaft.strip.coordinates(piece.rim)
+    overlaps = (
+        float(along.min()) < shaft.strip.end_px and float(along.max()) > shaft.strip.start_px
+    )
+    half = float(shaft.strip.half_at(float(along.mean())))
+    return overlaps and float(np.abs(across).max()) < _INSIDE * half
+
+
+def _ends_before(first: Part, second: Part, ends: list[Part]) -> bool:
+    """Whether a wrist between two shafts touches one of them alone: it is the end of that one."""
+    strip, step_px = first.strip, first.step
+    if strip is None:
+        return False
+    along, _ = strip.coordinates(second.rim)
+    low, high = strip.end_px, float(along.min())
+    if float(along.mean()) < strip.start_px:
+        low, high = float(along.max()), strip.start_px
+    between = (
+        part
+        for part in ends
+        if part.label == WRIST and low < float(strip.coordinates(part.middle)[0]) < high
+    )
+    return any(touch(first, part, step_px) != touch(second, part, step_px) for part in between)
+
+
 _STUB: Final = 2.5
 """A shaft of fewer widths says little of its direction: what it carries says more."""
 
@@ -150,7 +185,7 @@ def continues(shaft: Part, piece: Part, apart: float = 4.0) -> bool:
     strip, other = shaft.strip, piece.strip
     if strip is None or other is None:
         return False
-    along, across = strip.coordinates(piece.points)
+    along, across = strip.coordinates(piece.rim)
     half = float(strip.half_at(float(along.mean())))
     gap = max(strip.start_px - float(along.max()), float(along.min()) - strip.end_px)
     fits = abs(float(across.mean())) < _OFFSET * half * 2 and gap > -half
@@ -218,7 +253,7 @@ def _point_to_the_tip(tool: ToolParts, ends: list[Part], field: Field) -> None:
 
 def _towards_what_it_carries(shaft: Part, ends: list[Part], width_px: float) -> Points | None:
     """Find the direction from a shaft to the wrist or clasper that touches it, if one does."""
-    sample = shaft.points[:: max(1, len(shaft.points) // _SAMPLE)]
+    sample = shaft.sample
     gaps = [float(distances(sample, [part]).min()) for part in ends]
     nearest = int(np.argmin(gaps))
     if gaps[nearest] > 0.5 * width_px:
@@ -227,10 +262,34 @@ def _towards_what_it_carries(shaft: Part, ends: list[Part], width_px: float) -> 
     return np.asarray(away / max(float(np.hypot(*away)), 1e-9))
 
 
-def _attach(part: Part, tools: list[ToolParts], mask: NDArray[np.uint8], field: Field) -> None:
+class _SampleCosts:
+    """Computes how far samples of parts are from tools, once as long as a tool is the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, ...], Points] = {}
+
+    def of(self, part: Part, tool: ToolParts) -> Points:
+        """Return the cost of each sample of a part, see `_costs`."""
+        key = id(part), id(tool), len(tool.wrists), len(tool.claspers)
+        if key not in self._known:
+            self._known[key] = _costs(part.sample, part.label, tool)
+        return self._known[key]
+
+    def least(self, part: Part, tools: list[ToolParts]) -> float:
+        """Return the least cost of any sample for any of the tools."""
+        return min((float(self.of(part, tool).min()) for tool in tools), default=0.0)
+
+
+def _attach(
+    part: Part,
+    tools: list[ToolParts],
+    known: _SampleCosts,
+    mask: NDArray[np.uint8],
+    field: Field,
+) -> None:
     """Give a wrist or a clasper to the tool that it continues, in shares if to several."""
-    sample = part.points[:: max(1, len(part.points) // _SAMPLE)]
-    costs = [_costs(sample, part.label, tool) for tool in tools]
+    sample = part.sample
+    costs = [known.of(part, tool) for tool in tools]
     near = [
         n
         for n, cost in enumerate(costs)
@@ -254,7 +313,7 @@ def _attach(part: Part, tools: list[ToolParts], mask: NDArray[np.uint8], field: 
     for place, number in enumerate(close):
         own_points = part.points[owner == place]
         if len(own_points) >= LEAST_SAMPLES:
-            _part_list(tools[number], part.label).append(Part(part.label, own_points))
+            _part_list(tools[number], part.label).append(Part(part.label, own_points, field.step))
 
 
 def _ends_in(tool: ToolParts, wrist: Part, step_px: float) -> bool:
@@ -284,11 +343,6 @@ def _is_covered(point: Points, part: Part, tool: ToolParts, mask: NDArray[np.uin
     return bool(np.isin(between, clear, invert=True).mean() >= _COVERED)
 
 
-def _least_cost(part: Part, tools: list[ToolParts]) -> float:
-    sample = part.points[:: max(1, len(part.points) // _SAMPLE)]
-    return min((float(_costs(sample, part.label, tool).min()) for tool in tools), default=0.0)
-
-
 def _part_list(tool: ToolParts, label: int) -> list[Part]:
     return tool.wrists if label == WRIST else tool.claspers
 
@@ -296,7 +350,7 @@ def _part_list(tool: ToolParts, label: int) -> list[Part]:
 def _costs(points: Points, label: int, tool: ToolParts) -> Points:
     """Compute how far each point is from what it would continue, in widths of the tool."""
     if label == CLASPER and tool.wrists:
-        gaps = distances(points, tool.wrists)
+        gaps = _from_wrist(points, tool)
         if tool.claspers:  # a piece beyond a thread or needle that lies over the jaw
             beyond = distances(points, tool.claspers) + _PIECE * tool_width(tool)
             gaps = np.minimum(gaps, beyond)
@@ -315,3 +369,18 @@ def _costs(points: Points, label: int, tool: ToolParts) -> Points:
     if label == WRIST and tool.wrists:  # a piece beyond something that covers the wrist
         costs = np.minimum(costs, distances(points, tool.wrists) / (2 * half))
     return np.asarray(costs)
+
+
+def _from_wrist(points: Points, tool: ToolParts) -> Points:
+    """Compute how far points are from the end of a wrist; what lies beside or behind, farther."""
+    rim = np.concatenate([part.rim for part in tool.wrists])
+    if not tool.shafts or tool.shafts[0].strip is None:
+        return rim_distances(points, rim)
+    start = tool.shafts[0].strip.end
+    away = np.hypot(*(rim - start).T)
+    rim = rim[away >= _WRIST_END * away.max()]
+    end = rim.mean(axis=0)
+    ahead, out = end - start, points - end
+    lengths = np.hypot(*out.T) * float(np.hypot(*ahead))
+    turned = _AHEAD - (out @ ahead) / np.maximum(lengths, 1e-9)
+    return np.asarray(rim_distances(points, rim) * (1 + np.maximum(0, turned)))

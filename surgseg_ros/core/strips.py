@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Straight strips, such as the shafts of instruments, fitted to the pixels of a mask."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,14 @@ _NORMAL: Final = 1.4826
 
 _SPARE: Final = 0.12
 """A set of points is one strip if at most this share of them lies outside of it."""
+
+_LOCAL: Final = 1.2
+"""How far from where it enters a strip is looked at, in lengths of the contact."""
+
+_REACH: Final = 0.98
+_BENT_RAD: Final = 0.07
+_OPPOSITE_RAD: Final = 0.6
+"""Strips from opposite sides are two if their directions differ by so much, at least and most."""
 
 _LEAST_CONTACT: Final = 3
 _MOST_STRIPS: Final = 4
@@ -106,11 +115,12 @@ def fit_strip(points: Points, field: Field) -> Strip:
     away = points - origin
     _, vectors = np.linalg.eigh(away.T @ away)
     direction = vectors[:, 1]
+    rim = _ends_of_lines(points, 0 if abs(direction[0]) > abs(direction[1]) else 1, step_px)
     for _ in range(_ROUNDS):
         normal = np.array([-direction[1], direction[0]])
-        along, across = (points - origin) @ direction, (points - origin) @ normal
+        along, across = (rim - origin) @ direction, (rim - origin) @ normal
         start, end = float(along.min()), float(along.max())
-        middles, low, high = _edges(points, along, across, field)
+        middles, low, high = _edges(rim, along, across, field)
         if len(middles) < _LEAST_BINS:
             half = (float(np.ptp(across)) + step_px) / 2
             shift = (float(across.max()) + float(across.min())) / 2
@@ -129,6 +139,21 @@ def fit_strip(points: Points, field: Field) -> Strip:
     pad = step_px / 2
     ends = float(along.min()) - pad, float(along.max()) + pad
     return Strip(origin, direction, *ends, half + pad, slope, residual)
+
+
+def _ends_of_lines(points: Points, axis: int, step_px: int) -> Points:
+    """Return the first and the last point of each column (axis 0) or row (axis 1)."""
+    lines = (points[:, axis] // step_px).astype(np.intp)
+    lines -= lines.min()
+    places = points[:, 1 - axis]
+    low = np.full(int(lines.max()) + 1, np.inf)
+    high = -low
+    np.minimum.at(low, lines, places)
+    np.maximum.at(high, lines, places)
+    full = np.flatnonzero(high >= low)
+    line = full * step_px + points[:, axis].min()
+    ends = [np.stack([line, place[full]], 1) for place in (low, high)]
+    return np.concatenate(ends)[:, :: 1 - 2 * axis]
 
 
 def _edges(
@@ -204,29 +229,62 @@ def split_strips(points: Points, field: Field) -> list[tuple[Strip, NDArray[np.b
     """
     step_px, whole = field.step, fit_strip(points, field)
     everything = [(whole, np.ones(len(points), bool))]
-    alone = _misfit(points, [whole], step_px)
-    if len(points) < _LEAST_POINTS or alone <= _SPARE:
-        return everything
-    contacts = _contacts(points, field)
+    contacts = _contacts(points, field) if len(points) >= _LEAST_POINTS else []
     if len(contacts) < 2:
         return everything
+    alone = _misfit(points, [whole], step_px)
+    strips = _crossing(points, contacts, field, alone) if alone > _SPARE else []
+    strips = strips or _facing(points, contacts, field)
+    owner = _nearest(points, strips) if strips else np.zeros(len(points))
+    own = [owner == number for number in range(len(strips))]
+    if not own or min(mask.sum() for mask in own) < 3:
+        return everything
+    return [(fit_strip(points[mask], field), mask) for mask in own]
+
+
+def _crossing(
+    points: Points, contacts: Sequence[Points], field: Field, alone: float
+) -> list[Strip]:
+    """Find the strips that explain points better than one does, whose misfit is known."""
     sample = points[:: max(1, len(points) // _SAMPLE)]
     strips = [_ray(sample, contact, field) for contact in contacts]
     for _ in range(_ROUNDS):
         owner = _nearest(sample, strips)
         groups = [sample[owner == number] for number in range(len(strips))]
         if min(map(len, groups)) < 3:
-            return everything
+            return []
         strips = _distinct([_rough(group) for group in groups])
         if len(strips) < 2:
-            return everything
-    if _misfit(points, strips, step_px) > alone - _SPARE / 3:
-        return everything
-    owner = _nearest(points, strips)
-    own = [owner == number for number in range(len(strips))]
-    if min(mask.sum() for mask in own) < 3:
-        return everything
-    return [(fit_strip(points[mask], field), mask) for mask in own]
+            return []
+    return strips if _misfit(points, strips, field.step) <= alone - _SPARE / 3 else []
+
+
+def _facing(points: Points, contacts: Sequence[Points], field: Field) -> list[Strip]:
+    """Find two strips that come from opposite sides, and touch: where they enter, they differ."""
+    strips = []
+    for contact in contacts[:2]:
+        middle, length = contact.mean(axis=0), float(np.hypot(*np.ptp(contact, axis=0)))
+        near = points[np.hypot(*(points - middle).T) < _LOCAL * length]
+        if len(near) < _LEAST_POINTS:
+            return []
+        strip = fit_strip(near, field)
+        away = float((near.mean(axis=0) - middle) @ strip.direction)
+        strip = strip if away > 0 else strip.reversed()
+        strips.append(dataclasses.replace(strip, start_px=-math.inf))
+    turn = math.pi - angle_between(strips[0].direction, strips[1].direction)
+    if not _BENT_RAD < turn < _OPPOSITE_RAD:
+        return []
+    places = [strip.coordinates(points) for strip in strips]
+    inside = [
+        np.abs(across) < strip.half_at(along) + field.step
+        for strip, (along, across) in zip(strips, places)
+    ]
+    found = []
+    for strip, (along, _), own, others in zip(strips, places, inside, inside[::-1]):
+        alone = along[own & ~others]  # each ends where nothing is its own
+        end = float(np.quantile(alone, _REACH)) if len(alone) else float(strip.end_px)
+        found.append(dataclasses.replace(strip, end_px=end))
+    return found
 
 
 def _misfit(points: Points, strips: Sequence[Strip], step_px: float) -> float:

@@ -5,7 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.core.runs import connect, find_runs
+from surgseg_ros.core.runs import MOST_RUNS, connect, find_runs, without_noise
+from surgseg_ros.synthetic import Scene
 
 TABLE = np.arange(256, dtype=np.uint8)
 TABLE[2], TABLE[255] = 1, 0  # 1 and 2 are of one kind, 255 of none
@@ -73,3 +74,20 @@ def test_values_of_one_kind_are_one_run() -> None:
     assert [*zip(runs.rows, runs.starts, runs.ends, runs.kinds, strict=True)] == rows
     assert runs.lengths.tolist() == [3, 1, 2, 1, 1]
     assert runs.take(np.array([3, 0])).starts.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize('block', [1, 2, 3, 5])
+def test_of_noise_the_runs_are_bounded_and_what_is_thick_stays(block: int) -> None:
+    rng = np.random.default_rng(block)
+    small = rng.integers(0, 10, (1080 // block, 1920 // block), dtype=np.uint8)
+    mask = np.kron(small, np.ones((block, block), np.uint8))
+    mask[300:500, 400:900] = 3
+    kept = without_noise(mask)
+    assert len(find_runs(kept, np.arange(256, dtype=np.uint8)).rows) < 1.1 * MOST_RUNS
+    assert not kept[kept != mask].any()
+    assert np.mean(kept[300:500, 400:900] == 3) > 0.9
+
+
+def test_a_mask_of_instruments_is_no_noise() -> None:
+    mask = Scene(3, (180, 320)).frame(2).mask
+    assert without_noise(mask) is mask
