@@ -82,7 +82,7 @@ def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
     costs = _SampleCosts()
     for label in (WRIST, CLASPER):
         waiting = [part for part in ends if part.label == label]
-        for part in sorted(waiting, key=lambda part: costs.least(part, tools)):
+        for part in sorted(waiting, key=lambda part: costs.order(part, tools)):
             _attach(part, tools, costs, mask, field)
     return sorted(tools, key=lambda tool: float(tool.parts[0].middle[0]))
 
@@ -240,7 +240,7 @@ def _point_to_the_tip(tool: ToolParts, ends: list[Part], field: Field) -> None:
             return
     votes = np.maximum(0, field.gaps(np.stack([strip.start, strip.end])))
     width = strip.width_px
-    clear = abs(votes[0] - votes[1]) > 0.5 * width
+    clear = abs(votes[0] - votes[1]) > 0.5 * width > votes.min()
     forward = bool(votes[0] < votes[1])
     if not clear and ends:  # both ends are at the border, or both are not
         gaps = [
@@ -275,9 +275,10 @@ class _SampleCosts:
             self._known[key] = _costs(part.sample, part.label, tool)
         return self._known[key]
 
-    def least(self, part: Part, tools: list[ToolParts]) -> float:
-        """Return the least cost of any sample for any of the tools."""
-        return min((float(self.of(part, tool).min()) for tool in tools), default=0.0)
+    def order(self, part: Part, tools: list[ToolParts]) -> tuple[bool, float]:
+        """Put a part near one tool before those that are near several, and what is nearer."""
+        least = sorted(float(self.of(part, tool).min()) for tool in tools)
+        return len(least) > 1 and least[1] <= _SHARED, least[0] if least else 0.0
 
 
 def _attach(
@@ -305,11 +306,15 @@ def _attach(
         tools.append(own)
         return
     close = [n for n in near if costs[n].min() <= _SHARED]
+    bare = [n for n in close if not _part_list(tools[n], part.label)]
+    if part.label == CLASPER and len(bare) == 1:  # the others have jaws
+        close = near = bare
     if len(close) < 2:
         nearest = [float(np.sort(costs[n])[: 1 + len(sample) // 4].mean()) for n in near]
         _part_list(tools[near[int(np.argmin(nearest))]], part.label).append(part)
         return
-    owner = np.argmin([_costs(part.points, part.label, tools[n]) for n in close], axis=0)
+    away = [_costs(part.points, part.label, tools[n]) * tool_width(tools[n]) for n in close]
+    owner = np.argmin(away, axis=0)
     for place, number in enumerate(close):
         own_points = part.points[owner == place]
         if len(own_points) >= LEAST_SAMPLES:
