@@ -31,7 +31,7 @@ from surgseg_ros.core.strips import (
 _FARTHEST: Final = 1.3
 """A part belongs to a shaft if the gap is at most this many of the shaft's widths."""
 
-_TOUCHING: Final = 0.3
+_TOUCHING: Final = 0.15
 """Across a wider gap, in the shaft's widths, only if something covers it."""
 
 _COVERED: Final = 0.6
