@@ -53,8 +53,8 @@ class Part:
 
     @cached_property
     def sample(self) -> Points:
-        """(m, 2) about SAMPLE of its points, evenly spread in reading order."""
-        return self.points[:: max(1, len(self.points) // SAMPLE)]
+        """(m, 2) at least SAMPLE points of its rim, if it has so many."""
+        return self.rim[:: max(1, len(self.rim) // SAMPLE)]
 
     @property
     def middle(self) -> Points:

@@ -39,6 +39,9 @@ _COVERED: Final = 0.6
 _SHARED: Final = 0.35
 """A part that is as near as this to two shafts is divided between them."""
 
+_CONTACT: Final = 4.0
+"""A jaw hangs on the nearest tool, and on others that are as near but for so many samples."""
+
 _EARS: Final = 0.4
 """Most area of a forked shaft's ears, in that of the wrist between them."""
 
@@ -306,9 +309,8 @@ def _attach(
         tools.append(own)
         return
     close = [n for n in near if costs[n].min() <= _SHARED]
-    bare = [n for n in close if not _part_list(tools[n], part.label)]
-    if part.label == CLASPER and len(bare) == 1:  # the others have jaws
-        close = near = bare
+    if part.label == CLASPER and len(close) > 1:
+        close = near = _holding(part, [tools[n] for n in close], close)
     if len(close) < 2:
         nearest = [float(np.sort(costs[n])[: 1 + len(sample) // 4].mean()) for n in near]
         _part_list(tools[near[int(np.argmin(nearest))]], part.label).append(part)
@@ -319,6 +321,22 @@ def _attach(
         own_points = part.points[owner == place]
         if len(own_points) >= LEAST_SAMPLES:
             _part_list(tools[number], part.label).append(Part(part.label, own_points, field.step))
+
+
+def _holding(jaw: Part, tools: list[ToolParts], numbers: list[int]) -> list[int]:
+    """Find the tools that a jaw may hang on: those it touches, or the only one without jaws."""
+    gaps = [float((_costs(jaw.rim, CLASPER, tool) * tool_width(tool)).min()) for tool in tools]
+    reach = min(gaps) + _CONTACT * jaw.step
+    touching = [place for place, gap in enumerate(gaps) if gap <= reach]
+    bare = [place for place in touching if not tools[place].claspers]
+    area = len(jaw.points)
+    whole = all(
+        sum(len(part.points) for part in tools[place].claspers) >= area
+        for place in touching
+        if place not in bare
+    )
+    chosen = bare if len(bare) == 1 and whole else touching
+    return [numbers[place] for place in chosen]
 
 
 def _ends_in(tool: ToolParts, wrist: Part, step_px: float) -> bool:

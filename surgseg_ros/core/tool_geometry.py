@@ -7,9 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from surgseg_ros.core.field import Field, Points
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind, make_point
@@ -37,8 +35,6 @@ _FAR: Final = 0.5
 """Jaws are told apart beyond this share of their length."""
 
 _LEAST_SHARE: Final = 0.15
-_SHARES: Final = (0.5, 0.65, 0.8)
-_MIDDLE: Final = (0.25, 0.75)
 
 _TIP_SHARE: Final = 0.95
 
@@ -122,7 +118,7 @@ def _between(strip: Strip, wrist: Points) -> Points:
     """Find the point on the axis at which the wrist begins."""
     along, _ = strip.coordinates(wrist)
     root = float(np.quantile(along, _ROOT / 2))
-    return np.asarray(strip.origin + (root + strip.end_px) / 2 * strip.direction)
+    return np.asarray(strip.origin + root * strip.direction)
 
 
 def _pivot(joint: Points | None, wrist: Points, clasper: Points) -> Points | None:
@@ -170,32 +166,8 @@ def jaw_tips(clasper: Points, pivot: Points, step_px: float) -> list[Points]:
         if gaps[place] > least and _LEAST_SHARE < share < 1 - _LEAST_SHARE:
             groups = [order[: place + 1], order[place + 1 :]]
     if len(groups) == 1:
-        groups = _apart(clasper, radius, angle, step_px) or groups
-    if len(groups) == 1:
         return _closed_tips(clasper[order], pivot, step_px)
     return [_tip(clasper[group], pivot, step_px) for group in groups]
-
-
-def _apart(
-    clasper: Points, radius: Points, angle: Points, step_px: float
-) -> list[NDArray[np.intp]]:
-    """Find two jaws that are apart beyond some share of their length; else nothing."""
-    for share in _SHARES:
-        far = np.flatnonzero(radius > share * radius.max())
-        cells = np.rint(clasper[far] / step_px).astype(np.intp)
-        cells -= cells.min(axis=0)
-        grid = np.zeros(cells.max(axis=0) + 1, np.uint8)
-        grid[tuple(cells.T)] = 1
-        _, marks = cv2.connectedComponents(grid, None, 8, cv2.CV_16U)
-        numbers = marks[tuple(cells.T)]
-        counts = np.bincount(numbers)
-        large = np.flatnonzero(counts >= _LEAST_SHARE * len(far))
-        if len(large) == 2:
-            groups = [far[numbers == number] for number in large]
-            low, high = sorted((np.quantile(angle[group], _MIDDLE) for group in groups), key=min)
-            if low[1] < high[0]:  # beside, not behind one another
-                return groups
-    return []
 
 
 def _closed_tips(jaws: Points, pivot: Points, step_px: float) -> list[Points]:
