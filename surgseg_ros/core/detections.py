@@ -126,7 +126,7 @@ def find_instruments(
     field = Field((height, width), segmentation.roi)
     groups = separate_instruments(mask, runs, regions, field)
     watch.lap('instruments')
-    least = {ROBOTIC_TOOL: TIMES_OF_TOOL * least_px}
+    least = {ROBOTIC_TOOL: math.ceil(TIMES_OF_TOOL * least_area * height * width)}
     found = [
         _instrument(group, grid_confidence, parts)
         for group, parts in groups

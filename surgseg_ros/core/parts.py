@@ -49,7 +49,7 @@ class Part:
         columns, rows = columns - columns.min() + 1, rows - rows.min() + 1
         own = np.zeros((int(rows.max()) + 2, int(columns.max()) + 2), np.uint8)
         own[rows, columns] = 1
-        return self.points[cv2.erode(own, _CROSS)[rows, columns] == 0]
+        return np.asarray(self.points[cv2.erode(own, _CROSS)[rows, columns] == 0])
 
     @cached_property
     def sample(self) -> Points:

@@ -18,15 +18,11 @@ from surgseg_ros.core.parts import (
     ToolParts,
     distances,
     find_parts,
-    rim_distances,
     tool_width,
     touch,
 )
-from surgseg_ros.core.strips import (
-    angle_between,
-    split_strips,
-    strip_along,
-)
+from surgseg_ros.core.strips import angle_between, split_strips, strip_along
+from surgseg_ros.core.tool_costs import SHARED, SampleCosts, costs_of
 
 _FARTHEST: Final = 1.3
 """A part belongs to a shaft if the gap is at most this many of the shaft's widths."""
@@ -36,9 +32,6 @@ _TOUCHING: Final = 0.15
 
 _COVERED: Final = 0.6
 
-_SHARED: Final = 0.35
-"""A part that is as near as this to two shafts is divided between them."""
-
 _CONTACT: Final = 4.0
 """A jaw hangs on the nearest tool, and on others that are as near but for so many samples."""
 
@@ -47,18 +40,6 @@ _EARS: Final = 0.4
 
 _JAW_GAP: Final = 0.5
 """A jaw that continues nothing belongs to a tool no farther away than this, in its own length."""
-
-_PIECE: Final = 0.4
-"""By how much more a gap to another piece of the jaws counts than one to the wrist."""
-
-_WRIST_END: Final = 0.5
-"""Jaws begin in the part of the wrist beyond this share of its length."""
-
-_AHEAD: Final = 0.5
-"""Cosine of the angle to the wrist's direction from which on what lies beside it counts less."""
-
-_BEHIND: Final = 2.0
-"""By how much more a gap counts that lies behind the shaft's end, along the shaft."""
 
 
 def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
@@ -82,7 +63,7 @@ def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
     tools = [ToolParts(group, [], []) for group in _joined(shafts, ends, field)]
     for tool in tools:
         _point_to_the_tip(tool, ends, field)
-    costs = _SampleCosts()
+    costs = SampleCosts()
     for label in (WRIST, CLASPER):
         waiting = [part for part in ends if part.label == label]
         for part in sorted(waiting, key=lambda part: costs.order(part, tools)):
@@ -265,29 +246,10 @@ def _towards_what_it_carries(shaft: Part, ends: list[Part], width_px: float) -> 
     return np.asarray(away / max(float(np.hypot(*away)), 1e-9))
 
 
-class _SampleCosts:
-    """Computes how far samples of parts are from tools, once as long as a tool is the same."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, ...], Points] = {}
-
-    def of(self, part: Part, tool: ToolParts) -> Points:
-        """Return the cost of each sample of a part, see `_costs`."""
-        key = id(part), id(tool), len(tool.wrists), len(tool.claspers)
-        if key not in self._known:
-            self._known[key] = _costs(part.sample, part.label, tool)
-        return self._known[key]
-
-    def order(self, part: Part, tools: list[ToolParts]) -> tuple[bool, float]:
-        """Put a part near one tool before those that are near several, and what is nearer."""
-        least = sorted(float(self.of(part, tool).min()) for tool in tools)
-        return len(least) > 1 and least[1] <= _SHARED, least[0] if least else 0.0
-
-
 def _attach(
     part: Part,
     tools: list[ToolParts],
-    known: _SampleCosts,
+    known: SampleCosts,
     mask: NDArray[np.uint8],
     field: Field,
 ) -> None:
@@ -308,14 +270,14 @@ def _attach(
         _part_list(own, part.label).append(part)
         tools.append(own)
         return
-    close = [n for n in near if costs[n].min() <= _SHARED]
+    close = [n for n in near if costs[n].min() <= SHARED]
     if part.label == CLASPER and len(close) > 1:
         close = near = _holding(part, [tools[n] for n in close], close)
     if len(close) < 2:
         nearest = [float(np.sort(costs[n])[: 1 + len(sample) // 4].mean()) for n in near]
         _part_list(tools[near[int(np.argmin(nearest))]], part.label).append(part)
         return
-    away = [_costs(part.points, part.label, tools[n]) * tool_width(tools[n]) for n in close]
+    away = [costs_of(part.points, part.label, tools[n]) * tool_width(tools[n]) for n in close]
     owner = np.argmin(away, axis=0)
     for place, number in enumerate(close):
         own_points = part.points[owner == place]
@@ -325,7 +287,7 @@ def _attach(
 
 def _holding(jaw: Part, tools: list[ToolParts], numbers: list[int]) -> list[int]:
     """Find the tools that a jaw may hang on: those it touches, or the only one without jaws."""
-    gaps = [float((_costs(jaw.rim, CLASPER, tool) * tool_width(tool)).min()) for tool in tools]
+    gaps = [float((costs_of(jaw.rim, CLASPER, tool) * tool_width(tool)).min()) for tool in tools]
     reach = min(gaps) + _CONTACT * jaw.step
     touching = [place for place, gap in enumerate(gaps) if gap <= reach]
     bare = [place for place in touching if not tools[place].claspers]
@@ -368,42 +330,3 @@ def _is_covered(point: Points, part: Part, tool: ToolParts, mask: NDArray[np.uin
 
 def _part_list(tool: ToolParts, label: int) -> list[Part]:
     return tool.wrists if label == WRIST else tool.claspers
-
-
-def _costs(points: Points, label: int, tool: ToolParts) -> Points:
-    """Compute how far each point is from what it would continue, in widths of the tool."""
-    if label == CLASPER and tool.wrists:
-        gaps = _from_wrist(points, tool)
-        if tool.claspers:  # a piece beyond a thread or needle that lies over the jaw
-            beyond = distances(points, tool.claspers) + _PIECE * tool_width(tool)
-            gaps = np.minimum(gaps, beyond)
-        return np.asarray(gaps / tool_width(tool))
-    if not tool.shafts or tool.shafts[0].strip is None:
-        both_jaws = label == CLASPER and not tool.wrists
-        return (0.3 if both_jaws else 1) * distances(points, tool.parts) / tool_width(tool)
-    strip = tool.shafts[0].strip
-    along, across = strip.coordinates(points)
-    half = float(strip.half_at(strip.end_px))
-    beyond_px = along - strip.end_px
-    beside_px = np.maximum(0, np.abs(across) - half)
-    behind_px = np.maximum(0, -beyond_px - half)
-    beyond_px = np.where(beyond_px < 0, _BEHIND * behind_px, beyond_px)
-    costs = np.hypot(beyond_px, beside_px) / (2 * half)
-    if label == WRIST and tool.wrists:  # a piece beyond something that covers the wrist
-        costs = np.minimum(costs, distances(points, tool.wrists) / (2 * half))
-    return np.asarray(costs)
-
-
-def _from_wrist(points: Points, tool: ToolParts) -> Points:
-    """Compute how far points are from the end of a wrist; what lies beside or behind, farther."""
-    rim = np.concatenate([part.rim for part in tool.wrists])
-    if not tool.shafts or tool.shafts[0].strip is None:
-        return rim_distances(points, rim)
-    start = tool.shafts[0].strip.end
-    away = np.hypot(*(rim - start).T)
-    rim = rim[away >= _WRIST_END * away.max()]
-    end = rim.mean(axis=0)
-    ahead, out = end - start, points - end
-    lengths = np.hypot(*out.T) * float(np.hypot(*ahead))
-    turned = _AHEAD - (out @ ahead) / np.maximum(lengths, 1e-9)
-    return np.asarray(rim_distances(points, rim) * (1 + np.maximum(0, turned)))

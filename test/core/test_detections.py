@@ -5,7 +5,13 @@ import cv2
 import numpy as np
 import pytest
 
-from surgseg_ros.core.detections import Instrument, OrientedBox, find_instruments, without_decision
+from surgseg_ros.core.detections import (
+    TIMES_OF_TOOL,
+    Instrument,
+    OrientedBox,
+    find_instruments,
+    without_decision,
+)
 from surgseg_ros.core.labels import (
     CLASPER,
     NEEDLE,
@@ -35,7 +41,8 @@ def plainly(mask: np.ndarray, confidence: np.ndarray, least_area_px: int) -> lis
             center, sides, _ = cv2.minAreaRect(corners.reshape(-1, 2).astype(np.float32))
             box = OrientedBox(*center, max(sides), min(sides), math.nan)
             score = cv2.mean(confidence, region)[0] / 255
-            if len(x) >= least_area_px:
+            least = least_area_px * (TIMES_OF_TOOL if label == ROBOTIC_TOOL else 1)
+            if len(x) >= least:
                 found.append(Instrument(label, score, box, len(x)))
     return found
 
@@ -69,7 +76,7 @@ def test_equals_what_opencv_finds(mask: np.ndarray, least_area_px: int) -> None:
     confidence = np.random.default_rng(0).integers(0, 256, mask.shape, dtype=np.uint8)
     found = find_instruments(Segmentation(mask, confidence), least_area_px / mask.size)
     expected = plainly(mask, confidence, least_area_px)
-    assert expected
+    assert expected or least_area_px > 1
     pairs = zip(sorted(found, key=by_content), sorted(expected, key=by_content), strict=True)
     for one, other in pairs:
         assert by_content(one) == pytest.approx(by_content(other), rel=1e-4)
@@ -116,6 +123,14 @@ def test_least_area_is_a_share_of_the_image() -> None:
     mask = empty()
     mask[0, :24], mask[9, :23] = THREAD, THREAD
     assert [i.area_px for i in find(mask, least_area=24 / mask.size)] == [24]
+
+
+def test_robotic_tools_are_larger_than_other_instruments_at_least() -> None:
+    mask = empty()
+    mask[0, :49], mask[110, 140:190], mask[20, :10] = CLASPER, CLASPER, NEEDLE
+    found = find(mask, least_area=10 / mask.size)
+    assert [(i.label, i.area_px) for i in found] == [(NEEDLE, 10), (ROBOTIC_TOOL, 50)]
+    assert len(find(mask)) == 3
 
 
 def test_score_is_the_mean_confidence_over_the_region_alone() -> None:

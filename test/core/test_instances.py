@@ -71,6 +71,48 @@ def test_shafts_from_opposite_sides_are_two_however_they_are_aligned():
     assert len(tools_of(mask)) == 2
 
 
+def test_shafts_that_come_from_opposite_sides_and_touch_are_two():
+    mask = bar(empty(), (-20, 120), (250, 140), 40, SHAFT)
+    bar(mask, (500, 120), (230, 142), 30, SHAFT)
+    bar(mask, (250, 140), (290, 143), 26, WRIST)
+    first, second = tools_of(mask)
+    assert 0.5 < first.area_px / second.area_px < 2.6
+    straight = bar(empty(), (-20, 120), (500, 140), 40, SHAFT)
+    assert len(tools_of(straight)) == 1
+
+
+def test_shafts_that_face_each_other_are_two_where_something_covers_one_of_them():
+    mask = bar(empty(), (-20, 130), (180, 130), 30, SHAFT)
+    bar(mask, (500, 130), (290, 130), 30, SHAFT)
+    bar(mask, (180, 130), (215, 130), 24, WRIST)
+    bar(mask, (215, 130), (288, 130), 12, CLASPER)
+    bar(mask, (80, 0), (80, 269), 20, THREAD)
+    assert len(tools_of(mask)) == 2
+
+
+def test_a_piece_of_a_shaft_beside_what_lies_on_it_belongs_to_it():
+    mask = bar(empty(), (-20, 130), (400, 130), 60, SHAFT)
+    cv2.ellipse(mask, (200, 110), (30, 26), 0, 0, 360, NEEDLE, 5)
+    assert len(tools_of(mask)) == 1
+
+
+@pytest.mark.parametrize('turned', [False, True])
+def test_a_shaft_that_ends_before_the_border_points_to_its_wrist(turned):
+    mask = tool(empty(), (90, 200), (330, 100), 40)
+    mask = np.ascontiguousarray(mask[::-1, ::-1] if turned else mask)
+    (found,) = tools_of(mask)
+    direction = found.parts.shafts[0].strip.direction
+    assert direction @ np.array([240, -100]) * (-1 if turned else 1) > 0
+    assert found.parts.wrists
+
+
+def test_a_jaw_goes_to_the_tool_that_it_touches_and_not_to_a_wrist_beside_it():
+    mask = tool(empty(), (-20, 60), (300, 60), 40)
+    tool(mask, (500, 200), (180, 118), 40)
+    alone = np.count_nonzero(tool(empty(), (-20, 60), (300, 60), 40))
+    assert sorted(abs(i.area_px - alone) for i in tools_of(mask))[0] < 0.02 * alone
+
+
 def test_a_jaw_in_pieces_belongs_to_its_tool():
     mask = bar(empty(), (-20, 130), (60, 130), 30, WRIST)
     bar(mask, (60, 122), (300, 90), 12, CLASPER)

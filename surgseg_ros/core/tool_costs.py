@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far parts of robotic tools are from the tools that they may belong to."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from surgseg_ros.core.field import Points
+from surgseg_ros.core.labels import CLASPER, WRIST
+from surgseg_ros.core.parts import Part, ToolParts, distances, rim_distances, tool_width
+
+SHARED: Final = 0.35
+"""A part that is as near as this to two shafts is divided between them."""
+
+_PIECE: Final = 0.4
+"""By how much more a gap to another piece of the jaws counts than one to the wrist."""
+
+_WRIST_END: Final = 0.5
+"""Jaws begin in the part of the wrist beyond this share of its length."""
+
+_AHEAD: Final = 0.5
+"""Cosine of the angle to the wrist's direction from which on what lies beside it counts less."""
+
+_BEHIND: Final = 2.0
+"""By how much more a gap counts that lies behind the shaft's end, along the shaft."""
+
+
+class SampleCosts:
+    """Computes how far samples of parts are from tools, once as long as a tool is the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, ...], Points] = {}
+
+    def of(self, part: Part, tool: ToolParts) -> Points:
+        """
+        Return the cost of each sample of a part, see `costs_of`.
+
+        :param part: a wrist or a clasper.
+        :param tool: to which it may belong.
+        :return: (n,) of its samples.
+        """
+        key = id(part), id(tool), len(tool.wrists), len(tool.claspers)
+        if key not in self._known:
+            self._known[key] = costs_of(part.sample, part.label, tool)
+        return self._known[key]
+
+    def order(self, part: Part, tools: list[ToolParts]) -> tuple[bool, float]:
+        """
+        Return the key by which parts are sorted: those near one tool only first, then the nearest.
+
+        :param part: a wrist or a clasper.
+        :param tools: to which it may belong.
+        :return: whether it is near several, and the least cost.
+        """
+        least = sorted(float(self.of(part, tool).min()) for tool in tools)
+        return len(least) > 1 and least[1] <= SHARED, least[0] if least else 0.0
+
+
+def costs_of(points: Points, label: int, tool: ToolParts) -> Points:
+    """
+    Compute how far each point is from what it would continue, in widths of the tool.
+
+    :param points: (n, 2) x and y in pixels, of a part.
+    :param label: of the part, WRIST or CLASPER.
+    :param tool: to which the part may belong.
+    :return: (n,) costs.
+    """
+    if label == CLASPER and tool.wrists:
+        gaps = _from_wrist(points, tool)
+        if tool.claspers:  # a piece beyond a thread or needle that lies over the jaw
+            beyond = distances(points, tool.claspers) + _PIECE * tool_width(tool)
+            gaps = np.minimum(gaps, beyond)
+        return np.asarray(gaps / tool_width(tool))
+    if not tool.shafts or tool.shafts[0].strip is None:
+        both_jaws = label == CLASPER and not tool.wrists
+        return (0.3 if both_jaws else 1) * distances(points, tool.parts) / tool_width(tool)
+    strip = tool.shafts[0].strip
+    along, across = strip.coordinates(points)
+    half = float(strip.half_at(strip.end_px))
+    beyond_px = along - strip.end_px
+    beside_px = np.maximum(0, np.abs(across) - half)
+    behind_px = np.maximum(0, -beyond_px - half)
+    beyond_px = np.where(beyond_px < 0, _BEHIND * behind_px, beyond_px)
+    costs = np.hypot(beyond_px, beside_px) / (2 * half)
+    if label == WRIST and tool.wrists:  # a piece beyond something that covers the wrist
+        costs = np.minimum(costs, distances(points, tool.wrists) / (2 * half))
+    return np.asarray(costs)
+
+
+def _from_wrist(points: Points, tool: ToolParts) -> Points:
+    """Compute how far points are from the end of a wrist; what lies beside or behind, farther."""
+    rim = np.concatenate([part.rim for part in tool.wrists])
+    if not tool.shafts or tool.shafts[0].strip is None:
+        return rim_distances(points, rim)
+    start = tool.shafts[0].strip.end
+    away = np.hypot(*(rim - start).T)
+    rim = rim[away >= _WRIST_END * away.max()]
+    end = rim.mean(axis=0)
+    ahead, out = end - start, points - end
+    lengths = np.hypot(*out.T) * float(np.hypot(*ahead))
+    turned = _AHEAD - (out @ ahead) / np.maximum(lengths, 1e-9)
+    return np.asarray(rim_distances(points, rim) * (1 + np.maximum(0, turned)))
