@@ -53,8 +53,8 @@ class Part:
 
     @cached_property
     def sample(self) -> Points:
-        """(m, 2) at least SAMPLE points of its rim, if it has so many."""
-        return self.rim[:: max(1, len(self.rim) // SAMPLE)]
+        """(m, 2) at most SAMPLE points of its rim."""
+        return self.rim[:: -(-len(self.rim) // SAMPLE)]
 
     @property
     def middle(self) -> Points:
@@ -145,12 +145,14 @@ def rim_distances(points: Points, others: Points) -> Points:
 
     :param points: (n, 2) x and y in pixels.
     :param others: (m, 2) likewise; at least one.
-    :return: (n,) distances in pixels from about SAMPLE of them.
+    :return: (n,) distances in pixels from at most SAMPLE of them.
     """
-    others = others[:: max(1, len(others) // SAMPLE)]
-    squares = (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)[None]
-    least = (squares - 2 * points @ others.T).min(axis=1)
-    return np.asarray(np.sqrt(np.maximum(least, 0)))
+    others = others[:: -(-len(others) // SAMPLE)]
+    origin = others[0]  # near which single precision is enough, and takes half the time
+    near, far = (points - origin).astype(np.float32), (others - origin).astype(np.float32)
+    apart = (far**2).sum(axis=1) - 2 * near @ far.T
+    squares = apart.min(axis=1) + (near**2).sum(axis=1)
+    return np.asarray(np.sqrt(np.maximum(squares, 0)), np.float64)
 
 
 def tool_width(tool: ToolParts) -> float:

@@ -43,7 +43,7 @@ class Runs(NamedTuple):
         return Runs(kinds[chosen], rows[chosen], starts[chosen], ends[chosen])
 
 
-MOST_RUNS: Final = 60_000
+MOST_RUNS: Final = 30_000
 """Masks of instruments at 1080p have some thousand runs; in noise, what is thin is left out."""
 
 _EVERY: Final = 4
@@ -54,15 +54,15 @@ def without_noise(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     Leave out what is thin from a mask of noise, until it has about MOST_RUNS runs at most.
 
-    What is left of each class are the squares of 3, 5, 9 … pixels that fit into its regions
-    (a morphological opening). That bounds the time which the runs take.
+    What is left of each class are the squares that fit into its regions (a morphological opening),
+    whose side is longer than the mean run. That bounds the time which the runs take.
 
     :param mask: (H, W) uint8 class index; not modified.
     :return: the same mask where it has few runs; else a copy with 0 in place of what is thin.
     """
-    side, kept = 2, mask
-    while _count_runs(kept) > MOST_RUNS:
-        side = 2 * side - 1
+    side, kept = 1, mask
+    while (count := _count_runs(kept)) > MOST_RUNS:
+        side = 2 * max(side, mask.size // count // 2) + 1
         kernel = np.ones((side, side), np.uint8)
         middles = np.where(cv2.erode(kept, kernel) == cv2.dilate(kept, kernel), kept, np.uint8(0))
         kept = np.where(cv2.dilate(middles, kernel) == kept, kept, np.uint8(0))
