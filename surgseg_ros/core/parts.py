@@ -64,11 +64,20 @@ class Part:
 
 @dataclass
 class ToolParts:
-    """The parts of one robotic tool: pieces of its shaft, of its wrist and of its clasper."""
+    """
+    The parts of one robotic tool.
+
+    :param shafts: pieces of its shaft.
+    :param wrists: pieces of its wrist.
+    :param claspers: pieces of its jaws.
+    :param is_shared: whether its jaws are a share of a region that several tools touch, so that
+        they may be another's.
+    """
 
     shafts: list[Part]
     wrists: list[Part]
     claspers: list[Part]
+    is_shared: bool = False
 
     @property
     def parts(self) -> list[Part]:

@@ -282,6 +282,7 @@ def _attach(
     for place, number in enumerate(close):
         own_points = part.points[owner == place]
         if len(own_points) >= LEAST_SAMPLES:
+            tools[number].is_shared |= part.label == CLASPER
             _part_list(tools[number], part.label).append(Part(part.label, own_points, field.step))
 
 
