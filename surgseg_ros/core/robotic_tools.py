@@ -321,7 +321,7 @@ def _beside(jaw: Points, tools: list[ToolParts]) -> list[int]:
 
 def _is_covered(point: Points, part: Part, tool: ToolParts, mask: NDArray[np.uint8]) -> bool:
     """Whether something, and not tissue, is seen between a point of a part and a tool."""
-    others = np.concatenate([part.points for part in tool.parts])
+    others = np.concatenate([part.rim for part in tool.parts])
     nearest = others[int(np.hypot(*(others - point).T).argmin())]
     line = np.rint(np.linspace(point, nearest, 9)[1:-1]).astype(np.intp)
     clear = (*CLEAR, WRIST, CLASPER) if part.label == WRIST else CLEAR

@@ -23,6 +23,7 @@ from surgseg_ros.core.labels import (
     SHAFT,
     SUCTION,
     THREAD,
+    WRIST,
 )
 from surgseg_ros.synthetic import Scene
 
@@ -255,3 +256,19 @@ def test_of_noise_only_the_largest_instruments_have_points():
     geometries = find_geometries(found, mask)
     assert len(found) == len(geometries) > 10 * MOST_INSTRUMENTS
     assert 0 < sum(bool(geometry.keypoints) for geometry in geometries) <= MOST_INSTRUMENTS
+
+
+def test_tips_of_jaws_that_two_tools_share_are_guesses():
+    mask = bar(empty(), (-20, 130), (120, 130), 40, SHAFT)
+    bar(mask, (120, 130), (180, 130), 30, WRIST)
+    bar(mask, (500, 150), (360, 150), 40, SHAFT)
+    bar(mask, (360, 150), (300, 150), 30, WRIST)
+    bar(mask, (180, 132), (300, 148), 14, CLASPER)
+    found = find(mask)
+    assert [i.label for i in found] == [ROBOTIC_TOOL] * 2
+    for geometry in find_geometries(found, mask):
+        points = {point.kind: point for point in geometry.keypoints}
+        for kind in (KINDS.TIP, KINDS.LEFT_JAW_TIP, KINDS.RIGHT_JAW_TIP):
+            assert points[kind].is_hidden
+            assert points[kind].sigma_px > 0.3 * geometry.shaft_width_px
+        assert not points[KINDS.WRIST_JOINT].is_hidden
