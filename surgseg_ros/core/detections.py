@@ -112,9 +112,8 @@ def find_instruments(
     :return: ordered by label, then from left to right, then from top to bottom.
     :raises ValueError: if the segmentation has neither.
     """
-    mask = without_noise(segmentation.mask)
+    mask, grid_confidence = without_noise(segmentation.mask), _grid_confidence(segmentation)
     height, width = mask.shape
-    grid_confidence = _grid_confidence(segmentation)
     runs = find_runs(mask, _KINDS)
     regions = connect(runs, (height, width))
     least_px = max(1, math.ceil(least_area * height * width))
