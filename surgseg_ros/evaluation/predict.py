@@ -2,7 +2,7 @@
 """Writes masks of videos or images as PNG, in the layout of SAR-RARP50, and their instruments."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -104,15 +104,12 @@ class PredictOptions:
         }
 
 
-def prepare(
-    output: Path, segmenter: Segmenter, values: Mapping[str, Any], predict_options: PredictOptions
-) -> None:
+def prepare(output: Path, segmenter: Segmenter, predict_options: PredictOptions) -> None:
     """
     Create the output folder, or check that the masks in it are from the same model.
 
     :param output: the folder.
     :param segmenter: the model that will make the masks.
-    :param values: of the parameters, `runtime` and `precision` among them.
     :param predict_options: the processing of the masks.
     :raises OutputError: if it contains something else.
     :raises ValueError: if the options are out of range.
@@ -121,8 +118,8 @@ def prepare(
     record = {
         'model': segmenter.spec.name,
         'weights_sha256': segmenter.spec.weights_sha256,
-        'runtime': values['runtime'],
-        'precision': None if values['precision'] == AUTO else values['precision'],
+        'runtime': segmenter.runtime.description.partition(' ')[0],
+        'precision': segmenter.runtime.precision,
         **predict_options.record(segmenter),
     }
     path = output / RECORD_FILE

@@ -33,6 +33,7 @@ from surgseg_ros.core.runtimes.pytorch import load_network
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.self_test import check_self_test, make_self_test
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
+from surgseg_ros.exporting.conversion import LEAST_CLASS_AGREEMENT, openvino_model, save
 from surgseg_ros.exporting.frames import Frame, Frames, choose_frames
 
 _INPUT: Final = 'fitted'
@@ -50,17 +51,10 @@ def to_openvino(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Pat
     :param fitted: frames to calibrate int8 with; empty for another precision.
     :param folder: for the files.
     """
-    openvino = _library('openvino')
-    example = _example(spec)
-    with torch.no_grad():
-        model = openvino.convert_model(
-            network,
-            example_input=example,
-            input=[(openvino.PartialShape([*example.shape]), openvino.Type.u8)],
-        )
+    model = openvino_model(network, spec)
     if fitted:
         model = _quantize(model, fitted)
-    openvino.save_model(model, folder / EXPORT_FILES['openvino'][0], compress_to_fp16=False)
+    save(model, folder)
 
 
 def to_onnx(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Path) -> None:
@@ -155,9 +149,6 @@ def _quantize(model: Any, items: Sequence[Any]) -> Any:
 
 Counts = dict[str, list[FrameCounts]]
 """Number of frames of each video."""
-
-LEAST_CLASS_AGREEMENT: Final = 0.999
-"""For f32 and bf16: the least share of pixels, at either size, with the class of the original."""
 
 LARGEST_MIOU_LOSS: Final = 0.005
 """For int8, which shifts the borders of classes: the greatest loss of official mIoU allowed."""

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from surgseg_ros.core.timing import Progress
+from surgseg_ros.core.progress import Progress
 
 PATIENCE_S = 100.0
 
