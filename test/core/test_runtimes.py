@@ -86,7 +86,7 @@ def test_the_description_reports_what_auto_took_and_why(
 
 def test_a_folder_without_export_is_refused_with_the_command(tiny_model: Path) -> None:
     with pytest.raises(
-        ModelError, match=f'surgseg_ros export --model {tiny_model} --backend onnx'
+        ModelError, match=f'export --model {tiny_model} --backend onnx'
     ):
         Segmenter.load(tiny_model, 'auto', 'onnxruntime')
 

@@ -31,7 +31,7 @@ NO_GATES: Final = {f'gates.{name}.action': 'none' for name in GATES}
 """The images of tests are of no body."""
 
 CHOSEN: Final = {**NO_GATES, 'device': 'cpu', 'precision': 'f32'}
-"""What a test's node has unless the test says otherwise: masks that are exactly the Segmenter's."""
+"""What a test's node has unless the test says otherwise: its masks are exactly a Segmenter's."""
 
 
 class NodeInProcess:

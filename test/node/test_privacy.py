@@ -9,7 +9,7 @@ from sensor_msgs.msg import Image
 
 
 def test_no_frame_is_written_anywhere(bench, model, tmp_path, monkeypatch):
-    """Where the process could put files unasked, there is its log and the converted model alone."""
+    """Where the process could put files unasked, there are its log and the converted model."""
     places = {}
     for name in ('HOME', 'TMPDIR', 'XDG_CACHE_HOME', 'ROS_LOG_DIR'):
         places[name] = tmp_path / name
