@@ -80,11 +80,13 @@ class Cache:
         except OSError:  # there is none, or `write` will report what is wrong with the folder
             return None
         except ValueError as error:
-            return _discard(path, str(error))
+            _discard(path, str(error))
+            return None
         try:
             entry = _unpack(content)
         except ValueError as error:
-            return _discard(path, str(error))
+            _discard(path, str(error))
+            return None
         with contextlib.suppress(OSError):
             os.utime(path)  # it was used
         return entry

@@ -232,6 +232,7 @@ class _Watched:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self.device = runtime.device
+        self.precision = runtime.precision
         self.description = runtime.description
         self.max_batch_size = runtime.max_batch_size
         self.classes: NDArray[np.int64] = np.zeros((0, 0), np.int64)

@@ -85,9 +85,7 @@ def test_the_description_reports_what_auto_took_and_why(
 
 
 def test_a_folder_without_export_is_refused_with_the_command(tiny_model: Path) -> None:
-    with pytest.raises(
-        ModelError, match=f'export --model {tiny_model} --backend onnx'
-    ):
+    with pytest.raises(ModelError, match=f'export --model {tiny_model} --backend onnx'):
         Segmenter.load(tiny_model, 'auto', 'onnxruntime')
 
 
