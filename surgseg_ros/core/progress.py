@@ -79,6 +79,9 @@ class Progress:
             print(f'{self._command}: {text}', file=self._file or sys.stderr, flush=True)
 
 
+_LOGGER: Final = logging.getLogger('surgseg_ros')
+
+
 class _Reports(logging.Handler):
     """Passes on the texts of records; see `reported`."""
 
@@ -87,7 +90,8 @@ class _Reports(logging.Handler):
         self._report = report
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._report(record.levelno, record.getMessage())
+        if _LOGGER.handlers[-1] is self:
+            self._report(record.levelno, record.getMessage())
 
 
 @contextlib.contextmanager
@@ -95,18 +99,19 @@ def reported(report: Callable[[int, str], object]) -> Iterator[None]:
     """
     Pass on what this package logs in the block, from level info: long work and its warnings.
 
-    Without this, Python's logging prints the warnings alone, on standard error.
+    Without this, Python's logging prints the warnings alone, on standard error. Of several blocks
+    the one that was entered last is told: a node's log instead of the terminal, say.
 
     :param report: called with level and text, by any thread.
     :return: context manager.
     """
-    logger, handler = logging.getLogger('surgseg_ros'), _Reports(report)
-    before = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    handler, before = _Reports(report), (_LOGGER.level, _LOGGER.propagate)
+    _LOGGER.addHandler(handler)
+    _LOGGER.setLevel(logging.INFO)
+    _LOGGER.propagate = False
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.level, logger.propagate = before
+        _LOGGER.removeHandler(handler)
+        _LOGGER.setLevel(before[0])
+        _LOGGER.propagate = before[1]

@@ -2,7 +2,7 @@
 """Writes masks of videos or images as PNG, in the layout of SAR-RARP50, and their instruments."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -104,12 +104,15 @@ class PredictOptions:
         }
 
 
-def prepare(output: Path, segmenter: Segmenter, predict_options: PredictOptions) -> None:
+def prepare(
+    output: Path, segmenter: Segmenter, precision: str, predict_options: PredictOptions
+) -> None:
     """
     Create the output folder, or check that the masks in it are from the same model.
 
     :param output: the folder.
     :param segmenter: the model that will make the masks.
+    :param precision: the value of the parameter; what it led to is recorded.
     :param predict_options: the processing of the masks.
     :raises OutputError: if it contains something else.
     :raises ValueError: if the options are out of range.
@@ -124,7 +127,10 @@ def prepare(output: Path, segmenter: Segmenter, predict_options: PredictOptions)
     }
     path = output / RECORD_FILE
     if path.is_file() and not _is_alone(path):
-        _compare(path, record)
+        if precision == AUTO:
+            _compare(path, record, {'precision': None})  # as earlier releases recorded it
+        else:
+            _compare(path, record, {})
         return
     is_used = output.exists() and (not output.is_dir() or any(output.iterdir()))
     if is_used and not path.is_file():
@@ -149,13 +155,15 @@ def check_names(source: Source) -> None:
             )
 
 
-def _compare(path: Path, record: dict[str, Any]) -> None:
+def _compare(path: Path, record: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
+    """Reject a record that differs from this one, and from the values of an earlier release."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise OutputError(f'{path}: cannot be read ({error}); name another output') from error
     for key, value in record.items():
-        if not isinstance(found, dict) or found.get(key) != value:
+        accepted = value, earlier.get(key, value)
+        if not isinstance(found, dict) or found.get(key) not in accepted:
             there = found.get(key) if isinstance(found, dict) else found
             raise OutputError(
                 f'{path}: the masks there were made with {key} {there!r}, these would be with '

@@ -44,7 +44,7 @@ _WORTHWHILE: Final = 0.9
 _NICENESS: Final = 10
 """A node may be at work with another model meanwhile."""
 
-Say = Callable[[str], object]
+Report = Callable[[str], object]
 
 
 def main(folder: str, output: str, threads: str) -> None:
@@ -60,7 +60,7 @@ def main(folder: str, output: str, threads: str) -> None:
     threading.Thread(target=_end_with_input, daemon=True).start()
     os.nice(_NICENESS)
     lines = os.dup(1)
-    os.dup2(2, 1)  # what libraries print is no report
+    os.dup2(2, 1)  # what libraries print is not for the caller
     torch.set_num_threads(int(threads))
     warnings.simplefilter('ignore')
     verdict = convert_model(
@@ -102,35 +102,35 @@ def save(model: Any, folder: Path) -> None:
     openvino.save_model(model, folder / EXPORT_FILES['openvino'][0], compress_to_fp16=False)
 
 
-def convert_model(folder: Path, output: Path, say: Say) -> dict[str, Any]:
+def convert_model(folder: Path, output: Path, report: Report) -> dict[str, Any]:
     """
     Convert a model folder for OpenVINO, and find the quickest precision that agrees with PyTorch.
 
     :param folder: the model folder.
     :param output: a folder, which gets the files of an export.
-    :param say: called with a line at each step.
+    :param report: called with a line at each step.
     :return: the verdict: `quickest`, with `network_ms` and `agreement` (share of pixels) by
         precision; or `refusal`, with the reason.
     :raises ModelError: if the folder cannot be used.
     """
     spec, weights = read_model(folder)
-    say('exporting the graph')
+    report('exporting the graph')
     try:
         save(openvino_model(load_network(spec, weights), spec), output)
     except (MemoryError, OSError):
         raise
     except Exception as error:  # of torch, OpenVINO or the network's own code
         return {'refusal': f'OpenVINO cannot convert the network: {first_line(error)}'}
-    say('comparing it with PyTorch')
+    report('comparing it with PyTorch')
     files = [(output / name).read_bytes() for name in EXPORT_FILES['openvino']]
     runtimes = {
         name: OpenVinoRuntime(spec, files[0], files[1], name) for name in available_precisions()
     }
-    return _compare(spec, TorchRuntime(spec, weights, 'cpu'), runtimes, say)
+    return _compare(spec, TorchRuntime(spec, weights, 'cpu'), runtimes, report)
 
 
 def _compare(
-    spec: ModelSpec, original: Runtime, runtimes: Mapping[str, Runtime], say: Say
+    spec: ModelSpec, original: Runtime, runtimes: Mapping[str, Runtime], report: Report
 ) -> dict[str, Any]:
     """Compare classes and times of each precision; return the verdict."""
     drawing = [prepare(_batch(draw(spec.input_size, spec.self_test.get('drawing', 0))), spec)]
@@ -144,7 +144,7 @@ def _compare(
     worthwhile = [n for n in times_ms if times_ms[n] <= _WORTHWHILE * times_ms['f32']]
     scenes: list[Tensor] = []
     for name in sorted(worthwhile, key=lambda name: times_ms[name]):
-        say(f'comparing {name} with PyTorch on {_SCENES} drawn scenes')
+        report(f'comparing {name} with PyTorch on {_SCENES} drawn scenes')
         scenes = scenes or [prepare(_batch(image), spec) for image in _draw_scenes()]
         agreement[name] = min(
             _agreement(original, runtimes[name], images) for images in (drawing, scenes)

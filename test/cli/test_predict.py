@@ -273,7 +273,7 @@ class Flickering:
     """Says class 3 with 0.7 where the image is lit, and only there."""
 
     device = torch.device('cpu')
-    description = 'flickering'
+    description, precision = 'flickering', 'f32'
 
     def __call__(self, fitted):
         logits = torch.zeros((1, 10, *fitted.shape[1:3]))

@@ -32,23 +32,23 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def said():
+def steps():
     return []
 
 
 @pytest.fixture
-def convert(model, tmp_path, said):
-    return lambda: convert_model(model, tmp_path, said.append)
+def convert(model, tmp_path, steps):
+    return lambda: convert_model(model, tmp_path, steps.append)
 
 
-def test_float32_agrees_and_its_files_are_written(convert, monkeypatch, tmp_path, said):
+def test_float32_agrees_and_its_files_are_written(convert, monkeypatch, tmp_path, steps):
     monkeypatch.setattr(conversion, 'available_precisions', lambda: ('f32',))
     verdict = convert()
     assert verdict['quickest'] == 'f32'
     assert verdict['agreement']['f32'] >= 0.999
     assert verdict['network_ms']['f32'] > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ['openvino.bin', 'openvino.xml']
-    assert said == ['exporting the graph', 'comparing it with PyTorch']
+    assert steps == ['exporting the graph', 'comparing it with PyTorch']
 
 
 TIMES_MS = {'f32': 10, 'bf16': 6, 'f16': 5}
@@ -64,7 +64,7 @@ TIMES_MS = {'f32': 10, 'bf16': 6, 'f16': 5}
     ],
 )
 def test_the_quickest_that_agrees_is_chosen(
-    monkeypatch, said, times_ms, shares, quickest, compared
+    monkeypatch, steps, times_ms, shares, quickest, compared
 ):
     runtimes = {name: object() for name in times_ms}
     scenes = [np.full((90, 160, 3), grey, np.uint8) for grey in (0, 90, 200)]
@@ -78,11 +78,11 @@ def test_the_quickest_that_agrees_is_chosen(
     monkeypatch.setattr(conversion, '_network_ms', lambda runtimes, fitted: times_ms)
     monkeypatch.setattr(conversion, '_draw_scenes', lambda: iter(scenes))
     monkeypatch.setattr(conversion, '_agreement', agreement)
-    verdict = conversion._compare(SPEC, object(), runtimes, said.append)
+    verdict = conversion._compare(SPEC, object(), runtimes, steps.append)
     assert verdict['quickest'] == quickest
     assert verdict['agreement'] == {name: shares[name] for name in compared}
     assert lengths == [1] + [1, 3] * (len(compared) - 1)
-    assert len(said) == len(compared) - 1
+    assert len(steps) == len(compared) - 1
 
 
 def test_another_graph_than_the_networks_is_refused(convert, monkeypatch):

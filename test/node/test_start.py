@@ -75,6 +75,7 @@ def test_the_first_start_of_a_model_reports_what_is_done_and_with_what_it_runs(
     steps = ('converting the model for', 'exporting the graph', 'comparing', 'converted in ')
     places = [log.index(step) for step in steps]
     assert places == sorted(places)
+    assert log.count(steps[0]) == 1
     assert len(list(tmp_path.rglob('*.entry'))) == 1
     assert node.interrupt() == 0
 
