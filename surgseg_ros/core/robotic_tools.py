@@ -289,8 +289,8 @@ def _attach(
 def _holding(jaw: Part, tools: list[ToolParts], numbers: list[int]) -> list[int]:
     """Find the tools that a jaw may hang on: those it touches, or the only one without jaws."""
     gaps = [float((costs_of(jaw.rim, CLASPER, tool) * tool_width(tool)).min()) for tool in tools]
-    reach = min(gaps) + _CONTACT * jaw.step
-    touching = [place for place, gap in enumerate(gaps) if gap <= reach]
+    limit_px = min(gaps) + _CONTACT * jaw.step
+    touching = [place for place, gap in enumerate(gaps) if gap <= limit_px]
     bare = [place for place in touching if not tools[place].claspers]
     area = len(jaw.points)
     whole = all(

@@ -27,7 +27,7 @@ _SPARE: Final = 0.12
 _LOCAL: Final = 1.2
 """How far from where it enters a strip is looked at, in lengths of the contact."""
 
-_REACH: Final = 0.98
+_QUANTILE: Final = 0.98
 _BENT_RAD: Final = 0.07
 _OPPOSITE_RAD: Final = 0.6
 """Strips from opposite sides are two if their directions differ by so much, at least and most."""
@@ -282,7 +282,7 @@ def _facing(points: Points, contacts: Sequence[Points], field: Field) -> list[St
     found = []
     for strip, (along, _), own, others in zip(strips, places, inside, inside[::-1]):
         alone = along[own & ~others]  # each ends where nothing is its own
-        end = float(np.quantile(alone, _REACH)) if len(alone) else float(strip.end_px)
+        end = float(np.quantile(alone, _QUANTILE)) if len(alone) else float(strip.end_px)
         found.append(dataclasses.replace(strip, end_px=end))
     return found
 

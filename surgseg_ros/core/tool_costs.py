@@ -20,7 +20,7 @@ _PIECE: Final = 0.4
 _WRIST_END: Final = 0.5
 """Jaws begin in the part of the wrist beyond this share of its length."""
 
-_AHEAD: Final = 0.5
+_COSINE: Final = 0.5
 """Cosine of the angle to the wrist's direction from which on what lies beside it counts less."""
 
 _BEHIND: Final = 2.0
@@ -98,7 +98,7 @@ def _from_wrist(points: Points, tool: ToolParts) -> Points:
     away = np.hypot(*(rim - start).T)
     rim = rim[away >= _WRIST_END * away.max()]
     end = rim.mean(axis=0)
-    ahead, out = end - start, points - end
-    lengths = np.hypot(*out.T) * float(np.hypot(*ahead))
-    turned = _AHEAD - (out @ ahead) / np.maximum(lengths, 1e-9)
+    axis, out = end - start, points - end
+    lengths = np.hypot(*out.T) * float(np.hypot(*axis))
+    turned = _COSINE - (out @ axis) / np.maximum(lengths, 1e-9)
     return np.asarray(rim_distances(points, rim) * (1 + np.maximum(0, turned)))
