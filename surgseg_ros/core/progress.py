@@ -80,6 +80,7 @@ class Progress:
 
 
 _LOGGER: Final = logging.getLogger('surgseg_ros')
+_CHANGING: Final = threading.Lock()
 
 
 class _Reports(logging.Handler):
@@ -105,13 +106,16 @@ def reported(report: Callable[[int, str], object]) -> Iterator[None]:
     :param report: called with level and text, by any thread.
     :return: context manager.
     """
-    handler, before = _Reports(report), (_LOGGER.level, _LOGGER.propagate)
-    _LOGGER.addHandler(handler)
-    _LOGGER.setLevel(logging.INFO)
-    _LOGGER.propagate = False
+    handler = _Reports(report)
+    with _CHANGING:
+        _LOGGER.addHandler(handler)
+        _LOGGER.setLevel(logging.INFO)
+        _LOGGER.propagate = False
     try:
         yield
     finally:
-        _LOGGER.removeHandler(handler)
-        _LOGGER.setLevel(before[0])
-        _LOGGER.propagate = before[1]
+        with _CHANGING:  # blocks of several threads end in any order
+            _LOGGER.removeHandler(handler)
+            if not any(isinstance(other, _Reports) for other in _LOGGER.handlers):
+                _LOGGER.setLevel(logging.NOTSET)
+                _LOGGER.propagate = True

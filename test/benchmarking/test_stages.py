@@ -112,6 +112,7 @@ def test_the_command_writes_table_and_image(
         '--plot',
         f'{drawn}',
     ]
+    arguments += ['--runtime', 'torch']
     sizes = ['--sizes', '128x96', '160x96', '--cameras', '1', '2', '--frames', '2']
     assert benchmark_main([*arguments, *sizes]) == 0
     printed = capsys.readouterr()
@@ -123,7 +124,7 @@ def test_the_command_writes_table_and_image(
     assert all(set(times) == PERCENTILES for times in (*found['stages'].values(), found['total']))
     assert {'processor', 'instruction_set', 'cores', 'versions'} <= found['hardware'].keys()
     assert found['model']['name'] == 'tiny'
-    assert 'torch' in found['model']['runtime']
+    assert 'torch float32 on CPU' in found['model']['runtime']
     rows = [(row['size'], row['pixels'], row['cameras']) for row in found['table']]
     assert rows == [
         *(('128x96', 12288, 1), ('128x96', 12288, 2)),

@@ -87,7 +87,7 @@ def test_a_card_with_more_in_it_stays(model, data, capsys):
         file.write('\nSeen by me.\n')
     assert calibrate(model, '--calibration', data) == 0
     assert (model / 'README.md').read_text().endswith('Seen by me.\n')
-    assert 'stays as it is' in capsys.readouterr().out
+    assert 'and is unchanged' in capsys.readouterr().out
     assert read_spec(model).temperature > 2
 
 

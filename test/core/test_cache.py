@@ -46,6 +46,7 @@ def _flip(content: bytes, place: int) -> bytes:
 def test_a_damaged_entry_is_reported_and_removed(
     cache: Cache, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING)
     cache.write('a', ENTRY)
     path = cache.folder / 'a.entry'
     path.write_bytes(damage(path.read_bytes()))
@@ -57,6 +58,7 @@ def test_a_damaged_entry_is_reported_and_removed(
 def test_a_link_and_a_file_of_another_user_are_not_read(
     cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING)
     cache.write('a', ENTRY)
     path = cache.folder / 'a.entry'
     elsewhere = path.rename(tmp_path / 'elsewhere')
@@ -73,6 +75,7 @@ def test_a_link_and_a_file_of_another_user_are_not_read(
 def test_an_entry_that_is_too_large_is_not_read(
     cache: Cache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING)
     cache.write('a', ENTRY)
     monkeypatch.setattr(module, '_LARGEST_BYTES', 100)
     assert cache.read('a') is None

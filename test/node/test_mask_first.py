@@ -2,6 +2,7 @@
 """The mask goes out first, checked by the gates; what belongs to it follows, or is no decision."""
 
 import dataclasses
+import logging
 import threading
 import time
 
@@ -54,6 +55,8 @@ def test_gates_examine_the_image_while_the_network_works(monkeypatch):
 
 
 def test_instruments_that_cannot_be_found_are_no_decision_and_reported(monkeypatch, caplog):
+    caplog.set_level(logging.WARNING)
+
     def fail(*_):
         raise ArithmeticError('no assignment')
 
@@ -72,6 +75,7 @@ def test_instruments_that_cannot_be_found_are_no_decision_and_reported(monkeypat
 
 
 def test_instruments_that_are_found_too_late_are_no_decision(monkeypatch, caplog):
+    caplog.set_level(logging.WARNING)
     policies = iter([PATIENT, PATIENT])  # one when the batch begins, one for the mask
 
     def policy():
@@ -84,6 +88,8 @@ def test_instruments_that_are_found_too_late_are_no_decision(monkeypatch, caplog
 
 
 def test_outputs_that_fail_after_the_mask_degrade_it(monkeypatch, caplog):
+    caplog.set_level(logging.WARNING)
+
     def fail(*_):
         raise RuntimeError('no publisher')
 
