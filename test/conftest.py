@@ -3,7 +3,6 @@
 
 import os
 import signal
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,6 @@ if worker := os.environ.get('PYTEST_XDIST_WORKER'):  # gw0, gw1 …: each in a d
     domain = int(os.environ['ROS_DOMAIN_ID']) + int(worker.removeprefix('gw'))
     os.environ['ROS_DOMAIN_ID'] = str((domain - 1) % 100 + 1)
 os.environ.setdefault('RAY_worker_niceness', '0')  # 15 by default: beside other work they starve
-
-# What models are converted to is shared by all processes of a run, and by nothing else.
-if 'PYTEST_XDIST_WORKER' not in os.environ:
-    CACHE = tempfile.TemporaryDirectory(prefix='surgseg_ros_cache_')
-    os.environ['XDG_CACHE_HOME'] = CACHE.name
 
 # A shell's background job ignores Ctrl-C, and so would all that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -301,8 +301,5 @@ def _keep(task: Task, done: Done, store: Store | None) -> None:
 def _model(done: Mapping[str, Done]) -> dict[str, Any] | None:
     """Describe what made the masks; machines of a cluster may run the model differently."""
     models = [done[name].model for name in sorted(done)]
-    joined = {
-        key: ' and '.join(sorted({model.get(key, 'unknown') for model in models if model}))
-        for key in ('runtime', 'precision')
-    }
-    return models[0] and {**models[0], **joined}
+    runtimes = sorted({model['runtime'] for model in models if model})
+    return models[0] and {**models[0], 'runtime': ' and '.join(runtimes)}

@@ -74,7 +74,13 @@ def do(job: Job, *, progress: bool = False) -> Done:
     how = options.device, options.runtime, options.precision, options.threads
     segmenter = _segmenter(options.model, *how)
     result = evaluate(job.bag, job.output, segmenter, options, video, progress=progress)
-    return Done(result, {**segmenter.described(), 'threads': torch.get_num_threads()})
+    model = {
+        'name': segmenter.spec.name,
+        'weights_sha256': segmenter.spec.weights_sha256,
+        'runtime': segmenter.runtime.description,
+        'threads': torch.get_num_threads(),
+    }
+    return Done(result, model)
 
 
 @functools.lru_cache(maxsize=1)

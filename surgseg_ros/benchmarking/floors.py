@@ -60,7 +60,6 @@ def model(spec: ModelSpec, runtime: str) -> dict[str, Any]:
         'input_size': list(spec.input_size),
         'weights_sha256': spec.weights_sha256,
         'runtime': runtime,
-        'precision': precision_of(runtime),
     }
 
 
@@ -179,8 +178,7 @@ def precision_of(runtime: str) -> str:
     :param runtime: its description.
     :return: a precision of Rates; `f32` if the description has none.
     """
-    used = runtime.partition(' (auto')[0]  # the reason may name others
-    found = (name for words, name in _NAMES.items() if re.search(rf'\b({words})\b', used))
+    found = (name for words, name in _NAMES.items() if re.search(rf'\b({words})\b', runtime))
     return next(found, 'f32')
 
 

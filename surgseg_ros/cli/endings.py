@@ -15,7 +15,6 @@ from typing import Any, Final, NamedTuple, NoReturn
 from surgseg_ros.core.errors import explain
 from surgseg_ros.core.files import remove_unfinished, writing
 from surgseg_ros.core.processes import kill_children
-from surgseg_ros.core.progress import reported
 
 FAILED: Final = 2
 """The status where input or machine are the cause; 1 has a meaning of its own in some commands."""
@@ -79,10 +78,7 @@ def run(command: Command, arguments: Sequence[str], signals: 'Signals | None' = 
     try:
         module, _, function = command.target.partition(':')
         act: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
-        with (
-            reported(lambda level, text: print_line(command.name, text)),
-            signals.raised() if signals else contextlib.nullcontext(),
-        ):
+        with signals.raised() if signals else contextlib.nullcontext():
             status = act(arguments)
         sys.stdout.flush()
     except BaseException as error:

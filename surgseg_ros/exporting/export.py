@@ -33,7 +33,6 @@ from surgseg_ros.core.runtimes.pytorch import load_network
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.self_test import check_self_test, make_self_test
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
-from surgseg_ros.exporting.conversion import LEAST_CLASS_AGREEMENT, openvino_model, save
 from surgseg_ros.exporting.frames import Frame, Frames, choose_frames
 
 _INPUT: Final = 'fitted'
@@ -51,10 +50,17 @@ def to_openvino(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Pat
     :param fitted: frames to calibrate int8 with; empty for another precision.
     :param folder: for the files.
     """
-    model = openvino_model(network, spec)
+    openvino = _library('openvino')
+    example = _example(spec)
+    with torch.no_grad():
+        model = openvino.convert_model(
+            network,
+            example_input=example,
+            input=[(openvino.PartialShape([*example.shape]), openvino.Type.u8)],
+        )
     if fitted:
         model = _quantize(model, fitted)
-    save(model, folder)
+    openvino.save_model(model, folder / EXPORT_FILES['openvino'][0], compress_to_fp16=False)
 
 
 def to_onnx(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Path) -> None:
@@ -150,6 +156,9 @@ def _quantize(model: Any, items: Sequence[Any]) -> Any:
 Counts = dict[str, list[FrameCounts]]
 """Number of frames of each video."""
 
+LEAST_CLASS_AGREEMENT: Final = 0.999
+"""For f32 and bf16: the least share of pixels, at either size, with the class of the original."""
+
 LARGEST_MIOU_LOSS: Final = 0.005
 """For int8, which shifts the borders of classes: the greatest loss of official mIoU allowed."""
 
@@ -232,7 +241,6 @@ class _Watched:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self.device = runtime.device
-        self.precision = runtime.precision
         self.description = runtime.description
         self.max_batch_size = runtime.max_batch_size
         self.classes: NDArray[np.int64] = np.zeros((0, 0), np.int64)

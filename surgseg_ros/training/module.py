@@ -39,7 +39,6 @@ class _Validated:
     """A network in training as the Segmenter's runtime: validation runs the node's own code."""
 
     description = 'a network in training'
-    precision = 'f32'
     max_batch_size = 1
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:

@@ -80,7 +80,7 @@ def test_every(model, tmp_path, write_video):
 def test_a_mask_is_what_the_segmenter_reports(model, tmp_path, least):
     write_images(tmp_path / 'case', 'a_7.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out', *least) == 0
-    segmenter = Segmenter.load(model, 'cpu', 'torch')
+    segmenter = Segmenter.load(model, 'cpu')
     expected = segmenter.segment(read_image_file(tmp_path / 'case/a_7.png')).mask
     filtered = drop_small_regions(expected, segmenter.spec.least_region)
     assert (filtered != expected).any()
@@ -108,7 +108,7 @@ def test_each_mask_is_of_the_image_of_its_name(model, tmp_path):
     write_images(tmp_path / 'case', 'b_2.png', 'a_10.png', 'c_1.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out', '--every', 2) == 0
     assert masks(tmp_path / 'out') == [f'video_case/segmentation/{x}.png' for x in ('a_10', 'b_2')]
-    segmenter = Segmenter.load(model, 'cpu', 'torch')
+    segmenter = Segmenter.load(model, 'cpu')
     for name in ('a_10.png', 'b_2.png'):
         found = cv2.imread(str(tmp_path / 'out/video_case/segmentation' / name), -1)
         assert np.array_equal(
@@ -273,7 +273,7 @@ class Flickering:
     """Says class 3 with 0.7 where the image is lit, and only there."""
 
     device = torch.device('cpu')
-    description, precision = 'flickering', 'f32'
+    description = 'flickering'
 
     def __call__(self, fitted):
         logits = torch.zeros((1, 10, *fitted.shape[1:3]))

@@ -230,7 +230,7 @@ def threads() -> Iterator[None]:
 @pytest.mark.usefixtures('threads')
 def test_folder_gives_the_same_mask_with_any_number_of_threads(tiny_model: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (270, 480, 3), dtype=np.uint8)
-    segmenter = Segmenter.load(tiny_model, 'cpu', 'torch')
+    segmenter = Segmenter.load(tiny_model, device='cpu')
     segmenter.warm_up((27, 48))
     results = []
     for count in (1, 2, 3):
@@ -253,7 +253,7 @@ def test_folder_with_the_weights_of_another_network_is_refused(
 ) -> None:
     write_model(tiny_model, replace(tiny_spec, options={}), tiny_network.state_dict())
     with pytest.raises(ModelError, match='not those of Unet with resnet18'):
-        Segmenter.load(tiny_model, 'cpu', 'torch')
+        Segmenter.load(tiny_model, device='cpu')
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device here')
@@ -261,7 +261,7 @@ def test_folder_with_the_weights_of_another_network_is_refused(
 def test_cuda_gives_the_mask_of_the_cpu(tiny_model: Path, precision: str) -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((270, 480), (90, 160))]
-    on_cpu = Segmenter.load(tiny_model, 'cpu', 'torch')
+    on_cpu = Segmenter.load(tiny_model, device='cpu')
     on_cuda = Segmenter.load(tiny_model, device='cuda', precision=precision, max_batch_size=2)
     assert 'as a CUDA graph' in on_cuda.runtime.description
     for result, image in zip(on_cuda.segment_all(images, confidence=True), images):

@@ -132,7 +132,7 @@ def test_what_is_written_runs_as_the_original(
     assert entry['agreement']['exported']['mIoU'] <= 1
     assert weights.keys() == read_model(model)[1].keys()
 
-    original = Segmenter.load(model, 'cpu', 'torch')
+    original = Segmenter.load(model, 'cpu')
     exported = Segmenter.load(output, 'auto', RUNTIMES[backend])
     assert np.mean(exported.segment(IMAGE).mask == original.segment(IMAGE).mask) > 0.999
     fitted = fit(torch.from_numpy(IMAGE)[None], SPEC.input_size, SPEC.fit)

@@ -30,8 +30,8 @@ from surgseg_ros.node.segmenter_node import SegmenterNode
 NO_GATES: Final = {f'gates.{name}.action': 'none' for name in GATES}
 """The images of tests are of no body."""
 
-CHOSEN: Final = {**NO_GATES, 'device': 'cpu', 'precision': 'f32'}
-"""What a test's node has unless the test says otherwise: its masks are exactly a Segmenter's."""
+CHOSEN: Final = {**NO_GATES, 'device': 'cpu'}
+"""What a test's node has unless the test says otherwise: a GPU's masks are not the CPU's."""
 
 
 class NodeInProcess:

@@ -49,37 +49,6 @@ def test_ended_while_it_imports_torch_it_ends_well(run_node, model):
     assert 'loading' not in node.log(), 'it was in the midst of the import'
 
 
-def test_ended_while_it_converts_a_model_it_ends_well_and_leaves_nothing(
-    run_node, model, tmp_path, monkeypatch
-):
-    pytest.importorskip('openvino', reason='pip install openvino')
-    for name in ('XDG_CACHE_HOME', 'TMPDIR'):
-        (tmp_path / name).mkdir()
-        monkeypatch.setenv(name, str(tmp_path / name))
-    node = run_node('-r', '__node:=converting', model=model)
-    node.wait_for_log('exporting the graph')
-    assert node.interrupt() == 0
-    assert 'Traceback' not in node.log()
-    assert not list(tmp_path.rglob('*.entry'))
-
-
-def test_the_first_start_of_a_model_reports_what_is_done_and_with_what_it_runs(
-    run_node, model, bench, tmp_path, monkeypatch
-):
-    pytest.importorskip('openvino', reason='pip install openvino')
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    node = run_node('-r', '__node:=first', model=model)
-    log = node.wait_for_log(
-        'tiny on openvino f32 on CPU, converted from the weights (auto: no CUDA)'
-    )
-    steps = ('converting the model for', 'exporting the graph', 'comparing', 'converted in ')
-    places = [log.index(step) for step in steps]
-    assert places == sorted(places)
-    assert log.count(steps[0]) == 1
-    assert len(list(tmp_path.rglob('*.entry'))) == 1
-    assert node.interrupt() == 0
-
-
 def test_a_library_that_is_missing_is_named_at_once(monkeypatch, capsys):
     """Before anything is imported that takes its time, and not in `configure` alone."""
     monkeypatch.setattr(entry_points, 'NEEDED_LATER', ('sys', 'no_such_library'))

@@ -65,7 +65,7 @@ def test_its_confidence_is_a_probability():
 
 def test_its_confidence_is_one_on_scenes_that_it_never_saw():
     """On a few; the card has many. Counted as the node publishes it, at the image's own size."""
-    calibration = Calibration(Segmenter.load(MODEL, 'cpu', 'torch'))
+    calibration = Calibration(Segmenter.load(MODEL, 'cpu'))
     for seed in range(920_001, 920_007):
         frame = Scene(seed, size=(720, 1280), rate_hz=15.0).frame(10)
         calibration.add(frame.image, frame.mask)
@@ -73,7 +73,7 @@ def test_its_confidence_is_one_on_scenes_that_it_never_saw():
 
 
 def test_it_sees_scenes_that_it_never_saw():
-    segmenter = Segmenter.load(MODEL, 'cpu', 'torch')
+    segmenter = Segmenter.load(MODEL, 'cpu')
     frames = {}
     for seed in (910_001, 910_002, 910_003):
         frame = Scene(seed, size=(360, 640), rate_hz=15.0).frame(10)

@@ -142,7 +142,7 @@ def common_settings(
         profile=options.profile or str(shipped_profile()),
         device=options.device,
         threads=options.threads,
-        parameters={'runtime': options.runtime, 'precision': options.precision},
+        parameters={'runtime': options.runtime},
         outputs=tuple(options.outputs),
     )
 
