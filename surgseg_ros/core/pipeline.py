@@ -35,7 +35,7 @@ from surgseg_ros.core.results import (
     InputFrame,
     complete,
     failure,
-    instruments_failed,
+    processing_failed,
     with_times,
     without_instruments,
 )
@@ -213,7 +213,7 @@ class CameraPipeline:
                 self._tracker.end_tracks()
             found = self._tracker.update(result.instruments, (height, width), result.stamp_ns)
         except Exception as error:  # one image must never end the stream
-            return without_instruments(result, instruments_failed(error))
+            return without_instruments(result, processing_failed(error))
         watch.lap('instruments')
         return with_times(dataclasses.replace(result, instruments=found), watch)
 

@@ -137,35 +137,25 @@ def complete(decision: Decision) -> FrameResult:
     try:
         instruments = instruments_in(decision.segmentation, decision.least_area, watch)
     except Exception as error:  # one image must never end the stream
-        return without_instruments(decision, instruments_failed(error))
+        return without_instruments(decision, processing_failed(error))
     return with_times(FrameResult(**vars(decision), instruments=instruments), watch)
 
 
-def without_instruments(decision: Decision, warning: ResultWarning) -> FrameResult:
+def without_instruments(decision: Decision, reason: Reason) -> FrameResult:
     """
     Give no decision on the instruments in a mask.
 
     :param decision: whose mask is not affected.
-    :param warning: why.
-    :return: the decision with the warning, and a single instrument with label NO_DECISION.
+    :param reason: why.
+    :return: the decision with that warning, and a single instrument with label NO_DECISION.
     """
     height, width = decision.mask.shape
+    warning = ResultWarning(reason.code, f'no decision on instruments: {reason.text}')
     changes = {
         'warnings': (*decision.warnings, warning),
         'instruments': without_decision((height, width)),
     }
     return FrameResult(**{**vars(decision), **changes})
-
-
-def instruments_failed(error: Exception) -> ResultWarning:
-    """
-    Make the warning for `without_instruments` after an error.
-
-    :param error: what was raised.
-    :return: the warning.
-    """
-    text = f'no decision on instruments: {describe(error)}'
-    return ResultWarning(ReasonCode.PROCESSING_FAILED, text)
 
 
 def with_times(result: FrameResult, watch: Stopwatch) -> FrameResult:
@@ -182,6 +172,16 @@ def with_times(result: FrameResult, watch: Stopwatch) -> FrameResult:
     return dataclasses.replace(result, stage_ms=times_ms)
 
 
+def processing_failed(error: Exception) -> Reason:
+    """
+    Make the reason for what could not be computed.
+
+    :param error: what was raised.
+    :return: the reason.
+    """
+    return Reason(ReasonCode.PROCESSING_FAILED, describe(error))
+
+
 def failure(error: Exception, size: tuple[int, int]) -> dict[str, Any]:
     """
     Make the fields of a decision that failed.
@@ -193,6 +193,6 @@ def failure(error: Exception, size: tuple[int, int]) -> dict[str, Any]:
     return {
         'segmentation': Segmentation.undecided(size),
         'code': type(error).__name__,
-        'reasons': (Reason(ReasonCode.PROCESSING_FAILED, describe(error)),),
+        'reasons': (processing_failed(error),),
         'error': error,
     }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from surgseg_ros.core.errors import describe
-from surgseg_ros.core.reasons import Reason, ReasonCode, ResultWarning
+from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.core.results import Decision, FrameResult, InputFrame, without_instruments
 from surgseg_ros.core.timing import StampAnomaly, Stopwatch
 from surgseg_ros.messages.encodings import ImageError
@@ -122,7 +122,7 @@ class ResultPublisher:
             cause, reasons = _reported(error, 'a mask without all that belongs to it')
             with self._generation.held(image.frame.generation) as current:
                 if current:
-                    image.channel.health.record_warning(*reasons)
+                    image.channel.health.record_warning(*warnings, *reasons)
             self._log_once(image.channel, cause, reasons)
 
     def reject(self, frame: Frame, channel: CameraChannel, error: Exception) -> None:
@@ -161,10 +161,7 @@ class ResultPublisher:
     def _unless_late(self, image: ReceivedImage, result: FrameResult) -> FrameResult:
         """Give no decision on instruments that are found too late."""
         late = staleness(self._age(image), self._policy())
-        if late is None:
-            return result
-        text = f'no decision on instruments: {late.text}'
-        return without_instruments(result, ResultWarning(late.code, text))
+        return result if late is None else without_instruments(result, late)
 
     def _log_anomalies(self, channel: CameraChannel, anomalies: Sequence[StampAnomaly]) -> None:
         for anomaly in anomalies:
@@ -230,7 +227,10 @@ class ResultPublisher:
             )
             watch.lap('publish_others')
             times_ms = {**result.stage_ms, **watch.times_ms(), 'detections_age': age_ms}
-            channel.health.record_times({stage: times_ms[stage] for stage in LATER_STAGES})
+            # Without a decision on instruments, or on any pixel, some stages were not reached.
+            channel.health.record_times(
+                {stage: times_ms[stage] for stage in LATER_STAGES if stage in times_ms}
+            )
 
     def _refuse(
         self,
@@ -269,9 +269,8 @@ class ResultPublisher:
             self._logger.error(line)
 
     def _age(self, image: ReceivedImage) -> Age:
-        frame = image.frame
-        receipt_ns = frame.age_ns + time.monotonic_ns() - frame.received_ns
-        return Age(receipt_ns / 1e6, (self._now_ns() - stamp_ns(image.header)) / 1e6)
+        header_ns = self._now_ns() - stamp_ns(image.header)
+        return Age(image.frame.age_ms(time.monotonic_ns()), header_ns / 1e6)
 
 
 def _without_decision(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:

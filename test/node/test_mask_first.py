@@ -6,9 +6,12 @@ import logging
 import threading
 import time
 
+import numpy as np
+import pytest
 from bench import image_cdr
 from workers import PATIENT, Active, Kept, Passes, colour, work
 
+from surgseg_ros.core import results
 from surgseg_ros.core.gates import Gates, GateSetting
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.pipeline import PipelineSettings
@@ -54,45 +57,70 @@ def test_gates_examine_the_image_while_the_network_works(monkeypatch):
     assert [(count['undecided'], count['published']) for count in counts] == [(1, 0), (0, 1)]
 
 
-def test_instruments_that_cannot_be_found_are_no_decision_and_reported(monkeypatch, caplog):
+FRAME = [(0, image_cdr(colour(4), 7))]
+
+
+def fail(*_):
+    raise ArithmeticError('not possible')
+
+
+@pytest.mark.parametrize('step', [(results, 'instruments_in'), (Tracker, 'update')])
+def test_instruments_that_cannot_be_found_are_no_decision_and_reported(monkeypatch, caplog, step):
     caplog.set_level(logging.WARNING)
-
-    def fail(*_):
-        raise ArithmeticError('no assignment')
-
-    monkeypatch.setattr(Tracker, 'update', fail)
+    monkeypatch.setattr(*step, fail)
     reported = []
 
     def report(health, outputs):
-        reported.append((health.verdict(time.monotonic_ns(), 600_000).codes, list(outputs.order)))
+        verdict = health.verdict(time.monotonic_ns(), 600_000)
+        reported.append((verdict.codes, verdict.reason, list(outputs.order)))
 
-    frames = [(0, image_cdr(colour(4), 7))]
-    _, (got,), (counts,) = work(frames, [None], health=Active, report=report)
+    _, (got,), (counts,) = work(FRAME, [None], health=Active, report=report)
     assert got == [(7, [4], [NO_DECISION])]
-    assert reported == [(('processing_failed',), [('mask', 7)])], 'before the detections'
+    reason = 'no decision on instruments: ArithmeticError: not possible'
+    assert reported == [(('processing_failed',), reason, [('mask', 7)])], 'before the detections'
     assert (counts['published'], counts['rejected']) == (1, 0)
-    assert 'no decision on instruments: ArithmeticError: no assignment' in caplog.text
+    assert [record.getMessage().partition(': ')[2] for record in caplog.records] == [
+        f'{reason} (reported once; see status)'
+    ]
 
 
-def test_instruments_that_are_found_too_late_are_no_decision(monkeypatch, caplog):
+def test_a_mask_without_a_decided_pixel_has_nothing_wrong_but_that(caplog):
+    caplog.set_level(logging.WARNING)
+    healths = []
+
+    class Unsure(Passes):
+        def segment_all(self, images, rois, **wanted):
+            found = super().segment_all(images, rois, **wanted)
+            return [
+                dataclasses.replace(one, confidence=np.full_like(one.mask, 9)) for one in found
+            ]
+
+    def kept():
+        healths.append(Active())
+        return healths[-1]
+
+    policy = dataclasses.replace(PATIENT, min_confidence=0.5)
+    _, (got,), _ = work(FRAME, [None], Unsure(), health=kept, policy=policy)
+    assert got == [(7, [NO_DECISION], [NO_DECISION])]
+    assert healths[0].verdict(0, 600_000).codes == ('low_confidence',)
+    assert 'detections_age' in healths[0].times_ms()
+
+
+def test_instruments_that_are_found_too_late_are_no_decision(caplog):
     caplog.set_level(logging.WARNING)
     policies = iter([PATIENT, PATIENT])  # one when the batch begins, one for the mask
 
     def policy():
         return next(policies, dataclasses.replace(PATIENT, stale_after_ms=-1))
 
-    _, (got,), (counts,) = work([(0, image_cdr(colour(4), 7))], [None], policy=policy)
+    _, (got,), (counts,) = work(FRAME, [None], policy=policy)
     assert got == [(7, [4], [NO_DECISION])]
     assert (counts['published'], counts['too_old']) == (1, 0)
     assert 'no decision on instruments: a result was ready' in caplog.text
 
 
-def test_outputs_that_fail_after_the_mask_degrade_it(monkeypatch, caplog):
+def test_outputs_that_fail_after_the_mask_degrade_it_beside_its_own_warnings(monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
-
-    def fail(*_):
-        raise RuntimeError('no publisher')
-
     monkeypatch.setattr(Kept, 'publish_others', fail)
     healths = []
 
@@ -100,8 +128,9 @@ def test_outputs_that_fail_after_the_mask_degrade_it(monkeypatch, caplog):
         healths.append(Active())
         return healths[-1]
 
-    _, (got,), (counts,) = work([(0, image_cdr(colour(4), 7))], [None], health=kept)
-    assert got == [(7, [4], [4])]
+    stamp_zero = [(0, image_cdr(colour(4), 0))]
+    _, (got,), (counts,) = work(stamp_zero, [None], health=kept)
+    assert got == [(0, [4], [4])]
     assert (counts['published'], counts['rejected']) == (1, 0)
-    assert healths[0].verdict(0, 600_000).codes == ('processing_failed',)
+    assert healths[0].verdict(0, 600_000).codes == ('processing_failed', 'stamp_zero')
     assert 'a mask without all that belongs to it' in caplog.text
