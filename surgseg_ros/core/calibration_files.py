@@ -12,6 +12,8 @@ from typing import Any, Final
 import numpy as np
 import yaml
 
+from surgseg_ros.core.errors import content_error
+from surgseg_ros.core.files import read_limited
 from surgseg_ros.core.stereo_calibration import (
     CameraInfo,
     Matrix,
@@ -58,20 +60,13 @@ def read_calibration(path: Path) -> CameraInfo:
     :raises StereoError: if the file cannot be read, or is something else.
     """
     try:
-        with path.open('rb') as file:
-            data = file.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise ValueError(f'more than {_MAX_BYTES} bytes')
-        return _info(yaml.load(data, _Loader))
+        return _info(yaml.load(read_limited(path, _MAX_BYTES), _Loader))
     except OSError as error:
         raise StereoError(f'{path}: cannot be read ({error.strerror})') from error
     except (ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
-        reason = (
-            f'without {error}' if isinstance(error, KeyError) else ' '.join(str(error).split())
-        )
         raise StereoError(
-            f'{path}: is no calibration as camera_calibration writes it ({reason}): calibrate the '
-            'cameras, or remove the file'
+            f'{path}: is not a calibration as camera_calibration writes it '
+            f'({content_error(error)}): calibrate the cameras, or remove the file'
         ) from error
 
 

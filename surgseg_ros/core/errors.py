@@ -74,6 +74,16 @@ _BUGS: Final = (
 """Raised by a library or by Python, these are bugs of this package and must not be hidden."""
 
 
+def content_error(error: Exception) -> str:
+    """
+    Describe in a line why the content of a file is not what it should be.
+
+    :param error: what reading it raised.
+    :return: the line, without the type of the error.
+    """
+    return f'without {error}' if isinstance(error, KeyError) else ' '.join(str(error).split())
+
+
 def explain(error: BaseException) -> str | None:
     """
     Explain an error, with a remedy.

@@ -107,6 +107,23 @@ def replacing(path: Path, *, partial: str = _PARTIAL, sync: bool = True) -> Iter
             beside.replace(target)
 
 
+def read_limited(path: Path, max_bytes: int) -> bytes:
+    """
+    Read a file that must be small.
+
+    :param path: the file.
+    :param max_bytes: its largest size.
+    :return: its content.
+    :raises OSError: if it cannot be read.
+    :raises ValueError: if it is larger.
+    """
+    with path.open('rb') as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise ValueError(f'more than {max_bytes} bytes')
+    return data
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """
     Write a file completely or not at all.

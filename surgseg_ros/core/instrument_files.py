@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from surgseg_ros.core.errors import content_error
+from surgseg_ros.core.files import read_limited
 from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
 from surgseg_ros.core.labels import BACKGROUND, CLASS_COUNT, KEYPOINT_LABELS, LABELS, NO_DECISION
 
@@ -121,11 +123,10 @@ def read_instruments(path: Path) -> tuple[ListedInstrument, ...]:
     :raises InstrumentFileError: if it cannot be read, or is something else.
     """
     try:
-        with path.open('rb') as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES:
-            raise ValueError(f'more than {MAX_FILE_BYTES} bytes')
-        found = tuple(_instrument(entry) for entry in json.loads(data)['instruments'])
+        found = tuple(
+            _instrument(entry)
+            for entry in json.loads(read_limited(path, MAX_FILE_BYTES))['instruments']
+        )
         for key, values in (
             ('number', [instrument.number for instrument in found]),
             ('id', [instrument.track_id for instrument in found if instrument.track_id]),
@@ -135,12 +136,9 @@ def read_instruments(path: Path) -> tuple[ListedInstrument, ...]:
     except OSError as error:
         raise InstrumentFileError(f'{path}: cannot be read ({error.strerror})') from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = (
-            f'without {error}' if isinstance(error, KeyError) else ' '.join(str(error).split())
-        )
         raise InstrumentFileError(
-            f'{path}: is not a list of instruments as synthesize and predict write it ({reason}): '
-            'write it again'
+            f'{path}: is not a list of instruments as synthesize and predict write it '
+            f'({content_error(error)}): write it again'
         ) from error
     return found
 

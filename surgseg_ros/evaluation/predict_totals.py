@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run of `predict` counts, and how it is told."""
+"""What a run of `predict` counts, and how it reports that."""
 
 from collections import Counter
 from dataclasses import dataclass, field

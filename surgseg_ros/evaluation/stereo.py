@@ -61,7 +61,7 @@ class Locator:
             return []
 
     def report(self) -> str:
-        """Say in which frames nothing could be located, and why; empty if there are none."""
+        """Report why nothing could be located, and in how many frames; empty if there are none."""
         return '; '.join(f'nothing in 3-D ({n} times): {x}' for x, n in self._reasons.items())
 
 

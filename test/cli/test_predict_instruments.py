@@ -83,12 +83,15 @@ def from_masks(folder, output, *more):
     return main([str(x) for x in ('--masks', folder, '--output', output, *more)])
 
 
+def draw(folder, stride, size, seed, *more):
+    words = f'--videos 1 --frames 2 --stride {stride} --size {size} --seed {seed}'.split()
+    assert verb('synthesize')(['--output', str(folder), *words, *more]) == 0
+    return folder
+
+
 @pytest.fixture
 def drawn(tmp_path):
-    folder = tmp_path / 'drawn'
-    words = ('--videos', '1', '--frames', '2', '--stride', '5', '--size', '240x136', '--seed', '2')
-    assert verb('synthesize')(['--output', str(folder), *words, '--instruments']) == 0
-    return folder
+    return draw(tmp_path / 'drawn', 5, '240x136', 2, '--instruments')
 
 
 def test_instruments_of_masks_that_are_given_are_scored_against_the_truth(drawn, tmp_path, capsys):
@@ -141,10 +144,7 @@ def test_without_images_or_masks_the_remedy_is_named(tmp_path, capsys):
 
 @pytest.fixture
 def stereo(tmp_path):
-    folder = tmp_path / 'stereo'
-    words = ('--videos', '1', '--frames', '2', '--stride', '9', '--size', '480x270', '--seed', '3')
-    assert verb('synthesize')(['--output', str(folder), *words, '--stereo']) == 0
-    return folder
+    return draw(tmp_path / 'stereo', 9, '480x270', 3, '--stereo')
 
 
 def evaluate(reference, predictions, file):
@@ -197,7 +197,7 @@ def test_stereo_without_or_with_wrong_calibrations(stereo, tmp_path, capsys):
     assert 'the eyes seem to be swapped' in capsys.readouterr().err
     right.write_text('nothing')
     assert from_masks(stereo, tmp_path / 'wrong', '--instruments') == 2
-    assert 'right/camera_info.yaml: is no calibration' in capsys.readouterr().err
+    assert 'right/camera_info.yaml: is not a calibration' in capsys.readouterr().err
     right.unlink()
     assert from_masks(stereo, tmp_path / 'out', '--instruments') == 0
     assert evaluate(stereo, tmp_path / 'out', tmp_path / 'scores.json') == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calibrations as files: what is written is read, and what is no calibration is refused."""
+"""Calibrations as files: what is written is read, and what is not a calibration is refused."""
 
 import numpy as np
 import pytest
@@ -58,15 +58,15 @@ projection_matrix:
 @pytest.mark.parametrize(
     ('text', 'expected'),
     [
-        ('', 'is no calibration'),
-        ('[]', 'is no calibration'),
-        ('{: [', 'is no calibration'),
+        ('', 'is not a calibration'),
+        ('[]', 'is not a calibration'),
+        ('{: [', 'is not a calibration'),
         (TEXTS[0].replace('image_width: 320', 'image_width: wide'), 'expected whole numbers'),
-        (TEXTS[0].replace('cols: 4, data: [', 'cols: 4, data: [0, '), 'is no calibration'),
+        (TEXTS[0].replace('cols: 4, data: [', 'cols: 4, data: [0, '), 'is not a calibration'),
         (TEXTS[0].replace('camera_matrix', 'matrix'), "without 'camera_matrix'"),
         (TEXTS[0] + 'more: ' + 100_000 * 'x', 'more than 100000 bytes'),
         ('a: &a [1]\nb: *a\n', 'aliases'),
-        ('a: ' + 4000 * '[', 'is no calibration'),
+        ('a: ' + 4000 * '[', 'is not a calibration'),
     ],
 )
 def test_what_is_no_calibration_is_refused(write, text, expected):
