@@ -8,6 +8,7 @@ from typing import Final
 
 import cv2
 import numpy as np
+import scipy.fft
 import torch
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
@@ -38,6 +39,8 @@ class Augmentation:
     :param stretch: greatest change of the ratio of width to height, as `scale`; squeezed sources
         and other cameras differ in it.
     :param rotation_deg: greatest rotation in either direction.
+    :param spectra: chance that the low frequencies take the amplitudes of another frame: its light
+        and colours.
     :param colour: greatest change, as a fraction, of brightness, contrast, saturation and white
         balance.
     :param gamma: greatest exponent of the tone curve, as a fraction, as `scale`: dark and bright
@@ -57,6 +60,7 @@ class Augmentation:
     scale: float = 0.25
     stretch: float = 0.0
     rotation_deg: float = 15.0
+    spectra: float = 0.0
     colour: float = 0.15
     gamma: float = 0.0
     smoke: float = 0.1
@@ -73,6 +77,7 @@ class Augmentation:
         crop_size: tuple[int, int],
         rng: Generator,
         label: int | None = None,
+        other: NDArray[np.uint8] | None = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """
         Draw one crop.
@@ -83,6 +88,7 @@ class Augmentation:
         :param rng: source of random numbers.
         :param label: a class to centre the crop on, where the image shows it; None for a
             crop of anything. The caller chooses class and image according to `focus`.
+        :param other: (h', w', 3) uint8 RGB, the frame for `spectra`; None for none.
         :return: (*crop_size, 3) and (*crop_size); NO_DECISION beyond the image.
         """
         matrix = self._placement(mask, crop_size, rng, label)
@@ -91,8 +97,14 @@ class Augmentation:
         truth = cv2.warpAffine(
             mask, matrix, size, flags=cv2.INTER_NEAREST, borderValue=(NO_DECISION,)
         )
-        labels = _u8(truth)
-        return self._recolour(_u8(view), labels, rng), labels
+        view, labels = _u8(view), _u8(truth)
+        changed = view
+        if other is not None and rng.random() < self.spectra:
+            changed = _exchange_spectra(view, other, rng)
+        changed = self._recolour(changed, labels, rng)
+        if changed is not view:
+            cv2.copyTo(view, _surround(view), changed)
+        return changed, labels
 
     def _placement(
         self,
@@ -133,8 +145,6 @@ class Augmentation:
             changed = _colour(changed, self.colour, rng)
         if self.noise:
             changed = _noise(changed, self.noise, rng)
-        if changed is not view:
-            cv2.copyTo(view, _surround(view), changed)
         return changed
 
 
@@ -158,6 +168,31 @@ def _surround(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
     black = cv2.inRange(view, (0,) * 3, (_BLACK,) * 3)
     square = np.ones((_SURROUND_PX, _SURROUND_PX), np.uint8)
     return _u8(cv2.morphologyEx(black, cv2.MORPH_OPEN, square))
+
+
+_LOW_FREQUENCIES: Final = (0.004, 0.05)
+"""The limit between low and high frequencies is drawn from this range, in cycles per pixel."""
+
+
+def _exchange_spectra(
+    view: NDArray[np.uint8], other: NDArray[np.uint8], rng: Generator
+) -> NDArray[np.uint8]:
+    """
+    Give the low frequencies the amplitudes of another image; their phases stay.
+
+    Yang and Soatto 2020, "FDA: Fourier Domain Adaptation for Semantic Segmentation", CVPR.
+    """
+    height, width = view.shape[:2]
+    resized = cv2.resize(other, (width, height), interpolation=cv2.INTER_AREA)
+    spectrum, target = (
+        scipy.fft.rfft2(image.astype(np.float32), axes=(0, 1)) for image in (view, resized)
+    )
+    limit = rng.uniform(*_LOW_FREQUENCIES)
+    rows = np.flatnonzero(np.abs(scipy.fft.fftfreq(height)) <= limit)
+    low = np.ix_(rows, np.flatnonzero(scipy.fft.rfftfreq(width) <= limit))
+    spectrum[low] = np.abs(target[low]) * np.exp(1j * np.angle(spectrum[low]))
+    image = scipy.fft.irfft2(spectrum, (height, width), axes=(0, 1))
+    return _u8(np.clip(np.rint(image), 0, 255))
 
 
 _APART_COLOUR: Final = 0.5
@@ -284,12 +319,16 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             frame = int(rng.choice(self._showing[label]))
         else:
             frame = self._next(number)
+        other = None
+        if self._augmentation.spectra:
+            other = np.asarray(self._frames.images[int(rng.integers(len(self._frames)))])
         image, mask = self._augmentation(
             np.asarray(self._frames.images[frame]),
             np.asarray(self._frames.masks[frame]),
             self._crop_size,
             rng,
             label,
+            other,
         )
         return torch.from_numpy(image), torch.from_numpy(mask)
 

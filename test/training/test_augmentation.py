@@ -195,3 +195,22 @@ def test_a_blur_reaches_as_far_as_it_may():
         rows = [blurred(image, mask, (64, 64), rng_of(seed))[0][32, :, 0] for seed in range(20)]
         widths.append(max(np.count_nonzero((row > 55) & (row < 195)) for row in rows))
     assert widths[0] < 7 < 10 < widths[1]
+
+
+def test_spectra_takes_the_light_of_another_frame_and_keeps_the_shapes():
+    image, mask = scene()
+    image = image // 4 + make_image(image.shape[:2]) // 2
+    other = make_image((90, 70))
+    augmentation = replace(NOTHING, spectra=1)
+    view, truth = augmentation(image, mask, mask.shape, rng_of(0), other=other)
+    np.testing.assert_array_equal(truth, mask)
+    np.testing.assert_allclose(view.mean((0, 1)), other.mean((0, 1)), atol=5)
+    steps = [cv2.Laplacian(each[..., 0], cv2.CV_32F).ravel() for each in (image, view)]
+    assert np.corrcoef(steps)[0, 1] > 0.9
+
+
+def test_spectra_of_the_frame_itself_change_nothing():
+    image = make_image()
+    mask = np.zeros(image.shape[:2], np.uint8)
+    view, _ = replace(NOTHING, spectra=1)(image, mask, mask.shape, rng_of(0), other=image)
+    np.testing.assert_array_equal(view, image)
