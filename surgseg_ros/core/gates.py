@@ -27,6 +27,12 @@ _BLOCK_COLUMNS: Final = 32
 _LIT: Final = 24
 """A pixel below this in every channel is dark, as outside the endoscope's circle."""
 
+_BLACK: Final = 16
+"""Maximum grey level of black borders; 16 is the black of video of limited range."""
+
+_EDGE_COLUMNS: Final = 2
+"""Columns of the profile beside a black one that the edge of a border may reach into."""
+
 _CLIPPED: Final = 250
 _PROFILE_COLUMNS: Final = 320
 _LAG: Final = 4
@@ -146,7 +152,8 @@ def sharpness(sample: ImageSample) -> float:
 
     The ratio of two structure functions, that is of root mean square differences at two
     distances, of rows that are averaged to 320 columns. A blurred edge is a slope: the ratio
-    tends to 1/4, whatever the contrast and the light.
+    tends to 1/4, whatever the contrast and the light. Black borders and their edges, which are
+    sharp in a blurred image, do not count.
 
     :param sample: sample of the image.
     :return: about 0.25 (blurred) to 1 (noise); 1 where nothing changes at all.
@@ -159,8 +166,20 @@ def sharpness(sample: ImageSample) -> float:
     )
     if columns <= _LAG:
         return 1.0
-    near, far = (float(np.square(profile[:, d:] - profile[:, :-d]).mean()) for d in (1, _LAG))
-    return float(np.sqrt(near / far)) if far > 1 else 1.0
+    black = (profile <= _BLACK).astype(np.uint8)
+    black = np.asarray(cv2.dilate(black, np.ones((1, 2 * _EDGE_COLUMNS + 1), np.uint8)), np.uint8)
+    near, far = (_mean_square_difference(profile, black, lag) for lag in (1, _LAG))
+    return math.sqrt(near / far) if far > 1 else 1.0
+
+
+def _mean_square_difference(
+    profile: NDArray[np.float32], black: NDArray[np.uint8], lag: int
+) -> float:
+    """Compare columns that are `lag` columns apart, with no black one from one to the other."""
+    count = black.cumsum(1)
+    inside = (count[:, lag:] == count[:, :-lag]) & (black[:, :-lag] == 0)
+    squares = np.square(profile[:, lag:] - profile[:, :-lag])
+    return float(squares[inside].mean()) if inside.any() else 0.0
 
 
 def comb_share(sample: ImageSample) -> float:
@@ -168,22 +187,29 @@ def comb_share(sample: ImageSample) -> float:
     Measure interlacing: where something moves, a row differs from the next, not the next but one.
 
     :param sample: sample of the image.
-    :return: of blocks of 8x32 pixels, the share whose neighbouring rows differ by more than 4,
-        and by 1.3 times as much as the rows two apart, 0..1.
+    :return: of blocks of 8x32 pixels that are not black, the share whose neighbouring rows differ
+        by more than 4, and by 1.3 times as much as the rows two apart, 0..1.
     """
     if sample.strips.shape[1] < 3:
         return 0.0
     next_row, next_but_one = (_block_differences(sample.strips, step) for step in (1, 2))
-    return float(((next_row > _LEAST_COMB) & (next_row > 1.3 * next_but_one)).mean())
+    comb = (next_row > _LEAST_COMB) & (next_row > 1.3 * next_but_one)
+    seen = _block_means(sample.strips) > _BLACK
+    return float(comb[seen].mean()) if seen.any() else 0.0
 
 
 def _block_differences(strips: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
     """Return the mean difference, (24, blocks), of rows that are `step` rows apart."""
-    count, _, width = strips.shape
+    width = strips.shape[2]
     upper, lower = (np.ascontiguousarray(part) for part in (strips[:, step:], strips[:, :-step]))
     both = (part.reshape(-1, width) for part in (upper, lower))
-    differences = cv2.absdiff(*both).reshape(upper.shape)
-    columns = differences.sum(1, dtype=np.uint16) / np.float32(upper.shape[1])
+    return _block_means(cv2.absdiff(*both).reshape(upper.shape))
+
+
+def _block_means(strips: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the mean, (24, blocks), of the rows of a strip in blocks of 32 columns."""
+    count, rows, width = strips.shape
+    columns = strips.sum(1, dtype=np.uint16) / np.float32(rows)
     size = (max(1, width // _BLOCK_COLUMNS), count)
     return np.asarray(cv2.resize(columns, size, interpolation=cv2.INTER_AREA), np.float32)
 

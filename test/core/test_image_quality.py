@@ -91,8 +91,39 @@ def test_sharpness_falls_with_blur_at_any_size_contrast_and_light(size: tuple[in
     assert dim == pytest.approx(values[2], abs=0.02)
 
 
+def with_borders(image: np.ndarray, level: int = 0) -> np.ndarray:
+    """Add the borders of a da Vinci's video at each side, and a circle of dark corners."""
+    height, width = image.shape[:2]
+    view = image.copy()
+    circle = np.zeros((height, width), np.uint8)
+    cv2.circle(circle, (width // 2, height // 2), int(0.52 * width), (1,), -1)
+    view[circle == 0] = level
+    side = round(0.16 * width)
+    return np.pad(view, ((8, 8), (side, side), (0, 0)), constant_values=level)
+
+
+@pytest.mark.parametrize('level', [0, 16])
+def test_edges_of_black_borders_are_not_sharpness(level: int) -> None:
+    sharp = edges((720, 1280))
+    assert gates.sharpness(sample_image(with_borders(sharp, level))) > 0.4
+    for share in (1 / 180, 1 / 60):
+        blurred = cv2.GaussianBlur(sharp, (0, 0), 720 * share)
+        within = gates.sharpness(sample_image(with_borders(blurred, level)))
+        assert within == pytest.approx(gates.sharpness(sample_image(blurred)), abs=0.03)
+
+
+def test_black_borders_do_not_make_a_comb_rarer() -> None:
+    first, second = edges((720, 1280)), np.roll(edges((720, 1280)), 24, 1)
+    woven = first.copy()
+    woven[1::2] = second[1::2]
+    within = gates.comb_share(sample_image(with_borders(woven)))
+    assert within > 0.95 * gates.comb_share(sample_image(woven))
+
+
 def test_nothing_at_all_is_not_blurred() -> None:
     assert gates.sharpness(sample_image(plain(TISSUE))) == 1
+    assert gates.sharpness(sample_image(plain((0, 0, 0)))) == 1
+    assert gates.sharpness(sample_image(half((0, 0, 0), TISSUE))) == 1
 
 
 def test_a_comb_is_seen_where_it_is() -> None:
