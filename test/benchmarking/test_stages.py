@@ -166,7 +166,7 @@ def test_images_of_any_size_are_drawn() -> None:
         (['--end-to-end', '--rate', '0'], 'must be above 0'),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_rejects_invalid_settings(
     arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):

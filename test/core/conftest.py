@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model small enough to build and run in a moment."""
+"""A model small enough to build and run quickly."""
 
 from pathlib import Path
 

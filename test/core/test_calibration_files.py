@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calibrations as files: what is written is read, and what is not a calibration is refused."""
+"""Calibration files: written files can be read back, and invalid files are rejected."""
 
 import numpy as np
 import pytest
@@ -26,14 +26,14 @@ def write(tmp_path):
     return write
 
 
-def test_what_is_written_is_read(write):
+def test_written_file_is_read_back(write):
     read = read_calibration(write(TEXTS[1]))
     assert (read.size, read.model, read.is_part) == ((180, 320), 'plumb_bob', False)
     for name in ('d', 'k', 'r', 'p'):
         np.testing.assert_array_equal(getattr(read, name), getattr(INFOS[1], name))
 
 
-def test_a_file_of_camera_calibration_is_read(write):
+def test_reads_a_file_of_camera_calibration(write):
     text = """image_width: 320
 image_height: 180
 camera_name: left
@@ -69,13 +69,13 @@ projection_matrix:
         ('a: ' + 4000 * '[', 'is not a calibration'),
     ],
 )
-def test_what_is_no_calibration_is_refused(write, text, expected):
+def test_rejects_a_file_that_is_not_a_calibration(write, text, expected):
     path = write(text)
     with pytest.raises(StereoError, match=f'{path.name}: .*{expected}'):
         read_calibration(path)
 
 
-def test_a_missing_file_and_a_pair_without_a_baseline_are_refused(write, tmp_path):
+def test_rejects_a_missing_file_and_a_pair_without_a_baseline(write, tmp_path):
     with pytest.raises(StereoError, match='cannot be read'):
         read_calibration(tmp_path / 'none.yaml')
     first, second = write(TEXTS[0]), write(TEXTS[0], 'second.yaml')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unsure pixels become no decision, and an image of nothing else says so."""
+"""Pixels with low confidence become no decision, and an image of only such pixels is reported."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ MASK = np.array([[0, 3, 4, NO_DECISION]], np.uint8)
 CONFIDENCE = np.array([[255, 127, 126, 0]], np.uint8)
 
 
-def test_pixels_below_the_least_are_no_decision() -> None:
+def test_pixels_below_the_threshold_are_no_decision() -> None:
     found = apply_confidence_threshold(Segmentation(MASK, CONFIDENCE, {'fit': 1.0}), 0.5)
     assert found.mask.tolist() == [[0, 3, NO_DECISION, NO_DECISION]]
     assert found.confidence is CONFIDENCE
@@ -20,23 +20,23 @@ def test_pixels_below_the_least_are_no_decision() -> None:
     assert MASK[0, 2] == 4
 
 
-def test_nought_is_off() -> None:
+def test_threshold_of_0_is_off() -> None:
     whole = Segmentation(MASK)
     assert apply_confidence_threshold(whole, 0) is whole
 
 
-def test_one_asks_for_certainty_and_gets_what_rounds_to_it() -> None:
+def test_threshold_of_1_keeps_confidences_that_round_to_1() -> None:
     found = apply_confidence_threshold(Segmentation(MASK, CONFIDENCE), 1)
     assert found.mask.tolist() == [[0, NO_DECISION, NO_DECISION, NO_DECISION]]
 
 
 @pytest.mark.parametrize('least', [-0.1, 1.1, float('nan')])
-def test_no_probability_is_refused(least: float) -> None:
+def test_rejects_a_threshold_that_is_not_a_probability(least: float) -> None:
     with pytest.raises(ValueError, match='min_confidence is'):
         apply_confidence_threshold(Segmentation(MASK, CONFIDENCE), least)
 
 
-def test_without_confidence_nothing_can_be_unsure() -> None:
+def test_rejects_a_segmentation_without_confidence() -> None:
     with pytest.raises(ValueError, match='segment with confidence=True'):
         apply_confidence_threshold(Segmentation(MASK), 0.5)
 
@@ -50,7 +50,7 @@ def test_an_image_without_a_decided_pixel_is_without_decision() -> None:
     assert (nothing.label, nothing.score, nothing.area_px) == (NO_DECISION, 0.0, 600)
 
 
-def test_where_one_pixel_is_decided_a_list_may_be_empty() -> None:
+def test_with_one_decided_pixel_the_list_of_instruments_may_be_empty() -> None:
     plane = np.full((20, 30), NEEDLE, np.uint8)
     plane[0, 0] = 0
     confidence = np.where(plane == NEEDLE, 90, 255).astype(np.uint8)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the endoscope fills of the images is found, and nothing of it is ever left out."""
+"""The content area of an endoscope's images is found, and it contains every lit pixel."""
 
 import cv2
 import numpy as np
@@ -13,18 +13,18 @@ from surgseg_ros.synthetic import Scene
 
 SIZE = (270, 480)
 CONFIRMED = 11
-"""Images after which borders are known."""
+"""Number of images after which borders are confirmed."""
 
 
 def tissue(size=SIZE, seed=0, low=60):
-    """Draw a bright picture without borders."""
+    """Draw a bright image without borders."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(low, 200, (9, 16, 3), dtype=np.uint8)
     return cv2.resize(coarse, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def inside(roi, size=SIZE):
-    """Return which pixels a roi contains."""
+    """Return a mask of the pixels in a roi."""
     covered = np.zeros(size, bool)
     if roi is None:
         return ~covered
@@ -33,7 +33,7 @@ def inside(roi, size=SIZE):
 
 
 def cover_of(kind, size=SIZE):
-    """Return which pixels the endoscope fills: of the kind's (x, y, w, h), and its circle."""
+    """Return a mask of the content area of a kind: its (x, y, w, h), and its circle."""
     (x, y, width, height), circle = kind
     cover = np.zeros(size, np.uint8)
     cover[y : y + height, x : x + width] = 255
@@ -45,13 +45,13 @@ def cover_of(kind, size=SIZE):
 
 
 def bordered(image, kind, noise=0, seed=1):
-    """Draw what a kind of border leaves of an image, with noise in the black."""
+    """Draw a kind of border over an image, with noise in the black part."""
     black = np.random.default_rng(seed).integers(0, noise + 1, image.shape, dtype=np.uint8)
     return np.where(cover_of(kind, image.shape[:2])[..., None] > 0, image, black)
 
 
 def follow(images):
-    """Return what is found in each image, one after the other."""
+    """Return the content area found in each of consecutive images."""
     finder = ContentFinder()
     return [finder.find(image) for image in images]
 
@@ -73,10 +73,10 @@ KINDS = {
 
 @pytest.mark.parametrize('kind', KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize('noise', [0, 12])
-def test_borders_are_found_and_nothing_is_cut(kind, noise):
+def test_borders_are_found_and_no_content_is_cut(kind, noise):
     image = bordered(tissue(), kind, noise)
     found = follow([image] * CONFIRMED)
-    assert found[: CONFIRMED - 1] == [None] * (CONFIRMED - 1), 'one image is no proof'
+    assert found[: CONFIRMED - 1] == [None] * (CONFIRMED - 1), 'one image is not enough'
     filled, kept = cover_of(kind) > 0, inside(found[-1])
     assert not (filled & ~kept).any()
     assert (kept & ~filled).sum() < 0.02 * filled.sum()
@@ -84,7 +84,7 @@ def test_borders_are_found_and_nothing_is_cut(kind, noise):
 
 
 @pytest.mark.parametrize('kind', KINDS.values(), ids=KINDS)
-def test_what_jpeg_does_to_edges_cuts_nothing(kind):
+def test_jpeg_artifacts_at_edges_cut_no_content(kind):
     code = [cv2.IMWRITE_JPEG_QUALITY, 80]
     size, (box, circle) = (540, 960), kind
     kind = tuple(2 * side for side in box), circle and tuple(2 * side for side in circle)
@@ -98,7 +98,7 @@ def test_what_jpeg_does_to_edges_cuts_nothing(kind):
     assert (kept & ~filled).sum() < 0.1 * filled.sum()
 
 
-def test_the_picture_of_a_da_vinci_within_1080p():
+def test_finds_the_image_of_a_da_vinci_within_1080p():
     image = bordered(tissue((1080, 1920)), ((320, 28, 1280, 1024), None), 12)
     assert follow([image] * CONFIRMED)[-1] == Roi(320, 28, 1280, 1024)
 
@@ -164,12 +164,12 @@ NO_BORDERS = {
 
 
 @pytest.mark.parametrize('images', NO_BORDERS.values(), ids=NO_BORDERS)
-def test_no_darkness_of_the_picture_is_taken_for_a_border(images):
+def test_dark_content_is_not_mistaken_for_a_border(images):
     assert set(follow(images)) == {None}
 
 
 @pytest.mark.parametrize('kind', [PILLAR, KINDS['circle']])
-def test_borders_stay_known_while_the_picture_is_black_and_are_found_after_a_black_start(kind):
+def test_black_images_keep_known_borders_and_do_not_prevent_finding_them_later(kind):
     black, bright = np.zeros((*SIZE, 3), np.uint8), bordered(tissue(), kind, 12)
     found = follow([black] * 7 + [bright] * 30 + [black] * 20 + [bright])
     assert found[6] is None
@@ -177,7 +177,7 @@ def test_borders_stay_known_while_the_picture_is_black_and_are_found_after_a_bla
     assert len(set(found[36:])) == 1
 
 
-def test_content_outside_widens_in_the_same_image_and_the_new_borders_are_found():
+def test_content_outside_the_borders_widens_them_in_the_same_image():
     before, after = PILLAR, ((20, 0, 440, 270), None)
     images = [bordered(tissue(), before)] * CONFIRMED + [bordered(tissue(), after)] * 30
     found = follow(images)
@@ -186,7 +186,7 @@ def test_content_outside_widens_in_the_same_image_and_the_new_borders_are_found(
     assert found[-1] == Roi(20, 0, 440, 270)
 
 
-def test_narrower_borders_are_found_while_the_wide_ones_still_hold():
+def test_narrower_borders_are_found_while_the_wide_ones_are_still_in_use():
     after = ((120, 30, 240, 210), None)
     images = [bordered(tissue(), PILLAR)] * CONFIRMED + [bordered(tissue(), after)] * 30
     found = follow(images)
@@ -194,13 +194,13 @@ def test_narrower_borders_are_found_while_the_wide_ones_still_hold():
     assert found[-1] == Roi(120, 30, 240, 210)
 
 
-def test_a_few_pixels_more_are_taken_in_without_losing_the_borders():
+def test_a_few_more_pixels_of_content_widen_the_borders_without_resetting_them():
     wider = ((57, 0, 364, 270), None)
     images = [bordered(tissue(), PILLAR)] * CONFIRMED + [bordered(tissue(), wider)]
     assert follow(images)[-1] == Roi(57, 0, 364, 270)
 
 
-def test_another_size_and_a_reset_start_again():
+def test_another_size_and_a_reset_restart_the_search():
     finder, image = ContentFinder(), bordered(tissue(), PILLAR)
     for _ in range(CONFIRMED):
         found = finder.find(image)
@@ -226,7 +226,7 @@ boxes = st.tuples(*(st.integers(0, 60) for _ in range(4)))
     ),
     speck=st.tuples(st.integers(0, 131), st.integers(0, 235)),
 )
-def test_every_lit_pixel_of_the_last_images_is_in_the_content(stages, speck):
+def test_content_area_contains_every_lit_pixel_of_the_last_images(stages, speck):
     finder, size = ContentFinder(), (135, 240)
     for (left, top, right, bottom), radius, count, light in stages:
         circle = radius and (120, 67, radius)
@@ -247,6 +247,6 @@ def test_every_lit_pixel_of_the_last_images_is_in_the_content(stages, speck):
 
 @settings(max_examples=30, deadline=None)
 @given(height=st.integers(1, 70), width=st.integers(1, 70), value=st.integers(0, 255))
-def test_small_images_and_padded_rows_are_taken(height, width, value):
+def test_accepts_small_images_and_padded_rows(height, width, value):
     padded = np.full((height, width + 5, 3), value, np.uint8)[:, :width]
     assert set(follow([padded] * 12)) == {None}

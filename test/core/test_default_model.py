@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model that ships is found in a checkout and wherever the package is installed."""
+"""The default model is found in a checkout and where the package is installed."""
 
 from pathlib import Path
 
@@ -19,18 +19,18 @@ PLACES = {
 }
 
 
-def test_the_model_that_ships_has_seen_drawn_scenes_alone():
+def test_default_model_was_trained_only_on_synthetic_scenes():
     assert read_spec(find_model(DEFAULT_MODEL)).intended_use == 'synthetic'
 
 
 @pytest.mark.parametrize(('package', 'place'), PLACES.values(), ids=PLACES)
-def test_it_is_found_beside_the_package_or_in_share(tmp_path, package, place):
+def test_default_model_is_found_beside_the_package_or_in_share(tmp_path, package, place):
     (tmp_path / place).mkdir(parents=True)
     (tmp_path / place / 'model.json').touch()
     assert find_model('default', tmp_path / package) == tmp_path / place
 
 
-def test_where_it_is_missing_places_and_remedy_are_named(tmp_path):
+def test_error_for_a_missing_default_model_names_places_and_remedy(tmp_path):
     (tmp_path / 'models/default').mkdir(parents=True)  # without its files
     with pytest.raises(ModelError, match='install the package again, or name') as raised:
         find_model('default', tmp_path / 'surgseg_ros')
@@ -39,5 +39,5 @@ def test_where_it_is_missing_places_and_remedy_are_named(tmp_path):
 
 
 @pytest.mark.parametrize('folder', ['./default', 'mine', '/models/mine', Path('models/default')])
-def test_any_other_text_is_a_folder(folder):
+def test_any_other_text_is_the_path_of_a_folder(folder):
     assert find_model(folder) == Path(folder)

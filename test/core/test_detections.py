@@ -28,8 +28,10 @@ from surgseg_ros.synthetic import Scene
 CORNERS = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)]) / 2
 
 
-def plainly(mask: np.ndarray, confidence: np.ndarray, least_area_px: int) -> list[Instrument]:
-    """All by OpenCV, region by region."""
+def reference_instruments(
+    mask: np.ndarray, confidence: np.ndarray, least_area_px: int
+) -> list[Instrument]:
+    """Find instruments with OpenCV, one region after the other."""
     found = []
     mask = np.where(np.isin(mask, (CLASPER, WRIST, SHAFT)), ROBOTIC_TOOL, mask).astype(np.uint8)
     for label in range(NEEDLE, ROBOTIC_TOOL + 1):
@@ -72,15 +74,15 @@ MASKS = {
 
 @pytest.mark.parametrize('mask', MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize('least_area_px', [1, 6])
-def test_equals_what_opencv_finds(mask: np.ndarray, least_area_px: int) -> None:
+def test_finds_the_same_as_opencv(mask: np.ndarray, least_area_px: int) -> None:
     confidence = np.random.default_rng(0).integers(0, 256, mask.shape, dtype=np.uint8)
     found = find_instruments(Segmentation(mask, confidence), least_area_px / mask.size)
-    expected = plainly(mask, confidence, least_area_px)
+    expected = reference_instruments(mask, confidence, least_area_px)
     assert expected or least_area_px > 1
     pairs = zip(sorted(found, key=by_content), sorted(expected, key=by_content), strict=True)
     for one, other in pairs:
         assert by_content(one) == pytest.approx(by_content(other), rel=1e-4)
-        # Of a few pixels, several rectangles are the smallest: no centre then.
+        # For a few pixels, the smallest rectangle is not unique, so its centre is not compared.
         if one.area_px >= 50:
             centres = [(i.box.center_x_px, i.box.center_y_px) for i in (one, other)]
             assert centres[0] == pytest.approx(centres[1], abs=1e-3)
@@ -97,20 +99,20 @@ def test_each_pixel_of_an_instrument_is_in_one_detection(mask: np.ndarray) -> No
     np.testing.assert_array_equal(seen, np.where(tool, ROBOTIC_TOOL, mask))
 
 
-def test_touching_parts_are_one_tool_and_tools_apart_are_two() -> None:
+def test_touching_parts_are_one_tool_and_separate_tools_are_two() -> None:
     mask = empty()
     mask[10:20, 0:30], mask[10:20, 30:40], mask[20:30, 40:50] = SHAFT, WRIST, CLASPER
     mask[60:70, 100:130] = SHAFT
     assert [(i.label, i.area_px) for i in find(mask)] == [(ROBOTIC_TOOL, 500), (ROBOTIC_TOOL, 300)]
 
 
-def test_a_needle_that_touches_a_clasper_stays_its_own() -> None:
+def test_a_needle_that_touches_a_clasper_is_a_separate_instrument() -> None:
     mask = empty()
     mask[10:20, 10:20], mask[10:20, 20:30] = CLASPER, NEEDLE
     assert [i.label for i in find(mask)] == [NEEDLE, ROBOTIC_TOOL]
 
 
-def test_a_region_inside_a_ring_of_its_class_is_its_own() -> None:
+def test_a_region_inside_a_ring_of_its_class_is_a_separate_instrument() -> None:
     mask = empty()
     cv2.circle(mask, (60, 60), 40, SUCTION, 5)
     mask[58:63, 58:63] = SUCTION
@@ -119,13 +121,13 @@ def test_a_region_inside_a_ring_of_its_class_is_its_own() -> None:
     assert sum(areas) == np.count_nonzero(mask)
 
 
-def test_least_area_is_a_share_of_the_image() -> None:
+def test_min_area_is_a_fraction_of_the_image() -> None:
     mask = empty()
     mask[0, :24], mask[9, :23] = THREAD, THREAD
     assert [i.area_px for i in find(mask, least_area=24 / mask.size)] == [24]
 
 
-def test_robotic_tools_are_larger_than_other_instruments_at_least() -> None:
+def test_min_area_of_robotic_tools_is_larger() -> None:
     mask = empty()
     mask[0, :49], mask[110, 140:190], mask[20, :10] = CLASPER, CLASPER, NEEDLE
     found = find(mask, least_area=10 / mask.size)
@@ -133,7 +135,7 @@ def test_robotic_tools_are_larger_than_other_instruments_at_least() -> None:
     assert len(find(mask)) == 3
 
 
-def test_score_is_the_mean_confidence_over_the_region_alone() -> None:
+def test_score_is_the_mean_confidence_over_the_region() -> None:
     mask, confidence = empty(), np.full((120, 200), 255, np.uint8)
     mask[10:20, 10:20] = NEEDLE
     confidence[10:15, 10:20], confidence[15:20, 10:20] = 51, 153
@@ -141,7 +143,7 @@ def test_score_is_the_mean_confidence_over_the_region_alone() -> None:
     assert needle.score == pytest.approx(102 / 255)
 
 
-def test_nothing_to_find() -> None:
+def test_empty_mask_has_no_detections() -> None:
     assert find(empty()) == ()
     assert find(np.full((120, 200), NO_DECISION, np.uint8)) == ()
 
@@ -157,7 +159,7 @@ def test_box_of_a_rotated_rectangle(degrees: float) -> None:
     (found,) = find(mask)
     box = found.box
     assert (box.center_x_px, box.center_y_px) == pytest.approx((290, 310), abs=0.5)
-    # Whole pixels reach up to their diagonal beyond the ideal rectangle.
+    # A pixel extends up to its diagonal beyond the ideal rectangle.
     assert box.size_x_px == pytest.approx(201, abs=1.5)
     assert box.size_y_px == pytest.approx(41, abs=1.5)
     turned = (box.angle_rad - angle + math.pi / 2) % math.pi - math.pi / 2
@@ -175,7 +177,7 @@ def test_box_of_a_rotated_rectangle(degrees: float) -> None:
         (slice(20, 30), slice(40, 50), OrientedBox(44.5, 24.5, 10, 10, 0)),
     ],
 )
-def test_box_holds_whole_pixels(rows: slice, columns: slice, box: OrientedBox) -> None:
+def test_box_contains_whole_pixels(rows: slice, columns: slice, box: OrientedBox) -> None:
     mask = empty()
     mask[rows, columns] = NEEDLE
     (found,) = find(mask)
@@ -194,7 +196,7 @@ def test_order_is_by_label_then_from_left_to_right() -> None:
     ]
 
 
-def test_views_are_taken_as_they_are() -> None:
+def test_accepts_views_of_arrays() -> None:
     wide = np.zeros((120, 300), np.uint8)
     wide[20:30, 50:70] = NEEDLE
     view = wide[:, 40:240]
@@ -202,20 +204,20 @@ def test_views_are_taken_as_they_are() -> None:
     assert find(view) == find(view.copy())
 
 
-def test_without_confidence_the_remedy_is_reported() -> None:
+def test_error_for_missing_confidence_names_the_remedy() -> None:
     with pytest.raises(ValueError, match='grid_confidence=True'):
         find_instruments(Segmentation(empty()))
 
 
-def test_without_decision_is_the_whole_image_with_score_0() -> None:
+def test_no_decision_is_one_detection_of_the_whole_image_with_score_0() -> None:
     (unknown,) = without_decision((1080, 1920))
     box = OrientedBox(959.5, 539.5, 1920, 1080, 0)
     assert unknown == Instrument(NO_DECISION, 0.0, box, 1080 * 1920)
 
 
 @pytest.mark.parametrize('roi', [Roi(0, 0, 480, 270), Roi(64, 30, 320, 180)])
-def test_scores_of_the_networks_grid_are_near_those_of_the_pixels(roi: Roi) -> None:
-    """A pixel takes the grid confidence of the grid point under it, not a mean of four."""
+def test_scores_from_the_grid_are_close_to_scores_from_the_pixels(roi: Roi) -> None:
+    """A pixel has the confidence of its grid point, not a mean of four."""
     mask = np.full((270, 480), NO_DECISION, np.uint8)
     roi.view(mask)[:] = roi.view(Scene(6, (270, 480)).frame(3).mask)
     rough = np.random.default_rng(0).uniform(100, 255, (7, 12)).astype(np.float32)
@@ -231,7 +233,7 @@ def test_scores_of_the_networks_grid_are_near_those_of_the_pixels(roi: Roi) -> N
     assert max(abs(ours.score - theirs.score) for ours, theirs in zip(certain, sure)) < 0.01
 
 
-def test_a_grid_of_the_pixels_gives_the_same_scores() -> None:
+def test_a_grid_of_full_resolution_gives_the_same_scores() -> None:
     mask = SCENES['scene']
     confidence = np.random.default_rng(0).integers(0, 256, mask.shape, dtype=np.uint8)
     whole = GridConfidence(confidence, Roi(0, 0, mask.shape[1], mask.shape[0]))
@@ -241,7 +243,7 @@ def test_a_grid_of_the_pixels_gives_the_same_scores() -> None:
     )
 
 
-def test_every_run_is_the_sum_of_the_points_under_its_pixels() -> None:
+def test_sum_of_a_run_is_the_sum_of_the_grid_points_of_its_pixels() -> None:
     grid = np.random.default_rng(0).integers(0, 256, (3, 5), dtype=np.uint8)
     grid_confidence = GridConfidence(grid, Roi(7, 4, 20, 12))  # a point covers four by four pixels
     full = np.zeros((16, 27), int)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A program that runs by a Python without its libraries names the remedy."""
+"""Programs started with a Python that lacks their libraries name the remedy."""
 
 import subprocess
 import sys
@@ -12,16 +12,16 @@ from surgseg_ros.__main__ import VERBS
 ROOT = Path(__file__).resolve().parents[2]
 REMEDY = '.venv/bin/python -m colcon build'
 
-# As by the system's Python: without this environment's packages, and with all of them but torch.
+# Like the system's Python without the packages of this environment, and with all but torch.
 RUN = f'import sys; sys.path.insert(0, {str(ROOT)!r}); from surgseg_ros.__main__ import main; '
 BARE = [sys.executable, '-I', '-S', '-c', RUN + 'sys.exit(main(sys.argv[1:]))']
-# Arguments of verbs that read them before they import what they need.
+# Arguments of verbs that parse them before they import libraries.
 READ_FIRST = {'bag_player': ['any'], 'benchmark': ['--model', 'any', '--json', '/dev/null']}
 WITHOUT_TORCH = "sys.modules['torch'] = None; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.mark.parametrize('verb', VERBS)
-def test_without_any_library_every_verb_names_the_remedy(verb):
+def test_every_verb_names_the_remedy_when_libraries_are_missing(verb):
     ran = subprocess.run([*BARE, verb, *READ_FIRST.get(verb, [])], capture_output=True, text=True)
     assert ran.returncode == (1 if VERBS[verb].is_node else 2)
     assert 'Traceback' not in ran.stderr
@@ -31,7 +31,7 @@ def test_without_any_library_every_verb_names_the_remedy(verb):
     assert sys.executable in line
 
 
-def test_without_torch_the_node_names_the_remedy():
+def test_node_names_the_remedy_when_torch_is_missing():
     pytest.importorskip('rclpy', reason='needs rclpy')
     command = [sys.executable, '-c', RUN + WITHOUT_TORCH, 'segmenter']
     ran = subprocess.run(command, capture_output=True, text=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What model.json says of exports, and that only such files are used."""
+"""Exports listed in model.json; only listed files are used."""
 
 import hashlib
 import json
@@ -28,11 +28,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_json_keeps_exports() -> None:
+def test_json_round_trip_keeps_exports() -> None:
     assert ModelSpec.from_json(SPEC.to_json()) == SPEC
 
 
-def test_a_model_without_exports_stays_valid() -> None:
+def test_a_model_without_exports_is_valid() -> None:
     values = json.loads(SPEC.to_json())
     del values['exports']
     assert ModelSpec.from_json(json.dumps(values)).exports == {}
@@ -52,44 +52,44 @@ def test_a_model_without_exports_stays_valid() -> None:
         ({'onnx': ENTRY}, 'files of onnx are'),
     ],
 )
-def test_what_does_not_fit_is_named(exports: dict[str, Any], message: str) -> None:
+def test_error_names_what_is_invalid(exports: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=f'exports: .*{message}'):
         ModelSpec(name='exported', exports=exports)
 
 
-def test_an_export_is_read_whole(folder: Path) -> None:
+def test_an_export_is_read_completely(folder: Path) -> None:
     assert read_export(folder, SPEC, 'openvino') == ('f32', [*CONTENTS.values()])
 
 
 @pytest.mark.parametrize('name', CONTENTS)
-def test_a_changed_file_is_refused(folder: Path, name: str) -> None:
+def test_rejects_a_changed_file(folder: Path, name: str) -> None:
     (folder / name).write_bytes(CONTENTS[name] + b'!')
     with pytest.raises(ModelError, match=f'{name}: SHA-256 is .* copy the model folder again'):
         read_export(folder, SPEC, 'openvino')
 
 
-def test_a_missing_file_is_refused(folder: Path) -> None:
+def test_rejects_a_missing_file(folder: Path) -> None:
     (folder / 'openvino.bin').unlink()
     with pytest.raises(ModelError, match=r'openvino\.bin: cannot be read \(No such file'):
         read_export(folder, SPEC, 'openvino')
 
 
-def test_a_missing_export_names_the_command_that_makes_it(folder: Path) -> None:
+def test_error_for_a_missing_export_names_the_command_that_makes_it(folder: Path) -> None:
     with pytest.raises(ModelError, match=r'no export for onnx.* export --model .*onnx'):
         read_export(folder, SPEC, 'onnx')
 
 
-def test_new_weights_have_no_old_exports(tmp_path: Path) -> None:
+def test_writing_new_weights_removes_old_exports(tmp_path: Path) -> None:
     assert write_model(tmp_path, SPEC, {'a': torch.zeros(1)}).exports == {}
     assert read_spec(tmp_path) == replace(read_spec(tmp_path), exports={})
 
 
-def test_an_absent_library_is_named_with_a_remedy() -> None:
+def test_error_for_a_missing_library_names_it_and_a_remedy() -> None:
     with pytest.raises(ValueError, match=r'no_such_library cannot be imported .*: make it'):
         import_library('no_such_library', 'make it')
 
 
-def test_a_batch_is_run_image_by_image_though_memory_is_used_again() -> None:
+def test_a_batch_is_run_image_by_image_even_if_memory_is_reused() -> None:
     memory = torch.empty(1, 2)
 
     def run(fitted: torch.Tensor) -> torch.Tensor:
@@ -101,13 +101,13 @@ def test_a_batch_is_run_image_by_image_though_memory_is_used_again() -> None:
     assert one_by_one(run, batch[:1]) is memory
 
 
-def test_telemetry_is_kept_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_telemetry_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, 'openvino_telemetry', raising=False)
     import_library('json', '')
     assert sys.modules['openvino_telemetry'] is None
 
 
-def test_telemetry_of_onnxruntime_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_telemetry_of_onnxruntime_is_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('ORT_DISABLE_TELEMETRY', '0')
     import_library('json', '')
     assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'

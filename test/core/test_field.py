@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The border at which instruments are cut off: of the image, of a roi, of a circle."""
+"""The border where instruments are cut off: of the image, of a roi or of a circle."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ ROUND = Roi(110, 5, 261, 261, CIRCLE)
         (Field(SIZE, ROUND), [-124.6, -115.2, -129.3, 129]),
     ],
 )
-def test_gaps_are_distances_from_the_nearest_border(field, gaps):
+def test_gaps_are_distances_to_the_nearest_border(field, gaps):
     points = np.array([[0, 50], [10, 50], [-5, 50], [239, 135]], float)
     np.testing.assert_allclose(field.gaps(points), gaps, atol=0.1)
 
@@ -49,7 +49,7 @@ def segmented(mask, roi):
     return dataclasses.replace(Segmentation(mask, whole), roi=roi)
 
 
-def test_what_is_found_in_a_roi_is_what_is_found_in_its_view_alone():
+def test_instruments_in_a_roi_are_those_of_the_cropped_mask():
     view = tool(tool(empty(), (-20, 60), (330, 200)), (-20, 220), (330, 40))
     mask = np.full((SIZE[0] + 60, SIZE[1] + 100), NO_DECISION, np.uint8)
     roi = Roi(70, 40, SIZE[1], SIZE[0])
@@ -65,7 +65,7 @@ def test_what_is_found_in_a_roi_is_what_is_found_in_its_view_alone():
             assert other.is_hidden == one.is_hidden
 
 
-def test_tools_that_enter_at_the_edge_of_a_circle_are_told_apart_and_enter_there():
+def test_tools_that_enter_at_the_edge_of_a_circle_are_separated_and_enter_there():
     mask = tool(tool(empty(), (60, 60), (330, 200)), (60, 220), (330, 40))
     ROUND.view(mask)[ROUND.outside() > 0] = NO_DECISION
     mask[:, :110] = mask[:, 371:] = mask[:5] = mask[266:] = NO_DECISION

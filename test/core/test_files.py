@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files and folders that are written whole or not at all, and errors that name them."""
+"""Files and folders are written atomically, and errors name them."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def content(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob('*')}
 
 
-def test_a_file_is_replaced_whole_and_its_folders_are_made(tmp_path: Path) -> None:
+def test_a_file_is_replaced_atomically_and_parent_folders_are_created(tmp_path: Path) -> None:
     path = tmp_path / 'a/b/file'
     for text in (b'one', b'two'):
         write_whole(path, text)
@@ -39,7 +39,7 @@ def test_a_file_is_replaced_whole_and_its_folders_are_made(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize('error', [OSError(errno.ENOSPC, 'No space'), KeyboardInterrupt()])
-def test_what_fails_leaves_what_was_there(tmp_path: Path, error: BaseException) -> None:
+def test_a_failed_write_keeps_the_previous_file(tmp_path: Path, error: BaseException) -> None:
     write_whole(tmp_path / 'file', b'before')
 
     def fail(path: Path) -> None:
@@ -56,20 +56,20 @@ def test_what_fails_leaves_what_was_there(tmp_path: Path, error: BaseException) 
     assert content(tmp_path) == {'file'}
 
 
-def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
+def test_a_file_with_the_longest_name_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / ('x' * 255)
     write_whole(path, b'whole')
     assert content(tmp_path) == {path.name}
 
 
-def test_a_link_stays_one(tmp_path: Path) -> None:
+def test_a_symlink_stays_a_symlink(tmp_path: Path) -> None:
     (tmp_path / 'link').symlink_to(tmp_path / 'file')
     write_whole(tmp_path / 'link', b'whole')
     assert (tmp_path / 'link').is_symlink()
     assert (tmp_path / 'file').read_bytes() == b'whole'
 
 
-def test_a_device_is_written_to_and_never_replaced() -> None:
+def test_a_device_file_is_written_to_and_never_replaced() -> None:
     write_whole(Path('/dev/null'), b'gone')
     assert stat.S_ISCHR(Path('/dev/null').stat().st_mode)
     with pytest.raises(OSError, match='/dev/full') as raised:
@@ -77,7 +77,7 @@ def test_a_device_is_written_to_and_never_replaced() -> None:
     assert raised.value.errno == errno.ENOSPC
 
 
-def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+def test_error_names_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('mine')
     for act in (
         lambda: write_whole(tmp_path / 'file/a/b', b''),
@@ -91,7 +91,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('exists', [False, True])
-def test_a_new_folder_comes_to_its_place_whole(tmp_path: Path, exists: bool) -> None:
+def test_a_new_folder_appears_atomically(tmp_path: Path, exists: bool) -> None:
     path = tmp_path / 'out'
     if exists:
         path.mkdir()
@@ -105,7 +105,7 @@ def test_a_new_folder_comes_to_its_place_whole(tmp_path: Path, exists: bool) -> 
 
 
 @pytest.mark.parametrize('exists', [False, True])
-def test_of_a_new_folder_that_fails_nothing_is_left(tmp_path: Path, exists: bool) -> None:
+def test_a_failed_new_folder_leaves_nothing(tmp_path: Path, exists: bool) -> None:
     path = tmp_path / 'a/out'
     if exists:
         path.mkdir(parents=True)
@@ -120,7 +120,7 @@ def test_of_a_new_folder_that_fails_nothing_is_left(tmp_path: Path, exists: bool
     assert content(tmp_path) == ({'a', 'a/out'} if exists else set())
 
 
-def test_an_error_of_what_was_read_keeps_its_name(tmp_path: Path) -> None:
+def test_an_error_of_reading_keeps_its_file_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as raised, workshop(tmp_path / 'out'):
         (tmp_path / 'input').read_bytes()
     assert raised.value.filename == str(tmp_path / 'input')
@@ -130,7 +130,7 @@ def test_an_error_of_what_was_read_keeps_its_name(tmp_path: Path) -> None:
     assert not content(tmp_path)
 
 
-def test_what_is_begun_is_removed_without_unwinding(tmp_path: Path) -> None:
+def test_incomplete_files_are_removed_without_unwinding(tmp_path: Path) -> None:
     (tmp_path / 'there').mkdir()
     with scratch_folder() as scratch, replacing(tmp_path / 'file') as partial:
         partial.write_bytes(b'half')
@@ -145,7 +145,7 @@ def test_what_is_begun_is_removed_without_unwinding(tmp_path: Path) -> None:
         partial.write_bytes(b'')
 
 
-def test_blocks_that_are_not_complete_are_tidied_innermost_first(tmp_path: Path) -> None:
+def test_incomplete_blocks_are_cleaned_up_innermost_first(tmp_path: Path) -> None:
     called: list[str] = []
     with pytest.raises(KeyError), tidied(lambda: called.append('failed')):
         raise KeyError
@@ -162,7 +162,7 @@ def test_blocks_that_are_not_complete_are_tidied_innermost_first(tmp_path: Path)
     assert not called
 
 
-def test_a_look_leaves_nothing(tmp_path: Path) -> None:
+def test_a_check_leaves_no_file(tmp_path: Path) -> None:
     for look in (check_file, check_folder, check_place, check_new_folder):
         look(tmp_path / 'a/b')
     check_file(Path('/dev/stdout'))
@@ -178,7 +178,7 @@ def test_a_look_leaves_nothing(tmp_path: Path) -> None:
     assert content(tmp_path) == {'file'}
 
 
-def test_writing_names_what_has_no_name() -> None:
+def test_write_errors_without_a_file_name_get_one() -> None:
     with pytest.raises(OSError, match='here') as raised, writing('here'):
         os.write(os.open('/dev/full', os.O_WRONLY), b'x')
     assert raised.value.filename == 'here'

@@ -23,11 +23,11 @@ SPEC = ModelSpec(name='any', input_size=(64, 96))
         ((1, 999), 'stretch', Placement(384, 640)),
     ],
 )
-def test_place(image_size: tuple[int, int], mode: str, expected: Placement) -> None:
+def test_placement_of_images(image_size: tuple[int, int], mode: str, expected: Placement) -> None:
     assert place(image_size, (384, 640), mode) == expected
 
 
-def test_letterbox_pads_below_and_right_with_black() -> None:
+def test_letterbox_pads_bottom_and_right_with_black() -> None:
     fitted = fit(torch.full((1, 50, 40, 3), 200, dtype=torch.uint8), (64, 96), 'letterbox')
     assert fitted.shape == (1, 64, 96, 3)
     assert fitted.dtype == torch.uint8
@@ -42,19 +42,19 @@ def test_large_image_is_antialiased() -> None:
     assert (inner - 127).abs().max() <= 2
 
 
-def test_image_of_the_input_s_size_is_untouched() -> None:
+def test_image_of_the_input_size_is_unchanged() -> None:
     image = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
     assert torch.equal(fit(image, (64, 96), 'letterbox'), image)
 
 
-def test_padded_rows_give_the_same() -> None:
+def test_padded_rows_give_the_same_result() -> None:
     padded = torch.randint(0, 256, (1, 200, 330, 3), dtype=torch.uint8)
     view = padded[:, :, :300]
     assert torch.equal(fit(view, (64, 96), 'stretch'), fit(view.clone(), (64, 96), 'stretch'))
 
 
 @pytest.mark.parametrize('mode', ['letterbox', 'stretch'])
-def test_mask_lies_where_its_image_lies(mode: str) -> None:
+def test_mask_is_placed_like_its_image(mode: str) -> None:
     image = torch.zeros(1, 300, 200, 3, dtype=torch.uint8)
     image[:, 90:240, 60:110] = 255
     mask = (image[..., 0] > 0).to(torch.uint8) * 4
@@ -65,7 +65,7 @@ def test_mask_lies_where_its_image_lies(mode: str) -> None:
     assert set(fitted_mask.unique().tolist()) == {0, 4}
 
 
-def test_mask_s_padding_has_the_value_asked_for() -> None:
+def test_mask_padding_has_the_requested_value() -> None:
     mask = fit_mask(torch.zeros(1, 50, 40, dtype=torch.uint8), (64, 96), 'letterbox', fill=255)
     assert (mask[:, :, :51] == 0).all()
     assert (mask[:, :, 51:] == 255).all()
@@ -81,35 +81,35 @@ def means(image: Tensor) -> list[float]:
     return image.float().mean((0, 1, 2)).tolist()
 
 
-def test_the_means_of_the_channels_reach_the_target_with_power_one() -> None:
+def test_with_power_1_channel_means_reach_the_target() -> None:
     drawn = normalize_colours(tissue(80, 90, 60), TARGET, 1)
     assert means(drawn) == pytest.approx(TARGET, abs=2)
 
 
-def test_a_power_draws_them_a_part_of_the_way() -> None:
+def test_with_a_power_below_1_channel_means_approach_the_target() -> None:
     drawn = normalize_colours(tissue(80, 90, 60), TARGET, 0.5)
     expected = [(80 * 130) ** 0.5, (90 * 70) ** 0.5, (60 * 70) ** 0.5]
     assert means(drawn) == pytest.approx(expected, abs=2)
 
 
-def test_power_zero_changes_nothing() -> None:
+def test_with_power_0_nothing_changes() -> None:
     image = tissue(80, 90, 60)
     assert torch.equal(normalize_colours(image, TARGET, 0), image)
 
 
 @pytest.mark.parametrize(('colour', 'gain'), [((14, 12, 12), 2.5), ((245, 240, 240), 0.5)])
-def test_the_gain_has_limits(colour: tuple[int, int, int], gain: float) -> None:
+def test_gain_is_limited(colour: tuple[int, int, int], gain: float) -> None:
     drawn = normalize_colours(tissue(*colour, spread=1), (130, 100, 100), 1)
     assert means(drawn) == pytest.approx([gain * value for value in colour], rel=0.1)
 
 
 @pytest.mark.parametrize('value', [0, 7, 255])
-def test_an_image_without_content_is_left_as_it_is(value: int) -> None:
+def test_an_image_without_content_is_unchanged(value: int) -> None:
     image = torch.full((1, 64, 96, 3), value, dtype=torch.uint8)
     assert torch.equal(normalize_colours(image, TARGET, 1), image)
 
 
-def test_borders_do_not_count() -> None:
+def test_borders_are_ignored() -> None:
     image = tissue(80, 90, 60, spread=4)
     framed = image.clone()
     framed[:, :, :40] = 3
@@ -121,13 +121,13 @@ def test_borders_do_not_count() -> None:
 def test_a_highlight_changes_the_rest_by_less_than_a_level_or_two() -> None:
     image = tissue(100, 60, 60)
     lit = image.clone()
-    lit[:, 20:36, 30:54] = 255  # clipped, six percent of the image
-    lit[:, 40:48, 30:54] = 235  # not quite
+    lit[:, 20:36, 30:54] = 255  # clipped: 6 % of the image
+    lit[:, 40:48, 30:54] = 235  # almost clipped
     before, after = (normalize_colours(each, TARGET, 0.6) for each in (image, lit))
     assert (before[:, :16].int() - after[:, :16].int()).abs().max() <= 2
 
 
-def test_red_that_is_clipped_alone_counts() -> None:
+def test_pixels_with_only_red_clipped_are_counted() -> None:
     drawn = normalize_colours(tissue(255, 70, 70, spread=0), TARGET, 1)
     assert means(drawn) == pytest.approx(TARGET, abs=4)
 
@@ -140,18 +140,18 @@ def test_each_image_of_a_batch_has_its_own_gain() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device here')
-def test_cuda_gives_the_same_to_a_level() -> None:
+def test_cuda_result_differs_by_at_most_one_level() -> None:
     images = torch.cat([tissue(80, 90, 60), tissue(150, 40, 50)])
     drawn = normalize_colours(images.cuda(), TARGET, 0.6).cpu()
     assert (drawn.int() - normalize_colours(images, TARGET, 0.6).int()).abs().max() <= 1
 
 
-def test_a_model_that_names_none_gets_its_images_as_they_are() -> None:
+def test_images_are_unchanged_if_the_model_has_no_color_target() -> None:
     image = torch.randint(0, 256, (1, 100, 120, 3), dtype=torch.uint8)
     assert torch.equal(prepare(image, SPEC), fit(image, (64, 96), 'letterbox'))
 
 
-def test_padding_stays_black_and_does_not_count() -> None:
+def test_padding_stays_black_and_is_ignored() -> None:
     spec = replace(SPEC, colour_normalization={'target': [130, 70, 70], 'power': 1})
     drawn = prepare(tissue(80, 90, 60, spread=4)[:, :, :64], spec)  # 64 columns of 96
     assert means(drawn[:, :, :64]) == pytest.approx(TARGET, abs=2)

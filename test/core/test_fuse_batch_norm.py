@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folding changes the time that a network takes, and nothing else."""
+"""Fusing batch norm changes the run time of a network, and nothing else."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ FITTED = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3
 
 
 class InAnotherOrder(nn.Module):
-    """Holds its layers in the order of the alphabet."""
+    """Registers its layers in another order than it uses them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class InAnotherOrder(nn.Module):
 
 
 class OfOneSize(nn.Module):
-    """Refuses images of other sizes, as vision transformers do."""
+    """Rejects images of other sizes, as vision transformers do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class OfOneSize(nn.Module):
 
 
 class WithActivation(nn.BatchNorm2d):
-    """Does more than its name says."""
+    """A subclass of BatchNorm2d with an activation."""
 
     def forward(self, planes: Tensor) -> Tensor:
         return super().forward(planes).relu()
@@ -54,8 +54,8 @@ def normalisations(network: nn.Module) -> int:
     return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
-def stir(network: nn.Module) -> None:
-    """Give normalisations something to do: new ones leave all as it is."""
+def randomize(network: nn.Module) -> None:
+    """Set random statistics: the initial ones change nothing."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             for values, low, high in (
@@ -71,12 +71,12 @@ def stir(network: nn.Module) -> None:
 def network(tiny_spec: ModelSpec) -> SegmentationNetwork:
     torch.manual_seed(0)
     made = SegmentationNetwork(tiny_spec).eval()
-    stir(made)
+    randomize(made)
     return made
 
 
 @torch.inference_mode()
-def test_logits_stay(network: SegmentationNetwork) -> None:
+def test_logits_are_unchanged(network: SegmentationNetwork) -> None:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     fused = fuse_batch_norm(network, SIZE)
     assert normalisations(network) > 20
@@ -87,28 +87,28 @@ def test_logits_stay(network: SegmentationNetwork) -> None:
         assert torch.equal(tensor, before[name]), name
 
 
-def test_layers_that_are_used_in_another_order_stay(network: SegmentationNetwork) -> None:
+def test_layers_used_in_another_order_are_not_fused(network: SegmentationNetwork) -> None:
     network.layers = InAnotherOrder().eval()
-    stir(network)
+    randomize(network)
     assert fuse_batch_norm(network, SIZE) is network
 
 
-def test_a_network_that_takes_no_other_size_stays(network: SegmentationNetwork) -> None:
+def test_a_network_with_a_fixed_input_size_is_not_fused(network: SegmentationNetwork) -> None:
     network.layers = OfOneSize()
     assert fuse_batch_norm(network, (640, 640)) is network
 
 
 @torch.inference_mode()
-def test_a_normalisation_that_does_more_stays(network: SegmentationNetwork) -> None:
+def test_a_subclass_of_batch_norm_is_not_fused(network: SegmentationNetwork) -> None:
     network.layers = nn.Sequential(
         *(nn.Conv2d(3, 8, 3), WithActivation(8), nn.Conv2d(8, 10, 3), nn.BatchNorm2d(10))
     ).eval()
-    stir(network)
+    randomize(network)
     fused = fuse_batch_norm(network, SIZE)
     assert normalisations(fused) == 1
     torch.testing.assert_close(fused(FITTED), network(FITTED), rtol=1e-4, atol=1e-4)
 
 
-def test_the_runtime_folds(tiny_model: Path) -> None:
+def test_the_runtime_fuses_batch_norm(tiny_model: Path) -> None:
     runtime = TorchRuntime.load(tiny_model, read_spec(tiny_model), Options('cpu'))
     assert normalisations(runtime.network) == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where pixels lie between the points of a grid."""
+"""Positions of pixels between the points of a grid."""
 
 import numpy as np
 import pytest
@@ -21,10 +21,12 @@ def test_weights_are_those_of_a_bilinear_resize(pixels: int, points: int) -> Non
     for cell in np.flatnonzero(axis.counts):
         first, second = row[axis.points[cell]], row[axis.points[cell] + axis.steps[cell]]
         drawn[axis.pixels[:, cell]] = first + axis.weights[:, cell] * (second - first)
-    assert drawn == pytest.approx(expected.numpy(), abs=1e-4)  # float32 places in torch
+    assert drawn == pytest.approx(
+        expected.numpy(), abs=1e-4
+    )  # torch computes positions in float32
 
 
-def test_each_pixel_is_in_the_cell_that_counts_it() -> None:
+def test_each_pixel_is_in_its_cell() -> None:
     axis = make_axis_map(1080, 384)
     assert axis.counts.sum() == 1080
     for cell, count in enumerate(axis.counts):
@@ -32,6 +34,6 @@ def test_each_pixel_is_in_the_cell_that_counts_it() -> None:
         assert (axis.cells == cell).sum() == count
 
 
-def test_cells_hold_no_more_pixels_than_lie_between_two_points() -> None:
+def test_cells_contain_only_the_pixels_between_two_points() -> None:
     assert len(make_axis_map(1920, 640).pixels) == 3
     assert len(make_axis_map(1920, 192).pixels) == 10

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each gate lets a scene pass and stops what is spoiled in its way; actions, counts, refusals."""
+"""Each gate passes a good image and rejects its kind of degraded image; actions and counts."""
 
 import numpy as np
 import pytest
@@ -19,12 +19,12 @@ BLACK = np.zeros((90, 160, 3), np.uint8)
 
 
 def noise(seed: int) -> np.ndarray:
-    """Return an image that is lit, red and rough."""
+    """Return a bright, red image with texture."""
     rng = np.random.default_rng(seed)
     return rng.integers((90, 20, 20), (250, 90, 90), (90, 160, 3), np.uint8)
 
 
-def test_every_gate_warns_by_default_within_its_span() -> None:
+def test_default_action_is_warn_and_the_limit_is_in_range() -> None:
     assert list(DEFAULTS) == list(GATES)
     for name, setting in DEFAULTS.items():
         assert setting.action == WARN
@@ -32,7 +32,7 @@ def test_every_gate_warns_by_default_within_its_span() -> None:
         assert low <= setting.limit <= high
 
 
-def test_a_good_image_passes_all_and_a_black_one_is_reported() -> None:
+def test_a_good_image_passes_all_gates_and_a_black_one_is_reported() -> None:
     gates = Gates()
     assert gates.examine(noise(0)) == ()
     (finding,) = gates.examine(BLACK)
@@ -40,8 +40,8 @@ def test_a_good_image_passes_all_and_a_black_one_is_reported() -> None:
     assert finding.reason == 'the image is black: 1.000 (limit 0.700)'
 
 
-def test_a_recording_of_fields_passes_all_but_that_it_is_interlaced() -> None:
-    """Within black borders, as a da Vinci sends it; rows of two moments show a moving tool."""
+def test_an_interlaced_image_fails_only_the_gate_for_interlacing() -> None:
+    """With black borders, as a da Vinci sends it; the two fields show a moving tool."""
     gates, scene = Gates(), Scene(3, (360, 450), 10.0)
     found = []
     for number in range(0, 12, 2):
@@ -52,26 +52,26 @@ def test_a_recording_of_fields_passes_all_but_that_it_is_interlaced() -> None:
     assert not gates.examine(np.pad(scene.frame(12).image, ((0, 0), (95, 95), (0, 0))))
 
 
-def test_the_action_is_what_was_asked_for() -> None:
+def test_gate_takes_the_requested_action() -> None:
     strict = Gates({'black': GateSetting(REFUSE, 0.7)})
     assert [finding.action for finding in strict.examine(BLACK)] == [REFUSE]
     assert Gates({'black': GateSetting()}).examine(BLACK) == ()
     assert Gates({}).examine(BLACK) == ()
 
 
-def test_the_limit_is_what_was_asked_for() -> None:
+def test_gate_uses_the_requested_limit() -> None:
     half = noise(0)
     half[:45] = 0
     assert Gates({'black': GateSetting(WARN, 0.4)}).examine(half)
     assert not Gates({'black': GateSetting(WARN, 0.6)}).examine(half)
 
 
-def test_sharpness_is_too_little_and_not_too_much() -> None:
+def test_sharpness_has_a_lower_limit() -> None:
     assert Gates({'unfocused': GateSetting(WARN, 1.0)}).examine(noise(0))
     assert not Gates({'unfocused': GateSetting(WARN, 0.1)}).examine(noise(0))
 
 
-def test_the_same_image_so_many_times_is_frozen() -> None:
+def test_repeated_identical_images_are_frozen() -> None:
     gates = Gates({FROZEN: GateSetting(WARN, 3)})
     same = noise(1)
     found = [gates.examine(image.copy()) for image in (noise(0), same, same, same, same, noise(2))]
@@ -79,7 +79,7 @@ def test_the_same_image_so_many_times_is_frozen() -> None:
     assert found[4][0].reason == 'the image does not change: 4 identical in a row (limit 3)'
 
 
-def test_an_image_that_differs_a_little_is_not_frozen() -> None:
+def test_a_slightly_different_image_is_not_frozen() -> None:
     gates = Gates({FROZEN: GateSetting(WARN, 2)})
     image = noise(0)
     gates.examine(image)
@@ -87,7 +87,7 @@ def test_an_image_that_differs_a_little_is_not_frozen() -> None:
     assert gates.examine(image) == ()
 
 
-def test_another_size_and_a_reset_begin_again() -> None:
+def test_another_size_and_a_reset_restart_the_count() -> None:
     gates = Gates({FROZEN: GateSetting(WARN, 2)})
     gates.examine(noise(0))
     assert gates.examine(noise(0)[:80]) == ()
@@ -106,6 +106,6 @@ def test_another_size_and_a_reset_begin_again() -> None:
         ({FROZEN: GateSetting(WARN, 1)}, "limit of gate 'frozen' is 1"),
     ],
 )
-def test_what_makes_no_sense_is_refused(settings: dict, message: str) -> None:
+def test_rejects_invalid_settings(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Gates(settings)

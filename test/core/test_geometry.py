@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points of instruments: where they are drawn, with true deviations, and flagged where unseen."""
+"""Keypoints of instruments: their positions, standard deviations and flags of hidden ones."""
 
 import dataclasses
 from collections import defaultdict
@@ -31,20 +31,20 @@ KINDS = KeypointKind
 
 
 def points_of(mask, label=None):
-    """Find the points of the only instrument, or of the only one of a class."""
+    """Find the keypoints of the only instrument, or of the only one of a class."""
     found = find(mask)
     (one,) = [i for i in found if label in (None, i.label)]
     geometry = find_geometries(found, mask)[found.index(one)]
     return {point.kind: point for point in geometry.keypoints}, geometry
 
 
-def test_kinds_have_the_names_of_the_labels():
+def test_kinds_of_keypoints_have_the_names_of_the_labels():
     assert {kind.value: kind.name.lower() for kind in KINDS} == {
         number: name for number, name in KEYPOINT_LABELS.items() if number < 60
     }
 
 
-def test_a_tool_has_its_points_where_it_is_drawn():
+def test_keypoints_of_a_tool_are_where_it_is_drawn():
     points, geometry = points_of(tool(empty(), (-20, 130), (400, 130)))
     assert points[KINDS.TIP].place == pytest.approx((400, 130), abs=2)
     assert points[KINDS.JAW_PIVOT].place == pytest.approx((316, 130), abs=8)
@@ -78,7 +78,7 @@ def test_left_and_right_are_as_seen_along_the_shaft():
     assert abs(points[KINDS.SHAFT_AXIS].angle_rad) == pytest.approx(np.pi, abs=0.01)
 
 
-def test_where_something_covers_the_entry_it_is_hidden():
+def test_a_covered_entry_is_hidden():
     mask = tool(empty(), (-20, 130), (400, 130))
     mask[:, :100] = THREAD
     points, _ = points_of(mask, ROBOTIC_TOOL)
@@ -86,13 +86,13 @@ def test_where_something_covers_the_entry_it_is_hidden():
     assert KINDS.LEFT_SHAFT_EDGE not in points
 
 
-def test_a_rod_has_its_tip_away_from_the_border():
+def test_tip_of_a_rod_is_at_the_end_away_from_the_border():
     points, geometry = points_of(bar(empty(), (200, -20), (240, 160), 16, SUCTION))
     assert points[KINDS.TIP].place == pytest.approx((240, 160), abs=3)
     assert geometry.shaft_width_px == pytest.approx(17, abs=1.6)
 
 
-def test_the_thread_tells_the_tail_of_a_needle():
+def test_the_thread_determines_the_tail_of_a_needle():
     mask = empty()
     cv2.ellipse(mask, (240, 130), (60, 60), 0, 0, 170, NEEDLE, 6)
     line = [np.array([(300, 130), (340, 100), (420, 90)], np.int32)]
@@ -123,7 +123,7 @@ def test_a_thread_is_a_line_of_points_in_order():
 
 @pytest.mark.parametrize('shape', ['loop', 'speck', 'full'])
 @pytest.mark.parametrize('label', [NEEDLE, THREAD, SUCTION, CLASPER, CLAMPS])
-def test_odd_shapes_give_points_or_none_but_no_error(shape, label):
+def test_unusual_shapes_cause_no_error(shape, label):
     mask = empty()
     if shape == 'loop':
         cv2.circle(mask, (240, 130), 50, label, 4)
@@ -136,7 +136,7 @@ def test_odd_shapes_give_points_or_none_but_no_error(shape, label):
             assert np.isfinite(point[1:5]).all()
 
 
-def test_without_a_decision_there_are_no_points():
+def test_no_decision_has_no_keypoints():
     mask = np.full((270, 480), NO_DECISION, np.uint8)
     (unknown,) = without_decision(mask.shape)
     assert find_geometries([unknown], mask)[0].keypoints == ()
@@ -152,7 +152,7 @@ def test_a_circle_is_fitted_to_a_short_arc_without_bias():
     assert fit_arc(np.stack([np.arange(20.0), np.arange(20.0)], axis=1), 1.0) is None
 
 
-def test_a_course_and_its_points_keep_the_ends():
+def test_a_path_and_its_points_keep_the_ends():
     points = np.stack([np.arange(0.0, 60), np.zeros(60)], axis=1)
     line = resample(course(points, 3.0), 5)
     assert sorted(line[:, 0]) == pytest.approx([1, 15.5, 29.5, 44, 58], abs=1.5)
@@ -160,11 +160,11 @@ def test_a_course_and_its_points_keep_the_ends():
 
 
 ANYWHERE = (KINDS.THREAD_LINE, KINDS.THREAD_END, KINDS.SHAFT_AXIS)
-"""Kinds of which there are several, or which may lie anywhere on a line."""
+"""Kinds of which there are several, or that may be anywhere on a line."""
 
 
-def test_points_of_drawn_scenes_are_near_the_truth_and_their_deviations_true():
-    """On true masks; the errors are those of the definitions and of what is covered."""
+def test_keypoints_of_synthetic_scenes_are_accurate_and_their_deviations_calibrated():
+    """On ground-truth masks: errors come from the definitions and from occlusion."""
     errors, inside = defaultdict(list), []
     for seed in range(5_000_030, 5_000_060):
         scene = Scene(seed, (270, 480))
@@ -181,7 +181,7 @@ def test_points_of_drawn_scenes_are_near_the_truth_and_their_deviations_true():
             for point in geometry.keypoints:
                 if point.kind in seen and point.kind not in ANYWHERE:
                     away = np.abs(point.place - seen[point.kind].place)
-                    errors[point.kind].append(np.hypot(*away) * 4)  # as of 1080 rows
+                    errors[point.kind].append(np.hypot(*away) * 4)  # scaled to 1080 rows
                     inside += (away <= point.sigma_px).tolist()
     assert np.median(errors[KINDS.TIP]) < 16
     assert np.median(errors[KINDS.SHAFT_ENTRY]) < 6
@@ -193,7 +193,7 @@ def _is_seen(point):
     return not (point.is_hidden or point.is_beyond)
 
 
-def test_deviations_grow_with_doubt():
+def test_deviations_grow_with_uncertainty():
     mask = tool(empty(), (-20, 130), (300, 130))
     sigmas = []
     for confidence in (255, 204, 153):
@@ -205,7 +205,7 @@ def test_deviations_grow_with_doubt():
     assert sigmas[0][KINDS.SHAFT_ENTRY] == sigmas[2][KINDS.SHAFT_ENTRY]
 
 
-def test_a_tip_that_another_tool_covers_is_hidden():
+def test_a_tip_covered_by_another_tool_is_hidden():
     mask = tool(empty(), (-20, 130), (400, 130))
     bar(mask, (380, -10), (380, 280), 60, SHAFT)
     found = find(mask)
@@ -216,7 +216,7 @@ def test_a_tip_that_another_tool_covers_is_hidden():
         assert tips[kind].score == 0
 
 
-def test_the_line_of_a_thread_in_pieces_runs_through_all_of_them():
+def test_the_line_of_a_thread_runs_through_all_its_pieces():
     mask = empty()
     for first, last in ((20, 140), (155, 300), (316, 450)):
         cv2.line(mask, (first, 100), (last, 100), THREAD, 3)
@@ -228,7 +228,7 @@ def test_the_line_of_a_thread_in_pieces_runs_through_all_of_them():
     assert (min(x), max(x)) == pytest.approx((20, 450), abs=4)
 
 
-def test_distances_are_those_of_the_nearest_points_in_sight():
+def test_distances_are_to_the_nearest_visible_points():
     mask = tool(tool(empty(), (-20, 60), (200, 60), 24), (500, 70), (280, 70), 24)
     cv2.ellipse(mask, (240, 180), (40, 40), 0, 0, 180, NEEDLE, 6)
     found = find(mask, confidence=255)
@@ -250,7 +250,7 @@ def test_distances_are_those_of_the_nearest_points_in_sight():
     assert least_distances(found[:1], geometries[:1]) == (None, None)
 
 
-def test_of_noise_only_the_largest_instruments_have_points():
+def test_in_noise_only_the_largest_instruments_have_keypoints():
     mask = np.random.default_rng(0).integers(0, 10, (90, 160), dtype=np.uint8)
     found = find(mask)
     geometries = find_geometries(found, mask)
@@ -258,7 +258,7 @@ def test_of_noise_only_the_largest_instruments_have_points():
     assert 0 < sum(bool(geometry.keypoints) for geometry in geometries) <= MOST_INSTRUMENTS
 
 
-def test_tips_of_jaws_that_two_tools_share_are_guesses():
+def test_tips_of_jaws_shared_by_two_tools_are_estimated():
     mask = bar(empty(), (-20, 130), (120, 130), 40, SHAFT)
     bar(mask, (120, 130), (180, 130), 30, WRIST)
     bar(mask, (500, 150), (360, 150), 40, SHAFT)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Files that would cost the decoder time or memory are refused before it sees them.
+Files that would cost the decoder too much time or memory are rejected before decoding.
 
-Masks are read as indices, or refused for what they are.
+Masks are read as class indices; other files are rejected with the reason.
 """
 
 import struct
@@ -47,7 +47,7 @@ def jpeg(height: int = 16, width: int = 24, *options: int) -> bytes:
 
 
 def with_scans(data: bytes, number: int) -> bytes:
-    """Give a progressive JPEG so many scans, by repeating its last one."""
+    """Return a progressive JPEG with `number` scans, by repeating its last one."""
     last, end = data.rfind(b'\xff\xda'), data.rfind(b'\xff\xd9')
     more = number - data.count(b'\xff\xda')
     return data[:end] + data[last:end] * more + data[end:]
@@ -69,18 +69,18 @@ def cause(data: bytes) -> str:
 
 @pytest.fixture
 def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """See that nothing is decoded."""
+    """Fail if anything is decoded."""
     monkeypatch.setattr(cv2, 'imdecode', None)
     monkeypatch.setattr(simplejpeg, 'decode_jpeg', None)
 
 
-def test_a_png_by_hand_is_read() -> None:
+def test_reads_a_hand_made_png() -> None:
     assert check_file(PNG) == (PNG, 16, 24, False)
     np.testing.assert_array_equal(rgb_from_msg(Message(format='', data=PNG)), IMAGE)
 
 
 @pytest.mark.parametrize('name', [b'zTXt', b'iTXt', b'iCCP', b'eXIf', b'tEXt', b'pHYs', b'zzZz'])
-def test_what_is_no_part_of_the_image_is_not_decoded(name: bytes) -> None:
+def test_data_outside_the_image_is_not_decoded(name: bytes) -> None:
     packed = chunk(name, b'k\0\0' + zlib.compress(bytes(1 << 20)))
     data = START + ihdr() + packed * 3 + IDAT + packed + IEND
     assert check_file(data) == (PNG, 16, 24, False)
@@ -102,24 +102,24 @@ def test_what_is_no_part_of_the_image_is_not_decoded(name: bytes) -> None:
         START,
     ],
 )
-def test_chunks_that_do_not_fit_are_refused_before_decoding(data: bytes) -> None:
+def test_rejects_invalid_chunks_before_decoding(data: bytes) -> None:
     assert cause(data) == 'decode'
 
 
 @pytest.mark.usefixtures('no_decoder')
 @pytest.mark.parametrize('name', [b'acTL', b'fcTL', b'fdAT'])
-def test_an_animated_png_is_refused(name: bytes) -> None:
+def test_rejects_an_animated_png(name: bytes) -> None:
     assert cause(START + ihdr() + chunk(name, bytes(8)) + IDAT + IEND) == 'decode'
 
 
 @pytest.mark.usefixtures('no_decoder')
-def test_a_png_of_endless_chunks_is_refused() -> None:
+def test_rejects_a_png_with_too_many_chunks() -> None:
     assert cause(START + ihdr() + chunk(b'IDAT') * MAX_CHUNKS + IEND) == 'decode'
 
 
 @pytest.mark.usefixtures('no_decoder')
 @pytest.mark.parametrize('data', [PNG, jpeg()])
-def test_a_size_beyond_the_limit_is_refused(data: bytes) -> None:
+def test_rejects_a_size_above_the_limit(data: bytes) -> None:
     if data is PNG:
         data = START + ihdr(16_384, 16_384) + IDAT + IEND
     else:
@@ -129,19 +129,19 @@ def test_a_size_beyond_the_limit_is_refused(data: bytes) -> None:
 
 
 @pytest.mark.usefixtures('no_decoder')
-def test_more_scans_than_any_camera_sends_are_refused() -> None:
+def test_rejects_a_jpeg_with_too_many_scans() -> None:
     data = with_scans(jpeg(16, 24, cv2.IMWRITE_JPEG_PROGRESSIVE, 1), MAX_SCANS + 1)
     assert cause(data) == 'decode'
 
 
-def test_as_many_scans_as_allowed_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decodes_a_jpeg_with_the_allowed_number_of_scans(monkeypatch: pytest.MonkeyPatch) -> None:
     data = jpeg(16, 24, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     monkeypatch.setattr(jpeg_module, 'MAX_SCANS', data.count(b'\xff\xda'))
     assert rgb_from_msg(Message(format='', data=data)).shape == (16, 24, 3)
 
 
 @pytest.mark.usefixtures('no_decoder')
-def test_scans_and_pixels_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_product_of_scans_and_pixels_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jpeg_module, 'MAX_SCANNED_PIXELS', 16 * 24 * 9 - 1)
     data = with_scans(jpeg(16, 24, cv2.IMWRITE_JPEG_PROGRESSIVE, 1), 10)
     assert cause(data) == 'decode'
@@ -149,7 +149,7 @@ def test_scans_and_pixels_together_are_bounded(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.usefixtures('no_decoder')
 @pytest.mark.parametrize('frame', [0xC3, 0xC5, 0xC9, 0xCA, 0xCD])
-def test_lossless_hierarchical_and_arithmetic_jpeg_are_refused(frame: int) -> None:
+def test_rejects_lossless_hierarchical_and_arithmetic_jpeg(frame: int) -> None:
     data = jpeg()
     place = data.find(b'\xff\xc0')
     assert cause(data[: place + 1] + bytes([frame]) + data[place + 2 :]) == 'decode'
@@ -157,8 +157,8 @@ def test_lossless_hierarchical_and_arithmetic_jpeg_are_refused(frame: int) -> No
 
 @pytest.mark.usefixtures('no_decoder')
 @pytest.mark.parametrize('marker', [b'\xff\x01', b'\xff\xd0', b'\xff\xd8', b'\xff\xe0\0\1'])
-def test_no_marker_hides_another_size_from_us(marker: bytes) -> None:
-    """The decoder takes these to have no length; read as a length, what follows would hide."""
+def test_no_marker_hides_another_size_from_the_parser(marker: bytes) -> None:
+    """The decoder reads no length after these markers; skipping one would hide what follows."""
     data = jpeg()
     hidden = data[:2] + marker + b'\0\x40' + data[2:]
     assert cause(hidden) == 'decode'
@@ -180,7 +180,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb) // 1024)
 """
 
 
-def test_small_files_take_little_memory(tmp_path) -> None:
+def test_small_files_need_little_memory(tmp_path) -> None:
     packer = zlib.compressobj(1)
     much = b''.join(packer.compress(bytes(1 << 20)) for _ in range(300)) + packer.flush()
     bombs = [
@@ -202,7 +202,7 @@ GREY, COLOUR, PALETTE, WITH_ALPHA = 0, 2, 3, 6
 
 
 def write_png(indices, depth=8, kind=GREY, more=b'', interlaced=0):
-    """Write what OpenCV cannot: any depth and colour type, of one sample a pixel."""
+    """Write a PNG that OpenCV cannot write: any depth and color type, one sample per pixel."""
     height, width = indices.shape
     bits = np.unpackbits(indices[..., None], axis=2)[..., 8 - depth :].reshape(height, -1)
     rows = b''.join(b'\0' + row.tobytes() for row in np.packbits(bits, axis=1))
@@ -234,12 +234,12 @@ PALETTE_CHUNK = chunk(b'PLTE', bytes(30))
         (encode('.png', MASK | 240), MASK | 240),
     ],
 )
-def test_grey_is_read_as_indices(data, mask):
+def test_gray_values_are_read_as_indices(data, mask):
     np.testing.assert_array_equal(decode_mask(data), mask)
 
 
-def test_an_interlaced_file_is_read():
-    one = np.full((1, 1), 7, np.uint8)  # of one pass alone
+def test_reads_an_interlaced_file():
+    one = np.full((1, 1), 7, np.uint8)  # has only one pass
     np.testing.assert_array_equal(decode_mask(write_png(one, interlaced=1)), one)
 
 
@@ -263,12 +263,12 @@ def test_an_interlaced_file_is_read():
         (write_png(MASK)[:-40], 'cut off or damaged'),
     ],
 )
-def test_what_is_no_mask_is_reported(data, expected):
+def test_rejects_a_file_that_is_not_a_mask(data, expected):
     with pytest.raises(ValueError, match=expected):
         decode_mask(data)
 
 
-def test_every_changed_byte_of_the_image_is_reported():
+def test_rejects_a_mask_with_any_byte_changed():
     data = write_png(MASK)
     for place in range(len(data)):
         changed = bytearray(data)
@@ -277,7 +277,7 @@ def test_every_changed_byte_of_the_image_is_reported():
             decode_mask(bytes(changed))
 
 
-def test_values_of_no_class_are_found():
+def test_finds_values_that_are_not_a_class():
     mask = np.uint8([[0, 9, 10, 25], [255, 254, 3, 10]])
     assert no_classes(mask, undecided=True) == [10, 25, 254]
     assert no_classes(mask, undecided=False) == [10, 25, 254, 255]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signs of images made by hand, where each number is known."""
+"""Measures of image quality, on hand-made images whose values are known."""
 
 import cv2
 import numpy as np
@@ -31,7 +31,7 @@ def half(left: tuple[int, int, int], right: tuple[int, int, int]) -> np.ndarray:
         (gates.blood_share, (100, 20, 25)),
     ],
 )
-def test_half_an_image_is_a_half(sign: object, colour: tuple[int, int, int]) -> None:
+def test_half_of_the_image_counts_as_half(sign: object, colour: tuple[int, int, int]) -> None:
     assert sign(sample_image(plain(TISSUE))) == 0  # type: ignore[operator]
     assert sign(sample_image(half(TISSUE, colour))) == pytest.approx(0.5, abs=0.02)  # type: ignore[operator]
     assert sign(sample_image(plain(colour))) == 1  # type: ignore[operator]
@@ -46,7 +46,7 @@ def test_half_an_image_is_a_half(sign: object, colour: tuple[int, int, int]) -> 
         gates.haze,
     ],
 )
-def test_what_is_dark_does_not_count(sign: object) -> None:
+def test_dark_pixels_are_ignored(sign: object) -> None:
     for colour in ((255, 255, 251), (60, 90, 110), (100, 20, 25), TISSUE):
         whole = sign(sample_image(plain(colour)))  # type: ignore[operator]
         in_border = sample_image(half((0, 0, 0), colour))
@@ -54,7 +54,7 @@ def test_what_is_dark_does_not_count(sign: object) -> None:
     assert sign(sample_image(plain((0, 0, 0)))) == 0  # type: ignore[operator]
 
 
-def test_haze_is_what_the_darkest_channel_has_everywhere() -> None:
+def test_haze_brightens_the_darkest_channel_everywhere() -> None:
     rng = np.random.default_rng(0)
     clear = rng.integers(0, 200, (216, 384, 3), np.uint8)
     fog = (clear * 0.4 + 176 * 0.6).astype(np.uint8)
@@ -63,7 +63,7 @@ def test_haze_is_what_the_darkest_channel_has_everywhere() -> None:
     assert gates.haze(sample_image(plain((200, 120, 130)))) == pytest.approx(120 / 255)
 
 
-def test_blood_has_nothing_to_see_in_it() -> None:
+def test_blood_has_no_texture() -> None:
     textured = plain((100, 20, 20))
     textured[::8, :] = (200, 40, 40)
     textured[:, ::16] = (30, 5, 5)
@@ -120,13 +120,13 @@ def test_black_borders_do_not_make_a_comb_rarer() -> None:
     assert within > 0.95 * gates.comb_share(sample_image(woven))
 
 
-def test_nothing_at_all_is_not_blurred() -> None:
+def test_a_uniform_image_is_not_blurred() -> None:
     assert gates.sharpness(sample_image(plain(TISSUE))) == 1
     assert gates.sharpness(sample_image(plain((0, 0, 0)))) == 1
     assert gates.sharpness(sample_image(half((0, 0, 0), TISSUE))) == 1
 
 
-def test_a_comb_is_seen_where_it_is() -> None:
+def test_combing_is_found_where_it_is() -> None:
     first, second = edges((720, 1280)), np.roll(edges((720, 1280)), 24, 1)
     woven = first.copy()
     woven[1::2] = second[1::2]
@@ -137,13 +137,13 @@ def test_a_comb_is_seen_where_it_is() -> None:
     assert gates.comb_share(sample_image(woven)) == pytest.approx(whole / 2, rel=0.3)
 
 
-def test_noise_is_no_comb() -> None:
+def test_noise_is_not_combing() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (720, 1280, 3), np.uint8)
     assert gates.comb_share(sample_image(noise)) == 0
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 999), (2, 3), (7, 5), (107, 33), (1920, 1080)])
-def test_any_size_gives_numbers(size: tuple[int, int]) -> None:
+def test_images_of_any_size_give_finite_values(size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
     sample = sample_image(image)
     for sign in (
@@ -154,7 +154,7 @@ def test_any_size_gives_numbers(size: tuple[int, int]) -> None:
         assert 0 <= sign(sample) <= 2
 
 
-def test_memory_layout_changes_nothing() -> None:
+def test_memory_layout_does_not_change_the_result() -> None:
     image = np.random.default_rng(0).integers(0, 255, (216, 384, 3), np.uint8)
     padded = np.pad(image, ((0, 0), (0, 16), (0, 0)))[:, :384]
     assert not padded.flags.c_contiguous

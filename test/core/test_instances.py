@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instruments that touch are told apart, and pieces of one are joined."""
+"""Instruments that touch are separated, and pieces of one instrument are joined."""
 
 import math
 
@@ -32,7 +32,7 @@ def tools_of(mask):
     return [i for i in find(mask) if i.label == ROBOTIC_TOOL]
 
 
-def test_tools_that_cross_are_two_with_their_own_wrists_and_claspers():
+def test_crossing_tools_are_two_with_their_own_wrists_and_claspers():
     mask = tool(tool(empty(), (-20, 60), (330, 200)), (-20, 220), (330, 40))
     first, second = tools_of(mask)
     assert first.area_px + second.area_px == np.count_nonzero(mask)
@@ -50,20 +50,20 @@ def test_a_tip_that_touches_another_shaft_stays_with_its_tool():
     assert sizes[0] == pytest.approx(alone, rel=0.05)
 
 
-def test_a_shaft_that_something_covers_is_one_and_so_is_its_wrist():
+def test_a_partly_covered_shaft_is_one_and_so_is_its_wrist():
     mask = tool(empty(), (-20, 130), (400, 140))
     bar(mask, (120, 0), (120, 269), 20, THREAD)
     bar(mask, (300, 0), (240, 269), 12, NEEDLE)
     assert len(tools_of(mask)) == 1
 
 
-def test_a_bent_cover_does_not_make_two_shafts():
+def test_a_curved_occluder_does_not_split_a_shaft():
     mask = bar(empty(), (-20, 60), (200, 80), 40, SHAFT)
     bar(mask, (195, 80), (300, 160), 38, SHAFT)
     assert len(tools_of(mask)) == 1
 
 
-def test_shafts_from_opposite_sides_are_two_however_they_are_aligned():
+def test_shafts_from_opposite_sides_are_two_even_if_aligned():
     mask = bar(empty(), (-20, 130), (200, 130), 30, SHAFT)
     bar(mask, (500, 132), (290, 132), 30, SHAFT)
     bar(mask, (200, 130), (235, 130), 24, WRIST)
@@ -81,7 +81,7 @@ def test_shafts_that_come_from_opposite_sides_and_touch_are_two():
     assert len(tools_of(straight)) == 1
 
 
-def test_shafts_that_face_each_other_are_two_where_something_covers_one_of_them():
+def test_opposite_shafts_are_two_if_one_is_partly_covered():
     mask = bar(empty(), (-20, 130), (180, 130), 30, SHAFT)
     bar(mask, (500, 130), (290, 130), 30, SHAFT)
     bar(mask, (180, 130), (215, 130), 24, WRIST)
@@ -90,7 +90,7 @@ def test_shafts_that_face_each_other_are_two_where_something_covers_one_of_them(
     assert len(tools_of(mask)) == 2
 
 
-def test_a_piece_of_a_shaft_beside_what_lies_on_it_belongs_to_it():
+def test_a_piece_of_a_shaft_beside_its_occluder_belongs_to_it():
     mask = bar(empty(), (-20, 130), (400, 130), 60, SHAFT)
     cv2.ellipse(mask, (200, 110), (30, 26), 0, 0, 360, NEEDLE, 5)
     assert len(tools_of(mask)) == 1
@@ -121,14 +121,14 @@ def test_a_jaw_in_pieces_belongs_to_its_tool():
     assert len(tools_of(mask)) == 1
 
 
-def test_two_jaws_whose_wrist_is_not_seen_are_one_tool():
+def test_two_jaws_with_a_hidden_wrist_are_one_tool():
     mask = bar(empty(), (480, 170), (400, 130), 10, CLASPER)
     bar(mask, (480, 205), (400, 225), 10, CLASPER)
     assert len(tools_of(mask)) == 1
 
 
 @pytest.mark.parametrize('joined', [False, True])
-def test_what_is_seen_of_a_fork_around_a_wrist_is_no_tool_of_its_own(joined):
+def test_the_visible_part_of_a_fork_around_a_wrist_is_not_a_separate_tool(joined):
     mask = bar(empty(), (-20, 130), (120, 130), 110, WRIST)
     bar(mask, (-20, 75), (10, 75), 12, SHAFT)
     bar(mask, (-20, 185), (16, 185), 16, SHAFT)
@@ -137,13 +137,13 @@ def test_what_is_seen_of_a_fork_around_a_wrist_is_no_tool_of_its_own(joined):
     assert len(tools_of(mask)) == 1
 
 
-def test_a_clasper_behind_tissue_is_a_tool_of_its_own():
+def test_a_clasper_behind_tissue_is_a_separate_tool():
     mask = tool(empty(), (-20, 130), (200, 140))
     bar(mask, (400, 200), (440, 269), 16, CLASPER)
     assert len(tools_of(mask)) == 2
 
 
-def test_a_rod_that_a_shaft_covers_is_one_and_two_rods_are_two():
+def test_a_rod_partly_covered_by_a_shaft_is_one_and_two_rods_are_two():
     mask = bar(empty(), (100, -10), (100, 250), 14, SUCTION)
     bar(mask, (-10, 120), (300, 120), 40, SHAFT)
     assert [i.label for i in find(mask)] == [SUCTION, ROBOTIC_TOOL]
@@ -177,7 +177,7 @@ def test_a_thread_that_runs_through_tissue_or_under_a_tool_is_one():
     assert [i.label for i in find(mask)].count(THREAD) == 1
 
 
-def test_a_sliver_of_a_shaft_between_what_covers_it_belongs_to_it():
+def test_a_sliver_of_a_shaft_between_occluders_belongs_to_it():
     mask = bar(empty(), (-20, 130), (200, 130), 40, SHAFT)
     bar(mask, (230, 138), (260, 138), 10, SHAFT)
     assert len(tools_of(mask)) == 1
@@ -193,7 +193,7 @@ def test_a_short_piece_of_a_needle_belongs_to_the_rest_of_it():
 
 
 @pytest.mark.parametrize('between', [0, NO_DECISION])
-def test_what_is_far_apart_over_nothing_is_not_joined(between):
+def test_distant_pieces_without_an_occluder_are_not_joined(between):
     mask = np.full(SIZE, between, np.uint8)
     cv2.ellipse(mask, (100, 80), (50, 50), 0, 0, 150, NEEDLE, 6)
     cv2.ellipse(mask, (360, 200), (45, 45), 0, 200, 330, NEEDLE, 6)
@@ -204,7 +204,7 @@ def test_what_is_far_apart_over_nothing_is_not_joined(between):
     assert sorted(i.label for i in find(mask)) == [NEEDLE] * 2 + [SUCTION] * 2 + [CATHETER] * 2
 
 
-def test_of_noise_each_region_is_an_instrument():
+def test_in_noise_each_region_is_an_instrument():
     values = np.random.default_rng(1).integers(0, 4, (40, 60), dtype=np.uint8)
     values[values > 1] = 0
     tools = tools_of(np.kron(values, np.ones((6, 6), np.uint8)))
@@ -219,7 +219,7 @@ def test_a_needle_between_jaws_is_one():
     assert [i.label for i in find(mask)].count(NEEDLE) == 1
 
 
-def test_a_thread_in_three_is_one_and_another_one_is_not():
+def test_three_pieces_of_a_thread_are_one_and_another_thread_is_separate():
     mask = empty()
     course = np.stack([np.linspace(20, 460, 90), 60 + 25 * np.sin(np.linspace(0, 7, 90))], axis=1)
     cv2.polylines(mask, [np.rint(course).astype(np.int32)], False, THREAD, 4)
@@ -229,7 +229,7 @@ def test_a_thread_in_three_is_one_and_another_one_is_not():
     assert [i.label for i in find(mask)].count(THREAD) == 2
 
 
-def test_the_instance_image_numbers_detections_and_keeps_what_is_not_decided():
+def test_the_instance_image_numbers_detections_and_keeps_no_decision():
     mask = tool(empty(), (-20, 130), (400, 140))
     cv2.circle(mask, (60, 40), 12, CATHETER, -1)
     mask[200:] = NO_DECISION
@@ -247,7 +247,7 @@ def test_a_class_that_fills_the_image_is_one_instrument(value):
     assert found.area_px == SIZE[0] * SIZE[1]
 
 
-def test_of_noise_few_parts_are_looked_at():
+def test_in_noise_few_parts_are_examined():
     noise = np.random.default_rng(3).integers(0, 10, (1080, 1920), dtype=np.uint8)
     assert len(find_parts(noise, (SHAFT, WRIST, CLASPER))) <= 3 * 24
 
@@ -263,8 +263,8 @@ def test_a_mirrored_mask_gives_mirrored_instruments(height, tip, upside_down):
     assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
 
 
-def test_tools_of_drawn_scenes_are_told_apart():
-    """Held against the truth that is drawn with them, where tools touch and where not."""
+def test_tools_of_synthetic_scenes_are_separated():
+    """Compare with the ground truth, where tools touch and where they do not."""
     found = wanted = matched = 0
     for seed in range(5_000_000, 5_000_030):
         scene = Scene(seed, SIZE)

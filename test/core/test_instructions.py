@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What torch and oneDNN say of this CPU, and how the environment changes it."""
+"""What torch and oneDNN report about this CPU, and how the environment changes it."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ ASK = (
 
 
 def instructions(**variables: str) -> list[str]:
-    """Ask in a process of its own: the libraries read the variables once."""
+    """Query in a new process: the libraries read the variables only once."""
     run = subprocess.run(
         [sys.executable, '-c', ASK],
         env={**os.environ, **variables},
@@ -32,13 +32,13 @@ def instructions(**variables: str) -> list[str]:
 @pytest.mark.skipif(
     'AVX' not in torch.backends.cpu.get_cpu_capability(), reason='no AVX2 instructions here'
 )
-def test_both_libraries_are_named_as_the_environment_limits_them() -> None:
+def test_both_libraries_are_reported_with_the_limits_of_the_environment() -> None:
     name, support = instructions(ATEN_CPU_CAPABILITY='avx2', ONEDNN_MAX_CPU_ISA='AVX2')
     assert name == 'torch AVX2; oneDNN Intel AVX2'
     assert support == 'False True True'
 
 
-def test_a_library_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_a_library_that_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     selection._onednn_isa.cache_clear()
     monkeypatch.setattr(selection, '_ASK_ONEDNN', 'print("nothing of use")')
     assert selection.instruction_set().endswith('oneDNN does not name its own')
@@ -49,7 +49,7 @@ def test_a_library_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPa
     selection._onednn_isa.cache_clear()
 
 
-def test_a_torch_without_onednn_has_float32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torch_without_onednn_has_only_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, 'ops', SimpleNamespace(mkldnn=SimpleNamespace()))
     found = [name for name in ('f32', 'bf16', 'f16') if selection.has_instructions(name)]
     assert found == ['f32']
@@ -59,10 +59,10 @@ def test_a_torch_without_onednn_has_float32_alone(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ('limit', 'bf16', 'hint'), [('AVX2', False, 'f32'), ('ALL', True, 'bf16'), ('', False, 'bf16')]
 )
-def test_openvino_is_not_asked_for_what_its_onednn_may_not_use(
+def test_openvino_is_not_given_a_precision_that_its_onednn_may_not_use(
     monkeypatch: pytest.MonkeyPatch, precision: str, limit: str, bf16: bool, hint: str
 ) -> None:
-    """Without a limit OpenVINO knows best: it takes float32 where the processor lacks bfloat16."""
+    """Without a limit OpenVINO decides: it uses float32 if the processor lacks bfloat16."""
     monkeypatch.delenv('DNNL_MAX_CPU_ISA', raising=False)
     monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', limit)
     monkeypatch.setattr(exported, 'has_instructions', lambda name: bf16)

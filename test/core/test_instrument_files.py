@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lists of instruments as JSON: what is written is read again, and what is no list is named."""
+"""JSON files of instruments: written files can be read back, and errors name invalid ones."""
 
 import json
 
@@ -29,12 +29,12 @@ def path(tmp_path):
     return tmp_path / '000000000.json'
 
 
-def test_what_is_written_is_read_again(path):
+def test_written_list_is_read_back(path):
     path.write_bytes(instruments_to_json([TOOL, THREAD]))
     assert read_instruments(path) == (TOOL, THREAD)
 
 
-def test_names_are_for_people_and_flags_are_plain(path):
+def test_classes_are_written_as_names_and_flags_as_booleans(path):
     path.write_bytes(instruments_to_json([TOOL]))
     document = json.loads(path.read_text())
     assert document['is_decided'] is True
@@ -47,7 +47,7 @@ def test_names_are_for_people_and_flags_are_plain(path):
     ]
 
 
-def test_no_decision_is_told_apart_from_no_instruments():
+def test_no_decision_differs_from_no_instruments():
     assert json.loads(instruments_to_json([], is_decided=False))['is_decided'] is False
 
 
@@ -80,7 +80,7 @@ def damaged(key, value):
         (' ' * (MAX_FILE_BYTES + 1), f'more than {MAX_FILE_BYTES} bytes'),
     ],
 )
-def test_what_is_no_list_of_instruments_is_named(path, content, expected):
+def test_error_names_a_file_that_is_not_a_list_of_instruments(path, content, expected):
     path.write_text(content)
     with pytest.raises(InstrumentFileError, match=r'000000000\.json: is not a list') as caught:
         read_instruments(path)
@@ -88,7 +88,7 @@ def test_what_is_no_list_of_instruments_is_named(path, content, expected):
     assert '\n' not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_named(path):
+def test_error_names_a_missing_file(path):
     with pytest.raises(InstrumentFileError, match=r'000000000\.json: cannot be read'):
         read_instruments(path)
 
@@ -108,7 +108,7 @@ PLACES = st.floats(-5000, 5000)
         st.booleans(),
     )
 )
-def test_any_point_comes_back_to_a_thousandth_of_a_pixel(tmp_path_factory, point):
+def test_points_are_read_back_within_a_thousandth_of_a_pixel(tmp_path_factory, point):
     path = tmp_path_factory.getbasetemp() / 'point.json'
     path.write_bytes(instruments_to_json([ListedInstrument(1, 10, Geometry((point,)), 1)]))
     (found,) = read_instruments(path)[0].geometry.keypoints

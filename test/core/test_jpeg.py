@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A JPEG that lost a part is refused, wherever the loss is, decoded or not; a whole one is not."""
+"""Incomplete JPEGs are rejected, wherever data are missing; complete ones are accepted."""
 
 import io
 import re
@@ -25,7 +25,7 @@ PLACES = [0.02, 0.2, 0.4, 0.5, 0.6, 0.8, 0.95]
 
 
 def make_image(seed: int = 0, height: int = 242, width: int = 324) -> np.ndarray:
-    """Make (H, W, 3) RGB with smooth and with rough parts, as a camera gives it."""
+    """Make (H, W, 3) RGB with smooth and textured parts, like a camera image."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (9, 12, 3), np.uint8)
     smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -52,7 +52,7 @@ def opened(data: bytes) -> np.ndarray:
 
 
 def refusal(data: bytes) -> str:
-    """Find why a file is refused, the same where it is only checked, as frames of videos are."""
+    """Return why a file is rejected; checking without decoding must give the same reason."""
     with pytest.raises(ImageFileError) as caught:
         opened(data)
     with pytest.raises(ImageFileError) as checked:
@@ -62,7 +62,7 @@ def refusal(data: bytes) -> str:
 
 
 def at(data: bytes, share: float) -> int:
-    """Find a place in the coded data, by its share of it."""
+    """Return an offset in the entropy-coded data, given as a fraction of it."""
     start = data.find(b'\xff\xda') + 14
     return start + int(share * (len(data) - 2 - start))
 
@@ -82,7 +82,7 @@ DAMAGES: dict[str, Callable[[bytes, int], bytes]] = {
 
 @pytest.mark.parametrize('number', [34, 64, 512, 1024, 4096])
 @pytest.mark.parametrize('whole', [WHOLE, RESTARTS, GREY], ids=['plain', 'rst', 'grey'])
-def test_zeros_in_it_are_refused(whole: bytes, number: int) -> None:
+def test_rejects_zeroed_data(whole: bytes, number: int) -> None:
     for place in np.random.default_rng(number).uniform(0, 1, 50):
         a = min(at(whole, place), len(whole) - 2 - number)
         assert refusal(whole[:a] + bytes(number) + whole[a + number :]) == 'damaged'
@@ -91,7 +91,7 @@ def test_zeros_in_it_are_refused(whole: bytes, number: int) -> None:
 @pytest.mark.parametrize('value', [0, 128, 255])
 @pytest.mark.parametrize('options', [{}, {'optimize': True}, {'progressive': True}])
 @pytest.mark.parametrize('mode', ['RGB', 'L', 'CMYK'])
-def test_a_flat_image_is_read_though_its_codes_may_be_zeros(mode, options, value) -> None:
+def test_reads_a_uniform_image_whose_codes_may_be_zeros(mode, options, value) -> None:
     stream = io.BytesIO()
     flat = Image.new(mode, (1280, 720), (value,) * len(mode))
     flat.save(stream, 'JPEG', quality=75, **options)
@@ -101,7 +101,7 @@ def test_a_flat_image_is_read_though_its_codes_may_be_zeros(mode, options, value
 @pytest.mark.parametrize('place', PLACES)
 @pytest.mark.parametrize('kind', DAMAGES)
 @pytest.mark.parametrize('whole', [WHOLE, RESTARTS, PROGRESSIVE], ids=['plain', 'rst', 'scans'])
-def test_an_image_that_lost_a_part_is_refused(whole: bytes, kind: str, place: float) -> None:
+def test_rejects_an_image_with_missing_data(whole: bytes, kind: str, place: float) -> None:
     damaged = DAMAGES[kind](whole, min(at(whole, place), len(whole) - 1600))
     assert damaged != whole
     assert refusal(damaged) in ('damaged', 'cut off')
@@ -123,8 +123,8 @@ def share_refused(whole: bytes, damage: Callable[[bytes, int], bytes]) -> float:
     return refused / len(damaged)
 
 
-def test_what_does_not_always_show_is_mostly_refused() -> None:
-    """Where it falls into step again within its codes, a JPEG decodes; docs/safety.md has more."""
+def test_rejects_most_damage_that_is_not_always_detectable() -> None:
+    """A JPEG whose codes resynchronize decodes without error; see docs/safety.md."""
     rng = np.random.default_rng(3)
     assert 0.1 < share_refused(WHOLE, lambda data, a: flipped(data, a, rng)) < 0.9
     assert share_refused(WHOLE, lambda data, a: data[:a] + OTHER[a:] + bytes(999)) > 0.4
@@ -136,11 +136,11 @@ def restarts(data: bytes) -> list[int]:
     return [match.start() for match in re.finditer(rb'\xff[\xd0-\xd7]', data)]
 
 
-def test_restart_intervals_have_to_be_all_there_once_and_in_order() -> None:
+def test_rejects_missing_repeated_or_reordered_restart_intervals() -> None:
     a = restarts(RESTARTS)
     assert len(a) > 20
     for first in (0, 5, len(a) - 9):
-        for number in (1, 7, 8):  # after eight intervals the numbers fit again
+        for number in (1, 7, 8):  # restart numbers repeat after eight intervals
             start, end = a[first], a[first + number]
             assert refusal(RESTARTS[:start] + RESTARTS[end:]) == 'damaged'
             assert refusal(RESTARTS[:end] + RESTARTS[start:]) == 'damaged'
@@ -154,13 +154,13 @@ def scans(data: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize('kept', range(1, 10))
-def test_a_progressive_image_without_its_last_scans_is_refused(kept: int) -> None:
+def test_rejects_a_progressive_image_without_its_last_scans(kept: int) -> None:
     places = scans(PROGRESSIVE)
     assert len(places) == 10
     cut = PROGRESSIVE[: places[kept]]
     tables = cut.rfind(b'\xff\xc4')
     assert refusal(cut + EOI) == 'damaged'
-    if tables > places[kept - 1]:  # those of the scan that is gone
+    if tables > places[kept - 1]:  # tables of the removed scan
         assert refusal(cut[:tables] + EOI) == 'damaged'
 
 
@@ -169,7 +169,7 @@ def segment(marker: int, content: bytes) -> bytes:
 
 
 def blocks_of_one_color(number: int) -> bytes:
-    """Code blocks that differ in nothing from one another, by the standard tables."""
+    """Encode identical blocks with the standard tables."""
     bits = '001010' * number
     bits += '1' * (-len(bits) % 8)
     return int(bits, 2).to_bytes(len(bits) // 8, 'big')
@@ -188,7 +188,7 @@ def scan_of(*components: int) -> bytes:
 
 
 def with_sampling(sampling: int, interval: int = 0) -> bytes:
-    """Make an image in grey of 64x48 pixels with other samplings than encoders offer."""
+    """Make a gray image of 64x48 pixels with a sampling that encoders do not offer."""
     across, down = sampling >> 4, sampling & 15
     units = -(-64 // (8 * across)) * -(-48 // (8 * down))
     coded, per_unit = b'', across * down + 2
@@ -201,19 +201,19 @@ def with_sampling(sampling: int, interval: int = 0) -> bytes:
 
 
 def of_one_color(components: tuple[int, ...] = (1, 2, 3)) -> bytes:
-    """Make an image with a scan for each component, or of some of them alone."""
+    """Make an image with one scan per component, for all or some of the components."""
     scans_ = [scan_of(number) + blocks_of_one_color(8 * 6) for number in components]
     return head_of(0x11) + b''.join(scans_) + EOI
 
 
 @pytest.mark.parametrize('components', [(1,), (1, 2), (2, 3), ()])
-def test_an_image_whose_components_are_not_all_there_is_refused(components) -> None:
-    """Where chroma never came, libjpeg shows grey without a word."""
+def test_rejects_an_image_with_missing_components(components) -> None:
+    """If chroma is missing, libjpeg decodes gray without a warning."""
     assert refusal(of_one_color(components)) == 'damaged'
 
 
 @pytest.mark.parametrize('place', [0.1, 0.5, 0.9])
-def test_a_header_that_lost_a_part_is_refused(place: float) -> None:
+def test_rejects_an_incomplete_header(place: float) -> None:
     head = WHOLE.find(b'\xff\xda')
     a = int(place * (head - 100))
     assert refusal(WHOLE[:a] + WHOLE[a + 100 :]) in ('damaged', 'unreadable', 'refused')
@@ -222,8 +222,8 @@ def test_a_header_that_lost_a_part_is_refused(place: float) -> None:
 @pytest.mark.parametrize('number', [1, 16, 64])
 @pytest.mark.parametrize('table', [0, 1])
 @pytest.mark.parametrize('whole', [WHOLE, RESTARTS, PROGRESSIVE], ids=['plain', 'rst', 'scans'])
-def test_zeros_in_a_quantization_table_are_refused(whole: bytes, table: int, number: int) -> None:
-    """Decoders multiply by them without a word: all of the image is another."""
+def test_rejects_zeros_in_a_quantization_table(whole: bytes, table: int, number: int) -> None:
+    """Decoders multiply by them without a warning: the whole image is wrong."""
     start = [match.end() for match in re.finditer(rb'(?s)\xff\xdb\0\x43.', whole)][table]
     end = start + 64
     damaged = whole[: end - number] + bytes(number) + whole[end:]
@@ -231,8 +231,8 @@ def test_zeros_in_a_quantization_table_are_refused(whole: bytes, table: int, num
 
 
 @pytest.mark.parametrize('height', [120, 240, 257, 400])
-def test_a_size_that_the_image_does_not_have_is_refused(height: int) -> None:
-    """Within one row of blocks (242 to 256) nothing tells the right height."""
+def test_rejects_a_size_that_does_not_match_the_data(height: int) -> None:
+    """Within one row of blocks (242 to 256) the right height cannot be determined."""
     a = WHOLE.find(b'\xff\xc0') + 5
     assert refusal(WHOLE[:a] + struct.pack('>H', height) + WHOLE[a + 2 :]) == 'damaged'
 
@@ -288,7 +288,7 @@ UNUSUAL = {
 
 
 @pytest.mark.parametrize('name', UNUSUAL)
-def test_an_unusual_image_that_is_whole_is_read_as_opencv_reads_it(name: str) -> None:
+def test_reads_a_complete_unusual_image_as_opencv_does(name: str) -> None:
     data = UNUSUAL[name]
     assert ('Huffman' not in name and name != 'AVI1') or b'\xff\xc4' not in data[:SOS]
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -299,13 +299,13 @@ def test_an_unusual_image_that_is_whole_is_read_as_opencv_reads_it(name: str) ->
     check_jpeg(data)
 
 
-def test_samples_of_a_grey_image_are_read_as_they_are() -> None:
+def test_samples_of_a_gray_image_are_read_unchanged() -> None:
     data = by_pillow('L')
     grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     np.testing.assert_array_equal(decode_grey(check_file(data)), grey)
 
 
-def test_of_an_uncommon_subsampling_it_is_reported_that_nothing_checks_it() -> None:
+def test_reports_that_an_uncommon_subsampling_is_not_checked() -> None:
     data = by_pillow('CMYK', subsampling=1)
     check_jpeg(data)
     decoded = decode_rgb(check_file(data))
@@ -314,7 +314,7 @@ def test_of_an_uncommon_subsampling_it_is_reported_that_nothing_checks_it() -> N
 
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 7), (9, 17), (33, 65)])
-def test_a_small_image_is_read(size: tuple[int, int]) -> None:
+def test_reads_a_small_image(size: tuple[int, int]) -> None:
     data = cv2.imencode('.jpg', make_image(0, *size))[1].tobytes()
     assert opened(data).shape == (*size, 3)
     check_jpeg(data)
@@ -326,7 +326,7 @@ CODED = TINY.index(b'\xff\xda') + 14
 
 
 @pytest.mark.parametrize('subsampling', ['444', '422', '420', '440'])
-def test_a_whole_one_of_noise_is_read(subsampling: str) -> None:
+def test_reads_a_complete_image_of_noise(subsampling: str) -> None:
     data = simplejpeg.encode_jpeg(NOISE, colorsubsampling=subsampling)
     assert opened(data).shape == NOISE.shape
     check_jpeg(data + bytes(100))
@@ -346,5 +346,5 @@ def test_a_whole_one_of_noise_is_read(subsampling: str) -> None:
         TINY[: CODED + 100] + TINY[CODED + 150 :],
     ],
 )
-def test_a_tiny_one_of_noise_that_lost_a_part_is_refused(data: bytes) -> None:
+def test_rejects_an_incomplete_tiny_image_of_noise(data: bytes) -> None:
     assert refusal(data) in ('damaged', 'cut off', 'unreadable')

@@ -31,7 +31,7 @@ SURROUNDINGS = {
     'tissue in shadow': np.array([70, 25, 25]),
     'metal': np.array([140, 140, 145]),
 }
-JUST_DISTINCT = 8.0  # CIE76; 2.3 is the least difference that people notice
+JUST_DISTINCT = 8.0  # CIE76; 2.3 is the just noticeable difference
 
 
 def seen_as_lab(colour: np.ndarray, vision: str) -> np.ndarray:
@@ -49,7 +49,7 @@ def seen_as_lab(colour: np.ndarray, vision: str) -> np.ndarray:
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
-def test_order_is_that_of_the_data_set() -> None:
+def test_order_of_labels_is_that_of_the_data_set() -> None:
     assert CLASS_NAMES == (
         'background',
         'tool clasper',
@@ -67,7 +67,7 @@ def test_order_is_that_of_the_data_set() -> None:
 
 @pytest.mark.parametrize('vision', VISION)
 @pytest.mark.parametrize('place', SURROUNDINGS)
-def test_classes_differ_for_every_kind_of_camera(vision: str, place: str) -> None:
+def test_colors_of_classes_differ_for_every_kind_of_camera(vision: str, place: str) -> None:
     below = SURROUNDINGS[place]
     drawn = {name: (below + PALETTE[n]) / 2 for n, name in enumerate(CLASS_NAMES) if n}
     drawn['background'] = below
@@ -76,6 +76,6 @@ def test_classes_differ_for_every_kind_of_camera(vision: str, place: str) -> Non
     assert min(apart.values()) >= JUST_DISTINCT, min(apart, key=apart.__getitem__)
 
 
-def test_palette_can_not_be_changed() -> None:
+def test_palette_is_read_only() -> None:
     with pytest.raises(ValueError, match='read-only'):
         PALETTE[0] = 1

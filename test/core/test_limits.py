@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image that is too large is refused before it is decoded, and the message says so."""
+"""An image that is too large is rejected before it is decoded, and the error says so."""
 
 import struct
 import subprocess
@@ -29,7 +29,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
 
-def test_an_image_of_too_many_pixels_is_refused(tmp_path):
+def test_rejects_an_image_with_too_many_pixels(tmp_path):
     packer = zlib.compressobj(1)
     rows = b''.join(packer.compress(bytes(SIDE_PX + 1)) for _ in range(SIDE_PX)) + packer.flush()
     head = struct.pack('>IIBBBBB', SIDE_PX, SIDE_PX, 8, 0, 0, 0, 0)

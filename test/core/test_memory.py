@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Garbage is still collected, but not sought among what stays."""
+"""Garbage is still collected, but permanent objects are not examined."""
 
 import gc
 import weakref
@@ -10,7 +10,7 @@ from surgseg_ros.core.processes import freeze_garbage, importing
 
 
 class Knot:
-    """Refers to itself, so that only the collector frees it."""
+    """A reference cycle, which only the garbage collector frees."""
 
     def __init__(self):
         self.itself = self
@@ -24,11 +24,11 @@ def settled():
     gc.unfreeze()
 
 
-def test_what_stays_is_not_examined_at_again(settled):
+def test_permanent_objects_are_not_examined_again(settled):
     assert all(one is not settled for one in gc.get_objects())
 
 
-def test_while_libraries_are_imported_no_garbage_is_sought_in_them():
+def test_garbage_collection_is_off_while_libraries_are_imported():
     try:
         with importing():
             stays = Knot()
@@ -39,13 +39,13 @@ def test_while_libraries_are_imported_no_garbage_is_sought_in_them():
         gc.unfreeze()
 
 
-def test_after_a_failed_import_garbage_is_sought_again():
+def test_garbage_collection_is_on_after_a_failed_import():
     with pytest.raises(ImportError), importing():
         raise ImportError
     assert gc.isenabled()
 
 
-def test_what_comes_later_is_freed(settled):
+def test_later_objects_are_freed(settled):
     seen = weakref.ref(Knot())
     gc.collect()
     assert seen() is None

@@ -34,12 +34,12 @@ json_values = st.recursive(
 )
 
 
-def test_json_keeps_every_value() -> None:
+def test_json_round_trip_keeps_every_value() -> None:
     assert ModelSpec.from_json(SPEC.to_json()) == SPEC
 
 
 @given(key=st.sampled_from([entry.name for entry in fields(ModelSpec)]), value=json_values)
-def test_any_value_under_any_key_is_read_or_refused(key: str, value: object) -> None:
+def test_any_value_of_any_key_is_read_or_rejected(key: str, value: object) -> None:
     refusal, spec = '', SPEC
     try:
         spec = ModelSpec.from_json(json.dumps({**VALUES, key: value}))
@@ -50,13 +50,13 @@ def test_any_value_under_any_key_is_read_or_refused(key: str, value: object) -> 
 
 
 @given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
-def test_any_other_content_is_refused(content: bytes) -> None:
+def test_rejects_any_other_content(content: bytes) -> None:
     with pytest.raises(ModelError):
         ModelSpec.from_json(content)
 
 
 @pytest.mark.parametrize('content', ['[' * 100_000, '9' * 10_000, '{"a": 1e999}', '\udcff'])
-def test_hostile_json_is_refused(content: str) -> None:
+def test_rejects_hostile_json(content: str) -> None:
     with pytest.raises(ModelError):
         ModelSpec.from_json(content)
 
@@ -96,7 +96,7 @@ def test_hostile_json_is_refused(content: str) -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_named(key: str, value: object, message: str) -> None:
+def test_error_names_what_is_invalid(key: str, value: object, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         ModelSpec.from_json(json.dumps({**VALUES, key: value}))
 
@@ -107,18 +107,18 @@ def test_missing_keys_are_named() -> None:
 
 
 @pytest.mark.parametrize('key', ['mean', 'std', 'intended_use', 'colour_order', 'architecture'])
-def test_what_decides_the_mask_is_not_guessed(key: str) -> None:
+def test_keys_that_affect_the_mask_have_no_default(key: str) -> None:
     values = {name: value for name, value in VALUES.items() if name != key}
     with pytest.raises(ModelError, match=f"missing keys \\['{key}'\\]"):
         ModelSpec.from_json(json.dumps(values))
 
 
-def test_a_model_of_before_leaves_colours_as_they_are() -> None:
+def test_an_older_model_leaves_colors_unchanged() -> None:
     values = {name: value for name, value in VALUES.items() if name != 'colour_normalization'}
     assert ModelSpec.from_json(json.dumps(values)).colour_normalization == {}
 
 
-def test_a_model_of_before_has_no_temperature() -> None:
+def test_an_older_model_has_no_temperature() -> None:
     values = {name: value for name, value in VALUES.items() if name != 'temperature'}
     assert ModelSpec.from_json(json.dumps(values)).temperature == 1.0
 
@@ -129,7 +129,7 @@ def test_a_temperature_is_a_finite_number(temperature: float) -> None:
         ModelSpec(name='x', temperature=temperature)
 
 
-def test_the_specification_alone_is_written_again(tmp_path: Path) -> None:
+def test_rewriting_the_specification_changes_no_other_file(tmp_path: Path) -> None:
     spec = write_model(tmp_path, SPEC, {'a': torch.zeros(2)})
     write_spec(tmp_path, replace(spec, temperature=1.5))
     again, weights = read_model(tmp_path)
@@ -137,7 +137,7 @@ def test_the_specification_alone_is_written_again(tmp_path: Path) -> None:
     assert not weights['a'].any()
 
 
-def test_folder_is_read_as_written(tmp_path: Path) -> None:
+def test_written_folder_is_read_back(tmp_path: Path) -> None:
     weights = {'a': torch.arange(6.0).view(2, 3).t(), 'b': torch.tensor(7)}
     written = write_model(tmp_path / 'deep' / 'model', SPEC, weights)
     spec, read = read_model(tmp_path / 'deep' / 'model')
@@ -150,7 +150,7 @@ def test_folder_is_read_as_written(tmp_path: Path) -> None:
     ]
 
 
-def test_what_can_not_be_written_leaves_the_old_model(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_model(tmp_path: Path) -> None:
     write_model(tmp_path, SPEC, {'a': torch.zeros(2)})
     broken = ModelSpec(name='broken', scores={'loss': float('nan')})
     with pytest.raises(ModelError, match='NaN'):
@@ -170,12 +170,12 @@ def linked(tmp_path: Path, leave_out: str = '') -> Path:
     return tmp_path / 'linked'
 
 
-def test_a_folder_that_is_linked_file_by_file_is_read(tmp_path: Path) -> None:
+def test_reads_a_folder_of_symlinks(tmp_path: Path) -> None:
     assert read_model(linked(tmp_path))[0].name == SPEC.name
 
 
 @pytest.mark.parametrize('name', ['model.json', 'weights.safetensors'])
-def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_rejects_a_symlink_out_of_the_folder(tmp_path: Path, name: str) -> None:
     folder = linked(tmp_path, leave_out=name)
     (tmp_path / 'secret').write_bytes((tmp_path / 'store' / name).read_bytes())
     (folder / name).symlink_to(tmp_path / 'secret')
@@ -183,7 +183,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
         read_model(folder)
 
 
-def test_a_single_link_to_another_model_is_refused(tmp_path: Path) -> None:
+def test_rejects_a_single_symlink_to_another_model(tmp_path: Path) -> None:
     write_model(tmp_path / 'store', SPEC, {'a': torch.zeros(2)})
     write_model(tmp_path / 'mine', SPEC, {'a': torch.zeros(2)})
     (tmp_path / 'mine' / 'weights.safetensors').unlink()
@@ -196,9 +196,7 @@ def test_a_single_link_to_another_model_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('name', ['model.json', 'weights.safetensors'])
 @pytest.mark.parametrize('target', ['/dev/zero', 'fifo', 'loop'])
-def test_what_is_no_file_is_refused_and_not_waited_for(
-    tmp_path: Path, name: str, target: str
-) -> None:
+def test_rejects_a_fifo_without_blocking(tmp_path: Path, name: str, target: str) -> None:
     write_model(tmp_path, SPEC, {'a': torch.zeros(2)})
     (tmp_path / name).unlink()
     if target == 'fifo':
@@ -209,10 +207,10 @@ def test_what_is_no_file_is_refused_and_not_waited_for(
         read_model(tmp_path)
 
 
-def test_a_file_larger_than_any_network_is_not_read(tmp_path: Path) -> None:
+def test_rejects_a_file_that_is_too_large(tmp_path: Path) -> None:
     write_model(tmp_path, SPEC, {'a': torch.zeros(2)})
     with (tmp_path / 'weights.safetensors').open('wb') as file:
-        file.truncate(1 << 40)  # a hole, which takes no room
+        file.truncate(1 << 40)  # a sparse file, which takes no space
     with pytest.raises(ModelError, match=f'has {1 << 40} bytes, larger than'):
         read_model(tmp_path)
 
@@ -249,7 +247,7 @@ def pickled(folder: Path) -> None:
         (lambda folder: (folder / 'model.json').write_bytes(bytes(2 << 20)), 'larger than'),
     ],
 )
-def test_damaged_folder_is_refused_with_its_name(
+def test_rejects_a_damaged_folder_and_names_it(
     tmp_path: Path, damage: Callable[[Path], object], message: str
 ) -> None:
     write_model(tmp_path, SPEC, {'a': torch.zeros(2)})
@@ -260,13 +258,13 @@ def test_damaged_folder_is_refused_with_its_name(
 
 
 @pytest.mark.parametrize('name', ['missing', 'x' * 5000, 'file', 'file/below'])
-def test_no_folder(tmp_path: Path, name: str) -> None:
+def test_rejects_a_missing_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / 'file').write_text('')
     with pytest.raises(ModelError):
         read_spec(tmp_path / name)
 
 
-def test_weights_of_a_dtype_unknown_here_are_refused(tmp_path: Path) -> None:
+def test_rejects_weights_of_an_unknown_dtype(tmp_path: Path) -> None:
     header = b'{"a":{"dtype":"F8_E8M0","shape":[2],"data_offsets":[0,2]}}'
     content = len(header).to_bytes(8, 'little') + header + b'\0\0'
     write_model(tmp_path, SPEC, {})

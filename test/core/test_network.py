@@ -10,12 +10,14 @@ from surgseg_ros.core.model_folder import ModelError, ModelSpec
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork, load_network
 
 
-def test_logits_have_the_images_size(tiny_network: SegmentationNetwork) -> None:
+def test_logits_have_the_size_of_the_image(tiny_network: SegmentationNetwork) -> None:
     logits = tiny_network(torch.zeros(2, 64, 96, 3, dtype=torch.uint8))
     assert logits.shape == (2, 10, 64, 96)
 
 
-def test_normalisation_is_inside(tiny_spec: ModelSpec, tiny_network: SegmentationNetwork) -> None:
+def test_network_includes_the_normalization(
+    tiny_spec: ModelSpec, tiny_network: SegmentationNetwork
+) -> None:
     image = torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8)
     mean, std = torch.tensor(tiny_spec.mean), torch.tensor(tiny_spec.std)
     normalised = ((image / 255 - mean) / std).permute(0, 3, 1, 2)
@@ -24,7 +26,7 @@ def test_normalisation_is_inside(tiny_spec: ModelSpec, tiny_network: Segmentatio
     )
 
 
-def test_building_asks_no_other_machine(
+def test_building_a_network_downloads_nothing(
     tiny_spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[object] = []
@@ -58,21 +60,21 @@ def test_building_asks_no_other_machine(
         ({'options': {'encoder_depth': None}}, 'encoder_depth'),
     ],
 )
-def test_what_can_not_be_built_is_reported(
+def test_rejects_a_specification_that_cannot_be_built(
     tiny_spec: ModelSpec, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):
         SegmentationNetwork(replace(tiny_spec, **changes))
 
 
-def test_weights_come_back(tiny_spec: ModelSpec, tiny_network: SegmentationNetwork) -> None:
+def test_saved_weights_are_loaded(tiny_spec: ModelSpec, tiny_network: SegmentationNetwork) -> None:
     image = torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8)
     loaded = load_network(tiny_spec, tiny_network.state_dict())
     assert not loaded.training
     torch.testing.assert_close(loaded(image), tiny_network(image), rtol=1e-4, atol=1e-4)
 
 
-def test_weights_of_another_network_are_refused(
+def test_rejects_weights_of_another_network(
     tiny_spec: ModelSpec, tiny_network: SegmentationNetwork
 ) -> None:
     weights = tiny_network.state_dict()
@@ -87,7 +89,7 @@ def test_weights_of_another_network_are_refused(
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_weights_that_are_no_numbers_are_refused(
+def test_rejects_weights_that_are_not_finite(
     tiny_spec: ModelSpec, tiny_network: SegmentationNetwork, value: float
 ) -> None:
     weights = {name: tensor.clone() for name, tensor in tiny_network.state_dict().items()}

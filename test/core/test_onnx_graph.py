@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No export leads a runtime to another file, however it names it."""
+"""An export cannot make a runtime read another file, however it refers to it."""
 
 import hashlib
 from collections.abc import Callable
@@ -63,12 +63,12 @@ def serialized(made: Any, functions: list[Any] = ()) -> bytes:
 
 
 @pytest.mark.parametrize('place', PLACES)
-def test_another_file_is_found_wherever_it_is_named(place: str) -> None:
+def test_finds_a_reference_to_another_file_anywhere(place: str) -> None:
     with pytest.raises(ValueError, match=r'in another file|a compiled engine'):
         check_graph(serialized(PLACES[place]()))
 
 
-def test_another_file_is_found_in_a_function_and_among_sparse_weights() -> None:
+def test_finds_a_reference_in_a_function_and_in_sparse_weights() -> None:
     with pytest.raises(ValueError, match='in another file'):
         check_graph(serialized(graph(), [function()]))
     made = graph()
@@ -77,13 +77,13 @@ def test_another_file_is_found_in_a_function_and_among_sparse_weights() -> None:
         check_graph(serialized(made))
 
 
-def test_a_graph_that_holds_all_of_its_weights_is_taken() -> None:
+def test_accepts_a_graph_that_contains_all_its_weights() -> None:
     held = tensor(external=False)
     check_graph(serialized(graph(within('value', held), initializers=(held,))))
 
 
 @given(st.binary(max_size=60))
-def test_any_other_content_is_read_or_refused(content: bytes) -> None:
+def test_any_other_content_is_read_or_rejected(content: bytes) -> None:
     refusal = 'not an ONNX graph'
     try:
         check_graph(content)
@@ -92,9 +92,9 @@ def test_any_other_content_is_read_or_refused(content: bytes) -> None:
     assert 'not an ONNX graph' in refusal or 'another file' in refusal
 
 
-def test_depth_is_bounded() -> None:
+def test_nesting_depth_is_limited() -> None:
     content = b''
-    for _ in range(400):  # a node's attribute that holds a graph of one node
+    for _ in range(400):  # a node with an attribute that is a graph of one node
         for key in (b'\x32', b'\x2a', b'\x0a'):
             content = key + _length(content) + content
     with pytest.raises(ValueError, match='deep'):
@@ -117,7 +117,7 @@ def with_export(folder: Path, backend: str, files: dict[str, bytes]) -> ModelSpe
     return replace(ModelSpec(name='any'), exports={backend: export})
 
 
-def test_onnxruntime_is_not_led_to_another_file(tmp_path: Path) -> None:
+def test_onnxruntime_cannot_be_made_to_read_another_file(tmp_path: Path) -> None:
     pytest.importorskip('onnxruntime', reason='pip install onnxruntime')
     spec = with_export(tmp_path, 'onnx', {'model.onnx': serialized(PLACES['initializer']())})
     with pytest.raises(ModelError, match='a tensor is in another file'):
@@ -132,7 +132,7 @@ def test_onnxruntime_is_not_led_to_another_file(tmp_path: Path) -> None:
         b'<?xml version="1.0"?><!DOCTYPE n [<!ENTITY e SYSTEM "file:///etc/hostname">]><net>&e;</net>',
     ],
 )
-def test_openvino_is_given_nothing_but_its_own_xml(tmp_path: Path, content: bytes) -> None:
+def test_openvino_accepts_only_its_own_xml(tmp_path: Path, content: bytes) -> None:
     pytest.importorskip('openvino', reason='pip install openvino')
     spec = with_export(tmp_path, 'openvino', {'openvino.xml': content, 'openvino.bin': b''})
     with pytest.raises(ModelError, match=r'openvino\.xml is not XML of OpenVINO'):

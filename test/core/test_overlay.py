@@ -12,7 +12,7 @@ from surgseg_ros.core.overlay import draw_overlay
 IMAGE = np.random.default_rng(0).integers(60, 200, (90, 160, 3), dtype=np.uint8)
 
 
-def test_background_stays_classes_are_tinted_and_no_decision_is_dim_and_grey() -> None:
+def test_background_is_unchanged_classes_are_tinted_and_no_decision_is_dim_gray() -> None:
     mask = np.zeros((90, 160), np.uint8)
     mask[:30], mask[60:] = NEEDLE, NO_DECISION
     drawn = draw_overlay(IMAGE, mask)
@@ -23,7 +23,7 @@ def test_background_stays_classes_are_tinted_and_no_decision_is_dim_and_grey() -
     assert drawn[60:].mean() == pytest.approx(IMAGE[60:].mean() / 2, rel=0.1)
 
 
-def test_inputs_are_only_read_and_may_be_views() -> None:
+def test_inputs_are_not_modified_and_may_be_views() -> None:
     image, mask = IMAGE[::-1, 5:101], np.full((90, 96), NEEDLE, np.uint8)
     image.flags.writeable = mask.flags.writeable = False
     before = image.copy()
@@ -40,7 +40,7 @@ def test_box_is_drawn_around_its_instrument() -> None:
     assert not drawn[55:65, 60:100].any()
 
 
-def test_points_are_drawn_dots_and_rings_and_those_beyond_the_image_are_not() -> None:
+def test_points_are_drawn_as_dots_and_rings_but_not_outside_the_image() -> None:
     black = np.zeros((180, 320, 3), np.uint8)
     kinds = KeypointKind
     geometry = Geometry(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of parameters, and the pipeline's settings that are made of it."""
+"""The table of parameters, and the settings of the pipeline made from it."""
 
 import dataclasses
 
@@ -14,13 +14,13 @@ from surgseg_ros.core.parameters import (
 from surgseg_ros.core.pipeline import PipelineSettings
 
 
-def test_the_defaults_are_the_pipelines_and_the_gates_warn():
+def test_the_defaults_are_those_of_the_pipeline_and_gates_warn():
     settings = pipeline_settings()
     assert {gate.action for gate in settings.gates.values()} == {'warn'}
     assert dataclasses.replace(settings, gates={}) == PipelineSettings()
 
 
-def test_every_parameter_of_the_pipeline_reaches_it_and_applies_offline():
+def test_every_parameter_of_the_pipeline_is_passed_to_it_and_applies_offline():
     changes = {
         'min_confidence': 0.6,
         'steady_frames': 3,
@@ -40,7 +40,7 @@ def test_every_parameter_of_the_pipeline_reaches_it_and_applies_offline():
     assert changes.keys() <= OFFLINE
 
 
-def test_what_only_a_running_node_needs_does_not_apply_offline():
+def test_parameters_of_only_the_running_node_do_not_apply_offline():
     assert {row.name for row in TABLE} - OFFLINE == {
         *('autostart', 'image_transport', 'reliability', 'image_topics', 'camera_names'),
         *('stereo_layout', 'pairing', 'pair_tolerance_ms', 'pair_wait_ms', 'rectified'),
@@ -49,6 +49,6 @@ def test_what_only_a_running_node_needs_does_not_apply_offline():
     }
 
 
-def test_the_name_that_was_meant_is_suggested():
+def test_suggests_the_intended_name():
     assert did_you_mean('min_confidance', DEFAULTS) == " (did you mean 'min_confidence'?)"
     assert did_you_mean('xyz', DEFAULTS) == ''

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters of ROS files and of the command line, as the verbs take them."""
+"""Parameters from ROS parameter files and the command line, as the verbs accept them."""
 
 import argparse
 
@@ -49,7 +49,7 @@ def test_every_default_passes_the_check():
         ('roi', ['0'], 'expected a list in brackets, each a whole number'),
     ],
 )
-def test_a_value_that_does_not_fit_is_named_with_what_does(name, value, expected):
+def test_error_names_an_invalid_value_and_the_valid_ones(name, value, expected):
     with pytest.raises(ValueError, match=f'^{name} is ') as raised:
         check_value(ROWS[name], value)
     assert expected in str(raised.value)
@@ -57,7 +57,7 @@ def test_a_value_that_does_not_fit_is_named_with_what_does(name, value, expected
 
 @pytest.fixture
 def resolve(tmp_path):
-    """Give a function that resolves files of some texts, and words of a command line."""
+    """Return a function that resolves parameter files and command-line arguments."""
 
     def run(*words, files=(), options=None, **more):
         parser = argparse.ArgumentParser()
@@ -108,7 +108,7 @@ def test_the_sections_of_a_node_are_found_by_its_name(tmp_path, name, text, valu
         ('[' * 5000, 'is not YAML'),
     ],
 )
-def test_a_file_that_has_nothing_for_the_node_is_refused(tmp_path, text, expected):
+def test_rejects_a_file_without_parameters_of_the_node(tmp_path, text, expected):
     path = tmp_path / 'parameters.yaml'
     path.write_text(text)
     with pytest.raises(ValueError, match=r'parameters\.yaml') as raised:
@@ -117,39 +117,39 @@ def test_a_file_that_has_nothing_for_the_node_is_refused(tmp_path, text, expecte
     assert '\n' not in str(raised.value)
 
 
-def test_options_win_over_param_and_that_over_the_last_file(resolve):
+def test_options_override_param_which_overrides_the_last_file(resolve):
     names = ('least_area', 'min_confidence', 'steady_sure', 'steady_frames')
     last = section('/**', '{least_area: 0.1, min_confidence: 0.1, steady_sure: 0.1}')
     first = section('/**', '{steady_sure: 0.2, steady_frames: 2}')
     found = resolve(
         *('--param', 'least_area:=0.3', '--param', 'min_confidence:=0.3'),
         *('--param', 'min_confidence:=0.4'),
-        files=(last, first),  # each is put before those already there
+        files=(last, first),  # each is placed before those already there
         options={'least_area': 0.5},
     )
     assert [found.values[name] for name in names] == [0.5, 0.4, 0.1, 2]
     assert found.ignored == ()
 
 
-def test_what_an_option_replaces_may_be_wrong(resolve):
+def test_a_value_that_an_option_overrides_may_be_invalid(resolve):
     found = resolve('--param', 'least_area:=7', options={'least_area': 0.5})
     assert found.values['least_area'] == 0.5
 
 
-def test_nested_and_dotted_names_are_the_same(resolve):
+def test_nested_and_dotted_names_are_equivalent(resolve):
     nested = section('/**', '{gates: {smoke: {action: no_decision}, black.limit: 0.5}}')
     gates = resolve('--param', 'gates.black.action:=none', files=[nested]).pipeline.gates
     assert gates['smoke'].action == 'no_decision'
     assert (gates['black'].action, gates['black'].limit) == ('none', 0.5)
 
 
-def test_defaults_are_the_nodes_unless_a_verb_has_its_own(resolve):
+def test_defaults_are_those_of_the_node_unless_the_verb_has_others(resolve):
     defaults = {'runtime': 'torch', 'precision': 'f32'}
     found = resolve('--param', 'precision:=bf16', defaults=defaults).values
     assert (found['runtime'], found['precision'], found['device']) == ('torch', 'bf16', 'auto')
 
 
-def test_what_has_no_meaning_is_named_whatever_its_value(resolve):
+def test_reports_parameters_that_do_not_apply_whatever_their_value(resolve):
     text = section(
         '/**', '{overlay: 3, use_sim_time: true, qos_overrides: {/image: {depth: 1}}, roi: [1]}'
     )
@@ -173,7 +173,7 @@ def test_what_has_no_meaning_is_named_whatever_its_value(resolve):
         ('roi:=[1', 'is not YAML'),
     ],
 )
-def test_a_word_that_does_not_fit_is_named(resolve, word, expected):
+def test_error_names_an_invalid_argument(resolve, word, expected):
     with pytest.raises(ValueError, match='--param') as raised:
         resolve('--param', word)
     assert repr(word) in str(raised.value)
@@ -181,7 +181,7 @@ def test_a_word_that_does_not_fit_is_named(resolve, word, expected):
     assert '\n' not in str(raised.value)
 
 
-def test_model_and_roi_are_what_they_stand_for(resolve):
+def test_model_and_roi_are_resolved(resolve):
     found = resolve('--param', 'model:=models/mine', '--param', 'roi:=[1, 2, 3, 4]')
     assert (str(found.model), found.roi) == ('models/mine', Roi(1, 2, 3, 4))
     assert (resolve().model, resolve().roi) == (find_model(DEFAULT_MODEL), None)
@@ -195,7 +195,7 @@ def test_model_and_roi_are_what_they_stand_for(resolve):
 
 
 @pytest.mark.parametrize('in_file', [True, False])
-def test_images_with_two_views_are_refused_with_the_way_to_choose_one(resolve, in_file):
+def test_rejects_stereo_images_and_names_how_to_select_one_view(resolve, in_file):
     layout = 'stereo_layout: side_by_side'
     given = {'files': [section('/**', f'{{{layout}}}')]} if in_file else {}
     words = () if in_file else ('--param', 'stereo_layout:=side_by_side')
@@ -220,11 +220,11 @@ def test_a_value_given_as_text_has_the_type_of_its_parameter(name, text, value):
 
 
 @pytest.mark.parametrize(('name', 'text'), [('cpu_threads', 'many'), ('roi', '320')])
-def test_text_that_does_not_fit_is_named(name, text):
+def test_error_names_invalid_text(name, text):
     with pytest.raises(ValueError, match=f'{name} is .*{text}.*, expected'):
         read_value(name, text)
 
 
-def test_a_list_that_is_not_closed_is_named():
+def test_error_names_a_list_without_closing_bracket():
     with pytest.raises(ValueError, match=r'^image_topics: the value is not YAML'):
         read_value('image_topics', '[/a, /b')

@@ -37,7 +37,7 @@ def watch_for_black(action, roi=None):
     return CameraPipeline(PipelineSettings({'black': GateSetting(action, 0.7)}), roi)
 
 
-def test_a_warning_is_held_for_a_second_of_stamps():
+def test_a_warning_lasts_one_second_by_stamps():
     pipeline = watch_for_black('warn')
     codes = [
         [warning.code.value for warning in pipeline.decide(frame(image, at_ms), output()).warnings]
@@ -46,7 +46,7 @@ def test_a_warning_is_held_for_a_second_of_stamps():
     assert codes == [[], ['gate_black'], ['gate_black'], ['gate_black'], []]
 
 
-def test_no_decision_is_of_one_image_alone_and_shows_no_instrument():
+def test_no_decision_lasts_one_image_and_has_no_instruments():
     pipeline = watch_for_black('no_decision')
     refused = complete(pipeline.decide(frame(BLACK, 0), output()))
     assert (refused.is_decided, refused.failed, refused.code) == (False, False, 'gate_black')
@@ -58,7 +58,7 @@ def test_no_decision_is_of_one_image_alone_and_shows_no_instrument():
     assert pipeline.decide(frame(SCENE, 33), output()).is_decided
 
 
-def test_gates_see_the_roi_alone():
+def test_gates_examine_only_the_roi():
     bordered = BLACK.copy()
     roi = Roi(50, 30, 30, 20)
     roi.view(bordered)[:] = roi.view(SCENE)
@@ -66,7 +66,7 @@ def test_gates_see_the_roi_alone():
     assert not watch_for_black('warn', roi).decide(frame(bordered, 0), output()).warnings
 
 
-def test_pixels_below_the_threshold_are_undecided_and_an_image_without_others_is_warned_of():
+def test_pixels_below_the_threshold_are_no_decision_and_an_image_of_only_these_gets_a_warning():
     pipeline = CameraPipeline(PipelineSettings(min_confidence=0.5))
     assert pipeline.needs_confidence
     low = output(sure=100)
@@ -82,7 +82,7 @@ def test_pixels_below_the_threshold_are_undecided_and_an_image_without_others_is
     ]
 
 
-def test_a_filtered_mask_comes_with_the_raw_one_until_a_reset():
+def test_result_contains_the_filtered_and_the_raw_mask_until_a_reset():
     pipeline = CameraPipeline(PipelineSettings(steady_frames=3, steady_sure=1.0))
     assert pipeline.needs_confidence
     pipeline.decide(frame(SCENE, 0), output(0))
@@ -95,7 +95,7 @@ def test_a_filtered_mask_comes_with_the_raw_one_until_a_reset():
 
 
 @pytest.mark.parametrize('stamp_ms', [-500, 20_000])
-def test_a_stamp_that_jumps_restarts_the_filter(stamp_ms):
+def test_a_jump_of_stamps_resets_the_filter(stamp_ms):
     pipeline = CameraPipeline(PipelineSettings(steady_frames=3, steady_sure=1.0))
     pipeline.decide(frame(SCENE, 0), output(0))
     jumped = InputFrame(SCENE, 10**9 + stamp_ms * MS, 33 * MS)
@@ -105,7 +105,7 @@ def test_a_stamp_that_jumps_restarts_the_filter(stamp_ms):
     assert decision.warnings == ()
 
 
-def test_without_stamps_nothing_is_checked_and_the_filter_goes_on():
+def test_without_stamps_nothing_is_checked_and_the_filter_continues():
     pipeline = CameraPipeline(PipelineSettings(steady_frames=3, steady_sure=1.0))
     for _ in range(2):
         decision = pipeline.decide(InputFrame(SCENE), output(0))
@@ -113,7 +113,7 @@ def test_without_stamps_nothing_is_checked_and_the_filter_goes_on():
     assert not pipeline.decide(InputFrame(SCENE), output(NEEDLE, sure=150)).mask.any()
 
 
-def test_a_stamp_of_zero_and_what_the_reader_knew_are_warned_of():
+def test_warns_of_a_stamp_of_zero_and_passes_on_warnings_of_the_reader():
     known = ResultWarning(ReasonCode.COLOR_LOST, 'all colour is lost')
     given = InputFrame(SCENE, 0, 0, (known,))
     decision = CameraPipeline().decide(given, output())
@@ -122,7 +122,7 @@ def test_a_stamp_of_zero_and_what_the_reader_knew_are_warned_of():
     assert decision.is_decided
 
 
-def test_a_network_that_fails_is_no_decision_with_its_reason():
+def test_an_error_of_the_network_gives_no_decision_with_its_reason():
     failed = complete(CameraPipeline().decide(frame(SCENE, 0), ArithmeticError('NaN')))
     assert (failed.is_decided, failed.failed) == (False, True)
     assert failed.reason == 'ArithmeticError: NaN'
@@ -156,8 +156,8 @@ def test_a_failed_image_is_freed_with_its_result(fails, monkeypatch):
         gc.enable()
 
 
-def test_instruments_that_cannot_be_found_are_no_decision_and_the_mask_stays():
-    """A segmentation without any confidence has no scores."""
+def test_an_error_in_finding_instruments_gives_no_decision_and_keeps_the_mask():
+    """A segmentation without confidence has no scores."""
     bare = dataclasses.replace(output(), confidence=None)
     result = complete(CameraPipeline().decide(frame(SCENE, 0), bare))
     assert result.is_decided
@@ -168,7 +168,7 @@ def test_instruments_that_cannot_be_found_are_no_decision_and_the_mask_stays():
     assert 'no decision on instruments: ValueError' in warning.text
 
 
-def test_small_regions_are_dropped_where_asked_for():
+def test_small_regions_are_dropped_if_requested():
     speck = output(0)
     speck.mask[4:6, 4:6] = NEEDLE
     least = [0.0] * NEEDLE + [0.01]
@@ -180,7 +180,7 @@ def test_small_regions_are_dropped_where_asked_for():
     )
 
 
-def test_process_runs_the_network_with_what_the_settings_need():
+def test_process_runs_the_network_as_the_settings_require():
     wanted = []
 
     class Network:
@@ -202,13 +202,13 @@ def test_process_runs_the_network_with_what_the_settings_need():
 @pytest.mark.parametrize(
     'wrong', [{'steady_frames': 61}, {'gates': {'fog': GateSetting('warn', 1)}}]
 )
-def test_settings_out_of_range_are_refused(wrong):
+def test_rejects_settings_out_of_range(wrong):
     with pytest.raises(ValueError, match='expected'):
         CameraPipeline(PipelineSettings(**wrong))
 
 
 class Kept:
-    """A network that sees needles, and keeps the rois that it is given."""
+    """A network that finds needles, and records the rois that it is given."""
 
     def __init__(self):
         self.rois = []
@@ -227,7 +227,7 @@ def _paste(part, size, roi):
     return Segmentation(whole, part.confidence)
 
 
-def test_with_roi_mode_auto_borders_are_found_widened_at_once_and_forgotten_by_a_reset():
+def test_with_roi_mode_auto_borders_are_found_widened_at_once_and_cleared_by_a_reset():
     image, part = np.full((128, 128, 3), 90, np.uint8), Roi(30, 0, 70, 128)
     bordered = np.zeros_like(image)
     part.view(bordered)[:] = 90
@@ -239,7 +239,7 @@ def test_with_roi_mode_auto_borders_are_found_widened_at_once_and_forgotten_by_a
     assert np.array_equal(results[10].mask == NEEDLE, bordered[..., 0] == 90)
     assert (results[9].roi, results[10].roi) == (None, part)
     wide = pipeline.segment(network, frame(image, 400))
-    assert (wide.mask == NEEDLE).all(), 'the filter keeps nothing of what was outside'
+    assert (wide.mask == NEEDLE).all(), 'the filter must not keep pixels from outside the roi'
     for n in range(40):
         pipeline.segment(network, frame(bordered, 433 + 33 * n))
     assert network.rois[-1] == part
@@ -247,7 +247,7 @@ def test_with_roi_mode_auto_borders_are_found_widened_at_once_and_forgotten_by_a
     assert pipeline.segment(network, frame(bordered, 3000)).roi is None
 
 
-def test_with_roi_mode_auto_the_image_whose_stamp_jumps_is_the_first_of_a_new_search():
+def test_with_roi_mode_auto_a_jump_of_stamps_starts_a_new_search():
     bordered = np.zeros((128, 128, 3), np.uint8)
     bordered[:, 30:100] = 90
     pipeline, network = CameraPipeline(PipelineSettings(roi_mode='auto')), Kept()
@@ -260,7 +260,7 @@ def test_with_roi_mode_auto_the_image_whose_stamp_jumps_is_the_first_of_a_new_se
     assert network.rois == [None] * 10 + [found] * 2 + [None] * 9 + [found] * 2
 
 
-def test_with_roi_mode_auto_the_gates_see_the_content_alone():
+def test_with_roi_mode_auto_the_gates_examine_only_the_content():
     bordered = np.zeros((128, 128, 3), np.uint8)
     bordered[:, 40:90] = 90
     gates = {'black': GateSetting('warn', 0.5)}
@@ -275,24 +275,24 @@ def ids(results):
 
 
 def followed(pipeline, frames):
-    """Take each image to its end before the next one."""
+    """Process each image completely before the next one."""
     return [pipeline.track(complete(pipeline.decide(one, output()))) for one in frames]
 
 
 OTHER = np.ascontiguousarray(Scene(4, (72, 128)).frame(0).image)
-"""Another view than SCENE."""
+"""A view other than SCENE."""
 
 STREAM = [
     *(frame(SCENE, at_ms) for at_ms in (0, 33)),
     *(frame(OTHER, at_ms) for at_ms in (66, 100)),  # a cut
     frame(BLACK, 133),  # without a decision
-    *(frame(OTHER, at_ms) for at_ms in (166, 50, 83)),  # stamps that go back
-    InputFrame(OTHER, 61 * 10**9, 200 * MS),  # and jump ahead
+    *(frame(OTHER, at_ms) for at_ms in (166, 50, 83)),  # stamps go backward
+    InputFrame(OTHER, 61 * 10**9, 200 * MS),  # and jump forward
     InputFrame(OTHER[:, :100], 61 * 10**9 + 33 * MS, 233 * MS),
 ]
 
 
-def test_ids_stay_until_a_cut_a_jump_of_stamps_another_size_and_a_reset():
+def test_ids_are_kept_until_a_cut_a_jump_of_stamps_another_size_or_a_reset():
     pipeline = watch_for_black('no_decision')
     found = [number for (number,) in ids(followed(pipeline, STREAM))]
     assert found == [1, 1, 2, 2, 0, 2, 3, 3, 4, 5]
@@ -308,7 +308,7 @@ def test_tracks_may_lag_behind_the_decisions():
     assert ids(late) == ids(followed(watch_for_black('no_decision'), STREAM))
 
 
-def test_a_border_that_is_found_is_no_cut():
+def test_finding_a_border_is_not_a_cut():
     bordered = np.zeros((128, 128, 3), np.uint8)
     bordered[:, 30:60], bordered[:, 60:100] = 90, 200
     pipeline = CameraPipeline(PipelineSettings(roi_mode='auto'))
@@ -317,7 +317,7 @@ def test_a_border_that_is_found_is_no_cut():
     assert ids(results) == [[1]] * 12
 
 
-def test_how_long_an_instrument_may_be_lost_is_a_setting():
+def test_a_setting_limits_how_long_an_instrument_may_be_lost():
     for lost_ms, expected in ((20, 2), (50, 1)):
         pipeline = CameraPipeline(PipelineSettings(track_lost_ms=lost_ms))
         masks = output(), output(0), output()

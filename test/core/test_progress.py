@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command is doing is printed at once, and again while it lasts."""
+"""A command prints its current activity at once, and repeats it periodically."""
 
 import io
 import threading
@@ -41,7 +41,7 @@ def test_an_activity_is_repeated_with_its_time_until_the_next() -> None:
     assert lines[lines.index('benchmark: measuring') + 1].startswith('benchmark: measuring')
 
 
-def test_nothing_is_printed_after_the_end_nor_while_there_is_news() -> None:
+def test_prints_nothing_after_the_end_or_while_there_is_other_output() -> None:
     terminal = Terminal()
     with Progress('demo', terminal, silence_s=PATIENCE_S) as progress:
         for number in range(3):
@@ -50,7 +50,7 @@ def test_nothing_is_printed_after_the_end_nor_while_there_is_news() -> None:
     assert not any(thread.name == 'progress' for thread in threading.enumerate())
 
 
-def test_an_error_goes_through(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_propagated(capsys: pytest.CaptureFixture[str]) -> None:
     def divide() -> None:
         with Progress('demo') as progress:
             progress.print_line('dividing')
@@ -61,7 +61,7 @@ def test_an_error_goes_through(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == 'demo: dividing\n'
 
 
-def test_a_closed_terminal_ends_nothing() -> None:
+def test_a_closed_terminal_does_not_stop_the_command() -> None:
     terminal = io.StringIO()
     terminal.close()
     with Progress('demo', terminal) as progress:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Precision, and what is taken where no CUDA graph can be recorded."""
+"""Precision, and the fallback if no CUDA graph can be captured."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def logits(runtime: TorchRuntime) -> Tensor:
     return runtime(FITTED).float()
 
 
-def test_half_precision_is_near(tiny_model: Path) -> None:
+def test_half_precision_is_close_to_float32(tiny_model: Path) -> None:
     spec = read_spec(tiny_model)
     exact = TorchRuntime.load(tiny_model, spec, Options('cpu'))
     half = TorchRuntime.load(tiny_model, spec, Options('cpu', 'bf16'))
@@ -32,7 +32,7 @@ def test_half_precision_is_near(tiny_model: Path) -> None:
 
 
 @pytest.mark.parametrize(('capability', 'chosen'), [((9, 0), 'bf16'), ((7, 5), 'f16')])
-def test_auto_takes_what_the_gpu_computes_itself(
+def test_auto_selects_a_precision_that_the_gpu_supports_natively(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], chosen: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
@@ -41,29 +41,29 @@ def test_auto_takes_what_the_gpu_computes_itself(
     assert pytorch._choose_precision('f32', 'cuda:0') == 'f32'
 
 
-def test_a_precision_that_torch_has_not_is_refused(tiny_model: Path, tiny_spec: ModelSpec) -> None:
+def test_rejects_a_precision_that_torch_lacks(tiny_model: Path, tiny_spec: ModelSpec) -> None:
     with pytest.raises(
         ValueError, match=r"precision is 'int8', but the runtime torch supports f32"
     ):
         load_runtime(tiny_model, tiny_spec, 'torch', Options('cpu', 'int8'))
 
 
-def test_an_export_of_another_precision_is_refused(tmp_path: Path) -> None:
+def test_rejects_an_export_of_another_precision(tmp_path: Path) -> None:
     export = {'precision': 'bf16', 'files': {'model.onnx': 'b' * 64}, 'agreement': {}}
     spec = ModelSpec(name='any', exports={'onnx': export})
     with pytest.raises(ModelError, match="precision is 'f32', but the export for onnx is bf16"):
         read_export(tmp_path, spec, 'onnx', 'f32')
 
 
-def on_played_cuda(monkeypatch: pytest.MonkeyPatch, model: Path, images: int) -> TorchRuntime:
-    """Make a runtime that takes the CPU for a CUDA device."""
-    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'played GPU')
+def on_fake_cuda(monkeypatch: pytest.MonkeyPatch, model: Path, images: int) -> TorchRuntime:
+    """Make a runtime that treats the CPU as a CUDA device."""
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'fake GPU')
     monkeypatch.setattr(torch.nn.Module, 'to', lambda module, *how, **more: module)
     spec = read_spec(model)
     return TorchRuntime(spec, read_weights(model, spec), 'cuda', 'f32', images)
 
 
-def test_without_a_graph_it_reports_so_and_runs(
+def test_without_a_graph_the_runtime_reports_it_and_runs(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = logits(TorchRuntime.load(tiny_model, read_spec(tiny_model), Options('cpu')))
@@ -72,19 +72,19 @@ def test_without_a_graph_it_reports_so_and_runs(
         raise RuntimeError('no capture today\nand a long explanation')
 
     monkeypatch.setattr(pytorch, 'GraphedNetwork', refuse)
-    runtime = on_played_cuda(monkeypatch, tiny_model, 2)
+    runtime = on_fake_cuda(monkeypatch, tiny_model, 2)
     assert runtime.description == (
-        'torch float32 on played GPU, without a CUDA graph (no capture today)'
+        'torch float32 on fake GPU, without a CUDA graph (no capture today)'
     )
     assert runtime.max_batch_size == 2
-    torch.testing.assert_close(logits(runtime), expected)  # which is folded
+    torch.testing.assert_close(logits(runtime), expected)  # with batch norm fused
 
 
-def test_a_graph_is_recorded_for_each_number_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A recording that is played: replaying does what was recorded, on the same memory."""
+def test_a_graph_is_captured_for_each_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a fake graph: replaying repeats the captured work on the same memory."""
     replayed: list[int] = []
 
-    class PlayedGraph:
+    class FakeGraph:
         def __init__(self, count: int, act: object) -> None:
             self.count, self.act = count, act
 
@@ -92,13 +92,13 @@ def test_a_graph_is_recorded_for_each_number_of_images(monkeypatch: pytest.Monke
             replayed.append(self.count)
             self.act()  # type: ignore[operator]
 
-    def record(network: object, inputs: Tensor) -> tuple[PlayedGraph, Tensor]:
+    def record(network: object, inputs: Tensor) -> tuple[FakeGraph, Tensor]:
         result = torch.empty(len(inputs), dtype=torch.int64)
 
         def act() -> None:
             result.copy_(inputs.sum((1, 2, 3)))
 
-        return PlayedGraph(len(inputs), act), result
+        return FakeGraph(len(inputs), act), result
 
     monkeypatch.setattr(pytorch, '_record', record)
     network = pytorch.GraphedNetwork(lambda x: x, (64, 96), torch.device('cpu'), 3)
@@ -108,8 +108,8 @@ def test_a_graph_is_recorded_for_each_number_of_images(monkeypatch: pytest.Monke
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a CUDA device is here')
-def test_without_cuda_a_recording_is_an_error_that_is_caught() -> None:
-    """What `TorchRuntime` catches is what torch raises."""
+def test_capturing_without_cuda_raises_an_error_that_is_caught() -> None:
+    """`TorchRuntime` catches the error that torch raises."""
     with pytest.raises((RuntimeError, AssertionError)) as raised:
         pytorch._record(lambda x: x, FITTED)
     assert isinstance(raised.value, RuntimeError), type(raised.value)

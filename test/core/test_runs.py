@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Regions of runs are those that OpenCV finds on pixels."""
+"""Regions of runs are the connected components that OpenCV finds."""
 
 import cv2
 import numpy as np
@@ -30,13 +30,13 @@ def assert_same_as_opencv(mask: np.ndarray) -> None:
         selected = kinds == kind
         count, expected = cv2.connectedComponents(selected.view(np.uint8), connectivity=8)
         pairs = set(zip(drawn[selected].tolist(), expected[selected].tolist(), strict=True))
-        assert len(pairs) == count - 1  # as many pairs as regions: each fits one of the others
+        assert len(pairs) == count - 1  # one-to-one: as many pairs as regions
         assert len({first for first, _ in pairs}) == count - 1
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 60), (60, 1), (2, 2), (17, 23), (90, 160)])
 @pytest.mark.parametrize('classes', [2, 3, 11])
-def test_noise(size: tuple[int, int], classes: int) -> None:
+def test_regions_of_noise(size: tuple[int, int], classes: int) -> None:
     rng = np.random.default_rng([*size, classes])
     for _ in range(5):
         mask = rng.integers(0, classes, size, dtype=np.uint8)
@@ -54,7 +54,7 @@ def test_a_spiral_is_one_region() -> None:
     assert len(np.unique(regions_of(mask))) == 2
 
 
-def test_combs_whose_teeth_meet_only_at_the_end() -> None:
+def test_regions_of_combs_whose_teeth_meet_only_at_the_end() -> None:
     mask = np.zeros((40, 99), np.uint8)
     mask[:, ::2] = 4
     mask[-1, :49], mask[-1, 50:] = 4, 4
@@ -77,7 +77,7 @@ def test_values_of_one_kind_are_one_run() -> None:
 
 
 @pytest.mark.parametrize('block', [1, 2, 3, 5])
-def test_of_noise_the_runs_are_bounded_and_what_is_thick_stays(block: int) -> None:
+def test_in_noise_runs_are_limited_and_thick_regions_are_kept(block: int) -> None:
     rng = np.random.default_rng(block)
     small = rng.integers(0, 10, (1080 // block, 1920 // block), dtype=np.uint8)
     mask = np.kron(small, np.ones((block, block), np.uint8))
@@ -88,6 +88,6 @@ def test_of_noise_the_runs_are_bounded_and_what_is_thick_stays(block: int) -> No
     assert np.mean(kept[300:500, 400:900] == 3) > 0.9
 
 
-def test_a_mask_of_instruments_is_no_noise() -> None:
+def test_a_mask_of_instruments_is_not_treated_as_noise() -> None:
     mask = Scene(3, (180, 320)).frame(2).mask
     assert without_noise(mask) is mask

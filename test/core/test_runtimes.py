@@ -22,23 +22,23 @@ EXPORTS = {
 }
 
 
-def test_the_names_that_are_known_without_torch_are_those_of_the_runtimes() -> None:
+def test_runtime_names_available_without_torch_are_those_of_the_runtimes() -> None:
     assert tuple(RUNTIMES) == RUNTIME_NAMES
     assert tuple(TORCH_PRECISIONS) == PRECISION_NAMES
 
 
-def test_auto_and_cpu() -> None:
+def test_devices_auto_and_cpu() -> None:
     assert choose_device('auto') == ('cuda' if torch.cuda.is_available() else 'cpu')
     assert choose_device('cpu') == 'cpu'
 
 
 @pytest.mark.parametrize('device', ['', 'gpu', 'meta', 'cuda:x', 'mps'])
-def test_unknown_device_is_refused(device: str) -> None:
+def test_rejects_an_unknown_device(device: str) -> None:
     with pytest.raises(ValueError, match=f"device is '{device}', expected auto, cpu, cuda"):
         choose_device(device)
 
 
-def test_absent_device_is_refused_with_a_remedy() -> None:
+def test_rejects_an_absent_device_and_names_a_remedy() -> None:
     with pytest.raises(ValueError, match=r"'cuda:99', but torch sees .* set device to 'cpu'"):
         choose_device('cuda:99')
 
@@ -55,7 +55,7 @@ def test_absent_device_is_refused_with_a_remedy() -> None:
         ('cuda', ['openvino', 'onnx'], ['tensorrt'], 'onnxruntime', 'TensorRT is available'),
     ],
 )
-def test_auto_takes_the_fastest_there_is(
+def test_auto_selects_the_fastest_available_runtime(
     monkeypatch: pytest.MonkeyPatch,
     device: str,
     exports: list[str],
@@ -72,7 +72,7 @@ def test_auto_takes_the_fastest_there_is(
     assert reason in why
 
 
-def test_the_description_reports_what_auto_took_and_why(tiny_model: Path) -> None:
+def test_the_description_reports_what_auto_selected_and_why(tiny_model: Path) -> None:
     runtime = Segmenter.load(tiny_model, 'cpu', AUTO).runtime
     assert runtime.description == (
         'torch float32 on CPU (auto: the model has no OpenVINO export: `export` makes one)'
@@ -80,7 +80,7 @@ def test_the_description_reports_what_auto_took_and_why(tiny_model: Path) -> Non
 
 
 @pytest.mark.parametrize('runtime', sorted(set(RUNTIMES) - {'torch'}))
-def test_a_folder_without_export_is_refused_with_the_command(
+def test_rejects_a_folder_without_export_and_names_the_command(
     tiny_model: Path, runtime: str
 ) -> None:
     with pytest.raises(ModelError, match=f'surgseg_ros export --model {tiny_model} --backend o'):

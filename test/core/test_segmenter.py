@@ -19,7 +19,7 @@ SIZES = [(1, 1), (1, 999), (7, 5), (480, 640), (1024, 1280), (1080, 1920), (1920
 
 
 class Painter:
-    """A stand-in network: what is white is needle, what is black background."""
+    """A fake network: white is needle, black is background."""
 
     device = torch.device('cpu')
     description = 'painter'
@@ -46,7 +46,7 @@ def scene(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize('mode', ['letterbox', 'stretch'])
 @pytest.mark.parametrize('size', SIZES)
-def test_mask_lies_on_its_image(size: tuple[int, int], mode: str) -> None:
+def test_mask_is_aligned_with_its_image(size: tuple[int, int], mode: str) -> None:
     spec = ModelSpec(name='painter', input_size=(256, 320), fit=mode)
     image, truth = scene(*size)
     result = Segmenter(spec, Painter()).segment(image, confidence=True)
@@ -75,7 +75,7 @@ def test_mask_lies_on_its_image(size: tuple[int, int], mode: str) -> None:
     ],
     ids=['read-only', 'padded', 'bgr', 'upside down', 'fortran', 'rgba'],
 )
-def test_memory_layout_changes_nothing(painter: Segmenter, view: object) -> None:
+def test_memory_layout_does_not_change_the_result(painter: Segmenter, view: object) -> None:
     image = np.random.default_rng(0).integers(0, 256, (130, 170, 3), dtype=np.uint8)
     seen = view(image)  # type: ignore[operator]
     before = seen.copy()
@@ -83,7 +83,7 @@ def test_memory_layout_changes_nothing(painter: Segmenter, view: object) -> None
     assert np.array_equal(seen, before)
 
 
-def test_roi_is_segmented_alone_and_the_rest_is_without_decision(painter: Segmenter) -> None:
+def test_only_the_roi_is_segmented_and_the_rest_is_no_decision(painter: Segmenter) -> None:
     image, _ = scene(200, 300)
     roi = Roi(40, 30, 201, 111)
     whole = painter.segment(image, roi=roi, confidence=True)
@@ -98,7 +98,7 @@ def test_roi_is_segmented_alone_and_the_rest_is_without_decision(painter: Segmen
     assert not whole.confidence[outside].any()
 
 
-def test_outside_the_circle_of_a_roi_nothing_is_decided(painter: Segmenter) -> None:
+def test_outside_the_circle_of_a_roi_is_no_decision(painter: Segmenter) -> None:
     roi = Roi(50, 20, 200, 160, Circle(150.0, 100.0, 90.0))
     result = painter.segment(scene(200, 300)[0], roi=roi, confidence=True)
     rows, columns = np.indices((200, 300))
@@ -111,7 +111,7 @@ def test_outside_the_circle_of_a_roi_nothing_is_decided(painter: Segmenter) -> N
 
 
 @pytest.mark.parametrize('roi', [Roi(0, 0, 301, 10), Roi(-1, 0, 10, 10), Roi(0, 0, 0, 10)])
-def test_roi_beyond_the_image_is_refused(painter: Segmenter, roi: Roi) -> None:
+def test_rejects_a_roi_outside_the_image(painter: Segmenter, roi: Roi) -> None:
     with pytest.raises(ValueError, match='reaches beyond the image of 300x200'):
         painter.segment(scene(200, 300)[0], roi=roi)
 
@@ -125,20 +125,20 @@ def test_roi_beyond_the_image_is_refused(painter: Segmenter, roi: Roi) -> None:
         np.zeros((4, 4, 3), np.uint16),
     ],
 )
-def test_what_is_no_rgb_image_is_refused(painter: Segmenter, image: np.ndarray) -> None:
+def test_rejects_an_array_that_is_not_an_rgb_image(painter: Segmenter, image: np.ndarray) -> None:
     with pytest.raises(ValueError, match='expected \\(H, W, 3\\) uint8 RGB'):
         painter.segment(image)
 
 
-def test_the_network_gets_what_the_model_prepares() -> None:
+def test_the_network_gets_the_preprocessed_image() -> None:
     colours = {'target': [60, 200, 70], 'power': 1.0}
     spec = ModelSpec(name='painter', input_size=(256, 320), colour_normalization=colours)
-    dim = scene(480, 640)[0] // 3 + 20  # the rectangle is below half, as the network sees it
+    dim = scene(480, 640)[0] // 3 + 20  # the rectangle is below half in the input
     assert not Segmenter(replace(spec, colour_normalization={}), Painter()).segment(dim).mask.any()
     assert Segmenter(spec, Painter()).segment(dim).mask.any()
 
 
-def test_confidence_comes_on_demand_alone(painter: Segmenter) -> None:
+def test_confidence_is_computed_only_on_request(painter: Segmenter) -> None:
     image, _ = scene(64, 64)
     plain, certain = painter.segment(image), painter.segment(image, grid_confidence=True)
     assert (plain.confidence, plain.grid_confidence, certain.confidence) == (None, None, None)
@@ -147,11 +147,13 @@ def test_confidence_comes_on_demand_alone(painter: Segmenter) -> None:
     expected = 255 / (1 + np.exp(-4) + 8 * np.exp(-13))
     assert abs(int(sure[20, 40]) - expected) <= 1
     assert certain.grid_confidence is not None
-    assert certain.grid_confidence.grid.shape == (256, 256), 'the part of the input that it takes'
+    assert certain.grid_confidence.grid.shape == (256, 256), (
+        'the part of the input that the image fills'
+    )
     assert abs(int(certain.grid_confidence.grid[80, 160]) - expected) <= 1
 
 
-def test_certainty_is_of_the_roi(painter: Segmenter) -> None:
+def test_confidence_is_computed_in_the_roi(painter: Segmenter) -> None:
     roi = Roi(40, 30, 201, 111)
     grid_confidence = painter.segment(
         scene(200, 300)[0], roi=roi, grid_confidence=True
@@ -161,8 +163,8 @@ def test_certainty_is_of_the_roi(painter: Segmenter) -> None:
     assert grid_confidence.grid.shape == (177, 320)
 
 
-def test_images_of_any_sizes_share_a_pass(painter: Segmenter) -> None:
-    """One pass gives each image what it gets alone, its own roi and size included."""
+def test_images_of_different_sizes_share_a_forward_pass(painter: Segmenter) -> None:
+    """A batch gives each image the result it gets alone, with its own roi and size."""
     passes = []
 
     class Counted(Painter):
@@ -184,7 +186,7 @@ def test_images_of_any_sizes_share_a_pass(painter: Segmenter) -> None:
     ]
 
 
-def test_the_warm_up_takes_as_many_images_as_will_come(painter: Segmenter) -> None:
+def test_the_warm_up_runs_every_batch_size(painter: Segmenter) -> None:
     seen = []
 
     class Two(Painter):
@@ -198,7 +200,7 @@ def test_the_warm_up_takes_as_many_images_as_will_come(painter: Segmenter) -> No
     assert set(seen) == {1, 2}
 
 
-def test_confidence_is_of_the_models_own_temperature(painter: Segmenter) -> None:
+def test_confidence_uses_the_temperature_of_the_model(painter: Segmenter) -> None:
     image, _ = scene(64, 64)
     spec = replace(painter.spec, temperature=2.0)
     sure = Segmenter(spec, Painter()).segment(image, confidence=True).confidence
@@ -207,7 +209,7 @@ def test_confidence_is_of_the_models_own_temperature(painter: Segmenter) -> None
     assert abs(int(sure[20, 40]) - expected) <= 1
 
 
-def test_network_of_another_output_size_is_refused(painter: Segmenter) -> None:
+def test_rejects_a_network_of_another_output_size(painter: Segmenter) -> None:
     spec = replace(painter.spec, input_size=(128, 160))
 
     class Halved(Painter):
@@ -228,7 +230,7 @@ def threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures('threads')
-def test_folder_gives_the_same_mask_with_any_number_of_threads(tiny_model: Path) -> None:
+def test_mask_does_not_depend_on_the_number_of_threads(tiny_model: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (270, 480, 3), dtype=np.uint8)
     segmenter = Segmenter.load(tiny_model, device='cpu')
     segmenter.warm_up((27, 48))
@@ -238,17 +240,17 @@ def test_folder_gives_the_same_mask_with_any_number_of_threads(tiny_model: Path)
         results.append(segmenter.segment(image, confidence=True))
     assert len(np.unique(results[0].mask)) > 1
     assert list(results[0].stage_ms) == ['fit', 'network', 'upsample', 'download']
-    for other in results[1:]:  # the network's float sums may differ in their last bit
+    for other in results[1:]:  # float sums of the network may differ in the last bit
         assert np.mean(results[0].mask == other.mask) > 0.9999
         assert cv2.absdiff(results[0].confidence, other.confidence).max() <= 1
 
 
-def test_unknown_runtime_is_refused(tiny_model: Path) -> None:
+def test_rejects_an_unknown_runtime(tiny_model: Path) -> None:
     with pytest.raises(ValueError, match="runtime is 'fast', expected one of auto, torch"):
         Segmenter.load(tiny_model, runtime='fast')
 
 
-def test_folder_with_the_weights_of_another_network_is_refused(
+def test_rejects_a_folder_with_weights_of_another_network(
     tiny_model: Path, tiny_spec: ModelSpec, tiny_network: SegmentationNetwork
 ) -> None:
     write_model(tiny_model, replace(tiny_spec, options={}), tiny_network.state_dict())
@@ -258,7 +260,7 @@ def test_folder_with_the_weights_of_another_network_is_refused(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device here')
 @pytest.mark.parametrize('precision', ['auto', 'f32', 'bf16', 'f16'])
-def test_cuda_gives_the_mask_of_the_cpu(tiny_model: Path, precision: str) -> None:
+def test_cuda_gives_the_same_mask_as_the_cpu(tiny_model: Path, precision: str) -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((270, 480), (90, 160))]
     on_cpu = Segmenter.load(tiny_model, device='cpu')
@@ -266,14 +268,16 @@ def test_cuda_gives_the_mask_of_the_cpu(tiny_model: Path, precision: str) -> Non
     assert 'as a CUDA graph' in on_cuda.runtime.description
     for result, image in zip(on_cuda.segment_all(images, confidence=True), images):
         expected = on_cpu.segment(image, confidence=True)
-        assert np.mean(result.mask == expected.mask) > 0.98  # random weights decide by a hair
+        assert (
+            np.mean(result.mask == expected.mask) > 0.98
+        )  # with random weights, margins are tiny
         assert result.confidence is not None
         assert expected.confidence is not None
         assert np.abs(result.confidence.astype(int) - expected.confidence).mean() < 2
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_an_answer_that_is_no_number_is_no_background(value: float) -> None:
+def test_logits_that_are_not_finite_are_not_background(value: float) -> None:
     class Sick(Painter):
         def __call__(self, fitted: Tensor) -> Tensor:
             logits = super().__call__(fitted)

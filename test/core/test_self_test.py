@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model's self-test passes where its network runs, and where another one does it does not."""
+"""The self-test of a model passes with its own network, and fails with another one."""
 
 import dataclasses
 import hashlib
@@ -18,7 +18,7 @@ SIZE = (64, 96)
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """Give a model folder with random weights and a self-test."""
+    """Return a model folder with random weights and a self-test."""
     folder = tmp_path_factory.mktemp('model')
     options = {'encoder_depth': 3, 'decoder_channels': [16, 8, 8]}
     spec = ModelSpec(name='tiny', encoder='resnet18', options=options, input_size=SIZE)
@@ -33,30 +33,30 @@ def segment(folder, precision='f32'):
     return lambda image: segmenter.segment(image).mask
 
 
-def test_the_drawings_are_the_same_on_every_machine():
+def test_the_images_of_the_self_test_are_the_same_on_every_machine():
     digests = [hashlib.sha256(draw((96, 160), n).tobytes()).hexdigest()[:8] for n in range(2)]
     assert digests == ['46fd44aa', 'f9268e48']
 
 
 @pytest.mark.parametrize('precision', ['f32', 'bf16', 'f16'])
-def test_it_passes_in_every_precision(folder, precision):
+def test_self_test_passes_in_every_precision(folder, precision):
     spec = read_model(folder)[0]
     assert check_self_test(spec, segment(folder, precision)) >= 0.99
 
 
-def test_a_runtime_that_computes_something_else_fails_it(folder):
+def test_self_test_fails_with_a_wrong_runtime(folder):
     spec, found = read_model(folder)[0], segment(folder)
     with pytest.raises(ModelError, match=r"self-test of 'tiny' fails: .* runtime to 'torch'"):
         check_self_test(spec, lambda image: np.roll(found(image), 1))
 
 
-def test_a_model_without_one_is_reported_from_one_that_passes(folder):
+def test_a_model_without_self_test_is_reported_differently_from_a_passed_one(folder):
     spec = dataclasses.replace(read_model(folder)[0], self_test={})
     assert check_self_test(spec, segment(folder)) is None
 
 
-def test_it_goes_with_its_weights(folder, tmp_path):
-    """A model that is trained on has another self-test."""
+def test_self_test_is_removed_with_its_weights(folder, tmp_path):
+    """A model that is trained further needs another self-test."""
     spec, weights = read_model(folder)
     assert write_model(tmp_path, spec, weights).self_test == {}
 
@@ -71,14 +71,14 @@ def test_it_goes_with_its_weights(folder, tmp_path):
         ({'classes': 'eJztwQEBAAAAgJD+r+4ICgAAAAAAAAAAAAAAAAAAAAAAAAAAGAAAAAE='}, 'self_test'),
     ],
 )
-def test_what_does_not_fit_is_refused(folder, changes, expected):
+def test_rejects_invalid_contents(folder, changes, expected):
     spec = read_model(folder)[0]
     spoiled = dataclasses.replace(spec, self_test={**spec.self_test, **changes})
     with pytest.raises(ModelError, match=expected):
         check_self_test(spoiled, segment(folder))
 
 
-def test_it_includes_the_preparation_of_colours(folder, tmp_path):
+def test_self_test_includes_color_preprocessing(folder, tmp_path):
     spec, weights = read_model(folder)
     colours = {'target': [60, 160, 160], 'power': 1.0}
     write_model(tmp_path, dataclasses.replace(spec, colour_normalization=colours), weights)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is odd about an image after what came before is found."""
+"""Finds implausible stamps, compared with the images before."""
 
 import pytest
 
@@ -11,7 +11,7 @@ SIZE = (48, 80)
 
 
 def check(*steps, size=SIZE):
-    """Give a monitor the (stamp, receipt) of images in ns; what the last one is."""
+    """Give a monitor the (stamp, receipt time) of images in ns; return the last verdict."""
     monitor = StampMonitor()
     for stamp_ns, received_ns in steps[:-1]:
         monitor.check(stamp_ns, received_ns, SIZE)
@@ -25,10 +25,10 @@ def check(*steps, size=SIZE):
         [(5 * S, 0), (6 * S, S)],
         [(5 * S, 0), (3600 * S, 3600 * S)],  # the camera was off for an hour
         [(5 * S, 0), (6 * S, 3600 * S)],  # a bag was paused
-        [(5 * S, 0), (15 * S, S)],  # frames were left out
+        [(5 * S, 0), (15 * S, S)],  # frames were skipped
     ],
 )
-def test_stamps_that_go_on_are_nothing_odd(steps):
+def test_accepts_plausible_stamps(steps):
     assert check(*steps) == ()
 
 
@@ -42,7 +42,7 @@ def test_stamps_that_go_on_are_nothing_odd(steps):
         ([(5 * S, 0), (17 * S, S)], 'stamps jump ahead from 5000000000', None, True),
     ],
 )
-def test_odd_stamps_are_reported_and_only_those_that_tell_nothing_are_doubted(
+def test_reports_implausible_stamps_and_marks_only_meaningless_ones_as_unreliable(
     steps, expected, code, restarts
 ):
     (anomaly,) = check(*steps)
@@ -51,13 +51,13 @@ def test_odd_stamps_are_reported_and_only_those_that_tell_nothing_are_doubted(
     assert anomaly.degrades == (code is not None)
 
 
-def test_another_size_begins_again():
+def test_another_size_resets_the_state():
     (anomaly,) = check((5 * S, 0), (6 * S, S), size=(24, 32))
     assert 'from 80x48 to 32x24' in anomaly.text
     assert (anomaly.degrades, anomaly.restarts) == (False, True)
 
 
-def test_a_reset_forgets_what_came_before():
+def test_a_reset_clears_the_history():
     monitor = StampMonitor()
     monitor.check(9 * S, 0, SIZE)
     monitor.reset()

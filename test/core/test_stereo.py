@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tips and axes in space: of masks that are shifted, of drawn scenes, and their covariance."""
+"""3-D tips and axes, and their covariance: of shifted masks and of synthetic scenes."""
 
 import math
 
@@ -32,7 +32,7 @@ def eye(mask):
 
 
 def shifted(mask, by_px):
-    """Return what an eye to the right sees of a mask that is `SCALE / by_px` away."""
+    """Return the mask in the right camera, for a depth of `SCALE / by_px`."""
     moved = np.zeros_like(mask)
     moved[:, :-by_px] = mask[:, by_px:]
     return moved
@@ -43,7 +43,7 @@ def two_tools():
     return tool(mask, (479, 60), (330, 130), width=24)
 
 
-def test_tools_are_where_their_shift_puts_them():
+def test_positions_of_tools_follow_from_their_disparity():
     mask, disparity = two_tools(), 15
     first = eye(mask)
     found = locate_instruments(CALIBRATION, first, eye(shifted(mask, disparity)))
@@ -61,7 +61,7 @@ def test_tools_are_where_their_shift_puts_them():
         assert turn < math.radians(12)
 
 
-def test_the_turn_about_the_shaft_is_unknown_and_the_rest_is_not():
+def test_only_the_rotation_about_the_shaft_is_unknown():
     mask = two_tools()
     for one in locate_instruments(CALIBRATION, eye(mask), eye(shifted(mask, 15))):
         turns = one.covariance[3:, 3:]
@@ -81,7 +81,7 @@ def test_rods_are_located_and_classes_are_not_mixed():
 
 
 @pytest.mark.parametrize('confidence', [255, 204, 140])
-def test_swapped_eyes_are_refused_however_unsure_tips_are(confidence):
+def test_rejects_swapped_cameras_even_if_tips_are_uncertain(confidence):
     masks = shifted(two_tools(), 15), two_tools()
     eyes = [CameraResult(mask, find(mask, confidence=confidence)) for mask in masks]
     with pytest.raises(StereoError, match='swapped'):
@@ -97,21 +97,21 @@ def test_the_first_camera_may_be_the_right_one():
         assert one.tip_m[2] == pytest.approx(SCALE / 15, rel=0.01)
 
 
-def test_what_one_eye_does_not_see_is_left_out():
+def test_omits_instruments_that_only_one_camera_shows():
     both, one = two_tools(), tool(empty(), (60, 269), (150, 120))
     found = locate_instruments(CALIBRATION, eye(both), eye(shifted(one, 15)))
     assert [one.instrument for one in found] == [eye(both).instruments[0]]
     assert locate_instruments(CALIBRATION, eye(both), eye(empty())) == []
 
 
-def test_images_of_another_size_are_refused():
+def test_rejects_images_of_another_size():
     small = np.zeros((135, 240), np.uint8)
     with pytest.raises(StereoError, match='240x135'):
         locate_instruments(CALIBRATION, eye(empty()), eye(small))
 
 
 def test_points_of_distorted_images_are_rectified():
-    """The masks are distorted by a remapping; places are as of the undistorted ones."""
+    """Distort masks by remapping; positions must equal those of undistorted masks."""
     d = (-0.3, 0.1, 0.0, 0.0, 0.0)
     grid = np.stack(np.meshgrid(np.arange(SIZE[1]), np.arange(SIZE[0])), -1).astype(np.float64)
     ideal = cv2.undistortPoints(grid.reshape(-1, 1, 2), K, np.array(d), P=K)
@@ -131,7 +131,7 @@ def test_points_of_distorted_images_are_rectified():
         assert abs(one.tip_m[2] - depth) < 0.02 * depth
 
 
-def test_the_covariance_is_that_of_many_measurements():
+def test_covariance_matches_that_of_many_measurements():
     end, means = np.array([200.0, 160.0]), np.array([300.0, 100.0, 16.0, -0.5, 4e-4])
     sigmas = np.array([2.0, 2.0, 0.2, 0.01, 1e-4])
     tip, axis, covariance = triangulate(CALIBRATION, end, means, sigmas)
@@ -151,14 +151,14 @@ def test_the_covariance_is_that_of_many_measurements():
 
 
 @pytest.mark.parametrize('axis', [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0.6, 0, -0.8)])
-def test_the_quaternion_turns_x_into_the_axis(axis):
+def test_the_quaternion_rotates_x_to_the_axis(axis):
     x, y, z, w = turn_from_x(np.array(axis, float))
     direction = [1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)]
     np.testing.assert_allclose(direction, axis, atol=1e-12)
 
 
-def test_drawn_tools_are_near_their_true_places():
-    """Of each tool that is located, the true place; most errors are within three deviations."""
+def test_tools_of_synthetic_scenes_are_close_to_their_true_positions():
+    """Most errors of the located tools are within three standard deviations."""
     size, far = (270, 480), []
     calibration = StereoCalibration(camera_infos(View(*size)))
     for seed in (5, 11):

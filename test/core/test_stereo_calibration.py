@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calibrations of two cameras: points of raw images, and what cannot be used."""
+"""Stereo calibrations: points of raw images, and invalid calibrations."""
 
 import dataclasses
 
@@ -49,8 +49,8 @@ def places_m():
         ('equidistant', [0.05, -0.01, 0.002, 0.0]),
     ],
 )
-def test_points_of_raw_images_are_found_in_space(places_m, model, d):
-    """Both cameras are distorted and turned, and have centres of their own."""
+def test_points_of_raw_images_are_triangulated(places_m, model, d):
+    """Both cameras have distortion, a rotation and their own principal points."""
     turns = [cv2.Rodrigues(np.array(turn))[0] for turn in ([0.01, -0.02, 0.0], [0.0, 0.03, 0.01])]
     infos, images = [], []
     for camera, (turn, centre_x) in enumerate(zip(turns, (959.5, 990.0))):
@@ -67,7 +67,7 @@ def test_points_of_raw_images_are_found_in_space(places_m, model, d):
     np.testing.assert_allclose(found, places_m, atol=6e-4)
 
 
-def test_points_of_rectified_images_stay(places_m):
+def test_points_of_rectified_images_are_unchanged(places_m):
     calibration = pair()
     points = places_m[:, :2] * 1e4
     for camera in (0, 1):
@@ -105,7 +105,7 @@ IDENTITY = np.hstack([np.eye(3), np.zeros((3, 1))])
         (info(p=projection(centre_x=5000.0)), info(BASELINE_M), 'centre'),
     ],
 )
-def test_placeholders_are_refused_with_a_reason(first, second, reason):
+def test_rejects_placeholder_calibrations_with_a_reason(first, second, reason):
     with pytest.raises(StereoError, match=reason):
         pair(first, second)
 
@@ -119,13 +119,13 @@ def test_placeholders_are_refused_with_a_reason(first, second, reason):
         ({'r': np.zeros((3, 3))}, 'R is not a rotation'),
     ],
 )
-def test_what_raw_images_need_is_asked_for_them_alone(changes, reason):
+def test_fields_for_raw_images_are_required_only_for_these(changes, reason):
     pair(info(**changes))
     with pytest.raises(StereoError, match=reason):
         pair(info(**changes), rectified=False)
 
 
-def test_a_calibration_of_other_images_is_refused():
+def test_rejects_a_calibration_for_another_image_size():
     calibration = pair()
     calibration.check_size(1, SIZE)
     with pytest.raises(StereoError, match=r'second camera is of 1920x1080.*960x540'):

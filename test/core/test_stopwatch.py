@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stages in their order; on a device that is played, where there is none."""
+"""Stages are timed in order, with a fake device."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from surgseg_ros.core import timing as module
 from surgseg_ros.core.timing import CudaStopwatch, Stopwatch, stopwatch
 
 
-def test_stages_on_the_host_fill_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_on_the_host_add_up_to_the_total(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks_ns = iter([5_000_000, 7_000_000, 7_500_000])
     monkeypatch.setattr(module.time, 'monotonic_ns', lambda: next(ticks_ns))
     watch = stopwatch(torch.device('cpu'))
@@ -21,11 +21,11 @@ def test_stages_on_the_host_fill_the_time(monkeypatch: pytest.MonkeyPatch) -> No
     assert (watch.started_ns, watch.last_ns) == (5_000_000, 7_500_000)
 
 
-class PlayedEvent:
-    """Passes at once; the device's clock goes on by a millisecond with each."""
+class FakeEvent:
+    """Completes at once; each event advances the clock of the device by one millisecond."""
 
-    made: list['PlayedEvent'] = []  # noqa: RUF012
-    waited_for: list['PlayedEvent'] = []  # noqa: RUF012
+    made: list['FakeEvent'] = []  # noqa: RUF012
+    waited_for: list['FakeEvent'] = []  # noqa: RUF012
 
     def __init__(self, enable_timing: bool) -> None:
         assert enable_timing
@@ -37,17 +37,17 @@ class PlayedEvent:
     def synchronize(self) -> None:
         self.waited_for.append(self)
 
-    def elapsed_time(self, later: 'PlayedEvent') -> float:
+    def elapsed_time(self, later: 'FakeEvent') -> float:
         return float(self.made.index(later) - self.made.index(self))
 
 
 def test_on_a_device_only_the_last_mark_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = SimpleNamespace(Event=PlayedEvent, current_stream=lambda device: 'the stream')
+    cuda = SimpleNamespace(Event=FakeEvent, current_stream=lambda device: 'the stream')
     monkeypatch.setattr(torch, 'cuda', cuda)
     watch = stopwatch(torch.device('cuda'))
     watch.lap('fit')
     watch.lap('network')
     assert isinstance(watch, CudaStopwatch)
-    assert not PlayedEvent.waited_for
+    assert not FakeEvent.waited_for
     assert watch.times_ms() == {'fit': 1.0, 'network': 1.0}
-    assert PlayedEvent.waited_for == PlayedEvent.made[-1:]
+    assert FakeEvent.waited_for == FakeEvent.made[-1:]

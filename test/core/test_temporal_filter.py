@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A class that comes and goes is not shown; one that lasts or is sure is; a new view is new."""
+"""Hides flickering classes, shows lasting or confident ones, and resets at a new view."""
 
 import numpy as np
 import pytest
@@ -26,30 +26,30 @@ def follow(temporal_filter: TemporalFilter, labels: list[int], confidence: int =
     return shown
 
 
-def test_a_class_is_shown_when_it_has_lasted() -> None:
+def test_shows_a_class_after_it_has_lasted() -> None:
     assert follow(TemporalFilter(3), [0, 3, 3, 3, 3]) == [0, 0, 0, 3, 3]
 
 
-def test_what_comes_and_goes_is_not_shown() -> None:
+def test_hides_a_flickering_class() -> None:
     assert follow(TemporalFilter(3), [0, 3, 3, 0, 3, 3, 0]) == [0] * 7
 
 
-def test_another_class_in_between_starts_again() -> None:
+def test_another_class_in_between_resets_the_duration() -> None:
     assert follow(TemporalFilter(3), [0, 3, 4, 3, 3, 3]) == [0, 0, 0, 0, 0, 3]
 
 
-def test_what_is_sure_is_shown_at_once() -> None:
+def test_shows_a_confident_class_at_once() -> None:
     assert follow(TemporalFilter(3, sure=0.8), [0, 3, 0], confidence=204) == [0, 3, 0]
     assert follow(TemporalFilter(3, sure=0.8), [0, 3, 0], confidence=203) == [0, 0, 0]
     assert follow(TemporalFilter(3, sure=1.1), [0, 3, 0], confidence=255) == [0, 0, 0]
 
 
-def test_warning_comes_at_once_and_trust_has_to_last() -> None:
+def test_no_decision_is_shown_at_once_and_its_end_has_to_last() -> None:
     labels = [3, NO_DECISION, 3, 3, 3]
     assert follow(TemporalFilter(3), labels) == [3, NO_DECISION, NO_DECISION, NO_DECISION, 3]
 
 
-def test_each_pixel_is_for_itself_whatever_the_size() -> None:
+def test_pixels_are_independent_at_any_size() -> None:
     rng = np.random.default_rng(1)
     frames = [rng.integers(0, 3, (131, 77), np.uint8) for _ in range(30)]
     temporal_filter, shown, before = TemporalFilter(2), frames[0].copy(), frames[0]
@@ -61,7 +61,7 @@ def test_each_pixel_is_for_itself_whatever_the_size() -> None:
         assert np.array_equal(found.filtered.mask, shown)
 
 
-def test_a_kept_class_has_the_confidence_that_is_left_to_it() -> None:
+def test_a_kept_class_has_its_remaining_confidence() -> None:
     temporal_filter = TemporalFilter(3)
     temporal_filter.apply(VIEW, uniform(0, 240), 0)
     assert (temporal_filter.apply(VIEW, uniform(3, 180), 1).filtered.confidence == 75).all()
@@ -69,7 +69,7 @@ def test_a_kept_class_has_the_confidence_that_is_left_to_it() -> None:
     assert (temporal_filter.apply(VIEW, uniform(0, 200), 3).filtered.confidence == 200).all()
 
 
-def test_what_was_given_out_does_not_change_any_more() -> None:
+def test_returned_masks_are_not_modified_later() -> None:
     temporal_filter = TemporalFilter(2)
     raw = uniform(0)
     first = temporal_filter.apply(VIEW, raw, 0)
@@ -86,12 +86,12 @@ def begin(temporal_filter: TemporalFilter) -> None:
 
 
 def beginning(found: Filtered) -> str:
-    """Say why it began, and hold it to that: nothing of before is shown."""
+    """Return why the filter was reset, and check that nothing from before is shown."""
     assert np.array_equal(found.filtered.mask, found.raw.mask) == bool(found.began)
     return found.began
 
 
-def test_another_size_begins_again() -> None:
+def test_another_size_resets_the_state() -> None:
     temporal_filter = TemporalFilter(3)
     begin(temporal_filter)
     found = temporal_filter.apply(VIEW[:80], uniform(3, size=(80, 120)), 10**9 + 2 * STEP_NS)
@@ -101,13 +101,13 @@ def test_another_size_begins_again() -> None:
 @pytest.mark.parametrize(
     ('after_ns', 'began'), [(-1, 'stamp'), (0, ''), (10**8, ''), (10**9, 'stamp')]
 )
-def test_a_jump_of_the_stamp_begins_again(after_ns: int, began: str) -> None:
+def test_a_jump_of_stamps_resets_the_state(after_ns: int, began: str) -> None:
     temporal_filter = TemporalFilter(3, longest_gap_ns=5 * 10**8)
     begin(temporal_filter)
     assert beginning(temporal_filter.apply(VIEW, uniform(3), 10**9 + STEP_NS + after_ns)) == began
 
 
-def test_a_cut_begins_again_and_a_moving_thing_does_not() -> None:
+def test_a_cut_resets_the_state_and_motion_does_not() -> None:
     temporal_filter = TemporalFilter(3)
     begin(temporal_filter)
     moved = VIEW.copy()
@@ -118,14 +118,14 @@ def test_a_cut_begins_again_and_a_moving_thing_does_not() -> None:
     assert beginning(temporal_filter.apply(cut, uniform(4), 10**9 + 3 * STEP_NS)) == 'cut'
 
 
-def test_a_reset_begins_again() -> None:
+def test_a_reset_clears_the_state() -> None:
     temporal_filter = TemporalFilter(3)
     begin(temporal_filter)
     temporal_filter.reset()
     assert beginning(temporal_filter.apply(VIEW, uniform(3), 10**9 + 2 * STEP_NS)) == 'first'
 
 
-def test_without_confidence_nothing_is_sure() -> None:
+def test_without_confidence_no_class_is_confident() -> None:
     with pytest.raises(ValueError, match='segment with confidence=True'):
         TemporalFilter(3).apply(VIEW, Segmentation(np.zeros((90, 120), np.uint8)), 0)
 
@@ -133,6 +133,6 @@ def test_without_confidence_nothing_is_sure() -> None:
 @pytest.mark.parametrize(
     'wrong', [{'frames': 1}, {'frames': 61}, {'sure': 0}, {'longest_gap_ns': 0}]
 )
-def test_settings_that_make_no_sense_are_refused(wrong: dict) -> None:
+def test_rejects_invalid_settings(wrong: dict) -> None:
     with pytest.raises(ValueError, match=f'{next(iter(wrong))} is'):
         TemporalFilter(**{'frames': 3, **wrong})

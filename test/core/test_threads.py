@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Threads share the cores from the start, unless the environment says otherwise."""
+"""Threads share the cores from the start, unless the environment is set otherwise."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ print(os.environ.get('GOMP_SPINCOUNT'))
     ('given', 'expected'),
     [({}, '2000'), ({'GOMP_SPINCOUNT': '7'}, '7'), ({'OMP_WAIT_POLICY': 'active'}, 'None')],
 )
-def test_it_is_set_before_torch_reads_it(given, expected):
+def test_the_variable_is_set_before_torch_reads_it(given, expected):
     kept = {name: value for name, value in os.environ.items() if name != 'GOMP_SPINCOUNT'}
     ran = subprocess.run(
         [sys.executable, '-c', CODE],
@@ -43,7 +43,7 @@ print(os.environ.get('GOMP_SPINCOUNT'))
 """
 
 
-def test_the_node_sets_it_for_itself_alone():
+def test_the_node_sets_the_variable_only_for_itself():
     kept = {name: value for name, value in os.environ.items() if name != 'GOMP_SPINCOUNT'}
     ran = subprocess.run([sys.executable, '-c', NODE], env=kept, capture_output=True, text=True)
     assert ran.stdout.strip() == '2000', ran.stderr

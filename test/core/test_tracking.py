@@ -19,7 +19,7 @@ STEP_MS = 33
 
 
 def ids(tracker, mask, at_ms, label=None):
-    """Follow the tracks into a mask; the ids from left to right."""
+    """Track the instruments of a mask; return the ids from left to right."""
     found = tracker.update(find(mask), mask.shape, at_ms if at_ms is None else 10**9 + at_ms * MS)
     return [i.track_id for i in found if label in (None, i.label)]
 
@@ -35,7 +35,7 @@ def test_ids_count_from_one_and_stay_while_instruments_move():
         assert ids(tracker, mask, number * STEP_MS) == [1, 2]
 
 
-def test_one_that_comes_later_has_the_next_id():
+def test_a_later_instrument_has_the_next_id():
     tracker = Tracker()
     assert ids(tracker, rod(60), 0) == [1]
     assert ids(tracker, rod(60) | rod(300), 33) == [1, 2]
@@ -43,8 +43,8 @@ def test_one_that_comes_later_has_the_next_id():
 
 
 @pytest.mark.parametrize('step_ms', [33, 100])
-def test_tools_that_cross_keep_their_ids(step_ms):
-    """One swings over the other: in the middle, their tips have changed sides."""
+def test_crossing_tools_keep_their_ids(step_ms):
+    """One tool swings over the other: in the middle, their tips have changed sides."""
     tracker = Tracker()
     for at_ms in range(0, 1501, step_ms):
         swing = 300 * at_ms / 1500
@@ -61,7 +61,7 @@ def test_tools_that_cross_keep_their_ids(step_ms):
 
 
 @pytest.mark.parametrize(('away_ms', 'expected'), [(400, 1), (500, 1), (600, 2)])
-def test_what_is_out_of_sight_keeps_its_id_for_half_a_second(away_ms, expected):
+def test_a_hidden_instrument_keeps_its_id_for_half_a_second(away_ms, expected):
     tracker = Tracker()
     for at_ms in range(0, 300, 20):
         assert ids(tracker, rod(100 + at_ms // 10), at_ms) == [1]
@@ -71,13 +71,13 @@ def test_what_is_out_of_sight_keeps_its_id_for_half_a_second(away_ms, expected):
     assert ids(tracker, rod(100 + back_ms // 10), back_ms) == [expected]
 
 
-def test_with_no_time_to_be_lost_one_image_ends_a_track():
+def test_with_a_maximum_of_0_one_missing_image_ends_a_track():
     tracker = Tracker(0)
     masks = rod(9), rod(9), empty(), rod(9)
     assert [ids(tracker, mask, at_ms) for at_ms, mask in enumerate(masks)] == [[1], [1], [], [2]]
 
 
-def test_images_without_a_decision_are_time_out_of_sight():
+def test_images_without_decision_count_as_hidden():
     tracker = Tracker()
     assert ids(tracker, rod(100), 0) == [1]
     for at_ms in (100, 200, 300, 400):
@@ -89,15 +89,15 @@ def test_images_without_a_decision_are_time_out_of_sight():
     assert ids(tracker, rod(100), 1100) == [2]
 
 
-def test_motion_counts_by_stamps_so_that_the_rate_may_jump():
-    """At a constant speed, of two alike, with a hundred pixels from one image to the next."""
+def test_motion_is_computed_from_stamps_so_that_the_rate_may_change():
+    """Two similar instruments at constant speed, 100 pixels from one image to the next."""
     tracker = Tracker()
     for at_ms in (0, 33, 66, 100, 133, 166, 200, 500, 533, 566, 900, 933, 966, 1000):
         mask = rod(30 + 0.3 * at_ms) | rod(130 + 0.3 * at_ms)
         assert ids(tracker, mask, at_ms) == [1, 2], at_ms
 
 
-def test_far_ones_and_other_classes_are_never_the_same():
+def test_distant_instruments_and_other_classes_are_never_matched():
     tracker = Tracker()
     assert ids(tracker, rod(30), 0) == [1]
     assert ids(tracker, rod(440), 33) == [2]
@@ -105,7 +105,7 @@ def test_far_ones_and_other_classes_are_never_the_same():
     assert ids(tracker, rod(440), 100) == [2], 'back with its class and its id'
 
 
-def test_of_the_pieces_of_one_the_larger_keeps_the_id_and_has_it_when_whole_again():
+def test_the_larger_piece_of_a_split_instrument_keeps_the_id():
     tracker = Tracker()
     whole = bar(empty(), (100, 130), (340, 130), 8, CLAMPS)
     cut = whole.copy()
@@ -119,20 +119,20 @@ def test_of_the_pieces_of_one_the_larger_keeps_the_id_and_has_it_when_whole_agai
 
 
 @pytest.mark.parametrize('at_ms', [-1, -5000, LONGEST_GAP_NS // MS + 1], ids=str)
-def test_a_stamp_that_goes_back_and_a_long_gap_end_all_tracks(at_ms):
+def test_a_stamp_that_goes_backward_and_a_long_gap_end_all_tracks(at_ms):
     tracker = Tracker()
     assert ids(tracker, rod(30) | rod(200), 0) == [1, 2]
     assert ids(tracker, rod(30) | rod(200), at_ms) == [3, 4]
 
 
 @pytest.mark.parametrize('stamps', [(None,) * 9, (0,) * 9, (5, 5, 6, 6, 7, 7)])
-def test_without_stamps_or_with_equal_ones_images_follow_each_other(stamps):
+def test_without_stamps_or_with_equal_ones_images_are_consecutive(stamps):
     tracker = Tracker()
     for number, stamp in enumerate(stamps):
         assert ids(tracker, rod(60 + 5 * number), stamp) == [1]
 
 
-def test_another_size_and_an_end_begin_new_tracks():
+def test_another_size_and_end_tracks_start_new_tracks():
     tracker = Tracker()
     assert ids(tracker, rod(30), 0) == [1]
     assert ids(tracker, rod(30)[:, :400].copy(), 33) == [2]
@@ -140,7 +140,7 @@ def test_another_size_and_an_end_begin_new_tracks():
     assert ids(tracker, rod(30)[:, :400].copy(), 66) == [3]
 
 
-def test_of_a_mask_of_noise_the_largest_are_tracked():
+def test_in_a_mask_of_noise_the_largest_instruments_are_tracked():
     tracker, rng = Tracker(), np.random.default_rng(0)
     for number in range(40):
         noise = rng.integers(0, 10, (45, 80), dtype=np.uint8)
@@ -150,7 +150,7 @@ def test_of_a_mask_of_noise_the_largest_are_tracked():
         smallest = min(i.area_px for i in tracked)
         assert all(i.area_px <= smallest for i in found if not i.track_id)
         assert len({i.track_id for i in tracked}) == MOST_TRACKED
-    assert len(tracker._tracks.numbers) <= 3 * MOST_TRACKED, 'with those of the last image'
+    assert len(tracker._tracks.numbers) <= 3 * MOST_TRACKED, 'including those of the last image'
 
 
 steps = st.lists(
@@ -165,7 +165,7 @@ steps = st.lists(
 
 @settings(max_examples=30, deadline=None)
 @given(steps)
-def test_an_id_is_of_one_class_is_once_in_an_image_and_never_comes_back(images):
+def test_an_id_has_one_class_is_unique_in_an_image_and_is_never_reused(images):
     tracker, at_ms = Tracker(), 10_000
     classes, ended = {}, set()
     for step_ms, drawn, ends in images:
@@ -196,7 +196,7 @@ def true_instruments(frame):
 
 
 @pytest.mark.parametrize('seed', [7_000_005, 7_000_009])
-def test_ids_of_the_true_instruments_of_a_scene_do_not_switch(seed):
+def test_ids_of_the_ground_truth_of_a_scene_do_not_switch(seed):
     scene, tracker, last, mirrored = Scene(seed, (135, 240)), Tracker(), {}, Tracker()
     for index in range(12):
         truth = true_instruments(scene.frame(index))

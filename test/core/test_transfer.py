@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both ways bring the same; the staged one is walked here without a device."""
+"""Direct and staged transfers give the same; the staged one is tested without a device."""
 
 import gc
 import weakref
@@ -25,7 +25,7 @@ def make_images(*sizes: tuple[int, int]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_what_goes_up_and_down_is_the_same(kind: str) -> None:
+def test_upload_and_download_keep_the_data(kind: str) -> None:
     transfer = KINDS[kind]()
     for sizes in (((4, 6), (8, 5)), ((9, 9), (2, 2)), ((4, 6),)):  # larger, smaller, fewer
         sent = make_images(*sizes)
@@ -35,7 +35,7 @@ def test_what_goes_up_and_down_is_the_same(kind: str) -> None:
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_results_of_any_type_come_down(kind: str) -> None:
+def test_downloads_results_of_any_dtype(kind: str) -> None:
     planes = [torch.arange(6).view(2, 3).float() / 7, torch.tensor([True, False])]
     came = KINDS[kind]().download(planes)
     assert [(array.dtype, array.shape) for array in came] == [
@@ -44,14 +44,14 @@ def test_results_of_any_type_come_down(kind: str) -> None:
     assert all(np.array_equal(array, plane.numpy()) for array, plane in zip(came, planes))
 
 
-def test_a_result_is_not_written_to_by_the_next() -> None:
+def test_a_result_is_not_overwritten_by_the_next() -> None:
     transfer = StagedTransfer(CPU, None, pinned=False)
     (first,) = transfer.download([torch.zeros(3)])
     transfer.download([torch.ones(3)])
     assert not first.any()
 
 
-def test_memory_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_allocated_once(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
     empty = torch.empty
 
@@ -66,15 +66,15 @@ def test_memory_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert taken == [192, 12]
 
 
-def test_the_host_is_no_way_to_go() -> None:
+def test_on_the_cpu_images_are_not_copied() -> None:
     assert isinstance(transfer_to(CPU), HostTransfer)
     (image,) = make_images((5, 7))
     (tensor,) = HostTransfer().upload([image])
     assert np.shares_memory(tensor.numpy(), image)
 
 
-class PlayedStream:
-    """Stands for a device that works or is lost."""
+class FakeStream:
+    """The stream of a device that works or is lost."""
 
     def __init__(self, works: bool) -> None:
         self._works = works
@@ -85,8 +85,8 @@ class PlayedStream:
 
 
 @pytest.mark.parametrize('works', [True, False])
-def test_memory_that_a_lost_device_knew_is_never_freed(works: bool) -> None:
-    stream: Any = PlayedStream(works)
+def test_memory_registered_with_a_lost_device_is_never_freed(works: bool) -> None:
+    stream: Any = FakeStream(works)
     transfer = StagedTransfer(CPU, stream, pinned=False)
     transfer.upload(make_images((4, 6)))
     (buffer,) = map(weakref.ref, transfer._buffers.values())

@@ -23,14 +23,14 @@ def blobs(height: int, width: int) -> Tensor:
 
 
 def of_scene(height: int, width: int) -> Tensor:
-    """(10, h, w) logits of a network that knows a scene, with soft borders and some noise."""
+    """(10, h, w) logits for the mask of a scene, with soft borders and some noise."""
     mask = torch.from_numpy(Scene(6, (height, width)).frame(0).mask).long()
     sure = F.one_hot(mask, 10).permute(2, 0, 1).float()
     soft = F.avg_pool2d(sure[None], 3, 1, 1, count_include_pad=False)[0]
     return 9 * soft + torch.randn(soft.shape, generator=torch.Generator().manual_seed(1))
 
 
-def plainly(logits: Tensor, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def reference_upsample(logits: Tensor, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     full = F.interpolate(logits[None].float(), size, mode='bilinear')[0]
     classes = full.argmax(0)
     probabilities = F.interpolate(logits[None].float().softmax(1), size, mode='bilinear')[0]
@@ -59,10 +59,10 @@ LAYOUTS = {
     'size', [(540, 960), (333, 250), (91, 161), (90, 160), (7, 5), (1, 300), (1, 1)]
 )
 @pytest.mark.parametrize('layout', LAYOUTS)
-def test_equals_the_plain_way(layout: str, size: tuple[int, int]) -> None:
+def test_equals_the_reference_implementation(layout: str, size: tuple[int, int]) -> None:
     logits = LAYOUTS[layout]
     mask, confidence = upsample(logits, size, confidence=True)
-    plain_mask, plain_confidence = plainly(logits, size)
+    plain_mask, plain_confidence = reference_upsample(logits, size)
     assert mask.shape == size
     assert confidence is not None
     assert mask.dtype == confidence.dtype == np.uint8
@@ -93,10 +93,10 @@ def test_of_two_equal_classes_the_first_wins_everywhere() -> None:
     logits[1, :, 2:] = logits[2, :, 2:] = 3.0
     mask, _ = upsample(logits, (30, 40), confidence=True)
     assert set(np.unique(mask).tolist()) == {1, 4}
-    assert np.array_equal(mask, plainly(logits, (30, 40))[0])
+    assert np.array_equal(mask, reference_upsample(logits, (30, 40))[0])
 
 
-def test_results_are_arrays_of_their_own() -> None:
+def test_results_do_not_share_memory() -> None:
     logits = LAYOUTS['scene']
     before, after = (upsample(logits, (54, 96), confidence=True) for _ in range(2))
     for one, other in zip(before, after, strict=True):
@@ -107,7 +107,7 @@ def test_results_are_arrays_of_their_own() -> None:
         assert not (other == 77).all()
 
 
-def test_logits_are_only_read() -> None:
+def test_logits_are_not_modified() -> None:
     logits = LAYOUTS['noise'].clone()
     upsample(logits, (100, 99), confidence=True)
     assert torch.equal(logits, LAYOUTS['noise'])
@@ -122,7 +122,7 @@ def test_equal_logits_are_background() -> None:
 
 @pytest.mark.parametrize('temperature', [0.05, 0.7, 3.0, 20.0])
 @pytest.mark.parametrize('layout', ['planes', 'part of padded channels last', 'noise'])
-def test_the_temperature_changes_the_confidence_and_no_class(
+def test_the_temperature_changes_the_confidence_but_no_class(
     layout: str, temperature: float
 ) -> None:
     logits = LAYOUTS[layout]

@@ -114,7 +114,7 @@ def test_the_cameras_of_a_stereo_layout_are_named_or_left_and_right():
         ({'roi_mode': 'guess'}, "roi_mode is 'guess', expected one of"),
     ],
 )
-def test_what_does_not_fit_is_named(changes, expected):
+def test_error_names_what_is_invalid(changes, expected):
     with pytest.raises(ValueError, match=expected):
         settings(**changes)
 

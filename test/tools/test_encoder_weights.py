@@ -40,7 +40,7 @@ def test_tensors_are_renamed_by_position():
         ),
     ],
 )
-def test_weights_of_another_network_are_refused(weights, message):
+def test_rejects_weights_of_another_network(weights, message):
     with pytest.raises(WeightsError, match=message):
         rename(weights, NETWORK)
 
