@@ -107,7 +107,7 @@ def test_a_bgr_view_is_segmented_as_its_rgb_copy(segmenter: 'surgseg_ros.Segment
     assert np.array_equal(segmenter.segment(bgr[..., ::-1]).mask, expected)
 
 
-def test_outside_the_roi_there_is_no_decision(segmenter: 'surgseg_ros.Segmenter') -> None:
+def test_outside_the_roi_is_no_decision(segmenter: 'surgseg_ros.Segmenter') -> None:
     roi = surgseg_ros.Roi(20, 10, 100, 60)
     mask = segmenter.segment(np.zeros((90, 160, 3), np.uint8), roi=roi).mask
     inside = np.zeros((90, 160), bool)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of the node share: its process, and a bench that talks with it over DDS."""
+"""Shared helpers for tests of the node: a bench that communicates with it over DDS."""
 
 import itertools
 import os
@@ -25,18 +25,18 @@ from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.serialization import header, to_cdr
 from surgseg_ros.node.middleware import local_discovery
 
-# Where pytest is called by hand; `make test` sets both.
+# For pytest without make; `make test` sets both.
 for name, value in local_discovery(os.environ).items():
     os.environ.setdefault(name, value)
 os.environ.setdefault('ROS_DOMAIN_ID', str(os.getpid() % 100 + 1))
 
 REPOSITORY = Path(__file__).parents[2]
-TIMEOUT_S = 300.0  # a busy machine takes its time to import torch
+TIMEOUT_S = 300.0  # importing torch is slow on a busy machine
 FRAME_ID = '/endoscope left'
 
 
 def until(holds: Callable[[], Any], what: str) -> Any:
-    """Wait for what has no event, and return it."""
+    """Poll until a condition holds that has no event, and return its value."""
     end_s = time.monotonic() + TIMEOUT_S
     while not (result := holds()):
         assert time.monotonic() < end_s, f'not within {TIMEOUT_S:g} s: {what}'
@@ -45,7 +45,7 @@ def until(holds: Callable[[], Any], what: str) -> Any:
 
 
 def make_image(seed: int = 0, height: int = 48, width: int = 80) -> np.ndarray:
-    """Make (H, W, 3) uint8 RGB with something to find in it."""
+    """Make (H, W, 3) uint8 RGB with some structure."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
     return np.kron(coarse, np.ones((height // 6 + 1, width // 8 + 1, 1), np.uint8))[
         :height, :width
@@ -61,7 +61,7 @@ def stamp_ns(message: Any) -> int:
 
 
 class TopicRecorder:
-    """Keeps what a topic brings."""
+    """Records the messages of a topic."""
 
     def __init__(self) -> None:
         self.messages: list[Any] = []
@@ -75,7 +75,7 @@ class TopicRecorder:
     def wait(
         self, wanted: Callable[[Any], Any] = bool, timeout_s: float = TIMEOUT_S, since: int = 0
     ) -> Any:
-        """Wait for a message that is wanted; None if none comes."""
+        """Wait for a matching message; None on timeout."""
 
         def found() -> Any:
             return next((m for m in self.messages[since:] if wanted(m)), None)
@@ -99,7 +99,7 @@ class TopicRecorder:
         return message
 
     def wait_for_reason(self, state: str, reason: str, since: int = 0) -> DiagnosticStatus:
-        """Wait for a status with this in its reason; others of the same state may come before."""
+        """Wait for a status with this reason; others of the same state may come before."""
         message = self.wait(
             lambda m: m.message == state and reason in m.values[0].value, since=since
         )
@@ -117,7 +117,7 @@ class DiagnosticsPart(NamedTuple):
 
 
 class Bench:
-    """The other side of the node: a context of its own, cameras, ears and service clients."""
+    """The peer of the node: its own context, cameras, subscriptions and service clients."""
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
@@ -156,7 +156,7 @@ class Bench:
         return self.listen(DiagnosticStatus, topic, durability=latched, **qos)
 
     def diagnostics(self) -> TopicRecorder:
-        """Hear this node's parts of /diagnostics, one by one."""
+        """Record this node's parts of /diagnostics, one by one."""
         recorder = TopicRecorder()
         name = f'{self.namespace.lstrip("/")}/segmenter'
 
@@ -177,7 +177,7 @@ class Bench:
         return recorder
 
     def logs(self) -> TopicRecorder:
-        """Hear what this node logs."""
+        """Record the log messages of this node."""
         recorder = TopicRecorder()
         name = f'{self.namespace.lstrip("/")}.segmenter'.replace('/', '.')
         qos = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -196,7 +196,7 @@ class Bench:
         return [info.qos_profile.reliability for info in infos]
 
     def connect(self, camera: Any, mask: TopicRecorder) -> None:
-        """Send frames until masks come back: both ways are open then."""
+        """Send frames until masks come back: then both directions are connected."""
         wanted = camera.qos_profile.reliability
         until(lambda: self.readers(camera.topic_name) == [wanted], 'the node listens')
         while True:
@@ -206,7 +206,7 @@ class Bench:
                 return
 
     def call_soon(self, service_type: type, name: str, request: Any) -> tuple[Any, Any]:
-        """Call a service; the future, and the event of its answer."""
+        """Call a service; return the future, and an event that is set on its response."""
         if name not in self._clients:
             self._clients[name] = self.node.create_client(service_type, name)
         assert self._clients[name].wait_for_service(timeout_sec=TIMEOUT_S), f'no service {name}'
@@ -217,7 +217,7 @@ class Bench:
 
     def call(self, service_type: type, name: str, request: Any) -> Any:
         future, answered = self.call_soon(service_type, name, request)
-        assert answered.wait(TIMEOUT_S), f'no answer of {name}'
+        assert answered.wait(TIMEOUT_S), f'no response of {name}'
         return future.result()
 
     def state(self) -> str:
@@ -229,7 +229,7 @@ class Bench:
 
     def change(self, label: str) -> bool:
         future, answered = self.change_soon(label)
-        assert answered.wait(TIMEOUT_S), f'no answer to {label}'
+        assert answered.wait(TIMEOUT_S), f'no response to {label}'
         return future.result().success
 
     def set(self, **values: Any) -> Any:

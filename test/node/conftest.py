@@ -13,13 +13,13 @@ from nodes import NodeInProcess, NodeProcess, write_tiny_model
 
 @pytest.fixture(scope='session')
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a model folder with random weights."""
+    """Return a model folder with random weights."""
     return write_tiny_model(tmp_path_factory.mktemp('model'))
 
 
 @pytest.fixture(scope='module')
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """Give a bench whose namespace no other module shares."""
+    """Yield a bench in a namespace that no other module uses."""
     bench = Bench(f'/{request.module.__name__.rpartition(".")[2]}')
     yield bench
     bench.close()
@@ -29,7 +29,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 def run_node(
     bench: Bench, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., NodeProcess]]:
-    """Give a function that starts the node in the bench's namespace; it ends with the module."""
+    """Yield a function that starts the node in the bench's namespace until the module ends."""
     with contextlib.ExitStack() as started:
 
         def run(*arguments: str, **parameters: Any) -> NodeProcess:
@@ -43,7 +43,7 @@ def run_node(
 
 @pytest.fixture
 def start_node() -> Iterator[Callable[..., NodeInProcess]]:
-    """Give a function that starts the node in this process; it ends with the test."""
+    """Yield a function that starts the node in this process until the test ends."""
     with contextlib.ExitStack() as started:
 
         def start(*arguments: str, **parameters: Any) -> NodeInProcess:

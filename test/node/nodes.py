@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node under test: in this process, or as the process that users start."""
+"""The node under test: in this process, or in the process that users start."""
 
 import contextlib
 import itertools
@@ -28,14 +28,14 @@ from surgseg_ros.node.lifecycle import PatientExecutor
 from surgseg_ros.node.segmenter_node import SegmenterNode
 
 NO_GATES: Final = {f'gates.{name}.action': 'none' for name in GATES}
-"""The images of tests are of no body."""
+"""The images of tests do not look like tissue, so the quality gates are off."""
 
 CHOSEN: Final = {**NO_GATES, 'device': 'cpu'}
-"""What a test's node has unless the test says otherwise: a GPU's masks are not the CPU's."""
+"""Default parameters of nodes under test; on a GPU masks would differ from those of the CPU."""
 
 
 class NodeInProcess:
-    """The node in this process, configured and active, with a bench in a namespace of its own."""
+    """The node in this process, configured and active, with a bench in its own namespace."""
 
     _numbers = itertools.count()
 
@@ -75,7 +75,7 @@ class NodeInProcess:
 
 
 class NodeProcess:
-    """The real node: `python -m surgseg_ros segmenter`."""
+    """The node in its own process: `python -m surgseg_ros segmenter`."""
 
     def __init__(self, log: Path, namespace: str, arguments: tuple[str, ...] = (), **parameters):
         chosen = {**CHOSEN, **parameters}
@@ -103,17 +103,17 @@ class NodeProcess:
         return self.process.poll() is None
 
     def close(self) -> None:
-        """End it, whatever state it is in."""
+        """Terminate it, whatever state it is in."""
         end(self.process, TIMEOUT_S)
 
     def interrupt(self) -> int:
-        """Send SIGINT; the exit status."""
+        """Send SIGINT; return the exit status."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(TIMEOUT_S)
 
 
 def stand_in(name: str) -> dict[str, Any]:
-    """Give what a stand-in for a Segmenter has, but for `segment_all`."""
+    """Return the attributes of a fake Segmenter, except `segment_all`."""
     spec = SimpleNamespace(
         name=name, weights_sha256='0' * 64, intended_use='research', self_test={}
     )
@@ -139,7 +139,7 @@ def write_tiny_model(folder: Path, seed: int = 0, name: str = 'tiny', **changes:
 
 
 class SlowNetwork:
-    """Stands in for a Segmenter that takes one image at a time: holds it until it is let go."""
+    """A fake Segmenter of batch size 1, which blocks until the test releases it."""
 
     def __init__(self) -> None:
         vars(self).update(stand_in('slow'))
@@ -153,7 +153,7 @@ class SlowNetwork:
         confidence: bool,
         grid_confidence: bool,
     ) -> list[Segmentation]:
-        """Give masks that say which image they are of."""
+        """Return masks that identify their image."""
         self.taken.release()
         assert self.let_go.acquire(timeout=TIMEOUT_S)
         masks = (image[..., 0].copy() for image in images)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bag played by a process over real DDS arrives as it was recorded."""
+"""A bag played by a process over DDS arrives as it was recorded."""
 
 import contextlib
 import importlib
@@ -34,7 +34,7 @@ TIMEOUT_S = 300.0
 
 
 class Listener:
-    """Keeps the serialized messages of some topics, in the order of their arrival."""
+    """Records the serialized messages of some topics, in the order of arrival."""
 
     def __init__(self, topics):
         self.received = {topic: [] for topic in topics}
@@ -61,7 +61,7 @@ class Listener:
         return keep
 
     def wait_for(self, topic, count):
-        """Wait until a topic has brought so many messages, and return them."""
+        """Wait for `count` messages of a topic, and return them."""
         with self._news:
             assert self._news.wait_for(lambda: len(self.received[topic]) >= count, TIMEOUT_S)
             return list(self.received[topic])
@@ -85,7 +85,7 @@ def listen():
 
 @pytest.fixture
 def play():
-    """Start the player; what is still running at the end of a test is killed."""
+    """Yield a function that starts the player; players still running after the test are killed."""
     with contextlib.ExitStack() as processes:
 
         def start(*arguments):
@@ -102,7 +102,7 @@ def _finish(process):
 
 
 def _padded(cdr):
-    """Fill up to whole words, as DDS does on its way."""
+    """Pad to a multiple of four bytes, as DDS does in transit."""
     return cdr + bytes(-len(cdr) % 4)
 
 
@@ -132,7 +132,7 @@ def bag_path(tmp_path):
 IMAGES = [_image(index) for index in range(6)]
 
 
-def test_all_images_arrive_bit_for_bit_and_in_order(bag_path, listen, play):
+def test_all_images_arrive_unchanged_and_in_order(bag_path, listen, play):
     topics = {
         '/camera/image_raw': IMAGE,
         '/camera/image_raw/compressed': COMPRESSED_IMAGE,
@@ -157,8 +157,8 @@ def test_without_a_subscriber_nothing_is_acknowledged(bag_path, play):
     assert 'acknowledged' not in out
 
 
-def test_it_reports_which_topic_it_waits_for(bag_path, monkeypatch, capsys):
-    monkeypatch.setattr(signal, 'pthread_sigmask', lambda *_: None)  # pytest shall hear Ctrl-C
+def test_player_reports_which_topic_it_waits_for(bag_path, monkeypatch, capsys):
+    monkeypatch.setattr(signal, 'pthread_sigmask', lambda *_: None)  # pytest must receive Ctrl-C
     monkeypatch.setattr(entry_points, 'REMINDER_S', 0.02)
     heard = {'/camera/image_raw': 1, '/camera/image_raw/compressed': 0}
     monkeypatch.setattr(Publisher, 'get_subscription_count', lambda p: heard[p.topic_name])
@@ -169,7 +169,7 @@ def test_it_reports_which_topic_it_waits_for(bag_path, monkeypatch, capsys):
     assert 'no subscriber of /camera/image_raw/compressed after 0.1 s' in captured.err
 
 
-def test_chosen_topics_and_new_names(bag_path, listen, play):
+def test_plays_selected_topics_and_remaps_them(bag_path, listen, play):
     listener = listen({'/left/head': HEADER})
     remapping = ('--ros-args', '-r', '/header:=/left/head')
     process = play(bag_path, '--topics', '/header', '--rate', 4, '--wait', *remapping)
@@ -180,8 +180,8 @@ def test_chosen_topics_and_new_names(bag_path, listen, play):
     assert '/left/head 6' in out
 
 
-def test_topics_that_are_also_played_may_lack_and_are_not_waited_for(bag_path, listen, play):
-    """As `replay.launch.py` plays camera_info, which a bag may lack and a node not want."""
+def test_optional_topics_may_be_missing_and_are_not_waited_for(bag_path, listen, play):
+    """`replay.launch.py` plays camera_info so: a bag may lack it, and a node may not need it."""
     listener = listen({'/camera/image_raw': IMAGE})
     words = '--topics', '/camera/image_raw', '--also', '/header', '/camera/camera_info', '--wait'
     status, out, err = _finish(play(bag_path, *words, '--rate', 10))
@@ -190,7 +190,7 @@ def test_topics_that_are_also_played_may_lack_and_are_not_waited_for(bag_path, l
     assert '12 messages published (/camera/image_raw 6, /header 6)' in out
 
 
-def test_a_late_subscriber_gets_the_last_of_a_latched_topic(tmp_path, play, listen):
+def test_a_late_subscriber_gets_the_last_message_of_a_latched_topic(tmp_path, play, listen):
     status_type = TYPES.types[STATUS]
     with BagWriter(tmp_path / 'bag') as bag:
         for index in range(3):
@@ -208,11 +208,11 @@ def test_a_late_subscriber_gets_the_last_of_a_latched_topic(tmp_path, play, list
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_loop_goes_on_until_a_signal(bag_path, listen, play, number):
+def test_a_loop_continues_until_a_signal(bag_path, listen, play, number):
     listener = listen({'/camera/image_raw': IMAGE})
     process = play(bag_path, '--topics', '/camera/image_raw', '--rate', 5, '--loop', '--wait')
     found = listener.wait_for('/camera/image_raw', 14)
-    for _ in range(3):  # an impatient hand
+    for _ in range(3):  # Ctrl-C pressed repeatedly
         process.send_signal(number)
     status, out, err = _finish(process)
     assert (status, err) == (0, '')
@@ -232,10 +232,10 @@ def session(options, arguments, stop):
 entry_points._session = session
 print(entry_points.play_bag(None, []))
 """
-"""As a library starts one before the player blocks signals; the system may give it any signal."""
+"""A thread like those that libraries start before the player blocks signals."""
 
 
-def test_a_signal_that_another_thread_gets_stops_it_in_order():
+def test_a_signal_delivered_to_another_thread_stops_the_player_cleanly():
     found = subprocess.run(
         [sys.executable, '-c', OLDER_THREAD], capture_output=True, text=True, timeout=TIMEOUT_S
     )
@@ -252,13 +252,13 @@ def test_a_signal_ends_the_waiting(bag_path, play, number):
     assert ' 0 messages published' in out
 
 
-def test_the_clock_goes_through_the_time_of_the_bag(bag_path, listen, play):
+def test_the_clock_follows_the_time_of_the_bag(bag_path, listen, play):
     listener = listen({'/clock': CLOCK, '/header': HEADER})
     process = play(bag_path, '--topics', '/header', '--wait', '--clock', '100')
     status, _, err = _finish(process)
     assert (status, err) == (0, '')
     listener.wait_for('/header', 6)
-    listener.wait_for('/clock', 7)  # more than the messages bring with them
+    listener.wait_for('/clock', 7)  # more than one per message
     times_ns = []
     for cdr in listener.received['/clock']:
         clock = TYPES.deserialize_cdr(cdr, CLOCK).clock
@@ -268,7 +268,7 @@ def test_the_clock_goes_through_the_time_of_the_bag(bag_path, listen, play):
     assert times_ns[-1] <= START_TIME_NS + 5 * PERIOD_NS
 
 
-def test_a_cut_bag_is_played_as_far_as_it_is_whole(bag_path, listen, play):
+def test_a_truncated_bag_is_played_up_to_the_damage(bag_path, listen, play):
     file = bag_path / 'bag.mcap'
     file.write_bytes(file.read_bytes()[:-100])
     listener = listen({'/camera/image_raw': IMAGE})
@@ -283,7 +283,7 @@ def test_a_cut_bag_is_played_as_far_as_it_is_whole(bag_path, listen, play):
 
 @pytest.mark.parametrize('waited', [True, False])
 def test_a_first_message_is_acknowledged_before_the_next(bag_path, waited):
-    """Else a subscriber that learns of the publisher late finds it gone from the history."""
+    """Otherwise it may be gone from the history when a subscriber discovers the publisher late."""
     done = []
     publisher = SimpleNamespace(
         topic_name='/header',
@@ -314,8 +314,8 @@ def test_a_first_message_is_acknowledged_before_the_next(bag_path, waited):
         (['--ros-args', '-r', 'no remapping'], 'no remapping'),
     ],
 )
-def test_errors_name_the_value(bag_path, monkeypatch, capsys, arguments, words):
-    monkeypatch.setattr(signal, 'pthread_sigmask', lambda *_: None)  # pytest shall hear Ctrl-C
+def test_errors_name_the_invalid_value(bag_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.setattr(signal, 'pthread_sigmask', lambda *_: None)  # pytest must receive Ctrl-C
     monkeypatch.setitem(sys.modules, 'std_msgs.msg', None)
     assert main([str(bag_path), *arguments]) == 1
     assert words in capsys.readouterr().err
@@ -323,14 +323,14 @@ def test_errors_name_the_value(bag_path, monkeypatch, capsys, arguments, words):
 
 @pytest.mark.parametrize('option', ['--rate', '--clock', '--wait'])
 @pytest.mark.parametrize('value', ['0', '-1', 'nan', 'inf', 'fast'])
-def test_bad_options_name_the_value(capsys, option, value):
+def test_errors_of_options_name_the_invalid_value(capsys, option, value):
     with pytest.raises(SystemExit, match='2'):
         main(['bag', f'{option}={value}'])
     assert repr(value) in capsys.readouterr().err
 
 
-def test_a_bag_without_images_is_answered_with_its_topics(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(signal, 'pthread_sigmask', lambda *_: None)  # pytest shall hear Ctrl-C
+def test_error_for_a_bag_without_images_lists_its_topics(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(signal, 'pthread_sigmask', lambda *_: None)  # pytest must receive Ctrl-C
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write('/header', HEADER, header(1), 1)
     assert main([str(tmp_path / 'bag')]) == 1

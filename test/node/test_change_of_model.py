@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Another model comes between two frames, or the old one stays and `status` says why; over DDS."""
+"""The model changes between two frames, or the old one stays and `status` reports why."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ PATIENT = {'stale_after_ms': 600_000, 'cpu_threads': 1}
 
 @pytest.fixture(scope='module')
 def other(tmp_path_factory):
-    """Give a model that finds something else, with a self-test."""
+    """Return a model that gives other masks, with a self-test."""
     folder = write_tiny_model(tmp_path_factory.mktemp('other'), seed=7, name='other')
     add_self_test(folder)
     return folder
@@ -34,7 +34,7 @@ def world(start_node, model):
 
 
 class World:
-    """A camera that is connected, and what the node says."""
+    """A connected camera, and recorders of what the node publishes."""
 
     def __init__(self, own_node):
         self.own_node, self.bench = own_node, own_node.bench
@@ -48,7 +48,7 @@ class World:
         return bytes(self.mask.wait_for_stamp(sent_ns).data)
 
     def next_mask(self):
-        """Give the next mask; that of an image in flight across a change does not come."""
+        """Return the next mask; an image in flight during a change of the model gets none."""
         self.bench.connect(self._camera, self.mask)
         return bytes(self.mask.messages[-1].data)
 
@@ -67,7 +67,7 @@ def expected(folder):
     return Segmenter.load(folder, 'cpu').segment(make_image()).mask.tobytes()
 
 
-def test_a_model_that_is_set_comes_in_its_own_time_while_the_old_one_works(world, model, other):
+def test_a_new_model_is_loaded_in_the_background_while_the_old_one_works(world, model, other):
     old, new = expected(model), expected(other)
     assert old != new
     assert world.mask_of(make_image()) == old
@@ -85,7 +85,7 @@ def test_a_model_that_is_set_comes_in_its_own_time_while_the_old_one_works(world
     assert 'inactive' not in {m.message for m in world.status.messages[1:]}
 
 
-def test_a_folder_that_is_no_model_is_refused_and_the_reason_is_in_status(world, model):
+def test_a_folder_that_is_not_a_model_is_rejected_and_the_reason_is_in_status(world, model):
     refused = world.bench.set(model='/no/such/folder')
     assert not refused.successful
     assert 'does not exist' in refused.reason
@@ -94,7 +94,7 @@ def test_a_folder_that_is_no_model_is_refused_and_the_reason_is_in_status(world,
     heard = len(world.status.messages)
     assert world.reload().success
     changed = world.status.wait(lambda m: 'changed' in m.values[0].value, since=heard)
-    assert changed.message == 'degraded', 'the last mask is of the model before'
+    assert changed.message == 'degraded', 'the last mask is from the previous model'
     assert changed.values[3].value == 'model_changed'
     world.next_mask()
     world.status.wait_for_state('valid', since=heard)
@@ -114,10 +114,10 @@ def wrong_self_test(folder):
 @pytest.mark.parametrize(
     ('spoil', 'message'), [(wrong_weights, 'truncated'), (wrong_self_test, 'self-test of')]
 )
-def test_what_fails_on_its_way_leaves_the_old_model(world, model, other, tmp_path, spoil, message):
+def test_a_failed_change_keeps_the_old_model(world, model, other, tmp_path, spoil, message):
     folder = shutil.copytree(other, tmp_path / 'spoiled')
     spoil(folder)
-    assert world.bench.set(model=str(folder)).successful, 'it is looked into later'
+    assert world.bench.set(model=str(folder)).successful, 'it is checked later'
     assert message in world.wait_for_reason(f"'{folder}' was requested and cannot be used")
     answer = until(lambda: not (a := world.reload()).message.startswith('another') and a, 'a turn')
     assert not answer.success
@@ -131,7 +131,7 @@ def test_what_fails_on_its_way_leaves_the_old_model(world, model, other, tmp_pat
     assert world.mask_of(make_image()) == expected(other)
 
 
-def test_without_a_model_in_use_a_reload_reports_what_loads_it(world):
+def test_reload_without_a_loaded_model_reports_what_loads_it(world):
     assert world.bench.change('deactivate')
     assert world.bench.change('cleanup')
     answer = world.reload()
@@ -141,7 +141,7 @@ def test_without_a_model_in_use_a_reload_reports_what_loads_it(world):
 
 
 class OnThisDevice:
-    """Stands in for a Segmenter on a device that has no memory left, or for one on the CPU."""
+    """A fake Segmenter on a device that is out of memory, or on the CPU."""
 
     def __init__(self, device):
         vars(self).update(stand_in('fragile'))
@@ -154,7 +154,7 @@ class OnThisDevice:
                 for i in images]  # fmt: skip
 
 
-def test_a_device_that_fails_gives_way_to_the_cpu_and_masks_are_degraded(monkeypatch, start_node):
+def test_a_failing_device_is_replaced_by_the_cpu_and_masks_are_degraded(monkeypatch, start_node):
     devices, seen = [], threading.Event()
 
     def load(folder, device, *arguments, **more):
@@ -166,7 +166,7 @@ def test_a_device_that_fails_gives_way_to_the_cpu_and_masks_are_degraded(monkeyp
     bench = start_node(model='fragile', device='auto', **PATIENT).bench
     mask, status, camera = bench.listen(Image, 'mask'), bench.status(), bench.camera()
     bench.connect(camera, mask)
-    assert set(mask.messages[-1].data) == {255}, 'no decision while the CPU is not there'
+    assert set(mask.messages[-1].data) == {255}, 'no decision until the CPU is used'
     seen.set()
 
     def decided():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a parameter is read is what its description says; what changes nothing is accepted."""
+"""Parameters are read when their descriptions state; setting the present value is accepted."""
 
 from types import SimpleNamespace
 
@@ -25,7 +25,7 @@ OTHERS = {
 
 @pytest.fixture
 def loads(monkeypatch):
-    """List the folders that were loaded, by a stand-in for a network."""
+    """Load a fake network; return the list of the loaded folders."""
     folders = []
 
     def load(folder, *arguments, **more):
@@ -45,7 +45,7 @@ def own_node(start_node, loads):
 
 
 def another_value(row, present):
-    """Find a value that fits and is not the present one."""
+    """Return a valid value other than the present one."""
     if row.name in OTHERS:
         return OTHERS[row.name]
     if row.choices:
@@ -64,7 +64,7 @@ def describe(bench):
 
 
 def takes(own_node, row):
-    """Tell whether the node takes another value, and has it in use at once; then take it back."""
+    """Return whether another value is accepted and used at once; then restore the old one."""
     before = own_node.node.settings.value_of(row.name)
     other = another_value(row, before)
     assert other != before
@@ -80,9 +80,9 @@ def takes(own_node, row):
     return True
 
 
-def test_a_description_reports_truly_when_a_parameter_is_read(own_node):
-    """Found out by trying in each state."""
-    rows = [row for row in TABLE if row.name != 'model']  # which has a test of its own
+def test_descriptions_state_correctly_when_a_parameter_is_read(own_node):
+    """Try to set each parameter in each state."""
+    rows = [row for row in TABLE if row.name != 'model']  # it has its own test
     active = {row.name: takes(own_node, row) for row in rows}
     assert own_node.bench.change('deactivate')
     assert active == {row.name: takes(own_node, row) for row in rows}
@@ -106,7 +106,7 @@ def test_a_description_reports_truly_when_a_parameter_is_read(own_node):
         assert (name, reports) == (name, found)
 
 
-def test_what_is_read_at_configure_is_in_use_after_it(own_node):
+def test_parameters_read_at_configure_are_used_after_it(own_node):
     assert own_node.bench.change('deactivate')
     assert own_node.bench.change('cleanup')
     # The first is read at the start, the second excludes a roi, the third makes two cameras.
@@ -122,11 +122,11 @@ def test_what_is_read_at_configure_is_in_use_after_it(own_node):
     assert 'overlay' not in channel.outputs._topics
     assert own_node.bench.change('activate')
     (subscriber,) = own_node.node._subscribers
-    assert subscriber.resolved_topic.endswith('/other/compressed')  # its transport is another too
+    assert subscriber.resolved_topic.endswith('/other/compressed')  # its transport changed too
     assert own_node.bench.change('deactivate')
 
 
-def test_another_folder_takes_over_as_its_description_reports(own_node, loads):
+def test_another_model_folder_is_used_when_its_description_states(own_node, loads):
     assert 'If set while configured, the new model is loaded' in describe(own_node.bench)['model']
     assert own_node.bench.set(model='two').successful
     until(lambda: loads == ['one', 'two'], 'the other folder is loaded')
@@ -141,7 +141,7 @@ def dump(bench):
 
 
 def load(bench, values):
-    """Set parameters one by one, as `ros2 param load` does; the reasons of those refused."""
+    """Set parameters one by one, as `ros2 param load` does; return the reasons of rejections."""
     parameters = [Parameter(name=name, value=value) for name, value in values.items()]
     request = SetParameters.Request(parameters=parameters)
     results = bench.call(SetParameters, 'segmenter/set_parameters', request).results
@@ -167,11 +167,11 @@ def test_an_unchanged_dump_is_accepted_and_nothing_changes(own_node, loads, stat
     assert dump(own_node.bench) == values
     name = f'{own_node.bench.namespace}/segmenter'
     assert own_node.bench.set(least_area=0.125).successful
-    change = events.wait(lambda event: event.node == name)  # the first that there is
+    change = events.wait(lambda event: event.node == name)  # the first event
     assert [parameter.name for parameter in change.changed_parameters] == ['least_area']
 
 
-def test_in_a_dump_that_was_edited_only_the_edited_line_counts(own_node, loads):
+def test_in_an_edited_dump_only_the_edited_line_changes_a_parameter(own_node, loads):
     values = dump(own_node.bench)
     values['least_area'].double_value = 0.125
     values['overlay'].bool_value = False
@@ -185,7 +185,7 @@ def test_in_a_dump_that_was_edited_only_the_edited_line_counts(own_node, loads):
     assert loads == ['one']
 
 
-def test_all_at_once_a_change_counts_and_the_rest_is_no_obstacle(own_node):
+def test_when_all_are_set_atomically_unchanged_parameters_do_not_prevent_a_change(own_node):
     assert own_node.bench.set(least_area=0.125, overlay=True, device='cpu').successful
     assert own_node.node.settings.least_area == 0.125
     refused = own_node.bench.set(least_area=0.25, overlay=False)
@@ -194,13 +194,13 @@ def test_all_at_once_a_change_counts_and_the_rest_is_no_obstacle(own_node):
 
 
 def test_a_value_of_another_type_is_a_change(own_node):
-    """A whole number is no double, and true is no 1."""
+    """An integer is not a double, and true is not 1."""
     assert not own_node.bench.set(least_area=1).successful
     assert not own_node.bench.set(cpu_threads=False).successful
 
 
-def test_a_folder_that_failed_can_be_asked_for_again(own_node, loads):
-    assert own_node.bench.set(model='broken').successful  # it is looked into later
+def test_a_folder_that_failed_can_be_set_again(own_node, loads):
+    assert own_node.bench.set(model='broken').successful  # it is checked later
     until(lambda: own_node.node._models.degraded_reasons(), 'the failure')
     until(lambda: not own_node.node._models._loading.locked(), 'the end of it')
     assert own_node.bench.set(model='broken').successful

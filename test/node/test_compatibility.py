@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the node does with the rclpy of Humble, played by today's with the old module's names."""
+"""The node with the rclpy of Humble, simulated by today's with the names of the old module."""
 
 import importlib.util
 import sys
@@ -16,7 +16,7 @@ from surgseg_ros.node import middleware
 
 
 class CallbacksOfHumble(event_handler.SubscriptionEventCallbacks):
-    """With the signature that it has in rclpy 3.3: there is no `matched`."""
+    """Has the signature of rclpy 3.3, without `matched`."""
 
     made: ClassVar[list['CallbacksOfHumble']] = []
 
@@ -41,12 +41,12 @@ class CallbacksOfHumble(event_handler.SubscriptionEventCallbacks):
 
 @pytest.fixture
 def humble(monkeypatch):
-    """Load the module with what Humble has: `rclpy.qos_event`, and callbacks of one argument."""
+    """Load the module as on Humble: `rclpy.qos_event`, and callbacks of one argument."""
     old = ModuleType('rclpy.qos_event')
     old.SubscriptionEventCallbacks = CallbacksOfHumble
     old.UnsupportedEventTypeError = event_handler.UnsupportedEventTypeError
     monkeypatch.setitem(sys.modules, 'rclpy.qos_event', old)
-    monkeypatch.setitem(sys.modules, 'rclpy.event_handler', None)  # an import of it raises
+    monkeypatch.setitem(sys.modules, 'rclpy.event_handler', None)  # importing it raises
     path = REPOSITORY / 'surgseg_ros/node/middleware.py'
     spec = importlib.util.spec_from_file_location('middleware_of_humble', path)
     module = importlib.util.module_from_spec(spec)
@@ -55,12 +55,12 @@ def humble(monkeypatch):
     return module
 
 
-def test_the_old_module_is_taken_where_there_is_no_other(humble):
+def test_the_old_module_is_used_if_the_new_one_is_missing(humble):
     assert humble.SubscriptionEventCallbacks is CallbacksOfHumble
     assert middleware.SubscriptionEventCallbacks is event_handler.SubscriptionEventCallbacks
 
 
-def test_with_humbles_rclpy_masks_come_without_what_it_does_not_tell(
+def test_with_the_rclpy_of_humble_masks_lack_only_what_it_does_not_report(
     humble, monkeypatch, start_node, model
 ):
     monkeypatch.setattr('surgseg_ros.node.image_subscriber.subscribe', humble.subscribe)
@@ -73,12 +73,12 @@ def test_with_humbles_rclpy_masks_come_without_what_it_does_not_tell(
     )
     health = own_node.node._reporter.healths[0]
     assert health.counts()['received'] > 0
-    assert 'transport' not in health.times_ms()  # neither when an image was sent
-    assert health.counts()['missing'] == 0  # nor its number
+    assert 'transport' not in health.times_ms()  # it does not report when an image was sent,
+    assert health.counts()['missing'] == 0  # nor its sequence number
 
 
 class NodeOfMiddleware:
-    """Creates subscriptions as a middleware does that lacks some events."""
+    """Creates subscriptions like a middleware that lacks some events."""
 
     def __init__(self, *lacking):
         self.lacking = lacking
@@ -98,7 +98,7 @@ class NodeOfMiddleware:
         (('matched',), set()),
     ],
 )
-def test_events_that_the_middleware_lacks_do_not_keep_the_node_from_subscribing(lacking, left):
+def test_the_node_subscribes_although_the_middleware_lacks_events(lacking, left):
     names = ('matched', 'message_lost', 'incompatible_qos')
     made = middleware.subscribe(
         NodeOfMiddleware(*lacking),
@@ -112,7 +112,7 @@ def test_events_that_the_middleware_lacks_do_not_keep_the_node_from_subscribing(
     assert not made.use_default_callbacks  # they would log for each camera, and raise here
 
 
-def test_humbles_callback_gets_the_message_and_the_time_of_its_receipt(humble):
+def test_the_callback_on_humble_gets_the_message_and_its_receipt_time(humble):
     came = []
     humble.with_info(lambda message, info: came.append((message, info)))('an image')
     ((message, info),) = came

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A damaged JPEG gets no mask, and one that has lost its colour none that is valid."""
+"""A damaged JPEG gets no mask, and the mask of one without colors is not valid."""
 
 import cv2
 import numpy as np
@@ -32,7 +32,7 @@ def own_node(start_node, model):
 
 @pytest.fixture
 def connected(own_node):
-    """Give the node's camera, masks and status, once a first mask has come back."""
+    """Return camera, masks and status of the node, after a first mask has arrived."""
     bench = own_node.bench
     masks, status = bench.listen(Image, 'mask'), bench.status()
     camera = bench.camera(message_type=CompressedImage)
@@ -71,7 +71,7 @@ def test_a_damaged_image_gets_no_mask_and_is_reported_and_counted(own_node, conn
 @pytest.mark.parametrize(
     'text', ['bayer_rggb8; jpeg compressed mono8', 'yuv422_yuy2; jpeg compressed mono8']
 )
-def test_an_image_without_its_color_is_degraded_and_reported_once(own_node, connected, text):
+def test_an_image_that_lost_its_colors_is_degraded_and_reported_once(own_node, connected, text):
     camera, masks, status = connected
     grey = cv2.imencode('.jpg', cv2.cvtColor(make_image(0, 240, 320), cv2.COLOR_RGB2GRAY))[1]
     heard = len(status.messages)

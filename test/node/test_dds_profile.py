@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The profile is given by the right variable, and only where it can be used."""
+"""The DDS profile is set with the right variable, and only where it can be used."""
 
 import logging
 import os
@@ -36,39 +36,39 @@ def profile(tmp_path: Path) -> str:
         ('rolling', NEW_VARIABLE),
     ],
 )
-def test_the_variable_is_the_one_that_the_distribution_reads(profile, distribution, variable):
+def test_sets_the_variable_that_the_distribution_reads(profile, distribution, variable):
     choice = choose_profile(profile, {'ROS_DISTRO': distribution})
     assert choice.variables == {variable: profile}
     assert choice.severity == logging.INFO
 
 
-def test_without_a_named_distribution_it_is_jazzy(profile):
+def test_the_default_distribution_is_jazzy(profile):
     assert choose_profile(profile, {}).variables == {OLD_VARIABLE: profile}
 
 
-def test_a_profile_that_is_set_already_is_kept(profile):
+def test_a_profile_that_is_already_set_is_kept(profile):
     choice = choose_profile(profile, {'ROS_DISTRO': 'jazzy', OLD_VARIABLE: '/mine.xml'})
     assert not choice.variables
     assert '/mine.xml' in choice.message
 
 
-def test_the_variable_that_is_not_read_does_not_count(profile):
+def test_the_variable_that_the_distribution_does_not_read_is_ignored(profile):
     environment = {'ROS_DISTRO': 'kilted', OLD_VARIABLE: '/mine.xml'}
     assert choose_profile(profile, environment).variables == {NEW_VARIABLE: profile}
 
 
-def test_none_is_heeded():
+def test_none_sets_no_profile():
     assert not choose_profile('none', {}).variables
 
 
-def test_a_missing_file_is_named():
+def test_error_names_a_missing_file():
     choice = choose_profile('/no/such.xml', {})
     assert not choice.variables
     assert choice.severity == logging.ERROR
     assert "'/no/such.xml'" in choice.message
 
 
-def test_a_broken_file_is_named(tmp_path):
+def test_error_names_a_malformed_file(tmp_path):
     broken = tmp_path / 'broken.xml'
     broken.write_text('<dds>')
     choice = choose_profile(str(broken), {})
@@ -77,7 +77,7 @@ def test_a_broken_file_is_named(tmp_path):
     assert str(broken) in choice.message
 
 
-def test_where_shared_memory_has_no_room_the_remedy_is_reported(monkeypatch):
+def test_reports_the_remedy_if_shared_memory_is_too_small(monkeypatch):
     monkeypatch.setattr(middleware, 'free_bytes', lambda folder: 64 << 20)
     choice = choose_profile(str(SHIPPED), {})
     assert not choice.variables
@@ -87,7 +87,7 @@ def test_where_shared_memory_has_no_room_the_remedy_is_reported(monkeypatch):
     assert '--shm-size=384m' in choice.message
 
 
-def test_room_is_measured_where_shared_memory_is(tmp_path):
+def test_free_space_is_measured_where_shared_memory_is_mounted(tmp_path):
     status = os.statvfs(tmp_path)
     assert 0 < middleware.free_bytes(tmp_path) <= status.f_blocks * status.f_frsize
     assert middleware.free_bytes(tmp_path / 'absent') == 0
@@ -106,6 +106,6 @@ def test_the_shipped_profile_has_shared_memory_and_udp_and_names_no_address():
     assert not {'interfaceWhiteList', 'interfaces', 'address', 'locator'} & texts.keys()
 
 
-def test_another_middleware_is_sent_to_the_page():
+def test_for_another_middleware_the_documentation_is_named():
     assert 'rmw_cyclonedds_cpp' in advice_to_sender('rmw_cyclonedds_cpp', {})
     assert 'export FASTDDS_' in advice_to_sender('rmw_fastrtps_cpp', {'ROS_DISTRO': 'kilted'})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Discovery is kept to this machine by the variables that each distribution reads."""
+"""Discovery is restricted to this machine by the variables that each distribution reads."""
 
 import os
 import shutil
@@ -22,15 +22,15 @@ DISTRIBUTIONS = [
 
 
 @pytest.mark.parametrize(('environment', 'variables'), DISTRIBUTIONS)
-def test_humble_alone_gets_the_variable_that_others_deprecate(environment, variables):
+def test_only_humble_gets_the_variable_that_others_deprecate(environment, variables):
     assert local_discovery(environment) == variables
 
 
 @pytest.mark.skipif(shutil.which('make') is None, reason='needs make')
 @pytest.mark.parametrize(('environment', 'variables'), DISTRIBUTIONS)
 @pytest.mark.parametrize('target', ['test', 'demo', 'soak'])
-def test_make_sets_the_same(target, environment, variables):
-    """As `make -n` tells, which runs nothing."""
+def test_make_sets_the_same_variables(target, environment, variables):
+    """Read from `make -n`, which runs nothing."""
     bare = {name: value for name, value in os.environ.items() if name != 'ROS_DISTRO'}
     reported = subprocess.run(
         ['make', '--dry-run', '--no-print-directory', target],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""While masks are stale, `no decision` is said when it is due, by a clock that the test holds."""
+"""While masks are stale, `no decision` is published when due; the test controls the clock."""
 
 import pytest
 
@@ -20,7 +20,7 @@ SIZE = (6, 8)
 
 
 class FakeOutputs:
-    """Stands in for Outputs."""
+    """Fake Outputs."""
 
     def __init__(self):
         self.headers = []
@@ -35,7 +35,7 @@ class FakeOutputs:
 
 
 class World:
-    """One eye, activated at 1000 ms, and a clock."""
+    """One camera, activated at 1000 ms, and a clock."""
 
     def __init__(self, fail_safe):
         self.health, self.reported = Health(), FakeOutputs()
@@ -55,7 +55,7 @@ class World:
             self.health.record_mask(received_ns, STAMP_NS, {})
 
     def pass_until(self, end_ms):
-        """Go on by 10 ms steps; the times at which something was said."""
+        """Advance the clock in steps of 10 ms; return the times of publications."""
         times_ms = []
         while self.now_ms < end_ms:
             self.now_ms += 10
@@ -70,35 +70,35 @@ def world():
     return World(PUBLISH_NO_DECISION)
 
 
-def test_without_any_image_nothing_is_reported(world):
+def test_without_any_image_nothing_is_published(world):
     assert world.pass_until(5000) == []
 
 
-def test_it_is_reported_on_becoming_stale_and_then_again_and_again(world):
+def test_no_decision_is_published_when_stale_and_then_periodically(world):
     world.record_image()
     assert world.pass_until(3000) == [1510, 2010, 2510]
     assert world.health.counts()['no_decision'] == 3
 
 
-def test_its_stamps_go_on_by_the_cameras_clock_and_are_never_an_images(world):
+def test_stamps_continue_by_the_clock_of_the_camera_and_never_equal_those_of_images(world):
     world.record_image()
     world.pass_until(2100)
     assert world.reported.headers == [STAMP_NS + 510 * MS, STAMP_NS + 1010 * MS]
 
 
-def test_a_mask_ends_it_and_the_next_silence_begins_again(world):
+def test_a_mask_ends_it_and_the_next_gap_starts_it_again(world):
     world.record_image()
     assert world.pass_until(1600) == [1510]
     world.record_image()
     assert world.pass_until(2200) == [2110]
 
 
-def test_an_image_that_gets_no_mask_is_enough_to_say_it(world):
+def test_an_image_without_a_mask_is_enough_to_start_it(world):
     world.record_image(mask=False)
     assert world.pass_until(1020) == [1010]
 
 
-def test_inactive_or_silent_nothing_is_reported(world):
+def test_nothing_is_published_while_inactive_or_if_disabled(world):
     world.record_image()
     world.health.deactivate(Reason(ReasonCode.NOT_ACTIVE, 'a person asked'))
     assert world.pass_until(5000) == []

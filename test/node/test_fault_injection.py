@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cameras, listeners and colleagues do to the node's process, over DDS: it outlives them."""
+"""The process of the node survives faults of cameras, subscribers and itself, over DDS."""
 
 import signal
 import threading
@@ -20,14 +20,14 @@ from tools.soak.shared_memory import clear_shared_memory
 
 @pytest.fixture(scope='module')
 def nodes(run_node, model):
-    """Give those that have been started; the last one lives."""
+    """Return the nodes that were started; the last one is alive."""
     yield [run_node(model=model, cpu_threads=1, stale_after_ms=2000)]
-    clear_shared_memory()  # of those that were killed
+    clear_shared_memory()  # of nodes that were killed
 
 
 @pytest.fixture
 def start_camera(bench):
-    """Give a function that starts a camera; it ends with the test."""
+    """Yield a function that starts a camera until the test ends."""
     cameras = []
 
     def start(*options):
@@ -50,20 +50,20 @@ def status(bench, nodes):
 
 
 def fits(mask):
-    """Tell whether a mask has the header and the size of its image, as the frame_id has them."""
+    """Return whether a mask has the header and size of its image, which the frame_id states."""
     stamp, size = mask.header.frame_id.split()
     return int(stamp) == stamp_ns(mask) and size == f'{mask.width}x{mask.height}'
 
 
 def wait_for_masks(mask, number=3, wanted=bool):
-    """Wait for so many new masks that are wanted, and return them."""
+    """Wait for `number` new matching masks, and return them."""
     heard = len(mask.messages)
     until(lambda: sum(map(wanted, mask.messages[heard:])) >= number, f'{number} masks')
     return mask.messages[heard:]
 
 
-def test_three_times_a_camera_is_killed_and_comes_again(start_camera, mask, status):
-    """Each time the status is stale without it, and valid with it."""
+def test_a_camera_may_be_killed_and_restarted_three_times(start_camera, mask, status):
+    """The status is stale without it, and valid with it."""
     for _ in range(3):
         heard = len(status.messages)
         camera = start_camera()
@@ -74,7 +74,9 @@ def test_three_times_a_camera_is_killed_and_comes_again(start_camera, mask, stat
         status.wait_for_reason('stale', 'no image has arrived within 2000 ms', since=heard)
 
 
-def test_a_camera_may_be_slower_and_faster_and_masks_never_go_back(start_camera, mask, status):
+def test_the_rate_of_a_camera_may_change_and_stamps_of_masks_never_go_back(
+    start_camera, mask, status
+):
     camera = start_camera()
     wait_for_masks(mask)
     heard = len(mask.messages)
@@ -86,7 +88,7 @@ def test_a_camera_may_be_slower_and_faster_and_masks_never_go_back(start_camera,
     status.wait_for_state('valid', since=len(status.messages) - 1)
 
 
-def test_size_and_encoding_may_change_midway_and_every_mask_fits(start_camera, mask):
+def test_size_and_encoding_may_change_and_every_mask_matches_its_image(start_camera, mask):
     camera = start_camera()
     for change, size in (
         ('size 33x70', (33, 70)),
@@ -99,8 +101,8 @@ def test_size_and_encoding_may_change_midway_and_every_mask_fits(start_camera, m
     assert all(map(fits, mask.messages))
 
 
-def test_a_listener_that_never_reads_hinders_nobody(bench, start_camera, mask, status):
-    """Nothing spins its context; its queues are full at once."""
+def test_a_subscriber_that_never_reads_does_not_block_others(bench, start_camera, mask, status):
+    """Nothing spins its context, so its queues fill up at once."""
     context = rclpy.Context()
     rclpy.init(args=[], context=context)
     lazy = rclpy.create_node('lazy', namespace=bench.namespace, context=context)
@@ -115,7 +117,7 @@ def test_a_listener_that_never_reads_hinders_nobody(bench, start_camera, mask, s
 
 
 def deadline_of(bench):
-    """Listen to the status as docs/using_masks.md says; a list that grows with each miss."""
+    """Subscribe to the status as in docs/using_masks.md; return a list of the missed deadlines."""
     missed, heard = [], threading.Event()
     profile = QoSProfile(
         depth=1,
@@ -133,9 +135,7 @@ def deadline_of(bench):
     return missed
 
 
-def test_a_node_that_is_paused_misses_its_deadline_and_goes_on(
-    bench, nodes, start_camera, mask, status
-):
+def test_a_paused_node_misses_its_deadline_and_continues(bench, nodes, start_camera, mask, status):
     start_camera()
     wait_for_masks(mask)
     missed = deadline_of(bench)
@@ -148,7 +148,7 @@ def test_a_node_that_is_paused_misses_its_deadline_and_goes_on(
     assert nodes[-1].lives()
 
 
-def test_a_node_that_is_killed_misses_its_deadline_and_a_new_one_goes_on(
+def test_a_killed_node_misses_its_deadline_and_a_new_one_takes_over(
     bench, nodes, start_camera, mask, status, run_node, model
 ):
     start_camera()
@@ -162,10 +162,10 @@ def test_a_node_that_is_killed_misses_its_deadline_and_a_new_one_goes_on(
     status.wait_for_state('valid', since=heard)
 
 
-def test_cycles_leave_nothing_behind(bench, nodes, start_camera, mask):
-    """A few here; `make soak` does 200."""
+def test_life_cycles_leak_nothing(bench, nodes, start_camera, mask):
+    """A few cycles; `make soak` runs 200."""
     start_camera()
-    wait_for_masks(mask, 1)  # it is active
+    wait_for_masks(mask, 1)  # the node is active
     held = []
     for _ in range(8):
         for step in ('deactivate', 'cleanup', 'configure', 'activate'):
@@ -174,11 +174,11 @@ def test_cycles_leave_nothing_behind(bench, nodes, start_camera, mask):
         held.append(usage(nodes[-1].process.pid))
     assert held[-1].threads <= held[1].threads
     assert held[-1].files <= held[1].files
-    # A buffer of 25,000 comes and goes; hence the median. In 130 cycles it moved by 12,000.
+    # A buffer of 25,000 is sometimes allocated, hence the median; it drifts 12,000 in 130 cycles.
     resident_kib = [of_one.resident_kib for of_one in held]
     assert median(resident_kib[4:]) - median(resident_kib[:4]) < 20_000
 
 
-def test_after_all_this_it_ends_well(nodes):
+def test_after_all_faults_the_node_exits_with_0(nodes):
     assert nodes[-1].interrupt() == 0
     assert 'Traceback' not in nodes[-1].log()

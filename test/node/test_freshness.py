@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How old a result may be, by either clock."""
+"""How old a result may be, by the clock of receipt or of headers."""
 
 import pytest
 
@@ -28,7 +28,7 @@ from surgseg_ros.node.freshness import HEADER, RECEIPT, Age, ResultPolicy, clock
         (Age(0, 9e9), ResultPolicy(age_source=HEADER), ''),
     ],
 )
-def test_a_result_is_too_old_by_the_clock_that_is_asked_for(age, policy, text):
+def test_the_selected_clock_decides_whether_a_result_is_too_old(age, policy, text):
     reason = staleness(age, policy)
     assert (reason is not None) == bool(text)
     assert reason is None or (reason.code is ReasonCode.TOO_OLD and text in reason.text)
@@ -45,7 +45,7 @@ def test_a_result_is_too_old_by_the_clock_that_is_asked_for(age, policy, text):
         (1e12, RECEIPT, ''),
     ],
 )
-def test_stamps_that_can_not_be_believed_are_reported_where_they_count(header_ms, source, text):
+def test_implausible_stamps_are_reported_if_age_is_measured_by_headers(header_ms, source, text):
     reason = clock_warning(Age(0, header_ms), ResultPolicy(age_source=source))
     assert (reason is not None) == bool(text)
     assert reason is None or (reason.code is ReasonCode.CLOCKS_DIFFER and text in reason.text)

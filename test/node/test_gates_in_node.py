@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node obeys its gates and filters its masks; over DDS."""
+"""The node applies its gates and filters its masks; over DDS."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ SCENE = np.ascontiguousarray(Scene(3, (72, 128)).frame(0).image)
 
 
 @pytest.mark.parametrize(('action', 'values'), [('warn', set()), ('no_decision', {255})])
-def test_the_node_obeys_the_action(start_node, model, action, values):
+def test_the_node_takes_the_action_of_a_gate(start_node, model, action, values):
     patience = {'stale_after_ms': 600_000, 'gates.black.action': action}
     bench = start_node(model=str(model), **patience).bench
     masks, status = bench.listen(Image, 'mask'), bench.status()
@@ -35,7 +35,7 @@ def test_the_node_obeys_the_action(start_node, model, action, values):
     assert degraded.values[3].value == 'gate_black'
 
 
-def test_the_raw_mask_is_there_where_masks_are_filtered(start_node, model):
+def test_the_raw_mask_is_published_if_masks_are_filtered(start_node, model):
     filtered = {'steady_frames': 3, 'stale_after_ms': 600_000}
     bench = start_node(model=str(model), **filtered).bench
     masks, raw = bench.listen(Image, 'mask'), bench.listen(Image, 'raw_mask')

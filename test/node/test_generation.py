@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A result belongs to a generation, which does not end while something is published in it."""
+"""A result belongs to a generation, which does not end while one of its results is published."""
 
 import threading
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node on a GPU: it works there, leaves nothing there, and outlives the GPU's failures."""
+"""The node on a GPU: it runs there, leaks no memory, and survives failures of the GPU."""
 
 import os
 import subprocess
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA d
 
 MIB = 2**20
 
-# The node is in the process whose context on the GPU is spoilt: CUDA then refuses all it asks for,
-# as it does when the GPU is lost.
+# The node runs in a process whose CUDA context is corrupted: then all calls of CUDA fail,
+# as they do when the GPU is lost.
 SPOIL = """
 import sys
 import torch
@@ -71,7 +71,7 @@ def wait_for_decisions(mask, width):
     assert decided, f'no decision {width} wide'
 
 
-def test_cycles_leave_nothing_on_the_gpu(bench, node, mask):
+def test_life_cycles_leak_no_gpu_memory(bench, node, mask):
     wait_for_decisions(mask, 96)
     held = []
     for _ in range(8):
@@ -84,7 +84,7 @@ def test_cycles_leave_nothing_on_the_gpu(bench, node, mask):
     assert held[-1].gpu_kib - held[1].gpu_kib < 20_000
 
 
-def test_where_its_memory_is_full_the_cpu_takes_over(bench, camera, node, mask):
+def test_the_cpu_takes_over_when_gpu_memory_is_full(bench, camera, node, mask):
     status = bench.status()
     status.wait_for_state('valid')
     free, _ = torch.cuda.mem_get_info()
@@ -103,14 +103,14 @@ def test_where_its_memory_is_full_the_cpu_takes_over(bench, camera, node, mask):
     wait_for_decisions(mask, 96)
 
 
-def test_it_goes_back_to_the_gpu_when_it_is_reported_to(bench, node, mask):
+def test_the_node_returns_to_the_gpu_on_request(bench, node, mask):
     answer = bench.call(Trigger, 'segmenter/reload_model', Trigger.Request())
     assert answer.success
     assert 'as a CUDA graph' in answer.message
     wait_for_decisions(mask, 96)
 
 
-def test_where_the_gpu_is_lost_the_cpu_takes_over(model):
+def test_the_cpu_takes_over_when_the_gpu_is_lost(model):
     folders = (REPOSITORY, REPOSITORY / 'test', REPOSITORY / 'test/node')
     with running(
         [sys.executable, '-c', SPOIL, str(model)],
@@ -128,6 +128,6 @@ def test_where_the_gpu_is_lost_the_cpu_takes_over(model):
     assert lines[2:] == ['True', 'closed']
 
 
-def test_it_ends_well(node):
+def test_the_node_exits_with_0(node):
     assert node.interrupt() == 0
     assert 'Traceback' not in node.log()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The subscription follows the cameras' reliability, and silence is explained."""
+"""The subscription follows the reliability of the cameras, and missing images are explained."""
 
 import re
 import time
@@ -33,7 +33,7 @@ def wait_for_reader(bench, reliability):
 
 
 def test_auto_follows_the_publishers(start):
-    """Reliable only if all of them are; a camera may come and go at any time."""
+    """Reliable only if all cameras are; a camera may appear and disappear at any time."""
     bench = start().bench
     wait_for_reader(bench, BEST_EFFORT)
     bench.camera()
@@ -45,7 +45,7 @@ def test_auto_follows_the_publishers(start):
     assert bench.readers() == [RELIABLE]
 
 
-def test_auto_begins_right_and_stays_where_nothing_changes(start):
+def test_auto_subscribes_only_once_if_the_publishers_stay_the_same(start):
     own_node = start()
     own_node.bench.camera(best_effort=True)
     until(lambda: own_node.bench.node.count_subscribers('image') == 1, 'the node listens')
@@ -60,7 +60,7 @@ def test_auto_begins_right_and_stays_where_nothing_changes(start):
 @pytest.mark.parametrize(
     ('asked', 'given'), [('best_effort', BEST_EFFORT), ('reliable', RELIABLE)]
 )
-def test_a_set_reliability_is_kept(start, asked, given):
+def test_an_explicit_reliability_is_kept(start, asked, given):
     own_node = start(reliability=asked)
     own_node.bench.camera()
     own_node.node._subscribers[0].check()
@@ -76,7 +76,7 @@ def test_a_reliability_that_does_not_match_is_reported(start):
     assert 'RELIABILITY' in line
 
 
-def test_a_camera_that_has_just_come_is_not_called_silent(start):
+def test_a_new_camera_is_not_reported_as_silent(start):
     own_node = start(no_image_warning_s=3600.0)
     (subscriber,), (health,) = own_node.node._subscribers, own_node.node._reporter.healths
 
@@ -90,7 +90,7 @@ def test_a_camera_that_has_just_come_is_not_called_silent(start):
     own_node.bench.camera()
     until(lambda: silent_since_ns() > before_ns, 'the camera is seen')
     since_ns = silent_since_ns()
-    assert silent_since_ns() == since_ns, 'the same camera does not count again'
+    assert silent_since_ns() == since_ns, 'the same camera is counted once'
 
 
 def test_another_type_on_the_topic_is_reported(start):
@@ -101,8 +101,8 @@ def test_another_type_on_the_topic_is_reported(start):
     assert 'set image_transport' in own_node.logs.wait_for_text('no image for 0.1 s')
 
 
-def test_compressed_images_are_examined_for_beside_the_raw_ones(start):
-    """As image_transport does, though the name that is given carries images as well."""
+def test_compressed_images_are_received_on_the_topic_beside_the_raw_ones(start):
+    """As image_transport does, even if the given topic has raw images."""
     own_node = start(image_transport='compressed')
     bench = own_node.bench
     bench.camera(message_type=Image)
@@ -114,7 +114,7 @@ def test_compressed_images_are_examined_for_beside_the_raw_ones(start):
     until(lambda: camera.publish(CompressedImage()) or counts()['received'], 'an image')
 
 
-def test_a_name_under_which_compressed_images_appear_later_is_taken_until_they_come(start):
+def test_the_base_name_is_used_until_compressed_images_appear(start):
     own_node = start(image_transport='compressed')
     bench, (subscriber,) = own_node.bench, own_node.node._subscribers
     until(lambda: bench.readers('image/compressed') == [BEST_EFFORT], 'the node listens')
@@ -131,10 +131,12 @@ def test_a_name_under_which_compressed_images_appear_later_is_taken_until_they_c
     bench.camera(message_type=CompressedImage)
     until(lambda: own_node.node.count_publishers('image') == 1, 'a second camera is seen')
     subscriber.check()
-    assert subscriber.resolved_topic == f'{bench.namespace}/image/compressed', 'images come by it'
+    assert subscriber.resolved_topic == f'{bench.namespace}/image/compressed', (
+        'images arrive on it'
+    )
 
 
-def test_what_is_there_instead_of_compressed_images_is_in_log_status_and_diagnostics(start):
+def test_a_wrong_transport_is_reported_in_log_status_and_diagnostics(start):
     own_node = start(
         '-r', 'image:=cam/image_raw', image_transport='compressed', no_image_warning_s=0.1
     )
@@ -174,12 +176,12 @@ def test_qos_can_be_overridden(start, request):
     assert own_node.bench.change('deactivate')
     assert own_node.bench.change('cleanup')
     assert own_node.bench.change('configure'), (
-        'an override does not stand in the way of a second time'
+        'an override does not prevent a second configuration'
     )
 
 
-def test_frames_that_were_overwritten_unread_are_counted():
-    """Gaps in the numbers of a lone publisher; those of several say nothing."""
+def test_frames_overwritten_before_they_were_read_are_counted():
+    """Counted by gaps in the sequence numbers of the only publisher; with several, not counted."""
     health, got = Health(), []
     subscriber = ImageSubscriber(
         None, 'image', 'raw', 'auto', [health], lambda *given: got.append(given), None
@@ -192,11 +194,11 @@ def test_frames_that_were_overwritten_unread_are_counted():
     subscriber._on_image(b'', {'publication_sequence_number': 90})
     subscriber._on_image(b'', {})
     assert (health.counts()['missing'], health.counts()['received']) == (3, 7)
-    assert got[-1] == (b'', 0), 'of unknown age'
+    assert got[-1] == (b'', 0), 'its age is unknown'
 
 
 @pytest.mark.parametrize(('publishers', 'state'), [(1, 'valid'), (2, 'degraded')])
-def test_without_numbers_any_of_several_publishers_may_have_sent_it(publishers, state):
+def test_without_sequence_numbers_the_publisher_of_a_message_is_unknown(publishers, state):
     health = Health()
     health.activate(0)
     subscriber = ImageSubscriber(None, 'image', 'raw', 'auto', [health], lambda *given: None, None)
@@ -206,7 +208,7 @@ def test_without_numbers_any_of_several_publishers_may_have_sent_it(publishers, 
     assert health.verdict(2, 1000).state == state
 
 
-def test_the_age_at_receipt_and_the_time_on_the_way_come_from_the_information():
+def test_age_at_receipt_and_transport_time_come_from_the_message_info():
     health, got = Health(), []
     subscriber = ImageSubscriber(
         None, 'image', 'raw', 'auto', [health], lambda *given: got.append(given), None
@@ -218,7 +220,7 @@ def test_the_age_at_receipt_and_the_time_on_the_way_come_from_the_information():
     assert health.times_ms()['transport'].p50 == 5.0
 
 
-def test_what_is_lost_on_the_way_is_counted_and_the_remedy_reported_once():
+def test_lost_messages_are_counted_and_the_remedy_is_reported_once():
     health, warnings = Health(), []
     node = SimpleNamespace(
         resolve_topic_name=lambda topic: f'/rig/{topic}',
@@ -235,8 +237,8 @@ def test_what_is_lost_on_the_way_is_counted_and_the_remedy_reported_once():
     assert segment_bytes(Path(profile)) > 0
 
 
-def test_made_again_in_the_executors_hands_the_subscription_still_hears(start):
-    """Rclpy leaves the group of what is destroyed just before it is taken locked for ever."""
+def test_a_subscription_recreated_in_an_executor_callback_still_receives(start):
+    """Rclpy leaves the callback group locked if an entity is destroyed just before it is taken."""
     own_node = start()
     old = own_node.node._subscribers[0]._subscription
     assert old.callback_group.beginning_execution(old)

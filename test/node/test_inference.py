@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the machine fails a pass is tried once more, then smaller, then another way is sought."""
+"""After an error of the machine: a retry, then smaller batches, then a fallback."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ FULL = Segmentation(np.zeros((2, 2), np.uint8))
 
 
 class FailingOnDemand:
-    """Stands in for a Segmenter: fails as the list says, pass by pass."""
+    """A fake Segmenter: each call fails with the next error of a list, or succeeds."""
 
     max_batch_size = 2
 
@@ -58,30 +58,30 @@ def make_images(count):
         (ArithmeticError('NaN'), False),
     ],
 )
-def test_what_is_of_the_machine_is_reported_from_what_is_of_the_image(error, machine):
+def test_errors_of_the_machine_differ_from_errors_of_the_image(error, machine):
     assert is_of_machine(error) == machine
 
 
-def test_advice_for_those_who_write_kernels_is_left_out():
+def test_advice_for_kernel_developers_is_omitted():
     lost = torch.AcceleratorError('CUDA error: it is gone\nCompile with `TORCH_USE_CUDA_DSA`')
     assert describe(lost) == 'AcceleratorError: CUDA error: it is gone'
     assert describe(RuntimeError('in infer.cpp:\nno')) == 'RuntimeError: in infer.cpp:\nno'
 
 
-def test_what_fails_once_goes_through_at_the_second_try():
+def test_a_single_failure_is_retried_successfully():
     segmenter, fallback = FailingOnDemand(OUT_OF_MEMORY), Fallback()
     assert Inference(segmenter, fallback).segment(make_images(1)) == [FULL]
     assert (segmenter.passes, fallback.reported) == ([1, 1], [])
 
 
-def test_what_is_of_the_image_is_not_tried_again():
+def test_an_error_of_the_image_is_not_retried():
     error = ArithmeticError('NaN')
     segmenter, fallback = FailingOnDemand(error), Fallback()
     assert Inference(segmenter, fallback).segment(make_images(1)) == [error]
     assert (segmenter.passes, fallback.reported) == ([1], [])
 
 
-def test_after_two_failures_another_way_is_sought_and_nothing_is_tried_until_it_comes():
+def test_after_two_failures_a_fallback_is_requested_and_nothing_runs_until_it_is_ready():
     segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 9), Fallback()
     inference = Inference(segmenter, fallback)
     assert inference.segment(make_images(1)) == [OUT_OF_MEMORY]
@@ -89,14 +89,14 @@ def test_after_two_failures_another_way_is_sought_and_nothing_is_tried_until_it_
     assert (segmenter.passes, fallback.reported) == ([1, 1], [OUT_OF_MEMORY])
 
 
-def test_where_no_other_way_comes_it_is_tried_with_each_image():
+def test_without_a_fallback_each_image_is_tried():
     segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 2), Fallback(comes=False)
     inference = Inference(segmenter, fallback)
     assert inference.segment(make_images(1)) == [OUT_OF_MEMORY]
     assert inference.segment(make_images(1)) == [FULL]
 
 
-def test_where_single_images_go_through_it_stays_with_them_and_reports_so():
+def test_if_only_single_images_succeed_batching_is_disabled_and_reported():
     segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 2), Fallback()
     inference = Inference(segmenter, fallback)
     assert inference.segment(make_images(2)) == [FULL] * 2
@@ -105,7 +105,7 @@ def test_where_single_images_go_through_it_stays_with_them_and_reports_so():
     assert 'one at a time: OutOfMemoryError: no memory is left' in fallback.reasons[0]
 
 
-def test_a_device_that_is_gone_is_not_asked_by_every_image_of_a_pass():
+def test_a_lost_device_is_not_tried_for_every_image_of_a_batch():
     segmenter, fallback = FailingOnDemand(*[OUT_OF_MEMORY] * 9), Fallback()
     assert Inference(segmenter, fallback).segment(make_images(2)) == [OUT_OF_MEMORY] * 2
     assert segmenter.passes == [2, 2, 1, 1]

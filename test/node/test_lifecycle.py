@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real process goes through every state as it is told, and ends with exit status 0."""
+"""The process of the node goes through every state on request, and exits with 0."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def mask(bench, node):
     return bench.listen(Image, 'mask')
 
 
-def test_it_starts_unconfigured_and_reports_so(bench, status):
+def test_the_node_starts_unconfigured_and_reports_it(bench, status):
     assert status.wait_for_state('inactive').values[0].value == 'not configured yet'
     assert bench.state() == 'unconfigured'
 
@@ -36,13 +36,13 @@ def loaded_libraries(node):
     return Path(f'/proc/{node.process.pid}/maps').read_text()
 
 
-def test_it_answers_before_torch_is_imported(bench, node):
-    """A lifecycle manager waits for some seconds only, and torch takes as long."""
+def test_services_respond_before_torch_is_imported(bench, node):
+    """A lifecycle manager waits only for seconds, and importing torch takes as long."""
     assert bench.state() == 'unconfigured'
     assert 'libtorch' not in loaded_libraries(node)
 
 
-def test_a_folder_that_is_not_there_is_refused_without_torch(bench, node, model):
+def test_a_missing_folder_is_rejected_without_importing_torch(bench, node, model):
     assert bench.set(model='/no/such/model').successful
     assert not bench.change('configure')
     assert 'does not exist' in node.log()
@@ -50,15 +50,15 @@ def test_a_folder_that_is_not_there_is_refused_without_torch(bench, node, model)
     assert bench.set(model=str(model)).successful
 
 
-def test_an_impossible_transition_is_answered(bench, node):
+def test_an_invalid_transition_gets_a_response(bench, node):
     assert not bench.change('activate')
     assert not bench.change('no_such_transition')
     assert bench.state() == 'unconfigured'
     assert 'No transition matching activate' in node.log()
 
 
-def test_it_answers_while_it_configures(bench, node):
-    """The state is asked for while the request to configure is not answered yet."""
+def test_services_respond_during_configure(bench, node):
+    """The state is requested before the response to configure."""
     future, answered = bench.change_soon('configure')
     seen = set()
     while not answered.is_set():
@@ -66,10 +66,10 @@ def test_it_answers_while_it_configures(bench, node):
     assert future.result().success
     assert 'configuring' in seen
     assert bench.state() == 'inactive'
-    assert 'libtorch' in loaded_libraries(node), 'it was imported meanwhile'
+    assert 'libtorch' in loaded_libraries(node), 'it must have been imported meanwhile'
 
 
-def test_active_it_gives_masks_and_latches_the_labels(bench, status, mask):
+def test_an_active_node_publishes_masks_and_latched_labels(bench, status, mask):
     assert bench.change('activate')
     assert bench.state() == 'active'
     status.wait_for_reason('stale', 'no image has arrived yet')
@@ -79,7 +79,7 @@ def test_active_it_gives_masks_and_latches_the_labels(bench, status, mask):
     assert [c.class_id for c in info.class_map] == [*range(11), 255, *range(20, 37), 60, 61]
 
 
-def test_deactivated_it_is_silent(bench, status, mask):
+def test_a_deactivated_node_publishes_nothing(bench, status, mask):
     heard = len(status.messages)
     assert bench.change('deactivate')
     assert bench.state() == 'inactive'
@@ -87,7 +87,7 @@ def test_deactivated_it_is_silent(bench, status, mask):
     until(lambda: bench.readers() == [], 'the node has unsubscribed')
 
 
-def test_it_begins_again_again_and_again(bench, mask):
+def test_the_life_cycle_can_be_repeated(bench, mask):
     camera = bench.camera()
     for _ in range(3):
         assert bench.change('cleanup')
@@ -102,7 +102,7 @@ def test_it_begins_again_again_and_again(bench, mask):
         assert bench.change('deactivate')
 
 
-def test_shutdown_frees_all_and_the_process_lives(bench, node, status):
+def test_shutdown_frees_everything_and_the_process_keeps_running(bench, node, status):
     assert bench.change('activate')
     heard = len(status.messages)
     assert bench.change('shutdown')
@@ -114,7 +114,7 @@ def test_shutdown_frees_all_and_the_process_lives(bench, node, status):
     assert last.level == b'\x02'
 
 
-def test_interrupted_it_ends_well_and_reports_inactive_last(bench, node, status):
+def test_an_interrupted_node_exits_with_0_and_reports_inactive_last(bench, node, status):
     assert node.interrupt() == 0
     until(lambda: status.messages[-1].values[0].value == 'the process ends', 'the last word')
     assert status.messages[-1].message == 'inactive'

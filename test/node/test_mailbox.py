@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The newest frame of each camera in turn, or the newest pair; by a clock that a test holds."""
+"""The newest frame of each camera in turn, or the newest pair; the test controls the clock."""
 
 import threading
 
@@ -33,16 +33,16 @@ def test_the_newest_frame_replaces_the_older():
     assert dropped == [frame(0, 0), frame(0, 1)]
 
 
-def test_no_camera_waits_for_a_quicker_one():
+def test_no_camera_waits_for_a_faster_one():
     mailbox = Mailbox()
     fill(mailbox, frame(0, 1), frame(1, 2), frame(0, 3))
-    assert mailbox.take() == (frame(0, 3),), 'the first in the queue, with its newest'
+    assert mailbox.take() == (frame(0, 3),), 'the first in the queue, with its newest frame'
     mailbox.put(frame(0, 4))
     assert mailbox.take() == (frame(1, 2),)
     assert mailbox.take() == (frame(0, 4),)
 
 
-def test_what_other_cameras_have_comes_along_and_what_they_have_not_is_not_waited_for():
+def test_a_batch_has_the_frames_that_are_ready_and_waits_for_no_others():
     mailbox = Mailbox()
     fill(mailbox, frame(2, 1), frame(0, 2), frame(1, 3))
     assert mailbox.take(2) == (frame(2, 1), frame(0, 2))
@@ -60,10 +60,10 @@ def test_taking_waits_for_a_frame(pairing):
 
 
 @pytest.mark.parametrize('pairing', [None, Pairing(0, 600_000)])
-def test_closing_ends_the_wait_and_leaves_nothing_to_take(pairing):
+def test_closing_ends_the_wait_and_empties_the_mailbox(pairing):
     mailbox, taken = Mailbox(pairing, now_ns=lambda: 0), []
     if pairing is not None:
-        mailbox.put(stamped(LEFT, 1))  # which is not due before 600 s
+        mailbox.put(stamped(LEFT, 1))  # not due before 600 s
     thread = threading.Thread(target=lambda: taken.append(mailbox.take()))
     thread.start()
     mailbox.close()
@@ -72,27 +72,27 @@ def test_closing_ends_the_wait_and_leaves_nothing_to_take(pairing):
     assert [*taken, mailbox.take()] == [(), ()]
 
 
-def test_what_is_cleared_is_not_taken():
+def test_cleared_frames_are_not_taken():
     dropped = []
     mailbox = Mailbox(dropped=dropped.append)
     mailbox.put(frame(0, 1))
     mailbox.clear()
     mailbox.put(frame(0, 2))
-    assert not dropped, 'nothing was there to drop'
+    assert not dropped, 'there was nothing to drop'
     assert mailbox.take() == (frame(0, 2),)
 
 
 def stamped(
     camera: int, stamp_ms: float, received_ms: float | None = None, generation: int = 1
 ) -> Frame:
-    """Make a frame that is received at its stamp, or at another time."""
+    """Make a frame that is received at the time of its stamp, or at another time."""
     at_ms = stamp_ms if received_ms is None else received_ms
     cdr = image_cdr(np.zeros((1, 1, 3), np.uint8), round(stamp_ms * MS))
     return Frame(camera, cdr, round(at_ms * MS), 0, generation)
 
 
 class Queue(NewestPair):
-    """Keeps what it drops, and tells frames by their eye and stamp in milliseconds."""
+    """Records what it drops; names frames by their camera and stamp in milliseconds."""
 
     def __init__(self, tolerance_ms: float = 5, wait_ms: float = 30) -> None:
         self.lost: list[Frame] = []
@@ -104,7 +104,7 @@ class Queue(NewestPair):
         return self
 
     def popped(self, now_ms: float, most: int = 1) -> tuple[bool, list[tuple[int, float]]]:
-        """Give whether it is a pair, and its frames."""
+        """Return whether it is a pair, and its frames."""
         frames = self.pop(most, round(now_ms * MS))
         return isinstance(frames, Pair), names(frames)
 
@@ -120,7 +120,7 @@ def names(frames) -> list[tuple[int, float]]:
 NOTHING = (False, [])
 
 
-def test_equal_stamps_are_a_pair_whichever_eye_comes_first():
+def test_equal_stamps_are_a_pair_whichever_camera_is_first():
     for first, second in ((LEFT, RIGHT), (RIGHT, LEFT)):
         queue = Queue(tolerance_ms=0)
         queue.add(stamped(first, 100))
@@ -136,7 +136,7 @@ def test_stamps_may_differ_by_the_tolerance(stamp_ms, is_pair):
     assert queue.popped(100)[0] == is_pair
 
 
-def test_of_several_frames_the_one_of_the_nearest_stamp_is_the_partner():
+def test_the_frame_with_the_nearest_stamp_is_the_partner():
     queue = Queue().add_all(stamped(LEFT, 96), stamped(LEFT, 101), stamped(LEFT, 104))
     queue.add(stamped(RIGHT, 100))
     assert queue.popped(104) == (True, [(LEFT, 101), (RIGHT, 100)])
@@ -144,7 +144,7 @@ def test_of_several_frames_the_one_of_the_nearest_stamp_is_the_partner():
     assert queue.popped(134) == (False, [(LEFT, 104)])
 
 
-def test_a_newer_pair_replaces_an_older_one_and_no_half_of_one_does():
+def test_a_newer_pair_replaces_an_older_one_but_an_incomplete_one_does_not():
     queue = Queue()
     for stamp_ms in (100, 133, 166):
         queue.add_all(stamped(LEFT, stamp_ms), stamped(RIGHT, stamp_ms))
@@ -155,7 +155,7 @@ def test_a_newer_pair_replaces_an_older_one_and_no_half_of_one_does():
     assert queue.popped(300) == (True, [(LEFT, 200), (RIGHT, 200)])
 
 
-def test_an_eye_may_be_late_by_more_than_a_frame():
+def test_a_camera_may_be_late_by_more_than_a_frame():
     queue = Queue(wait_ms=50)
     queue.add_all(*(stamped(LEFT, stamp_ms) for stamp_ms in (100, 116, 133)))
     queue.add(stamped(RIGHT, 116, received_ms=140))
@@ -165,7 +165,7 @@ def test_an_eye_may_be_late_by_more_than_a_frame():
     assert queue.dropped == [(LEFT, 100)]
 
 
-def test_a_frame_is_served_alone_once_it_has_waited_and_says_when():
+def test_a_frame_is_served_alone_after_its_wait_and_its_due_time_is_known():
     queue = Queue()
     queue.add(stamped(LEFT, 100))
     assert queue.due_ns() == 130 * MS
@@ -173,24 +173,24 @@ def test_a_frame_is_served_alone_once_it_has_waited_and_says_when():
     assert queue.popped(130) == (False, [(LEFT, 100)])
     assert queue.due_ns() is None
     queue.add(stamped(RIGHT, 100, received_ms=140))
-    assert queue.popped(140) == NOTHING, 'its partner has gone'
+    assert queue.popped(140) == NOTHING, 'its partner was already served'
     assert queue.popped(170) == (False, [(RIGHT, 100)])
 
 
-def test_of_several_frames_that_have_waited_the_newest_is_served():
+def test_the_newest_of_several_waiting_frames_is_served():
     queue = Queue().add_all(*(stamped(LEFT, stamp_ms) for stamp_ms in (100, 116, 133)))
     assert queue.popped(146) == (False, [(LEFT, 116)])
     assert queue.dropped == [(LEFT, 100)]
     assert queue.popped(163) == (False, [(LEFT, 133)])
 
 
-def test_while_the_network_is_busy_a_partner_may_come_after_the_wait():
+def test_while_the_network_is_busy_a_partner_may_arrive_after_the_wait():
     queue = Queue().add_all(stamped(LEFT, 100), stamped(RIGHT, 100, received_ms=180))
     assert queue.popped(200) == (True, [(LEFT, 100), (RIGHT, 100)])
 
 
 def serve_left(queue, stamps_ms):
-    """Add frames of the left eye, and give how long each waited."""
+    """Add frames of the left camera, and return how long each waited."""
     waits_ms = []
     for stamp_ms in stamps_ms:
         queue.add(stamped(LEFT, stamp_ms))
@@ -200,18 +200,18 @@ def serve_left(queue, stamps_ms):
     return waits_ms
 
 
-def test_an_eye_that_is_gone_is_not_waited_for_until_it_is_back():
+def test_a_camera_that_stopped_is_not_waited_for_until_it_returns():
     queue = Queue()
     assert serve_left(queue, range(100, 800, 100)) == [30] * 5 + [0] * 2
     queue.add(stamped(LEFT, 800))
     assert queue.popped(800) == (False, [(LEFT, 800)])
     queue.add(stamped(RIGHT, 800, received_ms=805))
-    assert queue.due_ns() == 835 * MS, 'the two would have been a pair'
+    assert queue.due_ns() == 835 * MS, 'the two could still become a pair'
     queue.add_all(stamped(LEFT, 833), stamped(RIGHT, 833))
     assert queue.popped(833) == (True, [(LEFT, 833), (RIGHT, 833)])
 
 
-def test_an_eye_that_is_gone_ends_the_wait_though_nothing_waits_so_long():
+def test_a_camera_that_stopped_is_not_waited_for_even_if_no_frame_reaches_its_due_time():
     """A wait of many frames: the oldest is dropped before it is due."""
     queue = Queue(wait_ms=400)
     served = []
@@ -222,7 +222,7 @@ def test_an_eye_that_is_gone_ends_the_wait_though_nothing_waits_so_long():
     assert served[-1] == (LEFT, 1950)
 
 
-def test_eyes_whose_stamps_never_fit_take_turns_without_waiting():
+def test_cameras_whose_stamps_never_match_take_turns_without_waiting():
     queue, taken = Queue(), []
     for number in range(20):
         left_ms = 100 + 33 * number
@@ -234,12 +234,12 @@ def test_eyes_whose_stamps_never_fit_take_turns_without_waiting():
     assert {stamp_ms for _, stamp_ms in taken[5:]} >= {100 + 33 * n for n in range(6, 20, 2)}
 
 
-def test_a_device_that_takes_batches_gets_both_eyes_though_they_are_no_pair():
+def test_a_device_with_batches_gets_frames_of_both_cameras_even_if_not_a_pair():
     queue = Queue().add_all(stamped(LEFT, 100), stamped(RIGHT, 116))
     assert queue.popped(200, most=2) == (False, [(LEFT, 100), (RIGHT, 116)])
 
 
-def test_eyes_of_30_and_15_hz_are_pairs_and_single_images_between_them():
+def test_cameras_at_30_and_15_hz_give_pairs_and_single_images_between_them():
     queue, taken = Queue(), []
     for number in range(8):
         stamp_ms = 100 + 33 * number
@@ -263,8 +263,8 @@ def test_a_frame_without_a_usable_stamp_has_no_partner_and_does_not_wait(stamp_m
     assert not any(isinstance(one, Pair) for one in taken)
 
 
-def test_stamps_that_go_back_make_pairs_like_any_other():
-    """A bag that starts again must not wait, or meet its own past."""
+def test_stamps_that_go_backward_are_paired_as_well():
+    """A restarted bag must not wait, or be paired with older frames."""
     queue = Queue(tolerance_ms=0)
     queue.add_all(stamped(LEFT, 900), stamped(LEFT, 100, received_ms=933))
     queue.add(stamped(RIGHT, 100, received_ms=934))
@@ -272,18 +272,18 @@ def test_stamps_that_go_back_make_pairs_like_any_other():
     assert queue.dropped == [(LEFT, 900)]
 
 
-def test_frames_of_two_activations_are_no_pair():
+def test_frames_of_two_activations_are_not_a_pair():
     queue = Queue().add_all(stamped(LEFT, 100), stamped(RIGHT, 100, generation=2))
     assert queue.popped(100) == NOTHING
 
 
-def test_what_waits_is_limited_whatever_the_wait():
+def test_the_number_of_waiting_frames_is_limited():
     queue = Queue(wait_ms=10_000)
     queue.add_all(*(stamped(LEFT, number) for number in range(100, 200)))
     assert queue.dropped == [(LEFT, number) for number in range(100, 195)]
 
 
-def test_clearing_forgets_the_pair_what_waits_and_that_an_eye_was_gone():
+def test_clearing_resets_pairs_waiting_frames_and_stopped_cameras():
     queue = Queue()
     serve_left(queue, range(100, 700, 100))
     queue.add_all(stamped(LEFT, 700), stamped(RIGHT, 700), stamped(LEFT, 733))
@@ -295,8 +295,8 @@ def test_clearing_forgets_the_pair_what_waits_and_that_an_eye_was_gone():
 
 @pytest.mark.parametrize('period_ms', [1000, 125, 67])
 @pytest.mark.parametrize('busy_ms', [5, 110, 350])
-def test_with_a_slow_network_every_stamp_that_is_taken_is_taken_of_both(period_ms, busy_ms):
-    """At 1, 8 and 15 Hz, the right eye 7 ms behind; each image keeps the network busy."""
+def test_with_a_slow_network_every_stamp_is_taken_from_both_cameras(period_ms, busy_ms):
+    """The network runs at 1, 8 and 15 Hz, and the right camera is 7 ms late."""
     arrivals = sorted(
         (period_ms * number + 7 * camera, camera, period_ms * number)
         for number in range(1, 41)
@@ -324,7 +324,9 @@ EVENTS = st.lists(
 
 
 @given(EVENTS, st.sampled_from([0, 5]), st.sampled_from([0, 30]))
-def test_nothing_is_lost_taken_twice_or_mixed_whatever_comes(events, tolerance_ms, wait_ms):
+def test_no_frame_is_lost_taken_twice_or_mixed_up_in_any_order_of_arrival(
+    events, tolerance_ms, wait_ms
+):
     queue, added, taken = Queue(tolerance_ms, wait_ms), [], []
     now_ms = 1000
     for what, later_ms, off_ms in [*events, *[('take', 1000, 0)] * 20]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever comes, the node's process lives, and the next good frame gets its mask."""
+"""Malformed messages do not stop the node, and the next good frame gets its mask."""
 
 import random
 import struct
@@ -34,7 +34,7 @@ def _not_utf8(chance):
 
 
 def _false_length(chance):
-    """Of one of both texts, or of the data."""
+    """Change the length of one of the two strings, or of the data."""
     cdr = bytearray(_changed(chance))
     place = chance.choice([12, 44, 60])
     cdr[place : place + 4] = struct.pack('<I', chance.choice([LARGEST, 2**31, 2**20]))
@@ -42,7 +42,7 @@ def _false_length(chance):
 
 
 def _odd_yuv(chance):
-    """Large enough for what is written past its end to harm something."""
+    """Make it large enough that writing past its end would do harm."""
     size = {'height': 361, 'width': 641, 'step': 1282, 'data': np.zeros(361 * 1282, np.uint8)}
     return _changed(chance, encoding=chance.choice(['yuv422', 'yuyv', 'NV12']), **size)
 
@@ -79,11 +79,11 @@ def test_a_thousand_malformed_messages(bench, node, model):
     sent = 0
 
     def rejected():
-        """Send more as long as some were dropped for newer ones, unread."""
+        """Send again while some messages were dropped unread for newer ones."""
         nonlocal sent
         for _ in range(250):
             camera.publish(KINDS[sent % len(KINDS)](chance))
-            bench.state()  # an answer takes about as long as the way of an image
+            bench.state()  # a response takes about as long as an image
             sent += 1
         heard = len(diagnostics.messages)
         part = diagnostics.wait(since=heard)

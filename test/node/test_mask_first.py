@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mask goes out first, checked by the gates; what belongs to it follows, or is no decision."""
+"""The mask is published first, after the gates; its other results follow, or are no decision."""
 
 import dataclasses
 import logging
@@ -18,7 +18,7 @@ from surgseg_ros.core.pipeline import PipelineSettings
 from surgseg_ros.core.tracking import Tracker
 
 
-def test_all_masks_of_a_batch_go_out_before_what_belongs_to_them():
+def test_all_masks_of_a_batch_are_published_before_their_other_results():
     order = []
 
     class Listed(Kept):
@@ -33,7 +33,7 @@ def test_all_masks_of_a_batch_go_out_before_what_belongs_to_them():
     ]
 
 
-def test_gates_examine_the_image_while_the_network_works(monkeypatch):
+def test_gates_run_in_parallel_with_the_network(monkeypatch):
     working, examined = threading.Event(), threading.Event()
     examine = Gates.examine
 
@@ -65,7 +65,7 @@ def fail(*_):
 
 
 @pytest.mark.parametrize('step', [(results, 'instruments_in'), (Tracker, 'update')])
-def test_instruments_that_cannot_be_found_are_no_decision_and_reported(monkeypatch, caplog, step):
+def test_an_error_in_finding_instruments_is_no_decision_and_reported(monkeypatch, caplog, step):
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr(*step, fail)
     reported = []
@@ -84,7 +84,7 @@ def test_instruments_that_cannot_be_found_are_no_decision_and_reported(monkeypat
     ]
 
 
-def test_a_mask_without_a_decided_pixel_has_nothing_wrong_but_that(caplog):
+def test_a_mask_without_a_decided_pixel_has_that_as_its_only_reason(caplog):
     caplog.set_level(logging.WARNING)
     healths = []
 
@@ -106,9 +106,9 @@ def test_a_mask_without_a_decided_pixel_has_nothing_wrong_but_that(caplog):
     assert 'detections_age' in healths[0].times_ms()
 
 
-def test_instruments_that_are_found_too_late_are_no_decision(caplog):
+def test_instruments_found_too_late_are_no_decision(caplog):
     caplog.set_level(logging.WARNING)
-    policies = iter([PATIENT, PATIENT])  # one when the batch begins, one for the mask
+    policies = iter([PATIENT, PATIENT])  # one at the start of the batch, one for the mask
 
     def policy():
         return next(policies, dataclasses.replace(PATIENT, stale_after_ms=-1))
@@ -119,7 +119,9 @@ def test_instruments_that_are_found_too_late_are_no_decision(caplog):
     assert 'no decision on instruments: a result was ready' in caplog.text
 
 
-def test_outputs_that_fail_after_the_mask_degrade_it_beside_its_own_warnings(monkeypatch, caplog):
+def test_an_error_of_outputs_after_the_mask_degrades_it_and_keeps_its_warnings(
+    monkeypatch, caplog
+):
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr(Kept, 'publish_others', fail)
     healths = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""With a slow network no queue builds up, and no result outlives its activation; in frames."""
+"""With a slow network no queue builds up, and no result is published after its activation."""
 
 import threading
 
@@ -23,10 +23,10 @@ def slow(monkeypatch):
 
 @pytest.fixture
 def camera(slow, start_node):
-    """Give a camera that is connected; no frame has been sent."""
+    """Yield a connected camera; no frame has been sent."""
     own_node = start_node(model='slow', stale_after_ms=600_000)
     yield Camera(own_node, slow)
-    slow.let_go.release(1000)  # the node ends only once no frame is held
+    slow.let_go.release(1000)  # the node exits only if no frame is blocked
 
 
 class Camera:
@@ -41,13 +41,13 @@ class Camera:
         self.sent = 0
 
     def publish(self):
-        """Publish the next frame; its number is its stamp, and the colour of its pixels."""
+        """Publish the next frame; its number is its stamp, and the color of its pixels."""
         self.sent += 1
         pixels = np.full((HEIGHT, WIDTH, 3), self.sent % 10, np.uint8)
         self._publisher.publish(image_cdr(pixels, self.sent))
 
     def send(self):
-        """Publish the next frame, and see that the node has it."""
+        """Publish the next frame, and wait until the node has it."""
         self.publish()
         until(lambda: self.counts()['received'] == self.sent, f'frame {self.sent}')
 
@@ -58,7 +58,7 @@ class Camera:
         assert self.network.taken.acquire(timeout=TIMEOUT_S)
 
 
-def test_the_mask_is_of_the_newest_frame_when_the_network_became_free(camera):
+def test_the_mask_is_of_the_newest_frame_when_the_network_becomes_free(camera):
     rounds = 10
     camera.send()
     camera.wait_taken()
@@ -103,7 +103,7 @@ def test_a_result_in_flight_does_not_appear_in_the_next_activation(camera):
     assert min(stamp_ns(m) for m in camera.mask.messages) > 1
 
 
-def test_cleanup_waits_for_the_network_and_the_node_answers_meanwhile(camera):
+def test_cleanup_waits_for_the_network_and_services_respond_meanwhile(camera):
     camera.send()
     camera.wait_taken()
     assert camera.bench.change('deactivate')
@@ -130,7 +130,7 @@ def test_shutdown_during_inference(camera):
 
 
 def test_a_network_that_hangs_is_reported(camera):
-    """The images come, the masks do not."""
+    """Images arrive, but no mask is published."""
     status = camera.bench.status()
     camera.send()
     camera.network.let_go.release()

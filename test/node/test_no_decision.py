@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the network fails on an image, the node says so of that image, and goes on."""
+"""If the network fails on an image, the node publishes no decision for it and continues."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ FAILING_NS, SOUND_NS = 5, 6
 
 
 class FickleNetwork:
-    """Stands in for a Segmenter that fails on dark images."""
+    """A fake Segmenter that fails on dark images."""
 
     def __init__(self):
         vars(self).update(stand_in('fickle'))
@@ -35,7 +35,7 @@ def bench(monkeypatch, start_node):
     return start_node(model='fickle', stale_after_ms=600_000).bench
 
 
-def test_an_image_without_a_decision_reports_so_and_the_next_is_decided(bench):
+def test_a_failed_image_is_no_decision_and_the_next_is_segmented(bench):
     masks = bench.listen(Image, 'mask')
     detections = bench.listen(Detection2DArray, 'detections')
     status = bench.status()
@@ -61,7 +61,7 @@ def test_an_image_without_a_decision_reports_so_and_the_next_is_decided(bench):
     status.wait_for_state('valid', since=heard)
 
 
-def test_while_stale_it_reports_again_and_again_that_nothing_is_known(bench):
+def test_while_stale_no_decision_is_published_periodically(bench):
     masks, status = bench.listen(Image, 'mask'), bench.status()
     detections = bench.listen(Detection2DArray, 'detections')
     bench.connect(bench.camera(), masks)
@@ -82,7 +82,7 @@ def test_while_stale_it_reports_again_and_again_that_nothing_is_known(bench):
         assert detection.results[0].hypothesis.class_id == '255'
 
 
-def test_by_default_it_is_silent_while_stale(bench):
+def test_by_default_nothing_is_published_while_stale(bench):
     masks, status = bench.listen(Image, 'mask'), bench.status()
     diagnostics = bench.diagnostics()
     camera = bench.camera()
@@ -90,7 +90,7 @@ def test_by_default_it_is_silent_while_stale(bench):
     heard = len(masks.messages)
     assert bench.set(max_frame_age_ms=10, age_source='header').successful
 
-    camera.publish(image_cdr(make_image(), 10**9 * 10**9))  # of the year 2001
+    camera.publish(image_cdr(make_image(), 10**9 * 10**9))  # a stamp of the year 2001
     reason = status.wait(lambda m: 'after its stamp' in m.values[0].value).values[0].value
     assert 'max_frame_age_ms is 10' in reason
     diagnostics.wait(lambda part: part.numbers['too_old'] == '1')
@@ -101,7 +101,7 @@ def test_by_default_it_is_silent_while_stale(bench):
     assert len(masks.messages) == heard
 
 
-def test_a_stamp_of_the_future_is_reported_where_the_age_is_asked_for_by_headers(bench):
+def test_a_stamp_in_the_future_is_reported_if_age_is_measured_by_headers(bench):
     masks, status = bench.listen(Image, 'mask'), bench.status()
     camera = bench.camera()
     bench.connect(camera, masks)
@@ -113,7 +113,7 @@ def test_a_stamp_of_the_future_is_reported_where_the_age_is_asked_for_by_headers
     assert 'synchronize the clocks' in reason
 
 
-def test_a_mask_with_a_stamp_that_reports_nothing_is_degraded(bench):
+def test_a_mask_with_a_meaningless_stamp_is_degraded(bench):
     masks, status = bench.listen(Image, 'mask'), bench.status()
     camera = bench.camera()
     bench.connect(camera, masks)
@@ -147,7 +147,7 @@ def test_two_cameras_on_one_topic_are_degraded_until_one_is_left(bench):
     until(go_on, 'one camera to be trusted again')
 
 
-def test_a_slip_in_the_name_of_a_parameter_is_found(monkeypatch, start_node):
+def test_a_misspelled_parameter_name_is_reported(monkeypatch, start_node):
     monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: FickleNetwork())
     node = start_node(model='fickle', stale_after='600').node
     assert parameters.unknown(node) == ['stale_after']

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Another node on the same output topics is told from one that is dead and still listed."""
+"""Detects other nodes on the same output topics, but not dead ones that are still listed."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ class Future:
 
 
 class Client:
-    """Of a node's `get_state`; answered where that node lives."""
+    """A client of a node's `get_state`; it gets a response if that node is alive."""
 
     def __init__(self, name, graph):
         self._name, self._graph, self.dropped = name, graph, 0
@@ -65,7 +65,7 @@ class Client:
 
 
 class Graph:
-    """A node and what it sees of others; time stands still unless it is told to go on."""
+    """A fake ROS graph as one node sees it; time advances only on request."""
 
     def __init__(self, forbids=False):
         self.forbids, self.warnings = forbids, []
@@ -141,23 +141,23 @@ def graph():
     return Graph()
 
 
-def test_alone_it_finds_nobody_and_asks_nobody(graph):
+def test_a_single_node_finds_no_other_and_calls_no_service(graph):
     assert [graph.check() for _ in range(100)] == [''] * 100
     assert not graph.clients
 
 
-def test_a_node_whose_lifecycle_services_answer_counts_at_once_and_is_named(graph):
+def test_a_node_whose_lifecycle_services_respond_is_reported_at_once(graph):
     graph.publish('mask', '/or/second')
     graph.services['/or/second'] = True
-    assert graph.check() == '', 'it has only been asked'
+    assert graph.check() == '', 'the service was only just called'
     reason = graph.check()
     assert reason.startswith("'/or/second' also publishes on '/or/mask': stop it")
     graph.vanish('/or/second')
     assert graph.check() == ''
-    assert not graph.clients, 'nobody is asked any more'
+    assert not graph.clients, 'no clients are left'
 
 
-def test_one_that_is_killed_after_it_answered_no_longer_counts_though_it_is_listed(graph):
+def test_a_node_killed_after_it_responded_is_not_reported_although_still_listed(graph):
     graph.publish('mask', '/or/second')
     graph.services['/or/second'] = True
     for _ in range(60):
@@ -166,11 +166,11 @@ def test_one_that_is_killed_after_it_answered_no_longer_counts_though_it_is_list
     graph.services['/or/second'] = False
     graph.answers.clear()
     assert graph.check(ALIVE_S + 1) == ''
-    for _ in range(19):  # seconds, as long as discovery lists it
+    for _ in range(19):  # seconds, while discovery still lists it
         assert graph.check() == ''
 
 
-def test_a_question_that_gets_no_answer_is_given_up_and_asked_again(graph):
+def test_a_call_without_response_is_canceled_and_repeated(graph):
     graph.publish('mask', '/or/second')
     graph.services['/or/second'] = False
     graph.check()
@@ -181,8 +181,8 @@ def test_a_question_that_gets_no_answer_is_given_up_and_asked_again(graph):
     assert graph.check()
 
 
-def test_a_dead_one_never_counts_as_long_as_discovery_lists_it(graph):
-    """Killed with -9 a node is listed for 20 s; so is this node's own predecessor."""
+def test_a_dead_node_that_is_still_listed_is_never_reported(graph):
+    """A node killed with -9 is listed for 20 s; so is the predecessor of this node."""
     for name in ('/or/second', OURS):
         graph.publish('mask', name)
         graph.publish('status', name)
@@ -193,7 +193,7 @@ def test_a_dead_one_never_counts_as_long_as_discovery_lists_it(graph):
 
 
 @pytest.mark.parametrize('name', ['/bag_player', f'/{UNKNOWN_NAME}'])
-def test_one_without_lifecycle_services_counts_once_it_is_listed_for_longer(graph, name):
+def test_a_node_without_lifecycle_services_is_reported_after_being_listed_for_longer(graph, name):
     graph.publish('mask', name)
     assert graph.check() == ''
     assert graph.check(LISTED_DEAD_S) == ''
@@ -203,8 +203,8 @@ def test_one_without_lifecycle_services_counts_once_it_is_listed_for_longer(grap
     assert '_NODE_NAME' not in reason
 
 
-def test_another_node_of_the_same_name_is_known_by_its_status(graph):
-    """Its `get_state` would not tell: this node itself answers to that name."""
+def test_another_node_of_the_same_name_is_recognized_by_its_status(graph):
+    """Its `get_state` cannot show it: this node itself responds to that name."""
     graph.publish('mask', OURS)
     graph.publish('status', OURS)
     graph.services[OURS] = True
@@ -221,14 +221,14 @@ def test_another_node_of_the_same_name_is_known_by_its_status(graph):
     assert graph.check()
 
 
-def test_another_node_of_the_same_name_that_is_never_heard_counts_by_time(graph):
+def test_another_node_of_the_same_name_without_status_is_reported_after_a_time(graph):
     graph.publish('mask', OURS)
     graph.check()
     assert graph.check(LISTED_DEAD_S) == ''
     assert 'another node named' in graph.check()
 
 
-def test_where_a_policy_forbids_to_listen_and_to_ask_others_count_by_time():
+def test_if_a_policy_forbids_subscription_and_calls_others_are_reported_after_a_time():
     graph = Graph(forbids=True)
     (warning,) = graph.warnings
     assert "cannot subscribe to 'status' (not allowed)" in warning
@@ -242,7 +242,7 @@ def test_where_a_policy_forbids_to_listen_and_to_ask_others_count_by_time():
     graph.others.stop()
 
 
-def test_stopped_it_finds_nobody(graph):
+def test_a_stopped_check_finds_no_others(graph):
     graph.publish('mask', '/bag_player')
     graph.check()
     graph.others.stop()
@@ -251,7 +251,7 @@ def test_stopped_it_finds_nobody(graph):
 
 
 class FlatNetwork:
-    """Stands in for a Segmenter that sees background everywhere."""
+    """A fake Segmenter whose masks are all background."""
 
     def __init__(self):
         vars(self).update(stand_in('flat'))
@@ -301,7 +301,7 @@ def test_two_segmenters_on_the_same_topics_are_degraded_until_one_is_left(start)
     status.wait_for_state('valid', since=heard)
 
 
-def test_two_cameras_and_other_namespaces_are_no_other_publishers(start, monkeypatch):
+def test_two_cameras_and_other_namespaces_are_not_other_publishers(start, monkeypatch):
     monkeypatch.setattr(other_publishers, 'LISTED_DEAD_S', 0.0)
     own_node = start(image_topics=['l/image', 'r/image'], camera_names=['left', 'right'])
     start()
@@ -309,7 +309,7 @@ def test_two_cameras_and_other_namespaces_are_no_other_publishers(start, monkeyp
     assert [others.check() for others in own_node.node._others for _ in range(5)] == [None] * 10
 
 
-def test_masks_that_a_player_publishes_are_noticed(start, monkeypatch):
+def test_masks_published_by_a_player_are_detected(start, monkeypatch):
     monkeypatch.setattr(other_publishers, 'LISTED_DEAD_S', 0.0)
     own_node = start()
     status = own_node.bench.status()
@@ -328,12 +328,12 @@ LONG_LEASE = """<dds><profiles xmlns="http://www.eprosima.com">
 <participant profile_name="long_lease" is_default_profile="true"><rtps><builtin>
 <discovery_config><leaseDuration><sec>600</sec></leaseDuration></discovery_config>
 </builtin></rtps></participant></profiles></dds>"""
-"""For Fast DDS: a killed node is listed until this machine, however slow, has made another."""
+"""Keeps a killed node listed by Fast DDS until this machine, however slow, started another."""
 
 
 @pytest.fixture(scope='module')
 def killed(run_node, bench, model, tmp_path_factory):
-    """Give a node of the name and in the namespace of one that was killed before."""
+    """Return a node with the name and namespace of one that was killed before."""
     profile = tmp_path_factory.mktemp('profile') / 'long_lease.xml'
     profile.write_text(LONG_LEASE)
     with pytest.MonkeyPatch.context() as patch:
@@ -345,12 +345,12 @@ def killed(run_node, bench, model, tmp_path_factory):
     return run_node(model=model, stale_after_ms=600_000)
 
 
-def test_a_node_that_was_started_again_is_not_degraded_by_its_dead_predecessor(bench, killed):
+def test_a_restarted_node_is_not_degraded_by_its_dead_predecessor(bench, killed):
     until(lambda: bench.node.count_publishers('mask') == 2, 'the dead one is listed beside it')
     status, diagnostics = bench.status(), bench.diagnostics()
     bench.connect(bench.camera(), bench.listen(Image, 'mask'))
     status.wait_for_state('valid')
-    looks = len(diagnostics.messages) + 3  # it looks before each of them
+    looks = len(diagnostics.messages) + 3  # it checks before each of them
     until(lambda: len(diagnostics.messages) >= looks, 'three looks')
     assert bench.node.count_publishers('mask') == 2, 'it was listed all the time'
     assert {m.message for m in status.messages} <= {'inactive', 'stale', 'valid'}
@@ -371,7 +371,7 @@ def test_two_nodes_of_one_name_are_both_degraded(bench, killed, run_node, model)
     until(degraded, 'both to say so')
 
 
-def test_all_cameras_of_a_silent_topic_report_why():
+def test_all_cameras_of_a_topic_without_images_report_why():
     healths = Health(), Health()
     for health in healths:
         health.activate(0)

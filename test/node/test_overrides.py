@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A slip in what is given at the start is told, in the QoS overrides too."""
+"""Mistakes in parameters given at the start are reported, including QoS overrides."""
 
 from types import SimpleNamespace
 
@@ -24,7 +24,7 @@ def context():
 
 @pytest.fixture
 def reported(context):
-    """Give a function that says what a node in the namespace /rig tells of its overrides."""
+    """Return a function that gives what a node in the namespace /rig reports of its overrides."""
     nodes = []
 
     def reported(given, remap=('a', 'b')):
@@ -55,7 +55,7 @@ RIGHT = {
 }
 
 
-def test_what_can_be_overridden_is_no_slip(reported):
+def test_valid_overrides_are_not_reported(reported):
     assert reported(RIGHT) == []
 
 
@@ -103,7 +103,7 @@ def test_a_compressed_topic_may_have_either_name(reported):
             'qos_overrides.image.subscription.depth',
             "did you mean 'qos_overrides./rig/image.subscription.depth'?",
         ),
-        ('qos_overrides./rig/status.publisher.depth', ''),  # the consumer's rule relies on it
+        ('qos_overrides./rig/status.publisher.depth', ''),  # consumers rely on it
         # in what it is
         (
             'qos_overrides./rig/mask.publsher.depth',
@@ -132,7 +132,7 @@ def test_a_compressed_topic_may_have_either_name(reported):
         ('gates.blak.limit', "did you mean 'gates.black.limit'?"),
     ],
 )
-def test_a_slip_in_a_name_is_reported_with_what_was_meant(reported, name, expected):
+def test_a_misspelled_name_is_reported_with_a_suggestion(reported, name, expected):
     value = 'reliable' if name.endswith('reliability') else 3
     value = 'volatile' if name.endswith('durability') else value
     (text,) = reported({name: value})
@@ -160,13 +160,13 @@ def test_a_slip_in_a_name_is_reported_with_what_was_meant(reported, name, expect
         ('image.subscription.depth', True, 'True, expected a whole number from 1 on'),
     ],
 )
-def test_a_slip_in_a_value_ends_the_start_and_is_named(context, name, value, expected):
+def test_an_invalid_value_is_named_and_the_process_exits(context, name, value, expected):
     full = f'qos_overrides./{name}'
     with pytest.raises(ValueError, match=f'^{full} is {expected}'):
         SegmenterNode(context=context, parameter_overrides=[Parameter(full, value=value)])
 
 
-def test_the_node_reports_it_once(start_node, monkeypatch):
+def test_the_node_reports_a_mistake_once(start_node, monkeypatch):
     network = SimpleNamespace(**stand_in('none'))
     monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: network)
     name = 'qos_overrides./no/such.publisher.depth'

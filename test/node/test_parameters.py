@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters that do not fit are refused by name; the shipped file holds the defaults."""
+"""Invalid parameters are rejected by name; the shipped file has the defaults."""
 
 from array import array
 
@@ -21,7 +21,7 @@ def settings(**changes) -> Settings:
     return Settings.from_values({**DEFAULTS, **changes})
 
 
-def test_the_defaults_fit():
+def test_the_defaults_are_valid():
     assert settings().image_topics == ('image',)
     assert settings().roi_of(0) is None
 
@@ -31,19 +31,19 @@ def test_every_parameter_is_described():
     assert {'least_area', 'min_confidence', 'no_image_warning_s', *FRESHNESS} == LIVE
 
 
-def test_the_rules_are_the_parameters_of_their_names():
+def test_settings_are_the_parameters_of_the_same_names():
     assert settings().policy == ResultPolicy()
     assert settings(max_frame_age_ms=70, age_source='header').policy == ResultPolicy(
         max_frame_age_ms=70, age_source='header'
     )
 
 
-def test_the_pipeline_is_made_of_the_parameters_as_it_is_offline():
+def test_the_settings_of_the_pipeline_are_the_same_as_offline():
     changes = {'min_confidence': 0.6, 'steady_frames': 3, 'gates.smoke.action': 'no_decision'}
     assert settings(**changes).pipeline == pipeline_settings(changes)
 
 
-def test_the_shipped_file_holds_the_defaults():
+def test_the_shipped_file_has_the_defaults():
     text = (REPOSITORY / 'config' / 'segmenter.yaml').read_text()
     shipped = yaml.safe_load(text)['/**']['ros__parameters']
     for gate, values in shipped.pop('gates').items():
@@ -51,7 +51,7 @@ def test_the_shipped_file_holds_the_defaults():
     assert shipped == DEFAULTS
 
 
-def test_lists_of_ros_are_taken():
+def test_accepts_arrays_of_ros():
     assert settings(roi=array('q', [1, 2, 3, 4])).roi == (1, 2, 3, 4)
 
 
@@ -62,7 +62,7 @@ def test_a_roi_is_for_all_cameras_or_for_each():
     assert (each.roi_of(0), each.roi_of(1)) == (None, Roi(5, 6, 7, 8))
 
 
-def test_two_cameras_are_paired_and_no_other_number_is():
+def test_only_two_cameras_are_paired():
     two = {'image_topics': ['a', 'b'], 'camera_names': ['left', 'right']}
     assert settings(**two).pairs == Pairing(5, 30)
     assert settings(**two, pair_tolerance_ms=0, pair_wait_ms=9).pairs == Pairing(0, 9)
@@ -76,7 +76,7 @@ def test_the_cameras_of_a_stereo_layout_are_named_or_left_and_right():
     split = settings(stereo_layout='side_by_side', roi=[1, 2, 3, 4, 5, 6, 7, 8])
     assert split.cameras == ('left', 'right')
     assert split.roi_of(1) == Roi(5, 6, 7, 8)
-    assert split.pairs is None, 'they are a pair whatever comes'
+    assert split.pairs is None, 'they are always a pair'
     named = settings(stereo_layout='top_bottom', camera_names=['upper', 'lower'])
     assert named.cameras == ('upper', 'lower')
     assert settings(camera_names=['ecm']).cameras == ('ecm',)
@@ -119,7 +119,7 @@ def test_error_names_what_is_invalid(changes, expected):
         settings(**changes)
 
 
-def test_calibrations_are_of_all_cameras_or_beside_the_images():
+def test_camera_info_topics_are_given_for_all_cameras_or_for_none():
     two = {'image_topics': ['a', 'b'], 'camera_names': ['left', 'right']}
     assert settings(**two).camera_info_topics == ('',)
     assert settings(camera_info_topics=['x', 'y'], **two).camera_info_topics == ('x', 'y')

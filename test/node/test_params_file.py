@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of parameters are read as rclpy reads them, wildcards and nested names included."""
+"""Parameter files are read as rclpy reads them, including wildcards and nested names."""
 
 import pytest
 import rclpy
@@ -35,7 +35,7 @@ def context():
 
 
 @pytest.mark.parametrize('text', FILES)
-def test_the_value_is_what_a_node_of_that_name_gets(context, tmp_path, text):
+def test_values_are_those_that_a_node_of_that_name_gets(context, tmp_path, text):
     path = tmp_path / 'parameters.yaml'
     path.write_text(text + '\n')
     node = rclpy.create_node(
@@ -58,7 +58,7 @@ WORDS = [
 ]
 
 
-def test_words_and_numbers_mean_what_they_mean_to_rclpy(context, tmp_path):
+def test_values_have_the_types_that_rclpy_gives_them(context, tmp_path):
     path = tmp_path / 'parameters.yaml'
     given = ''.join(f'    p{place}: {word}\n' for place, word in enumerate(WORDS))
     path.write_text(f'/**:\n  ros__parameters:\n{given}')
@@ -78,14 +78,14 @@ def test_words_and_numbers_mean_what_they_mean_to_rclpy(context, tmp_path):
 
 
 @pytest.mark.parametrize('text', ['{gates.black.limit: 0.5}', '{gates: {black: {limit: 0.5}}}'])
-def test_nested_names_are_found_either_way(tmp_path, text):
+def test_nested_and_dotted_names_are_found(tmp_path, text):
     path = tmp_path / 'parameters.yaml'
     path.write_text(f'/**: {{ros__parameters: {text}}}')
     assert read_parameter(path, NAME, 'gates.black.limit') == 0.5
     assert read_parameter(path, NAME, 'gates.black.action') is None
 
 
-def test_the_last_source_that_reports_something_wins(tmp_path):
+def test_the_last_source_with_a_value_has_precedence(tmp_path):
     file, silent = tmp_path / 'a.yaml', tmp_path / 'b.yaml'
     file.write_text('/**: {ros__parameters: {topics: [a]}}')
     silent.write_text('/**: {ros__parameters: {other: 1}}')
@@ -104,7 +104,7 @@ def test_the_last_source_that_reports_something_wins(tmp_path):
         (b'', 'holds NoneType, expected a mapping'),
     ],
 )
-def test_what_is_no_file_of_parameters_is_named(tmp_path, content, message):
+def test_error_names_a_file_that_is_not_a_parameter_file(tmp_path, content, message):
     path = tmp_path / 'parameters.yaml'
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message) as raised:

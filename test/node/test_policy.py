@@ -8,7 +8,7 @@ from bench import REPOSITORY, until
 
 POLICY = REPOSITORY / 'config' / 'sros2' / 'segmenter.policy.xml'
 
-# By element: its attributes, and what may be in it, as the schema that comes with sros2 has it.
+# For each element: its attributes and allowed children, as in the schema of sros2.
 SCHEMA = {
     'policy': ({'version'}, {'enclaves'}),
     'enclaves': (set(), {'enclave'}),
@@ -21,8 +21,7 @@ SCHEMA = {
     'service': (set(), set()),
 }
 
-# Which the node has only where it is asked for simulated time, for another model, or for two
-# cameras.
+# Present only with simulated time, when another model is set, or with two cameras.
 AT_TIMES = {
     ('subscribe', '/clock'),
     ('reply', '~/reload_model'),
@@ -49,7 +48,7 @@ def test_every_element_is_one_of_the_schema(policy):
 
 
 def allowed(policy: ElementTree.Element) -> set[tuple[str, str]]:
-    """List (what, name); names as the policy has them, relative to namespace and node."""
+    """List (kind, name); names as in the policy, relative to namespace and node."""
     return {
         (next(iter(group.attrib)), str(entry.text))
         for group in policy.find('.//profile')
@@ -58,7 +57,7 @@ def allowed(policy: ElementTree.Element) -> set[tuple[str, str]]:
 
 
 def test_the_running_node_does_what_the_policy_allows(policy, start_node, model):
-    own_node = start_node(model=str(model), steady_frames=2)  # with every topic that it can have
+    own_node = start_node(model=str(model), steady_frames=2)  # with every optional topic
     namespace, node = own_node.bench.namespace, own_node.bench.node
 
     def named(name: str) -> str:

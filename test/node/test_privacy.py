@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No image comes to a disk by way of the node: a patient may be in it."""
+"""The node writes no image to disk: it may show a patient."""
 
 import contextlib
 
@@ -9,7 +9,7 @@ from sensor_msgs.msg import Image
 
 
 def test_no_frame_is_written_anywhere(bench, model, tmp_path, monkeypatch):
-    """Wherever the process could put files unasked, there is its log and nothing else."""
+    """In the folders where the process could put files, there is only its log."""
     places = {}
     for name in ('HOME', 'TMPDIR', 'XDG_CACHE_HOME', 'ROS_LOG_DIR'):
         places[name] = tmp_path / name

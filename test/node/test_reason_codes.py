@@ -45,11 +45,11 @@ MS = 10**6
 STATUS_PAGE = (Path(__file__).parents[2] / 'docs' / 'status.md').read_text()
 
 Coded = Iterable[Any]
-"""What has a `code` each."""
+"""Objects that each have a `code`."""
 
 
 def decide(image: Any = None, stamps: Iterable[int] = (1,), **settings: Any) -> Coded:
-    """Send an image through the pipeline for each stamp; the warnings of the last."""
+    """Process an image for each stamp; return the warnings of the last."""
     pixels = make_image() if image is None else image
     pipeline = CameraPipeline(PipelineSettings(**settings))
     size = pixels.shape[:2]
@@ -70,7 +70,7 @@ def failed_network() -> Coded:
 
 
 def unchecked_jpeg() -> Coded:
-    """Make a JPEG of four channels with a subsampling of its own."""
+    """Make a JPEG of four channels with an uncommon subsampling."""
     buffer = io.BytesIO()
     PIL.Image.new('CMYK', (32, 32)).save(buffer, 'JPEG', subsampling=1)
     data = np.frombuffer(buffer.getvalue(), np.uint8)
@@ -79,7 +79,7 @@ def unchecked_jpeg() -> Coded:
 
 
 def watched(*events: Callable[[Health], None], at_ms: int = 0) -> Coded:
-    """Activate a camera at 0 ms, let things happen, and ask at a time for the reasons."""
+    """Activate a camera at 0 ms, apply events, and return the reasons at a time."""
     health = Health()
     health.activate(0)
     for event in events:
@@ -138,7 +138,7 @@ def another_publisher() -> Coded:
 
 
 class Network:
-    """Stands in for a Segmenter; `segment_all` is for the node's test."""
+    """A fake Segmenter; `segment_all` is for the test of the node."""
 
     def __init__(self, intended_use: str = 'research') -> None:
         vars(self).update(stand_in('a model'))
@@ -215,7 +215,7 @@ PRODUCED: dict[ReasonCode, Callable[[], Coded]] = {
     ReasonCode.LOW_CONFIDENCE: lambda: decide(min_confidence=0.5),
     **{entry.code: lambda name=name: gate(name) for name, entry in GATES.items()},
 }
-"""How each is produced without ROS."""
+"""How to produce each code without ROS."""
 
 OVER_DDS = {
     *(ReasonCode.NOT_CONFIGURED, ReasonCode.CONFIGURING, ReasonCode.NOT_ACTIVE),
@@ -224,11 +224,11 @@ OVER_DDS = {
 
 
 @pytest.mark.parametrize('code', PRODUCED, ids=lambda code: code.value)
-def test_a_code_is_produced(code):
+def test_each_code_can_be_produced(code):
     assert [reason.code for reason in PRODUCED[code]()] == [code]
 
 
-def test_no_code_is_left_out():
+def test_every_code_has_a_way_to_produce_it():
     assert PRODUCED.keys() | OVER_DDS == set(ReasonCode)
     assert not PRODUCED.keys() & OVER_DDS
 
@@ -279,7 +279,7 @@ def test_the_docs_list_every_code_with_its_explanation():
 
 
 @pytest.mark.parametrize('code', ReasonCode, ids=lambda code: code.value)
-def test_a_code_is_a_word_of_its_own_and_explained_in_a_sentence(code):
+def test_codes_are_unique_and_explained_in_a_sentence(code):
     assert re.fullmatch(r'[a-z]+(_[a-z]+)*', code.value)
     assert code.value == code.name.lower()
     assert ReasonCode(code.value) is code

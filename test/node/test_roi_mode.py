@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""With `roi_mode: auto`, each camera's own borders are found, left undecided, and reported."""
+"""With `roi_mode: auto`, the borders of each camera are found, no decision, and reported."""
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ from surgseg_ros.core.segmenter import Segmenter
 
 SIZE = (144, 256)
 IMAGES = 14
-"""Enough to find borders and to confirm them."""
+"""Number of images that suffices to find and confirm borders."""
 PILLAR = Roi(32, 0, 192, 144)
 LETTER = Roi(0, 18, 256, 108)
 
@@ -30,7 +30,7 @@ def lit(seed):
 
 
 def inside(roi):
-    """Return which pixels a roi contains."""
+    """Return a mask of the pixels in a roi."""
     pixels = np.zeros(SIZE, bool)
     roi.view(pixels)[:] = True
     return pixels
@@ -52,13 +52,13 @@ def send(bench, camera, mask, image):
     return pixels_of(mask.wait_for_stamp(sent_ns))
 
 
-def test_the_borders_are_found_left_undecided_and_reported(start, model):
+def test_borders_are_found_no_decision_and_reported(start, model):
     bench = start().bench
     mask, diagnostics = bench.listen(Image, 'mask'), bench.diagnostics()
     camera = bench.camera()
     bench.connect(camera, mask)
     first, *_, last = [send(bench, camera, mask, bordered(seed, PILLAR)) for seed in range(IMAGES)]
-    assert (first != 255).all(), 'one image is no proof of a border'
+    assert (first != 255).all(), 'one image does not confirm a border'
     segment = Segmenter.load(model, 'cpu').segment
     expected = segment(bordered(IMAGES - 1, PILLAR), roi=PILLAR).mask
     np.testing.assert_array_equal(last, expected)
@@ -68,7 +68,7 @@ def test_the_borders_are_found_left_undecided_and_reported(start, model):
     assert diagnostics.wait(lambda part: reported.items() <= part.numbers.items())
 
 
-def test_what_is_lit_outside_is_segmented_again_in_the_same_image(start):
+def test_content_outside_the_borders_is_segmented_in_the_same_image(start):
     bench = start().bench
     mask, diagnostics = bench.listen(Image, 'mask'), bench.diagnostics()
     camera = bench.camera()
@@ -95,7 +95,7 @@ def test_each_camera_has_its_own_borders(start):
                 np.testing.assert_array_equal(last == 255, ~inside(roi))
 
 
-def test_without_it_black_borders_are_segmented_like_the_rest(start):
+def test_without_roi_mode_auto_black_borders_are_segmented(start):
     bench = start(roi_mode='fixed').bench
     mask = bench.listen(Image, 'mask')
     camera = bench.camera()

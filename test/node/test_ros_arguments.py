@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments after --ros-args that ROS does not take are named in a line."""
+"""Errors name invalid arguments after --ros-args in one line."""
 
 import subprocess
 import sys
@@ -21,14 +21,14 @@ from surgseg_ros.node.middleware import RosArgumentError, begin_ros
         (['--ros-args', '--params-file', '/nowhere.yaml'], '/nowhere.yaml'),
     ],
 )
-def test_what_ros_does_not_take_is_named(arguments: list[str], expected: str) -> None:
+def test_error_names_arguments_that_ros_rejects(arguments: list[str], expected: str) -> None:
     with pytest.raises(RosArgumentError, match=expected):
         begin_ros(arguments)
     assert not rclpy.ok()
 
 
 @pytest.mark.parametrize('words', [['segmenter'], ['bag_player', 'bag']])
-def test_both_nodes_say_it_in_a_line_and_end_with_1(words: list[str], tmp_path) -> None:
+def test_both_nodes_print_one_line_and_exit_with_1(words: list[str], tmp_path) -> None:
     write_image_bag(tmp_path / 'bag', [(1, np.zeros((8, 8, 3), np.uint8), None)])
     command = [sys.executable, '-m', 'surgseg_ros', *words, '--ros-args', '--bogus']
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

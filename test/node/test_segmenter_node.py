@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the node gives for a frame, and what it says of itself; over DDS, in this process."""
+"""What the node publishes for a frame, and its status; over DDS, in this process."""
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ PATIENT = {'stale_after_ms': FRESH, 'cpu_threads': 1}
 
 @pytest.fixture
 def start(start_node, model):
-    """Start the node with the tiny model; a slow machine shall not make it stale."""
+    """Start the node with the tiny model; a slow machine must not make it stale."""
     return lambda *arguments, **more: start_node(
         *arguments, **{'model': str(model), **PATIENT, **more}
     )
@@ -64,7 +64,7 @@ def test_results_are_exact_and_carry_the_header(start, segment):
         assert labels == [str(i.label) for i in find_instruments(expected)]
 
 
-def test_instances_and_keypoints_are_those_of_the_detections(start, segment):
+def test_instances_and_keypoints_match_the_detections(start, segment):
     bench = start().bench
     found, points = (
         bench.listen(Detection2DArray, topic) for topic in ('detections', 'keypoints')
@@ -93,7 +93,7 @@ def test_instances_and_keypoints_are_those_of_the_detections(start, segment):
     assert heard
 
 
-def test_another_activation_begins_new_tracks(start):
+def test_another_activation_starts_new_tracks(start):
     bench = start().bench
     found, camera = bench.listen(Detection2DArray, 'detections'), bench.camera()
 
@@ -116,7 +116,7 @@ def test_another_activation_begins_new_tracks(start):
     assert min(afresh) > max(first)
 
 
-def test_distances_are_reported_where_that_is_wanted(start, monkeypatch):
+def test_distances_are_published_if_enabled(start, monkeypatch):
     found = {'distances': Distances(Distance(12.34, 2.0, 0, 1), None)}
     monkeypatch.setattr(outputs, 'least_distances', lambda *_: found['distances'])
     bench = start(report_distances=True).bench
@@ -137,7 +137,7 @@ def test_distances_are_reported_where_that_is_wanted(start, monkeypatch):
     assert diagnostics.wait(lambda part: 'needle_to_tip_px' not in part.numbers, since=since)
 
 
-def test_points_that_cannot_be_found_are_no_decision_and_the_mask_is_there(start, monkeypatch):
+def test_an_error_in_finding_keypoints_is_no_decision_but_keeps_the_mask(start, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError('of a test')
 
@@ -153,7 +153,7 @@ def test_points_that_cannot_be_found_are_no_decision_and_the_mask_is_there(start
     assert point.results[0].hypothesis.class_id == '255'
 
 
-def test_what_nobody_hears_is_not_made(start, monkeypatch):
+def test_outputs_without_subscribers_are_not_computed(start, monkeypatch):
     made = []
 
     def spy(pixels, message_header):
@@ -166,7 +166,7 @@ def test_what_nobody_hears_is_not_made(start, monkeypatch):
     mask, camera = bench.listen(Image, 'mask'), bench.camera()
     bench.connect(camera, mask)
     assert set(made) == {2}
-    assert len(made) == len(mask.messages), 'but for masks nothing is made'
+    assert len(made) == len(mask.messages), 'only masks are computed'
     overlay = bench.listen(Image, 'overlay')
     while not overlay.wait(timeout_s=0.2):
         bench.connect(camera, mask)
@@ -183,7 +183,7 @@ def test_what_nobody_hears_is_not_made(start, monkeypatch):
     until(draws_nothing, 'nobody looks')
 
 
-def test_the_overlay_can_be_left_out(start):
+def test_the_overlay_can_be_disabled(start):
     bench = start(overlay=False).bench
     until(lambda: bench.node.count_publishers('mask') == 1, 'the outputs')
     assert bench.node.count_publishers('overlay') == 0
@@ -210,7 +210,7 @@ def test_status_reports_whether_masks_can_be_used(start):
 
 
 def test_status_is_offered_with_a_deadline(start):
-    """A subscriber that asks for one hears nothing where it is not offered."""
+    """A subscriber that requests a deadline receives nothing if none is offered."""
     bench = start().bench
     assert bench.status(deadline=Duration(seconds=1.5)).wait()
 
@@ -218,7 +218,7 @@ def test_status_is_offered_with_a_deadline(start):
 @pytest.mark.parametrize(
     ('intended_use', 'reason'), [('demo', 'demonstration'), ('synthetic', 'synthetic scenes only')]
 )
-def test_a_model_that_knows_no_surgery_is_never_better_than_degraded(
+def test_a_model_not_trained_on_surgery_is_never_better_than_degraded(
     start, tmp_path, intended_use, reason
 ):
     own_node = start(model=str(write_tiny_model(tmp_path, intended_use=intended_use)))
@@ -232,11 +232,11 @@ def test_a_model_that_knows_no_surgery_is_never_better_than_degraded(
     assert bench.set(model=str(other)).successful
     own_node.logs.wait_for_text('the model is now other')
     (advice,) = [x for x in own_node.logs.messages if f'(model_{intended_use})' in x]
-    assert 'model:=FOLDER' in advice, 'said once'
+    assert 'model:=FOLDER' in advice, 'reported once'
     assert 'valid' not in [message.message for message in status.messages]
 
 
-def test_without_a_model_given_it_takes_the_one_that_ships(start_node):
+def test_without_a_given_model_the_default_model_is_used(start_node):
     own_node = start_node(**PATIENT)
     spec = read_spec(find_model(DEFAULT_MODEL))
     status = own_node.bench.status()
@@ -244,7 +244,7 @@ def test_without_a_model_given_it_takes_the_one_that_ships(start_node):
     assert own_node.node.get_parameter('model').value == DEFAULT_MODEL
 
 
-def test_diagnostics_hold_texts_and_one_number_for_each_other_key(start):
+def test_values_of_diagnostics_are_texts_or_single_numbers(start):
     bench = start().bench
     diagnostics, mask = bench.diagnostics(), bench.listen(Image, 'mask')
     bench.connect(bench.camera(), mask)
@@ -266,8 +266,8 @@ def test_diagnostics_hold_texts_and_one_number_for_each_other_key(start):
         assert values[f'{stage}_p50_ms'] <= values[f'{stage}_p95_ms'] <= values[f'{stage}_p99_ms']
 
 
-def test_diagnostics_name_the_node_as_hardware_and_status_each_start(start):
-    """Viewers group by the one; the other tells two nodes of one name apart."""
+def test_hardware_id_is_the_node_name_and_the_instance_differs_for_each_start(start):
+    """Viewers group by the hardware id; the instance distinguishes nodes of the same name."""
     bench = start().bench
     part = bench.diagnostics().wait()
     assert part.hardware_id == part.name == f'{bench.namespace.lstrip("/")}/segmenter'
@@ -296,7 +296,7 @@ def test_live_parameters_take_effect_and_others_are_refused_while_configured(sta
     assert 'roi is [0, 0, 8, 0]' in refused.reason
 
 
-def test_outside_the_roi_there_is_no_decision(start, segment):
+def test_outside_the_roi_is_no_decision(start, segment):
     own_node = start(roi=[16, 8, 40, 32])
     bench, pixels = own_node.bench, make_image()
     mask, camera = bench.listen(Image, 'mask'), bench.camera()
@@ -309,7 +309,7 @@ def test_outside_the_roi_there_is_no_decision(start, segment):
     bench.connect(camera, mask)
 
 
-def test_odd_stamps_are_processed_and_reported_once(start):
+def test_images_with_implausible_stamps_are_processed_and_reported_once(start):
     own_node = start()
     bench = own_node.bench
     mask, camera = bench.listen(Image, 'mask'), bench.camera()
@@ -325,7 +325,7 @@ def test_odd_stamps_are_processed_and_reported_once(start):
         assert len([line for line in own_node.logs.messages if text in line]) == 1, text
 
 
-def test_an_image_that_changes_size_is_followed(start):
+def test_the_size_of_images_may_change(start):
     own_node = start()
     bench = own_node.bench
     mask, camera = bench.listen(Image, 'mask'), bench.camera()
@@ -339,7 +339,7 @@ def test_an_image_that_changes_size_is_followed(start):
 
 
 @pytest.mark.parametrize('ending', ['.png', '.jpg'])
-def test_compressed_images(start, segment, ending):
+def test_compressed_images_are_segmented(start, segment, ending):
     bench = start(image_transport='compressed').bench
     mask = bench.listen(Image, 'mask')
     camera = bench.camera(message_type=CompressedImage)
@@ -369,7 +369,7 @@ def test_two_cameras_do_not_wait_for_each_other(start):
         assert diagnostics.wait(lambda part, name=name: part.name == name)
 
 
-def test_without_a_clock_it_reports_all_the_same(start):
+def test_without_a_simulated_clock_the_status_is_still_published(start):
     bench = start(use_sim_time=True).bench
     status, diagnostics = bench.status(), bench.diagnostics()
     until(lambda: len(status.messages) > 2 and len(diagnostics.messages) > 2, 'reports')
@@ -379,7 +379,7 @@ def test_without_a_clock_it_reports_all_the_same(start):
 
 
 def test_both_halves_of_a_side_by_side_image_are_cameras(start, segment):
-    """One topic named twice, each time with its half as roi: as before there was stereo_layout."""
+    """One topic named twice, each time with half of the image as roi, without stereo_layout."""
     halves = [0, 0, 80, 48, 80, 0, 80, 48]
     bench = start(
         image_topics=['image', 'image'], camera_names=['left', 'right'], roi=halves

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-SIGINT and SIGTERM in every state: exit status 0, no traceback, `inactive` as the last word.
+SIGINT and SIGTERM in every state: exit status 0, no traceback, `inactive` as the last status.
 
 A transition takes milliseconds. So the process is stopped (SIGSTOP) when its `transition_event`
-tells that one has begun, or its log that another model is being loaded. If it has not told of the
-end by then, the signal is sent, and comes with SIGCONT: in the midst of it. Else all goes back,
-and it is tried again. So that there is something left to do by then, several cameras are begun or
-given up, and what ends an activation waits for a big overlay.
+reports that one has begun, or its log that another model is being loaded. If the end has not been
+reported by then, the signal is sent, and delivered with SIGCONT during the transition. Otherwise
+the transition is reversed and tried again. To make transitions take longer, several cameras are
+created or destroyed, and a deactivation waits until a large overlay is drawn.
 
-Unconfigured, SIGTERM comes with the first word that is heard of the node. Finalized, it gets
-SIGINT in `test_lifecycle.py`. A shutdown cannot be tried again: one that is over too soon is the
-same as finalized.
+Unconfigured, SIGTERM is sent with the first log message of the node. Finalized, the node gets
+SIGINT in `test_lifecycle.py`. A shutdown cannot be tried again: if it ends too soon, this tests
+the state finalized.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ STEPS = {
     'cleaningup': ('cleanup', 'configure'),
     'shuttingdown': ('shutdown', None),
 }
-"""What begins a transition, and what leads back; nothing does from a shutdown."""
+"""What starts a transition, and what reverses it; a shutdown cannot be reversed."""
 AT_ONCE = ('unconfigured', TERM)
 CASES = [
     AT_ONCE,
@@ -68,7 +68,7 @@ CAMERAS = {'activating': 4, 'cleaningup': 8}
 
 
 class World:
-    """The node's process, how it is told what to do, and what it says."""
+    """The process of the node, with its service clients and recorders."""
 
     def __init__(self, bench, name, log, model, cameras=1):
         self._bench, self._namespace = bench, f'{bench.namespace}/{name}'
@@ -98,11 +98,11 @@ class World:
 
     def change(self, label):
         future, answered = self.change_soon(label)
-        assert answered.wait(TIMEOUT_S), f'no answer to {label}'
+        assert answered.wait(TIMEOUT_S), f'no response to {label}'
         return future.result().success
 
     def stop_in(self, state):
-        """Stop the process in the midst of a transition."""
+        """Stop the process during a transition."""
         step, back = STEPS[state]
         while True:
             if state in ('deactivating', 'shuttingdown'):
@@ -111,7 +111,7 @@ class World:
             _, answered = self.change_soon(step)
             assert self._events.wait(lambda m: m.goal_state.label == state, since=heard)
             self._stop()
-            # What it has sent by now arrives, though it is stopped.
+            # Messages sent before it was stopped still arrive.
             over = self._events.wait(lambda m: m.start_state.label == state, 0.1, heard)
             if not over or not back:
                 return
@@ -120,7 +120,7 @@ class World:
             assert self.change(back)
 
     def stop_in_change_of_model(self, *folders):
-        """Stop the active process while it loads another model in the place of the present one."""
+        """Stop the active process while it loads another model."""
         for tries, folder in enumerate(itertools.cycle(folders), 1):
             until(lambda folder=folder: self._set_model(folder), 'it may begin')
             until(lambda tries=tries: self.node.log().count("loading '") > tries, 'it loads')
@@ -130,7 +130,7 @@ class World:
             self.send(signal.SIGCONT)
 
     def _draw(self):
-        """Wait until it draws a big overlay: what was found in the image comes before that."""
+        """Wait until it draws a large overlay: the results published before it have arrived."""
         found = self._bench.listen(Detection2DArray, f'{self._namespace}/detections')
         overlay = self._bench.listen(Image, f'{self._namespace}/overlay')
         camera = self._bench.camera(f'{self._namespace}/image')
@@ -152,7 +152,7 @@ class World:
 
 
 class Worlds:
-    """Starts each world for its test, and the next ones ahead while the machine has room."""
+    """Starts the process for each test, and the next ones in advance while cores are free."""
 
     def __init__(self, cases, start):
         self._cases, self._start = cases, start
@@ -186,7 +186,9 @@ def worlds(request, tmp_path_factory, bench, model):
 
 
 @pytest.mark.parametrize(('state', 'number'), CASES)
-def test_it_ends_well_and_reports_inactive_last(worlds, model, tmp_path, state, number):
+def test_a_signal_ends_the_node_with_0_and_inactive_as_last_status(
+    worlds, model, tmp_path, state, number
+):
     world = worlds[state, number]
     assert world.status.wait()
     if (state, number) == AT_ONCE:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands in the way of a start is said, and the process ends or lives as it should."""
+"""Errors at the start are reported, and the process exits or keeps running as it should."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def no_model(run_node):
 
 
 @pytest.mark.parametrize('number', SIGNALS)
-def test_ended_while_importing_it_ends_well(run_node, model, number):
+def test_a_signal_during_imports_ends_the_process_cleanly(run_node, model, number):
     node = run_node('-r', f'__node:=importing_{number.name}', model=model)
     status = Path(f'/proc/{node.process.pid}/status')
 
@@ -41,23 +41,23 @@ def test_ended_while_importing_it_ends_well(run_node, model, number):
     assert 'Traceback' not in node.log()
 
 
-def test_ended_while_it_imports_torch_it_ends_well(run_node, model):
+def test_a_signal_during_the_import_of_torch_ends_the_process_cleanly(run_node, model):
     node = run_node('-r', '__node:=importing_torch', model=model)
     node.wait_for_log('importing PyTorch')
     assert node.interrupt() == 0
     assert 'Traceback' not in node.log()
-    assert 'loading' not in node.log(), 'it was in the midst of the import'
+    assert 'loading' not in node.log(), 'the import must still be in progress'
 
 
-def test_a_library_that_is_missing_is_named_at_once(monkeypatch, capsys):
-    """Before anything is imported that takes its time, and not in `configure` alone."""
+def test_error_names_a_missing_library_at_once(monkeypatch, capsys):
+    """Before anything slow is imported, and not only in `configure`."""
     monkeypatch.setattr(entry_points, 'NEEDED_LATER', ('sys', 'no_such_library'))
     assert entry_points._run([], threading.Event(), threading.Event()) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("segmenter: No module named 'no_such_library': this is ")
 
 
-def test_a_parameter_of_a_wrong_type_ends_it_with_one_line(capsys):
+def test_a_parameter_of_a_wrong_type_ends_the_process_with_one_line(capsys):
     arguments = ['--ros-args', '-p', 'cpu_threads:=many']
     try:
         assert entry_points._run(arguments, threading.Event(), threading.Event()) == 1
@@ -67,8 +67,8 @@ def test_a_parameter_of_a_wrong_type_ends_it_with_one_line(capsys):
     assert line.startswith("segmenter: Trying to set parameter 'cpu_threads' to 'many'")
 
 
-def test_where_security_is_enforced_and_can_not_be_had_it_ends_with_one_line(tmp_path):
-    """Rather than run unprotected; there is no keystore here."""
+def test_enforced_security_without_keystore_ends_the_process_with_one_line(tmp_path):
+    """The node must not run unprotected."""
     enforced = {
         'ROS_SECURITY_ENABLE': 'true',
         'ROS_SECURITY_STRATEGY': 'Enforce',
@@ -98,7 +98,7 @@ def test_where_security_is_enforced_and_can_not_be_had_it_ends_with_one_line(tmp
         ('camera_names', ['not a name'], 'camera_names'),
     ],
 )
-def test_a_parameter_that_does_not_fit_is_named(name, value, expected):
+def test_error_names_an_invalid_parameter(name, value, expected):
     context = rclpy.Context()
     rclpy.init(args=[], context=context)
     try:
@@ -109,7 +109,7 @@ def test_a_parameter_that_does_not_fit_is_named(name, value, expected):
     assert '\n' not in str(raised.value)
 
 
-def test_without_a_model_it_reports_so_and_waits(no_model, bench):
+def test_without_a_model_the_node_reports_it_and_waits(no_model, bench):
     diagnostics = bench.diagnostics()
     part = diagnostics.wait(lambda part: part.level == b'\x02')
     assert part.message.startswith('inactive: configure failed: /no/such/model')
@@ -147,7 +147,7 @@ def changed_classes(folder):
         (changed_classes, "is 'tool wrist', expected 'tool clasper'"),
     ],
 )
-def test_a_model_that_does_not_fit_is_refused(no_model, bench, model, tmp_path, spoil, expected):
+def test_rejects_an_invalid_model(no_model, bench, model, tmp_path, spoil, expected):
     folder = spoil(shutil.copytree(model, tmp_path / 'model'))
     status = bench.status()
     assert bench.set(model=str(folder)).successful
@@ -157,8 +157,8 @@ def test_a_model_that_does_not_fit_is_refused(no_model, bench, model, tmp_path, 
     assert expected in no_model.log()
 
 
-def test_then_the_right_model_is_taken(no_model, bench, model):
-    """The node has forgotten what failed before."""
+def test_a_valid_model_is_accepted_after_failures(no_model, bench, model):
+    """Earlier failures leave no state."""
     diagnostics = bench.diagnostics()
     assert bench.set(model=str(model)).successful
     assert bench.change('configure')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The topic `detections_3d`: when it is published, what it holds, and why it is not."""
+"""The topic `detections_3d`: when it is published, its contents, and why it is not published."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ TOPICS = ('/left/camera_info', '/right/camera_info')
 
 @pytest.fixture(scope='module')
 def frames():
-    """Give both eyes of a drawn scene."""
+    """Return both views of a synthetic scene."""
     scene = Scene(5, SIZE, stereo=True)
     return scene.frame(3), scene.frame(3, 1)
 
@@ -42,7 +42,7 @@ def found_in(mask):
 
 
 class FakeNode:
-    """Keeps what is published and logged, and lets camera_info be heard."""
+    """Records what is published and logged, and delivers camera_info."""
 
     def __init__(self, subscribers=1):
         self.published, self.logs, self.callbacks, self.alive = [], [], {}, set()
@@ -91,7 +91,7 @@ def give(output, masks, stamps_ns=(10**9, 10**9), frame_ids=('left', 'right')):
         output.receive(camera, head, Segmentation(mask), found_in(mask))
 
 
-def test_what_both_see_is_published_with_the_first_header(masks):
+def test_instruments_seen_by_both_cameras_are_published_with_the_first_header(masks):
     node, output = make()
     give(output, masks)
     (cdr,) = node.published
@@ -102,7 +102,7 @@ def test_what_both_see_is_published_with_the_first_header(masks):
     assert node.logs == []
 
 
-def test_stamps_may_differ_by_the_tolerance_and_order_does_not_count(masks):
+def test_stamps_may_differ_by_the_tolerance_in_any_order(masks):
     node, output = make(tolerance_ms=5)
     give(output, masks, (10**9, 10**9 + 5_000_000))
     assert len(node.published) == 1
@@ -115,7 +115,7 @@ def test_stamps_may_differ_by_the_tolerance_and_order_does_not_count(masks):
     assert len(node.published) == 2
 
 
-def test_images_without_stamps_are_only_of_one_moment_if_they_are_of_one_image(masks):
+def test_images_without_stamps_are_a_pair_only_if_they_are_halves_of_one_image(masks):
     node, output = make()
     give(output, masks, (0, 0))
     assert not node.published
@@ -126,7 +126,7 @@ def test_images_without_stamps_are_only_of_one_moment_if_they_are_of_one_image(m
     assert len(node.published) == 1
 
 
-def test_a_result_is_used_once(masks):
+def test_a_result_is_used_only_once(masks):
     node, output = make()
     give(output, masks)
     output.receive(0, header(10**9), Segmentation(masks[0]), found_in(masks[0]))
@@ -139,7 +139,7 @@ def test_nothing_is_computed_without_a_subscriber(masks):
     assert (node.published, output.state) == ([], 'no subscriber')
 
 
-def test_without_a_decision_of_both_nothing_is_published(masks):
+def test_nothing_is_published_unless_both_have_a_decision(masks):
     node, output = make()
     output.receive(0, header(10**9), Segmentation(masks[0]), found_in(masks[0]))
     output.receive(1, header(10**9), Segmentation.undecided(SIZE), without_decision(SIZE))
@@ -156,7 +156,7 @@ def test_without_a_decision_of_both_nothing_is_published(masks):
         (camera_infos(View(540, 960)), '960x540'),
     ],
 )
-def test_the_reason_of_nothing_is_kept_and_logged_once(masks, infos, reason):
+def test_the_reason_for_publishing_nothing_is_kept_and_logged_once(masks, infos, reason):
     node, output = make(infos=infos)
     for second in (1, 2, 3):
         give(output, masks, (second * 10**9,) * 2)
@@ -169,13 +169,13 @@ def test_the_reason_of_nothing_is_kept_and_logged_once(masks, infos, reason):
     assert len(node.published) == 1
 
 
-def test_one_camera_info_for_both_is_refused(masks):
+def test_rejects_the_same_camera_info_for_both(masks):
     _, output = make(infos=None, topics=('/camera_info', '/camera_info'))
     give(output, masks)
     assert 'camera_info_topics' in output.state
 
 
-def test_swapped_eyes_are_reported(masks):
+def test_reports_swapped_cameras(masks):
     node, output = make()
     give(output, masks[::-1])
     assert node.published == []
@@ -183,7 +183,7 @@ def test_swapped_eyes_are_reported(masks):
 
 
 @pytest.mark.parametrize('cdr', [b'', b'\0\1\0\0' + b'\xff' * 40, bytes(100_000)])
-def test_a_malformed_calibration_is_a_reason(masks, cdr):
+def test_a_malformed_calibration_is_reported_as_reason(masks, cdr):
     node, output = make()
     node.callbacks[TOPICS[0]](cdr)
     give(output, masks)
@@ -191,7 +191,7 @@ def test_a_malformed_calibration_is_a_reason(masks, cdr):
     assert output.state != 'published'
 
 
-def test_a_failure_does_not_end_the_stream(masks, monkeypatch):
+def test_publishing_continues_after_an_error(masks, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError('of a test')
 
@@ -201,7 +201,7 @@ def test_a_failure_does_not_end_the_stream(masks, monkeypatch):
     assert 'of a test' in output.state
 
 
-def test_what_is_created_is_destroyed():
+def test_everything_created_is_destroyed():
     node, output = make()
     assert node.alive == {'detections_3d', *TOPICS}
     output.destroy()
@@ -216,11 +216,11 @@ def test_what_is_created_is_destroyed():
         ('/image', '/camera_info'),
     ],
 )
-def test_camera_info_is_beside_the_images(image, info):
+def test_camera_info_topics_are_in_the_namespaces_of_the_images(image, info):
     assert camera_info_topics([image, '/other/image']) == (info, '/other/camera_info')
 
 
-def test_camera_info_of_one_image_with_both_views_is_beside_it_by_the_names_of_the_cameras():
+def test_camera_info_topics_of_a_stereo_image_have_the_names_of_the_cameras():
     assert camera_info_topics(['/stereo/image_raw'], ['left', 'right']) == (
         '/stereo/left/camera_info',
         '/stereo/right/camera_info',
@@ -228,7 +228,7 @@ def test_camera_info_of_one_image_with_both_views_is_beside_it_by_the_names_of_t
 
 
 class TrueMasks:
-    """Stands in for a Segmenter: the red of an image is the class."""
+    """A fake Segmenter: the red channel of an image is the class."""
 
     def __init__(self):
         vars(self).update(stand_in('true masks'))
@@ -259,7 +259,7 @@ def test_the_node_publishes_what_both_cameras_see(start_node, masks, monkeypatch
     ]
 
     def send_until(recorder, wanted):
-        """Send pairs until an answer is heard: subscriptions begin when they begin."""
+        """Send pairs until a message arrives, since discovery takes an unknown time."""
         while True:
             sent_ns = bench.new_stamp_ns()
             for camera, mask in zip(cameras, masks):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A ticker calls, outlives what a call raises, and ends when told."""
+"""A ticker calls periodically, survives exceptions of a call, and stops on request."""
 
 import threading
 
@@ -8,7 +8,7 @@ from surgseg_ros.node.lifecycle import Ticker
 NEVER_S = 3600.0
 
 
-def test_it_calls_at_once_again_and_when_asked():
+def test_calls_at_once_periodically_and_on_request():
     called = threading.Semaphore(0)
     ticker = Ticker('test', NEVER_S, called.release, lambda error: None)
     ticker.start()
@@ -20,7 +20,7 @@ def test_it_calls_at_once_again_and_when_asked():
     assert not called.acquire(blocking=False)
 
 
-def test_it_calls_again_after_a_period():
+def test_calls_again_after_a_period():
     called = threading.Semaphore(0)
     ticker = Ticker('test', 0.001, called.release, lambda error: None)
     ticker.start()
@@ -28,7 +28,7 @@ def test_it_calls_again_after_a_period():
     ticker.stop()
 
 
-def test_it_outlives_what_a_call_raises():
+def test_continues_after_an_exception_of_a_call():
     complaints, complained = [], threading.Semaphore(0)
 
     def complain(error):
@@ -47,7 +47,7 @@ def test_it_outlives_what_a_call_raises():
     assert set(complaints) == {'this time'}
 
 
-def test_stopped_before_it_is_started_it_calls_nothing():
+def test_calls_nothing_if_stopped_before_it_is_started():
     called = []
     ticker = Ticker('test', NEVER_S, lambda: called.append(1), lambda error: None)
     ticker.stop()

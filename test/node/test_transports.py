@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The topic of compressed images is chosen as image_transport does, and dVRK's is found."""
+"""The topic of compressed images is selected as image_transport does; dVRK's is found too."""
 
 import itertools
 
@@ -14,7 +14,7 @@ _NUMBERS = itertools.count()
 
 
 class World:
-    """Cameras, and the node that looks for them, in one context: no discovery to wait for."""
+    """Cameras and the node under test in one context, so that there is no wait for discovery."""
 
     def __init__(self):
         self.context = rclpy.Context()
@@ -70,19 +70,19 @@ def world():
         ([], '~/image', '@/segmenter/image/compressed'),
     ],
 )
-def test_the_base_name_is_remapped_first_and_one_that_is_compressed_is_taken_as_it_is(
+def test_the_base_name_is_remapped_first_and_a_name_that_ends_in_compressed_is_kept(
     world, remappings, topic, name
 ):
     assert world.chosen(*remappings, topic=topic) == name
 
 
 @pytest.mark.parametrize('topic', ['image', 'left/image_raw', 'image/compressed'])
-def test_raw_images_come_by_the_name_that_is_given(world, topic):
+def test_raw_images_are_received_on_the_given_name(world, topic):
     world.publish(f'{topic}/compressed', CompressedImage)
     assert world.chosen(topic=topic, transport='raw') == f'@/{topic}'
 
 
-def test_a_base_name_that_is_itself_published_compressed_is_taken(world):
+def test_a_base_name_with_compressed_images_is_used_itself(world):
     camera = world.publish('image', CompressedImage)
     assert world.chosen() == '@/image'
     world.publish('image/compressed', CompressedImage)
@@ -91,7 +91,7 @@ def test_a_base_name_that_is_itself_published_compressed_is_taken(world):
     assert world.chosen() == '@/image/compressed'
 
 
-def test_a_base_name_that_is_published_raw_has_its_compressed_images_beside_it(world):
+def test_for_a_base_name_with_raw_images_the_compressed_topic_is_used(world):
     world.publish('camera/image_raw', Image)
     world.publish('camera/image_raw/compressed', CompressedImage)
     remapping = 'image:=@/camera/image_raw'
@@ -126,7 +126,7 @@ TO_RAW, TO_COMPRESSED = 'set image_transport to raw', 'set image_transport to co
         ('image/theora', Image, 'image', 'compressed', TO_RAW),
     ],
 )
-def test_what_is_published_instead_is_named_with_its_remedy(
+def test_another_published_transport_is_reported_with_a_remedy(
     world, published, message_type, topic, transport, remedy
 ):
     world.publish(published, message_type)
@@ -135,7 +135,7 @@ def test_what_is_published_instead_is_named_with_its_remedy(
     assert remedy in reported
 
 
-def test_topics_beside_the_images_that_are_no_images_are_not_named(world):
+def test_neighboring_topics_that_are_not_images_are_not_reported(world):
     world.publish('image/camera_info', CameraInfo)
     world.publish('image/note', String)
     world.publish('other/image', Image)
@@ -152,5 +152,5 @@ def test_topics_beside_the_images_that_are_no_images_are_not_named(world):
         ('std_msgs/msg/String', 'raw', 'remap the topic to one that carries images'),
     ],
 )
-def test_a_wrong_type_has_its_remedy(type_name, transport, remedy):
+def test_a_wrong_type_is_reported_with_a_remedy(type_name, transport, remedy):
     assert remedy_for_type(type_name, transport) == remedy

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two cameras over DDS: their images are taken in pairs, or are the halves of one image."""
+"""Two cameras over DDS: their images are processed in pairs, or are halves of one image."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from surgseg_ros.messages.serialization import header, to_cdr
 
 EYES = ('left', 'right')
 PATIENT = {'stale_after_ms': 600_000, 'cpu_threads': 1, 'reliability': 'reliable'}
-"""With `auto` it subscribes again once it knows the cameras, and an image might be lost."""
+"""With `auto` the node subscribes again when it discovers the cameras, and may lose an image."""
 
 TWO_TOPICS = {'image_topics': [f'{eye}/image' for eye in EYES], 'camera_names': list(EYES)}
 
@@ -24,11 +24,11 @@ def slow(monkeypatch):
     network = SlowNetwork()
     monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: network)
     yield network
-    network.let_go.release(1000)  # the node ends only once no frame is held
+    network.let_go.release(1000)  # the node exits only if no frame is blocked
 
 
 class TwoCameras:
-    """Two cameras, connected to the node and listened to; no image has been sent."""
+    """Two cameras connected to the node, with recorders; no image has been sent."""
 
     def __init__(self, own_node):
         self._own_node, bench = own_node, own_node.bench
@@ -39,7 +39,7 @@ class TwoCameras:
             until(lambda e=eye: bench.node.count_publishers(f'{e}/mask') == 1, 'the masks')
 
     def send(self, camera, stamp_s):
-        """Send an image of a camera, and see that the node has it."""
+        """Send an image of a camera, and wait until the node has it."""
         before = self.counts()[camera]['received']
         pixels = np.full((30, 50, 3), stamp_s % 10, np.uint8)
         self.cameras[camera].publish(image_cdr(pixels, stamp_s * 10**9, EYES[camera]))
@@ -53,7 +53,7 @@ class TwoCameras:
 
 
 def test_with_a_slow_network_every_stamp_has_both_masks(slow, start_node):
-    """While one pair is being segmented others come, and the newest is the next."""
+    """While one pair is being segmented others arrive, and the newest is next."""
     rounds = 5
     both = TwoCameras(start_node(model='slow', pair_wait_ms=10_000, **TWO_TOPICS, **PATIENT))
     for camera in (0, 1):
@@ -76,7 +76,7 @@ def test_with_a_slow_network_every_stamp_has_both_masks(slow, start_node):
         assert {m.header.frame_id for m in mask.messages} == {eye}
 
 
-def test_an_eye_that_stops_is_stale_and_the_other_goes_on(slow, start_node):
+def test_a_camera_that_stops_is_stale_and_the_other_continues(slow, start_node):
     own_node = start_node(
         model='slow', pair_wait_ms=1, **TWO_TOPICS, **{**PATIENT, 'stale_after_ms': 2000}
     )
@@ -95,7 +95,7 @@ def test_an_eye_that_stops_is_stale_and_the_other_goes_on(slow, start_node):
     assert both.stamps_s()[1] == []
 
 
-def test_without_pairing_each_eye_is_served_in_its_turn(slow, start_node):
+def test_without_pairing_cameras_are_served_in_turn(slow, start_node):
     both = TwoCameras(start_node(model='slow', pairing='none', **TWO_TOPICS, **PATIENT))
     slow.let_go.release(1000)
     both.send(0, 1)
@@ -105,7 +105,7 @@ def test_without_pairing_each_eye_is_served_in_its_turn(slow, start_node):
     assert [counts['pairs'] for counts in both.counts()] == [0, 0]
 
 
-def test_a_newer_image_of_two_views_replaces_an_older_one_for_both(slow, start_node):
+def test_a_newer_stereo_image_replaces_an_older_one_for_both_cameras(slow, start_node):
     own_node = start_node(model='slow', stereo_layout='top_bottom', **PATIENT)
     bench, camera = own_node.bench, own_node.bench.camera()
     masks = [bench.listen(Image, f'{eye}/mask') for eye in EYES]
@@ -129,10 +129,10 @@ def test_a_newer_image_of_two_views_replaces_an_older_one_for_both(slow, start_n
 
 @pytest.mark.parametrize('transport', ['raw', 'compressed'])
 @pytest.mark.parametrize('layout', ['side_by_side', 'top_bottom'])
-def test_the_halves_of_an_image_are_cameras_with_masks_of_their_size(
+def test_halves_of_an_image_are_cameras_with_masks_of_their_size(
     start_node, model, layout, transport
 ):
-    """One subscription, two results, as if each half were an image."""
+    """One subscription gives two results, as if each half were an image."""
     roi = [8, 4, 64, 40]
     own_node = start_node(
         model=str(model), stereo_layout=layout, image_transport=transport, roi=roi, **PATIENT

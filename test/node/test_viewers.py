@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the files for RViz and Foxglove show is what the running node offers."""
+"""The files for RViz and Foxglove use only topics and keys that the running node offers."""
 
 import importlib
 import json
@@ -19,14 +19,14 @@ from surgseg_ros.node.health import DEGRADED, INACTIVE, STALE, VALID
 IMAGE = 'sensor_msgs/msg/Image'
 DIAGNOSTICS = 'diagnostic_msgs/msg/DiagnosticArray'
 
-# Foxglove's message paths: a topic, then fields, of lists all elements or those with a value.
+# Message paths of Foxglove: a topic, then fields; of lists, all elements or those with a value.
 PATH = re.compile(r"(/[\w/]+)((?:\.\w+(?:\[:\](?:\{\w+=='[^']*'\})?)?)*)")
 FIELD = re.compile(r"\.(\w+)(\[:\])?(?:\{(\w+)=='([^']*)'\})?")
 
 
 @pytest.fixture(scope='module')
 def offered(model) -> Iterator[SimpleNamespace]:
-    """Give the topics of a running node, with their types, and its keys in /diagnostics."""
+    """Yield the topics of a running node, with their types, and its keys in /diagnostics."""
     own_node = NodeInProcess(model=str(model))
     try:
         name, namespace = own_node.node.get_name(), own_node.node.get_namespace()
@@ -92,7 +92,7 @@ def test_foxglove_shows_images_and_diagnostics(offered, layout):
     assert offered.types[summary['topicToRender']] == DIAGNOSTICS
 
 
-def test_every_path_of_foxglove_leads_through_fields_of_the_nodes_messages(offered, layout):
+def test_every_message_path_of_foxglove_exists_in_the_messages_of_the_node(offered, layout):
     topics = set()
     for path in paths(layout):
         match = PATH.fullmatch(path)
@@ -109,7 +109,7 @@ def test_every_path_of_foxglove_leads_through_fields_of_the_nodes_messages(offer
     assert topics == {'/status', '/detections', '/diagnostics'}
 
 
-def test_what_foxglove_plots_are_keys_of_the_node(offered, layout):
+def test_keys_plotted_by_foxglove_are_keys_of_the_node(offered, layout):
     plotted = [path['value'] for panel in panels(layout, 'Plot') for path in panel['paths']]
     filters = [FIELD.findall(PATH.fullmatch(path)[2]) for path in plotted]
     assert {names[0][2:] for names in filters} == {('name', offered.name)}
@@ -125,7 +125,7 @@ def test_foxglove_has_a_colour_for_each_state(layout):
     assert states == [VALID, DEGRADED, STALE, INACTIVE]
 
 
-def test_every_panel_of_foxglove_has_its_place(layout):
+def test_every_panel_of_foxglove_is_in_the_layout(layout):
     def leaves(place: Any) -> Iterator[str]:
         if isinstance(place, str):
             yield place

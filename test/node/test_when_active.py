@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A command runs once the node has answered that it is active, and not before."""
+"""A command runs when the node has reported that it is active, and not before."""
 
 import signal
 import subprocess
@@ -19,7 +19,7 @@ WHEN_ACTIVE = (sys.executable, '-m', 'surgseg_ros.node.when_active')
 
 
 class Answers:
-    """A node whose `get_state` answers one state after the other, and the last for ever."""
+    """A node whose `get_state` returns one state after the other, and then always the last."""
 
     def __init__(self, *states):
         self.states = list(states)
@@ -60,7 +60,7 @@ def answer():
         node.close()
 
 
-def test_it_asks_until_active_and_then_becomes_the_command(answer):
+def test_polls_until_active_and_then_executes_the_command(answer):
     node = answer('unconfigured', 'configuring', 'inactive', 'activating', 'active')
     program = 'import sys; print(sys.argv[1:]); sys.exit(3)'
     command = [sys.executable, '-c', program, '--loop', 'a b']
@@ -72,7 +72,7 @@ def test_it_asks_until_active_and_then_becomes_the_command(answer):
     assert node.count == len(node.states)
 
 
-def test_an_interrupt_while_it_waits_ends_it_without_the_command(answer):
+def test_an_interrupt_during_the_wait_ends_it_without_the_command(answer):
     node = answer('inactive')
     command = [sys.executable, '-c', 'print("run")']
     with running(
@@ -89,7 +89,7 @@ def test_an_interrupt_while_it_waits_ends_it_without_the_command(answer):
     assert 'Traceback' not in errors
 
 
-def test_without_a_command_it_reports_so(capsys):
+def test_reports_a_missing_command(capsys):
     with pytest.raises(SystemExit):
         main(['/segmenter'])
     assert 'no command: give one after' in capsys.readouterr().err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A result belongs to a generation, and a pass serves several eyes."""
+"""The worker: a result belongs to a generation, and a batch serves several cameras."""
 
 import dataclasses
 import time
@@ -20,17 +20,17 @@ from surgseg_ros.node.health import Health
 from surgseg_ros.node.mailbox import Pairing
 
 
-def test_two_cameras_share_a_pass_and_each_keeps_its_header_and_size():
+def test_two_cameras_share_a_batch_and_each_keeps_its_header_and_size():
     frames = [(1, image_cdr(colour(4), 11)), (0, image_cdr(colour(6, (5, 5)), 22))]
     sizes, published, _ = work(frames, [None, None])
     assert sizes == [2]
     assert published == [[(22, [6], [6])], [(11, [4], [4])]]
 
 
-def test_an_camera_whose_image_fails_spoils_no_other():
+def test_a_camera_whose_image_fails_does_not_affect_others():
     frames = [(n, image_cdr(colour(4 + n), n + 1)) for n in range(3)]
     sizes, published, counts = work(frames, [None, Roi(0, 0, 99, 99), None])
-    assert sizes == [3, 1, 1, 1], 'all together, then each by itself'
+    assert sizes == [3, 1, 1, 1], 'all together, then each separately'
     assert published == [
         [(1, [4], [4])],
         [(2, [NO_DECISION], [NO_DECISION])],
@@ -41,7 +41,7 @@ def test_an_camera_whose_image_fails_spoils_no_other():
     ]
 
 
-def test_an_camera_that_sends_no_image_is_left_out_of_the_pass():
+def test_a_camera_without_an_image_is_left_out_of_the_batch():
     frames = [(0, b'nothing'), (1, image_cdr(colour(4), 7))]
     sizes, published, counts = work(frames, [None, None])
     assert sizes == [1]
@@ -49,7 +49,7 @@ def test_an_camera_that_sends_no_image_is_left_out_of_the_pass():
     assert counts[0]['rejected'] == 1
 
 
-def test_a_worker_outlives_outputs_that_fail(monkeypatch):
+def test_the_worker_continues_after_errors_of_outputs(monkeypatch):
     def fail(*arguments):
         raise RuntimeError('no publisher')
 
@@ -76,7 +76,7 @@ def test_a_result_that_is_too_old_when_done_is_never_published_as_valid(
     ('now_ns', 'published', 'doubted'),
     [(50, 1, False), (0, 1, True), (10**9, 0, False), (11 * 10**9, 0, False)],
 )
-def test_by_its_header_an_image_is_young_old_or_not_to_be_believed(now_ns, published, doubted):
+def test_age_by_header_is_recent_too_old_or_implausible(now_ns, published, doubted):
     policy = dataclasses.replace(PATIENT, max_frame_age_ms=100, age_source=HEADER)
     seen = {}
 
@@ -99,13 +99,13 @@ def test_by_its_header_an_image_is_young_old_or_not_to_be_believed(now_ns, publi
     assert all('in the future' in reason.text for reason in reasons)
 
 
-def test_of_a_stamp_too_old_to_be_believed_the_clocks_are_reported_to_be_the_cause(caplog):
+def test_for_an_implausibly_old_stamp_the_clocks_are_reported_as_the_cause(caplog):
     policy = dataclasses.replace(PATIENT, max_frame_age_ms=100, age_source=HEADER)
     work([(0, image_cdr(colour(4), 7))], [None], policy=policy, now_ns=lambda: 3600 * 10**9)
     assert 'synchronize the clocks of camera and node' in caplog.text
 
 
-def test_a_warning_is_reported_before_its_mask_is_out():
+def test_a_warning_is_reported_before_its_mask_is_published():
     reported = []
 
     def report(health, outputs):
@@ -118,7 +118,7 @@ def test_a_warning_is_reported_before_its_mask_is_out():
     assert reported == [('the stamp is zero', ('stamp_zero',), 0)]
 
 
-def test_until_another_model_has_given_a_mask_the_last_one_is_not_valid():
+def test_after_a_change_of_model_the_status_is_not_valid_until_its_first_mask():
     health = Health()
     health.activate(0)
     health.record_mask(1, 1, {})
@@ -161,7 +161,7 @@ def one_at_a_time():
 @pytest.mark.parametrize(
     ('segmenter', 'sizes'), [(Passes(), [2, 1]), (one_at_a_time(), [1, 1, 1])]
 )
-def test_both_images_of_a_pair_are_answered_whatever_the_device_takes_at_once(segmenter, sizes):
+def test_both_images_of_a_pair_are_segmented_whatever_the_batch_size(segmenter, sizes):
     frames = [(0, image_cdr(colour(6), 11)), (1, image_cdr(colour(4), 11))]
     frames += [(0, image_cdr(colour(5), 99_000_000))]
     got, published, counts = work(frames, [None, None], segmenter, pairing=Pairing(5, 0))
@@ -170,7 +170,7 @@ def test_both_images_of_a_pair_are_answered_whatever_the_device_takes_at_once(se
     assert [(count['pairs'], count['singles']) for count in counts] == [(1, 1), (1, 0)]
 
 
-def test_an_image_of_a_pair_that_cannot_be_read_spoils_not_the_other():
+def test_an_unreadable_image_of_a_pair_does_not_affect_the_other():
     broken = image_cdr(colour(6), 11)[:40]
     frames = [(0, broken), (1, image_cdr(colour(4), 11))]
     sizes, published, counts = work(frames, [None, None], pairing=Pairing(5, 600_000))
@@ -184,7 +184,7 @@ def views(layout, first, second):
 
 @pytest.mark.parametrize('layout', ['side_by_side', 'top_bottom'])
 @pytest.mark.parametrize(('segmenter', 'sizes'), [(Passes(), [2]), (one_at_a_time(), [1, 1])])
-def test_an_image_of_two_views_has_two_masks_of_a_views_size(layout, segmenter, sizes):
+def test_a_stereo_image_has_two_masks_of_the_size_of_a_view(layout, segmenter, sizes):
     image = views(layout, colour(6), colour(4))
     segmenter.sizes.clear()
     got, published, counts = work(
@@ -195,9 +195,9 @@ def test_an_image_of_two_views_has_two_masks_of_a_views_size(layout, segmenter, 
     assert [count['pairs'] for count in counts] == [1, 1]
 
 
-def test_a_roi_counts_within_the_view():
+def test_a_roi_is_relative_to_the_view():
     image = views('side_by_side', colour(6), colour(4))
-    rois = [None, Roi(6, 0, 12, 8)]  # within the image, but beyond the right view
+    rois = [None, Roi(6, 0, 12, 8)]  # within the image, but outside the right view
     _, published, counts = work([(0, image_cdr(image, 7))], rois, stereo_layout='side_by_side')
     assert published == [[(7, [6], [6])], [(7, [NO_DECISION], [NO_DECISION])]]
     assert [count['rejected'] for count in counts] == [0, 1]
@@ -207,7 +207,7 @@ def test_a_roi_counts_within_the_view():
     ('layout', 'size', 'side'),
     [('side_by_side', (8, 13), 'width'), ('top_bottom', (7, 12), 'height')],
 )
-def test_an_image_that_has_no_two_halves_is_refused_for_both(layout, size, side, caplog):
+def test_an_image_that_cannot_be_halved_is_rejected_for_both_cameras(layout, size, side, caplog):
     frames = [(0, image_cdr(colour(6, size), 7))]
     _, published, counts = work(frames, [None, None], stereo_layout=layout)
     assert published == [[], []]
@@ -215,7 +215,7 @@ def test_an_image_that_has_no_two_halves_is_refused_for_both(layout, size, side,
     assert f'an image of {size[1]}x{size[0]} has an odd {side}' in caplog.text
 
 
-def test_a_compressed_image_of_two_views_is_decoded_once(monkeypatch):
+def test_a_compressed_stereo_image_is_decoded_once(monkeypatch):
     decoded = []
     whole = worker.image_from_msg
     monkeypatch.setattr(worker, 'image_from_msg', lambda m: decoded.append(m) or whole(m))

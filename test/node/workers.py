@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker with stand-ins for network, model slot and outputs."""
+"""A worker with a fake network, model slot and outputs."""
 
 import logging
 import time
@@ -17,7 +17,7 @@ from surgseg_ros.node.worker import Worker
 
 
 class Passes:
-    """Stands in for a Segmenter: a class per image, and no answer to one beyond its roi."""
+    """A fake Segmenter: one class per image, and an error for an image smaller than its roi."""
 
     max_batch_size = 3
 
@@ -35,7 +35,7 @@ class Passes:
 
 
 class Kept:
-    """Stands in for Outputs."""
+    """Fake Outputs."""
 
     def __init__(self):
         self.published, self.order = [], []
@@ -67,7 +67,7 @@ class Active(Health):
 
 
 class Models:
-    """Stands in for ModelSlot: there is no fallback."""
+    """A fake ModelSlot without fallback."""
 
     def __init__(self, segmenter):
         self.use(segmenter)
@@ -98,7 +98,7 @@ def work(
     outputs=Kept,
     **more,
 ):
-    """Lay frames (camera, CDR) into a mailbox, and have a worker take them all at once."""
+    """Put frames (camera, CDR) into a mailbox, and have a worker take them all at once."""
     segmenter = segmenter or Passes()
     models = segmenter.models = Models(segmenter)
     mailbox, outputs = Mailbox(pairing), [outputs() for _ in rois]
