@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model small enough to run in a moment, images with truths, and bags of them."""
+"""A small model, images with ground truth, and bags of them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _threads() -> Iterator[None]:
-    """Leave to other tests as many threads as they had."""
+    """Restore the number of threads for other tests."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -44,7 +44,7 @@ def _threads() -> Iterator[None]:
 
 @pytest.fixture
 def frame() -> Callable[..., tuple[int, np.ndarray, np.ndarray]]:
-    """Give a function that makes the stamp, the image and the truth of a number."""
+    """Return a function that makes stamp, image and truth of a frame number."""
 
     def make(number: int) -> tuple[int, np.ndarray, np.ndarray]:
         coarse = np.random.default_rng(number).integers(0, 256, (6, 10, 3), np.uint8)
@@ -58,7 +58,7 @@ def frame() -> Callable[..., tuple[int, np.ndarray, np.ndarray]]:
 
 @pytest.fixture
 def write_bag(frame: Callable[..., Any]) -> Callable[..., Path]:
-    """Give a function that writes a bag of some numbers' frames."""
+    """Return a function that writes a bag of some frames."""
 
     def write(path: Path, numbers: range) -> Path:
         write_image_bag(path, map(frame, numbers))
@@ -69,7 +69,7 @@ def write_bag(frame: Callable[..., Any]) -> Callable[..., Path]:
 
 @pytest.fixture
 def evaluate(model: Path) -> Callable[..., int]:
-    """Give a function that runs the verb, with the topics of `write_bag`."""
+    """Return a function that runs the verb, with the topics of `write_bag`."""
 
     def run(*arguments: Any) -> int:
         topics = ['--image-topic', '/camera/image_raw']

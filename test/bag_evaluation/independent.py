@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags by a library that knows nothing of ours."""
+"""Reads and writes bags with another library, independent of this package."""
 
 from types import SimpleNamespace as Message
 
@@ -14,7 +14,7 @@ IMAGES, TRUTHS = '/camera/image_raw', '/camera/ground_truth'
 
 
 def write_independently(path, frames):
-    """Write a bag by a library that knows nothing of ours."""
+    """Write a bag with the other library."""
     definition, _ = get_typestore(Stores.ROS2_JAZZY).generate_msgdef(IMAGE, ros_version=2)
     with path.open('wb') as file, Writer(file) as writer:
         schema = writer.register_msgdef(IMAGE, definition)
@@ -33,7 +33,7 @@ def write_independently(path, frames):
 
 
 def read_independently(path):
-    """Read a bag by that library: topic to its messages."""
+    """Read a bag with the other library: topic to its messages."""
     found = {}
     with path.open('rb') as file:
         for _, channel, record, message in make_reader(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of `evaluate_bag`, and bags to them, as tests of the report and of `compare` want."""
+"""Results of `evaluate_bag` and their bags, for tests of the report and of `compare`."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ NUMBERS = ('mIoU', 'mNSD', 'score', 'floor', 'class_mIoU', 'class_mNSD', 'pooled
 
 
 def masks(frames, shift=2, size=(45, 80)):
-    """Two classes that wander; the prediction is `shift` pixels off."""
+    """Return masks of two moving classes; the prediction is off by `shift` pixels."""
     for number in range(frames):
         truth = np.zeros(size, np.uint8)
         left = 5 + int(20 * (1 + np.sin(number / 9)))
@@ -54,7 +54,7 @@ def unscored(number, **changes):
 
 
 def bag_result(over_time, counts=(), **changes):
-    """Numbers of a bag; without counts it has no ground truth."""
+    """Return the result of a bag; without counts it has no ground truth."""
     summary = summarize({'bag': counts}) if counts else {}
     if counts:
         summary |= summary['videos']['bag']
@@ -82,7 +82,7 @@ def bag_result(over_time, counts=(), **changes):
 
 
 def result(bags, **changes):
-    """All of a file; the numbers of all bags are those of the first."""
+    """Return the contents of a file; the totals are those of the first bag."""
     first = next(iter(bags.values()))
     alone = ('identity', 'masks', 'damage', 'troubles', 'over_time', 'strangers')
     made = {
@@ -106,7 +106,7 @@ def made_bag(frames=12, shift=2, **changes):
 
 
 def write_bags(folder, frames=12, shift=2):
-    """Images and truths, and the masks that were predicted."""
+    """Write bags of images and truths, and of predicted masks."""
     with BagWriter(folder / 'bag') as bag, BagWriter(folder / 'masks.mcap') as predicted:
         for number, (truth, mask) in enumerate(masks(frames, shift)):
             head = header(START_NS + number * STEP_NS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags are found, done in any way with one result, and not done again after an interruption."""
+"""Bags are found, evaluated once, and with the same result whichever runner is used."""
 
 import importlib.util
 import json
@@ -34,7 +34,7 @@ def read_json(path):
 
 
 def untimed(found):
-    """Leave out what differs from run to run: times."""
+    """Remove the times, which differ from run to run."""
     if isinstance(found, dict):
         dropped = ('latency_ms', 'elapsed_s', 'ms')
         return {key: untimed(value) for key, value in found.items() if key not in dropped}
@@ -59,7 +59,7 @@ def options(model):
     )
 
 
-def test_bags_are_found_however_deep_and_named_apart(tmp_path, bags, write_bag):
+def test_bags_are_found_at_any_depth_and_get_unique_names(tmp_path, bags, write_bag):
     assert list(find_bags([bags])) == ['one', 'three', 'two']
     write_bag(tmp_path / 'bags' / 'night' / 'one', range(2))
     found = find_bags([bags, bags / 'day' / 'two'])
@@ -78,7 +78,7 @@ def test_bags_are_found_however_deep_and_named_apart(tmp_path, bags, write_bag):
         find_bags([tmp_path / 'empty'])
 
 
-def test_bags_in_capitals_are_found(bags):
+def test_bags_with_names_in_upper_case_are_found(bags):
     (file,) = (bags / 'day/two').glob('*.mcap')
     file.rename(file.with_name('TWO_0.MCAP'))
     (bags / 'day/two/metadata.yaml').unlink()
@@ -101,7 +101,7 @@ def test_several_bags_are_merged_as_the_mean_over_videos(tmp_path, bags, evaluat
     assert untimed(read_json(alone)['bags']['three']) == untimed(found['bags']['three'])
 
 
-def test_what_was_finished_is_not_done_again(tmp_path, bags, options):
+def test_finished_bags_are_not_evaluated_again(tmp_path, bags, options):
     found = find_bags([bags])
     outputs = {name: tmp_path / f'{name}.mcap' for name in found}
     tasks = plan(found, outputs, options)
@@ -115,7 +115,7 @@ def test_what_was_finished_is_not_done_again(tmp_path, bags, options):
     with pytest.raises(KeyboardInterrupt):
         run(tasks, interrupted, store, options)
     first = outputs['one'].stat().st_mtime_ns
-    # As if it had ended between keeping the result and placing the bag.
+    # As if the run had ended between writing the result and moving the bag.
     outputs['one'].rename(tasks[0].job.output)
     done = []
 
@@ -130,7 +130,7 @@ def test_what_was_finished_is_not_done_again(tmp_path, bags, options):
     assert done == ['three', 'two']
 
 
-def test_another_model_bag_or_option_is_another_key(tmp_path, bags, options, write_bag):
+def test_another_model_bag_or_option_has_another_key(tmp_path, bags, options, write_bag):
     bag = {'one': bags / 'day' / 'one'}
     shutil.copytree(options.model, tmp_path / 'other')
     spec = tmp_path / 'other' / 'model.json'
@@ -157,7 +157,7 @@ def test_files_in_folders_of_a_bag_are_parts_of_it(bags):
     assert [file.name for file in bag_files(bag)] == ['one.mcap', 'metadata.yaml']
 
 
-def test_a_bag_that_can_not_be_read_does_not_cost_the_others(tmp_path, bags, evaluate, capsys):
+def test_an_unreadable_bag_does_not_affect_others(tmp_path, bags, evaluate, capsys):
     (bags / 'day' / 'two' / 'two.mcap').write_text('no bag at all')
     assert evaluate('--bag', bags, '--json', tmp_path / 'a.json') == 1
     found = read_json(tmp_path / 'a.json')
@@ -167,7 +167,7 @@ def test_a_bag_that_can_not_be_read_does_not_cost_the_others(tmp_path, bags, eva
     assert 'two: ' in capsys.readouterr().err
 
 
-def test_an_output_of_somebody_else_is_refused(tmp_path, bags, evaluate, capsys):
+def test_rejects_an_output_that_it_did_not_write(tmp_path, bags, evaluate, capsys):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'two.mcap').write_text('precious')
     given = ('--bag', bags, '--output', tmp_path / 'out', '--json', tmp_path / 'a.json')
@@ -176,7 +176,7 @@ def test_an_output_of_somebody_else_is_refused(tmp_path, bags, evaluate, capsys)
     assert (tmp_path / 'out' / 'two.mcap').read_text() == 'precious'
 
 
-def test_two_bags_are_not_written_to_one_file(tmp_path, write_bag, evaluate, capsys):
+def test_rejects_one_output_file_for_two_bags(tmp_path, write_bag, evaluate, capsys):
     bags = [write_bag(tmp_path / name, range(1)) for name in ('a.mcap', 'a')]
     given = ('--output', tmp_path / 'out', '--json', tmp_path / 'a.json')
     assert evaluate('--bag', *bags, *given) == 2
@@ -185,8 +185,10 @@ def test_two_bags_are_not_written_to_one_file(tmp_path, write_bag, evaluate, cap
     assert 'is where the bags are' in capsys.readouterr().err
 
 
-def test_a_worker_killed_and_a_run_killed_and_restarted(tmp_path, write_bag, evaluate, model):
-    """Of three bags: the numbers and the bags are those of a run that nothing happened to."""
+def test_results_after_killed_workers_and_a_restart_are_those_of_an_undisturbed_run(
+    tmp_path, write_bag, evaluate, model
+):
+    """Compare numbers and bags, for three bags."""
     bags = tmp_path / 'bags'
     for number, name in enumerate(('one', 'two', 'three')):
         write_bag(bags / name, range(number, number + (LONG if number else 4)))
@@ -231,7 +233,7 @@ def children(process_id):
 
 
 def is_writing(folder, process_id):
-    """Tell whether a process has a file of the folder open: it is amid a bag."""
+    """Return whether a process has a file of the folder open, so is evaluating a bag."""
     try:
         links = [str(x.readlink()) for x in Path(f'/proc/{process_id}/fd').iterdir()]
     except OSError:
@@ -248,7 +250,7 @@ def until(holds):
 
 
 @needs_ray
-def test_a_cluster_gives_the_same(tmp_path, bags, evaluate, model):
+def test_a_cluster_gives_the_same_results(tmp_path, bags, evaluate, model):
     given = ['--bag', bags, '--threads', 1]
     assert evaluate(*given, '--json', tmp_path / 'here.json') == 0
     topics = ['--image-topic', '/camera/image_raw', '--ground-truth-topic', '/camera/ground_truth']
@@ -261,5 +263,5 @@ def test_a_cluster_gives_the_same(tmp_path, bags, evaluate, model):
     assert untimed(read_json(tmp_path / 'ray.json')) == untimed(read_json(tmp_path / 'here.json'))
 
 
-def test_archive_knows_its_columns():
+def test_archive_has_the_expected_columns():
     assert set(archive._COUNTS) == set(archive.FrameCounts.__dataclass_fields__)

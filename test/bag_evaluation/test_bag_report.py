@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of bags: whole in one file, over time, with the worst moments as images."""
+"""The report of bags: a single file, with plots over time and images of the worst frames."""
 
 import re
 
@@ -55,13 +55,13 @@ def world(tmp_path):
     return result({'a <bag>': made}), {'a <bag>': bag}, {'a <bag>': written}
 
 
-def test_the_file_needs_nothing_beside_itself(world, make):
+def test_the_report_is_a_single_self_contained_file(world, make):
     html, page = make(*world)
     page.needs_nothing_beside_itself()
     assert 'http' not in html
 
 
-def test_it_reports_what_the_file_reports(world, make):
+def test_the_report_has_the_numbers_of_the_file(world, make):
     results, *_ = world
     _, page = make(*world)
     text = page.text
@@ -83,7 +83,7 @@ def test_text_is_escaped(world, make):
     assert '<memory>' not in html
 
 
-def test_what_was_lost_is_reported(make):
+def test_lost_messages_are_reported(make):
     truths = {'messages': 20, 'matched': 12, 'unmatched': 31, 'ambiguous': 32, 'unusable': 33}
     bag = made_bag(
         dropped=21,
@@ -101,20 +101,20 @@ def test_what_was_lost_is_reported(make):
     assert 'is no bag' in page.text
 
 
-def test_the_worst_moment_comes_first_with_its_own_images(world, make):
+def test_the_worst_frame_is_first_with_its_images(world, make):
     html, page = make(*world)
     titles = re.findall('<figcaption>(.*?)<span>(.*?)</span>', html)
     assert titles[0][0].startswith('a &lt;bag&gt; · frame 7 · stamp 1000000000.280 s')
     assert titles[0][1].startswith('failed · ')
     image, truth, predicted = list(page.images())[:3]
-    assert image.mean((0, 1)) == pytest.approx((200, 70, 0), abs=4)  # the frame's own green
+    assert image.mean((0, 1)) == pytest.approx((200, 70, 0), abs=4)  # the color of this frame
     expected = next(pair[0] for n, pair in enumerate(masks(FRAMES)) if n == 7)
     differs = np.abs(truth.astype(int) - image).max(2) > 30
     assert np.mean(differs == (expected > 0)) > 0.95
     assert np.abs(predicted.astype(int) - image).max() > 30
 
 
-def test_moments_are_not_neighbours(make):
+def test_worst_frames_are_not_neighbours(make):
     made = made_bag(100)
     for place in (50, 51, 52, 53):
         made['over_time'][place]['iou'] = [place / 1000] * 9
@@ -125,14 +125,14 @@ def test_moments_are_not_neighbours(make):
     assert len(places) == 8
 
 
-def test_the_worst_of_each_bag_comes_before_the_second_worst_of_any(make):
+def test_the_worst_frame_of_each_bag_precedes_the_second_worst_of_any(make):
     html, _ = make(result({'bad': made_bag(shift=5), 'good': made_bag(shift=1)}))
     names = re.findall(r'<figcaption>(\w+) · frame', html)
     assert names == sorted(names)
     assert set(names) == {'bad', 'good'}
 
 
-def test_without_a_truth_there_is_confidence_and_what_was_found(tmp_path, make):
+def test_without_ground_truth_confidence_and_instruments_are_shown(tmp_path, make):
     bag, written = write_bags(tmp_path, FRAMES)
     over_time = [unscored(n, confidence=0.5 + 0.04 * abs(n - 4)) for n in range(FRAMES)]
     results = result({'bag': bag_result(over_time)})
@@ -150,7 +150,7 @@ def test_without_a_truth_there_is_confidence_and_what_was_found(tmp_path, make):
     assert html.count('<span>input</span>') == html.count('<span>prediction</span>') > 3
 
 
-def test_masks_that_the_node_recorded_lie_in_the_bag_itself(tmp_path, make):
+def test_masks_recorded_from_the_node_are_read_from_the_bag_itself(tmp_path, make):
     bag, _ = write_bags(tmp_path, FRAMES)
     made = made_bag(FRAMES)
     made['over_time'][3] |= {'iou': [0.0] * 9, 'fate': 'dropped', 'predicted': None}
@@ -160,7 +160,7 @@ def test_masks_that_the_node_recorded_lie_in_the_bag_itself(tmp_path, make):
     results['options']['mask_topic'] = '/truth'
     html, page = make(results, {'bag': bag})
     assert '0.7500' in page.text
-    assert 'frame 3 ' not in html  # there is no mask to look at
+    assert 'frame 3 ' not in html  # it has no mask
     worst = html.split('<figure>')[1]
     assert 'frame 5 ' in worst
     _, truth, predicted = re.findall('<img src="(.*?)"', worst)[:3]
@@ -181,7 +181,7 @@ def test_a_truth_within_the_tolerance_is_shown(tmp_path, make):
     assert 'not found again' not in page.text
 
 
-def test_a_bag_that_can_not_be_read_again_is_reported(tmp_path, make):
+def test_a_bag_that_can_no_longer_be_read_is_reported(tmp_path, make):
     results = result({'bag': made_bag(FRAMES)})
     _, page = make(results, {'bag': tmp_path / 'gone'}, {})
     assert 'Not all images could be read' in page.text
@@ -190,7 +190,7 @@ def test_a_bag_that_can_not_be_read_again_is_reported(tmp_path, make):
     assert "bag 'bag' is not available" in page.text
 
 
-def test_a_long_bag_is_drawn_small(make):
+def test_the_plot_of_a_long_bag_is_small(make):
     sizes, one = [], unscored(0)
     for frames in (5_000, 50_000):
         over_time = [
@@ -205,7 +205,7 @@ def test_a_long_bag_is_drawn_small(make):
     assert sizes[1] < 1.2 * sizes[0] < 80_000
 
 
-def test_small_changes_of_the_confidence_are_seen():
+def test_small_changes_of_the_confidence_are_visible():
     over_time = [unscored(n, confidence=0.99 - 0.02 * (n == 5)) for n in range(10)]
     drawn = draw_timeline(read_series(over_time), 'bag')
     (line,) = re.findall(r'<path d="([^"]*)"[^>]*stroke: #2c7a4b', drawn)
@@ -215,8 +215,8 @@ def test_small_changes_of_the_confidence_are_seen():
     assert '>0.95</text>' in drawn
 
 
-def test_bags_of_which_little_is_known_are_drawn_all_the_same():
-    """No mask at all, no confidence, no decision, one frame."""
+def test_bags_with_little_data_are_drawn():
+    """Bags without masks, without confidence, without decision, or with one frame."""
     nothing = {'predicted': None, 'confidence': None, 'instruments': None}
     lost = [{**item, **nothing, 'fate': 'dropped'} for item in made_bag(3)['over_time']]
     undecided = [unscored(n, **nothing, no_decision=1.0) for n in range(3)]
@@ -228,7 +228,7 @@ def test_bags_of_which_little_is_known_are_drawn_all_the_same():
     assert all('<svg' in chart for chart in drawn)
 
 
-def test_of_many_bags_the_lowest_scores_are_drawn(make):
+def test_for_many_bags_the_lowest_scores_are_drawn(make):
     bags = {f'bag_{n:02}': made_bag(3, score=n / 100) for n in range(42)}
     html, page = make(result(bags))
     assert html.count(' over time</title>') == 40

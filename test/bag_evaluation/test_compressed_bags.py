@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compressed images in bags: damaged ones are rejected, and lost colour is told."""
+"""Compressed images in bags: damaged ones are rejected, and lost color is reported."""
 
 import json
 
@@ -19,7 +19,7 @@ def drawn(number: int) -> np.ndarray:
 
 
 def write(path, images) -> None:
-    """Write a bag of (format, file's content)."""
+    """Write a bag of (format, file contents)."""
     with BagWriter(path) as bag:
         for number, (text, data) in enumerate(images):
             message = TYPES.types[COMPRESSED_IMAGE](
@@ -71,7 +71,7 @@ def test_lost_color_is_counted_and_reported(tmp_path, evaluate, capsys) -> None:
     assert f'all colour is lost: format {lost!r}' in capsys.readouterr().err
 
 
-def test_a_format_gives_the_masks_of_the_same_image(tmp_path, evaluate) -> None:
+def test_masks_do_not_depend_on_the_format(tmp_path, evaluate) -> None:
     bgr = drawn(0)
     rgb = np.ascontiguousarray(bgr[..., ::-1])
     images = [

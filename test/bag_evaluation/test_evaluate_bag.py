@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the verb `evaluate_bag` refuses, how it says so, and what its exit status means."""
+"""Errors and exit status of the verb `evaluate_bag`."""
 
 import json
 
@@ -30,7 +30,7 @@ from surgseg_ros.messages.serialization import COMPRESSED_IMAGE, IMAGE, TYPES, h
         (('--ray', '127.0.0.1:1'), "no Ray cluster answers at '127.0.0.1:1'"),
     ],
 )
-def test_what_can_not_be_done_is_reported(
+def test_invalid_arguments_are_reported(
     tmp_path, frame, evaluate, capsys, monkeypatch, arguments, expected
 ):
     monkeypatch.chdir(tmp_path)
@@ -56,14 +56,16 @@ def test_what_can_not_be_done_is_reported(
         (('--bag', 'x', '--roi', '0', '0', '-5', '9'), '--roi 0 0 -5 9 is not a part of an image'),
     ],
 )
-def test_what_does_not_go_together_is_reported(evaluate, capsys, arguments, expected):
+def test_conflicting_arguments_are_reported(evaluate, capsys, arguments, expected):
     with pytest.raises(SystemExit) as ended:
         evaluate(*arguments, '--json', 'a.json')
     assert ended.value.code == 2
     assert expected in capsys.readouterr().err
 
 
-def test_an_interruption_is_reported_in_a_line(tmp_path, write_bag, evaluate, capsys, monkeypatch):
+def test_an_interruption_is_reported_in_one_line(
+    tmp_path, write_bag, evaluate, capsys, monkeypatch
+):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
@@ -74,7 +76,7 @@ def test_an_interruption_is_reported_in_a_line(tmp_path, write_bag, evaluate, ca
 
 
 def raw(encoding, channels):
-    """Give a function that makes an Image of an encoding that is not read."""
+    """Return a function that makes an Image of an unsupported encoding."""
 
     def make(image, head):
         pixels = image[..., :channels].ravel()
@@ -87,7 +89,7 @@ def raw(encoding, channels):
 
 
 def packed(text, encode):
-    """Give a function that makes a CompressedImage whose format or data are not read."""
+    """Return a function that makes a CompressedImage of unsupported format or data."""
 
     def make(image, head):
         data = np.frombuffer(encode(image), np.uint8)
@@ -108,12 +110,12 @@ REJECTED = {
     'empty': (packed('jpeg', lambda image: b''), 'decode: 2 times, first: '),
     'malformed': (lambda image, head: to_cdr(image_to_msg(image, head))[:60], 'cdr: 2 times'),
 }
-"""What no image can be made of, and what is said of two of them."""
+"""Invalid images, and the messages for two of them."""
 
 
 @pytest.fixture
 def write_rejected(frame):
-    """Give a function that writes images of one kind, with their truths."""
+    """Return a function that writes images of one kind, with their ground truth."""
 
     def write(path, make, numbers=range(2)):
         with BagWriter(path) as bag:
@@ -129,7 +131,7 @@ def write_rejected(frame):
 
 @pytest.mark.parametrize('arguments', [(), ('--no-truth',)])
 @pytest.mark.parametrize(('make', 'expected'), REJECTED.values(), ids=REJECTED)
-def test_where_every_image_is_rejected_nothing_is_written(
+def test_if_every_image_is_rejected_nothing_is_written(
     tmp_path, write_rejected, evaluate, capsys, make, expected, arguments
 ):
     write_rejected(tmp_path / 'bag', make)
@@ -142,7 +144,7 @@ def test_where_every_image_is_rejected_nothing_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ['bag']
 
 
-def test_where_the_network_fails_on_every_image_nothing_is_written(
+def test_if_the_network_fails_on_every_image_nothing_is_written(
     tmp_path, write_bag, evaluate, capsys
 ):
     write_bag(tmp_path / 'bag', range(3))
@@ -154,7 +156,7 @@ def test_where_the_network_fails_on_every_image_nothing_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ['bag']
 
 
-def test_an_image_that_is_left_is_evaluated(tmp_path, frame, evaluate, capsys):
+def test_a_single_valid_image_is_evaluated(tmp_path, frame, evaluate, capsys):
     with BagWriter(tmp_path / 'bag') as bag:
         for number in range(2):
             stamp, image, truth = frame(number)
@@ -169,7 +171,7 @@ def test_an_image_that_is_left_is_evaluated(tmp_path, frame, evaluate, capsys):
 
 @pytest.fixture
 def without_images(tmp_path, frame):
-    """Write a bag that knows a topic of images, on which nothing was recorded, and truths."""
+    """Write a bag with a topic of images without messages, and ground truth."""
     writer = Writer(str(tmp_path / 'bag.mcap'))
     writer.start('ros2')
     text = TYPES.generate_msgdef(IMAGE, ros_version=2)[0].encode()
@@ -183,13 +185,15 @@ def without_images(tmp_path, frame):
 
 
 @pytest.mark.parametrize('arguments', [('--bag',), ('--mask-topic', '/mask', '--recorded')])
-def test_a_topic_without_messages(tmp_path, without_images, evaluate, capsys, arguments):
+def test_a_topic_without_messages_is_reported(
+    tmp_path, without_images, evaluate, capsys, arguments
+):
     assert evaluate(*arguments, without_images, '--json', tmp_path / 'a.json') == 2
     assert f"topic '{IMAGES}' has no images" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ['bag.mcap']
 
 
-def test_messages_of_others_are_no_damage(tmp_path, evaluate, capsys):
+def test_messages_of_other_encodings_are_not_damage(tmp_path, evaluate, capsys):
     writer = Writer(str(tmp_path / 'bag.mcap'))
     writer.start()
     schema = writer.register_schema('foxglove.RawImage', 'jsonschema', b'{}')
@@ -203,7 +207,7 @@ def test_messages_of_others_are_no_damage(tmp_path, evaluate, capsys):
 
 
 @pytest.mark.parametrize('workers', [1, 2])
-def test_of_several_bags_some_without_anything(
+def test_several_bags_some_of_them_without_images(
     tmp_path, write_bag, write_rejected, evaluate, capsys, workers
 ):
     write_bag(tmp_path / 'bags/good', range(2))
@@ -218,7 +222,7 @@ def test_of_several_bags_some_without_anything(
     assert [path.name for path in (tmp_path / 'masks').iterdir()] == ['good.mcap']
 
 
-def test_of_several_bags_all_without_anything(tmp_path, write_rejected, evaluate, capsys):
+def test_several_bags_all_without_images(tmp_path, write_rejected, evaluate, capsys):
     for name, make in (('one', '8UC3'), ('two', 'webp')):
         write_rejected(tmp_path / 'bags' / name, REJECTED[make][0])
     targets = ('--output', tmp_path / 'masks', '--json', tmp_path / 'a.json')

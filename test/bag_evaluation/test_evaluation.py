@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every image once and in order, as the node would answer it; nothing lost without a word."""
+"""Each image is evaluated once and in order, as in the node, and every loss is reported."""
 
 import hashlib
 import json
@@ -35,9 +35,7 @@ def head_of(received):
     return head.stamp.sec, head.stamp.nanosec, head.frame_id
 
 
-def test_a_bag_of_another_writer_becomes_one_for_its_reader(
-    tmp_path, independent, evaluate, monkeypatch
-):
+def test_reads_and_writes_bags_of_another_library(tmp_path, independent, evaluate, monkeypatch):
     output = tmp_path / 'out.mcap'
     assert evaluate('--bag', independent, '--output', output, '--json', tmp_path / 'a.json') == 0
 
@@ -61,7 +59,7 @@ def test_a_bag_of_another_writer_becomes_one_for_its_reader(
         assert bag.is_latched('/label_info')
     assert read_json(tmp_path / 'a.json')['mask_sha256'] == pixels.hexdigest()
 
-    monkeypatch.setattr(evaluation, '_workers', lambda: 3)  # where there are more cores
+    monkeypatch.setattr(evaluation, '_workers', lambda: 3)  # as with more cores
     again = tmp_path / 'again.mcap'
     assert evaluate('--bag', independent, '--output', again, '--json', tmp_path / 'b.json') == 0
     assert again.read_bytes() == output.read_bytes()
@@ -70,8 +68,8 @@ def test_a_bag_of_another_writer_becomes_one_for_its_reader(
     assert (first['score'], first['with_ground_truth']) == (second['score'], 20)
 
 
-def test_a_video_of_full_size_by_another_writer_has_a_mask_for_each_image(tmp_path, evaluate):
-    """As a da Vinci sends it: 1080 rows, the endoscope's image within black borders."""
+def test_a_full_size_video_of_another_writer_gets_a_mask_for_each_image(tmp_path, evaluate):
+    """As a da Vinci sends it: 1080 rows, with black borders."""
     video = write_video(tmp_path / 'clip.mp4', 5, size=(1920, 1080))
     truth = np.zeros((1080, 1920), np.uint8)
     frames = [(10**18 + n * 10**8, image, truth) for n, image in read_frames(video, range(5))]
@@ -91,7 +89,7 @@ def test_a_video_of_full_size_by_another_writer_has_a_mask_for_each_image(tmp_pa
         assert (mask.message.height, mask.message.width) == (1080, 1920)
 
 
-def test_masks_and_numbers_are_those_of_core_and_evaluation(
+def test_masks_and_scores_are_those_of_core_and_evaluation(
     tmp_path, frame, model, independent, evaluate
 ):
     output = tmp_path / 'out.mcap'
@@ -132,9 +130,9 @@ def test_masks_and_numbers_are_those_of_core_and_evaluation(
     assert str(tmp_path) not in (tmp_path / 'a.json').read_text()
 
 
-def test_what_the_node_would_reject_or_not_decide_is_so_here(tmp_path, frame, evaluate, capsys):
+def test_rejects_or_does_not_decide_the_same_images_as_the_node(tmp_path, frame, evaluate, capsys):
     stamps = [frame(number)[0] for number in range(4)]
-    small = np.zeros((20, 20, 3), np.uint8)  # smaller than the roi, which fails then
+    small = np.zeros((20, 20, 3), np.uint8)  # smaller than the roi, so it fails
     with BagWriter(tmp_path / 'bag') as bag:
         for number, stamp in enumerate(stamps):
             image = small if number == 1 else frame(number)[1]
@@ -154,7 +152,7 @@ def test_what_the_node_would_reject_or_not_decide_is_so_here(tmp_path, frame, ev
     assert (failed['no_decision'], failed['instruments']) == (1.0, [255])
     assert failed['confidence'] is None
     assert rejected['predicted'] is None
-    assert rejected['iou'] == [0.0] * 9  # officially, of a mask that is missing
+    assert rejected['iou'] == [0.0] * 9  # the official score of a missing mask
     assert numbers['with_ground_truth'] == 4
     assert {x['cause']: x['count'] for x in numbers['troubles']} == {'ValueError': 1, 'cdr': 1}
     assert 'reaches beyond the image' in capsys.readouterr().err
@@ -166,7 +164,7 @@ def test_what_the_node_would_reject_or_not_decide_is_so_here(tmp_path, frame, ev
     assert found[1].detections[0].results[0].hypothesis.class_id == '255'
 
 
-def test_the_whole_part_of_a_damaged_bag_is_evaluated(tmp_path, write_bag, evaluate, capsys):
+def test_the_readable_part_of_a_damaged_bag_is_evaluated(tmp_path, write_bag, evaluate, capsys):
     file = write_bag(tmp_path / 'bag', range(150)) / 'bag.mcap'
     (tmp_path / 'cut.mcap').write_bytes(file.read_bytes()[:-500_000])
     status = evaluate('--bag', tmp_path / 'cut.mcap', '--json', tmp_path / 'a.json')
@@ -180,16 +178,16 @@ def test_the_whole_part_of_a_damaged_bag_is_evaluated(tmp_path, write_bag, evalu
     assert 'missing' in capsys.readouterr().err
 
 
-def test_truths_that_match_nothing_or_are_none_are_counted(tmp_path, frame, evaluate, capsys):
+def test_truths_that_are_invalid_or_match_no_image_are_counted(tmp_path, frame, evaluate, capsys):
     base = frame(0)[0]
     png = cv2.imencode('.png', frame(3)[2])[1].reshape(-1)
     compressed = TYPES.types[COMPRESSED_IMAGE](header=header(base + 4), format='png', data=png)
     truths = [
-        image_to_msg(frame(1)[2], header(0)),  # no time
+        image_to_msg(frame(1)[2], header(0)),  # no stamp
         image_to_msg(frame(1)[2], header(base + 2)),  # the stamp of two images
-        image_to_msg(frame(1)[2] + np.uint8(90), header(base + 1)),  # no classes
+        image_to_msg(frame(1)[2] + np.uint8(90), header(base + 1)),  # values that are not classes
         image_to_msg(frame(1)[2][:9], header(base)),  # another size
-        image_to_msg(frame(1)[2], header(base + 99)),  # nobody's
+        image_to_msg(frame(1)[2], header(base + 99)),  # matches no image
     ]
     with BagWriter(tmp_path / 'bag') as bag:
         for number, stamp in enumerate([0, base, base + 1, base + 2, base + 2, base + 4]):
@@ -215,7 +213,7 @@ def test_truths_that_match_nothing_or_are_none_are_counted(tmp_path, frame, eval
     assert '2 of 5 truths are ambiguous' in capsys.readouterr().err
 
 
-def test_without_a_truth_there_are_masks_but_no_scores(tmp_path, write_bag, evaluate):
+def test_without_ground_truth_there_are_masks_but_no_scores(tmp_path, write_bag, evaluate):
     bag = write_bag(tmp_path / 'bag', range(3))
     assert evaluate('--bag', bag, '--no-truth', '--json', tmp_path / 'a.json') == 0
     found = read_json(tmp_path / 'a.json')
@@ -232,4 +230,4 @@ def test_the_report_shows_what_was_evaluated(tmp_path, write_bag, evaluate, caps
     assert f'report: {report / "report.html"}' in capsys.readouterr().out
     page = (report / 'report.html').read_text()
     assert 'operation' in page
-    assert page.count('data:image/') >= 3, 'input, truth and prediction of the worst moment'
+    assert page.count('data:image/') >= 3, 'input, truth and prediction of the worst frame'

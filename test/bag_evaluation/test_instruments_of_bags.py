@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instruments of bags, found or recorded, as the folders that `evaluate --instruments` scores."""
+"""Instruments of bags, computed or recorded, written in folders for `evaluate --instruments`."""
 
 import json
 
@@ -32,7 +32,7 @@ def frames_of(video):
     return {path.stem: read_frame(path) for path in sorted((video / 'instances').glob('*.png'))}
 
 
-def test_what_the_model_finds_in_a_bag_is_what_predict_finds_in_its_images(
+def test_instruments_of_a_bag_are_those_that_predict_finds_in_its_images(
     tmp_path, model, evaluate
 ):
     words = '--videos 1 --frames 3 --size 320x180 --seed 4 --rate 30 --bag'
@@ -53,7 +53,7 @@ def test_what_the_model_finds_in_a_bag_is_what_predict_finds_in_its_images(
 
 
 class Recorded:
-    """What a node publishes for some frames of a scene; one is without a decision."""
+    """Messages that a node publishes for some frames of a scene; one has no decision."""
 
     def __init__(self, count, undecided=()):
         scene, pipeline = Scene(7, SIZE), CameraPipeline()
@@ -100,7 +100,7 @@ def score(tmp_path, evaluate):
     return run
 
 
-def test_what_a_node_published_is_read_as_it_was_found(tmp_path, score):
+def test_published_instruments_are_read_unchanged(tmp_path, score):
     recorded = Recorded(4, undecided=[2])
     assert score(recorded.write(tmp_path / 'bag', without=[1])) == 0
     found = frames_of(tmp_path / 'found/video_bag')
@@ -124,7 +124,7 @@ def test_what_a_node_published_is_read_as_it_was_found(tmp_path, score):
                 assert one.geometry.opening_deg == pytest.approx(geometry.opening_deg, abs=0.01)
 
 
-def test_what_a_node_published_is_scored_against_the_truth(tmp_path, score):
+def test_published_instruments_are_scored_against_the_truth(tmp_path, score):
     words = '--videos 1 --frames 2 --size 320x180 --seed 0 --instruments'
     assert verb('synthesize')(['--output', str(tmp_path / 'set'), *words.split()]) == 0
     (tmp_path / 'set/video_01').rename(tmp_path / 'set/video_bag')
@@ -137,14 +137,14 @@ def test_what_a_node_published_is_scored_against_the_truth(tmp_path, score):
     assert (scores['frames'], len(scores['missing'])) == (2, 1)
 
 
-def test_a_bag_without_the_topics_is_refused_and_nothing_is_left(tmp_path, score, capsys):
+def test_rejects_a_bag_without_the_topics_and_leaves_nothing(tmp_path, score, capsys):
     bag = Recorded(1).write(tmp_path / 'bag', topics=['detections', 'keypoints'])
     assert score(bag) == 2
     assert "topic '/left/instances' is missing: record instances" in capsys.readouterr().err
     assert not (tmp_path / 'found').exists()
 
 
-def test_a_point_that_is_none_is_refused(tmp_path, score, capsys):
+def test_rejects_an_invalid_keypoint(tmp_path, score, capsys):
     recorded = Recorded(1)
     one = recorded.results[0].instruments[0]
     object.__setattr__(one, 'label', 99)

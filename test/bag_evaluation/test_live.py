@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Offline and live agree: what the node publishes of the demo bag is what evaluate_bag writes."""
+"""The node publishes for the demo bag exactly what evaluate_bag writes."""
 
 import itertools
 import json
@@ -28,13 +28,13 @@ main = verb('evaluate_bag')
 
 MODEL = REPOSITORY / 'models/default'
 FRAMES = 24
-"""Of the demo's sixty."""
+"""Number of frames, of the sixty in the demo."""
 SPOILED = {4: (dim, 0.5), 5: (dim, 0.53), 9: (defocus, 0.9), 10: (defocus, 1.0)}
-"""Frames in which the gates are to find something, by their places."""
+"""Frames in which the gates must find something, by index."""
 STILL = (14, 15)
-"""Frames that repeat the one before them."""
+"""Frames that repeat the previous one."""
 SOME = 18
-"""Of the frames, so many are enough for every kind."""
+"""Number of frames that suffices for every kind."""
 TAKING_DECISIONS = {
     **{f'gates.{name}.action': 'no_decision' for name in GATES},
     'gates.frozen.action': 'warn',
@@ -43,12 +43,12 @@ TAKING_DECISIONS = {
     'steady_frames': 3,
 }
 LIMIT = 'the model was trained on synthetic scenes only'
-"""What the node's status says with every mask of this model."""
-DISCOVERY_S = 2  # both ends find each other; what came too early would be lost on its way
+"""The reason in the status of the node for every mask of this model."""
+DISCOVERY_S = 2  # time for discovery; messages sent before would be lost
 
 
 class Masks(TopicRecorder):
-    """Masks by their stamps."""
+    """Records masks by their stamps."""
 
     def __init__(self, bench):
         super().__init__()
@@ -67,11 +67,11 @@ def source(tmp_path_factory):
 
 @pytest.fixture
 def start():
-    """Give a function that starts the node with some parameters."""
+    """Yield a function that starts the node with some parameters."""
     nodes = []
 
     def start(**parameters):
-        # However slow the machine is, it is not the age of masks that is asked about.
+        # This test is not about the age of masks, which may be high on a slow machine.
         patience = {'device': 'auto', 'stale_after_ms': 600_000}
         nodes.append(NodeInProcess(model=str(MODEL), **patience, **parameters))
         return nodes[-1]
@@ -82,7 +82,7 @@ def start():
 
 
 def play(bag, own_node, rate, newest_ns):
-    """Play a bag once; what came of it, the newest frame's mask too, which is never dropped."""
+    """Play a bag once; return the results, including the newest frame, which is never dropped."""
     masks = Masks(own_node.bench)
     player = subprocess.run(
         [
@@ -98,7 +98,7 @@ def play(bag, own_node, rate, newest_ns):
 
 
 def step(bag, own_node, ears=(), heard=lambda stamp: None):
-    """Send each frame once all is heard of the one before: none is dropped, however busy."""
+    """Send each frame after all results of the previous one arrived, so that none is dropped."""
     masks, camera = Masks(own_node.bench), own_node.bench.camera()
     for recorder in (masks, *ears):
         own_node.bench.connect(camera, recorder)
@@ -111,7 +111,7 @@ def step(bag, own_node, ears=(), heard=lambda stamp: None):
 
 
 def evaluate(bag, folder, *words):
-    """Run the verb; its masks, detections and keypoints by stamp, and what it says of frames."""
+    """Run the verb; return masks, detections and keypoints by stamp, and its entries of frames."""
     output, file = folder / 'out.mcap', folder / 'a.json'
     given = ['--model', MODEL, '--bag', bag, '--image-topic', IMAGE_TOPIC, *words]
     assert main([str(word) for word in (*given, '--output', output, '--json', file)]) == 0
@@ -127,7 +127,7 @@ def evaluate(bag, folder, *words):
     return pixels, detections, keypoints, frames
 
 
-def test_the_node_and_the_evaluation_agree_to_the_bit(tmp_path, source, start):
+def test_the_node_and_the_evaluation_agree_exactly(tmp_path, source, start):
     offline, *_ = evaluate(source.bag, tmp_path)
     assert len(offline) == FRAMES
 
@@ -142,7 +142,7 @@ def test_the_node_and_the_evaluation_agree_to_the_bit(tmp_path, source, start):
 
 
 def spoil(bag, path):
-    """Copy a bag's images, some of them dark, out of focus or standing still."""
+    """Copy the images of a bag, making some of them dark, out of focus or frozen."""
     with Bag(bag) as frames:
         read = [(stamp_ns(m), image_from_msg(m).rgb) for _, _, m in frames.read([IMAGE_TOPIC])]
     images, rng = [], np.random.default_rng(0)
@@ -157,13 +157,13 @@ def spoil(bag, path):
 
 
 def status_reason(frame):
-    """Put what evaluate_bag says of a frame as the node's status does."""
+    """Convert what evaluate_bag reports for a frame to the reason in the status of the node."""
     undecided = frame['reason'] and f'no decision on an image: {frame["reason"]}'
     return '; '.join(filter(None, [LIMIT, undecided or '; '.join(frame['warnings'])]))
 
 
 def wait_for_status(status, frame, since):
-    """Wait until status says of a frame what evaluate_bag says of it."""
+    """Wait until status reports for a frame what evaluate_bag reports."""
     stamp, wanted = frame['stamp_ns'], status_reason(frame)
     last_stamp = f'{stamp // 10**9}.{stamp % 10**9:09d}'
 
@@ -178,7 +178,7 @@ def wait_for_status(status, frame, since):
     assert found, f'never {wanted!r} of {stamp}, but {text}'
 
 
-def test_with_gates_filter_and_threshold_they_agree_too(tmp_path, source, start):
+def test_with_gates_filter_and_threshold_node_and_evaluation_agree(tmp_path, source, start):
     bag, file = spoil(source.bag, tmp_path / 'spoiled'), tmp_path / 'parameters.yaml'
     file.write_text(yaml.safe_dump({'/**': {'ros__parameters': TAKING_DECISIONS}}))
     masks, detections, keypoints, frames = evaluate(bag, tmp_path, '--params-file', file)
@@ -208,11 +208,11 @@ def test_with_gates_filter_and_threshold_they_agree_too(tmp_path, source, start)
     def was_filtered(mask):
         return bytes(mask.data) != live.pixels.get(stamp_ns(mask), bytes(mask.data))
 
-    assert raw.wait(was_filtered), 'the filter changes no mask'
+    assert raw.wait(was_filtered), 'the filter has not changed any mask'
 
 
 def check_ids(detections):
-    """See that instruments have ids, and keep them from one frame to the next."""
+    """Check that instruments have ids, and keep them from one frame to the next."""
     ids = [
         {found.id for found in detections[stamp].detections} - {''} for stamp in sorted(detections)
     ]
@@ -222,12 +222,12 @@ def check_ids(detections):
             assert (found.id == '') == (found.results[0].hypothesis.class_id == '255')
 
 
-def test_with_the_roi_found_in_the_images_they_agree_too(tmp_path, source, start):
+def test_with_roi_mode_auto_node_and_evaluation_agree(tmp_path, source, start):
     bag = pillarbox(source.bag, tmp_path / 'pillarbox')
     masks, *_ = evaluate(bag, tmp_path, '--roi-mode', 'auto')
     shown = [np.frombuffer(masks[stamp], np.uint8) for stamp in sorted(masks)]
     outside = [(mask == 255).mean() for mask in shown]
-    assert outside[0] == 0, 'one image is no proof of a border'
+    assert outside[0] == 0, 'one image does not confirm a border'
     assert outside[-1] == pytest.approx(0.25, abs=0.01)
 
     own_node = start(roi_mode='auto')
@@ -236,7 +236,7 @@ def test_with_the_roi_found_in_the_images_they_agree_too(tmp_path, source, start
 
 
 def pillarbox(bag, path):
-    """Copy a bag's first images, an eighth of each black on either side."""
+    """Copy the first images of a bag, with an eighth of each black on either side."""
     with Bag(bag) as frames:
         read = [(stamp_ns(m), image_from_msg(m).rgb) for _, _, m in frames.read([IMAGE_TOPIC])]
     stamps = [stamp for stamp, _ in read[:SOME]]
@@ -249,14 +249,16 @@ def pillarbox(bag, path):
 
 
 def check_that_all_occurs(masks, frames):
-    """See that the bag has frames of every kind, or their agreement would tell little."""
+    """Check that the bag has frames of every kind; otherwise agreement would prove little."""
     ordered = [frames[stamp] for stamp in sorted(frames)]
     outcomes = {place: frame['fate'] for place, frame in enumerate(ordered)}
     undecided = {place for place, outcome in outcomes.items() if outcome == 'undecided'}
     assert undecided == set(SPOILED)
     assert set(outcomes.values()) == {'mask', 'undecided'}
     reasons = [ordered[place]['reason'] for place in SPOILED]
-    assert len(set(reasons)) == len(SPOILED), 'or status may be that of the frame before'
+    assert len(set(reasons)) == len(SPOILED), (
+        'otherwise the status may be that of the previous frame'
+    )
     assert GATES['black'].problem in reasons[0]
     assert GATES['unfocused'].problem in reasons[-1]
     warned = [place for place, frame in enumerate(ordered) if frame['warnings']]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bag larger than the memory that a process may have, evaluated to its last frame."""
+"""A bag larger than the memory limit of the process is evaluated completely."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ FRAMES, SIDE_PX = 72, 800
 ALLOWED_BYTES = 40 * 2**20
 BAG_BYTES = FRAMES * SIDE_PX**2 * 3
 
-# The short bag first: what libraries and model take is there before the limit is set.
+# The short bag first, so that libraries and model are loaded before the limit is set.
 EVALUATE = f"""
 import json, resource, sys
 from surgseg_ros.__main__ import main
@@ -52,7 +52,7 @@ def run(given, after=''):
     return subprocess.run(call, capture_output=True, text=True)
 
 
-def test_memory_stays_flat(tmp_path, model):
+def test_memory_use_is_constant(tmp_path, model):
     given = [*commands(tmp_path, model)]
     assert BAG_BYTES > 3 * ALLOWED_BYTES
     done = run(given, f'bytes({2 * ALLOWED_BYTES})  # so the limit holds')

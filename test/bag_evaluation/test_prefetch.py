@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A thread works ahead as far as it may, in order, and ends when it is not wanted any more."""
+"""A thread prefetches items in order, up to a limit, and ends when it is closed."""
 
 import threading
 import time
@@ -10,12 +10,12 @@ import pytest
 from surgseg_ros.bag_evaluation.prefetch import follow, prefetch
 
 
-def test_items_come_in_order_through_several_threads():
+def test_items_keep_their_order_through_several_threads():
     numbers = prefetch(x for x in range(500))
     assert list(prefetch(2 * x for x in numbers)) == list(range(0, 1000, 2))
 
 
-def test_what_is_raised_comes_after_the_items():
+def test_an_exception_is_raised_after_the_items():
     def source():
         yield 1
         yield 2
@@ -27,14 +27,14 @@ def test_what_is_raised_comes_after_the_items():
     assert found == [1, 2]
 
 
-def test_it_is_ahead_no_farther_than_allowed():
+def test_prefetching_is_limited():
     made = []
     full = threading.Event()
 
     def source():
         for number in range(100):
             made.append(number)
-            if number == 3:  # one is taken, two wait, and one is in the hand
+            if number == 3:  # one is taken, two are queued, and one is pending
                 full.set()
             yield number
 
@@ -61,14 +61,14 @@ def test_closing_closes_the_source_in_its_own_thread():
     assert not closed_in[0].is_alive()
 
 
-def test_a_thread_follows_in_order():
+def test_a_follower_thread_gets_items_in_order():
     seen = []
     follow(lambda item: seen.append((item, threading.current_thread())), iter(range(50)))
     assert [item for item, _ in seen] == list(range(50))
     assert {thread for _, thread in seen}.isdisjoint({threading.current_thread()})
 
 
-def test_it_follows_no_farther_behind_than_allowed():
+def test_the_lag_of_a_follower_is_limited():
     got, lead = [], []
 
     def items():
@@ -82,10 +82,10 @@ def test_it_follows_no_farther_behind_than_allowed():
 
     follow(take, items(), depth=2)
     assert len(lead) == 100
-    assert max(lead) == 3  # the one in the hand, and two that wait
+    assert max(lead) == 3  # one in progress, and two queued
 
 
-def test_what_the_follower_raises_ends_the_items():
+def test_an_exception_of_the_follower_ends_the_items():
     got = []
 
     def items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a node published is scored by its own stamps, and what it skipped is told."""
+"""Recorded masks of a node are scored by their stamps, and skipped images are reported."""
 
 import json
 
@@ -17,7 +17,7 @@ LATE_NS = 30_000_000
 
 @pytest.fixture
 def predicted(frame):
-    """Give a function that makes the mask of a number: the truth, shifted."""
+    """Return a function that makes the mask of a frame number: the truth, shifted."""
     return lambda number: np.roll(frame(number)[2], 3, axis=1)
 
 
@@ -63,7 +63,7 @@ def test_skipped_frames_latency_and_scores(tmp_path, frame, predicted, score):
     assert numbers['over_time'][2]['iou'] == [0.0] * 9
 
 
-def test_masks_that_cannot_be_distinguished_or_are_none(tmp_path, frame, predicted, score):
+def test_ambiguous_and_invalid_masks_are_counted(tmp_path, frame, predicted, score):
     base = frame(0)[0]
     with BagWriter(tmp_path / 'bag') as bag:
         for number, stamp in enumerate([base, base + 1, base + 1, 0, base + 2, base + 3]):
@@ -91,7 +91,7 @@ def test_masks_that_cannot_be_distinguished_or_are_none(tmp_path, frame, predict
 
 
 @pytest.mark.parametrize('case', ['none of a stamp', 'none readable'])
-def test_without_a_mask_of_an_image_nothing_is_scored(
+def test_if_no_mask_matches_an_image_nothing_is_scored(
     tmp_path, frame, predicted, evaluate, capsys, case
 ):
     with BagWriter(tmp_path / 'bag') as bag:
@@ -110,7 +110,7 @@ def test_without_a_mask_of_an_image_nothing_is_scored(
     assert not (tmp_path / 'a.json').exists()
 
 
-def test_masks_without_any_decision_are_what_the_node_reported(tmp_path, frame, score):
+def test_masks_of_no_decision_are_counted_as_reported_by_the_node(tmp_path, frame, score):
     with BagWriter(tmp_path / 'bag') as bag:
         for number in range(2):
             stamp, image, truth = frame(number)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker had that dies is begun again, and given up at the third time."""
+"""The job of a worker that dies is restarted, and abandoned after the third time."""
 
 import importlib.util
 import subprocess
@@ -13,8 +13,8 @@ from surgseg_ros.bag_evaluation import runners
 REPOSITORY = Path(__file__).parents[2]
 
 
-def test_what_a_dead_worker_had_is_begun_again(tmp_path, monkeypatch):
-    """Shell commands stand in for bags: a test's own functions are not known to a new process."""
+def test_the_job_of_a_dead_worker_is_restarted(tmp_path, monkeypatch):
+    """Shell commands replace bags, since a new process cannot import functions of a test."""
     monkeypatch.setattr(runners, 'do', subprocess.check_call)
     kill = 'kill -9 $PPID'
     jobs = [
@@ -47,8 +47,8 @@ for job, done in runners.on_ray('local')([once, never]):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec('ray'), reason='ray is not installed')
-def test_a_cluster_begins_again_what_a_dead_worker_had(tmp_path):
-    """A shell command stands in for a bag."""
+def test_a_cluster_restarts_the_job_of_a_dead_worker(tmp_path):
+    """A shell command replaces a bag."""
     command = [sys.executable, '-c', RAY_CODE, str(tmp_path / 'died')]
     process = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert (tmp_path / 'died').exists(), process.stderr

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks and truths find one another whichever comes first, and however late."""
+"""Masks and truths are matched in any order of arrival."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def refuse(place, error):
 
 @pytest.mark.parametrize('workers', [0, 3])
 @pytest.mark.parametrize('truth_first', [True, False])
-def test_each_pair_is_counted_whichever_comes_first(truth_first, workers):
+def test_each_pair_is_counted_in_either_order(truth_first, workers):
     scorer = Scorer({*range(20)}, refuse, WorkerPool(workers))
     for place in range(20):
         steps = [
@@ -35,7 +35,7 @@ def test_each_pair_is_counted_whichever_comes_first(truth_first, workers):
 
 
 @pytest.mark.parametrize('workers', [0, 3])
-def test_what_does_not_fit_is_reported_of_its_place(workers):
+def test_an_invalid_truth_is_reported_with_its_position(workers):
     refused = []
     awaited = WorkerPool(workers)
     scorer = Scorer(
@@ -59,7 +59,7 @@ def test_truths_at_the_end_of_a_recording():
     assert all(c.iou.mean() == 1 for c in list(scorer.counts().values())[1:])
 
 
-def test_what_waits_longer_is_kept_small():
+def test_masks_that_wait_long_are_compressed():
     buffer = MaskBuffer()
     plain = np.zeros((500, 500), np.uint8)
     for place in range(100):

@@ -44,7 +44,7 @@ def run(script, path, storage='mcap'):
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
-def test_memory_stays_flat(tmp_path, storage):
+def test_memory_use_is_constant(tmp_path, storage):
     written = run(WRITE, tmp_path / 'bag', storage)
     assert (written.stdout, written.stderr) == (f'{FRAMES}\n', '')
     size = sum(path.stat().st_size for path in (tmp_path / 'bag').iterdir())

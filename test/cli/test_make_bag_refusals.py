@@ -135,7 +135,7 @@ def test_a_video_that_ends_before_a_mask_is_named(tmp_path, write_video, capsys)
     assert [path.name for path in tmp_path.iterdir()] == ['video_1']
 
 
-def test_a_crop_beyond_the_image_is_named(tmp_path, capsys):
+def test_error_names_a_crop_outside_the_image(tmp_path, capsys):
     write_images(tmp_path / 'case', 0)
     assert make_bag(tmp_path / 'case', tmp_path / 'bag', '--crop', 320, 28, 1280, 1024) == 2
     text = capsys.readouterr().err

@@ -244,7 +244,7 @@ def test_an_input_without_frames_is_named(model, tmp_path, name, capsys):
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_mask_without_its_frame_is_named(model, tmp_path, write_video, capsys):
+def test_error_names_a_mask_without_its_frame(model, tmp_path, write_video, capsys):
     write_images(tmp_path / 'data/video_1/segmentation', '000000060.png')
     write_images(tmp_path / 'data/video_1/rgb', '000000000.png')
     assert predict(model, tmp_path / 'data', tmp_path / 'out') == 2

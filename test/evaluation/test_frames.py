@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames: where they lie, that a video's are counted one by one, and what is no frame."""
+"""Frames: how they are found, numbered in a video, and rejected."""
 
 from itertools import count
 
@@ -15,7 +15,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
 
 
 @pytest.mark.parametrize('suffix', ['.avi', '.mp4'])
-def test_frames_of_a_video_are_counted(tmp_path, write_video, frame_number, suffix):
+def test_frames_of_a_video_are_numbered(tmp_path, write_video, frame_number, suffix):
     path = tmp_path / f'video{suffix}'
     write_video(path, 130)
     wanted = [0, 1, 7, 60, 61, 129]
@@ -24,20 +24,20 @@ def test_frames_of_a_video_are_counted(tmp_path, write_video, frame_number, suff
     ]
 
 
-def test_a_video_ends_the_frames(tmp_path, write_video):
+def test_frames_end_with_the_video(tmp_path, write_video):
     write_video(tmp_path / 'video.avi', 100)
     assert [index for index, _ in read_frames(tmp_path / 'video.avi', count(0, 60))] == [0, 60]
 
 
 @pytest.mark.parametrize('content', [None, b'', b'RIFF and nothing more'])
-def test_what_is_no_video_is_named(tmp_path, content):
+def test_error_names_a_file_that_is_not_a_video(tmp_path, content):
     if content is not None:
         (tmp_path / 'video.avi').write_bytes(content)
     with pytest.raises(FrameError, match=r'video\.avi: does not decode'):
         list(read_frames(tmp_path / 'video.avi', [0]))
 
 
-def test_a_video_reports_its_rate(tmp_path, write_video):
+def test_reads_the_rate_of_a_video(tmp_path, write_video):
     write_video(tmp_path / 'video.avi', 3)
     assert open_video(tmp_path / 'video.avi').mean_rate_hz == 60
     (tmp_path / 'other.avi').write_bytes(b'RIFF and nothing more')
@@ -45,7 +45,7 @@ def test_a_video_reports_its_rate(tmp_path, write_video):
         open_video(tmp_path / 'other.avi')
 
 
-def test_images_are_found_by_nine_digits_alone(tmp_path):
+def test_only_images_named_with_nine_digits_are_found(tmp_path):
     names = ['rgb/000000006.png', 'rgb/6.png', 'frames/_000000006.jpg', 'frames/_000000060.jpg']
     for name in (*names, 'frames/frame_000000120.jpg', 'frames/000000180.txt'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -53,7 +53,7 @@ def test_images_are_found_by_nine_digits_alone(tmp_path):
     assert find_images(tmp_path) == {6: tmp_path / names[0], 60: tmp_path / names[3]}
 
 
-def test_an_image_is_rgb_and_survives_writing(tmp_path):
+def test_an_image_is_rgb_and_a_written_image_is_read_back(tmp_path):
     write_png(tmp_path / 'x.png', NOISE)
     assert np.array_equal(read_image_file(tmp_path / 'x.png'), NOISE)
     assert np.array_equal(cv2.imread(str(tmp_path / 'x.png'))[..., ::-1], NOISE)
@@ -61,7 +61,7 @@ def test_an_image_is_rgb_and_survives_writing(tmp_path):
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])
 @pytest.mark.parametrize('share', [0.0, 0.1, 0.5, 0.99])
-def test_a_cut_image_is_named(tmp_path, suffix, share):
+def test_error_names_a_truncated_image(tmp_path, suffix, share):
     path = tmp_path / f'x{suffix}'
     data = cv2.imencode(suffix, NOISE)[1].tobytes()
     path.write_bytes(data[: int(len(data) * share)])
@@ -70,7 +70,7 @@ def test_a_cut_image_is_named(tmp_path, suffix, share):
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])
-def test_an_image_that_lost_a_part_is_named(tmp_path, suffix):
+def test_error_names_an_incomplete_image(tmp_path, suffix):
     path = tmp_path / f'x{suffix}'
     data = cv2.imencode(suffix, NOISE)[1].tobytes()
     half = len(data) // 2
@@ -83,11 +83,11 @@ def test_an_image_that_lost_a_part_is_named(tmp_path, suffix):
             read_image_file(path)
 
 
-def test_an_image_of_another_format_is_read_as_opencv_reads_it(tmp_path):
+def test_reads_other_formats_as_opencv_does(tmp_path):
     cv2.imwrite(str(tmp_path / 'x.bmp'), NOISE[..., ::-1])
     assert np.array_equal(read_image_file(tmp_path / 'x.bmp'), NOISE)
 
 
-def test_a_missing_image_is_named(tmp_path):
+def test_error_names_a_missing_image(tmp_path):
     with pytest.raises(FrameError, match=r'x\.png: cannot be read'):
         read_image_file(tmp_path / 'x.png')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of instruments: what is found, how far points are off, and what is not scored."""
+"""Scores of instruments: detection, errors of keypoints, and what is excluded."""
 
 import math
 
@@ -18,7 +18,7 @@ from surgseg_ros.evaluation.instruments import (
 )
 
 SIZE = (108, 192)
-"""A pixel is 10 of an image of 1080 rows."""
+"""A pixel equals 10 pixels in an image of 1080 rows."""
 
 KINDS = KeypointKind
 
@@ -41,7 +41,7 @@ def score(*pairs):
     return summarize_instruments({'video_01': [count_instruments(*pair) for pair in pairs]})
 
 
-def test_the_truth_scores_perfectly():
+def test_the_ground_truth_scores_perfectly():
     tip = Keypoint(KINDS.TIP, 100, 15)
     truth = frame(listed(3, tip), listed(7, label=NEEDLE))
     found = score((truth, truth))
@@ -77,14 +77,14 @@ def test_detections_are_matched_by_overlap_and_class():
     assert found['pq'] == pytest.approx((2 / 3 + 0 + 0.4) / 3)
 
 
-def test_two_halves_of_a_tool_find_nothing():
+def test_two_halves_of_a_tool_do_not_match_it():
     half = InstrumentFrame(np.zeros(SIZE, np.uint8), (listed(1), listed(2)))
     half.instances[5:25, 10:60], half.instances[5:25, 60:110] = 1, 2
     found = score((frame(listed(1)), half))
     assert found['classes']['robotic tool']['matched'] == 0
 
 
-def test_what_is_too_small_is_neither_missed_nor_invented():
+def test_too_small_instruments_are_neither_missed_nor_false_positives():
     tiny = frame(listed(1), columns=[(10, 11)])
     tiny.instances[7:] = 0  # two pixels; the minimum is 5
     assert score((tiny, tiny))['classes'] == {}
@@ -92,7 +92,7 @@ def test_what_is_too_small_is_neither_missed_nor_invented():
     assert score((frame(), frame(listed(1))))['f1'] == 0
 
 
-def test_pixels_without_a_decision_belong_to_none():
+def test_no_decision_pixels_belong_to_no_instrument():
     undecided = InstrumentFrame(np.full(SIZE, NO_DECISION, np.uint8), ())
     found = score((frame(listed(1)), undecided))
     assert found['classes']['robotic tool']['truth'] == 1
@@ -100,7 +100,7 @@ def test_pixels_without_a_decision_belong_to_none():
 
 
 @pytest.mark.parametrize(('gap', 'expected'), [(0, True), (1, True), (2, False)])
-def test_tools_touch_where_a_pixel_or_less_is_between(gap, expected):
+def test_tools_touch_if_at_most_one_pixel_is_between_them(gap, expected):
     tools = frame(listed(1), listed(2), columns=[(10, 50), (10, 50)])
     tools.instances[:] = 0
     tools.instances[5:25, 10:50], tools.instances[5:25, 50 + gap : 90] = 1, 2
@@ -119,7 +119,7 @@ def test_f1_touching_counts_frames_where_tools_touch():
     assert found['f1'] == pytest.approx(6 / 7)
 
 
-def test_errors_are_in_pixels_of_a_full_image_and_deviations_are_of_each_axis():
+def test_errors_are_in_pixels_of_a_full_image_and_deviations_per_axis():
     truth = frame(listed(1, Keypoint(KINDS.TIP, 50, 10)))
     found = score((truth, frame(listed(1, Keypoint(KINDS.TIP, 53, 14, 0, 3.5)))))
     assert found['tip_px'] == {'p50': 50, 'p95': 50, 'count': 1}
@@ -127,7 +127,7 @@ def test_errors_are_in_pixels_of_a_full_image_and_deviations_are_of_each_axis():
     assert found['points']['tip']['sigma_coverage'] == 0.5
 
 
-def test_ends_of_a_needle_are_scored_together():
+def test_both_ends_of_a_needle_are_scored_together():
     truth = listed(1, Keypoint(KINDS.NEEDLE_POINT, 50, 10), Keypoint(KINDS.NEEDLE_TAIL, 60, 10),
                    label=NEEDLE)  # fmt: skip
     found = listed(1, Keypoint(KINDS.NEEDLE_POINT, 60, 10), Keypoint(KINDS.NEEDLE_TAIL, 60, 10),
@@ -159,9 +159,7 @@ def test_ends_of_a_thread_have_no_order():
         ({}, None, (0, 1, 0)),
     ],
 )
-def test_points_that_are_not_seen_are_missed_or_invented_but_have_no_error(
-    truth, predicted, expected
-):
+def test_hidden_points_are_missed_or_false_positives_but_have_no_error(truth, predicted, expected):
     sides = [
         frame(listed(1, *([] if flags is None else [Keypoint(KINDS.TIP, 50, 10, **flags)])))
         for flags in (truth, predicted)
@@ -171,7 +169,7 @@ def test_points_that_are_not_seen_are_missed_or_invented_but_have_no_error(
     assert (found['tip_px']['count'], found['missed'], found['invented']) == (count, *expected[1:])
 
 
-def test_an_axis_is_scored_by_its_direction_wherever_its_point_lies():
+def test_an_axis_is_scored_by_its_direction_and_not_by_its_point():
     truth = listed(1, Keypoint(KINDS.SHAFT_AXIS, 50, 10, math.pi - 0.01))
     other = listed(1, Keypoint(KINDS.SHAFT_AXIS, 90, 10, 0.01 - math.pi, 1.0))
     found = score((frame(truth), frame(other)))
@@ -180,7 +178,7 @@ def test_an_axis_is_scored_by_its_direction_wherever_its_point_lies():
 
 
 @pytest.mark.parametrize(('hidden', 'count'), [(False, 1), (True, 0)])
-def test_an_opening_is_scored_where_both_jaw_tips_are_seen(hidden, count):
+def test_a_jaw_opening_is_scored_if_both_jaw_tips_are_visible(hidden, count):
     tips = [
         Keypoint(KINDS.LEFT_JAW_TIP, 50, 10, is_hidden=hidden),
         Keypoint(KINDS.RIGHT_JAW_TIP, 50, 20),
@@ -191,7 +189,7 @@ def test_an_opening_is_scored_where_both_jaw_tips_are_seen(hidden, count):
     assert found['p50'] == (8 if count else None)
 
 
-def test_tips_in_space_are_scored_in_millimetres():
+def test_tips_in_3d_are_scored_in_millimetres():
     sides = [frame(listed(1, tip_m=tip)) for tip in ((0, 0, 0.1), (0.003, 0.004, 0.098))]
     assert score(sides)['error_3d_mm'] == {
         'across': pytest.approx(5),
@@ -201,7 +199,7 @@ def test_tips_in_space_are_scored_in_millimetres():
     }
 
 
-def test_deviations_in_space_are_of_each_axis_and_hidden_tips_do_not_count():
+def test_3d_deviations_are_per_axis_and_hidden_tips_are_ignored():
     truth = listed(1, Keypoint(KINDS.TIP, 50, 10), tip_m=(0, 0, 0.1))
     found = listed(1, Keypoint(KINDS.TIP, 50, 10), tip_m=(0.003, 0.001, 0.1))
     found = found._replace(tip_sigma_m=(0.002, 0.002, 0.002))
@@ -212,14 +210,14 @@ def test_deviations_in_space_are_of_each_axis_and_hidden_tips_do_not_count():
     assert score((frame(hidden), frame(found)))['error_3d_mm']['count'] == 0
 
 
-def test_ids_are_those_of_the_files():
+def test_track_ids_are_those_of_the_files():
     first, second = (frame(listed(1, track_id=track)) for track in (4, 5))
     truth = frame(listed(1))
     found = score((truth, first), (truth, second))
     assert (found['id_switches'], found['idf1']) == (1, 0.5)
 
 
-def test_other_sizes_are_refused():
+def test_rejects_masks_of_other_sizes():
     small = InstrumentFrame(cv2.resize(frame().instances, (96, 54)), ())
     with pytest.raises(ValueError, match='both must have the same size'):
         count_instruments(frame(), small)

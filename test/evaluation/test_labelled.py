@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled images: which mask belongs to which, what is counted, and what is not."""
+"""Labelled images: pairing of masks and images, and what is counted."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,11 @@ from surgseg_ros.evaluation.layout import FrameError
 from surgseg_ros.evaluation.metrics import count_near, summarize_near
 
 WIDTH = 64
-"""At which 3 px of 640 are 0.3 px: only the very pixel is near."""
+"""The tolerance of 3 px of 640 is 0.3 px at this width: only the pixel itself is within it."""
 
 
 def masks(seed, size=(40, WIDTH), values=(*range(10), NO_DECISION)):
-    """Give truth and prediction of blocks, so that some classes meet."""
+    """Return truth and prediction made of blocks, so that some classes overlap."""
     rng = np.random.default_rng(seed)
     shape = (2, size[0] // 8, size[1] // 8)
     blocks = rng.choice(np.array(values, np.uint8), shape)
@@ -39,7 +39,7 @@ def without_unlabelled(pairs, left_out):
 
 
 @pytest.mark.parametrize('left_out', [(), (4, 5), (8,)])
-def test_scores_are_those_of_the_definition(left_out):
+def test_scores_follow_the_definition(left_out):
     pairs = [masks(seed, (24 + 8 * seed, 64)) for seed in range(4)]
     found = score(*pairs, left_out=left_out)
     plain = list(without_unlabelled(pairs, left_out))
@@ -60,7 +60,7 @@ def test_scores_are_those_of_the_definition(left_out):
         assert tuple(found['class_iou'][name].values()) == pytest.approx(expected)
 
 
-def test_a_class_that_is_not_there_has_no_score():
+def test_an_absent_class_has_no_score():
     empty = np.zeros((20, WIDTH), np.uint8)
     found = score((empty, empty))
     assert found['official_miou'] == found['official_miou_floor'] == 1
@@ -69,7 +69,7 @@ def test_a_class_that_is_not_there_has_no_score():
     assert found['needle'] == {'precision': None, 'recall': None, 'f1': None}
 
 
-def test_no_decision_is_wrong_where_there_is_something():
+def test_no_decision_is_wrong_on_instruments():
     truth = np.zeros((20, WIDTH), np.uint8)
     truth[:10] = 3
     undecided = np.where(np.arange(WIDTH) < WIDTH // 2, truth, NO_DECISION).astype(np.uint8)
@@ -78,14 +78,14 @@ def test_no_decision_is_wrong_where_there_is_something():
 
 
 def near(truth, predicted, tolerance_px):
-    """Measure each distance to each pixel."""
+    """Compute the distances by brute force."""
     ours, theirs = np.argwhere(predicted), np.argwhere(truth)
     away = np.linalg.norm(ours[:, None] - theirs[None], axis=2)
     return (away.min(1) <= tolerance_px).mean(), (away.min(0) <= tolerance_px).mean()
 
 
 @pytest.mark.parametrize('width', [64, 640, 1000])
-def test_thin_classes_are_found_within_the_tolerance(width):
+def test_thin_classes_are_matched_within_the_tolerance(width):
     rng = np.random.default_rng(width)
     truth, predicted = rng.random((2, 30, width)) < 0.02
     found = summarize_near([count_near(truth, predicted)])
@@ -116,15 +116,15 @@ def test_thin_classes_are_pooled():
     assert score(pairs[1])['thread'] == {'precision': None, 'recall': 0, 'f1': 0}
 
 
-def test_what_is_not_labelled_counts_neither_as_right_nor_as_found():
+def test_unlabelled_pixels_are_ignored():
     truth, predicted = np.zeros((2, 20, 640), np.uint8)
     truth[5, :50] = NEEDLE
     truth[6] = NO_DECISION
-    predicted[6, :50] = NEEDLE  # next to the truth, but nobody knows what is there
+    predicted[6, :50] = NEEDLE  # next to the truth, but unlabelled
     assert score((truth, predicted))['needle'] == {'precision': None, 'recall': 0, 'f1': 0}
 
 
-def test_a_truth_that_is_no_class_is_refused():
+def test_rejects_truth_values_that_are_not_a_class():
     truth, predicted = np.zeros((2, 4, 4), np.uint8)
     truth[0] = 12
     with pytest.raises(ValueError, match='value 12'):
@@ -140,7 +140,7 @@ def write_set(folder, images=('a.png', 'b.png'), truths=('a.png', 'b.png')):
     return folder
 
 
-def test_masks_belong_to_the_images_of_their_names(tmp_path):
+def test_masks_and_images_are_paired_by_name(tmp_path):
     folder = write_set(tmp_path / 'set', ('b.JPG', 'a.bmp', '.hidden'), ('b.png', 'a.png'))
     ((name, pairs),) = find_sets([folder]).items()
     assert name == 'set'
@@ -149,7 +149,7 @@ def test_masks_belong_to_the_images_of_their_names(tmp_path):
     ]  # fmt: skip
 
 
-def test_sets_of_one_name_are_told_apart(tmp_path):
+def test_sets_of_the_same_name_get_different_names(tmp_path):
     folders = [write_set(tmp_path / name) for name in ('one/test', 'two/test')]
     assert list(find_sets(folders)) == ['one/test', 'two/test']
 
@@ -164,20 +164,20 @@ def test_sets_of_one_name_are_told_apart(tmp_path):
         ([], [], 'holds no labelled image'),
     ],
 )
-def test_files_that_do_not_pair_are_named(tmp_path, images, truths, message):
+def test_error_names_files_without_a_partner(tmp_path, images, truths, message):
     with pytest.raises(FrameError, match=message):
         find_sets([write_set(tmp_path / 'set', images, truths)])
 
 
 @pytest.mark.parametrize('lacking', ['images', 'masks', ''])
-def test_a_folder_that_is_no_set_is_named(tmp_path, lacking):
+def test_error_names_a_folder_that_is_not_a_labelled_set(tmp_path, lacking):
     folder = write_set(tmp_path / 'set')
     (folder / lacking).rename(tmp_path / 'elsewhere')
     with pytest.raises(FrameError, match=f"set' has no folder {lacking or 'images'}/: give one"):
         find_sets([folder])
 
 
-def test_a_folder_that_is_given_twice_is_refused(tmp_path):
+def test_rejects_a_folder_given_twice(tmp_path):
     folder = write_set(tmp_path / 'set')
     with pytest.raises(FrameError, match=r"set/\.\./set' is given twice"):
         find_sets([folder, folder / '../set'])

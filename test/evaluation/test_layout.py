@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of a data set are found however their names are capitalized, and none twice."""
+"""Parts of a data set are found whatever the case of their names, and none twice."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def touch(root, *names):
     return root
 
 
-def test_folders_of_videos(tmp_path):
+def test_finds_folders_of_videos(tmp_path):
     touch(tmp_path, 'video_02/x', 'Video_01/x', 'VIDEO_03/x', 'other/x', 'video_04')
     assert [path.name for path in find_videos(tmp_path)] == ['Video_01', 'video_02', 'VIDEO_03']
     assert find_videos(tmp_path / 'nowhere') == []
@@ -34,11 +34,11 @@ def test_folders_of_videos(tmp_path):
     [('video_41', 'video_41'), ('Video_04', 'video_04'), ('VIDEO_1_a', 'video_1_a'),
      ('clip', 'video_clip')],
 )  # fmt: skip
-def test_names_of_videos(name, official):
+def test_finds_names_of_videos(name, official):
     assert official_name(name) == official
 
 
-def test_masks_images_and_videos(tmp_path):
+def test_finds_masks_images_and_videos(tmp_path):
     video = touch(
         tmp_path, 'Segmentation/000000000.PNG', 'Segmentation/000000060.png', 'Segmentation/x.txt',
         'RGB/000000000.PNG', 'RGB/000000060.JPG', 'RGB/6.png', 'VIDEO_LEFT.AVI',
@@ -64,12 +64,12 @@ def test_masks_images_and_videos(tmp_path):
         (images_in, ('a.png', 'A.png')),
     ],
 )
-def test_two_names_that_differ_in_capitals_alone_are_refused(tmp_path, find, names):
+def test_rejects_names_that_differ_only_in_case(tmp_path, find, names):
     with pytest.raises(FrameError, match='the names differ only in case'):
         find(touch(tmp_path, *names))
 
 
-def test_views_are_videos_or_the_eyes_of_stereo_videos(tmp_path):
+def test_views_are_videos_or_the_cameras_of_stereo_videos(tmp_path):
     touch(
         tmp_path,
         *('Video_2/Left/rgb/000000000.png', 'Video_2/right/segmentation/000000000.png'),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks as files: what is wrong is named with its file, in every verb alike."""
+"""Mask files: each verb rejects invalid ones and names the file."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def write_set(root, content=None):
     return root
 
 
-def test_no_decision_is_for_predictions_alone(tmp_path):
+def test_no_decision_is_allowed_only_in_predictions(tmp_path):
     cv2.imwrite(str(tmp_path / 'x.png'), MASK | np.uint8(255))
     assert read_mask(tmp_path / 'x.png').min() == 255
     with pytest.raises(MaskError, match=r'x\.png: holds the value 255, expected 0 to 9: write'):
@@ -47,7 +47,7 @@ def test_many_values_are_counted(tmp_path):
     ('content', 'expected'),
     [(JPEG, 'is JPEG data'), (TIMES_25, 'holds the value 75, expected 0 to 9')],
 )
-def test_each_verb_refuses_it_by_name(tmp_path, capsys, content, expected):
+def test_each_verb_rejects_an_invalid_mask_by_name(tmp_path, capsys, content, expected):
     good, bad = write_set(tmp_path / 'good'), write_set(tmp_path / 'bad', content)
     named = f'{bad / "video_02/segmentation/000000060.png"}: {expected}'
     for truth, predictions in ((good, bad), (bad, good)):
@@ -62,7 +62,7 @@ def test_each_verb_refuses_it_by_name(tmp_path, capsys, content, expected):
     assert named in data_errors[0]['what']
 
 
-def test_names_in_capitals_are_the_same_names(tmp_path, capsys):
+def test_case_of_names_is_ignored(tmp_path, capsys):
     plain, capitals = write_set(tmp_path / 'plain'), tmp_path / 'capitals'
     for video in plain.iterdir():
         folder = capitals / video.name.capitalize() / 'SEGMENTATION'

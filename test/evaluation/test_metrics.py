@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The metric is the official one: held against its definition, written slowly, and its toolkit."""
+"""The metric equals a slow implementation of its definition, and the official toolkit."""
 
 import json
 from pathlib import Path
@@ -16,11 +16,11 @@ evaluate = verb('evaluate')
 
 OFFICIAL = Path(__file__).with_name('official_metric')
 """
-24 pairs of drawn masks, and what the challenge's own toolkit gave for them (`scores.json`).
+24 pairs of synthetic masks, with the scores of the challenge's toolkit (`scores.json`).
 
-video_41: scenes, and what a network might make of them. video_42: ellipses across the borders; of
-the last there is no prediction. video_43: what a definition may stumble over: nothing in one mask
-or both, all of the image, pixels and threads as far apart as the tolerance, a hole, noise.
+video_41: scenes, and plausible predictions. video_42: ellipses across the borders; for
+the last there is no prediction. video_43: corner cases of the definition: one empty mask
+or two, the whole image, pixels and threads as far apart as the tolerance, a hole, noise.
 """
 
 
@@ -70,7 +70,7 @@ def test_frames_score_as_defined(seed):
 
 
 @pytest.mark.parametrize(('gap_px', 'nsd'), [(10, 1.0), (11, 0.0)])
-def test_ten_pixels_are_near_and_eleven_are_not(gap_px, nsd):
+def test_ten_pixels_are_within_the_tolerance_and_eleven_are_not(gap_px, nsd):
     truth, predicted = np.zeros((2, 5, 40), np.uint8)
     truth[2, 5] = predicted[2, 5 + gap_px] = 1
     assert count_frame(truth, predicted).nsd[0] == nsd
@@ -94,24 +94,24 @@ def test_noise_is_counted_pixel_by_pixel():
     np.testing.assert_array_equal(counts.confusion, expected)
 
 
-def test_a_missing_prediction_scores_nothing_even_for_absent_classes():
+def test_a_missing_prediction_scores_0_even_for_absent_classes():
     counts = count_frame(np.zeros((4, 4), np.uint8), None)
     assert not counts.iou.any()
     assert not counts.nsd.any()
 
 
-def test_an_empty_frame_that_is_predicted_empty_scores_all():
+def test_an_empty_frame_predicted_as_empty_scores_1():
     empty = np.zeros((4, 4), np.uint8)
     counts = count_frame(empty, empty)
     assert counts.iou.tolist() == counts.nsd.tolist() == [1.0] * 9
 
 
-def test_sizes_that_differ_are_refused():
+def test_rejects_different_sizes():
     with pytest.raises(ValueError, match='5x4 pixels, the prediction 4x4'):
         count_frame(np.zeros((4, 5), np.uint8), np.zeros((4, 4), np.uint8))
 
 
-def test_a_truth_that_is_no_class_is_refused():
+def test_rejects_truth_values_that_are_not_a_class():
     with pytest.raises(ValueError, match='the value 10'):
         count_frame(np.full((4, 4), 10, np.uint8), np.zeros((4, 4), np.uint8))
 
@@ -122,7 +122,7 @@ def one_class(*pixels_of_ten, label=1):
     return mask
 
 
-def test_videos_weigh_alike_and_each_mean_has_its_own_name():
+def test_videos_have_equal_weight_and_each_mean_has_its_own_name():
     half = count_frame(one_class(0, 1), one_class(0))
     wrong = count_frame(one_class(), one_class(5))
     right = count_frame(one_class(0), one_class(0))
@@ -139,7 +139,7 @@ def test_videos_weigh_alike_and_each_mean_has_its_own_name():
     assert summary['score'] == pytest.approx((summary['mIoU'] * summary['mNSD']) ** 0.5)
 
 
-def test_the_floor_is_what_a_background_prediction_scores():
+def test_the_floor_is_the_score_of_an_all_background_prediction():
     rng = np.random.default_rng(5)
     truths = [blobs(rng) for _ in range(6)]
     frames = [count_frame(truth, np.zeros_like(truth)) for truth in truths]
@@ -147,14 +147,14 @@ def test_the_floor_is_what_a_background_prediction_scores():
     assert summary['floor'] == {key: pytest.approx(summary[key]) for key in summary['floor']}
 
 
-def test_nothing_is_not_scored():
+def test_rejects_an_empty_set_of_frames():
     with pytest.raises(ValueError, match='no videos'):
         summarize({})
     with pytest.raises(ValueError, match='video_7'):
         summarize({'video_7': []})
 
 
-def test_the_official_toolkit_gives_the_same_numbers():
+def test_scores_equal_those_of_the_official_toolkit():
     official = json.loads((OFFICIAL / 'scores.json').read_text())
     videos = {}
     for name, values in official['videos'].items():
@@ -170,7 +170,7 @@ def test_the_official_toolkit_gives_the_same_numbers():
         assert summary[key] == pytest.approx(official[key], abs=1e-6)
 
 
-def test_the_verb_gives_the_numbers_of_the_official_toolkit(tmp_path):
+def test_scores_of_the_verb_equal_those_of_the_official_toolkit(tmp_path):
     official = json.loads((OFFICIAL / 'scores.json').read_text())
     folders = ('--reference', OFFICIAL / 'reference', '--predictions', OFFICIAL / 'prediction')
     words = (*folders, '--json', tmp_path / 'scores.json', '--allow-missing')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The least region size: tuned on frames, applied to masks, and the same in both."""
+"""The minimum region size: tuned on frames, and applied to masks with the same result."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from surgseg_ros.evaluation.metrics import count_frame
 
 
 def frames():
-    """Truths with one large region; predictions that add specks of an absent class."""
+    """Return truths with one large region; predictions add specks of an absent class."""
     for shift in range(4):
         truth = np.zeros((100, 100), np.uint8)
         truth[10 : 50 + shift, 10:50] = 3
@@ -19,7 +19,7 @@ def frames():
         yield truth, predicted
 
 
-def test_specks_are_filtered_and_what_is_there_is_kept():
+def test_specks_are_removed_and_true_regions_are_kept():
     regions = LeastRegions()
     for truth, predicted in frames():
         regions.add(truth, predicted)
@@ -31,7 +31,7 @@ def test_specks_are_filtered_and_what_is_there_is_kept():
         np.testing.assert_array_equal(drop_small_regions(predicted, least), truth)
 
 
-def test_the_tuned_score_is_the_filtered_masks_score():
+def test_the_tuned_score_is_that_of_the_filtered_masks():
     rng = np.random.default_rng(3)
     regions = LeastRegions()
     pairs = []
@@ -49,7 +49,7 @@ def test_the_tuned_score_is_the_filtered_masks_score():
     assert filtered.mean() >= raw.mean()
 
 
-def test_the_mask_itself_is_not_written_to():
+def test_the_input_mask_is_not_modified():
     mask = np.zeros((10, 10), np.uint8)
     mask[0, 0] = 2
     kept = drop_small_regions(mask, (0.0, 0.0, 0.5, *[0.0] * 7))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report: whole in one file, with every class, the confusion and the worst frames."""
+"""The report: a single file with every class, the confusion matrix and the worst frames."""
 
 import re
 
@@ -48,21 +48,21 @@ def make(world, frames=None):
     return html, Page(html)
 
 
-def test_the_file_needs_nothing_beside_itself(world):
+def test_the_report_is_a_single_self_contained_file(world):
     html, page = make(world)
     assert not page.open
     page.needs_nothing_beside_itself()
     assert 'http' not in html
 
 
-def test_bars_of_classes_are_described_in_words(world):
+def test_bars_of_classes_have_a_text_description(world):
     html, _ = make(world)
     words = re.search('<desc>(.*?)</desc>', html)[1]
     assert 'IoU where present: suturing needle 0.' in words
-    assert 'thread' not in words.split('IoU where present')[1], 'it is in no frame'
+    assert 'thread' not in words.split('IoU where present')[1], 'the class is in no frame'
 
 
-def test_it_reports_scores_floors_and_every_class(world):
+def test_report_has_scores_floors_and_every_class(world):
     _, page = make(world)
     summary = summarize(count_all(find_pairs(world / 'truth', world / 'masks', True))[0])
     assert f'{summary["score"]:.4f}' in page.text
@@ -72,7 +72,7 @@ def test_it_reports_scores_floors_and_every_class(world):
     assert all(f'{word}: {meaning}' in page.text for word, meaning in MEANINGS.items())
 
 
-def test_the_worst_frame_comes_first_and_reports_that_it_has_no_prediction(world):
+def test_the_worst_frame_is_first_and_its_missing_prediction_is_reported(world):
     html, _ = make(world)
     titles = re.findall('<figcaption>(.*?)<span>', html)
     assert titles[0] == 'video_2 · 000000001'
@@ -81,20 +81,20 @@ def test_the_worst_frame_comes_first_and_reports_that_it_has_no_prediction(world
 
 
 @pytest.mark.parametrize(('given', 'first'), [(False, 'truth'), (True, 'input')])
-def test_the_input_is_shown_where_there_is_one(world, given, first):
+def test_input_images_are_shown_if_available(world, given, first):
     html, page = make(world, world / 'truth' if given else None)
     assert re.search('<div class="panel"><span>(.*?)</span>', html)[1] == first
     reds = [image[0, 0, 0] > 150 and image[0, 0, 2] < 50 for image in page.images()]
     assert all(reds) == given
 
 
-def test_an_image_of_another_size_is_not_drawn_over(world):
+def test_an_image_of_another_size_gets_no_overlay(world):
     write(world / 'truth/video_1/rgb/000000000.png', np.zeros((18, 32, 3), np.uint8))
     html, _ = make(world, world / 'truth')
     assert html.count('<span>input</span>') == 4
 
 
-def test_the_worst_of_each_video_before_the_second_worst_of_any():
+def test_the_worst_frame_of_each_video_precedes_the_second_worst_of_any():
     truth = mask()
     bad, worse = (count_frame(truth, mask(shift=shift)) for shift in (5, 9))
     good = count_frame(truth, truth)
@@ -104,7 +104,7 @@ def test_the_worst_of_each_video_before_the_second_worst_of_any():
     assert sorted(worst_places(counts)) == [0, 1, 2, 3, 4]
 
 
-def test_pixels_without_a_decision_have_a_column_of_their_own(world):
+def test_no_decision_pixels_have_their_own_column(world):
     undecided = mask()
     undecided[mask() == 4] = NO_DECISION
     for path in (world / 'masks').rglob('*.png'):
@@ -115,7 +115,7 @@ def test_pixels_without_a_decision_have_a_column_of_their_own(world):
     assert row.count('class="same"') == 1
 
 
-def test_nothing_predicted_at_all(world):
+def test_report_without_any_prediction(world):
     for path in (world / 'masks').rglob('*.png'):
         path.unlink()
     _, page = make(world)

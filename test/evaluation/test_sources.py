@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames come with their masks, in one size, one at a time."""
+"""Frames are read with their masks, with the same crop, one at a time."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def video(tmp_path):
 
 
 @pytest.mark.parametrize(('every', 'numbers'), [(1, [0, 6, 12]), (12, [0, 12]), (None, [6])])
-def test_frames_and_the_masks_that_there_are(video, every, numbers):
+def test_frames_with_masks_if_available(video, every, numbers):
     (source,) = find_sources(video, every)
     found = list(labelled_frames(source))
     assert [number for number, _, _ in found] == numbers
@@ -33,7 +33,7 @@ def test_frames_and_the_masks_that_there_are(video, every, numbers):
         assert mask is None or np.array_equal(mask, MASK)
 
 
-def test_both_are_cut(video):
+def test_frames_and_masks_are_cropped(video):
     (source,) = find_sources(video)
     ((_, image, mask),) = labelled_frames(source, Crop(10, 5, 20, 15))
     assert np.array_equal(image, IMAGE[5:20, 10:30])
@@ -41,13 +41,13 @@ def test_both_are_cut(video):
 
 
 @pytest.mark.parametrize('crop', [Crop(11, 5, 20, 15), Crop(10, 6, 20, 15)])
-def test_a_crop_beyond_the_image_is_named(video, crop):
+def test_error_names_a_crop_outside_the_image(video, crop):
     (source,) = find_sources(video)
     with pytest.raises(FrameError, match=f'the crop {crop.x} {crop.y} 20 15 .* of 30x20'):
         list(labelled_frames(source, crop))
 
 
-def test_frames_are_read_when_they_are_asked_for(video):
+def test_frames_are_read_lazily(video):
     (video / 'rgb/000000012.png').write_bytes(b'cut off')
     frames = labelled_frames(find_sources(video, 1)[0])
     assert [next(frames).number, next(frames).number] == [0, 6]
@@ -55,7 +55,7 @@ def test_frames_are_read_when_they_are_asked_for(video):
         next(frames)
 
 
-def test_where_nothing_is_asked_for_that_is_reported(video):
+def test_reports_an_empty_selection(video):
     for number in (0, 6):
         (video / f'rgb/{number:09d}.png').unlink()
     (video / 'segmentation/000000006.png').unlink()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of tracks, on cases that can be computed by hand; properties for any."""
+"""Metrics of tracks, on cases computed by hand, and properties of any case."""
 
 import math
 
@@ -23,7 +23,7 @@ def scores(*videos):
     return summarize_tracks([count_tracks(video) for video in videos])
 
 
-def test_perfect_tracks_score_one_by_whatever_names():
+def test_perfect_tracks_score_1_with_any_ids():
     video = [frame([1, 2], [70, 9], (1, 9), (2, 70))] * 5
     assert scores(video) == {
         'id_switches': 0,
@@ -33,24 +33,24 @@ def test_perfect_tracks_score_one_by_whatever_names():
     }
 
 
-def test_two_tracks_that_change_places_halfway():
+def test_two_tracks_that_swap_ids_halfway():
     video = [frame([1, 2], [1, 2], (1, 1), (2, 2))] * 2
     video += [frame([1, 2], [1, 2], (1, 2), (2, 1))] * 2
     found = scores(video)
     assert found['id_switches'] == 2
     assert found['id_switches_per_1000'] == 500
     assert found['idf1'] == 0.5
-    # Of each match, 2 frames have the same two tracks, 2 only the one, 2 only the other.
+    # For each match: 2 frames have both tracks, 2 only the one, 2 only the other.
     assert found['hota'] == pytest.approx(math.sqrt(2 / 6))
 
 
-def test_another_id_after_a_loss_is_a_switch_and_the_same_one_is_none():
+def test_another_id_after_a_loss_is_a_switch_and_the_same_id_is_not():
     lost = frame([1], [])
     assert scores([frame([1], [5], (1, 5)), lost, frame([1], [5], (1, 5))])['id_switches'] == 0
     assert scores([frame([1], [5], (1, 5)), lost, frame([1], [6], (1, 6))])['id_switches'] == 1
 
 
-def test_what_is_missed_and_what_is_invented():
+def test_false_negatives_and_false_positives():
     video = [frame([1, 2], [1, 3], (1, 1))] * 3
     found = scores(video)
     assert found['idf1'] == 2 * 3 / (6 + 6)
@@ -58,7 +58,7 @@ def test_what_is_missed_and_what_is_invented():
     assert found['hota'] == pytest.approx(math.sqrt(3 / 9))
 
 
-def test_hota_is_the_mean_over_the_overlaps_that_count():
+def test_hota_is_the_mean_over_overlap_thresholds():
     """At an IoU of 0.6, 12 of 19 thresholds count the match; ids are found above 0.5."""
     found = scores([frame([1], [1], (1, 1), iou=0.6)])
     assert found['hota'] == pytest.approx(12 / 19)
@@ -66,8 +66,8 @@ def test_hota_is_the_mean_over_the_overlaps_that_count():
     assert scores([frame([1], [1], (1, 1), iou=0.5)])['idf1'] == 0
 
 
-def test_videos_are_counted_apart():
-    """The same ids in two videos are different tracks; a frame weighs the same in all."""
+def test_videos_are_counted_separately():
+    """Equal ids in two videos are different tracks; all frames have equal weight."""
     first, second = [frame([1], [1], (1, 1))] * 3, [frame([1], [2], (1, 2))]
     found = scores(first, second)
     assert (found['id_switches'], found['idf1'], found['hota']) == (0, 1, pytest.approx(1))
@@ -75,7 +75,7 @@ def test_videos_are_counted_apart():
     assert (joined['id_switches'], joined['idf1']) == (1, 0.75)
 
 
-def test_of_nothing_there_is_no_score():
+def test_without_tracks_there_is_no_score():
     assert scores([frame([], [])])['idf1'] is None
     assert scores([frame([], [])])['id_switches_per_1000'] == 0
     assert scores()['id_switches_per_1000'] is None
@@ -95,7 +95,7 @@ def videos(draw):
 
 @settings(deadline=None)
 @given(videos(), st.permutations([1, 2, 3, 4]))
-def test_scores_are_in_bounds_and_do_not_depend_on_names(video, names):
+def test_scores_are_in_range_and_do_not_depend_on_ids(video, names):
     found = scores(video)
     for key in ('idf1', 'hota'):
         assert found[key] is None or 0 <= found[key] <= 1 + 1e-9

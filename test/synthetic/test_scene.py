@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenes: the same at every call and scale, exact, smooth, and with all classes."""
+"""Scenes: deterministic, independent of scale, with exact masks, smooth motion and all classes."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +24,7 @@ from surgseg_ros.synthetic.noise import Wander
 
 SIZE = (180, 320)
 DRAWN = Path(__file__).with_name('frames')
-"""Frames as they were drawn when models/default was trained."""
+"""Frames as they were drawn for the training of models/default."""
 
 
 def overlap(first, second):
@@ -36,7 +36,7 @@ def white(along, across, facing):
     return np.full((len(along), 3), 255, np.float32)
 
 
-def test_frame_is_a_function_of_seed_size_rate_and_index_alone():
+def test_a_frame_depends_only_on_seed_size_rate_and_index():
     scene = Scene(7, SIZE)
     in_order = [scene.frame(index) for index in range(3)]
     alone = Scene(7, SIZE).frame(2)
@@ -45,11 +45,11 @@ def test_frame_is_a_function_of_seed_size_rate_and_index_alone():
 
 
 @pytest.mark.parametrize('seed', [3, 6, 16])
-def test_a_seed_shows_what_it_always_showed(seed):
+def test_frames_of_a_seed_are_unchanged_between_versions(seed):
     frame = Scene(seed, (72, 128)).frame(17)
     image = cv2.imread(str(DRAWN / f'seed_{seed}.png'))[..., ::-1]
     mask = cv2.imread(str(DRAWN / f'seed_{seed}_mask.png'), cv2.IMREAD_UNCHANGED)
-    # Other versions of OpenCV and NumPy, and other processors, round a little differently: before
+    # Other versions of OpenCV and NumPy, and other processors, round slightly differently: before
     # OpenCV 5, `remap` rounded positions to 1/32 of a pixel, which moves the sharpest highlights.
     off = np.abs(frame.image.astype(int) - image)
     assert off.mean() < 2
@@ -69,7 +69,7 @@ def test_frames_do_not_depend_on_opencv_threads():
     np.testing.assert_array_equal(frames[0].mask, frames[1].mask)
 
 
-def test_other_seeds_and_times_show_something_else():
+def test_other_seeds_and_times_give_other_frames():
     scene = Scene(7, SIZE)
     first = scene.frame(0).image.astype(int)
     assert np.abs(first - Scene(8, SIZE).frame(0).image).mean() > 10
@@ -85,7 +85,7 @@ def test_shapes_types_and_mask_values():
     assert frame.mask.max() < CLASS_COUNT
 
 
-def test_every_class_is_met_within_some_scenes():
+def test_every_class_occurs_within_some_scenes():
     met = np.zeros(CLASS_COUNT, int)
     for seed in range(16):
         counts = np.bincount(Scene(seed, SIZE).frame(0).mask.ravel(), minlength=CLASS_COUNT)
@@ -115,7 +115,7 @@ def test_motion_is_smooth(seed):
     assert (masks[0] != masks[-1]).any()
 
 
-def test_a_tool_hangs_together():
+def test_a_tool_is_connected():
     mask = Scene(3, SIZE).frame(0).mask
     tools = np.isin(mask, ROBOTIC_TOOL_PARTS).astype(np.uint8)
     _, regions = cv2.connectedComponents(tools)
@@ -123,7 +123,7 @@ def test_a_tool_hangs_together():
     assert {CLASPER, WRIST, SHAFT} <= set(np.unique(mask[regions == largest]))
 
 
-def test_outside_the_endoscopes_window_there_is_background():
+def test_outside_the_field_of_view_is_background():
     found = 0
     for seed in range(12):
         frame = Scene(seed, SIZE).frame(0)
@@ -134,7 +134,7 @@ def test_outside_the_endoscopes_window_there_is_background():
     assert found
 
 
-def test_needle_is_wide_enough_to_be_learnt():
+def test_needle_is_wide_enough_to_be_learned():
     widths = []
     for seed in (1, 2, 3, 4):
         needle = (Scene(seed, (360, 640)).frame(0).mask == NEEDLE).astype(np.uint8)
@@ -143,7 +143,7 @@ def test_needle_is_wide_enough_to_be_learnt():
     assert min(widths) >= 2.5
 
 
-def test_ribbon_covers_exactly_what_its_geometry_reports():
+def test_ribbon_covers_exactly_its_geometry():
     view = View(100, 200)
     points = np.array([[0.205, 0.5], [1.505, 0.5]])
     patch = ribbon(view, points, np.array([0.1, 0.1]), white, NEEDLE, flat=True)
@@ -156,12 +156,12 @@ def test_ribbon_covers_exactly_what_its_geometry_reports():
     assert (canvas.image[canvas.mask == NEEDLE] >= 128).all()
 
 
-def test_what_lies_outside_the_image_is_not_drawn():
+def test_objects_outside_the_image_are_not_drawn():
     points = np.array([[3.0, 3.0], [4.0, 4.0]])
     assert ribbon(View(100, 200), points, np.array([0.1, 0.1]), white, NEEDLE) is None
 
 
-def test_what_is_painted_later_lies_above():
+def test_objects_painted_later_are_on_top():
     view = View(100, 200)
     canvas = Canvas(np.zeros((100, 200, 3), np.uint8))
     for label, x in ((SHAFT, 0.5), (CLASPER, 0.6)):
@@ -171,7 +171,7 @@ def test_what_is_painted_later_lies_above():
     assert canvas.mask[50, 42] == SHAFT
 
 
-def test_blur_of_motion_leaves_the_mask_sharp():
+def test_motion_blur_does_not_change_the_mask():
     view = View(100, 200)
     canvas = Canvas(np.zeros((100, 200, 3), np.uint8))
     patch = ribbon(view, np.array([[1.0, 0.2], [1.0, 0.8]]), np.array([0.05, 0.05]), white, SHAFT)
@@ -182,7 +182,7 @@ def test_blur_of_motion_leaves_the_mask_sharp():
     assert 0 < canvas.image[50, 92, 0] < 255
 
 
-def test_wander_stays_within_its_bounds():
+def test_wander_stays_within_its_limits():
     wander = Wander(np.random.default_rng(0), -2.0, 5.0, 3.0)
     values = [wander(time_s / 10) for time_s in range(1000)]
     assert min(values) >= -2.0
@@ -193,19 +193,19 @@ def test_wander_stays_within_its_bounds():
 @pytest.mark.parametrize(
     ('size', 'rate_hz', 'named'), [((10, 640), 15.0, '10'), ((360, 640), 0.0, '0.0')]
 )
-def test_absurd_parameters_are_named(size, rate_hz, named):
+def test_errors_name_invalid_parameters(size, rate_hz, named):
     with pytest.raises(ValueError, match=named):
         Scene(0, size, rate_hz)
 
 
 @pytest.mark.parametrize('size', [(816, 1920), (70, 333), (211, 64)])
-def test_sizes_whose_grids_do_not_fit_are_drawn_too(size):
+def test_sizes_that_are_not_multiples_of_the_grid_are_drawn(size):
     for seed in range(3, 8):
         assert Scene(seed, size).frame(0).image.shape == (*size, 3)
 
 
 def touch(mask_of_tools):
-    """Tell whether pixels of two numbers are at most two apart."""
+    """Return whether pixels of two instances are at most two pixels apart."""
     near = cv2.dilate(mask_of_tools, np.ones((5, 5), np.uint8))
     return bool(((mask_of_tools > 0) & (near != mask_of_tools)).any())
 
@@ -219,7 +219,7 @@ def tools_of(scene, index):
     return tools
 
 
-def test_tools_touch_in_most_frames_where_asked_for():
+def test_tools_touch_in_most_frames_if_requested():
     shares = []
     for touching in (False, True):
         scenes = [Scene(seed, SIZE, touching=touching) for seed in range(30, 42)]

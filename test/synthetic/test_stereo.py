@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The second eye: the first is as without it, and places in space are projected to the pixel."""
+"""Stereo scenes: the first view is as without stereo; 3-D points project exactly."""
 
 import math
 
@@ -23,7 +23,7 @@ SIZE = (180, 320)
 
 
 @pytest.mark.parametrize('seed', [1, 5])
-def test_the_first_eye_sees_what_a_scene_without_stereo_shows(seed):
+def test_the_first_view_equals_a_scene_without_stereo(seed):
     plain, stereo = Scene(seed, SIZE).frame(3), Scene(seed, SIZE, stereo=True).frame(3)
     np.testing.assert_array_equal(stereo.image, plain.image)
     np.testing.assert_array_equal(stereo.mask, plain.mask)
@@ -35,7 +35,7 @@ def white(along, across, facing):
 
 
 @pytest.mark.parametrize('angle', [0.3, math.pi / 2, 2.5])
-def test_a_band_is_seen_where_its_plane_projects_it(angle):
+def test_a_band_is_drawn_where_its_plane_projects_it(angle):
     view = View(*SIZE, beyond=beyond_px(SIZE[0]))
     calibration = StereoCalibration(camera_infos(view))
     start = np.array([0.9, 0.5])
@@ -54,7 +54,7 @@ def test_a_band_is_seen_where_its_plane_projects_it(angle):
     assert middles[0][1] == pytest.approx(middles[1][1], abs=0.1)
 
 
-def test_places_in_space_project_to_the_points_of_the_image():
+def test_3d_points_project_to_the_points_of_the_image():
     scene = Scene(5, SIZE, stereo=True)
     (fx, fy), (cx, cy) = StereoCalibration(camera_infos(View(*SIZE))).focal_px, (159.5, 89.5)
     checked = 0
@@ -72,8 +72,8 @@ def test_places_in_space_project_to_the_points_of_the_image():
     assert checked
 
 
-def test_a_shaft_in_space_has_one_diameter():
-    """Where it is nearer it is wider, by the taper that it is drawn with."""
+def test_a_shaft_has_one_diameter_in_3d():
+    """Closer parts are drawn wider, according to the taper."""
     plane = Plane.through((0.5, 0.5), 0.1, 0.0, 0.5)
     for back in (0.0, 0.2, 0.4):
         width = 1 + 0.5 * back

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A data set small enough to learn from in a moment."""
+"""A data set small enough to train on quickly."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 
 
 def write_frame(video: Path, index: int, name: str = 'rgb/{:09d}.png') -> None:
-    """Draw a grey image with a bright bar, which is a shaft in the truth."""
+    """Write a gray image with a bright bar, which is a shaft in the truth."""
     rng = np.random.default_rng(index)
     image = rng.integers(60, 90, (48, 80, 3), np.uint8)
     mask = np.zeros((48, 80), np.uint8)
@@ -28,7 +28,7 @@ def write_frame(video: Path, index: int, name: str = 'rgb/{:09d}.png') -> None:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Images this small are slower by several threads, most of all on a busy machine."""
+    """Use one thread: for images this small several are slower, above all on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -45,7 +45,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def longer(data: Path) -> Path:
-    """Two more frames in two of the videos."""
+    """Return the data set with two more frames in two of the videos."""
     for video in ('video_01', 'video_02'):
         for index in (120, 180):
             write_frame(data / video, index)

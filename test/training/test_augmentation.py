@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Views: image and truth stay together, and chance comes from the seed alone."""
+"""Augmentation: image and truth stay aligned, and randomness depends only on the seed."""
 
 from dataclasses import replace
 
@@ -29,13 +29,13 @@ def scene():
 
 
 def make_image(size=(128, 160)):
-    """Draw tissue of a kind, without black."""
+    """Draw an image like tissue, without black."""
     rng = np.random.default_rng(1)
     return rng.integers((90, 40, 30), (200, 90, 80), (*size, 3)).astype(np.uint8)
 
 
 @pytest.mark.parametrize('padded', [0, 40])
-def test_nothing_changes_where_nothing_is_asked_for(padded):
+def test_without_augmentation_nothing_changes(padded):
     image, mask = scene()
     mask[128 - padded :] = NO_DECISION
     view, truth = NOTHING(image, mask, mask.shape, np.random.default_rng(0))
@@ -44,7 +44,7 @@ def test_nothing_changes_where_nothing_is_asked_for(padded):
 
 
 @pytest.mark.parametrize('seed', range(8))
-def test_the_truth_follows_the_image(seed):
+def test_the_truth_is_transformed_like_the_image(seed):
     view, truth = GEOMETRY(*scene(), (64, 96), np.random.default_rng(seed), label=4)
     assert view.shape == (64, 96, 3)
     assert truth.shape == (64, 96)
@@ -53,20 +53,20 @@ def test_the_truth_follows_the_image(seed):
     assert agree[inside].mean() > 0.95
 
 
-def test_beyond_the_image_there_is_no_truth():
+def test_pixels_outside_the_image_have_no_truth():
     image, mask = scene()
     view, truth = NOTHING(image, mask, (160, 160), np.random.default_rng(0))
     assert (truth == NO_DECISION).sum() == 160 * 160 - mask.size
     assert not view[truth == NO_DECISION].any()
 
 
-def test_the_same_chance_gives_the_same_view():
+def test_the_same_seed_gives_the_same_view():
     crops = [Augmentation()(*scene(), (64, 64), np.random.default_rng(s)) for s in (3, 3, 4)]
     np.testing.assert_array_equal(crops[0][0], crops[1][0])
     assert (crops[0][0] != crops[2][0]).any()
 
 
-def test_a_view_is_put_on_the_class_that_is_asked_for():
+def test_a_view_contains_the_requested_class():
     mask = np.zeros((128, 128), np.uint8)
     mask[2, 3] = 5
     image = np.zeros((128, 128, 3), np.uint8)
@@ -78,7 +78,7 @@ def test_a_view_is_put_on_the_class_that_is_asked_for():
     assert found > 25
 
 
-def test_a_class_that_is_not_there_is_no_obstacle():
+def test_a_requested_class_may_be_absent():
     image, mask = scene()
     plain, asked = (
         NOTHING(image, mask, (32, 32), np.random.default_rng(0), label=label)
@@ -87,7 +87,7 @@ def test_a_class_that_is_not_there_is_no_obstacle():
     np.testing.assert_array_equal(plain[1], asked[1])
 
 
-def test_a_view_stays_off_the_padding_where_it_can():
+def test_a_view_avoids_the_padding_if_possible():
     mask = np.zeros((128, 160), np.uint8)
     mask[72:] = NO_DECISION
     truths = [NOTHING(make_image(), mask, (64, 64), rng_of(seed))[1] for seed in range(20)]
@@ -99,7 +99,7 @@ def test_the_black_around_the_endoscope_stays_black():
     rows, columns = np.mgrid[:128, :160]
     surround = (rows - 64) ** 2 + (columns - 80) ** 2 > 75**2
     image[surround] = 0
-    black = (rows - 64) ** 2 + (columns - 80) ** 2 > 84**2  # whose rim belongs to the circle
+    black = (rows - 64) ** 2 + (columns - 80) ** 2 > 84**2  # the rim belongs to the circle
     assert black.any()
     for seed in range(8):
         view, _ = STILL(image, np.zeros_like(rows, np.uint8), (128, 160), rng_of(seed))
@@ -107,7 +107,7 @@ def test_the_black_around_the_endoscope_stays_black():
         assert (view[~surround] != image[~surround]).mean() > 0.8
 
 
-def test_smoke_whitens_and_takes_contrast():
+def test_smoke_whitens_and_reduces_contrast():
     image, mask = make_image(), np.zeros((128, 160), np.uint8)
     smoke = replace(NOTHING, smoke=1)
     for seed in range(8):
@@ -119,7 +119,7 @@ def test_smoke_whitens_and_takes_contrast():
         np.testing.assert_array_equal(truth, mask)
 
 
-def test_each_change_of_colour_is_one_of_brightness_contrast_saturation_and_balance():
+def test_color_jitter_changes_brightness_contrast_saturation_and_balance():
     image, mask = make_image(), np.zeros((128, 160), np.uint8)
     means = np.array(
         [
@@ -128,11 +128,11 @@ def test_each_change_of_colour_is_one_of_brightness_contrast_saturation_and_bala
         ]
     )
     assert means.mean(1).std() > 3  # brightness
-    assert (means - means.mean(1, keepdims=True)).std(0).min() > 1  # the channels apart
+    assert (means - means.mean(1, keepdims=True)).std(0).min() > 1  # white balance
     assert abs(means.mean(0) - image.mean((0, 1))).max() < 5
 
 
-def test_noise_is_as_strong_as_asked_for():
+def test_noise_has_the_requested_strength():
     image, mask = np.full((128, 160, 3), 128, np.uint8), np.zeros((128, 160), np.uint8)
     deviations = [
         replace(NOTHING, noise=6)(image, mask, mask.shape, rng_of(seed))[0].std()
@@ -142,7 +142,7 @@ def test_noise_is_as_strong_as_asked_for():
     assert 2 < np.mean(deviations) < 4
 
 
-def test_a_stretch_changes_the_ratio_both_ways_and_never_more_than_asked_for():
+def test_stretch_changes_the_aspect_ratio_both_ways_up_to_the_limit():
     mask = cv2.circle(np.zeros((128, 160), np.uint8), (80, 64), 20, (1,), -1)
     image = np.zeros((128, 160, 3), np.uint8)
     stretched = replace(NOTHING, stretch=0.8)
@@ -155,7 +155,7 @@ def test_a_stretch_changes_the_ratio_both_ways_and_never_more_than_asked_for():
     assert 1.25 < max(ratios) < 1.9
 
 
-def test_gamma_darkens_and_brightens_but_leaves_black_and_white():
+def test_gamma_darkens_and_brightens_but_keeps_black_and_white():
     image = np.full((64, 64, 3), 100, np.uint8)
     image[:8], image[-8:] = 0, 255
     mask = np.zeros((64, 64), np.uint8)
@@ -170,7 +170,7 @@ def test_gamma_darkens_and_brightens_but_leaves_black_and_white():
     assert max(levels) > 115
 
 
-def test_instruments_and_the_rest_are_recoloured_apart():
+def test_instruments_and_the_rest_are_recolored_separately():
     image = np.full((64, 64, 3), 120, np.uint8)
     mask = np.zeros((64, 64), np.uint8)
     mask[:, 32:] = 3
@@ -182,10 +182,12 @@ def test_instruments_and_the_rest_are_recoloured_apart():
     assert min(contrasts) < -40  # dark instruments on bright tissue
     assert max(contrasts) > 40
     unseen = replace(NOTHING, apart=1)(image, np.zeros_like(mask), (64, 64), rng_of(3))[0]
-    assert np.ptp(unseen) == 0 or unseen.std((0, 1)).max() == 0  # without one, all changes alike
+    assert (
+        np.ptp(unseen) == 0 or unseen.std((0, 1)).max() == 0
+    )  # without an instrument, everything changes alike
 
 
-def test_a_blur_reaches_as_far_as_it_may():
+def test_blur_reaches_its_maximum_strength():
     image = np.full((64, 64, 3), 50, np.uint8)
     image[:, 32:] = 200
     mask = np.zeros((64, 64), np.uint8)
@@ -197,7 +199,7 @@ def test_a_blur_reaches_as_far_as_it_may():
     assert widths[0] < 7 < 10 < widths[1]
 
 
-def test_spectra_takes_the_light_of_another_frame_and_keeps_the_shapes():
+def test_spectra_takes_low_frequencies_of_another_frame_and_keeps_shapes():
     image, mask = scene()
     image = image // 4 + make_image(image.shape[:2]) // 2
     other = make_image((90, 70))
@@ -209,7 +211,7 @@ def test_spectra_takes_the_light_of_another_frame_and_keeps_the_shapes():
     assert np.corrcoef(steps)[0, 1] > 0.9
 
 
-def test_spectra_of_the_frame_itself_change_nothing():
+def test_spectra_of_the_same_frame_change_nothing():
     image = make_image()
     mask = np.zeros(image.shape[:2], np.uint8)
     view, _ = replace(NOTHING, spectra=1)(image, mask, mask.shape, rng_of(0), other=image)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings: known keys only, each of its type, and the file's own defaults."""
+"""Settings: only known keys, checked types, and defaults from the file."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def path(tmp_path):
     return file
 
 
-def test_file_and_command_line_come_together(path):
+def test_file_and_command_line_are_merged(path):
     config = read_config(
         path, ['seed=3', 'learning_rate=1e-3', 'augmentation.blur=0.5', 'input_size=[64, 96]']
     )
@@ -53,30 +53,30 @@ def test_file_and_command_line_come_together(path):
         ('seed=[', 'seed='),
     ],
 )
-def test_a_bad_setting_is_named(path, setting, expected):
+def test_error_names_an_invalid_setting(path, setting, expected):
     with pytest.raises(ConfigError) as caught:
         read_config(path, [setting])
     assert expected in str(caught.value)
 
 
-def test_what_a_model_can_not_have_is_refused(path):
+def test_rejects_settings_that_a_model_cannot_have(path):
     with pytest.raises(ModelError, match='input_size'):
         read_config(path, ['input_size=[60, 64]'])
 
 
-def test_colours_that_a_model_can_not_be_drawn_to_are_refused(path):
+def test_rejects_invalid_color_targets(path):
     with pytest.raises(ModelError, match='colour_normalization'):
         read_config(path, ['colour_normalization={target: [1], power: 1}'])
 
 
-def test_a_missing_value_is_named(tmp_path):
+def test_error_names_a_missing_value(tmp_path):
     (tmp_path / 'train.yaml').write_text('output: o\n')
     with pytest.raises(ConfigError, match='no value for data'):
         read_config(tmp_path / 'train.yaml')
 
 
 @pytest.mark.parametrize('content', [None, '- a\n', '{', '\xff'])
-def test_a_file_that_is_none_is_refused(tmp_path, content):
+def test_rejects_a_file_that_is_not_a_configuration(tmp_path, content):
     path = tmp_path / 'train.yaml'
     if content is not None:
         path.write_bytes(content.encode('latin-1'))
@@ -85,11 +85,11 @@ def test_a_file_that_is_none_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize('path', sorted(ROOT.glob('config/train*.yaml')), ids=lambda p: p.name)
-def test_the_shipped_files_are_understood(path):
+def test_the_shipped_files_are_valid(path):
     assert read_config(path, ['data=d', 'output=o']).name
 
 
-def test_the_recipe_for_few_frames_continues_the_model_that_ships():
+def test_the_recipe_for_few_frames_starts_from_the_default_model():
     config = read_config(ROOT / 'config/train_few_frames.yaml', [])
     assert config.start == 'models/default'
     spec, start = config.spec(), read_spec(ROOT / config.start)

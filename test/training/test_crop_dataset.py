@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of views: a function of the seed alone, with rare classes forced in."""
+"""The order of views depends only on the seed, with rare classes oversampled."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ PLAIN = Augmentation(flip=0, scale=0, rotation_deg=0, colour=0, smoke=0, blur=0,
 
 
 def numbered(count=6, size=(64, 64)):
-    """Make frames whose pixels hold their number, all of background."""
+    """Make frames whose pixels are their number, all background."""
     images = np.empty((count, *size, 3), np.uint8)
     images[:] = np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1)
     masks = np.zeros((count, *size), np.uint8)
@@ -30,7 +30,7 @@ def frames(images, masks):
     return Frames(images=images, masks=masks, class_px=px)
 
 
-def test_each_pass_shows_every_frame_once_in_another_order():
+def test_each_epoch_has_every_frame_once_in_another_order():
     crops = CropDataset(numbered(), PLAIN, (32, 32), seed=1)
     shown = [int(crops[n][0][0, 0, 0]) for n in range(18)]
     passes = [tuple(shown[start : start + 6]) for start in (0, 6, 12)]
@@ -38,7 +38,7 @@ def test_each_pass_shows_every_frame_once_in_another_order():
     assert len(set(passes)) > 1
 
 
-def test_a_view_depends_on_seed_and_number_alone():
+def test_a_view_depends_only_on_seed_and_number():
     world = numbered()
     world.masks[2, 5:9, 5:9] = 4
     world = frames(world.images, world.masks)
@@ -52,11 +52,11 @@ def test_a_view_depends_on_seed_and_number_alone():
     assert any((other[n][0] != expected[n][0]).any() for n in range(10))
 
 
-def test_focus_draws_rare_classes_as_often_as_common_ones():
+def test_focus_samples_rare_classes_as_often_as_common_ones():
     world = numbered(20, (128, 128))
     world.masks[:, :64] = 3  # half of every frame
     world.masks[7, 120:124, 3:7] = 4  # 16 pixels of one frame in 20
-    world.masks[8, 0, :3] = 5  # too few to be shown
+    world.masks[8, 0, :3] = 5  # too few pixels to be sampled
     focused = Augmentation(flip=0, scale=0, rotation_deg=0, focus=1)
     crops = CropDataset(frames(world.images, world.masks), focused, (32, 32), seed=0)
     seen = Counter(label for n in range(200) for label in np.unique(crops[n][1]))
@@ -65,12 +65,12 @@ def test_focus_draws_rare_classes_as_often_as_common_ones():
     assert seen[5] < 5
 
 
-def test_without_a_class_anywhere_focus_changes_nothing():
+def test_without_instruments_focus_changes_nothing():
     crops = CropDataset(numbered(), Augmentation(focus=1), (32, 32), seed=0)
     assert len({int(crops[n][0].sum()) for n in range(6)}) > 1
 
 
-def test_epochs_go_on_where_the_last_one_ended():
+def test_epochs_continue_where_the_last_one_ended():
     sampler = EpochSampler(6)
     epochs = []
     for epoch in range(3):
@@ -80,17 +80,17 @@ def test_epochs_go_on_where_the_last_one_ended():
 
 
 @pytest.mark.parametrize('world', [1, 2, 3])
-def test_processes_share_an_epoch_out(world):
+def test_processes_share_an_epoch(world):
     parts = []
     for rank in range(world):
         sampler = EpochSampler(6, rank, world)
         sampler.set_epoch(2)
         parts.append([*sampler])
         assert len(sampler) == len(parts[-1]) == 6 // world
-    # Side by side, as their batches are: what one process alone would take.
+    # Interleaved like their batches, they equal what a single process would take.
     assert [number for together in zip(*parts) for number in together] == list(range(12, 18))
 
 
-def test_an_epoch_that_can_not_be_shared_out_is_refused():
+def test_rejects_an_epoch_that_cannot_be_divided_among_processes():
     with pytest.raises(ValueError, match='7 crops in an epoch are not a multiple of 2'):
         EpochSampler(7, 0, 2)

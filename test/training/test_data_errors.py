@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults: each by name, all at once, and refused or left out as told."""
+"""Data errors are reported by name, all at once, and raised or left out as configured."""
 
 import struct
 import zlib
@@ -16,7 +16,7 @@ NAME = 'video_01/000000000'
 
 
 def palette_png(indices):
-    """Write what OpenCV cannot: a PNG of palette indices."""
+    """Write a PNG of palette indices, which OpenCV cannot write."""
     height, width = indices.shape
     rows = b''.join(b'\0' + row.tobytes() for row in indices)
     parts = [
@@ -53,14 +53,14 @@ WRONG_MASKS = {
 }
 
 
-def test_a_sound_data_set_has_no_errors(data):
+def test_a_valid_data_set_has_no_errors(data):
     samples = find_samples(data)
     assert check(samples) == []
     assert validate(data) == (samples, ())
 
 
 @pytest.mark.parametrize('kind', WRONG_MASKS)
-def test_a_wrong_mask_is_named(data, kind):
+def test_error_names_an_invalid_mask(data, kind):
     content, text = WRONG_MASKS[kind]
     (data / MASK).write_bytes(content)
     (data_error,) = check(find_samples(data))
@@ -69,7 +69,7 @@ def test_a_wrong_mask_is_named(data, kind):
     assert text in data_error.what
 
 
-def test_a_wrong_image_is_named(data):
+def test_error_names_an_invalid_image(data):
     path = data / 'video_02/rgb/000000060.png'
     path.write_bytes(path.read_bytes()[:200])
     (data_error,) = check(find_samples(data))
@@ -78,7 +78,7 @@ def test_a_wrong_image_is_named(data):
     assert 'lack the end of the image' in data_error.what
 
 
-def test_everything_wrong_with_a_sample_is_reported(data):
+def test_all_errors_of_a_sample_are_reported(data):
     (data / MASK).write_bytes(png(FLAT[:24] + np.uint8(99)))
     assert [error.what.split(': ')[1][:9] for error in check(find_samples(data)[:1])] == [
         'holds the', 'is 80x24 ',
@@ -93,7 +93,7 @@ def test_pixels_are_counted(data):
     assert examination.class_px.tolist() == [48 * 80 - shaft, 0, 0, shaft, 0, 0, 0, 0, 0, 0]
 
 
-def test_errors_are_refused_with_every_name(data):
+def test_rejects_errors_and_names_every_file(data):
     (data / MASK).write_bytes(palette_png(FLAT))
     (data / 'video_03/rgb/000000060.png').unlink()
     with pytest.raises(DatasetError, match='palette') as caught:
@@ -112,19 +112,19 @@ def test_errors_are_left_out_with_a_warning(data):
     assert NAME not in {sample.name for sample in samples}
 
 
-def test_what_is_left_out_by_name_is_no_error(data):
+def test_samples_left_out_by_name_are_not_errors(data):
     (data / MASK).write_bytes(palette_png(FLAT))
     assert len(validate(data, leave_out=[NAME]).samples) == 5
     assert len(validate(data, leave_out=['video_01']).samples) == 4
 
 
-def test_nothing_left_is_an_error(data):
+def test_no_remaining_sample_is_an_error(data):
     for path in data.glob('*/segmentation/*.png'):
         path.write_bytes(b'')
     with pytest.raises(DatasetError, match='no sample without an error'):
         validate(data, on_fault='leave_out')
 
 
-def test_an_unknown_way_is_named(data):
+def test_error_names_an_unknown_mode(data):
     with pytest.raises(DatasetError, match="'ignore', expected one of refuse, leave_out"):
         validate(data, on_fault='ignore')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets: the namings that are about, and what is wrong by name."""
+"""Data sets: the naming schemes in use, and errors that name files."""
 
 import shutil
 
@@ -15,7 +15,7 @@ from surgseg_ros.training.dataset import DatasetError, find_samples
     'name',
     ['rgb/000000060.png', 'rgb/000000060.jpg', 'frames/_000000060.jpg', 'frames/000000060.png'],
 )
-def test_frames_are_found_by_each_naming(data, name):
+def test_frames_are_found_with_each_naming_scheme(data, name):
     video = data / 'video_02'
     image = cv2.imread(str(video / 'rgb/000000060.png'))
     shutil.rmtree(video / 'rgb')
@@ -45,12 +45,12 @@ def test_samples_are_in_order(data):
     ]
 
 
-def test_a_folder_without_videos_is_refused(tmp_path):
+def test_rejects_a_folder_without_videos(tmp_path):
     with pytest.raises(DatasetError, match='holds no video_'):
         find_samples(tmp_path)
 
 
-def test_a_mask_without_its_frame_is_named(data):
+def test_error_names_a_mask_without_its_frame(data):
     (data / 'video_03/rgb/000000060.png').unlink()
     with pytest.raises(DatasetError, match=r'video_03/segmentation/000000060.png: has no frame'):
         find_samples(data)
@@ -64,7 +64,7 @@ def test_a_mask_without_its_frame_is_named(data):
         ('60.png', 'is of the same frame as 000000060.png; remove one'),
     ],
 )
-def test_a_stray_file_among_the_masks_is_named(data, name, expected):
+def test_error_names_a_stray_file_among_the_masks(data, name, expected):
     masks = data / 'video_02/segmentation'
     shutil.copy(masks / '000000060.png', masks / name)
     with pytest.raises(DatasetError, match=f'video_02/segmentation/{name}: {expected}'):
@@ -79,7 +79,7 @@ def test_a_stray_file_among_the_masks_is_named(data, name, expected):
         (np.zeros((48, 80, 3), np.uint8), MaskError, '8-bit grey PNG'),
     ],
 )
-def test_a_mask_that_does_not_fit_is_named(data, mask, error, expected):
+def test_error_names_an_invalid_mask(data, mask, error, expected):
     cv2.imwrite(str(data / 'video_01/segmentation/000000000.png'), mask)
     with pytest.raises(error, match=expected) as caught:
         find_samples(data)[0].read()

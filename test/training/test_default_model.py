@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model that ships: whole, small, honest about itself, and able to see."""
+"""The default model: complete, small, correctly documented, and accurate on synthetic scenes."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from surgseg_ros.training.scoring import Calibration
 MODEL = Path(__file__).resolve().parents[2] / 'models/default'
 
 
-def test_it_is_whole_and_reports_what_it_has_seen():
-    spec, _ = read_model(MODEL)  # which checks the hash
+def test_the_model_is_complete_and_documents_its_training_data():
+    spec, _ = read_model(MODEL)  # checks the hash
     assert spec.intended_use == 'synthetic'
     model_card = (MODEL / 'README.md').read_text()
     assert 'trained on drawn scenes alone' in model_card
@@ -24,11 +24,11 @@ def test_it_is_whole_and_reports_what_it_has_seen():
     assert f'{spec.scores["unseen_scenes"]["raw"]["mIoU"]:.3f}' in model_card
 
 
-def test_it_is_below_25_megabytes():
+def test_the_model_is_below_25_megabytes():
     assert sum(path.stat().st_size for path in MODEL.rglob('*')) < 25e6
 
 
-def test_its_scores_keep_the_promise():
+def test_scores_are_well_above_the_floor():
     test = read_model(MODEL)[0].scores['unseen_scenes']
     assert test['raw']['mIoU'] >= test['floor']['mIoU'] + 0.08
     assert test['filtered']['mIoU'] >= test['floor']['mIoU'] + 0.14
@@ -46,7 +46,7 @@ def test_the_card_has_scores_on_real_operations_with_their_floors():
         assert scores['tools_iou'] >= 0.35
 
 
-def test_the_card_names_each_class_that_it_does_not_find():
+def test_the_card_names_each_class_that_the_model_does_not_find():
     spec, model_card = read_model(MODEL)[0], (MODEL / 'README.md').read_text()
     text = model_card[model_card.index('## What it does not find') :].lower()
     found = spec.scores['unseen_scenes']['raw']['present_class_IoU']
@@ -54,17 +54,17 @@ def test_the_card_names_each_class_that_it_does_not_find():
     assert all(name.split()[-1].rstrip('s') in text for name in missing), missing
 
 
-def test_its_confidence_is_a_probability():
+def test_the_confidence_is_calibrated():
     spec = read_model(MODEL)[0]
     before, after = (
         spec.scores['unseen_scenes']['calibration'][key] for key in ('before', 'after')
     )
     assert after['ece'] <= 0.03
-    assert after['instrument_ece'] < before['instrument_ece']  # where it says something
+    assert after['instrument_ece'] < before['instrument_ece']  # on predicted instruments
 
 
-def test_its_confidence_is_one_on_scenes_that_it_never_saw():
-    """On a few; the card has many. Counted as the node publishes it, at the image's own size."""
+def test_the_confidence_is_calibrated_on_unseen_scenes():
+    """On a few scenes; the card has many. Computed as in the node, at the size of the image."""
     calibration = Calibration(Segmenter.load(MODEL, 'cpu'))
     for seed in range(920_001, 920_007):
         frame = Scene(seed, size=(720, 1280), rate_hz=15.0).frame(10)
@@ -72,7 +72,7 @@ def test_its_confidence_is_one_on_scenes_that_it_never_saw():
     assert calibration.summarize()['after']['ece'] <= 0.04
 
 
-def test_it_sees_scenes_that_it_never_saw():
+def test_the_model_segments_unseen_scenes():
     segmenter = Segmenter.load(MODEL, 'cpu')
     frames = {}
     for seed in (910_001, 910_002, 910_003):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fitted frames: as the Segmenter fits them, made once, and never half."""
+"""Cached frames: fitted as by the Segmenter, made once, and never incomplete."""
 
 import errno
 import multiprocessing
@@ -47,7 +47,7 @@ def test_a_second_run_decodes_nothing(data, tmp_path, monkeypatch):
     assert len(folders(tmp_path / 'cache')) == 1
 
 
-def test_whatever_else_goes_in_gets_a_folder_of_its_own(data, tmp_path):
+def test_other_inputs_get_another_folder(data, tmp_path):
     samples, cache = find_samples(data), tmp_path / 'cache'
     FittedFrames.prepare(samples, SIZE, 'letterbox', cache)
     FittedFrames.prepare(samples, SIZE, 'stretch', cache)
@@ -59,7 +59,7 @@ def test_whatever_else_goes_in_gets_a_folder_of_its_own(data, tmp_path):
     assert len(folders(cache)) == 6
 
 
-def test_colours_are_prepared_as_the_segmenter_does_where_asked_for(data, tmp_path):
+def test_colors_are_preprocessed_as_by_the_segmenter_if_enabled(data, tmp_path):
     samples = find_samples(data)
     spec = ModelSpec(name='any', input_size=SIZE, colour_normalization=COLOURS)
     frames = FittedFrames.prepare(samples, SIZE, 'letterbox', tmp_path / 'cache', COLOURS)
@@ -68,10 +68,10 @@ def test_colours_are_prepared_as_the_segmenter_does_where_asked_for(data, tmp_pa
     assert (frames.images[1] != fit(image, SIZE, 'letterbox')[0].numpy()).any()
 
 
-def test_what_an_interruption_left_is_not_taken_for_whole(data, tmp_path, monkeypatch):
+def test_incomplete_files_of_an_interrupted_run_are_not_used(data, tmp_path, monkeypatch):
     samples, cache = find_samples(data), tmp_path / 'cache'
     with monkeypatch.context() as patch:
-        # As kill -9 would: nothing is cleaned up.
+        # Like kill -9: nothing is cleaned up.
         patch.setattr(fitted_frames.shutil, 'rmtree', lambda *_, **__: None)
         patch.setattr(fitted_frames, 'fit', lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -83,7 +83,7 @@ def test_what_an_interruption_left_is_not_taken_for_whole(data, tmp_path, monkey
     assert len(folders(cache)) == 1
 
 
-def test_a_broken_image_is_named_and_leaves_nothing(data, tmp_path):
+def test_error_names_a_damaged_image_and_nothing_is_left(data, tmp_path):
     samples = find_samples(data)
     samples[3].image.write_bytes(b'no image')
     with pytest.raises(DatasetError, match=str(samples[3].image)):
@@ -91,7 +91,7 @@ def test_a_broken_image_is_named_and_leaves_nothing(data, tmp_path):
     assert folders(tmp_path / 'cache') == []
 
 
-def test_a_full_disk_is_reported_with_what_to_do(data, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_a_remedy(data, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
@@ -101,7 +101,7 @@ def test_a_full_disk_is_reported_with_what_to_do(data, tmp_path, monkeypatch):
     assert folders(tmp_path / 'cache') == []
 
 
-def test_an_image_that_went_away_is_named(data, tmp_path):
+def test_error_names_an_image_that_disappeared(data, tmp_path):
     samples = find_samples(data)
     samples[2].image.unlink()
     with pytest.raises(DatasetError, match=str(samples[2].image)):
@@ -119,7 +119,7 @@ def test_several_processes_at_once_share_one_folder(data, tmp_path):
     assert len(folders(cache)) == 1
 
 
-def test_frames_go_to_workers_by_name(data, tmp_path):
+def test_frames_are_passed_to_workers_by_path(data, tmp_path):
     frames = FittedFrames.prepare(find_samples(data), (256, 256), 'stretch', tmp_path / 'cache')
     pickled = pickle.dumps(frames)
     assert len(pickled) < 10_000 < frames.images.nbytes

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`inspect_data`: counts, names what is wrong, draws, and says it by its exit status."""
+"""`inspect_data`: counts, reports errors, draws a sheet, and sets its exit status."""
 
 import json
 
@@ -19,7 +19,7 @@ def inspect(data, tmp_path, *more):
     return status, json.loads(report.read_text())
 
 
-def test_a_sound_data_set(data, tmp_path, capsys):
+def test_a_valid_data_set_is_inspected(data, tmp_path, capsys):
     status, report = inspect(data, tmp_path, '--output', str(tmp_path / 'out'))
     masks = [cv2.imread(str(path), -1) for path in data.glob('*/segmentation/*.png')]
     assert status == 0
@@ -36,7 +36,7 @@ def test_a_sound_data_set(data, tmp_path, capsys):
     assert 'video_02                   2  80x48 (2)' in captured.out
 
 
-def test_everything_wrong_is_named(data, tmp_path, capsys):
+def test_every_error_is_named(data, tmp_path, capsys):
     cv2.imwrite(str(data / 'video_01/segmentation/000000000.png'), np.full((48, 80), 10, np.uint8))
     cv2.imwrite(str(data / 'video_02/segmentation/000000060.png'), np.zeros((24, 80), np.uint8))
     (data / 'video_02/rgb/000000000.png').unlink()
@@ -73,12 +73,12 @@ def test_a_damaged_image_is_an_error_of_its_file(data, tmp_path, capsys):
     assert 'bytes of a JPEG are damaged' in capsys.readouterr().err
 
 
-def test_nothing_at_all(tmp_path, capsys):
+def test_an_empty_data_set_is_reported(tmp_path, capsys):
     assert main(['--data', str(tmp_path)]) == 2
     assert 'holds no video_' in capsys.readouterr().err
 
 
-def test_nothing_sound_still_gets_an_image(data, tmp_path):
+def test_an_image_is_written_even_without_valid_samples(data, tmp_path):
     for path in data.glob('*/segmentation/*.png'):
         path.write_bytes(b'')
     status, report = inspect(data, tmp_path, '--output', str(tmp_path / 'out'))

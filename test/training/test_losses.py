@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loss: nothing for the truth, more for every class that is wrongly there."""
+"""The loss: zero for the truth, and higher for each wrongly predicted class."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from surgseg_ros.training.networks import batch_dice, class_weights, segmentatio
 
 
 def sure(labels):
-    """Make logits that leave no doubt."""
+    """Make logits of certain predictions."""
     return 100 * F.one_hot(labels.long(), 10).permute(0, 3, 1, 2).float()
 
 
@@ -23,11 +23,11 @@ def truth():
     return labels
 
 
-def test_the_truth_costs_nothing(truth):
+def test_loss_of_the_truth_is_zero(truth):
     assert segmentation_loss(sure(truth), truth, 1.0).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_an_absent_class_costs_the_more_the_more_of_it_is_reported(truth):
+def test_loss_of_an_absent_class_grows_with_its_predicted_area(truth):
     costs = []
     for pixels in (0, 1, 4):
         wrong = truth.clone()
@@ -36,27 +36,27 @@ def test_an_absent_class_costs_the_more_the_more_of_it_is_reported(truth):
     assert costs[0] < costs[1] < costs[2]
 
 
-def test_padding_does_not_count(truth):
+def test_padding_is_ignored(truth):
     predicted = truth.clone()
     predicted[:, 12:] = 2
     truth[:, 12:] = NO_DECISION
     assert segmentation_loss(sure(predicted), truth, 1.0).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_a_missed_class_costs_its_share_of_dice(truth):
+def test_a_missed_class_costs_its_fraction_of_dice(truth):
     wrong = torch.where(truth == 7, 0, truth)
     assert batch_dice(sure(wrong), truth).item() == pytest.approx(1 / 9, abs=1e-3)
 
 
-def test_without_the_absent_classes_dice_is_of_those_that_are_shown(truth):
+def test_dice_without_absent_classes_is_over_the_present_ones(truth):
     wrong = torch.where(truth == 7, 9, truth)
     assert batch_dice(sure(wrong), truth, absent=False).item() == pytest.approx(1 / 2, abs=1e-3)
     empty = torch.zeros_like(truth)
     assert batch_dice(sure(wrong), empty, absent=False).item() == 0
 
 
-def test_a_batch_without_a_class_pushes_it_down_only_if_absent_classes_count(truth):
-    """Below its chance at the start, and where nothing else of the truth is."""
+def test_a_batch_without_a_class_lowers_its_logit_only_with_absent_classes(truth):
+    """Below its initial probability, in pixels without another class."""
     pushes = {}
     for absent in (True, False):
         logits = torch.zeros(2, 10, 16, 16)
@@ -67,14 +67,14 @@ def test_a_batch_without_a_class_pushes_it_down_only_if_absent_classes_count(tru
     assert pushes[True] > 3 * abs(pushes[False])
 
 
-def test_class_weights_count_classes_by_the_root_of_their_pixels():
+def test_class_weights_use_the_square_root_of_pixel_counts():
     pixels = np.array([400, 100, 25, 0, 1, 4, 16, 64, 400, 100])
     weights = class_weights(pixels, 0.5)
     assert weights.tolist() == pytest.approx([1, 2, 4, 1, 20, 10, 5, 2.5, 1, 2])
     assert class_weights(pixels, 0.0).tolist() == [1.0] * 10
 
 
-def test_a_rare_class_costs_more_by_its_weight(truth):
+def test_loss_of_a_rare_class_is_scaled_by_its_weight(truth):
     missed = torch.where(truth == 7, 0, truth)
     weights = torch.ones(10)
     weights[7] = 10

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The card tells what the model tells, and of what it does not tell, nothing."""
+"""The model card has all recorded facts of a model, and omits unknown ones."""
 
 import dataclasses
 from pathlib import Path
@@ -56,7 +56,7 @@ SPEC = ModelSpec(
 )
 
 
-def test_a_whole_card():
+def test_card_with_all_facts():
     text = model_card(SPEC)
     for part in (
         '# a model',
@@ -85,12 +85,12 @@ def test_a_whole_card():
 @pytest.mark.parametrize(
     ('devices', 'text'), [('2', 'of 4 images on each of 2 devices'), ('1', 'of 4 images\n')]
 )
-def test_the_images_of_a_step_are_of_each_device(devices, text):
+def test_the_batch_size_is_reported_per_device(devices, text):
     training = {'recipe': {'batch_size': 4, 'devices': devices}, 'steps_done': 5}
     assert f'1. 5 steps, {text}' in model_card(dataclasses.replace(SPEC, training=training))
 
 
-def test_the_confidence_is_reported_where_it_was_calibrated():
+def test_calibration_is_reported_if_it_was_done():
     errors = {'ece': 0.0345, 'instrument_ece': None}
     calibration = {'bins': 15, 'before': errors, 'after': {**errors, 'ece': 0.00121}}
     scores = {
@@ -117,19 +117,19 @@ def test_the_origin_of_the_encoder_is_named_with_its_license():
     assert named in model_card(dataclasses.replace(SPEC, training=later))
 
 
-def test_a_demo_reports_so():
+def test_card_of_a_demo_model_says_so():
     text = model_card(dataclasses.replace(SPEC, intended_use='demo'))
     assert 'knows synthetic scenes and nothing else' in text
     assert 'For research only' not in text
 
 
-def test_a_model_of_drawn_scenes_reports_so():
+def test_card_of_a_model_of_synthetic_scenes_says_so():
     text = model_card(dataclasses.replace(SPEC, intended_use='synthetic'))
     assert 'it has not seen one image of surgery' in text
     assert 'For research only' in text
 
 
-def test_a_split_by_frame_is_warned_of():
+def test_card_warns_of_a_split_by_frame():
     text = model_card(dataclasses.replace(SPEC, training={**TRAINING, 'split': 'frame'}))
     assert '**The split is by frame**' in text
 
@@ -142,7 +142,7 @@ def test_a_split_by_frame_is_warned_of():
         ModelSpec(name='a model', scores={'validation': {}, 'other': {'raw': {}, 'filtered': {}}}),
     ],
 )
-def test_what_is_not_known_is_left_out(spec):
+def test_unknown_facts_are_omitted(spec):
     text = model_card(spec)
     assert 'None' not in text
     for title in ('Data', 'How', 'Scores', 'Thresholds'):
@@ -154,7 +154,7 @@ def test_a_few_numbers_are_a_list():
     assert '## Scores: validation\n- mIoU: 0.500\n- frames: 3' in text
 
 
-def test_a_model_of_before_has_a_card():
+def test_an_older_model_has_a_card():
     folder = Path(__file__).resolve().parents[2] / 'models/default'
     spec = read_spec(folder)
     assert f'{spec.scores["unseen_scenes"]["raw"]["mIoU"]:.3f}' in model_card(spec)

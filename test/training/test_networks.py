@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a network's first weights come from, and what is said where they cannot be had."""
+"""Initial weights of a network, and errors if they are not available."""
 
 import huggingface_hub.errors
 import pytest
@@ -46,7 +46,7 @@ def test_an_encoder_of_timm_is_read_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize('text', ['half', '[0.5]', '[2, 2, 2]', '{}', '3'])
-def test_a_file_with_an_invalid_normalization_is_refused(tmp_path, text):
+def test_rejects_a_file_with_an_invalid_normalization(tmp_path, text):
     path = str(tmp_path / 'encoder.safetensors')
     safetensors.torch.save_file({'a': torch.zeros(1)}, path, {'mean': text})
     config = TrainConfig(data='d', output='o', steps=1, encoder_weights=path)
@@ -54,20 +54,20 @@ def test_a_file_with_an_invalid_normalization_is_refused(tmp_path, text):
         starting_spec(config)
 
 
-def test_the_file_of_another_encoder_is_refused(tmp_path):
+def test_rejects_the_file_of_another_encoder(tmp_path):
     source = smp.Unet('resnet18', encoder_weights=None).encoder
     torch.save(source.state_dict(), tmp_path / 'resnet18.pth')
     with pytest.raises(ModelError, match=r"not those of 'resnet34': missing layer1\.2"):
         _build(encoder='resnet34', encoder_weights=str(tmp_path / 'resnet18.pth'))
 
 
-def test_a_file_that_would_have_to_be_unpickled_is_refused(tmp_path):
+def test_rejects_a_file_that_requires_unpickling(tmp_path):
     torch.save({'a': print}, tmp_path / 'code.pth')
     with pytest.raises(ModelError, match='is never unpickled'):
         _build(encoder='resnet18', encoder_weights=str(tmp_path / 'code.pth'))
 
 
-def test_without_the_hub_the_error_reports_what_to_do(monkeypatch):
+def test_error_without_the_hub_names_the_remedy(monkeypatch):
     def unreachable(*_, **__):
         raise huggingface_hub.errors.LocalEntryNotFoundError('no connection')
 
@@ -76,7 +76,7 @@ def test_without_the_hub_the_error_reports_what_to_do(monkeypatch):
         _build(encoder='resnet18', encoder_weights='imagenet')
 
 
-def test_a_name_that_is_no_set_of_weights_is_refused():
+def test_rejects_an_unknown_name_of_weights():
     with pytest.raises(ModelError, match='Wrong pretrained weights'):
         _build(encoder='resnet18', encoder_weights='imagenett')
 
@@ -85,7 +85,7 @@ def test_a_name_that_is_no_set_of_weights_is_refused():
     ('architecture', 'encoder'),
     [('FPN', 'resnet18'), ('DeepLabV3Plus', 'mobilenet_v2'), ('UnetPlusPlus', 'tu-resnet18')],
 )
-def test_other_architectures_learn(architecture, encoder):
+def test_other_architectures_can_be_trained(architecture, encoder):
     network = _build(architecture=architecture, encoder=encoder)
     logits = network(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
     assert logits.shape == (2, 10, 64, 64)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The learning rate over a run, what decays, and the running mean."""
+"""The learning rate schedule, weight decay, and the running mean of weights."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def _config(**settings):
 @pytest.mark.parametrize(
     ('schedule', 'half', 'end'), [('constant', 1, 1), ('poly', 0.5**0.9, 0), ('cosine', 0.5, 0)]
 )
-def test_the_rate_warms_up_and_falls(schedule, half, end):
+def test_the_learning_rate_warms_up_and_decays(schedule, half, end):
     config = _config(schedule=schedule, warm_up_steps=10)
     assert rate(config, 0, 0) == pytest.approx(0.1)
     assert rate(config, 9, 0) == pytest.approx(1)
@@ -32,7 +32,7 @@ def test_the_rate_warms_up_and_falls(schedule, half, end):
 
 
 @pytest.mark.parametrize(('name', 'kind'), [('adam', 'Adam'), ('adamw', 'AdamW')])
-def test_biases_do_not_decay(name, kind):
+def test_biases_have_no_weight_decay(name, kind):
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     optimizer = build_optimizer(_config(optimizer=name, weight_decay=0.1), network)
     assert type(optimizer).__name__ == kind
@@ -48,7 +48,7 @@ def _unet():
     return network
 
 
-def test_the_encoder_may_learn_more_slowly():
+def test_the_encoder_may_have_a_lower_learning_rate():
     optimizer = build_optimizer(_config(learning_rate=0.5, encoder_rate=0.1), _unet())
     rates = [(len(g['params']), g['lr'], g['weight_decay']) for g in optimizer.param_groups]
     assert rates == [(1, 0.5, 0.01), (1, 0.5, 0.0), (1, 0.05, 0.01), (3, 0.05, 0.0)]
@@ -66,11 +66,11 @@ def test_a_frozen_encoder_keeps_weights_and_statistics():
     assert changed == {'layers.decoder.weight', 'layers.decoder.bias'}
 
 
-def test_the_mean_follows_fast_at_first_and_then_slowly():
+def test_the_running_mean_adapts_quickly_at_first_and_then_slowly():
     layer = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(layer.weight)
     averaged = AveragedModel(layer, multi_avg_fn=running_mean(0.5))
-    averaged.update_parameters(layer)  # the first is taken as it is
+    averaged.update_parameters(layer)  # the first update copies the weights
     nn.init.ones_(layer.weight)
     means = []
     for _ in range(30):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `train` refuses: each in a line, before it takes time, and without a trace of it."""
+"""Errors of `train`: one line each, before any slow work, and without leftover files."""
 
 import warnings
 from pathlib import Path
@@ -36,7 +36,7 @@ def given(tmp_path: Path, data: Path) -> list[str]:
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Give what was said, less progress bars."""
+    """Return the printed lines without progress bars."""
     text = capsys.readouterr().err.replace('\r', '\n').splitlines()
     return [line for line in text if line.startswith('train: ')]
 
@@ -60,7 +60,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
         (['learning_rate=1e30'], 'the run diverged at step'),
     ],
 )
-def test_what_can_not_be_trained_is_a_line_and_the_output_can_be_named_again(
+def test_invalid_input_is_reported_in_one_line_and_the_output_folder_stays_usable(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
     settings: list[str], expected: str,
 ) -> None:  # fmt: skip
@@ -79,7 +79,7 @@ def test_a_diverging_run_is_reported_with_its_step_and_rate(
     assert 'lower learning_rate, which is 1e+30' in line
 
 
-def test_a_run_that_fails_after_a_checkpoint_can_go_on(
+def test_a_run_that_fails_after_a_checkpoint_can_be_resumed(
     given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from surgseg_ros.training import train
@@ -128,7 +128,7 @@ def _text(text: str):  # type: ignore[no-untyped-def]
     ],
 )
 @pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
-def test_weights_that_are_none_are_reported_without_torchs_advice(
+def test_invalid_weights_are_reported_without_the_advice_of_torch(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
     make, expected: str, suffix: str,
 ) -> None:  # fmt: skip
@@ -144,7 +144,7 @@ def test_weights_that_are_none_are_reported_without_torchs_advice(
 
 
 @pytest.mark.parametrize('damage', ['html', 'cut', 'pickle', 'empty', 'parts'])
-def test_a_checkpoint_that_is_none_is_reported_in_a_line(
+def test_an_invalid_checkpoint_is_reported_in_one_line(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
     path = tmp_path / 'model/run/last.ckpt'
@@ -163,11 +163,11 @@ def test_a_checkpoint_that_is_none_is_reported_in_a_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert f'{path}: cannot be read as a checkpoint' in line
     assert 'remove it to start from the beginning' in line
-    assert path.exists(), 'what another run left is not removed'
+    assert path.exists(), 'files of another run must not be removed'
 
 
 @pytest.mark.parametrize('text', ['', 'a: [1\nb: {', '- a', 'a', '\x00', 'steps: [1]'])
-def test_a_file_of_settings_that_is_none_is_reported_in_a_line(
+def test_an_invalid_file_of_settings_is_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     (tmp_path / 'train.yaml').write_text(text)
@@ -175,7 +175,7 @@ def test_a_file_of_settings_that_is_none_is_reported_in_a_line(
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_more_processes_than_frames_to_validate_are_refused(
+def test_rejects_more_processes_than_validation_frames(
     given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = Data(read_config(Path(given[1]), given[2:]), tmp_path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run leaves on its way, how it goes on after a kill, and how processes share it."""
+"""Files of a training run, resuming after a kill, and distributed training."""
 
 import csv
 import json
@@ -90,7 +90,7 @@ def _logged(folder, key):
 
 @pytest.mark.timeout(TIMEOUT_S + 60)
 @pytest.mark.parametrize('place', ['step', 'checkpoint'])
-def test_a_killed_run_goes_on_to_the_same_result(tmp_path, arguments, place, capsys):
+def test_a_killed_run_resumes_to_the_same_result(tmp_path, arguments, place, capsys):
     assert main(arguments('whole')) == 0
 
     killed = subprocess.run(
@@ -115,7 +115,7 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, arguments, place, cap
     assert leftovers == []
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path, arguments, capsys):
+def test_rejects_a_checkpoint_of_another_run(tmp_path, arguments, capsys):
     assert main(arguments('model', 'steps=2')) == 0
     again = [*arguments('model', 'steps=2', 'learning_rate=0.5'), '--resume']
     assert main(again) == 2
@@ -132,7 +132,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, arguments):
     assert _digest(tmp_path / 'model') == before
 
 
-def test_logs_and_images_are_left(tmp_path, arguments):
+def test_logs_and_images_are_written(tmp_path, arguments):
     assert main(arguments('model', 'picture_every=2')) == 0
     run = tmp_path / 'model/run'
     for key in ('validation_score', 'validation_mIoU', 'validation_mNSD'):
@@ -146,8 +146,8 @@ def test_logs_and_images_are_left(tmp_path, arguments):
     assert not (run / 'frames').exists()
 
 
-def test_small_batches_add_up_to_a_large_one(tmp_path, arguments):
-    """Without normalization over the batch, the gradients' mean is that of all views."""
+def test_accumulated_small_batches_equal_a_large_one(tmp_path, arguments):
+    """Without batch normalization, the mean of the gradients is that of the large batch."""
     same = ['steps=4', 'dice_weight=0', 'ema_decay=0', 'optimizer=adam', 'select=loss']
     plain = 'options={decoder_channels: [16, 8, 8, 8, 8], decoder_use_norm: identity}'
     sizes = {'large': [4, 1], 'added': [2, 2], 'small': [2, 1]}
@@ -157,13 +157,13 @@ def test_small_batches_add_up_to_a_large_one(tmp_path, arguments):
         assert main(arguments(name, *same, plain, 'encoder=vgg11', *count)) == 0
         tensors = read_model(tmp_path / name)[1]
         weights[name] = torch.cat([tensors[key].flatten() for key in sorted(tensors)])
-    # Adam divides by the gradient's size, hence where it is nearly 0 rounding decides.
+    # Adam divides by the size of the gradient, so where that is almost 0, rounding errors matter.
     off = {name: float((w - weights['large']).abs().mean()) for name, w in weights.items()}
     assert off['added'] < 0.2 * off['small']
 
 
-def test_the_papers_recipe_runs_small(tmp_path, longer):
-    """Its own file, but for the sizes: passes over the frames, random frames for validation."""
+def test_the_recipe_of_the_paper_runs_at_a_small_size(tmp_path, longer):
+    """Its file with smaller sizes: epochs over the frames, random frames for validation."""
     settings = [
         *(f'data={longer}', f'output={tmp_path / "model"}', 'encoder=resnet18', 'epochs=2'),
         *('encoder_weights=none', 'input_size=[64, 64]', 'crop_size=[64, 64]', 'batch_size=4'),
@@ -177,8 +177,8 @@ def test_the_papers_recipe_runs_small(tmp_path, longer):
     assert len(_logged(tmp_path / 'model', 'validation_loss')) == 2
 
 
-def test_a_run_ends_when_validation_gets_no_better(tmp_path, data, arguments):
-    """The truth of the validation video contradicts that of the others, so learning hurts."""
+def test_early_stopping_ends_a_run(tmp_path, data, arguments):
+    """The truth of the validation video contradicts that of the others, so training hurts."""
     videos = sorted(path.name for path in data.iterdir())
     (odd,) = split_videos(videos, 0.3, 0)[1]
     for path in (data / odd / 'segmentation').iterdir():
@@ -192,12 +192,12 @@ def test_a_run_ends_when_validation_gets_no_better(tmp_path, data, arguments):
 
     assert main([*arguments('model', *settings), '--resume']) == 0
     after = torch.load(tmp_path / 'model/run/last.ckpt', weights_only=True)
-    assert after['global_step'] == 2 * len(losses), 'it has no patience left when it goes on'
+    assert after['global_step'] == 2 * len(losses), 'its patience is used up when it resumes'
 
 
 @pytest.mark.timeout(TIMEOUT_S + 60)
 def test_two_processes_share_a_run(tmp_path, arguments):
-    """Each takes every other view and frame; the result is one model."""
+    """Each process takes every other view and frame; the result is one model."""
     settings = ('devices=2', 'strategy=ddp', 'batch_size=1', 'steps=4')
     environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
     run = subprocess.run(

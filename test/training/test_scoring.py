@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is tuned after training, and the scores: against numbers worked out by hand."""
+"""Tuning after training, and scores: compared with values computed by hand."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ SPEC = ModelSpec(
 
 
 class Red:
-    """Reads the class off the red channel: what it says is in the hand of the test."""
+    """Predicts the class given by the red channel, so that the test controls it."""
 
     device = torch.device('cpu')
     description = 'the red channel'
@@ -60,7 +60,7 @@ def square(label, side, at=0):
 
 @pytest.fixture
 def frames():
-    """Give three frames of two videos: right, with a stray region, and empty with one."""
+    """Return three frames of two videos: right, with a stray region, and empty with one."""
     found = square(3, 32)
     stray = square(4, 4, 50)
     return lambda: [
@@ -70,17 +70,17 @@ def frames():
     ]
 
 
-def test_scores_are_the_official_ones_raw_and_filtered(frames):
+def test_scores_are_the_official_ones_of_raw_and_filtered_masks(frames):
     runtime = Red()
     least = [0.0] * 4 + [0.01] + [0.0] * 5
     result = score(Segmenter(SPEC, runtime), frames, least)
 
-    assert runtime.calls == 6  # once more each, without the temperature
+    assert runtime.calls == 6  # twice for each frame: also without the temperature
     assert (result['videos'], result['frames']) == (2, 3)
     # Class 3 is in both frames of one video and in none of the other.
     assert result['class_floor'] == [1, 1, 0.5, 1, 1, 1, 1, 1, 1]
     assert result['floor']['mIoU'] == pytest.approx(8.5 / 9)
-    # The stray class 4 costs half of the first video and all of the second.
+    # The stray class 4 lowers the first video by half and the second completely.
     assert result['raw']['class_mIoU'] == [1, 1, 1, 0.25, 1, 1, 1, 1, 1]
     assert result['raw']['mIoU'] == pytest.approx(8.25 / 9)
     assert result['raw']['class_mNSD'][3] == 0.25
@@ -89,28 +89,28 @@ def test_scores_are_the_official_ones_raw_and_filtered(frames):
     calibration = result['calibration']
     assert calibration['bins'] == 15
     assert calibration['before'] == calibration['after']
-    # exp(3) / (exp(3) + 9) = 0.69 all over, and 2 * 16 stray pixels of 3 * 64² are wrong.
+    # exp(3) / (exp(3) + 9) = 0.69 everywhere, and 2 * 16 stray pixels of 3 * 64² are wrong.
     assert calibration['after']['ece'] == pytest.approx(1 - 32 / 12288 - 0.6906, abs=2e-3)
     assert calibration['after']['instrument_ece'] == pytest.approx(1 - 32 / 2080 - 0.69, abs=3e-3)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
-def test_the_least_region_drops_what_is_stray(frames):
+def test_the_minimum_region_removes_stray_regions(frames):
     least = tune_least_region(Segmenter(SPEC, Red()), frames)
     assert 16 / 64**2 < least[4] < 0.01
     assert sum(least) == least[4]
 
 
-def test_a_margin_silences_what_is_unsure():
-    """Class 5 is said with a lead of 1.5 where it is not."""
+def test_a_margin_suppresses_uncertain_predictions():
+    """Class 5 is wrongly predicted with a lead of 1.5."""
     shown = square(5, 10)
     frames = [frame('a', np.zeros_like(shown), shown, 50)]
     margins = tune_margins(Red(), SPEC, lambda: frames)
     assert margins == (0.0,) * 5 + (1.75,) + (0.0,) * 4
 
 
-def test_the_temperature_makes_the_confidence_as_sure_as_the_network_is_right(frames):
-    """It is right in all but 32 of 12288 pixels, and says so with 0.69."""
+def test_the_temperature_makes_the_confidence_match_the_accuracy(frames):
+    """The network is right in all but 32 of 12288 pixels, with a confidence of 0.69."""
     temperature = tune_temperature(Red(), SPEC, frames)
     assert 0.2 < temperature < 0.5
     spec = dataclasses.replace(SPEC, temperature=temperature)
@@ -119,7 +119,7 @@ def test_the_temperature_makes_the_confidence_as_sure_as_the_network_is_right(fr
     assert calibration['after']['ece'] < 0.003
 
 
-def test_tuning_sees_colours_as_running_does(frames):
+def test_tuning_uses_the_same_color_preprocessing_as_inference(frames):
     seen = []
 
     class Recording(Red):
@@ -137,7 +137,7 @@ def test_tuning_sees_colours_as_running_does(frames):
 
 
 @pytest.mark.parametrize('architecture', sorted(smp.MODEL_ARCHITECTURES_MAPPING))
-def test_margins_are_taken_off_the_logits_of_any_architecture(architecture):
+def test_margins_are_subtracted_from_the_logits_of_any_architecture(architecture):
     with torch.device('meta'):
         encoder = 'tu-vit_tiny_patch16_224' if architecture == 'dpt' else 'resnet18'
         layers = smp.create_model(architecture, encoder, None, classes=10)
@@ -150,12 +150,12 @@ def test_margins_are_taken_off_the_logits_of_any_architecture(architecture):
     assert not weights[key].any()
 
 
-def test_without_a_bias_no_margin():
+def test_a_layer_without_bias_gets_no_margin():
     with pytest.raises(ModelError, match='set margins to false'):
         with_margins(SPEC, {'layers.segmentation_head.0.weight': torch.zeros(10)}, [0.0] * 10)
 
 
-def test_a_trained_network_is_made_ready():
+def test_a_trained_network_is_prepared_for_inference():
     torch.manual_seed(0)
     network = SegmentationNetwork(SPEC).eval()
     before = network.state_dict()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Splits: by video, seeded; by frame with a warning."""
+"""Splits: by video, with a seed; by frame, with a warning."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_the_parts_of_a_video_stay_together(seed):
         assert ('video_13_1' in part) == ('video_13_2' in part)
 
 
-def test_one_video_can_not_be_split():
+def test_rejects_a_split_of_one_video():
     with pytest.raises(DatasetError, match='two or more'):
         split_videos(['video_11_1', 'video_11_2'], 0.5, 0)
 
@@ -46,7 +46,7 @@ def test_a_split_by_frame_warns_and_is_seeded(data):
     assert len({parts[1] for parts in splits}) > 1
 
 
-def test_one_frame_can_not_be_split(data):
+def test_rejects_a_split_of_one_frame(data):
     with pytest.raises(DatasetError, match='1 frames'):
         split_frames(find_samples(data)[:1], 0.2, 0)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tiny training run from end to end: what it writes, the Segmenter loads."""
+"""A tiny training run from end to end; the Segmenter loads its result."""
 
 import json
 
@@ -46,7 +46,7 @@ def config(tmp_path, data):
     return path
 
 
-def test_two_epochs_end_with_a_model_that_segments(tmp_path, config, data, capsys):
+def test_two_epochs_give_a_model_that_segments(tmp_path, config, data, capsys):
     assert main(['--config', str(config)]) == 0
 
     segmenter = Segmenter.load(tmp_path / 'model', 'cpu')
@@ -69,7 +69,7 @@ def test_two_epochs_end_with_a_model_that_segments(tmp_path, config, data, capsy
     assert 'official mIoU' in capsys.readouterr().out
 
 
-def test_the_weights_of_every_validation_are_kept_where_asked_for(tmp_path, config):
+def test_weights_of_every_validation_are_kept_if_requested(tmp_path, config):
     assert main(['--config', str(config), 'keep_weights=true']) == 0
     kept = sorted((tmp_path / 'model/run/weights').iterdir())
     assert [path.stem for path in kept] == ['000002', '000004']
@@ -87,10 +87,10 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, config):
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_a_run_goes_on_from_a_model(tmp_path, config):
+def test_a_run_starts_from_a_model(tmp_path, config):
     assert main(['--config', str(config), 'steps=1']) == 0
     settings = [f'output={tmp_path / "more"}', f'start={tmp_path / "model"}']
-    # So small a rate that the weights stay, unless they were not taken over.
+    # With so low a learning rate the weights change only if they were not loaded.
     assert main(['--config', str(config), *settings, 'learning_rate=1e-12']) == 0
     before, after = (
         read_model(tmp_path / name)[1]['layers.segmentation_head.0.weight']
@@ -101,7 +101,7 @@ def test_a_run_goes_on_from_a_model(tmp_path, config):
     assert spec['training']['start']['steps_done'] == 1
 
 
-def test_colours_are_prepared_by_the_model_and_by_what_starts_from_it(tmp_path, config):
+def test_color_preprocessing_is_part_of_the_model_and_inherited(tmp_path, config):
     colours = {'target': [130, 70, 70], 'power': 0.5}
     settings = [f'colour_normalization={json.dumps(colours)}', 'normalize_training_colours=true']
     assert main(['--config', str(config), 'steps=1', *settings]) == 0
@@ -112,7 +112,7 @@ def test_colours_are_prepared_by_the_model_and_by_what_starts_from_it(tmp_path, 
     assert 'drawn to [130, 70, 70] by a power of 0.5' in (tmp_path / 'more/README.md').read_text()
 
 
-def test_a_model_is_normalized_as_its_encoders_file_says(tmp_path, config):
+def test_normalization_is_that_of_the_file_of_the_encoder(tmp_path, config):
     encoder = smp.encoders.get_encoder('resnet18', depth=3, weights=None)
     path = tmp_path / 'resnet18.safetensors'
     metadata = {'source': 'a package', 'license': 'Apache-2.0', 'mean': '[0.5, 0.5, 0.25]'}
@@ -130,21 +130,21 @@ def test_a_model_is_normalized_as_its_encoders_file_says(tmp_path, config):
     assert 'license Apache-2.0' in (tmp_path / 'more/README.md').read_text()
 
 
-def test_it_learns(tmp_path, config):
-    """Some steps tell a bright bar from a dark ground."""
+def test_training_learns_to_segment_a_bright_bar(tmp_path, config):
+    """A few steps suffice to segment a bright bar on a dark background."""
     settings = ['steps=40', 'validate_every=40', 'ema_decay=0.8', 'learning_rate=0.005']
     assert main(['--config', str(config), *settings, 'precision=bfloat16', 'schedule=poly']) == 0
     scores = json.loads((tmp_path / 'model/model.json').read_text())['scores']['validation']
     assert scores['raw']['present_class_IoU'][2] > 0.5
 
 
-def test_time_ends_a_run(tmp_path, config):
+def test_a_time_limit_ends_a_run(tmp_path, config):
     assert main(['--config', str(config), 'minutes=1e-9', 'steps=100000']) == 0
     spec = json.loads((tmp_path / 'model/model.json').read_text())
     assert spec['training']['steps_done'] == 1
 
 
-def test_an_output_folder_that_is_not_empty_is_refused(tmp_path, config, capsys):
+def test_rejects_an_output_folder_that_is_not_empty(tmp_path, config, capsys):
     (tmp_path / 'model').mkdir()
     kept = tmp_path / 'model/mine.txt'
     kept.write_text('mine')
@@ -165,18 +165,18 @@ def test_an_output_folder_that_is_not_empty_is_refused(tmp_path, config, capsys)
         ('encoder_weights=none.pth', "'none.pth' cannot be read"),
     ],
 )
-def test_what_can_not_be_used_is_named(config, capsys, setting, message):
+def test_error_names_unusable_input(config, capsys, setting, message):
     assert main(['--config', str(config), setting]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_broken_image_is_named(config, data, capsys):
+def test_error_names_a_damaged_image(config, data, capsys):
     (data / 'video_01/rgb/000000060.png').write_bytes(b'no image')
     assert main(['--config', str(config)]) == 2
     assert 'video_01/rgb/000000060.png' in capsys.readouterr().err
 
 
-def test_an_error_is_refused_or_left_out_by_name(tmp_path, config, data, capsys):
+def test_a_data_error_is_raised_or_left_out_by_name(tmp_path, config, data, capsys):
     mask = data / 'video_01/segmentation/000000060.png'
     assert cv2.imwrite(str(mask), np.full((48, 80), 12, np.uint8))
     assert main(['--config', str(config)]) == 2
@@ -214,7 +214,7 @@ def test_the_split_is_written(tmp_path, config):
         (3, '', 'demo', 'demo'),
     ],
 )
-def test_what_a_model_is_for_depends_on_what_it_has_seen(
+def test_the_intended_use_depends_on_the_training_data(
     tmp_path, data, drawn, start, chosen, expected
 ):
     for video in sorted(data.iterdir())[:drawn]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos that are not unpacked: their frames are exact, whole, and decoded once."""
+"""Videos that are not unpacked: their frames are exact, complete, and decoded once."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ print(len(find_samples(Path(sys.argv[1]), Path(sys.argv[2]))))
 
 @pytest.fixture
 def packed(data, write_video):
-    """Give `data` with its first two videos not unpacked, and two parts of a third."""
+    """Return `data` with its first two videos not unpacked, and two parts of a third."""
     (data / 'video_02').rename(data / 'video_11_1')
     for video in ('video_01', 'video_11_1'):
         shutil.rmtree(data / video / 'rgb')
@@ -78,7 +78,7 @@ def test_a_frame_is_decoded_once(packed, tmp_path, monkeypatch):
     assert find_samples(packed, tmp_path / 'cache') == first
 
 
-def test_what_is_lacking_is_added(packed, tmp_path, monkeypatch, frame_number):
+def test_missing_frames_are_added_to_the_cache(packed, tmp_path, monkeypatch, frame_number):
     first = find_samples(packed, tmp_path / 'cache')
     first[1].image.unlink()
     read = []
@@ -93,14 +93,14 @@ def test_what_is_lacking_is_added(packed, tmp_path, monkeypatch, frame_number):
     assert read == [('video_01', [60])]
 
 
-def test_another_file_is_decoded_again(packed, tmp_path):
+def test_a_changed_file_is_decoded_again(packed, tmp_path):
     video = packed / 'video_01/video_left.avi'
     before = cache_folder(video, tmp_path)
     os.utime(video, ns=(0, 0))
     assert cache_folder(video, tmp_path) != before
 
 
-def test_frames_of_the_data_set_come_first(packed, tmp_path):
+def test_frames_of_the_data_set_have_precedence(packed, tmp_path):
     rgb = packed / 'video_01/rgb/000000060.png'
     rgb.parent.mkdir()
     shutil.copy(packed / 'video_03/rgb/000000060.png', rgb)
@@ -116,7 +116,7 @@ def run(script, *arguments):
     )
 
 
-def test_a_kill_in_the_middle_of_a_file_leaves_whole_frames_only(packed, tmp_path, frame_number):
+def test_a_kill_during_a_write_leaves_only_complete_frames(packed, tmp_path, frame_number):
     cache = tmp_path / 'cache'
     with run(KILLED, packed, cache) as killed:
         assert killed.wait() == -signal.SIGKILL
@@ -135,7 +135,7 @@ def test_two_processes_may_share_a_cache(packed, tmp_path, frame_number):
     assert numbers(find_samples(packed, cache), frame_number) == EXPECTED
 
 
-def test_a_short_video_is_named(packed, tmp_path, write_video):
+def test_error_names_a_video_that_is_too_short(packed, tmp_path, write_video):
     write_video(packed / 'video_01/video_left.avi', 61)
     with pytest.raises(DatasetError, match=r'video_left\.avi: ends before frame 120'):
         find_samples(packed, tmp_path / 'cache')
@@ -144,7 +144,7 @@ def test_a_short_video_is_named(packed, tmp_path, write_video):
     assert len(samples) == 7
 
 
-def test_a_video_that_does_not_decode_is_named(packed, tmp_path):
+def test_error_names_a_video_that_cannot_be_decoded(packed, tmp_path):
     (packed / 'video_11_1/video_left.avi').write_bytes(b'no video')
     samples, data_errors = scan_samples(packed, tmp_path / 'cache')
     assert {data_error.name for data_error in data_errors} == {
@@ -157,7 +157,7 @@ def test_a_video_that_does_not_decode_is_named(packed, tmp_path):
     assert len(samples) == 5
 
 
-def test_what_is_left_out_is_not_decoded(packed, tmp_path):
+def test_omitted_frames_are_not_decoded(packed, tmp_path):
     (packed / 'video_11_1/video_left.avi').write_bytes(b'no video')
     names = ['video_11_1', 'video_01/000000060']
     samples = find_samples(packed, tmp_path / 'cache', leave_out=names)
@@ -168,13 +168,13 @@ def test_what_is_left_out_is_not_decoded(packed, tmp_path):
         find_samples(packed, tmp_path / 'cache', leave_out=['video_4'])
 
 
-def test_a_cache_that_can_not_be_written_is_named(packed, tmp_path):
+def test_error_names_a_cache_that_cannot_be_written(packed, tmp_path):
     (tmp_path / 'cache').write_text('a file where a folder should be')
     with pytest.raises(DatasetError, match='name another cache'):
         find_samples(packed, tmp_path / 'cache')
 
 
-def test_the_cache_is_beside_the_data_or_among_the_users(data, tmp_path, monkeypatch):
+def test_the_cache_is_beside_the_data_or_in_the_cache_of_the_user(data, tmp_path, monkeypatch):
     assert default_cache(data) == tmp_path / 'data.frames'
     monkeypatch.setattr(os, 'access', lambda *_: False)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'home'))
@@ -182,7 +182,7 @@ def test_the_cache_is_beside_the_data_or_among_the_users(data, tmp_path, monkeyp
     assert default_cache(data) != default_cache(Path('/another/data'))
 
 
-def test_a_stop_leaves_the_other_videos(packed, tmp_path, monkeypatch):
+def test_stopping_keeps_frames_of_other_videos(packed, tmp_path, monkeypatch):
     def stop(path, image):
         raise KeyboardInterrupt
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transport streams without their beginning: it is said wherever the stream shows it."""
+"""Transport streams without their beginning are detected wherever the stream shows it."""
 
 from itertools import count
 
@@ -11,7 +11,7 @@ from surgseg_ros.evaluation.videos import open_video
 COUNT = 3 * GOP
 TRANSPORT = 188
 HEAD = 3 * TRANSPORT
-"""The names of the program, and the two lists of its streams, with which FFmpeg begins."""
+"""The service description and the two tables of streams, which FFmpeg writes first."""
 LACKS = 'frame 0 and all after it: the file lacks its beginning, and the rest cannot be numbered'
 
 
@@ -41,7 +41,7 @@ def start_of(path, packet):
     ],
 )
 @pytest.mark.parametrize('container', [{}, {'mpegts_m2ts_mode': '1'}])
-def test_a_whole_stream_is_whole(tmp_path, codec, options, container, sound):
+def test_a_complete_stream_is_accepted(tmp_path, codec, options, container, sound):
     path = tmp_path / 'x.ts'
     write_video(path, COUNT, codec, options=options, container=container, sound=sound)
     assert open_video(path).data_errors == ()
@@ -50,7 +50,7 @@ def test_a_whole_stream_is_whole(tmp_path, codec, options, container, sound):
 
 @pytest.mark.parametrize('sound', [False, True])
 @pytest.mark.parametrize('lost', [1, 2, 3, 5, 8])
-def test_a_stream_that_begins_in_the_middle_of_a_frame_is_not_numbered(tmp_path, lost, sound):
+def test_a_stream_that_starts_within_a_frame_is_not_numbered(tmp_path, lost, sound):
     path = write_video(tmp_path / 'x.ts', COUNT, sound=sound)
     content = path.read_bytes()
     start = start_of(path, 0) + lost * TRANSPORT
@@ -61,14 +61,14 @@ def test_a_stream_that_begins_in_the_middle_of_a_frame_is_not_numbered(tmp_path,
 
 @pytest.mark.parametrize('first', [1, 5, GOP + 1])
 @pytest.mark.parametrize('sound', [False, True])
-def test_a_stream_that_begins_between_key_frames_is_not_numbered(tmp_path, first, sound):
+def test_a_stream_that_starts_between_key_frames_is_not_numbered(tmp_path, first, sound):
     path = write_video(tmp_path / 'x.ts', COUNT, sound=sound)
     content = path.read_bytes()
     rewrite(path, content[:HEAD] + content[start_of(path, first) :])
     assert_no_number(path)
 
 
-def test_a_stream_whose_first_key_frame_is_not_shown_first_is_not_numbered(tmp_path):
+def test_a_stream_whose_first_key_frame_is_not_displayed_first_is_not_numbered(tmp_path):
     options = {'x264-params': 'open-gop=1'}
     path = write_video(tmp_path / 'x.ts', COUNT, options=options)
     content = path.read_bytes()
@@ -80,7 +80,7 @@ def test_a_stream_whose_first_key_frame_is_not_shown_first_is_not_numbered(tmp_p
 
 
 @pytest.mark.parametrize('container', [{}, {'mpegts_m2ts_mode': '1'}])
-def test_a_stream_that_begins_in_the_middle_of_a_packet_is_not_numbered(tmp_path, container):
+def test_a_stream_that_starts_within_a_packet_is_not_numbered(tmp_path, container):
     path = write_video(tmp_path / 'x.ts', COUNT, container=container)
     content = path.read_bytes()
     for lost in (1, 100, TRANSPORT + 100):
@@ -88,12 +88,14 @@ def test_a_stream_that_begins_in_the_middle_of_a_packet_is_not_numbered(tmp_path
         assert_no_number(path)
 
 
-def test_a_stream_that_begins_with_a_key_frame_lacks_its_list_of_streams(tmp_path):
+def test_a_stream_that_starts_with_a_key_frame_lacks_its_table_of_streams(tmp_path):
     path = write_video(tmp_path / 'x.ts', COUNT, options={'bf': '0'})
     content = path.read_bytes()
     start = start_of(path, GOP)
     rewrite(path, content[start:])
     assert_no_number(path)
-    rewrite(path, content[:HEAD] + content[start:])  # nothing shows that there was more before
+    rewrite(
+        path, content[:HEAD] + content[start:]
+    )  # nothing shows that data before it are missing
     assert open_video(path).data_errors == ()
     assert numbers(path) == {n: n + GOP for n in range(2 * GOP)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of a video: as OpenCV reads them, and none that damage has changed."""
+"""Frames of a video: as OpenCV reads them, without those changed by damage."""
 
 import re
 from itertools import count
@@ -47,7 +47,7 @@ def read_by_opencv(path):
         ('x.mp4', 'h264', {'rotation': 180}),
     ],
 )
-def test_images_are_those_of_opencv(tmp_path, name, codec, more):
+def test_frames_equal_those_of_opencv(tmp_path, name, codec, more):
     path = write_video(tmp_path / name, 8, codec, **more)
     found, data_errors = read(path)
     expected = list(read_by_opencv(path))
@@ -58,7 +58,7 @@ def test_images_are_those_of_opencv(tmp_path, name, codec, more):
 
 
 def spoil(data, how, rng):
-    """Damage a part of a packet, behind its head."""
+    """Damage a part of a packet, after its header."""
     start = int(rng.integers(len(data) // 3, len(data) - 8))
     length = int(rng.integers(8, 1 + max(8, len(data) // 3)))
     part = data[start : start + length]
@@ -68,7 +68,7 @@ def spoil(data, how, rng):
 
 @pytest.mark.parametrize(('codec', 'name'), [('mjpeg', 'x.avi'), ('h264', 'x.mp4')])
 @pytest.mark.parametrize('how', ['zeros', 'noise'])
-def test_what_damage_has_changed_is_not_given(tmp_path, codec, name, how):
+def test_damaged_frames_are_not_returned(tmp_path, codec, name, how):
     path = write_video(tmp_path / name, COUNT, codec)
     whole, content, places = read(path)[0], path.read_bytes(), packets(path)
     rng = np.random.default_rng(0)
@@ -83,7 +83,7 @@ def test_what_damage_has_changed_is_not_given(tmp_path, codec, name, how):
             np.testing.assert_array_equal(image, whole[frame])
 
 
-def test_frames_are_lost_up_to_the_next_that_stands_alone(tmp_path):
+def test_frames_are_lost_up_to_the_next_key_frame(tmp_path):
     path = write_video(tmp_path / 'x.mp4', COUNT, options={'bf': '0', 'x264-params': 'scenecut=0'})
     place, size = packets(path)[GOP + 2]
     overwrite(path, place + 8, bytes(size - 8))
@@ -93,7 +93,7 @@ def test_frames_are_lost_up_to_the_next_that_stands_alone(tmp_path):
     assert 'depends on a frame that is damaged' in data_errors[GOP + 3]
 
 
-def test_a_frame_asked_for_alone_is_judged_the_same(tmp_path):
+def test_a_single_requested_frame_gets_the_same_verdict(tmp_path):
     path = write_video(tmp_path / 'x.mkv', COUNT)
     place, size = packets(path)[GOP + 1]
     overwrite(path, place + size // 2, bytes(size // 2))
@@ -104,7 +104,7 @@ def test_a_frame_asked_for_alone_is_judged_the_same(tmp_path):
         assert bool(list(open_video(path).read([frame], alone))) == (frame not in data_errors)
 
 
-def test_a_jpeg_that_lost_its_end_is_damaged_though_it_decodes(tmp_path):
+def test_a_jpeg_without_its_end_is_damaged_although_it_decodes(tmp_path):
     path = tmp_path / 'x.avi'
     with av.open(str(path), 'w') as file:
         stream = file.add_stream('mjpeg', rate=60)
@@ -115,7 +115,7 @@ def test_a_jpeg_that_lost_its_end_is_damaged_though_it_decodes(tmp_path):
             frame = av.VideoFrame.from_ndarray(flat ^ noise, format='rgb24')
             file.mux(stream.encode(frame.reformat(format='yuvj420p')))
     place, size = packets(path)[7]
-    overwrite(path, place + size - 150, bytes(150))  # zeros are code words, too
+    overwrite(path, place + size - 150, bytes(150))  # zeros are valid code words too
     _, data_errors = read(path)
     assert list(data_errors) == [7]
 
@@ -126,7 +126,7 @@ def without_segment(data, marker):
 
 
 def without_restarts(data, first, last):
-    """Leave out what is between two of the restart markers, and one of these."""
+    """Remove the data between two restart markers, and one of the markers."""
     places = [match.start() for match in re.finditer(rb'\xff[\xd0-\xd7]', data)]
     return data[: places[first]] + data[places[last] :]
 
@@ -145,12 +145,12 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize('damage', DAMAGES)
-def test_a_jpeg_in_a_video_is_checked_as_one_in_a_file(tmp_path, damage):
+def test_a_jpeg_in_a_video_is_checked_like_one_in_a_file(tmp_path, damage):
     size = (320, 256)
     path = write_video(tmp_path / 'x.avi', 4, 'mjpeg', size=size, options={'slices': '16'})
     place, length = packets(path)[2]
     data = path.read_bytes()[place : place + length].rstrip(b'\0')
-    assert data.count(b'\xff\xdd') == 1, 'an encoder that writes restart markers'
+    assert data.count(b'\xff\xdd') == 1, 'the encoder must write restart markers'
     damaged = DAMAGES[damage](data)
     with pytest.raises(ImageFileError) as refused:
         decode_rgb(check_file(damaged.ljust(length, b'\0')))
@@ -162,7 +162,7 @@ def test_a_jpeg_in_a_video_is_checked_as_one_in_a_file(tmp_path, damage):
         list(open_video(path).read(count()))
 
 
-def test_a_jpeg_with_a_tail_is_whole(tmp_path):
+def test_a_jpeg_with_trailing_data_is_accepted(tmp_path):
     path = write_video(tmp_path / 'x.avi', 3, 'mjpeg')
     place, size = packets(path)[2]
     content = path.read_bytes()
@@ -174,7 +174,7 @@ def test_a_jpeg_with_a_tail_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize('codec', ['mjpeg', 'h264'])
-def test_a_size_that_changes_midway_is_refused_by_name(tmp_path, codec):
+def test_rejects_a_video_whose_size_changes_by_name(tmp_path, codec):
     sizes = (192, 96), (96, 48)
     parts = [write_video(tmp_path / f'{size[0]}.{codec}', GOP, codec, size=size) for size in sizes]
     path = tmp_path / f'x.{codec}'
@@ -185,7 +185,7 @@ def test_a_size_that_changes_midway_is_refused_by_name(tmp_path, codec):
     assert f'frame {GOP} cannot be used: it is 96x48, the video 192x96' in data_errors[GOP]
 
 
-def test_without_a_place_for_errors_the_first_one_raises(tmp_path):
+def test_without_a_container_for_errors_the_first_error_raises(tmp_path):
     path = write_video(tmp_path / 'x.avi', COUNT, 'mjpeg')
     overwrite(path, packets(path)[4][0] + 300, bytes(300))
     frames = open_video(path).read(count())
@@ -194,7 +194,7 @@ def test_without_a_place_for_errors_the_first_one_raises(tmp_path):
         next(frames)
 
 
-def test_frames_that_are_too_large_are_refused_before_they_are_decoded(tmp_path):
+def test_rejects_too_large_frames_before_decoding(tmp_path):
     path = write_video(tmp_path / 'x.avi', 2, 'mjpeg')
     content = path.read_bytes()
     side = int(MAX_PIXELS**0.5) + 1000
@@ -215,7 +215,7 @@ def test_a_reader_may_stop_early(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['x.mp4', 'x.ts', 'x.avi', 'x.mkv'])
-def test_what_an_encoder_writes_is_whole_and_zeros_in_it_are_found(tmp_path, name):
+def test_accepts_encoded_frames_and_finds_zeroed_data(tmp_path, name):
     path = write_video(tmp_path / name, 12)
     with av.open(str(path)) as file:
         size = length_bytes('h264', file.streams.video[0].codec_context.extradata)
@@ -243,10 +243,10 @@ def test_what_an_encoder_writes_is_whole_and_zeros_in_it_are_found(tmp_path, nam
         (b'\0\0\0\1ab\0\0\2', 0, False),
     ],
 )
-def test_lengths_and_zeros(data, size, whole):
+def test_checks_lengths_and_zeros_of_units(data, size, whole):
     assert are_whole(data, size) is whole
 
 
-def test_other_codecs_have_no_such_units():
+def test_other_codecs_have_no_units_to_check():
     assert length_bytes('mpeg4', b'\1' * 30) is None
     assert length_bytes('h264', None) == 0

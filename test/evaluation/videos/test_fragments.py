@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lost fragments of an MP4 file, with sound and without: no frame behind them is shifted."""
+"""Lost fragments of an MP4 file, with and without sound, do not shift later frame numbers."""
 
 import re
 import struct
@@ -12,7 +12,7 @@ from surgseg_ros.evaluation.videos import open_video
 
 COUNT = 3 * GOP
 RELATIVE = 'frag_keyframe+empty_moov+default_base_moof'
-"""Fragments whose positions do not depend on what is before them: these stay readable."""
+"""Fragments whose offsets do not depend on earlier data, so that they stay readable."""
 KINDS = [
     RELATIVE,
     'frag_keyframe+empty_moov',
@@ -43,7 +43,7 @@ def assert_whole(path):
 
 
 def assert_never_shifted(path):
-    """See that what is numbered is numbered rightly, and that a loss is said; give the numbers."""
+    """Check that all numbers are right and a loss is reported; return the numbers."""
     assert open_video(path).data_errors
     found, _ = read(path)
     assert found == {n: n for n in found}
@@ -60,26 +60,26 @@ def has_video(path, fragment):
 
 
 def renumber(path, numbers):
-    """Give the fragments other numbers."""
+    """Change the sequence numbers of the fragments."""
     for (start, _), number in zip(fragments(path), numbers, strict=False):
         overwrite(path, start + 20, struct.pack('>I', number))
 
 
 def without_times(path):
-    """Make the decode times of fragments unreadable, which not every writer gives."""
+    """Make the decode times of fragments unreadable; not every writer stores them."""
     rewrite(path, path.read_bytes().replace(b'tfdt', b'free'))
 
 
 @pytest.mark.parametrize('flags', [*KINDS, 'hybrid_fragmented', 'frag_keyframe+frag_discont'])
 @pytest.mark.parametrize('sound', [False, True])
-def test_a_whole_file_is_whole(tmp_path, flags, sound):
+def test_a_complete_file_is_accepted(tmp_path, flags, sound):
     assert_whole(write(tmp_path / 'x.mp4', flags, sound))
 
 
 @pytest.mark.parametrize('flags', KINDS)
 @pytest.mark.parametrize('sound', [False, True])
 @pytest.mark.parametrize('times', [None, VARYING])
-def test_a_fragment_that_is_gone_shifts_no_number(tmp_path, flags, sound, times):
+def test_a_missing_fragment_does_not_shift_numbers(tmp_path, flags, sound, times):
     whole = write(tmp_path / 'x.mp4', flags, sound, times=times)
     with_video = [pair for pair in fragments(whole) if has_video(whole, pair)]
     for number, pair in enumerate(with_video[:3] + with_video[-3:-1]):
@@ -90,7 +90,7 @@ def test_a_fragment_that_is_gone_shifts_no_number(tmp_path, flags, sound, times)
 
 
 @pytest.mark.parametrize('sound', [False, True])
-def test_what_lies_behind_a_lost_fragment_is_still_used(tmp_path, sound):
+def test_frames_after_a_lost_fragment_are_still_used(tmp_path, sound):
     path = write(tmp_path / 'x.mp4', sound=sound)
     without(path, *fragments(path)[1])
     assert assert_never_shifted(path) == {*range(GOP), *range(2 * GOP, COUNT)}
@@ -99,7 +99,7 @@ def test_what_lies_behind_a_lost_fragment_is_still_used(tmp_path, sound):
     )
 
 
-def test_without_its_first_fragment_no_number_is_believed(tmp_path):
+def test_without_the_first_fragment_no_frame_is_numbered(tmp_path):
     path = write(tmp_path / 'x.mp4')
     without(path, *fragments(path)[0])
     assert assert_never_shifted(path) == set()
@@ -108,7 +108,7 @@ def test_without_its_first_fragment_no_number_is_believed(tmp_path):
     )
 
 
-def test_fragments_of_sound_that_are_gone_are_no_loss(tmp_path):
+def test_missing_fragments_of_sound_are_not_a_loss(tmp_path):
     whole = write(tmp_path / 'x.mp4', f'{RELATIVE}+separate_moof')
     of_sound = [pair for pair in fragments(whole) if not has_video(whole, pair)]
     assert len(of_sound) == 3
@@ -124,8 +124,8 @@ def test_fragments_of_sound_that_are_gone_are_no_loss(tmp_path):
     [('', True), ('+skip_trailer', False), ('+skip_trailer+global_sidx', True)],
 )
 @pytest.mark.parametrize('sound', [False, True])
-def test_a_last_fragment_that_is_gone_is_seen_by_an_index(tmp_path, more, is_seen, sound):
-    """The table of what a file does not show has the other case."""
+def test_a_missing_last_fragment_is_detected_with_an_index(tmp_path, more, is_seen, sound):
+    """Without an index it cannot be detected; the documentation lists that case."""
     path = write(tmp_path / 'x.mp4', RELATIVE + more, sound)
     without(path, *fragments(path)[-1])
     assert bool(open_video(path).data_errors) == is_seen
@@ -143,7 +143,7 @@ def test_a_last_fragment_that_is_gone_is_seen_by_an_index(tmp_path, more, is_see
         (f'{RELATIVE}+separate_moof', [1, 51, 2, 52, 3, 53]),
     ],
 )
-def test_other_numbers_of_fragments_are_no_loss_if_the_times_fit(tmp_path, numbers, flags):
+def test_unusual_sequence_numbers_are_not_a_loss_if_the_times_match(tmp_path, numbers, flags):
     path = write(tmp_path / 'x.mp4', flags)
     renumber(path, numbers)
     assert_whole(path)
@@ -152,16 +152,18 @@ def test_other_numbers_of_fragments_are_no_loss_if_the_times_fit(tmp_path, numbe
 
 
 @pytest.mark.parametrize('flags', [RELATIVE, f'{RELATIVE}+separate_moof'])
-def test_without_times_the_numbers_of_fragments_count(tmp_path, flags):
+def test_without_times_the_sequence_numbers_of_fragments_are_used(tmp_path, flags):
     path = write(tmp_path / 'x.mp4', flags)
     without_times(path)
     assert_whole(path)
     without(path, *fragments(path)[1 + ('separate' in flags)])
     believed = assert_never_shifted(path)
-    assert set(range(GOP - 3)) <= believed <= set(range(GOP)), 'lost frames may be shown earlier'
+    assert set(range(GOP - 3)) <= believed <= set(range(GOP)), (
+        'lost frames may be displayed earlier'
+    )
 
 
-def test_other_boxes_between_fragments_are_no_loss(tmp_path):
+def test_other_boxes_between_fragments_are_not_a_loss(tmp_path):
     path = write(tmp_path / 'x.mp4')
     boxes_between = (
         struct.pack('>I4sQ', 1, b'free', 24) + bytes(8) + struct.pack('>I4s', 8, b'styp')
@@ -175,19 +177,19 @@ def test_other_boxes_between_fragments_are_no_loss(tmp_path):
 
 @pytest.mark.parametrize('damage', [b'junk', b'\0\0\0\0'])
 @pytest.mark.parametrize('lost', [1, 2])
-def test_a_fragment_that_is_not_recognized_shifts_no_number(tmp_path, damage, lost):
+def test_an_unrecognized_fragment_does_not_shift_numbers(tmp_path, damage, lost):
     path = write(tmp_path / 'x.mp4')
     overwrite(path, fragments(path)[lost][0] + 4, damage)
     assert set(range(GOP)) <= assert_never_shifted(path)
 
 
-def test_a_pause_of_the_recorder_is_no_loss(tmp_path):
+def test_a_pause_of_the_recorder_is_not_a_loss(tmp_path):
     times = [*range(GOP), *range(5 * GOP, 7 * GOP)]
     path = write(tmp_path / 'x.mp4', f'{RELATIVE}+frag_discont', sound=False, times=times)
     assert_whole(path)
 
 
-def test_what_ismv_files_lack_shifts_no_number(tmp_path):
+def test_a_lost_fragment_of_an_ismv_file_does_not_shift_numbers(tmp_path):
     whole = write_video(tmp_path / 'x.ismv', COUNT, sound=True)
     assert_whole(whole)
     assert not any(b'tfdt' in whole.read_bytes()[slice(*pair)] for pair in fragments(whole))
