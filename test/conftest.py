@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: DDS on this machine, in the run's own domain, and videos to decode."""
+"""Shared by all tests: DDS restricted to this machine, in a domain per run, and test videos."""
 
 import os
 import signal
@@ -16,16 +16,18 @@ from surgseg_ros.node.middleware import local_discovery
 for name, value in local_discovery(os.environ).items():
     os.environ.setdefault(name, value)
 os.environ.setdefault('ROS_DOMAIN_ID', str(os.getpid() % 100 + 1))
-if worker := os.environ.get('PYTEST_XDIST_WORKER'):  # gw0, gw1 …: each in a domain of its own
+if worker := os.environ.get('PYTEST_XDIST_WORKER'):  # gw0, gw1 …: each in its own domain
     domain = int(os.environ['ROS_DOMAIN_ID']) + int(worker.removeprefix('gw'))
     os.environ['ROS_DOMAIN_ID'] = str((domain - 1) % 100 + 1)
-os.environ.setdefault('RAY_worker_niceness', '0')  # 15 by default: beside other work they starve
+os.environ.setdefault(
+    'RAY_worker_niceness', '0'
+)  # 15 by default, which starves them on a busy machine
 
-# A shell's background job ignores Ctrl-C, and so would all that tests start and interrupt.
+# A background job of a shell ignores Ctrl-C, and so would all processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-# So does what nohup runs with the terminal's closing. These tests go on when it closes; what they
-# start does not inherit a handler, as it would inherit that the signal is ignored.
+# A command run by nohup ignores SIGHUP. The tests keep running when the terminal closes, but
+# their processes do not: a handler is not inherited, whereas an ignored signal would be.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 
@@ -35,7 +37,7 @@ WATCHDOG = pytest.StashKey[object]()
 LEFT_BY_WORKERS = pytest.StashKey[list[str]]()
 LEFT_RUNNING = 'left_running'
 
-# How long an example takes depends on what else the machine does.
+# The time of an example depends on the load of the machine.
 settings.register_profile('busy', deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile('busy')
 
@@ -46,7 +48,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail where a test has left a process behind."""
+    """Fail if a test has left a process running."""
     found = [f'{pid}: {command[:300]}' for pid, command in left_over(MARK, END_S).items()]
     if hasattr(session.config, 'workeroutput'):  # the process that started this worker fails
         session.config.workeroutput[LEFT_RUNNING] = found
@@ -59,14 +61,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Remember what a worker's tests have left behind."""
+    """Collect the processes that the tests of a worker left running."""
     found = getattr(node, 'workeroutput', {}).get(LEFT_RUNNING, [])
     node.config.stash.setdefault(LEFT_BY_WORKERS, []).extend(found)
 
 
 @pytest.fixture
 def write_video() -> Callable[[Path, int], None]:
-    """Give a function that writes a video of so many frames; `frame_number` reads them."""
+    """Return a function that writes a video of numbered frames, which `frame_number` reads."""
     import cv2
     import numpy as np
 
@@ -85,5 +87,5 @@ def write_video() -> Callable[[Path, int], None]:
 
 @pytest.fixture
 def frame_number() -> Callable[..., int]:
-    """Give a function that finds the number of a frame that `write_video` wrote."""
+    """Return a function that reads the number of a frame written by `write_video`."""
     return lambda image: sum(1 << bit for bit in range(8) if image[24, 10 * bit + 5].mean() > 120)

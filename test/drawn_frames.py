@@ -16,7 +16,7 @@ def make_bag(source, output, *more):
 
 
 def make_image(number):
-    """Draw a smooth image, which JPEG keeps, unlike any other one."""
+    """Draw a smooth image, which JPEG preserves, different for each number."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     planes = rows * 3, columns * 2, np.full_like(rows, 20 * (number % 12))
     return np.stack(planes, axis=2).astype(np.uint8)

@@ -30,7 +30,7 @@ def bar(mask, start, stop, width, label):
 
 
 def tool(mask, start, tip, width=30):
-    """Draw a shaft from the border, a wrist and a clasper, of 0.6, 0.2 and 0.2 of the way."""
+    """Draw a shaft from the border, a wrist and a clasper: 0.6, 0.2 and 0.2 of the length."""
     start, tip = np.array(start, float), np.array(tip, float)
     joints = [start + share * (tip - start) for share in (0, 0.6, 0.8, 1)]
     for label, first, last in zip((SHAFT, WRIST, CLASPER), joints, joints[1:]):

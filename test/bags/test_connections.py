@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What files say about topics is understood in all its forms, and doubted in none."""
+"""Descriptions of topics in bags are read in all their forms."""
 
 import pytest
 
@@ -41,17 +41,17 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize('profiles', LATCHED)
-def test_who_offers_transient_local_latches(profiles):
+def test_topics_with_transient_local_durability_are_latched(profiles):
     assert offers_transient_local(profiles) is True
 
 
 @pytest.mark.parametrize('profiles', NOT_LATCHED)
-def test_other_profiles_do_not(profiles):
+def test_topics_with_other_profiles_are_not_latched(profiles):
     assert offers_transient_local(profiles) is False
 
 
 @pytest.mark.parametrize('profiles', UNKNOWN, ids=lambda x: repr(x)[:20])
-def test_of_texts_that_are_no_profiles_nothing_is_known(profiles):
+def test_invalid_profiles_give_no_information(profiles):
     assert offers_transient_local(profiles) is None
 
 
@@ -68,11 +68,11 @@ def test_of_texts_that_are_no_profiles_nothing_is_known(profiles):
         ('/', '/'),
     ],
 )
-def test_names_of_types_are_written_as_ros_2_does(name, expected):
+def test_names_of_types_are_those_of_ros_2(name, expected):
     assert ros_type_name(name) == expected
 
 
-def test_only_cdr_of_a_named_type_is_of_ros_2():
+def test_only_cdr_of_a_named_type_is_ros_2():
     assert describe_foreign('cdr', 'ros2msg', 'a/msg/B') == ''
     assert describe_foreign('', '', 'a/msg/B') == ''
     assert 'rosbags-convert' in describe_foreign('ROS1', '', 'a/B')

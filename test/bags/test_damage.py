@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Of a damaged bag the whole part is read, and then it is said what is lost."""
+"""The readable part of a damaged bag is read, and then losses are reported."""
 
 import shutil
 
@@ -24,7 +24,7 @@ BY_TWO = pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
 
 
 @BY_TWO
-def test_a_file_that_is_missing(tmp_path, storage):
+def test_reports_a_missing_file(tmp_path, storage):
     bag = write_split(tmp_path / 'bag', [[1, 2], [3, 4, 5], [6]], storage)
     (bag / f'bag_1{ENDINGS[storage]}').unlink()
     text = r"'bag_1\..*' with 3 messages.*is missing or empty; 3 messages of '/one' are missing"
@@ -35,7 +35,7 @@ def test_a_file_that_is_missing(tmp_path, storage):
 @pytest.mark.parametrize(
     ('with_metadata', 'message'), [(True, 'missing or empty; 1 messages'), (False, 'is empty')]
 )
-def test_a_file_that_is_empty(tmp_path, storage, with_metadata, message):
+def test_reports_an_empty_file(tmp_path, storage, with_metadata, message):
     bag = write_split(tmp_path / 'bag', [[1, 2], [3]], storage)
     (bag / f'bag_1{ENDINGS[storage]}').write_bytes(b'')
     if not with_metadata:
@@ -43,7 +43,7 @@ def test_a_file_that_is_empty(tmp_path, storage, with_metadata, message):
     assert read(bag, rf"'bag_1\..*{message}") == expected([1, 2])
 
 
-def test_a_gap_in_the_numbers_of_files(tmp_path):
+def test_reports_a_gap_in_the_numbers_of_files(tmp_path):
     bag = write_split(tmp_path / 'bag', [[1], [2], [3], [4]])
     for name in ('metadata.yaml', 'bag_1.mcap', 'bag_2.mcap'):
         (bag / name).unlink()
@@ -51,14 +51,14 @@ def test_a_gap_in_the_numbers_of_files(tmp_path):
 
 
 @BY_TWO
-def test_a_file_that_is_no_bag_costs_its_own_messages_alone(tmp_path, storage):
+def test_a_file_that_is_not_a_bag_loses_only_its_own_messages(tmp_path, storage):
     bag = write_split(tmp_path / 'bag', [[1, 2], [3]], storage)
     (bag / f'bag_0{ENDINGS[storage]}').write_bytes(b'nothing that was ever recorded')
     assert read(bag, r'bag_0\..* cannot be read.*2 messages') == expected([3])
 
 
 @BY_TWO
-def test_what_other_topics_lost_does_no_harm(tmp_path, storage):
+def test_losses_of_other_topics_are_ignored(tmp_path, storage):
     bag = write_split(tmp_path / 'bag', [[1, 2]], storage)
     metadata = yaml.safe_load((bag / 'metadata.yaml').read_text())
     (topic,) = metadata['rosbag2_bagfile_information']['topics_with_message_count']
@@ -73,7 +73,7 @@ def test_what_other_topics_lost_does_no_harm(tmp_path, storage):
 
 
 @BY_TWO
-def test_nothing_is_lost_where_a_file_was_renamed(tmp_path, storage):
+def test_a_renamed_file_is_not_a_loss(tmp_path, storage):
     bag = write_headers(tmp_path / 'bag', [1, 2], storage)
     (bag / f'bag{ENDINGS[storage]}').rename(bag / f'operation{ENDINGS[storage]}')
     with Bag(bag) as opened:
@@ -114,14 +114,14 @@ def test_a_file_that_is_listed_twice_is_read_once(tmp_path, storage):
         ('rosbag2_bagfile_information: {version: 10}', 'its version is 10'),
     ],
 )
-def test_metadata_that_say_nothing(tmp_path, text, message):
+def test_metadata_without_information(tmp_path, text, message):
     bag = write_split(tmp_path / 'bag', [[1, 2], [3]])
     (bag / 'metadata.yaml').write_text(text)
     assert read(bag, message) == expected([1, 2, 3])
 
 
 @BY_TWO
-def test_a_packed_file_that_is_cut_off(tmp_path, storage):
+def test_reports_a_truncated_compressed_file(tmp_path, storage):
     bag = write_packed(tmp_path / 'bag', range(60), storage, CompressionMode.FILE, size=50_000)
     (packed,) = bag.glob('*.zstd')
     packed.write_bytes(packed.read_bytes()[: packed.stat().st_size // 2])
@@ -130,7 +130,7 @@ def test_a_packed_file_that_is_cut_off(tmp_path, storage):
     assert len(found) > 20
 
 
-def test_a_message_that_is_no_zstd_is_named(tmp_path):
+def test_error_names_a_message_that_is_not_zstd(tmp_path):
     bag = write_packed(tmp_path / 'bag', [1, 2], 'mcap', CompressionMode.MESSAGE)
     data = (bag / 'bag.mcap').read_bytes()
     place = data.find(b'\x28\xb5\x2f\xfd')
@@ -139,7 +139,7 @@ def test_a_message_that_is_no_zstd_is_named(tmp_path):
     assert read(bag, text) == expected([2])
 
 
-def test_after_a_broken_message_the_other_files_are_read(tmp_path):
+def test_after_a_damaged_message_the_other_files_are_read(tmp_path):
     bags = [
         write_packed(tmp_path / name, [number], 'mcap', CompressionMode.MESSAGE)
         for name, number in (('first', 1), ('second', 2))
@@ -154,7 +154,7 @@ def test_after_a_broken_message_the_other_files_are_read(tmp_path):
     assert read(both, 'cannot be decompressed.*1 messages of .* are missing') == expected([2])
 
 
-def test_what_unpacks_to_more_than_anything_holds_is_refused():
+def test_rejects_data_that_decompress_to_more_than_the_limit():
     bomb = zstd.compress(bytes(2**24))
     assert len(bomb) < 2**11
     assert len(unpack(bomb, 2**24)) == 2**24
@@ -164,7 +164,7 @@ def test_what_unpacks_to_more_than_anything_holds_is_refused():
         unpack(bomb[:-1])
 
 
-def test_a_packed_file_leaves_room_to_others(tmp_path, monkeypatch):
+def test_decompressing_a_file_leaves_disk_space_for_others(tmp_path, monkeypatch):
     bag = write_packed(tmp_path / 'bag', [1], 'mcap', CompressionMode.FILE)
     monkeypatch.setattr(sources, '_LEAST_FREE_BYTES', 2**62)
     with pytest.raises(BagError, match=r'has no room.*set TMPDIR'), Bag(bag):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Of an MCAP file that is cut off or damaged, whole chunks and messages are read."""
+"""Complete chunks and messages of truncated or damaged MCAP files are read."""
 
 import pytest
 from mcap.writer import CompressionType
@@ -13,24 +13,24 @@ from surgseg_ros.bags.writing import BagWriter
 
 @pytest.mark.parametrize('compression', CompressionType)
 @pytest.mark.parametrize('chunked', [True, False])
-def test_whole_messages_of_a_chunk_that_is_cut_off_are_saved(tmp_path, compression, chunked):
+def test_complete_messages_of_a_truncated_chunk_are_recovered(tmp_path, compression, chunked):
     more = {'size': 50_000, 'chunked': chunked}
     file = write_foreign(tmp_path / 'bag.mcap', range(20), compression, **more)
     whole_bytes = file.stat().st_size
     counts = []
-    for share in (0.3, 0.6, 0.9):  # all within the one chunk that there is
+    for share in (0.3, 0.6, 0.9):  # all within the only chunk
         cut = tmp_path / f'{share}.mcap'
         cut.write_bytes(file.read_bytes()[: int(share * whole_bytes)])
         found = read(cut, 'the end is missing.*mcap recover')
         assert found == expected(range(len(found)), 50_000)
         counts.append(len(found))
     assert 0 < counts[0] < counts[1] < counts[2] < 20
-    assert counts[1] >= 9  # packed data comes in blocks, which hold several messages
+    assert counts[1] >= 9  # data are compressed in blocks of several messages
 
 
 @pytest.mark.parametrize('compression', CompressionType)
 @pytest.mark.parametrize('chunked', [True, False])
-def test_zeros_in_place_of_an_end_become_no_message(tmp_path, compression, chunked):
+def test_zeros_in_place_of_the_end_give_no_message(tmp_path, compression, chunked):
     more = {'size': 50_000, 'chunked': chunked}
     file = write_foreign(tmp_path / 'bag.mcap', range(30), compression, **more)
     data = file.read_bytes()[: int(0.9 * file.stat().st_size)]
@@ -49,11 +49,13 @@ def test_zeros_in_place_of_an_end_become_no_message(tmp_path, compression, chunk
         (0, False, "1 of 3 chunks .*; 21 messages of '/one' are missing"),
     ],
 )
-def test_past_a_damaged_chunk(tmp_path, compression, cut_bytes, message_index, message):
+def test_reading_continues_after_a_damaged_chunk(
+    tmp_path, compression, cut_bytes, message_index, message
+):
     more = {'size': 50_000, 'message_index': message_index}
     file = write_foreign(tmp_path / 'bag.mcap', range(60), compression, **more)
     data = bytearray(file.read_bytes())
-    place = len(data) // 5  # in the first chunk, behind what it alone says of the topic
+    place = len(data) // 5  # in the first chunk, after the only definition of the topic
     data[place : place + 100] = bytes(reversed(data[place : place + 100]))
     file.write_bytes(data[: len(data) - cut_bytes])
     found = read(file, message)
@@ -61,7 +63,7 @@ def test_past_a_damaged_chunk(tmp_path, compression, cut_bytes, message_index, m
     assert len(found) >= (20 if cut_bytes else 39)
 
 
-def test_a_chunk_that_holds_no_records_and_has_no_checksum(tmp_path):
+def test_a_chunk_without_records_and_without_checksum(tmp_path):
     bag = write_packed(tmp_path / 'bag', range(60), 'mcap', CompressionMode.NONE, size=50_000)
     data = bytearray((bag / 'bag.mcap').read_bytes())
     data[1_500_000:1_560_000] = bytes(60_000)  # the end of one image, and all of the next one
@@ -70,7 +72,7 @@ def test_a_chunk_that_holds_no_records_and_has_no_checksum(tmp_path):
     assert read(bag, text) == expected([*range(21), *range(42, 60)], 50_000)
 
 
-def test_without_the_chunk_that_names_the_topic(tmp_path):
+def test_without_the_chunk_that_defines_the_topic(tmp_path):
     file = write_foreign(tmp_path / 'bag.mcap', range(60), size=50_000)
     data = file.read_bytes()[:-300_000]
     name_at = data.index(b'/one')
@@ -80,7 +82,7 @@ def test_without_the_chunk_that_names_the_topic(tmp_path):
 
 
 @pytest.mark.parametrize('packed', [True, False])
-def test_a_bit_that_fell_over_makes_no_other_image(tmp_path, packed):
+def test_a_flipped_bit_gives_no_wrong_image(tmp_path, packed):
     with BagWriter(tmp_path / 'bag.mcap', packed=packed) as bag:
         for number in range(30):
             bag.write('/one', HEADER, cdr(number, 50_000), number)
@@ -92,14 +94,14 @@ def test_a_bit_that_fell_over_makes_no_other_image(tmp_path, packed):
 
 
 @pytest.mark.parametrize('cut_bytes', [1, 8, 37, 38, 200])
-def test_of_a_lost_footer_no_message_suffers(tmp_path, cut_bytes):
+def test_a_lost_footer_loses_no_message(tmp_path, cut_bytes):
     file = write_foreign(tmp_path / 'bag.mcap', range(20), size=50_000)
     file.write_bytes(file.read_bytes()[:-cut_bytes])
     assert read(file, 'the end is missing') == expected(range(20), 50_000)
 
 
 @pytest.mark.parametrize('compression', [CompressionType.ZSTD, CompressionType.LZ4])
-def test_a_chunk_that_unpacks_to_too_much_is_not_read(tmp_path, monkeypatch, compression):
+def test_rejects_a_chunk_that_decompresses_to_too_much(tmp_path, monkeypatch, compression):
     file = write_foreign(tmp_path / 'bag.mcap', range(20), compression, size=50_000)
     monkeypatch.setattr(records, 'MOST_BYTES', 100_000)
     assert read(file, r'left out as damaged: 1 of 1 chunks.*20 messages of .* are missing') == []

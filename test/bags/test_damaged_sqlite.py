@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Of a SQLite file that is cut off or damaged, whole rows are read."""
+"""Complete rows of truncated or damaged SQLite files are read."""
 
 import shutil
 import sqlite3
@@ -12,7 +12,7 @@ from surgseg_ros.bags.reading import Bag
 
 
 @pytest.mark.parametrize('share', [0.3, 0.5, 0.9])
-def test_of_a_cut_sqlite_file_the_whole_rows_are_read(tmp_path, share):
+def test_complete_rows_of_a_truncated_sqlite_file_are_read(tmp_path, share):
     bag = write_headers(tmp_path / 'bag', range(40), 'sqlite3', size=50_000)
     file = bag / 'bag.db3'
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
@@ -21,12 +21,12 @@ def test_of_a_cut_sqlite_file_the_whole_rows_are_read(tmp_path, share):
     assert abs(len(found) - share * 40) < 2.5
 
 
-def test_of_sqlite_rows_in_damaged_pages_alone_are_lost(tmp_path):
+def test_only_rows_in_damaged_pages_are_lost(tmp_path):
     bag = write_headers(tmp_path / 'bag', range(400), 'sqlite3', size=300)
     data = bytearray((bag / 'bag.db3').read_bytes())
     place = data.find(cdr(200, 300)) // 4096 * 4096
     data[place : place + 4096] = b'\xff' * 4096
-    del data[-4096:]  # without which SQLite reads on, up to the damage
+    del data[-4096:]  # without it SQLite reads up to the damage
     (bag / 'bag.db3').write_bytes(data)
     found = [number for number, _ in read(bag, r'damaged pages are lost: 14 before the last')]
     lost = sorted(set(range(found[-1])) - set(found))
@@ -35,10 +35,10 @@ def test_of_sqlite_rows_in_damaged_pages_alone_are_lost(tmp_path):
     assert found[-1] >= 380
 
 
-def test_where_sqlite_stops_it_is_reported(tmp_path):
+def test_the_position_where_sqlite_stops_is_reported(tmp_path):
     bag = write_headers(tmp_path / 'bag', range(4), 'sqlite3', size=50_000)
     data = bytearray((bag / 'bag.db3').read_bytes())
-    place = data.index(cdr(2, 50_000)[20_000:20_100]) // 4096 * 4096  # not where the row begins
+    place = data.index(cdr(2, 50_000)[20_000:20_100]) // 4096 * 4096  # not at the start of the row
     data[place : place + 4096] = b'\xff' * 4096
     (bag / 'bag.db3').write_bytes(data)
     found = read(bag, 'a file cannot be read further')
@@ -47,7 +47,7 @@ def test_where_sqlite_stops_it_is_reported(tmp_path):
 
 @pytest.fixture
 def killed(tmp_path):
-    """Leave what a recorder that was killed does: SQLite, and messages in its log alone."""
+    """Write a bag as a killed recorder leaves it: some messages are only in the WAL of SQLite."""
     bag = write_headers(tmp_path / 'bag', [1, 2], 'sqlite3')
     (tmp_path / 'killed').mkdir()
     with closing(sqlite3.connect(bag / 'bag.db3')) as database:
@@ -60,9 +60,11 @@ def killed(tmp_path):
 
 
 @pytest.mark.parametrize('with_index', [True, False])
-def test_sqlites_log_of_changes_is_read(killed, with_index):
+def test_the_write_ahead_log_of_sqlite_is_read(killed, with_index):
     if not with_index:
-        (killed / 'bag.db3-shm').mkdir()  # where SQLite wants a file, as where one must not write
+        (
+            killed / 'bag.db3-shm'
+        ).mkdir()  # blocks the file that SQLite needs, as in a read-only folder
     with Bag(killed) as bag:
         assert not bag.damage
         found = [(time_ns, data) for _, time_ns, data in bag.messages()]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MCAP files of any writer are read whole, or refused for what they are."""
+"""MCAP files of any writer are read completely, or rejected with the reason."""
 
 import re
 from itertools import pairwise
@@ -26,7 +26,7 @@ BARE = {
     'use_statistics': False,
     'use_summary_offsets': False,
 }
-"""Options that leave a file without any summary."""
+"""Options that write a file without summary."""
 
 OPTIONS = {
     'everything': {},
@@ -69,13 +69,13 @@ OPTIONS = {
 def write(
     path, numbers, *, profile='ros2', compression=CompressionType.ZSTD, topics=('/one',), **options
 ):
-    """Write headers, to the topics in turn, with attachments and metadata among them."""
+    """Write headers to alternating topics, with attachments and metadata between them."""
     writer = Writer(str(path), compression=compression, **{'chunk_size': 400, **options})
     writer.start(profile=profile, library='another writer')
     channels = {}
     for place, number in enumerate(numbers):
         topic = topics[place % len(topics)]
-        if topic not in channels:  # so that later ones are defined in later chunks
+        if topic not in channels:  # so that later topics are defined in later chunks
             schema = writer.register_schema(HEADER, 'ros2msg', definition(HEADER).encode())
             channels[topic] = writer.register_channel(topic, 'cdr', schema)
         writer.add_message(channels[topic], number, cdr(number), number)
@@ -87,7 +87,7 @@ def write(
 
 
 def read_whole(path):
-    """Read a bag of which nothing may be said to be damaged."""
+    """Read a bag, and check that no damage is reported."""
     with Bag(path) as bag:
         assert not bag.damage
         found = list(bag.messages())
@@ -99,7 +99,7 @@ def read_whole(path):
 
 @pytest.mark.parametrize('options', OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize('compression', CompressionType)
-def test_whatever_a_writer_leaves_out_all_is_read(tmp_path, options, compression):
+def test_all_messages_are_read_whatever_the_writer_omits(tmp_path, options, compression):
     topics = ('/one', '/two', '/three')
     path = write(tmp_path / 'x.mcap', range(20), compression=compression, topics=topics, **options)
     assert read_whole(path) == [(topics[n % 3], n, cdr(n)) for n in range(20)]
@@ -108,7 +108,7 @@ def test_whatever_a_writer_leaves_out_all_is_read(tmp_path, options, compression
 
 
 @pytest.mark.parametrize('profile', ['', 'acme', 'ros1', 'ROS2'])
-def test_the_profile_decides_nothing(tmp_path, profile):
+def test_the_profile_is_ignored(tmp_path, profile):
     path = write(tmp_path / 'x.mcap', range(9), profile=profile)
     assert [message[1:] for message in read_whole(path)] == expected(range(9))
 
@@ -117,7 +117,7 @@ TEXTS = {name: text for name, text in QOS.items() if isinstance(text, str)}
 
 
 @pytest.mark.parametrize('qos', TEXTS.values(), ids=TEXTS)
-def test_a_text_of_qos_decides_nothing_but_what_is_latched(tmp_path, qos):
+def test_qos_texts_only_decide_what_is_latched(tmp_path, qos):
     writer = Writer(str(tmp_path / 'x.mcap'))
     writer.start('ros2')
     schema = writer.register_schema(HEADER, 'ros2msg', definition(HEADER).encode())
@@ -133,8 +133,8 @@ def test_a_text_of_qos_decides_nothing_but_what_is_latched(tmp_path, qos):
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_as_the_reader_of_the_format_itself(tmp_path_factory, data):
-    """Any options, times and sizes give what the library `mcap` reads; by time where indexed."""
+def test_reads_the_same_as_the_library_mcap(tmp_path_factory, data):
+    """With any options, times and sizes; in order of time if indexed."""
     path = tmp_path_factory.mktemp('mcap') / 'x.mcap'
     numbers = data.draw(st.lists(st.integers(0, 60), min_size=1, max_size=40))
     flags = ('repeat_channels', 'repeat_schemas', 'use_statistics', 'use_summary_offsets')
@@ -155,7 +155,7 @@ def test_as_the_reader_of_the_format_itself(tmp_path_factory, data):
     )
     ours = read_whole(path)
     with path.open('rb') as file:
-        # In the order of the file: its reader by time takes channels from the summary alone.
+        # In file order: its reader by time takes channels only from the summary.
         theirs = [
             (channel.topic, message.log_time, message.data)
             for _, channel, message in NonSeekingReader(file).iter_messages(log_time_order=False)
@@ -169,7 +169,7 @@ def test_as_the_reader_of_the_format_itself(tmp_path_factory, data):
 
 
 def test_statistics_without_counts_by_channel(tmp_path, monkeypatch):
-    """The format allows them to be absent; the total alone tells of no topic."""
+    """The format allows them to be absent; the total does not show which topics have messages."""
     finish = Writer.finish
 
     def forget(writer):
@@ -182,8 +182,8 @@ def test_statistics_without_counts_by_channel(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('with_statistics', [True, False])
-def test_messages_beside_chunks_are_read_too(tmp_path, with_statistics):
-    """A file may hold both; the index of chunks does not lead to those beside them."""
+def test_messages_outside_chunks_are_read(tmp_path, with_statistics):
+    """A file may have both; the index of chunks does not list messages outside them."""
     path = write(tmp_path / 'x.mcap', range(9), use_statistics=with_statistics)
     data = path.read_bytes()
     loose = b''.join(
@@ -191,7 +191,7 @@ def test_messages_beside_chunks_are_read_too(tmp_path, with_statistics):
         + bytes(4) + number.to_bytes(8, 'little') * 2 + content
         for number, content in ((n, cdr(n)) for n in (20, 21))
     )  # fmt: skip
-    # The end of the data section: opcode 15 and a checksum of 4 bytes. Behind it, all offsets
+    # The end of the data section: opcode 15 and a checksum of 4 bytes. After it, all offsets
     # move; without them there is no summary.
     end = data.rindex(bytes([15]) + (4).to_bytes(8, 'little'))
     footer = bytes([2]) + (20).to_bytes(8, 'little') + bytes(20)
@@ -199,8 +199,8 @@ def test_messages_beside_chunks_are_read_too(tmp_path, with_statistics):
     assert [message[1:] for message in read_whole(path)] == expected([*range(9), 20, 21])
 
 
-def test_definitions_stand_in_any_order():
-    """The format groups the records of a summary, and orders the groups in no way."""
+def test_definitions_may_be_in_any_order():
+    """The format groups the records of a summary, but defines no order of the groups."""
 
     def string(text):
         return len(text).to_bytes(4, 'little') + text
@@ -218,7 +218,7 @@ def test_definitions_stand_in_any_order():
         definitions.note(CHANNEL, memoryview(channel[:-1]))
 
 
-def test_damage_is_still_damage(tmp_path):
+def test_real_damage_is_still_reported(tmp_path):
     path = write(
         tmp_path / 'x.mcap', range(40), profile='', compression=CompressionType.NONE,
         repeat_channels=False, repeat_schemas=False,
@@ -234,13 +234,13 @@ def test_damage_is_still_damage(tmp_path):
 def test_a_damaged_summary_hides_no_topic(tmp_path):
     path = write(tmp_path / 'x.mcap', range(9))
     data = bytearray(path.read_bytes())
-    data[data.rindex(b'cdr')] ^= 1  # what it says of the channel, which the chunk says too
+    data[data.rindex(b'cdr')] ^= 1  # a definition that the chunk repeats
     path.write_bytes(data)
     assert read(path, 'the index is damaged') == expected(range(9))
 
 
 def write_other(path, encoding, schema, name, data=b'x', *, beside=False):
-    """Write a topic of another encoding, alone or beside headers of ROS 2."""
+    """Write a topic of another encoding, alone or together with headers of ROS 2."""
     writer = Writer(str(path))
     writer.start()
     key = writer.register_schema(name, schema, b'') if name else 0
@@ -269,7 +269,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(('encoding', 'schema', 'name', 'text'), OTHERS.values(), ids=OTHERS)
-def test_messages_of_others_are_called_what_they_are(tmp_path, encoding, schema, name, text):
+def test_messages_of_other_encodings_are_reported_as_such(tmp_path, encoding, schema, name, text):
     path = write_other(tmp_path / 'x.mcap', encoding, schema, name)
     with pytest.raises(BagError, match=re.escape(text)) as caught, Bag(path):
         pass
@@ -277,7 +277,9 @@ def test_messages_of_others_are_called_what_they_are(tmp_path, encoding, schema,
 
 
 @pytest.mark.parametrize(('encoding', 'schema', 'name', 'text'), OTHERS.values(), ids=OTHERS)
-def test_beside_messages_of_ros_2_they_matter_to_who_asks(tmp_path, encoding, schema, name, text):
+def test_beside_messages_of_ros_2_they_matter_only_if_requested(
+    tmp_path, encoding, schema, name, text
+):
     path = write_other(tmp_path / 'x.mcap', encoding, schema, name, beside=True)
     assert read_whole(path) == [('/one', 5, cdr(5))]
     with Bag(path) as bag:
@@ -295,7 +297,7 @@ def test_beside_messages_of_ros_2_they_matter_to_who_asks(tmp_path, encoding, sc
         ('cdr', 'omgidl', 'std_msgs::msg::Header'),
         ('cdr', 'omgidl', 'std_msgs::msg::dds_::Header_'),
         ('cdr', 'ros2msg', 'std_msgs/Header'),
-        ('cdr', '', HEADER),  # of a type whose definition the recorder did not find
+        ('cdr', '', HEADER),  # a type whose definition the recorder did not find
         ('', 'ros2msg', HEADER),
     ],
 )
@@ -304,7 +306,7 @@ def test_cdr_is_read_however_its_type_is_described(tmp_path, encoding, schema, n
     assert read_whole(path) == [('/other', n, cdr(7)) for n in range(3)]
 
 
-def test_what_chunks_are_packed_with_is_named(tmp_path):
+def test_error_names_the_compression_of_chunks(tmp_path):
     path = write(tmp_path / 'x.mcap', range(9), compression=CompressionType.LZ4, enable_crcs=False)
     data = path.read_bytes()
     name = (3).to_bytes(4, 'little') + b'lz4'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bag larger than the memory that a process may have, written and read to its last message."""
+"""A bag larger than the memory limit of the process is written and read completely."""
 
 import subprocess
 import sys
@@ -51,7 +51,7 @@ def test_memory_use_is_constant(tmp_path, storage):
     assert size > BAG_BYTES > 3 * ALLOWED_BYTES
     read = run(READ, tmp_path / 'bag')
     assert (read.stdout, read.stderr) == (f'{FRAMES}\n', '')
-    assert 'MemoryError' in run(HOARD, tmp_path / 'bag').stderr  # so the limit holds
+    assert 'MemoryError' in run(HOARD, tmp_path / 'bag').stderr  # so the limit is effective
     (file,) = (path for path in (tmp_path / 'bag').iterdir() if path.suffix != '.yaml')
     with file.open('r+b') as stream:
         stream.truncate(size - 2 * SIDE_PX**2)

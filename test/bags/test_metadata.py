@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Field by field, metadata.yaml and the files say what rosbag2 of ROS 2 Jazzy reads.
+Metadata and files have every field that rosbag2 of ROS 2 Jazzy reads.
 
 The fields, their forms and the versions since which they are required are those of rosbag2's
 decoder: rosbag2_storage/yaml.hpp and qos.cpp for metadata.yaml, mcap_storage.cpp and
-sqlite_storage.cpp for what it asks of the files, on the branch jazzy.
+sqlite_storage.cpp for what it requires of the files, on the branch jazzy.
 """
 
 import sqlite3
@@ -32,7 +32,7 @@ def storage(request):
 
 @pytest.fixture
 def bag(tmp_path, storage):
-    """Pictures, and masks of every second one."""
+    """Write a bag of images, and masks of every second one."""
     image = np.zeros((6, 8, 3), np.uint8)
     frames = (
         (START_NS + n * STEP_NS, image, image[..., 0] if n % 2 else None) for n in range(COUNT)
@@ -48,7 +48,7 @@ def information(bag):
     return content['rosbag2_bagfile_information']
 
 
-def test_the_bag(information, storage):
+def test_fields_of_the_bag(information, storage):
     times = {
         'duration': {'nanoseconds': (COUNT - 1) * STEP_NS},
         'starting_time': {'nanoseconds_since_epoch': START_NS},
@@ -58,7 +58,7 @@ def test_the_bag(information, storage):
     assert [entry['message_count'] for entry in topics] == [COUNT, COUNT // 2]
     assert isinstance(information.pop('ros_distro'), str)
     assert information == {
-        'version': 8,  # Jazzy writes 9 and reads all before it; Iron and Humble do not read 9
+        'version': 8,  # Jazzy writes 9 and reads all earlier ones; Iron and Humble do not read 9
         'storage_identifier': storage,
         **times,
         'compression_format': '',
@@ -69,7 +69,7 @@ def test_the_bag(information, storage):
     }
 
 
-def test_the_topics(information):
+def test_fields_of_the_topics(information):
     for entry, name in zip(
         information['topics_with_message_count'],
         ('/camera/image_raw', '/camera/ground_truth'),
@@ -101,7 +101,7 @@ def test_the_topics(information):
         ]
 
 
-def test_what_is_latched_is_offered_so(tmp_path, storage):
+def test_latched_topics_are_offered_as_transient_local(tmp_path, storage):
     message = TYPES.types[LABEL_INFO](header=header(1), class_map=[], threshold=0.0)
     with BagWriter(tmp_path / 'bag', storage) as bag:
         bag.write('/label_info', LABEL_INFO, message, 1)
@@ -111,7 +111,7 @@ def test_what_is_latched_is_offered_so(tmp_path, storage):
     assert (profile['durability'], profile['depth']) == (1, 1)  # transient local
 
 
-def test_a_single_mcap_file_reports_as_much(tmp_path):
+def test_a_single_mcap_file_has_the_same_information(tmp_path):
     write_image_bag(tmp_path / 'bag', [(START_NS, np.zeros((6, 8, 3), np.uint8), None)])
     expected = yaml.safe_load((tmp_path / 'bag/metadata.yaml').read_text())
     with (tmp_path / 'bag/bag.mcap').open('rb') as file:
@@ -133,10 +133,10 @@ def test_a_single_mcap_file_reports_as_much(tmp_path):
     text = yaml.safe_load(record.metadata['serialized_metadata'])
     assert text == expected['rosbag2_bagfile_information']
     assert summary.statistics.channel_message_counts == {channel.id: 1}
-    assert summary.chunk_indexes  # without which `ros2 bag play` cannot go by time
+    assert summary.chunk_indexes  # `ros2 bag play` needs them to read by time
 
 
-def test_tables_of_sqlite(tmp_path):
+def test_tables_of_sqlite_are_those_of_rosbag2(tmp_path):
     write_image_bag(
         tmp_path / 'bag', [(START_NS, np.zeros((6, 8, 3), np.uint8), None)], storage='sqlite3'
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages come as written, in order; a broken bag is named, and read as far as it is whole."""
+"""Messages are read as written, in order; damaged bags are reported, and read where possible."""
 
 import shutil
 
@@ -17,7 +17,7 @@ STAMPS = [5, 1, 3, 3, 9]
 
 @pytest.fixture(params=['mcap', 'sqlite3'])
 def bag_path(tmp_path, request):
-    """Two topics, whose messages were not written in the order of their receipt."""
+    """Write two topics, whose messages are not in the order of their receipt."""
     with BagWriter(tmp_path / 'bag', request.param) as bag:
         for stamp in STAMPS:
             bag.write('/one', HEADER, header(stamp), stamp)
@@ -26,7 +26,7 @@ def bag_path(tmp_path, request):
 
 
 def _image_bag(path, count=6, storage='mcap'):
-    """Images large enough that each has a chunk of its own in the file."""
+    """Write images large enough that each has its own chunk in the file."""
     generator = np.random.default_rng(1)
     images = generator.integers(0, 256, (count, 600, 640, 3), dtype=np.uint8)
     write_image_bag(
@@ -36,7 +36,7 @@ def _image_bag(path, count=6, storage='mcap'):
 
 
 def _write_raw(path, messages, msgdef, rihs01='RIHS01_' + '0' * 64, compression=None):
-    """Write with rosbags alone what our own writer would not."""
+    """Write with rosbags what `BagWriter` does not support."""
     writer = Writer(path, version=8, storage_plugin=StoragePlugin.MCAP)
     if compression:
         writer.set_compression(compression, CompressionFormat.ZSTD)
@@ -63,7 +63,7 @@ def test_read_gives_objects(bag_path):
     assert stamps == sorted(STAMPS)
 
 
-def test_a_file_alone_and_a_folder_without_metadata(bag_path):
+def test_reads_a_single_file_and_a_folder_without_metadata(bag_path):
     (bag_path / 'metadata.yaml').unlink()
     (file,) = bag_path.iterdir()
     for path in (bag_path, file):
@@ -72,8 +72,8 @@ def test_a_file_alone_and_a_folder_without_metadata(bag_path):
 
 
 @pytest.mark.parametrize('metadata', [True, False])
-def test_files_in_capitals_are_found(bag_path, metadata):
-    """Other file systems keep names so."""
+def test_files_with_names_in_upper_case_are_found(bag_path, metadata):
+    """Some file systems store names in upper case."""
     (file,) = (x for x in bag_path.iterdir() if x.suffix != '.yaml')
     file.rename(file.with_name(file.name.upper()))
     if not metadata:
@@ -83,7 +83,7 @@ def test_files_in_capitals_are_found(bag_path, metadata):
         assert not bag.damage
 
 
-def test_parts_of_a_split_bag_come_in_order_of_time(tmp_path):
+def test_files_of_a_split_bag_are_read_in_order_of_time(tmp_path):
     (tmp_path / 'split').mkdir()
     for part, stamps in (('bag_10', [30, 40]), ('bag_9', [10, 20])):
         with BagWriter(tmp_path / 'split' / f'{part}.mcap') as bag:
@@ -96,14 +96,14 @@ def test_parts_of_a_split_bag_come_in_order_of_time(tmp_path):
 @pytest.mark.parametrize(
     'compression', [CompressionMode.FILE, CompressionMode.MESSAGE, CompressionMode.STORAGE]
 )
-def test_compressed_bags(tmp_path, compression):
+def test_reads_compressed_bags(tmp_path, compression):
     cdr = to_cdr(header(1))
     _write_raw(tmp_path / 'bag', [('/one', HEADER, cdr)], None, compression=compression)
     with Bag(tmp_path / 'bag') as bag:
         assert list(bag.messages()) == [('/one', 1, cdr)]
 
 
-def test_an_absent_topic_is_answered_with_those_there_are(bag_path):
+def test_error_for_an_absent_topic_lists_the_existing_ones(bag_path):
     with Bag(bag_path) as bag:
         with pytest.raises(BagError, match=r"'/left'.*/one \(std_msgs/msg/Header\), /two"):
             bag.messages(['/one', '/left'])
@@ -111,7 +111,7 @@ def test_an_absent_topic_is_answered_with_those_there_are(bag_path):
             bag.read(['/left'])
 
 
-def test_unknown_types_of_other_topics_do_no_harm(tmp_path):
+def test_unknown_types_of_other_topics_are_ignored(tmp_path):
     messages = [
         ('/own', 'my_msgs/msg/Own', b'\x00\x01\x00\x00\x07'),
         ('/one', HEADER, to_cdr(header(1))),
@@ -124,20 +124,20 @@ def test_unknown_types_of_other_topics_do_no_harm(tmp_path):
             bag.read(['/own'])
 
 
-def test_a_type_defined_otherwise_is_refused(tmp_path):
+def test_rejects_a_type_with_another_definition(tmp_path):
     _write_raw(tmp_path / 'bag', [('/one', HEADER, to_cdr(header(1)))], 'uint8 x\n')
     with Bag(tmp_path / 'bag') as bag, pytest.raises(BagError, match=r'RIHS01_0000.*RIHS01_'):
         bag.read()
 
 
-def test_a_message_that_is_not_of_its_type_is_named(tmp_path):
+def test_error_names_a_message_that_is_not_of_its_type(tmp_path):
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write('/one', HEADER, b'\x00\x01\x00\x00\xff\xff', 1)
     with Bag(tmp_path / 'bag') as bag, pytest.raises(BagError, match="'/one' is not a std_msgs"):
         list(bag.read())
 
 
-def test_what_is_no_bag_is_named(tmp_path):
+def test_error_names_a_path_that_is_not_a_bag(tmp_path):
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'empty.mcap').touch()
     (tmp_path / 'text.mcap').write_text('no bag at all')
@@ -162,7 +162,7 @@ def test_what_is_no_bag_is_named(tmp_path):
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
-def test_a_bag_without_messages_is_refused(tmp_path, storage):
+def test_rejects_a_bag_without_messages(tmp_path, storage):
     with BagWriter(tmp_path / 'bag', storage):
         pass
     with pytest.raises(BagError, match='holds no message'), Bag(tmp_path / 'bag'):
@@ -171,7 +171,9 @@ def test_a_bag_without_messages_is_refused(tmp_path, storage):
 
 @pytest.mark.parametrize('with_metadata', [True, False])
 @pytest.mark.parametrize(('cut_bytes', 'whole'), [(1, 6), (100, 6), (700_000, 5), (3_000_000, 3)])
-def test_of_a_cut_mcap_the_whole_part_is_read_first(tmp_path, cut_bytes, whole, with_metadata):
+def test_the_readable_part_of_a_truncated_mcap_is_read_before_the_error(
+    tmp_path, cut_bytes, whole, with_metadata
+):
     file = _image_bag(tmp_path / 'bag') / 'bag.mcap'
     with Bag(tmp_path / 'bag') as bag:
         complete = list(bag.messages())
@@ -183,11 +185,11 @@ def test_of_a_cut_mcap_the_whole_part_is_read_first(tmp_path, cut_bytes, whole, 
         assert bag.topics['/camera/image_raw'].message_count == whole
         with pytest.raises(BagError, match=r'bag\.mcap.*missing.*mcap recover'):
             found.extend(bag.messages())
-    # list.extend keeps what came before the error.
+    # list.extend keeps the items before the error.
     assert found == complete[:whole]
 
 
-def test_zeros_after_a_crash_are_no_records(tmp_path):
+def test_zeros_after_a_crash_are_not_records(tmp_path):
     data = (_image_bag(tmp_path / 'bag') / 'bag.mcap').read_bytes()
     footer_and_magic_bytes = 37
     (tmp_path / 'cut.mcap').write_bytes(data[:-footer_and_magic_bytes] + bytes(4096))
@@ -197,7 +199,7 @@ def test_zeros_after_a_crash_are_no_records(tmp_path):
     assert stamps == [0, 10, 20, 30, 40, 50]
 
 
-def test_a_cut_sqlite_file_is_named(tmp_path):
+def test_error_names_a_truncated_sqlite_file(tmp_path):
     file = _image_bag(tmp_path / 'bag', storage='sqlite3') / 'bag.db3'
     file.write_bytes(file.read_bytes()[:-2_000_000])
     with pytest.raises(BagError, match=r'bag\.db3.*recover'), Bag(tmp_path / 'bag') as bag:
@@ -225,7 +227,7 @@ def test_damaged_bytes_give_messages_or_a_bag_error(tmp_path, storage):
     assert failures > 10
 
 
-def test_messages_that_the_metadata_list_but_the_file_lacks(tmp_path):
+def test_reports_messages_that_the_metadata_list_but_the_file_lacks(tmp_path):
     _image_bag(tmp_path / 'bag')
     _image_bag(tmp_path / 'less', count=4)
     shutil.copy(tmp_path / 'less' / 'less.mcap', tmp_path / 'bag' / 'bag.mcap')

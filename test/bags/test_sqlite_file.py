@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SQLite bags of all versions are read, whatever stands in columns that decide nothing."""
+"""SQLite bags of all versions are read, whatever is in columns that are not needed."""
 
 import sqlite3
 from contextlib import closing
@@ -26,11 +26,11 @@ COLUMNS = {
         'type_description_hash',
     ),
 }
-"""Columns of the topics as versions of rosbag2 make them."""
+"""Columns of the table of topics in versions of rosbag2."""
 
 
 def write(path, numbers, columns=COLUMNS['iron'], **values):
-    """Write headers with SQLite alone, their table of topics as wanted."""
+    """Write headers with SQLite directly, with the given columns of topics."""
     given = {
         'id': 1, 'name': '/one', 'type': HEADER, 'serialization_format': 'cdr',
         'offered_qos_profiles': '', 'type_description_hash': TYPES.hash_rihs01(HEADER),
@@ -59,7 +59,7 @@ def read_whole(path):
 
 
 @pytest.mark.parametrize('qos', QOS.values(), ids=QOS)
-def test_a_text_of_qos_decides_nothing_else(tmp_path, qos):
+def test_qos_texts_change_nothing_else(tmp_path, qos):
     path = write(tmp_path / 'x.db3', range(3), offered_qos_profiles=qos)
     assert read_whole(path) == expected(range(3))
 
@@ -68,14 +68,14 @@ def test_a_text_of_qos_decides_nothing_else(tmp_path, qos):
     ('qos', 'is_latched'),
     [('as_foxy_records', True), ('as_rolling_records', True), ('one_mapping', False)],
 )
-def test_it_decides_what_is_latched(tmp_path, qos, is_latched):
+def test_qos_texts_decide_what_is_latched(tmp_path, qos, is_latched):
     path = write(tmp_path / 'x.db3', range(3), offered_qos_profiles=QOS[qos])
     with Bag(path) as bag:
         assert bag.is_latched('/one') is is_latched
 
 
 @pytest.mark.parametrize('columns', COLUMNS.values(), ids=COLUMNS)
-def test_tables_of_every_version(tmp_path, columns):
+def test_reads_tables_of_every_version(tmp_path, columns):
     path = write(tmp_path / 'x.db3', range(3), columns)
     assert read_whole(path) == expected(range(3))
 
@@ -91,7 +91,7 @@ def test_tables_of_every_version(tmp_path, columns):
         "INSERT INTO topics(id, name, type) VALUES(2, '/two', 'own_msgs/msg/Own')",
     ],
 )
-def test_other_tables_and_rows_do_no_harm(tmp_path, statement):
+def test_other_tables_and_rows_are_ignored(tmp_path, statement):
     path = write(tmp_path / 'x.db3', range(3))
     with closing(sqlite3.connect(path)) as database:
         database.execute(statement)
@@ -104,17 +104,17 @@ def test_other_tables_and_rows_do_no_harm(tmp_path, statement):
 
 @pytest.mark.parametrize('name', ['serialization_format', 'type_description_hash'])
 @pytest.mark.parametrize('value', ['', None])
-def test_what_is_not_reported_is_taken_for_the_usual(tmp_path, name, value):
+def test_missing_columns_have_default_values(tmp_path, name, value):
     path = write(tmp_path / 'x.db3', range(3), **{name: value})
     assert read_whole(path) == expected(range(3))
 
 
-def test_by_time_where_nothing_indexes_it(tmp_path):
+def test_reads_by_time_without_an_index(tmp_path):
     path = write(tmp_path / 'x.db3', [5, 1, 3, 1, 0])
     assert read_whole(path) == expected([0, 1, 1, 3, 5])
 
 
-def test_messages_that_are_no_bytes_are_no_messages(tmp_path):
+def test_rows_that_are_not_bytes_are_not_messages(tmp_path):
     path = write(tmp_path / 'x.db3', range(3))
     with closing(sqlite3.connect(path)) as database:
         database.execute('UPDATE messages SET data = 10000000000 WHERE id = 2')
@@ -125,7 +125,7 @@ def test_messages_that_are_no_bytes_are_no_messages(tmp_path):
             list(bag.read())
 
 
-def test_messages_of_others_are_called_what_they_are(tmp_path):
+def test_messages_of_other_encodings_are_reported_as_such(tmp_path):
     path = write(tmp_path / 'x.db3', range(3), serialization_format='cbor')
     with pytest.raises(BagError, match='holds messages in CBOR') as caught, Bag(path):
         pass
@@ -133,7 +133,7 @@ def test_messages_of_others_are_called_what_they_are(tmp_path):
 
 
 @pytest.mark.parametrize('statement', ['CREATE TABLE patients(name)', 'PRAGMA user_version = 3'])
-def test_a_database_that_is_no_bag_is_called_so(tmp_path, statement):
+def test_a_database_that_is_not_a_bag_is_reported_as_such(tmp_path, statement):
     with closing(sqlite3.connect(tmp_path / 'x.db3')) as database:
         database.execute(statement)
         database.commit()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags that are whole, in all the forms in which recorders leave them."""
+"""Complete bags, in all the forms that recorders write."""
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ BY_TWO = pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
 
 
 def read(path):
-    """Read a whole bag of headers: times of receipt, and content."""
+    """Read all headers of a bag: times of receipt, and content."""
     with Bag(path) as bag:
         assert not bag.damage
         found = [(time_ns, data) for _, time_ns, data in bag.messages(['/one'])]
@@ -42,7 +42,7 @@ def expected(numbers, size=0):
 
 @BY_TWO
 @pytest.mark.parametrize('with_metadata', [True, False])
-def test_a_split_bag_is_one(tmp_path, storage, with_metadata):
+def test_a_split_bag_is_read_as_one(tmp_path, storage, with_metadata):
     write_split(tmp_path / 'bag', [[1, 2], [3, 4], [5]], storage)
     if not with_metadata:
         (tmp_path / 'bag/metadata.yaml').unlink()
@@ -50,13 +50,13 @@ def test_a_split_bag_is_one(tmp_path, storage, with_metadata):
 
 
 @BY_TWO
-def test_parts_that_overlap_come_in_order_of_receipt(tmp_path, storage):
+def test_overlapping_files_are_read_in_order_of_receipt(tmp_path, storage):
     write_split(tmp_path / 'bag', [[1, 5, 9], [2, 6], [3]], storage)
     assert read(tmp_path / 'bag') == expected([1, 2, 3, 5, 6, 9])
 
 
 @BY_TWO
-def test_the_folders_of_a_first_format_are_left_out_of_names(tmp_path, storage):
+def test_folders_in_names_of_files_of_the_first_format_are_ignored(tmp_path, storage):
     write_split(tmp_path / 'bag', [[1], [2]], storage)
     names = [f'bag/bag_{place}{ENDINGS[storage]}' for place in (0, 1)]
     write_metadata(
@@ -87,12 +87,12 @@ METADATA = {
     'topics_as_a_mapping': {'topics_with_message_count': {'/one': 3}},
     'other_names_of_compression': {'compression_format': 'none', 'compression_mode': 'NONE'},
 }  # fmt: skip
-"""What other tools leave out of metadata.yaml, or put there."""
+"""Variants of metadata.yaml that other tools write."""
 
 
 @BY_TWO
 @pytest.mark.parametrize('more', METADATA.values(), ids=METADATA)
-def test_metadata_of_other_tools_are_no_damage(tmp_path, storage, more):
+def test_metadata_of_other_tools_are_not_damage(tmp_path, storage, more):
     write_split(tmp_path / 'bag', [[1, 2], [3]], storage)
     names = {f'bag_0{ENDINGS[storage]}': 2, f'bag_1{ENDINGS[storage]}': 1}
     write_metadata(tmp_path / 'bag', storage, names, **more)
@@ -107,7 +107,7 @@ def test_metadata_of_other_tools_are_no_damage(tmp_path, storage, more):
 
 @pytest.mark.parametrize('version', range(1, 10))
 @pytest.mark.parametrize('qos', [x for x in QOS.values() if not isinstance(x, bytes)])
-def test_of_qos_in_metadata_nothing_depends(tmp_path, version, qos):
+def test_qos_in_metadata_is_ignored(tmp_path, version, qos):
     write_split(tmp_path / 'bag', [[1, 2]])
     topic = {'name': '/one', 'type': HEADER, 'offered_qos_profiles': qos}
     entries = [{'topic_metadata': topic, 'message_count': 2}]
@@ -116,7 +116,7 @@ def test_of_qos_in_metadata_nothing_depends(tmp_path, version, qos):
     assert read(tmp_path / 'bag') == expected([1, 2])
 
 
-def test_files_in_folders_of_the_bag(tmp_path):
+def test_files_in_subfolders_of_the_bag_are_read(tmp_path):
     bag = write_split(tmp_path / 'bag', [[1, 2], [3]])
     for place in (0, 1):
         (bag / f'part{place}').mkdir()
@@ -130,7 +130,7 @@ def test_files_in_folders_of_the_bag(tmp_path):
 
 @pytest.mark.parametrize('name', ['x.db3', 'x.mcap'])
 @BY_TWO
-def test_the_first_bytes_tell_the_storage_of_a_file(tmp_path, storage, name):
+def test_the_storage_is_determined_from_the_first_bytes(tmp_path, storage, name):
     (file,) = write_headers(tmp_path / 'bag', [1, 2], storage).glob(f'*{ENDINGS[storage]}')
     file.rename(tmp_path / name)
     assert read(tmp_path / name) == expected([1, 2])
@@ -143,18 +143,18 @@ def test_the_first_bytes_tell_the_storage_of_a_file(tmp_path, storage, name):
 @pytest.mark.parametrize('mode', [CompressionMode.FILE, CompressionMode.MESSAGE])
 @pytest.mark.parametrize('version', [8, 9])
 @pytest.mark.parametrize('with_metadata', [True, False])
-def test_zstd_by_file_and_by_message(tmp_path, storage, mode, version, with_metadata):
+def test_reads_zstd_by_file_and_by_message(tmp_path, storage, mode, version, with_metadata):
     bag = write_packed(tmp_path / 'bag', [1, 2, 3], storage, mode, version=version)
     metadata = bag / 'metadata.yaml'
     content = yaml.safe_load(metadata.read_text())
-    content['rosbag2_bagfile_information']['compression_mode'] = mode.name  # as rosbag2 has it
+    content['rosbag2_bagfile_information']['compression_mode'] = mode.name  # as rosbag2 writes it
     metadata.write_text(yaml.safe_dump(content))
     if not with_metadata:
         metadata.unlink()
     assert read(bag) == expected([1, 2, 3])
 
 
-def test_a_packed_file_alone_and_one_that_is_not_packed_yet(tmp_path):
+def test_reads_a_single_compressed_file_and_one_not_yet_compressed(tmp_path):
     bag = write_packed(tmp_path / 'bag', [1, 2], 'sqlite3', CompressionMode.FILE)
     (packed,) = bag.glob('*.zstd')
     assert read(packed) == expected([1, 2])
@@ -166,20 +166,20 @@ def test_a_packed_file_alone_and_one_that_is_not_packed_yet(tmp_path):
 
 @pytest.mark.parametrize('compression', CompressionType)
 @pytest.mark.parametrize('message_index', [True, False])
-def test_chunks_of_mcap(tmp_path, compression, message_index):
+def test_reads_compressed_chunks_of_mcap(tmp_path, compression, message_index):
     more = {'size': 50_000, 'message_index': message_index}
     write_foreign(tmp_path / 'bag.mcap', range(40), compression, **more)
     assert read(tmp_path / 'bag.mcap') == expected(range(40), 50_000)
 
 
-def test_mcap_without_chunks_comes_as_it_was_written(tmp_path):
-    # rosbag2's preset `fastwrite` leaves such a file.
+def test_mcap_without_chunks_is_read_in_file_order(tmp_path):
+    # The preset `fastwrite` of rosbag2 writes such a file.
     write_foreign(tmp_path / 'bag.mcap', [1, 4, 2, 3], chunked=False)
     assert read(tmp_path / 'bag.mcap') == expected([1, 4, 2, 3])
 
 
 @BY_TWO
-def test_times_of_receipt_that_go_backwards_are_put_in_order(tmp_path, storage):
+def test_times_of_receipt_that_go_backward_are_sorted(tmp_path, storage):
     write_headers(tmp_path / 'bag', [5, 6, 1, 2, 6, 0], storage)
     assert read(tmp_path / 'bag') == expected([0, 1, 2, 5, 6, 6])
 
@@ -188,8 +188,8 @@ def test_times_of_receipt_that_go_backwards_are_put_in_order(tmp_path, storage):
 @pytest.mark.parametrize(
     'stamps', [[7, 7, 7], [0, 0, 0], [9, 8, 7], [1, 2, 10**18], [2**31 * 10**9 - 1, 0, 5]]
 )
-def test_stamps_are_left_as_they_are(tmp_path, storage, stamps):
-    """Equal, absent, backwards, with a gap, at the end of time: receipt alone orders them."""
+def test_stamps_are_unchanged(tmp_path, storage, stamps):
+    """Equal, zero, backward, with a gap, or maximal: only the time of receipt orders messages."""
     with BagWriter(tmp_path / 'bag', storage) as bag:
         for received, stamp in enumerate(stamps):
             bag.write('/one', HEADER, header(stamp), received)
@@ -199,7 +199,7 @@ def test_stamps_are_left_as_they_are(tmp_path, storage, stamps):
 
 
 @BY_TWO
-def test_several_image_topics_and_compressed_images(tmp_path, storage):
+def test_reads_several_image_topics_and_compressed_images(tmp_path, storage):
     image = np.full((8, 16, 3), (200, 100, 50), np.uint8)
     frames = [(10, image, None), (20, image, None)]
     write_image_bag(
@@ -220,7 +220,7 @@ def test_several_image_topics_and_compressed_images(tmp_path, storage):
 
 
 @BY_TWO
-def test_a_file_reports_the_hashes_of_its_types_itself(tmp_path, storage):
+def test_hashes_of_types_are_read_from_the_file(tmp_path, storage):
     writer = Writer(tmp_path / 'bag', version=8, storage_plugin=StoragePlugin[storage.upper()])
     with writer:
         other = {'msgdef': 'uint8 x\n', 'rihs01': 'RIHS01_' + '0' * 64}
@@ -232,13 +232,13 @@ def test_a_file_reports_the_hashes_of_its_types_itself(tmp_path, storage):
         (connection,) = bag._connections()
         assert connection.digest == TYPES.hash_rihs01(HEADER)
         assert len(list(bag.read())) == 1
-    if storage == 'sqlite3':  # rosbags notes no hash in MCAP
+    if storage == 'sqlite3':  # rosbags writes no hash in MCAP
         with Bag(tmp_path / 'bag.db3') as bag, pytest.raises(BagError, match='RIHS01_000'):
             bag.read()
 
 
 @BY_TWO
 @pytest.mark.parametrize('name', ['case #3', 'what?', '100%41', 'ein Gürtel'])
-def test_names_with_signs_of_uris(tmp_path, storage, name):
+def test_reads_files_whose_names_have_characters_of_uris(tmp_path, storage, name):
     write_headers(tmp_path / name / 'bag', [1, 2], storage)
     assert read(tmp_path / name / 'bag') == expected([1, 2])

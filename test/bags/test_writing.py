@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bag is whole and in its place, or there is none; what is in it, other readers read too."""
+"""Bags are written atomically, and other readers can read them."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def _frames(count):
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
-def test_frames_come_back_with_their_stamps(tmp_path, storage):
+def test_written_frames_are_read_back_with_their_stamps(tmp_path, storage):
     write_image_bag(tmp_path / 'deep' / 'bag', _frames(4), storage=storage)
     with AnyReader([tmp_path / 'deep' / 'bag']) as reader:
         found = [
@@ -45,7 +45,7 @@ def test_frames_come_back_with_their_stamps(tmp_path, storage):
         np.testing.assert_array_equal(message.data.reshape(mask.shape), mask)
 
 
-def test_another_library_reads_the_file_by_its_own_definitions(tmp_path):
+def test_another_library_reads_the_file_with_the_definitions_in_it(tmp_path):
     write_image_bag(tmp_path / 'one.mcap', _frames(2))
     assert (tmp_path / 'one.mcap').is_file()
     with (tmp_path / 'one.mcap').open('rb') as file:
@@ -57,7 +57,7 @@ def test_another_library_reads_the_file_by_its_own_definitions(tmp_path):
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
-def test_definitions_hashes_and_offers_are_in_the_bag(tmp_path, storage):
+def test_definitions_hashes_and_qos_are_in_the_bag(tmp_path, storage):
     info = TYPES.types[LABEL_INFO](header=header(1), class_map=[], threshold=0.0)
     with BagWriter(tmp_path / 'bag', storage) as bag:
         bag.write('/label_info', LABEL_INFO, info, 1)
@@ -74,7 +74,7 @@ def test_definitions_hashes_and_offers_are_in_the_bag(tmp_path, storage):
         assert not bag.is_latched('/header')
 
 
-def test_serialized_messages_are_written_as_they_are(tmp_path):
+def test_serialized_messages_are_written_unchanged(tmp_path):
     cdr = bytes(TYPES.serialize_cdr(header(7, 'eye'), HEADER)) + b'\xff tail that no reader wants'
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write('/header', HEADER, cdr, 7)
@@ -82,7 +82,7 @@ def test_serialized_messages_are_written_as_they_are(tmp_path):
         assert list(bag.messages()) == [('/header', 7, cdr)]
 
 
-def test_packed_masks_take_little_room_and_another_library_reads_them(tmp_path):
+def test_compressed_masks_are_small_and_readable_by_another_library(tmp_path):
     mask = np.zeros((480, 640), np.uint8)
     mask[100:200, 50:300] = 3
     for name, packed in (('plain', False), ('packed', True)):
@@ -98,7 +98,7 @@ def test_packed_masks_take_little_room_and_another_library_reads_them(tmp_path):
     assert all(bytes(message.data) == mask.tobytes() for message in found)
 
 
-def test_nothing_is_seen_before_the_end(tmp_path):
+def test_nothing_is_visible_before_the_end(tmp_path):
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write('/header', HEADER, header(1), 1)
         assert not (tmp_path / 'bag').exists()
@@ -107,7 +107,7 @@ def test_nothing_is_seen_before_the_end(tmp_path):
 
 @pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
-def test_nothing_is_left_of_a_failure(tmp_path, storage, error):
+def test_a_failure_leaves_nothing(tmp_path, storage, error):
     def frames():
         yield from _frames(2)
         raise error
@@ -118,14 +118,14 @@ def test_nothing_is_left_of_a_failure(tmp_path, storage, error):
 
 
 @pytest.mark.parametrize('name', ['bag', 'bag.mcap'])
-def test_what_exists_is_not_overwritten(tmp_path, name):
+def test_an_existing_path_is_not_overwritten(tmp_path, name):
     (tmp_path / name).write_text('mine')
     with pytest.raises(BagError, match=f'{name}.*exists already'), BagWriter(tmp_path / name):
         pass
     assert (tmp_path / name).read_text() == 'mine'
 
 
-def test_what_came_up_meanwhile_is_not_overwritten(tmp_path):
+def test_a_path_that_was_created_meanwhile_is_not_overwritten(tmp_path):
     def frames():
         yield from _frames(2)
         (tmp_path / 'bag').mkdir()
@@ -135,7 +135,7 @@ def test_what_came_up_meanwhile_is_not_overwritten(tmp_path):
     assert [path.name for path in tmp_path.rglob('*')] == ['bag']
 
 
-def test_bad_arguments_are_named(tmp_path):
+def test_errors_name_invalid_arguments(tmp_path):
     with pytest.raises(BagError, match=r"'tape'.*mcap"):
         BagWriter(tmp_path / 'bag', 'tape')
     with pytest.raises(BagError, match="'my_msgs/msg/Own'"), BagWriter(tmp_path / 'bag') as bag:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags as other programs leave them, and as crashes do."""
+"""Bags as written by other programs, or left by crashes."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,11 +40,11 @@ QOS = {
     'integer': 7,
     'none': None,
 }
-"""Profiles of publishers, as recorders and other programs write them."""
+"""QoS profiles of publishers, as recorders and other programs write them."""
 
 
 def cdr(number: int, size: int = 0) -> bytes:
-    """Serialize a header that says its number, and is as long as wanted when it is packed."""
+    """Serialize a header with a number, which keeps at least `size` bytes when compressed."""
     letters = np.random.default_rng(number).integers(97, 123, size, dtype=np.uint8)
     return to_cdr(header(number, letters.tobytes().decode()))
 
@@ -104,7 +104,7 @@ def write_metadata(folder: Path, storage: str, counts: dict[str, int], **more: o
 def write_packed(
     path: Path, numbers, storage: str, mode: CompressionMode, size: int = 0, version: int = 8
 ) -> Path:
-    """Write headers with rosbags' own writer, packed by file, by message or by chunk."""
+    """Write headers with the writer of rosbags, compressed by file, by message or by chunk."""
     writer = Rosbags(path, version=version, storage_plugin=StoragePlugin[storage.upper()])
     writer.set_compression(mode, CompressionFormat.ZSTD)
     with writer:
@@ -123,7 +123,7 @@ def write_foreign(
     chunked: bool = True,
     message_index: bool = True,
 ) -> Path:
-    """Write headers with the MCAP library itself, many to a chunk or without any."""
+    """Write headers with the MCAP library, with many messages per chunk or without chunks."""
     index = IndexType.ALL if message_index else IndexType.ALL & ~IndexType.MESSAGE
     writer = Writer(str(path), 2**20, compression, index_types=index, use_chunking=chunked)
     writer.start(profile='ros2')
@@ -136,12 +136,12 @@ def write_foreign(
 
 
 def definition(type_name: str) -> str:
-    """Say how a type is laid out, and those within it."""
+    """Return the message definition of a type and its nested types."""
     return TYPES.generate_msgdef(type_name, ros_version=2)[0]
 
 
 def read(path: Path, match: str) -> list[tuple[int, bytes]]:
-    """Read what there is, and see that the loss is told both before and after."""
+    """Read all readable messages, and check that the loss is reported before and after."""
     found = []
     with Bag(path) as bag:
         known = '; '.join(bag.damage)

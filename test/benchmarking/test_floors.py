@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floors follow from FLOPs, bytes and rates, and from nothing else."""
+"""Lower limits of times are computed only from FLOPs, bytes and rates."""
 
 import os
 import subprocess
@@ -45,7 +45,7 @@ def test_every_stage_has_its_floor() -> None:
     assert found['wait'] == found['download'] == 0
 
 
-def test_a_link_costs_what_crosses_it() -> None:
+def test_the_cost_of_a_link_is_that_of_the_transferred_bytes() -> None:
     linked = floors.stage_floors(SPEC, SIZE, 'torch', RATES._replace(link=1e6))
     local = floors.stage_floors(SPEC, SIZE, 'torch', RATES)
     assert linked['download'] == pytest.approx((PIXELS + FITTED) / 1e3)
@@ -71,7 +71,7 @@ def test_a_precision_that_the_machine_lacks_counts_as_float32() -> None:
     assert int8 == floors.stage_floors(SPEC, SIZE, 'torch float32', RATES)
 
 
-def test_the_way_is_the_model_and_all_the_rest() -> None:
+def test_the_end_to_end_floor_is_the_sum_of_network_and_other_stages() -> None:
     stages = floors.stage_floors(SPEC, SIZE, 'torch', RATES)
     floor = floors.path_floors(SPEC, SIZE, 'torch', RATES)
     in_and_out = 2 * 2 * 4 * PIXELS / 1e3
@@ -79,7 +79,7 @@ def test_the_way_is_the_model_and_all_the_rest() -> None:
     assert floor['model'] == pytest.approx(stages['fit'] + stages['network'] + stages['upsample'])
 
 
-def test_this_machine_has_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rates_of_this_machine_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(floors, '_SIDES', (64,))
     reports: list[str] = []
     rates = floors.measure_rates(torch.device('cpu'), reports.append)
@@ -93,7 +93,7 @@ def test_this_machine_has_rates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Clock:
-    """Products that take as long as they are said to, by a clock of their own."""
+    """Fake matrix products that take a given time on a fake clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, rates: dict[torch.dtype, float]) -> None:
         self.now_s = 0.0
@@ -114,7 +114,7 @@ class Clock:
 
 
 @pytest.mark.parametrize('slowdown', [10.0, 300.0, 1e6])
-def test_a_trial_of_what_is_emulated_is_cut_off(
+def test_a_trial_of_an_emulated_type_is_aborted(
     monkeypatch: pytest.MonkeyPatch, slowdown: float
 ) -> None:
     clock = Clock(monkeypatch, {torch.float32: 1e11, torch.int8: 1e11 / slowdown})
@@ -123,7 +123,7 @@ def test_a_trial_of_what_is_emulated_is_cut_off(
     assert clock.longest_s < max(floors._TRIAL_MOST_S, 2 * 64**3 / 1e11 * slowdown + 1e-9)
 
 
-def test_a_narrow_type_that_is_as_quick_is_not_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_narrow_type_of_equal_speed_is_not_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, {torch.float32: 1e11, torch.int8: 1e11})
     assert not floors._is_emulated(torch.int8)
     assert (torch.int8, 512) in clock.sides
@@ -132,11 +132,11 @@ def test_a_narrow_type_that_is_as_quick_is_not_emulated(monkeypatch: pytest.Monk
 def test_a_slow_machine_is_measured_with_smaller_products(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, {torch.float32: 1e9})
     assert floors._matrix_rate(torch.device('cpu'), torch.float32) == pytest.approx(1e9)
-    assert clock.sides == [(torch.float32, 512)], '1024 would take two seconds a product'
+    assert clock.sides == [(torch.float32, 512)], 'a product of 1024 would take two seconds'
     assert clock.now_s < 3
 
 
-def test_what_onednn_has_no_instructions_for_is_not_even_tried(
+def test_types_without_instructions_in_onednn_are_not_tried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(floors, 'has_instructions', lambda name: name in ('f32', 'int8'))
@@ -155,7 +155,7 @@ MEASURE = (
 
 
 def measured(**variables: str) -> list[str]:
-    """Measure in a process of its own: the libraries read the variables once."""
+    """Measure in a new process: the libraries read the variables only once."""
     run = subprocess.run(
         [sys.executable, '-c', MEASURE],
         env={**os.environ, **variables},
@@ -166,7 +166,7 @@ def measured(**variables: str) -> list[str]:
     return run.stdout.split()
 
 
-def test_instructions_that_the_environment_hides_are_not_measured() -> None:
+def test_instructions_disabled_by_the_environment_are_not_measured() -> None:
     found = measured(ATEN_CPU_CAPABILITY='avx2', ONEDNN_MAX_CPU_ISA='AVX2')
     assert 'f32' in found
     assert not {'bf16', 'f16'} & set(found)
@@ -175,8 +175,8 @@ def test_instructions_that_the_environment_hides_are_not_measured() -> None:
 @pytest.mark.skipif(
     not has_instructions('bf16'), reason='oneDNN has no bfloat16 instructions here'
 )
-def test_what_onednn_reports_it_has_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether it is quicker than float32 is for the trial to say: AVX-512 alone emulates it."""
+def test_types_supported_by_onednn_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trial decides whether it is faster than float32: plain AVX-512 emulates it."""
     tried: list[torch.dtype] = []
     monkeypatch.setattr(floors, '_is_emulated', lambda of_type: tried.append(of_type) or True)
     monkeypatch.setattr(floors, '_matrix_rate', lambda device, of_type: 1e9)

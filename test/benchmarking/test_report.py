@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was measured: tables in Markdown, with the floor beside each figure, and a plot."""
+"""The report: Markdown tables with the floor beside each value, and a plot."""
 
 from typing import Any
 from xml.etree import ElementTree
@@ -50,12 +50,12 @@ def over_dds(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_numbers_get_few_digits_and_what_is_unknown_a_dash() -> None:
+def test_numbers_have_few_digits_and_unknown_values_are_a_dash() -> None:
     lines = markdown(['a', 'b', 'c', 'd'], [[0.123, 9.999, None, 'x']]).splitlines()
     assert lines == ['| a | b | c | d |', '| --- | --- | --- | --- |', '| 0.12 | 10.0 | - | x |']
 
 
-def test_cost_by_pixels_and_cameras_stands_beside_its_floor() -> None:
+def test_cost_by_pixels_and_cameras_is_beside_its_floor() -> None:
     row = {
         **{'size': '1000x1000', 'pixels': 10**6, 'cameras': 2, 'frames_per_s': 50.0},
         **{'mask': {'p50': 0.5, 'p95': 0.6, 'p99': 0.7}, 'total': MS},
@@ -100,7 +100,7 @@ def texts(svg: str) -> set[str]:
     return {f'{element.text}' for element in ElementTree.fromstring(svg).iter() if element.text}
 
 
-def test_a_plot_of_stages_has_each_of_them_also_one_without_a_colour_of_its_own() -> None:
+def test_a_plot_has_all_stages_including_one_without_its_own_color() -> None:
     row = {'size': '96x64', 'cameras': 2, 'total': MS, 'stages': {'network': MS, 'new': MS}}
     written = texts(plot({'table': [row], **FACTS}))
     assert {'96x64, cameras: 2', '2.0 ms (p95 2.0, p99 30.0)', 'network 1.00, new 1.00'} <= written

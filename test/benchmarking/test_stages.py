@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's worker measures itself, without ROS."""
+"""The worker of the node is measured without ROS."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def make_image(height: int = 60, width: int = 101) -> np.ndarray:
 
 
 @pytest.mark.parametrize('stamp_ns', [1, 1_700_000_000_123_456_789])
-def test_a_stamp_changes_nothing_else(stamp_ns: int) -> None:
+def test_setting_a_stamp_changes_nothing_else(stamp_ns: int) -> None:
     cdr = stamped(image_cdr(make_image()), stamp_ns)
     assert stamp_of(cdr) == stamp_ns
     message = from_cdr(cdr, IMAGE)
@@ -44,7 +44,7 @@ def test_a_stamp_changes_nothing_else(stamp_ns: int) -> None:
     assert np.array_equal(rgb_from_msg(message), make_image())
 
 
-def test_every_camera_has_every_stage_in_every_round(model: Path) -> None:
+def test_every_stage_is_measured_for_every_camera_in_every_round(model: Path) -> None:
     rounds = measure(
         Segmenter.load(model, 'cpu'), [make_image(), make_image()], frames=3, cameras=2
     )
@@ -55,14 +55,14 @@ def test_every_camera_has_every_stage_in_every_round(model: Path) -> None:
         to_mask = own[: own.index('publish') + 1]
         assert sum(first[stage] for stage in to_mask) <= first['age'] <= second['age']
         assert sum(first[stage] for stage in own) <= first['detections_age']
-        assert second['wait'] > first['wait'], 'the other camera goes before it'
+        assert second['wait'] > first['wait'], 'the other camera is processed first'
 
 
 @pytest.mark.parametrize(('rounds', 'counted'), [(2, 1), (7, 4), (12, 7)])
-def test_a_measurement_is_cut_short_but_never_empty(
+def test_a_measurement_may_be_shortened_but_is_never_empty(
     model: Path, monkeypatch: pytest.MonkeyPatch, rounds: int, counted: int
 ) -> None:
-    """Of few rounds half count, of more all but the first five."""
+    """Of few rounds the last half is used, of more all but the first five."""
     reported: list[int] = []
     monkeypatch.setattr(stages, 'time', SimpleNamespace(
         monotonic=lambda: float(reported[-1]), monotonic_ns=time.monotonic_ns, time_ns=time.time_ns
@@ -73,7 +73,7 @@ def test_a_measurement_is_cut_short_but_never_empty(
     assert len(found) == counted
 
 
-def test_known_times_are_summed_up() -> None:
+def test_known_times_are_summarized() -> None:
     rounds = [
         [
             {**KNOWN, 'network': float(n), 'age': 5.0, 'detections_age': 10.0},
@@ -87,7 +87,7 @@ def test_known_times_are_summed_up() -> None:
     assert (found['frames'], found['frames_per_s']) == (4, 100.0)
 
 
-def test_a_frame_that_the_node_rejects_ends_it(
+def test_a_frame_that_the_node_rejects_ends_the_measurement(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object) -> None:
@@ -118,7 +118,7 @@ def test_the_command_writes_table_and_image(
     printed = capsys.readouterr()
     assert 'benchmark: measuring 160x96 with 2 camera(s)' in printed.err
     assert 'Instruction set: torch' in printed.out
-    assert 'two minutes' not in printed.out, 'as many frames as were asked for'
+    assert 'two minutes' not in printed.out, 'the number of frames was given'
     found = json.loads(report.read_text())
     assert set(found['stages']) == set(STAGES)
     assert all(set(times) == PERCENTILES for times in (*found['stages'].values(), found['total']))
@@ -151,7 +151,7 @@ def test_two_minutes_are_shared_among_all_rows(
     assert text in capsys.readouterr().out
 
 
-def test_images_of_any_size_are_drawn() -> None:
+def test_synthetic_images_of_any_size_are_drawn() -> None:
     assert {image.shape for image in benchmark.draw((96, 128))} == {(96, 128, 3)}
 
 
@@ -174,7 +174,7 @@ def test_rejects_invalid_settings(
     assert expected in capsys.readouterr().err
 
 
-def test_a_folder_that_is_no_model_is_reported(
+def test_a_folder_that_is_not_a_model_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert benchmark_main(['--model', f'{tmp_path}', '--json', f'{tmp_path / "f"}']) == 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The types of the verbs' options: what they read, and what they refuse with which words."""
+"""The types of the options of verbs: valid values, and errors for invalid ones."""
 
 import argparse
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def test_values_are_read(read: Callable[[str], Any], text: str, value: Any) -> N
         (arguments.svg_file, ('way.png',), 'does not end in .svg'),
     ],
 )
-def test_what_is_refused_is_named_with_the_remedy(
+def test_errors_name_the_invalid_value_and_the_remedy(
     read: Callable[[str], Any], texts: tuple[str, ...], remedy: str
 ) -> None:
     for text in texts:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `calibrate`: a temperature from some videos, its effect on others, nothing lost."""
+"""The verb `calibrate`: fits a temperature on some videos, reports its effect on others."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ SPEC = ModelSpec(
 
 @pytest.fixture
 def model(tmp_path):
-    """Make a model that is far too sure of what it does not know."""
+    """Make a model that is far too confident."""
     torch.manual_seed(0)
     network = SegmentationNetwork(SPEC).eval()
     with torch.no_grad():
@@ -55,7 +55,7 @@ def calibrate(model, *more):
     return main(['--model', str(model), '--device', 'cpu', *map(str, more)])
 
 
-def test_the_folder_gets_a_temperature_and_loses_nothing(model, data, capsys):
+def test_the_temperature_is_written_and_nothing_else_changes(model, data, capsys):
     digest = 'ab' * 32
     entry = {'precision': 'f32', 'files': {'model.onnx': digest}, 'agreement': {}}
     before = dataclasses.replace(
@@ -82,7 +82,7 @@ def test_the_folder_gets_a_temperature_and_loses_nothing(model, data, capsys):
     assert read_spec(model) == spec
 
 
-def test_a_card_with_more_in_it_stays(model, data, capsys):
+def test_additional_text_of_a_card_is_kept(model, data, capsys):
     with (model / 'README.md').open('a') as file:
         file.write('\nSeen by me.\n')
     assert calibrate(model, '--calibration', data) == 0
@@ -91,18 +91,18 @@ def test_a_card_with_more_in_it_stays(model, data, capsys):
     assert read_spec(model).temperature > 2
 
 
-def test_a_model_that_is_no_demo_wants_a_data_set(model, capsys):
+def test_a_model_that_is_not_a_demo_needs_a_data_set(model, capsys):
     content = (model / 'model.json').read_bytes()
     assert calibrate(model) == 2
     assert '--calibration' in capsys.readouterr().err
     assert (model / 'model.json').read_bytes() == content
 
 
-def test_no_frames_is_no_number(model):
+def test_rejects_an_invalid_number_of_frames(model):
     with pytest.raises(SystemExit):
         calibrate(model, '--frames', 0)
 
 
-def test_the_temperature_is_plain_in_the_file(model, data):
+def test_the_temperature_is_a_readable_number_in_the_file(model, data):
     assert calibrate(model, '--calibration', data, '--frames', 1) == 0
     assert json.loads((model / 'model.json').read_text())['temperature'] > 1

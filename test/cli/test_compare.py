@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`compare`: what it finds, what it refuses, and its exit status."""
+"""`compare`: its results, errors and exit status."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def compared(tmp_path):
-    """Compare, and give the exit status and what the file holds."""
+    """Compare; return the exit status and the contents of the file."""
 
     def compared(*arguments):
         path = tmp_path / 'out' / 'compared.json'
@@ -46,7 +46,7 @@ def bags(shift, names=('one', 'two'), frames=FRAMES):
 
 
 def rows(document):
-    """Every difference of a document, by where it stands."""
+    """Return every difference in a document by its position."""
     for key, value in document.items():
         if isinstance(value, dict):
             if 'difference' in value:
@@ -56,7 +56,7 @@ def rows(document):
 
 
 def with_stage(bags, stage):
-    """Give bags a time of a stage, over all and for each frame."""
+    """Add the time of a stage to bags, in total and for each frame."""
     for bag in bags.values():
         bag['latency_ms'][stage] = bag['latency_ms']['network']
         for one in bag['over_time']:
@@ -64,7 +64,7 @@ def with_stage(bags, stage):
     return bags
 
 
-def test_a_file_of_format_3_with_its_old_name_of_a_stage_is_compared(write, compared):
+def test_a_file_of_format_3_with_an_old_stage_name_is_compared(write, compared):
     old = write('old.json', with_stage(bags(2), 'scrutiny'), format=3)
     new = write('new.json', with_stage(bags(4), 'postprocessing'), format=FORMAT)
     assert compared(old, new)[0] == 1, 'four pixels off are worse than two'
@@ -88,7 +88,7 @@ def test_a_worse_model_fails_and_a_better_one_does_not(write, compared, capsys):
     good, bad = write('good.json', bags(1)), write('bad.json', bags(4))
     status, found = compared(good, bad)
     assert status == 1
-    assert found['worse'] == ['score', 'mIoU']  # the edges are all within the tolerance
+    assert found['worse'] == ['score', 'mIoU']  # all edges are within the tolerance
     assert found['mIoU']['high'] < -found['bound']
     assert 'B is worse than A by more than 0.005 (rule: sure): score, mIoU' in (
         capsys.readouterr().out
@@ -117,7 +117,7 @@ def test_the_numbers_are_the_official_ones(write, compared):
             assert classes == pytest.approx(of_video['class_mIoU'])
 
 
-def test_the_ends_enclose_the_difference(write, compared):
+def test_the_interval_contains_the_difference(write, compared):
     noisy = bags(2)
     rng = np.random.default_rng(0)
     for bag in noisy.values():
@@ -139,7 +139,7 @@ def test_the_order_of_frames_and_bags_does_not_matter(write, compared):
     assert compared(write('a.json', a), write('b.json', turned))[1] == expected
 
 
-def test_turned_around_the_differences_are_the_same(write, compared):
+def test_swapping_the_files_changes_only_the_sign(write, compared):
     a, b = write('a.json', bags(1)), write('b.json', bags(4))
     ours, theirs = (dict(rows(compared(*pair)[1])) for pair in ((a, b), (b, a)))
     for name, row in ours.items():
@@ -148,7 +148,7 @@ def test_turned_around_the_differences_are_the_same(write, compared):
 
 
 @pytest.mark.parametrize(('rule', 'status'), [('sure', 0), ('estimate', 1), ('possible', 1)])
-def test_the_rules_differ_where_chance_may_be_at_work(rule, status, write, compared):
+def test_the_rules_differ_if_the_difference_may_be_random(rule, status, write, compared):
     """The mean is lower by more than the bound, but some frames are much better."""
     changed = bags(2)
     rng = np.random.default_rng(1)
@@ -164,14 +164,14 @@ def test_the_rules_differ_where_chance_may_be_at_work(rule, status, write, compa
 
 @pytest.fixture
 def without_needle(write):
-    """B lost a class in one bag, which the mean over all hardly feels."""
+    """B lost a class in one bag, which hardly changes the overall mean."""
     a, b = bags(2, 'pqrs'), bags(2, 'pqrs')
     for item in b['q']['over_time']:
         item['iou'][3] = 0.0
     return write('a.json', a), write('b.json', b)
 
 
-def test_a_class_and_a_bag_have_bounds_of_their_own(without_needle, compared):
+def test_classes_and_bags_have_their_own_bounds(without_needle, compared):
     assert compared(*without_needle, '--bound', '0.05')[0] == 0
     status, found = compared(*without_needle, '--bound', '0.05', '--class-bound', '0.1')
     assert status == 1
@@ -189,7 +189,7 @@ def test_a_class_in_no_frame_has_no_value(write, compared, capsys):
     assert 'suturing needle' in text
 
 
-def test_frames_that_one_lacks_are_refused_or_counted(write, compared, capsys):
+def test_frames_missing_in_one_file_are_rejected_or_counted(write, compared, capsys):
     a, b = bags(2), bags(2)
     del b['one']['over_time'][5:9]
     b['two']['over_time'][0] |= {'iou': None, 'nsd': None, 'truth': None}
@@ -208,7 +208,7 @@ def test_frames_that_one_lacks_are_refused_or_counted(write, compared, capsys):
     assert 'left out: 5 scored frames' in capsys.readouterr().out
 
 
-def test_frames_without_a_truth_play_no_part(write, compared):
+def test_frames_without_ground_truth_are_ignored(write, compared):
     a, b = bags(2), bags(2)
     a['one']['over_time'].append(unscored(900))
     b['one']['over_time'] += [unscored(901), unscored(902, stamp_ns=None)]
@@ -217,7 +217,7 @@ def test_frames_without_a_truth_play_no_part(write, compared):
     assert found['frames'] == 2 * FRAMES + 1
 
 
-def test_another_file_of_the_same_name_is_refused(write, compared, capsys):
+def test_rejects_another_bag_of_the_same_name(write, compared, capsys):
     a, b = bags(2), bags(2)
     b['two']['identity']['fingerprint'] = '00' * 32
     files = write('a.json', a), write('b.json', b)
@@ -274,7 +274,7 @@ def no_bags(document):
         (no_bags, 'has no "bags"'),
     ],
 )
-def test_files_that_can_not_be_compared(spoil, message, write, compared, tmp_path, capsys):
+def test_rejects_files_that_cannot_be_compared(spoil, message, write, compared, tmp_path, capsys):
     a = result(bags(2))
     b = copy.deepcopy(a)
     spoil(b)
@@ -287,7 +287,7 @@ def test_files_that_can_not_be_compared(spoil, message, write, compared, tmp_pat
 
 
 @pytest.mark.parametrize('content', [None, 'not JSON', '[1]'])
-def test_files_that_can_not_be_read(content, write, compared, tmp_path, capsys):
+def test_rejects_files_that_cannot_be_read(content, write, compared, tmp_path, capsys):
     path = tmp_path / 'b.json'
     if content:
         path.write_text(content)
@@ -296,14 +296,14 @@ def test_files_that_can_not_be_read(content, write, compared, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('bound', ['-0.1', 'nan', 'much', '2'])
-def test_a_bound_that_is_none(bound, write):
+def test_rejects_an_invalid_bound(bound, write):
     path = write('a.json', bags(2))
     with pytest.raises(SystemExit) as stopped:
         main([path, path, f'--bound={bound}'])
     assert stopped.value.code == 2
 
 
-def test_from_six_bags_on_bags_are_drawn(write, compared, capsys):
+def test_from_six_bags_on_bags_are_resampled(write, compared, capsys):
     five, six = bags(2, 'abcde', 20), bags(2, 'abcdef', 20)
     assert compared(*[write('a.json', five)] * 2)[1]['drawn'] == 'blocks'
     assert compared(*[write('a.json', six)] * 2)[1]['drawn'] == 'bags'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a verb ends in this process: what each error becomes, for whichever verb raises it."""
+"""How a verb ends: the output and exit status for each kind of exception."""
 
 import errno
 import multiprocessing
@@ -76,7 +76,7 @@ REPORTED: dict[str, tuple[Callable[[], Any], str]] = {
         "No module named 'no_such_library': this is",
     ),
 }
-"""What a verb meets, and what it tells of it."""
+"""Errors of a verb, and the line that is printed."""
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 @pytest.mark.parametrize('case', REPORTED)
-def test_what_input_or_machine_cause_is_a_line(
+def test_errors_of_input_or_machine_are_one_line(
     case: str, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     act, text = REPORTED[case]
@@ -106,7 +106,7 @@ def test_what_input_or_machine_cause_is_a_line(
     assert text in line
 
 
-def test_a_node_reports_it_with_the_status_that_is_documented_for_it(
+def test_a_node_exits_with_its_documented_status(
     run: Callable[..., int],
 ) -> None:
     assert run('node', _raise(ModelError('this one')), is_node=True) == 1
@@ -121,21 +121,21 @@ def test_a_node_reports_it_with_the_status_that_is_documented_for_it(
         _raise(AssertionError('so it was thought')),
     ],
 )
-def test_a_mistake_of_ours_keeps_its_traceback(
+def test_a_bug_keeps_its_traceback(
     act: Callable[[], Any], run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run('wrong', act) == 70
     assert 'Traceback' in capsys.readouterr().err
 
 
-def test_an_interruption_is_reported_with_what_remains(
+def test_an_interruption_reports_what_is_kept(
     run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run('long', _raise(KeyboardInterrupt()), leftovers='go on by --resume') == 130
     assert capsys.readouterr().err == 'long: interrupted; go on by --resume\n'
 
 
-def test_what_is_of_a_device_is_a_line(
+def test_an_error_of_a_device_is_one_line(
     run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = 'CUDA out of memory. Tried to allocate 2 GiB.\nIf reserved memory is >> allocated ...'
@@ -144,7 +144,7 @@ def test_what_is_of_a_device_is_a_line(
     assert line.startswith('device: CUDA out of memory. Tried to allocate 2 GiB: free some memory')
 
 
-def test_the_status_of_a_verb_is_its_own(run: Callable[..., int]) -> None:
+def test_the_exit_status_of_a_verb_is_returned(run: Callable[..., int]) -> None:
     assert run('fine', lambda: None) == 0
     with pytest.raises(SystemExit, match='3'):
         run('parser', _raise(SystemExit(3)))

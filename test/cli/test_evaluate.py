@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `evaluate`: its numbers, its exit codes, and the names it says."""
+"""The verb `evaluate`: its scores, exit status, and the files named in errors."""
 
 import json
 
@@ -41,7 +41,7 @@ def evaluate(folder, *more):
 
 
 @pytest.mark.parametrize('workers', ['1', '2'])
-def test_a_perfect_prediction_scores_one(folders, capsys, workers):
+def test_a_perfect_prediction_scores_1(folders, capsys, workers):
     assert evaluate(folders, '--workers', workers) == 0
     summary = json.loads((folders / 'out/scores.json').read_text())
     assert summary['mIoU'] == summary['mNSD'] == summary['score'] == 1
@@ -52,30 +52,30 @@ def test_a_perfect_prediction_scores_one(folders, capsys, workers):
     assert 'suturing needle' in text
     assert 'missing' not in text
     for word in MEANINGS:
-        assert f'\n{word}: ' in text, 'a column is explained'
+        assert f'\n{word}: ' in text, 'the column is explained'
 
 
 @pytest.mark.parametrize('workers', ['1', '2'])
-def test_flicker_is_reported_where_frames_follow_each_other(folders, capsys, workers):
+def test_flicker_is_reported_for_consecutive_frames(folders, capsys, workers):
     mask = cv2.imread(str(folders / 'masks' / NAMES[1]), cv2.IMREAD_UNCHANGED)
     mask[0, :6] = 7
     write(folders / 'masks' / NAMES[1], mask)
     assert evaluate(folders, '--workers', workers) == 0
     flicker = json.loads((folders / 'out/scores.json').read_text())['flicker']
-    assert flicker['steps'] == 1, 'one video has two frames, the other one'
+    assert flicker['steps'] == 1, 'one video has two frames, the other has one'
     assert flicker['share'] == pytest.approx(6 / 600)
     assert flicker['instrument_share'] == 0
     assert 'flicker: of pixels whose truth stays' in capsys.readouterr().out
 
 
-def test_what_is_missing_is_named(folders, capsys):
+def test_error_names_missing_files(folders, capsys):
     (folders / 'masks' / NAMES[1]).unlink()
     assert evaluate(folders) == 2
     assert NAMES[1] in capsys.readouterr().err
     assert not (folders / 'out').exists()
 
 
-def test_a_missing_mask_scores_zero_where_allowed(folders, capsys):
+def test_a_missing_mask_scores_0_if_allowed(folders, capsys):
     (folders / 'masks' / NAMES[1]).unlink()
     assert evaluate(folders, '--allow-missing') == 0
     summary = json.loads((folders / 'out/scores.json').read_text())
@@ -84,14 +84,14 @@ def test_a_missing_mask_scores_zero_where_allowed(folders, capsys):
     assert 'missing, scored 0: 1' in capsys.readouterr().out
 
 
-def test_a_mask_without_truth_is_named(folders, capsys):
+def test_error_names_a_mask_without_truth(folders, capsys):
     (folders / 'truth' / NAMES[2]).unlink()
     assert evaluate(folders) == 2
     assert NAMES[2] in capsys.readouterr().err
     assert evaluate(folders, '--allow-missing') == 0
 
 
-def test_what_either_side_lacks_is_named_at_once(folders, capsys):
+def test_files_missing_on_either_side_are_named_together(folders, capsys):
     (folders / 'masks' / NAMES[1]).unlink()
     (folders / 'truth' / NAMES[2]).unlink()
     assert evaluate(folders) == 2
@@ -100,39 +100,39 @@ def test_what_either_side_lacks_is_named_at_once(folders, capsys):
     assert NAMES[2] in text
 
 
-def test_a_mistyped_folder_is_not_scored_zero(folders, capsys):
+def test_a_misspelled_folder_is_an_error(folders, capsys):
     (folders / 'masks').rename(folders / 'elsewhere')
     assert evaluate(folders, '--allow-missing') == 2
     assert 'is not a folder' in capsys.readouterr().err
 
 
-def test_a_bad_truth_is_named(folders, capsys):
+def test_error_names_an_invalid_truth(folders, capsys):
     write(folders / 'truth' / NAMES[0], np.full((20, 30), 17, np.uint8))
     assert evaluate(folders) == 2
     assert str(folders / 'truth' / NAMES[0]) in capsys.readouterr().err
 
 
-def test_a_report_is_written_where_asked_for(folders, capsys):
+def test_a_report_is_written_if_requested(folders, capsys):
     assert evaluate(folders, '--report', str(folders / 'out/report')) == 0
     path = folders / 'out/report/report.html'
     assert path.is_file()
     assert str(path) in capsys.readouterr().out
 
 
-def test_a_folder_of_images_that_is_not_there_is_named(folders, capsys):
+def test_error_names_a_missing_folder_of_images(folders, capsys):
     nowhere = folders / 'nowhere'
     assert evaluate(folders, '--report', str(folders / 'out'), '--frames', str(nowhere)) == 2
     assert repr(str(nowhere)) in capsys.readouterr().err
     assert not (folders / 'out').exists()
 
 
-def test_a_file_in_the_way_is_named(folders, capsys):
+def test_error_names_a_file_in_place_of_a_folder(folders, capsys):
     (folders / 'out').write_text('')
     assert evaluate(folders) == 2
     assert str(folders / 'out') in capsys.readouterr().err
 
 
-def test_no_truth_at_all(tmp_path, capsys):
+def test_rejects_a_data_set_without_truth(tmp_path, capsys):
     assert evaluate(tmp_path) == 2
     assert 'holds no video_*/segmentation' in capsys.readouterr().err
 
@@ -145,7 +145,7 @@ def test_no_truth_at_all(tmp_path, capsys):
         (np.zeros((20, 30), np.uint16), '8-bit grey'),
     ],
 )
-def test_a_file_that_does_not_fit_is_named(folders, capsys, mask, expected):
+def test_error_names_a_file_of_another_size(folders, capsys, mask, expected):
     write(folders / 'masks' / NAMES[0], mask)
     assert evaluate(folders) == 2
     error = capsys.readouterr().err
@@ -153,7 +153,7 @@ def test_a_file_that_does_not_fit_is_named(folders, capsys, mask, expected):
     assert expected in error
 
 
-def test_a_truncated_file_is_named(folders, capsys):
+def test_error_names_a_truncated_file(folders, capsys):
     path = folders / 'masks' / NAMES[0]
     path.write_bytes(path.read_bytes()[:20])
     assert evaluate(folders) == 2
@@ -173,7 +173,7 @@ def write_instruments(folder, number=1, listed=(1,)):
 
 
 @pytest.mark.parametrize('workers', ['1', '2'])
-def test_instruments_are_scored_where_asked_for(tmp_path, capsys, workers):
+def test_instruments_are_scored_if_requested(tmp_path, capsys, workers):
     write_instruments(tmp_path)
     assert evaluate(tmp_path, '--instruments', '--workers', workers) == 0
     summary = json.loads((tmp_path / 'out/scores.json').read_text())
@@ -185,7 +185,7 @@ def test_instruments_are_scored_where_asked_for(tmp_path, capsys, workers):
     assert 'hota' in text
 
 
-def test_instruments_that_are_missing_are_named_or_count_as_not_found(tmp_path, capsys):
+def test_missing_files_of_instruments_are_named_or_count_as_missed(tmp_path, capsys):
     write_instruments(tmp_path)
     (tmp_path / 'masks/video_01/instances/000000001.png').unlink()
     assert evaluate(tmp_path, '--instruments') == 2
@@ -196,25 +196,25 @@ def test_instruments_that_are_missing_are_named_or_count_as_not_found(tmp_path, 
     assert summary['missing'] == ['video_01/instances/000000001.png']
 
 
-def test_pixels_of_an_instrument_that_is_not_listed_are_named(tmp_path, capsys):
+def test_error_names_pixels_of_an_instrument_that_is_not_listed(tmp_path, capsys):
     write_instruments(tmp_path, number=3, listed=(1, 2))
     assert evaluate(tmp_path, '--instruments') == 2
     assert 'pixels of number 3' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('file', ['instances/000000000.png', 'instruments/000000000.json'])
-def test_a_damaged_file_of_instruments_is_named(tmp_path, capsys, file):
+def test_error_names_a_damaged_file_of_instruments(tmp_path, capsys, file):
     write_instruments(tmp_path)
     (tmp_path / 'masks/video_01' / file).write_text('no')
     assert evaluate(tmp_path, '--instruments') == 2
     assert file in capsys.readouterr().err
 
 
-def test_masks_without_instruments_are_no_input(folders, capsys):
+def test_rejects_masks_without_instruments(folders, capsys):
     assert evaluate(folders, '--instruments') == 2
     assert 'holds no video_*/instances/*.png' in capsys.readouterr().err
 
 
-def test_a_report_of_instruments_is_refused(tmp_path, capsys):
+def test_rejects_a_report_of_instruments(tmp_path, capsys):
     assert evaluate(tmp_path, '--instruments', '--report', str(tmp_path)) == 2
     assert 'leave them out' in capsys.readouterr().err

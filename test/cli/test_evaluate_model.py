@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`evaluate --model --labelled`: the model's own masks, what is recorded, and refusals."""
+"""`evaluate --model --labelled`: scores of the masks of a model, records, and errors."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ SIZES = {'a.png': (50, 70), 'b.bmp': (40, 40), 'c.jpg': (64, 96)}
 
 @pytest.fixture(scope='module')
 def made(model, tmp_path_factory):
-    """Make a set whose truth is the model's own mask, but for what is not labelled."""
+    """Make a set whose truth is the mask of the model, except for unlabelled pixels."""
     folder = tmp_path_factory.mktemp('made')
     segmenter = Segmenter.load(model, 'cpu', 'torch')
     for kind in ('images', 'masks'):
@@ -48,7 +48,7 @@ def scores(folder):
     return json.loads((folder.parent / 'out/scores.json').read_text())
 
 
-def test_the_mask_that_is_scored_is_the_networks_own(model, labelled, capsys):
+def test_the_mask_of_the_network_is_scored(model, labelled, capsys):
     assert evaluate(model, labelled) == 0
     found = scores(labelled)
     values = found['sets']['set']
@@ -67,7 +67,7 @@ def test_the_mask_that_is_scored_is_the_networks_own(model, labelled, capsys):
         assert word in text
 
 
-def test_what_is_wrong_lowers_the_score(model, labelled):
+def test_errors_lower_the_score(model, labelled):
     mask = cv2.imread(str(labelled / 'masks/a.png'), cv2.IMREAD_UNCHANGED)
     other = np.where(mask == 255, 255, (mask + 1) % 10).astype(np.uint8)
     cv2.imwrite(str(labelled / 'masks/a.png'), other)
@@ -85,7 +85,7 @@ def test_classes_are_left_out_and_recorded(model, labelled, capsys):
     assert 'left out: tool clasper, ' in capsys.readouterr().out
 
 
-def test_several_sets_are_scored_by_themselves(model, labelled, tmp_path):
+def test_several_sets_are_scored_separately(model, labelled, tmp_path):
     (tmp_path / 'other').mkdir()
     for kind, name in (('images', 'a.png'), ('masks', 'a.png')):
         (tmp_path / 'other' / kind).mkdir()
@@ -104,7 +104,7 @@ def test_several_sets_are_scored_by_themselves(model, labelled, tmp_path):
         (np.zeros((50, 70, 3), np.uint8), 'masks/a.png: is an 8-bit colour PNG'),
     ],
 )
-def test_a_mask_that_cannot_be_scored_is_named(model, labelled, capsys, content, expected):
+def test_error_names_a_mask_that_cannot_be_scored(model, labelled, capsys, content, expected):
     assert cv2.imwrite(str(labelled / 'masks/a.png'), content)
     assert evaluate(model, labelled) == 2
     *_, line = capsys.readouterr().err.splitlines()
@@ -113,13 +113,13 @@ def test_a_mask_that_cannot_be_scored_is_named(model, labelled, capsys, content,
     assert not (labelled.parent / 'out').exists()
 
 
-def test_an_image_that_is_damaged_is_named(model, labelled, capsys):
+def test_error_names_a_damaged_image(model, labelled, capsys):
     (labelled / 'images/b.bmp').write_bytes(b'no image')
     assert evaluate(model, labelled) == 2
     assert 'images/b.bmp: is not an image' in capsys.readouterr().err
 
 
-def test_a_pair_that_is_not_whole_is_named_before_the_model_is_loaded(labelled, capsys):
+def test_incomplete_pairs_are_named_before_the_model_is_loaded(labelled, capsys):
     (labelled / 'masks/c.png').unlink()
     assert evaluate(labelled / 'no model', labelled) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -136,7 +136,7 @@ def test_an_interruption_leaves_nothing(model, labelled, monkeypatch, capsys):
     assert not (labelled.parent / 'out').exists()
 
 
-def test_a_result_that_cannot_be_written_is_named_first(tmp_path, capsys):
+def test_an_output_that_cannot_be_written_is_named_first(tmp_path, capsys):
     (tmp_path / 'out').write_text('mine')
     assert evaluate(tmp_path / 'nowhere', tmp_path / 'nowhere') == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -158,14 +158,14 @@ def test_a_result_that_cannot_be_written_is_named_first(tmp_path, capsys):
         ('', 'give --reference and --predictions to score masks'),
     ],
 )
-def test_options_that_do_not_go_together_are_named(tmp_path, capsys, words, expected):
+def test_error_names_conflicting_options(tmp_path, capsys, words, expected):
     assert main(['--json', str(tmp_path / 'a.json'), *words.split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line
 
 
 @pytest.mark.parametrize('label', [0, 10])
-def test_only_a_class_can_be_left_out(tmp_path, capsys, label):
+def test_rejects_leaving_out_a_name_that_is_not_a_class(tmp_path, capsys, label):
     words = f'--model m --labelled a --leave-out {label} --json {tmp_path}/a.json'
     with pytest.raises(SystemExit, match='2'):
         main(words.split())

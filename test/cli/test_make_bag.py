@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `make_bag`: every frame and mask with its stamp, of each kind of input."""
+"""The verb `make_bag`: every frame and mask with its stamp, from each kind of input."""
 
 import cv2
 import numpy as np
@@ -24,7 +24,7 @@ def stamps(messages):
     return [stamp_ns(message.header) - START_NS for message in messages]
 
 
-def test_a_folder_of_frames_is_read_by_another_librarys_reader(tmp_path):
+def test_a_bag_of_a_folder_of_frames_is_read_by_another_library(tmp_path):
     write_images(tmp_path / 'case', 0, 6, 60)
     assert make_bag(tmp_path / 'case', tmp_path / 'bag') == 0
     with (tmp_path / 'bag/bag.mcap').open('rb') as file:
@@ -38,7 +38,9 @@ def test_a_folder_of_frames_is_read_by_another_librarys_reader(tmp_path):
         assert bytes(message.data) == make_image(number).tobytes()
 
 
-def test_every_frame_of_a_video_comes_at_the_videos_rate(tmp_path, write_video, frame_number):
+def test_every_frame_of_a_video_is_stamped_at_the_rate_of_the_video(
+    tmp_path, write_video, frame_number
+):
     write_video(tmp_path / 'clip.avi', 7)
     assert make_bag(tmp_path / 'clip.avi', tmp_path / 'bag') == 0
     found = read(tmp_path / 'bag', IMAGES)
@@ -46,7 +48,7 @@ def test_every_frame_of_a_video_comes_at_the_videos_rate(tmp_path, write_video, 
     assert stamps(found) == [round(number * 1e9 / 60) for number in range(7)]
 
 
-def test_a_data_set_becomes_a_bag_of_each_video_with_its_masks(tmp_path, write_video):
+def test_a_data_set_becomes_one_bag_per_video_with_masks(tmp_path, write_video):
     data = tmp_path / 'data'
     write_images(data / 'video_1/rgb', 0, 6, 12)
     masks(data / 'video_1/segmentation', 0, 12)
@@ -74,7 +76,7 @@ def test_the_folder_of_one_video_becomes_one_bag(tmp_path):
     assert stamps(read(tmp_path / 'one.mcap', TRUTH)) == [10**8]
 
 
-def test_masks_that_unpacked_images_lack_are_taken_with_the_video(tmp_path, write_video):
+def test_masks_without_unpacked_images_are_combined_with_the_video(tmp_path, write_video):
     write_images(tmp_path / 'video_1/rgb', 0, 6)
     masks(tmp_path / 'video_1/segmentation', 0, 3)
     write_video(tmp_path / 'video_1/video_left.avi', 7)
@@ -83,7 +85,7 @@ def test_masks_that_unpacked_images_lack_are_taken_with_the_video(tmp_path, writ
     assert stamps(read(tmp_path / 'bag', TRUTH)) == [0, 5 * 10**7]
 
 
-def test_the_options_reach_the_bag(tmp_path):
+def test_options_are_applied_to_the_bag(tmp_path):
     write_images(tmp_path / 'video_1/rgb', 0, 6, 12)
     masks(tmp_path / 'video_1/segmentation', 6, 12)
     more = ('--storage', 'sqlite3', '--rate', 30, '--start-time', '1700000000.25', '--every', 12)
@@ -119,7 +121,7 @@ def test_compressed_images_are_jpeg_and_masks_png_without_loss(tmp_path):
     assert np.array_equal(decoded, mask(0))
 
 
-def test_it_reports_what_it_wrote(tmp_path, capsys, write_video):
+def test_the_verb_reports_what_it_wrote(tmp_path, capsys, write_video):
     write_images(tmp_path / 'video_1/rgb', 0, 6, 12)
     masks(tmp_path / 'video_1/segmentation', 0, 6)
     make_bag(tmp_path / 'video_1', tmp_path / 'bag', '--every', 12)
@@ -127,9 +129,7 @@ def test_it_reports_what_it_wrote(tmp_path, capsys, write_video):
     assert capsys.readouterr().out == expected
 
 
-def test_a_video_that_is_shorter_than_its_header_reports_is_reported(
-    tmp_path, capsys, write_video
-):
+def test_reports_a_video_that_is_shorter_than_its_header_states(tmp_path, capsys, write_video):
     write_video(tmp_path / 'clip.avi', 30)
     data = (tmp_path / 'clip.avi').read_bytes()
     (tmp_path / 'clip.avi').write_bytes(data[: len(data) // 2])
@@ -138,7 +138,7 @@ def test_a_video_that_is_shorter_than_its_header_reports_is_reported(
     assert 0 < len(read(tmp_path / 'bag', IMAGES)) < 30
 
 
-def test_a_damaged_image_ends_it_with_its_name(tmp_path, capsys):
+def test_error_names_a_damaged_image(tmp_path, capsys):
     noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     jpeg = cv2.imencode('.jpg', noise)[1].tobytes()
     (tmp_path / 'case').mkdir()

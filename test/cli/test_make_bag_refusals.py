@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `make_bag` refuses, or is kept from, is named, and leaves nothing."""
+"""Errors and interruptions of `make_bag`: they name the cause, and leave no output."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ from surgseg_ros.evaluation.frames import write_png
         ('--storage', ['tape']),
     ],
 )
-def test_absurd_arguments_are_named(tmp_path, capsys, option, values):
+def test_errors_name_invalid_arguments(tmp_path, capsys, option, values):
     write_images(tmp_path / 'case', 0)
     with pytest.raises(SystemExit):
         make_bag(tmp_path / 'case', tmp_path / 'bag', option, *values)
@@ -42,7 +42,7 @@ def test_absurd_arguments_are_named(tmp_path, capsys, option, values):
     assert not (tmp_path / 'bag').exists()
 
 
-def test_what_no_message_can_say_is_named(tmp_path, capsys):
+def test_error_names_values_that_do_not_fit_in_a_message(tmp_path, capsys):
     write_images(tmp_path / 'case', 0, 1)
     late = ('--start-time', '2147483647', '--rate', 1)
     assert make_bag(tmp_path / 'case', tmp_path / 'bag', *late) == 2
@@ -120,14 +120,14 @@ def _two_masks_of_a_frame(folder):
         (_two_masks_of_a_frame, '6.png: is of the same frame as 000000006.png; remove one'),
     ],
 )
-def test_what_can_not_become_a_bag_is_named_and_leaves_nothing(tmp_path, capsys, make, words):
+def test_error_names_invalid_input_and_nothing_is_left(tmp_path, capsys, make, words):
     make(tmp_path / 'case')
     assert make_bag(tmp_path / 'case', tmp_path / 'bag') == 2
     assert words in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ['case']
 
 
-def test_a_video_that_ends_before_a_mask_is_named(tmp_path, write_video, capsys):
+def test_error_names_a_video_that_ends_before_a_mask(tmp_path, write_video, capsys):
     write_video(tmp_path / 'video_1/video_left.avi', 5)
     masks(tmp_path / 'video_1/segmentation', 0, 5)
     assert make_bag(tmp_path / 'video_1', tmp_path / 'bag') == 2
@@ -144,7 +144,7 @@ def test_error_names_a_crop_outside_the_image(tmp_path, capsys):
     assert not (tmp_path / 'bag').exists()
 
 
-def test_no_bag_of_a_data_set_is_begun_where_one_is_there(tmp_path, capsys):
+def test_no_bag_of_a_data_set_is_started_if_one_exists(tmp_path, capsys):
     for video in ('video_1', 'video_2'):
         write_images(tmp_path / 'data' / video / 'rgb', 0)
     (tmp_path / 'out/video_2').mkdir(parents=True)
@@ -162,7 +162,7 @@ def test_an_interruption_leaves_nothing(tmp_path, storage):
     command = [sys.executable, '-m', 'surgseg_ros', *map(str, words), '--storage', storage]
     with (
         running(command, stderr=subprocess.PIPE, text=True) as run,
-        endless.open('wb'),  # opens once the other side reads, amid the bag
+        endless.open('wb'),  # opens when the verb reads it, during the bag
     ):
         assert [path.name[:5] for path in (tmp_path / 'out').iterdir()] == ['.bag.']
         run.send_signal(signal.SIGINT)

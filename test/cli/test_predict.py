@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`predict`: the masks of every kind of input, in the official layout, resumed and whole."""
+"""`predict`: masks of every kind of input, in the official layout, resumable and complete."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ def write_images(folder, *names):
         cv2.imwrite(str(folder / name), image)
 
 
-def test_a_video_gets_a_mask_a_second_at_its_own_size(model, tmp_path, write_video):
+def test_a_video_gets_one_mask_per_second_at_its_size(model, tmp_path, write_video):
     write_video(tmp_path / 'clip.avi', 130)
     assert predict(model, tmp_path / 'clip.avi', tmp_path / 'out') == 0
     assert masks(tmp_path / 'out') == [
@@ -54,7 +54,7 @@ def test_a_video_gets_a_mask_a_second_at_its_own_size(model, tmp_path, write_vid
     assert (mask.shape, mask.dtype) == ((48, 80), np.uint8)
 
 
-def test_it_reports_how_many_masks_there_are_and_where(model, tmp_path, capsys):
+def test_reports_the_number_of_masks_and_their_folder(model, tmp_path, capsys):
     write_images(tmp_path / 'case', '0.png', '1.png', '2.png')
     where = tmp_path / 'out/video_*/segmentation'
     predict(model, tmp_path / 'case', tmp_path / 'out')
@@ -66,7 +66,7 @@ def test_it_reports_how_many_masks_there_are_and_where(model, tmp_path, capsys):
     assert capsys.readouterr().out == f'no new masks (3 existed already) in {where}\n'
 
 
-def test_every(model, tmp_path, write_video):
+def test_option_every_selects_frames(model, tmp_path, write_video):
     write_video(tmp_path / 'video_41/video_left.avi', 9)
     assert (
         predict(model, tmp_path / 'video_41/video_left.avi', tmp_path / 'out', '--every', 4) == 0
@@ -77,7 +77,7 @@ def test_every(model, tmp_path, write_video):
 
 
 @pytest.mark.parametrize('least', [(), ('--least-region',)])
-def test_a_mask_is_what_the_segmenter_reports(model, tmp_path, least):
+def test_a_mask_is_the_result_of_the_segmenter(model, tmp_path, least):
     write_images(tmp_path / 'case', 'a_7.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out', *least) == 0
     segmenter = Segmenter.load(model, 'cpu')
@@ -99,12 +99,12 @@ def test_a_mask_is_what_the_segmenter_reports(model, tmp_path, least):
 )
 def test_masks_of_a_folder_of_images_have_their_names(model, tmp_path, names, stems):
     write_images(tmp_path / 'video_5/frames', *names)
-    for _ in range(2):  # and so has what goes on
+    for _ in range(2):  # a resumed run too
         assert predict(model, tmp_path / 'video_5/frames', tmp_path / 'out') == 0
         assert masks(tmp_path / 'out') == [f'video_5/segmentation/{stem}.png' for stem in stems]
 
 
-def test_each_mask_is_of_the_image_of_its_name(model, tmp_path):
+def test_each_mask_belongs_to_the_image_of_its_name(model, tmp_path):
     write_images(tmp_path / 'case', 'b_2.png', 'a_10.png', 'c_1.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out', '--every', 2) == 0
     assert masks(tmp_path / 'out') == [f'video_case/segmentation/{x}.png' for x in ('a_10', 'b_2')]
@@ -117,7 +117,7 @@ def test_each_mask_is_of_the_image_of_its_name(model, tmp_path):
 
 
 @pytest.mark.parametrize('other', ['a.jpg', 'A.png'])
-def test_images_whose_masks_would_have_one_name_are_refused(model, tmp_path, capsys, other):
+def test_rejects_images_whose_masks_would_have_the_same_name(model, tmp_path, capsys, other):
     write_images(tmp_path / 'case', 'a.png')
     write_images(tmp_path / 'more', other)
     (tmp_path / 'more' / other).rename(tmp_path / 'case' / other)
@@ -127,7 +127,7 @@ def test_images_whose_masks_would_have_one_name_are_refused(model, tmp_path, cap
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_data_set_gets_the_masks_that_evaluate_wants(model, tmp_path, write_video):
+def test_a_data_set_gets_the_masks_that_evaluate_needs(model, tmp_path, write_video):
     data = tmp_path / 'data'
     write_video(data / 'video_41/video_left.avi', 70)
     write_images(data / 'video_42_1/rgb', '000000000.png', '000000006.png', '000000060.png')
@@ -149,7 +149,7 @@ def test_a_data_set_gets_the_masks_that_evaluate_wants(model, tmp_path, write_vi
     assert len(masks(tmp_path / 'one')) == 2
 
 
-def test_a_data_set_without_masks_gets_one_a_second(model, tmp_path, write_video):
+def test_a_data_set_without_masks_gets_one_per_second(model, tmp_path, write_video):
     write_video(tmp_path / 'data/video_41/video_left.avi', 61)
     write_images(tmp_path / 'data/video_42/rgb', '000000000.png', '000000006.png', '000000060.png')
     assert predict(model, tmp_path / 'data', tmp_path / 'out') == 0
@@ -158,7 +158,7 @@ def test_a_data_set_without_masks_gets_one_a_second(model, tmp_path, write_video
     ]
 
 
-def test_a_run_goes_on_where_it_was_cut_off(model, tmp_path, monkeypatch):
+def test_an_interrupted_run_is_resumed(model, tmp_path, monkeypatch):
     write_images(tmp_path / 'case', '0.png', '1.png', '2.png', '3.png')
     seen = []
     segment = Segmenter.segment
@@ -185,7 +185,7 @@ def test_a_run_goes_on_where_it_was_cut_off(model, tmp_path, monkeypatch):
     ('name', 'message'),
     [('0.png', 'is not named like an image'), ('000000000.png', 'is not named by the number')],
 )
-def test_a_stray_image_among_masks_is_named(model, tmp_path, capsys, name, message):
+def test_error_names_a_stray_image_among_masks(model, tmp_path, capsys, name, message):
     write_images(tmp_path / 'case', name)
     assert predict(model, tmp_path / 'case', tmp_path / 'out') == 0
     (tmp_path / 'out/video_case/segmentation/foo.png').write_bytes(b'')
@@ -195,7 +195,7 @@ def test_a_stray_image_among_masks_is_named(model, tmp_path, capsys, name, messa
 
 @pytest.mark.parametrize('before', ['nothing', 'an empty folder', 'a run that was killed'])
 @pytest.mark.parametrize('first', ['junk', 'nothing that is requested'])
-def test_where_nothing_is_predicted_nothing_is_left(model, tmp_path, capsys, first, before):
+def test_without_predictions_nothing_is_left(model, tmp_path, capsys, first, before):
     case, output = tmp_path / 'case', tmp_path / 'new/out'
     write_images(case, '1.png', '2.png')
     if before != 'nothing':
@@ -232,7 +232,7 @@ def test_masks_of_two_models_are_not_mixed(model, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('name', ['', 'clip.avi', 'nowhere'])
-def test_an_input_without_frames_is_named(model, tmp_path, name, capsys):
+def test_error_names_an_input_without_frames(model, tmp_path, name, capsys):
     source = tmp_path / 'in' / name
     (tmp_path / 'in').mkdir()
     if name == 'clip.avi':
@@ -254,7 +254,7 @@ def test_error_names_a_mask_without_its_frame(model, tmp_path, write_video, caps
     assert 'ends before frame 60' in capsys.readouterr().err
 
 
-def test_an_output_that_is_in_use_is_named(model, tmp_path, capsys):
+def test_error_names_an_output_that_is_in_use(model, tmp_path, capsys):
     write_images(tmp_path / 'case', '0.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'case') == 2
     assert 'not an empty folder' in capsys.readouterr().err
@@ -263,14 +263,14 @@ def test_an_output_that_is_in_use_is_named(model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('more', 'message'), [(('--device', 'tpu'), "'tpu'"), (('--model', 'nowhere'), 'nowhere')]
 )
-def test_a_model_or_device_that_is_not_there_is_named(model, tmp_path, more, message, capsys):
+def test_error_names_a_missing_model_or_device(model, tmp_path, more, message, capsys):
     write_images(tmp_path / 'case', '0.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out', *more) == 2
     assert message in capsys.readouterr().err
 
 
 class Flickering:
-    """Says class 3 with 0.7 where the image is lit, and only there."""
+    """Predicts class 3 with 0.7 in bright pixels."""
 
     device = torch.device('cpu')
     description = 'flickering'
@@ -284,7 +284,7 @@ class Flickering:
 
 @pytest.fixture
 def blinking(tmp_path):
-    """Give a folder of dark images of which one in between has a bright part."""
+    """Write a folder of dark images, with a bright part in one of them."""
     rng = np.random.default_rng(0)
     for place in range(6):
         image = rng.integers(30, 60, (32, 64, 3), np.uint8)
@@ -298,7 +298,7 @@ def read(output):
     return [int(cv2.imread(str(output / m), cv2.IMREAD_UNCHANGED)[6, 8]) for m in masks(output)]
 
 
-def test_masks_are_steady_where_asked_for_and_raw_else(model, blinking, tmp_path, monkeypatch):
+def test_masks_are_filtered_if_requested_and_raw_otherwise(model, blinking, tmp_path, monkeypatch):
     spec = read_model(model)[0]
     monkeypatch.setattr(Segmenter, 'load', lambda *_, **__: Segmenter(spec, Flickering()))
     predict(model, blinking, tmp_path / 'raw')
@@ -313,10 +313,12 @@ def test_masks_are_steady_where_asked_for_and_raw_else(model, blinking, tmp_path
     for name in masks(tmp_path / 'steady')[3:]:
         (tmp_path / 'steady' / name).unlink()
     predict(model, blinking, tmp_path / 'steady', '--steady-frames', 2)
-    assert read(tmp_path / 'steady') == [0, 0, 0, 0, 0, 3], 'begun again, not in the middle'
+    assert read(tmp_path / 'steady') == [0, 0, 0, 0, 0, 3], (
+        'restarted from the beginning, not resumed'
+    )
 
 
-def test_raw_and_steady_masks_are_not_mixed(model, tmp_path, capsys):
+def test_raw_and_filtered_masks_are_not_mixed(model, tmp_path, capsys):
     write_images(tmp_path / 'case', '0.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out') == 0
     assert predict(model, tmp_path / 'case', tmp_path / 'out', '--steady-frames', 3) == 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`predict --instruments`: what a model finds, or what is in masks that are given."""
+"""`predict --instruments`: instruments that a model finds, or those in given masks."""
 
 import json
 
@@ -60,7 +60,7 @@ def test_instruments_are_those_of_the_pipeline(model, tmp_path):
                 assert point[1:5] == pytest.approx(expected[1:5], abs=1e-3)
 
 
-def test_the_minimum_area_of_instruments_counts_and_is_recorded(model, tmp_path, capsys):
+def test_the_minimum_area_of_instruments_is_applied_and_recorded(model, tmp_path, capsys):
     write_images(tmp_path / 'case', 'a.png')
     words = (model, tmp_path / 'case', tmp_path / 'out', '--instruments')
     assert predict(*words, '--param', 'least_area:=0.9') == 0
@@ -69,7 +69,7 @@ def test_the_minimum_area_of_instruments_counts_and_is_recorded(model, tmp_path,
     assert 'instruments' in capsys.readouterr().err
 
 
-def test_an_interrupted_video_gets_instruments_anew(model, tmp_path):
+def test_instruments_of_an_interrupted_video_are_written_again(model, tmp_path):
     write_images(tmp_path / 'case', 'a.png', 'b.png')
     words = (model, tmp_path / 'case', tmp_path / 'out', '--instruments')
     assert predict(*words) == 0
@@ -94,7 +94,7 @@ def drawn(tmp_path):
     return draw(tmp_path / 'drawn', 5, '240x136', 2, '--instruments')
 
 
-def test_instruments_of_masks_that_are_given_are_scored_against_the_truth(drawn, tmp_path, capsys):
+def test_instruments_of_given_masks_are_scored_against_the_truth(drawn, tmp_path, capsys):
     assert from_masks(drawn, tmp_path / 'out', '--instruments') == 0
     assert 'instruments of 2 masks' in capsys.readouterr().out
     assert {path.name for path in (tmp_path / 'out/video_01').iterdir()} == {
@@ -112,7 +112,7 @@ def test_instruments_of_masks_that_are_given_are_scored_against_the_truth(drawn,
     )
 
 
-def test_a_mask_without_a_decision_has_no_instruments_and_says_so(tmp_path):
+def test_a_mask_of_no_decision_has_no_instruments_and_is_marked(tmp_path):
     (tmp_path / 'masks/video_1/segmentation').mkdir(parents=True)
     mask = np.full((20, 30), 255, np.uint8)
     cv2.imwrite(str(tmp_path / 'masks/video_1/segmentation/000000000.png'), mask)
@@ -131,13 +131,13 @@ def test_a_mask_without_a_decision_has_no_instruments_and_says_so(tmp_path):
         (('--instruments',), 'holds no video_*/segmentation/*.png'),
     ],
 )
-def test_masks_that_can_not_be_used_are_refused(tmp_path, capsys, words, expected):
+def test_rejects_unusable_masks(tmp_path, capsys, words, expected):
     assert from_masks(tmp_path, tmp_path / 'out', *words) == 2
     assert expected in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 
-def test_without_images_or_masks_the_remedy_is_named(tmp_path, capsys):
+def test_error_without_images_or_masks_names_the_remedy(tmp_path, capsys):
     assert main(['--output', str(tmp_path / 'out')]) == 2
     assert 'give --input, or --masks' in capsys.readouterr().err
 
@@ -153,12 +153,12 @@ def evaluate(reference, predictions, file):
     return verb('evaluate')([*words, '--instruments'])
 
 
-def test_tips_of_stereo_videos_are_located_and_scored_in_space(stereo, tmp_path, capsys):
+def test_tips_of_stereo_videos_are_located_and_scored_in_3d(stereo, tmp_path, capsys):
     assert from_masks(stereo, tmp_path / 'out', '--instruments') == 0
     assert evaluate(stereo, tmp_path / 'out', tmp_path / 'scores.json') == 0
     assert 'tips in 3-D' in capsys.readouterr().out
     scores = json.loads((tmp_path / 'scores.json').read_text())
-    assert scores['frames'] == 2  # the truth is of the left eye
+    assert scores['frames'] == 2  # the truth is that of the left camera
     found = scores['error_3d_mm']
     assert found['count'] > 0
     assert found['across'] < 3
@@ -176,7 +176,7 @@ def test_tips_of_stereo_videos_are_located_and_scored_in_space(stereo, tmp_path,
     assert all(x.tip_m is None and x.axis is None for x in right)
 
 
-def test_a_model_on_stereo_images_writes_both_eyes(model, stereo, tmp_path):
+def test_a_model_on_stereo_images_writes_results_of_both_cameras(model, stereo, tmp_path):
     assert predict(model, stereo, tmp_path / 'out', '--instruments') == 0
     for eye in ('left', 'right'):
         for folder in ('segmentation', 'instances', 'instruments'):
@@ -188,11 +188,13 @@ def test_a_model_on_stereo_images_writes_both_eyes(model, stereo, tmp_path):
     assert len(read_video(tmp_path / 'out/video_01', 'left')) == 2
 
 
-def test_stereo_without_or_with_wrong_calibrations(stereo, tmp_path, capsys):
+def test_rejects_stereo_with_missing_or_wrong_calibrations(stereo, tmp_path, capsys):
     left, right = (stereo / 'video_01' / eye / 'camera_info.yaml' for eye in ('left', 'right'))
     texts = left.read_text(), right.read_text()
     left.write_text(texts[1].replace('right', 'left'))
-    right.write_text(texts[0].replace('left', 'right'))  # as if the second eye were left
+    right.write_text(
+        texts[0].replace('left', 'right')
+    )  # as if the second camera were the left one
     assert from_masks(stereo, tmp_path / 'swapped', '--instruments') == 0
     assert 'the eyes seem to be swapped' in capsys.readouterr().err
     right.write_text('nothing')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `synthesize`: the data set's layout, the same files again, bags, refusals."""
+"""The verb `synthesize`: layout of the data set, reproducible files, bags, errors."""
 
 import json
 
@@ -26,7 +26,7 @@ def synthesize(folder, *more):
 
 
 def files(folder):
-    """Return every file's content by its path in the folder."""
+    """Return the contents of every file by its path in the folder."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob('*')
@@ -34,7 +34,7 @@ def files(folder):
     }
 
 
-def test_layout_is_the_data_sets(tmp_path):
+def test_layout_is_that_of_the_data_set(tmp_path):
     assert synthesize(tmp_path / 'out') == 0
     names = {
         f'video_0{video}/{kind}/00000000{index}.png'
@@ -48,7 +48,7 @@ def test_layout_is_the_data_sets(tmp_path):
     assert {name: json.loads(found[name])['scene'] for name in marks} == marks
 
 
-def test_the_truth_of_the_instruments_is_beside_the_masks_where_asked_for(tmp_path):
+def test_the_truth_of_instruments_is_written_beside_the_masks_if_requested(tmp_path):
     assert synthesize(tmp_path, '--instruments') == 0
     video = tmp_path / 'video_02'
     assert {path.name for path in video.iterdir() if path.is_dir()} == {
@@ -71,7 +71,7 @@ def test_the_truth_of_the_instruments_is_beside_the_masks_where_asked_for(tmp_pa
             )
 
 
-def test_the_truth_of_instruments_does_no_harm_to_who_reads_the_data_set(tmp_path):
+def test_readers_of_the_data_set_ignore_the_truth_of_instruments(tmp_path):
     synthesize(tmp_path / 'plain')
     synthesize(tmp_path / 'more', '--instruments', '--bag')
     assert len(find_samples(tmp_path / 'more')) == len(find_samples(tmp_path / 'plain')) == 6
@@ -80,7 +80,7 @@ def test_the_truth_of_instruments_does_no_harm_to_who_reads_the_data_set(tmp_pat
     assert {name: more[name] for name in plain} == plain
 
 
-def test_stereo_has_both_eyes_with_calibration_and_places_in_space(tmp_path):
+def test_stereo_has_both_views_with_calibration_and_3d_positions(tmp_path):
     assert synthesize(tmp_path, '--stereo') == 0
     scene = Scene(5 * SCENES_PER_SEED + 1, (72, 128), stereo=True)
     for eye, name in enumerate(('left', 'right')):
@@ -103,7 +103,7 @@ def test_stereo_has_both_eyes_with_calibration_and_places_in_space(tmp_path):
     assert any(x.tip_m for x in listed)
 
 
-def test_a_bag_of_stereo_has_images_and_calibrations_of_both_eyes(tmp_path):
+def test_a_stereo_bag_has_images_and_calibrations_of_both_cameras(tmp_path):
     assert synthesize(tmp_path, '--stereo', '--bag') == 0
     with AnyReader([tmp_path / 'bags' / 'video_01'], default_typestore=TYPES) as reader:
         counts = {topic: info.msgcount for topic, info in reader.topics.items()}
@@ -133,14 +133,14 @@ def test_touching_draws_other_scenes(tmp_path):
 
 
 @pytest.mark.parametrize('more', [(), ('--bag',)])
-def test_it_reports_what_it_wrote_and_where(tmp_path, capsys, more):
+def test_the_verb_reports_what_it_wrote_and_where(tmp_path, capsys, more):
     assert synthesize(tmp_path / 'out', *more) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f'{tmp_path / "out"}: 2 videos of 3 frames of 128x72')
     assert ('bags/' in line) == bool(more)
 
 
-def test_files_hold_the_scenes_frames(tmp_path):
+def test_files_contain_the_frames_of_the_scene(tmp_path):
     synthesize(tmp_path)
     samples = find_samples(tmp_path)
     image, mask = samples[4].read()
@@ -164,7 +164,7 @@ def test_jpeg_images_keep_png_masks(tmp_path):
     assert (tmp_path / 'video_01/segmentation/000000004.png').is_file()
 
 
-def test_bag_holds_images_and_truth_with_stamps_of_index_and_rate(tmp_path):
+def test_bag_has_images_and_truth_with_stamps_from_index_and_rate(tmp_path):
     more = ('--bag', '--rate', '8', '--frame-id', 'left', '--image-topic', '/left/image_raw')
     assert synthesize(tmp_path, *more) == 0
     images, masks, stamps = [], [], []
@@ -188,7 +188,7 @@ def test_bag_holds_images_and_truth_with_stamps_of_index_and_rate(tmp_path):
     np.testing.assert_array_equal(masks[2], frame.mask)
 
 
-def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path, capsys):
+def test_rejects_a_folder_that_is_not_empty_and_leaves_it_unchanged(tmp_path, capsys):
     kept = tmp_path / 'notes.txt'
     kept.write_text('mine')
     assert synthesize(tmp_path) != 0
@@ -196,7 +196,7 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path, capsys):
     assert files(tmp_path) == {'notes.txt': b'mine'}
 
 
-def test_an_empty_folder_is_taken(tmp_path):
+def test_accepts_an_empty_folder(tmp_path):
     folder = tmp_path / 'empty'
     folder.mkdir()
     assert synthesize(folder) == 0
@@ -211,7 +211,7 @@ def test_an_empty_folder_is_taken(tmp_path):
         (['--videos', str(SCENES_PER_SEED + 1)], 'with another --seed'),
     ],
 )
-def test_what_can_not_be_drawn_is_refused_at_once(tmp_path, capsys, words, expected):
+def test_rejects_invalid_scenes_at_once(tmp_path, capsys, words, expected):
     assert main(['--output', str(tmp_path / 'out'), '--workers', '1', *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line
@@ -229,7 +229,7 @@ def test_what_can_not_be_drawn_is_refused_at_once(tmp_path, capsys, words, expec
         ('--seed', '-1'),
     ],
 )
-def test_absurd_arguments_are_named(tmp_path, capsys, option, value):
+def test_errors_name_invalid_arguments(tmp_path, capsys, option, value):
     with pytest.raises(SystemExit):
         main(['--output', str(tmp_path / 'out'), option, value])
     assert repr(value) in capsys.readouterr().err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Intervals: they hold what they promise, also where frames hang together."""
+"""Confidence intervals have the stated coverage, also for correlated frames."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ RESAMPLES = 500
 
 
 def correlated(rng, frames, memory, bags=1):
-    """Frames of zero mean and unit spread, each the more like the last the greater `memory`."""
+    """Return frames of zero mean and unit variance, with autocorrelation `memory`."""
     steps = rng.normal(size=(frames + 100, bags))
     values = np.zeros_like(steps)
     for place in range(1, len(steps)):
@@ -24,7 +24,7 @@ def same(means):
 
 
 def hits(bags_of, draws=150):
-    """How often the interval holds the true mean, which is 0."""
+    """Return how often the interval contains the true mean, which is 0."""
     rng = np.random.default_rng(1)
     found = 0
     for _ in range(draws):
@@ -38,23 +38,23 @@ def hits(bags_of, draws=150):
 
 
 @pytest.mark.parametrize('memory', [0, 0.8])
-def test_of_one_bag_the_interval_holds_the_truth_as_often_as_it_reports(memory):
+def test_the_interval_of_one_bag_has_the_stated_coverage(memory):
     assert 0.89 <= hits(lambda rng: [(correlated(rng, 400, memory), None)]) <= 0.99
 
 
-def test_frames_drawn_one_by_one_would_promise_too_much():
+def test_resampling_single_frames_would_be_overconfident():
     assert hits(lambda rng: [(correlated(rng, 400, 0.8), 1)]) < 0.65
 
 
-def test_of_many_bags_the_interval_is_about_bags():
+def test_with_many_bags_the_interval_is_over_bags():
     def bags(rng):
         return [(correlated(rng, 60, 0.5) + rng.normal(), None) for _ in range(8)]
 
     assert 0.89 <= hits(bags) <= 0.99
 
 
-def test_of_few_bags_the_interval_is_about_their_own_frames():
-    """Bags that differ by much, each within itself by little: the interval is narrow."""
+def test_with_few_bags_the_interval_is_over_their_frames():
+    """Bags differ much, but vary little within themselves: the interval is narrow."""
     rng = np.random.default_rng(0)
     bags = [
         intervals.draw_bag(correlated(rng, 300, 0.5) * 0.01 + offset, 10, rng)
@@ -66,7 +66,7 @@ def test_of_few_bags_the_interval_is_about_their_own_frames():
     assert many.high - many.low > 1
 
 
-def test_blocks_are_as_long_as_the_memory():
+def test_block_length_is_the_correlation_length():
     rng = np.random.default_rng(0)
     lengths = [
         np.mean([intervals.block_length(correlated(rng, 1000, memory)) for _ in range(20)])
@@ -76,7 +76,7 @@ def test_blocks_are_as_long_as_the_memory():
 
 
 @pytest.mark.parametrize('frames', [1, 2, 3, 4, 7, 500])
-def test_any_bag_can_be_drawn(frames):
+def test_any_bag_can_be_resampled(frames):
     rng = np.random.default_rng(0)
     values = np.column_stack((np.full(frames, 0.25), rng.random(frames)))
     length = intervals.block_length(values)
@@ -88,7 +88,7 @@ def test_any_bag_can_be_drawn(frames):
     assert drawn.draws[:, 1].mean() == pytest.approx(values[:, 1].mean(), abs=0.02)
 
 
-def test_a_draw_holds_as_many_frames_as_the_bag_in_blocks():
+def test_a_resample_has_as_many_frames_as_the_bag_in_blocks():
     frames = np.eye(7)
     drawn = intervals.draw_bag(frames, 3, np.random.default_rng(0), 1000).draws * 7
     assert drawn.sum(1) == pytest.approx(7)
@@ -98,7 +98,7 @@ def test_a_draw_holds_as_many_frames_as_the_bag_in_blocks():
     assert all(max(row) <= 3 for row in seen)
 
 
-def test_a_statistic_that_some_draws_lack_is_reported_by_the_others():
+def test_a_statistic_undefined_in_some_resamples_uses_the_others():
     frames = np.zeros((40, 2))
     frames[3] = 0.5, 1
     rng = np.random.default_rng(0)
