@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos made by FFmpeg's encoders, whose frames carry their number, and damage to their files."""
+"""Videos encoded by FFmpeg, whose frames contain their number, and damage to their files."""
 
 import os
 import struct
@@ -17,11 +17,11 @@ RATE_HZ = 30
 SOUND_HZ = 48_000
 CODECS = {'h264': 'libx264', 'mpeg4': 'mpeg4', 'mjpeg': 'mjpeg'}
 GOP = 12
-"""Frames from one that stands alone to the next."""
+"""Number of frames from one key frame to the next."""
 
 
 def make_image(number: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
-    """Draw something that moves, under a stripe of eight bits that say the number."""
+    """Draw a moving shape below a stripe of eight bits that encode the number."""
     grid = np.random.default_rng(1).integers(60, 190, (height // 16 + 1, width // 16 + 1, 3))
     image = np.kron(grid, np.ones((16, 16, 1))).astype(np.uint8)[:height, :width]
     image = np.roll(image, 3 * number, axis=1).copy()
@@ -75,7 +75,7 @@ def write_video(
 
 
 def silence(time: int) -> av.AudioFrame:
-    """Make the sound of one frame."""
+    """Make the silent audio of one frame."""
     samples = np.zeros((1, SOUND_HZ // RATE_HZ), np.float32)
     sound = av.AudioFrame.from_ndarray(samples, format='fltp', layout='mono')
     sound.sample_rate, sound.time_base = SOUND_HZ, Fraction(1, SOUND_HZ)
@@ -84,7 +84,7 @@ def silence(time: int) -> av.AudioFrame:
 
 
 def boxes(path: Path) -> list[tuple[bytes, int, int]]:
-    """List the outermost boxes of an MP4 file, whose sizes have 32 bits: name, start, end."""
+    """List the top-level boxes of an MP4 file with 32-bit sizes: name, start, end."""
     content = path.read_bytes()
     found, start = [], 0
     while start < len(content):
@@ -95,7 +95,7 @@ def boxes(path: Path) -> list[tuple[bytes, int, int]]:
 
 
 def fragments(path: Path) -> list[tuple[int, int]]:
-    """List the start of each `moof` of an MP4 file, and the end of the `mdat` behind it."""
+    """List the start of each `moof` of an MP4 file, and the end of the following `mdat`."""
     pairs = pairwise(boxes(path))
     return [(start, end) for (name, start, _), (_, _, end) in pairs if name == b'moof']
 
@@ -107,20 +107,20 @@ def without(path: Path, start: int, end: int) -> None:
 
 
 def packets(path: Path) -> list[tuple[int, int]]:
-    """List the place of each packet's data in the file, and its size, in the order of decoding."""
+    """List the file offset and size of each packet in decoding order."""
     with av.open(str(path)) as file:
         return [(x.pos, x.size) for x in file.demux(video=0) if x.size]
 
 
 def overwrite(path: Path, start: int, data: bytes) -> None:
-    """Put other bytes into a file."""
+    """Overwrite bytes of a file."""
     content = bytearray(path.read_bytes())
     content[start : start + len(data)] = data
     rewrite(path, content)
 
 
 def rewrite(path: Path, content: bytes) -> None:
-    """Write a file again, at another time: that of the file system may go by steps."""
+    """Rewrite a file with another modification time, which may have a coarse resolution."""
     before_ns = path.stat().st_mtime_ns
     path.write_bytes(content)
     os.utime(path, ns=(before_ns + 10**9, before_ns + 10**9))
@@ -133,7 +133,7 @@ def without_index(path: Path) -> None:
 
 
 def with_empty_chunks(path: Path, numbers: Iterable[int]) -> None:
-    """Empty chunks of an AVI file, which is how a recorder says: the frame before, once more."""
+    """Empty chunks of an AVI file, by which a recorder repeats the previous frame."""
     content = path.read_bytes()
     places = packets(path)
     first = places[0][0] - 8

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a page as its tests want it: tags, text, links, images, and whether all is closed."""
+"""Parses an HTML page for tests: tags, text, links, images, and unclosed tags."""
 
 import base64
 import re
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Page(HTMLParser):
-    """What of a page can be counted."""
+    """The contents of a page."""
 
     def __init__(self, html):
         super().__init__()
@@ -31,7 +31,7 @@ class Page(HTMLParser):
         self.text += data
 
     def needs_nothing_beside_itself(self):
-        """Hold that all it points to is an image within, or a part of a chart on the page."""
+        """Check that all references are embedded images or parts of a chart on the page."""
         assert not {'script', 'link', 'iframe'} & set(self.tags)
         assert self.links
         assert all(re.match('data:image/|#', link) for link in self.links)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Processes that tests start: how many at once, and that none of them outlives the tests.
+Processes that tests start: how many run at once, and that all end with the tests.
 
-A test ends what it starts, by `running` or `end`. Should pytest itself be killed, nothing of that
-is done; so every process inherits a mark in its environment, and a watchdog, which waits for
-pytest's end, kills whatever carries that mark.
+A test ends its processes with `running` or `end`. If pytest itself is killed, this does not
+happen; so every process inherits a mark in its environment, and a watchdog, which waits for
+the end of pytest, kills all processes with that mark.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ from typing import Any
 
 MARK = 'SURGSEG_ROS_TEST_RUN'
 NODE_GIB = 1.0
-"""What a node takes, torch included."""
+"""Memory of a node, including torch."""
 
 _LOOK_S = 0.2
 _TRACKER = b'multiprocessing.resource_tracker'
-"""Python's own helper, which ends by itself as soon as its parent has."""
+"""A helper of Python that exits by itself after its parent."""
 
 
 def room_for(gib: float = NODE_GIB) -> int:
-    """Tell how many processes of that size the machine carries at once, by cores and memory."""
+    """Return how many processes of that size can run at once, by cores and memory."""
     lines = Path('/proc/meminfo').read_text().splitlines()
     sizes = dict(line.split(':', 1) for line in lines)
     available_gib = int(sizes['MemAvailable'].split()[0]) / 2**20
@@ -38,7 +38,7 @@ def room_for(gib: float = NODE_GIB) -> int:
 def running(
     command: Sequence[str | Path], gently_s: float = 0.0, **options: Any
 ) -> Iterator['subprocess.Popen[Any]']:
-    """Run a process; whatever happens, it ends, and all that it has started."""
+    """Run a process; on exit, end it and all processes that it has started."""
     process = subprocess.Popen(command, start_new_session=True, **options)
     try:
         yield process
@@ -48,10 +48,10 @@ def running(
 
 def end(process: 'subprocess.Popen[Any]', gently_s: float = 0.0) -> None:
     """
-    End a process that has a session of its own, and all in that session.
+    End a process that has its own session, and all processes in that session.
 
-    :param gently_s: how long it has to end by itself after Ctrl-C.
-    :raises subprocess.TimeoutExpired: if that was too short; it has ended all the same.
+    :param gently_s: how long to wait for its exit after Ctrl-C.
+    :raises subprocess.TimeoutExpired: if that was too short; it was killed then.
     """
     try:
         if gently_s and process.poll() is None:
@@ -59,7 +59,7 @@ def end(process: 'subprocess.Popen[Any]', gently_s: float = 0.0) -> None:
             process.wait(gently_s)
     finally:
         process.kill()
-        with contextlib.suppress(ProcessLookupError):  # none is left in its session
+        with contextlib.suppress(ProcessLookupError):  # no process is left in its session
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         for pipe in (process.stdin, process.stdout, process.stderr):
@@ -69,25 +69,25 @@ def end(process: 'subprocess.Popen[Any]', gently_s: float = 0.0) -> None:
 
 
 def mark_this_run() -> str:
-    """Mark this process's environment, which all that it starts from now on inherit."""
+    """Mark the environment of this process, which its future child processes inherit."""
     os.environ[MARK] = f'{os.getpid()}-{time.time_ns()}'
     return os.environ[MARK]
 
 
 def start_watchdog(mark: str) -> 'subprocess.Popen[bytes]':
-    """Start the process that kills what carries the mark once this process has ended."""
+    """Start the watchdog, which kills processes with the mark when this process has ended."""
     command = [sys.executable, '-S', str(Path(__file__).resolve()), str(os.getpid()), mark]
     plain = {name: value for name, value in os.environ.items() if name != MARK}
-    # In a session of its own, out of reach of Ctrl-C and of whoever kills pytest's group.
+    # In its own session, so that neither Ctrl-C nor killing the group of pytest reaches it.
     return subprocess.Popen(command, env=plain, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def marked(mark: str) -> dict[int, str]:
-    """List the processes that carry a mark, but for this one: number and command line."""
+    """Return the processes with a mark, except this one: process id and command line."""
     found = {}
     wanted = f'{MARK}={mark}'.encode()
     for folder in Path('/proc').glob('[0-9]*'):
-        with contextlib.suppress(OSError):  # it has just ended, or is another user's
+        with contextlib.suppress(OSError):  # it has just ended, or belongs to another user
             command = (folder / 'cmdline').read_bytes()
             variables = (folder / 'environ').read_bytes().split(b'\0')
             if wanted in variables and command and _TRACKER not in command:
@@ -97,7 +97,7 @@ def marked(mark: str) -> dict[int, str]:
 
 
 def left_over(mark: str, patience_s: float) -> dict[int, str]:
-    """Wait for the end of all that carries a mark; kill and list what is still there."""
+    """Wait for the end of all processes with a mark; kill and return those still running."""
     end_s = time.monotonic() + patience_s
     while (found := marked(mark)) and time.monotonic() < end_s:
         time.sleep(_LOOK_S)
@@ -110,8 +110,8 @@ def left_over(mark: str, patience_s: float) -> dict[int, str]:
 def _watch(parent: int, mark: str) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK_S)
-    time.sleep(_LOOK_S)  # one that it started last has no command line and environment yet
-    while left_over(mark, 0.0):  # again: it may have started another meanwhile
+    time.sleep(_LOOK_S)  # a process started last may not have its environment yet
+    while left_over(mark, 0.0):  # repeat, since it may have started another one meanwhile
         time.sleep(_LOOK_S)
 
 

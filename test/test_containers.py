@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What docker/ and .devcontainer/ name is there; the image itself is not built."""
+"""What docker/ and .devcontainer/ refer to exists; the image itself is not built."""
 
 import ast
 import json
@@ -15,7 +15,7 @@ from surgseg_ros.__main__ import VERBS
 ROOT = Path(__file__).resolve().parents[1]
 WORKSPACE = '/workspace'
 INSIDE = f'{WORKSPACE}/src/surgseg_ros'
-"""Where the image has this repository."""
+"""Path of this repository in the image."""
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -31,13 +31,13 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def stages() -> dict[str, str]:
-    """Map each stage of the Dockerfile to what it is built from."""
+    """Map each stage of the Dockerfile to its base."""
     named = [rest.split(' AS ') for word, rest in instructions() if word == 'FROM']
     return {name: base for base, name in named}
 
 
 def commands() -> list[str]:
-    """List the shell commands of all RUN instructions, and those that users are told to type."""
+    """List the shell commands of all RUN instructions, and those in the documentation."""
     reported = re.findall(
         r'^(?:#   |    )(docker (?:.*\\\n)*.*)',
         (ROOT / 'docker/Dockerfile').read_text() + (ROOT / 'docs/containers.md').read_text(),
@@ -64,7 +64,7 @@ def test_the_stages_are_built_on_ros_and_on_each_other() -> None:
     assert stages() == {'dependencies': 'ros:jazzy-perception', 'robot': 'dependencies'}
 
 
-def test_every_copied_file_is_there_and_not_ignored() -> None:
+def test_every_copied_file_exists_and_is_not_ignored() -> None:
     ignored = (ROOT / '.dockerignore').read_text().split('\n')
     copied = [shlex.split(rest) for word, rest in instructions() if word == 'COPY']
     sources = [x for words in copied for x in words[:-1] if not x.startswith('--')]
@@ -74,12 +74,12 @@ def test_every_copied_file_is_there_and_not_ignored() -> None:
         assert source not in ignored
 
 
-def test_what_git_ignores_does_not_travel_into_the_image() -> None:
+def test_files_ignored_by_git_are_not_copied_into_the_image() -> None:
     of_git, of_docker = (
         {line.strip('/') for line in (ROOT / name).read_text().splitlines() if line[:1] not in '#'}
         for name in ('.gitignore', '.dockerignore')
     )
-    everywhere = {'__pycache__', '*.egg-info'}  # which git means in every folder
+    everywhere = {'__pycache__', '*.egg-info'}  # which git ignores in every folder
     assert of_docker == {'.git'} | {f'**/{x}' if x in everywhere else x for x in of_git}
 
 
@@ -96,8 +96,8 @@ def test_the_entry_point_is_a_program_that_sources_the_workspace() -> None:
     assert script.read_text().rstrip().endswith('exec "$@"')
 
 
-def test_it_does_not_run_as_root() -> None:
-    """The last USER is one that was made, and the one whose files these are."""
+def test_the_container_does_not_run_as_root() -> None:
+    """The last USER was created before, and owns the files."""
     (user,) = [rest for word, rest in instructions() if word == 'USER']
     (made,) = [c for c in commands() if c.startswith('useradd')]
     assert shlex.split(made)[-1] == user == devcontainer()['remoteUser'] == 'ros'
@@ -105,7 +105,7 @@ def test_it_does_not_run_as_root() -> None:
     assert owners == [user]
 
 
-def test_rosdep_finds_what_venv_needs_in_package_xml() -> None:
+def test_package_xml_has_the_dependency_that_venv_needs() -> None:
     keys = {element.text for element in package() if element.tag.endswith('depend')}
     assert {'python3-venv', 'ros2launch', 'rosbag2_storage_mcap'} <= keys
     assert any(command.startswith('rosdep install --from-paths src') for command in commands())
@@ -124,7 +124,7 @@ def test_the_extras_are_those_of_setup_py() -> None:
     assert set(named.split(',')) <= extras
 
 
-def test_the_launch_files_and_their_arguments_are_there() -> None:
+def test_the_launch_files_and_their_arguments_exist() -> None:
     (shown,) = [json.loads(rest) for word, rest in instructions() if word == 'CMD']
     reported = [
         shlex.split(command) for command in [*commands(), shlex.join(shown)] if 'ros2' in command
@@ -141,7 +141,7 @@ def test_the_launch_files_and_their_arguments_are_there() -> None:
             )
 
 
-def test_docker_is_reported_of_files_and_arguments_that_are_there() -> None:
+def test_files_and_arguments_of_docker_commands_exist() -> None:
     arguments = {rest.split('=')[0] for word, rest in instructions() if word == 'ARG'}
     page = (ROOT / 'docs/containers.md').read_text()
     assert set(re.findall(r'--build-arg (\w+)', page)) == arguments == {'USER_ID'}
@@ -152,7 +152,7 @@ def test_docker_is_reported_of_files_and_arguments_that_are_there() -> None:
     assert {words[words.index('--tag') + 1] for words in built} == {'surgseg_ros'}
 
 
-def test_the_development_container_stops_where_there_is_what_it_needs() -> None:
+def test_the_target_stage_of_the_development_container_has_what_it_needs() -> None:
     settings = devcontainer()
     build, folder = settings['build'], ROOT / '.devcontainer'
     assert (folder / build['dockerfile']).resolve() == ROOT / 'docker/Dockerfile'
@@ -164,7 +164,7 @@ def test_the_development_container_stops_where_there_is_what_it_needs() -> None:
     assert targets == ['setup']
 
 
-def test_the_page_names_targets_of_make_and_verbs_that_are_there() -> None:
+def test_targets_of_make_and_verbs_on_the_page_exist() -> None:
     page = (ROOT / 'docs/containers.md').read_text()
     assert set(re.findall(r'`make (\w+)`', page)) <= make_targets()
     assert set(re.findall(r'ros2 run surgseg_ros (\w+)', page)) <= set(VERBS)

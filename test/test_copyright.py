@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Every source file names the licence of package.xml in its first lines.
+Every source file has the license of package.xml in its first lines.
 
-ament_copyright is left out: it knows no SPDX line, and wants a year and the licence's whole notice
+ament_copyright is not used: it does not support SPDX lines, and requires a year and a full notice
 in each file.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each verb makes of a video that is damaged, cut off, or of a rate that varies."""
+"""What each verb does with a video that is damaged, truncated, or has a variable rate."""
 
 import json
 import warnings
@@ -28,7 +28,7 @@ from surgseg_ros.training.dataset import DatasetError, find_samples
 
 COUNT = 30
 BAD = 9
-"""The chunk whose head is overwritten, with the end of the frame before."""
+"""The chunk whose header is overwritten, with the end of the previous frame."""
 
 
 @pytest.fixture(scope='module')
@@ -73,7 +73,7 @@ def write_masks(video, *numbers):
         cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH), np.uint8))
 
 
-def test_predict_of_a_video_that_is_cut_off_reports_so_and_ends_with_1(tmp_path, model, capsys):
+def test_predict_reports_a_truncated_video_and_exits_with_1(tmp_path, model, capsys):
     film = cut(write_video(tmp_path / 'x.avi', COUNT, 'mjpeg'))
     options = {'model': model, 'input': film, 'output': tmp_path / 'out', 'device': 'cpu'}
     assert run('predict', **options, every=5) == 1
@@ -82,15 +82,13 @@ def test_predict_of_a_video_that_is_cut_off_reports_so_and_ends_with_1(tmp_path,
     captured = capsys.readouterr()
     assert f'to {COUNT - 1}: the header promises {COUNT} frames' in captured.err
     assert f'{len(written)} masks' in captured.out
-    assert run('predict', **options, every=5) == 1, 'once more: nothing new, and no better'
+    assert run('predict', **options, every=5) == 1, 'a second run changes nothing'
     assert 'promises' in capsys.readouterr().err
     assert masks(tmp_path / 'out') == written
 
 
 @pytest.mark.parametrize(('name', 'codec'), [('x.avi', 'mjpeg'), ('x.mp4', 'h264')])
-def test_predict_of_a_damaged_video_leaves_out_what_is_damaged(
-    tmp_path, model, capsys, name, codec
-):
+def test_predict_omits_damaged_frames_of_a_video(tmp_path, model, capsys, name, codec):
     film = write_video(tmp_path / name, COUNT, codec)
     place, size = packets(film)[14]
     overwrite(film, place + size // 3, bytes(size // 2))
@@ -99,12 +97,12 @@ def test_predict_of_a_damaged_video_leaves_out_what_is_damaged(
     written, text = masks(tmp_path / 'out'), capsys.readouterr().err
     left_out = sorted(set(range(COUNT)) - set(written))
     assert left_out
-    assert set(left_out) <= set(range(12, 24)), 'after the next key frame all is well'
+    assert set(left_out) <= set(range(12, 24)), 'after the next key frame no frame is damaged'
     for number in left_out:
         assert f'{film}: frame {number} cannot be used' in text
 
 
-def test_predict_of_a_video_without_a_sound_frame_ends_with_2(tmp_path, model, capsys):
+def test_predict_of_a_video_without_an_intact_frame_exits_with_2(tmp_path, model, capsys):
     film = write_video(tmp_path / 'x.avi', 3, 'mjpeg')
     for place, size in packets(film):
         overwrite(film, place + size // 2, bytes(size // 2))
@@ -114,7 +112,7 @@ def test_predict_of_a_video_without_a_sound_frame_ends_with_2(tmp_path, model, c
     assert not (tmp_path / 'out').exists()
 
 
-def test_make_bag_keeps_the_stamps_behind_a_damaged_frame(tmp_path, capsys):
+def test_make_bag_keeps_the_stamps_after_a_damaged_frame(tmp_path, capsys):
     film = spoil(write_video(tmp_path / 'x.avi', COUNT, 'mjpeg'))
     assert run('make_bag', input=film, output=tmp_path / 'bag') == 0
     times, numbers = messages(tmp_path / 'bag')
@@ -126,7 +124,7 @@ def test_make_bag_keeps_the_stamps_behind_a_damaged_frame(tmp_path, capsys):
     assert f'promises {COUNT}' in captured.out
 
 
-def test_make_bag_refuses_a_video_that_has_lost_a_frame_with_a_mask(tmp_path, capsys):
+def test_make_bag_rejects_a_video_that_has_lost_a_frame_with_a_mask(tmp_path, capsys):
     spoil(write_video(tmp_path / 'video_1/video_left.avi', COUNT, 'mjpeg'))
     write_masks(tmp_path / 'video_1', 0, BAD)
     assert run('make_bag', input=tmp_path / 'video_1', output=tmp_path / 'bag') == 2
@@ -135,7 +133,7 @@ def test_make_bag_refuses_a_video_that_has_lost_a_frame_with_a_mask(tmp_path, ca
 
 
 @pytest.mark.parametrize('name', ['x.mp4', 'x.mkv'])
-def test_make_bag_stamps_a_varying_rate_by_the_videos_own_times(tmp_path, name, capsys):
+def test_make_bag_uses_the_timestamps_of_a_video_with_variable_rate(tmp_path, name, capsys):
     times = [*range(15), 15, 20, 25]
     film = write_video(tmp_path / name, len(times), times=times)
     assert run('make_bag', input=film, output=tmp_path / 'bag') == 0
@@ -151,7 +149,7 @@ def test_make_bag_stamps_a_varying_rate_by_the_videos_own_times(tmp_path, name, 
 
 @pytest.fixture
 def data(tmp_path):
-    """Give a data set of two videos, in the first of which frames 8 and 9 are lost."""
+    """Return a data set of two videos; the first has lost frames 8 and 9."""
     for name in ('video_01', 'video_02'):
         write_video(tmp_path / f'data/{name}/video_left.avi', COUNT, 'mjpeg')
         write_masks(tmp_path / 'data' / name, 0, 20)
@@ -159,7 +157,7 @@ def data(tmp_path):
     return tmp_path / 'data'
 
 
-def test_training_gets_the_frame_of_each_mask_behind_a_damaged_one(data, tmp_path):
+def test_training_gets_the_right_frames_after_a_damaged_one(data, tmp_path):
     samples = find_samples(data, tmp_path / 'cache')
     assert [(s.index, number_of(s.read()[0])) for s in samples] == [(0, 0), (20, 20)] * 2
 
@@ -176,7 +174,7 @@ def test_training_leaves_out_a_mask_whose_frame_is_lost(data, tmp_path):
     ]  # fmt: skip
 
 
-def test_inspect_data_names_what_a_video_has_lost_every_time(data, tmp_path, capsys):
+def test_inspect_data_reports_lost_frames_of_a_video_every_time(data, tmp_path, capsys):
     options = {'data': data, 'cache': tmp_path / 'cache', 'json': tmp_path / 'x.json'}
     for _ in range(2):  # the second time all frames are in the cache
         assert run('inspect_data', **options) == 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The site: it builds without a warning, and its reference is that of the code."""
+"""The site builds without warnings, and its reference matches the code."""
 
 import html
 import importlib.util
@@ -36,7 +36,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def parameters() -> ModuleType:
-    """Import the extension, which is no part of the package."""
+    """Import the extension, which is not part of the package."""
     path = DOCS / 'extensions' / 'parameters.py'
     spec = importlib.util.spec_from_file_location('docs_parameters', path)
     module = importlib.util.module_from_spec(spec)
@@ -54,7 +54,7 @@ def test_the_same_flags_are_used_by_make() -> None:
     assert '-m sphinx -W --keep-going --quiet -b html docs' in (ROOT / 'Makefile').read_text()
 
 
-def test_every_page_is_reached_from_the_first(site: Path) -> None:
+def test_every_page_is_linked_from_the_first(site: Path) -> None:
     index = (site / 'index.html').read_text()
     assert [page for page in PAGES if f'href="{page}.html"' not in index] == ['index']
 
@@ -105,7 +105,7 @@ def test_ranges_and_changes_are_written_out(parameters: ModuleType) -> None:
     assert parameters.change_of(rows['model']) == 'see text'
 
 
-def test_the_public_names_are_on_the_page_of_the_python_api(site: Path) -> None:
+def test_public_names_are_on_the_page_of_the_python_api(site: Path) -> None:
     page = text_of(site, 'python_api')
     for name in set(surgseg_ros.__all__) - {'__version__'}:
         assert f'surgseg_ros. {name}' in page, name

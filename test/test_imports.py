@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layout: imports only follow the arrows of the drawing in CONTRIBUTING.md."""
+"""Imports only follow the arrows of the drawing in CONTRIBUTING.md."""
 
 import ast
 import json
@@ -43,7 +43,7 @@ def modules(package: str) -> list[Path]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Name every module that a file imports, wherever the import stands."""
+    """Yield every module that a file imports, wherever the import is."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -74,7 +74,7 @@ def test_no_import_runs_against_an_arrow(package: str) -> None:
 
 
 @pytest.mark.parametrize('package', sorted(set(ARROWS) - WITH_ROS))
-def test_ros_is_known_to_the_node_alone(package: str) -> None:
+def test_only_the_node_imports_ros(package: str) -> None:
     wrong = {
         f'{path.relative_to(PACKAGE)}: {name}'
         for path in modules(package)
@@ -85,14 +85,14 @@ def test_ros_is_known_to_the_node_alone(package: str) -> None:
 
 
 @pytest.mark.parametrize('package', sorted(set(ARROWS) - {'reports'}))
-def test_pages_and_charts_are_made_in_one_package(package: str) -> None:
+def test_only_one_package_imports_libraries_for_pages_and_charts(package: str) -> None:
     libraries = {'jinja2', 'matplotlib'}
     names = {name.split('.')[0] for path in modules(package) for name in imported(path)}
     assert not names & libraries
 
 
 @pytest.mark.parametrize('verb', VERBS)
-def test_help_of_a_verb(verb: str) -> None:
+def test_help_of_a_verb_imports_little(verb: str) -> None:
     command = [sys.executable, '-X', 'importtime', '-m', 'surgseg_ros', verb, '--help']
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
@@ -102,7 +102,7 @@ def test_help_of_a_verb(verb: str) -> None:
 
 
 @pytest.mark.parametrize('verb', ['synthesize', 'make_bag'])
-def test_what_needs_neither_ros_nor_torch(verb: str) -> None:
+def test_modules_of_some_verbs_import_neither_ros_nor_torch(verb: str) -> None:
     module = VERBS[verb].target.split(':')[0]
     script = f'import sys, {module}; print(*sys.modules)'
     run = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
@@ -110,8 +110,8 @@ def test_what_needs_neither_ros_nor_torch(verb: str) -> None:
     assert not {'rclpy', 'torch'} & set(run.stdout.split())
 
 
-def test_the_node_is_made_without_torch() -> None:
-    """Its services answer while torch is still being imported, which takes seconds."""
+def test_the_node_is_created_without_torch() -> None:
+    """Its services respond while torch is being imported, which takes seconds."""
     script = (
         'import pkgutil, importlib, sys, surgseg_ros.node as package\n'
         'for module in pkgutil.iter_modules(package.__path__, "surgseg_ros.node."):\n'
@@ -143,7 +143,7 @@ HARMLESS = (
 
 
 def statements(tree: ast.Module | ast.ClassDef | ast.If | ast.Try) -> Iterator[ast.stmt]:
-    """Walk over what runs when a module is imported, but for `if __name__ == '__main__'`."""
+    """Yield the statements that an import runs, except `if __name__ == '__main__'`."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and '__name__' in ast.dump(node.test):
             continue
@@ -156,7 +156,7 @@ def statements(tree: ast.Module | ast.ClassDef | ast.If | ast.Try) -> Iterator[a
 
 
 def acts(node: ast.stmt) -> bool:
-    """Tell whether a statement changes something that is not the module's own."""
+    """Return whether a statement may have side effects outside the module."""
     if isinstance(node, ast.Expr):
         return not isinstance(node.value, ast.Constant)  # a docstring, or `...`
     targets = node.targets if isinstance(node, ast.Assign) else []
@@ -167,8 +167,8 @@ def acts(node: ast.stmt) -> bool:
     )
 
 
-def test_modules_do_nothing_when_they_are_imported() -> None:
-    """What sets, patches or blocks something stands in a function that an entry point calls."""
+def test_importing_modules_has_no_side_effects() -> None:
+    """Code that sets, patches or blocks something is in a function that an entry point calls."""
     wrong = [
         f'{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}'
         for path in SOURCES
@@ -228,7 +228,7 @@ print(json.dumps(found))
 """
 
 FLAT = 'tools/ros_from_pypi'
-"""Whose scripts run where nothing is installed yet, and so import one another by bare names."""
+"""Folders of scripts that run before anything is installed, so they import each other by name."""
 
 
 def imported_by(node: ast.stmt) -> set[str]:

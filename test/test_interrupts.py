@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every verb, interrupted as by Ctrl-C: a line, 130, nothing half-written, no process left."""
+"""Every verb after Ctrl-C: one line, exit status 130, no partial output, no process left."""
 
 import contextlib
 import os
@@ -32,15 +32,15 @@ SPEC = ModelSpec(
 )
 TIMEOUT_S = 100
 FRAMES = 1000
-"""More than a network gets through between the word that it begins and the signal."""
+"""More images than the network can process between its first output and the signal."""
 
 
 class Interruption(NamedTuple):
     """
     When a verb is interrupted.
 
-    :param words: its arguments; some of what they name to read is a FIFO, which holds the verb.
-    :param begun: what it prints when it is time; where None, it is when a FIFO is opened.
+    :param words: its arguments; some of the files to read are FIFOs, which block the verb.
+    :param begun: the output to wait for; if None, wait until a FIFO is opened.
     """
 
     words: tuple[str, ...]
@@ -88,20 +88,18 @@ INTERRUPTIONS = {
         'frame/s',
     ),
 }
-"""Of each verb, when it is amid its work."""
+"""For each verb, when it is interrupted."""
 
 INTERRUPTED = [name for name, described in VERBS.items() if not described.is_node]
 
 
 @pytest.mark.parametrize('name', INTERRUPTED)
-def test_every_verb_is_interrupted_here(name: str) -> None:
-    assert name in INTERRUPTIONS, (
-        'say when the new verb is to be interrupted, so that this is tried'
-    )
+def test_every_verb_is_in_the_table_of_interruptions(name: str) -> None:
+    assert name in INTERRUPTIONS, 'add when the new verb is interrupted'
 
 
 class Run:
-    """A command in a process group of its own, as a shell begins it, and what it says."""
+    """A command in its own process group, as started by a shell, and its output."""
 
     def __init__(self, command: list[str], **more: object) -> None:
         self.output = {'stdout': '', 'stderr': ''}
@@ -122,7 +120,7 @@ class Run:
             self.output[name] += part.decode()
 
     def wait_for(self, met: Callable[[], bool]) -> None:
-        """Wait for something that the running command does."""
+        """Wait for a condition while the command runs."""
         end_s = time.monotonic() + TIMEOUT_S
         while not met():
             assert self.process.poll() is None, self.output
@@ -130,7 +128,7 @@ class Run:
             time.sleep(0.02)
 
     def others(self) -> list[str]:
-        """List the group's processes that live, by their command lines."""
+        """Return the command lines of running processes of the group."""
         found = []
         for stat in Path('/proc').glob('[0-9]*/stat'):
             with contextlib.suppress(OSError):
@@ -140,7 +138,7 @@ class Run:
         return found
 
     def end(self, number: int = signal.SIGINT, *, group: bool = True) -> int:
-        """Send a signal, to the whole group as a terminal does, and wait for the end of all."""
+        """Send a signal, by default to the whole group like a terminal, and wait for its end."""
         (os.killpg if group else os.kill)(self.process.pid, number)
         status = self.process.wait(TIMEOUT_S)
         end_s = time.monotonic() + TIMEOUT_S
@@ -159,7 +157,7 @@ class Run:
             getattr(self.process, name).close()
 
     def lines(self) -> list[str]:
-        """Give the lines of stderr that are of no progress bar."""
+        """Return the lines of stderr without progress bars."""
         text = re.sub(r'\x1b\[[0-9;]*[A-Za-z]', '', self.output['stderr'])
         lines = [line.strip() for line in re.split(r'[\r\n]+', text)]
         return [
@@ -169,7 +167,7 @@ class Run:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Run]]:
-    """Give what starts a command; whatever happens, all of its group is ended."""
+    """Yield a function that starts a command; afterwards its whole group is ended."""
     runs = []
 
     def begin(command: list[str], **more: object) -> Run:
@@ -185,7 +183,7 @@ def start() -> Iterator[Callable[..., Run]]:
 
 
 def is_read(fifo: Path) -> bool:
-    """Tell whether somebody has opened a FIFO to read it, who then waits for what is in it."""
+    """Return whether a process has opened a FIFO for reading, and so is blocked."""
     try:
         writing = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
     except OSError:
@@ -195,12 +193,12 @@ def is_read(fifo: Path) -> bool:
 
 
 KEPT: list[int] = []
-"""Writing ends of FIFOs; while they are open, a reader waits."""
+"""Write ends of FIFOs; while they are open, a reader waits."""
 
 
 @pytest.fixture
 def places(tmp_path: Path) -> Iterator[dict[str, Path]]:
-    """Make what the verbs read; of each kind, one file is a FIFO."""
+    """Make the inputs of the verbs; of each kind, one file is a FIFO."""
     mask = np.zeros((64, 96), np.uint8)
     for video in ('video_01', 'video_02'):
         segmentation = tmp_path / 'data' / video / 'segmentation'
@@ -222,7 +220,7 @@ def places(tmp_path: Path) -> Iterator[dict[str, Path]]:
 
 
 @pytest.mark.parametrize('name', INTERRUPTED)
-def test_an_interruption_is_a_line_and_leaves_nothing(
+def test_an_interruption_prints_one_line_and_leaves_nothing(
     name: str, places: dict[str, Path], start: Callable[..., Run], tmp_path: Path
 ) -> None:
     if name == 'export':
@@ -239,7 +237,7 @@ def test_an_interruption_is_a_line_and_leaves_nothing(
     status = run.end()
     *before, line = run.lines()
     assert (status, line) == (130, f'{name}: interrupted; {VERBS[name].leftovers}')
-    assert not before or name == 'benchmark', 'which says what it is doing'
+    assert not before or name == 'benchmark', 'only benchmark prints progress'
     if name == 'train':
         assert '--resume' in run.lines()[0]
         assert not list(places['out'].rglob('*partial*'))
@@ -297,8 +295,10 @@ def start_script(start: Callable[..., Run], kind: str, tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize('kind', ['obey', 'ignore', 'misreport', 'lead', 'importing'])
-def test_no_verb_escapes(kind: str, start: Callable[..., Run], tmp_path: Path) -> None:
-    """Not one that loses KeyboardInterrupt, makes another error of it, or is being imported."""
+def test_no_verb_ignores_an_interruption(
+    kind: str, start: Callable[..., Run], tmp_path: Path
+) -> None:
+    """Not even one that swallows or converts KeyboardInterrupt, or is still being imported."""
     run = start_script(start, kind, tmp_path)
     assert run.end(group=False) == 130
     assert run.lines() == ['verb: interrupted; go on']
@@ -308,7 +308,7 @@ def test_no_verb_escapes(kind: str, start: Callable[..., Run], tmp_path: Path) -
     ('number', 'text'),
     [(signal.SIGTERM, 'terminated'), (signal.SIGHUP, 'the terminal was closed')],
 )
-def test_other_signals_end_it_alike(
+def test_other_signals_have_the_same_effect(
     number: int, text: str, start: Callable[..., Run], tmp_path: Path
 ) -> None:
     run = start_script(start, 'obey', tmp_path)

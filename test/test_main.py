@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The list of verbs, and what a wrong one gets."""
+"""The list of verbs, and the error for an unknown one."""
 
 import re
 import subprocess
@@ -27,7 +27,9 @@ def test_the_docs_list_every_verb() -> None:
     assert set(re.findall(r'^\| `(\w+)` \|', page, re.MULTILINE)) == set(commands.VERBS)
 
 
-def test_a_wrong_verb_is_named_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_names_an_unknown_verb_and_the_existing_ones(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert commands.main(['segment']) == 2
     text = capsys.readouterr().err
     assert "'segment'" in text
@@ -42,8 +44,8 @@ def test_the_arguments_reach_the_verb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize('verb', commands.VERBS)
-def test_every_verb_starts_and_reports_what_it_takes(verb: str) -> None:
-    """In a process of its own, which imports what the verb needs and nothing else."""
+def test_every_verb_prints_its_help(verb: str) -> None:
+    """In a new process, which imports only what the verb needs."""
     command = [sys.executable, '-m', 'surgseg_ros', verb, '--help']
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names are the field's own: those that were once private to this project do not come back."""
+"""Names are standard terms: names that were private to this project are not used again."""
 
 import ast
 import re
@@ -27,21 +27,21 @@ PRIVATE: Final = {
     *('pictures', 'Ear', 'Told', 'told', 'say', 'said', 'fault', 'find_fault', 'fault_of'),
     *('is_settled', 'unsure', 'aside'),
 }
-"""Each has another name now, see the changelog; they are not parts of longer names either."""
+"""Each has another name now, see the changelog; they must not be parts of longer names either."""
 
 KEPT: Final = {
     *('model_card', 'picture_every', 'picture_format', 'under_way', 'on_fault', 'ON_FAULT'),
 }
-"""Plain words, and options that users give."""
+"""Plain words, and options of users."""
 
 CODED: Final = {'picture', '_picture'}
-"""What a codec decodes is a picture in the standards too, and so in `evaluation/videos`."""
+"""Standards of codecs use the word picture, and so does `evaluation/videos`."""
 
 PREFIXES: Final = ('see_', 'say_', 'tell_')
 
 
 def parts(name):
-    """Give the words in a name, and each pair and triple of neighbours."""
+    """Yield the words in a name, and each pair and triple of consecutive words."""
     words = re.findall('[A-Z]?[a-z0-9]+|[A-Z0-9]+', name)
     words = [word.lower() if word.isupper() else word for word in words]
     for count in (1, 2, 3):
@@ -66,7 +66,7 @@ def test_private_words_are_found_within_names():
 
 
 def names_in(tree):
-    """Give the names that are defined, stored or read, and keyword arguments, with lines."""
+    """Yield the names that are defined, stored or read, and keyword arguments, with lines."""
     for node in ast.walk(tree):
         match node:
             case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():

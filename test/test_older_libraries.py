@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Nothing is asked for that the oldest Python, OpenCV and NumPy in use do not have.
+The code uses only names that the oldest supported Python, OpenCV and NumPy have.
 
-OpenCV is Humble's (4.5.4), NumPy what setup.py asks for (1.26). `names_of` holds what `dir()` of
-each tells, with NumPy's submodules, without the classes of OpenCV's (`dnn_…`, `detail_…`).
+OpenCV is that of Humble (4.5.4), NumPy that of setup.py (1.26). `names_of` has the output of
+`dir()` for each, with submodules of NumPy, without classes of OpenCV's (`dnn_…`, `detail_…`).
 """
 
 import ast
@@ -22,7 +22,7 @@ OLDEST = {'cv2': 'opencv-4.5.4.txt', 'numpy': 'numpy-1.26.txt'}
 
 
 def used(source: str, module: str) -> set[str]:
-    """List the names that a source asks a module for, by whichever name it imports it."""
+    """Return the names of a module that a source uses, under any alias."""
     tree, local, found = ast.parse(source), set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -48,7 +48,7 @@ def known(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize('module', OLDEST)
-def test_no_name_is_younger_than_the_oldest_library(module):
+def test_all_names_exist_in_the_oldest_libraries(module):
     asked = {
         path.relative_to(ROOT).as_posix(): sorted(used(path.read_text(), module) - known(module))
         for path in SOURCES
@@ -78,5 +78,5 @@ def test_the_syntax_is_that_of_python_3_10():
         ('import torch\ntorch.typing', 'cv2', set()),
     ],
 )
-def test_a_younger_name_is_found(source, module, young):
+def test_a_newer_name_is_found(source, module, young):
     assert used(source, module) - known(module) == young

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every verb, where its output cannot be written: said at once, in a line, with nothing left."""
+"""Outputs of verbs that cannot be written: one line, reported at once, nothing left."""
 
 import resource
 import shutil
@@ -24,11 +24,11 @@ from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'config/train_default.yaml'
 NOWHERE = '/nowhere'
-"""In place of every input: whoever looks at an output first does not come to miss it."""
+"""Replaces every input: a verb that checks its output first does not notice that it is missing."""
 
 
 class Target(NamedTuple):
-    """An option that names an output; `kind` is file, folder, new (not yet there) or model."""
+    """An option that names an output; `kind` is file, folder, new (must not exist) or model."""
 
     kind: str
     option: str
@@ -72,10 +72,10 @@ OUTPUTS: dict[str, tuple[tuple[str, ...], list[Target]]] = {
     'make_bag': (('--input', NOWHERE), targets('new', '--output')),
     'synthesize': ((), targets('folder', '--output')),
 }
-"""Of each verb that writes, what it reads, and each option that names what it writes."""
+"""For each verb that writes: its inputs, and each option that names an output."""
 
 REQUIRED = {'evaluate': '--json', 'evaluate_bag': '--json', 'benchmark': '--json'}
-"""Outputs that have to be named beside the one that is tried."""
+"""Outputs that must be given in addition to the tested one."""
 
 WRITERS = [name for name, described in VERBS.items() if not described.is_node]
 CASES = {
@@ -93,19 +93,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a model folder with random weights."""
     spec = ModelSpec(
         name='small',
-        encoder='mobilenet_v2',  # of its weights are ROOM_BYTES
+        encoder='mobilenet_v2',  # ROOM_BYTES depends on the size of its weights
         options={'decoder_channels': [64, 48, 32, 24, 16]},
         input_size=(64, 96),
     )
     folder = tmp_path_factory.mktemp('models') / 'tiny'
-    torch.manual_seed(0)  # masks of other weights may be small enough for the room that is left
+    torch.manual_seed(0)  # masks of other weights may fit into the remaining space
     write_model(folder, spec, SegmentationNetwork(spec).state_dict())
     return folder
 
 
 @contextmanager
 def room(size: int) -> Iterator[None]:
-    """Let no file become larger: as on a full disk, but for the error's name."""
+    """Limit the size of files, which has the effect of a full disk, with another error."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -120,7 +120,7 @@ def content(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize('name', WRITERS)
 def test_every_verb_that_writes_is_in_the_table(name: str) -> None:
-    assert name in OUTPUTS, 'say what the new verb writes, so that these tests try it'
+    assert name in OUTPUTS, 'add the outputs of the new verb'
     assert OUTPUTS[name][1]
 
 
@@ -134,7 +134,7 @@ TRIED = [
 
 
 @pytest.mark.parametrize(('name', 'target', 'case'), TRIED)
-def test_an_output_that_can_not_be_written_is_reported_before_any_work(
+def test_an_output_that_cannot_be_written_is_reported_before_any_work(
     name: str,
     target: Target,
     case: str,
@@ -147,7 +147,7 @@ def test_an_output_that_can_not_be_written_is_reported_before_any_work(
     if case == 'a file in the place of its folder':
         (tmp_path / 'file').write_text('mine')
         path = tmp_path / 'file/out'
-    if case == 'a place that takes no files':  # of nobody, root included
+    if case == 'a place that takes no files':  # not even of root
         path = Path('/sys/surgseg_out')
     path = path.with_name(path.name + ending.get(target.option, ''))
     if case == 'a folder in its place':
@@ -171,7 +171,7 @@ def test_an_output_that_can_not_be_written_is_reported_before_any_work(
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a data set of noise, whose files do not become small."""
+    """Return a data set of noise, whose files do not compress."""
     root = tmp_path_factory.mktemp('data')
     rng = np.random.default_rng(0)
     for video in ('video_01', 'video_02'):
@@ -211,22 +211,22 @@ LATE = {
     ),
 }
 SMALL = {'compare', 'benchmark', 'calibrate'}
-"""What these write is less than what is tried beforehand."""
+"""Verbs that write less than the check at their start."""
 
 TRIED_BYTES = 4096
-"""As much as is written beforehand."""
+"""The number of bytes that the check at the start writes."""
 
 ROOM_BYTES = {'train': 1_000_000, 'export': 14_000_000}
-"""So much that fitted frames find room, but no checkpoint; a model's weights, but no export."""
+"""Enough for cached frames, but not for a checkpoint; for weights, but not for an export."""
 
 
 @pytest.mark.parametrize('name', WRITERS)
-def test_every_verb_that_writes_meets_a_disk_that_becomes_full(name: str) -> None:
-    assert name in {*LATE, *SMALL}, 'say what the new verb writes, so that this is tried'
+def test_every_verb_that_writes_is_tested_with_a_full_disk(name: str) -> None:
+    assert name in {*LATE, *SMALL}, 'add the outputs of the new verb'
 
 
 @pytest.mark.parametrize('name', LATE)
-def test_a_disk_that_becomes_full_is_reported_and_nothing_half_written_is_left(
+def test_a_full_disk_is_reported_and_no_partial_output_is_left(
     name: str, data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if name == 'export':
@@ -244,7 +244,7 @@ def test_a_disk_that_becomes_full_is_reported_and_nothing_half_written_is_left(
     assert not [path for path in tmp_path.rglob('*') if path.is_dir() and not any(path.iterdir())]
 
 
-def test_what_is_printed_into_a_full_disk_is_reported(data: Path, tmp_path: Path) -> None:
+def test_a_full_disk_of_printed_output_is_reported(data: Path, tmp_path: Path) -> None:
     words = ['evaluate', '--reference', data, '--predictions', data, '--json', tmp_path / 'a.json']
     command = [sys.executable, '-m', 'surgseg_ros', *map(str, words)]
     with Path('/dev/full').open('wb') as full:
@@ -258,5 +258,7 @@ def test_what_is_printed_into_a_full_disk_is_reported(data: Path, tmp_path: Path
         capture_output=True,
         text=True,
     )
-    assert run.returncode in (0, 141), 'whoever reads it may go before or after all was printed'
+    assert run.returncode in (0, 141), (
+        'the reader may close before or after everything was printed'
+    )
     assert 'Error' not in run.stderr

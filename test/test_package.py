@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What colcon, rosdep and `ros2 run` read of the package."""
+"""The package as colcon, rosdep and `ros2 run` read it."""
 
 import configparser
 import importlib.metadata
@@ -34,7 +34,7 @@ def run_setup(*arguments: str | Path, folder: Path = ROOT) -> str:
 
 
 def files_in(root: Path, folders: Iterable[str]) -> set[str]:
-    """Name the files below some folders of `root`; byte code does not count."""
+    """Return the files in some folders of `root`, without byte code."""
     paths = (path for folder in folders for path in (root / folder).rglob('*'))
     return {str(p.relative_to(root)) for p in paths if p.is_file() and p.suffix != '.pyc'}
 
@@ -47,7 +47,7 @@ def test_package_xml_is_an_ament_python_package(package: ElementTree.Element) ->
 
 
 def test_the_maintainer_can_be_parsed(package: ElementTree.Element) -> None:
-    """With an address that it cannot parse colcon no longer sees a ROS package, and is silent."""
+    """If colcon cannot parse an address, it silently no longer recognizes a ROS package."""
     for maintainer in package.findall('maintainer'):
         address = maintainer.attrib['email']
         assert re.fullmatch(r'[-\w.+]+@[-\w.]+\.[a-zA-Z]{2,}', address), address
@@ -63,8 +63,8 @@ def test_catkin_accepts_package_xml() -> None:
 
 # catkin_pkg asks docutils for nodes by an old name.
 @pytest.mark.filterwarnings('ignore:nodes.Node.traverse:DeprecationWarning')
-def test_a_release_can_be_made_of_the_changelog() -> None:
-    """As catkin_prepare_release and bloom do: what is forthcoming gets a number and a date."""
+def test_a_release_can_be_made_from_the_changelog() -> None:
+    """As catkin_prepare_release and bloom do: `Forthcoming` gets a version and a date."""
     version = pytest.importorskip('catkin_pkg.package_version', reason='colcon is not installed')
     changelog = pytest.importorskip('catkin_pkg.changelog', reason='colcon is not installed')
     text = (ROOT / 'CHANGELOG.rst').read_text()
@@ -111,7 +111,7 @@ def test_every_verb_is_an_executable(installed: Path, verb: str) -> None:
     assert os.access(installed / 'lib' / 'surgseg_ros' / verb, os.X_OK)
 
 
-def test_an_executable_ends_as_the_verb_of_the_command_line_does(installed: Path) -> None:
+def test_an_executable_exits_like_the_verb_on_the_command_line(installed: Path) -> None:
     (packages,) = installed.glob('lib/python*/site-packages')
     script = installed / 'lib' / 'surgseg_ros' / 'compare'
     environment = {**os.environ, 'PYTHONPATH': str(packages)}
@@ -122,7 +122,7 @@ def test_an_executable_ends_as_the_verb_of_the_command_line_does(installed: Path
     assert line.startswith("compare: 'none.json' cannot be read")
 
 
-def test_what_needs_a_checkout_is_refused_by_an_installed_package(
+def test_an_installed_package_rejects_options_that_need_a_checkout(
     installed: Path, tmp_path: Path
 ) -> None:
     (packages,) = installed.glob('lib/python*/site-packages')
@@ -141,7 +141,7 @@ def test_what_needs_a_checkout_is_refused_by_an_installed_package(
     assert not list(tmp_path.iterdir())
 
 
-def test_an_installed_package_finds_the_model_that_ships(installed: Path, tmp_path: Path) -> None:
+def test_an_installed_package_finds_the_default_model(installed: Path, tmp_path: Path) -> None:
     (packages,) = installed.glob('lib/python*/site-packages')
     script = 'from surgseg_ros.core.default_model import find_model; print(find_model("default"))'
     run = subprocess.run(
@@ -155,7 +155,7 @@ def test_an_installed_package_finds_the_model_that_ships(installed: Path, tmp_pa
     assert Path(run.stdout.strip()) == installed / 'share/surgseg_ros/models/default'
 
 
-def test_everything_that_is_shared_travels(installed: Path) -> None:
+def test_all_shared_files_are_installed(installed: Path) -> None:
     share = installed / 'share' / 'surgseg_ros'
     there = {str(path.relative_to(share)) for path in share.rglob('*') if path.is_file()}
     assert there == {'package.xml', *files_in(ROOT, SHARED)}
@@ -163,7 +163,7 @@ def test_everything_that_is_shared_travels(installed: Path) -> None:
     assert [path.name for path in index.iterdir()] == ['surgseg_ros']
 
 
-def test_the_code_with_its_message_files_and_templates_travels(installed: Path) -> None:
+def test_code_message_files_and_templates_are_installed(installed: Path) -> None:
     (package,) = installed.glob('lib/python*/site-packages/surgseg_ros')
     expected = files_in(ROOT, ['surgseg_ros'])
     assert files_in(package.parent, ['surgseg_ros']) == expected

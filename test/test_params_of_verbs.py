@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`evaluate_bag` and `predict` take the node's parameters, and record those that applied."""
+"""`evaluate_bag` and `predict` accept parameters of the node, and record those that applied."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ VERBS = ('evaluate_bag', 'predict')
 SHIPPED = Path(__file__).resolve().parents[1] / 'config/segmenter.yaml'
 SIZE = (48, 80)
 DARK = 2
-"""Of the four images, the one that is black."""
+"""Index of the black image of the four."""
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def inputs(tmp_path_factory):
-    """Give a folder of four images, and a bag of the same."""
+    """Return a folder of four images, and a bag of the same."""
     folder = tmp_path_factory.mktemp('inputs')
     (folder / 'case').mkdir()
     images = np.random.default_rng(0).integers(60, 200, (4, *SIZE, 3), np.uint8)
@@ -66,7 +66,7 @@ def inputs(tmp_path_factory):
 
 
 class Runs:
-    """Runs either verb on the same images, and reads what it recorded."""
+    """Runs either verb on the same images, and reads its records."""
 
     def __init__(self, model, inputs, folder):
         self.folder = folder
@@ -82,13 +82,13 @@ class Runs:
         return verb(name)([str(word) for word in (*given, *words)])
 
     def record(self, name):
-        """Give what the verb's JSON file says of the parameters."""
+        """Return the parameters in the JSON file of the verb."""
         if name == 'predict':
             return json.loads((self.folder / 'masks/predict.json').read_text())
         return json.loads((self.folder / 'a.json').read_text())['options']
 
     def masks(self):
-        """Give the masks that `predict` wrote."""
+        """Return the masks that `predict` wrote."""
         found = sorted(self.folder.glob('masks/*/segmentation/*.png'))
         return [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in found]
 
@@ -112,7 +112,7 @@ def params_file(folder, parameters, name='/**'):
     ],
 )
 @pytest.mark.parametrize('given', [1, 2, 3])
-def test_an_option_wins_over_param_and_param_over_the_file(runs, name, option, parameter, given):
+def test_an_option_overrides_param_which_overrides_the_file(runs, name, option, parameter, given):
     file = params_file(runs.folder, {parameter: 0.01})
     words = ('--params-file', file, '--param', f'{parameter}:=0.02', option, 0.03)
     assert runs.run(name, *words[: 2 * given]) == 0
@@ -121,13 +121,13 @@ def test_an_option_wins_over_param_and_param_over_the_file(runs, name, option, p
 
 @pytest.mark.parametrize('section', ['/**', 'segmenter', '/segmenter', '/left/segmenter'])
 @pytest.mark.parametrize('name', VERBS)
-def test_a_file_may_name_the_node_in_full_or_in_short_or_all_nodes(runs, name, section):
+def test_a_file_may_have_the_full_or_short_node_name_or_a_wildcard(runs, name, section):
     file = params_file(runs.folder, {'min_confidence': 0.25}, section)
     assert runs.run(name, '--params-file', file) == 0
     assert runs.record(name)['min_confidence'] == 0.25
 
 
-def test_all_that_applies_is_recorded(runs):
+def test_all_parameters_that_apply_are_recorded(runs):
     parameters = {
         **{'device': 'cpu', 'runtime': 'torch', 'precision': 'f32', 'cpu_threads': 1},
         **{'roi': [8, 4, 60, 40], 'min_confidence': 0.2, 'steady_frames': 3, 'steady_sure': 0.9},
@@ -160,14 +160,14 @@ def test_the_model_may_be_a_parameter(runs, model, name, capsys):
 
 
 @pytest.mark.parametrize('name', VERBS)
-def test_without_a_model_the_one_that_ships_is_used(runs, name):
+def test_without_a_model_the_default_model_is_used(runs, name):
     assert runs.run(name, model=False) == 0
     report = runs.folder / ('a.json' if name == 'evaluate_bag' else 'masks/predict.json')
     assert read_spec(find_model(DEFAULT_MODEL)).weights_sha256 in report.read_text()
 
 
 @pytest.mark.parametrize('name', VERBS)
-def test_what_has_no_meaning_here_is_named_in_a_line(runs, name, capsys):
+def test_parameters_that_do_not_apply_are_named_in_one_line(runs, name, capsys):
     assert runs.run(name, '--params-file', SHIPPED, '--param', 'use_sim_time:=true') == 0
     text = [line for line in capsys.readouterr().err.splitlines() if 'ignored' in line]
     assert len(text) == 1
@@ -175,7 +175,7 @@ def test_what_has_no_meaning_here_is_named_in_a_line(runs, name, capsys):
     ignored = text[0].rpartition(': ')[2].split(', ')
     assert {'image_topics', 'stale_after_ms', 'use_sim_time'} <= set(ignored)
     assert not {'min_confidence', 'roi', 'gates.smoke.action'} & set(ignored)
-    assert ('least_area' in ignored) == (name == 'predict'), 'there are no detections'
+    assert ('least_area' in ignored) == (name == 'predict'), 'evaluate_bag has no detections'
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_what_has_no_meaning_here_is_named_in_a_line(runs, name, capsys):
     ],
 )
 @pytest.mark.parametrize('name', VERBS)
-def test_what_does_not_fit_is_refused_in_a_line(
+def test_rejects_invalid_parameters_in_one_line(
     runs, tmp_path_factory, name, words, expected, capsys
 ):
     folder = tmp_path_factory.mktemp('files')
@@ -219,7 +219,7 @@ def test_masks_of_a_node_are_scored_without_parameters(runs, capsys):
     assert 'leave out --params-file and --param' in capsys.readouterr().err
 
 
-def test_a_gate_takes_the_decision_in_both(runs, capsys):
+def test_a_gate_gives_no_decision_in_both_verbs(runs, capsys):
     words = ('--param', 'gates.black.action:=no_decision')
     assert runs.run('evaluate_bag', *words) == 0
     found = json.loads((runs.folder / 'a.json').read_text())
@@ -233,13 +233,13 @@ def test_a_gate_takes_the_decision_in_both(runs, capsys):
     assert 'predict: masks without a decision: 1 (gate_black)' in capsys.readouterr().err
 
 
-def test_predict_counts_what_gates_warn_of_and_leaves_those_masks(runs, capsys):
+def test_predict_counts_warnings_of_gates_and_keeps_those_masks(runs, capsys):
     assert runs.run('predict', '--param', 'gates.black.action:=warn') == 0
     assert 'predict: masks with warnings: 1 (gate_black)' in capsys.readouterr().err
     assert not any((mask == 255).any() for mask in runs.masks())
 
 
-def test_predict_looks_at_the_roi_alone(runs):
+def test_predict_segments_only_the_roi(runs):
     assert runs.run('predict', '--param', 'roi:=[8, 4, 60, 40]') == 0
     for mask in runs.masks():
         inside = np.zeros(SIZE, bool)
@@ -248,13 +248,15 @@ def test_predict_looks_at_the_roi_alone(runs):
 
 
 @pytest.mark.parametrize('name', VERBS)
-def test_a_roi_beyond_all_images_is_named_and_nothing_written(runs, name, capsys):
+def test_error_names_a_roi_outside_all_images_and_nothing_is_written(runs, name, capsys):
     assert runs.run(name, '--param', 'roi:=[8, 4, 600, 40]') == 2
     assert '600' in capsys.readouterr().err
     assert list(runs.folder.rglob('*')) == []
 
 
-def test_where_the_network_fails_both_give_no_decision_with_the_reason(runs, capsys, monkeypatch):
+def test_if_the_network_fails_both_verbs_give_no_decision_with_the_reason(
+    runs, capsys, monkeypatch
+):
     segment = Segmenter.segment
 
     def fail_on_dark(self, image, **more):
@@ -277,7 +279,7 @@ def test_where_the_network_fails_both_give_no_decision_with_the_reason(runs, cap
     assert text in capsys.readouterr().err
 
 
-def test_a_run_that_the_machine_stops_goes_on_from_there(runs, capsys, monkeypatch):
+def test_a_run_stopped_by_an_error_of_the_machine_can_be_resumed(runs, capsys, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError('CUDA error: unspecified launch failure')
 
@@ -290,13 +292,13 @@ def test_a_run_that_the_machine_stops_goes_on_from_there(runs, capsys, monkeypat
     assert len(runs.masks()) == 4
 
 
-def test_where_a_gate_counts_frames_a_video_that_was_cut_off_starts_again(runs, tmp_path):
+def test_with_a_gate_that_counts_frames_an_interrupted_video_is_restarted(runs, tmp_path):
     still = tmp_path / 'still'
     still.mkdir()
     image = np.random.default_rng(1).integers(60, 200, (*SIZE, 3), np.uint8)
     for number in range(4):
         cv2.imwrite(str(still / f'{number}.png'), image)
-    words = ('--input', still)  # the last one counts
+    words = ('--input', still)  # the last option is used
     words += ('--param', 'gates.frozen.action:=no_decision', '--param', 'gates.frozen.limit:=3.0')
     undecided = [False, False, True, True]
     assert runs.run('predict', *words) == 0
@@ -306,7 +308,7 @@ def test_where_a_gate_counts_frames_a_video_that_was_cut_off_starts_again(runs, 
     assert [bool((mask == 255).all()) for mask in runs.masks()] == undecided
 
 
-def test_masks_of_a_release_without_parameters_are_added_to(runs):
+def test_masks_of_an_older_release_without_parameters_can_be_resumed(runs):
     assert runs.run('predict') == 0
     file = runs.folder / 'masks/predict.json'
     record = json.loads(file.read_text())
@@ -333,7 +335,7 @@ WITHOUT_EFFECT = {
     'evaluate_bag': {'least_region'},
     'predict': {'least_region', 'least_area', 'track_lost_ms'},
 }
-"""No option sets `least_region`, `predict` takes the model's, and it finds no instruments."""
+"""No option sets `least_region`; `predict` uses that of the model, and finds no instruments."""
 
 
 def record_of(name, **changes):

@@ -13,6 +13,6 @@ CHECKED = ('surgseg_ros', 'launch', 'test', 'tools', 'setup.py')
 @pytest.mark.pep257
 def test_pep257() -> None:
     pep257 = pytest.importorskip('ament_pep257.main', reason='needs ament_pep257 of ROS 2')
-    # D401, the imperative mood, it wants of properties too; ruff holds functions alone to it.
+    # It applies D401, the imperative mood, to properties too; ruff applies it only to functions.
     files = [str(ROOT / name) for name in CHECKED]
     assert pep257.main(argv=['--add-ignore', 'D401', '--', *files]) == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python API: what `from surgseg_ros import ...` offers, and what it costs to import."""
+"""The Python API: the names in `surgseg_ros`, and what importing them loads."""
 
 import doctest
 import importlib.metadata
@@ -39,7 +39,7 @@ def test_importing_the_package_loads_no_library() -> None:
 
 
 def test_the_segmenter_needs_no_ros() -> None:
-    """With ROS's modules blocked, an image becomes a mask."""
+    """An image is segmented while the modules of ROS are blocked."""
     script = (
         'import sys\n'
         'blocked = "rclpy", "rcl_interfaces", "sensor_msgs", "ament_index_python", "launch"\n'
@@ -53,13 +53,13 @@ def test_the_segmenter_needs_no_ros() -> None:
 
 
 @pytest.mark.parametrize('name', surgseg_ros.__all__)
-def test_every_public_name_is_there_and_listed(name: str) -> None:
+def test_every_public_name_exists_and_is_listed(name: str) -> None:
     assert getattr(surgseg_ros, name) is not None
     assert name in dir(surgseg_ros)
 
 
-def test_editors_see_the_same_names_as_are_imported_when_used() -> None:
-    """What stands under TYPE_CHECKING is what `__getattr__` finds."""
+def test_editors_find_the_same_names_as_lazy_imports() -> None:
+    """The names under TYPE_CHECKING are those that `__getattr__` finds."""
     seen = ModuleType('seen')
     source = Path(surgseg_ros.__file__).read_text()
     block = source.split('if TYPE_CHECKING:\n')[1].split('\n    __version__')[0]
@@ -87,7 +87,7 @@ def test_the_example_in_the_docstring_runs(monkeypatch: pytest.MonkeyPatch) -> N
     assert not failures, ''.join(failures)
 
 
-def test_a_result_holds_what_was_asked_for(segmenter: 'surgseg_ros.Segmenter') -> None:
+def test_a_result_has_what_was_requested(segmenter: 'surgseg_ros.Segmenter') -> None:
     rgb = np.full((120, 160, 3), (150, 60, 50), np.uint8)
     plain = segmenter.segment(rgb)
     assert (plain.mask.shape, plain.mask.dtype) == ((120, 160), np.uint8)
@@ -101,7 +101,7 @@ def test_a_result_holds_what_was_asked_for(segmenter: 'surgseg_ros.Segmenter') -
     assert isinstance(asked.instruments, tuple)
 
 
-def test_a_bgr_view_is_segmented_as_its_rgb_copy(segmenter: 'surgseg_ros.Segmenter') -> None:
+def test_a_bgr_view_is_segmented_like_its_rgb_copy(segmenter: 'surgseg_ros.Segmenter') -> None:
     bgr = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     expected = segmenter.segment(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)).mask
     assert np.array_equal(segmenter.segment(bgr[..., ::-1]).mask, expected)
@@ -126,18 +126,18 @@ def test_outside_the_roi_is_no_decision(segmenter: 'surgseg_ros.Segmenter') -> N
         (np.zeros((0, 4, 3), np.uint8), r'it is empty'),
     ],
 )
-def test_another_shape_or_type_is_refused_with_the_remedy(
+def test_error_for_another_shape_or_dtype_names_the_remedy(
     segmenter: 'surgseg_ros.Segmenter', image: np.ndarray, remedy: str
 ) -> None:
     with pytest.raises(ValueError, match=remedy):
         segmenter.segment(image)
 
 
-def test_what_is_not_an_array_is_refused(segmenter: 'surgseg_ros.Segmenter') -> None:
+def test_rejects_an_object_that_is_not_an_array(segmenter: 'surgseg_ros.Segmenter') -> None:
     with pytest.raises(TypeError, match='image is a list, expected a NumPy array'):
         segmenter.segment([[[0, 0, 0]]])
 
 
-def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+def test_error_names_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(surgseg_ros.ModelError, match=str(tmp_path)):
         surgseg_ros.Segmenter.load(tmp_path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the README shows must be true."""
+"""The contents of the README are correct."""
 
 import re
 from pathlib import Path
@@ -15,15 +15,15 @@ LARGEST_IMAGE_BYTES = 2_000_000
 
 
 def example(page: str) -> str:
-    """Take the first Python code of a page."""
+    """Return the first Python code of a page."""
     return re.search(r'```python\n(.*?)```', page, re.DOTALL).group(1)
 
 
-def test_it_is_short() -> None:
+def test_the_readme_is_short() -> None:
     assert len(README.split()) < MOST_WORDS
 
 
-def test_its_image_is_there_and_small() -> None:
+def test_the_image_exists_and_is_small() -> None:
     (path,) = re.findall(r'!\[[^]]+\]\(([^)]+)\)', README)
     assert 0 < (ROOT / path).stat().st_size < LARGEST_IMAGE_BYTES
 
@@ -35,7 +35,7 @@ def test_every_output_topic_is_listed() -> None:
     page = (ROOT / 'docs' / 'nodes.md').read_text()
     section = page.split('### Published topics')[1].split('\n### ')[0]
     described = set(re.findall(r'^\| `([\w/]+)` \| \w+_msgs/', section, re.MULTILINE))
-    assert described == {*listed, 'detections_3d'}  # the last one only of two cameras
+    assert described == {*listed, 'detections_3d'}  # detections_3d only with two cameras
 
 
 def test_the_python_example_runs(
@@ -52,7 +52,7 @@ def test_the_python_example_runs(
     assert len(capsys.readouterr().out.splitlines()) == len(names['result'].instruments)
 
 
-def test_the_commands_name_what_there_is() -> None:
+def test_commands_refer_to_existing_verbs_and_files() -> None:
     makefile = (ROOT / 'Makefile').read_text()
     for target in re.findall(r'^    make (\w+)', README, re.MULTILINE):
         assert re.search(rf'^{target}:', makefile, re.MULTILINE), target

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of hazards names tests that exist, and what the documents say of limits is so."""
+"""The table of hazards names existing tests, and documented limits are those of the code."""
 
 import ast
 import re
@@ -21,7 +21,7 @@ HAZARDS = re.findall(r'^\| .* \|$', SAFETY.split('## Hazards')[1].split('\n## ')
 
 
 @pytest.mark.parametrize('row', HAZARDS, ids=lambda row: row.split('|')[1].strip()[:40])
-def test_every_hazard_has_its_cause_what_is_done_and_tests_that_exist(row: str) -> None:
+def test_every_hazard_has_cause_mitigation_and_existing_tests(row: str) -> None:
     *reported, tests = [cell.strip() for cell in row.strip('|').split('|')]
     assert len(reported) == 3
     assert all(reported)
@@ -34,7 +34,7 @@ def test_every_hazard_has_its_cause_what_is_done_and_tests_that_exist(row: str) 
         assert function in {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}, name
 
 
-def test_there_is_a_table() -> None:
+def test_the_table_of_hazards_is_found() -> None:
     assert len(HAZARDS) > 10
 
 
@@ -58,7 +58,7 @@ def test_every_gate_is_listed_with_its_limit() -> None:
 
 
 @pytest.mark.parametrize('name', ['README.md', 'docs/safety.md'])
-def test_the_intended_use_is_reported(name: str) -> None:
+def test_the_intended_use_is_stated(name: str) -> None:
     assert 'not a medical device' in (ROOT / name).read_text()
 
 
@@ -69,7 +69,7 @@ def test_the_intended_use_is_reported(name: str) -> None:
         *('docs/status.md', 'docs/using_masks.md'),
     ],
 )
-def test_links_lead_somewhere(name: str) -> None:
+def test_links_are_valid(name: str) -> None:
     path = ROOT / name
     for link in re.findall(r'\]\(([^)#]+)\)', path.read_text()):
         assert (path.parent / link).exists(), link

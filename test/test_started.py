@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests start ends: with the test, with pytest, and even where pytest is killed."""
+"""Processes started by tests end with the test, with pytest, and even if pytest is killed."""
 
 import os
 import signal
@@ -63,7 +63,7 @@ def python(script: str) -> list[str]:
     return [sys.executable, '-c', script]
 
 
-def test_a_process_and_its_own_end_where_a_test_fails() -> None:
+def test_a_process_and_its_children_end_if_a_test_fails() -> None:
     pids: list[int] = []
 
     def fail() -> None:
@@ -78,7 +78,7 @@ def test_a_process_and_its_own_end_where_a_test_fails() -> None:
         wait_for_the_end_of(pid)
 
 
-def test_one_that_does_not_end_by_itself_is_killed_and_that_is_an_error() -> None:
+def test_a_process_that_does_not_exit_is_killed_and_that_is_an_error() -> None:
     process = subprocess.Popen(python(STUBBORN), stdout=subprocess.PIPE, start_new_session=True)
     child = int(process.stdout.readline())
     with pytest.raises(subprocess.TimeoutExpired):
@@ -87,13 +87,13 @@ def test_one_that_does_not_end_by_itself_is_killed_and_that_is_an_error() -> Non
     wait_for_the_end_of(child)
 
 
-def test_one_that_ends_by_itself_is_not_killed() -> None:
+def test_a_process_that_exits_is_not_killed() -> None:
     with running(python(FOREVER), 300.0, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as it:
         assert it.stdout.readline() == b'runs\n'
     assert it.returncode == -signal.SIGINT
 
 
-def test_where_the_run_is_killed_all_that_it_started_ends(tmp_path: Path) -> None:
+def test_all_processes_end_if_the_run_is_killed(tmp_path: Path) -> None:
     paths = {**os.environ, 'PYTHONPATH': str(Path(started.__file__).parent)}
     run = subprocess.run([sys.executable, '-c', RUN], env=paths, capture_output=True, text=True)
     assert run.returncode == -signal.SIGKILL
@@ -102,7 +102,7 @@ def test_where_the_run_is_killed_all_that_it_started_ends(tmp_path: Path) -> Non
     assert not marked(mark)
 
 
-def test_what_is_left_over_is_reported_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remaining_processes_are_reported_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(started.MARK, 'a-run-of-its-own')
     with running(python(FOREVER), stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b'runs\n'
@@ -114,14 +114,14 @@ def test_what_is_left_over_is_reported_and_killed(monkeypatch: pytest.MonkeyPatc
 
 
 def words(folder: Path) -> list[bytes]:
-    """Read a process's command line; nothing if it has just ended."""
+    """Return the command line of a process; empty if it has just ended."""
     try:
         return (folder / 'cmdline').read_bytes().split(b'\0')
     except OSError:
         return []
 
 
-def test_this_run_has_a_watchdog_which_does_not_end_itself() -> None:
+def test_the_watchdog_of_this_run_does_not_kill_itself() -> None:
     wanted = [str(Path(started.__file__).resolve()), str(os.getpid())]
     found = [
         int(folder.name)
@@ -132,8 +132,8 @@ def test_this_run_has_a_watchdog_which_does_not_end_itself() -> None:
     assert found[0] not in marked(os.environ[started.MARK])
 
 
-def test_what_tests_start_can_be_interrupted() -> None:
-    """Also where pytest runs in the background of a shell, or by nohup, and ignores signals."""
+def test_processes_of_tests_can_be_interrupted() -> None:
+    """Also if pytest runs in the background of a shell, or with nohup, and ignores signals."""
     signals = '(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)'
     report = (
         f'import signal; print([x for x in {signals} if signal.getsignal(x) == signal.SIG_IGN])'
@@ -142,7 +142,7 @@ def test_what_tests_start_can_be_interrupted() -> None:
     assert run.stdout == '[]\n'
 
 
-def test_tests_run_by_nohup_survive_the_terminal_and_what_they_start_does_not(
+def test_tests_run_by_nohup_survive_the_terminal_but_their_processes_do_not(
     tmp_path: Path,
 ) -> None:
     tests = Path(__file__).parent
@@ -168,12 +168,12 @@ def test_tests_run_by_nohup_survive_the_terminal_and_what_they_start_does_not(
     assert run.returncode == 0, run.stdout
 
 
-def test_there_is_room_for_one_at_least_and_for_no_more_than_cores() -> None:
+def test_room_is_for_at_least_one_process_and_at_most_one_per_core() -> None:
     assert room_for(1e9) == 1
     assert 1 <= room_for(0.001) <= len(os.sched_getaffinity(0))
 
 
-def test_workers_have_domains_of_their_own_and_what_they_leave_running_is_told(
+def test_workers_have_their_own_domains_and_remaining_processes_are_reported(
     tmp_path: Path,
 ) -> None:
     for name in ('one', 'two'):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The example consumer uses a mask only as docs/using_masks.md says."""
+"""The example consumer uses masks only as docs/using_masks.md requires."""
 
 import importlib.util
 import re
@@ -25,7 +25,7 @@ def example(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         old = ModuleType('rclpy.qos_event')
         old.SubscriptionEventCallbacks = event_handler.SubscriptionEventCallbacks
         monkeypatch.setitem(sys.modules, 'rclpy.qos_event', old)
-        monkeypatch.setitem(sys.modules, 'rclpy.event_handler', None)  # an import of it raises
+        monkeypatch.setitem(sys.modules, 'rclpy.event_handler', None)  # importing it raises
     spec = importlib.util.spec_from_file_location('mask_consumer', EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -34,7 +34,7 @@ def example(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def consumer(example: ModuleType):
-    """Make one that counts the masks it uses."""
+    """Return a consumer that counts the masks it uses."""
     import rclpy
 
     class Consumer(example.MaskConsumer):
@@ -55,7 +55,7 @@ def consumer(example: ModuleType):
 
 
 def uses(consumer, age_s: float = 0.0) -> bool:
-    """Send it a mask of an age; whether it is used."""
+    """Send a mask of an age; return whether it is used."""
     from rclpy.duration import Duration
     from sensor_msgs.msg import Image
 
@@ -81,7 +81,7 @@ REFUSED = [
     ('degraded', 'gate_interlaced,a_code_of_a_later_release'),
     ('degraded', 'gate_'),
     ('degraded', ''),
-    ('degraded', None),  # of a node that knows no codes
+    ('degraded', None),  # of a node without reason codes
     ('stale', 'gate_interlaced'),
     ('inactive', 'gate_interlaced'),
     ('stale', 'stale_camera'),
@@ -89,14 +89,14 @@ REFUSED = [
 ]
 
 
-def test_the_consumer_uses_a_mask_only_while_it_is_young_and_its_status_accepted(consumer):
-    consumer.MAX_AGE = consumer.MAX_AGE.__class__(seconds=1000)  # for a machine that is busy
+def test_the_consumer_uses_a_mask_only_while_it_is_recent_and_its_status_is_accepted(consumer):
+    consumer.MAX_AGE = consumer.MAX_AGE.__class__(seconds=1000)  # for a busy machine
     assert not uses(consumer), 'there was no status yet'
     for accepted in ACCEPTED:
         consumer.on_status(status(*accepted))
         assert uses(consumer), accepted
         assert not uses(consumer, age_s=2000)
-        assert not uses(consumer, age_s=-2000), 'it is of the future'
+        assert not uses(consumer, age_s=-2000), 'it is from the future'
         for refused in REFUSED:
             consumer.on_status(status(*refused))
             assert not uses(consumer), refused
@@ -105,12 +105,12 @@ def test_the_consumer_uses_a_mask_only_while_it_is_young_and_its_status_accepted
         assert not uses(consumer)
 
 
-def test_its_author_has_decided_on_codes_that_exist(example):
+def test_reason_codes_in_the_example_exist(example):
     assert {code.value for code in ReasonCode} > example.MaskConsumer.ACCEPTED_CODES
     assert example.MaskConsumer.MAX_AGE.nanoseconds == 200_000_000
 
 
-def test_the_page_shows_the_example_as_it_is() -> None:
+def test_the_page_shows_the_example_unchanged() -> None:
     page = (DOCS / 'using_masks.md').read_text()
     (shown,) = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
     assert shown == EXAMPLE.read_text()

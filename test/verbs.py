@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs verbs in the tests' own process, with the endings that the command line gives them."""
+"""Runs verbs in the process of the tests, with the error handling of the command line."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,5 +7,5 @@ from surgseg_ros.__main__ import main
 
 
 def verb(name: str) -> Callable[[Sequence[str]], int]:
-    """Give a function that runs a verb with arguments, and gives its exit status."""
+    """Return a function that runs a verb with arguments and returns its exit status."""
     return lambda arguments: main([name, *arguments])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bounds below which an export is refused."""
+"""The limits beyond which an export is rejected."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from surgseg_ros.exporting import export
         ('bf16', 0.1, ''),
     ],
 )
-def test_bounds_of_int8_are_of_the_official_score(precision, after, error):
+def test_limit_of_int8_is_on_the_official_score(precision, after, error):
     found = {
         'frames': 1,
         'class_agreement': 0.9995,
@@ -28,6 +28,6 @@ def test_bounds_of_int8_are_of_the_official_score(precision, after, error):
 
 
 @pytest.mark.parametrize('key', ['class_agreement', 'class_agreement_at_input_size'])
-def test_bounds_of_bf16_are_of_the_classes_at_both_sizes(key):
+def test_limits_of_bf16_are_on_the_classes_at_both_sizes(key):
     found = {'frames': 1, 'class_agreement': 1.0, 'class_agreement_at_input_size': 1.0}
     assert 'use --precision f32' in export.find_error('bf16', {**found, key: 0.9989})

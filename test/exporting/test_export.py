@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`export`: folders that other runtimes take, held against the original, and refused below it."""
+"""`export`: models for other runtimes, compared with the original, and rejected if worse."""
 
 import dataclasses
 import hashlib
@@ -43,7 +43,7 @@ SPEC = ModelSpec(
 )
 IMAGE = np.random.default_rng(7).integers(0, 256, (100, 130, 3), np.uint8)
 
-# What `import_library` keeps out by itself can be loaded before, by another test.
+# Telemetry that `import_library` blocks may have been imported before by another test.
 sys.modules.setdefault('openvino_telemetry', None)
 
 
@@ -72,13 +72,13 @@ def make_model(folder, lead):
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
-    """Make a model that hesitates between classes, as an untrained one does."""
+    """Make a model whose classes are close, as in an untrained one."""
     return make_model(tmp_path_factory.mktemp('models') / 'tiny', 0)
 
 
 @pytest.fixture(scope='module')
 def sure(tmp_path_factory):
-    """Make one that says a single class whatever it computes in."""
+    """Make a model that predicts a single class in any precision."""
     return make_model(tmp_path_factory.mktemp('models') / 'sure', 4)
 
 
@@ -106,7 +106,7 @@ def export(model, data, output, backend='openvino', precision='f32', *more):
 
 @pytest.mark.parametrize('backend', EXPORT_FILES)
 @pytest.mark.parametrize('precision', ['f32', 'bf16', 'int8'])
-def test_what_is_written_runs_as_the_original(
+def test_an_export_gives_the_results_of_the_original(
     model, sure, data, tmp_path, backend, precision, capsys
 ):
     need(backend)
@@ -150,12 +150,12 @@ def exported(model, data, tmp_path_factory):
     return output
 
 
-def test_auto_takes_the_export(exported):
+def test_auto_selects_the_export(exported):
     description = Segmenter.load(exported, 'cpu', 'auto').runtime.description
     assert description.startswith('openvino f32 on CPU (auto: no CUDA, and the model has an Op')
 
 
-def test_logits_come_without_a_copy_and_batches_whole(exported):
+def test_logits_are_not_copied_and_batches_are_run_at_once(exported):
     runtime = Segmenter.load(exported, 'cpu', 'openvino').runtime
     images = torch.randint(0, 256, (3, 64, 96, 3), dtype=torch.uint8)
     batch = runtime(images)
@@ -167,7 +167,7 @@ def test_logits_come_without_a_copy_and_batches_whole(exported):
     assert torch.equal(runtime(transposed), batch[:1])
 
 
-def test_it_takes_as_many_threads_as_torch_has(exported, monkeypatch):
+def test_openvino_uses_as_many_threads_as_torch(exported, monkeypatch):
     seen = {}
     openvino = pytest.importorskip('openvino')
     real = openvino.Core
@@ -195,7 +195,7 @@ def test_exports_for_other_backends_are_kept(exported, data, tmp_path):
 
 
 def forge(exported, folder, name, content, **changes):
-    """Copy an export with another file whose hash is right."""
+    """Copy an export with another file and a matching hash."""
     folder.mkdir()
     for path in exported.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
@@ -207,13 +207,13 @@ def forge(exported, folder, name, content, **changes):
 
 
 @pytest.mark.parametrize('content', [b'', b'<net', b'\0' * 100])
-def test_what_is_no_graph_is_refused(exported, tmp_path, content):
+def test_rejects_a_file_that_is_not_a_graph(exported, tmp_path, content):
     folder = forge(exported, tmp_path / 'forged', 'openvino.xml', content)
     with pytest.raises(ModelError, match='OpenVINO cannot read the export'):
         Segmenter.load(folder, 'cpu', 'openvino')
 
 
-def test_a_graph_of_another_size_is_refused(exported, tmp_path):
+def test_rejects_a_graph_of_another_size(exported, tmp_path):
     graph = (exported / 'openvino.xml').read_bytes()
     folder = forge(exported, tmp_path / 'a', 'openvino.xml', graph, input_size=[32, 96])
     with pytest.raises(ModelError, match=r'\(1, 64, 96, 3\)\], expected .*\(32, 96\)'):
@@ -227,7 +227,7 @@ def test_a_graph_of_another_size_is_refused(exported, tmp_path):
         ('LARGEST_MIOU_LOSS', -2, 'int8', 'use --precision bf16'),
     ],
 )
-def test_below_the_bound_nothing_is_left(
+def test_an_export_below_the_limit_leaves_nothing(
     model, data, tmp_path, monkeypatch, capsys, bound, value, precision, expected
 ):
     need('openvino')
@@ -239,7 +239,7 @@ def test_below_the_bound_nothing_is_left(
     assert not any(tmp_path.iterdir())
 
 
-def test_the_graph_of_another_network_is_refused(model, data, tmp_path, monkeypatch, capsys):
+def test_rejects_the_graph_of_another_network(model, data, tmp_path, monkeypatch, capsys):
     need('openvino')
 
     def other(network, spec, fitted, folder):
@@ -252,13 +252,13 @@ def test_the_graph_of_another_network_is_refused(model, data, tmp_path, monkeypa
     assert '99 % is the least' in capsys.readouterr().err
 
 
-def test_an_absent_library_is_named_before_anything_is_read(tmp_path, monkeypatch, capsys):
+def test_error_names_a_missing_library_before_anything_is_read(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'openvino', None)
     assert export(tmp_path / 'nothing', tmp_path, tmp_path / 'exported') == 2
     assert 'openvino cannot be imported' in capsys.readouterr().err
 
 
-def test_an_output_that_holds_something_is_left_alone(model, data, tmp_path, capsys):
+def test_rejects_an_output_folder_that_is_not_empty(model, data, tmp_path, capsys):
     (tmp_path / 'mine').write_text('mine')
     assert export(model, data, tmp_path) == 2
     assert 'is not an empty folder: name a new' in capsys.readouterr().err
@@ -267,13 +267,13 @@ def test_an_output_that_holds_something_is_left_alone(model, data, tmp_path, cap
 
 @pytest.fixture
 def libraries(monkeypatch):
-    """Whatever is installed: what comes next needs none."""
+    """Pretend that all libraries are installed; the tests that use this need none."""
     for name in ('openvino', 'nncf'):
         monkeypatch.setitem(sys.modules, name, SimpleNamespace())
 
 
 @pytest.mark.usefixtures('libraries')
-def test_a_model_for_research_needs_a_data_set(model, tmp_path, capsys):
+def test_a_research_model_needs_a_data_set(model, tmp_path, capsys):
     words = ['--model', model, '--backend', 'openvino', '--precision', 'int8']
     assert main([str(word) for word in (*words, '--output', tmp_path / 'x')]) == 2
     assert 'give one of its kind with --calibration' in capsys.readouterr().err
@@ -281,7 +281,7 @@ def test_a_model_for_research_needs_a_data_set(model, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures('libraries')
-def test_a_damaged_model_is_refused(model, data, tmp_path, capsys):
+def test_rejects_a_damaged_model(model, data, tmp_path, capsys):
     spec = dataclasses.replace(read_spec(model), weights_sha256='0' * 64)
     (tmp_path / 'damaged').mkdir()
     (tmp_path / 'damaged' / 'model.json').write_text(spec.to_json())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which frames calibrate an export, and that it is compared on none of their videos."""
+"""The frames that calibrate an export, and the held-out videos it is compared on."""
 
 import dataclasses
 import shutil
@@ -40,7 +40,7 @@ def test_half_of_the_videos_are_held_out(tmp_path):
     assert not videos(calibration) & videos(held_out)
 
 
-def test_one_video_can_not_be_halved(tmp_path):
+def test_rejects_a_single_video(tmp_path):
     with pytest.raises(DatasetError, match='needs two or more'):
         choose_frames(RESEARCH, write(tmp_path, 'video_01'), None, 9, calibrate=True)
 
@@ -56,7 +56,7 @@ def test_frames_are_spread_evenly(tmp_path):
     ]
 
 
-def test_what_is_held_out_never_calibrates(tmp_path):
+def test_held_out_videos_are_never_used_for_calibration(tmp_path):
     root = write(tmp_path / 'data', 'video_01', 'video_02', 'video_03')
     write(tmp_path / 'other', 'video_04')
     shutil.copytree(root / 'video_02', tmp_path / 'other' / 'video_02_copy')
@@ -70,7 +70,7 @@ def test_what_is_held_out_never_calibrates(tmp_path):
 
 
 @pytest.mark.parametrize('calibrate', [True, False])
-def test_a_model_for_research_is_not_judged_by_synthetic_scenes(tmp_path, calibrate):
+def test_a_research_model_is_not_compared_on_synthetic_scenes(tmp_path, calibrate):
     with pytest.raises(DatasetError, match="'some' is for research, and no data set is given"):
         choose_frames(RESEARCH, None, None, 2, calibrate=calibrate)
     if calibrate:
@@ -78,7 +78,7 @@ def test_a_model_for_research_is_not_judged_by_synthetic_scenes(tmp_path, calibr
             choose_frames(RESEARCH, None, tmp_path, 2, calibrate=True)
 
 
-def test_a_demo_has_scenes_drawn_for_it():
+def test_a_demo_model_is_compared_on_synthetic_scenes():
     calibration, held_out = choose_frames(DRAWN, None, None, 6, calibrate=True)
     assert len(calibration) == len(held_out) == 6
     assert len(videos(held_out)) == 2

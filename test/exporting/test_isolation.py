@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading and segmenting reach no network and write no file, native libraries included."""
+"""Loading and segmenting use no network and write no file, including native libraries."""
 
 import hashlib
 import platform
@@ -17,8 +17,8 @@ from surgseg_ros.core.runtimes import RUNTIMES
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.exporting.export import convert
 
-# The kernel ends the process where it makes a socket of IPv4 or IPv6: a filter of six instructions
-# on x86-64, where 41 is socket() and its first argument lies 16 bytes into what the filter sees.
+# The kernel kills the process if it creates a socket of IPv4 or IPv6: a filter of six instructions
+# on x86-64, where 41 is socket() and its first argument is at offset 16 of `seccomp_data`.
 NO_NETWORK = """
 import ctypes, struct
 program = [
@@ -37,7 +37,7 @@ if call(22, 2, ctypes.addressof(filter), 0, 0):
     raise SystemExit
 """
 
-# The kernel ends the process where a file grows.
+# The kernel kills the process if it extends a file.
 NO_FILES = """
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
@@ -74,7 +74,7 @@ def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a model folder with every export."""
+    """Return a model folder with every export."""
     for library in ('openvino', 'onnx', 'onnxscript', 'onnxruntime'):
         if find_spec(library) is None:
             pytest.skip(f'{library} is not installed here')
@@ -97,7 +97,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize('fence', [NO_NETWORK, NO_FILES], ids=['network', 'files'])
-def test_the_fences_hold(fence: str, tmp_path: Path) -> None:
+def test_the_restrictions_are_effective(fence: str, tmp_path: Path) -> None:
     done = run(fence + CONTROLS[fence], tmp_path / 'file')
     assert done.returncode == -SIGNALS[fence], done.stderr
 

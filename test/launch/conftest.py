@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS 2's launch tool, and the package as it is installed, with executables of a test's choice."""
+"""The launch tool of ROS 2, and the package as installed, with executables that tests choose."""
 
 import importlib.util
 import os
@@ -16,7 +16,7 @@ ROS2 = (sys.executable, '-c', 'import sys, ros2cli.cli; sys.exit(ros2cli.cli.mai
 LAUNCH = (*ROS2, 'launch', 'surgseg_ros')
 TIMEOUT_S = 200.0
 
-# In the place of an executable: one that writes down how it was called, or the true one.
+# Replaces an executable: by one that records its arguments, or by the real one.
 STAND_IN = """#!{python}
 import json, os, pathlib, sys
 given = [pathlib.Path(sys.argv[i + 1]).read_text()
@@ -29,7 +29,7 @@ REAL = '#!/bin/sh\nexec {python} -m surgseg_ros {verb} "$@"\n'
 
 @pytest.fixture
 def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Install the package, without executables; skip the test where there is no launch tool."""
+    """Install the package without executables; skip the test if there is no launch tool."""
     if importlib.util.find_spec('ros2launch') is None:
         pytest.skip('needs ros2launch: the launch tool of a ROS 2 installation')
     prefix = tmp_path / 'install'
@@ -51,7 +51,7 @@ def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def install(prefix: Path, tmp_path: Path) -> Callable[..., None]:
-    """Give a function that installs an executable: if no script is given, the real one of ours."""
+    """Return a function that installs an executable: without a script, that of this package."""
 
     def install(verb: str, script: str = '', package: str = 'surgseg_ros') -> None:
         script = script or (REAL if package == 'surgseg_ros' else STAND_IN)
@@ -71,7 +71,7 @@ def install(prefix: Path, tmp_path: Path) -> Callable[..., None]:
 
 @pytest.fixture
 def launching(install: Callable[..., None]) -> Callable[..., list[str]]:
-    """Give a function that makes the command line of `ros2 launch` for a launch file."""
+    """Return a function that makes the command line of `ros2 launch` for a launch file."""
     return lambda name, *arguments: [*LAUNCH, f'{name}.launch.py', *arguments]
 
 
@@ -107,7 +107,7 @@ def generate_launch_description():
 def include(
     install: Callable[..., None], prefix: Path, tmp_path: Path
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Give a function that runs a launch file with the given actions between two notes."""
+    """Return a function that runs a launch file with the given actions between two others."""
 
     def run(actions: str) -> subprocess.CompletedProcess[str]:
         path = tmp_path / 'includer.launch.py'

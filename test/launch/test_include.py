@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Included by another launch file, ours leave nothing behind, and take what they are to take."""
+"""Launch files of this package, included by another: scoping of configurations and parameters."""
 
 import json
 
 import pytest
 
-# In the place of the segmenter: writes down what a node gets from rclpy, whatever set it.
+# Replaces the segmenter: writes the parameters that rclpy gives to a node.
 GETS = """#!{python}
 import json, os, pathlib, rclpy, sys
 rclpy.init(args=sys.argv)
@@ -27,7 +27,7 @@ def _of_jazzy(monkeypatch):
 
 @pytest.fixture
 def run(install, include):
-    """Give a function that runs an includer to a good end."""
+    """Return a function that runs an including launch file, which must succeed."""
     install('segmenter', GETS)
 
     def run(actions):
@@ -47,16 +47,16 @@ def parameters(folder, name='segmenter'):
 
 
 @pytest.mark.parametrize('actions', ["ours('segment')", "ours('replay', bag='any')"])
-def test_nothing_of_ours_remains_in_the_includer(run, tmp_path, actions):
+def test_an_include_leaves_nothing_in_the_including_file(run, tmp_path, actions):
     run(actions)
     before, after = reported(tmp_path, 'before'), reported(tmp_path, 'after')
     assert after['environment'] == before['environment']
-    # An include itself sets what it passes, and launch does not take that back.
+    # An include sets the arguments that it passes, and launch does not reset them.
     passed = {'bag': 'any'} if 'bag' in actions else {}
     assert after['configurations'] == before['configurations'] | passed
 
 
-def test_the_profile_is_the_nodes_alone(run, tmp_path):
+def test_the_dds_profile_is_set_only_for_the_node(run, tmp_path):
     before = f"ExecuteProcess(cmd=['sh', '-c', 'echo before=${VARIABLE}.'], output='screen')"
     ran = run(f"{before}, ours('segment'), {before.replace('before', 'after')}")
     assert reported(tmp_path, 'node-segmenter')['environment'][VARIABLE].endswith('fastdds.xml')
@@ -71,7 +71,7 @@ def test_a_parameter_set_around_the_include_reaches_the_node(run, tmp_path):
     assert parameters(tmp_path) == {'device': 'cpu', 'least_area': 0.25}
 
 
-def test_a_file_goes_before_what_is_set_around_and_an_argument_before_both(run, tmp_path):
+def test_an_argument_overrides_a_file_which_overrides_parameters_set_around(run, tmp_path):
     file = tmp_path / 'my.yaml'
     file.write_text('/**: {ros__parameters: {device: cuda, least_area: 0.5, overlay: true}}')
     run(f"""GroupAction([
@@ -82,7 +82,7 @@ def test_a_file_goes_before_what_is_set_around_and_an_argument_before_both(run, 
     assert parameters(tmp_path) == expected
 
 
-def test_what_the_includer_has_flows_in_unless_it_is_kept_apart(run, tmp_path):
+def test_configurations_of_the_including_file_are_inherited_unless_scoped(run, tmp_path):
     outer = "SetLaunchConfiguration('model', 'of another node')"
     run(f"{outer}, ours('segment')")
     assert parameters(tmp_path) == {'model': 'of another node'}
@@ -93,7 +93,7 @@ def test_what_the_includer_has_flows_in_unless_it_is_kept_apart(run, tmp_path):
     assert parameters(tmp_path, 'other') == {'model': 'of another node'}
 
 
-def test_kept_apart_it_has_what_the_documented_way_names(run, tmp_path):
+def test_a_scoped_include_has_only_the_given_configurations(run, tmp_path):
     run("""SetLaunchConfiguration('model', 'of another node'), SetLaunchConfiguration('rig', 'r'),
     GroupAction(
         [ours('segment', namespace=LaunchConfiguration('rig'))], scoped=True, forwarding=False,
@@ -102,7 +102,7 @@ def test_kept_apart_it_has_what_the_documented_way_names(run, tmp_path):
     assert parameters(tmp_path, 'r-segmenter') == {}
 
 
-def test_two_cameras_are_two_nodes_with_names_of_their_own(run, tmp_path):
+def test_two_includes_are_two_nodes_with_different_names(run, tmp_path):
     left = "ours('segment', name='left', image_topic='/left/image', device='cpu')"
     right = "ours('segment', name='right', image_topic='/right/image')"
     run(f'GroupAction([{left}]), GroupAction([{right}])')
@@ -112,7 +112,7 @@ def test_two_cameras_are_two_nodes_with_names_of_their_own(run, tmp_path):
 
 @pytest.fixture
 def set_around(tmp_path):
-    """Give a function that makes the action which sets topics for all nodes."""
+    """Return a function that makes the action which sets topics for all nodes."""
 
     def set_around(topics, section='/**'):
         file = tmp_path / 'around.yaml'
@@ -122,9 +122,7 @@ def set_around(tmp_path):
     return set_around
 
 
-def test_a_given_topic_wins_over_a_single_one_and_without_it_that_one_stays(
-    run, tmp_path, set_around
-):
+def test_a_given_topic_overrides_a_single_topic_set_around(run, tmp_path, set_around):
     run(f"{set_around('[one]')}, ours('segment')")
     assert parameters(tmp_path) == {'image_topics': ['one']}
     run(f"{set_around('[one]')}, ours('segment', image_topic='other')")
@@ -133,7 +131,7 @@ def test_a_given_topic_wins_over_a_single_one_and_without_it_that_one_stays(
 
 @pytest.mark.parametrize('section', ['/**', '/a/segmenter', '/*/segmenter'])
 @pytest.mark.parametrize('given_by', ['params_file', 'around'])
-def test_one_topic_in_the_place_of_two_is_refused(
+def test_rejects_one_topic_in_place_of_two(
     install, include, tmp_path, set_around, section, given_by
 ):
     install('segmenter', GETS)
@@ -146,7 +144,7 @@ def test_one_topic_in_the_place_of_two_is_refused(
     assert not [*tmp_path.glob('node-*')]
 
 
-def test_where_a_file_names_one_two_around_are_no_obstacle(run, tmp_path, set_around):
+def test_one_topic_in_a_file_overrides_two_set_around(run, tmp_path, set_around):
     file = tmp_path / 'my.yaml'
     file.write_text('/**: {ros__parameters: {image_topics: [single]}}')
     around = set_around('[one, two]')
@@ -158,7 +156,7 @@ def test_where_a_file_names_one_two_around_are_no_obstacle(run, tmp_path, set_ar
     ('section', 'topics'),
     [('/**', '[one]'), ('/other/segmenter', '[one, two]'), ('/another_name', '[one, two]')],
 )
-def test_one_topic_in_the_place_of_one_or_of_another_nodes_is_taken(
+def test_accepts_one_topic_in_place_of_one_or_of_those_of_another_node(
     run, tmp_path, section, topics
 ):
     file = tmp_path / 'my.yaml'
@@ -168,25 +166,25 @@ def test_one_topic_in_the_place_of_one_or_of_another_nodes_is_taken(
 
 
 def test_replay_plays_the_topics_of_several_cameras(run, tmp_path, set_around):
-    """As the player's command line says: `/a`, and what is relative in the namespace."""
+    """As in the command line of the player: `/a`, and relative names in the namespace."""
     ran = run(f"{set_around('[/a, b]')}, ours('replay', bag='any', namespace='rig')")
     assert '--topics /a /rig/b --also /camera_info /rig/camera_info --rate' in ran.stdout
     assert parameters(tmp_path, 'rig-segmenter')['image_topics'] == ['/a', 'b']
 
 
-def test_replay_plays_the_calibrations_of_one_image_with_both_views(run):
+def test_replay_plays_the_calibrations_of_stereo_images(run):
     ran = run("ours('replay', bag='any', image_topic='/rig/image', stereo_layout='side_by_side')")
     also = '/rig/left/camera_info /rig/right/camera_info'
     assert f'--topics /rig/image --also {also} --rate' in ran.stdout
 
 
-def test_replay_of_one_camera_plays_its_images_alone(run):
+def test_replay_of_one_camera_plays_only_its_images(run):
     ran = run("ours('replay', bag='any', image_topic='/rig/image')")
     assert '--topics /rig/image --rate' in ran.stdout
 
 
 def test_replay_does_not_end_with_other_processes(run):
-    """One fails before the segmenter ends, which then ends the launch."""
+    """Another process fails before the segmenter exits; only that ends the launch."""
     ran = run("ExecuteProcess(cmd=['sh', '-c', 'exit 3']), ours('replay', bag='any')")
     assert 'exit code 3' in ran.stdout
     assert '[segmenter-2]: process has finished cleanly' in ran.stdout

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launch files do what they say, by ROS 2's own launch tool where a machine has it."""
+"""The launch files behave as documented, run with the launch tool of ROS 2 if available."""
 
 import ast
 import json
@@ -37,7 +37,7 @@ ARGUMENTS = {'segment': SEGMENT, 'replay': SEGMENT | {'bag', 'rate', 'loop'}}
 
 @pytest.fixture
 def launch(launching):
-    """Give a function that runs a launch file to its end."""
+    """Return a function that runs a launch file until it exits."""
 
     def run(*arguments):
         pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
@@ -69,8 +69,8 @@ SETS = {'SetEnvironmentVariable', 'AppendEnvironmentVariable', 'PushRosNamespace
 
 
 @pytest.mark.parametrize('name', ARGUMENTS)
-def test_all_that_a_launch_file_does_is_in_a_scope_and_nothing_is_set(name):
-    """Else it would change an includer's other nodes; `test_include` shows it with launch."""
+def test_all_actions_of_a_launch_file_are_scoped_and_set_no_configuration(name):
+    """Otherwise it would change other nodes of an including file; see also `test_include`."""
     tree = ast.parse((ROOT / f'launch/{name}.launch.py').read_text())
     calls = [x for x in ast.walk(tree) if isinstance(x, ast.Call) and isinstance(x.func, ast.Name)]
     assert not SETS & {call.func.id for call in calls}
@@ -93,7 +93,7 @@ def test_every_argument_is_described(launch, name):
     assert all(len(text) > 10 and 'no description' not in text for text in described.values())
 
 
-def test_what_is_not_given_is_as_the_file_reports(launch, tmp_path):
+def test_parameters_without_arguments_come_from_the_file(launch, tmp_path):
     parameters = tmp_path / 'my.yaml'
     parameters.write_text('/**: {ros__parameters: {model: mine}}')
     run = launch('segment', f'params_file:={parameters}')
@@ -113,7 +113,7 @@ def test_without_a_file_the_node_has_its_own_defaults(launch, tmp_path):
     assert yaml.safe_load(given) == {'/segmenter': {'ros__parameters': {}}}
 
 
-def test_what_is_given_reaches_the_node_with_its_type(launch, tmp_path):
+def test_given_arguments_reach_the_node_with_their_type(launch, tmp_path):
     run = launch(
         'segment',
         *('image_topic:=/ecm/left/image_raw', 'namespace:=left', 'log_level:=warn', 'model:=2026'),
@@ -123,7 +123,7 @@ def test_what_is_given_reaches_the_node_with_its_type(launch, tmp_path):
     assert run.returncode == 0, run.stdout
     note = note_of(tmp_path)
     assert {'__node:=eye', '__ns:=/left', 'warn'} <= set(note['arguments'])
-    # As launch_ros writes a list; the parser of ROS does not heed the tag.
+    # As launch_ros writes a list; the parser of ROS ignores the tag.
     written = note['parameters'][-1].replace('!!python/tuple', '')
     (given,) = yaml.safe_load(written).values()
     assert given['ros__parameters'] == {
@@ -166,14 +166,14 @@ def test_cameras_roi_and_threads_reach_the_node_as_lists_and_numbers(launch, tmp
         'params_file:=/no/such.yaml',
     ],
 )
-def test_a_wrong_value_is_named_and_nothing_starts(launch, tmp_path, argument):
+def test_error_names_an_invalid_value_and_nothing_starts(launch, tmp_path, argument):
     run = launch('segment', argument)
     assert run.returncode == 1
     assert all(word in run.stdout for word in argument.split(':='))
     assert not (tmp_path / 'segmenter.json').exists()
 
 
-def test_the_profile_is_given_to_the_node_unless_one_is_set(launch, tmp_path, monkeypatch):
+def test_the_node_gets_the_dds_profile_unless_one_is_set(launch, tmp_path, monkeypatch):
     monkeypatch.setenv('ROS_DISTRO', 'jazzy')
     small = tmp_path / 'small.xml'
     small.write_text('<dds/>')
@@ -196,7 +196,7 @@ exec sleep 100
 
 
 @pytest.mark.parametrize('flag', ['true', 'True', '1'])
-def test_a_node_that_dies_is_started_again_where_asked_for(install, launching, tmp_path, flag):
+def test_a_node_that_dies_is_respawned_if_requested(install, launching, tmp_path, flag):
     install('segmenter', DIES_ONCE)
     command = launching('segment', f'respawn:={flag}')
     with running(command, stdin=subprocess.DEVNULL) as run:
@@ -212,7 +212,7 @@ def test_a_node_that_dies_is_started_again_where_asked_for(install, launching, t
 
 @pytest.fixture
 def stamps_of_masks(prefix):
-    """Keep the stamps, in nanoseconds, of all masks that are published meanwhile."""
+    """Record the stamps, in nanoseconds, of all published masks."""
     context, stamps = rclpy.Context(), []
     rclpy.init(args=[], context=context)
     node = rclpy.create_node('listener', context=context)
@@ -264,11 +264,11 @@ def test_replay_plays_a_bag_through_the_node_and_ends(
 
 
 @pytest.mark.timeout(TIMEOUT_S)
-def test_the_player_has_the_profile_too_and_waits_for_the_node_by_its_name(
+def test_the_player_has_the_dds_profile_and_waits_for_the_node_by_its_name(
     install, launch, tmp_path, model, monkeypatch
 ):
     monkeypatch.setenv('ROS_DISTRO', 'jazzy')
-    install('segmenter')  # the player is one that writes down how it was called
+    install('segmenter')  # the player only records its arguments
     small = tmp_path / 'small.xml'
     small.write_text('<dds/>')
     given = (f'model:={model}', 'name:=eye', 'namespace:=left', f'dds_profile:={small}')
@@ -280,13 +280,13 @@ def test_the_player_has_the_profile_too_and_waits_for_the_node_by_its_name(
 
 
 @pytest.mark.parametrize('name', ['loop', 'use_sim_time'])
-def test_a_flag_of_replay_that_is_none_is_named(launch, name):
+def test_error_names_an_invalid_flag_of_replay(launch, name):
     run = launch('replay', 'bag:=any', f'{name}:=perhaps')
     assert run.returncode == 1
     assert f'"{name}" provided value "perhaps"' in run.stdout
 
 
-def test_replay_fails_where_a_process_fails(install, launch):
+def test_replay_fails_if_a_process_fails(install, launch):
     install('segmenter', '#!/bin/sh\nexit 7\n')
     run = launch('replay', 'bag:=any')
     assert run.returncode == 1

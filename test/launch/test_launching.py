@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The segmenter's name is the one that launch_ros gives it."""
+"""The name of the segmenter is the one that launch_ros gives it."""
 
 import pytest
 
@@ -8,7 +8,7 @@ pytest.importorskip('launch_ros', reason='needs launch_ros: a ROS 2 installation
 
 @pytest.mark.parametrize('base', [None, '/robot', 'robot'])
 @pytest.mark.parametrize('namespace', ['', 'left', '/left', 'left/channel'])
-def test_a_name_in_namespaces(prefix, base, namespace):
+def test_name_of_the_node_in_namespaces(prefix, base, namespace):
     from launch import LaunchContext
     from launch_ros.actions import Node, PushRosNamespace
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launch file in docs/lifecycle_managers.md does what is said of it, with the real node."""
+"""The launch file in docs/lifecycle_managers.md works as documented, with the real node."""
 
 import contextlib
 import re
@@ -22,7 +22,7 @@ def bench():
 
 @pytest.fixture
 def launch(install, launching, tmp_path):
-    """Give a function that launches the page's file with a model folder; the log's path."""
+    """Return a function that launches the file of the page and returns the path of its log."""
     install('segmenter')
     *tool, _, _ = launching('none')  # but for the package and its file
     (snippet,) = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
@@ -56,7 +56,7 @@ def test_launch_configures_and_activates_the_node(launch, bench, tmp_path):
     assert bench.state() == 'active'
 
 
-def test_where_configure_fails_launch_ends(launch, tmp_path):
+def test_launch_ends_if_configure_fails(launch, tmp_path):
     process, log = launch(tmp_path / 'no_such_model')
     process.wait(TIMEOUT_S)
     assert 'does not exist' in log.read_text()

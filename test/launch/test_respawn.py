@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real node, started by launch, is killed under a running camera: masks come again."""
+"""A node started by launch is killed while a camera runs: it is respawned and publishes masks."""
 
 import contextlib
 import itertools
@@ -23,7 +23,7 @@ PARAMETERS = {**CHOSEN, 'cpu_threads': 1, 'stale_after_ms': 5000}
 
 
 class Launch:
-    """`ros2 launch` in a session of its own, by which all that it has started is found."""
+    """`ros2 launch` in its own session, so that all its processes can be found."""
 
     def __init__(self, command, log):
         self._log = log
@@ -40,17 +40,17 @@ class Launch:
         return self._log.read_text()
 
     def nodes(self):
-        """List the process ids that the node has had, the latest at the end."""
+        """Return the process ids of the node in the order of its starts."""
         lines = re.findall(r'\[segmenter-\d+\]: process started with pid \[(\d+)\]', self.log())
         return [int(pid) for pid in lines]
 
     def wait(self, holds, what):
-        """Wait for something that needs launch to be running."""
+        """Wait for a condition while launch must keep running."""
         until(lambda: holds() or self.process.poll() is not None, what)
         assert self.process.poll() is None, self.log()
 
     def living(self):
-        """List the processes of the session that have not ended."""
+        """Return the running processes of the session."""
         pids = []
         for stat in Path('/proc').glob('[0-9]*/stat'):
             with contextlib.suppress(OSError):  # it has just ended
@@ -63,11 +63,11 @@ class Launch:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        print(self.log())  # shown where the test has failed
+        print(self.log())  # shown if the test fails
 
 
 class Camera:
-    """Publishes images of several sizes in turn, and knows what it has sent."""
+    """Publishes images of alternating sizes, and records what it has sent."""
 
     def __init__(self, bench):
         self.sent = {}
@@ -88,7 +88,7 @@ class Camera:
                 return
 
     def has_sent(self, mask):
-        """Tell whether a mask has header and size of an image that was sent."""
+        """Return whether a mask has the header and size of an image that was sent."""
         return self.sent.get(stamp_ns(mask)) == (mask.header.frame_id, mask.height, mask.width)
 
     def end(self):
@@ -106,7 +106,7 @@ def run(install, launching, tmp_path):
     run = Launch(launching('segment', *arguments, 'respawn:=true'), tmp_path / 'output')
     yield run
     run.end()
-    clear_shared_memory()  # of the node that was killed
+    clear_shared_memory()  # left by the killed node
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def last_stamp_ns(status):
 
 
 @pytest.mark.timeout(6 * TIMEOUT_S)
-def test_a_node_that_is_killed_is_started_again_and_masks_fit_again(run, bench, camera):
+def test_a_killed_node_is_respawned_and_its_masks_match_their_images(run, bench, camera):
     mask, status = bench.listen(Image, 'mask'), bench.status()
     wait_for_results(run, mask, status, since_ns=0)
     (killed,) = run.nodes()

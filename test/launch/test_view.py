@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`view` starts a viewer on the topics of the launch's segmenter, or says what is missing."""
+"""`view` starts a viewer for the topics of the launched segmenter, or reports what is missing."""
 
 import json
 import re
@@ -17,7 +17,7 @@ TIMEOUT_S = 200.0
 
 @pytest.fixture
 def launch(launching):
-    """Give a function that runs a launch file to its end."""
+    """Return a function that runs a launch file until it exits."""
 
     def launch(*arguments):
         return subprocess.run(
@@ -33,7 +33,7 @@ def launch(launching):
 
 @pytest.fixture
 def view(install, launch, tmp_path):
-    """Give a function that launches with a viewer that writes down how it was called."""
+    """Return a function that launches with a viewer that records its arguments."""
 
     def view(viewer, *arguments, name='segment'):
         install(PACKAGES[viewer], package=PACKAGES[viewer])
@@ -49,7 +49,7 @@ def note_of(folder, viewer):
 
 
 def remaps(note):
-    """List the rules that a process was given, but for names and namespaces."""
+    """Return the remapping rules of a process, except names and namespaces."""
     pairs = zip(note['arguments'], note['arguments'][1:])
     return {rule for flag, rule in pairs if flag == '-r' and not rule.startswith('__')}
 
@@ -60,7 +60,7 @@ def layout_named(output):
 
 
 @pytest.mark.parametrize('viewer', PACKAGES)
-def test_a_viewer_that_is_not_installed_is_refused_with_its_remedy(
+def test_error_for_a_viewer_that_is_not_installed_names_the_remedy(
     launch, prefix, tmp_path, monkeypatch, viewer
 ):
     monkeypatch.setenv('AMENT_PREFIX_PATH', str(prefix))  # the machine may have it
@@ -72,7 +72,7 @@ def test_a_viewer_that_is_not_installed_is_refused_with_its_remedy(
     assert not (tmp_path / 'segmenter.json').exists()
 
 
-def test_rviz_has_the_shipped_file_and_no_other_names_by_default(view, prefix):
+def test_rviz_uses_the_shipped_file_without_remappings_by_default(view, prefix):
     note, _ = view('rviz')
     path = note['arguments'][note['arguments'].index('-d') + 1]
     assert Path(path).read_text() == RVIZ.read_text()
@@ -98,21 +98,21 @@ def test_replay_shows_the_topic_of_the_bag(view, install):
     assert remaps(note) == {'/image:=/camera/image_raw'}
 
 
-def test_foxglove_is_reported_of_the_shipped_layout_where_the_names_are_those(view):
+def test_the_shipped_layout_of_foxglove_is_named_if_topics_have_default_names(view):
     _, output = view('foxglove')
     assert layout_named(output).parts[-3:] == ('config', 'foxglove', 'segmenter.json')
     assert layout_named(output).read_text() == FOXGLOVE.read_text()
     assert 'ws://localhost:8765' in output
 
 
-def test_foxglove_hears_this_machine_alone_and_can_change_nothing(view):
+def test_foxglove_bridge_listens_only_locally_and_is_read_only(view):
     note, _ = view('foxglove')
     given = '\n'.join(note['parameters'])
     assert 'address: 127.0.0.1' in given
     assert re.search(r'capabilities:\s*(!!\S+)?\s*- connectionGraph\n(?!\s*-)', given), given
 
 
-def test_the_layout_of_foxglove_has_the_names_of_the_launch(view):
+def test_the_layout_of_foxglove_has_the_topics_of_the_launch(view):
     _, output = view('foxglove', 'name:=eye', 'namespace:=rig', 'image_topic:=/camera/image_raw')
     text = layout_named(output).read_text()
     panels = json.loads(text)['configById']
@@ -124,7 +124,7 @@ def test_the_layout_of_foxglove_has_the_names_of_the_launch(view):
     assert text.count("{name=='rig/eye'}") == FOXGLOVE.read_text().count("{name=='segmenter'}")
 
 
-def test_the_viewer_has_the_profile_too(view, tmp_path, monkeypatch):
+def test_the_viewer_has_the_dds_profile(view, tmp_path, monkeypatch):
     monkeypatch.setenv('ROS_DISTRO', 'jazzy')
     small = tmp_path / 'small.xml'
     small.write_text('<dds/>')
@@ -132,7 +132,7 @@ def test_the_viewer_has_the_profile_too(view, tmp_path, monkeypatch):
     assert note['environment']['FASTRTPS_DEFAULT_PROFILES_FILE'] == str(small)
 
 
-def test_what_is_remapped_around_an_include_is_so_for_the_viewer(install, include, tmp_path):
+def test_remappings_around_an_include_apply_to_the_viewer(install, include, tmp_path):
     install('rviz2', package='rviz2')
     ran = include("""GroupAction([
         PushRosNamespace('rig'), SetRemap('image', '/camera'), SetRemap('overlay', 'drawn'),

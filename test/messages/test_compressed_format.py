@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colours of a compressed image are those that its `format` tells, as image_transport reads it."""
+"""Colors of a compressed image follow its `format`, as image_transport reads it."""
 
 from types import SimpleNamespace as Message
 
@@ -24,7 +24,7 @@ def message(text: str, suffix: str, samples: np.ndarray) -> Message:
 
 
 def mosaic(pattern: str, dtype: type = np.uint8) -> np.ndarray:
-    """See the image through a colour filter, (H, W)."""
+    """Return the image as seen through a Bayer filter, (H, W)."""
     samples = np.empty((HEIGHT, WIDTH), np.uint8)
     for place, letter in enumerate(pattern):
         row, column = divmod(place, 2)
@@ -57,7 +57,7 @@ def assert_shows(given: Message, expected: np.ndarray, tolerance: int) -> None:
         ('bgr8; png compressed bgr8', '.png', BGR),
         ('bgra8; png compressed bgr8', '.png', np.dstack((BGR, np.zeros_like(GREY)))),
         ('rgb16; png compressed bgr16', '.png', BGR.astype(np.uint16) * 257),
-        ('rgb8; png compressed bgr8', '.jpg', BGR),  # the file tells its codec itself
+        ('rgb8; png compressed bgr8', '.jpg', BGR),  # the file itself identifies its codec
         ('rgb8; jpeg compressed bgr8', '.png', BGR),
         ('jpeg', '.jpg', BGR),
         ('jpg', '.jpg', BGR),
@@ -72,7 +72,7 @@ def assert_shows(given: Message, expected: np.ndarray, tolerance: int) -> None:
         ('rgb16; png compressed rgb16', '.png', RGB.astype(np.uint16) * 257),
     ],
 )
-def test_colors_are_as_they_were(text: str, suffix: str, samples: np.ndarray) -> None:
+def test_colors_are_preserved(text: str, suffix: str, samples: np.ndarray) -> None:
     given = message(text, suffix, samples)
     assert_shows(given, RGB, 3 if suffix == '.jpg' else 0)
     assert codes(given) == []
@@ -91,7 +91,7 @@ def test_colors_are_as_they_were(text: str, suffix: str, samples: np.ndarray) ->
         ('bayer_{}16; jpeg compressed ', '.jpg', np.uint8),
     ],
 )
-def test_a_mosaic_is_demosaiced_as_an_uncompressed_one(
+def test_a_compressed_mosaic_is_demosaiced_like_an_uncompressed_one(
     text: str, suffix: str, dtype: type, pattern: str
 ) -> None:
     samples = mosaic(pattern, dtype)
@@ -126,7 +126,7 @@ def test_a_mosaic_is_demosaiced_as_an_uncompressed_one(
     ],
 )
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])
-def test_what_has_lost_its_color_is_reported(text: str, suffix: str) -> None:
+def test_reports_images_that_lost_their_colors(text: str, suffix: str) -> None:
     given = message(text, suffix, GREY)
     assert_shows(given, np.repeat(GREY[..., None], 3, 2), 3)
     assert codes(given) == ['color_lost']
@@ -141,7 +141,7 @@ def test_what_has_lost_its_color_is_reported(text: str, suffix: str) -> None:
         *('mono16; png compressed ', '8UC1; png compressed '),
     ],
 )
-def test_what_had_no_color_loses_none(text: str) -> None:
+def test_images_without_colors_are_not_reported(text: str) -> None:
     assert codes(message(text, '.png', GREY)) == []
     deep = message(text, '.png', GREY.astype(np.uint16) * 256 + 7)
     np.testing.assert_array_equal(rgb_from_msg(deep), np.repeat(GREY[..., None], 3, 2))
@@ -150,7 +150,7 @@ def test_what_had_no_color_loses_none(text: str) -> None:
 @pytest.mark.parametrize(
     'text', ['bgr8; jpeg compressed', 'rgb8; png compressed ', 'yuv422; jpeg compressed mono8']
 )
-def test_where_the_order_of_colors_is_not_reported_the_files_own_is_taken_and_reported(
+def test_without_an_order_of_colors_that_of_the_file_is_used_and_reported(
     text: str,
 ) -> None:
     given = message(text, '.png', BGR)
@@ -165,7 +165,7 @@ def test_where_the_order_of_colors_is_not_reported_the_files_own_is_taken_and_re
         *('16UC1; png compressed ', 'hsv8; png compressed ', 'z' * 3000 + '; png compressed'),
     ],
 )
-def test_what_is_no_image_is_refused(text: str) -> None:
+def test_rejects_data_that_are_not_an_image(text: str) -> None:
     with pytest.raises(ImageError) as caught:
         image_from_msg(message(text, '.png', GREY.astype(np.uint16)))
     assert caught.value.cause == 'encoding'
@@ -173,7 +173,7 @@ def test_what_is_no_image_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize('text', ['bayer_rggb8; png compressed ', 'rgb8; jpeg compressed rgb8'])
-def test_a_damaged_file_is_refused_whatever_its_colors(text: str) -> None:
+def test_rejects_a_damaged_file_of_any_format(text: str) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH), np.uint8)
     whole = message(text, '.png' if 'png' in text else '.jpg', noise)
     middle = len(whole.data) // 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Properties of the way from CDR to an image and back, for any size, padding and byte order."""
+"""Round trips between CDR and images, for any size, padding and byte order."""
 
 import io
 
@@ -48,7 +48,7 @@ def noise(seed: int, *shape: int) -> NDArray[np.uint8]:
 
 
 def image_cdr(rows: NDArray[np.uint8], width: int, padding: int, little: bool, **fields: object):
-    """Serialize (H, bytes of a row) with junk behind each row."""
+    """Serialize (H, bytes of a row) with random padding after each row."""
     height = len(rows)
     padded = np.hstack([rows, noise(9, height, padding)])
     message = TYPES.types[IMAGE](
@@ -72,7 +72,7 @@ def image_cdr(rows: NDArray[np.uint8], width: int, padding: int, little: bool, *
     HEADERS,
     st.integers(0, 99),
 )
-def test_colors_survive_every_layout(
+def test_colors_do_not_depend_on_the_layout(
     height, width, encoding, padding, little, big_samples, head, seed
 ):
     wide, order = encoding.endswith('16'), ORDERS[encoding]
@@ -93,7 +93,7 @@ def test_colors_survive_every_layout(
 @FEW
 @given(SIDES, SIDES, st.sampled_from(MOSAICS), st.integers(0, 17), st.booleans(), st.integers())
 def test_mosaics_do_not_depend_on_layout(height, width, encoding, padding, big_samples, seed):
-    """Of 8 bits without padding, and of 16 with it, the same image comes, or neither."""
+    """8 bits without padding and 16 bits with padding give the same image, or both an error."""
     mosaic = noise(abs(seed), height, width)
     wide = (mosaic.astype(np.uint16) * 256 + 77).astype('>u2' if big_samples else '<u2')
     layouts = [
@@ -110,7 +110,7 @@ def test_mosaics_do_not_depend_on_layout(height, width, encoding, padding, big_s
 
 @FEW
 @given(SIDES, SIDES, st.sampled_from(['yuv422', 'yuv422_yuy2']), st.integers(0, 17))
-def test_yuv422_does_not_depend_on_padding_nor_name(height, width, encoding, padding):
+def test_yuv422_does_not_depend_on_padding_or_name(height, width, encoding, padding):
     younger = {'yuv422': 'uyvy', 'yuv422_yuy2': 'yuyv'}[encoding]
     rows = noise(3, height, width * 2)
     one = from_cdr(image_cdr(rows, width, 0, True, encoding=encoding), IMAGE)
@@ -127,7 +127,7 @@ def image_or_cause(message: object) -> NDArray[np.uint8] | str:
 
 @FEW
 @given(SIDES, SIDES, st.sampled_from([1, 3]), HEADERS, st.integers(0, 99))
-def test_a_mask_or_image_comes_back_from_cdr(height, width, channels, head, seed):
+def test_a_mask_or_image_is_read_back_from_cdr(height, width, channels, head, seed):
     image = noise(seed, height, width, channels)
     sent = image[..., 0] if channels == 1 else image
     message = from_cdr(to_cdr(image_to_msg(sent, head)), IMAGE)
@@ -138,7 +138,7 @@ def test_a_mask_or_image_comes_back_from_cdr(height, width, channels, head, seed
 
 @FEW
 @given(SIDES, SIDES, st.sampled_from([1, 3, 4]), st.booleans(), HEADERS, st.integers(0, 99))
-def test_a_png_comes_back(height, width, channels, little, head, seed):
+def test_a_png_is_read_back(height, width, channels, little, head, seed):
     image = noise(seed, height, width, channels)
     _, data = cv2.imencode('.png', image)
     message = TYPES.types[COMPRESSED_IMAGE](header=head, format='png', data=data.reshape(-1))
@@ -169,7 +169,7 @@ def test_a_jpeg_of_another_library_keeps_its_size_and_color(
 @pytest.mark.parametrize(
     'first', [b'\0\2', b'\0\3', b'\0\6', b'\0\7', b'\0\x0b', b'\1\1', b'\xff\0']
 )
-def test_parameter_lists_and_other_representations_are_no_messages(first):
+def test_rejects_parameter_lists_and_other_representations(first):
     cdr = to_cdr(image_to_msg(noise(1, 4, 6, 3), header(5)))
     with pytest.raises(Exception, match='encapsulation'):
         from_cdr(first + cdr[2:], IMAGE)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A cv_bridge that does not work is left alone, even one that ends the process."""
+"""A broken cv_bridge is not used, even one that crashes the process."""
 
 import sys
 
 from surgseg_ros.messages.encodings import converter
 
 
-def test_cv_bridge_is_chosen_only_where_it_works(monkeypatch, tmp_path):
+def test_cv_bridge_is_used_only_if_it_works(monkeypatch, tmp_path):
     def chosen(body: str) -> str:
         (tmp_path / 'cv_bridge.py').write_text(body)
         return converter.__wrapped__().__name__

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""YUV of every layout against BT.601 in floating point; sizes that OpenCV must never see."""
+"""YUV of every layout compared with BT.601 in floating point; sizes that OpenCV must not get."""
 
 import contextlib
 import re
@@ -15,7 +15,7 @@ from surgseg_ros.messages.images import rgb_from_msg
 
 YUV = ['yuv422', 'yuv422_yuy2', 'nv12', 'nv21', 'nv24', 'yuv420']
 SHARED_PX = {'yuv422': (1, 2), 'yuv422_yuy2': (1, 2), 'nv24': (1, 1)}
-"""Height and width of the block of pixels that has one chroma; (2, 2) for the others."""
+"""Height and width of the block of pixels that share one chroma sample; default (2, 2)."""
 JUNK = 0xA5
 GUARD_BYTES = 256
 
@@ -25,13 +25,13 @@ def _noise(*shape):
 
 
 def _samples(encoding, height, width):
-    """Draw luma (H, W), and Cb and Cr as large as the encoding has them."""
+    """Make random luma (H, W), and Cb and Cr of the size in the encoding."""
     down, across = SHARED_PX.get(encoding, (2, 2))
     return _noise(height, width), *_noise(2, height // down, width // across)
 
 
 def _driver_message(encoding, samples, padding):
-    """Write what a driver does: V4L2's pixel formats UYVY, YUYV, NV12, NV21, NV24 and YU12."""
+    """Make the data of a driver, in V4L2's formats UYVY, YUYV, NV12, NV21, NV24 and YU12."""
     luma, blue, red = samples
     height, width = luma.shape
 
@@ -69,7 +69,7 @@ def _message(encoding, height, width, padding=0):
 
 
 def _bt601(encoding, samples):
-    """Compute (H, W, 3) RGB as ITU-R BT.601 writes it, limited range, nothing rounded."""
+    """Compute (H, W, 3) RGB according to ITU-R BT.601, limited range, without rounding."""
     down, across = SHARED_PX.get(encoding, (2, 2))
     luma, *chroma = (plane.astype(np.float64) for plane in samples)
     y = (np.maximum(luma, 16) - 16) / 219
@@ -96,12 +96,12 @@ def test_yuv_is_that_of_bt601_in_limited_range(encoding, height, width, padding)
     [
         ((16, 128, 128), (0, 0, 0)),
         ((235, 128, 128), (255, 255, 255)),
-        ((81, 90, 240), (255, 0, 0)),  # the bars of 100 % that BT.601 gives as examples
+        ((81, 90, 240), (255, 0, 0)),  # the 100 % color bars of BT.601
         ((145, 54, 34), (0, 255, 0)),
         ((41, 240, 110), (0, 0, 255)),
     ],
 )
-def test_the_colours_of_the_standard_come_out(encoding, ycbcr, expected):
+def test_the_color_bars_of_the_standard_are_converted_exactly(encoding, ycbcr, expected):
     samples = [
         np.full_like(plane, value)
         for plane, value in zip(_samples(encoding, 4, 6), ycbcr, strict=True)
@@ -133,12 +133,12 @@ def test_nv24_may_have_any_size(height, width):
         ('Mono8', 'mono8'),
     ],
 )
-def test_what_drivers_call_an_encoding_is_understood(name, same):
+def test_understands_names_of_encodings_used_by_drivers(name, same):
     assert find_encoding(name) == find_encoding(same)
 
 
 @pytest.mark.parametrize('name', ['yv12', 'nv42', 'nv16', 'nv1216', 'yuv444', ' nv12', 'nv12 '])
-def test_what_is_laid_out_otherwise_is_not_guessed(name):
+def test_rejects_other_layouts_instead_of_guessing(name):
     message = _message('nv12', 4, 6)
     message.encoding = name
     with pytest.raises(ImageError, match='not known') as caught:
@@ -150,13 +150,13 @@ def test_what_is_laid_out_otherwise_is_not_guessed(name):
     ('encoding', 'changes', 'cause', 'words'),
     [
         ('nv12', {'data': bytes(47)}, 'data', '47 bytes .* not the 48 .*step 8 x height 4'),
-        # Of a decoder that works on 16 rows at a time: chroma begins below the padding.
+        # A decoder that works on 16 rows at a time: chroma starts after the padding.
         ('nv12', {'data': bytes(8 * 16 * 3 // 2)}, 'data', 'no gaps between planes'),
-        # Some hand on the height of all planes together.
+        # Some drivers set the total height of all planes.
         ('nv21', {'height': 6, 'data': bytes(48)}, 'data', 'height to that of the image'),
         ('yuv420', {'data': bytes(49)}, 'data', '49 bytes'),
         ('nv24', {'data': bytes(48)}, 'data', 'not the 96'),
-        # Some hand on the bytes of a pixel in all planes.
+        # Some drivers set `step` to the bytes in all planes.
         ('nv24', {'step': 18, 'data': bytes(72)}, 'data', 'step to that of luma'),
         ('nv12', {'step': 5}, 'step', 'step 5 is less than a row of 6'),
         ('yuv420', {'step': 9, 'data': bytes(54)}, 'step', 'step 9 is odd'),
@@ -167,7 +167,7 @@ def test_what_is_laid_out_otherwise_is_not_guessed(name):
         ('nv24', {'height': 16_384, 'width': 16_384}, 'size', '16384x16384'),
     ],
 )
-def test_planes_that_may_lie_elsewhere_are_refused(encoding, changes, cause, words):
+def test_rejects_images_whose_planes_may_be_elsewhere(encoding, changes, cause, words):
     message = Message(height=4, width=6, encoding=encoding, is_bigendian=0, step=8, data=bytes(48))
     vars(message).update(changes)
     with pytest.raises(ImageError, match=words) as caught:
@@ -176,7 +176,7 @@ def test_planes_that_may_lie_elsewhere_are_refused(encoding, changes, cause, wor
     assert len(str(caught.value)) < 500
 
 
-def test_the_page_on_encodings_names_them_all():
+def test_the_page_on_encodings_lists_them_all():
     page = (Path(__file__).parents[2] / 'docs' / 'encodings.md').read_text()
     rows = re.findall(r'^\| (`.*?)\|(.*?)\|', page, re.MULTILINE)
     named = set(re.findall('`([a-z0-9_]+)`', str(rows))) - {'16'}
@@ -194,8 +194,8 @@ NEVER = [
 
 @pytest.mark.parametrize(('encoding', 'size'), NEVER)
 @pytest.mark.parametrize('spell', [str.lower, str.upper])
-def test_opencv_is_never_given_a_size_that_it_does_not_check(monkeypatch, encoding, size, spell):
-    """It would write past the end of the image, or make it black without a word."""
+def test_opencv_never_gets_a_size_that_it_does_not_check(monkeypatch, encoding, size, spell):
+    """It would write past the end of the image, or return black without an error."""
     monkeypatch.setattr(cv2, 'cvtColor', None)
     height, width = size
     with pytest.raises(ImageError, match=f'{width}x{height}.*publish') as caught:
@@ -205,7 +205,7 @@ def test_opencv_is_never_given_a_size_that_it_does_not_check(monkeypatch, encodi
 
 
 def _of_size(encoding, height, width):
-    """Make a message whose fields fit together, whatever the size."""
+    """Make a message of any size whose fields are consistent."""
     form, sample_bytes = find_encoding(encoding)
     step = width * form.pixel_bytes * sample_bytes
     return Message(
@@ -219,7 +219,7 @@ def _of_size(encoding, height, width):
 
 
 def _guarded(convert, shape):
-    """Let `convert` write where a write outside of the image's own bytes is seen."""
+    """Run `convert` on a guarded buffer, so that writes outside the image are detected."""
 
     def guarded(source, code):
         room = np.full(2 * GUARD_BYTES + int(np.prod(shape)), 7, np.uint8)
@@ -234,7 +234,7 @@ def _guarded(convert, shape):
 
 @pytest.mark.parametrize('encoding', sorted({*ENCODINGS, *MOSAICS} - {'rgb8', 'nv24'}))
 def test_nothing_is_written_outside_of_an_image(monkeypatch, encoding):
-    """By the OpenCV that is here; `make test-reference` tries an older one."""
+    """With the installed OpenCV; `make test-reference` uses an older one."""
     convert, came = cv2.cvtColor, 0
     for height in range(1, 9):
         for width in (*range(1, 20), *range(31, 36), *range(62, 68)):

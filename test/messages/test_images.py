@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every encoding gives the RGB that was computed by other means; nothing else gives anything."""
+"""Every encoding gives the RGB that was computed independently; everything else is an error."""
 
 import array
 from types import SimpleNamespace as Message
@@ -25,7 +25,7 @@ def _noise(*shape: int, dtype: type = np.uint8) -> np.ndarray:
 
 
 def _message(pixels: np.ndarray, encoding: str, padding: int = 0, big: int = 0) -> Message:
-    """Lay (H, W, ...) pixels out as a driver would, each row followed by bytes of 0xAA."""
+    """Make a message of (H, W, ...) pixels like a driver, with rows padded by bytes of 0xAA."""
     samples = pixels.astype(pixels.dtype.newbyteorder('>' if big else '<'))
     rows = np.frombuffer(samples.tobytes(), np.uint8).reshape(len(pixels), -1)
     padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=0xAA)
@@ -40,7 +40,7 @@ def _message(pixels: np.ndarray, encoding: str, padding: int = 0, big: int = 0) 
 
 
 def _bayer(pattern: str) -> np.ndarray:
-    """Mosaic of an image with one colour all over, which any demosaicing must return."""
+    """Return the mosaic of an image of one color, which any demosaicing must restore."""
     color = {'r': 200, 'g': 120, 'b': 30}
     tile = np.array([color[letter] for letter in pattern], np.uint8).reshape(2, 2)
     return np.tile(tile, (HEIGHT // 2, WIDTH // 2))
@@ -63,7 +63,7 @@ def _bayer(pattern: str) -> np.ndarray:
         ('mono16', 1, [0, 0, 0]),
     ],
 )
-def test_colors_come_in_order(encoding, channels, order, big, padding):
+def test_color_channels_are_in_order(encoding, channels, order, big, padding):
     is_wide = encoding.endswith('16')
     pixels = _noise(HEIGHT, WIDTH, channels, dtype=np.uint16 if is_wide else np.uint8)
     rgb = rgb_from_msg(_message(pixels, encoding, padding, big))
@@ -88,13 +88,13 @@ def test_bayer_patterns_give_the_color(pattern, bits, big, padding):
 @pytest.mark.parametrize(
     ('encoding', 'luma_at'), [('yuv422', 1), ('uyvy', 1), ('yuv422_yuy2', 0), ('yuyv', 0)]
 )
-def test_yuv422_gives_grey_for_neutral_chroma_and_red_for_high_v(encoding, luma_at, padding):
+def test_yuv422_gives_gray_for_neutral_chroma_and_red_for_high_v(encoding, luma_at, padding):
     pixels = np.full((HEIGHT, WIDTH, 2), 128, np.uint8)
     pixels[..., luma_at] = 16 + np.arange(WIDTH) * 10
     grey = np.rint(np.arange(WIDTH) * 10 * 255 / 219)
     rgb = rgb_from_msg(_message(pixels, encoding, padding))
     np.testing.assert_allclose(rgb, np.broadcast_to(grey[:, None], rgb.shape), atol=1)
-    pixels[:, 1::2, 1 - luma_at] = 240  # V stands with every second pixel
+    pixels[:, 1::2, 1 - luma_at] = 240  # every second pixel has V
     red, green, blue = rgb_from_msg(_message(pixels, encoding, padding))[0, -1].astype(int)
     assert red > blue > green
 
@@ -108,7 +108,7 @@ def test_rgb8_is_a_view_of_the_data():
 @pytest.mark.parametrize(
     'kind', [bytes, bytearray, memoryview, lambda data: array.array('B', data)]
 )
-def test_data_of_every_library_is_taken(kind):
+def test_accepts_data_types_of_every_library(kind):
     pixels = _noise(HEIGHT, WIDTH, 3)
     message = _message(pixels, 'rgb8')
     message.data = kind(message.data)
@@ -143,7 +143,7 @@ def test_data_longer_than_the_image_is_accepted():
         ({'encoding': 'yuv422', 'width': 5}, 'conversion', '5x4'),
     ],
 )
-def test_contradictions_are_named(changes, cause, words):
+def test_errors_name_contradicting_fields(changes, cause, words):
     message = _message(_noise(HEIGHT, WIDTH, 3), 'rgb8')
     vars(message).update(changes)
     with pytest.raises(ImageError, match=words) as caught:
@@ -176,7 +176,7 @@ def test_jpeg_keeps_color_and_size(options):
     np.testing.assert_allclose(rgb, image, atol=3)
 
 
-def test_orientation_noted_in_a_jpeg_is_not_followed():
+def test_exif_orientation_of_a_jpeg_is_ignored():
     # One EXIF entry: tag 0x0112 (orientation), type short, one value, 6 (turn by 90 degrees).
     entry = b'\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00'
     exif = b'Exif\x00\x00MM\x00\x2a\x00\x00\x00\x08\x00\x01' + entry + bytes(4)
@@ -188,7 +188,7 @@ def test_orientation_noted_in_a_jpeg_is_not_followed():
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])
 @pytest.mark.parametrize('kept', [0.0, 0.001, 0.01, 0.5, 0.99])
-def test_cut_off_files_are_refused(suffix, kept):
+def test_rejects_truncated_files(suffix, kept):
     message = _compressed(_noise(64, 48, 3), suffix)
     message.data = message.data[: int(len(message.data) * kept)]
     with pytest.raises(ImageError) as caught:
@@ -196,7 +196,7 @@ def test_cut_off_files_are_refused(suffix, kept):
     assert caught.value.cause == 'decode'
 
 
-def test_size_is_refused_before_decoding(monkeypatch):
+def test_rejects_a_size_before_decoding(monkeypatch):
     message = _compressed(_noise(HEIGHT, WIDTH, 3), '.png')
     message.data = message.data[:16] + (16_384).to_bytes(4, 'big') * 2 + message.data[24:]
     monkeypatch.setattr(cv2, 'imdecode', None)
@@ -205,7 +205,7 @@ def test_size_is_refused_before_decoding(monkeypatch):
     assert caught.value.cause == 'size'
 
 
-def test_size_that_the_file_does_not_hold_is_refused():
+def test_rejects_a_size_that_the_data_do_not_contain():
     message = _compressed(_noise(HEIGHT, WIDTH, 3), '.png')
     message.data = message.data[:16] + (5).to_bytes(4, 'big') * 2 + message.data[24:]
     with pytest.raises(ImageError) as caught:
@@ -213,7 +213,7 @@ def test_size_that_the_file_does_not_hold_is_refused():
     assert caught.value.cause == 'decode'
 
 
-def test_depth_is_refused():
+def test_rejects_an_unsupported_depth():
     message = _compressed(_noise(HEIGHT, WIDTH, dtype=np.uint16), '.png')
     message.format = '16UC1; compressedDepth png'
     with pytest.raises(ImageError, match='depth') as caught:
@@ -228,7 +228,7 @@ def _rgb_or_error(message: Message) -> np.ndarray | ImageError:
         return error
 
 
-# A busy machine is no fault of the code.
+# On a busy machine an example may be slow.
 FUZZ = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 UINT32 = st.one_of(st.integers(0, 12), st.integers(0, 2**32 - 1))
 ENCODINGS = st.one_of(st.text(max_size=20), st.sampled_from([*KNOWN, 'mono16', 'uyvy']))
@@ -273,7 +273,7 @@ def test_any_compressed_data_give_an_image_or_an_image_error(whole, changes):
 
 
 @pytest.mark.parametrize(('shape', 'encoding'), [((4, 6, 3), 'rgb8'), ((4, 6), 'mono8')])
-def test_an_image_comes_back_from_its_message(shape, encoding):
+def test_an_image_is_read_back_from_its_message(shape, encoding):
     image = _noise(*shape)
     message = image_to_msg(image[:, ::-1], header(5))
     assert (message.encoding, message.step) == (encoding, 6 * (3 if len(shape) == 3 else 1))
@@ -284,6 +284,6 @@ def test_an_image_comes_back_from_its_message(shape, encoding):
 @pytest.mark.parametrize(
     'array', [np.zeros((4, 6, 3)), _noise(4), _noise(4, 6, 4), _noise(1, 4, 6, 3)]
 )
-def test_an_array_that_is_no_image_is_refused(array):
+def test_rejects_an_array_that_is_not_an_image(array):
     with pytest.raises(ValueError, match='not an image'):
         image_to_msg(array, header(5))

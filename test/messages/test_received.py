@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A serialized message is read or refused with a reason; a mask's values stay as they are."""
+"""A serialized message is read or rejected with a reason; values of masks are unchanged."""
 
 import cv2
 import numpy as np
@@ -37,13 +37,13 @@ def test_an_image_is_read_without_a_copy():
         (lambda cdr: cdr.replace(b'endo', b'\xff\xfe\xfd\xfc'), 'is not UTF-8', 'text'),
     ],
 )
-def test_what_is_no_image_is_refused(spoil, expected, cause):
+def test_rejects_data_that_are_not_an_image(spoil, expected, cause):
     with pytest.raises(ImageError, match=expected) as raised:
         read_image(spoil(image_cdr()), IMAGE)
     assert raised.value.cause == cause
 
 
-def test_a_stamp_is_read_of_either_byte_order():
+def test_a_stamp_is_read_in_either_byte_order():
     message = image_to_msg(MASK, header(5 * 10**9 + 6))
     for little_endian in (True, False):
         cdr = bytes(TYPES.serialize_cdr(message, IMAGE, little_endian=little_endian))
@@ -65,13 +65,13 @@ def test_masks_keep_their_values():
         (compressed('.png', np.zeros((4, 4), np.uint16)), '16-bit grey PNG'),
     ],
 )
-def test_what_is_no_mask_is_refused(message, expected):
+def test_rejects_data_that_are_not_a_mask(message, expected):
     with pytest.raises(ImageError, match=expected):
         mask_from_msg(message)
 
 
 @pytest.mark.parametrize('place', [0.3, 0.6, 0.9])
-def test_a_damaged_mask_is_refused(place):
+def test_rejects_a_damaged_mask(place):
     noise = np.random.default_rng(0).integers(0, 10, (64, 64), np.uint8)
     message = compressed('.png', noise)
     message.data = message.data.copy()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of what results become, field by field."""
+"""Messages of results, field by field."""
 
 import importlib
 import math
@@ -40,7 +40,7 @@ def test_a_header_keeps_its_nanoseconds() -> None:
     assert stamp_ns(HEADER) == 12_000_000_034
 
 
-def test_every_field_of_a_detection_is_where_it_belongs() -> None:
+def test_every_field_of_a_detection_is_set() -> None:
     box = OrientedBox(1.0, 2.0, 30.0, 4.0, math.pi / 3)
     sent = detections_to_msg(HEADER, [Instrument(10, 0.75, box, 99, track_id=12)])
 
@@ -59,7 +59,7 @@ def test_every_field_of_a_detection_is_where_it_belongs() -> None:
     assert not np.any(result.pose.covariance)
 
 
-def test_every_field_of_a_detection_in_space_is_where_it_belongs() -> None:
+def test_every_field_of_a_3d_detection_is_set() -> None:
     box = OrientedBox(1.0, 2.0, 30.0, 4.0, 0.0)
     covariance = np.arange(36.0).reshape(6, 6)
     axis = np.array([0.0, 0.6, 0.8])
@@ -89,7 +89,7 @@ def test_every_field_of_a_detection_in_space_is_where_it_belongs() -> None:
     assert (size.x, size.y, size.z) == (0.0, 0.0, 0.0)
 
 
-def test_a_calibration_comes_back_as_it_was() -> None:
+def test_a_calibration_is_read_back() -> None:
     p = np.arange(12.0).reshape(3, 4)
     info = CameraInfo((1080, 1920), 'plumb_bob', np.arange(5.0), p[:, :3], p[:, 1:], p)
     message = from_cdr(to_cdr(camera_info_to_msg(HEADER, info)), CAMERA_INFO)
@@ -109,7 +109,7 @@ def test_a_calibration_comes_back_as_it_was() -> None:
         ((0, 0), (320, 28, 1024, 1280), True),
     ],
 )
-def test_binning_and_regions_of_a_calibration_are_noticed(
+def test_binning_and_roi_of_a_calibration_are_detected(
     binning: tuple[int, int], roi: tuple[int, int, int, int], is_part: bool
 ) -> None:
     info = CameraInfo((1080, 1920), '', np.zeros(0), np.eye(3), np.eye(3), np.zeros((3, 4)))
@@ -119,7 +119,7 @@ def test_binning_and_regions_of_a_calibration_are_noticed(
     assert camera_info_from_msg(message).is_part == is_part
 
 
-def test_no_decision_is_reported_of_the_whole_image() -> None:
+def test_no_decision_is_a_detection_of_the_whole_image() -> None:
     (detection,) = detections_to_msg(HEADER, without_decision((48, 64))).detections
     assert detection.id == ''
 
@@ -129,7 +129,7 @@ def test_no_decision_is_reported_of_the_whole_image() -> None:
     assert (box.size_x, box.size_y) == (64.0, 48.0)
 
 
-def test_every_field_of_a_keypoint_is_where_it_belongs() -> None:
+def test_every_field_of_a_keypoint_is_set() -> None:
     tip = Keypoint(KeypointKind.TIP, 3.0, 4.0, 0.5, 20.0)
     entry = tip._replace(kind=KeypointKind.SHAFT_ENTRY, is_hidden=True, is_beyond=True)
     box = OrientedBox(1.0, 2.0, 30.0, 4.0, 0.0)
@@ -152,7 +152,7 @@ def _results(point: Any) -> list[tuple[str, float]]:
     return [(r.hypothesis.class_id, r.hypothesis.score) for r in point.results]
 
 
-def test_keypoints_without_a_decision_are_those_of_detections() -> None:
+def test_keypoints_of_no_decision_equal_the_detections() -> None:
     undecided = detections_to_msg(HEADER, without_decision((48, 64)))
     assert to_cdr(keypoints_to_msg(HEADER, [], None, (48, 64))) == to_cdr(undecided)
     assert keypoints_to_msg(HEADER, [], [], (48, 64)).detections == []
@@ -162,7 +162,7 @@ def test_keypoints_without_a_decision_are_those_of_detections() -> None:
     ('label', 'name'),
     [(0, 'background'), (4, 'suturing needle'), (10, 'robotic tool'), (255, 'no decision')],
 )
-def test_label_info_names_every_number(label: int, name: str) -> None:
+def test_label_info_names_every_class_id(label: int, name: str) -> None:
     message = from_cdr(to_cdr(label_info_to_msg(5)), 'vision_msgs/msg/LabelInfo')
 
     names = {entry.class_id: entry.class_name for entry in message.class_map}
@@ -173,21 +173,21 @@ def test_label_info_names_every_number(label: int, name: str) -> None:
 
 
 @pytest.mark.parametrize('time_ns', [0, 1, 999_999_999, 10**9, 2**60, -1, -(10**9)])
-def test_a_stamp_comes_back(time_ns: int) -> None:
+def test_a_stamp_is_read_back(time_ns: int) -> None:
     made = header(time_ns)
     assert stamp_ns(made) == time_ns
     assert 0 <= made.stamp.nanosec < 10**9
 
 
 @pytest.mark.parametrize('frame_id', ['', '/left', 'Endoskop, schräg', 'a' * 3000])
-def test_a_header_goes_through_cdr_untouched(frame_id: str) -> None:
+def test_a_header_is_unchanged_by_cdr(frame_id: str) -> None:
     mask = image_to_msg(np.zeros((3, 5), np.uint8), header(2**60, frame_id))
     assert from_cdr(to_cdr(mask), IMAGE).header == mask.header
 
 
 @pytest.mark.parametrize('frame_id', ['', 'a', 'ab', 'abc', 'abcd'])
 @pytest.mark.parametrize('shape', [(1, 1), (3, 5), (2, 7, 3)])
-def test_an_image_is_serialized_as_rosbags_does_it(frame_id: str, shape: tuple[int, ...]) -> None:
+def test_an_image_is_serialized_as_by_rosbags(frame_id: str, shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     message = image_to_msg(pixels, header(5, frame_id))
     expected = bytes(TYPES.serialize_cdr(message, IMAGE))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The types are the public ones, to the bit: their REP-2011 hashes say so."""
+"""The message types are exactly the public ones, compared by their REP-2011 hashes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -26,7 +26,7 @@ HASHES = {
 CAMERA_INFO_HASH = 'b3dfd68ff46c9d56c80fd3bd4ed22c7a4ddce8c8348f2f59c299e73118e7e275'
 
 
-def test_every_message_file_is_held_against_a_hash() -> None:
+def test_every_message_file_is_compared_with_a_hash() -> None:
     assert {path.stem for path in VISION_MSGS.glob('*.msg')} == set(HASHES)
 
 
@@ -56,8 +56,8 @@ def node() -> Iterator[Any]:
         ('sensor_msgs', 'CameraInfo', CAMERA_INFO_HASH),
     ],
 )
-def test_ros_has_the_same_types(node: Any, package: str, name: str, type_hash: str) -> None:
-    """What DDS announces for a publisher of the type that was built here, or came with ROS 2."""
+def test_types_equal_those_of_ros(node: Any, package: str, name: str, type_hash: str) -> None:
+    """Compare with the hash that DDS announces for a publisher of the type."""
     messages = pytest.importorskip(f'{package}.msg', reason='rosdep brings vision_msgs')
     publisher = node.create_publisher(getattr(messages, name), f'type_{name}', 1)
     try:

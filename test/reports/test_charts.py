@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Charts: what they say in numbers and words, and what they leave alone."""
+"""Charts: their numbers and descriptions; they do not change global state."""
 
 import re
 import subprocess
@@ -29,7 +29,7 @@ def bars(*values):
     return class_bars((1, 2), {'an <IoU>': (values, (0.0, 0.5)), 'NSD': ((None, 1.0), None)})
 
 
-def test_values_are_written_and_described_and_what_is_unknown_is_a_dash():
+def test_values_are_written_and_described_and_unknown_ones_are_a_dash():
     drawn = bars(0.256, None)
     texts = re.findall('<text [^>]*>(.*?)</text>', drawn)
     assert {'an &lt;IoU&gt;', 'tool clasper', 'tool wrist', '0.26', '–'} <= set(texts)  # noqa: RUF001
@@ -37,7 +37,7 @@ def test_values_are_written_and_described_and_what_is_unknown_is_a_dash():
     assert '<IoU>' not in drawn
 
 
-def test_a_bar_is_as_long_as_its_value():
+def test_the_length_of_a_bar_is_its_value():
     widths = []
     for value in (0.25, 0.5):
         (path,) = re.findall(r'<path d="([^"]*)"[^>]*fill: #66ccee', bars(value, None))
@@ -45,7 +45,7 @@ def test_a_bar_is_as_long_as_its_value():
     assert widths[1] == pytest.approx(2 * widths[0], abs=0.05)
 
 
-def test_a_chart_is_the_same_bytes_again_whatever_the_settings_of_matplotlib():
+def test_charts_are_reproducible_whatever_the_settings_of_matplotlib():
     first = bars(0.5, 0.75)
     with mpl.rc_context({'font.size': 30, 'axes.facecolor': 'red', 'svg.fonttype': 'path'}):
         assert bars(0.5, 0.75) == first
@@ -53,7 +53,7 @@ def test_a_chart_is_the_same_bytes_again_whatever_the_settings_of_matplotlib():
     assert not re.search(r'\d{4}-\d\d-\d\d', first), 'no date'
 
 
-def test_charts_on_a_page_share_no_name_that_means_different_things():
+def test_charts_on_a_page_have_no_conflicting_ids():
     rng = np.random.default_rng(0)
     charts = [bars(0.5, 0.75), bars(0.1, None), confidence_plot(*rng.random((2, 9)))]
     for values in rng.random((2, 50)):
@@ -69,7 +69,7 @@ def test_charts_on_a_page_share_no_name_that_means_different_things():
     assert not page.findall('.//style')
 
 
-def test_pyplot_is_left_alone():
+def test_pyplot_is_not_used():
     script = 'import sys, surgseg_ros.reports.timeline; print(*sys.modules)'
     run = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
@@ -77,7 +77,7 @@ def test_pyplot_is_left_alone():
     assert 'matplotlib.pyplot' not in run.stdout.split()
 
 
-def test_times_are_a_file_of_their_own():
+def test_times_are_written_to_their_own_file():
     root = ElementTree.fromstring(time_bars('Stages', 'on P & Q', [BAR], KINDS))
     assert root.tag == '{http://www.w3.org/2000/svg}svg'
     texts = {element.text for element in root.iter('{http://www.w3.org/2000/svg}text')}
@@ -88,7 +88,7 @@ def test_times_are_a_file_of_their_own():
 
 
 @pytest.mark.parametrize('frames', [1, 2_000])
-def test_confidence_against_iou(frames):
+def test_chart_of_confidence_and_iou(frames):
     confidence = np.linspace(0.8, 0.99, frames)
     drawn = confidence_plot(confidence, confidence - 0.1)
     assert f'{frames} frames' in drawn
@@ -101,7 +101,7 @@ def sheet_of(*content):
     return cv2.imdecode(np.frombuffer(data_sheet(*content), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
 
 
-def test_a_data_sheet_has_all_images_as_they_are_and_grows_with_them():
+def test_a_data_sheet_has_all_images_unscaled():
     shares = np.linspace(0, 1, 10)
     empty = sheet_of(shares, shares, 0, [])
     images = [(f'video_{n}', np.full((30 + n, 400, 3), 10 + n, np.uint8)) for n in range(5)]
@@ -112,7 +112,7 @@ def test_a_data_sheet_has_all_images_as_they_are_and_grows_with_them():
         assert (below == image[0, 0]).all(2).sum() == image.shape[0] * 400, number
 
 
-def test_a_bar_of_a_data_sheet_is_as_long_as_its_share():
+def test_the_length_of_a_bar_of_a_data_sheet_is_its_fraction():
     widths = []
     for share in (0.25, 0.5):
         sheet = sheet_of(np.zeros(10), [0.0] * 4 + [share] + [0.0] * 5, 5, [])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages: what a template may rely on."""
+"""Pages: what templates can rely on."""
 
 from pathlib import Path
 
@@ -30,13 +30,13 @@ def test_text_is_escaped_and_values_have_few_digits(tmp_path):
     assert not page.open
     assert '<b> & "title"' in page.text
     assert '<b> &' not in html
-    assert '<svg>' not in html, 'plain text is no chart'
+    assert '<svg>' not in html, 'plain text must be escaped'
     assert 'floor 0.2500' in page.text
     assert '>–</td>' in html  # noqa: RUF001
     assert '>50.0</td>' in html
 
 
-def test_a_name_that_nobody_gave_is_an_error(tmp_path):
+def test_an_undefined_name_is_an_error(tmp_path):
     content = {name: value for name, value in CONTENT.items() if name != 'missing'}
     with pytest.raises(UndefinedError, match='missing'):
         write_page(tmp_path / 'page.html', 'evaluation.html.j2', **content)
@@ -44,12 +44,12 @@ def test_a_name_that_nobody_gave_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize('path', sorted(TEMPLATES.iterdir()), ids=lambda path: path.name)
-def test_templates_load_nothing_and_name_no_markup_as_safe(path):
+def test_templates_load_nothing_and_mark_nothing_as_safe(path):
     text = path.read_text()
     assert path.name.endswith('.html.j2')
     assert not any(word in text for word in ('http', 'src="/', '<script', '|safe', 'autoescape'))
 
 
-def test_classes_have_the_colours_of_masks():
+def test_classes_have_the_colors_of_overlays():
     assert class_colour(1) == '#66ccee'
     assert int(class_colour(9)[1:3], 16) == PALETTE[9][0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recording over time: few bins stand for many frames, and no dip is lost."""
+"""Plots over time: many frames are reduced to few bins, and no dip is lost."""
 
 import base64
 import re
@@ -24,13 +24,13 @@ def lines(drawn):
 
 
 def images(drawn):
-    """Decode what is drawn as an image: (H, W, 4), twice as fine as a pixel."""
+    """Decode the embedded images: (H, W, 4), at twice the resolution."""
     for data in re.findall(r'data:image/png;base64,([^"]+)"', drawn):
         buffer = np.frombuffer(base64.b64decode(data), np.uint8)
         yield cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
 
 
-def test_a_dip_of_one_frame_in_many_is_seen_and_described():
+def test_a_dip_of_one_frame_in_many_is_visible_and_described():
     values = 0.9 - np.arange(50_000) % 3 / 100
     values[25_000] = 0.1
     drawn = draw(values)
@@ -69,7 +69,7 @@ def test_one_frame_of_many_with_a_class_leaves_a_mark():
     assert columns.mean() == pytest.approx(image.shape[1] / 2, abs=8)
 
 
-def test_the_axis_begins_where_it_is_asked_to():
+def test_the_axis_starts_at_the_given_value():
     drawn = draw(np.array([0.96, 0.97, 0.98]), low=0.95, ticks=(0.95, 1))
     heights = lines(drawn)[0][:, 1]
     assert heights[0] - heights[2] == pytest.approx(100 * 0.02 / 0.05, abs=0.1)
@@ -77,27 +77,27 @@ def test_the_axis_begins_where_it_is_asked_to():
 
 
 @pytest.mark.parametrize('frames', [0, 5])
-def test_pieces_of_few_frames(frames):
+def test_bins_of_few_frames(frames):
     pieces = Bins(np.arange(float(frames)))
     assert len(pieces.mean(np.ones(frames))) == frames
 
 
-def test_more_gaps_than_pieces():
-    """The frames are divided evenly then."""
+def test_more_gaps_than_bins():
+    """Then frames are divided evenly."""
     at = np.arange(2_000.0) + 100 * (np.arange(2_000) // 5)
     pieces = Bins(at, 480)
     assert len(pieces.left) == 480
     assert pieces.mean(np.ones(2_000)).tolist() == [1] * 480
 
 
-def test_few_frames_stay_what_they_are():
+def test_few_frames_are_not_binned():
     values = np.random.default_rng(0).random(20)
     pieces = Bins(np.arange(20.0), 480)
     assert pieces.mean(values) == pytest.approx(values)
     assert pieces.left.tolist() == list(range(20))
 
 
-def test_pieces_keep_the_mean_and_the_extremes():
+def test_bins_keep_the_mean_and_the_extremes():
     values = np.random.default_rng(0).random(10_000)
     values[1234], values[4321] = -5, 7
     pieces = Bins(np.arange(10_000.0), 480)
@@ -108,7 +108,7 @@ def test_pieces_keep_the_mean_and_the_extremes():
     assert pieces.mean(values).mean() == pytest.approx(values.mean(), abs=2e-3)
 
 
-def test_no_piece_covers_a_gap():
+def test_no_bin_covers_a_gap():
     at = np.concatenate((np.arange(1000.0), 5000 + np.arange(1000.0)))
     pieces = Bins(at, 30)
     assert not ((pieces.left < 3000) & (pieces.right > 3000)).any()

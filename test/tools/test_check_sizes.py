@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is too long is reported by place; what is not passes."""
+"""Too long functions and files are reported with their position."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def function(lines: int, indent: str = '', word: str = '') -> str:
     return ''.join(f'{indent}{line}\n' for line in [word + body[0], *body[1:]])
 
 
-def test_signature_and_docstring_count_and_a_decorator_does_not(tmp_path, capsys):
+def test_signature_and_docstring_are_counted_but_decorators_are_not(tmp_path, capsys):
     path = tmp_path / 'a.py'
     path.write_text('import g\n\n\n@g\n' + function(FUNCTION_LINES))
     assert main([str(path)]) == 0
@@ -39,7 +39,7 @@ def test_methods_and_coroutines_are_found_in_any_folder(tmp_path, capsys, text):
     assert capsys.readouterr().out.startswith(f'{tmp_path}/b/c.py:4: f has 41 lines')
 
 
-def test_a_path_that_does_not_exist_does_not_pass(tmp_path):
+def test_a_missing_path_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         main([str(tmp_path / 'nowhere')])
 

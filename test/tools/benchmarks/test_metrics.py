@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of the metric compares like with like; MONAI is the metric's second opinion."""
+"""The benchmark of the metric compares the same scores; MONAI confirms the metric."""
 
 import cv2
 import numpy as np
@@ -26,14 +26,14 @@ def test_monai_gives_the_same_scores(seed):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=AGREEMENT)
 
 
-def test_frames_show_something_and_predictions_are_not_perfect():
+def test_frames_have_instruments_and_predictions_have_errors():
     for truth, predicted in draw_frames(2, (108, 192)):
         assert truth.shape == predicted.shape == (108, 192)
         assert len(np.unique(truth)) > 2
         assert (truth != predicted).any()
 
 
-def test_each_frame_is_timed_as_often_as_asked():
+def test_each_frame_is_timed_the_requested_number_of_times():
     truth, predicted = next(draw_frames(1, (108, 192)))
     timing = time_frame(truth, predicted, 3)
     assert len(timing.ours_s) == len(timing.monai_s) == 3

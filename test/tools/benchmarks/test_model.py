@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark's models: recipes that can be trained, steps in order, and none done twice."""
+"""Models of the benchmark: recipes that can be trained, and steps in order, none repeated."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from tools.runs import StepError
 def test_a_recipe_makes_a_network_without_any_download(recipe):
     config = read_config(model.RECIPES[recipe], [])
     assert config.encoder_weights == 'none'
-    assert config.intended_use == 'demo', 'it knows nothing but synthetic scenes'
+    assert config.intended_use == 'demo', 'it was trained only on synthetic scenes'
     assert SegmentationNetwork(config.spec())
 
 
@@ -34,7 +34,7 @@ def test_scenes_are_drawn_then_the_recipe_is_trained_then_exported(tmp_path, mon
     assert exported[:5] == ['export', '--model', f'{tmp_path / "resnet34"}', '--output', 'made']
 
 
-def test_a_step_that_fails_ends_it(tmp_path, monkeypatch, capsys):
+def test_a_failed_step_ends_the_run(tmp_path, monkeypatch, capsys):
     def fail(*arguments):
         raise StepError('drawing')
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ways take turns on the same images, their masks are compared, and bounds are held."""
+"""Variants alternate on the same images, their masks are compared, and limits are checked."""
 
 import importlib.util
 import json
@@ -45,7 +45,7 @@ def data(tmp_path):
 
 
 @needs_openvino
-def test_all_ways_are_timed_on_all_rounds_and_compared(model, data, tmp_path):
+def test_all_variants_are_timed_in_all_rounds_and_compared(model, data, tmp_path):
     spec, exports, refused = turns.export_at(model, (64, 96), ['f32'], tmp_path / 'at', 1, data)
     assert (spec.input_size, spec.fit, refused) == ((64, 96), 'stretch', {})
     assert read_spec(exports['f32']).exports['openvino']['precision'] == 'f32'
@@ -64,7 +64,7 @@ def test_all_ways_are_timed_on_all_rounds_and_compared(model, data, tmp_path):
     assert variants['f32'].same_as_plain > 0.99, 'the same network on images of one colour'
 
 
-def test_what_is_refused_is_reported(model, tmp_path, monkeypatch):
+def test_rejected_variants_are_reported(model, tmp_path, monkeypatch):
     def refuse(*arguments):
         raise turns.RefusedError('too far off')
 
@@ -92,14 +92,14 @@ def row(**best):
         ({'same_ending': 0.998}, '0.99800 of the plain classes'),
     ],
 )
-def test_our_fastest_way_is_held_to_the_bounds(best, text):
+def test_the_fastest_variant_is_checked_against_the_limits(best, text):
     assert not paper.find_missed([row()])
     (missed,) = paper.find_missed([row(**best)])
     assert text in missed
     assert missed.startswith('640x512, bf16')
 
 
-def test_the_ending_is_judged_at_the_largest_input_alone():
+def test_the_final_stage_is_checked_only_at_the_largest_input():
     assert not paper.find_missed([row(share=0.9), row()])
 
 
@@ -112,7 +112,7 @@ def test_a_small_run_prints_its_tables_and_writes_its_numbers(
     monkeypatch.setattr(paper, 'draw', lambda size: [np.full((90, 120, 3), 99, np.uint8)])
     monkeypatch.setattr(paper.floors, '_SIDES', (64,))
     words = ['--model', f'{model}', '--sizes', '96x64', '--precisions', 'f32', '--rounds', '2']
-    # How fast it is is no matter here.
+    # Its speed does not matter here.
     assert paper.main([*words, '--frames', '1', '--json', f'{tmp_path / "paper.json"}']) in (0, 1)
     text = capsys.readouterr().out
     assert '| 96x64 | plain |' in text

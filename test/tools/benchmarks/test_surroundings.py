@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of what surrounds the network: both ways do the same, and all is told."""
+"""The benchmark of steps around the network: both implementations give the same results."""
 
 import json
 
@@ -21,7 +21,7 @@ def by_name() -> dict[str, Step]:
     return {step.name: step for step in steps(SIZE, [INPUT])}
 
 
-def test_both_ways_give_the_same_mask(by_name: dict[str, Step]) -> None:
+def test_both_implementations_give_the_same_mask(by_name: dict[str, Step]) -> None:
     step = by_name['mask from 64x48']
     (ours, *none), (plain, _) = step.ours(), step.plain()
     assert none == [None, None]
@@ -29,7 +29,9 @@ def test_both_ways_give_the_same_mask(by_name: dict[str, Step]) -> None:
 
 
 @pytest.mark.parametrize('noise', ['', ', noise'])
-def test_both_ways_give_the_same_confidence(by_name: dict[str, Step], noise: str) -> None:
+def test_both_implementations_give_the_same_confidence(
+    by_name: dict[str, Step], noise: str
+) -> None:
     step = by_name[f'mask and confidence from 64x48{noise}']
     ours, plain = step.ours(), step.plain()
     assert (ours[0] == plain[0]).float().mean() > 0.999
@@ -37,23 +39,27 @@ def test_both_ways_give_the_same_confidence(by_name: dict[str, Step], noise: str
 
 
 @pytest.mark.parametrize('name', ['instruments', 'instruments, 1 % specks'])
-def test_both_ways_find_the_same_instruments(by_name: dict[str, Step], name: str) -> None:
+def test_both_implementations_find_the_same_instruments(
+    by_name: dict[str, Step], name: str
+) -> None:
     ours = [(i.label, i.score, i.area_px) for i in by_name[name].ours()]
     plain = [found[:3] for found in by_name[name].plain()]
     assert len(ours) > 3
-    # Ours joins pieces, some of them too small to be one alone, and separates tools that touch.
+    # This package joins pieces, even too small ones, and separates tools that touch.
     for label in {label for label, _, _ in plain}:
         areas = [sum(area for kind, _, area in found if kind == label) for found in (ours, plain)]
         assert areas[1] <= areas[0] < 1.5 * areas[1]
 
 
 @pytest.mark.parametrize('encoding', ['rgb8', 'bgr8'])
-def test_both_ways_read_the_same_image(by_name: dict[str, Step], encoding: str) -> None:
+def test_both_implementations_read_the_same_image(by_name: dict[str, Step], encoding: str) -> None:
     step = by_name[f'image from CDR, {encoding}']
     assert np.array_equal(step.ours(), step.plain())
 
 
-def test_both_ways_write_the_same_mask_and_fit_to_the_same_size(by_name: dict[str, Step]) -> None:
+def test_both_implementations_write_the_same_mask_and_fit_to_the_same_size(
+    by_name: dict[str, Step],
+) -> None:
     assert by_name['mask to CDR'].ours() == by_name['mask to CDR'].plain()
     fitted, plain = by_name['fit to 64x48'].ours(), by_name['fit to 64x48'].plain()
     assert isinstance(plain, Image.Image)
@@ -61,7 +67,7 @@ def test_both_ways_write_the_same_mask_and_fit_to_the_same_size(by_name: dict[st
     assert np.abs(fitted[0, : plain.height].numpy().astype(int) - np.asarray(plain)).mean() < 1
 
 
-def test_the_first_turn_does_not_count_and_medians_are_reported(
+def test_the_first_round_is_ignored_and_medians_are_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     times_ms = iter([99, 99, 2, 8, 1, 9, 3, 10])
@@ -84,7 +90,7 @@ def test_a_run_prints_a_table_and_writes_its_numbers(tmp_path, capsys) -> None:
     assert all(row['ours_ms'] > 0 and row['ratio'] > 0 for row in rows)
 
 
-def test_a_size_too_small_for_a_scene_is_refused(capsys) -> None:
+def test_rejects_a_size_too_small_for_a_scene(capsys) -> None:
     with pytest.raises(SystemExit):
         main(['--images', '1920x10'])
     assert "'1920x10' is not a size" in capsys.readouterr().err

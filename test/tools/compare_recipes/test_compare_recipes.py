@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The comparison: both recipes alike but for what is said, and tables that add up."""
+"""The comparison: recipes differ only in the documented settings, and tables are consistent."""
 
 import json
 from dataclasses import asdict
@@ -43,12 +43,12 @@ MODELS = [
 ]
 
 
-def test_the_seeds_of_a_recipe_are_taken_together():
+def test_the_seeds_of_a_recipe_are_averaged():
     summary = summarize(MODELS)
     assert summary['paper']['raw']['mIoU'] == {'mean': pytest.approx(0.3), 'min': 0.2, 'max': 0.4}
     assert summary['gain']['raw']['mIoU'] == pytest.approx(0.31)
     assert summary['gain']['filtered']['class_mIoU'] == pytest.approx([0.31] * 9)
-    # The first class is never there, and does not count.
+    # The first class is absent, and ignored.
     assert summary['ours']['raw']['mean_present_class_IoU']['mean'] == pytest.approx(0.305)
     assert summary['gain']['raw']['present_class_IoU'][0] is None
 
@@ -76,8 +76,8 @@ def test_the_report_has_the_means_the_classes_and_what_was_changed():
 
 
 @pytest.mark.parametrize('scale', SCALES)
-def test_the_recipes_differ_in_what_they_are_for(scale):
-    """The settings are what `train` knows, and start, encoder and steps are the same."""
+def test_the_recipes_differ_only_in_the_compared_settings(scale):
+    """All settings are valid for `train`; initial weights, encoder and steps are the same."""
     paper, ours = (
         asdict(read_config(config, settings(scale, recipe, 5, 40)))
         for recipe, config in CONFIGS.items()
@@ -94,7 +94,7 @@ def test_the_recipes_differ_in_what_they_are_for(scale):
 
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
-    """Give the arguments of a comparison that takes a moment."""
+    """Return the arguments of a quick comparison."""
     monkeypatch.setattr(
         compare_recipes,
         'VIDEOS',
@@ -116,7 +116,7 @@ def tiny(monkeypatch, tmp_path):
 
 
 @pytest.mark.filterwarnings('ignore:split by frame')
-def test_from_drawing_to_the_tables(tiny, tmp_path, monkeypatch, capsys):
+def test_all_steps_from_data_to_tables(tiny, tmp_path, monkeypatch, capsys):
     assert compare_recipes.main(tiny) == 0
 
     result = json.loads((tmp_path / 'comparison.json').read_text())
@@ -138,7 +138,7 @@ def test_from_drawing_to_the_tables(tiny, tmp_path, monkeypatch, capsys):
     assert (tmp_path / 'comparison.json').read_bytes() == before
 
 
-def test_what_fails_ends_it_and_goes_on_the_next_time(tiny, monkeypatch, capsys):
+def test_a_failed_step_ends_the_run_and_is_resumed_the_next_time(tiny, monkeypatch, capsys):
     def trained(words):
         output = Path(next(w for w in words if w.startswith('output=')).partition('=')[2])
         output.mkdir(parents=True)
@@ -153,7 +153,7 @@ def test_what_fails_ends_it_and_goes_on_the_next_time(tiny, monkeypatch, capsys)
     assert '--resume' in words[0]
 
 
-def test_one_recipe_alone_is_no_comparison(tiny, tmp_path, monkeypatch, capsys):
+def test_a_single_recipe_gives_no_comparison(tiny, tmp_path, monkeypatch, capsys):
     outputs = []
 
     def trained(words):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The maker of the model that ships: each step once, and a scored model in the end."""
+"""The tool that makes the default model: each step once, with a scored model as result."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ SPEC = ModelSpec(
 
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
-    """Give the arguments of each training, which writes a model without learning anything."""
+    """Replace training by writing an untrained model; return the arguments of each call."""
     calls = []
 
     def fake(words):
@@ -52,7 +52,7 @@ def trained(monkeypatch, tmp_path):
     return calls
 
 
-def test_it_draws_trains_scores_and_writes(tmp_path, trained, capsys):
+def test_draws_scenes_trains_scores_and_writes_the_model(tmp_path, trained, capsys):
     arguments = ['--work', str(tmp_path), '--output', str(tmp_path / 'made'), 'minutes=1']
     (tmp_path / 'encoder.safetensors').touch()
     assert default_model.main(arguments) == 0
@@ -65,7 +65,7 @@ def test_it_draws_trains_scores_and_writes(tmp_path, trained, capsys):
     assert 'minutes=1' in words
     made = read_spec(tmp_path / 'made')
     assert made.training['steps_done'] == default_model.AVERAGED[-1]
-    assert [*made.scores] == ['unseen_scenes'], 'those of training are of other weights'
+    assert [*made.scores] == ['unseen_scenes'], 'the scores of training belong to other weights'
     test = made.scores['unseen_scenes']
     assert (test['videos'], test['frames'], test['seeds']) == (2, 2, [900_000, 900_001])
     model_card = (tmp_path / 'made/README.md').read_text()
@@ -90,7 +90,7 @@ def test_a_trained_model_is_scored_again_and_keeps_its_temperature(tmp_path, tra
     assert f'{after:.4f}' in (tmp_path / 'new/README.md').read_text()
 
 
-def test_what_was_interrupted_goes_on(tmp_path, trained):
+def test_an_interrupted_run_is_resumed(tmp_path, trained):
     (tmp_path / 'trained/run').mkdir(parents=True)
     (tmp_path / 'scenes').mkdir()
     encoder = ['--encoder-weights', str(tmp_path)]
@@ -99,7 +99,7 @@ def test_what_was_interrupted_goes_on(tmp_path, trained):
     assert ['--resume' in words for words in trained] == [True]
 
 
-def test_a_failure_ends_it(tmp_path, trained, monkeypatch, capsys):
+def test_a_failure_ends_the_run(tmp_path, trained, monkeypatch, capsys):
     monkeypatch.setattr('tools.runs.start_training', lambda words: 2)
     encoder = ['--encoder-weights', str(tmp_path)]
     output = ['--output', str(tmp_path / 'made')]
@@ -108,7 +108,7 @@ def test_a_failure_ends_it(tmp_path, trained, monkeypatch, capsys):
     assert not (tmp_path / 'made').exists()
 
 
-def test_without_the_package_of_the_encoder_it_ends_at_once(
+def test_without_the_package_of_the_encoder_the_run_ends_at_once(
     tmp_path, trained, monkeypatch, capsys
 ):
     monkeypatch.setattr(default_model, 'make_encoder_file', lambda words: 2)
@@ -126,7 +126,7 @@ def test_without_the_package_of_the_encoder_it_ends_at_once(
         (['--trained', '{folder}/none', '--output', '{folder}/made'], 'none'),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_a_line(tmp_path, trained, capsys, words, message):
+def test_rejects_unusable_input_in_one_line(tmp_path, trained, capsys, words, message):
     (tmp_path / 'taken').touch()
     named = [word.format(file=tmp_path / 'taken', folder=tmp_path) for word in words]
     assert default_model.main(['--work', str(tmp_path), *named]) == 2
@@ -136,14 +136,14 @@ def test_what_cannot_be_used_is_refused_in_a_line(tmp_path, trained, capsys, wor
     assert not trained
 
 
-def test_scores_without_the_model_that_they_are_of_are_refused(tmp_path, trained, capsys):
+def test_rejects_scores_without_their_model(tmp_path, trained, capsys):
     with pytest.raises(SystemExit):
         default_model.main(['--work', str(tmp_path), '--measured', 'scores.json'])
     assert 'add --trained' in capsys.readouterr().err
     assert not trained
 
 
-def test_the_background_must_lead_by_its_margin_which_is_taken_off_once(tmp_path, trained):
+def test_the_margin_of_the_background_is_subtracted_once(tmp_path, trained):
     weights = SegmentationNetwork(SPEC).state_dict()
     write_model(tmp_path / 'plain', SPEC, weights)
     for before, after in (('plain', 'once'), ('once', 'twice')):
@@ -165,7 +165,7 @@ def measured_of(weights_sha256):
     return {'model': model, 'left_out': ['clamps'], 'sets': {'clinic': values}}
 
 
-def test_scores_on_labelled_images_are_put_on_the_card(tmp_path, trained, capsys):
+def test_scores_on_labelled_images_are_added_to_the_card(tmp_path, trained, capsys):
     spec = dataclasses.replace(SPEC, training={'margins': [1.0] * 10})
     made = write_model(tmp_path / 'old', spec, SegmentationNetwork(SPEC).state_dict())
     file = tmp_path / 'a.json'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of what the demo says of a session."""
+"""The report of a demo session."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def source(tmp_path: Path) -> Source:
 
 
 def heard(index: int, mask: np.ndarray, stamp_ns: int | None = None) -> list[Recorded]:
-    """Make an image, its mask and its detections, as the recorder would have them."""
+    """Make an image, its mask and its detections, as the recorder returns them."""
     head = header(stamp(index) if stamp_ns is None else stamp_ns, 'endoscope')
     image = to_cdr(image_to_msg(np.zeros((*SIZE, 3), np.uint8), head))
     found = to_cdr(detections_to_msg(head, without_decision(SIZE)))
@@ -49,7 +49,7 @@ def heard(index: int, mask: np.ndarray, stamp_ns: int | None = None) -> list[Rec
     ]
 
 
-def test_perfect_masks_score_one_and_their_latency_is_reported(
+def test_perfect_masks_score_1_and_their_latency_is_reported(
     source: Source, tmp_path: Path
 ) -> None:
     recorded = [message for i in range(FRAMES) for message in heard(i, truth(i))]
@@ -67,11 +67,11 @@ def test_perfect_masks_score_one_and_their_latency_is_reported(
     assert cv2.VideoCapture(str(tmp_path / 'overlay.mp4')).get(cv2.CAP_PROP_FRAME_COUNT) == FRAMES
 
 
-def test_a_missing_mask_scores_zero_and_strangers_are_counted(
+def test_a_missing_mask_scores_0_and_unmatched_masks_are_counted(
     source: Source, tmp_path: Path
 ) -> None:
     recorded = [message for i in range(FRAMES - 1) for message in heard(i, truth(i))]
-    recorded += heard(0, truth(0), stamp_ns=77)  # of no frame
+    recorded += heard(0, truth(0), stamp_ns=77)  # matches no frame
     recorded += heard(3, truth(3)[:20])  # of another size
 
     outcome = report(source, recorded, tmp_path)

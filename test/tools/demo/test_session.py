@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long the demo waits and plays, with a recorder whose clock is the test's."""
+"""How long the demo waits and plays, with a recorder and clock that the test controls."""
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from tools.demo.source import Source
 
 
 class PlayedRecorder:
-    """Masks come at certain times; listening takes until the next, or until the time is out."""
+    """Masks arrive at given times; `listen` advances to the next one, or to the timeout."""
 
     def __init__(self, masks_s: Sequence[float]) -> None:
         self.now_s = 0.0
@@ -37,9 +37,7 @@ class PlayedRecorder:
 @pytest.mark.parametrize(
     ('masks_s', 'end_s'), [([], 2.0), ([1.0], 3.0), ([1.0, 2.5], 4.5), ([1.0, 9.0], 3.0)]
 )
-def test_what_is_on_its_way_is_waited_for_and_nothing_else(
-    masks_s: list[float], end_s: float
-) -> None:
+def test_waits_only_for_masks_in_flight(masks_s: list[float], end_s: float) -> None:
     recorder = PlayedRecorder(masks_s)
     wait_for_quiet(recorder, 2.0)  # type: ignore[arg-type]
     assert recorder.now_s == end_s
@@ -51,11 +49,11 @@ def test_what_is_on_its_way_is_waited_for_and_nothing_else(
         (100.0, [0], [1.0]),
         (10.0, [0], [0.5]),
         (10.0, [3, 0], [0.5, 0.25]),
-        (2.0, [9], [0.15]),  # forty seconds at most, and then it is as it is
+        (2.0, [9], [0.15]),  # at most forty seconds
         (10.0, [3, 3], [0.5, 0.25]),
     ],
 )
-def test_the_scene_is_played_as_the_node_keeps_up_but_not_for_ever(
+def test_the_scene_is_played_at_the_speed_of_the_node_up_to_a_time_limit(
     tmp_path, monkeypatch, node_hz, drops, rates
 ) -> None:
     recorder, played = PlayedRecorder([]), []

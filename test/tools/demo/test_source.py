@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of what the demo plays."""
+"""The input of the demo."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_every_frame_of_a_video_is_in_the_bag_with_its_time(tmp_path: Path) -> N
     assert blue > 150 > 50 > red  # the channels are not swapped
 
 
-def test_of_a_long_video_the_beginning_is_taken(
+def test_of_a_long_video_the_beginning_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(source, 'LONGEST_S', 0.4)
@@ -51,7 +51,7 @@ def test_of_a_long_video_the_beginning_is_taken(
     ('content', 'words'),
     [(None, 'does not exist'), (b'', 'not decode'), (b'no video', 'not decode')],
 )
-def test_what_is_no_video_is_refused_by_name(
+def test_error_names_a_file_that_is_not_a_video(
     tmp_path: Path, content: bytes | None, words: str
 ) -> None:
     path = tmp_path / 'own.mp4'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is made of stamps, counts, reports and memory; and one small run over real DDS."""
+"""Evaluation of stamps, counts, reports and memory; and one small run over DDS."""
 
 import argparse
 import json
@@ -33,13 +33,13 @@ COUNTS = {'rejected': 0, 'lost_on_the_way': 0, 'overwritten_unread': 0}
 REPORTED = {'memory_mib': {}, 'heard': {}, 'heard_ms': {'detections': [9.0, 11.0], 'overlay': []}}
 
 
-def test_masks_are_matched_with_their_frames_and_others_left_out() -> None:
+def test_masks_are_matched_with_their_frames_and_others_are_ignored() -> None:
     masks = [(3, 310 * MS), (77, 1), (1, 105 * MS)]
     found = measurement.latencies(SENT, masks)
     assert found == {'received': 2, 'latencies_ms': [10.0, 5.0]}
 
 
-def test_what_was_neither_received_nor_dropped_is_lost() -> None:
+def test_frames_neither_received_nor_dropped_are_lost() -> None:
     before = {'dropped_for_newer': '4', 'lost_on_the_way': '1', 'rejected': '0'}
     after = {'dropped_for_newer': '9', 'lost_on_the_way': '3', 'rejected': '1'}
     found = measurement.counts({'sent': 20, 'received': 12}, before, after)
@@ -57,7 +57,7 @@ def of_stage(name: str, *times: float) -> dict[str, str]:
     return {f'{name}_{key}_ms': f'{ms:.2f}' for key, ms in zip(('p50', 'p95', 'p99'), times)}
 
 
-def test_the_nodes_reports_are_read_and_averaged() -> None:
+def test_reports_of_the_node_are_read_and_averaged() -> None:
     reports = [
         {**of_stage('model', 1.0, 2.0, 3.0), **of_stage('wait', 0.1, 0.2, 0.3), 'in_hz': '30.0'},
         {**of_stage('model', 3.0, 4.0, 5.0), **of_stage('wait', 0.3, 0.4, 0.5), 'in_hz': '30.0'},
@@ -70,13 +70,13 @@ def test_the_nodes_reports_are_read_and_averaged() -> None:
         measurement.node_times([{}])
 
 
-def test_the_plain_nodes_times_of_other_frames_do_not_count() -> None:
+def test_times_of_other_frames_of_the_plain_node_are_ignored() -> None:
     times = [{'stamp_ns': n, 'model_ms': 10.0 * n, 'slot_ms': 1.0 * n} for n in (1, 3, 9)]
     found = measurement.plain_times(times, SENT)
     assert found == {'model_ms': [10.0, 30.0], 'slot_ms': [1.0, 3.0]}
 
 
-def test_runs_are_summed_up_and_compared() -> None:
+def test_runs_are_summarized_and_compared() -> None:
     reported = Percentiles(4.0, 5.0, 6.0)
     run = {'sent': 3, 'received': 2, 'dropped': 1, 'lost': 0, **COUNTS, **REPORTED}
     ours = sum_up(
@@ -91,7 +91,7 @@ def test_runs_are_summed_up_and_compared() -> None:
     assert ratios(ours, plain) == {'rest': 3.0, 'latency': 2.0}
 
 
-def test_only_who_should_gets_the_profile_and_all_stay_on_this_machine(
+def test_only_the_right_variants_get_the_profile_and_all_are_restricted_to_this_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(OLD_VARIABLE, '/of/the/user.xml')
@@ -110,7 +110,7 @@ def test_only_who_should_gets_the_profile_and_all_stay_on_this_machine(
 @pytest.mark.parametrize(
     ('round_s', 'end_s', 'rounds'), [(10.0, 100.0, 3), (40.0, 100.0, 2), (90.0, 60.0, 1)]
 )
-def test_no_round_begins_that_would_end_too_late(
+def test_no_round_starts_that_would_end_too_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, round_s: float, end_s: float, rounds: int
 ) -> None:
     now_s, patience_s = [0.0], []
@@ -129,10 +129,10 @@ def test_no_round_begins_that_would_end_too_late(
     runs = measurement.take_turns(options, names, settings, end_s, lines.append)
     assert lines[:2] == ['round 1 of 3, end_to_end', 'round 1 of 3, plain']
     assert [len(runs[name]) for name in names] == [rounds, rounds]
-    assert patience_s[0] == end_s, 'a node that does not start is not waited for any longer'
+    assert patience_s[0] == end_s, 'the wait for a node that does not start is limited'
 
 
-def test_growth_counts_from_the_first_sample_with_500_frames() -> None:
+def test_growth_is_measured_from_the_first_sample_with_500_frames() -> None:
     samples = [Sample(0, 50.0), Sample(499, 90.0), Sample(510, 100.0), Sample(10_510, 101.0)]
     found = memory(samples)
     assert found['after_500_frames'] == 100.0
@@ -148,7 +148,7 @@ def test_a_short_run_has_no_growth() -> None:
     assert memory([])['last'] is None
 
 
-def test_frames_before_the_watch_do_not_count_and_reports_do_not_overlap(
+def test_frames_before_the_measurement_are_ignored_and_reports_do_not_overlap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter([0.0, 4.0, 9.0, 11.0, 21.0])
@@ -161,7 +161,7 @@ def test_frames_before_the_watch_do_not_count_and_reports_do_not_overlap(
     assert [report['published'] for report in look.reports] == ['27', '37']
 
 
-def test_a_node_that_reports_nothing_is_measured_all_the_same() -> None:
+def test_a_node_without_reports_is_measured() -> None:
     look = Watch(dict, lambda: 3.0, rate_hz=30.0)
     look()
     assert look.samples == [Sample(0, 3.0)]
@@ -170,8 +170,8 @@ def test_a_node_that_reports_nothing_is_measured_all_the_same() -> None:
 
 @pytest.mark.timeout(2000)
 def test_three_variants_over_dds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small images, few frames, no profile: whether all come is the machine's affair."""
-    monkeypatch.setattr(benchmark, 'OVERHEAD_S', 1800.0)  # it may be busy with other things
+    """Small images, few frames, no profile; some may be lost on a slow machine."""
+    monkeypatch.setattr(benchmark, 'OVERHEAD_S', 1800.0)  # the machine may be busy
     model = write_tiny_model(tmp_path / 'model')
     report, drawn = tmp_path / 'way.json', tmp_path / 'way.svg'
     status = benchmark_main(

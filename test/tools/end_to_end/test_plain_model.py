@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plain model is the same network, and gives masks of the same size."""
+"""The plain model has the same network, and gives masks of the same size."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process of a run ends, whatever it or the run does, and is named where it fails."""
+"""Processes of a run always end, and errors name the failed one."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def status(child: Child) -> int | None:
     return child._process.returncode
 
 
-def test_one_that_does_not_heed_an_interrupt_is_killed(
+def test_a_process_that_ignores_an_interrupt_is_killed(
     child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, '_END_S', 0.1)
@@ -39,7 +39,7 @@ def test_one_that_does_not_heed_an_interrupt_is_killed(
     assert status(child) == -signal.SIGKILL
 
 
-def test_an_interrupt_while_it_is_waited_for_does_not_leave_it(
+def test_an_interrupt_during_the_wait_does_not_leave_the_process(
     child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert child.ask('there') == ['there']
@@ -57,12 +57,12 @@ def test_an_interrupt_while_it_is_waited_for_does_not_leave_it(
     assert status(child) == -signal.SIGKILL
 
 
-def test_one_that_fails_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
+def test_error_names_a_failed_process_with_the_end_of_its_log(tmp_path: Path) -> None:
     child = Child('no_such_module', [], os.environ, tmp_path / 'camera.log')
     child._process.wait()
     with pytest.raises(RuntimeError, match='camera ended with 1') as caught:
         child.ask('are you there')
     child.end()
     text = explain(caught.value)
-    assert text is not None, 'then the verb would end with a traceback of its own'
+    assert text is not None, 'otherwise the verb would end with its own traceback'
     assert text.rstrip().endswith('No module named no_such_module')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `make fuzz` does by the hundred thousand, by the thousand; and that it would find out."""
+"""A shorter `make fuzz`, and checks that it detects failures."""
 
 import itertools
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def test_good_messages_give_masks(kind: str) -> None:
 
 
 @pytest.mark.parametrize('kind', TYPES)
-def test_thousands_of_malformed_messages_are_refused_or_give_the_right_mask(kind: str) -> None:
+def test_thousands_of_malformed_messages_are_rejected_or_give_the_right_mask(kind: str) -> None:
     causes = refuse(kind, seed=5, number=4000)['causes']
     assert sum(causes.values()) - causes['mask'] == 4000
     expected = {'image': {'cdr', 'text', 'encoding', 'size', 'step', 'data', 'conversion'}}
@@ -43,15 +43,15 @@ def test_the_same_seed_gives_the_same_messages(kind: str) -> None:
 
 
 @pytest.mark.parametrize('path', KEPT, ids=lambda path: f'{path.parent.name}-{path.stem}')
-def test_what_was_found_once_stays_fixed(path: Any) -> None:
-    """The name says what comes of it; decoders of other releases may be more or less strict."""
+def test_earlier_findings_stay_fixed(path: Any) -> None:
+    """The file name states the outcome; decoders of other releases may be more or less strict."""
     expected = path.stem.split('-')[0]
     cause = check(path.read_bytes(), path.parent.name) or 'mask'
     lenient = {'mask', 'decode'}
     assert cause == expected or (path.parent.name == 'compressed' and {cause, expected} == lenient)
 
 
-def test_there_is_a_corpus_of_both_kinds() -> None:
+def test_the_corpus_has_both_kinds() -> None:
     assert {path.parent.name for path in KEPT} == set(TYPES)
 
 
@@ -69,7 +69,7 @@ def _raise(error: Exception) -> Any:
         ('image_to_msg', lambda mask, h: image_to_msg(np.dstack([mask] * 3), h), 'begins with'),
     ],
 )
-def test_a_broken_promise_is_found(
+def test_a_violated_invariant_is_found(
     monkeypatch: pytest.MonkeyPatch, name: str, broken: Callable[..., Any], words: str
 ) -> None:
     monkeypatch.setattr(checks, name, broken)
@@ -77,7 +77,7 @@ def test_a_broken_promise_is_found(
         check(seeds('image')['rgb8_little'], 'image')
 
 
-def test_a_refusal_that_fills_the_log_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_fills_the_log_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         checks, 'read_image', lambda cdr, name: _raise(checks.ImageError('x' * 2000, 'cdr'))
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fit of the gates: the limits in use stop spoiled scenes and let good ones pass."""
+"""The fit of the gates: the limits in use reject degraded scenes and pass good ones."""
 
 import cv2
 import numpy as np
@@ -20,20 +20,20 @@ def is_alarm(name, value):
     return value < limit if GATES[name].below else value >= limit
 
 
-def test_there_is_a_spoiler_for_each_gate_but_the_one_that_counts():
+def test_each_gate_has_a_degradation_except_the_one_that_counts_frames():
     assert set(SPOILERS) == {name for name, gate in GATES.items() if gate.measure}
 
 
 @pytest.mark.parametrize('name', SPOILERS)
-def test_good_scenes_pass_and_wholly_spoiled_ones_do_not(counted, name):
+def test_good_scenes_pass_and_fully_degraded_ones_do_not(counted, name):
     assert len(counted[name].good) == 6
     assert not any(is_alarm(name, value) for value in counted[name].good)
     worst = [is_alarm(name, value) for value in counted[name].spoiled[1.0]]
-    # A scene in which nothing moves has no comb.
+    # A scene without motion has no combing.
     assert sum(worst) >= (3 if name == 'interlaced' else 6)
 
 
-def test_the_limit_lies_between_the_good_and_the_spoiled():
+def test_the_limit_is_between_good_and_degraded_scenes():
     between = tool.fit('black', tool.Counted([0.1, 0.3], {SEVERITIES[-1]: [0.9, 0.7]}))
     assert between == pytest.approx(0.5)
     below = tool.fit('unfocused', tool.Counted([0.5, 0.4], {SEVERITIES[-1]: [0.2, 0.3]}))
@@ -46,7 +46,7 @@ def test_the_table_counts_alarms():
     assert table.splitlines()[2].startswith('| black | 0.500 | 0.700 | 1/2 | 1/3 |')
 
 
-def test_it_counts_in_a_video_and_draws(tmp_path, monkeypatch, capsys):
+def test_counts_alarms_in_a_video_and_draws_them(tmp_path, monkeypatch, capsys):
     video = tmp_path / 'v.avi'
     writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*'MJPG'), 10, (160, 96))
     for _ in range(3):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An environment laid over another: two packages of its own, all others of the one below."""
+"""The reference environment: two packages of its own, all others from the base environment."""
 
 import importlib
 import json
@@ -19,7 +19,7 @@ MODULES = ('reference', 'set_up', 'message_build', 'machine')
 
 @pytest.fixture
 def reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """Import it from a checkout of its own, which has a finished .venv."""
+    """Import the module from a temporary checkout with a finished .venv."""
     shutil.copytree(TOOLS, tmp_path / 'tools' / 'ros_from_pypi')
     (tmp_path / '.venv').mkdir()
     (tmp_path / '.venv' / 'set_up.json').write_text(json.dumps({'ros': '', 'packages': 'a'}))
@@ -31,8 +31,8 @@ def reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Modul
         sys.modules.pop(name, None)
 
 
-class PlayedRunner:
-    """Runs all but pip, in whose place it writes a package."""
+class FakeRunner:
+    """Runs all commands but pip, which it replaces by writing a package."""
 
     def __init__(self) -> None:
         self.installed: list[tuple[str, ...]] = []
@@ -48,8 +48,8 @@ class PlayedRunner:
         (package / '__init__.py').write_text("__version__ = 'of the reference'\n")
 
 
-def test_its_own_packages_come_first_and_the_others_are_those_below(reference: ModuleType) -> None:
-    run = PlayedRunner()
+def test_its_own_packages_precede_those_of_the_base_environment(reference: ModuleType) -> None:
+    run = FakeRunner()
     reference.make(run)
     (words,) = run.installed
     assert {'--no-deps', 'numpy==1.26.4', 'opencv-python-headless==4.6.0.66'} <= set(words)
@@ -66,8 +66,8 @@ def test_its_own_packages_come_first_and_the_others_are_those_below(reference: M
     assert reported.stdout == f'of the reference {rosbags.__file__}\n'
 
 
-def test_it_is_made_again_only_where_the_one_below_has_changed(reference: ModuleType) -> None:
-    run = PlayedRunner()
+def test_the_environment_is_rebuilt_only_if_its_base_has_changed(reference: ModuleType) -> None:
+    run = FakeRunner()
     for _ in range(2):
         reference.make(run)
     assert len(run.installed) == 1
@@ -76,20 +76,20 @@ def test_it_is_made_again_only_where_the_one_below_has_changed(reference: Module
     assert len(run.installed) == 2
 
 
-def test_one_that_was_cut_off_is_made_again(reference: ModuleType) -> None:
+def test_an_incomplete_environment_is_rebuilt(reference: ModuleType) -> None:
     def cut(*command: object) -> None:
         if 'pip' in command:
             raise reference.SetUpError('no network')
-        PlayedRunner()(*command)  # type: ignore[arg-type]
+        FakeRunner()(*command)  # type: ignore[arg-type]
 
     with pytest.raises(reference.SetUpError):
         reference.make(cut)
-    run = PlayedRunner()
+    run = FakeRunner()
     reference.make(run)
     assert len(run.installed) == 1
 
 
-def test_a_python_that_is_too_new_for_it_skips_with_that_reason(
+def test_a_too_new_python_skips_with_that_reason(
     reference: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(reference.sys, 'version_info', (3, 13, 1))
@@ -99,5 +99,5 @@ def test_a_python_that_is_too_new_for_it_skips_with_that_reason(
     assert not reference.FOLDER.exists()
 
 
-def test_what_it_runs_is_there(reference: ModuleType) -> None:
+def test_the_tests_that_it_runs_exist(reference: ModuleType) -> None:
     assert all((ROOT / path).exists() for path in reference.TESTS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What set-up says where something is missing or does not fit: one line, and nothing done."""
+"""Errors of set-up if something is missing or incompatible: one line, and no changes."""
 
 import fcntl
 import json
@@ -18,14 +18,14 @@ ROS_VARIABLES = ('AMENT_PREFIX_PATH', 'ROS_DISTRO', 'CC', 'CXX', 'PYTHON')
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """Make a checkout that has nothing but the set-up."""
+    """Make a checkout that has only the set-up."""
     shutil.copytree(TOOLS, tmp_path / 'tools' / 'ros_from_pypi')
     (tmp_path / 'setup.py').touch()
     return tmp_path
 
 
 def set_up(checkout: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run set-up by this Python, without a ROS 2 unless `variables` say so."""
+    """Run set-up with this Python, without ROS 2 unless `variables` set it."""
     plain = {name: value for name, value in os.environ.items() if name not in ROS_VARIABLES}
     return subprocess.run(
         ['sh', 'tools/ros_from_pypi/set_up.sh'],
@@ -46,7 +46,7 @@ def refusal(checkout: Path, **variables: str) -> str:
 
 
 def stamped(checkout: Path, **changes: str) -> Path:
-    """Make what a finished set-up left, but for `changes`."""
+    """Write the stamp of a finished set-up, with `changes`."""
     (checkout / '.venv' / 'bin').mkdir(parents=True)
     (checkout / '.venv' / 'bin' / 'python').touch()
     version = f'{sys.version_info.major}.{sys.version_info.minor}'
@@ -57,7 +57,7 @@ def stamped(checkout: Path, **changes: str) -> Path:
 
 
 def fake_python(folder: Path, version: tuple[int, int]) -> Path:
-    """Make a program that answers the version check as that Python would."""
+    """Make a program that passes the version check as that Python."""
     path = folder / 'python'
     replaced = f'import sys; sys.version_info = {version}; exec(sys.argv[1])'
     path.write_text(
@@ -70,24 +70,24 @@ def fake_python(folder: Path, version: tuple[int, int]) -> Path:
 
 
 @pytest.mark.parametrize('version', [(2, 7), (3, 9), (3, 14)])
-def test_a_python_that_will_not_do(checkout: Path, version: tuple[int, int]) -> None:
+def test_rejects_an_unsupported_python(checkout: Path, version: tuple[int, int]) -> None:
     text = refusal(checkout, PYTHON=str(fake_python(checkout, version)))
     assert 'Python 3.10 to 3.13 is needed' in text
     assert f'is {version[0]}.{version[1]}.0' in text
 
 
-def test_a_python_that_is_not_there(checkout: Path) -> None:
+def test_rejects_a_missing_python(checkout: Path) -> None:
     assert 'no_such_python is not there' in refusal(checkout, PYTHON='no_such_python')
 
 
 @pytest.mark.parametrize('variable', ['CC', 'CXX'])
-def test_a_compiler_that_is_missing(checkout: Path, variable: str) -> None:
+def test_rejects_a_missing_compiler(checkout: Path, variable: str) -> None:
     text = refusal(checkout, **{variable: 'no_such_compiler'})
     assert 'the compiler no_such_compiler is missing' in text
     assert not (checkout / '.venv').exists()
 
 
-def test_headers_that_are_missing(checkout: Path) -> None:
+def test_rejects_missing_headers(checkout: Path) -> None:
     (checkout / 'sitecustomize.py').write_text(
         'import sysconfig\n'
         'real = sysconfig.get_path\n'
@@ -98,7 +98,7 @@ def test_headers_that_are_missing(checkout: Path) -> None:
     assert not (checkout / '.venv').exists()
 
 
-def test_a_ros_of_another_python(checkout: Path) -> None:
+def test_rejects_a_ros_of_another_python(checkout: Path) -> None:
     (checkout / 'rclpy.py').write_text('raise ImportError')
     variables = {'ROS_DISTRO': 'humble', 'AMENT_PREFIX_PATH': '/opt/ros/humble'}
     text = refusal(checkout, PYTHONPATH=str(checkout), **variables)
@@ -106,7 +106,7 @@ def test_a_ros_of_another_python(checkout: Path) -> None:
     assert 'cannot import rclpy' in text
 
 
-def test_an_environment_of_someone_else_is_left_alone(checkout: Path) -> None:
+def test_an_environment_that_it_did_not_create_is_not_changed(checkout: Path) -> None:
     (checkout / '.venv').mkdir()
     mine = checkout / '.venv' / 'mine'
     mine.touch()
@@ -114,7 +114,7 @@ def test_an_environment_of_someone_else_is_left_alone(checkout: Path) -> None:
     assert mine.exists()
 
 
-def test_two_ros_are_not_mixed(checkout: Path) -> None:
+def test_two_ros_installations_are_not_mixed(checkout: Path) -> None:
     stamp = stamped(checkout, ros='jazzy')
     before = stamp.read_text()
     assert 'made for jazzy, and there is no ROS 2 sourced now' in refusal(checkout)
@@ -126,8 +126,8 @@ def test_two_pythons_are_not_mixed(checkout: Path) -> None:
     assert '.venv has Python 3.7' in refusal(checkout)
 
 
-def test_half_an_environment_is_made_again(checkout: Path) -> None:
-    """Here it ends at the missing package; the point is that nothing of the old one is left."""
+def test_an_incomplete_environment_is_created_again(checkout: Path) -> None:
+    """It ends at the missing package; this checks that nothing of the old one is left."""
     stamp = stamped(checkout)
     left = json.loads(stamp.read_text())
     del left['packages']
@@ -158,7 +158,7 @@ def test_a_second_set_up_waits_for_the_first(checkout: Path) -> None:
             assert '.venv has Python 3.7' in second.communicate()[0]
 
 
-def test_a_long_command_shows_now_and_then_what_it_has_come_to(checkout: Path) -> None:
+def test_a_long_command_shows_its_progress(checkout: Path) -> None:
     (checkout / '.venv').mkdir()
     script = checkout / 'try.py'
     script.write_text(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The soak's parts: its camera's images, what it knows of processes, what it frees."""
+"""Parts of the soak test: images of its camera, counts of processes, shared memory."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize(('encoding', 'step'), [('rgb8', 210), ('mono8', 70), ('rgba8', 280)])
-def test_an_image_reports_in_its_frame_id_which_it_is(encoding, step):
+def test_the_frame_id_of_an_image_identifies_it(encoding, step):
     pytest.importorskip('rclpy', reason='needs rclpy')
     from tools.soak.camera import image_msg
 
@@ -43,7 +43,7 @@ def test_threads_and_files_are_counted(tmp_path):
     assert during.resident_kib > 1000
 
 
-def test_only_what_no_process_holds_is_removed(tmp_path, monkeypatch):
+def test_only_shared_memory_without_a_process_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(shared_memory, 'FOLDER', tmp_path)
     monkeypatch.setattr(shared_memory.shutil, 'which', lambda *names, **more: None)
     names = ('fastrtps_held', 'fastrtps_held_el', 'fastrtps_dead', 'fastrtps_dead_el', 'other')
