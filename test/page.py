@@ -30,7 +30,7 @@ class Page(HTMLParser):
     def handle_data(self, data):
         self.text += data
 
-    def needs_nothing_beside_itself(self):
+    def assert_is_self_contained(self):
         """Check that all references are embedded images or parts of a chart on the page."""
         assert not {'script', 'link', 'iframe'} & set(self.tags)
         assert self.links

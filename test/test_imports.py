@@ -155,7 +155,7 @@ def statements(tree: ast.Module | ast.ClassDef | ast.If | ast.Try) -> Iterator[a
                 yield from statements(node)
 
 
-def acts(node: ast.stmt) -> bool:
+def has_side_effects(node: ast.stmt) -> bool:
     """Return whether a statement may have side effects outside the module."""
     if isinstance(node, ast.Expr):
         return not isinstance(node.value, ast.Constant)  # a docstring, or `...`
@@ -173,7 +173,7 @@ def test_importing_modules_has_no_side_effects() -> None:
         f'{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}'
         for path in SOURCES
         for node in statements(ast.parse(path.read_text()))
-        if acts(node)
+        if has_side_effects(node)
     ]
     assert not wrong
 

@@ -44,7 +44,7 @@ def test(request):
 """
 
 
-def lives(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         state = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0]
     except OSError:
@@ -54,7 +54,7 @@ def lives(pid: int) -> bool:
 
 def wait_for_the_end_of(pid: int) -> None:
     end_s = time.monotonic() + 300.0
-    while lives(pid):
+    while is_alive(pid):
         assert time.monotonic() < end_s, pid
         time.sleep(0.02)
 
@@ -69,7 +69,7 @@ def test_a_process_and_its_children_end_if_a_test_fails() -> None:
     def fail() -> None:
         with running(python(STUBBORN), stdout=subprocess.PIPE) as process:
             pids.extend([process.pid, int(process.stdout.readline())])
-            assert all(map(lives, pids))
+            assert all(map(is_alive, pids))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

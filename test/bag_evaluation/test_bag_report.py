@@ -38,7 +38,7 @@ def make(tmp_path):
 
 
 @pytest.fixture
-def world(tmp_path):
+def bag_results(tmp_path):
     """Make a bag whose frame 7 is the worst: the network failed."""
     bag, written = write_bags(tmp_path, FRAMES)
     made = made_bag(FRAMES)
@@ -55,15 +55,15 @@ def world(tmp_path):
     return result({'a <bag>': made}), {'a <bag>': bag}, {'a <bag>': written}
 
 
-def test_the_report_is_a_single_self_contained_file(world, make):
-    html, page = make(*world)
-    page.needs_nothing_beside_itself()
+def test_the_report_is_a_single_self_contained_file(bag_results, make):
+    html, page = make(*bag_results)
+    page.assert_is_self_contained()
     assert 'http' not in html
 
 
-def test_the_report_has_the_numbers_of_the_file(world, make):
-    results, *_ = world
-    _, page = make(*world)
+def test_the_report_has_the_numbers_of_the_file(bag_results, make):
+    results, *_ = bag_results
+    _, page = make(*bag_results)
     text = page.text
     for key in ('mIoU', 'mNSD', 'score'):
         assert f'{results[key]:.4f}' in text
@@ -75,8 +75,8 @@ def test_the_report_has_the_numbers_of_the_file(world, make):
     assert re.search(r'network\D*10.00\D*12.00\D*13.00', text)
 
 
-def test_text_is_escaped(world, make):
-    html, page = make(*world)
+def test_text_is_escaped(bag_results, make):
+    html, page = make(*bag_results)
     assert 'a <bag>' in page.text
     assert 'out of <memory>' in page.text
     assert '<bag>' not in html
@@ -101,8 +101,8 @@ def test_lost_messages_are_reported(make):
     assert 'is no bag' in page.text
 
 
-def test_the_worst_frame_is_first_with_its_images(world, make):
-    html, page = make(*world)
+def test_the_worst_frame_is_first_with_its_images(bag_results, make):
+    html, page = make(*bag_results)
     titles = re.findall('<figcaption>(.*?)<span>(.*?)</span>', html)
     assert titles[0][0].startswith('a &lt;bag&gt; · frame 7 · stamp 1000000000.280 s')
     assert titles[0][1].startswith('failed · ')

@@ -53,11 +53,11 @@ class Masks(TopicRecorder):
     def __init__(self, bench):
         super().__init__()
         self.pixels = {}
-        bench.node.create_subscription(Image, 'mask', self.hear, 10)
+        bench.node.create_subscription(Image, 'mask', self.receive, 10)
 
-    def hear(self, message):
+    def receive(self, message):
         self.pixels[stamp_ns(message)] = bytes(message.data)
-        super().hear(message)
+        super().receive(message)
 
 
 @pytest.fixture(scope='module')
@@ -97,10 +97,10 @@ def play(bag, own_node, rate, newest_ns):
     return masks
 
 
-def step(bag, own_node, ears=(), heard=lambda stamp: None):
+def step(bag, own_node, recorders=(), heard=lambda stamp: None):
     """Send each frame after all results of the previous one arrived, so that none is dropped."""
     masks, camera = Masks(own_node.bench), own_node.bench.camera()
-    for recorder in (masks, *ears):
+    for recorder in (masks, *recorders):
         own_node.bench.connect(camera, recorder)
     with Bag(bag) as frames:
         for _, _, message in frames.read([IMAGE_TOPIC]):
@@ -190,13 +190,13 @@ def test_with_gates_filter_and_threshold_node_and_evaluation_agree(tmp_path, sou
     raw, points = bench.listen(Image, 'raw_mask'), bench.listen(Detection2DArray, 'keypoints')
     heard = [0]
 
-    def hear_the_rest(stamp):
+    def wait_for_the_rest(stamp):
         found.wait_for_stamp(stamp)
         points.wait_for_stamp(stamp)
         wait_for_status(status, frames[stamp], heard[-1])
         heard.append(len(status.messages))
 
-    live = step(bag, own_node, [found], hear_the_rest)
+    live = step(bag, own_node, [found], wait_for_the_rest)
     assert {stamp: live.pixels.get(stamp) for stamp in masks} == masks
     seen = {stamp_ns(message): message for message in found.messages}
     assert {stamp: seen.get(stamp) for stamp in detections} == detections

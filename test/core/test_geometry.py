@@ -177,7 +177,7 @@ def test_keypoints_of_synthetic_scenes_are_accurate_and_their_deviations_calibra
             if owners.max() < 0.8 * owners.sum():
                 continue
             true = [t for t in instruments if t.number == owners.argmax()]
-            seen = {p.kind: p for t in true for p in t.geometry.keypoints if _is_seen(p)}
+            seen = {p.kind: p for t in true for p in t.geometry.keypoints if _is_visible(p)}
             for point in geometry.keypoints:
                 if point.kind in seen and point.kind not in ANYWHERE:
                     away = np.abs(point.place - seen[point.kind].place)
@@ -189,7 +189,7 @@ def test_keypoints_of_synthetic_scenes_are_accurate_and_their_deviations_calibra
     assert 0.5 < np.mean(inside) < 0.85
 
 
-def _is_seen(point):
+def _is_visible(point):
     return not (point.is_hidden or point.is_beyond)
 
 

@@ -9,7 +9,7 @@ import pytest
 from surgseg_ros.core.processes import freeze_garbage, importing
 
 
-class Knot:
+class ReferenceCycle:
     """A reference cycle, which only the garbage collector frees."""
 
     def __init__(self):
@@ -18,7 +18,7 @@ class Knot:
 
 @pytest.fixture
 def settled():
-    stays = Knot()
+    stays = ReferenceCycle()
     freeze_garbage()
     yield stays
     gc.unfreeze()
@@ -31,7 +31,7 @@ def test_permanent_objects_are_not_examined_again(settled):
 def test_garbage_collection_is_off_while_libraries_are_imported():
     try:
         with importing():
-            stays = Knot()
+            stays = ReferenceCycle()
             assert not gc.isenabled()
         assert gc.isenabled()
         assert all(one is not stays for one in gc.get_objects())
@@ -46,6 +46,6 @@ def test_garbage_collection_is_on_after_a_failed_import():
 
 
 def test_later_objects_are_freed(settled):
-    seen = weakref.ref(Knot())
+    seen = weakref.ref(ReferenceCycle())
     gc.collect()
     assert seen() is None

@@ -207,7 +207,7 @@ def test_rejects_settings_out_of_range(wrong):
         CameraPipeline(PipelineSettings(**wrong))
 
 
-class Kept:
+class RecordingNetwork:
     """A network that finds needles, and records the rois that it is given."""
 
     def __init__(self):
@@ -232,7 +232,7 @@ def test_with_roi_mode_auto_borders_are_found_widened_at_once_and_cleared_by_a_r
     bordered = np.zeros_like(image)
     part.view(bordered)[:] = 90
     settings = PipelineSettings({'black': GateSetting('warn', 0.3)}, 3, roi_mode='auto')
-    pipeline, network = CameraPipeline(settings), Kept()
+    pipeline, network = CameraPipeline(settings), RecordingNetwork()
     results = [pipeline.segment(network, frame(bordered, 33 * n)) for n in range(12)]
     assert network.rois == [None] * 10 + [part] * 2
     assert (results[9].mask == NEEDLE).all()
@@ -250,7 +250,7 @@ def test_with_roi_mode_auto_borders_are_found_widened_at_once_and_cleared_by_a_r
 def test_with_roi_mode_auto_a_jump_of_stamps_starts_a_new_search():
     bordered = np.zeros((128, 128, 3), np.uint8)
     bordered[:, 30:100] = 90
-    pipeline, network = CameraPipeline(PipelineSettings(roi_mode='auto')), Kept()
+    pipeline, network = CameraPipeline(PipelineSettings(roi_mode='auto')), RecordingNetwork()
     for n in range(11):
         pipeline.segment(network, frame(bordered, 33 * n))
     for n in range(11, 23):
@@ -265,7 +265,7 @@ def test_with_roi_mode_auto_the_gates_examine_only_the_content():
     bordered[:, 40:90] = 90
     gates = {'black': GateSetting('warn', 0.5)}
     pipeline = CameraPipeline(PipelineSettings(gates, roi_mode='auto'))
-    results = [pipeline.segment(Kept(), frame(bordered, 500 * n)) for n in range(16)]
+    results = [pipeline.segment(RecordingNetwork(), frame(bordered, 500 * n)) for n in range(16)]
     assert results[0].warnings
     assert not results[-1].warnings
 
@@ -312,7 +312,7 @@ def test_finding_a_border_is_not_a_cut():
     bordered = np.zeros((128, 128, 3), np.uint8)
     bordered[:, 30:60], bordered[:, 60:100] = 90, 200
     pipeline = CameraPipeline(PipelineSettings(roi_mode='auto'))
-    results = [pipeline.process(Kept(), frame(bordered, 33 * n)) for n in range(12)]
+    results = [pipeline.process(RecordingNetwork(), frame(bordered, 33 * n)) for n in range(12)]
     assert results[-1].roi is not None
     assert ids(results) == [[1]] * 12
 

@@ -278,13 +278,13 @@ def test_cuda_gives_the_same_mask_as_the_cpu(tiny_model: Path, precision: str) -
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_logits_that_are_not_finite_are_not_background(value: float) -> None:
-    class Sick(Painter):
+    class NotANumber(Painter):
         def __call__(self, fitted: Tensor) -> Tensor:
             logits = super().__call__(fitted)
             logits[0, :, 5, 5] = value
             return logits
 
-    segmenter = Segmenter(ModelSpec(name='sick', input_size=(64, 96)), Sick())
+    segmenter = Segmenter(ModelSpec(name='sick', input_size=(64, 96)), NotANumber())
     for images in (1, 2):
         with pytest.raises(ArithmeticError, match="'sick' gives NaN or infinite logits"):
             segmenter.segment_all([scene(48, 64)[0]] * images)

@@ -27,7 +27,7 @@ def info(offset=0.0, d=(0.0,) * 5):
 CALIBRATION = StereoCalibration((info(), info(-SCALE)))
 
 
-def eye(mask):
+def view(mask):
     return CameraResult(mask, find(mask))
 
 
@@ -45,8 +45,8 @@ def two_tools():
 
 def test_positions_of_tools_follow_from_their_disparity():
     mask, disparity = two_tools(), 15
-    first = eye(mask)
-    found = locate_instruments(CALIBRATION, first, eye(shifted(mask, disparity)))
+    first = view(mask)
+    found = locate_instruments(CALIBRATION, first, view(shifted(mask, disparity)))
     assert [one.instrument for one in found] == list(first.instruments)
     for one, pixel, start in zip(found, [(150, 120), (330, 130)], [(60, 269), (479, 60)]):
         assert one.instrument.label == ROBOTIC_TOOL
@@ -63,7 +63,7 @@ def test_positions_of_tools_follow_from_their_disparity():
 
 def test_only_the_rotation_about_the_shaft_is_unknown():
     mask = two_tools()
-    for one in locate_instruments(CALIBRATION, eye(mask), eye(shifted(mask, 15))):
+    for one in locate_instruments(CALIBRATION, view(mask), view(shifted(mask, 15))):
         turns = one.covariance[3:, 3:]
         assert one.axis @ turns @ one.axis == pytest.approx(math.pi**2)
         values = np.linalg.eigvalsh(turns)
@@ -73,11 +73,11 @@ def test_only_the_rotation_about_the_shaft_is_unknown():
 
 def test_rods_are_located_and_classes_are_not_mixed():
     mask = bar(empty(), (20, 269), (140, 150), 16, SUCTION)
-    found = locate_instruments(CALIBRATION, eye(mask), eye(shifted(mask, 12)))
+    found = locate_instruments(CALIBRATION, view(mask), view(shifted(mask, 12)))
     assert [one.instrument.label for one in found] == [SUCTION]
     other = shifted(mask, 12)
     other[other == SUCTION] = HOLDER
-    assert locate_instruments(CALIBRATION, eye(mask), eye(other)) == []
+    assert locate_instruments(CALIBRATION, view(mask), view(other)) == []
 
 
 @pytest.mark.parametrize('confidence', [255, 204, 140])
@@ -91,7 +91,7 @@ def test_rejects_swapped_cameras_even_if_tips_are_uncertain(confidence):
 def test_the_first_camera_may_be_the_right_one():
     mask = two_tools()
     calibration = StereoCalibration((info(-SCALE), info()))
-    found = locate_instruments(calibration, eye(shifted(mask, 15)), eye(mask))
+    found = locate_instruments(calibration, view(shifted(mask, 15)), view(mask))
     assert len(found) == 2
     for one in found:
         assert one.tip_m[2] == pytest.approx(SCALE / 15, rel=0.01)
@@ -99,15 +99,15 @@ def test_the_first_camera_may_be_the_right_one():
 
 def test_omits_instruments_that_only_one_camera_shows():
     both, one = two_tools(), tool(empty(), (60, 269), (150, 120))
-    found = locate_instruments(CALIBRATION, eye(both), eye(shifted(one, 15)))
-    assert [one.instrument for one in found] == [eye(both).instruments[0]]
-    assert locate_instruments(CALIBRATION, eye(both), eye(empty())) == []
+    found = locate_instruments(CALIBRATION, view(both), view(shifted(one, 15)))
+    assert [one.instrument for one in found] == [view(both).instruments[0]]
+    assert locate_instruments(CALIBRATION, view(both), view(empty())) == []
 
 
 def test_rejects_images_of_another_size():
     small = np.zeros((135, 240), np.uint8)
     with pytest.raises(StereoError, match='240x135'):
-        locate_instruments(CALIBRATION, eye(empty()), eye(small))
+        locate_instruments(CALIBRATION, view(empty()), view(small))
 
 
 def test_points_of_distorted_images_are_rectified():
@@ -118,7 +118,7 @@ def test_points_of_distorted_images_are_rectified():
     maps = np.float32(ideal.reshape(*SIZE, 2))
 
     def distorted(mask):
-        return eye(cv2.remap(mask, maps[..., 0], maps[..., 1], cv2.INTER_NEAREST))
+        return view(cv2.remap(mask, maps[..., 0], maps[..., 1], cv2.INTER_NEAREST))
 
     mask, disparity = two_tools(), 15
     raw = StereoCalibration((info(d=d), info(-SCALE, d)), rectified=False)
@@ -165,7 +165,7 @@ def test_tools_of_synthetic_scenes_are_close_to_their_true_positions():
         scene = Scene(seed, size, stereo=True)
         first, second = scene.frame(3), scene.frame(3, 1)
         truth = {one.number: one for one in scene.truth(3, first.instances)}
-        eyes = eye(first.mask), eye(second.mask)
+        eyes = view(first.mask), view(second.mask)
         for one in locate_instruments(calibration, *eyes):
             runs = one.instrument.runs
             pixels = [first.instances[row, a:b] for _, row, a, b in zip(*runs)]

@@ -160,7 +160,7 @@ def test_scores_equal_those_of_the_official_toolkit():
     for name, values in official['videos'].items():
         paths = sorted((OFFICIAL / 'reference' / name / 'segmentation').glob('*.png'))
         assert len(paths) == 8
-        frames = [count_frame(read(path), read(sister(path, name))) for path in paths]
+        frames = [count_frame(read(path), read(sibling(path, name))) for path in paths]
         np.testing.assert_allclose([f.iou for f in frames], values['frame_iou'], rtol=0, atol=1e-6)
         np.testing.assert_allclose([f.nsd for f in frames], values['frame_nsd'], rtol=0, atol=1e-6)
         videos[name] = frames
@@ -181,7 +181,7 @@ def test_scores_of_the_verb_equal_those_of_the_official_toolkit(tmp_path):
         assert found[key] == pytest.approx(official[key], abs=1e-6)
 
 
-def sister(path, name):
+def sibling(path, name):
     return OFFICIAL / 'prediction' / name / 'segmentation' / path.name
 
 

@@ -28,7 +28,7 @@ def write(path, image):
 
 
 @pytest.fixture
-def world(tmp_path):
+def folders(tmp_path):
     """Two videos; each frame is worse than the one before, and one has no prediction."""
     for video, indices in FRAMES.items():
         for index in indices:
@@ -41,30 +41,30 @@ def world(tmp_path):
     return tmp_path
 
 
-def make(world, frames=None):
-    pairs = find_pairs(world / 'truth', world / 'masks', allow_missing=True)
+def make(folders, frames=None):
+    pairs = find_pairs(folders / 'truth', folders / 'masks', allow_missing=True)
     counts, _ = count_all(pairs)
-    html = write_report(world / 'report', summarize(counts), pairs, counts, frames).read_text()
+    html = write_report(folders / 'report', summarize(counts), pairs, counts, frames).read_text()
     return html, Page(html)
 
 
-def test_the_report_is_a_single_self_contained_file(world):
-    html, page = make(world)
+def test_the_report_is_a_single_self_contained_file(folders):
+    html, page = make(folders)
     assert not page.open
-    page.needs_nothing_beside_itself()
+    page.assert_is_self_contained()
     assert 'http' not in html
 
 
-def test_bars_of_classes_have_a_text_description(world):
-    html, _ = make(world)
+def test_bars_of_classes_have_a_text_description(folders):
+    html, _ = make(folders)
     words = re.search('<desc>(.*?)</desc>', html)[1]
     assert 'IoU where present: suturing needle 0.' in words
     assert 'thread' not in words.split('IoU where present')[1], 'the class is in no frame'
 
 
-def test_report_has_scores_floors_and_every_class(world):
-    _, page = make(world)
-    summary = summarize(count_all(find_pairs(world / 'truth', world / 'masks', True))[0])
+def test_report_has_scores_floors_and_every_class(folders):
+    _, page = make(folders)
+    summary = summarize(count_all(find_pairs(folders / 'truth', folders / 'masks', True))[0])
     assert f'{summary["score"]:.4f}' in page.text
     assert f'floor {summary["floor"]["score"]:.4f}' in page.text
     assert all(name in page.text for name in CLASS_NAMES)
@@ -72,8 +72,8 @@ def test_report_has_scores_floors_and_every_class(world):
     assert all(f'{word}: {meaning}' in page.text for word, meaning in MEANINGS.items())
 
 
-def test_the_worst_frame_is_first_and_its_missing_prediction_is_reported(world):
-    html, _ = make(world)
+def test_the_worst_frame_is_first_and_its_missing_prediction_is_reported(folders):
+    html, _ = make(folders)
     titles = re.findall('<figcaption>(.*?)<span>', html)
     assert titles[0] == 'video_2 · 000000001'
     assert len(titles) == 5
@@ -81,16 +81,16 @@ def test_the_worst_frame_is_first_and_its_missing_prediction_is_reported(world):
 
 
 @pytest.mark.parametrize(('given', 'first'), [(False, 'truth'), (True, 'input')])
-def test_input_images_are_shown_if_available(world, given, first):
-    html, page = make(world, world / 'truth' if given else None)
+def test_input_images_are_shown_if_available(folders, given, first):
+    html, page = make(folders, folders / 'truth' if given else None)
     assert re.search('<div class="panel"><span>(.*?)</span>', html)[1] == first
     reds = [image[0, 0, 0] > 150 and image[0, 0, 2] < 50 for image in page.images()]
     assert all(reds) == given
 
 
-def test_an_image_of_another_size_gets_no_overlay(world):
-    write(world / 'truth/video_1/rgb/000000000.png', np.zeros((18, 32, 3), np.uint8))
-    html, _ = make(world, world / 'truth')
+def test_an_image_of_another_size_gets_no_overlay(folders):
+    write(folders / 'truth/video_1/rgb/000000000.png', np.zeros((18, 32, 3), np.uint8))
+    html, _ = make(folders, folders / 'truth')
     assert html.count('<span>input</span>') == 4
 
 
@@ -104,19 +104,19 @@ def test_the_worst_frame_of_each_video_precedes_the_second_worst_of_any():
     assert sorted(worst_places(counts)) == [0, 1, 2, 3, 4]
 
 
-def test_no_decision_pixels_have_their_own_column(world):
+def test_no_decision_pixels_have_their_own_column(folders):
     undecided = mask()
     undecided[mask() == 4] = NO_DECISION
-    for path in (world / 'masks').rglob('*.png'):
+    for path in (folders / 'masks').rglob('*.png'):
         write(path, undecided)
-    html, _ = make(world)
+    html, _ = make(folders)
     row = re.search(r'scope="row">suturing needle</th>(.*?)</tr>', html, re.DOTALL)[1]
     assert re.findall('>([^<]+)</td>', row) == ['·'] * 10 + ['100.0']
     assert row.count('class="same"') == 1
 
 
-def test_report_without_any_prediction(world):
-    for path in (world / 'masks').rglob('*.png'):
+def test_report_without_any_prediction(folders):
+    for path in (folders / 'masks').rglob('*.png'):
         path.unlink()
-    _, page = make(world)
+    _, page = make(folders)
     assert 'No frame has a prediction' in page.text

@@ -49,7 +49,7 @@ class Launch:
         until(lambda: holds() or self.process.poll() is not None, what)
         assert self.process.poll() is None, self.log()
 
-    def living(self):
+    def running_processes(self):
         """Return the running processes of the session."""
         pids = []
         for stat in Path('/proc').glob('[0-9]*/stat'):
@@ -126,13 +126,13 @@ def camera(bench):
 def wait_for_results(run, mask, status, since_ns):
     """Wait for a mask of each size, and for a valid status, of images since a stamp."""
 
-    def have_come():
+    def have_arrived():
         sizes = {(m.height, m.width) for m in mask.messages if stamp_ns(m) > since_ns}
         return sizes >= set(SIZES) and any(
             m.message == 'valid' and last_stamp_ns(m) > since_ns for m in status.messages
         )
 
-    run.wait(have_come, f'masks and a valid status of what was sent after {since_ns}')
+    run.wait(have_arrived, f'masks and a valid status of what was sent after {since_ns}')
 
 
 def last_stamp_ns(status):
@@ -152,10 +152,10 @@ def test_a_killed_node_is_respawned_and_its_masks_match_their_images(run, bench,
     assert all(map(camera.has_sent, mask.messages))
     first, second = run.nodes()
     assert first == killed != second
-    assert second in run.living()
-    assert killed not in run.living()
+    assert second in run.running_processes()
+    assert killed not in run.running_processes()
 
     run.process.send_signal(signal.SIGINT)
     assert run.process.wait(TIMEOUT_S) == 0
-    until(lambda: not run.living(), 'the end of all that launch has started')
+    until(lambda: not run.running_processes(), 'the end of all that launch has started')
     assert 'Traceback' not in run.log()

@@ -67,7 +67,7 @@ class TopicRecorder:
         self.messages: list[Any] = []
         self._news = threading.Condition()
 
-    def hear(self, message: Any) -> None:
+    def receive(self, message: Any) -> None:
         with self._news:
             self.messages.append(message)
             self._news.notify_all()
@@ -144,11 +144,11 @@ class Bench:
         recorder = TopicRecorder()
         profile = QoSProfile(**{'depth': 100, **qos})
         recorder.subscription = self.node.create_subscription(
-            message_type, topic, recorder.hear, profile
+            message_type, topic, recorder.receive, profile
         )
         return recorder
 
-    def mute(self, recorder: TopicRecorder) -> None:
+    def stop_listening(self, recorder: TopicRecorder) -> None:
         self.node.destroy_subscription(recorder.subscription)
 
     def status(self, topic: str = 'status', **qos: Any) -> TopicRecorder:
@@ -160,7 +160,7 @@ class Bench:
         recorder = TopicRecorder()
         name = f'{self.namespace.lstrip("/")}/segmenter'
 
-        def hear(array: DiagnosticArray) -> None:
+        def receive(array: DiagnosticArray) -> None:
             for status in array.status:
                 if status.name.startswith(name):
                     numbers = {value.key: value.value for value in status.values}
@@ -171,9 +171,9 @@ class Bench:
                         numbers,
                         status.hardware_id,
                     )
-                    recorder.hear(DiagnosticsPart(*reported))
+                    recorder.receive(DiagnosticsPart(*reported))
 
-        self.node.create_subscription(DiagnosticArray, '/diagnostics', hear, 10)
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', receive, 10)
         return recorder
 
     def logs(self) -> TopicRecorder:
@@ -182,7 +182,10 @@ class Bench:
         name = f'{self.namespace.lstrip("/")}.segmenter'.replace('/', '.')
         qos = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.node.create_subscription(
-            Log, '/rosout', lambda log: recorder.hear(log.msg) if log.name == name else None, qos
+            Log,
+            '/rosout',
+            lambda log: recorder.receive(log.msg) if log.name == name else None,
+            qos,
         )
         return recorder
 
@@ -205,7 +208,7 @@ class Bench:
             if mask.wait(lambda m, ns=sent_ns: stamp_ns(m) >= ns, timeout_s=1.0):
                 return
 
-    def call_soon(self, service_type: type, name: str, request: Any) -> tuple[Any, Any]:
+    def call_async(self, service_type: type, name: str, request: Any) -> tuple[Any, Any]:
         """Call a service; return the future, and an event that is set on its response."""
         if name not in self._clients:
             self._clients[name] = self.node.create_client(service_type, name)
@@ -216,19 +219,19 @@ class Bench:
         return future, answered
 
     def call(self, service_type: type, name: str, request: Any) -> Any:
-        future, answered = self.call_soon(service_type, name, request)
+        future, answered = self.call_async(service_type, name, request)
         assert answered.wait(TIMEOUT_S), f'no response of {name}'
         return future.result()
 
     def state(self) -> str:
         return self.call(GetState, 'segmenter/get_state', GetState.Request()).current_state.label
 
-    def change_soon(self, label: str) -> tuple[Any, Any]:
+    def change_async(self, label: str) -> tuple[Any, Any]:
         request = ChangeState.Request(transition=Transition(label=label))
-        return self.call_soon(ChangeState, 'segmenter/change_state', request)
+        return self.call_async(ChangeState, 'segmenter/change_state', request)
 
     def change(self, label: str) -> bool:
-        future, answered = self.change_soon(label)
+        future, answered = self.change_async(label)
         assert answered.wait(TIMEOUT_S), f'no response to {label}'
         return future.result().success
 

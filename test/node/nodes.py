@@ -95,11 +95,11 @@ class NodeProcess:
         return self._log.read_text()
 
     def wait_for_log(self, text: str) -> str:
-        until(lambda: text in self.log() or not self.lives(), f'{text!r} in the log')
+        until(lambda: text in self.log() or not self.is_alive(), f'{text!r} in the log')
         assert text in self.log()
         return self.log()
 
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         return self.process.poll() is None
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class NodeProcess:
         return self.process.wait(TIMEOUT_S)
 
 
-def stand_in(name: str) -> dict[str, Any]:
+def segmenter_attributes(name: str) -> dict[str, Any]:
     """Return the attributes of a fake Segmenter, except `segment_all`."""
     spec = SimpleNamespace(
         name=name, weights_sha256='0' * 64, intended_use='research', self_test={}
@@ -142,7 +142,7 @@ class SlowNetwork:
     """A fake Segmenter of batch size 1, which blocks until the test releases it."""
 
     def __init__(self) -> None:
-        vars(self).update(stand_in('slow'))
+        vars(self).update(segmenter_attributes('slow'))
         self.taken, self.let_go = threading.Semaphore(0), threading.Semaphore(0)
 
     def segment_all(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from bench import TIMEOUT_S, image_cdr, make_image, stamp_ns, until
-from nodes import stand_in, write_tiny_model
+from nodes import segmenter_attributes, write_tiny_model
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
@@ -29,11 +29,11 @@ def other(tmp_path_factory):
 
 
 @pytest.fixture
-def world(start_node, model):
-    return World(start_node(model=str(model), **PATIENT))
+def camera(start_node, model):
+    return ConnectedCamera(start_node(model=str(model), **PATIENT))
 
 
-class World:
+class ConnectedCamera:
     """A connected camera, and recorders of what the node publishes."""
 
     def __init__(self, own_node):
@@ -67,37 +67,37 @@ def expected(folder):
     return Segmenter.load(folder, 'cpu').segment(make_image()).mask.tobytes()
 
 
-def test_a_new_model_is_loaded_in_the_background_while_the_old_one_works(world, model, other):
+def test_a_new_model_is_loaded_in_the_background_while_the_old_one_works(camera, model, other):
     old, new = expected(model), expected(other)
     assert old != new
-    assert world.mask_of(make_image()) == old
+    assert camera.mask_of(make_image()) == old
 
-    assert world.bench.set(model=str(other)).successful
+    assert camera.bench.set(model=str(other)).successful
 
     masks = []
-    until(lambda: masks.append(world.next_mask()) or masks[-1] == new, 'the other model')
+    until(lambda: masks.append(camera.next_mask()) or masks[-1] == new, 'the other model')
     assert set(masks) <= {old, new}
-    assert world.next_mask() == new
-    reported = world.status.wait(
+    assert camera.next_mask() == new
+    reported = camera.status.wait(
         lambda m: m.message == 'valid' and m.values[2].value.startswith('other (')
     )
     assert 'self-test' not in reported.values[2].value
-    assert 'inactive' not in {m.message for m in world.status.messages[1:]}
+    assert 'inactive' not in {m.message for m in camera.status.messages[1:]}
 
 
-def test_a_folder_that_is_not_a_model_is_rejected_and_the_reason_is_in_status(world, model):
-    refused = world.bench.set(model='/no/such/folder')
+def test_a_folder_that_is_not_a_model_is_rejected_and_the_reason_is_in_status(camera, model):
+    refused = camera.bench.set(model='/no/such/folder')
     assert not refused.successful
     assert 'does not exist' in refused.reason
-    assert 'does not exist' in world.wait_for_reason("'/no/such/folder' was requested")
-    assert world.mask_of(make_image()) == expected(model)
-    heard = len(world.status.messages)
-    assert world.reload().success
-    changed = world.status.wait(lambda m: 'changed' in m.values[0].value, since=heard)
+    assert 'does not exist' in camera.wait_for_reason("'/no/such/folder' was requested")
+    assert camera.mask_of(make_image()) == expected(model)
+    heard = len(camera.status.messages)
+    assert camera.reload().success
+    changed = camera.status.wait(lambda m: 'changed' in m.values[0].value, since=heard)
     assert changed.message == 'degraded', 'the last mask is from the previous model'
     assert changed.values[3].value == 'model_changed'
-    world.next_mask()
-    world.status.wait_for_state('valid', since=heard)
+    camera.next_mask()
+    camera.status.wait_for_state('valid', since=heard)
 
 
 def wrong_weights(folder):
@@ -114,27 +114,29 @@ def wrong_self_test(folder):
 @pytest.mark.parametrize(
     ('spoil', 'message'), [(wrong_weights, 'truncated'), (wrong_self_test, 'self-test of')]
 )
-def test_a_failed_change_keeps_the_old_model(world, model, other, tmp_path, spoil, message):
+def test_a_failed_change_keeps_the_old_model(camera, model, other, tmp_path, spoil, message):
     folder = shutil.copytree(other, tmp_path / 'spoiled')
     spoil(folder)
-    assert world.bench.set(model=str(folder)).successful, 'it is checked later'
-    assert message in world.wait_for_reason(f"'{folder}' was requested and cannot be used")
-    answer = until(lambda: not (a := world.reload()).message.startswith('another') and a, 'a turn')
+    assert camera.bench.set(model=str(folder)).successful, 'it is checked later'
+    assert message in camera.wait_for_reason(f"'{folder}' was requested and cannot be used")
+    answer = until(
+        lambda: not (a := camera.reload()).message.startswith('another') and a, 'a turn'
+    )
     assert not answer.success
     assert message in answer.message
-    assert world.mask_of(make_image()) == expected(model)
+    assert camera.mask_of(make_image()) == expected(model)
 
     shutil.copytree(other, folder, dirs_exist_ok=True)
-    answer = world.reload()
+    answer = camera.reload()
     assert answer.success
     assert answer.message.startswith('other (')
-    assert world.mask_of(make_image()) == expected(other)
+    assert camera.mask_of(make_image()) == expected(other)
 
 
-def test_reload_without_a_loaded_model_reports_what_loads_it(world):
-    assert world.bench.change('deactivate')
-    assert world.bench.change('cleanup')
-    answer = world.reload()
+def test_reload_without_a_loaded_model_reports_what_loads_it(camera):
+    assert camera.bench.change('deactivate')
+    assert camera.bench.change('cleanup')
+    answer = camera.reload()
     assert (answer.success, answer.message) == (
         False, 'no model is in use: configure the node to load it',
     )  # fmt: skip
@@ -144,7 +146,7 @@ class OnThisDevice:
     """A fake Segmenter on a device that is out of memory, or on the CPU."""
 
     def __init__(self, device):
-        vars(self).update(stand_in('fragile'))
+        vars(self).update(segmenter_attributes('fragile'))
         self._fails = device != 'cpu'
 
     def segment_all(self, images, rois, *, confidence, grid_confidence):

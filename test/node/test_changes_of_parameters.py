@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from bench import until
-from nodes import stand_in
+from nodes import segmenter_attributes
 from rcl_interfaces.msg import Parameter, ParameterEvent
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
 
@@ -32,7 +32,7 @@ def loads(monkeypatch):
         folders.append(str(folder))
         if folder == 'broken':
             raise ValueError('it is broken')
-        return SimpleNamespace(**stand_in(str(folder)))
+        return SimpleNamespace(**segmenter_attributes(str(folder)))
 
     monkeypatch.setattr(Segmenter, 'load', load)
     monkeypatch.setattr('surgseg_ros.node.segmenter_node.read_spec', lambda folder: None)

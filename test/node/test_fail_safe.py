@@ -34,7 +34,7 @@ class FakeOutputs:
         self.headers.append(stamp_ns(header))
 
 
-class World:
+class OneCamera:
     """One camera, activated at 1000 ms, and a clock."""
 
     def __init__(self, fail_safe):
@@ -66,42 +66,42 @@ class World:
 
 
 @pytest.fixture
-def world():
-    return World(PUBLISH_NO_DECISION)
+def camera():
+    return OneCamera(PUBLISH_NO_DECISION)
 
 
-def test_without_any_image_nothing_is_published(world):
-    assert world.pass_until(5000) == []
+def test_without_any_image_nothing_is_published(camera):
+    assert camera.pass_until(5000) == []
 
 
-def test_no_decision_is_published_when_stale_and_then_periodically(world):
-    world.record_image()
-    assert world.pass_until(3000) == [1510, 2010, 2510]
-    assert world.health.counts()['no_decision'] == 3
+def test_no_decision_is_published_when_stale_and_then_periodically(camera):
+    camera.record_image()
+    assert camera.pass_until(3000) == [1510, 2010, 2510]
+    assert camera.health.counts()['no_decision'] == 3
 
 
-def test_stamps_continue_by_the_clock_of_the_camera_and_never_equal_those_of_images(world):
-    world.record_image()
-    world.pass_until(2100)
-    assert world.reported.headers == [STAMP_NS + 510 * MS, STAMP_NS + 1010 * MS]
+def test_stamps_continue_by_the_clock_of_the_camera_and_never_equal_those_of_images(camera):
+    camera.record_image()
+    camera.pass_until(2100)
+    assert camera.reported.headers == [STAMP_NS + 510 * MS, STAMP_NS + 1010 * MS]
 
 
-def test_a_mask_ends_it_and_the_next_gap_starts_it_again(world):
-    world.record_image()
-    assert world.pass_until(1600) == [1510]
-    world.record_image()
-    assert world.pass_until(2200) == [2110]
+def test_a_mask_ends_it_and_the_next_gap_starts_it_again(camera):
+    camera.record_image()
+    assert camera.pass_until(1600) == [1510]
+    camera.record_image()
+    assert camera.pass_until(2200) == [2110]
 
 
-def test_an_image_without_a_mask_is_enough_to_start_it(world):
-    world.record_image(mask=False)
-    assert world.pass_until(1020) == [1010]
+def test_an_image_without_a_mask_is_enough_to_start_it(camera):
+    camera.record_image(mask=False)
+    assert camera.pass_until(1020) == [1010]
 
 
-def test_nothing_is_published_while_inactive_or_if_disabled(world):
-    world.record_image()
-    world.health.deactivate(Reason(ReasonCode.NOT_ACTIVE, 'a person asked'))
-    assert world.pass_until(5000) == []
-    silent = World(SILENT)
+def test_nothing_is_published_while_inactive_or_if_disabled(camera):
+    camera.record_image()
+    camera.health.deactivate(Reason(ReasonCode.NOT_ACTIVE, 'a person asked'))
+    assert camera.pass_until(5000) == []
+    silent = OneCamera(SILENT)
     silent.record_image()
     assert silent.pass_until(5000) == []

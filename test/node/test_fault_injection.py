@@ -145,7 +145,7 @@ def test_a_paused_node_misses_its_deadline_and_continues(bench, nodes, start_cam
     heard = len(status.messages)
     assert all(map(fits, wait_for_masks(mask)))
     status.wait_for_state('valid', since=heard)
-    assert nodes[-1].lives()
+    assert nodes[-1].is_alive()
 
 
 def test_a_killed_node_misses_its_deadline_and_a_new_one_takes_over(

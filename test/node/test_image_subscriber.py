@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from bench import until
-from nodes import stand_in
+from nodes import segmenter_attributes
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -23,7 +23,7 @@ RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFOR
 @pytest.fixture
 def start(start_node, monkeypatch):
     """Start the node without a network; no image is sent here."""
-    network = SimpleNamespace(**stand_in('none'))
+    network = SimpleNamespace(**segmenter_attributes('none'))
     monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: network)
     return lambda *arguments, **more: start_node(*arguments, model='none', **more)
 
@@ -88,7 +88,7 @@ def test_a_new_camera_is_not_reported_as_silent(start):
     before_ns = time.monotonic_ns()
     assert silent_since_ns() < before_ns
     own_node.bench.camera()
-    until(lambda: silent_since_ns() > before_ns, 'the camera is seen')
+    until(lambda: silent_since_ns() > before_ns, 'the camera is discovered')
     since_ns = silent_since_ns()
     assert silent_since_ns() == since_ns, 'the same camera is counted once'
 
@@ -119,8 +119,8 @@ def test_the_base_name_is_used_until_compressed_images_appear(start):
     bench, (subscriber,) = own_node.bench, own_node.node._subscribers
     until(lambda: bench.readers('image/compressed') == [BEST_EFFORT], 'the node listens')
     camera = bench.camera(message_type=CompressedImage)
-    until(lambda: bench.readers('image') == [RELIABLE], 'it has changed over')
-    until(lambda: bench.readers('image/compressed') == [], 'it has left')
+    until(lambda: bench.readers('image') == [RELIABLE], 'the new subscription')
+    until(lambda: bench.readers('image/compressed') == [], 'the end of the old subscription')
     counts = own_node.node._reporter.healths[0].counts
     until(lambda: camera.publish(CompressedImage()) or counts()['received'], 'an image')
     bench.node.destroy_publisher(camera)
@@ -129,7 +129,7 @@ def test_the_base_name_is_used_until_compressed_images_appear(start):
     counted = counts()['received']
     until(lambda: other.publish(CompressedImage()) or counts()['received'] > counted, 'an image')
     bench.camera(message_type=CompressedImage)
-    until(lambda: own_node.node.count_publishers('image') == 1, 'a second camera is seen')
+    until(lambda: own_node.node.count_publishers('image') == 1, 'a second camera is discovered')
     subscriber.check()
     assert subscriber.resolved_topic == f'{bench.namespace}/image/compressed', (
         'images arrive on it'

@@ -59,7 +59,7 @@ def test_an_invalid_transition_gets_a_response(bench, node):
 
 def test_services_respond_during_configure(bench, node):
     """The state is requested before the response to configure."""
-    future, answered = bench.change_soon('configure')
+    future, answered = bench.change_async('configure')
     seen = set()
     while not answered.is_set():
         seen.add(bench.state())
@@ -110,12 +110,12 @@ def test_shutdown_frees_everything_and_the_process_keeps_running(bench, node, st
     last = status.wait_for_state('inactive', since=heard)
     assert not bench.change('configure')
     until(lambda: status.messages[-1].values[0].value == 'shut down', 'the reason')
-    assert node.lives()
+    assert node.is_alive()
     assert last.level == b'\x02'
 
 
 def test_an_interrupted_node_exits_with_0_and_reports_inactive_last(bench, node, status):
     assert node.interrupt() == 0
-    until(lambda: status.messages[-1].values[0].value == 'the process ends', 'the last word')
+    until(lambda: status.messages[-1].values[0].value == 'the process ends', 'the last status')
     assert status.messages[-1].message == 'inactive'
     assert 'Traceback' not in node.log()

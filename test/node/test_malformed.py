@@ -87,7 +87,7 @@ def test_a_thousand_malformed_messages(bench, node, model):
             sent += 1
         heard = len(diagnostics.messages)
         part = diagnostics.wait(since=heard)
-        assert node.lives()
+        assert node.is_alive()
         return int(part.numbers['rejected'])
 
     until(lambda: rejected() >= NUMBER, f'{NUMBER} rejected messages')

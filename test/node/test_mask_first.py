@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from bench import image_cdr
-from workers import PATIENT, Active, Kept, Passes, colour, work
+from workers import PATIENT, ActiveHealth, FakeSegmenter, RecordingOutputs, colour, work
 
 from surgseg_ros.core import results
 from surgseg_ros.core.gates import Gates, GateSetting
@@ -21,7 +21,7 @@ from surgseg_ros.core.tracking import Tracker
 def test_all_masks_of_a_batch_are_published_before_their_other_results():
     order = []
 
-    class Listed(Kept):
+    class Listed(RecordingOutputs):
         def __init__(self):
             self.published, self.order = [], order
 
@@ -43,7 +43,7 @@ def test_gates_run_in_parallel_with_the_network(monkeypatch):
         examined.set()
         return found
 
-    class Waiting(Passes):
+    class Waiting(FakeSegmenter):
         def segment_all(self, *arguments, **options):
             working.set()
             assert examined.wait(60)
@@ -74,7 +74,7 @@ def test_an_error_in_finding_instruments_is_no_decision_and_reported(monkeypatch
         verdict = health.verdict(time.monotonic_ns(), 600_000)
         reported.append((verdict.codes, verdict.reason, list(outputs.order)))
 
-    _, (got,), (counts,) = work(FRAME, [None], health=Active, report=report)
+    _, (got,), (counts,) = work(FRAME, [None], health=ActiveHealth, report=report)
     assert got == [(7, [4], [NO_DECISION])]
     reason = 'no decision on instruments: ArithmeticError: not possible'
     assert reported == [(('processing_failed',), reason, [('mask', 7)])], 'before the detections'
@@ -88,7 +88,7 @@ def test_a_mask_without_a_decided_pixel_has_that_as_its_only_reason(caplog):
     caplog.set_level(logging.WARNING)
     healths = []
 
-    class Unsure(Passes):
+    class LowConfidence(FakeSegmenter):
         def segment_all(self, images, rois, **wanted):
             found = super().segment_all(images, rois, **wanted)
             return [
@@ -96,11 +96,11 @@ def test_a_mask_without_a_decided_pixel_has_that_as_its_only_reason(caplog):
             ]
 
     def kept():
-        healths.append(Active())
+        healths.append(ActiveHealth())
         return healths[-1]
 
     policy = dataclasses.replace(PATIENT, min_confidence=0.5)
-    _, (got,), _ = work(FRAME, [None], Unsure(), health=kept, policy=policy)
+    _, (got,), _ = work(FRAME, [None], LowConfidence(), health=kept, policy=policy)
     assert got == [(7, [NO_DECISION], [NO_DECISION])]
     assert healths[0].verdict(0, 600_000).codes == ('low_confidence',)
     assert 'detections_age' in healths[0].times_ms()
@@ -123,11 +123,11 @@ def test_an_error_of_outputs_after_the_mask_degrades_it_and_keeps_its_warnings(
     monkeypatch, caplog
 ):
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(Kept, 'publish_others', fail)
+    monkeypatch.setattr(RecordingOutputs, 'publish_others', fail)
     healths = []
 
     def kept():
-        healths.append(Active())
+        healths.append(ActiveHealth())
         return healths[-1]
 
     stamp_zero = [(0, image_cdr(colour(4), 0))]

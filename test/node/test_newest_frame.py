@@ -107,7 +107,7 @@ def test_cleanup_waits_for_the_network_and_services_respond_meanwhile(camera):
     camera.send()
     camera.wait_taken()
     assert camera.bench.change('deactivate')
-    future, answered = camera.bench.change_soon('cleanup')
+    future, answered = camera.bench.change_async('cleanup')
     until(lambda: camera.bench.state() == 'cleaningup', 'the transition')
     assert not camera.bench.change('activate'), 'one transition at a time'
     assert not answered.is_set()
@@ -121,7 +121,7 @@ def test_cleanup_waits_for_the_network_and_services_respond_meanwhile(camera):
 def test_shutdown_during_inference(camera):
     camera.send()
     camera.wait_taken()
-    _, answered = camera.bench.change_soon('shutdown')
+    _, answered = camera.bench.change_async('shutdown')
     until(lambda: camera.bench.state() == 'shuttingdown', 'the transition')
     camera.network.let_go.release()
     assert answered.wait(TIMEOUT_S)

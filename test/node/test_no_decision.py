@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 from bench import FRAME_ID, image_cdr, make_image, stamp_ns, until
-from nodes import stand_in
+from nodes import segmenter_attributes
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
@@ -15,11 +15,11 @@ from surgseg_ros.node import parameters
 FAILING_NS, SOUND_NS = 5, 6
 
 
-class FickleNetwork:
+class NetworkThatFailsOnDark:
     """A fake Segmenter that fails on dark images."""
 
     def __init__(self):
-        vars(self).update(stand_in('fickle'))
+        vars(self).update(segmenter_attributes('fickle'))
 
     def segment_all(self, images, rois, *, confidence, grid_confidence):
         (image,) = images
@@ -31,7 +31,7 @@ class FickleNetwork:
 
 @pytest.fixture
 def bench(monkeypatch, start_node):
-    monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: FickleNetwork())
+    monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: NetworkThatFailsOnDark())
     return start_node(model='fickle', stale_after_ms=600_000).bench
 
 
@@ -72,7 +72,7 @@ def test_while_stale_no_decision_is_published_periodically(bench):
     assert bench.set(stale_after_ms=100, fail_safe='no_decision').successful
 
     status.wait_for_state('stale')
-    until(lambda: len(masks.messages) >= heard + 3, 'three words of no decision')
+    until(lambda: len(masks.messages) >= heard + 3, 'three times no decision')
     first, *others = masks.messages[heard:]
     assert stamp_ns(first) > last_ns
     for mask in (first, *others):
@@ -148,6 +148,6 @@ def test_two_cameras_on_one_topic_are_degraded_until_one_is_left(bench):
 
 
 def test_a_misspelled_parameter_name_is_reported(monkeypatch, start_node):
-    monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: FickleNetwork())
+    monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: NetworkThatFailsOnDark())
     node = start_node(model='fickle', stale_after='600').node
     assert parameters.unknown(node) == ['stale_after']

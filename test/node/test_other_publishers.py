@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bench import image_cdr, make_image, stamp_ns, until
 from diagnostic_msgs.msg import DiagnosticStatus
-from nodes import stand_in
+from nodes import segmenter_attributes
 from sensor_msgs.msg import Image
 
 from surgseg_ros.core.reasons import Reason, ReasonCode
@@ -250,11 +250,11 @@ def test_a_stopped_check_finds_no_others(graph):
     assert not graph.clients
 
 
-class FlatNetwork:
+class BackgroundNetwork:
     """A fake Segmenter whose masks are all background."""
 
     def __init__(self):
-        vars(self).update(stand_in('flat'))
+        vars(self).update(segmenter_attributes('flat'))
 
     def segment_all(self, images, rois, *, confidence, grid_confidence):
         sizes = [image.shape[:2] for image in images]
@@ -263,7 +263,7 @@ class FlatNetwork:
 
 @pytest.fixture
 def start(start_node, monkeypatch):
-    monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: FlatNetwork())
+    monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: BackgroundNetwork())
     return lambda *arguments, **more: start_node(
         *arguments, model='flat', stale_after_ms=600_000, **more
     )
@@ -351,7 +351,7 @@ def test_a_restarted_node_is_not_degraded_by_its_dead_predecessor(bench, killed)
     bench.connect(bench.camera(), bench.listen(Image, 'mask'))
     status.wait_for_state('valid')
     looks = len(diagnostics.messages) + 3  # it checks before each of them
-    until(lambda: len(diagnostics.messages) >= looks, 'three looks')
+    until(lambda: len(diagnostics.messages) >= looks, 'three checks')
     assert bench.node.count_publishers('mask') == 2, 'it was listed all the time'
     assert {m.message for m in status.messages} <= {'inactive', 'stale', 'valid'}
 
@@ -368,7 +368,7 @@ def test_two_nodes_of_one_name_are_both_degraded(bench, killed, run_node, model)
         reported = [m for m in status.messages if m.message == 'degraded' and text in reason_of(m)]
         return len({m.hardware_id for m in reported}) == 2
 
-    until(degraded, 'both to say so')
+    until(degraded, 'both to report it')
 
 
 def test_all_cameras_of_a_topic_without_images_report_why():

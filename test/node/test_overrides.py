@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import rclpy
-from nodes import stand_in
+from nodes import segmenter_attributes
 from rclpy.parameter import Parameter
 
 from surgseg_ros.core.segmenter import Segmenter
@@ -167,7 +167,7 @@ def test_an_invalid_value_is_named_and_the_process_exits(context, name, value, e
 
 
 def test_the_node_reports_a_mistake_once(start_node, monkeypatch):
-    network = SimpleNamespace(**stand_in('none'))
+    network = SimpleNamespace(**segmenter_attributes('none'))
     monkeypatch.setattr(Segmenter, 'load', lambda *arguments, **more: network)
     name = 'qos_overrides./no/such.publisher.depth'
     own_node = start_node(model='none', **{name: 3})

@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from bench import TIMEOUT_S, image_cdr, make_image, until
-from nodes import stand_in
+from nodes import segmenter_attributes
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
@@ -141,7 +141,7 @@ class Network:
     """A fake Segmenter; `segment_all` is for the test of the node."""
 
     def __init__(self, intended_use: str = 'research') -> None:
-        vars(self).update(stand_in('a model'))
+        vars(self).update(segmenter_attributes('a model'))
         self.spec.intended_use = intended_use
 
     def segment_all(self, images: Any, rois: Any, **more: Any) -> list[Segmentation]:
@@ -249,7 +249,7 @@ def test_codes_of_the_life_cycle_and_of_a_rejected_image_are_in_status(start_nod
 
     wait_for(ReasonCode.TRANSITION_FAILED)
     assert bench.set(model='a model', stale_after_ms=600_000).successful
-    _, configured = bench.change_soon('configure')
+    _, configured = bench.change_async('configure')
     wait_for(ReasonCode.CONFIGURING)
     heard.set()
     assert configured.wait(TIMEOUT_S)

@@ -173,14 +173,14 @@ def test_outputs_without_subscribers_are_not_computed(start, monkeypatch):
     drawn = overlay.messages[0]
     assert (drawn.encoding, drawn.height, drawn.width) == ('rgb8', 48, 80)
     assert drawn.header == mask.wait_for_stamp(stamp_ns(drawn)).header
-    bench.mute(overlay)
+    bench.stop_listening(overlay)
 
     def draws_nothing():
         before = made.count(3)
         bench.connect(camera, mask)
         return made.count(3) == before
 
-    until(draws_nothing, 'nobody looks')
+    until(draws_nothing, 'the node to notice')
 
 
 def test_the_overlay_can_be_disabled(start):

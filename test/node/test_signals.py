@@ -67,7 +67,7 @@ CASES = [
 CAMERAS = {'activating': 4, 'cleaningup': 8}
 
 
-class World:
+class NodeUnderTest:
     """The process of the node, with its service clients and recorders."""
 
     def __init__(self, bench, name, log, model, cameras=1):
@@ -91,13 +91,13 @@ class World:
     def send(self, number):
         self.node.process.send_signal(number)
 
-    def change_soon(self, label):
+    def change_async(self, label):
         request = ChangeState.Request(transition=Transition(label=label))
         name = f'{self._namespace}/segmenter/change_state'
-        return self._bench.call_soon(ChangeState, name, request)
+        return self._bench.call_async(ChangeState, name, request)
 
     def change(self, label):
-        future, answered = self.change_soon(label)
+        future, answered = self.change_async(label)
         assert answered.wait(TIMEOUT_S), f'no response to {label}'
         return future.result().success
 
@@ -108,7 +108,7 @@ class World:
             if state in ('deactivating', 'shuttingdown'):
                 self._draw()
             heard = len(self._events.messages)
-            _, answered = self.change_soon(step)
+            _, answered = self.change_async(step)
             assert self._events.wait(lambda m: m.goal_state.label == state, since=heard)
             self._stop()
             # Messages sent before it was stopped still arrive.
@@ -122,8 +122,10 @@ class World:
     def stop_in_change_of_model(self, *folders):
         """Stop the active process while it loads another model."""
         for tries, folder in enumerate(itertools.cycle(folders), 1):
-            until(lambda folder=folder: self._set_model(folder), 'it may begin')
-            until(lambda tries=tries: self.node.log().count("loading '") > tries, 'it loads')
+            until(lambda folder=folder: self._set_model(folder), 'the change to be accepted')
+            until(
+                lambda tries=tries: self.node.log().count("loading '") > tries, 'the load to start'
+            )
             self._stop()
             if self.node.log().count('the model is now') < tries:
                 return
@@ -151,7 +153,7 @@ class World:
         os.waitid(os.P_PID, self.node.process.pid, os.WSTOPPED)
 
 
-class Worlds:
+class StartedNodes:
     """Starts the process for each test, and the next ones in advance while cores are free."""
 
     def __init__(self, cases, start):
@@ -162,7 +164,7 @@ class Worlds:
     def __getitem__(self, case):
         for wanted in self._cases[self._cases.index(case) :]:
             if wanted not in self._started:
-                living = sum(world.node.lives() for world in self._started.values())
+                living = sum(under_test.node.is_alive() for under_test in self._started.values())
                 if wanted != case and living >= self._most:
                     break
                 self._started[wanted] = self._start(*wanted)
@@ -170,7 +172,7 @@ class Worlds:
 
 
 @pytest.fixture(scope='module')
-def worlds(request, tmp_path_factory, bench, model):
+def started_nodes(request, tmp_path_factory, bench, model):
     items = [item for item in request.session.items if item.module is request.module]
     cases = [tuple(item.callspec.params[name] for name in ('state', 'number')) for item in items]
     with contextlib.ExitStack() as started:
@@ -178,34 +180,34 @@ def worlds(request, tmp_path_factory, bench, model):
         def start(state, number):
             name = f'{state}_{number.name}'.lower().replace(' ', '_')
             log = tmp_path_factory.mktemp('node') / 'log'
-            world = World(bench, name, log, model, CAMERAS.get(state, 1))
-            started.callback(end, world.node.process)
-            return world
+            under_test = NodeUnderTest(bench, name, log, model, CAMERAS.get(state, 1))
+            started.callback(end, under_test.node.process)
+            return under_test
 
-        yield Worlds(cases, start)
+        yield StartedNodes(cases, start)
 
 
 @pytest.mark.parametrize(('state', 'number'), CASES)
 def test_a_signal_ends_the_node_with_0_and_inactive_as_last_status(
-    worlds, model, tmp_path, state, number
+    started_nodes, model, tmp_path, state, number
 ):
-    world = worlds[state, number]
-    assert world.status.wait()
+    under_test = started_nodes[state, number]
+    assert under_test.status.wait()
     if (state, number) == AT_ONCE:
-        world.send(number)
+        under_test.send(number)
     for step in TRANSITIONS[state]:
-        assert world.change(step)
+        assert under_test.change(step)
     if state in STEPS:
-        world.stop_in(state)
+        under_test.stop_in(state)
     elif state == CHANGING:
-        world.stop_in_change_of_model(write_tiny_model(tmp_path / 'other', seed=7), model)
+        under_test.stop_in_change_of_model(write_tiny_model(tmp_path / 'other', seed=7), model)
 
     if (state, number) != AT_ONCE:
-        world.send(number)
-        world.send(signal.SIGCONT)
+        under_test.send(number)
+        under_test.send(signal.SIGCONT)
 
-    assert world.node.process.wait(TIMEOUT_S) == 0
-    status = world.status
-    until(lambda: status.messages[-1].values[0].value == 'the process ends', 'the last word')
+    assert under_test.node.process.wait(TIMEOUT_S) == 0
+    status = under_test.status
+    until(lambda: status.messages[-1].values[0].value == 'the process ends', 'the last status')
     assert status.messages[-1].message == 'inactive'
-    assert 'Traceback' not in world.node.log()
+    assert 'Traceback' not in under_test.node.log()

@@ -31,11 +31,11 @@ def test_a_signal_during_imports_ends_the_process_cleanly(run_node, model, numbe
     node = run_node('-r', f'__node:=importing_{number.name}', model=model)
     status = Path(f'/proc/{node.process.pid}/status')
 
-    def holds_back_the_signal():
+    def blocks_the_signal():
         blocked = next(line for line in status.read_text().splitlines() if 'SigBlk' in line)
         return int(blocked.split()[1], 16) >> (number - 1) & 1
 
-    until(holds_back_the_signal, 'its first lines')
+    until(blocks_the_signal, 'its first statements')
     node.process.send_signal(number)
     assert node.process.wait(TIMEOUT_S) == 0
     assert 'Traceback' not in node.log()

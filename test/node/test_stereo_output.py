@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from bench import FRAME_ID, image_cdr, until
-from nodes import stand_in
+from nodes import segmenter_attributes
 from sensor_msgs.msg import CameraInfo as CameraInfoMsg
 from vision_msgs.msg import Detection3DArray
 
@@ -71,7 +71,7 @@ class FakeNode:
     def get_logger(self):
         return SimpleNamespace(warning=self.logs.append)
 
-    def hear(self, infos=INFOS):
+    def deliver(self, infos=INFOS):
         for topic, info in zip(TOPICS, infos):
             self.callbacks[topic](to_cdr(camera_info_to_msg(header(0), info)))
 
@@ -81,7 +81,7 @@ def make(subscribers=1, tolerance_ms=5, infos=INFOS, topics=TOPICS):
     output = StereoOutput(node, topics, True, tolerance_ms)
     output.create()
     if infos:
-        node.hear(infos)
+        node.deliver(infos)
     return node, output
 
 
@@ -164,7 +164,7 @@ def test_the_reason_for_publishing_nothing_is_kept_and_logged_once(masks, infos,
     assert reason in output.state
     (line,) = node.logs
     assert reason in line
-    node.hear()
+    node.deliver()
     give(output, masks, (9 * 10**9,) * 2)
     assert len(node.published) == 1
 
@@ -231,7 +231,7 @@ class TrueMasks:
     """A fake Segmenter: the red channel of an image is the class."""
 
     def __init__(self):
-        vars(self).update(stand_in('true masks'))
+        vars(self).update(segmenter_attributes('true masks'))
 
     def segment_all(self, images, rois, **wanted):
         height, width = images[0].shape[:2]

@@ -13,7 +13,7 @@ from surgseg_ros.node.image_subscriber import choose_topic, describe_others, rem
 _NUMBERS = itertools.count()
 
 
-class World:
+class TopicGraph:
     """Cameras and the node under test in one context, so that there is no wait for discovery."""
 
     def __init__(self):
@@ -47,11 +47,11 @@ class World:
 
 
 @pytest.fixture
-def world():
-    world = World()
-    yield world
-    world.cameras.destroy_node()
-    rclpy.shutdown(context=world.context)
+def graph():
+    graph = TopicGraph()
+    yield graph
+    graph.cameras.destroy_node()
+    rclpy.shutdown(context=graph.context)
 
 
 @pytest.mark.parametrize(
@@ -71,33 +71,33 @@ def world():
     ],
 )
 def test_the_base_name_is_remapped_first_and_a_name_that_ends_in_compressed_is_kept(
-    world, remappings, topic, name
+    graph, remappings, topic, name
 ):
-    assert world.chosen(*remappings, topic=topic) == name
+    assert graph.chosen(*remappings, topic=topic) == name
 
 
 @pytest.mark.parametrize('topic', ['image', 'left/image_raw', 'image/compressed'])
-def test_raw_images_are_received_on_the_given_name(world, topic):
-    world.publish(f'{topic}/compressed', CompressedImage)
-    assert world.chosen(topic=topic, transport='raw') == f'@/{topic}'
+def test_raw_images_are_received_on_the_given_name(graph, topic):
+    graph.publish(f'{topic}/compressed', CompressedImage)
+    assert graph.chosen(topic=topic, transport='raw') == f'@/{topic}'
 
 
-def test_a_base_name_with_compressed_images_is_used_itself(world):
-    camera = world.publish('image', CompressedImage)
-    assert world.chosen() == '@/image'
-    world.publish('image/compressed', CompressedImage)
-    assert world.chosen() == '@/image'
-    world.cameras.destroy_publisher(camera)
-    assert world.chosen() == '@/image/compressed'
+def test_a_base_name_with_compressed_images_is_used_itself(graph):
+    camera = graph.publish('image', CompressedImage)
+    assert graph.chosen() == '@/image'
+    graph.publish('image/compressed', CompressedImage)
+    assert graph.chosen() == '@/image'
+    graph.cameras.destroy_publisher(camera)
+    assert graph.chosen() == '@/image/compressed'
 
 
-def test_for_a_base_name_with_raw_images_the_compressed_topic_is_used(world):
-    world.publish('camera/image_raw', Image)
-    world.publish('camera/image_raw/compressed', CompressedImage)
+def test_for_a_base_name_with_raw_images_the_compressed_topic_is_used(graph):
+    graph.publish('camera/image_raw', Image)
+    graph.publish('camera/image_raw/compressed', CompressedImage)
     remapping = 'image:=@/camera/image_raw'
-    assert world.chosen(remapping) == '@/camera/image_raw/compressed'
+    assert graph.chosen(remapping) == '@/camera/image_raw/compressed'
     raw = "'@/camera/image_raw' is published as sensor_msgs/msg/Image: set image_transport to raw"
-    assert world.reported(remapping) == raw
+    assert graph.reported(remapping) == raw
 
 
 TO_RAW, TO_COMPRESSED = 'set image_transport to raw', 'set image_transport to compressed'
@@ -127,21 +127,21 @@ TO_RAW, TO_COMPRESSED = 'set image_transport to raw', 'set image_transport to co
     ],
 )
 def test_another_published_transport_is_reported_with_a_remedy(
-    world, published, message_type, topic, transport, remedy
+    graph, published, message_type, topic, transport, remedy
 ):
-    world.publish(published, message_type)
-    reported = world.reported(topic=topic, transport=transport)
+    graph.publish(published, message_type)
+    reported = graph.reported(topic=topic, transport=transport)
     assert reported.startswith(f"'@/{published}' is published as ")
     assert remedy in reported
 
 
-def test_neighboring_topics_that_are_not_images_are_not_reported(world):
-    world.publish('image/camera_info', CameraInfo)
-    world.publish('image/note', String)
-    world.publish('other/image', Image)
-    world.cameras.create_subscription(Image, 'image', print, 1)
-    assert not world.reported()
-    assert not world.reported(transport='raw')
+def test_neighboring_topics_that_are_not_images_are_not_reported(graph):
+    graph.publish('image/camera_info', CameraInfo)
+    graph.publish('image/note', String)
+    graph.publish('other/image', Image)
+    graph.cameras.create_subscription(Image, 'image', print, 1)
+    assert not graph.reported()
+    assert not graph.reported(transport='raw')
 
 
 @pytest.mark.parametrize(

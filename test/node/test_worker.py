@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 from bench import image_cdr
-from workers import PATIENT, Active, Kept, Passes, colour, work
+from workers import PATIENT, ActiveHealth, FakeSegmenter, RecordingOutputs, colour, work
 
 from surgseg_ros.core.labels import NO_DECISION
 from surgseg_ros.core.reasons import Reason, ReasonCode
@@ -53,7 +53,7 @@ def test_the_worker_continues_after_errors_of_outputs(monkeypatch):
     def fail(*arguments):
         raise RuntimeError('no publisher')
 
-    monkeypatch.setattr(Kept, 'publish_mask', fail)
+    monkeypatch.setattr(RecordingOutputs, 'publish_mask', fail)
     _, _, counts = work([(0, image_cdr(colour(4), 7)), (1, b'')], [None, None])
     assert [count['rejected'] for count in counts] == [1, 1]
 
@@ -113,7 +113,7 @@ def test_a_warning_is_reported_before_its_mask_is_published():
         reported.append((verdict.reason, verdict.codes, len(outputs.published)))
 
     frames = [(0, image_cdr(colour(4), 0))]  # a stamp of zero
-    _, (got,), _ = work(frames, [None], health=Active, report=report)
+    _, (got,), _ = work(frames, [None], health=ActiveHealth, report=report)
     assert len(got) == 1
     assert reported == [('the stamp is zero', ('stamp_zero',), 0)]
 
@@ -137,9 +137,9 @@ def test_after_a_change_of_model_the_status_is_not_valid_until_its_first_mask():
 def test_a_result_in_flight_across_a_change_of_model_is_discarded():
     """The next one is of the new model."""
 
-    class Changed(Passes):
+    class Changed(FakeSegmenter):
         def segment_all(self, images, rois, *, confidence, grid_confidence):
-            self.models.use(Passes())
+            self.models.use(FakeSegmenter())
             return super().segment_all(
                 images, rois, confidence=confidence, grid_confidence=grid_confidence
             )
@@ -153,13 +153,13 @@ def test_a_result_in_flight_across_a_change_of_model_is_discarded():
 
 
 def one_at_a_time():
-    segmenter = Passes()
+    segmenter = FakeSegmenter()
     segmenter.max_batch_size = 1
     return segmenter
 
 
 @pytest.mark.parametrize(
-    ('segmenter', 'sizes'), [(Passes(), [2, 1]), (one_at_a_time(), [1, 1, 1])]
+    ('segmenter', 'sizes'), [(FakeSegmenter(), [2, 1]), (one_at_a_time(), [1, 1, 1])]
 )
 def test_both_images_of_a_pair_are_segmented_whatever_the_batch_size(segmenter, sizes):
     frames = [(0, image_cdr(colour(6), 11)), (1, image_cdr(colour(4), 11))]
@@ -183,7 +183,9 @@ def views(layout, first, second):
 
 
 @pytest.mark.parametrize('layout', ['side_by_side', 'top_bottom'])
-@pytest.mark.parametrize(('segmenter', 'sizes'), [(Passes(), [2]), (one_at_a_time(), [1, 1])])
+@pytest.mark.parametrize(
+    ('segmenter', 'sizes'), [(FakeSegmenter(), [2]), (one_at_a_time(), [1, 1])]
+)
 def test_a_stereo_image_has_two_masks_of_the_size_of_a_view(layout, segmenter, sizes):
     image = views(layout, colour(6), colour(4))
     segmenter.sizes.clear()

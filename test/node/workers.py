@@ -16,7 +16,7 @@ from surgseg_ros.node.mailbox import Mailbox
 from surgseg_ros.node.worker import Worker
 
 
-class Passes:
+class FakeSegmenter:
     """A fake Segmenter: one class per image, and an error for an image smaller than its roi."""
 
     max_batch_size = 3
@@ -34,7 +34,7 @@ class Passes:
         return [Segmentation(np.full(s, c, np.uint8), np.full(s, 255, np.uint8)) for s, c in full]
 
 
-class Kept:
+class RecordingOutputs:
     """Fake Outputs."""
 
     def __init__(self):
@@ -60,13 +60,13 @@ class Kept:
         self.published.append((stamp_ns(header), [NO_DECISION], [NO_DECISION]))
 
 
-class Active(Health):
+class ActiveHealth(Health):
     def __init__(self):
         super().__init__()
         self.activate(0)
 
 
-class Models:
+class FakeModelSlot:
     """A fake ModelSlot without fallback."""
 
     def __init__(self, segmenter):
@@ -95,12 +95,12 @@ def work(
     report=None,
     pairing=None,
     type_name=IMAGE,
-    outputs=Kept,
+    outputs=RecordingOutputs,
     **more,
 ):
     """Put frames (camera, CDR) into a mailbox, and have a worker take them all at once."""
-    segmenter = segmenter or Passes()
-    models = segmenter.models = Models(segmenter)
+    segmenter = segmenter or FakeSegmenter()
+    models = segmenter.models = FakeModelSlot(segmenter)
     mailbox, outputs = Mailbox(pairing), [outputs() for _ in rois]
     healths = [health() for _ in rois]
     channels = tuple(

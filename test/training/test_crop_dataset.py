@@ -39,26 +39,26 @@ def test_each_epoch_has_every_frame_once_in_another_order():
 
 
 def test_a_view_depends_only_on_seed_and_number():
-    world = numbered()
-    world.masks[2, 5:9, 5:9] = 4
-    world = frames(world.images, world.masks)
-    first = CropDataset(world, Augmentation(), (32, 32), seed=1)
+    data = numbered()
+    data.masks[2, 5:9, 5:9] = 4
+    data = frames(data.images, data.masks)
+    first = CropDataset(data, Augmentation(), (32, 32), seed=1)
     expected = [first[n] for n in range(10)]
-    again = CropDataset(world, Augmentation(), (32, 32), seed=1)
+    again = CropDataset(data, Augmentation(), (32, 32), seed=1)
     for number in (7, 3, 3, 9, 0):
         for ours, theirs in zip(again[number], expected[number], strict=True):
             np.testing.assert_array_equal(ours, theirs)
-    other = CropDataset(world, Augmentation(), (32, 32), seed=2)
+    other = CropDataset(data, Augmentation(), (32, 32), seed=2)
     assert any((other[n][0] != expected[n][0]).any() for n in range(10))
 
 
 def test_focus_samples_rare_classes_as_often_as_common_ones():
-    world = numbered(20, (128, 128))
-    world.masks[:, :64] = 3  # half of every frame
-    world.masks[7, 120:124, 3:7] = 4  # 16 pixels of one frame in 20
-    world.masks[8, 0, :3] = 5  # too few pixels to be sampled
+    data = numbered(20, (128, 128))
+    data.masks[:, :64] = 3  # half of every frame
+    data.masks[7, 120:124, 3:7] = 4  # 16 pixels of one frame in 20
+    data.masks[8, 0, :3] = 5  # too few pixels to be sampled
     focused = Augmentation(flip=0, scale=0, rotation_deg=0, focus=1)
-    crops = CropDataset(frames(world.images, world.masks), focused, (32, 32), seed=0)
+    crops = CropDataset(frames(data.images, data.masks), focused, (32, 32), seed=0)
     seen = Counter(label for n in range(200) for label in np.unique(crops[n][1]))
     assert 70 < seen[4] < 115
     assert seen[3] > 70

@@ -30,7 +30,7 @@ SPEC = ModelSpec(
 )
 
 
-class Red:
+class RedChannelNetwork:
     """Predicts the class given by the red channel, so that the test controls it."""
 
     device = torch.device('cpu')
@@ -71,7 +71,7 @@ def frames():
 
 
 def test_scores_are_the_official_ones_of_raw_and_filtered_masks(frames):
-    runtime = Red()
+    runtime = RedChannelNetwork()
     least = [0.0] * 4 + [0.01] + [0.0] * 5
     result = score(Segmenter(SPEC, runtime), frames, least)
 
@@ -96,7 +96,7 @@ def test_scores_are_the_official_ones_of_raw_and_filtered_masks(frames):
 
 
 def test_the_minimum_region_removes_stray_regions(frames):
-    least = tune_least_region(Segmenter(SPEC, Red()), frames)
+    least = tune_least_region(Segmenter(SPEC, RedChannelNetwork()), frames)
     assert 16 / 64**2 < least[4] < 0.01
     assert sum(least) == least[4]
 
@@ -105,16 +105,16 @@ def test_a_margin_suppresses_uncertain_predictions():
     """Class 5 is wrongly predicted with a lead of 1.5."""
     shown = square(5, 10)
     frames = [frame('a', np.zeros_like(shown), shown, 50)]
-    margins = tune_margins(Red(), SPEC, lambda: frames)
+    margins = tune_margins(RedChannelNetwork(), SPEC, lambda: frames)
     assert margins == (0.0,) * 5 + (1.75,) + (0.0,) * 4
 
 
 def test_the_temperature_makes_the_confidence_match_the_accuracy(frames):
     """The network is right in all but 32 of 12288 pixels, with a confidence of 0.69."""
-    temperature = tune_temperature(Red(), SPEC, frames)
+    temperature = tune_temperature(RedChannelNetwork(), SPEC, frames)
     assert 0.2 < temperature < 0.5
     spec = dataclasses.replace(SPEC, temperature=temperature)
-    calibration = score(Segmenter(spec, Red()), frames, [0.0] * 10)['calibration']
+    calibration = score(Segmenter(spec, RedChannelNetwork()), frames, [0.0] * 10)['calibration']
     assert calibration['before']['ece'] > 0.3
     assert calibration['after']['ece'] < 0.003
 
@@ -122,7 +122,7 @@ def test_the_temperature_makes_the_confidence_match_the_accuracy(frames):
 def test_tuning_uses_the_same_color_preprocessing_as_inference(frames):
     seen = []
 
-    class Recording(Red):
+    class Recording(RedChannelNetwork):
         def __call__(self, fitted):
             seen.append(fitted.clone().numpy())
             return super().__call__(fitted // 64)

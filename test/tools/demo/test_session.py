@@ -12,7 +12,7 @@ from tools.demo.session import wait_for_quiet
 from tools.demo.source import Source
 
 
-class PlayedRecorder:
+class FakeRecorder:
     """Masks arrive at given times; `listen` advances to the next one, or to the timeout."""
 
     def __init__(self, masks_s: Sequence[float]) -> None:
@@ -38,7 +38,7 @@ class PlayedRecorder:
     ('masks_s', 'end_s'), [([], 2.0), ([1.0], 3.0), ([1.0, 2.5], 4.5), ([1.0, 9.0], 3.0)]
 )
 def test_waits_only_for_masks_in_flight(masks_s: list[float], end_s: float) -> None:
-    recorder = PlayedRecorder(masks_s)
+    recorder = FakeRecorder(masks_s)
     wait_for_quiet(recorder, 2.0)  # type: ignore[arg-type]
     assert recorder.now_s == end_s
 
@@ -56,7 +56,7 @@ def test_waits_only_for_masks_in_flight(masks_s: list[float], end_s: float) -> N
 def test_the_scene_is_played_at_the_speed_of_the_node_up_to_a_time_limit(
     tmp_path, monkeypatch, node_hz, drops, rates
 ) -> None:
-    recorder, played = PlayedRecorder([]), []
+    recorder, played = FakeRecorder([]), []
     source = Source(tmp_path, 10.0, 60, 'a scene')
     left = iter(drops)
 
