@@ -53,7 +53,7 @@ def refuse(kind: str, seed: int, number: int) -> dict[str, Any]:
     :param number: how many must be refused.
     :return: numbers of refused messages by cause, and of those that gave a mask of the right size
         and header ('' and 'mask'); the slowest in seconds, and the peak memory in MB.
-    :raises BrokenPromiseError: if a guarantee did not hold.
+    :raises ViolatedGuaranteeError: if a guarantee did not hold.
     """
     causes: Counter[str] = Counter()
     slowest_s = 0.0
@@ -71,7 +71,7 @@ def refuse(kind: str, seed: int, number: int) -> dict[str, Any]:
 
 def guide(kind: str, given: argparse.Namespace) -> int:
     """
-    Fuzz one kind guided by coverage, in a process of its own.
+    Fuzz one kind guided by coverage, in a new process.
 
     :param kind: a key of TYPES.
     :param given: seconds, seed and output.

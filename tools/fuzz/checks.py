@@ -18,7 +18,7 @@ LONGEST_TEXT: Final = 1000
 """Maximum length of a refusal: log text must not grow with the message."""
 
 
-class BrokenPromiseError(Exception):
+class ViolatedGuaranteeError(Exception):
     """A guarantee that did not hold for a message; the text names it."""
 
 
@@ -38,24 +38,24 @@ class Seen(NamedTuple):
 
 def check(cdr: bytes, kind: str) -> str:
     """
-    Send a message through all steps, with a stand-in for the network.
+    Send a message through all steps, with a fake network.
 
     :param cdr: any bytes.
     :param kind: a key of TYPES.
     :return: the cause of the refusal, or '' if there was a mask.
-    :raises BrokenPromiseError: unless the result is an ImageError or the right mask.
+    :raises ViolatedGuaranteeError: unless the result is an ImageError or the right mask.
     """
     try:
         message = read_image(cdr, TYPES[kind])
         rgb = rgb_from_msg(message)
     except ImageError as error:
         if len(str(error)) > LONGEST_TEXT:
-            raise BrokenPromiseError(
+            raise ViolatedGuaranteeError(
                 f'a refusal of {len(str(error))} characters: {error!s:.200}'
             ) from error
         return error.cause
     except Exception as error:
-        raise BrokenPromiseError(
+        raise ViolatedGuaranteeError(
             f'{type(error).__name__} instead of ImageError: {error}'
         ) from error
     mask = image_to_msg(rgb[..., 1] % 10, message.header)
@@ -101,11 +101,13 @@ def file_size(data: bytes) -> tuple[int, int] | None:
 def _compare(came: Seen, went: Seen, message: Any) -> None:
     """Compare the mask's message with the image's."""
     if went.header != came.header:
-        raise BrokenPromiseError(f'the header {came.header} became {went.header}')
+        raise ViolatedGuaranteeError(f'the header {came.header} became {went.header}')
     size = came.size or file_size(bytes(message.data)) or went.size
     if went.size != size:
-        raise BrokenPromiseError(f'an image of {size} (height, width) got a mask of {went.size}')
+        raise ViolatedGuaranteeError(
+            f'an image of {size} (height, width) got a mask of {went.size}'
+        )
     height, width = went.size or (0, 0)
     tail = struct.pack('<I6sBxII', 6, b'mono8\0', 0, width, height * width)
     if not went.rest.startswith(tail) or len(went.rest) - len(tail) != height * width:
-        raise BrokenPromiseError(f'behind its size the mask begins with {went.rest[:40]!r}')
+        raise ViolatedGuaranteeError(f'behind its size the mask begins with {went.rest[:40]!r}')

@@ -21,7 +21,7 @@ from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.self_test import add_self_test
 from surgseg_ros.node.middleware import local_discovery
-from tools.soak.injections import INJECTIONS, World
+from tools.soak.injections import INJECTIONS, Setup
 from tools.soak.processes import ROOT, usage
 from tools.soak.shared_memory import clear_shared_memory
 from tools.soak.watch import NAMESPACE, Watch
@@ -83,21 +83,21 @@ def _run(options: argparse.Namespace) -> list[Check]:
     model = options.model or _small_model(options.output / 'model')
     with _node(model, options.device, log) as node:
         watch = Watch()
-        world = World(node, watch, ('--rate', '30', '--size', '640x360'))
+        setup = Setup(node, watch, ('--rate', '30', '--size', '640x360'))
         alive = LIMITED if read_spec(model).intended_use != 'research' else VALID
         try:
             watch.wait_for_state(alive, 0)
             if options.tries:
-                checks += _stale_tries(world, options.tries, alive)
+                checks += _stale_tries(setup, options.tries, alive)
             if options.cycles:
-                checks.append(_cycles(world, options.cycles))
+                checks.append(_cycles(setup, options.cycles))
             if options.minutes:
-                checks += _soak(world, options.minutes, random.Random(options.seed))
+                checks += _soak(setup, options.minutes, random.Random(options.seed))
         except RuntimeError as error:  # an expected message did not come
             checks.append(Check('all expected messages come', str(error), False))
         finally:
             checks.append(Check('the node is running', f'{node.poll()}', node.poll() is None))
-            world.camera.kill()
+            setup.camera.kill()
             watch.close()
             clear_shared_memory()
     text = log.read_text()
@@ -124,7 +124,7 @@ def _small_model(folder: Path) -> Path:
 def _node(model: Path, device: str, log: Path) -> Iterator['subprocess.Popen[bytes]']:
     values = {'model': model, 'device': device, 'stale_after_ms': STALE_AFTER_MS}
     values |= {'fail_safe': 'no_decision'}
-    # The images do not show a body.
+    # The images do not look like tissue, so the gates are off.
     values |= {f'gates.{name}.action': 'none' for name in GATES}
     given = [word for name, value in values.items() for word in ('-p', f'{name}:={value}')]
     command = [sys.executable, '-m', 'surgseg_ros', 'segmenter', '--ros-args']
@@ -144,24 +144,24 @@ def _node(model: Path, device: str, log: Path) -> Iterator['subprocess.Popen[byt
             node.wait()
 
 
-def _stale_tries(world: World, tries: int, alive: tuple[str, ...]) -> list[Check]:
+def _stale_tries(setup: Setup, tries: int, alive: tuple[str, ...]) -> list[Check]:
     """Kill and restart the camera repeatedly."""
     late_ms: list[float] = []
     frames: list[int] = []
     while len(late_ms) < tries:
-        world.watch.wait_for_masks(_APART)
+        setup.watch.wait_for_masks(_APART)
         # At a random time between two frames.
         time.sleep(0.033 * len(late_ms) / tries)
-        since = len(world.watch.history)
-        if world.watch.history[-1][0] not in alive:
+        since = len(setup.watch.history)
+        if setup.watch.history[-1][0] not in alive:
             continue  # the machine was busy; this try does not count
         killed_ns = time.monotonic_ns()
-        world.camera.kill()
-        _, stale_ns, masks = world.watch.wait_for_state(('stale',), since)
+        setup.camera.kill()
+        _, stale_ns, masks = setup.watch.wait_for_state(('stale',), since)
         late_ms.append((stale_ns - killed_ns) / 1e6 - STALE_AFTER_MS)
-        since = len(world.watch.history)
-        world.restart_camera()
-        frames.append(world.watch.wait_for_state(alive, since)[2] - masks)
+        since = len(setup.watch.history)
+        setup.restart_camera()
+        frames.append(setup.watch.wait_for_state(alive, since)[2] - masks)
         if len(late_ms) % 10 == 0:
             clear_shared_memory()
             print(f'{len(late_ms)} tries, {late_ms[-1]:+.1f} ms', flush=True)
@@ -183,32 +183,32 @@ def _stale_tries(world: World, tries: int, alive: tuple[str, ...]) -> list[Check
     ]
 
 
-def _soak(world: World, minutes: float, chance: random.Random) -> list[Check]:
+def _soak(setup: Setup, minutes: float, chance: random.Random) -> list[Check]:
     """Inject a fault every few seconds."""
     done: Counter[str] = Counter()
     for injection in INJECTIONS.values():  # once each, so that all needed memory is allocated
-        injection(world, chance)
-        world.watch.wait_for_masks(5)
+        injection(setup, chance)
+        setup.watch.wait_for_masks(5)
     resident: list[int] = []
     end_s = time.monotonic() + 60 * minutes
     while time.monotonic() < end_s:
         name, injection = chance.choice([*INJECTIONS.items()])
-        injection(world, chance)
+        injection(setup, chance)
         done[name] += 1
-        world.watch.wait_for_masks(5)
+        setup.watch.wait_for_masks(5)
         time.sleep(chance.uniform(1.0, 4.0))
-        resident.append(usage(world.node.pid).resident_kib)
+        resident.append(usage(setup.node.pid).resident_kib)
         if sum(done.values()) % 10 == 0:
             print(f'{sum(done.values())} faults, {resident[-1] >> 10} MiB', flush=True)
             clear_shared_memory()
     part = max(1, len(resident) // 5)
     first, last = (statistics.median(p) / 1024 for p in (resident[:part], resident[-part:]))
     growth = last / first - 1
-    injections = world.watch.injections
+    injections = setup.watch.injections
     return [
         Check(
             f'{minutes:g} minutes at 30 Hz: every mask fits its image in size and header',
-            f'{world.watch.masks} masks ({world.watch.without_image} without a decision while '
+            f'{setup.watch.masks} masks ({setup.watch.without_image} without a decision while '
             f'stale), {len(injections)} do not match {injections[:1] or ""}',
             not injections,
         ),
@@ -225,14 +225,14 @@ def _soak(world: World, minutes: float, chance: random.Random) -> list[Check]:
     ]
 
 
-def _cycles(world: World, cycles: int) -> Check:
+def _cycles(setup: Setup, cycles: int) -> Check:
     """Run through the life cycle repeatedly."""
     held = []
     for _ in range(cycles):
         for label in ('deactivate', 'cleanup', 'configure', 'activate'):
-            world.watch.change(label)
-        world.watch.wait_for_masks(1)
-        held.append(usage(world.node.pid))
+            setup.watch.change(label)
+        setup.watch.wait_for_masks(1)
+        held.append(usage(setup.node.pid))
     part = max(1, cycles // 5)
     resident_mib, gpu_mib = (
         [statistics.median(of_one(u) for u in p) / 1024 for p in (held[:part], held[-part:])]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A test camera: it publishes images until it is killed, and obeys commands on its input."""
+"""A test camera: it publishes images until it is killed, and executes commands from its input."""
 
 import argparse
 import array

@@ -14,7 +14,7 @@ from tools.soak.watch import NAMESPACE, Watch
 TOPIC: Final = f'{NAMESPACE}/image'
 
 
-class World:
+class Setup:
     """
     The node, its camera and its listener.
 
@@ -38,64 +38,64 @@ class World:
         self.camera = CameraProcess(TOPIC, *self.options)
 
 
-def _kill_camera(world: World, chance: random.Random) -> None:
-    world.restart_camera()
+def _kill_camera(setup: Setup, chance: random.Random) -> None:
+    setup.restart_camera()
 
 
-def _pause_node(world: World, chance: random.Random) -> None:
-    world.node.send_signal(signal.SIGSTOP)
+def _pause_node(setup: Setup, chance: random.Random) -> None:
+    setup.node.send_signal(signal.SIGSTOP)
     time.sleep(chance.uniform(0.1, 2.0))
-    world.node.send_signal(signal.SIGCONT)
+    setup.node.send_signal(signal.SIGCONT)
 
 
-def _pause_camera(world: World, chance: random.Random) -> None:
-    world.camera.process.send_signal(signal.SIGSTOP)
+def _pause_camera(setup: Setup, chance: random.Random) -> None:
+    setup.camera.process.send_signal(signal.SIGSTOP)
     time.sleep(chance.uniform(0.1, 2.0))
-    world.camera.process.send_signal(signal.SIGCONT)
+    setup.camera.process.send_signal(signal.SIGCONT)
 
 
-def _change_rate(world: World, chance: random.Random) -> None:
-    world.camera.report(f'rate {chance.choice([1, 10, 60, 200])}')
+def _change_rate(setup: Setup, chance: random.Random) -> None:
+    setup.camera.report(f'rate {chance.choice([1, 10, 60, 200])}')
     time.sleep(1.5)
-    world.camera.report('rate 30')
+    setup.camera.report('rate 30')
 
 
-def _change_size(world: World, chance: random.Random) -> None:
-    world.camera.report(f'size {chance.choice(["33x70", "320x240", "640x480", "1x1"])}')
+def _change_size(setup: Setup, chance: random.Random) -> None:
+    setup.camera.report(f'size {chance.choice(["33x70", "320x240", "640x480", "1x1"])}')
     time.sleep(1.0)
-    world.camera.report('size 640x360')
+    setup.camera.report('size 640x360')
 
 
-def _change_encoding(world: World, chance: random.Random) -> None:
-    world.camera.report(f'encoding {chance.choice(["mono8", "bgr8", "rgba8"])}')
+def _change_encoding(setup: Setup, chance: random.Random) -> None:
+    setup.camera.report(f'encoding {chance.choice(["mono8", "bgr8", "rgba8"])}')
     time.sleep(1.0)
-    world.camera.report('encoding rgb8')
+    setup.camera.report('encoding rgb8')
 
 
-def _second_publisher(world: World, chance: random.Random) -> None:
-    second = CameraProcess(TOPIC, *world.options)
+def _second_publisher(setup: Setup, chance: random.Random) -> None:
+    second = CameraProcess(TOPIC, *setup.options)
     time.sleep(2.0)
     second.kill()
 
 
-def _other_reliability(world: World, chance: random.Random) -> None:
-    world.camera.kill()
-    world.camera = CameraProcess(TOPIC, *world.options, '--best-effort')
+def _other_reliability(setup: Setup, chance: random.Random) -> None:
+    setup.camera.kill()
+    setup.camera = CameraProcess(TOPIC, *setup.options, '--best-effort')
     time.sleep(2.0)
-    world.restart_camera()
+    setup.restart_camera()
 
 
-def _cycle(world: World, chance: random.Random) -> None:
+def _cycle(setup: Setup, chance: random.Random) -> None:
     for label in ('deactivate', 'activate'):
-        world.watch.change(label)
+        setup.watch.change(label)
 
 
-def _whole_cycle(world: World, chance: random.Random) -> None:
+def _whole_cycle(setup: Setup, chance: random.Random) -> None:
     for label in ('deactivate', 'cleanup', 'configure', 'activate'):
-        world.watch.change(label)
+        setup.watch.change(label)
 
 
-INJECTIONS: Final[Mapping[str, Callable[[World, random.Random], None]]] = {
+INJECTIONS: Final[Mapping[str, Callable[[Setup, random.Random], None]]] = {
     'camera killed with SIGKILL and started again': _kill_camera,
     'node paused and continued': _pause_node,
     'camera paused and continued': _pause_camera,

@@ -12,7 +12,7 @@ from surgseg_ros.messages.images import image_to_msg
 from surgseg_ros.messages.serialization import header
 from tools.fuzz import checks
 from tools.fuzz.__main__ import CORPUS, refuse
-from tools.fuzz.checks import TYPES, BrokenPromiseError, check
+from tools.fuzz.checks import TYPES, ViolatedGuaranteeError, check
 from tools.fuzz.malformed import malformed
 from tools.fuzz.seeds import seeds
 
@@ -73,7 +73,7 @@ def test_a_violated_invariant_is_found(
     monkeypatch: pytest.MonkeyPatch, name: str, broken: Callable[..., Any], words: str
 ) -> None:
     monkeypatch.setattr(checks, name, broken)
-    with pytest.raises(BrokenPromiseError, match=words):
+    with pytest.raises(ViolatedGuaranteeError, match=words):
         check(seeds('image')['rgb8_little'], 'image')
 
 
@@ -81,5 +81,5 @@ def test_an_error_that_fills_the_log_is_found(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         checks, 'read_image', lambda cdr, name: _raise(checks.ImageError('x' * 2000, 'cdr'))
     )
-    with pytest.raises(BrokenPromiseError, match='2000 characters'):
+    with pytest.raises(ViolatedGuaranteeError, match='2000 characters'):
         check(b'', 'image')
