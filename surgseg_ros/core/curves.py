@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Needles and threads: the arc of a needle, and the course of a thread, found in a mask."""
+"""Fits the arc of a needle and the centre line of a thread to the pixels of a mask."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from surgseg_ros.core.field import Field, Points
 from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
 
 LINE_POINTS: Final = 16
-"""Number of points of a thread's line."""
+"""Number of points on the line of a thread."""
 
 _LEAST_POINTS: Final = 8
 _NEAR_ARC: Final = 0.3
@@ -24,14 +24,14 @@ class Arc(NamedTuple):
     """
     The arc of a needle.
 
-    :param centre: (2,) of the circle, in pixels.
-    :param radius_px: of the circle.
+    :param centre: (2,) centre of the circle, in pixels.
+    :param radius_px: radius of the circle.
     :param start: (2,) one end.
     :param stop: (2,) the other end.
     :param middle: (2,) halfway along the arc.
     :param start_width: width near the first end, in arbitrary units.
     :param stop_width: width near the other end, in the same units.
-    :param residual_px: standard deviation of the middle line about the circle.
+    :param residual_px: standard deviation of the samples' distances from the circle.
     """
 
     centre: Points
@@ -49,8 +49,8 @@ def fit_arc(points: Points, step_px: float) -> Arc | None:
     Fit an arc to samples of a needle.
 
     :param points: (n, 2) x and y in pixels.
-    :param step_px: distance of neighbouring samples.
-    :return: the arc; None if the samples are too few, or lie on a line.
+    :param step_px: distance between neighbouring samples.
+    :return: the arc; None if there are too few samples, or if they lie on a line.
     """
     fitted = fit_circle(points) if len(points) >= _LEAST_POINTS else None
     if fitted is None:
@@ -109,20 +109,20 @@ def fit_circle(points: Points) -> tuple[Points, float] | None:
 
 
 def lies_on(arc: Arc, points: Points) -> bool:
-    """Tell whether most of some points lie near the circle of an arc."""
+    """Return whether most of the points lie near the circle of an arc."""
     gaps = np.abs(np.hypot(*(points - arc.centre).T) - arc.radius_px)
     return float(np.median(gaps)) < _NEAR_ARC * arc.radius_px
 
 
 def course(points: Points, cell_px: float) -> Points:
     """
-    Order samples of a thread from one end to the other.
+    Order the samples of a thread from one end to the other.
 
-    :param points: (n, 2) samples on a grid; pieces are connected where they are nearest.
-    :param cell_px: size of the cells whose samples become one point of the course.
-    :return: (m, 2) along the shortest path in the thread between the two ends farthest apart.
+    :param points: (n, 2) samples on a grid; separate pieces are connected at their nearest points.
+    :param cell_px: size of the grid cells; the samples in a cell become one point of the line.
+    :return: (m, 2) the shortest path through the thread between its two most distant ends.
     """
-    # Here, since the node imports this module before it may take time.
+    # Imported here: the node imports this module when it starts, and SciPy takes long to import.
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import dijkstra
     from scipy.spatial import cKDTree
@@ -135,10 +135,10 @@ def course(points: Points, cell_px: float) -> Points:
     if len(nodes) < 3:
         return nodes
     pairs = cKDTree(nodes).query_pairs(1.9 * cell_px, output_type='ndarray')
-    pairs = _bridged(nodes, pairs)
+    pairs = _connect_components(nodes, pairs)
     lengths = np.hypot(*(nodes[pairs[:, 0]] - nodes[pairs[:, 1]]).T)
     froms, tos = np.concatenate([pairs, pairs[:, ::-1]]).T
-    order = np.argsort(froms, kind='stable')  # as a csr_array stores it
+    order = np.argsort(froms, kind='stable')  # sorted by row, as csr_array requires
     rows = np.searchsorted(froms[order], np.arange(len(nodes) + 1))
     graph = csr_array((np.tile(lengths, 2)[order], tos[order], rows), shape=(len(nodes),) * 2)
     start = 0
@@ -152,8 +152,8 @@ def course(points: Points, cell_px: float) -> Points:
     return np.asarray(nodes[path[::-1]])
 
 
-def _bridged(nodes: Points, pairs: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Add the shortest pairs that connect what the given ones do not."""
+def _connect_components(nodes: Points, pairs: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Add the shortest edges that connect the separate components of the graph."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -171,11 +171,11 @@ def _bridged(nodes: Points, pairs: NDArray[np.intp]) -> NDArray[np.intp]:
 
 def resample(line: Points, count: int = LINE_POINTS) -> Points:
     """
-    Place points evenly along a line.
+    Place points at equal distances along a line.
 
     :param line: (n, 2) with n at least 1.
-    :param count: how many.
-    :return: (count, 2) with the first and the last point of the line.
+    :param count: number of points.
+    :return: (count, 2) points, including the first and the last point of the line.
     """
     travelled = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
     at = np.linspace(0, travelled[-1], count)
@@ -183,23 +183,23 @@ def resample(line: Points, count: int = LINE_POINTS) -> Points:
 
 
 COURSE_CELLS: Final = 90
-"""Cells of a thread's course in the image's height."""
+"""Number of cells of `course` per image height."""
 
 _GAP_CELLS: Final = 9.0
-"""The widest gap between two pieces of a thread that runs through tissue."""
+"""Widest gap between two pieces of the same thread, in cells, if tissue covers it."""
 
 _COVERED_GAP_CELLS: Final = 36.0
-"""The same where a tool covers it."""
+"""Widest gap between two pieces of the same thread, in cells, if a tool covers it."""
 
 _TURN_RAD: Final = 0.9
 
 
 class ThreadEnds(NamedTuple):
     """
-    The two ends of a piece of thread; one, if it is hardly longer than wide.
+    The ends of a piece of thread: two, or one if the piece is hardly longer than wide.
 
-    :param places: (2,) x and y in pixels of each.
-    :param directions: (2,) in which each points outwards, of any length.
+    :param places: (2,) x and y of each end, in pixels.
+    :param directions: (2,) direction of each end, pointing outwards; not normalized.
     """
 
     places: tuple[Points, ...]
@@ -210,8 +210,8 @@ def thread_ends(points: Points, field: Field) -> ThreadEnds:
     """
     Find the ends of a piece of thread.
 
-    :param points: (n, 2) samples.
-    :param field: where it is seen.
+    :param points: (n, 2) samples of the piece.
+    :param field: the visible part of the image.
     :return: its ends.
     """
     line = course(points, field.size[0] / COURSE_CELLS)
@@ -223,12 +223,12 @@ def thread_ends(points: Points, field: Field) -> ThreadEnds:
 
 def is_same_thread(thread: ThreadEnds, piece: ThreadEnds, mask: NDArray[np.uint8]) -> bool:
     """
-    Tell whether a piece of thread continues another one across a short gap.
+    Return whether a piece of thread continues another one across a short gap.
 
-    :param thread: the ends of one.
-    :param piece: the ends of the other.
-    :param mask: (H, W) uint8 class index; something else may cover the gap.
-    :return: whether an end of each points at the other.
+    :param thread: ends of the one piece.
+    :param piece: ends of the other piece.
+    :param mask: (H, W) uint8 class index, in which other objects may cover the gap.
+    :return: whether one end of each piece points at the other piece.
     """
     cell = mask.shape[0] / COURSE_CELLS
     for start, out in zip(*thread):
@@ -242,14 +242,14 @@ def is_same_thread(thread: ThreadEnds, piece: ThreadEnds, mask: NDArray[np.uint8
                 between = mask[line[:, 1], line[:, 0]]
                 if np.isin(between, (BACKGROUND, NO_DECISION)).mean() >= 0.5:
                     continue
-            turns = [_turn(out, gap), _turn(back, -gap)]
+            turns = [_angle_between(out, gap), _angle_between(back, -gap)]
             if length < 1.5 * cell or max(turns) < _TURN_RAD:
                 return True
     return False
 
 
-def _turn(first: Points, second: Points) -> float:
-    """Compute the angle between two directions; 0 if one of them has no length."""
+def _angle_between(first: Points, second: Points) -> float:
+    """Compute the angle between two directions; 0 if one of them is the zero vector."""
     lengths = float(np.hypot(*first)) * float(np.hypot(*second))
     if lengths == 0:
         return 0.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of an image in which instruments are seen, and its border, which cuts them off."""
+"""The part of an image in which instruments are visible, and its border, which cuts them off."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Points = NDArray[np.float64]
 """(n, 2) x and y in pixels; integers are centres of pixels."""
 
 GRID_ROWS: Final = 270
-"""Structure is found in every nth row and column, so that about so many rows are left."""
+"""Shapes are analysed on a grid of every nth row and column, with about this many rows."""
 
 
 @dataclass(frozen=True)
 class Field:
     """
-    The part of an image in which instruments are seen.
+    The part of an image in which instruments are visible.
 
     :param size: (H, W) of the image in pixels.
-    :param roi: the part that was segmented; None for the whole image.
+    :param roi: the part of the image that was segmented; None for the whole image.
     """
 
     size: tuple[int, int]
@@ -33,28 +33,28 @@ class Field:
 
     @property
     def step(self) -> int:
-        """How many pixels apart samples are."""
+        """Distance between neighbouring samples of the grid, in pixels."""
         return max(1, round(self.size[0] / GRID_ROWS))
 
     @property
     def limits(self) -> tuple[Points, Points]:
-        """(2,) the centres of the first and of the last pixel."""
+        """(2,) centre of the first pixel, and (2,) centre of the last pixel."""
         roi = self.roi or Roi(0, 0, self.size[1], self.size[0])
         first = np.array([roi.x_px, roi.y_px], float)
         return first, first + np.array([roi.width_px - 1, roi.height_px - 1])
 
     @property
     def middle(self) -> Points:
-        """(2,) its centre."""
+        """(2,) centre of the field."""
         first, last = self.limits
         return np.asarray((first + last) / 2)
 
     def gaps(self, points: Points) -> Points:
         """
-        Compute how far points are from the border.
+        Compute the distances of points from the border.
 
         :param points: (..., 2) x and y in pixels.
-        :return: (...) distances in pixels; negative beyond the border.
+        :return: (...) distances in pixels; negative outside the border.
         """
         first, last = self.limits
         gaps = np.minimum(points - first, last - points).min(axis=-1)
@@ -66,11 +66,11 @@ class Field:
 
     def border_hit(self, start: Points, direction: Points) -> Points:
         """
-        Follow a ray to the border; from outside, to where it leaves the field again.
+        Intersect a ray with the border; a ray that starts outside ends where it leaves the field.
 
         :param start: (2,) x and y in pixels.
         :param direction: (2,) unit vector.
-        :return: (2,) the place; the start if the ray does not meet the border.
+        :return: (2,) the intersection; `start` if the ray does not meet the border.
         """
         first, last = self.limits
         with np.errstate(divide='ignore', invalid='ignore'):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-An image's path to the network and back: how it is fitted to the input, and what copies it.
+Fits images to the input of the network, and copies them to the device and the results back.
 
-There is one copy each way between host and device, and none where none is needed.
+Each direction takes at most one copy between host and device, and none on the CPU.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from surgseg_ros.core.model_folder import ModelSpec
 
 _SAMPLE_STEP_PX: Final = 8
-_LEAST_LIT: Final = 8
-"""A pixel whose channels are all below this is outside the endoscope's view, or padding."""
+_MIN_LIT: Final = 8
+"""A pixel is outside the endoscope's view, or padding, if all its channels are below this."""
 
 _CLIPPED: Final = 250
 _TRIMMED: Final = 0.1
@@ -51,7 +51,7 @@ def place(image_size: tuple[int, int], input_size: tuple[int, int], mode: str) -
     :param image_size: (height, width) of the image in pixels.
     :param input_size: (height, width) of the network's input in pixels.
     :param mode: one of model_folder.FIT_MODES.
-    :return: the placement; it has at least one pixel each way.
+    :return: the placement; it is at least one pixel high and wide.
     """
     if mode == 'stretch':
         return Placement(*input_size)
@@ -62,7 +62,7 @@ def place(image_size: tuple[int, int], input_size: tuple[int, int], mode: str) -
 
 def prepare(images: Tensor, spec: ModelSpec) -> Tensor:
     """
-    Prepare images for the network of a model: wherever it runs, and not where it is trained.
+    Prepare images for the network of a model, in inference (training prepares its own).
 
     :param images: (N, H, W, 3) uint8 RGB.
     :param spec: the model.
@@ -74,13 +74,13 @@ def prepare(images: Tensor, spec: ModelSpec) -> Tensor:
 
 def normalize_colours(fitted: Tensor, target: Sequence[float], power: float) -> Tensor:
     """
-    Draw the mean of each channel towards a target, by a gain of (target / mean) ** power.
+    Move the mean of each channel towards a target, by a gain of (target / mean) ** power.
 
-    The gain depends on the image alone, so that a frame gets the same result live and offline.
+    The gain depends only on the image, so a frame gets the same result live and offline.
 
     :param fitted: (N, h, w, 3) uint8 RGB; it is not modified.
-    :param target: mean of red, green and blue, 0..255.
-    :param power: 0 changes nothing, with 1 the means are the target.
+    :param target: mean values of red, green and blue, 0..255.
+    :param power: with 0 the image does not change, with 1 its means become the target.
     :return: the same with each channel multiplied by its gain, which is limited to 0.5..2.5.
     """
     wanted = torch.tensor(target, dtype=torch.float32, device=fitted.device)
@@ -99,18 +99,18 @@ def normalize_colours(fitted: Tensor, target: Sequence[float], power: float) -> 
 
 def _channel_means(fitted: Tensor, prior: Tensor) -> Tensor:
     """
-    Estimate the means, (N, 3), so that they are steady from frame to frame.
+    Estimate the means of the channels, (N, 3), such that they are stable from frame to frame.
 
-    Neither borders nor highlights, which come and go, count: not the dark, not what is clipped in
-    two channels (red alone is in many a good image of tissue), and of the rest in each channel not
-    the least and the greatest tenth. With few pixels, the prior outweighs them.
+    Left out are dark pixels (borders), pixels that are clipped in two channels (highlights; red
+    alone is clipped in many good images of tissue), and the lowest and highest tenth of the rest
+    of each channel. If few pixels remain, the prior outweighs them.
     """
     half = _SAMPLE_STEP_PX // 2
     sample = fitted[:, half::_SAMPLE_STEP_PX, half::_SAMPLE_STEP_PX].flatten(1, 2).mT  # (N, 3, P)
     red, green, blue = sample.unbind(1)
     larger = torch.maximum(red, green)
     second = torch.maximum(torch.minimum(red, green), torch.minimum(larger, blue))
-    counted = (torch.maximum(larger, blue) >= _LEAST_LIT) & (second < _CLIPPED)
+    counted = (torch.maximum(larger, blue) >= _MIN_LIT) & (second < _CLIPPED)
     histogram = torch.zeros((len(sample), 3, 256), device=fitted.device)
     histogram.scatter_add_(2, sample.long(), counted[:, None].expand_as(sample).float())
     below = histogram.cumsum(2)
@@ -142,7 +142,7 @@ def fit(images: Tensor, input_size: tuple[int, int], mode: str) -> Tensor:
 
 def fit_mask(masks: Tensor, input_size: tuple[int, int], mode: str, fill: int) -> Tensor:
     """
-    Resize class masks as `fit` does the images, by nearest neighbour.
+    Resize class masks as `fit` resizes images, with nearest-neighbour interpolation.
 
     :param masks: (N, H, W) uint8 class indices.
     :param input_size: (height, width) of the network's input in pixels.
@@ -172,7 +172,7 @@ class Transfer(Protocol):
     """Transfers images to a device, and results back; not thread-safe."""
 
     def working(self) -> AbstractContextManager[Any]:
-        """Make the transfer's stream the current one in a `with` block."""
+        """Return a context manager that makes the transfer's stream the current one."""
 
     def upload(self, images: Sequence[RgbArray]) -> list[Tensor]:
         """
@@ -188,7 +188,7 @@ class Transfer(Protocol):
         Copy results to the host; waits for the device.
 
         :param planes: tensors on the device.
-        :return: the same as arrays, which nothing else modifies.
+        :return: the same values as arrays that nothing else modifies.
         """
 
 
@@ -212,19 +212,19 @@ class StagedTransfer:
     """
     Transfer for another device, through pinned memory on the host.
 
-    That memory is allocated once, and again only for larger images. Without it, each copy would go
-    through a buffer of the driver, and wait for it. If the device is lost, it is never freed:
-    torch accesses the device first, and ends the process when that fails.
+    The memory is allocated once, and again only for larger images. Without pinned memory, each
+    copy would pass through a buffer of the driver and wait for it. If the device is lost, the
+    memory is never freed: torch would access the device first, and that would end the process.
 
     :param device: the device.
-    :param stream: a separate stream on it; None if the device has no streams.
+    :param stream: a separate stream on the device; None if the device has no streams.
     :param pinned: whether to pin the memory on the host.
     """
 
     def __init__(
         self, device: torch.device, stream: 'torch.cuda.Stream | None', pinned: bool
     ) -> None:
-        """Store the arguments; memory is allocated when its size is known."""
+        """Store the arguments; memory is allocated when the size of the images is known."""
         self._device = device
         self._stream = stream
         self._pinned = pinned
@@ -243,7 +243,7 @@ class StagedTransfer:
         """See Transfer."""
         if self._stream is None:
             return contextlib.nullcontext()
-        # The work that computed the weights, in training, may still be running.
+        # The weights may still be being written on the current stream, for example in training.
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         return torch.cuda.stream(self._stream)
 
@@ -291,14 +291,18 @@ def transfer_to(device: torch.device) -> Transfer:
 
 
 def _as_tensor(image: RgbArray) -> Tensor:
-    """View (H, W, 3) as a tensor; copy only if torch cannot read the array as it is."""
+    """View (H, W, 3) as a tensor; copy only if torch cannot wrap the array."""
     if min(image.strides) < 0:
         image = image.copy()
     return torch.from_numpy(np.asarray(_Shared(image)))
 
 
 class _Shared:
-    """An array's memory, declared writable: torch warns otherwise; it is never written to."""
+    """
+    Exposes the memory of an array as writable, since torch warns about read-only arrays.
+
+    Nothing writes to it.
+    """
 
     def __init__(self, array: RgbArray) -> None:
         self.array = array

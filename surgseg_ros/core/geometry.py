@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the points of any instrument in a mask."""
+"""Finds the keypoints of instruments of all classes in a mask."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from surgseg_ros.core.tool_geometry import shaft_points, tool_geometry
 MOST_INSTRUMENTS: Final = 64
 
 _NEAR: Final = 0.006
-"""A point is hidden if no pixel of its instrument is so near, in image heights."""
+"""A point is hidden if no pixel of its instrument is within this distance, in image heights."""
 
 _LEAST_SAMPLES: Final = 3
 
@@ -44,34 +44,35 @@ _OF_PARTS: Final = (
     KeypointKind.NEEDLE_TAIL,
     KeypointKind.NEEDLE_THREAD_END,
 )
-"""Points whose place depends on where a network sees a part, or its end."""
+"""Keypoints whose position depends on the borders between parts, or on where a part ends."""
 
-_DOUBT: Final = 4.5
+_SIGMA_GROWTH: Final = 4.5
 """
-By how many powers of ten their deviations grow as the score falls from 1 to 0. Fitted to masks of
-models/default on drawn scenes: 68 of 100 errors are within 3, 6 and 20 of the deviations of exact
-masks where the score is about 0.87, 0.82 and 0.75 (the formula: 4, 6 and 13).
+Powers of ten by which the standard deviations of these keypoints grow as the score falls from 1
+to 0. Fitted to masks of models/default on synthetic scenes: 68 of 100 errors are within 3, 6 and
+20 times the standard deviations of exact masks where the score is about 0.87, 0.82 and 0.75 (the
+formula gives 4, 6 and 13).
 """
 
 _COVERS: Final = (*ROBOTIC_TOOL_PARTS, SUCTION, HOLDER)
 _PROBE: Final = 0.012
-"""Where an end is looked whether something covers it, in image heights."""
+"""Distance beyond an end at which to look for something that covers it, in image heights."""
 
 _THREAD_NEAR: Final = 0.03
-"""How near a thread must be to a needle's end to be fastened to it, in image heights."""
+"""Largest distance from a thread to the end of a needle that it is tied to, in image heights."""
 
 
 def find_geometries(
     instruments: Sequence[Instrument], mask: NDArray[np.uint8], roi: Roi | None = None
 ) -> list[Geometry]:
     """
-    Find the points of all instruments of an image.
+    Find the keypoints of all instruments of an image.
 
-    :param instruments: as `find_instruments` returns them; of more than MOST_INSTRUMENTS, the
-        largest have points: a mask of noise has thousands.
+    :param instruments: as `find_instruments` returns them. Only the MOST_INSTRUMENTS largest get
+        keypoints, since a mask of noise has thousands of instruments.
     :param mask: (H, W) uint8 class index.
-    :param roi: the part of the image that was segmented; None for all of it.
-    :return: the points that can be told, of each instrument; none without a decision.
+    :param roi: the part of the image that was segmented; None for the whole image.
+    :return: the keypoints of each instrument that can be found; none without a decision.
     """
     field = Field((mask.shape[0], mask.shape[1]), roi)
     chosen = sorted(instruments, key=lambda i: -i.area_px)[:MOST_INSTRUMENTS]
@@ -87,12 +88,12 @@ def find_geometries(
 
 class Distance(NamedTuple):
     """
-    The distance between points of two instruments.
+    The distance between keypoints of two instruments.
 
-    :param px: in pixels.
-    :param sigma_px: its standard deviation; the points' errors are taken for independent.
-    :param first: the place of the one instrument in the list.
-    :param second: the place of the other one.
+    :param px: distance in pixels.
+    :param sigma_px: its standard deviation, if the errors of both points are independent.
+    :param first: index of the first instrument.
+    :param second: index of the second instrument.
     """
 
     px: float
@@ -103,10 +104,10 @@ class Distance(NamedTuple):
 
 class Distances(NamedTuple):
     """
-    Distances that a controller asks for; None where a point is not seen.
+    Distances that a controller needs; None if a keypoint is not visible.
 
     :param needle_to_tip: from a needle's point to the nearest tip of a robotic tool.
-    :param tip_to_tip: between the tips of the two robotic tools that are nearest to each other.
+    :param tip_to_tip: between the tips of the two robotic tools that are closest to each other.
     """
 
     needle_to_tip: Distance | None
@@ -117,10 +118,10 @@ def least_distances(
     instruments: Sequence[Instrument], geometries: Sequence[Geometry]
 ) -> Distances:
     """
-    Find the least distances between points of instruments.
+    Find the smallest distances between keypoints of instruments.
 
-    :param instruments: those of an image.
-    :param geometries: of each; points that are hidden or beyond the image do not count.
+    :param instruments: the instruments of an image.
+    :param geometries: of each instrument; points that are hidden or outside the image are ignored.
     :return: the distances.
     """
     tips = _seen(instruments, geometries, ROBOTIC_TOOL, KeypointKind.TIP)
@@ -134,7 +135,7 @@ def _seen(
     label: int,
     kind: KeypointKind,
 ) -> list[tuple[int, Keypoint]]:
-    """List the points of a kind that are in sight, with the places of their instruments."""
+    """List the visible keypoints of a kind, with the indices of their instruments."""
     return [
         (place, point)
         for place, (instrument, geometry) in enumerate(zip(instruments, geometries))
@@ -164,7 +165,7 @@ def _least(
 def _find(
     instrument: Instrument, mask: NDArray[np.uint8], field: Field, threads: Points
 ) -> Geometry:
-    """Find the points of an instrument; `threads` are samples of all threads."""
+    """Find the keypoints of an instrument; `threads` are samples of all threads."""
     if instrument.runs is None:
         return Geometry()
     if instrument.label == ROBOTIC_TOOL:
@@ -174,10 +175,10 @@ def _find(
     else:
         find = _OTHERS.get(instrument.label, _centre)
         found = find(sample_runs(instrument.runs, field.step), field)
-    doubt = 10 ** (_DOUBT * (1 - instrument.score))
+    growth = 10 ** (_SIGMA_GROWTH * (1 - instrument.score))
     flagged = [
         _flagged(
-            point._replace(sigma_px=point.sigma_px * (doubt if point.kind in _OF_PARTS else 1)),
+            point._replace(sigma_px=point.sigma_px * (growth if point.kind in _OF_PARTS else 1)),
             instrument.label,
             mask,
         )
@@ -188,12 +189,12 @@ def _find(
 
 def window(image: NDArray[Any], row: int, column: int, radius_px: int) -> NDArray[Any]:
     """
-    Take the square around a pixel.
+    Return the square around a pixel.
 
     :param image: (H, W).
-    :param row: of the pixel; it may lie outside.
-    :param column: of the pixel.
-    :param radius_px: pixels to each side.
+    :param row: row of the pixel; it may lie outside the image.
+    :param column: column of the pixel.
+    :param radius_px: half of the side length, in pixels.
     :return: the part of the square that is in the image.
     """
     rows, columns = (
@@ -218,7 +219,7 @@ def _flagged(point: Keypoint, label: int, mask: NDArray[np.uint8]) -> Keypoint:
 
 
 def _is_cut(end: Keypoint, mask: NDArray[np.uint8]) -> bool:
-    """Whether a tool or a rod lies where an end points: what is seen is not its end."""
+    """Return whether a tool or rod lies just beyond an end, so that the true end is covered."""
     probes = _PROBE * mask.shape[0] * np.array([[1.0], [2.0]])
     out = np.array([math.cos(end.angle_rad), math.sin(end.angle_rad)])
     columns, rows = np.rint(end.place + probes * out).astype(np.intp).T
@@ -227,14 +228,14 @@ def _is_cut(end: Keypoint, mask: NDArray[np.uint8]) -> bool:
 
 
 def _centre(points: Points, field: Field) -> Geometry:
-    """Find the centre of something small."""
+    """Find the centre of a small object."""
     sigma = field.step / 6
     middle = points.mean(axis=0)
     return Geometry((make_point(KeypointKind.CENTRE, middle, np.zeros(2), sigma, field),))
 
 
 def _rod_geometry(points: Points, field: Field) -> Geometry:
-    """Find tip, axis and entry of a rod."""
+    """Find tip, axis and entry point of a rod."""
     if len(points) < _LEAST_SAMPLES:
         return Geometry()
     strip = fit_strip(points, field)
@@ -248,7 +249,7 @@ def _rod_geometry(points: Points, field: Field) -> Geometry:
 
 
 def _needle_geometry(points: Points, threads: Points, field: Field) -> Geometry:
-    """Find a needle's ends; the thread is at its tail, and its point is thin."""
+    """Find the ends of a needle: the thread is at its tail, and its point is thin."""
     arc = fit_arc(points, field.step)
     if arc is None:
         return Geometry()
@@ -272,14 +273,14 @@ def _needle_geometry(points: Points, threads: Points, field: Field) -> Geometry:
 
 
 def _tangent(centre: Points, end: Points, middle: Points) -> Points:
-    """Return the direction in which an arc leaves its end, away from its middle."""
+    """Return the direction of an arc at its end, away from its middle."""
     away = end - centre
     tangent = np.array([-away[1], away[0]])
     return np.asarray(tangent if tangent @ (end - middle) > 0 else -tangent)
 
 
 def _thread_geometry(points: Points, field: Field) -> Geometry:
-    """Find a thread's ends, and points along it."""
+    """Find the ends of a thread, and points along it."""
     line = resample(course(points, field.size[0] / COURSE_CELLS))
     steps = np.gradient(line, axis=0)
     sigma = field.size[0] / COURSE_CELLS / 4

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pixels of a mask belong to which instrument, where instruments touch or are cut in two."""
+"""Assigns the pixels of a mask to instruments, where instruments touch or are cut in two."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def separate_instruments(
     mask: NDArray[np.uint8], runs: Runs, regions: NDArray[np.intp], field: Field
 ) -> list[tuple[Runs, ToolParts | None]]:
     """
-    Turn connected regions into instruments: tools that touch are separated, pieces joined.
+    Turn connected components into instruments: split tools that touch, and join pieces of one.
 
     :param mask: (H, W) uint8 class index.
-    :param runs: those to use; all parts of robotic tools are of the kind ROBOTIC_TOOL.
-    :param regions: (n,) the region of each run, as `connect` returns it.
-    :param field: where instruments are seen.
+    :param runs: the runs to use; all parts of robotic tools have the kind ROBOTIC_TOOL.
+    :param regions: (n,) connected component of each run, as `connect` returns it.
+    :param field: the visible part of the image.
     :return: the runs of each instrument, and its parts if it is a robotic tool; every run belongs
         to one instrument.
     """
-    if len(np.unique(regions)) > MOST_REGIONS:  # noise: nothing in it continues anything
+    if len(np.unique(regions)) > MOST_REGIONS:  # noise, in which nothing needs to be joined
         order = np.argsort(regions, kind='stable')
         borders = np.flatnonzero(np.diff(regions[order])) + 1
         return [(runs.take(region), None) for region in np.split(order, borders)]
@@ -54,7 +54,7 @@ def separate_instruments(
 
 
 MOST_REGIONS: Final = 150
-"""Of more regions, each is an instrument; twenty tools in pieces have fewer."""
+"""With more connected components, each is an instrument. Twenty tools in pieces have fewer."""
 
 
 class _Owners:
@@ -62,8 +62,8 @@ class _Owners:
     Finds which runs belong to which robotic tool.
 
     :param mask: (H, W) uint8 class index.
-    :param runs: its runs.
-    :param regions: (n,) the region of each run.
+    :param runs: the runs of the mask.
+    :param regions: (n,) connected component of each run.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class _Owners:
         self._mask, self._field = mask, field
 
     def tools(self, chosen: NDArray[np.intp]) -> list[tuple[Runs, ToolParts | None]]:
-        """Return the tools among some runs, which are in reading order."""
+        """Return the tools that consist of the chosen runs, which are in reading order."""
         if not len(chosen):
             return []
         tools = group_tools(self._mask, self._field)
@@ -84,7 +84,9 @@ class _Owners:
             points = np.concatenate([part.points for part in tool.parts]).astype(np.intp)
             pixels = points[:, 1] * self._width + points[:, 0]
             places = np.searchsorted(starts, pixels, 'right') - 1
-            places = places[(places >= 0) & (pixels < ends[places])]  # not of regions left out
+            places = places[
+                (places >= 0) & (pixels < ends[places])
+            ]  # ignore components that were not chosen
             for region in np.unique(self._regions[chosen[places]]):
                 members.setdefault(int(region), set()).add(number)
         own: dict[int, list[Runs]] = {}
@@ -106,7 +108,7 @@ class _Owners:
 
 
 def _owner_grid(tools: list[ToolParts], field: Field) -> NDArray[np.uint8]:
-    """Give each cell of the grid the number, from 1, of the tool whose sample is nearest."""
+    """Assign each cell of the grid to the tool with the nearest sample; tools count from 1."""
     step = field.step
     grid = np.zeros([-(-side // step) for side in field.size], np.uint8)
     for number, tool in enumerate(tools, 1):
@@ -124,7 +126,7 @@ def _owner_grid(tools: list[ToolParts], field: Field) -> NDArray[np.uint8]:
 def _cut(
     runs: Runs, grid: NDArray[np.uint8], step: int, numbers: list[int]
 ) -> list[tuple[int, Runs]]:
-    """Cut runs where the owner changes from one cell of the grid to the next."""
+    """Split runs where the owner changes from one cell of the grid to the next."""
     first = runs.starts // step
     counts = (runs.ends - 1) // step - first + 1
     of_run = np.repeat(np.arange(len(counts)), counts)
@@ -147,7 +149,7 @@ def _cut(
 
 
 def _merged(pieces: list[Runs]) -> Runs:
-    """Put the runs of several pieces together, in reading order."""
+    """Merge the runs of several pieces, in reading order."""
     if len(pieces) == 1:
         return pieces[0]
     joined = Runs(*(np.concatenate(columns) for columns in zip(*pieces)))
@@ -156,11 +158,11 @@ def _merged(pieces: list[Runs]) -> Runs:
 
 def sample_runs(runs: Runs, step: int) -> Points:
     """
-    Take samples of some pixels.
+    Sample pixels on a grid.
 
     :param runs: the pixels.
-    :param step: distance of the samples in both directions.
-    :return: (n, 2) x and y on the grid; the middles of the runs where few are on it.
+    :param step: distance between neighbouring samples, in both directions.
+    :return: (n, 2) x and y on the grid; the middles of the runs if few of them are on the grid.
     """
     first = step // 2
     chosen = runs.take(np.flatnonzero(runs.rows % step == first))
@@ -176,11 +178,11 @@ def sample_runs(runs: Runs, step: int) -> Points:
 
 def join_pieces(pieces: list[Runs], mask: NDArray[np.uint8], field: Field) -> list[Runs]:
     """
-    Join pieces of one rod, needle or thread that something in front of it separates.
+    Join pieces of a rod, needle or thread that are separated by something in front of it.
 
-    :param pieces: connected regions.
+    :param pieces: connected components.
     :param mask: (H, W) uint8 class index.
-    :param field: where instruments are seen.
+    :param field: the visible part of the image.
     :return: the instruments.
     """
     joined = []
@@ -206,12 +208,12 @@ def join_pieces(pieces: list[Runs], mask: NDArray[np.uint8], field: Field) -> li
     return joined
 
 
-_UNDER_A_TOOL: Final = 20.0
-"""The widest gap between two pieces of a rod, in its widths, where something covers it."""
+_COVERED_GAP: Final = 20.0
+"""Widest gap between two pieces of a rod if something covers it, in widths of the rod."""
 
-_HIDDEN: Final = 0.8
-_LONGEST: Final = 0.35
-"""The widest gap that something covers, in image heights."""
+_COVERED_SHARE: Final = 0.8
+_MAX_GAP: Final = 0.35
+"""Widest gap that something may cover, in image heights."""
 
 _SAMPLE: Final = 200
 
@@ -227,30 +229,30 @@ def _is_same_rod(rod: Part | None, piece: Part | None, mask: NDArray[np.uint8]) 
         return False
     if continues(rod, piece):
         return True
-    return continues(rod, piece, _UNDER_A_TOOL) and _is_covered(rod.points, piece.points, mask)
+    return continues(rod, piece, _COVERED_GAP) and _is_covered(rod.points, piece.points, mask)
 
 
 def _is_covered(first: Points, second: Points, mask: NDArray[np.uint8]) -> bool:
-    """Whether something is seen on all of the way from one piece to another, which is short."""
+    """Return whether the gap between two pieces is short, and something covers all of it."""
     first, second = (points[:: max(1, len(points) // _SAMPLE)] for points in (first, second))
     gaps = np.hypot(*(first[:, None] - second[None]).transpose(2, 0, 1))
     one, other = np.unravel_index(gaps.argmin(), gaps.shape)
-    if gaps[one, other] > _LONGEST * mask.shape[0]:
+    if gaps[one, other] > _MAX_GAP * mask.shape[0]:
         return False
     line = np.linspace(first[one], second[other], 17)[1:-1]
     columns, rows = np.rint(line).astype(np.intp).T
-    return bool(np.isin(mask[rows, columns], CLEAR, invert=True).mean() > _HIDDEN)
+    return bool(np.isin(mask[rows, columns], CLEAR, invert=True).mean() > _COVERED_SHARE)
 
 
 def _points(points: Points, _: Field) -> Points:
     return points
 
 
-_ON_ONE_ARC: Final = 0.08
-"""Two pieces lie on one circle if the deviation from it is below this share of its radius."""
+_ARC_RESIDUAL: Final = 0.08
+"""Largest standard deviation of two pieces from a common circle, as a share of its radius."""
 
-_LIKE: Final = 1.5
-"""By what factor the circle of both may differ from that of the larger piece."""
+_RADIUS_RATIO: Final = 1.5
+"""Largest ratio between the radius of the common circle and that of the larger piece."""
 
 _Needle = tuple[Points, Arc | None]
 
@@ -263,11 +265,11 @@ def _is_same_needle(needle: _Needle, piece: _Needle, mask: NDArray[np.uint8]) ->
     points, own = needle
     if own is not None and lies_on(own, piece[0]):
         return True
-    both = np.concatenate([points, piece[0]])  # a short piece says little of the circle
+    both = np.concatenate([points, piece[0]])  # a short piece alone does not determine the circle
     arc = fit_arc(both, Field((mask.shape[0], mask.shape[1])).step)
-    if arc is None or arc.residual_px > _ON_ONE_ARC * arc.radius_px:
+    if arc is None or arc.residual_px > _ARC_RESIDUAL * arc.radius_px:
         return False
-    fits = own is None or 1 / _LIKE < arc.radius_px / own.radius_px < _LIKE
+    fits = own is None or 1 / _RADIUS_RATIO < arc.radius_px / own.radius_px < _RADIUS_RATIO
     return fits and _is_covered(points, piece[0], mask)
 
 
@@ -278,4 +280,4 @@ _CONTINUATIONS: Final[dict[int, tuple[Callable[..., Any], Callable[..., bool]]]]
     NEEDLE: (_needle, _is_same_needle),
     THREAD: (thread_ends, is_same_thread),
 }
-"""How the form of a piece is described, and whether one continues what is larger, by class."""
+"""By class: the function that describes a piece, and the one that compares two of them."""

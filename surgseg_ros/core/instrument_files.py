@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Instruments of a frame as files: an image of their pixels, and a JSON file of their points.
+Instruments of a frame as files: an image of their pixels, and a JSON file of their keypoints.
 
-`synthesize` writes the truth, `predict` what it finds, and `evaluate` reads both.
+`synthesize` writes the ground truth, `predict` the predictions, and `evaluate` reads both.
 """
 
 from __future__ import annotations
@@ -19,36 +19,38 @@ from surgseg_ros.core.keypoints import Geometry, Keypoint, KeypointKind
 from surgseg_ros.core.labels import BACKGROUND, CLASS_COUNT, KEYPOINT_LABELS, LABELS, NO_DECISION
 
 INSTANCES_FOLDER: Final = 'instances'
-"""Beside `segmentation/`: of each frame an image (mono8), whose value is the number of the
-instrument of a pixel, 0 of none, NO_DECISION."""
+"""
+Folder beside `segmentation/`, with an image (mono8) of each frame. The value of a pixel is the
+number of its instrument, 0 for none, or NO_DECISION.
+"""
 
 INSTRUMENTS_FOLDER: Final = 'instruments'
-"""Beside `segmentation/`: of each frame a JSON file of the instruments in `instances/`."""
+"""Folder beside `segmentation/`, with a JSON file of each frame that lists its instruments."""
 
 MAX_FILE_BYTES: Final = 4_000_000
-"""Of a JSON file; 254 threads take 1 MB."""
+"""Largest size of a JSON file; 254 threads take 1 MB."""
 
 _DIGITS: Final = 3
-"""Decimals of what is in pixels or degrees."""
+"""Decimal places of values in pixels or degrees."""
 
 
 class InstrumentFileError(ValueError):
-    """A file that is not a list of instruments; the message names it and the error."""
+    """A file that is not a list of instruments; the message gives the file and the error."""
 
 
 class ListedInstrument(NamedTuple):
     """
     An instrument of a frame.
 
-    :param number: of its pixels in the image in INSTANCES_FOLDER, 1 to 254.
+    :param number: value of its pixels in the image in INSTANCES_FOLDER, 1 to 254.
     :param label: a key of LABELS.
-    :param geometry: its points.
-    :param track_id: the same in all frames of a video; 0 of what is not tracked.
-    :param score: how sure it is, 0..1; 1 in the truth.
-    :param tip_m: x, y and z of its tip in metres in the rectified frame of the first camera; None
-        where it is not known.
-    :param axis: unit vector along its shaft to the tip, in the same frame; None likewise.
-    :param tip_sigma_m: standard deviations of x, y and z of the tip; None in the truth.
+    :param geometry: its keypoints.
+    :param track_id: the same in all frames of a video; 0 if the instrument is not tracked.
+    :param score: confidence, 0..1; 1 in the ground truth.
+    :param tip_m: x, y and z of its tip in metres, in the rectified frame of the first camera; None
+        if it is unknown.
+    :param axis: unit vector along its shaft to the tip, in the same frame; None if it is unknown.
+    :param tip_sigma_m: standard deviations of x, y and z of the tip; None in the ground truth.
     """
 
     number: int
@@ -65,11 +67,11 @@ def instruments_to_json(
     instruments: Sequence[ListedInstrument], *, is_decided: bool = True
 ) -> bytes:
     """
-    Write the instruments of a frame.
+    Serialize the instruments of a frame.
 
-    :param instruments: those in it.
-    :param is_decided: False without a decision, where an empty list does not mean that there are
-        none.
+    :param instruments: the instruments.
+    :param is_decided: False if there is no decision, so that an empty list does not mean that the
+        frame has no instruments.
     :return: the content of a JSON file.
     """
     entries = [_entry(instrument) for instrument in instruments]
@@ -118,9 +120,9 @@ def read_instruments(path: Path) -> tuple[ListedInstrument, ...]:
     """
     Read the instruments of a frame.
 
-    :param path: a file as `instruments_to_json` writes it.
+    :param path: a file that `instruments_to_json` wrote.
     :return: the instruments, in the order of the file.
-    :raises InstrumentFileError: if it cannot be read, or is something else.
+    :raises InstrumentFileError: if the file cannot be read, or is not such a file.
     """
     try:
         found = tuple(

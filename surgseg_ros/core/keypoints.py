@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points of an instrument that a controller needs: tips, joints, ends."""
+"""Keypoints of an instrument that a controller needs: tips, joints, ends."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from surgseg_ros.core.field import Field, Points
 _HALF_PIXEL: Final = 0.5
 
 SIGMA_PX: Final = 20.0
-"""The deviation of a point whose score is 0.5."""
+"""Standard deviation of a keypoint whose score is 0.5."""
 
 
 class KeypointKind(IntEnum):
-    """What a point is; names and numbers are those of KEYPOINT_LABELS."""
+    """The kind of a keypoint; names and numbers are those of KEYPOINT_LABELS."""
 
     TIP = 20
     LEFT_JAW_TIP = 21
@@ -43,15 +43,15 @@ class KeypointKind(IntEnum):
 
 class Keypoint(NamedTuple):
     """
-    A point of an instrument.
+    A keypoint of an instrument.
 
-    :param kind: what it is.
+    :param kind: the kind of keypoint.
     :param x_px: column; integers are centres of pixels.
     :param y_px: row.
-    :param angle_rad: its direction, from x towards y; 0 if it has none.
-    :param sigma_px: standard deviation of its place in each direction.
-    :param is_hidden: whether something else covers it.
-    :param is_beyond: whether it lies outside of the image.
+    :param angle_rad: direction, from x towards y; 0 if the keypoint has no direction.
+    :param sigma_px: standard deviation of x and of y.
+    :param is_hidden: whether something else covers the keypoint.
+    :param is_beyond: whether the keypoint lies outside the image.
     """
 
     kind: KeypointKind
@@ -64,7 +64,7 @@ class Keypoint(NamedTuple):
 
     @property
     def score(self) -> float:
-        """How sure it is, 0..1: 1 for a deviation of 0, 0.5 for one of SIGMA_PX."""
+        """Confidence, 0..1: 1 for a standard deviation of 0, 0.5 for one of SIGMA_PX."""
         return SIGMA_PX / (SIGMA_PX + self.sigma_px) if not self.is_hidden else 0.0
 
     @property
@@ -76,12 +76,12 @@ class Keypoint(NamedTuple):
 @dataclass(frozen=True)
 class Geometry:
     """
-    Points and measures of an instrument.
+    Keypoints and measures of an instrument.
 
-    :param keypoints: its points, in the order of their kinds.
-    :param opening_deg: angle between the jaws; None where they are not seen.
+    :param keypoints: its keypoints, sorted by kind.
+    :param opening_deg: angle between the jaws; None if they are not visible.
     :param shaft_width_px: width of the shaft at its end; None without a shaft.
-    :param needle_radius_px: of the circle that fits a needle; None of what is no needle.
+    :param needle_radius_px: radius of the circle fitted to a needle; None for other classes.
     """
 
     keypoints: tuple[Keypoint, ...] = ()
@@ -92,10 +92,10 @@ class Geometry:
 
 def hide_tip(points: Sequence[Keypoint]) -> tuple[Keypoint, ...]:
     """
-    Flag the tip between two jaws as hidden if the end of either is.
+    Flag the tip between two jaws as hidden if the tip of either jaw is hidden.
 
-    :param points: of an instrument.
-    :return: the same points.
+    :param points: the keypoints of an instrument.
+    :return: the same keypoints.
     """
     jaws = (KeypointKind.LEFT_JAW_TIP, KeypointKind.RIGHT_JAW_TIP)
     hidden = any(point.kind in jaws and point.is_hidden for point in points)
@@ -107,14 +107,14 @@ def make_point(
     kind: KeypointKind, place: Points, direction: Points, sigma_px: float, field: Field
 ) -> Keypoint:
     """
-    Make a point.
+    Create a keypoint, and determine whether it lies outside the field.
 
-    :param kind: what it is.
+    :param kind: the kind of keypoint.
     :param place: (2,) x and y in pixels.
-    :param direction: (2,) in which it points, of any length.
-    :param sigma_px: standard deviation of its place.
-    :param field: beyond which it may lie.
-    :return: the point.
+    :param direction: (2,) direction; not normalized.
+    :param sigma_px: standard deviation of x and of y.
+    :param field: the visible part of the image.
+    :return: the keypoint.
     """
     x, y = map(float, place)
     beyond = float(field.gaps(place)) < -_HALF_PIXEL

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The regions of a mask that robotic tools consist of, as samples on a grid."""
+"""Connected components of a mask that robotic tools consist of, sampled on a grid."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from surgseg_ros.core.labels import BACKGROUND, NO_DECISION
 from surgseg_ros.core.strips import Strip
 
 CLEAR: Final = (BACKGROUND, NO_DECISION)
-"""Labels of pixels that cover nothing: what is behind them would be seen, or nobody knows."""
+"""Labels that do not cover an instrument: tissue does not, and of NO_DECISION nothing is known."""
 
 LEAST_SAMPLES: Final = 6
 SAMPLE: Final = 96
 _CROSS: Final = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 MOST_PARTS: Final = 24
-"""Of each class, the largest; a mask of noise has thousands, and none of them is an instrument."""
+"""Largest number of components of a class, by area; a mask of noise has thousands."""
 
 
 @dataclass(frozen=True)
 class Part:
     """
-    A connected region of one class, or the share of it that belongs to one instrument.
+    A connected component of one class, or the share of it that belongs to one instrument.
 
     :param label: its class.
     :param points: (n, 2) x and y in pixels, samples on the grid.
-    :param step: distance of the samples in both directions.
-    :param strip: of a shaft; its direction points to the tip once that is known.
+    :param step: distance between neighbouring samples, in both directions.
+    :param strip: of a shaft; once it is known where the tip is, its direction points there.
     """
 
     label: int
@@ -44,7 +44,7 @@ class Part:
 
     @cached_property
     def rim(self) -> Points:
-        """(m, 2) its points that lack a neighbour: what is nearest to anything outside of it."""
+        """(m, 2) the points at the edge of the part: those that lack a neighbour."""
         columns, rows = (self.points // self.step).astype(np.intp).T
         columns, rows = columns - columns.min() + 1, rows - rows.min() + 1
         own = np.zeros((int(rows.max()) + 2, int(columns.max()) + 2), np.uint8)
@@ -53,12 +53,12 @@ class Part:
 
     @cached_property
     def sample(self) -> Points:
-        """(m, 2) at most SAMPLE points of its rim."""
+        """(m, 2) at most SAMPLE points of its edge."""
         return self.rim[:: -(-len(self.rim) // SAMPLE)]
 
     @property
     def middle(self) -> Points:
-        """(2,) the centre of its points."""
+        """(2,) centroid of its points."""
         return np.asarray(self.points.mean(axis=0))
 
 
@@ -70,8 +70,8 @@ class ToolParts:
     :param shafts: pieces of its shaft.
     :param wrists: pieces of its wrist.
     :param claspers: pieces of its jaws.
-    :param is_shared: whether its jaws are a share of a region that several tools touch, so that
-        they may be another's.
+    :param is_shared: whether its jaws were cut out of a component that touches several tools, so
+        that they may belong to another tool.
     """
 
     shafts: list[Part]
@@ -81,17 +81,17 @@ class ToolParts:
 
     @property
     def parts(self) -> list[Part]:
-        """All of them."""
+        """All parts of the tool."""
         return [*self.shafts, *self.wrists, *self.claspers]
 
 
 def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
     """
-    Find the connected regions of some classes.
+    Find the connected components of some classes.
 
     :param mask: (H, W) uint8 class index.
     :param labels: the classes.
-    :return: the largest regions of each class, in the order of the classes.
+    :return: the largest components of each class, in the order of the classes.
     """
     step = Field((mask.shape[0], mask.shape[1])).step
     first = step // 2
@@ -115,12 +115,12 @@ def find_parts(mask: NDArray[np.uint8], labels: tuple[int, ...]) -> list[Part]:
 
 def touch(first: Part, second: Part, step_px: float) -> bool:
     """
-    Tell whether two parts have neighbouring points.
+    Return whether two parts have neighbouring points.
 
     :param first: a part.
-    :param second: another.
-    :param step_px: distance of neighbours in the grid.
-    :return: whether a point of each is next to one of the other.
+    :param second: another part.
+    :param step_px: distance between neighbours in the grid.
+    :return: whether a point of one part is next to a point of the other.
     """
     margin = 1.5 * step_px
     near, other = _within(second.rim, first.rim, margin), first.rim
@@ -132,32 +132,32 @@ def touch(first: Part, second: Part, step_px: float) -> bool:
 
 
 def _within(points: Points, others: Points, margin: float) -> Points:
-    """Select the points that are in the rectangle around others, or near it."""
+    """Select the points in or near the bounding rectangle of other points."""
     low, high = others.min(axis=0) - margin, others.max(axis=0) + margin
     return np.asarray(points[((points >= low) & (points <= high)).all(axis=1)])
 
 
 def distances(points: Points, parts: list[Part]) -> Points:
     """
-    Compute how far points are from some parts.
+    Compute the distances of points from parts.
 
     :param points: (n, 2) x and y in pixels.
     :param parts: at least one.
-    :return: (n,) distances in pixels from the nearest point of a rim.
+    :return: (n,) distances in pixels from the nearest point at the edge of a part.
     """
     return rim_distances(points, np.concatenate([part.rim for part in parts]))
 
 
 def rim_distances(points: Points, others: Points) -> Points:
     """
-    Compute how far points are from the nearest of others.
+    Compute the distances of points from the nearest of other points.
 
     :param points: (n, 2) x and y in pixels.
-    :param others: (m, 2) likewise; at least one.
-    :return: (n,) distances in pixels from at most SAMPLE of them.
+    :param others: (m, 2) other points, at least one.
+    :return: (n,) distances in pixels; at most SAMPLE of the other points are used.
     """
     others = others[:: -(-len(others) // SAMPLE)]
-    origin = others[0]  # near which single precision is enough, and takes half the time
+    origin = others[0]  # relative to it, single precision is exact enough and twice as fast
     near, far = (points - origin).astype(np.float32), (others - origin).astype(np.float32)
     apart = (far**2).sum(axis=1) - 2 * near @ far.T
     squares = apart.min(axis=1) + (near**2).sum(axis=1)
@@ -166,10 +166,10 @@ def rim_distances(points: Points, others: Points) -> Points:
 
 def tool_width(tool: ToolParts) -> float:
     """
-    Measure a tool.
+    Measure the width of a tool.
 
     :param tool: its parts.
-    :return: the width of its shaft at the end in pixels; without one, about that of its parts.
+    :return: the width of its shaft at the end in pixels; else estimated from its parts.
     """
     if tool.shafts and tool.shafts[0].strip is not None:
         strip = tool.shafts[0].strip

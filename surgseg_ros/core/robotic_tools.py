@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of robotic tools in a mask: which shaft, wrist and clasper are one tool."""
+"""Groups shafts, wrists and claspers of a mask into robotic tools."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from surgseg_ros.core.parts import (
 from surgseg_ros.core.strips import angle_between, split_strips, strip_along
 from surgseg_ros.core.tool_costs import SHARED, SampleCosts, costs_of
 
-_FARTHEST: Final = 1.3
-"""A part belongs to a shaft if the gap is at most this many of the shaft's widths."""
+_MAX_GAP: Final = 1.3
+"""A part belongs to a tool if the gap between them is at most this many shaft widths."""
 
-_TOUCHING: Final = 0.15
-"""Across a wider gap, in the shaft's widths, only if something covers it."""
+_MAX_OPEN_GAP: Final = 0.15
+"""Widest gap to a tool that nothing needs to cover, in shaft widths."""
 
-_COVERED: Final = 0.6
+_COVERED_SHARE: Final = 0.6
 
 _CONTACT: Final = 4.0
-"""A jaw hangs on the nearest tool, and on others that are as near but for so many samples."""
+"""A jaw may belong to each tool whose distance is within this many samples of the smallest."""
 
 _EARS: Final = 0.4
-"""Most area of a forked shaft's ears, in that of the wrist between them."""
+"""Largest area of the ears of a forked shaft, as a share of the wrist between them."""
 
 _JAW_GAP: Final = 0.5
-"""A jaw that continues nothing belongs to a tool no farther away than this, in its own length."""
+"""Largest gap between an unattached jaw and the tool that it belongs to, in lengths of the jaw."""
 
 
 def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
     """
-    Tell robotic tools apart.
+    Group the parts of robotic tools into tools.
 
-    Each shaft begins a tool; wrists continue shafts, claspers continue wrists. What continues
-    nothing is a tool of its own.
+    Each shaft starts a tool; wrists are attached to shafts, claspers to wrists. A part that cannot
+    be attached becomes a tool of its own.
 
     :param mask: (H, W) uint8 class index.
-    :param field: where instruments are seen.
-    :return: the tools, from the left.
+    :param field: the visible part of the image.
+    :return: the tools, from left to right.
     """
     found = find_parts(mask, (SHAFT, WRIST, CLASPER))
     ends = [part for part in found if part.label != SHAFT]
@@ -60,9 +60,9 @@ def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
         if part.label == SHAFT:
             for strip, own in split_strips(part.points, field):
                 shafts.append(Part(SHAFT, part.points[own], field.step, strip))
-    tools = [ToolParts(group, [], []) for group in _joined(shafts, ends, field)]
+    tools = [ToolParts(group, [], []) for group in _join_shafts(shafts, ends, field)]
     for tool in tools:
-        _point_to_the_tip(tool, ends, field)
+        _orient_shaft(tool, ends, field)
     costs = SampleCosts()
     for label in (WRIST, CLASPER):
         waiting = [part for part in ends if part.label == label]
@@ -71,18 +71,18 @@ def group_tools(mask: NDArray[np.uint8], field: Field) -> list[ToolParts]:
     return sorted(tools, key=lambda tool: float(tool.parts[0].middle[0]))
 
 
-def _joined(shafts: list[Part], ends: list[Part], field: Field) -> list[list[Part]]:
-    """Join pieces of one shaft that something in front of it separates, or its own wrist."""
+def _join_shafts(shafts: list[Part], ends: list[Part], field: Field) -> list[list[Part]]:
+    """Group the pieces of shafts that something in front of them, or their wrist, separates."""
     groups: list[list[Part]] = []
     for part in sorted(shafts, key=lambda part: -len(part.points)):
         for group in groups:
             if _are_ears(group[0], part, ends, field.step):
                 group.append(part)
                 break
-            if _enter_apart(group[0], part, field) or _ends_before(group[0], part, ends):
+            if _enter_separately(group[0], part, field) or _ends_in_wrist(group[0], part, ends):
                 continue
             known = group[0], part
-            if continues(*known) or _lies_within(*known) or _flanks(*known, ends):
+            if continues(*known) or _is_visible_beside(*known) or _are_parallel_ears(*known, ends):
                 group.append(part)
                 break
         else:
@@ -91,7 +91,7 @@ def _joined(shafts: list[Part], ends: list[Part], field: Field) -> list[list[Par
 
 
 def _are_ears(first: Part, second: Part, ends: list[Part], step_px: float) -> bool:
-    """Whether two shafts are what is seen of one beside the wrist that both touch."""
+    """Return whether two pieces are the visible ears of one shaft, on both sides of its wrist."""
     area = len(first.points) + len(second.points)
     return any(
         area < _EARS * len(part.points)
@@ -102,8 +102,8 @@ def _are_ears(first: Part, second: Part, ends: list[Part], step_px: float) -> bo
     )
 
 
-def _enter_apart(first: Part, second: Part, field: Field) -> bool:
-    """Whether two shafts enter the image at different places: they are two tools."""
+def _enter_separately(first: Part, second: Part, field: Field) -> bool:
+    """Return whether two shafts enter the image at different positions, so they are two tools."""
     places = []
     for part in (first, second):
         if part.strip is None:
@@ -117,8 +117,8 @@ def _enter_apart(first: Part, second: Part, field: Field) -> bool:
     return float(np.hypot(*(places[0] - places[1]))) > 2 * width_px
 
 
-def _lies_within(shaft: Part, piece: Part) -> bool:
-    """Whether a piece is what is seen of a shaft beside something that lies on it."""
+def _is_visible_beside(shaft: Part, piece: Part) -> bool:
+    """Return whether a piece is what remains visible of a shaft beside a cover."""
     if shaft.strip is None:
         return False
     along, across = shaft.strip.coordinates(piece.rim)
@@ -129,8 +129,8 @@ def _lies_within(shaft: Part, piece: Part) -> bool:
     return overlaps and float(np.abs(across).max()) < _INSIDE * half
 
 
-def _ends_before(first: Part, second: Part, ends: list[Part]) -> bool:
-    """Whether a wrist between two shafts touches one of them alone: it is the end of that one."""
+def _ends_in_wrist(first: Part, second: Part, ends: list[Part]) -> bool:
+    """Return whether a wrist between two shafts touches, and so ends, only one of them."""
     strip, step_px = first.strip, first.step
     if strip is None:
         return False
@@ -147,10 +147,10 @@ def _ends_before(first: Part, second: Part, ends: list[Part]) -> bool:
 
 
 _STUB: Final = 2.5
-"""A shaft of fewer widths says little of its direction: what it carries says more."""
+"""A shorter shaft, in widths, does not define its own direction; the part attached to it does."""
 
-_CLEAR: Final = 0.8
-"""Cosine of the angle from which on the two disagree."""
+_AGREEMENT: Final = 0.8
+"""The two directions disagree if the cosine of the angle between them is below this."""
 
 _PARALLEL_RAD: Final = 0.2
 _INSIDE: Final = 1.15
@@ -159,12 +159,12 @@ _OFFSET: Final = 0.3
 
 def continues(shaft: Part, piece: Part, apart: float = 4.0) -> bool:
     """
-    Tell whether a piece continues a shaft or a rod.
+    Return whether a piece continues a shaft or a rod.
 
-    :param shaft: with its strip.
-    :param piece: the smaller one, with its strip.
-    :param apart: the widest gap between them, in widths.
-    :return: whether the piece lies on the axis, beyond the shaft, and is as wide.
+    :param shaft: a shaft or rod, with its strip.
+    :param piece: a smaller piece, with its strip.
+    :param apart: the widest gap between them, in widths of the shaft.
+    :return: whether the piece lies on the axis, beyond the end of the shaft, with the same width.
     """
     strip, other = shaft.strip, piece.strip
     if strip is None or other is None:
@@ -176,7 +176,7 @@ def continues(shaft: Part, piece: Part, apart: float = 4.0) -> bool:
     wide = float(np.ptp(across))
     if not fits or gap > apart * 2 * half:
         return False
-    if float(np.abs(across).max()) < _INSIDE * half:  # what is seen of it between other things
+    if float(np.abs(across).max()) < _INSIDE * half:  # visible between other objects
         return True
     if not 0.5 < wide / (2 * half) < 1.6:
         return False
@@ -184,8 +184,8 @@ def continues(shaft: Part, piece: Part, apart: float = 4.0) -> bool:
     return min(turned, np.pi - turned) < _PARALLEL_RAD or other.length_px < 1.5 * wide
 
 
-def _flanks(shaft: Part, piece: Part, ends: list[Part]) -> bool:
-    """Whether both are the ears of one shaft: parallel, with a wrist between them."""
+def _are_parallel_ears(shaft: Part, piece: Part, ends: list[Part]) -> bool:
+    """Return whether both are the ears of one shaft: parallel, with a wrist between them."""
     strip, other = shaft.strip, piece.strip
     if strip is None or other is None:
         return False
@@ -205,8 +205,8 @@ def _flanks(shaft: Part, piece: Part, ends: list[Part]) -> bool:
     return False
 
 
-def _point_to_the_tip(tool: ToolParts, ends: list[Part], field: Field) -> None:
-    """Turn the directions of a tool's shaft to the end that is not where it enters the image."""
+def _orient_shaft(tool: ToolParts, ends: list[Part], field: Field) -> None:
+    """Orient a shaft from where it enters the image towards the tip."""
     shaft = tool.shafts[0]
     strip = shaft.strip
     if strip is None:
@@ -217,8 +217,8 @@ def _point_to_the_tip(tool: ToolParts, ends: list[Part], field: Field) -> None:
         low, high = min(low, float(along.min())), max(high, float(along.max()))
     strip = dataclasses.replace(strip, start_px=low, end_px=high)
     if strip.length_px < _STUB * strip.width_px and ends:
-        hint = _towards_what_it_carries(shaft, ends, strip.width_px)
-        if hint is not None and abs(float(hint @ strip.direction)) < _CLEAR:
+        hint = _direction_to_attached(shaft, ends, strip.width_px)
+        if hint is not None and abs(float(hint @ strip.direction)) < _AGREEMENT:
             strip = strip_along(shaft.points, hint, field.step)
             tool.shafts[0] = dataclasses.replace(shaft, strip=strip)
             return
@@ -235,8 +235,8 @@ def _point_to_the_tip(tool: ToolParts, ends: list[Part], field: Field) -> None:
     tool.shafts[0] = dataclasses.replace(shaft, strip=strip if forward else strip.reversed())
 
 
-def _towards_what_it_carries(shaft: Part, ends: list[Part], width_px: float) -> Points | None:
-    """Find the direction from a shaft to the wrist or clasper that touches it, if one does."""
+def _direction_to_attached(shaft: Part, ends: list[Part], width_px: float) -> Points | None:
+    """Return the direction from a shaft to the wrist or clasper that touches it, if one does."""
     sample = shaft.sample
     gaps = [float(distances(sample, [part]).min()) for part in ends]
     nearest = int(np.argmin(gaps))
@@ -253,18 +253,18 @@ def _attach(
     mask: NDArray[np.uint8],
     field: Field,
 ) -> None:
-    """Give a wrist or a clasper to the tool that it continues, in shares if to several."""
+    """Attach a wrist or a clasper to its tool; split it if it belongs to several tools."""
     sample = part.sample
     costs = [known.of(part, tool) for tool in tools]
     near = [
         n
         for n, cost in enumerate(costs)
-        if cost.min() <= _TOUCHING
-        or _ends_in(tools[n], part, field.step)
-        or (cost.min() <= _FARTHEST and _is_covered(sample[cost.argmin()], part, tools[n], mask))
+        if cost.min() <= _MAX_OPEN_GAP
+        or _has_fork_only(tools[n], part, field.step)
+        or (cost.min() <= _MAX_GAP and _is_covered(sample[cost.argmin()], part, tools[n], mask))
     ]
     if not near and part.label == CLASPER:
-        near = _beside(sample, tools)
+        near = _nearest_tool(sample, tools)
     if not near:
         own = ToolParts([], [], [])
         _part_list(own, part.label).append(part)
@@ -272,7 +272,7 @@ def _attach(
         return
     close = [n for n in near if costs[n].min() <= SHARED]
     if part.label == CLASPER and len(close) > 1:
-        close = near = _holding(part, [tools[n] for n in close], close)
+        close = near = _select_owners(part, [tools[n] for n in close], close)
     if len(close) < 2:
         nearest = [float(np.sort(costs[n])[: 1 + len(sample) // 4].mean()) for n in near]
         _part_list(tools[near[int(np.argmin(nearest))]], part.label).append(part)
@@ -286,8 +286,8 @@ def _attach(
             _part_list(tools[number], part.label).append(Part(part.label, own_points, field.step))
 
 
-def _holding(jaw: Part, tools: list[ToolParts], numbers: list[int]) -> list[int]:
-    """Find the tools that a jaw may hang on: those it touches, or the only one without jaws."""
+def _select_owners(jaw: Part, tools: list[ToolParts], numbers: list[int]) -> list[int]:
+    """Select the possible tools of a jaw: the only one without jaws, or all that it touches."""
     gaps = [float((costs_of(jaw.rim, CLASPER, tool) * tool_width(tool)).min()) for tool in tools]
     limit_px = min(gaps) + _CONTACT * jaw.step
     touching = [place for place, gap in enumerate(gaps) if gap <= limit_px]
@@ -302,8 +302,8 @@ def _holding(jaw: Part, tools: list[ToolParts], numbers: list[int]) -> list[int]
     return [numbers[place] for place in chosen]
 
 
-def _ends_in(tool: ToolParts, wrist: Part, step_px: float) -> bool:
-    """Whether a tool's shaft is so little of a fork that its direction says nothing of a wrist."""
+def _has_fork_only(tool: ToolParts, wrist: Part, step_px: float) -> bool:
+    """Return whether a shaft is only a bit of a fork, which has no useful direction."""
     if wrist.label != WRIST or not tool.shafts:
         return False
     area = sum(len(shaft.points) for shaft in tool.shafts)
@@ -311,8 +311,8 @@ def _ends_in(tool: ToolParts, wrist: Part, step_px: float) -> bool:
     return small and any(touch(shaft, wrist, step_px) for shaft in tool.shafts)
 
 
-def _beside(jaw: Points, tools: list[ToolParts]) -> list[int]:
-    """Find the tool to whose jaws or wrist a jaw is near, in its own length: what it hangs on."""
+def _nearest_tool(jaw: Points, tools: list[ToolParts]) -> list[int]:
+    """Return the tool nearest to a jaw, if the gap is small relative to the length of the jaw."""
     length = float(np.hypot(*np.ptp(jaw, axis=0)))
     gaps = [float(distances(jaw, tool.parts).min()) for tool in tools]
     nearest = int(np.argmin(gaps)) if gaps else 0
@@ -320,13 +320,13 @@ def _beside(jaw: Points, tools: list[ToolParts]) -> list[int]:
 
 
 def _is_covered(point: Points, part: Part, tool: ToolParts, mask: NDArray[np.uint8]) -> bool:
-    """Whether something, and not tissue, is seen between a point of a part and a tool."""
+    """Return whether something other than tissue covers the gap between a point and a tool."""
     others = np.concatenate([part.rim for part in tool.parts])
     nearest = others[int(np.hypot(*(others - point).T).argmin())]
     line = np.rint(np.linspace(point, nearest, 9)[1:-1]).astype(np.intp)
     clear = (*CLEAR, WRIST, CLASPER) if part.label == WRIST else CLEAR
     between = mask[line[:, 1], line[:, 0]]
-    return bool(np.isin(between, clear, invert=True).mean() >= _COVERED)
+    return bool(np.isin(between, clear, invert=True).mean() >= _COVERED_SHARE)
 
 
 def _part_list(tool: ToolParts, label: int) -> list[Part]:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Tips and axes of instruments in space, from the masks of two eyes.
+3-D positions of tips and axes of instruments, from the masks of two cameras.
 
-Instruments of both eyes are matched along epipolar lines, which are the rows of rectified images.
-The tip is that of the first eye; how far it is away follows from the shift between the outlines of
-both eyes, which is far more exact than that between their tips.
+Instruments of both images are matched along epipolar lines, which are the rows of rectified
+images. The image position of the tip is taken from the first camera. Its depth follows from the
+disparity between the outlines in both images, which is far more exact than the disparity between
+the two tips.
 """
 
 from __future__ import annotations
@@ -26,41 +27,41 @@ from surgseg_ros.core.stereo_calibration import StereoCalibration, StereoError
 from surgseg_ros.core.stereo_outlines import Outline, Shift, find_outline, fit_shift
 
 DEPTHS_M: Final = (0.01, 0.5)
-"""What can be seen sharply by an endoscope; matches beyond are none."""
+"""Working distances of an endoscope; matches at other depths are rejected."""
 
 _GATE: Final = 3.0
 _ANGLE_RAD: Final = 0.1
 _LOG_WIDTH: Final = 0.1
 _ROW_PX: Final = 1.0
-"""How exact the rows of a calibration are, at the best."""
+"""Smallest vertical error of a stereo calibration that is assumed, in pixels."""
 
 _RADIUS: Final = 1.5
 _LEAST_RADIUS: Final = 0.04
-"""How far around the tip outlines count: in widths of the shaft, and in image heights."""
+"""Radius around the tip in which outlines are used, in shaft widths; its minimum in heights."""
 
 _LEAST_SINE: Final = 0.02
-"""Of the angle between a shaft and the rows, along which both eyes see the same."""
+"""Least sine of the angle between a shaft and the rows; along a row, angles do not differ."""
 
 _GROWTH_SIGMA: Final = 5e-5
-"""Deviation of the relative growth of a shaft's width, per pixel."""
+"""Standard deviation of the relative growth of a shaft's width, per pixel."""
 
 _STEEPEST: Final = 2.0
-"""Tangent of the angle between a shaft and the image beyond which its edges are not trusted."""
+"""Tangent of the angle between shaft and image plane beyond which the edges are not used."""
 
 _EDGE_SIGMA: Final = 0.7
-"""Deviation of a shaft's angle, over that of its edges per length."""
+"""Standard deviation of a shaft's angle, relative to that of its edges divided by its length."""
 
 _SHORT_RAD: Final = 0.3
-"""Deviation of the angle of a shaft that is as long as it is wide, of which little is seen."""
+"""Standard deviation of the angle of a visible piece of shaft that is as long as it is wide."""
 
 
 class CameraResult(NamedTuple):
     """
-    The result of one eye.
+    The result of one camera.
 
     :param mask: (H, W) uint8 class index.
-    :param instruments: those found in it.
-    :param roi: the part of the image that was segmented; None for all of it.
+    :param instruments: the instruments in the mask.
+    :param roi: the part of the image that was segmented; None for the whole image.
     """
 
     mask: NDArray[np.uint8]
@@ -71,14 +72,14 @@ class CameraResult(NamedTuple):
 @dataclass(frozen=True)
 class LocatedInstrument:
     """
-    An instrument in space, in the rectified frame of the first camera.
+    An instrument in 3-D, in the rectified frame of the first camera.
 
-    :param instrument: as the first eye sees it.
-    :param score: the lesser of both eyes' scores, 0..1.
+    :param instrument: the instrument in the image of the first camera.
+    :param score: the smaller of the scores in both images, 0..1.
     :param tip_m: (3,) its tip in metres.
     :param axis: (3,) unit vector along its shaft to the tip.
     :param covariance: (6, 6) of the tip in m², and of the rotation about the frame's axes in rad²;
-        the turn about the shaft is unknown, with a variance of pi².
+        the rotation about the shaft is unknown and has a variance of pi².
     """
 
     instrument: Instrument
@@ -89,7 +90,7 @@ class LocatedInstrument:
 
 
 class _Sighting(NamedTuple):
-    """An instrument in one eye, in pixels of the rectified image."""
+    """An instrument in one image, in pixels of the rectified image."""
 
     instrument: Instrument
     raw_tip: Keypoint
@@ -106,13 +107,13 @@ def locate_instruments(
     calibration: StereoCalibration, first: CameraResult, second: CameraResult
 ) -> list[LocatedInstrument]:
     """
-    Find tips and axes in space.
+    Find tips and axes in 3-D.
 
     :param calibration: of both cameras.
     :param first: result of the first camera.
-    :param second: result of the second camera, of the same moment.
-    :return: the instruments whose tip and shaft both eyes see, in the order of the first's.
-    :raises StereoError: if the calibration is of images of other sizes, or the eyes are swapped.
+    :param second: result of the second camera, with the same stamp.
+    :return: the instruments whose tip and shaft both images show, in the order of `first`.
+    :raises StereoError: if the calibration is for another size, or the images are swapped.
     """
     eyes = []
     for camera, result in enumerate((first, second)):
@@ -130,7 +131,7 @@ def locate_instruments(
 
 
 def _sightings(calibration: StereoCalibration, camera: int, eye: CameraResult) -> list[_Sighting]:
-    """Find the instruments whose tip and shaft an eye sees."""
+    """Find the instruments whose tip and shaft are visible in one image."""
     found = []
     geometries = find_geometries(eye.instruments, eye.mask, eye.roi)
     for instrument, geometry in zip(eye.instruments, geometries):
@@ -149,7 +150,7 @@ def _sighting(
     if tip is None or end is None or entry is None or tip.is_hidden or tip.is_beyond:
         return None
     width = geometry.shaft_width_px or 1.0
-    length_px = width  # at least, where its beginning is not seen
+    length_px = width  # lower bound if the start of the shaft is not visible
     if not entry.is_hidden:
         length_px = max(width, float(np.hypot(*(end.place - entry.place))))
     before = end.place - length_px * np.array([math.cos(end.angle_rad), math.sin(end.angle_rad)])
@@ -166,7 +167,7 @@ def _sighting(
 
 
 def _growth(end: Points, angle_rad: float, width_px: float, edges: Points) -> float | None:
-    """Tell by which share a shaft grows per pixel against its direction, from its edges' ends."""
+    """Compute the relative growth of a shaft's width per pixel, away from its end."""
     if not len(edges) or width_px <= 1:
         return None
     direction = np.array([math.cos(angle_rad), math.sin(angle_rad)])
@@ -185,16 +186,16 @@ def _match(
     sign: float,
 ) -> tuple[list[tuple[_Sighting, _Sighting]], float]:
     """
-    Match the instruments of both eyes by class, row, direction and width.
+    Match the instruments of both images by class, row, direction and width.
 
-    :param sign: 1, or -1 to match as if the eyes were swapped.
-    :return: the pairs, and the sum of their costs in squared deviations.
+    :param sign: 1, or -1 to match as if the images were swapped.
+    :return: the pairs, and the sum of their costs in squared standard deviations.
     """
     from scipy.optimize import linear_sum_assignment
 
     if not first or not second:
         return [], 0.0
-    most = 4 * _GATE**2  # of the four measures that are compared
+    most = 4 * _GATE**2  # the limit of all four terms of the cost
     costs = np.array([[_cost(calibration, one, two, sign) for two in second] for one in first])
     rows, columns = linear_sum_assignment(np.minimum(costs, 1e6))
     kept = [(i, j) for i, j in zip(rows, columns) if costs[i, j] <= most]
@@ -203,7 +204,7 @@ def _match(
 
 
 def _cost(calibration: StereoCalibration, one: _Sighting, two: _Sighting, sign: float) -> float:
-    """Return the squared deviations by which two differ; infinite if they cannot be the same."""
+    """Return the sum of squared normalized differences; infinite if they cannot be the same."""
     if one.instrument.label != two.instrument.label:
         return math.inf
     sigma = math.hypot(one.raw_tip.sigma_px, two.raw_tip.sigma_px, _ROW_PX)
@@ -216,7 +217,7 @@ def _cost(calibration: StereoCalibration, one: _Sighting, two: _Sighting, sign: 
         (one.tip[1] - two.tip[1]) / sigma,
         turn / math.hypot(_ANGLE_RAD, one.angle_sigma_rad, two.angle_sigma_rad),
         math.log(one.width_px / two.width_px) / _LOG_WIDTH,
-        max(0.0, abs(far) - shift) / sigma,  # tells eyes that are swapped, however unsure tips are
+        max(0.0, abs(far) - shift) / sigma,  # reveals swapped images even if tips are uncertain
     )
     return sum(value**2 for value in apart) if max(map(abs, apart)) < _GATE else math.inf
 
@@ -227,7 +228,7 @@ def _locate(
     one: _Sighting,
     two: _Sighting,
 ) -> LocatedInstrument | None:
-    """Triangulate a pair; nothing if its depth is too uncertain."""
+    """Triangulate a pair; None if its depth is too uncertain."""
     shift = _shift(calibration, eyes, one, two)
     if shift is None:
         return None
@@ -249,17 +250,18 @@ def triangulate(
     calibration: StereoCalibration, end: Points, means: Points, sigmas: Points
 ) -> tuple[Points, Points, Points]:
     """
-    Find tip and axis in space, and how sure they are.
+    Compute tip and axis in 3-D, and their covariance.
 
-    The covariance is that of the measured values, propagated to the first order (Hartley and
-    Zisserman 2004, 5.2.4). A change da of the axis a is the rotation a x da about the fixed axes.
+    The covariance of the measured values is propagated to first order (Hartley and Zisserman,
+    Multiple View Geometry, 2004, 5.2.4). A change da of the axis a is the rotation a x da about
+    the fixed axes.
 
     :param calibration: of both cameras.
-    :param end: (2,) where the shaft ends in the first rectified image, in pixels.
-    :param means: (5,) tip in that image in pixels, disparity there in pixels, angle of the shaft
-        in radians, and the relative change of the disparity along the shaft, per pixel.
-    :param sigmas: (5,) standard deviations of these, which are independent.
-    :return: tip (3,), axis (3,) and covariance (6, 6), as of LocatedInstrument.
+    :param end: (2,) end of the shaft in the first rectified image, in pixels.
+    :param means: (5,) tip in that image in pixels, disparity of the tip in pixels, angle of the
+        shaft in radians, and relative change of the disparity along the shaft, per pixel.
+    :param sigmas: (5,) standard deviations of these values, which are independent.
+    :return: tip (3,), axis (3,) and covariance (6, 6), as in LocatedInstrument.
     """
 
     def pose(values: Points) -> Points:
@@ -268,7 +270,7 @@ def triangulate(
     tip, axis = np.split(pose(means), 2)
     steps = np.diag(1e-3 * sigmas)
     columns = [(pose(means + step) - pose(means - step)) / 2e-3 for step in steps]
-    spread = np.stack(columns, 1)  # (6, 5): change of tip and axis per deviation
+    spread = np.stack(columns, 1)  # (6, 5): change of tip and axis per standard deviation
     jacobian = np.vstack([spread[:3], np.cross(axis, spread[3:].T).T])
     covariance = jacobian @ jacobian.T
     covariance[3:, 3:] += math.pi**2 * np.outer(axis, axis)
@@ -280,7 +282,7 @@ def _pose(calibration: StereoCalibration, end: Points, values: Points) -> Points
     tip, (disparity, angle, slope) = values[:2], values[2:]
     direction = np.array([math.cos(angle), math.sin(angle)]) / calibration.focal_px
     away = (end - calibration.centre_px) / calibration.focal_px
-    # The line is away / disparity; this is its derivative along the image, times the disparity.
+    # A point of the axis is away / disparity; this is its derivative, times the disparity.
     axis = np.append(direction, 0.0) - slope * np.append(away, 1.0)
     return np.concatenate([calibration.place_m(tip, disparity), axis / np.linalg.norm(axis)])
 
@@ -312,10 +314,11 @@ def _slope(
     calibration: StereoCalibration, one: _Sighting, two: _Sighting, disparity_px: float
 ) -> tuple[float, float]:
     """
-    Find the relative change of the disparity along the shaft, per pixel, and its deviation.
+    Estimate the relative change of the disparity along the shaft, per pixel, and its deviation.
 
-    Both eyes see the shaft at other angles, unless it lies along the rows; as its diameter is the
-    same everywhere, it looks wider where it is nearer; and few shafts lie along the line of sight.
+    Combines, by inverse variances: the difference of the shaft's angle in both images, unless
+    the shaft lies along the rows; the growth of its apparent width towards the camera, as its
+    diameter is constant; and the prior that few shafts lie along the line of sight.
     """
     found = [(0.0, 1 / calibration.focal_px[0])]
     sine, turn = math.sin(two.angle_rad), math.sin(two.angle_rad - one.angle_rad)
@@ -333,7 +336,7 @@ def _slope(
 
 def turn_from_x(axis: Points) -> Points:
     """
-    Return the smallest rotation that turns x into an axis.
+    Return the smallest rotation that maps the x axis to an axis.
 
     :param axis: (3,) unit vector.
     :return: (4,) unit quaternion x, y, z, w.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The calibration of two cameras, as two `camera_info` describe it, and whether it can be used."""
+"""The calibration of two cameras from their `camera_info`, and checks that it can be used."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from surgseg_ros.core.field import Points
 Matrix = NDArray[np.float64]
 
 EYES: Final = ('left', 'right')
-"""Names of the first and the second camera, and of their folders in that of a video."""
+"""Names of the first and the second camera, and of their folders in the folder of a video."""
 
 _COUNTS: Final = {'plumb_bob': (4, 5), 'rational_polynomial': (8, 12, 14), 'equidistant': (4,)}
-"""Numbers of coefficients of each distortion model that ROS names."""
+"""Numbers of coefficients of each distortion model of ROS."""
 
 _FOCAL: Final = (0.2, 20.0)
-"""Focal lengths that an endoscope can have, in widths of its image."""
+"""Range of focal lengths of an endoscope, in image widths."""
 
 _BASELINE_M: Final = (0.0005, 0.1)
-"""Distances between the eyes of an endoscope."""
+"""Range of distances between the cameras of a stereo endoscope."""
 
 _SAME_PX: Final = 0.5
 _SAME_FOCAL: Final = 1e-3
@@ -35,14 +35,14 @@ class CameraInfo:
     """
     The calibration in a sensor_msgs/CameraInfo, with the same fields.
 
-    :param size: (H, W) of its images in pixels; 0 if it is unknown.
+    :param size: (H, W) of the images in pixels; 0 if it is unknown.
     :param model: name of the distortion model.
     :param d: (n,) its coefficients.
     :param k: (3, 3) intrinsic matrix of the raw images.
     :param r: (3, 3) rotation into the rectified frame.
     :param p: (3, 4) projection from the rectified frame of the first camera of the pair into the
         rectified images, in pixels and metres.
-    :param is_part: whether the images are binned or a region of what is described.
+    :param is_part: whether the images are binned, or a region of interest of the full image.
     """
 
     size: tuple[int, int]
@@ -55,15 +55,15 @@ class CameraInfo:
 
 
 class StereoError(ValueError):
-    """Calibration or images that cannot be used; the message gives the reason and the remedy."""
+    """Calibration or images cannot be used; the message gives the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class StereoCalibration:
     """
-    Two calibrated cameras; places in metres are in the rectified frame of the first.
+    Two calibrated cameras; 3-D positions are in the rectified frame of the first, in metres.
 
-    :param cameras: of the first and of the second image.
+    :param cameras: calibrations of the first and of the second camera.
     :param rectified: whether the images are rectified already.
     :raises StereoError: if they are not calibrated as a pair.
     """
@@ -72,7 +72,7 @@ class StereoCalibration:
     rectified: bool = True
 
     def __post_init__(self) -> None:
-        """Check each of both, then both together."""
+        """Check each calibration, then both together."""
         for name, info in zip(('first', 'second'), self.cameras):
             problem = _problem(info) or ('' if self.rectified else _problem_of_raw(info))
             if problem:
@@ -92,17 +92,17 @@ class StereoCalibration:
 
     @property
     def baseline_m(self) -> float:
-        """How far the second camera lies to the right of the first; negative if to its left."""
+        """Position of the second camera to the right of the first; negative if to the left."""
         first, second = self.cameras
         return float(first.p[0, 3] - second.p[0, 3]) / self.focal_px[0]
 
     def check_size(self, camera: int, size: tuple[int, int]) -> None:
         """
-        Check that a calibration is that of the images.
+        Check that a calibration is for images of a size.
 
         :param camera: 0 or 1.
         :param size: (H, W) of the camera's image in pixels.
-        :raises StereoError: if it is of another size.
+        :raises StereoError: if the calibration is for another size.
         """
         known = self.cameras[camera].size
         if known != size:
@@ -114,12 +114,12 @@ class StereoCalibration:
 
     def rectify(self, camera: int, points: Points) -> Points:
         """
-        Find where points of an image lie in the rectified image.
+        Compute the positions of image points in the rectified image.
 
         :param camera: 0 or 1.
         :param points: (n, 2) x and y in pixels.
-        :return: (n, 2) the same points in pixels of the rectified image; those of the second
-            camera are shifted so that both images have the same principal point.
+        :return: (n, 2) the points in pixels of the rectified image; those of the second camera are
+            shifted so that both images have the same principal point.
         """
         info = self.cameras[camera]
         found = points
@@ -134,9 +134,9 @@ class StereoCalibration:
 
     def disparity_px(self, depth_m: float) -> float:
         """
-        Return how far a point is shifted to the left in the second image.
+        Return the disparity of a point: how far it is shifted to the left in the second image.
 
-        :param depth_m: its distance along z, in metres.
+        :param depth_m: distance of the point along z, in metres.
         :return: focal length times baseline over depth; negative if the second camera is to the
             left of the first.
         """
@@ -144,11 +144,11 @@ class StereoCalibration:
 
     def place_m(self, point: Points, disparity_px: float) -> Points:
         """
-        Find a point in space.
+        Compute the 3-D position of a point.
 
         :param point: (2,) x and y in the first rectified image, in pixels.
-        :param disparity_px: see the method `disparity_px`.
-        :return: (3,) in metres from the first camera; x to the right, y down, z forward.
+        :param disparity_px: as the method `disparity_px` returns it.
+        :return: (3,) in metres, relative to the first camera; x to the right, y down, z forward.
         """
         away = (point - self.centre_px) / self.focal_px
         depth = self.focal_px[0] * self.baseline_m / disparity_px
@@ -156,7 +156,7 @@ class StereoCalibration:
 
 
 def _problem(info: CameraInfo) -> str:
-    """Say why a camera_info cannot be that of a calibrated camera; empty if it can."""
+    """Explain why a camera_info is not that of a calibrated camera; empty if it is."""
     if min(info.size) < 1:
         return 'it gives no size of the image: the camera is not calibrated'
     numbers = np.concatenate([info.p.ravel(), info.k.ravel(), info.r.ravel(), info.d.ravel()])
@@ -179,7 +179,7 @@ def _problem(info: CameraInfo) -> str:
 
 
 def _problem_of_raw(info: CameraInfo) -> str:
-    """Say why points of raw images cannot be rectified; empty if they can."""
+    """Explain why points of raw images cannot be rectified; empty if they can."""
     counts = _COUNTS.get(info.model)
     if counts is None:
         return f'distortion_model is {info.model!r}, expected one of {list(_COUNTS)}'

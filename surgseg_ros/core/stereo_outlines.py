@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How far the outline of an instrument is shifted between rectified images.
+Disparity between the outlines of an instrument in two rectified images.
 
-Two tips that are found independently differ by pixels. Their outlines, which are nearly the same
-in both eyes, differ by a fraction of one.
+Two tips that are found independently differ by several pixels. The outlines, which are nearly the
+same in both images, differ by a fraction of a pixel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from surgseg_ros.core.labels import ROBOTIC_TOOL, ROBOTIC_TOOL_PARTS
 
 _BLUR_PX: Final = 2.0
 _TURN_PX: Final = 20.0
-"""A normal that is turned by one radian counts like a point that is so far away."""
+"""Distance that counts as much as an angle of one radian between two normals."""
 
 _MOST_POINTS: Final = 600
 _LEAST_POINTS: Final = 12
@@ -31,15 +31,15 @@ _NORMAL: Final = 1.4826
 """Standard deviation over median absolute deviation of a normal distribution."""
 
 _AGREE: Final = 2.0
-"""Deviations by which the outlines' shift may differ from that of the tips."""
+"""Largest difference between the disparities of outlines and tips, in standard deviations."""
 
 _LEAST_SHARE: Final = 0.5
-"""Of the outline, which must be seen by both eyes."""
+"""Share of the outline that must be visible in both images."""
 
 _MOST_CONDITION: Final = 1e12
 
 _CORRELATED: Final = 10.0
-"""How many neighbours along an outline err alike."""
+"""Number of neighbouring points of an outline whose errors are correlated."""
 
 
 class Outline(NamedTuple):
@@ -47,7 +47,7 @@ class Outline(NamedTuple):
     Points on the outlines of an instrument's parts.
 
     :param points: (n, 2) x and y in pixels.
-    :param normals: (n, 2) unit vectors out of the part.
+    :param normals: (n, 2) unit vectors that point out of the part.
     """
 
     points: Points
@@ -56,9 +56,9 @@ class Outline(NamedTuple):
 
 class Shift(NamedTuple):
     """
-    The shift between two outlines.
+    The disparity between two outlines.
 
-    :param disparity_px: at the tip.
+    :param disparity_px: disparity at the tip.
     :param sigma_px: its standard deviation.
     """
 
@@ -70,13 +70,13 @@ def find_outline(
     mask: NDArray[np.uint8], instrument: Instrument, place: Points, radius_px: float
 ) -> Outline:
     """
-    Find the outlines of an instrument's parts around a place.
+    Find the outlines of the parts of an instrument around a point.
 
     :param mask: (H, W) uint8 class index.
-    :param instrument: in the mask.
+    :param instrument: an instrument of the mask.
     :param place: (2,) x and y in pixels.
-    :param radius_px: how far the outlines reach.
-    :return: the outline; what lies at the image's border is not part of it.
+    :param radius_px: largest distance from that point.
+    :return: the outline, without points at the border of the image.
     """
     height, width = mask.shape
     low = np.maximum(np.floor(place - radius_px).astype(int), 0)
@@ -98,7 +98,7 @@ def find_outline(
 
 
 def _outline_of(area: NDArray[np.uint8]) -> Outline:
-    """Find where an area ends, between two pixels, and the normals there."""
+    """Find the boundary of an area, between two pixels, and its normals."""
     soft = cv2.GaussianBlur(area.astype(np.float32), (0, 0), _BLUR_PX)
     slopes = [cv2.Sobel(soft, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1))]
     found = []
@@ -122,17 +122,17 @@ def fit_shift(
     slope_sigma: float,
 ) -> Shift | None:
     """
-    Fit the shift of an outline to the left, which may change linearly in a direction.
+    Fit the disparity of an outline, which may change linearly in one direction.
 
-    Least squares of distances along normals, as in point-to-line ICP (Chen and Medioni 1992).
-
+    Least squares of the distances along the normals, as in point-to-line ICP (Chen and Medioni,
+    1992).
     :param first: outline in the first image.
     :param second: outline in the second image.
-    :param place: (2,) x and y in the first image, whose shift is returned.
-    :param direction: (2,) unit vector in which the shift may change.
-    :param guess_px: shift to start from, and its deviation.
-    :param slope_sigma: expected deviation of the relative change, per pixel.
-    :return: the shift; None if the outlines do not tell it, or do not agree with the guess.
+    :param place: (2,) x and y in the first image of the point whose disparity is returned.
+    :param direction: (2,) unit vector in which the disparity may change.
+    :param guess_px: initial disparity, and its standard deviation.
+    :param slope_sigma: expected standard deviation of the relative change, per pixel.
+    :return: the disparity; None if the outlines do not determine it, or contradict the guess.
     """
     from scipy.spatial import cKDTree
 
@@ -156,7 +156,7 @@ def fit_shift(
 
 
 class _Fit:
-    """Least squares for a shift and its change, of which something is known before."""
+    """Least squares with a prior, for the disparity and its change."""
 
     def __init__(self, values: Points, prior: Points, sigma_px: float) -> None:
         self.values = values
@@ -165,7 +165,7 @@ class _Fit:
         self._information = prior
 
     def improve(self, design: Points, rest: Points, step: int) -> bool:
-        """Take one step, of every `step`-th point; False if the points do not tell the shift."""
+        """Do one iteration with every `step`-th point; False if the disparity is undetermined."""
         if len(design) < _LEAST_POINTS:
             return False
         self.sigma_px = max(_LEAST_PX, _NORMAL * float(np.median(np.abs(rest))))
@@ -178,6 +178,6 @@ class _Fit:
         return True
 
     def shift(self) -> Shift:
-        """Return the shift, and its deviation."""
+        """Return the disparity and its standard deviation."""
         variance = float(np.linalg.inv(self._information)[0, 0])
         return Shift(float(self.values[0]), math.sqrt(variance))

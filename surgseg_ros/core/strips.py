@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Straight strips, such as the shafts of instruments, fitted to the pixels of a mask."""
+"""Straight strips, such as shafts of instruments, fitted to the pixels of a mask."""
 
 import dataclasses
 import math
@@ -15,22 +15,22 @@ from surgseg_ros.core.field import Field, Points
 _BINS: Final = 24
 _LEAST_BINS: Final = 4
 _ROUNDS: Final = 3
-_SETTLED_RAD: Final = 2e-3
-"""A strip is not fitted again where it turned by less than this."""
+_CONVERGED_RAD: Final = 2e-3
+"""The fit of a strip has converged if its direction changes by less than this."""
 
 _NORMAL: Final = 1.4826
 """Standard deviation over median absolute deviation of a normal distribution."""
 
-_SPARE: Final = 0.12
-"""A set of points is one strip if at most this share of them lies outside of it."""
+_OUTLIER_SHARE: Final = 0.12
+"""A set of points is one strip if at most this share of them lies outside it."""
 
 _LOCAL: Final = 1.2
-"""How far from where it enters a strip is looked at, in lengths of the contact."""
+"""Length of the piece at the border to which a strip is fitted, in lengths of its contact."""
 
 _QUANTILE: Final = 0.98
 _BENT_RAD: Final = 0.07
 _OPPOSITE_RAD: Final = 0.6
-"""Strips from opposite sides are two if their directions differ by so much, at least and most."""
+"""Two strips from opposite sides must meet at an angle, of _BENT_RAD to this."""
 
 _LEAST_CONTACT: Final = 3
 _MOST_STRIPS: Final = 4
@@ -46,11 +46,11 @@ class Strip:
 
     :param origin: (2,) a point on its axis.
     :param direction: (2,) unit vector along the axis.
-    :param start_px: where it starts along the direction, from the origin.
-    :param end_px: where it ends.
+    :param start_px: start of the strip along the direction, from the origin.
+    :param end_px: end of the strip.
     :param half_px: half of its width at the origin.
     :param slope: change of the half width along the direction.
-    :param residual_px: standard deviation of its edges about straight lines.
+    :param residual_px: standard deviation of its edges from straight lines.
     """
 
     origin: Points
@@ -73,25 +73,25 @@ class Strip:
 
     @property
     def width_px(self) -> float:
-        """Its mean width."""
+        """Mean width."""
         return 2 * float(self.half_at((self.start_px + self.end_px) / 2))
 
     @property
     def end(self) -> Points:
-        """(2,) the point on the axis where it ends."""
+        """(2,) point on the axis at which the strip ends."""
         return np.asarray(self.origin + self.end_px * self.direction)
 
     @property
     def start(self) -> Points:
-        """(2,) the point on the axis where it starts."""
+        """(2,) point on the axis at which the strip starts."""
         return np.asarray(self.origin + self.start_px * self.direction)
 
     def half_at(self, along_px: float | Points) -> float | Points:
-        """Return half of the width at a place along the direction, at least half a pixel."""
+        """Return half of the width at a position along the axis; at least half a pixel."""
         return np.maximum(self.half_px + self.slope * np.asarray(along_px), 0.5)
 
     def coordinates(self, points: Points) -> tuple[Points, Points]:
-        """Return where points lie along and across, in pixels; to the right is positive."""
+        """Return the coordinates of points along and across (positive: right), in pixels."""
         away = points - self.origin
         return away @ self.direction, away @ self.normal
 
@@ -105,10 +105,10 @@ class Strip:
 
 def fit_strip(points: Points, field: Field) -> Strip:
     """
-    Fit a strip: the bisector of two straight edges, each the median line of its points.
+    Fit a strip: the bisector of two straight edges, each a robust fit to its points.
 
     :param points: (n, 2) on the field's grid; at least three.
-    :param field: at its border the edges are cut, not seen.
+    :param field: the visible part of the image; edges at its border are ignored.
     :return: the strip; its direction is arbitrary.
     """
     step_px, origin = field.step, points.mean(axis=0)
@@ -130,7 +130,7 @@ def fit_strip(points: Points, field: Field) -> Strip:
         origin = origin + shift * normal
         direction = direction + lean * normal
         direction /= math.hypot(*direction)
-        if abs(lean) < _SETTLED_RAD:
+        if abs(lean) < _CONVERGED_RAD:
             break
     rests = np.abs(np.stack([low, high]) - slopes[:, None] * middles - offsets[:, None])
     residual = max(0.3, _NORMAL * float(np.median(rests)))
@@ -159,7 +159,7 @@ def _ends_of_lines(points: Points, axis: int, step_px: int) -> Points:
 def _edges(
     points: Points, along: Points, across: Points, field: Field
 ) -> tuple[Points, Points, Points]:
-    """Find the least and the greatest place across, in bins along; without those at the border."""
+    """Find the smallest and largest coordinate across, in bins along; not at the border."""
     start, length = float(along.min()), float(np.ptp(along))
     count = max(1, min(_BINS, int(length / (1.5 * field.step))))
     bins = np.minimum(((along - start) / max(length, 1e-9) * count).astype(np.intp), count - 1)
@@ -176,12 +176,12 @@ def _edges(
 
 def median_lines(x: Points, rows: Points) -> tuple[Points, Points]:
     """
-    Fit lines that half of the points may miss.
+    Fit lines robustly by repeated medians: up to half of the points may be outliers.
 
     A. F. Siegel, Robust regression using repeated medians, Biometrika 69 (1982).
 
     :param x: (n,) with n at least 2, all different.
-    :param rows: (m, n) the values of each line.
+    :param rows: (m, n) the values of each line at x.
     :return: (m,) slopes and (m,) values at 0.
     """
     apart = ~np.eye(len(x), dtype=bool)
@@ -192,19 +192,19 @@ def median_lines(x: Points, rows: Points) -> tuple[Points, Points]:
 
 
 def _medians(values: Points) -> Points:
-    """Compute medians along the last axis; NumPy's own take several times as long for few."""
+    """Compute medians along the last axis; for few values faster than NumPy's median."""
     ordered, count = np.sort(values), values.shape[-1]
     return np.asarray((ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2)
 
 
 def strip_along(points: Points, direction: Points, step_px: float) -> Strip:
     """
-    Lay a strip of constant width in a given direction around points.
+    Create the strip of constant width in a given direction that contains the points.
 
     :param points: (n, 2) on a regular grid.
     :param direction: (2,) unit vector.
-    :param step_px: distance of neighbours in the grid.
-    :return: the strip, whose axis is in the middle of the points.
+    :param step_px: distance between neighbours in the grid.
+    :return: the strip; the middle of the points is on its axis.
     """
     origin = points.mean(axis=0)
     normal = np.array([-direction[1], direction[0]])
@@ -220,12 +220,12 @@ def split_strips(points: Points, field: Field) -> list[tuple[Strip, NDArray[np.b
     """
     Split the points of a region into strips that touch or cross.
 
-    Each strip enters the image somewhere else, so a region is split only if it touches the
-    border in several places, and one strip does not explain it.
+    Each strip enters the image at a different position. So a region is split only if it touches
+    the border in several places, and a single strip does not fit it.
 
     :param points: (n, 2) on the field's grid; at least three.
-    :param field: in which they are seen.
-    :return: each strip with (n,) which points are its own; every point belongs to one.
+    :param field: the visible part of the image.
+    :return: each strip with an (n,) mask of its points; every point belongs to one strip.
     """
     step_px, whole = field.step, fit_strip(points, field)
     everything = [(whole, np.ones(len(points), bool))]
@@ -233,7 +233,7 @@ def split_strips(points: Points, field: Field) -> list[tuple[Strip, NDArray[np.b
     if len(contacts) < 2:
         return everything
     alone = _misfit(points, [whole], step_px)
-    strips = _crossing(points, contacts, field, alone) if alone > _SPARE else []
+    strips = _crossing(points, contacts, field, alone) if alone > _OUTLIER_SHARE else []
     strips = strips or _facing(points, contacts, field)
     owner = _nearest(points, strips) if strips else np.zeros(len(points))
     own = [owner == number for number in range(len(strips))]
@@ -245,7 +245,7 @@ def split_strips(points: Points, field: Field) -> list[tuple[Strip, NDArray[np.b
 def _crossing(
     points: Points, contacts: Sequence[Points], field: Field, alone: float
 ) -> list[Strip]:
-    """Find the strips that explain points better than one does, whose misfit is known."""
+    """Find strips that fit the points better than a single strip, whose misfit is `alone`."""
     sample = points[:: max(1, len(points) // _SAMPLE)]
     strips = [_ray(sample, contact, field) for contact in contacts]
     for _ in range(_ROUNDS):
@@ -256,11 +256,11 @@ def _crossing(
         strips = _distinct([_rough(group) for group in groups])
         if len(strips) < 2:
             return []
-    return strips if _misfit(points, strips, field.step) <= alone - _SPARE / 3 else []
+    return strips if _misfit(points, strips, field.step) <= alone - _OUTLIER_SHARE / 3 else []
 
 
 def _facing(points: Points, contacts: Sequence[Points], field: Field) -> list[Strip]:
-    """Find two strips that come from opposite sides, and touch: where they enter, they differ."""
+    """Find two strips that enter from opposite sides and touch."""
     strips = []
     for contact in contacts[:2]:
         middle, length = contact.mean(axis=0), float(np.hypot(*np.ptp(contact, axis=0)))
@@ -281,14 +281,14 @@ def _facing(points: Points, contacts: Sequence[Points], field: Field) -> list[St
     ]
     found = []
     for strip, (along, _), own, others in zip(strips, places, inside, inside[::-1]):
-        alone = along[own & ~others]  # each ends where nothing is its own
+        alone = along[own & ~others]  # each strip ends with its last own point
         end = float(np.quantile(alone, _QUANTILE)) if len(alone) else float(strip.end_px)
         found.append(dataclasses.replace(strip, end_px=end))
     return found
 
 
 def _misfit(points: Points, strips: Sequence[Strip], step_px: float) -> float:
-    """Add the share of points that are in no strip, and the share of the strips that is empty."""
+    """Return the share of points outside all strips plus the share of the strips that is empty."""
     owner = _nearest(points, strips) if len(strips) > 1 else np.zeros(len(points), np.intp)
     outside, covered = 0, 0.0
     for number, strip in enumerate(strips):
@@ -299,7 +299,7 @@ def _misfit(points: Points, strips: Sequence[Strip], step_px: float) -> float:
 
 
 def _covered(along: Points, across: Points, step_px: float) -> float:
-    """Compute the area between the outermost points across, in bins along."""
+    """Compute the area between the outermost coordinates across, in bins along."""
     if len(along) < 2:
         return 0.0
     width = 2 * step_px
@@ -312,7 +312,7 @@ def _covered(along: Points, across: Points, step_px: float) -> float:
 
 
 def _contacts(points: Points, field: Field) -> list[Points]:
-    """Find where points touch the border: (n, 2) each, longest first."""
+    """Find where the points touch the border: (n, 2) for each contact, longest first."""
     at_border = points[field.gaps(points) <= 1.01 * field.step]
     if not len(at_border):
         return []
@@ -329,7 +329,7 @@ def _contacts(points: Points, field: Field) -> list[Points]:
 
 
 def _ray(points: Points, contact: Points, field: Field) -> Strip:
-    """Find the strip from a contact with the border into the image that holds most points."""
+    """Find the strip from a contact with the border into the image that contains most points."""
     step_px, start = float(field.step), contact.mean(axis=0)
     length = float(np.hypot(*np.ptp(contact, axis=0))) + step_px
     inward = math.atan2(*(field.middle - start)[::-1])
@@ -353,7 +353,7 @@ def _ray(points: Points, contact: Points, field: Field) -> Strip:
 
 
 def _distinct(strips: Sequence[Strip]) -> list[Strip]:
-    """Leave out strips that continue another one."""
+    """Remove strips that continue another one."""
     kept: list[Strip] = []
     for strip in strips:
         for other in kept:
@@ -368,19 +368,19 @@ def _distinct(strips: Sequence[Strip]) -> list[Strip]:
 
 
 def _rough(points: Points) -> Strip:
-    """Fit a strip of constant width by moments, which is quick and not exact."""
+    """Fit a strip of constant width by moments: fast, but approximate."""
     origin = points.mean(axis=0)
     x, y = (points - origin).T
     angle = 0.5 * math.atan2(2 * float(x @ y), float(x @ x - y @ y))
     direction = np.array([math.cos(angle), math.sin(angle)])
     along = x * direction[0] + y * direction[1]
     across = np.abs(y * direction[0] - x * direction[1])
-    half = max(2 * float(across.mean()), 1.0)  # of even points in a strip
+    half = max(2 * float(across.mean()), 1.0)  # for points spread evenly over a strip
     return Strip(origin, direction, float(along.min()), float(along.max()), half, 0.0, 1.0)
 
 
 def _nearest(points: Points, strips: Sequence[Strip]) -> NDArray[np.intp]:
-    """Find for each point the strip whose axis is nearest, in half widths."""
+    """Return the nearest strip of each point; distances from the axis are in half widths."""
     gaps = []
     for strip in strips:
         along, across = strip.coordinates(points)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far parts of robotic tools are from the tools that they may belong to."""
+"""Distances of parts of robotic tools from the tools that they may belong to."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from surgseg_ros.core.labels import CLASPER, WRIST
 from surgseg_ros.core.parts import Part, ToolParts, distances, rim_distances, tool_width
 
 SHARED: Final = 0.35
-"""A part that is as near as this to two shafts is divided between them."""
+"""A part whose cost is at most this for several tools is divided between them."""
 
-_PIECE: Final = 0.4
-"""By how much more a gap to another piece of the jaws counts than one to the wrist."""
+_JAW_PIECE_COST: Final = 0.4
+"""Extra cost of a gap to another piece of the jaws instead of the wrist, in tool widths."""
 
 _WRIST_END: Final = 0.5
-"""Jaws begin in the part of the wrist beyond this share of its length."""
+"""Jaws start in the part of the wrist beyond this share of its length."""
 
 _COSINE: Final = 0.5
-"""Cosine of the angle to the wrist's direction from which on what lies beside it counts less."""
+"""Cosine of the angle to the wrist's direction below which distances count more."""
 
 _BEHIND: Final = 2.0
-"""By how much more a gap counts that lies behind the shaft's end, along the shaft."""
+"""Factor for distances behind the end of the shaft, along the shaft."""
 
 
 class SampleCosts:
-    """Computes how far samples of parts are from tools, once as long as a tool is the same."""
+    """Computes costs of the samples of parts, and caches them until the tool changes."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, ...], Points] = {}
@@ -38,8 +38,8 @@ class SampleCosts:
         Return the cost of each sample of a part, see `costs_of`.
 
         :param part: a wrist or a clasper.
-        :param tool: to which it may belong.
-        :return: (n,) of its samples.
+        :param tool: the tool that the part may belong to.
+        :return: (n,) costs of its samples.
         """
         key = id(part), id(tool), len(tool.wrists), len(tool.claspers)
         if key not in self._known:
@@ -48,11 +48,11 @@ class SampleCosts:
 
     def order(self, part: Part, tools: list[ToolParts]) -> tuple[bool, float]:
         """
-        Return the key by which parts are sorted: those near one tool only first, then the nearest.
+        Return the sort key of a part: parts near only one tool come first, then the nearest.
 
         :param part: a wrist or a clasper.
-        :param tools: to which it may belong.
-        :return: whether it is near several, and the least cost.
+        :param tools: the tools that the part may belong to.
+        :return: whether the part is near several tools, and its smallest cost.
         """
         least = sorted(float(self.of(part, tool).min()) for tool in tools)
         return len(least) > 1 and least[1] <= SHARED, least[0] if least else 0.0
@@ -60,17 +60,17 @@ class SampleCosts:
 
 def costs_of(points: Points, label: int, tool: ToolParts) -> Points:
     """
-    Compute how far each point is from what it would continue, in widths of the tool.
+    Compute the distance of each point from the part that it would continue, in tool widths.
 
     :param points: (n, 2) x and y in pixels, of a part.
     :param label: of the part, WRIST or CLASPER.
-    :param tool: to which the part may belong.
+    :param tool: the tool that the part may belong to.
     :return: (n,) costs.
     """
     if label == CLASPER and tool.wrists:
         gaps = _from_wrist(points, tool)
-        if tool.claspers:  # a piece beyond a thread or needle that lies over the jaw
-            beyond = distances(points, tool.claspers) + _PIECE * tool_width(tool)
+        if tool.claspers:  # the other piece of a jaw that a thread or needle covers
+            beyond = distances(points, tool.claspers) + _JAW_PIECE_COST * tool_width(tool)
             gaps = np.minimum(gaps, beyond)
         return np.asarray(gaps / tool_width(tool))
     if not tool.shafts or tool.shafts[0].strip is None:
@@ -84,13 +84,13 @@ def costs_of(points: Points, label: int, tool: ToolParts) -> Points:
     behind_px = np.maximum(0, -beyond_px - half)
     beyond_px = np.where(beyond_px < 0, _BEHIND * behind_px, beyond_px)
     costs = np.hypot(beyond_px, beside_px) / (2 * half)
-    if label == WRIST and tool.wrists:  # a piece beyond something that covers the wrist
+    if label == WRIST and tool.wrists:  # the other piece of a wrist that something covers
         costs = np.minimum(costs, distances(points, tool.wrists) / (2 * half))
     return np.asarray(costs)
 
 
 def _from_wrist(points: Points, tool: ToolParts) -> Points:
-    """Compute how far points are from the end of a wrist; what lies beside or behind, farther."""
+    """Compute distances from the end of a wrist; those to its side and behind it count more."""
     rim = np.concatenate([part.rim for part in tool.wrists])
     if not tool.shafts or tool.shafts[0].strip is None:
         return rim_distances(points, rim)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The points of shafts and robotic tools: tips, joints, and where a shaft enters the image."""
+"""Keypoints of shafts and robotic tools: tips, joints, and where a shaft enters the image."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ _SIGMA: Final = {
     KeypointKind.WRIST_JOINT: 0.12,
 }
 """
-Standard deviation in widths of the shaft: what 68 of 100 errors in x or y are below, on the true
-masks of drawn scenes (seeds 7100 to 7159; tips and pivots: --seed 930001 with --touching and
+Standard deviations in shaft widths. 68 of 100 errors in x or y are smaller, on the exact masks of
+synthetic scenes (seeds 7100 to 7159; tips and pivots: --seed 930001 with --touching and
 --seed 940001).
 """
 
-_GUESS: Final = 0.4
-"""The same of tips of jaws that may be of another tool. Of 33 in drawn scenes, 28 were off by more
-than 25 pixels at 1080p (of 100 others, 15)."""
+_UNCERTAIN_SIGMA: Final = 0.4
+"""
+Standard deviation of tips of jaws that may belong to another tool, in shaft widths. Of 33 in
+synthetic scenes, 28 were off by more than 25 pixels at 1080p (of 100 others, 15).
+"""
 
 _ROOT: Final = 0.12
-"""Share of a part's samples that tells where it begins or ends."""
+"""Share of the samples of a part by which its start or end is determined."""
 
 _GAP_RAD: Final = 0.05
 
 _FAR: Final = 0.5
-"""Jaws are told apart beyond this share of their length."""
+"""Two jaws are distinguished by their samples beyond this share of their length."""
 
 _LEAST_SHARE: Final = 0.15
 
@@ -46,11 +48,11 @@ _TIP_SHARE: Final = 0.95
 
 def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
     """
-    Find the points of a robotic tool.
+    Find the keypoints of a robotic tool.
 
     :param tool: its parts.
-    :param field: where it is seen.
-    :return: the points that can be told.
+    :param field: the visible part of the image.
+    :return: the keypoints, as far as they can be found.
     """
     step = float(field.step)
     strip = tool.shafts[0].strip if tool.shafts else None
@@ -63,7 +65,7 @@ def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
     wrist = _all(tool.wrists)
     clasper = _all(tool.claspers)
     if strip is not None and len(wrist):
-        joint = _between(strip, wrist)
+        joint = _wrist_joint(strip, wrist)
         place = joint, strip.direction
         found.append(_point(KeypointKind.WRIST_JOINT, *place, width, field))
     pivot = _pivot(joint, wrist, clasper)
@@ -76,14 +78,14 @@ def tool_geometry(tool: ToolParts, field: Field) -> Geometry:
         tips = jaw_tips(clasper, pivot, step)
         opening = _opening_deg(tips, pivot)
         points = _tip_points(tips, pivot, heading, width, field)
-        found += _guessed(points, width) if tool.is_shared else points
+        found += _as_uncertain(points, width) if tool.is_shared else points
     return Geometry(tuple(sorted(found)), opening, width if strip is not None else None)
 
 
 def _point(
     kind: KeypointKind, place: Points, direction: Points, width_px: float, field: Field
 ) -> Keypoint:
-    """Make a point whose deviation grows with the tool's width."""
+    """Create a keypoint whose standard deviation is proportional to the width of the tool."""
     sigma = math.hypot(field.step / 2, _SIGMA[kind] * width_px)
     return make_point(kind, place, direction, sigma, field)
 
@@ -97,9 +99,9 @@ def shaft_points(strip: Strip, field: Field) -> list[Keypoint]:
     """
     Find where a shaft enters the image, its edges there, and its axis.
 
-    :param strip: the shaft, pointing to the tip.
-    :param field: where it is seen.
-    :return: the points; the axis is given at the shaft's end.
+    :param strip: the shaft, oriented towards the tip.
+    :param field: the visible part of the image.
+    :return: the keypoints; that of the axis is at the end of the shaft.
     """
     kinds = KeypointKind
     direction, normal = strip.direction, strip.normal
@@ -120,15 +122,15 @@ def shaft_points(strip: Strip, field: Field) -> list[Keypoint]:
     return found
 
 
-def _between(strip: Strip, wrist: Points) -> Points:
-    """Find the point on the axis at which the wrist begins."""
+def _wrist_joint(strip: Strip, wrist: Points) -> Points:
+    """Find the point on the axis at which the wrist starts."""
     along, _ = strip.coordinates(wrist)
     root = float(np.quantile(along, _ROOT / 2))
     return np.asarray(strip.origin + root * strip.direction)
 
 
 def _pivot(joint: Points | None, wrist: Points, clasper: Points) -> Points | None:
-    """Find where the jaws begin, on the side of the wrist or of the shaft."""
+    """Find the pivot of the jaws, between their start and the end of the wrist or shaft."""
     if not len(clasper):
         return None
     if len(wrist):
@@ -149,12 +151,12 @@ def _pivot(joint: Points | None, wrist: Points, clasper: Points) -> Points | Non
 
 def jaw_tips(clasper: Points, pivot: Points, step_px: float) -> list[Points]:
     """
-    Find the tips of one jaw, or of two that are open.
+    Find the tips of a single jaw, or of two open jaws.
 
     :param clasper: (n, 2) samples of the jaws.
-    :param pivot: (2,) about which they turn.
-    :param step_px: distance of neighbouring samples.
-    :return: one or two points of (2,).
+    :param pivot: (2,) pivot of the jaws.
+    :param step_px: distance between neighbouring samples.
+    :return: one or two points, (2,) each.
     """
     away = clasper - pivot
     radius = np.hypot(*away.T)
@@ -177,7 +179,7 @@ def jaw_tips(clasper: Points, pivot: Points, step_px: float) -> list[Points]:
 
 
 def _closed_tips(jaws: Points, pivot: Points, step_px: float) -> list[Points]:
-    """Find the tips of jaws that touch: halfway between the middle and either side of the end."""
+    """Find the tips of closed jaws: halfway between the middle and either side of their end."""
     tip = _tip(jaws, pivot, step_px)
     direction = (tip - pivot) / max(float(np.hypot(*(tip - pivot))), 1e-9)
     along = (jaws - pivot) @ direction
@@ -188,7 +190,7 @@ def _closed_tips(jaws: Points, pivot: Points, step_px: float) -> list[Points]:
 
 
 def _tip(jaw: Points, pivot: Points, step_px: float) -> Points:
-    """Find the middle of a jaw's far end."""
+    """Find the middle of the far end of a jaw."""
     direction = jaw.mean(axis=0) - pivot
     direction = direction / max(float(np.hypot(*direction)), 1e-9)
     along = (jaw - pivot) @ direction
@@ -199,9 +201,9 @@ def _tip(jaw: Points, pivot: Points, step_px: float) -> Points:
     return np.asarray(pivot + (length + step_px / 2) * direction + end * normal)
 
 
-def _guessed(points: list[Keypoint], width_px: float) -> list[Keypoint]:
-    """Flag points whose place is a guess."""
-    sigma_px = _GUESS * width_px
+def _as_uncertain(points: list[Keypoint], width_px: float) -> list[Keypoint]:
+    """Flag keypoints as hidden, and increase their standard deviation."""
+    sigma_px = _UNCERTAIN_SIGMA * width_px
     return [p._replace(sigma_px=max(p.sigma_px, sigma_px), is_hidden=True) for p in points]
 
 
@@ -216,7 +218,7 @@ def _opening_deg(tips: list[Points], pivot: Points) -> float:
 def _tip_points(
     tips: list[Points], pivot: Points, heading: Points, width_px: float, field: Field
 ) -> list[Keypoint]:
-    """Make the points of the tips: left and right as seen along the shaft, and between them."""
+    """Create the keypoints of the tips: left and right as seen along the shaft, and the middle."""
     middle = np.mean(tips, axis=0)
     found = [_point(KeypointKind.TIP, middle, middle - pivot, width_px, field)]
     side = [float(heading[0] * (t - pivot)[1] - heading[1] * (t - pivot)[0]) for t in tips]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which instrument of an image is which one of the images before it."""
+"""Assigns instruments of an image to those of previous images."""
 
 from __future__ import annotations
 
@@ -18,64 +18,64 @@ DEFAULT_TRACK_LOST_MS: Final = 500
 LONGEST_LOSS_MS: Final = 10_000
 
 MOST_TRACKED: Final = 64
-"""Of more instruments, the largest have an id, and as many lost tracks are remembered."""
+"""Only the largest instruments get an id; lost tracks are limited to the same number."""
 
 INTERVAL_NS: Final = 10**9 // 30
-"""Assumed between two images where their stamps do not tell it."""
+"""Interval that is assumed between two images if their stamps are missing or equal."""
 
 LONGEST_GAP_NS: Final = 2 * 10**9
-"""After a longer time without an image, nothing is known of where instruments went."""
+"""All tracks end after a longer time without an image."""
 
 # Lengths are in image heights, times in seconds.
 _PLACE_SIGMA: Final = 0.04
-"""Deviation of the middle of an instrument's pixels, some of which something covers."""
+"""Standard deviation of the centroid of an instrument, which may be partly covered."""
 
 _FIRST_SPEED: Final = 0.4
-"""Deviation of the speed of a new track."""
+"""Standard deviation of the speed of a new track."""
 
-_SHAKE: Final = 1.0
+_ACCELERATION: Final = 1.0
 """Spectral density of the acceleration, in heights²/s³."""
 
-_JUMP: Final = 2.0
-"""What is farther from its expected place, in deviations, has been covered or uncovered."""
+_JUMP_GATE: Final = 2.0
+"""An innovation of more standard deviations is due to something that covers the instrument."""
 
 _GATE: Final = 3.0
-"""What is farther from a track's expected place, in deviations, must overlap with its pixels."""
+"""With an innovation of more standard deviations, track and instrument must overlap."""
 
 _FARTHEST: Final = 0.5
 _LEAST_OVERLAP: Final = 0.5
 
-# What costs are the sum of, beside the negative logarithm of the likelihood of the place.
+# Terms of the cost of a match, besides the negative log-likelihood of the position.
 
 _OVERLAP_COST: Final = 4.0
 _AXIS_COST: Final = 4.0
 _AREA_COST: Final = 1.0
 
-_LOST_COST: Final = 3.0
-"""Of a track that was not seen in the last image, lest two take turns with one instrument."""
+_LOST_TRACK_COST: Final = 3.0
+"""For a track that was not seen in the last image: prevents that two tracks swap an instrument."""
 
-_YOUNG_COST: Final = 3.0
-"""Of a track that has just begun: of the pieces of an instrument the first one keeps its id."""
+_NEW_TRACK_COST: Final = 3.0
+"""For a new track: if an instrument falls into pieces, the older track keeps it."""
 
 _NO_MATCH: Final = 1e3
 _CELLS: Final = 64
-"""Cells of the coarse masks along the longer side."""
+"""Number of cells of the coarse masks along the longer side."""
 
 _ROWS: Final = 64
-"""An instrument's pixels are taken from so many of its rows."""
+"""Number of rows of an instrument that are sampled."""
 
 Values = NDArray[np.float64]
 
 
 class _Features(NamedTuple):
     """
-    What tracks and instruments are compared by; one row each.
+    Features by which tracks and instruments are compared; one row each.
 
     :param labels: (n,) class.
-    :param places: (n, 2) x and y of the middle of the pixels.
-    :param axes: (n, 2) cosine and sine of twice the axis's angle, as long as it is clear, 0..1.
+    :param places: (n, 2) x and y of the centroid.
+    :param axes: (n, 2) cosine and sine of twice the axis's angle, times its distinctness, 0..1.
     :param areas: (n,) logarithm of the number of pixels.
-    :param cells: (n, rows, columns) share of the pixels in each cell; of unit length.
+    :param cells: (n, rows, columns) share of the pixels in each cell; a vector of norm 1.
     """
 
     labels: NDArray[np.intp]
@@ -98,7 +98,7 @@ class _Motion(NamedTuple):
 
     :param places: (n, 2) x and y.
     :param speeds: (n, 2) their change per second.
-    :param variances: (n, 3) of place, place with speed, speed.
+    :param variances: (n, 3) of position, of position with speed (covariance), of speed.
     """
 
     places: Values
@@ -106,23 +106,23 @@ class _Motion(NamedTuple):
     variances: Values
 
     def after(self, dt_s: float) -> _Motion:
-        """Predict."""
+        """Predict the state after a time step."""
         place, both, speed = self.variances.T
         variances = [
-            place + 2 * dt_s * both + dt_s**2 * speed + _SHAKE * dt_s**3 / 3,
-            both + dt_s * speed + _SHAKE * dt_s**2 / 2,
-            speed + _SHAKE * dt_s,
+            place + 2 * dt_s * both + dt_s**2 * speed + _ACCELERATION * dt_s**3 / 3,
+            both + dt_s * speed + _ACCELERATION * dt_s**2 / 2,
+            speed + _ACCELERATION * dt_s,
         ]
         places = self.places + dt_s * self.speeds
         return _Motion(places, self.speeds, np.stack(variances, axis=1))
 
     def corrected(self, places: Values) -> _Motion:
-        """Take in where each instrument was seen."""
+        """Update the state with the observed positions."""
         place, both, speed = self.variances.T
         away = places - self.places
         gain_place, gain_speed = np.stack([place, both]) / (place + _PLACE_SIGMA**2)
-        # What was covered or uncovered says nothing about the speed.
-        jumps = (away**2).sum(axis=1) > _JUMP**2 * (place + _PLACE_SIGMA**2)
+        # Such an innovation carries no information about the speed.
+        jumps = (away**2).sum(axis=1) > _JUMP_GATE**2 * (place + _PLACE_SIGMA**2)
         gain_place, gain_speed = np.where(jumps, 1.0, gain_place), np.where(jumps, 0.0, gain_speed)
         seen_place = np.where(jumps, _PLACE_SIGMA**2, (1 - gain_place) * place)
         variances = [seen_place, (1 - gain_place) * both, speed - gain_speed * both]
@@ -135,13 +135,13 @@ class _Motion(NamedTuple):
 
 class _Tracks(NamedTuple):
     """
-    The tracks that may go on; one row each.
+    The active and the lost tracks; one row each.
 
-    :param numbers: (n,) ids.
+    :param numbers: (n,) track ids.
     :param began_ns: (n,) when the instrument was first seen.
     :param seen_ns: (n,) when it was last seen.
-    :param features: as it was seen then.
-    :param motion: where it is expected.
+    :param features: features when it was last seen.
+    :param motion: the predicted state.
     """
 
     numbers: NDArray[np.intp]
@@ -161,7 +161,7 @@ class _Tracks(NamedTuple):
         )
 
     def joined(self, others: _Tracks) -> _Tracks:
-        """Put others behind these."""
+        """Append other tracks."""
         features, motion = (
             [np.concatenate(both) for both in zip(*pair)]
             for pair in ((self.features, others.features), (self.motion, others.motion))
@@ -177,15 +177,15 @@ class _Tracks(NamedTuple):
 
 class Tracker:
     """
-    Gives the instruments of one camera ids that stay the same from image to image.
+    Assigns ids to the instruments of one camera that stay the same from image to image.
 
-    An id is the number of a track, from 1; none is given twice. An instrument continues the track
-    of its class at whose expected place it is, with the same axis, pixels and area; classes are
-    never exchanged, so that a tool whose class flickers comes back with its id.
+    An id is the number of a track, from 1, and is never reused. An instrument continues a track of
+    its class that predicts its position and has a similar axis, shape and area. A track never
+    changes its class, so that a tool whose class flickers gets its id back.
 
     Not thread-safe.
 
-    :param lost_ms: how long an instrument may be out of sight and keep its id; 0: never.
+    :param lost_ms: how long an instrument may be lost and keep its id; 0 ends tracks at once.
     """
 
     def __init__(self, lost_ms: float = DEFAULT_TRACK_LOST_MS) -> None:
@@ -195,7 +195,7 @@ class Tracker:
         self.end_tracks()
 
     def end_tracks(self) -> None:
-        """End all tracks: what is seen next has new ids."""
+        """End all tracks; instruments that are seen next get new ids."""
         self._tracks: _Tracks | None = None
         self._size = (0, 0)
         self._stamp_ns: int | None = None
@@ -205,14 +205,14 @@ class Tracker:
         self, instruments: Sequence[Instrument], size: tuple[int, int], stamp_ns: int | None
     ) -> tuple[Instrument, ...]:
         """
-        Follow the tracks into the next image.
+        Track the instruments of the next image.
 
-        :param instruments: of the image, as `find_instruments` returns them; of one without a
-            decision, as `without_decision` does.
+        :param instruments: instruments of the image, as `find_instruments` returns them; without a
+            decision, as `without_decision` returns them.
         :param size: (H, W) of the image in pixels.
-        :param stamp_ns: the camera's stamp; None if there is none.
-        :return: the same with `track_id`; it is 0 without a decision, and for all but the
-            MOST_TRACKED largest.
+        :param stamp_ns: stamp of the image; None if there is none.
+        :return: the instruments with `track_id`; it is 0 without a decision, and for all but the
+            MOST_TRACKED largest instruments.
         """
         dt_ns = self._elapsed_ns(stamp_ns)
         if size != self._size or not 0 < dt_ns <= LONGEST_GAP_NS:
@@ -230,7 +230,7 @@ class Tracker:
         )
 
     def _elapsed_ns(self, stamp_ns: int | None) -> int:
-        """Tell the time since the last image; assume it where stamps are equal or missing."""
+        """Return the time since the last image; INTERVAL_NS if stamps are equal or missing."""
         if stamp_ns is None or self._stamp_ns is None:
             return INTERVAL_NS
         return stamp_ns - self._stamp_ns or INTERVAL_NS
@@ -242,8 +242,8 @@ class Tracker:
         tracks = self._tracks
         if tracks is not None and len(tracks.numbers):
             ages_s = (self._now_ns - tracks.began_ns) / 1e9
-            costs = _costs(tracks, seen, self._size) + (_YOUNG_COST / (1 + ages_s))[:, None]
-            costs[tracks.seen_ns < self._last_ns] += _LOST_COST
+            costs = _costs(tracks, seen, self._size) + (_NEW_TRACK_COST / (1 + ages_s))[:, None]
+            costs[tracks.seen_ns < self._last_ns] += _LOST_TRACK_COST
             old, new = _assign(costs)
             numbers[new] = tracks.numbers[old]
             found = tracks.take(old)
@@ -268,7 +268,7 @@ class Tracker:
         return _Tracks(numbers, now_ns, now_ns, seen, motion)
 
     def _predict(self, dt_s: float) -> None:
-        """Move the tracks on; end those that were lost for too long, or first, of too many."""
+        """Predict all tracks; end those lost for too long and, of too many, those lost longest."""
         if self._tracks is None:
             return
         seen_ns = self._tracks.seen_ns
@@ -281,14 +281,14 @@ class Tracker:
 
 
 def _largest(instruments: Sequence[Instrument]) -> NDArray[np.intp]:
-    """Return the places, in order, of the instruments to track."""
+    """Return the sorted indices of the instruments to track."""
     areas = [0 if i.runs is None or i.label == NO_DECISION else i.area_px for i in instruments]
     order = sorted(range(len(areas)), key=lambda place: -areas[place])[:MOST_TRACKED]
     return np.array(sorted(place for place in order if areas[place]), np.intp)
 
 
 def _features(instruments: Sequence[Instrument], size: tuple[int, int]) -> _Features:
-    """Describe instruments by samples of their runs."""
+    """Compute features from samples of the runs of instruments."""
     samples = [_sampled(i.runs) for i in instruments if i.runs is not None]
     owners = np.repeat(np.arange(len(samples)), [len(runs.rows) for runs in samples])
     _, rows, starts, ends = (np.concatenate(columns) for columns in zip(*samples))
@@ -308,13 +308,13 @@ def _features(instruments: Sequence[Instrument], size: tuple[int, int]) -> _Feat
 
 
 def _sampled(runs: Runs) -> Runs:
-    """Take some rows of an instrument, which are enough to tell where it is."""
+    """Select some rows of an instrument, from which its position can be computed."""
     step = (int(runs.rows[-1]) - int(runs.rows[0])) // _ROWS + 1
     return runs.take(np.flatnonzero((runs.rows - runs.rows[0]) % step == 0)) if step > 1 else runs
 
 
 def _axis(instrument: Instrument) -> tuple[float, float]:
-    """Return cosine and sine of twice the axis's angle, shorter where it is less clear."""
+    """Return cosine and sine of twice the axis's angle; a shorter vector is less distinct."""
     box = instrument.box
     angle_rad, length, width = box.angle_rad, box.size_x_px, box.size_y_px
     shafts = instrument.parts.shafts if instrument.parts else []
@@ -333,7 +333,7 @@ def _cells(
     ends: NDArray[np.intp],
     size: tuple[int, int],
 ) -> Values:
-    """Count the pixels of runs in square cells: (n, rows, columns), each of unit length."""
+    """Count the pixels of runs in square cells: (n, rows, columns), each of norm 1."""
     side = -(-max(size) // _CELLS)
     shape = owners[-1] + 1, -(-size[0] // side), -(-size[1] // side)
     first = starts // side
@@ -348,7 +348,7 @@ def _cells(
 
 
 def _costs(tracks: _Tracks, seen: _Features, size: tuple[int, int]) -> Values:
-    """Compute how ill each instrument (column) fits to each track; _NO_MATCH if not at all."""
+    """Return the (tracks, instruments) matrix of costs; _NO_MATCH if they cannot match."""
     known, motion = tracks.features, tracks.motion
     cells = seen.cells.reshape(len(seen.cells), -1).T
     moved = _moved(known.cells, motion.places - known.places, size)
@@ -370,7 +370,7 @@ def _costs(tracks: _Tracks, seen: _Features, size: tuple[int, int]) -> Values:
 
 
 def _moved(cells: Values, shifts: Values, size: tuple[int, int]) -> Values:
-    """Move coarse masks by whole cells, as far as they stay in the image."""
+    """Shift coarse masks by whole cells; cells that leave the image are dropped."""
     side = -(-max(size) // _CELLS)
     steps = np.rint(shifts * size[0] / side).astype(np.intp)
     changed = np.flatnonzero(steps.any(axis=1))
@@ -388,7 +388,7 @@ def _moved(cells: Values, shifts: Values, size: tuple[int, int]) -> Values:
 
 
 def _assign(costs: Values) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Choose the pairs of the least total cost; return their rows and columns."""
+    """Return rows and columns of the assignment with the smallest total cost."""
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(costs)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The folders `instances` and `instruments` of a video, beside its masks: written and read.
+Reads and writes the folders `instances` and `instruments` of a video, beside its masks.
 
-Each frame has an image of the pixels of its instruments and a JSON file of their points, see
+Each frame has an image of the pixels of its instruments and a JSON file of their keypoints, see
 `surgseg_ros.core.instrument_files`.
 """
 
@@ -48,7 +48,7 @@ class InstrumentFrame(NamedTuple):
     """
     The instruments of a frame.
 
-    :param instances: (H, W) uint8, number of the instrument of each pixel; 0 or NO_DECISION: none.
+    :param instances: (H, W) uint8, instrument number of each pixel; none for 0 or NO_DECISION.
     :param listed: the instruments.
     """
 
@@ -62,7 +62,7 @@ def read_frame(instances: Path) -> InstrumentFrame:
 
     :param instances: the image in `instances/`; its JSON file is in `instruments/` beside that.
     :return: the instruments.
-    :raises ValueError: if a file cannot be read, or lists no instrument of a number in the image.
+    :raises ValueError: if a file cannot be read, or does not list a number that is in the image.
     """
     path = instances.parents[1] / INSTRUMENTS_FOLDER / f'{instances.stem}.json'
     listed, numbers = read_instruments(path), read_values(instances)
@@ -84,10 +84,10 @@ def write_instruments(
     """
     Write the instruments of a mask into the folders of its video, which must exist.
 
-    :param path: of the mask, in a folder beside these.
+    :param path: file of the mask, in a folder beside these.
     :param segmentation: with the mask, and the roi if there is one.
-    :param instruments: those in the mask; at most 254 are written.
-    :param located: those of them that are known in space.
+    :param instruments: the instruments in the mask; at most 254 are written.
+    :param located: those whose 3-D position is known.
     :raises OSError: if they cannot be written.
     """
     mask = segmentation.mask
@@ -110,9 +110,9 @@ def write_listed(
     is_decided: bool = True,
 ) -> None:
     """
-    Write the instruments of a mask, see `write_instruments`.
+    Write the list of instruments of a mask, and the image of their pixels.
 
-    :param path: of the mask.
+    :param path: file of the mask, see `write_instruments`.
     :param instances: (H, W) uint8, number of the instrument of each pixel.
     :param listed: the instruments.
     :param is_decided: whether there is a decision.
@@ -142,12 +142,12 @@ def predict_from_masks(
     masks: Path, output: Path, settings: PipelineSettings, locator: Locator
 ) -> int:
     """
-    Write the instruments of masks that are given; all their pixels count as sure.
+    Write the instruments of existing masks; all pixels get a confidence of 1.
 
-    :param masks: folder of `video_*/segmentation/*.png`, or of these of each eye.
-    :param output: gets the folders of each video.
-    :param settings: `least_area` and `track_lost_ms` count.
-    :param locator: of what both eyes of a stereo video see.
+    :param masks: folder of `video_*/segmentation`, or of `video_*/{left,right}/segmentation`.
+    :param output: folder in which the folders of each video are created.
+    :param settings: only `least_area` and `track_lost_ms` are used.
+    :param locator: computes the 3-D positions in stereo videos.
     :return: the number of masks.
     :raises ValueError: if there are none, or one is not a mask.
     :raises OSError: if a file cannot be written.
@@ -183,15 +183,15 @@ def _begin(video: Path, settings: PipelineSettings) -> CameraPipeline:
 
 def _find(pipeline: CameraPipeline, path: Path, settings: PipelineSettings) -> FrameResult:
     """Find the instruments of a mask."""
-    decision = Decision(_sure(read_mask(path)), least_area=settings.least_area)
+    decision = Decision(_with_full_confidence(read_mask(path)), least_area=settings.least_area)
     result = pipeline.track(complete(decision))
     if result.error:
         raise result.error
     return result
 
 
-def _sure(mask: NDArray[np.uint8]) -> Segmentation:
-    """Give a mask a confidence of 1 everywhere."""
+def _with_full_confidence(mask: NDArray[np.uint8]) -> Segmentation:
+    """Create a segmentation with a confidence of 1 everywhere."""
     whole = Roi(0, 0, mask.shape[1], mask.shape[0])
     return Segmentation(
         mask, grid_confidence=GridConfidence(np.full((1, 1), 255, np.uint8), whole)

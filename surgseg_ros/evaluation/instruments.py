@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Scores instruments against the truth: found or not, their points, their tracks.
+Scores instruments against the ground truth: detections, keypoints and tracks.
 
-An instrument of the truth is found by one of its class whose mask has an IoU above MATCH_IOU;
-since masks of a frame are disjoint, at most one has. What has fewer pixels than the minimum area
-of an instrument is not scored, nor is what finds it. Count frames first, and divide last.
+An instrument of the truth matches a prediction of its class whose mask has an IoU above MATCH_IOU;
+since the masks of a frame are disjoint, there is at most one. Instruments smaller than the minimum
+area are not scored, and neither are predictions that match them. Frames are counted separately;
+the scores are computed from the sums.
 """
 
 from __future__ import annotations
@@ -35,17 +36,21 @@ from surgseg_ros.evaluation.tracks import (
 )
 
 FULL_HEIGHT: Final = 1080
-"""Errors are in pixels of an image of so many rows."""
+"""Errors are scaled to the pixels of an image with this number of rows."""
 
 TOUCH_PX: Final = 2
-"""Robotic tools touch where pixels of two are not farther apart, in rows and in columns."""
+"""Robotic tools touch if pixels of two are within this distance, in rows and in columns."""
 
 _NEEDLE_ENDS: Final = (KeypointKind.NEEDLE_POINT, KeypointKind.NEEDLE_TAIL)
 _JAW_TIPS: Final = (KeypointKind.LEFT_JAW_TIP, KeypointKind.RIGHT_JAW_TIP)
 
 
 class PointError(NamedTuple):
-    """The error of a point in x and y, and its deviation, in pixels of FULL_HEIGHT rows."""
+    """
+    The error of a keypoint in x and y, and its predicted standard deviation.
+
+    All are in pixels of an image of FULL_HEIGHT rows.
+    """
 
     kind: KeypointKind
     x_px: float
@@ -54,12 +59,12 @@ class PointError(NamedTuple):
 
     @property
     def distance_px(self) -> float:
-        """How far it is from where it should be."""
+        """Distance from the true position."""
         return math.hypot(self.x_px, self.y_px)
 
 
 class TipError(NamedTuple):
-    """The error of a tip in space, in x, y and z, and its deviations; None if unknown."""
+    """The error of a 3-D tip in x, y and z, and predicted standard deviations, None if unknown."""
 
     x_mm: float
     y_mm: float
@@ -70,18 +75,18 @@ class TipError(NamedTuple):
 @dataclass(frozen=True)
 class InstrumentCounts:
     """
-    What is counted in a frame; only these may be put together.
+    The counts of a frame, to which the counts of other frames can be added.
 
     :param tracks: ids and IoU.
-    :param truth_labels: (T,) labels of the truth.
-    :param predicted_labels: (P,) those predicted.
+    :param truth_labels: (T,) labels of the instruments of the truth.
+    :param predicted_labels: (P,) labels of the predicted instruments.
     :param is_touching: whether robotic tools of the truth touch.
-    :param points: errors of the points that are seen, in truth and prediction.
-    :param missed: points that are seen in the truth but not predicted, by kind.
-    :param invented: points that are predicted but not seen in the truth, by kind.
+    :param points: errors of keypoints that are visible in both truth and prediction.
+    :param missed: keypoints that are visible in the truth but not predicted, by kind.
+    :param invented: keypoints that are predicted but not visible in the truth, by kind.
     :param axis_deg: errors of axes.
     :param opening_deg: errors of the angles between jaws.
-    :param tip_errors: errors of tips in 3-D.
+    :param tip_errors: errors of 3-D tips.
     """
 
     tracks: TrackFrame
@@ -97,7 +102,7 @@ class InstrumentCounts:
 
     @property
     def matches(self) -> list[tuple[int, int]]:
-        """Places of truths and of the predictions that find them."""
+        """Indices of matched instruments of the truth and of the prediction."""
         return [(int(i), int(j)) for i, j in np.argwhere(self.tracks.iou > MATCH_IOU)]
 
 
@@ -105,8 +110,8 @@ def count_instruments(truth: InstrumentFrame, predicted: InstrumentFrame) -> Ins
     """
     Match and count the instruments of a frame.
 
-    :param truth: the truth.
-    :param predicted: the prediction.
+    :param truth: instruments of the truth.
+    :param predicted: predicted instruments.
     :return: the counts.
     :raises ValueError: if the sizes differ.
     """
@@ -138,7 +143,7 @@ def count_instruments(truth: InstrumentFrame, predicted: InstrumentFrame) -> Ins
 def _overlaps(
     truth: InstrumentFrame, predicted: InstrumentFrame
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return (T, P) IoU, 0 where classes differ, and (T,) which truths are too small to score."""
+    """Return (T, P) IoU, 0 if classes differ, and (T,) which truths are too small to score."""
     codes = truth.instances.astype(np.uint16) << 8 | predicted.instances
     shared = np.bincount(codes.ravel(), minlength=1 << 16).reshape(256, 256)
     numbers = [[listed.number for listed in side.listed] for side in (truth, predicted)]
@@ -151,9 +156,9 @@ def _overlaps(
 
 def find_touch(frame: InstrumentFrame) -> bool:
     """
-    Find out whether robotic tools touch or cross.
+    Return whether robotic tools of a frame touch or cross.
 
-    :param frame: its instruments.
+    :param frame: instruments of the frame.
     :return: whether pixels of two of them are within TOUCH_PX of each other.
     """
     kept = np.zeros(256, np.uint8)
@@ -168,7 +173,7 @@ def find_touch(frame: InstrumentFrame) -> bool:
 def _compare(
     truth: ListedInstrument, predicted: ListedInstrument, scale: float, counts: InstrumentCounts
 ) -> None:
-    """Add the errors of an instrument that is found."""
+    """Add the errors of a matched instrument."""
     seen: dict[KeypointKind, bool] = {}
     for point, other in _paired(truth, predicted):
         kind = (point or other).kind  # type: ignore[union-attr]
@@ -192,7 +197,7 @@ def _compare(
 def _paired(
     truth: ListedInstrument, predicted: ListedInstrument
 ) -> Iterator[tuple[Keypoint | None, Keypoint | None]]:
-    """Pair points of a kind, nearest together; points along a thread have no partners."""
+    """Pair the nearest keypoints of each kind; points along a thread are not paired."""
     for kind in KeypointKind:
         if kind == KeypointKind.THREAD_LINE:
             continue
@@ -217,10 +222,10 @@ def count_instrument_pairs(
     """
     Count the instruments of many frames.
 
-    :param pairs: of images in `instances/`, sorted; without a prediction, nothing is predicted.
-    :param workers: processes.
+    :param pairs: sorted, of images in `instances/`; without a file, the prediction is empty.
+    :param workers: number of processes.
     :return: the counts of each video's frames, in the order of `pairs`.
-    :raises ValueError: if files cannot be read, or those of a frame do not fit.
+    :raises ValueError: if files cannot be read, or those of a frame do not match.
     """
     counts: dict[str, list[InstrumentCounts]] = {}
     counted = map_tasks(_count_pair, pairs, workers)
@@ -243,8 +248,8 @@ def summarize_instruments(videos: Mapping[str, Sequence[InstrumentCounts]]) -> d
     """
     Compute the scores over all frames of all videos.
 
-    :param videos: name to the counts of its frames.
-    :return: values for a JSON file, None where there is nothing to divide by: `frames`; what
+    :param videos: maps the name of a video to the counts of its frames.
+    :return: values for a JSON file, None if the denominator is 0: `frames`; what
         `_summarize_detections`, `_summarize_points` and `summarize_tracks` return;
         `error_3d_mm`, see `_summarize_tips`.
     """
@@ -260,10 +265,10 @@ def summarize_instruments(videos: Mapping[str, Sequence[InstrumentCounts]]) -> d
 
 def _summarize_tips(tips: Sequence[TipError]) -> dict[str, float | int | None]:
     """
-    Score places of tips in space.
+    Score the 3-D positions of tips.
 
     :return: the medians `across` the line of sight and in `depth`; `sigma_coverage`, the share of
-        errors in x, y and z within the predicted deviation; `count`.
+        errors in x, y and z within the predicted standard deviation; `count`.
     """
     across = [math.hypot(tip.x_mm, tip.y_mm) for tip in tips]
     depth = [abs(tip.z_mm) for tip in tips]
@@ -283,7 +288,7 @@ def _summarize_tips(tips: Sequence[TipError]) -> dict[str, float | int | None]:
 
 def _summarize_detections(frames: Sequence[InstrumentCounts]) -> dict[str, Any]:
     """
-    Score what is found.
+    Score the detections.
 
     :return: `touching_frames`, the number of frames in which robotic tools of the truth touch;
         `f1`, of robotic tools, 2 TP / (2 TP + FP + FN), and `f1_touching`, in such frames only;
@@ -304,12 +309,13 @@ def _summarize_detections(frames: Sequence[InstrumentCounts]) -> dict[str, Any]:
 
 def _summarize_points(frames: Sequence[InstrumentCounts]) -> dict[str, Any]:
     """
-    Score the points of what is found.
+    Score the keypoints of matched instruments.
 
     :return: errors as `p50` and `p95` (percentiles) and `count`: `tip_px`, `needle_end_px` (point
         and tail), in pixels of FULL_HEIGHT rows; `axis_deg`, `opening_deg` (where both jaw
         tips are seen). `points`, by name of the kind, and `missed` and `invented`, their sums.
-        `sigma_coverage`, the share of errors in x and in y within the predicted deviation.
+        `sigma_coverage`, the share of errors in x and y within the predicted standard
+        deviation.
     """
     points = [point for frame in frames for point in frame.points]
     missed, invented = Counter[KeypointKind](), Counter[KeypointKind]()
@@ -346,8 +352,9 @@ def _of_class(frames: Sequence[InstrumentCounts], label: int) -> dict[str, Any]:
     """
     Score the detections of a class.
 
-    :return: `truth`, `predicted` and `matched`, their numbers; `f1`; `pq`, the panoptic quality
-        (Kirillov et al., CVPR 2019): the sum of the IoU of what matches / (TP + FP / 2 + FN / 2).
+    :return: `truth`, `predicted` and `matched`, the numbers of instruments; `f1`; `pq`, the
+        panoptic quality (Kirillov et al., CVPR 2019): the sum of the IoU of the matches /
+        (TP + FP / 2 + FN / 2).
     """
     ious = [
         frame.tracks.iou[match]

@@ -26,20 +26,20 @@ T = TypeVar('T')
 R = TypeVar('R')
 
 _VALUES_NAMED: Final = 10
-"""Number of values that a message lists; the rest is counted."""
+"""Largest number of values that a message lists; it gives the number of the others."""
 
 
 class MaskError(ValueError):
-    """A file that is not a mask; the message names it and what is wrong with it."""
+    """A file that is not a mask; the message gives the file and the problem."""
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
     """
-    Decode a mask that a model made.
+    Decode a predicted mask.
 
     :param path: a grey PNG of 8, 4 or 2 bits.
     :return: (H, W) uint8 class index or NO_DECISION.
-    :raises MaskError: if it is another kind of file, is damaged, or holds another value.
+    :raises MaskError: if it is another kind of file, is damaged, or contains another value.
     """
     return _checked(path, undecided=True)
 
@@ -50,7 +50,7 @@ def read_truth(path: Path) -> NDArray[np.uint8]:
 
     :param path: a grey PNG of 8, 4 or 2 bits.
     :return: (H, W) uint8 class index.
-    :raises MaskError: if it is another kind of file, is damaged, or holds another value.
+    :raises MaskError: if it is another kind of file, is damaged, or contains another value.
     """
     return _checked(path, undecided=False)
 
@@ -80,9 +80,9 @@ def read_values(path: Path) -> NDArray[np.uint8]:
 
 def wrong_values(path: Path, mask: NDArray[np.uint8], *, undecided: bool) -> str | None:
     """
-    Describe the values of a mask that are not a class.
+    Describe the values of a mask that are not class indices.
 
-    :param path: of its file.
+    :param path: file of the mask.
     :param mask: (H, W) uint8.
     :param undecided: whether NO_DECISION may be among them.
     :return: a sentence, or None.
@@ -97,18 +97,18 @@ def wrong_values(path: Path, mask: NDArray[np.uint8], *, undecided: bool) -> str
 
 
 _NAMED: Final = 20
-"""Number of missing names that a message lists; the rest is counted."""
+"""Largest number of missing names that a message lists; it gives the number of the others."""
 
 
 class EvaluationError(ValueError):
-    """Folders that cannot be scored; the message names what is wrong."""
+    """Folders that cannot be scored; the message gives the problem."""
 
 
 class Pair(NamedTuple):
     """
-    The ground truth of a frame, and its prediction; None where there is none.
+    The masks of a frame: ground truth and prediction, which is None if it is missing.
 
-    A video is named as `find_views` names it.
+    Videos are named as `find_views` names them.
     """
 
     video: str
@@ -117,7 +117,7 @@ class Pair(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of both files in their folders."""
+        """Name of both files, relative to their folders."""
         return f'{self.video}/{self.truth.parent.name}/{self.truth.stem}.png'
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
@@ -151,15 +151,15 @@ def find_pairs(
     Match the masks of two folders by the names of video and file.
 
     :param reference: folder of `video_*/segmentation/*.png` with the truth.
-    :param predictions: the same with predictions.
-    :param allow_missing: whether the folders may differ.
-    :param name: of the folders of masks, if it is not `segmentation`.
-    :param lists: of the folders beside them without which an eye of a stereo video is left out.
+    :param predictions: folder with the predictions, of the same structure.
+    :param allow_missing: whether masks may be missing in either folder.
+    :param name: name of the folders of masks, if it is not `segmentation`.
+    :param lists: name of folders beside them; eyes of stereo videos without one are left out.
     :return: one pair for each truth, sorted.
     :raises EvaluationError: if there is no truth, or the folders differ and may not.
     """
     try:
-        left_out = _without(reference, lists)
+        left_out = _eyes_without(reference, lists)
         truths, masks = (_masks_of(root, name, left_out) for root in (reference, predictions))
     except FrameError as error:
         raise EvaluationError(str(error)) from error
@@ -169,24 +169,24 @@ def find_pairs(
             'videos'
         )
     if not predictions.is_dir():
-        raise EvaluationError(f'{str(predictions)!r} is not a folder: give that of the masks')
+        raise EvaluationError(f'{str(predictions)!r} is not a folder: give the folder of masks')
     sides = (truths.keys() - masks, predictions), (masks.keys() - truths, reference)
-    lacking = [_lacking(sorted(names), folder) for names, folder in sides if names]
+    lacking = [_missing_message(sorted(names), folder) for names, folder in sides if names]
     if lacking and not allow_missing:
         raise EvaluationError(
-            '\n'.join((*lacking, 'Add them, or score without them by --allow-missing'))
+            '\n'.join((*lacking, 'Add them, or score without them with --allow-missing'))
         )
     return [Pair(path.rsplit('/', 2)[0], truths[path], masks.get(path)) for path in sorted(truths)]
 
 
-def _without(root: Path, folder: str) -> set[str]:
-    """Find the eyes of stereo videos that lack a folder."""
+def _eyes_without(root: Path, folder: str) -> set[str]:
+    """Find the eyes of stereo videos in which a folder is missing."""
     eyes = {name: view for name, view in find_views(root).items() if '/' in name}
     return {name for name, eye in eyes.items() if not (eye / folder).is_dir()}
 
 
 def _masks_of(root: Path, name: str, left_out: Set[str]) -> dict[str, Path]:
-    """Find masks by their official names, whatever their case."""
+    """Find masks by their official names, which are compared case-insensitively."""
     return {
         f'{view}/{name}/{mask.stem}.png': mask
         for view, folder in find_views(root).items()
@@ -195,7 +195,7 @@ def _masks_of(root: Path, name: str, left_out: Set[str]) -> dict[str, Path]:
     }
 
 
-def _lacking(names: Sequence[str], folder: Path) -> str:
+def _missing_message(names: Sequence[str], folder: Path) -> str:
     more = f' and {len(names) - _NAMED} more' if len(names) > _NAMED else ''
     return (
         f'{str(folder)!r} lacks masks that the other folder has ({len(names)}): '
@@ -220,14 +220,14 @@ def count_pair(pair: Pair) -> FrameCounts:
 
 
 Masks = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-"""(H, W) uint8 of a frame and of the next."""
+"""(H, W) uint8 masks of a frame and of the next frame."""
 
 
 class StepCounts(NamedTuple):
     """
-    The counts from which flicker is computed; only these may be added up.
+    The counts from which flicker is computed; they can be added up.
 
-    :param still_px: (10,) pixels by class of the truth, which is the same in both frames.
+    :param still_px: (10,) pixels whose class in the truth is the same in both frames, by class.
     :param changed_px: (10,) those of them whose prediction changes to a wrong class.
     """
 
@@ -237,21 +237,21 @@ class StepCounts(NamedTuple):
 
 def count_step(truth: Masks, predicted: Masks) -> StepCounts:
     """
-    Count the flicker from one frame to the next.
+    Count the flicker between two consecutive frames.
 
-    Counts pixels that become wrong, or wrong in another way, where the truth stays. So motion does
-    not count, nor does an error that stays; nor does a pixel that becomes right, or a mask that
-    follows a tool a frame late would seem to flicker. An error that comes and goes counts each
-    time that it comes.
+    Counts pixels whose prediction changes to a wrong class, while the truth does not change. So
+    neither motion nor a constant error counts. Neither does a change to the right class, or else
+    masks that follow a tool one frame late would seem to flicker. An error that comes and goes
+    counts each time that it comes.
 
-    :param truth: of both frames.
-    :param predicted: of both frames.
+    :param truth: masks of both frames.
+    :param predicted: masks of both frames.
     :return: the counts.
     :raises ValueError: if the sizes differ.
     """
     sizes = {mask.shape for mask in (*truth, *predicted)}
     if len(sizes) > 1:
-        raise ValueError(f'masks of neighbouring frames differ in size: {sorted(sizes)}')
+        raise ValueError(f'masks of consecutive frames differ in size: {sorted(sizes)}')
     still = truth[0] == truth[1]
     changed = still & (predicted[0] != predicted[1]) & (predicted[1] != truth[1])
     counts = (np.bincount(truth[0][which], minlength=256) for which in (still, changed))
@@ -260,10 +260,10 @@ def count_step(truth: Masks, predicted: Masks) -> StepCounts:
 
 def find_steps(pairs: Sequence[Pair]) -> list[Pair | None]:
     """
-    Find the frame before each: the one with the next lower name in the same video.
+    Find the previous frame of each frame: the one with the next lower name in the same video.
 
     :param pairs: sorted by video and frame.
-    :return: for each, the one before, or None where there is none, or one has no prediction.
+    :return: the previous frame of each; None if there is none, or if a prediction is missing.
     """
     before: list[Pair | None] = [None]
     for last, pair in pairwise(pairs):
@@ -274,11 +274,11 @@ def find_steps(pairs: Sequence[Pair]) -> list[Pair | None]:
 
 def count_step_of(before: Pair, pair: Pair) -> StepCounts | None:
     """
-    Read two frames and count the flicker between them.
+    Count the flicker between two frames.
 
-    :param before: the first.
-    :param pair: the second.
-    :return: the counts; None where a prediction is missing, or the sizes differ.
+    :param before: the first frame.
+    :param pair: the second frame.
+    :return: the counts; None if a prediction is missing, or if the sizes differ.
     :raises EvaluationError: if a file cannot be read.
     """
     first, second = before.read(), pair.read()
@@ -293,10 +293,10 @@ def summarize_steps(videos: Mapping[str, Sequence[StepCounts]]) -> dict[str, Any
     """
     Compute the flicker over all frames of all videos.
 
-    :param videos: name to the counts of its steps.
-    :return: `steps`, their number; and of the pixels whose truth stays, the share that
-        becomes wrong: `share`, `instrument_share` (truth an instrument), `class_share` by name;
-        None where there is no such pixel.
+    :param videos: maps the name of a video to the counts of its steps.
+    :return: `steps`, their number; and the share of the pixels with unchanged truth whose
+        prediction becomes wrong: `share`, `instrument_share` (of instruments), `class_share` by
+        name; None if there is no such pixel.
     """
     steps = [step for counts in videos.values() for step in counts]
     still, changed = (
@@ -315,9 +315,9 @@ def summarize_steps(videos: Mapping[str, Sequence[StepCounts]]) -> dict[str, Any
 
 def report(flicker: Mapping[str, Any]) -> str:
     """
-    Describe the flicker.
+    Summarize the flicker in a sentence.
 
-    :param flicker: as `summarize_steps` gives it.
+    :param flicker: as `summarize_steps` returns it.
     :return: a sentence; empty if nothing was counted.
     """
     if flicker['share'] is None:
@@ -344,8 +344,8 @@ def count_all(
     Count the pixels of every pair, and the changes from each frame to the next.
 
     :param pairs: the pairs to count, sorted.
-    :param workers: processes.
-    :return: by video, the counts of its frames, in the order of `pairs`, and of its steps.
+    :param workers: number of processes.
+    :return: by video, the counts of its frames, in the order of `pairs`, and those of its steps.
     :raises EvaluationError: if a file cannot be read, or masks do not match.
     """
     counts: dict[str, list[FrameCounts]] = {}
@@ -372,11 +372,11 @@ def _count(task: _Task) -> tuple[FrameCounts, StepCounts | None]:
 
 def map_tasks(count: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[R]:
     """
-    Call a function with each task, in several processes.
+    Call a function with each task, in parallel processes.
 
-    :param count: the function, of a module.
-    :param tasks: its arguments.
-    :param workers: processes; with 1, this one does it.
+    :param count: a function at module level, so that it can be pickled.
+    :param tasks: the arguments of the calls.
+    :param workers: number of processes; with 1, the calls run in this process.
     :return: the results in the order of the tasks.
     """
     if workers == 1:

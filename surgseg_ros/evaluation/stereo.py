@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instruments in space, of stereo videos with calibrations: `video_*/{left,right}`."""
+"""Instruments in 3-D, in stereo videos with calibrations: `video_*/{left,right}`."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ class Locator:
     """
     Finds tips and axes in the frames of stereo videos whose images are rectified.
 
-    :param root: the data set; a video without calibrations of both eyes is left out.
+    :param root: the data set; videos without calibrations of both eyes are left out.
     :raises StereoError: if a calibration cannot be used.
     """
 
@@ -40,9 +40,9 @@ class Locator:
 
     def locate(self, video: str, eyes: Sequence[Decision]) -> list[LocatedInstrument]:
         """
-        Find the instruments that both eyes see; nothing without a calibration or a decision.
+        Find the 3-D positions of instruments; empty without a calibration or a decision.
 
-        :param video: its name.
+        :param video: name of the video.
         :param eyes: the results of one frame, in the order of EYES.
         :return: as `locate_instruments` returns them.
         """
@@ -61,16 +61,16 @@ class Locator:
             return []
 
     def report(self) -> str:
-        """Report why nothing could be located, and in how many frames; empty if there are none."""
+        """Report why nothing could be located, and in how many frames; empty if there is none."""
         return '; '.join(f'nothing in 3-D ({n} times): {x}' for x, n in self._reasons.items())
 
 
 def in_step(eyes: Sequence[Iterable[tuple[Any, T]]]) -> Iterator[tuple[Any, list[tuple[int, T]]]]:
     """
-    Put the frames of several eyes side by side.
+    Group the frames of several eyes by their numbers or names.
 
-    :param eyes: of each, numbers or names that ascend, with what belongs to them.
-    :return: of each number, the places of the eyes that have it, with what belongs to it.
+    :param eyes: for each eye, pairs of an ascending number or name and any data.
+    :return: each number or name, with the indices and data of the eyes that have it.
     """
 
     def placed(place: int, eye: Iterable[tuple[Any, T]]) -> Iterator[tuple[Any, int, T]]:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Metrics of tracks: id switches, IDF1 and HOTA; count each video first, divide last.
+Metrics of tracks: id switches, IDF1 and HOTA, computed from counts of each video.
 
 - Id switches: CLEAR MOT, Bernardin and Stiefelhagen, EURASIP Journal on Image and Video
   Processing, 2008.
 - IDF1: Ristani et al., ECCV Workshops, 2016.
 - HOTA: Luiten et al., International Journal of Computer Vision, 2021.
 
-Results equal those of TrackEval, the reference implementation of HOTA, but for an IoU of exactly
-MATCH_IOU, which is no match here.
+Results equal those of TrackEval, the reference implementation of HOTA, except that an IoU of
+exactly MATCH_IOU is not a match here.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 MATCH_IOU: Final = 0.5
-"""An instrument is found by one of its class whose mask has a greater IoU: at most one does."""
+"""An instrument matches a prediction of its class with a greater IoU: there is at most one."""
 
 ALPHAS: Final = np.arange(1, 20) / 20
-"""The IoU at which HOTA counts a match; it is the mean over these."""
+"""IoU thresholds of HOTA, which is the mean over them."""
 
 _EPSILON: Final = 1e-12
 
@@ -35,7 +35,7 @@ class TrackFrame(NamedTuple):
     The tracks in a frame.
 
     :param truth: ids of the T instruments of the truth, the same in all frames of a video.
-    :param predicted: ids of the P predicted ones.
+    :param predicted: ids of the P predicted instruments.
     :param iou: (T, P) IoU of their masks; 0 where their classes differ.
     """
 
@@ -47,16 +47,16 @@ class TrackFrame(NamedTuple):
 @dataclass(frozen=True)
 class TrackCounts:
     """
-    The counts of videos from which the metrics are computed; only these may be added up.
+    The counts of videos from which the metrics are computed; they can be added up.
 
     :param frames: number of frames.
-    :param truth: instruments of the truth over all frames.
-    :param predicted: predicted ones.
-    :param switches: how often an instrument of the truth is found with another id than before.
-    :param id_matched: the most instruments that are found if each track of the truth may be one
-        predicted track only, and the reverse.
-    :param matched: (19,) matches by ALPHAS.
-    :param associated: (19,) sum of the association score of all matches, by ALPHAS.
+    :param truth: number of instruments of the truth in all frames.
+    :param predicted: number of predicted instruments in all frames.
+    :param switches: how often an instrument of the truth is matched with another id than before.
+    :param id_matched: the largest number of matches, over all frames, of a one-to-one assignment
+        of true to predicted tracks.
+    :param matched: (19,) matches by threshold in ALPHAS.
+    :param associated: (19,) sum of the association scores of all matches, by threshold in ALPHAS.
     """
 
     frames: int
@@ -103,7 +103,7 @@ def count_tracks(frames: Sequence[TrackFrame]) -> TrackCounts:
 
 
 def _count_switches(frames: Sequence[TrackFrame]) -> int:
-    """Count changes of the id by which an instrument is found, lost or not in between."""
+    """Count changes of the matched id, whether or not the instrument was lost in between."""
     last: dict[int, int] = {}
     switches = 0
     for frame in frames:
@@ -115,7 +115,7 @@ def _count_switches(frames: Sequence[TrackFrame]) -> int:
 
 
 def _count_ids(frames: Sequence[TrackFrame], size: tuple[int, int]) -> int:
-    """Assign tracks to tracks over the whole video, and count the frames in which they match."""
+    """Return the number of frames in which optimally assigned tracks match (for IDF1)."""
     together = np.zeros(size)
     for frame in frames:
         together[np.ix_(frame.truth, frame.predicted)] += frame.iou > MATCH_IOU
@@ -126,11 +126,11 @@ def _count_associations(
     frames: Sequence[TrackFrame], truth: NDArray[Any], predicted: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """
-    Match each frame, preferring pairs of tracks that overlap in the whole video.
+    Match each frame, and prefer pairs of tracks that overlap in the whole video, as HOTA does.
 
     :param truth: (T, 1) number of frames of each track.
-    :param predicted: (P,) the same.
-    :return: matches, and the sum over them of how far both tracks are the same, by ALPHAS.
+    :param predicted: (P,) likewise.
+    :return: matches, and the sum of their association scores, by threshold in ALPHAS.
     """
     alike = np.zeros((len(truth), len(predicted)))
     for frame in frames:
@@ -152,9 +152,9 @@ def summarize_tracks(videos: Sequence[TrackCounts]) -> dict[str, float | int | N
     """
     Compute the metrics over all videos.
 
-    :param videos: the counts of each.
+    :param videos: the counts of each video.
     :return: `id_switches`, `id_switches_per_1000` frames, `idf1`, `hota`; None where there is
-        nothing to divide by.
+        a denominator of 0.
     """
     frames, truth, predicted, switches, id_matched = (
         sum(getattr(video, key) for video in videos)
