@@ -18,7 +18,7 @@ class Camera:
     """
     Everything between the scene and its image.
 
-    :param rng: source of its random imperfections.
+    :param rng: source of the random imperfections.
     :param view: the image.
     """
 
@@ -48,8 +48,8 @@ class Camera:
         Take an image.
 
         :param scene: (H, W, 3) uint8 RGB under even light.
-        :param time_s: the time.
-        :param rng: the frame's own, for the sensor's noise.
+        :param time_s: time since the start of the scene, in seconds.
+        :param rng: random numbers of this frame, for the noise of the sensor.
         :return: (H, W, 3) uint8 RGB.
         """
         image = cv2.multiply(scene, self._gain(time_s), dtype=cv2.CV_8U)
@@ -84,7 +84,7 @@ class Camera:
         return np.asarray(cv2.resize(planes, (self._view.width, self._view.height)), np.float32)
 
     def _glow(self, image: Image) -> Image:
-        """Let what is too bright shine on its surroundings."""
+        """Add the glow around overexposed areas."""
         if not self._bloom:
             return image
         size = (self._view.width // 4, self._view.height // 4)
@@ -117,7 +117,7 @@ class Camera:
 
 class Codec:
     """
-    What recording does to an image: a smaller source enlarged, fields, blocks.
+    Simulates recording: upscaling of a smaller source, interlacing, and blocks of compression.
 
     :param rng: source of the choices.
     :param view: the image.
@@ -133,7 +133,7 @@ class Codec:
 
     def __call__(self, image: Image) -> Image:
         """
-        Record and play back.
+        Return an image as it looks after recording.
 
         :param image: (H, W, 3) uint8 RGB.
         :return: (H, W, 3) uint8 RGB.
@@ -142,7 +142,7 @@ class Codec:
         small = image
         if self._size != full:
             small = np.asarray(cv2.resize(image, self._size, interpolation=cv2.INTER_AREA))
-        if self._fields:  # every other line is of another moment
+        if self._fields:  # interlacing: every other row shows another time
             small = small.copy()
             small[1::2] = np.roll(small[1::2], self._fields, axis=1)
         if self._quality:
@@ -154,7 +154,7 @@ class Codec:
 
 
 def _mixing(rng: Generator) -> FloatImage:
-    """Choose how the camera mixes colours: (3, 3), from a weak to a strong saturation."""
+    """Choose a (3, 3) colour matrix, from weak to strong saturation."""
     saturation = float(np.exp(rng.normal(0.1, 0.25)))
     grey = np.array([0.3, 0.59, 0.11], np.float32)
     return np.asarray(saturation * np.eye(3) + (1 - saturation) * grey, np.float32)
@@ -170,7 +170,7 @@ def _tone(rng: Generator) -> Image:
 
 
 def _noise_tile(rng: Generator, view: View, sigma: float) -> NDArray[np.int16]:
-    """Make sensor noise, larger than the image so that each frame takes another part."""
+    """Create sensor noise, larger than the image, so that each frame uses another part of it."""
     size = (view.height + 64, view.width + 64, 3)
     noise = rng.standard_normal(size, dtype=np.float32)
     grey = rng.standard_normal((*size[:2], 1), dtype=np.float32)
@@ -178,7 +178,7 @@ def _noise_tile(rng: Generator, view: View, sigma: float) -> NDArray[np.int16]:
 
 
 def _window(rng: Generator, view: View) -> Image | None:
-    """Choose what the endoscope fills of the image: all, a disk, or a lower or narrower field."""
+    """Choose the visible part of the image: all of it, a disk, or a lower or narrower field."""
     kind = rng.random()
     if kind < 0.6:
         return None

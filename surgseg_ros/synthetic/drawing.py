@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Draws image and mask together, so that the mask is exact.
+Draws images and masks together, so that the masks are exact.
 
-The unit of all lengths is the image's height. Things are drawn as patches: sprites, which are
-drawn once and placed in every frame, and ribbons along curves. A canvas takes the patches from
-the back to the front.
+All lengths are in units of the image height. Objects are drawn as patches: sprites, which are
+drawn once and placed in every frame, and ribbons along curves. A canvas paints them back to front.
 """
 
 import math
@@ -22,20 +21,20 @@ from surgseg_ros.synthetic.truth import Place, Truth
 Image = NDArray[np.uint8]
 Points = NDArray[np.float64]
 Shade = Callable[[FloatImage, FloatImage, FloatImage], FloatImage]
-"""(along, across, facing), each (N,), to (N, 3) colours: distance along the curve in units, place
-across from -1 to 1, and the curve's direction as an angle in radians."""
+"""Computes (N, 3) colours from (along, across, facing), each (N,): distance along the curve in
+units, position across from -1 to 1, and direction of the curve as an angle in radians."""
 
 
 @dataclass(frozen=True)
 class Patch:
     """
-    Something drawn, and its position in the image.
+    Part of an image, with its position.
 
     :param x: column of its left edge.
     :param y: row of its upper edge.
-    :param rgba: (h, w, 4) uint8, colours already multiplied by the coverage, and the coverage.
+    :param rgba: (h, w, 4) uint8, colours multiplied by the coverage, and the coverage.
     :param label: the class of all its pixels.
-    :param area: (h, w) uint8, what gets the class; None for what it covers.
+    :param area: (h, w) uint8, coverage of the pixels that get the class; None: that of `rgba`.
     """
 
     x: int
@@ -48,11 +47,11 @@ class Patch:
 @dataclass(frozen=True)
 class View:
     """
-    The image's size; one unit is its height.
+    The size of the image, whose height is one unit.
 
     :param height: in pixels.
     :param width: in pixels.
-    :param beyond: columns to the right of the image that are drawn too, for the second eye.
+    :param beyond: columns drawn beyond the right border of the image, for the second camera.
     """
 
     height: int
@@ -69,7 +68,7 @@ class View:
         return points * self.height - 0.5
 
     def clip(self, points_px: Points, margin_px: float) -> tuple[int, int, int, int] | None:
-        """Find the part (left, top, right, bottom) of the image around some points."""
+        """Return the part (left, top, right, bottom) of the image around some points."""
         low = np.floor(points_px.min(axis=0) - margin_px).astype(int)
         high = np.ceil(points_px.max(axis=0) + margin_px).astype(int) + 1
         left, top = max(0, int(low[0])), max(0, int(low[1]))
@@ -83,11 +82,11 @@ class Sprite:
     """
     A rigid object, drawn once and placed in every frame.
 
-    :param rgba: (h, w, 4) uint8, colours already multiplied by the coverage, and the coverage.
+    :param rgba: (h, w, 4) uint8, colours multiplied by the coverage, and the coverage.
     :param origin: (x, y) of the point that is placed and rotated about, in units from the corner.
     :param scale_px: pixels per unit.
     :param label: its class.
-    :param area: (h, w) uint8, what gets the class; None for what it covers.
+    :param area: (h, w) uint8, coverage of the pixels that get the class; None: that of `rgba`.
     """
 
     rgba: Image
@@ -104,7 +103,7 @@ class Sprite:
         stretch: tuple[float, float] = (1.0, 1.0),
     ) -> Patch | None:
         """
-        Draw it into an image.
+        Place the sprite in an image.
 
         :param view: the image.
         :param at: position of the origin, in units.
@@ -137,7 +136,7 @@ class Item(Protocol):
     An object in the scene.
 
     `lift` is its height above the tissue in units, by which its shadow is shifted. `defocus` is
-    the standard deviation, in units, of its blur where it is out of the camera's focus.
+    the standard deviation, in units, of the blur if it is out of focus.
     """
 
     lift: float
@@ -150,12 +149,12 @@ class Item(Protocol):
         """Return the point, in units, whose motion determines its blur."""
 
     def truth(self, time_s: float) -> Truth | None:
-        """Return what is true of it at a time; None of what is not an instrument."""
+        """Return its ground truth at a time; None if it is not an instrument."""
 
 
 def defocused(patch: Patch, sigma_px: float, view: View) -> Patch:
     """
-    Blur a patch; its class stays where it was.
+    Blur a patch; the area of its class is not blurred.
 
     :param patch: the patch.
     :param sigma_px: standard deviation of the blur, in pixels.
@@ -194,7 +193,7 @@ def forward(start: Place, angle: float, length: float) -> Place:
 
 
 def seen(patches: Sequence[Patch | None]) -> list[Patch]:
-    """Crop to the image."""
+    """Remove the patches that are not in the image."""
     return [patch for patch in patches if patch is not None]
 
 

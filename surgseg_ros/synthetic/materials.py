@@ -22,7 +22,7 @@ BLOOD: Final[Colour] = (95.0, 14.0, 16.0)
 @dataclass(frozen=True)
 class Gloss:
     """
-    How a round surface reflects the light.
+    The reflectance of a round surface.
 
     :param base: its colour, RGB 0 to 255.
     :param edge: brightness at its rim relative to its middle.
@@ -73,7 +73,7 @@ def rod(rng: Generator, gloss: Gloss, rings: Sequence[tuple[float, float, float]
 
 def metal_look(rng: Generator, tint: Colour, contrast: float) -> FloatImage:
     """
-    Paint what a metal surface reflects for each slope: bright where it faces the light.
+    Compute the reflection of a metal surface for each slope: bright where it faces the light.
 
     :param rng: source of the random reflections.
     :param tint: the metal's colour at full brightness.
@@ -85,7 +85,7 @@ def metal_look(rng: Generator, tint: Colour, contrast: float) -> FloatImage:
     blobs = fractal_noise(rng, (65, 65), 1.0, 0.09, 2)
     light = 0.2 + 0.52 * facing**2 + contrast * 0.22 * blobs * (1.1 - facing)
     light += 0.65 * np.exp(-14 * ((across + 0.18) ** 2 + (down + 0.22) ** 2))
-    # What does not face the light mirrors the tissue: a polished surface more, and in patches.
+    # Slopes that do not face the light mirror the tissue: more on a polished surface, in patches.
     red = float(rng.uniform(0.1, 0.9)) * step(1 - facing, 0.15, 0.7)
     red *= step(fractal_noise(rng, (65, 65), 1.0, 0.06, 2), -1.5, 0.8)
     colour = light[..., None] * np.asarray(tint, np.float32)
@@ -112,7 +112,7 @@ def bar(length: float, half: float, angle: float) -> Points:
 @dataclass
 class Relief:
     """
-    A rigid part built from heights, then lit: shapes are added from the back to the front.
+    A rigid part, modelled as a height map and then lit; shapes are added from back to front.
 
     :param rng: source of random scratches and blood.
     :param size: (width, height) of the part's area in units.
@@ -136,7 +136,7 @@ class Relief:
         self._tint = np.ones(shape, np.float32)
 
     def plate(self, outline: Points, height: float, bevel: float) -> None:
-        """Add a plate with rounded edges, of a height in units, on top of what is there."""
+        """Add a plate with rounded edges on top; its height is in units."""
         inside = self._fill(outline)
         rise = cv2.distanceTransform(inside, cv2.DIST_L2, 3) / max(1.0, bevel * self._pixels)
         rounded = np.sqrt(1 - (1 - np.minimum(rise, 1)) ** 2) * height

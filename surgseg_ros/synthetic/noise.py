@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 FloatImage = NDArray[np.float32]
 
 _SMOOTH_PX = 16
-"""Pixels per cell at which noise is smooth enough to be enlarged again."""
+"""Pixels per cell from which on noise can be computed at a lower resolution and enlarged."""
 
 
 def branch(rng: Generator) -> Generator:
-    """Split off a generator, so that drawing from it does not change later random numbers."""
+    """Create another generator, so that its use does not change later random numbers."""
     return np.random.default_rng(rng.integers(2**63))
 
 
@@ -49,7 +49,7 @@ def smooth_noise(
 
 def enlarge(values: FloatImage, size: tuple[int, int]) -> FloatImage:
     """
-    Enlarge without the ripples of cubic interpolation on a slope.
+    Enlarge without the ripples that cubic interpolation causes on slopes.
 
     :param values: (h, w) float32.
     :param size: (H, W) of the result.
@@ -92,7 +92,7 @@ def fractal_noise(
 
 def step(values: FloatImage, low: float, high: float) -> FloatImage:
     """
-    Rise smoothly from 0 at `low` to 1 at `high`.
+    Interpolate smoothly from 0 at `low` to 1 at `high`.
 
     :param values: any shape.
     :param low: start of the rise.
@@ -150,7 +150,7 @@ class Wander:
 
 def still(rng: Generator, low: float, high: float, share: float, period_s: float = 8.0) -> Wander:
     """
-    Choose a value between two bounds, which drifts over only a share of the range.
+    Choose a value between two bounds that drifts within only a share of the range.
 
     :param rng: source of the choice.
     :param low: the least value.

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Objects that rest on the tissue: clips, clamps, a catheter, and things of no class.
+Objects that rest on the tissue: clips, clamps, a catheter, and objects without a class.
 
-The last ones also occur in operations, and are drawn so that not all metal is a tool.
+The latter also occur in operations. They are drawn so that a network does not learn that all
+metal is a tool.
 """
 
 import math
@@ -44,7 +45,7 @@ class Clamp(Resting):
         self._sprite = _clip(rng, float(rng.uniform(0.02, 0.1)), float(view.height))
 
     def truth(self, time_s: float) -> Truth:
-        """Return its class; its centre is that of its pixels."""
+        """Return its class; its keypoint is the centre of its pixels."""
         return Truth(labels.CLAMPS, [])
 
     def draw(self, time_s: float) -> list[Patch]:
@@ -73,7 +74,7 @@ def _clip(rng: Generator, length: float, scale: float) -> Sprite:
 
 class Catheter:
     """
-    A soft tube with a round tip: often little more than the tip looks out of the tissue.
+    A soft tube with a round tip; often little more than the tip sticks out of the tissue.
 
     :param rng: source of its random form.
     :param view: the image.
@@ -107,7 +108,7 @@ class Catheter:
         return float(x), float(y)
 
     def truth(self, time_s: float) -> Truth:
-        """Return its class; its centre is that of its pixels."""
+        """Return its class; its keypoint is the centre of its pixels."""
         return Truth(labels.CATHETER, [])
 
     def draw(self, time_s: float) -> list[Patch]:
@@ -129,7 +130,7 @@ class Catheter:
 
 
 def _stub_curve(rng: Generator, view: View, half: float) -> Points:
-    """Draw a short piece from its tip to where the tissue hides it."""
+    """Create a short curve from the tip to where the tissue hides the tube."""
     tip = np.array([rng.uniform(0.2, 0.8) * view.aspect, rng.uniform(0.2, 0.8)])
     bearing = float(rng.uniform(0, 2 * np.pi))
     out = np.array([math.cos(bearing), math.sin(bearing)])
@@ -166,7 +167,7 @@ _PLASTICS: tuple[Colour, ...] = (
 
 class Distractor(Resting):
     """
-    A thing of no class: gauze, a bulldog clamp, a plastic strip, an ultrasound probe or a drain.
+    An object without a class: gauze, bulldog clamp, plastic strip, ultrasound probe or drain.
 
     :param rng: source of its random form.
     :param view: the image.

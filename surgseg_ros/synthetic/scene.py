@@ -77,11 +77,11 @@ class Scene:
     """
     A synthetic endoscopic video. A frame depends only on the scene's parameters and its index.
 
-    :param seed: scenes of different seeds have nothing in common.
-    :param size: (height, width) of the image in pixels; the same scene at another scale.
+    :param seed: scenes with different seeds are independent.
+    :param size: (height, width) of the image in pixels; it only changes the scale of the scene.
     :param rate_hz: frames per second.
-    :param touching: whether it has robotic tools that touch or cross in most frames.
-    :param stereo: whether a second eye can be drawn.
+    :param touching: whether the scene has robotic tools that touch or cross in most frames.
+    :param stereo: whether the second eye can be drawn, too.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Scene:
         Draw a frame.
 
         :param index: its number, from 0.
-        :param eye: 0, or of a stereo scene 1, which is to the right of it.
+        :param eye: 0; in a stereo scene also 1, the eye to the right.
         :return: image and mask.
         """
         time_s = index / self._rate_hz
@@ -135,7 +135,7 @@ class Scene:
         return Frame(image, canvas.mask, canvas.instances)
 
     def _patches(self, item: Item, time_s: float, eye: int) -> list[Patch]:
-        """Draw an object as an eye sees it."""
+        """Draw an object as seen by an eye."""
         view, sigma_px = self._view, item.defocus * self._view.height
         patches = [defocused(patch, sigma_px, view) for patch in item.draw(time_s)]
         if self._depths is None:
@@ -145,11 +145,11 @@ class Scene:
 
     def truth(self, index: int, instances: NDArray[np.uint8]) -> tuple[TrueInstrument, ...]:
         """
-        Describe the instruments of a frame that are seen.
+        Return the ground truth of the visible instruments of a frame.
 
         :param index: the frame's number.
         :param instances: (H, W) uint8, those of the frame.
-        :return: in the order of their numbers.
+        :return: the instruments, sorted by number.
         """
         time_s = index / self._rate_hz
         seen = set(np.flatnonzero(np.bincount(instances.ravel())).tolist())
@@ -163,7 +163,7 @@ class Scene:
         return tuple(found)
 
     def _in_space(self, item: Item, truth: Truth, time_s: float) -> dict[str, Any]:
-        """Return tip and axis of what has both, in a stereo scene."""
+        """Return 3-D tip and axis of an instrument that has both, in a stereo scene."""
         places = {kind: (place, angle) for kind, place, angle in truth.points}
         if self._depths is None or not {KeypointKind.TIP, KeypointKind.SHAFT_AXIS} <= set(places):
             return {}
@@ -173,7 +173,7 @@ class Scene:
         return {'tip_m': tuple(tip.tolist()), 'axis': tuple(axis.tolist())}
 
     def _number(self, item: Item, patch: Patch) -> int:
-        """Return the number of a patch's instrument; what a tool holds has one of its own."""
+        """Return the instrument number of a patch; an object held by a tool has its own number."""
         if patch.label == labels.BACKGROUND:
             return 0
         held = getattr(item, 'held', None)
@@ -183,7 +183,7 @@ class Scene:
         return np.random.default_rng([self._seed, *stream])
 
     def _furnish(self, rng: Generator) -> list[Item]:
-        """Choose what is in the scene, in the order of depth."""
+        """Choose the objects of the scene, sorted by depth."""
         view, tissue = self._view, self._tissue
         has = {
             name: rng.random() < share
@@ -223,7 +223,7 @@ class Scene:
         return resting + instruments
 
     def _tools(self, count: int, bearings: Sequence[float]) -> list[Tool]:
-        """Make so many robotic tools; of those that touch, two or more."""
+        """Create robotic tools; in a scene with touching tools at least two."""
         count = max(2, count) if self._touching else count
         tools: list[Tool] = []
         for place, port in enumerate((0, 1, 2, 5)[:count]):
@@ -234,7 +234,7 @@ class Scene:
 
 
 def _bearings(rng: Generator) -> list[float]:
-    """Spread the ports around the image: tools come mostly from the sides and below."""
+    """Choose directions of the ports; tools come mostly from the sides and from below."""
     sides = [0.15, math.pi - 0.15, 0.5 * math.pi, -0.5 * math.pi, 0.8, -2.4]
     first = int(rng.integers(2))
     order = [sides[first], sides[1 - first], sides[2], *sides[3:]]
@@ -247,15 +247,15 @@ class VideoSet(NamedTuple):
     """
     The videos to draw.
 
-    :param videos: their number, each of a scene of its own.
-    :param frames: their number in each.
-    :param stride: from one frame to the next; the frames between are not drawn.
+    :param videos: number of videos, each of another scene.
+    :param frames: number of frames in each.
+    :param stride: step between the frames that are drawn, in frames of the scene.
     :param size: (height, width) in pixels.
     :param rate_hz: frames of the scene per second.
-    :param seed: the same gives the same videos.
+    :param seed: the same seed gives the same videos.
     :param jpeg: whether images are JPEG; otherwise PNG, as masks always are.
     :param touching: whether robotic tools touch or cross in most frames, see `Scene`.
-    :param instruments: whether to write the truth of the instruments, too.
+    :param instruments: whether to write the ground truth of the instruments, too.
     :param stereo: whether to draw two eyes.
     """
 
@@ -276,7 +276,7 @@ class VideoSet(NamedTuple):
         return (self.frames - 1) * self.stride
 
     def memory_bytes(self, workers: int) -> int:
-        """Estimate the memory that so many processes take at once."""
+        """Estimate the memory of a number of parallel processes."""
         chunks = self.videos * math.ceil(self.frames / _CHUNK)
         return _BYTES_PER_PIXEL * math.prod(self.size) * min(workers, chunks)
 
@@ -299,10 +299,10 @@ def draw_videos(wanted: VideoSet, output: Path, workers: int) -> None:
     """
     Draw videos as `video_01/rgb/000000000.png` and `video_01/segmentation/000000000.png`.
 
-    The truth of the instruments, if wanted, is in `video_01/instances/000000000.png` and
-    `video_01/instruments/000000000.json`; a number is the same instrument in all frames. Of two
-    eyes, each has the same in a folder of its own, `video_01/left` and `video_01/right`, with its
-    calibration; the truth is that of the left one.
+    The ground truth of the instruments, if requested, is in `video_01/instances/000000000.png` and
+    `video_01/instruments/000000000.json`; a number means the same instrument in all frames. In a
+    stereo video, each eye has these folders and its calibration in a folder of its own,
+    `video_01/left` and `video_01/right`; the ground truth is that of the left eye.
 
     :param wanted: the videos.
     :param output: the data set's folder.
@@ -341,7 +341,7 @@ def _jobs(wanted: VideoSet, output: Path) -> Sequence[Job]:
 
 
 def _draw_alone(job: Job) -> int:
-    """Draw in a worker process, with one thread: the other cores are for the other workers."""
+    """Draw in a worker process, with one thread, since the other workers use the other cores."""
     cv2.setNumThreads(1)
     return _draw(job)
 
@@ -364,7 +364,7 @@ def _draw(job: Job) -> int:
 
 
 def _describe(instruments: Sequence[TrueInstrument]) -> bytes:
-    """List the instruments of a frame; their numbers are their tracks."""
+    """Serialize the instruments of a frame; their numbers are their track ids."""
     return instruments_to_json(
         [
             ListedInstrument(
@@ -379,7 +379,7 @@ def _describe(instruments: Sequence[TrueInstrument]) -> bytes:
 def _scene(
     seed: int, size: tuple[int, int], rate_hz: float, touching: bool, stereo: bool
 ) -> Scene:
-    """Cache the last scene: the next job often continues it."""
+    """Return a scene; the last one is cached, since the next job often continues it."""
     return Scene(seed, size, rate_hz, touching, stereo)
 
 

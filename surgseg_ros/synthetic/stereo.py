@@ -2,8 +2,8 @@
 """
 The second eye of a drawn endoscope.
 
-Each object lies in a plane of its own. The inverse of its depth is then linear in the image, and
-the second eye sees the same drawing, sheared and shifted. The images are those of ideal cameras.
+Each object lies in a plane. Its inverse depth is then linear in image coordinates, and the image
+of the second eye is that of the first, sheared and shifted. Both are ideal pinhole cameras.
 """
 
 import dataclasses
@@ -25,17 +25,17 @@ FOCAL: Final = 1500 / 1080
 """Focal length in units: 1500 pixels at 1080p."""
 
 NEAREST_M: Final = 0.03
-"""Of what is drawn: the second eye sees no more beyond the first one's border."""
+"""Smallest depth; it limits what the second eye sees beyond the border of the first image."""
 
 TOOL_DEPTHS_M: Final = (0.06, 0.15)
-"""Of the ends of shafts."""
+"""Range of depths of the ends of shafts."""
 
 TISSUE_DEPTHS_M: Final = (0.16, 0.2)
 
 
 class Plane(NamedTuple):
     """
-    A plane in space by the inverse depth of its points.
+    A plane in 3-D, represented by the inverse depth of its points.
 
     :param inverse_m: inverse depth at the origin of the units, in 1/m.
     :param along_x: its change per unit to the right.
@@ -49,13 +49,13 @@ class Plane(NamedTuple):
     @classmethod
     def through(cls, place: Place, depth_m: float, angle: float, growth: float) -> 'Plane':
         """
-        Find the plane of what grows along a line as things that come nearer do.
+        Return the plane of an object whose width grows along a line because it comes nearer.
 
         :param place: a point on the line, in units.
         :param depth_m: its depth in metres.
         :param angle: direction of the line.
         :param growth: relative growth of the width per unit against the direction.
-        :return: the plane, level across the line.
+        :return: the plane; it has constant depth across the line.
         """
         slope = -growth / depth_m
         x, y = slope * np.cos(angle), slope * np.sin(angle)
@@ -66,12 +66,12 @@ class Plane(NamedTuple):
         return self.inverse_m + self.along_x * place[0] + self.along_y * place[1]
 
     def place_m(self, place: Place, view: View) -> Points:
-        """Return (3,), where a point lies in the first camera's optical frame, in metres."""
+        """Return (3,), the position of a point in the first camera's optical frame, in metres."""
         away = np.array([(place[0] - view.aspect / 2), place[1] - 0.5, FOCAL]) / FOCAL
         return np.asarray(away / self.inverse_at(place))
 
     def direction(self, place: Place, angle: float, view: View) -> Points:
-        """Return (3,), the unit vector in space of a direction in the image at a point."""
+        """Return (3,), the 3-D unit vector of an image direction at a point."""
         step = 1e-4
         beside = place[0] + step * np.cos(angle), place[1] + step * np.sin(angle)
         away = self.place_m(beside, view) - self.place_m(place, view)
@@ -80,7 +80,7 @@ class Plane(NamedTuple):
 
 class Depths:
     """
-    How far away the objects of a scene are: those in front, painted last, are nearer.
+    The depths of the objects of a scene: those that are painted later are nearer.
 
     :param rng: source of the depths.
     :param items: the objects, from the back to the front.
@@ -91,14 +91,14 @@ class Depths:
         self._ends_m = dict(zip(items, sorted(rng.uniform(*TOOL_DEPTHS_M, len(items)))[::-1]))
 
     def tissue_shift(self, eye: int) -> float:
-        """Return by how many units an eye sees the tissue to the left of where eye 0 sees it."""
+        """Return the disparity of the tissue for an eye, in units; 0 for eye 0."""
         return eye * shift_of(1 / self.tissue_m)
 
     def plane(self, item: Item, time_s: float) -> Plane:
         """
         Return the plane of an object at a time.
 
-        A shaft has the same diameter everywhere, so that its taper shows how it comes nearer.
+        A shaft has a constant diameter, so that the growth of its width determines the slope.
         """
         if truth := item.truth(time_s):
             for kind, place, angle in truth.points:
@@ -108,21 +108,21 @@ class Depths:
 
 
 def shift_of(inverse_m: float) -> float:
-    """Return by how many units a point of an inverse depth moves to the left for eye 1."""
+    """Return the disparity of a point with an inverse depth, in units."""
     return FOCAL * BASELINE_M * inverse_m
 
 
 def beyond_px(height: int) -> int:
-    """Return how many columns to the right of the first eye's image the second one sees."""
+    """Return the number of columns beyond the right border of the first image that eye 1 sees."""
     return int(np.ceil(shift_of(1 / NEAREST_M) * height)) + 1
 
 
 def seen_by(patch: Patch, plane: Plane, eye: int, view: View) -> Patch | None:
     """
-    Draw a patch as an eye sees it.
+    Draw a patch as seen by an eye.
 
-    :param patch: as the first eye sees it, also beyond the right border of its image.
-    :param plane: in which it lies.
+    :param patch: as seen by the first eye, also beyond the right border of its image.
+    :param plane: the plane of the patch.
     :param eye: 0 or 1.
     :param view: the image.
     :return: the patch, cropped to the image; None outside of it.
@@ -159,7 +159,7 @@ def _map(patch: Patch, change: Callable[[Image], Image]) -> Patch:
 
 def camera_infos(view: View) -> tuple[CameraInfo, CameraInfo]:
     """
-    Describe both cameras, which are ideal.
+    Return the `camera_info` of both cameras, which are ideal.
 
     :param view: the image.
     :return: of the first and the second.
@@ -179,10 +179,10 @@ def camera_infos(view: View) -> tuple[CameraInfo, CameraInfo]:
 
 def calibration_files(view: View) -> dict[str, str]:
     """
-    Write the calibrations of both cameras.
+    Return the calibration files of both cameras.
 
     :param view: the image.
-    :return: the content of each file by its path in a video's folder.
+    :return: the content of each file by its path in the folder of a video.
     """
     infos = zip(EYES, camera_infos(view))
     return {f'{name}/{CALIBRATION_FILE}': calibration_yaml(info, name) for name, info in infos}

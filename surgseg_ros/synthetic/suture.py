@@ -23,17 +23,17 @@ _THREADS: tuple[Colour, ...] = (
 
 
 _SHARP = 0.45
-"""Width of a needle at its point, as a share of that of its body."""
+"""Width of a needle at its point, relative to the width of its body."""
 
 
 class Needle:
     """
-    A curved needle, held between a tool's jaws or standing in the tissue.
+    A curved needle, held by the jaws of a tool or stuck in the tissue.
 
     :param rng: source of its random form.
     :param view: the image.
-    :param tissue: that it is stuck in.
-    :param tool: that holds it, or None.
+    :param tissue: the tissue in which it is stuck.
+    :param tool: the tool that holds it, or None.
     """
 
     lift = 0.03
@@ -73,7 +73,7 @@ class Needle:
         return np.asarray(self._arc @ np.array([[cosine, sine], [-sine, cosine]]) + at)
 
     def tail(self, time_s: float) -> Place:
-        """Return the point at which the thread is fastened."""
+        """Return the point to which the thread is tied."""
         x, y = self._curve(time_s)[0]
         return float(x), float(y)
 
@@ -83,12 +83,12 @@ class Needle:
         return float(x), float(y)
 
     def truth(self, time_s: float) -> Truth:
-        """Return its ends, its middle, and the centre of the circle that fits it."""
+        """Return its ends, its middle, and the centre of the circle through it."""
         kinds, curve = KeypointKind, self._curve(time_s)
         fitted = fit_circle(curve)
         middle = curve[len(curve) // 2]
         ends = [(curve[-2], curve[-1], _SHARP * self._half), (curve[1], curve[0], self._half)]
-        point, tail = (  # the ends are drawn round
+        point, tail = (  # the round ends extend the curve
             (_place(end + half * (end - near) / math.dist(end, near)), _heading(near, end))
             for near, end, half in ends
         )
@@ -123,7 +123,7 @@ class Thread:
     :param rng: source of its random form.
     :param view: the image.
     :param tissue: on which it lies.
-    :param needle: to which it is fastened, or None.
+    :param needle: the needle to which it is tied, or None.
     """
 
     lift = 0.012

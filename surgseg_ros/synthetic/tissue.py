@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Living tissue: folds, vessels, fat, blood and the wet highlights on it."""
+"""Living tissue: folds, vessels, fat, blood and wet highlights."""
 
 import math
 
@@ -26,10 +26,10 @@ MARGIN = 0.16
 """How far the tissue reaches beyond the image, in units."""
 
 _CELLS = (9, 16)
-"""Rows and columns of the grid that deforms the tissue."""
+"""Rows and columns of the grid by which the tissue is deformed."""
 
 _GROUNDS = (
-    # deep, common and pale colour of a kind of tissue
+    # dark, common and pale colour of a kind of tissue
     ((120, 34, 38), (190, 86, 84), (228, 154, 148)),
     ((134, 48, 48), (204, 112, 104), (236, 178, 166)),
     ((108, 26, 34), (168, 62, 68), (212, 124, 126)),
@@ -56,7 +56,7 @@ _BLOOD = (104.0, 6.0, 10.0)
 
 class Tissue:
     """
-    Tissue that breathes and moves in front of the camera.
+    Tissue that moves in front of the camera, for example with breathing.
 
     :param rng: source of all random values.
     :param view: the image.
@@ -73,7 +73,7 @@ class Tissue:
 
     def place(self, points: NDArray[np.float64], time_s: float) -> NDArray[np.float64]:
         """
-        Move points that lie on the tissue as the tissue moves.
+        Return the current positions of points on the tissue.
 
         :param points: (N, 2) positions at rest, in units.
         :param time_s: the time.
@@ -115,9 +115,9 @@ class Tissue:
 
 class Resting:
     """
-    Something small that lies on the tissue and moves with it.
+    A small object that lies on the tissue and moves with it.
 
-    :param rng: source of its place.
+    :param rng: source of its position.
     :param view: the image.
     :param tissue: what it lies on.
     :param margin: its least distance from the border at rest, as a share of the image's side.
@@ -178,7 +178,7 @@ def _texture(rng: Generator, view: View) -> Image:
     height += vessels * np.float32(0.003)
     pools = step(fractal_noise(rng, extent, scale, 2.2, 4), *_threshold(rng, 1.2, 3.2, 0.35))
     colour = mix(colour, _BLOOD, pools * np.float32(0.85))
-    if rng.random() < 0.4:  # a cavity that the lamp does not reach
+    if rng.random() < 0.4:  # a cavity that is not lit
         cavity = step(fractal_noise(rng, extent, scale, 1.3, 3), *_threshold(rng, -0.3, 1.2, 1.2))
         colour *= (1 - cavity * np.float32(rng.uniform(0.4, 0.95)))[..., None]
     return _lit(rng, colour, height, pools, scale, rough)
@@ -195,7 +195,7 @@ def _organs(
     colour: FloatImage,
     height: FloatImage,
 ) -> tuple[FloatImage, FloatImage]:
-    """Lay smooth, rounded bodies, such as kidney, bowel and bladder, over a ground."""
+    """Add smooth, rounded organs, such as kidney, bowel and bladder, on a ground."""
     coarse = scale / 3
     rows, columns = height.shape
     for _ in range(int(rng.choice(len(_ORGAN_SHARES), p=_ORGAN_SHARES))):

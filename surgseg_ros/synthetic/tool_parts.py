@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Parts of robotic tools, as da Vinci has them: shafts, wrists and jaws.
+Parts of robotic tools, modelled after da Vinci instruments: shafts, wrists and jaws.
 
-By the rules of the data sets, a shaft is the tube, its forked metal end up to the ears that hold
-the wrist, and the soft cover of scissors.
+By the rules of the data sets, the class shaft contains the tube, its forked metal end up to the
+ears that hold the wrist, and the soft cover of scissors.
 """
 
 from typing import Final, NamedTuple
@@ -22,7 +22,7 @@ _MAP_SIZE: Final = (64, 512)
 """Rows across and columns along of the maps of stains and letters on a shaft."""
 
 _MAP_UNITS: Final = 2.0
-"""Length of the shaft that the maps cover before they repeat, in image heights."""
+"""Length of the shaft that the maps cover before they repeat, in units."""
 
 
 def shaft_colour(rng: Generator) -> Colour:
@@ -42,9 +42,9 @@ def shaft_shade(rng: Generator, width: float, colour: Colour) -> Shade:
     """
     Shade a shaft: its rings, letters, dried blood, and the tissue that it mirrors.
 
-    :param rng: source of its random looks.
+    :param rng: source of the random appearance.
     :param width: of the shaft, in units.
-    :param colour: as `shaft_colour` chooses it.
+    :param colour: as returned by `shaft_colour`.
     :return: the shading of a ribbon.
     """
     level = max(colour)
@@ -79,7 +79,7 @@ def shaft_shade(rng: Generator, width: float, colour: Colour) -> Shade:
 
 
 def _rings(rng: Generator, width: float) -> list[tuple[float, float, float]]:
-    """Choose a dark seam at the end, and bright rings behind it."""
+    """Choose a dark seam at the end of the shaft, and bright rings behind it."""
     rings = [(0.0, 0.02, float(rng.uniform(0.4, 1.0)))]
     if rng.random() < 0.5:
         at = width * float(rng.uniform(0.15, 0.6))
@@ -164,7 +164,7 @@ class TipCover:
     """
     The soft cover of electrosurgical scissors, from the shaft over the wrist to the blades.
 
-    :param rng: source of its looks.
+    :param rng: source of the random appearance.
     :param width: of the shaft, in units.
     """
 
@@ -202,7 +202,7 @@ class JawKind(NamedTuple):
     """
     A kind of end effector; lengths and widths are shares of the shaft's width.
 
-    :param share: how often it is met.
+    :param share: relative frequency.
     :param length: (least, greatest) of a jaw.
     :param base: (least, greatest) thickness of a jaw at its root.
     :param tip: (least, greatest) thickness at its end.
@@ -234,7 +234,7 @@ KINDS: Final = {
     ),
     'hook': JawKind(0.05, (0.6, 1.0), (0.1, 0.16), (0.08, 0.14), teeth=False, blades=1),
 }
-"""The shapes of common end effectors; the ranges are wider than those of any one product."""
+"""Common end effectors; the ranges are wider than those of any single product."""
 
 
 def choose_kind(rng: Generator) -> JawKind:
@@ -282,9 +282,9 @@ def wrist_of(
 
 
 def _add_body(relief: Relief, rng: Generator, ends: tuple[float, float], half: float) -> None:
-    """Add the wrist's body, from one of the ends to the other along x."""
+    """Add the body of the wrist between two positions along x."""
     start, stop = ends
-    if rng.random() < 0.4:  # of one polished piece, like an egg
+    if rng.random() < 0.4:  # a single polished, egg-shaped piece
         relief.plate(_egg(start, stop, half), 0.9 * half, half)
         return
     end = float(rng.uniform(0.55, 0.95))
@@ -354,7 +354,7 @@ def jaw_of(
 
 
 def _hole(relief: Relief, rng: Generator, length: float, inner: Points, outer: Points) -> None:
-    """Cut the hole of grasping forceps, through which the tissue is seen; it is clasper too."""
+    """Cut the hole of grasping forceps, through which tissue is visible; it is clasper, too."""
     first, last = int(rng.integers(3, 6)), int(rng.integers(10, 13))
     at = np.linspace(0, 1, len(inner))[first:last] * length
     low, high = inner[first:last], outer[first:last]

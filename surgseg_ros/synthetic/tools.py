@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Instruments that reach in from the border.
+Instruments that enter the image at its border.
 
-Robotic tools with shaft, wrist and clasper; suction tube and needle holder, held by an assistant.
+Robotic tools with shaft, wrist and clasper; suction tubes and needle holders of an assistant.
 """
 
 import math
@@ -36,11 +36,11 @@ class ToolMotion:
     """
     The pose of a straight instrument, from a port beyond the border to a moving tip.
 
-    :param rng: source of port and motion.
+    :param rng: source of the port and the motion.
     :param view: the image.
     :param bearing: direction of the port from the image's middle, in radians.
     :param depth: (least, greatest) distance of the tip from the middle towards the port, as a
-        share of the way to the border; negative lies beyond the middle.
+        share of the way to the border; negative values are beyond the middle.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ToolMotion:
         period = float(rng.uniform(4, 9))
         self._depth = still(rng, depth[0] * border, depth[1] * border, 0.6, period)
         self._sideways = still(rng, -0.36, 0.36, 0.5, period * 0.9)
-        self.aim: Callable[[float], Place] | None = None  # where the tip is instead
+        self.aim: Callable[[float], Place] | None = None  # replaces the path of the tip
 
     def pose(self, time_s: float) -> tuple[Place, float]:
         """Return the tip, and the angle at which the instrument points."""
@@ -131,7 +131,7 @@ def turned(origin: Place, angle: float, place: Place) -> Place:
 
 
 def _side(origin: Place, angle: float, place: Place) -> float:
-    """Tell how far to the right of a direction a point lies, as seen in the image."""
+    """Return how far to the right of a direction a point lies, as seen in the image."""
     return math.cos(angle) * (place[1] - origin[1]) - math.sin(angle) * (place[0] - origin[0])
 
 
@@ -139,7 +139,7 @@ class Tool:
     """
     A robotic tool: shaft with a forked end, wrist, and one or two jaws.
 
-    :param rng: source of its form and motion.
+    :param rng: source of the form and the motion.
     :param view: the image.
     :param bearing: direction of its port from the image's centre, in radians.
     """
@@ -188,10 +188,10 @@ class Tool:
 
     def follow(self, other: 'Tool', rng: Generator) -> None:
         """
-        Reach for the jaws, the wrist or the shaft of another tool, and at times across.
+        Move the tip to jaws, wrist or shaft of another tool, sometimes across it.
 
         :param other: the tool, which must not follow this one.
-        :param rng: source of the place on it, and of the motion about that.
+        :param rng: source of the target on it, and of the motion around that.
         """
         back = float(rng.choice([-0.5, 0.5, 2.5])) * other.width
         along, across = (still(rng, -0.6, 0.6, 0.5, 5) for _ in range(2))

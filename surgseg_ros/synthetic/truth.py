@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is true of the instruments in a scene, whether it is seen or not."""
+"""Ground truth of the instruments in a scene, whether they are visible or not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ Place = tuple[float, float]
 @dataclass(frozen=True)
 class Truth:
     """
-    What is true of an instrument at a time.
+    The ground truth of an object at a time, in units.
 
     :param label: a key of LABELS.
-    :param points: kind, place in units, and direction in radians of each point.
+    :param points: kind, position in units, and direction in radians of each keypoint.
     :param opening_deg: angle between its jaws.
     :param shaft_width: width of its shaft at the end, in units.
     :param radius: of a needle, in units.
@@ -39,12 +39,12 @@ class Truth:
 @dataclass(frozen=True)
 class TrueInstrument:
     """
-    An instrument of a scene, as it is, and not only as it is seen.
+    The ground truth of an instrument in a scene, including what is not visible.
 
-    :param number: of its pixels in `Frame.instances`; the same in all frames of the scene.
+    :param number: value of its pixels in `Frame.instances`; the same in all frames of the scene.
     :param label: a key of LABELS.
-    :param geometry: its points; `is_hidden` where none of its pixels is near.
-    :param tip_m: x, y and z of its tip in the first eye's optical frame, of a stereo scene.
+    :param geometry: its keypoints; `is_hidden` is set if none of its pixels is near.
+    :param tip_m: x, y and z of its tip in the first eye's optical frame, in a stereo scene.
     :param axis: unit vector along its shaft to the tip, in the same frame.
     """
 
@@ -56,16 +56,16 @@ class TrueInstrument:
 
 
 _NEAR: Final = 0.006
-"""A point is hidden if no pixel of its instrument is so near, in image heights."""
+"""A keypoint is hidden if no pixel of its instrument is within this distance, in image heights."""
 
 
 def true_geometry(truth: Truth, own: NDArray[np.bool_]) -> Geometry:
     """
-    Convert units to pixels, and determine which points are hidden or beyond the image.
+    Convert units to pixels, and determine which keypoints are hidden or outside the image.
 
     :param truth: of an instrument.
-    :param own: (H, W) which pixels are its own.
-    :return: the geometry; of what has no points, the centre of its pixels.
+    :param own: (H, W) mask of its pixels.
+    :return: the geometry; an object without keypoints gets the centre of its pixels.
     """
     height, width = own.shape
     radius_px = max(1, round(_NEAR * height))
