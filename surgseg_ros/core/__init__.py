@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The segmentation itself: labels, models, network, detections; neither ROS nor training."""
+"""The segmentation itself: labels, models, network, detections. Uses neither ROS nor training."""

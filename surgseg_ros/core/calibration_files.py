@@ -22,17 +22,17 @@ from surgseg_ros.core.stereo_calibration import (
 )
 
 CALIBRATION_FILE: Final = 'camera_info.yaml'
-"""In the folder of an eye, beside its images and masks."""
+"""Name of the calibration file in the folder of an eye, beside its images and masks."""
 
 _MAX_BYTES: Final = 100_000
 
 
 def calibration_yaml(info: CameraInfo, name: str) -> str:
     """
-    Write a calibration.
+    Serialize a calibration.
 
     :param info: the calibration.
-    :param name: of the camera.
+    :param name: name of the camera.
     :return: the content of a file.
     """
 
@@ -55,9 +55,9 @@ def read_calibration(path: Path) -> CameraInfo:
     """
     Read a calibration.
 
-    :param path: of the file.
+    :param path: path of the file.
     :return: the calibration.
-    :raises StereoError: if the file cannot be read, or is something else.
+    :raises StereoError: if the file cannot be read, or is not a calibration.
     """
     try:
         return _info(yaml.load(read_limited(path, _MAX_BYTES), _Loader))
@@ -76,7 +76,7 @@ def read_stereo_calibration(first: Path, second: Path) -> StereoCalibration:
 
     :param first: file of the first camera.
     :param second: file of the second camera.
-    :return: both.
+    :return: both calibrations.
     :raises StereoError: if a file cannot be read, or they are not calibrated as a pair.
     """
     infos = read_calibration(first), read_calibration(second)
@@ -87,7 +87,7 @@ def read_stereo_calibration(first: Path, second: Path) -> StereoCalibration:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses aliases, with which a short file can take all memory."""
+    """Rejects aliases, with which a short file can use up all memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):

@@ -2,9 +2,9 @@
 """
 Finds the part of the images that the endoscope fills: `roi_mode: auto`.
 
-Black borders and the black around a round view are found by their edges: dark outside, sharp,
-and straight or circular. What falls off softly (a vignette, a cavity), lies on one side alone (a
-tool) or moves is taken for a part of the picture. In doubt, the whole image is used.
+Black borders and the black around a round view are found by their edges: dark outside, sharp, and
+straight or circular. Soft transitions (a vignette, a cavity), dark areas on one side only (a tool)
+and moving ones belong to the content. In doubt, the whole image is used.
 """
 
 from __future__ import annotations
@@ -23,62 +23,62 @@ Flags = NDArray[np.bool_]
 Numbers = NDArray[np.float64]
 
 LIT: Final = 32
-"""A pixel with a channel from here on is content; black that was recorded and encoded is less."""
+"""A pixel with a channel of at least this is content; encoded black borders stay below it."""
 
 _EDGE: Final = 24
-"""By how much the largest channel must rise across an edge, within a few pixels."""
+"""Least increase of the largest channel across an edge, within a few pixels."""
 
 _EVERY: Final = 15
-"""Every so many images, borders are searched."""
+"""Borders are searched in every nth image."""
 
 _PENDING_EVERY: Final = 5
-"""And so often where they have been found, and are to be confirmed."""
+"""Likewise, while borders that have been found must be confirmed."""
 
 _CONFIRMED: Final = 3
-"""So many searches in a row must find the same borders, without content outside in between."""
+"""Number of consecutive searches that must find the same borders, without content outside."""
 
 _LEAST_SIDE_PX: Final = 64
 _LEAST_BORDER: Final = 0.01
-"""Narrower borders, as a share of the image's side, are left in the content."""
+"""Narrower borders, as a share of the image's side, are treated as content."""
 _LEAST_CONTENT: Final = 0.1
-"""Smaller content, as a share of the image, is rather something bright in the dark."""
+"""Smaller content, as a share of the image, is rejected: it is rather a bright object."""
 _LEAST_LIT: Final = 0.4
-"""Share of the content that is lit; in less light, nothing is decided."""
+"""Least share of the content that must be lit; otherwise nothing is decided."""
 _LEAST_STRAIGHT: Final = 0.25
-"""Share of a straight edge's length that is sharp."""
+"""Least share of the length of a straight edge that must be sharp."""
 _LEAST_ARC: Final = 0.4
-"""Share of the circle, where it is in the image, that is sharp; half of it in each quadrant."""
+"""Least share of the circle in the image that must be sharp; in each quadrant, half of it."""
 
 _SAMPLE_PX: Final = 8
 _LINES: Final = 96
-"""Rows, and columns, along which a circle's edge is searched."""
+"""Number of rows, and of columns, along which the edge of a circle is searched."""
 _TRIPLES: Final = 120
 _SECTORS: Final = 120
 
 
 class _Followed(NamedTuple):
     """
-    Content that is followed from image to image.
+    Content that is tracked from image to image.
 
-    :param first: where it was found.
-    :param now: the same, widened by what has been lit outside since.
+    :param first: the content when it was found.
+    :param now: the same, extended by lit pixels that appeared outside since.
     """
 
     first: Roi
     now: Roi
 
     def widened(self, image: Image, turn: int, tolerance_px: int) -> _Followed | None:
-        """Take in what is lit in the next image; None if that is farther than the tolerance."""
+        """Extend by lit pixels of the next image; None if they are farther than the tolerance."""
         now = _widened(self.now, image, turn)
         return self._replace(now=now) if _are_alike(now, self.first, tolerance_px) else None
 
 
 class ContentFinder:
     """
-    Follows the content of one camera's images; not thread-safe.
+    Tracks the content of one camera's images; not thread-safe.
 
-    It depends on the images alone, not on time. Content outside the found area widens it in the
-    very image that shows it: by a few pixels, or else to the whole image.
+    The result depends only on the images, not on time. Lit pixels outside the found area extend
+    it in the same image: by a few pixels, or else to the whole image.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class ContentFinder:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all images: another camera, activation or video starts."""
+        """Forget all images, because another camera, activation or video starts."""
         self._size: tuple[int, int] | None = None
         self._found: _Followed | None = None
         self._pending: _Followed | None = None
@@ -94,12 +94,12 @@ class ContentFinder:
 
     def find(self, image: Image) -> Roi | None:
         """
-        Take the next image.
+        Process the next image.
 
         :param image: (H, W, 3) uint8 RGB; rows may be padded, it is neither modified nor kept.
         :return: the content; None for the whole image. Outside its rectangle, no pixel of this
-            image reaches LIT; nor does one outside its circle, where one row of four is looked at,
-            in turn.
+            image reaches LIT; nor does one outside its circle, of which every fourth row is
+            checked, in turn.
         """
         size = image.shape[0], image.shape[1]
         if size != self._size:
@@ -114,7 +114,7 @@ class ContentFinder:
         return self._found and self._found.now
 
     def _search(self, image: Image) -> None:
-        """Search borders; those that are found several times in a row are believed."""
+        """Search borders; accept those that are found several times in a row."""
         candidate, blur = find_content(image), _blur(image)
         if candidate is None or (
             self._found and not _is_tighter(candidate, self._found.now, 2 * blur)
@@ -123,7 +123,7 @@ class ContentFinder:
         elif self._pending is None or not _are_alike(candidate, self._pending.first, 3 * blur):
             self._pending, self._seen = _Followed(candidate, candidate), 1
         else:
-            both = _both(candidate, self._pending.now)
+            both = _union(candidate, self._pending.now)
             self._pending, self._seen = self._pending._replace(now=both), self._seen + 1
             if self._seen == _CONFIRMED:
                 self._found, self._pending = _Followed(both, both), None
@@ -131,10 +131,10 @@ class ContentFinder:
 
 def find_content(image: Image) -> Roi | None:
     """
-    Find the content of a single image, which is not enough: `ContentFinder` needs several.
+    Find the content of a single image; `ContentFinder` combines several, which is reliable.
 
     :param image: (H, W, 3) uint8 RGB.
-    :return: the content; None if there are no borders, or it is too dark to tell.
+    :return: the content; None if there are no borders, or the image is too dark.
     """
     height, width = image.shape[:2]
     if min(height, width) < _LEAST_SIDE_PX:
@@ -155,7 +155,7 @@ def find_content(image: Image) -> Roi | None:
 
 
 def _covers(content: Roi, rows: Numbers, columns: Numbers) -> Flags:
-    """Find which positions lie in the content."""
+    """Return which positions lie in the content."""
     right, bottom = content.x_px + content.width_px, content.y_px + content.height_px
     inside = (content.y_px <= rows) & (rows < bottom) & (content.x_px <= columns)
     inside &= columns < right
@@ -165,7 +165,7 @@ def _covers(content: Roi, rows: Numbers, columns: Numbers) -> Flags:
 
 
 def _straight_sides(image: Image) -> Roi:
-    """Find straight borders, left and right or above and below; else the whole sides."""
+    """Find straight borders, left and right or above and below; otherwise, use the whole sides."""
     height, width = image.shape[:2]
     left, right = _ends(image.max(0).max(1))
     top, bottom = _ends(image.max((1, 2)))
@@ -180,7 +180,7 @@ def _straight_sides(image: Image) -> Roi:
 
 
 def _ends(profile: NDArray[np.uint8]) -> tuple[int, int]:
-    """Find the first lit place, and the one after the last."""
+    """Return the index of the first lit value, and that after the last."""
     lit = np.flatnonzero(profile >= LIT)
     return (int(lit[0]), int(lit[-1]) + 1) if len(lit) else (0, len(profile))
 
@@ -197,18 +197,18 @@ def _are_sharp(lines: Image, start: int, end: int, blur: int) -> bool:
 
 
 def _rise(outer: Image, inner: Image) -> NDArray[np.int16]:
-    """By how much the largest of the channels of (…, 3) pixels rises."""
+    """Return the increase of the largest of the channels of (…, 3) pixels."""
     return np.asarray(inner.max(-1).astype(np.int16) - outer.max(-1))
 
 
 def _blur(image: Image) -> int:
-    """Pixels from an edge to where it must be dark or bright: edges are not quite sharp."""
+    """Return the width of an edge in pixels, since edges are not perfectly sharp."""
     return max(2, int(min(image.shape[:2])) // 270)
 
 
 class _Edge(NamedTuple):
     """
-    Ends of the content along rows and columns.
+    Ends of the content in rows and columns.
 
     :param rows: (n,) their rows.
     :param columns: (n,) their columns.
@@ -221,7 +221,7 @@ class _Edge(NamedTuple):
 
 
 def _in_circle(image: Image, box: Roi) -> Roi | None:
-    """Find a circle that the content of the box fills, if there is one."""
+    """Find a circle that the content fills within the box, if there is one."""
     edge = _edge(image, box)
     tolerance = max(1.5, min(image.shape[:2]) / 720)
     circle = _fit(edge.rows[edge.sharp], edge.columns[edge.sharp], tolerance)
@@ -237,7 +237,7 @@ def _in_circle(image: Image, box: Roi) -> Roi | None:
 
 
 def _edge(image: Image, box: Roi) -> _Edge:
-    """Find the ends of the content on rows and columns, but those on the sides of the box."""
+    """Find the ends of the content in rows and columns, except on the sides of the box."""
     view, blur = box.view(image), _blur(image)
     found: list[tuple[Numbers, Numbers, Flags]] = []
     for axis in (0, 1):
@@ -260,10 +260,10 @@ def _edge(image: Image, box: Roi) -> _Edge:
 
 
 def _fit(rows: Numbers, columns: Numbers, tolerance: float) -> Circle | None:
-    """Find the circle through most of the points; the others may lie inside it."""
+    """Find the circle through most of the points; all others may lie only inside it."""
     if len(rows) < _LINES // 4:
         return None
-    rng = np.random.default_rng(0)  # the same points give the same circle
+    rng = np.random.default_rng(0)  # deterministic
     chosen = rng.integers(0, len(rows), (3, _TRIPLES))
     x, y = columns[chosen], rows[chosen]
     # The centre is as far from the first point as from both others.
@@ -293,7 +293,7 @@ def _fit(rows: Numbers, columns: Numbers, tolerance: float) -> Circle | None:
 
 
 def _is_seen(circle: Circle, box: Roi, edge: _Edge, on_it: Flags) -> bool:
-    """Check that sharp edges lie all along the circle, where it is in the box."""
+    """Check that there are sharp edges all along the circle, where it is in the box."""
     angles = (np.arange(_SECTORS) + 0.5) * (2 * np.pi / _SECTORS) - np.pi
     rows = circle.y_px + circle.radius_px * np.sin(angles)
     columns = circle.x_px + circle.radius_px * np.cos(angles)
@@ -316,7 +316,7 @@ def _is_seen(circle: Circle, box: Roi, edge: _Edge, on_it: Flags) -> bool:
 
 
 def _box_of(circle: Circle, box: Roi) -> Roi:
-    """Cut a box down to the circle in it."""
+    """Reduce a box to the part that contains the circle."""
     x, y, radius = circle.x_px, circle.y_px, circle.radius_px
     left, top, right, bottom = _sides(box)
     left, top = max(left, int(x - radius)), max(top, int(y - radius))
@@ -325,7 +325,7 @@ def _box_of(circle: Circle, box: Roi) -> Roi:
 
 
 def _widened(content: Roi, image: Image, turn: int) -> Roi:
-    """Widen the content by what is lit outside; `turn`: see `_is_lit_outside`."""
+    """Extend the content by lit pixels outside it; `turn`: see `_is_lit_outside`."""
     if not _is_lit_outside(content, image, turn):
         return content
     lit = _largest(image) >= LIT
@@ -355,13 +355,13 @@ def _is_lit_outside(content: Roi, image: Image, turn: int) -> bool:
 
 
 def _sides(content: Roi) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom; the last two lie outside."""
+    """Return left, top, right and bottom; the last two are exclusive."""
     x, y = content.x_px, content.y_px
     return x, y, x + content.width_px, y + content.height_px
 
 
 def _are_alike(one: Roi, other: Roi, tolerance_px: float) -> bool:
-    """Compare two contents."""
+    """Return whether two contents are equal within a tolerance."""
     ours, theirs = one.circle, other.circle
     differences = [a - b for a, b in zip(_sides(one), _sides(other), strict=True)]
     if ours is None or theirs is None:
@@ -372,7 +372,7 @@ def _are_alike(one: Roi, other: Roi, tolerance_px: float) -> bool:
 
 
 def _is_tighter(one: Roi, other: Roi, tolerance_px: float) -> bool:
-    """Check whether one leaves out what the other contains."""
+    """Return whether one content excludes something that the other includes."""
     (left, top, right, bottom), (x0, y0, x1, y1) = _sides(one), _sides(other)
     if max(left - x0, top - y0, x1 - right, y1 - bottom) > tolerance_px:
         return True
@@ -381,8 +381,8 @@ def _is_tighter(one: Roi, other: Roi, tolerance_px: float) -> bool:
     return one.circle.radius_px < other.circle.radius_px - tolerance_px
 
 
-def _both(one: Roi, other: Roi) -> Roi:
-    """Contain two contents that are similar."""
+def _union(one: Roi, other: Roi) -> Roi:
+    """Return the union of two similar contents."""
     (left, top, right, bottom), (x0, y0, x1, y1) = _sides(one), _sides(other)
     left, top, right, bottom = min(left, x0), min(top, y0), max(right, x1), max(bottom, y1)
     circle = one.circle
@@ -394,6 +394,6 @@ def _both(one: Roi, other: Roi) -> Roi:
 
 
 def _largest(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """(…, 3) to (…): the largest of the channels."""
+    """Return the largest channel: (…, 3) to (…)."""
     red, green, blue = cv2.split(image)
     return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instruments in a mask: which regions they consist of, and their boxes."""
+"""Instruments in a mask: their connected components, and their boxes."""
 
 import math
 from collections.abc import Sequence
@@ -28,11 +28,14 @@ DEFAULT_LEAST_AREA: Final = 2e-4
 """Minimum area of an instrument as a share of the image's area: 415 pixels of 1920x1080."""
 
 TIMES_OF_TOOL: Final = 5
-"""How much larger a robotic tool is at least: what is smaller is mostly an error of a network. Of
-311 in drawn scenes, as they are seen, none was below 10e-4 of the image, and 4 below 20e-4."""
+"""
+Ratio of the minimum area of a robotic tool to that of other instruments; smaller detections are
+mostly errors. Of 311 robotic tools in synthetic scenes, none had a visible area below 10e-4 of the
+image, and 4 were below 20e-4.
+"""
 
 _PIECES: Final = 8
-"""A region of less than this share of the minimum area is not even joined: noise has thousands."""
+"""Components below the minimum area divided by this are dropped at once; noise has thousands."""
 
 _CORNERS: Final = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]], np.float32)
 
@@ -45,7 +48,7 @@ def _kinds() -> NDArray[np.uint8]:
 
 
 _KINDS: Final = _kinds()
-"""Mask value to instrument: the parts of a robotic tool are one; 0 is not an instrument."""
+"""Mask value to kind of instrument: all parts of a robotic tool are one kind; 0 is none."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,11 @@ class Instrument:
     :param label: a key of `surgseg_ros.LABELS`.
     :param score: mean probability of the likeliest class over its pixels, 0..1.
     :param box: smallest rectangle around it.
-    :param area_px: its number of pixels.
-    :param runs: its pixels; None without a decision.
-    :param parts: of a robotic tool, shaft, wrist and clasper; None if they are too small.
-    :param track_id: number of its track, from 1, which it keeps from image to image; 0 if it is
-        not tracked.
+    :param area_px: number of its pixels.
+    :param runs: its pixels as runs; None without a decision.
+    :param parts: shaft, wrist and clasper of a robotic tool; None if they are too small.
+    :param track_id: number of its track, from 1, which stays the same from image to image; 0 if
+        it is not tracked.
     """
 
     label: int
@@ -105,12 +108,12 @@ def find_instruments(
     Scores are computed from the grid confidence, if there is one.
 
     :param segmentation: with grid confidence, or with confidence, which takes longer.
-    :param least_area: minimum area of an instrument as a share of the image's area, 0..1; of a
-        robotic tool, TIMES_OF_TOOL as much.
-    :param watch: measures `detections`, the regions and their boxes, and `instruments`, telling
-        those apart that touch and joining pieces.
+    :param least_area: minimum area of an instrument as a share of the image's area, 0..1; that of
+        a robotic tool is TIMES_OF_TOOL times as large.
+    :param watch: measures the stages `detections` (components and boxes) and `instruments`
+        (separating instruments that touch, and joining pieces).
     :return: ordered by label, then from left to right, then from top to bottom.
-    :raises ValueError: if the segmentation has neither.
+    :raises ValueError: if the segmentation has neither confidence.
     """
     mask, grid_confidence = without_noise(segmentation.mask), _grid_confidence(segmentation)
     height, width = mask.shape
@@ -137,7 +140,7 @@ def find_instruments(
 
 
 def _grid_confidence(segmentation: Segmentation) -> GridConfidence:
-    """Return the grid confidence, or the confidence as one of the finest grid."""
+    """Return the grid confidence, or the confidence as a grid confidence of full resolution."""
     if segmentation.grid_confidence is not None:
         return segmentation.grid_confidence
     if segmentation.confidence is None:
@@ -152,11 +155,11 @@ def instance_image(
     instruments: Sequence[Instrument], mask: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
     """
-    Draw which instrument a pixel belongs to.
+    Draw the index of the instrument of each pixel.
 
     :param instruments: as `find_instruments` returns them; at most 254 are drawn.
     :param mask: (H, W) uint8 in which they were found.
-    :return: (H, W) uint8, the place of the instrument from 1, 0 for none, NO_DECISION.
+    :return: (H, W) uint8, index of the instrument plus 1; 0 for none, NO_DECISION if undecided.
     """
     numbers = np.where(mask == NO_DECISION, mask, np.uint8(0))
     for number, instrument in enumerate(instruments[: NO_DECISION - 1], 1):
@@ -168,7 +171,7 @@ def instance_image(
 
 def without_decision(size: tuple[int, int]) -> tuple[Instrument, ...]:
     """
-    Make the detection for an image without a decision; an empty list would mean no instruments.
+    Create the detection for an image without a decision; an empty list would mean no instruments.
 
     :param size: (H, W) of the image in pixels.
     :return: one instrument with label NO_DECISION and score 0, whose box is the whole image.
@@ -203,7 +206,7 @@ def _oriented_box(region: Runs) -> OrientedBox:
     turns = round(degrees / 90)
     if turns % 2:
         width, height = height, width
-    degrees -= 90 * turns  # within 45 either way; a square keeps this angle
+    degrees -= 90 * turns  # within 45 degrees; a square keeps this angle
     if width < height:
         width, height, degrees = height, width, degrees + 90
     angle = math.radians(90 - (90 - degrees) % 180)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Explains errors to users, and distinguishes input, machine and bugs."""
+"""Explains errors to users; distinguishes errors of the input, of the machine, and bugs."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from opcode import opmap
 from typing import Final
 
 _OURS: Final = ('surgseg_ros', 'tools.end_to_end')
-"""This package, and what its verb `benchmark` calls in a checkout."""
+"""Packages whose errors are raised on purpose: this one, and that of `benchmark` in a checkout."""
 
 _REMEDIES: Final[Mapping[int, str]] = {
     errno.ENOSPC: 'free some space there, or choose another place',
@@ -71,14 +71,14 @@ _BUGS: Final = (
     SyntaxError,
     TypeError,
 )
-"""Raised by a library or by Python, these are bugs of this package and must not be hidden."""
+"""Types of errors that are bugs of this package, and must not be hidden."""
 
 
 def content_error(error: Exception) -> str:
     """
-    Describe in a line why the content of a file is not what it should be.
+    Describe in one line what is wrong with the content of a file.
 
-    :param error: what reading it raised.
+    :param error: raised when the file was read.
     :return: the line, without the type of the error.
     """
     return f'without {error}' if isinstance(error, KeyError) else ' '.join(str(error).split())
@@ -89,8 +89,8 @@ def explain(error: BaseException) -> str | None:
     Explain an error, with a remedy.
 
     :param error: raised by a command.
-    :return: one line; None if neither input nor machine explains it: then it is a bug, and its
-        traceback is needed.
+    :return: one line; None if it is caused neither by input nor by machine: then it is a bug, and
+        its traceback is needed.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return explain_os_error(error)
@@ -122,8 +122,8 @@ def missing_library(error: ImportError) -> str:
     """
     Explain which library is missing, and how to run with a Python that has it.
 
-    Plain `colcon build` writes the interpreter that runs colcon, the system's, into the programs
-    that it installs; and torch, for one, has no rosdep key.
+    Plain `colcon build` writes the path of the interpreter that runs colcon, usually the system's,
+    into the installed programs; and some libraries, such as torch, have no rosdep key.
 
     :param error: raised by the import.
     :return: one line.
@@ -139,7 +139,7 @@ def explain_os_error(error: OSError) -> str:
     """
     Explain an error of the system: the file or folder, the error, and a remedy.
 
-    :param error: with an errno.
+    :param error: an error with an errno.
     :return: one line.
     """
     number = error.errno or 0
@@ -168,7 +168,7 @@ def is_ours(error: BaseException) -> bool:
         last = last.tb_next
     if last is None or not str(last.tb_frame.f_globals.get('__name__')).startswith(_OURS):
         return False
-    # Native code that our function calls, such as torch, has no frame.
+    # Native code that our function calls, such as that of torch, has no frame.
     return last.tb_frame.f_code.co_code[last.tb_lasti] == opmap['RAISE_VARARGS']
 
 
@@ -205,7 +205,7 @@ def is_of_machine(error: Exception) -> bool:
 
 def describe(error: Exception) -> str:
     """
-    Describe an error for those who operate the machine.
+    Describe an error for operators.
 
     :param error: raised by a Segmenter.
     :return: its class and text, without torch's advice for writers of CUDA kernels.

@@ -16,16 +16,16 @@ _PARTIAL: Final = '.partial'
 """Suffix of the name of a file or folder while it is being written."""
 
 _LONGEST_NAME: Final = 255
-"""Maximum bytes in a file name on the file systems of Linux (NAME_MAX)."""
+"""Maximum length of a file name on Linux file systems in bytes (NAME_MAX)."""
 
 _TRIAL_BYTES: Final = 4096
 """Written as a test before work starts: on a full disk, only empty files can be created."""
 
 _OPENED: Final = re.compile(r'/dev/(stdout|stderr|fd/\d+)|/proc/(self|\d+)/fd/\d+')
-"""Paths of open file descriptors, maybe of a regular file that others write to as well."""
+"""Paths of open file descriptors, which may be regular files that other processes write to."""
 
 _tidying: dict[object, Callable[[], None]] = {}
-"""What removes the traces of each block that is not complete, the outermost first."""
+"""Functions that remove what each unfinished block has written, the outermost first."""
 
 
 def remove_unfinished() -> None:
@@ -38,9 +38,9 @@ def remove_unfinished() -> None:
 @contextmanager
 def tidied(tidy: Callable[[], None]) -> Iterator[None]:
     """
-    Tidy up if the block raises, or if the process exits in it.
+    Clean up if the block raises, or if the process exits in it.
 
-    :param tidy: removes what the block leaves; in the second case another thread calls it.
+    :param tidy: removes what the block has written; at an exit, another thread calls it.
     :return: context manager.
     """
     block = object()
@@ -57,18 +57,18 @@ def tidied(tidy: Callable[[], None]) -> Iterator[None]:
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
     """
-    Make an OSError in the block name the file or folder that is written.
+    Make an OSError in the block name the file or folder that is being written.
 
     Errors of `write` and `fsync` name no file, and others name a temporary file.
 
-    :param path: the file or folder; the block must not read another.
+    :param path: the file or folder; the block must not read other files.
     :return: context manager.
     """
     path = Path(path)
     try:
         yield
     except OSError as error:
-        # If a file is in the place of a parent folder, the error keeps its name.
+        # If a file is where a parent folder should be, the error keeps its name.
         if error.filename is None or Path(os.fsdecode(error.filename)) not in path.parents:
             error.filename = str(path)
         error.filename2 = None
@@ -81,7 +81,7 @@ def replacing(path: Path, *, partial: str = _PARTIAL, sync: bool = True) -> Iter
     Yield a temporary name to write a file under; it is renamed when it is complete.
 
     If the block raises, the file and any folder that was created for it are removed. If the path
-    is not a regular file, but /dev/stdout or a pipe, for example, it is written to directly.
+    is not a regular file, but, for example, /dev/stdout or a pipe, it is written to directly.
 
     :param path: path of the file; its folder is created if it does not exist.
     :param partial: suffix of the temporary name.
@@ -93,7 +93,7 @@ def replacing(path: Path, *, partial: str = _PARTIAL, sync: bool = True) -> Iter
         with writing(path):
             yield path
         return
-    target = Path(os.path.realpath(path))  # a link stays one
+    target = Path(os.path.realpath(path))  # a link is kept
     with writing(path):
         name = target.name
         if len(os.fsencode(name)) <= _LONGEST_NAME < len(os.fsencode(name + partial)):
@@ -109,10 +109,10 @@ def replacing(path: Path, *, partial: str = _PARTIAL, sync: bool = True) -> Iter
 
 def read_limited(path: Path, max_bytes: int) -> bytes:
     """
-    Read a file that must be small.
+    Read a file whose size is limited.
 
     :param path: the file.
-    :param max_bytes: its largest size.
+    :param max_bytes: maximum size.
     :return: its content.
     :raises OSError: if it cannot be read.
     :raises ValueError: if it is larger.
@@ -139,9 +139,9 @@ def write_whole(path: Path, content: bytes) -> None:
 @contextmanager
 def workshop(path: Path) -> Iterator[Path]:
     """
-    Yield a hidden temporary folder next to a path, to create there what is moved to the path.
+    Yield a hidden temporary folder next to a path, for files that are then moved to the path.
 
-    It is removed at the end; if the block raises, so are folders that were created for the path.
+    It is removed at the end; if the block raises, so are the folders created for the path.
 
     :param path: path of the file or folder.
     :return: context manager that yields the folder.
@@ -153,7 +153,7 @@ def workshop(path: Path) -> Iterator[Path]:
         try:
             with _unfinished_at(folder):
                 yield folder
-        except OSError as error:  # of what was written; what was read has a name elsewhere
+        except OSError as error:  # of a file written here; input files are elsewhere
             if error.filename is None or folder in Path(os.fsdecode(error.filename)).parents:
                 error.filename, error.filename2 = str(path), None
             raise
@@ -163,7 +163,7 @@ def workshop(path: Path) -> Iterator[Path]:
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     """
-    Yield a folder among the system's temporary files.
+    Yield a temporary folder.
 
     :return: context manager that yields the folder, which is removed at the end.
     """
@@ -188,7 +188,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             yield path
         return
     with workshop(path) as folder:
-        made = folder / 'made'  # other users cannot access mkdtemp's own
+        made = folder / 'made'  # mkdtemp's folder is private to this user
         made.mkdir()
         yield made
         with writing(path):
@@ -232,7 +232,7 @@ def remove_empty(folders: list[Path]) -> None:
 
 def check_file(path: Path) -> None:
     """
-    Check that a file can be written, before hours are spent on its content.
+    Check that a file can be written, before a long computation of its content.
 
     :param path: path of the file, which may exist; nothing is left behind.
     :raises OSError: if it cannot; it names `path`.
@@ -249,10 +249,10 @@ def check_file(path: Path) -> None:
 
 def check_place(path: Path) -> None:
     """
-    Check that a new file or folder can be created, before hours are spent on it.
+    Check that a file or folder can be created, before a long computation of its content.
 
     :param path: path of the file or folder; nothing is left behind.
-    :raises OSError: if it cannot; it names `path`, or the file that is in its way.
+    :raises OSError: if it cannot; it names `path`, or the file that blocks it.
     """
     with writing(path):
         _try_folder(path.parent, path.name)
@@ -260,7 +260,7 @@ def check_place(path: Path) -> None:
 
 def check_folder(path: Path) -> None:
     """
-    Check that files can be written into a folder, before hours are spent on them.
+    Check that files can be written into a folder, before a long computation of their content.
 
     :param path: path of the folder, which need not exist; nothing is left behind.
     :raises OSError: if they cannot; it names `path`, or the file that is in its way.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Quality gates: which images must not be taken for a view into a body, and what to do.
+Quality gates: detect images that are not a usable view of the inside of a body.
 
-Each gate but `frozen` measures one number, from a sample of the image that takes under a
+Each gate except `frozen` computes one number from a sample of the image, in less than a
 millisecond.
 """
 
@@ -25,7 +25,7 @@ _STRIP_ROWS: Final = 8
 _BLOCK_COLUMNS: Final = 32
 
 _LIT: Final = 24
-"""A pixel below this in every channel is dark, as outside the endoscope's circle."""
+"""A pixel is dark if all its channels are below this, as outside the endoscope's circle."""
 
 _BLACK: Final = 16
 """Maximum grey level of black borders; 16 is the black of video of limited range."""
@@ -44,9 +44,9 @@ class ImageSample(NamedTuple):
     """
     A sample of an image, from which all measures are computed.
 
-    :param planes: red, green and blue, (h, w) uint8 each, of about 72 rows, made from evenly
-        spaced rows of the image.
-    :param lit: (h, w) bool, False where it is dark.
+    :param planes: red, green and blue, (h, w) uint8 each, with about 72 rows, from evenly spaced
+        rows of the image.
+    :param lit: (h, w) bool, False for dark pixels.
     :param strips: (24, 8, W) uint8 grey, unscaled rows of the image, spread over it; fewer rows
         per strip if the image has fewer.
     :param height_px: rows of the image.
@@ -63,7 +63,7 @@ def sample_image(image: NDArray[np.uint8]) -> ImageSample:
     Sample an image.
 
     :param image: (H, W, 3) uint8 RGB; rows may be padded, it is not modified.
-    :return: the sample; it holds no view of the image.
+    :return: the sample, which has no view of the image.
     """
     height, width = image.shape[:2]
     rows = min(height, _SMALL_ROWS)
@@ -85,14 +85,14 @@ def dark_share(sample: ImageSample) -> float:
     Measure darkness.
 
     :param sample: sample of the image.
-    :return: the share of pixels that have less than 24 in every channel, 0..1.
+    :return: the share of dark pixels, below 24 in every channel, 0..1.
     """
     return float(1 - sample.lit.mean())
 
 
 def clipped_share(sample: ImageSample) -> float:
     """
-    Measure overexposure; red alone is clipped in many a good image of tissue.
+    Measure overexposure; red alone is clipped in many good images of tissue.
 
     :param sample: sample of the image.
     :return: share of the lit pixels with two channels at 250 or more, 0..1.
@@ -105,7 +105,7 @@ def not_red_share(sample: ImageSample) -> float:
     Measure how little an image looks like the inside of a body, where red dominates.
 
     :param sample: sample of the image.
-    :return: of the pixels that are lit and not clipped, the share whose red is not 8 (and not
+    :return: the share of the pixels that are neither dark nor clipped whose red is not 8 (and not
         15 %) above green and blue, 0..1.
     """
     red, other = _red_and_other(sample)
@@ -123,8 +123,8 @@ def haze(sample: ImageSample) -> float:
     nearly every patch has a pixel that is dark in some channel.
 
     :param sample: sample of the image.
-    :return: what the least channel of patches of 7x7 small pixels reaches in 70 % of the image
-        that is lit, 0..1.
+    :return: the 30 % quantile, over the lit image, of the smallest channel in patches of 7x7 small
+        pixels, 0..1.
     """
     red, green, blue = sample.planes
     dark = cv2.erode(cv2.min(cv2.min(red, green), blue), np.ones((7, 7), np.uint8))
@@ -137,8 +137,8 @@ def blood_share(sample: ImageSample) -> float:
     Measure blood, which is deep red and, on the lens, without structure.
 
     :param sample: sample of the image.
-    :return: of the pixels that are lit, the share whose red is four times green and blue, in
-        5x5 small pixels that differ by less than 8 % (and 1.5) of their mean, 0..1.
+    :return: the share of the lit pixels whose red is four times green and blue, in areas of 5x5
+        small pixels that differ by less than 8 % (and 1.5) from their mean, 0..1.
     """
     red, other = _red_and_other(sample)
     mean = cv2.blur(red, (_FLAT, _FLAT))
@@ -148,7 +148,7 @@ def blood_share(sample: ImageSample) -> float:
 
 def sharpness(sample: ImageSample) -> float:
     """
-    Measure focus: how much of what changes within four columns changes within one.
+    Measure focus: the variation within one column relative to that within four columns.
 
     The ratio of two structure functions, that is of root mean square differences at two
     distances, of rows that are averaged to 320 columns. A blurred edge is a slope: the ratio
@@ -156,7 +156,7 @@ def sharpness(sample: ImageSample) -> float:
     sharp in a blurred image, do not count.
 
     :param sample: sample of the image.
-    :return: about 0.25 (blurred) to 1 (noise); 1 where nothing changes at all.
+    :return: about 0.25 (blurred) to 1 (noise); 1 if the image is uniform.
     """
     rows = max(1, min(sample.strips.shape[1], sample.height_px // 360))
     profile = sample.strips[:, :rows].sum(1, dtype=np.uint16) / np.float32(rows)
@@ -184,11 +184,11 @@ def _mean_square_difference(
 
 def comb_share(sample: ImageSample) -> float:
     """
-    Measure interlacing: where something moves, a row differs from the next, not the next but one.
+    Measure interlacing: in moving areas, a row differs from the next, but not the one after.
 
     :param sample: sample of the image.
-    :return: of blocks of 8x32 pixels that are not black, the share whose neighbouring rows differ
-        by more than 4, and by 1.3 times as much as the rows two apart, 0..1.
+    :return: the share of the blocks of 8x32 pixels, without black ones, in which neighbouring rows
+        differ by more than 4, and by 1.3 times as much as rows two apart, 0..1.
     """
     if sample.strips.shape[1] < 3:
         return 0.0
@@ -221,7 +221,7 @@ def _red_and_other(sample: ImageSample) -> tuple[NDArray[np.float32], NDArray[np
 
 
 def _clipped(sample: ImageSample) -> NDArray[np.bool_]:
-    """Find where two channels are clipped."""
+    """Return where two channels are clipped."""
     red, green, blue = sample.planes
     second = cv2.max(cv2.min(red, green), cv2.min(cv2.max(red, green), blue))
     return np.asarray(second, np.uint8) >= _CLIPPED
@@ -244,7 +244,7 @@ class Gate(NamedTuple):
     """
     One quality gate.
 
-    :param code: what `status` reports if an image does not pass.
+    :param code: the reason code in `status` for an image that does not pass.
     :param limit: the default; see `measure`.
     :param span: smallest and largest limit.
     :param problem: what is wrong with an image that does not pass, for `status`.
@@ -278,7 +278,7 @@ GATES: Final[Mapping[str, Gate]] = {
         ReasonCode.GATE_INTERLACED, 0.02, (0.0, 1.0), 'the image is interlaced', comb_share
     ),
 }
-"""In the order in which they are reported. The limits come from `python -m tools.gates`."""
+"""All gates, in the order of reporting. The limits were fitted by `python -m tools.gates`."""
 
 
 @dataclass(frozen=True)
@@ -297,7 +297,7 @@ class GateSetting:
 DEFAULTS: Final[Mapping[str, GateSetting]] = {
     name: GateSetting(WARN, gate.limit) for name, gate in GATES.items()
 }
-"""All gates warn: the mask is still published, but `status` is not `valid`."""
+"""Settings in which all gates warn: masks are still published, but `status` is not `valid`."""
 
 
 class Finding(NamedTuple):
@@ -320,7 +320,7 @@ class Finding(NamedTuple):
 
     @property
     def warning(self) -> ResultWarning:
-        """Why the mask of the image cannot be trusted, or is not made."""
+        """The warning about the mask of the image, or about its absence."""
         return ResultWarning(self.code, self.reason, decided=self.action != REFUSE)
 
 
@@ -328,7 +328,7 @@ class Gates:
     """
     The gates of one camera; not thread-safe.
 
-    :param settings: by gate; those that are missing are off.
+    :param settings: settings by gate; gates without an entry are off.
     """
 
     def __init__(self, settings: Mapping[str, GateSetting] = DEFAULTS) -> None:
@@ -351,7 +351,7 @@ class Gates:
 
         :param image: (H, W, 3) uint8 RGB, the part of the image that the endoscope fills; it is
             neither modified nor kept.
-        :return: what is wrong with it, in the order of GATES; empty if nothing is.
+        :return: the gates that the image did not pass, in the order of GATES.
         """
         if not self._settings:
             return ()

@@ -36,13 +36,13 @@ __all__ = [
 ]
 
 MAX_CHUNKS: Final = 100_000
-"""Maximum number in a PNG file; writers put 8 kB or more into each, and each costs time."""
+"""Maximum number of chunks in a PNG file; each costs time, and writers put 8 kB or more in one."""
 
 MASK_FORMAT: Final = 'a mask is an 8-bit grey PNG with the class index as grey value'
 
 _PNG_START: Final = b'\x89PNG\r\n\x1a\n'
 _PNG_HEAD: Final = 33
-"""Length of the signature and IHDR."""
+"""Length of the PNG signature and the IHDR chunk in bytes."""
 _PNG_IMAGE: Final = frozenset({b'IHDR', b'PLTE', b'IDAT', b'IEND'})
 _PNG_ANIMATION: Final = frozenset({b'acTL', b'fcTL', b'fdAT'})
 _COLOUR_TYPES: Final = {
@@ -53,7 +53,7 @@ _COLOUR_TYPES: Final = {
     6: 'colour with transparency',
 }
 _SCALES: Final = {8: 1, 4: 17, 2: 85}
-"""Factor by which decoders multiply grey values to make the largest white, by bits per pixel."""
+"""Factor by which decoders scale grey values, so that the largest is 255, by bits per pixel."""
 
 _OTHER_KINDS: Final = {
     b'\xff\xd8': 'JPEG data, which change the classes at edges',
@@ -97,7 +97,7 @@ def check_file(data: bytes) -> EncodedImage:
 
     :param data: content of the file.
     :return: what to decode, and its size.
-    :raises ImageFileError: if it is neither, is incomplete, or of a kind that no camera sends.
+    :raises ImageFileError: if it is neither, is incomplete, or is a kind that no camera sends.
     """
     if data.startswith(_PNG_START):
         return _check_png(data)
@@ -111,7 +111,7 @@ def decode_rgb(file: EncodedImage) -> DecodedImage:
     Decode an image; an orientation tag in the file is ignored.
 
     :param file: result of `check_file`.
-    :return: the image, without transparency; of 16-bit samples the high byte.
+    :return: the image, without transparency; of 16-bit samples only the high byte.
     :raises ImageFileError: if its data is damaged.
     """
     is_checked = True
@@ -143,7 +143,7 @@ def decode_grey(file: EncodedImage) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def _decode_by_opencv(file: EncodedImage, flags: int) -> NDArray[np.uint8]:
-    """Decode a file with OpenCV, whose libpng would print wrong checksums on stderr."""
+    """Decode with OpenCV, after checking checksums: its libpng would print a warning on stderr."""
     if file.height * file.width > MAX_PIXELS:
         raise ImageFileError(TOO_LARGE, 'refused')
     if file.data.startswith(_PNG_START) and _sound_chunks(file.data)[-1:] != [b'IEND']:
@@ -177,7 +177,7 @@ def _check_png(data: bytes) -> EncodedImage:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, start and end of the chunks of a PNG file, as long as they are complete."""
+    """Yield name, start and end of the chunks of a PNG file, up to the first incomplete one."""
     place = len(_PNG_START)
     while place + 12 <= len(data):
         length, name = struct.unpack_from('>I4s', data, place)
@@ -221,7 +221,7 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
 
 
 def _sound_chunks(data: bytes) -> list[bytes]:
-    """List the chunks before the first wrong checksum; OpenCV would silently ignore it."""
+    """List the chunks up to the first wrong checksum, which OpenCV would silently ignore."""
     sound = takewhile(lambda chunk: _is_sound(data[chunk[1] : chunk[2]]), _chunks(data))
     return [name for name, _, _ in sound]
 
@@ -247,7 +247,7 @@ def _decode_indices(data: bytes, scale: int) -> NDArray[np.uint8]:
 
 def no_classes(mask: NDArray[np.uint8], *, undecided: bool) -> list[int]:
     """
-    Find the values of a mask that are not a class.
+    Return the values of a mask that are not class indices.
 
     :param mask: (H, W) uint8.
     :param undecided: whether NO_DECISION is allowed, as in the output of a model.

@@ -2,9 +2,9 @@
 """
 Decodes JPEG files (ITU-T T.81) of messages, data sets and MJPEG videos, if they are complete.
 
-Decoders made for display fill in whatever is missing: scans, chroma, or restart intervals in the
-wrong order. So the segments are checked first; then the decoder runs in strict mode, in which it
-reports errors in the coded data.
+Decoders made for display fill in missing parts: scans, chroma, or restart intervals in the wrong
+order. So the segments are checked first; then the decoder runs in strict mode, in which it reports
+errors in the coded data.
 """
 
 import struct
@@ -19,7 +19,11 @@ from surgseg_ros.core.processes import MAX_PIXELS
 
 MAX_SCANS: Final = 100
 MAX_SCANNED_PIXELS: Final = 1_000_000_000
-"""In all scans after the first; progressive files have about 10 scans, at 3 ns a pixel each."""
+"""
+Maximum number of pixels in all scans after the first, together.
+
+Progressive files have about 10 scans, and a scan takes 3 ns per pixel.
+"""
 
 START: Final = b'\xff\xd8'
 _EOI: Final = 0xD9
@@ -37,9 +41,13 @@ _DHT: Final = 0xC4
 _DQT: Final = 0xDB
 _ZEROS: Final = bytes(32)
 _ONE_COEFFICIENT: Final = range(0x01, 0x0B)
-"""Symbols of a coefficient that follows another one without zeros between them (T.81, F.1.2.2)."""
+"""Huffman symbols of a coefficient that directly follows another one (T.81, F.1.2.2)."""
 _STANDARD_TABLES: Final = {0x10: 0x01, 0x11: 0x00}
-"""Of AC coefficients (T.81, K.3), which MJPEG files leave out; see `_Reader._first_symbol`."""
+"""
+First symbols of the standard Huffman tables for AC coefficients (T.81, K.3), by table.
+
+MJPEG files do not contain these tables; see `_Reader._first_symbol`.
+"""
 
 _COEFFICIENTS: Final = 64
 _NEVER_SENT: Final = 255
@@ -50,8 +58,8 @@ class ImageFileError(ValueError):
     A file that cannot be decoded to an image.
 
     :param text: what is wrong, without a remedy, which depends on the source of the file.
-    :param kind: 'unreadable' as JPEG or PNG, 'cut off', 'damaged', or 'refused', though other
-        programs may read it.
+    :param kind: 'unreadable' as JPEG or PNG, 'cut off', 'damaged', or 'refused': not supported
+        here, though other programs may read it.
     """
 
     def __init__(self, text: str, kind: str) -> None:
@@ -101,7 +109,7 @@ def check_jpeg(data: bytes) -> None:
     The coded data of an uncommon chroma subsampling cannot be checked, and is not read.
 
     :param data: content of the file; anything may follow the end of the image.
-    :raises ImageFileError: if a part is missing or damaged, or no camera sends such files.
+    :raises ImageFileError: if a part is missing or damaged, or no camera sends files of this kind.
     """
     with suppress(UncommonSubsamplingError):
         # An eighth of the size needs every code word, and little else.
@@ -149,8 +157,8 @@ def read_segments(data: bytes) -> EncodedImage:
 
     :param data: content of the file; anything may follow the end of the image.
     :return: what to decode.
-    :raises ImageFileError: if a part is missing or contradicts another, or no camera sends such
-        files.
+    :raises ImageFileError: if parts are missing or inconsistent, or no camera sends files of this
+        kind.
     """
     return _Reader(data).read()
 
@@ -171,7 +179,7 @@ class _Reader:
         self._first_symbol = dict(_STANDARD_TABLES)
         """By class and number of a Huffman table: the symbol whose code consists of zeros."""
         self._precision: dict[int, NDArray[np.uint8]] = {}
-        """Of each component and coefficient: the lowest bit that was sent."""
+        """By component and coefficient: the lowest bit that was sent."""
         # Within coded data 0xFF is followed by 0; two in a row are padding.
         array = np.frombuffer(data, np.uint8)
         codes = array[1:]
@@ -292,7 +300,7 @@ class _Reader:
         identifiers = segment[5 : 5 + 2 * count : 2]
         if not set(identifiers) <= set(frame.sampling):
             raise self._wrong('a scan of a component that its frame header does not name')
-        # Other values mean nothing where a scan holds all coefficients; some encoders write them.
+        # Other values have no meaning if a scan has all coefficients; some encoders write them.
         first, last, bits = segment[-3:] if frame.marker == _PROGRESSIVE else b'\0\x3f\0'
         self._parts.append(segment[:-3] + bytes((first, last, bits)))
         for identifier in identifiers:
@@ -304,11 +312,11 @@ class _Reader:
 
     def _check_zeros(self, selectors: bytes, start: int, end: int) -> None:
         """
-        Look for a buffer that was never filled, which decoders turn into a pattern.
+        Detect a buffer that was never filled, which decoders would turn into a pattern.
 
-        If a code of zeros stands for a coefficient, this many zeros are a block with the same
-        value in all frequencies, which no image has. If it stands for the end of a block, as in
-        tables for flat images, zeros are valid.
+        If a code of zeros means a coefficient, this many zeros are a block with the same value in
+        all frequencies, which no image has. If it means the end of a block, as in tables for flat
+        images, zeros are valid.
         """
         symbols = {self._first_symbol.get(0x10 | selector & 15, 0) for selector in selectors}
         if symbols.isdisjoint(_ONE_COEFFICIENT):

@@ -46,7 +46,7 @@ LABELS: Final = {
     ROBOTIC_TOOL: 'robotic tool',
     NO_DECISION: 'no decision',
 }
-"""Name of each number in a mask or a detection."""
+"""Name of each value of a mask or label of a detection."""
 
 
 KEYPOINT_LABELS: Final = {
@@ -70,7 +70,7 @@ KEYPOINT_LABELS: Final = {
     60: 'hidden',
     61: 'beyond_image',
 }
-"""Name of each number in the topic `keypoints`; of the last two, flags of a point."""
+"""Name of each number in the topic `keypoints`; the last two are flags of a keypoint."""
 
 HIDDEN: Final = 60
 BEYOND_IMAGE: Final = 61

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Model folders: specification, weights and exports, read, checked and written."""
+"""Reads, checks and writes model folders: specification, weights and exports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INTENDED_USES: Final = ('demo', 'synthetic', 'research')
 FIT_MODES: Final = ('letterbox', 'stretch')
 """`letterbox` keeps the aspect ratio and pads with black; `stretch` does not keep it."""
 TEMPERATURES: Final = (0.05, 20.0)
-"""Smallest and largest: beyond them, one class has probability 1, or all are equal."""
+"""Range of temperatures; beyond it, one class has probability 1, or all are equal."""
 _LARGEST_INPUT_PX: Final = 8192
 _OBJECTS: Final = frozenset(
     {'options', 'colour_normalization', 'training', 'scores', 'exports', 'self_test'}
@@ -40,22 +40,22 @@ class ModelError(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """
-    What a network is, how an image is prepared for it, and where it comes from.
+    What a network is, how an image is preprocessed for it, and how it was trained.
 
     :param name: name for people; shown in the node's diagnostics.
-    :param architecture: name in segmentation_models_pytorch, `Unet` for example.
+    :param architecture: name in segmentation_models_pytorch, such as `Unet`.
     :param encoder: encoder's name in segmentation_models_pytorch.
     :param options: further arguments of the architecture, `decoder_channels` for example.
     :param input_size: (height, width) of the network's input in pixels.
     :param fit: one of FIT_MODES.
     :param mean: mean per channel, of images scaled to 0..1.
     :param std: standard deviation per channel, of images scaled to 0..1.
-    :param colour_normalization: `target`, means of red, green and blue (0..255) to which images
-        are drawn, and `power`, how far (0..1); empty for images as they are.
+    :param colour_normalization: `target`, means of red, green and blue (0..255) towards which
+        images are scaled, and `power`, how far (0..1); empty: images are not changed.
     :param colour_order: `rgb`, the order of the training images.
     :param classes: class names by index; must be the table of surgseg_ros.core.labels.
-    :param least_region: per class, the minimum area of a connected region as a share of the
-        image's area; smaller ones are dropped if the filter is used; 0 keeps all.
+    :param least_region: per class, the minimum area of a connected component as a share of the
+        image's area; smaller ones are removed if the filter is used; 0 keeps all.
     :param temperature: divisor of the logits that calibrates the probabilities; it does not change
         the classes. 1 for a model that was not calibrated.
     :param intended_use: one of INTENDED_USES; a node's status is valid only with `research`.
@@ -63,7 +63,7 @@ class ModelSpec:
     :param scores: its scores; free form.
     :param weights_sha256: hex digest of weights.safetensors.
     :param exports: the same network for other runtimes; see surgseg_ros.core.model_folder.
-    :param self_test: a drawing and its expected classes; see surgseg_ros.core.self_test.
+    :param self_test: a synthetic drawing and its expected classes; see surgseg_ros.core.self_test.
     """
 
     name: str
@@ -140,7 +140,7 @@ class ModelSpec:
             raise ModelError(
                 f'unknown keys {unknown!r}: remove them, or use a release that knows them'
             )
-        # Whatever determines the mask, or its status, must not be guessed.
+        # All keys that determine the mask, or its status, are required.
         required = known - _OPTIONAL
         if missing := sorted(required - set(values)):
             raise ModelError(f'missing keys {missing!r}: write the folder again with `train`')
@@ -222,7 +222,7 @@ EXPORT_FILES: Final[Mapping[str, tuple[str, ...]]] = {
     'openvino': ('openvino.xml', 'openvino.bin'),
     'onnx': ('model.onnx',),
 }
-"""Files of an export by backend; no other file is ever opened."""
+"""Files of an export by backend; no other files are opened."""
 
 PRECISIONS: Final = ('f32', 'bf16', 'int8')
 """Precisions of an export; int8 uses bf16 for layers that are not quantized."""
@@ -261,7 +261,7 @@ SPEC_FILE: Final = 'model.json'
 WEIGHTS_FILE: Final = 'weights.safetensors'
 _LARGEST_SPEC_BYTES: Final = 1 << 20
 _LARGEST_FILE_BYTES: Final = 4 << 30
-"""Maximum of weights or of an export: about a billion float32 values."""
+"""Maximum size of weights or of an export: about a billion float32 values."""
 
 
 def read_spec(folder: Path | str) -> ModelSpec:
@@ -290,11 +290,11 @@ def read_spec(folder: Path | str) -> ModelSpec:
 
 def read_model(folder: Path | str) -> tuple[ModelSpec, dict[str, Tensor]]:
     """
-    Read a model folder, and check that the weights are those that its model.json names.
+    Read a model folder, and check the weights against their hash in model.json.
 
     :param folder: the model folder.
     :return: the specification, and the weights by parameter name, on the CPU.
-    :raises ModelError: if a file is missing, truncated, changed or not understood.
+    :raises ModelError: if a file is missing, truncated, changed or invalid.
     """
     spec = read_spec(folder)
     return spec, read_weights(folder, spec)
@@ -302,14 +302,14 @@ def read_model(folder: Path | str) -> tuple[ModelSpec, dict[str, Tensor]]:
 
 def read_weights(folder: Path | str, spec: ModelSpec) -> dict[str, Tensor]:
     """
-    Read the weights of a model folder, and check that they are those that its model.json names.
+    Read the weights of a model folder, and check them against their hash in model.json.
 
     :param folder: the model folder.
     :param spec: as `read_spec` read it.
     :return: the weights by parameter name, on the CPU.
-    :raises ModelError: if the file is missing, truncated, changed or not understood.
+    :raises ModelError: if the file is missing, truncated, changed or invalid.
     """
-    import safetensors.torch  # not above: a specification is read without torch
+    import safetensors.torch  # imported here: a specification is read without torch
 
     path = Path(folder) / WEIGHTS_FILE
     content = read_checked(path, spec.weights_sha256)
@@ -321,12 +321,12 @@ def read_weights(folder: Path | str, spec: ModelSpec) -> dict[str, Tensor]:
 
 def read_checked(path: Path, sha256: str) -> bytes:
     """
-    Read a file of a model folder, and check that it is the one that its model.json names.
+    Read a file of a model folder, and check it against its hash in model.json.
 
     :param path: the file.
     :param sha256: hex digest from model.json.
     :return: its content.
-    :raises ModelError: if it is missing, truncated, changed, too large or a link elsewhere.
+    :raises ModelError: if it is missing, truncated, changed, too large, or a link to elsewhere.
     """
     try:
         content = _read_file(path, _LARGEST_FILE_BYTES)
@@ -347,10 +347,10 @@ def read_checked(path: Path, sha256: str) -> bytes:
 
 def _read_file(path: Path, largest_bytes: int) -> bytes:
     """
-    Read a file of a model folder, but none outside it.
+    Read a file of a model folder; reject links to files outside it.
 
     All files may be links into one other folder, as with colcon's symlink install. A single link,
-    or one to a file of another name, could lead to any file and is rejected.
+    or one to a file with another name, could lead to any file and is rejected.
     """
     real = Path(os.path.realpath(path, strict=True))
     if real != Path(os.path.realpath(path.with_name(SPEC_FILE))).with_name(path.name):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws masks, instruments and their points over images, for people's eyes."""
+"""Draws masks, instruments and their keypoints over images, for display."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -42,15 +42,15 @@ def draw_overlay(
     geometries: Sequence[Geometry] = (),
 ) -> NDArray[np.uint8]:
     """
-    Blend the colours of the classes into an image, and draw boxes, names, ids and points.
+    Blend the colours of the classes into an image, and draw boxes, names, ids and keypoints.
 
     Background is unchanged; pixels without a decision are dimmed and grey. Axes of tools, arcs of
-    needles and lines of threads are drawn; a point that is hidden is a ring, others are dots.
+    needles and lines of threads are drawn; hidden keypoints are drawn as rings, others as dots.
 
     :param image: (H, W, 3) uint8 RGB.
     :param mask: (H, W) uint8 class index or NO_DECISION.
-    :param instruments: those to draw.
-    :param geometries: points of instruments, as `find_geometries` returns them.
+    :param instruments: the instruments to draw.
+    :param geometries: their keypoints, as `find_geometries` returns them.
     :return: (H, W, 3) uint8 RGB, a new array.
     """
     canvas = image.copy()
@@ -71,7 +71,7 @@ def draw_overlay(
 
 
 def _draw_geometry(canvas: NDArray[np.uint8], geometry: Geometry) -> None:
-    """Draw the lines and points of an instrument, white on black."""
+    """Draw the lines and keypoints of an instrument, white on black."""
     points = {point.kind: point for point in geometry.keypoints}
     lines = [
         [(points[kind].x_px, points[kind].y_px) for kind in chain if kind in points]
@@ -94,7 +94,7 @@ def _draw_geometry(canvas: NDArray[np.uint8], geometry: Geometry) -> None:
 
 
 def _chains(points: Mapping[KeypointKind, Keypoint]) -> list[tuple[KeypointKind, ...]]:
-    """List the points of a tool that lines connect."""
+    """List the keypoints of a tool that are connected by lines."""
     kinds = KeypointKind
     end = kinds.WRIST_JOINT if kinds.WRIST_JOINT in points else kinds.SHAFT_AXIS
     jaws = (kinds.LEFT_JAW_TIP, kinds.RIGHT_JAW_TIP)
@@ -102,7 +102,7 @@ def _chains(points: Mapping[KeypointKind, Keypoint]) -> list[tuple[KeypointKind,
 
 
 def _arc(points: Mapping[KeypointKind, Keypoint]) -> list[tuple[float, float]]:
-    """Follow a needle from its tail by its middle to its point; empty without a needle."""
+    """Return points on a needle from its tail over its middle to its point; empty without one."""
     kinds = KeypointKind
     if kinds.NEEDLE_CENTRE not in points:
         return []
@@ -142,7 +142,7 @@ def _draw_instrument(canvas: NDArray[np.uint8], instrument: Instrument) -> None:
 def _draw_tag(
     canvas: NDArray[np.uint8], corners: NDArray[np.int32], text: str, colour: tuple[int, ...]
 ) -> None:
-    """Write above a box, but inside the image if it is large enough."""
+    """Write text above a box, or inside the image if the box is at its border."""
     scale, thickness = canvas.shape[0] / 1200, max(1, canvas.shape[0] // 540)
     (width, height), below = cv2.getTextSize(text, _FONT, scale, thickness)
     left = int(np.clip(corners[:, 0].min(), 0, max(0, canvas.shape[1] - width)))

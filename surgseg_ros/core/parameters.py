@@ -27,22 +27,22 @@ PRECISIONS: Final = (AUTO, *dict.fromkeys((*TORCH_PRECISIONS, *EXPORTED_PRECISIO
 """Precisions that at least one runtime supports."""
 
 PAIRINGS: Final = (AUTO, 'none')
-"""Whether images of two cameras are taken in pairs."""
+"""Whether images of two cameras are processed in pairs."""
 
 SPLIT_CAMERAS: Final = ('left', 'right')
-"""Names of the cameras of a `stereo_layout` for which `camera_names` has none."""
+"""Default names of the cameras with a `stereo_layout`, if `camera_names` has none."""
 
 TRANSPORTS: Final = ('raw', 'compressed')
 RELIABILITIES: Final = ('auto', 'reliable', 'best_effort')
 
 AGE_SOURCES: Final = ('receipt', 'header')
-"""Where the age of an image starts: its receipt on this machine, or its header's stamp."""
+"""Start of the age of an image: its receipt on this machine, or the stamp of its header."""
 
 FAIL_SAFES: Final = ('silent', 'no_decision')
 """What the node publishes instead of a result that is too old, and while status is stale."""
 
 LARGEST_FRAME_AGE_MS: Final = 10_000
-"""The largest limit on the age of an image."""
+"""Largest limit on the age of an image that can be set."""
 
 _LIVE: Final = 'A change takes effect at once.'
 _AT_CONFIGURE: Final = 'Read when the node is configured; to change it, clean up first.'
@@ -65,7 +65,7 @@ class Parameter(NamedTuple):
 
     @property
     def explanation(self) -> str:
-        """What it is for, and when it is read."""
+        """What the parameter does, and when it is read."""
         usual = _LIVE if self.live else _AT_CONFIGURE
         return f'{self.description} {self.when or usual}'
 
@@ -309,9 +309,9 @@ def check_choice(row: Parameter, value: Any) -> None:
     """
     Check that a value is one of the row's choices, if it has any.
 
-    :param row: of TABLE.
-    :param value: of the parameter.
-    :raises ValueError: if it is not.
+    :param row: a row of TABLE.
+    :param value: the value of the parameter.
+    :raises ValueError: if it is not one of them.
     """
     if row.choices and value not in row.choices:
         raise ValueError(f'{row.name} is {value!r}, expected one of {row.choices}')
@@ -331,7 +331,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 def gate_settings(values: Mapping[str, Any]) -> dict[str, GateSetting]:
     """
-    Make the settings of all quality gates.
+    Create the settings of all quality gates.
 
     :param values: parameter values by name; missing ones have their defaults.
     :return: the settings by gate.
@@ -345,7 +345,7 @@ def gate_settings(values: Mapping[str, Any]) -> dict[str, GateSetting]:
 
 def pipeline_settings(values: Mapping[str, Any] | None = None) -> PipelineSettings:
     """
-    Make the settings of a camera's pipeline, for the node, the verbs and the benchmark.
+    Create the settings of a camera's pipeline, for the node, the verbs and the benchmark.
 
     :param values: parameter values by name; missing ones have their defaults.
     :return: the settings; `least_region` stays empty, because the node has no parameter for it.
@@ -366,15 +366,15 @@ def camera_roi(
     values: Sequence[int], camera: int = 0, cameras: int = 1, *, mode: str = ROI_FIXED
 ) -> Roi | None:
     """
-    Find a camera's region of interest in the value of `roi`.
+    Return a camera's region of interest from the value of the parameter `roi`.
 
     :param values: x, y, width and height in pixels, once or for each camera in turn.
     :param camera: its index.
-    :param cameras: how many there are.
+    :param cameras: number of cameras.
     :param mode: value of `roi_mode`.
-    :return: the region; None for the whole image, or if it is to be found.
+    :return: the region; None for the whole image, or if it is to be found automatically.
     :raises ValueError: if the count of numbers is wrong, one is negative, a side is 0, or a region
-        is given that is to be found.
+        is given although it is to be found automatically.
     """
     if len(values) not in (4, 4 * cameras) or min(values) < 0:
         raise ValueError(

@@ -53,7 +53,7 @@ class _RosLoader(yaml.SafeLoader):
     }
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose as usual, but refuse aliases, as rcl does: a few can stand for gigabytes."""
+        """Compose as usual, but reject aliases, as rcl does: a few can expand to gigabytes."""
         if self.check_event(yaml.AliasEvent):
             raise yaml.composer.ComposerError(
                 None, None, 'ROS has no aliases (*name): write the value', self.get_mark()
@@ -62,7 +62,7 @@ class _RosLoader(yaml.SafeLoader):
 
 
 def _plain_value(text: str) -> bool | int | float | str:
-    """Find what a word or number without quotes means."""
+    """Return the value of a word or number without quotes."""
     lower = text.lower()
     if _BOOLEANS.fullmatch(lower) and text in (lower, lower.upper(), lower.capitalize()):
         return lower in ('y', 'yes', 'true', 'on')
@@ -80,7 +80,7 @@ def effective_value(
     sources: Iterable[tuple[str, Any] | str], node_name: str, parameter: str
 ) -> Any:
     """
-    Find the value of a parameter that is set in several sources.
+    Return the value of a parameter that may be set in several sources.
 
     :param sources: names with their values, and paths of YAML files; later ones take precedence.
     :param node_name: the node's fully qualified name.
@@ -106,7 +106,7 @@ def read_parameter(path: Path, node_name: str, parameter: str) -> Any:
     :param path: the YAML file.
     :param node_name: the node's fully qualified name, `/left/segmenter`, for example.
     :param parameter: name of the parameter; dots separate the levels of nested names.
-    :return: the value in the last section that is for the node and holds the parameter; None if
+    :return: the value in the last section that applies to the node and has the parameter; None if
         there is none.
     :raises ValueError: if the file is not YAML, or not a mapping.
     :raises OSError: if it cannot be read.
@@ -126,7 +126,7 @@ def read_node_parameters(path: Path, node_name: str = NODE_NAME) -> dict[str, An
     :param path: the YAML file.
     :param node_name: the node's name. A name without namespace selects the only node of this
         name that the file has a section for.
-    :return: values by parameter name; if several sections have a parameter, the last one's.
+    :return: values by parameter name; if several sections have a parameter, that of the last one.
     :raises ValueError: if it is not a parameters file, or only for other nodes, or for several
         nodes of that name.
     :raises OSError: if it cannot be read.
@@ -208,7 +208,7 @@ def read_value(name: str, text: str) -> Any:
     :param name: name of a row of TABLE.
     :param text: the value, in YAML unless the parameter is text.
     :return: the checked value.
-    :raises ValueError: naming the parameter and what is expected, if it does not fit.
+    :raises ValueError: if the value is invalid; it names the parameter and what is expected.
     """
     row = next(row for row in TABLE if row.name == name)
     value = text if isinstance(row.default, str) else _read_override(f'{name}:={text}', name)[1][0]
@@ -218,11 +218,11 @@ def read_value(name: str, text: str) -> Any:
 
 def check_value(row: Parameter, value: Any) -> None:
     """
-    Check a value as the node does, which does not accept 1 for 1.0.
+    Check a value as the node does, which does not accept an integer for a floating-point number.
 
-    :param row: of TABLE.
+    :param row: a row of TABLE.
     :param value: as parsed from YAML.
-    :raises ValueError: naming the value and what is expected, if its type or range does not fit.
+    :raises ValueError: if type or range are wrong; it names the value and what is expected.
     """
     check_choice(row, value)
     is_list = isinstance(row.default, list)
@@ -240,7 +240,7 @@ def check_value(row: Parameter, value: Any) -> None:
 
 class GivenParameters(NamedTuple):
     """
-    The node's parameters in a verb.
+    The node's parameters in a verb, which reads them from options.
 
     :param values: checked values by name of all parameters that apply, including defaults.
     :param ignored: names of given parameters that do not apply.
@@ -254,7 +254,7 @@ class GivenParameters(NamedTuple):
         """
         The model folder; None if the parameter is empty.
 
-        :raises ModelError: if it is the model that ships, and that is missing.
+        :raises ModelError: if it is DEFAULT_MODEL, and that is missing.
         """
         return find_model(self.values['model']) if self.values['model'] else None
 
@@ -346,7 +346,7 @@ def resolve_parameters(
 
 
 def _check_one_view(layout: Any, source: str) -> None:
-    """Refuse images of two views: these verbs would take both for one."""
+    """Reject images with two views: these verbs would process both as one."""
     if layout != STEREO_LAYOUTS[0]:
         raise ValueError(
             f'{source}: stereo_layout is {layout!r}, and images with two views are for the node '

@@ -4,7 +4,7 @@ The processing of an image: the sequence of steps that node, evaluation and benc
 
     image ─> roi ─> network ────────┐
               └───> quality gates ──┴─> temporal filter ─> confidence threshold
-          ─> least regions ─> Decision, a mask ─> instruments ─> tracks ─> FrameResult
+          ─> minimum regions ─> Decision, a mask ─> instruments ─> tracks ─> FrameResult
 
 `CameraPipeline` holds the state of one camera (roi, stamps, gates, filter, tracks). The network is
 shared by all cameras and is not part of it: `segment` runs it, or the caller does. `find_roi`,
@@ -52,15 +52,15 @@ class PipelineSettings:
     """
     Settings of a camera's pipeline; names and defaults are those of the node's parameters.
 
-    :param gates: quality gates by name; those left out are off.
+    :param gates: quality gates by name; gates without an entry are off.
     :param steady_frames: consecutive images that must show the same other class before a pixel
         changes; 0 or 1: no temporal filter.
-    :param steady_sure: or the confidence with which one image must show it, 0..1.
+    :param steady_sure: confidence with which a single image changes a pixel at once, 0..1.
     :param min_confidence: pixels with a lower confidence become NO_DECISION, 0..1; 0: off.
-    :param least_region: per class, the minimum area of a connected region as a share of the
+    :param least_region: per class, the minimum area of a connected component as a share of the
         image's area; empty: all are kept.
     :param least_area: minimum area of an instrument as a share of the image's area, 0..1.
-    :param roi_mode: ROI_FIXED, or ROI_AUTO to find in the images what the endoscope fills.
+    :param roi_mode: ROI_FIXED, or ROI_AUTO to find the part that the endoscope fills.
     :param track_lost_ms: how long an instrument may be out of sight and keep its id.
     """
 
@@ -76,7 +76,7 @@ class PipelineSettings:
 
 class CameraPipeline:
     """
-    The pipeline of one camera; not thread-safe, but `track` may run beside all but itself.
+    The pipeline of one camera; not thread-safe, but `track` may run in another thread.
 
     :param settings: see PipelineSettings.
     :param roi: the part of the images that the endoscope fills; None: the whole images, or what
@@ -104,7 +104,7 @@ class CameraPipeline:
 
     def set_thresholds(self, min_confidence: float, least_area: float) -> None:
         """
-        Change the settings that keep no state.
+        Change the settings that do not affect the state.
 
         :param min_confidence: see PipelineSettings.
         :param least_area: see PipelineSettings.
@@ -114,13 +114,13 @@ class CameraPipeline:
         )
 
     def reset(self) -> None:
-        """Forget all earlier images: another activation, model or video starts."""
+        """Forget all earlier images, because another activation, model or video starts."""
         self._monitor.reset()
         self._restart()
 
     def find_roi(self, image: NDArray[np.uint8]) -> Roi | None:
         """
-        Find the part of the next image to segment; `decide` needs it too, and relies on this call.
+        Find the part of the next image to segment; must be called before `decide`.
 
         :param image: (H, W, 3) uint8 RGB.
         :return: the part; None for the whole image.
@@ -128,7 +128,7 @@ class CameraPipeline:
         if self._finder is not None:
             before, self._roi = self._roi, self._finder.find(image)
             if self._filter is not None and self._roi != before:
-                self._filter.reset()  # it would keep what was outside undecided
+                self._filter.reset()  # else pixels that were outside would stay undecided
         return self._roi
 
     def process(
@@ -139,8 +139,8 @@ class CameraPipeline:
 
         :param segmenter: the model.
         :param frame: the image.
-        :param confidence: whether the result must hold the confidence of each pixel.
-        :return: the result; an error does not raise, but is the reason for no decision.
+        :param confidence: whether the result must contain the confidence of each pixel.
+        :return: the result; an error is not raised, but reported as the reason for no decision.
         """
         return self.track(complete(self.segment(segmenter, frame, confidence=confidence)))
 
@@ -152,25 +152,25 @@ class CameraPipeline:
 
         :param segmenter: the model.
         :param frame: the image.
-        :param confidence: whether the decision must hold the confidence of each pixel.
-        :return: the decision; an error does not raise, but is the reason why there is none.
+        :param confidence: whether the decision must contain the confidence of each pixel.
+        :return: the decision; an error is not raised, but reported as the reason for no decision.
         """
         wanted, roi = confidence or self.needs_confidence, self.find_roi(frame.image)
         return self.decide(frame, _infer(segmenter, frame.image, roi, confidence=wanted))
 
     def examine(self, frame: InputFrame) -> Examination:
         """
-        Check the next image by itself, before, beside or after the network.
+        Check the next image independently of the network: before, during or after inference.
 
         :param frame: the image.
-        :return: for `decide`; an error does not raise.
+        :return: the argument for `decide`; an error is not raised.
         """
         anomalies, watch = self._check_stamp(frame), Stopwatch()
         try:
             view = frame.image if self._roi is None else self._roi.view(frame.image)
             findings = self._gates.examine(view)
         except Exception as error:  # one image must never end the stream
-            # Its traceback would hold this frame, and in a circle the one that keeps the error.
+            # The traceback would keep this frame alive, in a cycle with the error that it holds.
             return Examination(anomalies=anomalies, error=error.with_traceback(None))
         watch.lap('gates')
         return Examination(findings, anomalies, watch.times_ms())
@@ -185,8 +185,8 @@ class CameraPipeline:
         Turn the network's output for the next image into a mask that may be published.
 
         :param frame: the image.
-        :param output: its segmentation, with confidence if `needs_confidence`; or why there is
-            none.
+        :param output: its segmentation, with confidence if `needs_confidence`; or the error that
+            prevented it.
         :param examination: from `examine`; None: it is called here.
         :return: the decision.
         """
@@ -202,10 +202,10 @@ class CameraPipeline:
 
     def track(self, result: FrameResult) -> FrameResult:
         """
-        Follow the instruments from the last result to this one.
+        Assign the instruments of this result to the tracks of earlier results.
 
-        :param result: from `complete`; every one, in the order of the images.
-        :return: the same with the ids of the instruments; `without_instruments` if that fails.
+        :param result: from `complete`; call it with every result, in the order of the images.
+        :return: the result with the ids of its instruments; `without_instruments` if that fails.
         """
         watch, (height, width) = Stopwatch(), result.mask.shape
         try:
@@ -224,7 +224,7 @@ class CameraPipeline:
         examined: Examination,
         known: tuple[ResultWarning, ...],
     ) -> Decision:
-        """Decide; a failure is not kept in a variable of the frame that its traceback holds."""
+        """Decide; a failure is not stored in a variable, which its traceback would keep alive."""
         if isinstance(output, Exception):
             return Decision(**failure(output, frame.size), warnings=known)
         if examined.error is not None:
@@ -262,7 +262,7 @@ class CameraPipeline:
         segmentation, below_threshold = apply_thresholds(
             segmentation, settings.min_confidence, settings.least_region
         )
-        # What is found to be the view changes, but only by black borders.
+        # The roi that is found changes, but only within black borders.
         begins = self._cuts.is_cut(view if self._finder is None else frame.image)
         watch.lap('postprocessing')
         return Decision(
@@ -284,7 +284,7 @@ class CameraPipeline:
         return anomalies
 
     def _restart(self) -> None:
-        """Forget what earlier images showed."""
+        """Forget all earlier images."""
         for part in (self._gates, self._held, self._cuts, self._finder, self._filter):
             if part is not None:
                 part.reset()
@@ -292,7 +292,7 @@ class CameraPipeline:
     def _filtered(
         self, view: NDArray[np.uint8], output: Segmentation, stamp_ns: int
     ) -> tuple[Segmentation, NDArray[np.uint8] | None]:
-        """Apply the temporal filter, if it is on; return the raw mask, too."""
+        """Apply the temporal filter, if it is on; return the raw mask as well."""
         if self._filter is None:
             return output, None
         filtered = self._filter.apply(view, output, stamp_ns)
@@ -302,7 +302,7 @@ class CameraPipeline:
 def _infer(
     segmenter: Segmenter, image: NDArray[np.uint8], roi: Roi | None, *, confidence: bool
 ) -> Segmentation | Exception:
-    """Run the network on one image; return its segmentation, or why there is none."""
+    """Run the network on one image; return its segmentation, or the error."""
     try:
         return segmenter.segment(image, roi=roi, confidence=confidence, grid_confidence=True)
     except Exception as error:  # from the network, the device, or a roi beyond the image

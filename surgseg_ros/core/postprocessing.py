@@ -24,7 +24,7 @@ from surgseg_ros.core.timing import Stopwatch
 
 def apply_confidence_threshold(segmentation: Segmentation, min_confidence: float) -> Segmentation:
     """
-    Turn pixels with a low confidence into NO_DECISION.
+    Set pixels with a low confidence to NO_DECISION.
 
     :param segmentation: with confidence; not modified.
     :param min_confidence: the minimum probability of the chosen class, 0..1; 0 keeps all.
@@ -37,7 +37,7 @@ def apply_confidence_threshold(segmentation: Segmentation, min_confidence: float
         return segmentation
     if segmentation.confidence is None:
         raise ValueError('the segmentation has no confidence: segment with confidence=True')
-    # Confidence is rounded to 255ths; a value that may have reached the minimum is kept.
+    # Confidence is rounded to 255ths; a value that may round to the minimum is kept.
     least = math.floor(255 * min_confidence)
     _, below_threshold = cv2.threshold(
         segmentation.confidence, least - 1, NO_DECISION, cv2.THRESH_BINARY_INV
@@ -74,9 +74,9 @@ Plane = NDArray[np.uint8]
 
 CUT: Final = 0.25
 """
-Difference of two coarse images, as a share of their light, above which they show different views.
-In synthetic scenes it is at most 0.06 from one image to the next at 10 Hz, and above this limit
-in 97 of 100 pairs of different scenes. A missed cut costs `frames` images of delay.
+Difference of two coarse images, relative to their brightness, above which they show different
+views. In synthetic scenes it is at most 0.06 between consecutive images at 10 Hz, and above this
+limit in 97 of 100 pairs of different scenes. A missed cut costs `frames` images of delay.
 """
 
 _BAND_ROWS: Final = 54
@@ -84,22 +84,22 @@ _COARSE: Final = (32, 18)
 
 
 class CutDetector:
-    """Tells where a sequence of images continues with another view; not thread-safe."""
+    """Detects cuts: images that show another view than the previous one; not thread-safe."""
 
     def __init__(self) -> None:
-        """Start without an earlier image."""
+        """Start without a previous image."""
         self.reset()
 
     def reset(self) -> None:
-        """Forget the earlier image."""
+        """Forget the previous image."""
         self._coarse: NDArray[np.float32] | None = None
 
     def is_cut(self, image: NDArray[np.uint8]) -> bool:
         """
-        Compare the next image with the one before.
+        Compare the next image with the previous one.
 
         :param image: (H, W, 3) uint8 RGB; not kept.
-        :return: whether it shows another view, or is the first one.
+        :return: whether it shows another view, or is the first image.
         """
         before, self._coarse = self._coarse, _coarse(image)
         return before is None or _difference(self._coarse, before) > CUT
@@ -109,10 +109,10 @@ class Filtered(NamedTuple):
     """
     The segmentation of an image, with and without temporal filter.
 
-    :param filtered: the mask that does not flicker. Where it keeps an earlier class, the
-        confidence is the most that this class can have beside the one that the network chose.
+    :param filtered: the segmentation that does not flicker. Where it keeps an earlier class, the
+        confidence is the largest that this class can have, given that of the network's class.
     :param raw: the segmentation of the network.
-    :param began: why no earlier image was used: `first`, `size`, `stamp`, `cut`; else empty.
+    :param began: why earlier images were not used: `first`, `size`, `stamp`, `cut`; else empty.
     """
 
     filtered: Segmentation
@@ -122,9 +122,9 @@ class Filtered(NamedTuple):
 
 class TemporalFilter:
     """
-    Keeps the class of each pixel until another one lasts; not thread-safe.
+    Keeps the class of each pixel until another class persists; not thread-safe.
 
-    It always holds three planes of the image's size.
+    The state consists of three planes of the image's size.
 
     :param frames: number of consecutive images that must show the same new class before a pixel
         changes, 2 to LARGEST_FRAMES.
@@ -181,7 +181,7 @@ class TemporalFilter:
             return Filtered(segmentation, segmentation, began)
         filtered = self._follow(segmentation.mask, confidence)
         return Filtered(
-            # The network's grid confidence is not of the classes that are kept.
+            # The network's grid confidence is not valid for the classes that are kept.
             dataclasses.replace(
                 segmentation, mask=self._shown.copy(), confidence=filtered, grid_confidence=None
             ),
@@ -190,7 +190,7 @@ class TemporalFilter:
         )
 
     def _begins(self, mask: NDArray[np.uint8], stamp_ns: int, is_cut: bool) -> str:
-        """Return why the filter starts again with this image; empty if it does not."""
+        """Return why the filter restarts with this image; empty if it does not."""
         if self._stamp_ns is None:
             return 'first'
         if mask.shape != self._shown.shape:
@@ -215,20 +215,20 @@ class TemporalFilter:
     def _follow_band(
         self, raw: Plane, confidence: Plane, shown: Plane, wanted: Plane, count: Plane
     ) -> Plane:
-        """Update the last three, and return the confidence; all operations work on bytes."""
+        """Update the last three arguments, and return the confidence; all work on bytes."""
         other = _plane(cv2.compare(raw, shown, cv2.CMP_NE))
-        # Counted from 1 where a class is new, and only where it is not the one shown.
+        # Counted from 1 for a new class, and only if it differs from the class that is shown.
         count &= _plane(cv2.compare(raw, wanted, cv2.CMP_EQ))
         count += 1
         count &= other
         wanted[:] = raw
-        # NO_DECISION takes effect at once; only another class has to last.
+        # NO_DECISION takes effect at once; only another class has to persist.
         goes = _reaches(count, self._frames)
         goes |= _reaches(confidence, self._sure)
         goes |= _reaches(raw, NO_DECISION)
         shown ^= (shown ^ raw) & goes
         kept = other & ~goes
-        # A kept class has at most what the chosen one leaves, and no more than the chosen one.
+        # A kept class has at most 1 - p of the chosen one, and not more than p.
         most = cv2.min(confidence, cv2.bitwise_not(confidence))
         return _plane(cv2.min(confidence, cv2.max(most, ~kept)))
 
@@ -248,7 +248,7 @@ def _coarse(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _difference(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
-    """Measure the difference of two images as a share of their light, 0..1."""
+    """Return the difference of two images relative to their brightness, 0..1."""
     total = float(np.maximum(ours, theirs).sum())
     return float(np.abs(ours - theirs).sum()) / total if total else 0.0
 
@@ -257,10 +257,10 @@ def drop_small_regions(
     mask: NDArray[np.uint8], least_region: Sequence[float]
 ) -> NDArray[np.uint8]:
     """
-    Turn regions that are smaller than their class allows into background.
+    Replace regions below the minimum area of their class by background.
 
     :param mask: (H, W) uint8 class index; not modified.
-    :param least_region: per class, the minimum area of an 8-connected region as a share of the
+    :param least_region: per class, the minimum area of an 8-connected component as a share of the
         image's area, as in ModelSpec; 0 keeps all.
     :return: (H, W) uint8.
     """
@@ -271,7 +271,7 @@ def drop_small_regions(
         selected = cv2.inRange(mask, label, label)
         _, regions, stats, _ = cv2.connectedComponentsWithStats(selected, connectivity=8)
         small = stats[:, cv2.CC_STAT_AREA] / mask.size < least
-        small[0] = False  # what is not of the class
+        small[0] = False  # the pixels of other classes
         if small.any():
             kept[small[regions]] = BACKGROUND
     return kept
@@ -281,7 +281,7 @@ def apply_thresholds(
     segmentation: Segmentation, min_confidence: float, least_region: Sequence[float]
 ) -> tuple[Segmentation, tuple[ResultWarning, ...]]:
     """
-    Apply the steps that need no earlier image.
+    Apply the steps that do not need earlier images.
 
     :param segmentation: with confidence if there is a minimum; not modified.
     :param min_confidence: see apply_confidence_threshold.

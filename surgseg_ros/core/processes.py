@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How a process keeps memory, cores and images in bounds, and worker processes that end with it.
+Limits memory, cores and image sizes of a process, and manages worker processes.
 
-Imports nothing slow: some of it must be called before OpenCV or torch is imported.
+Imports no slow library: some functions must be called before OpenCV or torch is imported.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _M_ARENA_MAX: Final = -8
 
 _ARENAS: Final = 2
 _LARGEST: Final = 32 << 20
-"""The most that glibc takes for M_MMAP_THRESHOLD; five images of 1920x1080 rgb8."""
+"""Largest value that glibc accepts for M_MMAP_THRESHOLD; five images of 1920x1080 rgb8."""
 _KEPT: Final = 256 << 20
 
 
@@ -35,15 +35,15 @@ def limit_arenas() -> None:
     Limit malloc to two arenas for all threads.
 
     A model is loaded in one thread and used in another, both new each time. By default, glibc
-    creates up to eight arenas per core, and each keeps the most memory it held: 40 life cycles of
-    the demo model grew the process by a quarter.
+    creates up to eight arenas per core, and each keeps its peak memory: 40 life cycles of the demo
+    model grew the process by a quarter.
     """
     _set((_M_ARENA_MAX, _ARENAS))
 
 
 def keep_freed() -> None:
     """
-    Keep freed memory for the next image, which saves milliseconds of clearing its pages.
+    Keep freed memory for the next image, which saves milliseconds for clearing its pages.
 
     For programs that load one model and process many images. If models are replaced, as in the
     node, this would fragment the memory.
@@ -52,7 +52,7 @@ def keep_freed() -> None:
 
 
 def _set(*options: tuple[int, int]) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
         mallopt = ctypes.CDLL(None).mallopt
         for name, value in options:
             mallopt(name, value)
@@ -60,14 +60,14 @@ def _set(*options: tuple[int, int]) -> None:
 
 def freeze_garbage() -> None:
     """
-    Exclude what stays until the process ends, above all libraries, from garbage collection.
+    Exclude objects that live until the process ends, mainly those of libraries, from collection.
 
     These are 400,000 objects. A full collection of them, which may happen at any time, stops all
     threads for a quarter of a second: at 30 Hz, 8 frames arrive meanwhile, and DDS keeps 5.
     """
     gc.collect()
     gc.freeze()
-    gc.collect()  # counts what is left: a quarter as many new objects trigger the next full one
+    gc.collect()  # the next full collection follows after 25 % new objects
 
 
 @contextlib.contextmanager
@@ -75,7 +75,7 @@ def importing() -> Iterator[None]:
     """
     Import large libraries without garbage collection, and call `freeze_garbage` afterwards.
 
-    Imported objects stay, and collections during the import take a third of its time.
+    Imported objects stay alive, and collections during the import take a third of its time.
 
     :return: context manager.
     """
@@ -101,20 +101,20 @@ def release_memory() -> None:
     """Free unused memory, on the host and on the device."""
     gc.collect()  # runtimes may contain reference cycles
     empty_device_cache()
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 _SPINS: Final = '2000'
-"""Iterations, enough for the gaps inside a network; the default of GNU OpenMP is 300,000."""
+"""Spin count, enough for the gaps inside a network; the default of GNU OpenMP is 300,000."""
 
 
 def limit_spinning() -> None:
     """
     Limit busy waiting between two operations of torch; call it before torch is imported.
 
-    The threads of GNU OpenMP, torch's on Linux, wait for milliseconds in a busy loop by default.
-    On two cores they took these from OpenVINO's threads, from DDS and from what reads and writes
+    The threads of GNU OpenMP, which torch uses on Linux, wait for milliseconds in a busy loop by
+    default. On two cores this slowed down OpenVINO's threads, DDS, and the reading and writing of
     bags: 1080p over DDS took 27.5 ms at the median and 41 at the 99th percentile, and 24.6 and 30
     with this limit. Torch alone gets about 3 % slower. A value that is already set is kept.
     """
@@ -123,7 +123,7 @@ def limit_spinning() -> None:
 
 
 MAX_PIXELS: Final = 100_000_000
-"""Maximum of an image from outside: twelve times 4K."""
+"""Maximum number of pixels of an image from outside: twelve times 4K."""
 
 TOO_LARGE: Final = f'declares more than {MAX_PIXELS} pixels, or a side that is too long'
 """Error text for a larger image."""
@@ -153,18 +153,18 @@ def refusal(error: Exception) -> str:
 
 
 _LEFT_TO_PARENT: Final = (signal.SIGINT, signal.SIGHUP)
-"""A terminal sends these to all of its processes; the parent decides about its workers."""
+"""Signals that a terminal sends to all of its processes; the parent handles them for workers."""
 
 _OF_PARENT: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _beginning = threading.RLock()
-"""Held while processes are started, so that all of them are known when they are ended."""
+"""Held while processes are started, so that all of them are known when they are killed."""
 
 _children: set['subprocess.Popen[str]'] = set()
 
 
 def exit_with_parent() -> None:
-    """End this process when its parent is killed, instead of waiting forever."""
+    """End this process if its parent is killed, instead of waiting forever."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
@@ -178,12 +178,12 @@ def exit_with_parent() -> None:
 @contextmanager
 def deaf_to_terminal() -> Iterator[None]:
     """
-    Start processes that ignore Ctrl-C from their first moment on.
+    Start processes that ignore Ctrl-C from the beginning.
 
-    A process inherits its blocked signals; a handler, or an initializer of a pool, would be
-    installed only after seconds of imports, and Ctrl-C before that shows a traceback per worker.
-    Signals for this process wait until all have started: a process that gets only half of its
-    input shows a traceback, too.
+    A process inherits its blocked signals. A handler, or an initializer of a pool, would only be
+    installed after seconds of imports, and Ctrl-C before that would show a traceback per worker.
+    Signals to this process are delayed until all have started: a process that gets only half of
+    its input would show a traceback, too.
     """
     with _beginning, _signals_later():
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_PARENT)
@@ -195,9 +195,9 @@ def deaf_to_terminal() -> Iterator[None]:
 
 @contextmanager
 def _signals_later() -> Iterator[None]:
-    """Have Python's handlers of signals act at the end of the block, in the main thread."""
+    """Delay Python's signal handlers to the end of the block, in the main thread."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # where no handler acts
+        yield  # outside the main thread, there are no handlers
         return
     came: list[int] = []
     handlers = {number: signal.getsignal(number) for number in _OF_PARENT}
@@ -220,10 +220,10 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
     Submit within `deaf_to_terminal`, because that starts the processes.
 
-    :param workers: how many processes.
+    :param workers: number of processes.
     :return: context manager that yields the pool.
     """
-    # A forked OpenCV or torch may wait for threads that were not forked with it.
+    # A forked child would wait for threads of OpenCV or torch that do not exist in it.
     context = multiprocessing.get_context('spawn')
     pool = ProcessPoolExecutor(workers, context, initializer=exit_with_parent)
     try:
@@ -252,7 +252,7 @@ def end_pool(pool: ProcessPoolExecutor) -> None:
 
 def register(child: 'subprocess.Popen[str]') -> None:
     """
-    Remember a process, to be killed if this one has to end at once.
+    Register a process, which is killed if this one has to end at once.
 
     :param child: the process.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every reason why a camera's `status` can be anything but OK; light to import."""
+"""Every reason for which a camera's `status` can be anything but OK; cheap to import."""
 
 from collections.abc import Mapping
 from enum import Enum, unique
@@ -97,10 +97,10 @@ class ReasonCode(Enum):
 
 class Reason(NamedTuple):
     """
-    Why masks cannot be used as they are: for programs and for people.
+    Why masks cannot be used without reservation: a code for programs, a text for people.
 
     :param code: the kind of reason.
-    :param text: a sentence without a full stop; may hold numbers that change.
+    :param text: a sentence without a full stop; may contain numbers that change.
     """
 
     code: ReasonCode
@@ -112,8 +112,8 @@ class ResultWarning(NamedTuple):
     Why the mask of an image cannot be trusted.
 
     :param code: the kind of warning.
-    :param text: for people; may hold numbers that change from image to image.
-    :param decided: whether there is a mask nevertheless; else there is no decision.
+    :param text: for people; may contain numbers that change from image to image.
+    :param decided: whether there is a mask nevertheless; otherwise, there is no decision.
     """
 
     code: ReasonCode
@@ -130,10 +130,10 @@ _HOLD_NS: Final = 10**9
 
 
 class HeldWarnings:
-    """Holds warnings for a second: some come and go from one image to the next."""
+    """Keeps warnings for a second, since some come and go from one image to the next."""
 
     def __init__(self) -> None:
-        """Start without any."""
+        """Start without warnings."""
         self._held: dict[str, tuple[ResultWarning, int]] = {}
 
     def reset(self) -> None:
@@ -146,9 +146,9 @@ class HeldWarnings:
         """
         Add the warnings of the next image.
 
-        :param found: by what warns.
-        :param stamp_ns: the image's, so that a bag gives the same warnings at any speed.
-        :return: these, and the earlier ones that are held; no decision is of one image alone.
+        :param found: warnings of the image by their source.
+        :param stamp_ns: stamp of the image, so that a bag gives the same warnings at any speed.
+        :return: these and earlier warnings that are kept; a missing decision is not kept.
         """
         self._held |= {name: (warning, stamp_ns) for name, warning in found.items()}
         self._held = {

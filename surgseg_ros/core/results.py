@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pipeline takes and gives: an image, what was found wrong with it, mask, instruments."""
+"""Input and output of the pipeline: image, findings, mask, instruments."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class InputFrame(NamedTuple):
 
     :param image: (H, W, 3) uint8 RGB; rows may be padded, it is not modified.
     :param stamp_ns: the camera's stamp; None for images without one (files), which are then
-        assumed to follow each other closely.
-    :param received_ns: when it was received, by a clock that never goes back.
+        assumed to be consecutive.
+    :param received_ns: when it was received, by a monotonic clock.
     :param warnings: warnings about the image from before the pipeline.
     """
 
@@ -45,12 +45,12 @@ class InputFrame(NamedTuple):
 
 class Examination(NamedTuple):
     """
-    What is known of an image from its pixels and its stamp alone.
+    The findings about an image that depend only on its pixels and its stamp.
 
-    :param findings: of the quality gates.
-    :param anomalies: of stamp and size.
-    :param stage_ms: milliseconds of `gates`.
-    :param error: what the gates raised.
+    :param findings: findings of the quality gates.
+    :param anomalies: anomalies of stamp and size.
+    :param stage_ms: time of the stage `gates` in milliseconds.
+    :param error: the exception that the gates raised.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -62,7 +62,7 @@ class Examination(NamedTuple):
 @dataclass(frozen=True)
 class Decision:
     """
-    A mask, or no decision, before instruments are searched.
+    A mask, or no decision, before instruments are found.
 
     :param segmentation: the result to publish; NO_DECISION everywhere without a decision.
     :param raw_mask: (H, W) uint8, the mask of the network, if the temporal filter is on.
@@ -70,12 +70,12 @@ class Decision:
     :param anomalies: anomalies of stamp and size.
     :param code: the kind of reason why there is no decision; empty if there is one.
     :param reasons: why there is no decision; empty if there is one.
-    :param error: what network, device or settings raised, if that is why there is no decision.
-    :param stage_ms: milliseconds by stage, in the order of work.
+    :param error: the exception of network, device or settings that prevented a decision.
+    :param stage_ms: milliseconds by stage, in the order of execution.
     :param least_area: minimum area of an instrument as a share of the image's area.
-    :param roi: the part of the image that was segmented; None for all of it.
-    :param stamp_ns: the image's; None if it has none.
-    :param begins: whether it shows another view than the images before, so that no track goes on.
+    :param roi: the part of the image that was segmented; None for the whole image.
+    :param stamp_ns: stamp of the image; None if it has none.
+    :param begins: whether it shows another view than earlier images, so that all tracks end.
     """
 
     segmentation: Segmentation
@@ -117,8 +117,8 @@ class FrameResult(Decision):
     """
     The complete result of an image.
 
-    :param instruments: those in the mask; without a decision, a single one of the whole image with
-        label NO_DECISION.
+    :param instruments: the instruments in the mask; without a decision, a single one with label
+        NO_DECISION and the whole image as box.
     """
 
     instruments: tuple[Instrument, ...] = ()
@@ -129,7 +129,7 @@ def complete(decision: Decision) -> FrameResult:
     Find the instruments of a decision; `CameraPipeline.track` gives them their ids.
 
     :param decision: from `CameraPipeline.decide`.
-    :return: the same with instruments; see `without_instruments` for a failure.
+    :return: the result with instruments; see `without_instruments` for a failure.
     """
     watch = Stopwatch()
     if not decision.is_decided:
@@ -143,10 +143,10 @@ def complete(decision: Decision) -> FrameResult:
 
 def without_instruments(decision: Decision, reason: Reason) -> FrameResult:
     """
-    Give no decision on the instruments in a mask.
+    Complete a decision whose instruments could not be found.
 
-    :param decision: whose mask is not affected.
-    :param reason: why.
+    :param decision: the decision, whose mask is kept.
+    :param reason: why the instruments were not found.
     :return: the decision with that warning, and a single instrument with label NO_DECISION.
     """
     height, width = decision.mask.shape
@@ -160,11 +160,11 @@ def without_instruments(decision: Decision, reason: Reason) -> FrameResult:
 
 def with_times(result: FrameResult, watch: Stopwatch) -> FrameResult:
     """
-    Add times to those of a result.
+    Add times of a later step to a result.
 
     :param result: the result.
-    :param watch: with the times of a later step.
-    :return: the result with the sum of both in each stage.
+    :param watch: the times of the later step.
+    :return: the result with the sums of the times by stage.
     """
     times_ms = dict(result.stage_ms)
     for stage, time_ms in watch.times_ms().items():
@@ -174,9 +174,9 @@ def with_times(result: FrameResult, watch: Stopwatch) -> FrameResult:
 
 def processing_failed(error: Exception) -> Reason:
     """
-    Make the reason for what could not be computed.
+    Create the reason for a step that failed.
 
-    :param error: what was raised.
+    :param error: the exception.
     :return: the reason.
     """
     return Reason(ReasonCode.PROCESSING_FAILED, describe(error))
@@ -184,11 +184,11 @@ def processing_failed(error: Exception) -> Reason:
 
 def failure(error: Exception, size: tuple[int, int]) -> dict[str, Any]:
     """
-    Make the fields of a decision that failed.
+    Create the fields of a decision that failed.
 
-    :param error: what was raised.
+    :param error: the exception.
     :param size: (H, W) of the image in pixels.
-    :return: by name.
+    :return: values by name of the field.
     """
     return {
         'segmentation': Segmentation.undecided(size),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of consecutive pixels of a mask, and the connected regions that they form."""
+"""Runs of consecutive pixels of a mask (run-length encoding), and their connected components."""
 
 from typing import Final, NamedTuple
 
@@ -19,7 +19,7 @@ class Runs(NamedTuple):
     :param kinds: (n,) uint8, never 0.
     :param rows: (n,) row.
     :param starts: (n,) first column.
-    :param ends: (n,) column behind the last.
+    :param ends: (n,) column after the last.
     """
 
     kinds: NDArray[np.uint8]
@@ -44,21 +44,21 @@ class Runs(NamedTuple):
 
 
 MOST_RUNS: Final = 30_000
-"""Masks of instruments at 1080p have some thousand runs; in noise, what is thin is left out."""
+"""Masks of instruments at 1080p have some thousand runs; masks with more are reduced."""
 
 _EVERY: Final = 4
-"""Runs are counted in every so many rows."""
+"""Runs are counted in every nth row."""
 
 
 def without_noise(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
-    Leave out what is thin from a mask of noise, until it has about MOST_RUNS runs at most.
+    Remove thin structures from a noisy mask, until it has at most about MOST_RUNS runs.
 
-    What is left of each class are the squares that fit into its regions (a morphological opening),
-    whose side is longer than the mean run. That bounds the time which the runs take.
+    What remains of each class are the squares that fit into its regions (a morphological opening),
+    with a side longer than the mean run. That limits the time for processing the runs.
 
     :param mask: (H, W) uint8 class index; not modified.
-    :return: the same mask where it has few runs; else a copy with 0 in place of what is thin.
+    :return: the same mask if it has few runs; else a copy, with 0 for the pixels removed.
     """
     side, kept = 1, mask
     while (count := _count_runs(kept)) > MOST_RUNS:
@@ -102,11 +102,11 @@ def find_runs(mask: NDArray[np.uint8], table: NDArray[np.uint8]) -> Runs:
 
 def connect(runs: Runs, size: tuple[int, int]) -> Whole:
     """
-    Find the 8-connected regions of runs.
+    Find the 8-connected components of runs.
 
     :param runs: runs of a mask.
     :param size: (H, W) of the mask.
-    :return: (n,) for each run, the smallest index of a run in its region.
+    :return: (n,) for each run, the smallest index of a run in its component.
     """
     lower, upper = _touching(runs, size)
     parents = np.arange(len(runs.rows))
@@ -122,8 +122,8 @@ def connect(runs: Runs, size: tuple[int, int]) -> Whole:
 
 
 def _touching(runs: Runs, size: tuple[int, int]) -> tuple[Whole, Whole]:
-    """Return pairs of touching runs (8-connected) of one kind in neighbouring rows."""
-    stride = size[1] + 1  # a gap after each row keeps its end apart from the start of the next
+    """Return pairs of 8-connected runs of the same kind in neighbouring rows."""
+    stride = size[1] + 1  # a gap after each row separates its end from the start of the next
     line = (runs.rows + runs.kinds.astype(np.intp) * (size[0] + 1)) * stride
     starts, ends = line + runs.starts, line + runs.ends  # both ascend over all runs
     first = np.searchsorted(ends, starts - stride, 'left')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The segmentation of an image, and the region of interest; light to import."""
+"""The segmentation of an image, and the region of interest; cheap to import."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 ROI_FIXED: Final = 'fixed'
 ROI_AUTO: Final = 'auto'
 ROI_MODES: Final = (ROI_FIXED, ROI_AUTO)
-"""Where the region of interest comes from: the parameter `roi`, or the images."""
+"""Sources of the region of interest: the parameter `roi`, or the images."""
 
 SIDE_BY_SIDE: Final = 'side_by_side'
 TOP_BOTTOM: Final = 'top_bottom'
 STEREO_LAYOUTS: Final = ('none', SIDE_BY_SIDE, TOP_BOTTOM)
-"""Where the views of two cameras are in one image."""
+"""Arrangements of the views of two cameras in one image."""
 
 
 def split_views(image: NDArray[Any], layout: str) -> tuple[NDArray[Any], ...]:
@@ -65,10 +65,10 @@ class Circle:
 
     def distances(self, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
         """
-        Measure how far pixels are from the centre.
+        Return the distances of pixels from the centre.
 
         :param rows: their rows.
-        :param columns: their columns, of a shape that fits to that of the rows.
+        :param columns: their columns, broadcastable with the rows.
         :return: the distances in pixels.
         """
         return np.asarray(np.hypot(columns - self.x_px, rows - self.y_px), np.float64)
@@ -83,7 +83,7 @@ class Roi:
     :param y_px: first row.
     :param width_px: columns.
     :param height_px: rows.
-    :param circle: only what lies in this circle, too, is of interest; None for all of it.
+    :param circle: if given, only the pixels in this circle are of interest.
     """
 
     x_px: int
@@ -113,7 +113,7 @@ class Roi:
 
     def outside(self) -> NDArray[np.uint8]:
         """
-        Show which pixels of the view lie outside the circle.
+        Return which pixels of the view are outside the circle.
 
         :return: (height_px, width_px) uint8, read-only: NO_DECISION outside, 0 in the circle.
         """
@@ -187,12 +187,12 @@ class Segmentation:
     :param mask: (H, W) uint8, the class index of each pixel, or NO_DECISION (255).
     :param confidence: (H, W) uint8, the probability of the chosen class times 255; None unless
         requested.
-    :param stage_ms: milliseconds by stage, in the order of work.
+    :param stage_ms: milliseconds by stage, in the order of execution.
     :param grid_confidence: the confidence at the network's own resolution, which is cheaper and
         enough for the scores of instruments; None unless requested.
-    :param instruments: those in the mask, ordered by label; None unless requested. If no pixel is
-        decided, it is a single one of the whole image with label NO_DECISION and score 0.
-    :param roi: the part of the image that was segmented; None for all of it.
+    :param instruments: the instruments in the mask, ordered by label; None unless requested. If no
+        pixel is decided, a single one with label NO_DECISION, score 0 and the whole image as box.
+    :param roi: the part of the image that was segmented; None for the whole image.
     """
 
     mask: NDArray[np.uint8]
@@ -205,7 +205,7 @@ class Segmentation:
     @classmethod
     def undecided(cls, size: tuple[int, int]) -> Segmentation:
         """
-        Make the result of an image without a decision.
+        Create the result for an image without a decision.
 
         :param size: (H, W) of the image in pixels.
         :return: a mask of NO_DECISION with confidence 0.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.optimize  # else the first image with instruments waits for it
+import scipy.optimize  # imported early: it would delay the first image
 import scipy.sparse.csgraph
 import scipy.spatial  # noqa: F401
 import torch
@@ -36,7 +36,7 @@ class Segmenter:
 
     >>> import numpy as np
     >>> from surgseg_ros import Segmenter
-    >>> segmenter = Segmenter.load(device='cpu')  # the model that ships
+    >>> segmenter = Segmenter.load(device='cpu')  # the model that comes with the package
     >>> rgb = np.full((480, 640, 3), (150, 60, 50), np.uint8)  # or an image of your own
     >>> result = segmenter.segment(rgb, confidence=True, instruments=True)
     >>> result.mask.shape, result.mask.dtype
@@ -47,7 +47,7 @@ class Segmenter:
     True
 
     :param spec: the model's specification.
-    :param runtime: what runs its network.
+    :param runtime: the runtime of its network.
     """
 
     def __init__(self, spec: ModelSpec, runtime: Runtime) -> None:
@@ -115,8 +115,8 @@ class Segmenter:
         Find the class of each pixel.
 
         :param image: (H, W, 3) uint8 RGB of any size; may be a view, and is not modified.
-        :param roi: the part of the image to segment; outside it, and outside of its circle if it
-            has one, the mask is NO_DECISION (255). The network sees the rectangle.
+        :param roi: the part of the image to segment; outside it, and outside its circle if it has
+            one, the mask is NO_DECISION (255). The network gets the rectangle.
         :param confidence: whether the result has the confidence of each pixel.
         :param grid_confidence: whether the result has the confidence at the network's own
             resolution.
@@ -201,7 +201,7 @@ class Segmenter:
         return fitted[0] if len(fitted) == 1 else torch.cat(fitted)
 
     def _infer(self, fitted: Tensor) -> Tensor:
-        """Run the network and check the size of its output, which is not checked later."""
+        """Run the network and check the shape of its output, which is not checked later."""
         logits = self.runtime(fitted)
         expected = (len(fitted), CLASS_COUNT, *self.spec.input_size)
         if logits.shape != expected:
@@ -220,7 +220,7 @@ class Segmenter:
         return upsample(part, size, confidence, self.spec.temperature, grid_confidence)
 
     def _check(self, sums: NDArray[np.float32]) -> None:
-        """Reject NaN and infinity: their largest class would look like a decision."""
+        """Reject NaN and infinity, whose argmax would look like a decision."""
         if not np.isfinite(sums).all():
             raise ArithmeticError(
                 f'the network of {self.spec.name!r} gives NaN or infinite logits: check the model '
@@ -258,7 +258,7 @@ def _remedy(image: NDArray[Any]) -> str:
 
 
 def _paste(part: Segmentation, size: tuple[int, int], roi: Roi) -> Segmentation:
-    """Put the result of a roi into an image of NO_DECISION with confidence 0."""
+    """Insert the result of a roi into an image of NO_DECISION with confidence 0."""
     whole = Segmentation.undecided(size)
     mask = roi.view(whole.mask)
     mask[:] = part.mask

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A self-test of models: a drawing, and the classes that the network must find in it."""
+"""A self-test of models: a synthetic drawing, and the classes that the network must find in it."""
 
 import base64
 import binascii
@@ -22,9 +22,9 @@ from surgseg_ros.core.runtimes.pytorch import load_network
 
 LEAST_AGREEMENT: Final = 0.99
 """
-Share of the expected pixels that must have their class.
+Least share of the expected pixels that must have their class.
 
-Only the half of each class with the highest confidence is expected, and there bfloat16 and int8
+Only the half of each class with the highest confidence is expected, in which bfloat16 and int8
 change almost nothing (docs/safety.md). A wrong network is far below: with red and blue exchanged,
 another size or other weights, whole regions change.
 """
@@ -62,12 +62,12 @@ def draw(size: tuple[int, int], number: int) -> NDArray[np.uint8]:
 
 def make_self_test(spec: ModelSpec, network: Callable[[Tensor], Tensor]) -> dict[str, Any]:
     """
-    Choose a drawing, and store what the network finds in it.
+    Choose a drawing, and store the classes that the network finds in it.
 
     :param spec: the model's specification.
     :param network: in float32, from (1, h, w, 3) uint8 to logits on the CPU.
-    :return: `drawing`, its number, and `classes`, (h, w) bytes by zlib and base64; NO_DECISION
-        where nothing is expected.
+    :return: `drawing`, its number, and `classes`, (h, w) bytes by zlib and base64; NO_DECISION for
+        pixels without an expected class.
     """
     drawings = (torch.from_numpy(draw(spec.input_size, n))[None] for n in range(_DRAWINGS))
     maps = [_sure_classes(network, prepare(drawing, spec)) for drawing in drawings]
@@ -97,7 +97,7 @@ def check_self_test(
     Compare the classes found in the drawing with the expected ones.
 
     :param spec: the model's specification.
-    :param segment: from (h, w, 3) uint8 RGB to the (h, w) mask, on the device in question.
+    :param segment: maps (h, w, 3) uint8 RGB to the (h, w) mask, on the device to test.
     :return: the share of expected pixels that have their class; None if there is no self-test.
     :raises ModelError: if that is less than LEAST_AGREEMENT, or the self-test cannot be read.
     """
@@ -119,7 +119,7 @@ def check_self_test(
 
 @torch.inference_mode()
 def _sure_classes(network: Callable[[Tensor], Tensor], fitted: Tensor) -> NDArray[np.uint8]:
-    """Find the classes; NO_DECISION where the lead is less than the median of the class."""
+    """Return the classes; NO_DECISION if the margin is below the median of the class."""
     logits = network(fitted)[0].float()  # (CLASS_COUNT, h, w)
     best = logits.topk(2, 0)
     leads = (best.values[0] - best.values[1]).numpy()
@@ -162,7 +162,7 @@ def _read(self_test: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, NDA
 
 
 def _numbers(seed: int) -> Iterator[int]:
-    """Yield pseudo-random numbers; those of a library may change with its version."""
+    """Yield pseudo-random numbers that do not depend on the version of a library."""
     state = 12_345 + 7_919 * seed
     while True:
         state = (state * 1_103_515_245 + 12_345) % 2**31  # as the C standard's example of rand()

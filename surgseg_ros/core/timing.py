@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times by stage, their percentiles, progress on the terminal, and checks of images' stamps."""
+"""Times by stage, percentiles, progress on the terminal, and checks of the stamps of images."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     import torch
 
 LONGEST_SILENCE_S: Final = 5.0
-"""Half of the ten seconds that are guaranteed, because a busy machine wakes a thread late."""
+"""Half of the ten seconds that are guaranteed, since a busy machine wakes up a thread late."""
 
 _JUMP_NS: Final = 10 * 10**9
-"""Stamps that run ahead of the receiver's clock by more than this have jumped."""
+"""A stamp that is ahead of the receiver's clock by more than this is a jump."""
 
 
 class Percentiles(NamedTuple):
     """
-    Percentiles of times, in the same unit.
+    Percentiles of times, in the unit of the times.
 
     :param p50: the median.
     :param p95: the 95th percentile.
@@ -54,7 +54,7 @@ def percentiles(values: Iterable[float]) -> Percentiles:
 
 
 class Stopwatch:
-    """Measures stages on the host, where their work is done when they return."""
+    """Measures stages that run on the host and are complete when they return."""
 
     def __init__(self) -> None:
         """Start."""
@@ -63,7 +63,7 @@ class Stopwatch:
 
     def lap(self, stage: str) -> None:
         """
-        End a stage, or a part of one.
+        End a stage, or part of a stage.
 
         :param stage: its name; the times of its parts are added.
         """
@@ -73,11 +73,11 @@ class Stopwatch:
         self.last_ns = now_ns
 
     def resume(self) -> None:
-        """Start the next stage now, and ignore the time since the last one."""
+        """Start the next stage now, and ignore the time since the last stage."""
         self.last_ns = time.monotonic_ns()
 
     def times_ms(self) -> dict[str, float]:
-        """Give the milliseconds of each stage, in their order."""
+        """Return the milliseconds of each stage, in their order."""
         return dict(self._times_ms)
 
 
@@ -85,15 +85,15 @@ class CudaStopwatch:
     """
     Measures stages on a CUDA device, which works asynchronously.
 
-    It records CUDA events in the stream, so no stage waits to be measured; only `times_ms` waits,
-    for the last event.
+    It records CUDA events in the stream, so that stages do not wait for each other; only
+    `times_ms` waits, for the last event.
 
-    :param device: a CUDA device; its current stream does the work.
+    :param device: a CUDA device; the work is done in its current stream.
     """
 
     def __init__(self, device: torch.device) -> None:
         """Start."""
-        import torch  # not above: the node holds a stopwatch of the host before it has torch
+        import torch  # imported here: the node uses Stopwatch before it imports torch
 
         self._event: Any = torch.cuda.Event
         self._stream = torch.cuda.current_stream(device)
@@ -111,7 +111,7 @@ class CudaStopwatch:
         self._marks.append((stage, mark))
 
     def times_ms(self) -> dict[str, float]:
-        """Give the milliseconds of each stage, in their order; waits for the device."""
+        """Return the milliseconds of each stage, in their order; waits for the device."""
         self._marks[-1][1].synchronize()
         pairs = itertools.pairwise(self._marks)
         return {stage: before.elapsed_time(mark) for (_, before), (stage, mark) in pairs}
@@ -121,15 +121,15 @@ def stopwatch(device: torch.device) -> Stopwatch | CudaStopwatch:
     """
     Start a stopwatch for work on a device.
 
-    :param device: where the work is done.
-    :return: the stopwatch that fits it.
+    :param device: the device that does the work.
+    :return: a stopwatch for this device.
     """
     return CudaStopwatch(device) if device.type == 'cuda' else Stopwatch()
 
 
 class Progress:
     """
-    A context manager that prints what is being done, and repeats it while it continues.
+    A context manager that prints the current activity, and repeats it while it continues.
 
     :param command: prefix of every line, such as `benchmark`.
     :param file: where to print; standard error by default, so that standard output has only
@@ -197,8 +197,8 @@ class StampAnomaly(NamedTuple):
 
     :param text: what it is.
     :param remedy: what can be done about it; the same for every anomaly of a kind.
-    :param restarts: whether the image starts a new sequence, to which no earlier image belongs.
-    :param code: of the reason why the mask of the image is not to be trusted; None where it is.
+    :param restarts: whether the image starts a new sequence, so that earlier images are ignored.
+    :param code: reason why the mask of the image cannot be trusted; None if it can be.
     """
 
     text: str
@@ -208,12 +208,12 @@ class StampAnomaly(NamedTuple):
 
     @property
     def degrades(self) -> bool:
-        """Whether the mask of the image is not to be trusted because of it."""
+        """Whether the mask of the image cannot be trusted because of it."""
         return self.code is not None
 
 
 class StampMonitor:
-    """Compares each image of a camera with the one before; not thread-safe."""
+    """Compares each image of a camera with the previous one; not thread-safe."""
 
     def __init__(self) -> None:
         """Start without a previous image."""
@@ -232,7 +232,7 @@ class StampMonitor:
         Check the next image.
 
         :param stamp_ns: the stamp of its header in nanoseconds.
-        :param received_ns: when it was received, by a clock that never goes back.
+        :param received_ns: when it was received, by a monotonic clock.
         :param size: (H, W) in pixels.
         :return: the anomalies found.
         """
@@ -261,7 +261,7 @@ def _stamp_anomaly(before_ns: int | None, now_ns: int, elapsed_ns: int) -> Stamp
         text = f'two images have the same stamp {now_ns} ns'
         return StampAnomaly(text, 'check the camera driver', code=ReasonCode.STAMP_REPEATED)
     remedy = 'expected if a bag or a simulation starts again, else look for a second publisher'
-    # A restart does not concern the image itself.
+    # A restart does not affect the image itself.
     if now_ns < before_ns:
         return StampAnomaly(
             f'stamps go back from {before_ns} to {now_ns} ns', remedy, restarts=True

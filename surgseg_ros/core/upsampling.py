@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Upsamples logits on the network's grid to the class and confidence of each pixel of the image.
+Upsamples logits from the network's grid to the class and confidence of each pixel of the image.
 
 On a CPU, interpolation and argmax are fused: if the four grid points around a pixel have the same
-class, the pixel has it, too, and only the other pixels are interpolated.
+class, the pixel also has this class; only the other pixels are interpolated.
 """
 
 from functools import lru_cache
@@ -21,26 +21,27 @@ Classes = NDArray[np.uint8]
 Whole = NDArray[np.intp]
 
 _AT_ONCE: Final = 1 << 17
-"""Maximum number of pixels to interpolate together, so that they fit into the CPU's cache."""
+"""Maximum number of pixels to interpolate together, so that they fit into the CPU cache."""
 
 
 _MANY: Final = 0.3
-"""Share of mixed cells above which whole planes are faster than cell by cell."""
+"""Share of mixed cells above which whole planes are faster than individual cells."""
 
 
 class AxisMap(NamedTuple):
     """
-    Which pixels of a row or column lie between which points of the grid.
+    Maps the pixels of a row or column to the cells between the points of the grid.
 
-    Each of the n + 1 cells reaches from one point to the next; the first lies before all points,
-    the last behind them. Of k pixels, the most in a cell, those with fewer repeat their last one.
+    Each of the n + 1 cells extends from one point to the next; the first lies before all points,
+    the last after them. k is the largest number of pixels in a cell; cells with fewer repeat their
+    last pixel.
 
-    :param cells: (length,) cell of each pixel.
-    :param counts: (n + 1,) pixels of each cell.
+    :param cells: (length,) index of the cell of each pixel.
+    :param counts: (n + 1,) number of pixels of each cell.
     :param pixels: (k, n + 1) the pixels of each cell.
-    :param weights: (k, n + 1) how far they lie on the way to the next point, 0 to 1.
-    :param points: (n + 1,) the point before each cell; for the first cell, the one behind it.
-    :param steps: (n + 1,) how many points further the one behind the cell is: 1, or 0 at the ends.
+    :param weights: (k, n + 1) position of the pixels between the two points, 0 to 1.
+    :param points: (n + 1,) the point before each cell; for the first cell, the point after it.
+    :param steps: (n + 1,) offset to the point after the cell: 1, or 0 at both ends.
     """
 
     cells: Whole
@@ -53,16 +54,15 @@ class AxisMap(NamedTuple):
 
 class Grid(NamedTuple):
     """
-    What is known at the points of the network's grid.
+    The values at the points of the network's grid.
 
     :param logits: (C, h, w).
-    :param top: (h, w) class of the largest.
-    :param largest: (h, w) its logit.
-    :param probabilities: (h, w) its probability, where wanted.
-    :param inverse_temperature: what logits are multiplied by to become probabilities: 1 /
-        temperature.
-    :param rows: from rows of the grid to rows of the image.
-    :param columns: likewise.
+    :param top: (h, w) class with the largest logit.
+    :param largest: (h, w) largest logit.
+    :param probabilities: (h, w) its probability, if requested.
+    :param inverse_temperature: factor of the logits before the softmax: 1 / temperature.
+    :param rows: maps rows of the grid to rows of the image.
+    :param columns: maps columns likewise.
     """
 
     logits: Planes
@@ -77,7 +77,7 @@ class Grid(NamedTuple):
 @lru_cache(maxsize=16)
 def make_axis_map(pixels: int, points: int) -> AxisMap:
     """
-    Map the pixels of a row to the points of the grid, as with `align_corners=False`.
+    Map the pixels of a row to the points of the grid, as for `align_corners=False`.
 
     :param pixels: number of pixels.
     :param points: number of points.
@@ -87,7 +87,7 @@ def make_axis_map(pixels: int, points: int) -> AxisMap:
     cells = position.astype(np.intp)
     counts = np.bincount(cells, minlength=points + 1)
     within = np.minimum(np.arange(counts.max())[:, None], counts - 1)
-    of_cells = (np.cumsum(counts) - counts + within).clip(0)  # a cell without any is never asked
+    of_cells = (np.cumsum(counts) - counts + within).clip(0)  # cells without pixels are not used
     weights = (position[of_cells] - np.arange(points + 1)).astype(np.float32)
     before = (np.arange(points + 1) - 1).clip(0)
     steps = np.minimum(np.arange(points + 1), points - 1) - before
@@ -98,7 +98,7 @@ def interpolate_mixed(grid: Grid, mask: Classes, confidence: Classes | None) -> 
     """
     Interpolate the pixels between points of different classes.
 
-    In most cells only two classes are compared, and all classes only where a third could win.
+    In most cells only two classes are compared; all classes only if a third could be the largest.
 
     :param grid: the network's grid.
     :param mask: (H, W) class, written to.
@@ -153,7 +153,7 @@ def _portions(grid: Grid, cells: Whole) -> list[Whole]:
 
 
 def _corners(grid: Grid, cells: Whole) -> Whole:
-    """(4, m) flat indices of the points around cells: above left and right, below likewise."""
+    """Return (4, m) flat indices of the corners of cells: upper left, right; lower left, right."""
     y, x = _places(grid, cells)
     width = grid.top.shape[1]
     above = grid.rows.points[y] * width + grid.columns.points[x]
@@ -162,12 +162,12 @@ def _corners(grid: Grid, cells: Whole) -> Whole:
 
 
 def _places(grid: Grid, cells: Whole) -> tuple[Whole, Whole]:
-    """Row and column of cells."""
+    """Return row and column of cells."""
     return np.divmod(cells, len(grid.columns.counts))
 
 
 def _mixed(grid: Grid) -> Whole:
-    """Cells with pixels whose four points differ, by their flat index."""
+    """Return the flat indices of the cells whose four points differ and that have pixels."""
     around = np.asarray(cv2.copyMakeBorder(grid.top, 1, 1, 1, 1, cv2.BORDER_REPLICATE))
     first = around[:-1, :-1]
     mixed = first != around[1:, 1:]
@@ -209,8 +209,8 @@ def _no_third(logits: Planes, of_two: Planes) -> NDArray[np.bool_]:
     Find the cells in which no third class can be the largest.
 
     This holds if every other class is, at all four points, at most one of the two, or at most the
-    mean of both: what holds at all four points holds after interpolation, and the mean of two is
-    never above the larger one.
+    mean of both. What holds at all four points also holds after interpolation, and the mean of two
+    values is not above the larger one.
     """
     certain = np.zeros((len(logits), logits.shape[2]), bool)
     for bound in (of_two[0], of_two[1], of_two.mean(0)):
@@ -225,9 +225,9 @@ def _race(
     Find the largest of K classes for the pixels of m cells.
 
     :param logits: (K, 4, m) at the corners.
-    :param names: (K, m) the classes, ascending: of equal ones the first wins.
+    :param names: (K, m) the classes, ascending: of equal logits, the first wins.
     :param probabilities: (K, 4, m) their probabilities at the corners, or None.
-    :param weights: (k, m) weights of rows and of columns.
+    :param weights: (k, m) weights of rows and columns.
     :return: (k, k, m) class, and its probability.
     """
     margins = logits[1:] - logits[0]
@@ -237,7 +237,7 @@ def _race(
     for number, corners in enumerate(margins, 1):
         rival = _interpolate(corners, weights)
         better = rival > best
-        # Names ascend, so the later one is larger; np.where would be slower, as it branches.
+        # Names ascend, so the later index is larger; np.where would be slower, as it branches.
         winners = np.maximum(winners, better.view(np.uint8) * names[number])
         best = np.maximum(rival, best)
         if probability is not None and probabilities is not None:
@@ -279,10 +279,10 @@ def upsample(
     grid_confidence: bool = False,
 ) -> Upsampled:
     """
-    Find the class of each pixel of the image: the largest logit, interpolated bilinearly.
+    Compute the class of each pixel of the image: the argmax of bilinearly interpolated logits.
 
     Confidence is the probability of that class, interpolated from the network's grid in the same
-    way, times 255. Pixel centres lie half a pixel inward (`align_corners=False`).
+    way, times 255. Pixel centres are half a pixel inward (`align_corners=False`).
 
     :param logits: (C, h, w) float, without the padding of the image, on any device.
     :param size: (H, W) of the image in pixels.
@@ -333,14 +333,14 @@ def _upsample_cpu(
     """
     Interpolate only where it is necessary.
 
-    If the four grid points around a pixel have the same largest class, so has every mean of them:
-    such pixels are copied, and only those between different classes are interpolated.
+    If the four grid points around a pixel have the same largest class, so has every weighted mean
+    of them. Such pixels are copied, and only those between different classes are interpolated.
     """
     planes = _planes(logits)
     top, largest = _largest(planes)
     inverse_temperature = 1 / temperature
     probabilities = likeliest = None
-    if confidence or grid_confidence:  # the largest class has exp(0) of the sum
+    if confidence or grid_confidence:  # the largest class contributes exp(0) to the sum
         probabilities = np.reciprocal(_sum_of_exp(planes, largest, inverse_temperature))
         likeliest = np.asarray(cv2.convertScaleAbs(probabilities, alpha=255), np.uint8)
     if not confidence:
@@ -358,7 +358,7 @@ def _upsample_cpu(
 
 
 def _planes(logits: Tensor) -> Planes:
-    """(C, h, w) float32, each plane in one piece, though the network may work channels last."""
+    """Return (C, h, w) float32 with contiguous planes; the input may be channels last."""
     logits = logits.float()
     if logits.stride(0) != 1:
         return np.ascontiguousarray(logits.numpy())
@@ -368,7 +368,7 @@ def _planes(logits: Tensor) -> Planes:
 
 
 def _largest(planes: Planes) -> tuple[Classes, Planes]:
-    """Index of the largest of C planes, and its value; torch's argmax takes 20 times as long."""
+    """Return index and value of the largest of C planes; torch's argmax takes 20 times as long."""
     largest, index = planes[0].copy(), np.zeros(planes[0].shape, np.uint8)
     larger = np.empty(largest.shape, bool)
     for number, plane in enumerate(planes[1:], 1):
@@ -379,7 +379,7 @@ def _largest(planes: Planes) -> tuple[Classes, Planes]:
 
 
 def _sum_of_exp(planes: Planes, largest: Planes, inverse_temperature: float) -> Planes:
-    """Sum exp(inverse_temperature * (plane - largest)) over C planes, without storing them."""
+    """Sum exp(inverse_temperature * (plane - largest)) over C planes, one by one."""
     total, term = np.zeros_like(largest), np.empty_like(largest)
     for plane in planes:
         np.subtract(plane, largest, out=term)

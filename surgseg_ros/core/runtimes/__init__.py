@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runtimes of networks: one Protocol, one dict."""
+"""Selection of the runtime of a network by name."""
 
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -27,21 +27,21 @@ RUNTIMES: Final[Mapping[str, Callable[[Path, ModelSpec, Options], Runtime]]] = {
     'openvino': OpenVinoRuntime,
     'onnxruntime': OnnxRuntime,
 }
-"""By name, what makes a runtime from a model folder, its specification and the options."""
+"""By name, the function that creates a runtime from model folder, specification and options."""
 
 
 def load_runtime(
     folder: Path, spec: ModelSpec, runtime: str = AUTO, options: Options | None = None
 ) -> Runtime:
     """
-    Make a runtime; it compiles here, not when it is called.
+    Create a runtime; it is compiled here, not when it is called.
 
     :param folder: the model folder.
     :param spec: its specification.
     :param runtime: a key of RUNTIMES, or AUTO; the choice and its reason are in the description.
     :param options: device, precision and images; None: all automatic.
     :return: the runtime.
-    :raises ModelError: if the folder cannot be used, or holds no export for this runtime.
+    :raises ModelError: if the folder cannot be used, or has no export for this runtime.
     :raises ValueError: if the machine has no such device or library, or there is no such runtime.
     """
     options = options or Options()
@@ -61,7 +61,7 @@ def choose_runtime(spec: ModelSpec, device: str) -> tuple[str, str]:
 
     :param spec: the model folder's specification, which lists its exports.
     :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
-    :return: a key of RUNTIMES, and the reason for people.
+    :return: a key of RUNTIMES, and the reason as a text.
     :raises ValueError: if the machine has no such device.
     """
     if choose_device(device).startswith('cuda'):

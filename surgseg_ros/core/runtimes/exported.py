@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runtimes of exported networks, `openvino` and `onnxruntime`, and how both read an export."""
+"""The runtimes of exported networks, `openvino` and `onnxruntime`, and the reader of exports."""
 
 import importlib
 import os
@@ -29,14 +29,14 @@ def read_export(
     folder: Path, spec: ModelSpec, backend: str, precision: str = AUTO
 ) -> tuple[str, list[bytes]]:
     """
-    Read an export, and check that its files are those that model.json names.
+    Read an export, and check its files against their hashes in model.json.
 
     :param folder: the model folder.
     :param spec: its specification.
     :param backend: a key of EXPORT_FILES.
-    :param precision: required precision of the export, or `auto`.
+    :param precision: required precision of the export, or `auto` for any.
     :return: one of PRECISIONS, and the content of the files in the order of EXPORT_FILES.
-    :raises ModelError: if the folder holds no such export, or one of another precision, or a file
+    :raises ModelError: if the folder has no such export, or one of another precision, or a file
         is missing or changed.
     """
     if backend not in spec.exports:
@@ -77,9 +77,9 @@ def import_library(name: str, remedy: str) -> Any:
 
 def one_by_one(run: Callable[[Tensor], Tensor], fitted: Tensor) -> Tensor:
     """
-    Run a network whose graph takes one image on a batch.
+    Run a network that takes a single image on a batch.
 
-    :param run: from (1, h, w, 3) to logits, whose memory it may reuse.
+    :param run: maps (1, h, w, 3) to logits, whose memory it may reuse.
     :param fitted: (N, h, w, 3).
     :return: (N, CLASS_COUNT, h, w) logits; for one image, those of `run` without a copy.
     """
@@ -98,8 +98,8 @@ def _precision_hint(precision: str) -> str:
     """
     Choose the precision hint of OpenVINO for an export.
 
-    OpenVINO asks the processor for bfloat16, but its oneDNN obeys ONEDNN_MAX_CPU_ISA. Where that
-    hides bfloat16, a network either fails to compile or gives NaN.
+    OpenVINO queries the processor for bfloat16, but its oneDNN obeys ONEDNN_MAX_CPU_ISA. If that
+    disables bfloat16, a network either fails to compile or returns NaN.
     """
     if is_limited() and not has_instructions('bf16'):
         return 'f32'
@@ -112,14 +112,14 @@ def _compile(core: Any, graph: bytes, weights: bytes, precision: str) -> Any:
         'NUM_STREAMS': 1,
         'INFERENCE_NUM_THREADS': torch.get_num_threads(),
         'INFERENCE_PRECISION_HINT': _precision_hint(precision),
-        # Two nodes would be pinned to the same cores.
+        # Otherwise, two nodes would be pinned to the same cores.
         'ENABLE_CPU_PINNING': False,
     }
     return core.compile_model(core.read_model(graph, weights), 'CPU', settings)
 
 
 class OpenVinoRuntime:
-    """OpenVINO, compiled here for this CPU, with as many threads as torch has."""
+    """OpenVINO, compiled for this CPU when it is created, with as many threads as torch has."""
 
     def __init__(self, folder: Path, spec: ModelSpec, options: Options) -> None:
         """
@@ -127,8 +127,8 @@ class OpenVinoRuntime:
 
         :param folder: the model folder.
         :param spec: its specification.
-        :param options: device, and the precision that the export has, or `auto`.
-        :raises ModelError: if the folder holds no usable OpenVINO export.
+        :param options: device, and the precision of the export or `auto`.
+        :raises ModelError: if the folder has no usable OpenVINO export.
         :raises ValueError: if the device is another one, or openvino is not installed.
         """
         if options.device not in ('auto', 'cpu'):
@@ -137,7 +137,7 @@ class OpenVinoRuntime:
                 "set device to 'cpu', or runtime to 'auto'"
             )
         precision, (graph, weights) = read_export(folder, spec, 'openvino', options.precision)
-        # OpenVINO would take ONNX and others as well, and open the files that these may name.
+        # OpenVINO would also accept ONNX and other formats, and open files that they reference.
         if not graph.lstrip().startswith((b'<?xml', b'<net')) or b'<!' in graph:
             raise ModelError(
                 f'{folder}: OpenVINO cannot read the export: openvino.xml is not XML of OpenVINO; '
@@ -162,7 +162,7 @@ class OpenVinoRuntime:
         self.description = f'openvino {parts} on CPU'
 
     def __call__(self, fitted: Tensor) -> Tensor:
-        """Find the logits; see Runtime."""
+        """Compute the logits; see Runtime."""
         return one_by_one(self._run, fitted)
 
     def _run(self, fitted: Tensor) -> Tensor:
@@ -182,10 +182,10 @@ _INSIDE: Final[Mapping[str, Mapping[int, str]]] = {
     'sparse': {1: 'tensor', 2: 'tensor'},
     'tensor': {},
 }
-"""By kind of message in onnx.proto, its fields that lead to tensors, and what they are."""
+"""By message type of onnx.proto: its fields that contain tensors, and their message types."""
 
-_EXTERNAL_DATA: Final = 13  # of a tensor
-_OPERATOR: Final = 4  # of a node
+_EXTERNAL_DATA: Final = 13  # field of a tensor
+_OPERATOR: Final = 4  # field of a node
 _DEEPEST: Final = 50
 
 
@@ -193,10 +193,10 @@ def check_graph(graph: bytes) -> None:
     """
     Reject a graph that loads weights or compiled engines from other files.
 
-    These are opened relative to the working directory, and have no hashes in model.json.
+    Such files are opened relative to the working directory, and have no hashes in model.json.
 
     :param graph: the serialized onnx.ModelProto.
-    :raises ValueError: if it does, or cannot be read.
+    :raises ValueError: if it loads other files, or cannot be read.
     """
     try:
         _check_message(memoryview(graph), 'model', 0)
@@ -217,7 +217,7 @@ def _check_message(content: memoryview, kind: str, depth: int) -> None:
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield the fields of a protobuf message; the value of a number is empty."""
+    """Yield the fields of a protobuf message; the content of a number is empty."""
     place = 0
     while place < len(content):
         key, place = _varint(content, place)
@@ -256,7 +256,7 @@ TENSORRT: Final = 'TensorrtExecutionProvider'
 
 
 class OnnxRuntime:
-    """ONNX Runtime; with TensorRT, the engine is built here, or read from a cache."""
+    """ONNX Runtime; with TensorRT, the engine is built on creation, or read from a cache."""
 
     def __init__(self, folder: Path, spec: ModelSpec, options: Options) -> None:
         """
@@ -264,8 +264,8 @@ class OnnxRuntime:
 
         :param folder: the model folder.
         :param spec: its specification.
-        :param options: device, and the precision that the export has, or `auto`.
-        :raises ModelError: if the folder holds no usable ONNX export.
+        :param options: device, and the precision of the export or `auto`.
+        :raises ModelError: if the folder has no usable ONNX export.
         :raises ValueError: if the machine has no such device, or onnxruntime is not installed or
             cannot use the device.
         """
@@ -277,11 +277,11 @@ class OnnxRuntime:
         providers = _providers(library, self.device, precision)
         session = library.SessionOptions()
         session.intra_op_num_threads = torch.get_num_threads()
-        session.log_severity_level = 3  # only errors; its advice does not belong in the node's log
+        session.log_severity_level = 3  # only errors
         try:
             check_graph(graph)
             self._session = library.InferenceSession(graph, session, providers=providers)
-        except Exception as error:  # its own classes, which have no common base class
+        except Exception as error:  # its exceptions have no common base class
             raise ModelError(f'{folder}: ONNX Runtime cannot load the export: {error}') from error
         ports = self._session.get_inputs(), self._session.get_outputs()
         shapes = [tuple(port.shape) for side in ports for port in side]
@@ -299,7 +299,7 @@ class OnnxRuntime:
         self.description = f'onnxruntime {precision} by {used} on {name}'
 
     def __call__(self, fitted: Tensor) -> Tensor:
-        """Find the logits; see Runtime."""
+        """Compute the logits; see Runtime."""
         return one_by_one(self._run, fitted)
 
     def _run(self, fitted: Tensor) -> Tensor:
@@ -327,7 +327,7 @@ def has_tensorrt() -> bool:
     if not find_spec('onnxruntime'):
         return False
     if not find_spec('tensorrt') and not find_library('nvinfer'):
-        return False  # ONNX Runtime lists it all the same
+        return False  # ONNX Runtime lists it even if it is not installed
     return TENSORRT in import_library('onnxruntime', _ONNX_REMEDY).get_available_providers()
 
 
@@ -342,7 +342,7 @@ def _providers(library: Any, device: torch.device, precision: str) -> list[Any]:
             "onnxruntime-gpu in its place, or set device to 'cpu'"
         )
     if find_spec('tensorrt'):
-        import_library('tensorrt', _ONNX_REMEDY)  # its libraries are then found
+        import_library('tensorrt', _ONNX_REMEDY)  # makes its libraries available
     tensorrt = {
         'device_id': device.index,
         'trt_bf16_enable': precision != 'f32',
@@ -356,7 +356,7 @@ def _providers(library: Any, device: torch.device, precision: str) -> list[Any]:
 
 
 def _check_used(used: str, device: torch.device, precision: str) -> None:
-    """Reject a provider that ONNX Runtime falls back to with only a line in its log."""
+    """Reject a provider that ONNX Runtime fell back to, which it only logs."""
     if precision == 'bf16' and used != TENSORRT:
         raise ValueError(
             f"the ONNX export is of precision 'bf16', which TensorRT alone has, and {used} would "

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The network, from segmentation_models_pytorch, and the runtime `torch`, which runs it.
+The network, from segmentation_models_pytorch, and the runtime `torch`.
 
 The network includes its normalization.
 """
@@ -31,15 +31,15 @@ _FIXED_OPTIONS: Final = {
     'activation',
     'aux_params',
 }
-"""Arguments of an architecture that a model folder must not set: they change the output."""
+"""Arguments of an architecture that a model folder must not set, since they change the output."""
 
 _LARGEST_OPTION: Final = 2048
-"""Maximum number, of channels for example: a million would take all memory."""
+"""Maximum value of an option, such as channels: a million would take all memory."""
 
 
 class SegmentationNetwork(nn.Module):
     """
-    Maps fitted images to logits; it includes the normalization, so that it cannot get lost.
+    Maps fitted images to logits; includes the normalization, so that it cannot be omitted.
 
     :param spec: architecture, encoder, and mean and standard deviation of images.
     :param encoder_weights: name of weights that segmentation_models_pytorch downloads, or None.
@@ -128,13 +128,13 @@ def _check_options(spec: ModelSpec) -> None:
 
 
 _SIDE_PX: Final = 128
-"""Side of the test image: at full size, loading a ResNet-34 took twice as long."""
+"""Side of the test image; at full size, loading a ResNet-34 took twice as long."""
 
 _TOLERANCE: Final = 1e-3
 """
 Maximum change of a logit, relative to the largest; rounding causes a hundredth of it.
 
-Fusing the wrong batch normalization would change logits by about their own size.
+Fusing the wrong batch normalization would change logits by about their own magnitude.
 """
 
 
@@ -144,11 +144,11 @@ def fuse_batch_norm(network: SegmentationNetwork, size: tuple[int, int]) -> Segm
     Fuse batch normalization into the convolutions before it.
 
     In evaluation mode it is a scale and an offset per channel, which the weights can include; that
-    saves reading and writing all activations once. Pairs are found by their order in a module, and
-    the result is tested: an architecture that uses them in another order stays unchanged, and so
-    does one that does not accept the small test image.
+    saves one pass over all activations. Pairs are found by their order in a module, and the result
+    is tested: an architecture that uses them in another order stays unchanged, and so does one
+    that does not accept the small test image.
 
-    :param network: in evaluation mode, in float32, on the CPU; it is not modified.
+    :param network: network in evaluation mode, in float32, on the CPU; not modified.
     :param size: (h, w) of its input in pixels.
     :return: a network whose logits differ only by rounding; `network` itself if that fails.
     """
@@ -172,7 +172,7 @@ def _logits(network: nn.Module, image: Tensor) -> Tensor:
 
 def _fuse(module: nn.Module) -> None:
     for (name, first), (next_name, second) in pairwise(list(module.named_children())):
-        # A subclass may do more: that of timm includes an activation.
+        # A subclass may do more: that of timm also contains an activation.
         if isinstance(first, nn.Conv2d) and type(second) is nn.BatchNorm2d:
             setattr(module, name, fuse_conv_bn_eval(first, second))
             setattr(module, next_name, nn.Identity())
@@ -188,7 +188,7 @@ class GraphedNetwork:
     """
     A network as CUDA graphs, one captured for each number of images.
 
-    :param network: from (N, h, w, 3) uint8 to logits, on `device`, in evaluation mode.
+    :param network: maps (N, h, w, 3) uint8 to logits, on `device`, in evaluation mode.
     :param input_size: (h, w).
     :param device: a CUDA device.
     :param max_batch_size: the maximum N.
@@ -228,7 +228,7 @@ class GraphedNetwork:
 def _record(
     network: Callable[[Tensor], Tensor], inputs: Tensor
 ) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-    """Capture one call on the memory of `inputs`; the output's memory belongs to the graph."""
+    """Capture one call with the memory of `inputs`; the graph owns the memory of the output."""
     current = torch.cuda.current_stream(inputs.device)
     warm_up_stream = torch.cuda.Stream(inputs.device)  # type: ignore[no-untyped-call]
     warm_up_stream.wait_stream(current)
@@ -237,7 +237,7 @@ def _record(
             network(inputs)
     current.wait_stream(warm_up_stream)
     graph = torch.cuda.CUDAGraph()
-    # Other threads may use CUDA meanwhile; errors of this thread are still detected.
+    # Other threads may use CUDA meanwhile; only errors of this thread abort the capture.
     with torch.cuda.graph(graph, stream=warm_up_stream, capture_error_mode='thread_local'):
         logits = network(inputs)
     return graph, logits
@@ -299,11 +299,11 @@ class TorchRuntime:
         return cls(spec, read_weights(folder, spec), device, precision, options.max_batch_size)
 
     def __call__(self, fitted: Tensor) -> Tensor:
-        """Find the logits; see Runtime."""
+        """Compute the logits; see Runtime."""
         return self._pass(fitted)
 
     def _on_cuda(self, input_size: tuple[int, int]) -> tuple[Callable[[Tensor], Tensor], str]:
-        """Use a CUDA graph if one can be captured; return a description, too."""
+        """Use a CUDA graph if one can be captured; also return a description."""
         try:
             graphed = GraphedNetwork(self._eager, input_size, self.device, self.max_batch_size)
         except RuntimeError as error:

@@ -48,9 +48,9 @@ class Runtime(Protocol):
 
     device: torch.device
     description: str
-    """Runtime, precision and device, for people."""
+    """Runtime, precision and device, as a text."""
     max_batch_size: int
-    """Number of images up to which one call is faster than several; more may be impossible."""
+    """Number of images up to which one call is faster than several; more may not be supported."""
 
     def __call__(self, fitted: Tensor) -> Tensor:
         """
@@ -64,7 +64,7 @@ class Runtime(Protocol):
 
 
 _SUPPORT: Final = {'bf16': '_is_mkldnn_bf16_supported', 'f16': '_is_mkldnn_fp16_supported'}
-"""Operators of torch that query oneDNN; there is none for int8."""
+"""Functions of torch that query oneDNN; there is none for int8."""
 
 _LIMITS: Final = ('ONEDNN_MAX_CPU_ISA', 'DNNL_MAX_CPU_ISA')
 
