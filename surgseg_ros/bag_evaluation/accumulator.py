@@ -20,19 +20,19 @@ from surgseg_ros.evaluation.metrics import SCORED, FrameCounts, count_frame
 
 Mask = NDArray[np.uint8]
 
-_KEPT_AS_THEY_ARE: Final = 8
+_UNCOMPRESSED: Final = 8
 """Number of uncompressed masks that wait for their counterpart; older ones are compressed."""
 
 
 class _Packed(NamedTuple):
-    """A mask, compressed to about a hundredth, since its rows are similar."""
+    """A losslessly compressed mask, about a hundredth of the size, since its rows are similar."""
 
     data: bytes
     shape: tuple[int, ...]
 
 
 class MaskBuffer:
-    """Keeps masks until they are needed, in little memory even if that is an hour later."""
+    """Keeps masks until they are needed; compresses them to save memory."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -47,7 +47,7 @@ class MaskBuffer:
         :param mask: (H, W) uint8, or None, which is kept too.
         """
         self._fresh[place] = mask
-        if len(self._fresh) > _KEPT_AS_THEY_ARE:
+        if len(self._fresh) > _UNCOMPRESSED:
             oldest = next(iter(self._fresh))
             if (kept := self._fresh[oldest]) is not None:
                 self._packed[oldest] = _Packed(zlib.compress(kept.tobytes(), 1), kept.shape)
@@ -55,16 +55,16 @@ class MaskBuffer:
 
     def holds(self, place: int) -> bool:
         """
-        Check whether there is a mask.
+        Return whether there is a mask.
 
         :param place: index of its image.
-        :return: whether one was put and not taken.
+        :return: whether it was put and not yet taken.
         """
         return place in self._fresh or place in self._packed
 
     def take(self, place: int) -> Mask | None:
         """
-        Return a mask, and forget it.
+        Return a mask, and remove it.
 
         :param place: index of its image.
         :return: the value that was put.
@@ -80,8 +80,8 @@ class Scorer:
     Counts the pixels of the frames that have a ground truth.
 
     :param awaited: indices of the images whose truth is in the bag.
-    :param refuse: called with the index and the error if truth and prediction do not match.
-    :param workers: the threads that count.
+    :param refuse: called with index and error if truth and prediction do not match.
+    :param workers: threads that count.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Scorer:
         Add a prediction.
 
         :param place: index of its image.
-        :param mask: (H, W) uint8; None where there is none, which scores 0.
+        :param mask: (H, W) uint8; None if there is none, which scores 0.
         """
         if place not in self._awaited:
             return
@@ -150,7 +150,7 @@ class Scorer:
             self._score_ready(2 * self._workers.count)
 
     def _score_ready(self, most: int) -> None:
-        """Collect counts in the order in which they started, until at most so many are pending."""
+        """Collect counts in the order in which they started, until at most `most` are pending."""
         while len(self._begun) > most:
             place = next(iter(self._begun))
             found = self._begun.pop(place)
@@ -161,7 +161,7 @@ class Scorer:
 
 
 UNUSABLE: Final = 'ground truth'
-"""Cause of the problems of truths that could not be used."""
+"""Cause under which unusable truths are counted."""
 
 _UNKNOWN: Final = dict.fromkeys(
     (
@@ -174,10 +174,10 @@ _UNKNOWN: Final = dict.fromkeys(
 
 class FrameAccumulator:
     """
-    Keeps a few hundred bytes of each frame.
+    Collects the outcome of each frame in a few hundred bytes.
 
     :param awaited: indices of the images whose truth is in the bag.
-    :param workers: the threads that score.
+    :param workers: threads that score.
     """
 
     def __init__(self, awaited: set[int], workers: WorkerPool | None = None) -> None:
@@ -193,9 +193,9 @@ class FrameAccumulator:
         self, stamp_ns: int | None, received_ns: int, outcome: str, ms: Mapping[str, float]
     ) -> int:
         """
-        Add a frame, of which nothing else is known yet.
+        Add a frame, whose mask and truth are recorded later.
 
-        :param stamp_ns: of the image; None if it has none.
+        :param stamp_ns: stamp of the image; None if it has none.
         :param received_ns: when it was received.
         :param outcome: see `results`.
         :param ms: milliseconds by stage.
@@ -250,7 +250,7 @@ class FrameAccumulator:
         Record that a frame's truth is unusable.
 
         :param place: index of the frame.
-        :param text: why.
+        :param text: the reason.
         """
         self._scorer.give_up(place)
         self.unusable += 1
@@ -271,15 +271,15 @@ class FrameAccumulator:
         Count frames.
 
         :param outcome: see `results`.
-        :return: how many.
+        :return: the number of frames.
         """
         return sum(frame['fate'] == outcome for frame in self.over_time)
 
     def finish(self) -> list[FrameCounts]:
         """
-        Write the scores into the frames that have them.
+        Store the scores in the frames that have them.
 
-        :return: their counts, in order.
+        :return: the counts of these frames, in order.
         """
         counts = dict(sorted(self._scorer.counts().items()))
         for place, count in counts.items():
@@ -293,12 +293,13 @@ class FrameAccumulator:
 
     def check_any(self, bag: Path, topic: str, outcomes: Collection[str]) -> None:
         """
-        Check that something was evaluated.
+        Check that at least one frame was evaluated.
 
         :param bag: the bag.
-        :param topic: of its images.
-        :param outcomes: those that count as evaluated; see `results`.
-        :raises BagError: if no frame has one of these; the message counts the reasons.
+        :param topic: topic of its images.
+        :param outcomes: outcomes that count as evaluated; see `results`.
+        :raises BagError: if no frame has one of these; the message lists the reasons and their
+            counts.
         """
         found = Counter(frame['fate'] for frame in self.over_time)
         if any(found[outcome] for outcome in outcomes):
@@ -315,11 +316,11 @@ class FrameAccumulator:
 
     @property
     def mask_sha256(self) -> str:
-        """Hash of all masks in order."""
+        """Hash of all masks, in order."""
         return self._pixels.hexdigest()
 
     def _refuse(self, place: int, error: ValueError) -> None:
-        """If mask and truth do not match, the truth counts as unusable."""
+        """Record a truth that does not match its mask as unusable."""
         self.record_unusable(place, f'the truth of frame {place} (from 0): {error}')
 
 
@@ -328,6 +329,6 @@ def count_values(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
     Count the pixels of each value.
 
     :param mask: (H, W) uint8.
-    :return: (256,).
+    :return: (256,) number of pixels of each value.
     """
     return cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel().astype(np.int64)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluates several bags: keeps finished results, and merges them like videos of a data set."""
+"""Evaluates several bags: stores finished results, and merges them like videos of a data set."""
 
 import contextlib
 import hashlib
@@ -43,13 +43,13 @@ def is_bag(path: Path) -> bool:
 
 def find_bags(paths: Sequence[Path], without: Path | None = None) -> dict[str, Path]:
     """
-    Find the bags among paths and in folders of bags, however deep.
+    Find the bags among paths and in folders of bags, at any depth.
 
     :param paths: bags, and folders that contain bags.
-    :param without: a folder that is not searched: that of the output bags.
+    :param without: a folder that is not searched, since it is for output bags.
     :return: mapping from name to path, sorted. Bags of the same name get the names of as many
         parents as needed to distinguish them.
-    :raises BagError: if there is no bag, or one is a file of another.
+    :raises BagError: if there is no bag, or one is a file of another bag.
     """
     found: list[Path] = []
     for path in paths:
@@ -77,9 +77,9 @@ class Task(NamedTuple):
     """
     One bag of a run.
 
-    :param job: the work of a process; its output is a temporary file beside `output`.
+    :param job: the job of a process; its output is a temporary file beside `output`.
     :param output: path of the output bag, once it is complete; None if there is none.
-    :param key: of the result, a hash of everything that it depends on.
+    :param key: key of the result, a hash of everything on which it depends.
     """
 
     job: Job
@@ -103,14 +103,14 @@ def plan(bags: Mapping[str, Path], outputs: Mapping[str, Path], options: Options
         if not bag.exists():
             raise BagError(f'bag {str(bag)!r} does not exist: check the path')
         key, output = _key(bag, options), outputs.get(name)
-        # In the same folder, so that a rename puts it in place, and with the same extension.
+        # In the same folder, so that it can be renamed, and with the same extension.
         scratch = output and output.with_name(f'.{key[:16]}{output.suffix}')
         tasks.append(Task(Job(name, bag, scratch, options), output, key))
     return tasks
 
 
 def _key(bag: Path, options: Options) -> str:
-    """Hash everything that the result depends on; a model's spec has the hash of its weights."""
+    """Hash all inputs of the result; a model's spec contains the hash of its weights."""
     model = options.model and _spec_hash(options.model)
     parts = {
         'format': FORMAT,
@@ -129,9 +129,9 @@ def _spec_hash(model: Path) -> str:
 
 class Store:
     """
-    Keeps results of finished bags, one file each, so that an interrupted run can continue.
+    Stores results of finished bags, one file each, so that an interrupted run can continue.
 
-    :param folder: for the files.
+    :param folder: the folder of the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -142,7 +142,7 @@ class Store:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Remove the folder again if the block raises before any result is in it."""
+        """Remove the folder again if the block raises before a result is stored."""
         try:
             yield
         except BaseException:
@@ -154,7 +154,7 @@ class Store:
         """
         Return the number of threads of the first run, so that later runs use the same number.
 
-        :param default: the number if this is the first run.
+        :param default: the number to use if this is the first run.
         :return: the number.
         """
         path = self._folder / _THREADS
@@ -163,16 +163,16 @@ class Store:
         return int(path.read_text())
 
     def remove_if_empty(self) -> None:
-        """Remove the folder again if it holds no result."""
+        """Remove the folder again if it contains no result."""
         if not any(self._folder.glob('*.npz')):
             (self._folder / _THREADS).unlink(missing_ok=True)
-            remove_empty([self._folder])  # unless something else is in it
+            remove_empty([self._folder])  # unless it has other files
 
     def load(self, key: str) -> Done | None:
         """
         Load a result.
 
-        :param key: of the task.
+        :param key: key of the task.
         :return: the outcome; None if the task is not finished.
         """
         path = self._folder / f'{key}.npz'
@@ -188,8 +188,8 @@ class Store:
         """
         Save a result.
 
-        :param key: of the task.
-        :param done: its outcome.
+        :param key: key of the task.
+        :param done: outcome of the task.
         """
         numbers, counts = done.result
         text = json.dumps([numbers, done.model]).encode()
@@ -216,10 +216,10 @@ def run(
     """
     Evaluate the bags that are not finished, and merge all results.
 
-    :param tasks: of the bags.
+    :param tasks: the tasks of the bags.
     :param runner: executes the jobs.
-    :param store: keeps results; None to keep none.
-    :param options: of the evaluation.
+    :param store: stores results; None to store none.
+    :param options: options of the evaluation.
     :return: the JSON file's content; see `results`.
     :raises BagError: if an output exists that is not of a finished task, or no bag could be read.
     """
@@ -251,7 +251,7 @@ def run(
 
 
 def _clear_up(store: Store | None, new_folders: Sequence[Path]) -> None:
-    """Remove the folders that were created for outputs that do not exist."""
+    """Remove the folders that were created for outputs, if they are still empty."""
     if store is not None:
         store.remove_if_empty()
     for folder in new_folders:  # each before its parents
@@ -277,7 +277,7 @@ def _outcomes(runner: Runner, todo: Sequence[Task]) -> Iterator[Iterable[Outcome
 
 
 def _finished(tasks: Sequence[Task], store: Store | None) -> dict[str, Done]:
-    """Load results of an earlier run; an output that it did not move into place is moved now."""
+    """Load results of an earlier run; move outputs into place that it did not move."""
     done = {}
     for job, output, key in tasks:
         found = store and store.load(key)
@@ -299,7 +299,7 @@ def _keep(task: Task, done: Done, store: Store | None) -> None:
 
 
 def _model(done: Mapping[str, Done]) -> dict[str, Any] | None:
-    """Describe what made the masks; machines of a cluster may run the model differently."""
+    """Describe the model that made the masks; machines of a cluster may run it differently."""
     models = [done[name].model for name in sorted(done)]
     runtimes = sorted({model['runtime'] for model in models if model})
     return models[0] and {**models[0], 'runtime': ' and '.join(runtimes)}

@@ -35,17 +35,17 @@ class Matching(NamedTuple):
 
 def match(images: Stamps, others: Stamps, tolerance_ns: int = 0) -> Matching:
     """
-    Match messages with images by their stamps; the order of receipt plays no part.
+    Match messages with images by their stamps, independent of the order of receipt.
 
     In ROS, a stamp of zero means that there is none. Several images with the same stamp (a
-    recording that was restarted, a driver that repeats itself) cannot be distinguished, nor can
-    several messages with the same stamp. These are not matched, but counted. Of the others, the
-    nearest pairs are matched first, each image and each message once; of equally near ones, the
-    earlier image and then the earlier message.
+    recording that was restarted, a driver that repeats stamps) cannot be distinguished, nor can
+    several messages with the same stamp. These are not matched, but counted. The others are
+    matched in the order of their distance, each image and each message once; at equal distance,
+    the earlier image and then the earlier message comes first.
 
     :param images: stamps of the images.
     :param others: stamps of the messages to match with them.
-    :param tolerance_ns: greatest distance in time.
+    :param tolerance_ns: largest difference of stamps.
     :return: the matching.
     """
     image_at, dubious = _clear(images)
@@ -70,7 +70,7 @@ def match(images: Stamps, others: Stamps, tolerance_ns: int = 0) -> Matching:
 
 
 def _clear(stamps: Stamps) -> tuple[dict[int, int], Counter[int]]:
-    """Find the indices of unique stamps, and how often the others occur."""
+    """Return the indices of unique stamps, and how often the others occur."""
     known = Counter(stamp for stamp in stamps if stamp is not None)
     dubious = Counter({stamp: n for stamp, n in known.items() if n > 1 or stamp == 0})
     places = {
@@ -94,8 +94,8 @@ class Seen(NamedTuple):
     """
     A topic's messages in order of receipt.
 
-    :param stamps: of their headers.
-    :param received_ns: when they were received.
+    :param stamps: stamps of their headers.
+    :param received_ns: times of receipt.
     :param sizes: (H, W) in pixels, if requested; None for a message that is not an image.
     """
 
@@ -122,11 +122,12 @@ def check_topics(bag: Bag, topics: Collection[str]) -> None:
 
 def scan_bag(bag: Bag, topics: Collection[str], measured: str | None = None) -> dict[str, Seen]:
     """
-    Read only the stamps of topics, and the sizes of one of them.
+    Read the stamps of topics, and the sizes of the images of one topic.
 
-    :param bag: the open bag; damage ends the scan silently, since reading will report it.
+    :param bag: the open bag; damage silently ends the scan, since it is reported when the bag is
+        read.
     :param topics: their names.
-    :param measured: the topic whose images' sizes are read too; None for none.
+    :param measured: the topic whose image sizes are read; None for none.
     :return: mapping from name to what was read.
     """
     seen = {name: Seen([], [], []) for name in topics}
@@ -141,7 +142,7 @@ def scan_bag(bag: Bag, topics: Collection[str], measured: str | None = None) -> 
 
 def identify(bag: Bag) -> dict[str, Any]:
     """
-    Identify a bag, whatever its path.
+    Identify a bag, independent of its path.
 
     :param bag: the open bag.
     :return: `size_bytes`, `topics` and `fingerprint`; see `results`.
@@ -161,8 +162,8 @@ def bag_files(path: Path) -> list[Path]:
     List the files of a bag.
 
     :param path: the bag, a folder or a file.
-    :return: its files, sorted; in subfolders, which metadata.yaml may name, only those that
-        hold messages.
+    :return: its files, sorted; of those in subfolders, which metadata.yaml may name, only files
+        with messages.
     """
     if path.is_file():
         return [path]
@@ -172,18 +173,18 @@ def bag_files(path: Path) -> list[Path]:
 
 def reported(error: BagError, path: Path) -> str:
     """
-    Describe a bag's error without the path on this machine.
+    Describe an error of a bag without the bag's path on this machine.
 
-    :param error: of the bag.
-    :param path: of the bag.
-    :return: the error's text with only the bag's own name.
+    :param error: the error.
+    :param path: path of the bag.
+    :return: the error's text with only the name of the bag.
     """
     return str(error).replace(f'{path.parent}/', '')
 
 
 def fingerprint(path: Path) -> str:
     """
-    Fingerprint a bag without reading all of it: the end of a complete file has its index.
+    Compute a fingerprint without reading the whole bag: the end of a complete file has its index.
 
     :param path: the bag, a folder or a file.
     :return: SHA-256 of the names, the sizes and both ends of its files.
@@ -203,7 +204,7 @@ def count_odd_stamps(stamps: Stamps) -> dict[str, int]:
     """
     Count anomalous stamps.
 
-    :param stamps: of the images in order; None is skipped.
+    :param stamps: stamps of the images in order; None is skipped.
     :return: how many are `zero`, how many `equal` to that of another image, and how many lie
         before that of the previous image (`backward`).
     """

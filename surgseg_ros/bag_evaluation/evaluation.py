@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluates a bag: runs each image through a model, once and in order, or takes recorded masks."""
+"""Evaluates a bag: runs each image through a model, once and in order, or uses recorded masks."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -67,13 +67,13 @@ MASK_TOPIC: Final = '/mask'
 DETECTIONS_TOPIC: Final = '/detections'
 LABEL_INFO_TOPIC: Final = '/label_info'
 MEASURES: Final = ('opening_deg', 'shaft_width_px', 'needle_radius_px')
-"""Of each instrument, as in Geometry."""
+"""Measures of each instrument, as in Geometry."""
 
 KEYPOINTS_TOPIC: Final = '/keypoints'
 CONFIDENCE_TOPIC: Final = '/confidence'
 
 _MAX_WORKERS: Final = 4
-"""Twice as many were no faster beside a GPU: Python runs one thread at a time."""
+"""Maximum number of threads; twice as many were not faster beside a GPU, because of the GIL."""
 
 
 def evaluate(
@@ -90,9 +90,9 @@ def evaluate(
 
     :param path: the bag.
     :param output: the output bag; None to write none.
-    :param segmenter: the model, warmed up by this thread, which will also run it.
+    :param segmenter: the model; this thread must have warmed it up, and will also run it.
     :param options: the options of the evaluation.
-    :param instruments: gets those of each image, see `folder_of`; None to write none.
+    :param instruments: folder for the instruments of each image, see `folder_of`; None for none.
     :param progress: whether to show a progress bar.
     :return: the result.
     :raises BagError: if bag, topic or output cannot be used, or no image yields a mask.
@@ -106,20 +106,20 @@ def evaluate(
         step = _Step(accumulator, writer, options, instruments)
         bar = stack.enter_context(_bar(path.name, bag.images, progress))
         items = stack.enter_context(closing(prefetch(decoded(path, options, bag.image_of_truth))))
-        # The network stays in the thread that warmed it up: torch keeps a pool for each, and with
-        # more threads than cores, all of them get slow.
+        # The network stays in the thread that warmed it up: torch keeps a thread pool for each
+        # thread, and with more threads than cores, all of them get slow.
         decisions = decided(items, segmenter, step.pipeline, options.confidence)
         answers = (workers.begin(answered, item) for item in decisions)
         follow(lambda found: bar.update(step(found())), answers, DEPTH + workers.count)
         counts = accumulator.finish()
-        # Before the writer ends, so that it leaves no bag if this raises.
+        # Before the writer is closed, so that it leaves no bag if this raises.
         accumulator.check_any(path, options.image_topic, ('mask',))
     truth = bag.truth_numbers(accumulator)
     return make_result(accumulator, counts, truth, bag.identity, time.monotonic() - started_s)
 
 
 class _Scanned(NamedTuple):
-    """What is known of a bag before its images are read; `truths` is None without a topic."""
+    """Stamps and matches of a bag, before images are read; `truths` is None without a topic."""
 
     identity: dict[str, Any]
     images: int
@@ -150,7 +150,7 @@ def _scan(path: Path, options: Options) -> _Scanned:
 
 
 def _workers() -> int:
-    """Choose the number of threads that find instruments and score: 0 if the network has few."""
+    """Choose the number of threads that find instruments and score; 0 if there are few cores."""
     return min(_MAX_WORKERS, torch.get_num_threads() // 4)
 
 
@@ -160,12 +160,12 @@ def _bar(name: str, images: int, progress: bool) -> Any:
 
 class _Step:
     """
-    Follows the tracks into each item, and passes it to accumulator and writer.
+    Tracks instruments, and passes each item to accumulator and writer.
 
     :param accumulator: collects outcomes and scores.
     :param writer: writes the messages; None to write none.
-    :param options: of the evaluation.
-    :param instruments: gets the instruments; None to write none.
+    :param options: options of the evaluation.
+    :param instruments: folder for the instruments; None to write none.
     """
 
     def __init__(
@@ -180,11 +180,11 @@ class _Step:
         self._writer = writer
         self._confidence = options.confidence
         self.pipeline = CameraPipeline(options.pipeline, options.roi)
-        """Holds the tracks."""
+        """The pipeline whose tracks are used."""
         self._announced = False
 
     def __call__(self, item: Answer | NonImage) -> int:
-        """Process an item, and return the number of images that it stands for."""
+        """Process an item, and return the number of images that it represents."""
         if isinstance(item, Answer):
             self._take_answer(tracked(item, self.pipeline))
         elif isinstance(item, Rejected):
@@ -258,7 +258,7 @@ def _outcome(result: FrameResult) -> str:
 
 
 class _Places(NamedTuple):
-    """Mapping from the index of a message on its topic to that of its image; and image sizes."""
+    """Maps the index of a message in its topic to that of its image; and image sizes."""
 
     of_mask: Mapping[int, int]
     of_truth: Mapping[int, int]
@@ -270,8 +270,8 @@ def score_recorded(path: Path, options: Options, instruments: Path | None = None
     Score the masks of a bag.
 
     :param path: the bag.
-    :param options: of the evaluation, with `mask_topic`.
-    :param instruments: gets those that the bag holds, see `folder_of`; None to write none.
+    :param options: options of the evaluation, with `mask_topic`.
+    :param instruments: folder for the instruments of the bag, see `folder_of`; None for none.
     :return: the result.
     :raises BagError: if the bag or a topic cannot be read at all, or no image has a mask.
     """
@@ -316,7 +316,7 @@ def _turned(matching: Matching) -> dict[int, int]:
 
 
 def _read(path: Path, options: Options, accumulator: FrameAccumulator, places: _Places) -> None:
-    """Read masks and truths; the images themselves are not read."""
+    """Read masks and truths, but not the images."""
     wanted = {options.mask_topic: places.of_mask, options.ground_truth_topic: places.of_truth}
     topics = [name for name in wanted if name is not None]
     counts = dict.fromkeys(topics, 0)

@@ -27,28 +27,28 @@ from surgseg_ros.messages.encodings import ImageError, ImageWarning
 from surgseg_ros.messages.images import image_from_msg, mask_from_msg, read_image, read_stamp
 from surgseg_ros.messages.serialization import stamp_ns
 
-_AS_THE_NODE: Final = pipeline_settings()
-"""The node's defaults."""
+_NODE_DEFAULTS: Final = pipeline_settings()
+"""The defaults of the node."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """
-    The options of an evaluation, as one value that is sent to every process.
+    The options of an evaluation; picklable, since they are sent to every process.
 
-    :param image_topic: the images.
-    :param ground_truth_topic: their true masks, if any.
-    :param mask_topic: masks that the bag holds; None to run the model.
-    :param tolerance_ns: how far the stamps of an image and of its truth may be apart.
-    :param model: the model folder; None if the bag holds the masks.
+    :param image_topic: topic of the images.
+    :param ground_truth_topic: topic of their ground truth, if any.
+    :param mask_topic: topic of recorded masks; None to run the model.
+    :param tolerance_ns: largest difference between the stamps of an image and of its truth.
+    :param model: the model folder; None for recorded masks.
     :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
     :param runtime: a key of RUNTIMES, or AUTO, which is the node's default too.
     :param precision: one of PRECISIONS of core/parameters.py.
-    :param threads: torch's on the CPU; 0 for torch's choice.
-    :param roi: the part of the images that is segmented; None for all of it.
+    :param threads: number of torch's threads on the CPU; 0 for its default.
+    :param roi: the part of the images that is segmented; None for the whole images.
     :param pipeline: the processing of the network's output.
-    :param confidence: whether the output bag holds the confidence.
-    :param instruments: gets a folder of the instruments of each bag; None to write none.
+    :param confidence: whether to write the confidence into the output bag.
+    :param instruments: folder that gets a folder of instruments for each bag; None for none.
     """
 
     image_topic: str
@@ -61,7 +61,7 @@ class Options:
     precision: str = AUTO
     threads: int = 0
     roi: Roi | None = None
-    pipeline: PipelineSettings = _AS_THE_NODE
+    pipeline: PipelineSettings = _NODE_DEFAULTS
     confidence: bool = False
     instruments: Path | None = None
 
@@ -128,22 +128,22 @@ class Truth(NamedTuple):
 
 
 class Truncated(NamedTuple):
-    """The point from which a damaged bag cannot be read."""
+    """Marks the point from which a damaged bag cannot be read."""
 
     text: str
 
 
 class Answer(NamedTuple):
     """
-    What the node would publish for an image.
+    The result that the node would publish for an image.
 
     :param received_ns: when the image was received.
-    :param header: the image's.
-    :param result: of the pipeline.
+    :param header: header of the image.
+    :param result: result of the pipeline.
     :param pixels: (256,) number of pixels of each value in the mask.
     :param ms: milliseconds by stage.
-    :param warnings: about the image, from reading it.
-    :param geometries: points of the instruments; None without a decision, or if that failed.
+    :param warnings: warnings from reading the image.
+    :param geometries: keypoints of the instruments; None without a decision, or if that failed.
     """
 
     received_ns: int
@@ -173,9 +173,10 @@ def decoded(
     Read a bag.
 
     :param path: the bag.
-    :param options: with the topics.
-    :param image_of_truth: index of a truth to that of its image; other truths are skipped.
-    :return: every image in order, and the truths between them.
+    :param options: options with the topics.
+    :param image_of_truth: maps the index of a truth to that of its image; other truths are
+        skipped.
+    :return: the images in order, and the truths between them.
     """
     topics = [name for name in (options.image_topic, options.ground_truth_topic) if name]
     truths = 0
@@ -205,7 +206,7 @@ def _image(received_ns: int, cdr: bytes, type_name: str, watch: Stopwatch) -> Ba
         return BagImage(received_ns, message.header, image.rgb, watch.times_ms(), image.warnings)
     except ImageError as error:
         cause, text = error.cause, f'image dropped: {error}'
-    except Exception as error:  # no message, whatever its content, may end the run
+    except Exception as error:  # no message may end the run, whatever it contains
         cause, text = _reported(error, 'no mask for an image')
     watch.lap('parse')
     return Rejected(received_ns, read_stamp(cdr), cause, text, watch.times_ms())
@@ -236,9 +237,9 @@ def decided(
 
     :param items: from `decoded`.
     :param segmenter: the model.
-    :param pipeline: of the bag's camera.
-    :param confidence: whether the confidence of each pixel is to be written.
-    :return: the same items, with decisions in place of images.
+    :param pipeline: pipeline of the bag's camera.
+    :param confidence: whether the confidence of each pixel will be written.
+    :return: the items, with decisions in place of images.
     """
     for item in items:
         if not isinstance(item, BagImage):
@@ -251,10 +252,10 @@ def decided(
 
 def answered(item: Decided | NonImage) -> Answer | NonImage:
     """
-    Find the instruments of a decision, and their points; thread-safe.
+    Find the instruments of a decision, and their keypoints; thread-safe.
 
     :param item: from `decided`.
-    :return: the answer; any other item unchanged.
+    :return: the answer; other items are returned unchanged.
     """
     if not isinstance(item, Decided):
         return item
@@ -272,22 +273,22 @@ def answered(item: Decided | NonImage) -> Answer | NonImage:
 
 
 def _geometries(result: FrameResult) -> tuple[Geometry, ...] | None:
-    """Find the points of instruments, as the node does where something subscribes to them."""
+    """Find the keypoints of instruments, as the node does if the topic has a subscriber."""
     if not result.is_decided:
         return None
     found = result.segmentation
     try:
         return tuple(find_geometries(result.instruments, found.mask, found.roi))
-    except Exception:  # the node publishes no decision about points then
+    except Exception:  # the node then publishes no decision on keypoints
         return None
 
 
 def tracked(answer: Answer, pipeline: CameraPipeline) -> Answer:
     """
-    Give the instruments of an answer the ids of their tracks.
+    Assign track ids to the instruments of an answer.
 
-    :param answer: every one, in the order of the bag.
-    :param pipeline: of the bag's camera.
+    :param answer: must be called with every answer, in the order of the bag.
+    :param pipeline: pipeline of the bag's camera.
     :return: the answer with ids.
     """
     result = pipeline.track(answer.result)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Threads that read ahead, work in parallel or write behind, with bounded queues and in order."""
+"""Threads that read ahead, work in parallel or write behind; queues are bounded and in order."""
 
 import functools
 import queue
@@ -17,16 +17,16 @@ DEPTH: Final = 3
 """Maximum number of waiting items; an image of 1080p takes 6 MB."""
 
 _POLL_S: Final = 0.2
-"""Interval at which a thread that waits for room checks whether it should stop."""
+"""Interval at which a thread that waits for space in its queue checks whether it should stop."""
 
 
 def prefetch(source: Generator[T, None, None], depth: int = DEPTH) -> Generator[T, None, None]:
     """
-    Run a generator in a thread, so that it works while its items are used.
+    Run a generator in a thread, in parallel with the use of its items.
 
     :param source: the generator; it is closed, in its thread, when the result is closed.
     :param depth: number of items that it may be ahead.
-    :return: its items in their order; what it raises is raised after them.
+    :return: its items in their order; an exception of the generator is raised after them.
     """
     runner = _Runner(source, depth)
     runner.start()
@@ -38,13 +38,13 @@ def prefetch(source: Generator[T, None, None], depth: int = DEPTH) -> Generator[
 
 def follow(function: Callable[[T], object], items: Iterable[T], depth: int = DEPTH) -> None:
     """
-    Call a function with each item, one at a time in a thread, while this one gets the next.
+    Call a function with each item, one at a time in a thread, while this thread gets the next.
 
-    :param function: what to call.
+    :param function: the function.
     :param items: iterated over in this thread.
     :param depth: number of items that it may be behind.
-    :raises BaseException: what the function or `items` raise; then no further item is taken, but
-        the function is still called with those that wait.
+    :raises BaseException: exceptions of the function or `items`; then no further item is taken,
+        but the function is still called with items that are waiting.
     """
     waiting: deque[Future[object]] = deque()
     with ThreadPoolExecutor(1, 'behind') as thread:
@@ -60,11 +60,11 @@ class WorkerPool:
     """
     A pool of threads, which may be empty if there are no cores for it.
 
-    :param count: number of threads; with 0, the caller computes a result when it asks for it.
+    :param count: number of threads; with 0, a result is computed when it is requested.
     """
 
     def __init__(self, count: int = 0) -> None:
-        """Start none before there is work."""
+        """Start threads only when there is work."""
         self.count = count
         self._pool = ThreadPoolExecutor(count, 'beside') if count else None
 
@@ -74,7 +74,7 @@ class WorkerPool:
         """
         Submit a call.
 
-        :param function: what to call, with its arguments; from any thread, in no order.
+        :param function: the function and its arguments; called from any thread, in any order.
         :return: a function that waits for the call, and returns its result or raises its error.
         """
         if self._pool is None:
@@ -115,7 +115,7 @@ class _Runner(threading.Thread, Generic[T]):
             for item in self._source:
                 if not self._put(item):
                     break
-        except BaseException as raised:  # it is raised where the items are used
+        except BaseException as raised:  # raised again in the thread that uses the items
             error = raised
         finally:
             self._source.close()

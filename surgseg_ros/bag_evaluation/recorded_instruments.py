@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Instruments that a bag holds as messages, as the folders that `evaluate --instruments` scores.
+Converts recorded messages of instruments to the folders that `evaluate --instruments` scores.
 
 Frames are numbered in the order of the images in the bag, from 0.
 """
@@ -25,19 +25,23 @@ from surgseg_ros.messages.images import mask_from_msg, read_image
 from surgseg_ros.messages.serialization import DETECTIONS, IMAGE, from_cdr, stamp_ns
 
 TOPICS: Final = {'instances': IMAGE, 'detections': DETECTIONS, 'keypoints': DETECTIONS}
-"""Beside the topic of the masks, and their types."""
+"""Names of the topics beside that of the masks, and their types."""
 
 _MOST_WAITING: Final = 64
-"""Stamps of which a message has come but not all; of a lost one the others would wait forever."""
+"""
+Maximum number of stamps with some of their messages.
+
+If a message is lost, the others of its stamp would wait forever.
+"""
 
 
 def folder_of(root: Path, bag_name: str) -> Path:
     """
-    Make the folders of a bag's instruments.
+    Create the folders of a bag's instruments.
 
-    :param root: of all bags.
-    :param bag_name: as `find_bags` names it.
-    :return: the folder that holds them, named as a video.
+    :param root: parent folder of all bags.
+    :param bag_name: name of the bag, as `find_bags` returns it.
+    :return: the folder of the bag, named like a video.
     """
     name = bag_name.removesuffix('.mcap').removesuffix('.db3').replace('/', '_')
     video = root / official_name(name)
@@ -48,11 +52,11 @@ def folder_of(root: Path, bag_name: str) -> Path:
 
 def frame_path(video: Path, place: int) -> Path:
     """
-    Name the mask of a frame, beside whose folder the instruments are.
+    Return the path of the mask of a frame, beside whose folder the instruments are.
 
     :param video: see `folder_of`.
-    :param place: of the image in its bag, from 0.
-    :return: the path; there is no such file.
+    :param place: index of the image in its bag, from 0.
+    :return: the path; the file does not exist.
     """
     return video / MASK_FOLDER / f'{place:09d}.png'
 
@@ -62,8 +66,9 @@ def write_recorded(path: Path, mask_topic: str, images: Stamps, video: Path) -> 
     Write the instruments that a node published.
 
     :param path: the bag.
-    :param mask_topic: beside which the others are.
-    :param images: stamps of the images; what has none of them, or not one alone, is left out.
+    :param mask_topic: the topic beside which the others are.
+    :param images: stamps of the images; messages are left out if not exactly one image has their
+        stamp.
     :param video: see `folder_of`.
     :raises BagError: if a topic is missing or of another type, or a message cannot be used.
     """
@@ -96,7 +101,7 @@ def write_recorded(path: Path, mask_topic: str, images: Stamps, video: Path) -> 
 
 
 def _messages(bag: Bag, topics: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
-    """Read a bag as far as it is whole; who reads the masks reports the damage."""
+    """Read the intact part of a bag; the reader of the masks reports the damage."""
     with suppress(BagError):
         for topic, _, cdr in bag.messages(topics):
             yield topic, cdr
@@ -143,7 +148,7 @@ def _keypoint(entry: Any) -> Keypoint:
 
 
 def _geometry(points: tuple[Keypoint, ...]) -> Geometry:
-    """Put points together; the angle between jaws is that at their pivot, as it was found."""
+    """Create a geometry; the angle between the jaws was computed at their pivot."""
     places = {point.kind: point.place for point in points}
     kinds = KeypointKind
     jaws = [places.get(kind) for kind in (kinds.LEFT_JAW_TIP, kinds.RIGHT_JAW_TIP)]

@@ -33,7 +33,7 @@ _WORST_FRAMES: Final = 8
 """Number of worst frames that are shown."""
 
 _TIMELINES: Final = 40
-"""Number of bags that are drawn over time, lowest scores first; the tables have all of them."""
+"""Number of bags with a plot over time, those with the lowest scores; tables list all bags."""
 
 _COUNTS: Final = {
     'dropped': 'without a mask',
@@ -62,7 +62,7 @@ def write_report(
     """
     Write the report.
 
-    :param folder: of the report; created if it does not exist.
+    :param folder: folder of the report; created if it does not exist.
     :param results: the content of the JSON file of `evaluate_bag`.
     :param bags: name to the bag with the images and truths, for the images of the worst frames.
     :param masks: name to the output bag; may be empty.
@@ -94,7 +94,7 @@ def write_report(
 
 
 def _scores(results: Mapping[str, Any], series: Mapping[str, Series]) -> dict[str, object]:
-    """Build the parts that need a ground truth; without one `scores` is empty."""
+    """Build the parts that need a ground truth; without ground truth, `scores` is empty."""
     if (floor := results['floor']) is None:
         return {'scores': []}
     bars, classes = _classes(results, series)
@@ -109,7 +109,7 @@ def _scores(results: Mapping[str, Any], series: Mapping[str, Series]) -> dict[st
 
 
 def _lost(results: Mapping[str, Any]) -> Table:
-    """Count what the scores do not include."""
+    """Count the frames and masks that the scores do not include."""
     counted = list(results['bags'].items())
     return [
         (name, numbers['frames'], numbers['frames'] - numbers['with_ground_truth'],
@@ -154,10 +154,10 @@ def _over_time(results: Mapping[str, Any], series: Mapping[str, Series]) -> dict
 
 def draw_timeline(series: Series, name: str) -> Markup:
     """
-    Draw a bag; the chart's size does not depend on how many frames there are.
+    Plot a bag over time; the size of the chart does not depend on the number of frames.
 
     :param series: its frames, at least one.
-    :param name: of the bag.
+    :param name: name of the bag.
     :return: SVG.
     """
     unit = 'second' if series.is_time else 'frame'
@@ -173,7 +173,7 @@ def _panels(series: Series) -> Iterator[Panel]:
         yield Panel('score', 112, curves, [(series.floor, _GREY)], ticks=ticks)
     undecided = [(series.no_decision, _RED)] if np.nansum(series.no_decision) else []
     if not np.isnan(series.confidence).all():
-        # Background makes the mean high, so the axis begins just below the lowest value.
+        # Background makes the mean high, so the axis starts just below the lowest value.
         least = round_down(float(np.nanmin(series.confidence)))
         curve = Curve('confidence', series.confidence, _GREEN)
         yield Panel('confidence', 56, [curve], undecided, low=least, ticks=(least, 1))
@@ -193,7 +193,7 @@ def _rows(series: Series) -> Iterator[Row]:
             strips = [(classes[:, place], class_colour(label)) for classes in shown]
             yield Row(CLASS_NAMES[label], strips)
     for track in series.tracks:
-        # The colour of robotic tools is white, which is that of what is unknown here.
+        # The colour of robotic tools is white, which means unknown here.
         colour = _PURPLE if track.label == ROBOTIC_TOOL else class_colour(track.label)
         yield Row(f'{LABELS[track.label]} #{track.number}', [(track.seen, colour)])
     if series.lost.any():
@@ -273,7 +273,7 @@ def _classes(results: Mapping[str, Any], series: Mapping[str, Series]) -> tuple[
 
 
 def _confidence(series: Mapping[str, Series]) -> tuple[Markup, Table]:
-    """Compare the scores of frames of high and of low confidence."""
+    """Compare the scores of frames with high and with low confidence."""
     confidence, iou, floor = (
         np.concatenate([getattr(s, key) for s in series.values()])
         for key in ('confidence', 'iou', 'floor')

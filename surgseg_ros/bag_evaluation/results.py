@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What `evaluate_bag` writes to its JSON file; one form for one bag and for many.
+The content of the JSON file of `evaluate_bag`, which is the same for one bag and for many.
 
 At the top:
 
@@ -116,10 +116,10 @@ _OF_VIDEO: Final = ('class_mIoU', 'class_mNSD')
 
 class BagResult(NamedTuple):
     """
-    The result of a bag.
+    The results of a bag.
 
-    :param numbers: as in the JSON file.
-    :param counts: of its frames with a truth, in order.
+    :param numbers: values as in the JSON file.
+    :param counts: counts of its frames with a truth, in order.
     """
 
     numbers: dict[str, Any]
@@ -130,8 +130,8 @@ def scores(counts: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
     """
     Compute the scores from the counts.
 
-    :param counts: bag to the counts of its frames; those without are left out.
-    :return: the official scores and the additional ones; all None if there is no frame.
+    :param counts: maps a bag to the counts of its frames; bags without frames are left out.
+    :return: the official and the additional scores; all None if there is no frame.
     """
     scored = {name: frames for name, frames in counts.items() if frames}
     if not scored:
@@ -147,10 +147,10 @@ def scores(counts: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
 
 def scores_of_masks(counts: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
     """
-    Compute the scores without the frames that have no mask, which officially score 0.
+    Compute the scores without frames that have no mask, which officially score 0.
 
     :param counts: bag to the counts of its frames.
-    :return: the official scores of the others, with the suffix `_of_masks`.
+    :return: the official scores of the other frames, with the suffix `_of_masks`.
     """
     found = scores({name: [x for x in of_bag if not x.missing] for name, of_bag in counts.items()})
     return {f'{key}_of_masks': found[key] for key in ('mIoU', 'mNSD', 'score')}
@@ -160,12 +160,12 @@ def ground_truth_numbers(
     messages: int, matching: Matching, accumulator: FrameAccumulator
 ) -> dict[str, int]:
     """
-    Summarize the outcome of the truths.
+    Count the outcomes of the truths.
 
-    :param messages: their number.
-    :param matching: which belong to which image.
-    :param accumulator: with the number of unusable ones.
-    :return: for `ground_truth`.
+    :param messages: number of truths.
+    :param matching: assignment of truths to images.
+    :param accumulator: has the number of unusable truths.
+    :return: value of `ground_truth`.
     """
     return {
         'messages': messages,
@@ -184,13 +184,13 @@ def make_result(
     elapsed_s: float,
 ) -> BagResult:
     """
-    Collect a bag's numbers.
+    Collect the values of a bag.
 
-    :param accumulator: of its frames, finished.
-    :param counts: of the frames with a truth.
-    :param ground_truth: the outcome of the truths.
-    :param identity: which bag it is.
-    :param elapsed_s: how long it took.
+    :param accumulator: accumulator of its frames, finished.
+    :param counts: counts of the frames with a truth.
+    :param ground_truth: outcomes of the truths.
+    :param identity: identity of the bag.
+    :param elapsed_s: duration of the evaluation.
     :return: the result.
     """
     frames = accumulator.over_time
@@ -226,13 +226,13 @@ def merge(
     options: Options,
 ) -> dict[str, Any]:
     """
-    Build the content of the whole file.
+    Create the content of the whole file.
 
-    :param results: by the bags' names.
-    :param unreadable: name to the reason, of the others.
-    :param model: what made the masks, if known.
-    :param options: of the evaluation.
-    :return: see the module.
+    :param results: results by name of the bag.
+    :param unreadable: name to the reason, for bags that could not be evaluated.
+    :param model: the model that made the masks, if known.
+    :param options: options of the evaluation.
+    :return: see the module's docstring.
     """
     bags = {name: results[name].numbers for name in sorted(results)}
     each = list(bags.values())

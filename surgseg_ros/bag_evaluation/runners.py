@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation of many bags: one job per bag, in this process, in others, or on Ray."""
+"""Evaluation of many bags: one job per bag, in this process, in other processes, or on Ray."""
 
 import functools
 import multiprocessing
@@ -26,12 +26,12 @@ from surgseg_ros.core.segmenter import Segmenter
 
 class Job(NamedTuple):
     """
-    The work of a process.
+    The evaluation of one bag.
 
-    :param name: of the bag, among those of the run.
-    :param bag: its path.
-    :param output: the output bag, if any; what exists there is from an interrupted attempt.
-    :param options: of the evaluation.
+    :param name: name of the bag, unique in the run.
+    :param bag: path of the bag.
+    :param output: the output bag, if any; an existing file is from an interrupted attempt.
+    :param options: options of the evaluation.
     """
 
     name: str
@@ -44,8 +44,8 @@ class Done(NamedTuple):
     """
     The outcome of a job.
 
-    :param result: of the bag.
-    :param model: what made the masks; None if the bag held them.
+    :param result: result of the bag.
+    :param model: the model that made the masks; None for recorded masks.
     """
 
     result: BagResult
@@ -56,8 +56,8 @@ def do(job: Job, *, progress: bool = False) -> Done:
     """
     Evaluate a bag in this process.
 
-    :param job: what to do.
-    :param progress: whether to show a progress bar; those of several processes would overlap.
+    :param job: the job.
+    :param progress: whether to show a progress bar; with several processes, they would overlap.
     :return: the outcome.
     :raises BagError: if the bag cannot be read at all.
     :raises ValueError: if the model cannot be used.
@@ -85,7 +85,7 @@ def do(job: Job, *, progress: bool = False) -> Done:
 
 @functools.lru_cache(maxsize=1)
 def _segmenter(folder: Path, device: str, runtime: str, precision: str, threads: int) -> Segmenter:
-    """Cache the model for the process's next bag; some runtimes fix the number of threads."""
+    """Load a model, or return the cached one; some runtimes fix the number of threads."""
     segmenter = Segmenter.load(folder, device, runtime, precision=precision)
     segmenter.warm_up()
     return segmenter
@@ -93,9 +93,9 @@ def _segmenter(folder: Path, device: str, runtime: str, precision: str, threads:
 
 def clear(output: Path) -> None:
     """
-    Remove the files of an attempt: the bag, and the folders in which it was written.
+    Remove the files of an attempt: the bag, and its temporary folders.
 
-    :param output: of the job.
+    :param output: output of the job.
     """
     output.unlink(missing_ok=True)
     for folder in output.parent.glob(f'.{output.name}.*'):
@@ -103,7 +103,7 @@ def clear(output: Path) -> None:
 
 
 ATTEMPTS: Final = 3
-"""Number of attempts at a bag whose worker dies; what kills three will kill a fourth."""
+"""Number of attempts at a bag whose worker dies; after three, a fourth is pointless."""
 
 _PATIENCE_S: Final = 10.0
 
@@ -122,7 +122,7 @@ def run_serial(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
     Run jobs one by one in this process.
 
     :param jobs: the jobs.
-    :return: each with its outcome, in order.
+    :return: each job with its outcome, in order.
     """
     for job in jobs:
         try:
@@ -136,7 +136,7 @@ def in_processes(workers: int) -> Runner:
     Run jobs in processes on this machine.
 
     :param workers: number of processes.
-    :return: a runner, which yields each job with its outcome when it is done.
+    :return: a runner, which yields each job with its outcome when the job is done.
     """
 
     def runner(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
@@ -161,14 +161,14 @@ def in_processes(workers: int) -> Runner:
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
             for slot in slots:
-                slot.end()  # no one waits any more for a bag in progress
+                slot.end()  # the result of a bag in progress is not needed
             threads.shutdown()
 
     return runner
 
 
 class _Slot:
-    """One process at a time, restarted when it dies; it keeps the model from bag to bag."""
+    """A worker process, which is restarted if it dies; it keeps the model from bag to bag."""
 
     def __init__(self) -> None:
         self._pool = self._new_pool()
@@ -196,7 +196,7 @@ class _Slot:
 
     @staticmethod
     def _new_pool() -> ProcessPoolExecutor:
-        # After a fork, OpenCV or torch may wait for threads that were not forked with them.
+        # A forked child would wait for threads of OpenCV or torch that do not exist in it.
         context = multiprocessing.get_context('spawn')
         return ProcessPoolExecutor(1, context, initializer=exit_with_parent)
 
@@ -208,15 +208,15 @@ def on_ray(address: str) -> Runner:
     Bags, model and output folder must have the same paths on all machines. A running cluster has
     its own environment, so `limit_spinning` has no effect on its workers.
 
-    :param address: of the cluster, `auto` for the one that this machine belongs to, or `local` to
+    :param address: address of the cluster; `auto` for the cluster of this machine, or `local` to
         start one here.
-    :return: a runner, which yields each job with its outcome when it is done, and raises
-        ValueError if nothing answers at the address.
+    :return: a runner, which yields each job with its outcome when the job is done, and raises
+        ValueError if no cluster answers at the address.
     """
 
     def runner(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
-        _knock(address)
-        # Ray would send usage statistics without being asked.
+        _check_cluster(address)
+        # By default, Ray sends usage statistics.
         os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
         ray = import_library('ray', RAY_REMEDY)
         ray.init(address=address, log_to_driver=False)
@@ -243,8 +243,8 @@ def on_ray(address: str) -> Runner:
     return runner
 
 
-def _knock(address: str) -> None:
-    """Check that a cluster answers: Ray would silently try for minutes."""
+def _check_cluster(address: str) -> None:
+    """Check that a cluster answers, since Ray would silently retry for minutes."""
     if found := re.fullmatch(r'(?:ray://)?(.+):([0-9]+)', address):
         try:
             socket.create_connection((found[1].strip('[]'), int(found[2])), _PATIENCE_S).close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bag's frames over time, for its report: as arrays, and the worst of them with their images."""
+"""The frames of a bag over time, as arrays for its report; selection of the worst frames."""
 
 import math
 from bisect import bisect_left
@@ -19,21 +19,21 @@ from surgseg_ros.messages.serialization import from_cdr, stamp_ns
 Array = NDArray[np.float64]
 
 _WIDE_GAP: Final = 0.5
-"""A gap that is at least this share of the whole leaves no room for the data."""
+"""If a gap in time is at least this share of the whole, frame numbers are used instead."""
 
 _NINE: Final = len(SCORED)
 
 _MOST_TRACKS: Final = 16
-"""So many tracks are drawn; masks of a poor model have hundreds."""
+"""Maximum number of tracks that are plotted; masks of a poor model have hundreds."""
 
 
 class Track(NamedTuple):
     """
     An instrument over time.
 
-    :param number: its id in `detections`.
+    :param number: id in `detections`.
     :param label: its class.
-    :param seen: (N,) 1 in the frames that show it, 0 in the others.
+    :param seen: (N,) 1 in frames that show the instrument, 0 in others.
     """
 
     number: int
@@ -43,20 +43,20 @@ class Track(NamedTuple):
 
 class Series(NamedTuple):
     """
-    A bag's frames in order; NaN where a value is unknown.
+    A bag's frames in order; unknown values are NaN.
 
-    :param at: (N,) seconds since the first image, or the frame's number.
+    :param at: (N,) seconds since the first image, or the number of the frame.
     :param is_time: whether `at` is seconds.
     :param iou: (N,) official, mean over the classes.
-    :param nsd: (N,) the same.
+    :param nsd: (N,) likewise.
     :param floor: (N,) score of a prediction of background only.
     :param confidence: (N,) mean over the network's grid.
     :param no_decision: (N,) share of the pixels.
     :param instruments: (N,) number of instruments found.
     :param truth: (N, 9) 1 where the truth shows the class.
-    :param predicted: (N, 9) the same of the mask.
+    :param predicted: (N, 9) likewise for the mask.
     :param lost: (N,) 1 where the frame was failed, rejected or dropped.
-    :param tracks: the instruments that are seen in most frames, in the order in which they appear.
+    :param tracks: the instruments that are visible in most frames, in the order of appearance.
     """
 
     at: Array
@@ -77,7 +77,7 @@ def read_series(over_time: Sequence[Mapping[str, Any]]) -> Series:
     """
     Convert the frames in the output of `evaluate_bag` to arrays.
 
-    :param over_time: of a bag, see `results`.
+    :param over_time: `over_time` of a bag, see `results`.
     :return: the arrays.
     """
     at, is_time = _places(over_time)
@@ -99,7 +99,7 @@ def read_series(over_time: Sequence[Mapping[str, Any]]) -> Series:
 
 
 def _tracks(over_time: Sequence[Mapping[str, Any]]) -> list[Track]:
-    """Find the tracks that last longest; results of an earlier version have none."""
+    """Return the longest tracks; results of an earlier version have none."""
     labels: dict[int, int] = {}
     seen: dict[int, list[int]] = {}
     for place, frame in enumerate(over_time):
@@ -135,12 +135,12 @@ def _shown(labels: Sequence[int] | None) -> list[float] | None:
 
 
 def _found(labels: Sequence[int] | None) -> float | None:
-    """Count the instruments; 255 stands for no decision."""
+    """Count the instruments; 255 means no decision."""
     return None if labels is None else float(sum(label < 255 for label in labels))
 
 
 def _places(frames: Sequence[Mapping[str, Any]]) -> tuple[Array, bool]:
-    """Return seconds, or the frames' numbers if stamps do not measure time."""
+    """Return seconds, or frame numbers if the stamps are no measure of time."""
     stamps = [frame['stamp_ns'] for frame in frames]
     numbers = np.arange(len(frames), dtype=float)
     known = [stamp for stamp in stamps if stamp is not None]
@@ -158,14 +158,14 @@ MASK_TOPIC: Final = '/mask'
 """Topic of the masks in the bag that `evaluate_bag` writes."""
 
 _APART: Final = 0.03
-"""Two chosen frames of a bag are further apart than this share of its frames."""
+"""Minimum distance between two selected frames of a bag, as a share of its frames."""
 
 BagImage = NDArray[np.uint8]
 
 
 class FrameImages(NamedTuple):
     """
-    The images of a frame; None where there is none.
+    The images of a frame; None if it is missing.
 
     :param image: (H, W, 3) uint8 RGB.
     :param truth: (H, W) uint8.
@@ -179,15 +179,15 @@ class FrameImages(NamedTuple):
 
 def worst_of(bags: Mapping[str, Series], number: int) -> list[tuple[str, int]]:
     """
-    Choose frames: the worst of each bag before the second worst of any.
+    Select frames: the worst frame of each bag, then the second worst of each, and so on.
 
-    A bad moment lasts for many frames, so no two chosen frames of a bag are close together.
+    A difficult scene lasts for many frames, so the selected frames of a bag are kept apart.
 
-    :param bags: name to frames.
+    :param bags: maps the name of a bag to its frames.
     :param number: maximum number of frames.
-    :return: bag and frame of each, the worst first. Worst is the lowest official IoU of a frame
-        with a mask; in a bag without truth, the lowest confidence; without either, the largest
-        share of the image without a decision.
+    :return: bag and index of each frame, the worst first. The worst frame has the lowest official
+        IoU of all frames with a mask; in a bag without truth, the lowest confidence; without both,
+        the largest share without a decision.
     """
     ranked: list[tuple[int, float, str, int]] = []
     for name, series in sorted(bags.items()):
@@ -201,14 +201,14 @@ def worst_of(bags: Mapping[str, Series], number: int) -> list[tuple[str, int]]:
 
 
 def _goodness(series: Series) -> NDArray[np.float64]:
-    """Rate the frames; NaN for those without any value."""
+    """Return a rating of the frames; NaN for those without any value."""
     if not np.isnan(series.iou).all():
         return np.where(np.isnan(series.predicted[:, 0]), np.nan, series.iou)
     return np.where(np.isnan(series.confidence), 1 - series.no_decision, series.confidence)
 
 
 def _apart(values: NDArray[np.float64], number: int) -> list[int]:
-    """Choose the lowest, then the lowest that is not near it, and so on."""
+    """Select the lowest value, then the lowest that is not near it, and so on."""
     left = np.where(np.isnan(values), np.inf, values)
     near = math.ceil(len(values) * _APART)
     taken: list[int] = []
@@ -231,10 +231,10 @@ def read_frame_images(
 
     :param places: indices of the frames.
     :param over_time: all frames of the bag, as in the result.
-    :param bag: with images and truths, and with masks if the options have a `mask_topic`.
+    :param bag: the bag with images and truths, and with masks if the options have a `mask_topic`.
     :param masks: the bag that `evaluate_bag` wrote; None if there is none.
-    :param options: of the result: the topics and the tolerance.
-    :return: mapping from index to images; and a text on what could not be read, or an empty one.
+    :param options: options of the result: topics and tolerance.
+    :return: images by index; and a text about images that could not be read, or an empty one.
     """
     troubles: list[str] = []
     images = dict(_nth(bag, options['image_topic'], places, troubles))
@@ -245,7 +245,7 @@ def read_frame_images(
     if topic := options['mask_topic']:
         masked = _nearest(bag, topic, with_mask, 0, troubles)
     elif masks is not None:
-        # Stamps may be equal, but each of these frames has a mask, in the same order.
+        # Stamps may be equal, but each of these frames has a mask in the same order.
         has_mask = [at for at, frame in enumerate(over_time) if frame['predicted'] is not None]
         order = {bisect_left(has_mask, place): place for place in with_mask}
         masked = {order[nth]: mask for nth, mask in _nth(masks, MASK_TOPIC, order, troubles)}
@@ -264,7 +264,7 @@ def read_frame_images(
 def _with(
     places: Collection[int], over_time: Sequence[Mapping[str, Any]], key: str
 ) -> dict[int, int]:
-    """Select the frames with a value of `key`: index to stamp."""
+    """Return the frames that have a value of `key`, as index to stamp."""
     return {
         place: over_time[place]['stamp_ns']
         for place in places
@@ -273,7 +273,7 @@ def _with(
 
 
 def _messages(path: Path, topic: str, troubles: list[str]) -> Iterator[Any]:
-    """Iterate over a topic as far as it can be read."""
+    """Iterate over the readable messages of a topic."""
     try:
         with Bag(path) as bag:
             type_name = bag.topics[topic].type_name if topic in bag.topics else ''
@@ -307,7 +307,7 @@ def _nearest(
     tolerance_ns: float,
     troubles: list[str],
 ) -> dict[int, Any]:
-    """Find the message of each frame's stamp, or the nearest within the tolerance."""
+    """Find the message with the stamp of each frame, or the nearest within the tolerance."""
     if not stamp_of:
         return {}
     places, stamps = list(stamp_of), np.array(list(stamp_of.values()), np.int64)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values that are fitted on validation frames: temperature, margins, least regions."""
+"""Fits values on validation frames: temperature, margins, minimum regions."""
 
 from typing import Any, Final, NamedTuple
 
@@ -13,35 +13,35 @@ from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.evaluation.metrics import SCORED
 
 BINS: Final = 15
-"""Number of bins, of equal width as in the paper; see Reliability."""
+"""Number of confidence bins, of equal width as in the paper; see Reliability."""
 
 _SAMPLED_PX: Final = 4096
-"""Number of pixels that are sampled from each frame: neighbours carry the same information."""
+"""Number of pixels sampled from each frame, since neighbouring pixels are redundant."""
 
 _HALVINGS: Final = 40
 
 
 class Reliability:
     """
-    Measures the calibration: how often pixels of each confidence are right.
+    Measures the calibration: the accuracy of pixels by their confidence.
 
     The expected calibration error is that of Guo, Pleiss, Sun, Weinberger, "On Calibration of
     Modern Neural Networks", ICML 2017: pixels are put into bins by the confidence of their
-    class; the error is the mean, over all pixels, of the difference between the share of right
-    pixels in their bin and its mean confidence.
+    class; the error is the mean, over all pixels, of the difference between the accuracy in
+    their bin and its mean confidence.
     """
 
     def __init__(self) -> None:
         """Start without frames."""
-        # By prediction (background or not) and confidence: all pixels, and those that are right.
+        # By prediction (background or not) and confidence: all pixels, and correct pixels.
         self._counts = np.zeros((2, 256, 2), np.int64)
 
     def add(self, truth: NDArray[np.uint8], segmentation: Segmentation) -> None:
         """
         Add a frame.
 
-        :param truth: (H, W) uint8 class index; NO_DECISION does not count.
-        :param segmentation: the prediction, with confidence; NO_DECISION does not count.
+        :param truth: (H, W) uint8 class index; NO_DECISION is ignored.
+        :param segmentation: the prediction, with confidence; NO_DECISION is ignored.
         :raises ValueError: if the segmentation has no confidence.
         """
         mask, confidence = segmentation.mask, segmentation.confidence
@@ -58,13 +58,13 @@ class Reliability:
         Compute the errors.
 
         :return: `ece`, over all pixels; `instrument_ece`, over those predicted as an instrument;
-            None where there are none.
+            None if there are none.
         """
         return {'ece': _ece(self._counts.sum(0)), 'instrument_ece': _ece(self._counts[1])}
 
 
 def _ece(counts: NDArray[np.int64]) -> float | None:
-    """Compute the error from (256, 2) counts: pixels, and right ones, by confidence."""
+    """Compute the error from (256, 2) counts by confidence: all pixels, and correct pixels."""
     total, right = counts.T
     if not total.any():
         return None
@@ -76,10 +76,11 @@ def _ece(counts: NDArray[np.int64]) -> float | None:
 
 class Temperature:
     """
-    Collects pixels of frames, then fits the temperature by which to divide the logits.
+    Collects pixels of frames, then fits the temperature: the divisor of the logits.
 
-    As in the same paper: the temperature at which the ground truth is the most probable, which
-    changes no class. The loss is convex in its inverse, so its slope gives the side to search.
+    As in the same paper, it maximizes the likelihood of the ground truth, and changes no class.
+    The loss is convex in the inverse temperature, so the sign of its slope gives the search
+    direction.
     """
 
     def __init__(self) -> None:
@@ -92,7 +93,7 @@ class Temperature:
         """
         Add a frame.
 
-        :param truth: (h, w) uint8 class index at the network's size; NO_DECISION does not count.
+        :param truth: (h, w) uint8 class index at the network's size; NO_DECISION is ignored.
         :param logits: (C, h, w).
         """
         counted = np.flatnonzero(truth != NO_DECISION)
@@ -102,7 +103,7 @@ class Temperature:
 
     def tune(self) -> float:
         """
-        Choose.
+        Fit the temperature.
 
         :return: the temperature, within TEMPERATURES; 1 if there is no pixel.
         """
@@ -132,16 +133,16 @@ MARGINS: Final = tuple(0.25 * step for step in range(17))
 """Candidate margins, in logits."""
 
 LARGEST_LOSS: Final = 0.015
-"""The most that a margin may cost of the mean IoU over the frames that show the class."""
+"""Largest decrease that a margin may cause in the mean IoU over frames with the class."""
 
 
 class LeastMargins:
     """
-    Collects frames, then finds the margin that each class must have over the next best.
+    Collects frames, then selects for each class the margin that it must have over the next best.
 
-    In the official metric, one stray pixel of an absent class costs as much as missing the class
-    altogether, which no pixel-wise loss expresses. Subtracting the margin from the class's logit,
-    in the bias of the last layer, demands this lead without any filter.
+    In the official metric, one wrong pixel of an absent class costs as much as missing the class
+    entirely, which no pixel-wise loss expresses. The margin is subtracted from the logit of the
+    class, in the bias of the last layer, so that no filter is necessary.
     """
 
     def __init__(self) -> None:
@@ -154,7 +155,7 @@ class LeastMargins:
         """
         Add a frame.
 
-        :param truth: (h, w) uint8 class index at the network's size; NO_DECISION does not count.
+        :param truth: (h, w) uint8 class index at the network's size; NO_DECISION is ignored.
         :param logits: (C, h, w).
         """
         counted = truth != NO_DECISION
@@ -167,7 +168,8 @@ class LeastMargins:
             np.bincount(which, minlength=shape[0] * shape[1]).reshape(shape)
             for which in (code, code[label == wanted])
         ]
-        # A margin keeps the pixels that lead by at least as much: sum from the other end.
+        # A margin keeps the pixels whose lead is at least as large: cumulative sum from the other
+        # end.
         area, shared = (table[:, ::-1].cumsum(1)[:, ::-1] for table in tables)
         self._area.append(area)
         self._shared.append(shared)
@@ -175,7 +177,7 @@ class LeastMargins:
 
     def tune(self) -> tuple[float, ...]:
         """
-        Choose.
+        Select the margins.
 
         :return: per class, the margin with the best official IoU; 0 for the background.
         """
@@ -192,11 +194,11 @@ class LeastMargins:
 
 
 SHARES: Final = (0.0, *np.geomspace(1e-5, 3e-2, 40).round(7).tolist())
-"""Candidate shares of the image's area; of equally good ones, the smallest is chosen."""
+"""Candidate shares of the image's area; of equally good candidates, the smallest is chosen."""
 
 
 class _Regions(NamedTuple):
-    """One class in one frame: its connected regions, and the ground truth."""
+    """The connected components of a class in a frame, and the ground truth."""
 
     shares: NDArray[np.float64]
     area_px: NDArray[np.int64]
@@ -204,7 +206,7 @@ class _Regions(NamedTuple):
     truth_px: int
 
     def iou(self, least: float) -> float:
-        """Compute the official IoU with smaller regions as background."""
+        """Compute the official IoU with components below a minimum area as background."""
         kept = self.shares >= least
         shared = int(self.shared_px[kept].sum())
         union = self.truth_px + int(self.area_px[kept].sum()) - shared
@@ -212,7 +214,7 @@ class _Regions(NamedTuple):
 
 
 class LeastRegions:
-    """Collects the regions of frames, then finds the minimum size per class with the best IoU."""
+    """Collects components of frames, then selects the minimum area per class with the best IoU."""
 
     def __init__(self) -> None:
         """Start without frames."""
@@ -230,7 +232,7 @@ class LeastRegions:
 
     def tune(self) -> tuple[float, ...]:
         """
-        Choose.
+        Select the minimum areas.
 
         :return: per class, the minimum share of the image's area, as in ModelSpec.
         """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Frames of images, videos and data sets: how they are decoded and written, and where they are.
+Finds, decodes and writes frames of images, videos and data sets.
 
-The sources of a verb give them one at a time, with their masks where these are asked for.
+Sources yield them one at a time, with their masks if these are requested.
 """
 
 import re
@@ -36,7 +36,7 @@ from surgseg_ros.evaluation.pairs import read_truth
 from surgseg_ros.evaluation.videos import Video, open_video
 
 PARTIAL: Final = '.part'
-"""Suffix of a file's name while it is written."""
+"""Suffix of the name of a file while it is being written."""
 
 
 def read_image_file(path: Path) -> NDArray[np.uint8]:
@@ -45,7 +45,7 @@ def read_image_file(path: Path) -> NDArray[np.uint8]:
 
     :param path: a file of any format that OpenCV reads.
     :return: (H, W, 3) uint8 RGB.
-    :raises FrameError: if it cannot be decoded, or a part of it is missing or damaged.
+    :raises FrameError: if it cannot be decoded, or parts are missing or damaged.
     """
     try:
         data = path.read_bytes()
@@ -70,18 +70,18 @@ def read_frames(
     path: Path, indices: Iterable[int], data_errors: dict[int, str] | None = None
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """
-    Decode frames of a video by their number, counted from 0.
+    Decode frames of a video by their numbers, counted from 0.
 
-    Numbers come from the file's own index or time stamps, and are not a count of what decodes: a
+    Numbers come from the file's own index or time stamps, and are not a count of decoded frames: a
     lost frame keeps its number. For an undamaged video they equal the numbers of the data set's
     own tools, which read frame by frame.
 
     :param path: the video.
     :param indices: ascending, possibly infinite.
-    :param data_errors: receives those that are missing or damaged, with the reason; if None,
-        these raise.
+    :param data_errors: collects missing and damaged frames with the reason; if None, they raise
+        FrameError.
     :return: index and (H, W, 3) uint8 RGB; ends with the video, even if `indices` continue.
-    :raises FrameError: if the video, or a frame that is asked for, cannot be decoded.
+    :raises FrameError: if the video, or a requested frame, cannot be decoded.
     """
     yield from open_video(path).read(indices, data_errors)
 
@@ -90,7 +90,7 @@ def write_png(path: Path, image: NDArray[np.uint8], compression: int = 1) -> Non
     """
     Write an image or mask atomically: a file of its name is always complete.
 
-    :param path: where; its folder must exist.
+    :param path: path of the file; its folder must exist.
     :param image: (H, W, 3) uint8 RGB, or (H, W) uint8.
     :param compression: level of zlib, 0 to 9.
     :raises OSError: if it cannot be written; nothing is left.
@@ -105,7 +105,7 @@ VIDEO_EVERY: Final = 60
 """SAR-RARP50 has a mask for every 60th frame of its videos, which is one per second."""
 
 _NAMED: Final = 20
-"""Number of missing frames of a video that are listed; the rest is counted."""
+"""Maximum number of missing frames of a video that are listed; the others are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +113,13 @@ class Source:
     """
     Frames of one video.
 
-    :param name: of the video in the official layout, `video_41`.
-    :param numbers: which frames, ascending; None for every `every`-th until the video ends.
+    :param name: name of the video in the official layout, such as `video_41`.
+    :param numbers: numbers of the frames, ascending; None for every `every`-th of the video.
     :param every: see `numbers`.
     :param images: frames that are image files, by number.
     :param video: the file of the other frames.
     :param masks: the ground truth of frames, by number; only of a data set.
-    :param names: of image files without endings, by number, if they are not official names.
+    :param names: names of image files without suffix, by number, if they are not official names.
     """
 
     name: str
@@ -131,7 +131,7 @@ class Source:
     names: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """Count the frames; of a video, missing ones included."""
+        """Return the number of frames, including missing frames of a video."""
         if self.numbers is not None:
             return len(self.numbers)
         film = self.film
@@ -148,19 +148,19 @@ class Source:
 
     def mask_name(self, number: int) -> str:
         """
-        Name the mask of a frame: like its image, or officially by nine digits.
+        Return the name of a mask: that of its image, or the official name of nine digits.
 
-        :param number: of the frame.
-        :return: the name of the file, without ending.
+        :param number: number of the frame.
+        :return: the name of the file, without suffix.
         """
         return self.names.get(number, f'{number:09d}')
 
     def wants(self, number: int) -> bool:
         """
-        Check whether a frame is one of these, if the video is long enough.
+        Return whether a frame number is selected, if the video is long enough.
 
-        :param number: of the frame.
-        :return: whether it is.
+        :param number: number of the frame.
+        :return: whether it is selected.
         """
         return number % self.every == 0 if self.numbers is None else number in self.numbers
 
@@ -171,8 +171,8 @@ class Source:
         Decode the frames.
 
         :param is_done: called with a frame's number; if true, the frame is skipped.
-        :param data_errors: receives the frames of a video that are missing or damaged, with the
-            reason; if None, these raise.
+        :param data_errors: collects missing and damaged frames of a video with the reason; if
+            None, they raise FrameError.
         :return: number and (H, W, 3) uint8 RGB.
         :raises FrameError: if a frame cannot be decoded.
         """
@@ -193,7 +193,7 @@ class Source:
 
     def check(self) -> None:
         """
-        Check that the video, if one is needed, can be read, and that a frame of it decodes.
+        Check that the video, if one is needed, can be read, and that one of its frames decodes.
 
         :raises FrameError: if it cannot.
         """
@@ -225,7 +225,7 @@ class LabelledFrame(NamedTuple):
 
     :param number: of the frame in the video.
     :param image: (H, W, 3) uint8 RGB.
-    :param mask: (H, W) uint8 class index, or None where there is no truth.
+    :param mask: (H, W) uint8 class index, or None without a truth.
     """
 
     number: int
@@ -237,10 +237,10 @@ def find_sources(path: Path, every: int | None = None) -> list[Source]:
     """
     Find the sources in a path.
 
-    :param path: a video; a folder of images; or a video's folder or a folder of these, as
-        SAR-RARP50 has them, unpacked or not, or with the two eyes in each.
-    :param every: take each frame whose number is a multiple of it; by default all images of a
-        folder, those frames of a data set that have a mask, and every 60th of a video.
+    :param path: a video; a folder of images; or the folder of a video or of several, in the layout
+        of SAR-RARP50, unpacked or not, or with a folder for each of two eyes.
+    :param every: use frames whose number is a multiple of it; by default all images of a folder,
+        the frames of a data set that have a mask, and every 60th frame of a video.
     :return: one source for each video, or for each eye of one, sorted by name.
     :raises FrameError: if there are no frames.
     """
@@ -268,11 +268,11 @@ def find_sources(path: Path, every: int | None = None) -> list[Source]:
 
 def report_losses(source: Source, data_errors: Mapping[int, str]) -> str:
     """
-    Describe what is missing or damaged in a video.
+    Describe missing and damaged frames of a video.
 
-    :param source: of its frames.
-    :param data_errors: found while reading them; see Source.read.
-    :return: a line for each of the first ones, and the number of the others; empty if none.
+    :param source: source of its frames.
+    :param data_errors: as collected by Source.read.
+    :return: a line for each of the first frames, and the number of the others; empty if none.
     """
     film = source.film
     gaps = () if film is None else film.data_errors
@@ -291,8 +291,8 @@ def labelled_frames(
 
     :param source: the video.
     :param crop: the part of image and mask to return.
-    :param data_errors: receives the missing or damaged frames of a video without a mask, with the
-        reason; if None, these raise. Those with a mask always raise.
+    :param data_errors: collects missing and damaged frames without a mask, with the reason; if
+        None, they raise FrameError. Frames with a mask always raise.
     :return: the frames, all of one size.
     :raises FrameError: if a frame cannot be decoded, has another size than the first one or its
         mask, or is missing though it has a mask; if the crop exceeds the image; or if there is
@@ -322,7 +322,7 @@ def labelled_frames(
 
 
 def _of_data_set(name: str, video: Path, every: int | None) -> Source:
-    """Take the frames that have a mask, or, without any, those at the masks' rate."""
+    """Select the frames that have a mask; without masks, those at the usual rate of masks."""
     images, file = find_images(video), find_video_file(video)
     masks = masks_by_number(video)
     lacking = [number for number in masks if number not in images]
@@ -347,7 +347,7 @@ def _of_images(
 
 
 def _numbered(files: Sequence[Path]) -> dict[int, Path]:
-    """Take numbers from the files' names, or from their order if the names have none."""
+    """Use numbers from the file names, or the order of the files if the names have none."""
     matches = [re.search(r'(\d+)$', file.stem) for file in files]
     numbers = [int(match[1]) for match in matches if match]
     if len(set(numbers)) < len(files):
@@ -356,7 +356,7 @@ def _numbered(files: Sequence[Path]) -> dict[int, Path]:
 
 
 def _own_names(images: Mapping[int, Path]) -> dict[int, str]:
-    """Name images by their files; none if all have the names of a data set's frames."""
+    """Return the names of image files; empty if all have official names."""
     matches = {number: IMAGE_NAME.fullmatch(path.stem) for number, path in images.items()}
     if all(match and int(match[1]) == number for number, match in matches.items()):
         return {}
@@ -364,7 +364,7 @@ def _own_names(images: Mapping[int, Path]) -> dict[int, str]:
 
 
 def _refuse_lost(masks: Mapping[int, Path], data_errors: Mapping[int, str]) -> None:
-    """Refuse a video that lacks a frame which has a mask."""
+    """Reject a video that lacks a frame which has a mask."""
     for number in masks.keys() & data_errors.keys():
         raise FrameError(f'{data_errors[number]}; it has a mask: copy the video again')
 

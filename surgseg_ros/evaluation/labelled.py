@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures a model on sets of labelled images, which may be of any size, and partly unlabelled."""
+"""Evaluates a model on sets of labelled images of any size, which may be partly unlabelled."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -31,11 +31,11 @@ from surgseg_ros.evaluation.pairs import read_mask
 from surgseg_ros.evaluation.predict import PredictOptions
 
 THIN: Final = {'needle': NEEDLE, 'thread': THREAD}
-"""The classes that are found if they are near; by their keys in the JSON file."""
+"""Thin classes, which are scored with a tolerance, by their keys in the JSON file."""
 
 
 class LabelledCounts(NamedTuple):
-    """The counts of one image: of all classes, and of the thin ones by their keys in THIN."""
+    """The counts of one image: of all classes, and of thin classes by their keys in THIN."""
 
     classes: FrameCounts
     thin: Mapping[str, NearCounts]
@@ -45,10 +45,10 @@ def find_sets(folders: Sequence[Path]) -> dict[str, list[LabelledImage]]:
     """
     Find sets of labelled images.
 
-    :param folders: with `images/` and `masks/` each.
-    :return: name to pairs. Folders of the same name get the names of as many parents as needed to
+    :param folders: folders that contain `images/` and `masks/`.
+    :return: pairs by name. Folders of the same name get the names of as many parents as needed to
         distinguish them.
-    :raises FrameError: if one is given twice, or cannot be used.
+    :raises FrameError: if a folder is given twice, or cannot be used.
     """
     paths = [folder.resolve() for folder in folders]
     for place, path in enumerate(paths):
@@ -69,16 +69,16 @@ def measure(
     left_out: Collection[int] = (),
 ) -> dict[str, Any]:
     """
-    Run a model over sets of labelled images, and score its masks as `predict` would write them.
+    Run a model over sets of labelled images, and score the masks that `predict` would write.
 
     :param segmenter: the model.
     :param sets: name to pairs, see `find_sets`.
     :param left_out: classes that count as background in truth and prediction.
     :return: values for a JSON file: `model`, `left_out`, `tolerance` and `sets`; see
         `summarize_labelled`.
-    :raises FrameError: if an image cannot be read, or its mask does not fit it.
+    :raises FrameError: if an image cannot be read, or its mask has another size.
     :raises MaskError: if the file of a mask is not a mask.
-    :raises Exception: what the network raised on an image.
+    :raises Exception: exceptions of the network.
     """
     pipeline, measured = PredictOptions().pipeline(segmenter), {}
     with tqdm(total=sum(map(len, sets.values())), unit='frame', leave=False) as bar:
@@ -106,7 +106,7 @@ def measure(
 
 
 def _read(pair: LabelledImage) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Decode the image and its truth, in which NO_DECISION is what is not labelled."""
+    """Decode the image and its truth, in which NO_DECISION means that a pixel is not labelled."""
     image, truth = read_image_file(pair.image), read_mask(pair.mask)
     if image.shape[:2] != truth.shape:
         sizes = [f'{array.shape[1]}x{array.shape[0]}' for array in (truth, image)]
@@ -127,12 +127,12 @@ def count_labelled(
     """
     Count the pixels of one image.
 
-    :param truth: (H, W) uint8 class index; NO_DECISION where it is not labelled, which is counted
-        neither in truth nor in prediction.
-    :param predicted: (H, W) uint8 class index; NO_DECISION counts as a class that is wrong.
+    :param truth: (H, W) uint8 class index; pixels with NO_DECISION are not labelled, and are
+        counted neither in truth nor in prediction.
+    :param predicted: (H, W) uint8 class index; NO_DECISION counts as a wrong class.
     :param left_out: classes that count as background in both.
     :return: the counts.
-    :raises ValueError: if the truth holds another value.
+    :raises ValueError: if the truth contains another value.
     """
     kept = np.arange(256, dtype=np.uint8)
     kept[list(left_out)] = BACKGROUND
@@ -149,12 +149,12 @@ def summarize_labelled(images: Sequence[LabelledCounts]) -> dict[str, Any]:
     Compute the scores of a set.
 
     :param images: the counts; at least one.
-    :return: `official_miou`, the mean over images of the mean over classes, 1 where a class is
+    :return: `official_miou`, the mean over images of the mean over classes, 1 for a class that is
         absent in both masks; `official_miou_floor`, the same for a prediction of background only;
         `tools_iou`, of TOOLS as if they were one class; `class_iou`, by name `pooled` (over all
         pixels of all images) and `present` (the mean over the images whose truth has the class);
         `needle` and `thread`, `precision`, `recall` and `f1`, see `summarize_near`. None
-        where there is nothing to divide by.
+        if the denominator is 0.
     """
     frames = [image.classes for image in images]
     summary = summarize({'': frames})

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The layout of a data set: where its videos, frames and masks are.
+The layout of a data set: its videos, frames and masks.
 
-Data sets also come from file systems for which `RGB` and `rgb` are the same name. So the case of
-names is ignored; two names that differ in nothing else are refused.
+Data sets also come from file systems on which `RGB` and `rgb` are the same name. So names are
+compared case-insensitively; two names that differ only in case are rejected.
 """
 
 import re
@@ -14,15 +14,15 @@ from typing import Final, NamedTuple
 from surgseg_ros.core.stereo_calibration import EYES
 
 VIDEO_FILE: Final = 'video_left.avi'
-"""A video that is not unpacked, beside `segmentation/`."""
+"""A video file that is not unpacked, beside `segmentation/`."""
 
 IMAGE_FOLDERS: Final = ('rgb', 'frames')
-"""Possible folders of an unpacked video's frames, beside `segmentation/`; the first one wins."""
+"""Possible folders of the frames of an unpacked video, beside `segmentation/`, by priority."""
 
 IMAGE_SUFFIXES: Final = ('.png', '.jpg', '.jpeg')
 
 DRAWN_FILE: Final = 'synthetic.json'
-"""Beside `segmentation/`, if `synthesize` drew the video; names its scene."""
+"""File beside `segmentation/` if `synthesize` drew the video; names the scene."""
 
 MASK_FOLDER: Final = 'segmentation'
 MASK_SUFFIX: Final = '.png'
@@ -31,13 +31,16 @@ LABELLED_FOLDERS: Final = ('images', 'masks')
 """Folders of a set of labelled images that are not frames of videos."""
 
 _NAMED: Final = 20
-"""Number of files that a message lists; the rest is counted."""
+"""Maximum number of files that a message lists; the others are counted."""
 
 _VIDEO_PREFIX: Final = 'video_'
 
 IMAGE_NAME: Final = re.compile(r'_?(\d{9})')
-"""Of a frame's file without its ending: nine digits are the frame's index. Fewer are a count of
-someone's own, of other frames."""
+"""
+File name of a frame without suffix: nine digits are the index of the frame.
+
+Names with fewer digits are numbers of the user's own, which count other frames.
+"""
 
 
 def find_videos(root: Path) -> list[Path]:
@@ -54,10 +57,10 @@ def find_videos(root: Path) -> list[Path]:
 
 def official_name(name: str) -> str:
     """
-    Give a video the name that the data set would use.
+    Return the official name of a video in a data set.
 
-    :param name: of its folder or file, without an ending.
-    :return: the same with the prefix `video_`.
+    :param name: name of its folder or file, without suffix.
+    :return: the name with the prefix `video_`.
     """
     if name.lower().startswith(_VIDEO_PREFIX):
         return _VIDEO_PREFIX + name[len(_VIDEO_PREFIX) :]
@@ -66,12 +69,12 @@ def official_name(name: str) -> str:
 
 def find_views(root: Path) -> dict[str, Path]:
     """
-    Find the folders that hold the frames of a data set's videos.
+    Find the folders that contain the frames of a data set's videos.
 
     :param root: the data set.
-    :return: name to folder, sorted: `video_01` and the video's folder; of a stereo video, which
-        has neither frames nor masks beside `left/` and `right/`, `video_01/left` and
-        `video_01/right`, and these.
+    :return: folders by name, sorted: the video's folder as `video_01`; for a stereo video, which
+        has neither frames nor masks beside `left/` and `right/`, these folders as `video_01/left`
+        and `video_01/right`.
     :raises FrameError: if two names differ only in case.
     """
     views = {}
@@ -86,7 +89,7 @@ def find_eyes(video: Path) -> dict[str, Path]:
     Find the folders of the eyes of a stereo video.
 
     :param video: its folder.
-    :return: name of each of EYES to its folder; empty if it is no stereo video.
+    :return: folders by name in EYES; empty if it is not a stereo video.
     :raises FrameError: if two names differ only in case.
     """
     eyes = {name: _child(video, name) for name in EYES}
@@ -100,7 +103,7 @@ def find_video_file(video: Path) -> Path | None:
     Find the file of a video that is not unpacked.
 
     :param video: its folder.
-    :return: the file; None where there is none.
+    :return: the file; None if there is none.
     :raises FrameError: if two names differ only in case.
     """
     return _child(video, VIDEO_FILE)
@@ -111,7 +114,7 @@ def find_masks(video: Path, name: str = MASK_FOLDER) -> list[Path]:
     Find the masks of a video.
 
     :param video: its folder.
-    :param name: of the folder in it that holds them.
+    :param name: name of the folder of masks in it.
     :return: the PNG files in that folder, sorted by name.
     :raises FrameError: if two names differ only in case.
     """
@@ -121,10 +124,10 @@ def find_masks(video: Path, name: str = MASK_FOLDER) -> list[Path]:
 
 def masks_by_number(video: Path) -> dict[int, Path]:
     """
-    Find the masks of a video by the number of their frame.
+    Find the masks of a video by the numbers of their frames.
 
     :param video: its folder.
-    :return: mapping from the frame's index to its mask, sorted by name.
+    :return: masks by frame index, sorted by name.
     :raises FrameError: if a name is not a number, or two are the same number.
     """
     masks: dict[int, Path] = {}
@@ -141,7 +144,7 @@ def find_images(video: Path) -> dict[int, Path]:
     Find the frames of an unpacked video.
 
     :param video: folder of the video.
-    :return: mapping from the frame's index to its file, sorted.
+    :return: files by frame index, sorted.
     :raises FrameError: if two names differ only in case.
     """
     found: dict[int, Path] = {}
@@ -158,7 +161,7 @@ def find_images(video: Path) -> dict[int, Path]:
 
 def has_images(video: Path) -> bool:
     """
-    Check whether a folder is that of a video.
+    Return whether a folder is that of a video.
 
     :param video: the folder.
     :return: whether it contains frames, unpacked or not.
@@ -179,7 +182,7 @@ def images_in(folder: Path) -> list[Path]:
 
 
 class LabelledImage(NamedTuple):
-    """An image of any format, and the mask of the same name."""
+    """An image of any format, and the mask with the same name."""
 
     image: Path
     mask: Path
@@ -187,9 +190,9 @@ class LabelledImage(NamedTuple):
 
 def find_labelled(folder: Path) -> list[LabelledImage]:
     """
-    Find the images of a set and their masks: files of the same name, without its ending.
+    Find the images of a set and their masks: files with the same name, apart from the suffix.
 
-    :param folder: holds `images/` and `masks/`.
+    :param folder: folder that contains `images/` and `masks/`.
     :return: the pairs, sorted by name; at least one.
     :raises FrameError: if a folder or file is missing, or two files have the same name.
     """
@@ -216,7 +219,7 @@ def find_labelled(folder: Path) -> list[LabelledImage]:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    """Find the files of a folder, hidden ones left out, by name without ending."""
+    """Return the files of a folder by name without suffix, except for hidden files."""
     found: dict[str, Path] = {}
     for path in sorted(_inside(folder)):
         if path.name.startswith('.'):
@@ -245,7 +248,7 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _once(paths: Iterable[Path]) -> list[Path]:
-    """Refuse two names that other file systems cannot distinguish."""
+    """Reject two names that other file systems cannot distinguish."""
     by_name: dict[str, Path] = {}
     for path in sorted(paths):
         other = by_name.setdefault(path.name.lower(), path)
@@ -258,4 +261,4 @@ def _once(paths: Iterable[Path]) -> list[Path]:
 
 
 class FrameError(ValueError):
-    """An image or video that cannot be used; the message names it, and a remedy."""
+    """An image or video that cannot be used; the message names it, and gives a remedy."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The official SAR-RARP50 metric and its companions: count first (integers), divide last."""
+"""The official SAR-RARP50 metric and additional scores, computed from integer counts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,17 +21,19 @@ from surgseg_ros.core.labels import (
 )
 
 SCORED: Final = tuple(range(BACKGROUND + 1, CLASS_COUNT))
-"""The nine classes that the metric scores; an array of nine is in this order."""
+"""The nine classes that the metric scores; arrays of nine values are in this order."""
 
 TOLERANCE_PX: Final = 10
-"""Greatest Euclidean distance at which the surface Dice counts an edge pixel as matched."""
+"""Largest Euclidean distance at which the surface Dice counts an edge pixel as matched."""
 
 TOOLS: Final = (CLASPER, WRIST, SHAFT, SUCTION, HOLDER)
-"""The classes that are rigid tools; a score of tools does not ask which of them a pixel is."""
+"""Classes of rigid tools; scores of tools do not distinguish between them."""
 
 NEAR_PX: Final = 3
-"""Greatest Euclidean distance at which a pixel of a thin class counts as found, in an image that
-is NEAR_WIDTH_PX wide; in others in proportion."""
+"""
+Largest distance at which a pixel of a thin class counts as found, for images of NEAR_WIDTH_PX
+columns; for others, it is scaled.
+"""
 
 NEAR_WIDTH_PX: Final = 640
 
@@ -46,19 +48,19 @@ _OTHER: Final = CLASS_COUNT
 _CROSS: Final = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 _GROWTH_PX: Final = ((4, 1), (2, 1), (1, 1), (1, 1), (1, 2), (1, 4))
-"""Steps to the sides, and up and down, that make the disk dx² + dy² ≤ TOLERANCE_PX²; see _grow."""
+"""Horizontal and vertical steps that form the disk dx² + dy² ≤ TOLERANCE_PX²; see _grow."""
 
 
 @dataclass(frozen=True)
 class FrameCounts:
     """
-    The counts from which a frame's scores are computed; only these may be added up.
+    The counts from which a frame's scores are computed; they can be added up.
 
     :param confusion: (10, 11) pixels by class in the truth and class in the prediction; the last
-        column holds predicted values that are not a class, such as NO_DECISION.
+        column counts predicted values that are not a class, such as NO_DECISION.
     :param met_edge_px: (9,) edge pixels, of both masks, within the tolerance of the other's edge.
     :param edge_px: (9,) edge pixels of both masks.
-    :param missing: whether there was no prediction, which officially scores 0 for every class.
+    :param missing: whether there was no prediction, which officially scores 0 in every class.
     """
 
     confusion: NDArray[np.int64]
@@ -85,13 +87,13 @@ class FrameCounts:
 
     @property
     def iou(self) -> NDArray[np.float64]:
-        """(9,) intersection over union; 1 where the class is in neither, 0 if missing."""
+        """(9,) intersection over union; 1 if the class is in neither mask, 0 if missing."""
         union = self.truth_px + self.predicted_px - self.intersection_px
         return _ratio(self.intersection_px, union) * (not self.missing)
 
     @property
     def nsd(self) -> NDArray[np.float64]:
-        """(9,) normalized surface Dice; 1 where the class is in neither, 0 if missing."""
+        """(9,) normalized surface Dice; 1 if the class is in neither mask, 0 if missing."""
         return _ratio(self.met_edge_px, self.edge_px) * (not self.missing)
 
 
@@ -102,10 +104,10 @@ def count_frame(
     Count the pixels of one frame.
 
     :param truth: (H, W) uint8 class index.
-    :param predicted: (H, W) uint8 class index or NO_DECISION; None where there is none.
+    :param predicted: (H, W) uint8 class index or NO_DECISION; None if there is none.
     :param edges: whether to count edge pixels for `nsd` too, which takes most of the time.
-    :return: the counts; without `edges`, those of edge pixels are 0.
-    :raises ValueError: if the sizes differ, or the truth holds a value that is not a class.
+    :return: the counts; without `edges`, edge counts are 0.
+    :raises ValueError: if the sizes differ, or the truth contains a value that is not a class.
     """
     if predicted is not None and truth.shape != predicted.shape:
         raise ValueError(
@@ -148,7 +150,7 @@ class _Edges:
         self._points = np.stack(np.divmod(places, mask.shape[1]))
 
     def of(self, label: int) -> NDArray[np.int64]:
-        """Find the (2, N) rows and columns of one class."""
+        """Return the (2, N) rows and columns of the edge pixels of a class."""
         return self._points[:, self._labels == label]
 
 
@@ -170,13 +172,13 @@ def _count_edges(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> tuple[in
 
 def _grow(points: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
-    Dilate by the disk of the tolerance, several times faster than pixel by pixel of its 317.
+    Dilate by the disk of the tolerance, several times faster than with a kernel of its 317 pixels.
 
-    The disk is a union of rectangles: the wider, the lower. What is widened later takes part only
-    in the remaining vertical steps, and each step is a few pixels.
+    The disk is a union of rectangles: the wider they are, the lower. A part that is widened later
+    takes part only in the remaining vertical steps, and each step is a few pixels.
 
     :param points: (H, W) uint8, 0 or 1.
-    :return: the same, 1 within the tolerance of a 1.
+    :return: the dilated array, 1 within the tolerance of a 1.
     """
     wide, near = points.copy(), points.copy()
     for across, upward in _GROWTH_PX:
@@ -197,14 +199,14 @@ def _size(mask: NDArray[np.uint8]) -> str:
 
 def summarize(videos: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
     """
-    Compute the official means from the counts, and others under their own names.
+    Compute the official means from the counts, and additional scores under other names.
 
-    :param videos: name to the counts of its frames; at least one video, each with a frame.
+    :param videos: counts of frames by name of the video; at least one video, each with a frame.
     :return: `mIoU`, `mNSD`, `score` (official); `floor`, the same three for a prediction of
         nothing but background; `videos`, name to `mIoU`, `mNSD`, `class_mIoU`, `class_mNSD`;
         `pooled_class_IoU`, over all pixels of all frames; `present_class_IoU`, over the frames
-        whose truth has the class; `mean_present_class_IoU`, of the classes that occur at all.
-        Where a class never occurs, its value is None.
+        whose truth has the class; `mean_present_class_IoU`, over the classes that occur.
+        A class that never occurs has the value None.
     :raises ValueError: if there is no video, or one has no frame.
     """
     if empty := [name for name, frames in videos.items() if not frames] or not videos:
@@ -236,7 +238,7 @@ def summarize(videos: Mapping[str, Sequence[FrameCounts]]) -> dict[str, Any]:
 
 
 def _companions(frames: Sequence[FrameCounts]) -> dict[str, Any]:
-    """Compute the values that are not official, under names of their own."""
+    """Compute the scores that are not official."""
     truth = np.stack([frame.truth_px for frame in frames])
     predicted = np.stack([frame.predicted_px for frame in frames])
     shared = np.stack([frame.intersection_px for frame in frames])
@@ -258,7 +260,7 @@ def _companions(frames: Sequence[FrameCounts]) -> dict[str, Any]:
 
 def pooled_iou(frames: Sequence[FrameCounts], labels: Sequence[int]) -> float | None:
     """
-    Compute the IoU of several classes as if they were one, over all pixels of all frames.
+    Compute the IoU of several classes, merged into one, over all pixels of all frames.
 
     :param frames: the counts.
     :param labels: the classes.
@@ -272,9 +274,9 @@ def pooled_iou(frames: Sequence[FrameCounts], labels: Sequence[int]) -> float | 
 
 class NearCounts(NamedTuple):
     """
-    The pixels of a thin class, which a shift by a pixel would rob of its IoU; they add up.
+    The counts of a thin class, whose IoU would suffer from a shift of one pixel; they add up.
 
-    :param right_px: predicted pixels that are near one of the truth.
+    :param right_px: predicted pixels that are near a pixel of the truth.
     :param predicted_px: predicted pixels.
     :param found_px: pixels of the truth that are near a predicted one.
     :param truth_px: pixels of the truth.
@@ -288,7 +290,7 @@ class NearCounts(NamedTuple):
 
 def count_near(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> NearCounts:
     """
-    Count the pixels of a thin class that are near the other mask's; see NEAR_PX.
+    Count the pixels of a thin class that are near those of the other mask; see NEAR_PX.
 
     :param truth: (H, W) bool.
     :param predicted: (H, W) bool.
@@ -316,8 +318,8 @@ def summarize_near(frames: Sequence[NearCounts]) -> dict[str, float | None]:
     Compute the scores of a thin class over all pixels of all frames.
 
     :param frames: the counts.
-    :return: `precision`, None if nothing was predicted; `recall`, None if the truth has nothing;
-        `f1`, None if neither has.
+    :return: `precision`, None if nothing was predicted; `recall`, None if the class is not in the
+        truth; `f1`, None if it is in neither mask.
     """
     right, predicted, found, truth = (sum(column) for column in zip(*frames, strict=True))
     precision = right / predicted if predicted else None

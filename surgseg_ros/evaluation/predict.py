@@ -29,7 +29,7 @@ from surgseg_ros.evaluation.predict_totals import Failure, Totals
 from surgseg_ros.evaluation.stereo import Locator, in_step
 
 RECORD_FILE: Final = 'predict.json'
-"""Records what made the masks beside it, so that two models' masks are never mixed."""
+"""File that records the model and settings of the masks beside it, which must not be mixed."""
 
 
 OUTPUT_LAYOUT: Final = f'video_*/{MASK_FOLDER}'
@@ -42,11 +42,11 @@ class OutputError(ValueError):
 @dataclass(frozen=True)
 class PredictOptions:
     """
-    The processing of a mask before it is written.
+    The processing of masks before they are written.
 
-    :param settings: of the pipeline.
-    :param roi: the part of the images that the endoscope fills; None for all of it.
-    :param least_region: whether regions smaller than the model's `least_region` are dropped.
+    :param settings: settings of the pipeline.
+    :param roi: the part of the images that the endoscope fills; None for the whole images.
+    :param least_region: whether components below the model's `least_region` are removed.
     :param instruments: whether instruments are written, too.
     """
 
@@ -57,7 +57,7 @@ class PredictOptions:
 
     @property
     def needs_earlier_frames(self) -> bool:
-        """Whether a mask, or the track of an instrument, depends on the frames before its own."""
+        """Whether a mask, or the track of an instrument, depends on earlier frames."""
         frozen = self.settings.gates.get(FROZEN)
         refuses_frozen = frozen is not None and frozen.action == REFUSE
         filtered = self.settings.steady_frames > 1 or self.settings.roi_mode == AUTO
@@ -65,10 +65,10 @@ class PredictOptions:
 
     def pipeline(self, segmenter: Segmenter) -> CameraPipeline:
         """
-        Start a video.
+        Create the pipeline for a video.
 
         :param segmenter: the model.
-        :return: the pipeline that makes masks of the network's output.
+        :return: the pipeline, from network output to mask.
         :raises ValueError: if a value is out of range.
         """
         least_region = segmenter.spec.least_region if self.least_region else ()
@@ -76,7 +76,7 @@ class PredictOptions:
 
     def record(self, segmenter: Segmenter) -> dict[str, Any]:
         """
-        List the settings that change the masks.
+        List the settings that affect the masks.
 
         :param segmenter: the model; its temperature matters only if an option needs confidence.
         :return: values that can be written as JSON; None for options that are off.
@@ -112,9 +112,9 @@ def prepare(
 
     :param output: the folder.
     :param segmenter: the model that will make the masks.
-    :param values: of the parameters, `runtime` and `precision` among them.
+    :param values: values of the parameters, including `runtime` and `precision`.
     :param predict_options: the processing of the masks.
-    :raises OutputError: if it contains something else.
+    :raises OutputError: if it contains other files.
     :raises ValueError: if the options are out of range.
     """
     predict_options.pipeline(segmenter)
@@ -137,10 +137,10 @@ def prepare(
 
 def check_names(source: Source) -> None:
     """
-    Check that no two images would have the same mask.
+    Check that no two images would have masks of the same name.
 
     :param source: the images.
-    :raises FrameError: if two differ only in ending or case.
+    :raises FrameError: if two names differ only in suffix or case.
     """
     found: dict[str, Path] = {}
     for number in source.names:
@@ -167,14 +167,14 @@ def _compare(path: Path, record: dict[str, Any]) -> None:
 
 
 def _is_alone(record: Path) -> bool:
-    """Check whether the record is the only file, as after a run that was killed early."""
+    """Return whether the record is the only file, as after a run that was killed early."""
     return not any(x.is_file() and x != record for x in record.parent.rglob('*'))
 
 
 @contextmanager
 def nothing_without_masks(output: Path) -> Iterator[None]:
     """
-    Keep only masks if the block raises, from which the next run continues.
+    Keep only masks if the block raises; the next run continues from them.
 
     :param output: the folder; the block prepares it, see `prepare`. A record beside other
         files is kept.
@@ -198,8 +198,8 @@ class _View:
     The frames of a video, or of an eye of one, and the state of its camera.
 
     :param source: the frames.
-    :param folder: gets its masks, and the instruments beside them.
-    :param pipeline: of its camera.
+    :param folder: folder for the masks and, beside them, the instruments.
+    :param pipeline: pipeline of its camera.
     """
 
     def __init__(self, source: Source, folder: Path, pipeline: CameraPipeline) -> None:
@@ -209,11 +209,11 @@ class _View:
 
     @property
     def is_done(self) -> bool:
-        """Whether all its masks exist."""
+        """Whether all masks exist."""
         return len(self.done) >= len(self.source)
 
     def read(self) -> Iterator[tuple[int, tuple[NDArray[np.uint8], bool]]]:
-        """Return the number of each frame, the image, and whether frames before it are lost."""
+        """Yield the number and image of each frame, and whether frames before it are lost."""
         lost = 0
         for number, image in self.source.read(self.done.__contains__, self.data_errors):
             yield number, (image, len(self.data_errors) > lost)
@@ -228,18 +228,18 @@ def predict(
     locator: Locator | None = None,
 ) -> Totals:
     """
-    Write the masks that do not exist yet. Without stamps, frames count as consecutive.
+    Write the masks that do not exist yet; frames are assumed to be consecutive.
 
     :param segmenter: the model.
     :param sources: the videos.
     :param output: the folder, see `prepare`.
-    :param predict_options: their processing; if it needs earlier frames, an interrupted video
+    :param predict_options: the processing; if it needs earlier frames, an interrupted video
         starts again.
-    :param locator: of what both eyes of a stereo video see; with `instruments` only.
+    :param locator: computes 3-D positions in stereo videos; only used with `instruments`.
     :return: the counts.
     :raises FrameError: if a frame cannot be decoded, or none can be processed.
     :raises RuntimeError: if the machine fails.
-    :raises OutputError: if there is a file among the masks that is not a mask.
+    :raises OutputError: if the folder of masks contains another file.
     """
     totals = Totals()
     with tqdm(total=sum(map(len, sources)), unit='frame', leave=False) as bar:
@@ -263,7 +263,7 @@ def predict(
 
 
 class _Decided(NamedTuple):
-    """A frame's path of its mask, its decision, and whether it is the first eye's."""
+    """Path of a frame's mask, its decision, and whether it is of the first eye."""
 
     path: Path
     decision: Decision
@@ -273,13 +273,13 @@ class _Decided(NamedTuple):
 def _decide(
     segmenter: Segmenter, views: Sequence[_View], predict_options: PredictOptions
 ) -> Iterator[list[_Decided]]:
-    """Run the pipelines; frames of both eyes with one number come together."""
+    """Run the pipelines; frames of both eyes with the same number are yielded together."""
     for number, frames in in_step([view.read() for view in views]):
         decided = []
         for place, (image, is_after_gap) in frames:
             view = views[place]
             if is_after_gap:
-                view.pipeline.reset()  # nothing is filtered across a gap
+                view.pipeline.reset()  # the filter must not span a gap
             pipeline = view.pipeline
             process = pipeline.process if predict_options.instruments else pipeline.segment
             path = view.folder / f'{view.source.mask_name(number)}.png'
@@ -296,15 +296,15 @@ def _begin(
 
 def _write(frame: _Decided, located: Sequence[LocatedInstrument], totals: Totals) -> None:
     """
-    Write a mask; if the network failed, only note it.
+    Write a mask; if the network failed, only record the failure.
 
-    If the machine is the cause, a later run may succeed: it continues from this frame.
+    If the machine is the cause, a later run may succeed; it continues from this frame.
     """
     path, decision = frame.path, frame.decision
     if decision.error is None:
         if isinstance(decision, FrameResult):
             write_instruments(path, decision.segmentation, decision.instruments, located)
-        write_png(path, decision.mask)  # last: a frame that has a mask is done
+        write_png(path, decision.mask)  # last, since a mask marks a frame as done
         totals.add(decision)
     elif is_of_machine(decision.error):
         raise decision.error
@@ -333,7 +333,7 @@ def _make_folder(video: Path, instruments: bool) -> Path:
 
 
 def _find_done(folder: Path, source: Source) -> set[int]:
-    """List the frames whose masks exist."""
+    """Return the frames whose masks exist."""
     numbers = {name: number for number, name in source.names.items()}
     done = set()
     for mask in sorted(folder.glob('*.png')):

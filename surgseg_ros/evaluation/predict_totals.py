@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run of `predict` counts, and how it reports that."""
+"""The counts of a run of `predict`, and their summary."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ class Failure(NamedTuple):
     """
     A frame that the network could not process.
 
-    :param path: of its mask, which is NO_DECISION everywhere.
+    :param path: path of its mask, which is NO_DECISION everywhere.
     :param size: (H, W) of the frame in pixels.
-    :param reason: why, for people.
+    :param reason: the reason, as a text.
     """
 
     path: Path
@@ -28,10 +28,10 @@ class Totals:
     """
     The counts of a run.
 
-    :param sizes: how many masks of each size were written.
-    :param found: how many existed already.
-    :param undecided: of the masks written, how many are NO_DECISION, by the code of the reason.
-    :param warnings: of the others, how many have a warning, by its code.
+    :param sizes: number of masks that were written, by size.
+    :param found: number of masks that existed already.
+    :param undecided: number of written masks that are NO_DECISION, by reason code.
+    :param warnings: number of other masks with a warning, by its code.
     :param losses: a text for each missing or damaged frame or range of the videos.
     :param failures: the frames that the network could not process.
     """
@@ -47,7 +47,7 @@ class Totals:
         """
         Count a mask.
 
-        :param decision: from which the mask was made.
+        :param decision: decision of the mask.
         """
         height, width = decision.mask.shape
         self.sizes[f'{width}x{height}'] += 1
@@ -65,7 +65,7 @@ class Totals:
         return f'{written or "no new masks"}{there}'
 
     def warning_line(self) -> str:
-        """Count in a line the masks not to be trusted; empty if there are none."""
+        """Count the masks that cannot be trusted, in one line; empty if there are none."""
         parts = ('without a decision', self.undecided), ('with warnings', self.warnings)
         return '; '.join(
             f'masks {what}: ' + ', '.join(f'{count} ({code})' for code, count in counts.items())
@@ -74,7 +74,7 @@ class Totals:
         )
 
     def failure_line(self) -> str:
-        """Describe in a line the frames that could not be processed; empty if there are none."""
+        """Describe frames that could not be processed, in one line; empty if there are none."""
         if not self.failures:
             return ''
         count, first = len(self.failures), self.failures[0]

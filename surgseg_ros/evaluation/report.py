@@ -33,7 +33,7 @@ _WRONG: Final = (255, 70, 70)
 
 
 def _palette() -> NDArray[np.uint8]:
-    """Class colours with a grey background, from which all of them stand out; from black, not."""
+    """Class colours with a grey background, from which all of them differ clearly."""
     palette = PALETTE.copy()
     palette[BACKGROUND] = 108
     return palette
@@ -43,7 +43,7 @@ _PALETTE: Final = _palette()
 
 
 class Panel(NamedTuple):
-    """An image with its title; the URI is None where there is nothing to show."""
+    """An image with its title; the URI is None if there is no image."""
 
     title: str
     uri: str | None
@@ -71,8 +71,8 @@ def draw_panels(pair: Pair, frames: Path | None = None) -> list[Panel]:
 
     :param pair: its masks.
     :param frames: folder of videos with images.
-    :return: truth and prediction, drawn over the input if there is one; before them the input,
-        or without one, after them the wrong pixels.
+    :return: truth and prediction, drawn over the input if there is one; the input comes first, or
+        without one, the wrong pixels come last.
     """
     truth, predicted = pair.read()
     return draw_frame(None if frames is None else find_input(frames, pair), truth, predicted)
@@ -89,7 +89,7 @@ def draw_frame(
     :param image: (H, W, 3) uint8 RGB; left out if its size differs from that of a mask.
     :param truth: (H, W) uint8 class index.
     :param predicted: (H, W) uint8 class index or NO_DECISION.
-    :return: as of `draw_panels`; without a truth, its panel and the wrong pixels are missing.
+    :return: as for `draw_panels`; without a truth, its panel and the wrong pixels are missing.
     """
     masks = (
         {'prediction': predicted} if truth is None else {'truth': truth, 'prediction': predicted}
@@ -110,11 +110,11 @@ def draw_frame(
 
 def find_input(frames: Path, pair: Pair) -> NDArray[np.uint8] | None:
     """
-    Find the image that a truth belongs to.
+    Find the image of a truth.
 
     :param frames: folder of `video_*/` with `rgb/`, `frames/` or `video_left.avi`.
     :param pair: the masks.
-    :return: (H, W, 3) uint8 RGB; None where there is none, or it cannot be read.
+    :return: (H, W, 3) uint8 RGB; None if there is none, or it cannot be read.
     """
     if not pair.truth.stem.isdecimal():
         return None
@@ -144,7 +144,7 @@ def _differing(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArra
 
 
 def _uri(image: NDArray[np.uint8]) -> str:
-    """Encode an image for the page, no larger than it is shown."""
+    """Encode an image for the page, reduced to the size at which it is shown."""
     height, width = image.shape[:2]
     if width > _WIDTH_PX:
         size = _WIDTH_PX, max(1, round(height * _WIDTH_PX / width))
@@ -170,11 +170,11 @@ def write_report(
     """
     Write the report.
 
-    :param folder: of the report; created if it does not exist.
-    :param summary: the numbers, from `summarize`.
+    :param folder: folder of the report; created if it does not exist.
+    :param summary: the scores, from `summarize`.
     :param pairs: the masks, by video.
     :param counts: the counts of `pairs`, in the same order.
-    :param frames: folder of videos with images, to show the worst frames' input too.
+    :param frames: folder of videos with images, to show the inputs of the worst frames.
     :return: the file.
     """
     floor = summary['floor']
@@ -228,7 +228,7 @@ def _videos(
 def _confusion(
     counts: Mapping[str, Sequence[FrameCounts]],
 ) -> list[tuple[str, list[float | None]]]:
-    """Compute the shares of each class's pixels; none if no frame has a prediction."""
+    """Compute the row-normalized confusion matrix; empty if no frame has a prediction."""
     frames = [frame for frame in chain.from_iterable(counts.values()) if not frame.missing]
     if not frames:
         return []
@@ -255,10 +255,10 @@ def _worst(
 
 def worst_places(counts: Mapping[str, Sequence[FrameCounts]], number: int = _SHOWN) -> list[int]:
     """
-    Choose the worst frames: the worst of each video before the second worst of any.
+    Select frames: the worst frame of each video, then the second worst of each, and so on.
 
     :param counts: the counts of each video's frames.
-    :param number: how many at most.
+    :param number: maximum number of frames.
     :return: their indices among all frames, video by video; the lowest IoU first.
     """
     ranked, start = [], 0
@@ -271,7 +271,7 @@ def worst_places(counts: Mapping[str, Sequence[FrameCounts]], number: int = _SHO
 
 
 def _present(frame: FrameCounts) -> list[tuple[int, str]]:
-    """Name the classes in a frame with their values, the lowest IoU first."""
+    """List the classes in a frame with their scores, the lowest IoU first."""
     present = np.flatnonzero(frame.truth_px + frame.predicted_px)
     return [
         (SCORED[place], f'{_NAMES[place]} {frame.iou[place]:.2f} / {frame.nsd[place]:.2f}')
