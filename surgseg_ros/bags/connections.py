@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the readers of all storages share: connections, their interface and their errors.
+Shared definitions of the readers of all storages: connections, their interface and their errors.
 
-A connection is what the files of a bag record about a topic: type, encoding, QoS.
+A connection is the description of a topic's publisher in the files of a bag: type, encoding, QoS.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -11,10 +11,10 @@ from typing import Any, Final, NamedTuple, Protocol
 import yaml
 
 _MOST_QOS_CHARACTERS: Final = 2**18
-"""Longer texts are not parsed: a profile takes 400, and a topic rarely has ten publishers."""
+"""Longer QoS profiles are not parsed: one takes 400 characters, and topics rarely have ten."""
 
 _TRANSIENT_LOCAL: Final = ('transient_local', '1')
-"""Transient local by name, as version 9 of the format writes it, and by its number in rmw."""
+"""Values for transient local: its name, as in version 9 of the format, and its number in rmw."""
 
 _CDR_SCHEMAS: Final = ('', 'ros2msg', 'ros2idl', 'omgidl')
 """Encodings of schemas that describe CDR, for channels that do not name their own encoding."""
@@ -39,9 +39,9 @@ class Connection(NamedTuple):
     """
     One publisher of a topic, as a file describes it.
 
-    :param id: by which the file's messages refer to it.
+    :param id: id by which the messages in the file refer to it.
     :param topic: the topic's name.
-    :param type_name: of the messages, `sensor_msgs/msg/Image` for example.
+    :param type_name: type of the messages, such as `sensor_msgs/msg/Image`.
     :param message_count: number of its messages in the file.
     :param digest: hash of the type's definition; empty if there is none.
     :param is_latched: whether it offered transient local durability; None if unknown.
@@ -62,18 +62,18 @@ Received = tuple[Connection, int, bytes]
 
 
 class DamagedError(ValueError):
-    """A part of a file that cannot be read, though others can."""
+    """A part of a file that cannot be read, though other parts can."""
 
 
 class UnreadableError(ValueError):
-    """A file that may be intact, but is of an unsupported kind."""
+    """A file that may be intact, but has an unsupported format."""
 
 
 class Source(Protocol):
-    """The interface of the readers of files."""
+    """The interface of the readers of bag files."""
 
     connections: list[Connection]
-    """The topics' publishers, as far as they are recorded."""
+    """The publishers of the topics, as far as they are recorded."""
 
     def open(self) -> None:
         """Open the file and find the connections."""
@@ -82,7 +82,7 @@ class Source(Protocol):
         """
         Iterate over the messages.
 
-        :raises DamagedError: after the last, if some were left out that were not reported before.
+        :raises DamagedError: after the last message, if messages were left out without a report.
         """
 
     def close(self) -> None:
@@ -93,9 +93,9 @@ def ros_type_name(name: str) -> str:
     """
     Convert a type's name to that of ROS 2.
 
-    :param name: as in a file: also of DDS (`sensor_msgs::msg::dds_::Image_`), of OMG IDL
-        (`sensor_msgs::msg::Image`) or without its middle part (`sensor_msgs/Image`).
-    :return: `sensor_msgs/msg/Image` for example; other names as they are.
+    :param name: as in a file; also as in DDS (`sensor_msgs::msg::dds_::Image_`), in OMG IDL
+        (`sensor_msgs::msg::Image`) or without the middle part (`sensor_msgs/Image`).
+    :return: for example `sensor_msgs/msg/Image`; other names are returned unchanged.
     """
     if '::' in name:
         name = '/'.join(name.removesuffix('_').replace('::dds_::', '::').split('::'))
@@ -105,11 +105,11 @@ def ros_type_name(name: str) -> str:
 
 def describe_foreign(encoding: str, schema: str, type_name: str) -> str:
     """
-    Describe messages that cannot be read as those of ROS 2.
+    Describe messages that cannot be read as ROS 2 messages.
 
-    :param encoding: of the messages; if empty, that of their schema decides.
+    :param encoding: encoding of the messages; if empty, that of their schema is used.
     :param schema: encoding of the schema; empty if there is none.
-    :param type_name: of the messages; empty if unknown.
+    :param type_name: type of the messages; empty if unknown.
     :return: a description and a remedy; empty for CDR of a named type, which ROS 2 writes.
     """
     kind, schema = encoding.strip().lower(), schema.strip().lower()
@@ -125,11 +125,11 @@ def describe_foreign(encoding: str, schema: str, type_name: str) -> str:
 
 def offers_transient_local(profiles: object) -> bool | None:
     """
-    Find from QoS profiles whether a topic is latched; nothing else in them is used.
+    Determine from QoS profiles whether a topic is latched; other policies are ignored.
 
-    :param profiles: as in the file: YAML, a list or one profile. Recorders write a list; whatever
-        other tools write here does not affect the messages.
-    :return: whether all profiles have transient local durability; None if there is none.
+    :param profiles: as in the file: YAML, a list or one profile. Recorders write a list; other
+        values do not affect how messages are read.
+    :return: whether all profiles have transient local durability; None if there is no profile.
     """
     found = _loaded(profiles)
     rows = [x for x in (found if isinstance(found, list) else [found]) if isinstance(x, Mapping)]

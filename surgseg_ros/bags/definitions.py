@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parses the records of MCAP that describe its messages: schemas, channels and the summary."""
+"""Parses the records of MCAP files that describe messages: schemas, channels and the summary."""
 
 from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
@@ -16,14 +16,14 @@ TYPE_HASH_KEY: Final = 'topic_type_hash'
 """Key of a type's hash in rosbag2's channel metadata."""
 
 QOS_KEY: Final = 'offered_qos_profiles'
-"""Key of the publishers' QoS profiles there."""
+"""Key of the publishers' QoS profiles in rosbag2's channel metadata."""
 
 
 class Fields:
     """
-    The fields of a record, one after another.
+    Reads the fields of a record, one after another.
 
-    :param content: of the record.
+    :param content: content of the record.
     """
 
     def __init__(self, content: bytes | memoryview) -> None:
@@ -63,7 +63,7 @@ class Fields:
         Read a map from channels to numbers.
 
         :param size: bytes of each number.
-        :return: id of the channel to number.
+        :return: numbers by channel id.
         :raises ValueError: if the record is too short.
         """
         block = self.block()
@@ -79,13 +79,13 @@ class Fields:
 
 class ChunkIndex(NamedTuple):
     """
-    A chunk according to the summary.
+    The entry of a chunk in the summary.
 
     :param start_time_ns: time of receipt of its earliest message.
     :param place: position of the chunk's record in the file.
-    :param counts: id of each channel to the number of its messages; empty if the chunk has no
+    :param counts: number of messages by channel id; empty if the chunk has no
         message index.
-    :param compression: of its messages.
+    :param compression: compression of its messages.
     """
 
     start_time_ns: int
@@ -98,8 +98,8 @@ class Statistics(NamedTuple):
     """
     The counts in the summary.
 
-    :param messages: of the file.
-    :param counts: id of each channel to the number of its messages; may be empty all the same.
+    :param messages: number of messages in the file.
+    :param counts: number of messages by channel id; may be empty although there are messages.
     """
 
     messages: int
@@ -114,10 +114,10 @@ class _Channel(NamedTuple):
 
 
 class Definitions:
-    """The schemas and channels of an MCAP file, whose records may stand in any order."""
+    """The schemas and channels of an MCAP file, whose records may be in any order."""
 
     def __init__(self) -> None:
-        """Start without any."""
+        """Start without definitions."""
         self._schemas: dict[int, tuple[str, str]] = {}
         self._channels: dict[int, _Channel] = {}
 
@@ -125,8 +125,8 @@ class Definitions:
         """
         Add the definition in a record; the first definition of an id is used.
 
-        :param opcode: of the record; records of other kinds are skipped.
-        :param content: of the record.
+        :param opcode: opcode of the record; records of other kinds are skipped.
+        :param content: content of the record.
         :raises ValueError: if it is malformed.
         """
         fields = Fields(content)
@@ -142,19 +142,19 @@ class Definitions:
 
     def lacks(self, keys: Collection[int]) -> set[int]:
         """
-        Find channels that are not defined yet.
+        Return the channels that are not defined yet.
 
         :param keys: ids of channels.
-        :return: those whose channel or schema is unknown.
+        :return: ids whose channel or schema is unknown.
         """
         return {key for key in keys if not self._is_defined(key)}
 
     def connections(self, counts: Mapping[int, int]) -> list[Connection]:
         """
-        Describe the channels.
+        Return the connections of all channels whose schema is known.
 
-        :param counts: id of each channel to the number of its messages.
-        :return: those whose schema is known as well.
+        :param counts: number of messages by channel id.
+        :return: the connections.
         """
         return [
             self._connection(key, counts.get(key, 0))
@@ -184,7 +184,7 @@ def read_pairs(content: memoryview) -> dict[str, str]:
     """
     Read a map of strings.
 
-    :param content: of a channel's metadata.
+    :param content: content of a channel's metadata.
     :return: the map; characters that are not UTF-8 are replaced.
     :raises ValueError: if it is malformed.
     """

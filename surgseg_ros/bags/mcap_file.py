@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Reads MCAP files: complete ones, whichever optional parts of the format they have.
+Reads MCAP files: complete files, with any optional parts of the format.
 
-It also reads the intact part of those that a crash or a full disk has truncated.
+It also reads the intact part of files that a crash or a full disk has truncated.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ from surgseg_ros.bags.records import (
 )
 
 _FOOTER: Final = struct.Struct('<BQQQI8s')
-"""Opcode, length, start of the summary, start of its offsets, checksum; then MCAP_MAGIC."""
+"""Footer: opcode, length, start of summary and of its offsets, checksum; MCAP_MAGIC follows."""
 
 _FOOTER_HEAD: Final = (2, 20)
 
@@ -52,22 +52,22 @@ _CHECKED_FOOTER_BYTES: Final = _FOOTER.size - 4 - len(MCAP_MAGIC)
 _BLOCK_BYTES: Final = 2**20
 
 _MOST_TAIL_BYTES: Final = 2**28
-"""Limit of a chunk's length: if it is greater, the length itself is damaged."""
+"""Maximum length of a chunk; if the length is greater, the length itself is damaged."""
 
 _MOST_OWN_ZEROS: Final = 8
-"""More zeros than this at a file's end are what a crash left in place of data."""
+"""If a file ends with more zeros than this, a crash left them in place of data."""
 
 _INDEX_HEAD_BYTES: Final = 2 + 4
-"""Bytes of a message index before the 16 of each message."""
+"""Bytes of a message index, in addition to 16 for each message."""
 
 
 class McapFile:
     """
     A complete MCAP file.
 
-    Its summary may lack channels, schemas, counts or the chunk index, or be absent: then these are
-    read from the data section as needed. Without a message index, as rosbag2's preset `fastwrite`
-    leaves it, messages come in the order of the file, as rosbag2 plays them.
+    Its summary may be absent, or lack channels, schemas, counts or the chunk index; these are then
+    read from the data section as needed. Without a message index, as with rosbag2's preset
+    `fastwrite`, messages are in the order of the file, as rosbag2 plays them.
 
     :param path: of the file.
     """
@@ -101,7 +101,7 @@ class McapFile:
             raise
 
     def messages(self, connections: Collection[Connection]) -> Iterator[Received]:
-        """Iterate over the messages by the index, or else in file order; skip damaged chunks."""
+        """Iterate over the messages, by the index or else in file order; skip damaged chunks."""
         read = self._by_index if self._is_indexed else self._as_they_stand
         bad: list[str] = []
         yield from read({x.id: x for x in connections}, bad)
@@ -126,7 +126,7 @@ class McapFile:
         return places(self._file(), self._data_start, self._data_end)
 
     def _read_summary(self, definitions: Definitions) -> Statistics | None:
-        """Find both ends of the messages, and read the summary after them."""
+        """Find start and end of the messages, and read the summary after them."""
         file = self._file()
         if file.read(len(MCAP_MAGIC)) != MCAP_MAGIC:
             raise ValueError('it does not begin as an MCAP file does')
@@ -137,7 +137,7 @@ class McapFile:
         self._data_end = summary_at or footer_at
         if not self._data_start <= self._data_end <= footer_at:
             raise ValueError('the footer is damaged')
-        # It determines which topics there are, and so which messages would be missed.
+        # The summary determines the topics, and so the messages that could be missed.
         if checksum and checksum != self._summary_checksum(footer_at):
             raise ValueError('the checksum of the summary is wrong')
         statistics, end = None, self._data_end
@@ -157,7 +157,7 @@ class McapFile:
         return statistics
 
     def _summary_checksum(self, footer_at: int) -> int:
-        """Compute the checksum of the summary and of the footer up to there."""
+        """Compute the checksum of the summary and the footer, up to the checksum."""
         file, checksum = self._file(), 0
         file.seek(self._data_end)
         left = footer_at + _CHECKED_FOOTER_BYTES - self._data_end
@@ -175,7 +175,7 @@ class McapFile:
         self._chunks.append(chunk)
 
     def _count(self, definitions: Definitions, statistics: Statistics | None) -> Mapping[int, int]:
-        """Count each channel's messages: from the summary, if it has counts, or one by one."""
+        """Count the messages by channel, from the summary if it has counts, or one by one."""
         if statistics and sum(statistics.counts.values()) == statistics.messages:
             return statistics.counts
         counts: Counter[int] = Counter()
@@ -195,14 +195,14 @@ class McapFile:
         return counts
 
     def _has_all_in_index(self, counts: Mapping[int, int]) -> bool:
-        """Check whether the index covers all messages: it may exist for some chunks only."""
+        """Return whether the index covers all messages: some chunks may not have one."""
         indexed: Counter[int] = Counter()
         for chunk in self._chunks:
             indexed.update(chunk.counts)
         return bool(self._chunks) and indexed == Counter(counts)
 
     def _define(self, definitions: Definitions, counts: Mapping[int, int]) -> None:
-        """Search the data section for definitions that the summary lacks."""
+        """Search the data section for definitions that are not in the summary."""
         needed = {key for key, count in counts.items() if count}
         if not definitions.lacks(needed):
             return
@@ -224,7 +224,7 @@ class McapFile:
     def _of_chunk(
         self, chunk: ChunkIndex, wanted: Mapping[int, Connection], bad: list[str]
     ) -> Iterator[tuple[int, int, tuple[Connection, bytes] | None]]:
-        """Iterate over a chunk's messages by time; decompress it when the first one is due."""
+        """Iterate over a chunk's messages by time; decompress it when its first message is due."""
         yield chunk.start_time_ns, 0, None
         try:
             found = messages_at(self._file(), self._chunk_at(chunk.place), wanted)
@@ -258,10 +258,10 @@ class McapFile:
 
 
 class RecoveredMcap(McapFile):
-    """A truncated MCAP file: its intact messages, in the order of the file."""
+    """A truncated MCAP file, of which intact messages are read in the order of the file."""
 
     def open(self) -> None:
-        """Find connections and counts; the index at the end of the file is lost."""
+        """Find connections and counts, without the index, which was at the end of the file."""
         self._stream = file = self.path.open('rb')
         self._bad: set[Place] = set()
         self._counts: Counter[int] = Counter()
@@ -270,10 +270,10 @@ class RecoveredMcap(McapFile):
             self._data_start = self._data_end = len(MCAP_MAGIC)
             end = _end_without_zeros(file)
             chunks, gone = self._walk(file, end)
-            self._tail = _whole_part_of_chunk(file, self._data_end, end)
+            self._tail = _intact_part_of_chunk(file, self._data_end, end)
             saved = self._note(records_within(self._tail))
             for place in self._bad:  # definitions occur once, in the first chunks
-                part = _whole_part_of_chunk(file, place.start - 9, place.end)
+                part = _intact_part_of_chunk(file, place.start - 9, place.end)
                 for opcode, content in records_within(part):
                     self._learn(opcode, content)
             self.connections = self._definitions.connections(self._counts)
@@ -291,7 +291,7 @@ class RecoveredMcap(McapFile):
         yield from messages_among(records_within(self._tail), wanted)
 
     def _walk(self, file: BinaryIO, end: int) -> tuple[int, int]:
-        """Record the content of the file; count its chunks, and the messages of damaged ones."""
+        """Record the content of the file; count chunks, and the messages of damaged chunks."""
         chunks = gone = 0
         is_bad = False
         for place in places(file, self._data_start, end):
@@ -309,7 +309,7 @@ class RecoveredMcap(McapFile):
         return chunks, gone
 
     def _note(self, records: Iterable[tuple[int, memoryview]]) -> int:
-        """Add definitions from records, and count the messages among them."""
+        """Add the definitions in records, and count the messages in them."""
         count = 0
         for opcode, content in records:
             if opcode == MESSAGE:
@@ -320,7 +320,7 @@ class RecoveredMcap(McapFile):
         return count
 
     def _learn(self, opcode: int, content: memoryview) -> None:
-        """Add a definition; a broken one is ignored."""
+        """Add a definition; ignore it if it is malformed."""
         with contextlib.suppress(ValueError):
             self._definitions.note(opcode, content)
 
@@ -349,7 +349,7 @@ class RecoveredMcap(McapFile):
 
 
 def _end_without_zeros(file: BinaryIO) -> int:
-    """Find the end of what was written: crashes may leave zeros after it."""
+    """Find the end of the data, since a crash may leave zeros after it."""
     size = end = file.seek(0, 2)
     while end:
         start = max(0, end - _BLOCK_BYTES)
@@ -360,7 +360,7 @@ def _end_without_zeros(file: BinaryIO) -> int:
     return 0
 
 
-def _whole_part_of_chunk(file: BinaryIO, start: int, end: int) -> bytes:
+def _intact_part_of_chunk(file: BinaryIO, start: int, end: int) -> bytes:
     """Decompress the beginning of a truncated or damaged chunk, if there is one."""
     if end - start > _MOST_TAIL_BYTES:
         return b''

@@ -21,17 +21,17 @@ else:
 
 
 MAGIC: Final = b'\x28\xb5\x2f\xfd'
-"""First bytes of compressed data. CDR differs: its first byte is 0."""
+"""First bytes of data compressed with Zstandard. CDR differs: its first byte is 0."""
 
 MOST_BYTES: Final = 2**30
-"""Limit of decompressed data: the largest image takes 800 MB."""
+"""Maximum size of decompressed data: the largest image takes 800 MB."""
 
 
 def unpack(data: bytes | memoryview, most: int = MOST_BYTES) -> bytes:
     """
     Decompress a message or a chunk, with a limit: Zstandard can expand data a thousandfold.
 
-    :param data: one frame of Zstandard.
+    :param data: one Zstandard frame.
     :param most: maximum number of bytes.
     :return: the decompressed bytes.
     :raises zstd.ZstdError: if it is damaged or truncated, or exceeds the limit.
@@ -60,7 +60,7 @@ MESSAGE_HEAD: Final = struct.Struct('<HIQQ')
 """Channel, sequence, time of receipt, time of sending."""
 
 CHUNK_HEAD: Final = struct.Struct('<QQQI')
-"""First time, last time, uncompressed size, checksum; then the compression's name."""
+"""Start time, end time, uncompressed size, checksum; the name of the compression follows."""
 
 _HEAD: Final = struct.Struct('<BQ')  # opcode, length
 
@@ -79,14 +79,14 @@ def places(file: BinaryIO, start: int, end: int) -> Iterator[Place]:
 
     :param file: it may be read at other positions meanwhile.
     :param start: position of the first record.
-    :param end: the end of the file, or of its part.
+    :param end: end of the file, or of the section.
     :return: the records up to the first incomplete one.
     """
     while start + _HEAD.size <= end:
         file.seek(start)
         opcode, length = _HEAD.unpack(file.read(_HEAD.size))
         following = start + _HEAD.size + length
-        if opcode == 0 or following > end:  # 0 is not an opcode: crashes leave blocks of zeros
+        if opcode == 0 or following > end:  # 0 is not an opcode, but crashes leave zeros
             return
         yield Place(opcode, start + _HEAD.size, following)
         start = following
@@ -113,12 +113,12 @@ def records_within(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]
 
 def records_at(file: BinaryIO, place: Place) -> list[tuple[int, memoryview]]:
     """
-    Read what is at a position in a file: a chunk's records, or one schema, channel or message.
+    Read the records at a position in a file: those of a chunk, or one schema, channel or message.
 
     :param file: the file.
     :param place: the position.
     :return: opcode and content of each; none for records of other kinds.
-    :raises DamagedError: if a part of it is damaged.
+    :raises DamagedError: if they are partly damaged.
     """
     if place.opcode not in (SCHEMA, CHANNEL, MESSAGE, CHUNK):
         return []
@@ -136,10 +136,10 @@ def messages_at(file: BinaryIO, place: Place, wanted: Mapping[int, Connection]) 
     Read the messages at a position in an MCAP file.
 
     :param file: the file.
-    :param place: of a chunk, or of one message; at others there are none.
+    :param place: position of a chunk, or of one message; at others there are none.
     :param wanted: connections by the ids of their channels.
     :return: the messages in file order.
-    :raises DamagedError: if a part of what is there is damaged.
+    :raises DamagedError: if they are partly damaged.
     """
     return messages_among(records_at(file, place), wanted)
 
@@ -167,7 +167,7 @@ def packed_part(content: bytes | memoryview) -> tuple[str, memoryview]:
     """
     Find the compressed data of a chunk.
 
-    :param content: of the chunk's record, which may be truncated.
+    :param content: content of the chunk's record, which may be truncated.
     :return: the name of the compression, and the compressed data.
     :raises ValueError: if there is no valid name.
     """
@@ -179,7 +179,7 @@ def packed_part(content: bytes | memoryview) -> tuple[str, memoryview]:
 
 
 def _unpack_lz4(packed: memoryview, most: int) -> bytes:
-    """Decompress a chunk; data that exceeds its stated size is refused."""
+    """Decompress a chunk; reject data that exceeds its stated size."""
     return bytes(lz4.frame.LZ4FrameDecompressor().decompress(packed, max_length=most + 1))
 
 
@@ -189,7 +189,7 @@ UNPACKERS: Final[Mapping[str, Callable[[memoryview, int], bytes | memoryview]]] 
     'zstd': unpack,
 }
 """
-Functions that decompress a chunk into at most so many bytes, by the name of its compression.
+Functions that decompress a chunk into at most a number of bytes, by the name of its compression.
 
 rosbags has the same table, but decompresses the whole chunk before it checks the size.
 """
@@ -208,8 +208,8 @@ def unpack_beginning(compression: str, packed: memoryview) -> bytes:
     Decompress the beginning of a truncated or damaged chunk.
 
     :param compression: the name of the compression.
-    :param packed: the compressed data, as far as they are there.
-    :return: what comes before the first damaged piece; empty if the compression is unknown.
+    :param packed: the compressed data, as far as they exist.
+    :return: the data before the first damaged piece; empty if the compression is unknown.
     """
     if not compression:
         return bytes(packed)
@@ -220,7 +220,7 @@ def unpack_beginning(compression: str, packed: memoryview) -> bytes:
         left = MOST_BYTES - found.tell()
         try:
             found.write(unpacker.decompress(packed[start : start + _PIECE_BYTES], max_length=left))
-        except (zstd.ZstdError, EOFError, RuntimeError):  # the last is lz4's
+        except (zstd.ZstdError, EOFError, RuntimeError):  # RuntimeError is raised by lz4
             break
         if unpacker.eof or found.tell() >= MOST_BYTES:
             break
@@ -243,9 +243,9 @@ def _unpack_chunk(content: bytes) -> bytes | memoryview:
 def _records_of_chunk(content: bytes) -> list[tuple[int, memoryview]]:
     try:
         data = _unpack_chunk(content)
-    except MemoryError:  # is not the file's fault
+    except MemoryError:  # not an error of the file
         raise
-    except Exception as error:  # several libraries raise many kinds for a broken chunk
+    except Exception as error:  # several libraries raise many types of errors
         raise DamagedError(str(error)) from error
     found = list(records_within(data))
     if sum(_HEAD.size + len(record) for _, record in found) != len(data):

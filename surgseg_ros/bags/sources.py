@@ -23,7 +23,7 @@ from surgseg_ros.bags.sqlite_file import SQLITE_MAGIC, RecoveredSqlite, SqliteFi
 METADATA_FILE: Final = 'metadata.yaml'
 
 NEWEST_VERSION: Final = 9
-"""Version of the format that Jazzy and Kilted write; newer ones are read if they are similar."""
+"""Version of the format of Jazzy and Kilted; newer versions are read if they are similar."""
 
 
 class MetadataError(ValueError):
@@ -33,10 +33,10 @@ class MetadataError(ValueError):
 @dataclass(frozen=True)
 class Metadata:
     """
-    What a bag should contain according to metadata.yaml, as far as it is given.
+    The description of a bag in its metadata.yaml, as far as it is given.
 
-    :param files: paths of the files, relative to the bag's folder, in the order of recording; one
-        may occur twice by mistake.
+    :param files: paths of the files, relative to the bag's folder, in the order of recording; a
+        path may occur twice by mistake.
     :param file_counts: number of messages of each file.
     :param counts: number of messages of each topic.
     :param hashes: hash of each topic's type.
@@ -53,7 +53,7 @@ def read_metadata(folder: Path) -> Metadata:
     Read a bag's metadata.yaml, of any version of the format or from other tools.
 
     :param folder: the bag.
-    :return: its values; those that are missing, or have another form, are unknown.
+    :return: its values; values that are missing, or have another type, are unknown.
     :raises MetadataError: if it cannot be read or names no files.
     """
     try:
@@ -100,7 +100,7 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _count(value: Any) -> int:
-    """Read a number of messages: 0 if it is not a number, so that nothing counts as missing."""
+    """Read a number of messages; 0 if it is not a number, so that no message counts as missing."""
     try:
         return max(0, int(value))
     except (OverflowError, TypeError, ValueError):
@@ -116,7 +116,7 @@ PACKED: Final = '.zstd'
 _BLOCK_BYTES: Final = 2**20
 
 _LEAST_FREE_BYTES: Final = 2**28
-"""Space that decompressing a file leaves free for others."""
+"""Free space that must remain when a file is decompressed."""
 
 _NUMBERED: Final = re.compile('(.*)_(0|[1-9][0-9]*)')
 
@@ -140,7 +140,7 @@ S = TypeVar('S', bound=Source)
 
 
 class BagError(ValueError):
-    """A bag that cannot be read or written as asked."""
+    """A bag that cannot be read or written as requested."""
 
 
 class Opened(NamedTuple):
@@ -149,8 +149,8 @@ class Opened(NamedTuple):
 
     :param sources: their readers, open.
     :param metadata: from metadata.yaml; None if it is missing or cannot be read.
-    :param damage: what is wrong with files that can be read in part.
-    :param missing: sentences about the files that metadata.yaml lists but the folder lacks.
+    :param damage: problems of files that can be read in part.
+    :param missing: sentences about files that metadata.yaml lists, but that do not exist.
     """
 
     sources: list[Source]
@@ -163,11 +163,11 @@ def open_sources(path: Path, stack: ExitStack) -> Opened:
     """
     Open a bag's files.
 
-    :param path: a folder, with metadata.yaml or without, or one .mcap or .db3 file, compressed
-        (with .zstd after that) or not. Compressed files are decompressed into the folder for
-        temporary files.
+    :param path: a folder, with or without metadata.yaml, or one .mcap or .db3 file, or a
+        compressed one (with .zstd appended). Compressed files are decompressed into the system's
+        folder for temporary files.
     :param stack: closes the files.
-    :return: their readers, and what is wrong with them.
+    :return: their readers and problems.
     :raises BagError: if nothing can be read.
     """
     if not path.exists():
@@ -191,7 +191,7 @@ def open_sources(path: Path, stack: ExitStack) -> Opened:
 
 
 def _nothing(folder: Path) -> str:
-    """Describe what a folder without files of a bag lacks."""
+    """Describe what is missing in a folder without bag files."""
     text = 'neither metadata.yaml nor .mcap or .db3 files that are not empty'
     return f'{text} ({_REMEDIES[".bag"]})' if any(folder.glob('*.bag')) else text
 
@@ -202,7 +202,7 @@ def _files(
     """List the files that are not empty, and those that are missing."""
     named = sorted(x for x in folder.iterdir() if storage_ending(x) in STORAGES)
     there = [x for x in named if x.stat().st_size]
-    # A file that was being compressed when the recorder crashed is beside its compressed part.
+    # A file that was being compressed when the recorder crashed exists beside its compressed part.
     there = [x for x in there if not _is_packed(x) or x.with_suffix('') not in there]
     if metadata is None or not metadata.files:
         damage += _gaps(named, there)
@@ -215,7 +215,7 @@ def _files(
             count = metadata.file_counts.get(path)
             of = f' with {count} messages' if count else ''
             missing.append(f'file {path!r}{of}, which {METADATA_FILE} lists, is missing or empty')
-    if missing:  # a renamed file is among the others
+    if missing:  # a missing file may have been renamed
         return sorted({*there, *files}), missing
     return files, []
 
@@ -224,8 +224,7 @@ def _located(folder: Path, path: str) -> Path | None:
     """
     Find a file that metadata.yaml lists.
 
-    Up to version 3 of the format, paths began with the bag's folder, which may have been renamed
-    since.
+    Up to version 3 of the format, paths start with the bag's folder, which may have been renamed.
     """
     for file in (folder / path, folder / PurePosixPath(path).name):
         if file.is_file() and file.stat().st_size:
@@ -256,7 +255,7 @@ def _stem(path: Path) -> str:
 
 
 def _without_copies(files: Sequence[Path], damage: list[str]) -> list[Path]:
-    """Leave out copies of files: each of their messages was received once."""
+    """Leave out copies of files, whose messages would be read twice."""
     copies: set[Path] = set()
     for one, other in combinations(files, 2):
         if other in copies or one.stat().st_size != other.stat().st_size:
@@ -268,7 +267,7 @@ def _without_copies(files: Sequence[Path], damage: list[str]) -> list[Path]:
 
 
 def _open_all(files: Sequence[Path], stack: ExitStack, damage: list[str]) -> list[Source]:
-    """Open files; leave out those of which nothing can be read, if there are others."""
+    """Open files; leave out unreadable files, if others can be read."""
     sources, errors = [], []
     for file in files:
         try:
@@ -282,7 +281,7 @@ def _open_all(files: Sequence[Path], stack: ExitStack, damage: list[str]) -> lis
 
 
 def _open_file(path: Path, stack: ExitStack, damage: list[str]) -> Source:
-    """Open one file, or only its intact part, and record the damage."""
+    """Open a file, or only its intact part, and record the damage."""
     if not path.stat().st_size:
         raise BagError(f'{str(path)!r} is empty: record it again')
     file = _unpacked(path, stack, damage) if _is_packed(path) else path
@@ -294,7 +293,7 @@ def _open_file(path: Path, stack: ExitStack, damage: list[str]) -> Source:
         return _opened(_whole(file, kind), stack)
     except UnreadableError as error:
         raise BagError(f'{str(path)!r} cannot be read: {error}') from error
-    except Exception as error:  # several libraries raise many kinds for a broken file
+    except Exception as error:  # several libraries raise many types of errors
         if _kind(file, '') != kind:
             raise BagError(f'{str(path)!r} cannot be read: {error} ({remedy})') from error
     try:
@@ -306,7 +305,7 @@ def _open_file(path: Path, stack: ExitStack, damage: list[str]) -> Source:
 
 
 def _kind(file: Path, named: str) -> str:
-    """Find the storage of a file by its first bytes, or else by its name."""
+    """Determine the storage of a file from its first bytes, or else from its name."""
     with file.open('rb') as stream:
         head = stream.read(max(map(len, _BEGINNINGS)))
     return next((x for magic, x in _BEGINNINGS.items() if head.startswith(magic)), named)
@@ -325,7 +324,7 @@ def _opened(source: S, stack: ExitStack) -> S:
 
 
 def _unpacked(path: Path, stack: ExitStack, damage: list[str]) -> Path:
-    """Decompress a file, as far as it is intact, into a folder that is removed with the bag."""
+    """Decompress the intact part of a file into a folder that is removed with the bag."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='surgseg_ros.')))
     unpacked = folder / path.with_suffix('').name
     with path.open('rb') as packed, unpacked.open('wb') as file:
@@ -345,11 +344,11 @@ def _unpacked(path: Path, stack: ExitStack, damage: list[str]) -> Path:
 
 def storage_ending(path: Path) -> str:
     """
-    Return the extension that gives the storage, a key of STORAGES if it is a bag's file.
+    Return the extension that identifies the storage, a key of STORAGES for a bag file.
 
-    :param path: of a file, compressed or not.
-    :return: `.mcap` for `a.mcap` and for `a.mcap.zstd`, and for `A.MCAP`, as other file systems
-        may store it.
+    :param path: path of a file, compressed or not.
+    :return: `.mcap` for `a.mcap` and `a.mcap.zstd`, and also for `A.MCAP`, which other file
+        systems may store.
     """
     plain = path.with_suffix('') if _is_packed(path) else path
     return plain.suffix.lower()
@@ -361,12 +360,12 @@ def _is_packed(path: Path) -> bool:
 
 def describe_loss(opened: Opened, counts: Counter[str], topics: Collection[str]) -> list[str]:
     """
-    Describe what is wrong with a bag's files, and how many messages are lost.
+    Describe the damage of a bag's files, and count the messages that are lost.
 
     :param opened: the files.
     :param counts: number of messages of each topic in them.
-    :param topics: those to report on.
-    :return: sentences; none where nothing is lost.
+    :param topics: topics to report on.
+    :return: sentences; empty if nothing is lost.
     """
     expected = opened.metadata.counts if opened.metadata else Counter[str]()
     lacking = [(name, n) for name, n in (expected - counts).items() if name in topics]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Reads SQLite files of bags, with any version of rosbag2's tables.
+Reads SQLite files of bags, with the tables of any version of rosbag2.
 
-It also reads the intact rows of those that are truncated or damaged.
+It also reads the intact rows of files that are truncated or damaged.
 """
 
 import sqlite3
@@ -29,10 +29,10 @@ _NAMES: Final = ('name', 'type', 'serialization_format', 'type_description_hash'
 SQLITE_MAGIC: Final = b'SQLite format 3\x00'
 
 _MOST_LOST_ROWS: Final = 10_000
-"""After so many unreadable rows in succession, reading ends."""
+"""Reading ends after this many consecutive unreadable rows."""
 
 _SQLITE_SIZES: Final = struct.Struct('>16xH6xII60xI')
-"""Page size, change counter, number of pages, and the change at which they were counted."""
+"""Page size, change counter, number of pages, and the value of the counter for that number."""
 
 
 class SqliteFile:
@@ -40,7 +40,7 @@ class SqliteFile:
     An intact SQLite file.
 
     :param path: of the file.
-    :param query: of the SQLite URI with which to open it.
+    :param query: query of the SQLite URI with which it is opened.
     """
 
     def __init__(self, path: Path, query: str = 'immutable=1') -> None:
@@ -68,10 +68,10 @@ class SqliteFile:
             raise
 
     def messages(self, connections: Collection[Connection]) -> Iterator[Received]:
-        """Iterate over the messages by time; of equal times, in the order of recording."""
+        """Iterate over the messages by time; at equal times, in the order of recording."""
         by_id = {x.id: x for x in connections}
         marks = ', '.join('?' * len(by_id))
-        # Without their data: SQLite would sort copies of it if a bag has no index.
+        # Without their data: without an index, SQLite would sort copies of the data.
         order = (
             f'SELECT rowid, topic_id, timestamp FROM messages WHERE topic_id IN ({marks}) '
             'ORDER BY timestamp, rowid'
@@ -99,7 +99,7 @@ def with_log(path: Path) -> SqliteFile:
     """
     Read an SQLite file together with its write-ahead log, which `immutable=1` ignores.
 
-    rosbag2's preset `resilient` leaves one where the recorder was killed. SQLite may make a file
+    rosbag2's preset `resilient` leaves a log if the recorder is killed. SQLite may create a file
     `-shm` beside it.
 
     :param path: of the file.
@@ -112,8 +112,8 @@ def as_cdr(data: object) -> bytes:
     """
     Convert a message from its column.
 
-    :param data: the value; not always bytes if a program other than rosbag2 wrote it.
-    :return: the bytes; empty if it cannot be a message, which its reader will report.
+    :param data: the value, which may have another type if other programs wrote it.
+    :return: the bytes; empty if it cannot be a message, which is reported when it is deserialized.
     """
     return data if isinstance(data, bytes) else b''
 
@@ -123,10 +123,10 @@ def connect(path: Path, query: str) -> sqlite3.Connection:
     Open a database.
 
     :param path: of the file.
-    :param query: of the SQLite URI.
-    :return: the database, which returns text as bytes, whether it is UTF-8 or not.
+    :param query: query of the SQLite URI.
+    :return: the database, which returns text as bytes, since it may not be UTF-8.
     """
-    # `#`, `?` and `%` have a meaning in a URI.
+    # `#`, `?` and `%` have a special meaning in a URI.
     uri = f'file:{quote(str(path.absolute()))}?{query}'
     database = sqlite3.connect(uri, uri=True, check_same_thread=False)
     database.text_factory = bytes
@@ -139,8 +139,8 @@ def read_connections(
     """
     Read the topics.
 
-    :param database: the bag's, of any version: later ones have more columns.
-    :param counts: id of each topic to the number of its messages.
+    :param database: the bag's database, of any version: later versions have more columns.
+    :param counts: number of messages by topic id.
     :param errors: how to handle names that are not UTF-8, as in `bytes.decode`.
     :return: the topics.
     :raises ValueError: if a name is not UTF-8.
@@ -149,7 +149,7 @@ def read_connections(
     columns = [column[0] for column in topics.description]
     found = []
     for row in topics:
-        # The profiles may be anything: nothing else depends on them.
+        # The profiles may have any value, since nothing else depends on them.
         is_latched = offers_transient_local(dict(zip(columns, row)).get('offered_qos_profiles'))
         texts = {name: _text(value, errors) for name, value in zip(columns, row) if name in _NAMES}
         key = row[columns.index('id')]
@@ -168,7 +168,7 @@ def read_connections(
 
 
 def _text(value: object, errors: str) -> str:
-    """Read a text column, whatever its values are: SQLite does not enforce types."""
+    """Read a text column, whose values may have any type: SQLite does not enforce types."""
     if isinstance(value, bytes):
         return value.decode('utf-8', errors)
     return '' if value is None else str(value)
@@ -176,7 +176,7 @@ def _text(value: object, errors: str) -> str:
 
 class RecoveredSqlite:
     """
-    A damaged SQLite file: the rows that can be read, in the order of recording.
+    A damaged SQLite file, whose readable rows are read in the order of recording.
 
     :param path: of the file.
     """
@@ -190,7 +190,7 @@ class RecoveredSqlite:
         """Find the topics, and count the rows that can be reached."""
         self._database = connect(self.path, 'immutable=1')
         try:
-            # Otherwise SQLite refuses a file that is shorter than its header says.
+            # Otherwise SQLite would reject a file that is shorter than its header says.
             self._database.execute('PRAGMA writable_schema=ON')
             counts: Counter[int] = Counter()
             last = 0
@@ -235,11 +235,11 @@ class RecoveredSqlite:
 
 
 def _lacking_bytes(path: Path) -> int:
-    """Compute how much shorter an SQLite file is than its header says."""
+    """Return how much shorter an SQLite file is than its header says."""
     with path.open('rb') as file:
         head = file.read(_SQLITE_SIZES.size)
         size = file.seek(0, 2)
     page_bytes, changes, pages, counted_at = _SQLITE_SIZES.unpack(head)
     page_bytes = 2**16 if page_bytes == 1 else page_bytes
-    # A count that was not updated at the last change is meaningless.
+    # A number of pages that was not updated at the last change is invalid.
     return max(0, page_bytes * pages - size) if changes == counted_at else 0

@@ -42,19 +42,19 @@ START_TIME_NS: Final = 1_000_000_000 * 10**9
 """Default start of a generated recording; fixed, so that its bytes are reproducible."""
 
 LATCHED_TYPES: Final = ('vision_msgs/msg/LabelInfo', 'diagnostic_msgs/msg/DiagnosticStatus')
-"""Types whose last message also goes to late subscribers."""
+"""Types whose last message is also delivered to late subscribers."""
 
 IMAGE_FORMATS: Final[dict[str, Callable[[Any, Any, int], Any]]] = {
     'raw': lambda image, head, quality: image_to_msg(image, head),
     'jpeg': image_to_jpeg,
 }
-"""Makes a message from an image, a header and a JPEG quality."""
+"""Functions that create a message from an image, a header and a JPEG quality."""
 
 MASK_FORMATS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     'raw': image_to_msg,
     'png': mask_to_png,
 }
-"""Makes a message from a mask and a header. JPEG is missing: it would change classes."""
+"""Functions that create a message from a mask and a header; JPEG would change classes."""
 
 _FORMAT_VERSION: Final = 8  # the newest that Iron and Jazzy read; Humble reads it as well
 _FOREVER: Final = QosTime(9223372036, 854775807)
@@ -64,7 +64,7 @@ _CHECKSUM_AT: Final = _RECORD_HEAD_BYTES + 24
 
 
 class McapFileWriter(McapWriter):
-    """Adds the types' hashes where rosbag2 looks for them, and a checksum of each chunk."""
+    """Adds the hashes of types where rosbag2 looks for them, and a checksum of each chunk."""
 
     def add_connection(self, connection: Connection, offered_qos_profiles: str) -> None:
         """Write the channel of a topic."""
@@ -90,7 +90,7 @@ class McapFileWriter(McapWriter):
 
 
 class SqliteFileWriter(Sqlite3Writer):
-    """Escapes the path as a part of a URI, in which `#`, `?` and `%` have a meaning."""
+    """Escapes the path as part of a URI, in which `#`, `?` and `%` have a special meaning."""
 
     def __init__(self, path: Path, compression: CompressionMode) -> None:
         """Start the file."""
@@ -99,7 +99,7 @@ class SqliteFileWriter(Sqlite3Writer):
 
 
 class FolderWriter(Writer):
-    """Writes a bag's folder with these files."""
+    """Writes the folder of a bag with the file writers above."""
 
     STORAGE_PLUGINS: Mapping[StoragePlugin, Any] = {
         StoragePlugin.MCAP: McapFileWriter,
@@ -113,11 +113,11 @@ def stamped(
     start_ns: int = START_TIME_NS,
 ) -> Iterator[Frame]:
     """
-    Assign frames the stamps that follow from their numbers.
+    Assign stamps to frames by their numbers.
 
-    :param frames: (number, image, mask) of each.
+    :param frames: (number, image, mask) of each frame.
     :param rate_hz: frames per second; or a function from a number to seconds since number 0.
-    :param start_ns: when the frame of number 0 was taken, in nanoseconds.
+    :param start_ns: stamp of frame 0, in nanoseconds.
     :return: the frames for `write_image_bag`; rounding errors of stamps do not accumulate.
     """
     for number, image, mask in frames:
@@ -127,7 +127,7 @@ def stamped(
 
 class BagWriter:
     """
-    Writes a bag in a `with` block to a temporary place; it is moved to its path on success.
+    Writes a bag in a `with` block at a temporary path; it is moved to its path on success.
 
     :param path: the folder to create; or with the extension .mcap or .db3, the file to create.
     :param storage: `mcap` or `sqlite3`, if the extension does not determine it.
@@ -179,8 +179,8 @@ class BagWriter:
 
         :param topic: the topic's name.
         :param type_name: the message's type, one of TYPES.
-        :param message: a message of `rosbags`, or its CDR as bytes.
-        :param stamp_ns: when it was received, in nanoseconds; not negative.
+        :param message: a message object of `rosbags`, or its CDR as bytes.
+        :param stamp_ns: time of receipt in nanoseconds; not negative.
         :raises BagError: if the type is unknown or the stamp is negative.
         """
         if stamp_ns < 0:
@@ -224,10 +224,10 @@ def write_image_bag(
     jpeg_quality: int = JPEG_QUALITY,
 ) -> Written:
     """
-    Write images, and masks if there are any, as they would come from a camera.
+    Write images, and masks if there are any, as a camera would publish them.
 
-    :param path: of the bag.
-    :param frames: taken one by one, so that memory does not grow with their number.
+    :param path: path of the bag.
+    :param frames: the frames; they are consumed one by one, so that memory does not grow.
     :param image_topic: topic of the images.
     :param ground_truth_topic: topic of the masks, with the stamps of their images.
     :param frame_id: the camera's frame.
@@ -263,9 +263,9 @@ def write_stereo_bag(
     frame_id: str,
 ) -> None:
     """
-    Write images, masks and calibrations of several eyes of the same moments.
+    Write images, masks and calibrations of several cameras with the same stamps.
 
-    :param path: of the bag.
+    :param path: path of the bag.
     :param eyes: frames by the name of the eye, which comes before the last part of each topic
         (`/camera/left/image_raw`), and after the frame's name (`endoscope_left`).
     :param infos: the calibration of each eye; its topic is `camera_info` beside the images.
@@ -293,7 +293,7 @@ def write_stereo_bag(
 
 
 def _write(bag: BagWriter, messages: Mapping[str, Any], stamp_ns: int) -> list[str]:
-    """Write messages by topic; list the topics."""
+    """Write messages by topic; return the topics."""
     for topic, message in messages.items():
         bag.write(topic, message.__msgtype__, message, stamp_ns)
     return list(messages)

@@ -52,7 +52,7 @@ _AXIS_COST: Final = 4.0
 _AREA_COST: Final = 1.0
 
 _LOST_TRACK_COST: Final = 3.0
-"""For a track that was not seen in the last image: prevents that two tracks swap an instrument."""
+"""For a track that was not seen in the last image: keeps tracks from swapping instruments."""
 
 _NEW_TRACK_COST: Final = 3.0
 """For a new track: if an instrument falls into pieces, the older track keeps it."""

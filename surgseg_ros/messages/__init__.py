@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ROS messages look like from inside: message types, conversions, CDR; no rclpy."""
+"""Message types, conversions between messages and arrays, and CDR, without rclpy."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Encodings of sensor_msgs/Image and how to convert each to RGB, and the format of CompressedImage.
+Encodings of sensor_msgs/Image and their conversion to RGB; the format of CompressedImage.
 
 The publisher of image_transport writes `ORIGINAL; CODEC compressed STORED` as `format`: the
 encoding of the original image, and that of the samples passed to the encoder. If these were bgr8,
@@ -36,7 +36,7 @@ class ImageError(ValueError):
     An image message that cannot be converted to an image.
 
     :param text: what is wrong, and the remedy.
-    :param cause: short name of the kind of error; it is counted, and reported once, by this name.
+    :param cause: short name of the kind of error, by which it is counted, and reported once.
     """
 
     def __init__(self, text: str, cause: str) -> None:
@@ -47,9 +47,9 @@ class ImageError(ValueError):
 
 class ImageWarning(NamedTuple):
     """
-    Why an image that could be read cannot be trusted.
+    Why an image that was read cannot be trusted.
 
-    :param code: the kind of fault; it is counted, and reported once, by this code.
+    :param code: the kind of problem, by which it is counted, and reported once.
     :param text: what is wrong, and the remedy.
     """
 
@@ -73,7 +73,7 @@ def converter() -> Callable[[Any, str], Any]:
 
 
 def _cv_bridge_works() -> bool:
-    """Try cv_bridge in a separate process: if built for another NumPy, it can crash."""
+    """Try cv_bridge in a separate process; built for another NumPy, it can crash."""
     trial = [sys.executable, '-c', _CV_BRIDGE_TRIAL]
     return subprocess.run(trial, capture_output=True, check=False).returncode == 0
 
@@ -143,7 +143,7 @@ def _three_planes(code: int, rows: RgbArray, width: int) -> RgbArray:
     if step % 2:
         text = f'step {step} is odd, and rows of chroma are half as long'
         raise ImageError(f'{text}: make the driver pad rows to an even length', 'step')
-    if step > width:  # OpenCV looks for the second half of a row at width / 2, not at step / 2
+    if step > width:  # OpenCV expects the second half of a row at width / 2, not at step / 2
         height = len(rows) // 3 * 2
         chroma = rows[height:].reshape(height, step // 2)[:, : width // 2]
         rows = np.concatenate([rows[:height, :width], chroma.reshape(-1, width)])
@@ -207,10 +207,10 @@ OTHER_NAMES: Final = {
 
 def find_encoding(name: str) -> tuple[Encoding, int]:
     """
-    Find an encoding by its name; case is ignored, since GStreamer and GenICam use capitals.
+    Find an encoding by its name, case-insensitively, since GStreamer and GenICam use capitals.
 
     :param name: name in the message.
-    :return: the encoding with 8 bits per sample, and the bytes per sample of the named one.
+    :return: the encoding with 8 bits per sample, and the bytes per sample of the named encoding.
     :raises ImageError: if it is not known.
     """
     small = name.lower()
@@ -253,7 +253,7 @@ class ColorLayout(NamedTuple):
     """
     How to read the colours of a compressed image.
 
-    :param bayer_encoding: encoding of the Bayer mosaic in a grey file; empty if it is not one.
+    :param bayer_encoding: encoding of the Bayer mosaic in a grey file; empty for other files.
     :param is_exchanged: whether red and blue are exchanged in the file.
     :param warnings: why the colours cannot be trusted.
     """
@@ -277,20 +277,20 @@ def refuse_depth(text: str) -> None:
 
 def color_layout(text: str, is_grey: bool) -> ColorLayout:
     """
-    Read a `format` as the subscriber of image_transport does.
+    Parse a `format` as the subscriber of image_transport does.
 
-    The codec in it does not matter: it is detected from the file.
+    The codec in it is ignored: it is detected from the file.
 
     :param text: the `format`.
     :param is_grey: whether the file has one component.
-    :return: how to read the colours of the file.
+    :return: the colour layout of the file.
     :raises ImageError: if the file is not a colour or grey image.
     """
     original, separator, rest = text.lower().partition(';')
     original = original.strip()
     stored = match[1] if (match := _STORED.search(rest)) else ''
     if not separator and not _is_encoding(original):
-        return ColorLayout()  # a codec's name, or nothing
+        return ColorLayout()  # only a codec's name, or empty
     if is_grey:
         return _of_grey_file(text, original, stored)
     if not separator or original in _GREY or stored.startswith('bgr'):

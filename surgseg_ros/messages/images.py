@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converts image messages, malformed ones too, to RGB images and masks, and images to messages."""
+"""Converts image messages, also malformed ones, to images and masks, and arrays to messages."""
 
 import struct
 import sys
@@ -45,7 +45,7 @@ _REMEDIES: Final = {
     'damaged': 'check for losses between the camera and this machine',
     'refused': 'send baseline or progressive JPEG, or plain PNG',
 }
-"""By the kind of a ImageFileError."""
+"""Remedies by the kind of an ImageFileError."""
 
 
 _NOT_CHECKED: Final = ImageWarning(
@@ -56,10 +56,10 @@ _NOT_CHECKED: Final = ImageWarning(
 
 class RgbImage(NamedTuple):
     """
-    The image in a message.
+    The image of a message, with warnings.
 
     :param rgb: (H, W, 3) uint8 RGB; it may be a read-only view of the message's data.
-    :param warnings: why it cannot be trusted.
+    :param warnings: why the image cannot be trusted.
     """
 
     rgb: RgbArray
@@ -94,8 +94,8 @@ def rgb_from_image(message: Any) -> RgbArray:
     """
     Convert an uncompressed image message to RGB.
 
-    Of 16-bit samples, the high byte is used: an 8-bit camera would have had this value for the
-    same light, and unlike scaling by 255/65535 it needs no arithmetic.
+    Of 16-bit samples, the high byte is used: it is the value of an 8-bit camera at the same light,
+    and unlike scaling by 255/65535, it needs no computation.
 
     :param message: a sensor_msgs Image, by rosbags or by rclpy.
     :return: (H, W, 3) uint8 RGB; a read-only view of the message's data if that is rgb8.
@@ -164,11 +164,11 @@ def _image_error(error: ImageFileError) -> ImageError:
 
 def image_to_msg(image: RgbArray, header: Any) -> Any:
     """
-    Make an image message from an image or a mask.
+    Create an image message from an image or a mask.
 
     :param image: (H, W, 3) uint8 RGB, which becomes rgb8, or (H, W) uint8, which becomes mono8.
     :param header: std_msgs/Header, used unchanged.
-    :return: sensor_msgs/Image with dense rows; a view of the array if that is dense.
+    :return: sensor_msgs/Image with dense rows; a view of the array if it is dense.
     :raises ValueError: if the array has another shape or type.
     """
     encoding = 'mono8' if image.ndim == 2 else 'rgb8'
@@ -231,7 +231,7 @@ def _compressed_msg(header: Any, form: str, suffix: str, planes: Any, settings: 
 
 def rows_of(message: Any, pixel_bytes: int) -> RgbArray:
     """
-    View the data of an uncompressed image message without its rows' padding.
+    Return a view of the data of an uncompressed image message without padding of rows.
 
     :param message: a sensor_msgs Image.
     :param pixel_bytes: bytes per pixel.
@@ -252,10 +252,10 @@ def rows_of(message: Any, pixel_bytes: int) -> RgbArray:
 
 def _planes_of(message: Any, encoding: Encoding) -> RgbArray:
     """
-    View the planes of an image message with their padding, as (height * planes, step) uint8.
+    Return a view of the planes of an image message with padding, (height * planes, step) uint8.
 
-    Unlike in packed encodings, data that is too long is rejected: its chroma may start later, as
-    it does if a decoder has rounded the height up.
+    Unlike for packed encodings, data that is too long is rejected: its chroma may start later, for
+    example if a decoder has rounded the height up.
     """
     height, width, step = message.height, message.width, message.step
     if step < width:
@@ -290,8 +290,8 @@ def check_compressed(data: bytes) -> EncodedImage:
 
     :param data: content of the file.
     :return: what to decode, with the size in pixels from its header.
-    :raises ImageError: if it is neither, or incomplete, or too large, or of a kind that no camera
-        sends.
+    :raises ImageError: if it is neither, is incomplete or too large, or is of a kind that no
+        camera sends.
     """
     try:
         file = check_file(data)
@@ -315,11 +315,11 @@ def read_image(cdr: bytes, type_name: str) -> Any:
     :param cdr: the serialized message.
     :param type_name: type of an image message.
     :return: the message; its data is a view of `cdr`.
-    :raises ImageError: if it is not such a message, or its text is not UTF-8.
+    :raises ImageError: if it is not such a message, or its strings are not UTF-8.
     """
     try:
         return from_cdr(cdr, type_name)
-    except Exception as error:  # of any kind: a parser may raise anything for malformed data
+    except Exception as error:  # a parser may raise any type for malformed data
         if isinstance(error.__cause__, UnicodeDecodeError):
             raise ImageError(
                 f'frame_id or encoding {error.__cause__.object!r:.80} is not UTF-8: '
@@ -366,12 +366,12 @@ def read_size(cdr: bytes, type_name: str) -> tuple[int, int] | None:
 
 def mask_from_msg(message: Any) -> NDArray[np.uint8]:
     """
-    Read the mask in a message, with unchanged values.
+    Read the mask of a message; the values are not changed.
 
-    :param message: a sensor_msgs Image of mono8 or 8UC1, or a CompressedImage that holds an 8-bit
-        grey PNG.
+    :param message: a sensor_msgs Image of mono8 or 8UC1, or a CompressedImage with an 8-bit grey
+        PNG.
     :return: (H, W) uint8; it may be a read-only view of the message's data.
-    :raises ImageError: if the message is something else.
+    :raises ImageError: if the message is not a mask.
     """
     if hasattr(message, 'format'):
         return _mask_from_png(message)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Message types as rosbags knows them, how messages are read and written, and those of results.
+Message types in rosbags, reading and writing of messages, and creation of result messages.
 
-A result's messages have the unchanged header of their image.
+Messages of results have the header of their image, unchanged.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ _LATEST_S: Final = 2**31 - 1
 
 
 def make_typestore() -> Typestore:
-    """Make a store of all types in use; bags with other types register them in a copy."""
+    """Create a store of all types in use; bags register further types in a copy."""
     store = get_typestore(Stores.ROS2_JAZZY)
     for path in sorted(VISION_MSGS.glob('*.msg')):
         store.register(get_types_from_msg(path.read_text(), f'vision_msgs/msg/{path.stem}'))
@@ -72,7 +72,7 @@ def to_cdr(message: Any) -> bytes:
 
 def header(stamp_ns: int, frame_id: str = '') -> Any:
     """
-    Make a header.
+    Create a header.
 
     :param stamp_ns: nanoseconds.
     :param frame_id: the camera's frame, or empty.
@@ -98,12 +98,12 @@ def stamp_ns(message_header: Any) -> int:
 
 def detections_to_msg(message_header: Any, instruments: Sequence[Instrument]) -> Any:
     """
-    Make the detections message of an image.
+    Create the detections message of an image.
 
     :param message_header: std_msgs/Header of the array and of each detection.
     :param instruments: the instruments found; `without_decision` if there is no decision.
-    :return: vision_msgs/Detection2DArray; boxes in pixels, `class_id` a decimal string, as is
-        `id`, the track's; it is empty without a track.
+    :return: vision_msgs/Detection2DArray; boxes in pixels; `class_id` and `id`, the track id, are
+        decimal strings; `id` is empty without a track.
     """
     detections = [_detection(message_header, instrument) for instrument in instruments]
     return TYPES.types[DETECTIONS](header=message_header, detections=detections)
@@ -116,15 +116,16 @@ def keypoints_to_msg(
     size: tuple[int, ...],
 ) -> Any:
     """
-    Make the keypoints message of an image.
+    Create the keypoints message of an image.
 
-    :param message_header: std_msgs/Header of the array and of each point.
+    :param message_header: std_msgs/Header of the array and of each keypoint.
     :param instruments: the instruments found.
-    :param geometries: of each of them; None without a decision, of which the only entry is that of
-        `detections`.
+    :param geometries: the geometry of each instrument; None without a decision, where the message
+        has the same entry as `detections`.
     :param size: (H, W) of the image in pixels.
     :return: vision_msgs/Detection2DArray; `id` is that of the instrument in `detections`,
-        `class_id` one of KEYPOINT_LABELS, the centre in pixels, the size twice the deviation.
+        `class_id` one of KEYPOINT_LABELS, the centre in pixels, the size twice the standard
+        deviation.
     """
     if geometries is None:
         return detections_to_msg(message_header, without_decision((size[0], size[1])))
@@ -152,12 +153,12 @@ def _keypoint(message_header: Any, name: str, point: Keypoint) -> Any:
 
 def detections_3d_to_msg(message_header: Any, located: Sequence[LocatedInstrument]) -> Any:
     """
-    Make the message of instruments in space.
+    Create the message of instruments in 3-D.
 
     :param message_header: std_msgs/Header of the first camera's image.
     :param located: the instruments, in that camera's rectified frame.
-    :return: vision_msgs/Detection3DArray; x of each pose is along the shaft, of which any turn is
-        as good as another; the box is the tip, of size 0; `id` is that of `detections`.
+    :return: vision_msgs/Detection3DArray; x of each pose is along the shaft, and the rotation
+        about it is arbitrary; the box is the tip, of size 0; `id` is that of `detections`.
     """
     detections = [_detection_3d(message_header, instrument) for instrument in located]
     return TYPES.types[DETECTIONS_3D](header=message_header, detections=detections)
@@ -183,10 +184,10 @@ def _detection_3d(message_header: Any, located: LocatedInstrument) -> Any:
 
 def camera_info_from_msg(message: Any) -> CameraInfo:
     """
-    Read the calibration of a camera.
+    Convert a CameraInfo message.
 
     :param message: sensor_msgs/CameraInfo.
-    :return: the same.
+    :return: the calibration.
     """
     matrices = (np.array(values, np.float64) for values in (message.k, message.r, message.p))
     k, r, p = (matrix.reshape(3, -1) for matrix in matrices)
@@ -200,10 +201,10 @@ def camera_info_from_msg(message: Any) -> CameraInfo:
 
 def camera_info_to_msg(message_header: Any, info: CameraInfo) -> Any:
     """
-    Make the message of a camera's calibration.
+    Create the message of a camera's calibration.
 
     :param message_header: std_msgs/Header of the camera's image.
-    :param info: the calibration, of whole images.
+    :param info: the calibration of the whole images.
     :return: sensor_msgs/CameraInfo.
     """
     whole = TYPES.types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
@@ -213,7 +214,7 @@ def camera_info_to_msg(message_header: Any, info: CameraInfo) -> Any:
 
 def label_info_to_msg(time_ns: int) -> Any:
     """
-    Make the message that names every number in masks, detections and keypoints.
+    Create the message that names every number in masks, detections and keypoints.
 
     :param time_ns: now, in nanoseconds.
     :return: vision_msgs/LabelInfo.
@@ -246,7 +247,7 @@ def _box(
     size: tuple[float, float],
     name: str = '',
 ) -> Any:
-    """Make a detection from class and score of each result, (x, y, angle) and (width, height)."""
+    """Create a detection from (class, score) of results, (x, y, angle) and (width, height)."""
     types = TYPES.types
     hypotheses = [
         types['vision_msgs/msg/ObjectHypothesisWithPose'](
@@ -266,13 +267,13 @@ def _box(
 
 
 def _no_pose() -> Any:
-    """Make an identity pose with zero covariance: the pose in space is unknown."""
+    """Create an identity pose with zero covariance, which means an unknown 3-D pose."""
     pose = _pose((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
     return TYPES.types['geometry_msgs/msg/PoseWithCovariance'](pose=pose, covariance=np.zeros(36))
 
 
 def _pose(position: Sequence[float], orientation: Sequence[float]) -> Any:
-    """Make a pose from x, y, z and a quaternion x, y, z, w."""
+    """Create a pose from x, y, z and a quaternion x, y, z, w."""
     types = TYPES.types
     return types['geometry_msgs/msg/Pose'](
         position=types['geometry_msgs/msg/Point'](*position),

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ROS 2 nodes. Beside them, only the benchmark's processes know rclpy."""
+"""The ROS 2 nodes. Besides this package, only the processes of the benchmark use rclpy."""

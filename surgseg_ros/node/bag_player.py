@@ -57,10 +57,10 @@ class Player:
     :param node: the node that publishes; it does not have to be spun.
     :param bag: the open bag.
     :param topics: the topics to play; None: all images of the bag.
-    :param also: further topics, which the bag may lack, and whose subscribers are not awaited.
+    :param also: further topics; the bag may lack them, and their subscribers are not awaited.
     :param rate: bag time per real time.
     :param clock_hz: rate of /clock; None: it is not published.
-    :raises BagError: if the bag lacks a topic or holds no images, or a type is not installed.
+    :raises BagError: if the bag lacks a topic or has no images, or a type is not installed.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Player:
         self._rate = rate
         self._clock = Clock(node, clock_hz) if clock_hz else None
         names = image_topics(bag) if topics is None else topics
-        bag.messages(names)  # raises an error that lists the topics if one is missing
+        bag.messages(names)  # raises if a topic is missing
         self._awaited = frozenset(names)
         names = [*names, *(name for name in also if name in bag.topics and name not in names)]
         self._publishers = {name: _publisher(node, bag, name) for name in names}
@@ -91,11 +91,11 @@ class Player:
         self, stop: threading.Event, timeout_s: float = math.inf
     ) -> list[str]:
         """
-        Wait until every topic has a subscriber, except for those that are played also.
+        Wait until every topic has a subscriber, except for topics in `also`.
 
-        DDS discovery runs separately on each side, and the subscriber's may finish later: it gets
-        earlier messages only from the history, which is short. So after a topic's first message,
-        `play` waits until it is acknowledged.
+        Both sides run DDS discovery separately, and a subscriber may discover the publisher later:
+        it then gets earlier messages only from the history, which is short. So `play` waits until
+        the first message of each topic is acknowledged.
 
         :param stop: ends the wait.
         :param timeout_s: ends the wait, too.
@@ -142,7 +142,7 @@ class Player:
 
     def report(self) -> str:
         """
-        Summarize what was published, and how late.
+        Summarize how many messages were published, and their delays.
 
         :return: one line.
         """
@@ -189,7 +189,7 @@ class Player:
         if stop.wait(max(0.0, due_s - time.monotonic())):
             return False
         if self._clock:
-            self._clock.publish(due_ns)  # else the stamp of an image could be in the future
+            self._clock.publish(due_ns)  # otherwise, the stamp of an image could be in the future
         late_s = time.monotonic() - due_s
         self.late_s = [self.late_s[0] + late_s, max(self.late_s[1], late_s)]
         return True
@@ -197,7 +197,7 @@ class Player:
 
 def image_topics(bag: Bag) -> list[str]:
     """
-    Find the topics of a bag that hold images.
+    Find the image topics of a bag.
 
     :param bag: the open bag.
     :return: the names of the topics of type Image and CompressedImage.
@@ -224,7 +224,7 @@ def _is_acknowledged(publisher: Publisher, stop: threading.Event, end_s: float) 
 
 
 def _publisher(node: Node, bag: Bag, topic: str) -> Publisher:
-    """Create a reliable publisher, which suits reliable and best-effort subscribers."""
+    """Create a reliable publisher, which matches reliable and best-effort subscribers."""
     qos = QoSProfile(depth=DEPTH)
     if bag.is_latched(topic):
         qos.durability = DurabilityPolicy.TRANSIENT_LOCAL

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes around the segmenter node and the bag player: signals, start and exit status."""
+"""Entry points of the segmenter node and the bag player: signals, start and exit status."""
 
 import argparse
 import importlib.util
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 NEEDED_LATER: Final = ('torch', 'segmentation_models_pytorch', 'safetensors')
-"""Imported only when the first model is loaded, but checked on startup."""
+"""Libraries imported only when the first model is loaded, but checked on startup."""
 
 SIGNAL_POLL_S: Final = 0.1
 REMINDER_S: Final = 5.0
@@ -33,8 +33,8 @@ def run_segmenter(argv: Sequence[str] | None = None) -> int:
     """
     Run the node until SIGINT or SIGTERM.
 
-    :param argv: arguments without the program's name; ROS arguments follow `--ros-args`.
-    :return: the exit status; in fact the process exits with it here.
+    :param argv: arguments without the name of the program; ROS arguments follow `--ros-args`.
+    :return: the exit status; in practice, the process exits here.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _parser().parse_args(arguments)
@@ -46,7 +46,7 @@ def run_segmenter(argv: Sequence[str] | None = None) -> int:
     status = _run(arguments, begun, stopped)
     sys.stdout.flush()
     sys.stderr.flush()
-    # Daemon threads inside native code would race with the interpreter's shutdown.
+    # Daemon threads inside native code would race with the shutdown of the interpreter.
     os._exit(status)
 
 
@@ -58,7 +58,7 @@ def _wait_for_signal(begun: threading.Event, stopped: threading.Event) -> None:
 
 
 def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event) -> int:
-    limit_spinning()  # in this process only, not in all that a launch file starts
+    limit_spinning()  # only in this process, not in others of the same launch file
     try:
         _check_installed(NEEDED_LATER)
         with importing():  # after signals are blocked: it takes a second
@@ -68,7 +68,7 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
 
         limit_arenas()
         begin_ros(arguments)
-        begun.set()  # the node publishes as soon as it exists, so it must publish a last status
+        begun.set()  # from now on, the node must publish a last status
         node = SegmenterNode()
     except ImportError as error:
         print(f'segmenter: {missing_library(error)}', file=sys.stderr)
@@ -135,7 +135,7 @@ def play_bag(options: argparse.Namespace, arguments: list[str]) -> int:
     # Signals are blocked here, and so in all later threads, and waited for below. A handler must
     # not set an event: a second signal during the first one's handler would deadlock on its lock.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    # A library's thread that is older than that may get one, which must not end the process.
+    # A signal may be delivered to an older thread of a library, and must not end the process.
     received: list[int] = []
     for number in SIGNALS:
         signal.signal(number, lambda number, frame: received.append(number))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Keeps what is stale from being published as valid.
+Keeps stale results from being published as valid.
 
-A result of an earlier generation is discarded, and one that is too old does not count as valid;
-what is published while there is no valid one is up to the fail-safe.
+Results of an earlier generation are discarded. Results that are too old are not published as
+valid; the fail-safe determines what is published instead.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ class Generation:
 
     def advance(self) -> int:
         """
-        End the present generation; waits for a publication in progress.
+        End the current generation; wait for a publication in progress.
 
         :return: the number of the next generation.
         """
@@ -44,10 +44,10 @@ class Generation:
     @contextlib.contextmanager
     def held(self, number: int) -> Iterator[bool]:
         """
-        Keep the generation from ending.
+        Keep the generation from ending in the block.
 
         :param number: generation of a result.
-        :return: context manager that yields whether this is still the present generation.
+        :return: context manager that yields whether this is still the current generation.
         """
         with self._lock:
             yield number == self.number
@@ -57,7 +57,7 @@ RECEIPT, HEADER = AGE_SOURCES
 SILENT, PUBLISH_NO_DECISION = FAIL_SAFES
 
 OLDEST_BELIEVED_MS: Final = float(LARGEST_FRAME_AGE_MS)
-"""If a stamp is older than this, or in the future, the clocks are assumed to disagree."""
+"""Clocks are assumed to disagree if a stamp is older than this, or in the future."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ class ResultPolicy:
 
 class Age(NamedTuple):
     """
-    How old an image is.
+    The age of an image.
 
-    :param receipt_ms: since this machine received it, by the steady clock.
-    :param header_ms: since its stamp, by the node's clock.
+    :param receipt_ms: time since this machine received it, by the steady clock.
+    :param header_ms: time since its stamp, by the node's clock.
     """
 
     receipt_ms: float
@@ -143,18 +143,17 @@ def _too_old(age_ms: float, since: str, name: str, limit_ms: float) -> str:
 
 class FailSafe:
     """
-    Publishes no decision once when a camera's masks become stale, then every `stale_after_ms`.
+    Publishes no decision once if the masks of a camera become stale, then every `stale_after_ms`.
 
-    Such a mask belongs to no image. It has the size and frame_id of the last image that was
-    read. Its stamp is the present time of the camera's clock: the last stamp plus the steady
-    time since the receipt of its image. So the header is never that of an image that has a
-    mask, and it is as recent as that of an image received now, whatever clock the camera
-    uses. If no image was received since the activation, neither size nor time is known, and
-    nothing is published.
+    This mask belongs to no image. It has the size and frame_id of the last image that was read.
+    Its stamp is the current time of the camera's clock: the last stamp plus the steady time since
+    the receipt of its image. So its header differs from that of every image with a mask, and is as
+    recent as that of an image received now, regardless of the camera's clock. If no image has been
+    received since the activation, size and time are unknown, and nothing is published.
 
     :param channels: the cameras.
-    :param generation: the node's; held while something is published.
-    :param policy: returns the present policy.
+    :param generation: generation of the node; held during a publication.
+    :param policy: returns the current policy.
     :param now_ns: the steady clock.
     """
 
@@ -175,7 +174,8 @@ class FailSafe:
     def check(self) -> None:
         """Publish what is due."""
         for channel in self._channels:
-            # While it is held, no mask can be published between the check and the publication.
+            # While the generation is held, no mask can be published between the check and the
+            # publication.
             with self._generation.held(self._generation.number) as current:
                 if current:
                     self._check_channel(channel)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera of the node: counts, times, and whether its masks are valid, degraded or stale."""
+"""The state of one camera: counts, times, and whether its masks are valid, degraded or stale."""
 
 import threading
 from collections import Counter, deque
@@ -38,12 +38,12 @@ class Verdict(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """All reasons as text, for people."""
+        """All reasons as text, for users."""
         return '; '.join(reason.text for reason in self.reasons)
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """All reasons as codes, for programs; sorted, each code once."""
+        """All reasons as codes, for programs; sorted and unique."""
         return tuple(sorted({reason.code.value for reason in self.reasons}))
 
 
@@ -67,11 +67,11 @@ class Health:
     """
     Counts and times of one camera; thread-safe.
 
-    Counts: `received`; `lost` on the way; `missing` in the publisher's sequence numbers (lost, or
-    overwritten unread); `dropped` by design for a newer frame; `rejected` as malformed or failed;
-    `too_old` when ready; `undecided` because of a gate; `discarded` after a change of state or
-    model; `published`; `no_decision`, published while there is no mask; `pairs`, taken together
-    with the other camera's image, and `singles`, taken alone.
+    Counts: `received`; `lost` in transport; `missing` in the publisher's sequence numbers (lost,
+    or overwritten before they were read); `dropped` by design for a newer frame; `rejected` as
+    malformed or failed; `too_old` when ready; `undecided` because of a gate; `discarded` after a
+    change of state or model; `published`; `no_decision`, published while there is no mask;
+    `pairs`, processed together with the image of the other camera, and `singles`, processed alone.
     """
 
     def __init__(self) -> None:
@@ -100,15 +100,15 @@ class Health:
             self._counts[name] += number
 
     def counts(self) -> Mapping[str, int]:
-        """Copy the counts."""
+        """Return a copy of the counts."""
         with self._lock:
             return Counter(self._counts)
 
     def first_time(self, cause: str) -> bool:
         """
-        Return whether something is new, so that it is reported once.
+        Return whether a cause is new, so that it is reported once.
 
-        :param cause: identifies what is reported.
+        :param cause: identifies the report.
         :return: True on the first call with this cause since the node was activated.
         """
         with self._lock:
@@ -118,7 +118,7 @@ class Health:
 
     def activate(self, now_ns: int, degraded_reasons: tuple[Reason, ...] = ()) -> None:
         """
-        Start to expect frames.
+        Start expecting frames.
 
         :param now_ns: steady clock.
         :param degraded_reasons: reasons why masks are at best degraded.
@@ -134,7 +134,7 @@ class Health:
 
     def set_degraded_reasons(self, degraded_reasons: tuple[Reason, ...]) -> None:
         """
-        Replace the reasons that `activate` was given.
+        Replace the reasons that were passed to `activate`.
 
         :param degraded_reasons: reasons why masks are at best degraded.
         """
@@ -145,7 +145,7 @@ class Health:
         """
         Stop expecting frames.
 
-        :param reason: what the node does instead, or what keeps it from starting.
+        :param reason: the state of the node, or what prevents it from starting.
         """
         with self._lock:
             self._inactive = reason
@@ -197,7 +197,7 @@ class Health:
         :param image_ns: steady clock when its image reached this machine, so a late mask is old.
         :param stamp_ns: stamp of its header.
         :param times_ms: milliseconds by stage.
-        :param warning: why it cannot be trusted, if so.
+        :param warning: why it cannot be trusted; empty if it can.
         """
         with self._lock:
             self._counts['published'] += 1
@@ -207,18 +207,18 @@ class Health:
                 self._keep(stage, time_ms)
 
     def record_times(self, times_ms: Mapping[str, float]) -> None:
-        """Record milliseconds by stage of what follows a mask."""
+        """Record milliseconds by stage for the stages after the mask."""
         with self._lock:
             for stage, time_ms in times_ms.items():
                 self._keep(stage, time_ms)
 
     def record_roi(self, roi: Roi | None) -> None:
-        """Record the part of the image that the last mask is of; None for all of it."""
+        """Record the region of interest of the last mask; None for the whole image."""
         with self._lock:
             self._roi = roi
 
     def roi(self) -> Roi | None:
-        """Return the part of the image that the last mask since the activation is of."""
+        """Return the region of interest of the last mask since the activation."""
         with self._lock:
             return self._roi
 
@@ -239,7 +239,7 @@ class Health:
 
     def record_model_change(self, degraded_reasons: tuple[Reason, ...]) -> None:
         """
-        Record that another model took over: a mask that is still fresh is from the previous one.
+        Record a change of the model: a mask that is still fresh is from the previous model.
 
         :param degraded_reasons: reasons why masks of the new model are at best degraded.
         """
@@ -254,23 +254,23 @@ class Health:
             self._ambiguity = reason
 
     def record_other_publishers(self, reason: Reason | None) -> None:
-        """Record who else publishes on this camera's output topics; None if nobody does."""
+        """Record other publishers on this camera's output topics; None if there are none."""
         with self._lock:
             self._others = reason
 
     def record_failure(self, *reasons: Reason, count: str = 'rejected') -> None:
         """
-        Record that a frame got no mask, or none that can be trusted.
+        Record that a frame has no mask, or none that can be trusted.
 
-        :param reasons: why.
-        :param count: the count to add it to.
+        :param reasons: the reasons.
+        :param count: the count to increment.
         """
         with self._lock:
             self._counts[count] += 1
             self._warnings = reasons
 
     def silent_for_ns(self, now_ns: int) -> int | None:
-        """Time since the last image, publisher or activation; None while inactive."""
+        """Return the time since the last image, publisher or activation; None while inactive."""
         with self._lock:
             if self._inactive:
                 return None
@@ -342,7 +342,7 @@ class Sink(Protocol):
         instruments: Sequence[Instrument],
         raw: NDArray[np.uint8] | None = None,
     ) -> None:
-        """Publish what else has a subscriber."""
+        """Publish on the other topics that have subscribers."""
 
     def publish_no_decision(self, header: Any, image: NDArray[np.uint8]) -> None:
         """Publish on every topic that there is no decision."""
@@ -352,7 +352,7 @@ class Sink(Protocol):
 
 
 class CameraChannel(NamedTuple):
-    """One camera: what the worker needs to know about it."""
+    """One camera, with everything that the worker needs."""
 
     name: str
     type_name: str
@@ -374,7 +374,7 @@ class Frame(NamedTuple):
     :param cdr: the serialized message.
     :param received_ns: steady clock in the callback.
     :param age_ns: nanoseconds from its receipt by the middleware to the callback; 0 if unknown.
-    :param generation: the generation that it belongs to.
+    :param generation: generation of the node at its receipt.
     """
 
     camera: int
@@ -389,5 +389,5 @@ class Frame(NamedTuple):
         return read_stamp(self.cdr)
 
     def age_ms(self, now_ns: int) -> float:
-        """Return the milliseconds from its receipt by the middleware to now, by steady clock."""
+        """Return the milliseconds since its receipt by the middleware, by the steady clock."""
         return (self.age_ns + now_ns - self.received_ns) / 1e6

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Subscribes to a camera's images, raw or compressed, and finds out why none arrive."""
+"""Subscribes to the images of a camera, raw or compressed, and diagnoses why none arrive."""
 
 import os
 import re
@@ -32,15 +32,15 @@ TYPE_NAMES: Final = {
 }
 
 _SUFFIX: Final = '/compressed'
-"""What the compressed transport of image_transport appends to the name of the base topic."""
+"""Suffix that the compressed transport of image_transport appends to the base topic."""
 
 _IMAGE_TYPES: Final = re.compile('Image|Packet|Video')
-"""In message types of transports: CompressedImage (zstd), Packet (theora), FFMPEGPacket etc."""
+"""Pattern of image types: CompressedImage (zstd), Packet (theora), FFMPEGPacket etc."""
 
 
 def possible_topics(node: Node, topic: str, transport: str) -> tuple[str, ...]:
     """
-    List the topics to choose from; like image_transport, the base name is remapped first.
+    List the candidate topics; as in image_transport, the base name is remapped first.
 
     :param node: the node that subscribes; its namespace and remappings apply.
     :param topic: the image topic, as in the node's parameters.
@@ -78,7 +78,7 @@ def is_published(node: Node, topic: str, transport: str) -> bool:
     :param node: used for discovery.
     :param topic: the topic; remappings apply.
     :param transport: RAW or COMPRESSED.
-    :return: True if it has.
+    :return: True if it has one.
     """
     infos = node.get_publishers_info_by_topic(topic)
     return any(info.topic_type == TYPE_NAMES[transport] for info in infos)
@@ -113,7 +113,7 @@ def remedy_for_type(type_name: str, transport: str) -> str:
     """
     Suggest what to do if the subscribed topic is published with another type.
 
-    :param type_name: the type that is published.
+    :param type_name: the type of the publisher.
     :param transport: the transport in use, RAW or COMPRESSED.
     :return: a clause.
     """
@@ -149,7 +149,7 @@ _DEPTH: Final = 5
 _MIX_WINDOW: Final = 30
 """Number of images in which alternating publishers are detected: one second at 30 Hz."""
 
-# Reliability is not included: an override would fix the first choice.
+# Without reliability: an override would fix the initial choice.
 INPUT_POLICIES: Final = (QoSPolicyKind.DEPTH, QoSPolicyKind.HISTORY, QoSPolicyKind.DURABILITY)
 """QoS policies of the image subscription that can be overridden."""
 
@@ -158,14 +158,14 @@ class ImageSubscriber:
     """
     Subscribes to an image topic between `start` and `stop`, and passes the messages on.
 
-    With the transport `compressed`, the topic depends on what is published: it is chosen again
-    as long as no image has arrived, or while the chosen topic has no publisher.
+    With the transport `compressed`, the topic depends on the publishers: it is selected again
+    until an image arrives, and while the selected topic has no publisher.
 
     :param node: the node that subscribes.
     :param topic: relative name of the image topic.
     :param transport: a key of MESSAGE_TYPES.
     :param reliability: `auto`, `reliable` or `best_effort`.
-    :param healths: of the cameras whose views the images hold; each counts the images.
+    :param healths: health of each camera whose view is in the images; each counts them.
     :param receive: called with each serialized message and its age in nanoseconds.
     :param check_soon: called when the publishers have changed and `check` has to run.
     """
@@ -188,7 +188,7 @@ class ImageSubscriber:
         self._transport = transport
         self._choice = reliability
         self.healths = healths
-        """Of the cameras whose views the images hold; the first one logs."""
+        """Health of each camera whose view is in the images; the first one is used for logs."""
         self._receive = receive
         self._check_soon = check_soon
         self._lock = threading.Lock()  # transitions and checks run in different threads
@@ -218,7 +218,7 @@ class ImageSubscriber:
             self._subscription = self._last_sequence = None
 
     def check(self) -> None:
-        """Adapt topic and reliability to the publishers, and report those that do not fit."""
+        """Adapt topic and reliability to the publishers, and report incompatible publishers."""
         with self._lock:
             if self._subscription is None:
                 return
@@ -243,7 +243,7 @@ class ImageSubscriber:
 
     def explain_silence(self) -> Reason:
         """
-        Explain why no image may be arriving.
+        Explain why no image arrives.
 
         :return: the reason, which names the topic.
         """
@@ -269,7 +269,7 @@ class ImageSubscriber:
         return Reason(ReasonCode.NOTHING_RECEIVED, text)
 
     def _choose_again(self) -> None:
-        """Switch to the topic on which images are published, if none arrive on the present one."""
+        """Switch to the topic that has images, if none arrive on the current topic."""
         node, transport = self._node, self._transport
         if transport != COMPRESSED:
             return
@@ -323,13 +323,13 @@ class ImageSubscriber:
 
     def _follow(self, sequence: int | None) -> None:
         """Count gaps in the sequence numbers, and detect several publishers."""
-        if sequence is None:  # without numbers, any of several publishers may have sent it
+        if sequence is None:  # without numbers, the publisher is unknown
             several = Reason(ReasonCode.TWO_CAMERAS, 'there are several publishers')
             self._record_ambiguity(several if self._publishers_seen > 1 else None)
             return
         last, self._last_sequence = self._last_sequence, sequence
         self._backward.append(last is not None and sequence <= last)
-        # The numbers of a restarted camera go back once; those of two cameras again and again.
+        # The numbers of a restarted camera go back once; those of two cameras repeatedly.
         mixed = Reason(ReasonCode.TWO_CAMERAS, 'images of several publishers alternate')
         self._record_ambiguity(mixed if sum(self._backward) > 1 else None)
         if last is not None and sequence > last + 1 and self._publishers_seen == 1:
@@ -344,7 +344,7 @@ class ImageSubscriber:
             health.count(name, number)
 
     def _on_lost(self, event: Any) -> None:
-        """Count, and log once what to set for the camera driver, which this node cannot change."""
+        """Count lost images, and log once how to configure the camera driver."""
         self._count('lost', event.total_count_change)
         if self.healths[0].first_time('lost'):
             advice = advice_to_sender(get_rmw_implementation_identifier(), os.environ)

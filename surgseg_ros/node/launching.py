@@ -36,7 +36,11 @@ DEFAULTS: Final = {
     'camera_names': '',
     'stereo_layout': '',
 }
-"""Of arguments that both launch files read: those of an included file are gone when it ends."""
+"""
+Default values of arguments of both launch files.
+
+Arguments of an included launch file are undefined after it has ended.
+"""
 
 VIEWERS: Final = {'rviz': 'rviz2', 'foxglove': 'foxglove_bridge'}
 """Values of `view`, each with its package, whose executable has the same name."""
@@ -63,7 +67,7 @@ def node_name(context: LaunchContext) -> str:
     """
     Return the full name that launch_ros gives to the segmenter.
 
-    :param context: holds `name` and `namespace`, and the namespace of PushRosNamespace.
+    :param context: with `name` and `namespace`, and the namespace of PushRosNamespace.
     :return: the fully qualified name.
     """
     base = context.launch_configurations.get('ros_namespace')
@@ -75,7 +79,7 @@ def params_file(context: LaunchContext) -> str:
     """
     Return the path of the parameters file.
 
-    :param context: holds `params_file`.
+    :param context: with `params_file`.
     :return: the path; empty for none.
     :raises FileNotFoundError: if the file does not exist; launch itself would only warn.
     """
@@ -87,9 +91,9 @@ def params_file(context: LaunchContext) -> str:
 
 def image_topics(context: LaunchContext) -> list[str]:
     """
-    Find the value that the parameter `image_topics` will have without `image_topic`.
+    Determine the value that the parameter `image_topics` will have without `image_topic`.
 
-    :param context: holds `image_topics`, `params_file`, and the parameters of SetParameter.
+    :param context: with `image_topics`, `params_file`, and the parameters of SetParameter.
     :return: the topics; empty if none of them sets any.
     :raises OSError: if a file is missing or cannot be read.
     :raises ValueError: if a file is not a parameters file.
@@ -99,10 +103,10 @@ def image_topics(context: LaunchContext) -> list[str]:
 
 def calibration_topics(images: Sequence[str], context: LaunchContext) -> list[str]:
     """
-    Find the topics of `camera_info` to which the segmenter subscribes.
+    Determine the `camera_info` topics to which the segmenter will subscribe.
 
     :param images: the full names of its image topics.
-    :param context: holds what the arguments and parameters are.
+    :param context: with the arguments and parameters.
     :return: the full names; empty unless it has two cameras.
     """
     names = [name for name in _names('camera_names', context) if name]
@@ -135,17 +139,17 @@ def profile(context: LaunchContext) -> ProfileChoice:
     """
     Decide which Fast DDS profile a process of this launch gets.
 
-    :param context: holds `dds_profile` and the environment.
-    :return: the variables for the process's `additional_env`, and what to log.
+    :param context: with `dds_profile` and the environment.
+    :return: the variables for the process's `additional_env`, and a message for the log.
     """
     return choose_profile(value_of('dds_profile', context), context.environment)
 
 
 def viewer(context: LaunchContext) -> list[Node]:
     """
-    Make the node of the viewer in `view`.
+    Create the node of the viewer in `view`.
 
-    :param context: holds `view`, and the names of the segmenter and its topics.
+    :param context: with `view`, and the names of the segmenter and its topics.
     :return: the node; empty if `view` is empty.
     :raises RuntimeError: if the viewer is not installed.
     """
@@ -185,8 +189,8 @@ def _foxglove(context: LaunchContext) -> dict[str, Any]:
         'in Foxglove, open the WebSocket connection ws://localhost:8765 and import the layout '
         f'{foxglove_layout(context)}'
     )
-    # Its defaults would let every machine that reaches the port see patients' images, publish,
-    # call services and set parameters.
+    # With Foxglove's defaults, every machine that reaches the port could see images of patients,
+    # publish, call services and set parameters.
     return {'parameters': [{'address': '127.0.0.1', 'capabilities': ['connectionGraph']}]}
 
 
@@ -194,7 +198,7 @@ def viewed_topics(context: LaunchContext) -> dict[str, str]:
     """
     Map the topics in the configuration files of the viewers to those of this launch.
 
-    :param context: holds the names of the segmenter and its topics, including SetRemap.
+    :param context: with the names of the segmenter and its topics, including SetRemap.
     :return: absolute names, by the names of a segmenter with its defaults; with several cameras,
         those of the first.
     """
@@ -210,7 +214,7 @@ def foxglove_layout(context: LaunchContext) -> Path:
     """
     Find or write the layout for Foxglove, which cannot remap topics.
 
-    :param context: holds the names of the segmenter and its topics.
+    :param context: with the names of the segmenter and its topics.
     :return: the shipped file, or a copy in the log folder with the names of this launch.
     """
     status = node_name(context).lstrip('/')  # the name of the node's status in /diagnostics
@@ -233,7 +237,7 @@ def _camera(context: LaunchContext) -> str:
 
 
 def _remapped(topic: str, context: LaunchContext) -> str:
-    """Resolve a name as rcl does for the segmenter: the first rule that matches applies."""
+    """Resolve a name as rcl does for the segmenter: the first matching rule applies."""
     name = _absolute(topic, context)
     for source, target in context.launch_configurations.get('ros_remaps', []):
         if _absolute(source, context) == name:

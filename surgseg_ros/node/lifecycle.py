@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lifecycle node that answers during transitions and reports why one failed, and its threads."""
+"""A lifecycle node that responds during transitions and reports their failures; its threads."""
 
 import threading
 import time
@@ -20,8 +20,8 @@ class LifecycleNode(LifecycleNodeMixin, Node):
     """
     A lifecycle node like rclpy's, with additions.
 
-    It answers while a transition runs, allows one transition at a time, and reports why one
-    failed.
+    It responds during a transition, rejects a second transition meanwhile, and reports why a
+    transition failed.
 
     :param name: name of the node.
     :param options: for rclpy.node.Node.
@@ -45,7 +45,7 @@ class LifecycleNode(LifecycleNodeMixin, Node):
                     self._report_remedy('configure', 'activate')
                 elif not self._stopping and self.trigger_activate() != Transition.SUCCESS:
                     self._report_remedy('activate')
-            except Exception as error:  # a lifecycle manager was quicker
+            except Exception as error:  # a lifecycle manager has already changed the state
                 self.get_logger().warning(f'autostart refused: {error}')
 
     def _report_remedy(self, *transitions: str) -> None:
@@ -68,21 +68,21 @@ class LifecycleNode(LifecycleNodeMixin, Node):
         otherwise: TransitionCallbackReturn = Transition.FAILURE,
     ) -> TransitionCallbackReturn:
         """
-        Run a transition and report its errors, which rclpy would swallow.
+        Run a transition and report its errors, which rclpy would suppress.
 
         :param name: name of the transition.
-        :param act: does the work.
+        :param act: performs the transition.
         :param undo: called after a failure, before it is reported.
         :param otherwise: the result of a failure: FAILURE (back to the previous state) or ERROR.
         :return: SUCCESS, or `otherwise`.
         """
         try:
             act()
-        except Exception as error:  # of any kind: from a model, a device or the middleware
+        except Exception as error:  # any type: from a model, a device or the middleware
             reason = f'{name} failed: {error}'
             try:
                 undo()
-            except Exception as second:  # the first error must be reported all the same
+            except Exception as second:  # the first error must still be reported
                 reason += f'; undoing it failed, too: {second}'
             self.report_failed(reason)
             return otherwise
@@ -92,7 +92,7 @@ class LifecycleNode(LifecycleNodeMixin, Node):
         """
         Log that a transition failed.
 
-        :param reason: why.
+        :param reason: the reason.
         """
         self.get_logger().error(reason)
 
@@ -100,8 +100,9 @@ class LifecycleNode(LifecycleNodeMixin, Node):
         """
         Answer a request for a transition, even an invalid one.
 
-        For an invalid one, rclpy's method raises in the executor, and the caller waits forever;
-        it also lets a second transition start during one. It has no public hook, hence the name.
+        For an invalid request, rclpy's method raises in the executor, and the caller waits
+        forever; it also allows a second transition during one. It has no public hook, hence the
+        name.
         """
         handle = super()._LifecycleNodeMixin__on_change_state
         response.success = False
@@ -123,11 +124,11 @@ _LONG = (ChangeState, Trigger)
 
 class PatientExecutor(SingleThreadedExecutor):
     """
-    Runs callbacks one after another, except services that load a model, in separate threads.
+    Runs callbacks sequentially, except services that load a model, which run in separate threads.
 
-    So the node answers while its model loads. rclpy's MultiThreadedExecutor would allow that, too,
-    but it submits a callback to its pool again and again until a thread has started it, and so
-    can keep a core, and the interpreter's lock, busy for seconds.
+    So the node responds while its model loads. rclpy's MultiThreadedExecutor would also allow
+    this, but it repeatedly submits a callback to its pool until a thread has started it, which can
+    keep a core and the GIL busy for seconds.
     """
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
@@ -146,19 +147,19 @@ class PatientExecutor(SingleThreadedExecutor):
             return
         threading.Thread(target=callback, name='long', daemon=True).start()
         while not callback.executing() and not callback.done():
-            time.sleep(0.001)  # else it would be returned again
+            time.sleep(0.001)  # otherwise, it would be returned again
 
 
 class Ticker(threading.Thread):
     """
     Calls a function periodically until stopped, by the steady clock.
 
-    It depends neither on /clock nor on a transition in progress nor on a busy executor.
+    It is independent of /clock, transitions in progress and busy executors.
 
     :param name: name of the thread.
     :param period_s: maximum time between calls.
     :param function: the function to call.
-    :param report_error: called with what the function raises; the ticker continues.
+    :param report_error: called with exceptions of the function; the ticker continues.
     """
 
     def __init__(
@@ -184,7 +185,7 @@ class Ticker(threading.Thread):
         """End the thread and wait for it."""
         self._stopped = True
         self._due.set()
-        if self.is_alive():  # a signal can arrive just before it is started
+        if self.is_alive():  # a signal can arrive before it is started
             self.join()
 
     def run(self) -> None:
@@ -192,7 +193,7 @@ class Ticker(threading.Thread):
         while not self._stopped:
             try:
                 self._function()
-            except Exception as error:  # the thread must survive errors of a call
+            except Exception as error:  # the thread must continue after errors
                 self._report_error(error)
             self._due.wait(self._period_s)
             self._due.clear()

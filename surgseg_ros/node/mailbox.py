@@ -2,9 +2,9 @@
 """
 Passes the newest frames to the worker, and drops older ones.
 
-Which ones is up to a queue: `NewestOfEach` gives the newest frame of each camera, `NewestPair` the
-newest two whose stamps belong together. The queues know no thread, and no clock but the one that
-they are given.
+A queue selects the frames: `NewestOfEach` returns the newest frame of each camera, `NewestPair`
+the newest two whose stamps match. The queues do not use threads, and only the clock that is
+passed to them.
 """
 
 import threading
@@ -16,15 +16,15 @@ from typing import Final, NamedTuple, Protocol
 from surgseg_ros.node.health import Frame
 
 _MOST_WAITING: Final = 5
-"""Frames of an eye that wait, at most: a large `pair_wait_ms` must not fill the memory."""
+"""Maximum number of waiting frames of a camera, so that a large `pair_wait_ms` is no problem."""
 
 _MOST_MISSES: Final = 5
-"""Frames in a row without a partner after which no frame waits for one."""
+"""Number of consecutive frames without a partner after which frames do not wait."""
 
 
 class Pairing(NamedTuple):
     """
-    When two frames are a pair, and how long one waits for the other.
+    When two frames are a pair, and how long a frame waits for its partner.
 
     :param tolerance_ms: the largest difference of their stamps.
     :param wait_ms: how long a frame waits, from its receipt.
@@ -35,31 +35,31 @@ class Pairing(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Frames of two cameras whose stamps belong together."""
+    """Frames of two cameras with matching stamps."""
 
     first: Frame
     second: Frame
 
 
 class FrameQueue(Protocol):
-    """The frames that wait; calls `dropped` for each one that it drops for a newer one."""
+    """A queue of frames; calls `dropped` for each frame that it drops for a newer one."""
 
     def add(self, frame: Frame) -> None:
         """Add a frame that has just been received."""
 
     def pop(self, most: int, now_ns: int) -> tuple[Frame, ...]:
-        """Remove the frames that are next, a Pair or at most `most`; empty if none is due."""
+        """Remove and return the next frames, a Pair or at most `most`; empty if none is due."""
 
     def due_ns(self) -> int | None:
-        """Return when a frame is due, by the steady clock; None while none waits."""
+        """Return when the next frame is due, by the steady clock; None if no frame is waiting."""
 
     def clear(self) -> None:
-        """Forget all frames."""
+        """Remove all frames."""
 
 
 class NewestOfEach:
     """
-    The newest frame of each camera, the one that waited longest first.
+    The newest frame of each camera; the camera that has waited longest comes first.
 
     :param dropped: called with each frame that is dropped for a newer one.
     """
@@ -81,16 +81,16 @@ class NewestOfEach:
         return tuple(self._slots.popitem(last=False)[1] for _ in range(count))
 
     def due_ns(self) -> int | None:
-        """Return that a frame is due at once if there is one."""
+        """Return that a frame is due now; None if there is no frame."""
         return 0 if self._slots else None
 
     def clear(self) -> None:
-        """Forget all frames."""
+        """Remove all frames."""
         self._slots.clear()
 
 
 class _Arrival(NamedTuple):
-    """When a frame came, which may have been taken since."""
+    """The arrival of a frame, which may have been taken since."""
 
     stamp_ns: int | None
     received_ns: int
@@ -98,12 +98,11 @@ class _Arrival(NamedTuple):
 
 class NewestPair:
     """
-    The newest pair of two cameras; frames without a partner alone, the eyes in turn.
+    The newest pair of two cameras; frames without a partner alone, alternating between cameras.
 
-    A pair is kept until a newer one is complete, and comes before frames that are alone. A frame
-    without a usable stamp has no partner. After `_MOST_MISSES` frames in a row that waited in
-    vain, the other eye is taken to be gone: frames are due at once, until two come that would have
-    been a pair.
+    A pair is kept until a newer one is complete, and comes before single frames. A frame without a
+    usable stamp has no partner. After `_MOST_MISSES` consecutive frames without a partner, the
+    other camera is considered absent: frames are due at once, until two frames arrive that match.
 
     :param pairing: which frames are a pair.
     :param dropped: called with each frame that is dropped for a newer one.
@@ -117,7 +116,7 @@ class NewestPair:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all frames, and that an eye was gone."""
+        """Remove all frames, and assume that both cameras are present."""
         self._pair: Pair | None = None
         self._waiting: tuple[deque[Frame], deque[Frame]] = deque(), deque()
         recent: deque[_Arrival] = deque(maxlen=_MOST_WAITING)
@@ -126,14 +125,14 @@ class NewestPair:
         self._last_camera = 1
 
     def add(self, frame: Frame) -> None:
-        """Make a pair of the frame and its partner if that waits, or let it wait."""
+        """Create a pair if the partner of the frame is waiting; otherwise, let the frame wait."""
         arrival = _Arrival(frame.stamp_ns, frame.received_ns)
         if any(self._came_together(arrival, x) for x in self._arrivals[1 - frame.camera]):
             self._misses = 0
         self._arrivals[frame.camera].append(arrival)
         own, partner = self._waiting[frame.camera], self._partner(frame)
         if partner is None:
-            if len(own) == _MOST_WAITING:  # its oldest has waited in vain, if not for long enough
+            if len(own) == _MOST_WAITING:  # the oldest frame is treated as a miss
                 self._dropped(own.popleft())
                 self._misses += 1
             own.append(frame)
@@ -146,7 +145,7 @@ class NewestPair:
         self._pair = Pair(frame, partner) if frame.camera == 0 else Pair(partner, frame)
 
     def pop(self, most: int, now_ns: int) -> tuple[Frame, ...]:
-        """Remove the pair, or else the newest frame of each eye that has waited long enough."""
+        """Remove the pair, or else the newest frame of each camera that has waited long enough."""
         if self._pair is not None:
             pair, self._pair = self._pair, None
             return pair
@@ -160,7 +159,7 @@ class NewestPair:
         return taken
 
     def due_ns(self) -> int | None:
-        """Return when a pair or a frame that is alone is due."""
+        """Return when a pair or a single frame is due."""
         if self._pair is not None:
             return 0
         return min((self._due_ns(x) for waiting in self._waiting for x in waiting), default=None)
@@ -170,7 +169,7 @@ class NewestPair:
         return late_ns <= self._wait_ns and self._differ_by_ns(one, other) <= self._tolerance_ns
 
     def _partner(self, frame: Frame) -> Frame | None:
-        """Find the waiting frame of the other eye with the nearest stamp, the newest of equals."""
+        """Find the other camera's waiting frame with the nearest stamp, the newest if equal."""
         others = (
             other
             for other in reversed(self._waiting[1 - frame.camera])
@@ -188,7 +187,7 @@ class NewestPair:
         return frame.received_ns + (0 if alone else self._wait_ns)
 
     def _remove(self, frame: Frame) -> None:
-        """Remove a waiting frame, and drop those of its eye that came before."""
+        """Remove a waiting frame, and drop earlier frames of its camera."""
         waiting = self._waiting[frame.camera]
         while (older := waiting.popleft()) is not frame:
             self._dropped(older)
@@ -205,7 +204,7 @@ class Mailbox:
     """
     Passes frames to the worker; thread-safe.
 
-    :param pairing: makes pairs of two cameras; None: the newest frame of each camera in turn.
+    :param pairing: pairs frames of two cameras; None: the newest frame of each camera in turn.
     :param dropped: called with each frame that is dropped for a newer one.
     :param now_ns: the steady clock.
     """
@@ -236,11 +235,11 @@ class Mailbox:
 
     def take(self, most: int = 1) -> tuple[Frame, ...]:
         """
-        Wait for a frame, and take those of other cameras that are present by then.
+        Wait for a frame, and take it with frames of other cameras that are available.
 
-        :param most: the maximum number of frames that are not pairs.
-        :return: a Pair, whatever the maximum; or the newest frame of each camera, in turn; empty
-            once the mailbox is closed.
+        :param most: the maximum number of frames, except for pairs.
+        :return: a Pair, regardless of the maximum; or the newest frame of each camera, in turn;
+            empty if the mailbox is closed.
         """
         with self._changed:
             while not self._closed:
@@ -257,7 +256,7 @@ class Mailbox:
             self._queue.clear()
 
     def close(self) -> None:
-        """Make `take` return nothing from now on."""
+        """Make `take` return empty from now on."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What differs between ROS distributions and their middleware, and the start of rclpy.
+Differences between ROS distributions and their middleware, and the initialization of rclpy.
 
-Also whether Fast DDS can use the profile for large images, and which variable selects it.
+It also decides whether Fast DDS can use the profile for large images, and which variable selects
+it.
 """
 
 import ast
@@ -33,7 +34,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 NO_PROFILE: Final = 'none'
-"""Instead of a file: use Fast DDS with its own settings."""
+"""Value instead of a file: use Fast DDS with its own settings."""
 
 OLD_VARIABLE: Final = 'FASTRTPS_DEFAULT_PROFILES_FILE'
 NEW_VARIABLE: Final = 'FASTDDS_DEFAULT_PROFILES_FILE'
@@ -42,7 +43,7 @@ READ_OLD_VARIABLE: Final = ('humble', 'iron', 'jazzy')
 """Distributions with Fast DDS 2; Kilted and later have Fast DDS 3, which reads the new name."""
 
 PARTICIPANTS: Final = 3
-"""Processes whose shared memory must fit: the camera driver, the node and one viewer."""
+"""Number of processes whose shared memory must fit: camera driver, node and one viewer."""
 
 
 def subscribe(
@@ -62,10 +63,10 @@ def subscribe(
     :param message_type: message type of the topic.
     :param topic: name of the topic.
     :param callback: called with each message and the information about it; see `with_info`.
-    :param qos: of the subscription.
+    :param qos: QoS of the subscription.
     :param events: callbacks by their names in SubscriptionEventCallbacks, the most widely
-        supported first. Unsupported ones are left out, starting with the last.
-    :param options: for rclpy's create_subscription.
+        supported first; unsupported events are left out, starting with the last.
+    :param options: further arguments of rclpy's create_subscription.
     :return: the subscription.
     """
     known = inspect.signature(SubscriptionEventCallbacks).parameters  # Humble lacks `matched`
@@ -88,10 +89,10 @@ def subscribe(
 
 def with_info(callback: Callable[[Any, Mapping[str, Any]], None]) -> Callable[..., None]:
     """
-    Make a callback for create_subscription that gets a message and the information about it.
+    Create a callback for create_subscription that gets a message and the information about it.
 
-    In Humble, rclpy passes the message alone. There, the information holds nothing but the
-    current time as `received_timestamp`.
+    In Humble, rclpy passes only the message. There, the information only contains the current time
+    as `received_timestamp`.
 
     :param callback: called with a message, and its information by the field names of
         rmw_message_info_t; `source_timestamp` and `received_timestamp` are in nanoseconds of the
@@ -107,7 +108,7 @@ def local_discovery(environment: Mapping[str, str]) -> dict[str, str]:
     """
     Return the environment variables that restrict discovery to this machine.
 
-    :param environment: holds ROS_DISTRO.
+    :param environment: with ROS_DISTRO.
     :return: the variables to set. Humble reads only ROS_LOCALHOST_ONLY; later distributions
         deprecate it and let it override ROS_AUTOMATIC_DISCOVERY_RANGE, so it is for Humble only.
     """
@@ -131,7 +132,7 @@ def begin_ros(arguments: Sequence[str]) -> None:
     try:
         rclpy.init(args=list(arguments), signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:
-        # The classes belong to rclpy's native part, and each distribution has them elsewhere.
+        # The classes are in rclpy's native part, at a different place in each distribution.
         kind = type(error).__name__
         if kind == 'UnknownROSArgsError':
             unknown = ' '.join(ast.literal_eval(str(error)))
@@ -150,7 +151,7 @@ def begin_ros(arguments: Sequence[str]) -> None:
 @dataclass(frozen=True)
 class ProfileChoice:
     """
-    The decision about a profile, for a launch file to apply and to log.
+    The decision about a profile, with a message for the log of a launch file.
 
     :param message: the decision and its reason, with the remedy if something is wrong.
     :param severity: log level of the message, as in `logging`.
@@ -170,8 +171,8 @@ def choose_profile(
 
     :param profile: path of the XML file, or NO_PROFILE.
     :param environment: the environment that the nodes will inherit.
-    :param shared_memory: where the system keeps shared memory.
-    :return: what to set and what to log.
+    :param shared_memory: the folder of the system's shared memory.
+    :return: the variables to set and the message to log.
     """
     variable = profile_variable(environment)
     if profile == NO_PROFILE:
@@ -208,7 +209,7 @@ def advice_to_sender(middleware: str, environment: Mapping[str, str]) -> str:
     Advise how to start the sender of large images so that fewer are lost.
 
     :param middleware: the identifier of the RMW implementation.
-    :param environment: holds ROS_DISTRO.
+    :param environment: with ROS_DISTRO.
     :return: a sentence without a full stop.
     """
     if 'fastrtps' not in middleware:
@@ -224,7 +225,7 @@ def profile_variable(environment: Mapping[str, str]) -> str:
     """
     Return the variable that selects the profile of the distribution's Fast DDS.
 
-    :param environment: holds ROS_DISTRO; without it, Jazzy is assumed.
+    :param environment: with ROS_DISTRO; without it, Jazzy is assumed.
     :return: the variable's name.
     """
     old = environment.get('ROS_DISTRO', 'jazzy') in READ_OLD_VARIABLE
@@ -233,7 +234,7 @@ def profile_variable(environment: Mapping[str, str]) -> str:
 
 def segment_bytes(profile: Path) -> int:
     """
-    Read how much shared memory a profile needs in each process.
+    Return how much shared memory a profile needs in each process.
 
     :param profile: the XML file.
     :return: the sum of its segments; 0 if it has none.
@@ -245,7 +246,7 @@ def segment_bytes(profile: Path) -> int:
 
 def free_bytes(folder: Path) -> int:
     """
-    Measure the free space of a file system.
+    Return the free space of a file system.
 
     :param folder: a folder in it.
     :return: the free bytes; 0 if the folder does not exist.

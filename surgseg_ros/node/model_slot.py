@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model in use, and how another replaces it: on request, or after a machine failure."""
+"""The model in use, and its replacement: on request, or after a failure of the machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DEGRADED_BY_USE: Final = {
         ReasonCode.MODEL_SYNTHETIC, 'the model was trained on synthetic scenes only'
     ),
 }
-"""By intended use: why masks of such a model are at best degraded."""
+"""Why masks of a model are at best degraded, by its intended use."""
 
 
 class Logger(Protocol):
@@ -50,25 +50,25 @@ class ModelSlot:
     """
     Holds one model from configure to cleanup; thread-safe.
 
-    Another model is loaded and tested in a separate thread, while the present one keeps working.
-    If that fails, the present one stays in use. Ownership:
+    Another model is loaded and tested in a separate thread, while the current model is in use. If
+    that fails, the current model stays in use. Ownership:
 
         SegmenterNode ── owns ──> ModelSlot ── owns ──> Inference ── owns ──> Segmenter
               │                       ^                    │ fall_back, disable_batching
               │                       └────────────────────┘
               └── owns ──> Worker ── reads `inference` before each batch
 
-    The slot is the inference's FallbackHandler. The worker never keeps an inference beyond a
-    batch, so that a replaced model can be freed. Locks are taken in this order: `_loading` (one
-    load at a time), `_lock` (the slot's fields), the generation's (so that a model changes
-    between two results, never while one is published), and last those of Health and Reporter.
-    None is held while waiting for the owner of another.
+    The slot is the inference's FallbackHandler. The worker does not keep an inference beyond a
+    batch, so that a replaced model can be freed. Locks are acquired in this order: `_loading` (one
+    load at a time), `_lock` (the slot's fields), the generation's (so that a model changes between
+    two results, not during a publication), and last those of Health and Reporter. No lock is held
+    while waiting for the owner of another lock.
 
     :param logger: the node's logger.
     :param generation: the node's generation.
-    :param on_change: called with the new degraded reasons when another model takes over; the
-        generation is held, so no result is published meanwhile.
-    :param report: called after the model, or the reasons why it is degraded, have changed.
+    :param on_change: called with the new degraded reasons when another model is in use; the
+        generation is held, so that no result is published meanwhile.
+    :param report: called after a change of the model, or of the reasons why it is degraded.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class ModelSlot:
         """Start without a model."""
         self.segmenter: Segmenter | None = None
         self.inference: Inference | None = None
-        """What the worker uses from its next batch on."""
+        """Inference that the worker uses from its next batch on."""
         self.tested = False
-        """Whether the model has a self-test, and has passed it."""
+        """Whether the model has a self-test and has passed it."""
         self._logger = logger
         self._generation = generation
         self._on_change = on_change
@@ -100,11 +100,11 @@ class ModelSlot:
 
     def fill(self, settings: Settings) -> Segmenter:
         """
-        Load the first model; the first call also imports the libraries that run it.
+        Load the first model; the first call also imports the libraries that it needs.
 
         :param settings: the folder, and how to run the model.
         :return: the model.
-        :raises Exception: of any kind, from the folder, device or library, if it cannot be used.
+        :raises Exception: of any type, from the folder, device or library, if it cannot be used.
         """
         self._import_torch(settings.model)
         self._set_threads(settings.cpu_threads)
@@ -116,7 +116,7 @@ class ModelSlot:
         return segmenter
 
     def empty(self) -> None:
-        """Release the model; one that is being loaded will not be used."""
+        """Release the model; a model that is being loaded will not be used."""
         with self._lock:
             self._number += 1
             self.segmenter = self.inference = self._settings = None
@@ -139,7 +139,7 @@ class ModelSlot:
 
     def is_in_use(self, folder: str) -> bool:
         """
-        Return whether requesting a folder again would change nothing.
+        Return whether requesting a folder again would have no effect.
 
         :param folder: the folder that was requested last.
         :return: True if it is in use, is being loaded, or will be read at configure.
@@ -158,11 +158,11 @@ class ModelSlot:
 
     def change(self, settings: Settings) -> str:
         """
-        Load a model to replace the present one, and wait for it.
+        Load a model to replace the current one, and wait for it.
 
         :param settings: the folder, and how to run the model.
         :return: a description of the new model and its runtime.
-        :raises Exception: if it cannot be used; the present one stays in use, and
+        :raises Exception: if it cannot be used; the current model stays in use, and
             `degraded_reasons` report why.
         """
         self._begin()
@@ -173,7 +173,7 @@ class ModelSlot:
 
     def change_soon(self, settings: Settings) -> None:
         """
-        Start to load a model to replace the present one.
+        Start loading a model to replace the current one.
 
         :param settings: the folder, and how to run the model.
         :raises ValueError: if a model is already being loaded.
@@ -183,7 +183,7 @@ class ModelSlot:
 
     def report_change_failure(self, folder: str, reason: object) -> None:
         """
-        Report that a requested model is not used, and that the present one stays in use.
+        Report that a requested model cannot be used, and that the current model stays in use.
 
         :param folder: the folder that was requested.
         :param reason: why it is not used.
@@ -206,7 +206,7 @@ class ModelSlot:
             return False
         runtime = segmenter.runtime
         if isinstance(runtime, TorchRuntime) and runtime.device.type == 'cpu':
-            return False  # nothing simpler is left
+            return False  # there is no simpler fallback
         if not self._loading.acquire(blocking=False):
             return False
         reason = f'{runtime.description} fails: {describe(error)}'
@@ -226,8 +226,8 @@ class ModelSlot:
         """
         Import the libraries that run networks, the first time that a model is loaded.
 
-        This takes seconds, and a lifecycle manager must get answers meanwhile: so it is done here
-        and in `_load`, not at the top of a module.
+        This takes seconds, in which a lifecycle manager must get responses. So it is done here and
+        in `_load`, not at the top of a module.
 
         :param folder: the model folder; its errors are reported before torch is imported.
         """
@@ -235,7 +235,7 @@ class ModelSlot:
             return
         read_spec(find_model(folder))
         self._logger.info('importing PyTorch')
-        with importing():  # before the model is made, which must stay collectable
+        with importing():  # before the model exists, which must stay collectable
             import surgseg_ros.core.self_test  # noqa: F401
 
     def _set_threads(self, count: int) -> None:
@@ -288,7 +288,7 @@ class ModelSlot:
             raise
 
     def _stay(self, number: int, segmenter: Segmenter, reason: str) -> None:
-        """Continue with the runtime that fails: the failure may be temporary."""
+        """Continue with the failing runtime, since the failure may be temporary."""
         self._logger.error(reason)
         with self._lock:
             if number != self._number:
@@ -305,7 +305,7 @@ class ModelSlot:
         settings: Settings,
         fallback: Reason | None = None,
     ) -> None:
-        """Replace the present model."""
+        """Replace the current model."""
         with self._lock:
             if number != self._number:
                 raise ValueError('the node was cleaned up while the model was being loaded')
@@ -349,7 +349,7 @@ class ModelSlot:
         return segmenter, agreement is not None
 
     def _advise(self, segmenter: Segmenter) -> None:
-        """Tell once how to use another model than one that limits the status."""
+        """Log once how to use another model, if the current model limits the status."""
         reason = _DEGRADED_BY_USE.get(segmenter.spec.intended_use)
         if reason is not None and not self._advised:
             self._advised = True

@@ -22,17 +22,17 @@ from surgseg_ros.node.image_subscriber import ImageSubscriber
 
 LISTED_DEAD_S: Final = 25.0
 """
-How long a publisher must be listed, without a sign of life, before it counts as alive.
+How long a publisher without a sign of life must be listed before it counts as alive.
 
-Discovery keeps a killed participant until its lease ends: 20 s with Fast DDS by default, 10 s with
+Discovery lists a killed participant until its lease ends: 20 s with Fast DDS by default, 10 s with
 Cyclone DDS. The rest is a margin for a late check.
 """
 
 ALIVE_S: Final = 3.0
-"""How long a sign of life is valid: a segmenter repeats `status`, and is asked every second."""
+"""Validity of a sign of life: a segmenter repeats `status`, and is queried every second."""
 
 UNKNOWN_NAME: Final = '_NODE_NAME_UNKNOWN_'
-"""What rmw returns for a publisher whose node has not been discovered yet."""
+"""Name that rmw returns for a publisher whose node has not been discovered yet."""
 
 
 class _Endpoint(NamedTuple):
@@ -41,7 +41,7 @@ class _Endpoint(NamedTuple):
     node: str
 
 
-class _Question(NamedTuple):
+class _StateQuery(NamedTuple):
     """
     A client of a node's `get_state`, and its pending request.
 
@@ -55,12 +55,12 @@ class _Question(NamedTuple):
 
 class OtherPublishers:
     """
-    Looks for other nodes' publishers on a camera's output topics.
+    Detects publishers of other nodes on a camera's output topics.
 
     A publisher counts while its node shows signs of life: the node answers `get_state`, or its
-    `status` arrives on this camera's topic, whose `hardware_id` distinguishes another node of the
-    same name from this one. Without such signs it counts once it has been listed for longer than
-    discovery keeps a dead one: it is not a lifecycle node, or it hangs.
+    `status` arrives on this camera's topic, with a `hardware_id` that differs from this node's.
+    Without a sign of life, a publisher counts after it has been listed for longer than discovery
+    lists a dead one: then it is not a lifecycle node, or it hangs.
 
     :param node: this node.
     :param topics: the camera's output topics, as relative names.
@@ -89,7 +89,7 @@ class OtherPublishers:
         self._subscription: Subscription | None = None
         self._first_seen_s: dict[_Endpoint, float] = {}
         self._sign_s: dict[str, float] = {}
-        self._questions: dict[str, _Question] = {}
+        self._queries: dict[str, _StateQuery] = {}
 
     def start(self) -> None:
         """Subscribe to `status`, unless a security policy forbids that."""
@@ -112,12 +112,12 @@ class OtherPublishers:
                 )
 
     def stop(self) -> None:
-        """Unsubscribe and forget everything."""
+        """Unsubscribe, and reset the state."""
         with self._lock:
             if self._subscription is not None:
                 self._node.destroy_subscription(self._subscription)
             self._started, self._subscription = False, None
-            self._drop_questions(keep=())
+            self._drop_queries(keep=())
             self._first_seen_s.clear()
             self._sign_s.clear()
 
@@ -133,7 +133,7 @@ class OtherPublishers:
 
     def check(self) -> Reason | None:
         """
-        Look for other publishers, and ask their nodes; does not wait for an answer.
+        Look for other publishers, and query their nodes; does not wait for answers.
 
         :return: which nodes publish on which topics, with a remedy; None if there are none.
         """
@@ -143,13 +143,13 @@ class OtherPublishers:
             now_s = self._now_s()
             others = self._others(now_s)
             names = {other.node for other in others} - {self._name, UNKNOWN_NAME}
-            self._drop_questions(keep=names)
+            self._drop_queries(keep=names)
             for name in sorted(names):
-                self._ask(name, now_s)
+                self._query(name, now_s)
             return self._report([other for other in others if self._lives(other, now_s)])
 
     def _others(self, now_s: float) -> list[_Endpoint]:
-        """List the publishers of other nodes, and remember since when each is listed."""
+        """List the publishers of other nodes, and record since when each has been listed."""
         listed = [
             _Endpoint(topic, bytes(info.endpoint_gid), _full_name(info))
             for topic in self._topics
@@ -160,7 +160,7 @@ class OtherPublishers:
         others = [end for end in listed if end.node != self._name]
         for topic in self._topics:
             same = [end for end in listed if end.topic == topic and end.node == self._name]
-            # One is this node's own. rclpy does not report which, and it makes no difference.
+            # One of them is this node's. rclpy does not tell which one, and it does not matter.
             others += sorted(same, key=lambda end: self._first_seen_s[end])[1:]
         return others
 
@@ -171,12 +171,12 @@ class OtherPublishers:
         since_s = max(self._first_seen_s[other], sign_s or 0.0)
         return now_s - since_s > LISTED_DEAD_S
 
-    def _ask(self, name: str, now_s: float) -> None:
+    def _query(self, name: str, now_s: float) -> None:
         """Request the state of a node, unless an earlier request is still pending."""
-        question = self._questions.get(name)
-        if question is None:
-            question = self._questions[name] = _Question(self._client(name), None, now_s)
-        client, pending, asked_s = question
+        query = self._queries.get(name)
+        if query is None:
+            query = self._queries[name] = _StateQuery(self._client(name), None, now_s)
+        client, pending, asked_s = query
         if client is None:
             return
         if pending is not None and not pending.done():
@@ -186,7 +186,7 @@ class OtherPublishers:
         if client.service_is_ready():
             pending = client.call_async(GetState.Request())
             pending.add_done_callback(lambda future: self._answered(name))
-            self._questions[name] = _Question(client, pending, now_s)
+            self._queries[name] = _StateQuery(client, pending, now_s)
 
     def _client(self, name: str) -> Client | None:
         try:
@@ -194,14 +194,14 @@ class OtherPublishers:
                 GetState, f'{name}/get_state', callback_group=MutuallyExclusiveCallbackGroup()
             )
         except Exception:  # RCLError is not public in every distribution
-            return None  # without an answer, only the time counts
+            return None  # without answers, only the time is used
 
     def _answered(self, name: str) -> None:
         self._sign_s[name] = self._now_s()
 
-    def _drop_questions(self, keep: Iterable[str]) -> None:
-        for name in self._questions.keys() - set(keep):
-            if (client := self._questions.pop(name).client) is not None:
+    def _drop_queries(self, keep: Iterable[str]) -> None:
+        for name in self._queries.keys() - set(keep):
+            if (client := self._queries.pop(name).client) is not None:
                 self._node.destroy_client(client)
 
     def _report(self, others: Sequence[_Endpoint]) -> Reason | None:
@@ -252,7 +252,7 @@ def check_other_publishers(
     channels: Sequence[CameraChannel], others: Sequence[OtherPublishers], logger: Any
 ) -> None:
     """
-    Degrade each camera on whose output topics another node publishes, and warn once.
+    Set a camera to degraded if another node publishes on its output topics, and warn once.
 
     :param channels: the node's cameras.
     :param others: one per camera.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera's output topics, except `status`, which `reporter` publishes."""
+"""The output topics of one camera, except `status`, which `reporter` publishes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -45,7 +45,7 @@ RESULTS: Final = {
     'keypoints': Detection2DArray,
     'raw_mask': Image,
 }
-"""Topics that are published only while the node is active, and their types."""
+"""Topics of results, which are only published while the node is active, and their types."""
 
 Observer = Callable[[Any, Segmentation, Sequence[Instrument]], None]
 
@@ -55,7 +55,7 @@ def prefixed(camera_name: str, topic: str) -> str:
     Return the name of an output topic of a camera.
 
     :param camera_name: the prefix; empty for none.
-    :param topic: `mask`, for example.
+    :param topic: name of the topic, for example `mask`.
     :return: the relative name.
     """
     return f'{camera_name}/{topic}' if camera_name else topic
@@ -63,14 +63,16 @@ def prefixed(camera_name: str, topic: str) -> str:
 
 class Outputs:
     """
-    The publishers of one camera's results, from configure to cleanup.
+    The publishers of one camera's results; they exist from configure to cleanup.
 
     :param node: the node that publishes.
     :param camera_name: prefix of the topics.
     :param overlay: whether to offer the overlay.
     :param raw_mask: whether to offer the mask before the temporal filter.
-    :param observe: called with header, segmentation and instruments of each image, after the rest.
-    :param measure: called with distances between instruments in each mask; None without decision.
+    :param observe: called with header, segmentation and instruments of each image, after the
+        others.
+    :param measure: called with distances between instruments in each mask; None without a
+        decision.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Outputs:
 
     def create(self) -> None:
         """Create the publishers; results are published only while the node is active."""
-        # A new group each time: the node's default group keeps what was destroyed.
+        # A new group each time: the node's default group keeps destroyed entities.
         group = MutuallyExclusiveCallbackGroup()
         for topic in self._topics:
             self._results[topic] = self._node.create_lifecycle_publisher(
@@ -103,7 +105,8 @@ class Outputs:
                 callback_group=group,
                 qos_overriding_options=QoSOverridingOptions(OUTPUT_POLICIES),
             )
-        # An ordinary publisher: a lifecycle one drops what is latched before activation.
+        # An ordinary publisher: a lifecycle publisher would drop latched messages before
+        # activation.
         self._label_info = self._node.create_publisher(
             LabelInfo,
             prefixed(self._camera_name, 'label_info'),
@@ -159,7 +162,7 @@ class Outputs:
         raw: NDArray[np.uint8] | None = None,
     ) -> None:
         """
-        Publish what else has a subscriber, after mask and detections.
+        Publish on the other topics that have subscribers, after mask and detections.
 
         :param header: header of the image, passed on unchanged.
         :param image: (H, W, 3) uint8 RGB.
@@ -192,7 +195,7 @@ class Outputs:
         """
         Publish on every topic that there is no decision.
 
-        :param header: of the image, or of none.
+        :param header: header of the image, or of the fail-safe.
         :param image: (H, W, 3) uint8 RGB.
         """
         size = image.shape[0], image.shape[1]
@@ -204,7 +207,7 @@ class Outputs:
     def _geometries(
         self, segmentation: Segmentation, instruments: Sequence[Instrument]
     ) -> list[Geometry] | None:
-        """Find the points of instruments; None without a decision, a use for them, or success."""
+        """Find keypoints; None without a decision, a subscriber, or if it fails."""
         wanted = self._measure is not None or any(map(self._has_subscriber, _WITH_POINTS))
         if not wanted or any(instrument.label == NO_DECISION for instrument in instruments):
             return None

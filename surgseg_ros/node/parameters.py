@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's parameters: declares, reads and checks them, and finds misspelled ones."""
+"""Declares, reads and checks the node's parameters, and detects misspelled ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -72,7 +72,7 @@ class Settings:
         """
         Check the choices in TABLE, and that the values are consistent with each other.
 
-        :raises ValueError: naming the parameter, its value and the remedy.
+        :raises ValueError: if not; it names the parameter, its value and the remedy.
         """
         for row in TABLE:
             check_choice(row, self.value_of(row.name))
@@ -105,7 +105,7 @@ class Settings:
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> 'Settings':
         """
-        Make settings from parameter values.
+        Create settings from parameter values.
 
         :param values: values by name; lists become tuples.
         :return: the settings.
@@ -155,7 +155,7 @@ class Settings:
 
     @property
     def pairs(self) -> Pairing | None:
-        """When images of two cameras are a pair; None: they are taken one by one."""
+        """The pairing of images of two cameras; None: images are processed one by one."""
         if self.pairing != AUTO or len(self.image_topics) != 2:
             return None
         return Pairing(self.pair_tolerance_ms, self.pair_wait_ms)
@@ -209,7 +209,7 @@ def _check_name(name: str) -> None:
 
 def unknown(node: Node) -> list[str]:
     """
-    Find values given on startup whose name is not a parameter: a typo must not go unnoticed.
+    Find parameters given on startup that do not exist, so that a typo is noticed.
 
     :param node: the node, which has declared its parameters.
     :return: names, sorted.
@@ -221,7 +221,7 @@ def unknown(node: Node) -> list[str]:
 
 def descriptor(row: Parameter) -> ParameterDescriptor:
     """
-    Make the descriptor of a parameter.
+    Create the descriptor of a parameter.
 
     :param row: a row of TABLE.
     :return: the descriptor: description, when the parameter is read, and range.
@@ -252,7 +252,7 @@ def overridable(node: Node, settings: Settings) -> dict[str, tuple[str, ...]]:
     List the QoS overrides that are possible.
 
     :param node: the node, whose remappings apply.
-    :param settings: hold the image topics and the cameras.
+    :param settings: settings with the image topics and the cameras.
     :return: the policies of each publisher or subscription, by the prefix of the parameters'
         names.
     """
@@ -275,7 +275,7 @@ def overridable(node: Node, settings: Settings) -> dict[str, tuple[str, ...]]:
 
 def slips(node: Node, known: Mapping[str, Sequence[str]]) -> list[str]:
     """
-    Find values given on startup that have no effect: a typo must not go unnoticed.
+    Find values given on startup that have no effect, so that a typo is noticed.
 
     :param node: the node, which has declared its parameters.
     :param known: result of `overridable`.

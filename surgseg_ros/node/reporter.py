@@ -20,11 +20,15 @@ from surgseg_ros.node.outputs import prefixed
 
 STATUS_DEADLINE_S: Final = 1.5
 _REPEAT_S: Final = 0.5
-"""A single lost message must not miss the deadline."""
+"""Repetition period of `status`, so that a single lost message does not miss the deadline."""
 _LAST_STATUS_S: Final = 3.0
-"""A subscriber on a busy machine may be slow; launch kills a process after 5 s."""
+"""
+Maximum time to wait for subscribers of the last status.
+
+A subscriber on a busy machine may be slow; launch kills a process after 5 s.
+"""
 _LEAST_RATE_TIME_S: Final = 0.5
-"""Rates over a shorter time are meaningless."""
+"""Minimum time over which rates are computed."""
 
 LEVELS: Final = {
     VALID: DiagnosticStatus.OK,
@@ -45,7 +49,7 @@ class StatusReport:
     :param node: the node that publishes.
     :param camera_name: prefix of the topic.
     :param health: counts and state to report.
-    :param instance: distinguishes this node's `status` from that of another of the same name.
+    :param instance: distinguishes this node's `status` from that of another node of the same name.
     """
 
     def __init__(self, node: Node, camera_name: str, health: Health, instance: str = '') -> None:
@@ -60,7 +64,7 @@ class StatusReport:
             durability=DurabilityPolicy.TRANSIENT_LOCAL,
             deadline=Duration(seconds=STATUS_DEADLINE_S),
         )
-        # An ordinary publisher: a lifecycle one would be silent just when it matters.
+        # An ordinary publisher: a lifecycle publisher would be silent when `status` is needed.
         self._publisher = node.create_publisher(
             DiagnosticStatus,
             prefixed(camera_name, 'status'),
@@ -74,7 +78,7 @@ class StatusReport:
 
     def publish(self, stale_after_ms: float, facts: Mapping[str, str]) -> None:
         """
-        Publish the status if it has changed, or is due again.
+        Publish the status if it has changed, or must be repeated.
 
         :param stale_after_ms: how long a mask is fresh.
         :param facts: values of the whole node: `model`, name and hash of the model, and others.
@@ -104,12 +108,12 @@ class StatusReport:
         self, stale_after_ms: float, facts: Mapping[str, str], failed: bool
     ) -> DiagnosticStatus:
         """
-        Make the camera's part of `/diagnostics`.
+        Create the camera's part of `/diagnostics`.
 
         :param stale_after_ms: how long a mask is fresh.
         :param facts: values of the whole node: `model`, `device` and others.
         :param failed: whether the node could not be configured or activated.
-        :return: the verdict and facts as text, and each rate, count and time as one number.
+        :return: the verdict and facts as text, and each rate, count and time as a number.
         """
         verdict = self._health.verdict(time.monotonic_ns(), stale_after_ms)
         texts = self._values(verdict, facts)
@@ -124,7 +128,7 @@ class StatusReport:
         }
         status = self._status(verdict, {**texts, **numbers})
         status.hardware_id = self._node_name
-        # An operator may have deactivated the node, which is not an error.
+        # An operator may have deactivated the node on purpose, which is not an error.
         if verdict.state == INACTIVE:
             status.level = DiagnosticStatus.ERROR if failed else DiagnosticStatus.WARN
         status.message = f'{verdict.state}: {verdict.reason}' if verdict.reason else verdict.state
@@ -154,7 +158,7 @@ class StatusReport:
         }
 
     def _distances(self) -> dict[str, str]:
-        """Return distances between instruments in the last mask, and their deviations."""
+        """Return distances between instruments in the last mask, and their standard deviations."""
         distances = self._health.distances()
         return {
             f'{name}_{part}': f'{getattr(distance, part):.1f}'
@@ -164,7 +168,7 @@ class StatusReport:
         }
 
     def _roi(self) -> dict[str, str]:
-        """Return the part of the image that is segmented; empty if it is all of it."""
+        """Return the region of interest; empty for the whole image."""
         roi = self._health.roi()
         if roi is None:
             return {}
@@ -248,13 +252,13 @@ class Diagnostics:
 
 
 _STATUS_PERIOD_S = 0.02
-"""Maximum delay until status becomes stale, apart from the time to wake up."""
+"""Maximum delay until status becomes stale, apart from the time for waking up a thread."""
 _CHECK_PERIOD_S = 1.0
 
 
 class Reporter:
     """
-    Publishes `status` and `/diagnostics` from start to end of the node, in every state.
+    Publishes `status` and `/diagnostics` while the node exists, in every state.
 
     It uses the steady clock.
 
@@ -322,8 +326,8 @@ class Reporter:
         """
         Report immediately that no masks are published.
 
-        :param code: the reason, for programs.
-        :param text: the reason, for people.
+        :param code: the reason code.
+        :param text: the reason as a text.
         """
         for health in self.healths:
             health.deactivate(Reason(code, text))
@@ -355,7 +359,7 @@ class Reporter:
                 report.end(Reason(ReasonCode.SHUT_DOWN, reason), self._facts())
 
     def publish_status(self) -> None:
-        """Publish each `status` that has changed, or is due again."""
+        """Publish each `status` that has changed, or must be repeated."""
         with self._lock:
             for report in self._reports:
                 report.publish(self._stale_after_ms(), self._facts())
@@ -372,7 +376,7 @@ class Reporter:
             )
 
     def _facts(self) -> dict[str, str]:
-        """Return the values of the whole node that `status` has too."""
+        """Return the values of the whole node that are also in `status`."""
         state = self.detections_3d
         return {'model': self.model, **({} if state is None else {'detections_3d': state()})}
 

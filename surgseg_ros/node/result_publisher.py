@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publishes results: the mask first, then what belongs to it; or that there is no decision."""
+"""Publishes results: first the mask, then the other topics; or that there is no decision."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ MODEL_STAGES: Final = ('fit', 'network', 'upsample')
 """Stages of the model itself, without conversion and transport of images and masks."""
 
 LATER_STAGES: Final = ('detections', 'instruments', 'publish_others', 'detections_age')
-"""Times of what follows a mask."""
+"""Stages after the mask."""
 
 Warnings = tuple[Reason, ...]
 """Why a mask cannot be trusted; empty if it can."""
 
 
 class Logger(Protocol):
-    """The methods of a logger that are needed here."""
+    """The methods of a logger that are used here."""
 
     def info(self, message: str) -> Any:
         """Log at level info."""
@@ -48,7 +48,7 @@ class Logger(Protocol):
 
 class ReceivedImage(NamedTuple):
     """
-    A frame that was read and waits for its result.
+    A frame that was read and is waiting for its result.
 
     :param frame: the serialized frame.
     :param channel: its camera.
@@ -66,10 +66,10 @@ class ReceivedImage(NamedTuple):
 
 class ResultPublisher:
     """
-    Publishes the results of all cameras, unless they are too old or of an earlier generation.
+    Publishes results of all cameras, except those that are too old or of an earlier generation.
 
-    :param generation: the node's; held while something is published.
-    :param policy: returns the present rules for publishing results.
+    :param generation: generation of the node; held during a publication.
+    :param policy: returns the current rules for publishing results.
     :param now_ns: the node's clock, compared with the stamps of headers.
     :param logger: the node's logger.
     :param report: publishes `status` immediately.
@@ -95,11 +95,11 @@ class ResultPublisher:
 
     def publish_mask(self, image: ReceivedImage, decision: Decision) -> Warnings | None:
         """
-        Publish the mask of an image, or that there is no decision; an error does not raise.
+        Publish the mask of an image, or that there is no decision; errors are only reported.
 
         :param image: the image.
-        :param decision: on it.
-        :return: why the mask that is out cannot be trusted; None if it is not out.
+        :param decision: the decision on it.
+        :return: why the published mask cannot be trusted; None if it was not published.
         """
         try:
             self._log_anomalies(image.channel, decision.anomalies)
@@ -110,10 +110,10 @@ class ResultPublisher:
 
     def publish_rest(self, image: ReceivedImage, result: FrameResult, warnings: Warnings) -> None:
         """
-        Publish what belongs to a mask that is out; an error does not raise.
+        Publish the other topics after a mask; errors are reported, not raised.
 
         :param image: the image.
-        :param result: its instruments.
+        :param result: the result, with its instruments.
         :param warnings: from `publish_mask`.
         """
         try:
@@ -131,7 +131,7 @@ class ResultPublisher:
 
         :param frame: its frame.
         :param channel: its camera.
-        :param error: why.
+        :param error: the error.
         """
         if isinstance(error, ImageError):
             reason = Reason(ReasonCode.IMAGE_REJECTED, f'image dropped: {error}')
@@ -159,7 +159,7 @@ class ResultPublisher:
         return None
 
     def _unless_late(self, image: ReceivedImage, result: FrameResult) -> FrameResult:
-        """Give no decision on instruments that are found too late."""
+        """Remove instruments that were found too late."""
         late = staleness(self._age(image), self._policy())
         return result if late is None else without_instruments(result, late)
 
@@ -182,13 +182,13 @@ class ResultPublisher:
     def _publish_mask(
         self, image: ReceivedImage, decision: Decision, warnings: Warnings
     ) -> Warnings | None:
-        """Publish a mask, and before it why it cannot be trusted."""
+        """Publish a mask, and before it the reasons why it cannot be trusted."""
         frame, channel, header, _, watch = image
         with self._generation.held(frame.generation) as current:
             if not current or not self._is_current():
                 channel.health.count('discarded')
                 return None
-            if warnings:  # published before the mask, as far as two topics have an order
+            if warnings:  # published before the mask; the order of two topics is not guaranteed
                 channel.health.record_warning(*warnings)
                 self._report()
             watch.resume()
@@ -208,7 +208,7 @@ class ResultPublisher:
             return warnings
 
     def _publish_rest(self, image: ReceivedImage, result: FrameResult, warnings: Warnings) -> None:
-        """Publish what belongs to a mask that is out, unless the generation has ended."""
+        """Publish the other topics after a mask, unless the generation has ended."""
         frame, channel, header, given, watch = image
         with self._generation.held(frame.generation) as current:
             if not current or not self._is_current():
@@ -227,7 +227,7 @@ class ResultPublisher:
             )
             watch.lap('publish_others')
             times_ms = {**result.stage_ms, **watch.times_ms(), 'detections_age': age_ms}
-            # Without a decision on instruments, or on any pixel, some stages were not reached.
+            # Without a decision on instruments, or on any pixel, some stages were skipped.
             channel.health.record_times(
                 {stage: times_ms[stage] for stage in LATER_STAGES if stage in times_ms}
             )

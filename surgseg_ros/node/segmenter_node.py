@@ -40,15 +40,15 @@ class SegmenterNode(LifecycleNode):
     """
     Segments the images of one or several cameras.
 
-    Configure loads the model, activate subscribes; deactivate and cleanup undo this. Whatever a
-    transition creates is None or empty before and after.
+    Configure loads the model, activate subscribes; deactivate and cleanup undo this. Attributes
+    that a transition creates are None or empty outside of it.
     """
 
     def __init__(self, **options: Any) -> None:
         """
         Declare the parameters and start to publish status and diagnostics.
 
-        :param options: for rclpy.node.Node.
+        :param options: options of rclpy.node.Node.
         :raises ValueError: if the initial value of a parameter is not valid.
         """
         super().__init__('segmenter', **options)
@@ -98,7 +98,7 @@ class SegmenterNode(LifecycleNode):
         )
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe; a result in flight is discarded."""
+        """Unsubscribe; a result in progress is discarded."""
         return self._end('deactivate', lambda: self._deactivate(state))
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -185,7 +185,7 @@ class SegmenterNode(LifecycleNode):
             health.set_degraded_reasons(self._models.degraded_reasons())
 
     def _on_model_change(self, degraded_reasons: tuple[Reason, ...]) -> None:
-        """Report that the last mask is not from the model in use, and forget its results."""
+        """Report that the last mask is not from the current model, and reset its results."""
         if self._stereo is not None:
             self._stereo.forget()
         for channel in self._channels:
@@ -244,11 +244,11 @@ class SegmenterNode(LifecycleNode):
         self._cleanup()
 
     def _end(self, name: str, act: Any) -> TransitionCallbackReturn:
-        """Run a transition that releases things; a failure leads to `on_error`."""
+        """Run a transition that releases resources; a failure leads to `on_error`."""
         return self.attempt(name, act, undo=lambda: None, otherwise=Transition.ERROR)
 
     def _make_stereo(self) -> StereoOutput | None:
-        """Make what joins the results of two cameras; None of any other number."""
+        """Create the output that joins the results of two cameras; None for other numbers."""
         settings = self.settings
         if len(settings.cameras) != 2:
             return None
@@ -306,7 +306,7 @@ class SegmenterNode(LifecycleNode):
             channel.health.count('dropped')
 
     def _channels_of(self, topic: int) -> tuple[CameraChannel, ...]:
-        """Return the cameras whose views the images of a topic hold."""
+        """Return the cameras whose views are in the images of a topic."""
         return self._channels if self.settings.is_split else self._channels[topic : topic + 1]
 
     def _report_fail_safe_error(self, error: Exception) -> None:
@@ -319,7 +319,7 @@ class SegmenterNode(LifecycleNode):
         check_other_publishers(self._channels, self._others, self.get_logger())
 
     def _report_slips(self) -> None:
-        """Warn once of each value that was given on startup and has no effect."""
+        """Warn once about each value that was given on startup and has no effect."""
         known = overridable(self, self.settings)
         for text in slips(self, known):
             if text not in self._slips_reported:
@@ -358,7 +358,7 @@ class SegmenterNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _begin_change(self, settings: Settings) -> None:
-        """Check a model folder and start to load it; the present model stays in use."""
+        """Check a model folder and start loading it; the current model stays in use."""
         try:
             read_spec(find_model(settings.model))
             self._models.change_soon(settings)
@@ -367,7 +367,7 @@ class SegmenterNode(LifecycleNode):
             raise
 
     def _on_reload(self, request: Any, response: Any) -> Any:
-        """Load the folder in `model` again to replace the present model; answer when done."""
+        """Load the folder in `model` again to replace the current model; respond when done."""
         response.success = False
         if self._models.segmenter is None or self.in_transition():
             response.message = 'no model is in use: configure the node to load it'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The topic `detections_3d`: instruments in space, from the results of two cameras."""
+"""The topic `detections_3d`: instruments in 3-D, from the results of two cameras."""
 
 import threading
 from collections.abc import Sequence
@@ -33,18 +33,18 @@ from surgseg_ros.node.outputs import OUTPUT_POLICIES
 DETECTIONS_3D_TOPIC: Final = 'detections_3d'
 
 _INFO_BYTES: Final = 10_000
-"""Of a camera_info, at most; longer messages are not kept."""
+"""Maximum size of a camera_info; larger messages are ignored."""
 
 _MOST_REPORTED: Final = 20
 
 
 def camera_info_topics(images: Sequence[str], views: Sequence[str] = ()) -> tuple[str, ...]:
     """
-    Return the topics of the cameras' calibrations, as image_transport names them.
+    Return the topics of the cameras' calibrations, named as in image_transport.
 
     :param images: the full names of the image topics.
-    :param views: the names of the cameras, if the images of the one topic hold the views of two.
-    :return: `camera_info` beside each topic; of two views `VIEW/camera_info` beside the one.
+    :param views: the names of the cameras, if the images of a single topic have the views of two.
+    :return: `camera_info` beside each topic; for two views, `VIEW/camera_info` beside the topic.
     """
     bases = [image.removesuffix('/compressed').rpartition('/')[0] for image in images]
     if views:
@@ -61,12 +61,12 @@ class _Result(NamedTuple):
 
 class StereoOutput:
     """
-    Joins the results of two cameras, and publishes what is in both, from configure to cleanup.
+    Joins the results of two cameras, and publishes instruments that are visible in both.
 
     :param node: the node that publishes and subscribes.
     :param info_topics: topics of camera_info, one per camera.
     :param rectified: whether the images are rectified.
-    :param tolerance_ms: the largest difference of the stamps of both images.
+    :param tolerance_ms: the largest difference between the stamps of both images.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class StereoOutput:
         self._eyes: list[_Result | None] = [None, None]
         self._reported: set[str] = set()
         self.state = 'no pair of images yet'
-        """`published`, or why nothing is."""
+        """`published`, or the reason why nothing is published."""
 
     def create(self) -> None:
         """Create the publisher, and subscribe to the calibrations."""
@@ -104,17 +104,17 @@ class StereoOutput:
             self._subscriptions.append(self._subscribe(camera, topic, group))
 
     def _subscribe(self, camera: int, topic: str, group: Any) -> Subscription:
-        def hear(cdr: bytes) -> None:
+        def store(cdr: bytes) -> None:
             with self._lock:
                 self._infos[camera] = cdr if len(cdr) <= _INFO_BYTES else None
 
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # fits any publisher
         return self._node.create_subscription(
-            CameraInfo, topic, hear, qos, callback_group=group, raw=True
+            CameraInfo, topic, store, qos, callback_group=group, raw=True
         )
 
     def destroy(self) -> None:
-        """Destroy what `create` created, and forget the calibrations."""
+        """Destroy everything that `create` created, and drop the calibrations."""
         while self._subscriptions:
             self._node.destroy_subscription(self._subscriptions.pop())
         if self._publisher is not None:
@@ -124,7 +124,7 @@ class StereoOutput:
         self.forget()
 
     def forget(self) -> None:
-        """Forget the last results, which no later one belongs to."""
+        """Drop the last results, which must not be joined with later ones."""
         self._eyes = [None, None]
 
     def receive(
@@ -135,7 +135,7 @@ class StereoOutput:
         instruments: Sequence[Instrument],
     ) -> None:
         """
-        Take the result of a camera, and publish what both see if that of the other is there.
+        Store the result of a camera; publish if that of the other camera is available.
 
         :param camera: 0 or 1.
         :param header: std_msgs/Header of the image.
@@ -172,7 +172,7 @@ class StereoOutput:
         return known and abs(stamps[0] - stamps[1]) <= self._tolerance_ns
 
     def _calibration(self) -> StereoCalibration:
-        """Read the last calibrations."""
+        """Return the calibration from the last camera_info messages."""
         if len(set(self._info_topics)) == 1:
             raise StereoError(
                 f'both cameras have the camera_info {self._info_topics[0]!r}: set '
@@ -190,7 +190,7 @@ class StereoOutput:
         return StereoCalibration((next(read), next(read)), self._rectified)
 
     def _report(self, reason: str) -> None:
-        """Log a reason once, and keep it for the diagnostics."""
+        """Log a reason once, and store it for the diagnostics."""
         self.state = reason
         if reason not in self._reported and len(self._reported) < _MOST_REPORTED:
             self._reported.add(reason)

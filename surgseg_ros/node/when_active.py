@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a command once a lifecycle node reports that it is active; replay.launch.py uses it."""
+"""Runs a command as soon as a lifecycle node is active; used by replay.launch.py."""
 
 import argparse
 import os
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Wait for the node, then replace this process with the command.
 
-    :param argv: the arguments; None: those of the process.
+    :param argv: the arguments; None: those of the command line.
     :return: the exit status if the command was not run.
     """
     parser = argparse.ArgumentParser(prog='when_active', description=__doc__)
@@ -51,7 +51,7 @@ def wait_until_active(name: str) -> int | None:
     """
     Request the state of a lifecycle node until it is active, or a signal arrives.
 
-    A transition event could be missed; a request cannot.
+    An event of a transition could be missed; a request cannot.
 
     :param name: full name of the node.
     :return: the number of the signal, one of END_SIGNALS, which are blocked; None without one.

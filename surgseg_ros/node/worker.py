@@ -34,11 +34,11 @@ class ModelSource(Protocol):
 
     @property
     def inference(self) -> Inference | None:
-        """The inference with the model in use; another one after a change of model."""
+        """The inference with the current model, which changes with the model."""
 
 
 Batch = Sequence[tuple[ReceivedImage, Decision]]
-"""Images that went through the network together."""
+"""Images that were processed by the network together."""
 
 
 class Worker(threading.Thread):
@@ -49,12 +49,12 @@ class Worker(threading.Thread):
     :param mailbox: holds the frames.
     :param channels: the cameras, by index.
     :param generation: the node's generation.
-    :param policy: returns the present rules for publishing results.
+    :param policy: returns the current rules for publishing results.
     :param now_ns: the node's clock, compared with the stamps of headers.
     :param logger: the node's logger.
     :param settings: settings of each camera's pipeline; thresholds are those of the policy.
     :param report: publishes `status` immediately.
-    :param stereo_layout: how each image holds the views of both cameras, one of STEREO_LAYOUTS.
+    :param stereo_layout: arrangement of the views in each image, one of STEREO_LAYOUTS.
     """
 
     def __init__(
@@ -87,20 +87,20 @@ class Worker(threading.Thread):
         self._last_used: Callable[[], Inference | None] = lambda: None
 
     def run(self) -> None:
-        """Process frames. One that fails is reported and counted, and the next one is taken."""
+        """Process frames. A failure is reported and counted, and the next frame is processed."""
         with ThreadPoolExecutor(1, 'examine') as examiner:
             while frames := self._mailbox.take(self._max_batch_size()):
                 inference = self._begin(frames[0].generation)
-                if inference is None:  # the node has just been cleaned up
+                if inference is None:  # the node was just cleaned up
                     continue
                 self._count(frames)
                 for batch in self._decided(frames, inference, examiner):
                     self._publish(batch)
                 del inference
-                self._used = None  # else a replaced model would stay in memory
+                self._used = None  # otherwise, a replaced model would stay in memory
 
     def _of_cameras(self, frame: Frame) -> tuple[Frame, ...]:
-        """Return the frame for each camera that it holds a view of."""
+        """Return the frame for each camera whose view it contains."""
         if self._layout == STEREO_LAYOUTS[0]:
             return (frame,)
         return tuple(frame._replace(camera=camera) for camera in range(len(self._channels)))
@@ -114,7 +114,7 @@ class Worker(threading.Thread):
     def _decided(
         self, frames: Sequence[Frame], inference: Inference, examiner: Executor
     ) -> Iterator[Batch]:
-        """Yield the decisions on each batch of images, as soon as they are made."""
+        """Yield the decisions on each batch of images, as soon as they are available."""
         images = itertools.chain.from_iterable(map(self._read, frames))
         while batch := tuple(itertools.islice(images, inference.max_batch_size)):
             inputs = [self._find_roi(image) for image in batch]
@@ -132,7 +132,7 @@ class Worker(threading.Thread):
             ]
 
     def _publish(self, batch: Batch) -> None:
-        """Publish all masks, and then what belongs to each."""
+        """Publish all masks, and then the other topics of each."""
         answers = [self._publisher.publish_mask(image, decision) for image, decision in batch]
         for (image, decision), warnings in zip(batch, answers):
             result = self._pipelines[image.frame.camera].track(complete(decision))
@@ -144,7 +144,7 @@ class Worker(threading.Thread):
         return 1 if inference is None else inference.max_batch_size
 
     def _begin(self, generation: int) -> Inference | None:
-        """Take the model in use; reset the pipelines after a change of model or activation."""
+        """Return the model in use; reset the pipelines after a change of model or activation."""
         with self._generation.held(generation):
             inference = self._used = self._models.inference
         if inference is None:
@@ -162,7 +162,7 @@ class Worker(threading.Thread):
         return Input(image.input.image, roi)
 
     def _needs_confidence(self, images: Sequence[ReceivedImage]) -> bool:
-        """Return whether the confidence of each pixel is needed, which costs time."""
+        """Return whether the confidence of each pixel is needed, which takes time."""
         return any(
             self._pipelines[image.frame.camera].needs_confidence
             or image.channel.outputs.wants_confidence()
@@ -170,7 +170,7 @@ class Worker(threading.Thread):
         )
 
     def _read(self, frame: Frame) -> tuple[ReceivedImage, ...]:
-        """Read the image of each camera in a frame; none if it cannot be read."""
+        """Read the image of each camera in a frame; empty if it cannot be read."""
         try:
             return self._images(frame)
         except Exception as error:  # a frame must never end the thread
