@@ -59,7 +59,7 @@ _MODULES: Final = {
     'find_geometries': 'surgseg_ros.core.geometry',
     'least_distances': 'surgseg_ros.core.geometry',
 }
-"""Public name to the module that defines it."""
+"""Maps a public name to the module that defines it."""
 
 
 def __getattr__(name: str) -> Any:
@@ -77,5 +77,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names too, before they are imported."""
+    """List the public names, also before they are imported."""
     return sorted({*globals(), *__all__})

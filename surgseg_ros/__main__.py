@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 class Verb(NamedTuple):
     """
-    One command; `endings` knows how it ends.
+    A verb of the command line; see `cli/endings.py` for its exit status.
 
-    :param target: 'package.module:function', which takes the arguments, and gives the exit status
-        or raises; only the verb that is called is imported.
+    :param target: 'package.module:function', which takes the arguments and returns the exit status
+        or raises; only the module of the verb in use is imported.
     :param summary: one line for the list of commands.
-    :param leftovers: what is left after an interruption, and how to go on.
-    :param is_node: whether it handles SIGINT and SIGTERM itself and ends with 0, as launch expects
-        of a node; where input or machine are the cause, it ends with 1.
-    :param limits_spinning: whether threads of torch leave the cores to others while they wait; a
-        node sees to that itself.
+    :param leftovers: what remains after an interruption, and how to continue.
+    :param is_node: whether it handles SIGINT and SIGTERM itself and exits with 0, as launch
+        expects from a node; if input or machine cause a failure, it exits with 1.
+    :param limits_spinning: whether to limit busy waiting of torch's threads; a node does this
+        itself.
     """
 
     target: str
@@ -99,7 +99,7 @@ VERBS: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Run one verb in this process, which may go on afterwards.
+    Run a verb in this process, which may continue afterwards.
 
     :param argv: the verb and its arguments; those of the command line by default.
     :return: the exit status; see `endings.run`.
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def script() -> NoReturn:
     """Run a verb from the command line or from its executable."""
-    # Held back until there is somebody to hear them: imports take time, and so this one is here.
+    # Signals are blocked until their handler is ready: imports take time, hence this import here.
     signal.pthread_sigmask(signal.SIG_BLOCK, _EARLY)
     from surgseg_ros.cli.endings import Output, Signals, run
 
@@ -144,7 +144,7 @@ def _find(arguments: Sequence[str]) -> int | None:
 
 
 def _prepare(verb: Verb) -> None:
-    """Set what OpenCV and OpenMP read once, when they are loaded, which is with the verb."""
+    """Set environment variables that OpenCV and OpenMP read when they are loaded."""
     from surgseg_ros.core.processes import limit_image_size, limit_spinning
 
     limit_image_size()

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a frame costs, stage by stage in one process, and how measurements are shown."""
+"""Times of a frame by stage in one process, and the display of measurements."""

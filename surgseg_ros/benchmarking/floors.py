@@ -78,20 +78,23 @@ def _of(package: str) -> str | None:
 
 
 _SIDES: Final = (512, 1024, 2048)
-"""Sides of square matrices; which is the fastest depends on caches."""
+"""Side lengths of square matrices; which is the fastest depends on caches."""
 _IMAGE: Final = 1920 * 1080 * 3
 _TRIES: Final = 15
 _LEAST_S: Final = 0.3
-"""Minimum time of a measurement: other work on the machine comes in bursts."""
+"""Minimum time of a measurement, since other load on the machine comes in bursts."""
 _MOST_S: Final = 2.0
-"""Maximum time of a measurement; no product is started that would take longer."""
+"""Maximum time of a measurement; matrix products that would take longer are not started."""
 
 _TRIAL_SIDES: Final = (64, 128, 256, 512)
 _TRIAL_LEAST_S: Final = 0.1
 _TRIAL_MOST_S: Final = 0.4
 _SLOWER: Final = 1.5
-"""Maximum ratio of the time of a narrower type to that of float32 on a busy machine; a CPU with
-instructions for it takes half as long, one without up to a hundred times as long."""
+"""
+Maximum ratio of the time of a narrower type to that of float32 on a busy machine.
+
+A CPU with instructions for the type takes half as long, one without up to a hundred times as long.
+"""
 
 _TYPES: Final = {
     'f32': torch.float32,
@@ -116,7 +119,7 @@ class Rates(NamedTuple):
         as two.
     :param copy: bytes per second of copies on the runtime's device, reads and writes both counted.
     :param link: bytes per second between host and device; 0 on the CPU.
-    :param not_measured: why a precision has no rate.
+    :param not_measured: reason by precision for a missing rate.
     """
 
     matrix: Mapping[str, float]
@@ -129,11 +132,11 @@ def measure_rates(
     device: torch.device, report: Callable[[str], None] = lambda text: None
 ) -> Rates:
     """
-    Measure a device with the threads of torch; the best of several tries counts.
+    Measure a device with torch's threads; the best of several attempts counts.
 
-    A precision that the device lacks is left out. A CPU can compute in any, but emulates those it
-    has no instructions for, which can take minutes; so oneDNN is queried first, and then small
-    products are tried.
+    A precision that the device does not support is left out. A CPU can compute in any precision,
+    but emulates those without instructions, which can take minutes; so oneDNN is queried first,
+    and then small products are tried.
 
     :param device: the CPU or a CUDA device.
     :param report: called with what is being measured.
@@ -161,7 +164,7 @@ def count_flops(spec: ModelSpec) -> int:
     Count the operations of a network for one image, as torch counts them.
 
     :param spec: the model.
-    :return: FLOPs of its convolutions and products of matrices.
+    :return: FLOPs of its convolutions and matrix products.
     """
     with torch.device('meta'), torch.inference_mode():
         network = SegmentationNetwork(spec).eval()
@@ -189,12 +192,12 @@ def stage_floors(
     Compute the minimum time of each stage of a frame, for an rgb8 image.
 
     For the network: its FLOPs at the rate of its precision. For all others: each byte that must be
-    read or written once, at the rate of a copy; what need not move (a view, a slot) costs nothing.
+    read or written once, at the rate of a copy; data that need not be copied costs nothing.
 
     :param spec: the model.
     :param size: (height, width) of the image in pixels.
     :param runtime: its description.
-    :param rates: of the machine.
+    :param rates: peak rates of the machine.
     :return: milliseconds by stage, and `total`.
     """
     pixels, fitted = size[0] * size[1], spec.input_size[0] * spec.input_size[1]
@@ -228,7 +231,7 @@ def path_floors(
     :param spec: the model.
     :param size: (height, width) of the image in pixels.
     :param runtime: its description.
-    :param rates: of the machine.
+    :param rates: peak rates of the machine.
     :return: milliseconds of the `model` (fit, network, upsampling), and of the `rest`: image and
         mask are each copied into shared memory and out of it, and the node's other stages.
     """
@@ -243,7 +246,7 @@ def described(rates: Rates) -> dict[str, Any]:
     """
     Describe rates for a JSON file.
 
-    :param rates: of the machine.
+    :param rates: peak rates of the machine.
     :return: `matrix_gflop_per_s` by precision, `not_measured` with the reason by precision,
         `copy_gb_per_s`, `link_gb_per_s`.
     """
@@ -265,12 +268,12 @@ def _absent(name: str, of_type: torch.dtype) -> str:
 
 
 def _is_emulated(of_type: torch.dtype) -> bool:
-    """Compare larger and larger products with those of float32, until one is too slow."""
+    """Compare products of increasing size with those of float32, until one is too slow."""
     cpu, narrow_s, full_s = torch.device('cpu'), 0.0, 0.0
     threads = torch.get_num_threads()
     torch.set_num_threads(
         1
-    )  # several wait for each other on a busy machine, which hides the difference
+    )  # on a busy machine, several threads wait for each other, which hides the difference
     try:
         for side in _TRIAL_SIDES:
             if 8 * narrow_s > _TRIAL_MOST_S:  # twice the side, eight times the work

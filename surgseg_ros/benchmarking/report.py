@@ -62,7 +62,7 @@ def ratios(ours: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, float
 
 
 def _heard(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Pool the latencies of further outputs; those that nothing came on are left out."""
+    """Pool the latencies of further outputs; leave out those without messages."""
     pooled = {
         name: [time for run in runs for time in run['heard_ms'].get(name, ())]
         for name in runs[0]['heard_ms']
@@ -94,7 +94,7 @@ _NODE_TIMES: Final = (
     *('transport', 'wait', 'parse', 'postprocessing', 'publish', 'age', 'detections'),
     *('instruments', 'publish_others', 'detections_age'),
 )
-"""Times that the node reports per frame, besides those of the model."""
+"""Stages that the node reports per frame, besides those of the model."""
 
 
 def table(report: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ from surgseg_ros.node.worker import Worker
 
 _STAMP: Final = struct.Struct('<iI')
 _STAMP_AT: Final = 4
-"""After the encapsulation header; every message here starts with a Header."""
+"""Offset of the stamp, after the encapsulation header: every message starts with a Header."""
 
 
 def image_cdr(image: NDArray[np.uint8]) -> bytes:
@@ -69,10 +69,10 @@ STAGES: Final = (
     *('wait', 'parse', 'fit', 'network', 'upsample', 'download'),
     *('gates', 'postprocessing', 'publish', 'detections', 'instruments', 'publish_others'),
 )
-"""The stages as in /diagnostics, in order of processing; `gates` run beside the network."""
+"""The stages of /diagnostics, in order of processing; `gates` run in parallel with the network."""
 
 _UNTIMED: Final = 5
-"""Warm-up rounds, in which memory is allocated, and the processor's clock rises."""
+"""Warm-up rounds, in which memory is allocated, and the processor's clock rate increases."""
 
 _LONGEST_S: Final = 300.0
 
@@ -92,14 +92,14 @@ def measure(
     """
     Send images through the node's worker.
 
-    In each round, every camera puts one frame into its slot, and the next round starts when all
-    are processed; with one camera, a frame waits only until the thread wakes up.
+    In each round, every camera puts one frame into the mailbox, and the next round starts when all
+    are processed; with one camera, a frame only waits until the thread wakes up.
 
     :param segmenter: the model; it is warmed up first.
     :param images: (H, W, 3) uint8 RGB, taken in turn.
     :param frames: number of measured rounds.
     :param cameras: number of cameras.
-    :param end_s: monotonic time after which no further round starts, if one is measured.
+    :param end_s: monotonic time after which no further round starts, if at least one was measured.
     :param report: called with the number of rounds so far, including the warm-up.
     :return: for each round and camera, the milliseconds of STAGES, `age` and `detections_age`.
     :raises RuntimeError: if the node would have rejected a frame.
@@ -175,7 +175,7 @@ def _send(
 
 
 class _Record(Health):
-    """Passes on the times of each frame, which the node would summarize."""
+    """Returns the times of each frame, which the node would only summarize."""
 
     def __init__(self, results: 'queue.SimpleQueue[Times | str]') -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class _Record(Health):
 
 
 class _OneModel:
-    """The measured model; if the machine fails, so does the benchmark."""
+    """The measured model; if the machine fails, the benchmark fails."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.inference = Inference(segmenter, self)

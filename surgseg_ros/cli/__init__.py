@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs: what each of them takes, prints and ends with; the other packages do their work."""
+"""The verbs: options, printed output and exit status; other packages do their work."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The types of the verbs' options, for argparse, and help texts that several verbs share.
+The types of the verbs' options for argparse, and help texts that several verbs share.
 
-Each type takes the text of an option and gives its value, or raises ArgumentTypeError, which names
-text and remedy.
+Each type converts the text of an option to its value, or raises ArgumentTypeError, which names the
+text and the remedy.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from surgseg_ros.core.default_model import DEFAULT_MODEL
 MODEL_HELP: Final = f'the model folder (default: {DEFAULT_MODEL}, the one that ships)'
 
 LATEST_S: Final = 2**31 - 1
-"""ROS counts the seconds of a stamp in 32 bits with a sign."""
+"""Largest time of a stamp in ROS: its seconds are a signed 32-bit integer."""
 
 
 def positive_int(text: str) -> int:
@@ -87,7 +87,7 @@ def topic_name(text: str) -> str:
 
 
 def stamp_ns(text: str) -> int:
-    """Read seconds that a stamp can hold into nanoseconds, exactly."""
+    """Convert seconds that a stamp can represent to nanoseconds, exactly."""
     try:
         value = Decimal(text)
     except InvalidOperation as error:

@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Play a bag until its end, or until SIGINT or SIGTERM.
 
-    :param argv: the arguments, those of ROS (`--ros-args -r from:=to`) included.
+    :param argv: the arguments, including those of ROS (`--ros-args -r from:=to`).
     :return: the exit status.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)

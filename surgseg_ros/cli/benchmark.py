@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures what a frame costs: stage by stage, or from camera to listener over DDS."""
+"""Measures the times of a frame: by stage, or from camera to listener over DDS."""
 
 import argparse
 import importlib
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
     from surgseg_ros.core.segmenter import Segmenter
 
 OVERHEAD_S: Final = 120.0
-"""A measurement ends after so long on any machine; over DDS, so long besides its rounds."""
+"""Maximum time of a measurement on any machine; over DDS, in addition to its rounds."""
 _SPARE_S: Final = 20.0
-"""Of that, for what was underway, for the end of the processes, and for the report."""
+"""Part of that time for frames in progress, for the end of the processes, and for the report."""
 _TOOL: Final = 'tools.end_to_end.measurement'
 
 _FRAMES: Final = 100
-"""Of a measurement without DDS."""
+"""Number of frames of a measurement without DDS."""
 
 OUTPUTS: Final = ('detections', 'confidence', 'overlay')
-"""What the listener may subscribe to besides the mask; the last two are made only then."""
+"""Topics that the listener can subscribe to besides the mask; the last two are optional."""
 
 IMAGE_COUNT: Final = 4
 _DRAWN_ROWS: Final = 1080
-"""Larger scenes are drawn at this height and enlarged: drawing takes seconds."""
+"""Larger scenes are drawn at this height and enlarged, since drawing takes seconds."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,11 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """
-    Read the arguments; what makes no sense ends the process.
+    Read the arguments; exit if they contradict each other.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the options; `sizes` are (width, height) in pixels, `frames` those of a measurement,
-        which may be cut short where it is `bounded`.
+    :return: the options; `sizes` are (width, height) in pixels, `frames` is the number per
+        measurement, which may be reduced if it is `bounded`.
     """
     parser = argparse.ArgumentParser(prog='surgseg_ros benchmark', description=__doc__)
     _add_measurement(parser)
@@ -196,7 +196,7 @@ def _rows(
     rates: 'Rates',
     end_s: float,
 ) -> list[dict[str, Any]]:
-    """Measure each size with each number of cameras; each has its share of the time."""
+    """Measure each size with each number of cameras; each measurement has its share of time."""
     from surgseg_ros.benchmarking import floors, stages
 
     rows: list[dict[str, Any]] = []
@@ -265,10 +265,10 @@ def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float)
 
 def _end_to_end_tool() -> Any:
     """
-    Import what measures over DDS; it is part of a checkout, and not of an installed package.
+    Import the measurement over DDS, which is part of a checkout, but not of an installed package.
 
     :return: the module `tools.end_to_end.measurement` beside this package.
-    :raises ValueError: if there is none.
+    :raises ValueError: if it does not exist.
     """
     root = Path(surgseg_ros.__path__[0]).resolve().parent
     if str(root) not in sys.path:  # in an executable, or another working directory
@@ -289,10 +289,10 @@ def _end_to_end_tool() -> Any:
 
 def draw(size: tuple[int, int]) -> 'list[NDArray[np.uint8]]':
     """
-    Draw images with instruments in them, so that edges and detections cost what they do.
+    Draw images with instruments, so that edges and detections take a realistic time.
 
     :param size: (height, width) in pixels.
-    :return: some (H, W, 3) uint8 RGB of one synthetic scene.
+    :return: some images of one synthetic scene, (H, W, 3) uint8 RGB each.
     """
     import cv2
     import numpy as np

@@ -57,7 +57,7 @@ def comparison_table(
     :param names: descriptions of A and B.
     :param common: the frames.
     :param compared: the differences.
-    :param worse: names of what is worse by more than its bound, see `find_worse`.
+    :param worse: names of the values that are worse by more than their bounds, see `find_worse`.
     :return: the text.
     """
     drawn = 'bags' if intervals.are_many(len(common.bags)) else 'blocks of frames'
@@ -111,7 +111,7 @@ def _remark(row: Difference, is_worse: bool) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Compare.
+    Compare two results of `evaluate_bag`.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status: 0 if B is not worse, 1 if it is.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs around data: `make_bag` of videos and images, `synthesize`, and `inspect_data`."""
+"""The verbs for data: `make_bag` (bags of videos and images), `synthesize`, `inspect_data`."""
 
 import argparse
 import json
@@ -70,7 +70,7 @@ from surgseg_ros.training.data_check import (
 from surgseg_ros.training.dataset import find_losses, scan_samples
 
 RATE_HZ: Final = 60.0
-"""SAR-RARP50 numbers its frames at 60 Hz, whichever of them there are."""
+"""SAR-RARP50 numbers its frames at 60 Hz, even if not all of them exist."""
 
 _MAKE_BAG: Final = (
     'The verb `make_bag`: a bag of a video, of images, or of a data set with its masks.'
@@ -84,7 +84,7 @@ _MOST_PRINTED: Final = 200
 
 def run_make_bag(argv: Sequence[str] | None = None) -> int:
     """
-    Make the bags.
+    Create bags.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
@@ -111,7 +111,7 @@ def run_make_bag(argv: Sequence[str] | None = None) -> int:
 
 
 def _plan(path: Path, output: Path, every: int) -> list[tuple[Path, Source]]:
-    """Decide which bag each video becomes, once all can be read and none is there."""
+    """Decide which bag each video becomes; check that all can be read and no bag exists."""
     sources = find_sources(path, every)
     is_set = bool(find_views(path).keys() & {x.name for x in sources})
     plan = [(output / x.name if is_set else output, x) for x in sources]
@@ -123,7 +123,7 @@ def _plan(path: Path, output: Path, every: int) -> list[tuple[Path, Source]]:
 
 
 def _own_time(source: Source, rate_hz: float | None) -> Video | None:
-    """Find the video whose time stamps count; in a data set, and for images, numbers do."""
+    """Return the video whose time stamps are used; images and data sets use frame numbers."""
     if rate_hz or source.numbers is not None or source.video is None:
         return None
     return None if source.video.name.lower() == VIDEO_FILE else source.film
@@ -145,7 +145,7 @@ def _write_bag(path: Path, frames: Iterable[Frame], options: argparse.Namespace)
 
 
 def _report(path: Path, source: Source, written: Written, rate_hz: Fraction | float | None) -> str:
-    """Say what a bag holds, and what the video's header had promised beyond that."""
+    """Describe the content of a bag, and frames of the video's header that are missing."""
     text = f'{path}: {written.images} image{"s"[written.images == 1 :]}'
     if source.masks:
         text += f', {written.masks} mask{"s"[written.masks == 1 :]}'
@@ -200,7 +200,7 @@ def _make_bag_parser() -> argparse.ArgumentParser:
 
 
 class _CropAction(argparse.Action):
-    """Makes four numbers a crop, if they are one."""
+    """Converts four numbers to a crop, and checks it."""
 
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
         crop = Crop(*values)
@@ -212,11 +212,11 @@ class _CropAction(argparse.Action):
 
 def run_synthesize(argv: Sequence[str] | None = None) -> int:
     """
-    Draw the videos.
+    Draw synthetic videos.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
-    :raises ValueError: if so much cannot be drawn, or the output is not an empty folder.
+    :raises ValueError: if the amount is too large, or the output is not an empty folder.
     :raises OSError: if the output cannot be written.
     """
     options = _synthesize_parser().parse_args(argv)
@@ -293,7 +293,7 @@ def _scene_size(text: str) -> tuple[int, int]:
 
 
 def _check_amount(wanted: VideoSet, workers: int) -> None:
-    """Refuse what names of files, seeds or this machine's memory cannot hold."""
+    """Reject amounts that exceed file names, seeds or this machine's memory."""
     if wanted.last_index > LAST_INDEX:
         raise ValueError(
             f'--frames {wanted.frames} with --stride {wanted.stride} ends with frame '
@@ -340,11 +340,11 @@ def _write_bags(options: argparse.Namespace, output: Path) -> None:
 
 def run_inspect_data(argv: Sequence[str] | None = None) -> int:
     """
-    Inspect.
+    Inspect a data set.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the exit status; 1 if something is wrong in the data.
-    :raises DatasetError: if there are none.
+    :return: the exit status; 1 if there are errors in the data.
+    :raises DatasetError: if there are no samples.
     :raises OSError: if results cannot be written.
     """
     options = _inspect_data_parser().parse_args(argv)
@@ -352,7 +352,7 @@ def run_inspect_data(argv: Sequence[str] | None = None) -> int:
         check_file(options.json)
     if options.output:
         check_file(options.output / IMAGE_FILE)
-        # Before the work begins, should Matplotlib not load; and only here: that takes a second.
+        # Imported before the work, in case Matplotlib is not usable, but only if it is needed.
         from surgseg_ros.reports.pages import data_sheet
     found = scan_samples(options.data, options.cache)
     examinations = list(examine_all(found.samples))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a command ends: the one place that turns errors and signals into a line and a status."""
+"""The only place that converts errors and signals to messages and exit status."""
 
 import contextlib
 import importlib
@@ -17,13 +17,13 @@ from surgseg_ros.core.files import remove_unfinished, writing
 from surgseg_ros.core.processes import kill_children
 
 FAILED: Final = 2
-"""The status where input or machine are the cause; 1 has a meaning of its own in some commands."""
+"""Status if input or machine cause a failure; 1 has another meaning in some commands."""
 
 BUG: Final = 70
 """The status after a traceback: EX_SOFTWARE of sysexits.h."""
 
 CLOSED: Final = 128 + signal.SIGPIPE
-"""The status where the reader of the output has gone, as `head` does; shells give the same."""
+"""Status if the reader of stdout has exited, as with `head`; shells return the same."""
 
 _SIGNALS: Final = {
     signal.SIGINT: 'interrupted',
@@ -34,18 +34,18 @@ _SIGNALS: Final = {
 _OUTPUT: Final = 'standard output'
 
 _GRACE_S: Final = 1.0
-"""So long may a command tidy up after a signal; it has to have ended within two seconds."""
+"""Time that a command may take to clean up after a signal; it must exit within two seconds."""
 
 
 class Command(NamedTuple):
     """
-    A command, and how it ends.
+    A command, with its messages and status for failures and interruptions.
 
-    :param name: of the command.
-    :param target: 'package.module:function'; the function takes the arguments, and gives the exit
+    :param name: name of the command.
+    :param target: 'package.module:function'; the function takes the arguments and returns the exit
         status or raises. It is imported when it is run.
-    :param leftovers: what is left after an interruption, and how to go on.
-    :param failed: the status where input or machine are the cause.
+    :param leftovers: what remains after an interruption, and how to continue.
+    :param failed: the status if input or machine cause a failure.
     """
 
     name: str
@@ -55,9 +55,9 @@ class Command(NamedTuple):
 
     def interrupted(self, number: int) -> str:
         """
-        Describe what has happened.
+        Describe the interruption by a signal.
 
-        :param number: of the signal that came.
+        :param number: number of the signal.
         :return: a line.
         """
         what = _SIGNALS[signal.Signals(number)]
@@ -68,12 +68,12 @@ def run(command: Command, arguments: Sequence[str], signals: 'Signals | None' = 
     """
     Run a command, and print one line on stderr if it fails.
 
-    :param command: what to run.
+    :param command: the command.
     :param arguments: its arguments.
-    :param signals: what listens to signals, in a process that is the command's alone.
-    :return: the exit status: the function's; the command's `failed`; 128 + the signal's number;
-        CLOSED; or BUG, after a traceback.
-    :raises SystemExit: by the command's parser of arguments, which has printed why.
+    :param signals: the signal handler, if the process runs only this command.
+    :return: the exit status: the function's; the command's `failed`; 128 + the number of the
+        signal; CLOSED; or BUG, after a traceback.
+    :raises SystemExit: by the command's argument parser, which has printed the reason.
     """
     try:
         module, _, function = command.target.partition(':')
@@ -100,7 +100,7 @@ def _leave(command: Command, error: SystemExit) -> int:
 
 
 def _report(command: Command, error: BaseException) -> int:
-    """Print what an error means; find the status."""
+    """Print the explanation of an error; return the status."""
     if isinstance(error, KeyboardInterrupt):
         print_line(command.name, command.interrupted(signal.SIGINT))
         return 128 + signal.SIGINT
@@ -127,7 +127,7 @@ def _forget_output() -> None:
 
 class Output:
     """
-    Standard output whose errors name it.
+    Standard output whose errors name standard output.
 
     :param stream: standard output.
     """
@@ -140,20 +140,20 @@ class Output:
 
     def write(self, text: str) -> int:
         """
-        Write.
+        Write text.
 
-        :param text: what to write.
-        :return: how many characters were written.
-        :raises OSError: if that cannot be.
+        :param text: the text.
+        :return: the number of characters written.
+        :raises OSError: if it cannot be written.
         """
         with writing(_OUTPUT):
             return int(self._stream.write(text))
 
     def flush(self) -> None:
         """
-        Write what is waiting to be written.
+        Write buffered text.
 
-        :raises OSError: if that cannot be.
+        :raises OSError: if it cannot be written.
         """
         with writing(_OUTPUT):
             self._stream.flush()
@@ -163,12 +163,12 @@ def print_line(name: str, text: str) -> None:
     """
     Print a line on stderr, below any progress bars.
 
-    :param name: of the command.
-    :param text: a line, or several where there is a list.
+    :param name: name of the command.
+    :param text: the text; several lines for a list.
     """
     for bar in _bars():
         bar.close()
-    # Stderr is full, closed, or being written to while a signal comes: it cannot be reported.
+    # Stderr is full, closed, or in use when a signal arrives; this cannot be reported.
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         print(f'{name}: {text}', file=sys.stderr, flush=True)
 
@@ -180,40 +180,41 @@ def _bars() -> list[Any]:
 
 class Signals:
     """
-    Raises KeyboardInterrupt at the first signal, and ends the process where that takes too long.
+    Raises KeyboardInterrupt at the first signal, and ends the process if that takes too long.
 
-    Native code must not come back for long; KeyboardInterrupt can be lost in a callback, or come
-    out of an import as another error; a library may have a handler of its own. So a thread hears
-    of each signal through `signal.set_wakeup_fd`, without any help of the main thread.
+    Native code may not return for a long time; KeyboardInterrupt can be lost in a callback, or be
+    converted to another error by an import; a library may install its own handler. So a thread is
+    notified of each signal through `signal.set_wakeup_fd`, independent of the main thread.
 
-    :param command: whose process this is.
-    :param to_zero: whether it handles SIGINT and SIGTERM itself, and ends with 0; so does the
-        process if they come before that.
+    :param command: the command of this process.
+    :param to_zero: whether the command handles SIGINT and SIGTERM itself, and exits with 0;
+        earlier signals then also exit with 0.
     """
 
     def __init__(self, command: Command, *, to_zero: bool = False) -> None:
         self.number = 0
-        """Of the signal that came, if any."""
+        """Number of the signal that arrived, if any."""
         self._command = command
         self._to_zero = to_zero
         self._is_raised = False
-        # Of the processes that share a training, one speaks.
+        # Of the processes that share a training, only one reports.
         self._is_reported = os.environ.get('LOCAL_RANK', '0') != '0'
-        self._at_once = True  # there is nothing to tidy up yet
+        self._at_once = True  # there is nothing to clean up yet
 
     def listen(self) -> None:
-        """Begin, in the main thread; what is ignored, as nohup and `&` have it, stays ignored."""
+        """Start in the main thread; ignored signals, as with nohup and `&`, stay ignored."""
         numbers = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
         if self._to_zero:
             for number in {signal.SIGINT, signal.SIGTERM}.intersection(numbers):
                 signal.signal(number, self._handle)
             return
-        # What this process leaves, multiprocessing's own process removes; it need not warn of it.
+        # Resources of this process are removed by multiprocessing's resource tracker, without
+        # warning.
         sys.warnoptions.append('ignore:resource_tracker:UserWarning')
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        # Held back there, signals come to the main thread and end its waiting.
+        # Blocked there, signals are delivered to the main thread and interrupt its waiting.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         threading.Thread(target=self._watch, args=(reading,), name='signals', daemon=True).start()
         for number in numbers:
@@ -222,7 +223,7 @@ class Signals:
 
     @contextlib.contextmanager
     def raised(self) -> Any:
-        """Have signals raise in the block, where there is something to tidy up."""
+        """Raise on signals in the block, in which a command can clean up."""
         self._at_once = self._to_zero
         try:
             yield
@@ -231,7 +232,7 @@ class Signals:
 
     def report(self) -> int:
         """
-        Print once which signal came.
+        Print once which signal arrived.
 
         :return: the exit status.
         """
@@ -242,19 +243,19 @@ class Signals:
 
     def end(self, status: int) -> NoReturn:
         """
-        End the process; after a signal without waiting for threads, or what libraries tidy up.
+        End the process; after a signal, without waiting for threads or cleanup of libraries.
 
-        :param status: to end with, if no signal came.
+        :param status: exit status, if no signal arrived.
         """
         if not self.number:
-            # Python takes handlers away before its end: one more signal would kill it then.
+            # Python removes handlers before it exits: another signal would then kill it.
             for number in (signal.SIGINT, signal.SIGTERM) if self._to_zero else ():
                 signal.signal(number, signal.SIG_IGN)
             sys.exit(status)
         self._end_now()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        """Raise at the first signal; those that follow must not interrupt the tidying up."""
+        """Raise at the first signal; later signals must not interrupt the cleanup."""
         self.number = self.number or number
         if self._at_once:
             self._end_now()
@@ -271,7 +272,7 @@ class Signals:
                 self._end_now()
 
     def _end_now(self) -> NoReturn:
-        """End the process, with all that it has begun, without unwinding the stack."""
+        """End the process and all processes that it started, without unwinding the stack."""
         if self._to_zero:
             os._exit(0)
         kill_children()

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status: 0 or 1; see the module.
-    :raises ValueError: of bags, the model or the device, if nothing can be evaluated.
+    :raises ValueError: if bags, model or device cannot be used at all.
     :raises OSError: if nothing can be written.
     """
     parser = _parser()
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if text := parameters.ignored_line():
         print(f'evaluate_bag: {text}', file=sys.stderr)
     if arguments.report:
-        # Before the work begins, should Matplotlib not load; and only here: that takes a second.
+        # Imported before the work, in case Matplotlib is not usable, but only if it is needed.
         from surgseg_ros.bag_evaluation.report import write_report
     is_one = len(paths) == 1 and is_bag(paths[0])
     bags = find_bags(paths, arguments.output)
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _made(arguments: argparse.Namespace, store: Store | None) -> Iterator[Path | None]:
-    """Yield the folder for instruments, if any is wanted; leave nothing if the block raises."""
+    """Yield the folder for instruments, if requested; remove it if the block raises."""
     with store.kept() if store else nullcontext():
         if not arguments.instruments:
             yield None
@@ -228,7 +228,7 @@ def _options(
 
 
 def _check_targets(arguments: argparse.Namespace, bags: Sequence[Path]) -> None:
-    """Check that results can be written before hours are spent on them."""
+    """Check that results can be written, before a long computation."""
     check_file(arguments.json)
     if arguments.report:
         check_file(arguments.report / FILE_NAME)
@@ -244,7 +244,7 @@ def _check_targets(arguments: argparse.Namespace, bags: Sequence[Path]) -> None:
 
 
 def _outputs(output: Path | None, names: Sequence[str], is_one: bool) -> dict[str, Path]:
-    """Name the output bags."""
+    """Return the paths of the output bags."""
     if output is None:
         return {}
     if is_one and output.suffix != OUTPUT_SUFFIX:
@@ -277,7 +277,7 @@ def _runner(arguments: argparse.Namespace) -> Runner:
 
 def summary(merged: dict[str, Any]) -> str:
     """
-    Format the numbers as tables.
+    Format the scores as tables.
 
     :param merged: the JSON file's content.
     :return: the text.
@@ -297,10 +297,10 @@ def summary(merged: dict[str, Any]) -> str:
 
 def complaints(merged: dict[str, Any]) -> list[str]:
     """
-    Describe what was lost, failed or left out.
+    Describe losses, failures and messages that were left out.
 
     :param merged: the JSON file's content.
-    :return: lines; none if all is well.
+    :return: lines; empty if there are none.
     """
     lines = [f'{name}: {text}' for name, text in merged['unreadable'].items()]
     for name, numbers in merged['bags'].items():

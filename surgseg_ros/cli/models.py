@@ -27,14 +27,14 @@ SCORES: Final = 'confidence'
 
 def run_train(argv: Sequence[str] | None = None) -> int:
     """
-    Train.
+    Train a model.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
-    :raises ValueError: of the settings, the data or the network, if they cannot be used.
+    :raises ValueError: if settings, data or network cannot be used.
     :raises OSError: if the model, or a file of the run, cannot be written.
     """
-    # Only here: Lightning takes seconds to import, and the other verbs do without it.
+    # Imported here: Lightning takes seconds to import, and the other verbs do not need it.
     from surgseg_ros.training.train import train
 
     options = _train_parser().parse_args(argv)
@@ -65,11 +65,11 @@ def _train_parser() -> argparse.ArgumentParser:
 
 def run_calibrate(argv: Sequence[str] | None = None) -> int:
     """
-    Calibrate.
+    Calibrate a model.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
-    :raises ValueError: of the model or a data set, if it cannot be used.
+    :raises ValueError: if the model or a data set cannot be used.
     :raises OSError: if the folder cannot be written.
     """
     options = _calibrate_parser().parse_args(argv)
@@ -113,11 +113,11 @@ def calibrate(
     device: str = 'auto',
 ) -> ModelSpec:
     """
-    Find a temperature, measure what it does on other frames, and write both into the folder.
+    Fit the temperature, measure its effect on other frames, and write both into the folder.
 
     :param model: a model folder; its weights and exports stay as they are.
-    :param data: data sets to calibrate by and to measure on, or None; see choose_frames.
-    :param count: the most frames of each.
+    :param data: data sets for calibration and for measurement, or None; see choose_frames.
+    :param count: maximum number of frames of each.
     :param device: `auto`, `cpu`, `cuda` …
     :return: the specification as written.
     :raises ValueError: if the model or a data set cannot be used.
@@ -153,7 +153,7 @@ def _read_frames(frames: Sequence[Frame]) -> Iterator[ValidationFrame]:
 
 
 def _write_calibrated(model: Path, before: ModelSpec, spec: ModelSpec) -> None:
-    """Write model.json, and the card unless somebody has written in it."""
+    """Write model.json, and the card unless it was edited."""
     path = model / README
     reported = path.read_text() if path.exists() else model_card(before)
     write_spec(model, spec)
@@ -169,11 +169,11 @@ def _format_error(error: float | None) -> str:
 
 def run_export(argv: Sequence[str] | None = None) -> int:
     """
-    Export.
+    Export a model.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status: 1 if the export agrees too little.
-    :raises ValueError: of the model or a data set, if it cannot be used.
+    :raises ValueError: if the model or a data set cannot be used.
     :raises OSError: if the export cannot be written.
     """
     options = _export_parser().parse_args(argv)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `predict`: masks of videos or images as PNG, and the instruments in them."""
+"""The verb `predict`: writes masks of videos or images as PNG, and their instruments."""
 
 import argparse
 import sys
@@ -38,20 +38,20 @@ OF_IMAGES: Final = (
     *('input', 'model', 'device', 'runtime', 'every', 'least_region', 'min_confidence'),
     *('steady_frames', 'steady_sure'),
 )
-"""Options that make masks of images; they exclude --masks."""
+"""Options for predicting masks of images; they exclude --masks."""
 
 OF_INSTRUMENTS: Final = frozenset({'least_area', 'track_lost_ms'})
-"""Parameters on which masks do not depend."""
+"""Parameters that do not affect masks."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Predict.
+    Predict masks or instruments.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status; 1 if frames of a video are missing or damaged, and have no mask, or
         if some could not be processed, whose mask is NO_DECISION.
-    :raises ValueError: of a frame, the model or the device, if it cannot be used.
+    :raises ValueError: if a frame, the model or the device cannot be used.
     :raises OSError: if masks cannot be written.
     """
     parser = _parser()
@@ -109,7 +109,7 @@ def _predict_from_masks(options: argparse.Namespace) -> int:
 
 
 def _option_error(options: argparse.Namespace) -> str:
-    """Describe options that lack or exclude others; empty if none do."""
+    """Describe options that are missing or exclude each other; empty if there are none."""
     if not options.masks:
         return '' if options.input else 'give --input, or --masks'
     if not options.instruments:

@@ -31,14 +31,14 @@ from surgseg_ros.reports import FILE_NAME
 OF_MASKS: Final = (
     *('reference', 'predictions', 'report', 'frames', 'workers', 'allow_missing', 'instruments'),
 )
-"""Options that score masks; they exclude those that score a model."""
+"""Options for scoring masks; they exclude those for scoring a model."""
 
 OF_MODEL: Final = ('model', 'labelled', 'leave_out', 'device', 'runtime')
 
 
 def run_evaluate(argv: Sequence[str] | None = None) -> int:
     """
-    Evaluate.
+    Evaluate masks, instruments or a model.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
@@ -57,7 +57,7 @@ def run_evaluate(argv: Sequence[str] | None = None) -> int:
 def _score_masks(options: argparse.Namespace) -> int:
     if options.report:
         check_file(options.report / FILE_NAME)
-        # Before the work begins, should Matplotlib not load; and only here: that takes a second.
+        # Imported before the work, in case Matplotlib is not usable, but only if it is needed.
         from surgseg_ros.evaluation.report import write_report
     pairs = find_pairs(options.reference, options.predictions, bool(options.allow_missing))
     if options.frames and not options.frames.is_dir():
@@ -87,7 +87,7 @@ def _score_instruments(options: argparse.Namespace) -> int:
 
 
 def _score_model(options: argparse.Namespace) -> int:
-    # Only here: masks are scored without torch, whose import takes seconds.
+    # Imported here: masks are scored without torch, whose import takes seconds.
     from surgseg_ros.core.segmenter import Segmenter
     from surgseg_ros.evaluation.labelled import find_sets, measure
 
@@ -138,7 +138,7 @@ def _evaluate_parser() -> argparse.ArgumentParser:
 
 
 def _option_error(options: argparse.Namespace) -> str:
-    """Describe options that lack or exclude others; empty if none do."""
+    """Describe options that are missing or exclude each other; empty if there are none."""
     of_masks, of_model = (
         [f'--{name.replace("_", "-")}' for name in names if getattr(options, name) is not None]
         for names in (OF_MASKS, OF_MODEL)
@@ -157,7 +157,7 @@ def _option_error(options: argparse.Namespace) -> str:
 
 
 def _scores_table(summary: dict[str, Any]) -> str:
-    """Format the numbers as a table."""
+    """Format the scores as a table."""
     floor = summary['floor']
     missing = summary['missing']
     lines = [f'masks missing, scored 0: {len(missing)}\n'] if missing else []
@@ -174,7 +174,7 @@ def _scores_table(summary: dict[str, Any]) -> str:
 
 
 def _measured_table(measured: dict[str, Any]) -> str:
-    """Format what was measured of a model as a table for each set."""
+    """Format the scores of a model as a table for each set."""
     model, left_out = measured['model'], ', '.join(measured['left_out'])
     lines = [f'{model["name"]} ({model["weights_sha256"][:12]}), {model["runtime"]}']
     lines += [f'left out: {left_out}'] if left_out else []
@@ -200,7 +200,7 @@ def _row(name: str, *cells: float | str | None) -> str:
 
 
 def _instruments_table(summary: dict[str, Any]) -> str:
-    """Format what was measured of instruments as tables."""
+    """Format the scores of instruments as tables."""
     frames, touching = summary['frames'], summary['touching_frames']
     lines = [f'{frames} frame{"s"[frames == 1 :]}; tools touch in {touching}', '']
     lines += [_row('', 'F1', 'PQ', 'truth', 'predicted')]

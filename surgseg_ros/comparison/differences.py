@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frames that two results of `evaluate_bag` share, and how B differs from A on them."""
+"""The common frames of two results of `evaluate_bag`, and the differences of their scores."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -15,11 +15,11 @@ from surgseg_ros.core.labels import CLASS_NAMES
 from surgseg_ros.evaluation.metrics import SCORED
 
 _NAMED: Final = 5
-"""Number of names that a message lists; the rest is counted."""
+"""Maximum number of names that a message lists; the others are counted."""
 
 
 class ResultError(ValueError):
-    """Files that cannot be compared; the message names what is wrong, and a remedy."""
+    """Files that cannot be compared; the message gives the problem and a remedy."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class ScoredBag:
     """
     The frames of a bag that have a ground truth, ordered by stamp.
 
-    :param stamps_ns: (N,) of the images; each occurs once.
-    :param iou: (N, 9) of the classes 1 to 9.
-    :param nsd: (N, 9) of the same.
+    :param stamps_ns: (N,) stamps of the images; unique.
+    :param iou: (N, 9) IoU of the classes 1 to 9.
+    :param nsd: (N, 9) NSD of the classes 1 to 9.
     :param present: (N, 9) whether the truth shows the class.
-    :param fingerprint: of the bag's files; empty if unknown.
+    :param fingerprint: fingerprint of the bag's files; empty if unknown.
     """
 
     stamps_ns: NDArray[np.int64]
@@ -61,8 +61,8 @@ class Common:
     """
     The frames that two results have in common, and those that only one has.
 
-    :param bags: name to the same frames as A and as B scored them.
-    :param only: 'A' and 'B' to bag to the number of scored frames that the other lacks.
+    :param bags: by name, the frames of a bag as scored in A and in B.
+    :param only: for 'A' and 'B', the number of scored frames by bag that the other one lacks.
     :param other_files: bags whose files differ between the two.
     """
 
@@ -99,7 +99,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
     :param path: the file.
     :return: its content.
-    :raises ResultError: if it cannot be read, or holds something else.
+    :raises ResultError: if it cannot be read, or is not such a file.
     """
     try:
         result = json.loads(path.read_text('utf-8'))
@@ -114,9 +114,9 @@ def scored_bags(result: Mapping[str, Any], name: str) -> dict[str, ScoredBag]:
     """
     Extract the frames with a ground truth from a result.
 
-    :param result: what `evaluate_bag` wrote.
-    :param name: of the result, for error messages.
-    :return: mapping from the name of each bag that has such frames to them.
+    :param result: result of `evaluate_bag`.
+    :param name: name of the result, for error messages.
+    :return: frames by name of the bag, without bags that have none.
     :raises ResultError: if there is none, or a frame is not what `evaluate_bag` writes.
     """
     try:
@@ -162,8 +162,8 @@ def find_common(a: Mapping[str, ScoredBag], b: Mapping[str, ScoredBag]) -> Commo
     """
     Pair the frames of two results.
 
-    :param a: bags of the first.
-    :param b: bags of the second.
+    :param a: bags of the first result.
+    :param b: bags of the second result.
     :return: the common frames, and the others.
     :raises ResultError: if they have no frame in common, or a common frame has another truth.
     """
@@ -215,7 +215,7 @@ Array = NDArray[np.float64]
 
 class Difference(NamedTuple):
     """
-    A value of A and of B, and the interval of their difference; None where there is no value.
+    A value of A and of B, and the interval of their difference; None for missing values.
 
     :param a: the value of A.
     :param b: the value of B.
@@ -233,10 +233,10 @@ class Difference(NamedTuple):
 
 class Group(NamedTuple):
     """
-    The differences over one bag, or over all.
+    The differences over one bag, or over all bags.
 
-    :param overall: OVERALL to a difference.
-    :param classes: name of a class to OF_CLASSES to a difference.
+    :param overall: differences by the keys in OVERALL.
+    :param classes: differences by name of the class and key in OF_CLASSES.
     """
 
     overall: Mapping[str, Difference]
@@ -247,9 +247,9 @@ class Comparison(NamedTuple):
     """
     The result of a comparison.
 
-    :param whole: of all bags, by the official mean over bags.
-    :param bags: of each bag.
-    :param block_frames: number of consecutive frames that were drawn together, for each bag.
+    :param whole: differences for all bags, by the official mean over bags.
+    :param bags: differences for each bag.
+    :param block_frames: number of consecutive frames in a bootstrap block, for each bag.
     """
 
     whole: Group
@@ -259,7 +259,7 @@ class Comparison(NamedTuple):
 
 def compare_frames(common: Common, resamples: int = intervals.RESAMPLES) -> Comparison:
     """
-    Compare two results; draws are seeded, and the order of bags and frames does not matter.
+    Compare two results; random numbers are seeded, and the order of bags and frames is irrelevant.
 
     :param common: the frames.
     :param resamples: number of resamples of the bootstrap.
@@ -279,9 +279,9 @@ def _columns(a: ScoredBag, b: ScoredBag) -> Array:
     """
     Build the columns that are averaged.
 
-    :return: (N, 63): IoU, NSD and IoU where present of A, of B, and where a class is present.
-        The last of each are of all frames together, and not a mean over bags: they are
-        multiplied by the bag's frames, so that a long bag has more of them.
+    :return: (N, 63): IoU, NSD and IoU where present of A, of B, and whether a class is present.
+        IoU where present is a mean over all frames, not over bags: these columns are multiplied by
+        the number of the bag's frames, so that each frame has the same weight.
     """
     weight = len(a.iou)
     present = a.present * float(weight)
@@ -306,12 +306,12 @@ def _group(bags: list[intervals.Drawn], rng: np.random.Generator) -> Group:
 
 def _values(means: Array, side: int) -> Array:
     """
-    Compute the scores from means of columns; divides last.
+    Compute the scores from means of columns.
 
     :param means: (…, 63) of `_columns`.
     :param side: 0 for A, 1 for B.
     :return: (…, 30) score, mIoU, mNSD, and nine each of IoU, NSD and IoU where present; NaN
-        where a class does not occur.
+        if a class does not occur.
     """
     own = means[..., side * _SIDE :][..., :_SIDE]
     iou, nsd, seen = (own[..., at : at + _NINE] for at in range(0, _SIDE, _NINE))
@@ -362,7 +362,7 @@ class Limits(NamedTuple):
 
 def find_worse(compared: Comparison, limits: Limits, rule: str) -> list[str]:
     """
-    List everything in which B is worse by more than a bound.
+    List the values in which B is worse by more than a bound.
 
     :param compared: the differences.
     :param limits: the bounds.
@@ -374,7 +374,7 @@ def find_worse(compared: Comparison, limits: Limits, rule: str) -> list[str]:
 
 
 def _bounded(compared: Comparison, limits: Limits) -> Iterator[tuple[str, float, Difference]]:
-    """Yield name, bound and difference of everything that has a bound."""
+    """Yield name, bound and difference of each value that has a bound."""
     for name, row in compared.whole.overall.items():
         yield name, limits.overall, row
     groups = (

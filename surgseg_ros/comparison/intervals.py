@@ -2,19 +2,19 @@
 """
 Bootstrap intervals for a mean over bags, which account for the correlation of frames.
 
-Neighbouring frames of a recording are nearly the same image, so they are not drawn one by one:
+Consecutive frames of a recording are nearly identical, so they are not resampled individually:
 
-- within a bag, circular blocks of consecutive frames are drawn (Politis and Romano 1992, after
-  the moving blocks of Künsch 1989), their length chosen from the data (Politis and White 2004,
+- within a bag, circular blocks of consecutive frames are resampled (Politis and Romano 1992, after
+  the moving blocks of Künsch 1989), with a length chosen from the data (Politis and White 2004,
   with the correction of Patton, Politis and White 2009);
-- over many bags, whole bags are drawn, and nothing within them (Davison and Hinkley 1997, 3.8);
-- over few bags, resampling bags does not show how others would be. Then each bag stays, and its
-  blocks are drawn: the interval holds for other moments of these recordings.
+- over many bags, whole bags are resampled, and nothing within them (Davison and Hinkley 1997, 3.8);
+- over few bags, resampling bags does not estimate the variation between bags. Then the bags are
+  fixed, and their blocks are resampled: the interval holds for other parts of these recordings.
 
 The percentiles are further out than the nominal confidence, since a few bags or blocks vary less
-among themselves than all that could be recorded (Hesterberg 2015, the expanded percentile).
+than the population (Hesterberg 2015, the expanded percentile).
 
-NumPy does the arithmetic. SciPy would not shorten it: `scipy.stats.bootstrap` draws single
+The computation uses NumPy. SciPy would not simplify it: `scipy.stats.bootstrap` resamples single
 observations, neither blocks nor bags. It has the quantile of Student's distribution, but that
 alone does not justify another library on every robot; a test compares ours with it.
 """
@@ -33,26 +33,26 @@ SEED: Final = 20_260_101
 
 MANY_BAGS: Final = 6
 """
-From this number on, bags are drawn. The median of what could be recorded lies between the least
-and the greatest of n bags with a probability of 1 - 2^(1-n), and six are the first to reach 0.95.
+Least number of bags that are resampled. The median of the population lies between the smallest and
+the largest of n bags with a probability of 1 - 2^(1-n), which first exceeds 0.95 for six.
 """
 
 _MOST_BLOCKS: Final = 200
-"""Maximum number of blocks of a bag: more cost time and do not improve the interval."""
+"""Maximum number of blocks of a bag: more take time and do not improve the interval."""
 
 _LEAST_FRAMES: Final = 9
-"""Fewer frames do not show how far their correlation reaches."""
+"""Minimum number of frames, from which the range of their correlation can be estimated."""
 
 _AT_ONCE: Final = 250
 """Number of resamples that are summed in one step, to limit memory."""
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
-"""(…, C) means of columns to (…, S) statistics; NaN where one has no value."""
+"""Computes (…, S) statistics from (…, C) means of columns; NaN for a missing value."""
 
 
 class Interval(NamedTuple):
-    """The estimate of a statistic, and the ends of its interval; NaN where it has no value."""
+    """The estimate of a statistic, and the ends of its interval; NaN for a missing value."""
 
     estimate: Array
     low: Array
@@ -73,7 +73,7 @@ def block_length(series: Array) -> int:
 
 
 def _block_length(series: Array) -> float:
-    """Follow Politis and White, section 3.2: a flat-top window as wide as the autocorrelation."""
+    """Implement Politis and White, section 3.2: flat-top window as wide as the autocorrelation."""
     count = len(series)
     centred = series - series.mean()
     spectrum = np.abs(np.fft.rfft(centred, 2 * count)) ** 2
@@ -102,7 +102,7 @@ class Drawn(NamedTuple):
     A bag and its resamples.
 
     :param means: (C,) means of the columns.
-    :param draws: (R, C) the same for each resample.
+    :param draws: (R, C) means of each resample.
     :param blocks: number of blocks in a resample.
     """
 
@@ -125,7 +125,7 @@ def draw_bag(
     """
     count = len(frames)
     blocks = math.ceil(count / length)
-    rest = count - (blocks - 1) * length  # the last block is cut, so that N frames are drawn
+    rest = count - (blocks - 1) * length  # the last block is shortened to N frames in total
     sums = np.cumsum(np.concatenate((np.zeros_like(frames[:1]), frames, frames[:length])), 0)
     whole, last = (sums[size:][:count] - sums[:count] for size in (length, rest))
     starts = rng.integers(count, size=(resamples, blocks))
@@ -139,7 +139,7 @@ def interval_over_bags(
     bags: Sequence[Drawn], statistic: Statistic, rng: np.random.Generator
 ) -> Interval:
     """
-    Find the interval of a statistic of the mean over bags.
+    Compute the interval of a statistic of the mean over bags.
 
     :param bags: one or more.
     :param statistic: computes the statistics from means.
@@ -156,14 +156,14 @@ def interval_over_bags(
     values, estimate = statistic(drawn), statistic(means.mean(0))
     lost = np.isnan(values).all(0) | np.isnan(estimate)
     tail = _tail(pieces)
-    # A resample may lack a class; only those that have it count for it.
+    # A resample may lack a class; only resamples that have it are used.
     low, high = np.nanquantile(np.where(lost, 0, values), (tail, 1 - tail), 0)
     return Interval(*(np.where(lost, np.nan, value) for value in (estimate, low, high)))
 
 
 def are_many(bags: int) -> bool:
     """
-    Check whether bags are drawn, or blocks of their frames.
+    Return whether bags are resampled, or blocks of their frames.
 
     :param bags: number of bags.
     :return: True for bags.
@@ -172,7 +172,7 @@ def are_many(bags: int) -> bool:
 
 
 def _tail(pieces: int) -> float:
-    """Move the ends further out, the fewer pieces are drawn: Hesterberg 2015, section 5.3."""
+    """Expand the percentiles, more for fewer pieces: Hesterberg 2015, section 5.3."""
     pieces = max(pieces, MANY_BAGS)
     spread = math.sqrt(pieces / (pieces - 1)) * t_quantile((1 + CONFIDENCE) / 2, pieces - 1)
     return NormalDist().cdf(-spread)

@@ -38,7 +38,7 @@ from surgseg_ros.exporting.frames import Frame, Frames, choose_frames
 _INPUT: Final = 'fitted'
 
 Fitted = Sequence[NDArray[np.uint8]]
-"""Images of (1, h, w, 3) RGB, as the network takes them."""
+"""Images of (1, h, w, 3) RGB, as input of the network."""
 
 
 def to_openvino(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Path) -> None:
@@ -48,7 +48,7 @@ def to_openvino(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Pat
     :param network: in evaluation mode, on the CPU.
     :param spec: its specification.
     :param fitted: frames to calibrate int8 with; empty for another precision.
-    :param folder: for the files.
+    :param folder: folder of the files.
     """
     openvino = _library('openvino')
     example = _example(spec)
@@ -70,7 +70,7 @@ def to_onnx(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Path) -
     :param network: in evaluation mode, on the CPU.
     :param spec: its specification.
     :param fitted: frames to calibrate int8 with; empty for another precision.
-    :param folder: for the file.
+    :param folder: folder of the file.
     """
     onnx = _library('onnx')
     path = folder / EXPORT_FILES['onnx'][0]
@@ -94,7 +94,7 @@ class Backend(NamedTuple):
 
     :param convert: writes the files.
     :param runtime: the key of RUNTIMES that reads it.
-    :param libraries: that both need.
+    :param libraries: libraries that both need.
     """
 
     convert: Callable[[nn.Module, ModelSpec, Fitted, Path], None]
@@ -106,12 +106,12 @@ BACKENDS: Final[Mapping[str, Backend]] = {
     'openvino': Backend(to_openvino, 'openvino', ('openvino',)),
     'onnx': Backend(to_onnx, 'onnxruntime', ('onnx', 'onnxscript', 'onnxruntime')),
 }
-"""The keys are those of EXPORT_FILES."""
+"""Export formats; the keys are those of EXPORT_FILES."""
 
 
 def check_libraries(backend: str, *, calibrate: bool) -> None:
     """
-    Check that an export can be made here, before anything takes time.
+    Check that an export can be made here, before a long computation.
 
     :param backend: a key of BACKENDS.
     :param calibrate: whether it will be calibrated.
@@ -154,13 +154,13 @@ def _quantize(model: Any, items: Sequence[Any]) -> Any:
 
 
 Counts = dict[str, list[FrameCounts]]
-"""Number of frames of each video."""
+"""Counts of frames by video."""
 
 LEAST_CLASS_AGREEMENT: Final = 0.999
-"""For f32 and bf16: the least share of pixels, at either size, with the class of the original."""
+"""For f32 and bf16: minimum share of pixels with the class of the original, at either size."""
 
 LARGEST_MIOU_LOSS: Final = 0.005
-"""For int8, which shifts the borders of classes: the greatest loss of official mIoU allowed."""
+"""For int8, which shifts the borders of classes: maximum loss of official mIoU."""
 
 
 def compare(
@@ -169,10 +169,10 @@ def compare(
     """
     Segment frames with both networks.
 
-    :param spec: the model.
+    :param spec: specification of the model.
     :param original: its network as trained.
     :param exported: its exported network.
-    :param frames: not used for calibration.
+    :param frames: frames that were not used for calibration.
     :return: `frames`, `videos` (their numbers); `runtime`, the description of the exported;
         `class_agreement` and `class_agreement_at_input_size`, shares of pixels; `original` and
         `exported`, each with the official `mIoU` of the raw masks, and `filtered_mIoU` without
@@ -236,7 +236,7 @@ def find_error(precision: str, agreement: dict[str, Any]) -> str:
 
 
 class _Watched:
-    """A runtime that keeps its last classes at the network's size."""
+    """A runtime that stores its last classes at the network's size."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -252,7 +252,7 @@ class _Watched:
 
 
 class _Share:
-    """The share of pixels in which pairs of masks agree; counts first, divides last."""
+    """The share of pixels in which pairs of masks agree."""
 
     def __init__(self) -> None:
         self._same = self._all = 0
@@ -268,11 +268,11 @@ class _Share:
 
 README: Final = 'README.md'
 _ROOM: Final = 1.5
-"""Multiple of the weights' size; more than an export with graph and constants takes."""
+"""Free space that is required, as a multiple of the size of the weights."""
 
 
 class RefusedError(Exception):
-    """An export that agrees too little with the original; the message has the numbers."""
+    """An export that agrees too little with the original; the message gives the numbers."""
 
 
 def export(

@@ -42,8 +42,8 @@ class SyntheticFrame:
     """
     A frame of a synthetic scene, drawn when it is read.
 
-    :param seed: of the scene.
-    :param index: of the frame.
+    :param seed: seed of the scene.
+    :param index: index of the frame.
     """
 
     seed: int
@@ -83,9 +83,10 @@ def choose_frames(
     """
     Choose frames, spread evenly over the data sets.
 
-    :param spec: the model; without a data set, one that has seen synthetic scenes only uses such.
+    :param spec: the model; without a data set, a model trained only on synthetic scenes uses
+        these.
     :param calibration: a data set, or None.
-    :param held_out: another, or None for some videos of `calibration`.
+    :param held_out: another data set, or None for some videos of `calibration`.
     :param count: maximum number of frames of each part.
     :param calibrate: whether frames for calibration are needed.
     :return: the frames.
@@ -108,17 +109,17 @@ def choose_frames(
 
 
 def _split(samples: Sequence[Sample], count: int) -> Frames:
-    """Give each part half of the videos."""
+    """Split the videos into two halves."""
     names = split_videos((sample.video for sample in samples), 0.5, 0)
     parts = ([s for s in samples if s.video in set(part)] for part in names)
     return Frames(*(_spread(part, count) for part in parts))
 
 
 def _others(samples: Sequence[Sample], held_out: Sequence[Frame], root: Path) -> list[Sample]:
-    """Leave out held-out videos, by their folders, and by content in case of copies."""
+    """Leave out held-out videos, by folder and, in case of copies, by content."""
     kept_apart = [frame for frame in held_out if isinstance(frame, Sample)]
     folders = {frame.mask.resolve().parents[1] for frame in kept_apart}
-    sizes = {frame.image.stat().st_size for frame in kept_apart}  # others need not be read
+    sizes = {frame.image.stat().st_size for frame in kept_apart}  # others need no comparison
     contents = {_digest(frame.image) for frame in kept_apart}
     rest = [s for s in samples if s.mask.resolve().parents[1] not in folders]
     copied = {
@@ -144,7 +145,7 @@ def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
 
 
 def _draw(seed: int, count: int) -> list[SyntheticFrame]:
-    """Choose some frames of each scene: a new scene takes longer to draw than a new frame."""
+    """Choose several frames of each scene, since a new scene takes longer to draw."""
     places = (divmod(number, _FRAMES_OF_A_SCENE) for number in range(count))
     return [SyntheticFrame(seed + scene, _STRIDE * index) for scene, index in places]
 

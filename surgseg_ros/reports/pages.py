@@ -144,10 +144,10 @@ def svg_from_figure(
     """
     Render a figure as SVG. Call it within `chart_style`.
 
-    :param figure: what is drawn.
-    :param title: what it is, for screen readers and as a tooltip.
-    :param description: what it shows, for those who cannot see it.
-    :param standalone: whether it is a file of its own, and not part of a page.
+    :param figure: the figure.
+    :param title: its title, for screen readers and as a tooltip.
+    :param description: a description of its content, for screen readers.
+    :param standalone: whether it is a separate file, and not part of a page.
     :return: the element.
     """
     buffer = io.StringIO()
@@ -155,7 +155,7 @@ def svg_from_figure(
     figure.savefig(buffer, format='svg', dpi=_DPI, metadata=nothing)
     drawn = buffer.getvalue()
     drawn = drawn[drawn.index('>', drawn.index('<svg')) + 1 : drawn.rindex('</svg>')]
-    # A page has many charts: no style of one may apply to another, and no id may occur twice.
+    # A page has many charts: styles of one must not apply to another, and ids must be unique.
     drawn = _GROUP_ID.sub('<g', _STYLE_ELEMENT.sub('', drawn, count=1))
     drawn = _OUTLINE.sub(lambda d: _DIGITS.sub(lambda n: f'{float(n[0]):.2f}', d[0]), drawn)
     width, height = (round(inches / PX) for inches in figure.get_size_inches())
@@ -180,8 +180,8 @@ def class_bars(
     Draw a bar for each class and each kind of value, on axes from 0 to 1.
 
     :param labels: the classes.
-    :param columns: title to a value for each class (None where there is none), and a floor for
-        each, if any.
+    :param columns: title to a value for each class (None if it is missing), and a floor for each,
+        if any.
     :return: SVG.
     """
     places, names = np.arange(len(labels)), [CLASS_NAMES[label] for label in labels]
@@ -213,10 +213,10 @@ def class_bars(
 
 def confidence_plot(confidence: Array, iou: Array) -> Markup:
     """
-    Draw how many frames have each combination of confidence and IoU.
+    Plot the number of frames for each combination of confidence and IoU.
 
-    :param confidence: (N,) of the frames, at least one.
-    :param iou: (N,) of the same frames.
+    :param confidence: (N,) confidence of the frames, at least one.
+    :param iou: (N,) IoU of the frames.
     :return: SVG.
     """
     edges = np.linspace(round_down(float(confidence.min())), 1, 61), np.linspace(0, 1, 41)
@@ -239,10 +239,10 @@ def confidence_plot(confidence: Array, iou: Array) -> Markup:
 
 def round_down(confidence: float) -> float:
     """
-    Choose the start of an axis of confidences.
+    Choose the start of a confidence axis.
 
-    :param confidence: the lowest one.
-    :return: a round number that is not above it, at most 0.95.
+    :param confidence: the lowest confidence.
+    :return: a round number that is not larger, at most 0.95.
     """
     return min(math.floor(confidence * 20) / 20, 0.95)
 
@@ -252,8 +252,8 @@ class Bar(NamedTuple):
     One row of `time_bars`.
 
     :param name: its label on the left.
-    :param parts: milliseconds by name, laid end to end.
-    :param marks: milliseconds by name, written after the bar: drawn, they would dwarf it.
+    :param parts: milliseconds by name, drawn end to end.
+    :param marks: milliseconds by name, written after the bar, since they would be much longer.
     """
 
     name: str
@@ -265,10 +265,10 @@ def time_bars(
     title: str, note: str, rows: Sequence[Bar], kinds: Mapping[str, tuple[str, str]]
 ) -> Markup:
     """
-    Draw rows of bars on one axis, as a file of its own.
+    Draw rows of bars on one axis, as a separate file.
 
-    :param title: of the chart.
-    :param note: a small note, such as what it was measured on.
+    :param title: title of the chart.
+    :param note: a small note, such as the machine of the measurement.
     :param rows: at least one.
     :param kinds: colour and meaning of each part, in the order of the legend.
     :return: SVG.
@@ -320,11 +320,11 @@ def data_sheet(
     images: Sequence[tuple[str, NDArray[np.uint8]]],
 ) -> bytes:
     """
-    Draw how often each class occurs in a data set, and images of it below.
+    Draw the frequencies of the classes in a data set, with images of it below.
 
-    :param pixel_share: of each class, 0..1.
-    :param frame_share: of each class, 0..1.
-    :param frame_count: how many frames there are.
+    :param pixel_share: share of the pixels by class, 0..1.
+    :param frame_share: share of the frames by class, 0..1.
+    :param frame_count: number of frames.
     :param images: their names, and (h, SHEET_IMAGE_PX, 3) uint8 RGB each.
     :return: a PNG file, as wide as four images.
     """

@@ -14,22 +14,22 @@ from matplotlib.figure import Figure
 from surgseg_ros.reports.pages import INK, LINE, PX, Array, chart_style, svg_from_figure
 
 GAP: Final = 6
-"""A step that is more than this many times as long as usual is a gap."""
+"""A step that is more than this many times longer than usual is a gap."""
 
 _MOST_BINS: Final = 480
 _WIDTH_PX, _LEFT_PX, _RIGHT_PX = 1130, 150, 1104
 _TOP_PX, _BETWEEN_PX, _BOTTOM_PX, _ROW_PX = 8, 20, 34, 17
 _LEAST_SHARE: Final = 0.4
-"""Minimum opacity of a class that is in only one of a bin's many frames."""
+"""Minimum opacity of a class that is only in few of the frames of a bin."""
 _LEAST_WIDTH_PX: Final = 1.0
 _KNOWN: Final = '#e9edf2'
 
 
 class Curve(NamedTuple):
     """
-    A value over time: a line through the means, with a band from least to greatest.
+    A value over time: a line through the means, with a band from minimum to maximum.
 
-    :param values: (N,), NaN where it is unknown.
+    :param values: (N,), NaN for unknown values.
     """
 
     name: str
@@ -59,11 +59,11 @@ class Panel(NamedTuple):
 
 class Row(NamedTuple):
     """
-    When something is present, as one strip or several below each other.
+    When something is present, as one or several strips.
 
     :param name: its label on the left.
-    :param strips: (N,) each with its colour: 1 where it is present, 0 where not, NaN where it is
-        unknown, which is drawn white instead of grey.
+    :param strips: (N,) each with its colour: 1 if it is present, 0 if not, NaN if it is unknown,
+        which is drawn white instead of grey.
     """
 
     name: str
@@ -74,13 +74,13 @@ def timeline(
     at: Array, panels: Sequence[Panel], rows: Sequence[Row], title: str, unit: str
 ) -> Markup:
     """
-    Draw a recording; the size of the chart does not depend on how many frames there are.
+    Plot a recording; the size of the chart does not depend on the number of frames.
 
     :param at: (N,) ascending positions of the frames, at least one.
     :param panels: from top to bottom.
     :param rows: below them.
-    :param title: of the chart.
-    :param unit: of `at`, such as 'second'.
+    :param title: title of the chart.
+    :param unit: unit of `at`, such as 'second'.
     :return: SVG.
     """
     whole = Bins(at)
@@ -181,7 +181,7 @@ class Bins:
     """
     Bins of consecutive frames, so that few bins represent many frames.
 
-    A bin ends where the next begins, but does not cover a gap.
+    A bin ends where the next one starts, but does not cover a gap.
 
     :param at: (N,) ascending positions of the frames; if empty, there are no bins.
     :param most: maximum number of bins; gaps may add half as many.
@@ -214,7 +214,7 @@ class Bins:
 
     def range(self, values: Array) -> tuple[Array, Array]:
         """
-        Compute the least and the greatest value of each bin.
+        Compute the minimum and the maximum of each bin.
 
         :param values: (N,).
         :return: (P,) each.

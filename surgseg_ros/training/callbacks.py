@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run shows and writes: progress, images, and the checkpoint from which it resumes."""
+"""Progress, images and the checkpoint of a run, from which it can be resumed."""
 
 import io
 import warnings
@@ -31,17 +31,17 @@ _IN_BAR: Final = {'loss': 'loss', 'validation_mIoU': 'mIoU', 'validation_score':
 
 
 class Progress(ProgressBar):
-    """One bar for the whole run, with the time that is left, and one for each validation."""
+    """A progress bar for the whole run, with the remaining time, and one for each validation."""
 
     def __init__(self) -> None:
-        """Create the bars later, when the run starts."""
+        """Start without bars, which are created when the run starts."""
         super().__init__()
         self._enabled = True
         self._bar: tqdm[Any] | None = None
         self._validation: tqdm[Any] | None = None
 
     def disable(self) -> None:
-        """Show nothing: Lightning calls this in all processes but one."""
+        """Disable the bars; Lightning calls this in all processes except one."""
         self._enabled = False
 
     def enable(self) -> None:
@@ -86,7 +86,7 @@ class Progress(ProgressBar):
         self._validation.close()
 
     def on_train_end(self, *_: Any) -> None:
-        """Close the bar where it is."""
+        """Close the bar at its current position."""
         assert self._bar is not None
         self._bar.close()
 
@@ -111,7 +111,7 @@ class PredictionImages(lightning.Callback):
     def on_validation_batch_end(
         self, trainer: lightning.Trainer, _: Any, predicted: Any, frame: Any, index: int, *__: Any
     ) -> None:
-        """Draw the frame if it is one of those, the same at each validation."""
+        """Draw the frame if it is selected; the same frames are selected at each validation."""
         due = trainer.is_global_zero and trainer.current_epoch % self._every == 0
         count = int(sum(trainer.num_val_batches))
         if due and index in np.linspace(0, count - 1, _SHOWN).astype(int):
@@ -130,7 +130,7 @@ class PredictionImages(lightning.Callback):
 def _row(
     image: NDArray[np.uint8], truth: NDArray[np.uint8], predicted: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """(h, 3 * _WIDTH_PX, 3) RGB: the input, and both masks over it."""
+    """Return (h, 3 * _WIDTH_PX, 3) RGB: the input, and both masks over it."""
     size = (_WIDTH_PX, round(image.shape[0] * _WIDTH_PX / image.shape[1]))
     panels = (image, draw_overlay(image, truth), draw_overlay(image, predicted))
     row = [cv2.resize(panel, size, interpolation=cv2.INTER_AREA) for panel in panels]
@@ -161,18 +161,18 @@ _FREE: Final = (
     'picture_every',
     'intended_use',
 )
-"""Settings that may change when a run is resumed: they do not change its result."""
+"""Settings that may change when a run is resumed, since they do not affect its result."""
 
 
 _PARTS: Final = ('settings', 'run', 'state_dict', 'optimizer_states', 'loops', 'global_step')
-"""The keys that a checkpoint must have for a run to resume from it."""
+"""Keys that a checkpoint must have to be resumed."""
 
 _AVERAGING: Final = 'averaging_state'
-"""An additional key, of Lightning's WeightAveraging, where weights are averaged."""
+"""An additional key, of Lightning's WeightAveraging, if weights are averaged."""
 
 
 class CheckpointFile(TorchCheckpointIO):
-    """Writes a checkpoint directly to its place; Lightning goes through the system's /tmp."""
+    """Writes checkpoints directly to their path; Lightning would use the system's /tmp."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -180,11 +180,11 @@ class CheckpointFile(TorchCheckpointIO):
         """
         Write a checkpoint.
 
-        :param checkpoint: what to write.
-        :param path: where.
+        :param checkpoint: the checkpoint.
+        :param path: path of the file.
         :param storage_options: for storage other than files; not used.
         """
-        buffer = io.BytesIO()  # torch would raise a RuntimeError of its own on a full disk
+        buffer = io.BytesIO()  # on a full disk, torch would raise a RuntimeError
         torch.save(checkpoint, buffer)
         with writing(path):
             Path(path).write_bytes(buffer.getbuffer())
@@ -192,12 +192,12 @@ class CheckpointFile(TorchCheckpointIO):
 
 class Checkpoint(lightning.Callback):
     """
-    Keeps one checkpoint, of the end of the last epoch; it is complete at any moment.
+    Stores one checkpoint, at the end of the last epoch, which is complete at any time.
 
-    Lightning's ModelCheckpoint is not enough: it keeps the best weights and the last state in two
-    files, and removes the previous best before it writes the state that refers to it. A run that
-    is killed in between would resume with best weights that are gone, or of a step that it never
-    reaches again. Here both are in one file that is replaced as a whole.
+    Lightning's ModelCheckpoint is not sufficient: it stores the best weights and the last state in
+    two files, and removes the previous best before it writes the state that refers to it. A run
+    that is killed in between would resume with best weights that do not exist, or that are of a
+    later step. Here, both are in one file that is replaced atomically.
 
     :param run: the run's folder.
     :param config: the settings, which the checkpoint stores.
@@ -213,7 +213,7 @@ class Checkpoint(lightning.Callback):
         checkpoint['settings'] = self._settings
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Write under another name first: if killed meanwhile, the run keeps the old one."""
+        """Write to another name first, so that the old checkpoint is kept until then."""
         if not trainer.is_global_zero:  # helps to gather the state; only rank 0 writes
             trainer.save_checkpoint(self._path.with_name(f'{self._path.name}.partial'))
             return
@@ -243,7 +243,7 @@ def find_checkpoint(run: Path, config: TrainConfig) -> Path | None:
         content = torch.load(path, 'cpu', weights_only=True, mmap=True)
         needed = (*_PARTS, _AVERAGING) if config.ema_decay else _PARTS
         before = {key: content[key] for key in needed}['settings']
-    except Exception as error:  # torch raises many kinds for a file that it did not write
+    except Exception as error:  # torch raises many types for other files
         raise ConfigError(
             f'{path}: cannot be read as a checkpoint ({type(error).__name__}): it is damaged, or '
             'of another program or version; remove it to start from the beginning'
@@ -259,7 +259,7 @@ def find_checkpoint(run: Path, config: TrainConfig) -> Path | None:
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
-    """Everything that determines the result, as values that a checkpoint may hold."""
+    """Return all settings that affect the result, as values that a checkpoint may contain."""
     values = asdict(config)
     for key in _FREE:
         del values[key]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of a training run: their keys, and how they are read from a file."""
+"""Settings of a training run, and how they are read from a file."""
 
 import contextlib
 import dataclasses
@@ -51,7 +51,7 @@ class ConfigError(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """
-    Everything that a run depends on.
+    All settings of a run.
 
     :param data: folder of `video_*`.
     :param output: model folder to write, new or empty; the run's own files go to `run/` in it.
@@ -69,35 +69,35 @@ class TrainConfig:
     :param colour_normalization: as in ModelSpec; empty for that of the model of `start`, or none.
     :param normalize_training_colours: whether training crops come from images that are prepared
         by it too; validation always prepares them, as running does.
-    :param split: `video`, or `frame`, whose scores are too high.
+    :param split: `video`, or `frame`, with which scores are too high.
     :param validation_share: share of the videos, or of the frames.
-    :param split_seed: seed of the choice.
+    :param split_seed: seed of the split.
     :param leave_out: names of videos and samples not to use.
     :param on_fault: what to do with unusable samples; `refuse` or `leave_out`.
     :param frame_cache: folder for frames of videos that are not unpacked; empty for the usual one.
     :param cache: folder for fitted frames, which several runs may share; empty for one of the
         run's own, which is removed when the run ends.
     :param crop_size: (height, width) in pixels of the training crops; multiples of 32.
-    :param augmentation: how training crops differ from the image.
-    :param seed: of weights, order and augmentation.
+    :param augmentation: random changes of training crops.
+    :param seed: seed of weights, order and augmentation.
     :param batch_size: crops that go through the network at once, on each device.
-    :param accumulate: batches in an optimizer step.
+    :param accumulate: number of batches in an optimizer step.
     :param steps: optimizer steps; 0 where `epochs` is set.
     :param epochs: passes over the training frames; 0 where `steps` is set.
-    :param minutes: the longest time; the learning rate then falls with the time. 0: no limit,
-        and the only value with which a run can be repeated exactly.
+    :param minutes: maximum duration; the learning rate then falls with time. 0: no limit, the only
+        value with which a run is reproducible.
     :param validate_every: steps between two validations on whole videos, each of which ends with
         a checkpoint; 0 for one after each pass over the training frames.
     :param optimizer: `adamw` or `adam`.
-    :param learning_rate: its highest value.
+    :param learning_rate: the highest learning rate.
     :param encoder_rate: the encoder's learning rate as a share of the decoder's; 0 leaves the
         encoder as it is, with the statistics of its batch normalization.
     :param weight_decay: of all weights but biases and normalization.
     :param warm_up_steps: steps until the highest learning rate.
     :param schedule: how the rate falls; `cosine`, `poly`, or `constant`, which does not.
     :param dice_weight: weight of the batch Dice beside the cross-entropy.
-    :param dice_absent: whether the Dice counts classes too that a batch does not show. It keeps
-        stray pixels away; in batches of few crops it also keeps rare classes from being learnt.
+    :param dice_absent: whether the Dice includes classes that are absent from a batch. This avoids
+        stray pixels, but in batches of few crops it also prevents rare classes from being learnt.
     :param class_balance: exponent by which rare classes weigh more in the cross-entropy; 0 weighs
         all pixels equally, 1 all classes.
     :param ema_decay: of the exponential moving average of the weights, which is validated and
@@ -173,8 +173,8 @@ class TrainConfig:
         """
         Check that a run can use the values.
 
-        :raises ConfigError: on the first that does not fit.
-        :raises ModelError: on the first that a model cannot have.
+        :raises ConfigError: on the first invalid value.
+        :raises ModelError: on the first value that is invalid in a model.
         """
         for key, choices in _CHOICES.items():
             self._check(key, getattr(self, key) in choices, f'one of {", ".join(choices)}')
@@ -208,10 +208,10 @@ class TrainConfig:
 
     def spec(self) -> ModelSpec:
         """
-        Describe the model that the run makes.
+        Describe the model of the run.
 
-        :return: the specification, without what is known only after the run; an `intended_use`
-            of `auto` is among that.
+        :return: the specification, without values that are known only after the run, which include
+            an `intended_use` of `auto`.
         """
         shared = {f.name for f in dataclasses.fields(ModelSpec)} & set(vars(self))
         values = {key: getattr(self, key) for key in shared}

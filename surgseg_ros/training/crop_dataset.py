@@ -18,10 +18,10 @@ from surgseg_ros.core.labels import BACKGROUND, CLASS_COUNT, NO_DECISION
 from surgseg_ros.training.fitted_frames import FittedFrames
 
 _BLACK: Final = 3
-"""A pixel with no channel above this is as black as the border around the endoscope's circle."""
+"""A pixel is as black as the border of the endoscope's view if no channel is above this."""
 
 _SURROUND_PX: Final = 7
-"""A black area that holds no square of this side is a shadow, not the border."""
+"""A black area that does not contain a square of this side is a shadow, not the border."""
 
 _TILE_MARGIN_PX: Final = 64
 _TILE_DEVIATION: Final = 24.0
@@ -32,15 +32,15 @@ _LUMA: Final = np.array([0.299, 0.587, 0.114])
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """
-    How much an image is changed; 0 everywhere changes nothing.
+    The strengths of random changes of an image; with 0 everywhere, nothing changes.
 
     :param flip: chance of a mirror image.
     :param scale: greatest change of size, as a fraction; the range is symmetric in the logarithm.
     :param stretch: greatest change of the ratio of width to height, as `scale`; squeezed sources
         and other cameras differ in it.
     :param rotation_deg: greatest rotation in either direction.
-    :param spectra: chance that the low frequencies take the amplitudes of another frame: its light
-        and colours.
+    :param spectra: probability that the low frequencies take the amplitudes of another frame, that
+        is its light and colours.
     :param colour: greatest change, as a fraction, of brightness, contrast, saturation and white
         balance.
     :param gamma: greatest exponent of the tone curve, as a fraction, as `scale`: dark and bright
@@ -49,11 +49,11 @@ class Augmentation:
     :param blur: chance of a blur.
     :param blur_px: its greatest standard deviation in pixels of the crop; small sources that were
         enlarged are blurred by more than the optics do.
-    :param apart: chance that instruments and all else are recoloured apart, as surfaces that are
-        darker, brighter, or of another colour than any that was drawn.
+    :param apart: probability that instruments and background are recoloured independently, to
+        imitate surfaces that are darker, brighter, or of other colours than in the data.
     :param noise: greatest standard deviation of added noise, in grey levels (0 to 255).
-    :param focus: chance that a crop is drawn for a class; every class of the data set is equally
-        likely.
+    :param focus: probability that a crop is drawn for a class; all classes of the data set are
+        equally likely.
     """
 
     flip: float = 0.5
@@ -86,10 +86,10 @@ class Augmentation:
         :param mask: (h, w) uint8 class index; NO_DECISION where the image is padding.
         :param crop_size: (height, width) of the crop in pixels.
         :param rng: source of random numbers.
-        :param label: a class to centre the crop on, where the image shows it; None for a
-            crop of anything. The caller chooses class and image according to `focus`.
+        :param label: a class to centre the crop on, if the image shows it; None for a crop of
+            anything. The caller chooses class and image according to `focus`.
         :param other: (h', w', 3) uint8 RGB, the frame for `spectra`; None for none.
-        :return: (*crop_size, 3) and (*crop_size); NO_DECISION beyond the image.
+        :return: (*crop_size, 3) and (*crop_size); NO_DECISION outside the image.
         """
         matrix = self._placement(mask, crop_size, rng, label)
         size = (crop_size[1], crop_size[0])
@@ -113,7 +113,7 @@ class Augmentation:
         rng: Generator,
         label: int | None,
     ) -> NDArray[np.float64]:
-        """(2, 3) from pixels of the image to pixels of the crop."""
+        """Return the (2, 3) matrix from pixels of the image to pixels of the crop."""
         grow = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.scale)))
         turn = float(np.deg2rad(rng.uniform(-1, 1) * self.rotation_deg))
         mirror = -1.0 if rng.random() < self.flip else 1.0
@@ -131,7 +131,7 @@ class Augmentation:
     def _recolour(
         self, view: NDArray[np.uint8], truth: NDArray[np.uint8], rng: Generator
     ) -> NDArray[np.uint8]:
-        """Change what is inside the endoscope's circle, in the order in which light passes it."""
+        """Change the part inside the endoscope's circle, in the order in which light passes."""
         changed = view
         if self.apart and rng.random() < self.apart:
             changed = _recolour_apart(changed, truth, rng)
@@ -151,7 +151,7 @@ class Augmentation:
 def _centre(
     mask: NDArray[np.uint8], half: NDArray[np.float64], rng: Generator, label: int | None
 ) -> NDArray[np.float64]:
-    """(x, y) of the crop's centre in the image; the crop avoids the padding if possible."""
+    """Return (x, y) of the crop's centre in the image; avoid padding if possible."""
     shown = np.array([(line != NO_DECISION).sum() for line in (mask[0], mask[:, 0])])
     low = half - 0.5
     high = np.maximum(low, shown - half - 0.5)
@@ -164,7 +164,7 @@ def _centre(
 
 
 def _surround(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(h, w), 255 where the crop shows the black around the endoscope's circle, or padding."""
+    """Return (h, w), 255 for the black around the endoscope's circle and for padding."""
     black = cv2.inRange(view, (0,) * 3, (_BLACK,) * 3)
     square = np.ones((_SURROUND_PX, _SURROUND_PX), np.uint8)
     return _u8(cv2.morphologyEx(black, cv2.MORPH_OPEN, square))
@@ -178,7 +178,7 @@ def _exchange_spectra(
     view: NDArray[np.uint8], other: NDArray[np.uint8], rng: Generator
 ) -> NDArray[np.uint8]:
     """
-    Give the low frequencies the amplitudes of another image; their phases stay.
+    Replace the amplitudes of low frequencies by those of another image; keep the phases.
 
     Yang and Soatto 2020, "FDA: Fourier Domain Adaptation for Semantic Segmentation", CVPR.
     """
@@ -198,13 +198,13 @@ def _exchange_spectra(
 _APART_COLOUR: Final = 0.5
 _APART_GAMMA: Final = 0.8
 _APART_EDGE_PX: Final = 1.0
-"""Standard deviation by which the border between both is softened."""
+"""Standard deviation with which the border between both parts is blurred."""
 
 
 def _recolour_apart(
     view: NDArray[np.uint8], truth: NDArray[np.uint8], rng: Generator
 ) -> NDArray[np.uint8]:
-    """Change the tone curves and colours of instruments and of all else independently."""
+    """Change the tone curves and colours of instruments and background independently."""
     instruments = ((truth != BACKGROUND) & (truth != NO_DECISION)).astype(np.float32)
     share = cv2.GaussianBlur(instruments, (0, 0), _APART_EDGE_PX).astype(np.float32)
     parts = [
@@ -226,7 +226,7 @@ def _smoke(view: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
         veil += np.float32(share) * cv2.resize(grid, coarse, None, 0, 0, cv2.INTER_CUBIC)
     veil = (veil - veil.min()) / np.ptp(veil)
     densest, haze = rng.uniform(0.2, 0.6), rng.uniform(0, 0.08)
-    # Squared, the noise leaves clear places between the swathes; the haze is everywhere.
+    # Squared, the noise leaves clear areas between swathes; the haze is everywhere.
     alpha = (np.square(veil) * (densest - haze) + haze).astype(np.float32)
     alpha = cv2.resize(alpha, (width, height)).astype(np.float32, copy=False)
     grey = np.full_like(view, rng.uniform(175, 225) + rng.uniform(-5, 5, 3))
@@ -243,7 +243,7 @@ def _colour(view: NDArray[np.uint8], most: float, rng: Generator) -> NDArray[np.
 
 
 def _noise(view: NDArray[np.uint8], most: float, rng: Generator) -> NDArray[np.uint8]:
-    """Add a random part of a tile of noise: drawing new noise would take longer than the rest."""
+    """Add a random part of a noise tile: drawing new noise would take longer than all the rest."""
     height, width = view.shape[:2]
     tile = _noise_tile(height + _TILE_MARGIN_PX, width + _TILE_MARGIN_PX)
     top, left = (int(start) for start in rng.integers(0, _TILE_MARGIN_PX, 2))
@@ -254,7 +254,7 @@ def _noise(view: NDArray[np.uint8], most: float, rng: Generator) -> NDArray[np.u
 
 @lru_cache(2)
 def _noise_tile(height: int, width: int) -> NDArray[np.int8]:
-    """(height, width, 3) of _TILE_DEVIATION; the same in every process."""
+    """Return (height, width, 3) noise of _TILE_DEVIATION; the same in every process."""
     noise = np.random.default_rng(0).standard_normal((height, width, 3), np.float32)
     tile: NDArray[np.int8] = np.clip(np.rint(noise * _TILE_DEVIATION), -127, 127).astype(np.int8)
     return tile
@@ -268,26 +268,27 @@ def _gamma(view: NDArray[np.uint8], most: float, rng: Generator) -> NDArray[np.u
 
 
 def _u8(array: ArrayLike) -> NDArray[np.uint8]:
-    """Give mypy the type, which OpenCV's stubs leave open."""
+    """Return the array with the type that OpenCV's stubs lack."""
     return np.asarray(array, np.uint8)
 
 
 _LEAST_PX: Final = 8
-"""A class with fewer pixels in a frame counts as absent from it."""
+"""A class with fewer pixels in a frame is treated as absent from it."""
 
 
 class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """
-    An endless sequence of crops; crop n depends on the seed and n alone.
+    An endless sequence of crops; crop n depends only on the seed and n.
 
-    Some crops are drawn for a class, each class equally often, however rare it is: first a frame
-    that shows it, then a crop around it. The frames of the others come in passes, each a
-    permutation of all.
+    Some crops are drawn for a class, with the same probability for each class: first a frame that
+    shows it, then a crop around it. The frames of the other crops are drawn in passes, each a
+    permutation of all frames.
 
     :param frames: the frames to crop.
-    :param augmentation: applied to each; its `focus` is the chance that a crop is for a class.
+    :param augmentation: applied to each crop; its `focus` is the probability of a crop for a
+        class.
     :param crop_size: (height, width) of a crop in pixels.
-    :param seed: of the order and of the augmentation.
+    :param seed: seed of the order and of the augmentation.
     """
 
     def __init__(
@@ -309,7 +310,7 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         """
         Draw a crop.
 
-        :param number: of the crop, from 0, without an upper limit.
+        :param number: number of the crop, from 0, without an upper limit.
         :return: (*crop_size, 3) uint8 RGB and (*crop_size) uint8 class index.
         """
         rng = np.random.default_rng([self._seed, 1, number])
@@ -333,7 +334,7 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return torch.from_numpy(image), torch.from_numpy(mask)
 
     def _next(self, number: int) -> int:
-        """Find the frame for a crop that is not drawn for a class."""
+        """Return the frame for a crop that is not drawn for a class."""
         turn, place = divmod(number, len(self._frames))
         order = np.random.default_rng([self._seed, 0, turn]).permutation(len(self._frames))
         return int(order[place])
@@ -341,14 +342,14 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 class EpochSampler(Sampler[int]):
     """
-    The numbers of one epoch's crops; the next epoch continues where it ends.
+    The numbers of one epoch's crops; the next epoch continues with the following numbers.
 
-    Several processes take turns: together they see what a single one would see.
+    Several processes alternate: together they draw the same crops as a single process.
 
     :param count: crops in an epoch, of all processes together.
-    :param rank: of this process, from 0.
+    :param rank: rank of this process, from 0.
     :param world: number of processes.
-    :raises ValueError: if the crops cannot be shared evenly.
+    :raises ValueError: if the crops cannot be divided evenly.
     """
 
     def __init__(self, count: int, rank: int = 0, world: int = 1) -> None:
@@ -367,12 +368,12 @@ class EpochSampler(Sampler[int]):
         """
         Select an epoch; Lightning calls this.
 
-        :param epoch: from 0.
+        :param epoch: number of the epoch, from 0.
         """
         self._epoch = epoch
 
     def __len__(self) -> int:
-        """Count this process's crops of an epoch."""
+        """Return the number of this process's crops in an epoch."""
         return self._count // self._world
 
     def __iter__(self) -> Iterator[int]:
@@ -385,6 +386,6 @@ def keep_to_one_thread(worker: int) -> None:
     """
     Set up a loader's worker: with a worker on every core, OpenCV's threads would only compete.
 
-    :param worker: its number, as DataLoader gives it to its `worker_init_fn`.
+    :param worker: number of the worker, which DataLoader passes to `worker_init_fn`.
     """
     cv2.setNumThreads(1)

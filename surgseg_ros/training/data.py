@@ -26,14 +26,14 @@ from surgseg_ros.training.networks import starting_spec
 from surgseg_ros.training.scoring import ValidationFrame
 
 LEFT_OUT_FILE: Final = 'left_out.json'
-"""In the run's folder: names of the samples in which the check found errors."""
+"""File in the run's folder with the names of the samples that have errors."""
 
 
 class Data(lightning.LightningDataModule):
     """
     Provides crops for training, and whole frames for validation.
 
-    After `setup`, `training` and `validation` hold the samples, `left_out` the names of those
+    After `setup`, `training` and `validation` are the samples, `left_out` the names of samples
     with errors, `steps` the run's optimizer steps, and `validate_every` those of an epoch.
 
     :param config: the settings.
@@ -48,7 +48,7 @@ class Data(lightning.LightningDataModule):
 
     def __init__(self, config: TrainConfig, run: Path) -> None:
         super().__init__()
-        self.prepare_data_per_node = False  # all machines see the run's folder and the caches
+        self.prepare_data_per_node = False  # all machines share the run's folder and the caches
         self._config = config
         self._run = run
         self._cache = Path(config.cache) if config.cache else run / 'frames'
@@ -71,7 +71,7 @@ class Data(lightning.LightningDataModule):
         Load what `prepare_data` wrote; runs in every process.
 
         :param stage: from Lightning; not used.
-        :raises ConfigError: if there are too few validation frames for so many processes.
+        :raises ConfigError: if there are fewer validation frames than processes.
         """
         config = self._config
         self.left_out = tuple(json.loads((self._run / LEFT_OUT_FILE).read_text()))
@@ -90,12 +90,12 @@ class Data(lightning.LightningDataModule):
 
     @property
     def class_px(self) -> NDArray[np.int64]:
-        """(CLASS_COUNT,) pixels of each class in all training frames, as the network sees them."""
+        """(CLASS_COUNT,) pixels of each class in all training frames, at input size."""
         return np.asarray(self._fit(self.training).class_px.sum(0))
 
     def train_dataloader(self) -> DataLoader[Any]:
         """
-        Load batches of crops without end.
+        Load batches of crops, endlessly.
 
         :return: (batch, h, w, 3) and (batch, h, w) uint8.
         """
@@ -118,12 +118,12 @@ class Data(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[ValidationFrame]:
         """
-        Load this process's share of the validation frames, at their own size.
+        Load this process's share of the validation frames, at their original size.
 
-        :return: one ValidationFrame after the other.
+        :return: the frames, one at a time.
         """
         mine = _Whole(self.validation[self._rank :: self._world])
-        return DataLoader(mine, batch_size=None, collate_fn=_as_it_is)
+        return DataLoader(mine, batch_size=None, collate_fn=_unchanged)
 
     def split(self) -> dict[str, Any]:
         """
@@ -141,10 +141,10 @@ class Data(lightning.LightningDataModule):
 
     def intended_use(self) -> str:
         """
-        Tell what a model trained on these data is for.
+        Determine the intended use of a model trained on these data.
 
-        :return: one of INTENDED_USES; `auto` is `research` with a single video that is not drawn,
-            or from the weights of such a model.
+        :return: one of INTENDED_USES; `auto` becomes `research` if a single video is not drawn, or
+            if the weights are from such a model.
         """
         config = self._config
         if config.intended_use != AUTO:
@@ -159,7 +159,7 @@ class Data(lightning.LightningDataModule):
         """
         Iterate over all validation frames.
 
-        :return: at their own size.
+        :return: the frames, at their original size.
         """
         whole = _Whole(self.validation)
         return (whole[place] for place in range(len(whole)))
@@ -188,7 +188,7 @@ class Data(lightning.LightningDataModule):
 
 
 class _Loader(DataLoader[Any]):
-    """Starts its processes so that Ctrl-C, which is for the run, does not reach them."""
+    """Starts its processes such that Ctrl-C, which is for the run, does not reach them."""
 
     def __iter__(self) -> Any:
         with deaf_to_terminal(), writing('/dev/shm'):
@@ -196,7 +196,7 @@ class _Loader(DataLoader[Any]):
 
 
 class _Whole(Dataset[ValidationFrame]):
-    """Frames at their own size."""
+    """Frames at their original size."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self._samples = samples
@@ -209,8 +209,8 @@ class _Whole(Dataset[ValidationFrame]):
         return self._samples[place].video, image, mask
 
 
-def _as_it_is(frame: Any) -> Any:
-    """Keep the arrays, which torch would convert to tensors."""
+def _unchanged(frame: Any) -> Any:
+    """Return the arrays unchanged, which torch would convert to tensors."""
     return frame
 
 

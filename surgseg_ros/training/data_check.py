@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds errors in samples before a run fails on them, and sums up what a data set holds."""
+"""Finds errors in samples before a run fails on them, and summarizes data sets."""
 
 import os
 import warnings
@@ -34,11 +34,11 @@ ON_FAULT: Final = ('refuse', 'leave_out')
 
 class Examination(NamedTuple):
     """
-    What a sample holds.
+    The content of a sample.
 
-    :param size: (height, width) of the mask in pixels, where it could be read.
-    :param class_px: (10,) pixels of each class; 0 where the mask could not be read.
-    :param data_errors: everything that is wrong.
+    :param size: (height, width) of the mask in pixels, if it could be read.
+    :param class_px: (10,) pixels of each class; 0 if the mask could not be read.
+    :param data_errors: all errors.
     """
 
     size: tuple[int, int] | None
@@ -57,7 +57,7 @@ def validate(
     Find the samples that a run can use.
 
     :param root: the data set; see `scan_samples`.
-    :param cache: for frames of videos that are not unpacked.
+    :param cache: folder for frames of videos that are not unpacked.
     :param leave_out: names of videos and of samples that are not to be used.
     :param on_fault: one of ON_FAULT; `leave_out` warns of each sample that is left out.
     :return: the samples without errors, and the errors of those left out.
@@ -103,7 +103,7 @@ def examine_all(samples: Sequence[Sample]) -> Iterator[Examination]:
     Decode all samples, several at a time, with a progress bar.
 
     :param samples: the samples to check.
-    :return: what they hold, in the order of `samples`.
+    :return: the contents, in the order of `samples`.
     """
     # Threads are enough, since OpenCV releases the GIL while it decodes.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -116,7 +116,7 @@ def examine(sample: Sample) -> Examination:
     Decode a sample, and collect its errors.
 
     :param sample: the sample to check.
-    :return: what it holds.
+    :return: its content.
     """
     wrong = []
     size = None
@@ -148,10 +148,10 @@ _SHOWN: Final = 16
 
 def choose(class_px: NDArray[np.int64], count: int = _SHOWN) -> list[int]:
     """
-    Choose samples to show: for each class the one with most of it, and others evenly.
+    Select samples to show: for each class the one with most pixels of it, and others evenly.
 
     :param class_px: (N, 10) pixels of each class in each sample.
-    :param count: how many, at least as many as there are classes.
+    :param count: their number, at least that of the classes.
     :return: their indices, ascending, without repetition.
     """
     if not len(class_px):
@@ -165,7 +165,7 @@ def choose(class_px: NDArray[np.int64], count: int = _SHOWN) -> list[int]:
 
 def class_shares(class_px: NDArray[np.int64]) -> tuple[list[float], list[float]]:
     """
-    Compute how often each class occurs.
+    Compute the frequency of each class.
 
     :param class_px: (N, 10) pixels of each class in each sample.
     :return: of each class the share of all pixels, and the share of samples that have any.
@@ -177,10 +177,10 @@ def class_shares(class_px: NDArray[np.int64]) -> tuple[list[float], list[float]]
 
 def draw_sample(sample: Sample, width_px: int) -> NDArray[np.uint8]:
     """
-    Draw the ground truth over an image, both reduced.
+    Draw the ground truth over an image, reduced in size.
 
-    :param sample: one without errors.
-    :param width_px: of the result.
+    :param sample: a sample without errors.
+    :param width_px: width of the result.
     :return: (H, width_px, 3) uint8 RGB.
     """
     image, mask = sample.read()
@@ -194,11 +194,11 @@ def sheet_contents(
     samples: Sequence[Sample], examinations: Sequence[Examination], width_px: int
 ) -> tuple[list[float], list[float], int, list[tuple[str, NDArray[np.uint8]]]]:
     """
-    Collect what `data_sheet` draws of the samples without errors.
+    Collect the content of `data_sheet` for the samples without errors.
 
     :param samples: the samples.
-    :param examinations: of the samples, in the same order.
-    :param width_px: of each image.
+    :param examinations: contents of the samples, in the same order.
+    :param width_px: width of each image.
     :return: both of `class_shares`, the number of samples, and names and images of some.
     """
     sound = [pair for pair in zip(samples, examinations, strict=True) if not pair[1].data_errors]
@@ -215,18 +215,18 @@ def summarize(
     Summarize the contents of a data set.
 
     :param found: its samples, and the errors of masks without a frame.
-    :param examinations: of the samples, in the same order.
-    :param losses: frames that the videos lack.
-    :return: `videos`, name to its contents; `all`, the same of all together; `faults`, a list of
-        `name` and `what`. A video holds `frames`, `sizes` ('1920x1080' to the number of masks),
-        `pixel_share` and `frame_share` by class name, over the masks that could be read.
+    :param examinations: contents of the samples, in the same order.
+    :param losses: missing frames of the videos.
+    :return: `videos`, contents by name; `all`, the contents of all videos together; `faults`, a
+        list of `name` and `what`. Contents are `frames`, `sizes` ('1920x1080' to the number of
+        masks), `pixel_share` and `frame_share` by class name, over the masks that could be read.
     """
     by_video: dict[str, list[Examination]] = {}
     for sample, examination in zip(found.samples, examinations, strict=True):
         by_video.setdefault(sample.video, []).append(examination)
     return {
-        'all': _holding(examinations),
-        'videos': {video: _holding(of_video) for video, of_video in by_video.items()},
+        'all': _contents(examinations),
+        'videos': {video: _contents(of_video) for video, of_video in by_video.items()},
         'faults': [
             data_error._asdict() for data_error in _all_errors(found, examinations, losses)
         ],
@@ -242,7 +242,7 @@ def _all_errors(
     return sorted((*found.data_errors, *losses, *of_samples))
 
 
-def _holding(examinations: Sequence[Examination]) -> dict[str, Any]:
+def _contents(examinations: Sequence[Examination]) -> dict[str, Any]:
     readable = [x for x in examinations if x.size]
     sizes = Counter(f'{x.size[1]}x{x.size[0]}' for x in readable if x.size)
     class_px = np.array([x.class_px for x in readable]).reshape(-1, len(CLASS_NAMES))

@@ -29,7 +29,7 @@ from surgseg_ros.evaluation.videos import open_video
 from surgseg_ros.training.video_frames import cache_folder, default_cache, unpack
 
 _NAMED: Final = 20
-"""Number of errors that a message lists; the rest is counted."""
+"""Maximum number of errors that a message lists; the others are counted."""
 
 
 class DatasetError(ValueError):
@@ -54,7 +54,7 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """Video and number, as `video_11/000000060`."""
+        """Video and number, such as `video_11/000000060`."""
         return f'{self.video}/{self.mask.stem}'
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -82,8 +82,8 @@ class DataError(NamedTuple):
     """
     An error in a sample.
 
-    :param name: of the sample, as `video_11/000000060`.
-    :param what: the file, and what is wrong with it.
+    :param name: name of the sample, such as `video_11/000000060`.
+    :param what: the file and the error.
     """
 
     name: str
@@ -95,7 +95,7 @@ def describe(data_errors: Sequence[DataError]) -> str:
     List the errors.
 
     :param data_errors: at least one.
-    :return: a line for each of the first ones, and the number of the others.
+    :return: a line for each of the first errors, and the number of the others.
     """
     lines = [data_error.what for data_error in data_errors[:_NAMED]]
     if len(data_errors) > _NAMED:
@@ -111,7 +111,7 @@ def split_samples(
     samples: Sequence[Sample], by: str, validation_share: float, seed: int
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     """
-    Split according to a run's settings.
+    Split according to the settings of a run.
 
     :param samples: the samples to split.
     :param by: one of SPLITS.
@@ -134,11 +134,11 @@ def split_videos(
     videos: Iterable[str], validation_share: float, seed: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
-    Split by video, so that no frame for validation has a neighbour in training.
+    Split by video, so that no validation frame has a neighbour in training.
 
     :param videos: names; the parts of one video (`video_11_1`, `video_11_2`) stay together.
     :param validation_share: share of videos for validation, above 0 and below 1.
-    :param seed: the same gives the same split.
+    :param seed: the same seed gives the same split.
     :return: names for training and names for validation, sorted; each has at least one.
     :raises DatasetError: if there are not two videos.
     """
@@ -183,7 +183,7 @@ def split_frames(
 
 
 def _whole(video: str) -> str:
-    """Remove the number of a part."""
+    """Remove the number of a part of a video."""
     found = re.match(r'video_[^_]+', video)
     return found.group() if found else video
 
@@ -193,7 +193,7 @@ class Scan(NamedTuple):
     The contents of a data set.
 
     :param samples: by video, then by index.
-    :param data_errors: of masks that are not among the samples.
+    :param data_errors: errors of masks that are not among the samples.
     """
 
     samples: tuple[Sample, ...]
@@ -207,9 +207,9 @@ def find_samples(
     Find every frame that has a ground truth; see `scan_samples`.
 
     :param root: the data set.
-    :param cache: for frames of videos that are not unpacked.
-    :param leave_out: names of videos and of samples.
-    :return: by video, then by index.
+    :param cache: folder for frames of videos that are not unpacked.
+    :param leave_out: names of videos and samples.
+    :return: the samples, by video, then by index.
     :raises DatasetError: if there are none, or a mask has no frame.
     """
     samples, data_errors = scan_samples(root, cache, leave_out=leave_out)
@@ -226,7 +226,7 @@ def scan_samples(
 
     :param root: a folder of `video_*/segmentation/*.png`, each with its frame in `rgb/`,
         `frames/` or `video_left.avi`, where it is the frame of that number, counted from 0.
-    :param cache: for frames of videos that are not unpacked; see `default_cache`.
+    :param cache: folder for frames of videos that are not unpacked; see `default_cache`.
     :param leave_out: names of videos (`video_11`) and of samples (`video_11/000000060`).
     :return: the samples, and the errors of masks that have no frame.
     :raises DatasetError: if there is no mask, a name to leave out does not exist, or the cache
@@ -275,12 +275,12 @@ def _scan(root: Path, cache: Path | None, leave_out: Collection[str]) -> Scan:
 
 
 def _name(mask: Path) -> str:
-    """Name a sample by its mask, as Sample.name does."""
+    """Return the name of a sample from its mask, as Sample.name does."""
     return f'{mask.parents[1].name}/{mask.stem}'
 
 
 def _without(masks: Sequence[Path], leave_out: Collection[str]) -> Iterator[Path]:
-    """Iterate over the masks that are not left out; check first that every name exists."""
+    """Iterate over the masks that are not left out; check first that all names exist."""
     names = [{mask.parents[1].name, _name(mask)} for mask in masks]
     if unknown := sorted(set(leave_out).difference(*names)):
         raise DatasetError(
@@ -317,10 +317,10 @@ def _unpack(packed: Mapping[Path, Sequence[Path]], cache: Path) -> Scan:
 
 def find_losses(root: Path) -> tuple[DataError, ...]:
     """
-    Find frames that videos (not unpacked) lack, whether or not they have a mask.
+    Find missing frames of videos that are not unpacked, with or without a mask.
 
     :param root: the data set.
-    :return: what can be found without decoding, each under the name of its video.
+    :return: errors that are found without decoding, each with the name of its video.
     """
     found: list[DataError] = []
     for video in find_videos(root):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoded and fitted frames on disk, made once and used by every run that needs the same."""
+"""Decoded and fitted frames on disk, shared by all runs that need the same ones."""
 
 import fcntl
 import hashlib
@@ -27,14 +27,14 @@ _MASKS: Final = 'masks.npy'
 _CLASS_PX: Final = 'class_px.npy'
 
 _FORMAT: Final = 1
-"""Increase it whenever the same samples would be fitted differently."""
+"""Version of the format; increase it if the same samples would be fitted differently."""
 
 
 class FittedFrames:
     """
-    Frames as the network's input, memory-mapped so that they need not all fit in memory.
+    Frames as input of the network, memory-mapped so that they need not fit into memory.
 
-    :param folder: where `prepare` put them.
+    :param folder: the folder that `prepare` wrote.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +43,7 @@ class FittedFrames:
         self.images: NDArray[np.uint8] = np.load(folder / _IMAGES, mmap_mode='r')
         """(n, height, width, 3) RGB."""
         self.masks: NDArray[np.uint8] = np.load(folder / _MASKS, mmap_mode='r')
-        """(n, height, width) class index, NO_DECISION where the image is padding."""
+        """(n, height, width) class index, NO_DECISION for padding."""
         self.class_px: NDArray[np.int64] = np.load(folder / _CLASS_PX)
         """(n, CLASS_COUNT) pixels of each class in each mask."""
 
@@ -57,16 +57,16 @@ class FittedFrames:
         colours: Mapping[str, Any] | None = None,
     ) -> 'FittedFrames':
         """
-        Decode and fit samples, each once, or find them in the cache.
+        Decode and fit samples once, or find them in the cache.
 
         A folder in the cache is always complete, even after an interruption. Several processes may
         do this at the same time: one decodes, the others wait.
 
-        :param samples: what to decode.
+        :param samples: the samples.
         :param input_size: (height, width) of the network's input in pixels.
         :param mode: one of FIT_MODES.
         :param cache: the folder; created if it does not exist.
-        :param colours: as `colour_normalization` in ModelSpec; None for images as they are.
+        :param colours: as `colour_normalization` in ModelSpec; None for unchanged images.
         :return: the frames, in the order of `samples`.
         :raises DatasetError: if a sample cannot be read, or the cache cannot be written.
         :raises MaskError: if a mask cannot be read.
@@ -88,11 +88,11 @@ class FittedFrames:
         return cls(folder)
 
     def __len__(self) -> int:
-        """Count the frames."""
+        """Return the number of frames."""
         return len(self.images)
 
     def __reduce__(self) -> tuple[Callable[[Path], 'FittedFrames'], tuple[Path]]:
-        """Pickle only the folder's name: a mapped array would be copied as a whole."""
+        """Pickle only the folder's name, since a mapped array would be copied."""
         return FittedFrames, (self._folder,)
 
 
@@ -102,7 +102,7 @@ def _digest(
     mode: str,
     colours: Mapping[str, Any] | None,
 ) -> str:
-    """Describe what the frames are made of: if a file changes, its frames are fitted again."""
+    """Hash the sources of the frames: if a file changes, its frames are fitted again."""
     try:
         states = [(s.name, *_state(s.image), *_state(s.mask)) for s in samples]
     except OSError as error:
@@ -136,9 +136,9 @@ def _write(
     colours: Mapping[str, Any] | None,
     folder: Path,
 ) -> None:
-    """Decode and fit into a folder that gets its name when it is complete."""
+    """Decode and fit into a temporary folder, which is renamed when it is complete."""
     partial = folder.with_name(folder.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)  # of an earlier interruption
+    shutil.rmtree(partial, ignore_errors=True)  # from an earlier interruption
     partial.mkdir()
     try:
         shape = (len(samples), *input_size)
@@ -177,7 +177,7 @@ def _each(act: Callable[[int], None], count: int) -> None:
 
 
 def _reserve(path: Path, shape: tuple[int, ...]) -> Any:
-    """Map a file whose space is allocated: a full disk while writing would kill the process."""
+    """Map a file whose space is allocated, since a full disk would kill the process later."""
     array = np.lib.format.open_memmap(path, 'w+', np.uint8, shape)
     with path.open('rb+') as file:
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

@@ -20,7 +20,7 @@ _CHOSEN_ON: Final = {
 
 def scores_section(name: str, entry: Any) -> str:
     """
-    Write the section of one set of scores: the means beside the floor, then each class.
+    Write the section for one set of scores: the means beside the floor, then each class.
 
     :param name: a key of ModelSpec.scores.
     :param entry: its value; missing values are left out.
@@ -54,7 +54,7 @@ otherwise; and the mean IoU over the frames that show the class.
 
 
 def _labelled(entry: Mapping[str, Any]) -> str:
-    """Report what `evaluate --labelled` measured on a set of labelled images."""
+    """Report the results of `evaluate --labelled` on a set of labelled images."""
     left_out = entry.get('left_out') or []
     classes = mapping(entry.get('class_iou'))
     thin = {name: mapping(entry.get(name)) for name in ('needle', 'thread')}
@@ -143,7 +143,7 @@ def number(value: Any) -> str:
     """
     Format a float with three decimals.
 
-    :param value: of any kind.
+    :param value: any value.
     :return: its text.
     """
     return f'{value:.3f}' if isinstance(value, float) else or_dash(value)
@@ -153,7 +153,7 @@ def or_dash(value: Any) -> str:
     """
     Format a value, or a dash if it is unknown.
 
-    :param value: of any kind.
+    :param value: any value.
     :return: its text.
     """
     return '-' if value is None else str(value)
@@ -161,7 +161,7 @@ def or_dash(value: Any) -> str:
 
 def at(values: Any, place: int) -> Any:
     """
-    Get a value of a list, if there is such a list and it is long enough.
+    Return a value of a list; None if it is not a list, or too short.
 
     :param values: the list, or anything else.
     :param place: the index.
@@ -172,9 +172,9 @@ def at(values: Any, place: int) -> Any:
 
 def mapping(value: Any) -> Mapping[str, Any]:
     """
-    Get a mapping from a value of any kind.
+    Return a value if it is a mapping.
 
-    :param value: of any kind.
+    :param value: any value.
     :return: the value if it is a mapping, else an empty one.
     """
     return value if isinstance(value, Mapping) else {}
@@ -205,7 +205,7 @@ _OMITTED: Final = (
     *('name', 'intended_use', 'data', 'output', 'start', 'cache', 'frame_cache'),
     *('device', 'strategy', 'workers', 'picture_every'),
 )
-"""Settings that the card shows elsewhere, or that depend on the machine and change no weight."""
+"""Settings that the card shows elsewhere, or that depend on the machine and not the weights."""
 
 _LIMITS: Final = """\
 ## Limits
@@ -336,7 +336,7 @@ the confidence says little: there, too, the network may be confident and wrong."
 
 
 def _thresholds(spec: ModelSpec, margins: Any) -> str:
-    """List what was tuned per class, if anything was."""
+    """List the values that were tuned per class, if any."""
     if not any(spec.least_region) and not margins:
         return ''
     rows = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The LightningModule of a training run: its steps, its validation, and its best weights."""
+"""The LightningModule of a training run: steps, validation, and best weights."""
 
 import math
 import time
@@ -36,7 +36,7 @@ _STEPS_UNSEEN: Final = 10
 
 
 class _Validated:
-    """A network in training as the Segmenter's runtime: validation runs the node's own code."""
+    """A network in training as a Runtime, so that validation runs the node's code."""
 
     description = 'a network in training'
     max_batch_size = 1
@@ -54,21 +54,21 @@ class _Validated:
 
 def kept_weights(run: Path, step: int) -> Path:
     """
-    Name the file of the weights that were validated after a step.
+    Return the path of the weights that were validated after a step.
 
     :param run: the run's folder.
     :param step: number of optimizer steps.
-    :return: the path; there is such a file with `keep_weights` alone.
+    :return: the path; the file exists only with `keep_weights`.
     """
     return run / 'weights' / f'{step:06d}.safetensors'
 
 
 class Training(lightning.LightningModule):
     """
-    Trains a network, and keeps the weights that validated best.
+    Trains a network, and keeps the weights with the best validation.
 
     :param config: the settings.
-    :param spec: of the model that is trained.
+    :param spec: specification of the model that is trained.
     """
 
     best_weights: dict[str, Tensor]
@@ -101,7 +101,7 @@ class Training(lightning.LightningModule):
 
     @property
     def progress(self) -> float:
-        """The fraction of the run that is done, by steps or by time, whichever is greater."""
+        """The completed fraction of the run, by steps or by time, whichever is greater."""
         done = self.global_step / self.data.steps
         if self.config.minutes:
             passed_s = self.seconds + time.monotonic() - self._resumed_s
@@ -116,7 +116,7 @@ class Training(lightning.LightningModule):
         self.trainer.should_stop = done and bool(self.best_weights)
 
     def on_train_epoch_start(self) -> None:
-        """Seed by the epoch alone, so that an epoch that was killed repeats identically."""
+        """Seed by the epoch, so that an epoch that was interrupted is repeated identically."""
         torch.manual_seed(hash((self.config.seed, self.current_epoch, self.global_rank)))
         if not self.config.encoder_rate:
             freeze_encoder(self.network)
@@ -126,7 +126,7 @@ class Training(lightning.LightningModule):
         Compute the loss of a batch.
 
         :param batch: (N, h, w, 3) uint8 images, (N, h, w) uint8 truths.
-        :param index: its number in the epoch.
+        :param index: number of the batch in the epoch.
         :return: the loss.
         """
         images, truth = batch
@@ -146,9 +146,9 @@ class Training(lightning.LightningModule):
         )
 
     def _record_divergence(self, loss: Tensor) -> None:
-        """Stop a run that has diverged now, and not at its next validation."""
+        """Stop a run that has diverged, without waiting for its next validation."""
         if self.config.precision == 'float16':
-            return  # there a step that overflows is skipped, and the next one is scaled down
+            return  # with scaling, a step that overflows is skipped, and the scale reduced
         self._is_finite = loss.detach().isfinite() & self._is_finite
         # Reading a value from the device waits for it, hence not at every step.
         due = loss.device.type == 'cpu' or self.global_step % _STEPS_UNSEEN == 0
@@ -163,7 +163,7 @@ class Training(lightning.LightningModule):
         )
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Stop when the steps are done or the time has run out."""
+        """Stop when the steps are done, or the time is up."""
         if self.global_step == self._steps_seen:
             return  # gradients are still being accumulated
         self._steps_seen = self.global_step
@@ -173,12 +173,12 @@ class Training(lightning.LightningModule):
         self.trainer.should_stop = self.trainer.should_stop or done
 
     def on_validation_epoch_start(self) -> None:
-        """Discard the last validation; one segmenter serves all frames."""
+        """Reset the last validation; one segmenter is used for all frames."""
         self._runtime = _Validated(self.network, self.device)
         self._segmenter = Segmenter(self.spec, self._runtime)
         self._frames.clear()
         self._losses.clear()
-        # Keep them now: when the epoch ends, the network has its own weights again.
+        # Store them now: after the epoch, the network has its own weights again.
         weights = self.network.state_dict()
         self._validated_weights = {k: v.detach().cpu().clone() for k, v in weights.items()}
 
@@ -189,7 +189,7 @@ class Training(lightning.LightningModule):
         Segment a frame of a validation video as the node would, and update the metrics.
 
         :param frame: the frame.
-        :param index: its number.
+        :param index: number of the frame.
         :return: (H, W) uint8 class index, as predicted.
         """
         video, image, truth = frame
@@ -206,7 +206,7 @@ class Training(lightning.LightningModule):
         return predicted
 
     def on_validation_epoch_end(self) -> None:
-        """Score the videos, and keep the weights if they are the best."""
+        """Score the videos, and store the weights if they are the best."""
         frames, losses = self._gathered()
         summary = summarize(frames)
         values = {key: summary[key] for key in ('mIoU', 'mNSD', 'score')}
@@ -219,7 +219,7 @@ class Training(lightning.LightningModule):
             self.best_weights = self._validated_weights
 
     def write_validated_weights(self) -> None:
-        """Write the weights that were validated last, as `kept_weights` names them."""
+        """Write the weights that were validated last to the path of `kept_weights`."""
         path = kept_weights(Path(self.trainer.default_root_dir), self.global_step)
         make_folder(path.parent)
         weights = {k: v.contiguous() for k, v in self._validated_weights.items()}
@@ -244,7 +244,7 @@ class Training(lightning.LightningModule):
         """
         Create the optimizer and its schedule.
 
-        :return: in the form that Lightning expects.
+        :return: in Lightning's format.
         """
         optimizer = build_optimizer(self.config, self.network)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
@@ -260,7 +260,7 @@ class Training(lightning.LightningModule):
         """
         Add the state that is not in the weights.
 
-        :param checkpoint: to be written.
+        :param checkpoint: the checkpoint to be written.
         """
         checkpoint['run'] = {
             'best': self.best,
@@ -273,7 +273,7 @@ class Training(lightning.LightningModule):
         """
         Restore what `on_save_checkpoint` added.
 
-        :param checkpoint: as read.
+        :param checkpoint: the checkpoint that was read.
         """
         for key, value in checkpoint['run'].items():
             setattr(self, key, value)

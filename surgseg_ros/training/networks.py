@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is trained and how: network, loss, optimizer, schedule."""
+"""Network, loss, optimizer and schedule of a training run."""
 
 import copy
 import dataclasses
@@ -29,7 +29,7 @@ _SMOOTHING = 2e-4
 Added to numerator and denominator of Dice, as a share of the batch's pixels.
 
 Then the loss of a class that is absent from the batch grows with its predicted area, and even a
-small area matters: in the official metric, one stray pixel costs the point of a whole frame.
+small area matters: in the official metric, one wrong pixel costs the score of a whole frame.
 """
 
 
@@ -45,9 +45,9 @@ def segmentation_loss(
     Compute a weighted sum of cross-entropy and batch Dice.
 
     :param logits: (N, C, h, w).
-    :param truth: (N, h, w) uint8 class index; NO_DECISION does not count.
+    :param truth: (N, h, w) uint8 class index; NO_DECISION is ignored.
     :param dice_weight: weight of the Dice; that of the cross-entropy is 1.
-    :param weights: (C,) float, of each class in the cross-entropy; None for equal ones.
+    :param weights: (C,) float, weight of each class in the cross-entropy; None for equal weights.
     :param absent: as for `batch_dice`.
     :return: a scalar.
     """
@@ -63,11 +63,11 @@ def batch_dice(logits: Tensor, truth: Tensor, *, absent: bool = True) -> Tensor:
     Compute 1 - Dice of each class over the whole batch.
 
     :param logits: (N, C, h, w) float.
-    :param truth: (N, h, w) uint8 class index; NO_DECISION does not count.
-    :param absent: whether classes that the batch does not show count too. In a batch of few
-        crops most rare classes are absent, and their Dice then pushes them down far more often
-        and more strongly than anything raises them: they are never learnt.
-    :return: the mean over the counted classes but the background; 0 if there are none.
+    :param truth: (N, h, w) uint8 class index; NO_DECISION is ignored.
+    :param absent: whether classes that are absent from the batch count. In a batch of few crops,
+        most rare classes are absent, and their Dice then decreases their probability far more
+        often and more strongly than anything increases it: they are never learnt.
+    :return: the mean over the counted classes without the background; 0 if there are none.
     """
     counted = (truth != NO_DECISION)[:, None]
     chance = logits.softmax(1) * counted  # (N, C, h, w)
@@ -86,11 +86,11 @@ def batch_dice(logits: Tensor, truth: Tensor, *, absent: bool = True) -> Tensor:
 
 def class_weights(pixels: NDArray[np.int64], balance: float) -> Tensor:
     """
-    Weigh the classes by how rare they are.
+    Compute the weights of classes, which are higher for rare classes.
 
     :param pixels: (C,) number of pixels of each class in the training frames.
-    :param balance: exponent; with 1 each class counts as much as any other, with 0.5 by the
-        square root of its pixels, with 0 by its pixels.
+    :param balance: exponent; with 1, all classes have the same total weight, with 0 it is
+        proportional to their pixels, with 0.5 to the square root.
     :return: (C,) float, 1 for the background and for classes that are absent.
     """
     shares = np.where(pixels > 0, pixels, pixels[BACKGROUND]) / max(1, pixels[BACKGROUND])
@@ -107,16 +107,16 @@ _FALLS: Final[dict[str, Callable[[float], float]]] = {
     'poly': lambda left: float(left**0.9),  # the power of DeepLab
     'cosine': lambda left: (1 - math.cos(math.pi * left)) / 2,
 }
-"""Factor on the highest learning rate, by the fraction of the run that is left."""
+"""Factor for the highest learning rate, by the fraction of the run that is left."""
 
 
 def build_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
     """
     Create the optimizer; biases and normalization have no weight decay.
 
-    :param config: the settings; with an `encoder_rate` other than 1, the encoder's weights are
-        groups of their own, and with 0 they are in none.
-    :param network: whose weights it updates.
+    :param config: the settings; with an `encoder_rate` other than 1, the weights of the encoder
+        are in separate groups, and with 0 in none.
+    :param network: the network to train.
     :return: the optimizer.
     """
     parts = [(1.0, list(network.parameters()))]
@@ -142,9 +142,9 @@ def build_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Opti
 
 def freeze_encoder(network: nn.Module) -> None:
     """
-    Leave the encoder as it is: no gradients, and batch normalization by its own statistics.
+    Freeze the encoder: no gradients, and batch normalization with its running statistics.
 
-    :param network: in training mode.
+    :param network: network in training mode.
     """
     encoder = cast(nn.Module, cast(nn.Module, network.layers).encoder)
     encoder.eval().requires_grad_(False)
@@ -152,12 +152,12 @@ def freeze_encoder(network: nn.Module) -> None:
 
 def rate(config: TrainConfig, step: int, progress: float) -> float:
     """
-    Compute the factor on the learning rate.
+    Compute the factor for the learning rate.
 
     :param config: the settings.
     :param step: optimizer steps done.
     :param progress: fraction of the run that is done.
-    :return: factor on the highest learning rate.
+    :return: factor for the highest learning rate.
     """
     rise = min(1.0, (step + 1) / max(1, config.warm_up_steps))
     return rise * _FALLS[config.schedule](max(0.0, 1 - progress))
@@ -167,8 +167,8 @@ def running_mean(decay: float) -> Callable[[Any, Any, Any], None]:
     """
     Create the function that updates the averaged weights.
 
-    :param decay: of the average later in a run; early on it is lower, to forget the random start.
-    :return: in the form that torch's AveragedModel expects.
+    :param decay: decay late in a run; early on it is lower, to forget the random initialization.
+    :return: in the format of torch's AveragedModel.
     """
 
     @torch.no_grad()
@@ -190,19 +190,19 @@ _CLASSIFIERS: Final = (
     *('fc.', 'classifier.', 'head.', 'last_linear.', 'head_norm.', 'num_batches'),
     *('conv_head.', 'bn2.'),  # between EfficientNet's last block and its classifier
 )
-"""Prefixes of a classifier's tensors, which an encoder does not use."""
+"""Prefixes of a classifier's tensors, which an encoder does not have."""
 
 _START_BYTES: Final = 512
 _NO_TENSORS: Final = {
     b'<': 'an HTML page, as a failed download leaves it: download the file again',
     b'version https://git-lfs': 'a pointer of Git LFS: get the file itself with `git lfs pull`',
 }
-"""What is often found in place of weights, by its first bytes in lower case."""
+"""Files that are often found in place of weights, by their first bytes in lower case."""
 
 
 def starting_spec(config: TrainConfig) -> ModelSpec:
     """
-    Describe the model that a run makes, which prepares images as its first weights expect.
+    Describe the model that a run creates, which prepares images as its initial weights expect.
 
     :param config: the settings.
     :return: the specification; its mean and std are those of the model that the run starts from,
@@ -243,7 +243,7 @@ def weights_metadata(config: TrainConfig) -> dict[str, str]:
     path = Path(config.encoder_weights)
     if config.start or path.suffix != '.safetensors':
         return {}
-    _read_tensors(path)  # its errors are the better ones
+    _read_tensors(path)  # raises the better errors
     with safetensors.safe_open(path, 'pt') as file:
         return dict(file.metadata() or {})
 
@@ -252,8 +252,8 @@ def build_network(config: TrainConfig, spec: ModelSpec) -> SegmentationNetwork:
     """
     Build the network that training starts from.
 
-    :param config: names the weights: `start`, `encoder_weights`, or none.
-    :param spec: the model to be.
+    :param config: settings with the weights: `start`, `encoder_weights`, or none.
+    :param spec: specification of the model.
     :return: the network on the CPU.
     :raises ModelError: if there is no such network, or its weights cannot be loaded.
     """
@@ -268,7 +268,7 @@ def build_network(config: TrainConfig, spec: ModelSpec) -> SegmentationNetwork:
         return network
     try:
         return SegmentationNetwork(spec, wanted)
-    except OSError as error:  # the hub's client raises it for every reason
+    except OSError as error:  # the client of the hub raises it for any error
         raise ModelError(
             f'encoder_weights {wanted!r} of {spec.encoder!r} cannot be fetched ({error}): '
             'connect to the network, or give a local file (encoder_weights=FILE.safetensors), or '
@@ -277,8 +277,8 @@ def build_network(config: TrainConfig, spec: ModelSpec) -> SegmentationNetwork:
 
 
 def _load_encoder(encoder: nn.Module, path: Path, name: str) -> None:
-    """Load a file's tensors into an encoder; those of a classifier are left out."""
-    target: nn.Module = getattr(encoder, 'model', encoder)  # timm's are one level down
+    """Load the tensors of a file into an encoder, without those of a classifier."""
+    target: nn.Module = getattr(encoder, 'model', encoder)  # encoders of timm are one level deeper
     weights = _read_tensors(path)
     wanted = target.state_dict()
     unknown = [k for k in weights if k not in wanted and not k.startswith(_CLASSIFIERS)]
@@ -296,7 +296,7 @@ def _load_encoder(encoder: nn.Module, path: Path, name: str) -> None:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a file of tensors, with short errors: those of torch are long and give wrong advice."""
+    """Read a file of tensors; raise short errors, since torch's are long and misleading."""
     named = f'encoder_weights {str(path)!r}'
     try:
         with path.open('rb') as file:
@@ -318,7 +318,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             "since that can run any code: save only the model's state_dict(), as safetensors if "
             'possible'
         ) from error
-    except Exception as error:  # each reader raises its own kinds
+    except Exception as error:  # each reader raises its own types
         raise ModelError(
             f'{named} cannot be read as a file of tensors ({type(error).__name__}): it is '
             'truncated, or of another kind; download it again'
@@ -334,8 +334,8 @@ def try_network(config: TrainConfig, network: SegmentationNetwork) -> None:
     """
     Check, before data is prepared, that a network can be trained on crops and run on images.
 
-    :param config: with their sizes.
-    :param network: on the CPU; it is not changed.
+    :param config: settings with their sizes.
+    :param network: network on the CPU; not changed.
     :raises ConfigError: if it cannot; some networks cannot normalize a batch of one.
     """
     trial = copy.deepcopy(network)

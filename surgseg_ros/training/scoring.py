@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps after training: tune margins, temperature and least regions, then score."""
+"""The steps after training: tune margins, temperature and minimum regions, then score."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,10 +27,10 @@ from surgseg_ros.evaluation.calibration import (
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
 
 ValidationFrame = tuple[str, NDArray[np.uint8], NDArray[np.uint8]]
-"""Video, (H, W, 3) uint8 RGB and (H, W) uint8 truth, at the video's own size."""
+"""Video, (H, W, 3) uint8 RGB and (H, W) uint8 truth, at the original size of the video."""
 
 Frames = Callable[[], Iterable[ValidationFrame]]
-"""Returns the frames, from the first one at each call: they are read more than once."""
+"""Function that returns the frames from the beginning, since they are read more than once."""
 
 
 def tune_and_score(
@@ -43,17 +43,17 @@ def tune_and_score(
     name: str = 'validation',
 ) -> tuple[ModelSpec, dict[str, Tensor]]:
     """
-    Do all that a trained network needs before it is written.
+    Tune and score a trained network before it is written.
 
     :param spec: the model.
     :param weights: its tensors.
-    :param frames: what to tune and score on.
+    :param frames: frames for tuning and scoring.
     :param margins: whether each class must have a margin over the next, which changes the weights.
     :param device: `cpu`, `cuda` …
-    :param name: under which the scores are put.
-    :return: the model with `temperature`, `least_region`, `scores[name]` and, if asked for,
+    :param name: key of the scores.
+    :return: the model with `temperature`, `least_region`, `scores[name]` and, if requested,
         `training['margins']`; and its weights.
-    :raises ModelError: if margins are asked for and the network has no bias to take them.
+    :raises ModelError: if margins are requested, and the network has no bias for them.
     """
     weights = dict(weights)
     if margins:
@@ -70,12 +70,12 @@ def tune_and_score(
 
 def tune_margins(runtime: Runtime, spec: ModelSpec, frames: Frames) -> tuple[float, ...]:
     """
-    Find the margin that each class must have over the next one to be predicted.
+    Tune the margin that each class must have over the next one to be predicted.
 
     :param runtime: runs the network.
     :param spec: the model, which defines how images are fitted.
-    :param frames: what to tune on.
-    :return: per class, in logits; 0 for the background.
+    :param frames: frames for tuning.
+    :return: margin per class, in logits; 0 for the background.
     """
     margins = LeastMargins()
     for truth, logits in _fitted(runtime, spec, frames, 'margins'):
@@ -85,11 +85,11 @@ def tune_margins(runtime: Runtime, spec: ModelSpec, frames: Frames) -> tuple[flo
 
 def tune_temperature(runtime: Runtime, spec: ModelSpec, frames: Frames) -> float:
     """
-    Find the temperature by which to divide the logits to calibrate the confidence.
+    Fit the temperature, by which logits are divided to calibrate the confidence.
 
-    :param runtime: runs the network, with its margins if there are any: they change the classes.
+    :param runtime: runs the network, including margins, which change the classes.
     :param spec: the model, which defines how images are fitted.
-    :param frames: what to tune on.
+    :param frames: frames for tuning.
     :return: the temperature, as in ModelSpec.
     """
     temperature = Temperature()
@@ -115,15 +115,15 @@ def with_margins(
     spec: ModelSpec, weights: Mapping[str, Tensor], margins: Sequence[float]
 ) -> dict[str, Tensor]:
     """
-    Subtract the margins in the bias of the last layer, so that no caller has to know of them.
+    Subtract the margins from the bias of the last layer, so that callers need not handle them.
 
     :param spec: the model, for error messages.
     :param weights: its tensors; not modified.
     :param margins: per class, in logits.
-    :return: the tensors, all but one the same.
+    :return: the tensors, of which one is changed.
     :raises ModelError: if the last layer has no bias.
     """
-    # The head's only tensor of one value per class: `0.bias` in most architectures.
+    # The only tensor of the head with one value per class: `0.bias` in most architectures.
     biases = [
         key
         for key, value in weights.items()
@@ -142,11 +142,11 @@ def with_margins(
 
 def tune_least_region(segmenter: Segmenter, frames: Frames) -> tuple[float, ...]:
     """
-    Find the minimum size that a region of each class must have to be kept.
+    Tune the minimum area of regions of each class.
 
     :param segmenter: the model.
-    :param frames: what to tune on.
-    :return: per class, a share of the image's area, as in ModelSpec.
+    :param frames: frames for tuning.
+    :return: minimum area per class, as a share of the image, as in ModelSpec.
     """
     regions = LeastRegions()
     for _, image, truth in _reported(frames, 'least regions'):
@@ -156,11 +156,11 @@ def tune_least_region(segmenter: Segmenter, frames: Frames) -> tuple[float, ...]
 
 def score(segmenter: Segmenter, frames: Frames, least: Sequence[float]) -> dict[str, Any]:
     """
-    Score by the official definition, at the video's own size.
+    Score by the official definition, at the original size of the video.
 
     :param segmenter: the model.
-    :param frames: what to score on.
-    :param least: per class, the least region of the filtered values.
+    :param frames: frames for scoring.
+    :param least: minimum region per class for the filtered scores.
     :return: `videos`, `frames` (their numbers); `floor`, the scores of a prediction of
         background only: `mIoU`, `mNSD`, `score`; `class_floor`; and `raw` and `filtered`: the same
         three, `class_mIoU`, `class_mNSD`, and `present_class_IoU`, the mean over the frames whose
@@ -207,7 +207,7 @@ class Calibration:
 
         :param image: (H, W, 3) uint8 RGB.
         :param truth: (H, W) uint8 class index.
-        :return: (H, W) uint8, the predicted classes, which no temperature changes.
+        :return: (H, W) uint8, the predicted classes, which the temperature does not change.
         """
         for segmenter, reliability in self._kinds.values():
             found = segmenter.segment(image, confidence=True)

@@ -55,7 +55,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> None:
 
     :param config: the settings.
     :param resume: whether to resume from the last checkpoint in the output folder.
-    :raises ConfigError: if the output folder is not empty, or the checkpoint is of another run.
+    :raises ConfigError: if the output folder is not empty, or the checkpoint is from another run.
     :raises DatasetError: if the data cannot be used.
     :raises ModelError: if there is no such network, or it does not learn.
     :raises OSError: if the model, or a file of the run, cannot be written.
@@ -79,9 +79,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> None:
 @contextmanager
 def _run_folder(run: Path) -> Iterator[None]:
     """
-    Make the run's folder; if the start fails, remove it, so that the output can be named again.
+    Create the run's folder; if the start fails, remove it, so that the output can be used again.
 
-    After the first checkpoint, or an interruption, it stays, so that --resume can continue in it.
+    After the first checkpoint, or an interruption, it is kept, so that --resume can continue.
     """
     with writing(run):
         made = make_folder(run)
@@ -99,12 +99,12 @@ def _fit(
 ) -> None:
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit as error:  # what Lightning makes of Ctrl-C
+    except SystemExit as error:  # raised by Lightning on Ctrl-C
         raise KeyboardInterrupt from error
 
 
 def _find_checkpoint(config: TrainConfig, output: Path, resume: bool) -> Path | None:
-    """Find the checkpoint to resume from, or refuse to overwrite what is there."""
+    """Find the checkpoint to resume from, or refuse to overwrite existing files."""
     if resume:
         return find_checkpoint(output / RUN, config)
     if rank_zero_only.rank:  # type: ignore[attr-defined]
@@ -119,7 +119,7 @@ def _find_checkpoint(config: TrainConfig, output: Path, resume: bool) -> Path | 
 
 
 def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
-    """Set up Lightning, without its tips."""
+    """Create Lightning's trainer, without its tips."""
     warnings.filterwarnings('ignore', category=UserWarning, module='lightning')
     # Lightning uses a deprecated class of torch.
     warnings.filterwarnings('ignore', '.*LeafSpec', FutureWarning)
@@ -158,13 +158,14 @@ def _trainer(config: TrainConfig, run: Path) -> lightning.Trainer:
 
 
 def _callbacks(config: TrainConfig, run: Path, device: str) -> list[lightning.Callback]:
-    """List the callbacks in order of work: the checkpoint stores the state of the others."""
+    """List the callbacks in order of execution: the checkpoint stores the state of the others."""
     callbacks: list[lightning.Callback] = [Progress()]
     if config.picture_every:
         callbacks.append(PredictionImages(run, config.picture_every))
     if config.ema_decay:
-        # Not EMAWeightAveraging: with one decay for all steps, its average would long contain the
-        # random start. The device is given, since the network is on the CPU during set-up.
+        # Not EMAWeightAveraging: with a constant decay, its average would contain the random
+        # initialization for long. The device is given, since the network is on the CPU during
+        # set-up.
         callbacks.append(WeightAveraging(device, multi_avg_fn=running_mean(config.ema_decay)))
     if config.patience:
         mode = 'min' if config.select == 'loss' else 'max'
@@ -208,7 +209,7 @@ def _finish(module: Training, data: Data, output: Path) -> None:
 
 
 def _provenance(module: Training, data: Data) -> dict[str, Any]:
-    """Describe the run for model.json; folders by name only, since paths differ by machine."""
+    """Describe the run for model.json; folders by name, since paths differ between machines."""
     config = module.config
     recipe = asdict(config)
     for key in _PATHS:

@@ -17,12 +17,12 @@ from surgseg_ros.evaluation.frames import PARTIAL, read_frames, write_png
 from surgseg_ros.evaluation.layout import FrameError
 
 _NUMBERED: Final = 'by time stamps and index'
-"""How frames are numbered; caches of frames that were counted instead are not used."""
+"""How frames are numbered; caches with frames that were counted instead are not used."""
 
 
 def default_cache(root: Path) -> Path:
     """
-    Choose a cache: beside the data set if that is writable, else among the user's caches.
+    Return the default cache: beside the data set if writable, else among the user's caches.
 
     :param root: the data set.
     :return: a folder, which need not exist.
@@ -37,7 +37,7 @@ def default_cache(root: Path) -> Path:
 
 def cache_folder(video: Path, cache: Path) -> Path:
     """
-    Name the folder of a video's frames in the cache, each as `000000060.png`.
+    Return the folder of a video's frames in the cache, each named `000000060.png`.
 
     The name contains a digest of the file's size and time: a changed file is decoded again.
 
@@ -54,14 +54,14 @@ def unpack(
     wanted: Mapping[Path, Sequence[int]], cache: Path, workers: int = 1
 ) -> dict[Path, dict[int, str]]:
     """
-    Decode the frames of videos that the cache lacks, several videos at a time.
+    Decode frames of videos that are not in the cache, several videos at a time.
 
     A file in the cache is always complete, even after an interruption, and the next call
-    continues from there. Several processes may do so at once: one decodes, the others wait.
+    continues. Several processes may call this at the same time: one decodes, the others wait.
 
-    :param wanted: for each video, the frames' numbers, ascending.
+    :param wanted: for each video, the numbers of the frames, ascending.
     :param cache: the folder; created if it does not exist.
-    :param workers: videos at a time; threads, since OpenCV releases the GIL.
+    :param workers: number of videos at a time; threads are used, since OpenCV releases the GIL.
     :return: for each video, the frames that are missing or do not decode, with the reason.
     :raises OSError: if the cache cannot be written.
     """
@@ -85,7 +85,7 @@ def unpack(
             reasons = zip(lacking, pool.map(unpack_one, lacking), strict=True)
             return {video: reason for video, reason in reasons if reason}
         except BaseException:
-            stop.set()  # otherwise leaving would wait for whole videos
+            stop.set()  # otherwise, this would wait for whole videos
             raise
 
 
