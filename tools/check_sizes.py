@@ -2,7 +2,7 @@
 """
 Reports functions over 40 lines and files over 400, as a part of `make check`.
 
-A function's lines are counted from `def` to its last one, signature and docstring included.
+The lines of a function are counted from `def` to the end, with signature and docstring.
 
 python -m tools.check_sizes [PATH ...]
 """
@@ -41,9 +41,9 @@ def offenders(files: Iterable[Path]) -> Iterator[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Check files, and folders with all their files.
+    Check files, and folders with all their Python files.
 
-    :param argv: their paths; those of this repository by default.
+    :param argv: paths of files and folders; those of this repository by default.
     :return: 1 if something is too long, else 0.
     :raises FileNotFoundError: if there is no such path.
     """

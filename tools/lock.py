@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the lock file for CI: the exact versions in this environment of what setup.py needs."""
+"""Writes the lock file for CI: exact versions of the requirements, as in this environment."""
 
 import sys
 from importlib.metadata import distribution

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Makes the animation of the README: a synthetic scene beside the default model's overlay.
+Creates the animation of the README: a synthetic scene beside the overlay of the default model.
 
     python -m tools.readme_image
 """
@@ -21,7 +21,7 @@ from surgseg_ros.synthetic.scene import Scene
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SIZE: Final = (720, 1280)
-"""(H, W) of the scene in pixels, as in that model's card."""
+"""(H, W) of the scene in pixels, as in the model card."""
 PANEL_SIZE: Final = (270, 480)
 """(H, W) of each half of the image."""
 GAP_PX: Final = 6
@@ -57,8 +57,8 @@ def draw(segmenter: Segmenter, seed: int, count: int) -> Iterator[RgbImage]:
     Draw a scene and the model's overlay.
 
     :param segmenter: the model.
-    :param seed: of the scene; one that the model was not trained on.
-    :param count: how many frames.
+    :param seed: seed of a scene that is not in the training data.
+    :param count: number of frames.
     :return: (h, w, 3) uint8 RGB each, the input on the left and the overlay on the right.
     """
     scene = Scene(seed, SIZE, RATE_HZ)

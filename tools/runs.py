@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The long steps of tools that train: finished ones are skipped, interrupted ones continue."""
+"""The long steps of tools that train: finished steps are skipped, interrupted ones continue."""
 
 import subprocess
 import sys
@@ -18,8 +18,8 @@ class Videos(NamedTuple):
     """
     Synthetic videos to draw.
 
-    :param seed: for `synthesize`; no two seeds share a scene.
-    :param videos: their number.
+    :param seed: seed for `synthesize`; different seeds share no scene.
+    :param videos: number of videos.
     :param frames: number of frames in each.
     :param stride: only every `stride`-th frame of a scene is drawn.
     :param size: (height, width) in pixels.
@@ -38,9 +38,9 @@ class Videos(NamedTuple):
 
 def draw(folder: Path, wanted: Videos) -> Path:
     """
-    Draw videos, unless the folder exists: `synthesize` leaves none that is incomplete.
+    Draw videos, unless the folder exists: `synthesize` leaves no incomplete folder.
 
-    :param folder: for the videos.
+    :param folder: folder of the videos.
     :param wanted: the videos.
     :return: the folder.
     :raises StepError: if they cannot be drawn.
@@ -64,13 +64,13 @@ def draw(folder: Path, wanted: Videos) -> Path:
 
 def train_once(config: Path, output: Path, settings: Sequence[str]) -> Path:
     """
-    Train a model, unless that has been done; resume an interrupted run.
+    Train a model, unless this has been done; resume an interrupted run.
 
     :param config: the recipe.
     :param output: the model folder.
     :param settings: `key=value`, which override the recipe's.
     :return: the model folder.
-    :raises StepError: if it cannot be trained.
+    :raises StepError: if training fails.
     """
     if is_done(output):
         return output
@@ -93,7 +93,7 @@ def start_training(words: Sequence[str]) -> int:
 
 def is_done(output: Path) -> bool:
     """
-    Check whether a model is complete, and not still being trained.
+    Return whether a model is complete, and not still being trained.
 
     :param output: the model folder.
     :return: whether it has its model card, which is written last.

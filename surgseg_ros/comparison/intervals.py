@@ -7,7 +7,7 @@ Consecutive frames of a recording are nearly identical, so they are not resample
 - within a bag, circular blocks of consecutive frames are resampled (Politis and Romano 1992, after
   the moving blocks of Künsch 1989), with a length chosen from the data (Politis and White 2004,
   with the correction of Patton, Politis and White 2009);
-- over many bags, whole bags are resampled, and nothing within them (Davison and Hinkley 1997, 3.8);
+- over many bags, whole bags are resampled, nothing within them (Davison and Hinkley 1997, 3.8);
 - over few bags, resampling bags does not estimate the variation between bags. Then the bags are
   fixed, and their blocks are resampled: the interval holds for other parts of these recordings.
 

@@ -29,7 +29,7 @@ from tools.benchmarks.machine import describe
 IMAGE_TOPIC: Final = '/camera/image_raw'
 SIZE: Final = (1080, 1920)
 LONGER: Final = 4
-"""Length of the long bag, for the comparison of memory, as a multiple of the short one."""
+"""Length of the long bag, by which memory is compared, as a multiple of the short one."""
 
 RgbArray = NDArray[np.uint8]
 
@@ -44,12 +44,12 @@ class Evaluated(NamedTuple):
 
 class Round(NamedTuple):
     """
-    Milliseconds per frame.
+    Times in milliseconds per frame.
 
-    :param plain: of the network alone, as PyTorch runs it.
-    :param network: of the network alone, in the model's runtime.
-    :param segment: of the whole model.
-    :param evaluate_bag: of the verb.
+    :param plain: time of the network alone, in PyTorch.
+    :param network: time of the network alone, in the model's runtime.
+    :param segment: time of the whole model.
+    :param evaluate_bag: time of the verb.
     """
 
     plain: float
@@ -115,7 +115,7 @@ def _measure(
     evaluate_bag: Callable[[], Evaluated],
     number: int,
 ) -> Round:
-    """Measure each; each round starts with another, since the machine may become slower."""
+    """Measure all variants; each round starts with another one, in case the machine slows down."""
     spec, device = segmenter.spec, segmenter.runtime.device
     fitted = [
         fit(torch.from_numpy(image.copy())[None].to(device), spec.input_size, spec.fit)
@@ -146,7 +146,7 @@ def _per_frame_ms(act: Callable[[int], Any], images: int, device: torch.device) 
 
 
 def _evaluate_bag(options: argparse.Namespace, bag: Path) -> Evaluated:
-    """Run the verb as users do, in a process of its own."""
+    """Run the verb as users do, in a separate process."""
     report, output = bag.with_name('out.json'), bag.with_name('out.mcap')
     output.unlink(missing_ok=True)
     command = [
@@ -170,7 +170,7 @@ def _evaluate_bag(options: argparse.Namespace, bag: Path) -> Evaluated:
 
 
 def _peak_mib(process_id: int) -> float:
-    """Peak of resident memory; the system's own number would include that of the parent."""
+    """Return the peak of resident memory; the system's own value would include the parent's."""
     lines = Path(f'/proc/{process_id}/status').read_text().splitlines()
     return next((int(x.split()[1]) for x in lines if x.startswith('VmHWM')), 0) / 1024
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Compares the whole path of an image on its device with the network alone, in turn in one process.
+Compares the time of an image's whole path on its device with that of the network alone.
 
     python -m tools.benchmarks.device_part --model DIR --device cuda
 
-The path: upload, fit, network, upsampling, argmax, download. The network alone: on CUDA the replay
-of its graph. The goal on a GPU: a ratio of at most 1.25, and 120 images of 1920x1080 per second.
+Both alternate in one process. The path: upload, fit, network, upsampling, argmax, download. The
+network alone: on CUDA the replay of its graph. The goal on a GPU: a ratio of at most 1.25, and 120
+images of 1920x1080 per second.
 """
 
 import argparse
@@ -73,9 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(segmenter: Segmenter, images: list[NDArray[np.uint8]], rounds: int) -> Row:
     """
-    Time the network and the whole path, in turn.
+    Time the network and the whole path, alternating.
 
-    :param segmenter: on the device.
+    :param segmenter: segmenter on the device.
     :param images: (H, W, 3) uint8 RGB each, in one batch.
     :param rounds: number of measured rounds.
     :return: the medians.
@@ -113,7 +114,7 @@ def table(rows: Sequence[Row]) -> str:
 
 @torch.inference_mode()
 def _timed(segmenter: Segmenter, act: Callable[[], object]) -> float:
-    """Milliseconds until the device is done."""
+    """Return the milliseconds until the device is done."""
     started_s = time.perf_counter()
     act()
     if segmenter.runtime.device.type == 'cuda':

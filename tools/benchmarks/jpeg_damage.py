@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Measures the share of damaged JPEGs that is refused, and the time of reading an intact one.
+Measures the share of damaged JPEGs that is rejected, and the time for reading an intact one.
 
 python -m tools.benchmarks.jpeg_damage --data DIR [--cases 500] [--seed 0]
 
-DIR is a data set, from `synthesize` for example, of closely spaced frames, since damage often
+DIR is a data set, for example from `synthesize`, with closely spaced frames, since damage often
 mixes two of them. Each case has another pair of frames, size, noise and quality. For damage that
-is not refused, the table has the share of the image that is wrong.
+is not detected, the table shows the share of the image that is wrong.
 """
 
 import argparse
@@ -31,7 +31,7 @@ QUALITIES: Final = (50, 75, 90, 95)
 SIZES: Final = ((320, 240), (640, 360), (960, 540))
 NOISES: Final = (0, 2, 5)
 VISIBLE: Final = 16
-"""In grey levels; a pixel that differs by more in any channel counts as wrong."""
+"""A pixel is wrong if a channel differs by more than this, in grey levels."""
 
 _PLAIN: Final[dict[int, int]] = {}
 _RESTARTS: Final = {cv2.IMWRITE_JPEG_RST_INTERVAL: 8}
@@ -39,7 +39,7 @@ _SCANS: Final = {cv2.IMWRITE_JPEG_PROGRESSIVE: 1}
 _EOI: Final = b'\xff\xd9'
 
 Damage = Callable[[bytes, bytes, np.random.Generator], bytes]
-"""From a file, that of the previous frame, and a random generator to a damaged file."""
+"""Function from a file, that of the previous frame, and a random generator to a damaged file."""
 
 
 def _place(data: bytes, chance: np.random.Generator, room: int = 0) -> int:
@@ -167,7 +167,7 @@ def _try(
     settings: dict[int, int],
     chance: np.random.Generator,
 ) -> float | None:
-    """Damage a file; return the wrong share of its image, or None if it is refused."""
+    """Damage a file; return the wrong share of its image, or None if it is rejected."""
     paths = videos[int(chance.integers(len(videos)))]
     place = int(chance.integers(1, len(paths)))
     size = SIZES[int(chance.integers(len(SIZES)))]
@@ -205,7 +205,7 @@ def _row(kind: str, wrong: Sequence[float | None]) -> str:
 
 
 def _times(rgb: NDArray[np.uint8]) -> str:
-    """Time both kinds of decoding in turn, at 1920x1080."""
+    """Time both kinds of decoding, alternating, at 1920x1080."""
     data = _encoded(rgb, (1920, 1080), 4, {cv2.IMWRITE_JPEG_QUALITY: 90})
     decoders: dict[str, Callable[[], object]] = {
         'OpenCV': lambda: cv2.cvtColor(

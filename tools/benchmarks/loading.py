@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Compares training steps fed by the real loader with the same steps on a batch in memory.
+Compares training steps with the real loader and the same steps on a batch in memory.
 
 python -m tools.benchmarks.loading --json FILE [--workers 0 1 2] [key=value …]
 
-Both run in turn, in pairs, in one process. A step is forward, loss, backward and optimizer; the
-other work of a run (weight averaging, logs, validation) would make the loader look better.
+Both alternate, in pairs, in one process. A step is forward, loss, backward and optimizer; the
+other work of a run (weight averaging, logs, validation) would hide the cost of the loader.
 """
 
 import argparse
@@ -43,7 +43,7 @@ _SHOWN: Final = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Time, print, and write.
+    Time the steps, print the table, and write the results.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status: 1 if no number of workers reaches the ratio, 2 if there is no run.
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(config: TrainConfig, device: torch.device) -> dict[str, Any]:
-    """Print the machine and the settings of the numbers."""
+    """Print the machine and the settings of the measurement."""
     cores = len(os.sched_getaffinity(0))
     on = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'steps on the CPU'
     machine = describe(f'{cores} cores, {on}', _PACKAGES)
@@ -114,10 +114,10 @@ def _report(config: TrainConfig, device: torch.device) -> dict[str, Any]:
 
 def draw(folder: Path, size: str = '1280x720') -> None:
     """
-    Draw a small data set: once fitted, its frames take as long to load as those of a large one.
+    Draw a small data set; once fitted, its frames take as long to load as those of a large one.
 
-    :param folder: for the data set.
-    :param size: of the images, width x height.
+    :param folder: folder of the data set.
+    :param size: size of the images, width x height.
     """
     words = ['--videos', '3', '--frames', '8', '--stride', '15', '--seed', '77', '--jpeg']
     run_synthesize(['--output', str(folder), *words, '--size', size])
@@ -125,10 +125,10 @@ def draw(folder: Path, size: str = '1280x720') -> None:
 
 def summarize(timings: dict[int, list[Pair]]) -> dict[str, Any]:
     """
-    Summarize the numbers.
+    Summarize the measurements.
 
-    :param timings: number of workers to its pairs of measurements.
-    :return: what goes into the JSON file.
+    :param timings: pairs of measurements by number of workers.
+    :return: content of the JSON file.
     """
     ratios = {workers: median(pair.ratio for pair in pairs) for workers, pairs in timings.items()}
     best = max(ratios, key=lambda workers: ratios[workers])

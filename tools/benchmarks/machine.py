@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Describes the machine of a benchmark's numbers."""
+"""Describes the machine of a benchmark."""
 
 import platform
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ def describe(where: str, packages: Sequence[str]) -> str:
     Describe processor and versions.
 
     :param where: the part of the machine in use, such as `one core`.
-    :param packages: whose versions matter.
+    :param packages: packages whose versions are listed.
     :return: a line.
     """
     versions = ', '.join(f'{name} {version(name)}' for name in packages)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Compares the speed of our metric with MONAI's, frame by frame in turn, in CPU time of one core.
+Compares the CPU time of our metric with MONAI's, alternating frame by frame, on one core.
 
 python -m tools.benchmarks.metrics
 """
@@ -40,10 +40,10 @@ class Timing(NamedTuple):
     """
     The times of one frame.
 
-    :param classes: their number in it, without background.
+    :param classes: number of classes in it, without background.
     :param ours_s: seconds of each run of ours.
-    :param monai_s: seconds of each run of MONAI's, without making its one-hot tensors.
-    :param differ: the greatest difference between the scores.
+    :param monai_s: seconds of each run of MONAI's, without creating its one-hot tensors.
+    :param differ: the largest difference between the scores.
     """
 
     classes: int
@@ -54,10 +54,10 @@ class Timing(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Time, and print.
+    Time both metrics, and print the table.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the exit status: 1 if ours is not ten times as fast, or the scores differ.
+    :return: the exit status: 1 if ours is not ten times faster, or the scores differ.
     """
     parser = argparse.ArgumentParser(prog='tools.benchmarks.metrics', description=__doc__)
     parser.add_argument('--frames', type=int, default=6, help='default: %(default)s')
@@ -87,7 +87,7 @@ def draw_frames(count: int, size: tuple[int, int]) -> Iterator[tuple[Mask, Mask]
     """
     Draw frames of synthetic scenes.
 
-    :param count: how many, each of another scene.
+    :param count: number of frames, each of another scene.
     :param size: (height, width).
     :return: truth, and as prediction the mask of the next frame, upsampled from a network's size.
     """
@@ -101,11 +101,11 @@ def draw_frames(count: int, size: tuple[int, int]) -> Iterator[tuple[Mask, Mask]
 
 def time_frame(truth: Mask, predicted: Mask, runs: int) -> Timing:
     """
-    Time one frame, ours and MONAI's in turn.
+    Time one frame with both metrics, alternating.
 
     :param truth: (H, W) uint8 class index.
-    :param predicted: the same.
-    :param runs: of each.
+    :param predicted: likewise.
+    :param runs: number of runs of each metric.
     :return: the times.
     """
     theirs = Monai(truth, predicted)
@@ -123,7 +123,7 @@ def ours(truth: Mask, predicted: Mask) -> Scores:
     Score with our metric.
 
     :param truth: (H, W) uint8 class index.
-    :param predicted: the same.
+    :param predicted: likewise.
     :return: nine IoU, nine NSD.
     """
     counts = count_frame(truth, predicted)
@@ -132,10 +132,10 @@ def ours(truth: Mask, predicted: Mask) -> Scores:
 
 class Monai:
     """
-    MONAI's metrics of one frame; its tensors are made before, and so are not timed.
+    MONAI's metrics of one frame; its tensors are created before, and so are not timed.
 
     :param truth: (H, W) uint8 class index.
-    :param predicted: the same.
+    :param predicted: likewise.
     """
 
     def __init__(self, truth: Mask, predicted: Mask) -> None:
@@ -145,12 +145,12 @@ class Monai:
 
     def scores(self) -> Scores:
         """
-        Score.
+        Compute the scores.
 
         :return: nine IoU, nine NSD; 1 for a class in neither mask, as officially.
         """
         with warnings.catch_warnings():
-            # MONAI warns of absent classes, and uses a deprecated call of its own.
+            # MONAI warns about absent classes, and calls a deprecated function of its own.
             warnings.simplefilter('ignore')
             iou, nsd = (metric(*self._tensors)[0].numpy() for metric in (self._iou, self._nsd))
         return iou.astype(float), np.where(np.isnan(nsd), 1, nsd).astype(float)
@@ -162,14 +162,14 @@ def _one_hot(mask: Mask) -> torch.Tensor:
 
 
 def _seconds(act: Callable[[], object]) -> float:
-    # CPU time, not wall time: other processes on the machine do not count.
+    # CPU time, not wall time, so that other processes on the machine have no effect.
     start = time.process_time()
     act()
     return time.process_time() - start
 
 
 def _medians(timings: Sequence[Timing]) -> tuple[float, float]:
-    """Mean over frames of the median over runs, in seconds: ours and MONAI's."""
+    """Return the mean over frames of the median over runs, in seconds: ours and MONAI's."""
     ours_s = [median(timing.ours_s) for timing in timings]
     monai_s = [median(timing.monai_s) for timing in timings]
     return sum(ours_s) / len(timings), sum(monai_s) / len(timings)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Makes the models of the benchmarks from scratch: draws scenes, trains, exports for OpenVINO.
+Creates the models of the benchmarks from scratch: draws scenes, trains, exports for OpenVINO.
 
 python -m tools.benchmarks.model [--recipe small|resnet34] --output DIR [key=value …]
 
@@ -19,15 +19,15 @@ from tools.runs import StepError, Videos, draw, train_once
 RECIPES: Final = {name: Path(__file__).with_name(f'{name}.yaml') for name in ('small', 'resnet34')}
 
 SCENES: Final = Videos(seed=2, videos=160, frames=4, stride=25, size=(360, 640))
-"""Twice the network's input in each dimension, which is quick to draw."""
+"""Scenes of twice the network's input in each dimension, which are quick to draw."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Make the model.
+    Create the model.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the exit status: 1 if the export agrees too little, 2 if a step cannot be done.
+    :return: the exit status: 1 if the export agrees too little, 2 if a step fails.
     """
     options = _parser().parse_args(argv)
     try:
@@ -41,11 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(recipe: str, work: Path, videos: int, settings: Sequence[str] = ()) -> Path:
     """
-    Draw scenes and train, unless that has been done.
+    Draw scenes and train, unless this has been done.
 
     :param recipe: a key of RECIPES.
-    :param work: for scenes and training runs.
-    :param videos: how many to draw.
+    :param work: folder of scenes and training runs.
+    :param videos: number of videos to draw.
     :param settings: `key=value`, which override the recipe's.
     :return: the model folder.
     :raises StepError: if a step fails.

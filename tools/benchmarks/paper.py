@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Compares the paper's path from a 1080p image to a 1080p mask with ours, in turn.
+Compares the paper's path from a 1080p image to a 1080p mask with ours, alternating.
 
 python -m tools.benchmarks.paper [--sizes 256x256 640x512] [--precisions bf16 int8] [--json FILE]
 
 The paper's path: PIL resize, ToTensor, eager float32, logits interpolated to 1080p, argmax. Ours:
-the Segmenter on OpenVINO. The compared paths make only the mask; the cost of the confidence, which
-the node needs too, is listed beside them. The network is a U-Net with ResNet-34, trained briefly
-(tools/benchmarks/resnet34.yaml) so that masks can be compared: those of noise would never agree.
+the Segmenter on OpenVINO. The compared paths compute only the mask; the cost of the confidence,
+which the node also needs, is listed beside them. The network is a U-Net with ResNet-34, trained
+briefly (tools/benchmarks/resnet34.yaml) so that masks can be compared: noise would never agree.
 """
 
 import argparse
@@ -31,19 +31,19 @@ from tools.runs import StepError
 
 LEAST_RATIO: Final = 3.0
 LARGEST_SHARE: Final = 0.25
-"""Greatest time of our postprocessing, as a share of the network's, at the largest input."""
+"""Maximum time of our postprocessing, as a share of the network's, at the largest input."""
 LEAST_AGREEMENT: Final = 0.999
-"""Least agreement of our postprocessing with the plain one, on the same logits."""
+"""Minimum agreement of our postprocessing with the plain one, on the same logits."""
 
 _SIZE: Final = (1080, 1920)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Time, print tables, and write.
+    Time both paths, print tables, and write the results.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the exit status: 1 if our fastest way misses a bound, 2 if there is no model.
+    :return: the exit status: 1 if our fastest path misses a bound, 2 if there is no model.
     """
     options = _parser().parse_args(argv)
     if options.threads:
@@ -141,7 +141,7 @@ def find_missed(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     Compare our fastest path with the bounds.
 
-    :param inputs: of the report, the largest last.
+    :param inputs: inputs of the report, the largest last.
     :return: a sentence for each bound that is missed.
     """
     missed = []

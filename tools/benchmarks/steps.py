@@ -26,10 +26,10 @@ Batch = tuple[Tensor, Tensor]
 
 class Pair(NamedTuple):
     """
-    A pair of measurements, in frames per second, one after the other.
+    Two consecutive measurements, in frames per second.
 
-    :param loader: of steps on batches from the loader.
-    :param memory: of steps on one batch in memory.
+    :param loader: rate with batches from the loader.
+    :param memory: rate with one batch in memory.
     """
 
     loader: float
@@ -37,22 +37,22 @@ class Pair(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Speed with the loader relative to that without; 1 if the loader costs nothing."""
+        """Speed with the loader relative to that without; 1 if the loader takes no time."""
         return self.loader / self.memory
 
 
 def time_loader(config: TrainConfig, folder: Path, pairs: int, steps: int) -> list[Pair]:
     """
-    Time steps on batches from the loader, and on one batch in memory, in turn.
+    Time steps on batches from the loader and on one batch in memory, alternating.
 
     :param config: the recipe, with its `workers`.
-    :param folder: for fitted frames.
-    :param pairs: how many.
-    :param steps: of each measurement.
+    :param folder: folder for fitted frames.
+    :param pairs: number of pairs.
+    :param steps: number of steps of each measurement.
     :return: the pairs.
     """
-    # Batches that are ready when a measurement starts must not count, nor may workers prefetch
-    # more during the other measurement.
+    # Batches that are ready when a measurement starts must not be counted, and workers must not
+    # prefetch during the other measurement.
     before = 1 + _PREFETCHED * config.workers
     needed = 1 + pairs * (before + steps)
     config = dataclasses.replace(
@@ -91,7 +91,7 @@ class Step:
 
     def __call__(self, batch: Batch) -> None:
         """
-        Make the step.
+        Run the step.
 
         :param batch: (N, h, w, 3) uint8 images, (N, h, w) uint8 truths.
         """
@@ -114,8 +114,8 @@ def frames_per_s(step: Step, batches: Iterator[Batch], before: int, steps: int) 
     """
     Time steps in wall time, since workers are other processes.
 
-    :param step: what to time.
-    :param batches: its input.
+    :param step: the step.
+    :param batches: its inputs.
     :param before: steps before the measurement.
     :param steps: steps that are measured.
     :return: frames per second.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps before and after the network, as ours and as plain implementations."""
+"""The steps before and after the network, in our and in plain implementations."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -39,10 +39,10 @@ class Step(NamedTuple):
     """
     A step in two implementations.
 
-    :param name: what it does.
+    :param name: description of the step.
     :param ours: the implementation of this package.
     :param plain: the usual implementation.
-    :param least_bytes: that it must read and write at least.
+    :param least_bytes: minimum number of bytes that it must read and write.
     """
 
     name: str
@@ -53,10 +53,10 @@ class Step(NamedTuple):
 
 def steps(size: Size, inputs: Sequence[Size]) -> Iterator[Step]:
     """
-    List the steps for an image, in the order of work.
+    List the steps for an image, in the order of execution.
 
     :param size: (height, width) of the image.
-    :param inputs: (height, width) of networks' inputs.
+    :param inputs: (height, width) of the inputs of networks.
     :return: the steps, each with its input in memory.
     """
     frame = Scene(SEED, size).frame(3)
@@ -135,7 +135,7 @@ def _around_network(image: Plane, truth: Plane, input_size: Size) -> Iterator[St
 
 def logits_of(truth: Plane, grid: Size) -> Tensor:
     """
-    Make logits like those of a trained network.
+    Create logits like those of a trained network.
 
     :param truth: (H, W) class.
     :param grid: (h, w) of the logits.
@@ -167,11 +167,11 @@ def plain_upsample(logits: Tensor, size: Size, confidence: bool) -> tuple[Tensor
 
 def plain_instruments(mask: Plane, confidence: Plane) -> list[tuple[int, float, int, object]]:
     """
-    Find the regions of each class with OpenCV on the whole image.
+    Find the connected components of each class with OpenCV on the whole image.
 
     :param mask: (H, W) class.
     :param confidence: (H, W).
-    :return: of each instrument label, score, area in pixels, and box around its pixels' centres.
+    :return: label, score, area in pixels, and box around the pixel centres of each instrument.
     """
     found = []
     joined = np.where(np.isin(mask, ROBOTIC_TOOL_PARTS), np.uint8(ROBOTIC_TOOL), mask)

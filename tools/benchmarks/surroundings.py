@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Times the steps around the network on a CPU, each beside a plain implementation.
+Times the steps around the network on a CPU, in comparison with plain implementations.
 
 python -m tools.benchmarks.surroundings [--images 1920x1080 …] [--inputs 640x512 …] [--json FILE]
 
-No network is run: the logits are made from a scene's truth, with soft borders and some noise. Ours
-and plain run in turn in one process with one thread; CPU time is measured. The floor is the bytes
-that a step must read and write, divided by the rate at which memory is copied. Prints a table in
-Markdown.
+No network is run: the logits are created from a scene's truth, with soft borders and some noise.
+Our implementation and the plain one alternate in one process with one thread; CPU time is
+measured. The floor is the number of bytes that a step must read and write, divided by the rate of
+copies. Prints a table in Markdown.
 """
 
 import argparse
@@ -37,7 +37,7 @@ class Row(NamedTuple):
     The measurements of a step.
 
     :param image: size of the image, width x height.
-    :param step: its name.
+    :param step: name of the step.
     :param ours_ms: median.
     :param plain_ms: median.
     :param floor_ms: the time for memory access alone.
@@ -51,13 +51,13 @@ class Row(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """The speed-up of ours."""
+        """Speed-up of our implementation."""
         return self.plain_ms / self.ours_ms
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Time, print, and write.
+    Time the steps, print the table, and write the results.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
@@ -84,11 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(image: str, step: Step, repeats: int, bytes_per_s: float) -> Row:
     """
-    Time both implementations of a step, in turn.
+    Time both implementations of a step, alternating.
 
-    :param image: its size.
+    :param image: size of the image.
     :param step: the step.
-    :param repeats: number of repetitions, after one that does not count.
+    :param repeats: number of repetitions, after a warm-up.
     :param bytes_per_s: rate at which memory is copied.
     :return: the medians.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times the paper's path and ours, in turn on the same images."""
+"""Times the paper's path and ours, alternating, on the same images."""
 
 import dataclasses
 import time
@@ -30,7 +30,7 @@ class Variant:
     The measurements of one path, round by round, in milliseconds.
 
     :param runtime: its description.
-    :param agreement: that the export recorded.
+    :param agreement: agreement recorded by the export.
     :param whole_ms: from image to mask.
     :param stages_ms: `fit`, `network` and `upsample`.
     :param with_confidence_ms: our postprocessing with confidence.
@@ -63,14 +63,14 @@ def export_at(
     data: Path | None = None,
 ) -> tuple[ModelSpec, dict[str, Path], dict[str, str]]:
     """
-    Give a model another input size, which images are stretched to as in the paper; export it.
+    Change the input size of a model, to which images are stretched as in the paper; export it.
 
     :param model: a model folder; its network must take any size.
     :param input_size: (height, width) in pixels.
-    :param precisions: to export, for OpenVINO.
-    :param folder: for `plain`, the model without export, and one folder for each precision.
-    :param frames: maximum number to calibrate with, and to compare on.
-    :param data: a data set with these; None for synthetic scenes.
+    :param precisions: precisions of the exports for OpenVINO.
+    :param folder: folder for `plain`, the model without export, and a folder for each precision.
+    :param frames: maximum number of frames for calibration and for comparison.
+    :param data: a data set for both; None for synthetic scenes.
     :return: the specification; the folders by precision; why others were refused.
     """
     spec, weights = read_model(model)
@@ -92,7 +92,7 @@ def take_turns(
     plain_folder: Path, exports: Mapping[str, Path], images: Sequence[RgbArray], rounds: int
 ) -> dict[str, Variant]:
     """
-    Time all paths on one image, then on the next; each round starts with another path.
+    Time all paths on each image; each round starts with another path.
 
     :param plain_folder: the model folder for the paper's path.
     :param exports: model folders for ours, by precision.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Trains the paper's recipe and ours in the same way, and scores both on videos new to them.
+Trains the paper's recipe and ours in the same way, and scores both on unseen videos.
 
-The videos are the same, and so are encoder, initial weights and number of steps. The least region
-size is tuned for both on separate videos, and the scores are reported with it and without.
+Both use the same videos, encoder, initial weights and number of steps. The minimum region size is
+tuned for both on separate videos, and the scores are reported with and without it.
 """
 
 import argparse
@@ -27,28 +27,28 @@ VIDEOS: Final = {
     'tune': Videos(seed=12, videos=16, frames=4, stride=40),
     'test': Videos(seed=13, videos=24, frames=6, stride=25),
 }
-"""Frames far apart, so that they differ; no two of these videos share a scene."""
+"""Frames are far apart, so that they differ; no two of these videos share a scene."""
 
 
 @dataclass(frozen=True)
 class Folder:
     """
-    Videos to score on.
+    Videos for scoring.
 
-    :param samples: their frames.
+    :param samples: frames of the videos.
     """
 
     samples: tuple[Sample, ...]
 
     def __call__(self) -> Iterator[ValidationFrame]:
-        """Decode them, one by one."""
+        """Decode the frames, one by one."""
         for sample in self.samples:
             yield sample.video, *sample.read()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Compare.
+    Compare both recipes.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    """Draw, train, score, and write the results that are available."""
+    """Draw, train, score, and write the available results."""
     data = {part: _folder(options, part) for part in VIDEOS}
     tune, test = (Folder(find_samples(data[part])) for part in ('tune', 'test'))
     steps = options.steps or STEPS[options.scale]
@@ -138,10 +138,10 @@ def _count(folder: Path) -> dict[str, int]:
 def _scored(
     model: Path, tune: Folder, test: Folder, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Tune and score a model, unless that has been done."""
+    """Tune and score a model, unless this has been done."""
     segmenter = Segmenter.load(model, options.device, 'torch')
     kept = options.work / 'scores' / f'{model.name}.json'
-    # As when it is read again: a list, not a tuple.
+    # Converted as if it were read again: a list, not a tuple.
     of = [segmenter.spec.weights_sha256, [str(s.mask) for f in (tune, test) for s in f.samples]]
     if kept.exists() and (result := json.loads(kept.read_text()))['of'] == of:
         return dict(result['result'])

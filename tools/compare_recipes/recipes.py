@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two recipes, and the changes to each, with their reasons."""
+"""The two recipes, and the changes to them, with reasons."""
 
 import json
 from collections.abc import Mapping
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 CONFIGS: Final = {'paper': Path('config/train_paper.yaml'), 'ours': Path('config/train.yaml')}
-"""Recipe to file. The comparison is of the second against the first."""
+"""Configuration file of each recipe. The second is compared with the first."""
 
 
 class Change(NamedTuple):
-    """A value that differs from the recipe's file, and why."""
+    """A value that differs from the recipe's file, and the reason."""
 
     value: Any
     reason: str
@@ -62,7 +62,7 @@ SCALES: Final[Mapping[str, Mapping[str, Mapping[str, Change]]]] = {
         'ours': _OURS,
     },
 }
-"""Scale, then the recipe it applies to, then setting."""
+"""Changes by scale, recipe and setting."""
 
 STEPS: Final = {'small': 2000, 'full': 4000}
 VALIDATIONS: Final = 5
@@ -70,11 +70,11 @@ VALIDATIONS: Final = 5
 
 def settings(scale: str, recipe: str, seed: int, steps: int) -> list[str]:
     """
-    Build the settings of a run for `train`.
+    Return the settings of a run for `train`.
 
     :param scale: a key of SCALES.
     :param recipe: a key of CONFIGS.
-    :param seed: of weights, order and augmentation; the split stays.
+    :param seed: seed of weights, order and augmentation; the split is fixed.
     :param steps: optimizer steps.
     :return: `key=value`.
     """
@@ -94,7 +94,7 @@ def changes(scale: str) -> str:
     List the changes.
 
     :param scale: a key of SCALES.
-    :return: Markdown, a line for each.
+    :return: Markdown, a line for each change.
     """
     return '\n'.join(
         f'- {whom}: `{key}: {json.dumps(change.value)}` ({change.reason})'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Means and ranges of the scores of several seeds, and the report about them."""
+"""Means and ranges of the scores over several seeds, and a report."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -20,13 +20,13 @@ _TITLES: Final = {
 
 def summarize(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
-    Summarize the seeds of each recipe.
+    Summarize the scores of each recipe over its seeds.
 
     :param models: each with `recipe`, and `scores` from surgseg_ros.training.scoring.score; at
         least one of each recipe.
     :return: `floor`, `class_floor`; recipe → `raw`, `filtered` → metric → mean, min, max; and
-        `gain` → `raw`, `filtered` → metric: by how much the second recipe's mean is higher.
-        A metric of classes has nine of each; None for a class that does not occur.
+        `gain` → `raw`, `filtered` → metric: the mean of the second recipe minus that of the first.
+        Metrics by class have nine values; None for a class that does not occur.
     """
     scores = {
         recipe: [model['scores'] for model in models if model['recipe'] == recipe]
@@ -54,7 +54,7 @@ def _completed(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _together(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Metric to mean, min and max; for each class if there are nine."""
+    """Return mean, min and max by metric; for each class if there are nine values."""
     together: dict[str, Any] = {}
     for metric in runs[0]:
         values = [run[metric] for run in runs]
@@ -118,7 +118,7 @@ def tables(summary: Mapping[str, Any]) -> str:
     """
     Format the table of means and the table by class.
 
-    :param summary: of `summarize`.
+    :param summary: result of `summarize`.
     :return: Markdown.
     """
     heads = [f'{recipe}, {kind}' for kind in KINDS for recipe in (*CONFIGS, 'gain')]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Makes models/default from nothing: draws scenes, trains, scores, and writes the model card.
+Creates models/default from scratch: draws scenes, trains, scores, and writes the model card.
 
-The encoder starts from ImageNet weights, which `tools.encoder_weights` finds in a package.
+The encoder starts from ImageNet weights, which `tools.encoder_weights` reads from a package.
 """
 
 import argparse
@@ -38,22 +38,22 @@ from tools.runs import StepError, Videos, draw, train_once
 RECIPE: Final = Path('config/train_default.yaml')
 
 ON_TWO_CORES: Final = ('device=cpu', 'devices=2', 'strategy=ddp', 'batch_size=2')
-"""Two processes of one thread are thrice as quick as one of two; each has half of the batch."""
+"""Two processes of one thread are three times faster than one of two; they share the batch."""
 
 SCENES: Final = Videos(seed=42, videos=1400, frames=2, stride=40, size=(360, 640), jpeg=False)
-"""Few frames per scene, far apart: many scenes are worth more than many frames."""
+"""Few frames per scene, far apart: more scenes are better than more frames of a scene."""
 
 AVERAGED: Final = (3000, 4000, 5000, 6000)
 """
-The shipped weights are the mean of those after these steps. Later ones know drawn scenes better,
-and real images less.
+The shipped weights are the mean of those after these steps. Later weights are better on synthetic
+scenes, but worse on real images.
 """
 
 MARGINS: Final = (2.0, 0.0, 0.0, 0.0, 3.5, 3.0, 3.0, 6.0, 4.0, 6.0)
-"""By how many logits each class must lead to be chosen, in the order of CLASS_NAMES."""
+"""Margin in logits by which each class must lead to be chosen, in the order of CLASS_NAMES."""
 
 COLOURS: Final = {'target': [90.0, 90.0, 90.0], 'power': 0.4}
-"""As `colour_normalization` of model.json."""
+"""Value of `colour_normalization` in model.json."""
 
 AFTER_TRAINING: Final = f"""\
 ## After training
@@ -80,12 +80,12 @@ ABOUT_REAL: Final = (
 TUNING_SEEDS: Final = range(800_000, 800_015)
 TEST_SEEDS: Final = range(900_000, 900_030)
 TEST_FRAMES: Final = range(0, 100, 25)
-"""Scenes of these seeds are used neither for training nor for tuning."""
+"""Seeds of scenes that are used neither for training nor for tuning."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Make the model, or only score one that has been trained.
+    Create the model, or only score a trained one.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(work: Path, encoder_weights: Path | None, settings: Sequence[str]) -> Path:
-    """Draw and train; first make the encoder's file, for which a package may be missing."""
+    """Draw and train; first create the encoder's file, for which a package may be missing."""
     encoder = _encoder_weights(work, encoder_weights)
     scenes = draw(work / 'scenes', SCENES)
     own = [f'data={scenes}', f'encoder_weights={encoder}', *ON_TWO_CORES]
@@ -163,7 +163,7 @@ def _finish(
         'about': f'Scenes of the seeds {first} to {last}, of {SCENES.size[1]}x{SCENES.size[0]} '
         'pixels, which played no part in training or tuning.',
     }
-    # Those of training are of the weights that validated best, without margins and colours.
+    # The scores of training are of the best weights in validation, without margins and colours.
     scores = {'unseen_scenes': test, **_labelled_scores(measured, spec.weights_sha256)}
     write_model(output, dataclasses.replace(spec, scores=scores), weights)
     written = add_self_test(output)
@@ -179,7 +179,7 @@ def average_weights(paths: Sequence[Path]) -> dict[str, Tensor]:
     Average the weights of several steps of one run.
 
     :param paths: files of safetensors with the same tensors.
-    :return: the mean of each tensor, in its own type.
+    :return: the mean of each tensor, in its own dtype.
     """
     parts = [safetensors.torch.load_file(path) for path in paths]
     return {
@@ -189,7 +189,7 @@ def average_weights(paths: Sequence[Path]) -> dict[str, Tensor]:
 
 
 def _labelled_scores(measured: Iterable[Path], weights_sha256: str) -> dict[str, Any]:
-    """Read what `evaluate --labelled` has written of these weights, by the names of the sets."""
+    """Read the scores that `evaluate --labelled` has written for these weights, by set."""
     scores = {}
     for path in measured:
         content = json.loads(path.read_text())
@@ -203,7 +203,7 @@ def _labelled_scores(measured: Iterable[Path], weights_sha256: str) -> dict[str,
 def _for_real_images(
     spec: ModelSpec, weights: Mapping[str, Tensor]
 ) -> tuple[ModelSpec, Mapping[str, Tensor]]:
-    """Set margins and colours, and tune temperature and least regions, which depend on them."""
+    """Set margins and colours; tune temperature and minimum regions, which depend on them."""
     weights = with_margins(spec, weights, MARGINS)
     training = {**spec.training, 'margins': list(MARGINS)}
     spec = dataclasses.replace(spec, training=training, colour_normalization=COLOURS)
@@ -216,7 +216,7 @@ def _for_real_images(
 
 
 def _draw_frames(seeds: Iterable[int]) -> Iterator[ValidationFrame]:
-    """Draw scenes, each as a video."""
+    """Draw scenes, each as a separate video."""
     for seed in seeds:
         scene = Scene(seed, SCENES.size, SCENES.rate_hz)
         for index in TEST_FRAMES:

@@ -23,17 +23,17 @@ from tools.demo.session import (
 from tools.demo.source import Source, make_scene_bag, make_video_bag
 
 LONGEST_PLAY_S = 60.0
-"""Longest time for which a video of the user's own is played."""
+"""Maximum duration for which the user's own video is played."""
 LEAST_PLAY_S = 15.0
 PLAYED_S = 75.0
-"""Time after the start by which the scene has been played: the demo takes at most 90 s."""
+"""Time after the start by which the scene must have been played: the demo takes at most 90 s."""
 
 
 def main() -> int:
     """
     Run the demo.
 
-    :return: exit status; 0 only if all frames but dropped ones have their mask and detections.
+    :return: exit status; 0 only if all frames, except dropped ones, have a mask and detections.
     """
     parser = argparse.ArgumentParser(prog='python -m tools.demo', description=__doc__)
     parser.add_argument('--input', type=Path, metavar='VIDEO', help='a video of your own')
@@ -50,10 +50,10 @@ def main() -> int:
 
 def run(options: argparse.Namespace, folder: Path, progress: Progress) -> int:
     """
-    Make the bag, play it, and report.
+    Create the bag, play it, and report.
 
-    :param options: of the command line.
-    :param folder: for all output.
+    :param options: options of the command line.
+    :param folder: folder for all output.
     :param progress: shows the current step.
     :return: exit status.
     """
@@ -90,12 +90,12 @@ def run(options: argparse.Namespace, folder: Path, progress: Progress) -> int:
 
 def make_source(video: Path | None, bag: Path, progress: Progress) -> Source:
     """
-    Make the bag that is played.
+    Create the bag to play.
 
-    :param video: one of the user's own, or None for a synthetic scene.
+    :param video: the user's own video, or None for a synthetic scene.
     :param bag: path of the bag.
     :param progress: shows the progress.
-    :return: the source that was made.
+    :return: the source.
     """
     what = f'copying the beginning of {video.name}' if video else 'drawing a scene'
     progress.print_line(what)
@@ -110,14 +110,14 @@ def play_in_step(
     recorder: Recorder, source: Source, node_hz: float, longest_s: float, progress: Progress
 ) -> tuple[list[Recorded], float, int]:
     """
-    Play at a rate that the node keeps up with; if it drops frames all the same, play slower.
+    Play at a rate that the node can sustain; if it still drops frames, play more slowly.
 
     :param recorder: receives the results.
-    :param source: what to play.
+    :param source: the source to play.
     :param node_hz: masks per second in the trial.
-    :param longest_s: how long it may take; if that is too short for the node, it drops frames.
-    :param progress: shows how long it plays.
-    :return: what was recorded, the factor of the speed, and frames dropped for a newer one.
+    :param longest_s: maximum duration; if it is too short for the node, frames are dropped.
+    :param progress: shows the duration.
+    :return: the recorded messages, the factor of the speed, and the number of dropped frames.
     """
     end_s = time.monotonic() + longest_s
     slowest = source.frames / source.rate_hz / longest_s

@@ -28,12 +28,12 @@ RgbArray = NDArray[np.uint8]
 
 class Outcome(NamedTuple):
     """
-    The numbers of the demo.
+    The results of the demo.
 
     :param masks: number of frames with a mask of the same stamp and size.
-    :param strangers: number of masks that match no frame, or came twice.
+    :param strangers: number of masks that match no frame, or are duplicates.
     :param detections: number of frames with detections.
-    :param latencies_ms: from sending a frame in the player to receiving its mask.
+    :param latencies_ms: latencies from sending a frame in the player to receiving its mask.
     :param scores: from `summarize`, if there is a ground truth.
     """
 
@@ -46,9 +46,9 @@ class Outcome(NamedTuple):
 
 def write_bag(path: Path, recorded: Sequence[Recorded]) -> None:
     """
-    Write what the node published.
+    Write the messages that the node published.
 
-    :param path: of the bag.
+    :param path: path of the bag.
     :param recorded: the recorded messages.
     """
     with BagWriter(path) as bag:
@@ -60,12 +60,12 @@ def write_bag(path: Path, recorded: Sequence[Recorded]) -> None:
 
 def report(source: Source, recorded: Sequence[Recorded], folder: Path) -> Outcome:
     """
-    Compare the results with their frames, and draw them.
+    Compare the results with the frames, and draw them.
 
-    :param source: what was played.
+    :param source: the source that was played.
     :param recorded: the recorded messages.
-    :param folder: for `overlay.mp4` and `frame_*.png`.
-    :return: the numbers.
+    :param folder: folder for `overlay.mp4` and `frame_*.png`.
+    :return: the results.
     """
     masks = _by_stamp(recorded, 'mask')
     found = _by_stamp(recorded, 'detections')
@@ -111,14 +111,14 @@ def table(
     source: Source, outcome: Outcome, node_hz: float, rate: float, dropped: int, status: str
 ) -> str:
     """
-    Format the numbers as a table.
+    Format the results as a table.
 
-    :param source: what was played.
-    :param outcome: its numbers.
+    :param source: the source that was played.
+    :param outcome: the results.
     :param node_hz: masks per second that were measured in the trial.
     :param rate: factor of the recorded speed at which the bag was played.
     :param dropped: frames that the node dropped for a newer one.
-    :param status: the node's status in the end, and why.
+    :param status: the final status of the node, and its reasons.
     :return: the table.
     """
     times = outcome.latencies_ms or [float('nan')]
@@ -151,14 +151,14 @@ def _by_stamp(recorded: Sequence[Recorded], topic: str) -> dict[int, tuple[Recor
 
 
 def _image_stamp_ns(beginning: bytes) -> int:
-    """Read the stamp at the beginning of a serialized image: after 4 bytes, seconds and ns."""
+    """Read the stamp of a serialized image: after 4 bytes, seconds and nanoseconds."""
     order = 'little' if beginning[1] & 1 else 'big'
     seconds, nanoseconds = (int.from_bytes(beginning[at : at + 4], order) for at in (4, 8))
     return seconds * 10**9 + nanoseconds
 
 
 def _frames(bag_path: Path) -> Any:
-    """Stamp, image and truth (or None) of each frame; a truth follows its image."""
+    """Yield stamp, image and truth (or None) of each frame; a truth follows its image."""
     with Bag(bag_path) as bag:
         topics = [t for t in (IMAGE_TOPIC, GROUND_TRUTH_TOPIC) if t in bag.topics]
         pending = None
@@ -198,7 +198,7 @@ def _video(path: Path, rate_hz: float, image: RgbArray) -> cv2.VideoWriter:
 def _write_image(
     path: Path, image: RgbArray, truth: RgbArray | None, mask: RgbArray | None, overlay: RgbArray
 ) -> None:
-    """Write input, truth and prediction side by side, as far as they exist."""
+    """Write those of input, truth and prediction that exist, side by side."""
     panels = [('input', image)]
     if truth is not None:
         panels.append(('truth', draw_overlay(image, truth)))

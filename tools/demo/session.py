@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's processes: segmenter and bag player, and this one, which records their output."""
+"""The processes of the demo: segmenter and bag player; this process records their output."""
 
 import contextlib
 import os
@@ -24,10 +24,10 @@ from tools.demo.source import IMAGE_TOPIC, Source
 CONFIG = Path(__file__).resolve().parents[2] / 'config'
 START_TIMEOUT_S = 120.0
 DISCOVERY_S = 3.0
-"""From the player's start to its first frame, for discovery and matching of QoS."""
+"""Time from the start of the player to its first frame, for discovery and matching of QoS."""
 TRIAL_S = 6.0
 TRIAL_QUIET_S = 5.0
-"""After so long without a mask none is on its way, even where others use the machine."""
+"""Time without a mask after which no more masks are expected, even on a busy machine."""
 MARGIN = 0.5
 """Playback rate as a share of the measured rate of the node."""
 
@@ -42,11 +42,11 @@ class Recorded(NamedTuple):
 
 
 class Recorder:
-    """Subscribes to the node and to the played camera; its callbacks only collect messages."""
+    """Subscribes to the node and the played camera; its callbacks only collect messages."""
 
     def __init__(self) -> None:
         """Subscribe; `listen` runs the callbacks."""
-        # The caller's signal handlers stay, so that Ctrl-C ends the demo and its processes.
+        # The caller's signal handlers are kept, so that Ctrl-C ends the demo and its processes.
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         self.messages: list[Recorded] = []
         self.status = self.reason = ''
@@ -69,17 +69,17 @@ class Recorder:
         rclpy.shutdown()
 
     def take(self) -> list[Recorded]:
-        """Return the collected messages, and start again."""
+        """Return the collected messages, and remove them."""
         taken, self.messages = self.messages, []
         return taken
 
     def listen(self, until: Callable[[], bool], timeout_s: float) -> bool:
         """
-        Run the callbacks until a condition holds.
+        Run the callbacks until a condition is fulfilled.
 
         :param until: the condition.
-        :param timeout_s: how long to wait for it.
-        :return: whether it holds.
+        :param timeout_s: maximum time to wait.
+        :return: whether it is fulfilled.
         """
         end_s = time.monotonic() + timeout_s
         while not until() and time.monotonic() < end_s:
@@ -90,14 +90,14 @@ class Recorder:
         """
         Count the collected messages of a topic.
 
-        :param topic: as subscribed to.
+        :param topic: name of the topic in the subscription.
         :return: messages since the last `take`.
         """
         return sum(message.topic == topic for message in self.messages)
 
     def _collect(self, topic: str) -> Callable[[bytes, Mapping[str, int]], None]:
         def collect(cdr: bytes, info: Mapping[str, int]) -> None:
-            # Of the image, only its beginning with the stamp, and its times are needed.
+            # Of an image, only the beginning with the stamp, and the times, are needed.
             kept = bytes(cdr[:256]) if topic == IMAGE_TOPIC else cdr
             received_ns = info['received_timestamp']
             sent_ns = info.get(
@@ -118,13 +118,13 @@ class Recorder:
 @contextlib.contextmanager
 def segmenter(model: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """
-    Run the segmenter as its own process.
+    Run the segmenter as a separate process.
 
     :param model: value of the parameter `model`.
     :param log: file for its output.
-    :return: context with the process, which is ended as with Ctrl-C.
+    :return: context with the process, which is interrupted as by Ctrl-C.
     """
-    # The demo measures the latency on any machine, so no mask may be too late.
+    # The demo measures the latency on any machine, so no mask may be rejected as too old.
     given = [f'model:={model}', 'stale_after_ms:=600000']
     arguments = [*(w for value in given for w in ('-p', value)), '-r', f'image:={IMAGE_TOPIC}']
     with log.open('wb') as file, _process('segmenter', '--ros-args', *arguments, out=file) as node:
@@ -133,7 +133,7 @@ def segmenter(model: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def wait_until_active(recorder: Recorder, node: subprocess.Popen[bytes], log: Path) -> None:
     """
-    Wait until the node reports that it waits for images.
+    Wait until the node reports that it is waiting for images.
 
     :param recorder: receives its status.
     :param node: its process.
@@ -156,10 +156,10 @@ def measure_rate_hz(recorder: Recorder, source: Source) -> float:
     """
     Play at the camera's rate, and count the masks.
 
-    :param recorder: listens.
-    :param source: what to play.
-    :return: masks per second while frames are always waiting, or the camera's rate.
-    :raises RuntimeError: if no mask comes.
+    :param recorder: receives the masks.
+    :param source: the source to play.
+    :return: masks per second while frames are waiting, or the camera's rate.
+    :raises RuntimeError: if no mask arrives.
     """
     with player(source.bag, '--loop') as process:
         recorder.listen(
@@ -171,7 +171,7 @@ def measure_rate_hz(recorder: Recorder, source: Source) -> float:
         ended = f'the bag player ended with {process.returncode}' if process.returncode else ''
         raise RuntimeError(f'no mask arrived during the trial: {ended or "see segmenter.log"}')
     seen_hz = (len(received_ns) - 1) * 1e9 / (received_ns[-1] - received_ns[0])
-    # Masks still to come belong to the trial, and have the stamps of frames that are played again.
+    # Masks that arrive later belong to the trial, but have stamps of frames that are played again.
     wait_for_quiet(recorder, max(TRIAL_QUIET_S, 3.0 / seen_hz))
     recorder.take()
     return min(seen_hz, source.rate_hz)
@@ -179,10 +179,10 @@ def measure_rate_hz(recorder: Recorder, source: Source) -> float:
 
 def wait_for_quiet(recorder: Recorder, quiet_s: float) -> None:
     """
-    Wait until no more masks come, after playback has ended.
+    Wait until no more masks arrive after the end of playback.
 
-    :param recorder: listens.
-    :param quiet_s: after so long without a mask, no more are expected.
+    :param recorder: receives the masks.
+    :param quiet_s: time without a mask after which no more masks are expected.
     """
     seen = -1
     while recorder.count('mask') > seen:
@@ -192,10 +192,10 @@ def wait_for_quiet(recorder: Recorder, quiet_s: float) -> None:
 
 def play(recorder: Recorder, source: Source, rate: float) -> list[Recorded]:
     """
-    Play the bag once and record.
+    Play the bag once, and record the results.
 
-    :param recorder: listens.
-    :param source: what to play.
+    :param recorder: receives the messages.
+    :param source: the source to play.
     :param rate: factor of the recorded speed.
     :return: beginnings of images, masks and detections.
     """
@@ -213,11 +213,11 @@ def play(recorder: Recorder, source: Source, rate: float) -> list[Recorded]:
 @contextlib.contextmanager
 def player(bag: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """
-    Run the bag player as its own process.
+    Run the bag player as a separate process.
 
-    :param bag: what to play.
+    :param bag: path of the bag.
     :param options: further options of the verb.
-    :return: context with the process, which is ended as with Ctrl-C.
+    :return: context with the process, which is interrupted as by Ctrl-C.
     """
     arguments = [str(bag), '--topics', IMAGE_TOPIC, '--wait', '--delay', f'{DISCOVERY_S:g}']
     with _process('bag_player', *arguments, *options, out=subprocess.DEVNULL) as process:

@@ -23,22 +23,22 @@ IMAGE_TOPIC = '/camera/image_raw'
 GROUND_TRUTH_TOPIC = '/camera/ground_truth'
 
 SCENE_SEED = 424_242_008
-"""Seed of a scene that the model has not seen: `tools/default_model` uses others."""
+"""Seed of a scene that is not in the training data of `tools/default_model`."""
 SCENE_SIZE = (720, 1280)
 SCENE_RATE_HZ = 10.0
 SCENE_FRAMES = 60
 
 LONGEST_S = 10.0
-"""The length of a video that is played; more raw frames would fill the disk."""
+"""Maximum duration of a video; more raw frames would fill the disk."""
 
 
 class Source(NamedTuple):
     """
     A bag to play.
 
-    :param bag: its path.
+    :param bag: path of the bag.
     :param rate_hz: frames per second, as recorded.
-    :param frames: their number.
+    :param frames: number of frames.
     :param note: a description of its content.
     """
 
@@ -58,12 +58,12 @@ def make_scene_bag(
     """
     Draw a synthetic scene into a bag, on all cores.
 
-    :param path: of the bag.
+    :param path: path of the bag.
     :param count: number of frames; a shorter scene is the beginning of a longer one.
     :param report: called with the progress.
     :return: the source.
     """
-    # After a fork, OpenCV may wait for threads that were not forked with it.
+    # A forked child would wait for threads of OpenCV that do not exist in it.
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(os.cpu_count(), context) as pool:
         frames = pool.map(_draw, range(count), chunksize=5)
@@ -85,7 +85,7 @@ def make_video_bag(
     """
     Copy the beginning of a video into a bag.
 
-    :param path: of the bag.
+    :param path: path of the bag.
     :param video: any file that FFmpeg decodes; frames that are damaged are left out.
     :param report: called with the progress.
     :return: the source.
@@ -103,7 +103,7 @@ def make_video_bag(
 
 
 def _reported(frames: Iterable[T], what: str, report: Callable[[str], None]) -> Iterator[T]:
-    """Pass frames on, and report their number."""
+    """Yield the frames, and report their number."""
     for number, frame in enumerate(frames, 1):
         report(f'frame {number} {what}')
         yield frame

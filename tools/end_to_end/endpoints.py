@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The processes at both ends of the node: a camera that publishes, a listener that notes receipts.
+The processes at both ends of the node: a camera that publishes, a listener that records receipts.
 
 python -m tools.end_to_end.endpoints camera|listener ...
 """
@@ -29,21 +29,21 @@ from surgseg_ros.node.outputs import RESULTS
 from tools.end_to_end.processes import answer, questions
 
 DEPTH: Final = 10
-"""What `create_publisher(Image, topic, 10)` gives: reliable, the last ten kept."""
+"""Depth of `create_publisher(Image, topic, 10)`: reliable, keep the last ten."""
 
 
 class Listener:
     """
-    Subscribes to masks and to /diagnostics; its callbacks only collect.
+    Subscribes to masks and /diagnostics; its callbacks only collect messages.
 
-    :param topic: of the masks.
+    :param topic: topic of the masks.
     :param others: further outputs of the node.
     """
 
     def __init__(self, topic: str, others: Sequence[str] = ()) -> None:
-        """Subscribe; the executor's thread runs the callbacks."""
+        """Subscribe; the thread of the executor runs the callbacks."""
         self.heard: dict[str, list[tuple[int, int]]] = {name: [] for name in others}
-        """The stamp and the time of receipt of each message, by output."""
+        """Stamp and time of receipt of each message, by output."""
         self._masks: list[tuple[int, int]] = []
         self._diagnostics: dict[str, Any] = {'count': 0, 'values': {}}
         self.node = rclpy.create_node('benchmark_listener', start_parameter_services=False)
@@ -55,12 +55,12 @@ class Listener:
             )
 
     def masks(self) -> list[tuple[int, int]]:
-        """Hand over the stamp and the time of receipt of each mask, and begin again."""
+        """Return stamp and time of receipt of each mask, and remove them."""
         taken, self._masks = self._masks, []
         return taken
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return the number of reports that came, and the values of the last one."""
+        """Return the number of reports received, and the values of the last one."""
         return self._diagnostics
 
     def _on_mask(self, cdr: bytes) -> None:
@@ -80,13 +80,13 @@ def send(
     publisher: Publisher, cdrs: 'itertools.cycle[bytes]', count: int, rate_hz: float
 ) -> list[tuple[int, int]]:
     """
-    Publish frames at even distances; one that is late does not delay the others.
+    Publish frames at equal intervals; a late frame does not delay the others.
 
-    :param publisher: of the images.
+    :param publisher: publisher of the images.
     :param cdrs: serialized images.
-    :param count: how many.
-    :param rate_hz: frames in a second.
-    :return: of each, its stamp and when it was handed to DDS, by the system's clock.
+    :param count: number of frames.
+    :param rate_hz: frames per second.
+    :return: stamp of each frame and time of its publication, by the system's clock.
     """
     sent = []
     started_s = time.monotonic()
@@ -102,9 +102,9 @@ def send(
 
 def run_camera(options: argparse.Namespace) -> None:
     """
-    Answer `send COUNT RATE` with the stamp and the time of sending of each frame.
+    Respond to `send COUNT RATE` with the stamp and the time of sending of each frame.
 
-    `readers` is answered with the number of subscriptions.
+    The response to `readers` is the number of subscriptions.
 
     :param options: `images` and `topic`.
     """
@@ -125,7 +125,7 @@ def run_camera(options: argparse.Namespace) -> None:
 
 def run_listener(options: argparse.Namespace) -> None:
     """
-    Answer `masks`, `diagnostics` and `heard`.
+    Respond to `masks`, `diagnostics` and `heard`.
 
     :param options: `topic` and `others`.
     """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Measures from the camera's publish to the listener's receipt: three processes over DDS, run by run.
+Measures from the camera's publication to the listener's receipt, in three processes over DDS.
 
 The verb `benchmark` calls it for `--end-to-end`.
 """
@@ -20,27 +20,27 @@ from surgseg_ros.node.middleware import shipped_profile
 from tools.end_to_end.processes import VARIANTS, Child, Settings, Variant, processes
 
 SETTLED_FRAMES: Final = 500
-"""After so many the node has all memory that it should ever need."""
+"""Number of frames after which the node should have allocated all memory."""
 
 REPORTED: Final = 300
-"""Frames that /diagnostics sums up."""
+"""Number of frames that /diagnostics summarizes."""
 
 _REPORT_S: Final = 60.0
-"""For two reports of the node, which makes one in a second."""
+"""Time for two reports of the node, which publishes one per second."""
 _QUIET_S: Final = 4.0
-"""After so long without a mask, at least, none is on its way."""
+"""Minimum time without a mask after which no more masks are expected."""
 _ANSWER_S: Final = 5.0
 _IN_A_ROW: Final = 3
-"""Frames that must come through, one by one, before any counts."""
+"""Consecutive single frames that must arrive before the measurement starts."""
 _LEAST_PATIENCE_S: Final = 60.0
-"""A node gets so long to start, at least."""
+"""Minimum time that a node may take to start."""
 
 
 class Sample(NamedTuple):
     """
-    The node's memory at one time.
+    The node's memory at a point in time.
 
-    :param frames: masks that it had published; 0 if it reports nothing.
+    :param frames: masks that it had published; 0 if it reports none.
     :param mib: resident memory.
     """
 
@@ -50,11 +50,11 @@ class Sample(NamedTuple):
 
 class Watch:
     """
-    Collects reports that have no frame in common, and samples of the memory.
+    Collects reports that have no frames in common, and samples of the memory.
 
     :param report: returns the node's last values in /diagnostics; empty if it reports none.
-    :param resident_mib: measures its memory.
-    :param rate_hz: of the camera.
+    :param resident_mib: returns its resident memory.
+    :param rate_hz: rate of the camera.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class Watch:
 
 def memory(samples: Sequence[Sample]) -> dict[str, Any]:
     """
-    Sum up the memory of a run.
+    Summarize the memory of a run.
 
     :param samples: in the order of time.
-    :return: MiB `after_500_frames` and `last`, the `frames` then, `growth` between both as a
-        share of the former, and `bytes_per_frame`, the slope of a line through all samples from
-        the former on; None where the run is too short for it.
+    :return: MiB `after_500_frames` and `last`, the `frames` at the last sample, `growth` between
+        both as a share of the former, and `bytes_per_frame`, the slope of a line through all
+        samples from the former on; None if the run is too short.
     """
     settled = [sample for sample in samples if sample.frames >= SETTLED_FRAMES]
     last = samples[-1] if samples else Sample(0, 0.0)
@@ -111,9 +111,9 @@ def memory(samples: Sequence[Sample]) -> dict[str, Any]:
 
 def resident_mib(process_id: int) -> float:
     """
-    Measure the resident memory of a process.
+    Return the resident memory of a process.
 
-    :param process_id: its number.
+    :param process_id: id of the process.
     :return: MiB.
     """
     pages = int(Path(f'/proc/{process_id}/statm').read_text().split()[1])
@@ -124,11 +124,11 @@ def common_settings(
     options: argparse.Namespace, images: Sequence[NDArray[np.uint8]], folder: Path
 ) -> Settings:
     """
-    Write the camera's images to a file, and collect what all runs have in common.
+    Write the camera's images to a file, and collect the common settings of all runs.
 
-    :param options: of the verb `benchmark`.
+    :param options: options of the verb `benchmark`.
     :param images: (H, W, 3) uint8 RGB, all of one size.
-    :param folder: for that file, and for logs that nobody wants to keep.
+    :param folder: folder for that file, and for logs that are not kept.
     :return: the settings.
     """
     path = folder / 'images.npy'
@@ -155,15 +155,15 @@ def take_turns(
     print_line: Callable[[str], None],
 ) -> dict[str, list[dict[str, Any]]]:
     """
-    Run each variant once in every round; no round begins that would end too late.
+    Run each variant once in every round; no round starts that would end too late.
 
-    :param options: `rounds`, and `logs` where the logs are to be kept.
-    :param names: of VARIANTS.
-    :param settings: of all runs.
-    :param end_s: when to end, by `time.monotonic`.
-    :param print_line: gets a line before each run.
-    :return: of each variant, its runs as `run` returns them.
-    :raises RuntimeError: if a process ends, or no mask comes.
+    :param options: `rounds`, and `logs`, the folder for logs.
+    :param names: names in VARIANTS.
+    :param settings: settings of all runs.
+    :param end_s: time at which to end, by `time.monotonic`.
+    :param print_line: called with a line before each run.
+    :return: the results of `run` by variant.
+    :raises RuntimeError: if a process ends, or no mask arrives.
     """
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     longest_s = 0.0
@@ -184,15 +184,14 @@ def take_turns(
 
 def run(variant: Variant, settings: Settings) -> dict[str, Any]:
     """
-    Run one variant once, in processes of its own.
+    Run one variant once, in separate processes.
 
-    :param variant: what to run.
-    :param settings: how.
-    :return: `latencies_ms`, counts, `memory_mib`, of further outputs `heard`, the number of
-        messages, and `heard_ms`, their latencies, and
-        `model_ms` and `slot_ms`: percentiles of our node, single times of the plain one; of ours
-        also `stages_ms` and `runtime`.
-    :raises RuntimeError: if a process ends, or no mask comes.
+    :param variant: the variant.
+    :param settings: settings of the run.
+    :return: `latencies_ms`, counts, `memory_mib`; for further outputs `heard`, the number of
+        messages, and `heard_ms`, their latencies; and `model_ms` and `slot_ms`: percentiles of our
+        node, single times of the plain node; for our node also `stages_ms` and `runtime`.
+    :raises RuntimeError: if a process ends, or no mask arrives.
     """
     with processes(variant, settings) as (node, camera, listener):
         quiet_s = _connect(node, camera, listener, settings.patience_s)
@@ -219,11 +218,11 @@ def run(variant: Variant, settings: Settings) -> dict[str, Any]:
 
 def latencies(sent: Sequence[tuple[int, int]], masks: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """
-    Match masks with the frames that they answer.
+    Match masks with their frames.
 
     :param sent: stamp and time of sending of each frame.
     :param masks: stamp and time of receipt of each mask.
-    :return: `received`, and `latencies_ms` of those.
+    :return: `received`, and `latencies_ms` of the received masks.
     """
     sent_ns = dict(sent)
     found = [(at_ns - sent_ns[stamp]) / 1e6 for stamp, at_ns in masks if stamp in sent_ns]
@@ -234,12 +233,12 @@ def counts(
     result: Mapping[str, Any], before: Mapping[str, str], after: Mapping[str, str]
 ) -> dict[str, int]:
     """
-    Count what became of the frames that got no mask.
+    Count the frames that have no mask by cause.
 
     :param result: `sent` and `received`.
-    :param before: the node's report before the run; empty where it makes none.
-    :param after: that after it.
-    :return: `dropped` by design, `rejected`, and `lost`: all others, by whatever cause.
+    :param before: the node's report before the run; empty if there is none.
+    :param after: the report after the run.
+    :return: `dropped` by design, `rejected`, and `lost`: all others.
     """
 
     def more(name: str) -> int:
@@ -259,10 +258,10 @@ def node_times(reports: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """
     Read the percentiles that the node reports in /diagnostics.
 
-    :param reports: its values, each over the last frames.
-    :return: `model_ms`, `slot_ms`, and in `stages_ms` all times by name, each with the mean of the
+    :param reports: values of reports, each over the last frames.
+    :return: `model_ms`, `slot_ms`, and in `stages_ms` all times by name, averaged over the
         reports.
-    :raises ValueError: if no report holds any.
+    :raises ValueError: if the reports contain none.
     """
     median = '_p50_ms'
     names = [key.removesuffix(median) for key in reports[-1] if key.endswith(median)]
@@ -276,11 +275,11 @@ def plain_times(
     times: Sequence[Mapping[str, float]], sent: Sequence[tuple[int, int]]
 ) -> dict[str, Any]:
     """
-    Choose the plain node's times of the frames that count.
+    Select the plain node's times of the measured frames.
 
-    :param times: `stamp_ns`, `model_ms` and `slot_ms` of each frame that it saw.
-    :param sent: stamp and time of sending of each frame that counts.
-    :return: `model_ms` and `slot_ms` of each.
+    :param times: `stamp_ns`, `model_ms` and `slot_ms` of each frame that it processed.
+    :param sent: stamp and time of sending of each measured frame.
+    :return: `model_ms` and `slot_ms` of each measured frame.
     """
     stamps = dict(sent)
     seen = [row for row in times if row['stamp_ns'] in stamps]
@@ -288,7 +287,7 @@ def plain_times(
 
 
 def _watch(node: Child, listener: Child, rate_hz: float, plain: bool) -> Watch:
-    """Watch a node from here; the plain one reports nothing."""
+    """Create the watch of a node; the plain node reports nothing."""
 
     def report() -> Mapping[str, str]:
         node.check()
@@ -298,7 +297,11 @@ def _watch(node: Child, listener: Child, rate_hz: float, plain: bool) -> Watch:
 
 
 def _connect(node: Child, camera: Child, listener: Child, start_s: float) -> float:
-    """Send single frames until some in a row come back; return after how long none comes more."""
+    """
+    Send single frames until several consecutive ones return.
+
+    Return the time after which no more masks are expected.
+    """
     end_s = time.monotonic() + start_s
     in_a_row, patience_s, longest_s = 0, _ANSWER_S, 0.0
     while in_a_row < _IN_A_ROW:
@@ -315,7 +318,7 @@ def _connect(node: Child, camera: Child, listener: Child, start_s: float) -> flo
 
         if _until(came, patience_s):
             in_a_row, longest_s = in_a_row + 1, max(longest_s, time.monotonic() - asked_s)
-        else:  # it is slower than that, or just subscribes again
+        else:  # it is slower, or is subscribing again
             in_a_row, patience_s = 0, 1.5 * patience_s
     quiet_s = max(_QUIET_S, 3 * longest_s)
     _remaining(node, listener, quiet_s)
@@ -323,7 +326,7 @@ def _connect(node: Child, camera: Child, listener: Child, start_s: float) -> flo
 
 
 def _remaining(node: Child, listener: Child, quiet_s: float) -> list[tuple[int, int]]:
-    """Collect masks until no more come."""
+    """Collect masks until no more arrive."""
     masks: list[tuple[int, int]] = []
     last_s = time.monotonic()
     while time.monotonic() - last_s < quiet_s:
@@ -336,7 +339,7 @@ def _remaining(node: Child, listener: Child, quiet_s: float) -> list[tuple[int, 
 
 
 def _settled(listener: Child) -> dict[str, str]:
-    """Wait for a report that was made after this call."""
+    """Wait for a report that was created after this call."""
     first = listener.ask('diagnostics')['count']
     if not _until(lambda: listener.ask('diagnostics')['count'] >= first + 2, _REPORT_S):
         raise RuntimeError('/diagnostics is silent: see the logs of the run')

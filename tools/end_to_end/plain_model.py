@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model run in the common way: PIL, torchvision, eager float32, interpolate, argmax."""
+"""A model in the common way: PIL, torchvision, eager float32, interpolation, argmax."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from surgseg_ros.core.timing import Stopwatch
 
 class PlainModel:
     """
-    The model of a folder, run as in the code of the paper.
+    The model of a folder, run like the code of the paper.
 
     :param folder: the model folder.
     :param device: `auto`, `cpu`, `cuda` …
@@ -31,8 +31,11 @@ class PlainModel:
         layers = load_network(self.spec, weights).layers
         self._layers = layers.to(memory_format=torch.contiguous_format).to(self.device)
         self.stage_ms: dict[str, float] = {}
-        """Milliseconds of `fit`, `network` and `upsample` of the last call; work of a GPU counts
-        in the stage that waits for it, the last one."""
+        """
+        Milliseconds of `fit`, `network` and `upsample` of the last call.
+
+        Work of a GPU counts in the stage that waits for it, the last one.
+        """
 
     @property
     def last_ms(self) -> float:
@@ -63,7 +66,7 @@ class PlainModel:
 
 def plain_ending(logits: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
     """
-    Take the largest of the logits interpolated to the image's size.
+    Compute the argmax of the logits, interpolated to the image's size.
 
     :param logits: (1, C, h, w).
     :param size: (height, width) of the image in pixels.

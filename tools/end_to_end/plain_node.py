@@ -2,8 +2,8 @@
 """
 A common, simple segmentation node, as a reference for the benchmark.
 
-It has a typed subscription, and one callback for everything: cv_bridge or its replacement, the
-model, and publishing.
+It has a typed subscription, and one callback for everything: cv_bridge or its replacement, model,
+and publication.
 """
 
 import argparse
@@ -32,16 +32,16 @@ DEPTH = 10
 
 class PlainNode(Node):
     """
-    Subscribes to images, publishes masks.
+    Subscribes to images, and publishes masks.
 
-    :param model: the model to run.
+    :param model: the model.
     :param topic: topic of the images.
     """
 
     def __init__(self, model: PlainModel, topic: str) -> None:
         super().__init__('plain_segmenter')
         self.times: list[dict[str, float]] = []
-        """Of each frame: its stamp, the model's time and the wait in DDS's queue."""
+        """For each frame: its stamp, the model's time and the wait in DDS's queue."""
         self._model = model
         self._bridge = converter()
         self._free_since_ns = 0
@@ -57,7 +57,8 @@ class PlainNode(Node):
         answer.data = array.array('B', mask.tobytes())  # as cv_bridge does it
         self._masks.publish(answer)
         stamp = message.header.stamp
-        # It waited while the previous frame kept the node busy; taking it does not count.
+        # The frame waited while the previous one was processed; the time of taking it is not
+        # included.
         wait_ms = max(0.0, (self._free_since_ns - info['received_timestamp']) / 1e6)
         self._free_since_ns = time.time_ns()
         self.times.append(
@@ -69,14 +70,14 @@ class PlainNode(Node):
         )
 
 
-def _answer_questions(node: PlainNode) -> None:
+def _serve_requests(node: PlainNode) -> None:
     for _ in questions():
         answer(list(node.times))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Run the node until it is interrupted; each line of standard input asks for its times so far.
+    Run the node until it is interrupted; each line on standard input requests its times so far.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
@@ -94,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = PlainModel(options.model, options.device)
     rclpy.init(args=[])
     node = PlainNode(model, options.topic)
-    threading.Thread(target=_answer_questions, args=(node,), daemon=True).start()
+    threading.Thread(target=_serve_requests, args=(node,), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)
     node.destroy_node()

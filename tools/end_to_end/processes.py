@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The processes of a run over DDS: how they are started, asked and ended, and which a run has.
+The processes of a run over DDS: their start, requests to them, and their end.
 
-One line asks a process, one line of JSON answers.
+A request is one line, and the response is one line of JSON.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from surgseg_ros.node.middleware import (
 )
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-"""From where the processes import this checkout, whatever the working directory is."""
+"""Folder from which the processes import this checkout, independent of the working directory."""
 
 TOPIC: Final = '/benchmark/image'
 _ENDPOINTS: Final = 'tools.end_to_end.endpoints'
@@ -36,11 +36,11 @@ _KEEP: Final = {
     'MALLOC_MMAP_THRESHOLD_': str(32 << 20),
     'MALLOC_TRIM_THRESHOLD_': str(256 << 20),
 }
-"""For the listener of any node: else each mask's pages are cleared again, which takes 3 ms."""
+"""For every listener: otherwise, each mask's pages are cleared again, which takes 3 ms."""
 
 _PATIENCE_S: Final = 20.0
 _HURRY_S: Final = 0.25
-"""So long each process may take to end: after a run, and after an interruption of this one."""
+"""Time that each process may take to end: after a run, and after an interruption of this one."""
 
 _ANSWER_S: Final = 90.0
 _END_S: Final = 20.0
@@ -57,12 +57,12 @@ if os.getppid() == int(sys.argv[1]):
 
 class Child:
     """
-    A process of the benchmark, which is this Python with a module to run.
+    A process of the benchmark, which runs a module with this Python.
 
-    :param module: what to run.
+    :param module: name of the module.
     :param arguments: its arguments.
-    :param environment: all of its environment.
-    :param log: file for its stderr; errors name the process as this file.
+    :param environment: the complete environment.
+    :param log: file for its stderr, whose name is used in errors.
     """
 
     def __init__(
@@ -83,12 +83,12 @@ class Child:
 
     @property
     def process_id(self) -> int:
-        """The number of the process."""
+        """The id of the process."""
         return self._process.pid
 
     def check(self) -> None:
         """
-        Check that it is running.
+        Check that the process is running.
 
         :raises RuntimeError: if it has ended, with the end of its log.
         """
@@ -103,13 +103,13 @@ class Child:
         lasting_s: float = 0.0,
     ) -> Any:
         """
-        Ask, and wait for the answer.
+        Send a request, and wait for the response.
 
-        :param question: a line.
+        :param question: the request, a line.
         :param meanwhile: called about once a second.
-        :param lasting_s: how long what is asked for takes.
-        :return: what the line of JSON holds.
-        :raises RuntimeError: if it has ended, or does not answer.
+        :param lasting_s: duration of the request.
+        :return: content of the JSON response.
+        :raises RuntimeError: if the process has ended, or does not respond.
         """
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
@@ -129,45 +129,45 @@ class Child:
         return json.loads(line)
 
     def stop(self) -> None:
-        """Ask it to end as Ctrl-C would, so that it leaves no shared memory behind."""
+        """Interrupt the process as by Ctrl-C, so that it leaves no shared memory behind."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
 
     def end(self, patience_s: float = _END_S) -> None:
         """
-        End it, and wait until it has ended.
+        End the process, and wait for it.
 
-        :param patience_s: how long it may take; then it is killed.
+        :param patience_s: time after which it is killed.
         """
         try:
             self.stop()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.communicate(timeout=patience_s)
-        finally:  # an interrupt while it waits must not leave it
+        finally:  # an interrupt during the wait must not leave it running
             self._process.kill()
             self._process.communicate()
 
 
 def questions() -> Iterator[list[str]]:
-    """Read, in a child, one question after another, split into words, until the end of input."""
+    """Read requests in a child process, split into words, until the end of input."""
     for line in sys.stdin:
         yield line.split()
 
 
 def answer(value: Any) -> None:
     """
-    Answer, in a child, the question just read.
+    Respond to the last request, in a child process.
 
-    :param value: what JSON can hold.
+    :param value: a value that can be written as JSON.
     """
     print(json.dumps(value), flush=True)
 
 
 class Variant(NamedTuple):
     """
-    What is run.
+    A variant of the run.
 
-    :param plain: the plain node instead of this package's.
+    :param plain: whether the plain node runs instead of this package's.
     :param camera_profile: whether the camera has the profile for large images.
     :param node_profile: whether node and listener have it.
     """
@@ -186,19 +186,19 @@ VARIANTS: Final = {
 
 class Settings(NamedTuple):
     """
-    What all runs have in common.
+    The common settings of all runs.
 
     :param model: the model folder.
     :param images: .npy file of (N, H, W, 3) uint8 RGB.
-    :param rate_hz: of the camera.
-    :param frames: of a run.
-    :param folder: for logs.
+    :param rate_hz: rate of the camera.
+    :param frames: number of frames of a run.
+    :param folder: folder for logs.
     :param profile: the Fast DDS profile, or NO_PROFILE.
     :param device: `auto`, `cpu` …
-    :param threads: of torch on the CPU; 0: torch's choice.
+    :param threads: number of torch's threads on the CPU; 0: torch's default.
     :param parameters: further parameters of the node, `runtime` for example.
-    :param outputs: of the node, which the listener hears besides the mask.
-    :param patience_s: how long the first masks may take.
+    :param outputs: further outputs of the node to which the listener subscribes.
+    :param patience_s: maximum time until the first masks.
     """
 
     model: str
@@ -216,7 +216,7 @@ class Settings(NamedTuple):
 
 def environment(with_profile: bool, profile: str) -> dict[str, str]:
     """
-    Make a process's environment: DDS on this machine alone, with the profile or without any.
+    Return the environment of a process: DDS on this machine only, with or without the profile.
 
     :param with_profile: whether the process gets it.
     :param profile: the XML file, or NO_PROFILE.
@@ -244,11 +244,11 @@ def _end(children: Sequence[Child], patience_s: float) -> None:
 @contextlib.contextmanager
 def processes(variant: Variant, settings: Settings) -> Iterator[tuple[Child, Child, Child]]:
     """
-    Run node, camera and listener; what was started is ended, whatever happens.
+    Run node, camera and listener; all that was started is ended in any case.
 
-    :param variant: what to run.
-    :param settings: how.
-    :return: context with the three.
+    :param variant: the variant.
+    :param settings: settings of the run.
+    :return: context with the three processes.
     """
     children: list[Child] = []
 
@@ -288,7 +288,7 @@ def _node_arguments(settings: Settings) -> list[str]:
         'model': settings.model,
         'device': settings.device,
         'cpu_threads': str(settings.threads),
-        'stale_after_ms': '600000',  # all masks count, however late
+        'stale_after_ms': '600000',  # no mask is too late
         **settings.parameters,
     }
     given = [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]

@@ -19,7 +19,7 @@ from tools.fuzz.seeds import seeds
 ROOT: Final = Path(__file__).resolve().parents[2]
 CORPUS: Final = ROOT / 'test' / 'messages' / 'corpus'
 LONGEST_S: Final = 60.0
-"""Timeout of a message on a busy machine; then the process prints where it hangs, and ends."""
+"""Timeout of a message on a busy machine; then the process prints its stack, and ends."""
 
 
 def main() -> int:
@@ -46,7 +46,7 @@ def main() -> int:
 
 def refuse(kind: str, seed: int, number: int) -> dict[str, Any]:
     """
-    Check malformed messages until a number of them was refused.
+    Check malformed messages until a number of them was rejected.
 
     :param kind: a key of TYPES.
     :param seed: of the random choice.

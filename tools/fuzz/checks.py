@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sends a message through all steps from CDR to a mask's CDR, and checks what must always hold."""
+"""Processes a message from CDR to a mask's CDR, and checks the guarantees."""
 
 import io
 import struct
@@ -15,7 +15,7 @@ from surgseg_ros.node.worker import read_image
 TYPES: Final = {'image': IMAGE, 'compressed': COMPRESSED_IMAGE}
 
 LONGEST_TEXT: Final = 1000
-"""Maximum length of a refusal: log text must not grow with the message."""
+"""Maximum length of an error: log text must not grow with the message."""
 
 
 class ViolatedGuaranteeError(Exception):
@@ -27,7 +27,7 @@ class Seen(NamedTuple):
     The content of a message, read independently of rosbags.
 
     :param header: seconds, nanoseconds and the bytes of frame_id.
-    :param size: (height, width) of an Image; None of a CompressedImage.
+    :param size: (height, width) of an Image; None for a CompressedImage.
     :param rest: the bytes after that.
     """
 
@@ -65,9 +65,9 @@ def check(cdr: bytes, kind: str) -> str:
 
 def look(cdr: bytes, kind: str) -> Seen:
     """
-    Read a message by only the rules of CDR.
+    Read a message using only the rules of CDR.
 
-    :param cdr: of a message that was accepted.
+    :param cdr: a message that was accepted.
     :param kind: a key of TYPES.
     :return: its content.
     """
@@ -99,7 +99,7 @@ def file_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _compare(came: Seen, went: Seen, message: Any) -> None:
-    """Compare the mask's message with the image's."""
+    """Compare the messages of mask and image."""
     if went.header != came.header:
         raise ViolatedGuaranteeError(f'the header {came.header} became {went.header}')
     size = came.size or file_size(bytes(message.data)) or went.size

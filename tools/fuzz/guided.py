@@ -16,7 +16,7 @@ LARGEST_MESSAGE_BYTES = 1 << 16
 
 def main() -> None:
     """Fuzz one kind of message; libFuzzer ends the process, with an error if it found one."""
-    # Imported here, since atheris instruments what is imported within this block.
+    # Imported here, since atheris instruments modules that are imported within this block.
     with atheris.instrument_imports(include=['rosbags', 'surgseg_ros.messages']):
         from tools.fuzz import checks
         from tools.fuzz.malformed import BYTES, FIELDS
@@ -64,7 +64,7 @@ def _options(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _instrument_generated_code(types: Iterable[str]) -> None:
-    """Instrument the functions that rosbags generates at run time, without an import to hook."""
+    """Instrument functions that rosbags generates at run time, which are not imported."""
     from surgseg_ros.messages.serialization import TYPES
 
     for name in (*types, 'std_msgs/msg/Header', 'builtin_interfaces/msg/Time'):

@@ -22,11 +22,11 @@ Change = Callable[[random.Random, bytearray], None]
 
 def malformed(kind: str, seed: int) -> Iterator[bytes]:
     """
-    Corrupt valid messages, in one to four places each.
+    Corrupt valid messages, at one to four positions each.
 
     :param kind: `image` or `compressed`.
-    :param seed: of the random choice.
-    :return: CDR, without end; some can still be converted to an image.
+    :param seed: seed of the random choice.
+    :return: an endless sequence of CDR; some can still be converted to an image.
     """
     chance = random.Random(seed)
     good = list(seeds(kind).values())
@@ -44,7 +44,7 @@ def _flip(chance: random.Random, cdr: bytearray) -> None:
 
 
 def _number(chance: random.Random, cdr: bytearray) -> None:
-    """Write a problematic number where a number may be."""
+    """Write a problematic number at a position where a number may be."""
     if len(cdr) >= 8:
         place = chance.randrange(0, min(len(cdr), 100) - 3, 4)
         order = chance.choice('<>')
@@ -75,7 +75,7 @@ def _junk(chance: random.Random, cdr: bytearray) -> None:
 
 
 def _representation(chance: random.Random, cdr: bytearray) -> None:
-    """Claim another representation: the other byte order, a parameter list, XCDR 2."""
+    """Set another representation: the other byte order, a parameter list, XCDR 2."""
     cdr[:2] = bytes([chance.choice((0, 0, 0, 1, 255)), chance.randrange(12)])
 
 
@@ -92,7 +92,7 @@ BYTES: Final[tuple[Change, ...]] = (
 
 
 def _field(name: str, choose: Callable[[random.Random], object]) -> Change:
-    """Make a change that sets a field to another value, if the message still has fields."""
+    """Create a change that sets a field to another value, if the message still has fields."""
 
     def change(chance: random.Random, cdr: bytearray) -> None:
         kind = 'compressed' if name == 'format' else 'image'
@@ -165,4 +165,4 @@ FIELDS: Final[dict[str, tuple[Change, ...]]] = {
         _not_utf8,
     ),
 }
-"""Changes that depend on the layout of a message of that kind."""
+"""Changes that depend on the layout of a kind of message."""

@@ -45,10 +45,10 @@ _FILES: Final = {
 
 def seeds(kind: str) -> dict[str, bytes]:
     """
-    Make valid messages.
+    Create valid messages.
 
     :param kind: `image` or `compressed`.
-    :return: CDR by a descriptive name.
+    :return: CDR by descriptive name.
     """
     return dict(_images() if kind == 'image' else _compressed())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fits the limits of the gates on synthetic scenes, and counts their alarms on others."""
+"""Fits the limits of the gates on synthetic scenes, and counts their alarms on other scenes."""
 
 import argparse
 import itertools
@@ -20,18 +20,18 @@ from tools.gates.spoiling import SEVERITIES, SPOILERS, RgbArray, Source
 
 FIT_SEED: Final = 840_000_000
 TEST_SEED: Final = 850_000_000
-"""Scenes whose seeds no model has seen; those for the limits differ from those for the table."""
+"""Scenes with seeds outside all training data; those for the limits and the table differ."""
 
 _FIELD_S: Final = 0.1
-"""Time between fields; a fiftieth is real, but scenes move more slowly than surgeons."""
+"""Time between fields; really it is 1/50 s, but the scenes move more slowly than surgeons."""
 
 
 class Counted(NamedTuple):
     """
     The values of a gate's metric.
 
-    :param good: of good images.
-    :param spoiled: by severity, of images that are degraded in the gate's own way.
+    :param good: values of good images.
+    :param spoiled: values of images with the degradation of this gate, by severity.
     """
 
     good: list[float]
@@ -40,7 +40,7 @@ class Counted(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Fit, count and print.
+    Fit the limits, count the alarms, and print a table.
 
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
@@ -74,10 +74,10 @@ def sources(seed: int, count: int, size: Sequence[int]) -> Iterator[Source]:
     """
     Draw scenes.
 
-    :param seed: of the first.
-    :param count: how many.
+    :param seed: seed of the first scene.
+    :param count: number of scenes.
     :param size: (height, width) in pixels.
-    :return: two images of each, a field apart.
+    :return: two images of each scene, one field apart.
     """
     for place in tqdm(range(count), 'scenes', leave=False):
         scene = Scene(seed + place, (size[0], size[1]), 1 / _FIELD_S)
@@ -86,10 +86,10 @@ def sources(seed: int, count: int, size: Sequence[int]) -> Iterator[Source]:
 
 def measure(images: Iterator[Source]) -> dict[str, Counted]:
     """
-    Compute each gate's metric on good images and on those degraded in its own way.
+    Compute each gate's metric on good images and on images with its degradation.
 
     :param images: good images.
-    :return: by gate.
+    :return: the values by gate.
     """
     rng = np.random.default_rng(0)
     counted = {name: Counted([], {s: [] for s in SEVERITIES}) for name in SPOILERS}
@@ -107,11 +107,11 @@ def measure(images: Iterator[Source]) -> dict[str, Counted]:
 
 def fit(name: str, counted: Counted) -> float:
     """
-    Choose a limit.
+    Choose a limit as the midpoint between good and degraded images.
 
-    :param name: of the gate.
-    :param counted: its values.
-    :return: the midpoint between the worst good image and the mildest fully degraded one.
+    :param name: name of the gate.
+    :param counted: values of its metric.
+    :return: the midpoint between the worst good image and the best fully degraded image.
     """
     spoiled = counted.spoiled[SEVERITIES[-1]]
     if GATES[name].below:
@@ -121,10 +121,10 @@ def fit(name: str, counted: Counted) -> float:
 
 def table(fitted: Mapping[str, float], tested: Mapping[str, Counted]) -> str:
     """
-    Format the limits and the alarms that they give.
+    Format the limits and their alarms.
 
-    :param fitted: by gate, the limit that `fit` chose.
-    :param tested: by gate, values of images that were not used for that.
+    :param fitted: fitted limit by gate.
+    :param tested: values by gate of images that were not used for fitting.
     :return: Markdown.
     """
     heads = ['gate', 'fitted', 'in use', 'false alarms', *(f'at {s:g}' for s in SEVERITIES)]
@@ -147,7 +147,7 @@ def alarms_of(video: Path, roi: Sequence[int] | None) -> str:
     """
     Count the alarms of the gates with the limits in use.
 
-    :param video: the file.
+    :param video: file of the video.
     :param roi: x, y, width and height of the part to use, or None.
     :return: a description.
     """
@@ -167,9 +167,9 @@ def alarms_of(video: Path, roi: Sequence[int] | None) -> str:
 
 def draw(folder: Path, source: Source) -> None:
     """
-    Show the severities as images.
+    Write sheets that show the severities as images.
 
-    :param folder: for a sheet per gate, severities from left to right.
+    :param folder: folder for a sheet per gate, with severities from left to right.
     :param source: the good image.
     """
     folder.mkdir(parents=True, exist_ok=True)

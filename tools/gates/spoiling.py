@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Degrades images, each kind with a severity from 0 (not at all) to 1 (fully)."""
+"""Degradations of images, with a severity from 0 (none) to 1 (full)."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -17,10 +17,10 @@ SEVERITIES: Final = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 class Source(NamedTuple):
     """
-    Two images of a scene, one after the other.
+    Two consecutive images of a scene.
 
     :param first: (H, W, 3) uint8 RGB.
-    :param second: the same, a field later.
+    :param second: likewise, one field later.
     """
 
     first: RgbArray
@@ -61,7 +61,7 @@ def bleed(source: Source, severity: float, rng: Generator) -> RgbArray:
 
 
 def leave(source: Source, severity: float, rng: Generator) -> RgbArray:
-    """Draw a room instead: walls, drapes, lamps, people; a part of the scene stays."""
+    """Draw a room instead: walls, drapes, lamps, people; part of the scene remains."""
     height, width = source.first.shape[:2]
     room = np.empty_like(source.first)
     room[:] = rng.uniform(90, 190) + rng.uniform(-8, 8, 3)
@@ -87,11 +87,11 @@ _ROOM: Final = np.array(
     ],
     float,
 )  # fmt: skip
-"""Drapes, gowns, walls, steel, skin, screens."""
+"""Colours of drapes, gowns, walls, steel, skin, screens."""
 
 
 def weave(source: Source, severity: float, rng: Generator) -> RgbArray:
-    """Take every other row from the next field, in a part of the image."""
+    """Take every other row from the next field, in part of the image."""
     woven = source.first.copy()
     columns = round(severity * woven.shape[1])
     woven[1::2, :columns] = source.second[1::2, :columns]
@@ -113,7 +113,7 @@ SPOILERS: Final[Mapping[str, Spoiler]] = {
 
 
 def _clouds(size: tuple[int, int], rng: Generator) -> NDArray[np.float32]:
-    """(H, W) smooth noise of mean 0 and standard deviation 1."""
+    """Return (H, W) smooth noise of mean 0 and standard deviation 1."""
     coarse = rng.standard_normal((6, 10)).astype(np.float32)
     clouds = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
     return np.asarray((clouds - clouds.mean()) / clouds.std(), np.float32)
@@ -133,7 +133,7 @@ def _mixed(
 
 
 def _noisy(image: RgbArray, rng: Generator) -> RgbArray:
-    """Add sensor noise: what degrades the image before the sensor does not reduce the noise."""
+    """Add sensor noise: degradations before the sensor do not reduce it."""
     height, width = image.shape[:2]
     top, left = rng.integers(0, _SPARE_PX, 2)
     noise = _noise(height, width)[top : top + height, left : left + width]
@@ -142,7 +142,7 @@ def _noisy(image: RgbArray, rng: Generator) -> RgbArray:
 
 @lru_cache(maxsize=1)
 def _noise(height: int, width: int) -> NDArray[np.int16]:
-    """Make noise once, larger than the image, so that each image uses another part."""
+    """Create noise once, larger than the image, so that each image uses another part."""
     rng = np.random.default_rng(0)
     size = (height + _SPARE_PX, width + _SPARE_PX, 3)
     return np.asarray(np.rint(1.5 * rng.standard_normal(size, np.float32)), np.int16)

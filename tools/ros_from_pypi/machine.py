@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks what this machine has: a sourced ROS 2, a compiler, Python's headers."""
+"""Checks the requirements of this machine: a sourced ROS 2, a compiler, Python's headers."""
 
 import importlib.metadata
 import importlib.util
@@ -17,7 +17,7 @@ class SetUpError(Exception):
 
 
 def sourced_ros() -> str:
-    """Name the sourced ROS 2 distribution; '' if there is none."""
+    """Return the name of the sourced ROS 2 distribution; '' if there is none."""
     return os.environ.get('ROS_DISTRO', '') if os.environ.get('AMENT_PREFIX_PATH') else ''
 
 
@@ -26,7 +26,7 @@ def check(ros: str) -> None:
     Check the requirements of set-up before it starts.
 
     :param ros: the sourced distribution, or ''.
-    :raises SetUpError: with the first requirement that is missing, in one line.
+    :raises SetUpError: for the first missing requirement, in one line.
     """
     version = f'{sys.version_info.major}.{sys.version_info.minor}'
     if importlib.util.find_spec('ensurepip') is None:
@@ -38,7 +38,7 @@ def check(ros: str) -> None:
 
 
 def constraints() -> str:
-    """Keep NumPy 1 if the machine has it: its ROS 2 was compiled against that."""
+    """Keep NumPy 1 if the machine has it: its ROS 2 was compiled against that version."""
     try:
         numpy = importlib.metadata.version('numpy')
     except importlib.metadata.PackageNotFoundError:
@@ -47,7 +47,7 @@ def constraints() -> str:
 
 
 def _check_ros(ros: str) -> None:
-    """Check that the sourced ROS 2 works with this Python, and has the messages."""
+    """Check that the sourced ROS 2 works with this Python, and that its messages exist."""
     for module, remedy in (
         ('rclpy', 'PYTHON=/usr/bin/python3 make setup, or the Python of that ROS 2'),
         ('vision_msgs.msg', 'rosdep install --from-paths . --ignore-src, then make setup'),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds vision_msgs into an environment that has its ROS 2 from PyPI."""
+"""Builds vision_msgs in an environment that has ROS 2 from PyPI."""
 
 import os
 import re
@@ -13,7 +13,7 @@ PACKAGE = FOLDER / 'vision_msgs'
 
 
 def sources() -> list[Path]:
-    """List what the build depends on besides the messages."""
+    """List the sources of the build besides the messages."""
     return [Path(__file__), *sorted(PACKAGE.iterdir())]
 
 

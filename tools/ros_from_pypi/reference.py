@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-`make test-reference`: runs tests with NumPy and OpenCV as in Ubuntu 24.04.
+`make test-reference`: runs tests with the NumPy and OpenCV of Ubuntu 24.04.
 
-`.venv.reference` contains only these two. All other packages are those of `.venv`, after them on
-the path, so that PyTorch is neither downloaded nor stored twice. The Python of `.venv` starts it,
-since it has found the libraries of ROS 2 and passes them on.
+`.venv.reference` contains only these two. All other packages are those of `.venv`, which comes
+later in the path, so that PyTorch is neither downloaded nor stored twice. The Python of `.venv`
+starts it, since it has found the libraries of ROS 2 and passes them on.
 """
 
 import json
@@ -19,7 +19,7 @@ from set_up import ROOT, STAMP, Runner, digest, locked
 
 PINNED = ('numpy==1.26.4', 'opencv-python-headless==4.6.0.66')
 LATEST_PYTHON = (3, 12)
-"""Later versions of Python have no wheels of that NumPy."""
+"""Last Python version for which that NumPy has wheels."""
 
 FOLDER = ROOT / '.venv.reference'
 KEY = FOLDER / 'made_from.txt'
@@ -36,9 +36,9 @@ def main() -> int:
     """
     Create the environment if necessary, and replace this process by pytest in it.
 
-    The command line's arguments are given to pytest.
+    The command-line arguments are passed to pytest.
 
-    :return: the exit status if that is not possible.
+    :return: the exit status if this is not possible.
     """
     if sys.version_info[:2] > LATEST_PYTHON:
         last, this = ('.'.join(map(str, v)) for v in (LATEST_PYTHON, sys.version_info[:2]))
@@ -73,7 +73,7 @@ def make(run: Runner) -> None:
     pip = (sys.executable, '-m', 'pip', '--disable-pip-version-check', 'install')
     run(*pip, '--no-deps', '--only-binary', ':all:', '--target', packages, *PINNED)
     base = sysconfig.get_path('purelib')
-    # A path alone would omit what .pth files add, such as this package.
+    # A path alone would omit the effects of .pth files, such as this package.
     (packages / 'base.pth').write_text(f'import site; site.addsitedir({base!r})\n')
     KEY.write_text(key)
 

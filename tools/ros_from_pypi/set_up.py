@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make setup`: creates .venv, with ROS 2 from PyPI or for the ROS 2 that is sourced."""
+"""`make setup`: creates .venv, with ROS 2 from PyPI or for a sourced ROS 2."""
 
 import contextlib
 import fcntl
@@ -31,12 +31,12 @@ MESSAGES = ROOT / 'surgseg_ros' / 'messages' / 'vision_msgs' / 'msg'
 
 class Stage(NamedTuple):
     """
-    A part of set-up, repeated when its inputs change.
+    A stage of set-up, repeated when its inputs change.
 
     :param name: its key in the stamp.
-    :param notice: printed when it starts.
-    :param inputs: the files it depends on.
-    :param act: performs it.
+    :param notice: text printed when it starts.
+    :param inputs: the files on which it depends.
+    :param act: the function that performs it.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Stage(NamedTuple):
 
 
 class Runner:
-    """Runs commands that write into the log and hold the lock, even if this process dies."""
+    """Runs commands that write to the log and hold the lock, even if this process dies."""
 
     def __init__(self, lock: int) -> None:
         self._lock = lock
@@ -74,7 +74,7 @@ def wait(process: 'subprocess.Popen[bytes]', start: int) -> int:
     """
     Wait for a command, and show its progress from time to time.
 
-    :param process: it writes into the log.
+    :param process: the process, which writes to the log.
     :param start: position in the log at which its output starts.
     :return: its exit status.
     """
@@ -104,7 +104,7 @@ def main() -> int:
 
 @contextlib.contextmanager
 def locked() -> Iterator[int]:
-    """Lock this checkout; waits for another set-up of it."""
+    """Lock this checkout; wait for another set-up of it."""
     with (ROOT / '.venv.lock').open('w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,7 +115,7 @@ def locked() -> Iterator[int]:
 
 
 def set_up(run: Runner) -> None:
-    """Bring .venv up to date, stage by stage; a finished stage is recorded in the stamp."""
+    """Update .venv, stage by stage; finished stages are recorded in the stamp."""
     ros = machine.sourced_ros()
     stamp = read_stamp()
     if stamp is None:
@@ -171,7 +171,7 @@ def make_venv(ros: str, run: Runner) -> dict[str, str]:
 
 
 def lock_files(ros: str) -> list[Path]:
-    """Find the exact versions that CI requests with LOCKED=1, if there are any for this Python."""
+    """Return the lock file that CI requests with LOCKED=1, if there is one for this Python."""
     lock = FOLDER / f'lock-{sysconfig.get_python_version()}.txt'
     return [lock] if os.environ.get('LOCKED') == '1' and not ros and lock.is_file() else []
 
@@ -181,24 +181,24 @@ def install(extras: str, run: Runner, lock: list[Path]) -> None:
     constraints = VENV / 'constraints.txt'
     constraints.write_text(machine.constraints())
     pip = (VENV / 'bin' / 'python', '-m', 'pip', '--disable-pip-version-check', 'install')
-    run(*pip, '--upgrade', 'pip')  # the one that comes with Python can be years old, and slow
+    run(*pip, '--upgrade', 'pip')  # the pip that comes with Python can be years old, and slow
     # pip compiles to byte code: if the environment forbids Python to write byte code, each process
-    # would spend many seconds on compiling torch.
+    # would otherwise spend many seconds on compiling torch.
     package = ('--editable', f'.[{extras}]')
     for path in lock:
         try:
             return run(*pip, '-c', constraints, '-c', path, *package)
-        except SetUpError as error:  # a package index need not keep all versions for ever
+        except SetUpError as error:  # a package index may remove versions
             print(f'make setup: without {path.name}, as that failed:\n{error}', flush=True)
     run(*pip, '-c', constraints, *package)
 
 
 def read_stamp() -> dict[str, str] | None:
-    """Read the stamp of the environment; None if there is none, or it is not usable."""
+    """Read the stamp of the environment; None if it does not exist or is not usable."""
     if not STAMP.exists():
         return None
     stamp: dict[str, str] = json.loads(STAMP.read_text())
-    # An incomplete installation is not repaired but made again; so is one whose checkout was
+    # An incomplete environment is not repaired, but created again; likewise one whose checkout was
     # moved, or whose Python was removed.
     whole = 'packages' in stamp and stamp['root'] == str(ROOT)
     return stamp if whole and (VENV / 'bin' / 'python').exists() else None
@@ -212,7 +212,7 @@ def write_stamp(stamp: dict[str, str]) -> None:
 
 
 def discard_unfinished() -> None:
-    """Remove an environment that an earlier set-up left unfinished; never someone else's."""
+    """Remove an unfinished environment of an earlier set-up, but no other one."""
     discarded = ROOT / '.venv.discarded'
     shutil.rmtree(discarded, ignore_errors=True)
     if not VENV.exists():
@@ -224,7 +224,7 @@ def discard_unfinished() -> None:
 
 
 def check_fits(stamp: dict[str, str], ros: str) -> None:
-    """Refuse to mix two ROS 2 or two Pythons in one environment."""
+    """Refuse to mix two ROS 2 or two Python versions in one environment."""
     if stamp['ros'] != ros:
         had, now = stamp['ros'] or 'ROS 2 from PyPI', ros or 'no ROS 2 sourced'
         raise SetUpError(f'.venv was made for {had}, and there is {now} now: make clean first')

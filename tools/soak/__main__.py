@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make soak`: runs the node under random faults, and measures how soon it reports stale."""
+"""`make soak`: runs the node under random faults, and measures the delay until stale."""
 
 import argparse
 import contextlib
@@ -31,9 +31,9 @@ ALLOWED_MS: Final = 50.0
 LARGEST_GROWTH: Final = 0.02
 VALID: Final = ('valid',)
 _APART: Final = 35
-"""Two restarts within 30 images look like two cameras that alternate."""
+"""Minimum distance of restarts in images: two within 30 look like two alternating cameras."""
 LIMITED: Final = ('valid', 'degraded')
-"""With a model that is not for research, the status is never better than degraded."""
+"""States of a running node: with a model not for research, the best is degraded."""
 
 
 class Check(NamedTuple):
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Run the soak test, and write the results.
 
     :param argv: the arguments; those of the command line by default.
-    :return: the exit status: 1 if something does not hold.
+    :return: the exit status: 1 if a check fails.
     """
     parser = argparse.ArgumentParser(prog='python -m tools.soak', description=__doc__)
     add = parser.add_argument

@@ -16,7 +16,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
 BYTES: Final = {'rgb8': 3, 'bgr8': 3, 'mono8': 1, 'rgba8': 4}
-"""Encodings that it can publish, with their bytes per pixel."""
+"""Encodings of the camera, with their bytes per pixel."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add('--best-effort', action='store_true')
     options = parser.parse_args(argv)
     state = {'rate': options.rate, 'size': options.size, 'encoding': options.encoding}
-    threading.Thread(target=_obey, args=(state,), daemon=True).start()
+    threading.Thread(target=_read_commands, args=(state,), daemon=True).start()
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node(f'soak_camera_{os.getpid()}', start_parameter_services=False)
     reliability = ReliabilityPolicy.BEST_EFFORT if options.best_effort else None
@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def image_msg(size: str, encoding: str, stamp_ns: int) -> Image:
     """
-    Make an image with a gradient from dark to bright.
+    Create an image with a gradient from dark to bright.
 
-    :param size: width and height, `640x360` for example.
+    :param size: width and height, such as `640x360`.
     :param encoding: a key of BYTES.
     :param stamp_ns: nanoseconds.
     :return: the message.
@@ -69,7 +69,7 @@ def image_msg(size: str, encoding: str, stamp_ns: int) -> Image:
     return image
 
 
-def _obey(state: dict[str, str]) -> None:
+def _read_commands(state: dict[str, str]) -> None:
     for line in sys.stdin:
         name, value = line.split()
         state[name] = value

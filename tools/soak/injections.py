@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The faults of the soak test, injected one at a time; after each, a camera is running."""
+"""The faults of the soak test, which are injected one at a time; a camera runs after each."""
 
 import random
 import signal
@@ -20,7 +20,7 @@ class Setup:
 
     :param node: the node's process.
     :param watch: the listener.
-    :param options: for each camera.
+    :param options: options of each camera.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The camera's process, and the resource usage of processes."""
+"""The process of the camera, and the resource usage of processes."""
 
 import contextlib
 import subprocess
@@ -16,8 +16,8 @@ class CameraProcess:
     """
     A camera process that can be killed, paused and reconfigured.
 
-    :param topic: where it publishes.
-    :param options: for tools.soak.camera.
+    :param topic: the topic on which it publishes.
+    :param options: options of tools.soak.camera.
     """
 
     def __init__(self, topic: str, *options: str) -> None:
@@ -51,7 +51,7 @@ class Usage(NamedTuple):
     """
     The resources of a process.
 
-    :param resident_kib: memory.
+    :param resident_kib: resident memory.
     :param threads: number of threads.
     :param files: number of open files.
     :param gpu_kib: used memory of the GPU, by any process; 0 without a GPU.
@@ -67,8 +67,8 @@ def usage(pid: int) -> Usage:
     """
     Read the resources of a process from the system.
 
-    :param pid: of the process.
-    :return: the present usage.
+    :param pid: id of the process.
+    :return: the current usage.
     """
     lines = Path(f'/proc/{pid}/status').read_text().splitlines()
     values = dict(line.split(':', 1) for line in lines)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frees shared memory that killed processes leave behind."""
+"""Removes shared memory that killed processes left behind."""
 
 import shutil
 import subprocess
@@ -12,9 +12,10 @@ FOLDER: Final = Path('/dev/shm')
 
 def clear_shared_memory() -> str:
     """
-    Remove segments of Fast DDS that no running process uses.
+    Remove Fast DDS segments that no running process uses.
 
-    With `fastdds shm clean` if that tool exists; else files that no process has mapped or open.
+    Uses `fastdds shm clean` if it exists; otherwise, removes files that no process has mapped or
+    open.
 
     :return: the method that was used.
     """
@@ -27,14 +28,14 @@ def clear_shared_memory() -> str:
             return 'fastdds shm clean'
     held = _held()
     for path in FOLDER.glob('fastrtps_*'):
-        # The lock of a segment is held as long as its process runs.
+        # The lock of a segment is held while its process runs.
         if not held & {path.name, path.name.removesuffix('_el'), f'{path.name}_el'}:
             path.unlink(missing_ok=True)
     return 'removal of files that no process uses'
 
 
 def _held() -> set[str]:
-    """Find the files in FOLDER that a process has mapped or open."""
+    """Return the files in FOLDER that a process has mapped or open."""
     names: set[str] = set()
     for process in Path('/proc').iterdir():
         if not process.name.isdigit():
@@ -42,7 +43,7 @@ def _held() -> set[str]:
         try:
             maps = (process / 'maps').read_text().splitlines()
             links = [str(link.readlink()) for link in (process / 'fd').iterdir()]
-        except OSError:  # it has ended, or is another user's
+        except OSError:  # it has ended, or belongs to another user
             continue
         paths = [line.split(maxsplit=5)[-1] for line in maps if f'{FOLDER}/' in line] + links
         names |= {Path(path).name for path in paths if path.startswith(str(FOLDER))}

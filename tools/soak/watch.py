@@ -25,7 +25,7 @@ _ALLOWED: Final = frozenset([*range(CLASS_COUNT), 255])
 
 
 class Watch:
-    """A node that listens from its construction to `close`."""
+    """A node that receives messages from its creation to `close`."""
 
     def __init__(self) -> None:
         """Subscribe."""
@@ -35,7 +35,7 @@ class Watch:
         self.injections: list[str] = []
         self.states: Counter[str] = Counter()
         self.history: list[tuple[str, int, int]] = []
-        """Each change: the state, the steady clock in ns, and the number of masks until then."""
+        """Changes of the state: the state, steady clock in ns, and number of masks until then."""
         self._news = threading.Condition()
         self._node = rclpy.create_node(
             'watch', namespace=NAMESPACE, start_parameter_services=False
@@ -58,11 +58,11 @@ class Watch:
 
     def wait(self, holds: Callable[[], Any], what: str) -> None:
         """
-        Wait for a condition that messages fulfil.
+        Wait until messages fulfil a condition.
 
         :param holds: the condition.
         :param what: its description, for the error.
-        :raises RuntimeError: if it is not met in time.
+        :raises RuntimeError: if it is not fulfilled in time.
         """
         with self._news:
             if not self._news.wait_for(holds, TIMEOUT_S):
@@ -72,8 +72,8 @@ class Watch:
         """
         Wait for a change of the state.
 
-        :param states: to one of these.
-        :param since: index into `history` from which it counts.
+        :param states: the expected states.
+        :param since: index into `history` from which entries are considered.
         :return: the entry of `history`.
         """
 
@@ -85,9 +85,9 @@ class Watch:
 
     def wait_for_masks(self, number: int) -> None:
         """
-        Wait for a number of masks from now on.
+        Wait for a number of new masks.
 
-        :param number: of masks.
+        :param number: number of masks.
         """
         before = self.masks
         self.wait(lambda: self.masks >= before + number, f'{number} masks')
@@ -96,7 +96,7 @@ class Watch:
         """
         Trigger a transition of the node.
 
-        :param label: `deactivate` for example.
+        :param label: label of the transition, such as `deactivate`.
         :raises RuntimeError: if it fails.
         """
         answered = threading.Event()
@@ -116,7 +116,7 @@ class Watch:
         with self._news:
             self.masks += 1
             if fits and int(stamp) != stamp_ns and set(data) == {255}:
-                self.without_image += 1  # fail_safe: its header shows that it has no image
+                self.without_image += 1  # from the fail-safe, whose header belongs to no image
             elif int(stamp) != stamp_ns or not fits:
                 reported = f'{mask.width}x{mask.height} {mask.encoding}, {len(data)} bytes'
                 self.injections.append(f'a mask of {mask.header.frame_id}: {stamp_ns} {reported}')
