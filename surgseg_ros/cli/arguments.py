@@ -15,7 +15,9 @@ from typing import Final
 
 from surgseg_ros.core.default_model import DEFAULT_MODEL
 
-MODEL_HELP: Final = f'the model folder (default: {DEFAULT_MODEL}, the one that ships)'
+MODEL_HELP: Final = (
+    f'the model folder (default: {DEFAULT_MODEL}, the one that comes with the package)'
+)
 
 LATEST_S: Final = 2**31 - 1
 """Largest time of a stamp in ROS: its seconds are a signed 32-bit integer."""

@@ -183,7 +183,7 @@ def _option_error(arguments: argparse.Namespace) -> str:
     if arguments.ray and arguments.instruments:
         return '--ray runs on other machines: leave it out, or --instruments'
     if arguments.ray and arguments.workers > 1:
-        return '--ray and --workers exclude each other: a cluster knows its own size'
+        return '--ray and --workers exclude each other: Ray determines the number of workers'
     return '--mask-topic needs --recorded' if arguments.mask_topic else ''
 
 

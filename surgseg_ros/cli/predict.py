@@ -90,7 +90,7 @@ def _predict_from_images(options: argparse.Namespace, parameters: GivenParameter
         print(f'predict: {text}', file=sys.stderr)
     if totals.losses:
         lost = '\n'.join(totals.losses)
-        print(f'predict: no mask of what is missing or damaged:\n{lost}', file=sys.stderr)
+        print(f'predict: no masks of missing or damaged frames:\n{lost}', file=sys.stderr)
     return 1 if totals.losses or totals.failures else 0
 
 
@@ -113,7 +113,7 @@ def _option_error(options: argparse.Namespace) -> str:
     if not options.masks:
         return '' if options.input else 'give --input, or --masks'
     if not options.instruments:
-        return '--masks are there already: add --instruments to find the instruments in them'
+        return '--masks exist already: add --instruments to find the instruments in them'
     given = [f'--{name.replace("_", "-")}' for name in OF_IMAGES if getattr(options, name)]
     return f'{", ".join(given)} would make masks: leave out these, or --masks' if given else ''
 

@@ -30,7 +30,7 @@ def find_model(folder: Path | str, package: Path = _PACKAGE) -> Path:
         if (place / SPEC_FILE).is_file():
             return place
     raise ModelError(
-        f'the model that ships with {package.name} is not there; looked for {SPEC_FILE} in '
+        f'the model that ships with {package.name} is missing; looked for {SPEC_FILE} in '
         f'{", ".join(map(str, places))}: install the package again, or name the folder of another '
         'model (parameter model, or --model)'
     )

@@ -27,18 +27,18 @@ _REMEDIES: Final[Mapping[int, str]] = {
     errno.ENXIO: 'check the path',
     errno.ELOOP: 'a link leads back to itself: fix it or choose another place',
     errno.ENAMETOOLONG: 'choose a shorter name',
-    errno.EMFILE: 'raise the limit of open files (ulimit -n), or ask for fewer workers',
+    errno.EMFILE: 'raise the limit of open files (ulimit -n), or use fewer workers',
     errno.ENFILE: 'close other programs: the whole system has too many open files',
-    errno.ENOMEM: 'free some memory: close other programs, or ask for less at a time',
-    errno.EAGAIN: 'raise the limit of processes (ulimit -u), or ask for fewer workers',
+    errno.ENOMEM: 'free some memory: close other programs, or process less at a time',
+    errno.EAGAIN: 'raise the limit of processes (ulimit -u), or use fewer workers',
     errno.EIO: 'check the disk: see dmesg',
     errno.ESTALE: 'mount the network file system again',
     errno.EBUSY: 'another program uses it: end that one or choose another place',
     errno.EXDEV: 'choose a place on one file system',
-    errno.EINVAL: 'the file system there does not take it: choose another name or place',
+    errno.EINVAL: 'the file system there does not support it: choose another name or place',
 }
 
-_MEMORY: Final = 'free some memory: close other programs, or ask for less at a time'
+_MEMORY: Final = 'free some memory: close other programs, or process less at a time'
 
 _SHARED_MEMORY: Final = 'enlarge /dev/shm (docker run --shm-size=1g), or set workers=0'
 
@@ -98,7 +98,7 @@ def explain(error: BaseException) -> str | None:
         return f'{first_line(error) or "there is not enough memory"}: {_MEMORY}'
     if isinstance(error, BrokenProcessPool):
         return (
-            'a worker process was killed, as the system does where memory runs out: ask for fewer '
+            'a worker process was killed, probably because memory ran out: use fewer '
             'workers, or free some memory'
         )
     if is_ours(error):

@@ -281,7 +281,7 @@ def check_new_folder(path: Path) -> None:
         is_full = _is_folder(path) and any(path.iterdir())
     if is_full:
         raise ValueError(
-            f'the output {str(path)!r} is there already and is not an empty folder: name a new '
+            f'the output {str(path)!r} exists already and is not an empty folder: name a new '
             'one, or remove it first'
         )
     check_folder(path)

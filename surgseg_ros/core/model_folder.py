@@ -138,7 +138,7 @@ class ModelSpec:
         known = {entry.name for entry in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ModelError(
-                f'unknown keys {unknown!r}: remove them, or use a release that knows them'
+                f'unknown keys {unknown!r}: remove them, or use a release that supports them'
             )
         # All keys that determine the mask, or its status, are required.
         required = known - _OPTIONAL
@@ -354,7 +354,7 @@ def _read_file(path: Path, largest_bytes: int) -> bytes:
     """
     real = Path(os.path.realpath(path, strict=True))
     if real != Path(os.path.realpath(path.with_name(SPEC_FILE))).with_name(path.name):
-        raise ModelError(f'is a link to {real}, out of the model folder: copy the file itself')
+        raise ModelError(f'is a link to {real}, outside the model folder: copy the file itself')
     if not real.is_file():
         raise ModelError('is not a regular file: copy the model folder again')
     size = real.stat().st_size

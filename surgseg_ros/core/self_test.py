@@ -110,8 +110,8 @@ def check_self_test(
     if agreement < LEAST_AGREEMENT:
         raise ModelError(
             f'the self-test of {spec.name!r} fails: {100 * agreement:.2f} % of the expected '
-            f'pixels have their class, and {100 * LEAST_AGREEMENT:g} % is the least: this runtime '
-            "or device computes something else; set runtime to 'torch' or device to 'cpu', or "
+            f'pixels have their class, less than {100 * LEAST_AGREEMENT:g} %: this runtime or '
+            "device computes something else; set runtime to 'torch' or device to 'cpu', or "
             'export the model again'
         )
     return agreement

@@ -119,7 +119,7 @@ class ResultPublisher:
         try:
             self._publish_rest(image, self._unless_late(image, result), warnings)
         except Exception as error:  # a frame must never end the thread
-            cause, reasons = _reported(error, 'a mask without all that belongs to it')
+            cause, reasons = _reported(error, 'not all results of an image were published')
             with self._generation.held(image.frame.generation) as current:
                 if current:
                     image.channel.health.record_warning(*warnings, *reasons)

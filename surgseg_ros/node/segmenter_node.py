@@ -136,7 +136,7 @@ class SegmenterNode(LifecycleNode):
         if not settings.model:
             raise ValueError(
                 "model is '': set the parameter to a folder (model:=FOLDER with ros2 launch, "
-                f'-p model:=FOLDER with ros2 run), or to {DEFAULT_MODEL!r} for the one that ships'
+                f'-p model:=FOLDER with ros2 run), or to {DEFAULT_MODEL!r}, the shipped model'
             )
         self._models.fill(settings)
         self._mailbox = Mailbox(settings.pairs, self._count_dropped)

@@ -179,7 +179,7 @@ def test_rejects_a_symlink_out_of_the_folder(tmp_path: Path, name: str) -> None:
     folder = linked(tmp_path, leave_out=name)
     (tmp_path / 'secret').write_bytes((tmp_path / 'store' / name).read_bytes())
     (folder / name).symlink_to(tmp_path / 'secret')
-    with pytest.raises(ModelError, match='secret, out of the model folder: copy the file itself'):
+    with pytest.raises(ModelError, match='secret, outside the model folder: copy the file itself'):
         read_model(folder)
 
 
@@ -190,7 +190,7 @@ def test_rejects_a_single_symlink_to_another_model(tmp_path: Path) -> None:
     (tmp_path / 'mine' / 'weights.safetensors').symlink_to(
         tmp_path / 'store' / 'weights.safetensors'
     )
-    with pytest.raises(ModelError, match='out of the model folder'):
+    with pytest.raises(ModelError, match='outside the model folder'):
         read_model(tmp_path / 'mine')
 
 

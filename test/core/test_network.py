@@ -45,7 +45,7 @@ def test_building_a_network_downloads_nothing(
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'architecture': 'Vnet'}, "Vnet with encoder 'resnet18'.* it knows .*unet"),
+        ({'architecture': 'Vnet'}, "Vnet with encoder 'resnet18'.* expected one of .*unet"),
         ({'encoder': 'resnet17'}, "encoder 'resnet17'"),
         ({'encoder': 'tu-resnet17'}, "encoder 'tu-resnet17'"),
         ({'options': {'decoder_chanels': [1]}}, r"options \['decoder_chanels'\] are none of"),

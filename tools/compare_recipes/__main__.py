@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         add(f'--{name}-videos', dest=part, type=int, default=wanted.videos, metavar='N',
             help=f'to draw, {wanted.frames} frames each (default: %(default)s)')
         add(f'--{name}-data', dest=f'{part}_data', type=Path, metavar='DIR',
-            help='a folder of videos that is there already, instead')
+            help='an existing folder of videos to use instead')
     add('--size', default='1280x720', metavar='WxH', help='of drawn videos (default: %(default)s)')
     add('--device', default='auto', help='to train and score on (default: auto)')
     add('settings', nargs='*', metavar='key=value', help='given to `train`, for both recipes')

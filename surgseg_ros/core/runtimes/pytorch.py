@@ -117,7 +117,7 @@ def _check_options(spec: ModelSpec) -> None:
     architectures = smp.MODEL_ARCHITECTURES_MAPPING
     architecture = architectures.get(spec.architecture.lower())
     if architecture is None:
-        raise ValueError(f'it knows {", ".join(sorted(architectures))}')
+        raise ValueError(f'expected one of {", ".join(sorted(architectures))}')
     known = set(inspect.signature(architecture).parameters) - _FIXED_OPTIONS
     if unknown := sorted(set(spec.options) - known):
         raise ValueError(f'options {unknown!r} are none of {", ".join(sorted(known))}')

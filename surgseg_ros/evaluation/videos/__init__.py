@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos: which frames there are, when each is shown, and which are missing or damaged."""
+"""Videos: their frames, the times of the frames, and missing or damaged frames."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -26,14 +26,14 @@ class Video:
     A video file whose packets were read once, without decoding.
 
     :param contents: its packets.
-    :param numbering: which packet is which frame.
+    :param numbering: the assignment of packets to frames.
     """
 
     contents: Contents = field(repr=False)
     numbering: Numbering = field(repr=False)
 
     def __len__(self) -> int:
-        """Count the frames, known missing ones included."""
+        """Return the number of frames, including known missing ones."""
         return self.numbering.count
 
     @property
@@ -58,12 +58,12 @@ class Video:
 
     @property
     def data_errors(self) -> tuple[str, ...]:
-        """What is missing, as far as is known without decoding: a sentence for each gap."""
+        """Gaps that are known without decoding: a sentence for each gap."""
         return tuple(f'{self.path}: {gap}' for gap in self.numbering.gaps)
 
     def time_s(self, frame: int) -> Fraction:
         """
-        Give the time at which a frame is shown.
+        Return the time at which a frame is shown.
 
         :param frame: its number, counted from 0.
         :return: seconds from frame 0, by the video's own time stamps.
@@ -85,9 +85,9 @@ class Video:
         """
         Decode frames.
 
-        :param frames: their numbers, counted from 0: ascending, possibly infinite.
-        :param data_errors: receives those that are missing or damaged, with the reason; if None,
-            these raise.
+        :param frames: their numbers, counted from 0; ascending, possibly infinite.
+        :param data_errors: collects missing and damaged frames with the reason; if None, they
+            raise FrameError.
         :return: number and (H, W, 3) uint8 RGB; ends with the video, even if `frames` continue.
         :raises FrameError: if a frame is missing or damaged.
         """
@@ -106,8 +106,8 @@ def open_video(path: Path) -> Video:
     Read the packets of a video, without decoding it.
 
     :param path: the file.
-    :return: the video; the same object as before while the file is unchanged.
-    :raises FrameError: if it is not a video, or holds no frame.
+    :return: the video; the cached object if the file is unchanged.
+    :raises FrameError: if it is not a video, or contains no frame.
     """
     try:
         state = path.stat()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that the elements of a video file follow each other without a gap, up to its end."""
+"""Checks that the elements of a video file are contiguous up to its end."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -8,44 +8,43 @@ from typing import BinaryIO, Final
 from surgseg_ros.evaluation.videos.packets import Contents, Streams
 
 _MOST_ELEMENTS: Final = 1_000_000
-"""Limit between two positions; no real video has more."""
+"""Maximum number of elements between two positions; no real video has more."""
 
 _LONGEST_HEAD: Final = 24
-"""Bytes that hold the name and the size of an element."""
+"""Maximum number of bytes of the name and the size of an element."""
 
 _RIFF_LISTS: Final = {b'AVI ', b'AVIX', b'movi', b'rec '}
-"""Lists to descend into; others are skipped as a whole."""
+"""Lists whose elements are walked; other lists are skipped."""
 _RIFF_OTHERS: Final = re.compile(rb'ix[0-9A-Fa-f]{2}|JUNK|idx1|LIST|RIFF')
 _RIFF_CHUNK: Final = re.compile(rb'(\d\d)([a-z]{2})')
 
 _EBML_INSIDE: Final = {0x18538067, 0x1F43B675, 0xA0}
-"""Segment, Cluster and BlockGroup."""
+"""Master elements that are walked: Segment, Cluster and BlockGroup."""
 _EBML_BLOCKS: Final = {0xA1, 0xA3}
 _EBML_OTHERS: Final = {
     0x1A45DFA3, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1254C367, 0x1941A469,
     0x1043A770, 0xEC, 0xBF, 0xE7, 0xA7, 0xAB, 0x9B, 0xFB, 0xFA, 0xA4, 0x75A1, 0x75A2,
 }  # fmt: skip
-"""From the EBML header to DiscardPadding, all that Matroska has at these levels (RFC 9559)."""
+"""All other elements of these levels, from the EBML header to DiscardPadding (RFC 9559)."""
 
 _FLV_TAGS: Final = {8, 9, 18}
-"""Audio, video and script data; the stream number of a tag is always 0."""
+"""Tags for audio, video and script data; the stream number of a tag is always 0."""
 
 _BOX: Final = re.compile(rb'[A-Za-z0-9 ]{4}')
 
 
 def are_connected(contents: Contents, file: BinaryIO, start: int, target: int) -> bool:
     """
-    Check that elements follow each other without a gap, from one position in a file to another.
+    Check that the elements between two positions in a file are contiguous.
 
-    FFmpeg continues after a damaged place without an error, and numbers the frames there as if
-    nothing had been lost. This function reads only sizes and names of elements, never their
-    content.
+    FFmpeg continues after damage without an error, and numbers the frames there as if nothing had
+    been lost. This function reads only sizes and names of elements, not their content.
 
-    :param contents: of the video.
-    :param file: the same, open.
-    :param start: position at which an element begins.
-    :param target: position at which one must begin, or in Matroska the body of a block.
-    :return: False if they lead elsewhere; True for formats whose elements are not known here.
+    :param contents: contents of the video.
+    :param file: the open file.
+    :param start: position at which an element starts.
+    :param target: position at which one must start, or in Matroska the body of a block.
+    :return: False if not; also True for formats that are not supported here.
     """
     length_of = _LENGTHS.get(contents.format)
     place = start
@@ -61,7 +60,7 @@ def are_connected(contents: Contents, file: BinaryIO, start: int, target: int) -
 
 
 def _riff_length(head: bytes, _: int, streams: Streams) -> int:
-    """Measure a chunk of an AVI file: of another stream, or an empty one."""
+    """Return the length of a chunk of an AVI file: of another stream, or an empty one."""
     if len(head) < 8:
         return 0
     size = int.from_bytes(head[4:8], 'little')
@@ -77,7 +76,7 @@ def _riff_length(head: bytes, _: int, streams: Streams) -> int:
 
 
 def _ebml_length(head: bytes, rest: int, _: Streams) -> int:
-    """Measure an element of a Matroska file."""
+    """Return the length of an element of a Matroska file."""
     name_bytes = _vint_bytes(head, 0)
     size_bytes = _vint_bytes(head, name_bytes) if name_bytes else 0
     name = int.from_bytes(head[:name_bytes], 'big')
@@ -90,12 +89,12 @@ def _ebml_length(head: bytes, rest: int, _: Streams) -> int:
 
 
 def _vint_bytes(head: bytes, place: int) -> int:
-    """Count the bytes of a number of variable length; 0 if there is none."""
+    """Return the number of bytes of a variable-length integer; 0 if there is none."""
     return 9 - head[place].bit_length() if place < len(head) and head[place] else 0
 
 
 def _box_length(head: bytes, rest: int, _: Streams) -> int:
-    """Measure an outermost box of an MP4 file."""
+    """Return the length of a top-level box of an MP4 file."""
     if len(head) < 8 or not _BOX.fullmatch(head[4:8]):
         return 0
     size = int.from_bytes(head[:4], 'big')
@@ -107,7 +106,7 @@ def _box_length(head: bytes, rest: int, _: Streams) -> int:
 
 
 def _flv_length(head: bytes, _: int, __: Streams) -> int:
-    """Measure a tag of an FLV file, with the size that is repeated behind it."""
+    """Return the length of a tag of an FLV file, including the size that follows it."""
     if len(head) < 11 or head[0] & 0x1F not in _FLV_TAGS or any(head[8:11]):
         return 0
     return 11 + int.from_bytes(head[1:4], 'big') + 4
@@ -120,15 +119,15 @@ _LENGTHS: Final[Mapping[str, Callable[[bytes, int, Streams], int]]] = {
     'mov': _box_length,
 }
 """
-The function that measures an element, by the first of FFmpeg's names of a format.
+Functions that return the length of an element, by the first of FFmpeg's names of a format.
 
-It takes the first bytes, and the number of bytes up to the target; it returns the number of bytes
-up to the next element, or to the first one within: 0 if there is none.
+They take the first bytes, and the number of bytes up to the target. They return the number of
+bytes up to the next element, or to the first one within; 0 if there is none.
 """
 
 
 def _transport_packets(file: BinaryIO) -> tuple[int, int, int]:
-    """Find the first packet of a transport stream, its sync byte, and the length of packets."""
+    """Find the first packet of a transport stream, its sync byte, and the packet length."""
     file.seek(0)
     head = file.read(_TRANSPORT_HEAD_BYTES)
     for sync in range(len(head)):
@@ -140,7 +139,7 @@ def _transport_packets(file: BinaryIO) -> tuple[int, int, int]:
 
 _TRANSPORT_HEAD_BYTES: Final = 2**16
 _SYNCS: Final = 4
-"""Packets in a row that begin with a sync byte, where a transport stream is recognized."""
+"""Consecutive packets with a sync byte from which a transport stream is recognized."""
 _LIST_OF_STREAMS: Final = 0
 _HAS_PAYLOAD, _BEGINS_UNIT = 0x10, 0x40
 
@@ -153,14 +152,14 @@ def _transport_stream_is_whole(file: BinaryIO, size: int) -> bool:
 
 def begins_whole(contents: Contents, file: BinaryIO) -> bool:
     """
-    Check whether an MPEG transport stream has its beginning.
+    Check whether an MPEG transport stream contains its beginning.
 
-    A writer begins with a list of the streams, and marks the packet in which a frame begins. What
-    was cut out of a longer stream begins in the middle of something.
+    A writer starts with a list of the streams, and marks the packet in which a frame starts. A
+    cutout of a longer stream starts in the middle of something.
 
-    :param contents: of the video.
-    :param file: the same, open.
-    :return: False if something is missing; True also if that is unknown, or in other formats.
+    :param contents: contents of the video.
+    :param file: the open file.
+    :return: False if it is missing; True if it exists, is unknown, or for other formats.
     """
     if contents.format != 'mpegts':
         return True
@@ -178,7 +177,7 @@ def begins_whole(contents: Contents, file: BinaryIO) -> bool:
 
 
 def _asf_is_whole(file: BinaryIO, size: int) -> bool:
-    """Compare the size of a WMV file with that in its header; a live stream has 0 there."""
+    """Compare the size of a WMV file with that in its header, which is 0 in a live stream."""
     head = file.read(_ASF_HEADER_BYTES)
     place = head.find(_ASF_PROPERTIES) + 40
     return place < 40 or size >= int.from_bytes(head[place : place + 8], 'little')
@@ -195,11 +194,11 @@ _WHOLE: Final[Mapping[str, Callable[[BinaryIO, int], bool]]] = {
 
 def is_whole(contents: Contents, file: BinaryIO) -> bool:
     """
-    Check whether a file has its end, in formats whose elements are not walked.
+    Check whether a file contains its end, for formats whose elements are not walked.
 
-    :param contents: of the video.
-    :param file: the same, open.
-    :return: False if it is truncated; True also if that is unknown.
+    :param contents: contents of the video.
+    :param file: the open file.
+    :return: False if it is truncated; True if it is complete or unknown.
     """
     size = file.seek(0, 2)
     file.seek(0)

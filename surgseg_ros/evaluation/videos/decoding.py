@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Decodes the requested frames of a video, and refuses those that damage affects.
+Decodes the requested frames of a video, and rejects those that are affected by damage.
 
-A decoder conceals damaged bytes with content of the previous frame, and continues; each frame that
-refers to that one is wrong too, without an error. Hence a frame counts only if it, and all that
-was decoded since the last key frame, decoded without an error.
+A decoder conceals damaged bytes with content of the previous frame, and continues; every frame
+that refers to that one is wrong, too, without an error. Hence a frame is accepted only if it, and
+all frames decoded since the last key frame, were decoded without an error.
 
-What decoders overlook is checked first: JPEGs must be complete, and packets of H.264 and HEVC must
-consist of complete NAL units. Three zero bytes never occur within one: the encoder breaks them up
-with a 3 (ITU-T H.264, 7.4.1). A sector that was lost and reads as zeros does contain them.
+Errors that decoders do not detect are checked first: JPEGs must be complete, and packets of H.264
+and HEVC must consist of complete NAL units. Three zero bytes never occur within a unit: the
+encoder inserts a 3 (ITU-T H.264, 7.4.1). A lost sector that reads as zeros does contain them.
 """
 
 import os
@@ -37,10 +37,10 @@ from surgseg_ros.evaluation.videos.packets import (
 )
 
 Decoded = NDArray[np.uint8] | str
-"""(H, W, 3) uint8 RGB, or why there is none."""
+"""(H, W, 3) uint8 RGB, or the reason why there is none."""
 
 _HELD: Final = 17
-"""Packets after which a frame will not come any more: a decoder holds 16 at most."""
+"""Number of packets after which a frame is considered lost: a decoder holds at most 16."""
 
 _MOST_THREADS: Final = 8
 
@@ -60,11 +60,11 @@ def decode(
     """
     Decode frames.
 
-    :param contents: of the video.
-    :param numbering: of the same.
+    :param contents: contents of the video.
+    :param numbering: numbering of the video.
     :param frames: the requested numbers, ascending, possibly infinite.
     :return: number, and the image or its error; ends with the video.
-    :raises FrameError: if the file cannot be opened any more.
+    :raises FrameError: if the file can no longer be opened.
     """
     threads = min(os.cpu_count() or 1, _MOST_THREADS)
     with ThreadPoolExecutor(threads) as pool:
@@ -76,7 +76,7 @@ def decode(
 def _prefetched(
     decoder: '_Alone | _Dependent', numbering: Numbering, frames: Iterator[int], length: int
 ) -> Iterator[tuple[int, Decoded]]:
-    """Decode some frames ahead, while the first of them is used."""
+    """Decode some frames ahead, in parallel with the use of the first one."""
     under_way: deque[tuple[int, Future[Decoded] | str]] = deque()
     for frame in frames:
         why = numbering.why_missing(frame)
@@ -97,10 +97,10 @@ def _settled(frame: int, found: 'Future[Decoded] | str') -> tuple[int, Decoded]:
 
 def length_bytes(codec: str, extradata: bytes | None) -> int | None:
     """
-    Find how the packets of a stream are divided.
+    Determine how the packets of a stream are divided into units.
 
-    :param codec: as FFmpeg names it.
-    :param extradata: what goes before the stream.
+    :param codec: FFmpeg's name of the codec.
+    :param extradata: header data of the stream.
     :return: number of bytes of the length before each unit; 0 if units begin with start codes;
         None for a codec without such units.
     """
@@ -117,7 +117,7 @@ def are_whole(data: bytes, length_size: int) -> bool:
 
     :param data: the packet.
     :param length_size: see `length_bytes`.
-    :return: False if it cannot be.
+    :return: False if it does not.
     """
     if not length_size:
         return _NEVER_BETWEEN_STARTS.search(data.rstrip(b'\0')) is None
@@ -128,7 +128,7 @@ def are_whole(data: bytes, length_size: int) -> bool:
         if start > len(data) or end > len(data):
             return False
         unit = data[start:end].rstrip(b'\0')
-        # The last byte is never 0; but up to three of them belong to a start code that was there.
+        # The last byte is never 0; up to three zeros may remain from a start code.
         if end - start - len(unit) > _MOST_ZEROS or _NEVER.search(unit):
             return False
         place = end
@@ -136,7 +136,7 @@ def are_whole(data: bytes, length_size: int) -> bool:
 
 
 class _Decoder:
-    """The packets of a video, and which of them is which frame."""
+    """The packets of a video, with the assignment to frames."""
 
     def __init__(self, contents: Contents, numbering: Numbering, pool: ThreadPoolExecutor) -> None:
         self.contents = contents
@@ -160,13 +160,13 @@ class _Decoder:
         return None if size is None or are_whole(bytes(packet), size) else _DAMAGED
 
     def close(self) -> None:
-        """Drop pending frames, and close the file."""
+        """Cancel pending frames, and close the file."""
         self._pool.shutdown(cancel_futures=True)
         self.packets.close()
 
 
 class _Alone(_Decoder):
-    """Intra frames, which need no other: those that are not requested are skipped."""
+    """Intra frames, which are decoded individually; frames that are not requested are skipped."""
 
     def __init__(self, contents: Contents, numbering: Numbering, pool: ThreadPoolExecutor) -> None:
         super().__init__(contents, numbering, pool)
@@ -174,12 +174,12 @@ class _Alone(_Decoder):
         self._open = ExitStack()
 
     def close(self) -> None:
-        """Also close what each thread has opened."""
+        """Also close the files of all threads."""
         super().close()
         self._open.close()
 
     def get(self, frame: int) -> 'Future[Decoded] | str':
-        """Begin to decode a frame; its number is not below that of the one before."""
+        """Start decoding a frame; its number is not below that of the previous call."""
         number = self.numbers[frame]
         if number < self.packets.next:
             self.packets.begin()
@@ -187,7 +187,7 @@ class _Alone(_Decoder):
         return _DAMAGED if packet is None else self._pool.submit(self._decode, number, packet)
 
     def _decode(self, number: int, packet: Coded) -> Decoded:
-        # The images come from FFmpeg all the same, as in all other tools that read videos.
+        # FFmpeg decodes the images anyway, as in all other tools that read videos.
         if error := self.error_of(number, packet):
             return error
         if not hasattr(self._decoders, 'own'):
@@ -204,10 +204,10 @@ class _Alone(_Decoder):
 
 class _Dependent(_Decoder):
     """
-    Frames that refer to others: decoding begins at a key frame.
+    Frames that refer to others, so that decoding starts at a key frame.
 
-    If that fails, decoding is tried once more from the video's first frame: what a file marks as
-    key frames is not always right.
+    If that fails, decoding is tried once more from the video's first frame, since frames that a
+    file marks as key frames are not always such.
     """
 
     def __init__(self, contents: Contents, numbering: Numbering, pool: ThreadPoolExecutor) -> None:
@@ -217,7 +217,7 @@ class _Dependent(_Decoder):
         self._jumps = True
 
     def get(self, frame: int) -> 'Future[Decoded] | str':
-        """Decode a frame; its number is not below that of the one before."""
+        """Decode a frame; its number is not below that of the previous call."""
         start = self._start_for(frame) if self._jumps else 0
         if start > self.packets.next:
             self.codec.flush_buffers()
@@ -246,11 +246,11 @@ class _Dependent(_Decoder):
         return 0
 
 
-class _Came(NamedTuple):
+class _Output(NamedTuple):
     """
-    A frame that came out of the decoder.
+    A frame in the output of the decoder.
 
-    :param picture: the frame itself.
+    :param picture: the decoded frame.
     :param order: its position in the order of output.
     :param frame: its number in the video; None if that is uncertain.
     """
@@ -262,9 +262,9 @@ class _Came(NamedTuple):
 
 class _Run:
     """
-    Decodes continuously from some packet, and judges the frames in the order of decoding.
+    Decodes continuously from a packet, and validates frames in the order of decoding.
 
-    :param source: whose packets and decoder these are.
+    :param source: the source of packets and decoder.
     :param start: the first packet.
     """
 
@@ -276,10 +276,10 @@ class _Run:
         self._fed = self._judged = start
         self._is_done = False
         self._errors: dict[int, str] = {}
-        self._came: dict[int, _Came] = {}
+        self._came: dict[int, _Output] = {}
         self._count = 0
         self._latest: deque[int] = deque(maxlen=2 * _HELD)
-        self._place: int | None = None  # of the last output, where only the order gives the number
+        self._place: int | None = None  # of the last output, if the order determines it
         self._is_broken = True
         self._leads: int | None = None  # the order of the frame by which a gap was located
         self._found: dict[int, av.VideoFrame | str] = {}
@@ -291,11 +291,11 @@ class _Run:
         self._found = {f: x for f, x in self._found.items() if f >= frame}
         while not self._is_past(frame) and (frame not in self._found or self._is_uncertain(frame)):
             self._step()
-            self._judge_all(frame)
+            self._validate_all(frame)
         return self._found.get(frame, _REFERS)
 
     def _is_uncertain(self, frame: int) -> bool:
-        """Check whether a packet may still turn out to hold no frame: then numbers are wrong."""
+        """Return whether a packet may contain no frame, so that numbers would be wrong."""
         return frame in self._uncertain and self._uncertain[frame] + _HELD > self._judged
 
     def _is_past(self, frame: int) -> bool:
@@ -338,10 +338,10 @@ class _Run:
         self._latest.append(number)
         self._count += 1
         if number >= self._judged:
-            self._came[number] = _Came(picture, self._count, frame)
+            self._came[number] = _Output(picture, self._count, frame)
 
-    def _judge_all(self, wanted: int) -> None:
-        """Judge packets one after another, as long as their outcome is known."""
+    def _validate_all(self, wanted: int) -> None:
+        """Validate packets in order, as long as their outcome is known."""
         last = min(self._fed, len(self._contents.packets))
         while self._judged < last and (
             self._judged in self._came
@@ -350,7 +350,7 @@ class _Run:
             or self._is_done
         ):
             came = self._came.pop(self._judged, None)
-            verdict = self._judge(self._judged, came)
+            verdict = self._validate(self._judged, came)
             frame = came.frame if came else self._numbering.frames[self._judged]
             if self._numbering.by_output:
                 if came is None:
@@ -366,7 +366,7 @@ class _Run:
             self._highest = max(self._highest, -1 if frame is None else frame)
             self._judged += 1
 
-    def _judge(self, number: int, came: _Came | None) -> str | None:
+    def _validate(self, number: int, came: _Output | None) -> str | None:
         """Describe the error of a packet's frame."""
         packet = self._contents.packets[number]
         self._is_broken |= number in self._numbering.lost_before
@@ -389,7 +389,7 @@ def _picture(frame: av.VideoFrame, size: tuple[int, int]) -> Decoded:
     Convert a frame bit-exactly as OpenCV's VideoCapture does, and rotate it upright.
 
     :param frame: as decoded.
-    :param size: (width, height) that it must have.
+    :param size: the required (width, height).
     :return: (H, W, 3) uint8 RGB, or the error.
     """
     if (frame.width, frame.height) != size:

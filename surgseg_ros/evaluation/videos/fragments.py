@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Finds where a fragmented MP4 file lacks fragments of its video.
+Finds missing fragments of the video in a fragmented MP4 file.
 
-FFmpeg skips a fragment that it cannot read, and continues where one was removed, without an
-error. But fragments are numbered, and most writers also give each the time at which its first
-frame is decoded: the end of the fragment before. Neither is enough alone: a recorder may pause,
-and may number each track separately, or in larger steps. So a fragment counts as lost only where
-both a number and the time are wrong, or where the time is not given.
+FFmpeg skips fragments that it cannot read, and continues after removed ones, without an error. But
+fragments are numbered, and most writers also store the time at which the first frame of each is
+decoded: the end of the previous fragment. Neither is sufficient alone: a recorder may pause, and
+may number each track separately, or in larger steps. So a fragment is considered lost only if both
+a number and the time are wrong, or if the time is not stored.
 
-Boxes are those of ISO/IEC 14496-12; only their heads, `moov` and each `moof` are read.
+Boxes are those of ISO/IEC 14496-12; only their headers, `moov` and each `moof` are read.
 """
 
 import re
@@ -19,7 +19,7 @@ from typing import BinaryIO, Final, NamedTuple
 import numpy as np
 
 _LARGEST: Final = 2**26
-"""Most bytes of a box that is read as a whole; those of hours of video are smaller."""
+"""Maximum size of a box that is read completely; those of hours of video are smaller."""
 
 _NAME: Final = re.compile(rb'[A-Za-z0-9 ]{4}')
 _UNREADABLE: Final = (ValueError, IndexError, struct.error)
@@ -27,10 +27,10 @@ _UNREADABLE: Final = (ValueError, IndexError, struct.error)
 
 class Fragments(NamedTuple):
     """
-    What a fragmented file lacks.
+    Missing parts of a fragmented file.
 
-    :param lost_before: positions of fragments before which others of the video are missing.
-    :param is_cut: whether the file is damaged, or lacks something, after the last fragment.
+    :param lost_before: positions of fragments before which fragments of the video are missing.
+    :param is_cut: whether the file is damaged or incomplete after the last fragment.
     """
 
     lost_before: tuple[int, ...]
@@ -38,7 +38,7 @@ class Fragments(NamedTuple):
 
 
 class _Box(NamedTuple):
-    """A box of the file: its name, and the positions of its first byte, its content, its end."""
+    """A box of the file: its name, and the positions of its start, its content and its end."""
 
     name: bytes
     place: int
@@ -57,7 +57,7 @@ class _Part(NamedTuple):
 
 
 class _Defaults(NamedTuple):
-    """Duration and size of each sample, where a fragment does not give them."""
+    """Default duration and size of samples, for fragments that do not contain them."""
 
     duration: int
     size: int
@@ -68,8 +68,8 @@ def find_lost_fragments(file: BinaryIO, track: int) -> Fragments | None:
     Compare the fragments of an MP4 file with each other, and with its index if there is one.
 
     :param file: the file.
-    :param track: the number of the video track.
-    :return: what is missing; None if the file is not fragmented.
+    :param track: number of the video track.
+    :return: the missing parts; None if the file is not fragmented.
     """
     boxes = list(_boxes_of(file))
     moov = next((_content(file, box) for box in boxes if box.name == b'moov'), b'')
@@ -78,22 +78,22 @@ def find_lost_fragments(file: BinaryIO, track: int) -> Fragments | None:
 
 
 class _Walk:
-    """Follows the fragments in the order of the file."""
+    """Reads the fragments in the order of the file."""
 
     def __init__(self, file: BinaryIO, track: int, moov: bytes) -> None:
         self._file, self._track = file, track
         self._size = file.seek(0, 2)
         self._defaults, self._end = _read_moov(moov, track)
         self._number = 0
-        self._frame = 0.0  # mean duration of a frame in the part before; 0 if there is none
-        self._unclaimed = 0  # bytes of data that belong to no sample
+        self._frame = 0.0  # mean duration of a frame in the previous part; 0 without one
+        self._unclaimed = 0  # bytes of data without a sample
         self._is_damaged = self._is_misnumbered = self._skips_numbers = False
         self._places: list[int] = []
         self._lost_before: list[int] = []
         self._index: tuple[int, int, int] | None = None
 
     def follow(self, boxes: list[_Box]) -> Fragments:
-        """Read how the boxes refer to each other."""
+        """Read the boxes, and check how they refer to each other."""
         promised = 0
         for box in boxes:
             self._is_damaged |= box.end > self._size or not _NAME.fullmatch(box.name)
@@ -110,7 +110,7 @@ class _Walk:
             or self._unclaimed > 0
             or (self._is_misnumbered and not self._skips_numbers)
             or (promised > self._size and not self._lost_before)
-            or self._index_goes_on()
+            or self._index_continues()
         )
         return Fragments(tuple(self._lost_before), is_cut)
 
@@ -132,7 +132,7 @@ class _Walk:
                 self._join(part, box.place)
 
     def _join(self, part: _Part, place: int) -> None:
-        """Compare a part of the video with the one before."""
+        """Compare a part of the video with the previous one."""
         frame = part.length / part.frames
         near = min(frame, self._frame or frame) / 10
         known = part.start is not None and self._end is not None
@@ -145,8 +145,8 @@ class _Walk:
         start = self._end if part.start is None else part.start
         self._end = None if start is None else start + part.length
 
-    def _index_goes_on(self) -> bool:
-        """Check whether the index at the end of the file knows a later fragment of the video."""
+    def _index_continues(self) -> bool:
+        """Return whether the index at the end of the file lists a later fragment of the video."""
         if self._index is None or not self._places or self._end is None:
             return False
         first, last, time = self._index
@@ -154,7 +154,7 @@ class _Walk:
 
 
 def _boxes_of(file: BinaryIO) -> Iterator[_Box]:
-    """Find the outermost boxes; one without a size is called nothing, and is the last."""
+    """Find the top-level boxes; one without a size has an empty name, and is the last."""
     size = file.seek(0, 2)
     place = 0
     while place < size:
@@ -172,7 +172,7 @@ def _boxes_of(file: BinaryIO) -> Iterator[_Box]:
 
 
 def _content(file: BinaryIO, box: _Box) -> bytes:
-    """Read a box; nothing if it is too large."""
+    """Read a box; empty if it is too large."""
     file.seek(box.body)
     return file.read(box.end - box.body) if box.end - box.body <= _LARGEST else b''
 
@@ -181,7 +181,7 @@ def _inner(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """
     Find the boxes in a box.
 
-    :raises ValueError: if they do not fill it.
+    :raises ValueError: if they do not fill the box.
     """
     place = 0
     while place < len(data):
@@ -196,7 +196,7 @@ def _inner(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _only(data: bytes, *path: bytes) -> bytes:
-    """Read a box that is in others, each of which is there once."""
+    """Return the content of a nested box, of which each level must contain exactly one."""
     for wanted in path:
         (data,) = [content for name, content in _inner(data) if name == wanted]
     return data
@@ -225,9 +225,9 @@ def _read_moov(data: bytes, track: int) -> tuple[dict[int, _Defaults], int | Non
 
 def _read_moof(data: bytes, defaults: dict[int, _Defaults]) -> tuple[int, list[_Part]]:
     """
-    Read the head of a fragment.
+    Read the header of a fragment.
 
-    :return: its number, and what it has of each track.
+    :return: its number, and its parts of all tracks.
     :raises ValueError: if it is damaged.
     """
     (number,) = struct.unpack_from('>I', _only(data, b'mfhd'), 4)
@@ -291,7 +291,7 @@ def _index_of(data: bytes, track: int) -> tuple[int, int, int] | None:
 
 
 def _bytes_behind(data: bytes) -> int:
-    """Read how many bytes of the file a segment index is about; they follow it."""
+    """Return the number of bytes after a segment index that it describes."""
     try:
         place = 20 if data[0] == 0 else 28
         (first,) = struct.unpack_from(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Finds which packet of a video is which frame, and which frames the video lacks.
+Assigns packets of a video to frames, and finds missing frames.
 
-Counting what decodes would give every frame after a damaged place too small a number. So frames
-are numbered by the file's own data: by the slots of an AVI file, by time stamps in others.
+Counting decoded frames would give every frame after damage too small a number. So frames are
+numbered by data of the file: by the slots of an AVI file, by time stamps in other formats.
 """
 
 from bisect import bisect_left
@@ -23,21 +23,21 @@ from surgseg_ros.evaluation.videos.fragments import find_lost_fragments
 from surgseg_ros.evaluation.videos.packets import Contents, Gap, Numbering, Packet
 
 _CHUNK_HEAD: Final = 8
-"""Bytes of an AVI chunk before its content."""
+"""Size of the header of an AVI chunk."""
 
 _BLOCK_HEAD: Final = 4
-"""Bytes of a Matroska block before its frame: track (below 127), time, flags."""
+"""Size of the header of a Matroska block: track (below 127), time, flags."""
 
 _FLV_HEAD: Final = 13
-"""Bytes of an FLV file before its first tag: the header, and the size of no tag."""
+"""Size of the FLV header, including the size field of the previous tag."""
 
 
 def number_frames(contents: Contents) -> Numbering:
     """
-    Find which packet is which frame.
+    Assign packets to frames.
 
-    :param contents: of the video.
-    :return: the numbers.
+    :param contents: contents of the video.
+    :return: the numbering.
     """
     with contents.path.open('rb') as file:
         connected = partial(are_connected, contents, file)
@@ -49,7 +49,7 @@ def number_frames(contents: Contents) -> Numbering:
 
 
 def _number_by_order(contents: Contents) -> Numbering:
-    """Count packets of a bare stream, which has neither times nor other numbers."""
+    """Count the packets of an elementary stream, which has neither times nor numbers."""
     count = len(contents.packets)
     rate = contents.rates[0] if contents.rates else None
     times = () if rate else tuple(Fraction(n) for n in range(count))
@@ -58,11 +58,11 @@ def _number_by_order(contents: Contents) -> Numbering:
 
 class _Avi:
     """
-    Numbers the frames of an AVI file, each of which has a slot of its own.
+    Numbers the frames of an AVI file, each of which has a slot.
 
-    A slot may hold a frame, or an empty chunk: then the previous frame is shown once more. The
-    index at the file's end lists the slots. If it is missing or damaged, chunks are counted as
-    long as each one follows the previous one without a gap.
+    A slot contains a frame, or an empty chunk: then the previous frame is repeated. The index at
+    the end of the file lists the slots. If it is missing or damaged, chunks are counted as long as
+    they are contiguous.
     """
 
     def __init__(self, contents: Contents, connected: Callable[[int, int], bool]) -> None:
@@ -73,7 +73,7 @@ class _Avi:
             self._slots = {}
 
     def number(self) -> Numbering:
-        """Find the numbers; see number_frames."""
+        """Create the numbering; see number_frames."""
         contents = self._contents
         frames, end_why = self._slots_of_packets()
         known = [frame for frame in frames if frame is not None]
@@ -98,7 +98,7 @@ class _Avi:
         )
 
     def _slots_of_packets(self) -> tuple[list[int | None], str | None]:
-        """Give each packet its slot, and the reason if there is none from some packet on."""
+        """Return the slot of each packet, and the reason if slots are unknown from there on."""
         packets = self._contents.packets
         frames: list[int | None] = []
         before: Packet | None = None
@@ -116,7 +116,8 @@ class _Avi:
             before = packet
         lacks_some = (frames[-1] or 0) + 1 < self._contents.promised
         if lacks_some and not self._slots and self._goes_on_behind(packets[-1]):
-            # A truncated file would lack its last frames. This one is not, so it is unknown which.
+            # In a truncated file, the last frames would be missing. Here, the missing ones are
+            # unknown.
             why = 'the file lacks frames, and has no index by which the others are numbered'
             return [None] * len(frames), why
         return frames, None
@@ -124,7 +125,7 @@ class _Avi:
     def _fill(
         self, known: set[int], taken: set[int], count: int, end_why: str | None
     ) -> tuple[list[Gap], dict[int, int]]:
-        """Distinguish slots that are empty on purpose from those whose frame is lost."""
+        """Distinguish slots that are empty on purpose from slots of lost frames."""
         gaps: list[Gap] = []
         repeats: dict[int, int] = {}
         last, shown = max(known, default=-1), -1
@@ -144,7 +145,7 @@ class _Avi:
         return _joined(gaps), repeats
 
     def _index_agrees(self) -> bool:
-        """Check that the index and the chunks agree on what is adjacent."""
+        """Return whether index and chunks agree on what is adjacent."""
         indexed: tuple[int, int] | None = None
         before: Packet | None = None
         for packet in self._contents.packets:
@@ -176,7 +177,7 @@ def _end(packet: Packet) -> int:
 
 
 def _next_slot(frames: Sequence[int | None], before: Packet | None, packet: Packet) -> int:
-    """Continue counting; FFmpeg counts empty chunks in `dts`, too."""
+    """Return the slot after a packet; FFmpeg also counts empty chunks in `dts`."""
     dts = packet.dts or 0
     if before is None or not frames or frames[-1] is None:
         return dts
@@ -187,9 +188,9 @@ class _Timed:
     """
     Numbers frames by their time stamps.
 
-    If these lie on a grid of a constant rate, the number is the place on the grid; if not, it is
-    the place in the order of time. A grid with gaps is either a video of variable rate, or one
-    that has lost frames: if nothing in the file is damaged, it is the former.
+    If the time stamps are on a grid of a constant rate, the number is the position on the grid; if
+    not, it is the position in the order of time. A grid with gaps is either a video of variable
+    rate, or one that has lost frames: if nothing in the file is damaged, it is the former.
     """
 
     def __init__(
@@ -211,7 +212,7 @@ class _Timed:
         self._is_cut = not self._ends_well()
 
     def number(self) -> Numbering:
-        """Find the numbers; see number_frames."""
+        """Create the numbering; see number_frames."""
         places = list(range(len(self._order)))
         rate, slots = self._grid or (None, places)
         breaks = self._breaks()
@@ -246,7 +247,7 @@ class _Timed:
         return Numbering(frames, tuple(gaps), count, rate, times, lost_before=lost)
 
     def _find_grid(self) -> tuple[Fraction, list[int]] | None:
-        """Find the rate at which the frames have the smallest numbers of their own."""
+        """Find the rate at which the frames have the smallest distinct numbers."""
         base = self._contents.time_base
         steps = [b - a for a, b in pairwise(self._pts)]
         rates = set(self._contents.rates)
@@ -265,7 +266,7 @@ class _Timed:
         return None
 
     def _find_undelivered(self) -> list[int]:
-        """Find the dts of frames that are in the index of an MP4 file, and nowhere else."""
+        """Find the dts of frames that are only in the index of an MP4 file."""
         if self._contents.format != 'mov':
             return []
         there = {packet.place for packet in self._contents.packets}
@@ -273,9 +274,9 @@ class _Timed:
 
     def _breaks(self) -> list[int]:
         """
-        Find the packets before which something is lost, as far as the format shows it.
+        Find the packets before which frames are lost, as far as the format shows it.
 
-        Where frames follow each other without a gap in time, nothing is lost between them.
+        Between frames without a gap in time, nothing is lost.
         """
         packets = self._contents.packets
         whole = self._grid is not None and self._grid[1] == list(range(len(self._order)))
@@ -291,16 +292,16 @@ class _Timed:
             return end
         if self._contents.format == 'mov' and (self._contents.promised or self._ends_well()):
             return []
-        # Other formats do not show it: a gap in the grid counts as a loss.
+        # Other formats do not show it: a gap in the grid is considered a loss.
         slots = self._grid[1] if self._grid else []
         start = [] if self._begins_whole() else [0]
         return start + sorted(self._order[place] for place in _jumps(slots))
 
     def _begins_whole(self) -> bool:
         """
-        Check whether an MPEG transport stream may be one from its first frame on.
+        Return whether an MPEG transport stream may be complete from its first frame on.
 
-        That is a key frame, and no frame is shown before it: it would refer to one that is lost.
+        Then this is a key frame, and no frame is shown before it, which would refer to a lost one.
         """
         first = self._contents.packets[0]
         has_keys = any(packet.is_key for packet in self._contents.packets)
@@ -314,33 +315,33 @@ class _Timed:
         return self._pts[0] * self._contents.time_base * rate < 1
 
     def _explained(self, slots: Sequence[int], breaks: Sequence[int]) -> bool:
-        """Check whether something is lost near each gap in the grid."""
-        # In a truncated file, frames that come later in the file are lost too.
+        """Return whether something is lost near each gap in the grid."""
+        # In a truncated file, frames that are later in the file are lost, too.
         places = [*breaks, *([len(self._contents.packets)] if self._is_cut else [])]
         return all(self._is_near(place, places) for place in _jumps(slots))
 
     def _is_near(self, place: int, breaks: Sequence[int]) -> bool:
-        """Check whether something is lost near a place in the order of display."""
+        """Return whether something is lost near a position in the order of display."""
         sides = self._order[place - 1], self._order[place]
         low, high = min(sides) - self._reordered, max(sides) + self._reordered
         return any(low < number <= high for number in breaks)
 
     def _is_doubtful(self, slots: Sequence[int], lost: int) -> bool:
-        """Check whether the number of lost frames is unknown, as no time stamp shows it."""
+        """Return whether the number of lost frames is unknown, since no time stamp shows it."""
         if lost == 0 or self._fragments is None or lost == len(self._contents.packets):
             return lost == 0
         return not any(self._is_near(place, [lost]) for place in _jumps(slots))
 
     def _certain(self, lost: int) -> int:
-        """Count the frames that are shown before all that come after the place of a loss."""
+        """Count the frames that are shown before all frames after the position of a loss."""
         packets = self._contents.packets
         behind = [x.pts or 0 for x in packets[lost:] if x.is_shown]
         if lost and (dts := packets[lost - 1].dts) is not None:
-            behind.append(dts + 1)  # the earliest time of what is lost
+            behind.append(dts + 1)  # the earliest time of the loss
         return bisect_left(self._pts, min((*behind, *self._undelivered)))
 
     def _tail(self, rate: Fraction | None, count: int, is_uncertain: bool) -> Gap | None:
-        """Find what is missing at the end."""
+        """Return the gap at the end, if there is one."""
         if self._undelivered and not self._fragments:
             total = len(self._contents.entries)
             return Gap(count, total - 1, _ends_early(total)) if total > count else None
@@ -351,7 +352,7 @@ class _Timed:
         if not is_cut and self._contents.format != 'flv':
             return None
         if self._contents.format == 'mov' and self._contents.promised and not self._fragments:
-            return None  # its index has no frame that is not there
+            return None  # all frames of its index exist
         promised_s = self._contents.duration_s
         if promised_s is not None and self._contents.format == 'flv':  # counted from time 0
             promised_s -= self._pts[0] * self._contents.time_base
@@ -371,17 +372,17 @@ class _Timed:
         )
 
     def _element_end(self, packet: Packet) -> int:
-        """Find a position after a frame at which an element begins; in FLV, its own tag's."""
+        """Return a position after a frame at which an element starts; in FLV, its own tag's."""
         return packet.place if self._contents.format == 'flv' else _block_end(packet)
 
 
 def _block_end(packet: Packet) -> int:
-    """Find the end of a block of Matroska; FFmpeg's position is that of its track number."""
+    """Return the end of a Matroska block; FFmpeg's position is that of its track number."""
     return packet.place + _BLOCK_HEAD + packet.size
 
 
 def _jumps(slots: Sequence[int]) -> list[int]:
-    """Find the places after a gap in the grid."""
+    """Return the positions after gaps in the grid."""
     return [place for place, (a, b) in enumerate(pairwise(slots), 1) if b > a + 1]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The packets of a video file, read without decoding, and how they relate to frames."""
+"""The packets of a video file, read without decoding, and their relation to frames."""
 
 import re
 from bisect import bisect_right
@@ -20,16 +20,16 @@ from surgseg_ros.core.processes import MAX_PIXELS
 from surgseg_ros.evaluation.layout import FrameError
 
 Coded: TypeAlias = 'av.Packet[VideoStream]'
-"""A packet with its data; at run time the class takes no argument."""
+"""A packet with its data; at run time, the class takes no argument."""
 
 _COVER_IMAGE: Final = 0x400
-"""AV_DISPOSITION_ATTACHED_PIC: the cover of a video, which is not a video."""
+"""AV_DISPOSITION_ATTACHED_PIC: the stream is the cover image of a video."""
 
 _READ_AT_ONCE: Final = 4
-"""Most packets that FFmpeg reads when it may read 32 bytes."""
+"""Maximum number of packets that FFmpeg reads for a probe size of 32 bytes."""
 
 _VP8_SHOWN: Final = 0x10
-"""In the first byte of a frame (RFC 6386, 9.1); other frames are only references."""
+"""Bit in the first byte of a frame that is shown (RFC 6386, 9.1); others are only references."""
 
 _CLOCK: Final = re.compile(r'(\d+):(\d+):(\d+(?:\.\d+)?)')
 
@@ -40,7 +40,7 @@ class Streams(NamedTuple):
 
     :param own: index of the video stream.
     :param total: number of streams.
-    :param name: of the video stream in the file: in MP4 the number of its track, in an MPEG
+    :param name: id of the video stream in the file: in MP4 the number of its track, in an MPEG
         transport stream that of its packets.
     """
 
@@ -53,11 +53,11 @@ class Packet(NamedTuple):
     """
     One compressed frame.
 
-    :param pts: when it is to be shown, in the stream's time base.
-    :param dts: when it is to be decoded, in the same.
+    :param pts: presentation time, in the stream's time base.
+    :param dts: decoding time, in the stream's time base.
     :param place: position of its first byte in the file; -1 if the format does not give it.
-    :param size: in bytes.
-    :param is_key: whether decoding may begin here, according to the file.
+    :param size: size in bytes.
+    :param is_key: whether decoding can start here, according to the file.
     :param is_shown: whether it is a frame of the video, and not removed by an edit list.
     :param is_cut: whether the demuxer reports that a part of it is missing.
     """
@@ -72,7 +72,7 @@ class Packet(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A frame in the file's own index; for the fields see Packet."""
+    """A frame in the file's own index; see Packet for the fields."""
 
     place: int
     dts: int
@@ -85,16 +85,16 @@ class Contents:
 
     :param path: the file.
     :param format: the first of FFmpeg's names, `avi`, `matroska`, `mov` or another.
-    :param codec: as FFmpeg names it.
-    :param packets: in the order of decoding.
-    :param entries: the index as the file has it.
+    :param codec: FFmpeg's name of the codec.
+    :param packets: the packets, in the order of decoding.
+    :param entries: the index of the file.
     :param time_base: seconds for a unit of pts and dts.
-    :param rates: frames per second, by each of the stream's own statements.
+    :param rates: frames per second, as the stream states them in several places.
     :param promised: number of frames according to the header; 0 if it has none.
-    :param duration_s: of the video stream, according to the header; None if it has none.
+    :param duration_s: duration of the video stream, according to the header; None if unknown.
     :param size: (width, height) in pixels.
-    :param streams: of the file, and which of them the video is.
-    :param stands_alone: whether every frame decodes without another.
+    :param streams: streams of the file.
+    :param stands_alone: whether all frames are decoded independently.
     """
 
     path: Path
@@ -113,11 +113,11 @@ class Contents:
 
 class Gap(NamedTuple):
     """
-    Frames that a video lacks.
+    Missing frames of a video.
 
-    :param first: number of the first.
-    :param last: number of the last; None if it is unknown.
-    :param why: a sentence without a full stop.
+    :param first: number of the first frame.
+    :param last: number of the last frame; None if it is unknown.
+    :param why: the reason, without a full stop.
     """
 
     first: int
@@ -125,7 +125,7 @@ class Gap(NamedTuple):
     why: str
 
     def __str__(self) -> str:
-        """Name the frames."""
+        """Name the missing frames."""
         if self.last is None:
             return f'frame {self.first} and all after it: {self.why}'
         if self.first == self.last:
@@ -140,12 +140,12 @@ class Numbering:
 
     :param frames: for each packet in the order of decoding, the number of its frame; None for
         one that is not shown, or whose number is unknown.
-    :param gaps: what is missing, in order.
-    :param count: of frames, those that are missing included.
+    :param gaps: the gaps, in order.
+    :param count: number of frames, including missing ones.
     :param rate: frames per second if it is constant, else None.
-    :param times: of each frame, in seconds from frame 0, if the rate is not constant.
-    :param repeats: frames that repeat the previous one, with its number.
-    :param lost_before: packets before which others are missing.
+    :param times: time of each frame, in seconds from frame 0, if the rate is not constant.
+    :param repeats: frames that repeat the previous one, with the number of that one.
+    :param lost_before: packets before which packets are missing.
     :param by_output: whether `frames` are positions in the order of decoding, since the file
         does not give the order of display.
     """
@@ -161,10 +161,10 @@ class Numbering:
 
     def why_missing(self, frame: int) -> str | None:
         """
-        Explain why there is no such frame.
+        Explain why a frame does not exist.
 
         :param frame: its number.
-        :return: a sentence without a full stop; None if nothing is known to be wrong with it.
+        :return: a sentence without a full stop; None if no problem is known.
         """
         place = bisect_right(self.gaps, frame, key=lambda gap: gap.first) - 1
         if place < 0:
@@ -179,12 +179,12 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
     Open a video; within the block, errors of FFmpeg are raised as FrameError.
 
     :param path: the file.
-    :param options: for the demuxer, as FFmpeg names them.
-    :return: its container, and its first stream that is a video.
+    :param options: FFmpeg's options for the demuxer.
+    :return: its container, and its first video stream.
     :raises FrameError: if there is no such stream, or images are too large.
     """
     try:
-        # The prefix keeps FFmpeg from reading a colon in a name as a protocol; the list keeps a
+        # The prefix keeps FFmpeg from reading a colon in a name as a protocol; the list prevents a
         # playlist with a video's name from opening a connection.
         fixed = {'protocol_whitelist': 'file', 'max_pixels': str(MAX_PIXELS)}
         with av.open(f'file:{path.absolute()}', options={**options, **fixed}) as container:
@@ -200,10 +200,10 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
 
 def strict(codec: VideoCodecContext) -> VideoCodecContext:
     """
-    Make a decoder report each error at the packet that contains it, hence without threads.
+    Make a decoder report errors at the packet that contains them, hence without threads.
 
-    :param codec: of a stream that was just opened.
-    :return: the same.
+    :param codec: codec of a stream that was just opened.
+    :return: the codec.
     """
     codec.thread_type = ThreadType.NONE
     codec.thread_count = 1
@@ -237,11 +237,11 @@ def _film_of(container: InputContainer, path: Path) -> VideoStream:
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Coded]:
     """
-    Demux a stream up to its end, or to the point from which its file cannot be read.
+    Demux a stream up to its end, or to the point from which the file cannot be read.
 
     :param container: the open file.
-    :param stream: of it.
-    :return: the packets that are not empty; the same ones in every run.
+    :param stream: a stream of it.
+    :return: the packets that are not empty; identical in every run.
     """
     packets = container.demux(stream)
     while True:
@@ -254,7 +254,7 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Coded
 
 
 class Packets:
-    """The packets of a video, forward from any of them."""
+    """The packets of a video, which are read forward from the start."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -262,7 +262,7 @@ class Packets:
         self.next = 0
 
     def begin(self) -> VideoStream:
-        """Open the file, at its first packet."""
+        """Open the file at its first packet."""
         self.close()
         self._open = ExitStack()
         container, stream = self._open.enter_context(opened(self._path))
@@ -271,7 +271,7 @@ class Packets:
         return stream
 
     def take(self, number: int) -> 'Coded | None':
-        """Advance to a packet; None if the file ends before."""
+        """Advance to a packet; None if the file ends before it."""
         for packet in self._packets:
             self.next += 1
             if self.next > number:
@@ -292,7 +292,7 @@ def demux(path: Path) -> Contents:
 
     :param path: the file.
     :return: its contents.
-    :raises FrameError: if it is not a video, or holds no frame.
+    :raises FrameError: if it is not a video, or contains no frame.
     """
     with opened(path) as (container, stream):
         codec = stream.codec_context
@@ -339,7 +339,7 @@ def _entries(stream: VideoStream) -> tuple[Entry, ...]:
 
 
 def _avi_index(path: Path) -> tuple[Entry, ...]:
-    """Read the index of an AVI file, before FFmpeg adds entries of its own."""
+    """Read the index of an AVI file, before FFmpeg adds its own entries."""
     with opened(path, probesize='32', fpsprobesize='0', analyzeduration='1') as (_, stream):
         found = _entries(stream)
         return found if len(found) > _READ_AT_ONCE else ()
@@ -351,8 +351,8 @@ def _rates(stream: VideoStream) -> tuple[Fraction, ...]:
 
 
 def _duration_s(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    """Find the duration of the video; that of the container may be that of its sound."""
-    if tagged := _CLOCK.match(stream.metadata.get('DURATION', '')):  # of Matroska
+    """Return the duration of the video; that of the container may be that of its sound."""
+    if tagged := _CLOCK.match(stream.metadata.get('DURATION', '')):  # in Matroska
         hours, minutes, seconds = tagged.groups()
         return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
     if len(container.streams) == 1 and container.duration:
