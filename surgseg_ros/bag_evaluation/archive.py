@@ -241,16 +241,16 @@ def run(
             elif isinstance(outcome, Exception):
                 raise outcome
             else:
-                _keep(of_name[job.name], outcome, store)
+                _store_result(of_name[job.name], outcome, store)
                 done[job.name] = outcome
     if not done:
-        _clear_up(store, new_folders)
+        _remove_new_folders(store, new_folders)
         raise BagError('; '.join(unreadable.values()))
     results = {name: outcome.result for name, outcome in done.items()}
     return merge(results, unreadable, _model(done), options)
 
 
-def _clear_up(store: Store | None, new_folders: Sequence[Path]) -> None:
+def _remove_new_folders(store: Store | None, new_folders: Sequence[Path]) -> None:
     """Remove the folders that were created for outputs, if they are still empty."""
     if store is not None:
         store.remove_if_empty()
@@ -290,7 +290,7 @@ def _finished(tasks: Sequence[Task], store: Store | None) -> dict[str, Done]:
     return done
 
 
-def _keep(task: Task, done: Done, store: Store | None) -> None:
+def _store_result(task: Task, done: Done, store: Store | None) -> None:
     """Save a result first, then move its bag into place: `_finished` handles a stop in between."""
     if store is not None:
         store.save(task.key, done)

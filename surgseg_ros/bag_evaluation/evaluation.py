@@ -257,7 +257,7 @@ def _outcome(result: FrameResult) -> str:
     return 'failed' if result.failed else 'undecided'
 
 
-class _Places(NamedTuple):
+class _Indices(NamedTuple):
     """Maps the index of a message in its topic to that of its image; and image sizes."""
 
     of_mask: Mapping[int, int]
@@ -289,7 +289,12 @@ def score_recorded(path: Path, options: Options, instruments: Path | None = None
     if truths is not None:
         of_truths = match(images.stamps, truths.stamps, options.tolerance_ns)
     accumulator = _begin(images, masks, of_masks, set(of_truths.of_image))
-    _read(path, options, accumulator, _Places(_turned(of_masks), _turned(of_truths), images.sizes))
+    _read(
+        path,
+        options,
+        accumulator,
+        _Indices(_inverted(of_masks), _inverted(of_truths), images.sizes),
+    )
     counts = accumulator.finish()
     accumulator.check_any(path, options.image_topic, ('mask', 'failed'))
     truth = truths and ground_truth_numbers(len(truths.stamps), of_truths, accumulator)
@@ -311,11 +316,11 @@ def _begin(images: Seen, masks: Seen, matching: Matching, awaited: set[int]) -> 
     return accumulator
 
 
-def _turned(matching: Matching) -> dict[int, int]:
+def _inverted(matching: Matching) -> dict[int, int]:
     return {other: image for image, other in matching.of_image.items()}
 
 
-def _read(path: Path, options: Options, accumulator: FrameAccumulator, places: _Places) -> None:
+def _read(path: Path, options: Options, accumulator: FrameAccumulator, places: _Indices) -> None:
     """Read masks and truths, but not the images."""
     wanted = {options.mask_topic: places.of_mask, options.ground_truth_topic: places.of_truth}
     topics = [name for name in wanted if name is not None]

@@ -191,23 +191,23 @@ def worst_of(bags: Mapping[str, Series], number: int) -> list[tuple[str, int]]:
     """
     ranked: list[tuple[int, float, str, int]] = []
     for name, series in sorted(bags.items()):
-        values = _goodness(series)
+        values = _ratings(series)
         ranked += [
             (rank, float(values[place]), name, place)
-            for rank, place in enumerate(_apart(values, number))
+            for rank, place in enumerate(_select_apart(values, number))
         ]
     chosen = sorted(ranked)[:number]
     return [(name, place) for _, _, name, place in sorted(chosen, key=lambda item: item[1:])]
 
 
-def _goodness(series: Series) -> NDArray[np.float64]:
+def _ratings(series: Series) -> NDArray[np.float64]:
     """Return a rating of the frames; NaN for those without any value."""
     if not np.isnan(series.iou).all():
         return np.where(np.isnan(series.predicted[:, 0]), np.nan, series.iou)
     return np.where(np.isnan(series.confidence), 1 - series.no_decision, series.confidence)
 
 
-def _apart(values: NDArray[np.float64], number: int) -> list[int]:
+def _select_apart(values: NDArray[np.float64], number: int) -> list[int]:
     """Select the lowest value, then the lowest that is not near it, and so on."""
     left = np.where(np.isnan(values), np.inf, values)
     near = math.ceil(len(values) * _APART)
@@ -238,10 +238,10 @@ def read_frame_images(
     """
     troubles: list[str] = []
     images = dict(_nth(bag, options['image_topic'], places, troubles))
-    with_truth = _with(places, over_time, 'truth')
+    with_truth = _frames_with(places, over_time, 'truth')
     tolerance_ns = options['tolerance_ms'] * 1e6
     truths = _nearest(bag, options['ground_truth_topic'], with_truth, tolerance_ns, troubles)
-    with_mask = _with(places, over_time, 'predicted')
+    with_mask = _frames_with(places, over_time, 'predicted')
     if topic := options['mask_topic']:
         masked = _nearest(bag, topic, with_mask, 0, troubles)
     elif masks is not None:
@@ -261,7 +261,7 @@ def read_frame_images(
     return worst_frames, '; '.join(dict.fromkeys(troubles))
 
 
-def _with(
+def _frames_with(
     places: Collection[int], over_time: Sequence[Mapping[str, Any]], key: str
 ) -> dict[int, int]:
     """Return the frames that have a value of `key`, as index to stamp."""

@@ -200,7 +200,7 @@ def read_chunk_index(content: memoryview) -> ChunkIndex:
     """
     Read a chunk's entry in the summary.
 
-    :param content: of the record.
+    :param content: content of the record.
     :return: the entry.
     :raises ValueError: if it is malformed.
     """
@@ -218,7 +218,7 @@ def read_statistics(content: memoryview) -> Statistics:
     """
     Read the counts in the summary.
 
-    :param content: of the record.
+    :param content: content of the record.
     :return: the counts.
     :raises ValueError: if it is malformed.
     """

@@ -69,7 +69,7 @@ class McapFile:
     read from the data section as needed. Without a message index, as with rosbag2's preset
     `fastwrite`, messages are in the order of the file, as rosbag2 plays them.
 
-    :param path: of the file.
+    :param path: path of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -102,7 +102,7 @@ class McapFile:
 
     def messages(self, connections: Collection[Connection]) -> Iterator[Received]:
         """Iterate over the messages, by the index or else in file order; skip damaged chunks."""
-        read = self._by_index if self._is_indexed else self._as_they_stand
+        read = self._by_index if self._is_indexed else self._in_file_order
         bad: list[str] = []
         yield from read({x.id: x for x in connections}, bad)
         if bad:
@@ -234,7 +234,7 @@ class McapFile:
         for connection, time_ns, cdr in sorted(found, key=lambda item: item[1]):
             yield time_ns, chunk.place, (connection, cdr)
 
-    def _as_they_stand(
+    def _in_file_order(
         self, wanted: Mapping[int, Connection], bad: list[str]
     ) -> Iterator[Received]:
         end = self._data_start
@@ -275,7 +275,7 @@ class RecoveredMcap(McapFile):
             for place in self._bad:  # definitions occur once, in the first chunks
                 part = _intact_part_of_chunk(file, place.start - 9, place.end)
                 for opcode, content in records_within(part):
-                    self._learn(opcode, content)
+                    self._add_definition(opcode, content)
             self.connections = self._definitions.connections(self._counts)
             self.lost = self._loss(file, saved, chunks, gone)
         except BaseException:
@@ -316,10 +316,10 @@ class RecoveredMcap(McapFile):
                 self._counts[int.from_bytes(content[:2], 'little')] += 1
                 count += 1
             else:
-                self._learn(opcode, content)
+                self._add_definition(opcode, content)
         return count
 
-    def _learn(self, opcode: int, content: memoryview) -> None:
+    def _add_definition(self, opcode: int, content: memoryview) -> None:
         """Add a definition; ignore it if it is malformed."""
         with contextlib.suppress(ValueError):
             self._definitions.note(opcode, content)

@@ -67,7 +67,7 @@ class Bag:
             listed = {*self.topics, *(metadata.counts if metadata else ())}
             self.damage = self._loss(listed - (self.foreign.keys() - self.topics.keys()))
             if not any(topic.message_count for topic in self.topics.values()):
-                raise BagError(f'bag {str(self.path)!r} {self._emptiness()}')
+                raise BagError(f'bag {str(self.path)!r} {self._why_empty()}')
             self._stack = stack.pop_all()
         return self
 
@@ -125,7 +125,7 @@ class Bag:
         counts = Counter({name: x.message_count for name, x in self.topics.items()})
         return describe_loss(self._opened, counts, topics)
 
-    def _emptiness(self) -> str:
+    def _why_empty(self) -> str:
         """Explain why there are no messages to read."""
         if self.foreign:
             return f'holds {" and ".join(dict.fromkeys(self.foreign.values()))}'

@@ -183,14 +183,14 @@ def open_sources(path: Path, stack: ExitStack) -> Opened:
             damage.append(str(error))
     files, missing = _files(path, metadata, damage)
     if not files:
-        damage += missing or [_nothing(path)]
+        damage += missing or [_what_is_missing(path)]
         raise BagError(f'{str(path)!r} is not a bag of ROS 2: {"; ".join(damage)}')
     files = _without_copies(files, damage)
     sources = _open_all(files, stack, damage)
     return Opened(sources, metadata, damage, missing)
 
 
-def _nothing(folder: Path) -> str:
+def _what_is_missing(folder: Path) -> str:
     """Describe what is missing in a folder without bag files."""
     text = 'neither metadata.yaml nor .mcap or .db3 files that are not empty'
     return f'{text} ({_REMEDIES[".bag"]})' if any(folder.glob('*.bag')) else text

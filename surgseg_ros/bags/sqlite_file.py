@@ -39,7 +39,7 @@ class SqliteFile:
     """
     An intact SQLite file.
 
-    :param path: of the file.
+    :param path: path of the file.
     :param query: query of the SQLite URI with which it is opened.
     """
 
@@ -102,7 +102,7 @@ def with_log(path: Path) -> SqliteFile:
     rosbag2's preset `resilient` leaves a log if the recorder is killed. SQLite may create a file
     `-shm` beside it.
 
-    :param path: of the file.
+    :param path: path of the file.
     :return: its reader.
     """
     return SqliteFile(path, 'mode=ro')
@@ -122,7 +122,7 @@ def connect(path: Path, query: str) -> sqlite3.Connection:
     """
     Open a database.
 
-    :param path: of the file.
+    :param path: path of the file.
     :param query: query of the SQLite URI.
     :return: the database, which returns text as bytes, since it may not be UTF-8.
     """
@@ -178,7 +178,7 @@ class RecoveredSqlite:
     """
     A damaged SQLite file, whose readable rows are read in the order of recording.
 
-    :param path: of the file.
+    :param path: path of the file.
     """
 
     def __init__(self, path: Path) -> None:

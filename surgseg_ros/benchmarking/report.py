@@ -40,7 +40,7 @@ def sum_up(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         'rest_ms': {'p50': latency.p50 - model.p50 - slot.p50},
         **{name: sum(run[name] for run in runs) for name in _SUMMED_COUNTS},
         **({'stages_ms': stages} if stages else {}),
-        'heard_ms': _heard(runs),
+        'heard_ms': _pooled_latencies(runs),
         'memory_mib': runs[-1]['memory_mib'],
         'heard': runs[-1]['heard'],
         'runs': len(runs),
@@ -61,7 +61,7 @@ def ratios(ours: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, float
     }
 
 
-def _heard(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def _pooled_latencies(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Pool the latencies of further outputs; leave out those without messages."""
     pooled = {
         name: [time for run in runs for time in run['heard_ms'].get(name, ())]

@@ -353,7 +353,7 @@ RULES: Final[Mapping[str, Rule]] = {
 
 
 class Limits(NamedTuple):
-    """By how much B may be lower: overall, in a class, in a bag; None for no limit."""
+    """Largest decrease of B that is allowed: overall, in a class, in a bag; None for no limit."""
 
     overall: float
     classes: float | None

@@ -56,7 +56,7 @@ _TRIPLES: Final = 120
 _SECTORS: Final = 120
 
 
-class _Followed(NamedTuple):
+class _TrackedContent(NamedTuple):
     """
     Content that is tracked from image to image.
 
@@ -67,7 +67,7 @@ class _Followed(NamedTuple):
     first: Roi
     now: Roi
 
-    def widened(self, image: Image, turn: int, tolerance_px: int) -> _Followed | None:
+    def widened(self, image: Image, turn: int, tolerance_px: int) -> _TrackedContent | None:
         """Extend by lit pixels of the next image; None if they are farther than the tolerance."""
         now = _widened(self.now, image, turn)
         return self._replace(now=now) if _are_alike(now, self.first, tolerance_px) else None
@@ -88,8 +88,8 @@ class ContentFinder:
     def reset(self) -> None:
         """Forget all images, because another camera, activation or video starts."""
         self._size: tuple[int, int] | None = None
-        self._found: _Followed | None = None
-        self._pending: _Followed | None = None
+        self._found: _TrackedContent | None = None
+        self._pending: _TrackedContent | None = None
         self._seen = self._count = 0
 
     def find(self, image: Image) -> Roi | None:
@@ -121,12 +121,12 @@ class ContentFinder:
         ):
             self._pending = None
         elif self._pending is None or not _are_alike(candidate, self._pending.first, 3 * blur):
-            self._pending, self._seen = _Followed(candidate, candidate), 1
+            self._pending, self._seen = _TrackedContent(candidate, candidate), 1
         else:
             both = _union(candidate, self._pending.now)
             self._pending, self._seen = self._pending._replace(now=both), self._seen + 1
             if self._seen == _CONFIRMED:
-                self._found, self._pending = _Followed(both, both), None
+                self._found, self._pending = _TrackedContent(both, both), None
 
 
 def find_content(image: Image) -> Roi | None:

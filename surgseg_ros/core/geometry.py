@@ -121,7 +121,8 @@ def least_distances(
     Find the smallest distances between keypoints of instruments.
 
     :param instruments: the instruments of an image.
-    :param geometries: of each instrument; points that are hidden or outside the image are ignored.
+    :param geometries: geometry of each instrument; points that are hidden or outside the image are
+        ignored.
     :return: the distances.
     """
     tips = _seen(instruments, geometries, ROBOTIC_TOOL, KeypointKind.TIP)

@@ -34,7 +34,7 @@ class Part:
     :param label: its class.
     :param points: (n, 2) x and y in pixels, samples on the grid.
     :param step: distance between neighbouring samples, in both directions.
-    :param strip: of a shaft; once it is known where the tip is, its direction points there.
+    :param strip: the strip of a shaft; it points to the tip once that is known.
     """
 
     label: int

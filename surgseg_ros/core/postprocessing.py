@@ -179,7 +179,7 @@ class TemporalFilter:
             self._wanted = self._shown.copy()
             self._count = np.zeros_like(self._shown)
             return Filtered(segmentation, segmentation, began)
-        filtered = self._follow(segmentation.mask, confidence)
+        filtered = self._update(segmentation.mask, confidence)
         return Filtered(
             # The network's grid confidence is not valid for the classes that are kept.
             dataclasses.replace(
@@ -199,7 +199,7 @@ class TemporalFilter:
             return 'stamp'
         return 'cut' if is_cut else ''
 
-    def _follow(self, raw: Plane, confidence: Plane) -> Plane:
+    def _update(self, raw: Plane, confidence: Plane) -> Plane:
         """
         Update the planes, in bands of rows that fit into the cache.
 
@@ -209,10 +209,10 @@ class TemporalFilter:
         for top in range(0, len(raw), _BAND_ROWS):
             band = np.s_[top : top + _BAND_ROWS]
             planes = (plane[band] for plane in (self._shown, self._wanted, self._count))
-            filtered[band] = self._follow_band(raw[band], confidence[band], *planes)
+            filtered[band] = self._update_band(raw[band], confidence[band], *planes)
         return filtered
 
-    def _follow_band(
+    def _update_band(
         self, raw: Plane, confidence: Plane, shown: Plane, wanted: Plane, count: Plane
     ) -> Plane:
         """Update the last three arguments, and return the confidence; all work on bytes."""

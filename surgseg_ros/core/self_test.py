@@ -70,7 +70,7 @@ def make_self_test(spec: ModelSpec, network: Callable[[Tensor], Tensor]) -> dict
         pixels without an expected class.
     """
     drawings = (torch.from_numpy(draw(spec.input_size, n))[None] for n in range(_DRAWINGS))
-    maps = [_sure_classes(network, prepare(drawing, spec)) for drawing in drawings]
+    maps = [_confident_classes(network, prepare(drawing, spec)) for drawing in drawings]
     number = max(range(_DRAWINGS), key=lambda n: (_classes_found(maps[n]), -n))
     packed = base64.b64encode(zlib.compress(maps[number].tobytes(), 9)).decode()
     return {'drawing': number, 'classes': packed}
@@ -118,7 +118,7 @@ def check_self_test(
 
 
 @torch.inference_mode()
-def _sure_classes(network: Callable[[Tensor], Tensor], fitted: Tensor) -> NDArray[np.uint8]:
+def _confident_classes(network: Callable[[Tensor], Tensor], fitted: Tensor) -> NDArray[np.uint8]:
     """Return the classes; NO_DECISION if the margin is below the median of the class."""
     logits = network(fitted)[0].float()  # (CLASS_COUNT, h, w)
     best = logits.topk(2, 0)

@@ -109,7 +109,7 @@ def locate_instruments(
     """
     Find tips and axes in 3-D.
 
-    :param calibration: of both cameras.
+    :param calibration: calibrations of both cameras.
     :param first: result of the first camera.
     :param second: result of the second camera, with the same stamp.
     :return: the instruments whose tip and shaft both images show, in the order of `first`.
@@ -256,7 +256,7 @@ def triangulate(
     Multiple View Geometry, 2004, 5.2.4). A change da of the axis a is the rotation a x da about
     the fixed axes.
 
-    :param calibration: of both cameras.
+    :param calibration: calibrations of both cameras.
     :param end: (2,) end of the shaft in the first rectified image, in pixels.
     :param means: (5,) tip in that image in pixels, disparity of the tip in pixels, angle of the
         shaft in radians, and relative change of the disparity along the shaft, per pixel.

@@ -233,8 +233,8 @@ def split_strips(points: Points, field: Field) -> list[tuple[Strip, NDArray[np.b
     if len(contacts) < 2:
         return everything
     alone = _misfit(points, [whole], step_px)
-    strips = _crossing(points, contacts, field, alone) if alone > _OUTLIER_SHARE else []
-    strips = strips or _facing(points, contacts, field)
+    strips = _touching_strips(points, contacts, field, alone) if alone > _OUTLIER_SHARE else []
+    strips = strips or _opposite_strips(points, contacts, field)
     owner = _nearest(points, strips) if strips else np.zeros(len(points))
     own = [owner == number for number in range(len(strips))]
     if not own or min(mask.sum() for mask in own) < 3:
@@ -242,7 +242,7 @@ def split_strips(points: Points, field: Field) -> list[tuple[Strip, NDArray[np.b
     return [(fit_strip(points[mask], field), mask) for mask in own]
 
 
-def _crossing(
+def _touching_strips(
     points: Points, contacts: Sequence[Points], field: Field, alone: float
 ) -> list[Strip]:
     """Find strips that fit the points better than a single strip, whose misfit is `alone`."""
@@ -253,13 +253,13 @@ def _crossing(
         groups = [sample[owner == number] for number in range(len(strips))]
         if min(map(len, groups)) < 3:
             return []
-        strips = _distinct([_rough(group) for group in groups])
+        strips = _distinct([_fit_by_moments(group) for group in groups])
         if len(strips) < 2:
             return []
     return strips if _misfit(points, strips, field.step) <= alone - _OUTLIER_SHARE / 3 else []
 
 
-def _facing(points: Points, contacts: Sequence[Points], field: Field) -> list[Strip]:
+def _opposite_strips(points: Points, contacts: Sequence[Points], field: Field) -> list[Strip]:
     """Find two strips that enter from opposite sides and touch."""
     strips = []
     for contact in contacts[:2]:
@@ -367,7 +367,7 @@ def _distinct(strips: Sequence[Strip]) -> list[Strip]:
     return kept
 
 
-def _rough(points: Points) -> Strip:
+def _fit_by_moments(points: Points) -> Strip:
     """Fit a strip of constant width by moments: fast, but approximate."""
     origin = points.mean(axis=0)
     x, y = (points - origin).T
@@ -395,6 +395,6 @@ def angle_between(first: Points, second: Points) -> float:
 
     :param first: (2,) unit vector.
     :param second: (2,) unit vector.
-    :return: in radians, 0 to pi.
+    :return: angle in radians, 0 to pi.
     """
     return math.acos(float(np.clip(first @ second, -1, 1)))

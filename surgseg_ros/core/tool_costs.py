@@ -63,7 +63,7 @@ def costs_of(points: Points, label: int, tool: ToolParts) -> Points:
     Compute the distance of each point from the part that it would continue, in tool widths.
 
     :param points: (n, 2) x and y in pixels, of a part.
-    :param label: of the part, WRIST or CLASPER.
+    :param label: label of the part, WRIST or CLASPER.
     :param tool: the tool that the part may belong to.
     :return: (n,) costs.
     """

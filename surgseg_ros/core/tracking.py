@@ -223,7 +223,7 @@ class Tracker:
         places = _largest(instruments)
         numbers = np.zeros(len(instruments), np.intp)
         if len(places):
-            numbers[places] = self._follow([instruments[n] for n in places])
+            numbers[places] = self._match([instruments[n] for n in places])
         return tuple(
             dataclasses.replace(instrument, track_id=number) if number else instrument
             for instrument, number in zip(instruments, numbers.tolist())
@@ -235,7 +235,7 @@ class Tracker:
             return INTERVAL_NS
         return stamp_ns - self._stamp_ns or INTERVAL_NS
 
-    def _follow(self, instruments: list[Instrument]) -> NDArray[np.intp]:
+    def _match(self, instruments: list[Instrument]) -> NDArray[np.intp]:
         """Match instruments with tracks, start tracks for the others, and return all ids."""
         seen = _features(instruments, self._size)
         numbers = np.zeros(len(instruments), np.intp)
@@ -351,7 +351,7 @@ def _costs(tracks: _Tracks, seen: _Features, size: tuple[int, int]) -> Values:
     """Return the (tracks, instruments) matrix of costs; _NO_MATCH if they cannot match."""
     known, motion = tracks.features, tracks.motion
     cells = seen.cells.reshape(len(seen.cells), -1).T
-    moved = _moved(known.cells, motion.places - known.places, size)
+    moved = _shift_cells(known.cells, motion.places - known.places, size)
     overlaps = np.maximum(*(x.reshape(len(x), -1) @ cells for x in (known.cells, moved)))
     variances = motion.variances[:, :1] + _PLACE_SIGMA**2
     away = np.hypot(*(motion.places[:, None] - seen.places).transpose(2, 0, 1))
@@ -369,7 +369,7 @@ def _costs(tracks: _Tracks, seen: _Features, size: tuple[int, int]) -> Values:
     return np.where(allowed, costs, _NO_MATCH)
 
 
-def _moved(cells: Values, shifts: Values, size: tuple[int, int]) -> Values:
+def _shift_cells(cells: Values, shifts: Values, size: tuple[int, int]) -> Values:
     """Shift coarse masks by whole cells; cells that leave the image are dropped."""
     side = -(-max(size) // _CELLS)
     steps = np.rint(shifts * size[0] / side).astype(np.intp)

@@ -106,26 +106,28 @@ def interpolate_mixed(grid: Grid, mask: Classes, confidence: Classes | None) -> 
     """
     mixed = _mixed(grid)
     if len(mixed) > _MANY * grid.top.size:
-        _repaint(grid, mask, confidence)
+        _interpolate_planes(grid, mask, confidence)
         return
     remaining = []
-    for cells in _portions(grid, mixed):
+    for cells in _batches(grid, mixed):
         corners = _corners(grid, cells)
         logits = grid.logits.reshape(len(grid.logits), -1).take(corners, 1)  # (C, 4, m)
         tops = grid.top.reshape(-1).take(corners)
         two = np.stack([tops.min(0), tops.max(0)])  # (2, m)
         of_two = np.take_along_axis(logits, two[:, None].astype(np.intp), 0)  # (2, 4, m)
-        is_sure = _no_third(logits, of_two)
+        is_sure = _only_two_can_win(logits, of_two)
         sure = np.flatnonzero(is_sure)  # `take` keeps the cells next to one another in memory
-        _paint(grid, cells[sure], of_two.take(sure, 2), two.take(sure, 1), (mask, confidence))
+        _interpolate_cells(
+            grid, cells[sure], of_two.take(sure, 2), two.take(sure, 1), (mask, confidence)
+        )
         remaining.append(cells[~is_sure])
     every = np.arange(len(grid.logits), dtype=np.uint8)[:, None]
-    for cells in _portions(grid, np.concatenate(remaining)):
+    for cells in _batches(grid, np.concatenate(remaining)):
         logits = grid.logits.reshape(len(grid.logits), -1).take(_corners(grid, cells), 1)
-        _paint(grid, cells, logits, every, (mask, confidence))
+        _interpolate_cells(grid, cells, logits, every, (mask, confidence))
 
 
-def _repaint(grid: Grid, mask: Classes, confidence: Classes | None) -> None:
+def _interpolate_planes(grid: Grid, mask: Classes, confidence: Classes | None) -> None:
     """Compare all classes for all pixels, plane by plane: faster if most cells are mixed."""
     size = (mask.shape[1], mask.shape[0])
     best = cv2.resize(grid.logits[0], size)
@@ -146,7 +148,7 @@ def _repaint(grid: Grid, mask: Classes, confidence: Classes | None) -> None:
             cv2.copyTo(reported, better.view(np.uint8), confidence)
 
 
-def _portions(grid: Grid, cells: Whole) -> list[Whole]:
+def _batches(grid: Grid, cells: Whole) -> list[Whole]:
     """Split cells into portions of at most about `_AT_ONCE` pixels."""
     pixels = len(cells) * len(grid.rows.pixels) * len(grid.columns.pixels)
     return np.array_split(cells, 1 + pixels // _AT_ONCE)
@@ -178,7 +180,7 @@ def _mixed(grid: Grid) -> Whole:
     return np.flatnonzero(mixed)
 
 
-def _paint(
+def _interpolate_cells(
     grid: Grid,
     cells: Whole,
     logits: Planes,
@@ -199,12 +201,12 @@ def _paint(
         np.exp(probabilities, out=probabilities)
         probabilities *= 255 * grid.probabilities.reshape(-1).take(corners)
         probabilities += 0.5  # so that truncation after the interpolation rounds
-    mask.reshape(-1)[pixels], probability = _race(logits, names, probabilities, weights)
+    mask.reshape(-1)[pixels], probability = _argmax(logits, names, probabilities, weights)
     if confidence is not None and probability is not None:
         confidence.reshape(-1)[pixels] = probability
 
 
-def _no_third(logits: Planes, of_two: Planes) -> NDArray[np.bool_]:
+def _only_two_can_win(logits: Planes, of_two: Planes) -> NDArray[np.bool_]:
     """
     Find the cells in which no third class can be the largest.
 
@@ -218,7 +220,7 @@ def _no_third(logits: Planes, of_two: Planes) -> NDArray[np.bool_]:
     return np.asarray(certain.all(0))
 
 
-def _race(
+def _argmax(
     logits: Planes, names: Classes, probabilities: Planes | None, weights: tuple[Planes, Planes]
 ) -> tuple[Classes, Planes | None]:
     """

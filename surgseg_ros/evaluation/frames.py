@@ -223,7 +223,7 @@ class LabelledFrame(NamedTuple):
     """
     A frame of a video.
 
-    :param number: of the frame in the video.
+    :param number: number of the frame in the video.
     :param image: (H, W, 3) uint8 RGB.
     :param mask: (H, W) uint8 class index, or None without a truth.
     """

@@ -212,7 +212,7 @@ class ModelSlot:
         reason = f'{runtime.description} fails: {describe(error)}'
         self._logger.error(f'{reason}; no decision until the model is loaded on the CPU')
         plain = dataclasses.replace(settings, device='cpu', runtime='torch', precision='auto')
-        self._in_thread(lambda: self._fall(plain, segmenter, reason))
+        self._in_thread(lambda: self._load_fallback(plain, segmenter, reason))
         return True
 
     def disable_batching(self, reason: str) -> None:
@@ -266,7 +266,7 @@ class ModelSlot:
         number = self._number
         try:
             segmenter, tested = self._load(settings)
-            self._exchange(number, segmenter, tested, settings)
+            self._replace(number, segmenter, tested, settings)
         except Exception as error:
             if number == self._number:
                 self.report_change_failure(settings.model, error)
@@ -274,7 +274,7 @@ class ModelSlot:
         self._logger.info(f'the model is now {self.describe()}')
         return f'{self.describe()} on {segmenter.runtime.description}'
 
-    def _fall(self, plain: Settings, failed: Segmenter, reason: str) -> None:
+    def _load_fallback(self, plain: Settings, failed: Segmenter, reason: str) -> None:
         number = self._number
         try:
             segmenter, tested = self._load(plain)
@@ -282,12 +282,12 @@ class ModelSlot:
                 raise ValueError('the model folder now holds another model')
             text = f'{reason}; runs on the CPU instead, until ~/reload_model'
             fallback = Reason(ReasonCode.CPU_FALLBACK, text)
-            self._exchange(number, segmenter, tested, plain, fallback)
+            self._replace(number, segmenter, tested, plain, fallback)
         except Exception as error:
-            self._stay(number, failed, f'{reason}; the CPU cannot take over: {error}')
+            self._keep_failing(number, failed, f'{reason}; the CPU cannot take over: {error}')
             raise
 
-    def _stay(self, number: int, segmenter: Segmenter, reason: str) -> None:
+    def _keep_failing(self, number: int, segmenter: Segmenter, reason: str) -> None:
         """Continue with the failing runtime, since the failure may be temporary."""
         self._logger.error(reason)
         with self._lock:
@@ -297,7 +297,7 @@ class ModelSlot:
             self._use(segmenter)
         self._report()
 
-    def _exchange(
+    def _replace(
         self,
         number: int,
         segmenter: Segmenter,

@@ -146,7 +146,7 @@ class OtherPublishers:
             self._drop_queries(keep=names)
             for name in sorted(names):
                 self._query(name, now_s)
-            return self._report([other for other in others if self._lives(other, now_s)])
+            return self._report([other for other in others if self._is_alive(other, now_s)])
 
     def _others(self, now_s: float) -> list[_Endpoint]:
         """List the publishers of other nodes, and record since when each has been listed."""
@@ -164,7 +164,7 @@ class OtherPublishers:
             others += sorted(same, key=lambda end: self._first_seen_s[end])[1:]
         return others
 
-    def _lives(self, other: _Endpoint, now_s: float) -> bool:
+    def _is_alive(self, other: _Endpoint, now_s: float) -> bool:
         sign_s = self._sign_s.get(other.node)
         if sign_s is not None and now_s - sign_s <= ALIVE_S:
             return True
@@ -210,14 +210,14 @@ class OtherPublishers:
         topics = ', '.join(
             sorted({repr(self._node.resolve_topic_name(other.topic)) for other in others})
         )
-        nodes = ', '.join(sorted({self._call(other.node) for other in others}))
+        nodes = ', '.join(sorted({self._describe(other.node) for other in others}))
         text = (
             f'{nodes} also publishes on {topics}: stop it, or put one of the two nodes into '
             'another namespace'
         )
         return Reason(ReasonCode.TWO_PUBLISHERS, text)
 
-    def _call(self, name: str) -> str:
+    def _describe(self, name: str) -> str:
         if name == UNKNOWN_NAME:
             return 'another node, whose name is unknown,'
         return f'another node named {name!r}' if name == self._name else repr(name)

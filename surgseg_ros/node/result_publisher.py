@@ -103,7 +103,7 @@ class ResultPublisher:
         """
         try:
             self._log_anomalies(image.channel, decision.anomalies)
-            return self._judge(image, decision)
+            return self._publish_decision(image, decision)
         except Exception as error:  # a frame must never end the thread
             self._reject(image.frame, image.channel, *_reported(error, 'no mask for an image'))
             return None
@@ -117,7 +117,7 @@ class ResultPublisher:
         :param warnings: from `publish_mask`.
         """
         try:
-            self._publish_rest(image, self._unless_late(image, result), warnings)
+            self._publish_rest(image, self._drop_late(image, result), warnings)
         except Exception as error:  # a frame must never end the thread
             cause, reasons = _reported(error, 'not all results of an image were published')
             with self._generation.held(image.frame.generation) as current:
@@ -139,7 +139,7 @@ class ResultPublisher:
         else:
             self._reject(frame, channel, *_reported(error, 'no mask for an image'))
 
-    def _judge(self, image: ReceivedImage, decision: Decision) -> Warnings | None:
+    def _publish_decision(self, image: ReceivedImage, decision: Decision) -> Warnings | None:
         """Publish the mask, or that there is no decision."""
         policy, age = self._policy(), self._age(image)
         clocks = clock_warning(age, policy)
@@ -158,7 +158,7 @@ class ResultPublisher:
             return self._publish_mask(image, decision, (*found, *clock_warnings))
         return None
 
-    def _unless_late(self, image: ReceivedImage, result: FrameResult) -> FrameResult:
+    def _drop_late(self, image: ReceivedImage, result: FrameResult) -> FrameResult:
         """Remove instruments that were found too late."""
         late = staleness(self._age(image), self._policy())
         return result if late is None else without_instruments(result, late)

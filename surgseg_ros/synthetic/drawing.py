@@ -107,7 +107,7 @@ class Sprite:
 
         :param view: the image.
         :param at: position of the origin, in units.
-        :param angle: of rotation, in radians from x towards y.
+        :param angle: angle of rotation, in radians from x towards y.
         :param stretch: along its own x and y; negative mirrors it.
         :return: the patch, or None outside the image.
         """
@@ -315,8 +315,8 @@ class Canvas:
         """
         Cast the shadow of patches that will be painted next.
 
-        :param patches: that cast the shadow.
-        :param offset: by which the shadow is shifted, in image heights.
+        :param patches: the patches that cast the shadow.
+        :param offset: offset of the shadow, in image heights.
         :param soft: standard deviation of the blur, in image heights.
         :param depth: 0 for none, 1 for black.
         """
@@ -363,7 +363,7 @@ class Canvas:
         """
         Blur the image along a motion where the patches are; the mask is not blurred.
 
-        :param patches: that moved; already painted.
+        :param patches: the moving patches, already painted.
         :param motion_px: displacement (x, y) during the exposure.
         """
         length = min(math.hypot(*motion_px), self.mask.shape[0] / 18)

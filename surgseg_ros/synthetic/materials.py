@@ -27,7 +27,7 @@ class Gloss:
     :param base: its colour, RGB 0 to 255.
     :param edge: brightness at its rim relative to its middle.
     :param shine: brightness added in the highlight, 0 to 255.
-    :param sharp: how narrow the highlight is.
+    :param sharp: sharpness (narrowness) of the highlight.
     :param side: position of the highlight across the surface, -1 to 1.
     :param grain: strength of streaks along it.
     """
@@ -99,7 +99,7 @@ def bar(length: float, half: float, angle: float) -> Points:
 
     :param length: from its near end, which is at the origin, to its far one, in units.
     :param half: half of its width, in units.
-    :param angle: of its direction, in radians from x towards y.
+    :param angle: angle of its direction, in radians from x towards y.
     :return: (N, 2) corners.
     """
     ends = np.linspace(np.pi / 2, 3 * np.pi / 2, 10)

@@ -33,7 +33,7 @@ class Clamp(Resting):
 
     :param rng: source of its random form.
     :param view: the image.
-    :param tissue: what it lies on.
+    :param tissue: the tissue on which it lies.
     """
 
     lift = 0.008
@@ -78,7 +78,7 @@ class Catheter:
 
     :param rng: source of its random form.
     :param view: the image.
-    :param tissue: what it lies on.
+    :param tissue: the tissue on which it lies.
     """
 
     lift = 0.012
@@ -171,7 +171,7 @@ class Distractor(Resting):
 
     :param rng: source of its random form.
     :param view: the image.
-    :param tissue: what it lies on.
+    :param tissue: the tissue on which it lies.
     """
 
     lift = 0.02

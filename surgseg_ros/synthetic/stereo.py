@@ -162,7 +162,7 @@ def camera_infos(view: View) -> tuple[CameraInfo, CameraInfo]:
     Return the `camera_info` of both cameras, which are ideal.
 
     :param view: the image.
-    :return: of the first and the second.
+    :return: `camera_info` of the first and the second camera.
     """
     focal = FOCAL * view.height
     k = np.array(

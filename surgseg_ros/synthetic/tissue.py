@@ -119,8 +119,8 @@ class Resting:
 
     :param rng: source of its position.
     :param view: the image.
-    :param tissue: what it lies on.
-    :param margin: its least distance from the border at rest, as a share of the image's side.
+    :param tissue: the tissue on which it lies.
+    :param margin: smallest distance from the border at rest, as a share of the image's side.
     """
 
     def __init__(self, rng: Generator, view: View, tissue: Tissue, margin: float) -> None:

@@ -43,7 +43,7 @@ def shaft_shade(rng: Generator, width: float, colour: Colour) -> Shade:
     Shade a shaft: its rings, letters, dried blood, and the tissue that it mirrors.
 
     :param rng: source of the random appearance.
-    :param width: of the shaft, in units.
+    :param width: width of the shaft, in units.
     :param colour: as returned by `shaft_colour`.
     :return: the shading of a ribbon.
     """
@@ -121,7 +121,7 @@ def fork_of(
     Make the metal end of the shaft with its ears; its origin is the middle of the tube's end.
 
     :param rng: source of its random form.
-    :param width: of the shaft, in units.
+    :param width: width of the shaft, in units.
     :param length: from the tube's end to the ends of the ears, in units.
     :param scale: pixels per unit.
     :param look: from `metal_look`.
@@ -165,7 +165,7 @@ class TipCover:
     The soft cover of electrosurgical scissors, from the shaft over the wrist to the blades.
 
     :param rng: source of the random appearance.
-    :param width: of the shaft, in units.
+    :param width: width of the shaft, in units.
     """
 
     def __init__(self, rng: Generator, width: float) -> None:
@@ -251,7 +251,7 @@ def wrist_of(
     Make the metal body between the shaft's ears and the jaws; its origin is the joint.
 
     :param rng: source of its random form.
-    :param width: of the shaft, in units.
+    :param width: width of the shaft, in units.
     :param length: from the joint to its end, in units.
     :param scale: pixels per unit.
     :param look: from `metal_look`.
@@ -326,8 +326,8 @@ def jaw_of(
 
     :param rng: source of its random form.
     :param kind: its proportions.
-    :param width: of the shaft, in units.
-    :param length: of the jaw, in units.
+    :param width: width of the shaft, in units.
+    :param length: length of the jaw, in units.
     :param scale: pixels per unit.
     :param look: from `metal_look`.
     :param blood: share that is smeared with it.

@@ -24,7 +24,7 @@ class Truth:
     :param points: kind, position in units, and direction in radians of each keypoint.
     :param opening_deg: angle between its jaws.
     :param shaft_width: width of its shaft at the end, in units.
-    :param radius: of a needle, in units.
+    :param radius: radius of a needle, in units.
     :param taper: relative growth of its shaft's width per unit, away from the tip.
     """
 
@@ -63,7 +63,7 @@ def true_geometry(truth: Truth, own: NDArray[np.bool_]) -> Geometry:
     """
     Convert units to pixels, and determine which keypoints are hidden or outside the image.
 
-    :param truth: of an instrument.
+    :param truth: ground truth of an instrument.
     :param own: (H, W) mask of its pixels.
     :return: the geometry; an object without keypoints gets the centre of its pixels.
     """

@@ -92,16 +92,16 @@ class TrainConfig:
     :param learning_rate: the highest learning rate.
     :param encoder_rate: the encoder's learning rate as a share of the decoder's; 0 leaves the
         encoder as it is, with the statistics of its batch normalization.
-    :param weight_decay: of all weights but biases and normalization.
+    :param weight_decay: weight decay of all weights but biases and normalization.
     :param warm_up_steps: steps until the highest learning rate.
-    :param schedule: how the rate falls; `cosine`, `poly`, or `constant`, which does not.
+    :param schedule: decay of the learning rate; `cosine`, `poly` or `constant`.
     :param dice_weight: weight of the batch Dice beside the cross-entropy.
     :param dice_absent: whether the Dice includes classes that are absent from a batch. This avoids
         stray pixels, but in batches of few crops it also prevents rare classes from being learnt.
     :param class_balance: exponent by which rare classes weigh more in the cross-entropy; 0 weighs
         all pixels equally, 1 all classes.
-    :param ema_decay: of the exponential moving average of the weights, which is validated and
-        written; 0 for the weights themselves.
+    :param ema_decay: decay of the exponential moving average of the weights, which is validated
+        and written; 0 for the weights themselves.
     :param keep_weights: whether to keep the weights of every validation in `run/weights/`, to
         average some of them afterwards.
     :param select: the metric that selects the best weights: official `score` or `mIoU`, or `loss`.
@@ -110,8 +110,8 @@ class TrainConfig:
         must have over the next best.
     :param precision: `float32`, `bfloat16` or `float16` (both mixed).
     :param device: `auto`, `cpu` or `cuda`.
-    :param devices: how many on each node, or `auto` for all.
-    :param nodes: how many machines.
+    :param devices: number of devices on each node, or `auto` for all.
+    :param nodes: number of machines.
     :param strategy: Lightning's strategy for sharing the work.
     :param workers: processes that prepare crops; 0 prepares them between the steps.
     :param picture_every: validations between two images of input, truth and prediction; 0 for

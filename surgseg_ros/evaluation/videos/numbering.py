@@ -115,7 +115,7 @@ class _Avi:
             frames.append(slot)
             before = packet
         lacks_some = (frames[-1] or 0) + 1 < self._contents.promised
-        if lacks_some and not self._slots and self._goes_on_behind(packets[-1]):
+        if lacks_some and not self._slots and self._continues_after(packets[-1]):
             # In a truncated file, the last frames would be missing. Here, the missing ones are
             # unknown.
             why = 'the file lacks frames, and has no index by which the others are numbered'
@@ -140,7 +140,7 @@ class _Avi:
             gaps.append(Gap(last + 1, count - 1 if count > last + 1 else None, end_why))
         elif last + 1 < count:
             gaps.append(Gap(last + 1, count - 1, _ends_early(count)))
-        elif not self._contents.promised and not self._ends_well():
+        elif not self._contents.promised and not self._is_complete():
             gaps.append(Gap(count, None, 'the file ends in the middle of an element'))
         return _joined(gaps), repeats
 
@@ -164,10 +164,10 @@ class _Avi:
         start = 0 if before is None else _end(before)
         return self._connected(start, packet.place - _CHUNK_HEAD)
 
-    def _goes_on_behind(self, packet: Packet) -> bool:
-        return _end(packet) < self._contents.path.stat().st_size and self._ends_well()
+    def _continues_after(self, packet: Packet) -> bool:
+        return _end(packet) < self._contents.path.stat().st_size and self._is_complete()
 
-    def _ends_well(self) -> bool:
+    def _is_complete(self) -> bool:
         end = self._contents.path.stat().st_size
         return self._connected(_end(self._contents.packets[-1]), end)
 
@@ -209,7 +209,7 @@ class _Timed:
         )
         self._grid = self._find_grid()
         self._first_element = _FLV_HEAD if contents.format == 'flv' else 0
-        self._is_cut = not self._ends_well()
+        self._is_cut = not self._is_complete()
 
     def number(self) -> Numbering:
         """Create the numbering; see number_frames."""
@@ -290,7 +290,7 @@ class _Timed:
             return [n for n in map(find, self._fragments.lost_before) if n < len(packets)] + end
         if end:
             return end
-        if self._contents.format == 'mov' and (self._contents.promised or self._ends_well()):
+        if self._contents.format == 'mov' and (self._contents.promised or self._is_complete()):
             return []
         # Other formats do not show it: a gap in the grid is considered a loss.
         slots = self._grid[1] if self._grid else []
@@ -361,7 +361,7 @@ class _Timed:
             return Gap(count, total - 1, _ends_early(total))
         return Gap(count, None, 'the file is cut off, or damaged, there') if is_cut else None
 
-    def _ends_well(self) -> bool:
+    def _is_complete(self) -> bool:
         last = max(self._contents.packets, key=lambda packet: packet.place)
         end = self._contents.path.stat().st_size
         if self._fragments:
