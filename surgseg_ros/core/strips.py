@@ -253,7 +253,7 @@ def _touching_strips(
         groups = [sample[owner == number] for number in range(len(strips))]
         if min(map(len, groups)) < 3:
             return []
-        strips = _distinct([_fit_by_moments(group) for group in groups])
+        strips = _distinct([_fit_by_covariance(group) for group in groups])
         if len(strips) < 2:
             return []
     return strips if _misfit(points, strips, field.step) <= alone - _OUTLIER_SHARE / 3 else []
@@ -367,7 +367,7 @@ def _distinct(strips: Sequence[Strip]) -> list[Strip]:
     return kept
 
 
-def _fit_by_moments(points: Points) -> Strip:
+def _fit_by_covariance(points: Points) -> Strip:
     """Fit a strip of constant width by moments: fast, but approximate."""
     origin = points.mean(axis=0)
     x, y = (points - origin).T
