@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from surgseg_ros.core.gates import DEFAULTS, GATES, Gates, sample_image
+from surgseg_ros.core.gates import DEFAULTS, GATES, Gates
+from surgseg_ros.core.image_quality import sample_image
 from surgseg_ros.evaluation.frames import read_frames
 from surgseg_ros.synthetic import Scene
 from tools.gates.spoiling import SEVERITIES, SPOILERS, RgbArray, Source
