@@ -20,6 +20,8 @@ REQUIREMENTS = [
     'lz4>=4.3',
     'matplotlib>=3.6',  # for reports and plots
     'numpy>=1.26',
+    # Runs networks on a CPU; where there is no wheel, torch does, which is slower.
+    'openvino>=2025.0; platform_machine == "x86_64" or platform_machine == "aarch64"',
     'pyyaml>=5.4',
     'rosbags>=0.11.7',
     'rosbags-image>=0.10.4',
@@ -57,10 +59,9 @@ EXTRAS = {
         'lightning>=2.6',
         'tensorboard>=2.15',
     ],
-    # For `export`, and for the node on a CPU; int8 needs NNCF, and that scikit-learn.
+    # For `export --precision int8`; NNCF needs scikit-learn.
     'openvino': [
         'nncf>=3.4',  # 3.0 brings pandas, and asks for NumPy below 2.3
-        'openvino>=2025.0',
     ],
     # For `export --backend onnx`; on a robot's GPU take onnxruntime-gpu instead of onnxruntime.
     'onnx': [

@@ -111,7 +111,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         'cpu_threads',
         default_value='',
-        description="number of CPU threads of torch; 0: torch's default" + ELSE,
+        description="number of CPU threads of torch and openvino; 0: torch's default" + ELSE,
     ),
     DeclareLaunchArgument(
         'overlay',

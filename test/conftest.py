@@ -3,6 +3,7 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ if worker := os.environ.get('PYTEST_XDIST_WORKER'):  # gw0, gw1 …: each in its
 os.environ.setdefault(
     'RAY_worker_niceness', '0'
 )  # 15 by default, which starves them on a busy machine
+
+# Converted models are shared by all processes of a test run, and only by them.
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+    CACHE = tempfile.TemporaryDirectory(prefix='surgseg_ros_cache_')
+    os.environ['XDG_CACHE_HOME'] = CACHE.name
 
 # A background job of a shell ignores Ctrl-C, and so would all processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

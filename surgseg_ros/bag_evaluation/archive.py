@@ -301,5 +301,8 @@ def _store_result(task: Task, done: Done, store: Store | None) -> None:
 def _model(done: Mapping[str, Done]) -> dict[str, Any] | None:
     """Describe the model that made the masks; machines of a cluster may run it differently."""
     models = [done[name].model for name in sorted(done)]
-    runtimes = sorted({model['runtime'] for model in models if model})
-    return models[0] and {**models[0], 'runtime': ' and '.join(runtimes)}
+    joined = {
+        key: ' and '.join(sorted({model.get(key, 'unknown') for model in models if model}))
+        for key in ('runtime', 'precision')
+    }
+    return models[0] and {**models[0], **joined}

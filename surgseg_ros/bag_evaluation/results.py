@@ -6,8 +6,8 @@ At the top:
 
 - `format`: FORMAT, increased when readers have to change.
 - `kind`: `lockstep`, every image through the model; or `recorded`, masks that a bag held.
-- `model`: `name`, `weights_sha256`, `runtime` (a description), `threads` (torch's, on the CPU);
-  None for `recorded`.
+- `model`: `name`, `weights_sha256`, `runtime` (a description), `precision` (f32, bf16, f16 or
+  int8), `threads` (torch's, on the CPU); None for `recorded`.
 - `options`: those that determine the result: `image_topic`, `ground_truth_topic` (or
   None), `mask_topic` (`recorded`; else None), `tolerance_ms`, the parameters `device`, `runtime`
   and `precision` (for what was used see `model`), `roi` ([x, y, width, height] or None), and the

@@ -74,13 +74,7 @@ def do(job: Job, *, progress: bool = False) -> Done:
     how = options.device, options.runtime, options.precision, options.threads
     segmenter = _segmenter(options.model, *how)
     result = evaluate(job.bag, job.output, segmenter, options, video, progress=progress)
-    model = {
-        'name': segmenter.spec.name,
-        'weights_sha256': segmenter.spec.weights_sha256,
-        'runtime': segmenter.runtime.description,
-        'threads': torch.get_num_threads(),
-    }
-    return Done(result, model)
+    return Done(result, {**segmenter.described(), 'threads': torch.get_num_threads()})
 
 
 @functools.lru_cache(maxsize=1)

@@ -60,6 +60,7 @@ def model(spec: ModelSpec, runtime: str) -> dict[str, Any]:
         'input_size': list(spec.input_size),
         'weights_sha256': spec.weights_sha256,
         'runtime': runtime,
+        'precision': precision_of(runtime),
     }
 
 
@@ -181,7 +182,8 @@ def precision_of(runtime: str) -> str:
     :param runtime: its description.
     :return: a precision of Rates; `f32` if the description has none.
     """
-    found = (name for words, name in _NAMES.items() if re.search(rf'\b({words})\b', runtime))
+    used = runtime.partition(' (auto')[0]  # the reason may name others
+    found = (name for words, name in _NAMES.items() if re.search(rf'\b({words})\b', used))
     return next(found, 'f32')
 
 

@@ -24,7 +24,7 @@ from surgseg_ros.cli.arguments import (
 )
 from surgseg_ros.core.default_model import DEFAULT_MODEL, find_model
 from surgseg_ros.core.files import check_file, check_folder, scratch_folder, write_whole
-from surgseg_ros.core.timing import Progress
+from surgseg_ros.core.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,6 +113,7 @@ def _add_measurement(parser: argparse.ArgumentParser) -> None:
     add('--size', type=image_size, metavar='WxH', help='default: 1920x1080')
     add('--sizes', type=image_size, nargs='+', metavar='WxH', help='several sizes, for a table')
     add('--runtime', default='auto', help='as the parameter of the node (default: auto)')
+    add('--precision', default='auto', help='as the parameter of the node (default: auto)')
     add('--device', default='auto', help='auto, cpu, cuda ... (default: auto)')
     add('--threads', type=non_negative_int, default=0, help="CPU threads (0: torch's default)")
     add(
@@ -170,7 +171,12 @@ def _stages(options: argparse.Namespace, progress: Progress, begun_s: float) -> 
     if options.threads:
         torch.set_num_threads(options.threads)
     segmenter = Segmenter.load(
-        options.model, options.device, options.runtime, max_batch_size=max(options.cameras)
+        options.model,
+        options.device,
+        options.runtime,
+        precision=options.precision,
+        max_batch_size=max(options.cameras),
+        quickest=True,  # as the node
     )
     rates = floors.measure_rates(segmenter.runtime.device, progress.print_line)
     progress.print_line('detecting the instruction set')

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from surgseg_ros.core.errors import explain
 from surgseg_ros.core.files import remove_unfinished, writing
 from surgseg_ros.core.processes import kill_children
+from surgseg_ros.core.progress import reported
 
 FAILED: Final = 2
 """Status if input or machine cause a failure; 1 has another meaning in some commands."""
@@ -78,7 +79,10 @@ def run(command: Command, arguments: Sequence[str], signals: 'Signals | None' = 
     try:
         module, _, function = command.target.partition(':')
         act: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
-        with signals.raised() if signals else contextlib.nullcontext():
+        with (
+            reported(lambda level, text: print_line(command.name, text)),
+            signals.raised() if signals else contextlib.nullcontext(),
+        ):
             status = act(arguments)
         sys.stdout.flush()
     except BaseException as error:

@@ -80,7 +80,7 @@ def _predict_from_images(options: argparse.Namespace, parameters: GivenParameter
         print(f'predict: {text}', file=sys.stderr)
     segmenter = _load(parameters)
     with folder_for(options.output / RECORD_FILE), nothing_without_masks(options.output):
-        prepare(options.output, segmenter, parameters.values, predict_options)
+        prepare(options.output, segmenter, parameters.values['precision'], predict_options)
         totals = predict(segmenter, sources, options.output, predict_options, locator)
         if not (totals.sizes or totals.found):
             raise FrameError('\n'.join(totals.losses) or _no_frames(options.input))

@@ -119,23 +119,26 @@ TABLE: Final = (
     Parameter(
         'runtime',
         AUTO,
-        'Library that runs the network; auto: the fastest one that is installed and that the '
-        'model folder supports.',
+        'Library that runs the network; auto: the fastest one that is installed. On a CPU that is '
+        'openvino, which takes an export of the model folder, or else converts the weights when '
+        'they are loaded for the first time (docs/models.md).',
         choices=(AUTO, *RUNTIME_NAMES),
         offline=True,
     ),
     Parameter(
         'precision',
         AUTO,
-        'Precision of the network; auto: that of the export, or with torch bf16 on CUDA and f32 '
-        'on the CPU.',
+        'Precision of the network; auto: that of the export; without one, with torch bf16 on CUDA '
+        'and f32 on the CPU, and with openvino the quickest for which the processor has '
+        'instructions and that finds the classes of f32. evaluate_bag and predict take f32 '
+        'instead of that one.',
         choices=PRECISIONS,
         offline=True,
     ),
     Parameter(
         'cpu_threads',
         0,
-        "Number of CPU threads of torch; 0: torch's default.",
+        "Number of CPU threads of torch and openvino; 0: torch's default.",
         (0, 256),
         offline=True,
     ),

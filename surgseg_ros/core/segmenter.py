@@ -65,6 +65,7 @@ class Segmenter:
         *,
         precision: str = AUTO,
         max_batch_size: int = 1,
+        quickest: bool = False,
     ) -> 'Segmenter':
         """
         Load a model folder onto a device.
@@ -75,21 +76,37 @@ class Segmenter:
         :param runtime: `torch`, `openvino`, `onnxruntime`, or `auto`: the fastest one that is
             installed and that the model folder supports.
         :param precision: `auto`, `f32`, `bf16`, `f16` or `int8`; `auto` is the precision of the
-            export, and with `torch` bf16 on CUDA and f32 on the CPU.
+            export, without one f32 on the CPU, and with `torch` bf16 on CUDA.
         :param max_batch_size: the largest number of images in one call of `segment_all`.
+        :param quickest: whether `auto` may be bf16 or f16 on a CPU, too, where OpenVINO is quicker
+            in it and finds the same classes; the node does that.
         :return: the segmenter.
         :raises ModelError: if the folder cannot be used; a subclass of ValueError.
         :raises ValueError: if there is no such device, runtime or precision.
         """
         found = find_model(folder)
         spec = read_spec(found)
-        options = Options(device, precision, max_batch_size)
+        options = Options(device, precision, max_batch_size, quickest)
         return cls(spec, load_runtime(found, spec, runtime, options))
 
     @property
     def max_batch_size(self) -> int:
         """Number of images up to which one call of `segment_all` is faster than several."""
         return self.runtime.max_batch_size
+
+    def described(self) -> dict[str, str]:
+        """
+        Describe what makes the masks, for a JSON file.
+
+        :return: `name` and `weights_sha256` of the model; `runtime`, for people, with the device
+            and why it was chosen; `precision`, one of f32, bf16, f16 and int8.
+        """
+        return {
+            'name': self.spec.name,
+            'weights_sha256': self.spec.weights_sha256,
+            'runtime': self.runtime.description,
+            'precision': self.runtime.precision,
+        }
 
     def warm_up(self, size: tuple[int, int] = (1080, 1920)) -> None:
         """

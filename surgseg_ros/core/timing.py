@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times by stage, percentiles, progress on the terminal, and checks of the stamps of images."""
+"""Times by stage, their percentiles, and checks of images' stamps."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import sys
-import threading
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -17,9 +14,6 @@ from surgseg_ros.core.reasons import ReasonCode
 
 if TYPE_CHECKING:
     import torch
-
-LONGEST_SILENCE_S: Final = 5.0
-"""Half of the ten seconds that are guaranteed, since a busy machine wakes up a thread late."""
 
 _JUMP_NS: Final = 10 * 10**9
 """A stamp that is ahead of the receiver's clock by more than this is a jump."""
@@ -125,70 +119,6 @@ def stopwatch(device: torch.device) -> Stopwatch | CudaStopwatch:
     :return: a stopwatch for this device.
     """
     return CudaStopwatch(device) if device.type == 'cuda' else Stopwatch()
-
-
-class Progress:
-    """
-    A context manager that prints the current activity, and repeats it while it continues.
-
-    :param command: prefix of every line, such as `benchmark`.
-    :param file: where to print; standard error by default, so that standard output has only
-        results.
-    :param silence_s: seconds without a line after which the last one is repeated, with the time
-        that the activity has taken so far.
-    """
-
-    def __init__(
-        self, command: str, file: TextIO | None = None, silence_s: float = LONGEST_SILENCE_S
-    ) -> None:
-        self._command, self._file, self._silence_s = command, file, silence_s
-        self._changed = threading.Condition()
-        self._activity = 'starting'
-        self._began_s = time.monotonic()
-        self._printed = self._ended = False
-        self._thread = threading.Thread(target=self._repeat, name='progress', daemon=True)
-
-    def __enter__(self) -> Progress:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
-        self._thread.join()
-
-    def print_line(self, activity: str) -> None:
-        """
-        Start an activity, and print it.
-
-        :param activity: what is being done.
-        """
-        with self._changed:
-            self._activity, self._began_s = activity, time.monotonic()
-            self._print(activity)
-            self._printed = True
-            self._changed.notify()
-
-    def update(self, activity: str) -> None:
-        """
-        Change the text of the activity that is printed next.
-
-        :param activity: what is being done, and its progress.
-        """
-        self._activity = activity  # a single assignment, so no lock in the loops that call this
-
-    def _repeat(self) -> None:
-        with self._changed:
-            while not self._ended:
-                self._printed = False
-                self._changed.wait(self._silence_s)
-                if not (self._printed or self._ended):
-                    self._print(f'{self._activity} ({time.monotonic() - self._began_s:.0f} s)')
-
-    def _print(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the output is closed
-            print(f'{self._command}: {text}', file=self._file or sys.stderr, flush=True)
 
 
 class StampAnomaly(NamedTuple):

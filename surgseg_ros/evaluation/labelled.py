@@ -94,11 +94,7 @@ def measure(
                 bar.update()
             measured[name] = {'frames': len(pairs), **summarize_labelled(counts)}
     return {
-        'model': {
-            'name': segmenter.spec.name,
-            'weights_sha256': segmenter.spec.weights_sha256,
-            'runtime': segmenter.runtime.description,
-        },
+        'model': segmenter.described(),
         'left_out': [CLASS_NAMES[label] for label in sorted(set(left_out))],
         'tolerance': {'px': NEAR_PX, 'at_width_px': NEAR_WIDTH_PX},
         'sets': measured,

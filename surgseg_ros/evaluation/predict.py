@@ -105,14 +105,14 @@ class PredictOptions:
 
 
 def prepare(
-    output: Path, segmenter: Segmenter, values: Mapping[str, Any], predict_options: PredictOptions
+    output: Path, segmenter: Segmenter, precision: str, predict_options: PredictOptions
 ) -> None:
     """
     Create the output folder, or check that the masks in it are from the same model.
 
     :param output: the folder.
     :param segmenter: the model that will make the masks.
-    :param values: values of the parameters, including `runtime` and `precision`.
+    :param precision: value of the parameter; the resulting precision is recorded.
     :param predict_options: the processing of the masks.
     :raises OutputError: if it contains other files.
     :raises ValueError: if the options are out of range.
@@ -121,13 +121,16 @@ def prepare(
     record = {
         'model': segmenter.spec.name,
         'weights_sha256': segmenter.spec.weights_sha256,
-        'runtime': values['runtime'],
-        'precision': None if values['precision'] == AUTO else values['precision'],
+        'runtime': segmenter.runtime.description.partition(' ')[0],
+        'precision': segmenter.runtime.precision,
         **predict_options.record(segmenter),
     }
     path = output / RECORD_FILE
     if path.is_file() and not _is_alone(path):
-        _compare(path, record)
+        if precision == AUTO:
+            _compare(path, record, {'precision': None})  # as earlier releases recorded it
+        else:
+            _compare(path, record, {})
         return
     is_used = output.exists() and (not output.is_dir() or any(output.iterdir()))
     if is_used and not path.is_file():
@@ -152,13 +155,15 @@ def check_names(source: Source) -> None:
             )
 
 
-def _compare(path: Path, record: dict[str, Any]) -> None:
+def _compare(path: Path, record: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
+    """Reject a record that differs from this one, and from the values of an earlier release."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise OutputError(f'{path}: cannot be read ({error}); name another output') from error
     for key, value in record.items():
-        if not isinstance(found, dict) or found.get(key) != value:
+        accepted = value, earlier.get(key, value)
+        if not isinstance(found, dict) or found.get(key) not in accepted:
             there = found.get(key) if isinstance(found, dict) else found
             raise OutputError(
                 f'{path}: the masks there were made with {key} {there!r}, these would be with '

@@ -33,6 +33,7 @@ from surgseg_ros.core.runtimes.pytorch import load_network
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.core.self_test import check_self_test, make_self_test
 from surgseg_ros.evaluation.metrics import FrameCounts, count_frame, summarize
+from surgseg_ros.exporting.conversion import LEAST_CLASS_AGREEMENT, openvino_model, save
 from surgseg_ros.exporting.frames import Frame, Frames, choose_frames
 
 _INPUT: Final = 'fitted'
@@ -50,17 +51,10 @@ def to_openvino(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Pat
     :param fitted: frames to calibrate int8 with; empty for another precision.
     :param folder: folder of the files.
     """
-    openvino = _library('openvino')
-    example = _example(spec)
-    with torch.no_grad():
-        model = openvino.convert_model(
-            network,
-            example_input=example,
-            input=[(openvino.PartialShape([*example.shape]), openvino.Type.u8)],
-        )
+    model = openvino_model(network, spec)
     if fitted:
         model = _quantize(model, fitted)
-    openvino.save_model(model, folder / EXPORT_FILES['openvino'][0], compress_to_fp16=False)
+    save(model, folder)
 
 
 def to_onnx(network: nn.Module, spec: ModelSpec, fitted: Fitted, folder: Path) -> None:
@@ -156,9 +150,6 @@ def _quantize(model: Any, items: Sequence[Any]) -> Any:
 Counts = dict[str, list[FrameCounts]]
 """Counts of frames by video."""
 
-LEAST_CLASS_AGREEMENT: Final = 0.999
-"""For f32 and bf16: minimum share of pixels with the class of the original, at either size."""
-
 LARGEST_MIOU_LOSS: Final = 0.005
 """For int8, which shifts the borders of classes: maximum loss of official mIoU."""
 
@@ -241,6 +232,7 @@ class _Watched:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self.device = runtime.device
+        self.precision = runtime.precision
         self.description = runtime.description
         self.max_batch_size = runtime.max_batch_size
         self.classes: NDArray[np.int64] = np.zeros((0, 0), np.int64)

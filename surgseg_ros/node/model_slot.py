@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from surgseg_ros.core.default_model import find_model
 from surgseg_ros.core.errors import describe
 from surgseg_ros.core.model_folder import read_spec
 from surgseg_ros.core.processes import importing
+from surgseg_ros.core.progress import reported
 from surgseg_ros.core.reasons import Reason, ReasonCode
 from surgseg_ros.node.freshness import Generation
 from surgseg_ros.node.inference import Inference
@@ -328,13 +330,15 @@ class ModelSlot:
 
         started_s = time.monotonic()
         self._logger.info(f'loading {str(find_model(settings.model))!r}')
-        segmenter = Segmenter.load(
-            settings.model,
-            settings.device,
-            settings.runtime,
-            precision=settings.precision,
-            max_batch_size=len(settings.cameras),
-        )
+        with reported(self._log):
+            segmenter = Segmenter.load(
+                settings.model,
+                settings.device,
+                settings.runtime,
+                precision=settings.precision,
+                max_batch_size=len(settings.cameras),
+                quickest=True,
+            )
         segmenter.warm_up()
         agreement = check_self_test(segmenter.spec, lambda image: segmenter.segment(image).mask)
         if agreement is None:
@@ -347,6 +351,13 @@ class ModelSlot:
         self._logger.info(f'{model}, ready in {time.monotonic() - started_s:.1f} s')
         self._advise(segmenter)
         return segmenter, agreement is not None
+
+    def _log(self, level: int, text: str) -> None:
+        """Log what is reported while a model is loaded: the first time, it is converted."""
+        if level < logging.WARNING:
+            self._logger.info(text)
+        else:
+            self._logger.warning(text)
 
     def _advise(self, segmenter: Segmenter) -> None:
         """Log once how to use another model, if the current model limits the status."""

@@ -39,6 +39,7 @@ class _Validated:
     """A network in training as a Runtime, so that validation runs the node's code."""
 
     description = 'a network in training'
+    precision = 'f32'
     max_batch_size = 1
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:

@@ -46,7 +46,7 @@ def test_setting_a_stamp_changes_nothing_else(stamp_ns: int) -> None:
 
 def test_every_stage_is_measured_for_every_camera_in_every_round(model: Path) -> None:
     rounds = measure(
-        Segmenter.load(model, 'cpu'), [make_image(), make_image()], frames=3, cameras=2
+        Segmenter.load(model, 'cpu', 'torch'), [make_image(), make_image()], frames=3, cameras=2
     )
     assert [len(cameras) for cameras in rounds] == [2, 2, 2]
     assert all(set(STAGES) <= times.keys() for cameras in rounds for times in cameras)
@@ -67,7 +67,7 @@ def test_a_measurement_may_be_shortened_but_is_never_empty(
     monkeypatch.setattr(stages, 'time', SimpleNamespace(
         monotonic=lambda: float(reported[-1]), monotonic_ns=time.monotonic_ns, time_ns=time.time_ns
     ))  # fmt: skip
-    segmenter = Segmenter.load(model, 'cpu')
+    segmenter = Segmenter.load(model, 'cpu', 'torch')
     found = measure(segmenter, [make_image()], frames=100, end_s=rounds, report=reported.append)
     assert reported == list(range(1, rounds + 1))
     assert len(found) == counted
@@ -95,7 +95,7 @@ def test_a_frame_that_the_node_rejects_ends_the_measurement(
 
     monkeypatch.setattr(worker, 'image_from_msg', fail)
     with pytest.raises(RuntimeError, match='broken'):
-        measure(Segmenter.load(model, 'cpu'), [make_image()], frames=1)
+        measure(Segmenter.load(model, 'cpu', 'torch'), [make_image()], frames=1)
 
 
 def test_the_command_writes_table_and_image(

@@ -60,6 +60,7 @@ def test_the_mask_of_the_network_is_scored(model, labelled, capsys):
     assert found['model']['name'] == 'tiny'
     assert found['model']['weights_sha256'] == read_spec(model).weights_sha256
     assert found['model']['runtime'] == 'torch float32 on CPU'
+    assert found['model']['precision'] == 'f32'
     assert found['left_out'] == []
     assert found['tolerance'] == {'px': 3, 'at_width_px': 640}
     text = capsys.readouterr().out

@@ -80,7 +80,7 @@ def test_option_every_selects_frames(model, tmp_path, write_video):
 def test_a_mask_is_the_result_of_the_segmenter(model, tmp_path, least):
     write_images(tmp_path / 'case', 'a_7.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out', *least) == 0
-    segmenter = Segmenter.load(model, 'cpu')
+    segmenter = Segmenter.load(model, 'cpu', 'torch')
     expected = segmenter.segment(read_image_file(tmp_path / 'case/a_7.png')).mask
     filtered = drop_small_regions(expected, segmenter.spec.least_region)
     assert (filtered != expected).any()
@@ -108,7 +108,7 @@ def test_each_mask_belongs_to_the_image_of_its_name(model, tmp_path):
     write_images(tmp_path / 'case', 'b_2.png', 'a_10.png', 'c_1.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out', '--every', 2) == 0
     assert masks(tmp_path / 'out') == [f'video_case/segmentation/{x}.png' for x in ('a_10', 'b_2')]
-    segmenter = Segmenter.load(model, 'cpu')
+    segmenter = Segmenter.load(model, 'cpu', 'torch')
     for name in ('a_10.png', 'b_2.png'):
         found = cv2.imread(str(tmp_path / 'out/video_case/segmentation' / name), -1)
         assert np.array_equal(
@@ -273,7 +273,7 @@ class Flickering:
     """Predicts class 3 with 0.7 in bright pixels."""
 
     device = torch.device('cpu')
-    description = 'flickering'
+    description, precision = 'flickering', 'f32'
 
     def __call__(self, fitted):
         logits = torch.zeros((1, 10, *fitted.shape[1:3]))

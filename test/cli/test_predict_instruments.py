@@ -39,7 +39,7 @@ def read_video(output, name='video_case'):
 def test_instruments_are_those_of_the_pipeline(model, tmp_path):
     write_images(tmp_path / 'case', 'a.png', 'b.png')
     assert predict(model, tmp_path / 'case', tmp_path / 'out', '--instruments') == 0
-    segmenter = Segmenter.load(model, 'cpu')
+    segmenter = Segmenter.load(model, 'cpu', 'torch')
     found, pipeline = read_video(tmp_path / 'out'), CameraPipeline()
     assert any(frame.listed for frame in found)
     for frame, name in zip(found, ('a.png', 'b.png'), strict=True):

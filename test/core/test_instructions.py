@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from surgseg_ros.core.runtimes import exported, selection
+from surgseg_ros.core.runtimes import openvino, selection
 
 ASK = (
     'from surgseg_ros.core.runtimes import selection as i; print(i.instruction_set()); '
@@ -65,6 +65,6 @@ def test_openvino_is_not_given_a_precision_that_its_onednn_may_not_use(
     """Without a limit OpenVINO decides: it uses float32 if the processor lacks bfloat16."""
     monkeypatch.delenv('DNNL_MAX_CPU_ISA', raising=False)
     monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', limit)
-    monkeypatch.setattr(exported, 'has_instructions', lambda name: bf16)
-    assert exported._precision_hint(precision) == hint
-    assert exported._precision_hint('f32') == 'f32'
+    monkeypatch.setattr(openvino, 'has_instructions', lambda name: bf16)
+    assert openvino._precision_hint(precision) == hint
+    assert openvino._precision_hint('f32') == 'f32'

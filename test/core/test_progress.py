@@ -2,11 +2,12 @@
 """A command prints its current activity at once, and repeats it periodically."""
 
 import io
+import logging
 import threading
 
 import pytest
 
-from surgseg_ros.core.timing import Progress
+from surgseg_ros.core.progress import Progress, reported
 
 PATIENCE_S = 100.0
 
@@ -66,3 +67,20 @@ def test_a_closed_terminal_does_not_stop_the_command() -> None:
     terminal.close()
     with Progress('demo', terminal) as progress:
         progress.print_line('going on')
+
+
+def test_what_is_logged_goes_to_the_innermost_block_from_level_info() -> None:
+    logger = logging.getLogger('surgseg_ros.core.something')
+    before = logger.getEffectiveLevel()
+    outer: list[str] = []
+    inner: list[tuple[int, str]] = []
+    with reported(lambda level, text: outer.append(text)):
+        logger.info('first')
+        with reported(lambda level, text: inner.append((level, text))):
+            logger.debug('no')
+            logger.warning('%s', 'second')
+        logger.info('third')
+    logger.error('nobody is told')
+    assert outer == ['first', 'third']
+    assert inner == [(logging.WARNING, 'second')]
+    assert logger.getEffectiveLevel() == before

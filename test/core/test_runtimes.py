@@ -46,10 +46,11 @@ def test_rejects_an_absent_device_and_names_a_remedy() -> None:
 @pytest.mark.parametrize(
     ('device', 'exports', 'libraries', 'chosen', 'reason'),
     [
-        ('cpu', [], ['openvino'], 'torch', 'has no OpenVINO export: `export` makes one'),
-        ('cpu', ['onnx'], ['openvino'], 'torch', 'has no OpenVINO export'),
+        ('cpu', [], ['openvino'], 'openvino', 'no CUDA'),
+        ('cpu', ['onnx'], ['openvino'], 'openvino', 'no CUDA'),
+        ('cpu', [], [], 'torch', 'openvino is not installed'),
         ('cpu', ['openvino'], [], 'torch', 'openvino is not installed'),
-        ('cpu', ['openvino', 'onnx'], ['openvino', 'tensorrt'], 'openvino', 'no CUDA'),
+        ('cpu', ['openvino', 'onnx'], ['openvino', 'tensorrt'], 'openvino', 'has an OpenVINO exp'),
         ('cuda', ['openvino'], ['openvino', 'tensorrt'], 'torch', 'CUDA is available'),
         ('cuda', ['onnx'], ['openvino'], 'torch', 'CUDA is available'),
         ('cuda', ['openvino', 'onnx'], ['tensorrt'], 'onnxruntime', 'TensorRT is available'),
@@ -72,19 +73,20 @@ def test_auto_selects_the_fastest_available_runtime(
     assert reason in why
 
 
-def test_the_description_reports_what_auto_selected_and_why(tiny_model: Path) -> None:
+def test_the_description_reports_what_auto_selected_and_why(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes, 'find_spec', lambda name: None)
     runtime = Segmenter.load(tiny_model, 'cpu', AUTO).runtime
     assert runtime.description == (
-        'torch float32 on CPU (auto: the model has no OpenVINO export: `export` makes one)'
+        'torch float32 on CPU (auto: no CUDA, and openvino is not installed)'
     )
+    assert runtime.precision == 'f32'
 
 
-@pytest.mark.parametrize('runtime', sorted(set(RUNTIMES) - {'torch'}))
-def test_rejects_a_folder_without_export_and_names_the_command(
-    tiny_model: Path, runtime: str
-) -> None:
-    with pytest.raises(ModelError, match=f'surgseg_ros export --model {tiny_model} --backend o'):
-        Segmenter.load(tiny_model, 'auto', runtime)
+def test_rejects_a_folder_without_export_and_names_the_command(tiny_model: Path) -> None:
+    with pytest.raises(ModelError, match=f'export --model {tiny_model} --backend onnx'):
+        Segmenter.load(tiny_model, 'auto', 'onnxruntime')
 
 
 def test_openvino_has_no_cuda(tiny_model: Path) -> None:

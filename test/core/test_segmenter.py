@@ -232,7 +232,7 @@ def threads() -> Iterator[None]:
 @pytest.mark.usefixtures('threads')
 def test_mask_does_not_depend_on_the_number_of_threads(tiny_model: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (270, 480, 3), dtype=np.uint8)
-    segmenter = Segmenter.load(tiny_model, device='cpu')
+    segmenter = Segmenter.load(tiny_model, 'cpu', 'torch')
     segmenter.warm_up((27, 48))
     results = []
     for count in (1, 2, 3):
@@ -255,7 +255,7 @@ def test_rejects_a_folder_with_weights_of_another_network(
 ) -> None:
     write_model(tiny_model, replace(tiny_spec, options={}), tiny_network.state_dict())
     with pytest.raises(ModelError, match='not those of Unet with resnet18'):
-        Segmenter.load(tiny_model, device='cpu')
+        Segmenter.load(tiny_model, 'cpu', 'torch')
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device here')
@@ -263,7 +263,7 @@ def test_rejects_a_folder_with_weights_of_another_network(
 def test_cuda_gives_the_same_mask_as_the_cpu(tiny_model: Path, precision: str) -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((270, 480), (90, 160))]
-    on_cpu = Segmenter.load(tiny_model, device='cpu')
+    on_cpu = Segmenter.load(tiny_model, 'cpu', 'torch')
     on_cuda = Segmenter.load(tiny_model, device='cuda', precision=precision, max_batch_size=2)
     assert 'as a CUDA graph' in on_cuda.runtime.description
     for result, image in zip(on_cuda.segment_all(images, confidence=True), images):

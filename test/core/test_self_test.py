@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 
 def segment(folder, precision='f32'):
-    segmenter = Segmenter.load(folder, 'cpu', precision=precision)
+    segmenter = Segmenter.load(folder, 'cpu', 'torch', precision=precision)
     return lambda image: segmenter.segment(image).mask
 
 

@@ -30,8 +30,8 @@ from surgseg_ros.node.segmenter_node import SegmenterNode
 NO_GATES: Final = {f'gates.{name}.action': 'none' for name in GATES}
 """The images of tests do not look like tissue, so the quality gates are off."""
 
-CHOSEN: Final = {**NO_GATES, 'device': 'cpu'}
-"""Default parameters of nodes under test; on a GPU masks would differ from those of the CPU."""
+CHOSEN: Final = {**NO_GATES, 'device': 'cpu', 'precision': 'f32'}
+"""Default parameters of nodes under test, whose masks are exactly those of a Segmenter."""
 
 
 class NodeInProcess:

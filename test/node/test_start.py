@@ -49,6 +49,37 @@ def test_a_signal_during_the_import_of_torch_ends_the_process_cleanly(run_node, 
     assert 'loading' not in node.log(), 'the import must still be in progress'
 
 
+def test_a_signal_during_a_conversion_ends_the_process_cleanly_and_leaves_nothing(
+    run_node, model, tmp_path, monkeypatch
+):
+    pytest.importorskip('openvino', reason='pip install openvino')
+    for name in ('XDG_CACHE_HOME', 'TMPDIR'):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    node = run_node('-r', '__node:=converting', model=model)
+    node.wait_for_log('exporting the graph')
+    assert node.interrupt() == 0
+    assert 'Traceback' not in node.log()
+    assert not list(tmp_path.rglob('*.entry'))
+
+
+def test_the_first_start_with_a_model_reports_conversion_and_runtime(
+    run_node, model, bench, tmp_path, monkeypatch
+):
+    pytest.importorskip('openvino', reason='pip install openvino')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    node = run_node('-r', '__node:=first', model=model)
+    log = node.wait_for_log(
+        'tiny on openvino f32 on CPU, converted from the weights (auto: no CUDA)'
+    )
+    steps = ('converting the model for', 'exporting the graph', 'comparing', 'converted in ')
+    places = [log.index(step) for step in steps]
+    assert places == sorted(places)
+    assert log.count(steps[0]) == 1
+    assert len(list(tmp_path.rglob('*.entry'))) == 1
+    assert node.interrupt() == 0
+
+
 def test_error_names_a_missing_library_at_once(monkeypatch, capsys):
     """Before anything slow is imported, and not only in `configure`."""
     monkeypatch.setattr(entry_points, 'NEEDED_LATER', ('sys', 'no_such_library'))

@@ -65,7 +65,7 @@ def test_the_confidence_is_calibrated():
 
 def test_the_confidence_is_calibrated_on_unseen_scenes():
     """On a few scenes; the card has many. Computed as in the node, at the size of the image."""
-    calibration = Calibration(Segmenter.load(MODEL, 'cpu'))
+    calibration = Calibration(Segmenter.load(MODEL, 'cpu', 'torch'))
     for seed in range(920_001, 920_007):
         frame = Scene(seed, size=(720, 1280), rate_hz=15.0).frame(10)
         calibration.add(frame.image, frame.mask)
@@ -73,7 +73,7 @@ def test_the_confidence_is_calibrated_on_unseen_scenes():
 
 
 def test_the_model_segments_unseen_scenes():
-    segmenter = Segmenter.load(MODEL, 'cpu')
+    segmenter = Segmenter.load(MODEL, 'cpu', 'torch')
     frames = {}
     for seed in (910_001, 910_002, 910_003):
         frame = Scene(seed, size=(360, 640), rate_hz=15.0).frame(10)

@@ -49,7 +49,7 @@ def config(tmp_path, data):
 def test_two_epochs_give_a_model_that_segments(tmp_path, config, data, capsys):
     assert main(['--config', str(config)]) == 0
 
-    segmenter = Segmenter.load(tmp_path / 'model', 'cpu')
+    segmenter = Segmenter.load(tmp_path / 'model', 'cpu', 'torch')
     image = cv2.imread(str(data / 'video_01/rgb/000000000.png'))
     assert segmenter.segment(image).mask.shape == (48, 80)
     spec = segmenter.spec

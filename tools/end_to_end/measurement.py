@@ -142,7 +142,7 @@ def common_settings(
         profile=options.profile or str(shipped_profile()),
         device=options.device,
         threads=options.threads,
-        parameters={'runtime': options.runtime},
+        parameters={'runtime': options.runtime, 'precision': options.precision},
         outputs=tuple(options.outputs),
     )
 

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Selection of the runtime of a network by name."""
 
+import logging
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from surgseg_ros.core.errors import first_line
 from surgseg_ros.core.model_folder import ModelSpec
-from surgseg_ros.core.runtimes.exported import OnnxRuntime, OpenVinoRuntime, has_tensorrt
+from surgseg_ros.core.runtimes.conversion import ConversionError
+from surgseg_ros.core.runtimes.exported import LibraryError, OnnxRuntime, has_tensorrt
+from surgseg_ros.core.runtimes.openvino import OpenVinoRuntime
 from surgseg_ros.core.runtimes.pytorch import TorchRuntime
 from surgseg_ros.core.runtimes.selection import AUTO, CHOICES, Options, Runtime, choose_device
 
@@ -22,9 +26,11 @@ __all__ = [
     'load_runtime',
 ]
 
+_LOG: Final = logging.getLogger(__name__)
+
 RUNTIMES: Final[Mapping[str, Callable[[Path, ModelSpec, Options], Runtime]]] = {
     'torch': TorchRuntime.load,
-    'openvino': OpenVinoRuntime,
+    'openvino': OpenVinoRuntime.load,
     'onnxruntime': OnnxRuntime,
 }
 """By name, the function that creates a runtime from model folder, specification and options."""
@@ -41,18 +47,25 @@ def load_runtime(
     :param runtime: a key of RUNTIMES, or AUTO; the choice and its reason are in the description.
     :param options: device, precision and images; None: all automatic.
     :return: the runtime.
-    :raises ModelError: if the folder cannot be used, or has no export for this runtime.
+    :raises ModelError: if the folder cannot be used, or not with this runtime.
     :raises ValueError: if the machine has no such device or library, or there is no such runtime.
     """
     options = options or Options()
     if runtime == AUTO:
         name, reason = choose_runtime(spec, options.device)
-        made = RUNTIMES[name](folder, spec, options)
+        try:
+            made = RUNTIMES[name](folder, spec, options)
+        except (ConversionError, LibraryError) as error:
+            _LOG.warning('%s; torch is used instead', error)
+            made, reason = TorchRuntime.load(folder, spec, options), first_line(error)
         made.description += f' (auto: {reason})'
         return made
     if runtime not in RUNTIMES:
         raise ValueError(f'runtime is {runtime!r}, expected one of {", ".join((AUTO, *RUNTIMES))}')
-    return RUNTIMES[runtime](folder, spec, options)
+    try:
+        return RUNTIMES[runtime](folder, spec, options)
+    except ConversionError as error:
+        raise ConversionError(f"{folder}: {error}: set runtime to 'auto' or 'torch'") from error
 
 
 def choose_runtime(spec: ModelSpec, device: str) -> tuple[str, str]:
@@ -68,8 +81,8 @@ def choose_runtime(spec: ModelSpec, device: str) -> tuple[str, str]:
         if 'onnx' in spec.exports and has_tensorrt():
             return 'onnxruntime', 'TensorRT is available, and the model has an ONNX export'
         return 'torch', 'CUDA is available'
-    if 'openvino' not in spec.exports:
-        return 'torch', 'the model has no OpenVINO export: `export` makes one'
     if not find_spec('openvino'):
-        return 'torch', 'the model has an OpenVINO export, but openvino is not installed'
-    return 'openvino', 'no CUDA, and the model has an OpenVINO export'
+        return 'torch', 'no CUDA, and openvino is not installed'
+    if 'openvino' in spec.exports:
+        return 'openvino', 'no CUDA, and the model has an OpenVINO export'
+    return 'openvino', 'no CUDA'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runtimes of exported networks, `openvino` and `onnxruntime`, and the reader of exports."""
+"""Reads and checks exported networks, and runs those for `onnxruntime`."""
 
 import importlib
 import os
@@ -14,15 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from surgseg_ros.core.cache import user_cache
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import EXPORT_FILES, ModelError, ModelSpec, read_checked
-from surgseg_ros.core.runtimes.selection import (
-    AUTO,
-    Options,
-    choose_device,
-    has_instructions,
-    is_limited,
-)
+from surgseg_ros.core.runtimes.selection import AUTO, Options, choose_device
+
+
+class LibraryError(ValueError):
+    """An optional library that cannot be imported."""
 
 
 def read_export(
@@ -42,7 +41,8 @@ def read_export(
     if backend not in spec.exports:
         raise ModelError(
             f'{folder}: the model has no export for {backend}; make one: surgseg_ros export '
-            f'--model {folder} --backend {backend} --precision f32 --output NEW_FOLDER'
+            f'--model {folder} --backend {backend} --precision '
+            f'{"f32" if precision == AUTO else precision} --output NEW_FOLDER'
         )
     export = spec.exports[backend]
     if precision not in (AUTO, export['precision']):
@@ -63,7 +63,7 @@ def import_library(name: str, remedy: str) -> Any:
     :param name: name of the module.
     :param remedy: what to do if it is not installed.
     :return: the module.
-    :raises ValueError: if it cannot be imported.
+    :raises LibraryError: if it cannot be imported.
     """
     # Disable telemetry, which is on by default: of OpenVINO and NNCF in a separate module, of
     # ONNX Runtime from 1.29 on in a thread, with hashes of the model.
@@ -72,7 +72,7 @@ def import_library(name: str, remedy: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(f'{name} cannot be imported ({error}): {remedy}') from error
+        raise LibraryError(f'{name} cannot be imported ({error}): {remedy}') from error
 
 
 def one_by_one(run: Callable[[Tensor], Tensor], fitted: Tensor) -> Tensor:
@@ -86,90 +86,6 @@ def one_by_one(run: Callable[[Tensor], Tensor], fitted: Tensor) -> Tensor:
     if len(fitted) == 1:
         return run(fitted)
     return torch.cat([run(image[None]).clone() for image in fitted])
-
-
-_OPENVINO_REMEDY: Final = "install it (pip install openvino), or set runtime to 'torch'"
-
-_PRECISION_HINTS: Final = {'f32': 'f32', 'bf16': 'bf16', 'int8': 'bf16'}
-"""Precision hint by precision of the export; a CPU without bfloat16 uses float32 instead."""
-
-
-def _precision_hint(precision: str) -> str:
-    """
-    Choose the precision hint of OpenVINO for an export.
-
-    OpenVINO queries the processor for bfloat16, but its oneDNN obeys ONEDNN_MAX_CPU_ISA. If that
-    disables bfloat16, a network either fails to compile or returns NaN.
-    """
-    if is_limited() and not has_instructions('bf16'):
-        return 'f32'
-    return _PRECISION_HINTS[precision]
-
-
-def _compile(core: Any, graph: bytes, weights: bytes, precision: str) -> Any:
-    settings = {
-        'PERFORMANCE_HINT': 'LATENCY',
-        'NUM_STREAMS': 1,
-        'INFERENCE_NUM_THREADS': torch.get_num_threads(),
-        'INFERENCE_PRECISION_HINT': _precision_hint(precision),
-        # Otherwise, two nodes would be pinned to the same cores.
-        'ENABLE_CPU_PINNING': False,
-    }
-    return core.compile_model(core.read_model(graph, weights), 'CPU', settings)
-
-
-class OpenVinoRuntime:
-    """OpenVINO, compiled for this CPU when it is created, with as many threads as torch has."""
-
-    def __init__(self, folder: Path, spec: ModelSpec, options: Options) -> None:
-        """
-        Read and compile an export.
-
-        :param folder: the model folder.
-        :param spec: its specification.
-        :param options: device, and the precision of the export or `auto`.
-        :raises ModelError: if the folder has no usable OpenVINO export.
-        :raises ValueError: if the device is another one, or openvino is not installed.
-        """
-        if options.device not in ('auto', 'cpu'):
-            raise ValueError(
-                f'device is {options.device!r}, but the runtime openvino supports only the CPU: '
-                "set device to 'cpu', or runtime to 'auto'"
-            )
-        precision, (graph, weights) = read_export(folder, spec, 'openvino', options.precision)
-        # OpenVINO would also accept ONNX and other formats, and open files that they reference.
-        if not graph.lstrip().startswith((b'<?xml', b'<net')) or b'<!' in graph:
-            raise ModelError(
-                f'{folder}: OpenVINO cannot read the export: openvino.xml is not XML of OpenVINO; '
-                'export the model again'
-            )
-        self._openvino = import_library('openvino', _OPENVINO_REMEDY)
-        self.device = torch.device('cpu')
-        self.max_batch_size = 1
-        try:
-            compiled = _compile(self._openvino.Core(), graph, weights, precision)
-            shapes = [tuple(port.shape) for port in compiled.inputs]
-        except RuntimeError as error:
-            raise ModelError(f'{folder}: OpenVINO cannot read the export: {error}') from error
-        if shapes != [(1, *spec.input_size, 3)]:
-            raise ModelError(
-                f'{folder}: the OpenVINO export takes {shapes}, expected (1, *input_size, 3) with '
-                f'input_size {spec.input_size}: export the model again'
-            )
-        self._request = compiled.create_infer_request()
-        computed = compiled.get_property('INFERENCE_PRECISION_HINT').to_string()
-        parts = f'int8 and {computed}' if precision == 'int8' else computed
-        self.description = f'openvino {parts} on CPU'
-
-    def __call__(self, fitted: Tensor) -> Tensor:
-        """Compute the logits; see Runtime."""
-        return one_by_one(self._run, fitted)
-
-    def _run(self, fitted: Tensor) -> Tensor:
-        array = fitted.contiguous().numpy()
-        self._request.set_input_tensor(self._openvino.Tensor(array, shared_memory=True))
-        self._request.infer()
-        return torch.from_numpy(self._request.get_output_tensor().data)
 
 
 _INSIDE: Final[Mapping[str, Mapping[int, str]]] = {
@@ -296,6 +212,7 @@ class OnnxRuntime:
         used = self._session.get_providers()[0]
         _check_used(used, self.device, precision)
         name = torch.cuda.get_device_name(self.device) if self.device.type == 'cuda' else 'CPU'
+        self.precision = precision
         self.description = f'onnxruntime {precision} by {used} on {name}'
 
     def __call__(self, fitted: Tensor) -> Tensor:
@@ -370,6 +287,6 @@ def _check_used(used: str, device: torch.device, precision: str) -> None:
 
 
 def _engine_cache() -> Path:
-    folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'surgseg_ros'
+    folder = user_cache()
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -266,7 +266,7 @@ class TorchRuntime:
         :param precision: a key of TORCH_PRECISIONS.
         :param max_batch_size: the maximum number of images per call.
         """
-        self.device = torch.device(device)
+        self.device, self.precision = torch.device(device), precision
         network = load_network(spec, weights)
         if self.device.type == 'cpu':
             network = fuse_batch_norm(network, spec.input_size)

@@ -33,20 +33,25 @@ class Options:
     How to run a network.
 
     :param device: `auto`, `cpu`, `cuda`, `cuda:1` …
-    :param precision: one of CHOICES; `auto` is that of the export, and for torch bfloat16 on CUDA
-        (float16 on GPUs that lack it) and float32 on the CPU.
+    :param precision: one of CHOICES; `auto` is that of the export, without one float32 on the CPU,
+        and for torch on CUDA bfloat16 (float16 on GPUs that lack it).
     :param max_batch_size: the maximum number of images per call, at least 1.
+    :param quickest: whether `auto` may be a reduced precision on the CPU, too, where OpenVINO is
+        quicker in it and finds the same classes.
     """
 
     device: str = AUTO
     precision: str = AUTO
     max_batch_size: int = 1
+    quickest: bool = False
 
 
 class Runtime(Protocol):
     """A loaded network on a device."""
 
     device: torch.device
+    precision: str
+    """One of CHOICES, but not `auto`."""
     description: str
     """Runtime, precision and device, as a text."""
     max_batch_size: int

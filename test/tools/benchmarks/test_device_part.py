@@ -24,4 +24,4 @@ def test_both_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     text = capsys.readouterr().out
     rows = [line for line in text.splitlines() if line.startswith(('| 1 |', '| 2 |'))]
     assert len(rows) == 2
-    assert 'torch float32 on CPU' in text
+    assert 'f32 on CPU' in text

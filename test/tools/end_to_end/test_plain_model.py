@@ -13,7 +13,7 @@ from tools.end_to_end.plain_model import PlainModel
 def test_a_plain_model_gives_masks_of_the_same_size(tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path)
     image = np.random.default_rng(0).integers(0, 256, (96, 144, 3), np.uint8)
-    plain, ours = PlainModel(model, 'cpu'), Segmenter.load(model, 'cpu')
+    plain, ours = PlainModel(model, 'cpu'), Segmenter.load(model, 'cpu', 'torch')
     mask = plain(image)
     assert (mask.shape, mask.dtype) == ((96, 144), np.uint8)
     assert plain.last_ms > 0

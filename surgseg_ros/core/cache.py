@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A cache of this user: one file for each entry, with a hash that is checked when it is read."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from surgseg_ros.core.files import make_folder, write_whole
+
+_LOG: Final = logging.getLogger(__name__)
+
+_SUFFIX: Final = '.entry'
+_LARGEST_BYTES: Final = 4 << 30
+"""Maximum of an entry, as of a file of a model folder."""
+
+
+class Entry(NamedTuple):
+    """
+    What is kept under a key.
+
+    :param facts: JSON values.
+    :param parts: contents of files.
+    """
+
+    facts: Mapping[str, Any]
+    parts: tuple[bytes, ...]
+
+
+def user_cache() -> Path:
+    """
+    Name the folder for what can be made again: `$XDG_CACHE_HOME/surgseg_ros`, or in `~/.cache`.
+
+    :return: the folder, which need not exist.
+    :raises OSError: if the user has no home folder.
+    """
+    base = Path(os.environ.get('XDG_CACHE_HOME', ''))
+    if not base.is_absolute():  # relative ones are to be ignored, says the XDG specification
+        try:
+            base = Path.home() / '.cache'
+        except RuntimeError as error:
+            raise OSError(errno.ENOENT, 'there is no home folder', '~/.cache') from error
+    return base / 'surgseg_ros'
+
+
+class Cache:
+    """
+    Entries of one kind; those that were used last are kept.
+
+    :param kind: name of the folder in `user_cache`.
+    :param kept: maximum number of entries.
+    """
+
+    def __init__(self, kind: str, kept: int) -> None:
+        """Store both; nothing is created before the first `write`."""
+        self._kind, self._kept = kind, kept
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the entries; raises OSError if the user has no home folder."""
+        return user_cache() / self._kind
+
+    def read(self, key: str) -> Entry | None:
+        """
+        Read an entry; one that is damaged, or of another user, is removed and reported.
+
+        :param key: letters and digits.
+        :return: the entry; None if there is none that can be used.
+        """
+        try:
+            path = self.folder / f'{key}{_SUFFIX}'
+            content = _read_own(path)
+        except OSError:  # there is none, or `write` will report what is wrong with the folder
+            return None
+        except ValueError as error:
+            _discard(path, str(error))
+            return None
+        try:
+            entry = _unpack(content)
+        except ValueError as error:
+            _discard(path, str(error))
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # it was used
+        return entry
+
+    def write(self, key: str, entry: Entry) -> None:
+        """
+        Write an entry completely or not at all, and remove those that were not used for longest.
+
+        :param key: letters and digits.
+        :param entry: what to keep.
+        :raises OSError: if it cannot be written; it names the path.
+        """
+        path = self.folder / f'{key}{_SUFFIX}'
+        if path.is_symlink():  # writing would follow it
+            path.unlink()
+        write_whole(path, _pack(entry))
+        with contextlib.suppress(OSError):
+            entries = sorted(path.parent.glob(f'*{_SUFFIX}'), key=lambda x: -x.stat().st_mtime)
+            for old in (*entries[self._kept :], *path.parent.glob(f'*{_SUFFIX}.*')):
+                old.unlink()
+
+    @contextlib.contextmanager
+    def turn(self, waiting: str) -> Iterator[None]:
+        """
+        Let one process at a time make an entry; where the folder cannot be written, all at once.
+
+        :param waiting: logged where another process has its turn.
+        :return: context manager.
+        """
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError):
+                make_folder(self.folder)
+                lock = held.enter_context((self.folder / 'lock').open('a'))
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    _LOG.info(waiting)
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _read_own(path: Path) -> bytes:
+    """Read a regular file of this user; links are not followed, as others may have made them."""
+    number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(number, 'rb') as file:
+        state = os.fstat(number)
+        if not stat.S_ISREG(state.st_mode) or state.st_uid != os.geteuid():
+            raise ValueError('it is not a file of this user')
+        if state.st_size > _LARGEST_BYTES:
+            raise ValueError(f'it has {state.st_size} bytes')
+        return file.read(_LARGEST_BYTES)
+
+
+def _discard(path: Path, reason: str) -> None:
+    _LOG.warning('%s is not used (%s), and made again', path, reason)
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _pack(entry: Entry) -> bytes:
+    sizes = [len(part) for part in entry.parts]
+    facts = json.dumps({'facts': dict(entry.facts), 'sizes': sizes}).encode()
+    content = b'\n'.join((facts, b''.join(entry.parts)))
+    return hashlib.sha256(content).hexdigest().encode() + b'\n' + content
+
+
+def _unpack(content: bytes) -> Entry:
+    """Split the content of a file that `_pack` made; raise ValueError if it is another."""
+    digest, _, rest = content.partition(b'\n')
+    if hashlib.sha256(rest).hexdigest().encode() != digest:
+        raise ValueError('it is damaged')
+    header, _, joined = rest.partition(b'\n')
+    values = json.loads(header)
+    return Entry(values['facts'], tuple(_split(joined, values['sizes'])))
+
+
+def _split(joined: bytes, sizes: Sequence[int]) -> Iterator[bytes]:
+    begin = 0
+    for size in sizes:
+        yield joined[begin : begin + size]
+        begin += size

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long work is reported while it is done: on the terminal, or in the node's log."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, TextIO
+
+LONGEST_SILENCE_S: Final = 5.0
+"""Half of the ten seconds that are guaranteed, since a busy machine wakes up a thread late."""
+
+
+class Progress:
+    """
+    A context manager that prints the current activity, and repeats it while it continues.
+
+    :param command: prefix of every line, such as `benchmark`.
+    :param file: where to print; standard error by default, so that standard output has only
+        results.
+    :param silence_s: seconds without a line after which the last one is repeated, with the time
+        that the activity has taken so far.
+    """
+
+    def __init__(
+        self, command: str, file: TextIO | None = None, silence_s: float = LONGEST_SILENCE_S
+    ) -> None:
+        self._command, self._file, self._silence_s = command, file, silence_s
+        self._changed = threading.Condition()
+        self._activity = 'starting'
+        self._began_s = time.monotonic()
+        self._printed = self._ended = False
+        self._thread = threading.Thread(target=self._repeat, name='progress', daemon=True)
+
+    def __enter__(self) -> Progress:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join()
+
+    def print_line(self, activity: str) -> None:
+        """
+        Start an activity, and print it.
+
+        :param activity: what is being done.
+        """
+        with self._changed:
+            self._activity, self._began_s = activity, time.monotonic()
+            self._print(activity)
+            self._printed = True
+            self._changed.notify()
+
+    def update(self, activity: str) -> None:
+        """
+        Change the text of the activity that is printed next.
+
+        :param activity: what is being done, and its progress.
+        """
+        self._activity = activity  # a single assignment, so no lock in the loops that call this
+
+    def _repeat(self) -> None:
+        with self._changed:
+            while not self._ended:
+                self._printed = False
+                self._changed.wait(self._silence_s)
+                if not (self._printed or self._ended):
+                    self._print(f'{self._activity} ({time.monotonic() - self._began_s:.0f} s)')
+
+    def _print(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the output is closed
+            print(f'{self._command}: {text}', file=self._file or sys.stderr, flush=True)
+
+
+_LOGGER: Final = logging.getLogger('surgseg_ros')
+_CHANGING: Final = threading.Lock()
+
+
+class _Reports(logging.Handler):
+    """Passes on the texts of records; see `reported`."""
+
+    def __init__(self, report: Callable[[int, str], object]) -> None:
+        super().__init__()
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if _LOGGER.handlers[-1] is self:
+            self._report(record.levelno, record.getMessage())
+
+
+@contextlib.contextmanager
+def reported(report: Callable[[int, str], object]) -> Iterator[None]:
+    """
+    Pass on what this package logs in the block, from level info: long work and its warnings.
+
+    Without this, Python's logging prints warnings alone, on standard error. If several blocks
+    overlap, the one that was entered last gets the records: a node's log instead of the terminal.
+
+    :param report: called with level and text, by any thread.
+    :return: context manager.
+    """
+    handler = _Reports(report)
+    with _CHANGING:
+        _LOGGER.addHandler(handler)
+        _LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        with _CHANGING:  # blocks of several threads end in any order
+            _LOGGER.removeHandler(handler)
+            if not any(isinstance(other, _Reports) for other in _LOGGER.handlers):
+                _LOGGER.setLevel(logging.NOTSET)

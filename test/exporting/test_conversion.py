@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that converts: what it finds to be equal and quickest, and how it ends."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from surgseg_ros.core.model_folder import ModelSpec, write_model
+from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
+from surgseg_ros.exporting import conversion
+from surgseg_ros.exporting.conversion import convert_model
+
+pytest.importorskip('openvino', reason='pip install openvino')
+
+SPEC = ModelSpec(
+    name='tiny',
+    encoder='resnet18',
+    options={'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
+    input_size=(64, 96),
+)
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('model')
+    torch.manual_seed(0)
+    write_model(folder, SPEC, SegmentationNetwork(SPEC).state_dict())
+    return folder
+
+
+@pytest.fixture
+def steps():
+    return []
+
+
+@pytest.fixture
+def convert(model, tmp_path, steps):
+    return lambda: convert_model(model, tmp_path, steps.append)
+
+
+def test_float32_agrees_and_its_files_are_written(convert, monkeypatch, tmp_path, steps):
+    monkeypatch.setattr(conversion, 'available_precisions', lambda: ('f32',))
+    verdict = convert()
+    assert verdict['quickest'] == 'f32'
+    assert verdict['agreement']['f32'] >= 0.999
+    assert verdict['network_ms']['f32'] > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['openvino.bin', 'openvino.xml']
+    assert steps == ['exporting the graph', 'comparing it with PyTorch']
+
+
+TIMES_MS = {'f32': 10, 'bf16': 6, 'f16': 5}
+
+
+@pytest.mark.parametrize(
+    ('times_ms', 'shares', 'quickest', 'compared'),
+    [
+        (TIMES_MS, {'f32': 1, 'bf16': 1, 'f16': 1}, 'f16', {'f32', 'f16'}),
+        (TIMES_MS, {'f32': 1, 'bf16': 0.999, 'f16': 0.9989}, 'bf16', {'f32', 'bf16', 'f16'}),
+        (TIMES_MS, {'f32': 1, 'bf16': 0.99, 'f16': 0.99}, 'f32', {'f32', 'bf16', 'f16'}),
+        ({'f32': 10, 'bf16': 9.5, 'f16': 30}, {'f32': 1}, 'f32', {'f32'}),
+    ],
+)
+def test_selects_the_fastest_precision_that_agrees(
+    monkeypatch, steps, times_ms, shares, quickest, compared
+):
+    runtimes = {name: object() for name in times_ms}
+    scenes = [np.full((90, 160, 3), grey, np.uint8) for grey in (0, 90, 200)]
+    lengths = []
+
+    def agreement(original, other, images):
+        lengths.append(len(images))
+        name = next(name for name, runtime in runtimes.items() if runtime is other)
+        return shares[name] if len(images) == 3 or name == 'f32' else 1
+
+    monkeypatch.setattr(conversion, '_network_ms', lambda runtimes, fitted: times_ms)
+    monkeypatch.setattr(conversion, '_draw_scenes', lambda: iter(scenes))
+    monkeypatch.setattr(conversion, '_agreement', agreement)
+    verdict = conversion._compare(SPEC, object(), runtimes, steps.append)
+    assert verdict['quickest'] == quickest
+    assert verdict['agreement'] == {name: shares[name] for name in compared}
+    assert lengths == [1] + [1, 3] * (len(compared) - 1)
+    assert len(steps) == len(compared) - 1
+
+
+def test_rejects_a_graph_that_differs_from_the_network(convert, monkeypatch):
+    real = conversion.openvino_model
+
+    def other(network, spec):
+        torch.manual_seed(1)
+        return real(SegmentationNetwork(spec).eval(), spec)
+
+    monkeypatch.setattr(conversion, 'openvino_model', other)
+    assert 'OpenVINO finds the class of PyTorch in ' in convert()['refusal']
+
+
+def test_rejects_a_network_that_cannot_be_converted_with_the_reason(convert, monkeypatch):
+    def fail(network, spec):
+        raise error
+
+    monkeypatch.setattr(conversion, 'openvino_model', fail)
+    error = RuntimeError('No such operator.\n\nSee the documentation')
+    assert convert() == {'refusal': 'OpenVINO cannot convert the network: No such operator'}
+    error = MemoryError('all is used')
+    with pytest.raises(MemoryError):
+        convert()
+
+
+def test_the_scenes_differ(monkeypatch):
+    monkeypatch.setattr(conversion, '_SCENES', 2)
+    first, second = conversion._draw_scenes()
+    assert first.shape == second.shape == (360, 640, 3)
+    assert np.abs(first.astype(int) - second).mean() > 5
+
+
+def test_the_process_ends_with_its_parent():
+    script = (
+        'import threading; from surgseg_ros.exporting import conversion\n'
+        'print("ready", flush=True); threading.Thread(target=conversion._end_with_input).start()\n'
+        'threading.Event().wait()'
+    )
+    child = subprocess.Popen(
+        [sys.executable, '-c', script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with child:
+        assert child.stdout.readline() == b'ready\n'
+        child.stdin.close()
+        assert child.wait(60) == 1
