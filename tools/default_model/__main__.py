@@ -8,6 +8,7 @@ The encoder starts from ImageNet weights, which `tools.encoder_weights` reads fr
 import argparse
 import dataclasses
 import json
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,8 @@ from tools.encoder_weights import main as make_encoder_file
 from tools.runs import StepError, Videos, draw, train_once
 
 RECIPE: Final = Path('config/train_default.yaml')
+CONTINUED_RECIPE: Final = Path('config/train_default_traced.yaml')
+"""Recipes of the two runs: on drawn scenes, then on path traced ones and some of the drawn."""
 
 ON_TWO_CORES: Final = ('device=cpu', 'devices=2', 'strategy=ddp', 'batch_size=2')
 """Two processes of one thread are three times faster than one of two; they share the batch."""
@@ -43,11 +46,20 @@ ON_TWO_CORES: Final = ('device=cpu', 'devices=2', 'strategy=ddp', 'batch_size=2'
 SCENES: Final = Videos(seed=42, videos=1400, frames=2, stride=40, size=(360, 640), jpeg=False)
 """Few frames per scene, far apart: more scenes are better than more frames of a scene."""
 
+TRACED_SCENES: Final = 83
+"""Number of path traced scenes, of two images each; a scene takes half a minute on two cores."""
+
+DRAWN_VIDEOS: Final = 110
+"""Number of drawn videos, of two images each, in the second run."""
+
 AVERAGED: Final = (3000, 4000, 5000, 6000)
 """
-The shipped weights are the mean of those after these steps. Later weights are better on synthetic
-scenes, but worse on real images.
+The weights of the first run are the mean of those after these steps. Later weights are better on
+synthetic scenes, but worse on real images.
 """
+
+CONTINUED_AVERAGED: Final = (1600, 2000, 2400)
+"""Steps of the second run whose weights are averaged; the mean of both runs is shipped."""
 
 MARGINS: Final = (2.0, 0.0, 0.0, 0.0, 3.5, 3.0, 3.0, 6.0, 4.0, 6.0)
 """Margin in logits by which each class must lead to be chosen, in the order of CLASS_NAMES."""
@@ -56,9 +68,12 @@ COLOURS: Final = {'target': [90.0, 90.0, 90.0], 'power': 0.4}
 """Value of `colour_normalization` in model.json."""
 
 AFTER_TRAINING: Final = f"""\
-## After training
-The weights are the mean of those after {', '.join(map(str, AVERAGED))} steps. Real
-instruments look less like drawn ones than real tissue looks like other tissue, so the network
+## Before and after training
+The first run is on drawn scenes, the second on {TRACED_SCENES} path traced scenes and
+{DRAWN_VIDEOS} of the drawn ones. The weights are the mean of both: of those after
+{', '.join(map(str, AVERAGED))} steps of the first run, and of those after
+{', '.join(map(str, CONTINUED_AVERAGED))} steps of the second. Real
+instruments look less like synthetic ones than real tissue looks like other tissue, so the network
 takes much of a real instrument for background. Therefore the background must lead by
 {MARGINS[0]:g} logits to be chosen, and each image is drawn towards a medium grey before the
 network sees it (`colour_normalization`). Rare classes were given more weight in training, and must
@@ -90,6 +105,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: the arguments; those of the command line by default.
     :return: the exit status.
     """
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.measured and not options.trained:
+        parser.error('--measured is given, which is for a trained model: add --trained')
+    try:
+        check_folder(options.output)
+        if options.trained:
+            spec, weights = read_model(options.trained)
+        else:
+            spec, weights = _train(options)
+        _finish(spec, weights, options.output, options.measured)
+    except StepError as error:
+        print(f'default_model: ended at {error}', file=sys.stderr)
+        return 2
+    except (ModelError, OSError) as error:
+        print(f'default_model: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='python -m tools.default_model', description=__doc__)
     add = parser.add_argument
     add('--work', type=Path, default=Path('runs/default_model'), help='scenes and training runs')
@@ -104,32 +140,77 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar='JSON',
         help='with --trained: scores of it by `evaluate --labelled`, for the card',
     )
-    add('settings', nargs='*', metavar='key=value', help='given to `train`')
-    options = parser.parse_args(argv)
-    if options.measured and not options.trained:
-        parser.error('--measured is given, which is for a trained model: add --trained')
-    try:
-        check_folder(options.output)
-        if options.trained:
-            _finish(options.trained, options.output, options.measured)
-        else:
-            trained = _train(options.work, options.encoder_weights, options.settings)
-            _finish(trained, options.output, average=AVERAGED)
-    except StepError as error:
-        print(f'default_model: ended at {error}', file=sys.stderr)
-        return 2
-    except (ModelError, OSError) as error:
-        print(f'default_model: {error}', file=sys.stderr)
-        return 2
-    return 0
+    add(
+        '--blender-python',
+        type=Path,
+        default=Path('.venv.blender/bin/python'),
+        metavar='FILE',
+        help='the interpreter that has bpy, see tools/path_tracing (default: %(default)s)',
+    )
+    add('settings', nargs='*', metavar='key=value', help='given to both runs of `train`')
+    return parser
 
 
-def _train(work: Path, encoder_weights: Path | None, settings: Sequence[str]) -> Path:
-    """Draw and train; first create the encoder's file, for which a package may be missing."""
-    encoder = _encoder_weights(work, encoder_weights)
-    scenes = draw(work / 'scenes', SCENES)
-    own = [f'data={scenes}', f'encoder_weights={encoder}', *ON_TWO_CORES]
-    return train_once(RECIPE, work / 'trained', [*own, *settings])
+def _train(options: argparse.Namespace) -> tuple[ModelSpec, dict[str, Tensor]]:
+    """Run all steps up to the averaged weights; first check what may be missing."""
+    work = options.work
+    encoder = _encoder_weights(work, options.encoder_weights)
+    if not options.blender_python.exists():
+        raise ModelError(
+            f'{options.blender_python}: there is no such interpreter; create it as '
+            'tools/path_tracing/__main__.py says, or use --blender-python'
+        )
+    own = [*ON_TWO_CORES, *options.settings]
+    drawn = draw(work / 'scenes', SCENES)
+    settings = [f'data={drawn}', f'encoder_weights={encoder}', *own]
+    spec, first = _mean_of_run(train_once(RECIPE, work / 'trained', settings), AVERAGED)
+    write_model(work / 'first', spec, first)
+    traced = trace(work / 'traced', options.blender_python)
+    videos = [*_videos(traced), *_videos(drawn)[:DRAWN_VIDEOS]]
+    mixed = _link(work / 'mixed', videos)
+    settings = [f'data={mixed}', f'start={work / "first"}', *own]
+    continued = train_once(CONTINUED_RECIPE, work / 'continued', settings)
+    spec, second = _mean_of_run(continued, CONTINUED_AVERAGED)
+    training = {**spec.training, 'averaged_with_start': True}
+    return dataclasses.replace(spec, training=training), average_weights([first, second])
+
+
+def trace(folder: Path, python: Path) -> Path:
+    """
+    Render the path traced scenes that are missing.
+
+    :param folder: folder of the videos.
+    :param python: the interpreter that has bpy.
+    :return: the folder.
+    :raises StepError: if a scene cannot be rendered.
+    """
+    words = ['--output', str(folder), '--scenes', str(TRACED_SCENES), '--threads', '2']
+    if subprocess.run([str(python), '-m', 'tools.path_tracing', *words]).returncode:
+        raise StepError(f'rendering {folder}')
+    return folder
+
+
+def _videos(data: Path) -> list[Path]:
+    return sorted(path for path in data.iterdir() if path.is_dir())
+
+
+def _link(folder: Path, videos: Iterable[Path]) -> Path:
+    """Make a data set of links to videos, which are numbered."""
+    folder.mkdir(exist_ok=True)
+    for number, video in enumerate(videos, 1):
+        link = folder / f'video_{number:04d}'
+        link.unlink(missing_ok=True)
+        link.symlink_to(video.resolve())
+    return folder
+
+
+def _mean_of_run(trained: Path, steps: Sequence[int]) -> tuple[ModelSpec, dict[str, Tensor]]:
+    """Average the weights of several steps; the scores are of others, so they are left out."""
+    spec, _ = read_model(trained)
+    paths = [kept_weights(trained / 'run', step) for step in steps]
+    training = {**spec.training, 'steps_done': max(steps), 'averaged_steps': [*steps]}
+    weights = average_weights([safetensors.torch.load_file(path) for path in paths])
+    return dataclasses.replace(spec, training=training, scores={}), weights
 
 
 def _encoder_weights(work: Path, given: Path | None) -> Path:
@@ -142,17 +223,9 @@ def _encoder_weights(work: Path, given: Path | None) -> Path:
 
 
 def _finish(
-    trained: Path,
-    output: Path,
-    measured: Sequence[Path] = (),
-    average: Sequence[int] = (),
+    spec: ModelSpec, weights: Mapping[str, Tensor], output: Path, measured: Sequence[Path]
 ) -> None:
     """Prepare the model for real images, score it on unseen scenes, and write model and card."""
-    spec, weights = read_model(trained)
-    if average:
-        weights = average_weights([kept_weights(trained / 'run', step) for step in average])
-        training = {**spec.training, 'steps_done': max(average), 'averaged_steps': [*average]}
-        spec = dataclasses.replace(spec, training=training)
     if not spec.training.get('margins'):
         spec, weights = _for_real_images(spec, weights)
     first, last = TEST_SEEDS.start, TEST_SEEDS.stop - 1
@@ -163,7 +236,6 @@ def _finish(
         'about': f'Scenes of the seeds {first} to {last}, of {SCENES.size[1]}x{SCENES.size[0]} '
         'pixels, which played no part in training or tuning.',
     }
-    # The scores of training are of the best weights in validation, without margins and colours.
     scores = {'unseen_scenes': test, **_labelled_scores(measured, spec.weights_sha256)}
     write_model(output, dataclasses.replace(spec, scores=scores), weights)
     written = add_self_test(output)
@@ -174,14 +246,13 @@ def _finish(
           f'{test["calibration"]["after"]["ece"]:.4f} with it')  # fmt: skip
 
 
-def average_weights(paths: Sequence[Path]) -> dict[str, Tensor]:
+def average_weights(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """
-    Average the weights of several steps of one run.
+    Average weights of the same network.
 
-    :param paths: files of safetensors with the same tensors.
+    :param parts: the same tensors in each.
     :return: the mean of each tensor, in its own dtype.
     """
-    parts = [safetensors.torch.load_file(path) for path in paths]
     return {
         key: torch.stack([part[key].float() for part in parts]).mean(0).to(first.dtype)
         for key, first in parts[0].items()

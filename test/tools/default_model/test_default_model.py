@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.training.config import read_config
 from surgseg_ros.training.module import kept_weights
 from tools.default_model import __main__ as default_model
-from tools.runs import Videos
+from tools.runs import Videos, draw
 
 SPEC = ModelSpec(
     name='tiny',
@@ -23,6 +24,14 @@ SPEC = ModelSpec(
     input_size=(64, 64),
     intended_use='synthetic',
 )
+
+
+BLENDER = ['--blender-python', sys.executable]
+
+
+def fake_trace(folder, python):
+    """Draw two scenes in place of path traced ones."""
+    return draw(folder, Videos(2, 2, 1, 25, (64, 64)))
 
 
 @pytest.fixture
@@ -37,7 +46,7 @@ def trained(monkeypatch, tmp_path):
         weights = SegmentationNetwork(SPEC).state_dict()
         spec = dataclasses.replace(SPEC, scores={'validation': {'mIoU': 0.5}})
         write_model(output, spec, weights)
-        for step in default_model.AVERAGED:
+        for step in (*default_model.AVERAGED, *default_model.CONTINUED_AVERAGED):
             path = kept_weights(output / 'run', step)
             path.parent.mkdir(parents=True, exist_ok=True)
             safetensors.torch.save_file(weights, path)
@@ -46,6 +55,8 @@ def trained(monkeypatch, tmp_path):
 
     monkeypatch.setattr('tools.runs.start_training', fake)
     monkeypatch.setattr(default_model, 'SCENES', Videos(1, 2, 1, 25, (64, 64)))
+    monkeypatch.setattr(default_model, 'DRAWN_VIDEOS', 1)
+    monkeypatch.setattr(default_model, 'trace', fake_trace)
     monkeypatch.setattr(default_model, 'TUNING_SEEDS', range(800_000, 800_001))
     monkeypatch.setattr(default_model, 'TEST_SEEDS', range(900_000, 900_002))
     monkeypatch.setattr(default_model, 'TEST_FRAMES', range(1))
@@ -53,18 +64,32 @@ def trained(monkeypatch, tmp_path):
 
 
 def test_draws_scenes_trains_scores_and_writes_the_model(tmp_path, trained, capsys):
-    arguments = ['--work', str(tmp_path), '--output', str(tmp_path / 'made'), 'minutes=1']
+    arguments = [
+        '--work',
+        str(tmp_path),
+        '--output',
+        str(tmp_path / 'made'),
+        *BLENDER,
+        'minutes=1',
+    ]
     (tmp_path / 'encoder.safetensors').touch()
     assert default_model.main(arguments) == 0
 
     assert len([*(tmp_path / 'scenes').glob('video_*/segmentation/*.png')]) == 2
-    (words,) = trained
+    words, continued = trained
     assert words[1] == str(default_model.RECIPE)
+    assert continued[1] == str(default_model.CONTINUED_RECIPE)
+    assert f'data={tmp_path / "mixed"}' in continued
+    assert f'start={tmp_path / "first"}' in continued
+    videos = [path.resolve() for path in sorted((tmp_path / 'mixed').iterdir())]
+    folders = ['traced/video_01', 'traced/video_02', 'scenes/video_01']
+    assert videos == [tmp_path / folder for folder in folders]
     assert f'data={tmp_path / "scenes"}' in words
     assert f'encoder_weights={tmp_path / "encoder.safetensors"}' in words
     assert 'minutes=1' in words
     made = read_spec(tmp_path / 'made')
-    assert made.training['steps_done'] == default_model.AVERAGED[-1]
+    assert made.training['steps_done'] == default_model.CONTINUED_AVERAGED[-1]
+    assert made.training['averaged_with_start']
     assert [*made.scores] == ['unseen_scenes'], 'the scores of training belong to other weights'
     test = made.scores['unseen_scenes']
     assert (test['videos'], test['frames'], test['seeds']) == (2, 2, [900_000, 900_001])
@@ -74,7 +99,7 @@ def test_draws_scenes_trains_scores_and_writes_the_model(tmp_path, trained, caps
     assert f'{test["raw"]["mIoU"]:.3f}' in capsys.readouterr().out
 
     assert default_model.main(arguments) == 0
-    assert len(trained) == 1
+    assert len(trained) == 2
 
 
 def test_a_trained_model_is_scored_again_and_keeps_its_temperature(tmp_path, trained, capsys):
@@ -93,15 +118,15 @@ def test_a_trained_model_is_scored_again_and_keeps_its_temperature(tmp_path, tra
 def test_an_interrupted_run_is_resumed(tmp_path, trained):
     (tmp_path / 'trained/run').mkdir(parents=True)
     (tmp_path / 'scenes').mkdir()
-    encoder = ['--encoder-weights', str(tmp_path)]
+    encoder = ['--encoder-weights', str(tmp_path), *BLENDER]
     output = ['--output', str(tmp_path / 'made')]
     assert default_model.main(['--work', str(tmp_path), *encoder, *output]) == 0
-    assert ['--resume' in words for words in trained] == [True]
+    assert ['--resume' in words for words in trained] == [True, False]
 
 
 def test_a_failure_ends_the_run(tmp_path, trained, monkeypatch, capsys):
     monkeypatch.setattr('tools.runs.start_training', lambda words: 2)
-    encoder = ['--encoder-weights', str(tmp_path)]
+    encoder = ['--encoder-weights', str(tmp_path), *BLENDER]
     output = ['--output', str(tmp_path / 'made')]
     assert default_model.main(['--work', str(tmp_path), *encoder, *output]) == 2
     assert 'trained' in capsys.readouterr().err
@@ -123,6 +148,10 @@ def test_without_the_package_of_the_encoder_the_run_ends_at_once(
     [
         (['--output', '{file}'], 'taken'),
         (['--encoder-weights', '{folder}/none', '--output', '{folder}/made'], 'none'),
+        (
+            ['--encoder-weights', '{file}', '--blender-python', 'no', '--output', '{folder}/made'],
+            'no: there is no such interpreter',
+        ),
         (['--trained', '{folder}/none', '--output', '{folder}/made'], 'none'),
     ],
 )
@@ -188,11 +217,9 @@ def test_scores_on_labelled_images_are_added_to_the_card(tmp_path, trained, caps
     assert 'of other weights' in capsys.readouterr().err
 
 
-def test_weights_are_averaged_and_counts_stay_counts(tmp_path):
-    for number in (1, 3):
-        parts = {'a': torch.full((2,), float(number)), 'n': torch.tensor(number)}
-        safetensors.torch.save_file(parts, tmp_path / f'{number}.safetensors')
-    mean = default_model.average_weights(sorted(tmp_path.glob('*.safetensors')))
+def test_weights_are_averaged_and_counts_stay_counts():
+    parts = [{'a': torch.full((2,), float(n)), 'n': torch.tensor(n)} for n in (1, 3)]
+    mean = default_model.average_weights(parts)
     assert mean['a'].tolist() == [2, 2]
     assert mean['n'].item() == 2
     assert mean['n'].dtype == torch.int64
