@@ -14,10 +14,10 @@ command resumes an interrupted run.
 """
 
 import argparse
-import importlib.util
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :raises OSError: if the output cannot be written.
     """
     options = _parser().parse_args(argv)
-    if missing := [name for name in ('bpy', 'cv2') if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in ('bpy', 'cv2') if find_spec(name) is None]:
         print_line(NAME, f'there is no module {missing[0]!r}: {REMEDY}')
         return FAILED
     check_folder(options.output)

@@ -207,7 +207,6 @@ def _configure(scene: Any, quality: Quality, file: Path) -> None:
     scene.render.filepath = str(file)
     scene.view_settings.view_transform = 'Raw'
     scene.world = bpy.data.worlds.new('surroundings')
-    scene.world.use_nodes = True
 
 
 def _add_part(part: Part, materials: dict[Surface | Cloth, Any]) -> Any:

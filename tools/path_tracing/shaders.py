@@ -38,7 +38,6 @@ class Graph:
 
     def __init__(self, name: str) -> None:
         self.material = bpy.data.materials.new(name)
-        self.material.use_nodes = True
         self._nodes = self.material.node_tree.nodes
         self._links = self.material.node_tree.links
         self._shader = next(node for node in self._nodes if node.type == 'BSDF_PRINCIPLED')
@@ -274,7 +273,6 @@ def label_material() -> Any:
     :return: Blender's material.
     """
     material = bpy.data.materials.new('label')
-    material.use_nodes = True
     nodes, links = material.node_tree.nodes, material.node_tree.links
     nodes.clear()
     info, emission, output = (

@@ -4,6 +4,8 @@
 import json
 import os
 import shutil
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -11,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgseg_ros.core.files import new_folder, scratch_folder
+from surgseg_ros.core.files import new_folder
 from surgseg_ros.evaluation.layout import DRAWN_FILE, IMAGE_FOLDERS, MASK_FOLDER
 from tools.path_tracing.exposure import expose
 from tools.path_tracing.scene import draw_shot
@@ -86,9 +88,11 @@ def write_scene(scene: int, batch: Batch) -> None:
 
     :param scene: number of the scene.
     :param batch: output, size and quality.
-    :raises OSError: if it cannot be written.
+    :raises OSError: if it cannot be written, or its folder exists and is not empty.
     """
     folder = video_folder(batch.output, scene)
+    with suppress(FileNotFoundError):
+        folder.rmdir()  # an empty folder would be filled in place
     for leftover in batch.output.glob(f'.{folder.name}.*'):  # of a process that was killed
         shutil.rmtree(leftover, ignore_errors=True)
     with new_folder(folder) as unfinished:
@@ -108,8 +112,8 @@ def render_scene(scene: int, batch: Batch, folder: Path) -> None:
 
     tissue = draw_tissue(np.random.default_rng([_DOMAIN, scene]))
     quality = Quality(batch.width_px, batch.samples, batch.threads)
-    with scratch_folder() as scratch:
-        renderer = Renderer(tissue, quality, scratch)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:  # removed with it, if killed
+        renderer = Renderer(tissue, quality, Path(scratch))
         for index in range(SHOTS):
             rng = np.random.default_rng([_DOMAIN, scene, index])
             rendered = renderer.render(draw_shot(rng, tissue), SHOTS * scene + index)
