@@ -22,6 +22,13 @@ _HOOK_BEND: Final = 0.12
 """Radius of the bend of a hook."""
 
 
+class Surfaces(NamedTuple):
+    """The materials of jaws, and of the insulator behind a hook."""
+
+    metal: Surface
+    insulator: Surface
+
+
 class Jaw(NamedTuple):
     """
     A jaw.
@@ -34,13 +41,12 @@ class Jaw(NamedTuple):
     length: float
 
 
-def driver_jaw(rng: Generator, metal: Surface, ceramic: Surface) -> Jaw:
+def driver_jaw(rng: Generator, surfaces: Surfaces) -> Jaw:
     """
     Make a jaw of a needle driver: short, thick, with teeth.
 
     :param rng: source of random numbers.
-    :param metal: its surface.
-    :param ceramic: not used.
+    :param surfaces: its materials.
     :return: the jaw.
     """
     length, base = rng.uniform(0.75, 1.25), rng.uniform(0.24, 0.34)
@@ -54,31 +60,29 @@ def driver_jaw(rng: Generator, metal: Surface, ceramic: Surface) -> Jaw:
         return np.column_stack([points[:, :2], points[:, 2] * width])
 
     plate = Plate(np.array([(0, 0), *teeth, *back]), half, 0.03)
-    return Jaw([Part(plate, metal, CLASPER, 30, deformation=narrow)], length)
+    return Jaw([Part(plate, surfaces.metal, CLASPER, 30, deformation=narrow)], length)
 
 
-def fenestrated_jaw(rng: Generator, metal: Surface, ceramic: Surface) -> Jaw:
+def fenestrated_jaw(rng: Generator, surfaces: Surfaces) -> Jaw:
     """
     Make a jaw of a fenestrated bipolar forceps: a long, bowed plate with a window.
 
     :param rng: source of random numbers.
-    :param metal: its surface.
-    :param ceramic: not used.
+    :param surfaces: its materials.
     :return: the jaw.
     """
-    return _window_jaw(rng, metal, rng.uniform(1.4, 2.3), 1.0)
+    return _window_jaw(rng, surfaces.metal, rng.uniform(1.4, 2.3), 1.0)
 
 
-def prograsp_jaw(rng: Generator, metal: Surface, ceramic: Surface) -> Jaw:
+def prograsp_jaw(rng: Generator, surfaces: Surfaces) -> Jaw:
     """
     Make a jaw of a ProGrasp forceps: as that of a fenestrated one, but shorter and thicker.
 
     :param rng: source of random numbers.
-    :param metal: its surface.
-    :param ceramic: not used.
+    :param surfaces: its materials.
     :return: the jaw.
     """
-    return _window_jaw(rng, metal, rng.uniform(1.2, 1.8), 1.5)
+    return _window_jaw(rng, surfaces.metal, rng.uniform(1.2, 1.8), 1.5)
 
 
 def _window_jaw(rng: Generator, metal: Surface, length: float, thickness: float) -> Jaw:
@@ -110,13 +114,12 @@ def _window_jaw(rng: Generator, metal: Surface, length: float, thickness: float)
     return Jaw(parts, length)
 
 
-def maryland_jaw(rng: Generator, metal: Surface, ceramic: Surface) -> Jaw:
+def maryland_jaw(rng: Generator, surfaces: Surfaces) -> Jaw:
     """
     Make a jaw of a Maryland forceps: curved and pointed, half of them with a window.
 
     :param rng: source of random numbers.
-    :param metal: its surface.
-    :param ceramic: not used.
+    :param surfaces: its materials.
     :return: the jaw.
     """
     length, base = rng.uniform(1.3, 2.0), rng.uniform(0.2, 0.28)
@@ -138,19 +141,18 @@ def maryland_jaw(rng: Generator, metal: Surface, ceramic: Surface) -> Jaw:
 
     plate = Plate(dense(strip(x, low, high), 0.1), half, 0.03, windows)
     panes = [
-        Part(Plate(window, 0.02, 0.005), metal, CLASPER, mask_only=True, deformation=bend)
+        Part(Plate(window, 0.02, 0.005), surfaces.metal, CLASPER, mask_only=True, deformation=bend)
         for window in windows
     ]
-    return Jaw([Part(plate, metal, CLASPER, 35, deformation=bend), *panes], length)
+    return Jaw([Part(plate, surfaces.metal, CLASPER, 35, deformation=bend), *panes], length)
 
 
-def scissors_jaw(rng: Generator, metal: Surface, ceramic: Surface) -> Jaw:
+def scissors_jaw(rng: Generator, surfaces: Surfaces) -> Jaw:
     """
     Make a blade of curved scissors.
 
     :param rng: source of random numbers.
-    :param metal: its surface.
-    :param ceramic: not used.
+    :param surfaces: its materials.
     :return: the jaw.
     """
     length, base = rng.uniform(1.1, 1.7), rng.uniform(0.22, 0.3)
@@ -164,16 +166,15 @@ def scissors_jaw(rng: Generator, metal: Surface, ceramic: Surface) -> Jaw:
         return np.column_stack([points[:, :2], z])
 
     plate = Plate(dense(strip(x, low, high), 0.1), rng.uniform(0.05, 0.09), 0.02)
-    return Jaw([Part(plate, metal, CLASPER, 30, deformation=bend)], length)
+    return Jaw([Part(plate, surfaces.metal, CLASPER, 30, deformation=bend)], length)
 
 
-def hook_jaw(rng: Generator, metal: Surface, ceramic: Surface) -> Jaw:
+def hook_jaw(rng: Generator, surfaces: Surfaces) -> Jaw:
     """
     Make a cautery hook, the only jaw of its instrument.
 
     :param rng: source of random numbers.
-    :param metal: its surface.
-    :param ceramic: surface of the insulator behind it.
+    :param surfaces: its materials.
     :return: the jaw.
     """
     length, height = rng.uniform(0.9, 1.4), rng.uniform(0.25, 0.45)
@@ -184,7 +185,9 @@ def hook_jaw(rng: Generator, metal: Surface, ceramic: Surface) -> Jaw:
     path = np.column_stack([np.concatenate([path, [(length, height)]]), np.zeros(len(path) + 1)])
     wire = sweep(path, rng.uniform(0.06, 0.09), 14, rng.uniform(0.6, 1))
     insulator = lathe([(-0.1, 0.2), (0.1, 0.22), (0.3, 0.15), (0.36, 0.1)])
-    return Jaw([Part(wire, metal, CLASPER), Part(insulator, ceramic, CLASPER)], length)
+    return Jaw(
+        [Part(wire, surfaces.metal, CLASPER), Part(insulator, surfaces.insulator, CLASPER)], length
+    )
 
 
 class Kind(NamedTuple):
@@ -192,13 +195,13 @@ class Kind(NamedTuple):
     A kind of robotic instrument.
 
     :param share: its share of all instruments.
-    :param make_jaw: makes a jaw from random numbers, metal and ceramic.
+    :param make_jaw: makes a jaw from random numbers and its materials.
     :param is_mirrored: whether its second jaw is the mirror image of the first, so that both bend
         to the same side; otherwise it is the first one turned over.
     """
 
     share: float
-    make_jaw: Callable[[Generator, Surface, Surface], Jaw]
+    make_jaw: Callable[[Generator, Surfaces], Jaw]
     is_mirrored: bool = False
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 
 from surgseg_ros.core.labels import CLASPER, SHAFT, WRIST
-from tools.path_tracing import materials
+from tools.path_tracing import jaws, materials
 from tools.path_tracing.jaws import DRIVER, HOOK, KINDS, SCISSORS, Jaw
 from tools.path_tracing.materials import Surface
 from tools.path_tracing.shapes import (
@@ -105,8 +105,8 @@ def draw_tool(rng: Generator) -> RoboticTool:
     pivot = wrist @ translation(length) @ rotation('z', float(np.clip(bends[1], -1.0, 1.0)))
     is_holding = kind != HOOK and bool(rng.random() < 0.3)
     opening = 0.03 if is_holding else _draw_opening(rng)
-    ceramic = materials.plain(rng, (0.75, 0.72, 0.66), 0.35)
-    jaw = KINDS[kind].make_jaw(rng, surfaces.jaw, ceramic)
+    insulator = materials.plain(rng, (0.75, 0.72, 0.66), 0.35)
+    jaw = KINDS[kind].make_jaw(rng, jaws.Surfaces(surfaces.jaw, insulator))
     parts += [part.moved(pivot) for part in _both_jaws(rng, kind, jaw, opening, surfaces.jaw)]
     if is_covered:
         parts.append(_cover(rng, fork.joint_x, pivot, surfaces.blood))

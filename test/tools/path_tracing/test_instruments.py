@@ -6,13 +6,13 @@ import pytest
 
 from surgseg_ros.core.labels import CLASPER, HOLDER, SHAFT, SUCTION, WRIST
 from tools.path_tracing.assistant_tools import draw_needle_holder, draw_suction_tube
-from tools.path_tracing.jaws import HOOK, KINDS, SCISSORS
+from tools.path_tracing.jaws import HOOK, KINDS, SCISSORS, Surfaces
 from tools.path_tracing.materials import flesh, metal, plain, shaft
 from tools.path_tracing.robotic_tools import draw_tool
 from tools.path_tracing.shapes import Plate
 
-STEEL = metal(np.random.default_rng(0))
-CERAMIC = plain(np.random.default_rng(0), (0.75, 0.72, 0.66))
+RNG = np.random.default_rng(0)
+SURFACES = Surfaces(metal(RNG), plain(RNG, (0.75, 0.72, 0.66)))
 
 
 def drawn(seed):
@@ -57,7 +57,7 @@ def test_holes_of_jaws_are_claspers_in_the_mask_only():
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_jaw_has_one_class_and_its_hole_is_filled(kind):
     for seed in range(10):
-        jaw = KINDS[kind].make_jaw(np.random.default_rng(seed), STEEL, CERAMIC)
+        jaw = KINDS[kind].make_jaw(np.random.default_rng(seed), SURFACES)
         assert {part.label for part in jaw.parts} == {CLASPER}
         holes = [hole for p in jaw.parts if isinstance(p.shape, Plate) for hole in p.shape.holes]
         filled = [part.shape.outline for part in jaw.parts if part.mask_only]
@@ -72,7 +72,7 @@ def test_a_jaw_has_one_class_and_its_hole_is_filled(kind):
 
 @pytest.mark.parametrize('kind', ['fenestrated', 'prograsp'])
 def test_bending_a_jaw_does_not_turn_it_inside_out(kind):
-    jaw = KINDS[kind].make_jaw(np.random.default_rng(1), STEEL, CERAMIC)
+    jaw = KINDS[kind].make_jaw(np.random.default_rng(1), SURFACES)
     corners = np.array([(0.0, 0, 0), (0.01, 0, 0), (0, 0.01, 0), (0, 0, 0.01)])
     bent = jaw.parts[0].deformation(corners)
     assert np.linalg.det(bent[1:] - bent[0]) > 0
