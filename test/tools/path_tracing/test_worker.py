@@ -17,7 +17,7 @@ import pytest
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.evaluation.layout import find_images, find_masks, find_videos
 from tools.path_tracing import __main__ as tool
-from tools.path_tracing import worker
+from tools.path_tracing import processes, worker
 from tools.path_tracing.worker import SHOTS, Batch, is_complete, write_scene
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,7 +57,7 @@ def rendered(monkeypatch):
         assert workers == 1
         yield Pool()
 
-    monkeypatch.setattr(tool, 'worker_pool', pool)
+    monkeypatch.setattr(processes, 'worker_pool', pool)
     monkeypatch.setattr(worker, 'render_scene', fake_render)
     monkeypatch.setattr(tool, 'find_spec', lambda name: name)
     return batches
@@ -74,6 +74,21 @@ def test_without_blender_it_names_the_remedy(tmp_path, monkeypatch, capsys):
     assert error.count('\n') == 1
     assert "no module 'bpy': use Python 3.11 and run `pip install bpy==5.0.1" in error
     assert not (tmp_path / 'd').exists()
+
+
+@pytest.mark.parametrize('blocked', ['bpy', 'cv2', 'numpy'])
+def test_the_remedy_needs_none_of_its_packages(tmp_path, blocked):
+    script = (
+        'import importlib.util as util, sys\n'
+        f'sys.modules[{blocked!r}] = None\n'
+        'find_spec = util.find_spec\n'
+        f'util.find_spec = lambda name: None if name == {blocked!r} else find_spec(name)\n'
+        'from tools.path_tracing.__main__ import main\n'
+        f"sys.exit(main(['--output', {str(tmp_path / 'd')!r}, '--scenes', '1']))\n"
+    )
+    run = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.endswith('in a virtual environment of its own\n')
 
 
 def test_a_finished_run_is_a_data_set(tmp_path, rendered, capsys):
@@ -150,7 +165,7 @@ def test_a_folder_with_other_files_is_kept(tmp_path, monkeypatch):
 def test_a_width_that_shows_nothing_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(tmp_path, '--scenes', '1', '--width', '63')
-    assert "'63' must be at least 64" in capsys.readouterr().err
+    assert "'63' must be a whole number from 64 on" in capsys.readouterr().err
 
 
 @pytest.fixture
