@@ -186,7 +186,7 @@ _USES: Final = {
 predicts on one means nothing. It exists so that the node, the demo and the tests have a model to
 run. Its `intended_use` is `demo`: with it, the node's status is never better than `degraded`.""",
     'synthetic': """\
-**For research only, and trained on drawn scenes alone**: it has not seen one image of surgery.
+**For research only, and trained on synthetic scenes alone**: it has not seen one image of surgery.
 How much it finds in yours must be measured, on labelled frames of your own. It is not a medical
 device, and nothing that it predicts may decide what happens to a patient. Its `intended_use` is
 `synthetic`: with it, the node's status is never better than `degraded` (`model_synthetic`).""",

@@ -19,7 +19,7 @@ def test_the_model_is_complete_and_documents_its_training_data():
     spec, _ = read_model(MODEL)  # checks the hash
     assert spec.intended_use == 'synthetic'
     model_card = (MODEL / 'README.md').read_text()
-    assert 'trained on drawn scenes alone' in model_card
+    assert 'trained on synthetic scenes alone' in model_card
     assert spec.weights_sha256 in model_card
     assert f'{spec.scores["unseen_scenes"]["raw"]["mIoU"]:.3f}' in model_card
 
