@@ -118,6 +118,19 @@ def explain(error: BaseException) -> str | None:
     )
 
 
+def lacks_resources(error: BaseException) -> bool:
+    """
+    Check whether the machine lacks memory, disk space or a device, so that a retry may succeed.
+
+    :param error: raised by a library, whatever its type.
+    :return: whether it is a MemoryError or OSError, or its text is that of such an error.
+    """
+    text = str(error).lower()
+    return isinstance(error, (MemoryError, OSError)) or any(
+        part in text for part, _ in _OF_MACHINE
+    )
+
+
 def missing_library(error: ImportError) -> str:
     """
     Explain which library is missing, and how to run with a Python that has it.

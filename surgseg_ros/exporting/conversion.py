@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import threading
 import time
 import warnings
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from surgseg_ros.core.errors import first_line
+from surgseg_ros.core.errors import first_line, lacks_resources
 from surgseg_ros.core.fitting import prepare
 from surgseg_ros.core.model_folder import EXPORT_FILES, ModelSpec, read_model
 from surgseg_ros.core.runtimes import Runtime, TorchRuntime
@@ -57,7 +58,7 @@ def main(folder: str, output: str, threads: str) -> None:
     :param output: a folder, which gets the files of an export and a verdict.
     :param threads: number of CPU threads of torch and OpenVINO.
     """
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    threading.Thread(target=_end_with_input, args=(Path(output),), daemon=True).start()
     os.nice(_NICENESS)
     lines = os.dup(1)
     os.dup2(2, 1)  # what libraries print is not for the caller
@@ -69,9 +70,11 @@ def main(folder: str, output: str, threads: str) -> None:
     (Path(output) / VERDICT_FILE).write_text(json.dumps(verdict))
 
 
-def _end_with_input() -> None:
+def _end_with_input(output: Path) -> None:
+    """End this process, and remove its output, when the process that started it has ended."""
     while os.read(0, 1):
         pass
+    shutil.rmtree(output, ignore_errors=True)
     os._exit(1)
 
 
@@ -114,12 +117,13 @@ def convert_model(folder: Path, output: Path, report: Report) -> dict[str, Any]:
     :raises ModelError: if the folder cannot be used.
     """
     spec, weights = read_model(folder)
+    network = load_network(spec, weights)
     report('exporting the graph')
     try:
-        save(openvino_model(load_network(spec, weights), spec), output)
-    except (MemoryError, OSError):
-        raise
+        save(openvino_model(network, spec), output)
     except Exception as error:  # of torch, OpenVINO or the network's own code
+        if lacks_resources(error):  # another time it may succeed
+            raise
         return {'refusal': f'OpenVINO cannot convert the network: {first_line(error)}'}
     report('comparing it with PyTorch')
     files = [(output / name).read_bytes() for name in EXPORT_FILES['openvino']]

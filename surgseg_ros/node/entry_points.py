@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from surgseg_ros.core.errors import missing_library
-from surgseg_ros.core.processes import importing, limit_arenas, limit_spinning
+from surgseg_ros.core.files import remove_unfinished
+from surgseg_ros.core.processes import importing, kill_children, limit_arenas, limit_spinning
 
 if TYPE_CHECKING:
     from rclpy.executors import Executor
@@ -46,6 +47,9 @@ def run_segmenter(argv: Sequence[str] | None = None) -> int:
     status = _run(arguments, begun, stopped)
     sys.stdout.flush()
     sys.stderr.flush()
+    # A thread may be converting a model.
+    kill_children()
+    remove_unfinished()
     # Daemon threads inside native code would race with the shutdown of the interpreter.
     os._exit(status)
 

@@ -60,7 +60,9 @@ def test_a_signal_during_a_conversion_ends_the_process_cleanly_and_leaves_nothin
     node.wait_for_log('exporting the graph')
     assert node.interrupt() == 0
     assert 'Traceback' not in node.log()
-    assert not list(tmp_path.rglob('*.entry'))
+    left = [path.name for path in tmp_path.rglob('*') if path.is_file()]
+    assert set(left) <= {'lock'}
+    assert not list((tmp_path / 'TMPDIR').iterdir())
 
 
 def test_the_first_start_with_a_model_reports_conversion_and_runtime(
