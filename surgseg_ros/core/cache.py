@@ -9,15 +9,20 @@ import json
 import logging
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 from surgseg_ros.core.files import make_folder, write_whole
+from surgseg_ros.core.progress import LONGEST_SILENCE_S
 
 _LOG: Final = logging.getLogger(__name__)
 
 _SUFFIX: Final = '.entry'
+_LONGEST_WAIT_S: Final = 180.0
+_POLL_S: Final = 0.1
+
 _LARGEST_BYTES: Final = 4 << 30
 """Maximum of an entry, as of a file of a model folder."""
 
@@ -100,6 +105,7 @@ class Cache:
         :raises OSError: if it cannot be written; it names the path.
         """
         path = self.folder / f'{key}{_SUFFIX}'
+        self._make_folder()
         if path.is_symlink():  # writing would follow it
             path.unlink()
         write_whole(path, _pack(entry))
@@ -113,19 +119,36 @@ class Cache:
         """
         Let one process at a time make an entry; where the folder cannot be written, all at once.
 
-        :param waiting: logged where another process has its turn.
+        After some minutes of waiting, the block is entered without the lock.
+
+        :param waiting: logged, and repeated, while another process has its turn.
         :return: context manager.
         """
         with contextlib.ExitStack() as held:
             with contextlib.suppress(OSError):
-                make_folder(self.folder)
+                self._make_folder()
                 lock = held.enter_context((self.folder / 'lock').open('a'))
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    _LOG.info(waiting)
-                    fcntl.flock(lock, fcntl.LOCK_EX)
+                _wait_for_lock(lock, waiting)
             yield
+
+    def _make_folder(self) -> None:
+        for folder in make_folder(self.folder):
+            folder.chmod(0o700)  # models may be private
+
+
+def _wait_for_lock(lock: IO[str], waiting: str) -> None:
+    """Lock a file, but do not wait forever for a process that may hang."""
+    start_s = reported_s = time.monotonic()
+    while time.monotonic() < start_s + _LONGEST_WAIT_S:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= reported_s:
+                _LOG.info(waiting)
+                reported_s = time.monotonic() + LONGEST_SILENCE_S
+            time.sleep(_POLL_S)
+        else:
+            return
 
 
 def _read_own(path: Path) -> bytes:

@@ -151,3 +151,22 @@ def test_one_process_at_a_time_makes_an_entry(
         logging.getLogger('surgseg_ros').removeHandler(handler)
     assert order == ['first', 'second']
     assert caplog.messages == ['waiting for the first']
+
+
+def test_a_process_that_hangs_is_not_waited_for_forever(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(module, '_LONGEST_WAIT_S', 0.2)
+    entered: list[str] = []
+    with cache.turn('waiting'):
+        entered.append('the one that hangs')
+        with cache.turn('waiting for the first'):
+            entered.append('the one that waited')
+    assert entered == ['the one that hangs', 'the one that waited']
+    assert caplog.messages == ['waiting for the first']
+
+
+def test_the_folder_is_private(cache: Cache) -> None:
+    cache.write('a', ENTRY)
+    assert cache.folder.stat().st_mode & 0o077 == 0
