@@ -14,6 +14,7 @@ import os
 import select
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +24,7 @@ from typing import Any, Final, NamedTuple
 import torch
 
 from surgseg_ros.core.cache import Cache, Entry
+from surgseg_ros.core.errors import explain_os_error, first_line
 from surgseg_ros.core.files import scratch_folder
 from surgseg_ros.core.model_folder import (
     EXPORT_FILES,
@@ -34,7 +36,7 @@ from surgseg_ros.core.model_folder import (
 from surgseg_ros.core.processes import deaf_to_terminal, register
 from surgseg_ros.core.progress import LONGEST_SILENCE_S
 from surgseg_ros.core.runtimes import pytorch
-from surgseg_ros.core.runtimes.exported import import_library
+from surgseg_ros.core.runtimes.exported import LibraryError, import_library
 from surgseg_ros.core.runtimes.selection import has_instructions
 
 _LOG: Final = logging.getLogger(__name__)
@@ -76,7 +78,9 @@ class Conversion(NamedTuple):
     quickest: str
 
 
-@functools.cache
+_LOADING: Final = threading.Lock()
+
+
 def openvino_core() -> Any:
     """
     Return the openvino.Core of this process, which stays until the process ends.
@@ -87,11 +91,22 @@ def openvino_core() -> Any:
     process with SIGSEGV. Hence one plugin, which is loaded in a thread that ends at once.
 
     :return: the openvino.Core.
-    :raises ValueError: if openvino is not installed.
+    :raises LibraryError: if openvino is not installed, or cannot load its CPU plugin.
     """
+    with _LOADING:
+        return _core()
+
+
+@functools.cache
+def _core() -> Any:
     openvino = import_library('openvino', OPENVINO_REMEDY)
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(_load_cpu_plugin, openvino).result()
+        try:
+            return pool.submit(_load_cpu_plugin, openvino).result()
+        except RuntimeError as error:
+            raise LibraryError(
+                f'openvino cannot load its CPU plugin ({first_line(error)}): {OPENVINO_REMEDY}'
+            ) from error
 
 
 def _load_cpu_plugin(openvino: Any) -> Any:
@@ -193,6 +208,7 @@ main(*sys.argv[1:4])
 """Starts the other process with the module search path of this one."""
 
 _LONGEST_S: Final = 600.0
+"""Limit of a conversion, which takes half a minute on two busy cores."""
 
 
 def _convert(folder: Path) -> Entry:
@@ -204,9 +220,8 @@ def _convert(folder: Path) -> Entry:
             names = () if 'refusal' in facts else EXPORT_FILES['openvino']
             return Entry(facts, tuple((scratch / name).read_bytes() for name in names))
     except OSError as error:
-        raise ConversionError(
-            f'the conversion for OpenVINO failed ({error.filename}: {error.strerror})'
-        ) from error
+        reason = explain_os_error(error)
+        raise ConversionError(f'the conversion for OpenVINO failed ({reason})') from error
 
 
 def _run(folder: Path, scratch: Path) -> None:
@@ -220,7 +235,7 @@ def _run(folder: Path, scratch: Path) -> None:
             stderr=file,
             text=True,
         )
-    register(child)
+        register(child)
     with child:
         try:
             _follow(child)
@@ -236,10 +251,12 @@ def _run(folder: Path, scratch: Path) -> None:
 def _follow(child: 'subprocess.Popen[str]') -> None:
     """Log what the process reports, until it closes its output."""
     output = child.stdout.fileno() if child.stdout else -1
+    readable = select.poll()  # select() takes no descriptors from 1024 on
+    readable.register(output, select.POLLIN)
     step, began_s = 'importing PyTorch', time.monotonic()
     end_s = began_s + _LONGEST_S
     while time.monotonic() < end_s:
-        if not select.select([output], [], [], LONGEST_SILENCE_S)[0]:
+        if not readable.poll(1e3 * LONGEST_SILENCE_S):
             _LOG.info('%s (%.0f s)', step, time.monotonic() - began_s)
             continue
         text = os.read(output, 1 << 16)  # complete lines: each is written in one call

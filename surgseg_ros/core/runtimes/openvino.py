@@ -11,6 +11,7 @@ from torch import Tensor
 from surgseg_ros.core.model_folder import ModelError, ModelSpec
 from surgseg_ros.core.runtimes.conversion import (
     OPENVINO_REMEDY,
+    ConversionError,
     available_precisions,
     convert_once,
     openvino_core,
@@ -120,26 +121,26 @@ class OpenVinoRuntime:
             )
         if 'openvino' in spec.exports:
             precision, files = read_export(folder, spec, 'openvino', options.precision)
-            return cls._named(folder, spec, files, precision, '')
+            return cls._exported(folder, spec, files, precision)
         _check_precision(folder, spec, options.precision)
         made = convert_once(folder, spec)
         precision = options.precision
         if precision == AUTO:
             precision = made.quickest if options.quickest else 'f32'
-        return cls._named(folder, spec, made.files, precision, ', converted from the weights')
+        try:
+            return cls(
+                spec, made.files[0], made.files[1], precision, ', converted from the weights'
+            )
+        except ModelError as error:
+            raise ConversionError(f'OpenVINO cannot run the converted network: {error}') from error
 
     @classmethod
-    def _named(
-        cls,
-        folder: Path,
-        spec: ModelSpec,
-        files: Sequence[bytes],
-        precision: str,
-        origin: str = '',
+    def _exported(
+        cls, folder: Path, spec: ModelSpec, files: Sequence[bytes], precision: str
     ) -> 'OpenVinoRuntime':
-        """Compile the graph; errors name the folder."""
+        """Compile an export; errors name the folder."""
         try:
-            return cls(spec, files[0], files[1], precision, origin)
+            return cls(spec, files[0], files[1], precision)
         except ModelError as error:
             raise ModelError(f'{folder}: {error}') from error
 
