@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long work is reported while it is done: on the terminal, or in the node's log."""
+"""Reports the progress of long work, on the terminal or in the node's log."""
 
 from __future__ import annotations
 
@@ -89,10 +89,15 @@ class _Reports(logging.Handler):
     def __init__(self, report: Callable[[int, str], object]) -> None:
         super().__init__()
         self._report = report
+        self.level_before = logging.NOTSET
 
     def emit(self, record: logging.LogRecord) -> None:
-        if _LOGGER.handlers[-1] is self:
+        if _reports()[-1:] == [self]:
             self._report(record.levelno, record.getMessage())
+
+
+def _reports() -> list[_Reports]:
+    return [handler for handler in _LOGGER.handlers if isinstance(handler, _Reports)]
 
 
 @contextlib.contextmanager
@@ -108,6 +113,8 @@ def reported(report: Callable[[int, str], object]) -> Iterator[None]:
     """
     handler = _Reports(report)
     with _CHANGING:
+        others = _reports()
+        handler.level_before = others[0].level_before if others else _LOGGER.level
         _LOGGER.addHandler(handler)
         _LOGGER.setLevel(logging.INFO)
     try:
@@ -115,5 +122,5 @@ def reported(report: Callable[[int, str], object]) -> Iterator[None]:
     finally:
         with _CHANGING:  # blocks of several threads end in any order
             _LOGGER.removeHandler(handler)
-            if not any(isinstance(other, _Reports) for other in _LOGGER.handlers):
-                _LOGGER.setLevel(logging.NOTSET)
+            if not _reports():
+                _LOGGER.setLevel(handler.level_before)
