@@ -82,9 +82,9 @@ lead too: needle {MARGINS[4]:g}, thread {MARGINS[5]:g}, suction tool {MARGINS[6]
 labelled images of real operations, none of which was trained on.
 
 ## What it does not find
-Needle holders and catheters, nor suction tools and clamps of real operations: it takes them for
-background or for other classes. Of a real wrist, clasper or needle it finds a part; see the tables
-of real operations above.
+It finds neither needle holders nor catheters, nor suction tools and clamps of real operations: it
+takes them for background or for other classes. Of a real wrist, clasper or needle it finds a part;
+see the tables of real operations above.
 """
 
 ABOUT_REAL: Final = (
@@ -155,24 +155,40 @@ def _train(options: argparse.Namespace) -> tuple[ModelSpec, dict[str, Tensor]]:
     """Run all steps up to the averaged weights; first check what may be missing."""
     work = options.work
     encoder = _encoder_weights(work, options.encoder_weights)
-    if not options.blender_python.exists():
-        raise ModelError(
-            f'{options.blender_python}: there is no such interpreter; create it as '
-            'tools/path_tracing/__main__.py says, or use --blender-python'
-        )
+    check_blender(options.blender_python)
     own = [*ON_TWO_CORES, *options.settings]
     drawn = draw(work / 'scenes', SCENES)
     settings = [f'data={drawn}', f'encoder_weights={encoder}', *own]
     spec, first = _mean_of_run(train_once(RECIPE, work / 'trained', settings), AVERAGED)
     write_model(work / 'first', spec, first)
     traced = trace(work / 'traced', options.blender_python)
-    videos = [*_videos(traced), *_videos(drawn)[:DRAWN_VIDEOS]]
+    videos = [*_videos(traced, TRACED_SCENES), *_videos(drawn, DRAWN_VIDEOS)]
     mixed = _link(work / 'mixed', videos)
     settings = [f'data={mixed}', f'start={work / "first"}', *own]
     continued = train_once(CONTINUED_RECIPE, work / 'continued', settings)
     spec, second = _mean_of_run(continued, CONTINUED_AVERAGED)
     training = {**spec.training, 'averaged_with_start': True}
     return dataclasses.replace(spec, training=training), average_weights([first, second])
+
+
+_HAS_BLENDER: Final = """
+import importlib.util, sys
+sys.exit(any(importlib.util.find_spec(name) is None for name in ('bpy', 'cv2')))
+"""
+
+
+def check_blender(python: Path) -> None:
+    """
+    Check the interpreter for path tracing, before hours of other work.
+
+    :param python: the interpreter that should have bpy and OpenCV.
+    :raises ModelError: if it does not exist, or lacks them.
+    """
+    if not python.exists() or subprocess.run([str(python), '-c', _HAS_BLENDER]).returncode:
+        raise ModelError(
+            f'{python}: there is no such interpreter with bpy and cv2; create it as '
+            'tools/path_tracing/__main__.py says, or use --blender-python'
+        )
 
 
 def trace(folder: Path, python: Path) -> Path:
@@ -190,17 +206,17 @@ def trace(folder: Path, python: Path) -> Path:
     return folder
 
 
-def _videos(data: Path) -> list[Path]:
-    return sorted(path for path in data.iterdir() if path.is_dir())
+def _videos(data: Path, count: int) -> list[Path]:
+    return sorted(data.glob('video_*'))[:count]
 
 
 def _link(folder: Path, videos: Iterable[Path]) -> Path:
     """Make a data set of links to videos, which are numbered."""
     folder.mkdir(exist_ok=True)
+    for link in folder.iterdir():
+        link.unlink()
     for number, video in enumerate(videos, 1):
-        link = folder / f'video_{number:04d}'
-        link.unlink(missing_ok=True)
-        link.symlink_to(video.resolve())
+        (folder / f'video_{number:04d}').symlink_to(video.resolve())
     return folder
 
 

@@ -57,6 +57,7 @@ def trained(monkeypatch, tmp_path):
     monkeypatch.setattr(default_model, 'SCENES', Videos(1, 2, 1, 25, (64, 64)))
     monkeypatch.setattr(default_model, 'DRAWN_VIDEOS', 1)
     monkeypatch.setattr(default_model, 'trace', fake_trace)
+    monkeypatch.setattr(default_model, '_HAS_BLENDER', '')
     monkeypatch.setattr(default_model, 'TUNING_SEEDS', range(800_000, 800_001))
     monkeypatch.setattr(default_model, 'TEST_SEEDS', range(900_000, 900_002))
     monkeypatch.setattr(default_model, 'TEST_FRAMES', range(1))
@@ -150,7 +151,7 @@ def test_without_the_package_of_the_encoder_the_run_ends_at_once(
         (['--encoder-weights', '{folder}/none', '--output', '{folder}/made'], 'none'),
         (
             ['--encoder-weights', '{file}', '--blender-python', 'no', '--output', '{folder}/made'],
-            'no: there is no such interpreter',
+            'no: there is no such interpreter with bpy',
         ),
         (['--trained', '{folder}/none', '--output', '{folder}/made'], 'none'),
     ],
