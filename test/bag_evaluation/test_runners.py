@@ -2,6 +2,7 @@
 """The job of a worker that dies is restarted, and abandoned after the third time."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,8 @@ def test_the_job_of_a_dead_worker_is_restarted(tmp_path, monkeypatch):
 
 
 RAY_CODE = """
-import subprocess, sys
+import json, subprocess, sys
+from pathlib import Path
 from surgseg_ros.bag_evaluation import runners
 from surgseg_ros.bag_evaluation.frames import Options
 
@@ -38,19 +40,20 @@ class Command(list):
     options = Options(image_topic='', device='cpu', threads=1)
 
 runners.do = subprocess.check_call
-died = sys.argv[1]
+died, outcomes = sys.argv[1:]
 once = Command(['sh', '-c', f'test -e {died} || {{ touch {died}; kill -9 $PPID; }}'])
 never = Command(['sh', '-c', 'kill -9 $PPID'])
-for job, done in runners.on_ray('local')([once, never]):
-    print(job is once, type(done).__name__)
+results = runners.on_ray('local')([once, never])
+Path(outcomes).write_text(json.dumps({type(done).__name__: job is once for job, done in results}))
 """
 
 
 @pytest.mark.skipif(not importlib.util.find_spec('ray'), reason='ray is not installed')
 def test_a_cluster_restarts_the_job_of_a_dead_worker(tmp_path):
-    """A shell command replaces a bag."""
-    command = [sys.executable, '-c', RAY_CODE, str(tmp_path / 'died')]
+    """A shell command replaces a bag; Ray prints what it likes to both streams."""
+    outcomes = tmp_path / 'outcomes'
+    command = [sys.executable, '-c', RAY_CODE, str(tmp_path / 'died'), str(outcomes)]
     process = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert (tmp_path / 'died').exists(), process.stderr
-    text = {'True int', 'False WorkerError'}
-    assert text <= set(process.stdout.splitlines()), process.stderr
+    assert outcomes.exists(), process.stderr
+    assert json.loads(outcomes.read_text()) == {'int': True, 'WorkerError': False}

@@ -201,7 +201,8 @@ class Bench:
     def connect(self, camera: Any, mask: TopicRecorder) -> None:
         """Send frames until masks come back: then both directions are connected."""
         wanted = camera.qos_profile.reliability
-        until(lambda: self.readers(camera.topic_name) == [wanted], 'the node listens')
+        # A killed node may still be listed beside it.
+        until(lambda: set(self.readers(camera.topic_name)) == {wanted}, 'the node listens')
         while True:
             sent_ns = self.new_stamp_ns()
             camera.publish(image_cdr(make_image(), sent_ns))

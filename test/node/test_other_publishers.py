@@ -339,7 +339,7 @@ def killed(run_node, bench, model, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(profile_variable(os.environ), str(profile))
         first = run_node(model=model, stale_after_ms=600_000)
-    until(lambda: bench.node.count_publishers('mask'), 'the first node')
+    until(lambda: bench.node.count_publishers('mask') and bench.readers(), 'the first node')
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()
     return run_node(model=model, stale_after_ms=600_000)
