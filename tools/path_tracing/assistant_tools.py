@@ -21,10 +21,10 @@ def draw_suction_tube(rng: Generator) -> list[Part]:
     :param rng: source of random numbers.
     :return: its parts.
     """
-    if rng.random() < 0.7:
+    if rng.random() < 0.5:
         surface = materials.metal(rng, float(rng.uniform(0, 0.7)))
     else:
-        grey = rng.uniform(0.3, 0.8)
+        grey = rng.uniform(0.3, 0.9)
         colour = (grey, grey * rng.uniform(0.9, 1), grey * rng.uniform(0.75, 1))
         surface = materials.plain(rng, colour, 0.35, float(rng.uniform(0, 0.7)))
     dark = materials.plain(rng, (0.01, 0.004, 0.004), 0.6, 0)

@@ -32,14 +32,14 @@ def expose(rng: Generator, light: Light) -> NDArray[np.uint8]:
     light = light * np.float32(gain)
     if rng.random() < 0.4:
         light = light * _vignette(rng, light.shape[:2])[..., None]
-    light = light * np.array([rng.uniform(0.97, 1.2), 1.0, rng.uniform(0.8, 1.1)], np.float32)
+    light = light * np.array([rng.uniform(0.9, 1.2), 1.0, rng.uniform(0.8, 1.3)], np.float32)
     bloom = cv2.GaussianBlur(np.minimum(light, 6), (0, 0), float(rng.uniform(4, 14)))
     light = light + float(rng.uniform(0, 0.06)) * bloom
     if rng.random() < 0.25:  # stray light
         light = light + float(rng.uniform(0.003, 0.018)) * np.array([1, 0.8, 0.75], np.float32)
     image = np.clip(_tone(rng, light), 0, 1) ** (1 / float(rng.uniform(1.7, 2.4)))
     grey = (image @ _LUMINANCE)[..., None]
-    image = grey + (image - grey) * float(rng.uniform(0.9, 1.2))
+    image = grey + (image - grey) * float(rng.uniform(0.65, 1.2))
     if rng.random() < 0.5:  # more contrast
         curve = image * image * (3 - 2 * image)
         image = image + float(rng.uniform(0, 0.25)) * (curve - image)

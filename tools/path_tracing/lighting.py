@@ -47,7 +47,7 @@ class Lighting:
     :param lens_radius_cm: radius of the lens.
     :param cone: angle of the lamps' cones in radians.
     :param lamps: one or two lamps.
-    :param surroundings: colour of the light that comes from everywhere.
+    :param surroundings: colour of the light that comes from everywhere: that of the tissue.
     :param surroundings_strength: its strength.
     """
 
@@ -79,6 +79,6 @@ def draw_lighting(rng: Generator, view: View) -> Lighting:
         place = translation(side * offset[0], side * offset[1], 0.1)
         turns = rotation('x', rng.normal(0, 0.08)) @ rotation('y', rng.normal(0, 0.08))
         lamps.append(Lamp(view.pose @ place @ turns, POWER_W / count, radius))
-    colour = rng.uniform(0.4, 0.6), rng.uniform(0.1, 0.25), rng.uniform(0.08, 0.2)
+    red, green, blue = (float(level) for level in view.tissue.base * rng.uniform(0.7, 1.1, 3))
     strength = USUAL_DISTANCE_SQUARED / view.focus_cm**2 * rng.uniform(0.02, 0.2)
-    return Lighting(focus, lens_radius, cone, tuple(lamps), colour, strength)
+    return Lighting(focus, lens_radius, cone, tuple(lamps), (red, green, blue), strength)

@@ -5,7 +5,7 @@ Robotic instruments: shaft, fork, wrist and jaws.
 Lengths are in diameters of the shaft. The shaft ends at the origin, and x points to the tip.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -40,6 +40,9 @@ _FINE: Final = 64
 """Corners of rings that are seen from close by."""
 
 _CABLE_RADIUS: Final = 0.022
+
+_WRISTS: Final = {'steel': 0.63, 'dark': 0.25, 'golden': 0.12}
+"""Shares of wrists by their metal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +122,12 @@ def _draw_surfaces(rng: Generator, kind: str) -> _Surfaces:
     blood = float(rng.uniform(0, 1) ** 1.5)
     jaw = materials.metal(rng, blood)
     body = materials.metal(rng, blood * 0.7, polished=True if kind == DRIVER else None)
+    finish = str(rng.choice(list(_WRISTS), p=list(_WRISTS.values())))
+    if finish == 'dark':
+        level = float(rng.uniform(0.03, 0.2))
+        body = replace(body, colour=(level, level, level))
+    elif finish == 'golden':
+        body = replace(body, colour=(0.8, float(rng.uniform(0.5, 0.65)), 0.25))
     dark = materials.surface(rng, (0.05, 0.05, 0.055), 0.7, 0.35, blood * 0.5)
     wheel = dark if rng.random() < 0.5 else materials.metal(rng, blood * 0.5)
     cable = materials.surface(rng, (0.45, 0.42, 0.4), 1.0, 0.35, 0.2)

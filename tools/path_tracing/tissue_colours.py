@@ -77,6 +77,7 @@ def _patches(rng: Generator, relief: Relief, base: NDArray[np.float64]) -> Map:
     colour = np.ones((MAP_SIDE, MAP_SIDE, 3), np.float32) * base.astype(np.float32)
     level = rng.uniform(0.5, 1.35)
     other = base * (rng.uniform(0.65, 1.1), level, level * rng.uniform(0.85, 1.2))
+    other[1:] = np.minimum(other[1:], other[0])  # no tissue is green or blue
     colour = blend(colour, other, smooth_step(tone, -0.3, 1.2))
     white = np.array((0.92, rng.uniform(0.55, 0.75), rng.uniform(0.45, 0.7)))
     light = base + (white - base) * rng.uniform(0.1, 0.6)

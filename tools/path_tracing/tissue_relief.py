@@ -46,17 +46,26 @@ SITES: Final[Mapping[str, Site]] = {
     'red': Site(0.7, (0.6, 2.0), ((0.5, 0.7), (0.1, 0.2), (0.08, 0.17)), 0.1),
     'pink': Site(0.35, (0.8, 2.2), ((0.68, 0.85), (0.33, 0.5), (0.3, 0.46)), -0.6),
     'pale': Site(0.3, (0.5, 2.0), ((0.8, 0.92), (0.6, 0.75), (0.52, 0.7)), -0.8),
+    'white': Site(0.25, (0.8, 2.2), ((0.84, 0.96), (0.74, 0.9), (0.68, 0.86)), -1.0),
     'organ': Site(0.3, (0.2, 1.5), ((0.5, 0.75), (0.18, 0.35), (0.15, 0.33)), -0.3),
 }
 
-_SITE_WEIGHTS: Final = ('pelvis', 'pelvis', 'pelvis', 'red', 'pink', 'pale', 'organ')
+_SITE_WEIGHTS: Final = (
+    *('pelvis', 'pelvis', 'pelvis', 'pelvis', 'red', 'pink'),
+    *('pink', 'pale', 'pale', 'white', 'organ', 'organ'),
+)
 """Names from which the site is drawn: the pelvis, where SAR-RARP50 was recorded, most often."""
+
+_WITH_ORGANS: Final = ('organ', 'pale', 'white')
+"""Sites with two to six organs; others have three at most."""
 
 _ORGAN_COLOURS: Final = (
     *((0.42, 0.07, 0.06), (0.55, 0.16, 0.13), (0.32, 0.05, 0.07)),
     *((0.70, 0.38, 0.34), (0.75, 0.50, 0.28), (0.5, 0.28, 0.3)),
+    *((0.86, 0.74, 0.68), (0.72, 0.62, 0.6), (0.9, 0.84, 0.8)),
+    *((0.48, 0.36, 0.48), (0.62, 0.44, 0.52), (0.5, 0.45, 0.52)),
 )
-"""sRGB, 0 to 1: liver, spleen, bowel and the like."""
+"""sRGB, 0 to 1: liver, spleen, bowel, kidney and the like."""
 
 
 class Relief(NamedTuple):
@@ -135,7 +144,7 @@ def draw_relief(rng: Generator, depth_cm: float) -> Relief:
     if name == 'pelvis' or rng.random() < 0.4:
         pit = _pit(rng, area, distortion)
         height -= pit * float(rng.uniform(0.8, 3.2))
-    count = int(rng.integers(2, 7)) if name == 'organ' else int(rng.integers(0, 4))
+    count = int(rng.integers(2, 7)) if name in _WITH_ORGANS else int(rng.integers(0, 4))
     organs = _organs(rng, area, height, count)
     soft = 1 - 0.8 * organs.cover
     folds = _folds(rng, site, distortion)
@@ -181,7 +190,7 @@ def _organs(rng: Generator, area: _Area, height: Map, count: int) -> _Organs:
     for _ in range(count):
         bearing, distance = rng.uniform(0, 2 * np.pi), rng.uniform(1.5, 8)
         x, y = area.x - distance * np.cos(bearing), area.y - distance * np.sin(bearing)
-        half_x, half_y, turn = rng.uniform(1, 4), rng.uniform(0.8, 2.5), rng.uniform(0, np.pi)
+        half_x, half_y, turn = rng.uniform(1, 5), rng.uniform(0.8, 3), rng.uniform(0, np.pi)
         along = (x * np.cos(turn) + y * np.sin(turn)) / half_x
         across = (y * np.cos(turn) - x * np.sin(turn)) / half_y
         level = 1 - along * along - across * across - 0.12 * fractal_noise(rng, 7, 3)
