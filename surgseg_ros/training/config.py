@@ -36,6 +36,7 @@ _NOT_NEGATIVE: Final = (
     'weight_decay',
     'encoder_rate',
     'warm_up_steps',
+    'schedule_steps',
     'dice_weight',
     'class_balance',
     'patience',
@@ -95,6 +96,8 @@ class TrainConfig:
     :param weight_decay: weight decay of all weights but biases and normalization.
     :param warm_up_steps: steps until the highest learning rate.
     :param schedule: decay of the learning rate; `cosine`, `poly` or `constant`.
+    :param schedule_steps: optimizer steps after which the decay ends; 0: at the end of the run. A
+        run that ends earlier has the weights that a longer one would have at that point.
     :param dice_weight: weight of the batch Dice beside the cross-entropy.
     :param dice_absent: whether the Dice includes classes that are absent from a batch. This avoids
         stray pixels, but in batches of few crops it also prevents rare classes from being learnt.
@@ -153,6 +156,7 @@ class TrainConfig:
     weight_decay: float = 1e-2
     warm_up_steps: int = 200
     schedule: str = 'cosine'
+    schedule_steps: int = 0
     dice_weight: float = 1.0
     dice_absent: bool = True
     class_balance: float = 0.0

@@ -255,6 +255,8 @@ class Training(lightning.LightningModule):
         }
 
     def _rate(self, step: int) -> float:
+        if self.config.schedule_steps:
+            return rate(self.config, step, step / self.config.schedule_steps)
         return rate(self.config, step, max(self.progress, step / self.data.steps))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

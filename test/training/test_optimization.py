@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The learning rate schedule, weight decay, and the running mean of weights."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from surgseg_ros.training.config import TrainConfig
+from surgseg_ros.training.module import Training
 from surgseg_ros.training.networks import (
     build_optimizer,
     freeze_encoder,
@@ -81,3 +84,11 @@ def test_the_running_mean_adapts_quickly_at_first_and_then_slowly():
     before, after = means[10:12]
     assert (1 - after) == pytest.approx(0.5 * (1 - before), rel=0.02)
     assert torch.isfinite(averaged.module.weight).all()
+
+
+def test_a_run_may_end_before_its_schedule():
+    config = _config(schedule='poly', schedule_steps=100, warm_up_steps=0)
+    training = SimpleNamespace(config=config, progress=0.9, data=SimpleNamespace(steps=60))
+    assert Training._rate(training, 50) == rate(config, 50, 0.5)
+    training.config = _config(schedule='poly', warm_up_steps=0)
+    assert Training._rate(training, 50) == rate(config, 50, 0.9)
