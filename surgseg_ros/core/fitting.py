@@ -83,7 +83,8 @@ def normalize_colours(fitted: Tensor, target: Sequence[float], power: float) -> 
     :param power: with 0 the image does not change, with 1 its means become the target.
     :return: the same with each channel multiplied by its gain, which is limited to 0.5..2.5.
     """
-    wanted = torch.tensor(target, dtype=torch.float32, device=fitted.device)
+    # Filled on the device: a copy from the host could not be part of a CUDA graph.
+    wanted = torch.stack([torch.full((), float(mean), device=fitted.device) for mean in target])
     gains = (wanted / _channel_means(fitted, wanted)) ** power  # (N, 3)
     gains = gains.clamp_(_LEAST_GAIN, _LARGEST_GAIN)
     values = torch.arange(256, device=fitted.device) * gains[..., None]

@@ -2,8 +2,7 @@
 """The segmenter of the public API, of the node and of all verbs: RGB image to class mask."""
 
 import dataclasses
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from surgseg_ros.core.fitting import place, prepare, transfer_to
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_spec
 from surgseg_ros.core.postprocessing import instruments_in
-from surgseg_ros.core.runtimes import AUTO, Options, Runtime, load_runtime
+from surgseg_ros.core.runtimes import AUTO, Options, Runtime, TorchRuntime, load_runtime
+from surgseg_ros.core.runtimes.graphs import GraphedFunction
 from surgseg_ros.core.segmentation import GridConfidence, Roi, Segmentation
-from surgseg_ros.core.timing import stopwatch
+from surgseg_ros.core.timing import CudaStopwatch, Stopwatch, stopwatch
 from surgseg_ros.core.upsampling import Upsampled, upsample
 
 RgbArray = NDArray[np.uint8]
@@ -55,6 +55,10 @@ class Segmenter:
         self.spec = spec
         self.runtime = runtime
         self._transfer = transfer_to(runtime.device)
+        self._network: Callable[[Tensor], Tensor] = runtime
+        self._graphed: GraphedFunction | None = None
+        if isinstance(runtime, TorchRuntime) and runtime.device.type == 'cuda':
+            self._network, self._graphed = runtime.eager, GraphedFunction(self._compute)
 
     @classmethod
     def load(
@@ -116,8 +120,9 @@ class Segmenter:
         """
         grey = np.full((*size, 3), 127, np.uint8)
         for count in {1, self.max_batch_size}:
-            for _ in range(2):
-                self.segment_all([grey] * count, grid_confidence=True, confidence=True)
+            for confidence in (True, False) if self._graphed else (True,):
+                for _ in range(2):
+                    self.segment_all([grey] * count, grid_confidence=True, confidence=confidence)
 
     def segment(
         self,
@@ -186,41 +191,63 @@ class Segmenter:
         """Run all images through the device in one batch."""
         with self._transfer.working():
             watch = stopwatch(self.runtime.device)
-            fitted = self._fit(views)  # (N, h, w, 3)
-            watch.lap('fit')
-            logits = self._infer(fitted)  # (N, CLASS_COUNT, h, w)
-            watch.lap('network')
-            sums = logits.sum((1, 2, 3), dtype=torch.float32)  # (N,), NaN or infinite if any is
-            planes = [
-                self._upsample(of_one, (view.shape[0], view.shape[1]), confidence, grid_confidence)
-                for of_one, view in zip(logits, views)
-            ]
-            watch.lap('upsample')
-            requested = [plane for plane in chain.from_iterable(planes) if plane is not None]
-            checked, *arrays = self._transfer.download([sums, *requested])
+            images = self._transfer.upload(views)
+            if self._graphed is None:
+                planes = self._compute(images, confidence, grid_confidence, watch)
+            else:
+                watch.lap('fit')  # the copy to the device; the graph has the stages
+                planes = self._graphed(images, confidence, grid_confidence)
+                watch.lap('network')
+                watch.lap('upsample')
+            checked, *arrays = self._transfer.download(planes)
             watch.lap('download')
         self._check(checked)
-        planes_on_host, times_ms = iter(arrays), watch.times_ms()
+        on_host, times_ms = iter(arrays), watch.times_ms()
         results = []
-        for view, of_one in zip(views, planes):
-            mask = next(planes_on_host)
-            chosen, grid = (
-                None if plane is None else next(planes_on_host) for plane in of_one[1:]
-            )
+        for view in views:
+            mask = next(on_host)
+            chosen = next(on_host) if confidence else None
+            grid = next(on_host) if confidence or grid_confidence else None
             whole = Roi(0, 0, view.shape[1], view.shape[0])
             sure = None if grid is None else GridConfidence(grid, whole)
             results.append(Segmentation(mask, chosen, times_ms, sure))
         return results
 
-    def _fit(self, views: Sequence[RgbArray]) -> Tensor:
-        """Prepare images for the network, on the device."""
-        fitted = [prepare(image, self.spec) for image in self._transfer.upload(views)]
-        return fitted[0] if len(fitted) == 1 else torch.cat(fitted)
+    def _compute(
+        self,
+        images: Sequence[Tensor],
+        confidence: bool,
+        grid_confidence: bool,
+        watch: Stopwatch | CudaStopwatch | None = None,
+    ) -> Sequence[Tensor]:
+        """
+        Do all work on the device: on a GPU, this is one CUDA graph.
 
-    def _infer(self, fitted: Tensor) -> Tensor:
+        :param images: (1, H, W, 3) uint8 RGB each.
+        :param confidence: as for `segment_all`.
+        :param grid_confidence: as for `segment_all`.
+        :param watch: measures the stages; None in a graph.
+        :return: the sum of the logits of each image, (N,), which is NaN or infinite if any of them
+            is; then for each image, in order, what `Upsampled` has and was requested.
+        """
+        lap = watch.lap if watch else _ignore
+        fitted = [prepare(image, self.spec) for image in images]
+        batch = fitted[0] if len(fitted) == 1 else torch.cat(fitted)  # (N, h, w, 3)
+        lap('fit')
+        logits = self._infer(batch)  # (N, CLASS_COUNT, h, w)
+        lap('network')
+        planes = [logits.sum((1, 2, 3), dtype=torch.float32)]
+        for of_one, image in zip(logits, images):
+            size = (image.shape[1], image.shape[2])
+            upsampled = self._upsample(of_one, size, confidence, grid_confidence)
+            planes += [plane for plane in upsampled if plane is not None]
+        lap('upsample')
+        return planes
+
+    def _infer(self, batch: Tensor) -> Tensor:
         """Run the network and check the shape of its output, which is not checked later."""
-        logits = self.runtime(fitted)
-        expected = (len(fitted), CLASS_COUNT, *self.spec.input_size)
+        logits = self._network(batch)
+        expected = (len(batch), CLASS_COUNT, *self.spec.input_size)
         if logits.shape != expected:
             raise ModelError(
                 f'the network of {self.spec.name!r} gives {tuple(logits.shape)} logits, expected '
@@ -243,6 +270,10 @@ class Segmenter:
                 f'the network of {self.spec.name!r} gives NaN or infinite logits: check the model '
                 'folder, and the memory of the device'
             )
+
+
+def _ignore(stage: str) -> None:
+    """Measure nothing."""
 
 
 def _view(image: RgbArray, roi: Roi | None) -> RgbArray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Precision, and the fallback if no CUDA graph can be captured."""
+"""Precision, and the network on a GPU."""
 
 from pathlib import Path
 
@@ -55,61 +55,16 @@ def test_rejects_an_export_of_another_precision(tmp_path: Path) -> None:
         read_export(tmp_path, spec, 'onnx', 'f32')
 
 
-def on_fake_cuda(monkeypatch: pytest.MonkeyPatch, model: Path, images: int) -> TorchRuntime:
-    """Make a runtime that treats the CPU as a CUDA device."""
-    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'fake GPU')
-    monkeypatch.setattr(torch.nn.Module, 'to', lambda module, *how, **more: module)
-    spec = read_spec(model)
-    return TorchRuntime(spec, read_weights(model, spec), 'cuda', 'f32', images)
-
-
-def test_without_a_graph_the_runtime_reports_it_and_runs(
+def test_a_runtime_on_a_gpu_fuses_batch_norm_and_replays_a_graph(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The CPU is treated as a CUDA device, on which no graph can be captured."""
     expected = logits(TorchRuntime.load(tiny_model, read_spec(tiny_model), Options('cpu')))
-
-    def refuse(*arguments: object) -> None:
-        raise RuntimeError('no capture today\nand a long explanation')
-
-    monkeypatch.setattr(pytorch, 'GraphedNetwork', refuse)
-    runtime = on_fake_cuda(monkeypatch, tiny_model, 2)
-    assert runtime.description == (
-        'torch float32 on fake GPU, without a CUDA graph (no capture today)'
-    )
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'fake GPU')
+    monkeypatch.setattr(torch.nn.Module, 'to', lambda module, *how, **more: module)
+    spec = read_spec(tiny_model)
+    runtime = TorchRuntime(spec, read_weights(tiny_model, spec), 'cuda', 'f32', 2)
+    assert runtime.description == 'torch float32 on fake GPU, as a CUDA graph'
     assert runtime.max_batch_size == 2
-    torch.testing.assert_close(logits(runtime), expected)  # with batch norm fused
-
-
-def test_a_graph_is_captured_for_each_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a fake graph: replaying repeats the captured work on the same memory."""
-    replayed: list[int] = []
-
-    class FakeGraph:
-        def __init__(self, count: int, act: object) -> None:
-            self.count, self.act = count, act
-
-        def replay(self) -> None:
-            replayed.append(self.count)
-            self.act()  # type: ignore[operator]
-
-    def record(network: object, inputs: Tensor) -> tuple[FakeGraph, Tensor]:
-        result = torch.empty(len(inputs), dtype=torch.int64)
-
-        def act() -> None:
-            result.copy_(inputs.sum((1, 2, 3)))
-
-        return FakeGraph(len(inputs), act), result
-
-    monkeypatch.setattr(pytorch, '_record', record)
-    network = pytorch.GraphedNetwork(lambda x: x, (64, 96), torch.device('cpu'), 3)
-    for fitted in (FITTED, FITTED[1:], torch.cat([FITTED, FITTED[:1]])):
-        assert torch.equal(network(fitted), fitted.sum((1, 2, 3)))
-    assert replayed == [2, 1, 3]
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason='a CUDA device is here')
-def test_capturing_without_cuda_raises_an_error_that_is_caught() -> None:
-    """`TorchRuntime` catches the error that torch raises."""
-    with pytest.raises((RuntimeError, AssertionError)) as raised:
-        pytorch._record(lambda x: x, FITTED)
-    assert isinstance(raised.value, RuntimeError), type(raised.value)
+    for _ in range(3):
+        torch.testing.assert_close(logits(runtime), expected)

@@ -7,7 +7,7 @@ The network includes its normalization.
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from surgseg_ros.core.labels import CLASS_COUNT
 from surgseg_ros.core.model_folder import ModelError, ModelSpec, read_weights
+from surgseg_ros.core.runtimes.graphs import GraphedFunction
 from surgseg_ros.core.runtimes.selection import AUTO, TORCH_PRECISIONS, Options, choose_device
 
 _FIXED_OPTIONS: Final = {
@@ -180,74 +181,11 @@ def _fuse(module: nn.Module) -> None:
         _fuse(child)
 
 
-_ROUNDS_BEFORE = 3
-"""Warm-up calls before the capture: libraries choose kernels and allocate workspaces."""
-
-
-class GraphedNetwork:
-    """
-    A network as CUDA graphs, one captured for each number of images.
-
-    :param network: maps (N, h, w, 3) uint8 to logits, on `device`, in evaluation mode.
-    :param input_size: (h, w).
-    :param device: a CUDA device.
-    :param max_batch_size: the maximum N.
-    :raises RuntimeError: if the device or the network does not support capture.
-    """
-
-    def __init__(
-        self,
-        network: Callable[[Tensor], Tensor],
-        input_size: tuple[int, int],
-        device: torch.device,
-        max_batch_size: int,
-    ) -> None:
-        """Capture the graphs, which takes a few calls of the network."""
-        self._inputs = torch.zeros(
-            (max_batch_size, *input_size, 3), dtype=torch.uint8, device=device
-        )
-        self._graphs: Mapping[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {
-            count: _record(network, self._inputs[:count]) for count in range(max_batch_size, 0, -1)
-        }
-
-    @torch.inference_mode()
-    def __call__(self, fitted: Tensor) -> Tensor:
-        """
-        Compute the logits.
-
-        :param fitted: (N, h, w, 3) uint8 RGB on the device.
-        :return: logits in the graph's memory, which the next call overwrites.
-        """
-        self._inputs[: len(fitted)].copy_(fitted)
-        graph, logits = self._graphs[len(fitted)]
-        graph.replay()
-        return logits
-
-
-@torch.inference_mode()
-def _record(
-    network: Callable[[Tensor], Tensor], inputs: Tensor
-) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-    """Capture one call with the memory of `inputs`; the graph owns the memory of the output."""
-    current = torch.cuda.current_stream(inputs.device)
-    warm_up_stream = torch.cuda.Stream(inputs.device)  # type: ignore[no-untyped-call]
-    warm_up_stream.wait_stream(current)
-    with torch.cuda.stream(warm_up_stream):
-        for _ in range(_ROUNDS_BEFORE):
-            network(inputs)
-    current.wait_stream(warm_up_stream)
-    graph = torch.cuda.CUDAGraph()
-    # Other threads may use CUDA meanwhile; only errors of this thread abort the capture.
-    with torch.cuda.graph(graph, stream=warm_up_stream, capture_error_mode='thread_local'):
-        logits = network(inputs)
-    return graph, logits
-
-
 _WORDS: Final = {'f32': 'float32', 'bf16': 'bfloat16', 'f16': 'float16'}
 
 
 class TorchRuntime:
-    """PyTorch, channels last: eager with fused batch norm on the CPU, a CUDA graph on a GPU."""
+    """PyTorch, channels last, with fused batch norm; replayed as a CUDA graph on a GPU."""
 
     def __init__(
         self,
@@ -267,19 +205,17 @@ class TorchRuntime:
         :param max_batch_size: the maximum number of images per call.
         """
         self.device, self.precision = torch.device(device), precision
-        network = load_network(spec, weights)
-        if self.device.type == 'cpu':
-            network = fuse_batch_norm(network, spec.input_size)
+        network = fuse_batch_norm(load_network(spec, weights), spec.input_size)
         self.network = network.to(self.device)
         self.network.layers.to(TORCH_PRECISIONS[precision])
         self._allow_tf32 = precision != 'f32'
-        self._pass: Callable[[Tensor], Tensor] = self.network
+        self._graphed = None
         # A CPU takes twice as long for two images; a GPU is seldom filled by one.
         self.max_batch_size = max_batch_size if self.device.type == 'cuda' else 1
         where = 'CPU'
         if self.device.type == 'cuda':
-            self._pass, how = self._on_cuda(spec.input_size)
-            where = f'{torch.cuda.get_device_name(self.device)}, {how}'
+            self._graphed = GraphedFunction(lambda inputs: [self.eager(inputs[0])])
+            where = f'{torch.cuda.get_device_name(self.device)}, as a CUDA graph'
         self.description = f'torch {_WORDS[precision]} on {where}'
 
     @classmethod
@@ -300,22 +236,20 @@ class TorchRuntime:
 
     def __call__(self, fitted: Tensor) -> Tensor:
         """Compute the logits; see Runtime."""
-        return self._pass(fitted)
+        return self.eager(fitted) if self._graphed is None else self._graphed([fitted])[0]
 
-    def _on_cuda(self, input_size: tuple[int, int]) -> tuple[Callable[[Tensor], Tensor], str]:
-        """Use a CUDA graph if one can be captured; also return a description."""
-        try:
-            graphed = GraphedNetwork(self._eager, input_size, self.device, self.max_batch_size)
-        except RuntimeError as error:
-            reason = str(error).partition('\n')[0]
-            return self._eager, f'without a CUDA graph ({reason})'
-        return graphed, 'as a CUDA graph'
+    def eager(self, fitted: Tensor) -> Tensor:
+        """
+        Compute the logits without a CUDA graph, for example as a part of a larger one.
 
-    def _eager(self, fitted: Tensor) -> Tensor:
+        :param fitted: (N, h, w, 3) uint8 RGB on `device`.
+        :return: (N, CLASS_COUNT, h, w) logits on `device`.
+        """
+        if self.device.type == 'cpu':
+            return _logits(self.network, fitted)
         # TensorFloat-32, torch's default for convolutions, has the mantissa of float16.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=self._allow_tf32):
-            logits: Tensor = self.network(fitted)
-        return logits
+            return _logits(self.network, fitted)
 
 
 def _choose_precision(precision: str, device: str) -> str:
