@@ -15,7 +15,7 @@ from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.training.config import read_config
 from surgseg_ros.training.module import kept_weights
 from tools.default_model import __main__ as default_model
-from tools.runs import Videos, draw
+from tools.runs import StepError, Videos, draw
 
 SPEC = ModelSpec(
     name='tiny',
@@ -224,3 +224,31 @@ def test_weights_are_averaged_and_counts_stay_counts():
     assert mean['a'].tolist() == [2, 2]
     assert mean['n'].item() == 2
     assert mean['n'].dtype == torch.int64
+
+
+def test_scenes_are_rendered_in_one_process_per_core(tmp_path, monkeypatch):
+    python = tmp_path / 'python'
+    python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(default_model.os, 'cpu_count', lambda: 3)
+    monkeypatch.setattr(default_model, 'TRACED_SCENES', 7)
+    assert default_model.trace(tmp_path / 'traced', python) == tmp_path / 'traced'
+    calls = sorted((tmp_path / 'calls').read_text().splitlines())
+    start = f'-m tools.path_tracing --output {tmp_path}/traced'
+    ranges = ['--first 0 --scenes 3', '--first 3 --scenes 2', '--first 5 --scenes 2']
+    assert calls == [f'{start} {each}' for each in ranges]
+
+    python.write_text('#!/bin/sh\ntest "$5" != --first || test "$6" = 0\n')
+    with pytest.raises(StepError, match='rendering'):
+        default_model.trace(tmp_path / 'traced', python)
+
+
+def test_no_folder_of_the_machine_is_in_the_model():
+    recipe = {'data': '/home/me/scenes', 'start': 'runs/first', 'encoder_weights': 'none'}
+    named = {'data': 'scenes', 'start': 'first', 'encoder_weights': 'none'}
+    training = {'recipe': recipe, 'start': {'recipe': recipe}, 'versions': {'torch': '2/3'}}
+    assert default_model.without_folders(training) == {
+        'recipe': named,
+        'start': {'recipe': named},
+        'versions': {'torch': '2/3'},
+    }
