@@ -202,7 +202,7 @@ class Bench:
         """Send frames until masks come back: then both directions are connected."""
         wanted = camera.qos_profile.reliability
         # A killed node may still be listed beside it.
-        until(lambda: set(self.readers(camera.topic_name)) == {wanted}, 'the node listens')
+        until(lambda: wanted in self.readers(camera.topic_name), 'the node listens')
         while True:
             sent_ns = self.new_stamp_ns()
             camera.publish(image_cdr(make_image(), sent_ns))
