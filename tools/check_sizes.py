@@ -19,7 +19,7 @@ FILE_LINES: Final = 400
 _FOLDERS: Final = ('surgseg_ros', 'tools', 'test', 'launch')
 
 
-def offenders(files: Iterable[Path]) -> Iterator[str]:
+def violations(files: Iterable[Path]) -> Iterator[str]:
     """
     Find functions and files that are too long.
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in paths:
         path.stat()
     files = [file for path in paths for file in ([path] if path.is_file() else path.rglob('*.py'))]
-    found = list(offenders(sorted(files)))
+    found = list(violations(sorted(files)))
     print(*found, sep='\n', end='\n' if found else '')
     return 1 if found else 0
 

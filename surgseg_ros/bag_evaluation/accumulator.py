@@ -149,9 +149,9 @@ class Scorer:
             self._begun[place] = self._workers.begin(count_frame, truth, mask)
             self._score_ready(2 * self._workers.count)
 
-    def _score_ready(self, most: int) -> None:
-        """Collect counts in the order in which they started, until at most `most` are pending."""
-        while len(self._begun) > most:
+    def _score_ready(self, maximum: int) -> None:
+        """Collect counts in the order in which they started, until `maximum` are pending."""
+        while len(self._begun) > maximum:
             place = next(iter(self._begun))
             found = self._begun.pop(place)
             try:

@@ -48,8 +48,8 @@ def match(images: Stamps, others: Stamps, tolerance_ns: int = 0) -> Matching:
     :param tolerance_ns: largest difference of stamps.
     :return: the matching.
     """
-    image_at, dubious = _clear(images)
-    other_at, own_dubious = _clear(others)
+    image_at, unusable = _clear(images)
+    other_at, own_unusable = _clear(others)
     free = sorted(image_at)
     pairs = sorted(
         (abs(stamp - near), near, stamp)
@@ -62,23 +62,23 @@ def match(images: Stamps, others: Stamps, tolerance_ns: int = 0) -> Matching:
         if image_at[image] not in of_image and other not in taken:
             of_image[image_at[image]] = other_at[other]
             taken.add(other)
-    shunned = sorted(dubious)
+    unusable_stamps = sorted(unusable)
     left = [stamp for stamp in other_at if stamp not in taken]
-    near_dubious = sum(bool(_within(shunned, stamp, tolerance_ns)) for stamp in left)
-    ambiguous = near_dubious + own_dubious.total()
+    near_unusable = sum(bool(_within(unusable_stamps, stamp, tolerance_ns)) for stamp in left)
+    ambiguous = near_unusable + own_unusable.total()
     return Matching(of_image, len(others) - len(of_image) - ambiguous, ambiguous)
 
 
 def _clear(stamps: Stamps) -> tuple[dict[int, int], Counter[int]]:
     """Return the indices of unique stamps, and how often the others occur."""
     known = Counter(stamp for stamp in stamps if stamp is not None)
-    dubious = Counter({stamp: n for stamp, n in known.items() if n > 1 or stamp == 0})
+    unusable = Counter({stamp: n for stamp, n in known.items() if n > 1 or stamp == 0})
     places = {
         stamp: place
         for place, stamp in enumerate(stamps)
-        if stamp is not None and stamp not in dubious
+        if stamp is not None and stamp not in unusable
     }
-    return places, dubious
+    return places, unusable
 
 
 def _within(ordered: Sequence[int], stamp: int, tolerance_ns: int) -> Sequence[int]:

@@ -27,7 +27,7 @@ from surgseg_ros.messages.serialization import DETECTIONS, IMAGE, from_cdr, stam
 TOPICS: Final = {'instances': IMAGE, 'detections': DETECTIONS, 'keypoints': DETECTIONS}
 """Names of the topics beside that of the masks, and their types."""
 
-_MOST_WAITING: Final = 64
+_MAX_WAITING: Final = 64
 """
 Maximum number of stamps with some of their messages.
 
@@ -88,7 +88,7 @@ def write_recorded(path: Path, mask_topic: str, images: Stamps, video: Path) -> 
                 of_stamp = waiting.setdefault(stamp, {})
                 of_stamp[name] = mask_from_msg(message) if is_image else message
                 if len(of_stamp) < len(TOPICS):
-                    if len(waiting) > _MOST_WAITING:
+                    if len(waiting) > _MAX_WAITING:
                         del waiting[min(waiting)]
                     continue
                 del waiting[stamp]

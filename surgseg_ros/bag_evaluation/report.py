@@ -174,14 +174,14 @@ def _panels(series: Series) -> Iterator[Panel]:
     undecided = [(series.no_decision, _RED)] if np.nansum(series.no_decision) else []
     if not np.isnan(series.confidence).all():
         # Background makes the mean high, so the axis starts just below the lowest value.
-        least = round_down(float(np.nanmin(series.confidence)))
+        minimum = round_down(float(np.nanmin(series.confidence)))
         curve = Curve('confidence', series.confidence, _GREEN)
-        yield Panel('confidence', 56, [curve], undecided, low=least, ticks=(least, 1))
+        yield Panel('confidence', 56, [curve], undecided, low=minimum, ticks=(minimum, 1))
     elif undecided:
         yield Panel('no decision', 56, [], undecided)
-    if most := np.nanmax(series.instruments, initial=0):
+    if maximum := np.nanmax(series.instruments, initial=0):
         curve = Curve('instruments', series.instruments, _PURPLE)
-        yield Panel('instruments', 28, [curve], high=most, ticks=(0, most))
+        yield Panel('instruments', 28, [curve], high=maximum, ticks=(0, maximum))
 
 
 def _rows(series: Series) -> Iterator[Row]:
@@ -294,8 +294,8 @@ def _bags(results: Mapping[str, Any], series: Mapping[str, Series]) -> Table:
     rows: Table = []
     for name, bag in results['bags'].items():
         floor = bag['floor'] and bag['floor']['score']
-        sure = np.zeros(0) if name not in series else series[name].confidence
-        known = sure[~np.isnan(sure)]
+        values = np.zeros(0) if name not in series else series[name].confidence
+        known = values[~np.isnan(values)]
         numbers = (bag['mIoU'], bag['mNSD'], bag['score'], floor)
         confidence = float(known.mean()) if known.size else None
         rows.append((name, bag['frames'], bag['with_ground_truth'], *numbers, confidence))

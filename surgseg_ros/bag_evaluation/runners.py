@@ -99,7 +99,7 @@ def clear(output: Path) -> None:
 ATTEMPTS: Final = 3
 """Number of attempts at a bag whose worker dies; after three, a fourth is pointless."""
 
-_PATIENCE_S: Final = 10.0
+_TIMEOUT_S: Final = 10.0
 
 RAY_REMEDY: Final = "install it (pip install 'ray>=2.40'), or leave out --ray"
 
@@ -241,7 +241,7 @@ def _check_cluster(address: str) -> None:
     """Check that a cluster answers, since Ray would silently retry for minutes."""
     if found := re.fullmatch(r'(?:ray://)?(.+):([0-9]+)', address):
         try:
-            socket.create_connection((found[1].strip('[]'), int(found[2])), _PATIENCE_S).close()
+            socket.create_connection((found[1].strip('[]'), int(found[2])), _TIMEOUT_S).close()
         except (OSError, OverflowError) as error:
             raise ValueError(
                 f'no Ray cluster answers at {address!r} ({error}): check --ray'

@@ -23,7 +23,7 @@ _WIDE_GAP: Final = 0.5
 
 _NINE: Final = len(SCORED)
 
-_MOST_TRACKS: Final = 16
+_MAX_TRACKS: Final = 16
 """Maximum number of tracks that are plotted; masks of a poor model have hundreds."""
 
 
@@ -107,7 +107,7 @@ def _tracks(over_time: Sequence[Mapping[str, Any]]) -> list[Track]:
             if number:
                 labels[number] = label
                 seen.setdefault(number, []).append(place)
-    longest = sorted(seen, key=lambda number: (-len(seen[number]), number))[:_MOST_TRACKS]
+    longest = sorted(seen, key=lambda number: (-len(seen[number]), number))[:_MAX_TRACKS]
     tracks = []
     for number in sorted(longest):
         shown = np.zeros(len(over_time))

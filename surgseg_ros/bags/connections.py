@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import yaml
 
-_MOST_QOS_CHARACTERS: Final = 2**18
+_MAX_QOS_CHARACTERS: Final = 2**18
 """Longer QoS profiles are not parsed: one takes 400 characters, and topics rarely have ten."""
 
 _TRANSIENT_LOCAL: Final = ('transient_local', '1')
@@ -140,7 +140,7 @@ def _loaded(profiles: object) -> object:
     text = profiles.decode('utf-8', 'replace') if isinstance(profiles, bytes) else profiles
     if not isinstance(text, str):
         return text
-    if len(text) > _MOST_QOS_CHARACTERS:
+    if len(text) > _MAX_QOS_CHARACTERS:
         return None
     try:
         return yaml.safe_load(text)

@@ -51,10 +51,10 @@ _CHECKED_FOOTER_BYTES: Final = _FOOTER.size - 4 - len(MCAP_MAGIC)
 
 _BLOCK_BYTES: Final = 2**20
 
-_MOST_TAIL_BYTES: Final = 2**28
+_MAX_TAIL_BYTES: Final = 2**28
 """Maximum length of a chunk; if the length is greater, the length itself is damaged."""
 
-_MOST_OWN_ZEROS: Final = 8
+_MAX_OWN_ZEROS: Final = 8
 """If a file ends with more zeros than this, a crash left them in place of data."""
 
 _INDEX_HEAD_BYTES: Final = 2 + 4
@@ -343,8 +343,8 @@ class RecoveredMcap(McapFile):
         if bad[MESSAGE]:
             parts.append(f'left out as damaged: {bad[MESSAGE]} messages')
         named = {x.id for x in self.connections}
-        if nameless := sum(n for key, n in self._counts.items() if key not in named):
-            parts.append(f'left out, their topics being unknown: {nameless} messages')
+        if unnamed := sum(n for key, n in self._counts.items() if key not in named):
+            parts.append(f'left out, their topics being unknown: {unnamed} messages')
         return '; '.join(parts) or 'the index is damaged'
 
 
@@ -355,14 +355,14 @@ def _end_without_zeros(file: BinaryIO) -> int:
         start = max(0, end - _BLOCK_BYTES)
         file.seek(start)
         if written := file.read(end - start).rstrip(b'\0'):
-            return min(size, start + len(written) + _MOST_OWN_ZEROS)
+            return min(size, start + len(written) + _MAX_OWN_ZEROS)
         end = start
     return 0
 
 
 def _intact_part_of_chunk(file: BinaryIO, start: int, end: int) -> bytes:
     """Decompress the beginning of a truncated or damaged chunk, if there is one."""
-    if end - start > _MOST_TAIL_BYTES:
+    if end - start > _MAX_TAIL_BYTES:
         return b''
     file.seek(start)
     data = file.read(end - start)

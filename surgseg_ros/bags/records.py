@@ -12,7 +12,7 @@ import lz4.frame  # type: ignore[import-untyped]
 
 from surgseg_ros.bags.connections import Connection, DamagedError, Received
 
-__all__ = ['MAGIC', 'MOST_BYTES', 'unpack', 'zstd']
+__all__ = ['MAGIC', 'MAX_BYTES', 'unpack', 'zstd']
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -23,23 +23,23 @@ else:
 MAGIC: Final = b'\x28\xb5\x2f\xfd'
 """First bytes of data compressed with Zstandard. CDR differs: its first byte is 0."""
 
-MOST_BYTES: Final = 2**30
+MAX_BYTES: Final = 2**30
 """Maximum size of decompressed data: the largest image takes 800 MB."""
 
 
-def unpack(data: bytes | memoryview, most: int = MOST_BYTES) -> bytes:
+def unpack(data: bytes | memoryview, maximum: int = MAX_BYTES) -> bytes:
     """
     Decompress a message or a chunk, with a limit: Zstandard can expand data a thousandfold.
 
     :param data: one Zstandard frame.
-    :param most: maximum number of bytes.
+    :param maximum: maximum number of bytes.
     :return: the decompressed bytes.
     :raises zstd.ZstdError: if it is damaged or truncated, or exceeds the limit.
     """
     unpacker = zstd.ZstdDecompressor()
-    unpacked: bytes = unpacker.decompress(data, max_length=most + 1)
-    if len(unpacked) > most:
-        raise zstd.ZstdError(f'it decompresses to more than {most} bytes')
+    unpacked: bytes = unpacker.decompress(data, max_length=maximum + 1)
+    if len(unpacked) > maximum:
+        raise zstd.ZstdError(f'it decompresses to more than {maximum} bytes')
     if not unpacker.eof:
         raise zstd.ZstdError('it is cut off')
     return unpacked
@@ -178,13 +178,13 @@ def packed_part(content: bytes | memoryview) -> tuple[str, memoryview]:
     return str(view[name_at:name_end], 'utf-8'), view[name_end + 8 : name_end + 8 + length]
 
 
-def _unpack_lz4(packed: memoryview, most: int) -> bytes:
+def _unpack_lz4(packed: memoryview, maximum: int) -> bytes:
     """Decompress a chunk; reject data that exceeds its stated size."""
-    return bytes(lz4.frame.LZ4FrameDecompressor().decompress(packed, max_length=most + 1))
+    return bytes(lz4.frame.LZ4FrameDecompressor().decompress(packed, max_length=maximum + 1))
 
 
 UNPACKERS: Final[Mapping[str, Callable[[memoryview, int], bytes | memoryview]]] = {
-    '': lambda packed, most: packed,
+    '': lambda packed, maximum: packed,
     'lz4': _unpack_lz4,
     'zstd': unpack,
 }
@@ -217,12 +217,12 @@ def unpack_beginning(compression: str, packed: memoryview) -> bytes:
         return b''
     unpacker, found = _PIECEWISE[compression](), BytesIO()
     for start in range(0, len(packed), _PIECE_BYTES):
-        left = MOST_BYTES - found.tell()
+        left = MAX_BYTES - found.tell()
         try:
             found.write(unpacker.decompress(packed[start : start + _PIECE_BYTES], max_length=left))
         except (zstd.ZstdError, EOFError, RuntimeError):  # RuntimeError is raised by lz4
             break
-        if unpacker.eof or found.tell() >= MOST_BYTES:
+        if unpacker.eof or found.tell() >= MAX_BYTES:
             break
     return found.getvalue()
 
@@ -232,7 +232,7 @@ def _unpack_chunk(content: bytes) -> bytes | memoryview:
     name, packed = packed_part(content)
     if name not in UNPACKERS:
         raise DamagedError(f'a chunk is compressed with {name!r}, which is not supported')
-    data = UNPACKERS[name](packed, min(size, MOST_BYTES))
+    data = UNPACKERS[name](packed, min(size, MAX_BYTES))
     if len(data) != size:
         raise DamagedError(f'a chunk decompresses to {len(data)} bytes instead of {size}')
     if checksum and crc32(data) != checksum:

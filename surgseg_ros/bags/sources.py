@@ -115,7 +115,7 @@ PACKED: Final = '.zstd'
 
 _BLOCK_BYTES: Final = 2**20
 
-_LEAST_FREE_BYTES: Final = 2**28
+_MIN_FREE_BYTES: Final = 2**28
 """Free space that must remain when a file is decompressed."""
 
 _NUMBERED: Final = re.compile('(.*)_(0|[1-9][0-9]*)')
@@ -332,10 +332,10 @@ def _unpacked(path: Path, stack: ExitStack, damage: list[str]) -> Path:
             with zstd.open(packed, 'rb') as stream:
                 while block := stream.read1(_BLOCK_BYTES):  # read would drop the last intact part
                     file.write(block)
-                    if shutil.disk_usage(folder).free < _LEAST_FREE_BYTES:
+                    if shutil.disk_usage(folder).free < _MIN_FREE_BYTES:
                         raise BagError(
                             f'{str(path)!r} has no room: decompressed into {str(folder.parent)!r} '
-                            f'it leaves less than {_LEAST_FREE_BYTES >> 20} MiB there; set TMPDIR'
+                            f'it leaves less than {_MIN_FREE_BYTES >> 20} MiB there; set TMPDIR'
                         )
         except (EOFError, zstd.ZstdError) as error:
             damage.append(f'{str(path)!r} is damaged: {error}')

@@ -28,7 +28,7 @@ _NAMES: Final = ('name', 'type', 'serialization_format', 'type_description_hash'
 
 SQLITE_MAGIC: Final = b'SQLite format 3\x00'
 
-_MOST_LOST_ROWS: Final = 10_000
+_MAX_LOST_ROWS: Final = 10_000
 """Reading ends after this many consecutive unreadable rows."""
 
 _SQLITE_SIZES: Final = struct.Struct('>16xH6xII60xI')
@@ -223,7 +223,7 @@ class RecoveredSqlite:
         """Iterate over the rows, each with its id first; skip those that cannot be read."""
         query = f'SELECT id, {columns} FROM messages WHERE id > ? ORDER BY id'
         last, lost = 0, 0
-        while lost < _MOST_LOST_ROWS:
+        while lost < _MAX_LOST_ROWS:
             try:
                 with closing(self._database.execute(query, (last,))) as rows:
                     for row in rows:

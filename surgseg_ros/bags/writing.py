@@ -255,7 +255,7 @@ def write_image_bag(
 
 def write_stereo_bag(
     path: Path,
-    eyes: Mapping[str, Iterable[Frame]],
+    cameras: Mapping[str, Iterable[Frame]],
     infos: Sequence[CameraInfo],
     *,
     image_topic: str,
@@ -266,9 +266,9 @@ def write_stereo_bag(
     Write images, masks and calibrations of several cameras with the same stamps.
 
     :param path: path of the bag.
-    :param eyes: frames by the name of the eye, which comes before the last part of each topic
-        (`/camera/left/image_raw`), and after the frame's name (`endoscope_left`).
-    :param infos: the calibration of each eye; its topic is `camera_info` beside the images.
+    :param cameras: frames by the name of the camera, which comes before the last part of each
+        topic (`/camera/left/image_raw`), and after the frame's name (`endoscope_left`).
+    :param infos: the calibration of each camera; its topic is `camera_info` beside the images.
     :param image_topic: topic of the images.
     :param ground_truth_topic: topic of the masks.
     :param frame_id: the cameras' frame.
@@ -280,8 +280,8 @@ def write_stereo_bag(
 
     beside = '/'.join([*image_topic.split('/')[:-1], 'camera_info'])
     with BagWriter(path) as bag:
-        for frames in zip(*eyes.values(), strict=True):
-            for name, info, (stamp_ns, image, mask) in zip(eyes, infos, frames, strict=True):
+        for frames in zip(*cameras.values(), strict=True):
+            for name, info, (stamp_ns, image, mask) in zip(cameras, infos, frames, strict=True):
                 head = header(stamp_ns, f'{frame_id}_{name}')
                 messages = {
                     topic_of(image_topic, name): image_to_msg(image, head),

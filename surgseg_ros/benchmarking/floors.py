@@ -82,14 +82,14 @@ _SIDES: Final = (512, 1024, 2048)
 """Side lengths of square matrices; which is the fastest depends on caches."""
 _IMAGE: Final = 1920 * 1080 * 3
 _TRIES: Final = 15
-_LEAST_S: Final = 0.3
+_MIN_S: Final = 0.3
 """Minimum time of a measurement, since other load on the machine comes in bursts."""
-_MOST_S: Final = 2.0
+_MAX_S: Final = 2.0
 """Maximum time of a measurement; matrix products that would take longer are not started."""
 
 _TRIAL_SIDES: Final = (64, 128, 256, 512)
-_TRIAL_LEAST_S: Final = 0.1
-_TRIAL_MOST_S: Final = 0.4
+_MIN_TRIAL_S: Final = 0.1
+_MAX_TRIAL_S: Final = 0.4
 _SLOWER: Final = 1.5
 """
 Maximum ratio of the time of a narrower type to that of float32 on a busy machine.
@@ -278,10 +278,10 @@ def _is_emulated(of_type: torch.dtype) -> bool:
     )  # on a busy machine, several threads wait for each other, which hides the difference
     try:
         for side in _TRIAL_SIDES:
-            if 8 * narrow_s > _TRIAL_MOST_S:  # twice the side, eight times the work
+            if 8 * narrow_s > _MAX_TRIAL_S:  # twice the side, eight times the work
                 return True
             narrow_s, full_s = (
-                _best_s(_product(cpu, kind, side), cpu, 1, _TRIAL_LEAST_S)
+                _best_s(_product(cpu, kind, side), cpu, 1, _MIN_TRIAL_S)
                 for kind in (of_type, torch.float32)
             )
     except (RuntimeError, AttributeError):
@@ -296,7 +296,7 @@ def _matrix_rate(device: torch.device, of_type: torch.dtype) -> float:
     best, took_s, before = 0.0, 0.0, _SIDES[0]
     try:
         for side in _SIDES:
-            if took_s * (side / before) ** 3 > _MOST_S:
+            if took_s * (side / before) ** 3 > _MAX_S:
                 break
             took_s, before = _best_s(_product(device, of_type, side), device), side
             best = max(best, 2 * side**3 / took_s)
@@ -317,15 +317,15 @@ def _best_s(
     act: Callable[[], object],
     device: torch.device,
     tries: int = _TRIES,
-    least_s: float = _LEAST_S,
+    min_s: float = _MIN_S,
 ) -> float:
     times_s: list[float] = []
-    while len(times_s) < tries or sum(times_s) < least_s:
+    while len(times_s) < tries or sum(times_s) < min_s:
         start_s = time.perf_counter()
         act()
         if device.type == 'cuda':
             torch.cuda.synchronize(device)
         times_s.append(time.perf_counter() - start_s)
-        if sum(times_s) > _MOST_S:
+        if sum(times_s) > _MAX_S:
             break
     return min(times_s)

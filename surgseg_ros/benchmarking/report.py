@@ -198,12 +198,12 @@ def _by_stage(report: Mapping[str, Any]) -> list[str]:
 
 def _beside(row: Mapping[str, Any], stage: str) -> str:
     """Format the median of a stage with its floor."""
-    median, least = row['stages'][stage]['p50'], row['floor_ms'][stage]
-    return f'{_cell(median)} ({_cell(least)})' if least else _cell(median)
+    median, minimum = row['stages'][stage]['p50'], row['floor_ms'][stage]
+    return f'{_cell(median)} ({_cell(minimum)})' if minimum else _cell(median)
 
 
 def _over_dds(report: Mapping[str, Any]) -> list[str]:
-    names, least = _variants(report), report['floor_ms']
+    names, minimum = _variants(report), report['floor_ms']
     found = markdown(
         [f'{report["size"]} at {report["rate_hz"]:g} Hz', *(f'{p}, ms' for p in _PERCENTILES),
          'model p50', 'slot p50', 'rest p50', *(name.replace('_', ' ') for name in _COUNTS)],
@@ -211,7 +211,7 @@ def _over_dds(report: Mapping[str, Any]) -> list[str]:
             *([name, *(report[name]['latency_ms'][p] for p in _PERCENTILES),
                *(report[name][f'{part}_ms']['p50'] for part in ('model', 'slot', 'rest')),
                *(report[name][count] for count in _COUNTS)] for name in names),
-            ['floor', *'   ', least['model'], 0.0, least['rest'], *(' ' * len(_COUNTS))],
+            ['floor', *'   ', minimum['model'], 0.0, minimum['rest'], *(' ' * len(_COUNTS))],
         ],
     )  # fmt: skip
     parts = [found]

@@ -224,8 +224,8 @@ def _rows(
             row = {'size': f'{width}x{height}', 'pixels': width * height, 'cameras': cameras}
             counts = {'rounds': len(rounds), 'rounds_wanted': options.frames}
             runtime = segmenter.runtime.description
-            least_ms = floors.stage_floors(segmenter.spec, (height, width), runtime, rates)
-            rows.append({**row, **counts, **stages.summary(rounds), 'floor_ms': least_ms})
+            min_ms = floors.stage_floors(segmenter.spec, (height, width), runtime, rates)
+            rows.append({**row, **counts, **stages.summary(rounds), 'floor_ms': min_ms})
     return rows
 
 
@@ -249,7 +249,7 @@ def _end_to_end(options: argparse.Namespace, progress: Progress, begun_s: float)
     with scratch_folder() as scratch:
         progress.print_line(f'drawing images of {width}x{height}')
         settings = tool.common_settings(options, draw((height, width)), scratch)
-        runs = tool.take_turns(options, names, settings, end_s, progress.print_line)
+        runs = tool.alternate(options, names, settings, end_s, progress.print_line)
     found = {name: report.sum_up(of_one) for name, of_one in runs.items()}
     if options.against:
         plain = found['plain']

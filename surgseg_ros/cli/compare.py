@@ -26,7 +26,7 @@ from surgseg_ros.comparison.differences import (
 )
 from surgseg_ros.core.files import check_file, write_whole
 
-_LEAST_WIDTH = 18
+_MIN_WIDTH = 18
 
 _BOUND: Final = 0.005
 
@@ -64,13 +64,13 @@ def comparison_table(
     lines = [f'{side}  {name}' for side, name in zip('AB', names, strict=True)]
     lines.append(f'{common.frames} frames of {len(common.bags)} bags; the bootstrap drew {drawn}')
     lines += [f'left out: {text}' for text in common.differences()]
-    width = max(_LEAST_WIDTH, *(len(name) + 2 for name in compared.bags))
+    width = max(_MIN_WIDTH, *(len(name) + 2 for name in compared.bags))
     head = ''.join(f'{title:>9}' for title in ('A', 'B', 'B - A', 'from', 'to'))
     for title, rows in _parts(compared):
         lines += ['', f'{title:{width}}{head}']
         for name, row in rows.items():
             full = f'{name}: {title}' if title else name
-            lines.append(f'{name:{width}}{_cells(row)}  {_remark(row, full in worse)}'.rstrip())
+            lines.append(f'{name:{width}}{_cells(row)}  {_note(row, full in worse)}'.rstrip())
     absent = [name for name, rows in compared.whole.classes.items() if _is_absent(rows)]
     if absent:
         lines += ['', f'in no frame of the truth or of a mask: {", ".join(absent)}']
@@ -100,7 +100,7 @@ def _cells(row: Difference) -> str:
     )
 
 
-def _remark(row: Difference, is_worse: bool) -> str:
+def _note(row: Difference, is_worse: bool) -> str:
     """Mark a difference that is worse than its bound, or at least significant."""
     if is_worse:
         return 'WORSE'

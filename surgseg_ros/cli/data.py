@@ -55,7 +55,7 @@ from surgseg_ros.reports import SHEET_IMAGE_PX
 from surgseg_ros.synthetic.drawing import View
 from surgseg_ros.synthetic.scene import (
     LAST_INDEX,
-    LEAST_SIDE_PX,
+    MIN_SIDE_PX,
     SCENES_PER_SEED,
     VideoSet,
     draw_videos,
@@ -78,7 +78,7 @@ _MAKE_BAG: Final = (
 
 IMAGE_FILE: Final = 'data.png'
 
-_MOST_PRINTED: Final = 200
+_MAX_PRINTED: Final = 200
 """Number of errors that are printed; the JSON file has all of them."""
 
 
@@ -272,7 +272,7 @@ def _synthesize_parser() -> argparse.ArgumentParser:
     add('--instruments', action='store_true',
         help='write the truth of the instruments too: instances/ (pixels), instruments/ (points)')
     add('--stereo', action='store_true',
-        help='two eyes, in left/ and right/ of each video, with calibrations and --instruments')
+        help='two cameras, in left/ and right/ of each video, with calibrations and --instruments')
     add('--workers', type=positive_int, default=os.cpu_count() or 1, metavar='W',
         help='processes (default: one for each core)')
     add('--bag', action='store_true', help='write a bag of each video too: DIR/bags/video_01 ...')
@@ -287,8 +287,8 @@ def _synthesize_parser() -> argparse.ArgumentParser:
 def _scene_size(text: str) -> tuple[int, int]:
     """Read 1280x720 into (height, width)."""
     width, height = image_size(text)
-    if min(height, width) < LEAST_SIDE_PX:
-        raise argparse.ArgumentTypeError(f'{text!r} is too small: {LEAST_SIDE_PX} pixels at least')
+    if min(height, width) < MIN_SIDE_PX:
+        raise argparse.ArgumentTypeError(f'{text!r} is too small: {MIN_SIDE_PX} pixels at least')
     return height, width
 
 
@@ -329,9 +329,9 @@ def _write_bags(options: argparse.Namespace, output: Path) -> None:
     topics = {name: getattr(options, name) for name in named}
     for video in tqdm(find_videos(output), unit='bag', leave=False):
         path = output / 'bags' / video.name
-        folders = {eye: video / eye for eye in EYES} if options.stereo else {'': video}
-        sources = {eye: find_sources(folder, 1)[0] for eye, folder in folders.items()}
-        frames = {eye: stamped(labelled_frames(x), options.rate) for eye, x in sources.items()}
+        folders = {name: video / name for name in EYES} if options.stereo else {'': video}
+        sources = {name: find_sources(folder, 1)[0] for name, folder in folders.items()}
+        frames = {name: stamped(labelled_frames(x), options.rate) for name, x in sources.items()}
         if options.stereo:
             write_stereo_bag(path, frames, camera_infos(View(*options.size)), **topics)
         else:
@@ -392,9 +392,9 @@ def _print_errors(data_errors: Sequence[dict[str, str]], file: Path | None) -> i
         print('\nNo errors found.')
         return 0
     print(f'\n{len(data_errors)} errors:', file=sys.stderr)
-    for data_error in data_errors[:_MOST_PRINTED]:
+    for data_error in data_errors[:_MAX_PRINTED]:
         print(f'{data_error["name"]}: {data_error["what"]}', file=sys.stderr)
-    if len(data_errors) > _MOST_PRINTED:
+    if len(data_errors) > _MAX_PRINTED:
         where = file or 'the file that --json names'
-        print(f'and {len(data_errors) - _MOST_PRINTED} more, in {where}', file=sys.stderr)
+        print(f'and {len(data_errors) - _MAX_PRINTED} more, in {where}', file=sys.stderr)
     return 1

@@ -37,10 +37,10 @@ Least number of bags that are resampled. The median of the population lies betwe
 the largest of n bags with a probability of 1 - 2^(1-n), which first exceeds 0.95 for six.
 """
 
-_MOST_BLOCKS: Final = 200
+_MAX_BLOCKS: Final = 200
 """Maximum number of blocks of a bag: more take time and do not improve the interval."""
 
-_LEAST_FRAMES: Final = 9
+_MIN_FRAMES: Final = 9
 """Minimum number of frames, from which the range of their correlation can be estimated."""
 
 _AT_ONCE: Final = 250
@@ -68,8 +68,8 @@ def block_length(series: Array) -> int:
     """
     count = len(series)
     longest = max(1, math.ceil(min(3 * math.sqrt(count), count / 3)))
-    wanted = max(map(_block_length, series.T)) if count >= _LEAST_FRAMES else longest
-    return max(min(math.ceil(wanted), longest), math.ceil(count / _MOST_BLOCKS))
+    wanted = max(map(_block_length, series.T)) if count >= _MIN_FRAMES else longest
+    return max(min(math.ceil(wanted), longest), math.ceil(count / _MAX_BLOCKS))
 
 
 def _block_length(series: Array) -> float:
@@ -81,13 +81,13 @@ def _block_length(series: Array) -> float:
     if covariances[0] <= np.finfo(float).eps:
         return 1.0
     patience = max(5, math.ceil(math.log10(count)))
-    most = min(math.ceil(math.sqrt(count)) + patience, count - 1)
+    maximum = min(math.ceil(math.sqrt(count)) + patience, count - 1)
     limit = 2 * math.sqrt(math.log10(count) / count)
-    small = np.abs(covariances[1 : most + 1] / covariances[0]) < limit
+    small = np.abs(covariances[1 : maximum + 1] / covariances[0]) < limit
     quiet = np.convolve(small, np.ones(patience), 'valid') == patience
     memory = np.argmax(quiet) if quiet.any() else np.flatnonzero(~small)[-1] + 1
     width = 2 * max(int(memory), 1)
-    lags = np.arange(1, min(width, most) + 1)
+    lags = np.arange(1, min(width, maximum) + 1)
     window = np.clip(2 * (1 - lags / width), 0, 1)
     weighted = window * covariances[lags]
     density = covariances[0] + 2 * weighted.sum()

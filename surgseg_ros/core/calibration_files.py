@@ -22,7 +22,7 @@ from surgseg_ros.core.stereo_calibration import (
 )
 
 CALIBRATION_FILE: Final = 'camera_info.yaml'
-"""Name of the calibration file in the folder of an eye, beside its images and masks."""
+"""Name of the calibration file in the folder of a camera, beside its images and masks."""
 
 _MAX_BYTES: Final = 100_000
 

@@ -37,16 +37,16 @@ _PENDING_EVERY: Final = 5
 _CONFIRMED: Final = 3
 """Number of consecutive searches that must find the same borders, without content outside."""
 
-_LEAST_SIDE_PX: Final = 64
-_LEAST_BORDER: Final = 0.01
+_MIN_SIDE_PX: Final = 64
+_MIN_BORDER: Final = 0.01
 """Narrower borders, as a share of the image's side, are treated as content."""
-_LEAST_CONTENT: Final = 0.1
+_MIN_CONTENT: Final = 0.1
 """Smaller content, as a share of the image, is rejected: it is rather a bright object."""
-_LEAST_LIT: Final = 0.4
+_MIN_LIT: Final = 0.4
 """Least share of the content that must be lit; otherwise nothing is decided."""
-_LEAST_STRAIGHT: Final = 0.25
+_MIN_STRAIGHT: Final = 0.25
 """Least share of the length of a straight edge that must be sharp."""
-_LEAST_ARC: Final = 0.4
+_MIN_ARC: Final = 0.4
 """Least share of the circle in the image that must be sharp; in each quadrant, half of it."""
 
 _SAMPLE_PX: Final = 8
@@ -137,7 +137,7 @@ def find_content(image: Image) -> Roi | None:
     :return: the content; None if there are no borders, or the image is too dark.
     """
     height, width = image.shape[:2]
-    if min(height, width) < _LEAST_SIDE_PX:
+    if min(height, width) < _MIN_SIDE_PX:
         return None
     size = width // _SAMPLE_PX, height // _SAMPLE_PX
     lit = _largest(cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)) >= LIT
@@ -149,9 +149,9 @@ def find_content(image: Image) -> Roi | None:
     rows, columns = np.ogrid[: size[1], : size[0]]
     inside = _covers(content, (rows + 0.5) * _SAMPLE_PX, (columns + 0.5) * _SAMPLE_PX)
     share = inside.mean()
-    if content == Roi(0, 0, width, height) or not _LEAST_CONTENT <= share <= 1 - _LEAST_BORDER:
+    if content == Roi(0, 0, width, height) or not _MIN_CONTENT <= share <= 1 - _MIN_BORDER:
         return None
-    return content if lit[inside].mean() >= _LEAST_LIT else None
+    return content if lit[inside].mean() >= _MIN_LIT else None
 
 
 def _covers(content: Roi, rows: Numbers, columns: Numbers) -> Flags:
@@ -188,10 +188,10 @@ def _ends(profile: NDArray[np.uint8]) -> tuple[int, int]:
 def _are_sharp(lines: Image, start: int, end: int, blur: int) -> bool:
     """Check that (L, n, 3) lines have borders before `start` and from `end`, with sharp edges."""
     count = len(lines)
-    if min(start, count - end) < max(2 * blur, _LEAST_BORDER * count) or end - start < 4 * blur:
+    if min(start, count - end) < max(2 * blur, _MIN_BORDER * count) or end - start < 4 * blur:
         return False
     return all(
-        (_rise(lines[outer], lines[inner]) >= _EDGE).mean() >= _LEAST_STRAIGHT
+        (_rise(lines[outer], lines[inner]) >= _EDGE).mean() >= _MIN_STRAIGHT
         for outer, inner in ((start - blur, start + blur), (end - 1 + blur, end - 1 - blur))
     )
 
@@ -310,8 +310,8 @@ def _is_seen(circle: Circle, box: Roi, edge: _Edge, on_it: Flags) -> bool:
     return bool(
         len(quadrants) >= 3
         and total >= _SECTORS // 10
-        and np.count_nonzero(seen & visible) >= _LEAST_ARC * total
-        and all(found >= _LEAST_ARC / 2 * count for count, found in quadrants)
+        and np.count_nonzero(seen & visible) >= _MIN_ARC * total
+        and all(found >= _MIN_ARC / 2 * count for count, found in quadrants)
     )
 
 

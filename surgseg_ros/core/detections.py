@@ -119,20 +119,20 @@ def find_instruments(
     height, width = mask.shape
     runs = find_runs(mask, _KINDS)
     regions = connect(runs, (height, width))
-    least_px = max(1, math.ceil(least_area * height * width))
+    min_px = max(1, math.ceil(least_area * height * width))
     areas_px = np.bincount(regions, runs.lengths)[regions]
-    kept = np.flatnonzero(areas_px >= max(1, least_px // _PIECES))
+    kept = np.flatnonzero(areas_px >= max(1, min_px // _PIECES))
     runs, regions = runs.take(kept), regions[kept]
     watch = watch or Stopwatch()
     watch.lap('detections')
     field = Field((height, width), segmentation.roi)
     groups = separate_instruments(mask, runs, regions, field)
     watch.lap('instruments')
-    least = {ROBOTIC_TOOL: math.ceil(TIMES_OF_TOOL * least_area * height * width)}
+    minimum = {ROBOTIC_TOOL: math.ceil(TIMES_OF_TOOL * least_area * height * width)}
     found = [
         _instrument(group, grid_confidence, parts)
         for group, parts in groups
-        if int(group.lengths.sum()) >= least.get(int(group.kinds[0]), least_px)
+        if int(group.lengths.sum()) >= minimum.get(int(group.kinds[0]), min_px)
     ]
     found.sort(key=_order)
     watch.lap('detections')

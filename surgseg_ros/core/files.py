@@ -24,34 +24,34 @@ _TRIAL_BYTES: Final = 4096
 _OPENED: Final = re.compile(r'/dev/(stdout|stderr|fd/\d+)|/proc/(self|\d+)/fd/\d+')
 """Paths of open file descriptors, which may be regular files that other processes write to."""
 
-_tidying: dict[object, Callable[[], None]] = {}
+_cleanups: dict[object, Callable[[], None]] = {}
 """Functions that remove what each unfinished block has written, the outermost first."""
 
 
 def remove_unfinished() -> None:
     """Remove whatever is being written, before the process exits without unwinding its stack."""
-    for tidy in reversed(list(_tidying.values())):
+    for clean_up in reversed(list(_cleanups.values())):
         with suppress(OSError):
-            tidy()
+            clean_up()
 
 
 @contextmanager
-def tidied(tidy: Callable[[], None]) -> Iterator[None]:
+def cleaned_up(clean_up: Callable[[], None]) -> Iterator[None]:
     """
     Clean up if the block raises, or if the process exits in it.
 
-    :param tidy: removes what the block has written; at an exit, another thread calls it.
+    :param clean_up: removes what the block has written; at an exit, another thread calls it.
     :return: context manager.
     """
     block = object()
-    _tidying[block] = tidy
+    _cleanups[block] = clean_up
     try:
         yield
     except BaseException:
-        tidy()
+        clean_up()
         raise
     finally:
-        _tidying.pop(block, None)
+        _cleanups.pop(block, None)
 
 
 @contextmanager
@@ -323,13 +323,13 @@ def folder_for(path: Path) -> Iterator[None]:
     """
     with writing(path):
         made = make_folder(path.parent)
-    with tidied(lambda: remove_empty(made)):
+    with cleaned_up(lambda: remove_empty(made)):
         yield
 
 
 def _unfinished_at(path: Path, *, keep: bool = False) -> AbstractContextManager[None]:
     """Remove what is at a path if the block raises, or if the process exits in it."""
-    return tidied(lambda: _remove(path, keep=keep))
+    return cleaned_up(lambda: _remove(path, keep=keep))
 
 
 def _remove(path: Path, *, keep: bool) -> None:

@@ -28,7 +28,7 @@ _CLIPPED: Final = 250
 _PROFILE_COLUMNS: Final = 320
 _LAG: Final = 4
 _FLAT: Final = 5
-_LEAST_COMB: Final = 4.0
+_MIN_COMB: Final = 4.0
 
 
 class ImageSample(NamedTuple):
@@ -184,7 +184,7 @@ def comb_share(sample: ImageSample) -> float:
     if sample.strips.shape[1] < 3:
         return 0.0
     next_row, next_but_one = (_block_differences(sample.strips, step) for step in (1, 2))
-    comb = (next_row > _LEAST_COMB) & (next_row > 1.3 * next_but_one)
+    comb = (next_row > _MIN_COMB) & (next_row > 1.3 * next_but_one)
     seen = _block_means(sample.strips) > _BLACK
     return float(comb[seen].mean()) if seen.any() else 0.0
 

@@ -197,15 +197,15 @@ def _check_text(key: str, value: object, pattern: str) -> None:
 
 
 def _check_numbers(
-    key: str, values: tuple[float, ...], count: int, least: float, largest: float
+    key: str, values: tuple[float, ...], count: int, minimum: float, largest: float
 ) -> None:
     fits = len(values) == count and all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) and least <= v <= largest
+        isinstance(v, (int, float)) and not isinstance(v, bool) and minimum <= v <= largest
         for v in values
     )
     if not fits:
         raise ModelError(
-            f'{key} is {values!r}, expected {count} numbers between {least} and {largest}'
+            f'{key} is {values!r}, expected {count} numbers between {minimum} and {largest}'
         )
 
 

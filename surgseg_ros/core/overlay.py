@@ -18,7 +18,7 @@ _DIMMED: Final = 0.5
 _FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
 _AA: Final = cv2.LINE_AA
 _SHIFT: Final = 3
-_FARTHEST_PX: Final = 1e5
+_MAX_DISTANCE_PX: Final = 1e5
 _LUMA: Final = (0.299, 0.587, 0.114)
 
 
@@ -119,7 +119,7 @@ def _arc(points: Mapping[KeypointKind, Keypoint]) -> list[tuple[float, float]]:
 
 def _fixed(places: Sequence[tuple[float, float]]) -> NDArray[np.int32]:
     """Convert to OpenCV's fixed-point coordinates; far beyond the image they would overflow."""
-    limited = np.clip(np.array(places), -_FARTHEST_PX, _FARTHEST_PX)
+    limited = np.clip(np.array(places), -_MAX_DISTANCE_PX, _MAX_DISTANCE_PX)
     return np.asarray(np.rint(limited * (1 << _SHIFT)), np.int32)
 
 

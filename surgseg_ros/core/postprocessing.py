@@ -38,9 +38,9 @@ def apply_confidence_threshold(segmentation: Segmentation, min_confidence: float
     if segmentation.confidence is None:
         raise ValueError('the segmentation has no confidence: segment with confidence=True')
     # Confidence is rounded to 255ths; a value that may round to the minimum is kept.
-    least = math.floor(255 * min_confidence)
+    minimum = math.floor(255 * min_confidence)
     _, below_threshold = cv2.threshold(
-        segmentation.confidence, least - 1, NO_DECISION, cv2.THRESH_BINARY_INV
+        segmentation.confidence, minimum - 1, NO_DECISION, cv2.THRESH_BINARY_INV
     )
     mask = np.asarray(cv2.max(segmentation.mask, below_threshold), np.uint8)
     return dataclasses.replace(segmentation, mask=mask)
@@ -128,11 +128,13 @@ class TemporalFilter:
 
     :param frames: number of consecutive images that must show the same new class before a pixel
         changes, 2 to LARGEST_FRAMES.
-    :param sure: confidence at which a pixel changes with a single image, 0..1; above 1: never.
+    :param threshold: confidence with which a single image changes a pixel; above 1: never.
     :param longest_gap_ns: after a longer gap between two stamps, the filter starts again.
     """
 
-    def __init__(self, frames: int, sure: float = 0.95, longest_gap_ns: int = 500_000_000) -> None:
+    def __init__(
+        self, frames: int, threshold: float = 0.95, longest_gap_ns: int = 500_000_000
+    ) -> None:
         """
         Check the settings.
 
@@ -140,12 +142,12 @@ class TemporalFilter:
         """
         if not 2 <= frames <= LARGEST_FRAMES:
             raise ValueError(f'frames is {frames!r}, expected 2 to {LARGEST_FRAMES}')
-        if not sure > 0:
-            raise ValueError(f'sure is {sure!r}, expected more than 0')
+        if not threshold > 0:
+            raise ValueError(f'threshold is {threshold!r}, expected more than 0')
         if not longest_gap_ns > 0:
             raise ValueError(f'longest_gap_ns is {longest_gap_ns!r}, expected more than 0')
         self._frames = frames
-        self._sure = min(256, math.ceil(255 * sure))
+        self._threshold = min(256, math.ceil(255 * threshold))
         self._longest_gap_ns = longest_gap_ns
         self.reset()
 
@@ -224,22 +226,22 @@ class TemporalFilter:
         wanted[:] = raw
         # NO_DECISION takes effect at once; only another class has to persist.
         goes = _reaches(count, self._frames)
-        goes |= _reaches(confidence, self._sure)
+        goes |= _reaches(confidence, self._threshold)
         goes |= _reaches(raw, NO_DECISION)
         shown ^= (shown ^ raw) & goes
         kept = other & ~goes
         # A kept class has at most 1 - p of the chosen one, and not more than p.
-        most = cv2.min(confidence, cv2.bitwise_not(confidence))
-        return _plane(cv2.min(confidence, cv2.max(most, ~kept)))
+        maximum = cv2.min(confidence, cv2.bitwise_not(confidence))
+        return _plane(cv2.min(confidence, cv2.max(maximum, ~kept)))
 
 
 def _plane(array: NDArray[Any]) -> Plane:
     return np.asarray(array, np.uint8)
 
 
-def _reaches(plane: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:
-    """Return 255 where a plane is at least `least`, else 0."""
-    return np.asarray(cv2.threshold(plane, least - 1, 255, cv2.THRESH_BINARY)[1], np.uint8)
+def _reaches(plane: NDArray[np.uint8], minimum: int) -> NDArray[np.uint8]:
+    """Return 255 where a plane is at least `minimum`, else 0."""
+    return np.asarray(cv2.threshold(plane, minimum - 1, 255, cv2.THRESH_BINARY)[1], np.uint8)
 
 
 def _coarse(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -265,12 +267,12 @@ def drop_small_regions(
     :return: (H, W) uint8.
     """
     kept = mask.copy()
-    for label, least in enumerate(least_region):
-        if label == BACKGROUND or least <= 0:
+    for label, minimum in enumerate(least_region):
+        if label == BACKGROUND or minimum <= 0:
             continue
         selected = cv2.inRange(mask, label, label)
         _, regions, stats, _ = cv2.connectedComponentsWithStats(selected, connectivity=8)
-        small = stats[:, cv2.CC_STAT_AREA] / mask.size < least
+        small = stats[:, cv2.CC_STAT_AREA] / mask.size < minimum
         small[0] = False  # the pixels of other classes
         if small.any():
             kept[small[regions]] = BACKGROUND

@@ -20,7 +20,7 @@ from surgseg_ros.core.labels import CLASS_COUNT, NO_DECISION
 from surgseg_ros.core.model_folder import SPEC_FILE, ModelError, ModelSpec, read_model
 from surgseg_ros.core.runtimes.pytorch import load_network
 
-LEAST_AGREEMENT: Final = 0.99
+MIN_AGREEMENT: Final = 0.99
 """
 Least share of the expected pixels that must have their class.
 
@@ -32,7 +32,7 @@ another size or other weights, whole regions change.
 _DRAWINGS: Final = 8
 """Number of drawings to try; the one in which the network finds the most classes is kept."""
 
-_LEAST_SHARE: Final = 0.002
+_MIN_SHARE: Final = 0.002
 """Minimum share of the image for a class to count as found."""
 
 
@@ -99,7 +99,7 @@ def check_self_test(
     :param spec: the model's specification.
     :param segment: maps (h, w, 3) uint8 RGB to the (h, w) mask, on the device to test.
     :return: the share of expected pixels that have their class; None if there is no self-test.
-    :raises ModelError: if that is less than LEAST_AGREEMENT, or the self-test cannot be read.
+    :raises ModelError: if that is less than MIN_AGREEMENT, or the self-test cannot be read.
     """
     if not spec.self_test:
         return None
@@ -107,10 +107,10 @@ def check_self_test(
     found = segment(draw(spec.input_size, number))
     counts = expected != NO_DECISION
     agreement = np.count_nonzero((found == expected) & counts) / np.count_nonzero(counts)
-    if agreement < LEAST_AGREEMENT:
+    if agreement < MIN_AGREEMENT:
         raise ModelError(
             f'the self-test of {spec.name!r} fails: {100 * agreement:.2f} % of the expected '
-            f'pixels have their class, less than {100 * LEAST_AGREEMENT:g} %: this runtime or '
+            f'pixels have their class, less than {100 * MIN_AGREEMENT:g} %: this runtime or '
             "device computes something else; set runtime to 'torch' or device to 'cpu', or "
             'export the model again'
         )
@@ -134,7 +134,7 @@ def _confident_classes(network: Callable[[Tensor], Tensor], fitted: Tensor) -> N
 
 def _classes_found(classes: NDArray[np.uint8]) -> int:
     counts = np.bincount(classes.reshape(-1), minlength=CLASS_COUNT)[:CLASS_COUNT]
-    return int(np.count_nonzero(counts >= _LEAST_SHARE * classes.size))
+    return int(np.count_nonzero(counts >= _MIN_SHARE * classes.size))
 
 
 def _read(self_test: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, NDArray[np.uint8]]:

@@ -136,7 +136,7 @@ LARGEST_LOSS: Final = 0.015
 """Largest decrease that a margin may cause in the mean IoU over frames with the class."""
 
 
-class LeastMargins:
+class MinimumMargins:
     """
     Collects frames, then selects for each class the margin that it must have over the next best.
 
@@ -205,15 +205,15 @@ class _Regions(NamedTuple):
     shared_px: NDArray[np.int64]
     truth_px: int
 
-    def iou(self, least: float) -> float:
+    def iou(self, minimum: float) -> float:
         """Compute the official IoU with components below a minimum area as background."""
-        kept = self.shares >= least
+        kept = self.shares >= minimum
         shared = int(self.shared_px[kept].sum())
         union = self.truth_px + int(self.area_px[kept].sum()) - shared
         return shared / union if union else 1.0
 
 
-class LeastRegions:
+class MinimumRegions:
     """Collects components of frames, then selects the minimum area per class with the best IoU."""
 
     def __init__(self) -> None:
@@ -236,11 +236,11 @@ class LeastRegions:
 
         :return: per class, the minimum share of the image's area, as in ModelSpec.
         """
-        least = [0.0] * CLASS_COUNT
+        minimum = [0.0] * CLASS_COUNT
         for label, table in self._tables.items():
             scores = [sum(regions.iou(share) for regions in table) for share in SHARES]
-            least[label] = SHARES[int(np.argmax(scores))]
-        return tuple(least)
+            minimum[label] = SHARES[int(np.argmax(scores))]
+        return tuple(minimum)
 
 
 def _find_regions(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], label: int) -> _Regions:

@@ -238,10 +238,10 @@ def find_sources(path: Path, every: int | None = None) -> list[Source]:
     Find the sources in a path.
 
     :param path: a video; a folder of images; or the folder of a video or of several, in the layout
-        of SAR-RARP50, unpacked or not, or with a folder for each of two eyes.
+        of SAR-RARP50, unpacked or not, or with a folder for each of two cameras.
     :param every: use frames whose number is a multiple of it; by default all images of a folder,
         the frames of a data set that have a mask, and every 60th frame of a video.
-    :return: one source for each video, or for each eye of one, sorted by name.
+    :return: one source for each video, or for each camera of one, sorted by name.
     :raises FrameError: if there are no frames.
     """
     if not path.exists():

@@ -39,7 +39,7 @@ from surgseg_ros.evaluation.layout import (
     find_views,
 )
 from surgseg_ros.evaluation.pairs import EvaluationError, read_mask, read_values
-from surgseg_ros.evaluation.stereo import Locator, in_step
+from surgseg_ros.evaluation.stereo import Locator, group_frames
 
 OF_INSTRUMENTS: Final = (INSTANCES_FOLDER, INSTRUMENTS_FOLDER)
 
@@ -161,14 +161,14 @@ def predict_from_masks(
         )
     with tqdm(total=total, unit='frame', leave=False) as bar:
         for video, names in groupby(views, lambda name: name.split('/')[0]):
-            eyes = list(names)
-            pipelines = [_begin(output / name, settings) for name in eyes]
-            paths = [[(path.name, path) for path in views[name]] for name in eyes]
-            for _, frames in in_step(paths):
+            cameras = list(names)
+            pipelines = [_begin(output / name, settings) for name in cameras]
+            paths = [[(path.name, path) for path in views[name]] for name in cameras]
+            for _, frames in group_frames(paths):
                 results = [_find(pipelines[place], path, settings) for place, path in frames]
                 located = locator.locate(video, results)
                 for (place, path), result in zip(frames, results, strict=True):
-                    written = output / eyes[place] / MASK_FOLDER / path.name
+                    written = output / cameras[place] / MASK_FOLDER / path.name
                     found = result.segmentation, result.instruments
                     write_instruments(written, *found, () if place else located)
                     bar.update()

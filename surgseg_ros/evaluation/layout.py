@@ -79,21 +79,23 @@ def find_views(root: Path) -> dict[str, Path]:
     """
     views = {}
     for video in find_videos(root):
-        name, eyes = official_name(video.name), find_eyes(video)
-        views.update({f'{name}/{eye}': path for eye, path in eyes.items()} or {name: video})
+        name, cameras = official_name(video.name), find_cameras(video)
+        views.update(
+            {f'{name}/{camera}': path for camera, path in cameras.items()} or {name: video}
+        )
     return views
 
 
-def find_eyes(video: Path) -> dict[str, Path]:
+def find_cameras(video: Path) -> dict[str, Path]:
     """
-    Find the folders of the eyes of a stereo video.
+    Find the folders of the cameras of a stereo video.
 
     :param video: its folder.
     :return: folders by name in EYES; empty if it is not a stereo video.
     :raises FrameError: if two names differ only in case.
     """
-    eyes = {name: _child(video, name) for name in EYES}
-    found = {name: path for name, path in eyes.items() if path is not None and path.is_dir()}
+    cameras = {name: _child(video, name) for name in EYES}
+    found = {name: path for name, path in cameras.items() if path is not None and path.is_dir()}
     is_stereo = len(found) == len(EYES) and not has_images(video) and not find_masks(video)
     return found if is_stereo else {}
 

@@ -154,12 +154,12 @@ def find_pairs(
     :param predictions: folder with the predictions, of the same structure.
     :param allow_missing: whether masks may be missing in either folder.
     :param name: name of the folders of masks, if it is not `segmentation`.
-    :param lists: name of folders beside them; eyes of stereo videos without one are left out.
+    :param lists: name of folders beside them; cameras of stereo videos without one are left out.
     :return: one pair for each truth, sorted.
     :raises EvaluationError: if there is no truth, or the folders differ and may not.
     """
     try:
-        left_out = _eyes_without(reference, lists)
+        left_out = _cameras_without(reference, lists)
         truths, masks = (_masks_of(root, name, left_out) for root in (reference, predictions))
     except FrameError as error:
         raise EvaluationError(str(error)) from error
@@ -179,10 +179,10 @@ def find_pairs(
     return [Pair(path.rsplit('/', 2)[0], truths[path], masks.get(path)) for path in sorted(truths)]
 
 
-def _eyes_without(root: Path, folder: str) -> set[str]:
-    """Find the eyes of stereo videos in which a folder is missing."""
-    eyes = {name: view for name, view in find_views(root).items() if '/' in name}
-    return {name for name, eye in eyes.items() if not (eye / folder).is_dir()}
+def _cameras_without(root: Path, folder: str) -> set[str]:
+    """Find the cameras of stereo videos in which a folder is missing."""
+    cameras = {name: view for name, view in find_views(root).items() if '/' in name}
+    return {name for name, camera in cameras.items() if not (camera / folder).is_dir()}
 
 
 def _masks_of(root: Path, name: str, left_out: Set[str]) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from surgseg_ros.core.errors import is_of_machine
-from surgseg_ros.core.files import make_folder, remove_empty, tidied, write_whole, writing
+from surgseg_ros.core.files import cleaned_up, make_folder, remove_empty, write_whole, writing
 from surgseg_ros.core.gates import FROZEN, OFF, REFUSE
 from surgseg_ros.core.pipeline import CameraPipeline, PipelineSettings
 from surgseg_ros.core.results import Decision, FrameResult, InputFrame
@@ -26,7 +26,7 @@ from surgseg_ros.evaluation.frames import Source, report_losses, write_png
 from surgseg_ros.evaluation.instrument_folders import OF_INSTRUMENTS, write_instruments
 from surgseg_ros.evaluation.layout import MASK_FOLDER, FrameError
 from surgseg_ros.evaluation.predict_totals import Failure, Totals
-from surgseg_ros.evaluation.stereo import Locator, in_step
+from surgseg_ros.evaluation.stereo import Locator, group_frames
 
 RECORD_FILE: Final = 'predict.json'
 """File that records the model and settings of the masks beside it, which must not be mixed."""
@@ -187,20 +187,20 @@ def nothing_without_masks(output: Path) -> Iterator[None]:
     record = output / RECORD_FILE
     is_ours = not record.exists() or _is_alone(record)
 
-    def tidy() -> None:
+    def clean_up() -> None:
         if is_ours and not any(output.glob('video_*/**/*.png')):
             record.unlink(missing_ok=True)
         remove_empty(
             [*output.glob('video_*'), *output.glob('video_*/*'), *output.glob('video_*/*/*')]
         )
 
-    with tidied(tidy):
+    with cleaned_up(clean_up):
         yield
 
 
 class _View:
     """
-    The frames of a video, or of an eye of one, and the state of its camera.
+    The frames of a video, or of one camera of a stereo video, and the state of its pipeline.
 
     :param source: the frames.
     :param folder: folder for the masks and, beside them, the instruments.
@@ -248,9 +248,9 @@ def predict(
     """
     totals = Totals()
     with tqdm(total=sum(map(len, sources)), unit='frame', leave=False) as bar:
-        for name, eyes in groupby(sources, lambda source: source.name.split('/')[0]):
+        for name, cameras in groupby(sources, lambda source: source.name.split('/')[0]):
             bar.set_description(name)
-            views = [_begin(segmenter, source, output, predict_options) for source in eyes]
+            views = [_begin(segmenter, source, output, predict_options) for source in cameras]
             if predict_options.needs_earlier_frames and not all(x.is_done for x in views):
                 for view in views:
                     view.done = set()
@@ -268,7 +268,7 @@ def predict(
 
 
 class _Decided(NamedTuple):
-    """Path of a frame's mask, its decision, and whether it is of the first eye."""
+    """Path of a frame's mask, its decision, and whether it is of the first camera."""
 
     path: Path
     decision: Decision
@@ -278,8 +278,8 @@ class _Decided(NamedTuple):
 def _decide(
     segmenter: Segmenter, views: Sequence[_View], predict_options: PredictOptions
 ) -> Iterator[list[_Decided]]:
-    """Run the pipelines; frames of both eyes with the same number are yielded together."""
-    for number, frames in in_step([view.read() for view in views]):
+    """Run the pipelines; frames of both cameras with the same number are yielded together."""
+    for number, frames in group_frames([view.read() for view in views]):
         decided = []
         for place, (image, is_after_gap) in frames:
             view = views[place]

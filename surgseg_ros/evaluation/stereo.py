@@ -13,7 +13,7 @@ from surgseg_ros.core.calibration_files import CALIBRATION_FILE, read_stereo_cal
 from surgseg_ros.core.results import Decision, FrameResult
 from surgseg_ros.core.stereo import CameraResult, LocatedInstrument, locate_instruments
 from surgseg_ros.core.stereo_calibration import StereoError
-from surgseg_ros.evaluation.layout import find_eyes, find_videos, official_name
+from surgseg_ros.evaluation.layout import find_cameras, find_videos, official_name
 
 T = TypeVar('T')
 
@@ -24,7 +24,7 @@ class Locator:
     """
     Finds tips and axes in the frames of stereo videos whose images are rectified.
 
-    :param root: the data set; videos without calibrations of both eyes are left out.
+    :param root: the data set; videos without calibrations of both cameras are left out.
     :raises StereoError: if a calibration cannot be used.
     """
 
@@ -33,24 +33,24 @@ class Locator:
         self._calibrations = {}
         self._reasons = Counter[str]()
         for video in find_videos(root):
-            files = [eye / CALIBRATION_FILE for eye in find_eyes(video).values()]
+            files = [camera / CALIBRATION_FILE for camera in find_cameras(video).values()]
             if files and all(file.is_file() for file in files):
                 name = official_name(video.name)
                 self._calibrations[name] = read_stereo_calibration(*files)
 
-    def locate(self, video: str, eyes: Sequence[Decision]) -> list[LocatedInstrument]:
+    def locate(self, video: str, cameras: Sequence[Decision]) -> list[LocatedInstrument]:
         """
         Find the 3-D positions of instruments; empty without a calibration or a decision.
 
         :param video: name of the video.
-        :param eyes: the results of one frame, in the order of EYES.
+        :param cameras: the results of one frame, in the order of EYES.
         :return: as `locate_instruments` returns them.
         """
         calibration = self._calibrations.get(video)
         seen = [
-            CameraResult(eye.mask, eye.instruments, eye.segmentation.roi)
-            for eye in eyes
-            if isinstance(eye, FrameResult) and eye.is_decided
+            CameraResult(camera.mask, camera.instruments, camera.segmentation.roi)
+            for camera in cameras
+            if isinstance(camera, FrameResult) and camera.is_decided
         ]
         if calibration is None or len(seen) < _BOTH:
             return []
@@ -65,17 +65,19 @@ class Locator:
         return '; '.join(f'nothing in 3-D ({n} times): {x}' for x, n in self._reasons.items())
 
 
-def in_step(eyes: Sequence[Iterable[tuple[Any, T]]]) -> Iterator[tuple[Any, list[tuple[int, T]]]]:
+def group_frames(
+    cameras: Sequence[Iterable[tuple[Any, T]]],
+) -> Iterator[tuple[Any, list[tuple[int, T]]]]:
     """
-    Group the frames of several eyes by their numbers or names.
+    Group the frames of several cameras by their numbers or names.
 
-    :param eyes: for each eye, pairs of an ascending number or name and any data.
-    :return: each number or name, with the indices and data of the eyes that have it.
+    :param cameras: for each camera, pairs of an ascending number or name and any data.
+    :return: each number or name, with the indices and data of the cameras that have it.
     """
 
-    def placed(place: int, eye: Iterable[tuple[Any, T]]) -> Iterator[tuple[Any, int, T]]:
-        return ((number, place, frame) for number, frame in eye)
+    def placed(place: int, camera: Iterable[tuple[Any, T]]) -> Iterator[tuple[Any, int, T]]:
+        return ((number, place, frame) for number, frame in camera)
 
-    both = merge(*(placed(*eye) for eye in enumerate(eyes)), key=itemgetter(0, 1))
+    both = merge(*(placed(*camera) for camera in enumerate(cameras)), key=itemgetter(0, 1))
     for number, frames in groupby(both, key=itemgetter(0)):
         yield number, [(place, frame) for _, place, frame in frames]

@@ -216,11 +216,11 @@ def find_error(precision: str, agreement: dict[str, Any]) -> str:
             f'{agreement["frames"]} held-out frames, by more than {LARGEST_MIOU_LOSS}: '
             'calibrate with more frames and videos (--frames), or use --precision bf16'
         )
-    least = min(agreement['class_agreement'], agreement['class_agreement_at_input_size'])
-    if least >= LEAST_CLASS_AGREEMENT:
+    minimum = min(agreement['class_agreement'], agreement['class_agreement_at_input_size'])
+    if minimum >= LEAST_CLASS_AGREEMENT:
         return ''
     return (
-        f'{least:.5f} of the pixels of {agreement["frames"]} held-out frames have the class of '
+        f'{minimum:.5f} of the pixels of {agreement["frames"]} held-out frames have the class of '
         f'the original, less than {LEAST_CLASS_AGREEMENT}'
         + ('' if precision == 'f32' else ': use --precision f32')
     )

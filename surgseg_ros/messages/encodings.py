@@ -91,14 +91,14 @@ class Encoding(NamedTuple):
         pixel_bytes) if `planes` is 1, else all planes with their padding, (H * planes, step).
     :param planes: size of the data divided by step x height.
     :param multiple_px: height and width must be multiples of these, since pixels share samples.
-    :param least_px: minimum height and width.
+    :param min_px: minimum height and width.
     """
 
     pixel_bytes: int
     to_rgb: Callable[[RgbArray, int], RgbArray]
     planes: Fraction = Fraction(1)
     multiple_px: tuple[int, int] = (1, 1)
-    least_px: int = 1
+    min_px: int = 1
 
 
 def _limited_range_bt601() -> NDArray[np.float64]:
@@ -160,7 +160,7 @@ def _full_chroma(rows: RgbArray, width: int) -> RgbArray:
 
 def _mosaic(code: int) -> Encoding:
     """Define a Bayer encoding; OpenCV returns black if there are only two rows or columns."""
-    return Encoding(1, partial(_packed, code, 1), least_px=3)
+    return Encoding(1, partial(_packed, code, 1), min_px=3)
 
 
 def _pairs(code: int) -> Encoding:
@@ -239,10 +239,10 @@ def check_form(encoding: Encoding, name: str, height: int, width: int) -> None:
         even = 'width and height' if rows > 1 else 'width'
         text = f'an image of {width}x{height} cannot be {name}, whose pixels share their colour'
         raise ImageError(f'{text}: publish an even {even}, or rgb8', 'conversion')
-    if min(height, width) < encoding.least_px:
+    if min(height, width) < encoding.min_px:
         text = f'an image of {width}x{height} is too small for {name}'
-        least = encoding.least_px
-        raise ImageError(f'{text}: publish at least {least}x{least}, or rgb8', 'conversion')
+        minimum = encoding.min_px
+        raise ImageError(f'{text}: publish at least {minimum}x{minimum}, or rgb8', 'conversion')
 
 
 _STORED: Final = re.compile(r'compressed\s+(\w+)')

@@ -66,7 +66,7 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
     try:
         _check_installed(NEEDED_LATER)
         with importing():  # after signals are blocked: it takes a second
-            from surgseg_ros.node.lifecycle import PatientExecutor
+            from surgseg_ros.node.lifecycle import ServiceThreadExecutor
             from surgseg_ros.node.middleware import begin_ros
             from surgseg_ros.node.segmenter_node import SegmenterNode
 
@@ -80,7 +80,7 @@ def _run(arguments: list[str], begun: threading.Event, stopped: threading.Event)
     except Exception as error:  # a value of the wrong type, an unreadable file, no middleware
         print(f'segmenter: {error}', file=sys.stderr)
         return 1
-    executor = PatientExecutor()
+    executor = ServiceThreadExecutor()
     executor.add_node(node)
     threading.Thread(target=spin, args=(executor, node, stopped), daemon=True).start()
     if node.settings.autostart:

@@ -122,7 +122,7 @@ _LONG = (ChangeState, Trigger)
 """Services that load a model."""
 
 
-class PatientExecutor(SingleThreadedExecutor):
+class ServiceThreadExecutor(SingleThreadedExecutor):
     """
     Runs callbacks sequentially, except services that load a model, which run in separate threads.
 

@@ -15,10 +15,10 @@ from typing import Final, NamedTuple, Protocol
 
 from surgseg_ros.node.health import Frame
 
-_MOST_WAITING: Final = 5
+_MAX_WAITING: Final = 5
 """Maximum number of waiting frames of a camera, so that a large `pair_wait_ms` is no problem."""
 
-_MOST_MISSES: Final = 5
+_MAX_MISSES: Final = 5
 """Number of consecutive frames without a partner after which frames do not wait."""
 
 
@@ -47,8 +47,8 @@ class FrameQueue(Protocol):
     def add(self, frame: Frame) -> None:
         """Add a frame that has just been received."""
 
-    def pop(self, most: int, now_ns: int) -> tuple[Frame, ...]:
-        """Remove and return the next frames, a Pair or at most `most`; empty if none is due."""
+    def pop(self, maximum: int, now_ns: int) -> tuple[Frame, ...]:
+        """Remove and return the next frames, a Pair or at most `maximum`; empty if none is due."""
 
     def due_ns(self) -> int | None:
         """Return when the next frame is due, by the steady clock; None if no frame is waiting."""
@@ -75,9 +75,9 @@ class NewestOfEach:
             self._dropped(self._slots[frame.camera])
         self._slots[frame.camera] = frame
 
-    def pop(self, most: int, now_ns: int) -> tuple[Frame, ...]:
-        """Remove the frames of the first `most` cameras in the queue."""
-        count = min(most, len(self._slots))
+    def pop(self, maximum: int, now_ns: int) -> tuple[Frame, ...]:
+        """Remove the frames of the first `maximum` cameras in the queue."""
+        count = min(maximum, len(self._slots))
         return tuple(self._slots.popitem(last=False)[1] for _ in range(count))
 
     def due_ns(self) -> int | None:
@@ -101,7 +101,7 @@ class NewestPair:
     The newest pair of two cameras; frames without a partner alone, alternating between cameras.
 
     A pair is kept until a newer one is complete, and comes before single frames. A frame without a
-    usable stamp has no partner. After `_MOST_MISSES` consecutive frames without a partner, the
+    usable stamp has no partner. After `_MAX_MISSES` consecutive frames without a partner, the
     other camera is considered absent: frames are due at once, until two frames arrive that match.
 
     :param pairing: which frames are a pair.
@@ -119,7 +119,7 @@ class NewestPair:
         """Remove all frames, and assume that both cameras are present."""
         self._pair: Pair | None = None
         self._waiting: tuple[deque[Frame], deque[Frame]] = deque(), deque()
-        recent: deque[_Arrival] = deque(maxlen=_MOST_WAITING)
+        recent: deque[_Arrival] = deque(maxlen=_MAX_WAITING)
         self._arrivals = recent, recent.copy()
         self._misses = 0
         self._last_camera = 1
@@ -132,7 +132,7 @@ class NewestPair:
         self._arrivals[frame.camera].append(arrival)
         own, partner = self._waiting[frame.camera], self._partner(frame)
         if partner is None:
-            if len(own) == _MOST_WAITING:  # the oldest frame is treated as a miss
+            if len(own) == _MAX_WAITING:  # the oldest frame is treated as a miss
                 self._dropped(own.popleft())
                 self._misses += 1
             own.append(frame)
@@ -144,14 +144,14 @@ class NewestPair:
         self._remove(partner)
         self._pair = Pair(frame, partner) if frame.camera == 0 else Pair(partner, frame)
 
-    def pop(self, most: int, now_ns: int) -> tuple[Frame, ...]:
+    def pop(self, maximum: int, now_ns: int) -> tuple[Frame, ...]:
         """Remove the pair, or else the newest frame of each camera that has waited long enough."""
         if self._pair is not None:
             pair, self._pair = self._pair, None
             return pair
         in_turn = (1 - self._last_camera, self._last_camera)
         due = (self._newest_due(camera, now_ns) for camera in in_turn)
-        taken = tuple(frame for frame in due if frame is not None)[:most]
+        taken = tuple(frame for frame in due if frame is not None)[:maximum]
         for frame in taken:
             self._remove(frame)
             self._last_camera = frame.camera
@@ -183,7 +183,7 @@ class NewestPair:
         return next(due, None)
 
     def _due_ns(self, frame: Frame) -> int:
-        alone = not frame.stamp_ns or self._misses >= _MOST_MISSES
+        alone = not frame.stamp_ns or self._misses >= _MAX_MISSES
         return frame.received_ns + (0 if alone else self._wait_ns)
 
     def _remove(self, frame: Frame) -> None:
@@ -233,18 +233,18 @@ class Mailbox:
             self._queue.add(frame)
             self._changed.notify()
 
-    def take(self, most: int = 1) -> tuple[Frame, ...]:
+    def take(self, maximum: int = 1) -> tuple[Frame, ...]:
         """
         Wait for a frame, and take it with frames of other cameras that are available.
 
-        :param most: the maximum number of frames, except for pairs.
+        :param maximum: the maximum number of frames, except for pairs.
         :return: a Pair, regardless of the maximum; or the newest frame of each camera, in turn;
             empty if the mailbox is closed.
         """
         with self._changed:
             while not self._closed:
                 now_ns = self._now_ns()
-                if frames := self._queue.pop(most, now_ns):
+                if frames := self._queue.pop(maximum, now_ns):
                     return frames
                 due_ns = self._queue.due_ns()
                 self._changed.wait(None if due_ns is None else max(0, due_ns - now_ns) / 1e9)

@@ -273,7 +273,7 @@ def overridable(node: Node, settings: Settings) -> dict[str, tuple[str, ...]]:
     return policies
 
 
-def slips(node: Node, known: Mapping[str, Sequence[str]]) -> list[str]:
+def find_misspelled(node: Node, known: Mapping[str, Sequence[str]]) -> list[str]:
     """
     Find values given on startup that have no effect, so that a typo is noticed.
 
@@ -289,12 +289,12 @@ def slips(node: Node, known: Mapping[str, Sequence[str]]) -> list[str]:
     ]
     for name in sorted(given):
         if name.startswith(_PREFIX):
-            reported += _slip(name, known)
+            reported += _misspelled(name, known)
             _check(name, given[name].value)
     return [f'{text}: it is ignored' for text in reported]
 
 
-def _slip(name: str, known: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def _misspelled(name: str, known: Mapping[str, Sequence[str]]) -> Iterator[str]:
     entity, _, policy = name.rpartition('.')
     if policy in known.get(entity, ()):
         return

@@ -27,7 +27,7 @@ Maximum time to wait for subscribers of the last status.
 
 A subscriber on a busy machine may be slow; launch kills a process after 5 s.
 """
-_LEAST_RATE_TIME_S: Final = 0.5
+_MIN_RATE_TIME_S: Final = 0.5
 """Minimum time over which rates are computed."""
 
 LEVELS: Final = {
@@ -187,7 +187,7 @@ class StatusReport:
     def _rates(self) -> dict[str, str]:
         counts, now_s = self._health.counts(), time.monotonic()
         elapsed_s = now_s - self._past.time_s
-        if elapsed_s >= _LEAST_RATE_TIME_S:
+        if elapsed_s >= _MIN_RATE_TIME_S:
             self._last_rates = {
                 f'{direction}_hz': (counts[key] - self._past.counts.get(key, 0)) / elapsed_s
                 for direction, key in (('in', 'received'), ('out', 'published'))

@@ -28,7 +28,7 @@ from surgseg_ros.node.other_publishers import (
     check_subscriptions,
 )
 from surgseg_ros.node.outputs import Outputs, prefixed
-from surgseg_ros.node.parameters import Settings, overridable, slips
+from surgseg_ros.node.parameters import Settings, find_misspelled, overridable
 from surgseg_ros.node.reporter import Reporter
 from surgseg_ros.node.stereo_output import StereoOutput, camera_info_topics
 from surgseg_ros.node.worker import Worker
@@ -54,8 +54,8 @@ class SegmenterNode(LifecycleNode):
         super().__init__('segmenter', **options)
         parameters.declare(self)
         self.settings = parameters.read(self)
-        self._slips_reported: set[str] = set()
-        self._report_slips()
+        self._reported_misspelled: set[str] = set()
+        self._report_misspelled()
         self.add_on_set_parameters_callback(self._on_parameters)
         self._generation = Generation()
         self._models = ModelSlot(
@@ -130,7 +130,7 @@ class SegmenterNode(LifecycleNode):
 
     def _configure(self) -> None:
         self.settings = settings = parameters.read(self)
-        self._report_slips()  # topics and cameras may have changed since startup
+        self._report_misspelled()  # topics and cameras may have changed since startup
         self._reporter.set_cameras(settings.cameras)
         self._reporter.report_inactive(ReasonCode.CONFIGURING, 'configuring')
         if not settings.model:
@@ -318,12 +318,12 @@ class SegmenterNode(LifecycleNode):
         check_subscriptions(self._subscribers, limit_s, self.get_logger())
         check_other_publishers(self._channels, self._others, self.get_logger())
 
-    def _report_slips(self) -> None:
+    def _report_misspelled(self) -> None:
         """Warn once about each value that was given on startup and has no effect."""
         known = overridable(self, self.settings)
-        for text in slips(self, known):
-            if text not in self._slips_reported:
-                self._slips_reported.add(text)
+        for text in find_misspelled(self, known):
+            if text not in self._reported_misspelled:
+                self._reported_misspelled.add(text)
                 self.get_logger().warning(text)
 
     def _is_unchanged(self, parameter: Any) -> bool:

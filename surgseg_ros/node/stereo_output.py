@@ -35,7 +35,7 @@ DETECTIONS_3D_TOPIC: Final = 'detections_3d'
 _INFO_BYTES: Final = 10_000
 """Maximum size of a camera_info; larger messages are ignored."""
 
-_MOST_REPORTED: Final = 20
+_MAX_REPORTED: Final = 20
 
 
 def camera_info_topics(images: Sequence[str], views: Sequence[str] = ()) -> tuple[str, ...]:
@@ -192,6 +192,6 @@ class StereoOutput:
     def _report(self, reason: str) -> None:
         """Log a reason once, and store it for the diagnostics."""
         self.state = reason
-        if reason not in self._reported and len(self._reported) < _MOST_REPORTED:
+        if reason not in self._reported and len(self._reported) < _MAX_REPORTED:
             self._reported.add(reason)
             self._node.get_logger().warning(f'nothing on detections_3d: {reason} (reported once)')

@@ -309,7 +309,7 @@ _SHEET_COLUMNS: Final = 4
 _SHEET_PX: Final = _SHEET_COLUMNS * SHEET_IMAGE_PX
 """Width of a data sheet."""
 
-_LEAST_SHARE: Final = 1e-6
+_MIN_SHARE: Final = 1e-6
 """Start of the logarithmic axis of the pixels' shares."""
 
 
@@ -335,7 +335,7 @@ def data_sheet(
     with chart_style():
         figure = Figure((_SHEET_PX * PX, whole * PX), dpi=1 / PX)
         bottom, height = 1 - (bars_px - 45) / whole, (bars_px - 90) / whole
-        left = figure.add_axes((0.1, bottom, 0.38, height), xscale='log', xlim=(_LEAST_SHARE, 1))
+        left = figure.add_axes((0.1, bottom, 0.38, height), xscale='log', xlim=(_MIN_SHARE, 1))
         _draw_shares(left, 'pixels (logarithmic)', pixel_share, 4)
         right = figure.add_axes((0.56, bottom, 0.38, height), xlim=(0, 1))
         _draw_shares(right, f'{frame_count} frames', frame_share, 1)

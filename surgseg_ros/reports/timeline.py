@@ -16,12 +16,12 @@ from surgseg_ros.reports.pages import INK, LINE, PX, Array, chart_style, svg_fro
 GAP: Final = 6
 """A step that is more than this many times longer than usual is a gap."""
 
-_MOST_BINS: Final = 480
+_MAX_BINS: Final = 480
 _WIDTH_PX, _LEFT_PX, _RIGHT_PX = 1130, 150, 1104
 _TOP_PX, _BETWEEN_PX, _BOTTOM_PX, _ROW_PX = 8, 20, 34, 17
-_LEAST_SHARE: Final = 0.4
+_MIN_SHARE: Final = 0.4
 """Minimum opacity of a class that is only in few of the frames of a bin."""
-_LEAST_WIDTH_PX: Final = 1.0
+_MIN_WIDTH_PX: Final = 1.0
 _KNOWN: Final = '#e9edf2'
 
 
@@ -109,9 +109,9 @@ def timeline(
 
 
 def _sentence(curve: Curve, at: Array, unit: str) -> str:
-    least = int(np.nanargmin(curve.values))
-    mean, low = np.nanmean(curve.values), curve.values[least]
-    return f'{curve.name}: {mean:.3f} on average, least {low:.3f} at {unit} {at[least]:.6g}.'
+    minimum = int(np.nanargmin(curve.values))
+    mean, low = np.nanmean(curve.values), curve.values[minimum]
+    return f'{curve.name}: {mean:.3f} on average, minimum {low:.3f} at {unit} {at[minimum]:.6g}.'
 
 
 def _draw_panel(axes: Axes, at: Array, panel: Panel) -> None:
@@ -149,7 +149,7 @@ def _draw_rows(axes: Axes, at: Array, rows: Sequence[Row]) -> None:
             bins, known = _known(at, values)
             share = bins.mean(known)
             shades = np.tile(to_rgba(colour), (len(share), 1))
-            shades[:, 3] = np.where(share > 0, np.maximum(share, _LEAST_SHARE), 0)
+            shades[:, 3] = np.where(share > 0, np.maximum(share, _MIN_SHARE), 0)
             _boxes(axes, bins, top, top + height, to_rgba(_KNOWN))
             _boxes(axes, bins, top, top + height, shades)
 
@@ -158,8 +158,8 @@ def _boxes(
     axes: Axes, bins: 'Bins', low: Array | float, high: Array | float, colours: object
 ) -> None:
     """Fill a box for each bin, as an image within the SVG, whose size is bounded."""
-    least = (axes.get_xlim()[1] - axes.get_xlim()[0]) * _LEAST_WIDTH_PX / (_RIGHT_PX - _LEFT_PX)
-    right = np.maximum(bins.right, bins.left + least)
+    minimum = (axes.get_xlim()[1] - axes.get_xlim()[0]) * _MIN_WIDTH_PX / (_RIGHT_PX - _LEFT_PX)
+    right = np.maximum(bins.right, bins.left + minimum)
     corners = ((bins.left, low), (bins.left, high), (right, high), (right, low))
     vertices = [np.stack(np.broadcast_arrays(*corner), 1) for corner in corners]
     axes.add_collection(
@@ -184,16 +184,16 @@ class Bins:
     A bin ends where the next one starts, but does not cover a gap.
 
     :param at: (N,) ascending positions of the frames; if empty, there are no bins.
-    :param most: maximum number of bins; gaps may add half as many.
+    :param maximum: maximum number of bins; gaps may add half as many.
     """
 
-    def __init__(self, at: Array, most: int = _MOST_BINS) -> None:
+    def __init__(self, at: Array, maximum: int = _MAX_BINS) -> None:
         """Divide the frames evenly, and at gaps."""
         steps = np.diff(at)
         step = float(np.median(steps)) if steps.size else 1.0
         gaps = np.flatnonzero(steps > GAP * step) + 1
-        even = np.linspace(0, len(at), min(len(at), most), endpoint=False).astype(int)
-        self._starts = np.union1d(even, gaps if len(gaps) <= most // 2 else gaps[:0])
+        even = np.linspace(0, len(at), min(len(at), maximum), endpoint=False).astype(int)
+        self._starts = np.union1d(even, gaps if len(gaps) <= maximum // 2 else gaps[:0])
         self._sizes = np.diff(self._starts, append=len(at))
         ends = self._starts + self._sizes
         self.left = at[self._starts]

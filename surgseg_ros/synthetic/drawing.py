@@ -343,7 +343,7 @@ class Canvas:
             (box[0] + box[2], width),
             (box[1] + box[3], height),
         )
-        edges = [min(math.floor(edge * small), most) for edge, most in corners]
+        edges = [min(math.floor(edge * small), maximum) for edge, maximum in corners]
         self._darken(dark * np.float32(depth / 255), small, edges)
 
     def _darken(self, dark: FloatImage, small: float, edges: Sequence[int]) -> None:

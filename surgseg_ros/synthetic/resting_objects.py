@@ -120,8 +120,8 @@ class Catheter:
             colours[np.abs(across - self._line) < 0.1] *= np.float32(0.55)
             if not self._eye:
                 return colours
-            eye = np.hypot((along - 1.6 * half) / half, (across - 0.25) * 1.7) < 0.55
-            colours[eye] = (70, 34, 22)
+            hole = np.hypot((along - 1.6 * half) / half, (across - 0.25) * 1.7) < 0.55
+            colours[hole] = (70, 34, 22)
             return colours
 
         curve = self._curve(time_s)

@@ -39,7 +39,7 @@ from surgseg_ros.synthetic.tissue import Tissue
 from surgseg_ros.synthetic.tools import NeedleHolder, Suction, Tool
 from surgseg_ros.synthetic.truth import TrueInstrument, Truth, true_geometry
 
-LEAST_SIDE_PX: Final = 64
+MIN_SIDE_PX: Final = 64
 """In a smaller image, needles would not be visible."""
 
 _TOOL_SHARES: Final = (0.03, 0.12, 0.52, 0.25, 0.08)
@@ -81,7 +81,7 @@ class Scene:
     :param size: (height, width) of the image in pixels; it only changes the scale of the scene.
     :param rate_hz: frames per second.
     :param touching: whether the scene has robotic tools that touch or cross in most frames.
-    :param stereo: whether the second eye can be drawn, too.
+    :param stereo: whether the second camera can be drawn, too.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class Scene:
         touching: bool = False,
         stereo: bool = False,
     ) -> None:
-        if min(size) < LEAST_SIDE_PX:
-            raise ValueError(f'size {size!r} is too small: use at least {LEAST_SIDE_PX} pixels')
+        if min(size) < MIN_SIDE_PX:
+            raise ValueError(f'size {size!r} is too small: use at least {MIN_SIDE_PX} pixels')
         if not rate_hz > 0:
             raise ValueError(f'rate {rate_hz!r} must be above zero')
         self._seed = seed
@@ -108,40 +108,40 @@ class Scene:
         held = [item.held for item in self._items if isinstance(item, Tool) and item.held]
         self._numbers = {item: number for number, item in enumerate([*self._items, *held], 1)}
 
-    def frame(self, index: int, eye: int = 0) -> Frame:
+    def frame(self, index: int, camera: int = 0) -> Frame:
         """
         Draw a frame.
 
         :param index: its number, from 0.
-        :param eye: 0; in a stereo scene also 1, the eye to the right.
+        :param camera: 0; in a stereo scene also 1, the camera to the right.
         :return: image and mask.
         """
         time_s = index / self._rate_hz
-        shift = self._depths.tissue_shift(eye) if self._depths else 0.0
+        shift = self._depths.tissue_shift(camera) if self._depths else 0.0
         canvas = Canvas(self._tissue.draw(time_s, shift))
         for item in self._items:
-            patches = self._patches(item, time_s, eye)
+            patches = self._patches(item, time_s, camera)
             canvas.shadow(patches, (item.lift * 0.5, item.lift), 0.3 * item.lift + 0.004, 0.5)
             for patch in patches:
                 canvas.paint(patch, self._number(item, patch))
             before = np.array(item.anchor(time_s - self._exposure_s))
             motion = (np.array(item.anchor(time_s)) - before) * self._view.height
             canvas.smear(patches, (float(motion[0]), float(motion[1])))
-        noise = self._rng(4, index, eye) if eye else self._rng(4, index)
+        noise = self._rng(4, index, camera) if camera else self._rng(4, index)
         image = self._camera.expose(canvas.image, time_s, noise)
         if self._camera.window is not None:
             outside = self._camera.window[..., 0] < 128
             canvas.mask[outside], canvas.instances[outside] = labels.BACKGROUND, 0
         return Frame(image, canvas.mask, canvas.instances)
 
-    def _patches(self, item: Item, time_s: float, eye: int) -> list[Patch]:
-        """Draw an object as seen by an eye."""
+    def _patches(self, item: Item, time_s: float, camera: int) -> list[Patch]:
+        """Draw an object as seen by a camera."""
         view, sigma_px = self._view, item.defocus * self._view.height
         patches = [defocused(patch, sigma_px, view) for patch in item.draw(time_s)]
         if self._depths is None:
             return patches
         plane = self._depths.plane(item, time_s)
-        return seen([seen_by(patch, plane, eye, view) for patch in patches])
+        return seen([seen_by(patch, plane, camera, view) for patch in patches])
 
     def truth(self, index: int, instances: NDArray[np.uint8]) -> tuple[TrueInstrument, ...]:
         """
@@ -256,7 +256,7 @@ class VideoSet(NamedTuple):
     :param jpeg: whether images are JPEG; otherwise PNG, as masks always are.
     :param touching: whether robotic tools touch or cross in most frames, see `Scene`.
     :param instruments: whether to write the ground truth of the instruments, too.
-    :param stereo: whether to draw two eyes.
+    :param stereo: whether to draw two cameras.
     """
 
     videos: int
@@ -301,8 +301,8 @@ def draw_videos(wanted: VideoSet, output: Path, workers: int) -> None:
 
     The ground truth of the instruments, if requested, is in `video_01/instances/000000000.png` and
     `video_01/instruments/000000000.json`; a number means the same instrument in all frames. In a
-    stereo video, each eye has these folders and its calibration in a folder of its own,
-    `video_01/left` and `video_01/right`; the ground truth is that of the left eye.
+    stereo video, each camera has these folders and its calibration in a folder of its own,
+    `video_01/left` and `video_01/right`; the ground truth is that of the left camera.
 
     :param wanted: the videos.
     :param output: the data set's folder.
@@ -351,13 +351,13 @@ def _draw(job: Job) -> int:
     scene = _scene(job.scene_seed, job.size, job.rate_hz, job.touching, job.stereo)
     folders = [job.folder / name for name in EYES] if job.stereo else [job.folder]
     for index in job.indices:
-        for eye, folder in enumerate(folders):
-            frame = scene.frame(index, eye)
+        for camera, folder in enumerate(folders):
+            frame = scene.frame(index, camera)
             _write(folder / 'rgb' / f'{index:09d}{job.image_suffix}', frame.image[..., ::-1])
             _write(folder / 'segmentation' / f'{index:09d}.png', frame.mask)
             if job.instruments:
                 _write(folder / INSTANCES_FOLDER / f'{index:09d}.png', frame.instances)
-            if job.instruments and not eye:
+            if job.instruments and not camera:
                 path = folder / INSTRUMENTS_FOLDER / f'{index:09d}.json'
                 _replace(path, _describe(scene.truth(index, frame.instances)))
     return len(job.indices)

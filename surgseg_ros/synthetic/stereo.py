@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The second eye of a drawn endoscope.
+The second camera of a drawn endoscope.
 
 Each object lies in a plane. Its inverse depth is then linear in image coordinates, and the image
-of the second eye is that of the first, sheared and shifted. Both are ideal pinhole cameras.
+of the second camera is that of the first, sheared and shifted. Both are ideal pinhole cameras.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ FOCAL: Final = 1500 / 1080
 """Focal length in units: 1500 pixels at 1080p."""
 
 NEAREST_M: Final = 0.03
-"""Smallest depth; it limits what the second eye sees beyond the border of the first image."""
+"""Smallest depth; it limits what the second camera sees beyond the border of the first image."""
 
 TOOL_DEPTHS_M: Final = (0.06, 0.15)
 """Range of depths of the ends of shafts."""
@@ -90,9 +90,9 @@ class Depths:
         self.tissue_m = float(rng.uniform(*TISSUE_DEPTHS_M))
         self._ends_m = dict(zip(items, sorted(rng.uniform(*TOOL_DEPTHS_M, len(items)))[::-1]))
 
-    def tissue_shift(self, eye: int) -> float:
-        """Return the disparity of the tissue for an eye, in units; 0 for eye 0."""
-        return eye * shift_of(1 / self.tissue_m)
+    def tissue_shift(self, camera: int) -> float:
+        """Return the disparity of the tissue for a camera, in units; 0 for camera 0."""
+        return camera * shift_of(1 / self.tissue_m)
 
     def plane(self, item: Item, time_s: float) -> Plane:
         """
@@ -113,26 +113,26 @@ def shift_of(inverse_m: float) -> float:
 
 
 def beyond_px(height: int) -> int:
-    """Return the number of columns beyond the right border of the first image that eye 1 sees."""
+    """Return how many columns beyond the right border of the first image camera 1 sees."""
     return int(np.ceil(shift_of(1 / NEAREST_M) * height)) + 1
 
 
-def seen_by(patch: Patch, plane: Plane, eye: int, view: View) -> Patch | None:
+def seen_by(patch: Patch, plane: Plane, camera: int, view: View) -> Patch | None:
     """
-    Draw a patch as seen by an eye.
+    Draw a patch as seen by a camera.
 
-    :param patch: as seen by the first eye, also beyond the right border of its image.
+    :param patch: as seen by the first camera, also beyond the right border of its image.
     :param plane: the plane of the patch.
-    :param eye: 0 or 1.
+    :param camera: 0 or 1.
     :param view: the image.
     :return: the patch, cropped to the image; None outside of it.
     """
     height, width = patch.rgba.shape[:2]
-    if not eye:
+    if not camera:
         seen = min(width, view.width - patch.x)
         return None if seen < 1 else _map(patch, lambda image: image[:, :seen])
     scale = FOCAL * BASELINE_M
-    # From a pixel of the second eye to one of the first: x = (x' + shift at (0, y)) / share.
+    # From a pixel of the second camera to one of the first: x = (x' + shift at (0, y)) / share.
     share = 1 - scale * plane.along_x
     rows = (patch.y + np.array([0.0, height - 1.0]) + 0.5) / view.height
     offsets = scale * (plane.inverse_m + plane.along_y * rows) * view.height

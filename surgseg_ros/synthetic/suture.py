@@ -212,8 +212,8 @@ def _soft_curve(rng: Generator, view: View) -> Points:
     stride = float(rng.uniform(0.7, 1.6)) / count
     point = np.array([rng.uniform(0.25, 0.75) * view.aspect, rng.uniform(0.25, 0.75)])
     heading = float(rng.uniform(0, 2 * np.pi))
-    most = float(rng.choice([0.1, 0.24]))  # the second makes loops
-    bends = [Wander(rng, -most, most, float(rng.uniform(25, 70))) for _ in range(2)]
+    maximum = float(rng.choice([0.1, 0.24]))  # the second makes loops
+    bends = [Wander(rng, -maximum, maximum, float(rng.uniform(25, 70))) for _ in range(2)]
     points = []
     for i in range(count):
         points.append(point.copy())

@@ -203,10 +203,10 @@ class JawKind(NamedTuple):
     A kind of end effector; lengths and widths are shares of the shaft's width.
 
     :param share: relative frequency.
-    :param length: (least, greatest) of a jaw.
-    :param base: (least, greatest) thickness of a jaw at its root.
-    :param tip: (least, greatest) thickness at its end.
-    :param bend: (least, greatest) sideways bend of the end, as a share of the length.
+    :param length: (minimum, maximum) of a jaw.
+    :param base: (minimum, maximum) thickness of a jaw at its root.
+    :param tip: (minimum, maximum) thickness at its end.
+    :param bend: (minimum, maximum) sideways bend of the end, as a share of the length.
     :param hole: whether each jaw has a hole.
     :param teeth: whether the edge that grips is serrated.
     :param blades: number of jaws.

@@ -39,7 +39,7 @@ class ToolMotion:
     :param rng: source of the port and the motion.
     :param view: the image.
     :param bearing: direction of the port from the image's middle, in radians.
-    :param depth: (least, greatest) distance of the tip from the middle towards the port, as a
+    :param depth: (minimum, maximum) distance of the tip from the middle towards the port, as a
         share of the way to the border; negative values are beyond the middle.
     """
 

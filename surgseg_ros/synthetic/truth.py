@@ -44,7 +44,7 @@ class TrueInstrument:
     :param number: value of its pixels in `Frame.instances`; the same in all frames of the scene.
     :param label: a key of LABELS.
     :param geometry: its keypoints; `is_hidden` is set if none of its pixels is near.
-    :param tip_m: x, y and z of its tip in the first eye's optical frame, in a stereo scene.
+    :param tip_m: x, y and z of its tip in the first camera's optical frame, in a stereo scene.
     :param axis: unit vector along its shaft to the tip, in the same frame.
     """
 

@@ -233,22 +233,22 @@ def _smoke(view: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
     return _u8(cv2.blendLinear(view, grey, 1 - alpha, alpha))
 
 
-def _colour(view: NDArray[np.uint8], most: float, rng: Generator) -> NDArray[np.uint8]:
+def _colour(view: NDArray[np.uint8], maximum: float, rng: Generator) -> NDArray[np.uint8]:
     """Change brightness, contrast, saturation and white balance by one matrix."""
-    brightness, contrast, saturation = rng.uniform(-1, 1, 3) * most
-    gains = (1 + rng.uniform(-1, 1, 3) * most / 2) * (1 + contrast)
+    brightness, contrast, saturation = rng.uniform(-1, 1, 3) * maximum
+    gains = (1 + rng.uniform(-1, 1, 3) * maximum / 2) * (1 + contrast)
     matrix = gains[:, None] * ((1 + saturation) * np.eye(3) - saturation * _LUMA)
     offset = np.full(3, 127.5 * (brightness - contrast))
     return _u8(cv2.transform(view, np.column_stack([matrix, offset])))
 
 
-def _noise(view: NDArray[np.uint8], most: float, rng: Generator) -> NDArray[np.uint8]:
+def _noise(view: NDArray[np.uint8], maximum: float, rng: Generator) -> NDArray[np.uint8]:
     """Add a random part of a noise tile: drawing new noise would take longer than all the rest."""
     height, width = view.shape[:2]
     tile = _noise_tile(height + _TILE_MARGIN_PX, width + _TILE_MARGIN_PX)
     top, left = (int(start) for start in rng.integers(0, _TILE_MARGIN_PX, 2))
     part = tile[top : top + height, left : left + width]
-    share = rng.uniform(-1, 1) * most / _TILE_DEVIATION
+    share = rng.uniform(-1, 1) * maximum / _TILE_DEVIATION
     return _u8(cv2.addWeighted(view, 1, part, share, 0, dtype=cv2.CV_8U))
 
 
@@ -260,9 +260,9 @@ def _noise_tile(height: int, width: int) -> NDArray[np.int8]:
     return tile
 
 
-def _gamma(view: NDArray[np.uint8], most: float, rng: Generator) -> NDArray[np.uint8]:
+def _gamma(view: NDArray[np.uint8], maximum: float, rng: Generator) -> NDArray[np.uint8]:
     """Apply a tone curve with a random exponent."""
-    exponent = float(np.exp(rng.uniform(-1, 1) * np.log1p(most)))
+    exponent = float(np.exp(rng.uniform(-1, 1) * np.log1p(maximum)))
     curve = 255 * (np.arange(256) / 255) ** exponent
     return _u8(cv2.LUT(view, np.rint(curve).astype(np.uint8)))
 
@@ -272,7 +272,7 @@ def _u8(array: ArrayLike) -> NDArray[np.uint8]:
     return np.asarray(array, np.uint8)
 
 
-_LEAST_PX: Final = 8
+_MIN_PX: Final = 8
 """A class with fewer pixels in a frame is treated as absent from it."""
 
 
@@ -303,7 +303,7 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self._augmentation = augmentation
         self._crop_size = crop_size
         self._seed = seed
-        shown = [np.flatnonzero(px >= _LEAST_PX) for px in frames.class_px.T]
+        shown = [np.flatnonzero(px >= _MIN_PX) for px in frames.class_px.T]
         self._showing = {n: shown[n] for n in range(1, CLASS_COUNT) if len(shown[n])}
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -349,7 +349,7 @@ def _thresholds(spec: ModelSpec, margins: Any) -> str:
 The least region is a share of the image, for optional filtering; the mask itself is not filtered.
 The margin is the lead in logits that the class needs over the next one; it is in the weights.
 
-{table(['class', 'least region, %', 'margin'][:kept], [row[:kept] for row in rows])}"""
+{table(['class', 'minimum region, %', 'margin'][:kept], [row[:kept] for row in rows])}"""
 
 
 def _listed(title: str, names: Any) -> str:

@@ -282,9 +282,9 @@ def _load_encoder(encoder: nn.Module, path: Path, name: str) -> None:
     weights = _read_tensors(path)
     wanted = target.state_dict()
     unknown = [k for k in weights if k not in wanted and not k.startswith(_CLASSIFIERS)]
-    misshapen = [k for k in weights if k in wanted and weights[k].shape != wanted[k].shape]
+    wrong_shape = [k for k in weights if k in wanted and weights[k].shape != wanted[k].shape]
     missing = [k for k in wanted if k not in weights and not k.endswith('num_batches_tracked')]
-    for what, keys in (('unknown', unknown), ('wrong shape', misshapen), ('missing', missing)):
+    for what, keys in (('unknown', unknown), ('wrong shape', wrong_shape), ('missing', missing)):
         if keys:
             raise ModelError(
                 f'encoder_weights {str(path)!r} are not those of {name!r}: {what} '

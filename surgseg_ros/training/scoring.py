@@ -19,8 +19,8 @@ from surgseg_ros.core.runtimes import Runtime, TorchRuntime
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.evaluation.calibration import (
     BINS,
-    LeastMargins,
-    LeastRegions,
+    MinimumMargins,
+    MinimumRegions,
     Reliability,
     Temperature,
 )
@@ -63,9 +63,9 @@ def tune_and_score(
     runtime = TorchRuntime(spec, weights, device)
     spec = dataclasses.replace(spec, temperature=tune_temperature(runtime, spec, frames))
     segmenter = Segmenter(spec, runtime)
-    least = tune_least_region(segmenter, frames)
-    scores = {**spec.scores, name: score(segmenter, frames, least)}
-    return dataclasses.replace(spec, least_region=least, scores=scores), weights
+    minimum = tune_least_region(segmenter, frames)
+    scores = {**spec.scores, name: score(segmenter, frames, minimum)}
+    return dataclasses.replace(spec, least_region=minimum, scores=scores), weights
 
 
 def tune_margins(runtime: Runtime, spec: ModelSpec, frames: Frames) -> tuple[float, ...]:
@@ -77,7 +77,7 @@ def tune_margins(runtime: Runtime, spec: ModelSpec, frames: Frames) -> tuple[flo
     :param frames: frames for tuning.
     :return: margin per class, in logits; 0 for the background.
     """
-    margins = LeastMargins()
+    margins = MinimumMargins()
     for truth, logits in _fitted(runtime, spec, frames, 'margins'):
         margins.add(truth, logits)
     return margins.tune()
@@ -148,19 +148,19 @@ def tune_least_region(segmenter: Segmenter, frames: Frames) -> tuple[float, ...]
     :param frames: frames for tuning.
     :return: minimum area per class, as a share of the image, as in ModelSpec.
     """
-    regions = LeastRegions()
-    for _, image, truth in _reported(frames, 'least regions'):
+    regions = MinimumRegions()
+    for _, image, truth in _reported(frames, 'minimum regions'):
         regions.add(truth, segmenter.segment(image).mask)
     return regions.tune()
 
 
-def score(segmenter: Segmenter, frames: Frames, least: Sequence[float]) -> dict[str, Any]:
+def score(segmenter: Segmenter, frames: Frames, minimum: Sequence[float]) -> dict[str, Any]:
     """
     Score by the official definition, at the original size of the video.
 
     :param segmenter: the model.
     :param frames: frames for scoring.
-    :param least: minimum region per class for the filtered scores.
+    :param minimum: minimum region per class for the filtered scores.
     :return: `videos`, `frames` (their numbers); `floor`, the scores of a prediction of
         background only: `mIoU`, `mNSD`, `score`; `class_floor`; and `raw` and `filtered`: the same
         three, `class_mIoU`, `class_mNSD`, and `present_class_IoU`, the mean over the frames whose
@@ -173,7 +173,7 @@ def score(segmenter: Segmenter, frames: Frames, least: Sequence[float]) -> dict[
     calibration = Calibration(segmenter)
     for video, image, truth in _reported(frames, 'scoring'):
         predicted = calibration.add(image, truth)
-        kept = drop_small_regions(predicted, least)
+        kept = drop_small_regions(predicted, minimum)
         raw.setdefault(video, []).append(count_frame(truth, predicted))
         filtered.setdefault(video, []).append(count_frame(truth, kept))
     summary = summarize(raw)

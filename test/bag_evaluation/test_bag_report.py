@@ -142,7 +142,7 @@ def test_without_ground_truth_confidence_and_instruments_are_shown(tmp_path, mak
     assert 'mIoU' not in page.text.split('Bags')[0]
     drawn = ' '.join(re.findall('<desc>(.*?)</desc>', html))
     assert 'confidence: 0.' in drawn
-    assert 'least 0.500 at second 0.16' in drawn
+    assert 'minimum 0.500 at second 0.16' in drawn
     assert 'IoU' not in drawn
     assert 'suturing needle' in page.text
     assert re.search(r'frame (\d+) · stamp', html)[1] == '4'
@@ -200,7 +200,7 @@ def test_the_plot_of_a_long_bag_is_small(make):
         over_time[frames // 2]['confidence'] = 0.0
         html, _ = make(result({'bag': bag_result(over_time)}))
         (drawn,) = re.findall('<svg .*?</svg>', html, re.DOTALL)
-        assert f'least 0.000 at second {frames // 2 * STEP_NS / 1e9:g}' in drawn
+        assert f'minimum 0.000 at second {frames // 2 * STEP_NS / 1e9:g}' in drawn
         sizes.append(len(drawn))
     assert sizes[1] < 1.2 * sizes[0] < 80_000
 

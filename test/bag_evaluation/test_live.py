@@ -22,7 +22,7 @@ from surgseg_ros.core.gates import GATES
 from surgseg_ros.messages.images import image_from_msg
 from surgseg_ros.messages.serialization import to_cdr
 from tools.demo.source import IMAGE_TOPIC, make_scene_bag
-from tools.gates.spoiling import Source, defocus, dim
+from tools.gates.corruptions import Source, defocus, dim
 
 main = verb('evaluate_bag')
 
@@ -148,8 +148,8 @@ def spoil(bag, path):
     images, rng = [], np.random.default_rng(0)
     for place, (_, image) in enumerate(read[:SOME]):
         if place in SPOILED:
-            spoiler, severity = SPOILED[place]
-            image = spoiler(Source(image, image), severity, rng)
+            corrupt, severity = SPOILED[place]
+            image = corrupt(Source(image, image), severity, rng)
         images.append(images[-1] if place in STILL else image)
     stamps = [stamp for stamp, _ in read]
     write_image_bag(path, zip(stamps, images, [None] * SOME), image_topic=IMAGE_TOPIC)

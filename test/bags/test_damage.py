@@ -166,6 +166,6 @@ def test_rejects_data_that_decompress_to_more_than_the_limit():
 
 def test_decompressing_a_file_leaves_disk_space_for_others(tmp_path, monkeypatch):
     bag = write_packed(tmp_path / 'bag', [1], 'mcap', CompressionMode.FILE)
-    monkeypatch.setattr(sources, '_LEAST_FREE_BYTES', 2**62)
+    monkeypatch.setattr(sources, '_MIN_FREE_BYTES', 2**62)
     with pytest.raises(BagError, match=r'has no room.*set TMPDIR'), Bag(bag):
         pass

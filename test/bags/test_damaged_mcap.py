@@ -103,5 +103,5 @@ def test_a_lost_footer_loses_no_message(tmp_path, cut_bytes):
 @pytest.mark.parametrize('compression', [CompressionType.ZSTD, CompressionType.LZ4])
 def test_rejects_a_chunk_that_decompresses_to_too_much(tmp_path, monkeypatch, compression):
     file = write_foreign(tmp_path / 'bag.mcap', range(20), compression, size=50_000)
-    monkeypatch.setattr(records, 'MOST_BYTES', 100_000)
+    monkeypatch.setattr(records, 'MAX_BYTES', 100_000)
     assert read(file, r'left out as damaged: 1 of 1 chunks.*20 messages of .* are missing') == []

@@ -120,7 +120,7 @@ def test_a_trial_of_an_emulated_type_is_aborted(
     clock = Clock(monkeypatch, {torch.float32: 1e11, torch.int8: 1e11 / slowdown})
     assert floors._is_emulated(torch.int8)
     assert clock.now_s < 10, 'with products of 64 that take five seconds'
-    assert clock.longest_s < max(floors._TRIAL_MOST_S, 2 * 64**3 / 1e11 * slowdown + 1e-9)
+    assert clock.longest_s < max(floors._MAX_TRIAL_S, 2 * 64**3 / 1e11 * slowdown + 1e-9)
 
 
 def test_a_narrow_type_of_equal_speed_is_not_emulated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,15 +77,15 @@ def test_option_every_selects_frames(model, tmp_path, write_video):
 
 
 @pytest.mark.parametrize('least', [(), ('--least-region',)])
-def test_a_mask_is_the_result_of_the_segmenter(model, tmp_path, least):
+def test_a_mask_is_the_result_of_the_segmenter(model, tmp_path, minimum):
     write_images(tmp_path / 'case', 'a_7.png')
-    assert predict(model, tmp_path / 'case', tmp_path / 'out', *least) == 0
+    assert predict(model, tmp_path / 'case', tmp_path / 'out', *minimum) == 0
     segmenter = Segmenter.load(model, 'cpu', 'torch')
     expected = segmenter.segment(read_image_file(tmp_path / 'case/a_7.png')).mask
     filtered = drop_small_regions(expected, segmenter.spec.least_region)
     assert (filtered != expected).any()
     found = cv2.imread(str(tmp_path / 'out/video_case/segmentation/a_7.png'), -1)
-    assert np.array_equal(found, filtered if least else expected)
+    assert np.array_equal(found, filtered if minimum else expected)
 
 
 @pytest.mark.parametrize(

@@ -165,8 +165,8 @@ def test_tips_of_stereo_videos_are_located_and_scored_in_3d(stereo, tmp_path, ca
     assert found['depth'] < 5
     assert 0 < found['sigma_coverage'] <= 1
     left, right = (
-        [x for frame in read_video(tmp_path / 'out/video_01', eye) for x in frame.listed]
-        for eye in ('left', 'right')
+        [x for frame in read_video(tmp_path / 'out/video_01', camera) for x in frame.listed]
+        for camera in ('left', 'right')
     )
     located = [x for x in left if x.tip_m]
     assert len(located) >= found['count']
@@ -178,9 +178,9 @@ def test_tips_of_stereo_videos_are_located_and_scored_in_3d(stereo, tmp_path, ca
 
 def test_a_model_on_stereo_images_writes_results_of_both_cameras(model, stereo, tmp_path):
     assert predict(model, stereo, tmp_path / 'out', '--instruments') == 0
-    for eye in ('left', 'right'):
+    for camera in ('left', 'right'):
         for folder in ('segmentation', 'instances', 'instruments'):
-            assert len(list((tmp_path / 'out/video_01' / eye / folder).iterdir())) == 2
+            assert len(list((tmp_path / 'out/video_01' / camera / folder).iterdir())) == 2
     assert evaluate(stereo, tmp_path / 'out', tmp_path / 'scores.json') == 0
     (tmp_path / 'out/video_01/right/segmentation/000000009.png').unlink()
     (tmp_path / 'out/video_01/left/instruments/000000000.json').unlink()
@@ -189,7 +189,9 @@ def test_a_model_on_stereo_images_writes_results_of_both_cameras(model, stereo, 
 
 
 def test_rejects_stereo_with_missing_or_wrong_calibrations(stereo, tmp_path, capsys):
-    left, right = (stereo / 'video_01' / eye / 'camera_info.yaml' for eye in ('left', 'right'))
+    left, right = (
+        stereo / 'video_01' / camera / 'camera_info.yaml' for camera in ('left', 'right')
+    )
     texts = left.read_text(), right.read_text()
     left.write_text(texts[1].replace('right', 'left'))
     right.write_text(

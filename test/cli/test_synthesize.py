@@ -83,9 +83,9 @@ def test_readers_of_the_data_set_ignore_the_truth_of_instruments(tmp_path):
 def test_stereo_has_both_views_with_calibration_and_3d_positions(tmp_path):
     assert synthesize(tmp_path, '--stereo') == 0
     scene = Scene(5 * SCENES_PER_SEED + 1, (72, 128), stereo=True)
-    for eye, name in enumerate(('left', 'right')):
+    for camera, name in enumerate(('left', 'right')):
         folder = tmp_path / 'video_02' / name
-        frame = scene.frame(4, eye)
+        frame = scene.frame(4, camera)
         for kind, expected in (('segmentation', frame.mask), ('instances', frame.instances)):
             stored = cv2.imread(str(folder / kind / '000000004.png'), cv2.IMREAD_UNCHANGED)
             np.testing.assert_array_equal(stored, expected)
@@ -94,7 +94,7 @@ def test_stereo_has_both_views_with_calibration_and_3d_positions(tmp_path):
         calibration = yaml.safe_load((folder / 'camera_info.yaml').read_text())
         assert (calibration['image_width'], calibration['image_height']) == (128, 72)
         assert calibration['projection_matrix']['data'] == pytest.approx(
-            [100, 0, 63.5, -0.45 * eye, 0, 100, 35.5, 0, 0, 0, 1, 0]
+            [100, 0, 63.5, -0.45 * camera, 0, 100, 35.5, 0, 0, 0, 1, 0]
         )
     listed = read_instruments(tmp_path / 'video_02/left/instruments/000000004.json')
     true = scene.truth(4, scene.frame(4).instances)
@@ -113,8 +113,8 @@ def test_a_stereo_bag_has_images_and_calibrations_of_both_cameras(tmp_path):
             if connection.topic.endswith('camera_info')
         }
     assert counts == {
-        f'/camera/{eye}/{name}': 3
-        for eye in ('left', 'right')
+        f'/camera/{camera}/{name}': 3
+        for camera in ('left', 'right')
         for name in ('image_raw', 'ground_truth', 'camera_info')
     }
     right = infos['/camera/right/camera_info']

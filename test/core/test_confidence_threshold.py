@@ -31,9 +31,9 @@ def test_threshold_of_1_keeps_confidences_that_round_to_1() -> None:
 
 
 @pytest.mark.parametrize('least', [-0.1, 1.1, float('nan')])
-def test_rejects_a_threshold_that_is_not_a_probability(least: float) -> None:
+def test_rejects_a_threshold_that_is_not_a_probability(minimum: float) -> None:
     with pytest.raises(ValueError, match='min_confidence is'):
-        apply_confidence_threshold(Segmentation(MASK, CONFIDENCE), least)
+        apply_confidence_threshold(Segmentation(MASK, CONFIDENCE), minimum)
 
 
 def test_rejects_a_segmentation_without_confidence() -> None:

@@ -43,8 +43,8 @@ def reference_instruments(
             center, sides, _ = cv2.minAreaRect(corners.reshape(-1, 2).astype(np.float32))
             box = OrientedBox(*center, max(sides), min(sides), math.nan)
             score = cv2.mean(confidence, region)[0] / 255
-            least = least_area_px * (TIMES_OF_TOOL if label == ROBOTIC_TOOL else 1)
-            if len(x) >= least:
+            minimum = least_area_px * (TIMES_OF_TOOL if label == ROBOTIC_TOOL else 1)
+            if len(x) >= minimum:
                 found.append(Instrument(label, score, box, len(x)))
     return found
 

@@ -14,12 +14,12 @@ from surgseg_ros.core.files import (
     check_new_folder,
     check_place,
     check_room,
+    cleaned_up,
     folder_for,
     new_folder,
     remove_unfinished,
     replacing,
     scratch_folder,
-    tidied,
     workshop,
     write_whole,
     writing,
@@ -147,16 +147,16 @@ def test_incomplete_files_are_removed_without_unwinding(tmp_path: Path) -> None:
 
 def test_incomplete_blocks_are_cleaned_up_innermost_first(tmp_path: Path) -> None:
     called: list[str] = []
-    with pytest.raises(KeyError), tidied(lambda: called.append('failed')):
+    with pytest.raises(KeyError), cleaned_up(lambda: called.append('failed')):
         raise KeyError
     assert called == ['failed']
-    with folder_for(tmp_path / 'made/file'), tidied((tmp_path / 'made/record').unlink):
+    with folder_for(tmp_path / 'made/file'), cleaned_up((tmp_path / 'made/record').unlink):
         (tmp_path / 'made/record').touch()
         remove_unfinished()
         assert not content(tmp_path)
         (tmp_path / 'made').mkdir()
     called.clear()
-    with tidied(lambda: called.append('complete')):
+    with cleaned_up(lambda: called.append('complete')):
         pass
     remove_unfinished()
     assert not called

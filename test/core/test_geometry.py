@@ -239,8 +239,8 @@ def test_distances_are_to_the_nearest_visible_points():
     assert found[distances.needle_to_tip.first].label == NEEDLE
     places = [p.place for g in geometries for p in g.keypoints if p.kind == KINDS.TIP]
     (point,) = [p.place for g in geometries for p in g.keypoints if p.kind == KINDS.NEEDLE_POINT]
-    least = min(np.hypot(*(place - point)) for place in places)
-    assert distances.needle_to_tip.px == pytest.approx(least)
+    minimum = min(np.hypot(*(place - point)) for place in places)
+    assert distances.needle_to_tip.px == pytest.approx(minimum)
     assert 0 < distances.needle_to_tip.sigma_px < 20
     hidden = [
         dataclasses.replace(g, keypoints=tuple(p._replace(is_hidden=True) for p in g.keypoints))

@@ -216,7 +216,7 @@ def encode(suffix, image):
 
 
 MASK = np.random.default_rng(0).integers(0, 10, (24, 40)).astype(np.uint8)
-LEAST = MASK % 4
+MIN = MASK % 4
 PALETTE_CHUNK = chunk(b'PLTE', bytes(30))
 
 
@@ -226,8 +226,8 @@ PALETTE_CHUNK = chunk(b'PLTE', bytes(30))
         (encode('.png', MASK), MASK),
         (write_png(MASK), MASK),
         (write_png(MASK, 4), MASK),
-        (write_png(LEAST, 4), LEAST),
-        (write_png(LEAST, 2), LEAST),
+        (write_png(MIN, 4), MIN),
+        (write_png(MIN, 2), MIN),
         (write_png(MASK % 2, 2), MASK % 2),
         (write_png(MASK * 0, 4), MASK * 0),
         (write_png(MASK, more=chunk(b'tEXt', b'Comment\0of a tool')), MASK),

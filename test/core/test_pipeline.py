@@ -171,10 +171,10 @@ def test_an_error_in_finding_instruments_gives_no_decision_and_keeps_the_mask():
 def test_small_regions_are_dropped_if_requested():
     speck = output(0)
     speck.mask[4:6, 4:6] = NEEDLE
-    least = [0.0] * NEEDLE + [0.01]
+    minimum = [0.0] * NEEDLE + [0.01]
     assert speck.mask.any()
     assert (
-        not CameraPipeline(PipelineSettings(least_region=least))
+        not CameraPipeline(PipelineSettings(least_region=minimum))
         .decide(frame(SCENE, 0), speck)
         .mask.any()
     )

@@ -38,10 +38,10 @@ def test_another_class_in_between_resets_the_duration() -> None:
     assert follow(TemporalFilter(3), [0, 3, 4, 3, 3, 3]) == [0, 0, 0, 0, 0, 3]
 
 
-def test_shows_a_confident_class_at_once() -> None:
-    assert follow(TemporalFilter(3, sure=0.8), [0, 3, 0], confidence=204) == [0, 3, 0]
-    assert follow(TemporalFilter(3, sure=0.8), [0, 3, 0], confidence=203) == [0, 0, 0]
-    assert follow(TemporalFilter(3, sure=1.1), [0, 3, 0], confidence=255) == [0, 0, 0]
+def test_shows_a_confident_class_threshold() -> None:
+    assert follow(TemporalFilter(3, threshold=0.8), [0, 3, 0], confidence=204) == [0, 3, 0]
+    assert follow(TemporalFilter(3, threshold=0.8), [0, 3, 0], confidence=203) == [0, 0, 0]
+    assert follow(TemporalFilter(3, threshold=1.1), [0, 3, 0], confidence=255) == [0, 0, 0]
 
 
 def test_no_decision_is_shown_at_once_and_its_end_has_to_last() -> None:
@@ -131,7 +131,7 @@ def test_without_confidence_no_class_is_confident() -> None:
 
 
 @pytest.mark.parametrize(
-    'wrong', [{'frames': 1}, {'frames': 61}, {'sure': 0}, {'longest_gap_ns': 0}]
+    'wrong', [{'frames': 1}, {'frames': 61}, {'threshold': 0}, {'longest_gap_ns': 0}]
 )
 def test_rejects_invalid_settings(wrong: dict) -> None:
     with pytest.raises(ValueError, match=f'{next(iter(wrong))} is'):

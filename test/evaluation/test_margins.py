@@ -4,7 +4,7 @@
 import numpy as np
 
 from surgseg_ros.core.labels import NO_DECISION
-from surgseg_ros.evaluation.calibration import LeastMargins
+from surgseg_ros.evaluation.calibration import MinimumMargins
 
 
 def frame(stray_lead, true_lead=3.0):
@@ -21,14 +21,14 @@ def frame(stray_lead, true_lead=3.0):
 
 
 def test_a_stray_pixel_sets_only_the_margin_of_its_class():
-    margins = LeastMargins()
+    margins = MinimumMargins()
     for lead in (0.3, 0.6, 0.9):
         margins.add(*frame(lead))
     assert margins.tune() == (0.0,) * 6 + (1.0,) + (0.0,) * 3
 
 
 def test_no_margin_that_lowers_the_score_of_its_class():
-    margins = LeastMargins()
+    margins = MinimumMargins()
     truth, logits = frame(0.6, true_lead=0.5)  # uncertain, but right …
     margins.add(truth, logits)
     for _ in range(2):
@@ -40,7 +40,7 @@ def test_applying_the_margin_to_logits_gives_the_tabulated_counts():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 10, (30, 30)).astype(np.uint8)
     logits = rng.normal(size=(10, 30, 30)).astype(np.float32)
-    margins = LeastMargins()
+    margins = MinimumMargins()
     margins.add(truth, logits)
     shifted = logits.copy()
     shifted[4] -= 0.75

@@ -4,7 +4,7 @@
 import numpy as np
 
 from surgseg_ros.core.postprocessing import drop_small_regions
-from surgseg_ros.evaluation.calibration import LeastRegions
+from surgseg_ros.evaluation.calibration import MinimumRegions
 from surgseg_ros.evaluation.metrics import count_frame
 
 
@@ -20,30 +20,30 @@ def frames():
 
 
 def test_specks_are_removed_and_true_regions_are_kept():
-    regions = LeastRegions()
+    regions = MinimumRegions()
     for truth, predicted in frames():
         regions.add(truth, predicted)
-    least = regions.tune()
-    assert 9e-4 < least[6] <= 0.03
-    assert 1e-4 < least[3] < 0.16
-    assert least[0] == least[1] == 0
+    minimum = regions.tune()
+    assert 9e-4 < minimum[6] <= 0.03
+    assert 1e-4 < minimum[3] < 0.16
+    assert minimum[0] == minimum[1] == 0
     for truth, predicted in frames():
-        np.testing.assert_array_equal(drop_small_regions(predicted, least), truth)
+        np.testing.assert_array_equal(drop_small_regions(predicted, minimum), truth)
 
 
 def test_the_tuned_score_is_that_of_the_filtered_masks():
     rng = np.random.default_rng(3)
-    regions = LeastRegions()
+    regions = MinimumRegions()
     pairs = []
     for _ in range(3):
         truth = np.kron(rng.integers(0, 10, (6, 6)), np.ones((8, 8))).astype(np.uint8)
         predicted = np.where(rng.random(truth.shape) < 0.1, 5, truth).astype(np.uint8)
         pairs.append((truth, predicted))
         regions.add(truth, predicted)
-    least = regions.tune()
+    minimum = regions.tune()
     raw, filtered = (
         np.mean([count_frame(t, drop_small_regions(p, share)).iou for t, p in pairs], 0)
-        for share in ((0.0,) * 10, least)
+        for share in ((0.0,) * 10, minimum)
     )
     assert filtered[4] >= raw[4]
     assert filtered.mean() >= raw.mean()

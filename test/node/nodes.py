@@ -24,7 +24,7 @@ from surgseg_ros.core.model_folder import ModelSpec, write_model
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
 from surgseg_ros.core.segmentation import Segmentation
 from surgseg_ros.node.entry_points import spin
-from surgseg_ros.node.lifecycle import PatientExecutor
+from surgseg_ros.node.lifecycle import ServiceThreadExecutor
 from surgseg_ros.node.segmenter_node import SegmenterNode
 
 NO_GATES: Final = {f'gates.{name}.action': 'none' for name in GATES}
@@ -53,7 +53,7 @@ class NodeInProcess:
             cli_args=['--ros-args', *arguments] if arguments else None,
         )
         self._stopped = threading.Event()
-        self._executor = PatientExecutor(context=self.context)
+        self._executor = ServiceThreadExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(
             target=spin, args=(self._executor, self.node, self._stopped)

@@ -103,9 +103,9 @@ class Queue(NewestPair):
             self.add(one)
         return self
 
-    def popped(self, now_ms: float, most: int = 1) -> tuple[bool, list[tuple[int, float]]]:
+    def popped(self, now_ms: float, maximum: int = 1) -> tuple[bool, list[tuple[int, float]]]:
         """Return whether it is a pair, and its frames."""
-        frames = self.pop(most, round(now_ms * MS))
+        frames = self.pop(maximum, round(now_ms * MS))
         return isinstance(frames, Pair), names(frames)
 
     @property
@@ -236,7 +236,7 @@ def test_cameras_whose_stamps_never_match_take_turns_without_waiting():
 
 def test_a_device_with_batches_gets_frames_of_both_cameras_even_if_not_a_pair():
     queue = Queue().add_all(stamped(LEFT, 100), stamped(RIGHT, 116))
-    assert queue.popped(200, most=2) == (False, [(LEFT, 100), (RIGHT, 116)])
+    assert queue.popped(200, maximum=2) == (False, [(LEFT, 100), (RIGHT, 116)])
 
 
 def test_cameras_at_30_and_15_hz_give_pairs_and_single_images_between_them():

@@ -10,7 +10,7 @@ from rclpy.parameter import Parameter
 
 from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.node import parameters
-from surgseg_ros.node.parameters import overridable, slips
+from surgseg_ros.node.parameters import find_misspelled, overridable
 from surgseg_ros.node.segmenter_node import SegmenterNode
 
 
@@ -37,7 +37,7 @@ def reported(context):
         )
         nodes.append(node)
         parameters.declare(node)
-        return slips(node, overridable(node, parameters.read(node)))
+        return find_misspelled(node, overridable(node, parameters.read(node)))
 
     yield reported
     for node in nodes:

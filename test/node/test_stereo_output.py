@@ -252,10 +252,10 @@ def test_the_node_publishes_what_both_cameras_see(start_node, masks, monkeypatch
     )
     bench = own_node.bench
     found, diagnostics = bench.listen(Detection3DArray, 'detections_3d'), bench.diagnostics()
-    cameras = [bench.camera(f'{eye}/image_raw') for eye in ('left', 'right')]
+    cameras = [bench.camera(f'{name}/image_raw') for name in ('left', 'right')]
     calibrations = [
-        bench.node.create_publisher(CameraInfoMsg, f'{eye}/camera_info', 1)
-        for eye in ('left', 'right')
+        bench.node.create_publisher(CameraInfoMsg, f'{name}/camera_info', 1)
+        for name in ('left', 'right')
     ]
 
     def send_until(recorder, wanted):

@@ -12,11 +12,11 @@ from surgseg_ros.core.segmenter import Segmenter
 from surgseg_ros.messages.images import image_to_jpeg
 from surgseg_ros.messages.serialization import header, to_cdr
 
-EYES = ('left', 'right')
+NAMES = ('left', 'right')
 PATIENT = {'stale_after_ms': 600_000, 'cpu_threads': 1, 'reliability': 'reliable'}
 """With `auto` the node subscribes again when it discovers the cameras, and may lose an image."""
 
-TWO_TOPICS = {'image_topics': [f'{eye}/image' for eye in EYES], 'camera_names': list(EYES)}
+TWO_TOPICS = {'image_topics': [f'{name}/image' for name in NAMES], 'camera_names': list(NAMES)}
 
 
 @pytest.fixture
@@ -32,17 +32,17 @@ class TwoCameras:
 
     def __init__(self, own_node):
         self._own_node, bench = own_node, own_node.bench
-        self.masks = [bench.listen(Image, f'{eye}/mask') for eye in EYES]
-        self.cameras = [bench.camera(f'{eye}/image') for eye in EYES]
-        for camera, eye in zip(self.cameras, EYES):
+        self.masks = [bench.listen(Image, f'{name}/mask') for name in NAMES]
+        self.cameras = [bench.camera(f'{name}/image') for name in NAMES]
+        for camera, name in zip(self.cameras, NAMES):
             until(lambda c=camera: c.get_subscription_count() == 1, 'the node listens')
-            until(lambda e=eye: bench.node.count_publishers(f'{e}/mask') == 1, 'the masks')
+            until(lambda e=name: bench.node.count_publishers(f'{e}/mask') == 1, 'the masks')
 
     def send(self, camera, stamp_s):
         """Send an image of a camera, and wait until the node has it."""
         before = self.counts()[camera]['received']
         pixels = np.full((30, 50, 3), stamp_s % 10, np.uint8)
-        self.cameras[camera].publish(image_cdr(pixels, stamp_s * 10**9, EYES[camera]))
+        self.cameras[camera].publish(image_cdr(pixels, stamp_s * 10**9, NAMES[camera]))
         until(lambda: self.counts()[camera]['received'] > before, 'the image')
 
     def counts(self):
@@ -72,15 +72,18 @@ def test_with_a_slow_network_every_stamp_has_both_masks(slow, start_node):
     for counts in both.counts():
         assert (counts['pairs'], counts['singles']) == (1 + rounds, 0)
         assert (counts['dropped'], counts['published']) == (2 * rounds, 1 + rounds)
-    for mask, eye in zip(both.masks, EYES):
-        assert {m.header.frame_id for m in mask.messages} == {eye}
+    for mask, name in zip(both.masks, NAMES):
+        assert {m.header.frame_id for m in mask.messages} == {name}
 
 
 def test_a_camera_that_stops_is_stale_and_the_other_continues(slow, start_node):
     own_node = start_node(
         model='slow', pair_wait_ms=1, **TWO_TOPICS, **{**PATIENT, 'stale_after_ms': 2000}
     )
-    both, statuses = TwoCameras(own_node), [own_node.bench.status(f'{eye}/status') for eye in EYES]
+    both, statuses = (
+        TwoCameras(own_node),
+        [own_node.bench.status(f'{name}/status') for name in NAMES],
+    )
     slow.let_go.release(1000)
     number = 0
 
@@ -108,11 +111,11 @@ def test_without_pairing_cameras_are_served_in_turn(slow, start_node):
 def test_a_newer_stereo_image_replaces_an_older_one_for_both_cameras(slow, start_node):
     own_node = start_node(model='slow', stereo_layout='top_bottom', **PATIENT)
     bench, camera = own_node.bench, own_node.bench.camera()
-    masks = [bench.listen(Image, f'{eye}/mask') for eye in EYES]
+    masks = [bench.listen(Image, f'{name}/mask') for name in NAMES]
     until(lambda: bench.readers() == [camera.qos_profile.reliability], 'the node listens')
     until(lambda: camera.get_subscription_count() == 1, 'the match')
-    for eye in EYES:
-        until(lambda e=eye: bench.node.count_publishers(f'{e}/mask') == 1, 'the masks')
+    for name in NAMES:
+        until(lambda e=name: bench.node.count_publishers(f'{e}/mask') == 1, 'the masks')
     healths = own_node.node._reporter.healths
     for number in range(1, 4):
         pixels = np.full((8, 6, 3), number, np.uint8)
@@ -138,8 +141,8 @@ def test_halves_of_an_image_are_cameras_with_masks_of_their_size(
         model=str(model), stereo_layout=layout, image_transport=transport, roi=roi, **PATIENT
     )
     bench = own_node.bench
-    masks = [bench.listen(Image, f'{eye}/mask') for eye in EYES]
-    found = [bench.listen(Detection2DArray, f'{eye}/detections') for eye in EYES]
+    masks = [bench.listen(Image, f'{name}/mask') for name in NAMES]
+    found = [bench.listen(Detection2DArray, f'{name}/detections') for name in NAMES]
     halves = [make_image(3), make_image(4)]
     image = np.concatenate(halves, 1 if layout == 'side_by_side' else 0)
     topic, kind = ('image', Image) if transport == 'raw' else ('image/compressed', CompressedImage)

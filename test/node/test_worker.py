@@ -73,10 +73,10 @@ def test_a_result_that_is_too_old_when_done_is_never_published_as_valid(
 
 
 @pytest.mark.parametrize(
-    ('now_ns', 'published', 'doubted'),
+    ('now_ns', 'published', 'uncertain'),
     [(50, 1, False), (0, 1, True), (10**9, 0, False), (11 * 10**9, 0, False)],
 )
-def test_age_by_header_is_recent_too_old_or_implausible(now_ns, published, doubted):
+def test_age_by_header_is_recent_too_old_or_implausible(now_ns, published, uncertain):
     policy = dataclasses.replace(PATIENT, max_frame_age_ms=100, age_source=HEADER)
     seen = {}
 
@@ -95,7 +95,7 @@ def test_age_by_header_is_recent_too_old_or_implausible(now_ns, published, doubt
         1 - published,
     )
     reasons = seen.get('doubt', ())
-    assert [reason.code for reason in reasons] == [ReasonCode.CLOCKS_DIFFER] * doubted
+    assert [reason.code for reason in reasons] == [ReasonCode.CLOCKS_DIFFER] * uncertain
     assert all('in the future' in reason.text for reason in reasons)
 
 

@@ -37,7 +37,7 @@ def test_a_dip_of_one_frame_in_many_is_visible_and_described():
     (band,) = images(drawn)
     rows = np.flatnonzero(band[..., 3].any(1))
     assert np.ptp(rows) == pytest.approx(2 * 100 * 0.8, abs=3)
-    assert 'IoU: 0.890 on average, least 0.100 at frame 25000.' in drawn
+    assert 'IoU: 0.890 on average, minimum 0.100 at frame 25000.' in drawn
 
 
 def test_the_size_does_not_grow_with_the_frames():

@@ -43,8 +43,8 @@ def test_a_band_is_drawn_where_its_plane_projects_it(angle):
     plane = Plane.through(tuple(start), 0.08, angle, 0.8)
     patch = ribbon(view, outline(*ends), np.full(2, 0.03), white, 1)
     middles = []
-    for eye in (0, 1):
-        seen, drawn = seen_by(patch, plane, eye, view), np.zeros(SIZE)
+    for camera in (0, 1):
+        seen, drawn = seen_by(patch, plane, camera, view), np.zeros(SIZE)
         height, width = seen.rgba.shape[:2]
         drawn[seen.y : seen.y + height, seen.x : seen.x + width] = seen.rgba[..., 3]
         down, across = (np.average(axis, weights=drawn) for axis in np.indices(SIZE))

@@ -192,8 +192,8 @@ def test_blur_reaches_its_maximum_strength():
     image[:, 32:] = 200
     mask = np.zeros((64, 64), np.uint8)
     widths = []
-    for most in (1.2, 4.0):
-        blurred = replace(NOTHING, blur=1, blur_px=most)
+    for maximum in (1.2, 4.0):
+        blurred = replace(NOTHING, blur=1, blur_px=maximum)
         rows = [blurred(image, mask, (64, 64), rng_of(seed))[0][32, :, 0] for seed in range(20)]
         widths.append(max(np.count_nonzero((row > 55) & (row < 195)) for row in rows))
     assert widths[0] < 7 < 10 < widths[1]

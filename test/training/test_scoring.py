@@ -72,8 +72,8 @@ def frames():
 
 def test_scores_are_the_official_ones_of_raw_and_filtered_masks(frames):
     runtime = RedChannelNetwork()
-    least = [0.0] * 4 + [0.01] + [0.0] * 5
-    result = score(Segmenter(SPEC, runtime), frames, least)
+    minimum = [0.0] * 4 + [0.01] + [0.0] * 5
+    result = score(Segmenter(SPEC, runtime), frames, minimum)
 
     assert runtime.calls == 6  # twice for each frame: also without the temperature
     assert (result['videos'], result['frames']) == (2, 3)
@@ -96,9 +96,9 @@ def test_scores_are_the_official_ones_of_raw_and_filtered_masks(frames):
 
 
 def test_the_minimum_region_removes_stray_regions(frames):
-    least = tune_least_region(Segmenter(SPEC, RedChannelNetwork()), frames)
-    assert 16 / 64**2 < least[4] < 0.01
-    assert sum(least) == least[4]
+    minimum = tune_least_region(Segmenter(SPEC, RedChannelNetwork()), frames)
+    assert 16 / 64**2 < minimum[4] < 0.01
+    assert sum(minimum) == minimum[4]
 
 
 def test_a_margin_suppresses_uncertain_predictions():

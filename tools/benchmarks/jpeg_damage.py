@@ -199,8 +199,8 @@ def _encoded(
 def _row(kind: str, wrong: Sequence[float | None]) -> str:
     shown = [share for share in wrong if share is not None]
     refused = 1 - len(shown) / len(wrong)
-    half, most = np.percentile(shown, (50, 90)) if shown else (0.0, 0.0)
-    shares = f'{half:.1%}, {most:.1%}' if shown else ''
+    half, maximum = np.percentile(shown, (50, 90)) if shown else (0.0, 0.0)
+    shares = f'{half:.1%}, {maximum:.1%}' if shown else ''
     return f'| {kind} | {refused:.1%} | {shares} |'
 
 

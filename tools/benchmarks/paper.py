@@ -26,13 +26,13 @@ from surgseg_ros.benchmarking.report import machine_line, markdown
 from surgseg_ros.cli.arguments import image_size
 from surgseg_ros.cli.benchmark import draw
 from tools.benchmarks.model import SCENES, train
-from tools.benchmarks.turns import Variant, export_at, take_turns
+from tools.benchmarks.variants import Variant, alternate, export_at
 from tools.runs import StepError
 
-LEAST_RATIO: Final = 3.0
+MIN_RATIO: Final = 3.0
 LARGEST_SHARE: Final = 0.25
 """Maximum time of our postprocessing, as a share of the network's, at the largest input."""
-LEAST_AGREEMENT: Final = 0.999
+MIN_AGREEMENT: Final = 0.999
 """Minimum agreement of our postprocessing with the plain one, on the same logits."""
 
 _SIZE: Final = (1080, 1920)
@@ -96,7 +96,7 @@ def _measure(options: argparse.Namespace, model: Path) -> dict[str, Any]:
                 model, (height, width), options.precisions, folder, options.frames
             )
             print(f'paper: {width}x{height}, {options.rounds} rounds', file=sys.stderr)
-            variants = take_turns(folder / 'plain', exports, images, options.rounds)
+            variants = alternate(folder / 'plain', exports, images, options.rounds)
             inputs.append({
                 'input': f'{width}x{height}',
                 'flops': floors.count_flops(spec),
@@ -151,9 +151,9 @@ def find_missed(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
             key=lambda pair: pair[1]['ratio'],
         )
         at = f'{row["input"]}, {name}'
-        if best['ratio'] < LEAST_RATIO:
-            missed.append(f'{at}: {best["ratio"]:.2f} times as fast, less than {LEAST_RATIO:g}')
-        if best['same_ending'] < LEAST_AGREEMENT:
+        if best['ratio'] < MIN_RATIO:
+            missed.append(f'{at}: {best["ratio"]:.2f} times as fast, less than {MIN_RATIO:g}')
+        if best['same_ending'] < MIN_AGREEMENT:
             missed.append(
                 f'{at}: the postprocessing gives {best["same_ending"]:.5f} of the plain classes'
             )
@@ -168,7 +168,7 @@ def find_missed(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
 def _times(report: Mapping[str, Any]) -> str:
     return markdown(
         ['network input', 'way', 'fit, ms', 'network, ms', 'its floor', 'ending, ms', 'whole, ms',
-         'times as fast (least to most)'],
+         'times as fast (minimum to maximum)'],
         (
             [row['input'], name, timed['stages_ms']['fit'], timed['stages_ms']['network'],
              row['floor_ms'][name]['network'], timed['stages_ms']['upsample'], timed['whole_ms'],

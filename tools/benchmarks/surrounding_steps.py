@@ -42,13 +42,13 @@ class Step(NamedTuple):
     :param name: description of the step.
     :param ours: the implementation of this package.
     :param plain: the usual implementation.
-    :param least_bytes: minimum number of bytes that it must read and write.
+    :param min_bytes: minimum number of bytes that it must read and write.
     """
 
     name: str
     ours: Callable[[], object]
     plain: Callable[[], object]
-    least_bytes: int
+    min_bytes: int
 
 
 def steps(size: Size, inputs: Sequence[Size]) -> Iterator[Step]:
@@ -84,7 +84,7 @@ def steps(size: Size, inputs: Sequence[Size]) -> Iterator[Step]:
 
 def _parsing(image: Plane) -> Iterator[Step]:
     bridge = converter()
-    for encoding, pixels, least in (
+    for encoding, pixels, minimum in (
         ('rgb8', image, 0),
         ('bgr8', image[..., ::-1], 2 * image.size),
     ):
@@ -95,7 +95,7 @@ def _parsing(image: Plane) -> Iterator[Step]:
             f'image from CDR, {encoding}',
             lambda cdr=cdr: rgb_from_image(from_cdr(cdr, IMAGE)),
             lambda cdr=cdr: np.array(bridge(TYPES.deserialize_cdr(cdr, IMAGE), 'rgb8')),
-            least,
+            minimum,
         )
 
 

@@ -97,7 +97,7 @@ def measure(image: str, step: Step, repeats: int, bytes_per_s: float) -> Row:
         for variant, found in zip((step.ours, step.plain), times_ms):
             found.append(_time_ms(variant))
     ours_ms, plain_ms = (median(found[1:]) for found in times_ms)
-    return Row(image, step.name, ours_ms, plain_ms, 1e3 * step.least_bytes / bytes_per_s)
+    return Row(image, step.name, ours_ms, plain_ms, 1e3 * step.min_bytes / bytes_per_s)
 
 
 def copy_rate() -> float:

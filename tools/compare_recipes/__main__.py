@@ -145,12 +145,12 @@ def _scored(
     of = [segmenter.spec.weights_sha256, [str(s.mask) for f in (tune, test) for s in f.samples]]
     if kept.exists() and (result := json.loads(kept.read_text()))['of'] == of:
         return dict(result['result'])
-    least = tune_least_region(segmenter, tune)
+    minimum = tune_least_region(segmenter, tune)
     result = {
         'weights_sha256': segmenter.spec.weights_sha256,
         'steps_done': segmenter.spec.training.get('steps_done'),
-        'least_region': list(least),
-        'scores': score(segmenter, test, least),
+        'least_region': list(minimum),
+        'scores': score(segmenter, test, minimum),
     }
     kept.parent.mkdir(exist_ok=True)
     write_whole(kept, json.dumps({'of': of, 'result': result}).encode())

@@ -24,7 +24,7 @@ from tools.demo.source import Source, make_scene_bag, make_video_bag
 
 LONGEST_PLAY_S = 60.0
 """Maximum duration for which the user's own video is played."""
-LEAST_PLAY_S = 15.0
+MIN_PLAY_S = 15.0
 PLAYED_S = 75.0
 """Time after the start by which the scene must have been played: the demo takes at most 90 s."""
 
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace, folder: Path, progress: Progress) -> int:
             node_hz = measure_rate_hz(recorder, source)
             progress.print_line(f'the node makes {node_hz:.1f} masks per second')
             left_s = begun_s + PLAYED_S - time.monotonic()
-            longest_s = LONGEST_PLAY_S if options.input else max(LEAST_PLAY_S, left_s)
+            longest_s = LONGEST_PLAY_S if options.input else max(MIN_PLAY_S, left_s)
             recorded, rate, dropped = play_in_step(recorder, source, node_hz, longest_s, progress)
             progress.print_line('stopping the segmenter')
     finally:

@@ -32,7 +32,7 @@ _QUIET_S: Final = 4.0
 _ANSWER_S: Final = 5.0
 _IN_A_ROW: Final = 3
 """Consecutive single frames that must arrive before the measurement starts."""
-_LEAST_PATIENCE_S: Final = 60.0
+_MIN_TIMEOUT_S: Final = 60.0
 """Minimum time that a node may take to start."""
 
 
@@ -147,7 +147,7 @@ def common_settings(
     )
 
 
-def take_turns(
+def alternate(
     options: argparse.Namespace,
     names: Sequence[str],
     settings: Settings,
@@ -175,7 +175,7 @@ def take_turns(
             folder = Path(options.logs or settings.folder, f'{turn}_{name}')
             folder.mkdir(parents=True, exist_ok=True)
             print_line(f'round {turn} of {options.rounds}, {name}')
-            left_s = max(_LEAST_PATIENCE_S, end_s - time.monotonic())
+            left_s = max(_MIN_TIMEOUT_S, end_s - time.monotonic())
             of_one = settings._replace(folder=folder, patience_s=left_s)
             runs[name].append(run(VARIANTS[name], of_one))
         longest_s = max(longest_s, time.monotonic() - started_s)

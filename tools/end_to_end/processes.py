@@ -38,8 +38,8 @@ _KEEP: Final = {
 }
 """For every listener: otherwise, each mask's pages are cleared again, which takes 3 ms."""
 
-_PATIENCE_S: Final = 20.0
-_HURRY_S: Final = 0.25
+_TIMEOUT_S: Final = 20.0
+_SHORT_TIMEOUT_S: Final = 0.25
 """Time that each process may take to end: after a run, and after an interruption of this one."""
 
 _ANSWER_S: Final = 90.0
@@ -269,7 +269,7 @@ def processes(variant: Variant, settings: Settings) -> Iterator[tuple[Child, Chi
     camera = ['camera', '--images', str(settings.images), '--topic', TOPIC]
     others = [] if variant.plain else settings.outputs
     listener = ['listener', '--topic', 'mask', '--others', *others]
-    patience_s = _PATIENCE_S
+    patience_s = _TIMEOUT_S
     try:
         yield (
             start('node', module, arguments, variant.node_profile),
@@ -277,7 +277,7 @@ def processes(variant: Variant, settings: Settings) -> Iterator[tuple[Child, Chi
             start('listener', _ENDPOINTS, listener, variant.node_profile, _KEEP),
         )
     except KeyboardInterrupt:
-        patience_s = _HURRY_S
+        patience_s = _SHORT_TIMEOUT_S
         raise
     finally:
         _end(children, patience_s)

@@ -10,7 +10,7 @@ from typing import Any
 import atheris
 
 LONGEST_S = 20
-MOST_MEMORY_MB = 4096
+MAX_MEMORY_MB = 4096
 LARGEST_MESSAGE_BYTES = 1 << 16
 
 
@@ -30,13 +30,13 @@ def main() -> None:
     _instrument_generated_code(checks.TYPES.values())
     changes = (*BYTES, *FIELDS[given.kind])
 
-    def mutate(data: bytes, most: int, seed: int) -> bytes:
+    def mutate(data: bytes, maximum: int, seed: int) -> bytes:
         chance = random.Random(seed)
         if chance.random() < 0.5:
-            return bytes(atheris.Mutate(data, most))
-        spoiled = bytearray(data)
-        chance.choice(changes)(chance, spoiled)
-        return bytes(spoiled[:most])
+            return bytes(atheris.Mutate(data, maximum))
+        corrupted = bytearray(data)
+        chance.choice(changes)(chance, corrupted)
+        return bytes(corrupted[:maximum])
 
     atheris.Setup(
         [
@@ -56,7 +56,7 @@ def _options(given: argparse.Namespace) -> dict[str, Any]:
         'max_total_time': given.seconds,
         'seed': given.seed,
         'timeout': LONGEST_S,
-        'rss_limit_mb': MOST_MEMORY_MB,
+        'rss_limit_mb': MAX_MEMORY_MB,
         'max_len': LARGEST_MESSAGE_BYTES,
         'artifact_prefix': given.found,
         'print_final_stats': 1,

@@ -17,7 +17,7 @@ from surgseg_ros.core.gates import DEFAULTS, GATES, Gates
 from surgseg_ros.core.image_quality import sample_image
 from surgseg_ros.evaluation.frames import read_frames
 from surgseg_ros.synthetic import Scene
-from tools.gates.spoiling import SEVERITIES, SPOILERS, RgbArray, Source
+from tools.gates.corruptions import CORRUPTIONS, SEVERITIES, RgbArray, Source
 
 FIT_SEED: Final = 840_000_000
 TEST_SEED: Final = 850_000_000
@@ -32,11 +32,11 @@ class Counted(NamedTuple):
     The values of a gate's metric.
 
     :param good: values of good images.
-    :param spoiled: values of images with the degradation of this gate, by severity.
+    :param corrupted: values of images with the degradation of this gate, by severity.
     """
 
     good: list[float]
-    spoiled: dict[float, list[float]]
+    corrupted: dict[float, list[float]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--video', type=Path, action='append', default=[], metavar='FILE',
         help='of good images: count the alarms there')
     add('--roi', type=int, nargs=4, metavar=('X', 'Y', 'W', 'H'), help='of the videos')
-    add('--sheets', '--pictures', type=Path, metavar='DIR', help='gets a sheet of spoiled images')
+    add('--sheets', '--pictures', type=Path, metavar='DIR', help='gets a sheet of these images')
     # fmt: on
     return parser
 
@@ -93,16 +93,16 @@ def measure(images: Iterator[Source]) -> dict[str, Counted]:
     :return: the values by gate.
     """
     rng = np.random.default_rng(0)
-    counted = {name: Counted([], {s: [] for s in SEVERITIES}) for name in SPOILERS}
+    counted = {name: Counted([], {s: [] for s in SEVERITIES}) for name in CORRUPTIONS}
     for source in images:
         sample = sample_image(source.first)
-        for name, spoil in SPOILERS.items():
+        for name, corrupt in CORRUPTIONS.items():
             metric = GATES[name].measure
             if metric is None:
                 continue
             counted[name].good.append(metric(sample))
-            for severity, values in counted[name].spoiled.items():
-                values.append(metric(sample_image(spoil(source, severity, rng))))
+            for severity, values in counted[name].corrupted.items():
+                values.append(metric(sample_image(corrupt(source, severity, rng))))
     return counted
 
 
@@ -114,10 +114,10 @@ def fit(name: str, counted: Counted) -> float:
     :param counted: values of its metric.
     :return: the midpoint between the worst good image and the best fully degraded image.
     """
-    spoiled = counted.spoiled[SEVERITIES[-1]]
+    corrupted = counted.corrupted[SEVERITIES[-1]]
     if GATES[name].below:
-        return (min(counted.good) + max(spoiled)) / 2
-    return (max(counted.good) + min(spoiled)) / 2
+        return (min(counted.good) + max(corrupted)) / 2
+    return (max(counted.good) + min(corrupted)) / 2
 
 
 def table(fitted: Mapping[str, float], tested: Mapping[str, Counted]) -> str:
@@ -133,7 +133,7 @@ def table(fitted: Mapping[str, float], tested: Mapping[str, Counted]) -> str:
     for name, counted in tested.items():
         limit = DEFAULTS[name].limit
         rates = [
-            _rate(name, values, limit) for values in (counted.good, *counted.spoiled.values())
+            _rate(name, values, limit) for values in (counted.good, *counted.corrupted.values())
         ]
         lines.append([name, f'{fitted[name]:.3f}', f'{limit:.3f}', *rates])
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
@@ -175,8 +175,8 @@ def draw(folder: Path, source: Source) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    for name, spoil in SPOILERS.items():
-        row = [_thumbnail(spoil(source, severity, rng)) for severity in SEVERITIES]
+    for name, corrupt in CORRUPTIONS.items():
+        row = [_thumbnail(corrupt(source, severity, rng)) for severity in SEVERITIES]
         cv2.imwrite(str(folder / f'{name}.png'), np.hstack(row)[..., ::-1])
 
 

@@ -7,7 +7,7 @@ from typing import BinaryIO, Final
 
 from surgseg_ros.evaluation.videos.packets import Contents, Streams
 
-_MOST_ELEMENTS: Final = 1_000_000
+_MAX_ELEMENTS: Final = 1_000_000
 """Maximum number of elements between two positions; no real video has more."""
 
 _LONGEST_HEAD: Final = 24
@@ -48,7 +48,7 @@ def are_connected(contents: Contents, file: BinaryIO, start: int, target: int) -
     """
     length_of = _LENGTHS.get(contents.format)
     place = start
-    for _step in range(_MOST_ELEMENTS):
+    for _step in range(_MAX_ELEMENTS):
         if length_of is None or place >= target:
             break
         file.seek(place)

@@ -42,11 +42,11 @@ Decoded = NDArray[np.uint8] | str
 _HELD: Final = 17
 """Number of packets after which a frame is considered lost: a decoder holds at most 16."""
 
-_MOST_THREADS: Final = 8
+_MAX_THREADS: Final = 8
 
 _NEVER: Final = re.compile(rb'\x00\x00[\x00-\x02]')
 _NEVER_BETWEEN_STARTS: Final = re.compile(rb'\x00\x00(?:\x02|\x00(?!\x00*\x01))')
-_MOST_ZEROS: Final = 3
+_MAX_ZEROS: Final = 3
 _CONFIGURATION: Final = {'h264': 4, 'hevc': 21}
 """Position in the configuration record of the number of bytes per length, minus one."""
 
@@ -66,7 +66,7 @@ def decode(
     :return: number, and the image or its error; ends with the video.
     :raises FrameError: if the file can no longer be opened.
     """
-    threads = min(os.cpu_count() or 1, _MOST_THREADS)
+    threads = min(os.cpu_count() or 1, _MAX_THREADS)
     with ThreadPoolExecutor(threads) as pool:
         source = _Alone if contents.stands_alone else _Dependent
         with closing(source(contents, numbering, pool)) as decoder:
@@ -129,7 +129,7 @@ def are_whole(data: bytes, length_size: int) -> bool:
             return False
         unit = data[start:end].rstrip(b'\0')
         # The last byte is never 0; up to three zeros may remain from a start code.
-        if end - start - len(unit) > _MOST_ZEROS or _NEVER.search(unit):
+        if end - start - len(unit) > _MAX_ZEROS or _NEVER.search(unit):
             return False
         place = end
     return True

@@ -219,8 +219,8 @@ class _Timed:
         if rate is not None and slots != places and not self._explained(slots, breaks):
             rate, slots = None, places
         known = len(slots)
-        if doubted := [n for n in breaks if rate is None or self._is_doubtful(slots, n)]:
-            known = self._certain(doubted[0])
+        if uncertain := [n for n in breaks if rate is None or self._is_uncertain(slots, n)]:
+            known = self._certain(uncertain[0])
         return self._numbering(rate, slots, known, breaks)
 
     def _numbering(
@@ -282,8 +282,8 @@ class _Timed:
         whole = self._grid is not None and self._grid[1] == list(range(len(self._order)))
         if self._contents.format in ('matroska', 'flv'):
             ends = [self._first_element, *map(self._element_end, packets)]
-            doubted = range(1 if self._begins_at_zero() else 0, 1 if whole else len(packets))
-            return [n for n in doubted if not self._connected(ends[n], packets[n].place)]
+            uncertain = range(1 if self._begins_at_zero() else 0, 1 if whole else len(packets))
+            return [n for n in uncertain if not self._connected(ends[n], packets[n].place)]
         end = [len(packets)] if self._undelivered else []
         if self._fragments:
             find = partial(bisect_left, [packet.place for packet in packets])
@@ -326,7 +326,7 @@ class _Timed:
         low, high = min(sides) - self._reordered, max(sides) + self._reordered
         return any(low < number <= high for number in breaks)
 
-    def _is_doubtful(self, slots: Sequence[int], lost: int) -> bool:
+    def _is_uncertain(self, slots: Sequence[int], lost: int) -> bool:
         """Return whether the number of lost frames is unknown, since no time stamp shows it."""
         if lost == 0 or self._fragments is None or lost == len(self._contents.packets):
             return lost == 0

@@ -11,7 +11,8 @@ import torch
 
 from surgseg_ros.core.model_folder import ModelSpec, read_spec, write_model
 from surgseg_ros.core.runtimes.pytorch import SegmentationNetwork
-from tools.benchmarks import paper, turns
+from tools.benchmarks import paper
+from tools.benchmarks.variants import RefusedError, alternate, export_at
 
 SPEC = ModelSpec(
     name='tiny',
@@ -46,11 +47,11 @@ def data(tmp_path):
 
 @needs_openvino
 def test_all_variants_are_timed_in_all_rounds_and_compared(model, data, tmp_path):
-    spec, exports, refused = turns.export_at(model, (64, 96), ['f32'], tmp_path / 'at', 1, data)
+    spec, exports, refused = export_at(model, (64, 96), ['f32'], tmp_path / 'at', 1, data)
     assert (spec.input_size, spec.fit, refused) == ((64, 96), 'stretch', {})
     assert read_spec(exports['f32']).exports['openvino']['precision'] == 'f32'
     images = [np.full((90, 120, 3), 30 * n, np.uint8) for n in range(2)]
-    variants = turns.take_turns(tmp_path / 'at' / 'plain', exports, images, 3)
+    variants = alternate(tmp_path / 'at' / 'plain', exports, images, 3)
     assert list(variants) == ['plain', 'f32']
     for variant in variants.values():
         assert len(variant.whole_ms) == 3
@@ -66,10 +67,10 @@ def test_all_variants_are_timed_in_all_rounds_and_compared(model, data, tmp_path
 
 def test_rejected_variants_are_reported(model, tmp_path, monkeypatch):
     def refuse(*arguments):
-        raise turns.RefusedError('too far off')
+        raise RefusedError('too far off')
 
-    monkeypatch.setattr(turns, 'export', refuse)
-    _, exports, refused = turns.export_at(model, (64, 96), ['int8'], tmp_path / 'at', 1)
+    monkeypatch.setattr('tools.benchmarks.variants.export', refuse)
+    _, exports, refused = export_at(model, (64, 96), ['int8'], tmp_path / 'at', 1)
     assert (exports, refused) == ({}, {'int8': 'too far off'})
 
 
@@ -107,7 +108,6 @@ def test_the_final_stage_is_checked_only_at_the_largest_input():
 def test_a_small_run_prints_its_tables_and_writes_its_numbers(
     model, data, tmp_path, monkeypatch, capsys
 ):
-    export_at = turns.export_at
     monkeypatch.setattr(paper, 'export_at', lambda *words: export_at(*words, data))
     monkeypatch.setattr(paper, 'draw', lambda size: [np.full((90, 120, 3), 99, np.uint8)])
     monkeypatch.setattr(paper.floors, '_SIDES', (64,))

@@ -126,7 +126,7 @@ def test_no_round_starts_that_would_end_too_late(
     settings = Settings('model', tmp_path / 'pictures', 30.0, 300, tmp_path)
     names = ['end_to_end', 'plain']
     lines: list[str] = []
-    runs = measurement.take_turns(options, names, settings, end_s, lines.append)
+    runs = measurement.alternate(options, names, settings, end_s, lines.append)
     assert lines[:2] == ['round 1 of 3, end_to_end', 'round 1 of 3, plain']
     assert [len(runs[name]) for name in names] == [rounds, rounds]
     assert patience_s[0] == end_s, 'the wait for a node that does not start is limited'

@@ -7,7 +7,7 @@ import pytest
 
 from surgseg_ros.core.gates import DEFAULTS, GATES
 from tools.gates import __main__ as tool
-from tools.gates.spoiling import SEVERITIES, SPOILERS
+from tools.gates.corruptions import CORRUPTIONS, SEVERITIES
 
 
 @pytest.fixture(scope='module')
@@ -21,14 +21,14 @@ def is_alarm(name, value):
 
 
 def test_each_gate_has_a_degradation_except_the_one_that_counts_frames():
-    assert set(SPOILERS) == {name for name, gate in GATES.items() if gate.measure}
+    assert set(CORRUPTIONS) == {name for name, gate in GATES.items() if gate.measure}
 
 
-@pytest.mark.parametrize('name', SPOILERS)
+@pytest.mark.parametrize('name', CORRUPTIONS)
 def test_good_scenes_pass_and_fully_degraded_ones_do_not(counted, name):
     assert len(counted[name].good) == 6
     assert not any(is_alarm(name, value) for value in counted[name].good)
-    worst = [is_alarm(name, value) for value in counted[name].spoiled[1.0]]
+    worst = [is_alarm(name, value) for value in counted[name].corrupted[1.0]]
     # A scene without motion has no combing.
     assert sum(worst) >= (3 if name == 'interlaced' else 6)
 
@@ -57,6 +57,6 @@ def test_counts_alarms_in_a_video_and_draws_them(tmp_path, monkeypatch, capsys):
     assert tool.main(words) == 0
     text = capsys.readouterr().out
     assert 'v.avi: 3 images, alarms: black 3' in text
-    for name in SPOILERS:
+    for name in CORRUPTIONS:
         assert f'\n| {name} |' in text
         assert (tmp_path / 'sheets' / f'{name}.png').stat().st_size > 1000

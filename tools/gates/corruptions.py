@@ -98,9 +98,9 @@ def weave(source: Source, severity: float, rng: Generator) -> RgbArray:
     return woven
 
 
-Spoiler = Callable[[Source, float, Generator], RgbArray]
+Corruption = Callable[[Source, float, Generator], RgbArray]
 
-SPOILERS: Final[Mapping[str, Spoiler]] = {
+CORRUPTIONS: Final[Mapping[str, Corruption]] = {
     'black': dim,
     'saturated': dazzle,
     'unfocused': defocus,

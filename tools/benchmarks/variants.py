@@ -88,7 +88,7 @@ def export_at(
     return spec, exports, refused
 
 
-def take_turns(
+def alternate(
     plain_folder: Path, exports: Mapping[str, Path], images: Sequence[RgbArray], rounds: int
 ) -> dict[str, Variant]:
     """
